@@ -1,0 +1,58 @@
+//! The one error type of every driver: what a caller can act on, and the host's own words.
+
+/// What a driver call returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a host did not do what was asked. `detail` texts are the host's own words, for the provider.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No connection could be made: the request was certainly not heard. Retry.
+    #[error("the host can't be reached: {0}")]
+    Unreachable(String),
+    /// The request was sent and no answer came: it may have been carried out. Look before repeating.
+    #[error("the host did not answer, so the outcome is unknown: {0}")]
+    OutcomeUnknown(String),
+    /// The host refused our credentials, or they lack a right.
+    #[error("the host refused our credentials: {0}")]
+    Unauthorized(String),
+    /// The guest, snapshot, image or other thing named is not there.
+    #[error("not found on the host: {0}")]
+    NotFound(String),
+    /// The name or number is taken by something that is not this guest.
+    #[error("already exists on the host: {0}")]
+    AlreadyExists(String),
+    /// Another task of the host holds the guest or a storage for the moment. Retry.
+    #[error("the host is busy with it: {0}")]
+    Locked(String),
+    /// The guest's state does not allow this now (deleting what runs, exec in what is stopped).
+    #[error("not possible in the guest's present state: {0}")]
+    Conflict(String),
+    /// A guest has the name or number but not our marker. Nothing was changed.
+    #[error("that guest does not carry our marker: {0}")]
+    NotOurs(String),
+    /// The host is out of disk, memory or another finite thing.
+    #[error("the host is out of room: {0}")]
+    Exhausted(String),
+    /// The values asked for can't be had there (a smaller disk, a bad name).
+    #[error("the host can't do that: {0}")]
+    Invalid(String),
+    /// This kind of host, storage or guest lacks the ability.
+    #[error("not supported there: {0}")]
+    Unsupported(String),
+    /// The host tried and failed, or answered something that makes no sense.
+    #[error("the host failed: {0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// Whether the same call may well succeed a little later with nobody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::OutcomeUnknown(_) | Self::Locked(_))
+    }
+
+    /// Whether the host can't have heard the request.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
+    }
+}

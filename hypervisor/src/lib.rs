@@ -1,0 +1,99 @@
+//! One driver trait over hypervisor hosts (Proxmox VE, libvirt, Incus), and the drivers.
+//!
+//! A *host* is an endpoint we drive, a *node* one machine of it, a *guest* what runs there. A driver is a thin
+//! and honest translation: it submits work, tells whether that work has ended, and looks. It never decides
+//! policy: retries, deadlines and undo belong to the caller's operations engine.
+//!
+//! Three rules hold for every driver, and [`conformance`] tests them:
+//!
+//! 1. **The marker.** Every guest we make carries the server's uuid. Calls on a guest check it and answer
+//!    [`Error::NotOurs`] where it is missing or another's: nothing without our marker is ever changed.
+//! 2. **Repeatable.** Every mutating call may be made again after a crash: creating what is there with our
+//!    marker, starting what runs, stopping what is stopped and deleting what is gone are successes.
+//! 3. **Outcomes are believed when the task has ended.** Mutating calls return a [`Task`], to be asked for with
+//!    [`Driver::task`] until it ends; its id is plain text and survives a restart of ours.
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+pub mod incus;
+mod model;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+pub use error::{Error, Result};
+pub use model::{
+    Capabilities, ExecOutput, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSample, GuestSpec,
+    HostInfo, Interface, Limits, Node, Presence, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+};
+
+/// What Innkeeper needs of a host. One implementation a kind of host; see the crate's rules.
+#[async_trait]
+pub trait Driver: Send + Sync + std::fmt::Debug {
+    /// What this kind of host can do, so that callers refuse early and in words. Constant for a driver.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Asks the host who it is: version, nodes and whether we may do our work there (the preflight of `host add`).
+    async fn info(&self) -> Result<HostInfo>;
+
+    /// Whether an image or template of this name is there to create guests from.
+    async fn has_image(&self, kind: GuestKind, source: &str) -> Result<bool>;
+
+    /// Looks at every guest that carries our marker, in a number of calls that does not grow with the guests.
+    async fn sweep(&self) -> Result<Sweep>;
+
+    /// Looks for one guest everywhere it may be. [`Presence::Absent`] is evidence: every place that could hold
+    /// it was read and answered. Anything less is an error, never `Absent`.
+    async fn find(&self, guest: &GuestRef) -> Result<Presence>;
+
+    /// The state of a task submitted earlier, perhaps by another process of ours. [`TaskState::Unknown`] where the
+    /// host has forgotten it: the caller then looks with [`Driver::find`].
+    async fn task(&self, id: &TaskId) -> Result<TaskState>;
+
+    /// Creates a stopped guest from `spec`, with the marker. A guest that carries the marker already is a success.
+    async fn create(&self, spec: &GuestSpec) -> Result<Task>;
+
+    /// Writes what must be in a stopped guest before its first start and could not be given at creation (hostname,
+    /// network files, keys, filters against address spoofing). Repeatable.
+    async fn prepare(&self, spec: &GuestSpec) -> Result<()>;
+
+    /// Starts the guest.
+    async fn start(&self, guest: &GuestRef) -> Result<Task>;
+
+    /// Stops the guest, cleanly (and by force when the time is over) or by force at once.
+    async fn stop(&self, guest: &GuestRef, mode: StopMode) -> Result<Task>;
+
+    /// Restarts a running guest, cleanly within `timeout`, then by force; starts a stopped one.
+    async fn restart(&self, guest: &GuestRef, timeout: Duration) -> Result<Task>;
+
+    /// Deletes the guest with its disks and snapshots; a running guest is refused with [`Error::Conflict`].
+    async fn delete(&self, guest: &GuestRef) -> Result<Task>;
+
+    /// Changes cores, memory or disk, live where the guest can. `None` leaves a value alone; a smaller disk is
+    /// refused with [`Error::Invalid`].
+    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task>;
+
+    /// Sets root's password in a running guest. It never appears in an argument list or a log.
+    async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()>;
+
+    /// Runs a command, an argument vector and no shell, in a running guest and waits for its end.
+    async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput>;
+
+    /// The guest's network interfaces as the guest sees them; empty while it is stopped.
+    async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>>;
+
+    /// The guest's snapshots, oldest first.
+    async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>>;
+
+    /// Takes a snapshot of the guest's disks. A name that is taken gives [`Error::AlreadyExists`].
+    async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task>;
+
+    /// Puts the guest's disks back to a snapshot. A guest that ran runs again afterwards.
+    async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task>;
+
+    /// Deletes a snapshot; one that is gone is a success.
+    async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task>;
+}
