@@ -1,0 +1,215 @@
+//! Accounts, logins and tokens as they are asked for and answered.
+
+use chrono::{DateTime, Utc};
+use garde::Validate;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Scope, Scopes};
+use crate::http::text;
+use crate::ids::UserId;
+
+/// What an account is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Role {
+    /// Runs the installation.
+    Provider,
+    /// Orders servers.
+    Customer,
+}
+
+impl Role {
+    /// As stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Customer => "customer",
+        }
+    }
+}
+
+/// Who makes a request, with what.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Whose account.
+    pub user: UserId,
+    /// Its role.
+    pub role: Role,
+    /// The token shown.
+    pub token: Uuid,
+    /// The login it belongs to; none for an API token.
+    pub session: Option<Uuid>,
+    /// What the token may do.
+    pub scopes: Scopes,
+}
+
+impl Caller {
+    /// Whether this is a provider.
+    pub fn is_provider(&self) -> bool {
+        self.role == Role::Provider
+    }
+}
+
+/// An account, as its owner and the provider see it.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// Mail address, with which one signs in.
+    pub email: String,
+    /// The person's name.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// How many servers it may have at one time.
+    pub server_limit: i32,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A new account.
+#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Register {
+    /// Mail address, with which one signs in.
+    #[garde(email, length(max = 254), custom(text::plain))]
+    pub email: String,
+    /// Ten characters or more.
+    #[garde(custom(strong))]
+    #[schema(value_type = String, format = Password)]
+    pub password: SecretString,
+    /// The person's name.
+    #[serde(default)]
+    #[garde(length(chars, max = 200), custom(text::plain))]
+    pub name: String,
+}
+
+/// Signing in.
+#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Login {
+    /// Mail address.
+    #[garde(length(min = 1, max = 254), custom(text::plain))]
+    pub email: String,
+    /// Password.
+    #[garde(custom(bounded))]
+    #[schema(value_type = String, format = Password)]
+    pub password: SecretString,
+}
+
+/// Exchanging a refresh token.
+#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Refresh {
+    /// The refresh token of the last login or refresh. It works once.
+    #[garde(custom(bounded))]
+    #[schema(value_type = String)]
+    pub refresh_token: SecretString,
+}
+
+/// Changing one's password.
+#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChangePassword {
+    /// The one in use.
+    #[garde(custom(bounded))]
+    #[schema(value_type = String, format = Password)]
+    pub current_password: SecretString,
+    /// The new one: ten characters or more.
+    #[garde(custom(strong))]
+    #[schema(value_type = String, format = Password)]
+    pub new_password: SecretString,
+}
+
+/// What signing in gives.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SignedIn {
+    /// For the `Authorization: Bearer` header.
+    pub access_token: String,
+    /// For `/api/auth/refresh`, once.
+    pub refresh_token: String,
+    /// `Bearer`.
+    pub token_type: &'static str,
+    /// Seconds until the access token ends.
+    pub expires_in: u32,
+    /// Who signed in.
+    pub user: User,
+}
+
+/// A new API token.
+#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewApiToken {
+    /// What it is for.
+    #[garde(length(chars, max = 100), custom(text::title))]
+    pub name: String,
+    /// `read`, `write`, `read:server:ID`, `write:server:ID`.
+    #[garde(length(min = 1, max = 50), inner(custom(scope)))]
+    pub scopes: Vec<String>,
+    /// When it ends; never, if left out.
+    #[serde(default)]
+    #[garde(custom(in_future))]
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// An API token in a list: all but the secret.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiToken {
+    /// Its id.
+    pub id: Uuid,
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was last shown to us, to within a minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+}
+
+/// A new API token with its secret, which is shown this once.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedApiToken {
+    /// The secret, for the `Authorization: Bearer` header.
+    pub token: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub details: ApiToken,
+}
+
+fn strong(password: &SecretString, (): &()) -> garde::Result {
+    use secrecy::ExposeSecret;
+    match password.expose_secret().chars().count() {
+        10..=128 => Ok(()),
+        _ => Err(garde::Error::new("must have 10 to 128 characters")),
+    }
+}
+
+fn bounded(secret: &SecretString, (): &()) -> garde::Result {
+    use secrecy::ExposeSecret;
+    match secret.expose_secret().len() {
+        1..=1024 => Ok(()),
+        _ => Err(garde::Error::new("must have 1 to 1024 characters")),
+    }
+}
+
+fn scope(text: &String, (): &()) -> garde::Result {
+    text.parse::<Scope>().map(|_| ()).map_err(garde::Error::new)
+}
+
+#[allow(clippy::ref_option, reason = "garde calls it with a reference to the field")]
+fn in_future(at: &Option<DateTime<Utc>>, (): &()) -> garde::Result {
+    match at {
+        Some(at) if *at <= Utc::now() => Err(garde::Error::new("must be in the future")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,125 @@
+//! `/api/auth`: signing in and out, and API tokens.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::model::{ApiToken, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, SignedIn, User};
+use super::service::{self, Origin};
+use super::store;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::auth::{Anyone, Session};
+use crate::http::extract::{Json, Path};
+use crate::http::{ClientAddress, ErrorBody};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(register))
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(logout))
+        .routes(routes!(me))
+        .routes(routes!(change_password))
+        .routes(routes!(api_tokens, create_api_token))
+        .routes(routes!(revoke_api_token))
+}
+
+impl FromRequestParts<Arc<App>> for Origin {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+        let ClientAddress(address) = ClientAddress::from_request_parts(parts, app).await?;
+        let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        Ok(Self { address, user_agent: agent.to_owned() })
+    }
+}
+
+/// Register as a customer, where the provider allows it
+#[utoipa::path(post, path = "/auth/register", tag = "auth", security(()), request_body = Register,
+    responses((status = 201, body = SignedIn), (status = 403, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn register(
+    State(app): State<Arc<App>>,
+    origin: Origin,
+    Json(new): Json<Register>,
+) -> Result<(StatusCode, Json<SignedIn>)> {
+    Ok((StatusCode::CREATED, Json(service::register(&app, new, &origin).await?)))
+}
+
+/// Sign in
+#[utoipa::path(post, path = "/auth/login", tag = "auth", security(()), request_body = Login,
+    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 429, body = ErrorBody)))]
+async fn login(State(app): State<Arc<App>>, origin: Origin, Json(login): Json<Login>) -> Result<Json<SignedIn>> {
+    Ok(Json(service::login(&app, login, &origin).await?))
+}
+
+/// Exchange a refresh token for a new pair
+#[utoipa::path(post, path = "/auth/refresh", tag = "auth", security(()), request_body = Refresh,
+    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn refresh(State(app): State<Arc<App>>, Json(refresh): Json<Refresh>) -> Result<Json<SignedIn>> {
+    Ok(Json(service::refresh(&app, refresh).await?))
+}
+
+/// Sign out: this login's tokens end at once
+#[utoipa::path(post, path = "/auth/logout", tag = "auth",
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn logout(State(app): State<Arc<App>>, session: Session) -> Result<StatusCode> {
+    service::logout(&app, session.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who am I
+#[utoipa::path(get, path = "/auth/me", tag = "auth",
+    responses((status = 200, body = User), (status = 401, body = ErrorBody)))]
+async fn me(State(app): State<Arc<App>>, Anyone(caller): Anyone) -> Result<Json<User>> {
+    let user = store::user(&app.db, caller.user).await?.ok_or_else(|| Error::not_found("account"))?;
+    Ok(Json(user))
+}
+
+/// Change my password; my other logins end
+#[utoipa::path(post, path = "/auth/password", tag = "auth", request_body = ChangePassword,
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn change_password(
+    State(app): State<Arc<App>>,
+    session: Session,
+    Json(change): Json<ChangePassword>,
+) -> Result<StatusCode> {
+    service::change_password(&app, session.caller.user, session.id, change).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// My API tokens
+#[utoipa::path(get, path = "/auth/tokens", tag = "auth",
+    responses((status = 200, body = Vec<ApiToken>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn api_tokens(State(app): State<Arc<App>>, session: Session) -> Result<Json<Vec<ApiToken>>> {
+    Ok(Json(service::api_tokens(&app, session.caller.user).await?))
+}
+
+/// Make an API token; its secret is shown this once
+#[utoipa::path(post, path = "/auth/tokens", tag = "auth", request_body = NewApiToken,
+    responses((status = 201, body = CreatedApiToken), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn create_api_token(
+    State(app): State<Arc<App>>,
+    session: Session,
+    Json(new): Json<NewApiToken>,
+) -> Result<(StatusCode, Json<CreatedApiToken>)> {
+    Ok((StatusCode::CREATED, Json(service::create_api_token(&app, session.caller.user, new).await?)))
+}
+
+/// Revoke an API token at once
+#[utoipa::path(delete, path = "/auth/tokens/{id}", tag = "auth", params(("id" = Uuid, Path, description = "The token's id")),
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn revoke_api_token(State(app): State<Arc<App>>, session: Session, Path(id): Path<Uuid>) -> Result<StatusCode> {
+    service::revoke_api_token(&app, session.caller.user, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,219 @@
+//! The rules of accounts: who may sign in, how tokens rotate, what revokes what.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use chrono::Utc;
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use super::model::{
+    ApiToken, Caller, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, Role, SignedIn, User,
+};
+use super::{Scopes, store};
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::ids::UserId;
+use crate::secrets;
+
+/// Where a login comes from, for the list of sessions.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The client's address.
+    pub address: IpAddr,
+    /// What it calls itself.
+    pub user_agent: String,
+}
+
+fn unauthenticated(message: &str) -> Error {
+    Error::new(Code::Unauthenticated, message)
+}
+
+/// Makes an account. `email` and `password` have been checked by whoever took them in.
+pub async fn add_user(app: &App, email: &str, name: &str, role: Role, password: SecretString) -> Result<User> {
+    let hash = secrets::hash_password(password).await?;
+    let mut db = app.db.acquire().await?;
+    store::insert_user(&mut db, email, name, role, &hash)
+        .await?
+        .ok_or_else(|| Error::new(Code::AlreadyExists, "There is an account with this mail address already."))
+}
+
+/// A stranger becomes a customer, where the provider allows it.
+pub async fn register(app: &App, new: Register, origin: &Origin) -> Result<SignedIn> {
+    if !app.config.registration {
+        return Err(Error::new(Code::Forbidden, "Registration is closed here; ask the provider for an account."));
+    }
+    // Registrations count like failed logins from this address: hashing is dear, and lists of addresses are not
+    // to be tried here.
+    let key = address_key(origin.address);
+    limit(app, &key, app.config.login_limit_address).await?;
+    let user = add_user(app, &new.email, new.name.trim(), Role::Customer, new.password).await?;
+    open_session(app, user, origin).await
+}
+
+/// Signs in with mail address and password.
+pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn> {
+    let account = account_key(&login.email);
+    let address = address_key(origin.address);
+    // Counted before the check and taken back after a success: parallel guesses can't outrun the count.
+    limit(app, &address, app.config.login_limit_address).await?;
+    limit(app, &account, app.config.login_limit_account).await?;
+    let found = store::credentials(&app.db, &login.email).await?;
+    let hash = found.as_ref().map(|c| c.password_hash.clone());
+    let right = secrets::verify_password(login.password, hash).await?;
+    match found {
+        Some(found) if right && !found.disabled => {
+            store::forgive_attempt(&app.db, &account).await?;
+            store::forgive_attempt(&app.db, &address).await?;
+            open_session(app, found.user, origin).await
+        }
+        _ => Err(unauthenticated("The mail address or the password is wrong.")),
+    }
+}
+
+async fn limit(app: &App, key: &str, limit: i32) -> Result<()> {
+    let (attempts, seconds) = store::count_attempt(&app.db, key).await?;
+    if attempts <= limit {
+        return Ok(());
+    }
+    let wait = Duration::from_secs(seconds.max(1).unsigned_abs());
+    let minutes = wait.as_secs().div_ceil(60);
+    Err(Error {
+        retry_after: Some(wait),
+        ..Error::new(Code::RateLimited, format!("Too many attempts to sign in. Try again in {minutes} minutes."))
+    })
+}
+
+fn account_key(email: &str) -> String {
+    format!("account:{}", email.to_lowercase())
+}
+
+/// IPv6 clients have a whole /64 to themselves.
+fn address_key(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => format!("address:{v4}"),
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(
+            || {
+                let s = v6.segments();
+                format!("address:{:x}:{:x}:{:x}:{:x}::/64", s[0], s[1], s[2], s[3])
+            },
+            |v4| format!("address:{v4}"),
+        ),
+    }
+}
+
+async fn open_session(app: &App, user: User, origin: &Origin) -> Result<SignedIn> {
+    let session = Uuid::now_v7();
+    let expires_at = Utc::now() + chrono::Duration::days(app.config.session_days.into());
+    let agent: String = origin.user_agent.chars().filter(|c| !c.is_control()).take(200).collect();
+    let mut tx = app.db.begin().await?;
+    store::insert_session(&mut tx, session, user.id, &origin.address.to_string(), &agent, expires_at).await?;
+    let signed_in = issue(app, &mut tx, user, session, expires_at).await?;
+    tx.commit().await?;
+    Ok(signed_in)
+}
+
+async fn issue(
+    app: &App,
+    tx: &mut sqlx::PgConnection,
+    user: User,
+    session: Uuid,
+    session_ends: chrono::DateTime<Utc>,
+) -> Result<SignedIn> {
+    let (access, access_hash) = secrets::new_token("ink_a_");
+    let (refresh, refresh_hash) = secrets::new_token("ink_r_");
+    let expires_in = app.config.access_token_minutes * 60;
+    let access_ends = session_ends.min(Utc::now() + chrono::Duration::seconds(expires_in.into()));
+    store::insert_session_token(tx, "access", &access_hash, user.id, session, access_ends).await?;
+    store::insert_session_token(tx, "refresh", &refresh_hash, user.id, session, session_ends).await?;
+    Ok(SignedIn {
+        access_token: access.expose_secret().to_owned(),
+        refresh_token: refresh.expose_secret().to_owned(),
+        token_type: "Bearer",
+        expires_in,
+        user,
+    })
+}
+
+/// Exchanges a refresh token for a new pair. A token that was exchanged before is a stolen one: the whole login ends.
+pub async fn refresh(app: &App, refresh: Refresh) -> Result<SignedIn> {
+    let refused = || unauthenticated("This refresh token is not good any more; sign in again.");
+    let hash = secrets::hash_token(refresh.refresh_token.expose_secret());
+    let mut tx = app.db.begin().await?;
+    let row = store::lock_refresh(&mut tx, &hash).await?.ok_or_else(refused)?;
+    if row.used {
+        store::revoke_session(&mut tx, row.session).await?;
+        tx.commit().await?;
+        tracing::warn!(user = row.user.0, session = %row.session, "a refresh token was used twice; its login is revoked");
+        return Err(refused());
+    }
+    if !row.live {
+        return Err(refused());
+    }
+    store::mark_used(&mut tx, row.id).await?;
+    let user = store::user(&app.db, row.user).await?.ok_or_else(refused)?;
+    let signed_in = issue(app, &mut tx, user, row.session, row.session_expires_at).await?;
+    tx.commit().await?;
+    Ok(signed_in)
+}
+
+/// Ends a login: its access and refresh tokens stop working at once.
+pub async fn logout(app: &App, session: Uuid) -> Result<()> {
+    let mut db = app.db.acquire().await?;
+    Ok(store::revoke_session(&mut db, session).await?)
+}
+
+/// Changes a password and ends the account's other logins.
+pub async fn change_password(app: &App, user: UserId, session: Uuid, change: ChangePassword) -> Result<()> {
+    let user = store::user(&app.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
+    let key = account_key(&user.email);
+    limit(app, &key, app.config.login_limit_account).await?;
+    let hash = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash);
+    if !secrets::verify_password(change.current_password, hash).await? {
+        return Err(Error::field("currentPassword", "This is not your present password."));
+    }
+    store::forgive_attempt(&app.db, &key).await?;
+    let hash = secrets::hash_password(change.new_password).await?;
+    let mut tx = app.db.begin().await?;
+    store::set_password(&mut tx, user.id, &hash).await?;
+    store::revoke_other_sessions(&mut tx, user.id, session).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Who shows this token. Refresh tokens are not for this.
+pub async fn authenticate(app: &App, token: &str) -> Result<Caller> {
+    let row = store::live_token(&app.db, &secrets::hash_token(token))
+        .await?
+        .ok_or_else(|| unauthenticated("This token is not good (any more); sign in again."))?;
+    if row.stale_use {
+        store::touch_token(&app.db, row.id).await?;
+    }
+    let scopes = if row.session.is_some() { Scopes::All } else { Scopes::from_stored(&row.scopes) };
+    Ok(Caller { user: row.user, role: row.role, token: row.id, session: row.session, scopes })
+}
+
+/// Makes an API token. Its secret is in the answer and nowhere else.
+pub async fn create_api_token(app: &App, user: UserId, new: NewApiToken) -> Result<CreatedApiToken> {
+    let (token, hash) = secrets::new_token("ink_t_");
+    let details = store::insert_api_token(&app.db, user, &hash, new.name.trim(), &new.scopes, new.expires_at).await?;
+    Ok(CreatedApiToken { token: token.expose_secret().to_owned(), details })
+}
+
+/// The account's live API tokens, oldest first.
+pub async fn api_tokens(app: &App, user: UserId) -> Result<Vec<ApiToken>> {
+    Ok(store::api_tokens(&app.db, user).await?)
+}
+
+/// Revokes an API token at once, sockets included.
+pub async fn revoke_api_token(app: &App, user: UserId, token: Uuid) -> Result<()> {
+    match store::revoke_api_token(&app.db, user, token).await? {
+        true => Ok(()),
+        false => Err(Error::not_found("API token")),
+    }
+}
+
+/// Forgets ended sessions and tokens.
+pub async fn purge(app: &App) -> Result<()> {
+    Ok(store::purge(&app.db).await?)
+}

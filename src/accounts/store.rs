@@ -1,0 +1,298 @@
+//! The SQL of accounts, sessions, tokens and login limits.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::model::{ApiToken, Role, User};
+use crate::ids::UserId;
+
+type Result<T> = sqlx::Result<T>;
+
+/// A user with what only the login check may see.
+pub(super) struct Credentials {
+    pub user: User,
+    pub password_hash: String,
+    pub disabled: bool,
+}
+
+/// Adds an account; `None` when the address is taken.
+pub(super) async fn insert_user(
+    db: &mut PgConnection,
+    email: &str,
+    name: &str,
+    role: Role,
+    password_hash: &str,
+) -> Result<Option<User>> {
+    sqlx::query_as!(
+        User,
+        r#"insert into users (email, name, role, password_hash) values ($1, $2, $3, $4)
+           on conflict (lower(email)) do nothing
+           returning id as "id: UserId", email, name, role as "role: Role", server_limit, created_at"#,
+        email,
+        name,
+        role.as_str(),
+        password_hash
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// One account.
+pub async fn user(db: &PgPool, id: UserId) -> Result<Option<User>> {
+    sqlx::query_as!(
+        User,
+        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit, created_at
+           from users where id = $1"#,
+        id.0
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// One account by its mail address, without regard to case.
+pub async fn user_by_email(db: &PgPool, email: &str) -> Result<Option<User>> {
+    sqlx::query_as!(
+        User,
+        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit, created_at
+           from users where lower(email) = lower($1)"#,
+        email
+    )
+    .fetch_optional(db)
+    .await
+}
+
+pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Credentials>> {
+    let row = sqlx::query!(
+        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit, created_at, password_hash,
+                  disabled_at is not null as "disabled!"
+           from users where lower(email) = lower($1)"#,
+        email
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|r| Credentials {
+        user: User {
+            id: r.id,
+            email: r.email,
+            name: r.name,
+            role: r.role,
+            server_limit: r.server_limit,
+            created_at: r.created_at,
+        },
+        password_hash: r.password_hash,
+        disabled: r.disabled,
+    }))
+}
+
+pub(super) async fn set_password(db: &mut PgConnection, user: UserId, hash: &str) -> Result<()> {
+    sqlx::query!("update users set password_hash = $2, updated_at = now() where id = $1", user.0, hash)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+pub(super) async fn insert_session(
+    db: &mut PgConnection,
+    id: Uuid,
+    user: UserId,
+    address: &str,
+    user_agent: &str,
+    expires_at: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into sessions (id, user_id, address, user_agent, expires_at) values ($1, $2, $3, $4, $5)",
+        id,
+        user.0,
+        address,
+        user_agent,
+        expires_at
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+pub(super) async fn insert_session_token(
+    db: &mut PgConnection,
+    kind: &str,
+    hash: &[u8; 32],
+    user: UserId,
+    session: Uuid,
+    expires_at: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into tokens (id, kind, hash, user_id, session_id, expires_at) values ($1, $2, $3, $4, $5, $6)",
+        Uuid::now_v7(),
+        kind,
+        &hash[..],
+        user.0,
+        session,
+        expires_at
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// A refresh token's row, locked until the transaction ends: of two uses at one time, one sees the other's.
+pub(super) struct RefreshRow {
+    pub id: Uuid,
+    pub user: UserId,
+    pub session: Uuid,
+    pub session_expires_at: DateTime<Utc>,
+    pub used: bool,
+    pub live: bool,
+}
+
+pub(super) async fn lock_refresh(db: &mut PgConnection, hash: &[u8; 32]) -> Result<Option<RefreshRow>> {
+    sqlx::query_as!(
+        RefreshRow,
+        r#"select t.id, t.user_id as "user: UserId", s.id as session, s.expires_at as session_expires_at,
+                  t.used_at is not null as "used!",
+                  (t.revoked_at is null and t.expires_at > now() and s.revoked_at is null and s.expires_at > now()
+                   and u.disabled_at is null) as "live!"
+           from tokens t join sessions s on s.id = t.session_id join users u on u.id = t.user_id
+           where t.hash = $1 and t.kind = 'refresh' for update of t"#,
+        &hash[..]
+    )
+    .fetch_optional(db)
+    .await
+}
+
+pub(super) async fn mark_used(db: &mut PgConnection, token: Uuid) -> Result<()> {
+    sqlx::query!("update tokens set used_at = now() where id = $1", token).execute(db).await.map(drop)
+}
+
+pub(super) async fn revoke_session(db: &mut PgConnection, session: Uuid) -> Result<()> {
+    sqlx::query!("update sessions set revoked_at = now() where id = $1 and revoked_at is null", session)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+pub(super) async fn revoke_other_sessions(db: &mut PgConnection, user: UserId, keep: Uuid) -> Result<()> {
+    sqlx::query!(
+        "update sessions set revoked_at = now() where user_id = $1 and id <> $2 and revoked_at is null",
+        user.0,
+        keep
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// What a live access or API token stands for.
+pub(super) struct TokenRow {
+    pub id: Uuid,
+    pub user: UserId,
+    pub role: Role,
+    pub session: Option<Uuid>,
+    pub scopes: Vec<String>,
+    pub stale_use: bool,
+}
+
+pub(super) async fn live_token(db: &PgPool, hash: &[u8; 32]) -> Result<Option<TokenRow>> {
+    sqlx::query_as!(
+        TokenRow,
+        r#"select t.id, t.user_id as "user: UserId", u.role as "role: Role", t.session_id as session, t.scopes,
+                  (t.kind = 'api' and (t.last_used_at is null or t.last_used_at < now() - interval '1 minute'))
+                      as "stale_use!"
+           from tokens t join users u on u.id = t.user_id left join sessions s on s.id = t.session_id
+           where t.hash = $1 and t.kind in ('access', 'api') and t.revoked_at is null
+             and (t.expires_at is null or t.expires_at > now())
+             and (s.id is null or (s.revoked_at is null and s.expires_at > now()))
+             and u.disabled_at is null"#,
+        &hash[..]
+    )
+    .fetch_optional(db)
+    .await
+}
+
+pub(super) async fn touch_token(db: &PgPool, token: Uuid) -> Result<()> {
+    sqlx::query!("update tokens set last_used_at = now() where id = $1", token).execute(db).await.map(drop)
+}
+
+pub(super) async fn insert_api_token(
+    db: &PgPool,
+    user: UserId,
+    hash: &[u8; 32],
+    name: &str,
+    scopes: &[String],
+    expires_at: Option<DateTime<Utc>>,
+) -> Result<ApiToken> {
+    sqlx::query_as!(
+        ApiToken,
+        r#"insert into tokens (id, kind, hash, user_id, name, scopes, expires_at) values ($1, 'api', $2, $3, $4, $5, $6)
+           returning id, name as "name!", scopes, created_at, expires_at, last_used_at"#,
+        Uuid::now_v7(),
+        &hash[..],
+        user.0,
+        name,
+        scopes,
+        expires_at
+    )
+    .fetch_one(db)
+    .await
+}
+
+pub(super) async fn api_tokens(db: &PgPool, user: UserId) -> Result<Vec<ApiToken>> {
+    sqlx::query_as!(
+        ApiToken,
+        r#"select id, name as "name!", scopes, created_at, expires_at, last_used_at from tokens
+           where user_id = $1 and kind = 'api' and revoked_at is null and (expires_at is null or expires_at > now())
+           order by id"#,
+        user.0
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Revokes an account's own API token; false when there is none such.
+pub(super) async fn revoke_api_token(db: &PgPool, user: UserId, token: Uuid) -> Result<bool> {
+    let done = sqlx::query!(
+        "update tokens set revoked_at = now() where id = $1 and user_id = $2 and kind = 'api' and revoked_at is null",
+        token,
+        user.0
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Counts one attempt under `key` in the present window of 15 minutes, and says how many there are now and for how
+/// many more seconds the window lasts. One statement, so that parallel attempts count each other.
+pub(super) async fn count_attempt(db: &PgPool, key: &str) -> Result<(i32, i64)> {
+    let row = sqlx::query!(
+        r#"insert into login_attempts as l (key, window_start, attempts) values ($1, now(), 1)
+           on conflict (key) do update set
+               attempts = case when l.window_start < now() - interval '15 minutes' then 1 else l.attempts + 1 end,
+               window_start = case when l.window_start < now() - interval '15 minutes' then now()
+                                   else l.window_start end
+           returning attempts,
+               ceil(extract(epoch from window_start + interval '15 minutes' - now()))::bigint as "seconds!""#,
+        key
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((row.attempts, row.seconds))
+}
+
+/// Takes one attempt back: it was a success.
+pub(super) async fn forgive_attempt(db: &PgPool, key: &str) -> Result<()> {
+    sqlx::query!("update login_attempts set attempts = greatest(attempts - 1, 0) where key = $1", key)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Forgets what has ended long ago.
+pub(super) async fn purge(db: &PgPool) -> Result<()> {
+    // A used refresh token is kept as long as its session, so that its theft is noticed.
+    sqlx::query!("delete from tokens where kind = 'access' and expires_at < now() - interval '1 day'")
+        .execute(db)
+        .await?;
+    sqlx::query!("delete from sessions where expires_at < now() - interval '1 day'").execute(db).await?;
+    sqlx::query!("delete from login_attempts where window_start < now() - interval '1 day'").execute(db).await?;
+    Ok(())
+}

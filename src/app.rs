@@ -1,0 +1,140 @@
+//! The composition root: builds every part, starts the tasks, and ends them in order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accounts;
+use crate::config::Config;
+use crate::db;
+use crate::events::{self, Events};
+use crate::hosts::Drivers;
+use crate::operations::{self, Engine};
+use crate::secrets::Sealer;
+use crate::{http, mail, monitoring, realtime};
+
+/// Every part of one running process. Handlers and workers share it by reference.
+#[derive(Debug)]
+pub struct App {
+    /// The settings.
+    pub config: Config,
+    /// The database.
+    pub db: PgPool,
+    /// Seals secrets with the master key.
+    pub sealer: Sealer,
+    /// What happens in the database.
+    pub events: Events,
+    /// Connections to hosts.
+    pub drivers: Drivers,
+    /// The operations engine: what workflows there are, and its settings.
+    pub engine: Engine,
+    /// Prometheus figures of the process.
+    pub metrics: PrometheusHandle,
+    /// Cancelled when the process is to end: tasks stop taking new work.
+    pub shutdown: CancellationToken,
+}
+
+/// How long tasks may take to end after shutdown was asked for; what is not done by then is picked up by others.
+const GRACE: Duration = Duration::from_secs(15);
+
+impl App {
+    /// Builds every part; nothing runs yet.
+    pub fn new(config: Config) -> anyhow::Result<Arc<Self>> {
+        // An error says that another part of the process chose a provider before, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Ok(Arc::new(Self {
+            db: db::pool(&config)?,
+            sealer: Sealer::new(&config.secret_key)?,
+            events: Events::default(),
+            drivers: Drivers::default(),
+            engine: Engine::new(&config, crate::workflows())?,
+            metrics: metrics()?,
+            shutdown: CancellationToken::new(),
+            config,
+        }))
+    }
+
+    /// Serves on `listener` and works until `stop` resolves, then ends cleanly: no new work, what is at hand is
+    /// brought to the next boundary, the rest is handed over.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let tasks = TaskTracker::new();
+        let router = http::router(Arc::clone(&self));
+        macro_rules! task {
+            ($run:path) => {{
+                let app = Arc::clone(&self);
+                tasks.spawn(async move { $run(&app).await })
+            }};
+        }
+        task!(events::listen);
+        task!(operations::work);
+        task!(monitoring::watch);
+        task!(mail::send_queued);
+        task!(janitor);
+
+        let shutdown = self.shutdown.clone();
+        let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let mut server = tokio::spawn(server.into_future());
+        let ended = tokio::select! {
+            () = stop => None,
+            ended = &mut server => Some(ended),
+        };
+        shutdown.cancel();
+        tasks.close();
+        if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time; their leases run out and others take over");
+        }
+        // Sockets may stay open for ever: they get a moment.
+        let ended = match ended {
+            Some(ended) => Some(ended),
+            None => tokio::time::timeout(Duration::from_secs(2), &mut server).await.ok(),
+        };
+        server.abort();
+        self.db.close().await;
+        match ended {
+            Some(ended) => ended.context("the server task ended")?.context("serving"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One recorder a process: tests run several Apps in one.
+fn metrics() -> anyhow::Result<PrometheusHandle> {
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*handle {
+        return Ok(handle.clone());
+    }
+    let recorder = PrometheusBuilder::new().set_buckets(&[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0])?.build_recorder();
+    let new = recorder.handle();
+    ::metrics::set_global_recorder(recorder).context("installing the metrics recorder")?;
+    Ok(handle.insert(new).clone())
+}
+
+/// Every ten minutes: forgets what has ended.
+async fn janitor(app: &App) {
+    let mut tick = tokio::time::interval(Duration::from_secs(600));
+    loop {
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        app.metrics.run_upkeep();
+        if let Err(error) = accounts::service::purge(app).await {
+            tracing::warn!(%error, "ended sessions and tokens could not be forgotten; trying again later");
+        }
+    }
+}
+
+/// The router's part of the composition: Socket.IO beside HTTP on one port.
+pub(crate) fn socket_layer(app: &Arc<App>) -> socketioxide::layer::SocketIoLayer {
+    realtime::layer(Arc::clone(app))
+}

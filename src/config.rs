@@ -1,0 +1,210 @@
+//! Settings from the environment, checked once, at the start. `.env.example` lists them all.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use figment::Figment;
+use figment::providers::Env;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// Every setting of the service. Names in the environment are these in capitals after `INNKEEPER_`, but for
+/// `DATABASE_URL` and the mail settings, which start with `SMTP_` as the server-management API has them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// PostgreSQL, as a URL (`DATABASE_URL`).
+    pub database_url: SecretString,
+    /// The most database connections of this process.
+    pub database_pool: u32,
+    /// The master key that seals secrets: 32 bytes as base64.
+    pub secret_key: SecretString,
+    /// Address and port to serve on.
+    pub listen: SocketAddr,
+    /// The folder for what is not in the database (mails without SMTP).
+    pub data: PathBuf,
+    /// The address that people reach us at, for links in mails.
+    pub public_url: String,
+    /// Whether strangers may register as customers.
+    pub registration: bool,
+    /// Addresses of proxies whose `X-Forwarded-For` is believed, comma-separated.
+    pub trusted_proxies: Proxies,
+    /// Life of an access token in minutes.
+    pub access_token_minutes: u32,
+    /// Life of a login in days; a refresh token lasts no longer.
+    pub session_days: u32,
+    /// Failed logins per account in 15 minutes.
+    pub login_limit_account: i32,
+    /// Failed logins per address in 15 minutes.
+    pub login_limit_address: i32,
+    /// Operations worked on at one time by this process.
+    pub workers: usize,
+    /// Seconds that a worker holds an operation without a sign of life before another may take it over.
+    pub lease_seconds: u32,
+    /// Seconds after which a create that has not succeeded is undone.
+    pub create_deadline_seconds: u32,
+    /// Seconds after which any other operation gives up.
+    pub operation_deadline_seconds: u32,
+    /// Seconds that an undo is tried before a person is asked (`stuck`).
+    pub undo_deadline_seconds: u32,
+    /// Seconds a guest may take to shut down before it is forced.
+    pub shutdown_seconds: u32,
+    /// Seconds between two sweeps of a host.
+    pub sweep_seconds: u32,
+    /// What to log, in `tracing`'s filter language.
+    pub log: String,
+    /// `text` for people, `json` for machines.
+    pub log_format: LogFormat,
+    /// Where mails go.
+    #[serde(skip)]
+    pub smtp: Option<Smtp>,
+    /// Sender of mails (`SMTP_FROM`).
+    #[serde(skip)]
+    pub mail_from: String,
+    /// Debug builds only: boundaries to fail at, as `kind:step:boundary=action` joined with `;`.
+    pub failpoints: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A mail server to hand mails to.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Smtp {
+    /// Its name (`SMTP_HOST`).
+    pub host: String,
+    /// Its port (`SMTP_PORT`): 587 by default.
+    #[serde(default = "submission")]
+    pub port: u16,
+    /// User name (`SMTP_USER`), where it wants one.
+    pub user: Option<String>,
+    /// Password (`SMTP_PASS`).
+    pub pass: Option<SecretString>,
+    /// `starttls` (default), `tls` from the first byte, or `none`, which is taken for loopback only (`SMTP_TLS`).
+    #[serde(default)]
+    pub tls: SmtpTls,
+}
+
+/// How the connection to the mail server is protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpTls {
+    /// Plain at first, then TLS, or nothing at all.
+    #[default]
+    Starttls,
+    /// TLS from the first byte.
+    Tls,
+    /// No protection.
+    None,
+}
+
+fn submission() -> u16 {
+    587
+}
+
+/// A comma-separated list of addresses.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Proxies(pub Vec<IpAddr>);
+
+impl TryFrom<String> for Proxies {
+    type Error = std::net::AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            database_url: SecretString::default(),
+            database_pool: 20,
+            secret_key: SecretString::default(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            data: PathBuf::from("data"),
+            public_url: "http://127.0.0.1:5000".into(),
+            registration: false,
+            trusted_proxies: Proxies::default(),
+            access_token_minutes: 15,
+            session_days: 30,
+            login_limit_account: 10,
+            login_limit_address: 50,
+            workers: 8,
+            lease_seconds: 30,
+            create_deadline_seconds: 900,
+            operation_deadline_seconds: 900,
+            undo_deadline_seconds: 86_400,
+            shutdown_seconds: 60,
+            sweep_seconds: 30,
+            log: "info".into(),
+            log_format: LogFormat::Text,
+            smtp: None,
+            mail_from: "Innkeeper <innkeeper@localhost>".into(),
+            failpoints: String::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the environment. Errors name the variable and what it should be.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let mut config: Self = Figment::from(Env::prefixed("INNKEEPER_"))
+            .merge(Env::raw().only(&["DATABASE_URL"]))
+            .extract()
+            .context("reading the INNKEEPER_… settings from the environment")?;
+        let mail = Figment::from(Env::prefixed("SMTP_"));
+        if let Ok(from) = mail.extract_inner::<String>("from") {
+            config.mail_from = from;
+        }
+        if mail.contains("host") {
+            config.smtp = Some(mail.extract().context("reading the SMTP_… settings from the environment")?);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        use secrecy::ExposeSecret;
+        anyhow::ensure!(
+            !self.database_url.expose_secret().is_empty(),
+            "DATABASE_URL is not set; it names the PostgreSQL database, such as postgres://user@127.0.0.1/innkeeper"
+        );
+        crate::secrets::Sealer::new(&self.secret_key)?;
+        for (name, value) in [
+            ("INNKEEPER_WORKERS", u64::try_from(self.workers)?),
+            ("INNKEEPER_LEASE_SECONDS", self.lease_seconds.into()),
+            ("INNKEEPER_SWEEP_SECONDS", self.sweep_seconds.into()),
+            ("INNKEEPER_DATABASE_POOL", self.database_pool.into()),
+            ("INNKEEPER_ACCESS_TOKEN_MINUTES", self.access_token_minutes.into()),
+            ("INNKEEPER_SESSION_DAYS", self.session_days.into()),
+        ] {
+            anyhow::ensure!(value > 0, "{name} must be at least 1");
+        }
+        self.mail_from
+            .parse::<lettre::message::Mailbox>()
+            .context("SMTP_FROM must be a mail address such as \"Innkeeper <panel@example.com>\"")?;
+        if let Some(smtp) = &self.smtp {
+            let loopback = smtp.host == "localhost" || smtp.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            anyhow::ensure!(
+                smtp.tls != SmtpTls::None || loopback,
+                "SMTP_TLS=none is taken for a mail server on this machine only; use starttls or tls"
+            );
+        }
+        Ok(())
+    }
+
+    /// How long a worker's claim lasts.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds.into())
+    }
+}

@@ -1,0 +1,30 @@
+//! The database: one pool a process, and its migrations.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::config::Config;
+
+/// The migrations, compiled in.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// Opens the pool. A database that is away for the moment is no error here: requests answer 503 until it is back.
+pub fn pool(config: &Config) -> anyhow::Result<PgPool> {
+    let options: PgConnectOptions =
+        config.database_url.expose_secret().parse().context(
+            "DATABASE_URL is not a PostgreSQL URL such as postgres://user:password@127.0.0.1:5432/innkeeper",
+        )?;
+    Ok(PgPoolOptions::new()
+        .max_connections(config.database_pool)
+        .acquire_timeout(Duration::from_secs(3))
+        .connect_lazy_with(options.application_name("innkeeper")))
+}
+
+/// Brings the schema up to date; several processes may do so at the same time.
+pub async fn migrate(db: &PgPool) -> anyhow::Result<()> {
+    MIGRATIONS.run(db).await.context("bringing the database schema up to date")
+}

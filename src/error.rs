@@ -1,0 +1,214 @@
+//! The one error type of the service: a closed list of codes, a sentence for the person who can act, and the cause
+//! for the log. `http` turns it into an answer.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// What the service's fallible functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The closed list of error codes, as clients see them. `docs/errors.md` explains each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Code {
+    /// 400: the request could not be read.
+    Malformed,
+    /// 401: no token, or one that is not good (any more).
+    Unauthenticated,
+    /// 403: signed in, but this role or token may not do it.
+    Forbidden,
+    /// 404: not there, or not yours.
+    NotFound,
+    /// 405: the path is there, this method is not.
+    MethodNotAllowed,
+    /// 408: the request's body did not arrive in time.
+    Timeout,
+    /// 409: something with that name exists.
+    AlreadyExists,
+    /// 409: another operation holds the server; `details.operationId` names it.
+    Locked,
+    /// 409: the present state does not allow it.
+    Conflict,
+    /// 413: the body is larger than we take.
+    TooLarge,
+    /// 415: the body is not JSON.
+    UnsupportedMediaType,
+    /// 422: understood, but impossible; `details.fields` has a message per field.
+    Invalid,
+    /// 429: too often; `Retry-After` says when to come back.
+    RateLimited,
+    /// 500: our fault.
+    Internal,
+    /// 502: the host refused or failed.
+    HostError,
+    /// 503: the host can't be reached.
+    HostUnreachable,
+    /// 503: our database can't be reached. Nothing was changed.
+    DatabaseUnavailable,
+    /// 507: no room, no address, or the account's limit is reached.
+    ResourceUnavailable,
+}
+
+impl Code {
+    /// The HTTP status that goes with the code.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Malformed => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::Timeout => 408,
+            Self::AlreadyExists | Self::Locked | Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::Invalid => 422,
+            Self::RateLimited => 429,
+            Self::Internal => 500,
+            Self::HostError => 502,
+            Self::HostUnreachable | Self::DatabaseUnavailable => 503,
+            Self::ResourceUnavailable => 507,
+        }
+    }
+
+    /// The code as text, as it is stored with operations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "MALFORMED",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::Forbidden => "FORBIDDEN",
+            Self::NotFound => "NOT_FOUND",
+            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Self::Timeout => "TIMEOUT",
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::Locked => "LOCKED",
+            Self::Conflict => "CONFLICT",
+            Self::TooLarge => "TOO_LARGE",
+            Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
+            Self::Invalid => "INVALID",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::Internal => "INTERNAL",
+            Self::HostError => "HOST_ERROR",
+            Self::HostUnreachable => "HOST_UNREACHABLE",
+            Self::DatabaseUnavailable => "DATABASE_UNAVAILABLE",
+            Self::ResourceUnavailable => "RESOURCE_UNAVAILABLE",
+        }
+    }
+}
+
+/// An error on its way to a person.
+#[derive(Debug)]
+pub struct Error {
+    /// What kind.
+    pub code: Code,
+    /// What happened and what to do, in a sentence.
+    pub message: String,
+    /// More for programs: `fields`, `operationId`, ….
+    pub details: Option<Value>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+    /// For our log only.
+    pub cause: Option<anyhow::Error>,
+}
+
+impl Error {
+    /// An error of this code with this sentence.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: None, retry_after: None, cause: None }
+    }
+
+    /// 404 for a kind of thing. The same words whether it is missing or somebody else's.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(Code::NotFound, format!("There is no such {what}."))
+    }
+
+    /// 422 about one field.
+    pub fn field(field: &str, message: impl Into<String>) -> Self {
+        Self::fields(BTreeMap::from([(field.to_owned(), message.into())]))
+    }
+
+    /// 422 about several fields.
+    pub fn fields(fields: BTreeMap<String, String>) -> Self {
+        let message = fields
+            .iter()
+            .map(|(field, message)| if field.is_empty() { message.clone() } else { format!("{field}: {message}") })
+            .collect::<Vec<_>>()
+            .join(" ");
+        Self { details: Some(json!({ "fields": fields })), ..Self::new(Code::Invalid, message) }
+    }
+
+    /// 500. The cause goes to the log, not to the client.
+    pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..Self::new(Code::Internal, "Something went wrong on our side. Quote the request id to support.")
+        }
+    }
+
+    /// Adds details for programs.
+    #[must_use]
+    pub fn with_details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.message)?;
+        if let Some(cause) = &self.cause {
+            write!(f, " ({cause:#})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Whether this database error says that the database is away, not that the statement is wrong.
+pub fn is_database_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        // 57P0x: the server is shutting down or starting up; 53300: out of connections; 08: the connection broke.
+        sqlx::Error::Database(e) => {
+            e.code().is_some_and(|c| c.starts_with("57P") || c.starts_with("08") || c == "53300")
+        }
+        _ => false,
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        if is_database_away(&error) {
+            return Self {
+                retry_after: Some(Duration::from_secs(5)),
+                cause: Some(error.into()),
+                ..Self::new(
+                    Code::DatabaseUnavailable,
+                    "Our database can't be reached at the moment. Nothing was changed; try again in a few seconds.",
+                )
+            };
+        }
+        Self::internal(error)
+    }
+}
+
+impl From<hypervisor::Error> for Error {
+    fn from(error: hypervisor::Error) -> Self {
+        use hypervisor::Error as H;
+        let (code, message) = match &error {
+            H::Unreachable(_) | H::OutcomeUnknown(_) => {
+                (Code::HostUnreachable, "The host that this server lives on can't be reached.")
+            }
+            H::Locked(_) => (Code::HostError, "The host is busy with this server."),
+            H::Exhausted(_) => (Code::ResourceUnavailable, "The host is out of room."),
+            H::Conflict(_) => (Code::Conflict, "The server's present state does not allow this."),
+            H::Unsupported(_) => (Code::Invalid, "The host that this server lives on can't do this."),
+            _ => (Code::HostError, "The host refused or failed to do this."),
+        };
+        Self { cause: Some(error.into()), ..Self::new(code, message) }
+    }
+}

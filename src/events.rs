@@ -1,0 +1,127 @@
+//! What happens in the database, told to every process: one LISTEN connection, fanned out in memory.
+//!
+//! An event is a hint to look, never the only way to learn: after a lost connection [`Event::Resync`] says so, and
+//! every listener also looks by itself from time to time.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::ids::{HostId, UserId};
+
+/// Something changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// An operation waits to be worked on.
+    OperationDue,
+    /// An operation's visible state changed.
+    OperationChanged(Uuid),
+    /// A host was swept and its samples are stored.
+    Sampled(HostId),
+    /// A mail waits to be sent.
+    MailDue,
+    /// A token was revoked or changed.
+    TokenChanged(Uuid),
+    /// A login ended.
+    SessionChanged(Uuid),
+    /// An account was disabled or its role changed.
+    UserChanged(UserId),
+    /// Events may have been missed: look at everything again.
+    Resync,
+}
+
+/// PostgreSQL's channels that we listen to.
+const CHANNELS: [&str; 5] = ["operation_due", "operation_changed", "sampled", "mail_due", "auth_changed"];
+
+impl Event {
+    fn parse(channel: &str, payload: &str) -> Option<Self> {
+        match channel {
+            "operation_due" => Some(Self::OperationDue),
+            "operation_changed" => payload.parse().ok().map(Self::OperationChanged),
+            "sampled" => payload.parse().ok().map(Self::Sampled),
+            "mail_due" => Some(Self::MailDue),
+            "auth_changed" => match payload.split_once(':')? {
+                ("token", id) => id.parse().ok().map(Self::TokenChanged),
+                ("session", id) => id.parse().ok().map(Self::SessionChanged),
+                ("user", id) => id.parse().ok().map(Self::UserChanged),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Where to hear of events.
+#[derive(Debug, Clone)]
+pub struct Events(broadcast::Sender<Event>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(4096))
+    }
+}
+
+impl Events {
+    /// Hears events from now on. Call it before reading the state that the events are about.
+    pub fn subscribe(&self) -> Subscription {
+        Subscription(self.0.subscribe())
+    }
+
+    /// Tells this process' listeners.
+    pub fn publish(&self, event: Event) {
+        // No listener is no error.
+        let _ = self.0.send(event);
+    }
+}
+
+/// One listener's place in the stream.
+#[derive(Debug)]
+pub struct Subscription(broadcast::Receiver<Event>);
+
+impl Subscription {
+    /// The next event. A listener that fell behind gets [`Event::Resync`].
+    pub async fn next(&mut self) -> Event {
+        match self.0.recv().await {
+            Ok(event) => event,
+            Err(broadcast::error::RecvError::Lagged(_)) => Event::Resync,
+            // The sender lives in the App, which outlives its tasks.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// Listens until shutdown, coming back by itself when the database was away.
+pub async fn listen(app: &App) {
+    loop {
+        let result = tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            result = follow(app) => result,
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "the database's events can't be heard; trying again");
+        }
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+async fn follow(app: &App) -> sqlx::Result<()> {
+    let mut listener = PgListener::connect_with(&app.db).await?;
+    listener.listen_all(CHANNELS).await?;
+    app.events.publish(Event::Resync);
+    loop {
+        // `None`: the connection broke and was made again, and what was said in between is lost.
+        match listener.try_recv().await? {
+            None => app.events.publish(Event::Resync),
+            Some(n) => match Event::parse(n.channel(), n.payload()) {
+                Some(event) => app.events.publish(event),
+                None => tracing::warn!(channel = n.channel(), "an event could not be read"),
+            },
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Extractors that answer bad input in our own words: JSON bodies, paths and queries.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request, rejection::BytesRejection};
+use axum::http::header;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use garde::Validate;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::error::{Code, Error};
+
+/// A JSON body: read, parsed and checked, or refused with the field named. Also an answer.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<S, T> FromRequest<S> for Json<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Validate<Context = ()>,
+{
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        let is_json = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .map(|v| v.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+            .is_some_and(|mime| {
+                mime == "application/json" || (mime.starts_with("application/") && mime.ends_with("+json"))
+            });
+        if !is_json {
+            return Err(Error::new(
+                Code::UnsupportedMediaType,
+                "Send the body as JSON, with the header Content-Type: application/json.",
+            ));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+            BytesRejection::FailedToBufferBody(e) if e.status() == 413 => {
+                Error::new(Code::TooLarge, "The request's body is larger than we take (256 KiB).")
+            }
+            _ => Error::new(Code::Malformed, "The request's body could not be read."),
+        })?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        let value: T = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+            let path = e.path().to_string();
+            let inner = e.into_inner();
+            match inner.classify() {
+                Category::Data => Error::field(if path == "." { "" } else { &path }, sentence(&inner.to_string())),
+                _ => malformed(&inner),
+            }
+        })?;
+        json.end().map_err(|e| malformed(&e))?;
+        value.validate().map_err(|report| {
+            let fields: BTreeMap<String, String> =
+                report.iter().map(|(path, error)| (path.to_string(), sentence(&error.to_string()))).collect();
+            Error::fields(fields)
+        })?;
+        Ok(Self(value))
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+fn malformed(error: &serde_json::Error) -> Error {
+    Error::new(Code::Malformed, format!("The body is not valid JSON: {}", sentence(&error.to_string())))
+}
+
+/// `missing field x at line 1 column 2` as a sentence, without the position in our compact bodies.
+fn sentence(text: &str) -> String {
+    let text = text.split(" at line ").next().unwrap_or(text);
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let end = if text.ends_with('.') { "" } else { "." };
+    format!("{first}{}{end}", chars.as_str())
+}
+
+/// A path's parameters.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(value)| Self(value))
+            .map_err(|_| Error::new(Code::Malformed, "The id in the address is not one of ours."))
+    }
+}
+
+/// A query's parameters, checked.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Validate<Context = ()>> FromRequestParts<S> for Query<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let axum::extract::Query(value) = axum::extract::Query::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(|e| Error::new(Code::Malformed, sentence(&e.body_text())))?;
+        value.validate().map_err(|report| {
+            Error::fields(report.iter().map(|(p, e)| (p.to_string(), sentence(&e.to_string()))).collect())
+        })?;
+        Ok(Self(value))
+    }
+}

@@ -1,0 +1,58 @@
+//! Health for orchestrators and figures for Prometheus.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::HeaderMap;
+use axum::response::IntoResponse;
+use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::extract::Json;
+use crate::app::App;
+use crate::error::{Error, Result};
+
+/// How the service feels.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct Health {
+    /// `ok`.
+    status: &'static str,
+}
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(live)).routes(routes!(ready)).routes(routes!(metrics))
+}
+
+/// Whether the process runs
+#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, body = Health)))]
+async fn live() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Whether it can do its work: the database answers
+#[utoipa::path(get, path = "/health/ready", tag = "health",
+    responses((status = 200, body = Health), (status = 503, body = super::ErrorBody)))]
+async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>> {
+    sqlx::query_scalar!("select 1 as one").fetch_one(&app.db).await?;
+    Ok(Json(Health { status: "ok" }))
+}
+
+/// Figures in Prometheus' text format, for this machine only
+///
+/// A scraper elsewhere reaches it through a proxy of the provider's that adds its own access rule and no
+/// `X-Forwarded-For`.
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = super::ErrorBody)))]
+async fn metrics(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse> {
+    // A proxied stranger also comes from loopback; they must not learn the fleet's figures.
+    if !peer.ip().is_loopback() || headers.contains_key("x-forwarded-for") {
+        return Err(Error::not_found("page"));
+    }
+    Ok(([("content-type", "text/plain; version=0.0.4")], app.metrics.render()))
+}

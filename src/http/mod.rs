@@ -1,0 +1,14 @@
+//! Transport only: the router, what every request passes, extractors, errors, pages, OpenAPI, health.
+
+pub mod auth;
+mod client;
+mod error;
+pub mod extract;
+mod health;
+pub mod openapi;
+mod router;
+pub mod text;
+
+pub use client::ClientAddress;
+pub use error::ErrorBody;
+pub use router::{router, routes};

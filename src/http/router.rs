@@ -1,0 +1,105 @@
+//! The router: every feature's routes, and what every request passes on its way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::{error, health, openapi};
+use crate::app::App;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The largest body that anything here needs, with room to spare.
+const BODY_LIMIT: usize = 256 * 1024;
+/// The longest a request may take; password changes wait for the guest.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Every route with its documentation. The authorisation test walks the same list.
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(openapi::Document::openapi()).merge(health::routes()).nest("/api", crate::features())
+}
+
+/// The whole service as one router.
+pub fn router(app: Arc<App>) -> Router {
+    let (router, document) = routes().split_for_parts();
+    router
+        .merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", document))
+        .with_state(Arc::clone(&app))
+        .layer(
+            ServiceBuilder::new()
+                .layer(axum::middleware::map_request(drop_unreadable_request_id))
+                .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+                .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+                .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log_response))
+                .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+                .layer(from_fn(count))
+                .layer(from_fn(harden))
+                .layer(from_fn(error::finish))
+                .layer(CatchPanicLayer::custom(error::from_panic))
+                .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, TIMEOUT))
+                .layer(DefaultBodyLimit::max(BODY_LIMIT)),
+        )
+        .layer(crate::app::socket_layer(&app))
+}
+
+/// A client's own request id is kept where it is short and plain; others get one of ours.
+async fn drop_unreadable_request_id(mut request: Request) -> Request {
+    let fine =
+        |v: &HeaderValue| v.len() <= 64 && v.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b));
+    if !request.headers().get(REQUEST_ID).is_none_or(fine) {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
+}
+
+fn span(request: &Request) -> tracing::Span {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
+    // The path only: a query may hold what does not belong in a log.
+    tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
+}
+
+fn log_response(response: &Response, latency: Duration, _span: &tracing::Span) {
+    tracing::info!(status = response.status().as_u16(), ms = latency.as_secs_f64() * 1e3, "answered");
+}
+
+/// Counts and times requests by route, not by path: the number of series must not grow with the servers.
+async fn count(request: Request, next: Next) -> Response {
+    let route = request
+        .extensions()
+        .get::<axum::extract::MatchedPath>()
+        .map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
+    let method = request.method().to_string();
+    let start = std::time::Instant::now();
+    let response = next.run(request).await;
+    let labels = [("route", route), ("method", method), ("status", response.status().as_u16().to_string())];
+    metrics::counter!("innkeeper_http_requests_total", &labels).increment(1);
+    metrics::histogram!("innkeeper_http_request_seconds", &labels[..2]).record(start.elapsed().as_secs_f64());
+    response
+}
+
+/// Headers that keep browsers from guessing, framing and caching what is private.
+async fn harden(request: Request, next: Next) -> Response {
+    let api = request.uri().path().starts_with("/api/") && !request.uri().path().starts_with("/api/docs");
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if api {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}

@@ -1,0 +1,4 @@
+//! Stub.
+/// stats.data
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct Stats {}

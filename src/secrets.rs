@@ -1,0 +1,176 @@
+//! What is secret: sealing with the master key, bearer tokens and their hashes, passwords that people can read.
+
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Argon2, PasswordHash};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use rand::RngExt;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Seals small secrets (host credentials, passwords on their way to a guest) with the master key:
+/// XChaCha20-Poly1305, a random nonce in front, and a purpose that a sealed value can't be moved away from.
+#[derive(Clone)]
+pub struct Sealer(XChaCha20Poly1305);
+
+const NONCE: usize = 24;
+
+impl Sealer {
+    /// Takes the master key: 32 bytes as base64.
+    pub fn new(key: &SecretString) -> anyhow::Result<Self> {
+        let bytes = STANDARD.decode(key.expose_secret().trim()).ok().filter(|b| b.len() == 32).ok_or_else(|| {
+            anyhow::anyhow!("INNKEEPER_SECRET_KEY must be 32 bytes in base64; make one with `openssl rand -base64 32`")
+        })?;
+        let key = Key::try_from(bytes.as_slice())?;
+        Ok(Self(XChaCha20Poly1305::new(&key)))
+    }
+
+    /// Seals `plain` for `purpose` (a fixed name such as `host`).
+    pub fn seal(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>> {
+        let nonce: [u8; NONCE] = rand::rng().random();
+        let sealed = self
+            .0
+            .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: purpose.as_bytes() })
+            .map_err(|_| Error::internal(anyhow::anyhow!("sealing failed")))?;
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    /// Opens what [`Self::seal`] made for the same purpose with the same key.
+    pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>> {
+        let failed = || {
+            Error::internal(anyhow::anyhow!(
+                "a sealed {purpose} secret can't be opened: was INNKEEPER_SECRET_KEY changed?"
+            ))
+        };
+        let (nonce, body) = sealed.split_at_checked(NONCE).ok_or_else(failed)?;
+        let nonce = XNonce::try_from(nonce).map_err(|_| failed())?;
+        self.0.decrypt(&nonce, Payload { msg: body, aad: purpose.as_bytes() }).map_err(|_| failed())
+    }
+
+    /// Seals a password for storing in an operation's data.
+    pub fn seal_text(&self, purpose: &str, plain: &SecretString) -> Result<Sealed> {
+        Ok(Sealed(STANDARD.encode(self.seal(purpose, plain.expose_secret().as_bytes())?)))
+    }
+
+    /// Opens what [`Self::seal_text`] made.
+    pub fn open_text(&self, purpose: &str, sealed: &Sealed) -> Result<SecretString> {
+        let bytes = self.open(purpose, &STANDARD.decode(&sealed.0).map_err(Error::internal)?)?;
+        String::from_utf8(bytes).map(SecretString::from).map_err(Error::internal)
+    }
+}
+
+impl std::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sealer")
+    }
+}
+
+/// A sealed text, base64: safe to store, useless without the master key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sealed(String);
+
+/// A new bearer token: what the client gets, once, and the hash that we keep.
+pub fn new_token(prefix: &str) -> (SecretString, [u8; 32]) {
+    let bytes: [u8; 32] = rand::rng().random();
+    let text = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes));
+    let hash = hash_token(&text);
+    (SecretString::from(text), hash)
+}
+
+/// The hash under which a token is kept. Tokens are 256 random bits, so a plain hash can't be reversed.
+pub fn hash_token(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// A password for a person to read and type: four groups of five, about 99 bits, without look-alikes.
+pub fn readable_password() -> SecretString {
+    const LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyzACDEFGHJKLMNPQRTUVWXY34679";
+    let mut rng = rand::rng();
+    let group = |rng: &mut rand::rngs::ThreadRng| -> String {
+        (0..5).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect()
+    };
+    let groups: Vec<String> = (0..4).map(|_| group(&mut rng)).collect();
+    SecretString::from(groups.join("-"))
+}
+
+/// Hashes a person's password with argon2id. Slow and memory-hungry by intent, so off the async threads.
+pub async fn hash_password(password: SecretString) -> Result<String> {
+    blocking(move || {
+        let hash = Argon2::default()
+            .hash_password(password.expose_secret().as_bytes())
+            .map_err(|e| Error::internal(anyhow::anyhow!("argon2: {e}")))?;
+        Ok(hash.to_string())
+    })
+    .await
+}
+
+/// Checks a password against its hash; without a hash it works just as long and says no, so that the time does not
+/// tell whether an account exists.
+pub async fn verify_password(password: SecretString, hash: Option<String>) -> Result<bool> {
+    blocking(move || {
+        let bytes = password.expose_secret().as_bytes();
+        let Some(hash) = hash else {
+            let _ = Argon2::default().hash_password(bytes);
+            return Ok(false);
+        };
+        let hash = PasswordHash::new(&hash).map_err(|e| Error::internal(anyhow::anyhow!("argon2: {e}")))?;
+        Ok(Argon2::default().verify_password(bytes, &hash).is_ok())
+    })
+    .await
+}
+
+/// Each hashing takes 19 MiB: a burst of logins must not take all memory.
+static HASHING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(4);
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let _permit = HASHING.acquire().await.map_err(Error::internal)?;
+    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealer(byte: u8) -> Sealer {
+        Sealer::new(&SecretString::from(STANDARD.encode([byte; 32]))).unwrap()
+    }
+
+    #[test]
+    fn a_sealed_secret_opens_only_with_its_key_and_purpose() {
+        let sealed = sealer(1).seal("host", b"secret").unwrap();
+        assert_eq!(sealer(1).open("host", &sealed).unwrap(), b"secret");
+        assert!(sealer(2).open("host", &sealed).is_err());
+        assert!(sealer(1).open("password", &sealed).is_err());
+        assert!(sealer(1).open("host", &sealed[..10]).is_err());
+        assert!(!sealed.windows(6).any(|w| w == b"secret"));
+    }
+
+    #[test]
+    fn the_master_key_must_be_32_bytes() {
+        assert!(Sealer::new(&SecretString::from("c2hvcnQ=")).is_err());
+        assert!(Sealer::new(&SecretString::from("not base64!")).is_err());
+    }
+
+    #[test]
+    fn generated_passwords_differ_and_read_well() {
+        let (a, b) = (readable_password(), readable_password());
+        assert_ne!(a.expose_secret(), b.expose_secret());
+        assert_eq!(a.expose_secret().len(), 23);
+        assert!(a.expose_secret().chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
+    }
+
+    #[tokio::test]
+    async fn passwords_verify() {
+        let hash = hash_password(SecretString::from("correct horse")).await.unwrap();
+        assert!(hash.starts_with("$argon2id$"));
+        assert!(verify_password(SecretString::from("correct horse"), Some(hash.clone())).await.unwrap());
+        assert!(!verify_password(SecretString::from("wrong horse"), Some(hash)).await.unwrap());
+        assert!(!verify_password(SecretString::from("x"), None).await.unwrap());
+    }
+}

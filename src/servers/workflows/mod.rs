@@ -1,0 +1,4 @@
+//! Stub.
+pub fn all() -> Vec<Box<dyn crate::operations::AnyWorkflow>> {
+    vec![]
+}
