@@ -1,9 +1,13 @@
 //! Places where tests make the engine fail: every boundary of every step. Release builds have none.
 //!
-//! A point is `kind:step:boundary`, where the boundary is `before` (the step has not run), `acted` (it has, nobody
-//! knows yet) or `saved` (its outcome is in the database), each with `undo-` in front on the way back.
+//! A point is `kind:step:boundary`, where the boundary is `before` (the step has not run), `waiting` (the host is at
+//! work on it and our database does not know yet), `acted` (it is done and our database does not know yet) or `saved`
+//! (what it came to is in the database), each with `undo-` in front on the way back.
 
 use std::str::FromStr;
+
+/// The boundaries of a step, in the order in which they are passed.
+pub const BOUNDARIES: [&str; 4] = ["before", "waiting", "acted", "saved"];
 
 /// What happens at a point. Each fires once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

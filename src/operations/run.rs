@@ -122,8 +122,8 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
                 tx.commit().await?;
                 Ok(Outcome::Again)
             }
-            Ok(Outcome::Done) => Ok(Outcome::Again),
-            other => other,
+            Ok(_) => Ok(Outcome::Again),
+            Err(fault) => Err(fault),
         };
     }
     let undoing = op.undoing;
@@ -147,11 +147,12 @@ async fn act(
         return (Err(injected()), false);
     }
     let outcome = workflow.run(index, op.undoing, ctx, &mut op.data).await;
-    // "Acted" is when the step has come to its end, not each time that it waits.
-    if !matches!(outcome, Ok(Outcome::Done | Outcome::DoneIn(_))) {
-        return (outcome, false);
-    }
-    match points.pass(&op.kind, name, op.undoing, "acted") {
+    let boundary = match outcome {
+        Ok(Outcome::Done | Outcome::DoneIn(_)) => "acted",
+        Ok(Outcome::Wait { .. }) => "waiting",
+        _ => return (outcome, false),
+    };
+    match points.pass(&op.kind, name, op.undoing, boundary) {
         Some(Action::Fail) => (Err(injected()), false),
         Some(Action::Repeat) => (outcome, true),
         _ => (outcome, false),

@@ -189,6 +189,12 @@ impl Context<'_> {
         Ok(tx)
     }
 
+    /// Names this claim of the operation: the same number means that no other worker, and no other life of this
+    /// process, has run the step since.
+    pub fn claim(&self) -> i64 {
+        self.fence
+    }
+
     /// Keeps the host's own id of its latest task, for the API's `taskId`.
     pub fn host_task(&self, id: &hypervisor::TaskId) {
         *self.host_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.0.clone());
