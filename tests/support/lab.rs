@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hypervisor::incus::IncusConfig;
 use hypervisor::{Driver, GuestKind, GuestRef, Presence, StopMode, Task, TaskState};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
@@ -44,8 +45,13 @@ impl Incus {
     }
 
     pub fn driver(&self) -> Arc<dyn Driver> {
-        let config = json!({ "socket": self.socket, "project": self.project, "storagePool": self.pool });
-        innkeeper::hosts::build_driver("incus", config).expect("the test Incus' settings are right")
+        let config = IncusConfig {
+            socket: self.socket.clone().into(),
+            project: self.project.clone(),
+            storage_pool: self.pool.clone(),
+            ..IncusConfig::default()
+        };
+        Arc::new(hypervisor::incus::Incus::new(config).expect("the test Incus' settings are right"))
     }
 }
 
