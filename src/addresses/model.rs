@@ -86,7 +86,7 @@ pub struct NewPool {
     #[schema(value_type = Option<String>, example = "10.0.0.250")]
     pub last: Option<IpAddr>,
     /// The host's bridge or managed network.
-    #[garde(custom(bridge))]
+    #[garde(custom(bridge_name))]
     pub bridge: String,
     /// VLAN tag.
     #[serde(default)]
@@ -105,7 +105,7 @@ pub struct NewPool {
 
 /// A change of a pool. Fields left out stay as they are. Servers keep the addresses that they hold.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdatePool {
     /// Its name.
     #[garde(inner(length(chars, max = 100), custom(text::title)))]
@@ -115,6 +115,7 @@ pub struct UpdatePool {
     #[schema(value_type = Option<String>)]
     pub cidr: Option<IpNet>,
     /// The network's gateway; null: none.
+    #[serde(default)]
     #[garde(skip)]
     #[schema(value_type = Option<String>)]
     pub gateway: Patch<IpAddr>,
@@ -127,9 +128,10 @@ pub struct UpdatePool {
     #[schema(value_type = Option<String>)]
     pub last: Option<IpAddr>,
     /// The host's bridge or managed network.
-    #[garde(inner(custom(bridge)))]
+    #[garde(inner(custom(bridge_name)))]
     pub bridge: Option<String>,
     /// VLAN tag; null: none.
+    #[serde(default)]
     #[garde(custom(tag))]
     #[schema(value_type = Option<i32>)]
     pub vlan: Patch<i32>,
@@ -204,7 +206,7 @@ fn yes() -> bool {
     true
 }
 
-fn bridge(name: &str, (): &()) -> garde::Result {
+fn bridge_name(name: &str, (): &()) -> garde::Result {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match (1..=64).contains(&name.len()) && name.chars().all(fine) && name.starts_with(|c: char| c != '-' && c != '.') {
         true => Ok(()),

@@ -97,8 +97,7 @@ pub async fn update(app: &App, id: PoolId, update: UpdatePool) -> Result<Pool> {
         store::let_all_go(&mut *tx, id).await?;
     }
     // A range belongs to its network: a new network without one is given out as a whole.
-    let (first, last) =
-        if renumbered { (None, None) } else { (Some(old.range.first), Some(old.range.last)) };
+    let (first, last) = if renumbered { (None, None) } else { (Some(old.range.first), Some(old.range.last)) };
     let gateway = update.gateway.apply(old.range.gateway.filter(|_| !renumbered));
     let range =
         Range::new(update.cidr.unwrap_or(old.range.cidr), gateway, update.first.or(first), update.last.or(last))
@@ -125,7 +124,8 @@ pub async fn update(app: &App, id: PoolId, update: UpdatePool) -> Result<Pool> {
 
 /// Deletes a pool that no server holds an address of.
 pub async fn delete(app: &App, id: PoolId) -> Result<()> {
-    let in_use = || Error::new(Code::Conflict, "Servers hold addresses of this pool: disable it, no more are taken then.");
+    let in_use =
+        || Error::new(Code::Conflict, "Servers hold addresses of this pool: disable it, no more are taken then.");
     let mut tx = app.db.begin().await?;
     store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
     store::let_all_go(&mut *tx, id).await?;

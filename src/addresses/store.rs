@@ -350,11 +350,7 @@ pub(super) async fn addresses(db: impl PgExecutor<'_>, id: PoolId, limit: i64, o
 }
 
 /// Holds an address back; `None` when it is in use.
-pub(super) async fn hold_back(
-    db: impl PgExecutor<'_>,
-    id: PoolId,
-    address: IpAddr,
-) -> Result<Option<DateTime<Utc>>> {
+pub(super) async fn hold_back(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr) -> Result<Option<DateTime<Utc>>> {
     let taken_at = sqlx::query_scalar!(
         "insert into addresses (pool_id, address) values ($1, $2::text::inet) on conflict do nothing returning taken_at",
         id.0,
@@ -364,11 +360,7 @@ pub(super) async fn hold_back(
 }
 
 /// Who holds an address: nobody, or a server, or (the inner `None`) the provider.
-pub(super) async fn holder(
-    db: impl PgExecutor<'_>,
-    id: PoolId,
-    address: IpAddr,
-) -> Result<Option<Option<ServerId>>> {
+pub(super) async fn holder(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr) -> Result<Option<Option<ServerId>>> {
     let holder = sqlx::query_scalar!(
         r#"select server_id as "server: ServerId" from addresses where pool_id = $1 and address = $2::text::inet"#,
         id.0,

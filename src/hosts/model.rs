@@ -8,9 +8,7 @@ use crate::http::text;
 use crate::ids::HostId;
 
 /// The kinds of hosts that there are drivers for.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum HostKind {
@@ -222,7 +220,7 @@ impl NewHost {
 
 /// A change of a host. Fields left out stay as they are; `config` is replaced as a whole.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateHost {
     /// Its name.
     #[garde(inner(length(chars, max = 100), custom(text::title)))]
@@ -244,6 +242,7 @@ pub struct UpdateHost {
     pub disk_overcommit: Option<f64>,
     /// Save the new `config` even though the host can't be reached with it, lacks something, or has servers on it
     /// and is told to look for them elsewhere.
+    #[serde(default)]
     #[garde(skip)]
     pub force: bool,
 }
@@ -289,7 +288,9 @@ mod tests {
         let settings: IncusSettings = serde_json::from_str(r#"{"socket": "/run/incus.socket"}"#).unwrap();
         assert!(settings.validate().is_ok() && settings.address_filters);
         assert_eq!((settings.project.as_str(), settings.storage_pool.as_str()), ("default", "default"));
-        for (socket, project) in [("run/x", "p"), ("/", "p"), ("/run/\n", "p"), ("/x", ""), ("/x", "../y"), ("/x", "a/b")] {
+        for (socket, project) in
+            [("run/x", "p"), ("/", "p"), ("/run/\n", "p"), ("/x", ""), ("/x", "../y"), ("/x", "a/b")]
+        {
             let bad = IncusSettings { socket: socket.into(), project: project.into(), ..settings.clone() };
             assert!(bad.validate().is_err(), "{socket:?} {project:?}");
         }

@@ -72,12 +72,10 @@ pub(super) async fn settings(
     db: impl PgExecutor<'_>,
     host: HostId,
 ) -> Result<Option<(HostKind, Vec<u8>, DateTime<Utc>)>> {
-    let row = sqlx::query!(
-        r#"select kind as "kind: HostKind", config_sealed, updated_at from hosts where id = $1"#,
-        host.0
-    )
-    .fetch_optional(db)
-    .await?;
+    let row =
+        sqlx::query!(r#"select kind as "kind: HostKind", config_sealed, updated_at from hosts where id = $1"#, host.0)
+            .fetch_optional(db)
+            .await?;
     Ok(row.map(|r| (r.kind, r.config_sealed, r.updated_at)))
 }
 

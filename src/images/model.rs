@@ -88,7 +88,7 @@ pub struct NewImage {
 
 /// A change of an image. Fields left out stay as they are; `sources` are replaced as a whole.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateImage {
     /// Its name.
     #[garde(inner(length(chars, max = 100), custom(text::title)))]
@@ -104,17 +104,12 @@ pub struct UpdateImage {
     #[garde(skip)]
     pub enabled: Option<bool>,
     /// Where it is to be had: these and no others.
-    #[garde(inner(length(max = 100), custom(distinct)), dive)]
+    #[garde(length(max = 100), custom(distinct_opt), dive)]
     pub sources: Option<Vec<ImageSource>>,
     /// Whether to ask the hosts for new sources before saving; true if left out.
+    #[serde(default = "yes")]
     #[garde(skip)]
     pub verify: bool,
-}
-
-impl Default for UpdateImage {
-    fn default() -> Self {
-        Self { name: None, family: None, kind: None, enabled: None, sources: None, verify: true }
-    }
 }
 
 fn linux() -> String {
@@ -131,6 +126,11 @@ fn distinct(sources: &[ImageSource], (): &()) -> garde::Result {
         true => Ok(()),
         false => Err(garde::Error::new("must name each host once")),
     }
+}
+
+#[allow(clippy::ref_option, reason = "garde calls it with a reference to the field")]
+fn distinct_opt(sources: &Option<Vec<ImageSource>>, ctx: &()) -> garde::Result {
+    sources.as_deref().map_or(Ok(()), |s| distinct(s, ctx))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{NewImage, ImageView, UpdateImage};
+use super::model::{ImageView, NewImage, UpdateImage};
 use super::service;
 use crate::app::App;
 use crate::error::Result;

@@ -107,7 +107,7 @@ pub struct NewTariff {
     pub price: i64,
     /// Three letters of ISO 4217; EUR if left out.
     #[serde(default = "euro")]
-    #[garde(custom(currency))]
+    #[garde(custom(currency_code))]
     pub currency: String,
     /// Whether it can be ordered; true if left out.
     #[serde(default = "yes")]
@@ -117,7 +117,7 @@ pub struct NewTariff {
 
 /// A change of a tariff. Fields left out stay as they are. Servers keep the size they were ordered with.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateTariff {
     /// Its name.
     #[garde(inner(length(chars, max = 100), custom(text::title)))]
@@ -135,14 +135,15 @@ pub struct UpdateTariff {
     #[garde(inner(range(min = 1, max = 1_048_576)))]
     pub disk: Option<i64>,
     /// Traffic a month in GiB; null: not limited from now on.
-    #[garde(custom(traffic))]
+    #[serde(default)]
+    #[garde(custom(traffic_limit))]
     #[schema(value_type = Option<i64>)]
     pub traffic: Patch<i64>,
     /// Price a month in minor units of the currency.
     #[garde(inner(range(min = 0, max = MAX_PRICE)))]
     pub price: Option<i64>,
     /// Three letters of ISO 4217.
-    #[garde(inner(custom(currency)))]
+    #[garde(inner(custom(currency_code)))]
     pub currency: Option<String>,
     /// Whether it can be ordered.
     #[garde(skip)]
@@ -162,14 +163,14 @@ fn yes() -> bool {
     true
 }
 
-fn currency(text: &str, (): &()) -> garde::Result {
+fn currency_code(text: &str, (): &()) -> garde::Result {
     match text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase()) {
         true => Ok(()),
         false => Err(garde::Error::new("must be three capital letters such as EUR")),
     }
 }
 
-fn traffic(traffic: &Patch<i64>, (): &()) -> garde::Result {
+fn traffic_limit(traffic: &Patch<i64>, (): &()) -> garde::Result {
     match traffic.value() {
         Some(gib) if !(0..=MAX_TRAFFIC).contains(gib) => {
             Err(garde::Error::new(format!("must be between 0 and {MAX_TRAFFIC}")))
@@ -183,7 +184,8 @@ mod tests {
     use super::*;
 
     fn refused(change: serde_json::Value) -> Vec<String> {
-        let mut json = serde_json::json!({"name": "Базовый", "kind": "lxc", "cores": 1, "memory": 512, "disk": 5, "price": 300});
+        let mut json =
+            serde_json::json!({"name": "Базовый", "kind": "lxc", "cores": 1, "memory": 512, "disk": 5, "price": 300});
         json.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let new: NewTariff = serde_json::from_value(json).unwrap();
         new.validate().err().map(|r| r.iter().map(|(path, _)| path.to_string()).collect()).unwrap_or_default()

@@ -32,11 +32,7 @@ async fn list(State(app): State<Arc<App>>, Account(caller): Account) -> Result<J
     params(("id" = TariffId, Path, description = "The tariff's id")),
     responses((status = 200, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn show(
-    State(app): State<Arc<App>>,
-    Account(caller): Account,
-    Path(id): Path<TariffId>,
-) -> Result<Json<Tariff>> {
+async fn show(State(app): State<Arc<App>>, Account(caller): Account, Path(id): Path<TariffId>) -> Result<Json<Tariff>> {
     Ok(Json(service::find(&app, &caller, id).await?))
 }
 

@@ -101,10 +101,7 @@ pub(super) async fn delete(db: impl PgExecutor<'_>, id: TariffId) -> Result<bool
 
 /// How many servers that aren't deleted have the tariff.
 pub(super) async fn live_servers(db: impl PgExecutor<'_>, id: TariffId) -> Result<i64> {
-    sqlx::query_scalar!(
-        r#"select count(*) as "n!" from servers where tariff_id = $1 and deleted_at is null"#,
-        id.0
-    )
-    .fetch_one(db)
-    .await
+    sqlx::query_scalar!(r#"select count(*) as "n!" from servers where tariff_id = $1 and deleted_at is null"#, id.0)
+        .fetch_one(db)
+        .await
 }
