@@ -9,4 +9,4 @@ mod sweeper;
 
 pub use alerts::{Alert, Thresholds, Usage};
 pub use sample::{Previous, Sample};
-pub use sweeper::{Claim, Fleet, Host, Report, Sweeper};
+pub use sweeper::{Claim, Fleet, Report, Sweeper};

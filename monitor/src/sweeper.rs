@@ -16,15 +16,6 @@ use uuid::Uuid;
 
 use crate::sample::{Previous, Sample};
 
-/// A host to be watched. When its revision changes (its settings were edited), its loop begins anew.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
-    /// Its id.
-    pub id: i64,
-    /// Anything that changes with its settings.
-    pub revision: i64,
-}
-
 /// Whether this process may sweep a host now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
@@ -57,8 +48,8 @@ pub trait Fleet: Send + Sync + 'static {
     /// What goes wrong on our side; it is logged by whoever makes it.
     type Error: std::fmt::Display + Send;
 
-    /// Every host to watch.
-    async fn hosts(&self) -> Result<Vec<Host>, Self::Error>;
+    /// Every host to watch, by its id.
+    async fn hosts(&self) -> Result<Vec<i64>, Self::Error>;
 
     /// The connection to a host. Asked for before each sweep, so that changed settings are used.
     async fn driver(&self, host: i64) -> Result<Arc<dyn Driver>, Self::Error>;
@@ -80,7 +71,7 @@ pub struct Sweeper {
     pub interval: Duration,
     /// How long one sweep may take, connecting included.
     pub timeout: Duration,
-    /// How often to look for new, changed and removed hosts.
+    /// How often to look for new and removed hosts.
     pub look_every: Duration,
 }
 
@@ -118,17 +109,17 @@ impl Sweeper {
             }
             let Ok(hosts) = fleet.hosts().await else { continue };
             watched.retain(|id, w| {
-                let keep = hosts.iter().any(|h| h.id == *id && h.revision == w.revision);
+                let keep = hosts.contains(id);
                 if !keep {
                     w.stop.cancel();
                 }
                 keep
             });
             for host in hosts {
-                watched.entry(host.id).or_insert_with(|| {
+                watched.entry(host).or_insert_with(|| {
                     let stop = stop.child_token();
-                    let watch = Watch::new(self.clone(), Arc::clone(&fleet), host.id, stop.clone());
-                    Watched { revision: host.revision, stop, task: loops.spawn(watch.run()).id() }
+                    let watch = Watch::new(self.clone(), Arc::clone(&fleet), host, stop.clone());
+                    Watched { stop, task: loops.spawn(watch.run()).id() }
                 });
             }
         }
@@ -138,7 +129,6 @@ impl Sweeper {
 
 /// A host's loop from outside.
 struct Watched {
-    revision: i64,
     stop: CancellationToken,
     task: tokio::task::Id,
 }

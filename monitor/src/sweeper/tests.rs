@@ -110,7 +110,7 @@ impl Driver for Fake {
 /// A fleet in memory: moods by host, claims as the database would give them, and what came of it.
 #[derive(Debug, Default)]
 struct Hotel {
-    hosts: Mutex<HashMap<i64, (i64, Mood)>>,
+    hosts: Mutex<HashMap<i64, Mood>>,
     claims: Mutex<HashMap<i64, Instant>>,
     stored: Mutex<Vec<(i64, Instant)>>,
     failed: Mutex<Vec<(i64, Error)>>,
@@ -119,7 +119,7 @@ struct Hotel {
 impl Hotel {
     fn with(hosts: &[(i64, Mood)]) -> Arc<Self> {
         let hotel = Self::default();
-        hotel.hosts.lock().unwrap().extend(hosts.iter().map(|(id, mood)| (*id, (0, *mood))));
+        hotel.hosts.lock().unwrap().extend(hosts.iter().map(|(id, mood)| (*id, *mood)));
         Arc::new(hotel)
     }
 
@@ -132,11 +132,11 @@ impl Hotel {
 impl Fleet for Hotel {
     type Error = String;
 
-    async fn hosts(&self) -> Result<Vec<Host>, String> {
-        Ok(self.hosts.lock().unwrap().iter().map(|(id, (revision, _))| Host { id: *id, revision: *revision }).collect())
+    async fn hosts(&self) -> Result<Vec<i64>, String> {
+        Ok(self.hosts.lock().unwrap().keys().copied().collect())
     }
     async fn driver(&self, host: i64) -> Result<Arc<dyn Driver>, String> {
-        let mood = self.hosts.lock().unwrap().get(&host).ok_or("gone")?.1;
+        let mood = *self.hosts.lock().unwrap().get(&host).ok_or("gone")?;
         Ok(Arc::new(Fake(mood)))
     }
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim, String> {
@@ -223,7 +223,7 @@ async fn hosts_come_go_and_change() {
         tokio::time::sleep(Duration::from_secs(100)).await;
         let mut hosts = hotel.hosts.lock().unwrap();
         hosts.remove(&1);
-        hosts.insert(2, (0, Mood::Broken));
+        hosts.insert(2, Mood::Broken);
     })
     .await;
     let before = hotel.times(1).len();
@@ -231,7 +231,7 @@ async fn hosts_come_go_and_change() {
     assert!(hotel.times(2).is_empty());
     watch(&hotel, 1, Duration::from_secs(100), async {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        hotel.hosts.lock().unwrap().insert(2, (1, Mood::Well));
+        hotel.hosts.lock().unwrap().insert(2, Mood::Well);
     })
     .await;
     assert_eq!(hotel.times(1).len(), before, "a host that is gone is left alone");
