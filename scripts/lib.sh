@@ -5,6 +5,8 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export ROOT
 ME=$(id -un)
+# Where rustup puts cargo; a shell that was open before doesn't know it yet.
+PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
 # What the whole machine shares (an Incus daemon we started, bridges' subnets) is noted here.
 STATE=/var/lib/innkeeper
 export STATE ME
@@ -78,14 +80,16 @@ apt_install() {
     say "Installing ${missing[*]}"
     local log
     log=$(mktemp)
-    # apt tells its progress on a file descriptor of its own: pmstatus:package:percent:what.
-    if { as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o APT::Status-Fd=1 \
-        -o Dpkg::Options::=--force-confold "${options[@]}" "${missing[@]}" 2>&1 </dev/null; } |
-        tee "$log" | apt_progress; then
+    # apt tells its progress on a descriptor of its own, which it makes non-blocking: packages' scripts would fail
+    # if they had to write there.
+    # shellcheck disable=SC2016 # the inner shell expands it
+    if as_root sh -c 'exec "$@" 3>&1 1>&2' sh env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+        apt-get install -qq -y --no-install-recommends --no-remove \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o APT::Status-Fd=3 \
+        -o Dpkg::Options::=--force-confold "${options[@]}" "${missing[@]}" </dev/null 2>"$log" | apt_progress; then
         rm -f "$log"
     else
-        grep -v '^\(pm\|dl\)status:' "$log" | tail -n 30 >&2
+        tail -n 30 "$log" >&2
         rm -f "$log"
         die "apt-get could not install ${missing[*]}"
     fi
@@ -162,6 +166,13 @@ wait_gone() {
         sleep 0.1
     done
     return 1
+}
+
+incusd_path() {
+    local path
+    for path in /usr/libexec/incus/incusd /usr/lib/incus/incusd /opt/incus/bin/incusd; do
+        if [ -x "$path" ]; then echo "$path" && return; fi
+    done
 }
 
 has_systemd() { [ -d /run/systemd/system ]; }

@@ -23,7 +23,7 @@ if [ "$(id -u)" = 0 ]; then owner=postgres; else owner=$ME; fi
 locate() {
     if [ -s "$dir/location" ]; then
         home=$(cat "$dir/location")
-    elif [ "$owner" = "$ME" ] || runuser -u "$owner" -- test -x "$dir"; then
+    elif [ ! -d "$dir" ] || [ "$owner" = "$ME" ] || runuser -u "$owner" -- test -x "$dir"; then
         home=$dir
     else
         home=$STATE/pg-$(printf %s "$dir" | sha256sum | cut -c1-16)
