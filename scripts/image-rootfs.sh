@@ -59,7 +59,7 @@ inside systemctl disable -q nginx.service
 inside systemctl disable -q apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer 2>/dev/null || true
 # What waits for, or wants to mount, things that a container doesn't have.
 inside systemctl mask -q systemd-networkd-wait-online.service systemd-udev-settle.service systemd-modules-load.service \
-    systemd-udev-trigger.service dev-hugepages.mount sys-kernel-config.mount sys-kernel-debug.mount \
+    e2scrub_reap.service dev-hugepages.mount sys-kernel-config.mount sys-kernel-debug.mount \
     sys-kernel-tracing.mount sys-fs-fuse-connections.mount systemd-firstboot.service
 
 # What must be each guest's own, and what only takes room. An empty machine-id is filled in at boot; a missing

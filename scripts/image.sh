@@ -24,7 +24,7 @@ cache=${INNKEEPER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/innkeeper}
 built=$cache/image-$key
 
 # A debootstrap prints about this many lines here; the bar follows them.
-EXPECTED_LINES=640
+EXPECTED_LINES=740
 
 build() {
     local mirror
@@ -47,7 +47,7 @@ build() {
         die "the image could not be built; the whole log is $cache/build.log"
     fi
     progress 92 'packing'
-    as_root mksquashfs "$work/rootfs" "$work/rootfs.squashfs" -comp lz4 -noappend -quiet -no-progress >/dev/null
+    as_root mksquashfs "$work/rootfs" "$work/rootfs.squashfs" -comp lz4 -noappend -quiet -no-progress >/dev/null 2>&1
     metadata >"$cache/metadata.yaml"
     rm -rf "$built.new"
     mkdir "$built.new"
