@@ -111,4 +111,4 @@ lock image wait
 work=''
 if [ ! -s "$built/fingerprint" ] || [ "${INNKEEPER_IMAGE_REFRESH:-}" = 1 ]; then build; fi
 import
-printf 'IMAGE_ALIAS=%q\nIMAGE_NAME=%q\n' "$alias" "$title"
+printf 'IMAGE_ALIAS=%s\nIMAGE_NAME=%s\n' "$alias" "$title"

@@ -16,7 +16,7 @@ enter_group() {
     mkdir -p "$INCUS_CONF"
     # Without a file the client greets a newcomer, in the midst of our output.
     [ -e "$INCUS_CONF/config.yml" ] || echo '{}' >"$INCUS_CONF/config.yml"
-    if [ "$(id -u)" = 0 ] || id -nG | grep -qw incus-admin; then return; fi
+    if ! command -v incus >/dev/null || [ "$(id -u)" = 0 ] || id -nG | grep -qw incus-admin; then return; fi
     if ! id -nG "$ME" | grep -qw incus-admin; then
         say "Adding $ME to the group incus-admin, which may talk to Incus"
         getent group incus-admin >/dev/null || as_root groupadd --system incus-admin
@@ -46,12 +46,11 @@ start_by_hand() {
     [ -n "$incusd" ] || die "Incus is not installed: run scripts/install.sh"
     say "Starting Incus"
     as_root test -e "$INCUS_HOME/database" || first=1
-    as_root bash -s "$incusd" "$ROOT/scripts/lib.sh" "$incus_state" "${LOCK_FD:-}" <<'ROOT_PART'
+    as_root bash -s "$incusd" "$ROOT/scripts/lib.sh" "$incus_state" <<'ROOT_PART'
         set -euo pipefail
-        incusd=$1 state=$3 held=$4
+        incusd=$1 state=$3
         source "$2"
-        # The lock must not live on in the daemons.
-        [ -z "$held" ] || exec {held}<&-
+        close_locks
         install -d -m 0755 "$STATE" "$state"
         install -d -m 1777 "$state/users"
         getent group incus-admin >/dev/null || groupadd --system incus-admin
@@ -77,10 +76,10 @@ ROOT_PART
 # Who needs the daemon, by the process that holds it: the service of `make run`, a run of `make test`.
 note_user() {
     [ -n "${INNKEEPER_HOLDER:-}" ] && [ -d "$incus_state/users" ] || return 0
-    rm -f "$incus_state/users/$1"
+    forget_user "$1"
     note_pid "$incus_state/users/$1" "$INNKEEPER_HOLDER"
 }
-forget_user() { rm -f "$incus_state/users/$1"; }
+forget_user() { rm -f "$incus_state/users/$1" 2>/dev/null || as_root rm -f "$incus_state/users/$1"; }
 
 # Ends the daemon if we started it, no other run of ours needs it and no guest of anybody runs in it.
 daemon_down() {

@@ -54,6 +54,40 @@ progress() {
     [ "$percent" -lt 100 ] || PROGRESS_LAST=-1
 }
 
+# step TEXT COMMAND...: says what begins, runs it, remembers how long it took. A failure ends the script; inside a
+# function that is run so, bash ignores `set -e`, so it says itself what must not go on.
+STEPS=()
+step() {
+    local text=$1 began=$SECONDS code=0
+    shift
+    say "==> $text"
+    "$@" || code=$?
+    STEPS+=("$(printf '%5ds  %-4s %s' $((SECONDS - began)) "$([ $code = 0 ] && echo ok || echo FAIL)" "$text")")
+    return $code
+}
+steps_summary() { [ ${#STEPS[@]} = 0 ] || printf '%s\n' "${STEPS[@]}" >&2; }
+
+# set_values LINES: NAME=VALUE lines, as another script printed them, into variables.
+set_values() {
+    local line
+    while IFS= read -r line; do declare -g "$line"; done <<<"$1"
+}
+
+# load_env FILE: NAME=VALUE lines into the environment, except what is set there already.
+load_env() {
+    local line
+    [ -r "$1" ] || return 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        [[ $line =~ ^[[:space:]]*(export[[:space:]]+)?([A-Z][A-Z0-9_]*)=(.*)$ ]] || continue
+        [ -z "${!BASH_REMATCH[2]+set}" ] || continue
+        local name=${BASH_REMATCH[2]} value=${BASH_REMATCH[3]}
+        case $value in
+        \"*\" | \'*\') value=${value:1:-1} ;;
+        esac
+        export "$name=$value"
+    done <"$1"
+}
+
 # --- packages -------------------------------------------------------------------------------------
 
 has_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
@@ -120,8 +154,21 @@ lock() {
         say "Waiting for another run to finish ($name)"
         flock "$fd"
     fi
-    LOCK_FD=$fd
-    export LOCK_FD
+}
+
+# without_locks COMMAND...: runs it without the descriptors that hold our locks, for what outlives this script.
+without_locks() {
+    (
+        close_locks
+        "$@"
+    )
+}
+close_locks() {
+    local fd
+    for fd in /proc/self/fd/*; do
+        fd=${fd##*/}
+        if [ "$fd" -gt 9 ] && [ "$fd" != 255 ]; then exec {fd}>&-; fi
+    done
 }
 
 # port_open PORT: does anything answer on 127.0.0.1?

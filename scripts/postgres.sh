@@ -3,6 +3,7 @@
 #
 #   scripts/postgres.sh start DIR [--throwaway]   makes and starts it if needed, prints DATABASE_URL
 #   scripts/postgres.sh stop DIR
+#   scripts/postgres.sh remove DIR                stops it and takes it away, with all that is in it
 #   scripts/postgres.sh status DIR                prints DATABASE_URL, or fails when it doesn't run
 #
 # --throwaway trades every guarantee for speed; it is for tests.
@@ -11,7 +12,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-usage="usage: $0 start|stop|status DIR [--throwaway]"
+usage="usage: $0 start|stop|remove|status DIR [--throwaway]"
 action=${1:?$usage}
 dir=$(realpath -m "${2:?$usage}")
 throwaway=${3:-}
@@ -110,8 +111,7 @@ start() {
     if [ -z "$port" ] || port_open "$port"; then port=$(free_port); fi
     echo "$port" >"$dir/port"
     settings "$port" | run_as "$owner" tee "$data/innkeeper.conf" >/dev/null
-    # The lock must not live on in the server.
-    if ! run_as "$owner" "$bin/pg_ctl" -D "$data" -l "$log" -w -t 120 -s start >&2 {LOCK_FD}<&-; then
+    if ! without_locks run_as "$owner" "$bin/pg_ctl" -D "$data" -l "$log" -w -t 120 -s start >&2; then
         run_as "$owner" tail -n 20 "$log" >&2
         die "PostgreSQL did not start; its log is $log"
     fi
@@ -137,9 +137,16 @@ stop() {
     return 0
 }
 
+remove() {
+    stop
+    if [ "$owner" = "$ME" ]; then rm -rf "$data" "$data.new" "$log"; else as_root rm -rf "$data" "$data.new" "$log"; fi
+    rm -f "$dir"/{port,password,location}
+    [ "$home" = "$dir" ] || as_root rmdir "$home" 2>/dev/null || true
+    rmdir "$dir" 2>/dev/null || true
+}
+
 case $action in
-start) start ;;
-stop) stop ;;
+start | stop | remove) "$action" ;;
 status)
     locate
     running >/dev/null || exit 1
