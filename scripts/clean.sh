@@ -16,7 +16,7 @@ if [ -t 0 ] && [ "${YES:-}" != 1 ]; then
 fi
 enter_group "$0" "$@"
 
-"$ROOT/scripts/stop.sh"
+"$ROOT/scripts/stop.sh" --but-incus
 if command -v incus >/dev/null; then "$ROOT/scripts/incus.sh" down "$DEMO_PROJECT" "$DEMO_BRIDGE"; fi
 "$ROOT/scripts/postgres.sh" remove "$INNKEEPER_DATA/postgres"
 # A folder that doesn't have our settings in it was not made by us, whatever INNKEEPER_DATA says.

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # make stop: ends the demo's service, its guests, its PostgreSQL, and the Incus daemon if it was we who started it.
 # Everything is kept: the next `make run` goes on where this one ended.
+#
+#   scripts/stop.sh [--but-incus]     clean.sh sees to Incus itself
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -21,5 +23,6 @@ if pid=$(noted_pid "$PID_FILE"); then
 fi
 rm -f "$PID_FILE"
 "$ROOT/scripts/postgres.sh" stop "$INNKEEPER_DATA/postgres"
+if [ "${1:-}" = --but-incus ]; then exit 0; fi
 if command -v incus >/dev/null; then "$ROOT/scripts/incus.sh" stop "$DEMO_PROJECT"; fi
 say "Stopped. Nothing is lost: \`make run\` goes on from here, \`make clean-demo\` removes it all."
