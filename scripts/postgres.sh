@@ -45,12 +45,13 @@ binaries() {
     [ -x "${bin:-}/postgres" ] || die "PostgreSQL ${version:-server programs} not found: run scripts/install.sh"
 }
 
-# The postmaster's pid, if the process of that number really is this cluster's.
+# The postmaster's pid, if the process of that number really is this cluster's. Its command line tells, and everybody
+# may read that.
 running() {
     local pid
     pid=$(run_as "$owner" head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
     [ -n "$pid" ] && proc_start "$pid" >/dev/null &&
-        [ "$(run_as "$owner" readlink "/proc/$pid/cwd" 2>/dev/null)" = "$data" ] && echo "$pid"
+        tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "$data" && echo "$pid"
 }
 
 url() { echo "postgres://innkeeper:$(cat "$dir/password")@127.0.0.1:$(cat "$dir/port")/innkeeper"; }
