@@ -26,19 +26,36 @@ enter_group() {
     exec sg incus-admin -c "$(printf '%q ' "$@")"
 }
 
-# Asks only where there is a socket: with systemd, asking would start the daemon.
-daemon_answers() { [ -S "$INCUS_SOCKET" ] && timeout 20 incus query /1.0 >/dev/null 2>&1; }
+# Asks only where there is a socket: with systemd, asking would start the daemon. Under load an answer takes its time,
+# and as long as the daemon's process is there it is waited for.
+daemon_answers() {
+    local tries
+    [ -S "$INCUS_SOCKET" ] || return 1
+    for tries in {1..6}; do
+        timeout 20 incus query /1.0 >/dev/null 2>&1 && return
+        pgrep -x incusd >/dev/null || return 1
+        [ "$tries" != 1 ] || say "Waiting for Incus to answer"
+        sleep 1
+    done
+    return 1
+}
 
 daemon_up() {
     daemon_answers && return
     if has_systemd; then
         say "Starting Incus"
         as_root systemctl start incus.socket incus.service
+    elif pgrep -x incusd >/dev/null; then
+        # One that somebody is starting right now.
+        as_root "$(incusd_path)" waitready --timeout 120 || die "an incusd runs here, but it does not get ready"
     else
         start_by_hand
     fi
     daemon_answers || die "Incus does not answer on $INCUS_SOCKET; its log is /var/log/incus/incus.log"
 }
+
+# The process of the daemon that we started, while it runs.
+our_daemon() { noted_pid "$incus_state/incusd.pid"; }
 
 start_by_hand() {
     local incusd first=''
@@ -84,7 +101,7 @@ forget_user() { rm -f "$incus_state/users/$1" 2>/dev/null || as_root rm -f "$inc
 # Ends the daemon if we started it, no other run of ours needs it and no guest of anybody runs in it.
 daemon_down() {
     local pid file user
-    pid=$(noted_pid "$incus_state/incusd.pid") || return 0
+    pid=$(our_daemon) || return 0
     for file in "$incus_state"/users/*; do
         user=$(noted_pid "$file") || continue
         say "Incus stays up: process $user still needs it ($(basename "$file"))"

@@ -23,10 +23,11 @@ testenv_postgres() {
 }
 
 testenv_incus() {
-    local answer
-    daemon_answers || TEST_STARTED_INCUS=1
+    local answer before
+    before=$(our_daemon || true)
     answer=$(INNKEEPER_HOLDER=$$ "$ROOT/scripts/incus.sh" up "$TEST_PROJECT" "$TEST_BRIDGE") || return 1
     set_values "$answer"
+    [ "$(our_daemon || true)" = "$before" ] || TEST_STARTED_INCUS=1
     "$ROOT/scripts/incus.sh" sweep "$TEST_PROJECT" || return 1
     export INNKEEPER_TEST_INCUS_SOCKET=$INCUS_SOCKET INNKEEPER_TEST_INCUS_PROJECT=$INCUS_PROJECT
     export INNKEEPER_TEST_INCUS_POOL=$INCUS_POOL INNKEEPER_TEST_INCUS_BRIDGE=$INCUS_BRIDGE
