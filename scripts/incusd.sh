@@ -32,7 +32,7 @@ daemon_answers() {
     local tries
     [ -S "$INCUS_SOCKET" ] || return 1
     for tries in {1..6}; do
-        timeout 20 incus query /1.0 >/dev/null 2>&1 && return
+        timeout 20 incus query / >/dev/null 2>&1 && return
         pgrep -x incusd >/dev/null || return 1
         [ "$tries" != 1 ] || say "Waiting for Incus to answer"
         sleep 1
