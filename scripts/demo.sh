@@ -16,3 +16,5 @@ demo_url() {
     address=${address/#0.0.0.0:/127.0.0.1:}
     echo "http://${address/#\[::\]:/[::1]:}"
 }
+
+export INNKEEPER_PUBLIC_URL=${INNKEEPER_PUBLIC_URL:-$(demo_url)}
