@@ -1,5 +1,8 @@
 //! Outgoing mail: queued in the database, sent by a task, never twice for one event.
+
+mod outbox;
 pub mod service;
+mod store;
 pub mod templates;
-/// The mailer's task.
-pub async fn send_queued(_app: &crate::app::App) {}
+
+pub use outbox::send_queued;

@@ -1,5 +1,8 @@
 //! What servers are doing: sweeps stored, shown and pushed. The sweeping itself is the `monitor` crate's.
+
+mod fleet;
 pub mod model;
 pub mod service;
-/// Sweeps every host.
-pub async fn watch(_app: &crate::app::App) {}
+mod store;
+
+pub use fleet::watch;

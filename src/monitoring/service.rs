@@ -1,7 +1,221 @@
-//! Stub.
-use super::model::Stats;
-use crate::{app::App, error::Result, ids::ServerId};
-/// The contract's `stats` of a server; `data` is null until the first sweep.
-pub async fn stats(_app: &App, _server: ServerId) -> Result<Stats> {
-    todo!()
+//! Making sense of stored samples.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use monitor::{Alert, Thresholds, Usage};
+
+use super::model::{Gauge, Live, Network, Point, Stats, StatsData};
+use super::store::{self, PointRow, ServerRow};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::ids::{HostId, ServerId};
+
+/// The contract's `stats` of a server.
+pub async fn stats(app: &App, server: ServerId) -> Result<Stats> {
+    Ok(live(app, server).await?.stats)
+}
+
+/// A server's figures and what is too high in them.
+pub async fn live(app: &App, server: ServerId) -> Result<Live> {
+    let servers = store::servers(&app.db, None, &[server]).await?;
+    assemble(app, servers).await?.pop().ok_or_else(|| Error::not_found("server"))
+}
+
+/// The same of all of these servers that are on this host, in a number of queries that does not grow with them.
+pub async fn stats_of_host(app: &App, host: HostId, servers: &[ServerId]) -> Result<Vec<Live>> {
+    let servers = store::servers(&app.db, Some(host), servers).await?;
+    assemble(app, servers).await
+}
+
+async fn assemble(app: &App, servers: Vec<ServerRow>) -> Result<Vec<Live>> {
+    let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
+    let mut points: HashMap<ServerId, Vec<PointRow>> = HashMap::new();
+    if !ids.is_empty() {
+        for point in store::points(&app.db, &ids).await? {
+            points.entry(point.server_id).or_default().push(point);
+        }
+    }
+    let fresh = Duration::from_secs(app.config.sweep_seconds.into()) * 3;
+    Ok(servers
+        .into_iter()
+        .map(|server| {
+            let points = points.remove(&server.id).unwrap_or_default();
+            let stats = stats_from(&server, &points);
+            Live { server: server.id, alerts: alerts(&stats, fresh), stats }
+        })
+        .collect())
+}
+
+fn stats_from(server: &ServerRow, points: &[PointRow]) -> Stats {
+    let sample = server.sample.as_ref();
+    // What is stopped uses nothing, whatever the last look, perhaps from before, has seen.
+    let off = matches!(server.status.as_str(), "creating" | "stopped" | "deleted" | "failed");
+    let live = sample.filter(|s| !off && s.power != "stopped");
+    let max = |seen: Option<i64>, sold: i64| seen.filter(|m| *m > 0).unwrap_or(sold);
+    Stats {
+        status: "success",
+        data: StatsData {
+            vmid: server.guest_number,
+            status: server.status.clone(),
+            uptime: live.map_or(0, |s| s.uptime_s),
+            cpu: live.map_or(0.0, |s| round(s.cpu, 4)),
+            memory: gauge(
+                live.map_or(0, |s| s.memory_used),
+                max(sample.map(|s| s.memory_max), server.memory_mib.saturating_mul(1 << 20)),
+            ),
+            disk: gauge(
+                sample.map_or(0, |s| s.disk_used),
+                max(sample.map(|s| s.disk_max), server.disk_gib.saturating_mul(1 << 30)),
+            ),
+            network: Network { received: sample.map_or(0, |s| s.net_in), sent: sample.map_or(0, |s| s.net_out) },
+            rrd_data: chart(points),
+            sampled_at: sample.map(|s| s.taken_at),
+        },
+    }
+}
+
+fn gauge(used: i64, max: i64) -> Gauge {
+    Gauge { used, max, usage: round(monitor::sample::share(unsigned(used), unsigned(max)) * 100.0, 2) }
+}
+
+/// The points with rates between them. The first only gives the second something to compare with, where it is from
+/// before the hour.
+fn chart(points: &[PointRow]) -> Vec<Point> {
+    let mut before: Option<&PointRow> = None;
+    let mut chart = Vec::with_capacity(points.len());
+    for point in points {
+        let rate = |counter: fn(&PointRow) -> i64| {
+            before.map_or(0.0, |b| {
+                let seconds = (point.taken_at - b.taken_at).as_seconds_f64();
+                round(monitor::sample::rate(unsigned(counter(b)), unsigned(counter(point)), seconds), 2)
+            })
+        };
+        if point.in_window {
+            chart.push(Point {
+                time: point.taken_at.timestamp(),
+                cpu: round(point.cpu, 4),
+                mem: point.memory_used,
+                maxmem: point.memory_max,
+                disk: point.disk_used,
+                maxdisk: point.disk_max,
+                netin: rate(|p| p.net_in),
+                netout: rate(|p| p.net_out),
+            });
+        }
+        before = Some(point);
+    }
+    chart
+}
+
+/// Alerts tell of now: figures of what does not run, or from long ago, raise none.
+fn alerts(stats: &Stats, fresh: Duration) -> Vec<Alert> {
+    let data = &stats.data;
+    let is_fresh = |at: DateTime<Utc>| (Utc::now() - at).to_std().is_ok_and(|age| age <= fresh) || at > Utc::now();
+    if data.status != "running" || !data.sampled_at.is_some_and(is_fresh) {
+        return vec![];
+    }
+    let usage = Usage { cpu: data.cpu, memory: data.memory.usage / 100.0, disk: data.disk.usage / 100.0 };
+    monitor::alerts::evaluate(usage, &Thresholds::default())
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::SampleRow;
+    use super::*;
+    use chrono::TimeDelta;
+
+    fn server(status: &str, sample: Option<SampleRow>) -> ServerRow {
+        ServerRow { id: ServerId(1), guest_number: 1000, status: status.into(), memory_mib: 2048, disk_gib: 20, sample }
+    }
+
+    fn sample(power: &str) -> SampleRow {
+        SampleRow {
+            taken_at: Utc::now(),
+            power: power.into(),
+            uptime_s: 3600,
+            cpu: 0.15,
+            memory_used: 536_870_912,
+            memory_max: 2_147_483_648,
+            disk_used: 5_368_709_120,
+            disk_max: 21_474_836_480,
+            net_in: 104_857_600,
+            net_out: 52_428_800,
+        }
+    }
+
+    fn keys(value: &serde_json::Value) -> Vec<&str> {
+        value.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn the_shape_is_the_contracts() {
+        let json = serde_json::to_value(stats_from(&server("running", Some(sample("running"))), &[])).unwrap();
+        assert_eq!(json["status"], "success");
+        let data = &json["data"];
+        assert_eq!(data["vmid"], 1000);
+        assert_eq!(data["cpu"], 0.15);
+        assert_eq!(data["memory"], serde_json::json!({ "used": 536_870_912, "max": 2_147_483_648_i64, "usage": 25.0 }));
+        assert_eq!(data["disk"]["usage"], 25.0);
+        assert_eq!(data["network"], serde_json::json!({ "in": 104_857_600, "out": 52_428_800 }));
+        let before = serde_json::to_value(stats_from(&server("creating", None), &[])).unwrap();
+        assert_eq!(keys(&before["data"]), keys(data));
+        assert_eq!(before["data"]["memory"]["max"], 2_147_483_648_i64);
+        assert_eq!(before["data"]["disk"]["max"], 21_474_836_480_i64);
+        assert_eq!(
+            (&before["data"]["sampledAt"], &before["data"]["rrdData"]),
+            (&serde_json::Value::Null, &serde_json::json!([]))
+        );
+    }
+
+    #[test]
+    fn what_is_stopped_uses_nothing() {
+        for (status, power) in [("stopped", "running"), ("running", "stopped")] {
+            let data = stats_from(&server(status, Some(sample(power))), &[]).data;
+            assert!(data.cpu == 0.0 && data.memory.used == 0 && data.memory.usage == 0.0 && data.uptime == 0);
+            assert_eq!(data.disk.used, 5_368_709_120);
+        }
+    }
+
+    #[test]
+    fn a_chart_has_rates_and_survives_counters_that_start_again() {
+        let at = Utc::now();
+        let point = |seconds: i64, net: i64, in_window| PointRow {
+            server_id: ServerId(1),
+            taken_at: at + TimeDelta::seconds(seconds),
+            cpu: 0.123_456,
+            memory_used: 1,
+            memory_max: 2,
+            disk_used: 3,
+            disk_max: 4,
+            net_in: net,
+            net_out: net * 2,
+            in_window,
+        };
+        let chart = chart(&[point(0, 100, false), point(30, 400, true), point(60, 60, true)]);
+        assert_eq!(chart.iter().map(|p| (p.netin, p.netout)).collect::<Vec<_>>(), [(10.0, 20.0), (2.0, 4.0)]);
+        assert!((chart[0].cpu - 0.1235).abs() < 1e-9 && chart[0].time < chart[1].time);
+    }
+
+    #[test]
+    fn only_fresh_figures_of_what_runs_raise_alerts() {
+        let raised = |status: &str, age: i64| {
+            let sample = SampleRow { cpu: 0.97, taken_at: Utc::now() - TimeDelta::seconds(age), ..sample("running") };
+            alerts(&stats_from(&server(status, Some(sample)), &[]), Duration::from_secs(90)).len()
+        };
+        assert_eq!(
+            (raised("running", 1), raised("running", 100), raised("stopped", 1), raised("unknown", 1)),
+            (1, 0, 0, 0)
+        );
+    }
 }

@@ -1,0 +1,200 @@
+//! What a host said about a guest, made comparable: a processor share whatever the host counts, and rates that survive
+//! counters that start again.
+
+use chrono::{DateTime, Utc};
+use hypervisor::{GuestPower, GuestSample};
+use uuid::Uuid;
+
+use crate::alerts::Usage;
+
+/// A guest at one moment. Byte figures are bytes; network figures are counters since the guest's start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The server's uuid.
+    pub marker: Uuid,
+    /// The node it is on.
+    pub node: String,
+    /// Whether it runs.
+    pub power: GuestPower,
+    /// Seconds since its start; 0 when stopped.
+    pub uptime_s: u64,
+    /// Share of its cores in use, 0 to 1.
+    pub cpu: f64,
+    /// Memory in use.
+    pub memory_used: u64,
+    /// Memory it may use.
+    pub memory_max: u64,
+    /// Root disk in use.
+    pub disk_used: u64,
+    /// Root disk size.
+    pub disk_max: u64,
+    /// Bytes received since its start.
+    pub net_in: u64,
+    /// Bytes sent since its start.
+    pub net_out: u64,
+}
+
+/// What must be remembered of a guest to make sense of its next sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Previous {
+    /// When it was seen.
+    pub taken_at: DateTime<Utc>,
+    /// Its counter of processor time.
+    pub cpu_time_ns: u64,
+}
+
+impl Sample {
+    /// Makes sense of what a host said, given what it said before. Live figures of a stopped guest are 0.
+    pub fn new(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> Self {
+        let stopped = guest.power == GuestPower::Stopped;
+        Self {
+            marker: guest.marker,
+            node: guest.node.clone(),
+            power: guest.power,
+            uptime_s: if stopped { 0 } else { guest.uptime_s },
+            cpu: if stopped { 0.0 } else { cpu_share(guest, taken_at, previous) },
+            memory_used: if stopped { 0 } else { guest.memory_used },
+            memory_max: guest.memory_max,
+            disk_used: guest.disk_used,
+            disk_max: guest.disk_max,
+            net_in: guest.net_in,
+            net_out: guest.net_out,
+        }
+    }
+
+    /// How much of what it has is in use.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            cpu: self.cpu,
+            memory: share(self.memory_used, self.memory_max),
+            disk: share(self.disk_used, self.disk_max),
+        }
+    }
+}
+
+impl Previous {
+    /// What to remember of this guest, where its host counts processor time.
+    pub fn of(guest: &GuestSample, taken_at: DateTime<Utc>) -> Option<Self> {
+        guest.cpu_time_ns.map(|cpu_time_ns| Self { taken_at, cpu_time_ns })
+    }
+}
+
+/// `used` of `max` as a share from 0 to 1; 0 where there is no telling.
+pub fn share(used: u64, max: u64) -> f64 {
+    if max == 0 { 0.0 } else { (used as f64 / max as f64).clamp(0.0, 1.0) }
+}
+
+/// How much a counter grew. One that is lower than before started again at 0 in between.
+pub fn increase(before: u64, now: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
+}
+
+/// How fast a counter grew per second; 0 where no time has passed.
+pub fn rate(before: u64, now: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { increase(before, now) as f64 / seconds } else { 0.0 }
+}
+
+fn cpu_share(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> f64 {
+    if let Some(share) = guest.cpu {
+        return clamp(share);
+    }
+    let Some(now) = guest.cpu_time_ns else { return 0.0 };
+    let uptime = guest.uptime_s as f64;
+    let elapsed = |p: &Previous| (taken_at - p.taken_at).as_seconds_f64();
+    let (nanoseconds, seconds) = match previous.filter(|p| elapsed(p) > 0.0) {
+        // Uptime is in whole seconds: a guest that started less than one of them before the last look did not restart.
+        Some(p) if now >= p.cpu_time_ns && uptime + 1.0 >= elapsed(&p) => (now - p.cpu_time_ns, elapsed(&p)),
+        // Seen for the first time, or started again since: its average since its start.
+        _ => (now, uptime),
+    };
+    if seconds <= 0.0 {
+        return 0.0;
+    }
+    clamp(nanoseconds as f64 / 1e9 / seconds / f64::from(guest.cores.max(1)))
+}
+
+fn clamp(share: f64) -> f64 {
+    if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use rand::RngExt;
+
+    fn guest(cpu_time_ns: u64, uptime_s: u64) -> GuestSample {
+        GuestSample {
+            marker: Uuid::nil(),
+            node: "n1".into(),
+            power: GuestPower::Running,
+            uptime_s,
+            cpu: None,
+            cpu_time_ns: Some(cpu_time_ns),
+            cores: 2,
+            memory_used: 256,
+            memory_max: 1024,
+            disk_used: 5,
+            disk_max: 20,
+            net_in: 0,
+            net_out: 0,
+        }
+    }
+
+    fn cpu(before: Option<(u64, i64)>, now: GuestSample) -> f64 {
+        let at = Utc::now();
+        let previous =
+            before.map(|(ns, seconds)| Previous { taken_at: at - TimeDelta::seconds(seconds), cpu_time_ns: ns });
+        Sample::new(&now, at, previous).cpu
+    }
+
+    #[test]
+    #[allow(clippy::float_cmp)]
+    fn a_counter_becomes_a_share_of_the_cores() {
+        // 15 s of processor time in 30 s on 2 cores.
+        assert_eq!(cpu(Some((10_000_000_000, 30)), guest(25_000_000_000, 3600)), 0.25);
+        // Nothing to compare with: the average since the start.
+        assert_eq!(cpu(None, guest(20_000_000_000, 100)), 0.1);
+        // Restarted in between, noticed by the counter or by the uptime alone.
+        assert_eq!(cpu(Some((90_000_000_000, 30)), guest(2_000_000_000, 10)), 0.1);
+        assert_eq!(cpu(Some((1_000_000_000, 30)), guest(2_000_000_000, 10)), 0.1);
+        // Two looks at one moment.
+        assert_eq!(cpu(Some((1, 0)), guest(2, 0)), 0.0);
+        // The host's own share wins, and is believed only as far as it makes sense.
+        assert_eq!(cpu(None, GuestSample { cpu: Some(1.7), ..guest(0, 1) }), 1.0);
+        assert_eq!(cpu(None, GuestSample { cpu: Some(f64::NAN), ..guest(0, 1) }), 0.0);
+        assert_eq!(cpu(None, GuestSample { cpu_time_ns: None, ..guest(0, 1) }), 0.0);
+    }
+
+    #[test]
+    fn whatever_the_counters_do_a_share_is_a_share() {
+        let mut rng = rand::rng();
+        for _ in 0..20_000 {
+            let big = |rng: &mut rand::rngs::ThreadRng| rng.random::<u64>() >> rng.random_range(0..64);
+            let before = (rng.random::<bool>()).then(|| (big(&mut rng), rng.random_range(-100..100_000)));
+            let mut now = guest(big(&mut rng), big(&mut rng));
+            now.cores = rng.random_range(0..128);
+            let share = cpu(before, now.clone());
+            assert!((0.0..=1.0).contains(&share), "{share} from {before:?} and {now:?}");
+        }
+    }
+
+    #[test]
+    #[allow(clippy::float_cmp)]
+    fn counters_that_start_again_give_no_negative_rates() {
+        assert_eq!(rate(100, 400, 30.0), 10.0);
+        assert_eq!(rate(400, 30, 30.0), 1.0);
+        assert_eq!(rate(0, 30, 0.0), 0.0);
+        assert_eq!(increase(u64::MAX, 0), 0);
+        assert_eq!(share(1, 0), 0.0);
+        assert_eq!(share(3, 2), 1.0);
+    }
+
+    #[test]
+    fn a_stopped_guest_uses_nothing() {
+        let sample =
+            Sample::new(&GuestSample { power: GuestPower::Stopped, cpu: Some(0.5), ..guest(7, 9) }, Utc::now(), None);
+        assert_eq!((sample.uptime_s, sample.memory_used, sample.memory_max), (0, 0, 1024));
+        assert!(sample.usage().cpu == 0.0 && sample.usage().disk == 0.25);
+    }
+}

@@ -1,0 +1,205 @@
+//! The SQL of samples.
+
+use chrono::{DateTime, Utc};
+use monitor::Sample;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::ids::{HostId, ServerId};
+
+type Result<T> = sqlx::Result<T>;
+
+/// A server and the latest look at it.
+#[derive(Debug)]
+pub(super) struct ServerRow {
+    pub id: ServerId,
+    pub guest_number: i64,
+    pub status: String,
+    pub memory_mib: i64,
+    pub disk_gib: i64,
+    pub sample: Option<SampleRow>,
+}
+
+/// The latest look.
+#[derive(Debug)]
+pub(super) struct SampleRow {
+    pub taken_at: DateTime<Utc>,
+    pub power: String,
+    pub uptime_s: i64,
+    pub cpu: f64,
+    pub memory_used: i64,
+    pub memory_max: i64,
+    pub disk_used: i64,
+    pub disk_max: i64,
+    pub net_in: i64,
+    pub net_out: i64,
+}
+
+/// These servers, on one host or wherever they are, each with its latest sample.
+pub(super) async fn servers(db: &PgPool, host: Option<HostId>, servers: &[ServerId]) -> Result<Vec<ServerRow>> {
+    let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
+    let rows = sqlx::query!(
+        r#"select s.id as "id: ServerId", s.guest_number, s.status, s.memory_mib, s.disk_gib,
+                  l.taken_at as "taken_at?", l.power as "power?", l.uptime_s as "uptime_s?", l.cpu as "cpu?",
+                  l.memory_used as "memory_used?", l.memory_max as "memory_max?", l.disk_used as "disk_used?",
+                  l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?"
+           from servers s
+           left join lateral (select * from samples where server_id = s.id order by taken_at desc limit 1) l on true
+           where s.id = any($1) and ($2::bigint is null or s.host_id = $2)"#,
+        &ids,
+        host.map(|h| h.0)
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| ServerRow {
+            id: r.id,
+            guest_number: r.guest_number,
+            status: r.status,
+            memory_mib: r.memory_mib,
+            disk_gib: r.disk_gib,
+            sample: r.taken_at.map(|taken_at| SampleRow {
+                taken_at,
+                power: r.power.unwrap_or_default(),
+                uptime_s: r.uptime_s.unwrap_or_default(),
+                cpu: r.cpu.unwrap_or_default(),
+                memory_used: r.memory_used.unwrap_or_default(),
+                memory_max: r.memory_max.unwrap_or_default(),
+                disk_used: r.disk_used.unwrap_or_default(),
+                disk_max: r.disk_max.unwrap_or_default(),
+                net_in: r.net_in.unwrap_or_default(),
+                net_out: r.net_out.unwrap_or_default(),
+            }),
+        })
+        .collect())
+}
+
+/// One point of a chart.
+#[derive(Debug)]
+pub(super) struct PointRow {
+    pub server_id: ServerId,
+    pub taken_at: DateTime<Utc>,
+    pub cpu: f64,
+    pub memory_used: i64,
+    pub memory_max: i64,
+    pub disk_used: i64,
+    pub disk_max: i64,
+    pub net_in: i64,
+    pub net_out: i64,
+    /// Whether it is of the last hour; others are there to be compared with.
+    pub in_window: bool,
+}
+
+/// The last hour of these servers and a little before it, oldest first; one point in 15 s at most, so that a fast
+/// sweep does not make long charts.
+pub(super) async fn points(db: &PgPool, servers: &[ServerId]) -> Result<Vec<PointRow>> {
+    let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
+    sqlx::query_as!(
+        PointRow,
+        r#"select distinct on (server_id, div(extract(epoch from taken_at), 15))
+                  server_id as "server_id: ServerId", taken_at, cpu, memory_used, memory_max, disk_used, disk_max,
+                  net_in, net_out, taken_at > now() - interval '1 hour' as "in_window!"
+           from samples
+           where server_id = any($1) and taken_at > now() - interval '65 minutes'
+           order by server_id, div(extract(epoch from taken_at), 15), taken_at desc"#,
+        &ids
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Keeps the samples of one host, all in one statement. Guests that no server of that host goes with are left out.
+pub(super) async fn insert_samples(
+    db: &mut PgConnection,
+    host: HostId,
+    taken_at: DateTime<Utc>,
+    samples: &[Sample],
+) -> Result<()> {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let column = |figure: fn(&Sample) -> u64| samples.iter().map(|s| number(figure(s))).collect::<Vec<i64>>();
+    let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
+    let powers: Vec<String> = samples.iter().map(|s| power(s).to_owned()).collect();
+    let cpus: Vec<f64> = samples.iter().map(|s| s.cpu).collect();
+    sqlx::query!(
+        "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
+                              net_in, net_out)
+         select s.id, $2, g.power, g.uptime_s, g.cpu, g.memory_used, g.memory_max, g.disk_used, g.disk_max, g.net_in,
+                g.net_out
+         from unnest($3::uuid[], $4::text[], $5::bigint[], $6::float8[], $7::bigint[], $8::bigint[], $9::bigint[],
+                     $10::bigint[], $11::bigint[], $12::bigint[])
+              as g (marker, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max, net_in, net_out)
+         join servers s on s.uuid = g.marker and s.host_id = $1 and s.deleted_at is null
+         on conflict do nothing",
+        host.0,
+        taken_at,
+        &markers,
+        &powers,
+        &column(|s| s.uptime_s),
+        &cpus,
+        &column(|s| s.memory_used),
+        &column(|s| s.memory_max),
+        &column(|s| s.disk_used),
+        &column(|s| s.disk_max),
+        &column(|s| s.net_in),
+        &column(|s| s.net_out)
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Moves servers between running, stopped and unknown as a complete sweep saw them; gives how many moved. Left alone
+/// are servers that an operation holds, or held when the host was asked: it knows better than a look from before.
+pub(super) async fn settle_statuses(
+    db: &mut PgConnection,
+    host: HostId,
+    claimed_at: DateTime<Utc>,
+    samples: &[Sample],
+) -> Result<u64> {
+    let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
+    let powers: Vec<String> = samples.iter().map(|s| power(s).to_owned()).collect();
+    let done = sqlx::query!(
+        "with seen as (
+             select s.id, coalesce(g.power, 'unknown') as status
+             from servers s left join unnest($3::uuid[], $4::text[]) as g (marker, power) on g.marker = s.uuid
+             where s.host_id = $1 and s.status in ('running', 'stopped', 'unknown')
+         )
+         update servers s set status = seen.status, updated_at = now() from seen
+         where s.id = seen.id and s.status <> seen.status and s.status in ('running', 'stopped', 'unknown')
+           and not exists (select from operations o where o.server_id = s.id
+               and (o.state in ('queued', 'running', 'undoing', 'stuck') or o.ended_at >= $2))",
+        host.0,
+        claimed_at,
+        &markers,
+        &powers
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Tells every process that a host's samples are there, once the transaction commits.
+pub(super) async fn notify_sampled(db: &mut PgConnection, host: HostId) -> Result<()> {
+    sqlx::query!(r#"select pg_notify('sampled', $1) as "notified: ()""#, host.to_string()).execute(db).await.map(drop)
+}
+
+/// Forgets samples of more than a day ago, a batch at a time; false when there may be more.
+pub(super) async fn prune(db: &PgPool, batch: i64) -> Result<bool> {
+    let done = sqlx::query!(
+        "delete from samples where ctid in
+             (select ctid from samples where taken_at < now() - interval '24 hours' limit $1)",
+        batch
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() < u64::try_from(batch).unwrap_or(0))
+}
+
+fn power(sample: &Sample) -> &'static str {
+    match sample.power {
+        hypervisor::GuestPower::Running => "running",
+        hypervisor::GuestPower::Stopped => "stopped",
+        hypervisor::GuestPower::Unknown => "unknown",
+    }
+}
