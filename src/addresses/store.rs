@@ -42,18 +42,19 @@ pub async fn take(tx: &mut PgConnection, host: HostId, server: ServerId) -> Resu
     )
     .fetch_all(&mut *tx)
     .await?;
-    let enabled = || pools.iter().filter(|p| p.enabled);
-    if !pools.is_empty() && enabled().next().is_none() {
+    let any = !pools.is_empty();
+    let enabled: Vec<_> = pools.into_iter().filter(|p| p.enabled).collect();
+    if any && enabled.is_empty() {
         return Ok(false);
     }
     for family in [4, 6] {
-        let mut of_family = enabled().filter(|p| p.family == family).peekable();
-        if of_family.peek().is_none() || holds(&mut tx, server, family).await? {
+        let of_family: Vec<PoolId> = enabled.iter().filter(|p| p.family == family).map(|p| PoolId(p.id)).collect();
+        if of_family.is_empty() || holds(&mut tx, server, family).await? {
             continue;
         }
         let mut taken = false;
         for pool in of_family {
-            taken = take_lowest(&mut tx, PoolId(pool.id), server).await?;
+            taken = take_lowest(&mut tx, pool, server).await?;
             if taken {
                 break;
             }
