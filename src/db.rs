@@ -28,3 +28,13 @@ pub fn pool(config: &Config) -> anyhow::Result<PgPool> {
 pub async fn migrate(db: &PgPool) -> anyhow::Result<()> {
     MIGRATIONS.run(db).await.context("bringing the database schema up to date")
 }
+
+/// Whether a statement failed because a name (or another unique thing) is taken.
+pub fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+/// Whether a statement failed because of a row that is not there, or one that something still refers to.
+pub fn is_in_use(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+}

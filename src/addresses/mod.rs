@@ -1,8 +1,9 @@
-//! Stub.
-use crate::app::App;
-use std::sync::Arc;
-use utoipa_axum::router::OpenApiRouter;
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-}
+//! Address pools: which addresses servers may have, and which are in use.
+
+pub mod model;
+pub mod range;
+mod routes;
+pub mod service;
 pub mod store;
+
+pub(crate) use routes::routes;

@@ -1,11 +1,10 @@
-//! Stub.
-use crate::app::App;
-use std::sync::Arc;
-use utoipa_axum::router::OpenApiRouter;
+//! Hosts: the hypervisors we drive, and the connections to them.
+
+mod drivers;
+pub mod model;
+mod routes;
 pub mod service;
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-}
-/// Connections to hosts, made at first use and again after a host's settings changed.
-#[derive(Debug, Default)]
-pub struct Drivers {}
+pub mod store;
+
+pub use drivers::Drivers;
+pub(crate) use routes::routes;

@@ -1,7 +1,8 @@
-//! Stub.
-use crate::app::App;
-use std::sync::Arc;
-use utoipa_axum::router::OpenApiRouter;
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-}
+//! Operating systems to choose from: images, and where each host has them.
+
+pub mod model;
+mod routes;
+pub mod service;
+pub mod store;
+
+pub(crate) use routes::routes;

@@ -1,7 +1,9 @@
-//! Stub.
-use crate::app::App;
-use std::sync::Arc;
-use utoipa_axum::router::OpenApiRouter;
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-}
+//! What can be ordered: tariffs.
+
+pub mod model;
+mod routes;
+pub mod service;
+pub mod store;
+
+pub use model::Kind;
+pub(crate) use routes::routes;

@@ -1,1 +1,177 @@
-//! The Incus driver.
+//! The Incus driver: REST API 1.0 over the daemon's unix socket.
+//!
+//! * A guest is the instance `ink-<vmid>` of the configured project, our marker its config key
+//!   `user.innkeeper.server`.
+//! * A creation is believed only when it was seen to end well: [`Driver::task`] then writes
+//!   `user.innkeeper.ready`. An instance with our marker and without that key is half-made (we or the daemon died
+//!   in the middle); it is shown as [`GuestPower::Unknown`](crate::GuestPower::Unknown), can't be started, and
+//!   [`Driver::create`] makes it again. It never ran, so nothing is lost.
+//! * Some of our tasks take more than one Incus operation (a clean stop that times out must become a forced one).
+//!   The [`TaskId`] then names what follows, so that any process of ours can carry it on; see `operations`.
+
+mod api;
+mod client;
+mod exec;
+mod guests;
+mod operations;
+mod prepare;
+mod resize;
+mod snapshots;
+mod sweep;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use self::client::Client;
+use crate::{
+    Capabilities, Driver, ExecOutput, GuestKind, GuestRef, GuestSpec, HostInfo, Interface, Limits, Presence, Result,
+    Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+};
+
+/// How to reach an Incus server and where on it our guests go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IncusConfig {
+    /// The daemon's unix socket.
+    pub socket: PathBuf,
+    /// The Incus project our guests live in.
+    pub project: String,
+    /// The storage pool of the guests' root disks.
+    pub storage_pool: String,
+    /// Whether Incus filters the guests' traffic, so that none can take another's address. Switch it off only
+    /// where the node's kernel can't do it (no bridge family in nftables).
+    pub address_filters: bool,
+    /// Seconds in which a connection must stand.
+    pub connect_timeout_s: u64,
+    /// Seconds in which an answer must be complete.
+    pub request_timeout_s: u64,
+}
+
+impl Default for IncusConfig {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from("/var/lib/incus/unix.socket"),
+            project: "default".to_owned(),
+            storage_pool: "default".to_owned(),
+            address_filters: true,
+            connect_timeout_s: 5,
+            request_timeout_s: 30,
+        }
+    }
+}
+
+/// One Incus server. Cheap to clone; holds no connection between calls.
+#[derive(Debug, Clone)]
+pub struct Incus {
+    client: Client,
+}
+
+impl Incus {
+    /// A driver for the server that `config` names. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] where the configuration can't be used.
+    pub fn new(config: IncusConfig) -> Result<Self> {
+        Ok(Self { client: Client::new(config)? })
+    }
+
+    /// The configuration it was made with.
+    pub fn config(&self) -> &IncusConfig {
+        &self.client.config
+    }
+}
+
+#[async_trait]
+impl Driver for Incus {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            password_at_create: false,
+            set_password: true,
+            exec: true,
+            live_resize: true,
+            snapshots: true,
+            lxc: true,
+            vm: true,
+        }
+    }
+
+    async fn info(&self) -> Result<HostInfo> {
+        sweep::info(&self.client).await
+    }
+
+    async fn has_image(&self, kind: GuestKind, source: &str) -> Result<bool> {
+        Ok(guests::image(&self.client, kind, source).await?.is_some())
+    }
+
+    async fn sweep(&self) -> Result<Sweep> {
+        sweep::sweep(&self.client).await
+    }
+
+    async fn find(&self, guest: &GuestRef) -> Result<Presence> {
+        guests::find(&self.client, guest).await
+    }
+
+    async fn task(&self, id: &TaskId) -> Result<TaskState> {
+        operations::task(&self.client, id).await
+    }
+
+    async fn create(&self, spec: &GuestSpec) -> Result<Task> {
+        guests::create(&self.client, spec).await
+    }
+
+    async fn prepare(&self, spec: &GuestSpec) -> Result<()> {
+        prepare::prepare(&self.client, spec).await
+    }
+
+    async fn start(&self, guest: &GuestRef) -> Result<Task> {
+        guests::start(&self.client, guest).await
+    }
+
+    async fn stop(&self, guest: &GuestRef, mode: StopMode) -> Result<Task> {
+        guests::stop(&self.client, guest, mode).await
+    }
+
+    async fn restart(&self, guest: &GuestRef, timeout: Duration) -> Result<Task> {
+        guests::restart(&self.client, guest, timeout).await
+    }
+
+    async fn delete(&self, guest: &GuestRef) -> Result<Task> {
+        guests::delete(&self.client, guest).await
+    }
+
+    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
+        resize::resize(&self.client, guest, limits).await
+    }
+
+    async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()> {
+        exec::set_password(&self.client, guest, password).await
+    }
+
+    async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
+        exec::exec(&self.client, guest, argv, stdin, timeout).await
+    }
+
+    async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>> {
+        guests::interfaces(&self.client, guest).await
+    }
+
+    async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
+        snapshots::list(&self.client, guest).await
+    }
+
+    async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
+        snapshots::create(&self.client, guest, name, description).await
+    }
+
+    async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task> {
+        snapshots::rollback(&self.client, guest, name).await
+    }
+
+    async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
+        snapshots::delete(&self.client, guest, name).await
+    }
+}

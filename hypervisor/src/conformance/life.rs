@@ -1,0 +1,182 @@
+//! Making, powering, resizing and deleting.
+
+use std::time::Duration;
+
+use super::{Lab, refused};
+use crate::{Error, GuestKind, GuestPower, Limits, Presence, StopMode, Task};
+
+/// `info` names a version and nodes with room, and has nothing to say against the host.
+pub async fn info_names_the_host_and_no_problem(lab: Lab) {
+    let info = lab.driver.info().await.unwrap();
+    assert_eq!(info.problems, Vec::<String>::new());
+    assert!(!info.version.is_empty());
+    let node = info.nodes.first().expect("a node");
+    assert!(node.online && node.cores > 0 && node.memory_mib > 0 && node.disk_gib > 0, "{node:?}");
+}
+
+/// `has_image` tells an image from none, and from one of the other kind.
+pub async fn images_are_found_by_kind(lab: Lab) {
+    let spec = lab.spec().await;
+    let other = if spec.guest.kind == GuestKind::Lxc { GuestKind::Vm } else { GuestKind::Lxc };
+    assert!(lab.driver.has_image(spec.guest.kind, &spec.image).await.unwrap());
+    assert!(!lab.driver.has_image(other, &spec.image).await.unwrap());
+    assert!(!lab.driver.has_image(spec.guest.kind, "innkeeper-no-such-image").await.unwrap());
+    let mut without = spec.clone();
+    "innkeeper-no-such-image".clone_into(&mut without.image);
+    refused(lab.driver.create(&without).await, |e| matches!(e, Error::NotFound(_)));
+    assert_eq!(lab.driver.find(&spec.guest).await.unwrap(), Presence::Absent);
+}
+
+/// Creating leaves one stopped guest, however often and concurrently it is asked for.
+pub async fn a_guest_is_made_once_and_stopped(lab: Lab) {
+    let spec = lab.spec().await;
+    assert_eq!(lab.driver.find(&spec.guest).await.unwrap(), Presence::Absent);
+    let first = lab.driver.create(&spec).await.unwrap();
+    // As a second process would, before the first task has ended.
+    let second = lab.driver.create(&spec).await.unwrap();
+    lab.end(first).await.unwrap();
+    lab.end(second).await.unwrap();
+    assert_eq!(lab.driver.create(&spec).await.unwrap(), Task::Done);
+    let Presence::Present { node, power, busy } = lab.driver.find(&spec.guest).await.unwrap() else {
+        panic!("absent after its creation")
+    };
+    assert_eq!((power, busy), (GuestPower::Stopped, false));
+    assert!(lab.driver.info().await.unwrap().nodes.iter().any(|n| n.name == node), "{node} is no node");
+    lab.driver.prepare(&spec).await.unwrap();
+    lab.driver.prepare(&spec).await.unwrap();
+    let sweep = lab.driver.sweep().await.unwrap();
+    assert_eq!(sweep.guests.iter().filter(|g| g.marker == spec.guest.marker).count(), 1);
+}
+
+/// What a killed creation left is neither shown as a sound guest nor started, and is made anew.
+pub async fn a_half_made_guest_is_made_again(lab: Lab) {
+    let spec = lab.spec().await;
+    if !lab.rig.half_made(&spec).await {
+        return;
+    }
+    assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Unknown));
+    refused(lab.driver.start(&spec.guest).await, |e| matches!(e, Error::Conflict(_)));
+    lab.done(lab.driver.create(&spec).await).await;
+    lab.driver.prepare(&spec).await.unwrap();
+    assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Stopped));
+    lab.done(lab.driver.start(&spec.guest).await).await;
+    lab.up(&spec.guest).await;
+    // And one that is to be undone is just deleted.
+    let other = lab.spec().await;
+    lab.rig.half_made(&other).await;
+    lab.done(lab.driver.delete(&other.guest).await).await;
+    assert_eq!(lab.power(&other.guest).await, None);
+}
+
+/// Start, stop, restart and delete succeed again when they have succeeded.
+pub async fn power_calls_may_be_repeated(lab: Lab) {
+    let spec = lab.stopped().await;
+    let (driver, guest) = (&lab.driver, &spec.guest);
+    let clean = StopMode::Clean { timeout: Duration::from_secs(30) };
+    assert_eq!(driver.stop(guest, clean).await.unwrap(), Task::Done);
+    lab.done(driver.start(guest).await).await;
+    assert_eq!(lab.power(guest).await, Some(GuestPower::Running));
+    assert_eq!(driver.start(guest).await.unwrap(), Task::Done);
+    lab.up(guest).await;
+    let before = lab.sh(guest, "cat /proc/sys/kernel/random/boot_id; stat -c %Y /run/systemd").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    lab.done(driver.restart(guest, Duration::from_secs(30)).await).await;
+    lab.up(guest).await;
+    assert_ne!(before, lab.sh(guest, "cat /proc/sys/kernel/random/boot_id; stat -c %Y /run/systemd").await);
+    lab.done(driver.stop(guest, clean).await).await;
+    assert_eq!(lab.power(guest).await, Some(GuestPower::Stopped));
+    lab.done(driver.restart(guest, Duration::from_secs(30)).await).await;
+    assert_eq!(lab.power(guest).await, Some(GuestPower::Running));
+    lab.done(driver.stop(guest, StopMode::Force).await).await;
+    assert_eq!(driver.stop(guest, StopMode::Force).await.unwrap(), Task::Done);
+    lab.done(driver.delete(guest).await).await;
+    assert_eq!(lab.power(guest).await, None);
+    assert_eq!(driver.delete(guest).await.unwrap(), Task::Done);
+    refused(driver.start(guest).await, |e| matches!(e, Error::NotFound(_)));
+}
+
+/// Makes the guest ignore every request to shut down.
+const STUBBORN: &str = "mkdir -p /run/systemd/system/poweroff.target.d; systemctl mask --runtime --now poweroff.target \
+    halt.target reboot.target shutdown.target systemd-poweroff.service systemd-halt.service systemd-reboot.service \
+    >/dev/null 2>&1";
+
+/// One task of a clean stop ends with the guest stopped, whatever the guest thinks of it.
+pub async fn a_guest_that_won_t_stop_is_forced(lab: Lab) {
+    let spec = lab.running().await;
+    lab.sh(&spec.guest, STUBBORN).await;
+    lab.done(lab.driver.stop(&spec.guest, StopMode::Clean { timeout: Duration::from_secs(2) }).await).await;
+    assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Stopped));
+}
+
+/// One task of a restart ends with the guest started anew, whatever the guest thinks of it.
+pub async fn a_guest_that_won_t_restart_is_forced(lab: Lab) {
+    let spec = lab.running().await;
+    lab.sh(&spec.guest, STUBBORN).await;
+    lab.sh(&spec.guest, "touch /run/before").await;
+    lab.done(lab.driver.restart(&spec.guest, Duration::from_secs(2)).await).await;
+    lab.up(&spec.guest).await;
+    assert_eq!(lab.exec(&spec.guest, &["test", "-e", "/run/before"]).await.status, 1, "it never restarted");
+}
+
+/// What runs is not deleted.
+pub async fn a_running_guest_is_not_deleted(lab: Lab) {
+    let spec = lab.running().await;
+    refused(lab.driver.delete(&spec.guest).await, |e| matches!(e, Error::Conflict(_)));
+    assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Running));
+}
+
+/// A bigger size is there at once, without a restart.
+pub async fn cores_memory_and_disk_grow_live(lab: Lab) {
+    let spec = lab.running().await;
+    let guest = &spec.guest;
+    lab.sh(guest, "touch /run/before").await;
+    let disk = spec.limits.disk_gib.unwrap() + 1;
+    let limits = Limits { cores: Some(2), memory_mib: Some(384), disk_gib: Some(disk) };
+    lab.done(lab.driver.resize(guest, &limits).await).await;
+    assert_eq!(lab.driver.resize(guest, &limits).await.unwrap(), Task::Done);
+    let sweep = lab.driver.sweep().await.unwrap();
+    let seen = sweep.guests.iter().find(|g| g.marker == guest.marker).unwrap();
+    assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, 384 << 20, disk << 30));
+    assert_eq!(lab.sh(guest, "nproc").await.trim(), "2");
+    let kib: u64 = lab.sh(guest, "awk '/MemTotal/{print $2}' /proc/meminfo").await.trim().parse().unwrap();
+    assert!((300 << 10..=384 << 10).contains(&kib), "the guest sees {kib} KiB");
+    lab.sh(guest, "test -e /run/before").await;
+    // Less memory and fewer cores are fine, and what is not given stays.
+    lab.done(lab.driver.resize(guest, &Limits { cores: Some(1), ..Limits::default() }).await).await;
+    assert_eq!(lab.sh(guest, "nproc").await.trim(), "1");
+    assert_eq!(
+        lab.driver.resize(guest, &Limits { memory_mib: Some(384), ..Limits::default() }).await.unwrap(),
+        Task::Done
+    );
+}
+
+/// A smaller disk is refused with the present size, and nothing changes.
+pub async fn a_disk_does_not_shrink(lab: Lab) {
+    let spec = lab.stopped().await;
+    let disk = spec.limits.disk_gib.unwrap();
+    let smaller = Limits { cores: Some(2), disk_gib: Some(disk - 1), ..Limits::default() };
+    refused(
+        lab.driver.resize(&spec.guest, &smaller).await,
+        |e| matches!(e, Error::Invalid(text) if text.contains(&disk.to_string())),
+    );
+    let sweep = lab.driver.sweep().await.unwrap();
+    let seen = sweep.guests.iter().find(|g| g.marker == spec.guest.marker).unwrap();
+    assert_eq!((Some(seen.cores), seen.disk_max), (spec.limits.cores, disk << 30));
+}
+
+/// A spec that can't be met is refused before anything is made.
+pub async fn a_full_spec_is_asked_for(lab: Lab) {
+    let spec = lab.spec().await;
+    let mut sizeless = spec.clone();
+    sizeless.limits.disk_gib = None;
+    refused(lab.driver.create(&sizeless).await, |e| matches!(e, Error::Invalid(_)));
+    for hostname in ["two\nlines", "", "a b", "x;reboot"] {
+        let mut bad = spec.clone();
+        bad.hostname = hostname.to_owned();
+        refused(lab.driver.create(&bad).await, |e| matches!(e, Error::Invalid(_)));
+    }
+    let mut bad = spec.clone();
+    bad.ssh_keys = vec!["ssh-ed25519 AAAA\nssh-ed25519 BBBB".to_owned()];
+    refused(lab.driver.create(&bad).await, |e| matches!(e, Error::Invalid(_)));
+    assert_eq!(lab.power(&spec.guest).await, None);
+}

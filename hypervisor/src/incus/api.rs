@@ -1,0 +1,287 @@
+//! The parts of Incus's JSON that we read, and its sizes.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::GuestPower;
+
+/// One mebibyte in bytes.
+pub(super) const MIB: u64 = 1 << 20;
+/// One gibibyte in bytes.
+pub(super) const GIB: u64 = 1 << 30;
+
+/// String keys and values, as Incus keeps nearly everything.
+pub(super) type Map = BTreeMap<String, String>;
+/// Devices by name.
+pub(super) type Devices = BTreeMap<String, Map>;
+
+/// What wraps every answer.
+#[derive(Debug, Deserialize)]
+pub(super) struct Envelope {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) operation: String,
+    #[serde(default)]
+    pub(super) error: String,
+    #[serde(default)]
+    pub(super) error_code: u16,
+    #[serde(default)]
+    pub(super) metadata: Value,
+}
+
+/// A background operation.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Operation {
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) class: String,
+    #[serde(default)]
+    pub(super) description: String,
+    #[serde(default)]
+    pub(super) status_code: u16,
+    #[serde(default)]
+    pub(super) err: String,
+    #[serde(default)]
+    pub(super) resources: Option<BTreeMap<String, Vec<String>>>,
+    #[serde(default)]
+    pub(super) metadata: Option<Value>,
+}
+
+impl Operation {
+    /// Whether it is still at work (created, running, cancelling and the like are 1xx; ends are 200, 400, 401).
+    pub(super) fn is_running(&self) -> bool {
+        self.status_code < 200
+    }
+
+    /// Whether it ended well.
+    pub(super) fn is_success(&self) -> bool {
+        self.status_code == 200
+    }
+
+    /// Whether it works on the instance of this name.
+    pub(super) fn concerns(&self, instance: &str) -> bool {
+        self.resources.iter().flat_map(BTreeMap::values).flatten().any(|url| {
+            url.split("/instances/")
+                .nth(1)
+                .is_some_and(|rest| rest.split(['/', '?']).next().is_some_and(|name| name == instance))
+        })
+    }
+
+    /// Progress in percent, where Incus tells (unpacking and copying an image do).
+    pub(super) fn progress(&self) -> Option<u8> {
+        let metadata = self.metadata.as_ref()?.as_object()?;
+        if let Some(percent) = metadata.get("progress").and_then(|p| p.get("percent")) {
+            return match percent {
+                Value::String(text) => text.parse().ok(),
+                other => other.as_u64().and_then(|n| u8::try_from(n).ok()),
+            }
+            .filter(|percent| *percent <= 100);
+        }
+        let text = metadata.iter().find(|(key, _)| key.ends_with("_progress"))?.1.as_str()?;
+        let (before, _) = text.split_once('%')?;
+        before.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok().filter(|percent| *percent <= 100)
+    }
+}
+
+/// An instance; `state` only with `recursion=2`.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Instance {
+    pub(super) name: String,
+    #[serde(default, rename = "type")]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) status: String,
+    #[serde(default)]
+    pub(super) config: Map,
+    #[serde(default)]
+    pub(super) devices: Devices,
+    #[serde(default)]
+    pub(super) expanded_config: Map,
+    #[serde(default)]
+    pub(super) expanded_devices: Devices,
+    #[serde(default)]
+    pub(super) last_used_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    pub(super) state: Option<State>,
+}
+
+impl Instance {
+    /// Whether it runs, by its status word.
+    pub(super) fn power(&self) -> GuestPower {
+        power(&self.status)
+    }
+
+    /// Its root disk device, under whatever name, and that name.
+    pub(super) fn root_disk(&self) -> Option<(&str, &Map)> {
+        self.expanded_devices
+            .iter()
+            .find(|(_, d)| d.get("type").is_some_and(|t| t == "disk") && d.get("path").is_some_and(|p| p == "/"))
+            .map(|(name, device)| (name.as_str(), device))
+    }
+
+    /// Its root disk's size in bytes; 0 where none is set.
+    pub(super) fn disk_size(&self) -> u64 {
+        self.root_disk().and_then(|(_, d)| d.get("size")).and_then(|s| parse_size(s)).unwrap_or(0)
+    }
+
+    /// An instant that changes with each start.
+    pub(super) fn boot(&self) -> i64 {
+        self.last_used_at.map_or(0, |at| at.timestamp_micros())
+    }
+}
+
+/// Maps Incus's status word.
+pub(super) fn power(status: &str) -> GuestPower {
+    match status {
+        "Running" | "Ready" => GuestPower::Running,
+        "Stopped" => GuestPower::Stopped,
+        _ => GuestPower::Unknown,
+    }
+}
+
+/// What an instance does at the moment.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct State {
+    pub(super) status: String,
+    pub(super) disk: Option<BTreeMap<String, Usage>>,
+    pub(super) memory: Usage,
+    pub(super) network: Option<BTreeMap<String, Network>>,
+    pub(super) cpu: Usage,
+    pub(super) started_at: Option<DateTime<Utc>>,
+}
+
+/// A usage and, for some, a total; -1 is Incus's "unknown".
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Usage {
+    pub(super) usage: i64,
+    pub(super) total: i64,
+}
+
+/// One interface of a running instance.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Network {
+    pub(super) addresses: Vec<Address>,
+    pub(super) counters: Counters,
+    pub(super) hwaddr: String,
+}
+
+/// One address of an interface.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Address {
+    pub(super) address: String,
+}
+
+/// Traffic since the interface came up.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Counters {
+    pub(super) bytes_received: i64,
+    pub(super) bytes_sent: i64,
+}
+
+/// A snapshot of an instance.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct InstanceSnapshot {
+    pub(super) name: String,
+    pub(super) created_at: DateTime<Utc>,
+    #[serde(default)]
+    pub(super) config: Map,
+    #[serde(default)]
+    pub(super) size: Option<i64>,
+}
+
+/// Parses Incus's sizes (`512MiB`, `10GB`, `1024`) to bytes; percentages and nonsense give `None`.
+pub(super) fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "kB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => MIB,
+        "GiB" => GIB,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Counts the processors that `limits.cpu` allows: a number (`2`) or a set (`0-3,7`).
+pub(super) fn parse_cpus(text: &str) -> Option<u32> {
+    if let Ok(count) = text.trim().parse() {
+        return Some(count);
+    }
+    text.split(',').try_fold(0_u32, |sum, part| {
+        let count = match part.trim().split_once('-') {
+            Some((from, to)) => to.parse::<u32>().ok()?.checked_sub(from.parse().ok()?)?.checked_add(1)?,
+            None => part.trim().parse::<u32>().ok().map(|_| 1)?,
+        };
+        sum.checked_add(count)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_parsed_in_their_units() {
+        assert_eq!(parse_size("10GiB"), Some(10 * GIB));
+        assert_eq!(parse_size("512MiB"), Some(512 * MIB));
+        assert_eq!(parse_size("2GB"), Some(2_000_000_000));
+        assert_eq!(parse_size("4096"), Some(4096));
+        assert_eq!(parse_size("50%"), None);
+        assert_eq!(parse_size(""), None);
+        assert_eq!(parse_size("99999999999TiB"), None);
+    }
+
+    #[test]
+    fn cpu_limits_are_counted() {
+        assert_eq!(parse_cpus("2"), Some(2));
+        assert_eq!(parse_cpus("0-3,7"), Some(5));
+        assert_eq!(parse_cpus("3-1"), None);
+        assert_eq!(parse_cpus("all"), None);
+    }
+
+    #[test]
+    fn an_operation_tells_its_instance_and_progress() {
+        let operation: Operation = serde_json::from_value(serde_json::json!({
+            "id": "b3a1", "class": "task", "description": "Creating instance", "status_code": 103,
+            "resources": {"instances": ["/1.0/instances/ink-12?project=inn"]},
+            "metadata": {"create_instance_from_image_unpack_progress": "Unpacking image: 34% (11.2MB/s)"}
+        }))
+        .unwrap();
+        assert!(operation.is_running());
+        assert!(operation.concerns("ink-12"));
+        assert!(!operation.concerns("ink-1"));
+        assert_eq!(operation.progress(), Some(34));
+        let snapshot: Operation = serde_json::from_value(serde_json::json!({
+            "id": "b3a2", "status_code": 200, "metadata": null,
+            "resources": {"instances_snapshots": ["/1.0/instances/ink-12/snapshots/one"]},
+        }))
+        .unwrap();
+        assert!(snapshot.concerns("ink-12") && snapshot.is_success() && snapshot.progress().is_none());
+    }
+
+    #[test]
+    fn states_without_figures_are_read() {
+        let stopped: State = serde_json::from_value(serde_json::json!({
+            "status": "Stopped", "status_code": 102, "disk": {}, "network": null,
+            "memory": {"usage": 0, "total": -1}, "started_at": "0001-01-01T00:00:00Z"
+        }))
+        .unwrap();
+        assert_eq!(stopped.memory.total, -1);
+        assert!(stopped.network.is_none());
+    }
+}

@@ -1,0 +1,159 @@
+//! Commands in a running guest, over Incus's exec websockets: one each for stdin, stdout, stderr and control.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+use tokio::time::timeout_at;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::api::Operation;
+use super::client::{Client, Reply, failure};
+use super::guests;
+use crate::{Error, ExecOutput, GuestRef, Result};
+
+/// What is kept of an output; the rest is read and dropped.
+const OUTPUT_LIMIT: usize = 1 << 20;
+/// How much stdin goes into one message.
+const CHUNK: usize = 32 << 10;
+/// How long `chpasswd` may take.
+const PASSWORD_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Socket = WebSocketStream<UnixStream>;
+
+pub(super) async fn set_password(client: &Client, guest: &GuestRef, password: &SecretString) -> Result<()> {
+    let plain = password.expose_secret();
+    // chpasswd reads lines, and ends its fields at a colon only once.
+    if plain.is_empty() || plain.chars().any(char::is_control) {
+        return Err(Error::Invalid("a password must not be empty or hold control characters".to_owned()));
+    }
+    let line = SecretString::from(format!("root:{plain}\n"));
+    let output = exec(client, guest, &["chpasswd"], line.expose_secret().as_bytes(), PASSWORD_TIMEOUT).await?;
+    if output.status == 0 {
+        Ok(())
+    } else {
+        // Its words could quote the line, so they are not passed on.
+        Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
+    }
+}
+
+pub(super) async fn exec(
+    client: &Client,
+    guest: &GuestRef,
+    argv: &[&str],
+    stdin: &[u8],
+    timeout: Duration,
+) -> Result<ExecOutput> {
+    if argv.first().is_none_or(|program| program.is_empty()) || argv.iter().any(|a| a.contains('\0')) {
+        return Err(Error::Invalid("an empty command".to_owned()));
+    }
+    let instance = guests::require_running(client, guest).await?;
+    let body = json!({
+        "command": argv,
+        "environment": {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"},
+        "wait-for-websocket": true,
+        "interactive": false,
+        "record-output": false,
+        "cwd": "/root",
+    });
+    let Reply::Operation(operation) =
+        client.send(Method::POST, &["instances", &instance.name, "exec"], Some(&body)).await?
+    else {
+        return Err(Error::Failed("Incus ran a command without an operation".to_owned()));
+    };
+    let deadline = tokio::time::Instant::now() + timeout;
+    let run = run(client, &operation, stdin);
+    // Dropping the sockets, the control socket among them, makes Incus kill the command.
+    let (stdout, stderr) = timeout_at(deadline, run)
+        .await
+        .map_err(|_| Error::OutcomeUnknown(format!("{} did not end within {} s", argv[0], timeout.as_secs())))??;
+    let ended = client.wait(&operation.id, Duration::from_secs(10)).await?;
+    let status = ended.metadata.as_ref().and_then(|m| m.get("return")).and_then(Value::as_i64);
+    match status.and_then(|status| i32::try_from(status).ok()) {
+        _ if !ended.is_success() => Err(not_run(argv[0], &ended.err)),
+        Some(status) => Ok(ExecOutput { status, stdout, stderr }),
+        None => Err(Error::Failed(format!("no exit status of {}", argv[0]))),
+    }
+}
+
+/// The command could not be run at all.
+fn not_run(program: &str, text: &str) -> Error {
+    if text.to_lowercase().contains("command not found") || text.to_lowercase().contains("not executable") {
+        Error::NotFound(format!("{program} in the guest"))
+    } else {
+        failure(text)
+    }
+}
+
+async fn run(client: &Client, operation: &Operation, stdin: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
+    let secret = |fd: &str| {
+        let found = operation.metadata.as_ref().and_then(|m| m.get("fds")).and_then(|fds| fds.get(fd));
+        found.and_then(Value::as_str).ok_or_else(|| Error::Failed(format!("no websocket {fd} of the command")))
+    };
+    // Control first: Incus starts the command as soon as the other three are there.
+    let control = connect(client, operation, secret("control")?).await?;
+    let input = connect(client, operation, secret("0")?).await?;
+    let output = connect(client, operation, secret("1")?).await?;
+    let errors = connect(client, operation, secret("2")?).await?;
+    let reading = async { tokio::join!(read(output), read(errors)) };
+    tokio::pin!(reading);
+    let writing = write(input, stdin);
+    tokio::pin!(writing);
+    // A command that ends without reading its stdin must not hang us: the outputs' end is what counts. The input
+    // socket stays open until then, since a closed one could be taken for a client that went away.
+    let mut input = None;
+    let done = loop {
+        tokio::select! {
+            done = &mut reading => break done,
+            socket = &mut writing, if input.is_none() => input = Some(socket),
+        }
+    };
+    drop((control, input));
+    Ok(done)
+}
+
+async fn connect(client: &Client, operation: &Operation, secret: &str) -> Result<Socket> {
+    let lost = |e: &dyn std::fmt::Display| Error::OutcomeUnknown(format!("a websocket of the command: {e}"));
+    let url = client.url(&["operations", &operation.id, "websocket"], &[("secret", secret)])?;
+    let url = url.as_str().replacen("http://", "ws://", 1);
+    let connecting = async {
+        let stream = UnixStream::connect(&client.config.socket).await.map_err(|e| lost(&e))?;
+        let (socket, _) = tokio_tungstenite::client_async(url, stream).await.map_err(|e| lost(&e))?;
+        Ok(socket)
+    };
+    tokio::time::timeout(client.timeout(), connecting).await.map_err(|e| lost(&e))?
+}
+
+/// Sends all of stdin and its end, and keeps the socket open. A command that closed its stdin is no error.
+async fn write(mut socket: Socket, stdin: &[u8]) -> Socket {
+    for chunk in stdin.chunks(CHUNK) {
+        if socket.send(Message::binary(chunk.to_vec())).await.is_err() {
+            return socket;
+        }
+    }
+    // Incus takes a text message for the end of the stream.
+    let _ = socket.send(Message::text("")).await;
+    socket
+}
+
+/// Reads an output to its end, keeping at most [`OUTPUT_LIMIT`].
+async fn read(mut socket: Socket) -> Vec<u8> {
+    let mut kept = Vec::new();
+    while let Some(message) = socket.next().await {
+        match message {
+            Ok(Message::Binary(bytes)) => {
+                let room = OUTPUT_LIMIT - kept.len();
+                kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            // The end of the command may also come as a plain end of the connection; the operation's exit status,
+            // which is asked for next, tells whether it was one.
+            Ok(Message::Text(_) | Message::Close(_)) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    kept
+}

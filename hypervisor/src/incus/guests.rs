@@ -1,0 +1,303 @@
+//! Guests: finding, making, powering and deleting them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::api::{Instance, State, power};
+use super::client::{Client, Reply};
+use super::operations::{Then, busy, chained, join, plain};
+use super::prepare;
+use crate::{Error, GuestKind, GuestPower, GuestRef, GuestSpec, Interface, Presence, Result, StopMode, Task};
+
+/// The config key with our marker.
+pub(super) const MARKER: &str = "user.innkeeper.server";
+/// The config key that says that the guest was seen to be wholly made.
+pub(super) const READY: &str = "user.innkeeper.ready";
+
+/// How long a half-made guest's deletion may take within `create`.
+const REMAKE_WAIT: Duration = Duration::from_mins(1);
+
+/// The instance's name.
+pub(super) fn name(guest: &GuestRef) -> String {
+    format!("ink-{}", guest.vmid)
+}
+
+/// Incus's word for the kind.
+pub(super) fn instance_type(kind: GuestKind) -> &'static str {
+    match kind {
+        GuestKind::Lxc => "container",
+        GuestKind::Vm => "virtual-machine",
+    }
+}
+
+/// Reads a guest, its marker checked. `None` is evidence: Incus says that the project is there and the guest is not.
+pub(super) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Instance>> {
+    let name = name(guest);
+    let Some(instance) = client.get_opt::<Instance>(&["instances", &name], &[]).await? else {
+        // A missing project would answer 404 as well.
+        let project = &client.config.project;
+        return match client.get::<Value>(&["projects", project], &[]).await {
+            Ok(_) => Ok(None),
+            Err(Error::NotFound(_)) => Err(Error::Failed(format!("the project {project} is missing"))),
+            Err(error) => Err(error),
+        };
+    };
+    let marker = instance.config.get(MARKER).and_then(|text| Uuid::parse_str(text).ok());
+    if marker == Some(guest.marker) { Ok(Some(instance)) } else { Err(Error::NotOurs(name)) }
+}
+
+/// Reads a guest that must be there.
+pub(super) async fn require(client: &Client, guest: &GuestRef) -> Result<Instance> {
+    get(client, guest).await?.ok_or_else(|| Error::NotFound(name(guest)))
+}
+
+/// Reads a guest that must run.
+pub(super) async fn require_running(client: &Client, guest: &GuestRef) -> Result<Instance> {
+    let instance = require(client, guest).await?;
+    if instance.power() == GuestPower::Running {
+        Ok(instance)
+    } else {
+        Err(Error::Conflict(format!("{} is not running", instance.name)))
+    }
+}
+
+/// Whether a guest runs, as callers should see it: a half-made one is neither running nor stopped.
+pub(super) fn shown_power(instance: &Instance) -> GuestPower {
+    match instance.power() {
+        GuestPower::Stopped if !instance.config.contains_key(READY) => GuestPower::Unknown,
+        power => power,
+    }
+}
+
+/// The name of this server, which is its one node.
+pub(super) async fn node(client: &Client) -> Result<String> {
+    let server: Server = client.get(&[], &[]).await?;
+    Ok(server.environment.server_name)
+}
+
+/// What `GET /1.0` says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Server {
+    #[serde(default)]
+    pub(super) api_extensions: Vec<String>,
+    #[serde(default)]
+    pub(super) auth: String,
+    pub(super) environment: Environment,
+}
+
+/// The server's surroundings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Environment {
+    pub(super) server_name: String,
+    pub(super) server_version: String,
+    pub(super) server_clustered: bool,
+    pub(super) driver: String,
+    pub(super) firewall: String,
+}
+
+pub(super) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> {
+    let Some(instance) = get(client, guest).await? else { return Ok(Presence::Absent) };
+    let (busy, node) = tokio::try_join!(busy(client, &instance.name), node(client))?;
+    Ok(Presence::Present { node, power: shown_power(&instance), busy: busy.is_some() })
+}
+
+/// The fingerprint of an image by alias or fingerprint, where one of this kind is there.
+pub(super) async fn image(client: &Client, kind: GuestKind, source: &str) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Alias {
+        target: String,
+    }
+    #[derive(Deserialize)]
+    struct Image {
+        fingerprint: String,
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    if source.is_empty() || source.chars().any(char::is_control) {
+        return Err(Error::Invalid(format!("{source:?} is no name of an image")));
+    }
+    let alias: Option<Alias> = client.get_opt(&["images", "aliases", source], &[]).await?;
+    let fingerprint = match alias {
+        Some(alias) => alias.target,
+        None if source.len() >= 12 && source.chars().all(|c| c.is_ascii_hexdigit()) => source.to_owned(),
+        None => return Ok(None),
+    };
+    let image: Option<Image> = client.get_opt(&["images", &fingerprint], &[]).await?;
+    Ok(image.filter(|image| image.kind == instance_type(kind)).map(|image| image.fingerprint))
+}
+
+pub(super) async fn create(client: &Client, spec: &GuestSpec) -> Result<Task> {
+    let name = name(&spec.guest);
+    let present = match get(client, &spec.guest).await {
+        Err(Error::NotOurs(name)) => return Err(Error::AlreadyExists(name)),
+        other => other?,
+    };
+    // Also when nothing is there yet: an operation just begun may not have written its instance.
+    if let Some(operation) = join(client, &name, "Creating instance").await? {
+        return Ok(chained(&operation.id, Then::Confirm, &spec.guest));
+    }
+    if let Some(instance) = present {
+        if instance.config.contains_key(READY) {
+            return Ok(Task::Done);
+        }
+        if instance.power() != GuestPower::Stopped {
+            // Someone started it by hand. It may be whole, and it may be in use: that is for a person to decide.
+            return Err(Error::Conflict(format!("{name} runs, but its creation was never seen to end")));
+        }
+        tracing::warn!(instance = name, "making a half-made guest again");
+        remove(client, &name).await?;
+    }
+    let body = creation(client, spec, &name).await?;
+    match client.send(Method::POST, &["instances"], Some(&body)).await? {
+        Reply::Operation(operation) => Ok(chained(&operation.id, Then::Confirm, &spec.guest)),
+        Reply::Done => Err(Error::Failed("Incus made an instance without an operation".to_owned())),
+    }
+}
+
+async fn remove(client: &Client, name: &str) -> Result<()> {
+    match client.send(Method::DELETE, &["instances", name], None).await {
+        Ok(Reply::Done) | Err(Error::NotFound(_)) => Ok(()),
+        Ok(Reply::Operation(operation)) => {
+            let ended = client.wait(&operation.id, REMAKE_WAIT).await?;
+            if ended.is_success() { Ok(()) } else { Err(super::client::failure(&ended.err)) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value> {
+    let (Some(cores), Some(memory), Some(disk)) = (spec.limits.cores, spec.limits.memory_mib, spec.limits.disk_gib)
+    else {
+        return Err(Error::Invalid("cores, memory and disk must all be given".to_owned()));
+    };
+    if cores == 0 || memory == 0 || disk == 0 {
+        return Err(Error::Invalid("cores, memory and disk must be more than nothing".to_owned()));
+    }
+    let fingerprint = image(client, spec.guest.kind, &spec.image)
+        .await?
+        .ok_or_else(|| Error::NotFound(format!("image {} for a {}", spec.image, instance_type(spec.guest.kind))))?;
+    let mut config = prepare::cloud_init(spec)?;
+    config.insert(MARKER.to_owned(), spec.guest.marker.to_string());
+    config.insert("limits.cpu".to_owned(), cores.to_string());
+    config.insert("limits.memory".to_owned(), format!("{memory}MiB"));
+    // `boot.autostart` stays unset: Incus then starts after a reboot of the node exactly the guests that ran.
+    let mut devices = json!({
+        "root": {"type": "disk", "path": "/", "pool": client.config.storage_pool, "size": format!("{disk}GiB")},
+    });
+    if let Some(nic) = prepare::nic(client, &spec.network).await? {
+        devices["eth0"] = json!(nic);
+    }
+    Ok(json!({
+        "name": name,
+        "type": instance_type(spec.guest.kind),
+        "source": {"type": "image", "fingerprint": fingerprint},
+        // No profiles: what the provider keeps in `default` must not leak into guests.
+        "profiles": [],
+        "config": config,
+        "devices": devices,
+        "description": format!("Innkeeper server {}", spec.guest.marker),
+    }))
+}
+
+pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
+    let instance = require(client, guest).await?;
+    if let Some(operation) = join(client, &instance.name, "Starting instance").await? {
+        return Ok(plain(Reply::Operation(operation)));
+    }
+    if instance.power() == GuestPower::Running {
+        return Ok(Task::Done);
+    }
+    if !instance.config.contains_key(READY) {
+        return Err(Error::Conflict(format!(
+            "the creation of {} was never seen to end: create it again",
+            instance.name
+        )));
+    }
+    // A frozen guest is woken, not started.
+    let action = if instance.status == "Frozen" { "unfreeze" } else { "start" };
+    set_state(client, &instance.name, action, false, 0).await.map(plain)
+}
+
+pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> Result<Task> {
+    let instance = require(client, guest).await?;
+    let then = Then::Stopped { boot: instance.boot() };
+    let reply = match mode {
+        // No joining: pulling the plug is just what a hanging clean stop needs, and Incus allows it.
+        StopMode::Force if instance.power() == GuestPower::Stopped => return Ok(Task::Done),
+        StopMode::Force => set_state(client, &instance.name, "stop", true, 0).await?,
+        StopMode::Clean { timeout } => {
+            if let Some(operation) = join(client, &instance.name, "Stopping instance").await? {
+                return Ok(chained(&operation.id, then, guest));
+            }
+            if instance.power() == GuestPower::Stopped {
+                return Ok(Task::Done);
+            }
+            set_state(client, &instance.name, "stop", false, timeout.as_secs().max(1)).await?
+        }
+    };
+    Ok(follow(reply, then, guest))
+}
+
+pub(super) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration) -> Result<Task> {
+    let instance = require(client, guest).await?;
+    let then = Then::Restarted { boot: instance.boot() };
+    if let Some(operation) = join(client, &instance.name, "Restarting instance").await? {
+        return Ok(chained(&operation.id, then, guest));
+    }
+    if instance.power() == GuestPower::Stopped {
+        return start(client, guest).await;
+    }
+    let reply = set_state(client, &instance.name, "restart", false, timeout.as_secs().max(1)).await?;
+    Ok(follow(reply, then, guest))
+}
+
+pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
+    let Some(instance) = get(client, guest).await? else { return Ok(Task::Done) };
+    if let Some(operation) = join(client, &instance.name, "Deleting instance").await? {
+        return Ok(plain(Reply::Operation(operation)));
+    }
+    if instance.power() == GuestPower::Running || instance.status == "Frozen" {
+        return Err(Error::Conflict(format!("{} is running", instance.name)));
+    }
+    match client.send(Method::DELETE, &["instances", &instance.name], None).await {
+        Ok(reply) => Ok(plain(reply)),
+        Err(Error::NotFound(_)) => Ok(Task::Done),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) async fn interfaces(client: &Client, guest: &GuestRef) -> Result<Vec<Interface>> {
+    let instance = require(client, guest).await?;
+    let state: State = client.get(&["instances", &instance.name, "state"], &[]).await?;
+    if power(&state.status) != GuestPower::Running {
+        return Ok(Vec::new());
+    }
+    let networks = state.network.unwrap_or_default();
+    Ok(networks
+        .into_iter()
+        .filter(|(name, _)| name != "lo")
+        .map(|(name, network)| Interface {
+            name,
+            mac: network.hwaddr,
+            addresses: network.addresses.iter().filter_map(|a| a.address.parse::<IpAddr>().ok()).collect(),
+        })
+        .collect())
+}
+
+async fn set_state(client: &Client, name: &str, action: &str, force: bool, timeout: u64) -> Result<Reply> {
+    let body = json!({"action": action, "force": force, "timeout": timeout});
+    client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await
+}
+
+fn follow(reply: Reply, then: Then, guest: &GuestRef) -> Task {
+    match reply {
+        Reply::Done => Task::Done,
+        Reply::Operation(operation) => chained(&operation.id, then, guest),
+    }
+}

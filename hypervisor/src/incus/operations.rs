@@ -1,0 +1,227 @@
+//! Tasks: an Incus operation, and what must follow it.
+//!
+//! Incus forgets an operation seconds after its end, and dies with all of them. So what follows is decided by level,
+//! not by edge: once the operation has ended *or is forgotten*, [`task`] looks at the guest and does what is missing.
+//! Everything needed for that is in the [`TaskId`], which is text and outlives us:
+//! `<operation>?then=<what>&vmid=<n>&marker=<uuid>[&boot=<n>]`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::api::{Instance, Operation};
+use super::client::{Client, Reply, failure};
+use super::guests::{self, READY};
+use super::snapshots;
+use crate::{Error, GuestKind, GuestPower, GuestRef, Result, Task, TaskId, TaskState};
+
+/// How long [`task`] itself waits for a follow-up that it had to submit.
+const FOLLOW_UP_WAIT: Duration = Duration::from_secs(15);
+
+/// What must follow an operation for our task to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Mark a new guest as wholly made.
+    Confirm,
+    /// The guest must be stopped: force it where it still is in the boot it was in.
+    Stopped {
+        /// [`Instance::boot`] when the stop was asked for.
+        boot: i64,
+    },
+    /// The guest must have started anew: force it where it still is in the boot it was in.
+    Restarted {
+        /// [`Instance::boot`] when the restart was asked for.
+        boot: i64,
+    },
+    /// Put configuration and power back to what they were before a snapshot was restored.
+    Settle,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Parsed {
+    operation: String,
+    follow_up: Option<(Then, GuestRef)>,
+}
+
+/// The task for an operation that must be followed by something.
+pub(super) fn chained(operation: &str, then: Then, guest: &GuestRef) -> Task {
+    let (word, boot) = match then {
+        Then::Confirm => ("confirm", None),
+        Then::Stopped { boot } => ("stopped", Some(boot)),
+        Then::Restarted { boot } => ("restarted", Some(boot)),
+        Then::Settle => ("settle", None),
+    };
+    let mut id = format!("{operation}?then={word}&vmid={}&marker={}", guest.vmid, guest.marker);
+    if let Some(boot) = boot {
+        let _ = write!(id, "&boot={boot}");
+    }
+    Task::Running(TaskId(id))
+}
+
+/// The task for a mutation's answer that nothing must follow.
+pub(super) fn plain(reply: Reply) -> Task {
+    match reply {
+        Reply::Done => Task::Done,
+        Reply::Operation(operation) => Task::Running(TaskId(operation.id)),
+    }
+}
+
+fn parse(id: &TaskId) -> Result<Parsed> {
+    let nonsense = || Error::Invalid(format!("{:?} is no task of ours", id.0));
+    let (operation, rest) = id.0.split_once('?').unwrap_or((&id.0, ""));
+    Uuid::parse_str(operation).map_err(|_| nonsense())?;
+    let operation = operation.to_owned();
+    if rest.is_empty() {
+        return Ok(Parsed { operation, follow_up: None });
+    }
+    let value =
+        |key: &str| rest.split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == key).map(|p| p.1);
+    let number = |key: &str| value(key).and_then(|v| v.parse::<i64>().ok()).ok_or_else(nonsense);
+    let then = match value("then") {
+        Some("confirm") => Then::Confirm,
+        Some("stopped") => Then::Stopped { boot: number("boot")? },
+        Some("restarted") => Then::Restarted { boot: number("boot")? },
+        Some("settle") => Then::Settle,
+        _ => return Err(nonsense()),
+    };
+    let marker = value("marker").and_then(|v| Uuid::parse_str(v).ok()).ok_or_else(nonsense)?;
+    let guest = GuestRef { marker, vmid: number("vmid")?, kind: GuestKind::Lxc, node: String::new() };
+    Ok(Parsed { operation, follow_up: Some((then, guest)) })
+}
+
+/// How a task stands; carries it on where something must follow.
+pub(super) async fn task(client: &Client, id: &TaskId) -> Result<TaskState> {
+    let parsed = parse(id)?;
+    let operation: Option<Operation> = client.get_opt(&["operations", &parsed.operation], &[]).await?;
+    if let Some(operation) = operation.as_ref().filter(|o| o.is_running()) {
+        return Ok(TaskState::Running(operation.progress()));
+    }
+    let Some((then, guest)) = parsed.follow_up else {
+        return Ok(operation.map_or(TaskState::Unknown, |o| ended(&o)));
+    };
+    // Another process of ours may have submitted what follows already.
+    if busy(client, &guests::name(&guest)).await?.is_some() {
+        return Ok(TaskState::Running(None));
+    }
+    let instance = match guests::get(client, &guest).await {
+        Ok(Some(instance)) => instance,
+        Ok(None) => return Ok(operation.map_or(TaskState::Unknown, |o| gone(&o))),
+        Err(error @ Error::NotOurs(_)) => return Ok(TaskState::Failed(error)),
+        Err(error) => return Err(error),
+    };
+    match then {
+        Then::Confirm => confirm(client, operation.as_ref(), &instance).await,
+        Then::Stopped { boot } => stopped(client, &instance, boot).await,
+        Then::Restarted { boot } => restarted(client, &instance, boot).await,
+        Then::Settle => snapshots::settle(client, operation.as_ref(), &instance).await,
+    }
+}
+
+/// The state of an operation that has ended.
+pub(super) fn ended(operation: &Operation) -> TaskState {
+    if operation.is_success() { TaskState::Succeeded(None) } else { TaskState::Failed(failure(&operation.err)) }
+}
+
+/// An operation ended and its guest is not there: a success makes no sense then.
+fn gone(operation: &Operation) -> TaskState {
+    match ended(operation) {
+        TaskState::Succeeded(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
+        other => other,
+    }
+}
+
+async fn confirm(client: &Client, operation: Option<&Operation>, instance: &Instance) -> Result<TaskState> {
+    if instance.config.contains_key(READY) {
+        return Ok(TaskState::Succeeded(None));
+    }
+    // Forgotten before anyone of us saw its end: nothing tells whether the instance is whole. `create` makes it again.
+    let Some(operation) = operation else { return Ok(TaskState::Unknown) };
+    if operation.is_success() {
+        let body = json!({"config": {READY: "true"}});
+        client.send_and_wait(Method::PATCH, &["instances", &instance.name], Some(&body)).await?;
+    }
+    Ok(ended(operation))
+}
+
+async fn stopped(client: &Client, instance: &Instance, boot: i64) -> Result<TaskState> {
+    if instance.power() == GuestPower::Stopped {
+        return Ok(TaskState::Succeeded(None));
+    }
+    if instance.boot() != boot {
+        return Ok(TaskState::Failed(Error::Conflict("it was started again while it was to be stopped".to_owned())));
+    }
+    change_power(client, &instance.name, "stop").await
+}
+
+async fn restarted(client: &Client, instance: &Instance, boot: i64) -> Result<TaskState> {
+    match instance.power() {
+        GuestPower::Running if instance.boot() != boot => Ok(TaskState::Succeeded(None)),
+        // Down, and the daemon died or gave up before the way up.
+        GuestPower::Stopped => change_power(client, &instance.name, "start").await,
+        _ => change_power(client, &instance.name, "restart").await,
+    }
+}
+
+/// Submits a forced change of power and waits a little, so that its failure isn't lost.
+pub(super) async fn change_power(client: &Client, name: &str, action: &str) -> Result<TaskState> {
+    let body = json!({"action": action, "force": true, "timeout": 0});
+    match client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await? {
+        Reply::Done => Ok(TaskState::Succeeded(None)),
+        Reply::Operation(operation) => {
+            let now = client.wait(&operation.id, FOLLOW_UP_WAIT).await?;
+            // Still at work: the next look finds it among the running operations.
+            Ok(if now.is_running() { TaskState::Running(None) } else { ended(&now) })
+        }
+    }
+}
+
+/// The background operation at work on an instance, if any. Open consoles and execs don't count.
+pub(super) async fn busy(client: &Client, instance: &str) -> Result<Option<Operation>> {
+    let by_state: std::collections::BTreeMap<String, Vec<Operation>> =
+        client.get(&["operations"], &[("recursion", "1")]).await?;
+    Ok(by_state.into_values().flatten().find(|o| o.class == "task" && o.is_running() && o.concerns(instance)))
+}
+
+/// What may be done with a guest that an operation is at work on: join it where it does the same, else come back.
+pub(super) async fn join(client: &Client, instance: &str, doing: &str) -> Result<Option<Operation>> {
+    match busy(client, instance).await? {
+        Some(operation) if operation.description == doing => Ok(Some(operation)),
+        Some(operation) => Err(Error::Locked(format!("{instance}: {}", operation.description))),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guest() -> GuestRef {
+        GuestRef { marker: Uuid::new_v4(), vmid: 500_001, kind: GuestKind::Lxc, node: String::new() }
+    }
+
+    #[test]
+    fn chained_ids_survive_as_text() {
+        let operation = Uuid::new_v4().to_string();
+        let guest = guest();
+        for then in [Then::Confirm, Then::Stopped { boot: 7 }, Then::Restarted { boot: -1 }, Then::Settle] {
+            let Task::Running(id) = chained(&operation, then, &guest) else { unreachable!() };
+            let text = serde_json::to_string(&id).unwrap();
+            let parsed = parse(&serde_json::from_str(&text).unwrap()).unwrap();
+            assert_eq!(parsed, Parsed { operation: operation.clone(), follow_up: Some((then, guest.clone())) });
+        }
+    }
+
+    #[test]
+    fn foreign_ids_are_refused() {
+        let uuid = Uuid::new_v4();
+        assert_eq!(parse(&TaskId(uuid.to_string())).unwrap().follow_up, None);
+        for text in
+            ["", "UPID:pve:1", "../../1.0", &format!("{uuid}?then=delete"), &format!("{uuid}?then=stopped&vmid=1")]
+        {
+            assert!(parse(&TaskId(text.to_owned())).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! What a guest gets before its first start: its network device, and the files inside it.
+//!
+//! Customer text goes into files only after [`check`]: nothing with a control character passes, so that no line can
+//! be added to a file. What goes to cloud-init is JSON, which is YAML whose quoting can't be escaped from.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::api::Map;
+use super::client::{Client, envelope, transport};
+use super::guests;
+use crate::{Error, GuestKind, GuestNetwork, GuestPower, GuestSpec, Result};
+
+/// The one network interface inside a guest.
+const NIC: &str = "eth0";
+
+/// A network as Incus knows it.
+#[derive(Debug, Deserialize)]
+struct Network {
+    managed: bool,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// The network device; `None` for a guest without addresses.
+pub(super) async fn nic(client: &Client, network: &GuestNetwork) -> Result<Option<Map>> {
+    if network.addresses.is_empty() {
+        return Ok(None);
+    }
+    let bridge = network.bridge.as_str();
+    check("bridge", bridge)?;
+    if bridge.is_empty() || bridge.contains('/') {
+        return Err(Error::Invalid(format!("{bridge:?} is no bridge")));
+    }
+    let known: Option<Network> = client.get_opt(&["networks", bridge], &[]).await?;
+    let managed = known.is_some_and(|n| n.managed && n.kind == "bridge");
+    Ok(Some(device(network, managed, client.config.address_filters)))
+}
+
+fn device(network: &GuestNetwork, managed: bool, filters: bool) -> Map {
+    let mut nic = Map::new();
+    let mut set = |key: &str, value: String| nic.insert(key.to_owned(), value);
+    set("type", "nic".to_owned());
+    set("name", NIC.to_owned());
+    if managed {
+        set("network", network.bridge.clone());
+    } else {
+        set("nictype", "bridged".to_owned());
+        set("parent", network.bridge.clone());
+    }
+    if let Some(vlan) = network.vlan {
+        set("vlan", vlan.to_string());
+    }
+    if !filters {
+        return nic;
+    }
+    set("security.mac_filtering", "true".to_owned());
+    for (family, v4) in [("ipv4", true), ("ipv6", false)] {
+        let mut of_family = network.addresses.iter().filter(|a| a.address.is_ipv4() == v4);
+        match (of_family.next(), of_family.next()) {
+            (Some(one), None) => {
+                set(&format!("{family}.address"), one.address.to_string());
+                set(&format!("security.{family}_filtering"), "true".to_owned());
+            }
+            // "none" with the filter lets nothing of that family out.
+            (None, _) => {
+                set(&format!("{family}.address"), "none".to_owned());
+                set(&format!("security.{family}_filtering"), "true".to_owned());
+            }
+            // Incus filters for one address a family; a second would be cut off.
+            (Some(_), Some(_)) => {}
+        }
+    }
+    nic
+}
+
+/// Refuses text that could become a second line somewhere.
+fn check(what: &str, text: &str) -> Result<()> {
+    if text.chars().any(char::is_control) {
+        return Err(Error::Invalid(format!("the {what} holds a control character")));
+    }
+    Ok(())
+}
+
+fn check_spec(spec: &GuestSpec) -> Result<()> {
+    check("hostname", &spec.hostname)?;
+    let host_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    if spec.hostname.is_empty() || spec.hostname.len() > 253 || !spec.hostname.chars().all(host_ok) {
+        return Err(Error::Invalid(format!("{:?} is no host name", spec.hostname)));
+    }
+    spec.ssh_keys.iter().try_for_each(|key| check("key", key))
+}
+
+/// The name without its domain.
+fn short(hostname: &str) -> &str {
+    hostname.split('.').next().unwrap_or(hostname)
+}
+
+/// The `cloud-init.*` keys, for images that read them.
+pub(super) fn cloud_init(spec: &GuestSpec) -> Result<Map> {
+    check_spec(spec)?;
+    let user = json!({
+        "hostname": short(&spec.hostname),
+        "fqdn": spec.hostname,
+        "manage_etc_hosts": true,
+        "disable_root": false,
+        "users": [{"name": "root", "lock_passwd": false, "ssh_authorized_keys": spec.ssh_keys}],
+    });
+    let addresses = &spec.network.addresses;
+    let mut link = json!({
+        "dhcp4": false,
+        "dhcp6": false,
+        "addresses": addresses.iter().map(|a| format!("{}/{}", a.address, a.prefix)).collect::<Vec<_>>(),
+        "routes": addresses.iter().filter_map(|a| Some((a.address, a.gateway?)))
+            .map(|(address, via)| json!({"to": if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "via": via, "on-link": true}))
+            .collect::<Vec<_>>(),
+    });
+    if !spec.network.dns.is_empty() {
+        link["nameservers"] = json!({"addresses": spec.network.dns});
+    }
+    // In a VM the kernel chooses the interface's name.
+    let ethernets = match spec.guest.kind {
+        GuestKind::Lxc => json!({NIC: link}),
+        GuestKind::Vm => {
+            link["match"] = json!({"name": "e*"});
+            json!({"net0": link})
+        }
+    };
+    let network = if addresses.is_empty() {
+        json!({"version": 2, "ethernets": {}})
+    } else {
+        json!({"version": 2, "ethernets": ethernets})
+    };
+    Ok(Map::from([
+        ("cloud-init.user-data".to_owned(), format!("#cloud-config\n{user}\n")),
+        ("cloud-init.network-config".to_owned(), network.to_string()),
+    ]))
+}
+
+fn networkd(network: &GuestNetwork) -> String {
+    let mut text = format!("# Written by Innkeeper.\n[Match]\nName={NIC}\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n");
+    for address in &network.addresses {
+        let _ = writeln!(text, "Address={}/{}", address.address, address.prefix);
+    }
+    for server in &network.dns {
+        let _ = writeln!(text, "DNS={server}");
+    }
+    for gateway in network.addresses.iter().filter_map(|a| a.gateway) {
+        // On-link: a pool's gateway need not be inside the guest's own prefix.
+        let _ = writeln!(text, "\n[Route]\nGateway={gateway}\nGatewayOnLink=yes");
+    }
+    text
+}
+
+fn hosts(hostname: &str) -> String {
+    let short = short(hostname);
+    let names = if short == hostname { short.to_owned() } else { format!("{hostname} {short}") };
+    format!(
+        "127.0.0.1\tlocalhost\n127.0.1.1\t{names}\n\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+    )
+}
+
+fn resolv_conf(dns: &[IpAddr]) -> String {
+    let mut text = String::new();
+    for server in dns {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    text
+}
+
+fn lines(keys: &[String]) -> String {
+    let mut text = String::new();
+    for key in keys.iter().map(|key| key.trim()).filter(|key| !key.is_empty()) {
+        let _ = writeln!(text, "{key}");
+    }
+    text
+}
+
+pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
+    let cloud_init = cloud_init(spec)?;
+    let instance = guests::require(client, &spec.guest).await?;
+    if instance.power() != GuestPower::Stopped {
+        return Err(Error::Conflict(format!("{} is not stopped", instance.name)));
+    }
+    let name = instance.name.as_str();
+    let mut change = serde_json::Map::new();
+    if cloud_init.iter().any(|(key, value)| instance.config.get(key) != Some(value)) {
+        change.insert("config".to_owned(), json!(cloud_init));
+    }
+    let nic = nic(client, &spec.network).await?;
+    if let Some(nic) = nic.filter(|nic| instance.devices.get(NIC) != Some(nic)) {
+        change.insert("devices".to_owned(), json!({NIC: nic}));
+    }
+    if !change.is_empty() {
+        client.send_and_wait(Method::PATCH, &["instances", name], Some(&Value::Object(change))).await?;
+    }
+    // A stopped VM's disk is not open to us: its image must read cloud-init.
+    if spec.guest.kind == GuestKind::Vm {
+        return Ok(());
+    }
+    let files = Files { client, instance: name };
+    files.write("/etc/hostname", 0o644, format!("{}\n", spec.hostname)).await?;
+    files.write("/etc/hosts", 0o644, hosts(&spec.hostname)).await?;
+    if !spec.network.addresses.is_empty() {
+        files.directory("/etc/systemd", 0o755).await?;
+        files.directory("/etc/systemd/network", 0o755).await?;
+        // Sorts before whatever the image has for its interface; the first match wins.
+        files.write("/etc/systemd/network/00-innkeeper.network", 0o644, networkd(&spec.network)).await?;
+    }
+    if !spec.network.dns.is_empty() && !files.is_managed("/etc/resolv.conf").await? {
+        files.write("/etc/resolv.conf", 0o644, resolv_conf(&spec.network.dns)).await?;
+    }
+    files.directory("/root/.ssh", 0o700).await?;
+    files.write("/root/.ssh/authorized_keys", 0o600, lines(&spec.ssh_keys)).await
+}
+
+/// The files API of one instance.
+struct Files<'a> {
+    client: &'a Client,
+    instance: &'a str,
+}
+
+impl Files<'_> {
+    /// Writes a file of root's, replacing what is there, its mode included.
+    async fn write(&self, path: &str, mode: u32, content: String) -> Result<()> {
+        self.post(path, "file", mode, content).await
+    }
+
+    /// Makes a directory of root's; one that is there keeps its mode.
+    async fn directory(&self, path: &str, mode: u32) -> Result<()> {
+        self.post(path, "directory", mode, String::new()).await
+    }
+
+    async fn post(&self, path: &str, kind: &str, mode: u32, content: String) -> Result<()> {
+        let url = self.client.url(&["instances", self.instance, "files"], &[("path", path)])?;
+        let response = self
+            .client
+            .request(Method::POST, url)
+            .header("X-Incus-type", kind)
+            .header("X-Incus-uid", "0")
+            .header("X-Incus-gid", "0")
+            .header("X-Incus-mode", format!("{mode:04o}"))
+            .header("X-Incus-write", "overwrite")
+            .header("Content-Type", "application/octet-stream")
+            .body(content)
+            .send()
+            .await
+            .map_err(|e| transport(&e, true))?;
+        let status = response.status().as_u16();
+        let bytes = response.bytes().await.map_err(|e| transport(&e, true))?;
+        envelope(status, &bytes).map(drop)
+    }
+
+    /// Whether a path is a link, which something in the image keeps.
+    async fn is_managed(&self, path: &str) -> Result<bool> {
+        let url = self.client.url(&["instances", self.instance, "files"], &[("path", path)])?;
+        let response = self.client.request(Method::GET, url).send().await.map_err(|e| transport(&e, false))?;
+        let status = response.status().as_u16();
+        if response.status().is_success() {
+            let kind = |headers: &HeaderMap| headers.get("X-Incus-type").is_some_and(|kind| kind == "symlink");
+            return Ok(kind(response.headers()));
+        }
+        let bytes = response.bytes().await.map_err(|e| transport(&e, false))?;
+        match envelope(status, &bytes) {
+            Err(Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+            Ok(_) => Err(Error::Failed(format!("HTTP {status} for {path}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GuestAddress, GuestRef, Limits};
+
+    fn spec() -> GuestSpec {
+        GuestSpec {
+            guest: GuestRef { marker: uuid::Uuid::nil(), vmid: 1, kind: GuestKind::Lxc, node: String::new() },
+            hostname: "web.example.org".to_owned(),
+            image: "debian".to_owned(),
+            limits: Limits::default(),
+            network: GuestNetwork {
+                bridge: "br0".to_owned(),
+                vlan: None,
+                addresses: vec![
+                    GuestAddress {
+                        address: "10.0.0.5".parse().unwrap(),
+                        prefix: 24,
+                        gateway: Some("10.0.0.1".parse().unwrap()),
+                    },
+                    GuestAddress { address: "2001:db8::5".parse().unwrap(), prefix: 64, gateway: None },
+                ],
+                dns: vec!["10.0.0.1".parse().unwrap()],
+            },
+            ssh_keys: vec!["ssh-ed25519 AAAA it's \"me\": {}".to_owned()],
+            password: String::new().into(),
+        }
+    }
+
+    #[test]
+    fn control_characters_never_pass() {
+        for bad in ["a\nb", "a\0", "", "a b", "a\u{85}"] {
+            assert!(cloud_init(&GuestSpec { hostname: bad.to_owned(), ..spec() }).is_err(), "{bad:?}");
+        }
+        let keys = vec!["ssh-ed25519 AAAA\nssh-rsa BBBB".to_owned()];
+        assert!(cloud_init(&GuestSpec { ssh_keys: keys, ..spec() }).is_err());
+    }
+
+    #[test]
+    fn cloud_init_quotes_customer_text() {
+        let keys = cloud_init(&spec()).unwrap();
+        let user = keys["cloud-init.user-data"].strip_prefix("#cloud-config\n").unwrap();
+        let user: Value = serde_json::from_str(user).unwrap();
+        assert_eq!(user["users"][0]["ssh_authorized_keys"][0], "ssh-ed25519 AAAA it's \"me\": {}");
+        let network: Value = serde_json::from_str(&keys["cloud-init.network-config"]).unwrap();
+        assert_eq!(network["ethernets"]["eth0"]["addresses"][1], "2001:db8::5/64");
+    }
+
+    #[test]
+    fn files_say_what_they_should() {
+        let text = networkd(&spec().network);
+        assert!(text.contains("Address=10.0.0.5/24\nAddress=2001:db8::5/64\nDNS=10.0.0.1\n"));
+        assert!(text.contains("[Route]\nGateway=10.0.0.1\n"));
+        assert!(hosts("web.example.org").contains("127.0.1.1\tweb.example.org web\n"));
+        assert_eq!(lines(&[" a ".to_owned(), String::new()]), "a\n");
+    }
+
+    #[test]
+    fn a_managed_network_pins_the_addresses() {
+        let nic = device(&spec().network, true, true);
+        assert_eq!(nic["network"], "br0");
+        assert_eq!(nic["ipv4.address"], "10.0.0.5");
+        assert_eq!(nic["security.ipv6_filtering"], "true");
+        let bare = device(&spec().network, false, false);
+        assert_eq!(bare["parent"], "br0");
+        assert!(!bare.contains_key("security.mac_filtering"));
+    }
+}

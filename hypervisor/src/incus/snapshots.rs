@@ -1,0 +1,187 @@
+//! Snapshots.
+//!
+//! Incus puts an instance's *configuration* back together with its disk. Ours must not: a resize since the snapshot
+//! would be lost, and with it the tariff that is paid for. So a roll-back first writes what must stay, durably and
+//! beside the instance (config keys of its root volume survive the restore and vanish with the guest); [`settle`]
+//! puts it back once the restore has ended, whoever of us sees that.
+
+use chrono::Utc;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::api::{Devices, Instance, InstanceSnapshot, Map, Operation};
+use super::client::{Client, Reply};
+use super::guests;
+use super::operations::{Then, chained, change_power, ended, join, plain};
+use crate::{Error, GuestPower, GuestRef, Result, Snapshot, Task, TaskState};
+
+/// The instance config key that carries a description into the next snapshot, which keeps a copy of the config.
+const NOTE: &str = "user.innkeeper.note";
+/// The volume config key with what a roll-back must keep.
+const KEEP: &str = "user.innkeeper.keep";
+
+/// What a roll-back must not change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Keep {
+    running: bool,
+    config: Map,
+    devices: Devices,
+}
+
+impl Keep {
+    fn of(instance: &Instance) -> Self {
+        let config =
+            instance.config.iter().filter(|(key, _)| is_kept(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        Self { running: instance.power() == GuestPower::Running, config, devices: instance.devices.clone() }
+    }
+}
+
+/// Whether a config key is ours to put back: not what Incus itself or the image wrote.
+fn is_kept(key: &str) -> bool {
+    !(key.starts_with("volatile.") || key.starts_with("image.") || key == NOTE)
+}
+
+fn check(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 63 || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(Error::Invalid(format!("{name:?} is no name of a snapshot")));
+    }
+    Ok(())
+}
+
+pub(super) async fn list(client: &Client, guest: &GuestRef) -> Result<Vec<Snapshot>> {
+    let instance = guests::require(client, guest).await?;
+    let mut snapshots: Vec<InstanceSnapshot> =
+        client.get(&["instances", &instance.name, "snapshots"], &[("recursion", "1")]).await?;
+    snapshots.sort_by_key(|s| s.created_at);
+    Ok(snapshots
+        .into_iter()
+        .map(|s| Snapshot {
+            // Some versions say `instance/snapshot`.
+            name: s.name.rsplit('/').next().unwrap_or_default().to_owned(),
+            description: s.config.get(NOTE).cloned().unwrap_or_default(),
+            taken_at: s.created_at.with_timezone(&Utc),
+            parent: None,
+            size: s.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0),
+        })
+        .collect())
+}
+
+async fn exists(client: &Client, instance: &str, name: &str) -> Result<bool> {
+    Ok(client.get_opt::<Value>(&["instances", instance, "snapshots", name], &[]).await?.is_some())
+}
+
+pub(super) async fn create(client: &Client, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
+    check(name)?;
+    let instance = guests::require(client, guest).await?;
+    if exists(client, &instance.name, name).await? {
+        return Err(Error::AlreadyExists(format!("snapshot {name} of {}", instance.name)));
+    }
+    if let Some(operation) = join(client, &instance.name, "Snapshotting instance").await? {
+        return Err(Error::Locked(format!("{}: {}", instance.name, operation.description)));
+    }
+    if instance.config.get(NOTE).map_or("", String::as_str) != description {
+        let body = json!({"config": {NOTE: description}});
+        client.send_and_wait(Method::PATCH, &["instances", &instance.name], Some(&body)).await?;
+    }
+    let body = json!({"name": name, "stateful": false});
+    client.send(Method::POST, &["instances", &instance.name, "snapshots"], Some(&body)).await.map(plain)
+}
+
+pub(super) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
+    check(name)?;
+    let instance = guests::require(client, guest).await?;
+    if let Some(operation) = join(client, &instance.name, "Deleting snapshot").await? {
+        return Err(Error::Locked(format!("{}: {}", instance.name, operation.description)));
+    }
+    match client.send(Method::DELETE, &["instances", &instance.name, "snapshots", name], None).await {
+        Ok(reply) => Ok(plain(reply)),
+        Err(Error::NotFound(_)) => Ok(Task::Done),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
+    check(name)?;
+    let instance = guests::require(client, guest).await?;
+    if let Some(operation) = join(client, &instance.name, "Restoring snapshot").await? {
+        return Ok(chained(&operation.id, Then::Settle, guest));
+    }
+    if !exists(client, &instance.name, name).await? {
+        return Err(Error::NotFound(format!("snapshot {name} of {}", instance.name)));
+    }
+    // What an attempt before us wrote is the truth: the instance may show the snapshot's configuration already.
+    if kept(client, &instance).await?.is_none() {
+        let keep = serde_json::to_string(&Keep::of(&instance)).map_err(|e| Error::Failed(e.to_string()))?;
+        write_keep(client, &instance, &keep).await?;
+    }
+    let body = json!({"restore": name, "stateful": false});
+    match client.send(Method::PUT, &["instances", &instance.name], Some(&body)).await? {
+        Reply::Operation(operation) => Ok(chained(&operation.id, Then::Settle, guest)),
+        Reply::Done => Err(Error::Failed("Incus restored a snapshot without an operation".to_owned())),
+    }
+}
+
+/// The restore has ended or is forgotten: put back what it must not have changed.
+pub(super) async fn settle(client: &Client, operation: Option<&Operation>, instance: &Instance) -> Result<TaskState> {
+    let outcome = operation.map_or(TaskState::Unknown, ended);
+    let Some(keep) = kept(client, instance).await? else { return Ok(outcome) };
+    let now = Keep::of(instance);
+    if now.config != keep.config || now.devices != keep.devices {
+        put_back(client, &instance.name, &keep).await?;
+    }
+    if keep.running && instance.power() == GuestPower::Stopped {
+        match change_power(client, &instance.name, "start").await? {
+            TaskState::Succeeded(_) => {}
+            other => return Ok(other),
+        }
+    }
+    write_keep(client, instance, "").await?;
+    Ok(outcome)
+}
+
+async fn put_back(client: &Client, name: &str, keep: &Keep) -> Result<()> {
+    // The whole of it, since PATCH can't take keys away that the snapshot brought back.
+    let mut whole: serde_json::Map<String, Value> = client.get(&["instances", name], &[]).await?;
+    let mut config = keep.config.clone();
+    if let Some(Value::Object(now)) = whole.get("config") {
+        let theirs = now.iter().filter(|(key, _)| !is_kept(key));
+        config.extend(theirs.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))));
+    }
+    whole.insert("config".to_owned(), json!(config));
+    whole.insert("devices".to_owned(), json!(keep.devices));
+    whole.retain(|key, _| {
+        ["architecture", "config", "devices", "ephemeral", "profiles", "stateful", "description"]
+            .contains(&key.as_str())
+    });
+    client.send_and_wait(Method::PUT, &["instances", name], Some(&Value::Object(whole))).await
+}
+
+async fn kept(client: &Client, instance: &Instance) -> Result<Option<Keep>> {
+    #[derive(Deserialize)]
+    struct Volume {
+        config: Map,
+    }
+    let (pool, kind) = place(client, instance);
+    let volume: Volume = client.get(&["storage-pools", pool, "volumes", kind, &instance.name], &[]).await?;
+    match volume.config.get(KEEP).map(String::as_str) {
+        None | Some("") => Ok(None),
+        Some(text) => serde_json::from_str(text)
+            .map(Some)
+            .map_err(|e| Error::Failed(format!("{KEEP} of {} can't be read: {e}", instance.name))),
+    }
+}
+
+async fn write_keep(client: &Client, instance: &Instance, keep: &str) -> Result<()> {
+    let (pool, kind) = place(client, instance);
+    let body = json!({"config": {KEEP: keep}});
+    client.send_and_wait(Method::PATCH, &["storage-pools", pool, "volumes", kind, &instance.name], Some(&body)).await
+}
+
+/// The pool and type of an instance's root volume.
+fn place<'a>(client: &'a Client, instance: &'a Instance) -> (&'a str, &'static str) {
+    let pool = instance.root_disk().and_then(|(_, disk)| disk.get("pool"));
+    let kind = if instance.kind == "virtual-machine" { "virtual-machine" } else { "container" };
+    (pool.map_or(client.config.storage_pool.as_str(), String::as_str), kind)
+}

@@ -1,0 +1,163 @@
+//! Looking at everything at once, and at the server itself.
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::api::{GIB, Instance, MIB, parse_cpus, parse_size};
+use super::client::Client;
+use super::guests::{MARKER, Server, shown_power};
+use crate::{Error, GuestPower, GuestSample, HostInfo, Node, Result, Sweep};
+
+/// API extensions that we build on; all are in Incus 6.0.
+const NEEDED: &[&str] =
+    &["instances", "instance_state_started_at", "instances_state_total", "image_types", "projects", "resources_v2"];
+
+#[derive(Debug, Deserialize)]
+struct Resources {
+    cpu: Cpu,
+    memory: Total,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cpu {
+    total: u32,
+}
+
+#[derive(Debug, Deserialize)]
+struct Total {
+    total: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct PoolResources {
+    space: Total,
+}
+
+fn as_node(server: &Server, resources: &Resources, pool: Option<&PoolResources>) -> Node {
+    Node {
+        name: server.environment.server_name.clone(),
+        online: true,
+        cores: resources.cpu.total,
+        memory_mib: resources.memory.total / MIB,
+        disk_gib: pool.map_or(0, |pool| pool.space.total / GIB),
+    }
+}
+
+pub(super) async fn sweep(client: &Client) -> Result<Sweep> {
+    let taken_at = Utc::now();
+    let pool = client.config.storage_pool.as_str();
+    // The project is read as well: a missing one must be an error and not an empty house.
+    let resources_of_pool = ["storage-pools", pool, "resources"];
+    let project = ["projects", client.config.project.as_str()];
+    let (server, resources, pool, _, instances): (Server, Resources, PoolResources, Value, Vec<Instance>) = tokio::try_join!(
+        client.get(&[], &[]),
+        client.get(&["resources"], &[]),
+        client.get(&resources_of_pool, &[]),
+        client.get(&project, &[]),
+        client.get(&["instances"], &[("recursion", "2")]),
+    )?;
+    let node = as_node(&server, &resources, Some(&pool));
+    let guests = instances.iter().filter_map(|instance| sample(instance, &node, taken_at)).collect();
+    Ok(Sweep { taken_at, nodes: vec![node], guests, complete: true })
+}
+
+fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>) -> Option<GuestSample> {
+    let marker = instance.config.get(MARKER).and_then(|text| Uuid::parse_str(text).ok())?;
+    let power = shown_power(instance);
+    let state = instance.state.clone().unwrap_or_default();
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    let limit = |key: &str| instance.expanded_config.get(key);
+    // Go's zero time stands for "not running".
+    let started = state.started_at.or(instance.last_used_at).filter(|at| at.timestamp() > 0);
+    let uptime = started.filter(|_| power == GuestPower::Running).map_or(0, |at| (now - at).num_seconds());
+    let memory_limit = limit("limits.memory").and_then(|text| parse_size(text));
+    let networks = state.network.unwrap_or_default();
+    let outside = || networks.iter().filter(|(name, _)| *name != "lo").map(|(_, network)| network.counters);
+    let root = instance.root_disk().map_or("root", |(name, _)| name);
+    Some(GuestSample {
+        marker,
+        node: node.name.clone(),
+        power,
+        uptime_s: count(uptime),
+        cpu: None,
+        cpu_time_ns: (power == GuestPower::Running).then(|| count(state.cpu.usage)),
+        cores: limit("limits.cpu").and_then(|text| parse_cpus(text)).unwrap_or(node.cores),
+        memory_used: count(state.memory.usage),
+        memory_max: memory_limit.unwrap_or_else(|| match count(state.memory.total) {
+            0 => node.memory_mib * MIB,
+            total => total,
+        }),
+        disk_used: state.disk.as_ref().and_then(|disks| disks.get(root)).map_or(0, |disk| count(disk.usage)),
+        disk_max: instance.disk_size(),
+        net_in: outside().map(|c| count(c.bytes_received)).sum(),
+        net_out: outside().map(|c| count(c.bytes_sent)).sum(),
+    })
+}
+
+pub(super) async fn info(client: &Client) -> Result<HostInfo> {
+    let server: Server = client.get(&[], &[]).await?;
+    let mut problems = Vec::new();
+    if server.auth != "trusted" {
+        problems
+            .push("The Incus server does not trust us: run Innkeeper as a member of the group incus-admin.".to_owned());
+        return Ok(HostInfo { version: version(&server), nodes: Vec::new(), problems });
+    }
+    let config = &client.config;
+    let resources: Resources = client.get(&["resources"], &[]).await?;
+    let pool: Option<PoolResources> =
+        client.get_opt(&["storage-pools", &config.storage_pool, "resources"], &[]).await?;
+    let project: Option<Value> = client.get_opt(&["projects", &config.project], &[]).await?;
+    if pool.is_none() {
+        problems.push(format!(
+            "The storage pool {0} is missing: create it (incus storage create {0} btrfs) or name another one.",
+            config.storage_pool
+        ));
+    } else if let Some(driver) = pool_driver(client).await?.filter(|driver| driver == "dir") {
+        problems.push(format!(
+            "The storage pool {} is of the kind {driver}, which does not keep guests to their disk size: use btrfs, zfs or lvm.",
+            config.storage_pool
+        ));
+    }
+    if project.is_none() {
+        problems.push(format!("The project {0} is missing: create it (incus project create {0}).", config.project));
+    }
+    let missing: Vec<_> =
+        NEEDED.iter().filter(|needed| !server.api_extensions.iter().any(|has| has == *needed)).collect();
+    if !missing.is_empty() {
+        problems.push(format!("The server is too old, it lacks {missing:?}: upgrade to Incus 6.0 or later."));
+    }
+    if server.environment.server_clustered {
+        problems.push("The server is part of a cluster; only single servers are looked after so far.".to_owned());
+    }
+    if !config.address_filters {
+        problems.push(
+            "Address filters are switched off: guests on one bridge can take each other's addresses. Switch \
+             address_filters on where the kernel has nftables' bridge family."
+                .to_owned(),
+        );
+    } else if server.environment.firewall != "nftables" {
+        problems.push(format!(
+            "The server filters addresses with {:?} rather than nftables; check that guests start.",
+            server.environment.firewall
+        ));
+    }
+    Ok(HostInfo { version: version(&server), nodes: vec![as_node(&server, &resources, pool.as_ref())], problems })
+}
+
+async fn pool_driver(client: &Client) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Pool {
+        driver: String,
+    }
+    match client.get::<Pool>(&["storage-pools", &client.config.storage_pool], &[]).await {
+        Ok(pool) => Ok(Some(pool.driver)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn version(server: &Server) -> String {
+    format!("Incus {} ({})", server.environment.server_version, server.environment.driver)
+}

@@ -1,0 +1,249 @@
+//! Address pools as they are asked for and answered.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use garde::Validate;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::http::patch::Patch;
+use crate::http::text;
+use crate::ids::{HostId, PoolId, ServerId};
+
+/// A pool of addresses for a host's servers.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pool {
+    /// Its id.
+    pub id: PoolId,
+    /// Its name.
+    pub name: String,
+    /// Whose servers get its addresses.
+    pub host_id: HostId,
+    /// The network.
+    #[schema(value_type = String, example = "10.0.0.0/24")]
+    pub cidr: IpNet,
+    /// The network's gateway. Within the range it is held back.
+    #[schema(value_type = Option<String>, example = "10.0.0.1")]
+    pub gateway: Option<IpAddr>,
+    /// The first address that may be given out.
+    #[schema(value_type = String, example = "10.0.0.10")]
+    pub first: IpAddr,
+    /// The last address that may be given out.
+    #[schema(value_type = String, example = "10.0.0.250")]
+    pub last: IpAddr,
+    /// The host's bridge or managed network.
+    pub bridge: String,
+    /// VLAN tag.
+    pub vlan: Option<i32>,
+    /// Name servers for the guests; none: the image's own.
+    #[schema(value_type = Vec<String>)]
+    pub dns: Vec<IpAddr>,
+    /// Whether new servers get addresses of it.
+    pub enabled: bool,
+    /// Addresses in the range; 9007199254740991 (2^53 - 1) stands for that many or more.
+    pub total: i64,
+    /// Addresses of the range in use, those held back included.
+    pub taken: i64,
+    /// Of those, how many are held back.
+    pub held_back: i64,
+    /// Addresses left; 9007199254740991 (2^53 - 1) stands for that many or more.
+    pub free: i64,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A new pool.
+#[derive(Debug, Clone, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewPool {
+    /// Its name; no two pools have the same, without regard to case.
+    #[garde(length(chars, max = 100), custom(text::title))]
+    pub name: String,
+    /// Whose servers get its addresses.
+    #[garde(skip)]
+    pub host_id: HostId,
+    /// The network.
+    #[garde(skip)]
+    #[schema(value_type = String, example = "10.0.0.0/24")]
+    pub cidr: IpNet,
+    /// The network's gateway. Within the range it is held back.
+    #[serde(default)]
+    #[garde(skip)]
+    #[schema(value_type = Option<String>, example = "10.0.0.1")]
+    pub gateway: Option<IpAddr>,
+    /// The first address that may be given out; the network's first, if left out.
+    #[serde(default)]
+    #[garde(skip)]
+    #[schema(value_type = Option<String>, example = "10.0.0.10")]
+    pub first: Option<IpAddr>,
+    /// The last address that may be given out; the network's last, if left out.
+    #[serde(default)]
+    #[garde(skip)]
+    #[schema(value_type = Option<String>, example = "10.0.0.250")]
+    pub last: Option<IpAddr>,
+    /// The host's bridge or managed network.
+    #[garde(custom(bridge_name))]
+    pub bridge: String,
+    /// VLAN tag.
+    #[serde(default)]
+    #[garde(range(min = 1, max = 4094))]
+    pub vlan: Option<i32>,
+    /// Name servers for the guests; none: the image's own.
+    #[serde(default)]
+    #[garde(length(max = 8), inner(custom(name_server)))]
+    #[schema(value_type = Vec<String>)]
+    pub dns: Vec<IpAddr>,
+    /// Whether new servers get addresses of it; true if left out.
+    #[serde(default = "yes")]
+    #[garde(skip)]
+    pub enabled: bool,
+}
+
+/// A change of a pool. Fields left out stay as they are. Servers keep the addresses that they hold.
+#[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpdatePool {
+    /// Its name.
+    #[garde(inner(length(chars, max = 100), custom(text::title)))]
+    pub name: Option<String>,
+    /// The network; it can't be changed while servers hold addresses of it. `first` and `last` go with it.
+    #[garde(skip)]
+    #[schema(value_type = Option<String>)]
+    pub cidr: Option<IpNet>,
+    /// The network's gateway; null: none.
+    #[serde(default)]
+    #[garde(skip)]
+    #[schema(value_type = Option<String>)]
+    pub gateway: Patch<IpAddr>,
+    /// The first address that may be given out.
+    #[garde(skip)]
+    #[schema(value_type = Option<String>)]
+    pub first: Option<IpAddr>,
+    /// The last address that may be given out.
+    #[garde(skip)]
+    #[schema(value_type = Option<String>)]
+    pub last: Option<IpAddr>,
+    /// The host's bridge or managed network.
+    #[garde(inner(custom(bridge_name)))]
+    pub bridge: Option<String>,
+    /// VLAN tag; null: none.
+    #[serde(default)]
+    #[garde(custom(tag))]
+    #[schema(value_type = Option<i32>)]
+    pub vlan: Patch<i32>,
+    /// Name servers for the guests.
+    #[garde(inner(length(max = 8), inner(custom(name_server))))]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub dns: Option<Vec<IpAddr>>,
+    /// Whether new servers get addresses of it.
+    #[garde(skip)]
+    pub enabled: Option<bool>,
+}
+
+/// An address in use.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// The address.
+    #[schema(value_type = String, example = "10.0.0.10")]
+    pub address: IpAddr,
+    /// Who holds it; null: it is held back.
+    pub server_id: Option<ServerId>,
+    /// Since when.
+    pub taken_at: DateTime<Utc>,
+}
+
+/// A page of addresses in use, lowest first.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressPage {
+    /// The addresses.
+    pub addresses: Vec<Address>,
+    /// How many there are on all pages.
+    pub total: i64,
+    /// This page, counted from 1.
+    pub page: i64,
+    /// The most addresses on a page.
+    pub limit: i64,
+    /// How many pages there are.
+    pub pages: i64,
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, Validate, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// The page, counted from 1.
+    #[garde(range(min = 1, max = 1_000_000))]
+    pub page: i64,
+    /// The most addresses on a page.
+    #[garde(range(min = 1, max = 100))]
+    pub limit: i64,
+}
+
+impl Default for PageQuery {
+    fn default() -> Self {
+        Self { page: 1, limit: 20 }
+    }
+}
+
+/// An address to hold back.
+#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HoldBack {
+    /// The address, within the pool's range.
+    #[garde(skip)]
+    #[schema(value_type = String, example = "10.0.0.20")]
+    pub address: IpAddr,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn bridge_name(name: &str, (): &()) -> garde::Result {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match (1..=64).contains(&name.len()) && name.chars().all(fine) && name.starts_with(|c: char| c != '-' && c != '.') {
+        true => Ok(()),
+        false => Err(garde::Error::new("must have 1 to 64 letters, digits, dots, hyphens or underscores")),
+    }
+}
+
+fn name_server(address: &IpAddr, (): &()) -> garde::Result {
+    match address.is_unspecified() || address.is_multicast() {
+        true => Err(garde::Error::new("is not an address of a name server")),
+        false => Ok(()),
+    }
+}
+
+fn tag(vlan: &Patch<i32>, (): &()) -> garde::Result {
+    match vlan.value() {
+        Some(tag) if !(1..=4094).contains(tag) => Err(garde::Error::new("must be between 1 and 4094")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_read_addresses_and_refuse_odd_names() {
+        let json = |bridge: &str, dns: &str| {
+            format!(r#"{{"name":"v4","hostId":1,"cidr":"10.0.0.0/24","bridge":{bridge:?},"dns":[{dns:?}]}}"#)
+        };
+        let good: NewPool = serde_json::from_str(&json("ink-br0", "1.1.1.1")).unwrap();
+        assert!(good.validate().is_ok() && good.enabled && good.first.is_none());
+        for bridge in ["", "-x", "a b", "br0;rm", "a/b"] {
+            assert!(serde_json::from_str::<NewPool>(&json(bridge, "::1")).unwrap().validate().is_err(), "{bridge}");
+        }
+        assert!(serde_json::from_str::<NewPool>(&json("br0", "0.0.0.0")).unwrap().validate().is_err());
+        assert!(serde_json::from_str::<NewPool>(&json("br0", "one.one")).is_err());
+        assert!(serde_json::from_str::<NewPool>(&json("br0", "1.1.1.1").replace("/24", "/33")).is_err());
+    }
+}

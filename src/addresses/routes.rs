@@ -1,0 +1,124 @@
+//! `/api/address-pools`: the provider's addresses.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{Address, AddressPage, HoldBack, NewPool, PageQuery, Pool, UpdatePool};
+use super::service;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::Provider;
+use crate::http::extract::{Json, Path, Query};
+use crate::ids::PoolId;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, update, delete))
+        .routes(routes!(addresses))
+        .routes(routes!(hold_back))
+        .routes(routes!(let_go))
+}
+
+/// Address pools with what is left in them
+#[utoipa::path(get, path = "/address-pools", tag = "addresses", operation_id = "list_pools",
+    responses((status = 200, body = Vec<Pool>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn list(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<Pool>>> {
+    Ok(Json(service::all(&app).await?))
+}
+
+/// One address pool
+#[utoipa::path(get, path = "/address-pools/{id}", tag = "addresses", operation_id = "show_pool",
+    params(("id" = PoolId, Path, description = "The pool's id")),
+    responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn show(State(app): State<Arc<App>>, _: Provider, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
+    Ok(Json(service::find(&app, id).await?))
+}
+
+/// Make an address pool
+#[utoipa::path(post, path = "/address-pools", tag = "addresses", operation_id = "create_pool", request_body = NewPool,
+    responses((status = 201, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn create(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Json(new): Json<NewPool>,
+) -> Result<(StatusCode, Json<Pool>)> {
+    Ok((StatusCode::CREATED, Json(service::create(&app, new).await?)))
+}
+
+/// Change the given fields of an address pool
+#[utoipa::path(put, path = "/address-pools/{id}", tag = "addresses", operation_id = "update_pool",
+    params(("id" = PoolId, Path, description = "The pool's id")), request_body = UpdatePool,
+    responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn update(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(id): Path<PoolId>,
+    Json(update): Json<UpdatePool>,
+) -> Result<Json<Pool>> {
+    Ok(Json(service::update(&app, id, update).await?))
+}
+
+/// Delete an address pool that no server holds an address of
+#[utoipa::path(delete, path = "/address-pools/{id}", tag = "addresses", operation_id = "delete_pool",
+    params(("id" = PoolId, Path, description = "The pool's id")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<PoolId>) -> Result<StatusCode> {
+    service::delete(&app, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Addresses of a pool that are in use
+#[utoipa::path(get, path = "/address-pools/{id}/addresses", tag = "addresses", operation_id = "list_addresses",
+    params(("id" = PoolId, Path, description = "The pool's id"), PageQuery),
+    responses((status = 200, body = AddressPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn addresses(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(id): Path<PoolId>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<AddressPage>> {
+    Ok(Json(service::addresses(&app, id, &query).await?))
+}
+
+/// Hold an address back from servers
+#[utoipa::path(post, path = "/address-pools/{id}/reserve", tag = "addresses", operation_id = "hold_address_back",
+    params(("id" = PoolId, Path, description = "The pool's id")), request_body = HoldBack,
+    responses((status = 201, body = Address), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn hold_back(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(id): Path<PoolId>,
+    Json(HoldBack { address }): Json<HoldBack>,
+) -> Result<(StatusCode, Json<Address>)> {
+    Ok((StatusCode::CREATED, Json(service::hold_back(&app, id, address).await?)))
+}
+
+/// Let servers have an address that was held back
+#[utoipa::path(delete, path = "/address-pools/{id}/reserve/{address}", tag = "addresses",
+    operation_id = "let_address_go",
+    params(("id" = PoolId, Path, description = "The pool's id"), ("address" = String, Path, description = "The address")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn let_go(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path((id, address)): Path<(PoolId, IpAddr)>,
+) -> Result<StatusCode> {
+    service::let_go(&app, id, address).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,179 @@
+//! The rules of address pools.
+
+use std::net::IpAddr;
+
+use super::model::{Address, AddressPage, NewPool, PageQuery, Pool, UpdatePool};
+use super::range::{Problem, Range};
+use super::store::{self, PoolRow};
+use crate::app::App;
+use crate::db::{is_in_use, is_taken};
+use crate::error::{Code, Error, Result};
+use crate::ids::PoolId;
+
+fn no_pool() -> Error {
+    Error::not_found("address pool")
+}
+
+fn name_taken() -> Error {
+    Error::new(Code::AlreadyExists, "There is an address pool with this name already.")
+}
+
+fn invalid((field, message): Problem) -> Error {
+    Error::field(field, message)
+}
+
+/// All pools.
+pub async fn all(app: &App) -> Result<Vec<Pool>> {
+    store::pools(&app.db, None).await
+}
+
+/// One pool.
+pub async fn find(app: &App, id: PoolId) -> Result<Pool> {
+    store::pools(&app.db, Some(id)).await?.pop().ok_or_else(no_pool)
+}
+
+/// Makes a pool. A gateway within the range is held back.
+pub async fn create(app: &App, new: NewPool) -> Result<Pool> {
+    let range = Range::new(new.cidr, new.gateway, new.first, new.last).map_err(invalid)?;
+    let mut tx = app.db.begin().await?;
+    // Under the host's lock, so that of two overlapping pools made at one time the second is refused.
+    if !store::lock_host(&mut tx, new.host_id).await? {
+        return Err(Error::field("hostId", "There is no such host."));
+    }
+    let mut pool = PoolRow {
+        id: PoolId(0),
+        host: new.host_id,
+        name: new.name.trim().to_owned(),
+        range,
+        bridge: new.bridge,
+        vlan: new.vlan,
+        dns: new.dns,
+        enabled: new.enabled,
+    };
+    refuse_overlap(&mut tx, &pool, None).await?;
+    pool.id = store::insert(&mut *tx, &pool).await?.ok_or_else(name_taken)?;
+    hold_gateway_back(&mut tx, &pool).await?;
+    tx.commit().await?;
+    find(app, pool.id).await
+}
+
+async fn refuse_overlap(tx: &mut sqlx::PgConnection, pool: &PoolRow, id: Option<PoolId>) -> Result<()> {
+    match store::overlapping(&mut *tx, pool.host, id, &pool.range).await? {
+        None => Ok(()),
+        Some(other) => Err(Error::new(
+            Code::Conflict,
+            format!("The host's address pool {other} has some of these addresses, or its gateway is one of them."),
+        )),
+    }
+}
+
+async fn hold_gateway_back(tx: &mut sqlx::PgConnection, pool: &PoolRow) -> Result<()> {
+    let Some(gateway) = pool.range.gateway.filter(|g| pool.range.contains(*g)) else { return Ok(()) };
+    if store::hold_back(&mut *tx, pool.id, gateway).await?.is_some() {
+        return Ok(());
+    }
+    match store::holder(&mut *tx, pool.id, gateway).await? {
+        Some(Some(server)) => {
+            Err(Error::new(Code::Conflict, format!("The server {server} has the address {gateway}.")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Changes what `update` gives, and nothing else. Servers keep what they hold, also outside of a new range.
+pub async fn update(app: &App, id: PoolId, update: UpdatePool) -> Result<Pool> {
+    let mut tx = app.db.begin().await?;
+    // The host before the pool, as everywhere.
+    let host = store::host_of(&mut *tx, id).await?.ok_or_else(no_pool)?;
+    store::lock_host(&mut tx, host).await?;
+    let old = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
+    let renumbered = update.cidr.is_some_and(|cidr| cidr != old.range.cidr);
+    if renumbered {
+        let held = store::held_by_servers(&mut *tx, id).await?;
+        if held > 0 {
+            let message = format!("Servers hold addresses of this pool ({held}), so its network can't be changed.");
+            return Err(Error::new(Code::Conflict, message));
+        }
+        store::let_all_go(&mut *tx, id).await?;
+    }
+    // A range belongs to its network: a new network without one is given out as a whole.
+    let (first, last) = if renumbered { (None, None) } else { (Some(old.range.first), Some(old.range.last)) };
+    let gateway = update.gateway.apply(old.range.gateway.filter(|_| !renumbered));
+    let range =
+        Range::new(update.cidr.unwrap_or(old.range.cidr), gateway, update.first.or(first), update.last.or(last))
+            .map_err(invalid)?;
+    if let Some(before) = old.range.gateway.filter(|before| Some(*before) != gateway && !renumbered) {
+        store::let_go(&mut *tx, id, before).await?;
+    }
+    let pool = PoolRow {
+        id,
+        host,
+        name: update.name.map_or(old.name, |name| name.trim().to_owned()),
+        range,
+        bridge: update.bridge.unwrap_or(old.bridge),
+        vlan: update.vlan.apply(old.vlan),
+        dns: update.dns.unwrap_or(old.dns),
+        enabled: update.enabled.unwrap_or(old.enabled),
+    };
+    refuse_overlap(&mut tx, &pool, Some(id)).await?;
+    store::update(&mut *tx, &pool).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
+    hold_gateway_back(&mut tx, &pool).await?;
+    tx.commit().await?;
+    find(app, id).await
+}
+
+/// Deletes a pool that no server holds an address of.
+pub async fn delete(app: &App, id: PoolId) -> Result<()> {
+    let in_use =
+        || Error::new(Code::Conflict, "Servers hold addresses of this pool: disable it, no more are taken then.");
+    let mut tx = app.db.begin().await?;
+    store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
+    store::let_all_go(&mut *tx, id).await?;
+    store::delete(&mut *tx, id).await.map_err(|e| if is_in_use(&e) { in_use() } else { e.into() })?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// A page of the pool's addresses in use.
+pub async fn addresses(app: &App, id: PoolId, query: &PageQuery) -> Result<AddressPage> {
+    store::host_of(&app.db, id).await?.ok_or_else(no_pool)?;
+    let total = store::count(&app.db, id).await?;
+    let addresses = store::addresses(&app.db, id, query.limit, (query.page - 1) * query.limit).await?;
+    let pages = total / query.limit + i64::from(total % query.limit > 0);
+    Ok(AddressPage { addresses, total, page: query.page, limit: query.limit, pages })
+}
+
+/// Holds an address back, so that no server gets it.
+pub async fn hold_back(app: &App, id: PoolId, address: IpAddr) -> Result<Address> {
+    let mut tx = app.db.begin().await?;
+    let pool = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
+    if !pool.range.contains(address) {
+        let (first, last) = (pool.range.first, pool.range.last);
+        return Err(Error::field("address", format!("{address} is not one of the pool's, {first} to {last}.")));
+    }
+    let Some(taken_at) = store::hold_back(&mut *tx, id, address).await? else {
+        return Err(match store::holder(&mut *tx, id, address).await? {
+            Some(Some(server)) => Error::new(Code::Conflict, format!("The server {server} has the address {address}.")),
+            _ => Error::new(Code::AlreadyExists, format!("{address} is held back already.")),
+        });
+    };
+    tx.commit().await?;
+    Ok(Address { address, server_id: None, taken_at })
+}
+
+/// Gives an address that was held back to those that servers may get.
+pub async fn let_go(app: &App, id: PoolId, address: IpAddr) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let pool = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
+    if pool.range.gateway == Some(address) {
+        return Err(Error::new(Code::Conflict, format!("{address} is the pool's gateway; no server can have it.")));
+    }
+    if !store::let_go(&mut *tx, id, address).await? {
+        return Err(match store::holder(&mut *tx, id, address).await? {
+            Some(Some(server)) => Error::new(Code::Conflict, format!("The server {server} has the address {address}.")),
+            _ => Error::not_found("address that is held back"),
+        });
+    }
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! Hosts as they are asked for and answered.
+
+use chrono::{DateTime, Utc};
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+
+use crate::http::text;
+use crate::ids::HostId;
+
+/// The kinds of hosts that there are drivers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum HostKind {
+    /// An Incus server.
+    Incus,
+}
+
+impl HostKind {
+    /// As stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Incus => "incus",
+        }
+    }
+}
+
+/// How to reach an Incus server, and where on it our guests go. Stored sealed; nothing in it is secret, so it is
+/// shown in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IncusSettings {
+    /// The daemon's unix socket.
+    #[garde(length(max = 107), custom(absolute))]
+    #[schema(example = "/var/lib/incus/unix.socket")]
+    pub socket: String,
+    /// The Incus project that our guests live in; `default` if left out.
+    #[serde(default = "default_name")]
+    #[garde(custom(incus_name))]
+    pub project: String,
+    /// The storage pool of the guests' root disks; `default` if left out.
+    #[serde(default = "default_name")]
+    #[garde(custom(incus_name))]
+    pub storage_pool: String,
+    /// Whether Incus filters traffic so that no guest can take another's address; true if left out. Switch it off
+    /// only where the node's kernel can't do it.
+    #[serde(default = "yes")]
+    #[garde(skip)]
+    pub address_filters: bool,
+}
+
+/// A host with its machines.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Host {
+    /// Its id.
+    pub id: HostId,
+    /// Its name.
+    pub name: String,
+    /// What drives it.
+    pub kind: HostKind,
+    /// How it is reached, without secrets.
+    pub config: IncusSettings,
+    /// Whether new servers may be placed on it and it is watched.
+    pub enabled: bool,
+    /// How many times its cores may be sold.
+    pub cpu_overcommit: f64,
+    /// How many times its memory may be sold.
+    pub memory_overcommit: f64,
+    /// How many times its disk may be sold.
+    pub disk_overcommit: f64,
+    /// Its machines.
+    pub nodes: Vec<HostNode>,
+    /// When it last answered a sweep or check.
+    pub seen_at: Option<DateTime<Utc>>,
+    /// Why it did not answer the last one; null when it did.
+    pub last_error: Option<String>,
+    /// When it was added.
+    pub created_at: DateTime<Utc>,
+    /// When its settings were last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// One machine of a host: what it has, and what servers hold of it.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostNode {
+    /// Its name on the host.
+    pub name: String,
+    /// Whether it can take guests.
+    pub online: bool,
+    /// Processor threads.
+    pub cores: i32,
+    /// Memory in MiB.
+    pub memory: i64,
+    /// Room for root disks in GiB.
+    pub disk: i64,
+    /// What servers hold, from the order until the guest is certainly gone.
+    pub reserved: Reserved,
+    /// When it was last seen.
+    pub seen_at: DateTime<Utc>,
+}
+
+/// What servers hold of a node.
+#[derive(Debug, Clone, Copy, Default, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reserved {
+    /// How many servers.
+    pub servers: i64,
+    /// Their cores.
+    pub cores: i64,
+    /// Their memory in MiB.
+    pub memory: i64,
+    /// Their disks in GiB.
+    pub disk: i64,
+}
+
+/// What a look at a host found.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostCheck {
+    /// Product and version, as the host names them.
+    pub version: String,
+    /// Its machines.
+    pub nodes: Vec<CheckedNode>,
+    /// What is missing or doubtful, a sentence each; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+/// One machine of a host that was looked at.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckedNode {
+    /// Its name on the host.
+    pub name: String,
+    /// Whether it can take guests.
+    pub online: bool,
+    /// Processor threads.
+    pub cores: u32,
+    /// Memory in MiB.
+    pub memory: u64,
+    /// Room for root disks in GiB.
+    pub disk: u64,
+}
+
+impl From<hypervisor::HostInfo> for HostCheck {
+    fn from(info: hypervisor::HostInfo) -> Self {
+        let nodes = info.nodes.into_iter().map(|n| CheckedNode {
+            name: n.name,
+            online: n.online,
+            cores: n.cores,
+            memory: n.memory_mib,
+            disk: n.disk_gib,
+        });
+        Self { version: info.version, nodes: nodes.collect(), problems: info.problems }
+    }
+}
+
+/// A host that was added, with what the check before it found.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AddedHost {
+    /// The host.
+    #[serde(flatten)]
+    pub host: Host,
+    /// What is doubtful about it, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// A new host.
+#[derive(Debug, Clone, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewHost {
+    /// Its name; no two hosts have the same, without regard to case.
+    #[garde(length(chars, max = 100), custom(text::title))]
+    pub name: String,
+    /// What drives it.
+    #[garde(skip)]
+    pub kind: HostKind,
+    /// How it is reached.
+    #[garde(dive)]
+    pub config: IncusSettings,
+    /// Whether new servers may be placed on it and it is watched; true if left out.
+    #[serde(default = "yes")]
+    #[garde(skip)]
+    pub enabled: bool,
+    /// How many times its cores may be sold; 4 if left out.
+    #[serde(default = "four")]
+    #[garde(range(min = 0.1, max = 100.0))]
+    pub cpu_overcommit: f64,
+    /// How many times its memory may be sold; 1 if left out.
+    #[serde(default = "one")]
+    #[garde(range(min = 0.1, max = 100.0))]
+    pub memory_overcommit: f64,
+    /// How many times its disk may be sold; 1 if left out.
+    #[serde(default = "one")]
+    #[garde(range(min = 0.1, max = 100.0))]
+    pub disk_overcommit: f64,
+    /// Save it even though it can't be reached or lacks something.
+    #[serde(default)]
+    #[garde(skip)]
+    pub force: bool,
+}
+
+impl NewHost {
+    /// A host with defaults for all but its name and how it is reached.
+    pub fn incus(name: String, config: IncusSettings) -> Self {
+        Self {
+            name,
+            kind: HostKind::Incus,
+            config,
+            enabled: true,
+            cpu_overcommit: four(),
+            memory_overcommit: one(),
+            disk_overcommit: one(),
+            force: false,
+        }
+    }
+}
+
+/// A change of a host. Fields left out stay as they are; `config` is replaced as a whole.
+#[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpdateHost {
+    /// Its name.
+    #[garde(inner(length(chars, max = 100), custom(text::title)))]
+    pub name: Option<String>,
+    /// How it is reached; checked like a new host's.
+    #[garde(dive)]
+    pub config: Option<IncusSettings>,
+    /// Whether new servers may be placed on it and it is watched.
+    #[garde(skip)]
+    pub enabled: Option<bool>,
+    /// How many times its cores may be sold.
+    #[garde(inner(range(min = 0.1, max = 100.0)))]
+    pub cpu_overcommit: Option<f64>,
+    /// How many times its memory may be sold.
+    #[garde(inner(range(min = 0.1, max = 100.0)))]
+    pub memory_overcommit: Option<f64>,
+    /// How many times its disk may be sold.
+    #[garde(inner(range(min = 0.1, max = 100.0)))]
+    pub disk_overcommit: Option<f64>,
+    /// Save the new `config` even though the host can't be reached with it, lacks something, or has servers on it
+    /// and is told to look for them elsewhere.
+    #[serde(default)]
+    #[garde(skip)]
+    pub force: bool,
+}
+
+fn default_name() -> String {
+    "default".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn four() -> f64 {
+    4.0
+}
+
+fn absolute(path: &str, ctx: &()) -> garde::Result {
+    text::plain(path, ctx)?;
+    match path.starts_with('/') && path.len() > 1 {
+        true => Ok(()),
+        false => Err(garde::Error::new("must be an absolute path such as /var/lib/incus/unix.socket")),
+    }
+}
+
+fn incus_name(name: &str, (): &()) -> garde::Result {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match (1..=63).contains(&name.len()) && name.chars().all(fine) && name.starts_with(|c: char| c != '-' && c != '.') {
+        true => Ok(()),
+        false => Err(garde::Error::new("must have 1 to 63 letters, digits, dots, hyphens or underscores")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_defaults_and_odd_ones_are_refused() {
+        let settings: IncusSettings = serde_json::from_str(r#"{"socket": "/run/incus.socket"}"#).unwrap();
+        assert!(settings.validate().is_ok() && settings.address_filters);
+        assert_eq!((settings.project.as_str(), settings.storage_pool.as_str()), ("default", "default"));
+        for (socket, project) in
+            [("run/x", "p"), ("/", "p"), ("/run/\n", "p"), ("/x", ""), ("/x", "../y"), ("/x", "a/b")]
+        {
+            let bad = IncusSettings { socket: socket.into(), project: project.into(), ..settings.clone() };
+            assert!(bad.validate().is_err(), "{socket:?} {project:?}");
+        }
+    }
+
+    #[test]
+    fn overcommit_is_bounded() {
+        let new = NewHost::incus("a".into(), serde_json::from_str(r#"{"socket": "/x"}"#).unwrap());
+        assert!(new.validate().is_ok());
+        for factor in [0.0, -1.0, 1e9, f64::NAN] {
+            assert!(NewHost { memory_overcommit: factor, ..new.clone() }.validate().is_err(), "{factor}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `/api/hosts`: the provider's hypervisors.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{AddedHost, Host, HostCheck, NewHost, UpdateHost};
+use super::service;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::Provider;
+use crate::http::extract::{Json, Path};
+use crate::ids::HostId;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(show, update, delete)).routes(routes!(check))
+}
+
+/// Hosts with their machines
+#[utoipa::path(get, path = "/hosts", tag = "hosts", operation_id = "list_hosts",
+    responses((status = 200, body = Vec<Host>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn list(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<Host>>> {
+    Ok(Json(service::all(&app).await?))
+}
+
+/// One host
+#[utoipa::path(get, path = "/hosts/{id}", tag = "hosts", operation_id = "show_host",
+    params(("id" = HostId, Path, description = "The host's id")),
+    responses((status = 200, body = Host), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn show(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<Host>> {
+    Ok(Json(service::find(&app, id).await?))
+}
+
+/// Add a host, after a look at it
+#[utoipa::path(post, path = "/hosts", tag = "hosts", operation_id = "add_host", request_body = NewHost,
+    responses((status = 201, body = AddedHost), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn add(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Json(new): Json<NewHost>,
+) -> Result<(StatusCode, Json<AddedHost>)> {
+    Ok((StatusCode::CREATED, Json(service::add(&app, new).await?)))
+}
+
+/// Change the given fields of a host
+#[utoipa::path(put, path = "/hosts/{id}", tag = "hosts", operation_id = "update_host",
+    params(("id" = HostId, Path, description = "The host's id")), request_body = UpdateHost,
+    responses((status = 200, body = Host), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn update(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(id): Path<HostId>,
+    Json(update): Json<UpdateHost>,
+) -> Result<Json<Host>> {
+    Ok(Json(service::update(&app, id, update).await?))
+}
+
+/// Delete a host that has no servers and no address pools
+#[utoipa::path(delete, path = "/hosts/{id}", tag = "hosts", operation_id = "delete_host",
+    params(("id" = HostId, Path, description = "The host's id")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) -> Result<StatusCode> {
+    service::delete(&app, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Look at a host now: its version, its machines, what is missing
+#[utoipa::path(post, path = "/hosts/{id}/check", tag = "hosts", operation_id = "check_host",
+    params(("id" = HostId, Path, description = "The host's id")),
+    responses((status = 200, body = HostCheck), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 502, body = ErrorBody),
+        (status = 503, body = ErrorBody)))]
+async fn check(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<HostCheck>> {
+    Ok(Json(service::check(&app, id).await?))
+}

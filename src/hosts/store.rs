@@ -1,0 +1,235 @@
+//! The SQL of hosts and their nodes.
+
+use chrono::{DateTime, Utc};
+use hypervisor::Node;
+use sqlx::{PgConnection, PgExecutor};
+
+use super::model::{HostKind, HostNode, Reserved};
+use crate::ids::HostId;
+
+type Result<T> = sqlx::Result<T>;
+
+/// A host as stored, its settings sealed.
+#[derive(Debug)]
+pub(super) struct HostRow {
+    pub id: HostId,
+    pub name: String,
+    pub kind: HostKind,
+    pub config_sealed: Vec<u8>,
+    pub enabled: bool,
+    pub cpu_overcommit: f64,
+    pub memory_overcommit: f64,
+    pub disk_overcommit: f64,
+    pub seen_at: Option<DateTime<Utc>>,
+    pub last_error: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// The hosts that are watched and take servers, oldest first.
+pub async fn enabled_hosts(db: impl PgExecutor<'_>) -> Result<Vec<HostId>> {
+    sqlx::query_scalar!(r#"select id as "id: HostId" from hosts where enabled order by id"#).fetch_all(db).await
+}
+
+/// Notes that a host answered and what machines it has. One that is missing from a host's answer is kept, and takes
+/// no new servers.
+pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node]) -> Result<()> {
+    let names: Vec<String> = nodes.iter().map(|n| n.name.clone()).collect();
+    let online: Vec<bool> = nodes.iter().map(|n| n.online).collect();
+    let cores: Vec<i32> = nodes.iter().map(|n| i32::try_from(n.cores).unwrap_or(i32::MAX)).collect();
+    let memory: Vec<i64> = nodes.iter().map(|n| i64::try_from(n.memory_mib).unwrap_or(i64::MAX)).collect();
+    let disk: Vec<i64> = nodes.iter().map(|n| i64::try_from(n.disk_gib).unwrap_or(i64::MAX)).collect();
+    sqlx::query!(
+        "with there as (
+             insert into nodes (host_id, name, online, cores, memory_mib, disk_gib)
+             select $1, * from unnest($2::text[], $3::bool[], $4::int[], $5::bigint[], $6::bigint[])
+             on conflict (host_id, name) do update set online = excluded.online, cores = excluded.cores,
+                 memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib, seen_at = now()
+         ), missing as (
+             update nodes set online = false where host_id = $1 and online and name <> all ($2::text[])
+         )
+         update hosts set seen_at = now(), last_error = null where id = $1",
+        host.0,
+        &names,
+        &online,
+        &cores,
+        &memory,
+        &disk
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Notes why a host did not answer. What is known of its machines stays.
+pub async fn record_failure(db: impl PgExecutor<'_>, host: HostId, text: &str) -> Result<()> {
+    let text: String = text.chars().filter(|c| *c != '\0').take(2000).collect();
+    sqlx::query!("update hosts set last_error = $2 where id = $1", host.0, text).execute(db).await.map(drop)
+}
+
+/// A host's sealed settings, and when it was last changed.
+pub(super) async fn settings(
+    db: impl PgExecutor<'_>,
+    host: HostId,
+) -> Result<Option<(HostKind, Vec<u8>, DateTime<Utc>)>> {
+    let row =
+        sqlx::query!(r#"select kind as "kind: HostKind", config_sealed, updated_at from hosts where id = $1"#, host.0)
+            .fetch_optional(db)
+            .await?;
+    Ok(row.map(|r| (r.kind, r.config_sealed, r.updated_at)))
+}
+
+/// When a host's settings were last changed.
+pub(super) async fn changed_at(db: impl PgExecutor<'_>, host: HostId) -> Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar!("select updated_at from hosts where id = $1", host.0).fetch_optional(db).await
+}
+
+/// All hosts in the order they were added.
+pub(super) async fn hosts(db: impl PgExecutor<'_>) -> Result<Vec<HostRow>> {
+    sqlx::query_as!(
+        HostRow,
+        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, enabled, cpu_overcommit,
+                  memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
+           from hosts order by id"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// One host.
+pub(super) async fn host(db: impl PgExecutor<'_>, id: HostId) -> Result<Option<HostRow>> {
+    sqlx::query_as!(
+        HostRow,
+        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, enabled, cpu_overcommit,
+                  memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
+           from hosts where id = $1"#,
+        id.0
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// One host, locked until the transaction ends. What refers to it (servers, pools) can still be added.
+pub(super) async fn lock(tx: &mut PgConnection, id: HostId) -> Result<Option<HostRow>> {
+    sqlx::query_as!(
+        HostRow,
+        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, enabled, cpu_overcommit,
+                  memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
+           from hosts where id = $1 for no key update"#,
+        id.0
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// One host's id by its name, without regard to case.
+pub async fn by_name(db: impl PgExecutor<'_>, name: &str) -> Result<Option<HostId>> {
+    sqlx::query_scalar!(r#"select id as "id: HostId" from hosts where lower(name) = lower($1)"#, name)
+        .fetch_optional(db)
+        .await
+}
+
+/// The machines of these hosts, with what servers hold of them.
+pub(super) async fn nodes(db: impl PgExecutor<'_>, hosts: &[i64]) -> Result<Vec<(HostId, HostNode)>> {
+    let rows = sqlx::query!(
+        r#"select n.host_id as "host: HostId", n.name, n.online, n.cores, n.memory_mib, n.disk_gib, n.seen_at,
+                  count(s.id) as "servers!", coalesce(sum(s.cores), 0)::bigint as "reserved_cores!",
+                  coalesce(sum(s.memory_mib), 0)::bigint as "reserved_memory!",
+                  coalesce(sum(s.disk_gib), 0)::bigint as "reserved_disk!"
+           from nodes n left join servers s on s.host_id = n.host_id and s.node = n.name and s.reserved
+           where n.host_id = any ($1)
+           group by n.host_id, n.name order by n.host_id, n.name"#,
+        hosts
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| {
+            let reserved = Reserved {
+                servers: r.servers,
+                cores: r.reserved_cores,
+                memory: r.reserved_memory,
+                disk: r.reserved_disk,
+            };
+            let node = HostNode {
+                name: r.name,
+                online: r.online,
+                cores: r.cores,
+                memory: r.memory_mib,
+                disk: r.disk_gib,
+                reserved,
+                seen_at: r.seen_at,
+            };
+            (r.host, node)
+        })
+        .collect())
+}
+
+/// Adds a host; `None` when the name is taken.
+pub(super) async fn insert(
+    db: impl PgExecutor<'_>,
+    name: &str,
+    kind: HostKind,
+    config_sealed: &[u8],
+    enabled: bool,
+    overcommit: [f64; 3],
+) -> Result<Option<HostId>> {
+    sqlx::query_scalar!(
+        r#"insert into hosts (name, kind, config_sealed, enabled, cpu_overcommit, memory_overcommit, disk_overcommit)
+           values ($1, $2, $3, $4, $5, $6, $7) on conflict (lower(name)) do nothing returning id as "id: HostId""#,
+        name,
+        kind.as_str(),
+        config_sealed,
+        enabled,
+        overcommit[0],
+        overcommit[1],
+        overcommit[2]
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Writes a host's settings back.
+pub(super) async fn update(db: impl PgExecutor<'_>, host: &HostRow) -> Result<()> {
+    sqlx::query!(
+        "update hosts set name = $2, config_sealed = $3, enabled = $4, cpu_overcommit = $5, memory_overcommit = $6,
+                disk_overcommit = $7, updated_at = clock_timestamp()
+         where id = $1",
+        host.id.0,
+        host.name,
+        host.config_sealed,
+        host.enabled,
+        host.cpu_overcommit,
+        host.memory_overcommit,
+        host.disk_overcommit
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Deletes a host; false when there is none such.
+pub(super) async fn delete(db: impl PgExecutor<'_>, id: HostId) -> Result<bool> {
+    let done = sqlx::query!("delete from hosts where id = $1", id.0).execute(db).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// What is on a host: servers that aren't certainly gone, servers of the past, and address pools.
+pub(super) async fn contents(db: impl PgExecutor<'_>, id: HostId) -> Result<(i64, i64, i64)> {
+    let row = sqlx::query!(
+        r#"select (select count(*) from servers where host_id = $1 and (reserved or deleted_at is null)) as "live!",
+                  (select count(*) from servers where host_id = $1 and not reserved and deleted_at is not null)
+                      as "past!",
+                  (select count(*) from address_pools where host_id = $1) as "pools!""#,
+        id.0
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((row.live, row.past, row.pools))
+}
+
+/// A host's name.
+pub async fn name(db: impl PgExecutor<'_>, id: HostId) -> Result<Option<String>> {
+    sqlx::query_scalar!("select name from hosts where id = $1", id.0).fetch_optional(db).await
+}

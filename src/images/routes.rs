@@ -1,0 +1,78 @@
+//! `/api/images`: the catalogue of operating systems, and its upkeep.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{ImageView, NewImage, UpdateImage};
+use super::service;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::{Account, Provider};
+use crate::http::extract::{Json, Path};
+use crate::ids::ImageId;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
+}
+
+/// Images: those that can be ordered; all of them, with their sources, for a provider
+#[utoipa::path(get, path = "/images", tag = "catalogue", operation_id = "list_images",
+    responses((status = 200, body = Vec<ImageView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn list(State(app): State<Arc<App>>, Account(caller): Account) -> Result<Json<Vec<ImageView>>> {
+    Ok(Json(service::visible(&app, &caller).await?))
+}
+
+/// One image
+#[utoipa::path(get, path = "/images/{id}", tag = "catalogue", operation_id = "show_image",
+    params(("id" = ImageId, Path, description = "The image's id")),
+    responses((status = 200, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn show(
+    State(app): State<Arc<App>>,
+    Account(caller): Account,
+    Path(id): Path<ImageId>,
+) -> Result<Json<ImageView>> {
+    Ok(Json(service::find(&app, &caller, id).await?))
+}
+
+/// Make an image
+#[utoipa::path(post, path = "/images", tag = "catalogue", operation_id = "create_image", request_body = NewImage,
+    responses((status = 201, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn create(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Json(new): Json<NewImage>,
+) -> Result<(StatusCode, Json<ImageView>)> {
+    Ok((StatusCode::CREATED, Json(service::create(&app, new).await?)))
+}
+
+/// Change the given fields of an image
+#[utoipa::path(put, path = "/images/{id}", tag = "catalogue", operation_id = "update_image",
+    params(("id" = ImageId, Path, description = "The image's id")), request_body = UpdateImage,
+    responses((status = 200, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn update(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(id): Path<ImageId>,
+    Json(update): Json<UpdateImage>,
+) -> Result<Json<ImageView>> {
+    Ok(Json(service::update(&app, id, update).await?))
+}
+
+/// Delete an image that no server was ever made from
+#[utoipa::path(delete, path = "/images/{id}", tag = "catalogue", operation_id = "delete_image",
+    params(("id" = ImageId, Path, description = "The image's id")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<ImageId>) -> Result<StatusCode> {
+    service::delete(&app, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

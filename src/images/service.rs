@@ -1,0 +1,129 @@
+//! The rules of images.
+
+use std::collections::HashMap;
+
+use super::model::{Image, ImageSource, ImageView, NewImage, UpdateImage};
+use super::store;
+use crate::accounts::model::Caller;
+use crate::app::App;
+use crate::db::{is_in_use, is_taken};
+use crate::error::{Code, Error, Result};
+use crate::hosts;
+use crate::ids::ImageId;
+use crate::tariffs::Kind;
+
+fn no_image() -> Error {
+    Error::not_found("image")
+}
+
+fn name_taken() -> Error {
+    Error::new(Code::AlreadyExists, "There is an image of this kind with this name already.")
+}
+
+/// The images that the caller may see: all with their sources for a provider, those that can be ordered for others.
+pub async fn visible(app: &App, caller: &Caller) -> Result<Vec<ImageView>> {
+    if !caller.is_provider() {
+        let images = store::images(&app.db, true).await?;
+        return Ok(images.into_iter().map(|image| ImageView { image, sources: None }).collect());
+    }
+    all(app).await
+}
+
+/// All images with their sources.
+pub async fn all(app: &App) -> Result<Vec<ImageView>> {
+    let images = store::images(&app.db, false).await?;
+    let mut sources: HashMap<ImageId, Vec<ImageSource>> = HashMap::new();
+    for (image, source) in store::sources(&app.db, None).await? {
+        sources.entry(image).or_default().push(source);
+    }
+    let view = |image: Image| ImageView { sources: Some(sources.remove(&image.id).unwrap_or_default()), image };
+    Ok(images.into_iter().map(view).collect())
+}
+
+/// One of the images that the caller may see.
+pub async fn find(app: &App, caller: &Caller, id: ImageId) -> Result<ImageView> {
+    let image = store::image(&app.db, id).await?.filter(|i| i.enabled || caller.is_provider()).ok_or_else(no_image)?;
+    if caller.is_provider() { with_sources(app, image).await } else { Ok(ImageView { image, sources: None }) }
+}
+
+async fn with_sources(app: &App, image: Image) -> Result<ImageView> {
+    let sources = store::sources(&app.db, Some(image.id)).await?.into_iter().map(|(_, source)| source).collect();
+    Ok(ImageView { image, sources: Some(sources) })
+}
+
+/// Makes an image, after asking each host for it unless told not to.
+pub async fn create(app: &App, new: NewImage) -> Result<ImageView> {
+    if new.verify {
+        verify(app, new.kind, &new.sources, &[]).await?;
+    }
+    let mut tx = app.db.begin().await?;
+    let image = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
+    store::set_sources(&mut tx, image.id, &new.sources).await.map_err(no_host)?;
+    tx.commit().await?;
+    with_sources(app, image).await
+}
+
+/// Changes what `update` gives, and nothing else. New sources are asked for first, as with a new image.
+pub async fn update(app: &App, id: ImageId, update: UpdateImage) -> Result<ImageView> {
+    if update.verify && (update.sources.is_some() || update.kind.is_some()) {
+        // Outside the transaction: a host may take long to answer.
+        let before = store::image(&app.db, id).await?.ok_or_else(no_image)?;
+        let known: Vec<_> = store::sources(&app.db, Some(id)).await?.into_iter().map(|(_, source)| source).collect();
+        let kind = update.kind.unwrap_or(before.kind);
+        let known_good = if kind == before.kind { known.as_slice() } else { &[] };
+        verify(app, kind, update.sources.as_deref().unwrap_or(&known), known_good).await?;
+    }
+    let mut tx = app.db.begin().await?;
+    let old = store::lock(&mut tx, id).await?.ok_or_else(no_image)?;
+    let new = Image {
+        name: update.name.map_or(old.name, |name| name.trim().to_owned()),
+        family: update.family.map_or(old.family, |family| family.trim().to_owned()),
+        kind: update.kind.unwrap_or(old.kind),
+        enabled: update.enabled.unwrap_or(old.enabled),
+        ..old
+    };
+    let image = store::update(&mut *tx, &new).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
+    if let Some(sources) = &update.sources {
+        store::set_sources(&mut tx, id, sources).await.map_err(no_host)?;
+    }
+    tx.commit().await?;
+    with_sources(app, image).await
+}
+
+fn no_host(error: sqlx::Error) -> Error {
+    if is_in_use(&error) { Error::field("sources", "One of the hosts is not there.") } else { error.into() }
+}
+
+/// Asks each host whether it has its source, but for those that are `known` already.
+async fn verify(app: &App, kind: Kind, sources: &[ImageSource], known: &[ImageSource]) -> Result<()> {
+    for (index, source) in sources.iter().enumerate().filter(|(_, source)| !known.contains(source)) {
+        let field = |name: &str| format!("sources[{index}].{name}");
+        let Some(host) = hosts::store::name(&app.db, source.host_id).await? else {
+            return Err(Error::field(&field("hostId"), "There is no such host."));
+        };
+        let driver = hosts::service::driver(app, source.host_id).await?;
+        let name = source.source.trim();
+        let there = driver.has_image(kind.into(), name).await;
+        if !there.map_err(|error| hosts::service::for_provider(&host, error))? {
+            let message = format!("The host {host} has no {kind} image {name}.");
+            return Err(Error::field(&field("source"), message));
+        }
+    }
+    Ok(())
+}
+
+/// Deletes an image that no server has or ever had: the history of servers needs the others.
+pub async fn delete(app: &App, id: ImageId) -> Result<()> {
+    match store::delete(&app.db, id).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(no_image()),
+        Err(error) if is_in_use(&error) => {
+            let message = match store::live_servers(&app.db, id).await? {
+                0 => "Deleted servers had this image and their history needs it: disable it instead.".to_owned(),
+                n => format!("Servers were made from this image ({n}): disable it instead."),
+            };
+            Err(Error::new(Code::Conflict, message))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,129 @@
+//! The SQL of images and where they are to be had.
+
+use sqlx::{PgConnection, PgExecutor};
+
+use super::model::{Image, ImageSource, NewImage};
+use crate::ids::{HostId, ImageId};
+use crate::tariffs::Kind;
+
+type Result<T> = sqlx::Result<T>;
+
+/// All images in the order they were made, or only those that can be ordered.
+pub async fn images(db: impl PgExecutor<'_>, only_enabled: bool) -> Result<Vec<Image>> {
+    sqlx::query_as!(
+        Image,
+        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at
+           from images where enabled or not $1 order by id"#,
+        only_enabled
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// One image, enabled or not.
+pub async fn image(db: impl PgExecutor<'_>, id: ImageId) -> Result<Option<Image>> {
+    sqlx::query_as!(
+        Image,
+        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at
+           from images where id = $1"#,
+        id.0
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// An image's name on a host, in the host's own terms; `None` where the host does not have it.
+pub async fn source(db: impl PgExecutor<'_>, image: ImageId, host: HostId) -> Result<Option<String>> {
+    sqlx::query_scalar!("select source from image_sources where image_id = $1 and host_id = $2", image.0, host.0)
+        .fetch_optional(db)
+        .await
+}
+
+/// Where images are to be had: of all, or of one.
+pub(super) async fn sources(db: impl PgExecutor<'_>, only: Option<ImageId>) -> Result<Vec<(ImageId, ImageSource)>> {
+    let rows = sqlx::query!(
+        r#"select image_id as "image: ImageId", host_id as "host: HostId", source from image_sources
+           where $1::bigint is null or image_id = $1 order by image_id, host_id"#,
+        only.map(|id| id.0)
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.image, ImageSource { host_id: r.host, source: r.source })).collect())
+}
+
+/// One image, locked until the transaction ends.
+pub(super) async fn lock(tx: &mut PgConnection, id: ImageId) -> Result<Option<Image>> {
+    sqlx::query_as!(
+        Image,
+        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at
+           from images where id = $1 for update"#,
+        id.0
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// Adds an image; `None` when the name is taken.
+pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewImage) -> Result<Option<Image>> {
+    sqlx::query_as!(
+        Image,
+        r#"insert into images (name, type, kind, enabled) values ($1, $2, $3, $4)
+           on conflict (lower(name), kind) do nothing
+           returning id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at"#,
+        new.name.trim(),
+        new.family.trim(),
+        new.kind.as_str(),
+        new.enabled
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Writes an image back.
+pub(super) async fn update(db: impl PgExecutor<'_>, image: &Image) -> Result<Image> {
+    sqlx::query_as!(
+        Image,
+        r#"update images set name = $2, type = $3, kind = $4, enabled = $5, updated_at = now() where id = $1
+           returning id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at"#,
+        image.id.0,
+        image.name,
+        image.family,
+        image.kind.as_str(),
+        image.enabled
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Makes these, and no others, the places where an image is to be had.
+pub(super) async fn set_sources(tx: &mut PgConnection, image: ImageId, sources: &[ImageSource]) -> Result<()> {
+    let hosts: Vec<i64> = sources.iter().map(|s| s.host_id.0).collect();
+    let names: Vec<String> = sources.iter().map(|s| s.source.trim().to_owned()).collect();
+    sqlx::query!("delete from image_sources where image_id = $1 and host_id <> all ($2)", image.0, &hosts)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query!(
+        "insert into image_sources (image_id, host_id, source)
+         select $1, * from unnest($2::bigint[], $3::text[])
+         on conflict (image_id, host_id) do update set source = excluded.source",
+        image.0,
+        &hosts,
+        &names
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Deletes an image; false when there is none such.
+pub(super) async fn delete(db: impl PgExecutor<'_>, id: ImageId) -> Result<bool> {
+    let done = sqlx::query!("delete from images where id = $1", id.0).execute(db).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// How many servers that aren't deleted have the image.
+pub(super) async fn live_servers(db: impl PgExecutor<'_>, id: ImageId) -> Result<i64> {
+    sqlx::query_scalar!(r#"select count(*) as "n!" from servers where image_id = $1 and deleted_at is null"#, id.0)
+        .fetch_one(db)
+        .await
+}

@@ -1,0 +1,222 @@
+//! Tariffs as they are asked for and answered.
+
+use chrono::{DateTime, Utc};
+use garde::Validate;
+use hypervisor::GuestKind;
+use serde::{Deserialize, Serialize};
+
+use crate::http::patch::Patch;
+use crate::http::text;
+use crate::ids::TariffId;
+
+/// What a guest is: of a tariff, an image, a server.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Kind {
+    /// A system container.
+    Lxc,
+    /// A virtual machine.
+    Vm,
+}
+
+impl Kind {
+    /// As stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lxc => "lxc",
+            Self::Vm => "vm",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<Kind> for GuestKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Lxc => Self::Lxc,
+            Kind::Vm => Self::Vm,
+        }
+    }
+}
+
+/// A tariff: what a server gets and what it costs.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tariff {
+    /// Its id.
+    pub id: TariffId,
+    /// Its name, in any script.
+    #[schema(example = "Базовый")]
+    pub name: String,
+    /// What its servers are.
+    pub kind: Kind,
+    /// Processor cores.
+    pub cores: i32,
+    /// Memory in MiB.
+    pub memory: i64,
+    /// Disk in GiB.
+    pub disk: i64,
+    /// Traffic a month in GiB; null: not limited.
+    pub traffic: Option<i64>,
+    /// Price a month in minor units of the currency (cents, kopeks).
+    pub price: i64,
+    /// Three letters of ISO 4217.
+    #[schema(example = "EUR")]
+    pub currency: String,
+    /// Whether it can be ordered. A disabled one stays with the servers that have it.
+    pub enabled: bool,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A new tariff.
+#[derive(Debug, Clone, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewTariff {
+    /// Its name, in any script; no two tariffs have the same, without regard to case.
+    #[garde(length(chars, max = 100), custom(text::title))]
+    pub name: String,
+    /// What its servers are.
+    #[garde(skip)]
+    pub kind: Kind,
+    /// Processor cores.
+    #[garde(range(min = 1, max = 1024))]
+    pub cores: i32,
+    /// Memory in MiB.
+    #[garde(range(min = 16, max = 16_777_216))]
+    pub memory: i64,
+    /// Disk in GiB.
+    #[garde(range(min = 1, max = 1_048_576))]
+    pub disk: i64,
+    /// Traffic a month in GiB; null or left out: not limited.
+    #[serde(default)]
+    #[garde(range(min = 0, max = MAX_TRAFFIC))]
+    pub traffic: Option<i64>,
+    /// Price a month in minor units of the currency (cents, kopeks).
+    #[garde(range(min = 0, max = MAX_PRICE))]
+    pub price: i64,
+    /// Three letters of ISO 4217; EUR if left out.
+    #[serde(default = "euro")]
+    #[garde(custom(currency_code))]
+    pub currency: String,
+    /// Whether it can be ordered; true if left out.
+    #[serde(default = "yes")]
+    #[garde(skip)]
+    pub enabled: bool,
+}
+
+/// A change of a tariff. Fields left out stay as they are. Servers keep the size they were ordered with.
+#[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpdateTariff {
+    /// Its name.
+    #[garde(inner(length(chars, max = 100), custom(text::title)))]
+    pub name: Option<String>,
+    /// What its servers are.
+    #[garde(skip)]
+    pub kind: Option<Kind>,
+    /// Processor cores.
+    #[garde(inner(range(min = 1, max = 1024)))]
+    pub cores: Option<i32>,
+    /// Memory in MiB.
+    #[garde(inner(range(min = 16, max = 16_777_216)))]
+    pub memory: Option<i64>,
+    /// Disk in GiB.
+    #[garde(inner(range(min = 1, max = 1_048_576)))]
+    pub disk: Option<i64>,
+    /// Traffic a month in GiB; null: not limited from now on.
+    #[serde(default)]
+    #[garde(custom(traffic_limit))]
+    #[schema(value_type = Option<i64>)]
+    pub traffic: Patch<i64>,
+    /// Price a month in minor units of the currency.
+    #[garde(inner(range(min = 0, max = MAX_PRICE)))]
+    pub price: Option<i64>,
+    /// Three letters of ISO 4217.
+    #[garde(inner(custom(currency_code)))]
+    pub currency: Option<String>,
+    /// Whether it can be ordered.
+    #[garde(skip)]
+    pub enabled: Option<bool>,
+}
+
+/// An exabyte a month.
+const MAX_TRAFFIC: i64 = 1_000_000_000;
+/// Far below where programs that count in floating point begin to err.
+const MAX_PRICE: i64 = 1_000_000_000_000;
+
+fn euro() -> String {
+    "EUR".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn currency_code(text: &str, (): &()) -> garde::Result {
+    match text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase()) {
+        true => Ok(()),
+        false => Err(garde::Error::new("must be three capital letters such as EUR")),
+    }
+}
+
+fn traffic_limit(traffic: &Patch<i64>, (): &()) -> garde::Result {
+    match traffic.value() {
+        Some(gib) if !(0..=MAX_TRAFFIC).contains(gib) => {
+            Err(garde::Error::new(format!("must be between 0 and {MAX_TRAFFIC}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: serde_json::Value) -> Vec<String> {
+        let mut json =
+            serde_json::json!({"name": "Базовый", "kind": "lxc", "cores": 1, "memory": 512, "disk": 5, "price": 300});
+        json.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let new: NewTariff = serde_json::from_value(json).unwrap();
+        new.validate().err().map(|r| r.iter().map(|(path, _)| path.to_string()).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_tariff_in_any_script_passes_and_absurd_ones_name_their_field() {
+        assert_eq!(refused(serde_json::json!({})), Vec::<String>::new());
+        for (change, field) in [
+            (serde_json::json!({"name": "  "}), "name"),
+            (serde_json::json!({"name": "a\u{1b}[31m"}), "name"),
+            (serde_json::json!({"name": "x".repeat(101)}), "name"),
+            (serde_json::json!({"cores": 0}), "cores"),
+            (serde_json::json!({"cores": 1_000_000}), "cores"),
+            (serde_json::json!({"memory": -512}), "memory"),
+            (serde_json::json!({"disk": 1_i64 << 60}), "disk"),
+            (serde_json::json!({"traffic": -1}), "traffic"),
+            (serde_json::json!({"price": -1}), "price"),
+            (serde_json::json!({"price": i64::MAX}), "price"),
+            (serde_json::json!({"currency": "eur"}), "currency"),
+        ] {
+            assert_eq!(refused(change.clone()), [field], "{change}");
+        }
+    }
+
+    #[test]
+    fn an_update_takes_any_part() {
+        let update: UpdateTariff = serde_json::from_str(r#"{"price": 1, "traffic": null}"#).unwrap();
+        assert!(update.validate().is_ok() && update.traffic == Patch::Clear && update.name.is_none());
+        let bad: UpdateTariff = serde_json::from_str(r#"{"traffic": -5, "cores": 0}"#).unwrap();
+        assert_eq!(bad.validate().unwrap_err().iter().count(), 2);
+        assert!(serde_json::from_str::<UpdateTariff>(r#"{"ram": 1}"#).is_err());
+    }
+}

@@ -1,0 +1,74 @@
+//! `/api/tariffs`: the catalogue of what can be ordered, and its upkeep.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{NewTariff, Tariff, UpdateTariff};
+use super::service;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::{Account, Provider};
+use crate::http::extract::{Json, Path};
+use crate::ids::TariffId;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
+}
+
+/// Tariffs: those that can be ordered; all of them for a provider
+#[utoipa::path(get, path = "/tariffs", tag = "catalogue", operation_id = "list_tariffs",
+    responses((status = 200, body = Vec<Tariff>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn list(State(app): State<Arc<App>>, Account(caller): Account) -> Result<Json<Vec<Tariff>>> {
+    Ok(Json(service::visible(&app, &caller).await?))
+}
+
+/// One tariff
+#[utoipa::path(get, path = "/tariffs/{id}", tag = "catalogue", operation_id = "show_tariff",
+    params(("id" = TariffId, Path, description = "The tariff's id")),
+    responses((status = 200, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn show(State(app): State<Arc<App>>, Account(caller): Account, Path(id): Path<TariffId>) -> Result<Json<Tariff>> {
+    Ok(Json(service::find(&app, &caller, id).await?))
+}
+
+/// Make a tariff
+#[utoipa::path(post, path = "/tariffs", tag = "catalogue", operation_id = "create_tariff", request_body = NewTariff,
+    responses((status = 201, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn create(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Json(new): Json<NewTariff>,
+) -> Result<(StatusCode, Json<Tariff>)> {
+    Ok((StatusCode::CREATED, Json(service::create(&app, new).await?)))
+}
+
+/// Change the given fields of a tariff
+#[utoipa::path(put, path = "/tariffs/{id}", tag = "catalogue", operation_id = "update_tariff",
+    params(("id" = TariffId, Path, description = "The tariff's id")), request_body = UpdateTariff,
+    responses((status = 200, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn update(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(id): Path<TariffId>,
+    Json(update): Json<UpdateTariff>,
+) -> Result<Json<Tariff>> {
+    Ok(Json(service::update(&app, id, update).await?))
+}
+
+/// Delete a tariff that was never used
+#[utoipa::path(delete, path = "/tariffs/{id}", tag = "catalogue", operation_id = "delete_tariff",
+    params(("id" = TariffId, Path, description = "The tariff's id")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<TariffId>) -> Result<StatusCode> {
+    service::delete(&app, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,66 @@
+//! The rules of tariffs.
+
+use super::model::{NewTariff, Tariff, UpdateTariff};
+use super::store;
+use crate::accounts::model::Caller;
+use crate::app::App;
+use crate::db::{is_in_use, is_taken};
+use crate::error::{Code, Error, Result};
+use crate::ids::TariffId;
+
+fn name_taken() -> Error {
+    Error::new(Code::AlreadyExists, "There is a tariff with this name already.")
+}
+
+/// The tariffs that the caller may see: all for a provider, those that can be ordered for others.
+pub async fn visible(app: &App, caller: &Caller) -> Result<Vec<Tariff>> {
+    Ok(store::tariffs(&app.db, !caller.is_provider()).await?)
+}
+
+/// One of the tariffs that the caller may see.
+pub async fn find(app: &App, caller: &Caller, id: TariffId) -> Result<Tariff> {
+    let found = store::tariff(&app.db, id).await?;
+    found.filter(|t| t.enabled || caller.is_provider()).ok_or_else(|| Error::not_found("tariff"))
+}
+
+/// Makes a tariff. `new` has been checked by whoever took it in.
+pub async fn create(app: &App, new: NewTariff) -> Result<Tariff> {
+    store::insert(&app.db, &new).await?.ok_or_else(name_taken)
+}
+
+/// Changes what `update` gives, and nothing else. Servers keep the size they were ordered with.
+pub async fn update(app: &App, id: TariffId, update: UpdateTariff) -> Result<Tariff> {
+    let mut tx = app.db.begin().await?;
+    let old = store::lock(&mut tx, id).await?.ok_or_else(|| Error::not_found("tariff"))?;
+    let new = Tariff {
+        name: update.name.map_or(old.name, |name| name.trim().to_owned()),
+        kind: update.kind.unwrap_or(old.kind),
+        cores: update.cores.unwrap_or(old.cores),
+        memory: update.memory.unwrap_or(old.memory),
+        disk: update.disk.unwrap_or(old.disk),
+        traffic: update.traffic.apply(old.traffic),
+        price: update.price.unwrap_or(old.price),
+        currency: update.currency.unwrap_or(old.currency),
+        enabled: update.enabled.unwrap_or(old.enabled),
+        ..old
+    };
+    let new = store::update(&mut *tx, &new).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
+    tx.commit().await?;
+    Ok(new)
+}
+
+/// Deletes a tariff that no server has or ever had: the history of servers needs the others.
+pub async fn delete(app: &App, id: TariffId) -> Result<()> {
+    match store::delete(&app.db, id).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::not_found("tariff")),
+        Err(error) if is_in_use(&error) => {
+            let message = match store::live_servers(&app.db, id).await? {
+                0 => "Deleted servers had this tariff and their history needs it: disable it instead.".to_owned(),
+                n => format!("Servers have this tariff ({n}): disable it instead, they keep it then."),
+            };
+            Err(Error::new(Code::Conflict, message))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
