@@ -8,6 +8,8 @@ create table operations (
     -- The step at work, counted from 0; when undoing, the step being undone.
     step_index integer not null default 0,
     step text not null default '',
+    -- Whether it is on its way back; kept while stuck, so that it can be taken up again.
+    undoing boolean not null default false,
     -- The workflow's own durable state.
     data jsonb not null,
     progress smallint not null default 0 check (progress between 0 and 100),
@@ -22,7 +24,7 @@ create table operations (
     host_task text,
     -- Not to be worked on before.
     run_at timestamptz not null default now(),
-    -- When the forward steps must be done; past it the operation is undone.
+    -- When the steps must be done; past it the operation is undone, and an undo becomes stuck.
     deadline timestamptz not null,
     lease_owner uuid,
     lease_until timestamptz,

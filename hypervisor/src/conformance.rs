@@ -12,10 +12,12 @@ mod rules;
 mod snaps;
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 
 use crate::{Driver, Error, ExecOutput, GuestPower, GuestRef, GuestSpec, Presence, Result, Task, TaskState};
 
@@ -79,9 +81,13 @@ pub trait Rig: Send + Sync {
 
     /// Whether an address answers from where customers are.
     async fn answers(&self, address: IpAddr) -> bool {
-        let mut ping = tokio::process::Command::new("ping");
-        ping.args(["-n", "-c1", "-W1", &address.to_string()]).stdout(std::process::Stdio::null());
-        ping.stderr(std::process::Stdio::null()).status().await.is_ok_and(|status| status.success())
+        // Nothing listens on this port: a guest that is there says so.
+        let attempt = tokio::net::TcpStream::connect((address, 9));
+        match tokio::time::timeout(Duration::from_secs(1), attempt).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+            Err(_) => false,
+        }
     }
 }
 
@@ -99,18 +105,17 @@ pub struct Lab {
 pub async fn run<F, Fut>(rig: Arc<dyn Rig>, behaviour: F)
 where
     F: FnOnce(Lab) -> Fut,
-    Fut: Future<Output = ()> + Send + 'static,
+    Fut: Future<Output = ()>,
 {
     let lab = Lab { driver: rig.driver(), rig, specs: Arc::default() };
-    // A task of its own, so that a panic comes back as a value and the clean-up happens.
-    let outcome = tokio::spawn(behaviour(lab.clone())).await;
+    let outcome = AssertUnwindSafe(behaviour(lab.clone())).catch_unwind().await;
     lab.rig.fault(Fault::None).await;
     let specs = lab.specs.lock().unwrap().clone();
     for spec in &specs {
         lab.rig.remove(spec).await;
     }
-    if let Err(failed) = outcome {
-        std::panic::resume_unwind(failed.into_panic());
+    if let Err(failure) = outcome {
+        std::panic::resume_unwind(failure);
     }
 }
 

@@ -1,21 +1,22 @@
-//! Stub.
-use crate::app::App;
-use std::sync::Arc;
-use utoipa_axum::router::OpenApiRouter;
+//! The durable operations engine: every change to a host is a row here before the host hears of it.
+//!
+//! A [`Workflow`] is a typed list of [`Step`]s. A worker claims an operation with a lease and a fencing token, runs
+//! its present step, writes the outcome with the token, and goes on; a step that waits lets the worker go. A step
+//! that fails for good turns the operation round: its steps are undone, last first. What can be neither ended nor
+//! undone is *stuck* and waits for a person. A process that dies loses nothing: its lease runs out and another
+//! process repeats the step it was at, which is why steps must be repeatable.
+
+mod engine;
+pub mod failpoints;
 pub mod model;
+mod routes;
+mod run;
 pub mod service;
-/// Stub
-#[derive(Debug)]
-pub struct Engine {}
-/// Stub
-pub trait AnyWorkflow {}
-impl Engine {
-    pub(crate) fn new(_c: &crate::config::Config, _w: Vec<Box<dyn AnyWorkflow>>) -> anyhow::Result<Self> {
-        Ok(Self {})
-    }
-}
-/// Stub
-pub async fn work(_app: &App) {}
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-}
+mod store;
+mod worker;
+mod workflow;
+
+pub use engine::{Engine, NewOperation};
+pub(crate) use routes::routes;
+pub(crate) use worker::work;
+pub use workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome, Step, Workflow};

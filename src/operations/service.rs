@@ -1,8 +1,117 @@
-//! Stub.
-use super::model::OperationView;
-use crate::{app::App, error::Result};
+//! Operations as they are looked at, waited for and taken up again.
+
+use std::time::Duration;
+
 use uuid::Uuid;
-/// One operation, without the provider's detail.
-pub async fn view(_app: &App, _id: Uuid) -> Result<Option<OperationView>> {
-    todo!()
+
+use super::model::OperationView;
+use super::store;
+pub use super::store::LogLine;
+use crate::accounts::Level;
+use crate::accounts::model::Caller;
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::ids::ServerId;
+use crate::servers;
+
+/// One operation, without the provider's detail; for whoever may see its server, which the caller has checked.
+pub async fn view(app: &App, id: Uuid) -> Result<Option<OperationView>> {
+    Ok(store::get(&app.db, id).await?.map(|row| row.view(false)))
+}
+
+/// The operation that holds a server now, likewise.
+pub async fn active(app: &App, server: ServerId) -> Result<Option<OperationView>> {
+    Ok(store::active(&app.db, server).await?.map(|row| row.view(false)))
+}
+
+/// One operation, for someone who asks for it: 404 unless they may see its server.
+pub async fn get(app: &App, caller: &Caller, id: Uuid) -> Result<OperationView> {
+    let unknown = || Error::not_found("operation");
+    let row = store::get(&app.db, id).await?.ok_or_else(unknown)?;
+    // The history of a server outlives it.
+    servers::service::authorize(app, caller, row.server_id, Level::Read).await.map_err(|e| match e.code {
+        Code::NotFound => unknown(),
+        _ => e,
+    })?;
+    Ok(row.view(caller.is_provider()))
+}
+
+/// A server's operations, newest first, and how many there are in all.
+pub async fn of_server(
+    app: &App,
+    caller: &Caller,
+    server: ServerId,
+    page: i64,
+    limit: i64,
+) -> Result<(Vec<OperationView>, i64)> {
+    let rows = store::of_server(&app.db, server, limit, (page - 1) * limit).await?;
+    let total = store::count_of_server(&app.db, server).await?;
+    Ok((rows.into_iter().map(|row| row.view(caller.is_provider())).collect(), total))
+}
+
+/// An operation's log, for the provider.
+pub async fn log(app: &App, id: Uuid) -> Result<Vec<LogLine>> {
+    store::get(&app.db, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+    Ok(store::log_lines(&app.db, id).await?)
+}
+
+/// Operations that wait for a person, oldest first.
+pub async fn stuck(app: &App) -> Result<Vec<OperationView>> {
+    Ok(store::stuck(&app.db).await?.into_iter().map(|row| row.view(true)).collect())
+}
+
+/// Takes a stuck operation up again where it stopped, after a person has put right what was in its way.
+pub async fn retry(app: &App, id: Uuid) -> Result<OperationView> {
+    let unknown = || Error::not_found("operation");
+    let mut tx = app.db.begin().await?;
+    let deadline = Duration::from_secs(app.config.operation_deadline_seconds.into());
+    let taken_up = store::unstick(&mut tx, id, deadline).await?;
+    if taken_up {
+        store::log(&mut tx, id, "info", "", "taken up again by the provider").await?;
+    }
+    tx.commit().await?;
+    let row = store::get(&app.db, id).await?.ok_or_else(unknown)?;
+    match taken_up {
+        true => Ok(row.view(true)),
+        false => Err(Error::new(Code::Conflict, "Only a stuck operation can be taken up again.")),
+    }
+}
+
+/// How an operation stands after waiting for it a little.
+#[derive(Debug)]
+pub struct Progress {
+    /// As the API shows it.
+    pub view: OperationView,
+    /// The host's own id of its latest task.
+    pub host_task: Option<String>,
+}
+
+/// Waits until `enough` says so, or until `at_most` has passed, and tells how the operation stands then.
+pub async fn wait(app: &App, id: Uuid, at_most: Duration, enough: impl Fn(&Progress) -> bool) -> Result<Progress> {
+    let mut events = app.events.subscribe();
+    let until = tokio::time::Instant::now() + at_most;
+    loop {
+        let row = store::get(&app.db, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+        let progress = Progress { host_task: row.host_task.clone(), view: row.view(false) };
+        if enough(&progress) {
+            return Ok(progress);
+        }
+        let changed = async {
+            use crate::events::Event;
+            loop {
+                match events.next().await {
+                    Event::OperationChanged(changed) if changed == id => return,
+                    Event::Resync => return,
+                    _ => {}
+                }
+            }
+        };
+        // The poll is for a process that can't hear events at the moment.
+        let poll = tokio::time::sleep(Duration::from_millis(500));
+        tokio::select! {
+            () = changed => {}
+            () = poll => {}
+            () = tokio::time::sleep_until(until) => return Ok(progress),
+        }
+    }
 }

@@ -1,9 +1,12 @@
-//! Stub.
-use crate::app::App;
-use std::sync::Arc;
-use utoipa_axum::router::OpenApiRouter;
+//! Servers: what customers order, use and give back.
+
+mod access;
+pub mod model;
+mod placement;
+mod routes;
 pub mod service;
+pub mod store;
 pub mod workflows;
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-}
+
+pub use access::ServerAccess;
+pub(crate) use routes::routes;

@@ -1,6 +1,238 @@
-//! Stub.
-use crate::{accounts::Level, accounts::model::Caller, app::App, error::Result, ids::ServerId};
-/// 404 unless the caller may see (read) or change (write) this server.
-pub async fn authorize(_app: &App, _caller: &Caller, _server: ServerId, _level: Level) -> Result<()> {
-    todo!()
+//! The rules of servers: who may see one, how an order is taken, what may be asked of it.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::model::{
+    Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerRecord, ServerStatus, ServerView,
+    Status,
+};
+use super::store::{Filter, NewServer};
+use super::workflows::{create, delete, password, power};
+use super::{ServerAccess, placement, store};
+use crate::accounts::Level;
+use crate::accounts::model::Caller;
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::ids::{ServerId, UserId};
+use crate::operations::model::{OperationError, State};
+use crate::operations::{self, NewOperation};
+use crate::{addresses, hosts, monitoring, secrets};
+
+/// How long an answer waits for the host's own task id.
+const TASK_ID_WAIT: Duration = Duration::from_secs(2);
+/// How long a password change waits for the guest.
+const PASSWORD_WAIT: Duration = Duration::from_secs(15);
+
+/// 404 to those who may not know the server, 403 to a token of the owner's that does not reach it.
+pub(super) fn check(caller: &Caller, server: ServerId, owner: UserId, level: Level) -> Result<()> {
+    let known = caller.is_provider() || owner == caller.user;
+    if !known || !caller.scopes.allow_server(Level::Read, server) {
+        return Err(Error::not_found("server"));
+    }
+    if !caller.scopes.allow_server(level, server) {
+        return Err(Error::new(Code::Forbidden, "This token may look at the server, not change it."));
+    }
+    Ok(())
+}
+
+/// [`check`] for those who have an id and no row. Deleted servers count: their history stays their owner's.
+pub async fn authorize(app: &App, caller: &Caller, server: ServerId, level: Level) -> Result<()> {
+    let owner = store::owner(&app.db, server).await?.ok_or_else(|| Error::not_found("server"))?;
+    check(caller, server, owner, level)
+}
+
+/// The servers that the caller may see, and how many match in all.
+pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Vec<ServerView>, i64)> {
+    if query.all && !caller.is_provider() {
+        return Err(Error::new(Code::Forbidden, "Only the provider may list everyone's servers."));
+    }
+    let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
+    let limit = match (query.limit, query.page) {
+        (None, None) => None,
+        (limit, _) => Some(limit.unwrap_or(20)),
+    };
+    let filter = Filter {
+        id: None,
+        user: (!query.all).then_some(caller.user),
+        only: only.as_deref(),
+        limit,
+        offset: (query.page.unwrap_or(1) - 1) * limit.unwrap_or(0),
+    };
+    let rows = store::list(&app.db, &filter).await?;
+    let total = rows.first().map_or(0, |(_, total)| *total);
+    Ok((rows.into_iter().map(|(view, _)| view).collect(), total))
+}
+
+/// One server as it is shown.
+pub async fn view(app: &App, id: ServerId) -> Result<ServerView> {
+    let filter = Filter { id: Some(id), user: None, only: None, limit: Some(1), offset: 0 };
+    let mut rows = store::list(&app.db, &filter).await?;
+    rows.pop().map(|(view, _)| view).ok_or_else(|| Error::not_found("server"))
+}
+
+/// One server's status and figures.
+pub async fn status(app: &App, server: &ServerRecord) -> Result<ServerStatus> {
+    let stats = monitoring::service::stats(app, server.id).await?;
+    Ok(ServerStatus { id: server.id, status: server.status, stats })
+}
+
+/// Takes an order: place, addresses and intent in one transaction, so that it is all there or not at all.
+pub async fn order(app: &App, user: UserId, order: CreateServer) -> Result<CreatedServer> {
+    let password = secrets::readable_password();
+    let mut tx = app.db.begin().await?;
+    let offer = store::offer(&mut tx, order.tariff_id)
+        .await?
+        .ok_or_else(|| Error::field("tariffId", "There is no such tariff on offer."))?;
+    let kind = store::image_kind(&mut tx, order.os_id)
+        .await?
+        .ok_or_else(|| Error::field("osId", "There is no such image on offer."))?;
+    if kind != offer.kind {
+        return Err(Error::field(
+            "osId",
+            format!("This image is for {kind} servers; the tariff is for {}.", offer.kind),
+        ));
+    }
+    let (count, limit) = store::lock_limit(&mut tx, user).await?;
+    if count >= limit {
+        return Err(Error::new(
+            Code::ResourceUnavailable,
+            format!("Your account has {count} of {limit} servers; delete one or ask the provider for more."),
+        ));
+    }
+    placement::lock(&mut tx).await?;
+    if !placement::is_offered(&mut tx, order.os_id).await? {
+        return Err(Error::field("osId", "No host has this image at the moment."));
+    }
+    let candidates = placement::candidates(&mut tx, order.os_id, &offer).await?;
+    let Some(first) = candidates.first() else {
+        return Err(Error::new(
+            Code::ResourceUnavailable,
+            "No host has room for this tariff at the moment; choose a smaller one or try again later.",
+        ));
+    };
+    let new = NewServer {
+        user,
+        tariff: order.tariff_id,
+        image: order.os_id,
+        host: first.host,
+        node: &first.node,
+        name: order.name.as_deref(),
+        offer: &offer,
+        ssh_keys: &order.ssh_keys,
+    };
+    let (id, number) = store::insert(&mut tx, &new).await?;
+    let mut placed = false;
+    for candidate in &candidates {
+        store::place(&mut tx, id, candidate.host, &candidate.node).await?;
+        placed = addresses::store::take(&mut tx, candidate.host, id).await?;
+        if placed {
+            break;
+        }
+    }
+    if !placed {
+        return Err(Error::new(
+            Code::ResourceUnavailable,
+            "There is no free address at the moment; try again later or ask the provider.",
+        ));
+    }
+    let data = create::Data::new(app.sealer.seal_text(create::PASSWORD, &password)?);
+    let deadline = seconds(app.config.create_deadline_seconds);
+    let operation = NewOperation { kind: create::KIND, server: id, data, user: Some(user), deadline };
+    let operation_id = app.engine.enqueue(&mut tx, operation).await?;
+    tx.commit().await?;
+    Ok(CreatedServer {
+        id,
+        status: Status::Creating,
+        proxmox_id: number,
+        ip_address: None,
+        root_password: password.expose_secret().to_owned(),
+        operation_id,
+    })
+}
+
+/// Start, stop or restart.
+pub async fn power(app: &App, access: &ServerAccess, power: power::Power) -> Result<Action> {
+    let server = &access.server;
+    if !server.reserved {
+        return Err(never_made());
+    }
+    let id = begin(app, access, power.kind(), power.under_way(), power::Data::default()).await?;
+    let known = |p: &operations::service::Progress| {
+        p.host_task.is_some() || p.view.state.is_ended() || p.view.state == State::Stuck
+    };
+    let progress = operations::service::wait(app, id, TASK_ID_WAIT, known).await?;
+    let task_id = progress.host_task.unwrap_or_else(|| format!("operation:{id}"));
+    Ok(Action { status: "success", action: power.kind(), task_id, operation_id: id })
+}
+
+/// Deletes a server with everything that is its own.
+pub async fn delete(app: &App, access: &ServerAccess) -> Result<Deleted> {
+    if !access.server.reserved {
+        // It was never made, or cleanly undone: there is nothing on the host to wait for.
+        let mut tx = app.db.begin().await?;
+        store::bury(&mut tx, access.server.id).await?;
+        tx.commit().await?;
+        return Ok(Deleted { status: "deleted", operation_id: None });
+    }
+    let id = begin(app, access, delete::KIND, Status::Deleting, delete::Data::default()).await?;
+    Ok(Deleted { status: "deleted", operation_id: Some(id) })
+}
+
+/// Makes a new root password and sets it in the guest.
+pub async fn change_password(app: &App, access: &ServerAccess) -> Result<PasswordChanged> {
+    let server = &access.server;
+    if !server.reserved {
+        return Err(never_made());
+    }
+    if !hosts::service::driver(app, server.host_id).await?.capabilities().set_password {
+        return Err(Error::new(Code::Invalid, "The host that this server lives on can't change passwords."));
+    }
+    let new = secrets::readable_password();
+    let data = password::Data { password: app.sealer.seal_text(password::PASSWORD, &new)? };
+    let id = begin(app, access, password::KIND, server.status, data).await?;
+    let ended = |p: &operations::service::Progress| p.view.state.is_ended() || p.view.state == State::Stuck;
+    let view = operations::service::wait(app, id, PASSWORD_WAIT, ended).await?.view;
+    let changed = |status| PasswordChanged { status, password: new.expose_secret().to_owned(), operation_id: id };
+    match (view.state, view.error) {
+        (State::Succeeded, _) => Ok(changed("success")),
+        (State::Failed | State::Stuck, Some(error)) => Err(failed(error)),
+        _ => Ok(changed("pending")),
+    }
+}
+
+fn failed(error: OperationError) -> Error {
+    let code = serde_json::from_value(serde_json::Value::String(error.code)).unwrap_or(Code::HostError);
+    Error::new(code, error.message)
+}
+
+fn never_made() -> Error {
+    Error::new(Code::Conflict, "This server could not be made; delete it and order another.")
+}
+
+/// Puts in an operation on a server and shows what is under way, both or neither.
+async fn begin<D: Serialize>(
+    app: &App,
+    access: &ServerAccess,
+    kind: &'static str,
+    under_way: Status,
+    data: D,
+) -> Result<Uuid> {
+    let server = access.server.id;
+    let mut tx = app.db.begin().await?;
+    // Against a deletion that ended since the request was let in.
+    store::lock(&mut tx, server).await?.ok_or_else(|| Error::not_found("server"))?;
+    let deadline = seconds(app.config.operation_deadline_seconds);
+    let new = NewOperation { kind, server, data, user: Some(access.caller.user), deadline };
+    let id = app.engine.enqueue(&mut tx, new).await?;
+    store::set_status(&mut tx, server, under_way).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
 }

@@ -71,7 +71,11 @@ pub(super) async fn exec(
     let (stdout, stderr) = timeout_at(deadline, run)
         .await
         .map_err(|_| Error::OutcomeUnknown(format!("{} did not end within {} s", argv[0], timeout.as_secs())))??;
-    let ended = client.wait(&operation.id, Duration::from_secs(10)).await?;
+    let ended = client.wait(&operation.id, Duration::from_secs(10)).await.map_err(|error| match error {
+        // The command's own end can come back as a refusal of the wait.
+        Error::Invalid(text) | Error::Failed(text) => not_run(argv[0], &text),
+        other => other,
+    })?;
     let status = ended.metadata.as_ref().and_then(|m| m.get("return")).and_then(Value::as_i64);
     match status.and_then(|status| i32::try_from(status).ok()) {
         _ if !ended.is_success() => Err(not_run(argv[0], &ended.err)),

@@ -201,7 +201,6 @@ async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value
         "profiles": [],
         "config": config,
         "devices": devices,
-        "description": format!("Innkeeper server {}", spec.guest.marker),
     }))
 }
 

@@ -113,8 +113,7 @@ pub(super) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> R
     }
     // What an attempt before us wrote is the truth: the instance may show the snapshot's configuration already.
     if kept(client, &instance).await?.is_none() {
-        let keep = serde_json::to_string(&Keep::of(&instance)).map_err(|e| Error::Failed(e.to_string()))?;
-        write_keep(client, &instance, &keep).await?;
+        write_keep(client, &instance, Some(&Keep::of(&instance))).await?;
     }
     let body = json!({"restore": name, "stateful": false});
     match client.send(Method::PUT, &["instances", &instance.name], Some(&body)).await? {
@@ -137,7 +136,7 @@ pub(super) async fn settle(client: &Client, operation: Option<&Operation>, insta
             other => return Ok(other),
         }
     }
-    write_keep(client, instance, "").await?;
+    write_keep(client, instance, None).await?;
     Ok(outcome)
 }
 
@@ -158,25 +157,42 @@ async fn put_back(client: &Client, name: &str, keep: &Keep) -> Result<()> {
     client.send_and_wait(Method::PUT, &["instances", name], Some(&Value::Object(whole))).await
 }
 
-async fn kept(client: &Client, instance: &Instance) -> Result<Option<Keep>> {
-    #[derive(Deserialize)]
-    struct Volume {
-        config: Map,
-    }
+/// An instance's root volume, as much of it as we keep something in.
+#[derive(Debug, Deserialize)]
+struct Volume {
+    #[serde(default)]
+    config: Map,
+    #[serde(default)]
+    description: String,
+}
+
+async fn volume(client: &Client, instance: &Instance) -> Result<Volume> {
     let (pool, kind) = place(client, instance);
-    let volume: Volume = client.get(&["storage-pools", pool, "volumes", kind, &instance.name], &[]).await?;
-    match volume.config.get(KEEP).map(String::as_str) {
-        None | Some("") => Ok(None),
+    client.get(&["storage-pools", pool, "volumes", kind, &instance.name], &[]).await
+}
+
+async fn kept(client: &Client, instance: &Instance) -> Result<Option<Keep>> {
+    match volume(client, instance).await?.config.get(KEEP) {
+        None => Ok(None),
         Some(text) => serde_json::from_str(text)
             .map(Some)
             .map_err(|e| Error::Failed(format!("{KEEP} of {} can't be read: {e}", instance.name))),
     }
 }
 
-async fn write_keep(client: &Client, instance: &Instance, keep: &str) -> Result<()> {
+async fn write_keep(client: &Client, instance: &Instance, keep: Option<&Keep>) -> Result<()> {
+    // PATCH is not for the volumes of instances.
+    let mut volume = volume(client, instance).await?;
+    match keep {
+        None => volume.config.remove(KEEP),
+        Some(keep) => {
+            let text = serde_json::to_string(keep).map_err(|e| Error::Failed(e.to_string()))?;
+            volume.config.insert(KEEP.to_owned(), text)
+        }
+    };
     let (pool, kind) = place(client, instance);
-    let body = json!({"config": {KEEP: keep}});
-    client.send_and_wait(Method::PATCH, &["storage-pools", pool, "volumes", kind, &instance.name], Some(&body)).await
+    let body = json!({"config": volume.config, "description": volume.description});
+    client.send_and_wait(Method::PUT, &["storage-pools", pool, "volumes", kind, &instance.name], Some(&body)).await
 }
 
 /// The pool and type of an instance's root volume.

@@ -1,4 +1,21 @@
-//! Stub.
-pub fn all() -> Vec<Box<dyn crate::operations::AnyWorkflow>> {
-    vec![]
+//! What is done to servers' guests, step by step.
+
+pub mod create;
+pub mod delete;
+mod guest;
+pub mod password;
+pub mod power;
+
+use crate::operations::AnyWorkflow;
+
+/// Every workflow on servers.
+pub fn all() -> Vec<Box<dyn AnyWorkflow>> {
+    vec![
+        Box::new(create::workflow()),
+        Box::new(delete::workflow()),
+        Box::new(power::workflow(power::Power::Start)),
+        Box::new(power::workflow(power::Power::Stop)),
+        Box::new(power::workflow(power::Power::Restart)),
+        Box::new(password::workflow()),
+    ]
 }

@@ -1,0 +1,167 @@
+//! The conformance suite on real Incus containers. `make test` sets the variables that say where.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hypervisor::conformance::{Fault, Rig};
+use hypervisor::incus::{Incus, IncusConfig};
+use hypervisor::{Driver, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits};
+use serde_json::{Value, json};
+use support::relay::Relay;
+use uuid::Uuid;
+
+fn variable(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: these tests need a real Incus server; `make test` prepares one"))
+}
+
+/// A network's own address and prefix, as `10.0.0.1/24`.
+fn subnet(text: &str) -> (IpAddr, u8) {
+    let (address, prefix) = text.split_once('/').expect("an address and a prefix");
+    (address.parse().unwrap(), prefix.parse().unwrap())
+}
+
+struct IncusRig {
+    relay: Relay,
+    config: IncusConfig,
+    /// Straight to the daemon, past the faults.
+    raw: reqwest::Client,
+    project: String,
+}
+
+async fn rig() -> Arc<dyn Rig> {
+    let socket = PathBuf::from(variable("INNKEEPER_TEST_INCUS_SOCKET"));
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let relay = Relay::start(&socket).await;
+    let project = variable("INNKEEPER_TEST_INCUS_PROJECT");
+    let config = IncusConfig {
+        socket: relay.path().to_owned(),
+        project: project.clone(),
+        storage_pool: variable("INNKEEPER_TEST_INCUS_POOL"),
+        ..IncusConfig::default()
+    };
+    let raw = reqwest::Client::builder().unix_socket(socket.as_path()).no_proxy().build().unwrap();
+    Arc::new(IncusRig { relay, config, raw, project })
+}
+
+impl IncusRig {
+    async fn raw(&self, method: reqwest::Method, path: &str, body: Value) -> Value {
+        let url = format!("http://incus/1.0/{path}?project={}", self.project);
+        let answer: Value = self.raw.request(method, url).json(&body).send().await.unwrap().json().await.unwrap();
+        let Some(operation) = answer["metadata"]["id"].as_str().filter(|_| answer["type"] == "async") else {
+            return answer;
+        };
+        let url = format!("http://incus/1.0/operations/{operation}/wait?timeout=60&project={}", self.project);
+        self.raw.get(url).send().await.unwrap().json().await.unwrap()
+    }
+
+    fn name(spec: &GuestSpec) -> String {
+        format!("ink-{}", spec.guest.vmid)
+    }
+}
+
+#[async_trait]
+impl Rig for IncusRig {
+    fn driver(&self) -> Arc<dyn Driver> {
+        Arc::new(Incus::new(self.config.clone()).unwrap())
+    }
+
+    async fn spec(&self) -> GuestSpec {
+        // .100 to .199 are these tests' own; a process takes them in turn from a random start.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static START: std::sync::LazyLock<u32> = std::sync::LazyLock::new(|| rand::random_range(0..100));
+        let host = 100 + (*START + NEXT.fetch_add(1, Ordering::Relaxed)) % 100;
+        let (gateway, prefix) = subnet(&variable("INNKEEPER_TEST_INCUS_SUBNET"));
+        let IpAddr::V4(base) = gateway else { panic!("the test subnet is IPv4") };
+        let address = Ipv4Addr::from_bits((base.to_bits() & 0xffff_ff00) | host);
+        let mut addresses = vec![GuestAddress { address: address.into(), prefix, gateway: Some(gateway) }];
+        if let Ok(text) = std::env::var("INNKEEPER_TEST_INCUS_SUBNET6") {
+            let (gateway, prefix) = subnet(&text);
+            let IpAddr::V6(base) = gateway else { panic!("the second test subnet is IPv6") };
+            let address = std::net::Ipv6Addr::from_bits((base.to_bits() & !0xffff) | u128::from(0x1000 + host));
+            addresses.push(GuestAddress { address: address.into(), prefix, gateway: Some(gateway) });
+        }
+        let vmid = rand::random_range(500_000..900_000);
+        GuestSpec {
+            guest: GuestRef { marker: Uuid::new_v4(), vmid, kind: GuestKind::Lxc, node: String::new() },
+            hostname: format!("test-{vmid}"),
+            image: variable("INNKEEPER_TEST_IMAGE"),
+            limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(2) },
+            network: GuestNetwork {
+                bridge: variable("INNKEEPER_TEST_INCUS_BRIDGE"),
+                vlan: None,
+                addresses,
+                dns: vec![gateway],
+            },
+            ssh_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEtest one's \"key\"".to_owned()],
+            password: "not set by this driver".to_owned().into(),
+        }
+    }
+
+    async fn remove(&self, spec: &GuestSpec) {
+        let name = Self::name(spec);
+        let found = self.raw(reqwest::Method::GET, &format!("instances/{name}"), Value::Null).await;
+        let config = &found["metadata"]["config"];
+        // By marker here as well: the number is random, and might be another's.
+        let marker = spec.guest.marker.to_string();
+        if config["user.innkeeper.server"] == *marker || config["user.stranger"] == *marker {
+            let stop = json!({"action": "stop", "force": true});
+            self.raw(reqwest::Method::PUT, &format!("instances/{name}/state"), stop).await;
+            self.raw(reqwest::Method::DELETE, &format!("instances/{name}"), Value::Null).await;
+        }
+    }
+
+    async fn stranger(&self, spec: &GuestSpec) {
+        let body = json!({
+            "name": Self::name(spec), "type": "container", "profiles": [],
+            "source": {"type": "image", "alias": spec.image},
+            "config": {"user.stranger": spec.guest.marker},
+            "devices": {"root": {"type": "disk", "path": "/", "pool": self.config.storage_pool}},
+        });
+        self.raw(reqwest::Method::POST, "instances", body).await;
+        let start = json!({"action": "start"});
+        self.raw(reqwest::Method::PUT, &format!("instances/{}/state", Self::name(spec)), start).await;
+        assert!(self.stranger_is_untouched(spec).await);
+    }
+
+    async fn stranger_is_untouched(&self, spec: &GuestSpec) -> bool {
+        let found = self.raw(reqwest::Method::GET, &format!("instances/{}", Self::name(spec)), Value::Null).await;
+        let stranger = &found["metadata"];
+        let ours = |key: &String| key.starts_with("limits.") || key.starts_with("user.innkeeper");
+        stranger["status"] == "Running"
+            && stranger["config"]["user.stranger"] == *spec.guest.marker.to_string()
+            && !stranger["config"].as_object().unwrap().keys().any(ours)
+    }
+
+    async fn half_made(&self, spec: &GuestSpec) -> bool {
+        let body = json!({
+            "name": Self::name(spec), "type": "container", "profiles": [],
+            "source": {"type": "none"},
+            "config": {"user.innkeeper.server": spec.guest.marker},
+            "devices": {"root": {"type": "disk", "path": "/", "pool": self.config.storage_pool}},
+        });
+        self.raw(reqwest::Method::POST, "instances", body).await;
+        true
+    }
+
+    async fn fault(&self, fault: Fault) -> bool {
+        self.relay.set(fault);
+        // What is under way may still end as it would have.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        true
+    }
+
+    fn requests(&self) -> Option<u64> {
+        Some(self.relay.connections())
+    }
+}
+
+hypervisor::conformance_tests!(rig);

@@ -1,0 +1,3 @@
+//! What the drivers' tests share.
+
+pub mod relay;

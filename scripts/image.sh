@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# The image that guests are made from: this machine's own distribution, small, from this machine's own mirror.
+#
+#   scripts/image.sh PROJECT     builds it if it isn't in the cache, imports it into that Incus project if it isn't
+#                                there; prints IMAGE_ALIAS and IMAGE_NAME as NAME=VALUE
+#
+# The cache is $INNKEEPER_CACHE, else innkeeper/ in the user's cache folder. INNKEEPER_IMAGE_REFRESH=1 builds anew.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/incusd.sh
+source "$(dirname "$0")/incusd.sh"
+
+project=${1:?usage: $0 PROJECT}
+enter_group "$0" "$@"
+recipe=$ROOT/scripts/image-rootfs.sh
+# shellcheck disable=SC1091
+read -r id version codename name < <(. /etc/os-release && echo "$ID $VERSION_ID ${VERSION_CODENAME:-} $NAME")
+[ -n "$codename" ] || die "this system's release has no codename, so no image of it can be made"
+alias=innkeeper/$id-$version
+title="${name%% *} $version"
+key=$codename-$(dpkg --print-architecture)-$(sha256sum <"$recipe" | cut -c1-16)
+cache=${INNKEEPER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/innkeeper}
+built=$cache/image-$key
+
+# A debootstrap prints about this many lines here; the bar follows them.
+EXPECTED_LINES=740
+
+build() {
+    local mirror
+    # A build that was killed leaves its folder; the lock says that nobody else is building.
+    as_root find /var/tmp -maxdepth 1 -name 'innkeeper-image.*' -print0 | while IFS= read -r -d '' work; do remove_tree; done
+    # shellcheck disable=SC2016 # these are apt's variables
+    mapfile -t targets < <(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+        awk -v r="$codename" '$3 == "main" && ($2 == r || $2 == r "-updates" || $2 == r "-security")')
+    mirror=$(printf '%s\n' "${targets[@]}" | awk -v r="$codename" '$2 == r && !n++ { print $1 }')
+    [ -n "$mirror" ] || die "no apt source names the main archive of $codename, so the image can't be made from it"
+    say "Building the image $title (once; about a minute)"
+    mkdir -p "$cache"
+    work=$(as_root mktemp -d /var/tmp/innkeeper-image.XXXXXX)
+    trap remove_tree EXIT
+    trap 'exit 130' INT TERM HUP
+    printf 'deb %s\n' "${targets[@]}" >"$cache/sources.list"
+    if ! as_root "$recipe" "$work/rootfs" "$codename" "$mirror" "$cache/sources.list" 2>&1 </dev/null |
+        tee "$cache/build.log" | lines_progress; then
+        tail -n 20 "$cache/build.log" >&2
+        die "the image could not be built; the whole log is $cache/build.log"
+    fi
+    progress 92 'packing'
+    as_root mksquashfs "$work/rootfs" "$work/rootfs.squashfs" -comp lz4 -noappend -quiet -no-progress >/dev/null 2>&1
+    metadata >"$cache/metadata.yaml"
+    rm -rf "$built.new"
+    mkdir "$built.new"
+    tar -C "$cache" --owner=0 --group=0 -cJf "$built.new/metadata.tar.xz" metadata.yaml
+    as_root cat "$work/rootfs.squashfs" >"$built.new/rootfs.squashfs"
+    cat "$built.new/metadata.tar.xz" "$built.new/rootfs.squashfs" | sha256sum | cut -d' ' -f1 >"$built.new/fingerprint"
+    rm -rf "$built"
+    mv "$built.new" "$built"
+    find "$cache" -maxdepth 1 -name "image-$codename-*" ! -name "image-$key" -exec rm -rf {} +
+    remove_tree
+    trap - EXIT INT TERM HUP
+    progress 100 "$(du -h "$built/rootfs.squashfs" | cut -f1) $built"
+}
+
+# remove_tree: takes $work away, with whatever debootstrap left mounted in it, and never what is mounted.
+remove_tree() {
+    [ -n "$work" ] || return 0
+    awk -v w="$work/" 'index($2, w) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mounted; do
+        as_root umount "$mounted" || as_root umount -l "$mounted"
+    done
+    as_root rm -rf --one-file-system "$work"
+}
+
+lines_progress() {
+    local line count=0
+    while read -r line; do
+        count=$((count + 1))
+        progress $((count * 90 / EXPECTED_LINES > 90 ? 90 : count * 90 / EXPECTED_LINES)) "${line#I: }"
+    done
+}
+
+metadata() {
+    cat <<END
+architecture: $(uname -m)
+creation_date: $(date +%s)
+properties:
+  description: $title
+  os: $id
+  release: $codename
+  serial: $(date +%Y%m%d)
+  name: $alias
+END
+}
+
+import() {
+    local fingerprint current
+    fingerprint=$(cat "$built/fingerprint")
+    current=$(incus query "/1.0/images/aliases/${alias//\//%2F}?project=$project" 2>/dev/null | jq -r .target || true)
+    [ "$current" != "$fingerprint" ] || return 0
+    say "Importing the image $title into Incus"
+    if ! incus --project "$project" image show "$fingerprint" >/dev/null 2>&1; then
+        incus --project "$project" image import "$built/metadata.tar.xz" "$built/rootfs.squashfs" --quiet >&2
+    fi
+    [ -z "$current" ] || incus --project "$project" image alias delete "$alias" >&2
+    incus --project "$project" image alias create "$alias" "$fingerprint" >/dev/null
+    # The one before it: guests made from it have disks of their own.
+    [ -z "$current" ] || incus --project "$project" image delete "$current" >&2 || true
+}
+
+lock image wait
+work=''
+if [ ! -s "$built/fingerprint" ] || [ "${INNKEEPER_IMAGE_REFRESH:-}" = 1 ]; then build; fi
+import
+printf 'IMAGE_ALIAS=%s\nIMAGE_NAME=%s\n' "$alias" "$title"

@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# A corner of our own in this machine's Incus: a project, a storage pool and a bridge, all three marked ours.
+#
+#   scripts/incus.sh up NAME BRIDGE     a daemon if none runs, then project and pool NAME and the bridge;
+#                                       prints INCUS_SOCKET, _PROJECT, _POOL, _BRIDGE, _IPV4, _IPV6 as NAME=VALUE
+#   scripts/incus.sh sweep NAME         deletes every guest of the project (leftovers of tests)
+#   scripts/incus.sh stop NAME          stops the project's guests, then the daemon if we started it and nobody uses it
+#   scripts/incus.sh down NAME BRIDGE   removes what `up` made, with what is in it
+#
+# Nothing without our mark is ever touched. Settings: INNKEEPER_NAT=1 lets the guests out to the network of this
+# machine (by default they reach it and each other only); INNKEEPER_POOL_GIB sizes the pool (a sparse file).
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/incusd.sh
+source "$(dirname "$0")/incusd.sh"
+
+usage="usage: $0 up|down NAME BRIDGE, or $0 sweep|stop NAME"
+action=${1:?$usage}
+name=${2:?$usage}
+bridge=${3:-}
+[[ $name =~ ^[a-z][a-z0-9-]{1,40}$ && $bridge =~ ^[a-z0-9]{0,15}$ ]] || die "$usage"
+case $action in up | down) [ -n "$bridge" ] || die "$usage" ;; esac
+mark=user.innkeeper
+
+# ours KIND NAME: it is there, and it is ours. Dies when it is there and is somebody else's.
+ours() {
+    local value
+    value=$(incus "$1" get "$2" "$mark" 2>/dev/null) || return 1
+    [ "$value" = "$name" ] || die "Incus has a $1 named $2 that is not ours; nothing was changed"
+}
+
+up() {
+    lock incus wait
+    daemon_up
+    note_user "$name"
+    ours storage "$name" || make_pool
+    ours network "$bridge" || make_bridge
+    ours project "$name" || make_project
+    make_profile
+    printf 'INCUS_%s=%s\n' SOCKET "$INCUS_SOCKET" PROJECT "$name" POOL "$name" BRIDGE "$bridge" \
+        IPV4 "$(incus network get "$bridge" ipv4.address)" IPV6 "$(incus network get "$bridge" ipv6.address)"
+}
+
+make_project() {
+    say "Making the Incus project $name"
+    # Restricted: whatever goes wrong in here, it can't make a privileged guest or reach the host's own disks.
+    incus project create "$name" -c "$mark=$name" \
+        -c features.images=true -c features.profiles=true \
+        -c features.storage.volumes=true -c features.storage.buckets=true \
+        -c restricted=true -c restricted.networks.access="$bridge" \
+        -c restricted.snapshots=allow -c restricted.backups=allow -c restricted.containers.nesting=allow >&2
+}
+
+# The driver names its devices itself; the profile serves a person who launches something by hand.
+make_profile() {
+    incus --project "$name" profile device get default root pool >/dev/null 2>&1 ||
+        incus --project "$name" profile device add default root disk path=/ pool="$name" >/dev/null
+    incus --project "$name" profile device get default eth0 network >/dev/null 2>&1 ||
+        incus --project "$name" profile device add default eth0 nic network="$bridge" name=eth0 >/dev/null
+}
+
+make_pool() {
+    local size=${INNKEEPER_POOL_GIB:-}
+    as_root modprobe btrfs 2>/dev/null || true
+    if ! command -v mkfs.btrfs >/dev/null && [ ! -x /usr/sbin/mkfs.btrfs ] || ! grep -qw btrfs /proc/filesystems; then
+        warn "no btrfs here: guests' disks are plain folders, slow to copy and without an enforced size"
+        incus storage create "$name" dir "$mark=$name" >&2
+        return
+    fi
+    # Sparse, so it takes only what is used; but never more than the disk could give.
+    [ -n "$size" ] || size=$(df -BG --output=avail "$INCUS_HOME" | awk 'NR == 2 { s = int($1 * 0.7); print (s > 40 ? 40 : s) }')
+    [ "$size" -ge 4 ] || die "too little room for guests below $INCUS_HOME ($size GiB)"
+    say "Making the Incus storage pool $name (btrfs in a sparse file, up to $size GiB)"
+    incus storage create "$name" btrfs size="${size}GiB" "$mark=$name" >&2
+}
+
+make_bridge() {
+    local ipv4 ipv6=none nat=false
+    [ "${INNKEEPER_NAT:-}" != 1 ] || nat=true
+    ipv4=$(free_subnet)
+    if grep -q . /proc/net/if_inet6 2>/dev/null; then
+        ipv6=$(printf 'fd%s:%s:%s::1/64' "$(hex 1)" "$(hex 2)" "$(hex 2)")
+    fi
+    say "Making the Incus bridge $bridge ($ipv4, $ipv6)"
+    # Without NAT there is no routing either, so that this machine's own forwarding stays as it is. Guests get their
+    # addresses from us; DHCP is on because Incus wants it for fixed addresses. It forwards no names.
+    incus network create "$bridge" --type=bridge "$mark=$name" \
+        ipv4.address="$ipv4" ipv4.nat=$nat ipv4.routing=$nat \
+        ipv6.address="$ipv6" ipv6.nat=$nat ipv6.routing=$nat ipv6.dhcp.stateful=true \
+        dns.mode=none raw.dnsmasq=port=0 >&2
+}
+
+hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
+
+# free_subnet: the gateway's address in a /24 of 10.0.0.0/8 that no route and no address of this machine touches.
+free_subnet() {
+    local taken tries x y
+    taken=$({ ip -4 route show table all && ip -4 addr; } |
+        grep -oE '\b[0-9]+(\.[0-9]+){3}(/[0-9]+)?' | sort -u | grep -v '^0\.0\.0\.0')
+    for tries in {1..200}; do
+        x=$((60 + RANDOM % 180)) y=$((RANDOM % 256))
+        if awk -F'[./]' -v x="$x" -v y="$y" '
+            # Two nets overlap when they agree in the bits of the shorter prefix.
+            { bits = $5 == "" ? 32 : $5; if (bits > 24) bits = 24; step = 2 ^ (32 - bits)
+              theirs = (($1 * 256 + $2) * 256 + $3) * 256; mine = ((10 * 256 + x) * 256 + y) * 256
+              if (bits > 0 && int(theirs / step) == int(mine / step)) { hit = 1; exit } }
+            END { exit hit }' <<<"$taken"; then
+            echo "10.$x.$y.1/24"
+            return
+        fi
+    done
+    die "no free subnet found in 10.0.0.0/8 after $tries tries"
+}
+
+guests() { incus --project "$name" list -f csv -c n "$@" 2>/dev/null; }
+
+sweep() {
+    local guest
+    daemon_answers && ours project "$name" || return 0
+    guests | while read -r guest; do
+        say "Deleting the leftover guest $guest"
+        incus --project "$name" delete --force "$guest" </dev/null >&2 || warn "$guest could not be deleted"
+    done
+}
+
+stop() {
+    local running
+    lock incus wait
+    daemon_answers || return 0
+    if ours project "$name"; then
+        mapfile -t running < <(guests status=running)
+        if [ ${#running[@]} -gt 0 ]; then
+            say "Stopping ${#running[@]} guests"
+            incus --project "$name" stop --timeout 30 "${running[@]}" >&2 ||
+                incus --project "$name" stop --force "${running[@]}" >&2 || warn "some guests did not stop"
+        fi
+    fi
+    forget_user "$name"
+    daemon_down
+}
+
+down() {
+    local other image profile
+    lock incus wait
+    daemon_up
+    if ours project "$name"; then
+        # The project is ours, but a guest that somebody put there by hand is theirs.
+        other=$(incus query "/1.0/instances?project=$name&recursion=1" | jq -r \
+            '.[] | select(.config | keys | any(startswith("user.innkeeper")) | not) | .name' | tr '\n' ' ')
+        [ -z "$other" ] || die "the project $name has guests that Innkeeper did not make: $other- delete them first"
+        sweep
+        incus --project "$name" image list -f csv -c f | while read -r image; do
+            incus --project "$name" image delete "$image" </dev/null >&2
+        done
+        incus --project "$name" profile list -f csv | cut -d, -f1 | while read -r profile; do
+            if [ "$profile" = default ]; then
+                incus --project "$name" profile device remove default root eth0 </dev/null >/dev/null 2>&1 || true
+            else
+                incus --project "$name" profile delete "$profile" </dev/null >&2
+            fi
+        done
+        incus project delete "$name" >&2
+    fi
+    if ours network "$bridge"; then incus network delete "$bridge" >&2; fi
+    if ours storage "$name"; then incus storage delete "$name" >&2; fi
+    forget_user "$name"
+    daemon_down
+}
+
+case $action in
+up | sweep | stop | down)
+    enter_group "$0" "$@"
+    "$action"
+    ;;
+*) die "$usage" ;;
+esac

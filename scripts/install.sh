@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Installs, with apt and only where it is missing, what Innkeeper is built from and runs on.
+#
+#   scripts/install.sh run|test|bench     test and bench need all that run needs, and a little more
+#
+# Nothing that is installed is removed, no service is started that wasn't asked for. Root is asked for
+# only when something is missing.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+what=${1:-run}
+case $what in run | test | bench) ;; *) die "usage: $0 run|test|bench" ;; esac
+command -v apt-get >/dev/null || die "only Debian and Ubuntu are known to these scripts (no apt-get here)"
+
+# The package would make a cluster and start it on port 5432. Ours is a private one, so the package is told
+# not to, for as long as its installation takes.
+install_postgresql() {
+    local conf=/etc/postgresql-common/createcluster.conf saved=/etc/postgresql-common/createcluster.conf.innkeeper
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && return
+    apt_install postgresql-common
+    # A copy that is still there comes from a run that was cut off: it is the original.
+    as_root test -e "$saved" || as_root cp -p "$conf" "$saved"
+    trap 'as_root mv "$saved" "$conf"; trap - RETURN EXIT' RETURN EXIT
+    echo 'create_main_cluster = false' | as_root tee -a "$conf" >/dev/null
+    apt_install postgresql
+}
+
+candidate() { apt-cache policy "$1" 2>/dev/null | awk '/Candidate:/ && $2 != "(none)" { print $2 }'; }
+
+# Incus is in Debian since 13 and in Ubuntu since 24.04. On Debian 12 it is in backports: of the very mirror,
+# with the very key, that this machine uses already. Nothing else comes from there unless asked for.
+install_incus() {
+    local codename uri packages source=/etc/apt/sources.list.d/innkeeper-backports.sources
+    command -v incus >/dev/null && [ -x "$(incusd_path)" ] && return
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    [ -n "$(candidate incus)" ] || apt_update
+    if [ -z "$(candidate incus)" ]; then
+        # shellcheck disable=SC2016 # these are apt's variables
+        uri=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' |
+            awk -F'|' -v r="$codename" '$2 == r && $3 == "main" && !found++ { print $1 }')
+        [ -n "$uri" ] || die "there is no package incus here, and no apt source for $codename to find its backports by"
+        say "Adding $codename-backports of this machine's own mirror, for Incus"
+        {
+            printf 'Types: deb\nURIs: %s\nSuites: %s-backports\nComponents: main\n' "$uri" "$codename"
+            signed_by "${uri%/}"
+        } | as_root tee "$source" >/dev/null
+        APT_UPDATED=''
+        apt_update
+        if [ -z "$(candidate incus)" ]; then
+            as_root rm -f "$source"
+            die "there is no package incus in $codename-backports of $uri"
+        fi
+    fi
+    # Containers are all that is needed; the package named incus brings QEMU with it.
+    packages=(incus-base incus-client)
+    [ -n "$(candidate incus-base)" ] || packages=(incus)
+    # What Incus needs comes from where Incus comes from.
+    if apt-cache policy incus | grep -q -- "$codename-backports/"; then
+        apt_install -t "$codename-backports" "${packages[@]}"
+    else
+        apt_install "${packages[@]}"
+    fi
+}
+
+# signed_by URI: the Signed-By field of the source that names this mirror, in either of apt's two styles.
+signed_by() {
+    local file
+    for file in /etc/apt/sources.list.d/*.sources; do
+        [ -r "$file" ] || continue
+        awk -v uri="$1" '
+            function flush() { if (hit && key != "") { printf "%s", key; exit } hit = 0; key = ""; inkey = 0 }
+            /^[[:space:]]*$/ { flush(); next }
+            /^[^[:space:]#]/ { inkey = tolower($1) == "signed-by:" }
+            inkey { key = key $0 "\n" }
+            tolower($1) == "uris:" { for (i = 2; i <= NF; i++) { u = $i; sub("/$", "", u); if (u == uri) hit = 1 } }
+            END { if (hit) printf "%s", key }' "$file"
+    done | awk 'NR == 1 || /^[[:space:]]/ { print; next } { exit }'
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+        [ -r "$file" ] || continue
+        grep -E "^deb .*$1/? " "$file" | sed -n 's/.*signed-by=\([^] ]*\).*/Signed-By: \1/p' || true
+    done | head -n 1
+}
+
+version_at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
+
+install_rust() {
+    local wanted have
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)
+    rust_fits && return
+    if ! command -v rustup >/dev/null; then
+        [ -n "$(candidate rustup)" ] || apt_update
+        # rustup's package takes the place of cargo's and rustc's; it is not ours to remove those.
+        if [ -n "$(candidate rustup)" ] && ! has_package cargo && ! has_package rustc; then apt_install rustup; fi
+    fi
+    if command -v rustup >/dev/null; then
+        say "Installing the stable Rust toolchain"
+        rustup toolchain install stable --profile minimal -c rustfmt -c clippy >&2 && rustup default stable >&2
+        hash -r
+        rust_fits && return
+    fi
+    have=$(cargo --version 2>/dev/null || echo 'no cargo')
+    die "Rust $wanted or newer is needed (found: $have). This installs it; then run make again in a new shell:
+  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+}
+rust_fits() {
+    have=$(cd "$ROOT" && cargo --version 2>/dev/null | awk '{ print $2 }') || return 1
+    [ -n "$have" ] && version_at_least "$have" "$wanted"
+}
+
+install_node() {
+    local version
+    version=$(node --version 2>/dev/null | tr -d v) || version=0
+    version_at_least "${version:-0}" 18 && command -v npm >/dev/null && return
+    apt_install nodejs npm
+}
+
+exec {install_lock}<"$ROOT/Cargo.toml"
+flock "$install_lock"
+
+apt_install gcc libc6-dev pkg-config make git curl ca-certificates openssl jq \
+    iproute2 procps psmisc debootstrap squashfs-tools btrfs-progs uidmap lxcfs dnsmasq-base nftables
+install_postgresql
+install_incus
+install_rust
+case $what in
+test) install_node ;;
+bench) compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null || apt_install postgresql-contrib ;;
+esac

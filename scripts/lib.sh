@@ -1,0 +1,227 @@
+# Shared by every script here: messages, root only when needed, apt, locks, ports, process identity.
+# Source it; it does nothing by itself. Messages go to stderr, so that stdout stays for answers.
+# shellcheck shell=bash
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export ROOT
+ME=$(id -un)
+# Where rustup puts cargo; a shell that was open before doesn't know it yet.
+PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
+# What the whole machine shares (an Incus daemon we started, bridges' subnets) is noted here.
+STATE=/var/lib/innkeeper
+export STATE ME
+
+say() { printf '%s\n' "$*" >&2; }
+warn() { printf 'warning: %s\n' "$*" >&2; }
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# as_root COMMAND...: as is when we are root, else through sudo.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo -- "$@"
+    else
+        die "this step needs root ($*): run it as root, or install sudo"
+    fi
+}
+
+# run_as USER COMMAND...: as that user, without asking for root when we are that user already.
+run_as() {
+    local user=$1
+    shift
+    if [ "$ME" = "$user" ]; then "$@"; else as_root runuser -u "$user" -- "$@"; fi
+}
+
+# --- steps and progress ---------------------------------------------------------------------------
+
+# progress PERCENT TEXT: one bar that is redrawn on a terminal; elsewhere a line every tenth.
+PROGRESS_LAST=-1
+progress() {
+    local percent=$1 text=$2 width=30 filled bar
+    if [ -t 2 ]; then
+        filled=$((percent * width / 100))
+        bar=$(printf '%*s' "$filled" '' | tr ' ' '#')
+        printf '\r  [%-*s] %3d%%  %-40.40s' "$width" "$bar" "$percent" "$text" >&2
+        [ "$percent" -lt 100 ] || printf '\n' >&2
+    elif [ $((percent / 10)) -gt "$PROGRESS_LAST" ]; then
+        printf '  %3d%%  %s\n' "$percent" "$text" >&2
+    fi
+    PROGRESS_LAST=$((percent / 10))
+    [ "$percent" -lt 100 ] || PROGRESS_LAST=-1
+}
+
+# step TEXT COMMAND...: says what begins, runs it, remembers how long it took. A failure ends the script; inside a
+# function that is run so, bash ignores `set -e`, so it says itself what must not go on.
+STEPS=()
+step() {
+    local text=$1 began=$SECONDS code=0
+    shift
+    say "==> $text"
+    "$@" || code=$?
+    STEPS+=("$(printf '%5ds  %-4s %s' $((SECONDS - began)) "$([ $code = 0 ] && echo ok || echo FAIL)" "$text")")
+    return $code
+}
+steps_summary() { [ ${#STEPS[@]} = 0 ] || printf '%s\n' "${STEPS[@]}" >&2; }
+
+# set_values LINES: NAME=VALUE lines, as another script printed them, into variables.
+set_values() {
+    local line
+    while IFS= read -r line; do declare -g "$line"; done <<<"$1"
+}
+
+# load_env FILE: NAME=VALUE lines into the environment, except what is set there already.
+load_env() {
+    local line
+    [ -r "$1" ] || return 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        [[ $line =~ ^[[:space:]]*(export[[:space:]]+)?([A-Z][A-Z0-9_]*)=(.*)$ ]] || continue
+        [ -z "${!BASH_REMATCH[2]+set}" ] || continue
+        local name=${BASH_REMATCH[2]} value=${BASH_REMATCH[3]}
+        case $value in
+        \"*\" | \'*\') value=${value:1:-1} ;;
+        esac
+        export "$name=$value"
+    done <"$1"
+}
+
+# --- packages -------------------------------------------------------------------------------------
+
+has_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+APT_UPDATED=${APT_UPDATED:-}
+apt_update() {
+    [ -z "$APT_UPDATED" ] || return 0
+    say "Refreshing the package lists"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq -o DPkg::Lock::Timeout=300 >&2 ||
+        warn "the package lists could not be refreshed; trying with those there are"
+    APT_UPDATED=1
+}
+
+# apt_install [-t SUITE] PACKAGE...: installs those that are missing, and says nothing when none is.
+apt_install() {
+    local options=() missing=() package
+    if [ "$1" = -t ]; then
+        options=(-t "$2")
+        shift 2
+    fi
+    for package in "$@"; do has_package "$package" || missing+=("$package"); done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    apt_update
+    say "Installing ${missing[*]}"
+    local log
+    log=$(mktemp)
+    # apt tells its progress on a descriptor of its own, which it makes non-blocking: packages' scripts would fail
+    # if they had to write there.
+    # shellcheck disable=SC2016 # the inner shell expands it
+    if as_root sh -c 'exec "$@" 3>&1 1>&2' sh env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+        apt-get install -qq -y --no-install-recommends --no-remove \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o APT::Status-Fd=3 \
+        -o Dpkg::Options::=--force-confold "${options[@]}" "${missing[@]}" </dev/null 2>"$log" | apt_progress; then
+        rm -f "$log"
+    else
+        tail -n 30 "$log" >&2
+        rm -f "$log"
+        die "apt-get could not install ${missing[*]}"
+    fi
+}
+
+apt_progress() {
+    local kind package percent rest
+    while IFS=: read -r kind package percent rest; do
+        case $kind in
+        dlstatus) progress "$((${percent%%.*} / 2))" "${rest}" ;;
+        pmstatus) progress "$((50 + ${percent%%.*} / 2))" "${rest}" ;;
+        esac
+    done
+    progress 100 ready
+}
+
+# --- locks, ports, processes ----------------------------------------------------------------------
+
+# lock NAME [wait]: holds a machine-wide lock until this script ends; without `wait` it refuses at once.
+lock() {
+    local name=$1 file=/run/lock/innkeeper-$1.lock fd
+    [ -w /run/lock ] || file=/tmp/innkeeper-$1.lock
+    # Opened for reading: a sticky folder lets nobody but the owner open another's file for writing.
+    [ -e "$file" ] || (umask 022 && : >"$file")
+    exec {fd}<"$file"
+    if ! flock -n "$fd"; then
+        [ "${2:-}" = wait ] || return 1
+        say "Waiting for another run to finish ($name)"
+        flock "$fd"
+    fi
+}
+
+# without_locks COMMAND...: runs it without the descriptors that hold our locks, for what outlives this script.
+without_locks() {
+    (
+        close_locks
+        "$@"
+    )
+}
+close_locks() {
+    local fd
+    for fd in /proc/self/fd/*; do
+        fd=${fd##*/}
+        if [ "$fd" -gt 9 ] && [ "$fd" != 255 ]; then exec {fd}>&-; fi
+    done
+}
+
+# port_open PORT: does anything answer on 127.0.0.1?
+port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# free_port: one nobody listens on, below the range the kernel hands out to outgoing connections.
+free_port() {
+    local port tries
+    for tries in {1..50}; do
+        port=$((20000 + (RANDOM * 32768 + RANDOM) % 10000))
+        port_open "$port" || { echo "$port" && return; }
+    done
+    die "no free port found after $tries tries"
+}
+
+# A pid alone names nothing: pids are used again. With the start time of the process it does.
+proc_start() {
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    stat=${stat##*) }
+    # shellcheck disable=SC2086
+    set -- $stat
+    # A zombie runs no more.
+    [ "$1" != Z ] && echo "${20}"
+}
+
+# note_pid FILE PID: remembers a process by pid and start time.
+note_pid() { echo "$2 $(proc_start "$2")" >"$1"; }
+
+# noted_pid FILE: prints the pid if that very process still runs.
+noted_pid() {
+    local pid start
+    [ -r "$1" ] && read -r pid start <"$1" || return 1
+    [ -n "$pid" ] && [ "$(proc_start "$pid")" = "$start" ] && echo "$pid"
+}
+
+# wait_gone PID SECONDS
+wait_gone() {
+    local i
+    for ((i = 0; i < $2 * 10; i++)); do
+        proc_start "$1" >/dev/null || return 0
+        sleep 0.1
+    done
+    return 1
+}
+
+incusd_path() {
+    local path
+    for path in /usr/libexec/incus/incusd /usr/lib/incus/incusd /opt/incus/bin/incusd; do
+        if [ -x "$path" ]; then echo "$path" && return; fi
+    done
+}
+
+has_systemd() { [ -d /run/systemd/system ]; }
+
+random_password() { head -c 256 /dev/urandom | LC_ALL=C tr -dc 'A-Za-z0-9' | head -c 32; }

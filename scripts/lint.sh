@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# make lint: formatting and clippy, with every warning an error; shellcheck and cargo-deny where they are installed.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+unset DATABASE_URL
+export SQLX_OFFLINE=true
+
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+if command -v shellcheck >/dev/null; then shellcheck -x scripts/*.sh .ci/run; fi
+if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; fi

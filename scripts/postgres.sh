@@ -1,0 +1,157 @@
+#!/usr/bin/env bash
+# A private PostgreSQL cluster in a folder: 127.0.0.1 only, a port of its own, scram, no unix socket.
+#
+#   scripts/postgres.sh start DIR [--throwaway]   makes and starts it if needed, prints DATABASE_URL
+#   scripts/postgres.sh stop DIR
+#   scripts/postgres.sh remove DIR                stops it and takes it away, with all that is in it
+#   scripts/postgres.sh status DIR                prints DATABASE_URL, or fails when it doesn't run
+#
+# --throwaway trades every guarantee for speed; it is for tests.
+# initdb refuses root, so root's cluster belongs to the user `postgres`; anybody else's to themselves.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+usage="usage: $0 start|stop|remove|status DIR [--throwaway]"
+action=${1:?$usage}
+dir=$(realpath -m "${2:?$usage}")
+throwaway=${3:-}
+cd /
+
+if [ "$(id -u)" = 0 ]; then owner=postgres; else owner=$ME; fi
+
+# Where the cluster lives: here, or under $STATE when its owner can't come in here (a checkout in /root).
+locate() {
+    if [ -s "$dir/location" ]; then
+        home=$(cat "$dir/location")
+    elif [ ! -d "$dir" ] || [ "$owner" = "$ME" ] || runuser -u "$owner" -- test -x "$dir"; then
+        home=$dir
+    else
+        home=$STATE/pg-$(printf %s "$dir" | sha256sum | cut -c1-16)
+        echo "$home" >"$dir/location"
+    fi
+    data=$home/cluster
+    log=$home/postgres.log
+    # A cluster that is there already keeps its owner, whoever runs this.
+    if [ -d "$data" ]; then owner=$(stat -c %U "$data"); fi
+}
+
+# The programs of the cluster's own version, else of the newest.
+binaries() {
+    local version=''
+    version=$(run_as "$owner" cat "$data/PG_VERSION" 2>/dev/null || true)
+    # shellcheck disable=SC2086 # a star is meant to match
+    bin=$(printf '%s\n' /usr/lib/postgresql/${version:-*}/bin | sort -t/ -k5 -n | tail -n 1)
+    [ -x "${bin:-}/postgres" ] || die "PostgreSQL ${version:-server programs} not found: run scripts/install.sh"
+}
+
+# The postmaster's pid, if the process of that number really is this cluster's. Its command line tells, and everybody
+# may read that.
+running() {
+    local pid
+    pid=$(run_as "$owner" head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
+    [ -n "$pid" ] && proc_start "$pid" >/dev/null &&
+        tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "$data" && echo "$pid"
+}
+
+url() { echo "postgres://innkeeper:$(cat "$dir/password")@127.0.0.1:$(cat "$dir/port")/innkeeper"; }
+
+# Made beside its place and moved there when it is whole: a run that was cut off leaves nothing to trip over.
+create() {
+    local new=$data.new
+    say "Making a PostgreSQL cluster in $home"
+    mkdir -p "$home"
+    give_to_owner "$new"
+    run_as "$owner" find "$new" -mindepth 1 -delete
+    (umask 077 && random_password >"$dir/password")
+    # initdb reads the password from a file, which only its user may read.
+    run_as "$owner" sh -c "umask 077 && cat >'$new/password'" <"$dir/password"
+    run_as "$owner" "$bin/initdb" -D "$new/cluster" -U innkeeper --pwfile="$new/password" \
+        --auth=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 >/dev/null
+    run_as "$owner" sh -c "echo \"include 'innkeeper.conf'\" >>'$new/cluster/postgresql.conf'"
+    mv "$new/cluster" "$data"
+    rm -rf "$new"
+}
+
+# give_to_owner PATH: a folder, and the log, that the cluster's user may write.
+give_to_owner() {
+    mkdir -p "$1"
+    : >>"$log"
+    chmod 700 "$1"
+    chmod 600 "$log"
+    [ "$owner" = "$ME" ] || chown "$owner" "$1" "$log"
+}
+
+settings() {
+    echo "listen_addresses = '127.0.0.1'"
+    echo "port = $1"
+    # A path of a socket may have 107 characters at most; a checkout may lie deeper than that.
+    echo "unix_socket_directories = ''"
+    echo "password_encryption = 'scram-sha-256'"
+    echo "timezone = 'UTC'"
+    if [ "$throwaway" = --throwaway ]; then
+        printf '%s\n' 'fsync = off' 'synchronous_commit = off' 'full_page_writes = off' \
+            'max_connections = 400' 'autovacuum_naptime = 10s' 'max_wal_size = 2GB' 'shared_buffers = 256MB'
+    fi
+}
+
+start() {
+    local port
+    mkdir -p "$dir"
+    lock "pg-$(printf %s "$dir" | sha256sum | cut -c1-16)" wait
+    locate
+    if running >/dev/null; then
+        url
+        return
+    fi
+    binaries
+    [ -d "$data" ] || create
+    # A postmaster.pid left by a crash would stop the start if its number is somebody else's by now.
+    run_as "$owner" rm -f "$data/postmaster.pid"
+    port=$(cat "$dir/port" 2>/dev/null || true)
+    if [ -z "$port" ] || port_open "$port"; then port=$(free_port); fi
+    echo "$port" >"$dir/port"
+    settings "$port" | run_as "$owner" tee "$data/innkeeper.conf" >/dev/null
+    if ! without_locks run_as "$owner" "$bin/pg_ctl" -D "$data" -l "$log" -w -t 120 -s start >&2; then
+        run_as "$owner" tail -n 20 "$log" >&2
+        die "PostgreSQL did not start; its log is $log"
+    fi
+    if [ -z "$(sql postgres -tAc "select 1 from pg_database where datname = 'innkeeper'")" ]; then
+        sql postgres -qc 'create database innkeeper'
+    fi
+    url
+}
+
+sql() {
+    local database=$1
+    shift
+    PGPASSWORD=$(cat "$dir/password") "$bin/psql" -X -h 127.0.0.1 -p "$(cat "$dir/port")" -U innkeeper -d "$database" "$@"
+}
+
+stop() {
+    local pid
+    locate
+    pid=$(running) || return 0
+    binaries
+    run_as "$owner" "$bin/pg_ctl" -D "$data" -m fast -w -t 60 -s stop >&2
+    proc_start "$pid" >/dev/null && die "PostgreSQL (pid $pid) did not stop"
+    return 0
+}
+
+remove() {
+    stop
+    if [ "$owner" = "$ME" ]; then rm -rf "$data" "$data.new" "$log"; else as_root rm -rf "$data" "$data.new" "$log"; fi
+    rm -f "$dir"/{port,password,location}
+    [ "$home" = "$dir" ] || as_root rmdir "$home" 2>/dev/null || true
+    rmdir "$dir" 2>/dev/null || true
+}
+
+case $action in
+start | stop | remove) "$action" ;;
+status)
+    locate
+    running >/dev/null || exit 1
+    url
+    ;;
+*) die "$usage" ;;
+esac

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# make test: everything that must hold before a change is taken, from a clean machine on. Lint, every test against
+# real PostgreSQL and real containers, documentation. Leaves nothing running that it started.
+#
+# Arguments go to cargo test: scripts/test.sh --test servers
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/incusd.sh
+source "$(dirname "$0")/incusd.sh"
+# shellcheck source=scripts/testenv.sh
+source "$(dirname "$0")/testenv.sh"
+cd "$ROOT"
+
+step "Packages" scripts/install.sh test
+enter_group "$0" "$@"
+testenv_lock
+
+node_modules() {
+    local stamp=tests/js/node_modules/.installed-from
+    [ -f tests/js/package-lock.json ] || return 0
+    cmp -s tests/js/package-lock.json "$stamp" && return
+    npm ci --prefix tests/js --no-audit --no-fund && cp tests/js/package-lock.json "$stamp"
+}
+
+unset DATABASE_URL
+export SQLX_OFFLINE=true
+step "PostgreSQL" testenv_postgres --throwaway
+step "Incus" testenv_incus
+step "Image" testenv_image
+step "Node modules" node_modules
+step "Lint" scripts/lint.sh
+step "Tests" cargo test --workspace --all-features --locked "$@"
+step "Documentation" env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked

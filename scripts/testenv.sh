@@ -1,0 +1,63 @@
+# What tests and benchmarks run against: a throwaway PostgreSQL and a project of their own in Incus, exported as
+# INNKEEPER_TEST_*; and its tidying up, however the script ends. Source it after lib.sh.
+# shellcheck shell=bash
+
+TEST_PROJECT=${INNKEEPER_TEST_INCUS_PROJECT:-innkeeper-test}
+TEST_BRIDGE=${INNKEEPER_TEST_INCUS_BRIDGE:-inktest0}
+TEST_DIR=${CARGO_TARGET_DIR:-$ROOT/target}/testenv
+TEST_STARTED_INCUS=''
+
+# One at a time on a machine: they share the project in Incus, and their figures would spoil each other.
+testenv_lock() {
+    lock "test-$TEST_PROJECT" wait
+    trap testenv_end EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+}
+
+testenv_postgres() {
+    # What is left of a run that was killed goes first.
+    "$ROOT/scripts/postgres.sh" remove "$TEST_DIR/postgres" || return 1
+    INNKEEPER_TEST_DATABASE_URL=$("$ROOT/scripts/postgres.sh" start "$TEST_DIR/postgres" "$@") || return 1
+    export INNKEEPER_TEST_DATABASE_URL
+}
+
+testenv_incus() {
+    local answer before
+    before=$(our_daemon || true)
+    answer=$(INNKEEPER_HOLDER=$$ "$ROOT/scripts/incus.sh" up "$TEST_PROJECT" "$TEST_BRIDGE") || return 1
+    set_values "$answer"
+    [ "$(our_daemon || true)" = "$before" ] || TEST_STARTED_INCUS=1
+    "$ROOT/scripts/incus.sh" sweep "$TEST_PROJECT" || return 1
+    export INNKEEPER_TEST_INCUS_SOCKET=$INCUS_SOCKET INNKEEPER_TEST_INCUS_PROJECT=$INCUS_PROJECT
+    export INNKEEPER_TEST_INCUS_POOL=$INCUS_POOL INNKEEPER_TEST_INCUS_BRIDGE=$INCUS_BRIDGE
+    export INNKEEPER_TEST_INCUS_SUBNET=$INCUS_IPV4 INNKEEPER_TEST_INCUS_SUBNET6=$INCUS_IPV6
+}
+
+testenv_image() {
+    local answer
+    answer=$("$ROOT/scripts/image.sh" "$TEST_PROJECT") || return 1
+    set_values "$answer"
+    export INNKEEPER_TEST_IMAGE=$IMAGE_ALIAS
+}
+
+testenv_end() {
+    local code=$?
+    trap - EXIT
+    trap '' INT TERM HUP
+    set +e
+    say "==> Tidying up"
+    "$ROOT/scripts/postgres.sh" remove "$TEST_DIR/postgres"
+    if command -v incus >/dev/null; then
+        "$ROOT/scripts/incus.sh" sweep "$TEST_PROJECT"
+        # The project, its bridge and the image stay: they cost nothing, and the next run starts at once.
+        if [ -n "$TEST_STARTED_INCUS" ]; then
+            "$ROOT/scripts/incus.sh" stop "$TEST_PROJECT"
+        else
+            forget_user "$TEST_PROJECT"
+        fi
+    fi
+    steps_summary
+    [ "$code" = 0 ] || say "FAILED (exit code $code)"
+    exit "$code"
+}

@@ -1,0 +1,85 @@
+//! What the engine knows: its workflows and settings; and how an operation is put in.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::failpoints::Failpoints;
+use super::store;
+use super::workflow::AnyWorkflow;
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::ids::{ServerId, UserId};
+
+/// The engine's fixed parts.
+#[derive(Debug)]
+pub struct Engine {
+    workflows: HashMap<&'static str, Box<dyn AnyWorkflow>>,
+    /// Where tests make it fail.
+    pub failpoints: Failpoints,
+    /// This process, as lease owner.
+    pub(super) owner: Uuid,
+    pub(super) workers: usize,
+    pub(super) lease: Duration,
+    pub(super) undo_deadline: Duration,
+}
+
+/// An operation to be.
+#[derive(Debug)]
+pub struct NewOperation<D> {
+    /// A workflow's name.
+    pub kind: &'static str,
+    /// On which server.
+    pub server: ServerId,
+    /// The workflow's first data.
+    pub data: D,
+    /// Who asked.
+    pub user: Option<UserId>,
+    /// How long its steps may take in all before it is undone.
+    pub deadline: Duration,
+}
+
+impl Engine {
+    pub(crate) fn new(config: &Config, workflows: Vec<Box<dyn AnyWorkflow>>) -> anyhow::Result<Self> {
+        Ok(Self {
+            workflows: workflows.into_iter().map(|w| (w.kind(), w)).collect(),
+            failpoints: Failpoints::parse(&config.failpoints)?,
+            owner: Uuid::new_v4(),
+            workers: config.workers,
+            lease: config.lease(),
+            undo_deadline: Duration::from_secs(config.undo_deadline_seconds.into()),
+        })
+    }
+
+    /// The workflow of a kind.
+    pub fn workflow(&self, kind: &str) -> Option<&dyn AnyWorkflow> {
+        self.workflows.get(kind).map(AsRef::as_ref)
+    }
+
+    /// The kinds that this process can work on.
+    pub fn kinds(&self) -> Vec<String> {
+        self.workflows.keys().map(ToString::to_string).collect()
+    }
+
+    /// Puts an operation in, in the caller's transaction: it exists if and only if what it goes with does. Another
+    /// operation on the same server gives `LOCKED` with its id.
+    pub async fn enqueue<D: Serialize>(&self, tx: &mut PgConnection, new: NewOperation<D>) -> Result<Uuid> {
+        let data = serde_json::to_value(&new.data).map_err(Error::internal)?;
+        let first = self.workflow(new.kind).and_then(|w| w.steps().first().copied()).unwrap_or_default();
+        let id = Uuid::now_v7();
+        if store::insert(tx, id, new.server, new.kind, first, &data, new.user, new.deadline).await? {
+            return Ok(id);
+        }
+        let holder = store::holder(tx, new.server).await?;
+        let what = holder.as_ref().map_or("operation", |(_, kind)| kind.as_str());
+        Err(Error::new(
+            Code::Locked,
+            format!("Another operation ({what}) is under way on this server; wait for its end and try again."),
+        )
+        .with_details(json!({ "operationId": holder.map(|(id, _)| id) })))
+    }
+}

@@ -1,0 +1,55 @@
+//! `/api/operations`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::model::OperationView;
+use super::service::{self, LogLine};
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::{Anyone, Provider};
+use crate::http::extract::{Json, Path};
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(stuck)).routes(routes!(get)).routes(routes!(log)).routes(routes!(retry))
+}
+
+/// Operations that wait for a person (provider)
+#[utoipa::path(get, path = "/operations", tag = "operations",
+    responses((status = 200, body = Vec<OperationView>), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody)))]
+async fn stuck(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<OperationView>>> {
+    Ok(Json(service::stuck(&app).await?))
+}
+
+/// How an operation stands
+#[utoipa::path(get, path = "/operations/{id}", tag = "operations",
+    params(("id" = Uuid, Path, description = "The operation's id")),
+    responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn get(State(app): State<Arc<App>>, Anyone(caller): Anyone, Path(id): Path<Uuid>) -> Result<Json<OperationView>> {
+    Ok(Json(service::get(&app, &caller, id).await?))
+}
+
+/// An operation's log (provider)
+#[utoipa::path(get, path = "/operations/{id}/log", tag = "operations",
+    params(("id" = Uuid, Path, description = "The operation's id")),
+    responses((status = 200, body = Vec<LogLine>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn log(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>) -> Result<Json<Vec<LogLine>>> {
+    Ok(Json(service::log(&app, id).await?))
+}
+
+/// Take a stuck operation up again (provider)
+#[utoipa::path(post, path = "/operations/{id}/retry", tag = "operations",
+    params(("id" = Uuid, Path, description = "The operation's id")),
+    responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn retry(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>) -> Result<Json<OperationView>> {
+    Ok(Json(service::retry(&app, id).await?))
+}

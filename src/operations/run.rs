@@ -1,0 +1,365 @@
+//! One claimed operation, step by step, until it ends, waits, or is lost to another worker.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use rand::RngExt;
+use serde_json::Value;
+
+use super::failpoints::Action;
+use super::model::State;
+use super::store::{self, Claimed, Save};
+use super::workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome};
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+
+/// A claimed operation and when its time is over, by our clock: the claim said how much was left.
+struct Work {
+    op: Claimed,
+    deadline: Instant,
+}
+
+impl Work {
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    fn state(&self) -> State {
+        if self.op.undoing { State::Undoing } else { State::Running }
+    }
+}
+
+/// What became of one step.
+enum Next {
+    /// The next step may run at once.
+    Go,
+    /// The worker is done with the operation for now.
+    Leave,
+}
+
+/// Works on a claimed operation while its lease is kept alive. Errors are our own (the database): the lease runs out
+/// and the operation is taken up again from its last saved state.
+pub(super) async fn run(app: &App, claimed: Claimed) {
+    let (id, fence) = (claimed.id, claimed.fence);
+    let deadline = Instant::now() + Duration::from_secs_f64(claimed.seconds_left.max(0.0));
+    let worked = tokio::select! {
+        worked = steps(app, Work { op: claimed, deadline }) => worked,
+        () = lease_lost(app, id, fence) => {
+            tracing::warn!(operation = %id, "the lease was lost; another worker goes on");
+            return;
+        }
+    };
+    if let Err(error) = worked {
+        tracing::error!(operation = %id, %error, "an operation's state could not be saved; it is taken up again");
+    }
+}
+
+/// Renews the lease until it can't be renewed.
+async fn lease_lost(app: &App, id: uuid::Uuid, fence: i64) {
+    let lease = app.engine.lease;
+    let mut last = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(lease / 3).await;
+        let asked = tokio::time::Instant::now();
+        match store::renew(&app.db, id, fence, lease).await {
+            Ok(true) => last = asked,
+            Ok(false) => return,
+            // Past its end somebody else may hold it, whether or not we can see that.
+            Err(_) if last.elapsed() + lease / 3 > lease => return,
+            Err(error) => tracing::warn!(operation = %id, %error, "a lease could not be renewed; trying again"),
+        }
+    }
+}
+
+async fn steps(app: &App, mut work: Work) -> Result<()> {
+    let Some(workflow) = app.engine.workflow(&work.op.kind) else {
+        return Err(Error::internal(anyhow::anyhow!("there is no workflow {}", work.op.kind)));
+    };
+    loop {
+        match step(app, workflow, &mut work).await? {
+            Next::Go if app.shutdown.is_cancelled() => {
+                // Between steps nothing is at hand: give it to another process right away.
+                store::release(&app.db, work.op.id, work.op.fence).await?;
+                return Ok(());
+            }
+            Next::Go => {}
+            Next::Leave => return Ok(()),
+        }
+    }
+}
+
+async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<Next> {
+    let op = &mut work.op;
+    let names = workflow.steps();
+    let index = usize::try_from(op.step_index).unwrap_or(usize::MAX);
+    let Some(&name) = names.get(index) else {
+        return Err(Error::internal(anyhow::anyhow!("a {} operation has no step {index}", op.kind)));
+    };
+    let ctx = Context {
+        app,
+        operation: op.id,
+        server: op.server,
+        attempts: op.attempts,
+        fence: op.fence,
+        host_task: Mutex::new(op.host_task.clone()),
+    };
+    let before = op.data.clone();
+    let outcome = AssertUnwindSafe(act(app, workflow, op, index, name, &ctx)).catch_unwind().await;
+    let (mut outcome, forget) = outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "panic".into());
+        metrics::counter!("innkeeper_panics_total").increment(1);
+        (Err(Error::internal(anyhow::anyhow!("the step panicked: {text}")).into()), false)
+    });
+    op.host_task = ctx.host_task.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if forget {
+        op.data = before;
+        // As after a crash between acting and saving: what the step wrote by itself stays, the record of it does not.
+        outcome = match outcome {
+            Ok(Outcome::DoneIn(tx)) => {
+                tx.commit().await?;
+                Ok(Outcome::Again)
+            }
+            Ok(_) => Ok(Outcome::Again),
+            Err(fault) => Err(fault),
+        };
+    }
+    let undoing = op.undoing;
+    let next = conclude(app, work, &names, index, outcome).await?;
+    app.engine.failpoints.pass(&work.op.kind, name, undoing, "saved");
+    Ok(next)
+}
+
+/// Runs the step between its two failpoints. True: forget that it ran.
+async fn act(
+    app: &App,
+    workflow: &dyn AnyWorkflow,
+    op: &mut Claimed,
+    index: usize,
+    name: &str,
+    ctx: &Context<'_>,
+) -> (Result<Outcome, Fault>, bool) {
+    let points = &app.engine.failpoints;
+    let injected = || Fault::new(FaultKind::Fail, Code::Internal, "A fault was injected here.");
+    if points.pass(&op.kind, name, op.undoing, "before") == Some(Action::Fail) {
+        return (Err(injected()), false);
+    }
+    let outcome = workflow.run(index, op.undoing, ctx, &mut op.data).await;
+    let boundary = match outcome {
+        Ok(Outcome::Done | Outcome::DoneIn(_)) => "acted",
+        Ok(Outcome::Wait { .. }) => "waiting",
+        _ => return (outcome, false),
+    };
+    match points.pass(&op.kind, name, op.undoing, boundary) {
+        Some(Action::Fail) => (Err(injected()), false),
+        Some(Action::Repeat) => (outcome, true),
+        _ => (outcome, false),
+    }
+}
+
+/// Writes what the step came to, and says how to go on.
+async fn conclude(
+    app: &App,
+    work: &mut Work,
+    names: &[&'static str],
+    index: usize,
+    outcome: Result<Outcome, Fault>,
+) -> Result<Next> {
+    match outcome {
+        Ok(Outcome::Done) => done(&mut work.op, names, index, app.db.begin().await?).await,
+        Ok(Outcome::DoneIn(tx)) => done(&mut work.op, names, index, tx).await,
+        Ok(Outcome::Again) => {
+            let saved = write(app, &work.op, names[index], work.state(), None, None, None, false).await?;
+            Ok(if saved { Next::Go } else { Next::Leave })
+        }
+        Ok(Outcome::Wait { after, progress }) => {
+            if work.is_late() {
+                let fault = Fault::new(FaultKind::Retry, Code::HostError, "The host did not get it done in time.");
+                return failed(app, work, names, index, fault).await;
+            }
+            let state = work.state();
+            let op = &mut work.op;
+            let percent = progress_of(names.len(), index, progress.unwrap_or(0));
+            let visible = !op.undoing && percent > op.progress;
+            if visible {
+                op.progress = percent;
+            }
+            op.attempts = 0;
+            write(app, op, names[index], state, Some(after), None, None, visible).await?;
+            Ok(Next::Leave)
+        }
+        Err(fault) => failed(app, work, names, index, fault).await,
+    }
+}
+
+/// The share of the whole that is done, with a step `inner` percent along.
+fn progress_of(steps: usize, index: usize, inner: u8) -> i16 {
+    let whole = (index * 100 + usize::from(inner.min(99))) / steps.max(1);
+    i16::try_from(whole.min(99)).unwrap_or(99)
+}
+
+/// The step is done: on to the next one (or the one before), or to the end.
+async fn done(
+    op: &mut Claimed,
+    names: &[&'static str],
+    index: usize,
+    mut tx: sqlx::Transaction<'static, sqlx::Postgres>,
+) -> Result<Next> {
+    let ended = if op.undoing { index == 0 } else { index + 1 == names.len() };
+    let state = match (ended, op.undoing) {
+        (false, false) => State::Running,
+        (false, true) => State::Undoing,
+        (true, false) => State::Succeeded,
+        (true, true) => State::Failed,
+    };
+    let next = match (ended, op.undoing) {
+        (true, _) => index,
+        (false, true) => index - 1,
+        (false, false) => index + 1,
+    };
+    op.attempts = 0;
+    if !op.undoing {
+        // What was retried has worked.
+        (op.error_code, op.error_message, op.error_detail) = (None, None, None);
+        op.progress = if ended { 100 } else { progress_of(names.len(), next, 0) };
+    }
+    op.step_index = i32::try_from(next).unwrap_or(i32::MAX);
+    if ended {
+        // Sealed passwords and the like have done their work.
+        op.data = Value::Null;
+    }
+    let error = error_of(op);
+    let save = Save {
+        state,
+        undoing: op.undoing,
+        step_index: op.step_index,
+        step: names[next],
+        data: &op.data,
+        attempts: 0,
+        progress: op.progress,
+        error: error.as_ref().map(|(c, m, d)| (c.as_str(), m.as_str(), d.as_deref())),
+        host_task: op.host_task.as_deref(),
+        release: ended.then_some(Duration::ZERO),
+        deadline: None,
+        visible: true,
+    };
+    if !store::save(&mut tx, op.id, op.fence, &save).await? {
+        tx.rollback().await?;
+        return Ok(Next::Leave);
+    }
+    let way = if op.undoing { "undone" } else { "done" };
+    store::log(&mut tx, op.id, "info", names[index], way).await?;
+    tx.commit().await?;
+    if ended {
+        let outcome = if op.undoing { "failed" } else { "succeeded" };
+        metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => outcome).increment(1);
+        tracing::info!(operation = %op.id, kind = op.kind, server = op.server.0, outcome, "operation ended");
+        return Ok(Next::Leave);
+    }
+    Ok(Next::Go)
+}
+
+fn error_of(op: &Claimed) -> Option<(String, String, Option<String>)> {
+    Some((op.error_code.clone()?, op.error_message.clone().unwrap_or_default(), op.error_detail.clone()))
+}
+
+/// The step failed: try again, turn round, or give it to a person.
+async fn failed(app: &App, work: &mut Work, names: &[&'static str], index: usize, fault: Fault) -> Result<Next> {
+    let (late, state) = (work.is_late(), work.state());
+    let op = &mut work.op;
+    let name = names[index];
+    let detail = fault.detail.as_deref().unwrap_or(&fault.message).to_owned();
+    let same = op.error_code.as_deref() == Some(fault.code.as_str()) && op.error_detail == fault.detail;
+    let verdict = match (fault.kind, op.undoing) {
+        (FaultKind::Stuck, _) => FaultKind::Stuck,
+        (_, true) if late => FaultKind::Stuck,
+        // On the way back nothing but time or a person helps.
+        (_, true) => FaultKind::Retry,
+        (FaultKind::Retry, false) if late => FaultKind::Fail,
+        (kind, false) => kind,
+    };
+    if !op.undoing {
+        // An undo's own trouble does not hide why the operation failed.
+        op.error_code = Some(fault.code.as_str().to_owned());
+        op.error_message = Some(match verdict {
+            FaultKind::Retry => format!("{} We keep trying.", fault.message),
+            _ => fault.message.clone(),
+        });
+        op.error_detail.clone_from(&fault.detail);
+    }
+    match verdict {
+        FaultKind::Retry => {
+            op.attempts += 1;
+            let after = back_off(op.attempts, op.undoing);
+            // The log gets the first of a row of like failures.
+            let log = (!same || op.attempts == 1).then(|| ("warn", format!("{detail}; trying again")));
+            write(app, op, name, state, Some(after), None, log, true).await?;
+            tracing::warn!(operation = %op.id, kind = op.kind, step = name, attempts = op.attempts, detail, "a step failed; it is tried again");
+            Ok(Next::Leave)
+        }
+        FaultKind::Fail => {
+            op.undoing = true;
+            op.attempts = 0;
+            let deadline = Some(app.engine.undo_deadline);
+            let log = Some(("error", format!("{detail}; undoing")));
+            let saved = write(app, op, name, State::Undoing, None, deadline, log, true).await?;
+            work.deadline = Instant::now() + app.engine.undo_deadline;
+            let op = &work.op;
+            tracing::warn!(operation = %op.id, kind = op.kind, step = name, detail, "an operation failed and is undone");
+            Ok(if saved { Next::Go } else { Next::Leave })
+        }
+        FaultKind::Stuck => {
+            let log = Some(("error", format!("{detail}; a person must look")));
+            write(app, op, name, State::Stuck, Some(Duration::ZERO), None, log, true).await?;
+            metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => "stuck").increment(1);
+            tracing::error!(operation = %op.id, kind = op.kind, server = op.server.0, step = name, detail, "an operation is stuck: a person must look");
+            Ok(Next::Leave)
+        }
+    }
+}
+
+/// Half a second, doubling to half a minute (on the way back to five minutes), give or take a quarter.
+fn back_off(attempts: i32, undoing: bool) -> Duration {
+    let most = if undoing { 300.0 } else { 30.0 };
+    let seconds = (0.25 * 2f64.powi(attempts.clamp(1, 16))).min(most);
+    Duration::from_secs_f64(seconds * rand::rng().random_range(0.75..1.25))
+}
+
+#[allow(clippy::too_many_arguments, reason = "one call a kind of outcome, each naming what differs")]
+async fn write(
+    app: &App,
+    op: &Claimed,
+    step: &str,
+    state: State,
+    release: Option<Duration>,
+    deadline: Option<Duration>,
+    log: Option<(&str, String)>,
+    visible: bool,
+) -> Result<bool> {
+    let error = error_of(op);
+    let mut tx = app.db.begin().await?;
+    let save = Save {
+        state,
+        undoing: op.undoing,
+        step_index: op.step_index,
+        step,
+        data: &op.data,
+        attempts: op.attempts,
+        progress: op.progress,
+        error: error.as_ref().map(|(c, m, d)| (c.as_str(), m.as_str(), d.as_deref())),
+        host_task: op.host_task.as_deref(),
+        release,
+        deadline,
+        visible,
+    };
+    if !store::save(&mut tx, op.id, op.fence, &save).await? {
+        return Ok(false);
+    }
+    if let Some((level, message)) = log {
+        store::log(&mut tx, op.id, level, step, &message).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
+}

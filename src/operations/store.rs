@@ -1,0 +1,387 @@
+//! The SQL of operations. The database's clock is the only one: workers' clocks may differ.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::postgres::types::PgInterval;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::model::{OperationError, OperationView, State};
+use crate::ids::{ServerId, UserId};
+
+type Result<T> = sqlx::Result<T>;
+
+/// A claimed operation.
+#[derive(Debug, Clone)]
+pub(super) struct Claimed {
+    pub id: Uuid,
+    pub server: ServerId,
+    pub kind: String,
+    pub undoing: bool,
+    pub step_index: i32,
+    pub data: Value,
+    pub attempts: i32,
+    pub progress: i16,
+    pub error_code: Option<String>,
+    pub error_message: Option<String>,
+    pub error_detail: Option<String>,
+    pub host_task: Option<String>,
+    pub fence: i64,
+    /// Seconds until its deadline when it was claimed.
+    pub seconds_left: f64,
+}
+
+/// What a worker writes after a step.
+#[derive(Debug)]
+pub(super) struct Save<'a> {
+    pub state: State,
+    pub undoing: bool,
+    pub step_index: i32,
+    pub step: &'a str,
+    pub data: &'a Value,
+    pub attempts: i32,
+    pub progress: i16,
+    pub error: Option<(&'a str, &'a str, Option<&'a str>)>,
+    pub host_task: Option<&'a str>,
+    /// Give the lease back, to be claimed again after this long.
+    pub release: Option<Duration>,
+    /// A new deadline from now.
+    pub deadline: Option<Duration>,
+    /// Whether watchers can see a difference.
+    pub visible: bool,
+}
+
+fn interval(duration: Duration) -> PgInterval {
+    PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the row's own columns")]
+pub(super) async fn insert(
+    tx: &mut PgConnection,
+    id: Uuid,
+    server: ServerId,
+    kind: &str,
+    step: &str,
+    data: &Value,
+    user: Option<UserId>,
+    deadline: Duration,
+) -> Result<bool> {
+    let row = sqlx::query!(
+        "with new as (
+             insert into operations (id, server_id, kind, state, step, data, user_id, deadline)
+             values ($1, $2, $3, 'queued', $4, $5, $6, now() + $7)
+             on conflict (server_id) where state in ('queued', 'running', 'undoing', 'stuck') do nothing
+             returning id)
+         select pg_notify('operation_due', ''), pg_notify('operation_changed', id::text) from new",
+        id,
+        server.0,
+        kind,
+        step,
+        data,
+        user.map(|u| u.0),
+        interval(deadline)
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.is_some())
+}
+
+/// The operation that holds a server, with its kind.
+pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Option<(Uuid, String)>> {
+    let row = sqlx::query!(
+        "select id, kind from operations
+         where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck')",
+        server.0
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|r| (r.id, r.kind)))
+}
+
+/// Claims up to `limit` operations that are due and that nobody holds, oldest first.
+pub(super) async fn claim(
+    db: &PgPool,
+    owner: Uuid,
+    lease: Duration,
+    kinds: &[String],
+    limit: i64,
+) -> Result<Vec<Claimed>> {
+    sqlx::query_as!(
+        Claimed,
+        r#"with due as (
+               select id from operations
+               where state in ('queued', 'running', 'undoing') and run_at <= now() and kind = any($3)
+                 and (lease_until is null or lease_until < now())
+               order by run_at limit $4 for update skip locked)
+           update operations o set
+               state = case when o.state = 'queued' then 'running' else o.state end,
+               started_at = coalesce(o.started_at, now()),
+               lease_owner = $1, lease_until = now() + $2, fence = o.fence + 1, updated_at = now()
+           from due where o.id = due.id
+           returning o.id, o.server_id as "server: ServerId", o.kind, o.undoing, o.step_index, o.data, o.attempts,
+               o.progress, o.error_code, o.error_message, o.error_detail, o.host_task, o.fence,
+               extract(epoch from o.deadline - now())::float8 as "seconds_left!""#,
+        owner,
+        interval(lease),
+        kinds,
+        limit
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Seconds until something is due that nobody holds or whose lease ends, if there is anything.
+pub(super) async fn next_due(db: &PgPool, kinds: &[String]) -> Result<Option<f64>> {
+    sqlx::query_scalar!(
+        r#"select extract(epoch from min(greatest(run_at, coalesce(lease_until, run_at))) - now())::float8
+           from operations where state in ('queued', 'running', 'undoing') and kind = any($1)"#,
+        kinds
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Prolongs a lease; false when it is lost.
+pub(super) async fn renew(db: &PgPool, id: Uuid, fence: i64, lease: Duration) -> Result<bool> {
+    let done = sqlx::query!(
+        "update operations set lease_until = now() + $3 where id = $1 and fence = $2 and lease_owner is not null",
+        id,
+        fence,
+        interval(lease)
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Locks the row for a step's own transaction; false when the fencing token is not the latest.
+pub(super) async fn hold(tx: &mut PgConnection, id: Uuid, fence: i64) -> Result<bool> {
+    let row = sqlx::query_scalar!("select id from operations where id = $1 and fence = $2 for update", id, fence)
+        .fetch_optional(tx)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Writes what a step came to; false when the fencing token is not the latest, and then nothing is written.
+pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Save<'_>) -> Result<bool> {
+    let (code, message, detail) = save.error.map_or((None, None, None), |(c, m, d)| (Some(c), Some(m), d));
+    let state = text(&save.state);
+    let done = sqlx::query!(
+        "update operations set
+             state = $3, undoing = $4, step_index = $5, step = $6, data = $7, attempts = $8,
+             progress = greatest(progress, $9), error_code = $10, error_message = $11, error_detail = $12,
+             host_task = $13,
+             deadline = coalesce(now() + $14::interval, deadline),
+             lease_owner = case when $15::interval is null then lease_owner end,
+             lease_until = case when $15::interval is null then lease_until end,
+             run_at = coalesce(now() + $15::interval, run_at),
+             ended_at = case when $3 in ('succeeded', 'failed') then now() end,
+             updated_at = now()
+         where id = $1 and fence = $2",
+        id,
+        fence,
+        state,
+        save.undoing,
+        save.step_index,
+        save.step,
+        save.data,
+        save.attempts,
+        save.progress,
+        code,
+        message,
+        detail,
+        save.host_task,
+        save.deadline.map(interval),
+        save.release.map(interval)
+    )
+    .execute(&mut *tx)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    if save.visible {
+        changed(tx, id).await?;
+    }
+    Ok(true)
+}
+
+async fn changed(tx: &mut PgConnection, id: Uuid) -> Result<()> {
+    sqlx::query!("select pg_notify('operation_changed', $1)", id.to_string()).execute(tx).await.map(drop)
+}
+
+fn text(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(text)) => text,
+        _ => String::new(),
+    }
+}
+
+/// Gives a lease back at once, for any process to go on.
+pub(super) async fn release(db: &PgPool, id: Uuid, fence: i64) -> Result<()> {
+    sqlx::query!(
+        "with freed as (
+             update operations set lease_until = null, lease_owner = null where id = $1 and fence = $2 returning id)
+         select pg_notify('operation_due', '') from freed",
+        id,
+        fence
+    )
+    .fetch_optional(db)
+    .await
+    .map(drop)
+}
+
+/// Adds a line to the operation's log.
+pub(super) async fn log(tx: &mut PgConnection, id: Uuid, level: &str, step: &str, message: &str) -> Result<()> {
+    sqlx::query!(
+        "insert into operation_log (operation_id, level, step, message) values ($1, $2, $3, $4)",
+        id,
+        level,
+        step,
+        message
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// A row as the API needs it.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub id: Uuid,
+    pub server_id: ServerId,
+    pub kind: String,
+    pub state: State,
+    pub progress: i16,
+    pub step: String,
+    pub error_code: Option<String>,
+    pub error_message: Option<String>,
+    pub error_detail: Option<String>,
+    pub host_task: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    /// For people; the host's own words only where `detail` says so.
+    pub(super) fn view(self, detail: bool) -> OperationView {
+        OperationView {
+            id: self.id,
+            server_id: self.server_id,
+            kind: self.kind,
+            state: self.state,
+            progress: u8::try_from(self.progress).unwrap_or(0),
+            step: self.step,
+            error: self.error_code.map(|code| OperationError {
+                code,
+                message: self.error_message.unwrap_or_default(),
+                detail: self.error_detail.filter(|_| detail),
+            }),
+            created_at: self.created_at,
+            started_at: self.started_at,
+            ended_at: self.ended_at,
+        }
+    }
+}
+
+pub(super) async fn get(db: &PgPool, id: Uuid) -> Result<Option<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+                  error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where id = $1"#,
+        id
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// A server's operations, newest first.
+pub(super) async fn of_server(db: &PgPool, server: ServerId, limit: i64, offset: i64) -> Result<Vec<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+                  error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where server_id = $1 order by created_at desc, id desc limit $2 offset $3"#,
+        server.0,
+        limit,
+        offset
+    )
+    .fetch_all(db)
+    .await
+}
+
+pub(super) async fn count_of_server(db: &PgPool, server: ServerId) -> Result<i64> {
+    sqlx::query_scalar!(r#"select count(*) as "n!" from operations where server_id = $1"#, server.0).fetch_one(db).await
+}
+
+/// The operation that holds a server now.
+pub(super) async fn active(db: &PgPool, server: ServerId) -> Result<Option<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+                  error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck')"#,
+        server.0
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Operations that wait for a person.
+pub(super) async fn stuck(db: &PgPool) -> Result<Vec<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+                  error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where state = 'stuck' order by created_at"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// A line of an operation's log.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLine {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// `info`, `warn` or `error`.
+    pub level: String,
+    /// At which step.
+    pub step: String,
+    /// What happened.
+    pub message: String,
+}
+
+pub(super) async fn log_lines(db: &PgPool, id: Uuid) -> Result<Vec<LogLine>> {
+    sqlx::query_as!(
+        LogLine,
+        "select at, level, step, message from operation_log where operation_id = $1 order by id limit 1000",
+        id
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Takes a stuck operation up again where it stopped; false when it is not stuck.
+pub(super) async fn unstick(tx: &mut PgConnection, id: Uuid, deadline: Duration) -> Result<bool> {
+    let done = sqlx::query!(
+        "update operations set state = case when undoing then 'undoing' else 'running' end, attempts = 0,
+             run_at = now(), lease_owner = null, lease_until = null, deadline = now() + $2, updated_at = now()
+         where id = $1 and state = 'stuck'",
+        id,
+        interval(deadline)
+    )
+    .execute(&mut *tx)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query!("select pg_notify('operation_due', '')").execute(&mut *tx).await?;
+    changed(tx, id).await?;
+    Ok(true)
+}

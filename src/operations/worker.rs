@@ -1,0 +1,72 @@
+//! The worker pool of a process: claims what is due, never more than it has hands for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use super::{run, store};
+use crate::app::App;
+use crate::events::Event;
+
+/// The poll behind the notifications: a lost one costs this much and no more.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Works until shutdown, then waits for what is at hand to come to its next boundary.
+pub(crate) async fn work(app: &Arc<App>) {
+    let hands = Arc::new(Semaphore::new(app.engine.workers));
+    let freed = Arc::new(Notify::new());
+    let running = TaskTracker::new();
+    let kinds = app.engine.kinds();
+    let mut events = app.events.subscribe();
+    while !app.shutdown.is_cancelled() {
+        let wait = match claim(app, &hands, &freed, &running, &kinds).await {
+            Ok(wait) => wait,
+            Err(error) => {
+                tracing::warn!(%error, "operations can't be claimed; trying again");
+                Duration::from_secs(1)
+            }
+        };
+        tokio::select! {
+            () = app.shutdown.cancelled() => {}
+            () = freed.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            () = due(&mut events) => {}
+        }
+    }
+    running.close();
+    running.wait().await;
+}
+
+async fn due(events: &mut crate::events::Subscription) {
+    while !matches!(events.next().await, Event::OperationDue | Event::Resync) {}
+}
+
+/// Claims what there are hands for, and says when to look again.
+async fn claim(
+    app: &Arc<App>,
+    hands: &Arc<Semaphore>,
+    freed: &Arc<Notify>,
+    running: &TaskTracker,
+    kinds: &[String],
+) -> sqlx::Result<Duration> {
+    let free = hands.available_permits();
+    if free == 0 {
+        // `freed` wakes us.
+        return Ok(POLL);
+    }
+    let limit = i64::try_from(free).unwrap_or(i64::MAX);
+    let claimed = store::claim(&app.db, app.engine.owner, app.engine.lease, kinds, limit).await?;
+    for operation in claimed {
+        let Ok(hand) = Arc::clone(hands).try_acquire_owned() else { break };
+        let (app, freed) = (Arc::clone(app), Arc::clone(freed));
+        running.spawn(async move {
+            run::run(&app, operation).await;
+            drop(hand);
+            freed.notify_one();
+        });
+    }
+    let next = store::next_due(&app.db, kinds).await?;
+    Ok(next.map_or(POLL, |seconds| Duration::from_secs_f64(seconds.clamp(0.005, POLL.as_secs_f64()))))
+}

@@ -1,0 +1,202 @@
+//! What a workflow is made of: steps, what they come to, and what they may use.
+
+use std::fmt::Debug;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
+use super::store;
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::ids::ServerId;
+
+/// What a step came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is done; the next one may run.
+    Done,
+    /// It is done with the database changes of this transaction (from [`Context::begin`]), which the engine commits
+    /// together with its own record: both happen or neither.
+    DoneIn(Transaction<'static, Postgres>),
+    /// Its data is to be saved, and then it goes on at once: a mark set before something irrevocable.
+    Again,
+    /// The host is at work. The worker is let go, and the step runs again after this long.
+    Wait {
+        /// How long.
+        after: Duration,
+        /// How far the step is, in percent, where known.
+        progress: Option<u8>,
+    },
+}
+
+/// How bad a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// May pass by itself: tried again with back-off until the operation's deadline.
+    Retry,
+    /// Will not pass: the operation is undone.
+    Fail,
+    /// Going on or back could do harm: a person must look.
+    Stuck,
+}
+
+/// Why a step did not come to its end.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// How bad.
+    pub kind: FaultKind,
+    /// For the customer's program.
+    pub code: Code,
+    /// For the customer.
+    pub message: String,
+    /// For the provider: the host's own words.
+    pub detail: Option<String>,
+}
+
+impl Fault {
+    /// A fault with a sentence for the customer.
+    pub fn new(kind: FaultKind, code: Code, message: impl Into<String>) -> Self {
+        Self { kind, code, message: message.into(), detail: None }
+    }
+
+    /// The same fault, made worse or better.
+    #[must_use]
+    pub fn with_kind(self, kind: FaultKind) -> Self {
+        Self { kind, ..self }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        // Our own trouble (the database, a bug) is no reason to take a customer's server apart: try until the deadline.
+        let kind = match error.code {
+            Code::Internal | Code::DatabaseUnavailable | Code::HostUnreachable => FaultKind::Retry,
+            _ => FaultKind::Fail,
+        };
+        Self { kind, code: error.code, message: error.message, detail: error.cause.map(|c| format!("{c:#}")) }
+    }
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<hypervisor::Error> for Fault {
+    fn from(error: hypervisor::Error) -> Self {
+        use hypervisor::Error as H;
+        let kind = match &error {
+            H::NotOurs(_) => FaultKind::Stuck,
+            // Credentials are the provider's to mend, and mending them takes no new order.
+            H::Unauthorized(_) => FaultKind::Retry,
+            e if e.is_transient() => FaultKind::Retry,
+            _ => FaultKind::Fail,
+        };
+        Self { kind, ..Error::from(error).into() }
+    }
+}
+
+/// One step of a workflow. Both ways must be repeatable: after a crash they run again with the data saved before.
+#[async_trait]
+pub trait Step<D>: Send + Sync + Debug {
+    /// Its name in the log and the API, such as `start_guest`.
+    fn name(&self) -> &'static str;
+
+    /// Does it, or the next piece of it.
+    async fn run(&self, ctx: &Context<'_>, data: &mut D) -> Result<Outcome, Fault>;
+
+    /// Takes it back, whether it was done wholly, in part or not at all.
+    async fn undo(&self, _ctx: &Context<'_>, _data: &mut D) -> Result<Outcome, Fault> {
+        Ok(Outcome::Done)
+    }
+}
+
+/// A kind of operation: its steps in order, over durable data `D`.
+#[derive(Debug)]
+pub struct Workflow<D> {
+    /// Its name in the database and the API, such as `create`.
+    pub kind: &'static str,
+    /// Its steps.
+    pub steps: Vec<Box<dyn Step<D>>>,
+}
+
+/// A workflow whose data type is forgotten, as the engine keeps it.
+#[async_trait]
+pub trait AnyWorkflow: Send + Sync + Debug {
+    /// Its name.
+    fn kind(&self) -> &'static str;
+    /// The names of its steps, in order.
+    fn steps(&self) -> Vec<&'static str>;
+    /// Runs a step, or its undo, over data as stored.
+    async fn run(&self, step: usize, undo: bool, ctx: &Context<'_>, data: &mut Value) -> Result<Outcome, Fault>;
+}
+
+#[async_trait]
+impl<D: Serialize + DeserializeOwned + Debug + Send + Sync> AnyWorkflow for Workflow<D> {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    fn steps(&self) -> Vec<&'static str> {
+        self.steps.iter().map(|s| s.name()).collect()
+    }
+
+    async fn run(&self, step: usize, undo: bool, ctx: &Context<'_>, data: &mut Value) -> Result<Outcome, Fault> {
+        let stuck = |e: serde_json::Error| {
+            let fault = Fault::from(Error::internal(anyhow::anyhow!("the data of a {} operation: {e}", self.kind)));
+            fault.with_kind(FaultKind::Stuck)
+        };
+        let mut typed: D = serde_json::from_value(data.clone()).map_err(stuck)?;
+        let step = &self.steps[step];
+        let outcome = if undo { step.undo(ctx, &mut typed).await } else { step.run(ctx, &mut typed).await };
+        // A failed step's data counts too: it says what the host may have heard.
+        *data = serde_json::to_value(typed).map_err(stuck)?;
+        outcome
+    }
+}
+
+/// What a step may use.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The service.
+    pub app: &'a App,
+    /// The operation.
+    pub operation: Uuid,
+    /// Its server.
+    pub server: ServerId,
+    /// The tries of this step before this one.
+    pub attempts: i32,
+    pub(super) fence: i64,
+    pub(super) host_task: Mutex<Option<String>>,
+}
+
+impl Context<'_> {
+    /// Begins a transaction that holds the operation: it fails when another worker has taken the operation over, and
+    /// none can take it over before it ends.
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, Fault> {
+        let mut tx = self.app.db.begin().await?;
+        if !store::hold(&mut tx, self.operation, self.fence).await? {
+            return Err(Fault::new(FaultKind::Retry, Code::Internal, "Another worker has this operation now."));
+        }
+        Ok(tx)
+    }
+
+    /// Names this claim of the operation: the same number means that no other worker, and no other life of this
+    /// process, has run the step since.
+    pub fn claim(&self) -> i64 {
+        self.fence
+    }
+
+    /// Keeps the host's own id of its latest task, for the API's `taskId`.
+    pub fn host_task(&self, id: &hypervisor::TaskId) {
+        *self.host_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.0.clone());
+    }
+}

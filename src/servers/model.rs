@@ -1,0 +1,290 @@
+//! Servers as the server-management API has them. Answers may carry more fields than its document, never fewer.
+
+use chrono::{DateTime, Utc};
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::http::text;
+use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
+use crate::monitoring::model::Stats;
+
+/// Where a server stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Status {
+    /// Being made.
+    Creating,
+    /// It runs.
+    Running,
+    /// It is stopped.
+    Stopped,
+    /// On its way up.
+    Starting,
+    /// On its way down.
+    Stopping,
+    /// Going down and up again.
+    Restarting,
+    /// Being deleted.
+    Deleting,
+    /// Gone.
+    Deleted,
+    /// The host does not tell.
+    Unknown,
+    /// It could not be made, and nothing of it is left on the host.
+    Failed,
+}
+
+impl Status {
+    /// As stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Stopping => "stopping",
+            Self::Restarting => "restarting",
+            Self::Deleting => "deleting",
+            Self::Deleted => "deleted",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A server, as its owner and the provider see it.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerView {
+    /// Its id.
+    pub id: ServerId,
+    /// Whose.
+    pub user_id: UserId,
+    /// Its tariff.
+    pub tariff_id: TariffId,
+    /// Its image.
+    pub os_id: ImageId,
+    /// Host name.
+    pub name: String,
+    /// Where it stands.
+    pub status: Status,
+    /// The guest's number, which names one guest in the whole installation.
+    pub proxmox_id: i64,
+    /// Its first address, IPv4 before IPv6; null until it has been made.
+    pub ip_address: Option<String>,
+    /// All its addresses.
+    pub ip_addresses: Vec<String>,
+    /// Always null: the password is shown once, when it is made.
+    pub root_password: Option<String>,
+    /// Processor cores.
+    pub cores: i32,
+    /// Memory in MiB.
+    pub memory: i64,
+    /// Disk in GiB.
+    pub disk: i64,
+    /// When it was ordered.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+    /// Its operating system.
+    pub os: Os,
+    /// Its tariff, in short.
+    pub tariff: TariffBrief,
+}
+
+/// A server's operating system.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Os {
+    /// The image's id.
+    pub id: ImageId,
+    /// The image's name.
+    pub name: String,
+    /// The family, such as `linux`.
+    pub r#type: String,
+}
+
+/// A server's tariff, in short.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct TariffBrief {
+    /// Its id.
+    pub id: TariffId,
+    /// Its name.
+    pub name: String,
+    /// Price a month in minor units of its currency.
+    pub price: i64,
+    /// ISO 4217.
+    pub currency: String,
+}
+
+/// What the service knows of a server beyond what it shows.
+#[derive(Debug, Clone)]
+pub struct ServerRecord {
+    /// Its id.
+    pub id: ServerId,
+    /// The marker that its guest carries.
+    pub uuid: Uuid,
+    /// Whose.
+    pub user_id: UserId,
+    /// Where.
+    pub host_id: HostId,
+    /// The node it was placed on.
+    pub node: String,
+    /// The guest's number.
+    pub guest_number: i64,
+    /// `lxc` or `vm`.
+    pub kind: String,
+    /// Host name.
+    pub name: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Cores.
+    pub cores: i32,
+    /// Memory in MiB.
+    pub memory_mib: i64,
+    /// Disk in GiB.
+    pub disk_gib: i64,
+    /// Root's public keys.
+    pub ssh_keys: Vec<String>,
+    /// Whether anything of it may be on the host.
+    pub reserved: bool,
+}
+
+/// An order.
+#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateServer {
+    /// An image's id, from `GET /api/images`.
+    #[garde(skip)]
+    pub os_id: ImageId,
+    /// A tariff's id, from `GET /api/tariffs`.
+    #[garde(skip)]
+    pub tariff_id: TariffId,
+    /// Host name; `server-<proxmoxId>` if left out.
+    #[serde(default)]
+    #[garde(inner(custom(hostname)))]
+    pub name: Option<String>,
+    /// Public keys that may sign in as root, one OpenSSH line each.
+    #[serde(default)]
+    #[garde(length(max = 20), inner(length(max = 8192), custom(ssh_key)))]
+    pub ssh_keys: Vec<String>,
+}
+
+fn hostname(text: &String, ctx: &()) -> garde::Result {
+    text::hostname(text, ctx)
+}
+
+fn ssh_key(text: &String, ctx: &()) -> garde::Result {
+    text::ssh_key(text, ctx)
+}
+
+/// The answer to an order.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedServer {
+    /// The new server's id.
+    pub id: ServerId,
+    /// `creating`.
+    pub status: Status,
+    /// The guest's number.
+    pub proxmox_id: i64,
+    /// Null: it is in `GET /api/server/{id}` once the server has been made.
+    pub ip_address: Option<String>,
+    /// Root's password. It is shown this once.
+    pub root_password: String,
+    /// The operation that makes it, for `GET /api/operations/{id}`.
+    pub operation_id: Uuid,
+}
+
+/// The answer to start, stop and restart.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Action {
+    /// `success`: it has been taken on.
+    pub status: &'static str,
+    /// What.
+    pub action: &'static str,
+    /// The host's own id of the task, or the operation's where the host has none (yet).
+    pub task_id: String,
+    /// The operation, for `GET /api/operations/{id}`.
+    pub operation_id: Uuid,
+}
+
+/// The answer to a deletion.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Deleted {
+    /// `deleted`: it has been taken on; the server shows as `deleting` until its guest is gone.
+    pub status: &'static str,
+    /// The operation, for `GET /api/operations/{id}`; null where nothing was left to do.
+    pub operation_id: Option<Uuid>,
+}
+
+/// The answer to a change of root's password.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PasswordChanged {
+    /// `success`: it is set in the guest. `pending`: the host is slow, and the operation goes on.
+    pub status: &'static str,
+    /// Root's new password. It is shown this once.
+    pub password: String,
+    /// The operation, for `GET /api/operations/{id}`.
+    pub operation_id: Uuid,
+}
+
+/// A server's status and figures.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ServerStatus {
+    /// The server.
+    pub id: ServerId,
+    /// Where it stands.
+    pub status: Status,
+    /// Its figures at the last sweep.
+    pub stats: Stats,
+}
+
+/// Which servers to list.
+#[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListServers {
+    /// Providers: everyone's servers, not only one's own.
+    #[serde(default)]
+    #[garde(skip)]
+    pub all: bool,
+    /// From 1. Without it, and without `limit`, all are listed.
+    #[garde(range(min = 1, max = 1_000_000))]
+    pub page: Option<i64>,
+    /// Servers a page, at most 100.
+    #[garde(range(min = 1, max = 100))]
+    pub limit: Option<i64>,
+}
+
+/// A page of a list.
+#[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// From 1.
+    #[garde(range(min = 1, max = 1_000_000))]
+    pub page: Option<i64>,
+    /// Rows a page: 20, at most 100.
+    #[garde(range(min = 1, max = 100))]
+    pub limit: Option<i64>,
+}
+
+/// A page of a server's operations.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct OperationsPage {
+    /// Newest first.
+    pub data: Vec<crate::operations::model::OperationView>,
+    /// How many there are in all.
+    pub total: i64,
+    /// This page.
+    pub page: i64,
+    /// Rows a page.
+    pub limit: i64,
+    /// How many pages there are.
+    pub pages: i64,
+}

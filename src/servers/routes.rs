@@ -1,0 +1,136 @@
+//! `/api/server`: sections 1 to 9 of the server-management API.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::ServerAccess;
+use super::model::{
+    Action, CreateServer, CreatedServer, Deleted, ListServers, OperationsPage, PageQuery, PasswordChanged,
+    ServerStatus, ServerView,
+};
+use super::service;
+use super::workflows::power::Power;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::{Account, Anyone};
+use crate::http::extract::{Json, Query};
+use crate::ids::ServerId;
+use crate::operations;
+
+const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(create))
+        .routes(routes!(get, delete))
+        .routes(routes!(status))
+        .routes(routes!(start))
+        .routes(routes!(stop))
+        .routes(routes!(restart))
+        .routes(routes!(password))
+        .routes(routes!(operations))
+}
+
+/// My servers
+///
+/// The header `X-Total-Count` tells how many there are in all.
+#[utoipa::path(get, path = "/server", tag = "servers", params(ListServers),
+    responses((status = 200, body = Vec<ServerView>), (status = 400, body = ErrorBody),
+        (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn list(
+    State(app): State<Arc<App>>,
+    Anyone(caller): Anyone,
+    Query(query): Query<ListServers>,
+) -> Result<(HeaderMap, Json<Vec<ServerView>>)> {
+    let (servers, total) = service::list(&app, &caller, &query).await?;
+    Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(servers)))
+}
+
+/// Order a server
+#[utoipa::path(post, path = "/server/create", tag = "servers", request_body = CreateServer,
+    responses((status = 200, body = CreatedServer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
+async fn create(
+    State(app): State<Arc<App>>,
+    Account(caller): Account,
+    Json(order): Json<CreateServer>,
+) -> Result<Json<CreatedServer>> {
+    Ok(Json(service::order(&app, caller.user, order).await?))
+}
+
+/// One server
+#[utoipa::path(get, path = "/server/{id}", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn get(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<ServerView>> {
+    Ok(Json(service::view(&app, access.server.id).await?))
+}
+
+/// A server's status and figures at the last sweep
+#[utoipa::path(get, path = "/server/{id}/status", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = ServerStatus), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn status(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<ServerStatus>> {
+    Ok(Json(service::status(&app, &access.server).await?))
+}
+
+/// Start a server; one that runs is left as it is
+#[utoipa::path(post, path = "/server/{id}/start", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn start(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Action>> {
+    Ok(Json(service::power(&app, &access, Power::Start).await?))
+}
+
+/// Stop a server: cleanly, and by force when it takes too long
+#[utoipa::path(post, path = "/server/{id}/stop", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn stop(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Action>> {
+    Ok(Json(service::power(&app, &access, Power::Stop).await?))
+}
+
+/// Restart a server; one that is stopped is started
+#[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn restart(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Action>> {
+    Ok(Json(service::power(&app, &access, Power::Restart).await?))
+}
+
+/// Delete a server with its disks, snapshots and addresses
+#[utoipa::path(delete, path = "/server/{id}", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Deleted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn delete(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Deleted>> {
+    Ok(Json(service::delete(&app, &access).await?))
+}
+
+/// Make and set a new root password; it is shown this once
+#[utoipa::path(post, path = "/server/{id}/password", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = PasswordChanged), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn password(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<PasswordChanged>> {
+    Ok(Json(service::change_password(&app, &access).await?))
+}
+
+/// A server's operations, newest first
+#[utoipa::path(get, path = "/server/{id}/operations", tag = "servers", params(("id" = ServerId, Path, description = "The server's id"), PageQuery),
+    responses((status = 200, body = OperationsPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn operations(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<OperationsPage>> {
+    let (page, limit) = (query.page.unwrap_or(1), query.limit.unwrap_or(20));
+    let (data, total) = operations::service::of_server(&app, &access.caller, access.server.id, page, limit).await?;
+    Ok(Json(OperationsPage { data, total, page, limit, pages: (total + limit - 1) / limit }))
+}

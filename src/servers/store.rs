@@ -1,0 +1,276 @@
+//! The SQL of servers.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::model::{Os, ServerRecord, ServerView, Status, TariffBrief};
+use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
+
+type Result<T> = sqlx::Result<T>;
+
+/// Who owns a server, deleted ones included: their history stays theirs.
+pub(super) async fn owner(db: &PgPool, id: ServerId) -> Result<Option<UserId>> {
+    sqlx::query_scalar!(r#"select user_id as "user: UserId" from servers where id = $1"#, id.0).fetch_optional(db).await
+}
+
+/// A server that is not deleted.
+pub(super) async fn live(db: &PgPool, id: ServerId) -> Result<Option<ServerRecord>> {
+    sqlx::query_as!(
+        ServerRecord,
+        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", host_id as "host_id: HostId", node,
+                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved
+           from servers where id = $1 and deleted_at is null"#,
+        id.0
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// A server's row, locked until the transaction ends.
+pub(super) async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<Option<ServerRecord>> {
+    sqlx::query_as!(
+        ServerRecord,
+        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", host_id as "host_id: HostId", node,
+                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved
+           from servers where id = $1 and deleted_at is null for update"#,
+        id.0
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// Which servers to show.
+#[derive(Debug)]
+pub(super) struct Filter<'a> {
+    pub id: Option<ServerId>,
+    pub user: Option<UserId>,
+    /// The only ones that the token reaches.
+    pub only: Option<&'a [i64]>,
+    pub limit: Option<i64>,
+    pub offset: i64,
+}
+
+/// Servers that are not deleted, oldest first, with how many match in all.
+pub(super) async fn list(db: &PgPool, filter: &Filter<'_>) -> Result<Vec<(ServerView, i64)>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select s.id as "id: ServerId", s.user_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
+                  s.image_id as "image_id: ImageId", s.name, s.status as "status: Status", s.guest_number, s.cores,
+                  s.memory_mib, s.disk_gib, s.created_at, s.updated_at,
+                  i.name as image_name, i.type as image_type, t.name as tariff_name, t.price, t.currency,
+                  array(select host(a.address) from addresses a where a.server_id = s.id
+                        order by family(a.address), a.address) as "addresses!: Vec<String>",
+                  count(*) over () as "total!"
+           from servers s join images i on i.id = s.image_id join tariffs t on t.id = s.tariff_id
+           where s.deleted_at is null
+             and ($1::bigint is null or s.id = $1)
+             and ($2::bigint is null or s.user_id = $2)
+             and ($3::bigint[] is null or s.id = any($3))
+           order by s.id limit $4 offset $5"#,
+        filter.id.map(|id| id.0),
+        filter.user.map(|id| id.0),
+        filter.only as Option<&[i64]>,
+        filter.limit,
+        filter.offset
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.total, row)).map(|(total, row)| (row.into(), total)).collect())
+}
+
+struct Row {
+    id: ServerId,
+    user_id: UserId,
+    tariff_id: TariffId,
+    image_id: ImageId,
+    name: String,
+    status: Status,
+    guest_number: i64,
+    cores: i32,
+    memory_mib: i64,
+    disk_gib: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    image_name: String,
+    image_type: String,
+    tariff_name: String,
+    price: i64,
+    currency: String,
+    addresses: Vec<String>,
+    total: i64,
+}
+
+impl From<Row> for ServerView {
+    fn from(r: Row) -> Self {
+        // Until it is made nobody answers there.
+        let addresses = if r.status == Status::Creating { Vec::new() } else { r.addresses };
+        Self {
+            id: r.id,
+            user_id: r.user_id,
+            tariff_id: r.tariff_id,
+            os_id: r.image_id,
+            name: r.name,
+            status: r.status,
+            proxmox_id: r.guest_number,
+            ip_address: addresses.first().cloned(),
+            ip_addresses: addresses,
+            root_password: None,
+            cores: r.cores,
+            memory: r.memory_mib,
+            disk: r.disk_gib,
+            created_at: r.created_at,
+            updated_at: r.updated_at,
+            os: Os { id: r.image_id, name: r.image_name, r#type: r.image_type },
+            tariff: TariffBrief { id: r.tariff_id, name: r.tariff_name, price: r.price, currency: r.currency },
+        }
+    }
+}
+
+/// What is sold, as an order needs it.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub kind: String,
+    pub cores: i32,
+    pub memory_mib: i64,
+    pub disk_gib: i64,
+}
+
+/// A tariff that is sold.
+pub(super) async fn offer(tx: &mut PgConnection, tariff: TariffId) -> Result<Option<Offer>> {
+    sqlx::query_as!(Offer, "select kind, cores, memory_mib, disk_gib from tariffs where id = $1 and enabled", tariff.0)
+        .fetch_optional(tx)
+        .await
+}
+
+/// The kind of an image that is offered.
+pub(super) async fn image_kind(tx: &mut PgConnection, image: ImageId) -> Result<Option<String>> {
+    sqlx::query_scalar!("select kind from images where id = $1 and enabled", image.0).fetch_optional(tx).await
+}
+
+/// Locks an account against other orders of its own, and says how many servers it has and may have.
+pub(super) async fn lock_limit(tx: &mut PgConnection, user: UserId) -> Result<(i64, i64)> {
+    let limit = sqlx::query_scalar!("select server_limit from users where id = $1 for update", user.0)
+        .fetch_one(&mut *tx)
+        .await?;
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "n!" from servers where user_id = $1 and deleted_at is null"#,
+        user.0
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok((count, limit.into()))
+}
+
+/// A server to be.
+#[derive(Debug)]
+pub(super) struct NewServer<'a> {
+    pub user: UserId,
+    pub tariff: TariffId,
+    pub image: ImageId,
+    pub host: HostId,
+    pub node: &'a str,
+    pub name: Option<&'a str>,
+    pub offer: &'a Offer,
+    pub ssh_keys: &'a [String],
+}
+
+/// Adds a server, with the next guest number.
+pub(super) async fn insert(tx: &mut PgConnection, new: &NewServer<'_>) -> Result<(ServerId, i64)> {
+    let row = sqlx::query!(
+        r#"with n as (select nextval('guest_numbers') as number)
+           insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+                                cores, memory_mib, disk_gib, ssh_keys)
+           select $1, $2, $3, $4, $5, $6, n.number, $7, coalesce($8, 'server-' || n.number), 'creating',
+                  $9, $10, $11, $12 from n
+           returning id as "id: ServerId", guest_number"#,
+        Uuid::new_v4(),
+        new.user.0,
+        new.tariff.0,
+        new.image.0,
+        new.host.0,
+        new.node,
+        new.offer.kind,
+        new.name,
+        new.offer.cores,
+        new.offer.memory_mib,
+        new.offer.disk_gib,
+        new.ssh_keys
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok((row.id, row.guest_number))
+}
+
+/// Moves a new server to another node, before its operation begins.
+pub(super) async fn place(tx: &mut PgConnection, id: ServerId, host: HostId, node: &str) -> Result<()> {
+    sqlx::query!("update servers set host_id = $2, node = $3 where id = $1", id.0, host.0, node)
+        .execute(tx)
+        .await
+        .map(drop)
+}
+
+/// Says where a server stands.
+pub(super) async fn set_status(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
+    sqlx::query!("update servers set status = $2, updated_at = now() where id = $1", id.0, status.as_str())
+        .execute(tx)
+        .await
+        .map(drop)
+}
+
+/// Its share of the node is free again: nothing of it is on the host.
+pub(super) async fn unreserve(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
+    sqlx::query!(
+        "update servers set reserved = false, status = $2, updated_at = now(),
+             deleted_at = case when $2 = 'deleted' then now() end
+         where id = $1 and reserved",
+        id.0,
+        status.as_str()
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// A failed server is put away.
+pub(super) async fn bury(tx: &mut PgConnection, id: ServerId) -> Result<()> {
+    sqlx::query!(
+        "update servers set status = 'deleted', deleted_at = now(), updated_at = now() where id = $1 and not reserved",
+        id.0
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Where a server's image is to be had on its host.
+pub(super) async fn image_source(db: &PgPool, id: ServerId) -> Result<Option<String>> {
+    sqlx::query_scalar!(
+        "select i.source from servers s join image_sources i on i.image_id = s.image_id and i.host_id = s.host_id
+         where s.id = $1",
+        id.0
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// What the "server is ready" mail says.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub email: String,
+    pub name: String,
+    pub tariff: String,
+    pub os: String,
+}
+
+pub(super) async fn ready(tx: &mut PgConnection, id: ServerId) -> Result<Ready> {
+    sqlx::query_as!(
+        Ready,
+        "select u.email, s.name, t.name as tariff, i.name as os
+         from servers s join users u on u.id = s.user_id join tariffs t on t.id = s.tariff_id
+              join images i on i.id = s.image_id where s.id = $1",
+        id.0
+    )
+    .fetch_one(tx)
+    .await
+}

@@ -1,0 +1,247 @@
+//! Making a server: guest, files, first start, password; then it is the customer's, and a mail says so.
+
+use async_trait::async_trait;
+use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Limits};
+use serde::{Deserialize, Serialize};
+
+use super::guest::{Guest, HostWork, Removal};
+use crate::addresses;
+use crate::error::{Code, Error};
+use crate::mail;
+use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::secrets::Sealed;
+use crate::servers::model::Status;
+use crate::servers::store;
+
+/// The workflow's name.
+pub const KIND: &str = "create";
+/// What the password is sealed for.
+pub const PASSWORD: &str = "root-password";
+
+/// What it keeps between steps.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Data {
+    password: Sealed,
+    /// The claim under which the host was about to be asked. See [`CreateGuest`].
+    intent: Option<i64>,
+    /// Whether the host may have heard of the guest.
+    heard: bool,
+    create: HostWork,
+    start: HostWork,
+    removal: Removal,
+}
+
+impl Data {
+    /// The first data, with root's password sealed.
+    pub fn new(password: Sealed) -> Self {
+        Self {
+            password,
+            intent: None,
+            heard: false,
+            create: HostWork::default(),
+            start: HostWork::default(),
+            removal: Removal::default(),
+        }
+    }
+}
+
+/// The steps.
+pub fn workflow() -> Workflow<Data> {
+    Workflow {
+        kind: KIND,
+        steps: vec![
+            Box::new(Reserve),
+            Box::new(CreateGuest),
+            Box::new(PrepareGuest),
+            Box::new(StartGuest),
+            Box::new(SetPassword),
+            Box::new(HandOver),
+        ],
+    }
+}
+
+async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec, Fault> {
+    let gone = || Fault::new(FaultKind::Fail, Code::HostError, "The image is no longer on the server's host.");
+    let image = store::image_source(&ctx.app.db, ctx.server).await?.ok_or_else(gone)?;
+    let mut db = ctx.app.db.acquire().await?;
+    let held = addresses::store::of_server(&mut db, ctx.server).await?;
+    let first = held.first().ok_or_else(|| Error::internal(anyhow::anyhow!("server {} has no address", ctx.server)))?;
+    let server = &guest.server;
+    Ok(GuestSpec {
+        guest: guest.guest.clone(),
+        hostname: server.name.clone(),
+        image,
+        limits: Limits {
+            cores: u32::try_from(server.cores).ok(),
+            memory_mib: u64::try_from(server.memory_mib).ok(),
+            disk_gib: u64::try_from(server.disk_gib).ok(),
+        },
+        network: GuestNetwork {
+            bridge: first.bridge.clone(),
+            vlan: first.vlan,
+            addresses: held
+                .iter()
+                .map(|a| GuestAddress { address: a.address, prefix: a.prefix, gateway: a.gateway })
+                .collect(),
+            dns: held.iter().flat_map(|a| a.dns.iter().copied()).collect(),
+        },
+        ssh_keys: server.ssh_keys.clone(),
+        password: ctx.app.sealer.open_text(PASSWORD, &data.password)?,
+    })
+}
+
+/// The order's own transaction has taken room and addresses; going back gives them up, last of all, when nothing is
+/// left on the host that could use them.
+#[derive(Debug)]
+struct Reserve;
+
+#[async_trait]
+impl Step<Data> for Reserve {
+    fn name(&self) -> &'static str {
+        "reserve"
+    }
+
+    async fn run(&self, _: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        Ok(Outcome::Done)
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        let mut tx = ctx.begin().await?;
+        addresses::store::release(&mut tx, ctx.server).await?;
+        store::unreserve(&mut tx, ctx.server, Status::Failed).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}
+
+/// Makes the guest on the host.
+///
+/// Whether the host may have heard of it decides whether going back needs the host: an order for a host that was down
+/// all the time is undone at once. So the intent is saved before each first call, under this claim's number. A call
+/// that surely was not sent takes it back; an intent of another claim means that somebody else may have called.
+#[derive(Debug)]
+struct CreateGuest;
+
+#[async_trait]
+impl Step<Data> for CreateGuest {
+    fn name(&self) -> &'static str {
+        "create_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        if !data.heard && data.intent != Some(ctx.claim()) {
+            data.heard = data.intent.is_some();
+            data.intent = Some(ctx.claim());
+            return Ok(Outcome::Again);
+        }
+        let spec = spec(ctx, &guest, data).await?;
+        let mut unsent = false;
+        let driven = data
+            .create
+            .drive(ctx, &*guest.driver, || async {
+                let task = guest.driver.create(&spec).await;
+                unsent = task.as_ref().is_err_and(hypervisor::Error::is_unsent);
+                task
+            })
+            .await;
+        if unsent && !data.heard {
+            data.intent = None;
+        } else {
+            data.heard = true;
+        }
+        Ok(driven?.unwrap_or(Outcome::Done))
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        if !data.heard && data.intent.is_none() {
+            return Ok(Outcome::Done);
+        }
+        let guest = Guest::load(ctx).await?;
+        Ok(data.removal.advance(ctx, &guest).await?.unwrap_or(Outcome::Done))
+    }
+}
+
+/// Writes host name, network and keys into the stopped guest.
+#[derive(Debug)]
+struct PrepareGuest;
+
+#[async_trait]
+impl Step<Data> for PrepareGuest {
+    fn name(&self) -> &'static str {
+        "prepare_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let spec = spec(ctx, &guest, data).await?;
+        guest.driver.prepare(&spec).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// Starts it for the first time.
+#[derive(Debug)]
+struct StartGuest;
+
+#[async_trait]
+impl Step<Data> for StartGuest {
+    fn name(&self) -> &'static str {
+        "start_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let driven = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.guest)).await?;
+        Ok(driven.unwrap_or(Outcome::Done))
+    }
+}
+
+/// Sets root's password where the host could not do so at creation.
+#[derive(Debug)]
+struct SetPassword;
+
+#[async_trait]
+impl Step<Data> for SetPassword {
+    fn name(&self) -> &'static str {
+        "set_password"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        if !guest.driver.capabilities().password_at_create {
+            let password = ctx.app.sealer.open_text(PASSWORD, &data.password)?;
+            guest.driver.set_password(&guest.guest, &password).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// Gives it to the customer: status and mail in one transaction with the operation's end.
+#[derive(Debug)]
+struct HandOver;
+
+#[async_trait]
+impl Step<Data> for HandOver {
+    fn name(&self) -> &'static str {
+        "hand_over"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let mut tx = ctx.begin().await?;
+        store::set_status(&mut tx, ctx.server, Status::Running).await?;
+        let ready = store::ready(&mut tx, ctx.server).await?;
+        let held: Vec<_> =
+            addresses::store::of_server(&mut tx, ctx.server).await?.into_iter().map(|a| a.address).collect();
+        let mail = mail::templates::ServerReady {
+            name: &ready.name,
+            addresses: &held,
+            tariff: &ready.tariff,
+            os: &ready.os,
+            url: &ctx.app.config.public_url,
+        };
+        let event = format!("server-ready:{}", guest.server.uuid);
+        mail::service::queue(&mut tx, &event, &ready.email, &mail).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}

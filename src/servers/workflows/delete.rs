@@ -1,0 +1,62 @@
+//! Deleting a server: guest, disks and snapshots go, then addresses and room are free again.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::guest::{self, Guest, Removal};
+use crate::addresses;
+use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::servers::model::Status;
+use crate::servers::store;
+
+/// The workflow's name.
+pub const KIND: &str = "delete";
+
+/// What it keeps between steps.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Data {
+    removal: Removal,
+}
+
+/// The steps.
+pub fn workflow() -> Workflow<Data> {
+    Workflow { kind: KIND, steps: vec![Box::new(DeleteGuest), Box::new(Release)] }
+}
+
+/// Removes the guest. Where that fails, the server stays as a look finds it and may be deleted again.
+#[derive(Debug)]
+struct DeleteGuest;
+
+#[async_trait]
+impl Step<Data> for DeleteGuest {
+    fn name(&self) -> &'static str {
+        "delete_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        Ok(data.removal.advance(ctx, &guest).await?.unwrap_or(Outcome::Done))
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        guest::settle(ctx).await
+    }
+}
+
+/// Frees what the server held, now that nothing can use it.
+#[derive(Debug)]
+struct Release;
+
+#[async_trait]
+impl Step<Data> for Release {
+    fn name(&self) -> &'static str {
+        "release"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        let mut tx = ctx.begin().await?;
+        addresses::store::release(&mut tx, ctx.server).await?;
+        store::unreserve(&mut tx, ctx.server, Status::Deleted).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}

@@ -1,0 +1,160 @@
+//! A server's guest on its host, as steps need it: found, driven to the end of a task, removed.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hypervisor::{Driver, GuestKind, GuestPower, GuestRef, Presence, StopMode, Task, TaskId, TaskState};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::error::{Code, Error};
+use crate::hosts;
+use crate::ids::ServerId;
+use crate::operations::{Context, Fault, FaultKind, Outcome};
+use crate::servers::model::{ServerRecord, Status};
+use crate::servers::store;
+
+/// A server with the way to its guest.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub server: ServerRecord,
+    pub driver: Arc<dyn Driver>,
+    pub guest: GuestRef,
+}
+
+impl Guest {
+    /// Loads the operation's server and its host's driver.
+    pub(super) async fn load(ctx: &Context<'_>) -> Result<Self, Fault> {
+        let server = load(ctx.app, ctx.server).await?;
+        let driver = hosts::service::driver(ctx.app, server.host_id).await?;
+        let kind = if server.kind == "vm" { GuestKind::Vm } else { GuestKind::Lxc };
+        let guest = GuestRef { marker: server.uuid, vmid: server.guest_number, kind, node: server.node.clone() };
+        Ok(Self { server, driver, guest })
+    }
+
+    /// Where the server stands, by a look at its host; unknown where the host can't be asked now.
+    pub(super) async fn look(&self) -> Status {
+        match self.driver.find(&self.guest).await {
+            Ok(Presence::Present { power: GuestPower::Running, .. }) => Status::Running,
+            Ok(Presence::Present { power: GuestPower::Stopped, .. }) => Status::Stopped,
+            _ => Status::Unknown,
+        }
+    }
+}
+
+async fn load(app: &App, id: ServerId) -> Result<ServerRecord, Fault> {
+    // A server with an operation can't have been deleted by anything but that operation.
+    store::live(&app.db, id)
+        .await?
+        .ok_or_else(|| Fault::from(Error::internal(anyhow::anyhow!("server {id} is gone"))).with_kind(FaultKind::Stuck))
+}
+
+/// A task of the host in a step's durable data: submitted once, then asked for until it ends.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct HostWork {
+    task: Option<TaskId>,
+    polls: u32,
+}
+
+impl HostWork {
+    /// Submits the work, or asks after it. `None`: it is done. Otherwise what the step returns to the engine.
+    ///
+    /// Driver calls may be repeated, so a task that the host has forgotten is simply submitted again: the driver
+    /// finds that there is nothing left to do, or does it.
+    pub(super) async fn drive<F>(
+        &mut self,
+        ctx: &Context<'_>,
+        driver: &dyn Driver,
+        submit: impl FnOnce() -> F,
+    ) -> Result<Option<Outcome>, Fault>
+    where
+        F: Future<Output = hypervisor::Result<Task>>,
+    {
+        if let Some(id) = &self.task {
+            match driver.task(id).await? {
+                TaskState::Running(progress) => return Ok(Some(self.wait(progress))),
+                TaskState::Succeeded(warnings) => {
+                    if let Some(warnings) = warnings {
+                        tracing::warn!(operation = %ctx.operation, warnings, "the host's task ended with warnings");
+                    }
+                    *self = Self::default();
+                    return Ok(None);
+                }
+                TaskState::Failed(error) => {
+                    *self = Self::default();
+                    return Err(error.into());
+                }
+                TaskState::Unknown => *self = Self::default(),
+            }
+        }
+        match submit().await? {
+            Task::Done => Ok(None),
+            Task::Running(id) => {
+                ctx.host_task(&id);
+                self.task = Some(id);
+                Ok(Some(self.wait(None)))
+            }
+        }
+    }
+
+    /// Soon at first, since most tasks of a container are quick; then less and less often.
+    fn wait(&mut self, progress: Option<u8>) -> Outcome {
+        let millis = 30.0 * 1.4f64.powi(i32::try_from(self.polls).unwrap_or(i32::MAX).min(20));
+        self.polls += 1;
+        Outcome::Wait { after: Duration::from_secs_f64((millis / 1000.0).min(3.0)), progress }
+    }
+}
+
+/// Removes a server's guest from its host, in whatever state it is: durable, repeatable, and done only when a full
+/// look says that it is gone.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Removal {
+    stop: HostWork,
+    delete: HostWork,
+    stopped: bool,
+}
+
+impl Removal {
+    /// The next piece of it. `None`: the guest is gone.
+    pub(super) async fn advance(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Option<Outcome>, Fault> {
+        let (driver, at) = (&*guest.driver, &guest.guest);
+        if self.stop.task.is_none() && self.delete.task.is_none() {
+            match driver.find(at).await? {
+                Presence::Absent => return Ok(None),
+                // It is being made or snapshotted: the host would refuse.
+                Presence::Present { busy: true, .. } => {
+                    return Ok(Some(Outcome::Wait { after: Duration::from_millis(500), progress: None }));
+                }
+                Presence::Present { power: GuestPower::Stopped, .. } => self.stopped = true,
+                Presence::Present { .. } => self.stopped = false,
+            }
+        }
+        if !self.stopped {
+            if let Some(wait) = self.stop.drive(ctx, driver, || driver.stop(at, StopMode::Force)).await? {
+                return Ok(Some(wait));
+            }
+            self.stopped = true;
+        }
+        if let Some(wait) = self.delete.drive(ctx, driver, || driver.delete(at)).await? {
+            return Ok(Some(wait));
+        }
+        match driver.find(at).await? {
+            Presence::Absent => Ok(None),
+            Presence::Present { .. } => Err(Fault::new(
+                FaultKind::Retry,
+                Code::HostError,
+                "The host said that the server was deleted, but it is still there.",
+            )),
+        }
+    }
+}
+
+/// The last step of a way back: the server shows what a look at the host finds.
+pub(super) async fn settle(ctx: &Context<'_>) -> Result<Outcome, Fault> {
+    let guest = Guest::load(ctx).await?;
+    let status = guest.look().await;
+    let mut tx = ctx.begin().await?;
+    store::set_status(&mut tx, ctx.server, status).await?;
+    Ok(Outcome::DoneIn(tx))
+}

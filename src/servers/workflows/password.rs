@@ -1,0 +1,50 @@
+//! Setting a new root password in a running server.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::guest::Guest;
+use crate::error::Code;
+use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::secrets::Sealed;
+
+/// The workflow's name.
+pub const KIND: &str = "password";
+/// What the password is sealed for.
+pub const PASSWORD: &str = "root-password";
+
+/// What it keeps: the password, until the operation ends.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Data {
+    /// Sealed for [`PASSWORD`].
+    pub password: Sealed,
+}
+
+/// The steps.
+pub fn workflow() -> Workflow<Data> {
+    Workflow { kind: KIND, steps: vec![Box::new(SetPassword)] }
+}
+
+/// Sets it. Setting it again is the same; a guest that is not changed keeps its old one.
+#[derive(Debug)]
+struct SetPassword;
+
+#[async_trait]
+impl Step<Data> for SetPassword {
+    fn name(&self) -> &'static str {
+        "set_password"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let password = ctx.app.sealer.open_text(PASSWORD, &data.password)?;
+        guest.driver.set_password(&guest.guest, &password).await.map_err(|error| match error {
+            hypervisor::Error::Conflict(_) => Fault {
+                detail: Some(error.to_string()),
+                ..Fault::new(FaultKind::Fail, Code::Conflict, "The server is not running; start it first.")
+            },
+            other => other.into(),
+        })?;
+        Ok(Outcome::Done)
+    }
+}

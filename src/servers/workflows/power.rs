@@ -1,0 +1,107 @@
+//! Starting, stopping and restarting a server.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hypervisor::StopMode;
+use serde::{Deserialize, Serialize};
+
+use super::guest::{self, Guest, HostWork};
+use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::servers::model::Status;
+use crate::servers::store;
+
+/// Which of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// Up.
+    Start,
+    /// Down, cleanly if the guest will.
+    Stop,
+    /// Down and up.
+    Restart,
+}
+
+impl Power {
+    /// The workflow's name.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+        }
+    }
+
+    /// What the server shows meanwhile.
+    pub fn under_way(self) -> Status {
+        match self {
+            Self::Start => Status::Starting,
+            Self::Stop => Status::Stopping,
+            Self::Restart => Status::Restarting,
+        }
+    }
+
+    fn step(self) -> &'static str {
+        match self {
+            Self::Start => "start_guest",
+            Self::Stop => "stop_guest",
+            Self::Restart => "restart_guest",
+        }
+    }
+}
+
+/// What it keeps between steps.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Data {
+    work: HostWork,
+}
+
+/// The steps.
+pub fn workflow(power: Power) -> Workflow<Data> {
+    Workflow { kind: power.kind(), steps: vec![Box::new(Drive(power)), Box::new(Show(power))] }
+}
+
+/// Has the host do it. There is nothing to take back; a look says where the server stands.
+#[derive(Debug)]
+struct Drive(Power);
+
+#[async_trait]
+impl Step<Data> for Drive {
+    fn name(&self) -> &'static str {
+        self.0.step()
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let (driver, at) = (&*guest.driver, &guest.guest);
+        let timeout = Duration::from_secs(ctx.app.config.shutdown_seconds.into());
+        let driven = match self.0 {
+            Power::Start => data.work.drive(ctx, driver, || driver.start(at)).await?,
+            Power::Stop => data.work.drive(ctx, driver, || driver.stop(at, StopMode::Clean { timeout })).await?,
+            Power::Restart => data.work.drive(ctx, driver, || driver.restart(at, timeout)).await?,
+        };
+        Ok(driven.unwrap_or(Outcome::Done))
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        guest::settle(ctx).await
+    }
+}
+
+/// Shows it.
+#[derive(Debug)]
+struct Show(Power);
+
+#[async_trait]
+impl Step<Data> for Show {
+    fn name(&self) -> &'static str {
+        "show_status"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        let status = if self.0 == Power::Stop { Status::Stopped } else { Status::Running };
+        let mut tx = ctx.begin().await?;
+        store::set_status(&mut tx, ctx.server, status).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}

@@ -1,0 +1,187 @@
+//! Signing in and out, rotating tokens, API tokens and their scopes, limits on guessing.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{PASSWORD, TestApp};
+
+#[tokio::test]
+async fn registration_is_closed_unless_the_provider_opens_it() {
+    let app = TestApp::new().await;
+    let new = json!({ "email": "new@example.com", "password": "a long password" });
+    assert_eq!(app.nobody.post("/api/auth/register", new.clone()).await.expect(403).code(), "FORBIDDEN");
+
+    let open = TestApp::with(|c| c.registration = true).await;
+    let signed_in = open.nobody.post("/api/auth/register", new.clone()).await.expect(201).body;
+    assert_eq!(signed_in["user"]["role"], "customer");
+    assert_eq!(signed_in["tokenType"], "Bearer");
+    let me = open.nobody.with_token(signed_in["accessToken"].as_str().unwrap());
+    assert_eq!(me.get("/api/auth/me").await.expect(200).body["email"], "new@example.com");
+    // The same address in other letters is the same address.
+    let again = json!({ "email": "NEW@example.com", "password": "a long password" });
+    assert_eq!(open.nobody.post("/api/auth/register", again).await.expect(409).code(), "ALREADY_EXISTS");
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_an_unknown_address_look_the_same() {
+    let app = TestApp::new().await;
+    let try_login = async |email: &str, password: &str| {
+        let answer = app.nobody.post("/api/auth/login", json!({ "email": email, "password": password })).await;
+        (answer.status, answer.body["error"].clone())
+    };
+    let wrong = try_login("customer@example.com", "not the password").await;
+    assert_eq!(wrong.0, 401);
+    assert_eq!(wrong, try_login("stranger@example.com", "not the password").await);
+}
+
+#[tokio::test]
+async fn refresh_tokens_rotate_and_a_second_use_ends_the_login() {
+    let app = TestApp::new().await;
+    let login = json!({ "email": "customer@example.com", "password": PASSWORD });
+    let first = app.nobody.post("/api/auth/login", login).await.expect(200).body;
+    let refresh =
+        async |token: &serde_json::Value| app.nobody.post("/api/auth/refresh", json!({ "refreshToken": token })).await;
+    let second = refresh(&first["refreshToken"]).await.expect(200).body;
+    assert_ne!(first["refreshToken"], second["refreshToken"]);
+    let client = app.nobody.with_token(second["accessToken"].as_str().unwrap());
+    client.get("/api/auth/me").await.expect(200);
+
+    // A thief and the owner both hold the first token: whoever comes second ends it for both.
+    refresh(&first["refreshToken"]).await.expect(401);
+    client.get("/api/auth/me").await.expect(401);
+    refresh(&second["refreshToken"]).await.expect(401);
+    // A refresh token opens nothing else, and an access token refreshes nothing.
+    let as_access = app.nobody.with_token(second["refreshToken"].as_str().unwrap());
+    as_access.get("/api/auth/me").await.expect(401);
+    refresh(&first["accessToken"]).await.expect(401);
+}
+
+#[tokio::test]
+async fn of_parallel_uses_of_one_refresh_token_at_most_one_succeeds() {
+    let app = TestApp::new().await;
+    let login = json!({ "email": "customer@example.com", "password": PASSWORD });
+    let first = app.nobody.post("/api/auth/login", login).await.expect(200).body;
+    let uses = (0..8).map(|_| {
+        let (client, token) = (app.nobody.clone(), first["refreshToken"].clone());
+        tokio::spawn(async move { client.post("/api/auth/refresh", json!({ "refreshToken": token })).await.status })
+    });
+    let mut good = 0;
+    for one in uses.collect::<Vec<_>>() {
+        good += usize::from(one.await.unwrap() == 200);
+    }
+    assert_eq!(good, 1);
+}
+
+#[tokio::test]
+async fn logging_out_ends_the_login_at_once() {
+    let app = TestApp::new().await;
+    app.customer.post("/api/auth/logout", None).await.expect(204);
+    app.customer.get("/api/auth/me").await.expect(401);
+    app.other.get("/api/auth/me").await.expect(200);
+}
+
+#[tokio::test]
+async fn changing_the_password_ends_the_other_logins() {
+    let app = TestApp::new().await;
+    let login = json!({ "email": "customer@example.com", "password": PASSWORD });
+    let elsewhere = app.nobody.post("/api/auth/login", login.clone()).await.expect(200).body;
+    let elsewhere = app.nobody.with_token(elsewhere["accessToken"].as_str().unwrap());
+
+    let wrong = json!({ "currentPassword": "not it", "newPassword": "a new long password" });
+    let refused = app.customer.post("/api/auth/password", wrong).await.expect(422);
+    assert!(refused.body["details"]["fields"]["currentPassword"].is_string());
+    let short = json!({ "currentPassword": PASSWORD, "newPassword": "short" });
+    app.customer.post("/api/auth/password", short).await.expect(422);
+    elsewhere.get("/api/auth/me").await.expect(200);
+
+    let change = json!({ "currentPassword": PASSWORD, "newPassword": "a new long password" });
+    app.customer.post("/api/auth/password", change).await.expect(204);
+    app.customer.get("/api/auth/me").await.expect(200);
+    elsewhere.get("/api/auth/me").await.expect(401);
+    app.nobody.post("/api/auth/login", login).await.expect(401);
+    let new = json!({ "email": "customer@example.com", "password": "a new long password" });
+    app.nobody.post("/api/auth/login", new).await.expect(200);
+}
+
+#[tokio::test]
+async fn guessing_is_limited_across_processes() {
+    let first = TestApp::with(|c| c.login_limit_account = 4).await;
+    // A second process on the same database.
+    let url = first.db.url();
+    let second = {
+        let config = innkeeper::config::Config { login_limit_account: 4, ..first.app.config.clone() };
+        assert_eq!(secrecy::ExposeSecret::expose_secret(&config.database_url), url);
+        let app = innkeeper::app::App::new(config).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(app.serve(listener, std::future::pending()));
+        crate::support::Client::new(&base, None)
+    };
+    let wrong = json!({ "email": "customer@example.com", "password": "a guess" });
+    for n in 0..4 {
+        let client = if n % 2 == 0 { &first.nobody } else { &second };
+        client.post("/api/auth/login", wrong.clone()).await.expect(401);
+    }
+    let right = json!({ "email": "Customer@example.com", "password": PASSWORD });
+    for client in [&first.nobody, &second] {
+        let limited = client.post("/api/auth/login", right.clone()).await.expect(429);
+        assert_eq!(limited.code(), "RATE_LIMITED");
+        let after: u64 = limited.headers["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((1..=900).contains(&after), "{after}");
+    }
+    // Other accounts are not locked out with it.
+    let other = json!({ "email": "other@example.com", "password": PASSWORD });
+    first.nobody.post("/api/auth/login", other).await.expect(200);
+    // The window passes.
+    sqlx::query(sqlx::AssertSqlSafe("update login_attempts set window_start = now() - interval '16 minutes'"))
+        .execute(&first.db.pool)
+        .await
+        .unwrap();
+    second.post("/api/auth/login", right).await.expect(200);
+}
+
+#[tokio::test]
+async fn api_tokens_do_what_their_scopes_say_and_end_at_once() {
+    let app = TestApp::new().await;
+    let new = async |body: serde_json::Value| app.customer.post("/api/auth/tokens", body).await;
+    let made = new(json!({ "name": "Мониторинг", "scopes": ["read"] })).await.expect(201).body;
+    let secret = made["token"].as_str().unwrap();
+    let token = app.nobody.with_token(secret);
+    token.get("/api/server").await.expect(200);
+    token.post("/api/server/create", json!({ "osId": 1, "tariffId": 1 })).await.expect(403);
+    // What would let a leaked token grow is for logins only.
+    token.get("/api/auth/tokens").await.expect(403);
+    token.post("/api/auth/tokens", json!({ "name": "x", "scopes": ["write"] })).await.expect(403);
+
+    let list = app.customer.get("/api/auth/tokens").await.expect(200);
+    assert_eq!(list.body.as_array().unwrap().len(), 1);
+    assert_eq!(list.body[0]["name"], "Мониторинг");
+    assert!(list.body[0]["lastUsedAt"].is_string());
+    assert!(!list.text.contains(secret), "the secret is shown once");
+    let stored: i64 = sqlx::query_scalar("select count(*) from tokens where encode(hash, 'escape') = $1")
+        .bind(secret)
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(stored, 0, "tokens are kept as hashes");
+
+    let path = format!("/api/auth/tokens/{}", made["id"].as_str().unwrap());
+    app.other.delete(&path).await.expect(404);
+    token.get("/api/server").await.expect(200);
+    app.customer.delete(&path).await.expect(204);
+    token.get("/api/server").await.expect(401);
+    app.customer.delete(&path).await.expect(404);
+
+    for bad in [json!([]), json!(["admin"]), json!(["read:server:x"]), json!("read")] {
+        new(json!({ "name": "x", "scopes": bad })).await.expect(422);
+    }
+    let past = (chrono::Utc::now() - chrono::Duration::hours(1)).to_rfc3339();
+    new(json!({ "name": "x", "scopes": ["read"], "expiresAt": past })).await.expect(422);
+    let soon = (chrono::Utc::now() + chrono::Duration::milliseconds(1500)).to_rfc3339();
+    let short = new(json!({ "name": "x", "scopes": ["read"], "expiresAt": soon })).await.expect(201).body;
+    let short = app.nobody.with_token(short["token"].as_str().unwrap());
+    short.get("/api/auth/me").await.expect(200);
+    tokio::time::sleep(Duration::from_millis(1600)).await;
+    short.get("/api/auth/me").await.expect(401);
+}

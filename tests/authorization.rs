@@ -1,0 +1,284 @@
+//! Who may call what: every route × every method × every role. A route that is missing here fails the test.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestApp};
+
+/// What the authorisation of a route comes to for someone. `Ok` is whatever comes after it, bad input included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum To {
+    Ok,
+    /// 401
+    SignIn,
+    /// 403
+    Forbidden,
+    /// 404
+    Hidden,
+}
+use To::{Forbidden, Hidden, Ok, SignIn};
+
+/// Nobody, the customer who owns what the path names, another customer, the provider, the owner's read-only token,
+/// the owner's token for another server, a revoked token.
+type Row = (&'static str, &'static str, [To; 7]);
+
+const OPEN: [To; 7] = [Ok; 7];
+const ANYONE: [To; 7] = [SignIn, Ok, Ok, Ok, Ok, Ok, SignIn];
+const ACCOUNT_READ: [To; 7] = [SignIn, Ok, Ok, Ok, Ok, Forbidden, SignIn];
+const ACCOUNT_WRITE: [To; 7] = [SignIn, Ok, Ok, Ok, Forbidden, Forbidden, SignIn];
+const LOGIN: [To; 7] = [SignIn, Ok, Ok, Ok, Forbidden, Forbidden, SignIn];
+const PROVIDER: [To; 7] = [SignIn, Forbidden, Forbidden, Ok, Forbidden, Forbidden, SignIn];
+const OWNED_READ: [To; 7] = [SignIn, Ok, Hidden, Ok, Ok, Hidden, SignIn];
+const OWNED_WRITE: [To; 7] = [SignIn, Ok, Hidden, Ok, Forbidden, Hidden, SignIn];
+
+const MATRIX: &[Row] = &[
+    ("GET", "/health/live", OPEN),
+    ("GET", "/health/ready", OPEN),
+    ("GET", "/metrics", OPEN),
+    ("POST", "/api/auth/register", [Forbidden; 7]), // closed by default, for everyone
+    ("POST", "/api/auth/login", OPEN),
+    ("POST", "/api/auth/refresh", OPEN),
+    ("POST", "/api/auth/logout", LOGIN),
+    ("GET", "/api/auth/me", ANYONE),
+    ("POST", "/api/auth/password", LOGIN),
+    ("GET", "/api/auth/tokens", LOGIN),
+    ("POST", "/api/auth/tokens", LOGIN),
+    ("DELETE", "/api/auth/tokens/{id}", [SignIn, Ok, Hidden, Hidden, Forbidden, Forbidden, SignIn]),
+    ("GET", "/api/tariffs", ACCOUNT_READ),
+    ("POST", "/api/tariffs", PROVIDER),
+    ("GET", "/api/tariffs/{id}", ACCOUNT_READ),
+    ("PUT", "/api/tariffs/{id}", PROVIDER),
+    ("DELETE", "/api/tariffs/{id}", PROVIDER),
+    ("GET", "/api/images", ACCOUNT_READ),
+    ("POST", "/api/images", PROVIDER),
+    ("GET", "/api/images/{id}", ACCOUNT_READ),
+    ("PUT", "/api/images/{id}", PROVIDER),
+    ("DELETE", "/api/images/{id}", PROVIDER),
+    ("GET", "/api/hosts", PROVIDER),
+    ("POST", "/api/hosts", PROVIDER),
+    ("GET", "/api/hosts/{id}", PROVIDER),
+    ("PUT", "/api/hosts/{id}", PROVIDER),
+    ("DELETE", "/api/hosts/{id}", PROVIDER),
+    ("POST", "/api/hosts/{id}/check", PROVIDER),
+    ("GET", "/api/address-pools", PROVIDER),
+    ("POST", "/api/address-pools", PROVIDER),
+    ("GET", "/api/address-pools/{id}", PROVIDER),
+    ("PUT", "/api/address-pools/{id}", PROVIDER),
+    ("DELETE", "/api/address-pools/{id}", PROVIDER),
+    ("GET", "/api/address-pools/{id}/addresses", PROVIDER),
+    ("POST", "/api/address-pools/{id}/reserve", PROVIDER),
+    ("DELETE", "/api/address-pools/{id}/reserve/{address}", PROVIDER),
+    ("GET", "/api/server", ANYONE),
+    ("POST", "/api/server/create", ACCOUNT_WRITE),
+    ("GET", "/api/server/{id}", OWNED_READ),
+    ("DELETE", "/api/server/{id}", OWNED_WRITE),
+    ("GET", "/api/server/{id}/status", OWNED_READ),
+    ("POST", "/api/server/{id}/start", OWNED_WRITE),
+    ("POST", "/api/server/{id}/stop", OWNED_WRITE),
+    ("POST", "/api/server/{id}/restart", OWNED_WRITE),
+    ("POST", "/api/server/{id}/password", OWNED_WRITE),
+    ("GET", "/api/server/{id}/operations", OWNED_READ),
+    ("GET", "/api/operations", PROVIDER),
+    ("GET", "/api/operations/{id}", OWNED_READ),
+    ("GET", "/api/operations/{id}/log", PROVIDER),
+    ("POST", "/api/operations/{id}/retry", PROVIDER),
+];
+
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+#[tokio::test]
+async fn every_route_is_open_to_whom_it_should_be_and_to_nobody_else() {
+    let app = TestApp::new().await;
+    let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
+    let mut routes = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys().filter(|m| *m != "parameters") {
+            routes.insert((method.to_uppercase(), path.clone()));
+        }
+    }
+    let listed: BTreeSet<_> = MATRIX.iter().map(|(m, p, _)| (m.to_string(), p.to_string())).collect();
+    assert_eq!(routes, listed, "every route has its row here, and every row its route");
+
+    let host = host(&app).await;
+    for (method, path, expected) in MATRIX {
+        for (n, to) in expected.iter().enumerate() {
+            // Each cell has a world of its own: the cell before may have deleted or locked something.
+            let world = world(&app, host).await;
+            let callers: [&Client; 7] = [
+                &app.nobody,
+                &app.customer,
+                &app.other,
+                &app.provider,
+                &world.read_only,
+                &world.elsewhere,
+                &world.revoked,
+            ];
+            let logs_out = path.ends_with("/logout");
+            let fresh;
+            let caller = if logs_out && matches!(n, 1..=3) {
+                let who = ["customer", "other", "provider"][n - 1];
+                fresh = crate::support::app::login(&app.nobody, &format!("{who}@example.com")).await;
+                &fresh
+            } else {
+                callers[n]
+            };
+            let answer = caller.send(method.parse().unwrap(), &world.fill(path), world.body(method, path)).await;
+            let got = match answer.status {
+                401 if !path.contains("/login") && !path.contains("/refresh") => SignIn,
+                403 => Forbidden,
+                404 => Hidden,
+                status => {
+                    assert!(status < 500 || matches!(status, 503 | 507), "{method} {path} as {n}: {}", answer.text);
+                    Ok
+                }
+            };
+            assert_eq!(got, *to, "{method} {path} as {n}: {} {}", answer.status, answer.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_a_path_does_not_have_is_405_and_an_unknown_path_404() {
+    let app = TestApp::new().await;
+    let paths: BTreeSet<_> = MATRIX.iter().map(|(_, p, _)| *p).collect();
+    for path in paths {
+        for method in METHODS {
+            if MATRIX.iter().any(|(m, p, _)| p == &path && *m == method) {
+                continue;
+            }
+            let filled = path.replace("{id}", "1").replace("{address}", "10.0.0.1");
+            // A path such as /api/server/create is also /api/server/{id} to another method.
+            if path == "/api/server/create" && matches!(method, "GET" | "DELETE") {
+                app.provider.send(method.parse().unwrap(), &filled, None).await.expect(400);
+                continue;
+            }
+            let answer = app.provider.send(method.parse().unwrap(), &filled, None).await.expect(405);
+            assert_eq!(answer.code(), "METHOD_NOT_ALLOWED", "{method} {path}");
+            assert!(answer.headers.contains_key("allow"), "{method} {path}");
+        }
+    }
+    for path in ["/", "/api", "/api/servers", "/api/server/1/nothing", "/admin"] {
+        let answer = app.provider.get(path).await.expect(404);
+        assert_eq!(answer.code(), "NOT_FOUND");
+        assert!(answer.body["requestId"].is_string(), "{}", answer.text);
+    }
+}
+
+/// A customer's token for one server shows that one server.
+#[tokio::test]
+async fn a_token_for_one_server_sees_one_server() {
+    let app = TestApp::new().await;
+    let host = host(&app).await;
+    let (first, second) = (world(&app, host).await, world(&app, host).await);
+    let scope = format!("write:server:{}", second.server);
+    let made = app.customer.post("/api/auth/tokens", json!({ "name": "one", "scopes": [scope] })).await.expect(201);
+    let token = app.nobody.with_token(made.body["token"].as_str().unwrap());
+    let list = token.get("/api/server").await.expect(200).body;
+    let ids: Vec<_> = list.as_array().unwrap().iter().map(|s| s["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, [second.server]);
+    token.get(&format!("/api/server/{}", first.server)).await.expect(404);
+    assert_eq!(app.other.get("/api/server").await.expect(200).body, json!([]));
+    app.customer.get("/api/server?all=true").await.expect(403);
+    let all = app.provider.get("/api/server?all=true&limit=1&page=2").await.expect(200);
+    assert_eq!(all.headers["x-total-count"], "2");
+    assert_eq!(all.body[0]["id"], second.server);
+}
+
+struct World {
+    server: i64,
+    operation: String,
+    token: String,
+    tariff: i64,
+    image: i64,
+    host: i64,
+    pool: i64,
+    read_only: Client,
+    elsewhere: Client,
+    revoked: Client,
+}
+
+impl World {
+    fn fill(&self, path: &str) -> String {
+        let id = match path {
+            p if p.starts_with("/api/auth/tokens/") => self.token.clone(),
+            p if p.starts_with("/api/tariffs/") => self.tariff.to_string(),
+            p if p.starts_with("/api/images/") => self.image.to_string(),
+            p if p.starts_with("/api/hosts/") => self.host.to_string(),
+            p if p.starts_with("/api/address-pools/") => self.pool.to_string(),
+            p if p.starts_with("/api/operations/") => self.operation.clone(),
+            _ => self.server.to_string(),
+        };
+        path.replace("{id}", &id).replace("{address}", "10.9.0.9")
+    }
+
+    fn body(&self, method: &str, path: &str) -> Option<Value> {
+        match (method, path) {
+            ("POST", "/api/auth/register") => {
+                Some(json!({ "email": "a@example.com", "password": "a long password" }))
+            }
+            ("POST" | "PUT", _) => Some(json!({ "no such field": true })),
+            _ => None,
+        }
+    }
+}
+
+/// A host that nothing answers at: authorisation comes before any host.
+async fn host(app: &TestApp) -> i64 {
+    let config = json!({ "socket": "/nowhere/incus.socket", "project": "p", "storagePool": "s" });
+    let host = json!({ "name": "h", "kind": "incus", "config": config, "force": true });
+    app.provider.post("/api/hosts", host).await.expect(201).body["id"].as_i64().unwrap()
+}
+
+async fn world(app: &TestApp, host: i64) -> World {
+    let db = &app.db.pool;
+    let name = uuid::Uuid::new_v4().simple().to_string();
+    let scalar = async |sql: String| -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(db).await.unwrap()
+    };
+    let tariff = scalar(format!(
+        "insert into tariffs (name, kind, cores, memory_mib, disk_gib, price) values ('{name}', 'lxc', 1, 128, 1, 1) returning id"
+    ))
+    .await;
+    let image = scalar(format!("insert into images (name, kind) values ('{name}', 'lxc') returning id")).await;
+    let pool = scalar(format!(
+        "insert into address_pools (host_id, name, cidr, first_address, last_address, bridge)
+         values ({host}, '{name}', '10.9.0.0/24', '10.9.0.2', '10.9.0.200', 'b') returning id"
+    ))
+    .await;
+    scalar(format!("insert into addresses (pool_id, address) values ({pool}, '10.9.0.9') returning pool_id")).await;
+    let server = scalar(format!(
+        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+             cores, memory_mib, disk_gib)
+         values (gen_random_uuid(), {}, {tariff}, {image}, {host}, 'n', nextval('guest_numbers'), 'lxc', 's', 'stopped',
+             1, 128, 1) returning id",
+        app.customer_id
+    ))
+    .await;
+    let operation: String = sqlx::query_scalar(
+        "insert into operations (id, server_id, kind, state, data, deadline, ended_at)
+         values (gen_random_uuid(), $1, 'start', 'succeeded', 'null', now(), now()) returning id::text",
+    )
+    .bind(server)
+    .fetch_one(db)
+    .await
+    .unwrap();
+    let token = async |scope: &str| {
+        let made = app.customer.post("/api/auth/tokens", json!({ "name": "t", "scopes": [scope] })).await.expect(201);
+        (app.nobody.with_token(made.body["token"].as_str().unwrap()), made.body["id"].as_str().unwrap().to_owned())
+    };
+    let (revoked, id) = token("write").await;
+    app.customer.delete(&format!("/api/auth/tokens/{id}")).await.expect(204);
+    World {
+        server,
+        operation,
+        token: token("read").await.1,
+        tariff,
+        image,
+        host,
+        pool,
+        read_only: token("read").await.0,
+        elsewhere: token("write:server:999999").await.0,
+        revoked,
+    }
+}

@@ -1,0 +1,216 @@
+//! Sections 1 to 9 of the server-management API, replayed against a real container with every response's shape
+//! checked field by field.
+
+use serde_json::{Value, json};
+
+use crate::support::{Lab, TestApp, ended, eventually};
+
+/// Checks that `value` has every field of `shape` and of the same type, at every depth. In the shape, `null` stands
+/// for anything, and an array's first element for each of the value's.
+#[track_caller]
+fn assert_shape(value: &Value, shape: &Value, path: &str) {
+    match (value, shape) {
+        (_, Value::Null) => {}
+        (Value::Object(value), Value::Object(shape)) => {
+            for (key, shape) in shape {
+                let field = value.get(key).unwrap_or_else(|| panic!("{path}.{key} is missing"));
+                assert_shape(field, shape, &format!("{path}.{key}"));
+            }
+        }
+        (Value::Array(values), Value::Array(shapes)) => {
+            for (n, value) in values.iter().enumerate() {
+                if let Some(shape) = shapes.first() {
+                    assert_shape(value, shape, &format!("{path}[{n}]"));
+                }
+            }
+        }
+        (Value::String(_), Value::String(_)) | (Value::Bool(_), Value::Bool(_)) => {}
+        (Value::Number(value), Value::Number(shape)) => {
+            assert!(shape.is_f64() || !value.is_f64(), "{path} is {value}, not an integer");
+        }
+        _ => panic!("{path} is {value}, which is not like {shape}"),
+    }
+}
+
+#[test]
+#[should_panic(expected = "$.a.b is missing")]
+fn a_missing_field_is_noticed() {
+    assert_shape(&json!({ "a": {} }), &json!({ "a": { "b": 1 } }), "$");
+}
+
+#[tokio::test]
+async fn a_servers_whole_life_as_the_document_has_it() {
+    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    let me = &app.customer;
+
+    // 4. Create New Server
+    let created = me.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    assert_shape(
+        &created,
+        &json!({ "id": 1, "status": "creating", "proxmoxId": 100, "ipAddress": null, "rootPassword": "generated" }),
+        "$",
+    );
+    assert_eq!(created["status"], "creating");
+    assert_eq!(created["ipAddress"], Value::Null);
+    let id = created["id"].as_i64().unwrap();
+    let at = |rest: &str| format!("/api/server/{id}{rest}");
+
+    // One operation at a time, and its name to those who come second.
+    let locked = me.post(&at("/stop"), None).await.expect(409);
+    assert_eq!(locked.code(), "LOCKED");
+    assert_eq!(locked.body["details"]["operationId"], created["operationId"]);
+
+    let operation = ended(me, &created["operationId"]).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    assert_shape(
+        &operation,
+        &json!({ "id": "", "serverId": 1, "kind": "create", "state": "", "progress": 100, "step": "", "error": null,
+                 "createdAt": "", "startedAt": "", "endedAt": "" }),
+        "$",
+    );
+    assert_eq!(operation["progress"], 100);
+    assert_eq!(operation["error"], Value::Null);
+
+    // 1. Get All Servers
+    let list = me.get("/api/server").await.expect(200);
+    assert_shape(
+        &list.body,
+        &json!([{ "id": 1, "userId": 1, "tariffId": 2, "osId": 1, "status": "running", "proxmoxId": 100,
+                  "ipAddress": "10.0.0.5", "rootPassword": null, "createdAt": "", "updatedAt": "",
+                  "os": { "id": 1, "name": "", "type": "" }, "tariff": { "id": 2, "name": "", "price": 300 } }]),
+        "$",
+    );
+    assert_eq!(list.body.as_array().unwrap().len(), 1);
+    assert_eq!(list.body[0]["tariff"]["name"], "Базовый");
+    assert_eq!(list.body[0]["rootPassword"], Value::Null, "shown once, at the order");
+    assert!(!list.text.contains(created["rootPassword"].as_str().unwrap()));
+
+    // 2. Get Server Details
+    let server = me.get(&at("")).await.expect(200).body;
+    assert_shape(
+        &server,
+        &json!({ "id": 1, "status": "running", "proxmoxId": 100, "ipAddress": "10.0.0.5", "createdAt": "",
+                 "os": { "name": "", "type": "" }, "tariff": { "name": "", "price": 300 } }),
+        "$",
+    );
+    assert_eq!(server["status"], "running");
+    assert_eq!(server["ipAddress"], lab.first.to_string());
+
+    // 3. Get Server Status and Statistics, once a sweep has seen it
+    let stats = json!({ "id": 1, "status": "running", "stats": { "status": "success", "data": {
+        "vmid": 100, "status": "running", "uptime": 3600, "cpu": 0.15,
+        "memory": { "used": 1, "max": 1, "usage": 25.0 }, "disk": { "used": 1, "max": 1, "usage": 25.0 },
+        "network": { "in": 1, "out": 1 }, "rrdData": [] } } });
+    let status = eventually(me, &at("/status"), |s| s["stats"]["data"]["memory"]["used"].as_i64() > Some(0)).await;
+    assert_shape(&status, &stats, "$");
+    assert_eq!(status["stats"]["data"]["vmid"], created["proxmoxId"]);
+    assert_eq!(status["stats"]["data"]["memory"]["max"], 256 * 1024 * 1024);
+    let cpu = status["stats"]["data"]["cpu"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&cpu), "{cpu}");
+
+    // It is really there: the address answers, under the name and with the password that we were given.
+    let guest = guest(&app, id).await;
+    let driver = lab.incus.driver();
+    let exec = async |argv: &[&str]| {
+        let out = driver.exec(&guest, argv, b"", std::time::Duration::from_secs(20)).await.unwrap();
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(exec(&["hostname"]).await, format!("server-{}", created["proxmoxId"]));
+    let shadow = exec(&["getent", "shadow", "root"]).await;
+    assert!(unlocks(&driver, &guest, created["rootPassword"].as_str().unwrap()).await, "{shadow}");
+
+    // 6. Stop Server
+    let action = json!({ "status": "success", "action": "stop", "taskId": "UPID:..." });
+    let stopped = me.post(&at("/stop"), None).await.expect(200).body;
+    assert_shape(&stopped, &action, "$");
+    assert_eq!((&stopped["status"], &stopped["action"]), (&json!("success"), &json!("stop")));
+    assert_eq!(ended(me, &stopped["operationId"]).await["state"], "succeeded");
+    assert_eq!(me.get(&at("")).await.body["status"], "stopped");
+
+    // A password can't be set in what is stopped, and the answer says so.
+    let refused = me.post(&at("/password"), None).await.expect(409);
+    assert_eq!(refused.code(), "CONFLICT");
+
+    // 5. Start Server
+    let started = me.post(&at("/start"), None).await.expect(200).body;
+    assert_shape(&started, &action, "$");
+    assert_eq!(started["action"], "start");
+    assert_eq!(ended(me, &started["operationId"]).await["state"], "succeeded");
+    assert_eq!(me.get(&at("")).await.body["status"], "running");
+
+    // 7. Restart Server
+    let restarted = me.post(&at("/restart"), None).await.expect(200).body;
+    assert_shape(&restarted, &action, "$");
+    assert_eq!(restarted["action"], "restart");
+    assert_eq!(ended(me, &restarted["operationId"]).await["state"], "succeeded");
+
+    // 9. Change Root Password
+    let changed = me.post(&at("/password"), None).await.expect(200).body;
+    assert_shape(&changed, &json!({ "status": "success", "password": "new" }), "$");
+    assert_eq!(changed["status"], "success");
+    assert_ne!(changed["password"], created["rootPassword"]);
+    assert!(unlocks(&driver, &guest, changed["password"].as_str().unwrap()).await);
+    assert!(!unlocks(&driver, &guest, created["rootPassword"].as_str().unwrap()).await);
+
+    // Its history, newest first.
+    let history = me.get(&at("/operations?limit=2")).await.expect(200).body;
+    assert_eq!(history["total"], 6);
+    assert_eq!(history["pages"], 3);
+    assert_eq!(history["data"][0]["kind"], "password");
+
+    // 8. Delete Server
+    let deleted = me.delete(&at("")).await.expect(200).body;
+    assert_shape(&deleted, &json!({ "status": "deleted" }), "$");
+    assert_eq!(deleted["status"], "deleted");
+    assert_eq!(ended(me, &deleted["operationId"]).await["state"], "succeeded");
+    me.get(&at("")).await.expect(404);
+    me.delete(&at("")).await.expect(404);
+    assert_eq!(lab.guests().await, 0);
+    let held: i64 = sqlx::query_scalar("select count(*) from addresses where server_id is not null")
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(held, 0, "its address is free again");
+
+    // "Your server is ready", once.
+    let mails: Vec<(String, String)> =
+        sqlx::query_as("select recipient, text_body from mails").fetch_all(&app.db.pool).await.unwrap();
+    assert_eq!(mails.len(), 1);
+    assert_eq!(mails[0].0, "customer@example.com");
+    assert!(mails[0].1.contains(&lab.first.to_string()), "{}", mails[0].1);
+    assert!(!mails[0].1.contains(created["rootPassword"].as_str().unwrap()), "no password in a mail");
+
+    // Nothing secret stays behind.
+    let leftovers: i64 = sqlx::query_scalar("select count(*) from operations where data <> 'null'")
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(leftovers, 0);
+}
+
+async fn guest(app: &TestApp, id: i64) -> hypervisor::GuestRef {
+    let (marker, vmid, node): (uuid::Uuid, i64, String) =
+        sqlx::query_as("select uuid, guest_number, node from servers where id = $1")
+            .bind(id)
+            .fetch_one(&app.db.pool)
+            .await
+            .unwrap();
+    hypervisor::GuestRef { marker, vmid, kind: hypervisor::GuestKind::Lxc, node }
+}
+
+/// Whether root's password in the guest is this one, as the guest's own crypt sees it.
+async fn unlocks(
+    driver: &std::sync::Arc<dyn hypervisor::Driver>,
+    guest: &hypervisor::GuestRef,
+    password: &str,
+) -> bool {
+    // perl is part of every Debian; crypt() is the guest's own.
+    let script = "my $h = (getpwnam('root'))[1]; my $p = <STDIN>; exit(crypt($p, $h) eq $h ? 0 : 1)";
+    let out = driver
+        .exec(guest, &["perl", "-e", script], password.as_bytes(), std::time::Duration::from_secs(20))
+        .await
+        .unwrap();
+    out.status == 0
+}

@@ -1,0 +1,15 @@
+//! Every feature against the real router, database and guests; one file a feature. One program, since each costs a
+//! link of the whole service.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+#![allow(clippy::pedantic, reason = "tests are read for what they show")]
+
+mod support;
+
+mod accounts;
+mod authorization;
+mod contract;
+mod input;
+mod orders;
+mod outage;
+mod process;
+mod workflows;

@@ -1,0 +1,95 @@
+//! Limited things: addresses, room, the account's own limit.
+
+use serde_json::json;
+
+use crate::support::lab::tariff;
+use crate::support::{Lab, TestApp, ended};
+
+#[tokio::test]
+async fn twenty_orders_for_the_last_five_addresses_make_exactly_five_servers() {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    let orders: Vec<_> = (0..20)
+        .map(|_| {
+            let client = app.customer.clone();
+            tokio::spawn(async move { client.post("/api/server/create", catalogue.order()).await })
+        })
+        .collect();
+    let (mut made, mut refused) = (vec![], 0);
+    for order in orders {
+        let answer = order.await.unwrap();
+        match answer.status {
+            200 => made.push(answer.body),
+            _ => {
+                answer.clone().expect(507);
+                assert_eq!(answer.code(), "RESOURCE_UNAVAILABLE");
+                assert!(answer.body["error"].as_str().unwrap().contains("address"), "{}", answer.text);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((made.len(), refused), (5, 15));
+    for server in &made {
+        assert_eq!(ended(&app.customer, &server["operationId"]).await["state"], "succeeded");
+    }
+    let servers = app.customer.get("/api/server").await.body;
+    let mut addresses: Vec<&str> =
+        servers.as_array().unwrap().iter().map(|s| s["ipAddress"].as_str().unwrap()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 5, "each its own: {servers}");
+    assert_eq!(lab.guests().await, 5);
+
+    // One given back is one to be had again.
+    let deleted = app.customer.delete(&format!("/api/server/{}", made[0]["id"])).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &deleted["operationId"]).await["state"], "succeeded");
+    let again = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &again["operationId"]).await["state"], "succeeded");
+    app.customer.post("/api/server/create", catalogue.order()).await.expect(507);
+    assert_eq!(lab.guests().await, 5);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
+    let app = TestApp::with(|c| c.workers = 1).await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    let order = |tariff: i64, image: i64| json!({ "osId": image, "tariffId": tariff });
+    let refused = async |body: serde_json::Value, status: u16, field: &str| {
+        let answer = app.customer.post("/api/server/create", body).await.expect(status);
+        if !field.is_empty() {
+            assert!(answer.body["details"]["fields"][field].is_string(), "{}", answer.text);
+        }
+        answer
+    };
+    refused(order(4711, catalogue.image), 422, "tariffId").await;
+    refused(order(catalogue.tariff, 4711), 422, "osId").await;
+
+    // More memory than any node has in all.
+    let huge = tariff(&app.provider, "huge", 16_000_000).await;
+    let answer = refused(order(huge, catalogue.image), 507, "").await;
+    assert!(answer.body["error"].as_str().unwrap().contains("room"), "{}", answer.text);
+
+    // A tariff that is no longer sold.
+    let old = tariff(&app.provider, "old", 128).await;
+    app.provider.put(&format!("/api/tariffs/{old}"), json!({ "enabled": false })).await.expect(200);
+    refused(order(old, catalogue.image), 422, "tariffId").await;
+
+    // The account's own limit.
+    sqlx::query("update users set server_limit = 0 where email = 'customer@example.com'")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    let answer = refused(catalogue.order(), 507, "").await;
+    assert!(answer.body["error"].as_str().unwrap().contains("0 of 0"), "{}", answer.text);
+
+    let rows: (i64, i64, i64) = sqlx::query_as(
+        "select (select count(*) from servers), (select count(*) from operations),
+                (select count(*) from addresses where server_id is not null)",
+    )
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    assert_eq!(rows, (0, 0, 0));
+}

@@ -1,0 +1,131 @@
+//! A host or the database that is away for a while, or for good.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::json;
+
+use crate::support::relay::Relay;
+use crate::support::{Lab, TestApp, TestDb, ended, eventually};
+
+#[tokio::test]
+async fn a_host_that_is_down_during_a_create_is_waited_for() {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    let socket = app.data.path().join("incus.socket");
+    let relay = Relay::unix(&socket, &lab.incus.socket).await;
+    let catalogue = lab.register_at(&app.provider, socket.to_str().unwrap()).await;
+    relay.cut();
+
+    let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    let path = format!("/api/operations/{}", server["operationId"].as_str().unwrap());
+    let waiting = eventually(&app.customer, &path, |o| o["error"].is_object()).await;
+    assert_eq!(waiting["error"]["code"], "HOST_UNREACHABLE");
+    assert_eq!(waiting["state"], "running");
+    let message = waiting["error"]["message"].as_str().unwrap();
+    assert!(message.contains("can't be reached") && message.contains("keep trying"), "{message}");
+
+    let _relay = Relay::unix(&socket, &lab.incus.socket).await;
+    let operation = ended(&app.customer, &server["operationId"]).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    assert_eq!(operation["error"], serde_json::Value::Null, "what was retried has worked");
+    assert_eq!(lab.guests().await, 1);
+}
+
+#[tokio::test]
+async fn a_host_that_stays_down_past_the_deadline_is_a_clean_undo() {
+    let app = TestApp::with(|c| c.create_deadline_seconds = 2).await;
+    let lab = Lab::new(&app.db).await;
+    let socket = app.data.path().join("incus.socket");
+    let relay = Relay::unix(&socket, &lab.incus.socket).await;
+    let catalogue = lab.register_at(&app.provider, socket.to_str().unwrap()).await;
+    relay.cut();
+
+    let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    let operation = ended(&app.customer, &server["operationId"]).await;
+    // The host never heard of it, so nobody has to wait for the host to take it back.
+    assert_eq!(operation["state"], "failed", "{operation}");
+    assert_eq!(operation["error"]["code"], "HOST_UNREACHABLE");
+    let held: i64 = sqlx::query_scalar("select count(*) from addresses where server_id is not null")
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(held, 0);
+    let path = format!("/api/server/{}", server["id"]);
+    assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "failed");
+    app.customer.delete(&path).await.expect(200);
+    app.customer.get(&path).await.expect(404);
+}
+
+/// What may be on a host that can't be asked is not believed to be gone: its address is not given to anyone else.
+#[tokio::test]
+async fn a_half_made_server_on_a_lost_host_keeps_its_address_until_the_host_is_back() {
+    let app = TestApp::with(|c| c.create_deadline_seconds = 3).await;
+    let lab = Lab::new(&app.db).await;
+    let socket = app.data.path().join("incus.socket");
+    let relay = Relay::unix(&socket, &lab.incus.socket).await;
+    let catalogue = lab.register_at(&app.provider, socket.to_str().unwrap()).await;
+    // The host goes away between two steps.
+    let mut events = app.app.events.subscribe();
+    let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    let path = format!("/api/operations/{}", server["operationId"].as_str().unwrap());
+    while app.customer.get(&path).await.body["step"] == "reserve" || lab.guests().await == 0 {
+        let _ = tokio::time::timeout(Duration::from_millis(20), events.next()).await;
+    }
+    relay.cut();
+    let state = eventually(&app.customer, &path, |o| o["state"] != "running").await;
+    if state["state"] == "succeeded" {
+        // The machine was quicker than we: nothing to see here.
+        return;
+    }
+    assert_eq!(state["state"], "undoing", "{state}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = async || -> i64 {
+        sqlx::query_scalar("select count(*) from addresses where server_id is not null")
+            .fetch_one(&app.db.pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!(held().await, 1);
+    let _relay = Relay::unix(&socket, &lab.incus.socket).await;
+    assert_eq!(ended(&app.customer, &server["operationId"]).await["state"], "failed");
+    assert_eq!((held().await, lab.guests().await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_a_503_and_comes_back_by_itself() {
+    let db = TestDb::new().await;
+    // Settings of a relay between the service and the test cluster.
+    let url = db.url();
+    let (head, path) = url.rsplit_once('/').unwrap();
+    let (credentials, address) = head.rsplit_once('@').unwrap();
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let relay = Relay::tcp(port, address.to_owned()).await;
+    let through = SecretString::from(format!("{credentials}@127.0.0.1:{port}/{path}"));
+    let app = TestApp::on(db, |c| c.database_url = through).await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    relay.cut();
+
+    for (method, path) in [("GET", "/api/server"), ("POST", "/api/server/create"), ("GET", "/health/ready")] {
+        let body = (method == "POST").then(|| catalogue.order());
+        let answer = app.customer.send(method.parse().unwrap(), path, body).await.expect(503);
+        assert_eq!(answer.code(), "DATABASE_UNAVAILABLE");
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+    app.nobody.get("/health/live").await.expect(200);
+    let login = json!({ "email": "customer@example.com", "password": crate::support::PASSWORD });
+    app.nobody.post("/api/auth/login", login).await.expect(503);
+
+    let _relay = Relay::tcp(port, address.to_owned()).await;
+    eventually(&app.customer, "/api/server", |_| true).await;
+    // What was under way has lost nothing.
+    assert_eq!(ended(&app.customer, &server["operationId"]).await["state"], "succeeded");
+    assert_eq!(lab.guests().await, 1);
+    let servers: i64 = sqlx::query_scalar("select count(*) from servers").fetch_one(&app.db.pool).await.unwrap();
+    assert_eq!(servers, 1, "an order that got a 503 was not taken");
+}

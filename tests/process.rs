@@ -1,0 +1,174 @@
+//! The service as a process: killed with SIGKILL at every boundary of every step, asked to end, started twice.
+
+use futures_util::{StreamExt, stream};
+use innkeeper::app::App;
+use innkeeper::operations::AnyWorkflow;
+use innkeeper::operations::failpoints::BOUNDARIES;
+use innkeeper::servers::workflows;
+use serde_json::Value;
+
+use crate::support::app::{config, login, people};
+use crate::support::child::Service;
+use crate::support::lab::Catalogue;
+use crate::support::{Client, Lab, TestDb, ended};
+
+/// Lives that are killed side by side: enough to keep the machine busy, few enough for its addresses.
+const AT_ONCE: usize = 3;
+
+/// The steps in which a host's task is waited for.
+const WAITING: [&str; 3] = ["create_guest", "start_guest", "delete_guest"];
+
+fn steps(kind: &str) -> Vec<&'static str> {
+    workflows::all().iter().find(|w| w.kind() == kind).expect("a workflow").steps()
+}
+
+/// Every point of a workflow that is passed on this way.
+fn points(kind: &'static str, undo: &'static str, waiting: &'static [&'static str]) -> Vec<String> {
+    let boundaries = |step: &'static str| {
+        BOUNDARIES
+            .into_iter()
+            .filter(move |b| *b != "waiting" || waiting.contains(&step))
+            .map(move |b| format!("{kind}:{step}:{undo}{b}"))
+    };
+    steps(kind).into_iter().flat_map(boundaries).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_at_any_point_of_create_loses_nothing() {
+    for_each(points("create", "", &WAITING), |point| killed_once(format!("{point}=kill"), "create", "succeeded")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_at_any_point_of_undoing_a_create_leaves_nothing() {
+    // It fails at its last step, and is killed on the way back.
+    let last = *steps("create").last().expect("steps");
+    let points = points("create", "undo-", &["create_guest"]);
+    for_each(points, move |point| killed_once(format!("create:{last}:before=fail;{point}=kill"), "create", "failed"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_at_any_point_of_delete_deletes_all_the_same() {
+    for_each(points("delete", "", &WAITING), |point| killed_once(format!("{point}=kill"), "delete", "succeeded")).await;
+}
+
+async fn for_each<F: Future<Output = ()> + Send + 'static>(points: Vec<String>, life: impl Fn(String) -> F) {
+    let lives = points.into_iter().map(|point| {
+        let life = life(point.clone());
+        async move {
+            tokio::spawn(life).await.unwrap_or_else(|e| panic!("{point}: {e}"));
+        }
+    });
+    stream::iter(lives).buffer_unordered(AT_ONCE).collect::<()>().await;
+}
+
+struct Life {
+    lab: Lab,
+    data: tempfile::TempDir,
+    db: TestDb,
+}
+
+impl Life {
+    async fn begin(failpoints: &str) -> (Self, Service, Catalogue, Client) {
+        crate::support::log();
+        let db = TestDb::new().await;
+        let data = tempfile::tempdir().unwrap();
+        let app = App::new(config(&db, data.path())).unwrap();
+        people(&app).await;
+        let lab = Lab::new(&db).await;
+        let service = Service::start(&db, data.path(), failpoints).await;
+        let nobody = Client::new(&service.base, None);
+        let catalogue = lab.register(&login(&nobody, "provider@example.com").await).await;
+        let customer = login(&nobody, "customer@example.com").await;
+        (Self { lab, data, db }, service, catalogue, customer)
+    }
+
+    async fn one<T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin>(
+        &self,
+        sql: &'static str,
+    ) -> T {
+        sqlx::query_scalar(sql).fetch_one(&self.db.pool).await.unwrap()
+    }
+
+    async fn operation(&self, kind: &str) -> Value {
+        let id: uuid::Uuid = sqlx::query_scalar("select id from operations where kind = $1")
+            .bind(kind)
+            .fetch_one(&self.db.pool)
+            .await
+            .unwrap();
+        Value::String(id.to_string())
+    }
+}
+
+/// One order (and, for a delete, one deletion after it) through a process that is killed on the way; a second process
+/// must bring it to the end that it would have had.
+async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) {
+    let (life, mut service, catalogue, customer) = Life::begin(&failpoints).await;
+    // The answer itself may be lost with the process.
+    let order = catalogue.order().to_string().into_bytes();
+    let made = customer.try_send(reqwest::Method::POST, "/api/server/create", Some(("application/json", order))).await;
+    if kind == "delete" {
+        let made = made.expect("nothing is killed before the deletion").expect(200).body;
+        assert_eq!(ended(&customer, &made["operationId"]).await["state"], "succeeded");
+        let path = format!("/api/server/{}", made["id"]);
+        let _ = customer.try_send(reqwest::Method::DELETE, &path, None).await;
+    }
+    service.killed().await;
+
+    let second = Service::start(&life.db, life.data.path(), "").await;
+    let customer = Client { base: second.base.clone(), ..customer };
+    let operation = ended(&customer, &life.operation(kind).await).await;
+    assert_eq!(operation["state"], end, "{operation}");
+
+    let alive = i64::from(kind == "create" && end == "succeeded");
+    assert_eq!(i64::try_from(life.lab.guests().await).unwrap(), alive, "guests with our marker");
+    let held: i64 = life.one("select count(*) from addresses where server_id is not null").await;
+    assert_eq!(held, alive, "addresses");
+    let room: i64 = life.one("select count(*) from servers where reserved").await;
+    assert_eq!(room, alive, "room");
+
+    // The mail of a server that was ready: once, also in the folder.
+    let mails = i64::from(kind == "delete" || end == "succeeded");
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while life.one::<i64>("select count(*) from mails where state <> 'sent'").await > 0 {
+        assert!(tokio::time::Instant::now() < until, "the mail is not sent");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(life.one::<i64>("select count(*) from mails").await, mails, "mails");
+    let folder = life.data.path().join("mail");
+    let files = std::fs::read_dir(folder).map_or(0, |files| files.count());
+    assert_eq!(i64::try_from(files).unwrap(), mails, "mails in the folder");
+}
+
+#[tokio::test]
+async fn a_process_that_is_asked_to_end_hands_its_work_over() {
+    let (life, mut first, catalogue, customer) = Life::begin("").await;
+    let made = customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    let status = first.terminate().await;
+    assert!(status.success(), "{status}");
+    let second = Service::start(&life.db, life.data.path(), "").await;
+    let customer = Client { base: second.base.clone(), ..customer };
+    assert_eq!(ended(&customer, &made["operationId"]).await["state"], "succeeded");
+    assert_eq!(life.lab.guests().await, 1);
+}
+
+#[tokio::test]
+async fn two_processes_share_the_work_and_do_nothing_twice() {
+    let (life, _first, catalogue, customer) = Life::begin("").await;
+    let second = Service::start(&life.db, life.data.path(), "").await;
+    let elsewhere = Client { base: second.base.clone(), ..customer.clone() };
+    let mut made = vec![];
+    for n in 0..5 {
+        let client = if n % 2 == 0 { &customer } else { &elsewhere };
+        made.push(client.post("/api/server/create", catalogue.order()).await.expect(200).body);
+    }
+    for server in made {
+        assert_eq!(ended(&elsewhere, &server["operationId"]).await["state"], "succeeded");
+    }
+    assert_eq!(life.lab.guests().await, 5);
+    // Every step of every operation was done once.
+    let twice: i64 = life
+        .one("select count(*) from (select 1 from operation_log where message = 'done' group by operation_id, step having count(*) > 1) d")
+        .await;
+    assert_eq!(twice, 0);
+}

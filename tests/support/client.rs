@@ -1,0 +1,93 @@
+//! A client of the API: nobody, a customer, another customer, the provider.
+
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+/// Who asks, and where.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    pub base: String,
+    pub token: Option<String>,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Value,
+    pub text: String,
+}
+
+impl Client {
+    pub fn new(base: &str, token: Option<&str>) -> Self {
+        Self { http: reqwest::Client::new(), base: base.to_owned(), token: token.map(str::to_owned) }
+    }
+
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.send(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Option<Value>>) -> Response {
+        self.send(Method::POST, path, body.into()).await
+    }
+
+    pub async fn put(&self, path: &str, body: impl Into<Option<Value>>) -> Response {
+        self.send(Method::PUT, path, body.into()).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Response {
+        self.send(Method::DELETE, path, None).await
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Response {
+        let body = body.map(|b| ("application/json", b.to_string().into_bytes()));
+        self.try_send(method, path, body).await.expect("the service answers")
+    }
+
+    /// Any body at all, for input that JSON libraries won't make.
+    pub async fn raw(&self, method: Method, path: &str, content_type: &str, body: &[u8]) -> Response {
+        self.try_send(method, path, Some((content_type, body.to_vec()))).await.expect("the service answers")
+    }
+
+    pub async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Vec<u8>)>,
+    ) -> reqwest::Result<Response> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some((content_type, body)) = body {
+            request = request.header("content-type", content_type).body(body);
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let text = response.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Response { status, headers, body, text })
+    }
+}
+
+impl Response {
+    /// Fails the test unless the status is this one.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text);
+        self
+    }
+
+    /// An error answer's code.
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+}

@@ -1,0 +1,230 @@
+//! Real guests: the Incus that `make test` starts, with addresses and guest numbers of each test's own.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hypervisor::incus::IncusConfig;
+use hypervisor::{Driver, GuestKind, GuestRef, Presence, StopMode, Task, TaskState};
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{Client, TestDb};
+
+/// Where the test Incus is.
+#[derive(Debug, Clone)]
+pub struct Incus {
+    pub socket: String,
+    pub project: String,
+    pub pool: String,
+    pub bridge: String,
+    pub subnet: ipnet::Ipv4Net,
+    pub gateway: Ipv4Addr,
+    pub image: String,
+}
+
+impl Incus {
+    pub fn from_env() -> Self {
+        let var = |name: &str| {
+            std::env::var(name).unwrap_or_else(|_| panic!("{name} tells where the test Incus is; `make test` sets it"))
+        };
+        let subnet = var("INNKEEPER_TEST_INCUS_SUBNET");
+        let net: ipnet::Ipv4Net = subnet.parse().expect("the bridge's address with its prefix length");
+        Self {
+            socket: var("INNKEEPER_TEST_INCUS_SOCKET"),
+            project: var("INNKEEPER_TEST_INCUS_PROJECT"),
+            pool: var("INNKEEPER_TEST_INCUS_POOL"),
+            bridge: var("INNKEEPER_TEST_INCUS_BRIDGE"),
+            gateway: net.addr(),
+            subnet: net.trunc(),
+            image: var("INNKEEPER_TEST_IMAGE"),
+        }
+    }
+
+    pub fn driver(&self) -> Arc<dyn Driver> {
+        let config = IncusConfig {
+            socket: self.socket.clone().into(),
+            project: self.project.clone(),
+            storage_pool: self.pool.clone(),
+            ..IncusConfig::default()
+        };
+        Arc::new(hypervisor::incus::Incus::new(config).expect("the test Incus' settings are right"))
+    }
+}
+
+/// Addresses a slot.
+const SLOT: u8 = 5;
+
+/// A share of the test Incus: five addresses and a range of guest numbers that no other test uses. What the test's
+/// database knows is removed from the host with it.
+pub struct Lab {
+    pub incus: Incus,
+    pub first: Ipv4Addr,
+    pub last: Ipv4Addr,
+    db: PgPool,
+    // Held while the lab lives; the system lets it go when the process dies.
+    _slot: File,
+}
+
+impl Lab {
+    /// Takes a free share. `db` tells at the end which guests to remove.
+    pub async fn new(db: &TestDb) -> Self {
+        let incus = Incus::from_env();
+        let (slot, number) = take_slot().await;
+        let start = 2 + number * SLOT;
+        let base = u32::from(incus.subnet.network());
+        let numbers = rand::random_range(1_000_000i64..900_000_000);
+        sqlx::query(sqlx::AssertSqlSafe(format!("alter sequence guest_numbers restart with {numbers}")))
+            .execute(&db.pool)
+            .await
+            .expect("guest numbers of our own");
+        Self {
+            first: Ipv4Addr::from(base + u32::from(start)),
+            last: Ipv4Addr::from(base + u32::from(start + SLOT - 1)),
+            incus,
+            db: db.pool.clone(),
+            _slot: slot,
+        }
+    }
+
+    /// Registers host, image, pool and a tariff through the API, and returns their ids.
+    pub async fn register(&self, provider: &Client) -> Catalogue {
+        self.register_at(provider, &self.incus.socket).await
+    }
+
+    /// The same with another way to the host's socket.
+    pub async fn register_at(&self, provider: &Client, socket: &str) -> Catalogue {
+        let host = provider
+            .post(
+                "/api/hosts",
+                json!({ "name": "lab", "kind": "incus", "memoryOvercommit": 10.0, "diskOvercommit": 10.0,
+                        "config": { "socket": socket, "project": self.incus.project, "storagePool": self.incus.pool } }),
+            )
+            .await
+            .expect(201)
+            .body;
+        let image = provider
+            .post(
+                "/api/images",
+                json!({ "name": "Debian", "type": "linux", "kind": "lxc",
+                        "sources": [{ "hostId": host["id"], "source": self.incus.image }] }),
+            )
+            .await
+            .expect(201)
+            .body;
+        let pool = provider
+            .post(
+                "/api/address-pools",
+                json!({ "hostId": host["id"], "name": "lab", "cidr": self.incus.subnet.to_string(),
+                        "gateway": self.incus.gateway.to_string(), "first": self.first.to_string(),
+                        "last": self.last.to_string(), "bridge": self.incus.bridge }),
+            )
+            .await
+            .expect(201)
+            .body;
+        let tariff = tariff(provider, "Базовый", 256).await;
+        let id = |v: &Value| v["id"].as_i64().expect("an id");
+        Catalogue { host: id(&host), image: id(&image), pool: id(&pool), tariff }
+    }
+
+    /// How many of the database's servers, deleted ones included, have a guest on the host.
+    pub async fn guests(&self) -> usize {
+        let driver = self.incus.driver();
+        let mut there = 0;
+        for guest in guests(&self.db).await.expect("the database answers") {
+            match driver.find(&guest).await.expect("the host answers") {
+                Presence::Present { .. } => there += 1,
+                Presence::Absent => {}
+            }
+        }
+        there
+    }
+}
+
+/// A small tariff of this name.
+pub async fn tariff(provider: &Client, name: &str, memory: u32) -> i64 {
+    let tariff = json!({ "name": name, "kind": "lxc", "cores": 1, "memory": memory, "disk": 1, "price": 300 });
+    provider.post("/api/tariffs", tariff).await.expect(201).body["id"].as_i64().expect("an id")
+}
+
+/// What can be ordered in a lab.
+#[derive(Debug, Clone, Copy)]
+pub struct Catalogue {
+    pub host: i64,
+    pub image: i64,
+    pub pool: i64,
+    pub tariff: i64,
+}
+
+impl Catalogue {
+    /// An order for one server.
+    pub fn order(&self) -> Value {
+        json!({ "osId": self.image, "tariffId": self.tariff })
+    }
+}
+
+async fn guests(db: &PgPool) -> anyhow::Result<Vec<GuestRef>> {
+    let rows: Vec<(Uuid, i64, String)> = sqlx::query_as("select uuid, guest_number, node from servers").fetch_all(db).await?;
+    let guest = |(marker, vmid, node)| GuestRef { marker, vmid, kind: GuestKind::Lxc, node };
+    Ok(rows.into_iter().map(guest).collect())
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let (driver, options) = (self.incus.driver(), self.db.connect_options());
+        super::block_on(async move {
+            let db = PgPool::connect_with((*options).clone()).await?;
+            for guest in guests(&db).await? {
+                remove(&*driver, &guest).await?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Stops and deletes a guest of ours, whatever its state.
+pub async fn remove(driver: &dyn Driver, guest: &GuestRef) -> anyhow::Result<()> {
+    for _ in 0..100 {
+        match driver.find(guest).await? {
+            Presence::Absent => return Ok(()),
+            Presence::Present { busy: true, .. } => {}
+            Presence::Present { .. } => {
+                let _ = finish(driver, driver.stop(guest, StopMode::Force).await).await;
+                let _ = finish(driver, driver.delete(guest).await).await;
+                continue;
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("guest {} can't be removed", guest.vmid)
+}
+
+/// Waits for a task's end.
+pub async fn finish(driver: &dyn Driver, task: hypervisor::Result<Task>) -> anyhow::Result<()> {
+    let Task::Running(id) = task? else { return Ok(()) };
+    loop {
+        match driver.task(&id).await? {
+            TaskState::Running(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            TaskState::Failed(error) => return Err(error.into()),
+            TaskState::Succeeded(_) | TaskState::Unknown => return Ok(()),
+        }
+    }
+}
+
+/// A number below 19 that no other test of this machine holds.
+async fn take_slot() -> (File, u8) {
+    let folder: PathBuf = std::env::temp_dir().join("innkeeper-test-slots");
+    std::fs::create_dir_all(&folder).expect("a folder for slots");
+    loop {
+        for number in 0..19 {
+            let file = File::create(folder.join(number.to_string())).expect("a slot's file");
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return (file, number);
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}

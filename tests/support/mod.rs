@@ -1,0 +1,40 @@
+//! The test harness. See `app.rs` for the service, `lab.rs` for real guests.
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses a part of it")]
+
+pub mod app;
+pub mod child;
+pub mod client;
+pub mod db;
+pub mod lab;
+pub mod relay;
+
+pub use app::{PASSWORD, TestApp, ended, eventually};
+pub use client::{Client, Response};
+pub use db::TestDb;
+pub use lab::Lab;
+
+use std::future::Future;
+
+/// Runs clean-up to its end from `drop`, where nothing can be awaited; what fails is said and does not hide the test.
+pub fn block_on(work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+    let cleaned = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            tokio::time::timeout(std::time::Duration::from_secs(60), work).await.unwrap_or_else(|e| Err(e.into()))
+        })
+    })
+    .join();
+    match cleaned {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("cleaning up failed: {error:#}"),
+        Err(_) => eprintln!("cleaning up panicked"),
+    }
+}
+
+/// Logs to the test's own output when RUST_LOG asks for it.
+pub fn log() {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
+}

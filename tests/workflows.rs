@@ -1,0 +1,201 @@
+//! What makes workflows trustworthy: each step failing in turn leaves a clean slate; each undo repeated changes
+//! nothing; each action repeated changes nothing. On real containers.
+
+use innkeeper::operations::failpoints::Action;
+use serde_json::{Value, json};
+
+use crate::support::lab::Catalogue;
+use crate::support::{Lab, TestApp, ended};
+
+async fn lab() -> (TestApp, Lab, Catalogue) {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    (app, lab, catalogue)
+}
+
+fn steps(app: &TestApp, kind: &str) -> Vec<&'static str> {
+    app.app.engine.workflow(kind).expect("a workflow").steps()
+}
+
+async fn create(app: &TestApp, catalogue: &Catalogue) -> (Value, Value) {
+    let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    let operation = ended(&app.customer, &server["operationId"]).await;
+    (server, operation)
+}
+
+async fn delete(app: &TestApp, server: &Value) -> Value {
+    let deleted = app.customer.delete(&format!("/api/server/{}", server["id"])).await.expect(200).body;
+    ended(&app.customer, &deleted["operationId"]).await
+}
+
+async fn count(app: &TestApp, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(&app.db.pool).await.unwrap()
+}
+
+async fn addresses(app: &TestApp) -> i64 {
+    count(app, "select count(*) from addresses where server_id is not null").await
+}
+
+#[tokio::test]
+async fn a_create_that_fails_at_any_step_leaves_a_clean_slate() {
+    let (app, lab, catalogue) = lab().await;
+    for step in steps(&app, "create") {
+        for boundary in ["before", "acted"] {
+            let point = format!("create:{step}:{boundary}");
+            app.app.engine.failpoints.arm(&point, Action::Fail);
+            let (server, operation) = create(&app, &catalogue).await;
+            assert_eq!(operation["state"], "failed", "{point}: {operation}");
+            assert_eq!(operation["error"]["code"], "INTERNAL", "{point}");
+            assert!(app.app.engine.failpoints.all_fired(), "{point}");
+            assert_eq!(lab.guests().await, 0, "{point}");
+            assert_eq!(addresses(&app).await, 0, "{point}");
+            let path = format!("/api/server/{}", server["id"]);
+            assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "failed");
+            // It can be put away, and nothing else can be done with it.
+            app.customer.post(&format!("{path}/start"), None).await.expect(409);
+            let deleted = app.customer.delete(&path).await.expect(200).body;
+            assert_eq!(deleted, json!({ "status": "deleted", "operationId": null }));
+            app.customer.get(&path).await.expect(404);
+        }
+    }
+    assert_eq!(count(&app, "select count(*) from mails").await, 0, "nothing was ready");
+    assert_eq!(count(&app, "select count(*) from servers where reserved").await, 0);
+}
+
+#[tokio::test]
+async fn repeating_every_action_and_every_undo_changes_nothing() {
+    let (app, lab, catalogue) = lab().await;
+    let points = &app.app.engine.failpoints;
+    for step in steps(&app, "create") {
+        points.arm(&format!("create:{step}:acted"), Action::Repeat);
+    }
+    let (server, operation) = create(&app, &catalogue).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    assert!(points.all_fired());
+    assert_eq!((lab.guests().await, addresses(&app).await), (1, 1));
+    assert_eq!(count(&app, "select count(*) from mails").await, 1);
+
+    for kind in ["stop", "start", "restart", "password"] {
+        for step in steps(&app, kind) {
+            points.arm(&format!("{kind}:{step}:acted"), Action::Repeat);
+        }
+        let path = format!("/api/server/{}/{kind}", server["id"]);
+        let action = app.customer.post(&path, None).await.expect(200).body;
+        assert_eq!(ended(&app.customer, &action["operationId"]).await["state"], "succeeded", "{kind}");
+        assert!(points.all_fired(), "{kind}");
+    }
+
+    for step in steps(&app, "delete") {
+        points.arm(&format!("delete:{step}:acted"), Action::Repeat);
+    }
+    assert_eq!(delete(&app, &server).await["state"], "succeeded");
+    assert!(points.all_fired());
+    assert_eq!((lab.guests().await, addresses(&app).await), (0, 0));
+
+    // The way back, each undo twice, from the last step, where there is most to take back.
+    let steps = steps(&app, "create");
+    points.arm(&format!("create:{}:before", steps.last().unwrap()), Action::Fail);
+    for step in &steps {
+        points.arm(&format!("create:{step}:undo-acted"), Action::Repeat);
+    }
+    let (_, operation) = create(&app, &catalogue).await;
+    assert_eq!(operation["state"], "failed", "{operation}");
+    assert!(points.all_fired());
+    assert_eq!((lab.guests().await, addresses(&app).await), (0, 0));
+    assert_eq!(count(&app, "select count(*) from mails").await, 1);
+}
+
+#[tokio::test]
+async fn a_delete_that_fails_at_any_step_can_be_asked_for_again() {
+    let (app, lab, catalogue) = lab().await;
+    for step in steps(&app, "delete") {
+        for boundary in ["before", "acted"] {
+            let (server, operation) = create(&app, &catalogue).await;
+            assert_eq!(operation["state"], "succeeded", "{operation}");
+            let point = format!("delete:{step}:{boundary}");
+            app.app.engine.failpoints.arm(&point, Action::Fail);
+            assert_eq!(delete(&app, &server).await["state"], "failed", "{point}");
+            // The server is still its owner's, with its address, and shows what there is.
+            assert_eq!(addresses(&app).await, 1, "{point}");
+            let gone = lab.guests().await == 0;
+            let status = app.customer.get(&format!("/api/server/{}", server["id"])).await.expect(200).body;
+            assert_eq!(status["status"], if gone { "unknown" } else { "running" }, "{point}");
+            assert_eq!(delete(&app, &server).await["state"], "succeeded", "{point}");
+            assert_eq!((lab.guests().await, addresses(&app).await), (0, 0), "{point}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn power_and_password_that_fail_show_where_the_server_stands() {
+    let (app, lab, catalogue) = lab().await;
+    let (server, operation) = create(&app, &catalogue).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    let path = format!("/api/server/{}", server["id"]);
+    for kind in ["stop", "start", "restart"] {
+        for step in steps(&app, kind) {
+            for boundary in ["before", "acted"] {
+                app.app.engine.failpoints.arm(&format!("{kind}:{step}:{boundary}"), Action::Fail);
+                let action = app.customer.post(&format!("{path}/{kind}"), None).await.expect(200).body;
+                assert_eq!(ended(&app.customer, &action["operationId"]).await["state"], "failed");
+                let shown = app.customer.get(&path).await.body["status"].clone();
+                let found = lab.incus.driver().find(&guest(&app).await).await.unwrap();
+                let running =
+                    matches!(found, hypervisor::Presence::Present { power: hypervisor::GuestPower::Running, .. });
+                assert_eq!(shown, if running { "running" } else { "stopped" }, "{kind}:{step}:{boundary}");
+            }
+        }
+    }
+    app.app.engine.failpoints.arm("password:set_password:before", Action::Fail);
+    app.customer.post(&format!("{path}/password"), None).await.expect(500);
+}
+
+async fn guest(app: &TestApp) -> hypervisor::GuestRef {
+    let (marker, vmid, node) =
+        sqlx::query_as("select uuid, guest_number, node from servers").fetch_one(&app.db.pool).await.unwrap();
+    hypervisor::GuestRef { marker, vmid, kind: hypervisor::GuestKind::Lxc, node }
+}
+
+#[tokio::test]
+async fn a_step_that_panics_is_tried_again() {
+    let (app, lab, catalogue) = lab().await;
+    app.app.engine.failpoints.arm("create:start_guest:before", Action::Panic);
+    let (_, operation) = create(&app, &catalogue).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    assert!(app.app.engine.failpoints.all_fired());
+    assert_eq!(lab.guests().await, 1);
+}
+
+/// A guest that has our number and not our marker is never touched: the operation waits for a person.
+#[tokio::test]
+async fn a_strangers_guest_is_not_deleted_and_the_provider_can_take_the_operation_up_again() {
+    let (app, lab, catalogue) = lab().await;
+    let (server, operation) = create(&app, &catalogue).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    // A stale row: it names a guest that is somebody else's by now.
+    let before: uuid::Uuid = sqlx::query_scalar("select uuid from servers").fetch_one(&app.db.pool).await.unwrap();
+    let set_uuid = async |uuid: uuid::Uuid| {
+        sqlx::query("update servers set uuid = $1").bind(uuid).execute(&app.db.pool).await.unwrap();
+    };
+    set_uuid(uuid::Uuid::new_v4()).await;
+    let operation = delete(&app, &server).await;
+    assert_eq!(operation["state"], "stuck", "{operation}");
+    assert_eq!(addresses(&app).await, 1, "nothing is given back while a person has not looked");
+    app.customer.post(&format!("/api/server/{}/start", server["id"]), None).await.expect(409);
+
+    let stuck = app.provider.get("/api/operations").await.expect(200).body;
+    assert_eq!(stuck[0]["id"], operation["id"]);
+    assert!(stuck[0]["error"]["detail"].as_str().unwrap().contains("marker"), "{stuck}");
+    assert_eq!(operation["error"].get("detail"), None, "the host's words are the provider's");
+    set_uuid(before).await;
+    assert_eq!(lab.guests().await, 1, "it was not touched");
+
+    let path = format!("/api/operations/{}", operation["id"].as_str().unwrap());
+    app.customer.post(&format!("{path}/retry"), None).await.expect(403);
+    app.provider.post(&format!("{path}/retry"), None).await.expect(200);
+    assert_eq!(ended(&app.customer, &operation["id"]).await["state"], "succeeded");
+    assert_eq!((lab.guests().await, addresses(&app).await), (0, 0));
+    let log = app.provider.get(&format!("{path}/log")).await.expect(200).body;
+    assert!(log.as_array().unwrap().iter().any(|l| l["level"] == "error"), "{log}");
+}
