@@ -94,8 +94,8 @@ END
 }
 
 # The fingerprint behind our alias in the project, and the recipe it was made by.
-current() { incus query "/1.0/images/aliases/${alias//\//%2F}?project=$project" 2>/dev/null | jq -r .target; }
-current_recipe() { incus query "/1.0/images/$1?project=$project" 2>/dev/null | jq -r .properties.recipe; }
+current() { incus query "/1.0/images/aliases/${alias//\//%2F}?project=$project" 2>/dev/null | jq -r .target 2>/dev/null; }
+current_recipe() { incus query "/1.0/images/$1?project=$project" 2>/dev/null | jq -r .properties.recipe 2>/dev/null; }
 
 import() {
     local fingerprint before
