@@ -42,18 +42,19 @@ pub async fn take(tx: &mut PgConnection, host: HostId, server: ServerId) -> Resu
     )
     .fetch_all(&mut *tx)
     .await?;
-    let any = !pools.is_empty();
-    let enabled: Vec<_> = pools.into_iter().filter(|p| p.enabled).collect();
-    if any && enabled.is_empty() {
+    let enabled = |family| -> Vec<PoolId> {
+        pools.iter().filter(|p| p.enabled && p.family == family).map(|p| PoolId(p.id)).collect()
+    };
+    let families = [(4, enabled(4)), (6, enabled(6))];
+    if !pools.is_empty() && families.iter().all(|(_, pools)| pools.is_empty()) {
         return Ok(false);
     }
-    for family in [4, 6] {
-        let of_family: Vec<PoolId> = enabled.iter().filter(|p| p.family == family).map(|p| PoolId(p.id)).collect();
-        if of_family.is_empty() || holds(&mut tx, server, family).await? {
+    for (family, pools) in families {
+        if pools.is_empty() || holds(&mut tx, server, family).await? {
             continue;
         }
         let mut taken = false;
-        for pool in of_family {
+        for pool in pools {
             taken = take_lowest(&mut tx, pool, server).await?;
             if taken {
                 break;

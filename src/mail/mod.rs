@@ -4,5 +4,6 @@ mod outbox;
 pub mod service;
 mod store;
 pub mod templates;
+mod transport;
 
 pub use outbox::send_queued;

@@ -1,4 +1,130 @@
-//! Sending what is queued.
+//! Sending what is queued: each mail is claimed, committed, handed over, and its outcome written down.
 
-/// Sends queued mails until shutdown.
-pub async fn send_queued(_app: &crate::app::App) {}
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+
+use super::store::{self, Mail};
+use super::transport::{Failure, Transport};
+use crate::app::App;
+use crate::error::is_database_away;
+use crate::events::Event;
+
+/// How long sending is tried before it has failed.
+const PATIENCE: TimeDelta = TimeDelta::hours(24);
+/// How often to look without being woken.
+const POLL: Duration = Duration::from_secs(15);
+
+/// Sends queued mails until shutdown. Any number of processes may do so.
+pub async fn send_queued(app: &App) {
+    let transport = match Transport::new(&app.config) {
+        Ok(transport) => transport,
+        Err(error) => {
+            tracing::error!(error = %format!("{error:#}"), "mails can't be sent; they wait in the queue");
+            return;
+        }
+    };
+    let mut events = app.events.subscribe();
+    loop {
+        if let Err(error) = send_all(app, &transport).await {
+            tracing::warn!(%error, "the mail queue can't be read; trying again");
+        }
+        let wake = async { while !matches!(events.next().await, Event::MailDue | Event::Resync) {} };
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = wake => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+async fn send_all(app: &App, transport: &Transport) -> sqlx::Result<()> {
+    settle_abandoned(app, transport).await?;
+    while !app.shutdown.is_cancelled() {
+        let Some(mail) = store::claim(&app.db, transport.claim().as_secs_f64()).await? else { break };
+        let outcome = transport.send(&mail).await;
+        settle(app, transport, &mail, outcome).await?;
+    }
+    Ok(())
+}
+
+/// Writes the outcome down. What is known must not be lost to a database that is away for a moment: it is tried for as
+/// long as the claim lasts.
+async fn settle(app: &App, transport: &Transport, mail: &Mail, outcome: Result<(), Failure>) -> sqlx::Result<()> {
+    let until = tokio::time::Instant::now() + transport.claim();
+    loop {
+        match record(app, mail, &outcome).await {
+            Err(error) if is_database_away(&error) && tokio::time::Instant::now() < until => {
+                tracing::warn!(mail = %mail.id, %error, "a mail's outcome can't be written down; trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Mails whose sender died in the act. A file written twice is one file; a mail handed over twice is two mails.
+async fn settle_abandoned(app: &App, transport: &Transport) -> sqlx::Result<()> {
+    for id in store::abandoned(&app.db, transport.is_idempotent()).await? {
+        if transport.is_idempotent() {
+            tracing::info!(mail = %id, "a mail whose sender ended is written again");
+        } else {
+            tracing::error!(
+                mail = %id,
+                "a mail may or may not have been sent when its sender ended; it is not sent again by itself"
+            );
+            count("unknown");
+        }
+    }
+    Ok(())
+}
+
+async fn record(app: &App, mail: &Mail, outcome: &Result<(), Failure>) -> sqlx::Result<()> {
+    let id = mail.id;
+    match outcome {
+        Ok(()) => {
+            store::sent(&app.db, id).await?;
+            tracing::info!(mail = %id, "mail sent");
+            count("sent");
+        }
+        Err(Failure::Later(error)) if Utc::now() - mail.created_at < PATIENCE => {
+            let wait = backoff(mail.attempts);
+            store::retry(&app.db, id, wait.as_secs_f64(), error).await?;
+            tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "a mail could not be sent; trying again later");
+            count("retried");
+        }
+        Err(Failure::Later(error) | Failure::Never(error)) => {
+            store::give_up(&app.db, id, "failed", error).await?;
+            tracing::error!(mail = %id, error, "a mail could not be sent and is given up");
+            count("failed");
+        }
+        Err(Failure::Unknown(error)) => {
+            store::give_up(&app.db, id, "unknown", error).await?;
+            tracing::error!(mail = %id, error, "a mail may or may not have been sent; it is not sent again by itself");
+            count("unknown");
+        }
+    }
+    Ok(())
+}
+
+fn count(state: &'static str) {
+    metrics::counter!("innkeeper_mails_total", "state" => state).increment(1);
+}
+
+/// One minute after the first try, doubling to an hour.
+fn backoff(attempts: i32) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(6);
+    Duration::from_secs((60_u64 << doublings).min(3600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_an_hour() {
+        let waits: Vec<u64> = (0..9).map(|n| backoff(n).as_secs()).collect();
+        assert_eq!(waits, [60, 60, 120, 240, 480, 960, 1920, 3600, 3600]);
+        assert_eq!(backoff(i32::MAX).as_secs(), 3600);
+    }
+}

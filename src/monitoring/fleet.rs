@@ -1,4 +1,123 @@
-//! The fleet as the sweeper sees it.
+//! The fleet as the sweeper sees it: hosts and claims from PostgreSQL, samples into it.
 
-/// Sweeps every host until shutdown.
-pub async fn watch(_app: &crate::app::App) {}
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hypervisor::Driver;
+use monitor::{Claim, Fleet, Report, Sweeper};
+
+use super::store;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::hosts;
+use crate::ids::HostId;
+
+/// Sweeps every host until shutdown, and forgets old samples.
+pub async fn watch(app: &Arc<App>) {
+    let fleet = Arc::new(Hosts { app: Arc::clone(app), silent: Mutex::default() });
+    let sweeper = Sweeper::every(Duration::from_secs(app.config.sweep_seconds.into()));
+    tokio::join!(sweeper.run(fleet, app.shutdown.clone()), prune(app));
+}
+
+/// How many samples are forgotten in one statement.
+const BATCH: i64 = 5_000;
+
+async fn prune(app: &App) {
+    let mut tick = tokio::time::interval(Duration::from_secs(600));
+    loop {
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        loop {
+            match store::prune(&app.db, BATCH).await {
+                Ok(true) => break,
+                Ok(false) if app.shutdown.is_cancelled() => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "old samples could not be forgotten; trying again later");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+struct Hosts {
+    app: Arc<App>,
+    /// Hosts whose last sweep failed: the log tells of the first failure and of the recovery, not of each try.
+    silent: Mutex<HashSet<HostId>>,
+}
+
+impl Hosts {
+    /// Notes how a host does; true when that is news.
+    fn note(&self, host: HostId, well: bool) -> bool {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if well { silent.remove(&host) } else { silent.insert(host) }
+    }
+
+    async fn keep(&self, host: HostId, report: &Report) -> sqlx::Result<()> {
+        hosts::store::record_sweep(&self.app.db, host, &report.nodes).await?;
+        let mut tx = self.app.db.begin().await?;
+        store::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
+        // A partial look says nothing of what it did not see, and the next one is soon.
+        if report.complete {
+            let moved = store::settle_statuses(&mut tx, host, report.claimed_at, &report.samples).await?;
+            if moved > 0 {
+                tracing::info!(%host, moved, "servers were found in another state than ours");
+            }
+        }
+        store::notify_sampled(&mut tx, host).await?;
+        tx.commit().await
+    }
+}
+
+#[async_trait]
+impl Fleet for Hosts {
+    type Error = Error;
+
+    async fn hosts(&self) -> Result<Vec<i64>> {
+        match hosts::store::enabled_hosts(&self.app.db).await {
+            Ok(hosts) => Ok(hosts.into_iter().map(|h| h.0).collect()),
+            Err(error) => {
+                tracing::warn!(%error, "the list of hosts could not be read; going on with the last one");
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn driver(&self, host: i64) -> Result<Arc<dyn Driver>> {
+        hosts::service::driver(&self.app, HostId(host)).await
+    }
+
+    async fn claim(&self, host: i64, interval: Duration) -> Result<Claim> {
+        let claim = store::claim(&self.app.db, HostId(host), interval).await;
+        claim.map_err(|error| {
+            tracing::warn!(host, %error, "a host could not be claimed for its sweep; trying again");
+            error.into()
+        })
+    }
+
+    async fn store(&self, host: i64, report: Report) -> Result<()> {
+        let labels = [("host", host.to_string())];
+        metrics::histogram!("innkeeper_sweep_seconds", &labels).record(report.took.as_secs_f64());
+        metrics::gauge!("innkeeper_guests", &labels).set(report.samples.len() as f64);
+        if self.note(HostId(host), true) {
+            tracing::info!(host, "the host answers again");
+        }
+        self.keep(HostId(host), &report).await.map_err(|error| {
+            tracing::warn!(host, %error, "a sweep could not be stored; the next one will be");
+            error.into()
+        })
+    }
+
+    async fn failed(&self, host: i64, error: hypervisor::Error) -> Result<()> {
+        metrics::counter!("innkeeper_sweep_failures_total", &[("host", host.to_string())]).increment(1);
+        if self.note(HostId(host), false) {
+            tracing::warn!(host, %error, "the host could not be swept; its servers keep the state they had");
+        }
+        Ok(hosts::store::record_failure(&self.app.db, HostId(host), &error.to_string()).await?)
+    }
+}

@@ -14,19 +14,17 @@ use crate::ids::{HostId, ServerId};
 
 /// The contract's `stats` of a server.
 pub async fn stats(app: &App, server: ServerId) -> Result<Stats> {
-    Ok(live(app, server).await?.stats)
+    stats_of(app, &[server]).await?.pop().map(|live| live.stats).ok_or_else(|| Error::not_found("server"))
 }
 
-/// A server's figures and what is too high in them.
-pub async fn live(app: &App, server: ServerId) -> Result<Live> {
-    let servers = store::servers(&app.db, None, &[server]).await?;
-    assemble(app, servers).await?.pop().ok_or_else(|| Error::not_found("server"))
+/// The figures of these servers and what is too high in them, in a number of queries that does not grow with them.
+pub async fn stats_of(app: &App, servers: &[ServerId]) -> Result<Vec<Live>> {
+    assemble(app, store::servers(&app.db, None, servers).await?).await
 }
 
-/// The same of all of these servers that are on this host, in a number of queries that does not grow with them.
+/// The same of those that are on this host.
 pub async fn stats_of_host(app: &App, host: HostId, servers: &[ServerId]) -> Result<Vec<Live>> {
-    let servers = store::servers(&app.db, Some(host), servers).await?;
-    assemble(app, servers).await
+    assemble(app, store::servers(&app.db, Some(host), servers).await?).await
 }
 
 async fn assemble(app: &App, servers: Vec<ServerRow>) -> Result<Vec<Live>> {

@@ -1,7 +1,9 @@
 //! The SQL of samples.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
-use monitor::Sample;
+use monitor::{Claim, Sample};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -107,6 +109,35 @@ pub(super) async fn points(db: &PgPool, servers: &[ServerId]) -> Result<Vec<Poin
     )
     .fetch_all(db)
     .await
+}
+
+/// Takes a host for one interval, unless another process has it. A little earlier than due is due: clocks and networks
+/// jitter, and a claim missed by a hair would halve the rate.
+pub(super) async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Result<Claim> {
+    let seconds = interval.as_secs_f64();
+    let row = sqlx::query!(
+        r#"with mine as (
+               update hosts set sweep_started_at = now()
+               where id = $1 and enabled
+                 and (sweep_started_at is null or sweep_started_at > now()
+                      or sweep_started_at <= now() - make_interval(secs => 0.95 * $2::float8))
+               returning sweep_started_at
+           )
+           select mine.sweep_started_at as "mine?",
+                  extract(epoch from h.sweep_started_at + make_interval(secs => $2::float8) - now())::float8 as due
+           from hosts h left join mine on true where h.id = $1"#,
+        host.0,
+        seconds
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(match row {
+        Some(row) => match (row.mine, row.due) {
+            (Some(at), _) => Claim::Ours(at),
+            (None, due) => Claim::Due(Duration::from_secs_f64(due.unwrap_or(seconds).clamp(0.01, seconds))),
+        },
+        None => Claim::Due(interval),
+    })
 }
 
 /// Keeps the samples of one host, all in one statement. Guests that no server of that host goes with are left out.

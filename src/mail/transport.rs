@@ -1,0 +1,215 @@
+//! Handing a mail over: to a mail server, or, without one, to a folder. What matters is to know afterwards whether it
+//! is out.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use lettre::address::Envelope;
+use lettre::message::{Mailbox, MultiPart};
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
+use lettre::{Address, Message};
+use secrecy::ExposeSecret;
+use tokio::io::AsyncWriteExt;
+
+use super::store::Mail;
+use crate::config::{Config, Smtp, SmtpTls};
+
+/// Why a mail was not sent, as far as is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It is certainly not out; another try may do.
+    Later(String),
+    /// It is certainly not out and never will be.
+    Never(String),
+    /// The mail server had all of it and did not say what became of it.
+    Unknown(String),
+}
+
+type Outcome<T = ()> = Result<T, Failure>;
+
+/// Where mails go.
+pub(super) struct Transport {
+    from: Mailbox,
+    to: Kind,
+}
+
+enum Kind {
+    Smtp(Box<Server>),
+    Folder(PathBuf),
+}
+
+struct Server {
+    settings: Smtp,
+    tls: Option<TlsParameters>,
+    name: ClientId,
+}
+
+/// How long a mail server may take to greet, protect the connection and let us in.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long it may take to hear from whom and to whom.
+const ENVELOPE: Duration = Duration::from_secs(60);
+/// How long it may take to swallow a mail. RFC 5321 grants it ten minutes; ours are small.
+const CONTENT: Duration = Duration::from_secs(120);
+
+impl Transport {
+    /// As the settings have it.
+    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
+        let from = config.mail_from.parse().context("SMTP_FROM is not a mail address")?;
+        let to = match &config.smtp {
+            None => Kind::Folder(config.data.join("mail")),
+            Some(smtp) => Kind::Smtp(Box::new(Server {
+                tls: match smtp.tls {
+                    SmtpTls::None => None,
+                    SmtpTls::Tls | SmtpTls::Starttls => {
+                        Some(TlsParameters::new(smtp.host.clone()).context("preparing TLS for SMTP_HOST")?)
+                    }
+                },
+                settings: smtp.clone(),
+                name: ClientId::default(),
+            })),
+        };
+        Ok(Self { from, to })
+    }
+
+    /// Whether handing a mail over twice is the same as once.
+    pub(super) fn is_idempotent(&self) -> bool {
+        matches!(self.to, Kind::Folder(_))
+    }
+
+    /// After how long a sender that has not said what became of a mail must be dead: well over all time-outs.
+    pub(super) fn claim(&self) -> Duration {
+        match self.to {
+            Kind::Smtp(_) => Duration::from_secs(300),
+            Kind::Folder(_) => Duration::from_secs(30),
+        }
+    }
+
+    /// Hands one mail over.
+    pub(super) async fn send(&self, mail: &Mail) -> Outcome {
+        let message = self.message(mail).map_err(|e| Failure::Never(format!("{e:#}")))?;
+        match &self.to {
+            Kind::Smtp(server) => server.send(message.envelope(), &message.formatted()).await,
+            Kind::Folder(folder) => write(folder, &format!("{}.eml", mail.id), &message.formatted())
+                .await
+                .map_err(|e| Failure::Later(format!("writing to {}: {e}", folder.display()))),
+        }
+    }
+
+    /// The mail with its headers. The same mail gets the same Message-ID and date, however often it is tried, so that
+    /// readers' programs can tell.
+    fn message(&self, mail: &Mail) -> anyhow::Result<Message> {
+        let to: Address = mail.recipient.parse().context("the recipient is not a mail address")?;
+        Message::builder()
+            .message_id(Some(format!("<{}@{}>", mail.id, self.from.email.domain())))
+            .date(mail.created_at.into())
+            .from(self.from.clone())
+            .to(Mailbox::new(None, to))
+            .subject(mail.subject.as_str())
+            .multipart(MultiPart::alternative_plain_html(mail.text_body.clone(), mail.html_body.clone()))
+            .context("building the mail")
+    }
+}
+
+impl Server {
+    async fn send(&self, envelope: &Envelope, message: &[u8]) -> Outcome {
+        let mut connection = within(CONNECT, self.connect()).await?;
+        let outcome = match within(ENVELOPE, begin(&mut connection, envelope)).await {
+            // From here on it may be out.
+            Ok(()) => match tokio::time::timeout(CONTENT, connection.message(message)).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(e)) if e.is_permanent() || e.is_transient() => Err(refused(&e)),
+                Ok(Err(e)) => Err(Failure::Unknown(chain(&e))),
+                Err(_) => Err(Failure::Unknown("the mail server had the mail and did not answer".into())),
+            },
+            Err(failure) => Err(failure),
+        };
+        // Manners only: what became of the mail is known.
+        let _ = tokio::time::timeout(Duration::from_secs(5), connection.quit()).await;
+        outcome
+    }
+
+    async fn connect(&self) -> Outcome<AsyncSmtpConnection> {
+        let Smtp { host, port, user, pass, tls } = &self.settings;
+        let implicit = self.tls.clone().filter(|_| *tls == SmtpTls::Tls);
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1((host.as_str(), *port), Some(CONNECT), &self.name, implicit, None)
+                .await
+                .map_err(|e| unsent(&e))?;
+        if let (SmtpTls::Starttls, Some(parameters)) = (tls, self.tls.clone()) {
+            connection.starttls(parameters, &self.name).await.map_err(|e| unsent(&e))?;
+        }
+        if let Some(user) = user {
+            let pass = pass.as_ref().map(|p| p.expose_secret().to_owned()).unwrap_or_default();
+            let credentials = Credentials::new(user.clone(), pass);
+            // Refused credentials are the provider's to mend: mails wait for that.
+            connection.auth(DEFAULT_MECHANISMS, &credentials).await.map_err(|e| unsent(&e))?;
+        }
+        Ok(connection)
+    }
+}
+
+/// From whom and to whom. Nothing of the mail itself is sent yet, so that whatever fails here leaves it unsent.
+async fn begin(connection: &mut AsyncSmtpConnection, envelope: &Envelope) -> Outcome {
+    let mut parameters = vec![];
+    if envelope.from().into_iter().chain(envelope.to()).any(|a| !AsRef::<str>::as_ref(a).is_ascii()) {
+        if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
+            return Err(Failure::Never("the mail server takes no addresses like the recipient's (SMTPUTF8)".into()));
+        }
+        parameters.push(MailParameter::SmtpUtfEight);
+    }
+    let refused = |e: lettre::transport::smtp::Error| refused(&e);
+    connection.command(MailFrom::new(envelope.from().cloned(), parameters)).await.map_err(refused)?;
+    for to in envelope.to() {
+        connection.command(Rcpt::new(to.clone(), vec![])).await.map_err(refused)?;
+    }
+    connection.command(Data).await.map_err(refused)?;
+    Ok(())
+}
+
+async fn within<T>(time: Duration, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    tokio::time::timeout(time, work)
+        .await
+        .unwrap_or_else(|_| Err(Failure::Later("the mail server did not answer in time".into())))
+}
+
+/// A failure before the mail server heard of the mail: whatever it was, somebody may mend it.
+fn unsent(error: &lettre::transport::smtp::Error) -> Failure {
+    Failure::Later(chain(error))
+}
+
+/// A failure that leaves this mail unsent: for good, where the mail server says so.
+fn refused(error: &lettre::transport::smtp::Error) -> Failure {
+    if error.is_permanent() { Failure::Never(chain(error)) } else { Failure::Later(chain(error)) }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text.chars().filter(|c| *c != '\0').take(1000).collect()
+}
+
+/// Writes a file as a whole or not at all, in a folder that is ours alone to read.
+async fn write(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()> {
+    tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).await?;
+    let temporary = folder.join(format!(".{name}.tmp"));
+    let mut file =
+        tokio::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).await?;
+    file.write_all(content).await?;
+    file.sync_all().await?;
+    drop(file);
+    tokio::fs::rename(&temporary, folder.join(name)).await
+}
+
+#[cfg(test)]
+mod tests;

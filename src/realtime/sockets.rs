@@ -1,0 +1,241 @@
+//! One socket: who it is, and what it may watch.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::header;
+use serde_json::Value;
+use socketioxide::extract::{AckSender, SocketRef, State, TryData};
+use socketioxide::{SendError, SocketError};
+use tokio::sync::mpsc;
+
+use super::guard;
+use super::model::{Ack, Refusal, room, server_id};
+use crate::accounts::model::Caller;
+use crate::accounts::{self, Level};
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::ids::ServerId;
+use crate::servers;
+
+/// How many servers one socket may watch.
+pub(super) const MAX_SUBSCRIPTIONS: usize = 1_000;
+/// How many requests of one socket may wait for their turn: a client that asks for everything at once is well within.
+const MAX_PENDING: usize = MAX_SUBSCRIPTIONS + 100;
+
+/// What every handler needs.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub app: Arc<App>,
+    /// New subscribers, for the pushing task: it sends them the present state in order with everything else.
+    pub greet: mpsc::Sender<(SocketRef, ServerId)>,
+}
+
+/// What we know of a socket.
+#[derive(Debug)]
+pub(super) struct Held {
+    caller: Mutex<Caller>,
+    servers: Mutex<HashSet<ServerId>>,
+    /// Subscribing and re-checking take turns, so that what a re-check takes away is not given back behind it.
+    pub turn: tokio::sync::Mutex<()>,
+    pending: AtomicUsize,
+    closing: AtomicBool,
+}
+
+impl Held {
+    /// What a socket's owner may do, as of the last check.
+    pub(super) fn caller(&self) -> Caller {
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The owner's rights have changed.
+    pub(super) fn set_caller(&self, caller: Caller) {
+        *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = caller;
+    }
+
+    /// What the socket watches.
+    pub(super) fn servers(&self) -> Vec<ServerId> {
+        self.watched(|s| s.iter().copied().collect())
+    }
+
+    fn watched<T>(&self, look: impl FnOnce(&mut HashSet<ServerId>) -> T) -> T {
+        look(&mut self.servers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What we know of this socket; nothing, where it did not get past [`authenticate`].
+pub(super) fn held(socket: &SocketRef) -> Option<Arc<Held>> {
+    socket.extensions.get()
+}
+
+/// Why a connection is refused. Socket.IO's `connect_error` has room for one text.
+#[derive(Debug)]
+pub(super) struct Refused(Error);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.0.code.as_str(), self.0.message)
+    }
+}
+
+/// Connect middleware: nobody gets in without a good token.
+pub(super) async fn authenticate(
+    socket: SocketRef,
+    TryData(auth): TryData<Value>,
+    State(desk): State<Arc<Desk>>,
+) -> Result<(), Refused> {
+    let token = token(&socket, auth.as_ref().ok()).ok_or_else(|| {
+        Refused(Error::new(Code::Unauthenticated, "Sign in first: connect with auth: {token: \"<access token>\"}."))
+    })?;
+    let caller = accounts::service::authenticate(&desk.app, &token).await.map_err(Refused)?;
+    socket.extensions.insert(Arc::new(Held {
+        caller: Mutex::new(caller),
+        servers: Mutex::default(),
+        turn: tokio::sync::Mutex::default(),
+        pending: AtomicUsize::new(0),
+        closing: AtomicBool::new(false),
+    }));
+    // Here, not after the connection: a fast client's first message would come before anyone listens.
+    socket.on("subscribe-server", subscribe);
+    socket.on("unsubscribe-server", unsubscribe);
+    Ok(())
+}
+
+fn token(socket: &SocketRef, auth: Option<&Value>) -> Option<String> {
+    let given = auth.and_then(|a| a.get("token")).and_then(Value::as_str);
+    let header = || socket.req_parts().headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let bearer = |text: &str| {
+        text.split_once(' ')
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, t)| t.trim().to_owned())
+    };
+    match given {
+        Some(text) => Some(bearer(text).unwrap_or_else(|| text.trim().to_owned())),
+        None => header().and_then(bearer),
+    }
+    .filter(|t| !t.is_empty())
+}
+
+/// A socket that got in.
+pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Desk>>) {
+    metrics::gauge!("innkeeper_sockets").increment(1);
+    socket.on_disconnect(async || metrics::gauge!("innkeeper_sockets").decrement(1));
+    // Its token may have ended since it was looked at, when the socket was not yet among those that are told.
+    guard::recheck(&desk, vec![socket]).await;
+}
+
+async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSender, State(desk): State<Arc<Desk>>) {
+    let (Some(held), id) = (held(&socket), id.unwrap_or(Value::Null)) else { return };
+    if held.pending.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING {
+        close(&socket);
+        return;
+    }
+    let result = enter(&desk, &socket, &held, &id).await;
+    held.pending.fetch_sub(1, Ordering::Relaxed);
+    answer(&socket, ack, &result);
+    match result {
+        Ok(server) => {
+            // Ends only with the process.
+            let _ = desk.greet.send((socket, server)).await;
+        }
+        Err(error) => refuse(&socket, &id, &error),
+    }
+}
+
+async fn enter(desk: &Desk, socket: &SocketRef, held: &Held, id: &Value) -> Result<ServerId> {
+    let server = server_id(id).ok_or_else(|| Error::new(Code::Malformed, "Send the server's id: a number."))?;
+    let _turn = held.turn.lock().await;
+    servers::service::authorize(&desk.app, &held.caller(), server, Level::Read).await?;
+    if held.closing.load(Ordering::Relaxed) {
+        return Err(Error::new(Code::Unauthenticated, "This connection is being closed."));
+    }
+    let room_left = held.watched(|s| s.contains(&server) || (s.len() < MAX_SUBSCRIPTIONS && s.insert(server)));
+    if !room_left {
+        return Err(Error::new(
+            Code::RateLimited,
+            format!("One connection may watch {MAX_SUBSCRIPTIONS} servers; unsubscribe from others first."),
+        ));
+    }
+    socket.join(room(server));
+    // Gone in the meantime: nobody else takes it out of the room.
+    if !socket.connected() {
+        socket.leave_all();
+    }
+    Ok(server)
+}
+
+async fn unsubscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSender) {
+    let Some(held) = held(&socket) else { return };
+    let id = id.unwrap_or(Value::Null);
+    let result = match server_id(&id) {
+        Some(server) => {
+            // In turn: a subscription asked for before is over by then.
+            let _turn = held.turn.lock().await;
+            leave(&socket, &held, server);
+            Ok(server)
+        }
+        None => Err(Error::new(Code::Malformed, "Send the server's id: a number.")),
+    };
+    answer(&socket, ack, &result);
+}
+
+fn leave(socket: &SocketRef, held: &Held, server: ServerId) {
+    held.watched(|s| s.remove(&server));
+    socket.leave(room(server));
+}
+
+/// Ends a subscription that the socket's owner has no right to any more.
+pub(super) fn expel(socket: &SocketRef, held: &Held, server: ServerId, error: &Error) {
+    leave(socket, held, server);
+    refuse(socket, &Value::from(server.0), error);
+}
+
+fn answer(socket: &SocketRef, ack: AckSender, result: &Result<ServerId>) {
+    if let Err(SendError::Socket(SocketError::InternalChannelFull)) = ack.send(&Ack::of(result)) {
+        close(socket);
+    }
+}
+
+/// Said besides the ack, since not every client asks for one.
+fn refuse(socket: &SocketRef, id: &Value, error: &Error) {
+    if error.code.status() >= 500 {
+        tracing::error!(%error, "a subscription failed");
+    }
+    send(socket, "subscribe-error", &Refusal { server_id: Some(id), error: &error.message, code: error.code });
+}
+
+/// Sends to one socket, or drops it where it does not take what it is sent.
+pub(super) fn send<T: serde::Serialize>(socket: &SocketRef, event: &str, data: &T) {
+    match socket.emit(event, data) {
+        Err(SendError::Socket(SocketError::InternalChannelFull)) => close(socket),
+        Err(SendError::Serialize(error)) => tracing::error!(event, %error, "a message could not be written"),
+        Ok(()) | Err(SendError::Socket(SocketError::Closed)) => {}
+    }
+}
+
+/// Ends a socket: it gets nothing more from now on. One that is full can't even be told so at once.
+pub(super) fn close(socket: &SocketRef) {
+    let Some(held) = held(socket) else { return };
+    if held.closing.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    held.watched(HashSet::clear);
+    socket.leave_all();
+    if socket.clone().disconnect().is_ok() {
+        return;
+    }
+    tracing::info!(socket = %socket.id, "a client does not take its messages and is dropped");
+    metrics::counter!("innkeeper_sockets_dropped_total").increment(1);
+    let socket = socket.clone();
+    tokio::spawn(async move {
+        // At the latest its next ping ends it.
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if !socket.connected() || socket.clone().disconnect().is_ok() {
+                return;
+            }
+        }
+    });
+}
