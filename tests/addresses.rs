@@ -4,7 +4,8 @@ use innkeeper::addresses::store::{of_server, release, take};
 use innkeeper::ids::{HostId, ServerId};
 use serde_json::{Value, json};
 
-use crate::support::{Response, TestApp};
+use crate::support::TestApp;
+use crate::support::client::Response;
 
 /// A host that nothing answers at: pools don't need one that does.
 async fn host(app: &TestApp) -> i64 {
