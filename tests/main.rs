@@ -6,7 +6,10 @@
 mod support;
 
 mod accounts;
+mod addresses;
 mod authorization;
+mod catalogue;
+mod cli;
 mod contract;
 mod input;
 mod orders;

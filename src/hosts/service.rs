@@ -49,11 +49,8 @@ fn open(app: &App, sealed: &[u8]) -> Result<IncusSettings> {
 
 /// A host's error for the provider, with the host's own words, which say what to do about it.
 pub fn for_provider(host: &str, error: hypervisor::Error) -> Error {
-    let text = format!("The host {host} can't be used: {error}.");
-    let mut answer = Error::from(error);
-    // Refused credentials and odd answers are the host's failure; a bad setting is the caller's.
-    answer.message = text;
-    answer
+    let message = format!("The host {host} can't be used: {error}.");
+    Error { message, ..error.into() }
 }
 
 /// All hosts.
@@ -184,7 +181,17 @@ pub async fn check(app: &App, id: HostId) -> Result<HostCheck> {
 
 async fn preflight(name: &str, settings: &IncusSettings) -> Result<HostInfo> {
     let driver = connect(settings).map_err(|e| for_provider(name, e))?;
-    driver.info().await.map_err(|e| for_provider(name, e))
+    driver.info().await.map_err(|error| match error {
+        hypervisor::Error::Unreachable(_) => {
+            let message = format!(
+                "Nothing answers at {}, where the host {name} should be. Does Incus run there, and may we open its \
+                 socket? ({error})",
+                settings.socket
+            );
+            Error { message, ..error.into() }
+        }
+        error => for_provider(name, error),
+    })
 }
 
 /// What a look found, or, where `force` lets that pass, why it found nothing.
