@@ -4,7 +4,6 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::{FutureExt, StreamExt, stream};
 use innkeeper::app::App;
-use innkeeper::operations::AnyWorkflow;
 use innkeeper::operations::failpoints::BOUNDARIES;
 use innkeeper::servers::workflows;
 use serde_json::Value;

@@ -9,7 +9,7 @@ pub mod lab;
 pub mod relay;
 
 pub use app::{PASSWORD, TestApp, ended, eventually};
-pub use client::{Client, Response};
+pub use client::Client;
 pub use db::TestDb;
 pub use lab::Lab;
 
