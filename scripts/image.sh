@@ -89,26 +89,34 @@ properties:
   release: $codename
   serial: $(date +%Y%m%d)
   name: $alias
+  recipe: $key
 END
 }
 
+# The fingerprint behind our alias in the project, and the recipe it was made by.
+current() { incus query "/1.0/images/aliases/${alias//\//%2F}?project=$project" 2>/dev/null | jq -r .target 2>/dev/null; }
+current_recipe() { incus query "/1.0/images/$1?project=$project" 2>/dev/null | jq -r .properties.recipe 2>/dev/null; }
+
 import() {
-    local fingerprint current
+    local fingerprint before
     fingerprint=$(cat "$built/fingerprint")
-    current=$(incus query "/1.0/images/aliases/${alias//\//%2F}?project=$project" 2>/dev/null | jq -r .target || true)
-    [ "$current" != "$fingerprint" ] || return 0
+    before=$(current || true)
+    [ "$before" != "$fingerprint" ] || return 0
     say "Importing the image $title into Incus"
     if ! incus --project "$project" image show "$fingerprint" >/dev/null 2>&1; then
         incus --project "$project" image import "$built/metadata.tar.xz" "$built/rootfs.squashfs" --quiet >&2
     fi
-    [ -z "$current" ] || incus --project "$project" image alias delete "$alias" >&2
+    [ -z "$before" ] || incus --project "$project" image alias delete "$alias" >&2
     incus --project "$project" image alias create "$alias" "$fingerprint" >/dev/null
     # The one before it: guests made from it have disks of their own.
-    [ -z "$current" ] || incus --project "$project" image delete "$current" >&2 || true
+    [ -z "$before" ] || incus --project "$project" image delete "$before" >&2 || true
 }
 
 lock image wait
 work=''
-if [ ! -s "$built/fingerprint" ] || [ "${INNKEEPER_IMAGE_REFRESH:-}" = 1 ]; then build; fi
-import
+# Somebody else's cache may have filled the project already: what counts is the recipe.
+if [ "${INNKEEPER_IMAGE_REFRESH:-}" = 1 ] || [ "$(current_recipe "$(current || true)" || true)" != "$key" ]; then
+    if [ ! -s "$built/fingerprint" ] || [ "${INNKEEPER_IMAGE_REFRESH:-}" = 1 ]; then build; fi
+    import
+fi
 printf 'IMAGE_ALIAS=%s\nIMAGE_NAME=%s\n' "$alias" "$title"

@@ -100,7 +100,7 @@ install_rust() {
         rust_fits && return
     fi
     have=$(cargo --version 2>/dev/null || echo 'no cargo')
-    die "Rust $wanted or newer is needed (found: $have). This installs it; then run make again in a new shell:
+    die "Rust $wanted or newer is needed (found: $have). This line installs it; then run make again:
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
 }
 rust_fits() {

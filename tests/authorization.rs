@@ -101,18 +101,22 @@ async fn every_route_is_open_to_whom_it_should_be_and_to_nobody_else() {
     assert_eq!(routes, listed, "every route has its row here, and every row its route");
 
     let host = host(&app).await;
+    let tokens = Tokens::new(&app).await;
     for (method, path, expected) in MATRIX {
+        let mut world = World::new(&app, host).await;
         for (n, to) in expected.iter().enumerate() {
-            // Each cell has a world of its own: the cell before may have deleted or locked something.
-            let world = world(&app, host).await;
+            if *method != "GET" && n > 0 && expected[n - 1] == Ok {
+                // The cell before may have deleted or locked something.
+                world = World::new(&app, host).await;
+            }
             let callers: [&Client; 7] = [
                 &app.nobody,
                 &app.customer,
                 &app.other,
                 &app.provider,
-                &world.read_only,
-                &world.elsewhere,
-                &world.revoked,
+                &tokens.read_only,
+                &tokens.elsewhere,
+                &tokens.revoked,
             ];
             let logs_out = path.ends_with("/logout");
             let fresh;
@@ -148,11 +152,6 @@ async fn a_method_that_a_path_does_not_have_is_405_and_an_unknown_path_404() {
                 continue;
             }
             let filled = path.replace("{id}", "1").replace("{address}", "10.0.0.1");
-            // A path such as /api/server/create is also /api/server/{id} to another method.
-            if path == "/api/server/create" && matches!(method, "GET" | "DELETE") {
-                app.provider.send(method.parse().unwrap(), &filled, None).await.expect(400);
-                continue;
-            }
             let answer = app.provider.send(method.parse().unwrap(), &filled, None).await.expect(405);
             assert_eq!(answer.code(), "METHOD_NOT_ALLOWED", "{method} {path}");
             assert!(answer.headers.contains_key("allow"), "{method} {path}");
@@ -170,7 +169,7 @@ async fn a_method_that_a_path_does_not_have_is_405_and_an_unknown_path_404() {
 async fn a_token_for_one_server_sees_one_server() {
     let app = TestApp::new().await;
     let host = host(&app).await;
-    let (first, second) = (world(&app, host).await, world(&app, host).await);
+    let (first, second) = (World::new(&app, host).await, World::new(&app, host).await);
     let scope = format!("write:server:{}", second.server);
     let made = app.customer.post("/api/auth/tokens", json!({ "name": "one", "scopes": [scope] })).await.expect(201);
     let token = app.nobody.with_token(made.body["token"].as_str().unwrap());
@@ -193,12 +192,44 @@ struct World {
     image: i64,
     host: i64,
     pool: i64,
-    read_only: Client,
-    elsewhere: Client,
-    revoked: Client,
 }
 
 impl World {
+    async fn new(app: &TestApp, host: i64) -> Self {
+        let db = &app.db.pool;
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let scalar =
+            async |sql: String| -> i64 { sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(db).await.unwrap() };
+        let tariff = scalar(format!(
+        "insert into tariffs (name, kind, cores, memory_mib, disk_gib, price) values ('{name}', 'lxc', 1, 128, 1, 1) returning id"
+    ))
+    .await;
+        let image = scalar(format!("insert into images (name, kind) values ('{name}', 'lxc') returning id")).await;
+        let pool = scalar(format!(
+            "insert into address_pools (host_id, name, cidr, first_address, last_address, bridge)
+         values ({host}, '{name}', '10.9.0.0/24', '10.9.0.2', '10.9.0.200', 'b') returning id"
+        ))
+        .await;
+        scalar(format!("insert into addresses (pool_id, address) values ({pool}, '10.9.0.9') returning pool_id")).await;
+        let server = scalar(format!(
+            "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+             cores, memory_mib, disk_gib)
+         values (gen_random_uuid(), {}, {tariff}, {image}, {host}, 'n', nextval('guest_numbers'), 'lxc', 's', 'stopped',
+             1, 128, 1) returning id",
+            app.customer_id
+        ))
+        .await;
+        let operation: String = sqlx::query_scalar(
+            "insert into operations (id, server_id, kind, state, data, deadline, ended_at)
+         values (gen_random_uuid(), $1, 'start', 'succeeded', 'null', now(), now()) returning id::text",
+        )
+        .bind(server)
+        .fetch_one(db)
+        .await
+        .unwrap();
+        let token = token(app, "read").await.1;
+        Self { server, operation, token, tariff, image, host, pool }
+    }
     fn fill(&self, path: &str) -> String {
         let id = match path {
             p if p.starts_with("/api/auth/tokens/") => self.token.clone(),
@@ -214,9 +245,7 @@ impl World {
 
     fn body(&self, method: &str, path: &str) -> Option<Value> {
         match (method, path) {
-            ("POST", "/api/auth/register") => {
-                Some(json!({ "email": "a@example.com", "password": "a long password" }))
-            }
+            ("POST", "/api/auth/register") => Some(json!({ "email": "a@example.com", "password": "a long password" })),
             ("POST" | "PUT", _) => Some(json!({ "no such field": true })),
             _ => None,
         }
@@ -230,55 +259,22 @@ async fn host(app: &TestApp) -> i64 {
     app.provider.post("/api/hosts", host).await.expect(201).body["id"].as_i64().unwrap()
 }
 
-async fn world(app: &TestApp, host: i64) -> World {
-    let db = &app.db.pool;
-    let name = uuid::Uuid::new_v4().simple().to_string();
-    let scalar = async |sql: String| -> i64 {
-        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(db).await.unwrap()
-    };
-    let tariff = scalar(format!(
-        "insert into tariffs (name, kind, cores, memory_mib, disk_gib, price) values ('{name}', 'lxc', 1, 128, 1, 1) returning id"
-    ))
-    .await;
-    let image = scalar(format!("insert into images (name, kind) values ('{name}', 'lxc') returning id")).await;
-    let pool = scalar(format!(
-        "insert into address_pools (host_id, name, cidr, first_address, last_address, bridge)
-         values ({host}, '{name}', '10.9.0.0/24', '10.9.0.2', '10.9.0.200', 'b') returning id"
-    ))
-    .await;
-    scalar(format!("insert into addresses (pool_id, address) values ({pool}, '10.9.0.9') returning pool_id")).await;
-    let server = scalar(format!(
-        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
-             cores, memory_mib, disk_gib)
-         values (gen_random_uuid(), {}, {tariff}, {image}, {host}, 'n', nextval('guest_numbers'), 'lxc', 's', 'stopped',
-             1, 128, 1) returning id",
-        app.customer_id
-    ))
-    .await;
-    let operation: String = sqlx::query_scalar(
-        "insert into operations (id, server_id, kind, state, data, deadline, ended_at)
-         values (gen_random_uuid(), $1, 'start', 'succeeded', 'null', now(), now()) returning id::text",
-    )
-    .bind(server)
-    .fetch_one(db)
-    .await
-    .unwrap();
-    let token = async |scope: &str| {
-        let made = app.customer.post("/api/auth/tokens", json!({ "name": "t", "scopes": [scope] })).await.expect(201);
-        (app.nobody.with_token(made.body["token"].as_str().unwrap()), made.body["id"].as_str().unwrap().to_owned())
-    };
-    let (revoked, id) = token("write").await;
-    app.customer.delete(&format!("/api/auth/tokens/{id}")).await.expect(204);
-    World {
-        server,
-        operation,
-        token: token("read").await.1,
-        tariff,
-        image,
-        host,
-        pool,
-        read_only: token("read").await.0,
-        elsewhere: token("write:server:999999").await.0,
-        revoked,
+/// The owner's API tokens.
+struct Tokens {
+    read_only: Client,
+    elsewhere: Client,
+    revoked: Client,
+}
+
+impl Tokens {
+    async fn new(app: &TestApp) -> Self {
+        let (revoked, id) = token(app, "write").await;
+        app.customer.delete(&format!("/api/auth/tokens/{id}")).await.expect(204);
+        Self { read_only: token(app, "read").await.0, elsewhere: token(app, "write:server:999999").await.0, revoked }
     }
+}
+
+async fn token(app: &TestApp, scope: &str) -> (Client, String) {
+    let made = app.customer.post("/api/auth/tokens", json!({ "name": "t", "scopes": [scope] })).await.expect(201);
+    (app.nobody.with_token(made.body["token"].as_str().unwrap()), made.body["id"].as_str().unwrap().to_owned())
 }

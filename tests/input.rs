@@ -7,7 +7,8 @@ use crate::support::TestApp;
 
 async fn rows(app: &TestApp) -> Vec<i64> {
     let mut counts = vec![];
-    for table in ["users", "tariffs", "images", "hosts", "address_pools", "addresses", "servers", "operations", "mails"] {
+    for table in ["users", "tariffs", "images", "hosts", "address_pools", "addresses", "servers", "operations", "mails"]
+    {
         let sql = format!("select count(*) from {table}");
         counts.push(sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&app.db.pool).await.unwrap());
     }
@@ -18,9 +19,7 @@ async fn rows(app: &TestApp) -> Vec<i64> {
 async fn bodies_that_are_not_what_they_should_be() {
     let app = TestApp::new().await;
     let before = rows(&app).await;
-    let post = async |body: &[u8], kind: &str| {
-        app.customer.raw(Method::POST, "/api/server/create", kind, body).await
-    };
+    let post = async |body: &[u8], kind: &str| app.customer.raw(Method::POST, "/api/server/create", kind, body).await;
     let json = "application/json";
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
     for (body, status, code) in [
@@ -49,11 +48,7 @@ async fn bodies_that_are_not_what_they_should_be() {
     }
     assert_eq!(post(b"osId=1", "application/x-www-form-urlencoded").await.expect(415).code(), "UNSUPPORTED_MEDIA_TYPE");
     let large = format!("{{\"osId\": 1, \"tariffId\": 1, \"name\": \"{}\"}}", "a".repeat(10_000_000));
-    match app
-        .customer
-        .try_send(Method::POST, "/api/server/create", Some((json, large.into_bytes())))
-        .await
-    {
+    match app.customer.try_send(Method::POST, "/api/server/create", Some((json, large.into_bytes()))).await {
         Ok(answer) => assert_eq!(answer.expect(413).code(), "TOO_LARGE"),
         // The server may close before all of it is sent.
         Err(error) => assert!(error.is_request() || error.is_body(), "{error}"),
@@ -102,10 +97,10 @@ async fn the_field_is_named() {
 #[tokio::test]
 async fn texts_are_kept_exactly_or_refused() {
     let app = TestApp::new().await;
-    let tariff = |name: &str| {
-        json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 512, "disk": 5, "price": 300 })
-    };
-    for good in ["Базовый", "名前", "O'Brien \"& Söhne\" <b>", "a".repeat(100).as_str(), "; drop table users --"] {
+    let tariff =
+        |name: &str| json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 512, "disk": 5, "price": 300 });
+    for good in ["Базовый", "名前", "O'Brien \"& Söhne\" <b>", "a".repeat(100).as_str(), "; drop table users --"]
+    {
         let made = app.provider.post("/api/tariffs", tariff(good)).await.expect(201).body;
         let read = app.customer.get(&format!("/api/tariffs/{}", made["id"])).await.expect(200).body;
         assert_eq!(read["name"], good);

@@ -1,6 +1,8 @@
 //! The service as a process: killed with SIGKILL at every boundary of every step, asked to end, started twice.
 
-use futures_util::{StreamExt, stream};
+use std::panic::AssertUnwindSafe;
+
+use futures_util::{FutureExt, StreamExt, stream};
 use innkeeper::app::App;
 use innkeeper::operations::AnyWorkflow;
 use innkeeper::operations::failpoints::BOUNDARIES;
@@ -33,12 +35,12 @@ fn points(kind: &'static str, undo: &'static str, waiting: &'static [&'static st
     steps(kind).into_iter().flat_map(boundaries).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_process_killed_at_any_point_of_create_loses_nothing() {
     for_each(points("create", "", &WAITING), |point| killed_once(format!("{point}=kill"), "create", "succeeded")).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_process_killed_at_any_point_of_undoing_a_create_leaves_nothing() {
     // It fails at its last step, and is killed on the way back.
     let last = *steps("create").last().expect("steps");
@@ -47,17 +49,15 @@ async fn a_process_killed_at_any_point_of_undoing_a_create_leaves_nothing() {
         .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_process_killed_at_any_point_of_delete_deletes_all_the_same() {
     for_each(points("delete", "", &WAITING), |point| killed_once(format!("{point}=kill"), "delete", "succeeded")).await;
 }
 
-async fn for_each<F: Future<Output = ()> + Send + 'static>(points: Vec<String>, life: impl Fn(String) -> F) {
+async fn for_each<F: Future<Output = ()>>(points: Vec<String>, life: impl Fn(String) -> F) {
     let lives = points.into_iter().map(|point| {
-        let life = life(point.clone());
-        async move {
-            tokio::spawn(life).await.unwrap_or_else(|e| panic!("{point}: {e}"));
-        }
+        let life = AssertUnwindSafe(life(point.clone())).catch_unwind();
+        async move { life.await.unwrap_or_else(|_| panic!("at {point}; why stands above")) }
     });
     stream::iter(lives).buffer_unordered(AT_ONCE).collect::<()>().await;
 }

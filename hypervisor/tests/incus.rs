@@ -40,7 +40,7 @@ struct IncusRig {
 async fn rig() -> Arc<dyn Rig> {
     let socket = PathBuf::from(variable("INNKEEPER_TEST_INCUS_SOCKET"));
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let relay = Relay::start(&socket).await;
+    let relay = Relay::start(&socket);
     let project = variable("INNKEEPER_TEST_INCUS_PROJECT");
     let config = IncusConfig {
         socket: relay.path().to_owned(),

@@ -71,6 +71,15 @@ pub struct User {
     pub created_at: DateTime<Utc>,
 }
 
+/// An account with whether it is shut out, as the command line lists it.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// The account.
+    pub user: User,
+    /// Since when it is shut out.
+    pub disabled_at: Option<DateTime<Utc>>,
+}
+
 /// A new account.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

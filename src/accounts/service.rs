@@ -8,7 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::model::{
-    ApiToken, Caller, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, Role, SignedIn, User,
+    Account, ApiToken, Caller, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, Role, SignedIn,
+    User,
 };
 use super::{Scopes, store};
 use crate::app::App;
@@ -177,6 +178,35 @@ pub async fn change_password(app: &App, user: UserId, session: Uuid, change: Cha
     let mut tx = app.db.begin().await?;
     store::set_password(&mut tx, user.id, &hash).await?;
     store::revoke_other_sessions(&mut tx, user.id, session).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// All accounts, oldest first.
+pub async fn users(app: &App) -> Result<Vec<Account>> {
+    Ok(store::users(&app.db).await?)
+}
+
+/// The account with this mail address, without regard to case.
+pub async fn find_user(app: &App, email: &str) -> Result<User> {
+    store::user_by_email(&app.db, email).await?.ok_or_else(|| Error::not_found("account"))
+}
+
+/// Gives an account a new password, without knowing the old one, and ends its logins. API tokens stay.
+pub async fn reset_password(app: &App, user: UserId, password: SecretString) -> Result<()> {
+    let hash = secrets::hash_password(password).await?;
+    let mut tx = app.db.begin().await?;
+    store::set_password(&mut tx, user, &hash).await?;
+    store::revoke_sessions(&mut tx, user).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Shuts an account out: nobody can sign in to it, and its logins and tokens stop working at once.
+pub async fn disable_user(app: &App, user: UserId) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    store::disable_user(&mut tx, user).await?;
+    store::revoke_sessions(&mut tx, user).await?;
     tx.commit().await?;
     Ok(())
 }

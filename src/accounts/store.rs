@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::model::{ApiToken, Role, User};
+use super::model::{Account, ApiToken, Role, User};
 use crate::ids::UserId;
 
 type Result<T> = sqlx::Result<T>;
@@ -60,6 +60,40 @@ pub async fn user_by_email(db: &PgPool, email: &str) -> Result<Option<User>> {
     )
     .fetch_optional(db)
     .await
+}
+
+/// All accounts, oldest first.
+pub(super) async fn users(db: &PgPool) -> Result<Vec<Account>> {
+    let rows = sqlx::query!(
+        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit, created_at, disabled_at
+           from users order by id"#
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| Account {
+            user: User {
+                id: r.id,
+                email: r.email,
+                name: r.name,
+                role: r.role,
+                server_limit: r.server_limit,
+                created_at: r.created_at,
+            },
+            disabled_at: r.disabled_at,
+        })
+        .collect())
+}
+
+pub(super) async fn disable_user(db: &mut PgConnection, user: UserId) -> Result<()> {
+    sqlx::query!(
+        "update users set disabled_at = now(), updated_at = now() where id = $1 and disabled_at is null",
+        user.0
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Credentials>> {
@@ -166,6 +200,13 @@ pub(super) async fn mark_used(db: &mut PgConnection, token: Uuid) -> Result<()> 
 
 pub(super) async fn revoke_session(db: &mut PgConnection, session: Uuid) -> Result<()> {
     sqlx::query!("update sessions set revoked_at = now() where id = $1 and revoked_at is null", session)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+pub(super) async fn revoke_sessions(db: &mut PgConnection, user: UserId) -> Result<()> {
+    sqlx::query!("update sessions set revoked_at = now() where user_id = $1 and revoked_at is null", user.0)
         .execute(db)
         .await
         .map(drop)

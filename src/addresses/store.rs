@@ -42,18 +42,20 @@ pub async fn take(tx: &mut PgConnection, host: HostId, server: ServerId) -> Resu
     )
     .fetch_all(&mut *tx)
     .await?;
-    let enabled = || pools.iter().filter(|p| p.enabled);
-    if !pools.is_empty() && enabled().next().is_none() {
+    let enabled = |family| -> Vec<PoolId> {
+        pools.iter().filter(|p| p.enabled && p.family == family).map(|p| PoolId(p.id)).collect()
+    };
+    let families = [(4, enabled(4)), (6, enabled(6))];
+    if !pools.is_empty() && families.iter().all(|(_, pools)| pools.is_empty()) {
         return Ok(false);
     }
-    for family in [4, 6] {
-        let mut of_family = enabled().filter(|p| p.family == family).peekable();
-        if of_family.peek().is_none() || holds(&mut tx, server, family).await? {
+    for (family, pools) in families {
+        if pools.is_empty() || holds(&mut tx, server, family).await? {
             continue;
         }
         let mut taken = false;
-        for pool in of_family {
-            taken = take_lowest(&mut tx, PoolId(pool.id), server).await?;
+        for pool in pools {
+            taken = take_lowest(&mut tx, pool, server).await?;
             if taken {
                 break;
             }

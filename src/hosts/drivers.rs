@@ -8,7 +8,8 @@ use chrono::{DateTime, Utc};
 use hypervisor::Driver;
 use hypervisor::incus::{Incus, IncusConfig};
 
-use super::model::IncusSettings;
+use super::model::{HostKind, IncusSettings};
+use crate::error::{Error, Result};
 use crate::ids::HostId;
 
 /// Connections to hosts, made at first use and again after a host's settings changed.
@@ -47,6 +48,19 @@ impl Drivers {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<HostId, Cached>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A driver for a host of this kind with these settings, as the API takes them; nothing is sent yet.
+pub fn build_driver(kind: &str, config: serde_json::Value) -> Result<Arc<dyn Driver>> {
+    let kind: HostKind =
+        serde_json::from_value(kind.into()).map_err(|_| Error::field("kind", "There is no driver of this kind."))?;
+    match kind {
+        HostKind::Incus => {
+            let settings: IncusSettings =
+                serde_json::from_value(config).map_err(|e| Error::field("config", format!("{e}.")))?;
+            Ok(connect(&settings)?)
+        }
     }
 }
 

@@ -6,5 +6,5 @@ mod routes;
 pub mod service;
 pub mod store;
 
-pub use drivers::Drivers;
+pub use drivers::{Drivers, build_driver};
 pub(crate) use routes::routes;

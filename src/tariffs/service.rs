@@ -17,6 +17,11 @@ pub async fn visible(app: &App, caller: &Caller) -> Result<Vec<Tariff>> {
     Ok(store::tariffs(&app.db, !caller.is_provider()).await?)
 }
 
+/// All tariffs.
+pub async fn all(app: &App) -> Result<Vec<Tariff>> {
+    Ok(store::tariffs(&app.db, false).await?)
+}
+
 /// One of the tariffs that the caller may see.
 pub async fn find(app: &App, caller: &Caller, id: TariffId) -> Result<Tariff> {
     let found = store::tariff(&app.db, id).await?;

@@ -123,7 +123,8 @@ pub async fn people(app: &App) -> UserId {
         ("customer@example.com", Role::Customer),
         ("other@example.com", Role::Customer),
     ] {
-        let user = match innkeeper::accounts::store::user_by_email(&app.db, email).await.expect("the database answers") {
+        let user = match innkeeper::accounts::store::user_by_email(&app.db, email).await.expect("the database answers")
+        {
             Some(user) => user,
             None => add_user(app, email, "", role, SecretString::from(PASSWORD)).await.expect("a new account"),
         };

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// Who asks, and where.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    pub http: reqwest::Client,
     pub base: String,
     pub token: Option<String>,
 }

@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 /// The cluster that tests make their databases in.
 fn cluster() -> PgConnectOptions {
-    let url = std::env::var("INNKEEPER_TEST_DATABASE_URL")
-        .expect("INNKEEPER_TEST_DATABASE_URL names a PostgreSQL cluster to make test databases in; `make test` starts one");
+    let url = std::env::var("INNKEEPER_TEST_DATABASE_URL").expect(
+        "INNKEEPER_TEST_DATABASE_URL names a PostgreSQL cluster to make test databases in; `make test` starts one",
+    );
     url.parse().expect("INNKEEPER_TEST_DATABASE_URL is a PostgreSQL URL")
 }
 

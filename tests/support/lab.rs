@@ -167,7 +167,8 @@ impl Catalogue {
 }
 
 async fn guests(db: &PgPool) -> anyhow::Result<Vec<GuestRef>> {
-    let rows: Vec<(Uuid, i64, String)> = sqlx::query_as("select uuid, guest_number, node from servers").fetch_all(db).await?;
+    let rows: Vec<(Uuid, i64, String)> =
+        sqlx::query_as("select uuid, guest_number, node from servers").fetch_all(db).await?;
     let guest = |(marker, vmid, node)| GuestRef { marker, vmid, kind: GuestKind::Lxc, node };
     Ok(rows.into_iter().map(guest).collect())
 }

@@ -60,7 +60,7 @@ pub async fn a_roll_back_keeps_size_and_rest(lab: Lab) {
     let seen = sweep.guests.iter().find(|g| g.marker == guest.marker).unwrap();
     assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, 384 << 20, disk << 30));
     lab.up(guest).await;
-    assert_eq!(lab.sh(guest, "nproc").await.trim(), "2");
+    lab.eventually("it has two cores", async || lab.sh(guest, "nproc").await.trim() == "2").await;
     assert_eq!(driver.snapshots(guest).await.unwrap().len(), 1);
     assert_eq!(driver.resize(guest, &limits).await.unwrap(), Task::Done);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::GuestPower;
@@ -17,6 +17,11 @@ pub(super) const GIB: u64 = 1 << 30;
 pub(super) type Map = BTreeMap<String, String>;
 /// Devices by name.
 pub(super) type Devices = BTreeMap<String, Map>;
+
+/// Reads Go's `null` for an empty map or list as empty.
+fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
 
 /// What wraps every answer.
 #[derive(Debug, Deserialize)]
@@ -91,17 +96,15 @@ impl Operation {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Instance {
     pub(super) name: String,
-    #[serde(default, rename = "type")]
-    pub(super) kind: String,
     #[serde(default)]
     pub(super) status: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_empty")]
     pub(super) config: Map,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_empty")]
     pub(super) devices: Devices,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_empty")]
     pub(super) expanded_config: Map,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_empty")]
     pub(super) expanded_devices: Devices,
     #[serde(default)]
     pub(super) last_used_at: Option<DateTime<Utc>>,
@@ -167,6 +170,7 @@ pub(super) struct Usage {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Network {
+    #[serde(deserialize_with = "or_empty")]
     pub(super) addresses: Vec<Address>,
     pub(super) counters: Counters,
     pub(super) hwaddr: String,
@@ -191,7 +195,7 @@ pub(super) struct Counters {
 pub(super) struct InstanceSnapshot {
     pub(super) name: String,
     pub(super) created_at: DateTime<Utc>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_empty")]
     pub(super) config: Map,
     #[serde(default)]
     pub(super) size: Option<i64>,

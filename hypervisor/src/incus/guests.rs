@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::api::{Instance, State, power};
 use super::client::{Client, Reply};
 use super::operations::{Then, busy, chained, join, plain};
-use super::prepare;
+use super::{prepare, snapshots};
 use crate::{Error, GuestKind, GuestPower, GuestRef, GuestSpec, Interface, Presence, Result, StopMode, Task};
 
 /// The config key with our marker.
@@ -264,6 +264,8 @@ pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
     if instance.power() == GuestPower::Running || instance.status == "Frozen" {
         return Err(Error::Conflict(format!("{} is running", instance.name)));
     }
+    // Before the guest, since nothing leads to it afterwards.
+    snapshots::forget(client, guest).await?;
     match client.send(Method::DELETE, &["instances", &instance.name], None).await {
         Ok(reply) => Ok(plain(reply)),
         Err(Error::NotFound(_)) => Ok(Task::Done),

@@ -116,7 +116,7 @@ pub(super) async fn task(client: &Client, id: &TaskId) -> Result<TaskState> {
         Then::Confirm => confirm(client, operation.as_ref(), &instance).await,
         Then::Stopped { boot } => stopped(client, &instance, boot).await,
         Then::Restarted { boot } => restarted(client, &instance, boot).await,
-        Then::Settle => snapshots::settle(client, operation.as_ref(), &instance).await,
+        Then::Settle => snapshots::settle(client, operation.as_ref(), &guest, &instance).await,
     }
 }
 

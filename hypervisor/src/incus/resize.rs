@@ -5,8 +5,8 @@ use serde_json::{Map as JsonMap, Value, json};
 
 use super::api::GIB;
 use super::client::Client;
-use super::guests;
 use super::operations::{busy, plain};
+use super::{guests, snapshots};
 use crate::{Error, GuestRef, Limits, Result, Task};
 
 pub(super) async fn resize(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Task> {
@@ -39,6 +39,10 @@ pub(super) async fn resize(client: &Client, guest: &GuestRef, limits: &Limits) -
     }
     if let Some(operation) = busy(client, &instance.name).await? {
         return Err(Error::Locked(format!("{}: {}", instance.name, operation.description)));
+    }
+    if snapshots::unfinished(client, guest).await? {
+        // Its end would undo this change.
+        return Err(Error::Conflict(format!("a roll-back of {} is unfinished: repeat it first", instance.name)));
     }
     if config.is_empty() && devices.is_empty() {
         return Ok(Task::Done);

@@ -1,9 +1,10 @@
 //! Snapshots.
 //!
-//! Incus puts an instance's *configuration* back together with its disk. Ours must not: a resize since the snapshot
-//! would be lost, and with it the tariff that is paid for. So a roll-back first writes what must stay, durably and
-//! beside the instance (config keys of its root volume survive the restore and vanish with the guest); [`settle`]
-//! puts it back once the restore has ended, whoever of us sees that.
+//! Incus puts an instance's *configuration* back together with its disk, its root volume's as well. Ours must not: a
+//! resize since the snapshot would be lost, and with it the tariff that is paid for. So a roll-back first writes what
+//! must stay, durably and beside the instance: in a profile that nothing uses, `ink-<vmid>-keep`. Making it is atomic
+//! (one that is there already is an earlier attempt's, and the truth); [`settle`] puts things back once the restore
+//! has ended, whoever of us sees that, and then deletes it.
 
 use chrono::Utc;
 use reqwest::Method;
@@ -12,13 +13,13 @@ use serde_json::{Value, json};
 
 use super::api::{Devices, Instance, InstanceSnapshot, Map, Operation};
 use super::client::{Client, Reply};
-use super::guests;
+use super::guests::{self, MARKER};
 use super::operations::{Then, chained, change_power, ended, join, plain};
 use crate::{Error, GuestPower, GuestRef, Result, Snapshot, Task, TaskState};
 
 /// The instance config key that carries a description into the next snapshot, which keeps a copy of the config.
 const NOTE: &str = "user.innkeeper.note";
-/// The volume config key with what a roll-back must keep.
+/// The profile config key with what a roll-back must keep.
 const KEEP: &str = "user.innkeeper.keep";
 
 /// What a roll-back must not change.
@@ -112,8 +113,8 @@ pub(super) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> R
         return Err(Error::NotFound(format!("snapshot {name} of {}", instance.name)));
     }
     // What an attempt before us wrote is the truth: the instance may show the snapshot's configuration already.
-    if kept(client, &instance).await?.is_none() {
-        write_keep(client, &instance, Some(&Keep::of(&instance))).await?;
+    if kept(client, guest).await?.is_none() {
+        keep(client, guest, &Keep::of(&instance)).await?;
     }
     let body = json!({"restore": name, "stateful": false});
     match client.send(Method::PUT, &["instances", &instance.name], Some(&body)).await? {
@@ -123,9 +124,14 @@ pub(super) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> R
 }
 
 /// The restore has ended or is forgotten: put back what it must not have changed.
-pub(super) async fn settle(client: &Client, operation: Option<&Operation>, instance: &Instance) -> Result<TaskState> {
+pub(super) async fn settle(
+    client: &Client,
+    operation: Option<&Operation>,
+    guest: &GuestRef,
+    instance: &Instance,
+) -> Result<TaskState> {
     let outcome = operation.map_or(TaskState::Unknown, ended);
-    let Some(keep) = kept(client, instance).await? else { return Ok(outcome) };
+    let Some(keep) = kept(client, guest).await? else { return Ok(outcome) };
     let now = Keep::of(instance);
     if now.config != keep.config || now.devices != keep.devices {
         put_back(client, &instance.name, &keep).await?;
@@ -136,7 +142,7 @@ pub(super) async fn settle(client: &Client, operation: Option<&Operation>, insta
             other => return Ok(other),
         }
     }
-    write_keep(client, instance, None).await?;
+    forget(client, guest).await?;
     Ok(outcome)
 }
 
@@ -157,47 +163,48 @@ async fn put_back(client: &Client, name: &str, keep: &Keep) -> Result<()> {
     client.send_and_wait(Method::PUT, &["instances", name], Some(&Value::Object(whole))).await
 }
 
-/// An instance's root volume, as much of it as we keep something in.
-#[derive(Debug, Deserialize)]
-struct Volume {
-    #[serde(default)]
-    config: Map,
-    #[serde(default)]
-    description: String,
+fn keeper(guest: &GuestRef) -> String {
+    format!("{}-keep", guests::name(guest))
 }
 
-async fn volume(client: &Client, instance: &Instance) -> Result<Volume> {
-    let (pool, kind) = place(client, instance);
-    client.get(&["storage-pools", pool, "volumes", kind, &instance.name], &[]).await
+/// What an unfinished roll-back has kept.
+async fn kept(client: &Client, guest: &GuestRef) -> Result<Option<Keep>> {
+    #[derive(Deserialize)]
+    struct Profile {
+        config: Map,
+    }
+    let name = keeper(guest);
+    let Some(profile) = client.get_opt::<Profile>(&["profiles", &name], &[]).await? else { return Ok(None) };
+    if profile.config.get(MARKER) != Some(&guest.marker.to_string()) {
+        return Err(Error::NotOurs(format!("profile {name}")));
+    }
+    let text = profile.config.get(KEEP).map_or("", String::as_str);
+    serde_json::from_str(text).map(Some).map_err(|e| Error::Failed(format!("the profile {name} can't be read: {e}")))
 }
 
-async fn kept(client: &Client, instance: &Instance) -> Result<Option<Keep>> {
-    match volume(client, instance).await?.config.get(KEEP) {
-        None => Ok(None),
-        Some(text) => serde_json::from_str(text)
-            .map(Some)
-            .map_err(|e| Error::Failed(format!("{KEEP} of {} can't be read: {e}", instance.name))),
+/// Whether a roll-back was begun and never seen to its end.
+pub(super) async fn unfinished(client: &Client, guest: &GuestRef) -> Result<bool> {
+    Ok(kept(client, guest).await?.is_some())
+}
+
+async fn keep(client: &Client, guest: &GuestRef, keep: &Keep) -> Result<()> {
+    let text = serde_json::to_string(keep).map_err(|e| Error::Failed(e.to_string()))?;
+    let config = json!({MARKER: guest.marker.to_string(), KEEP: text});
+    let body = json!({"name": keeper(guest), "config": config, "devices": {}});
+    match client.send_and_wait(Method::POST, &["profiles"], Some(&body)).await {
+        // Another of us was faster. It saw what we saw, or better.
+        Err(Error::AlreadyExists(_)) => Ok(()),
+        other => other,
     }
 }
 
-async fn write_keep(client: &Client, instance: &Instance, keep: Option<&Keep>) -> Result<()> {
-    // PATCH is not for the volumes of instances.
-    let mut volume = volume(client, instance).await?;
-    match keep {
-        None => volume.config.remove(KEEP),
-        Some(keep) => {
-            let text = serde_json::to_string(keep).map_err(|e| Error::Failed(e.to_string()))?;
-            volume.config.insert(KEEP.to_owned(), text)
-        }
-    };
-    let (pool, kind) = place(client, instance);
-    let body = json!({"config": volume.config, "description": volume.description});
-    client.send_and_wait(Method::PUT, &["storage-pools", pool, "volumes", kind, &instance.name], Some(&body)).await
-}
-
-/// The pool and type of an instance's root volume.
-fn place<'a>(client: &'a Client, instance: &'a Instance) -> (&'a str, &'static str) {
-    let pool = instance.root_disk().and_then(|(_, disk)| disk.get("pool"));
-    let kind = if instance.kind == "virtual-machine" { "virtual-machine" } else { "container" };
-    (pool.map_or(client.config.storage_pool.as_str(), String::as_str), kind)
+/// Deletes what an unfinished roll-back has kept; nothing there is a success.
+pub(super) async fn forget(client: &Client, guest: &GuestRef) -> Result<()> {
+    if !unfinished(client, guest).await? {
+        return Ok(());
+    }
+    match client.send_and_wait(Method::DELETE, &["profiles", &keeper(guest)], None).await {
+        Err(Error::NotFound(_)) => Ok(()),
+        other => other,
+    }
 }

@@ -1,3 +1,3 @@
 //! What the drivers' tests share.
 
-pub mod relay;
+pub(crate) mod relay;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// The relay; its socket goes with it.
-pub struct Relay {
+pub(crate) struct Relay {
     path: PathBuf,
     fault: watch::Sender<Fault>,
     connections: Arc<AtomicU64>,
@@ -20,7 +20,7 @@ pub struct Relay {
 
 impl Relay {
     /// A relay in front of `target`, all well.
-    pub async fn start(target: &Path) -> Self {
+    pub(crate) fn start(target: &Path) -> Self {
         let path = std::env::temp_dir().join(format!("innkeeper-relay-{}.sock", uuid::Uuid::new_v4().simple()));
         let listener = UnixListener::bind(&path).unwrap();
         let (fault, state) = watch::channel(Fault::None);
@@ -38,17 +38,17 @@ impl Relay {
     }
 
     /// Where it listens.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// How many connections it has taken; the driver makes one a request.
-    pub fn connections(&self) -> u64 {
+    pub(crate) fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 
     /// What happens to connections from now on. While cut, the socket is not where it was.
-    pub fn set(&self, fault: Fault) {
+    pub(crate) fn set(&self, fault: Fault) {
         let aside = self.path.with_extension("aside");
         match fault {
             Fault::Cut => drop(std::fs::rename(&self.path, aside)),

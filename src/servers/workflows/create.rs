@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guest::{Guest, HostWork, Removal};
 use crate::addresses;
-use crate::error::{Code, Error};
+use crate::error::Code;
 use crate::mail;
 use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::secrets::Sealed;
@@ -65,7 +65,6 @@ async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec
     let image = store::image_source(&ctx.app.db, ctx.server).await?.ok_or_else(gone)?;
     let mut db = ctx.app.db.acquire().await?;
     let held = addresses::store::of_server(&mut db, ctx.server).await?;
-    let first = held.first().ok_or_else(|| Error::internal(anyhow::anyhow!("server {} has no address", ctx.server)))?;
     let server = &guest.server;
     Ok(GuestSpec {
         guest: guest.guest.clone(),
@@ -76,9 +75,10 @@ async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec
             memory_mib: u64::try_from(server.memory_mib).ok(),
             disk_gib: u64::try_from(server.disk_gib).ok(),
         },
+        // A host without pools gives its guests no network.
         network: GuestNetwork {
-            bridge: first.bridge.clone(),
-            vlan: first.vlan,
+            bridge: held.first().map(|a| a.bridge.clone()).unwrap_or_default(),
+            vlan: held.first().and_then(|a| a.vlan),
             addresses: held
                 .iter()
                 .map(|a| GuestAddress { address: a.address, prefix: a.prefix, gateway: a.gateway })

@@ -1,0 +1,42 @@
+//! Waiting for the database.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use innkeeper::error::is_database_away;
+use sqlx::{ConnectOptions, PgPool};
+
+/// Waits until the database answers. What a wait does not mend (a wrong password, no such database) is an error.
+pub(super) async fn wait(db: &PgPool) -> anyhow::Result<()> {
+    wait_until(db, None).await
+}
+
+/// The same for half a minute at most.
+pub(super) async fn wait_a_while(db: &PgPool) -> anyhow::Result<()> {
+    wait_until(db, Some(Instant::now() + Duration::from_secs(30))).await
+}
+
+async fn wait_until(db: &PgPool, end: Option<Instant>) -> anyhow::Result<()> {
+    let options = db.connect_options();
+    let mut said: Option<Instant> = None;
+    loop {
+        let connected = tokio::time::timeout(Duration::from_secs(5), options.connect()).await;
+        let reason = match connected {
+            Ok(Ok(connection)) => {
+                let _ = sqlx::Connection::close(connection).await;
+                return Ok(());
+            }
+            Ok(Err(error)) if is_database_away(&error) => error.to_string(),
+            Ok(Err(error)) => return Err(error).context("opening the database that DATABASE_URL names"),
+            Err(_) => "it does not answer".to_owned(),
+        };
+        if end.is_some_and(|end| Instant::now() >= end) {
+            anyhow::bail!("the database that DATABASE_URL names can't be reached: {reason}");
+        }
+        if said.is_none_or(|at| at.elapsed() > Duration::from_secs(30)) {
+            eprintln!("waiting for the database that DATABASE_URL names: {reason}");
+            said = Some(Instant::now());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}

@@ -1,0 +1,86 @@
+//! `innkeeper image …`: operating system images.
+
+use clap::{Args, Subcommand};
+use innkeeper::app::App;
+use innkeeper::images::model::{ImageSource, NewImage};
+use innkeeper::images::service;
+use innkeeper::tariffs::Kind;
+
+use super::output::{table, yes};
+use super::{checked, host_called};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make an image, after asking the hosts for it
+    Add(Add),
+    /// Show all images
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// Its name, in any script
+    #[arg(long)]
+    name: String,
+    /// What it installs
+    #[arg(long, value_enum, default_value_t = Kind::Lxc)]
+    kind: Kind,
+    /// The operating system's family
+    #[arg(long = "type", default_value = "linux")]
+    family: String,
+    /// Where it is to be had, as HOST=SOURCE (an Incus alias or fingerprint); may be repeated
+    #[arg(long = "source", value_name = "HOST=SOURCE", value_parser = source)]
+    sources: Vec<(String, String)>,
+    /// Don't ask the hosts for it
+    #[arg(long)]
+    no_verify: bool,
+    /// Don't offer it yet
+    #[arg(long)]
+    disabled: bool,
+}
+
+fn source(text: &str) -> Result<(String, String), String> {
+    let (host, source) = text.split_once('=').ok_or("must be HOST=SOURCE, such as main=debian-12")?;
+    Ok((host.to_owned(), source.to_owned()))
+}
+
+pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Add(add) => {
+            let mut sources = Vec::new();
+            for (host, source) in add.sources {
+                sources.push(ImageSource { host_id: host_called(app, &host).await?.id, source });
+            }
+            let new = checked(NewImage {
+                name: add.name,
+                family: add.family,
+                kind: add.kind,
+                enabled: !add.disabled,
+                sources,
+                verify: !add.no_verify,
+            })?;
+            let made = service::create(app, new).await?.image;
+            println!("The image {} has the id {}.", made.name, made.id);
+        }
+        Command::List => {
+            let images = service::all(app).await?;
+            table(
+                ["ID", "NAME", "TYPE", "KIND", "ENABLED", "SOURCES"],
+                images.into_iter().map(|view| {
+                    let sources = view.sources.unwrap_or_default();
+                    let sources: Vec<_> = sources.into_iter().map(|s| format!("{}={}", s.host_id, s.source)).collect();
+                    let image = view.image;
+                    [
+                        image.id.to_string(),
+                        image.name,
+                        image.family,
+                        image.kind.to_string(),
+                        yes(image.enabled),
+                        sources.join(" "),
+                    ]
+                }),
+            );
+        }
+    }
+    Ok(())
+}

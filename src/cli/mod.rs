@@ -1,0 +1,200 @@
+//! The command line: one file a noun. Commands call the same functions as the REST API.
+#![allow(clippy::print_stdout, reason = "a command line speaks on standard output")]
+#![allow(clippy::print_stderr, reason = "and complains on standard error")]
+
+mod database;
+mod demo;
+mod host;
+mod image;
+mod output;
+mod pool;
+mod serve;
+mod tariff;
+mod token;
+mod user;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use garde::Validate;
+use innkeeper::app::App;
+use innkeeper::config::Config;
+use innkeeper::error::Error;
+use innkeeper::{db, hosts};
+use secrecy::SecretString;
+
+/// Innkeeper turns Proxmox-style hosts into a provider's cloud.
+///
+/// Settings come from the environment and from the file .env in the working folder; .env.example lists them all.
+#[derive(Debug, Parser)]
+#[command(name = "innkeeper", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API and work on operations, until SIGTERM or SIGINT
+    Serve,
+    /// Bring the database schema up to date
+    Migrate,
+    /// Accounts
+    #[command(subcommand)]
+    User(user::Command),
+    /// API tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Hosts
+    #[command(subcommand)]
+    Host(host::Command),
+    /// Tariffs
+    #[command(subcommand)]
+    Tariff(tariff::Command),
+    /// Operating system images
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Address pools
+    #[command(subcommand)]
+    Pool(pool::Command),
+    /// Seed a demonstration: accounts, tariffs, an image, a host, address pools
+    Demo(demo::Args),
+}
+
+/// Runs the command of this process. 0: done; 1: it failed, and a line on standard error says why; 2: wrong usage.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> anyhow::Result<()> {
+    load_env_file(Path::new(".env"))?;
+    let config = Config::from_env()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve => serve::run(config).await,
+            Command::Migrate => {
+                let db = db::pool(&config)?;
+                database::wait_a_while(&db).await?;
+                db::migrate(&db).await?;
+                println!("The database schema is up to date.");
+                Ok(())
+            }
+            Command::User(command) => user::run(&*App::new(config)?, command).await,
+            Command::Token(command) => token::run(&*App::new(config)?, command).await,
+            Command::Host(command) => host::run(&*App::new(config)?, command).await,
+            Command::Tariff(command) => tariff::run(&*App::new(config)?, command).await,
+            Command::Image(command) => image::run(&*App::new(config)?, command).await,
+            Command::Pool(command) => pool::run(&*App::new(config)?, command).await,
+            Command::Demo(args) => demo::run(&*App::new(config)?, args).await,
+        }
+    })
+}
+
+/// Takes settings from a file, where there is one. What is in the environment comes first.
+fn load_env_file(path: &Path) -> anyhow::Result<()> {
+    match dotenvy::from_path(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.not_found() => Ok(()),
+        // The line itself may be a secret.
+        Err(dotenvy::Error::LineParse(..)) => {
+            anyhow::bail!("{} has a line that is not KEY=value (values with spaces or # want quotes)", path.display())
+        }
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+/// An error as one plain line.
+fn one_line(error: &anyhow::Error) -> String {
+    let text = match error.downcast_ref::<Error>() {
+        Some(error) => match &error.cause {
+            // The message carries the host's words where there are any; our own failures are in the cause only.
+            Some(cause) if error.code.status() == 500 => format!("{} ({cause:#})", error.message),
+            _ => error.message.clone(),
+        },
+        None => format!("{error:#}"),
+    };
+    output::plain(&text)
+}
+
+/// Checks what was typed like what is sent to the API.
+fn checked<T: Validate<Context = ()>>(value: T) -> anyhow::Result<T> {
+    value.validate().map_err(|report| {
+        let problems: Vec<String> = report.iter().map(|(path, error)| format!("{path}: {error}")).collect();
+        anyhow::anyhow!("{}", problems.join("; "))
+    })?;
+    Ok(value)
+}
+
+/// A host by its name or id.
+async fn host_called(app: &App, text: &str) -> anyhow::Result<hosts::model::Host> {
+    let hosts = hosts::service::all(app).await?;
+    let lower = text.to_lowercase();
+    let by_name = hosts.iter().position(|h| h.name.to_lowercase() == lower);
+    let found = by_name.or_else(|| hosts.iter().position(|h| h.id.to_string() == text));
+    found
+        .and_then(|index| hosts.into_iter().nth(index))
+        .with_context(|| format!("there is no host called {text}; `innkeeper host list` shows those there are"))
+}
+
+/// A password from the first line of standard input, or a new one. True: it is new, so it must be shown.
+fn password(from_stdin: bool) -> anyhow::Result<(SecretString, bool)> {
+    if !from_stdin {
+        return Ok((innkeeper::secrets::readable_password(), true));
+    }
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).context("reading the password from standard input")?;
+    let password = SecretString::from(line.trim_end_matches(['\r', '\n']));
+    Ok((password, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use innkeeper::error::Code;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_takes_a_password_as_an_argument() {
+        fn walk(command: &clap::Command) {
+            for argument in command.get_arguments().filter(|a| a.get_id().as_str().contains("password")) {
+                assert!(!argument.get_action().takes_values(), "{} {argument}", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+
+    #[test]
+    fn errors_are_one_line() {
+        let error = anyhow::Error::from(Error::new(Code::HostUnreachable, "The host a can't\nbe used."));
+        assert_eq!(one_line(&error), "The host a can't be used.");
+        let error = anyhow::anyhow!("no such file").context("reading it");
+        assert_eq!(one_line(&error), "reading it: no such file");
+    }
+
+    #[test]
+    fn a_file_of_settings_may_be_missing_and_must_be_readable() {
+        let folder = std::env::temp_dir().join(format!("innkeeper-env-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        assert!(load_env_file(&folder.join(".env")).is_ok());
+        std::fs::write(folder.join(".env"), "secret text\n").unwrap();
+        let error = load_env_file(&folder.join(".env")).unwrap_err().to_string();
+        assert!(error.contains("KEY=value") && !error.contains("secret text"), "{error}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,97 @@
+//! `innkeeper pool …`: address pools.
+
+use std::net::IpAddr;
+
+use clap::{Args, Subcommand};
+use innkeeper::addresses::model::NewPool;
+use innkeeper::addresses::service;
+use innkeeper::app::App;
+use ipnet::IpNet;
+
+use super::output::{or_none, table, yes};
+use super::{checked, host_called};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make an address pool
+    Add(Add),
+    /// Show all address pools with what is left in them
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// Its name
+    #[arg(long)]
+    name: String,
+    /// Name or id of the host whose servers get its addresses
+    #[arg(long)]
+    host: String,
+    /// The network, such as 10.0.0.0/24
+    #[arg(long)]
+    cidr: IpNet,
+    /// The network's gateway; within the range it is held back
+    #[arg(long)]
+    gateway: Option<IpAddr>,
+    /// The first address that may be given out; without it, the network's first
+    #[arg(long)]
+    first: Option<IpAddr>,
+    /// The last address that may be given out; without it, the network's last
+    #[arg(long)]
+    last: Option<IpAddr>,
+    /// The host's bridge or managed network
+    #[arg(long)]
+    bridge: String,
+    /// VLAN tag
+    #[arg(long)]
+    vlan: Option<i32>,
+    /// A name server for the guests; may be repeated
+    #[arg(long)]
+    dns: Vec<IpAddr>,
+    /// Don't give its addresses to servers yet
+    #[arg(long)]
+    disabled: bool,
+}
+
+pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Add(add) => {
+            let new = checked(NewPool {
+                name: add.name,
+                host_id: host_called(app, &add.host).await?.id,
+                cidr: add.cidr,
+                gateway: add.gateway,
+                first: add.first,
+                last: add.last,
+                bridge: add.bridge,
+                vlan: add.vlan,
+                dns: add.dns,
+                enabled: !add.disabled,
+            })?;
+            let made = service::create(app, new).await?;
+            println!("The address pool {} has the id {} and {} free addresses.", made.name, made.id, made.free);
+        }
+        Command::List => {
+            let pools = service::all(app).await?;
+            table(
+                ["ID", "NAME", "HOST", "NETWORK", "GATEWAY", "FIRST", "LAST", "BRIDGE", "VLAN", "FREE", "ENABLED"],
+                pools.into_iter().map(|p| {
+                    [
+                        p.id.to_string(),
+                        p.name,
+                        p.host_id.to_string(),
+                        p.cidr.to_string(),
+                        or_none(p.gateway),
+                        p.first.to_string(),
+                        p.last.to_string(),
+                        p.bridge,
+                        or_none(p.vlan),
+                        p.free.to_string(),
+                        yes(p.enabled),
+                    ]
+                }),
+            );
+        }
+    }
+    Ok(())
+}

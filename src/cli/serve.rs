@@ -1,0 +1,71 @@
+//! `innkeeper serve`: the service itself.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use innkeeper::app::App;
+use innkeeper::config::{Config, LogFormat};
+use innkeeper::db;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use super::database;
+
+/// Serves until SIGTERM or SIGINT. A second signal ends the process at once; what is at hand is picked up later.
+pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+    log(&config)?;
+    let stop = CancellationToken::new();
+    tokio::spawn(signals(
+        signal(SignalKind::terminate()).context("listening for SIGTERM")?,
+        signal(SignalKind::interrupt()).context("listening for SIGINT")?,
+        stop.clone(),
+    ));
+    let listen = config.listen;
+    let app = App::new(config)?;
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        ready = prepare(&app) => ready?,
+    }
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("listening on {listen} (INNKEEPER_LISTEN); does something else listen there?"))?;
+    let address = listener.local_addr().context("asking for the address listened on")?;
+    println!("Innkeeper serves on http://{address} (documentation at http://{address}/api/docs)");
+    app.serve(listener, stop.cancelled_owned()).await
+}
+
+async fn prepare(app: &App) -> anyhow::Result<()> {
+    database::wait(&app.db).await?;
+    db::migrate(&app.db).await
+}
+
+async fn signals(
+    mut terminate: tokio::signal::unix::Signal,
+    mut interrupt: tokio::signal::unix::Signal,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if stop.is_cancelled() {
+            std::process::exit(1);
+        }
+        tracing::info!("asked to stop; ending what is at hand");
+        stop.cancel();
+    }
+}
+
+fn log(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log)
+        .context("INNKEEPER_LOG must be a filter such as info or innkeeper=debug,sqlx=warn")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done = match config.log_format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    done.map_err(|e| anyhow::anyhow!("starting the log: {e}"))
+}

@@ -1,0 +1,80 @@
+//! `innkeeper token …`: API tokens.
+
+use chrono::{Duration, Utc};
+use clap::Subcommand;
+use innkeeper::accounts::model::NewApiToken;
+use innkeeper::accounts::service;
+use innkeeper::app::App;
+use uuid::Uuid;
+
+use super::checked;
+use super::output::{or_none, table, time};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make an API token; its secret is shown once
+    Create {
+        /// Mail address of the account it is for
+        #[arg(long)]
+        user: String,
+        /// What it is for
+        #[arg(long)]
+        name: String,
+        /// read, write, read:server:ID or write:server:ID; may be repeated
+        #[arg(long = "scope", required = true)]
+        scopes: Vec<String>,
+        /// Days until it ends; without it, it does not
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=3650))]
+        days: Option<u16>,
+    },
+    /// Show an account's API tokens
+    List {
+        /// The account's mail address
+        #[arg(long)]
+        user: String,
+    },
+    /// Revoke an API token at once
+    Revoke {
+        /// The account's mail address
+        #[arg(long)]
+        user: String,
+        /// The token's id
+        id: Uuid,
+    },
+}
+
+pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Create { user, name, scopes, days } => {
+            let user = service::find_user(app, &user).await?;
+            let expires_at = days.map(|days| Utc::now() + Duration::days(days.into()));
+            let new = checked(NewApiToken { name, scopes, expires_at })?;
+            let made = service::create_api_token(app, user.id, new).await?;
+            println!("{} has the API token {} with the id {}.", user.email, made.details.name, made.details.id);
+            println!("Secret (shown this once): {}", made.token);
+        }
+        Command::List { user } => {
+            let user = service::find_user(app, &user).await?;
+            let tokens = service::api_tokens(app, user.id).await?;
+            table(
+                ["ID", "NAME", "SCOPES", "MADE", "ENDS", "LAST USED"],
+                tokens.into_iter().map(|t| {
+                    [
+                        t.id.to_string(),
+                        t.name,
+                        t.scopes.join(" "),
+                        time(t.created_at),
+                        or_none(t.expires_at.map(time)),
+                        or_none(t.last_used_at.map(time)),
+                    ]
+                }),
+            );
+        }
+        Command::Revoke { user, id } => {
+            let user = service::find_user(app, &user).await?;
+            service::revoke_api_token(app, user.id, id).await?;
+            println!("The token {id} is revoked.");
+        }
+    }
+    Ok(())
+}

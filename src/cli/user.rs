@@ -1,0 +1,95 @@
+//! `innkeeper user …`: accounts.
+
+use clap::Subcommand;
+use innkeeper::accounts::model::{Register, Role};
+use innkeeper::accounts::service;
+use innkeeper::app::App;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::output::{table, time, yes};
+use super::{checked, password};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make an account; without --password-stdin its password is made up and shown once
+    Add {
+        /// Mail address, with which one signs in
+        #[arg(long)]
+        email: String,
+        /// The person's name
+        #[arg(long, default_value = "")]
+        name: String,
+        /// What it may do
+        #[arg(long, value_enum, default_value_t = Role::Customer)]
+        role: Role,
+        /// Take the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Show all accounts
+    List,
+    /// Shut an account out: its logins and tokens stop working at once
+    Disable {
+        /// Its mail address
+        email: String,
+    },
+    /// Give an account a new password; without --password-stdin it is made up and shown once
+    Password {
+        /// Its mail address
+        email: String,
+        /// Take the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+}
+
+pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Add { email, name, role, password_stdin } => {
+            let (password, new) = password(password_stdin)?;
+            let wanted = checked(Register { email, password, name })?;
+            let password = wanted.password.clone();
+            let user = service::add_user(app, &wanted.email, wanted.name.trim(), role, wanted.password).await?;
+            println!("{} {} has the id {}.", role.as_str(), user.email, user.id);
+            show(&password, new);
+        }
+        Command::List => {
+            let users = service::users(app).await?;
+            table(
+                ["ID", "EMAIL", "NAME", "ROLE", "SERVERS AT MOST", "ENABLED", "SINCE"],
+                users.into_iter().map(|account| {
+                    let user = account.user;
+                    [
+                        user.id.to_string(),
+                        user.email,
+                        user.name,
+                        user.role.as_str().to_owned(),
+                        user.server_limit.to_string(),
+                        yes(account.disabled_at.is_none()),
+                        time(user.created_at),
+                    ]
+                }),
+            );
+        }
+        Command::Disable { email } => {
+            let user = service::find_user(app, &email).await?;
+            service::disable_user(app, user.id).await?;
+            println!("{} is shut out.", user.email);
+        }
+        Command::Password { email, password_stdin } => {
+            let user = service::find_user(app, &email).await?;
+            let (password, new) = password(password_stdin)?;
+            let wanted = checked(Register { email: user.email, password, name: String::new() })?;
+            service::reset_password(app, user.id, wanted.password.clone()).await?;
+            println!("{} has a new password; its logins have ended.", wanted.email);
+            show(&wanted.password, new);
+        }
+    }
+    Ok(())
+}
+
+fn show(password: &SecretString, new: bool) {
+    if new {
+        println!("Password (shown this once): {}", password.expose_secret());
+    }
+}
