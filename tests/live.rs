@@ -221,12 +221,12 @@ async fn sockets_end_with_what_opened_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_is_cut_off_and_a_shutdown_ends_sockets() {
+async fn a_huge_message_and_a_shutdown_end_sockets() {
     let mut app = TestApp::new().await;
     let mine = server(&app, "customer@example.com").await;
-    let mut flood = Live::connected(&app.base, token(&app.customer)).await;
-    flood.tell(json!({ "do": "emit", "event": "subscribe-server", "args": ["x".repeat(20_000)] })).await;
-    flood.next("disconnect").await;
+    let mut huge = Live::connected(&app.base, token(&app.customer)).await;
+    huge.tell(json!({ "do": "emit", "event": "subscribe-server", "args": ["x".repeat(20_000)] })).await;
+    huge.next("disconnect").await;
 
     let mut live = Live::connected(&app.base, token(&app.customer)).await;
     live.subscribe(mine).await;
