@@ -1,6 +1,7 @@
 //! Every feature against the real router, database and guests; one file a feature. One program, since each costs a
 //! link of the whole service.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "tests look into the database as nobody else does")]
 #![allow(clippy::pedantic, reason = "tests are read for what they show")]
 
 mod support;
@@ -12,6 +13,9 @@ mod catalogue;
 mod cli;
 mod contract;
 mod input;
+mod live;
+mod mail;
+mod monitoring;
 mod orders;
 mod outage;
 mod process;

@@ -191,6 +191,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp)]
     fn a_stopped_guest_uses_nothing() {
         let sample =
             Sample::new(&GuestSample { power: GuestPower::Stopped, cpu: Some(0.5), ..guest(7, 9) }, Utc::now(), None);

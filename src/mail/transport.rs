@@ -51,9 +51,9 @@ struct Server {
 /// How long a mail server may take to greet, protect the connection and let us in.
 const CONNECT: Duration = Duration::from_secs(30);
 /// How long it may take to hear from whom and to whom.
-const ENVELOPE: Duration = Duration::from_secs(60);
+const ENVELOPE: Duration = Duration::from_mins(1);
 /// How long it may take to swallow a mail. RFC 5321 grants it ten minutes; ours are small.
-const CONTENT: Duration = Duration::from_secs(120);
+const CONTENT: Duration = Duration::from_mins(2);
 
 impl Transport {
     /// As the settings have it.
@@ -83,7 +83,7 @@ impl Transport {
     /// After how long a sender that has not said what became of a mail must be dead: well over all time-outs.
     pub(super) fn claim(&self) -> Duration {
         match self.to {
-            Kind::Smtp(_) => Duration::from_secs(300),
+            Kind::Smtp(_) => Duration::from_mins(5),
             Kind::Folder(_) => Duration::from_secs(30),
         }
     }

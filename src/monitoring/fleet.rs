@@ -1,4 +1,4 @@
-//! The fleet as the sweeper sees it: hosts and claims from PostgreSQL, samples into it.
+//! The fleet as the sweeper sees it: hosts and claims from the database, samples into it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ pub async fn watch(app: &Arc<App>) {
 const BATCH: i64 = 5_000;
 
 async fn prune(app: &App) {
-    let mut tick = tokio::time::interval(Duration::from_secs(600));
+    let mut tick = tokio::time::interval(Duration::from_mins(10));
     loop {
         tokio::select! {
             () = app.shutdown.cancelled() => return,

@@ -23,7 +23,7 @@ const AT_ONCE: usize = 8;
 
 /// Re-checks sockets until shutdown.
 pub(super) async fn run(desk: Arc<Desk>, io: SocketIo, mut events: Subscription) {
-    let mut tick = tokio::time::interval(Duration::from_secs(60));
+    let mut tick = tokio::time::interval(Duration::from_mins(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {

@@ -6,12 +6,14 @@ pub mod child;
 pub mod client;
 pub mod db;
 pub mod lab;
+pub mod live;
 pub mod relay;
 
 pub use app::{PASSWORD, TestApp, ended, eventually};
 pub use client::Client;
 pub use db::TestDb;
 pub use lab::Lab;
+pub use live::Live;
 
 use std::future::Future;
 

@@ -202,7 +202,7 @@ async fn several_processes_share_and_one_that_dies_is_replaced_within_an_interva
         let (hotel, stop) = (Arc::clone(&hotel), stop.clone());
         async move { Sweeper::every(INTERVAL).run(hotel, stop).await }
     });
-    watch(&hotel, 2, Duration::from_secs(300), async {
+    watch(&hotel, 2, Duration::from_mins(5), async {
         tokio::time::sleep(Duration::from_secs(100)).await;
         stop.cancel();
         doomed.await.unwrap();

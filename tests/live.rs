@@ -1,0 +1,235 @@
+//! The live view, through the official Socket.IO client.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{Live, TestApp};
+
+/// A server that is in the database only: what the sockets show does not need a guest.
+async fn server(app: &TestApp, email: &str) -> i64 {
+    sqlx::query(
+        "insert into tariffs (name, kind, cores, memory_mib, disk_gib, price) values ('t', 'lxc', 1, 1024, 10, 1)
+         on conflict do nothing",
+    )
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    sqlx::query("insert into images (name, kind) values ('i', 'lxc') on conflict do nothing")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    sqlx::query(
+        "insert into hosts (name, kind, config_sealed, enabled) values ('h', 'incus', '', false) on conflict do nothing",
+    )
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    sqlx::query_scalar(
+        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+                              cores, memory_mib, disk_gib)
+         select $1, u.id, t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', 'web', 'running', 1, 1024, 10
+         from users u, tariffs t, images i, hosts h where u.email = $2 returning id",
+    )
+    .bind(Uuid::new_v4())
+    .bind(email)
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap()
+}
+
+/// What a sweep leaves behind.
+async fn swept(app: &TestApp, server: i64, cpu: f64) {
+    sqlx::query(
+        "with s as (insert into samples values ($1, clock_timestamp(), 'running', 60, $2, 512, 1024, 1, 10, 5, 6))
+         select pg_notify('sampled', host_id::text) from servers where id = $1",
+    )
+    .bind(server)
+    .bind(cpu)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+}
+
+async fn operation(app: &TestApp, server: i64, state: &str) -> Uuid {
+    let id: Uuid = sqlx::query_scalar(
+        "insert into operations (id, server_id, kind, state, step, data, progress, deadline, ended_at)
+         values ($1, $2, 'restart', $3, 'restart', '{}', 40, now() + interval '1 hour',
+                 case when $3 = 'succeeded' then now() end)
+         on conflict (server_id) where state in ('queued', 'running', 'undoing', 'stuck')
+         do update set state = excluded.state, ended_at = excluded.ended_at returning id",
+    )
+    .bind(Uuid::now_v7())
+    .bind(server)
+    .bind(state)
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    id
+}
+
+async fn changed(app: &TestApp, operation: Uuid) {
+    sqlx::query("select pg_notify('operation_changed', $1::text)").bind(operation).execute(&app.db.pool).await.unwrap();
+}
+
+fn token(client: &crate::support::Client) -> &str {
+    client.token.as_deref().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_gets_in_without_a_good_token() {
+    let app = TestApp::new().await;
+    let mut live = Live::new(&app.base);
+    for auth in
+        [json!({}), json!({ "token": "ink_a_made_up" }), json!({ "token": "" }), json!({ "token": 7 }), json!([])]
+    {
+        live.tell(json!({ "do": "connect", "auth": auth })).await;
+        let refused = live.next("connect_error").await;
+        assert!(refused["message"].as_str().unwrap().starts_with("UNAUTHENTICATED: "), "{refused}");
+        assert_eq!(refused["active"], false, "a client does not try again by itself");
+    }
+    let good = token(&app.customer);
+    for connect in [
+        json!({ "do": "connect", "token": good }),
+        json!({ "do": "connect", "token": format!("Bearer {good}") }),
+        json!({ "do": "connect", "header": format!("Bearer {good}") }),
+        json!({ "do": "connect", "token": good, "transports": ["websocket"] }),
+        json!({ "do": "connect", "token": good, "transports": ["polling"] }),
+    ] {
+        live.tell(connect).await;
+        live.next("connect").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_sees_its_own_server_and_no_other() {
+    let app = TestApp::new().await;
+    let mine = server(&app, "customer@example.com").await;
+    let foreign = server(&app, "other@example.com").await;
+    let mut live = Live::connected(&app.base, token(&app.customer)).await;
+
+    assert_eq!(live.subscribe(mine).await, json!({ "status": "success", "serverId": mine }));
+    let first = live.next("server-stats").await["args"][0].clone();
+    let status = app.customer.get(&format!("/api/server/{mine}/status")).await.expect(200).body;
+    // JavaScript has no 0.0.
+    let stats = status["stats"].to_string().replace("0.0", "0").parse::<Value>().unwrap();
+    assert_eq!(first, json!({ "serverId": mine, "stats": stats }), "the same shape as the API's");
+    assert_eq!(first["stats"]["data"]["sampledAt"], Value::Null);
+
+    for id in [json!(foreign), json!(foreign.to_string()), json!(987_654_321)] {
+        live.tell(json!({ "do": "subscribe", "id": id })).await;
+        let refused = live.next("subscribe-error").await["args"][0].clone();
+        assert_eq!(refused, json!({ "serverId": id, "error": "There is no such server.", "code": "NOT_FOUND" }));
+    }
+    for id in [json!(null), json!("x"), json!({ "id": mine }), json!([]), json!(-1)] {
+        live.tell(json!({ "do": "emit", "event": "subscribe-server", "args": [id], "ack": true })).await;
+        assert_eq!(live.find("ack", |a| a["status"] == "error").await["args"][0]["code"], "MALFORMED");
+    }
+
+    swept(&app, foreign, 0.99).await;
+    swept(&app, mine, 0.5).await;
+    let stats = live.next("server-stats").await["args"][0].clone();
+    assert_eq!((&stats["serverId"], &stats["stats"]["data"]["cpu"]), (&json!(mine), &json!(0.5)));
+    assert_eq!(stats["stats"]["data"]["memory"]["usage"], 50.0);
+    swept(&app, mine, 0.95).await;
+    let alerts = live.next("server-alerts").await["args"][0].clone();
+    assert_eq!(
+        alerts,
+        json!({ "serverId": mine, "alerts": [{ "type": "cpu", "message": "CPU usage is at 95%", "level": "warning" }] })
+    );
+
+    // A text does as an id, and the provider sees everything.
+    let mut provider = Live::connected(&app.base, token(&app.provider)).await;
+    provider.tell(json!({ "do": "subscribe", "id": foreign.to_string() })).await;
+    assert_eq!(provider.next("ack").await["args"][0], json!({ "status": "success", "serverId": foreign }));
+    provider.next("server-alerts").await;
+
+    live.tell(json!({ "do": "unsubscribe", "id": mine })).await;
+    live.find("ack", |a| a == &json!({ "status": "success", "serverId": mine })).await;
+    swept(&app, mine, 0.1).await;
+    let more = live.any(Duration::from_millis(500)).await;
+    assert_eq!(more, None, "nothing more after unsubscribing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_are_seen_moving_and_a_lost_connection_loses_nothing() {
+    let app = TestApp::new().await;
+    let mine = server(&app, "customer@example.com").await;
+    // Not due for a worker: the test moves it.
+    let id = operation(&app, mine, "stuck").await;
+    let mut live = Live::connected(&app.base, token(&app.customer)).await;
+    live.subscribe(mine).await;
+    let seen = live.next("operation").await["args"][0].clone();
+    assert_eq!(seen["id"], json!(id));
+    let mut keys: Vec<_> = seen.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    let want = ["createdAt", "endedAt", "error", "id", "kind", "progress", "serverId", "startedAt", "state", "step"];
+    assert_eq!(keys, want);
+
+    live.tell(json!({ "do": "drop" })).await;
+    live.next("disconnect").await;
+    live.next("connect").await;
+    live.next("server-stats").await;
+    live.find("operation", |o| o["state"] == "stuck").await;
+
+    let id = operation(&app, mine, "succeeded").await;
+    changed(&app, id).await;
+    live.find("operation", |o| o["state"] == "succeeded" && o["endedAt"].is_string()).await;
+    live.next("server-stats").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_end_with_what_opened_them() {
+    let app = TestApp::new().await;
+    let mine = server(&app, "customer@example.com").await;
+    let ended = async |live: &mut Live| {
+        assert_eq!(live.next("session-ended").await["args"][0]["code"], "UNAUTHENTICATED");
+        assert_eq!(live.next("disconnect").await["reason"], "io server disconnect");
+    };
+
+    let new = json!({ "name": "watcher", "scopes": [format!("read:server:{mine}")] });
+    let api_token = app.customer.post("/api/auth/tokens", new).await.expect(201).body;
+    let mut scoped = Live::connected(&app.base, api_token["token"].as_str().unwrap()).await;
+    scoped.subscribe(mine).await;
+    let second = server(&app, "customer@example.com").await;
+    assert_eq!(scoped.subscribe(second).await["status"], "error", "beyond its scopes");
+
+    let mut login = Live::connected(&app.base, token(&app.customer)).await;
+    login.subscribe(mine).await;
+    let path = format!("/api/auth/tokens/{}", api_token["id"].as_str().unwrap());
+    app.customer.delete(&path).await.expect(204);
+    ended(&mut scoped).await;
+
+    // The access token's end alone does not matter: the login lives.
+    sqlx::query("update tokens set expires_at = now() where kind = 'access'").execute(&app.db.pool).await.unwrap();
+    swept(&app, mine, 0.2).await;
+    login.find("server-stats", |s| s["stats"]["data"]["cpu"] == 0.2).await;
+    // A server that changes hands or is gone is not to be seen any more, at the next check at the latest.
+    sqlx::query("update servers set user_id = (select id from users where email = 'other@example.com') where id = $1")
+        .bind(mine)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    sqlx::query("update users set role = role where email = 'customer@example.com'")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(login.next("subscribe-error").await["args"][0]["code"], "NOT_FOUND");
+    sqlx::query("update sessions set revoked_at = now()").execute(&app.db.pool).await.unwrap();
+    ended(&mut login).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_huge_message_and_a_shutdown_end_sockets() {
+    let mut app = TestApp::new().await;
+    let mine = server(&app, "customer@example.com").await;
+    let mut huge = Live::connected(&app.base, token(&app.customer)).await;
+    huge.tell(json!({ "do": "emit", "event": "subscribe-server", "args": ["x".repeat(20_000)] })).await;
+    huge.next("disconnect").await;
+
+    let mut live = Live::connected(&app.base, token(&app.customer)).await;
+    live.subscribe(mine).await;
+    app.stop().await;
+    live.next("disconnect").await;
+}

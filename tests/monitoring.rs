@@ -1,0 +1,71 @@
+//! Sweeps of real guests: what is stored, shown, and what is left alone.
+
+use serde_json::json;
+use std::time::Duration;
+
+use hypervisor::{GuestKind, GuestRef, StopMode};
+
+use crate::support::{Lab, Live, TestApp, TestDb, ended, eventually};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
+    let db = TestDb::new().await;
+    let lab = Lab::new(&db).await;
+    let app = TestApp::on(db, |c| c.sweep_seconds = 1).await;
+    let catalogue = lab.register(&app.provider).await;
+    let order = json!({ "osId": catalogue.image, "tariffId": catalogue.tariff });
+    let server = app.customer.post("/api/server/create", order).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &server["operationId"]).await["state"], "succeeded");
+    let id = server["id"].as_i64().unwrap();
+    let path = format!("/api/server/{id}/status");
+    let mut live = Live::connected(&app.base, app.customer.token.as_deref().unwrap()).await;
+    live.subscribe(id).await;
+
+    let up = eventually(&app.customer, &path, |s| s["stats"]["data"]["memory"]["used"].as_i64() > Some(0)).await;
+    let data = &up["stats"]["data"];
+    assert_eq!((&up["status"], &data["status"]), (&json!("running"), &json!("running")));
+    assert_eq!(data["vmid"], server["proxmoxId"]);
+    assert_eq!(data["memory"]["max"], 256 * 1024 * 1024);
+    assert!(data["sampledAt"].is_string() && data["uptime"].as_i64() >= Some(0), "{data}");
+    eventually(&app.customer, &path, |s| s["stats"]["data"]["rrdData"].as_array().is_some_and(|p| p.len() >= 2)).await;
+    live.find("server-stats", |s| s["stats"]["data"]["memory"]["used"].as_i64() > Some(0)).await;
+
+    // Stopped, then deleted, by somebody with other tools.
+    let (marker, number, node): (uuid::Uuid, i64, String) =
+        sqlx::query_as("select uuid, guest_number, node from servers where id = $1")
+            .bind(id)
+            .fetch_one(&app.db.pool)
+            .await
+            .unwrap();
+    let guest = GuestRef { marker, vmid: number, kind: GuestKind::Lxc, node };
+    let driver = lab.incus.driver();
+    finish(&*driver, driver.stop(&guest, StopMode::Force).await.unwrap()).await;
+    let down = eventually(&app.customer, &path, |s| s["status"] == "stopped").await;
+    assert_eq!((&down["stats"]["data"]["cpu"], &down["stats"]["data"]["memory"]["used"]), (&json!(0.0), &json!(0)));
+    live.find("server-stats", |s| s["stats"]["data"]["status"] == "stopped").await;
+    finish(&*driver, driver.delete(&guest).await.unwrap()).await;
+    eventually(&app.customer, &path, |s| s["status"] == "unknown").await;
+    let held: i64 = sqlx::query_scalar("select count(*) from addresses where server_id = $1")
+        .bind(id)
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(held, 1, "a guest that is not seen keeps what it has");
+
+    // A host that is away changes nothing.
+    let host = format!("/api/hosts/{}", catalogue.host);
+    let config = json!({ "socket": "/nowhere.sock", "project": lab.incus.project, "storagePool": lab.incus.pool });
+    app.provider.put(&host, json!({ "config": config, "force": true })).await.expect(200);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    sqlx::query("update hosts set last_error = null").execute(&app.db.pool).await.unwrap();
+    sqlx::query("update servers set status = 'running' where id = $1").bind(id).execute(&app.db.pool).await.unwrap();
+    eventually(&app.provider, &host, |h| h["lastError"].is_string()).await;
+    assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "running");
+}
+
+async fn finish(driver: &dyn hypervisor::Driver, task: hypervisor::Task) {
+    let hypervisor::Task::Running(id) = task else { return };
+    while let hypervisor::TaskState::Running(_) = driver.task(&id).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
