@@ -108,14 +108,19 @@ impl Rig for IncusRig {
 
     async fn remove(&self, spec: &GuestSpec) {
         let name = Self::name(spec);
-        let found = self.raw(reqwest::Method::GET, &format!("instances/{name}"), Value::Null).await;
-        let config = &found["metadata"]["config"];
-        // By marker here as well: the number is random, and might be another's.
         let marker = spec.guest.marker.to_string();
-        if config["user.innkeeper.server"] == *marker || config["user.stranger"] == *marker {
+        // A daemon under load may refuse once or twice.
+        for _ in 0..5 {
+            let found = self.raw(reqwest::Method::GET, &format!("instances/{name}"), Value::Null).await;
+            let config = &found["metadata"]["config"];
+            // By marker here as well: the number is random, and might be another's.
+            if config["user.innkeeper.server"] != *marker && config["user.stranger"] != *marker {
+                return;
+            }
             let stop = json!({"action": "stop", "force": true});
             self.raw(reqwest::Method::PUT, &format!("instances/{name}/state"), stop).await;
             self.raw(reqwest::Method::DELETE, &format!("instances/{name}"), Value::Null).await;
+            self.raw(reqwest::Method::DELETE, &format!("profiles/{name}-keep"), Value::Null).await;
         }
     }
 

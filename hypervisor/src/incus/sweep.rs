@@ -1,5 +1,7 @@
 //! Looking at everything at once, and at the server itself.
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
@@ -117,11 +119,16 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
             "The storage pool {0} is missing: create it (incus storage create {0} btrfs) or name another one.",
             config.storage_pool
         ));
-    } else if let Some(driver) = pool_driver(client).await?.filter(|driver| driver == "dir") {
-        problems.push(format!(
-            "The storage pool {} is of the kind {driver}, which does not keep guests to their disk size: use btrfs, zfs or lvm.",
-            config.storage_pool
-        ));
+    } else {
+        match pool_driver(client).await?.as_deref() {
+            Some("dir") => problems.push(format!(
+                "The storage pool {} is of the kind dir, which does not keep guests to their disk size: use btrfs, \
+                 zfs or lvm.",
+                config.storage_pool
+            )),
+            Some("btrfs") => problems.extend(quota_problem(Path::new("/sys/fs/btrfs"))),
+            _ => {}
+        }
     }
     if project.is_none() {
         problems.push(format!("The project {0} is missing: create it (incus project create {0}).", config.project));
@@ -149,6 +156,25 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
     Ok(HostInfo { version: version(&server), nodes: vec![as_node(&server, &resources, pool.as_ref())], problems })
 }
 
+/// Whether this kernel stops to count a btrfs pool's quotas. Since Linux 6.1 the deletion of a large subvolume (so of
+/// any guest) marks them inconsistent, and from then on no disk size is enforced and no use is counted. The socket is
+/// this machine's, so its sysfs tells; where it can't be read nothing is said.
+fn quota_problem(sysfs: &Path) -> Option<String> {
+    let read = |path: &Path, name: &str| {
+        let text = std::fs::read_to_string(path.join("qgroups").join(name)).ok()?;
+        text.trim().parse::<u32>().ok()
+    };
+    let doubtful = std::fs::read_dir(sysfs).ok()?.flatten().map(|entry| entry.path()).any(|path| {
+        read(&path, "enabled") == Some(1)
+            && (read(&path, "drop_subtree_threshold").is_some_and(|n| n < 8) || read(&path, "inconsistent") == Some(1))
+    });
+    doubtful.then(|| {
+        "btrfs stops counting quotas when a guest is deleted, and then keeps no guest to its disk size: write 8 to \
+         /sys/fs/btrfs/*/qgroups/drop_subtree_threshold at each start, then run btrfs quota rescan on the pool."
+            .to_owned()
+    })
+}
+
 async fn pool_driver(client: &Client) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Pool {
@@ -163,4 +189,25 @@ async fn pool_driver(client: &Client) -> Result<Option<String>> {
 
 fn version(server: &Server) -> String {
     format!("Incus {} ({})", server.environment.server_version, server.environment.driver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_quotas_are_noticed() {
+        let root = std::env::temp_dir().join(format!("innkeeper-sysfs-{}", Uuid::new_v4().simple()));
+        let qgroups = root.join("9a1382e1").join("qgroups");
+        std::fs::create_dir_all(&qgroups).unwrap();
+        let set = |threshold: &str, inconsistent: &str| {
+            std::fs::write(qgroups.join("enabled"), "1\n").unwrap();
+            std::fs::write(qgroups.join("drop_subtree_threshold"), threshold).unwrap();
+            std::fs::write(qgroups.join("inconsistent"), inconsistent).unwrap();
+            quota_problem(&root).is_some()
+        };
+        assert_eq!([set("3\n", "0\n"), set("8\n", "1\n"), set("8\n", "0\n")], [true, true, false]);
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(quota_problem(&root), None);
+    }
 }
