@@ -54,7 +54,10 @@ async fn the_lowest_free_address_is_given_and_comes_back() {
     let app = TestApp::new().await;
     let host = host(&app).await;
     let made = pool(&app, host, json!({})).await.expect(201).body;
-    assert_eq!((&made["total"], &made["taken"], &made["heldBack"], &made["free"]), (&json!(5), &json!(1), &json!(1), &json!(4)));
+    assert_eq!(
+        (&made["total"], &made["taken"], &made["heldBack"], &made["free"]),
+        (&json!(5), &json!(1), &json!(1), &json!(4))
+    );
     let mut servers = vec![];
     for n in 2..=5 {
         let server = server(&app, host).await;
@@ -181,7 +184,10 @@ async fn addresses_are_held_back_and_let_go() {
     release(&mut db, server).await.unwrap();
     let renumbered = app.provider.put(&path(""), json!({ "cidr": "10.1.0.0/29", "vlan": null })).await.expect(200).body;
     assert_eq!((&renumbered["first"], &renumbered["last"]), (&json!("10.1.0.1"), &json!("10.1.0.6")));
-    assert_eq!((&renumbered["gateway"], &renumbered["vlan"], &renumbered["taken"]), (&json!(null), &json!(null), &json!(0)));
+    assert_eq!(
+        (&renumbered["gateway"], &renumbered["vlan"], &renumbered["taken"]),
+        (&json!(null), &json!(null), &json!(0))
+    );
     app.provider.delete(&path("")).await.expect(204);
     app.provider.get(&path("")).await.expect(404);
 }

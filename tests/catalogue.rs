@@ -36,9 +36,7 @@ async fn a_tariff_is_made_changed_sold_no_more_and_deleted() {
 #[tokio::test]
 async fn a_host_that_does_not_answer_is_saved_only_by_force() {
     let app = TestApp::new().await;
-    let host = |force: bool| {
-        json!({ "name": "h", "kind": "incus", "config": { "socket": "/nowhere/incus.socket" }, "force": force })
-    };
+    let host = |force: bool| json!({ "name": "h", "kind": "incus", "config": { "socket": "/nowhere/incus.socket" }, "force": force });
     let answer = app.provider.post("/api/hosts", host(false)).await.expect(503);
     assert_eq!(answer.code(), "HOST_UNREACHABLE");
     assert!(answer.body["error"].as_str().unwrap().contains("/nowhere/incus.socket"), "{}", answer.text);

@@ -66,7 +66,7 @@ pub(super) struct Args {
     /// The last address to give out
     #[arg(long)]
     ipv4_last: Option<IpAddr>,
-    /// The IPv6 network, such as fd00:1::/64
+    /// The IPv6 network, such as `fd00:1::/64`
     #[arg(long)]
     ipv6_cidr: Option<IpNet>,
     /// Its gateway

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use garde::Validate;
 use innkeeper::app::App;
 use innkeeper::config::Config;
-use innkeeper::error::Error;
+use innkeeper::error::{Code, Error};
 use innkeeper::{db, hosts};
 use secrecy::SecretString;
 
@@ -116,14 +116,21 @@ fn load_env_file(path: &Path) -> anyhow::Result<()> {
 /// An error as one plain line.
 fn one_line(error: &anyhow::Error) -> String {
     let text = match error.downcast_ref::<Error>() {
-        Some(error) => match &error.cause {
-            // The message carries the host's words where there are any; our own failures are in the cause only.
-            Some(cause) if error.code.status() == 500 => format!("{} ({cause:#})", error.message),
-            _ => error.message.clone(),
-        },
-        None => format!("{error:#}"),
+        // What is our own failure has its reason in the cause; the message is for those who can't read our log.
+        Some(Error { code: Code::Internal, cause: Some(cause), .. }) => chain(cause),
+        Some(error) => error.message.clone(),
+        None => chain(error),
     };
     output::plain(&text)
+}
+
+/// An error with its reasons, each said once.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, reason| match said.as_str() {
+        "" => reason,
+        _ if said.contains(&reason) => said,
+        _ => format!("{said}: {reason}"),
+    })
 }
 
 /// Checks what was typed like what is sent to the API.
@@ -161,7 +168,6 @@ fn password(from_stdin: bool) -> anyhow::Result<(SecretString, bool)> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
-    use innkeeper::error::Code;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -185,6 +191,8 @@ mod tests {
         assert_eq!(one_line(&error), "The host a can't be used.");
         let error = anyhow::anyhow!("no such file").context("reading it");
         assert_eq!(one_line(&error), "reading it: no such file");
+        let error = anyhow::anyhow!("refused").context("the database said: refused");
+        assert_eq!(one_line(&anyhow::Error::from(Error::internal(error))), "the database said: refused");
     }
 
     #[test]

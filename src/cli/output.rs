@@ -52,6 +52,6 @@ mod tests {
             ["1".to_owned(), "Базовый".to_owned(), "lxc".to_owned()],
             ["22".to_owned(), "a\u{1b}[31m\nb".to_owned(), String::new()],
         ];
-        assert_eq!(lines(["ID", "NAME", "KIND"], rows), ["ID  NAME     KIND", "1   Базовый  lxc", "22  a [31m b"]);
+        assert_eq!(lines(["ID", "NAME", "KIND"], rows), ["ID  NAME      KIND", "1   Базовый   lxc", "22  a [31m b"]);
     }
 }

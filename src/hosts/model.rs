@@ -186,15 +186,15 @@ pub struct NewHost {
     pub enabled: bool,
     /// How many times its cores may be sold; 4 if left out.
     #[serde(default = "four")]
-    #[garde(range(min = 0.1, max = 100.0))]
+    #[garde(custom(factor))]
     pub cpu_overcommit: f64,
     /// How many times its memory may be sold; 1 if left out.
     #[serde(default = "one")]
-    #[garde(range(min = 0.1, max = 100.0))]
+    #[garde(custom(factor))]
     pub memory_overcommit: f64,
     /// How many times its disk may be sold; 1 if left out.
     #[serde(default = "one")]
-    #[garde(range(min = 0.1, max = 100.0))]
+    #[garde(custom(factor))]
     pub disk_overcommit: f64,
     /// Save it even though it can't be reached or lacks something.
     #[serde(default)]
@@ -232,13 +232,13 @@ pub struct UpdateHost {
     #[garde(skip)]
     pub enabled: Option<bool>,
     /// How many times its cores may be sold.
-    #[garde(inner(range(min = 0.1, max = 100.0)))]
+    #[garde(inner(custom(factor)))]
     pub cpu_overcommit: Option<f64>,
     /// How many times its memory may be sold.
-    #[garde(inner(range(min = 0.1, max = 100.0)))]
+    #[garde(inner(custom(factor)))]
     pub memory_overcommit: Option<f64>,
     /// How many times its disk may be sold.
-    #[garde(inner(range(min = 0.1, max = 100.0)))]
+    #[garde(inner(custom(factor)))]
     pub disk_overcommit: Option<f64>,
     /// Save the new `config` even though the host can't be reached with it, lacks something, or has servers on it
     /// and is told to look for them elsewhere.
@@ -261,6 +261,14 @@ fn one() -> f64 {
 
 fn four() -> f64 {
     4.0
+}
+
+fn factor(times: &f64, (): &()) -> garde::Result {
+    // Not the `range` rule, which lets through what is not a number.
+    match (0.1..=100.0).contains(times) {
+        true => Ok(()),
+        false => Err(garde::Error::new("must be between 0.1 and 100")),
+    }
 }
 
 fn absolute(path: &str, ctx: &()) -> garde::Result {

@@ -53,7 +53,7 @@ fn lines(values: &[(String, String)]) -> anyhow::Result<String> {
     for (key, value) in values {
         let safe = |c: char| c.is_ascii_alphanumeric() || "@%_+=:,./-[]".contains(c);
         anyhow::ensure!(value.chars().all(safe), "{key} can't be written: {value:?} means something to a shell");
-        text.push_str(&format!("{key}={value}\n"));
+        text.extend([key, "=", value, "\n"]);
     }
     Ok(text)
 }
