@@ -48,7 +48,9 @@ async fn rig() -> Arc<dyn Rig> {
         storage_pool: variable("INNKEEPER_TEST_INCUS_POOL"),
         ..IncusConfig::default()
     };
-    let raw = reqwest::Client::builder().unix_socket(socket.as_path()).no_proxy().build().unwrap();
+    // No pool, for the reason that the driver has none: a silent connection stops the daemon.
+    let raw = reqwest::Client::builder().unix_socket(socket.as_path()).pool_max_idle_per_host(0).no_proxy();
+    let raw = raw.build().unwrap();
     Arc::new(IncusRig { relay, config, raw, project })
 }
 

@@ -41,8 +41,10 @@ impl Client {
             .unix_socket(config.socket.as_path())
             .connect_timeout(Duration::from_secs(config.connect_timeout_s.max(1)))
             .timeout(Duration::from_secs(config.request_timeout_s.max(1)))
-            // A kept connection may be dead, and then nobody can tell whether the request was heard. A new one on a
-            // unix socket costs microseconds.
+            // A kept connection may be dead, and then nobody can tell whether the request was heard; a new one on a
+            // unix socket costs microseconds. And a pool now and then opens one that it doesn't use at once: Incus
+            // reads the first byte of a connection before it accepts the next (it looks for TLS), so one silent
+            // client stops the whole daemon.
             .pool_max_idle_per_host(0)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

@@ -67,14 +67,15 @@ impl Drop for Relay {
 }
 
 async fn carry(mut near: UnixStream, target: &Path, fault: Fault) {
+    // Bytes first, connection then: the daemon stands still while a connection says nothing.
+    let mut request = vec![0; 64 << 10];
+    let Ok(length @ 1..) = near.read(&mut request).await else { return };
     let Ok(mut far) = UnixStream::connect(target).await else { return };
-    if fault != Fault::LoseAnswers {
-        let _ = copy_bidirectional(&mut near, &mut far).await;
+    if far.write_all(&request[..length]).await.is_err() {
         return;
     }
-    let mut request = vec![0; 64 << 10];
-    let Ok(length) = near.read(&mut request).await else { return };
-    if far.write_all(&request[..length]).await.is_err() {
+    if fault != Fault::LoseAnswers {
+        let _ = copy_bidirectional(&mut near, &mut far).await;
         return;
     }
     if request.starts_with(b"GET ") {
