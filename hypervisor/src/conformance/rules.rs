@@ -153,7 +153,8 @@ pub async fn a_sweep_has_true_figures(lab: Lab) {
     assert_eq!(Some(before.disk_max >> 30), spec.limits.disk_gib);
     assert!(before.memory_used > 0 && before.memory_used < before.memory_max, "{before:?}");
     assert!(before.cpu.is_some() || before.cpu_time_ns.is_some_and(|ns| ns > 0), "{before:?}");
-    assert!(lab.rig.answers(spec.network.addresses[0].address).await);
+    let address = spec.network.addresses[0].address;
+    lab.eventually("its address answers", async || lab.rig.answers(address).await).await;
     lab.sh(&spec.guest, "dd if=/dev/urandom of=/var/tmp/fill bs=1M count=64 2>/dev/null; sync").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let after = look().await;
