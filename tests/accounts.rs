@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{PASSWORD, TestApp};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registration_is_closed_unless_the_provider_opens_it() {
     let app = TestApp::new().await;
     let new = json!({ "email": "new@example.com", "password": "a long password" });
@@ -23,7 +23,7 @@ async fn registration_is_closed_unless_the_provider_opens_it() {
     assert_eq!(open.nobody.post("/api/auth/register", again).await.expect(409).code(), "ALREADY_EXISTS");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_and_an_unknown_address_look_the_same() {
     let app = TestApp::new().await;
     let try_login = async |email: &str, password: &str| {
@@ -35,7 +35,7 @@ async fn a_wrong_password_and_an_unknown_address_look_the_same() {
     assert_eq!(wrong, try_login("stranger@example.com", "not the password").await);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refresh_tokens_rotate_and_a_second_use_ends_the_login() {
     let app = TestApp::new().await;
     let login = json!({ "email": "customer@example.com", "password": PASSWORD });
@@ -57,7 +57,7 @@ async fn refresh_tokens_rotate_and_a_second_use_ends_the_login() {
     refresh(&first["accessToken"]).await.expect(401);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_parallel_uses_of_one_refresh_token_at_most_one_succeeds() {
     let app = TestApp::new().await;
     let login = json!({ "email": "customer@example.com", "password": PASSWORD });
@@ -73,7 +73,7 @@ async fn of_parallel_uses_of_one_refresh_token_at_most_one_succeeds() {
     assert_eq!(good, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logging_out_ends_the_login_at_once() {
     let app = TestApp::new().await;
     app.customer.post("/api/auth/logout", None).await.expect(204);
@@ -81,7 +81,7 @@ async fn logging_out_ends_the_login_at_once() {
     app.other.get("/api/auth/me").await.expect(200);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changing_the_password_ends_the_other_logins() {
     let app = TestApp::new().await;
     let login = json!({ "email": "customer@example.com", "password": PASSWORD });
@@ -104,7 +104,7 @@ async fn changing_the_password_ends_the_other_logins() {
     app.nobody.post("/api/auth/login", new).await.expect(200);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guessing_is_limited_across_processes() {
     let first = TestApp::with(|c| c.login_limit_account = 4).await;
     // A second process on the same database.
@@ -141,7 +141,7 @@ async fn guessing_is_limited_across_processes() {
     second.post("/api/auth/login", right).await.expect(200);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn api_tokens_do_what_their_scopes_say_and_end_at_once() {
     let app = TestApp::new().await;
     let new = async |body: serde_json::Value| app.customer.post("/api/auth/tokens", body).await;

@@ -49,7 +49,7 @@ async fn taken(app: &TestApp, host: i64, server: ServerId) -> Option<Vec<String>
     done.then_some(held)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lowest_free_address_is_given_and_comes_back() {
     let app = TestApp::new().await;
     let host = host(&app).await;
@@ -77,7 +77,7 @@ async fn the_lowest_free_address_is_given_and_comes_back() {
     assert_eq!(held.dns.iter().map(ToString::to_string).collect::<Vec<_>>(), ["1.1.1.1", "::1"], "in the order given");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parallel_takers_get_each_their_own_and_no_more_than_there_are() {
     let app = TestApp::with(|c| c.database_pool = 25).await;
     let host = host(&app).await;
@@ -94,7 +94,7 @@ async fn parallel_takers_get_each_their_own_and_no_more_than_there_are() {
     assert_eq!(addresses.len(), 7, "{addresses:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_address_of_each_family_or_none_at_all() {
     let app = TestApp::new().await;
     let host = host(&app).await;
@@ -121,7 +121,7 @@ async fn one_address_of_each_family_or_none_at_all() {
     assert_eq!(taken(&app, host, third).await, None, "no server without an address where there should be one");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pools_that_make_no_sense_are_refused_with_the_field_named() {
     let app = TestApp::new().await;
     let host = host(&app).await;
@@ -152,7 +152,7 @@ async fn pools_that_make_no_sense_are_refused_with_the_field_named() {
     assert_eq!(app.provider.get("/api/address-pools").await.body.as_array().unwrap().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_are_held_back_and_let_go() {
     let app = TestApp::new().await;
     let host = host(&app).await;

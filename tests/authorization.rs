@@ -87,7 +87,7 @@ const MATRIX: &[Row] = &[
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_route_is_open_to_whom_it_should_be_and_to_nobody_else() {
     let app = TestApp::new().await;
     let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
@@ -142,7 +142,7 @@ async fn every_route_is_open_to_whom_it_should_be_and_to_nobody_else() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_method_that_a_path_does_not_have_is_405_and_an_unknown_path_404() {
     let app = TestApp::new().await;
     let paths: BTreeSet<_> = MATRIX.iter().map(|(_, p, _)| *p).collect();
@@ -165,7 +165,7 @@ async fn a_method_that_a_path_does_not_have_is_405_and_an_unknown_path_404() {
 }
 
 /// A customer's token for one server shows that one server.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_for_one_server_sees_one_server() {
     let app = TestApp::new().await;
     let host = host(&app).await;

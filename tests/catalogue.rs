@@ -8,7 +8,7 @@ fn tariff(name: &str) -> Value {
     json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 512, "disk": 5, "price": 300 })
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tariff_is_made_changed_sold_no_more_and_deleted() {
     let app = TestApp::new().await;
     let made = app.provider.post("/api/tariffs", tariff(" Базовый ")).await.expect(201).body;
@@ -33,7 +33,7 @@ async fn a_tariff_is_made_changed_sold_no_more_and_deleted() {
     app.provider.delete(&path).await.expect(404);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_does_not_answer_is_saved_only_by_force() {
     let app = TestApp::new().await;
     let host = |force: bool| json!({ "name": "h", "kind": "incus", "config": { "socket": "/nowhere/incus.socket" }, "force": force });

@@ -26,7 +26,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accounts_tokens_and_the_catalogue_are_made_on_the_command_line() {
     let app = TestApp::new().await;
     let run = async |line: &str, stdin: &str| run(&app.db, app.data.path(), line, stdin).await;
@@ -87,7 +87,7 @@ async fn accounts_tokens_and_the_catalogue_are_made_on_the_command_line() {
     bad("host remove h", 1, "pools").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_that_are_wrong_are_named() {
     let db = TestDb::new().await;
     let data = tempfile::tempdir().unwrap();
@@ -108,7 +108,7 @@ async fn settings_that_are_wrong_are_named() {
     assert!(line.contains("INNKEEPER_WORKERS"), "{line}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demonstration_needs_its_incus_and_says_so() {
     let db = TestDb::new().await;
     let data = tempfile::tempdir().unwrap();
@@ -120,7 +120,7 @@ async fn a_demonstration_needs_its_incus_and_says_so() {
     assert!(!data.path().join("demo.env").exists());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demonstration_is_made_once() {
     let db = TestDb::new().await;
     let data = tempfile::tempdir().unwrap();

@@ -38,7 +38,7 @@ fn a_missing_field_is_noticed() {
     assert_shape(&json!({ "a": {} }), &json!({ "a": { "b": 1 } }), "$");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_servers_whole_life_as_the_document_has_it() {
     let app = TestApp::with(|c| c.sweep_seconds = 1).await;
     let lab = Lab::new(&app.db).await;

@@ -15,7 +15,7 @@ async fn rows(app: &TestApp) -> Vec<i64> {
     counts
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_are_not_what_they_should_be() {
     let app = TestApp::new().await;
     let before = rows(&app).await;
@@ -56,7 +56,7 @@ async fn bodies_that_are_not_what_they_should_be() {
     assert_eq!(rows(&app).await, before);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_field_is_named() {
     let app = TestApp::new().await;
     let before = rows(&app).await;
@@ -94,7 +94,7 @@ async fn the_field_is_named() {
 }
 
 /// Every text field of everything that can be made takes no control characters, and any script.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn texts_are_kept_exactly_or_refused() {
     let app = TestApp::new().await;
     let tariff =
@@ -132,7 +132,7 @@ async fn texts_are_kept_exactly_or_refused() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_carry_what_browsers_and_supporters_need() {
     let app = TestApp::new().await;
     let answer = app.customer.get("/api/server").await.expect(200);

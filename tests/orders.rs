@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::lab::tariff;
 use crate::support::{Lab, TestApp, ended};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_orders_for_the_last_five_addresses_make_exactly_five_servers() {
     let app = TestApp::new().await;
     let lab = Lab::new(&app.db).await;
@@ -50,7 +50,7 @@ async fn twenty_orders_for_the_last_five_addresses_make_exactly_five_servers() {
     assert_eq!(lab.guests().await, 5);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
     let app = TestApp::with(|c| c.workers = 1).await;
     let lab = Lab::new(&app.db).await;

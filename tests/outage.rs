@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::relay::Relay;
 use crate::support::{Lab, TestApp, TestDb, ended, eventually};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_is_down_during_a_create_is_waited_for() {
     let app = TestApp::new().await;
     let lab = Lab::new(&app.db).await;
@@ -32,7 +32,7 @@ async fn a_host_that_is_down_during_a_create_is_waited_for() {
     assert_eq!(lab.guests().await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_stays_down_past_the_deadline_is_a_clean_undo() {
     let app = TestApp::with(|c| c.create_deadline_seconds = 2).await;
     let lab = Lab::new(&app.db).await;
@@ -58,7 +58,7 @@ async fn a_host_that_stays_down_past_the_deadline_is_a_clean_undo() {
 }
 
 /// What may be on a host that can't be asked is not believed to be gone: its address is not given to anyone else.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_half_made_server_on_a_lost_host_keeps_its_address_until_the_host_is_back() {
     let app = TestApp::with(|c| c.create_deadline_seconds = 3).await;
     let lab = Lab::new(&app.db).await;
@@ -92,7 +92,7 @@ async fn a_half_made_server_on_a_lost_host_keeps_its_address_until_the_host_is_b
     assert_eq!((held().await, lab.guests().await), (0, 0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_away_is_a_503_and_comes_back_by_itself() {
     let db = TestDb::new().await;
     // Settings of a relay between the service and the test cluster.

@@ -1,8 +1,8 @@
 //! The service as a process: killed with SIGKILL at every boundary of every step, asked to end, started twice.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 
-use futures_util::{FutureExt, StreamExt, stream};
 use innkeeper::app::App;
 use innkeeper::operations::failpoints::BOUNDARIES;
 use innkeeper::servers::workflows;
@@ -36,31 +36,36 @@ fn points(kind: &'static str, undo: &'static str, waiting: &'static [&'static st
     steps(kind).into_iter().flat_map(boundaries).filter(|point| point.contains(&only)).collect()
 }
 
-#[tokio::test]
-async fn a_process_killed_at_any_point_of_create_loses_nothing() {
-    for_each(points("create", "", &WAITING), |point| killed_once(format!("{point}=kill"), "create", "succeeded")).await;
+#[test]
+fn a_process_killed_at_any_point_of_create_loses_nothing() {
+    for_each(points("create", "", &WAITING), |point| killed_once(format!("{point}=kill"), "create", "succeeded"));
 }
 
-#[tokio::test]
-async fn a_process_killed_at_any_point_of_undoing_a_create_leaves_nothing() {
+#[test]
+fn a_process_killed_at_any_point_of_undoing_a_create_leaves_nothing() {
     // It fails at its last step, and is killed on the way back.
     let last = *steps("create").last().expect("steps");
     let points = points("create", "undo-", &["create_guest"]);
-    for_each(points, move |point| killed_once(format!("create:{last}:before=fail;{point}=kill"), "create", "failed"))
-        .await;
+    for_each(points, move |point| killed_once(format!("create:{last}:before=fail;{point}=kill"), "create", "failed"));
 }
 
-#[tokio::test]
-async fn a_process_killed_at_any_point_of_delete_deletes_all_the_same() {
-    for_each(points("delete", "", &WAITING), |point| killed_once(format!("{point}=kill"), "delete", "succeeded")).await;
+#[test]
+fn a_process_killed_at_any_point_of_delete_deletes_all_the_same() {
+    for_each(points("delete", "", &WAITING), |point| killed_once(format!("{point}=kill"), "delete", "succeeded"));
 }
 
-async fn for_each<F: Future<Output = ()>>(points: Vec<String>, life: impl Fn(String) -> F) {
-    let lives = points.into_iter().map(|point| {
-        let life = AssertUnwindSafe(life(point.clone())).catch_unwind();
-        async move { life.await.unwrap_or_else(|_| panic!("at {point}; why stands above")) }
-    });
-    stream::iter(lives).buffer_unordered(AT_ONCE).collect::<()>().await;
+/// Runs a life for each point, each on a thread of its own: a life's clean-up blocks its thread, and Incus stands still
+/// for everyone while a connection that one of them has just opened says nothing.
+fn for_each<F: Future<Output = ()>>(points: Vec<String>, life: impl Fn(String) -> F + Sync) {
+    let next = Mutex::new(points.into_iter());
+    let live = || {
+        while let Some(point) = { next.lock().unwrap().next() } {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let lived = catch_unwind(AssertUnwindSafe(|| runtime.block_on(life(point.clone()))));
+            assert!(lived.is_ok(), "at {point}; why stands above");
+        }
+    };
+    std::thread::scope(|threads| (0..AT_ONCE).for_each(|_| drop(threads.spawn(live))));
 }
 
 struct Life {
@@ -141,7 +146,7 @@ async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) 
     assert_eq!(i64::try_from(files).unwrap(), mails, "mails in the folder");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_is_asked_to_end_hands_its_work_over() {
     let (life, mut first, catalogue, customer) = Life::begin("").await;
     let made = customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
@@ -153,7 +158,7 @@ async fn a_process_that_is_asked_to_end_hands_its_work_over() {
     assert_eq!(life.lab.guests().await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_share_the_work_and_do_nothing_twice() {
     let (life, _first, catalogue, customer) = Life::begin("").await;
     let second = Service::start(&life.db, life.data.path(), "").await;

@@ -37,7 +37,7 @@ async fn addresses(app: &TestApp) -> i64 {
     count(app, "select count(*) from addresses where server_id is not null").await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_create_that_fails_at_any_step_leaves_a_clean_slate() {
     let (app, lab, catalogue) = lab().await;
     for step in steps(&app, "create") {
@@ -63,7 +63,7 @@ async fn a_create_that_fails_at_any_step_leaves_a_clean_slate() {
     assert_eq!(count(&app, "select count(*) from servers where reserved").await, 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeating_every_action_and_every_undo_changes_nothing() {
     let (app, lab, catalogue) = lab().await;
     let points = &app.app.engine.failpoints;
@@ -106,7 +106,7 @@ async fn repeating_every_action_and_every_undo_changes_nothing() {
     assert_eq!(count(&app, "select count(*) from mails").await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delete_that_fails_at_any_step_can_be_asked_for_again() {
     let (app, lab, catalogue) = lab().await;
     for step in steps(&app, "delete") {
@@ -127,7 +127,7 @@ async fn a_delete_that_fails_at_any_step_can_be_asked_for_again() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn power_and_password_that_fail_show_where_the_server_stands() {
     let (app, lab, catalogue) = lab().await;
     let (server, operation) = create(&app, &catalogue).await;
@@ -157,7 +157,7 @@ async fn guest(app: &TestApp) -> hypervisor::GuestRef {
     hypervisor::GuestRef { marker, vmid, kind: hypervisor::GuestKind::Lxc, node }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_that_panics_is_tried_again() {
     let (app, lab, catalogue) = lab().await;
     app.app.engine.failpoints.arm("create:start_guest:before", Action::Panic);
@@ -168,7 +168,7 @@ async fn a_step_that_panics_is_tried_again() {
 }
 
 /// A guest that has our number and not our marker is never touched: the operation waits for a person.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_strangers_guest_is_not_deleted_and_the_provider_can_take_the_operation_up_again() {
     let (app, lab, catalogue) = lab().await;
     let (server, operation) = create(&app, &catalogue).await;
