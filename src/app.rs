@@ -121,7 +121,7 @@ fn metrics() -> anyhow::Result<PrometheusHandle> {
 
 /// Every ten minutes: forgets what has ended.
 async fn janitor(app: &App) {
-    let mut tick = tokio::time::interval(Duration::from_secs(600));
+    let mut tick = tokio::time::interval(Duration::from_mins(10));
     loop {
         tokio::select! {
             () = app.shutdown.cancelled() => return,

@@ -118,10 +118,13 @@ async fn follow(app: &App) -> sqlx::Result<()> {
         // `None`: the connection broke and was made again, and what was said in between is lost.
         match listener.try_recv().await? {
             None => app.events.publish(Event::Resync),
-            Some(n) => match Event::parse(n.channel(), n.payload()) {
-                Some(event) => app.events.publish(event),
-                None => tracing::warn!(channel = n.channel(), "an event could not be read"),
-            },
+            Some(n) => {
+                if let Some(event) = Event::parse(n.channel(), n.payload()) {
+                    app.events.publish(event);
+                } else {
+                    tracing::warn!(channel = n.channel(), "an event could not be read");
+                }
+            }
         }
     }
 }

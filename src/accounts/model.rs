@@ -211,7 +211,7 @@ fn bounded(secret: &SecretString, (): &()) -> garde::Result {
     }
 }
 
-fn scope(text: &String, (): &()) -> garde::Result {
+fn scope(text: &str, (): &()) -> garde::Result {
     text.parse::<Scope>().map(|_| ()).map_err(garde::Error::new)
 }
 

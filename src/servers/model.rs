@@ -163,20 +163,12 @@ pub struct CreateServer {
     pub tariff_id: TariffId,
     /// Host name; `server-<proxmoxId>` if left out.
     #[serde(default)]
-    #[garde(inner(custom(hostname)))]
+    #[garde(inner(custom(text::hostname)))]
     pub name: Option<String>,
     /// Public keys that may sign in as root, one OpenSSH line each.
     #[serde(default)]
-    #[garde(length(max = 20), inner(length(max = 8192), custom(ssh_key)))]
+    #[garde(length(max = 20), inner(length(max = 8192), custom(text::ssh_key)))]
     pub ssh_keys: Vec<String>,
-}
-
-fn hostname(text: &String, ctx: &()) -> garde::Result {
-    text::hostname(text, ctx)
-}
-
-fn ssh_key(text: &String, ctx: &()) -> garde::Result {
-    text::ssh_key(text, ctx)
 }
 
 /// The answer to an order.

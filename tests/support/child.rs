@@ -76,9 +76,9 @@ impl Service {
         false
     }
 
-    /// Waits for it to die by SIGKILL; fails the test when it does not within half a minute.
+    /// Waits for it to die by SIGKILL; fails the test when it does not within a minute.
     pub async fn killed(&mut self) {
-        let status = tokio::time::timeout(Duration::from_secs(30), self.child.wait())
+        let status = tokio::time::timeout(Duration::from_secs(60), self.child.wait())
             .await
             .expect("the failpoint is reached")
             .expect("the child can be waited for");

@@ -20,8 +20,8 @@ use crate::{Error, ExecOutput, GuestRef, Result};
 const OUTPUT_LIMIT: usize = 1 << 20;
 /// How much stdin goes into one message.
 const CHUNK: usize = 32 << 10;
-/// How long `chpasswd` may take.
-const PASSWORD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long `chpasswd` may take. It is quick, and may be repeated: better again soon than one that hangs for long.
+const PASSWORD_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Socket = WebSocketStream<UnixStream>;
 

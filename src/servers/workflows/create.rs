@@ -67,7 +67,7 @@ async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec
     let held = addresses::store::of_server(&mut db, ctx.server).await?;
     let server = &guest.server;
     Ok(GuestSpec {
-        guest: guest.guest.clone(),
+        guest: guest.at.clone(),
         hostname: server.name.clone(),
         image,
         limits: Limits {
@@ -191,7 +191,7 @@ impl Step<Data> for StartGuest {
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
-        let driven = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.guest)).await?;
+        let driven = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
         Ok(driven.unwrap_or(Outcome::Done))
     }
 }
@@ -210,7 +210,7 @@ impl Step<Data> for SetPassword {
         let guest = Guest::load(ctx).await?;
         if !guest.driver.capabilities().password_at_create {
             let password = ctx.app.sealer.open_text(PASSWORD, &data.password)?;
-            guest.driver.set_password(&guest.guest, &password).await?;
+            guest.driver.set_password(&guest.at, &password).await?;
         }
         Ok(Outcome::Done)
     }

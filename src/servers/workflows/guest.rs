@@ -20,7 +20,7 @@ use crate::servers::store;
 pub(super) struct Guest {
     pub server: ServerRecord,
     pub driver: Arc<dyn Driver>,
-    pub guest: GuestRef,
+    pub at: GuestRef,
 }
 
 impl Guest {
@@ -29,13 +29,13 @@ impl Guest {
         let server = load(ctx.app, ctx.server).await?;
         let driver = hosts::service::driver(ctx.app, server.host_id).await?;
         let kind = if server.kind == "vm" { GuestKind::Vm } else { GuestKind::Lxc };
-        let guest = GuestRef { marker: server.uuid, vmid: server.guest_number, kind, node: server.node.clone() };
-        Ok(Self { server, driver, guest })
+        let at = GuestRef { marker: server.uuid, vmid: server.guest_number, kind, node: server.node.clone() };
+        Ok(Self { server, driver, at })
     }
 
     /// Where the server stands, by a look at its host; unknown where the host can't be asked now.
     pub(super) async fn look(&self) -> Status {
-        match self.driver.find(&self.guest).await {
+        match self.driver.find(&self.at).await {
             Ok(Presence::Present { power: GuestPower::Running, .. }) => Status::Running,
             Ok(Presence::Present { power: GuestPower::Stopped, .. }) => Status::Stopped,
             _ => Status::Unknown,
@@ -118,7 +118,7 @@ pub(super) struct Removal {
 impl Removal {
     /// The next piece of it. `None`: the guest is gone.
     pub(super) async fn advance(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Option<Outcome>, Fault> {
-        let (driver, at) = (&*guest.driver, &guest.guest);
+        let (driver, at) = (&*guest.driver, &guest.at);
         if self.stop.task.is_none() && self.delete.task.is_none() {
             match driver.find(at).await? {
                 Presence::Absent => return Ok(None),

@@ -38,7 +38,7 @@ impl Step<Data> for SetPassword {
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
         let password = ctx.app.sealer.open_text(PASSWORD, &data.password)?;
-        guest.driver.set_password(&guest.guest, &password).await.map_err(|error| match error {
+        guest.driver.set_password(&guest.at, &password).await.map_err(|error| match error {
             hypervisor::Error::Conflict(_) => Fault {
                 detail: Some(error.to_string()),
                 ..Fault::new(FaultKind::Fail, Code::Conflict, "The server is not running; start it first.")

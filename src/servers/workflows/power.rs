@@ -73,14 +73,14 @@ impl Step<Data> for Drive {
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
-        let (driver, at) = (&*guest.driver, &guest.guest);
+        let (driver, at) = (&*guest.driver, &guest.at);
         let timeout = Duration::from_secs(ctx.app.config.shutdown_seconds.into());
-        let driven = match self.0 {
+        let outcome = match self.0 {
             Power::Start => data.work.drive(ctx, driver, || driver.start(at)).await?,
             Power::Stop => data.work.drive(ctx, driver, || driver.stop(at, StopMode::Clean { timeout })).await?,
             Power::Restart => data.work.drive(ctx, driver, || driver.restart(at, timeout)).await?,
         };
-        Ok(driven.unwrap_or(Outcome::Done))
+        Ok(outcome.unwrap_or(Outcome::Done))
     }
 
     async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
