@@ -36,6 +36,7 @@ up() {
     note_user "$name"
     ours storage "$name" || make_pool
     ours network "$bridge" || make_bridge
+    count_disks
     ours project "$name" || make_project
     make_profile
     printf 'INCUS_%s=%s\n' SOCKET "$INCUS_SOCKET" PROJECT "$name" POOL "$name" BRIDGE "$bridge" \
@@ -73,6 +74,41 @@ make_pool() {
     [ "$size" -ge 4 ] || die "too little room for guests below $INCUS_HOME ($size GiB)"
     say "Making the Incus storage pool $name (btrfs in a sparse file, up to $size GiB)"
     incus storage create "$name" btrfs size="${size}GiB" "$mark=$name" >&2
+}
+
+# count_disks: guests' disks stay as small as they were sold only as long as btrfs counts what is in them. Recent
+# kernels stop counting when a tree of some height is dropped, which a deleted guest's is; the height is a setting of
+# the mounted file system, so it is made again at every start. No pool but ours is touched, and none that isn't btrfs.
+count_disks() {
+    local image loop uuid mount=$INCUS_HOME/storage-pools/$name
+    [ "$(incus storage show "$name" | awk '$1 == "driver:" { print $2 }')" = btrfs ] || return 0
+    image=$(incus storage get "$name" source)
+    loop=$(grep -lxF -- "$image" /sys/block/loop*/loop/backing_file 2>/dev/null | head -n 1)
+    loop=${loop#/sys/block/}
+    [ -n "$loop" ] || return 0
+    uuid=$(printf '%s\n' /sys/fs/btrfs/*/devices/"${loop%%/*}" | head -n 1)
+    uuid=${uuid%/devices/*}
+    [ -d "$uuid/devices" ] || return 0
+    # Incus turns counting on with the first guest; there is nothing to set before it is on.
+    [ -e "$uuid/qgroups/enabled" ] || at_pool btrfs quota enable "$mount" || return 0
+    if [ "$(cat "$uuid/qgroups/drop_subtree_threshold" 2>/dev/null || echo 8)" -lt 8 ]; then
+        echo 8 | as_root tee "$uuid/qgroups/drop_subtree_threshold" >/dev/null || return 0
+    fi
+    if [ "$(cat "$uuid/qgroups/inconsistent" 2>/dev/null || echo 0)" != 0 ]; then
+        say "Counting anew what guests' disks hold"
+        at_pool btrfs quota rescan -w "$mount"
+    fi
+}
+
+# at_pool COMMAND...: as root, where the pool is mounted; the daemon may have mounts of its own.
+at_pool() {
+    local pid
+    if grep -qF " $INCUS_HOME/storage-pools/$name " /proc/self/mountinfo; then
+        as_root "$@" >/dev/null
+    else
+        pid=$(incus query /1.0 | jq -r .environment.server_pid)
+        as_root nsenter -t "$pid" -m -- "$@" >/dev/null
+    fi || warn "the sizes of guests' disks may not hold: \`$*\` failed"
 }
 
 make_bridge() {

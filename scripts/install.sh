@@ -118,7 +118,7 @@ install_node() {
 exec {install_lock}<"$ROOT/Cargo.toml"
 flock "$install_lock"
 
-apt_install gcc libc6-dev pkg-config make git curl ca-certificates openssl jq \
+apt_install gcc libc6-dev pkg-config make git curl ca-certificates openssl openssh-client jq \
     iproute2 procps psmisc debootstrap squashfs-tools btrfs-progs uidmap lxcfs dnsmasq-base nftables
 install_postgresql
 install_incus
