@@ -129,7 +129,12 @@ pub async fn verify_password(password: SecretString, hash: Option<String>) -> Re
 static HASHING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(4);
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let _permit = HASHING.acquire().await.map_err(Error::internal)?;
+    let permit = HASHING.acquire().await.map_err(Error::internal)?;
+    // The permit goes with the work: a client that leaves does not stop it.
+    let work = move || {
+        let _permit = permit;
+        work()
+    };
     tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }
 

@@ -26,6 +26,12 @@ pub struct Origin {
     pub user_agent: String,
 }
 
+/// What attempts to sign in are counted by.
+const ACCOUNT: &str = "account:";
+const ADDRESS: &str = "address:";
+/// The API tokens that an account may have.
+const API_TOKENS: usize = 100;
+
 fn unauthenticated(message: &str) -> Error {
     Error::new(Code::Unauthenticated, message)
 }
@@ -46,33 +52,32 @@ pub async fn register(app: &App, new: Register, origin: &Origin) -> Result<Signe
     }
     // Registrations count like failed logins from this address: hashing is dear, and lists of addresses are not
     // to be tried here.
-    let key = address_key(origin.address);
-    limit(app, &key, app.config.login_limit_address).await?;
+    limit(app, (ADDRESS, &network(origin.address)), app.config.login_limit_address).await?;
     let user = add_user(app, &new.email, new.name.trim(), Role::Customer, new.password).await?;
     open_session(app, user, origin).await
 }
 
 /// Signs in with mail address and password.
 pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn> {
-    let account = account_key(&login.email);
-    let address = address_key(origin.address);
+    let network = network(origin.address);
+    let (account, address) = ((ACCOUNT, login.email.as_str()), (ADDRESS, network.as_str()));
     // Counted before the check and taken back after a success: parallel guesses can't outrun the count.
-    limit(app, &address, app.config.login_limit_address).await?;
-    limit(app, &account, app.config.login_limit_account).await?;
+    limit(app, address, app.config.login_limit_address).await?;
+    limit(app, account, app.config.login_limit_account).await?;
     let found = store::credentials(&app.db, &login.email).await?;
     let hash = found.as_ref().map(|c| c.password_hash.clone());
     let right = secrets::verify_password(login.password, hash).await?;
     match found {
         Some(found) if right && !found.disabled => {
-            store::forgive_attempt(&app.db, &account).await?;
-            store::forgive_attempt(&app.db, &address).await?;
+            store::forgive_attempt(&app.db, account).await?;
+            store::forgive_attempt(&app.db, address).await?;
             open_session(app, found.user, origin).await
         }
         _ => Err(unauthenticated("The mail address or the password is wrong.")),
     }
 }
 
-async fn limit(app: &App, key: &str, limit: i32) -> Result<()> {
+async fn limit(app: &App, key: store::Key<'_>, limit: i32) -> Result<()> {
     let (attempts, seconds) = store::count_attempt(&app.db, key).await?;
     if attempts <= limit {
         return Ok(());
@@ -85,20 +90,16 @@ async fn limit(app: &App, key: &str, limit: i32) -> Result<()> {
     })
 }
 
-fn account_key(email: &str) -> String {
-    format!("account:{}", email.to_lowercase())
-}
-
 /// IPv6 clients have a whole /64 to themselves.
-fn address_key(address: IpAddr) -> String {
+fn network(address: IpAddr) -> String {
     match address {
-        IpAddr::V4(v4) => format!("address:{v4}"),
+        IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(
             || {
                 let s = v6.segments();
-                format!("address:{:x}:{:x}:{:x}:{:x}::/64", s[0], s[1], s[2], s[3])
+                format!("{:x}:{:x}:{:x}:{:x}::/64", s[0], s[1], s[2], s[3])
             },
-            |v4| format!("address:{v4}"),
+            |v4| v4.to_string(),
         ),
     }
 }
@@ -152,7 +153,7 @@ pub async fn refresh(app: &App, refresh: Refresh) -> Result<SignedIn> {
         return Err(refused());
     }
     store::mark_used(&mut tx, row.id).await?;
-    let user = store::user(&app.db, row.user).await?.ok_or_else(refused)?;
+    let user = store::user(&mut *tx, row.user).await?.ok_or_else(refused)?;
     let signed_in = issue(app, &mut tx, user, row.session, row.session_expires_at).await?;
     tx.commit().await?;
     Ok(signed_in)
@@ -167,13 +168,13 @@ pub async fn logout(app: &App, session: Uuid) -> Result<()> {
 /// Changes a password and ends the account's other logins.
 pub async fn change_password(app: &App, user: UserId, session: Uuid, change: ChangePassword) -> Result<()> {
     let user = store::user(&app.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
-    let key = account_key(&user.email);
-    limit(app, &key, app.config.login_limit_account).await?;
+    let key = (ACCOUNT, user.email.as_str());
+    limit(app, key, app.config.login_limit_account).await?;
     let hash = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash);
     if !secrets::verify_password(change.current_password, hash).await? {
         return Err(Error::field("currentPassword", "This is not your present password."));
     }
-    store::forgive_attempt(&app.db, &key).await?;
+    store::forgive_attempt(&app.db, key).await?;
     let hash = secrets::hash_password(change.new_password).await?;
     let mut tx = app.db.begin().await?;
     store::set_password(&mut tx, user.id, &hash).await?;
@@ -225,6 +226,10 @@ pub async fn authenticate(app: &App, token: &str) -> Result<Caller> {
 
 /// Makes an API token. Its secret is in the answer and nowhere else.
 pub async fn create_api_token(app: &App, user: UserId, new: NewApiToken) -> Result<CreatedApiToken> {
+    if store::api_tokens(&app.db, user).await?.len() >= API_TOKENS {
+        let message = format!("Your account has {API_TOKENS} API tokens; revoke one that is no longer needed.");
+        return Err(Error::new(Code::ResourceUnavailable, message));
+    }
     let (token, hash) = secrets::new_token("ink_t_");
     let details = store::insert_api_token(&app.db, user, &hash, new.name.trim(), &new.scopes, new.expires_at).await?;
     Ok(CreatedApiToken { token: token.expose_secret().to_owned(), details })

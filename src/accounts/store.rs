@@ -1,7 +1,7 @@
 //! The SQL of accounts, sessions, tokens and login limits.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::model::{Account, ApiToken, Role, User};
@@ -39,7 +39,7 @@ pub(super) async fn insert_user(
 }
 
 /// One account.
-pub async fn user(db: &PgPool, id: UserId) -> Result<Option<User>> {
+pub async fn user(db: impl PgExecutor<'_>, id: UserId) -> Result<Option<User>> {
     sqlx::query_as!(
         User,
         r#"select id as "id: UserId", email, name, role as "role: Role", server_limit, created_at
@@ -301,18 +301,22 @@ pub(super) async fn revoke_api_token(db: &PgPool, user: UserId, token: Uuid) -> 
     Ok(done.rows_affected() == 1)
 }
 
-/// Counts one attempt under `key` in the present window of 15 minutes, and says how many there are now and for how
+/// What is counted, and whose: the database's `lower` finds accounts, so the database's `lower` makes their keys.
+pub(super) type Key<'a> = (&'static str, &'a str);
+
+/// Counts one attempt of `who` (an `account:` or an `address:`) in the present window of 15 minutes, and says how many there are now and for how
 /// many more seconds the window lasts. One statement, so that parallel attempts count each other.
-pub(super) async fn count_attempt(db: &PgPool, key: &str) -> Result<(i32, i64)> {
+pub(super) async fn count_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<(i32, i64)> {
     let row = sqlx::query!(
-        r#"insert into login_attempts as l (key, window_start, attempts) values ($1, now(), 1)
+        r#"insert into login_attempts as l (key, window_start, attempts) values ($1 || lower($2), now(), 1)
            on conflict (key) do update set
                attempts = case when l.window_start < now() - interval '15 minutes' then 1 else l.attempts + 1 end,
                window_start = case when l.window_start < now() - interval '15 minutes' then now()
                                    else l.window_start end
            returning attempts,
                ceil(extract(epoch from window_start + interval '15 minutes' - now()))::bigint as "seconds!""#,
-        key
+        what,
+        who
     )
     .fetch_one(db)
     .await?;
@@ -320,19 +324,26 @@ pub(super) async fn count_attempt(db: &PgPool, key: &str) -> Result<(i32, i64)> 
 }
 
 /// Takes one attempt back: it was a success.
-pub(super) async fn forgive_attempt(db: &PgPool, key: &str) -> Result<()> {
-    sqlx::query!("update login_attempts set attempts = greatest(attempts - 1, 0) where key = $1", key)
-        .execute(db)
-        .await
-        .map(drop)
+pub(super) async fn forgive_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<()> {
+    sqlx::query!(
+        "update login_attempts set attempts = greatest(attempts - 1, 0) where key = $1 || lower($2)",
+        what,
+        who
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// Forgets what has ended long ago.
 pub(super) async fn purge(db: &PgPool) -> Result<()> {
     // A used refresh token is kept as long as its session, so that its theft is noticed.
-    sqlx::query!("delete from tokens where kind = 'access' and expires_at < now() - interval '1 day'")
-        .execute(db)
-        .await?;
+    sqlx::query!(
+        "delete from tokens where (kind = 'access' and expires_at < now() - interval '1 day')
+             or (kind = 'api' and least(expires_at, revoked_at) < now() - interval '30 days')"
+    )
+    .execute(db)
+    .await?;
     sqlx::query!("delete from sessions where expires_at < now() - interval '1 day'").execute(db).await?;
     sqlx::query!("delete from login_attempts where window_start < now() - interval '1 day'").execute(db).await?;
     Ok(())

@@ -71,15 +71,18 @@ impl Engine {
         let data = serde_json::to_value(&new.data).map_err(Error::internal)?;
         let first = self.workflow(new.kind).and_then(|w| w.steps().first().copied()).unwrap_or_default();
         let id = Uuid::now_v7();
-        if store::insert(tx, id, new.server, new.kind, first, &data, new.user, new.deadline).await? {
-            return Ok(id);
+        loop {
+            if store::insert(tx, id, new.server, new.kind, first, &data, new.user, new.deadline).await? {
+                return Ok(id);
+            }
+            // The one that was in the way may have ended in between: then there is room.
+            if let Some((holder, what)) = store::holder(tx, new.server).await? {
+                return Err(Error::new(
+                    Code::Locked,
+                    format!("Another operation ({what}) is under way on this server; wait for its end and try again."),
+                )
+                .with_details(json!({ "operationId": holder })));
+            }
         }
-        let holder = store::holder(tx, new.server).await?;
-        let what = holder.as_ref().map_or("operation", |(_, kind)| kind.as_str());
-        Err(Error::new(
-            Code::Locked,
-            format!("Another operation ({what}) is under way on this server; wait for its end and try again."),
-        )
-        .with_details(json!({ "operationId": holder.map(|(id, _)| id) })))
     }
 }

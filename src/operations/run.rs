@@ -64,12 +64,14 @@ async fn lease_lost(app: &App, id: uuid::Uuid, fence: i64) {
     loop {
         tokio::time::sleep(lease / 3).await;
         let asked = tokio::time::Instant::now();
-        match store::renew(&app.db, id, fence, lease).await {
-            Ok(true) => last = asked,
-            Ok(false) => return,
+        // A database that does not answer must not hide that the lease is over.
+        match tokio::time::timeout(lease / 3, store::renew(&app.db, id, fence, lease)).await {
+            Ok(Ok(true)) => last = asked,
+            Ok(Ok(false)) => return,
             // Past its end somebody else may hold it, whether or not we can see that.
-            Err(_) if last.elapsed() + lease / 3 > lease => return,
-            Err(error) => tracing::warn!(operation = %id, %error, "a lease could not be renewed; trying again"),
+            _ if last.elapsed() + lease / 3 >= lease => return,
+            Ok(Err(error)) => tracing::warn!(operation = %id, %error, "a lease could not be renewed; trying again"),
+            Err(_) => tracing::warn!(operation = %id, "a lease could not be renewed in time; trying again"),
         }
     }
 }
@@ -96,7 +98,10 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
     let names = workflow.steps();
     let index = usize::try_from(op.step_index).unwrap_or(usize::MAX);
     let Some(&name) = names.get(index) else {
-        return Err(Error::internal(anyhow::anyhow!("a {} operation has no step {index}", op.kind)));
+        // Begun by a version with other steps: nobody can say which of ours comes next.
+        let detail = Some(("error", format!("this version's {} has no step {index}; a person must look", op.kind)));
+        write(app, op, "", State::Stuck, Some(Duration::ZERO), None, detail, true).await?;
+        return Ok(Next::Leave);
     };
     let ctx = Context {
         app,
@@ -182,9 +187,11 @@ async fn conclude(
             let state = work.state();
             let op = &mut work.op;
             let percent = progress_of(names.len(), index, progress.unwrap_or(0));
-            let visible = !op.undoing && percent > op.progress;
+            // The host is at work, so what was retried has worked.
+            let visible = !op.undoing && (percent > op.progress || op.error_code.is_some());
             if visible {
-                op.progress = percent;
+                op.progress = op.progress.max(percent);
+                (op.error_code, op.error_message, op.error_detail) = (None, None, None);
             }
             op.attempts = 0;
             write(app, op, names[index], state, Some(after), None, None, visible).await?;

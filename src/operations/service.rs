@@ -65,7 +65,7 @@ pub async fn retry(app: &App, id: Uuid) -> Result<OperationView> {
     let unknown = || Error::not_found("operation");
     let mut tx = app.db.begin().await?;
     let deadline = Duration::from_secs(app.config.operation_deadline_seconds.into());
-    let taken_up = store::unstick(&mut tx, id, deadline).await?;
+    let taken_up = store::unstick(&mut tx, id, deadline, app.engine.undo_deadline).await?;
     if taken_up {
         store::log(&mut tx, id, "info", "", "taken up again by the provider").await?;
     }

@@ -101,21 +101,32 @@ pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Op
     Ok(row.map(|r| (r.id, r.kind)))
 }
 
-/// Claims up to `limit` operations that are due and that nobody holds, oldest first.
+/// Claims up to `limit` operations that are due and that nobody holds, oldest first, so that this worker holds at most
+/// `per_host` of any one host: a host that hangs must not hold every hand.
 pub(super) async fn claim(
     db: &PgPool,
     owner: Uuid,
     lease: Duration,
     kinds: &[String],
     limit: i64,
+    per_host: i64,
 ) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
-        r#"with due as (
-               select id from operations
-               where state in ('queued', 'running', 'undoing') and run_at <= now() and kind = any($3)
-                 and (lease_until is null or lease_until < now())
-               order by run_at limit $4 for update skip locked)
+        r#"with candidates as (
+               select o.id, o.run_at, row_number() over (partition by s.host_id order by o.run_at)
+                   + (select count(*) from operations h join servers hs on hs.id = h.server_id
+                      where h.lease_owner = $1 and h.lease_until >= now() and hs.host_id = s.host_id
+                        and h.state in ('queued', 'running', 'undoing')) as nth
+               from operations o join servers s on s.id = o.server_id
+               where o.state in ('queued', 'running', 'undoing') and o.run_at <= now() and o.kind = any($3)
+                 and (o.lease_until is null or o.lease_until < now())),
+           due as (
+               select o.id from operations o
+               where o.id in (select id from candidates where nth <= $5 order by run_at limit $4)
+                 and o.state in ('queued', 'running', 'undoing')
+                 and (o.lease_until is null or o.lease_until < now())
+               for update skip locked)
            update operations o set
                state = case when o.state = 'queued' then 'running' else o.state end,
                started_at = coalesce(o.started_at, now()),
@@ -127,7 +138,8 @@ pub(super) async fn claim(
         owner,
         interval(lease),
         kinds,
-        limit
+        limit,
+        per_host
     )
     .fetch_all(db)
     .await
@@ -368,13 +380,15 @@ pub(super) async fn log_lines(db: &PgPool, id: Uuid) -> Result<Vec<LogLine>> {
 }
 
 /// Takes a stuck operation up again where it stopped; false when it is not stuck.
-pub(super) async fn unstick(tx: &mut PgConnection, id: Uuid, deadline: Duration) -> Result<bool> {
+pub(super) async fn unstick(tx: &mut PgConnection, id: Uuid, forward: Duration, back: Duration) -> Result<bool> {
     let done = sqlx::query!(
         "update operations set state = case when undoing then 'undoing' else 'running' end, attempts = 0,
-             run_at = now(), lease_owner = null, lease_until = null, deadline = now() + $2, updated_at = now()
+             run_at = now(), lease_owner = null, lease_until = null, updated_at = now(),
+             deadline = now() + case when undoing then $3::interval else $2::interval end
          where id = $1 and state = 'stuck'",
         id,
-        interval(deadline)
+        interval(forward),
+        interval(back)
     )
     .execute(&mut *tx)
     .await?;

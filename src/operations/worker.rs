@@ -57,7 +57,9 @@ async fn claim(
         return Ok(POLL);
     }
     let limit = i64::try_from(free).unwrap_or(i64::MAX);
-    let claimed = store::claim(&app.db, app.engine.owner, app.engine.lease, kinds, limit).await?;
+    let per_host = i64::try_from((app.engine.workers * 3 / 4).max(1)).unwrap_or(i64::MAX);
+    let claimed = store::claim(&app.db, app.engine.owner, app.engine.lease, kinds, limit, per_host).await?;
+    let idle = claimed.is_empty();
     for operation in claimed {
         let Ok(hand) = Arc::clone(hands).try_acquire_owned() else { break };
         let (app, freed) = (Arc::clone(app), Arc::clone(freed));
@@ -68,5 +70,7 @@ async fn claim(
         });
     }
     let next = store::next_due(&app.db, kinds).await?;
-    Ok(next.map_or(POLL, |seconds| Duration::from_secs_f64(seconds.clamp(0.005, POLL.as_secs_f64()))))
+    // What is due and was not claimed waits for its host's other operations to leave: `freed` tells.
+    let least = if idle && next.is_some_and(|seconds| seconds <= 0.0) { 0.25 } else { 0.005 };
+    Ok(next.map_or(POLL, |seconds| Duration::from_secs_f64(seconds.clamp(least, POLL.as_secs_f64()))))
 }

@@ -245,7 +245,7 @@ pub struct ListServers {
     #[serde(default)]
     #[garde(skip)]
     pub all: bool,
-    /// From 1. Without it, and without `limit`, all are listed.
+    /// From 1. Without it, and without `limit`, all of one's own are listed.
     #[garde(range(min = 1, max = 1_000_000))]
     pub page: Option<i64>,
     /// Servers a page, at most 100.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use serde::Serialize;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::model::{
@@ -19,6 +20,7 @@ use crate::app::App;
 use crate::error::{Code, Error, Result};
 use crate::ids::{ServerId, UserId};
 use crate::operations::model::{OperationError, State};
+use crate::operations::service::Progress;
 use crate::operations::{self, NewOperation};
 use crate::{addresses, hosts, monitoring, secrets};
 
@@ -51,8 +53,9 @@ pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Ve
         return Err(Error::new(Code::Forbidden, "Only the provider may list everyone's servers."));
     }
     let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
+    // An account's own servers come whole, as the document has it; a fleet comes in pages.
     let limit = match (query.limit, query.page) {
-        (None, None) => None,
+        (None, None) if !query.all => None,
         (limit, _) => Some(limit.unwrap_or(20)),
     };
     let filter = Filter {
@@ -63,7 +66,15 @@ pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Ve
         offset: (query.page.unwrap_or(1) - 1) * limit.unwrap_or(0),
     };
     let rows = store::list(&app.db, &filter).await?;
-    let total = rows.first().map_or(0, |(_, total)| *total);
+    let total = match rows.first() {
+        Some((_, total)) => *total,
+        // Past the last page no row tells.
+        None if filter.offset > 0 => {
+            let first = store::list(&app.db, &Filter { limit: Some(1), offset: 0, ..filter }).await?;
+            first.first().map_or(0, |(_, total)| *total)
+        }
+        None => 0,
+    };
     Ok((rows.into_iter().map(|(view, _)| view).collect(), total))
 }
 
@@ -156,61 +167,76 @@ pub async fn order(app: &App, user: UserId, order: CreateServer) -> Result<Creat
 
 /// Start, stop or restart.
 pub async fn power(app: &App, access: &ServerAccess, power: power::Power) -> Result<Action> {
-    let server = &access.server;
-    if !server.reserved {
-        return Err(never_made());
-    }
-    let id = begin(app, access, power.kind(), power.under_way(), power::Data::default()).await?;
-    let known = |p: &operations::service::Progress| {
-        p.host_task.is_some() || p.view.state.is_ended() || p.view.state == State::Stuck
+    let id = begin(app, access, power.kind(), Some(power.under_way()), power::Data::default()).await?;
+    let known = |p: &Progress| p.host_task.is_some() || is_over(p.view.state);
+    let task_id = match operations::service::wait(app, id, TASK_ID_WAIT, known).await {
+        Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+            return Err(failed(view.error));
+        }
+        Ok(Progress { host_task: Some(task), .. }) => task,
+        // It has been taken on, whether or not we can see how it goes.
+        Ok(_) | Err(_) => format!("operation:{id}"),
     };
-    let progress = operations::service::wait(app, id, TASK_ID_WAIT, known).await?;
-    let task_id = progress.host_task.unwrap_or_else(|| format!("operation:{id}"));
     Ok(Action { status: "success", action: power.kind(), task_id, operation_id: id })
 }
 
 /// Deletes a server with everything that is its own.
 pub async fn delete(app: &App, access: &ServerAccess) -> Result<Deleted> {
-    if !access.server.reserved {
-        // It was never made, or cleanly undone: there is nothing on the host to wait for.
-        let mut tx = app.db.begin().await?;
-        store::bury(&mut tx, access.server.id).await?;
-        tx.commit().await?;
-        return Ok(Deleted { status: "deleted", operation_id: None });
-    }
-    let id = begin(app, access, delete::KIND, Status::Deleting, delete::Data::default()).await?;
-    Ok(Deleted { status: "deleted", operation_id: Some(id) })
+    let mut tx = app.db.begin().await?;
+    let server = lock(&mut tx, access.server.id).await?;
+    let operation_id = if server.reserved {
+        // It goes on as long as an undo does: what the host may have begun to destroy can't be called off.
+        let deadline = seconds(app.config.undo_deadline_seconds);
+        let data = delete::Data::default();
+        let new =
+            NewOperation { kind: delete::KIND, server: server.id, data, user: Some(access.caller.user), deadline };
+        let id = app.engine.enqueue(&mut tx, new).await?;
+        store::set_status(&mut tx, server.id, Status::Deleting).await?;
+        Some(id)
+    } else {
+        // It was cleanly undone: there is nothing on the host to wait for.
+        store::bury(&mut tx, server.id).await?;
+        None
+    };
+    tx.commit().await?;
+    Ok(Deleted { status: "deleted", operation_id })
 }
 
 /// Makes a new root password and sets it in the guest.
 pub async fn change_password(app: &App, access: &ServerAccess) -> Result<PasswordChanged> {
     let server = &access.server;
-    if !server.reserved {
-        return Err(never_made());
-    }
     if !hosts::service::driver(app, server.host_id).await?.capabilities().set_password {
         return Err(Error::new(Code::Invalid, "The host that this server lives on can't change passwords."));
     }
     let new = secrets::readable_password();
     let data = password::Data { password: app.sealer.seal_text(password::PASSWORD, &new)? };
-    let id = begin(app, access, password::KIND, server.status, data).await?;
-    let ended = |p: &operations::service::Progress| p.view.state.is_ended() || p.view.state == State::Stuck;
-    let view = operations::service::wait(app, id, PASSWORD_WAIT, ended).await?.view;
-    let changed = |status| PasswordChanged { status, password: new.expose_secret().to_owned(), operation_id: id };
-    match (view.state, view.error) {
-        (State::Succeeded, _) => Ok(changed("success")),
-        (State::Failed | State::Stuck, Some(error)) => Err(failed(error)),
-        _ => Ok(changed("pending")),
-    }
+    let id = begin(app, access, password::KIND, None, data).await?;
+    let status = match operations::service::wait(app, id, PASSWORD_WAIT, |p| is_over(p.view.state)).await {
+        Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+            return Err(failed(view.error));
+        }
+        Ok(Progress { view, .. }) if view.state == State::Succeeded => "success",
+        // It may well be set: whoever asked must have it.
+        Ok(_) | Err(_) => "pending",
+    };
+    Ok(PasswordChanged { status, password: new.expose_secret().to_owned(), operation_id: id })
 }
 
-fn failed(error: OperationError) -> Error {
+fn is_over(state: State) -> bool {
+    state.is_ended() || state == State::Stuck
+}
+
+fn failed(error: Option<OperationError>) -> Error {
+    let Some(error) = error else {
+        return Error::new(Code::HostError, "The host failed to do this.");
+    };
     let code = serde_json::from_value(serde_json::Value::String(error.code)).unwrap_or(Code::HostError);
     Error::new(code, error.message)
 }
 
-fn never_made() -> Error {
-    Error::new(Code::Conflict, "This server could not be made; delete it and order another.")
+/// The server's row, against whatever has ended since the request was let in.
+async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<ServerRecord> {
+    store::lock(tx, id).await?.ok_or_else(|| Error::not_found("server"))
 }
 
 /// Puts in an operation on a server and shows what is under way, both or neither.
@@ -218,17 +244,20 @@ async fn begin<D: Serialize>(
     app: &App,
     access: &ServerAccess,
     kind: &'static str,
-    under_way: Status,
+    under_way: Option<Status>,
     data: D,
 ) -> Result<Uuid> {
-    let server = access.server.id;
     let mut tx = app.db.begin().await?;
-    // Against a deletion that ended since the request was let in.
-    store::lock(&mut tx, server).await?.ok_or_else(|| Error::not_found("server"))?;
+    let server = lock(&mut tx, access.server.id).await?;
+    if !server.reserved {
+        return Err(Error::new(Code::Conflict, "This server could not be made; delete it and order another."));
+    }
     let deadline = seconds(app.config.operation_deadline_seconds);
-    let new = NewOperation { kind, server, data, user: Some(access.caller.user), deadline };
+    let new = NewOperation { kind, server: server.id, data, user: Some(access.caller.user), deadline };
     let id = app.engine.enqueue(&mut tx, new).await?;
-    store::set_status(&mut tx, server, under_way).await?;
+    if let Some(status) = under_way {
+        store::set_status(&mut tx, server.id, status).await?;
+    }
     tx.commit().await?;
     Ok(id)
 }

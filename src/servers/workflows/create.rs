@@ -117,7 +117,7 @@ impl Step<Data> for Reserve {
 ///
 /// Whether the host may have heard of it decides whether going back needs the host: an order for a host that was down
 /// all the time is undone at once. So the intent is saved before each first call, under this claim's number. A call
-/// that surely was not sent takes it back; an intent of another claim means that somebody else may have called.
+/// that surely made nothing takes it back; an intent of another claim means that somebody else may have called.
 #[derive(Debug)]
 struct CreateGuest;
 
@@ -140,7 +140,9 @@ impl Step<Data> for CreateGuest {
             .create
             .drive(ctx, &*guest.driver, || async {
                 let task = guest.driver.create(&spec).await;
-                unsent = task.as_ref().is_err_and(hypervisor::Error::is_unsent);
+                // Refused for what somebody else has there, it was not made either.
+                let refused = |e: &hypervisor::Error| matches!(e, hypervisor::Error::AlreadyExists(_));
+                unsent = task.as_ref().is_err_and(|e| e.is_unsent() || refused(e));
                 task
             })
             .await;

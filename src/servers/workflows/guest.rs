@@ -32,15 +32,6 @@ impl Guest {
         let at = GuestRef { marker: server.uuid, vmid: server.guest_number, kind, node: server.node.clone() };
         Ok(Self { server, driver, at })
     }
-
-    /// Where the server stands, by a look at its host; unknown where the host can't be asked now.
-    pub(super) async fn look(&self) -> Status {
-        match self.driver.find(&self.at).await {
-            Ok(Presence::Present { power: GuestPower::Running, .. }) => Status::Running,
-            Ok(Presence::Present { power: GuestPower::Stopped, .. }) => Status::Stopped,
-            _ => Status::Unknown,
-        }
-    }
 }
 
 async fn load(app: &App, id: ServerId) -> Result<ServerRecord, Fault> {
@@ -150,10 +141,18 @@ impl Removal {
     }
 }
 
-/// The last step of a way back: the server shows what a look at the host finds.
+/// The last step of a way back: the server shows what a look at the host finds, or that the host can't be asked now.
 pub(super) async fn settle(ctx: &Context<'_>) -> Result<Outcome, Fault> {
     let guest = Guest::load(ctx).await?;
-    let status = guest.look().await;
+    let status = match guest.driver.find(&guest.at).await {
+        // The host is still at it: how it stands now is not how it will.
+        Ok(Presence::Present { busy: true, .. }) => {
+            return Ok(Outcome::Wait { after: Duration::from_secs(1), progress: None });
+        }
+        Ok(Presence::Present { power: GuestPower::Running, .. }) => Status::Running,
+        Ok(Presence::Present { power: GuestPower::Stopped, .. }) => Status::Stopped,
+        _ => Status::Unknown,
+    };
     let mut tx = ctx.begin().await?;
     store::set_status(&mut tx, ctx.server, status).await?;
     Ok(Outcome::DoneIn(tx))
