@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use hypervisor::{GuestKind, GuestRef, StopMode};
 
-use crate::support::{Lab, Live, TestApp, TestDb, ended, eventually};
+use crate::support::{Lab, Live, TestApp, ended, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
-    let db = TestDb::new().await;
-    let lab = Lab::new(&db).await;
-    let app = TestApp::on(db, |c| c.sweep_seconds = 1).await;
+    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let order = json!({ "osId": catalogue.image, "tariffId": catalogue.tariff });
     let server = app.customer.post("/api/server/create", order).await.expect(200).body;

@@ -1,7 +1,7 @@
 //! The service as a process: killed with SIGKILL at every boundary of every step, asked to end, started twice.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use innkeeper::app::App;
 use innkeeper::operations::failpoints::BOUNDARIES;
@@ -71,13 +71,13 @@ fn for_each<F: Future<Output = ()>>(points: Vec<String>, life: impl Fn(String) -
 struct Life {
     lab: Lab,
     data: tempfile::TempDir,
-    db: TestDb,
+    db: Arc<TestDb>,
 }
 
 impl Life {
     async fn begin(failpoints: &str) -> (Self, Service, Catalogue, Client) {
         crate::support::log();
-        let db = TestDb::new().await;
+        let db = Arc::new(TestDb::new().await);
         let data = tempfile::tempdir().unwrap();
         let app = App::new(config(&db, data.path())).unwrap();
         people(&app).await;

@@ -34,7 +34,7 @@ pub struct TestApp {
     pub data: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
     served: Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
-    pub db: TestDb,
+    pub db: Arc<TestDb>,
 }
 
 /// Settings for tests: quick leases, mail to a folder, no sweep unless a test asks for one.
@@ -92,7 +92,7 @@ impl TestApp {
             app,
             base,
             data,
-            db,
+            db: Arc::new(db),
         }
     }
 

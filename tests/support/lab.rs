@@ -64,14 +64,15 @@ pub struct Lab {
     pub incus: Incus,
     pub first: Ipv4Addr,
     pub last: Ipv4Addr,
-    db: PgPool,
+    // Kept until the guests that it knows are gone.
+    db: Arc<TestDb>,
     // Held while the lab lives; the system lets it go when the process dies.
     _slot: File,
 }
 
 impl Lab {
     /// Takes a free share. `db` tells at the end which guests to remove.
-    pub async fn new(db: &TestDb) -> Self {
+    pub async fn new(db: &Arc<TestDb>) -> Self {
         let incus = Incus::from_env();
         let (slot, number) = take_slot().await;
         let start = 2 + number * SLOT;
@@ -85,7 +86,7 @@ impl Lab {
             first: Ipv4Addr::from(base + u32::from(start)),
             last: Ipv4Addr::from(base + u32::from(start + SLOT - 1)),
             incus,
-            db: db.pool.clone(),
+            db: Arc::clone(db),
             _slot: slot,
         }
     }
@@ -134,7 +135,7 @@ impl Lab {
     pub async fn guests(&self) -> usize {
         let driver = self.incus.driver();
         let mut there = 0;
-        for guest in guests(&self.db).await.expect("the database answers") {
+        for guest in guests(&self.db.pool).await.expect("the database answers") {
             match driver.find(&guest).await.expect("the host answers") {
                 Presence::Present { .. } => there += 1,
                 Presence::Absent => {}
@@ -175,7 +176,7 @@ async fn guests(db: &PgPool) -> anyhow::Result<Vec<GuestRef>> {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let (driver, options) = (self.incus.driver(), self.db.connect_options());
+        let (driver, options) = (self.incus.driver(), self.db.pool.connect_options());
         super::block_on(async move {
             let db = PgPool::connect_with((*options).clone()).await?;
             for guest in guests(&db).await? {
