@@ -39,6 +39,7 @@ up() {
     count_disks
     ours project "$name" || make_project
     make_profile
+    resume
     printf 'INCUS_%s=%s\n' SOCKET "$INCUS_SOCKET" PROJECT "$name" POOL "$name" BRIDGE "$bridge" \
         IPV4 "$(incus network get "$bridge" ipv4.address)" IPV6 "$(incus network get "$bridge" ipv6.address)"
 }
@@ -160,14 +161,27 @@ sweep() {
     done
 }
 
+# resume: starts what `stop` stopped. (No mark of ours: that would make a guest ours which somebody put there by hand.)
+resume=user.resume-with-make-run
+resume() {
+    guests "$resume=true" | while read -r guest; do
+        say "Starting the guest $guest again"
+        incus --project "$name" start "$guest" </dev/null >&2 || warn "$guest could not be started"
+        incus --project "$name" config unset "$guest" "$resume" </dev/null >&2 || true
+    done
+}
+
 stop() {
-    local running
+    local running guest
     lock incus wait
     daemon_answers || return 0
     if ours project "$name"; then
         mapfile -t running < <(guests status=running)
         if [ ${#running[@]} -gt 0 ]; then
             say "Stopping ${#running[@]} guests"
+            for guest in "${running[@]}"; do
+                incus --project "$name" config set "$guest" "$resume=true" </dev/null >&2 || true
+            done
             incus --project "$name" stop --timeout 30 "${running[@]}" >&2 ||
                 incus --project "$name" stop --force "${running[@]}" >&2 || warn "some guests did not stop"
         fi

@@ -65,7 +65,10 @@ seed() {
     "$innkeeper" migrate && "$innkeeper" demo --env-file "$INNKEEPER_DATA/demo.env" --incus-socket "$INCUS_SOCKET" \
         --incus-project "$INCUS_PROJECT" --incus-pool "$INCUS_POOL" --bridge "$INCUS_BRIDGE" \
         --image-source "$IMAGE_ALIAS" --image-name "$IMAGE_NAME" \
-        --ipv4-cidr "$net.0/24" --ipv4-gateway "$net.1" --ipv4-first "$net.10" --ipv4-last "$net.250" "${ipv6[@]}"
+        --ipv4-cidr "$net.0/24" --ipv4-gateway "$net.1" --ipv4-first "$net.10" --ipv4-last "$net.250" "${ipv6[@]}" ||
+        return 1
+    # Accounts that were made at an earlier run may have been made at another address.
+    sed -i "s|^INNKEEPER_URL=.*|INNKEEPER_URL=${INNKEEPER_PUBLIC_URL%/}|" "$INNKEEPER_DATA/demo.env"
 }
 
 innkeeper=${INNKEEPER_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/release/innkeeper}
