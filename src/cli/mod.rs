@@ -6,6 +6,7 @@ mod database;
 mod demo;
 mod host;
 mod image;
+mod operation;
 mod output;
 mod pool;
 mod serve;
@@ -59,6 +60,9 @@ enum Command {
     /// Address pools
     #[command(subcommand)]
     Pool(pool::Command),
+    /// Operations that wait for a person
+    #[command(subcommand)]
+    Operation(operation::Command),
     /// Seed a demonstration: accounts, tariffs, an image, a host, address pools
     Demo(demo::Args),
 }
@@ -95,6 +99,7 @@ fn start(command: Command) -> anyhow::Result<()> {
             Command::Tariff(command) => tariff::run(&*App::new(config)?, command).await,
             Command::Image(command) => image::run(&*App::new(config)?, command).await,
             Command::Pool(command) => pool::run(&*App::new(config)?, command).await,
+            Command::Operation(command) => operation::run(&*App::new(config)?, command).await,
             Command::Demo(args) => demo::run(&*App::new(config)?, args).await,
         }
     })

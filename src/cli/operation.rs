@@ -1,0 +1,60 @@
+//! `innkeeper operation …`: what waits for a person.
+
+use clap::Subcommand;
+use innkeeper::app::App;
+use innkeeper::operations::model::OperationView;
+use innkeeper::operations::service;
+use uuid::Uuid;
+
+use super::output::{plain, table, time};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show the operations that are stuck
+    List,
+    /// Show an operation's log
+    Log {
+        /// The operation's id
+        id: Uuid,
+    },
+    /// Take a stuck operation up again, after what was in its way has been put right
+    Retry {
+        /// The operation's id
+        id: Uuid,
+    },
+}
+
+pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::List => {
+            let reason = |o: &OperationView| {
+                o.error.as_ref().map(|e| e.detail.as_ref().unwrap_or(&e.message).clone()).unwrap_or_default()
+            };
+            let rows = service::stuck(app).await?;
+            table(
+                ["ID", "SERVER", "KIND", "STEP", "SINCE", "WHY"],
+                rows.iter().map(|o| {
+                    let since = time(o.created_at);
+                    [
+                        o.id.to_string(),
+                        o.server_id.to_string(),
+                        o.kind.clone(),
+                        o.step.clone(),
+                        since,
+                        plain(&reason(o)),
+                    ]
+                }),
+            );
+        }
+        Command::Log { id } => {
+            for line in service::log(app, id).await? {
+                println!("{} {:5} {} {}", time(line.at), line.level, line.step, plain(&line.message));
+            }
+        }
+        Command::Retry { id } => {
+            service::retry(app, id).await?;
+            println!("Operation {id} is taken up again.");
+        }
+    }
+    Ok(())
+}
