@@ -19,7 +19,7 @@ use crate::events::{self, Events};
 use crate::hosts::Drivers;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
-use crate::{http, mail, monitoring, realtime};
+use crate::{http, idempotency, mail, monitoring, realtime};
 
 /// Every part of one running process. Handlers and workers share it by reference.
 #[derive(Debug)]
@@ -128,8 +128,10 @@ async fn janitor(app: &App) {
             _ = tick.tick() => {}
         }
         app.metrics.run_upkeep();
-        if let Err(error) = accounts::service::purge(app).await {
-            tracing::warn!(%error, "ended sessions and tokens could not be forgotten; trying again later");
+        for purged in [accounts::service::purge(app).await, idempotency::service::purge(app).await] {
+            if let Err(error) = purged {
+                tracing::warn!(%error, "what has ended could not be forgotten; trying again later");
+            }
         }
     }
 }

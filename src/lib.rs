@@ -9,6 +9,7 @@ pub mod error;
 pub mod events;
 pub mod hosts;
 pub mod http;
+pub mod idempotency;
 pub mod ids;
 pub mod images;
 pub mod mail;

@@ -93,3 +93,40 @@ async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
     .unwrap();
     assert_eq!(rows, (0, 0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_is_sent_again_with_its_key_makes_one_server() {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    let orders: Vec<_> = (0..8)
+        .map(|_| {
+            let client = app.customer.clone();
+            tokio::spawn(async move {
+                client.post_once("/api/server/create", "order 1", &catalogue.order()).await.expect(200).body
+            })
+        })
+        .collect();
+    let mut answers = vec![];
+    for order in orders {
+        answers.push(order.await.unwrap());
+    }
+    assert!(answers.iter().all(|a| *a == answers[0]), "{answers:?}");
+    assert_eq!(ended(&app.customer, &answers[0]["operationId"]).await["state"], "succeeded");
+    assert_eq!(lab.guests().await, 1);
+
+    // The key is for that request and that account.
+    let mut other = catalogue.order();
+    other["name"] = json!("another");
+    let refused = app.customer.post_once("/api/server/create", "order 1", &other).await.expect(422);
+    assert!(refused.body["details"]["fields"]["Idempotency-Key"].is_string(), "{}", refused.text);
+    let theirs = app.other.post_once("/api/server/create", "order 1", &catalogue.order()).await.expect(200).body;
+    assert_ne!(theirs["id"], answers[0]["id"]);
+    assert_eq!(ended(&app.other, &theirs["operationId"]).await["state"], "succeeded");
+    app.customer.post_once("/api/server/create", &"k".repeat(256), &catalogue.order()).await.expect(422);
+
+    let stored: Vec<u8> =
+        sqlx::query_scalar("select answer_sealed from idempotency_keys limit 1").fetch_one(&app.db.pool).await.unwrap();
+    let password = answers[0]["rootPassword"].as_str().unwrap().as_bytes();
+    assert!(!stored.windows(password.len()).any(|w| w == password), "sealed at rest");
+}

@@ -152,7 +152,7 @@ pub struct ServerRecord {
 }
 
 /// An order.
-#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateServer {
     /// An image's id, from `GET /api/images`.
@@ -172,7 +172,7 @@ pub struct CreateServer {
 }
 
 /// The answer to an order.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreatedServer {
     /// The new server's id.

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Account, Anyone};
 use crate::http::extract::{Json, Query};
+use crate::idempotency::IdempotencyKey;
 use crate::ids::ServerId;
 use crate::operations;
 
@@ -53,15 +54,19 @@ async fn list(
 }
 
 /// Order a server
+///
+/// With an `Idempotency-Key`, an order that is sent again within a day gets the same answer and makes no second server.
 #[utoipa::path(post, path = "/server/create", tag = "servers", request_body = CreateServer,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The client's own name for this order")),
     responses((status = 200, body = CreatedServer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn create(
     State(app): State<Arc<App>>,
     Account(caller): Account,
+    key: IdempotencyKey,
     Json(order): Json<CreateServer>,
 ) -> Result<Json<CreatedServer>> {
-    Ok(Json(service::order(&app, caller.user, order).await?))
+    Ok(Json(service::order(&app, caller.user, order, &key).await?))
 }
 
 /// One server

@@ -18,6 +18,7 @@ use crate::accounts::Level;
 use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::idempotency::{self, IdempotencyKey};
 use crate::ids::{ServerId, UserId};
 use crate::operations::model::{OperationError, State};
 use crate::operations::service::Progress;
@@ -92,9 +93,12 @@ pub async fn status(app: &App, server: &ServerRecord) -> Result<ServerStatus> {
 }
 
 /// Takes an order: place, addresses and intent in one transaction, so that it is all there or not at all.
-pub async fn order(app: &App, user: UserId, order: CreateServer) -> Result<CreatedServer> {
+pub async fn order(app: &App, user: UserId, order: CreateServer, key: &IdempotencyKey) -> Result<CreatedServer> {
     let password = secrets::readable_password();
     let mut tx = app.db.begin().await?;
+    if let Some(answer) = idempotency::service::begin(app, &mut tx, user, key, &("order", &order)).await? {
+        return Ok(answer);
+    }
     let offer = store::offer(&mut tx, order.tariff_id)
         .await?
         .ok_or_else(|| Error::field("tariffId", "There is no such tariff on offer."))?;
@@ -154,15 +158,17 @@ pub async fn order(app: &App, user: UserId, order: CreateServer) -> Result<Creat
     let deadline = seconds(app.config.create_deadline_seconds);
     let operation = NewOperation { kind: create::KIND, server: id, data, user: Some(user), deadline };
     let operation_id = app.engine.enqueue(&mut tx, operation).await?;
-    tx.commit().await?;
-    Ok(CreatedServer {
+    let answer = CreatedServer {
         id,
         status: Status::Creating,
         proxmox_id: number,
         ip_address: None,
         root_password: password.expose_secret().to_owned(),
         operation_id,
-    })
+    };
+    idempotency::service::finish(app, &mut tx, user, key, &answer).await?;
+    tx.commit().await?;
+    Ok(answer)
 }
 
 /// Start, stop or restart.

@@ -51,6 +51,13 @@ impl Client {
         self.try_send(method, path, body).await.expect("the service answers")
     }
 
+    /// A POST with an `Idempotency-Key`.
+    pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> Response {
+        let request = self.http.post(format!("{}{path}", self.base)).header("idempotency-key", key).json(body);
+        let request = request.bearer_auth(self.token.as_deref().unwrap_or_default());
+        Response::read(request.send().await.expect("the service answers")).await.expect("a whole answer")
+    }
+
     /// Any body at all, for input that JSON libraries won't make.
     pub async fn raw(&self, method: Method, path: &str, content_type: &str, body: &[u8]) -> Response {
         self.try_send(method, path, Some((content_type, body.to_vec()))).await.expect("the service answers")
@@ -69,16 +76,19 @@ impl Client {
         if let Some((content_type, body)) = body {
             request = request.header("content-type", content_type).body(body);
         }
-        let response = request.send().await?;
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
-        let text = response.text().await?;
-        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Ok(Response { status, headers, body, text })
+        Response::read(request.send().await?).await
     }
 }
 
 impl Response {
+    async fn read(response: reqwest::Response) -> reqwest::Result<Self> {
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let text = response.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Self { status, headers, body, text })
+    }
+
     /// Fails the test unless the status is this one.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
