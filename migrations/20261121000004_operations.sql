@@ -32,7 +32,6 @@ create table operations (
     fence bigint not null default 0,
     -- Who asked for it.
     user_id bigint references users (id),
-    request_id text,
     created_at timestamptz not null default now(),
     started_at timestamptz,
     ended_at timestamptz,

@@ -146,7 +146,7 @@ impl Default for Config {
             undo_deadline_seconds: 86_400,
             shutdown_seconds: 60,
             sweep_seconds: 30,
-            log: "info".into(),
+            log: "info,sqlx::postgres::notice=warn".into(),
             log_format: LogFormat::Text,
             smtp: None,
             mail_from: "Innkeeper <innkeeper@localhost>".into(),

@@ -69,6 +69,9 @@ pub trait Rig: Send + Sync {
         false
     }
 
+    /// Has the host count anew what guests' disks hold, where its storage may lose count under a test's load.
+    async fn recount(&self) {}
+
     /// How many requests this rig's drivers have sent so far.
     fn requests(&self) -> Option<u64> {
         None

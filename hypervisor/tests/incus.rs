@@ -166,6 +166,13 @@ impl Rig for IncusRig {
         true
     }
 
+    async fn recount(&self) {
+        // Kernels since 6.1 may lose a btrfs pool's count whenever a guest is deleted, and here many are. Where this
+        // needs rights that we lack, or the pool is no btrfs, there is nothing to do.
+        let pool = format!("/var/lib/incus/storage-pools/{}", self.config.storage_pool);
+        let _ = tokio::process::Command::new("btrfs").args(["quota", "rescan", "-w", &pool]).output().await;
+    }
+
     fn requests(&self) -> Option<u64> {
         Some(self.relay.connections())
     }

@@ -7,7 +7,15 @@ use crate::{Error, GuestKind, GuestPower, Limits, Presence, StopMode, Task};
 
 /// `info` names a version and nodes with room, and has nothing to say against the host.
 pub async fn info_names_the_host_and_no_problem(lab: Lab) {
-    let info = lab.driver.info().await.unwrap();
+    let mut info = lab.driver.info().await.unwrap();
+    // Other tests delete guests meanwhile, which may cost the storage its count again.
+    for _ in 0..10 {
+        if info.problems.is_empty() {
+            break;
+        }
+        lab.rig.recount().await;
+        info = lab.driver.info().await.unwrap();
+    }
     assert_eq!(info.problems, Vec::<String>::new());
     assert!(!info.version.is_empty());
     let node = info.nodes.first().expect("a node");

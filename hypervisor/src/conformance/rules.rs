@@ -163,8 +163,11 @@ pub async fn a_sweep_has_true_figures(lab: Lab) {
     assert!(after.cpu_time_ns > before.cpu_time_ns || after.cpu.is_some());
     if before.disk_used > 0 {
         // Some storages count late.
-        lab.eventually("the disk's use is counted", async || look().await.disk_used >= before.disk_used + (60 << 20))
-            .await;
+        lab.eventually("the disk's use is counted", async || {
+            lab.rig.recount().await;
+            look().await.disk_used >= before.disk_used + (60 << 20)
+        })
+        .await;
     }
     lab.done(lab.driver.stop(&spec.guest, StopMode::Force).await).await;
     let stopped = look().await;

@@ -1,16 +1,16 @@
 //! Looking at everything at once, and at the server itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::api::{GIB, Instance, MIB, parse_cpus, parse_size};
+use super::api::{GIB, Instance, MIB, Map, parse_cpus, parse_size};
 use super::client::Client;
 use super::guests::{MARKER, Server, shown_power};
-use crate::{Error, GuestPower, GuestSample, HostInfo, Node, Result, Sweep};
+use crate::{GuestPower, GuestSample, HostInfo, Node, Result, Sweep};
 
 /// API extensions that we build on; all are in Incus 6.0.
 const NEEDED: &[&str] =
@@ -114,21 +114,20 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
     let pool: Option<PoolResources> =
         client.get_opt(&["storage-pools", &config.storage_pool, "resources"], &[]).await?;
     let project: Option<Value> = client.get_opt(&["projects", &config.project], &[]).await?;
-    if pool.is_none() {
-        problems.push(format!(
+    match storage_pool(client).await? {
+        None => problems.push(format!(
             "The storage pool {0} is missing: create it (incus storage create {0} btrfs) or name another one.",
             config.storage_pool
-        ));
-    } else {
-        match pool_driver(client).await?.as_deref() {
-            Some("dir") => problems.push(format!(
-                "The storage pool {} is of the kind dir, which does not keep guests to their disk size: use btrfs, \
-                 zfs or lvm.",
-                config.storage_pool
-            )),
-            Some("btrfs") => problems.extend(quota_problem(Path::new("/sys/fs/btrfs"))),
-            _ => {}
+        )),
+        Some(pool) if pool.driver == "dir" => problems.push(format!(
+            "The storage pool {} is of the kind dir, which does not keep guests to their disk size: use btrfs, zfs or \
+             lvm.",
+            config.storage_pool
+        )),
+        Some(pool) if pool.driver == "btrfs" => {
+            problems.extend(quota_problem(Path::new("/sys"), pool.config.get("source")));
         }
+        Some(_) => {}
     }
     if project.is_none() {
         problems.push(format!("The project {0} is missing: create it (incus project create {0}).", config.project));
@@ -156,18 +155,16 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
     Ok(HostInfo { version: version(&server), nodes: vec![as_node(&server, &resources, pool.as_ref())], problems })
 }
 
-/// Whether this kernel stops to count a btrfs pool's quotas. Since Linux 6.1 the deletion of a large subvolume (so of
-/// any guest) marks them inconsistent, and from then on no disk size is enforced and no use is counted. The socket is
-/// this machine's, so its sysfs tells; where it can't be read nothing is said.
-fn quota_problem(sysfs: &Path) -> Option<String> {
-    let read = |path: &Path, name: &str| {
-        let text = std::fs::read_to_string(path.join("qgroups").join(name)).ok()?;
-        text.trim().parse::<u32>().ok()
+/// Whether this kernel has stopped to count a btrfs pool's quotas. Since Linux 6.1 the deletion of a large subvolume (so
+/// of any guest) marks them inconsistent, and from then on no disk size is enforced and no use is counted. The socket is
+/// this machine's, so its sysfs tells; where it can't be read, or the pool's device is not found in it, nothing is said.
+fn quota_problem(sysfs: &Path, source: Option<&String>) -> Option<String> {
+    let filesystem = filesystem(sysfs, Path::new(source?))?;
+    let read = |name: &str| -> Option<u32> {
+        std::fs::read_to_string(filesystem.join("qgroups").join(name)).ok()?.trim().parse().ok()
     };
-    let doubtful = std::fs::read_dir(sysfs).ok()?.flatten().map(|entry| entry.path()).any(|path| {
-        read(&path, "enabled") == Some(1)
-            && (read(&path, "drop_subtree_threshold").is_some_and(|n| n < 8) || read(&path, "inconsistent") == Some(1))
-    });
+    let doubtful = read("enabled") == Some(1)
+        && (read("drop_subtree_threshold").is_some_and(|n| n < 8) || read("inconsistent") == Some(1));
     doubtful.then(|| {
         "btrfs stops counting quotas when a guest is deleted, and then keeps no guest to its disk size: write 8 to \
          /sys/fs/btrfs/*/qgroups/drop_subtree_threshold at each start, then run btrfs quota rescan on the pool."
@@ -175,16 +172,30 @@ fn quota_problem(sysfs: &Path) -> Option<String> {
     })
 }
 
-async fn pool_driver(client: &Client) -> Result<Option<String>> {
-    #[derive(Deserialize)]
-    struct Pool {
-        driver: String,
-    }
-    match client.get::<Pool>(&["storage-pools", &client.config.storage_pool], &[]).await {
-        Ok(pool) => Ok(Some(pool.driver)),
-        Err(Error::NotFound(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
+/// The btrfs file system in sysfs on a pool's source: a block device, or a file behind a loop device.
+fn filesystem(sysfs: &Path, source: &Path) -> Option<PathBuf> {
+    let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
+    let behind = |entry: &std::fs::DirEntry| {
+        let file = std::fs::read_to_string(entry.path().join("loop/backing_file"));
+        file.is_ok_and(|file| Path::new(file.trim_end()) == source)
+    };
+    let device = match entries(sysfs.join("block")).find(behind) {
+        Some(entry) => entry.file_name(),
+        None => source.file_name()?.to_owned(),
+    };
+    entries(sysfs.join("fs/btrfs")).map(|entry| entry.path()).find(|path| path.join("devices").join(&device).exists())
+}
+
+/// A storage pool as Incus knows it.
+#[derive(Deserialize)]
+struct StoragePool {
+    driver: String,
+    #[serde(default)]
+    config: Map,
+}
+
+async fn storage_pool(client: &Client) -> Result<Option<StoragePool>> {
+    client.get_opt(&["storage-pools", &client.config.storage_pool], &[]).await
 }
 
 fn version(server: &Server) -> String {
@@ -196,18 +207,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lost_quotas_are_noticed() {
-        let root = std::env::temp_dir().join(format!("innkeeper-sysfs-{}", Uuid::new_v4().simple()));
-        let qgroups = root.join("9a1382e1").join("qgroups");
-        std::fs::create_dir_all(&qgroups).unwrap();
-        let set = |threshold: &str, inconsistent: &str| {
-            std::fs::write(qgroups.join("enabled"), "1\n").unwrap();
-            std::fs::write(qgroups.join("drop_subtree_threshold"), threshold).unwrap();
-            std::fs::write(qgroups.join("inconsistent"), inconsistent).unwrap();
-            quota_problem(&root).is_some()
+    fn lost_quotas_of_the_pools_own_file_system_are_noticed() {
+        let sysfs = std::env::temp_dir().join(format!("innkeeper-sysfs-{}", Uuid::new_v4().simple()));
+        let write = |path: &str, text: &str| {
+            let path = sysfs.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
         };
-        assert_eq!([set("3\n", "0\n"), set("8\n", "1\n"), set("8\n", "0\n")], [true, true, false]);
-        std::fs::remove_dir_all(&root).unwrap();
-        assert_eq!(quota_problem(&root), None);
+        write("block/loop3/loop/backing_file", "/disks/pool.img\n");
+        write("fs/btrfs/ours/devices/loop3/size", "1");
+        write("fs/btrfs/other/devices/sda1/size", "1");
+        let pool = "/disks/pool.img".to_owned();
+        let set = |of: &str, threshold: &str, inconsistent: &str| {
+            write(&format!("fs/btrfs/{of}/qgroups/enabled"), "1\n");
+            write(&format!("fs/btrfs/{of}/qgroups/drop_subtree_threshold"), threshold);
+            write(&format!("fs/btrfs/{of}/qgroups/inconsistent"), inconsistent);
+            quota_problem(&sysfs, Some(&pool)).is_some()
+        };
+        assert!(!set("other", "3\n", "1\n"), "what is not the pool's is not ours to judge");
+        assert_eq!(
+            [set("ours", "3\n", "0\n"), set("ours", "8\n", "1\n"), set("ours", "8\n", "0\n")],
+            [true, true, false]
+        );
+        assert!(quota_problem(&sysfs, Some(&"/dev/sda1".to_owned())).is_some());
+        std::fs::remove_dir_all(&sysfs).unwrap();
+        assert_eq!(quota_problem(&sysfs, Some(&pool)), None);
     }
 }
