@@ -1,1 +1,79 @@
-fn main() {}
+//! Innkeeper beside its peers, in one run on one machine. `make bench` starts what this needs and names it in the
+//! environment (`INNKEEPER_TEST_…` as for the tests, and `PGBENCH`).
+//!
+//!   innkeeper-bench [create] [list]     all of them when none is named
+
+#![allow(clippy::disallowed_methods, reason = "SQL for a schema of the moment: databases are made and looked at here")]
+
+mod create;
+mod house;
+mod lab;
+mod list;
+mod load;
+mod pgbench;
+mod report;
+mod stats;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::report::Report;
+
+/// As the service itself runs: one runtime with a thread for each processor.
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let target = PathBuf::from(std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into()));
+    std::fs::create_dir_all(&target).context("making the folder for the results")?;
+    log(&target)?;
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = wanted.iter().find(|w| !["create", "list"].contains(&w.as_str())) {
+        anyhow::bail!("there is no benchmark {unknown:?}; there are: create, list");
+    }
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+
+    let mut report = Report::new(house::cluster_words().await?);
+    let measured = tokio::select! {
+        measured = measure(&mut report, is_wanted) => measured,
+        () = interrupted()? => Err(anyhow::anyhow!("interrupted")),
+    };
+    // What an interrupted benchmark has left behind. Ended ones have tidied up already.
+    house::tidy_all().await;
+    measured?;
+    report.print()?;
+    report.write(&target.join("bench.json"))
+}
+
+async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+    if is_wanted("list") {
+        list::measure(report).await.context("GET /api/server")?;
+    }
+    if is_wanted("create") {
+        create::measure(report).await.context("POST /api/server/create")?;
+    }
+    Ok(())
+}
+
+fn interrupted() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Logs as a service with its usual settings does, a line a request: that is part of what a request costs.
+fn log(target: &std::path::Path) -> anyhow::Result<()> {
+    let path = target.join("bench.log");
+    let file = std::fs::File::create(&path).with_context(|| format!("writing {}", path.display()))?;
+    let filter = std::env::var("INNKEEPER_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_new(filter).context("INNKEEPER_LOG is no filter")?)
+        .with_ansi(false)
+        .with_writer(file)
+        .try_init()
+        .map_err(|e| anyhow::anyhow!("starting the log: {e}"))
+}

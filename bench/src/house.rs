@@ -1,0 +1,241 @@
+//! The service under measure: a database of its own in the given cluster, everything else as in `innkeeper serve`.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use hypervisor::{GuestKind, GuestRef};
+use innkeeper::accounts::model::{Role, User};
+use innkeeper::accounts::service::add_user;
+use innkeeper::app::App;
+use innkeeper::config::Config;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::lab::{self, Lab};
+use crate::report::say;
+
+/// 32 bytes as base64.
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+/// Everyone's password.
+const PASSWORD: &str = "correct horse battery";
+
+/// What there is to tidy up when the run ends, however it ends.
+static LEFT: Mutex<Vec<Leavings>> = Mutex::new(Vec::new());
+
+#[derive(Debug)]
+struct Leavings {
+    database: String,
+    app: Arc<App>,
+    served: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<anyhow::Result<()>>)>,
+    /// Guests that the driver alone has made.
+    guests: Vec<GuestRef>,
+    lab: Option<Lab>,
+}
+
+fn left() -> std::sync::MutexGuard<'static, Vec<Leavings>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn cluster_url() -> anyhow::Result<String> {
+    std::env::var("INNKEEPER_TEST_DATABASE_URL")
+        .context("INNKEEPER_TEST_DATABASE_URL is not set: it names a PostgreSQL cluster to make databases in")
+}
+
+async fn admin() -> anyhow::Result<PgConnection> {
+    let options: PgConnectOptions = cluster_url()?.parse().context("INNKEEPER_TEST_DATABASE_URL")?;
+    PgConnection::connect_with(&options).await.context("connecting to the cluster for benchmarks")
+}
+
+/// The machine and the cluster, in words for the table's head.
+pub(crate) async fn cluster_words() -> anyhow::Result<String> {
+    let mut admin = admin().await?;
+    let setting = async |name: &str, db: &mut PgConnection| {
+        sqlx::query_scalar::<_, String>("select current_setting($1)").bind(name).fetch_one(db).await
+    };
+    let version = setting("server_version", &mut admin).await?;
+    let mut durable = true;
+    for name in ["fsync", "synchronous_commit", "full_page_writes"] {
+        durable &= setting(name, &mut admin).await? == "on";
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let durability = if durable {
+        "with its usual durability (fsync on)"
+    } else {
+        "WITHOUT durability (fsync or synchronous_commit off): commits look cheaper than they are"
+    };
+    let version = version.split(' ').next().unwrap_or_default();
+    Ok(format!("{cpus} processors; PostgreSQL {version} {durability}; everything on this machine, over loopback"))
+}
+
+/// A running service.
+#[derive(Debug)]
+pub(crate) struct House {
+    pub app: Arc<App>,
+    /// Where it is served.
+    pub address: SocketAddr,
+    /// Its database's URL.
+    pub database_url: String,
+    database: String,
+    http: reqwest::Client,
+    /// The folder for its mails.
+    _data: tempfile::TempDir,
+}
+
+impl House {
+    /// Makes the database and serves. Tidied up by [`House::close`], else by [`tidy_all`].
+    pub(crate) async fn open(lab: Option<&Lab>) -> anyhow::Result<Self> {
+        let url = cluster_url()?;
+        let (server, _) = url.rsplit_once('/').context("INNKEEPER_TEST_DATABASE_URL names no database")?;
+        let database = format!("ink_bench_{}", Uuid::new_v4().simple());
+        let database_url = format!("{server}/{database}");
+        let data = tempfile::tempdir().context("a folder for mails")?;
+        let config = Config {
+            database_url: SecretString::from(database_url.clone()),
+            secret_key: SecretString::from(KEY),
+            data: data.path().to_owned(),
+            // A sweep in the midst of a measurement would be noise.
+            sweep_seconds: 3600,
+            ..Config::default()
+        };
+        let app = App::new(config)?;
+        admin().await?.execute(AssertSqlSafe(format!("create database {database}"))).await?;
+        left().push(Leavings {
+            database: database.clone(),
+            app: Arc::clone(&app),
+            served: None,
+            guests: Vec::new(),
+            lab: lab.cloned(),
+        });
+        innkeeper::db::migrate(&app.db).await?;
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel();
+        let serving = Arc::clone(&app).serve(listener, async move {
+            let _ = stopped.await;
+        });
+        let served = tokio::spawn(serving);
+        if let Some(mine) = left().iter_mut().find(|l| l.database == database) {
+            mine.served = Some((stop, served));
+        }
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(1)).build()?;
+        Ok(Self { app, address, database_url, database, http, _data: data })
+    }
+
+    /// A new account.
+    pub(crate) async fn person(&self, email: &str, role: Role) -> anyhow::Result<User> {
+        Ok(add_user(&self.app, email, "", role, SecretString::from(PASSWORD)).await?)
+    }
+
+    /// Signs in and returns the access token.
+    pub(crate) async fn login(&self, email: &str) -> anyhow::Result<String> {
+        let answer = self.post("/api/auth/login", None, &json!({ "email": email, "password": PASSWORD })).await?;
+        Ok(answer["accessToken"].as_str().context("no access token in the answer")?.to_owned())
+    }
+
+    /// POST, and a good answer's body.
+    pub(crate) async fn post(&self, path: &str, token: Option<&str>, body: &Value) -> anyhow::Result<Value> {
+        self.send(reqwest::Method::POST, path, token, Some(body)).await
+    }
+
+    /// DELETE, and a good answer's body.
+    pub(crate) async fn delete(&self, path: &str, token: &str) -> anyhow::Result<Value> {
+        self.send(reqwest::Method::DELETE, path, Some(token), None).await
+    }
+
+    async fn send(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let mut request = self.http.request(method, format!("http://{}{path}", self.address));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        anyhow::ensure!(status.is_success(), "{path} answered {status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Remembers a guest that the driver alone is about to make.
+    pub(crate) fn remember(&self, guest: &GuestRef) {
+        if let Some(mine) = left().iter_mut().find(|l| l.database == self.database) {
+            mine.guests.push(guest.clone());
+        }
+    }
+
+    /// Ends the service and takes away everything that it and the benchmark have made.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        let mine = {
+            let mut left = left();
+            left.iter().position(|l| l.database == self.database).map(|i| left.swap_remove(i))
+        };
+        match mine {
+            Some(mine) => tidy(mine).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes away what is still there.
+pub(crate) async fn tidy_all() {
+    let all = std::mem::take(&mut *left());
+    for one in all {
+        let database = one.database.clone();
+        if let Err(error) = tidy(one).await {
+            say(&format!("tidying up after {database} failed: {error:#}"));
+        }
+    }
+}
+
+async fn tidy(left: Leavings) -> anyhow::Result<()> {
+    // Before the guests: it could make another one.
+    let served = match left.served {
+        Some((stop, served)) => {
+            let _ = stop.send(());
+            served.await.context("the service's task")?
+        }
+        None => {
+            left.app.db.close().await;
+            Ok(())
+        }
+    };
+    let removed = remove_guests(&left.database, &left.guests, left.lab.as_ref()).await;
+    let dropped = async {
+        let drop = format!("drop database if exists {} with (force)", left.database);
+        admin().await?.execute(AssertSqlSafe(drop)).await?;
+        anyhow::Ok(())
+    };
+    let dropped = dropped.await;
+    served.and(removed).and(dropped)
+}
+
+async fn remove_guests(database: &str, others: &[GuestRef], lab: Option<&Lab>) -> anyhow::Result<()> {
+    let Some(lab) = lab else { return Ok(()) };
+    let options: PgConnectOptions = cluster_url()?.parse()?;
+    let db = PgPool::connect_with(options.database(database)).await?;
+    let rows: Vec<(Uuid, i64, String)> =
+        sqlx::query_as("select uuid, guest_number, node from servers").fetch_all(&db).await?;
+    db.close().await;
+    let driver = lab.driver()?;
+    let ordered = rows.into_iter().map(|(marker, vmid, node)| GuestRef { marker, vmid, kind: GuestKind::Lxc, node });
+    let mut removed = Ok(());
+    for guest in ordered.chain(others.iter().cloned()) {
+        // One that can't be removed is no reason to leave the rest.
+        removed = lab::remove(&*driver, &guest).await.and(removed);
+    }
+    removed
+}

@@ -1,0 +1,152 @@
+//! `GET /api/server` with 1,000 servers in the database, beside pgbench with the very query that it asks.
+
+use std::time::Duration;
+
+use innkeeper::accounts::model::NewApiToken;
+use innkeeper::accounts::service::create_api_token;
+use innkeeper::ids::UserId;
+use sqlx::PgPool;
+
+use crate::house::House;
+use crate::report::{Report, Row, say};
+use crate::stats::{mean, quantile};
+use crate::{load, pgbench};
+
+const TENANTS: i32 = 100;
+const SERVERS_EACH: i32 = 10;
+/// Of each side.
+const CLIENTS: usize = 16;
+const TIME: Duration = Duration::from_secs(8);
+/// Turns that each side takes.
+const ROUNDS: usize = 2;
+/// At least half of pgbench's rate.
+const AIM: f64 = 2.0;
+
+pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
+    let house = House::open(None).await?;
+    let measured = rounds(&house, report).await;
+    house.close().await.and(measured)
+}
+
+async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
+    let first = fill(&house.app.db).await?;
+    let mut tokens = Vec::new();
+    for tenant in 0..TENANTS {
+        let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
+        tokens.push(create_api_token(&house.app, UserId(first + i64::from(tenant)), new).await?.token);
+    }
+    let ours = async |time| load::run(house.address, "/api/server", &tokens, CLIENTS, time).await;
+    ours(Duration::from_secs(2)).await?;
+    let script = script(&query(&house.app.db).await?, first);
+    let peer = async |time| pgbench::run(&house.database_url, &script, CLIENTS, time).await;
+    peer(Duration::from_secs(1)).await?;
+
+    let (mut our_rates, mut our_times, mut peer_rates, mut peer_times) = (vec![], vec![], vec![], vec![]);
+    for round in 1..=ROUNDS {
+        let measured = ours(TIME).await?;
+        let p99 = quantile(&measured.latencies, 0.99);
+        say(&format!("GET /api/server {round}/{ROUNDS}: {:.0}/s, p99 {p99:.2} ms", measured.rate));
+        our_rates.push(measured.rate);
+        our_times.extend(measured.latencies);
+        let measured = peer(TIME).await?;
+        let p99 = quantile(&measured.latencies, 0.99);
+        say(&format!("pgbench {round}/{ROUNDS}: {:.0}/s, p99 {p99:.2} ms", measured.rate));
+        peer_rates.push(measured.rate);
+        peer_times.extend(measured.latencies);
+    }
+    let who = format!("pgbench, the same query, {CLIENTS} clients");
+    report.add(Row {
+        aim: Some(AIM),
+        ..Row::rate("GET /api/server, 1,000 servers: rate", "1/s", mean(&our_rates), mean(&peer_rates), &who)
+    });
+    let p99 = |times: &[f64]| quantile(times, 0.99);
+    report.add(Row::cost("GET /api/server, 1,000 servers: p99", "ms", p99(&our_times), p99(&peer_times), &who));
+    Ok(())
+}
+
+/// 100 tenants with 10 servers each, an address a server; returns the first tenant's id.
+async fn fill(db: &PgPool) -> anyhow::Result<i64> {
+    let one = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(db).await;
+    // Disabled: nothing is to be asked of it.
+    let host = one(
+        "insert into hosts (name, kind, config_sealed, enabled) values ('bench', 'incus', '\\x00', false) returning id",
+    )
+    .await?;
+    let image = one("insert into images (name, kind) values ('Debian 12', 'lxc') returning id").await?;
+    let tariff = one("insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
+                      values ('Базовый', 'lxc', 1, 512, 10, 300) returning id")
+    .await?;
+    let pool: i64 = sqlx::query_scalar(
+        "insert into address_pools (host_id, name, cidr, gateway, first_address, last_address, bridge)
+         values ($1, 'bench', '10.99.0.0/16', '10.99.0.1', '10.99.0.2', '10.99.255.254', 'br0') returning id",
+    )
+    .bind(host)
+    .fetch_one(db)
+    .await?;
+    let first = sqlx::query_scalar::<_, i64>(
+        "with new as (
+             insert into users (email, name, role, password_hash)
+             select 'tenant' || n || '@example.com', 'Tenant ' || n, 'customer', '-' from generate_series(1, $1) n
+             returning id)
+         select min(id) from new",
+    )
+    .bind(TENANTS)
+    .fetch_one(db)
+    .await?;
+    // A tenant's servers lie apart, as they do where tenants order one by one.
+    sqlx::query(
+        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+                              cores, memory_mib, disk_gib)
+         select gen_random_uuid(), $1 + n % $2, $3, $4, $5, 'node', nextval('guest_numbers'), 'lxc', 'server-' || n,
+                'running', 1, 512, 10 from generate_series(0, $2 * $6 - 1) n",
+    )
+    .bind(first)
+    .bind(TENANTS)
+    .bind(tariff)
+    .bind(image)
+    .bind(host)
+    .bind(SERVERS_EACH)
+    .execute(db)
+    .await?;
+    sqlx::query(
+        "insert into addresses (pool_id, address, server_id)
+         select $1, '10.99.1.0'::inet + row_number() over (order by id), id from servers",
+    )
+    .bind(pool)
+    .execute(db)
+    .await?;
+    sqlx::query("vacuum analyze").execute(db).await?;
+    Ok(first)
+}
+
+/// The query that the service asks, word for word, as one of its connections has prepared it.
+async fn query(db: &PgPool) -> anyhow::Result<String> {
+    let mut connections = Vec::new();
+    for _ in 0..db.size() {
+        let mut connection = db.acquire().await?;
+        let found: Option<String> = sqlx::query_scalar(
+            "select statement from pg_prepared_statements where statement like $1 order by prepare_time limit 1",
+        )
+        // As a parameter, or this query would find itself.
+        .bind("%from servers s join images i%")
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        // Held, so that the next one is another.
+        connections.push(connection);
+    }
+    anyhow::bail!("no connection of the service has prepared the query for a list of servers")
+}
+
+/// Each client prepares the query once and then runs it with the parameters that the service gives: a random tenant
+/// and nothing else. (pgbench's own `--protocol prepared` can't pass a null as a parameter; EXECUTE can.)
+fn script(query: &str, first: i64) -> String {
+    let last = first + i64::from(TENANTS) - 1;
+    format!(
+        "\\if :prepared\n\\else\nprepare list (bigint, bigint, bigint[], bigint, bigint) as {query};\n\
+         \\set prepared 1\n\\endif\n\\set tenant random({first}, {last})\n\
+         execute list (null, :tenant, null, null, 0);\n"
+    )
+}

@@ -1,0 +1,123 @@
+//! The table for people and the file for programs.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// One comparison. `ratio` is a cost: smaller is better, whatever the unit.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Row {
+    /// What was measured.
+    pub name: String,
+    /// Of both figures.
+    pub unit: &'static str,
+    /// Our figure.
+    pub ours: f64,
+    /// The peer's.
+    pub peer: f64,
+    /// Who the peer is.
+    pub peer_name: String,
+    /// Ours over the peer's for times, the peer's over ours for rates.
+    pub ratio: f64,
+    /// The ratio to reach.
+    pub aim: Option<f64>,
+    /// A remark for the table.
+    #[serde(skip)]
+    pub remark: String,
+}
+
+impl Row {
+    /// A time, or anything else of which less is better.
+    pub(crate) fn cost(name: &str, unit: &'static str, ours: f64, peer: f64, peer_name: &str) -> Self {
+        Self::new(name, unit, ours, peer, peer_name, ours / peer)
+    }
+
+    /// A rate, or anything else of which more is better.
+    pub(crate) fn rate(name: &str, unit: &'static str, ours: f64, peer: f64, peer_name: &str) -> Self {
+        Self::new(name, unit, ours, peer, peer_name, peer / ours)
+    }
+
+    fn new(name: &str, unit: &'static str, ours: f64, peer: f64, peer_name: &str, ratio: f64) -> Self {
+        let (name, peer_name) = (name.to_owned(), peer_name.to_owned());
+        Self { name, unit, ours, peer, peer_name, ratio, aim: None, remark: String::new() }
+    }
+}
+
+/// Everything that was measured.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// What it was measured on.
+    setting: String,
+    rows: Vec<Row>,
+    notes: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(setting: String) -> Self {
+        Self { setting, rows: Vec::new(), notes: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    /// A line below the table: where the time went, for one.
+    pub(crate) fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// Prints the table.
+    pub(crate) fn print(&self) -> anyhow::Result<()> {
+        let head = ["", "unit", "ours", "peer", "peer's name", "ratio", "aim", ""].map(str::to_owned);
+        let lines: Vec<[String; 8]> = std::iter::once(head)
+            .chain(self.rows.iter().map(|row| {
+                [
+                    row.name.clone(),
+                    row.unit.to_owned(),
+                    figure(row.ours),
+                    figure(row.peer),
+                    row.peer_name.clone(),
+                    format!("{:.2}", row.ratio),
+                    row.aim.map_or_else(|| "-".to_owned(), |aim| format!("{aim:.2}")),
+                    row.remark.clone(),
+                ]
+            }))
+            .collect();
+        let widths: Vec<usize> =
+            (0..8).map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or_default()).collect();
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}\n", self.setting)?;
+        for line in &lines {
+            let mut text = String::new();
+            for (i, (cell, width)) in line.iter().zip(&widths).enumerate() {
+                let pad = " ".repeat(width - cell.chars().count());
+                // Figures to the right, words to the left.
+                text += &if [2, 3, 5, 6].contains(&i) { format!("{pad}{cell}  ") } else { format!("{cell}{pad}  ") };
+            }
+            writeln!(out, "{}", text.trim_end())?;
+        }
+        writeln!(out, "\nratio is a cost: smaller is better, for rates too.")?;
+        for note in &self.notes {
+            writeln!(out, "{note}")?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file: what is measured in this run, and nothing of runs before.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(&self.rows)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+fn figure(value: f64) -> String {
+    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+/// Says on stderr what is being done.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
