@@ -102,7 +102,16 @@ pub(super) struct Environment {
 }
 
 pub(super) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> {
-    let Some(instance) = get(client, guest).await? else { return Ok(Presence::Absent) };
+    let found = match get(client, guest).await? {
+        Some(instance) => Some(instance),
+        // An operation just begun may not have written its instance: that guest is coming, not absent.
+        None if busy(client, &name(guest)).await?.is_some() => {
+            return Ok(Presence::Present { node: node(client).await?, power: GuestPower::Unknown, busy: true });
+        }
+        // It may have written it and ended between the two looks.
+        None => get(client, guest).await?,
+    };
+    let Some(instance) = found else { return Ok(Presence::Absent) };
     let (busy, node) = tokio::try_join!(busy(client, &instance.name), node(client))?;
     Ok(Presence::Present { node, power: shown_power(&instance), busy: busy.is_some() })
 }
@@ -257,10 +266,13 @@ pub(super) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration
 }
 
 pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
-    let Some(instance) = get(client, guest).await? else { return Ok(Task::Done) };
-    if let Some(operation) = join(client, &instance.name, "Deleting instance").await? {
+    let present = get(client, guest).await?;
+    // Also when nothing is there: an operation just begun may not have written its instance.
+    if let Some(operation) = join(client, &name(guest), "Deleting instance").await? {
         return Ok(plain(Reply::Operation(operation)));
     }
+    let present = if present.is_some() { present } else { get(client, guest).await? };
+    let Some(instance) = present else { return Ok(Task::Done) };
     if instance.power() == GuestPower::Running || instance.status == "Frozen" {
         return Err(Error::Conflict(format!("{} is running", instance.name)));
     }
