@@ -216,7 +216,7 @@ async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value
 pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
     let instance = require(client, guest).await?;
     if let Some(operation) = join(client, &instance.name, "Starting instance").await? {
-        return Ok(plain(Reply::Operation(operation)));
+        return Ok(chained(&operation.id, Then::Started, guest));
     }
     if instance.power() == GuestPower::Running {
         return Ok(Task::Done);
@@ -229,7 +229,9 @@ pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
     }
     // A frozen guest is woken, not started.
     let action = if instance.status == "Frozen" { "unfreeze" } else { "start" };
-    set_state(client, &instance.name, action, false, 0).await.map(plain)
+    let reply = set_state(client, &instance.name, action, false, 0).await;
+    let reply = or_already(client, guest, GuestPower::Running, reply).await?;
+    Ok(follow(reply, Then::Started, guest))
 }
 
 pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> Result<Task> {
@@ -238,7 +240,7 @@ pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> R
     let reply = match mode {
         // No joining: pulling the plug is just what a hanging clean stop needs, and Incus allows it.
         StopMode::Force if instance.power() == GuestPower::Stopped => return Ok(Task::Done),
-        StopMode::Force => set_state(client, &instance.name, "stop", true, 0).await?,
+        StopMode::Force => set_state(client, &instance.name, "stop", true, 0).await,
         StopMode::Clean { timeout } => {
             if let Some(operation) = join(client, &instance.name, "Stopping instance").await? {
                 return Ok(chained(&operation.id, then, guest));
@@ -246,9 +248,10 @@ pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> R
             if instance.power() == GuestPower::Stopped {
                 return Ok(Task::Done);
             }
-            set_state(client, &instance.name, "stop", false, timeout.as_secs().max(1)).await?
+            set_state(client, &instance.name, "stop", false, timeout.as_secs().max(1)).await
         }
     };
+    let reply = or_already(client, guest, GuestPower::Stopped, reply).await?;
     Ok(follow(reply, then, guest))
 }
 
@@ -306,6 +309,14 @@ pub(super) async fn interfaces(client: &Client, guest: &GuestRef) -> Result<Vec<
 async fn set_state(client: &Client, name: &str, action: &str, force: bool, timeout: u64) -> Result<Reply> {
     let body = json!({"action": action, "force": force, "timeout": timeout});
     client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await
+}
+
+/// A refused change of power that has come about by itself since we looked is done.
+async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, reply: Result<Reply>) -> Result<Reply> {
+    match reply {
+        Err(Error::Conflict(_)) if require(client, guest).await?.power() == wanted => Ok(Reply::Done),
+        other => other,
+    }
 }
 
 fn follow(reply: Reply, then: Then, guest: &GuestRef) -> Task {
