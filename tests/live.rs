@@ -233,3 +233,46 @@ async fn a_huge_message_and_a_shutdown_end_sockets() {
     app.stop().await;
     live.next("disconnect").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_watched_already_is_not_sent_again() {
+    let app = TestApp::new().await;
+    let mine = server(&app, "customer@example.com").await;
+    let mut live = Live::connected(&app.base, token(&app.customer)).await;
+    live.subscribe(mine).await;
+    live.next("server-stats").await;
+    for _ in 0..3 {
+        assert_eq!(live.subscribe(mine).await, json!({ "status": "success", "serverId": mine }));
+    }
+    assert_eq!(live.any(Duration::from_millis(500)).await, None, "acknowledged, and nothing more");
+    live.tell(json!({ "do": "unsubscribe", "id": mine })).await;
+    live.next("ack").await;
+    live.subscribe(mine).await;
+    live.next("server-stats").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_holds_only_so_many_sockets() {
+    let app = TestApp::new().await;
+    let mut live = Live::new(&app.base);
+    live.tell(json!({ "do": "crowd", "token": token(&app.customer), "count": 50 })).await;
+    for _ in 0..50 {
+        live.next("crowd-in").await;
+    }
+    live.tell(json!({ "do": "connect", "token": token(&app.customer) })).await;
+    let refused = live.next("connect_error").await;
+    assert!(refused["message"].as_str().unwrap().starts_with("RATE_LIMITED: One login or token may"), "{refused}");
+    // That is nobody else's trouble, and over when the others are.
+    live.tell(json!({ "do": "connect", "token": token(&app.other) })).await;
+    live.next("connect").await;
+    live.tell(json!({ "do": "disperse" })).await;
+    for _ in 0..100 {
+        live.tell(json!({ "do": "connect", "token": token(&app.customer), "reconnection": false })).await;
+        let seen = live.any(Duration::from_secs(20)).await.unwrap();
+        if seen["event"] == "connect" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the seats were never given back");
+}

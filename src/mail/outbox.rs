@@ -1,17 +1,20 @@
-//! Sending what is queued: each mail is claimed, committed, handed over, and its outcome written down.
+//! Sending what is queued: each mail is claimed, offered to the mail server, noted as handed over, handed over, and its
+//! outcome written down. Each of these is committed before the next.
 
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 
 use super::store::{self, Mail};
-use super::transport::{Failure, Transport};
+use super::transport::{Failure, Ready, Transport};
 use crate::app::App;
 use crate::error::is_database_away;
 use crate::events::Event;
 
 /// How long sending is tried before it has failed.
 const PATIENCE: TimeDelta = TimeDelta::hours(24);
+/// How long the note that a mail is handed over may take, while the mail server waits.
+const NOTE: Duration = Duration::from_secs(10);
 /// How often to look without being woken.
 const POLL: Duration = Duration::from_secs(15);
 
@@ -42,10 +45,33 @@ async fn send_all(app: &App, transport: &Transport) -> sqlx::Result<()> {
     settle_abandoned(app, transport).await?;
     while !app.shutdown.is_cancelled() {
         let Some(mail) = store::claim(&app.db, transport.claim().as_secs_f64()).await? else { break };
-        let outcome = transport.send(&mail).await;
+        let ready = tokio::select! {
+            biased;
+            // Nobody has it yet: the next one to look sends it.
+            () = app.shutdown.cancelled() => return store::retry(&app.db, &mail, 0.0, "the sending process was ended").await,
+            ready = offer(app, transport, &mail) => ready,
+        };
+        let outcome = match ready {
+            Ok(ready) => ready.hand_over().await,
+            Err(failure) => Err(failure),
+        };
         settle(app, transport, &mail, outcome).await?;
     }
     Ok(())
+}
+
+/// Everything short of the content, so that giving up anywhere in here leaves the mail unsent.
+async fn offer(app: &App, transport: &Transport, mail: &Mail) -> Result<Ready, Failure> {
+    let ready = transport.prepare(mail).await?;
+    if transport.is_idempotent() {
+        return Ok(ready);
+    }
+    match tokio::time::timeout(NOTE, store::hand_over(&app.db, mail)).await {
+        Ok(Ok(true)) => Ok(ready),
+        Ok(Ok(false)) => Err(Failure::Later("the mail server took so long that another process took over".into())),
+        Ok(Err(error)) => Err(Failure::Later(format!("the database was away: {error}"))),
+        Err(_) => Err(Failure::Later("the database did not answer in time".into())),
+    }
 }
 
 /// Writes the outcome down. What is known must not be lost to a database that is away for a moment: it is tried for as
@@ -65,12 +91,12 @@ async fn settle(app: &App, transport: &Transport, mail: &Mail, outcome: Result<(
 
 /// Mails whose sender died in the act. A file written twice is one file; a mail handed over twice is two mails.
 async fn settle_abandoned(app: &App, transport: &Transport) -> sqlx::Result<()> {
-    for id in store::abandoned(&app.db, transport.is_idempotent()).await? {
-        if transport.is_idempotent() {
-            tracing::info!(mail = %id, "a mail whose sender ended is written again");
+    for mail in store::abandoned(&app.db, transport.is_idempotent()).await? {
+        if mail.again {
+            tracing::info!(mail = %mail.id, "a mail whose sender ended is sent by another");
         } else {
             tracing::error!(
-                mail = %id,
+                mail = %mail.id,
                 "a mail may or may not have been sent when its sender ended; it is not sent again by itself"
             );
             count("unknown");
@@ -89,17 +115,17 @@ async fn record(app: &App, mail: &Mail, outcome: &Result<(), Failure>) -> sqlx::
         }
         Err(Failure::Later(error)) if Utc::now() - mail.created_at < PATIENCE => {
             let wait = backoff(mail.attempts);
-            store::retry(&app.db, id, wait.as_secs_f64(), error).await?;
+            store::retry(&app.db, mail, wait.as_secs_f64(), error).await?;
             tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "a mail could not be sent; trying again later");
             count("retried");
         }
         Err(Failure::Later(error) | Failure::Never(error)) => {
-            store::give_up(&app.db, id, "failed", error).await?;
+            store::give_up(&app.db, mail, "failed", error).await?;
             tracing::error!(mail = %id, error, "a mail could not be sent and is given up");
             count("failed");
         }
         Err(Failure::Unknown(error)) => {
-            store::give_up(&app.db, id, "unknown", error).await?;
+            store::give_up(&app.db, mail, "unknown", error).await?;
             tracing::error!(mail = %id, error, "a mail may or may not have been sent; it is not sent again by itself");
             count("unknown");
         }

@@ -42,11 +42,12 @@ pub(super) struct Mail {
 }
 
 /// Takes the mail that waits longest: it is `sending`, committed, before anyone hands it over. While it is sending,
-/// `run_at` says when its sender must have been dead.
+/// `run_at` says when its sender must have been dead, and `attempts` tells its sender from a later one.
 pub(super) async fn claim(db: &PgPool, claim_seconds: f64) -> Result<Option<Mail>> {
     sqlx::query_as!(
         Mail,
-        r#"update mails set state = 'sending', attempts = attempts + 1, run_at = now() + make_interval(secs => $1)
+        r#"update mails set state = 'sending', attempts = attempts + 1, handed_over_at = null,
+                  run_at = now() + make_interval(secs => $1)
            where id = (select id from mails where state = 'queued' and run_at <= now()
                        order by run_at limit 1 for update skip locked)
            returning id, recipient, subject, text_body, html_body, attempts, created_at"#,
@@ -54,6 +55,20 @@ pub(super) async fn claim(db: &PgPool, claim_seconds: f64) -> Result<Option<Mail
     )
     .fetch_optional(db)
     .await
+}
+
+/// Notes that the mail server is about to get the content: from here on it may be out. False where the claim has run
+/// out, and the mail is somebody else's.
+pub(super) async fn hand_over(db: &PgPool, mail: &Mail) -> Result<bool> {
+    let done = sqlx::query!(
+        "update mails set handed_over_at = now()
+         where id = $1 and state = 'sending' and attempts = $2 and run_at > now()",
+        mail.id,
+        mail.attempts
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// It is out.
@@ -65,11 +80,12 @@ pub(super) async fn sent(db: &PgPool, id: Uuid) -> Result<()> {
 }
 
 /// It is certainly not out, and is tried again after `wait_seconds`.
-pub(super) async fn retry(db: &PgPool, id: Uuid, wait_seconds: f64, error: &str) -> Result<()> {
+pub(super) async fn retry(db: &PgPool, mail: &Mail, wait_seconds: f64, error: &str) -> Result<()> {
     sqlx::query!(
-        "update mails set state = 'queued', run_at = now() + make_interval(secs => $2), last_error = $3
-         where id = $1 and state = 'sending'",
-        id,
+        "update mails set state = 'queued', run_at = now() + make_interval(secs => $3), last_error = $4
+         where id = $1 and state = 'sending' and attempts = $2",
+        mail.id,
+        mail.attempts,
         wait_seconds,
         error
     )
@@ -79,22 +95,37 @@ pub(super) async fn retry(db: &PgPool, id: Uuid, wait_seconds: f64, error: &str)
 }
 
 /// It ended otherwise: `failed` (certainly not out) or `unknown` (perhaps out). Neither is sent again by itself.
-pub(super) async fn give_up(db: &PgPool, id: Uuid, state: &str, error: &str) -> Result<()> {
-    sqlx::query!("update mails set state = $2, last_error = $3 where id = $1 and state = 'sending'", id, state, error)
-        .execute(db)
-        .await
-        .map(drop)
+pub(super) async fn give_up(db: &PgPool, mail: &Mail, state: &str, error: &str) -> Result<()> {
+    sqlx::query!(
+        "update mails set state = $3, last_error = $4 where id = $1 and state = 'sending' and attempts = $2",
+        mail.id,
+        mail.attempts,
+        state,
+        error
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }
 
-/// Mails whose sender died while it handed them over: queued again (where handing over twice is the same as once) or
-/// `unknown`. Gives their ids.
-pub(super) async fn abandoned(db: &PgPool, again: bool) -> Result<Vec<Uuid>> {
-    let state = if again { "queued" } else { "unknown" };
-    sqlx::query_scalar!(
-        "update mails set state = $1, last_error = 'the sending process ended before it knew the outcome'
-         where id in (select id from mails where state = 'sending' and run_at < now() for update skip locked)
-         returning id",
-        state
+/// A mail whose sender died.
+#[derive(Debug)]
+pub(super) struct Abandoned {
+    pub id: Uuid,
+    /// It is queued again; else it is `unknown`.
+    pub again: bool,
+}
+
+/// Mails whose sender died: queued again where the content was certainly not handed over or (`idempotent`) handing over
+/// twice is the same as once; else `unknown`.
+pub(super) async fn abandoned(db: &PgPool, idempotent: bool) -> Result<Vec<Abandoned>> {
+    sqlx::query_as!(
+        Abandoned,
+        r#"update mails set state = case when $1 or handed_over_at is null then 'queued' else 'unknown' end,
+                  last_error = 'the sending process ended before it knew the outcome'
+           where id in (select id from mails where state = 'sending' and run_at < now() for update skip locked)
+           returning id, state = 'queued' as "again!""#,
+        idempotent
     )
     .fetch_all(db)
     .await

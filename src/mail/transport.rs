@@ -48,10 +48,20 @@ struct Server {
     name: ClientId,
 }
 
+/// A mail that waits to be handed over: nothing of it is out yet.
+pub(super) enum Ready {
+    /// A mail server knows from whom and to whom.
+    Smtp { connection: Box<AsyncSmtpConnection>, content: Vec<u8> },
+    /// A file is to be written.
+    Folder { folder: PathBuf, name: String, content: Vec<u8> },
+}
+
 /// How long a mail server may take to greet, protect the connection and let us in.
 const CONNECT: Duration = Duration::from_secs(30);
 /// How long it may take to hear from whom and to whom.
 const ENVELOPE: Duration = Duration::from_mins(1);
+/// How long it may take to say that it is ready for the content.
+const DATA: Duration = Duration::from_secs(30);
 /// How long it may take to swallow a mail. RFC 5321 grants it ten minutes; ours are small.
 const CONTENT: Duration = Duration::from_mins(2);
 
@@ -88,15 +98,16 @@ impl Transport {
         }
     }
 
-    /// Hands one mail over.
-    pub(super) async fn send(&self, mail: &Mail) -> Outcome {
+    /// Does everything but handing the mail over. Whatever fails here, or is dropped, leaves it unsent.
+    pub(super) async fn prepare(&self, mail: &Mail) -> Outcome<Ready> {
         let message = self.message(mail).map_err(|e| Failure::Never(format!("{e:#}")))?;
-        match &self.to {
-            Kind::Smtp(server) => server.send(message.envelope(), &message.formatted()).await,
-            Kind::Folder(folder) => write(folder, &format!("{}.eml", mail.id), &message.formatted())
-                .await
-                .map_err(|e| Failure::Later(format!("writing to {}: {e}", folder.display()))),
-        }
+        let content = message.formatted();
+        Ok(match &self.to {
+            Kind::Smtp(server) => {
+                Ready::Smtp { connection: Box::new(server.begin(message.envelope()).await?), content }
+            }
+            Kind::Folder(folder) => Ready::Folder { folder: folder.clone(), name: format!("{}.eml", mail.id), content },
+        })
     }
 
     /// The mail with its headers. The same mail gets the same Message-ID and date, however often it is tried, so that
@@ -115,21 +126,15 @@ impl Transport {
 }
 
 impl Server {
-    async fn send(&self, envelope: &Envelope, message: &[u8]) -> Outcome {
+    async fn begin(&self, envelope: &Envelope) -> Outcome<AsyncSmtpConnection> {
         let mut connection = within(CONNECT, self.connect()).await?;
-        let outcome = match within(ENVELOPE, begin(&mut connection, envelope)).await {
-            // From here on it may be out.
-            Ok(()) => match tokio::time::timeout(CONTENT, connection.message(message)).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(e)) if e.is_permanent() || e.is_transient() => Err(refused(&e)),
-                Ok(Err(e)) => Err(Failure::Unknown(chain(&e))),
-                Err(_) => Err(Failure::Unknown("the mail server had the mail and did not answer".into())),
-            },
-            Err(failure) => Err(failure),
-        };
-        // Manners only: what became of the mail is known.
-        let _ = tokio::time::timeout(Duration::from_secs(5), connection.quit()).await;
-        outcome
+        match within(ENVELOPE, address(&mut connection, envelope)).await {
+            Ok(()) => Ok(connection),
+            Err(failure) => {
+                quit(&mut connection).await;
+                Err(failure)
+            }
+        }
     }
 
     async fn connect(&self) -> Outcome<AsyncSmtpConnection> {
@@ -152,8 +157,40 @@ impl Server {
     }
 }
 
+impl Ready {
+    /// Hands the mail over.
+    pub(super) async fn hand_over(self) -> Outcome {
+        match self {
+            Self::Smtp { mut connection, content } => {
+                let outcome = deliver(&mut connection, &content).await;
+                // Manners only: what became of the mail is known.
+                quit(&mut connection).await;
+                outcome
+            }
+            Self::Folder { folder, name, content } => write(&folder, &name, &content)
+                .await
+                .map_err(|e| Failure::Later(format!("writing to {}: {e}", folder.display()))),
+        }
+    }
+}
+
+async fn deliver(connection: &mut AsyncSmtpConnection, content: &[u8]) -> Outcome {
+    within(DATA, async { connection.command(Data).await.map(drop).map_err(|e| refused(&e)) }).await?;
+    // From here on it may be out.
+    match tokio::time::timeout(CONTENT, connection.message(content)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(e)) if e.is_permanent() || e.is_transient() => Err(refused(&e)),
+        Ok(Err(e)) => Err(Failure::Unknown(chain(&e))),
+        Err(_) => Err(Failure::Unknown("the mail server had the mail and did not answer".into())),
+    }
+}
+
+async fn quit(connection: &mut AsyncSmtpConnection) {
+    let _ = tokio::time::timeout(Duration::from_secs(5), connection.quit()).await;
+}
+
 /// From whom and to whom. Nothing of the mail itself is sent yet, so that whatever fails here leaves it unsent.
-async fn begin(connection: &mut AsyncSmtpConnection, envelope: &Envelope) -> Outcome {
+async fn address(connection: &mut AsyncSmtpConnection, envelope: &Envelope) -> Outcome {
     let mut parameters = vec![];
     if envelope.from().into_iter().chain(envelope.to()).any(|a| !AsRef::<str>::as_ref(a).is_ascii()) {
         if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
@@ -166,7 +203,6 @@ async fn begin(connection: &mut AsyncSmtpConnection, envelope: &Envelope) -> Out
     for to in envelope.to() {
         connection.command(Rcpt::new(to.clone(), vec![])).await.map_err(refused)?;
     }
-    connection.command(Data).await.map_err(refused)?;
     Ok(())
 }
 

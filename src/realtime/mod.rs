@@ -15,7 +15,8 @@
 //! | `session-ended` | `{error, code}` | just before we disconnect a socket whose token or login has ended |
 //!
 //! A socket lives as long as the login (or API token) that opened it, not only as long as its access token. A client
-//! that does not take its messages is disconnected, not waited for.
+//! that does not take its messages is disconnected, not waited for. To subscribe again to what is watched already is
+//! acknowledged, and nothing more.
 
 mod guard;
 mod model;
@@ -33,7 +34,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::app::App;
-use sockets::Desk;
+use sockets::{Desk, Seats};
 
 /// The largest message that we take: a subscription is a few bytes.
 const MAX_MESSAGE: usize = 16 * 1024;
@@ -45,7 +46,7 @@ pub fn layer(app: Arc<App>) -> SocketIoLayer {
     let (greet, greetings) = mpsc::channel(1024);
     // Heard from now on, so that no socket is older than what its task hears.
     let (pushed, guarded) = (app.events.subscribe(), app.events.subscribe());
-    let desk = Arc::new(Desk { app, greet });
+    let desk = Arc::new(Desk { app, greet, seats: Seats::default() });
     let (layer, io) = SocketIo::builder()
         .ping_interval(Duration::from_secs(25))
         .ping_timeout(Duration::from_secs(20))

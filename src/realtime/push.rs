@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::model::{ServerAlerts, ServerStats, room, server_of};
-use super::sockets::{Desk, send};
+use super::sockets::{Desk, held, send};
 use super::store;
 use crate::app::App;
 use crate::error::Result;
@@ -94,7 +94,17 @@ async fn views(app: &App, ids: Vec<Uuid>) -> Result<Vec<OperationView>> {
 }
 
 /// Sends new subscribers the present state: one look for all of them.
-async fn greet(app: &App, new: Vec<(SocketRef, ServerId)>) -> Result<()> {
+async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>) -> Result<()> {
+    // Who has left again gets nothing.
+    new.retain(|(socket, server)| {
+        held(socket).is_some_and(|held| {
+            held.greeted(*server);
+            held.watches(*server)
+        })
+    });
+    if new.is_empty() {
+        return Ok(());
+    }
     let servers: Vec<ServerId> = new.iter().map(|(_, s)| *s).collect::<BTreeSet<_>>().into_iter().collect();
     let stats: HashMap<ServerId, Live> =
         monitoring::service::stats_of(app, &servers).await?.into_iter().map(|l| (l.server, l)).collect();

@@ -1,6 +1,6 @@
 //! One socket: who it is, and what it may watch.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use serde_json::Value;
 use socketioxide::extract::{AckSender, SocketRef, State, TryData};
 use socketioxide::{SendError, SocketError};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::guard;
 use super::model::{Ack, Refusal, room, server_id};
@@ -22,7 +23,10 @@ use crate::servers;
 
 /// How many servers one socket may watch.
 pub(super) const MAX_SUBSCRIPTIONS: usize = 1_000;
-/// How many requests of one socket may wait for their turn: a client that asks for everything at once is well within.
+/// How many sockets one login or API token may hold open.
+const MAX_SOCKETS: usize = 50;
+/// How many requests of one socket may wait for their turn: a client that asks for everything at once, or leaves it, is
+/// well within.
 const MAX_PENDING: usize = MAX_SUBSCRIPTIONS + 100;
 
 /// What every handler needs.
@@ -31,6 +35,42 @@ pub(super) struct Desk {
     pub app: Arc<App>,
     /// New subscribers, for the pushing task: it sends them the present state in order with everything else.
     pub greet: mpsc::Sender<(SocketRef, ServerId)>,
+    pub seats: Seats,
+}
+
+/// How many sockets each login or API token holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seats(Arc<Mutex<HashMap<Uuid, usize>>>);
+
+impl Seats {
+    fn take(&self, owner: Uuid) -> Option<Seat> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(owner).or_default();
+        if *count >= MAX_SOCKETS {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { seats: self.clone(), owner })
+    }
+}
+
+/// One socket's place among those of its owner, given back when dropped.
+#[derive(Debug)]
+struct Seat {
+    seats: Seats,
+    owner: Uuid,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.owner) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.owner);
+            }
+        }
+    }
 }
 
 /// What we know of a socket.
@@ -38,9 +78,14 @@ pub(super) struct Desk {
 pub(super) struct Held {
     caller: Mutex<Caller>,
     servers: Mutex<HashSet<ServerId>>,
+    /// Servers whose present state is still to be sent.
+    greetings: Mutex<HashSet<ServerId>>,
+    /// Until it is disconnected, or never got in.
+    seat: Mutex<Option<Seat>>,
     /// Subscribing and re-checking take turns, so that what a re-check takes away is not given back behind it.
     pub turn: tokio::sync::Mutex<()>,
     pending: AtomicUsize,
+    leaving: AtomicUsize,
     closing: AtomicBool,
 }
 
@@ -58,6 +103,25 @@ impl Held {
     /// What the socket watches.
     pub(super) fn servers(&self) -> Vec<ServerId> {
         self.watched(|s| s.iter().copied().collect())
+    }
+
+    /// Whether the socket watches a server.
+    pub(super) fn watches(&self, server: ServerId) -> bool {
+        self.watched(|s| s.contains(&server))
+    }
+
+    /// The present state of a server is to be sent; false where it is to be sent already.
+    fn expect_greeting(&self, server: ServerId) -> bool {
+        self.greetings.lock().unwrap_or_else(PoisonError::into_inner).insert(server)
+    }
+
+    /// The present state of a server is about to be looked up for this socket.
+    pub(super) fn greeted(&self, server: ServerId) {
+        self.greetings.lock().unwrap_or_else(PoisonError::into_inner).remove(&server);
+    }
+
+    fn give_seat_back(&self) {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn watched<T>(&self, look: impl FnOnce(&mut HashSet<ServerId>) -> T) -> T {
@@ -90,11 +154,19 @@ pub(super) async fn authenticate(
         Refused(Error::new(Code::Unauthenticated, "Sign in first: connect with auth: {token: \"<access token>\"}."))
     })?;
     let caller = accounts::service::authenticate(&desk.app, &token).await.map_err(Refused)?;
+    // Access tokens change while a login lives.
+    let seat = desk.seats.take(caller.session.unwrap_or(caller.token)).ok_or_else(|| {
+        let text = format!("One login or token may hold {MAX_SOCKETS} connections at a time; close others first.");
+        Refused(Error::new(Code::RateLimited, text))
+    })?;
     socket.extensions.insert(Arc::new(Held {
         caller: Mutex::new(caller),
         servers: Mutex::default(),
+        greetings: Mutex::default(),
+        seat: Mutex::new(Some(seat)),
         turn: tokio::sync::Mutex::default(),
         pending: AtomicUsize::new(0),
+        leaving: AtomicUsize::new(0),
         closing: AtomicBool::new(false),
     }));
     // Here, not after the connection: a fast client's first message would come before anyone listens.
@@ -121,7 +193,12 @@ fn token(socket: &SocketRef, auth: Option<&Value>) -> Option<String> {
 /// A socket that got in.
 pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Desk>>) {
     metrics::gauge!("innkeeper_sockets").increment(1);
-    socket.on_disconnect(async || metrics::gauge!("innkeeper_sockets").decrement(1));
+    socket.on_disconnect(async |socket: SocketRef| {
+        metrics::gauge!("innkeeper_sockets").decrement(1);
+        if let Some(held) = held(&socket) {
+            held.give_seat_back();
+        }
+    });
     // Its token may have ended since it was looked at, when the socket was not yet among those that are told.
     guard::recheck(&desk, vec![socket]).await;
 }
@@ -134,25 +211,34 @@ async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSende
     }
     let result = enter(&desk, &socket, &held, &id).await;
     held.pending.fetch_sub(1, Ordering::Relaxed);
+    let (result, new) = match result {
+        Ok((server, new)) => (Ok(server), new),
+        Err(error) => (Err(error), false),
+    };
     answer(&socket, ack, &result);
     match result {
-        Ok(server) => {
+        // Asked for again, or left and entered again before its turn came: once is enough.
+        Ok(server) if new && held.expect_greeting(server) => {
             // Ends only with the process.
             let _ = desk.greet.send((socket, server)).await;
         }
+        Ok(_) => {}
         Err(error) => refuse(&socket, &id, &error),
     }
 }
 
-async fn enter(desk: &Desk, socket: &SocketRef, held: &Held, id: &Value) -> Result<ServerId> {
+/// Begins a subscription; says whether it is a new one.
+async fn enter(desk: &Desk, socket: &SocketRef, held: &Held, id: &Value) -> Result<(ServerId, bool)> {
     let server = server_id(id).ok_or_else(|| Error::new(Code::Malformed, "Send the server's id: a number."))?;
     let _turn = held.turn.lock().await;
     servers::service::authorize(&desk.app, &held.caller(), server, Level::Read).await?;
     if held.closing.load(Ordering::Relaxed) {
         return Err(Error::new(Code::Unauthenticated, "This connection is being closed."));
     }
-    let room_left = held.watched(|s| s.contains(&server) || (s.len() < MAX_SUBSCRIPTIONS && s.insert(server)));
-    if !room_left {
+    if held.watches(server) {
+        return Ok((server, false));
+    }
+    if !held.watched(|s| s.len() < MAX_SUBSCRIPTIONS && s.insert(server)) {
         return Err(Error::new(
             Code::RateLimited,
             format!("One connection may watch {MAX_SUBSCRIPTIONS} servers; unsubscribe from others first."),
@@ -163,12 +249,16 @@ async fn enter(desk: &Desk, socket: &SocketRef, held: &Held, id: &Value) -> Resu
     if !socket.connected() {
         socket.leave_all();
     }
-    Ok(server)
+    Ok((server, true))
 }
 
 async fn unsubscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSender) {
     let Some(held) = held(&socket) else { return };
     let id = id.unwrap_or(Value::Null);
+    if held.leaving.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING {
+        close(&socket);
+        return;
+    }
     let result = match server_id(&id) {
         Some(server) => {
             // In turn: a subscription asked for before is over by then.
@@ -178,6 +268,7 @@ async fn unsubscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSen
         }
         None => Err(Error::new(Code::Malformed, "Send the server's id: a number.")),
     };
+    held.leaving.fetch_sub(1, Ordering::Relaxed);
     answer(&socket, ack, &result);
 }
 
@@ -238,4 +329,23 @@ pub(super) fn close(socket: &SocketRef) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_owner_has_so_many_seats_and_gets_them_back() {
+        let seats = Seats::default();
+        let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let mut taken: Vec<_> = (0..MAX_SOCKETS).map(|_| seats.take(one).unwrap()).collect();
+        assert!(seats.take(one).is_none());
+        assert!(seats.take(other).is_some());
+        taken.pop();
+        taken.push(seats.take(one).unwrap());
+        assert!(seats.take(one).is_none());
+        drop(taken);
+        assert!(seats.0.lock().unwrap().is_empty());
+    }
 }

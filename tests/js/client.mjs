@@ -10,6 +10,8 @@
 //   {"do":"emit","event":"x","args":[…]}   also: ack (true: ask for one)
 //   {"do":"drop"}                     cuts the connection below Socket.IO, as a network would
 //   {"do":"disconnect"}
+//   {"do":"crowd","token":"…","count":9}   opens so many sockets beside, told of as crowd-in or crowd-out
+//   {"do":"disperse"}                 closes them
 //
 //   {"event":"connect","id":"…"}  {"event":"connect_error","message":"…"}  {"event":"disconnect","reason":"…"}
 //   {"event":"ack","of":"subscribe-server","args":[…]}  {"event":"server-stats","args":[…]}  …
@@ -27,6 +29,7 @@ if (!url) {
 
 let socket;
 let token;
+let crowd = [];
 const subscribed = new Set();
 
 const tell = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
@@ -83,6 +86,18 @@ const commands = {
   },
   disconnect() {
     socket.disconnect();
+  },
+  crowd({ token: given, count }) {
+    for (let n = 0; n < count; n += 1) {
+      const one = io(url, { forceNew: true, reconnection: false, transports: ['websocket'], auth: { token: given } });
+      one.on('connect', () => tell({ event: 'crowd-in' }));
+      one.on('connect_error', (error) => tell({ event: 'crowd-out', message: error.message }));
+      crowd.push(one);
+    }
+  },
+  disperse() {
+    for (const one of crowd) one.disconnect();
+    crowd = [];
   },
 };
 

@@ -40,6 +40,7 @@ pub async fn a_guest_is_made_once_and_stopped(lab: Lab) {
     let spec = lab.spec().await;
     assert_eq!(lab.driver.find(&spec.guest).await.unwrap(), Presence::Absent);
     let first = lab.driver.create(&spec).await.unwrap();
+    assert_ne!(lab.driver.find(&spec.guest).await.unwrap(), Presence::Absent, "it is coming");
     // As a second process would, before the first task has ended.
     let second = lab.driver.create(&spec).await.unwrap();
     lab.end(first).await.unwrap();

@@ -102,7 +102,16 @@ pub(super) struct Environment {
 }
 
 pub(super) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> {
-    let Some(instance) = get(client, guest).await? else { return Ok(Presence::Absent) };
+    let found = match get(client, guest).await? {
+        Some(instance) => Some(instance),
+        // An operation just begun may not have written its instance: that guest is coming, not absent.
+        None if busy(client, &name(guest)).await?.is_some() => {
+            return Ok(Presence::Present { node: node(client).await?, power: GuestPower::Unknown, busy: true });
+        }
+        // It may have written it and ended between the two looks.
+        None => get(client, guest).await?,
+    };
+    let Some(instance) = found else { return Ok(Presence::Absent) };
     let (busy, node) = tokio::try_join!(busy(client, &instance.name), node(client))?;
     Ok(Presence::Present { node, power: shown_power(&instance), busy: busy.is_some() })
 }
@@ -207,7 +216,7 @@ async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value
 pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
     let instance = require(client, guest).await?;
     if let Some(operation) = join(client, &instance.name, "Starting instance").await? {
-        return Ok(plain(Reply::Operation(operation)));
+        return Ok(chained(&operation.id, Then::Started, guest));
     }
     if instance.power() == GuestPower::Running {
         return Ok(Task::Done);
@@ -220,7 +229,9 @@ pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
     }
     // A frozen guest is woken, not started.
     let action = if instance.status == "Frozen" { "unfreeze" } else { "start" };
-    set_state(client, &instance.name, action, false, 0).await.map(plain)
+    let reply = set_state(client, &instance.name, action, false, 0).await;
+    let reply = or_already(client, guest, GuestPower::Running, reply).await?;
+    Ok(follow(reply, Then::Started, guest))
 }
 
 pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> Result<Task> {
@@ -229,7 +240,7 @@ pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> R
     let reply = match mode {
         // No joining: pulling the plug is just what a hanging clean stop needs, and Incus allows it.
         StopMode::Force if instance.power() == GuestPower::Stopped => return Ok(Task::Done),
-        StopMode::Force => set_state(client, &instance.name, "stop", true, 0).await?,
+        StopMode::Force => set_state(client, &instance.name, "stop", true, 0).await,
         StopMode::Clean { timeout } => {
             if let Some(operation) = join(client, &instance.name, "Stopping instance").await? {
                 return Ok(chained(&operation.id, then, guest));
@@ -237,9 +248,10 @@ pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> R
             if instance.power() == GuestPower::Stopped {
                 return Ok(Task::Done);
             }
-            set_state(client, &instance.name, "stop", false, timeout.as_secs().max(1)).await?
+            set_state(client, &instance.name, "stop", false, timeout.as_secs().max(1)).await
         }
     };
+    let reply = or_already(client, guest, GuestPower::Stopped, reply).await?;
     Ok(follow(reply, then, guest))
 }
 
@@ -257,10 +269,13 @@ pub(super) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration
 }
 
 pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
-    let Some(instance) = get(client, guest).await? else { return Ok(Task::Done) };
-    if let Some(operation) = join(client, &instance.name, "Deleting instance").await? {
+    let present = get(client, guest).await?;
+    // Also when nothing is there: an operation just begun may not have written its instance.
+    if let Some(operation) = join(client, &name(guest), "Deleting instance").await? {
         return Ok(plain(Reply::Operation(operation)));
     }
+    let present = if present.is_some() { present } else { get(client, guest).await? };
+    let Some(instance) = present else { return Ok(Task::Done) };
     if instance.power() == GuestPower::Running || instance.status == "Frozen" {
         return Err(Error::Conflict(format!("{} is running", instance.name)));
     }
@@ -294,6 +309,14 @@ pub(super) async fn interfaces(client: &Client, guest: &GuestRef) -> Result<Vec<
 async fn set_state(client: &Client, name: &str, action: &str, force: bool, timeout: u64) -> Result<Reply> {
     let body = json!({"action": action, "force": force, "timeout": timeout});
     client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await
+}
+
+/// A refused change of power that has come about by itself since we looked is done.
+async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, reply: Result<Reply>) -> Result<Reply> {
+    match reply {
+        Err(Error::Conflict(_)) if require(client, guest).await?.power() == wanted => Ok(Reply::Done),
+        other => other,
+    }
 }
 
 fn follow(reply: Reply, then: Then, guest: &GuestRef) -> Task {

@@ -26,6 +26,8 @@ const FOLLOW_UP_WAIT: Duration = Duration::from_secs(15);
 pub(super) enum Then {
     /// Mark a new guest as wholly made.
     Confirm,
+    /// The guest must run: that it was started by another in the meantime is as good.
+    Started,
     /// The guest must be stopped: force it where it still is in the boot it was in.
     Stopped {
         /// [`Instance::boot`] when the stop was asked for.
@@ -50,6 +52,7 @@ struct Parsed {
 pub(super) fn chained(operation: &str, then: Then, guest: &GuestRef) -> Task {
     let (word, boot) = match then {
         Then::Confirm => ("confirm", None),
+        Then::Started => ("started", None),
         Then::Stopped { boot } => ("stopped", Some(boot)),
         Then::Restarted { boot } => ("restarted", Some(boot)),
         Then::Settle => ("settle", None),
@@ -82,6 +85,7 @@ fn parse(id: &TaskId) -> Result<Parsed> {
     let number = |key: &str| value(key).and_then(|v| v.parse::<i64>().ok()).ok_or_else(nonsense);
     let then = match value("then") {
         Some("confirm") => Then::Confirm,
+        Some("started") => Then::Started,
         Some("stopped") => Then::Stopped { boot: number("boot")? },
         Some("restarted") => Then::Restarted { boot: number("boot")? },
         Some("settle") => Then::Settle,
@@ -102,6 +106,9 @@ pub(super) async fn task(client: &Client, id: &TaskId) -> Result<TaskState> {
     let Some((then, guest)) = parsed.follow_up else {
         return Ok(operation.map_or(TaskState::Unknown, |o| ended(&o)));
     };
+    if then == Then::Started && operation.as_ref().is_some_and(Operation::is_success) {
+        return Ok(TaskState::Succeeded(None));
+    }
     // Another process of ours may have submitted what follows already.
     if busy(client, &guests::name(&guest)).await?.is_some() {
         return Ok(TaskState::Running(None));
@@ -114,6 +121,7 @@ pub(super) async fn task(client: &Client, id: &TaskId) -> Result<TaskState> {
     };
     match then {
         Then::Confirm => confirm(client, operation.as_ref(), &instance).await,
+        Then::Started => Ok(started(operation.as_ref(), &instance)),
         Then::Stopped { boot } => stopped(client, &instance, boot).await,
         Then::Restarted { boot } => restarted(client, &instance, boot).await,
         Then::Settle => snapshots::settle(client, operation.as_ref(), &guest, &instance).await,
@@ -146,6 +154,16 @@ async fn confirm(client: &Client, operation: Option<&Operation>, instance: &Inst
     Ok(ended(operation))
 }
 
+fn started(operation: Option<&Operation>, instance: &Instance) -> TaskState {
+    match operation.map_or(TaskState::Unknown, ended) {
+        // Somebody else was faster, or nobody saw the end of our own.
+        TaskState::Failed(Error::Conflict(_)) | TaskState::Unknown if instance.power() == GuestPower::Running => {
+            TaskState::Succeeded(None)
+        }
+        other => other,
+    }
+}
+
 async fn stopped(client: &Client, instance: &Instance, boot: i64) -> Result<TaskState> {
     if instance.power() == GuestPower::Stopped {
         return Ok(TaskState::Succeeded(None));
@@ -168,14 +186,27 @@ async fn restarted(client: &Client, instance: &Instance, boot: i64) -> Result<Ta
 /// Submits a forced change of power and waits a little, so that its failure isn't lost.
 pub(super) async fn change_power(client: &Client, name: &str, action: &str) -> Result<TaskState> {
     let body = json!({"action": action, "force": true, "timeout": 0});
-    match client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await? {
-        Reply::Done => Ok(TaskState::Succeeded(None)),
-        Reply::Operation(operation) => {
+    let state = match client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await {
+        Ok(Reply::Done) => TaskState::Succeeded(None),
+        Ok(Reply::Operation(operation)) => {
             let now = client.wait(&operation.id, FOLLOW_UP_WAIT).await?;
             // Still at work: the next look finds it among the running operations.
-            Ok(if now.is_running() { TaskState::Running(None) } else { ended(&now) })
+            if now.is_running() { TaskState::Running(None) } else { ended(&now) }
         }
+        Err(error @ Error::Conflict(_)) => TaskState::Failed(error),
+        Err(error) => return Err(error),
+    };
+    if !matches!(state, TaskState::Failed(Error::Conflict(_))) {
+        return Ok(state);
     }
+    // It changed by itself since we looked.
+    let now = client.get::<Instance>(&["instances", name], &[]).await?.power();
+    Ok(match (action, now) {
+        ("stop", GuestPower::Stopped) | ("start", GuestPower::Running) => TaskState::Succeeded(None),
+        // Gone down by itself: the next look starts it.
+        ("restart", GuestPower::Stopped) => TaskState::Running(None),
+        _ => state,
+    })
 }
 
 /// The background operation at work on an instance, if any. Open consoles and execs don't count.
@@ -206,12 +237,29 @@ mod tests {
     fn chained_ids_survive_as_text() {
         let operation = Uuid::new_v4().to_string();
         let guest = guest();
-        for then in [Then::Confirm, Then::Stopped { boot: 7 }, Then::Restarted { boot: -1 }, Then::Settle] {
+        let all = [Then::Confirm, Then::Started, Then::Stopped { boot: 7 }, Then::Restarted { boot: -1 }, Then::Settle];
+        for then in all {
             let Task::Running(id) = chained(&operation, then, &guest) else { unreachable!() };
             let text = serde_json::to_string(&id).unwrap();
             let parsed = parse(&serde_json::from_str(&text).unwrap()).unwrap();
             assert_eq!(parsed, Parsed { operation: operation.clone(), follow_up: Some((then, guest.clone())) });
         }
+    }
+
+    #[test]
+    fn a_start_that_another_was_faster_with_is_a_success() {
+        let operation = |code: u16, err: &str| -> Operation {
+            serde_json::from_value(json!({"id": "b3a1", "status_code": code, "err": err})).unwrap()
+        };
+        let instance =
+            |status: &str| -> Instance { serde_json::from_value(json!({"name": "ink-1", "status": status})).unwrap() };
+        let already = operation(400, "The instance is already running");
+        assert_eq!(started(Some(&already), &instance("Running")), TaskState::Succeeded(None));
+        assert_eq!(started(None, &instance("Running")), TaskState::Succeeded(None));
+        assert_eq!(started(None, &instance("Stopped")), TaskState::Unknown);
+        assert!(matches!(started(Some(&already), &instance("Stopped")), TaskState::Failed(Error::Conflict(_))));
+        let broken = operation(400, "exit status 1");
+        assert!(matches!(started(Some(&broken), &instance("Running")), TaskState::Failed(Error::Failed(_))));
     }
 
     #[test]

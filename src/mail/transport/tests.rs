@@ -24,6 +24,10 @@ fn smtp(port: u16) -> Transport {
     Transport::new(&Config { smtp: Some(smtp), ..Config::default() }).unwrap()
 }
 
+async fn send(transport: &Transport, mail: &Mail) -> Outcome {
+    transport.prepare(mail).await?.hand_over().await
+}
+
 /// A mail server that says `answers` in turn, a command each, and then hangs up; gives what it heard.
 async fn server(answers: &'static [&'static str]) -> (Transport, tokio::task::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -53,7 +57,7 @@ async fn server(answers: &'static [&'static str]) -> (Transport, tokio::task::Jo
 
 async fn outcome(answers: &'static [&'static str]) -> (Outcome, String) {
     let (transport, heard) = server(answers).await;
-    let outcome = transport.send(&mail()).await;
+    let outcome = send(&transport, &mail()).await;
     (outcome, heard.await.unwrap())
 }
 
@@ -83,14 +87,22 @@ async fn what_failed_tells_whether_the_mail_may_be_out() {
 }
 
 #[tokio::test]
+async fn a_mail_that_is_only_prepared_is_not_out() {
+    let (transport, heard) = server(&["250 ok", "250 ok", "250 ok", "354 go on", "250 taken"]).await;
+    drop(transport.prepare(&mail()).await.unwrap());
+    let heard = heard.await.unwrap();
+    assert!(heard.contains("RCPT TO:") && !heard.contains("DATA"), "{heard}");
+}
+
+#[tokio::test]
 async fn nobody_there_is_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    assert!(matches!(smtp(port).send(&mail()).await, Err(Failure::Later(_))));
+    assert!(matches!(send(&smtp(port), &mail()).await, Err(Failure::Later(_))));
     // A mail that can't be written to anybody is not.
     let nobody = Mail { recipient: "a@b\r\nRCPT TO:<x@evil.example>".into(), ..mail() };
-    assert!(matches!(smtp(port).send(&nobody).await, Err(Failure::Never(_))));
+    assert!(matches!(send(&smtp(port), &nobody).await, Err(Failure::Never(_))));
 }
 
 #[tokio::test]
@@ -98,10 +110,10 @@ async fn without_a_mail_server_mails_are_files_and_twice_is_once() {
     let data = std::env::temp_dir().join(format!("innkeeper-mail-{}", Uuid::now_v7()));
     let transport = Transport::new(&Config { data: data.clone(), ..Config::default() }).unwrap();
     let mail = mail();
-    transport.send(&mail).await.unwrap();
+    send(&transport, &mail).await.unwrap();
     let path = data.join("mail").join(format!("{}.eml", mail.id));
     let first = std::fs::read_to_string(&path).unwrap();
-    transport.send(&mail).await.unwrap();
+    send(&transport, &mail).await.unwrap();
     let header = |text: &str, name: &str| text.lines().find(|l| l.starts_with(name)).map(str::to_owned);
     let second = std::fs::read_to_string(&path).unwrap();
     for name in ["Message-ID: ", "Date: ", "Subject: "] {
