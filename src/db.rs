@@ -4,13 +4,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
-use sqlx::PgPool;
+use sqlx::{ConnectOptions, Connection, Executor, PgPool};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::config::Config;
 
 /// The migrations, compiled in.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// Limits of every connection of the pools. A process that froze with a lock in its hands (the one of placement, an
+/// operation's row) would otherwise stop every order, and with them every connection of every other process.
+/// Statements end before a request's own time is over.
+const LIMITS: [(&str, &str); 3] =
+    [("idle_in_transaction_session_timeout", "15s"), ("lock_timeout", "8s"), ("statement_timeout", "25s")];
 
 /// Opens the pool. A database that is away for the moment is no error here: requests answer 503 until it is back.
 pub fn pool(config: &Config) -> anyhow::Result<PgPool> {
@@ -21,12 +27,22 @@ pub fn pool(config: &Config) -> anyhow::Result<PgPool> {
     Ok(PgPoolOptions::new()
         .max_connections(config.database_pool)
         .acquire_timeout(Duration::from_secs(3))
-        .connect_lazy_with(options.application_name("innkeeper")))
+        .connect_lazy_with(options.application_name("innkeeper").options(LIMITS)))
 }
 
-/// Brings the schema up to date; several processes may do so at the same time.
+/// Brings the schema up to date; several processes may do so at the same time. It happens on a connection of its own:
+/// a migration of a large table, or the wait for another process' one, may take longer than the pool's limits.
 pub async fn migrate(db: &PgPool) -> anyhow::Result<()> {
-    MIGRATIONS.run(db).await.context("bringing the database schema up to date")
+    let run = async {
+        let mut db = db.connect_options().connect().await?;
+        for (limit, _) in LIMITS {
+            db.execute(sqlx::AssertSqlSafe(format!("set {limit} = 0"))).await?;
+        }
+        MIGRATIONS.run(&mut db).await?;
+        db.close().await?;
+        anyhow::Ok(())
+    };
+    run.await.context("bringing the database schema up to date")
 }
 
 /// Whether a statement failed because a name (or another unique thing) is taken.
