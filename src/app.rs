@@ -28,6 +28,8 @@ pub struct App {
     pub config: Config,
     /// The database.
     pub db: PgPool,
+    /// The same database, on connections that only claim operations, keep their leases and tell of events.
+    pub lease_db: PgPool,
     /// Seals secrets with the master key.
     pub sealer: Sealer,
     /// What happens in the database.
@@ -52,6 +54,7 @@ impl App {
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Arc::new(Self {
             db: db::pool(&config)?,
+            lease_db: db::lease_pool(&config)?,
             sealer: Sealer::new(&config.secret_key)?,
             events: Events::default(),
             drivers: Drivers::default(),
@@ -98,7 +101,11 @@ impl App {
             None => tokio::time::timeout(Duration::from_secs(2), &mut server).await.ok(),
         };
         server.abort();
-        self.db.close().await;
+        // A connection that went dead in the middle of something is not waited for.
+        let close = async { tokio::join!(self.db.close(), self.lease_db.close()) };
+        if tokio::time::timeout(Duration::from_secs(2), close).await.is_err() {
+            tracing::warn!("some database connections did not close in time");
+        }
         match ended {
             Some(ended) => ended.context("the server task ended")?.context("serving"),
             None => Ok(()),

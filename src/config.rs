@@ -17,7 +17,7 @@ use serde::Deserialize;
 pub struct Config {
     /// PostgreSQL, as a URL (`DATABASE_URL`).
     pub database_url: SecretString,
-    /// The most database connections of this process.
+    /// The most database connections of this process for requests and work; four more claim, keep leases and listen.
     pub database_pool: u32,
     /// The master key that seals secrets: 32 bytes as base64.
     pub secret_key: SecretString,

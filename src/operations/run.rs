@@ -64,7 +64,7 @@ async fn lease_lost(app: &App, id: uuid::Uuid, fence: i64) {
     loop {
         tokio::time::sleep(lease / 3).await;
         let asked = tokio::time::Instant::now();
-        match store::renew(&app.db, id, fence, lease).await {
+        match store::renew(&app.lease_db, id, fence, lease).await {
             Ok(true) => last = asked,
             Ok(false) => return,
             // Past its end somebody else may hold it, whether or not we can see that.

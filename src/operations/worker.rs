@@ -57,7 +57,7 @@ async fn claim(
         return Ok(POLL);
     }
     let limit = i64::try_from(free).unwrap_or(i64::MAX);
-    let claimed = store::claim(&app.db, app.engine.owner, app.engine.lease, kinds, limit).await?;
+    let claimed = store::claim(&app.lease_db, app.engine.owner, app.engine.lease, kinds, limit).await?;
     for operation in claimed {
         let Ok(hand) = Arc::clone(hands).try_acquire_owned() else { break };
         let (app, freed) = (Arc::clone(app), Arc::clone(freed));
@@ -67,6 +67,6 @@ async fn claim(
             freed.notify_one();
         });
     }
-    let next = store::next_due(&app.db, kinds).await?;
+    let next = store::next_due(&app.lease_db, kinds).await?;
     Ok(next.map_or(POLL, |seconds| Duration::from_secs_f64(seconds.clamp(0.005, POLL.as_secs_f64()))))
 }
