@@ -46,6 +46,8 @@ pub enum Code {
     HostError,
     /// 503: the host can't be reached.
     HostUnreachable,
+    /// 503: we did not get it done in time.
+    TooSlow,
     /// 503: our database can't be reached or is too busy. Nothing was changed.
     DatabaseUnavailable,
     /// 507: no room, no address, or the account's limit is reached.
@@ -69,7 +71,7 @@ impl Code {
             Self::RateLimited => 429,
             Self::Internal => 500,
             Self::HostError => 502,
-            Self::HostUnreachable | Self::DatabaseUnavailable => 503,
+            Self::HostUnreachable | Self::TooSlow | Self::DatabaseUnavailable => 503,
             Self::ResourceUnavailable => 507,
         }
     }
@@ -93,6 +95,7 @@ impl Code {
             Self::Internal => "INTERNAL",
             Self::HostError => "HOST_ERROR",
             Self::HostUnreachable => "HOST_UNREACHABLE",
+            Self::TooSlow => "TOO_SLOW",
             Self::DatabaseUnavailable => "DATABASE_UNAVAILABLE",
             Self::ResourceUnavailable => "RESOURCE_UNAVAILABLE",
         }
