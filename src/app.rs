@@ -1,7 +1,6 @@
 //! The composition root: builds every part, starts the tasks, and ends them in order.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,9 +82,11 @@ impl App {
         task!(janitor);
 
         let shutdown = self.shutdown.clone();
-        let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-        let mut server = tokio::spawn(server.into_future());
+        let limits = http::server::Limits {
+            connections: self.config.max_connections,
+            head: Duration::from_secs(self.config.head_seconds.into()),
+        };
+        let mut server = tokio::spawn(http::server::serve(listener, router, limits, shutdown.clone()));
         let ended = tokio::select! {
             () = stop => None,
             ended = &mut server => Some(ended),
@@ -107,7 +108,7 @@ impl App {
             tracing::warn!("some database connections did not close in time");
         }
         match ended {
-            Some(ended) => ended.context("the server task ended")?.context("serving"),
+            Some(ended) => ended.context("the server task ended"),
             None => Ok(()),
         }
     }
