@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
-use sqlx::{ConnectOptions, Connection, Executor, PgPool};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, Executor, PgPool};
 
 use crate::config::Config;
 
@@ -47,10 +47,7 @@ fn connection(config: &Config) -> anyhow::Result<PgConnectOptions> {
 }
 
 fn pool_of(connections: u32, options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(3))
-        .connect_lazy_with(options)
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(options)
 }
 
 /// Brings the schema up to date; several processes may do so at the same time. It happens on a connection of its own:
