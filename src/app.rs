@@ -1,7 +1,6 @@
 //! The composition root: builds every part, starts the tasks, and ends them in order.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +27,8 @@ pub struct App {
     pub config: Config,
     /// The database.
     pub db: PgPool,
+    /// The same database, on connections that only claim operations, keep their leases and tell of events.
+    pub lease_db: PgPool,
     /// Seals secrets with the master key.
     pub sealer: Sealer,
     /// What happens in the database.
@@ -52,6 +53,7 @@ impl App {
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Arc::new(Self {
             db: db::pool(&config)?,
+            lease_db: db::lease_pool(&config)?,
             sealer: Sealer::new(&config.secret_key)?,
             events: Events::default(),
             drivers: Drivers::default(),
@@ -80,9 +82,11 @@ impl App {
         task!(janitor);
 
         let shutdown = self.shutdown.clone();
-        let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-        let mut server = tokio::spawn(server.into_future());
+        let limits = http::server::Limits {
+            connections: self.config.max_connections,
+            head: Duration::from_secs(self.config.head_seconds.into()),
+        };
+        let mut server = tokio::spawn(http::server::serve(listener, router, limits, shutdown.clone()));
         let ended = tokio::select! {
             () = stop => None,
             ended = &mut server => Some(ended),
@@ -98,9 +102,13 @@ impl App {
             None => tokio::time::timeout(Duration::from_secs(2), &mut server).await.ok(),
         };
         server.abort();
-        self.db.close().await;
+        // A connection that went dead in the middle of something is not waited for.
+        let close = async { tokio::join!(self.db.close(), self.lease_db.close()) };
+        if tokio::time::timeout(Duration::from_secs(2), close).await.is_err() {
+            tracing::warn!("some database connections did not close in time");
+        }
         match ended {
-            Some(ended) => ended.context("the server task ended")?.context("serving"),
+            Some(ended) => ended.context("the server task ended"),
             None => Ok(()),
         }
     }

@@ -17,12 +17,16 @@ use serde::Deserialize;
 pub struct Config {
     /// PostgreSQL, as a URL (`DATABASE_URL`).
     pub database_url: SecretString,
-    /// The most database connections of this process.
+    /// The most database connections of this process for requests and work; four more claim, keep leases and listen.
     pub database_pool: u32,
     /// The master key that seals secrets: 32 bytes as base64.
     pub secret_key: SecretString,
     /// Address and port to serve on.
     pub listen: SocketAddr,
+    /// The most connections of clients at a time; more wait.
+    pub max_connections: usize,
+    /// Seconds that a request's head may take to arrive, and that an idle connection is kept.
+    pub head_seconds: u32,
     /// The folder for what is not in the database (mails without SMTP).
     pub data: PathBuf,
     /// The address that people reach us at, for links in mails.
@@ -131,6 +135,8 @@ impl Default for Config {
             database_pool: 20,
             secret_key: SecretString::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            max_connections: 4096,
+            head_seconds: 15,
             data: PathBuf::from("data"),
             public_url: "http://127.0.0.1:5000".into(),
             registration: false,
@@ -182,6 +188,8 @@ impl Config {
         crate::secrets::Sealer::new(&self.secret_key)?;
         for (name, value) in [
             ("INNKEEPER_WORKERS", u64::try_from(self.workers)?),
+            ("INNKEEPER_MAX_CONNECTIONS", u64::try_from(self.max_connections)?),
+            ("INNKEEPER_HEAD_SECONDS", self.head_seconds.into()),
             ("INNKEEPER_LEASE_SECONDS", self.lease_seconds.into()),
             ("INNKEEPER_SWEEP_SECONDS", self.sweep_seconds.into()),
             ("INNKEEPER_DATABASE_POOL", self.database_pool.into()),

@@ -1,32 +1,68 @@
-//! The database: one pool a process, and its migrations.
+//! The database: the pools of a process, and its migrations.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, Executor, PgPool};
 
 use crate::config::Config;
 
 /// The migrations, compiled in.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
+/// Limits of every connection of the pools. A process that froze with a lock in its hands (the one of placement, an
+/// operation's row) would otherwise stop every order, and with them every connection of every other process.
+/// Statements end before a request's own time is over.
+const LIMITS: [(&str, &str); 3] =
+    [("idle_in_transaction_session_timeout", "15s"), ("lock_timeout", "8s"), ("statement_timeout", "25s")];
+
+/// How many connections claim operations and keep their leases.
+const LEASE_CONNECTIONS: u32 = 3;
+
 /// Opens the pool. A database that is away for the moment is no error here: requests answer 503 until it is back.
 pub fn pool(config: &Config) -> anyhow::Result<PgPool> {
+    Ok(pool_of(config.database_pool, connection(config)?))
+}
+
+/// Opens the pool that operations are claimed and their leases kept with: requests, however many, must not cost us
+/// an operation.
+pub fn lease_pool(config: &Config) -> anyhow::Result<PgPool> {
+    Ok(pool_of(LEASE_CONNECTIONS, connection(config)?))
+}
+
+/// A pool of one, for who listens: its connection may break without anybody noticing, and is then left behind whole.
+pub(crate) fn listening_pool(db: &PgPool) -> PgPool {
+    let options = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+    options.acquire_timeout(Duration::from_secs(3)).connect_lazy_with((*db.connect_options()).clone())
+}
+
+fn connection(config: &Config) -> anyhow::Result<PgConnectOptions> {
     let options: PgConnectOptions =
         config.database_url.expose_secret().parse().context(
             "DATABASE_URL is not a PostgreSQL URL such as postgres://user:password@127.0.0.1:5432/innkeeper",
         )?;
-    Ok(PgPoolOptions::new()
-        .max_connections(config.database_pool)
-        .acquire_timeout(Duration::from_secs(3))
-        .connect_lazy_with(options.application_name("innkeeper")))
+    Ok(options.application_name("innkeeper").options(LIMITS))
 }
 
-/// Brings the schema up to date; several processes may do so at the same time.
+fn pool_of(connections: u32, options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(options)
+}
+
+/// Brings the schema up to date; several processes may do so at the same time. It happens on a connection of its own:
+/// a migration of a large table, or the wait for another process' one, may take longer than the pool's limits.
 pub async fn migrate(db: &PgPool) -> anyhow::Result<()> {
-    MIGRATIONS.run(db).await.context("bringing the database schema up to date")
+    let run = async {
+        let mut db = db.connect_options().connect().await?;
+        for (limit, _) in LIMITS {
+            db.execute(sqlx::AssertSqlSafe(format!("set {limit} = 0"))).await?;
+        }
+        MIGRATIONS.run(&mut db).await?;
+        db.close().await?;
+        anyhow::Ok(())
+    };
+    run.await.context("bringing the database schema up to date")
 }
 
 /// Whether a statement failed because a name (or another unique thing) is taken.

@@ -46,7 +46,9 @@ pub enum Code {
     HostError,
     /// 503: the host can't be reached.
     HostUnreachable,
-    /// 503: our database can't be reached. Nothing was changed.
+    /// 503: we did not get it done in time.
+    TooSlow,
+    /// 503: our database can't be reached or is too busy. Nothing was changed.
     DatabaseUnavailable,
     /// 507: no room, no address, or the account's limit is reached.
     ResourceUnavailable,
@@ -69,7 +71,7 @@ impl Code {
             Self::RateLimited => 429,
             Self::Internal => 500,
             Self::HostError => 502,
-            Self::HostUnreachable | Self::DatabaseUnavailable => 503,
+            Self::HostUnreachable | Self::TooSlow | Self::DatabaseUnavailable => 503,
             Self::ResourceUnavailable => 507,
         }
     }
@@ -93,6 +95,7 @@ impl Code {
             Self::Internal => "INTERNAL",
             Self::HostError => "HOST_ERROR",
             Self::HostUnreachable => "HOST_UNREACHABLE",
+            Self::TooSlow => "TOO_SLOW",
             Self::DatabaseUnavailable => "DATABASE_UNAVAILABLE",
             Self::ResourceUnavailable => "RESOURCE_UNAVAILABLE",
         }
@@ -168,14 +171,17 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Whether this database error says that the database is away, not that the statement is wrong.
+/// Whether this database error says that the database is away or too busy, not that the statement is wrong.
 pub fn is_database_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
         // 57P0x: the server is shutting down or starting up; 53300: out of connections; 08: the connection broke.
-        sqlx::Error::Database(e) => {
-            e.code().is_some_and(|c| c.starts_with("57P") || c.starts_with("08") || c == "53300")
-        }
+        // The others are the limits of db.rs: waiting for a lock, a statement's time, a transaction's idle time.
+        sqlx::Error::Database(e) => e.code().is_some_and(|c| {
+            c.starts_with("57P")
+                || c.starts_with("08")
+                || matches!(&*c, "53300" | "55P03" | "57014" | "25P03" | "25P04")
+        }),
         _ => false,
     }
 }
@@ -188,7 +194,7 @@ impl From<sqlx::Error> for Error {
                 cause: Some(error.into()),
                 ..Self::new(
                     Code::DatabaseUnavailable,
-                    "Our database can't be reached at the moment. Nothing was changed; try again in a few seconds.",
+                    "Our database can't be reached, or is too busy, at the moment. Nothing was changed; try again in a few seconds.",
                 )
             };
         }

@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
+use sqlx::Executor;
 use sqlx::postgres::PgListener;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::db;
 use crate::ids::{HostId, UserId};
 
 /// Something changed.
@@ -34,7 +36,13 @@ pub enum Event {
 }
 
 /// PostgreSQL's channels that we listen to.
-const CHANNELS: [&str; 5] = ["operation_due", "operation_changed", "sampled", "mail_due", "auth_changed"];
+const CHANNELS: [&str; 6] = ["operation_due", "operation_changed", "sampled", "mail_due", "auth_changed", "heartbeat"];
+
+/// How often we say something ourselves.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+/// Nothing heard for this long, not even that: the connection is dead, though nobody said so (a firewall that forgot
+/// it, a machine that lost its power).
+const SILENCE: Duration = Duration::from_mins(1);
 
 impl Event {
     fn parse(channel: &str, payload: &str) -> Option<Self> {
@@ -111,20 +119,46 @@ pub async fn listen(app: &App) {
 }
 
 async fn follow(app: &App) -> sqlx::Result<()> {
-    let mut listener = PgListener::connect_with(&app.db).await?;
+    let mut listener = PgListener::connect_with(&db::listening_pool(&app.db)).await?;
     listener.listen_all(CHANNELS).await?;
     app.events.publish(Event::Resync);
+    let hear = async {
+        loop {
+            hear(app, &mut listener).await?;
+        }
+    };
+    tokio::select! {
+        heard = hear => heard,
+        () = beat(app) => Ok(()),
+    }
+}
+
+/// Says something from time to time, for [`hear`] to hear that its connection lives.
+async fn beat(app: &App) {
     loop {
-        // `None`: the connection broke and was made again, and what was said in between is lost.
-        match listener.try_recv().await? {
-            None => app.events.publish(Event::Resync),
-            Some(n) => {
-                if let Some(event) = Event::parse(n.channel(), n.payload()) {
-                    app.events.publish(event);
-                } else {
-                    tracing::warn!(channel = n.channel(), "an event could not be read");
-                }
+        tokio::time::sleep(HEARTBEAT).await;
+        let said = tokio::time::timeout(HEARTBEAT, app.lease_db.execute("notify heartbeat")).await;
+        if let Ok(Err(error)) = said {
+            tracing::debug!(%error, "no heartbeat could be sent");
+        }
+    }
+}
+
+async fn hear(app: &App, listener: &mut PgListener) -> sqlx::Result<()> {
+    let heard = tokio::time::timeout(SILENCE, listener.try_recv()).await.map_err(|_| {
+        sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing was heard for a minute"))
+    })?;
+    // `None`: the connection broke and was made again, and what was said in between is lost.
+    match heard? {
+        None => app.events.publish(Event::Resync),
+        Some(n) if n.channel() == "heartbeat" => {}
+        Some(n) => {
+            if let Some(event) = Event::parse(n.channel(), n.payload()) {
+                app.events.publish(event);
+            } else {
+                tracing::warn!(channel = n.channel(), "an event could not be read");
             }
         }
     }
+    Ok(())
 }

@@ -148,3 +148,27 @@ async fn answers_carry_what_browsers_and_supporters_need() {
     let figures = app.nobody.get("/metrics").await.expect(200);
     assert!(figures.text.contains("innkeeper_http_requests_total"), "{}", figures.text);
 }
+
+/// A connection that never says what it wants is closed, and does not take a place for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_request_is_not_waited_for_for_ever() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let app = TestApp::with(|c| (c.head_seconds, c.max_connections) = (1, 6)).await;
+    let address = app.base.trim_start_matches("http://").to_owned();
+    let mut halves = Vec::new();
+    for half in ["", "GET /health/live HTTP/1.1\r\nHost: x\r\n", "POST /api/auth/login HTTP/1.1\r\nX: ", "GET"] {
+        for _ in 0..4 {
+            let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+            stream.write_all(half.as_bytes()).await.unwrap();
+            halves.push(stream);
+        }
+    }
+    // More than there is room for: whoever comes after them is served all the same.
+    let quick = std::time::Duration::from_secs(20);
+    tokio::time::timeout(quick, app.nobody.get("/health/live")).await.unwrap().expect(200);
+    for mut half in halves {
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(quick, half.read_to_end(&mut rest)).await.expect("the server closes it");
+        assert!(!rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
+    }
+}

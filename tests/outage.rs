@@ -129,3 +129,18 @@ async fn a_database_that_is_away_is_a_503_and_comes_back_by_itself() {
     let servers: i64 = sqlx::query_scalar("select count(*) from servers").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(servers, 1, "an order that got a 503 was not taken");
 }
+
+/// Somebody froze with a lock in its hands: whoever waits for it is told so, and gives its connection back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_nobody_gives_back_is_a_503_in_time() {
+    let app = TestApp::new().await;
+    let mut frozen = app.db.pool.begin().await.unwrap();
+    sqlx::query("lock table servers in access exclusive mode").execute(&mut *frozen).await.unwrap();
+    let asked = std::time::Instant::now();
+    let answer = app.customer.get("/api/server").await.expect(503);
+    assert_eq!(answer.code(), "DATABASE_UNAVAILABLE");
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    frozen.rollback().await.unwrap();
+    app.customer.get("/api/server").await.expect(200);
+}

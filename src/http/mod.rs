@@ -8,6 +8,7 @@ mod health;
 pub mod openapi;
 pub mod patch;
 mod router;
+pub mod server;
 pub mod text;
 
 pub use client::ClientAddress;

@@ -1,18 +1,20 @@
 //! The router: every feature's routes, and what every request passes on its way.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
-use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,6 +22,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::{error, health, openapi};
 use crate::app::App;
+use crate::error::{Code, Error};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The largest body that anything here needs, with room to spare.
@@ -49,10 +52,42 @@ pub fn router(app: Arc<App>) -> Router {
                 .layer(from_fn(harden))
                 .layer(from_fn(error::finish))
                 .layer(CatchPanicLayer::custom(error::from_panic))
-                .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, TIMEOUT))
+                .layer(from_fn(end_in_time))
                 .layer(DefaultBodyLimit::max(BODY_LIMIT)),
         )
         .layer(crate::app::socket_layer(&app))
+}
+
+/// Gives up on a request after a while, and says whose fault it was: a body that did not arrive is the client's, who
+/// may send it again; one that arrived and is not done is ours, and may have been done in part.
+async fn end_in_time(request: Request, next: Next) -> Response {
+    let awaited = Arc::new(AtomicBool::new(false));
+    let watched = Arc::clone(&awaited);
+    let request = request.map(|body| {
+        if body.is_end_stream() {
+            return body;
+        }
+        let mut body = body.into_data_stream();
+        Body::from_stream(stream::poll_fn(move |cx| {
+            let polled = body.poll_next_unpin(cx);
+            watched.store(polled.is_pending(), Ordering::Relaxed);
+            polled
+        }))
+    });
+    let Ok(response) = tokio::time::timeout(TIMEOUT, next.run(request)).await else {
+        let error = match awaited.load(Ordering::Relaxed) {
+            true => Error::new(Code::Timeout, "The request's body did not arrive in time. Nothing was done."),
+            false => Error {
+                retry_after: Some(Duration::from_secs(10)),
+                ..Error::new(
+                    Code::TooSlow,
+                    "We did not get this done in time. Look whether it was done before you try again.",
+                )
+            },
+        };
+        return error.into_response();
+    };
+    response
 }
 
 /// A client's own request id is kept where it is short and plain; others get one of ours.
