@@ -64,16 +64,10 @@ async fn lease_lost(app: &App, id: uuid::Uuid, fence: i64) {
     loop {
         tokio::time::sleep(lease / 3).await;
         let asked = tokio::time::Instant::now();
-<<<<<<< HEAD
         // A database that does not answer must not hide that the lease is over.
-        match tokio::time::timeout(lease / 3, store::renew(&app.db, id, fence, lease)).await {
+        match tokio::time::timeout(lease / 3, store::renew(&app.lease_db, id, fence, lease)).await {
             Ok(Ok(true)) => last = asked,
             Ok(Ok(false)) => return,
-=======
-        match store::renew(&app.lease_db, id, fence, lease).await {
-            Ok(true) => last = asked,
-            Ok(false) => return,
->>>>>>> fix2
             // Past its end somebody else may hold it, whether or not we can see that.
             _ if last.elapsed() + lease / 3 >= lease => return,
             Ok(Err(error)) => tracing::warn!(operation = %id, %error, "a lease could not be renewed; trying again"),
