@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgPool};
 
 use crate::config::Config;
 
 /// The migrations, compiled in.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// How long a connection may have lain in the pool to be taken for a live one.
+const UNTESTED: Duration = Duration::from_secs(1);
 
 /// Opens the pool. A database that is away for the moment is no error here: requests answer 503 until it is back.
 pub fn pool(config: &Config) -> anyhow::Result<PgPool> {
@@ -21,6 +24,17 @@ pub fn pool(config: &Config) -> anyhow::Result<PgPool> {
     Ok(PgPoolOptions::new()
         .max_connections(config.database_pool)
         .acquire_timeout(Duration::from_secs(3))
+        // sqlx tests every connection that comes back. To test it again when it goes out a moment later would be one
+        // more round trip for each query, and could not promise more than that one did.
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > UNTESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_lazy_with(options.application_name("innkeeper")))
 }
 
