@@ -33,6 +33,8 @@ pub struct App {
     pub sealer: Sealer,
     /// What happens in the database.
     pub events: Events,
+    /// Who showed which token a moment ago.
+    pub tokens: accounts::TokenCache,
     /// Connections to hosts.
     pub drivers: Drivers,
     /// The operations engine: what workflows there are, and its settings.
@@ -56,6 +58,7 @@ impl App {
             lease_db: db::lease_pool(&config)?,
             sealer: Sealer::new(&config.secret_key)?,
             events: Events::default(),
+            tokens: accounts::TokenCache::default(),
             drivers: Drivers::default(),
             engine: Engine::new(&config, crate::workflows())?,
             metrics: metrics()?,

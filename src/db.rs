@@ -20,6 +20,8 @@ const LIMITS: [(&str, &str); 3] =
 
 /// How many connections claim operations and keep their leases.
 const LEASE_CONNECTIONS: u32 = 3;
+/// How long a connection may have lain in the pool to be taken for a live one.
+const UNTESTED: Duration = Duration::from_secs(1);
 
 /// Opens the pool. A database that is away for the moment is no error here: requests answer 503 until it is back.
 pub fn pool(config: &Config) -> anyhow::Result<PgPool> {
@@ -47,7 +49,21 @@ fn connection(config: &Config) -> anyhow::Result<PgConnectOptions> {
 }
 
 fn pool_of(connections: u32, options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(options)
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_secs(3))
+        // sqlx tests every connection that comes back. To test it again when it goes out a moment later would be one
+        // more round trip for each query, and could not promise more than that one did.
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > UNTESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
 }
 
 /// Brings the schema up to date; several processes may do so at the same time. It happens on a connection of its own:

@@ -105,30 +105,36 @@ impl Subscription {
 pub async fn listen(app: &App) {
     loop {
         let result = tokio::select! {
-            () = app.shutdown.cancelled() => return,
+            () = app.shutdown.cancelled() => Ok(()),
             result = follow(app) => result,
         };
-        if let Err(error) = result {
-            tracing::warn!(%error, "the database's events can't be heard; trying again");
-        }
+        // Whoever is deaf must not go by what was true before.
+        app.tokens.hear(false);
+        let pause = match result {
+            // What is said until it is back is lost, which the resync to come tells.
+            Ok(()) => Duration::from_millis(50),
+            Err(error) => {
+                tracing::warn!(%error, "the database's events can't be heard; trying again");
+                Duration::from_secs(1)
+            }
+        };
         tokio::select! {
             () = app.shutdown.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
+/// Listens until the connection breaks.
 async fn follow(app: &App) -> sqlx::Result<()> {
     let mut listener = PgListener::connect_with(&db::listening_pool(&app.db)).await?;
+    // We connect again ourselves, after everybody has been told that nothing is heard.
+    listener.eager_reconnect(false);
     listener.listen_all(CHANNELS).await?;
+    app.tokens.hear(true);
     app.events.publish(Event::Resync);
-    let hear = async {
-        loop {
-            hear(app, &mut listener).await?;
-        }
-    };
     tokio::select! {
-        heard = hear => heard,
+        heard = hear(app, &mut listener) => heard,
         () = beat(app) => Ok(()),
     }
 }
@@ -144,21 +150,24 @@ async fn beat(app: &App) {
     }
 }
 
+/// Passes on what is said, until the connection breaks or has been silent for too long.
 async fn hear(app: &App, listener: &mut PgListener) -> sqlx::Result<()> {
-    let heard = tokio::time::timeout(SILENCE, listener.try_recv()).await.map_err(|_| {
-        sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing was heard for a minute"))
-    })?;
-    // `None`: the connection broke and was made again, and what was said in between is lost.
-    match heard? {
-        None => app.events.publish(Event::Resync),
-        Some(n) if n.channel() == "heartbeat" => {}
-        Some(n) => {
-            if let Some(event) = Event::parse(n.channel(), n.payload()) {
-                app.events.publish(event);
-            } else {
-                tracing::warn!(channel = n.channel(), "an event could not be read");
-            }
+    let silent =
+        |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing was heard for a minute"));
+    while let Some(n) = tokio::time::timeout(SILENCE, listener.try_recv()).await.map_err(silent)?? {
+        if n.channel() == "heartbeat" {
+            continue;
         }
+        let Some(event) = Event::parse(n.channel(), n.payload()) else {
+            tracing::warn!(channel = n.channel(), "an event could not be read");
+            // It may have been a revocation.
+            app.tokens.empty();
+            continue;
+        };
+        if matches!(event, Event::TokenChanged(_) | Event::SessionChanged(_) | Event::UserChanged(_)) {
+            app.tokens.empty();
+        }
+        app.events.publish(event);
     }
     Ok(())
 }

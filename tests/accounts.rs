@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{PASSWORD, TestApp};
+use crate::support::{Client, PASSWORD, TestApp};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registration_is_closed_unless_the_provider_opens_it() {
@@ -104,20 +104,68 @@ async fn changing_the_password_ends_the_other_logins() {
     app.nobody.post("/api/auth/login", new).await.expect(200);
 }
 
+/// A second process on the same database.
+async fn second_process(first: &TestApp) -> Client {
+    let app = innkeeper::app::App::new(first.app.config.clone()).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(app.serve(listener, std::future::pending()));
+    Client::new(&base, None)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_revoked_ends_at_once_in_every_process() {
+    let first = TestApp::new().await;
+    let second = second_process(&first).await;
+    let me = "/api/auth/me";
+    // Both processes have just seen it and remember it; more than once, since the first time one may not listen yet.
+    let seen = async |token: &str| {
+        let both = (first.nobody.with_token(token), second.with_token(token));
+        for _ in 0..5 {
+            both.0.get(me).await.expect(200);
+            both.1.get(me).await.expect(200);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        both
+    };
+    // Far less than anything is remembered for: it was told, not outlived.
+    let ends = async |client: &Client| {
+        let revoked = tokio::time::Instant::now();
+        while client.get(me).await.status != 401 {
+            assert!(revoked.elapsed() < Duration::from_millis(1500), "a revoked token still works");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+
+    let new = json!({ "name": "x", "scopes": ["read"] });
+    let made = first.customer.post("/api/auth/tokens", new).await.expect(201).body;
+    let (here, there) = seen(made["token"].as_str().unwrap()).await;
+    first.customer.delete(&format!("/api/auth/tokens/{}", made["id"].as_str().unwrap())).await.expect(204);
+    here.get(me).await.expect(401);
+    ends(&there).await;
+
+    let login = json!({ "email": "customer@example.com", "password": PASSWORD });
+    let signed_in = first.nobody.post("/api/auth/login", login.clone()).await.expect(200).body;
+    let (here, there) = seen(signed_in["accessToken"].as_str().unwrap()).await;
+    there.post("/api/auth/logout", None).await.expect(204);
+    there.get(me).await.expect(401);
+    ends(&here).await;
+
+    // By somebody else altogether, as the command line does it.
+    let signed_in = first.nobody.post("/api/auth/login", login).await.expect(200).body;
+    let (here, there) = seen(signed_in["accessToken"].as_str().unwrap()).await;
+    sqlx::query("update users set disabled_at = now() where email = 'customer@example.com'")
+        .execute(&first.db.pool)
+        .await
+        .unwrap();
+    ends(&here).await;
+    ends(&there).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guessing_is_limited_across_processes() {
     let first = TestApp::with(|c| c.login_limit_account = 4).await;
-    // A second process on the same database.
-    let url = first.db.url();
-    let second = {
-        let config = innkeeper::config::Config { login_limit_account: 4, ..first.app.config.clone() };
-        assert_eq!(secrecy::ExposeSecret::expose_secret(&config.database_url), url);
-        let app = innkeeper::app::App::new(config).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(app.serve(listener, std::future::pending()));
-        crate::support::Client::new(&base, None)
-    };
+    let second = second_process(&first).await;
     let wrong = json!({ "email": "customer@example.com", "password": "a guess" });
     for n in 0..4 {
         let client = if n % 2 == 0 { &first.nobody } else { &second };

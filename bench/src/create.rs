@@ -180,11 +180,11 @@ async fn alone(house: &House, lab: &Lab, spec: &hypervisor::GuestSpec) -> anyhow
 /// Where an order's time went, from the operations' own log: from one step's end to the next one's.
 async fn steps(house: &House, operations: &[Uuid]) -> anyhow::Result<String> {
     let rows: Vec<(Uuid, String, f64)> = sqlx::query_as(
-        "select operation_id, step,
-                (extract(epoch from at - lag(at, 1, o.created_at)
-                     over (partition by operation_id order by l.id)) * 1000)::float8
+        "select l.operation_id, l.step,
+                (extract(epoch from l.at - lag(l.at, 1, o.created_at)
+                     over (partition by l.operation_id order by l.id)) * 1000)::float8
          from operation_log l join operations o on o.id = l.operation_id
-         where o.id = any($1) and level = 'info' order by o.id, l.id",
+         where o.id = any($1) and l.level = 'info' order by o.id, l.id",
     )
     .bind(operations)
     .fetch_all(&house.app.db)

@@ -117,10 +117,9 @@ impl House {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
-        let serving = Arc::clone(&app).serve(listener, async move {
+        let served = tokio::spawn(Arc::clone(&app).serve(listener, async move {
             let _ = stopped.await;
-        });
-        let served = tokio::spawn(serving);
+        }));
         if let Some(mine) = left().iter_mut().find(|l| l.database == database) {
             mine.served = Some((stop, served));
         }
@@ -203,15 +202,12 @@ pub(crate) async fn tidy_all() {
 
 async fn tidy(left: Leavings) -> anyhow::Result<()> {
     // Before the guests: it could make another one.
-    let served = match left.served {
-        Some((stop, served)) => {
-            let _ = stop.send(());
-            served.await.context("the service's task")?
-        }
-        None => {
-            left.app.db.close().await;
-            Ok(())
-        }
+    let served = if let Some((stop, served)) = left.served {
+        let _ = stop.send(());
+        served.await.context("the service's task")?
+    } else {
+        left.app.db.close().await;
+        Ok(())
     };
     let removed = remove_guests(&left.database, &left.guests, left.lab.as_ref()).await;
     let dropped = async {

@@ -35,6 +35,7 @@ async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
         tokens.push(create_api_token(&house.app, UserId(first + i64::from(tenant)), new).await?.token);
     }
+    sqlx::query("vacuum analyze").execute(&house.app.db).await?;
     let ours = async |time| load::run(house.address, "/api/server", &tokens, CLIENTS, time).await;
     ours(Duration::from_secs(2)).await?;
     let script = script(&query(&house.app.db).await?, first);
@@ -115,7 +116,6 @@ async fn fill(db: &PgPool) -> anyhow::Result<i64> {
     .bind(pool)
     .execute(db)
     .await?;
-    sqlx::query("vacuum analyze").execute(db).await?;
     Ok(first)
 }
 
@@ -145,8 +145,8 @@ async fn query(db: &PgPool) -> anyhow::Result<String> {
 fn script(query: &str, first: i64) -> String {
     let last = first + i64::from(TENANTS) - 1;
     format!(
-        "\\if :prepared\n\\else\nprepare list (bigint, bigint, bigint[], bigint, bigint) as {query};\n\
+        "\\if :prepared\n\\else\nprepare list (bigint, bigint, bigint, bigint[]) as {query};\n\
          \\set prepared 1\n\\endif\n\\set tenant random({first}, {last})\n\
-         execute list (null, :tenant, null, null, 0);\n"
+         execute list (null, 0, :tenant, null);\n"
     )
 }

@@ -95,7 +95,8 @@ impl Report {
             for (i, (cell, width)) in line.iter().zip(&widths).enumerate() {
                 let pad = " ".repeat(width - cell.chars().count());
                 // Figures to the right, words to the left.
-                text += &if [2, 3, 5, 6].contains(&i) { format!("{pad}{cell}  ") } else { format!("{cell}{pad}  ") };
+                let (first, second) = if [2, 3, 5, 6].contains(&i) { (&pad, cell) } else { (cell, &pad) };
+                text.extend([first.as_str(), second.as_str(), "  "]);
             }
             writeln!(out, "{}", text.trim_end())?;
         }

@@ -7,6 +7,7 @@ use chrono::Utc;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
+use super::cache::Known;
 use super::model::{
     Account, ApiToken, Caller, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, Role, SignedIn,
     User,
@@ -146,6 +147,7 @@ pub async fn refresh(app: &App, refresh: Refresh) -> Result<SignedIn> {
     if row.used {
         store::revoke_session(&mut tx, row.session).await?;
         tx.commit().await?;
+        app.tokens.empty();
         tracing::warn!(user = row.user.0, session = %row.session, "a refresh token was used twice; its login is revoked");
         return Err(refused());
     }
@@ -162,7 +164,9 @@ pub async fn refresh(app: &App, refresh: Refresh) -> Result<SignedIn> {
 /// Ends a login: its access and refresh tokens stop working at once.
 pub async fn logout(app: &App, session: Uuid) -> Result<()> {
     let mut db = app.db.acquire().await?;
-    Ok(store::revoke_session(&mut db, session).await?)
+    store::revoke_session(&mut db, session).await?;
+    app.tokens.empty();
+    Ok(())
 }
 
 /// Changes a password and ends the account's other logins.
@@ -180,6 +184,7 @@ pub async fn change_password(app: &App, user: UserId, session: Uuid, change: Cha
     store::set_password(&mut tx, user.id, &hash).await?;
     store::revoke_other_sessions(&mut tx, user.id, session).await?;
     tx.commit().await?;
+    app.tokens.empty();
     Ok(())
 }
 
@@ -200,6 +205,7 @@ pub async fn reset_password(app: &App, user: UserId, password: SecretString) -> 
     store::set_password(&mut tx, user, &hash).await?;
     store::revoke_sessions(&mut tx, user).await?;
     tx.commit().await?;
+    app.tokens.empty();
     Ok(())
 }
 
@@ -209,19 +215,28 @@ pub async fn disable_user(app: &App, user: UserId) -> Result<()> {
     store::disable_user(&mut tx, user).await?;
     store::revoke_sessions(&mut tx, user).await?;
     tx.commit().await?;
+    app.tokens.empty();
     Ok(())
 }
 
 /// Who shows this token. Refresh tokens are not for this.
 pub async fn authenticate(app: &App, token: &str) -> Result<Caller> {
-    let row = store::live_token(&app.db, &secrets::hash_token(token))
+    let hash = secrets::hash_token(token);
+    let reading = match app.tokens.get(&hash) {
+        Known::Yes(caller) => return Ok(caller),
+        Known::No(reading) => reading,
+    };
+    let row = store::live_token(&app.db, &hash)
         .await?
         .ok_or_else(|| unauthenticated("This token is not good (any more); sign in again."))?;
     if row.stale_use {
         store::touch_token(&app.db, row.id).await?;
     }
     let scopes = if row.session.is_some() { Scopes::All } else { Scopes::from_stored(&row.scopes) };
-    Ok(Caller { user: row.user, role: row.role, token: row.id, session: row.session, scopes })
+    let caller = Caller { user: row.user, role: row.role, token: row.id, session: row.session, scopes };
+    let left = row.seconds_left.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    app.tokens.put(reading, hash, &caller, left);
+    Ok(caller)
 }
 
 /// Makes an API token. Its secret is in the answer and nowhere else.
@@ -242,7 +257,9 @@ pub async fn api_tokens(app: &App, user: UserId) -> Result<Vec<ApiToken>> {
 
 /// Revokes an API token at once, sockets included.
 pub async fn revoke_api_token(app: &App, user: UserId, token: Uuid) -> Result<()> {
-    match store::revoke_api_token(&app.db, user, token).await? {
+    let revoked = store::revoke_api_token(&app.db, user, token).await?;
+    app.tokens.empty();
+    match revoked {
         true => Ok(()),
         false => Err(Error::not_found("API token")),
     }

@@ -231,6 +231,8 @@ pub(super) struct TokenRow {
     pub session: Option<Uuid>,
     pub scopes: Vec<String>,
     pub stale_use: bool,
+    /// Seconds until it ends by itself, if it does.
+    pub seconds_left: Option<f64>,
 }
 
 pub(super) async fn live_token(db: &PgPool, hash: &[u8; 32]) -> Result<Option<TokenRow>> {
@@ -238,7 +240,8 @@ pub(super) async fn live_token(db: &PgPool, hash: &[u8; 32]) -> Result<Option<To
         TokenRow,
         r#"select t.id, t.user_id as "user: UserId", u.role as "role: Role", t.session_id as session, t.scopes,
                   (t.kind = 'api' and (t.last_used_at is null or t.last_used_at < now() - interval '1 minute'))
-                      as "stale_use!"
+                      as "stale_use!",
+                  extract(epoch from least(t.expires_at, s.expires_at) - now())::float8 as seconds_left
            from tokens t join users u on u.id = t.user_id left join sessions s on s.id = t.session_id
            where t.hash = $1 and t.kind in ('access', 'api') and t.revoked_at is null
              and (t.expires_at is null or t.expires_at > now())

@@ -43,7 +43,9 @@ pub(super) async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<Option<S
 /// Which servers to show.
 #[derive(Debug)]
 pub(super) struct Filter<'a> {
+    /// This one, whatever the rest says.
     pub id: Option<ServerId>,
+    /// This account's.
     pub user: Option<UserId>,
     /// The only ones that the token reaches.
     pub only: Option<&'a [i64]>,
@@ -51,31 +53,42 @@ pub(super) struct Filter<'a> {
     pub offset: i64,
 }
 
+/// The servers that are not deleted and meet a condition, whose parameters follow those of the page (`$1` and `$2`).
+macro_rules! servers {
+    ($db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
+        sqlx::query_as!(
+            Row,
+            r#"select s.id as "id: ServerId", s.user_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
+                      s.image_id as "image_id: ImageId", s.name, s.status as "status: Status", s.guest_number, s.cores,
+                      s.memory_mib, s.disk_gib, s.created_at, s.updated_at,
+                      i.name as image_name, i.type as image_type, t.name as tariff_name, t.price, t.currency,
+                      array(select host(a.address) from addresses a where a.server_id = s.id
+                            order by family(a.address), a.address) as "addresses!: Vec<String>",
+                      count(*) over () as "total!"
+               from servers s join images i on i.id = s.image_id join tariffs t on t.id = s.tariff_id
+               where s.deleted_at is null and "# + $condition + " order by s.id limit $1 offset $2",
+            $filter.limit,
+            $filter.offset
+            $(, $parameter)*
+        )
+        .fetch_all($db)
+        .await?
+    };
+}
+
 /// Servers that are not deleted, oldest first, with how many match in all.
+///
+/// One statement a kind of question: `$1 is null or …` for all of them in one would read every server there is, since
+/// a prepared statement's plan is made for any parameter.
 pub(super) async fn list(db: &PgPool, filter: &Filter<'_>) -> Result<Vec<(ServerView, i64)>> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"select s.id as "id: ServerId", s.user_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
-                  s.image_id as "image_id: ImageId", s.name, s.status as "status: Status", s.guest_number, s.cores,
-                  s.memory_mib, s.disk_gib, s.created_at, s.updated_at,
-                  i.name as image_name, i.type as image_type, t.name as tariff_name, t.price, t.currency,
-                  array(select host(a.address) from addresses a where a.server_id = s.id
-                        order by family(a.address), a.address) as "addresses!: Vec<String>",
-                  count(*) over () as "total!"
-           from servers s join images i on i.id = s.image_id join tariffs t on t.id = s.tariff_id
-           where s.deleted_at is null
-             and ($1::bigint is null or s.id = $1)
-             and ($2::bigint is null or s.user_id = $2)
-             and ($3::bigint[] is null or s.id = any($3))
-           order by s.id limit $4 offset $5"#,
-        filter.id.map(|id| id.0),
-        filter.user.map(|id| id.0),
-        filter.only as Option<&[i64]>,
-        filter.limit,
-        filter.offset
-    )
-    .fetch_all(db)
-    .await?;
+    let only = filter.only as Option<&[i64]>;
+    let rows: Vec<Row> = match (filter.id, filter.user) {
+        (Some(id), _) => servers!(db, filter, "s.id = $3", id.0),
+        (None, Some(user)) => {
+            servers!(db, filter, "s.user_id = $3 and ($4::bigint[] is null or s.id = any($4))", user.0, only)
+        }
+        (None, None) => servers!(db, filter, "($3::bigint[] is null or s.id = any($3))", only),
+    };
     Ok(rows.into_iter().map(|row| (row.total, row)).map(|(total, row)| (row.into(), total)).collect())
 }
 

@@ -1,0 +1,164 @@
+//! Who showed which token a moment ago, so that a busy client's every request doesn't ask the database again.
+//!
+//! Revocation stays at once. Whatever takes rights away empties the cache: in the process that does it, before the
+//! answer goes out; in every other one as soon as the database tells, which it does for each such change
+//! (`auth_changed`). A process that can't hear the database remembers nothing. And since a connection can be dead
+//! without anybody noticing, nothing is remembered for longer than [`LIFE`].
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::model::Caller;
+
+/// The longest that a token is taken for good without asking, should the database's word not come through.
+const LIFE: Duration = Duration::from_secs(5);
+/// The most tokens remembered. Only good ones are, so nobody can fill it by guessing.
+const SIZE: usize = 10_000;
+
+/// Live tokens by their hashes.
+#[derive(Debug, Default)]
+pub struct TokenCache(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Whether revocations elsewhere are heard of.
+    heard: bool,
+    /// How often it was emptied: what was read from the database before is not to be put in after.
+    emptied: u64,
+    tokens: HashMap<[u8; 32], (Caller, Instant)>,
+}
+
+/// What the cache knows of a token.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// Whose it is.
+    Yes(Caller),
+    /// Nothing. Take this before asking the database, and put the answer in with it.
+    No(Reading),
+}
+
+/// A reading of the database begun at a certain time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading(u64);
+
+impl TokenCache {
+    pub(super) fn get(&self, hash: &[u8; 32]) -> Known {
+        let inner = self.lock();
+        match inner.tokens.get(hash) {
+            Some((caller, until)) if *until > Instant::now() => Known::Yes(caller.clone()),
+            _ => Known::No(Reading(inner.emptied)),
+        }
+    }
+
+    /// Remembers a live token, `left` before it ends by itself. In vain where anything was revoked since `reading`.
+    pub(super) fn put(&self, reading: Reading, hash: [u8; 32], caller: &Caller, left: Option<Duration>) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        if !inner.heard || inner.emptied != reading.0 {
+            return;
+        }
+        if inner.tokens.len() >= SIZE {
+            inner.tokens.retain(|_, (_, until)| *until > now);
+            if inner.tokens.len() >= SIZE {
+                inner.tokens.clear();
+            }
+        }
+        inner.tokens.insert(hash, (caller.clone(), now + left.unwrap_or(LIFE).min(LIFE)));
+    }
+
+    /// Rights were taken away. Whose does not matter: it happens seldom, and asking again costs little.
+    pub(crate) fn empty(&self) {
+        let mut inner = self.lock();
+        inner.emptied += 1;
+        inner.tokens.clear();
+    }
+
+    /// Whether the database's word is heard from now on; either way what was is forgotten.
+    pub(crate) fn hear(&self, heard: bool) {
+        let mut inner = self.lock();
+        inner.heard = heard;
+        inner.emptied += 1;
+        inner.tokens.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::super::Scopes;
+    use super::super::model::Role;
+    use super::*;
+    use crate::ids::UserId;
+
+    fn caller() -> Caller {
+        Caller { user: UserId(1), role: Role::Customer, token: Uuid::nil(), session: None, scopes: Scopes::All }
+    }
+
+    fn reading(cache: &TokenCache, hash: u8) -> Option<Reading> {
+        match cache.get(&[hash; 32]) {
+            Known::Yes(_) => None,
+            Known::No(reading) => Some(reading),
+        }
+    }
+
+    fn hearing() -> TokenCache {
+        let cache = TokenCache::default();
+        cache.hear(true);
+        cache
+    }
+
+    #[test]
+    fn what_was_put_in_is_found_until_rights_are_taken_away() {
+        let cache = hearing();
+        cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), None);
+        assert!(reading(&cache, 1).is_none() && reading(&cache, 2).is_some());
+        cache.empty();
+        assert!(reading(&cache, 1).is_some());
+    }
+
+    #[test]
+    fn what_was_read_before_a_revocation_is_not_remembered_after_it() {
+        let cache = hearing();
+        let before = reading(&cache, 1).unwrap();
+        cache.empty();
+        cache.put(before, [1; 32], &caller(), None);
+        assert!(reading(&cache, 1).is_some());
+    }
+
+    #[test]
+    fn a_process_that_hears_nothing_remembers_nothing() {
+        let cache = TokenCache::default();
+        cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), None);
+        assert!(reading(&cache, 1).is_some());
+        cache.hear(true);
+        cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), None);
+        assert!(reading(&cache, 1).is_none());
+        cache.hear(false);
+        assert!(reading(&cache, 1).is_some());
+    }
+
+    #[test]
+    fn a_token_that_ends_is_forgotten_with_its_end() {
+        let cache = hearing();
+        cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), Some(Duration::ZERO));
+        assert!(reading(&cache, 1).is_some());
+    }
+
+    #[test]
+    fn it_does_not_grow_without_end() {
+        let cache = hearing();
+        for n in 0..=SIZE {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&n.to_be_bytes());
+            let Known::No(reading) = cache.get(&hash) else { unreachable!() };
+            cache.put(reading, hash, &caller(), None);
+        }
+        assert!(cache.lock().tokens.len() <= SIZE);
+    }
+}
