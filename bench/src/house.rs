@@ -117,11 +117,11 @@ impl House {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(Arc::clone(&app).serve(listener, async move {
+        let task = tokio::spawn(Arc::clone(&app).serve(listener, async move {
             let _ = stopped.await;
         }));
         if let Some(mine) = left().iter_mut().find(|l| l.database == database) {
-            mine.served = Some((stop, served));
+            mine.served = Some((stop, task));
         }
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(1)).build()?;
         Ok(Self { app, address, database_url, database, http, _data: data })
