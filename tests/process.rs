@@ -14,7 +14,7 @@ use crate::support::lab::Catalogue;
 use crate::support::{Client, Lab, TestDb, ended};
 
 /// Lives that are killed side by side: enough to keep the machine busy, few enough for its addresses.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 2;
 
 /// The steps in which a host's task is waited for.
 const WAITING: [&str; 3] = ["create_guest", "start_guest", "delete_guest"];

@@ -25,7 +25,7 @@ pub fn command(db: &TestDb, data: &std::path::Path) -> Command {
         .env("DATABASE_URL", db.url())
         .env("INNKEEPER_SECRET_KEY", KEY)
         .env("INNKEEPER_DATA", data)
-        .env("INNKEEPER_LEASE_SECONDS", "1")
+        .env("INNKEEPER_LEASE_SECONDS", "2")
         .env("INNKEEPER_SWEEP_SECONDS", "3600")
         .env("INNKEEPER_DATABASE_POOL", "6")
         .env("INNKEEPER_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
