@@ -75,10 +75,17 @@ start_by_hand() {
         grep -q '^root:' /etc/subuid || usermod --add-subuids 1000000-1000999999 root
         grep -q '^root:' /etc/subgid || usermod --add-subgids 1000000-1000999999 root
         ulimit -n 1048576 2>/dev/null || ulimit -n "$(ulimit -Hn)"
-        if ! grep -q ' /var/lib/lxcfs ' /proc/mounts; then
+        # It gives guests their own figures in /proc. Killed, it leaves its mount behind, which then answers nobody.
+        if ! test -e /var/lib/lxcfs/proc/meminfo; then
+            ! grep -q ' /var/lib/lxcfs ' /proc/mounts || umount --lazy /var/lib/lxcfs
             mkdir -p /var/lib/lxcfs
             setsid lxcfs /var/lib/lxcfs </dev/null >>/var/log/incus/lxcfs.log 2>&1 &
             note_pid "$state/lxcfs.pid" $!
+            for _ in {1..50}; do
+                ! test -e /var/lib/lxcfs/proc/meminfo || break
+                sleep 0.1
+            done
+            test -e /var/lib/lxcfs/proc/meminfo || { tail -n 20 /var/log/incus/lxcfs.log >&2; exit 1; }
         fi
         setsid "$incusd" --group incus-admin --logfile /var/log/incus/incus.log </dev/null >>/var/log/incus/daemon.log 2>&1 &
         note_pid "$state/incusd.pid" $!
