@@ -15,6 +15,7 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod console;
 mod error;
 pub mod incus;
 mod model;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+pub use console::{Console, ConsoleInput, ConsoleKind};
 pub use error::{Error, Result};
 pub use model::{
     Capabilities, ExecOutput, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSample, GuestSpec,
@@ -96,4 +98,7 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
 
     /// Deletes a snapshot; one that is gone is a success.
     async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task>;
+
+    /// Opens a console of a running guest: a terminal, or a screen where it has one.
+    async fn console(&self, guest: &GuestRef) -> Result<Console>;
 }

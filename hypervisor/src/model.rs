@@ -274,6 +274,8 @@ pub struct Capabilities {
     pub live_resize: bool,
     /// Snapshots at all.
     pub snapshots: bool,
+    /// A console in the browser.
+    pub console: bool,
     /// Containers.
     pub lxc: bool,
     /// Virtual machines.

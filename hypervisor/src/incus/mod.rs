@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use self::client::Client;
 use crate::{
-    Capabilities, Driver, ExecOutput, GuestKind, GuestRef, GuestSpec, HostInfo, Interface, Limits, Presence, Result,
-    Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, Driver, ExecOutput, GuestKind, GuestRef, GuestSpec, HostInfo, Interface, Limits, Presence,
+    Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
 };
 
 /// How to reach an Incus server and where on it our guests go.
@@ -94,6 +94,7 @@ impl Driver for Incus {
             exec: true,
             live_resize: true,
             snapshots: true,
+            console: false,
             lxc: true,
             vm: true,
         }
@@ -173,5 +174,9 @@ impl Driver for Incus {
 
     async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
         snapshots::delete(&self.client, guest, name).await
+    }
+
+    async fn console(&self, guest: &GuestRef) -> Result<Console> {
+        Err(crate::Error::Unsupported(format!("the console of {}", guest.vmid)))
     }
 }
