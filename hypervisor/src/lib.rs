@@ -19,6 +19,8 @@ mod console;
 mod error;
 pub mod incus;
 mod model;
+pub mod proxmox;
+mod remote;
 
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ pub use model::{
     Capabilities, ExecOutput, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSample, GuestSpec,
     HostInfo, Interface, Limits, Node, Presence, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
 };
+pub use remote::{GuestShell, ShellTarget};
 
 /// What Innkeeper needs of a host. One implementation a kind of host; see the crate's rules.
 #[async_trait]
