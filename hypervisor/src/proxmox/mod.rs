@@ -5,7 +5,12 @@
 //!   machine the number or name of a template that reads cloud-init.
 //! * Commands in containers have no call in the API: they need a [`GuestShell`].
 
+mod api;
+mod client;
 mod config;
+mod error;
+mod marker;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;

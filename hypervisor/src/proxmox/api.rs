@@ -1,0 +1,270 @@
+//! What Proxmox VE answers, as far as it is read: numbers may come as strings, flags are 0 or 1, and anything may be
+//! missing. Property strings (`a=1,b=2`) are taken apart and put together here.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::GuestPower;
+
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+
+/// A number, perhaps written as a string; anything else is none.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(n) => n.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
+        _ => None,
+    }
+}
+
+/// A count, perhaps written as a string; 0 where it is missing.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let value = Value::deserialize(from)?;
+    // Counters beyond 2^53 would lose their last digits as floats.
+    Ok(value.as_u64().unwrap_or_else(|| number(&value).map_or(0, |n| n.max(0.0) as u64)))
+}
+
+fn share<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    Ok(number(&Value::deserialize(from)?))
+}
+
+fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    Ok(number(&Value::deserialize(from)?).is_some_and(|n| n != 0.0))
+}
+
+/// Text, where a number is text too.
+fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(as_text(&Value::deserialize(from)?))
+}
+
+fn as_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// A row of `/cluster/resources`: a guest, node or storage.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Resource {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) node: String,
+    #[serde(deserialize_with = "count")]
+    pub(super) vmid: u64,
+    #[serde(deserialize_with = "text")]
+    pub(super) name: String,
+    pub(super) status: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) tags: String,
+    #[serde(deserialize_with = "flag")]
+    pub(super) template: bool,
+    pub(super) storage: String,
+    pub(super) content: String,
+    #[serde(deserialize_with = "share")]
+    pub(super) cpu: Option<f64>,
+    #[serde(deserialize_with = "count")]
+    pub(super) maxcpu: u64,
+    #[serde(deserialize_with = "count")]
+    pub(super) mem: u64,
+    #[serde(deserialize_with = "count")]
+    pub(super) maxmem: u64,
+    #[serde(deserialize_with = "count")]
+    pub(super) disk: u64,
+    #[serde(deserialize_with = "count")]
+    pub(super) maxdisk: u64,
+    #[serde(deserialize_with = "count")]
+    pub(super) netin: u64,
+    #[serde(deserialize_with = "count")]
+    pub(super) netout: u64,
+    #[serde(deserialize_with = "count")]
+    pub(super) uptime: u64,
+}
+
+impl Resource {
+    pub(super) fn is_guest(&self) -> bool {
+        self.kind == "lxc" || self.kind == "qemu"
+    }
+}
+
+/// A guest's `status/current`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Status {
+    status: String,
+    qmpstatus: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) tags: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) lock: String,
+    #[serde(deserialize_with = "count")]
+    pub(super) uptime: u64,
+}
+
+impl Status {
+    pub(super) fn power(&self) -> GuestPower {
+        match (self.status.as_str(), self.qmpstatus.as_str()) {
+            ("running", "paused" | "suspended" | "io-error" | "internal-error") => GuestPower::Unknown,
+            (status, _) => power(status),
+        }
+    }
+}
+
+pub(super) fn power(status: &str) -> GuestPower {
+    match status {
+        "running" => GuestPower::Running,
+        "stopped" => GuestPower::Stopped,
+        _ => GuestPower::Unknown,
+    }
+}
+
+/// A guest's configuration: plain keys and values.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Config(BTreeMap<String, Value>);
+
+impl Config {
+    /// A value as text; `None` where the key is missing.
+    pub(super) fn get(&self, key: &str) -> Option<String> {
+        self.0.get(key).filter(|value| !value.is_null()).map(as_text)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The description without the line end that Proxmox VE adds.
+    pub(super) fn description(&self) -> String {
+        self.get("description").map(|text| text.trim_end_matches('\n').to_owned()).unwrap_or_default()
+    }
+
+    pub(super) fn lock(&self) -> String {
+        self.get("lock").unwrap_or_default()
+    }
+}
+
+/// A row of a node's task list.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct TaskRow {
+    pub(super) upid: String,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) id: String,
+    #[serde(deserialize_with = "count")]
+    pub(super) starttime: u64,
+    #[serde(deserialize_with = "count")]
+    pub(super) endtime: u64,
+    /// The exit status, once it has ended.
+    pub(super) status: Option<String>,
+}
+
+impl TaskRow {
+    pub(super) fn is_running(&self) -> bool {
+        self.endtime == 0 && self.status.as_deref().is_none_or(|s| s.is_empty() || s.eq_ignore_ascii_case("running"))
+    }
+}
+
+/// A property string: `key=value` pairs with commas between, the first perhaps without a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Properties {
+    /// What stands alone in front.
+    pub(super) head: Option<String>,
+    pub(super) pairs: BTreeMap<String, String>,
+}
+
+impl Properties {
+    pub(super) fn parse(text: &str) -> Self {
+        let mut properties = Self::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some((key, value)) => drop(properties.pairs.insert(key.to_owned(), value.to_owned())),
+                None => properties.head = Some(part.to_owned()),
+            }
+        }
+        properties
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.pairs.get(key).map(String::as_str)
+    }
+
+    pub(super) fn print(&self) -> String {
+        let pairs = self.pairs.iter().map(|(key, value)| format!("{key}={value}"));
+        self.head.iter().cloned().chain(pairs).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// A size such as `8G`, `102M` or `8` (GiB, as storages write it in configurations) in bytes.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub(super) fn parse_size(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (digits, unit) = text.split_at(at);
+    let factor = match unit {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => MIB,
+        "G" => GIB,
+        "T" => 1 << 40,
+        _ => return None,
+    };
+    let number: f64 = digits.parse().ok()?;
+    Some((number * factor as f64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_as_they_please() {
+        let row: Resource = serde_json::from_str(
+            r#"{"type":"lxc","vmid":"100","maxmem":268435456,"cpu":"0.25","template":"1","netin":9007199254740993}"#,
+        )
+        .unwrap();
+        assert_eq!((row.vmid, row.maxmem, row.cpu, row.template), (100, 256 * MIB, Some(0.25), true));
+        assert_eq!((row.netin, row.uptime), (9_007_199_254_740_993, 0));
+        let fresh: Resource = serde_json::from_str(
+            r#"{"id":"lxc/1","type":"lxc","node":"a","vmid":1,"status":"unknown","lock":"create"}"#,
+        )
+        .unwrap();
+        assert!(fresh.is_guest() && fresh.tags.is_empty());
+    }
+
+    #[test]
+    fn a_configuration_is_text_whatever_it_came_as() {
+        let config: Config = serde_json::from_str(
+            r#"{"memory":"512","cores":2,"cpulimit":"0.5","description":"two\nlines\n","lxc":[["a","b"]]}"#,
+        )
+        .unwrap();
+        assert_eq!(config.get("memory").as_deref(), Some("512"));
+        assert_eq!(config.get("cores").as_deref(), Some("2"));
+        assert_eq!((config.get("swap"), config.lock().as_str()), (None, ""));
+        assert_eq!(config.description(), "two\nlines");
+    }
+
+    #[test]
+    fn property_strings_survive() {
+        let net = Properties::parse("name=eth0,bridge=vmbr0,hwaddr=BC:24:11:78:DA:22,ip=10.0.0.5/24,type=veth");
+        assert_eq!(net.get("ip"), Some("10.0.0.5/24"));
+        assert_eq!(Properties::parse(&net.print()), net);
+        let disk = Properties::parse("local:100/vm-100-disk-0.raw,size=102M");
+        assert_eq!(disk.head.as_deref(), Some("local:100/vm-100-disk-0.raw"));
+        assert_eq!(parse_size(disk.get("size").unwrap()), Some(102 * MIB));
+        assert_eq!((parse_size("8G"), parse_size("1.5T"), parse_size("x")), (Some(8 * GIB), Some(1536 * GIB), None));
+    }
+
+    #[test]
+    fn a_paused_machine_neither_runs_nor_is_stopped() {
+        let status: Status = serde_json::from_str(r#"{"status":"running","qmpstatus":"paused"}"#).unwrap();
+        assert_eq!(status.power(), GuestPower::Unknown);
+    }
+}
