@@ -13,6 +13,7 @@
 //! 3. **Outcomes are believed when the task has ended.** Mutating calls return a [`Task`], to be asked for with
 //!    [`Driver::task`] until it ends; its id is plain text and survives a restart of ours.
 
+mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod console;

@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::api::Operation;
 use super::client::{Client, Reply, failure};
 use super::guests;
+use crate::check;
 use crate::{Error, ExecOutput, GuestRef, Result};
 
 /// What is kept of an output; the rest is read and dropped.
@@ -26,12 +27,8 @@ const PASSWORD_TIMEOUT: Duration = Duration::from_secs(10);
 type Socket = WebSocketStream<UnixStream>;
 
 pub(super) async fn set_password(client: &Client, guest: &GuestRef, password: &SecretString) -> Result<()> {
-    let plain = password.expose_secret();
-    // chpasswd reads lines, and ends its fields at a colon only once.
-    if plain.is_empty() || plain.chars().any(char::is_control) {
-        return Err(Error::Invalid("a password must not be empty or hold control characters".to_owned()));
-    }
-    let line = SecretString::from(format!("root:{plain}\n"));
+    check::password(password)?;
+    let line = SecretString::from(format!("root:{}\n", password.expose_secret()));
     let output = exec(client, guest, &["chpasswd"], line.expose_secret().as_bytes(), PASSWORD_TIMEOUT).await?;
     if output.status == 0 {
         Ok(())
@@ -48,9 +45,7 @@ pub(super) async fn exec(
     stdin: &[u8],
     timeout: Duration,
 ) -> Result<ExecOutput> {
-    if argv.first().is_none_or(|program| program.is_empty()) || argv.iter().any(|a| a.contains('\0')) {
-        return Err(Error::Invalid("an empty command".to_owned()));
-    }
+    check::command(argv)?;
     let instance = guests::require_running(client, guest).await?;
     let body = json!({
         "command": argv,

@@ -12,6 +12,7 @@ use super::api::{Instance, State, power};
 use super::client::{Client, Reply};
 use super::operations::{Then, busy, chained, join, plain};
 use super::{prepare, snapshots};
+use crate::check;
 use crate::{Error, GuestKind, GuestPower, GuestRef, GuestSpec, Interface, Presence, Result, StopMode, Task};
 
 /// The config key with our marker.
@@ -181,13 +182,7 @@ async fn remove(client: &Client, name: &str) -> Result<()> {
 }
 
 async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value> {
-    let (Some(cores), Some(memory), Some(disk)) = (spec.limits.cores, spec.limits.memory_mib, spec.limits.disk_gib)
-    else {
-        return Err(Error::Invalid("cores, memory and disk must all be given".to_owned()));
-    };
-    if cores == 0 || memory == 0 || disk == 0 {
-        return Err(Error::Invalid("cores, memory and disk must be more than nothing".to_owned()));
-    }
+    let (cores, memory, disk) = check::size(&spec.limits)?;
     let fingerprint = image(client, spec.guest.kind, &spec.image)
         .await?
         .ok_or_else(|| Error::NotFound(format!("image {} for a {}", spec.image, instance_type(spec.guest.kind))))?;

@@ -1,6 +1,6 @@
 //! What a guest gets before its first start: its network device, and the files inside it.
 //!
-//! Customer text goes into files only after [`check`]: nothing with a control character passes, so that no line can
+//! Customer text goes into files only after [`check`](crate::check): nothing with a control character passes, so that no line can
 //! be added to a file. What goes to cloud-init is JSON, which is YAML whose quoting can't be escaped from.
 
 use std::fmt::Write as _;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::api::Map;
 use super::client::{Client, envelope, transport};
 use super::guests;
+use crate::check;
 use crate::{Error, GuestKind, GuestNetwork, GuestPower, GuestSpec, Result};
 
 /// The one network interface inside a guest.
@@ -33,7 +34,7 @@ pub(super) async fn nic(client: &Client, network: &GuestNetwork) -> Result<Optio
         return Ok(None);
     }
     let bridge = network.bridge.as_str();
-    check("bridge", bridge)?;
+    check::line("bridge", bridge)?;
     if bridge.is_empty() || bridge.contains('/') {
         return Err(Error::Invalid(format!("{bridge:?} is no bridge")));
     }
@@ -79,23 +80,6 @@ fn device(network: &GuestNetwork, managed: bool, filters: bool) -> Map {
     nic
 }
 
-/// Refuses text that could become a second line somewhere.
-fn check(what: &str, text: &str) -> Result<()> {
-    if text.chars().any(char::is_control) {
-        return Err(Error::Invalid(format!("the {what} holds a control character")));
-    }
-    Ok(())
-}
-
-fn check_spec(spec: &GuestSpec) -> Result<()> {
-    check("hostname", &spec.hostname)?;
-    let host_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-    if spec.hostname.is_empty() || spec.hostname.len() > 253 || !spec.hostname.chars().all(host_ok) {
-        return Err(Error::Invalid(format!("{:?} is no host name", spec.hostname)));
-    }
-    spec.ssh_keys.iter().try_for_each(|key| check("key", key))
-}
-
 /// The name without its domain.
 fn short(hostname: &str) -> &str {
     hostname.split('.').next().unwrap_or(hostname)
@@ -103,7 +87,7 @@ fn short(hostname: &str) -> &str {
 
 /// The `cloud-init.*` keys, for images that read them.
 pub(super) fn cloud_init(spec: &GuestSpec) -> Result<Map> {
-    check_spec(spec)?;
+    check::texts(spec)?;
     let user = json!({
         "hostname": short(&spec.hostname),
         "fqdn": spec.hostname,

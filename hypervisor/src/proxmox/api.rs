@@ -98,7 +98,8 @@ impl Resource {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Status {
-    status: String,
+    #[serde(rename = "status")]
+    state: String,
     qmpstatus: String,
     #[serde(deserialize_with = "text")]
     pub(super) tags: String,
@@ -110,7 +111,7 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn power(&self) -> GuestPower {
-        match (self.status.as_str(), self.qmpstatus.as_str()) {
+        match (self.state.as_str(), self.qmpstatus.as_str()) {
             ("running", "paused" | "suspended" | "io-error" | "internal-error") => GuestPower::Unknown,
             (status, _) => power(status),
         }

@@ -124,7 +124,7 @@ impl Client {
     /// Logs in with a password, for what a token can't do.
     pub(super) async fn login(&self, login: &Login) -> Result<Identity> {
         #[derive(serde::Deserialize)]
-        struct Ticket {
+        struct Answer {
             ticket: SecretString,
             #[serde(rename = "CSRFPreventionToken", default)]
             csrf: SecretString,
@@ -134,14 +134,14 @@ impl Client {
         let form = [("username", login.user.as_str()), ("password", login.password.expose_secret())];
         // The ticket is asked for without showing the token: the two don't go together.
         let data = self.request(None, Method::POST, &["access", "ticket"], &form).await?;
-        let ticket: Ticket = typed(data)?;
-        if !ticket.second_factor.is_null() {
+        let answer: Answer = typed(data)?;
+        if !answer.second_factor.is_null() {
             return Err(Error::Unauthorized(format!(
                 "{} needs a second factor, which nobody is there for",
                 login.user
             )));
         }
-        Ok(Identity::Ticket { ticket: ticket.ticket, csrf: ticket.csrf })
+        Ok(Identity::Ticket { ticket: answer.ticket, csrf: answer.csrf })
     }
 
     /// The headers that say who asks.
@@ -283,7 +283,7 @@ pub(super) fn encoded_path(segments: &[&str]) -> Result<String> {
     if segments.iter().any(|s| s.is_empty() || *s == "." || *s == "..") {
         return Err(Error::Invalid("an empty or relative name".to_owned()));
     }
-    Ok(segments.iter().map(|segment| format!("/{}", encoded(segment))).collect())
+    Ok(segments.iter().flat_map(|segment| ["/".to_owned(), encoded(segment)]).collect())
 }
 
 pub(super) fn encoded_params(params: &Params<'_>) -> String {

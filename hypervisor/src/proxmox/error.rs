@@ -87,9 +87,12 @@ pub(super) fn unless_no_config<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Words, most telling first, and what they mean.
+/// Some words, and what they mean.
+type Meaning = (&'static [&'static str], fn(String) -> Error);
+
+/// Words, most telling first.
 #[rustfmt::skip]
-const MEANINGS: &[(&[&str], fn(String) -> Error)] = &[
+const MEANINGS: &[Meaning] = &[
     // Nothing was done, and nothing is amiss with the guest.
     (&["no quorum"], Error::Unreachable),
     (&["is locked (", "can't lock file", "got lock request timeout", "got lock timeout", "cfs-lock", "lock request timed out",

@@ -2,14 +2,31 @@
 //! (QEMU).
 //!
 //! * Images: for a container the volume id of a template (`local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst`), for a
-//!   machine the number or name of a template that reads cloud-init.
+//!   machine the number or name of a template that reads cloud-init. Where several nodes have a template of one name,
+//!   each as good as the other, the one on the guest's node is taken.
+//! * The marker is the word `innkeeper-<number>-<uuid>`, in a guest's tags and in its description; see `marker`.
+//! * Some of our tasks take more than one of the host's. The [`TaskId`] then names what follows, so that any process of
+//!   ours can carry it on; see `tasks`.
 //! * Commands in containers have no call in the API: they need a [`GuestShell`].
 
 mod api;
 mod client;
 mod config;
+mod console;
+mod create;
 mod error;
+mod firewall;
+mod guests;
+mod info;
+mod inside;
 mod marker;
+mod network;
+mod power;
+mod prepare;
+mod resize;
+mod snapshots;
+mod sweep;
+mod tasks;
 mod tls;
 
 use std::sync::Arc;
@@ -18,16 +35,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use self::client::Client;
 pub use self::config::{Login, ProxmoxConfig, Tls};
 use crate::{
-    Capabilities, Console, Driver, Error, ExecOutput, GuestKind, GuestRef, GuestShell, GuestSpec, HostInfo, Interface,
-    Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, Driver, ExecOutput, GuestKind, GuestRef, GuestShell, GuestSpec, HostInfo, Interface, Limits,
+    Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
 };
 
 /// One Proxmox VE cluster or single node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Proxmox {
-    config: Arc<ProxmoxConfig>,
+    client: Client,
     shell: Option<Arc<dyn GuestShell>>,
 }
 
@@ -35,12 +53,9 @@ impl Proxmox {
     /// A driver for the cluster that `config` names. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the configuration can't be used.
+    /// [`crate::Error::Invalid`] where the configuration can't be used.
     pub fn new(config: ProxmoxConfig) -> Result<Self> {
-        if config.endpoints.is_empty() {
-            return Err(Error::Invalid("no endpoint".to_owned()));
-        }
-        Ok(Self { config: Arc::new(config), shell: None })
+        Ok(Self { client: Client::new(config)?, shell: None })
     }
 
     /// The same with a way into guests that the API has none into.
@@ -51,13 +66,18 @@ impl Proxmox {
 
     /// The configuration it was made with.
     pub fn config(&self) -> &ProxmoxConfig {
-        &self.config
+        &self.client.config
     }
-}
 
-/// Until the parts are in place.
-fn soon<T>(what: &str) -> Result<T> {
-    Err(Error::Unsupported(format!("{what} on Proxmox VE")))
+    /// What a token needs in a version of Proxmox VE (8 or 9): paths, and the privileges on each.
+    pub fn privileges(major: u32, storage: &str, pool: Option<&str>) -> Vec<(String, Vec<&'static str>)> {
+        info::needed(major, storage, pool)
+    }
+
+    /// Whether no guest of the cluster has this number, as far as the cluster knows now.
+    pub async fn is_number_free(&self, vmid: i64) -> Result<bool> {
+        guests::is_number_free(&self.client, vmid).await
+    }
 }
 
 #[async_trait]
@@ -74,64 +94,84 @@ impl Driver for Proxmox {
             vm: true,
         }
     }
+
     async fn info(&self) -> Result<HostInfo> {
-        soon("info")
+        info::info(&self.client).await
     }
-    async fn has_image(&self, _: GuestKind, _: &str) -> Result<bool> {
-        soon("images")
+
+    async fn has_image(&self, kind: GuestKind, source: &str) -> Result<bool> {
+        create::has_image(&self.client, kind, source).await
     }
+
     async fn sweep(&self) -> Result<Sweep> {
-        soon("sweeps")
+        sweep::sweep(&self.client).await
     }
-    async fn find(&self, _: &GuestRef) -> Result<Presence> {
-        soon("looking for guests")
+
+    async fn find(&self, guest: &GuestRef) -> Result<Presence> {
+        guests::find(&self.client, guest).await
     }
-    async fn task(&self, _: &TaskId) -> Result<TaskState> {
-        soon("tasks")
+
+    async fn task(&self, id: &TaskId) -> Result<TaskState> {
+        tasks::task(&self.client, id).await
     }
-    async fn create(&self, _: &GuestSpec) -> Result<Task> {
-        soon("creating")
+
+    async fn create(&self, spec: &GuestSpec) -> Result<Task> {
+        create::create(&self.client, spec).await
     }
-    async fn prepare(&self, _: &GuestSpec) -> Result<()> {
-        soon("preparing")
+
+    async fn prepare(&self, spec: &GuestSpec) -> Result<()> {
+        prepare::prepare(&self.client, spec).await
     }
-    async fn start(&self, _: &GuestRef) -> Result<Task> {
-        soon("starting")
+
+    async fn start(&self, guest: &GuestRef) -> Result<Task> {
+        power::start(&self.client, guest).await
     }
-    async fn stop(&self, _: &GuestRef, _: StopMode) -> Result<Task> {
-        soon("stopping")
+
+    async fn stop(&self, guest: &GuestRef, mode: StopMode) -> Result<Task> {
+        power::stop(&self.client, guest, mode).await
     }
-    async fn restart(&self, _: &GuestRef, _: Duration) -> Result<Task> {
-        soon("restarting")
+
+    async fn restart(&self, guest: &GuestRef, timeout: Duration) -> Result<Task> {
+        power::restart(&self.client, guest, timeout).await
     }
-    async fn delete(&self, _: &GuestRef) -> Result<Task> {
-        soon("deleting")
+
+    async fn delete(&self, guest: &GuestRef) -> Result<Task> {
+        power::delete(&self.client, guest).await
     }
-    async fn resize(&self, _: &GuestRef, _: &Limits) -> Result<Task> {
-        soon("resizing")
+
+    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
+        resize::resize(&self.client, guest, limits).await
     }
-    async fn set_password(&self, _: &GuestRef, _: &SecretString) -> Result<()> {
-        soon("passwords")
+
+    async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()> {
+        inside::set_password(&self.client, self.shell.as_deref(), guest, password).await
     }
-    async fn exec(&self, _: &GuestRef, _: &[&str], _: &[u8], _: Duration) -> Result<ExecOutput> {
-        soon("commands")
+
+    async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
+        inside::exec(&self.client, self.shell.as_deref(), guest, argv, stdin, timeout).await
     }
-    async fn interfaces(&self, _: &GuestRef) -> Result<Vec<Interface>> {
-        soon("interfaces")
+
+    async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>> {
+        inside::interfaces(&self.client, guest).await
     }
-    async fn snapshots(&self, _: &GuestRef) -> Result<Vec<Snapshot>> {
-        soon("snapshots")
+
+    async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
+        snapshots::list(&self.client, guest).await
     }
-    async fn create_snapshot(&self, _: &GuestRef, _: &str, _: &str) -> Result<Task> {
-        soon("snapshots")
+
+    async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
+        snapshots::create(&self.client, guest, name, description).await
     }
-    async fn rollback(&self, _: &GuestRef, _: &str) -> Result<Task> {
-        soon("snapshots")
+
+    async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task> {
+        snapshots::rollback(&self.client, guest, name).await
     }
-    async fn delete_snapshot(&self, _: &GuestRef, _: &str) -> Result<Task> {
-        soon("snapshots")
+
+    async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
+        snapshots::delete(&self.client, guest, name).await
     }
-    async fn console(&self, _: &GuestRef) -> Result<Console> {
-        soon("consoles")
+
+    async fn console(&self, guest: &GuestRef) -> Result<Console> {
+        console::console(&self.client, guest).await
     }
 }

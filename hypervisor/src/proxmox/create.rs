@@ -1,0 +1,267 @@
+//! Making guests: containers from a template's archive, machines as clones of a template.
+//!
+//! A container is whole when its task has ended. A machine takes more: its clone has our marker only in its
+//! description; then it gets its size, and last the tag, which says that it is whole.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::api::{Config, GIB, Properties, Resource, parse_size};
+use super::client::Client;
+use super::guests::{self, At, Found, Look};
+use super::tasks::{self, End, Then, Upid, chained};
+use super::{marker, network};
+use crate::{Error, GuestKind, GuestRef, GuestSpec, Limits, Result, Task, TaskState, check};
+
+pub(super) async fn create(client: &Client, spec: &GuestSpec) -> Result<Task> {
+    let limits = Limits { ..spec.limits };
+    check::size(&limits)?;
+    check::texts(spec)?;
+    let guest = &spec.guest;
+    if let Some(task) = present(client, guest, &limits).await? {
+        return Ok(task);
+    }
+    let submitted = match guest.kind {
+        GuestKind::Lxc => container(client, spec).await,
+        GuestKind::Vm => machine(client, spec).await,
+    };
+    let then = if guest.kind == GuestKind::Lxc { Then::Made } else { Then::Sized(limits) };
+    match submitted {
+        Ok(upid) => Ok(chained(&upid, then, guest)),
+        // Another of us may have been faster.
+        Err(error @ Error::AlreadyExists(_)) => present(client, guest, &limits).await?.ok_or(error),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is to be done where something of this number is there already; `None` where nothing is.
+async fn present(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Option<Task>> {
+    match guests::look(client, guest).await {
+        Ok(Look::Absent) => Ok(None),
+        Ok(Look::Ours(found)) if found.whole => Ok(Some(Task::Done)),
+        Ok(Look::Ours(found)) if guest.kind == GuestKind::Vm && found.status.lock.is_empty() => {
+            Ok(Some(match shape(client, &found.at, guest, limits).await? {
+                Some(upid) => chained(&upid, Then::Sized(*limits), guest),
+                None => Task::Done,
+            }))
+        }
+        Ok(Look::Ours(Found { at, .. }) | Look::Coming(at)) => being_made(client, &at, guest).await.map(Some),
+        Err(Error::NotOurs(text)) => Err(Error::AlreadyExists(text)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The creation of this very container, where our own token began it; else its end has to be waited for.
+async fn being_made(client: &Client, at: &At, guest: &GuestRef) -> Result<Task> {
+    let owner = format!(":{}:", client.config.token_id);
+    let rows = guests::active(client, at).await?;
+    match rows.into_iter().find(|row| row.kind == "vzcreate" && row.upid.ends_with(&owner)) {
+        Some(row) => Ok(chained(&row.upid, Then::Made, guest)),
+        None => Err(Error::Locked(format!("{} on {} is locked by a creation", at.vmid, at.node))),
+    }
+}
+
+async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
+    use secrecy::ExposeSecret;
+    if !has_archive(client, &spec.guest.node, &spec.image).await? {
+        return Err(Error::NotFound(format!("container template {} on {}", spec.image, spec.guest.node)));
+    }
+    let (cores, memory, disk) = check::size(&spec.limits)?;
+    let vmid = spec.guest.vmid.to_string();
+    let (cores, memory) = (cores.to_string(), memory.to_string());
+    let rootfs = format!("{}:{disk}", client.config.storage);
+    let (tags, description) = (marker::word(&spec.guest), marker::description(&spec.guest));
+    let (keys, dns) = (spec.ssh_keys.join("\n"), network::name_servers(&spec.network));
+    let net = network::container(&spec.network, client.config.address_filters, None)?;
+    let mut form = vec![
+        ("vmid", vmid.as_str()),
+        ("ostemplate", spec.image.as_str()),
+        ("hostname", spec.hostname.as_str()),
+        ("cores", &cores),
+        ("memory", &memory),
+        // The tariff sells memory, and no more.
+        ("swap", "0"),
+        ("rootfs", &rootfs),
+        // Version 8 would make it privileged.
+        ("unprivileged", "1"),
+        ("tags", &tags),
+        ("description", &description),
+    ];
+    let optional = [
+        ("password", spec.password.expose_secret()),
+        ("ssh-public-keys", keys.as_str()),
+        ("net0", net.as_deref().unwrap_or_default()),
+        ("nameserver", &dns),
+        ("pool", client.config.pool.as_deref().unwrap_or_default()),
+    ];
+    form.extend(optional.iter().filter(|(_, value)| !value.is_empty()));
+    client.post(&["nodes", &spec.guest.node, "lxc"], &form).await
+}
+
+async fn machine(client: &Client, spec: &GuestSpec) -> Result<String> {
+    let (_, _, disk) = check::size(&spec.limits)?;
+    let missing = || Error::NotFound(format!("machine template {}", spec.image));
+    let template = template(client, &spec.guest.node, &spec.image).await?.ok_or_else(missing)?;
+    let (name, vmid) = (&template.name, template.vmid.to_string());
+    let at = At { node: template.node.clone(), kind: GuestKind::Vm, vmid };
+    let config = guests::config(client, &at).await?;
+    if !config.keys().any(|key| config.get(key).is_some_and(|value| value.contains("cloudinit"))) {
+        return Err(Error::Invalid(format!("the template {name} has no cloud-init drive")));
+    }
+    let (key, root) = root_disk(GuestKind::Vm, &config)?;
+    if disk_size(&root) > disk * GIB {
+        return Err(Error::Invalid(format!("the template {name} needs {} GiB", disk_size(&root).div_ceil(GIB))));
+    }
+    let storage = root.head.as_deref().and_then(|volume| volume.split(':').next()).unwrap_or_default();
+    tracing::debug!(template = name, key, storage, "cloning");
+    // A linked clone lives on its template's storage.
+    let linked = storage == client.config.storage && can(client, &at, "clone").await?;
+    let (newid, description) = (spec.guest.vmid.to_string(), marker::description(&spec.guest));
+    let mut form = vec![
+        ("newid", newid.as_str()),
+        ("name", spec.hostname.as_str()),
+        ("description", &description),
+        ("full", if linked { "0" } else { "1" }),
+    ];
+    let optional = [
+        ("storage", if linked { "" } else { client.config.storage.as_str() }),
+        ("target", if spec.guest.node == at.node { "" } else { spec.guest.node.as_str() }),
+        ("pool", client.config.pool.as_deref().unwrap_or_default()),
+    ];
+    form.extend(optional.iter().filter(|(_, value)| !value.is_empty()));
+    client.post(&at.path(&["clone"]), &form).await
+}
+
+/// Gives a cloned machine its size. A UPID where its disk grows now; `None`: it is whole.
+async fn shape(client: &Client, at: &At, guest: &GuestRef, limits: &Limits) -> Result<Option<String>> {
+    let config = guests::config(client, at).await?;
+    guests::change(client, at, &config, &size_of(at.kind, &config, limits)).await?;
+    let (key, root) = root_disk(at.kind, &config)?;
+    let wanted = limits.disk_gib.unwrap_or_default();
+    if disk_size(&root) < wanted * GIB {
+        return grow(client, at, &key, wanted).await.map(Some);
+    }
+    let now = guests::config(client, at).await?;
+    let tags = marker::tags(&now.get("tags").unwrap_or_default(), guest);
+    guests::change(client, at, &now, &[("tags", Some(tags))]).await?;
+    Ok(None)
+}
+
+/// A clone's or its disk's task has ended well: the next piece.
+pub(super) async fn size(
+    client: &Client,
+    upid: &Upid,
+    end: End,
+    found: &Found,
+    guest: &GuestRef,
+    limits: &Limits,
+) -> Result<TaskState> {
+    if found.whole {
+        return Ok(end.into());
+    }
+    match tasks::follower(client, upid, &found.at, &["resize"]).await? {
+        Some(End::Running) => return Ok(TaskState::Running(None)),
+        Some(End::Badly(error)) => return Ok(TaskState::Failed(error)),
+        _ => {}
+    }
+    match shape(client, &found.at, guest, limits).await? {
+        // Its own task is found in the node's list from now on.
+        Some(_) => Ok(TaskState::Running(None)),
+        None => Ok(end.into()),
+    }
+}
+
+/// Submits the growth of a disk.
+pub(super) async fn grow(client: &Client, at: &At, key: &str, gib: u64) -> Result<String> {
+    client.put(&at.path(&["resize"]), &[("disk", key), ("size", &format!("{gib}G"))]).await
+}
+
+/// Cores and memory as a configuration has them.
+pub(super) fn size_of(kind: GuestKind, config: &Config, limits: &Limits) -> Vec<(&'static str, Option<String>)> {
+    let mut wanted = Vec::new();
+    if let Some(cores) = limits.cores {
+        wanted.push(("cores", Some(cores.to_string())));
+        if kind == GuestKind::Vm && config.get("sockets").is_some_and(|sockets| sockets != "1") {
+            wanted.push(("sockets", Some("1".to_owned())));
+        }
+    }
+    if let Some(memory) = limits.memory_mib {
+        wanted.push(("memory", Some(memory.to_string())));
+        // A balloon that is bigger than the memory is refused; none follows the memory.
+        if kind == GuestKind::Vm && config.get("balloon").is_some_and(|balloon| balloon != "0") {
+            wanted.push(("balloon", None));
+        }
+    }
+    wanted
+}
+
+/// A guest's root disk: its key in the configuration, and what that says.
+pub(super) fn root_disk(kind: GuestKind, config: &Config) -> Result<(String, Properties)> {
+    let read = |key: &str| config.get(key).map(|value| (key.to_owned(), Properties::parse(&value)));
+    let is_disk = |(_, disk): &(String, Properties)| disk.get("media") != Some("cdrom") && disk.get("size").is_some();
+    let found = match kind {
+        GuestKind::Lxc => read("rootfs"),
+        GuestKind::Vm => {
+            let boot = Properties::parse(&config.get("boot").unwrap_or_default());
+            let order = boot.get("order").unwrap_or_default().to_owned();
+            let keys = order.split(';').map(str::to_owned).chain(config.get("bootdisk"));
+            let keys = keys.chain(["scsi0", "virtio0", "sata0", "ide0"].map(str::to_owned));
+            keys.filter_map(|key| read(&key)).find(is_disk)
+        }
+    };
+    found.ok_or_else(|| Error::Failed("it has no root disk".to_owned()))
+}
+
+/// A disk's size in bytes.
+pub(super) fn disk_size(disk: &Properties) -> u64 {
+    disk.get("size").and_then(parse_size).unwrap_or_default()
+}
+
+/// Whether a guest's storages can do something.
+pub(super) async fn can(client: &Client, at: &At, feature: &str) -> Result<bool> {
+    let answer: Value = client.get(&at.path(&["feature"]), &[("feature", feature)]).await?;
+    let has = answer.get("hasFeature");
+    Ok(has.is_some_and(|v| v.as_bool() == Some(true) || v.as_i64() == Some(1) || v.as_str() == Some("1")))
+}
+
+pub(super) async fn has_image(client: &Client, kind: GuestKind, source: &str) -> Result<bool> {
+    check::line("image", source)?;
+    if kind == GuestKind::Vm {
+        return Ok(template(client, "", source).await?.is_some());
+    }
+    let rows: Vec<Resource> = client.get(&["cluster", "resources"], &[]).await?;
+    for node in rows.iter().filter(|row| row.kind == "node" && row.status == "online") {
+        if has_archive(client, &node.node, source).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a container's template, a volume id, is on a node's storage.
+async fn has_archive(client: &Client, node: &str, volume: &str) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Volume {
+        volid: String,
+    }
+    let Some((storage, _)) =
+        volume.split_once(":vztmpl/").filter(|(storage, name)| !storage.is_empty() && !name.is_empty())
+    else {
+        return Ok(false);
+    };
+    let path = ["nodes", node, "storage", storage, "content"];
+    match client.get::<Vec<Volume>>(&path, &[("content", "vztmpl")]).await {
+        Ok(volumes) => Ok(volumes.iter().any(|v| v.volid == volume)),
+        Err(Error::NotFound(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A machine's template by number or name. Of several with one name, the one on `node` is taken: local storages want a
+/// template on each node.
+async fn template(client: &Client, node: &str, source: &str) -> Result<Option<Resource>> {
+    let mut rows: Vec<Resource> = client.get(&["cluster", "resources"], &[]).await?;
+    rows.retain(|row| row.kind == "qemu" && row.template && (row.vmid.to_string() == source || row.name == source));
+    rows.sort_by_key(|row| (row.node != node, row.vmid));
+    Ok(rows.into_iter().next())
+}

@@ -1,0 +1,212 @@
+//! The preflight: whether we may do our work on a cluster, a sentence for each thing that is missing.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::api::{Config, Resource};
+use super::client::Client;
+use super::sweep;
+use crate::{Error, HostInfo, Result};
+
+/// Privileges on guests, in every version.
+const ON_GUESTS: &[&str] = &[
+    "VM.Allocate",
+    "VM.Audit",
+    "VM.Clone",
+    "VM.Config.CPU",
+    "VM.Config.Cloudinit",
+    "VM.Config.Disk",
+    "VM.Config.Memory",
+    "VM.Config.Network",
+    "VM.Config.Options",
+    "VM.Console",
+    "VM.PowerMgmt",
+    "VM.Snapshot",
+    "VM.Snapshot.Rollback",
+];
+
+#[derive(Debug, Deserialize)]
+struct Version {
+    version: String,
+}
+
+/// What a token may do: privileges by path.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+struct Permissions(BTreeMap<String, BTreeMap<String, Value>>);
+
+impl Permissions {
+    /// Whether a privilege is held on a path: the nearest path above that has any decides.
+    fn has(&self, path: &str, privilege: &str) -> bool {
+        let mut at = path;
+        loop {
+            if let Some(held) = self.0.get(at) {
+                return held.contains_key(privilege);
+            }
+            match at.rfind('/') {
+                _ if at == "/" => return false,
+                Some(0) | None => at = "/",
+                Some(end) => at = &at[..end],
+            }
+        }
+    }
+
+    fn missing<'a>(&self, path: &str, wanted: &[&'a str]) -> Vec<&'a str> {
+        wanted.iter().copied().filter(|privilege| !self.has(path, privilege)).collect()
+    }
+}
+
+/// What must be held where, in a version. The privileges of the guest agent were renamed in 9.
+pub(super) fn needed(major: u32, storage: &str, pool: Option<&str>) -> Vec<(String, Vec<&'static str>)> {
+    let agent: &[&str] =
+        if major >= 9 { &["VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"] } else { &["VM.Monitor"] };
+    let guests = pool.map_or_else(|| "/vms".to_owned(), |pool| format!("/pool/{pool}"));
+    vec![
+        ("/".to_owned(), vec!["Sys.Audit"]),
+        (guests, ON_GUESTS.iter().chain(agent).copied().collect()),
+        (format!("/storage/{storage}"), vec!["Datastore.AllocateSpace", "Datastore.Audit"]),
+        ("/sdn/zones/localnetwork".to_owned(), vec!["SDN.Use"]),
+    ]
+}
+
+pub(super) async fn info(client: &Client) -> Result<HostInfo> {
+    let version: Version = client.get(&["version"], &[]).await?;
+    let major = version.version.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut problems = Vec::new();
+    if !(8..=9).contains(&major) {
+        problems
+            .push(format!("The nodes run Proxmox VE {}: only versions 8 and 9 are known to work.", version.version));
+    }
+    let config = &client.config;
+    let permissions: Permissions = client.get(&["access", "permissions"], &[]).await?;
+    for (path, privileges) in needed(major, &config.storage, config.pool.as_deref()) {
+        let missing = permissions.missing(&path, &privileges);
+        if !missing.is_empty() {
+            problems.push(format!(
+                "The token {} lacks {} on {path}: give them to its role (a token with privilege separation needs the \
+                 role as well as its user).",
+                config.token_id,
+                missing.join(", ")
+            ));
+        }
+    }
+    let rows: Vec<Resource> = client.get(&["cluster", "resources"], &[]).await?;
+    let nodes = sweep::nodes(&rows, &config.storage);
+    if nodes.is_empty() {
+        problems.push(format!("The token {} is shown no node: give it Sys.Audit on /nodes.", config.token_id));
+    }
+    for node in nodes.iter().filter(|node| !node.online) {
+        problems.push(format!("The node {} is not online.", node.name));
+    }
+    let online: Vec<&str> = nodes.iter().filter(|node| node.online).map(|node| node.name.as_str()).collect();
+    storages(client, &rows, &online, &mut problems).await?;
+    bridges(client, &online, &mut problems).await?;
+    firewall(client, &mut problems).await?;
+    Ok(HostInfo { version: format!("Proxmox VE {}", version.version), nodes, problems })
+}
+
+async fn storages(client: &Client, rows: &[Resource], online: &[&str], problems: &mut Vec<String>) -> Result<()> {
+    let storage = client.config.storage.as_str();
+    let holds = |row: &Resource, content: &str| row.content.split(',').any(|c| c == content);
+    let machines = rows.iter().any(|row| row.kind == "qemu" && row.template);
+    for node in online {
+        let of_node = || rows.iter().filter(|row| row.kind == "storage" && row.node == *node);
+        match of_node().find(|row| row.storage == storage) {
+            None => problems.push(format!(
+                "The storage {storage} is not on the node {node}, or the token may not see it: name another one, or give \
+                 the token Datastore.Audit on /storage/{storage}."
+            )),
+            Some(row) if row.status != "available" => {
+                problems.push(format!("The storage {storage} on the node {node} is {}.", row.status));
+            }
+            Some(row) if !holds(row, "rootdir") && !holds(row, "images") => problems.push(format!(
+                "The storage {storage} holds neither containers (rootdir) nor machines (images): change its content."
+            )),
+            Some(_) => {}
+        }
+        let mut archives = 0;
+        for row in of_node().filter(|row| row.status == "available" && holds(row, "vztmpl")) {
+            let path = ["nodes", node, "storage", &row.storage, "content"];
+            match client.get::<Vec<Value>>(&path, &[("content", "vztmpl")]).await {
+                Ok(volumes) => archives += volumes.len(),
+                Err(Error::Unauthorized(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if archives == 0 && !machines {
+            problems.push(format!(
+                "There is nothing to make guests from on the node {node}: download a container template (pveam download), \
+                 or make a machine with cloud-init a template. The token must see it (Datastore.Audit on the storage, \
+                 VM.Audit on the template)."
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn bridges(client: &Client, online: &[&str], problems: &mut Vec<String>) -> Result<()> {
+    for node in online {
+        let bridges: Vec<Value> = client.get(&["nodes", node, "network"], &[("type", "any_bridge")]).await?;
+        if bridges.is_empty() {
+            problems.push(format!(
+                "The node {node} has no bridge that the token may use: make one (vmbr0), and give the token SDN.Use on \
+                 /sdn/zones/localnetwork."
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn firewall(client: &Client, problems: &mut Vec<String>) -> Result<()> {
+    if !client.config.address_filters {
+        problems.push(
+            "Address filters are switched off: guests on one bridge can take each other's addresses. Switch \
+             address_filters on and enable the datacenter's firewall."
+                .to_owned(),
+        );
+        return Ok(());
+    }
+    match client.get::<Config>(&["cluster", "firewall", "options"], &[]).await {
+        Ok(options) if options.get("enable").is_some_and(|flag| flag != "0") => Ok(()),
+        Ok(_) => {
+            problems.push(
+                "The datacenter's firewall is off, so nothing keeps a guest from taking another's address: allow what the \
+                 nodes themselves need, then enable it (Datacenter, Firewall, Options)."
+                    .to_owned(),
+            );
+            Ok(())
+        }
+        // What is missing was said above.
+        Err(Error::Unauthorized(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permissions(text: &str) -> Permissions {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_nearest_path_decides() {
+        let held = permissions(r#"{"/":{"Sys.Audit":1},"/vms":{"VM.Audit":1},"/vms/100":{"VM.Console":1}}"#);
+        assert!(held.has("/nodes/a", "Sys.Audit") && held.has("/vms/7", "VM.Audit"));
+        assert!(!held.has("/vms/100", "VM.Audit") && !held.has("/vms", "Sys.Audit"));
+        assert_eq!(held.missing("/vms", &["VM.Audit", "VM.Clone"]), ["VM.Clone"]);
+        assert!(!permissions("{}").has("/", "Sys.Audit"));
+    }
+
+    #[test]
+    fn the_agent_s_privileges_changed_with_9() {
+        let all =
+            |major| needed(major, "s", None).into_iter().flat_map(|(_, privileges)| privileges).collect::<Vec<_>>();
+        assert!(all(8).contains(&"VM.Monitor") && !all(8).contains(&"VM.GuestAgent.Audit"));
+        assert!(!all(9).contains(&"VM.Monitor") && all(9).contains(&"VM.GuestAgent.Unrestricted"));
+        assert!(needed(9, "s", Some("p")).iter().any(|(path, _)| path == "/pool/p"));
+    }
+}
