@@ -124,6 +124,10 @@ install_postgresql
 install_incus
 install_rust
 case $what in
-test) install_node ;;
+test)
+    install_node
+    # For fakepve, which stands in for Proxmox VE.
+    python3 -m venv --help >/dev/null 2>&1 && python3 -c 'import ensurepip' 2>/dev/null || apt_install python3 python3-venv
+    ;;
 bench) compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null || apt_install postgresql-contrib ;;
 esac

@@ -6,6 +6,7 @@
 // This is test code that happens to live in a library: it fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub mod fakepve;
 mod inside;
 mod life;
 mod rules;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 
-use crate::{Driver, Error, ExecOutput, GuestPower, GuestRef, GuestSpec, Presence, Result, Task, TaskState};
+use crate::{Driver, Error, ExecOutput, GuestPower, GuestRef, GuestSpec, Presence, Result, Task, TaskId, TaskState};
 
 pub use inside::*;
 pub use life::*;
@@ -73,13 +74,34 @@ pub trait Rig: Send + Sync {
     async fn recount(&self) {}
 
     /// How many requests this rig's drivers have sent so far.
-    fn requests(&self) -> Option<u64> {
+    async fn requests(&self) -> Option<u64> {
         None
     }
 
     /// Whether the host keeps a guest from using addresses that are not its own.
     fn filters_addresses(&self) -> bool {
         true
+    }
+
+    /// Whether its guests are real: programs run in them, files are in them, traffic is counted. A stand-in for a host
+    /// has no such guests; what looks inside is then not tested, and says so.
+    fn has_insides(&self) -> bool {
+        true
+    }
+
+    /// Makes a guest ignore requests to shut down, in a way of the rig's own; `false`: it is to be done inside.
+    async fn stubborn(&self, _spec: &GuestSpec) -> bool {
+        false
+    }
+
+    /// What differs from one boot of a guest to its next, as the host knows; `None`: the guest is to be asked.
+    async fn boot(&self, _spec: &GuestSpec) -> Option<String> {
+        None
+    }
+
+    /// The id of a task that this kind of host could have had, and this one doesn't know.
+    fn unknown_task(&self) -> TaskId {
+        TaskId(uuid::Uuid::new_v4().to_string())
     }
 
     /// Whether an address answers from where customers are.
@@ -166,8 +188,28 @@ impl Lab {
         spec
     }
 
+    /// Whether what needs a real guest can be tested; says so where it can't.
+    pub fn inside(&self, what: &str) -> bool {
+        if !self.rig.has_insides() {
+            eprintln!("not tested on this rig, which has no real guests: {what}");
+        }
+        self.rig.has_insides()
+    }
+
+    /// What differs from one boot of a running guest to its next.
+    pub async fn boot(&self, spec: &GuestSpec) -> String {
+        match self.rig.boot(spec).await {
+            Some(boot) => boot,
+            None => self.sh(&spec.guest, "cat /proc/sys/kernel/random/boot_id; stat -c %Y /run/systemd").await,
+        }
+    }
+
     /// Waits until a guest's init is up (degraded will do).
     pub async fn up(&self, guest: &GuestRef) {
+        if !self.rig.has_insides() {
+            assert_eq!(self.power(guest).await, Some(GuestPower::Running));
+            return;
+        }
         self.eventually("the guest is up", async || {
             let state =
                 self.driver.exec(guest, &["systemctl", "is-system-running"], b"", Duration::from_secs(10)).await;

@@ -270,8 +270,10 @@ pub struct Capabilities {
     pub set_password: bool,
     /// `exec` works in a running guest.
     pub exec: bool,
-    /// Cores and memory change while the guest runs.
+    /// Cores and memory of a container change while it runs.
     pub live_resize: bool,
+    /// Those of a virtual machine do too; otherwise with its next start.
+    pub vm_live_resize: bool,
     /// Snapshots at all.
     pub snapshots: bool,
     /// A console in the browser.

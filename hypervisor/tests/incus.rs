@@ -173,7 +173,7 @@ impl Rig for IncusRig {
         let _ = tokio::process::Command::new("btrfs").args(["quota", "rescan", "-w", &pool]).output().await;
     }
 
-    fn requests(&self) -> Option<u64> {
+    async fn requests(&self) -> Option<u64> {
         Some(self.relay.connections())
     }
 }

@@ -7,6 +7,9 @@ use crate::{Error, GuestAddress};
 
 /// The password that was set opens root's account, another does not.
 pub async fn a_password_is_set_and_works(lab: Lab) {
+    if !lab.inside("a password's effect") {
+        return;
+    }
     let spec = lab.running().await;
     let guest = &spec.guest;
     for password in ["correct horse", "it's:a \"$trange\" one; `reboot`"] {
@@ -28,6 +31,9 @@ pub async fn a_password_is_set_and_works(lab: Lab) {
 
 /// Arguments arrive as they are, stdin and both outputs are kept apart, and the exit status is the command's.
 pub async fn commands_are_vectors_and_not_shell(lab: Lab) {
+    if !lab.inside("commands") {
+        return;
+    }
     let spec = lab.running().await;
     let hostile = "$(id) ; `id` > /x 'q' \"q\" \\ \u{e9}";
     assert_eq!(lab.exec(&spec.guest, &["printf", "%s", hostile]).await.stdout, hostile.as_bytes());
@@ -49,6 +55,9 @@ pub async fn commands_are_vectors_and_not_shell(lab: Lab) {
 
 /// A command that takes too long is given up and killed.
 pub async fn commands_end_in_time(lab: Lab) {
+    if !lab.inside("commands") {
+        return;
+    }
     let spec = lab.running().await;
     let started = std::time::Instant::now();
     let slow = lab.driver.exec(&spec.guest, &["sleep", "4242"], b"", Duration::from_secs(1)).await;
@@ -65,6 +74,9 @@ pub async fn commands_end_in_time(lab: Lab) {
 
 /// Of a large output 1 MiB is kept, and the command still ends by itself.
 pub async fn large_output_is_cut(lab: Lab) {
+    if !lab.inside("commands") {
+        return;
+    }
     let spec = lab.running().await;
     let output = lab.exec(&spec.guest, &["head", "-c", "5000000", "/dev/zero"]).await;
     assert_eq!((output.status, output.stdout.len()), (0, 1 << 20));
@@ -82,6 +94,9 @@ pub async fn a_stopped_guest_runs_nothing(lab: Lab) {
 
 /// Addresses, name, keys and name servers are the ordered ones, right after the first start.
 pub async fn the_guest_is_what_was_ordered(lab: Lab) {
+    if !lab.inside("what is inside a new guest") {
+        return;
+    }
     let spec = lab.running().await;
     let guest = &spec.guest;
     for GuestAddress { address, .. } in &spec.network.addresses {
@@ -108,7 +123,7 @@ pub async fn the_guest_is_what_was_ordered(lab: Lab) {
 
 /// An address that a guest gives itself does not work.
 pub async fn a_guest_can_t_take_another_s_address(lab: Lab) {
-    if !lab.rig.filters_addresses() {
+    if !lab.rig.filters_addresses() || !lab.inside("traffic") {
         return;
     }
     let spec = lab.running().await;

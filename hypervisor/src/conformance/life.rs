@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Lab, refused};
-use crate::{Error, GuestKind, GuestPower, Limits, Presence, StopMode, Task};
+use crate::{Error, GuestKind, GuestPower, GuestSpec, Limits, Presence, StopMode, Task};
 
 /// `info` names a version and nodes with room, and has nothing to say against the host.
 pub async fn info_names_the_host_and_no_problem(lab: Lab) {
@@ -87,11 +87,11 @@ pub async fn power_calls_may_be_repeated(lab: Lab) {
     assert_eq!(lab.power(guest).await, Some(GuestPower::Running));
     assert_eq!(driver.start(guest).await.unwrap(), Task::Done);
     lab.up(guest).await;
-    let before = lab.sh(guest, "cat /proc/sys/kernel/random/boot_id; stat -c %Y /run/systemd").await;
+    let before = lab.boot(&spec).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     lab.done(driver.restart(guest, Duration::from_secs(30)).await).await;
     lab.up(guest).await;
-    assert_ne!(before, lab.sh(guest, "cat /proc/sys/kernel/random/boot_id; stat -c %Y /run/systemd").await);
+    assert_ne!(before, lab.boot(&spec).await);
     lab.done(driver.stop(guest, clean).await).await;
     assert_eq!(lab.power(guest).await, Some(GuestPower::Stopped));
     lab.done(driver.restart(guest, Duration::from_secs(30)).await).await;
@@ -109,10 +109,16 @@ const STUBBORN: &str = "mkdir -p /run/systemd/system/poweroff.target.d; systemct
     halt.target reboot.target shutdown.target systemd-poweroff.service systemd-halt.service systemd-reboot.service \
     >/dev/null 2>&1";
 
+async fn make_stubborn(lab: &Lab, spec: &GuestSpec) {
+    if !lab.rig.stubborn(spec).await {
+        lab.sh(&spec.guest, STUBBORN).await;
+    }
+}
+
 /// One task of a clean stop ends with the guest stopped, whatever the guest thinks of it.
 pub async fn a_guest_that_won_t_stop_is_forced(lab: Lab) {
     let spec = lab.running().await;
-    lab.sh(&spec.guest, STUBBORN).await;
+    make_stubborn(&lab, &spec).await;
     lab.done(lab.driver.stop(&spec.guest, StopMode::Clean { timeout: Duration::from_secs(2) }).await).await;
     assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Stopped));
 }
@@ -120,11 +126,12 @@ pub async fn a_guest_that_won_t_stop_is_forced(lab: Lab) {
 /// One task of a restart ends with the guest started anew, whatever the guest thinks of it.
 pub async fn a_guest_that_won_t_restart_is_forced(lab: Lab) {
     let spec = lab.running().await;
-    lab.sh(&spec.guest, STUBBORN).await;
-    lab.sh(&spec.guest, "touch /run/before").await;
+    make_stubborn(&lab, &spec).await;
+    let before = lab.boot(&spec).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     lab.done(lab.driver.restart(&spec.guest, Duration::from_secs(2)).await).await;
     lab.up(&spec.guest).await;
-    assert_eq!(lab.exec(&spec.guest, &["test", "-e", "/run/before"]).await.status, 1, "it never restarted");
+    assert_ne!(lab.boot(&spec).await, before, "it never restarted");
 }
 
 /// What runs is not deleted.
@@ -134,26 +141,37 @@ pub async fn a_running_guest_is_not_deleted(lab: Lab) {
     assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Running));
 }
 
-/// A bigger size is there at once, without a restart.
+/// A bigger size is there at once, without a restart; where the host can't, with the next start.
 pub async fn cores_memory_and_disk_grow_live(lab: Lab) {
     let spec = lab.running().await;
     let guest = &spec.guest;
-    lab.sh(guest, "touch /run/before").await;
+    let able = lab.driver.capabilities();
+    let live = if guest.kind == GuestKind::Vm { able.vm_live_resize } else { able.live_resize };
+    let before = lab.boot(&spec).await;
     let disk = spec.limits.disk_gib.unwrap() + 1;
     let limits = Limits { cores: Some(2), memory_mib: Some(384), disk_gib: Some(disk) };
     lab.done(lab.driver.resize(guest, &limits).await).await;
     assert_eq!(lab.driver.resize(guest, &limits).await.unwrap(), Task::Done);
+    assert_eq!(lab.boot(&spec).await, before);
+    if !live {
+        lab.done(lab.driver.stop(guest, StopMode::Force).await).await;
+        lab.done(lab.driver.start(guest).await).await;
+    }
     let sweep = lab.driver.sweep().await.unwrap();
     let seen = sweep.guests.iter().find(|g| g.marker == guest.marker).unwrap();
     assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, 384 << 20, disk << 30));
-    // Hosts share processors out anew a moment later.
-    lab.eventually("it has two cores", async || lab.sh(guest, "nproc").await.trim() == "2").await;
-    let kib: u64 = lab.sh(guest, "awk '/MemTotal/{print $2}' /proc/meminfo").await.trim().parse().unwrap();
-    assert!((300 << 10..=384 << 10).contains(&kib), "the guest sees {kib} KiB");
-    lab.sh(guest, "test -e /run/before").await;
+    let inside = lab.inside("the size that the guest sees");
+    if inside {
+        // Hosts share processors out anew a moment later.
+        lab.eventually("it has two cores", async || lab.sh(guest, "nproc").await.trim() == "2").await;
+        let kib: u64 = lab.sh(guest, "awk '/MemTotal/{print $2}' /proc/meminfo").await.trim().parse().unwrap();
+        assert!((300 << 10..=384 << 10).contains(&kib), "the guest sees {kib} KiB");
+    }
     // Less memory and fewer cores are fine, and what is not given stays.
     lab.done(lab.driver.resize(guest, &Limits { cores: Some(1), ..Limits::default() }).await).await;
-    lab.eventually("it has one core", async || lab.sh(guest, "nproc").await.trim() == "1").await;
+    if inside {
+        lab.eventually("it has one core", async || lab.sh(guest, "nproc").await.trim() == "1").await;
+    }
     assert_eq!(
         lab.driver.resize(guest, &Limits { memory_mib: Some(384), ..Limits::default() }).await.unwrap(),
         Task::Done

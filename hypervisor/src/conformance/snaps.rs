@@ -28,13 +28,20 @@ pub async fn snapshots_are_kept_in_order(lab: Lab) {
 pub async fn a_roll_back_restores_files(lab: Lab) {
     let spec = lab.running().await;
     let (driver, guest) = (&lab.driver, &spec.guest);
-    lab.sh(guest, "echo first > /root/file; sync").await;
+    let inside = lab.inside("the files of a roll-back");
+    if inside {
+        lab.sh(guest, "echo first > /root/file; sync").await;
+    }
     lab.done(driver.create_snapshot(guest, "one", "").await).await;
-    lab.sh(guest, "echo second > /root/file; touch /root/new; rm /etc/motd; sync").await;
+    if inside {
+        lab.sh(guest, "echo second > /root/file; touch /root/new; rm /etc/motd; sync").await;
+    }
     lab.done(driver.rollback(guest, "one").await).await;
     assert_eq!(lab.power(guest).await, Some(GuestPower::Running));
     lab.up(guest).await;
-    assert_eq!(lab.sh(guest, "cat /root/file; ls /root/new 2>/dev/null || echo gone").await, "first\ngone\n");
+    if inside {
+        assert_eq!(lab.sh(guest, "cat /root/file; ls /root/new 2>/dev/null || echo gone").await, "first\ngone\n");
+    }
     lab.done(driver.stop(guest, StopMode::Force).await).await;
     lab.done(driver.rollback(guest, "one").await).await;
     assert_eq!(lab.power(guest).await, Some(GuestPower::Stopped));
@@ -60,7 +67,9 @@ pub async fn a_roll_back_keeps_size_and_rest(lab: Lab) {
     let seen = sweep.guests.iter().find(|g| g.marker == guest.marker).unwrap();
     assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, 384 << 20, disk << 30));
     lab.up(guest).await;
-    lab.eventually("it has two cores", async || lab.sh(guest, "nproc").await.trim() == "2").await;
+    if lab.inside("the size that the guest sees") {
+        lab.eventually("it has two cores", async || lab.sh(guest, "nproc").await.trim() == "2").await;
+    }
     assert_eq!(driver.snapshots(guest).await.unwrap().len(), 1);
     assert_eq!(driver.resize(guest, &limits).await.unwrap(), Task::Done);
 }

@@ -93,6 +93,7 @@ impl Driver for Incus {
             set_password: true,
             exec: true,
             live_resize: true,
+            vm_live_resize: true,
             snapshots: true,
             console: false,
             lxc: true,

@@ -55,9 +55,13 @@ async fn present(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<O
 async fn being_made(client: &Client, at: &At, guest: &GuestRef) -> Result<Task> {
     let owner = format!(":{}:", client.config.token_id);
     let rows = guests::active(client, at).await?;
-    match rows.into_iter().find(|row| row.kind == "vzcreate" && row.upid.ends_with(&owner)) {
-        Some(row) => Ok(chained(&row.upid, Then::Made, guest)),
-        None => Err(Error::Locked(format!("{} on {} is locked by a creation", at.vmid, at.node))),
+    if let Some(row) = rows.into_iter().find(|row| row.kind == "vzcreate" && row.upid.ends_with(&owner)) {
+        return Ok(chained(&row.upid, Then::Made, guest));
+    }
+    // It may have ended between the two looks.
+    match guests::look(client, guest).await? {
+        Look::Ours(found) if found.whole => Ok(Task::Done),
+        _ => Err(Error::Locked(format!("{} on {} is locked by a creation", at.vmid, at.node))),
     }
 }
 

@@ -88,6 +88,7 @@ impl Driver for Proxmox {
             set_password: true,
             exec: true,
             live_resize: true,
+            vm_live_resize: false,
             snapshots: true,
             console: true,
             lxc: true,

@@ -1,0 +1,174 @@
+"""Serves one fakepve (PyPI) on loopback for our tests, and lets them drive it.
+
+Prints one line of JSON about itself; then each line read is a JSON string, a Python expression or statement over `pve`
+(the fake) and `guest(vmid)`, and is answered with one line {"ok": value} or {"error": text}. Ends with its input, so
+with the test that started it.
+
+The fake is right in most things. What is added here are paths that it answers without keeping what was asked: a
+machine's resize and pending configuration, what storages can, a container's terminal; and answers that get lost on
+their way.
+"""
+
+import asyncio
+import hashlib
+import inspect
+import json
+import re
+import sys
+import tempfile
+import time
+
+from aiohttp import web
+
+from fakepve import schema
+from fakepve.certs import make_cert
+from fakepve.lxc import SNAPSHOT_STORAGE, format_size, parse_size
+from fakepve.model import PveError, TaskError
+from fakepve.qemu import drives_of, join_drive
+from fakepve.server import FakePve
+
+TOKEN = ('innkeeper@pve!test', '11111111-2222-3333-4444-555555555555')
+
+
+class Pve(FakePve):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # Requests that change something are carried out and not answered.
+        self.lose_answers = False
+        # How many requests came, and how many were under way at one time at most.
+        self.came = self.under_way = self.most = 0
+        # (method, end of the path) -> [status, how many times]: carried out, then answered with this status.
+        self.after = {}
+        # A machine's disk grows in so many seconds.
+        self.resize_secs = 0
+        self.broken_resize = False
+
+    @web.middleware
+    async def _middleware(self, request, handler):
+        self.came += 1
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            response = await super()._middleware(request, handler)
+        finally:
+            self.under_way -= 1
+        for (method, suffix), rule in list(self.after.items()):
+            if request.method == method and request.path.endswith(suffix) and rule[1] > 0:
+                rule[1] -= 1
+                return web.json_response({'data': None, 'message': 'it was written\n'}, status=rule[0])
+        if self.lose_answers and request.method != 'GET':
+            request.transport.abort()
+        return response
+
+    def _lxc_routes(self, router, node):
+        super()._lxc_routes(router, node)
+        one = node + '/lxc/{vmid}'
+        router.add_post(one + '/termproxy', self._ct_console(self._termproxy))
+        router.add_get(one + '/vncwebsocket', self._ct_console(self._vncwebsocket))
+
+    def _ct_console(self, handler):
+        async def serve(request):
+            self._find_ct(request.match_info['node'], request.match_info['vmid'])
+            return await handler(request)
+        return serve
+
+    def _vm(self, request, priv=None):
+        if '/lxc/' not in request.path:
+            return super()._vm(request, priv)
+        ct = self._find_ct(request.match_info['node'], request.match_info['vmid'])
+        self.require(request['user'] if 'user' in request else 'root@pam', '/vms/{0}'.format(ct.vmid), priv)
+        return ct
+
+    async def _config_get(self, request):
+        # As the schema says: with what is pending, unless the current one is asked for.
+        if request.query.get('current'):
+            return await super()._config_get(request)
+        vm = self._vm(request, 'VM.Audit')
+        now, vm.config = vm.config, {k: x for k, x in {**vm.config, **vm.pending}.items() if x is not None}
+        try:
+            return await super()._config_get(request)
+        finally:
+            vm.config = now
+
+    def _routes_innkeeper(self):
+        return [('PUT', '/nodes/{node}/qemu/{vmid}/resize', self._resize),
+                ('GET', '/nodes/{node}/qemu/{vmid}/feature', self._feature),
+                ('GET', '/nodes/{node}/lxc/{vmid}/feature', self._ct_feature)]
+
+    async def _resize(self, v, user):
+        vm = self.find(v['node'], v['vmid'])
+        self._check_lock(vm)
+        self.need_quorum()
+        disk, size = v['disk'], parse_size(v['size'])
+
+        async def body():
+            await self.pause(self.resize_secs)
+            if self.broken_resize:
+                raise TaskError('lvresize failed: insufficient free space: 1 extents needed, but only 0 available')
+            volume, props = {k: (a, dict(b)) for k, a, b in drives_of(vm.config)}[disk]
+            if size < parse_size(props.get('size', '0')):
+                raise TaskError('shrinking disks is not supported')
+            vm.config[disk] = join_drive(volume, dict(props, size=format_size(size)))
+        return await self.task(vm.node, 'resize', vm.vmid, user, body, vm=vm)
+
+    async def _feature(self, v, user):
+        vm = self.find(v['node'], v['vmid'])
+        has = self._qm_can_snapshot(vm.config) if v['feature'] == 'snapshot' else vm.template
+        return {'hasFeature': 1 if has else 0, 'nodes': sorted(self.nodes)}
+
+    async def _ct_feature(self, v, user):
+        ct = self._find_ct(v['node'], v['vmid'])
+        storage = ct.config['rootfs'].split(':')[0]
+        return {'hasFeature': 1 if self.storages[storage]['type'] in SNAPSHOT_STORAGE else 0}
+
+
+def furnish(pve):
+    """What a host has that Innkeeper may use: a token, templates, the firewall."""
+    pve.apitokens[TOKEN[0]] = TOKEN[1]
+    pve.users['innkeeper@pve'] = 'secret of the login'
+    pve.store_file('local', 'debian-12-standard_12.7-1_amd64.tar.zst', 120 << 20, content='vztmpl')
+    disk = 'base-9000-disk-0'
+    pve.storages['local-lvm']['volumes'] = {disk: {
+        'content': 'images', 'format': 'raw', 'size': 2 << 30, 'vmid': 9000, 'ctime': int(time.time())}}
+    pve.add_vm(9000, 'debian-12', template=True, config={
+        'boot': 'order=scsi0;ide2;net0', 'scsi0': 'local-lvm:{0},size=2G'.format(disk), 'scsihw': 'virtio-scsi-single',
+        'ide2': 'local-lvm:vm-9000-cloudinit,media=cdrom', 'net0': 'virtio=BC:24:11:00:00:01,bridge=vmbr0',
+        'agent': '1', 'serial0': 'socket', 'ostype': 'l26', 'cores': 2, 'sockets': 2, 'memory': 2048, 'balloon': 1024})
+    pve._fw()['cluster'].setdefault('options', {})['enable'] = 1
+
+
+async def main():
+    pve = Pve(user='root@pam', password='secret', host='127.0.0.1', port=0)
+    folder = tempfile.mkdtemp(prefix='fakepve-')
+    certificate, key, der = make_cert(folder, hosts=('127.0.0.1',))
+    furnish(pve)
+    names = {'pve': pve, 'guest': pve.guest, 'PveError': PveError, 'TaskError': TaskError, 'asyncio': asyncio, 're': re,
+             'time': time, 'schema': schema}
+
+    async def close():
+        await pve.stop()
+
+    async def reopen():
+        await pve.start(certificate, key)
+    names.update(close=close, reopen=reopen)
+    await pve.start(certificate, key)
+    print(json.dumps({'url': pve.url, 'certificate': open(certificate).read(), 'token': TOKEN[0], 'secret': TOKEN[1],
+                      'fingerprint': hashlib.sha256(der).hexdigest()}), flush=True)
+    reader = asyncio.StreamReader(limit=1 << 22)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        try:
+            text = json.loads(line)
+            try:
+                value = eval(compile(text, 'test', 'eval'), names)
+            except SyntaxError:
+                value = exec(compile(text, 'test', 'exec'), names)
+            if inspect.isawaitable(value):
+                value = await value
+            answer = json.dumps({'ok': value}, default=str)
+        except Exception as error:  # noqa: BLE001 - the test hears of it
+            answer = json.dumps({'error': '{0}: {1}'.format(type(error).__name__, error)})
+        print(answer, flush=True)
+
+if __name__ == '__main__':
+    asyncio.run(main())

@@ -1,0 +1,143 @@
+//! The conformance suite on fakepve: containers and machines, as Proxmox VE 8 and 9 have them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hypervisor::conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
+use hypervisor::conformance::{Fault, Rig};
+use hypervisor::proxmox::Proxmox;
+use hypervisor::{Driver, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, TaskId};
+use uuid::Uuid;
+
+struct FakeRig {
+    fake: FakePve,
+    kind: GuestKind,
+}
+
+impl FakeRig {
+    /// Tasks take a hundredth of their time, so that they are seen at work.
+    async fn start(kind: GuestKind, version: &str) -> Arc<dyn Rig> {
+        let fake = FakePve::start().await;
+        fake.run(&format!("pve.version = '{version}'; pve.release_version = '{}'", &version[..3])).await;
+        fake.run("pve.time_scale = 0.01; pve.resize_secs = 2").await;
+        fake.run("pve.ct_secs.update(create=6, destroy=2, snapshot=2, delsnapshot=2, rollback=2, resize=2)").await;
+        Arc::new(Self { fake, kind })
+    }
+}
+
+#[async_trait]
+impl Rig for FakeRig {
+    fn driver(&self) -> Arc<dyn Driver> {
+        Arc::new(Proxmox::new(self.fake.config()).unwrap())
+    }
+
+    async fn spec(&self) -> GuestSpec {
+        let vmid = rand::random_range(500_000..900_000);
+        let gateway = Ipv4Addr::new(10, 0, 0, 1);
+        let address = Ipv4Addr::from_bits(gateway.to_bits() + vmid);
+        let image = if self.kind == GuestKind::Lxc { ARCHIVE } else { TEMPLATE };
+        GuestSpec {
+            guest: GuestRef { marker: Uuid::new_v4(), vmid: vmid.into(), kind: self.kind, node: "pve1".to_owned() },
+            hostname: format!("test-{vmid}"),
+            image: image.to_owned(),
+            limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(3) },
+            network: GuestNetwork {
+                bridge: "vmbr0".to_owned(),
+                vlan: None,
+                addresses: vec![GuestAddress { address: address.into(), prefix: 8, gateway: Some(gateway.into()) }],
+                dns: vec![gateway.into()],
+            },
+            ssh_keys: vec![
+                "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKTb7S1XnIyE2n0lPpzYkPSAFpSVn0Gg2HJpkq1kqxKM a+b@c".to_owned(),
+            ],
+            password: "secret of root".to_owned().into(),
+        }
+    }
+
+    async fn remove(&self, _: &GuestSpec) {
+        // The fake goes with the rig.
+    }
+
+    async fn stranger(&self, spec: &GuestSpec) {
+        let (add, vmid) = (if self.kind == GuestKind::Lxc { "add_ct" } else { "add_vm" }, spec.guest.vmid);
+        let config = "config={'tags': 'stranger', 'description': 'theirs', 'cores': 1}";
+        self.fake.run(&format!("pve.{add}({vmid}, 'stranger', status='running', {config}) and None")).await;
+    }
+
+    async fn stranger_is_untouched(&self, spec: &GuestSpec) -> bool {
+        let text = format!(
+            "(lambda g: g.status == 'running' and g.config['tags'] == 'stranger' and g.config['cores'] == 1 \
+             and g.config['description'] == 'theirs' and not g.snapshots and not g.pending)(guest({}))",
+            spec.guest.vmid
+        );
+        self.fake.run(&text).await == true
+    }
+
+    async fn fault(&self, fault: Fault) -> bool {
+        self.fake
+            .run(&format!("pve.lose_answers = {}", if fault == Fault::LoseAnswers { "True" } else { "False" }))
+            .await;
+        self.fake.run(if fault == Fault::Cut { "close()" } else { "reopen() if pve.runner is None else None" }).await;
+        true
+    }
+
+    async fn requests(&self) -> Option<u64> {
+        self.fake.run("pve.came").await.as_u64()
+    }
+
+    fn has_insides(&self) -> bool {
+        false
+    }
+
+    async fn stubborn(&self, spec: &GuestSpec) -> bool {
+        self.fake.run(&format!("guest({}).shutdown_secs = 1e6", spec.guest.vmid)).await;
+        true
+    }
+
+    async fn boot(&self, spec: &GuestSpec) -> Option<String> {
+        Some(self.fake.run(&format!("guest({}).started_at", spec.guest.vmid)).await.to_string())
+    }
+
+    fn unknown_task(&self) -> TaskId {
+        TaskId("UPID:pve1:00000001:00000001:00000001:vzstart:100:innkeeper@pve!test:".to_owned())
+    }
+}
+
+mod containers_9 {
+    use super::*;
+
+    async fn rig() -> Arc<dyn Rig> {
+        FakeRig::start(GuestKind::Lxc, "9.2.0").await
+    }
+    hypervisor::conformance_tests!(rig);
+}
+
+mod containers_8 {
+    use super::*;
+
+    async fn rig() -> Arc<dyn Rig> {
+        FakeRig::start(GuestKind::Lxc, "8.4.1").await
+    }
+    hypervisor::conformance_tests!(rig);
+}
+
+mod machines_9 {
+    use super::*;
+
+    async fn rig() -> Arc<dyn Rig> {
+        FakeRig::start(GuestKind::Vm, "9.2.0").await
+    }
+    hypervisor::conformance_tests!(rig);
+}
+
+mod machines_8 {
+    use super::*;
+
+    async fn rig() -> Arc<dyn Rig> {
+        FakeRig::start(GuestKind::Vm, "8.4.1").await
+    }
+    hypervisor::conformance_tests!(rig);
+}
