@@ -80,15 +80,21 @@ class Pve(FakePve):
         return ct
 
     async def _config_get(self, request):
-        # As the schema says: with what is pending, unless the current one is asked for.
+        answer = await super()._config_get(request)
         if request.query.get('current'):
-            return await super()._config_get(request)
-        vm = self._vm(request, 'VM.Audit')
-        now, vm.config = vm.config, {k: x for k, x in {**vm.config, **vm.pending}.items() if x is not None}
-        try:
-            return await super()._config_get(request)
-        finally:
-            vm.config = now
+            return answer
+        # As the schema says: with what is pending, unless the current one is asked for.
+        config = json.loads(answer.text)['data']
+        config.update(self._vm(request).pending)
+        return web.json_response({'data': {k: x for k, x in config.items() if x is not None}})
+
+    async def _permissions(self, v, user):
+        held = await super()._permissions(v, user)
+        if not self.version.startswith('8'):
+            return held
+        # What 9 divided was one privilege.
+        return {path: {'VM.Monitor' if p.startswith('VM.GuestAgent') else p: 1 for p in privs}
+                for path, privs in held.items()}
 
     def _routes_innkeeper(self):
         return [('PUT', '/nodes/{node}/qemu/{vmid}/resize', self._resize),
