@@ -100,8 +100,12 @@ pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
         },
         Err(error @ Error::Locked(_)) => {
             let rows = guests::active(client, &found.at).await?;
-            let same = rows.into_iter().find(|row| row.kind.ends_with("destroy"));
-            same.map(|row| plain(row.upid)).ok_or(error)
+            match rows.into_iter().find(|row| row.kind.ends_with("destroy")) {
+                Some(row) => Ok(plain(row.upid)),
+                // It may have ended between the two looks.
+                None if guests::get(client, guest).await?.is_none() => Ok(Task::Done),
+                None => Err(error),
+            }
         }
         Err(error) => Err(error),
     }
