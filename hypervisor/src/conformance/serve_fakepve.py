@@ -39,6 +39,10 @@ class Pve(FakePve):
         self.came = self.under_way = self.most = 0
         # (method, end of the path) -> [status, how many times]: carried out, then answered with this status.
         self.after = {}
+        # (method, end of the path) -> [[status, reason, body], ...]: answers from recordings, each given once.
+        self.canned = {}
+        # What was asked: (method, path, [[name, value], ...], headers that matter), once logged in.
+        self.asked = []
         # A machine's disk grows in so many seconds.
         self.resize_secs = 0
         self.broken_resize = False
@@ -49,13 +53,22 @@ class Pve(FakePve):
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
+            form = await request.post() if request.content_type == 'application/x-www-form-urlencoded' else {}
+            self.asked.append((request.method, request.path[len('/api2/json'):],
+                               [*request.query.items(), *form.items()],
+                               {k: request.headers.get(k) for k in ('Content-Length', 'Transfer-Encoding')}))
+            for (method, suffix), answers in self.canned.items():
+                if request.method == method and request.path.endswith(suffix) and answers:
+                    status, reason, body = answers.pop(0)
+                    return web.Response(status=status, reason=reason, text=body, content_type='application/json')
             response = await super()._middleware(request, handler)
         finally:
             self.under_way -= 1
-        for (method, suffix), rule in list(self.after.items()):
+        for (method, suffix), rule in self.after.items():
             if request.method == method and request.path.endswith(suffix) and rule[1] > 0:
                 rule[1] -= 1
-                return web.json_response({'data': None, 'message': 'it was written\n'}, status=rule[0])
+                # Such answers of real nodes have no body.
+                return web.Response(status=rule[0], reason='Connection timed out')
         if self.lose_answers and request.method != 'GET':
             request.transport.abort()
         return response

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::ext::ReasonPhrase;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
@@ -159,7 +159,7 @@ impl Client {
                 headers.insert(AUTHORIZATION, secret(token)?);
             }
             Identity::Ticket { ticket, csrf } => {
-                headers.insert(COOKIE, secret(format!("PVEAuthCookie={}", encoded(ticket.expose_secret())))?);
+                headers.insert(COOKIE, secret(format!("PVEAuthCookie={}", ticket.expose_secret()))?);
                 let name = HeaderName::from_static("csrfpreventiontoken");
                 headers.insert(name, secret(csrf.expose_secret().to_owned())?);
             }
@@ -202,7 +202,8 @@ impl Client {
             let mut request = http.request(method.clone(), url).headers(headers.clone().unwrap_or_default());
             if !in_query {
                 let form = HeaderValue::from_static("application/x-www-form-urlencoded");
-                request = request.header(reqwest::header::CONTENT_TYPE, form).body(params.clone());
+                // Said also where it is nothing: nodes want a length.
+                request = request.header(CONTENT_TYPE, form).header(CONTENT_LENGTH, params.len()).body(params.clone());
             }
             match request.send().await {
                 Ok(response) => {

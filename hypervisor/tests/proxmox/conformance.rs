@@ -1,16 +1,14 @@
 //! The conformance suite on fakepve: containers and machines, as Proxmox VE 8 and 9 have them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hypervisor::conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
+use hypervisor::conformance::fakepve::FakePve;
 use hypervisor::conformance::{Fault, Rig};
 use hypervisor::proxmox::Proxmox;
-use hypervisor::{Driver, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, TaskId};
-use uuid::Uuid;
+use hypervisor::{Driver, GuestKind, GuestSpec, TaskId};
+
+use crate::spec;
 
 struct FakeRig {
     fake: FakePve,
@@ -35,26 +33,7 @@ impl Rig for FakeRig {
     }
 
     async fn spec(&self) -> GuestSpec {
-        let vmid = rand::random_range(500_000..900_000);
-        let gateway = Ipv4Addr::new(10, 0, 0, 1);
-        let address = Ipv4Addr::from_bits(gateway.to_bits() + vmid);
-        let image = if self.kind == GuestKind::Lxc { ARCHIVE } else { TEMPLATE };
-        GuestSpec {
-            guest: GuestRef { marker: Uuid::new_v4(), vmid: vmid.into(), kind: self.kind, node: "pve1".to_owned() },
-            hostname: format!("test-{vmid}"),
-            image: image.to_owned(),
-            limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(3) },
-            network: GuestNetwork {
-                bridge: "vmbr0".to_owned(),
-                vlan: None,
-                addresses: vec![GuestAddress { address: address.into(), prefix: 8, gateway: Some(gateway.into()) }],
-                dns: vec![gateway.into()],
-            },
-            ssh_keys: vec![
-                "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKTb7S1XnIyE2n0lPpzYkPSAFpSVn0Gg2HJpkq1kqxKM a+b@c".to_owned(),
-            ],
-            password: "secret of root".to_owned().into(),
-        }
+        spec(self.kind)
     }
 
     async fn remove(&self, _: &GuestSpec) {
