@@ -1,4 +1,4 @@
-//! `fakepve` from PyPI as a host for tests: a process of its own on a port of its own, which ends with the test.
+//! The Python program `fakepve` as a host for tests: a process of its own on a port of its own, which ends with the test.
 //!
 //! ```no_run
 //! # async fn example() {

@@ -190,7 +190,7 @@ fn check(name: &str, value: &str, rule: &Value) -> Result<(), String> {
     // Property strings: their keys.
     if let Some(keys) = rule["format"].as_object() {
         for part in value.split(',') {
-            let known = |key: &str| keys.contains_key(key) || key.starts_with("net");
+            let known = |key: &str| keys.contains_key(key);
             match part.split_once('=') {
                 Some((key, _)) if !known(key) => return wrong(&format!("no key {key}")),
                 None if !keys.values().any(|k| k["default_key"].as_i64() == Some(1)) => return wrong("no default key"),
