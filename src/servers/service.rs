@@ -42,7 +42,7 @@ pub(super) fn check(caller: &Caller, server: ServerId, owner: UserId, level: Lev
     Ok(())
 }
 
-/// [`check`] for those who have an id and no row. Deleted servers count: their history stays their owner's.
+/// The same check for those who have an id and no row. Deleted servers count: their history stays their owner's.
 pub async fn authorize(app: &App, caller: &Caller, server: ServerId, level: Level) -> Result<()> {
     let owner = store::owner(&app.db, server).await?.ok_or_else(|| Error::not_found("server"))?;
     check(caller, server, owner, level)
