@@ -100,6 +100,11 @@ async fn tariff(app: &App, name: &str, cores: i32, memory: i64, disk: i64, price
         price,
         currency: "EUR".to_owned(),
         enabled: true,
+        // Up to twice of everything by parts, which is what any of today's machines has room for.
+        max_cores: Some(cores * 2),
+        max_memory: Some(memory * 2),
+        max_disk: Some(disk * 2),
+        snapshots: 5,
     })?;
     there(tariffs::service::create(app, new).await)
 }

@@ -23,7 +23,7 @@ use crate::ids::{ServerId, UserId};
 use crate::operations::model::{OperationError, State};
 use crate::operations::service::Progress;
 use crate::operations::{self, NewOperation};
-use crate::{addresses, hosts, monitoring, secrets};
+use crate::{addresses, hosts, monitoring, secrets, ssh_keys};
 
 /// How long an answer waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
@@ -111,6 +111,7 @@ pub async fn order(app: &App, user: UserId, order: CreateServer, key: &Idempoten
             format!("This image is for {kind} servers; the tariff is for {}.", offer.kind),
         ));
     }
+    let ssh_keys = ssh_keys::service::together(&mut tx, user, &order.ssh_keys, &order.ssh_key_ids).await?;
     let (count, limit) = store::lock_limit(&mut tx, user).await?;
     if count >= limit {
         return Err(Error::new(
@@ -137,7 +138,7 @@ pub async fn order(app: &App, user: UserId, order: CreateServer, key: &Idempoten
         node: &first.node,
         name: order.name.as_deref(),
         offer: &offer,
-        ssh_keys: &order.ssh_keys,
+        ssh_keys: &ssh_keys,
     };
     let (id, number) = store::insert(&mut tx, &new).await?;
     let mut placed = false;
@@ -173,23 +174,16 @@ pub async fn order(app: &App, user: UserId, order: CreateServer, key: &Idempoten
 
 /// Start, stop or restart.
 pub async fn power(app: &App, access: &ServerAccess, power: power::Power) -> Result<Action> {
-    let id = begin(app, access, power.kind(), Some(power.under_way()), power::Data::default()).await?;
-    let known = |p: &Progress| p.host_task.is_some() || is_over(p.view.state);
-    let task_id = match operations::service::wait(app, id, TASK_ID_WAIT, known).await {
-        Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
-            return Err(failed(view.error));
-        }
-        Ok(Progress { host_task: Some(task), .. }) => task,
-        // It has been taken on, whether or not we can see how it goes.
-        Ok(_) | Err(_) => format!("operation:{id}"),
-    };
-    Ok(Action { status: "success", action: power.kind(), task_id, operation_id: id })
+    let submitted = submit(app, access, power.kind(), Some(power.under_way()), power::Data::default()).await?;
+    let Submitted { operation_id, task_id } = submitted;
+    Ok(Action { status: "success", action: power.kind(), task_id, operation_id })
 }
 
 /// Deletes a server with everything that is its own.
 pub async fn delete(app: &App, access: &ServerAccess) -> Result<Deleted> {
     let mut tx = app.db.begin().await?;
-    let server = lock(&mut tx, access.server.id).await?;
+    let server = lock(&mut tx, access).await?;
+    unprotected(&server)?;
     let operation_id = if server.reserved {
         // It goes on as long as an undo does: what the host may have begun to destroy can't be called off.
         let deadline = seconds(app.config.undo_deadline_seconds);
@@ -240,12 +234,57 @@ fn failed(error: Option<OperationError>) -> Error {
     Error::new(code, error.message)
 }
 
-/// The server's row, against whatever has ended since the request was let in.
-async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<ServerRecord> {
-    store::lock(tx, id).await?.ok_or_else(|| Error::not_found("server"))
+/// The server's row, against whatever has ended since the request was let in. A suspended one is its owner's to look
+/// at only.
+pub(crate) async fn lock(tx: &mut PgConnection, access: &ServerAccess) -> Result<ServerRecord> {
+    let server = store::lock(tx, access.server.id).await?.ok_or_else(|| Error::not_found("server"))?;
+    match &server.suspend_reason {
+        Some(reason) if !access.caller.is_provider() => {
+            Err(Error::new(Code::Conflict, format!("The provider has suspended this server: {reason}")))
+        }
+        _ => Ok(server),
+    }
 }
 
-/// Puts in an operation on a server and shows what is under way, both or neither.
+/// Refuses where something of the server must be on its host.
+pub(crate) fn present(server: &ServerRecord) -> Result<()> {
+    match (server.reserved, server.status) {
+        (false, _) => Err(Error::new(Code::Conflict, "This server could not be made; delete it and order another.")),
+        (true, Status::Failed) => {
+            Err(Error::new(Code::Conflict, "This server could not be reinstalled; reinstall it again, or delete it."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what destroys a server that is protected.
+pub(super) fn unprotected(server: &ServerRecord) -> Result<()> {
+    match server.protected {
+        true => Err(Error::new(Code::Conflict, "Deletion protection is on; switch it off first.")),
+        false => Ok(()),
+    }
+}
+
+/// Puts in an operation and shows what is under way.
+pub(crate) async fn enqueue<D: Serialize>(
+    app: &App,
+    tx: &mut PgConnection,
+    access: &ServerAccess,
+    kind: &'static str,
+    under_way: Option<Status>,
+    data: D,
+) -> Result<Uuid> {
+    let deadline = seconds(app.config.operation_deadline_seconds);
+    let server = access.server.id;
+    let new = NewOperation { kind, server, data, user: Some(access.caller.user), deadline };
+    let id = app.engine.enqueue(tx, new).await?;
+    if let Some(status) = under_way {
+        store::set_status(tx, server, status).await?;
+    }
+    Ok(id)
+}
+
+/// Puts in an operation on a server that is there.
 async fn begin<D: Serialize>(
     app: &App,
     access: &ServerAccess,
@@ -254,20 +293,45 @@ async fn begin<D: Serialize>(
     data: D,
 ) -> Result<Uuid> {
     let mut tx = app.db.begin().await?;
-    let server = lock(&mut tx, access.server.id).await?;
-    if !server.reserved {
-        return Err(Error::new(Code::Conflict, "This server could not be made; delete it and order another."));
-    }
-    let deadline = seconds(app.config.operation_deadline_seconds);
-    let new = NewOperation { kind, server: server.id, data, user: Some(access.caller.user), deadline };
-    let id = app.engine.enqueue(&mut tx, new).await?;
-    if let Some(status) = under_way {
-        store::set_status(&mut tx, server.id, status).await?;
-    }
+    present(&lock(&mut tx, access).await?)?;
+    let id = enqueue(app, &mut tx, access, kind, under_way, data).await?;
     tx.commit().await?;
     Ok(id)
 }
 
-fn seconds(seconds: u32) -> Duration {
+/// An operation that has been taken on.
+#[derive(Debug)]
+pub(crate) struct Submitted {
+    pub operation_id: Uuid,
+    /// The host's own id of the task, or `operation:<id>` where the host has none (yet).
+    pub task_id: String,
+}
+
+/// Puts in an operation on a server that is there, and waits a moment for the host's own id of its task.
+pub(crate) async fn submit<D: Serialize>(
+    app: &App,
+    access: &ServerAccess,
+    kind: &'static str,
+    under_way: Option<Status>,
+    data: D,
+) -> Result<Submitted> {
+    submitted(app, begin(app, access, kind, under_way, data).await?).await
+}
+
+/// Waits a moment for the host's own id of an operation's task. One that has failed by then is an error.
+pub(crate) async fn submitted(app: &App, operation_id: Uuid) -> Result<Submitted> {
+    let known = |p: &Progress| p.host_task.is_some() || is_over(p.view.state);
+    let task_id = match operations::service::wait(app, operation_id, TASK_ID_WAIT, known).await {
+        Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+            return Err(failed(view.error));
+        }
+        Ok(Progress { host_task: Some(task), .. }) => task,
+        // It has been taken on, whether or not we can see how it goes.
+        Ok(_) | Err(_) => format!("operation:{operation_id}"),
+    };
+    Ok(Submitted { operation_id, task_id })
+}
+
+pub(super) fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into())
 }

@@ -47,6 +47,10 @@ pub async fn update(app: &App, id: TariffId, update: UpdateTariff) -> Result<Tar
         price: update.price.unwrap_or(old.price),
         currency: update.currency.unwrap_or(old.currency),
         enabled: update.enabled.unwrap_or(old.enabled),
+        max_cores: update.max_cores.apply(old.max_cores),
+        max_memory: update.max_memory.apply(old.max_memory),
+        max_disk: update.max_disk.apply(old.max_disk),
+        snapshots: update.snapshots.unwrap_or(old.snapshots),
         ..old
     };
     let new = store::update(&mut *tx, &new).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;

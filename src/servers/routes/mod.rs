@@ -1,5 +1,7 @@
 //! `/api/server`: sections 1 to 9 of the server-management API.
 
+mod changes;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -7,13 +9,6 @@ use axum::http::{HeaderMap, HeaderName};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ServerAccess;
-use super::model::{
-    Action, CreateServer, CreatedServer, Deleted, ListServers, OperationsPage, PageQuery, PasswordChanged,
-    ServerStatus, ServerView,
-};
-use super::service;
-use super::workflows::power::Power;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
@@ -22,11 +17,18 @@ use crate::http::extract::{Json, Query};
 use crate::idempotency::IdempotencyKey;
 use crate::ids::ServerId;
 use crate::operations;
+use crate::servers::ServerAccess;
+use crate::servers::model::{
+    Action, CreateServer, CreatedServer, Deleted, ListServers, OperationsPage, PageQuery, PasswordChanged,
+    ServerStatus, ServerView,
+};
+use crate::servers::service;
+use crate::servers::workflows::power::Power;
 
 const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
+    changes::routes()
         .routes(routes!(list))
         .routes(routes!(create))
         .routes(routes!(get, delete))
