@@ -12,6 +12,7 @@ mod authorization;
 mod catalogue;
 mod cli;
 mod contract;
+mod idempotency;
 mod input;
 mod live;
 mod mail;

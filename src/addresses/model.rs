@@ -12,7 +12,7 @@ use crate::http::text;
 use crate::ids::{HostId, PoolId, ServerId};
 
 /// A pool of addresses for a host's servers.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pool {
     /// Its id.
@@ -145,7 +145,7 @@ pub struct UpdatePool {
 }
 
 /// An address in use.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Address {
     /// The address.

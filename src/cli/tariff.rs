@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use innkeeper::app::App;
+use innkeeper::idempotency::Once;
 use innkeeper::tariffs::model::{Kind, NewTariff};
 use innkeeper::tariffs::service;
 
@@ -61,7 +62,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 currency: add.currency,
                 enabled: !add.disabled,
             })?;
-            let made = service::create(app, new).await?;
+            let made = service::create(app, &Once::default(), new).await?;
             println!("The tariff {} has the id {}.", made.name, made.id);
         }
         Command::List => {
