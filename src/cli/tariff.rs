@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use innkeeper::app::App;
+use innkeeper::idempotency::Once;
 use innkeeper::tariffs::model::{Kind, NewTariff};
 use innkeeper::tariffs::service;
 
@@ -77,7 +78,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 max_disk: add.max_disk,
                 snapshots: add.snapshots,
             })?;
-            let made = service::create(app, new).await?;
+            let made = service::create(app, &Once::default(), new).await?;
             println!("The tariff {} has the id {}.", made.name, made.id);
         }
         Command::List => {

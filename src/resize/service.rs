@@ -9,9 +9,11 @@ use super::{store, workflow};
 use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::idempotency::Once;
 use crate::ids::TariffId;
 use crate::servers::model::{ServerRecord, Status};
-use crate::servers::{ServerAccess, placement, service};
+use crate::servers::service::{self, TakenOn};
+use crate::servers::{ServerAccess, placement};
 use crate::{hosts, tariffs};
 
 /// Takes on a change of size: room and intent in one transaction.
@@ -51,7 +53,7 @@ pub async fn resize(app: &App, access: &ServerAccess, wish: &ResizeServer) -> Re
     let id = service::enqueue(app, &mut tx, access, workflow::KIND, status, data).await?;
     store::set_size(&mut tx, server.id, from.max(to), None).await?;
     tx.commit().await?;
-    let submitted = service::submitted(app, id).await?;
+    let submitted = service::submitted(app, &Once::default(), TakenOn::new(id, None)).await?;
     Ok(Resizing { status: "success".to_owned(), data: submitted.task_id, restart, operation_id: Some(id) })
 }
 

@@ -321,7 +321,7 @@ pub struct Deleted {
 #[serde(rename_all = "camelCase")]
 pub struct PasswordChanged {
     /// `success`: it is set in the guest. `pending`: the host is slow, and the operation goes on.
-    pub status: &'static str,
+    pub status: String,
     /// Root's new password. It is shown this once.
     pub password: String,
     /// The operation, for `GET /api/operations/{id}`.

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::extract::Json;
+use crate::idempotency::Post;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 
@@ -39,9 +40,9 @@ async fn list(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<
 async fn create(
     State(app): State<Arc<App>>,
     access: ServerAccess,
-    Json(new): Json<NewSnapshot>,
+    Post(once, new): Post<NewSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::create(&app, &access, new).await?))
+    Ok(Json(service::create(&app, &once, &access, new).await?))
 }
 
 /// Put a server's disks back to a snapshot
@@ -56,9 +57,9 @@ async fn create(
 async fn rollback(
     State(app): State<Arc<App>>,
     access: ServerAccess,
-    Json(wish): Json<Rollback>,
+    Post(once, wish): Post<Rollback>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::rollback(&app, &access, wish).await?))
+    Ok(Json(service::rollback(&app, &once, &access, wish).await?))
 }
 
 /// Delete a snapshot

@@ -9,6 +9,7 @@ use super::model::{NewSnapshot, Rollback, SnapshotAction, SnapshotList};
 use super::workflows::{create, delete, rollback};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::idempotency::Once;
 use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::service::{self, Submitted, present};
@@ -63,18 +64,24 @@ pub(super) fn room_for(name: &str, there: &[Snapshot], limit: i32) -> Result<()>
 }
 
 /// Takes a snapshot.
-pub async fn create(app: &App, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
+pub async fn create(app: &App, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
+    if let Some(done) = once.look(app).await? {
+        return Ok(answer(service::submitted(app, once, done).await?, new.snapname));
+    }
     let server = &access.server;
     present(server)?;
     let limit = limit(app, server).await?;
     room_for(&new.snapname, &on_host(app, server).await?, limit)?;
     let data = create::Data::new(new.snapname.clone(), new.description, limit);
-    let submitted = service::submit(app, access, create::KIND, None, data).await?;
-    Ok(answer(submitted, new.snapname, None))
+    let submitted = service::submit(app, once, access, create::KIND, None, data, None).await?;
+    Ok(answer(submitted, new.snapname))
 }
 
 /// Puts a server back to a snapshot.
-pub async fn rollback(app: &App, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
+pub async fn rollback(app: &App, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
+    if let Some(done) = once.look(app).await? {
+        return Ok(answer(service::submitted(app, once, done).await?, wish.snapname));
+    }
     let server = &access.server;
     present(server)?;
     let limit = limit(app, server).await?;
@@ -87,8 +94,9 @@ pub async fn rollback(app: &App, access: &ServerAccess, wish: Rollback) -> Resul
         room_for(name, &there, limit)?;
     }
     let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), limit);
-    let submitted = service::submit(app, access, rollback::KIND, Some(Status::Restoring), data).await?;
-    Ok(answer(submitted, wish.snapname, safety))
+    let (status, safety) = (Some(Status::Restoring), safety.as_deref());
+    let submitted = service::submit(app, once, access, rollback::KIND, status, data, safety).await?;
+    Ok(answer(submitted, wish.snapname))
 }
 
 /// Deletes a snapshot.
@@ -98,11 +106,12 @@ pub async fn delete(app: &App, access: &ServerAccess, name: String) -> Result<Sn
     if !on_host(app, server).await?.iter().any(|s| s.name == name) {
         return Err(missing());
     }
-    let submitted = service::submit(app, access, delete::KIND, None, delete::Data::new(name.clone())).await?;
-    Ok(answer(submitted, name, None))
+    let (once, data) = (Once::default(), delete::Data::new(name.clone()));
+    let submitted = service::submit(app, &once, access, delete::KIND, None, data, None).await?;
+    Ok(answer(submitted, name))
 }
 
-fn answer(submitted: Submitted, snapname: String, safety_snapshot: Option<String>) -> SnapshotAction {
-    let Submitted { operation_id, task_id } = submitted;
+fn answer(submitted: Submitted, snapname: String) -> SnapshotAction {
+    let Submitted { operation_id, task_id, made: safety_snapshot } = submitted;
     SnapshotAction { status: "success".to_owned(), task_id, snapname, safety_snapshot, operation_id }
 }

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Account;
 use crate::http::extract::{Json, Path};
+use crate::idempotency::Post;
 use crate::ids::SshKeyId;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -34,9 +35,9 @@ async fn list(State(app): State<Arc<App>>, Account(caller): Account) -> Result<J
 async fn add(
     State(app): State<Arc<App>>,
     Account(caller): Account,
-    Json(new): Json<NewSshKey>,
+    Post(once, new): Post<NewSshKey>,
 ) -> Result<(StatusCode, Json<SshKey>)> {
-    Ok((StatusCode::CREATED, Json(service::add(&app, caller.user, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::add(&app, &once, caller.user, new).await?)))
 }
 
 /// Delete an SSH key; servers keep what they were given

@@ -9,6 +9,7 @@ use super::model::{NewSshKey, SshKey};
 use super::store;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
 use crate::ids::{SshKeyId, UserId};
 
 /// How many keys an account may have.
@@ -22,8 +23,11 @@ pub async fn list(app: &App, user: UserId) -> Result<Vec<SshKey>> {
 }
 
 /// Adds a key. `new` has been checked by whoever took it in.
-pub async fn add(app: &App, user: UserId, new: NewSshKey) -> Result<SshKey> {
-    let mut tx = app.db.begin().await?;
+pub async fn add(app: &App, once: &Once, user: UserId, new: NewSshKey) -> Result<SshKey> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
     if store::lock_and_count(&mut tx, user).await? >= MOST {
         return Err(Error::new(Code::ResourceUnavailable, format!("Your account has {MOST} SSH keys; delete one.")));
     }
@@ -31,8 +35,7 @@ pub async fn add(app: &App, user: UserId, new: NewSshKey) -> Result<SshKey> {
     let (name, key) = (new.name.trim(), new.public_key.trim());
     let taken = || Error::new(Code::AlreadyExists, "Your account has this SSH key already.");
     let made = store::insert(&mut tx, user, name, key, &fingerprint).await?.ok_or_else(taken)?;
-    tx.commit().await?;
-    Ok(made)
+    tx.finish(app, made).await
 }
 
 /// Deletes a key.

@@ -48,7 +48,7 @@ impl From<Kind> for GuestKind {
 }
 
 /// A tariff: what a server gets and what it costs.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tariff {
     /// Its id.

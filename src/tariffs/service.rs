@@ -6,6 +6,7 @@ use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
 use crate::ids::TariffId;
 
 fn name_taken() -> Error {
@@ -29,8 +30,13 @@ pub async fn find(app: &App, caller: &Caller, id: TariffId) -> Result<Tariff> {
 }
 
 /// Makes a tariff. `new` has been checked by whoever took it in.
-pub async fn create(app: &App, new: NewTariff) -> Result<Tariff> {
-    store::insert(&app.db, &new).await?.ok_or_else(name_taken)
+pub async fn create(app: &App, once: &Once, new: NewTariff) -> Result<Tariff> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let tariff = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
+    tx.finish(app, tariff).await
 }
 
 /// Changes what `update` gives, and nothing else. Servers keep the size they were ordered with.

@@ -1,16 +1,19 @@
 //! Changing what a server is called, how it is kept, and what runs on it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::addresses::model::{NameAddress, NamedAddress};
 use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
-use crate::http::extract::Json;
+use crate::http::extract::{Json, Path};
+use crate::idempotency::{Once, Post};
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 use crate::servers::changes as service;
@@ -22,6 +25,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(reinstall))
         .routes(routes!(suspend))
         .routes(routes!(unsuspend))
+        .routes(routes!(addresses))
+        .routes(routes!(name_address))
 }
 
 /// Rename a server, label it, protect it
@@ -49,9 +54,9 @@ async fn update(
 async fn reinstall(
     State(app): State<Arc<App>>,
     access: ServerAccess,
-    Json(wish): Json<ReinstallServer>,
+    Post(once, wish): Post<ReinstallServer>,
 ) -> Result<Json<Reinstalling>> {
-    Ok(Json(service::reinstall(&app, &access, wish).await?))
+    Ok(Json(service::reinstall(&app, &once, &access, wish).await?))
 }
 
 /// Keep a server down (provider)
@@ -66,9 +71,9 @@ async fn suspend(
     State(app): State<Arc<App>>,
     _: Provider,
     access: ServerAccess,
-    Json(wish): Json<SuspendServer>,
+    Post(once, wish): Post<SuspendServer>,
 ) -> Result<Json<Suspension>> {
-    Ok(Json(service::suspend(&app, &access, &wish.reason).await?))
+    Ok(Json(service::suspend(&app, &once, &access, &wish.reason).await?))
 }
 
 /// End a suspension (provider); a server that ran before is started
@@ -76,6 +81,38 @@ async fn suspend(
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn unsuspend(State(app): State<Arc<App>>, _: Provider, access: ServerAccess) -> Result<Json<Suspension>> {
-    Ok(Json(service::unsuspend(&app, &access).await?))
+async fn unsuspend(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    access: ServerAccess,
+    once: Once,
+) -> Result<Json<Suspension>> {
+    Ok(Json(service::unsuspend(&app, &once, &access).await?))
+}
+
+/// A server's addresses and their reverse names
+#[utoipa::path(get, path = "/server/{id}/addresses", tag = "servers",
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn addresses(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Vec<NamedAddress>>> {
+    Ok(Json(service::addresses(&app, &access).await?))
+}
+
+/// Give one of a server's addresses a reverse name
+///
+/// It is kept here for whoever serves the reverse zone; the server itself is not changed.
+#[utoipa::path(put, path = "/server/{id}/addresses/{address}", tag = "servers", request_body = NameAddress,
+    params(("id" = ServerId, Path, description = "The server's id"),
+        ("address" = String, Path, description = "The address")),
+    responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn name_address(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Path((_id, address)): Path<(ServerId, IpAddr)>,
+    Json(wish): Json<NameAddress>,
+) -> Result<Json<Vec<NamedAddress>>> {
+    Ok(Json(service::name_address(&app, &access, address, wish.reverse_dns.as_deref()).await?))
 }
