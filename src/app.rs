@@ -139,7 +139,7 @@ async fn janitor(app: &App) {
             _ = tick.tick() => {}
         }
         app.metrics.run_upkeep();
-        for purged in [accounts::service::purge(app).await, idempotency::service::purge(app).await] {
+        for purged in [accounts::service::purge(app).await, idempotency::purge(app).await] {
             if let Err(error) = purged {
                 tracing::warn!(%error, "what has ended could not be forgotten; trying again later");
             }

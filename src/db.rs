@@ -90,3 +90,8 @@ pub fn is_taken(error: &sqlx::Error) -> bool {
 pub fn is_in_use(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
+
+/// Whether a statement waited too long for what another transaction holds.
+pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("55P03"))
+}

@@ -174,7 +174,9 @@ impl std::error::Error for Error {}
 /// Whether this database error says that the database is away or too busy, not that the statement is wrong.
 pub fn is_database_away(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
+        // A connection that broke off in the middle of a word.
+        | sqlx::Error::Protocol(_) => true,
         // 57P0x: the server is shutting down or starting up; 53300: out of connections; 08: the connection broke.
         // The others are the limits of db.rs: waiting for a lock, a statement's time, a transaction's idle time.
         sqlx::Error::Database(e) => e.code().is_some_and(|c| {

@@ -52,3 +52,7 @@ id!(
     /// An address pool.
     PoolId
 );
+id!(
+    /// An SSH key of an account.
+    SshKeyId
+);

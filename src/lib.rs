@@ -16,8 +16,11 @@ pub mod mail;
 pub mod monitoring;
 pub mod operations;
 pub mod realtime;
+pub mod resize;
 pub mod secrets;
 pub mod servers;
+pub mod snapshots;
+pub mod ssh_keys;
 pub mod tariffs;
 
 use std::sync::Arc;
@@ -35,10 +38,16 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
         .merge(hosts::routes())
         .merge(addresses::routes())
         .merge(servers::routes())
+        .merge(resize::routes())
+        .merge(snapshots::routes())
+        .merge(ssh_keys::routes())
         .merge(operations::routes())
 }
 
 /// Every workflow that the operations engine knows.
 pub(crate) fn workflows() -> Vec<Box<dyn operations::AnyWorkflow>> {
-    servers::workflows::all()
+    let mut all = servers::workflows::all();
+    all.push(Box::new(resize::workflow::workflow()));
+    all.extend(snapshots::workflows::all());
+    all
 }

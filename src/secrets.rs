@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,10 @@ use crate::error::{Error, Result};
 /// Seals small secrets (host credentials, passwords on their way to a guest) with the master key:
 /// XChaCha20-Poly1305, a random nonce in front, and a purpose that a sealed value can't be moved away from.
 #[derive(Clone)]
-pub struct Sealer(XChaCha20Poly1305);
+pub struct Sealer {
+    cipher: XChaCha20Poly1305,
+    mac: Hmac<Sha256>,
+}
 
 const NONCE: usize = 24;
 
@@ -27,14 +31,15 @@ impl Sealer {
             anyhow::anyhow!("INNKEEPER_SECRET_KEY must be 32 bytes in base64; make one with `openssl rand -base64 32`")
         })?;
         let key = Key::try_from(bytes.as_slice())?;
-        Ok(Self(XChaCha20Poly1305::new(&key)))
+        let mac = Hmac::new_from_slice(&Sha256::digest([b"innkeeper fingerprint ", bytes.as_slice()].concat()))?;
+        Ok(Self { cipher: XChaCha20Poly1305::new(&key), mac })
     }
 
     /// Seals `plain` for `purpose` (a fixed name such as `host`).
     pub fn seal(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>> {
         let nonce: [u8; NONCE] = rand::rng().random();
         let sealed = self
-            .0
+            .cipher
             .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: purpose.as_bytes() })
             .map_err(|_| Error::internal(anyhow::anyhow!("sealing failed")))?;
         Ok([&nonce[..], &sealed].concat())
@@ -49,7 +54,18 @@ impl Sealer {
         };
         let (nonce, body) = sealed.split_at_checked(NONCE).ok_or_else(failed)?;
         let nonce = XNonce::try_from(nonce).map_err(|_| failed())?;
-        self.0.decrypt(&nonce, Payload { msg: body, aad: purpose.as_bytes() }).map_err(|_| failed())
+        self.cipher.decrypt(&nonce, Payload { msg: body, aad: purpose.as_bytes() }).map_err(|_| failed())
+    }
+
+    /// What tells this from anything else and gives nothing of it away to who has not the master key, also where it is
+    /// easy to guess (a person's password).
+    pub fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = self.mac.clone();
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
     }
 
     /// Seals a password for storing in an operation's data.
@@ -154,6 +170,14 @@ mod tests {
         assert!(sealer(1).open("password", &sealed).is_err());
         assert!(sealer(1).open("host", &sealed[..10]).is_err());
         assert!(!sealed.windows(6).any(|w| w == b"secret"));
+    }
+
+    #[test]
+    fn fingerprints_differ_by_key_and_by_part() {
+        let print = |byte, parts: &[&[u8]]| sealer(byte).fingerprint(parts);
+        assert_eq!(print(1, &[b"ab", b"c"]), print(1, &[b"ab", b"c"]));
+        assert_ne!(print(1, &[b"ab", b"c"]), print(1, &[b"a", b"bc"]));
+        assert_ne!(print(1, &[b"ab", b"c"]), print(2, &[b"ab", b"c"]));
     }
 
     #[test]

@@ -79,6 +79,20 @@ const MATRIX: &[Row] = &[
     ("POST", "/api/server/{id}/restart", OWNED_WRITE),
     ("POST", "/api/server/{id}/password", OWNED_WRITE),
     ("GET", "/api/server/{id}/operations", OWNED_READ),
+    ("PATCH", "/api/server/{id}", OWNED_WRITE),
+    ("PUT", "/api/server/{id}/resize", OWNED_WRITE),
+    ("POST", "/api/server/{id}/reinstall", OWNED_WRITE),
+    ("POST", "/api/server/{id}/suspend", PROVIDER),
+    ("POST", "/api/server/{id}/unsuspend", PROVIDER),
+    ("GET", "/api/server/{id}/snapshots", OWNED_READ),
+    ("POST", "/api/server/{id}/snapshots", OWNED_WRITE),
+    ("DELETE", "/api/server/{id}/snapshots", OWNED_WRITE),
+    ("POST", "/api/server/{id}/snapshots/rollback", OWNED_WRITE),
+    ("GET", "/api/server/{id}/addresses", OWNED_READ),
+    ("PUT", "/api/server/{id}/addresses/{address}", OWNED_WRITE),
+    ("GET", "/api/ssh-keys", ACCOUNT_READ),
+    ("POST", "/api/ssh-keys", ACCOUNT_WRITE),
+    ("DELETE", "/api/ssh-keys/{id}", [SignIn, Ok, Hidden, Hidden, Forbidden, Forbidden, SignIn]),
     ("GET", "/api/operations", PROVIDER),
     ("GET", "/api/operations/{id}", OWNED_READ),
     ("GET", "/api/operations/{id}/log", PROVIDER),
@@ -192,6 +206,7 @@ struct World {
     image: i64,
     host: i64,
     pool: i64,
+    ssh_key: i64,
 }
 
 impl World {
@@ -235,7 +250,12 @@ impl World {
     .fetch_one(db)
     .await
     .unwrap();
-        Self { server, operation, token, tariff, image, host, pool }
+        let ssh_key = scalar(format!(
+            "insert into ssh_keys (user_id, name, public_key, fingerprint) values ({}, 'k', 'k', '{name}') returning id",
+            app.customer_id
+        ))
+        .await;
+        Self { server, operation, token, tariff, image, host, pool, ssh_key }
     }
     fn fill(&self, path: &str) -> String {
         let id = match path {
@@ -244,6 +264,7 @@ impl World {
             p if p.starts_with("/api/images/") => self.image.to_string(),
             p if p.starts_with("/api/hosts/") => self.host.to_string(),
             p if p.starts_with("/api/address-pools/") => self.pool.to_string(),
+            p if p.starts_with("/api/ssh-keys/") => self.ssh_key.to_string(),
             p if p.starts_with("/api/operations/") => self.operation.clone(),
             _ => self.server.to_string(),
         };
@@ -253,7 +274,8 @@ impl World {
     fn body(&self, method: &str, path: &str) -> Option<Value> {
         match (method, path) {
             ("POST", "/api/auth/register") => Some(json!({ "email": "a@example.com", "password": "a long password" })),
-            ("POST" | "PUT", _) => Some(json!({ "no such field": true })),
+            ("POST" | "PUT" | "PATCH", _) => Some(json!({ "no such field": true })),
+            ("DELETE", "/api/server/{id}/snapshots") => Some(json!({ "no such field": true })),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use innkeeper::accounts::model::NewApiToken;
 use innkeeper::accounts::service::create_api_token;
+use innkeeper::idempotency::Once;
 use innkeeper::ids::UserId;
 use sqlx::PgPool;
 
@@ -33,7 +34,8 @@ async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
     let mut tokens = Vec::new();
     for tenant in 0..TENANTS {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        tokens.push(create_api_token(&house.app, UserId(first + i64::from(tenant)), new).await?.token);
+        tokens
+            .push(create_api_token(&house.app, &Once::default(), UserId(first + i64::from(tenant)), new).await?.token);
     }
     sqlx::query("vacuum analyze").execute(&house.app.db).await?;
     let ours = async |time| load::run(house.address, "/api/server", &tokens, CLIENTS, time).await;

@@ -167,7 +167,7 @@ pub struct NewApiToken {
 }
 
 /// An API token in a list: all but the secret.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiToken {
     /// Its id.
@@ -185,7 +185,7 @@ pub struct ApiToken {
 }
 
 /// A new API token with its secret, which is shown this once.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreatedApiToken {
     /// The secret, for the `Authorization: Bearer` header.

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::http::auth::{Anyone, Session};
 use crate::http::extract::{Json, Path};
 use crate::http::{ClientAddress, ErrorBody};
+use crate::idempotency::{Once, Post};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -70,8 +71,8 @@ async fn refresh(State(app): State<Arc<App>>, Json(refresh): Json<Refresh>) -> R
 /// Sign out: this login's tokens end at once
 #[utoipa::path(post, path = "/auth/logout", tag = "auth",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn logout(State(app): State<Arc<App>>, session: Session) -> Result<StatusCode> {
-    service::logout(&app, session.id).await?;
+async fn logout(State(app): State<Arc<App>>, session: Session, once: Once) -> Result<StatusCode> {
+    service::logout(&app, &once, session.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -90,9 +91,9 @@ async fn me(State(app): State<Arc<App>>, Anyone(caller): Anyone) -> Result<Json<
 async fn change_password(
     State(app): State<Arc<App>>,
     session: Session,
-    Json(change): Json<ChangePassword>,
+    Post(once, change): Post<ChangePassword>,
 ) -> Result<StatusCode> {
-    service::change_password(&app, session.caller.user, session.id, change).await?;
+    service::change_password(&app, &once, session.caller.user, session.id, change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -110,9 +111,9 @@ async fn api_tokens(State(app): State<Arc<App>>, session: Session) -> Result<Jso
 async fn create_api_token(
     State(app): State<Arc<App>>,
     session: Session,
-    Json(new): Json<NewApiToken>,
+    Post(once, new): Post<NewApiToken>,
 ) -> Result<(StatusCode, Json<CreatedApiToken>)> {
-    Ok((StatusCode::CREATED, Json(service::create_api_token(&app, session.caller.user, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::create_api_token(&app, &once, session.caller.user, new).await?)))
 }
 
 /// Revoke an API token at once

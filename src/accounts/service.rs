@@ -15,6 +15,7 @@ use super::model::{
 use super::{Scopes, store};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
 use crate::ids::UserId;
 use crate::secrets;
 
@@ -162,15 +163,28 @@ pub async fn refresh(app: &App, refresh: Refresh) -> Result<SignedIn> {
 }
 
 /// Ends a login: its access and refresh tokens stop working at once.
-pub async fn logout(app: &App, session: Uuid) -> Result<()> {
-    let mut db = app.db.acquire().await?;
-    store::revoke_session(&mut db, session).await?;
+pub async fn logout(app: &App, once: &Once, session: Uuid) -> Result<()> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    store::revoke_session(&mut tx, session).await?;
+    tx.finish(app, ()).await?;
     app.tokens.empty();
     Ok(())
 }
 
 /// Changes a password and ends the account's other logins.
-pub async fn change_password(app: &App, user: UserId, session: Uuid, change: ChangePassword) -> Result<()> {
+pub async fn change_password(
+    app: &App,
+    once: &Once,
+    user: UserId,
+    session: Uuid,
+    change: ChangePassword,
+) -> Result<()> {
+    if let Some(answer) = once.look(app).await? {
+        return Ok(answer);
+    }
     let user = store::user(&app.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
     let key = (ACCOUNT, user.email.as_str());
     limit(app, key, app.config.login_limit_account).await?;
@@ -180,10 +194,13 @@ pub async fn change_password(app: &App, user: UserId, session: Uuid, change: Cha
     }
     store::forgive_attempt(&app.db, key).await?;
     let hash = secrets::hash_password(change.new_password).await?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
     store::set_password(&mut tx, user.id, &hash).await?;
     store::revoke_other_sessions(&mut tx, user.id, session).await?;
-    tx.commit().await?;
+    tx.finish(app, ()).await?;
     app.tokens.empty();
     Ok(())
 }
@@ -240,14 +257,18 @@ pub async fn authenticate(app: &App, token: &str) -> Result<Caller> {
 }
 
 /// Makes an API token. Its secret is in the answer and nowhere else.
-pub async fn create_api_token(app: &App, user: UserId, new: NewApiToken) -> Result<CreatedApiToken> {
-    if store::api_tokens(&app.db, user).await?.len() >= API_TOKENS {
+pub async fn create_api_token(app: &App, once: &Once, user: UserId, new: NewApiToken) -> Result<CreatedApiToken> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    if store::api_tokens(&mut *tx, user).await?.len() >= API_TOKENS {
         let message = format!("Your account has {API_TOKENS} API tokens; revoke one that is no longer needed.");
         return Err(Error::new(Code::ResourceUnavailable, message));
     }
     let (token, hash) = secrets::new_token("ink_t_");
-    let details = store::insert_api_token(&app.db, user, &hash, new.name.trim(), &new.scopes, new.expires_at).await?;
-    Ok(CreatedApiToken { token: token.expose_secret().to_owned(), details })
+    let details = store::insert_api_token(&mut *tx, user, &hash, new.name.trim(), &new.scopes, new.expires_at).await?;
+    tx.finish(app, CreatedApiToken { token: token.expose_secret().to_owned(), details }).await
 }
 
 /// The account's live API tokens, oldest first.

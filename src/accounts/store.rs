@@ -258,7 +258,7 @@ pub(super) async fn touch_token(db: &PgPool, token: Uuid) -> Result<()> {
 }
 
 pub(super) async fn insert_api_token(
-    db: &PgPool,
+    db: impl PgExecutor<'_>,
     user: UserId,
     hash: &[u8; 32],
     name: &str,
@@ -280,7 +280,7 @@ pub(super) async fn insert_api_token(
     .await
 }
 
-pub(super) async fn api_tokens(db: &PgPool, user: UserId) -> Result<Vec<ApiToken>> {
+pub(super) async fn api_tokens(db: impl PgExecutor<'_>, user: UserId) -> Result<Vec<ApiToken>> {
     sqlx::query_as!(
         ApiToken,
         r#"select id, name as "name!", scopes, created_at, expires_at, last_used_at from tokens

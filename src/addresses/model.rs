@@ -12,7 +12,7 @@ use crate::http::text;
 use crate::ids::{HostId, PoolId, ServerId};
 
 /// A pool of addresses for a host's servers.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pool {
     /// Its id.
@@ -145,7 +145,7 @@ pub struct UpdatePool {
 }
 
 /// An address in use.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Address {
     /// The address.
@@ -226,6 +226,27 @@ fn tag(vlan: &Patch<i32>, (): &()) -> garde::Result {
         Some(tag) if !(1..=4094).contains(tag) => Err(garde::Error::new("must be between 1 and 4094")),
         _ => Ok(()),
     }
+}
+
+/// An address of a server.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamedAddress {
+    /// The address.
+    #[schema(value_type = String, example = "10.0.0.5")]
+    pub address: IpAddr,
+    /// The name that it is to be found under (PTR); null: none.
+    pub reverse_dns: Option<String>,
+}
+
+/// A reverse name for an address.
+#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NameAddress {
+    /// The name that it is to be found under (PTR); null takes it away.
+    #[garde(inner(custom(text::hostname)))]
+    #[schema(example = "mail.example.com")]
+    pub reverse_dns: Option<String>,
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
 use crate::http::extract::{Json, Path, Query};
+use crate::idempotency::Post;
 use crate::ids::PoolId;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -49,9 +50,9 @@ async fn show(State(app): State<Arc<App>>, _: Provider, Path(id): Path<PoolId>) 
 async fn create(
     State(app): State<Arc<App>>,
     _: Provider,
-    Json(new): Json<NewPool>,
+    Post(once, new): Post<NewPool>,
 ) -> Result<(StatusCode, Json<Pool>)> {
-    Ok((StatusCode::CREATED, Json(service::create(&app, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::create(&app, &once, new).await?)))
 }
 
 /// Change the given fields of an address pool
@@ -103,9 +104,9 @@ async fn hold_back(
     State(app): State<Arc<App>>,
     _: Provider,
     Path(id): Path<PoolId>,
-    Json(HoldBack { address }): Json<HoldBack>,
+    Post(once, HoldBack { address }): Post<HoldBack>,
 ) -> Result<(StatusCode, Json<Address>)> {
-    Ok((StatusCode::CREATED, Json(service::hold_back(&app, id, address).await?)))
+    Ok((StatusCode::CREATED, Json(service::hold_back(&app, &once, id, address).await?)))
 }
 
 /// Let servers have an address that was held back

@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
+use sqlx::PgExecutor;
+
 use super::model::{Address, AddressPage, NewPool, PageQuery, Pool, UpdatePool};
 use super::range::{Problem, Range};
 use super::store::{self, PoolRow};
 use crate::app::App;
 use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
 use crate::ids::PoolId;
 
 fn no_pool() -> Error {
@@ -29,13 +32,20 @@ pub async fn all(app: &App) -> Result<Vec<Pool>> {
 
 /// One pool.
 pub async fn find(app: &App, id: PoolId) -> Result<Pool> {
-    store::pools(&app.db, Some(id)).await?.pop().ok_or_else(no_pool)
+    find_on(&app.db, id).await
+}
+
+async fn find_on(db: impl PgExecutor<'_>, id: PoolId) -> Result<Pool> {
+    store::pools(db, Some(id)).await?.pop().ok_or_else(no_pool)
 }
 
 /// Makes a pool. A gateway within the range is held back.
-pub async fn create(app: &App, new: NewPool) -> Result<Pool> {
+pub async fn create(app: &App, once: &Once, new: NewPool) -> Result<Pool> {
     let range = Range::new(new.cidr, new.gateway, new.first, new.last).map_err(invalid)?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
     // Under the host's lock, so that of two overlapping pools made at one time the second is refused.
     if !store::lock_host(&mut tx, new.host_id).await? {
         return Err(Error::field("hostId", "There is no such host."));
@@ -53,8 +63,8 @@ pub async fn create(app: &App, new: NewPool) -> Result<Pool> {
     refuse_overlap(&mut tx, &pool, None).await?;
     pool.id = store::insert(&mut *tx, &pool).await?.ok_or_else(name_taken)?;
     hold_gateway_back(&mut tx, &pool).await?;
-    tx.commit().await?;
-    find(app, pool.id).await
+    let pool = find_on(&mut *tx, pool.id).await?;
+    tx.finish(app, pool).await
 }
 
 async fn refuse_overlap(tx: &mut sqlx::PgConnection, pool: &PoolRow, id: Option<PoolId>) -> Result<()> {
@@ -144,8 +154,11 @@ pub async fn addresses(app: &App, id: PoolId, query: &PageQuery) -> Result<Addre
 }
 
 /// Holds an address back, so that no server gets it.
-pub async fn hold_back(app: &App, id: PoolId, address: IpAddr) -> Result<Address> {
-    let mut tx = app.db.begin().await?;
+pub async fn hold_back(app: &App, once: &Once, id: PoolId, address: IpAddr) -> Result<Address> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
     let pool = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
     if !pool.range.contains(address) {
         let (first, last) = (pool.range.first, pool.range.last);
@@ -157,8 +170,7 @@ pub async fn hold_back(app: &App, id: PoolId, address: IpAddr) -> Result<Address
             _ => Error::new(Code::AlreadyExists, format!("{address} is held back already.")),
         });
     };
-    tx.commit().await?;
-    Ok(Address { address, server_id: None, taken_at })
+    tx.finish(app, Address { address, server_id: None, taken_at }).await
 }
 
 /// Gives an address that was held back to those that servers may get.

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
-use sqlx::{Acquire, PgConnection, PgExecutor};
+use sqlx::{Acquire, PgConnection, PgExecutor, PgPool};
 
-use super::model::{Address, Pool};
+use super::model::{Address, NamedAddress, Pool};
 use super::range::{MOST, Range};
 use crate::error::{Error, Result};
 use crate::ids::{HostId, PoolId, ServerId};
@@ -123,6 +123,31 @@ pub async fn of_server(db: &mut PgConnection, server: ServerId) -> Result<Vec<Se
             })
         })
         .collect()
+}
+
+/// What a server holds with its reverse names, IPv4 first.
+pub async fn names_of(db: &PgPool, server: ServerId) -> Result<Vec<NamedAddress>> {
+    let rows = sqlx::query!(
+        r#"select host(address) as "address!", reverse_dns from addresses
+           where server_id = $1 order by family(address), address"#,
+        server.0
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|r| Ok(NamedAddress { address: ip(&r.address)?, reverse_dns: r.reverse_dns })).collect()
+}
+
+/// Gives one of a server's addresses a reverse name, or takes it; false when the server does not hold it.
+pub async fn set_name(tx: &mut PgConnection, server: ServerId, address: IpAddr, name: Option<&str>) -> Result<bool> {
+    let done = sqlx::query!(
+        "update addresses set reverse_dns = $3 where server_id = $1 and host(address) = $2",
+        server.0,
+        address.to_string(),
+        name
+    )
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Gives a server's addresses back; nothing held is no error.

@@ -12,6 +12,7 @@ use innkeeper::addresses::model::NewPool;
 use innkeeper::app::App;
 use innkeeper::error::{Code, Error};
 use innkeeper::hosts::model::{IncusSettings, NewHost};
+use innkeeper::idempotency::Once;
 use innkeeper::ids::{HostId, UserId};
 use innkeeper::images::model::{ImageSource, NewImage};
 use innkeeper::secrets::readable_password;
@@ -100,8 +101,13 @@ async fn tariff(app: &App, name: &str, cores: i32, memory: i64, disk: i64, price
         price,
         currency: "EUR".to_owned(),
         enabled: true,
+        // Up to twice of everything by parts, which is what any of today's machines has room for.
+        max_cores: Some(cores * 2),
+        max_memory: Some(memory * 2),
+        max_disk: Some(disk * 2),
+        snapshots: 5,
     })?;
-    there(tariffs::service::create(app, new).await)
+    there(tariffs::service::create(app, &Once::default(), new).await)
 }
 
 /// What exists already is as good as made.
@@ -127,7 +133,7 @@ async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
         }
         return Ok(known.id);
     }
-    let added = hosts::service::add(app, checked(NewHost::incus(HOST.to_owned(), config))?).await?;
+    let added = hosts::service::add(app, &Once::default(), checked(NewHost::incus(HOST.to_owned(), config))?).await?;
     for problem in &added.problems {
         eprintln!("warning: {}", plain(problem));
     }
@@ -148,7 +154,7 @@ async fn image(app: &App, args: &Args, host: HostId) -> anyhow::Result<()> {
         sources: vec![ImageSource { host_id: host, source: args.image_source.clone() }],
         verify: true,
     })?;
-    there(images::service::create(app, new).await)
+    there(images::service::create(app, &Once::default(), new).await)
 }
 
 async fn pool(
@@ -177,7 +183,7 @@ async fn pool(
         dns: Vec::new(),
         enabled: true,
     })?;
-    there(addresses::service::create(app, new).await)
+    there(addresses::service::create(app, &Once::default(), new).await)
 }
 
 /// Makes the accounts and the file that names them, or leaves both as they are. Where one of them is missing, both
@@ -214,7 +220,7 @@ async fn people(app: &App, args: &Args) -> anyhow::Result<()> {
             None => accounts::add_user(app, email, name, role, password.clone()).await?.id,
         };
         let new = NewApiToken { name: TOKEN.to_owned(), scopes: vec!["write".to_owned()], expires_at: None };
-        let token = accounts::create_api_token(app, id, checked(new)?).await?.token;
+        let token = accounts::create_api_token(app, &Once::default(), id, checked(new)?).await?.token;
         println!("  {email}  {}", password.expose_secret());
         values.push((format!("INNKEEPER_{prefix}_EMAIL"), email.to_owned()));
         values.push((format!("INNKEEPER_{prefix}_PASSWORD"), password.expose_secret().to_owned()));

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use innkeeper::app::App;
 use innkeeper::hosts::model::{HostKind, HostNode, IncusSettings, NewHost};
 use innkeeper::hosts::service;
+use innkeeper::idempotency::Once;
 
 use super::output::{or_none, plain, table, time, yes};
 use super::{checked, host_called};
@@ -77,7 +78,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 force: add.force,
                 ..NewHost::incus(add.name, config)
             })?;
-            let added = service::add(app, new).await?;
+            let added = service::add(app, &Once::default(), new).await?;
             println!("The host {} has the id {}.", added.host.name, added.host.id);
             added.host.nodes.iter().for_each(show);
             complain(&added.problems);
@@ -85,7 +86,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::List => list(app).await?,
         Command::Check { host } => {
             let host = host_called(app, &host).await?;
-            let found = service::check(app, host.id).await?;
+            let found = service::check(app, &Once::default(), host.id).await?;
             println!("The host {} runs {}.", host.name, plain(&found.version));
             for node in &found.nodes {
                 let state = if node.online { "" } else { ", offline" };

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use innkeeper::app::App;
+use innkeeper::idempotency::Once;
 use innkeeper::images::model::{ImageSource, NewImage};
 use innkeeper::images::service;
 use innkeeper::tariffs::Kind;
@@ -59,7 +60,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 sources,
                 verify: !add.no_verify,
             })?;
-            let made = service::create(app, new).await?.image;
+            let made = service::create(app, &Once::default(), new).await?.image;
             println!("The image {} has the id {}.", made.name, made.id);
         }
         Command::List => {

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use innkeeper::app::App;
+use innkeeper::idempotency::Once;
 use innkeeper::operations::model::OperationView;
 use innkeeper::operations::service;
 use uuid::Uuid;
@@ -52,7 +53,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             }
         }
         Command::Retry { id } => {
-            service::retry(app, id).await?;
+            service::retry(app, &Once::default(), id).await?;
             println!("Operation {id} is taken up again.");
         }
     }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use innkeeper::addresses::model::NewPool;
 use innkeeper::addresses::service;
 use innkeeper::app::App;
+use innkeeper::idempotency::Once;
 use ipnet::IpNet;
 
 use super::output::{or_none, table, yes};
@@ -68,7 +69,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 dns: add.dns,
                 enabled: !add.disabled,
             })?;
-            let made = service::create(app, new).await?;
+            let made = service::create(app, &Once::default(), new).await?;
             println!("The address pool {} has the id {} and {} free addresses.", made.name, made.id, made.free);
         }
         Command::List => {

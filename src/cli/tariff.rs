@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use innkeeper::app::App;
+use innkeeper::idempotency::Once;
 use innkeeper::tariffs::model::{Kind, NewTariff};
 use innkeeper::tariffs::service;
 
@@ -42,6 +43,18 @@ pub(super) struct Add {
     /// Three letters of ISO 4217
     #[arg(long, default_value = "EUR")]
     currency: String,
+    /// How many cores a customer may resize a server to; without it, not more than the tariff has
+    #[arg(long)]
+    max_cores: Option<i32>,
+    /// How much memory a customer may resize a server to, in MiB; without it, not more than the tariff has
+    #[arg(long)]
+    max_memory: Option<i64>,
+    /// How much disk a customer may resize a server to, in GiB; without it, not more than the tariff has
+    #[arg(long)]
+    max_disk: Option<i64>,
+    /// How many snapshots a server may have at one time
+    #[arg(long, default_value_t = 5)]
+    snapshots: i32,
     /// Don't sell it yet
     #[arg(long)]
     disabled: bool,
@@ -60,8 +73,12 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 price: add.price,
                 currency: add.currency,
                 enabled: !add.disabled,
+                max_cores: add.max_cores,
+                max_memory: add.max_memory,
+                max_disk: add.max_disk,
+                snapshots: add.snapshots,
             })?;
-            let made = service::create(app, new).await?;
+            let made = service::create(app, &Once::default(), new).await?;
             println!("The tariff {} has the id {}.", made.name, made.id);
         }
         Command::List => {

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use innkeeper::accounts::model::NewApiToken;
 use innkeeper::accounts::service;
 use innkeeper::app::App;
+use innkeeper::idempotency::Once;
 use uuid::Uuid;
 
 use super::checked;
@@ -49,7 +50,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             let user = service::find_user(app, &user).await?;
             let expires_at = days.map(|days| Utc::now() + Duration::days(days.into()));
             let new = checked(NewApiToken { name, scopes, expires_at })?;
-            let made = service::create_api_token(app, user.id, new).await?;
+            let made = service::create_api_token(app, &Once::default(), user.id, new).await?;
             println!("{} has the API token {} with the id {}.", user.email, made.details.name, made.details.id);
             println!("Secret (shown this once): {}", made.token);
         }

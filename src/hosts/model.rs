@@ -50,7 +50,7 @@ pub struct IncusSettings {
 }
 
 /// A host with its machines.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Host {
     /// Its id.
@@ -82,7 +82,7 @@ pub struct Host {
 }
 
 /// One machine of a host: what it has, and what servers hold of it.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostNode {
     /// Its name on the host.
@@ -102,7 +102,7 @@ pub struct HostNode {
 }
 
 /// What servers hold of a node.
-#[derive(Debug, Clone, Copy, Default, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reserved {
     /// How many servers.
@@ -116,7 +116,7 @@ pub struct Reserved {
 }
 
 /// What a look at a host found.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostCheck {
     /// Product and version, as the host names them.
@@ -128,7 +128,7 @@ pub struct HostCheck {
 }
 
 /// One machine of a host that was looked at.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckedNode {
     /// Its name on the host.
@@ -157,7 +157,7 @@ impl From<hypervisor::HostInfo> for HostCheck {
 }
 
 /// A host that was added, with what the check before it found.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddedHost {
     /// The host.

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
 use crate::http::extract::{Json, Path};
+use crate::idempotency::{Once, Post};
 use crate::ids::HostId;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -44,9 +45,9 @@ async fn show(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) 
 async fn add(
     State(app): State<Arc<App>>,
     _: Provider,
-    Json(new): Json<NewHost>,
+    Post(once, new): Post<NewHost>,
 ) -> Result<(StatusCode, Json<AddedHost>)> {
-    Ok((StatusCode::CREATED, Json(service::add(&app, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::add(&app, &once, new).await?)))
 }
 
 /// Change the given fields of a host
@@ -80,6 +81,11 @@ async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>
     responses((status = 200, body = HostCheck), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 502, body = ErrorBody),
         (status = 503, body = ErrorBody)))]
-async fn check(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<HostCheck>> {
-    Ok(Json(service::check(&app, id).await?))
+async fn check(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(id): Path<HostId>,
+    once: Once,
+) -> Result<Json<HostCheck>> {
+    Ok(Json(service::check(&app, &once, id).await?))
 }

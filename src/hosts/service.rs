@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hypervisor::{Driver, HostInfo};
+use sqlx::PgConnection;
 
 use super::drivers::connect;
 use super::model::{AddedHost, Host, HostCheck, HostKind, HostNode, IncusSettings, NewHost, UpdateHost};
@@ -11,6 +12,7 @@ use super::store::{self, HostRow};
 use crate::app::App;
 use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
 use crate::ids::HostId;
 
 /// What settings are sealed for.
@@ -66,8 +68,12 @@ pub async fn all(app: &App) -> Result<Vec<Host>> {
 
 /// One host.
 pub async fn find(app: &App, id: HostId) -> Result<Host> {
-    let row = store::host(&app.db, id).await?.ok_or_else(no_host)?;
-    let nodes = store::nodes(&app.db, &[id.0]).await?.into_iter().map(|(_, node)| node).collect();
+    find_on(app, &mut *app.db.acquire().await?, id).await
+}
+
+async fn find_on(app: &App, db: &mut PgConnection, id: HostId) -> Result<Host> {
+    let row = store::host(&mut *db, id).await?.ok_or_else(no_host)?;
+    let nodes = store::nodes(db, &[id.0]).await?.into_iter().map(|(_, node)| node).collect();
     shown(app, row, &mut HashMap::from([(id, nodes)]))
 }
 
@@ -91,18 +97,24 @@ fn shown(app: &App, row: HostRow, nodes: &mut HashMap<HostId, Vec<HostNode>>) ->
 
 /// Adds a host after a look at it. One that can't be reached or that could take no guest is refused in words, unless
 /// `force` says to save it all the same.
-pub async fn add(app: &App, new: NewHost) -> Result<AddedHost> {
+pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
+    if let Some(answer) = once.look(app).await? {
+        return Ok(answer);
+    }
     let name = new.name.trim();
     let looked = preflight(name, &new.config).await;
     let sealed = seal(app, &new.config)?;
     let (looked, failure) = accepted(name, looked, new.force)?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
     let overcommit = [new.cpu_overcommit, new.memory_overcommit, new.disk_overcommit];
     let id = store::insert(&mut *tx, name, new.kind, &sealed, new.enabled, overcommit).await?.ok_or_else(name_taken)?;
     record(&mut tx, id, looked.as_ref(), failure.as_deref()).await?;
-    tx.commit().await?;
     let problems = looked.map_or_else(|| failure.into_iter().collect(), |info| info.problems);
-    Ok(AddedHost { host: find(app, id).await?, problems })
+    let host = find_on(app, &mut tx, id).await?;
+    tx.finish(app, AddedHost { host, problems }).await
 }
 
 /// Changes what `update` gives, and nothing else. New settings are tried first, as with a new host.
@@ -165,12 +177,19 @@ pub async fn delete(app: &App, id: HostId) -> Result<()> {
 }
 
 /// Looks at a host now, and notes what is there.
-pub async fn check(app: &App, id: HostId) -> Result<HostCheck> {
+pub async fn check(app: &App, once: &Once, id: HostId) -> Result<HostCheck> {
+    if let Some(answer) = once.look(app).await? {
+        return Ok(answer);
+    }
     let row = store::host(&app.db, id).await?.ok_or_else(no_host)?;
     match driver(app, id).await?.info().await {
         Ok(info) => {
-            store::record_sweep(&app.db, id, &info.nodes).await?;
-            Ok(info.into())
+            let mut tx = match once.begin(app).await? {
+                Begun::New(tx) => tx,
+                Begun::Done(answer) => return Ok(answer),
+            };
+            store::record_sweep(&mut *tx, id, &info.nodes).await?;
+            tx.finish(app, info.into()).await
         }
         Err(error) => {
             store::record_failure(&app.db, id, &error.to_string()).await?;
@@ -210,12 +229,7 @@ fn accepted(name: &str, looked: Result<HostInfo>, force: bool) -> Result<(Option
     }
 }
 
-async fn record(
-    tx: &mut sqlx::PgConnection,
-    id: HostId,
-    looked: Option<&HostInfo>,
-    failure: Option<&str>,
-) -> Result<()> {
+async fn record(tx: &mut PgConnection, id: HostId, looked: Option<&HostInfo>, failure: Option<&str>) -> Result<()> {
     if let Some(info) = looked {
         store::record_sweep(&mut *tx, id, &info.nodes).await?;
     }

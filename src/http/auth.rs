@@ -2,11 +2,11 @@
 //!
 //! GET asks for the right to read, every other method for the right to write.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{Method, header};
+use axum::http::{Extensions, HeaderMap, Method, header};
 use uuid::Uuid;
 
 use crate::accounts::Level;
@@ -45,21 +45,51 @@ fn narrow() -> Error {
     Error::new(Code::Forbidden, "This token's scopes do not reach that far.")
 }
 
-impl FromRequestParts<Arc<App>> for Anyone {
-    type Rejection = Error;
+/// Who a request is from, found out once, on its way in: limits and the audit log want to know it as well.
+#[derive(Debug, Clone)]
+pub(crate) enum Identity {
+    /// It shows no token.
+    Nobody,
+    /// Its token is good.
+    Somebody(Caller),
+    /// Its token is not, or can't be looked up. The reason is for whoever asks first: it ends the request.
+    Refused(Arc<Mutex<Option<Error>>>),
+}
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
-        let token = parts
-            .headers
+impl Identity {
+    /// Reads the bearer token and asks whose it is.
+    pub(crate) async fn of(app: &App, headers: &HeaderMap) -> Self {
+        let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|v| v.to_str().ok())
             .and_then(|v| v.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or_else(|| {
-                Error::new(Code::Unauthenticated, "Sign in first: send the header Authorization: Bearer <token>.")
-            })?;
-        service::authenticate(app, token).await.map(Self)
+            .map(|(_, token)| token.trim());
+        let Some(token) = token else { return Self::Nobody };
+        match service::authenticate(app, token).await {
+            Ok(caller) => Self::Somebody(caller),
+            Err(error) => Self::Refused(Arc::new(Mutex::new(Some(error)))),
+        }
+    }
+}
+
+/// Who a request is from, or why it has to sign in first.
+pub(crate) fn caller(extensions: &Extensions) -> Result<&Caller> {
+    let refused = match extensions.get::<Identity>() {
+        Some(Identity::Somebody(caller)) => return Ok(caller),
+        Some(Identity::Refused(error)) => error.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        Some(Identity::Nobody) | None => None,
+    };
+    Err(refused.unwrap_or_else(|| {
+        Error::new(Code::Unauthenticated, "Sign in first: send the header Authorization: Bearer <token>.")
+    }))
+}
+
+impl FromRequestParts<Arc<App>> for Anyone {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self> {
+        caller(&parts.extensions).cloned().map(Self)
     }
 }
 

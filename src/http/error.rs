@@ -26,7 +26,7 @@ pub struct ErrorBody {
     pub request_id: Option<String>,
 }
 
-/// Carries the error to [`finish`], which knows the request's id.
+/// Carries the error to `finish`, which knows the request's id.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = status(self.code).into_response();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request, rejection::BytesRejection};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use garde::Validate;
 use serde::Serialize;
@@ -26,43 +26,57 @@ where
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
-        let is_json = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .map(|v| v.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
-            .is_some_and(|mime| {
-                mime == "application/json" || (mime.starts_with("application/") && mime.ends_with("+json"))
-            });
-        if !is_json {
-            return Err(Error::new(
-                Code::UnsupportedMediaType,
-                "Send the body as JSON, with the header Content-Type: application/json.",
-            ));
-        }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
-            BytesRejection::FailedToBufferBody(e) if e.status() == 413 => {
-                Error::new(Code::TooLarge, "The request's body is larger than we take (256 KiB).")
-            }
-            _ => Error::new(Code::Malformed, "The request's body could not be read."),
-        })?;
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let value: T = serde_path_to_error::deserialize(&mut json).map_err(|e| {
-            let path = e.path().to_string();
-            let inner = e.into_inner();
-            match inner.classify() {
-                Category::Data => Error::field(if path == "." { "" } else { &path }, sentence(&inner.to_string())),
-                _ => malformed(&inner),
-            }
-        })?;
-        json.end().map_err(|e| malformed(&e))?;
-        value.validate().map_err(|report| {
-            let fields: BTreeMap<String, String> =
-                report.iter().map(|(path, error)| (path.to_string(), sentence(&error.to_string()))).collect();
-            Error::fields(fields)
-        })?;
-        Ok(Self(value))
+        is_json(request.headers())?;
+        parse(&body(request, state).await?).map(Self)
     }
+}
+
+/// Refuses a body that doesn't say that it is JSON.
+pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), Error> {
+    let is_json = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .map(|v| v.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+        .is_some_and(|mime| {
+            mime == "application/json" || (mime.starts_with("application/") && mime.ends_with("+json"))
+        });
+    match is_json {
+        true => Ok(()),
+        false => Err(Error::new(
+            Code::UnsupportedMediaType,
+            "Send the body as JSON, with the header Content-Type: application/json.",
+        )),
+    }
+}
+
+/// The whole body.
+pub(crate) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Error> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(e) if e.status() == 413 => {
+            Error::new(Code::TooLarge, "The request's body is larger than we take (256 KiB).")
+        }
+        _ => Error::new(Code::Malformed, "The request's body could not be read."),
+    })
+}
+
+/// Reads and checks a JSON body.
+pub(crate) fn parse<T: DeserializeOwned + Validate<Context = ()>>(bytes: &[u8]) -> Result<T, Error> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let path = e.path().to_string();
+        let inner = e.into_inner();
+        match inner.classify() {
+            Category::Data => Error::field(if path == "." { "" } else { &path }, sentence(&inner.to_string())),
+            _ => malformed(&inner),
+        }
+    })?;
+    json.end().map_err(|e| malformed(&e))?;
+    value.validate().map_err(|report| {
+        let fields: BTreeMap<String, String> =
+            report.iter().map(|(path, error)| (path.to_string(), sentence(&error.to_string()))).collect();
+        Error::fields(fields)
+    })?;
+    Ok(value)
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {

@@ -1,7 +1,12 @@
-//! The OpenAPI document's frame; its paths come from the routes themselves.
+//! The OpenAPI document's frame; its paths come from the routes themselves, and what all of them have in common is
+//! added here, where no route can forget it.
 
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, Type};
 use utoipa::{Modify, OpenApi};
+
+use crate::idempotency;
 
 /// Title, licence, and how to sign in.
 #[derive(Debug, OpenApi)]
@@ -28,4 +33,69 @@ impl Modify for Bearer {
             ),
         );
     }
+}
+
+/// The component that every failure refers to.
+const FAILURE: &str = "Failure";
+
+/// Adds what holds for every route: the failures that layers answer with, and `Idempotency-Key` on POSTs by someone.
+pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
+    let components = document.components.get_or_insert_default();
+    components.responses.insert(FAILURE.to_owned(), failure().into());
+    for (path, item) in &mut document.paths.paths {
+        if !path.starts_with("/api/") {
+            continue;
+        }
+        if let Some(post) = item.post.as_mut().filter(|post| !is_open(post)) {
+            post.parameters.get_or_insert_default().push(RefOr::T(key()));
+            fail(post, &["409", "422"]);
+        }
+        for operation in operations(item) {
+            fail(operation, &["400", "408", "413", "429", "500", "503"]);
+            if operation.request_body.is_some() {
+                fail(operation, &["415", "422"]);
+            }
+        }
+    }
+}
+
+/// Whether nobody has to sign in for it.
+fn is_open(operation: &Operation) -> bool {
+    operation.security.as_ref().is_some_and(|security| security.iter().all(|s| *s == SecurityRequirement::default()))
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete].into_iter().flatten()
+}
+
+/// Documents these statuses as failures, where the route has nothing to say of them itself.
+fn fail(operation: &mut Operation, statuses: &[&str]) {
+    for status in statuses {
+        let known = operation.responses.responses.entry((*status).to_owned());
+        known.or_insert_with(|| RefOr::Ref(Ref::from_response_name(FAILURE)));
+    }
+}
+
+fn failure() -> Response {
+    let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+    ResponseBuilder::new().description("It failed; `code` says why.").content("application/json", body).build()
+}
+
+fn key() -> Parameter {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(255))
+        .pattern(Some("^[ -~]+$"))
+        .build();
+    ParameterBuilder::new()
+        .name(idempotency::HEADER)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "The client's own name for this request. Sent again within a day with the same key, it is done once and \
+             answered alike; another request with the same key is refused.",
+        ))
+        .schema(Some(Schema::Object(schema)))
+        .build()
 }

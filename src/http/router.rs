@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use tower::ServiceBuilder;
@@ -20,6 +20,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use super::auth::Identity;
 use super::{error, health, openapi};
 use crate::app::App;
 use crate::error::{Code, Error};
@@ -32,7 +33,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Every route with its documentation. The authorisation test walks the same list.
 pub fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(openapi::Document::openapi()).merge(health::routes()).nest("/api", crate::features())
+    let mut routes = OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .merge(health::routes())
+        .nest("/api", crate::features());
+    openapi::complete(routes.get_openapi_mut());
+    routes
 }
 
 /// The whole service as one router.
@@ -51,11 +56,19 @@ pub fn router(app: Arc<App>) -> Router {
                 .layer(from_fn(count))
                 .layer(from_fn(harden))
                 .layer(from_fn(error::finish))
+                .layer(from_fn_with_state(Arc::clone(&app), identify))
                 .layer(CatchPanicLayer::custom(error::from_panic))
                 .layer(from_fn(end_in_time))
                 .layer(DefaultBodyLimit::max(BODY_LIMIT)),
         )
         .layer(crate::app::socket_layer(&app))
+}
+
+/// Finds out who asks, once.
+async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let identity = Identity::of(&app, request.headers()).await;
+    request.extensions_mut().insert(identity);
+    next.run(request).await
 }
 
 /// Gives up on a request after a while, and says whose fault it was: a body that did not arrive is the client's, who

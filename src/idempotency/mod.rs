@@ -1,32 +1,82 @@
 //! `Idempotency-Key`: a request sent again, because its answer was lost, is answered again and done once.
+//!
+//! A POST's handler takes [`Once`] (or [`Post`], which has the body with it) and hands it to the service, which begins
+//! its transaction with [`Once::begin`] and ends it with [`Doing::finish`]: what is done, the key and the answer are
+//! committed together or not at all.
 
-pub mod service;
+mod service;
 mod store;
 
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
+use axum::extract::{FromRequest, Request};
+use garde::Validate;
+use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::http::auth::caller;
+use crate::http::extract::{body, is_json, parse};
+use crate::ids::UserId;
+
+pub use service::{Begun, Doing, purge};
 
 /// The header's name.
 pub const HEADER: &str = "Idempotency-Key";
 
-/// The client's name for this request, if it gave one: 1 to 255 printable ASCII characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey(pub Option<String>);
+/// A request that is done once, however often it is sent. Without the header it is a request like any other, and so is
+/// every command of the command line (`Once::default()`).
+#[derive(Debug, Clone, Default)]
+pub struct Once(Option<Named>);
 
-impl FromRequestParts<Arc<App>> for IdempotencyKey {
+/// Whose request, by which name, and what tells all it says from any other.
+#[derive(Debug, Clone)]
+struct Named {
+    user: UserId,
+    key: String,
+    fingerprint: [u8; 32],
+}
+
+/// A POST's body, read and checked, with what makes it be done once.
+#[derive(Debug)]
+pub struct Post<T>(pub Once, pub T);
+
+/// The header's key with whose it is: 1 to 255 printable ASCII characters.
+fn named(request: &Request) -> Result<Option<(UserId, String)>> {
+    let Some(value) = request.headers().get(HEADER) else { return Ok(None) };
+    let fine = |v: &&str| (1..=255).contains(&v.len()) && v.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    match value.to_str().ok().filter(fine) {
+        Some(key) => Ok(Some((caller(request.extensions())?.user, key.to_owned()))),
+        None => Err(Error::field(HEADER, "Must have 1 to 255 printable ASCII characters.")),
+    }
+}
+
+/// The key and the body, with a fingerprint of the whole request.
+async fn read(request: Request, app: &Arc<App>) -> Result<(Once, axum::body::Bytes)> {
+    let (named, uri) = (named(&request)?, request.uri().to_string());
+    let body = body(request, app).await?;
+    let once = named.map(|(user, key)| Named {
+        user,
+        key,
+        fingerprint: app.sealer.fingerprint(&[b"request", uri.as_bytes(), &body]),
+    });
+    Ok((Once(once), body))
+}
+
+impl FromRequest<Arc<App>> for Once {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self> {
-        let Some(value) = parts.headers.get(HEADER) else { return Ok(Self(None)) };
-        let fine = |v: &&str| (1..=255).contains(&v.len()) && v.chars().all(|c| c.is_ascii_graphic() || c == ' ');
-        match value.to_str().ok().filter(fine) {
-            Some(key) => Ok(Self(Some(key.to_owned()))),
-            None => Err(Error::field(HEADER, "Must have 1 to 255 printable ASCII characters.")),
-        }
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self> {
+        Ok(read(request, app).await?.0)
+    }
+}
+
+impl<T: DeserializeOwned + Validate<Context = ()>> FromRequest<Arc<App>> for Post<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self> {
+        is_json(request.headers())?;
+        let (once, body) = read(request, app).await?;
+        Ok(Self(once, parse(&body)?))
     }
 }

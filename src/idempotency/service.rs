@@ -1,55 +1,136 @@
-//! The rules: same key and request, same answer; same key and another request, 422. Keys are kept for a day.
+//! The rules: same key and request, same answer; same key and another request, 422. Keys are kept for a day. A request
+//! that failed has changed nothing, so nothing is kept of it: sent again, it is tried again.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgTransaction};
 
-use super::{HEADER, IdempotencyKey, store};
+use super::{HEADER, Named, Once, store};
 use crate::app::App;
-use crate::error::{Code, Error, Result};
-use crate::ids::UserId;
+use crate::db::is_lock_timeout;
+use crate::error::{Code, Error, Result, is_database_away};
 
 /// What the answers are sealed for.
 const PURPOSE: &str = "idempotent-answer";
 
-/// Begins a request in the transaction that will do it. An answer: it was done before, and this was it.
-pub async fn begin<T: DeserializeOwned>(
-    app: &App,
-    tx: &mut PgConnection,
-    user: UserId,
-    key: &IdempotencyKey,
-    request: &(&str, impl Serialize),
-) -> Result<Option<T>> {
-    let Some(key) = &key.0 else { return Ok(None) };
-    let hash: [u8; 32] = Sha256::digest(serde_json::to_vec(request).map_err(Error::internal)?).into();
-    if store::insert(tx, user, key, &hash).await? {
-        return Ok(None);
+/// What beginning a request comes to.
+#[derive(Debug)]
+pub enum Begun<T> {
+    /// It is to be done, in this transaction.
+    New(Doing),
+    /// It was done before, and this was kept of it.
+    Done(T),
+}
+
+/// The transaction of a request. [`Self::finish`] is the only way to commit it.
+#[derive(Debug)]
+pub struct Doing {
+    tx: PgTransaction<'static>,
+    once: Once,
+}
+
+impl Once {
+    /// Opens the transaction that will do the request. The same request under way elsewhere is waited for.
+    pub async fn begin<T: DeserializeOwned>(&self, app: &App) -> Result<Begun<T>> {
+        let mut tx = app.db.begin().await?;
+        if let Some(named) = &self.0 {
+            let taken = store::insert(&mut tx, named).await.map_err(|error| match is_lock_timeout(&error) {
+                true => Error {
+                    retry_after: Some(Duration::from_secs(2)),
+                    ..Error::new(Code::Conflict, "This very request is being worked on; send it again for its answer.")
+                },
+                false => error.into(),
+            })?;
+            if !taken {
+                // It was forgotten in this very moment, a day old.
+                let gone = || Error::new(Code::Conflict, "This key has just been forgotten; take a new one.");
+                return named.kept(app, &mut tx).await?.ok_or_else(gone).map(Begun::Done);
+            }
+        }
+        Ok(Begun::New(Doing { tx, once: self.clone() }))
     }
-    match store::get(tx, user, key).await? {
-        Some((known, _)) if known != hash => {
-            Err(Error::field(HEADER, "This key was used for another request; take a new one."))
+
+    /// What was kept of the request if it was done before: for those that have something to ask elsewhere before their
+    /// transaction may begin.
+    pub async fn look<T: DeserializeOwned>(&self, app: &App) -> Result<Option<T>> {
+        match &self.0 {
+            Some(named) => named.kept(app, &mut *app.db.acquire().await?).await,
+            None => Ok(None),
         }
-        Some((_, Some(sealed))) => {
-            let answer = app.sealer.open(PURPOSE, &sealed)?;
-            serde_json::from_slice(&answer).map(Some).map_err(Error::internal)
+    }
+
+    /// Keeps more of the answer, where it is known only after the transaction. Of two that say different things the
+    /// first is believed, by both: returns what is kept now.
+    pub async fn settle<T: Serialize + DeserializeOwned>(&self, app: &App, before: &T, answer: T) -> Result<T> {
+        let Some(named) = &self.0 else { return Ok(answer) };
+        let mut tx = app.db.begin().await?;
+        store::lock(&mut tx, named).await?;
+        match named.kept(app, &mut tx).await? {
+            Some(kept) if serde_json::to_vec::<T>(&kept).ok() != serde_json::to_vec(before).ok() => Ok(kept),
+            _ => {
+                named.keep(app, &mut tx, &answer).await?;
+                tx.commit().await?;
+                Ok(answer)
+            }
         }
-        // It was forgotten in this very moment, a day old.
-        _ => Err(Error::new(Code::Conflict, "This key has just been forgotten; take a new one.")),
     }
 }
 
-/// Keeps the answer with what was done, in its transaction.
-pub async fn finish(
-    app: &App,
-    tx: &mut PgConnection,
-    user: UserId,
-    key: &IdempotencyKey,
-    answer: &impl Serialize,
-) -> Result<()> {
-    let Some(key) = &key.0 else { return Ok(()) };
-    let answer = serde_json::to_vec(answer).map_err(Error::internal)?;
-    Ok(store::set_answer(tx, user, key, &app.sealer.seal(PURPOSE, &answer)?).await?)
+impl Named {
+    async fn kept<T: DeserializeOwned>(&self, app: &App, db: &mut PgConnection) -> Result<Option<T>> {
+        match store::get(db, self).await? {
+            Some((known, _)) if known != self.fingerprint => {
+                Err(Error::field(HEADER, "This key was used for another request; take a new one."))
+            }
+            Some((_, Some(sealed))) => {
+                let answer = app.sealer.open(PURPOSE, &sealed)?;
+                serde_json::from_slice(&answer).map(Some).map_err(Error::internal)
+            }
+            Some((_, None)) | None => Ok(None),
+        }
+    }
+
+    async fn keep(&self, app: &App, tx: &mut PgConnection, answer: &impl Serialize) -> Result<()> {
+        let answer = serde_json::to_vec(answer).map_err(Error::internal)?;
+        Ok(store::set_answer(tx, self, &app.sealer.seal(PURPOSE, &answer)?).await?)
+    }
+}
+
+impl Doing {
+    /// Commits what was done, with what answers for it from now on.
+    pub async fn finish<T: Serialize>(mut self, app: &App, answer: T) -> Result<T> {
+        if let Some(named) = &self.once.0 {
+            named.keep(app, &mut self.tx, &answer).await?;
+        }
+        match self.tx.commit().await {
+            Ok(()) => Ok(answer),
+            // The last word was lost on its way, to us or from us.
+            Err(error) if is_database_away(&error) => Err(Error {
+                message: "Our database went away at the last moment, so this may have been done or not. Send it again \
+                          with the same Idempotency-Key, or look before you do."
+                    .to_owned(),
+                ..error.into()
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Deref for Doing {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.tx
+    }
+}
+
+impl DerefMut for Doing {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
 }
 
 /// Forgets keys of more than a day ago.

@@ -11,7 +11,7 @@ use crate::ids::{HostId, ImageId};
 use crate::tariffs::Kind;
 
 /// An operating system to install.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Image {
     /// Its id.
@@ -34,7 +34,7 @@ pub struct Image {
 }
 
 /// An image with where it is to be had, which only providers are told.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageView {
     /// The image.

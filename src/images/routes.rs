@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Account, Provider};
 use crate::http::extract::{Json, Path};
+use crate::idempotency::Post;
 use crate::ids::ImageId;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -47,9 +48,9 @@ async fn show(
 async fn create(
     State(app): State<Arc<App>>,
     _: Provider,
-    Json(new): Json<NewImage>,
+    Post(once, new): Post<NewImage>,
 ) -> Result<(StatusCode, Json<ImageView>)> {
-    Ok((StatusCode::CREATED, Json(service::create(&app, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::create(&app, &once, new).await?)))
 }
 
 /// Change the given fields of an image

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use sqlx::PgExecutor;
+
 use super::model::{Image, ImageSource, ImageView, NewImage, UpdateImage};
 use super::store;
 use crate::accounts::model::Caller;
@@ -9,6 +11,7 @@ use crate::app::App;
 use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::hosts;
+use crate::idempotency::{Begun, Once};
 use crate::ids::ImageId;
 use crate::tariffs::Kind;
 
@@ -43,24 +46,30 @@ pub async fn all(app: &App) -> Result<Vec<ImageView>> {
 /// One of the images that the caller may see.
 pub async fn find(app: &App, caller: &Caller, id: ImageId) -> Result<ImageView> {
     let image = store::image(&app.db, id).await?.filter(|i| i.enabled || caller.is_provider()).ok_or_else(no_image)?;
-    if caller.is_provider() { with_sources(app, image).await } else { Ok(ImageView { image, sources: None }) }
+    if caller.is_provider() { with_sources(&app.db, image).await } else { Ok(ImageView { image, sources: None }) }
 }
 
-async fn with_sources(app: &App, image: Image) -> Result<ImageView> {
-    let sources = store::sources(&app.db, Some(image.id)).await?.into_iter().map(|(_, source)| source).collect();
+async fn with_sources(db: impl PgExecutor<'_>, image: Image) -> Result<ImageView> {
+    let sources = store::sources(db, Some(image.id)).await?.into_iter().map(|(_, source)| source).collect();
     Ok(ImageView { image, sources: Some(sources) })
 }
 
 /// Makes an image, after asking each host for it unless told not to.
-pub async fn create(app: &App, new: NewImage) -> Result<ImageView> {
+pub async fn create(app: &App, once: &Once, new: NewImage) -> Result<ImageView> {
+    if let Some(answer) = once.look(app).await? {
+        return Ok(answer);
+    }
     if new.verify {
         verify(app, new.kind, &new.sources, &[]).await?;
     }
-    let mut tx = app.db.begin().await?;
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
     let image = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
     store::set_sources(&mut tx, image.id, &new.sources).await.map_err(no_host)?;
-    tx.commit().await?;
-    with_sources(app, image).await
+    let image = with_sources(&mut *tx, image).await?;
+    tx.finish(app, image).await
 }
 
 /// Changes what `update` gives, and nothing else. New sources are asked for first, as with a new image.
@@ -86,8 +95,9 @@ pub async fn update(app: &App, id: ImageId, update: UpdateImage) -> Result<Image
     if let Some(sources) = &update.sources {
         store::set_sources(&mut tx, id, sources).await.map_err(no_host)?;
     }
+    let image = with_sources(&mut *tx, image).await?;
     tx.commit().await?;
-    with_sources(app, image).await
+    Ok(image)
 }
 
 fn no_host(error: sqlx::Error) -> Error {

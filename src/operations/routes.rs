@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Anyone, Provider};
 use crate::http::extract::{Json, Path};
+use crate::idempotency::Once;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(stuck)).routes(routes!(get)).routes(routes!(log)).routes(routes!(retry))
@@ -50,6 +51,11 @@ async fn log(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>) -> 
     params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn retry(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>) -> Result<Json<OperationView>> {
-    Ok(Json(service::retry(&app, id).await?))
+async fn retry(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(id): Path<Uuid>,
+    once: Once,
+) -> Result<Json<OperationView>> {
+    Ok(Json(service::retry(&app, &once, id).await?))
 }

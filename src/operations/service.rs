@@ -11,6 +11,7 @@ use crate::accounts::Level;
 use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
 use crate::ids::ServerId;
 use crate::servers;
 
@@ -61,20 +62,19 @@ pub async fn stuck(app: &App) -> Result<Vec<OperationView>> {
 }
 
 /// Takes a stuck operation up again where it stopped, after a person has put right what was in its way.
-pub async fn retry(app: &App, id: Uuid) -> Result<OperationView> {
-    let unknown = || Error::not_found("operation");
-    let mut tx = app.db.begin().await?;
+pub async fn retry(app: &App, once: &Once, id: Uuid) -> Result<OperationView> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
     let deadline = Duration::from_secs(app.config.operation_deadline_seconds.into());
     let taken_up = store::unstick(&mut tx, id, deadline, app.engine.undo_deadline).await?;
-    if taken_up {
-        store::log(&mut tx, id, "info", "", "taken up again by the provider").await?;
+    let row = store::get(&mut *tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+    if !taken_up {
+        return Err(Error::new(Code::Conflict, "Only a stuck operation can be taken up again."));
     }
-    tx.commit().await?;
-    let row = store::get(&app.db, id).await?.ok_or_else(unknown)?;
-    match taken_up {
-        true => Ok(row.view(true)),
-        false => Err(Error::new(Code::Conflict, "Only a stuck operation can be taken up again.")),
-    }
+    store::log(&mut tx, id, "info", "", "taken up again by the provider").await?;
+    tx.finish(app, row.view(true)).await
 }
 
 /// How an operation stands after waiting for it a little.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::model::{OperationError, OperationView, State};
@@ -299,7 +299,7 @@ impl Row {
     }
 }
 
-pub(super) async fn get(db: &PgPool, id: Uuid) -> Result<Option<Row>> {
+pub(super) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Row>> {
     sqlx::query_as!(
         Row,
         r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use serde::Deserialize;
 
 use super::model::ServerRecord;
 use super::{service, store};
@@ -23,12 +24,18 @@ pub struct ServerAccess {
     pub server: ServerRecord,
 }
 
+#[derive(Deserialize)]
+struct Named {
+    id: ServerId,
+}
+
 impl FromRequestParts<Arc<App>> for ServerAccess {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
         let Anyone(caller) = Anyone::from_request_parts(parts, app).await?;
-        let Path(id) = Path::<ServerId>::from_request_parts(parts, app).await?;
+        // By its name: a path may have more parameters.
+        let Path(Named { id }) = Path::<Named>::from_request_parts(parts, app).await?;
         let server = store::live(&app.db, id).await?.ok_or_else(|| Error::not_found("server"))?;
         service::check(&caller, server.id, server.user_id, level(&parts.method))?;
         Ok(Self { caller, server })

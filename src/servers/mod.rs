@@ -1,8 +1,10 @@
 //! Servers: what customers order, use and give back.
 
 mod access;
+pub mod changes;
+pub mod labels;
 pub mod model;
-mod placement;
+pub(crate) mod placement;
 mod routes;
 pub mod service;
 pub mod store;

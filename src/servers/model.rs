@@ -2,11 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
+use hypervisor::{GuestKind, GuestRef};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::labels::Labels;
 use crate::http::text;
-use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
+use crate::ids::{HostId, ImageId, ServerId, SshKeyId, TariffId, UserId};
 use crate::monitoring::model::Stats;
 
 /// Where a server stands.
@@ -26,13 +28,20 @@ pub enum Status {
     Stopping,
     /// Going down and up again.
     Restarting,
+    /// Down for a change of its size.
+    Resizing,
+    /// Being put back to a snapshot.
+    Restoring,
+    /// Being made anew.
+    Reinstalling,
     /// Being deleted.
     Deleting,
     /// Gone.
     Deleted,
     /// The host does not tell.
     Unknown,
-    /// It could not be made, and nothing of it is left on the host.
+    /// It could not be made, and nothing of it is on the host. After a reinstallation that failed it keeps its place and
+    /// addresses, and can be reinstalled or deleted.
     Failed,
 }
 
@@ -46,6 +55,9 @@ impl Status {
             Self::Starting => "starting",
             Self::Stopping => "stopping",
             Self::Restarting => "restarting",
+            Self::Resizing => "resizing",
+            Self::Restoring => "restoring",
+            Self::Reinstalling => "reinstalling",
             Self::Deleting => "deleting",
             Self::Deleted => "deleted",
             Self::Unknown => "unknown",
@@ -88,6 +100,14 @@ pub struct ServerView {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
+    /// The customer's labels.
+    pub labels: Labels,
+    /// Whether deleting and reinstalling it are refused.
+    pub deletion_protection: bool,
+    /// Since when the provider keeps it down; null: it is not suspended.
+    pub suspended_at: Option<DateTime<Utc>>,
+    /// Why it is suspended.
+    pub suspend_reason: Option<String>,
     /// Its operating system.
     pub os: Os,
     /// Its tariff, in short.
@@ -127,6 +147,8 @@ pub struct ServerRecord {
     pub uuid: Uuid,
     /// Whose.
     pub user_id: UserId,
+    /// Under which tariff.
+    pub tariff_id: TariffId,
     /// Where.
     pub host_id: HostId,
     /// The node it was placed on.
@@ -149,6 +171,18 @@ pub struct ServerRecord {
     pub ssh_keys: Vec<String>,
     /// Whether anything of it may be on the host.
     pub reserved: bool,
+    /// Whether deleting and reinstalling it are refused.
+    pub protected: bool,
+    /// Why the provider keeps it down; `None`: it does not.
+    pub suspend_reason: Option<String>,
+}
+
+impl ServerRecord {
+    /// What its host knows it by.
+    pub fn guest(&self) -> GuestRef {
+        let kind = if self.kind == "vm" { GuestKind::Vm } else { GuestKind::Lxc };
+        GuestRef { marker: self.uuid, vmid: self.guest_number, kind, node: self.node.clone() }
+    }
 }
 
 /// An order.
@@ -169,6 +203,75 @@ pub struct CreateServer {
     #[serde(default)]
     #[garde(length(max = 20), inner(length(max = 8192), custom(text::ssh_key)))]
     pub ssh_keys: Vec<String>,
+    /// Keys of the account (`GET /api/ssh-keys`) that may sign in as well.
+    #[serde(default)]
+    #[garde(length(max = 20))]
+    pub ssh_key_ids: Vec<SshKeyId>,
+}
+
+/// A change of what a server is called and how it is kept. Fields left out stay as they are.
+#[derive(Debug, Default, Serialize, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpdateServer {
+    /// Its name here, in mails and, when it is reinstalled, its host name; inside it, the host name is the customer's.
+    #[garde(inner(custom(text::hostname)))]
+    pub name: Option<String>,
+    /// All of its labels.
+    #[garde(dive)]
+    pub labels: Option<Labels>,
+    /// Whether deleting and reinstalling it are refused.
+    #[garde(skip)]
+    pub deletion_protection: Option<bool>,
+}
+
+/// A wish to have a server made anew.
+#[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReinstallServer {
+    /// An image's id, from `GET /api/images`.
+    #[garde(skip)]
+    pub os_id: ImageId,
+    /// Public keys that may sign in as root, one OpenSSH line each; those it has, if neither these nor ids are given.
+    #[garde(inner(length(max = 20), inner(length(max = 8192), custom(text::ssh_key))))]
+    pub ssh_keys: Option<Vec<String>>,
+    /// Keys of the account (`GET /api/ssh-keys`) that may sign in.
+    #[garde(inner(length(max = 20)))]
+    pub ssh_key_ids: Option<Vec<SshKeyId>>,
+}
+
+/// The answer to a reinstallation.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reinstalling {
+    /// `success`: it has been taken on.
+    pub status: String,
+    /// The host's own id of the task, or the operation's where the host has none (yet).
+    pub task_id: String,
+    /// Root's new password. It is shown this once.
+    pub root_password: String,
+    /// The operation, for `GET /api/operations/{id}`.
+    pub operation_id: Uuid,
+}
+
+/// Why a server is suspended.
+#[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SuspendServer {
+    /// For the customer.
+    #[garde(length(chars, max = 500), custom(text::title))]
+    pub reason: String,
+}
+
+/// The answer to a suspension and to its end.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Suspension {
+    /// `success`: it counts from now on.
+    pub status: String,
+    /// `suspend` or `unsuspend`.
+    pub action: String,
+    /// The operation that stops or starts the server; null where it is as it should be.
+    pub operation_id: Option<Uuid>,
 }
 
 /// The answer to an order.
@@ -218,7 +321,7 @@ pub struct Deleted {
 #[serde(rename_all = "camelCase")]
 pub struct PasswordChanged {
     /// `success`: it is set in the guest. `pending`: the host is slow, and the operation goes on.
-    pub status: &'static str,
+    pub status: String,
     /// Root's new password. It is shown this once.
     pub password: String,
     /// The operation, for `GET /api/operations/{id}`.

@@ -16,7 +16,7 @@ pub(super) struct Candidate {
 const LOCK: i64 = 0x696e_6b70_6c61_6365;
 
 /// Locks placement until the transaction ends, so that no two orders count the same room.
-pub(super) async fn lock(tx: &mut PgConnection) -> sqlx::Result<()> {
+pub(crate) async fn lock(tx: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(tx).await.map(drop)
 }
 

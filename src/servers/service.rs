@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -18,12 +18,12 @@ use crate::accounts::Level;
 use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::idempotency::{self, IdempotencyKey};
+use crate::idempotency::{Begun, Once};
 use crate::ids::{ServerId, UserId};
 use crate::operations::model::{OperationError, State};
 use crate::operations::service::Progress;
 use crate::operations::{self, NewOperation};
-use crate::{addresses, hosts, monitoring, secrets};
+use crate::{addresses, hosts, monitoring, secrets, ssh_keys};
 
 /// How long an answer waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ pub(super) fn check(caller: &Caller, server: ServerId, owner: UserId, level: Lev
     Ok(())
 }
 
-/// [`check`] for those who have an id and no row. Deleted servers count: their history stays their owner's.
+/// The same check for those who have an id and no row. Deleted servers count: their history stays their owner's.
 pub async fn authorize(app: &App, caller: &Caller, server: ServerId, level: Level) -> Result<()> {
     let owner = store::owner(&app.db, server).await?.ok_or_else(|| Error::not_found("server"))?;
     check(caller, server, owner, level)
@@ -93,12 +93,12 @@ pub async fn status(app: &App, server: &ServerRecord) -> Result<ServerStatus> {
 }
 
 /// Takes an order: place, addresses and intent in one transaction, so that it is all there or not at all.
-pub async fn order(app: &App, user: UserId, order: CreateServer, key: &IdempotencyKey) -> Result<CreatedServer> {
+pub async fn order(app: &App, once: &Once, user: UserId, order: CreateServer) -> Result<CreatedServer> {
     let password = secrets::readable_password();
-    let mut tx = app.db.begin().await?;
-    if let Some(answer) = idempotency::service::begin(app, &mut tx, user, key, &("order", &order)).await? {
-        return Ok(answer);
-    }
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
     let offer = store::offer(&mut tx, order.tariff_id)
         .await?
         .ok_or_else(|| Error::field("tariffId", "There is no such tariff on offer."))?;
@@ -111,6 +111,7 @@ pub async fn order(app: &App, user: UserId, order: CreateServer, key: &Idempoten
             format!("This image is for {kind} servers; the tariff is for {}.", offer.kind),
         ));
     }
+    let ssh_keys = ssh_keys::service::together(&mut tx, user, &order.ssh_keys, &order.ssh_key_ids).await?;
     let (count, limit) = store::lock_limit(&mut tx, user).await?;
     if count >= limit {
         return Err(Error::new(
@@ -137,7 +138,7 @@ pub async fn order(app: &App, user: UserId, order: CreateServer, key: &Idempoten
         node: &first.node,
         name: order.name.as_deref(),
         offer: &offer,
-        ssh_keys: &order.ssh_keys,
+        ssh_keys: &ssh_keys,
     };
     let (id, number) = store::insert(&mut tx, &new).await?;
     let mut placed = false;
@@ -166,30 +167,22 @@ pub async fn order(app: &App, user: UserId, order: CreateServer, key: &Idempoten
         root_password: password.expose_secret().to_owned(),
         operation_id,
     };
-    idempotency::service::finish(app, &mut tx, user, key, &answer).await?;
-    tx.commit().await?;
-    Ok(answer)
+    tx.finish(app, answer).await
 }
 
 /// Start, stop or restart.
-pub async fn power(app: &App, access: &ServerAccess, power: power::Power) -> Result<Action> {
-    let id = begin(app, access, power.kind(), Some(power.under_way()), power::Data::default()).await?;
-    let known = |p: &Progress| p.host_task.is_some() || is_over(p.view.state);
-    let task_id = match operations::service::wait(app, id, TASK_ID_WAIT, known).await {
-        Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
-            return Err(failed(view.error));
-        }
-        Ok(Progress { host_task: Some(task), .. }) => task,
-        // It has been taken on, whether or not we can see how it goes.
-        Ok(_) | Err(_) => format!("operation:{id}"),
-    };
-    Ok(Action { status: "success", action: power.kind(), task_id, operation_id: id })
+pub async fn power(app: &App, once: &Once, access: &ServerAccess, power: power::Power) -> Result<Action> {
+    let data = power::Data::default();
+    let Submitted { operation_id, task_id, .. } =
+        submit(app, once, access, power.kind(), Some(power.under_way()), data, None).await?;
+    Ok(Action { status: "success", action: power.kind(), task_id, operation_id })
 }
 
 /// Deletes a server with everything that is its own.
 pub async fn delete(app: &App, access: &ServerAccess) -> Result<Deleted> {
     let mut tx = app.db.begin().await?;
-    let server = lock(&mut tx, access.server.id).await?;
+    let server = lock(&mut tx, access).await?;
+    unprotected(&server)?;
     let operation_id = if server.reserved {
         // It goes on as long as an undo does: what the host may have begun to destroy can't be called off.
         let deadline = seconds(app.config.undo_deadline_seconds);
@@ -209,14 +202,20 @@ pub async fn delete(app: &App, access: &ServerAccess) -> Result<Deleted> {
 }
 
 /// Makes a new root password and sets it in the guest.
-pub async fn change_password(app: &App, access: &ServerAccess) -> Result<PasswordChanged> {
+pub async fn change_password(app: &App, once: &Once, access: &ServerAccess) -> Result<PasswordChanged> {
     let server = &access.server;
     if !hosts::service::driver(app, server.host_id).await?.capabilities().set_password {
         return Err(Error::new(Code::Invalid, "The host that this server lives on can't change passwords."));
     }
     let new = secrets::readable_password();
     let data = password::Data { password: app.sealer.seal_text(password::PASSWORD, &new)? };
-    let id = begin(app, access, password::KIND, None, data).await?;
+    let taken_on = begin(app, once, access, password::KIND, None, data, Some(new.expose_secret())).await?;
+    let id = taken_on.operation;
+    let changed = |status, password| PasswordChanged { status, password, operation_id: id };
+    let password = taken_on.made.clone().unwrap_or_default();
+    if let Some(status) = taken_on.said {
+        return Ok(changed(status, password));
+    }
     let status = match operations::service::wait(app, id, PASSWORD_WAIT, |p| is_over(p.view.state)).await {
         Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
             return Err(failed(view.error));
@@ -225,7 +224,7 @@ pub async fn change_password(app: &App, access: &ServerAccess) -> Result<Passwor
         // It may well be set: whoever asked must have it.
         Ok(_) | Err(_) => "pending",
     };
-    Ok(PasswordChanged { status, password: new.expose_secret().to_owned(), operation_id: id })
+    Ok(changed(taken_on.say(app, once, status.to_owned()).await, password))
 }
 
 fn is_over(state: State) -> bool {
@@ -240,34 +239,148 @@ fn failed(error: Option<OperationError>) -> Error {
     Error::new(code, error.message)
 }
 
-/// The server's row, against whatever has ended since the request was let in.
-async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<ServerRecord> {
-    store::lock(tx, id).await?.ok_or_else(|| Error::not_found("server"))
+/// The server's row, against whatever has ended since the request was let in. A suspended one is its owner's to look
+/// at only.
+pub(crate) async fn lock(tx: &mut PgConnection, access: &ServerAccess) -> Result<ServerRecord> {
+    let server = store::lock(tx, access.server.id).await?.ok_or_else(|| Error::not_found("server"))?;
+    match &server.suspend_reason {
+        Some(reason) if !access.caller.is_provider() => {
+            Err(Error::new(Code::Conflict, format!("The provider has suspended this server: {reason}")))
+        }
+        _ => Ok(server),
+    }
 }
 
-/// Puts in an operation on a server and shows what is under way, both or neither.
-async fn begin<D: Serialize>(
+/// Refuses where something of the server must be on its host.
+pub(crate) fn present(server: &ServerRecord) -> Result<()> {
+    match (server.reserved, server.status) {
+        (false, _) => Err(Error::new(Code::Conflict, "This server could not be made; delete it and order another.")),
+        (true, Status::Failed) => {
+            Err(Error::new(Code::Conflict, "This server could not be reinstalled; reinstall it again, or delete it."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what destroys a server that is protected.
+pub(super) fn unprotected(server: &ServerRecord) -> Result<()> {
+    match server.protected {
+        true => Err(Error::new(Code::Conflict, "Deletion protection is on; switch it off first.")),
+        false => Ok(()),
+    }
+}
+
+/// Puts in an operation and shows what is under way.
+pub(crate) async fn enqueue<D: Serialize>(
     app: &App,
+    tx: &mut PgConnection,
     access: &ServerAccess,
     kind: &'static str,
     under_way: Option<Status>,
     data: D,
 ) -> Result<Uuid> {
-    let mut tx = app.db.begin().await?;
-    let server = lock(&mut tx, access.server.id).await?;
-    if !server.reserved {
-        return Err(Error::new(Code::Conflict, "This server could not be made; delete it and order another."));
-    }
     let deadline = seconds(app.config.operation_deadline_seconds);
-    let new = NewOperation { kind, server: server.id, data, user: Some(access.caller.user), deadline };
-    let id = app.engine.enqueue(&mut tx, new).await?;
+    let server = access.server.id;
+    let new = NewOperation { kind, server, data, user: Some(access.caller.user), deadline };
+    let id = app.engine.enqueue(tx, new).await?;
     if let Some(status) = under_way {
-        store::set_status(&mut tx, server.id, status).await?;
+        store::set_status(tx, server, status).await?;
     }
-    tx.commit().await?;
     Ok(id)
 }
 
-fn seconds(seconds: u32) -> Duration {
+/// What is kept of a request whose answer waits for its operation a little.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TakenOn {
+    operation: Uuid,
+    /// What was made up for it and is part of the answer: a password, a snapshot's name.
+    made: Option<String>,
+    /// What became known in that time, once it was answered.
+    said: Option<String>,
+}
+
+impl TakenOn {
+    /// An operation that has just been put in.
+    pub(crate) fn new(operation: Uuid, made: Option<&str>) -> Self {
+        Self { operation, made: made.map(str::to_owned), said: None }
+    }
+
+    /// What is answered: the first one's answer, where two wait for the same operation. Keeping it is for those who
+    /// ask again; that it failed is no reason to say that what was done was not.
+    async fn say(self, app: &App, once: &Once, said: String) -> String {
+        let answer = Self { said: Some(said.clone()), ..self.clone() };
+        match once.settle(app, &self, answer).await {
+            Ok(kept) => kept.said.unwrap_or(said),
+            Err(error) => {
+                tracing::warn!(%error, operation = %self.operation, "an answer could not be kept under its key");
+                said
+            }
+        }
+    }
+}
+
+/// Puts in an operation on a server that is there.
+async fn begin<D: Serialize>(
+    app: &App,
+    once: &Once,
+    access: &ServerAccess,
+    kind: &'static str,
+    under_way: Option<Status>,
+    data: D,
+    made: Option<&str>,
+) -> Result<TakenOn> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    present(&lock(&mut tx, access).await?)?;
+    let id = enqueue(app, &mut tx, access, kind, under_way, data).await?;
+    tx.finish(app, TakenOn::new(id, made)).await
+}
+
+/// An operation that has been taken on.
+#[derive(Debug)]
+pub(crate) struct Submitted {
+    pub operation_id: Uuid,
+    /// The host's own id of the task, or `operation:<id>` where the host has none (yet).
+    pub task_id: String,
+    /// What was made up for it and is part of the answer.
+    pub made: Option<String>,
+}
+
+/// Puts in an operation on a server that is there, and waits a moment for the host's own id of its task.
+pub(crate) async fn submit<D: Serialize>(
+    app: &App,
+    once: &Once,
+    access: &ServerAccess,
+    kind: &'static str,
+    under_way: Option<Status>,
+    data: D,
+    made: Option<&str>,
+) -> Result<Submitted> {
+    let taken_on = begin(app, once, access, kind, under_way, data, made).await?;
+    submitted(app, once, taken_on).await
+}
+
+/// Waits a moment for the host's own id of an operation's task. One that has failed by then is an error.
+pub(crate) async fn submitted(app: &App, once: &Once, taken_on: TakenOn) -> Result<Submitted> {
+    let (operation_id, made) = (taken_on.operation, taken_on.made.clone());
+    if let Some(task_id) = taken_on.said {
+        return Ok(Submitted { operation_id, task_id, made });
+    }
+    let known = |p: &Progress| p.host_task.is_some() || is_over(p.view.state);
+    let task_id = match operations::service::wait(app, operation_id, TASK_ID_WAIT, known).await {
+        Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+            return Err(failed(view.error));
+        }
+        Ok(Progress { host_task: Some(task), .. }) => task,
+        // It has been taken on, whether or not we can see how it goes.
+        Ok(_) | Err(_) => format!("operation:{operation_id}"),
+    };
+    let task_id = taken_on.say(app, once, task_id).await;
+    Ok(Submitted { operation_id, task_id, made })
+}
+
+pub(super) fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into())
 }

@@ -1,9 +1,11 @@
 //! The SQL of servers.
 
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::labels::Labels;
 use super::model::{Os, ServerRecord, ServerView, Status, TariffBrief};
 use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
 
@@ -15,11 +17,13 @@ pub(super) async fn owner(db: &PgPool, id: ServerId) -> Result<Option<UserId>> {
 }
 
 /// A server that is not deleted.
-pub(super) async fn live(db: &PgPool, id: ServerId) -> Result<Option<ServerRecord>> {
+pub(crate) async fn live(db: &PgPool, id: ServerId) -> Result<Option<ServerRecord>> {
     sqlx::query_as!(
         ServerRecord,
-        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", host_id as "host_id: HostId", node,
-                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved
+        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", tariff_id as "tariff_id: TariffId",
+                  host_id as "host_id: HostId", node,
+                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved,
+                  protected, suspend_reason
            from servers where id = $1 and deleted_at is null"#,
         id.0
     )
@@ -28,11 +32,13 @@ pub(super) async fn live(db: &PgPool, id: ServerId) -> Result<Option<ServerRecor
 }
 
 /// A server's row, locked until the transaction ends.
-pub(super) async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<Option<ServerRecord>> {
+pub(crate) async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<Option<ServerRecord>> {
     sqlx::query_as!(
         ServerRecord,
-        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", host_id as "host_id: HostId", node,
-                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved
+        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", tariff_id as "tariff_id: TariffId",
+                  host_id as "host_id: HostId", node,
+                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved,
+                  protected, suspend_reason
            from servers where id = $1 and deleted_at is null for update"#,
         id.0
     )
@@ -60,7 +66,8 @@ macro_rules! servers {
             Row,
             r#"select s.id as "id: ServerId", s.user_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
                       s.image_id as "image_id: ImageId", s.name, s.status as "status: Status", s.guest_number, s.cores,
-                      s.memory_mib, s.disk_gib, s.created_at, s.updated_at,
+                      s.memory_mib, s.disk_gib, s.created_at, s.updated_at, s.labels as "labels: Json<Labels>",
+                      s.protected, s.suspended_at, s.suspend_reason,
                       i.name as image_name, i.type as image_type, t.name as tariff_name, t.price, t.currency,
                       array(select host(a.address) from addresses a where a.server_id = s.id
                             order by family(a.address), a.address) as "addresses!: Vec<String>",
@@ -105,6 +112,10 @@ struct Row {
     disk_gib: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    labels: Json<Labels>,
+    protected: bool,
+    suspended_at: Option<DateTime<Utc>>,
+    suspend_reason: Option<String>,
     image_name: String,
     image_type: String,
     tariff_name: String,
@@ -134,6 +145,10 @@ impl From<Row> for ServerView {
             disk: r.disk_gib,
             created_at: r.created_at,
             updated_at: r.updated_at,
+            labels: r.labels.0,
+            deletion_protection: r.protected,
+            suspended_at: r.suspended_at,
+            suspend_reason: r.suspend_reason,
             os: Os { id: r.image_id, name: r.image_name, r#type: r.image_type },
             tariff: TariffBrief { id: r.tariff_id, name: r.tariff_name, price: r.price, currency: r.currency },
         }
@@ -223,8 +238,76 @@ pub(super) async fn place(tx: &mut PgConnection, id: ServerId, host: HostId, nod
         .map(drop)
 }
 
+/// Changes what a server is called and how it is kept; `None` leaves a value alone.
+pub(super) async fn update(
+    tx: &mut PgConnection,
+    id: ServerId,
+    name: Option<&str>,
+    labels: Option<&Labels>,
+    protected: Option<bool>,
+) -> Result<()> {
+    sqlx::query!(
+        "update servers set name = coalesce($2, name), labels = coalesce($3, labels),
+             protected = coalesce($4, protected), updated_at = now()
+         where id = $1",
+        id.0,
+        name,
+        labels.map(Json) as Option<Json<&Labels>>,
+        protected
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Keeps a server down from now on, or again for another reason.
+pub(super) async fn suspend(tx: &mut PgConnection, id: ServerId, reason: &str, running: bool) -> Result<()> {
+    sqlx::query!(
+        "update servers set suspend_reason = $2, suspended_at = coalesce(suspended_at, now()),
+             suspended_running = suspended_running or $3, updated_at = now()
+         where id = $1",
+        id.0,
+        reason,
+        running
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Lets a server up again; gives whether it ran before.
+pub(super) async fn unsuspend(tx: &mut PgConnection, id: ServerId) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"update servers s set suspended_at = null, suspend_reason = null, suspended_running = false, updated_at = now()
+           from servers old where s.id = $1 and old.id = s.id returning old.suspended_running"#,
+        id.0
+    )
+    .fetch_one(tx)
+    .await
+}
+
+/// Gives a server another image and other keys: its old guest is gone.
+pub(super) async fn set_image(tx: &mut PgConnection, id: ServerId, image: ImageId, ssh_keys: &[String]) -> Result<()> {
+    sqlx::query!(
+        "update servers set image_id = $2, ssh_keys = $3, updated_at = now() where id = $1",
+        id.0,
+        image.0,
+        ssh_keys
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Where an image is to be had on a host.
+pub(super) async fn source_on(tx: &mut PgConnection, image: ImageId, host: HostId) -> Result<Option<String>> {
+    sqlx::query_scalar!("select source from image_sources where image_id = $1 and host_id = $2", image.0, host.0)
+        .fetch_optional(tx)
+        .await
+}
+
 /// Says where a server stands.
-pub(super) async fn set_status(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
+pub(crate) async fn set_status(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
     sqlx::query!("update servers set status = $2, updated_at = now() where id = $1", id.0, status.as_str())
         .execute(tx)
         .await

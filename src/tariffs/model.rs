@@ -48,7 +48,7 @@ impl From<Kind> for GuestKind {
 }
 
 /// A tariff: what a server gets and what it costs.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tariff {
     /// Its id.
@@ -73,6 +73,14 @@ pub struct Tariff {
     pub currency: String,
     /// Whether it can be ordered. A disabled one stays with the servers that have it.
     pub enabled: bool,
+    /// How many cores a customer may resize a server of it to; null: not more than it has.
+    pub max_cores: Option<i32>,
+    /// How much memory a customer may resize a server of it to, in MiB; null: not more than it has.
+    pub max_memory: Option<i64>,
+    /// How much disk a customer may resize a server of it to, in GiB; null: not more than it has.
+    pub max_disk: Option<i64>,
+    /// How many snapshots a server of it may have at one time.
+    pub snapshots: i32,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
@@ -113,6 +121,22 @@ pub struct NewTariff {
     #[serde(default = "yes")]
     #[garde(skip)]
     pub enabled: bool,
+    /// How many cores a customer may resize a server to; null or left out: not more than the tariff has.
+    #[serde(default)]
+    #[garde(range(min = 1, max = 1024))]
+    pub max_cores: Option<i32>,
+    /// How much memory a customer may resize a server to, in MiB; null or left out: not more than the tariff has.
+    #[serde(default)]
+    #[garde(range(min = 16, max = 16_777_216))]
+    pub max_memory: Option<i64>,
+    /// How much disk a customer may resize a server to, in GiB; null or left out: not more than the tariff has.
+    #[serde(default)]
+    #[garde(range(min = 1, max = 1_048_576))]
+    pub max_disk: Option<i64>,
+    /// How many snapshots a server may have at one time; 5 if left out.
+    #[serde(default = "five")]
+    #[garde(range(min = 0, max = 1000))]
+    pub snapshots: i32,
 }
 
 /// A change of a tariff. Fields left out stay as they are. Servers keep the size they were ordered with.
@@ -136,7 +160,7 @@ pub struct UpdateTariff {
     pub disk: Option<i64>,
     /// Traffic a month in GiB; null: not limited from now on.
     #[serde(default)]
-    #[garde(custom(traffic_limit))]
+    #[garde(custom(within(0, MAX_TRAFFIC)))]
     #[schema(value_type = Option<i64>)]
     pub traffic: Patch<i64>,
     /// Price a month in minor units of the currency.
@@ -148,6 +172,24 @@ pub struct UpdateTariff {
     /// Whether it can be ordered.
     #[garde(skip)]
     pub enabled: Option<bool>,
+    /// How many cores a customer may resize a server to; null: not more than the tariff has.
+    #[serde(default)]
+    #[garde(custom(within(1, 1024)))]
+    #[schema(value_type = Option<i32>)]
+    pub max_cores: Patch<i32>,
+    /// How much memory a customer may resize a server to, in MiB; null: not more than the tariff has.
+    #[serde(default)]
+    #[garde(custom(within(16, 16_777_216)))]
+    #[schema(value_type = Option<i64>)]
+    pub max_memory: Patch<i64>,
+    /// How much disk a customer may resize a server to, in GiB; null: not more than the tariff has.
+    #[serde(default)]
+    #[garde(custom(within(1, 1_048_576)))]
+    #[schema(value_type = Option<i64>)]
+    pub max_disk: Patch<i64>,
+    /// How many snapshots a server may have at one time.
+    #[garde(inner(range(min = 0, max = 1000)))]
+    pub snapshots: Option<i32>,
 }
 
 /// An exabyte a month.
@@ -170,10 +212,15 @@ fn currency_code(text: &str, (): &()) -> garde::Result {
     }
 }
 
-fn traffic_limit(traffic: &Patch<i64>, (): &()) -> garde::Result {
-    match traffic.value() {
-        Some(gib) if !(0..=MAX_TRAFFIC).contains(gib) => {
-            Err(garde::Error::new(format!("must be between 0 and {MAX_TRAFFIC}")))
+fn five() -> i32 {
+    5
+}
+
+/// A range for a field that can be cleared.
+fn within<T: PartialOrd + std::fmt::Display>(min: T, max: T) -> impl FnOnce(&Patch<T>, &()) -> garde::Result {
+    move |field, ()| match field.value() {
+        Some(value) if *value < min || *value > max => {
+            Err(garde::Error::new(format!("must be between {min} and {max}")))
         }
         _ => Ok(()),
     }

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Account, Provider};
 use crate::http::extract::{Json, Path};
+use crate::idempotency::Post;
 use crate::ids::TariffId;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -43,9 +44,9 @@ async fn show(State(app): State<Arc<App>>, Account(caller): Account, Path(id): P
 async fn create(
     State(app): State<Arc<App>>,
     _: Provider,
-    Json(new): Json<NewTariff>,
+    Post(once, new): Post<NewTariff>,
 ) -> Result<(StatusCode, Json<Tariff>)> {
-    Ok((StatusCode::CREATED, Json(service::create(&app, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::create(&app, &once, new).await?)))
 }
 
 /// Change the given fields of a tariff

@@ -6,6 +6,7 @@ use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
 use crate::ids::TariffId;
 
 fn name_taken() -> Error {
@@ -29,8 +30,13 @@ pub async fn find(app: &App, caller: &Caller, id: TariffId) -> Result<Tariff> {
 }
 
 /// Makes a tariff. `new` has been checked by whoever took it in.
-pub async fn create(app: &App, new: NewTariff) -> Result<Tariff> {
-    store::insert(&app.db, &new).await?.ok_or_else(name_taken)
+pub async fn create(app: &App, once: &Once, new: NewTariff) -> Result<Tariff> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let tariff = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
+    tx.finish(app, tariff).await
 }
 
 /// Changes what `update` gives, and nothing else. Servers keep the size they were ordered with.
@@ -47,6 +53,10 @@ pub async fn update(app: &App, id: TariffId, update: UpdateTariff) -> Result<Tar
         price: update.price.unwrap_or(old.price),
         currency: update.currency.unwrap_or(old.currency),
         enabled: update.enabled.unwrap_or(old.enabled),
+        max_cores: update.max_cores.apply(old.max_cores),
+        max_memory: update.max_memory.apply(old.max_memory),
+        max_disk: update.max_disk.apply(old.max_disk),
+        snapshots: update.snapshots.unwrap_or(old.snapshots),
         ..old
     };
     let new = store::update(&mut *tx, &new).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;

@@ -12,7 +12,8 @@ pub async fn tariffs(db: impl PgExecutor<'_>, only_enabled: bool) -> Result<Vec<
     sqlx::query_as!(
         Tariff,
         r#"select id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
-                  traffic_gib as traffic, price, currency, enabled, created_at, updated_at
+                  traffic_gib as traffic, price, currency, enabled, max_cores, max_memory_mib as max_memory,
+                  max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
            from tariffs where enabled or not $1 order by id"#,
         only_enabled
     )
@@ -25,7 +26,8 @@ pub async fn tariff(db: impl PgExecutor<'_>, id: TariffId) -> Result<Option<Tari
     sqlx::query_as!(
         Tariff,
         r#"select id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
-                  traffic_gib as traffic, price, currency, enabled, created_at, updated_at
+                  traffic_gib as traffic, price, currency, enabled, max_cores, max_memory_mib as max_memory,
+                  max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
            from tariffs where id = $1"#,
         id.0
     )
@@ -38,7 +40,8 @@ pub(super) async fn lock(tx: &mut PgConnection, id: TariffId) -> Result<Option<T
     sqlx::query_as!(
         Tariff,
         r#"select id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
-                  traffic_gib as traffic, price, currency, enabled, created_at, updated_at
+                  traffic_gib as traffic, price, currency, enabled, max_cores, max_memory_mib as max_memory,
+                  max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
            from tariffs where id = $1 for update"#,
         id.0
     )
@@ -50,11 +53,13 @@ pub(super) async fn lock(tx: &mut PgConnection, id: TariffId) -> Result<Option<T
 pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewTariff) -> Result<Option<Tariff>> {
     sqlx::query_as!(
         Tariff,
-        r#"insert into tariffs (name, kind, cores, memory_mib, disk_gib, traffic_gib, price, currency, enabled)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        r#"insert into tariffs (name, kind, cores, memory_mib, disk_gib, traffic_gib, price, currency, enabled, max_cores,
+                                max_memory_mib, max_disk_gib, snapshot_limit)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
            on conflict (lower(name)) do nothing
            returning id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
-                     traffic_gib as traffic, price, currency, enabled, created_at, updated_at"#,
+                     traffic_gib as traffic, price, currency, enabled, max_cores, max_memory_mib as max_memory,
+                  max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at"#,
         new.name.trim(),
         new.kind.as_str(),
         new.cores,
@@ -63,7 +68,11 @@ pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewTariff) -> Result<O
         new.traffic,
         new.price,
         new.currency,
-        new.enabled
+        new.enabled,
+        new.max_cores,
+        new.max_memory,
+        new.max_disk,
+        new.snapshots
     )
     .fetch_optional(db)
     .await
@@ -74,10 +83,12 @@ pub(super) async fn update(db: impl PgExecutor<'_>, tariff: &Tariff) -> Result<T
     sqlx::query_as!(
         Tariff,
         r#"update tariffs set name = $2, kind = $3, cores = $4, memory_mib = $5, disk_gib = $6, traffic_gib = $7,
-                  price = $8, currency = $9, enabled = $10, updated_at = now()
+                  price = $8, currency = $9, enabled = $10, max_cores = $11, max_memory_mib = $12, max_disk_gib = $13,
+                  snapshot_limit = $14, updated_at = now()
            where id = $1
            returning id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
-                     traffic_gib as traffic, price, currency, enabled, created_at, updated_at"#,
+                     traffic_gib as traffic, price, currency, enabled, max_cores, max_memory_mib as max_memory,
+                  max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at"#,
         tariff.id.0,
         tariff.name,
         tariff.kind.as_str(),
@@ -87,7 +98,11 @@ pub(super) async fn update(db: impl PgExecutor<'_>, tariff: &Tariff) -> Result<T
         tariff.traffic,
         tariff.price,
         tariff.currency,
-        tariff.enabled
+        tariff.enabled,
+        tariff.max_cores,
+        tariff.max_memory,
+        tariff.max_disk,
+        tariff.snapshots
     )
     .fetch_one(db)
     .await

@@ -51,11 +51,20 @@ impl Client {
         self.try_send(method, path, body).await.expect("the service answers")
     }
 
-    /// A POST with an `Idempotency-Key`.
+    /// A POST with an `Idempotency-Key`; with `null`, without a body.
     pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> Response {
-        let request = self.http.post(format!("{}{path}", self.base)).header("idempotency-key", key).json(body);
-        let request = request.bearer_auth(self.token.as_deref().unwrap_or_default());
-        Response::read(request.send().await.expect("the service answers")).await.expect("a whole answer")
+        self.try_post_once(path, key, body).await.expect("the service answers")
+    }
+
+    pub async fn try_post_once(&self, path: &str, key: &str, body: &Value) -> reqwest::Result<Response> {
+        let mut request = self.http.post(format!("{}{path}", self.base)).header("idempotency-key", key);
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        Response::read(request.send().await?).await
     }
 
     /// Any body at all, for input that JSON libraries won't make.

@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use hypervisor::{
-    Capabilities, ExecOutput, GuestKind, GuestPower, GuestRef, GuestSample, GuestSpec, HostInfo, Interface, Limits,
-    Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, ExecOutput, GuestKind, GuestPower, GuestRef, GuestSample, GuestSpec, HostInfo, Interface,
+    Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
 };
 use secrecy::SecretString;
 
@@ -103,6 +103,9 @@ impl Driver for Fake {
         unimplemented!()
     }
     async fn delete_snapshot(&self, _: &GuestRef, _: &str) -> Result<Task> {
+        unimplemented!()
+    }
+    async fn console(&self, _: &GuestRef) -> Result<Console> {
         unimplemented!()
     }
 }

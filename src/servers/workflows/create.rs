@@ -119,7 +119,7 @@ impl Step<Data> for Reserve {
 /// all the time is undone at once. So the intent is saved before each first call, under this claim's number. A call
 /// that surely made nothing takes it back; an intent of another claim means that somebody else may have called.
 #[derive(Debug)]
-struct CreateGuest;
+pub(super) struct CreateGuest;
 
 #[async_trait]
 impl Step<Data> for CreateGuest {
@@ -165,7 +165,7 @@ impl Step<Data> for CreateGuest {
 
 /// Writes host name, network and keys into the stopped guest.
 #[derive(Debug)]
-struct PrepareGuest;
+pub(super) struct PrepareGuest;
 
 #[async_trait]
 impl Step<Data> for PrepareGuest {
@@ -183,7 +183,7 @@ impl Step<Data> for PrepareGuest {
 
 /// Starts it for the first time.
 #[derive(Debug)]
-struct StartGuest;
+pub(super) struct StartGuest;
 
 #[async_trait]
 impl Step<Data> for StartGuest {
@@ -200,7 +200,7 @@ impl Step<Data> for StartGuest {
 
 /// Sets root's password where the host could not do so at creation.
 #[derive(Debug)]
-struct SetPassword;
+pub(super) struct SetPassword;
 
 #[async_trait]
 impl Step<Data> for SetPassword {

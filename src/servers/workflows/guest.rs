@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypervisor::{Driver, GuestKind, GuestPower, GuestRef, Presence, StopMode, Task, TaskId, TaskState};
+use hypervisor::{Driver, GuestPower, GuestRef, Presence, StopMode, Task, TaskId, TaskState};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
@@ -17,7 +17,7 @@ use crate::servers::store;
 
 /// A server with the way to its guest.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(crate) struct Guest {
     pub server: ServerRecord,
     pub driver: Arc<dyn Driver>,
     pub at: GuestRef,
@@ -25,12 +25,23 @@ pub(super) struct Guest {
 
 impl Guest {
     /// Loads the operation's server and its host's driver.
-    pub(super) async fn load(ctx: &Context<'_>) -> Result<Self, Fault> {
+    pub(crate) async fn load(ctx: &Context<'_>) -> Result<Self, Fault> {
         let server = load(ctx.app, ctx.server).await?;
         let driver = hosts::service::driver(ctx.app, server.host_id).await?;
-        let kind = if server.kind == "vm" { GuestKind::Vm } else { GuestKind::Lxc };
-        let at = GuestRef { marker: server.uuid, vmid: server.guest_number, kind, node: server.node.clone() };
+        let at = server.guest();
         Ok(Self { server, driver, at })
+    }
+}
+
+impl Guest {
+    /// Where the server stands as a look at the host finds it; `None` while the host is at work on it.
+    pub(crate) async fn standing(&self) -> Option<Status> {
+        match self.driver.find(&self.at).await {
+            Ok(Presence::Present { busy: true, .. }) => None,
+            Ok(Presence::Present { power: GuestPower::Running, .. }) => Some(Status::Running),
+            Ok(Presence::Present { power: GuestPower::Stopped, .. }) => Some(Status::Stopped),
+            _ => Some(Status::Unknown),
+        }
     }
 }
 
@@ -43,7 +54,7 @@ async fn load(app: &App, id: ServerId) -> Result<ServerRecord, Fault> {
 
 /// A task of the host in a step's durable data: submitted once, then asked for until it ends.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct HostWork {
+pub(crate) struct HostWork {
     task: Option<TaskId>,
     polls: u32,
 }
@@ -53,7 +64,7 @@ impl HostWork {
     ///
     /// Driver calls may be repeated, so a task that the host has forgotten is simply submitted again: the driver
     /// finds that there is nothing left to do, or does it.
-    pub(super) async fn drive<F>(
+    pub(crate) async fn drive<F>(
         &mut self,
         ctx: &Context<'_>,
         driver: &dyn Driver,
@@ -143,18 +154,13 @@ impl Removal {
 }
 
 /// The last step of a way back: the server shows what a look at the host finds, or that the host can't be asked now.
-pub(super) async fn settle(ctx: &Context<'_>) -> Result<Outcome, Fault> {
+pub(crate) async fn settle(ctx: &Context<'_>) -> Result<Outcome, Fault> {
     let guest = Guest::load(ctx).await?;
-    let status = match guest.driver.find(&guest.at).await {
-        // The host is still at it: how it stands now is not how it will.
-        Ok(Presence::Present { busy: true, .. }) => {
-            return Ok(Outcome::Wait { after: Duration::from_secs(1), progress: None });
-        }
-        Ok(Presence::Present { power: GuestPower::Running, .. }) => Status::Running,
-        Ok(Presence::Present { power: GuestPower::Stopped, .. }) => Status::Stopped,
-        _ => Status::Unknown,
-    };
+    let Some(status) = guest.standing().await else { return Ok(BUSY) };
     let mut tx = ctx.begin().await?;
     store::set_status(&mut tx, ctx.server, status).await?;
     Ok(Outcome::DoneIn(tx))
 }
+
+/// How long to leave a host alone that is still at work on the guest: how it stands now is not how it will.
+pub(crate) const BUSY: Outcome = Outcome::Wait { after: Duration::from_secs(1), progress: None };

@@ -2,9 +2,10 @@
 
 pub mod create;
 pub mod delete;
-mod guest;
+pub(crate) mod guest;
 pub mod password;
 pub mod power;
+pub mod reinstall;
 
 use crate::operations::AnyWorkflow;
 
@@ -16,6 +17,9 @@ pub fn all() -> Vec<Box<dyn AnyWorkflow>> {
         Box::new(power::workflow(power::Power::Start)),
         Box::new(power::workflow(power::Power::Stop)),
         Box::new(power::workflow(power::Power::Restart)),
+        Box::new(power::workflow(power::Power::Suspend)),
+        Box::new(power::workflow(power::Power::Unsuspend)),
+        Box::new(reinstall::workflow()),
         Box::new(password::workflow()),
     ]
 }

@@ -20,6 +20,10 @@ pub enum Power {
     Stop,
     /// Down and up.
     Restart,
+    /// Down, because the provider wants it.
+    Suspend,
+    /// Up, when the provider no longer does.
+    Unsuspend,
 }
 
 impl Power {
@@ -29,22 +33,24 @@ impl Power {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Restart => "restart",
+            Self::Suspend => "suspend",
+            Self::Unsuspend => "unsuspend",
         }
     }
 
     /// What the server shows meanwhile.
     pub fn under_way(self) -> Status {
         match self {
-            Self::Start => Status::Starting,
-            Self::Stop => Status::Stopping,
+            Self::Start | Self::Unsuspend => Status::Starting,
+            Self::Stop | Self::Suspend => Status::Stopping,
             Self::Restart => Status::Restarting,
         }
     }
 
     fn step(self) -> &'static str {
         match self {
-            Self::Start => "start_guest",
-            Self::Stop => "stop_guest",
+            Self::Start | Self::Unsuspend => "start_guest",
+            Self::Stop | Self::Suspend => "stop_guest",
             Self::Restart => "restart_guest",
         }
     }
@@ -76,8 +82,10 @@ impl Step<Data> for Drive {
         let (driver, at) = (&*guest.driver, &guest.at);
         let timeout = Duration::from_secs(ctx.app.config.shutdown_seconds.into());
         let outcome = match self.0 {
-            Power::Start => data.work.drive(ctx, driver, || driver.start(at)).await?,
-            Power::Stop => data.work.drive(ctx, driver, || driver.stop(at, StopMode::Clean { timeout })).await?,
+            Power::Start | Power::Unsuspend => data.work.drive(ctx, driver, || driver.start(at)).await?,
+            Power::Stop | Power::Suspend => {
+                data.work.drive(ctx, driver, || driver.stop(at, StopMode::Clean { timeout })).await?
+            }
             Power::Restart => data.work.drive(ctx, driver, || driver.restart(at, timeout)).await?,
         };
         Ok(outcome.unwrap_or(Outcome::Done))
@@ -99,7 +107,7 @@ impl Step<Data> for Show {
     }
 
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
-        let status = if self.0 == Power::Stop { Status::Stopped } else { Status::Running };
+        let status = if self.0.under_way() == Status::Stopping { Status::Stopped } else { Status::Running };
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, status).await?;
         Ok(Outcome::DoneIn(tx))

@@ -1,5 +1,7 @@
 //! `/api/server`: sections 1 to 9 of the server-management API.
 
+mod changes;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -7,26 +9,26 @@ use axum::http::{HeaderMap, HeaderName};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ServerAccess;
-use super::model::{
-    Action, CreateServer, CreatedServer, Deleted, ListServers, OperationsPage, PageQuery, PasswordChanged,
-    ServerStatus, ServerView,
-};
-use super::service;
-use super::workflows::power::Power;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Account, Anyone};
 use crate::http::extract::{Json, Query};
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency::{Once, Post};
 use crate::ids::ServerId;
 use crate::operations;
+use crate::servers::ServerAccess;
+use crate::servers::model::{
+    Action, CreateServer, CreatedServer, Deleted, ListServers, OperationsPage, PageQuery, PasswordChanged,
+    ServerStatus, ServerView,
+};
+use crate::servers::service;
+use crate::servers::workflows::power::Power;
 
 const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
+    changes::routes()
         .routes(routes!(list))
         .routes(routes!(create))
         .routes(routes!(get, delete))
@@ -54,19 +56,15 @@ async fn list(
 }
 
 /// Order a server
-///
-/// With an `Idempotency-Key`, an order that is sent again within a day gets the same answer and makes no second server.
 #[utoipa::path(post, path = "/server/create", tag = "servers", request_body = CreateServer,
-    params(("Idempotency-Key" = Option<String>, Header, description = "The client's own name for this order")),
     responses((status = 200, body = CreatedServer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn create(
     State(app): State<Arc<App>>,
     Account(caller): Account,
-    key: IdempotencyKey,
-    Json(order): Json<CreateServer>,
+    Post(once, order): Post<CreateServer>,
 ) -> Result<Json<CreatedServer>> {
-    Ok(Json(service::order(&app, caller.user, order, &key).await?))
+    Ok(Json(service::order(&app, &once, caller.user, order).await?))
 }
 
 /// One server
@@ -89,24 +87,24 @@ async fn status(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Jso
 #[utoipa::path(post, path = "/server/{id}/start", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn start(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Action>> {
-    Ok(Json(service::power(&app, &access, Power::Start).await?))
+async fn start(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
+    Ok(Json(service::power(&app, &once, &access, Power::Start).await?))
 }
 
 /// Stop a server: cleanly, and by force when it takes too long
 #[utoipa::path(post, path = "/server/{id}/stop", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn stop(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Action>> {
-    Ok(Json(service::power(&app, &access, Power::Stop).await?))
+async fn stop(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
+    Ok(Json(service::power(&app, &once, &access, Power::Stop).await?))
 }
 
 /// Restart a server; one that is stopped is started
 #[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn restart(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Action>> {
-    Ok(Json(service::power(&app, &access, Power::Restart).await?))
+async fn restart(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
+    Ok(Json(service::power(&app, &once, &access, Power::Restart).await?))
 }
 
 /// Delete a server with its disks, snapshots and addresses
@@ -122,8 +120,8 @@ async fn delete(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Jso
     responses((status = 200, body = PasswordChanged), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
-async fn password(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<PasswordChanged>> {
-    Ok(Json(service::change_password(&app, &access).await?))
+async fn password(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<PasswordChanged>> {
+    Ok(Json(service::change_password(&app, &once, &access).await?))
 }
 
 /// A server's operations, newest first

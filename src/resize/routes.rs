@@ -1,0 +1,37 @@
+//! `PUT /api/server/{id}/resize`: section 10 of the server-management API.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{ResizeServer, Resizing};
+use super::service;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::extract::Json;
+use crate::ids::ServerId;
+use crate::servers::ServerAccess;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(resize))
+}
+
+/// Change a server's size
+///
+/// To another tariff's, or by parts as far as its tariff allows. Containers change while they run; a virtual machine
+/// is restarted, where `allowRestart` says that it may be. A disk never shrinks.
+#[utoipa::path(put, path = "/server/{id}/resize", tag = "servers", request_body = ResizeServer,
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Resizing), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
+async fn resize(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Json(wish): Json<ResizeServer>,
+) -> Result<Json<Resizing>> {
+    Ok(Json(service::resize(&app, &access, &wish).await?))
+}

@@ -1,0 +1,52 @@
+//! The SQL of sizes.
+
+use sqlx::PgConnection;
+
+use super::model::Size;
+use crate::ids::{ServerId, TariffId};
+use crate::servers::model::ServerRecord;
+
+type Result<T> = sqlx::Result<T>;
+
+/// Whether the server's node has room for it to grow, under the lock of placement. What does not grow needs none, even
+/// where a node is oversold.
+pub(super) async fn has_room(tx: &mut PgConnection, server: &ServerRecord, from: Size, to: Size) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select (($3::int = 0 or used.cores + $3 <= n.cores * h.cpu_overcommit and $6::int <= n.cores)
+                   and ($4::bigint = 0 or used.memory + $4 <= n.memory_mib * h.memory_overcommit)
+                   and ($5::bigint = 0 or used.disk + $5 <= n.disk_gib * h.disk_overcommit)) as "room!"
+           from nodes n
+           join hosts h on h.id = n.host_id
+           cross join lateral (
+               select coalesce(sum(s.cores), 0) as cores, coalesce(sum(s.memory_mib), 0) as memory,
+                      coalesce(sum(s.disk_gib), 0) as disk
+               from servers s where s.reserved and s.host_id = n.host_id and s.node = n.name) used
+           where n.host_id = $1 and n.name = $2"#,
+        server.host_id.0,
+        server.node,
+        to.cores - from.cores,
+        to.memory - from.memory,
+        to.disk - from.disk,
+        to.cores
+    )
+    .fetch_optional(tx)
+    .await
+    .map(|room| room.unwrap_or(false))
+}
+
+/// Says what a server holds and, where it is given, under which tariff.
+pub(super) async fn set_size(tx: &mut PgConnection, id: ServerId, size: Size, tariff: Option<TariffId>) -> Result<()> {
+    sqlx::query!(
+        "update servers set cores = $2, memory_mib = $3, disk_gib = $4, tariff_id = coalesce($5, tariff_id),
+             updated_at = now()
+         where id = $1",
+        id.0,
+        size.cores,
+        size.memory,
+        size.disk,
+        tariff.map(|t| t.0)
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}

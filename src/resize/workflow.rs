@@ -1,0 +1,224 @@
+//! Giving a guest another size. Room for it was taken with the request; cores and memory come first, since they can be
+//! taken back, and the disk, which can't shrink, after them.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hypervisor::{GuestPower, Presence, StopMode};
+use serde::{Deserialize, Serialize};
+
+use super::model::Size;
+use super::store;
+use crate::ids::TariffId;
+use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::servers;
+use crate::servers::model::Status;
+use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
+
+/// The workflow's name.
+pub const KIND: &str = "resize";
+
+/// What it keeps between steps.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Data {
+    from: Size,
+    to: Size,
+    tariff: Option<TariffId>,
+    /// Whether the guest may be stopped for it.
+    restart: bool,
+    /// Whether it ran, and so we stopped it.
+    stopped: bool,
+    /// Whether the host may have heard of the bigger disk.
+    grown: bool,
+    stop: HostWork,
+    resize: HostWork,
+    back: HostWork,
+    grow: HostWork,
+    start: HostWork,
+}
+
+impl Data {
+    /// The first data.
+    pub fn new(from: Size, to: Size, tariff: Option<TariffId>, restart: bool) -> Self {
+        let work = HostWork::default;
+        let (stop, resize, back, grow, start) = (work(), work(), work(), work(), work());
+        Self { from, to, tariff, restart, stopped: false, grown: false, stop, resize, back, grow, start }
+    }
+}
+
+/// The steps.
+pub fn workflow() -> Workflow<Data> {
+    Workflow {
+        kind: KIND,
+        steps: vec![
+            Box::new(Reserve),
+            Box::new(StopGuest),
+            Box::new(ResizeGuest),
+            Box::new(GrowDisk),
+            Box::new(StartGuest),
+            Box::new(Record),
+        ],
+    }
+}
+
+/// The request's own transaction has taken the room; going back gives it up, last of all.
+#[derive(Debug)]
+struct Reserve;
+
+#[async_trait]
+impl Step<Data> for Reserve {
+    fn name(&self) -> &'static str {
+        "reserve"
+    }
+
+    async fn run(&self, _: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        Ok(Outcome::Done)
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let disk = if data.grown { disk_of(&guest).await?.unwrap_or(data.to.disk) } else { data.from.disk };
+        let Some(status) = guest.standing().await else { return Ok(BUSY) };
+        let mut tx = ctx.begin().await?;
+        store::set_size(&mut tx, ctx.server, Size { disk, ..data.from }, None).await?;
+        servers::store::set_status(&mut tx, ctx.server, status).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}
+
+/// How big the guest's disk is, in GiB: what has grown stays.
+async fn disk_of(guest: &Guest) -> Result<Option<i64>, Fault> {
+    let sweep = guest.driver.sweep().await?;
+    let seen = sweep.guests.iter().find(|g| g.marker == guest.at.marker && g.disk_max > 0);
+    Ok(seen.and_then(|g| i64::try_from(g.disk_max >> 30).ok()))
+}
+
+/// Stops the guest where its size can't change while it runs.
+#[derive(Debug)]
+struct StopGuest;
+
+#[async_trait]
+impl Step<Data> for StopGuest {
+    fn name(&self) -> &'static str {
+        "stop_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        if !data.restart {
+            return Ok(Outcome::Done);
+        }
+        let guest = Guest::load(ctx).await?;
+        let (driver, at) = (&*guest.driver, &guest.at);
+        if !data.stopped {
+            if let Presence::Present { power: GuestPower::Stopped, .. } = driver.find(at).await? {
+                return Ok(Outcome::Done);
+            }
+            data.stopped = true;
+            return Ok(Outcome::Again);
+        }
+        let timeout = Duration::from_secs(ctx.app.config.shutdown_seconds.into());
+        let ended = data.stop.drive(ctx, driver, || driver.stop(at, StopMode::Clean { timeout })).await?;
+        Ok(ended.unwrap_or(Outcome::Done))
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        start(ctx, data).await
+    }
+}
+
+/// Starts what we stopped.
+async fn start(ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+    if !data.stopped {
+        return Ok(Outcome::Done);
+    }
+    let guest = Guest::load(ctx).await?;
+    let ended = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
+    Ok(ended.unwrap_or(Outcome::Done))
+}
+
+/// Gives it its cores and memory.
+#[derive(Debug)]
+struct ResizeGuest;
+
+#[async_trait]
+impl Step<Data> for ResizeGuest {
+    fn name(&self) -> &'static str {
+        "resize_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        resize(ctx, &mut data.resize, data.to).await
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        resize(ctx, &mut data.back, data.from).await
+    }
+}
+
+async fn resize(ctx: &Context<'_>, work: &mut HostWork, size: Size) -> Result<Outcome, Fault> {
+    let guest = Guest::load(ctx).await?;
+    let (driver, power) = (&*guest.driver, size.power());
+    let ended = work.drive(ctx, driver, || driver.resize(&guest.at, &power)).await?;
+    Ok(ended.unwrap_or(Outcome::Done))
+}
+
+/// Gives it its disk. The host may have done so whatever its answer was, so the intent is saved first.
+#[derive(Debug)]
+struct GrowDisk;
+
+#[async_trait]
+impl Step<Data> for GrowDisk {
+    fn name(&self) -> &'static str {
+        "grow_disk"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        if data.to.disk == data.from.disk {
+            return Ok(Outcome::Done);
+        }
+        if !data.grown {
+            data.grown = true;
+            return Ok(Outcome::Again);
+        }
+        let guest = Guest::load(ctx).await?;
+        let (driver, room) = (&*guest.driver, data.to.room());
+        let ended = data.grow.drive(ctx, driver, || driver.resize(&guest.at, &room)).await?;
+        Ok(ended.unwrap_or(Outcome::Done))
+    }
+}
+
+/// Starts it again.
+#[derive(Debug)]
+struct StartGuest;
+
+#[async_trait]
+impl Step<Data> for StartGuest {
+    fn name(&self) -> &'static str {
+        "start_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        start(ctx, data).await
+    }
+}
+
+/// Says so: the server has its new size and tariff.
+#[derive(Debug)]
+struct Record;
+
+#[async_trait]
+impl Step<Data> for Record {
+    fn name(&self) -> &'static str {
+        "record"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let mut tx = ctx.begin().await?;
+        store::set_size(&mut tx, ctx.server, data.to, data.tariff).await?;
+        if data.restart {
+            let status = if data.stopped { Status::Running } else { Status::Stopped };
+            servers::store::set_status(&mut tx, ctx.server, status).await?;
+        }
+        Ok(Outcome::DoneIn(tx))
+    }
+}

@@ -1,0 +1,120 @@
+//! The rules of changing what a server is called, how it is kept, and what runs on it.
+
+use std::net::IpAddr;
+
+use secrecy::ExposeSecret;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::model::{ReinstallServer, Reinstalling, ServerView, Status, Suspension, UpdateServer};
+use super::service::{self, Submitted, TakenOn};
+use super::workflows::power::{self, Power};
+use super::workflows::{create, reinstall};
+use super::{ServerAccess, store};
+use crate::addresses::model::NamedAddress;
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
+use crate::{addresses, secrets, ssh_keys};
+
+/// Renames, labels and protects a server. Nothing of it reaches the host.
+pub async fn update(app: &App, access: &ServerAccess, update: UpdateServer) -> Result<ServerView> {
+    let mut tx = app.db.begin().await?;
+    let server = service::lock(&mut tx, access).await?;
+    store::update(&mut tx, server.id, update.name.as_deref(), update.labels.as_ref(), update.deletion_protection)
+        .await?;
+    tx.commit().await?;
+    service::view(app, server.id).await
+}
+
+/// A server's addresses and their reverse names.
+pub async fn addresses(app: &App, access: &ServerAccess) -> Result<Vec<NamedAddress>> {
+    addresses::store::names_of(&app.db, access.server.id).await
+}
+
+/// Gives one of a server's addresses a reverse name, or takes it.
+pub async fn name_address(
+    app: &App,
+    access: &ServerAccess,
+    address: IpAddr,
+    name: Option<&str>,
+) -> Result<Vec<NamedAddress>> {
+    let mut tx = app.db.begin().await?;
+    let server = service::lock(&mut tx, access).await?;
+    if !addresses::store::set_name(&mut tx, server.id, address, name).await? {
+        return Err(Error::not_found("address"));
+    }
+    tx.commit().await?;
+    addresses(app, access).await
+}
+
+/// Has a server made anew, in its old place with its old addresses.
+pub async fn reinstall(app: &App, once: &Once, access: &ServerAccess, wish: ReinstallServer) -> Result<Reinstalling> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(taken_on) => return answer(service::submitted(app, once, taken_on).await?),
+    };
+    let server = service::lock(&mut tx, access).await?;
+    service::unprotected(&server)?;
+    if !server.reserved {
+        service::present(&server)?;
+    }
+    let kind = store::image_kind(&mut tx, wish.os_id).await?;
+    if kind.as_deref() != Some(&*server.kind) {
+        return Err(Error::field("osId", format!("There is no such image on offer for {} servers.", server.kind)));
+    }
+    if store::source_on(&mut tx, wish.os_id, server.host_id).await?.is_none() {
+        return Err(Error::field("osId", "The host that this server lives on does not have this image."));
+    }
+    let keys = match (&wish.ssh_keys, &wish.ssh_key_ids) {
+        (None, None) => server.ssh_keys.clone(),
+        (keys, ids) => {
+            let (keys, ids) = (keys.as_deref().unwrap_or_default(), ids.as_deref().unwrap_or_default());
+            ssh_keys::service::together(&mut tx, server.user_id, keys, ids).await?
+        }
+    };
+    let password = secrets::readable_password();
+    let sealed = app.sealer.seal_text(create::PASSWORD, &password)?;
+    let data = reinstall::Data::new(sealed, wish.os_id, keys);
+    let id = service::enqueue(app, &mut tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
+    let taken_on = tx.finish(app, TakenOn::new(id, Some(password.expose_secret()))).await?;
+    answer(service::submitted(app, once, taken_on).await?)
+}
+
+fn answer(submitted: Submitted) -> Result<Reinstalling> {
+    let Submitted { operation_id, task_id, made } = submitted;
+    let root_password = made.ok_or_else(|| Error::internal(anyhow::anyhow!("no password was kept")))?;
+    Ok(Reinstalling { status: "success".to_owned(), task_id, root_password, operation_id })
+}
+
+/// Keeps a server down from now on. The customer is locked out at once, whatever its host does.
+pub async fn suspend(app: &App, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspension> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let server = service::lock(&mut tx, access).await?;
+    let running = matches!(server.status, Status::Running | Status::Unknown);
+    store::suspend(&mut tx, server.id, reason.trim(), running).await?;
+    let operation_id = if running { Some(stop_or_start(app, &mut tx, access, Power::Suspend).await?) } else { None };
+    tx.finish(app, Suspension { status: "success".to_owned(), action: "suspend".to_owned(), operation_id }).await
+}
+
+/// Lets a server up again.
+pub async fn unsuspend(app: &App, once: &Once, access: &ServerAccess) -> Result<Suspension> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let server = service::lock(&mut tx, access).await?;
+    if server.suspend_reason.is_none() {
+        return Err(Error::new(Code::Conflict, "This server is not suspended."));
+    }
+    let start = store::unsuspend(&mut tx, server.id).await?;
+    let operation_id = if start { Some(stop_or_start(app, &mut tx, access, Power::Unsuspend).await?) } else { None };
+    tx.finish(app, Suspension { status: "success".to_owned(), action: "unsuspend".to_owned(), operation_id }).await
+}
+
+async fn stop_or_start(app: &App, tx: &mut PgConnection, access: &ServerAccess, power: Power) -> Result<Uuid> {
+    service::enqueue(app, tx, access, power.kind(), Some(power.under_way()), power::Data::default()).await
+}

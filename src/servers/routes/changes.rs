@@ -1,0 +1,118 @@
+//! Changing what a server is called, how it is kept, and what runs on it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::addresses::model::{NameAddress, NamedAddress};
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::Provider;
+use crate::http::extract::{Json, Path};
+use crate::idempotency::{Once, Post};
+use crate::ids::ServerId;
+use crate::servers::ServerAccess;
+use crate::servers::changes as service;
+use crate::servers::model::{ReinstallServer, Reinstalling, ServerView, SuspendServer, Suspension, UpdateServer};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(update))
+        .routes(routes!(reinstall))
+        .routes(routes!(suspend))
+        .routes(routes!(unsuspend))
+        .routes(routes!(addresses))
+        .routes(routes!(name_address))
+}
+
+/// Rename a server, label it, protect it
+#[utoipa::path(patch, path = "/server/{id}", tag = "servers", request_body = UpdateServer,
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn update(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Json(update): Json<UpdateServer>,
+) -> Result<Json<ServerView>> {
+    Ok(Json(service::update(&app, &access, update).await?))
+}
+
+/// Make a server anew from an image
+///
+/// Everything on its disks and all its snapshots are deleted; its addresses and its size stay. Root's new password is
+/// shown this once.
+#[utoipa::path(post, path = "/server/{id}/reinstall", tag = "servers", request_body = ReinstallServer,
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Reinstalling), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn reinstall(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Post(once, wish): Post<ReinstallServer>,
+) -> Result<Json<Reinstalling>> {
+    Ok(Json(service::reinstall(&app, &once, &access, wish).await?))
+}
+
+/// Keep a server down (provider)
+///
+/// It is stopped, and its owner can look at it and change nothing until the suspension ends.
+#[utoipa::path(post, path = "/server/{id}/suspend", tag = "servers", request_body = SuspendServer,
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn suspend(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    access: ServerAccess,
+    Post(once, wish): Post<SuspendServer>,
+) -> Result<Json<Suspension>> {
+    Ok(Json(service::suspend(&app, &once, &access, &wish.reason).await?))
+}
+
+/// End a suspension (provider); a server that ran before is started
+#[utoipa::path(post, path = "/server/{id}/unsuspend", tag = "servers",
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn unsuspend(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    access: ServerAccess,
+    once: Once,
+) -> Result<Json<Suspension>> {
+    Ok(Json(service::unsuspend(&app, &once, &access).await?))
+}
+
+/// A server's addresses and their reverse names
+#[utoipa::path(get, path = "/server/{id}/addresses", tag = "servers",
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn addresses(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Vec<NamedAddress>>> {
+    Ok(Json(service::addresses(&app, &access).await?))
+}
+
+/// Give one of a server's addresses a reverse name
+///
+/// It is kept here for whoever serves the reverse zone; the server itself is not changed.
+#[utoipa::path(put, path = "/server/{id}/addresses/{address}", tag = "servers", request_body = NameAddress,
+    params(("id" = ServerId, Path, description = "The server's id"),
+        ("address" = String, Path, description = "The address")),
+    responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn name_address(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Path((_id, address)): Path<(ServerId, IpAddr)>,
+    Json(wish): Json<NameAddress>,
+) -> Result<Json<Vec<NamedAddress>>> {
+    Ok(Json(service::name_address(&app, &access, address, wish.reverse_dns.as_deref()).await?))
+}

@@ -1,0 +1,149 @@
+//! Making a server anew in its old place: the old guest goes, then a new one is made as for an order.
+//!
+//! Once the old guest is gone there is no way back to it. Where the new one can't be made, nothing of the server is on
+//! the host; it shows `failed`, keeps its place and its addresses, and can be reinstalled again or deleted.
+
+use async_trait::async_trait;
+use hypervisor::Presence;
+use serde::{Deserialize, Serialize};
+
+use super::create::{self, CreateGuest, PrepareGuest, SetPassword, StartGuest};
+use super::guest::{BUSY, Guest, Removal};
+use crate::error::Code;
+use crate::ids::ImageId;
+use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::secrets::Sealed;
+use crate::servers::model::Status;
+use crate::servers::store;
+
+/// The workflow's name.
+pub const KIND: &str = "reinstall";
+
+/// What it keeps between steps.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Data {
+    image: ImageId,
+    ssh_keys: Vec<String>,
+    removal: Removal,
+    new: create::Data,
+}
+
+impl Data {
+    /// The first data, with root's password sealed as [`create::PASSWORD`].
+    pub fn new(password: Sealed, image: ImageId, ssh_keys: Vec<String>) -> Self {
+        Self { image, ssh_keys, removal: Removal::default(), new: create::Data::new(password) }
+    }
+}
+
+/// The steps.
+pub fn workflow() -> Workflow<Data> {
+    Workflow {
+        kind: KIND,
+        steps: vec![
+            Box::new(CheckImage),
+            Box::new(RemoveGuest),
+            Box::new(Anew(CreateGuest)),
+            Box::new(Anew(PrepareGuest)),
+            Box::new(Anew(StartGuest)),
+            Box::new(Anew(SetPassword)),
+            Box::new(Show),
+        ],
+    }
+}
+
+/// A step of [`create`].
+#[derive(Debug)]
+struct Anew<S>(S);
+
+#[async_trait]
+impl<S: Step<create::Data>> Step<Data> for Anew<S> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        self.0.run(ctx, &mut data.new).await
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        self.0.undo(ctx, &mut data.new).await
+    }
+}
+
+/// Makes sure, before anything is lost, that the host answers and has the image.
+#[derive(Debug)]
+struct CheckImage;
+
+#[async_trait]
+impl Step<Data> for CheckImage {
+    fn name(&self) -> &'static str {
+        "check_image"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let gone = || Fault::new(FaultKind::Fail, Code::HostError, "The image is no longer on the server's host.");
+        let mut db = ctx.app.db.acquire().await?;
+        let source = store::source_on(&mut db, data.image, guest.server.host_id).await?.ok_or_else(gone)?;
+        drop(db);
+        if !guest.driver.has_image(guest.at.kind, &source).await? {
+            return Err(gone());
+        }
+        // Whether what is there is ours is asked before it is in the way.
+        guest.driver.find(&guest.at).await?;
+        Ok(Outcome::Done)
+    }
+
+    /// The last of the way back: what is there is what the server shows.
+    async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let status = match guest.driver.find(&guest.at).await {
+            Ok(Presence::Absent) => Status::Failed,
+            _ => match guest.standing().await {
+                Some(status) => status,
+                None => return Ok(BUSY),
+            },
+        };
+        let mut tx = ctx.begin().await?;
+        store::set_status(&mut tx, ctx.server, status).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}
+
+/// Removes the old guest with its disks and snapshots. From then on the server is what it is to become.
+#[derive(Debug)]
+struct RemoveGuest;
+
+#[async_trait]
+impl Step<Data> for RemoveGuest {
+    fn name(&self) -> &'static str {
+        "remove_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        if let Some(wait) = data.removal.advance(ctx, &guest).await? {
+            return Ok(wait);
+        }
+        let mut tx = ctx.begin().await?;
+        store::set_image(&mut tx, ctx.server, data.image, &data.ssh_keys).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}
+
+/// Shows it.
+#[derive(Debug)]
+struct Show;
+
+#[async_trait]
+impl Step<Data> for Show {
+    fn name(&self) -> &'static str {
+        "show_status"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        let mut tx = ctx.begin().await?;
+        store::set_status(&mut tx, ctx.server, Status::Running).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}

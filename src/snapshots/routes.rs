@@ -1,0 +1,77 @@
+//! `/api/server/{id}/snapshots`: sections 11 to 14 of the server-management API.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{NamedSnapshot, NewSnapshot, Rollback, SnapshotAction, SnapshotList};
+use super::service;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::extract::Json;
+use crate::idempotency::Post;
+use crate::ids::ServerId;
+use crate::servers::ServerAccess;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list, create, delete)).routes(routes!(rollback))
+}
+
+/// A server's snapshots, as its host has them now
+#[utoipa::path(get, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "list_snapshots",
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = SnapshotList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody),
+        (status = 503, body = ErrorBody)))]
+async fn list(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
+    Ok(Json(service::list(&app, &access.server).await?))
+}
+
+/// Take a snapshot of a server's disks
+#[utoipa::path(post, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "create_snapshot",
+    request_body = NewSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
+        (status = 507, body = ErrorBody)))]
+async fn create(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Post(once, new): Post<NewSnapshot>,
+) -> Result<Json<SnapshotAction>> {
+    Ok(Json(service::create(&app, &once, &access, new).await?))
+}
+
+/// Put a server's disks back to a snapshot
+///
+/// What was written since is lost, unless `safetySnapshot` asks for a snapshot of it first. Its size stays.
+#[utoipa::path(post, path = "/server/{id}/snapshots/rollback", tag = "snapshots", operation_id = "rollback_snapshot",
+    request_body = Rollback, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
+        (status = 507, body = ErrorBody)))]
+async fn rollback(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Post(once, wish): Post<Rollback>,
+) -> Result<Json<SnapshotAction>> {
+    Ok(Json(service::rollback(&app, &once, &access, wish).await?))
+}
+
+/// Delete a snapshot
+#[utoipa::path(delete, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "delete_snapshot",
+    request_body = NamedSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn delete(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Json(wish): Json<NamedSnapshot>,
+) -> Result<Json<SnapshotAction>> {
+    Ok(Json(service::delete(&app, &access, wish.snapname).await?))
+}

@@ -1,0 +1,117 @@
+//! The rules of snapshots.
+//!
+//! What the host has is looked at before an operation is put in, so that a mistake is told at once, and again by the
+//! operation itself, when nothing else can happen to the server.
+
+use hypervisor::Snapshot;
+
+use super::model::{NewSnapshot, Rollback, SnapshotAction, SnapshotList};
+use super::workflows::{create, delete, rollback};
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::idempotency::Once;
+use crate::servers::ServerAccess;
+use crate::servers::model::{ServerRecord, Status};
+use crate::servers::service::{self, Submitted, present};
+use crate::{hosts, tariffs};
+
+/// A server's snapshots, oldest first.
+pub async fn list(app: &App, server: &ServerRecord) -> Result<SnapshotList> {
+    let limit = limit(app, server).await?;
+    // There is no guest that could have any.
+    let none = !server.reserved || matches!(server.status, Status::Creating | Status::Reinstalling | Status::Failed);
+    let data = if none { Vec::new() } else { on_host(app, server).await? };
+    Ok(SnapshotList { status: "success", data: data.into_iter().map(Into::into).collect(), limit })
+}
+
+/// How many snapshots a server may have.
+async fn limit(app: &App, server: &ServerRecord) -> Result<i32> {
+    let tariff = tariffs::store::tariff(&app.db, server.tariff_id).await?;
+    Ok(tariff.map_or(0, |t| t.snapshots))
+}
+
+async fn on_host(app: &App, server: &ServerRecord) -> Result<Vec<Snapshot>> {
+    let driver = hosts::service::driver(app, server.host_id).await?;
+    if !driver.capabilities().snapshots {
+        return Err(no_snapshots());
+    }
+    driver.snapshots(&server.guest()).await.map_err(|error| match error {
+        hypervisor::Error::Unsupported(_) => no_snapshots(),
+        other => other.into(),
+    })
+}
+
+/// What to say where there can be none.
+pub(super) fn no_snapshots() -> Error {
+    Error::new(Code::Invalid, "The storage that this server is on can't take snapshots.")
+}
+
+/// What to say where there is none of that name.
+pub(super) fn missing() -> Error {
+    Error::not_found("snapshot")
+}
+
+/// Refuses one more snapshot named `name`: the name is taken, or there are as many as may be.
+pub(super) fn room_for(name: &str, there: &[Snapshot], limit: i32) -> Result<()> {
+    if there.iter().any(|s| s.name == name) {
+        return Err(Error::new(Code::AlreadyExists, format!("This server has a snapshot named {name} already.")));
+    }
+    if i64::try_from(there.len()).unwrap_or(i64::MAX) >= i64::from(limit) {
+        let message = format!("This server has {} of {limit} snapshots; delete one first.", there.len());
+        return Err(Error::new(Code::ResourceUnavailable, message));
+    }
+    Ok(())
+}
+
+/// Takes a snapshot.
+pub async fn create(app: &App, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
+    if let Some(done) = once.look(app).await? {
+        return Ok(answer(service::submitted(app, once, done).await?, new.snapname));
+    }
+    let server = &access.server;
+    present(server)?;
+    let limit = limit(app, server).await?;
+    room_for(&new.snapname, &on_host(app, server).await?, limit)?;
+    let data = create::Data::new(new.snapname.clone(), new.description, limit);
+    let submitted = service::submit(app, once, access, create::KIND, None, data, None).await?;
+    Ok(answer(submitted, new.snapname))
+}
+
+/// Puts a server back to a snapshot.
+pub async fn rollback(app: &App, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
+    if let Some(done) = once.look(app).await? {
+        return Ok(answer(service::submitted(app, once, done).await?, wish.snapname));
+    }
+    let server = &access.server;
+    present(server)?;
+    let limit = limit(app, server).await?;
+    let there = on_host(app, server).await?;
+    if !there.iter().any(|s| s.name == wish.snapname) {
+        return Err(missing());
+    }
+    let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
+    if let Some(name) = &safety {
+        room_for(name, &there, limit)?;
+    }
+    let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), limit);
+    let (status, safety) = (Some(Status::Restoring), safety.as_deref());
+    let submitted = service::submit(app, once, access, rollback::KIND, status, data, safety).await?;
+    Ok(answer(submitted, wish.snapname))
+}
+
+/// Deletes a snapshot.
+pub async fn delete(app: &App, access: &ServerAccess, name: String) -> Result<SnapshotAction> {
+    let server = &access.server;
+    present(server)?;
+    if !on_host(app, server).await?.iter().any(|s| s.name == name) {
+        return Err(missing());
+    }
+    let (once, data) = (Once::default(), delete::Data::new(name.clone()));
+    let submitted = service::submit(app, &once, access, delete::KIND, None, data, None).await?;
+    Ok(answer(submitted, name))
+}
+
+fn answer(submitted: Submitted, snapname: String) -> SnapshotAction {
+    let Submitted { operation_id, task_id, made: safety_snapshot } = submitted;
+    SnapshotAction { status: "success".to_owned(), task_id, snapname, safety_snapshot, operation_id }
+}

@@ -1,0 +1,47 @@
+//! Deleting a snapshot.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::servers::workflows::guest::{Guest, HostWork};
+
+/// The workflow's name.
+pub const KIND: &str = "delete_snapshot";
+
+/// What it keeps.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Data {
+    name: String,
+    delete: HostWork,
+}
+
+impl Data {
+    /// The first data.
+    pub fn new(name: String) -> Self {
+        Self { name, delete: HostWork::default() }
+    }
+}
+
+/// The steps.
+pub fn workflow() -> Workflow<Data> {
+    Workflow { kind: KIND, steps: vec![Box::new(DeleteSnapshot)] }
+}
+
+/// Deletes it. One that is gone is a success, so there is nothing to take back.
+#[derive(Debug)]
+struct DeleteSnapshot;
+
+#[async_trait]
+impl Step<Data> for DeleteSnapshot {
+    fn name(&self) -> &'static str {
+        "delete_snapshot"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let (driver, at, name) = (&*guest.driver, &guest.at, &data.name);
+        let ended = data.delete.drive(ctx, driver, || driver.delete_snapshot(at, name)).await?;
+        Ok(ended.unwrap_or(Outcome::Done))
+    }
+}

@@ -1,0 +1,158 @@
+//! Putting a server's disks back to a snapshot, after taking one of how they are, where that was asked for.
+
+use async_trait::async_trait;
+use hypervisor::{GuestPower, Presence};
+use serde::{Deserialize, Serialize};
+
+use super::take::{Take, fault};
+use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::servers::model::Status;
+use crate::servers::store;
+use crate::servers::workflows::guest::{self, Guest, HostWork};
+use crate::snapshots::service::missing;
+
+/// The workflow's name.
+pub const KIND: &str = "rollback";
+
+/// What it keeps between steps.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Data {
+    name: String,
+    safety: Option<Take>,
+    /// Whether the guest ran before, and so runs afterwards.
+    running: bool,
+    roll_back: HostWork,
+    start: HostWork,
+}
+
+impl Data {
+    /// The first data; `safety` is the name of the snapshot to take first, `limit` how many there may be.
+    pub fn new(name: String, safety: Option<String>, limit: i32) -> Self {
+        let description = format!("Taken before going back to {name}");
+        let safety = safety.map(|safety| Take::new(safety, description, limit));
+        Self { name, safety, running: false, roll_back: HostWork::default(), start: HostWork::default() }
+    }
+}
+
+/// The steps.
+pub fn workflow() -> Workflow<Data> {
+    Workflow {
+        kind: KIND,
+        steps: vec![
+            Box::new(CheckSnapshot),
+            Box::new(TakeSnapshot),
+            Box::new(RollBack),
+            Box::new(StartGuest),
+            Box::new(Show),
+        ],
+    }
+}
+
+/// Sees that the snapshot is there, and whether the guest runs.
+#[derive(Debug)]
+struct CheckSnapshot;
+
+#[async_trait]
+impl Step<Data> for CheckSnapshot {
+    fn name(&self) -> &'static str {
+        "check_snapshot"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let there = guest.driver.snapshots(&guest.at).await.map_err(fault)?;
+        if !there.iter().any(|s| s.name == data.name) {
+            return Err(missing().into());
+        }
+        let found = guest.driver.find(&guest.at).await?;
+        data.running = matches!(found, Presence::Present { power: GuestPower::Running, .. });
+        Ok(Outcome::Done)
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        guest::settle(ctx).await
+    }
+}
+
+/// Takes the snapshot of how it is. It stays, whatever becomes of the rest: somebody may need it.
+#[derive(Debug)]
+struct TakeSnapshot;
+
+#[async_trait]
+impl Step<Data> for TakeSnapshot {
+    fn name(&self) -> &'static str {
+        "take_snapshot"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        match &mut data.safety {
+            Some(safety) => safety.advance(ctx).await,
+            None => Ok(Outcome::Done),
+        }
+    }
+}
+
+/// Goes back. Going back twice is the same; what a half-done one left is told as it is.
+#[derive(Debug)]
+struct RollBack;
+
+#[async_trait]
+impl Step<Data> for RollBack {
+    fn name(&self) -> &'static str {
+        "roll_back"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        let (driver, at, name) = (&*guest.driver, &guest.at, &data.name);
+        let ended = data.roll_back.drive(ctx, driver, || driver.rollback(at, name)).await?;
+        Ok(ended.unwrap_or(Outcome::Done))
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        start(ctx, data).await
+    }
+}
+
+/// A guest that ran runs again.
+async fn start(ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+    if !data.running {
+        return Ok(Outcome::Done);
+    }
+    let guest = Guest::load(ctx).await?;
+    let ended = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
+    Ok(ended.unwrap_or(Outcome::Done))
+}
+
+/// Starts it, where the host has not.
+#[derive(Debug)]
+struct StartGuest;
+
+#[async_trait]
+impl Step<Data> for StartGuest {
+    fn name(&self) -> &'static str {
+        "start_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        start(ctx, data).await
+    }
+}
+
+/// Shows it.
+#[derive(Debug)]
+struct Show;
+
+#[async_trait]
+impl Step<Data> for Show {
+    fn name(&self) -> &'static str {
+        "show_status"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let status = if data.running { Status::Running } else { Status::Stopped };
+        let mut tx = ctx.begin().await?;
+        store::set_status(&mut tx, ctx.server, status).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}

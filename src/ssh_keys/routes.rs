@@ -1,0 +1,51 @@
+//! `/api/ssh-keys`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{NewSshKey, SshKey};
+use super::service;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::Account;
+use crate::http::extract::{Json, Path};
+use crate::idempotency::Post;
+use crate::ids::SshKeyId;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(delete))
+}
+
+/// My SSH keys
+#[utoipa::path(get, path = "/ssh-keys", tag = "ssh keys", operation_id = "list_ssh_keys",
+    responses((status = 200, body = Vec<SshKey>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn list(State(app): State<Arc<App>>, Account(caller): Account) -> Result<Json<Vec<SshKey>>> {
+    Ok(Json(service::list(&app, caller.user).await?))
+}
+
+/// Add an SSH key
+#[utoipa::path(post, path = "/ssh-keys", tag = "ssh keys", operation_id = "add_ssh_key", request_body = NewSshKey,
+    responses((status = 201, body = SshKey), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn add(
+    State(app): State<Arc<App>>,
+    Account(caller): Account,
+    Post(once, new): Post<NewSshKey>,
+) -> Result<(StatusCode, Json<SshKey>)> {
+    Ok((StatusCode::CREATED, Json(service::add(&app, &once, caller.user, new).await?)))
+}
+
+/// Delete an SSH key; servers keep what they were given
+#[utoipa::path(delete, path = "/ssh-keys/{id}", tag = "ssh keys", operation_id = "delete_ssh_key",
+    params(("id" = SshKeyId, Path, description = "The key's id")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn delete(State(app): State<Arc<App>>, Account(caller): Account, Path(id): Path<SshKeyId>) -> Result<StatusCode> {
+    service::delete(&app, caller.user, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,77 @@
+//! The rules of SSH keys.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+use super::model::{NewSshKey, SshKey};
+use super::store;
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
+use crate::ids::{SshKeyId, UserId};
+
+/// How many keys an account may have.
+const MOST: i64 = 100;
+/// How many keys a server may be given.
+const MOST_OF_A_SERVER: usize = 20;
+
+/// An account's keys, oldest first.
+pub async fn list(app: &App, user: UserId) -> Result<Vec<SshKey>> {
+    Ok(store::list(&app.db, user).await?)
+}
+
+/// Adds a key. `new` has been checked by whoever took it in.
+pub async fn add(app: &App, once: &Once, user: UserId, new: NewSshKey) -> Result<SshKey> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    if store::lock_and_count(&mut tx, user).await? >= MOST {
+        return Err(Error::new(Code::ResourceUnavailable, format!("Your account has {MOST} SSH keys; delete one.")));
+    }
+    let fingerprint = fingerprint(&new.public_key);
+    let (name, key) = (new.name.trim(), new.public_key.trim());
+    let taken = || Error::new(Code::AlreadyExists, "Your account has this SSH key already.");
+    let made = store::insert(&mut tx, user, name, key, &fingerprint).await?.ok_or_else(taken)?;
+    tx.finish(app, made).await
+}
+
+/// Deletes a key.
+pub async fn delete(app: &App, user: UserId, id: SshKeyId) -> Result<()> {
+    match store::delete(&app.db, user, id).await? {
+        true => Ok(()),
+        false => Err(Error::not_found("SSH key")),
+    }
+}
+
+/// Lines and keys of the account as one list, each once. Ids that aren't the account's are an error of `sshKeyIds`.
+pub async fn together(tx: &mut PgConnection, user: UserId, lines: &[String], ids: &[SshKeyId]) -> Result<Vec<String>> {
+    let mut all = lines.to_vec();
+    for id in ids {
+        let unknown = || Error::field("sshKeyIds", format!("There is no SSH key {id} in your account."));
+        all.push(store::public_key(tx, user, *id).await?.ok_or_else(unknown)?);
+    }
+    let mut known = std::collections::HashSet::new();
+    all.retain(|key| known.insert(fingerprint(key)));
+    match all.len() > MOST_OF_A_SERVER {
+        true => Err(Error::field("sshKeyIds", format!("A server takes {MOST_OF_A_SERVER} SSH keys at most."))),
+        false => Ok(all),
+    }
+}
+
+/// The key's fingerprint as OpenSSH prints it; of a line that passed [`crate::http::text::ssh_key`].
+fn fingerprint(line: &str) -> String {
+    let body = line.split_whitespace().nth(1).and_then(|b| STANDARD.decode(b).ok()).unwrap_or_default();
+    format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_fingerprint_is_what_ssh_keygen_prints() {
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me@there";
+        assert_eq!(super::fingerprint(key), "SHA256:jplVdD3DTURTIaNMwccPtyvRg7vHg9qw6xQMkHPgyRc");
+    }
+}

@@ -1,0 +1,280 @@
+//! What can be done with a server beyond its power: its size, snapshots, a new system, a suspension; on real
+//! containers, looked at from the inside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hypervisor::{Driver, GuestKind, GuestRef};
+use serde_json::{Value, json};
+
+use crate::support::lab::Catalogue;
+use crate::support::{Client, Lab, TestApp, ended};
+
+/// A running server, and the ways to it.
+struct Made {
+    app: TestApp,
+    lab: Lab,
+    catalogue: Catalogue,
+    path: String,
+    password: String,
+    guest: GuestRef,
+    driver: Arc<dyn Driver>,
+}
+
+impl Made {
+    async fn new() -> Self {
+        let app = TestApp::new().await;
+        let lab = Lab::new(&app.db).await;
+        let catalogue = lab.register(&app.provider).await;
+        let limits = json!({ "maxCores": 2, "maxMemory": 512, "maxDisk": 3, "snapshots": 2 });
+        app.provider.put(&format!("/api/tariffs/{}", catalogue.tariff), limits).await.expect(200);
+        let made = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+        assert_eq!(ended(&app.customer, &made["operationId"]).await["state"], "succeeded");
+        let (marker, vmid, node): (uuid::Uuid, i64, String) =
+            sqlx::query_as("select uuid, guest_number, node from servers").fetch_one(&app.db.pool).await.unwrap();
+        Self {
+            path: format!("/api/server/{}", made["id"]),
+            password: made["rootPassword"].as_str().unwrap().to_owned(),
+            guest: GuestRef { marker, vmid, kind: GuestKind::Lxc, node },
+            driver: lab.incus.driver(),
+            app,
+            lab,
+            catalogue,
+        }
+    }
+
+    fn at(&self, rest: &str) -> String {
+        format!("{}{rest}", self.path)
+    }
+
+    async fn sh(&self, script: &str) -> String {
+        let argv = ["sh", "-c", script];
+        let out = self.driver.exec(&self.guest, &argv, b"", Duration::from_secs(20)).await.unwrap();
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The answer to what starts an operation, which ends well.
+    async fn done(&self, client: &Client, answer: crate::support::client::Response) -> Value {
+        let body = answer.expect(200).body;
+        assert_eq!(body["status"], "success", "{body}");
+        let operation = ended(client, &body["operationId"]).await;
+        assert_eq!(operation["state"], "succeeded", "{operation}");
+        body
+    }
+
+    async fn view(&self) -> Value {
+        self.app.customer.get(&self.path).await.expect(200).body
+    }
+}
+
+fn size(view: &Value) -> [i64; 3] {
+    ["cores", "memory", "disk"].map(|part| view[part].as_i64().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_grows_by_parts_and_to_another_tariff_and_its_disk_never_shrinks() {
+    let made = Made::new().await;
+    let me = &made.app.customer;
+    let resize = async |client: &Client, wish: Value| client.put(&made.at("/resize"), wish).await;
+    let pid = made.sh("stat -c %Y /proc/1").await;
+    let answer = resize(me, json!({ "cores": 2, "memory": 384, "disk": 2 })).await;
+    assert_eq!(made.done(me, answer).await["restart"], false);
+    assert_eq!(size(&made.view().await), [2, 384, 2]);
+    assert_eq!(made.sh("awk '/MemTotal/{print $2}' /proc/meminfo").await, (384 * 1024).to_string());
+    assert_eq!(made.sh("stat -c %Y /proc/1").await, pid, "it was not restarted");
+    assert_eq!(made.view().await["status"], "running");
+
+    let fields = async |client: &Client, wish: Value| {
+        let answer = resize(client, wish).await.expect(422);
+        answer.body["details"]["fields"].clone()
+    };
+    assert_eq!(fields(me, json!({ "disk": 1 })).await["disk"], "The disk has 2 GiB and can't shrink to 1.");
+    let over = fields(me, json!({ "cores": 3, "memory": 513, "disk": 4 })).await;
+    assert_eq!(over.as_object().unwrap().len(), 3, "{over}");
+    assert!(over["memory"].as_str().unwrap().contains("512"), "{over}");
+    assert_eq!(fields(me, json!({ "cores": 0 })).await.as_object().unwrap().len(), 1);
+    assert!(fields(me, json!({ "tariffId": 9999 })).await["tariffId"].is_string());
+    assert!(fields(me, json!({ "tariffId": made.catalogue.tariff, "cores": 1 })).await["tariffId"].is_string());
+    // What it has already is no work.
+    let same = resize(me, json!({ "cores": 2 })).await.expect(200).body;
+    assert_eq!((&same["data"], &same["operationId"]), (&json!("unchanged"), &Value::Null));
+    resize(&made.app.other, json!({ "cores": 1 })).await.expect(404);
+
+    // Another tariff: its size and its name. One with a smaller disk is none for this server.
+    let tariff = async |name: &str, cores: i64, memory: i64, disk: i64| {
+        let tariff =
+            json!({ "name": name, "kind": "lxc", "cores": cores, "memory": memory, "disk": disk, "price": 900 });
+        made.app.provider.post("/api/tariffs", tariff).await.expect(201).body["id"].clone()
+    };
+    let (small, large) = (tariff("Small", 1, 128, 1).await, tariff("Large", 1, 320, 3).await);
+    assert!(fields(me, json!({ "tariffId": small })).await["tariffId"].as_str().unwrap().contains("2 GiB"));
+    let answer = resize(me, json!({ "tariffId": large })).await;
+    made.done(me, answer).await;
+    let view = made.view().await;
+    assert_eq!((size(&view), &view["tariff"]["name"]), ([1, 320, 3], &json!("Large")));
+    assert_eq!(made.sh("awk '/MemTotal/{print $2}' /proc/meminfo").await, (320 * 1024).to_string());
+    // Beyond what the tariff sells by parts only the provider goes, and nobody beyond what there is.
+    fields(me, json!({ "memory": 400 })).await;
+    let answer = resize(&made.app.provider, json!({ "memory": 400 })).await;
+    made.done(&made.app.provider, answer).await;
+    let none = resize(&made.app.provider, json!({ "memory": 16_000_000 })).await.expect(507);
+    assert_eq!(none.code(), "RESOURCE_UNAVAILABLE");
+    assert_eq!(size(&made.view().await), [1, 400, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_are_counted_named_and_gone_back_to() {
+    let made = Made::new().await;
+    let me = &made.app.customer;
+    let take = async |name: &str| me.post(&made.at("/snapshots"), json!({ "snapname": name })).await;
+    made.sh("echo first > /root/f; sync").await;
+    let answer = take("one").await;
+    made.done(me, answer).await;
+    assert_eq!(take("one").await.expect(409).code(), "ALREADY_EXISTS");
+    for bad in ["", "1st", "../x", "a b", "current", "новый"] {
+        assert!(take(bad).await.expect(422).body["details"]["fields"]["snapname"].is_string(), "{bad:?}");
+    }
+    made.sh("echo second > /root/f; sync").await;
+    let back = |safety: bool| json!({ "snapname": "one", "safetySnapshot": safety });
+    let rollback = made.at("/snapshots/rollback");
+    let answer = me.post(&rollback, back(true)).await;
+    let rolled = made.done(me, answer).await;
+    assert_eq!(made.sh("cat /root/f").await, "first");
+    assert_eq!(made.view().await["status"], "running");
+    // What was lost is in the snapshot that was taken first.
+    let safety = rolled["safetySnapshot"].as_str().unwrap();
+    let list = me.get(&made.at("/snapshots")).await.expect(200).body;
+    let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!((names, &list["limit"]), (vec!["one", safety], &json!(2)));
+    let full = take("three").await.expect(507);
+    assert!(full.body["error"].as_str().unwrap().contains("2 of 2"), "{}", full.text);
+    me.post(&rollback, back(true)).await.expect(507);
+    let answer = me.post(&rollback, json!({ "snapname": safety })).await;
+    made.done(me, answer).await;
+    assert_eq!(made.sh("cat /root/f").await, "second");
+
+    me.post(&rollback, json!({ "snapname": "none" })).await.expect(404);
+    let delete = async |name: &str| {
+        me.send(reqwest::Method::DELETE, &made.at("/snapshots"), Some(json!({ "snapname": name }))).await
+    };
+    delete("none").await.expect(404);
+    let answer = delete(safety).await;
+    made.done(me, answer).await;
+    // A stopped server stays stopped.
+    let answer = me.post(&made.at("/stop"), None).await;
+    made.done(me, answer).await;
+    let answer = me.post(&rollback, back(false)).await;
+    made.done(me, answer).await;
+    assert_eq!(made.view().await["status"], "stopped");
+    assert_eq!(me.get(&made.at("/snapshots")).await.expect(200).body["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_made_anew_in_its_old_place_unless_it_is_protected() {
+    let made = Made::new().await;
+    let me = &made.app.customer;
+    let before = made.view().await;
+    made.sh("echo mine > /root/f; sync").await;
+    let answer = me.post(&made.at("/snapshots"), json!({ "snapname": "one" })).await;
+    made.done(me, answer).await;
+    let patch = async |change: Value| me.send(reqwest::Method::PATCH, &made.path, Some(change)).await.expect(200).body;
+    assert_eq!(patch(json!({ "deletionProtection": true, "name": "anew" })).await["deletionProtection"], true);
+    let wish = json!({ "osId": made.catalogue.image, "sshKeys": [] });
+    for refused in [me.post(&made.at("/reinstall"), wish.clone()).await, me.delete(&made.path).await] {
+        assert!(refused.expect(409).body["error"].as_str().unwrap().contains("protection"));
+    }
+    patch(json!({ "deletionProtection": false })).await;
+    me.post(&made.at("/reinstall"), json!({ "osId": 9999 })).await.expect(422);
+
+    let answer = me.post(&made.at("/reinstall"), wish).await;
+    let anew = made.done(me, answer).await;
+    let view = made.view().await;
+    assert_eq!((&view["status"], &view["ipAddress"]), (&json!("running"), &before["ipAddress"]));
+    assert_eq!(view["proxmoxId"], before["proxmoxId"]);
+    assert_eq!(made.sh("test -e /root/f || hostname").await, "anew");
+    assert_eq!(me.get(&made.at("/snapshots")).await.expect(200).body["data"], json!([]));
+    let password = anew["rootPassword"].as_str().unwrap();
+    assert_ne!(password, made.password);
+    let check = "my $h = (getpwnam('root'))[1]; my $p = <STDIN>; exit(crypt($p, $h) eq $h ? 0 : 1)";
+    let argv = ["perl", "-e", check];
+    let out = made.driver.exec(&made.guest, &argv, password.as_bytes(), Duration::from_secs(20)).await.unwrap();
+    assert_eq!(out.status, 0, "the new password is root's");
+    assert_eq!(made.lab.guests().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspended_server_is_down_and_its_owner_can_only_look() {
+    let made = Made::new().await;
+    let (me, provider) = (&made.app.customer, &made.app.provider);
+    let suspended = provider.post(&made.at("/suspend"), json!({ "reason": "unpaid" })).await;
+    made.done(provider, suspended).await;
+    let view = made.view().await;
+    assert_eq!((&view["status"], &view["suspendReason"]), (&json!("stopped"), &json!("unpaid")));
+    assert!(view["suspendedAt"].is_string());
+    for (method, rest, body) in [
+        ("POST", "/start", Value::Null),
+        ("POST", "/password", Value::Null),
+        ("DELETE", "", Value::Null),
+        ("PATCH", "", json!({ "name": "mine" })),
+        ("PUT", "/resize", json!({ "cores": 2 })),
+        ("POST", "/reinstall", json!({ "osId": made.catalogue.image })),
+        ("POST", "/snapshots", json!({ "snapname": "one" })),
+    ] {
+        let body = (!body.is_null()).then_some(body);
+        let refused = me.send(method.parse().unwrap(), &made.at(rest), body).await.expect(409);
+        assert!(refused.body["error"].as_str().unwrap().ends_with("unpaid"), "{method} {rest}: {}", refused.text);
+    }
+    me.post(&made.at("/unsuspend"), None).await.expect(403);
+    let back = provider.post(&made.at("/unsuspend"), None).await;
+    made.done(provider, back).await;
+    assert_eq!(made.view().await["status"], "running");
+    provider.post(&made.at("/unsuspend"), None).await.expect(409);
+    let answer = me.post(&made.at("/stop"), None).await;
+    made.done(me, answer).await;
+    // One that was stopped stays so.
+    let suspended = provider.post(&made.at("/suspend"), json!({ "reason": "again" })).await.expect(200).body;
+    assert_eq!(suspended["operationId"], Value::Null);
+    assert_eq!(provider.post(&made.at("/unsuspend"), None).await.expect(200).body["operationId"], Value::Null);
+    assert_eq!(made.view().await["status"], "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn labels_reverse_names_and_keys_are_kept_as_they_were_sent() {
+    let made = Made::new().await;
+    let me = &made.app.customer;
+    let labels = json!({ "env": "production", "example.com/team": "" });
+    let patch = async |change: Value| me.send(reqwest::Method::PATCH, &made.path, Some(change)).await;
+    assert_eq!(patch(json!({ "labels": labels })).await.expect(200).body["labels"], labels);
+    assert_eq!(patch(json!({ "name": "web-1" })).await.expect(200).body["labels"], labels, "left as they were");
+    for bad in [json!({ "labels": { "a b": "" } }), json!({ "labels": { "ключ": "1" } }), json!({ "name": "a b" })]
+    {
+        patch(bad).await.expect(422);
+    }
+    assert_eq!(made.view().await["labels"], labels);
+
+    let address = made.lab.first.to_string();
+    let at = made.at(&format!("/addresses/{address}"));
+    let named = me.put(&at, json!({ "reverseDns": "mail.example.com" })).await.expect(200).body;
+    assert_eq!(named, json!([{ "address": address, "reverseDns": "mail.example.com" }]));
+    me.put(&at, json!({ "reverseDns": "a b" })).await.expect(422);
+    me.put(&made.at("/addresses/10.0.0.1"), json!({ "reverseDns": "a.example" })).await.expect(404);
+    me.put(&made.at("/addresses/x"), json!({ "reverseDns": "a.example" })).await.expect(400);
+    let nameless = me.put(&at, json!({ "reverseDns": null })).await.expect(200).body;
+    assert_eq!(nameless[0]["reverseDns"], Value::Null);
+
+    let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me@there";
+    let key = me.post("/api/ssh-keys", json!({ "name": "Ключ", "publicKey": line })).await.expect(201).body;
+    me.post("/api/ssh-keys", json!({ "name": "again", "publicKey": line })).await.expect(409);
+    assert_eq!(me.get("/api/ssh-keys").await.expect(200).body, json!([key]));
+    assert_eq!(made.app.other.get("/api/ssh-keys").await.expect(200).body, json!([]));
+    let mut order = made.catalogue.order();
+    order["sshKeyIds"] = json!([key["id"]]);
+    made.app.other.post("/api/server/create", order.clone()).await.expect(422);
+    let wish = json!({ "osId": made.catalogue.image, "sshKeyIds": [key["id"]] });
+    let answer = me.post(&made.at("/reinstall"), wish).await;
+    made.done(me, answer).await;
+    assert_eq!(made.sh("cat /root/.ssh/authorized_keys").await, line);
+    me.delete(&format!("/api/ssh-keys/{}", key["id"])).await.expect(204);
+    me.delete(&format!("/api/ssh-keys/{}", key["id"])).await.expect(404);
+    me.post("/api/server/create", order).await.expect(422);
+}

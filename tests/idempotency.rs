@@ -1,0 +1,307 @@
+//! `Idempotency-Key`: every POST by someone takes it, is done once and answered alike; and an order is one server,
+//! whatever goes wrong in between.
+
+use std::collections::BTreeSet;
+
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::support::relay::Relay;
+use crate::support::{Client, Lab, PASSWORD, TestApp, TestDb, ended, eventually};
+
+/// POSTs by nobody: there is nobody whose key it could be. Signing in again is harmless, and so is a refused repeat of
+/// the others.
+const OPEN: [&str; 3] = ["/api/auth/register", "/api/auth/login", "/api/auth/refresh"];
+
+/// Every POST that takes a key: its route, where it is sent, by whom, with what, and what counts how often it was done.
+struct Case {
+    route: &'static str,
+    path: String,
+    by: Client,
+    body: Value,
+    counts: String,
+}
+
+async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
+    let catalogue = lab.register(&app.provider).await;
+    let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &server["operationId"]).await["state"], "succeeded");
+    let server = server["id"].as_i64().unwrap();
+    // No worker knows its kind, so it stays as it is put.
+    let stuck: String = sqlx::query_scalar(
+        "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                    status, cores, memory_mib, disk_gib, reserved)
+                    select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
+                           'stuck', 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
+         insert into operations (id, server_id, kind, state, data, deadline)
+         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from s returning id::text",
+    )
+    .bind(server)
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    let login = crate::support::app::login(&app.nobody, "customer@example.com").await;
+    let leaving = crate::support::app::login(&app.nobody, "customer@example.com").await;
+    let socket = json!({ "socket": "/nowhere/incus.socket" });
+    let (host, pool) = (catalogue.host, catalogue.pool);
+    let size = json!({ "name": "again", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 });
+    let network = json!({ "name": "again", "hostId": host, "cidr": "10.77.0.0/24", "bridge": "b" });
+    let password = json!({ "currentPassword": PASSWORD, "newPassword": "another long password" });
+    let (provider, customer) = (&app.provider, &app.customer);
+    let operations = |kind: &str| format!("from operations where server_id = {server} and kind = '{kind}'");
+    let case = |route, path: String, by: &Client, body: Value, counts: &str| Case {
+        route,
+        path,
+        by: by.clone(),
+        body,
+        counts: format!("select count(*) {counts}"),
+    };
+    let on = |what: &str, id: &dyn std::fmt::Display, verb: &str| format!("/api/{what}/{id}/{verb}");
+    let mut cases = vec![
+        case("/api/auth/logout", "/api/auth/logout".into(), &leaving, Value::Null, "from servers where false"),
+        case("/api/tariffs", "/api/tariffs".into(), provider, size, "from tariffs"),
+        case("/api/images", "/api/images".into(), provider, json!({ "name": "again", "kind": "lxc" }), "from images"),
+        case(
+            "/api/hosts",
+            "/api/hosts".into(),
+            provider,
+            json!({ "name": "again", "kind": "incus", "config": socket, "force": true }),
+            "from hosts",
+        ),
+        case("/api/hosts/{id}/check", on("hosts", &host, "check"), provider, Value::Null, "from hosts"),
+        case("/api/address-pools", "/api/address-pools".into(), provider, network, "from address_pools"),
+        case(
+            "/api/address-pools/{id}/reserve",
+            on("address-pools", &pool, "reserve"),
+            provider,
+            json!({ "address": lab.last }),
+            "from addresses",
+        ),
+        case(
+            "/api/operations/{id}/retry",
+            on("operations", &stuck, "retry"),
+            provider,
+            Value::Null,
+            "from operation_log where message like 'taken up%'",
+        ),
+        case("/api/server/create", "/api/server/create".into(), customer, catalogue.order(), "from servers"),
+        case(
+            "/api/auth/tokens",
+            "/api/auth/tokens".into(),
+            customer,
+            json!({ "name": "again", "scopes": ["read"] }),
+            "from tokens where kind = 'api'",
+        ),
+    ];
+    for (route, verb) in [
+        ("/api/server/{id}/start", "start"),
+        ("/api/server/{id}/stop", "stop"),
+        ("/api/server/{id}/restart", "restart"),
+        ("/api/server/{id}/password", "password"),
+    ] {
+        cases.push(case(route, on("server", &server, verb), customer, Value::Null, &operations(verb)));
+    }
+    // It ends the customer's other logins, so it comes last.
+    cases.push(case(
+        "/api/auth/password",
+        "/api/auth/password".into(),
+        &login,
+        password,
+        "from sessions where revoked_at is not null",
+    ));
+    (cases, server)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_post_by_someone_takes_a_key_and_is_done_once() {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    let (cases, server) = cases(&app, &lab).await;
+
+    let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
+    let takes_key =
+        |post: &Value| post["parameters"].as_array().is_some_and(|p| p.iter().any(|p| p["name"] == "Idempotency-Key"));
+    let mut routes = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        if let Some(post) = item.get("post") {
+            assert_eq!(takes_key(post), !OPEN.contains(&path.as_str()), "{path}: what the document says of the key");
+            routes.insert(path.as_str());
+        }
+    }
+    let listed: BTreeSet<_> = OPEN.into_iter().chain(cases.iter().map(|c| c.route)).collect();
+    assert_eq!(routes, listed, "every POST has its case here, and every case its POST");
+
+    let count = async |case: &Case| -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(case.counts.clone())).fetch_one(&app.db.pool).await.unwrap()
+    };
+    for case in &cases {
+        let (route, before) = (case.route, count(case).await);
+        let refused = case.by.post_once(&case.path, &"k".repeat(256), &case.body).await.expect(422);
+        assert!(refused.body["details"]["fields"]["Idempotency-Key"].is_string(), "{route}: {}", refused.text);
+        assert_eq!(count(case).await, before, "{route}");
+        if route.ends_with("/restart") {
+            // The one before it stopped the server, and waits for nobody.
+            eventually(&app.customer, &format!("/api/server/{server}"), |s| s["status"] == "stopped").await;
+        }
+        free(&app, server).await;
+        if route.ends_with("/password") && route.contains("server") {
+            eventually(&app.customer, &format!("/api/server/{server}"), |s| s["status"] == "running").await;
+        }
+        // Two at one time, and one afterwards: the second waits for the first.
+        let send = || case.by.post_once(&case.path, route, &case.body);
+        let (one, two) = tokio::join!(send(), send());
+        assert!((200..300).contains(&one.status), "{route}: {}", one.text);
+        if route.ends_with("/logout") {
+            // Whose key it is can't be told any more.
+            send().await.expect(401);
+            continue;
+        }
+        let three = send().await;
+        for other in [&two, &three] {
+            assert_eq!((other.status, &other.body), (one.status, &one.body), "{route}");
+        }
+        let done = if case.counts.contains("from hosts") && route.ends_with("/check") { 0 } else { 1 };
+        let now = count(case).await;
+        match route {
+            // It ends every other login.
+            "/api/auth/password" => assert!(now > before),
+            _ => assert_eq!(now, before + done, "{route}"),
+        }
+        let mut other = case.body.clone();
+        match &mut other {
+            Value::Object(fields) => drop(fields.insert("name".into(), json!("another"))),
+            other => *other = json!({ "another": "body" }),
+        }
+        let refused = case.by.post_once(&case.path, route, &other).await.expect(422);
+        let fields = refused.body["details"]["fields"].as_object().unwrap();
+        let ours = fields.contains_key("Idempotency-Key");
+        // Where the body has no such field, that is noticed first.
+        assert!(ours || fields.keys().any(|f| f.is_empty() || f == "name"), "{route}: {}", refused.text);
+    }
+    let stored: Vec<Vec<u8>> =
+        sqlx::query_scalar("select answer_sealed from idempotency_keys where answer_sealed is not null")
+            .fetch_all(&app.db.pool)
+            .await
+            .unwrap();
+    assert!(stored.len() >= cases.len() - 1);
+    assert!(!stored.iter().any(|s| s.windows(4).any(|w| w == b"ink_" || w == b"\"id\"")), "sealed at rest");
+}
+
+/// Waits until no operation holds the server.
+async fn free(app: &TestApp, server: i64) {
+    eventually(&app.customer, &format!("/api/server/{server}/operations"), |page| {
+        page["data"].as_array().unwrap().iter().all(|o| matches!(o["state"].as_str(), Some("succeeded" | "failed")))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parallel_orders_with_one_key_are_one_server_and_keys_of_two_people_do_not_meet() {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    let orders: Vec<_> = (0..20)
+        .map(|_| {
+            let client = app.customer.clone();
+            tokio::spawn(async move {
+                client.post_once("/api/server/create", "order 1", &catalogue.order()).await.expect(200).body
+            })
+        })
+        .collect();
+    let mut answers = vec![];
+    for order in orders {
+        answers.push(order.await.unwrap());
+    }
+    assert!(answers.iter().all(|a| *a == answers[0]), "{answers:?}");
+    assert_eq!(ended(&app.customer, &answers[0]["operationId"]).await["state"], "succeeded");
+    assert_eq!(lab.guests().await, 1);
+
+    let theirs = app.other.post_once("/api/server/create", "order 1", &catalogue.order()).await.expect(200).body;
+    assert_ne!(theirs["id"], answers[0]["id"]);
+    assert_eq!(ended(&app.other, &theirs["operationId"]).await["state"], "succeeded");
+    // The same words to another address are another request.
+    let path = format!("/api/server/{}/stop", answers[0]["id"]);
+    let refused = app.customer.post_once(&path, "order 1", &catalogue.order()).await.expect(422);
+    assert!(refused.body["details"]["fields"]["Idempotency-Key"].is_string(), "{}", refused.text);
+}
+
+/// Somebody works on the same request for too long: whoever waits is told to come back for the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_worked_on_for_too_long_is_a_409_to_come_back_to() {
+    let app = TestApp::new().await;
+    let mut slow = app.db.pool.begin().await.unwrap();
+    sqlx::query("insert into idempotency_keys (user_id, key, request_hash) values ($1, 'slow', sha256(''))")
+        .bind(app.customer_id.0)
+        .execute(&mut *slow)
+        .await
+        .unwrap();
+    let body = json!({ "name": "t", "scopes": ["read"] });
+    let answer = app.customer.post_once("/api/auth/tokens", "slow", &body).await.expect(409);
+    assert_eq!(answer.code(), "CONFLICT");
+    assert!(answer.headers.contains_key("retry-after"));
+    slow.rollback().await.unwrap();
+    app.customer.post_once("/api/auth/tokens", "slow", &body).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_database_cut_in_the_middle_parallel_orders_are_still_one_server() {
+    let db = TestDb::new().await;
+    let url = db.url();
+    let (head, path) = url.rsplit_once('/').unwrap();
+    let (credentials, address) = head.rsplit_once('@').unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut relay = Some(Relay::tcp(port, address.to_owned()).await);
+    let through = SecretString::from(format!("{credentials}@127.0.0.1:{port}/{path}"));
+    let app = TestApp::on(db, |c| c.database_url = through).await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let client = app.customer.clone();
+            tokio::spawn(async move {
+                let mut failures = 0;
+                loop {
+                    let sent = client.try_post_once("/api/server/create", "cut", &catalogue.order()).await;
+                    match sent {
+                        Ok(answer) if answer.status == 200 => return (answer.body, failures),
+                        // As a careful client does: it asks again until it knows.
+                        Ok(answer) => assert!(matches!(answer.status, 409 | 503), "{}", answer.text),
+                        Err(_) => {}
+                    }
+                    failures += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+            })
+        })
+        .collect();
+    // Cut again and again, at no moment in particular, while they try.
+    for gap in [1, 3, 7, 15, 30, 60, 90, 120] {
+        tokio::time::sleep(std::time::Duration::from_millis(gap)).await;
+        drop(relay.take());
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        relay = Some(listen_again(port, address).await);
+    }
+    let (mut answers, mut failures) = (vec![], 0);
+    for client in clients {
+        let (answer, failed) = client.await.unwrap();
+        answers.push(answer);
+        failures += failed;
+    }
+    assert!(failures > 0, "the cuts were noticed");
+    assert!(answers.iter().all(|a| *a == answers[0]), "{answers:?}");
+    assert_eq!(ended(&app.customer, &answers[0]["operationId"]).await["state"], "succeeded");
+    let servers: i64 = sqlx::query_scalar("select count(*) from servers").fetch_one(&app.db.pool).await.unwrap();
+    assert_eq!((servers, lab.guests().await), (1, 1));
+}
+
+/// The relay's port is free again as soon as its task has noticed its end.
+async fn listen_again(port: u16, address: &str) -> Relay {
+    for _ in 0..100 {
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    Relay::tcp(port, address.to_owned()).await
+}
