@@ -55,6 +55,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// it was read and answered. Anything less is an error, never `Absent`.
     async fn find(&self, guest: &GuestRef) -> Result<Presence>;
 
+    /// Whether a guest may be made under this number: hosts with numbers of their own say no where anything has it,
+    /// ours or not. A yes reserves nothing. Hosts that know guests by name only say yes.
+    async fn is_number_free(&self, _vmid: i64) -> Result<bool> {
+        Ok(true)
+    }
+
     /// The state of a task submitted earlier, perhaps by another process of ours. [`TaskState::Unknown`] where the
     /// host has forgotten it: the caller then looks with [`Driver::find`].
     async fn task(&self, id: &TaskId) -> Result<TaskState>;
