@@ -73,11 +73,6 @@ impl Proxmox {
     pub fn privileges(major: u32, storage: &str, pool: Option<&str>) -> Vec<(String, Vec<&'static str>)> {
         info::needed(major, storage, pool)
     }
-
-    /// Whether no guest of the cluster has this number, as far as the cluster knows now.
-    pub async fn is_number_free(&self, vmid: i64) -> Result<bool> {
-        guests::is_number_free(&self.client, vmid).await
-    }
 }
 
 #[async_trait]
@@ -110,6 +105,10 @@ impl Driver for Proxmox {
 
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
         guests::find(&self.client, guest).await
+    }
+
+    async fn is_number_free(&self, vmid: i64) -> Result<bool> {
+        guests::is_number_free(&self.client, vmid).await
     }
 
     async fn task(&self, id: &TaskId) -> Result<TaskState> {
