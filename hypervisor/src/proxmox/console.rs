@@ -69,9 +69,10 @@ pub(super) async fn console(client: &Client, guest: &GuestRef) -> Result<Console
         }
     };
     let mut socket = connect(client, &who, at, &proxy).await?;
+    let mut first = Bytes::new();
     let kind = match guest.kind {
         GuestKind::Lxc => {
-            sign_in(&mut socket, &proxy).await?;
+            first = sign_in(&mut socket, &proxy).await?;
             ConsoleKind::Text
         }
         // Without a password of its own the ticket is it.
@@ -79,6 +80,9 @@ pub(super) async fn console(client: &Client, guest: &GuestRef) -> Result<Console
     };
     let (to_person, output) = mpsc::channel(QUEUE);
     let (input, from_person) = mpsc::channel(QUEUE);
+    if !first.is_empty() {
+        let _ = to_person.try_send(first);
+    }
     tokio::spawn(carry(socket, matches!(kind, ConsoleKind::Text), to_person, from_person));
     Ok(Console { kind, output, input })
 }
@@ -117,8 +121,8 @@ async fn connect(client: &Client, who: &Identity, at: &At, proxy: &Proxy) -> Res
     timeout(client.timeout(), opening).await.map_err(|_| late())?
 }
 
-/// Says who is there at a terminal; the node's answer is "OK".
-async fn sign_in(socket: &mut Socket, proxy: &Proxy) -> Result<()> {
+/// Says who is there at a terminal; the node's answer is "OK", and what may come right behind it.
+async fn sign_in(socket: &mut Socket, proxy: &Proxy) -> Result<Bytes> {
     let refused = || {
         Error::Unauthorized(format!(
             "the terminal refused {}: nodes before version 9.1 open none with an API token, they need a login",
@@ -128,10 +132,8 @@ async fn sign_in(socket: &mut Socket, proxy: &Proxy) -> Result<()> {
     let hello = format!("{}:{}\n", proxy.user, proxy.ticket.expose_secret());
     socket.send(Message::text(hello)).await.map_err(|_| refused())?;
     let answer = timeout(Duration::from_secs(10), socket.next()).await.map_err(|_| refused())?;
-    match answer {
-        Some(Ok(message)) if message.clone().into_data().starts_with(b"OK") => Ok(()),
-        _ => Err(refused()),
-    }
+    let answer = answer.and_then(Result::ok).map(Message::into_data).unwrap_or_default();
+    if answer.starts_with(b"OK") { Ok(answer.slice(2..)) } else { Err(refused()) }
 }
 
 /// Carries both ways until one side ends.

@@ -1,7 +1,7 @@
 //! Making guests: containers from a template's archive, machines as clones of a template.
 //!
 //! A container is whole when its task has ended. A machine takes more: its clone has our marker only in its
-//! description; then it gets its size, and last the tag, which says that it is whole.
+//! description, with a word that it is being made; then it gets its size, and last the tag and its final description.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -40,7 +40,7 @@ async fn present(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<O
         Ok(Look::Absent) => Ok(None),
         Ok(Look::Ours(found)) if found.whole => Ok(Some(Task::Done)),
         Ok(Look::Ours(found)) if guest.kind == GuestKind::Vm && found.status.lock.is_empty() => {
-            Ok(Some(match shape(client, &found.at, guest, limits).await? {
+            Ok(Some(match shape(client, &found.at, guest, limits, false).await? {
                 Some(upid) => chained(&upid, Then::Sized(*limits), guest),
                 None => Task::Done,
             }))
@@ -112,15 +112,14 @@ async fn machine(client: &Client, spec: &GuestSpec) -> Result<String> {
     if !config.keys().any(|key| config.get(key).is_some_and(|value| value.contains("cloudinit"))) {
         return Err(Error::Invalid(format!("the template {name} has no cloud-init drive")));
     }
-    let (key, root) = root_disk(GuestKind::Vm, &config)?;
+    let (_, root) = root_disk(GuestKind::Vm, &config)?;
     if disk_size(&root) > disk * GIB {
         return Err(Error::Invalid(format!("the template {name} needs {} GiB", disk_size(&root).div_ceil(GIB))));
     }
     let storage = root.head.as_deref().and_then(|volume| volume.split(':').next()).unwrap_or_default();
-    tracing::debug!(template = name, key, storage, "cloning");
     // A linked clone lives on its template's storage.
     let linked = storage == client.config.storage && can(client, &at, "clone").await?;
-    let (newid, description) = (spec.guest.vmid.to_string(), marker::description(&spec.guest));
+    let (newid, description) = (spec.guest.vmid.to_string(), marker::making(&spec.guest));
     let mut form = vec![
         ("newid", newid.as_str()),
         ("name", spec.hostname.as_str()),
@@ -136,18 +135,24 @@ async fn machine(client: &Client, spec: &GuestSpec) -> Result<String> {
     client.post(&at.path(&["clone"]), &form).await
 }
 
-/// Gives a cloned machine its size. A UPID where its disk grows now; `None`: it is whole.
-async fn shape(client: &Client, at: &At, guest: &GuestRef, limits: &Limits) -> Result<Option<String>> {
+/// Gives a cloned machine its size. A UPID where its disk grows now; `None`: it is whole. `grown`: a task that grew the
+/// disk has ended well.
+async fn shape(client: &Client, at: &At, guest: &GuestRef, limits: &Limits, grown: bool) -> Result<Option<String>> {
     let config = guests::config(client, at).await?;
     guests::change(client, at, &config, &size_of(at.kind, &config, limits)).await?;
     let (key, root) = root_disk(at.kind, &config)?;
     let wanted = limits.disk_gib.unwrap_or_default();
     if disk_size(&root) < wanted * GIB {
+        if grown {
+            return Err(Error::Failed(format!("the disk {key} of {} did not grow to {wanted} GiB", at.vmid)));
+        }
         return grow(client, at, &key, wanted).await.map(Some);
     }
     let now = guests::config(client, at).await?;
-    let tags = marker::tags(&now.get("tags").unwrap_or_default(), guest);
-    guests::change(client, at, &now, &[("tags", Some(tags))]).await?;
+    // In one change, for what one of them says the other must not deny.
+    let tags = Some(marker::tags(&now.get("tags").unwrap_or_default(), guest));
+    let description = Some(marker::description(guest));
+    guests::change(client, at, &now, &[("tags", tags), ("description", description)]).await?;
     Ok(None)
 }
 
@@ -163,12 +168,14 @@ pub(super) async fn size(
     if found.whole {
         return Ok(end.into());
     }
-    match tasks::follower(client, upid, &found.at, &["resize"]).await? {
+    let growth = tasks::follower(client, upid, &found.at, &["resize"]).await?;
+    let grown = upid.kind == "resize" || matches!(growth, Some(End::Well(_)));
+    match growth {
         Some(End::Running) => return Ok(TaskState::Running(None)),
         Some(End::Badly(error)) => return Ok(TaskState::Failed(error)),
         _ => {}
     }
-    match shape(client, &found.at, guest, limits).await? {
+    match shape(client, &found.at, guest, limits, grown).await? {
         // Its own task is found in the node's list from now on.
         Some(_) => Ok(TaskState::Running(None)),
         None => Ok(end.into()),

@@ -103,7 +103,7 @@ const MEANINGS: &[Meaning] = &[
     (&["snapshot feature is not available", "linked clone feature", "clone feature is not available", "not supported with",
        "is not supported for", "no qemu guest agent configured"], Error::Unsupported),
     (&["unable to shrink disk", "shrinking disks is not supported", "does not support container directories",
-       "does not support vm images", "unable to parse"], Error::Invalid),
+       "does not support vm images", "unable to parse", "ssh public key"], Error::Invalid),
     (&["already exists", "already used", "already in use"], Error::AlreadyExists),
     (&["already running", "not running", "is running", "protection mode enabled", "used in ha resources",
        "is not most recent snapshot", "quit/powerdown failed", "if it's a template"], Error::Conflict),

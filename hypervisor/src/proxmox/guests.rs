@@ -50,7 +50,7 @@ impl At {
 pub(super) struct Found {
     pub(super) at: At,
     pub(super) status: Status,
-    /// Whether its creation was seen to its end: then it has our tag and no lock of a creation.
+    /// Whether its creation was seen to its end.
     pub(super) whole: bool,
 }
 
@@ -97,9 +97,9 @@ pub(super) async fn look(client: &Client, guest: &GuestRef) -> Result<Look> {
     }
     let config = config(client, &at).await?;
     match marker::find(&config.description(), guest.vmid) {
-        // Made, and not yet given its tag; or somebody took the tag away.
+        // Not yet given its tag; or somebody took it away, and the next start gives it back.
         Some(uuid) if uuid == guest.marker => {
-            let whole = guest.kind == GuestKind::Lxc && !making(&config.lock());
+            let whole = !making(&config.lock()) && !marker::is_making(&config.description());
             Ok(Look::Ours(Found { at, status, whole }))
         }
         None if making(&config.lock()) => Ok(Look::Coming(at)),

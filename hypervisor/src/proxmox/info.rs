@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::api::{Config, Resource};
+use super::api::{Config, Properties, Resource};
 use super::client::Client;
 use super::sweep;
 use crate::{Error, HostInfo, Result};
@@ -62,13 +62,20 @@ impl Permissions {
 pub(super) fn needed(major: u32, storage: &str, pool: Option<&str>) -> Vec<(String, Vec<&'static str>)> {
     let agent: &[&str] =
         if major >= 9 { &["VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"] } else { &["VM.Monitor"] };
-    let guests = pool.map_or_else(|| "/vms".to_owned(), |pool| format!("/pool/{pool}"));
-    vec![
+    let mut needed = vec![
         ("/".to_owned(), vec!["Sys.Audit"]),
-        (guests, ON_GUESTS.iter().chain(agent).copied().collect()),
+        (
+            pool.map_or_else(|| "/vms".to_owned(), |pool| format!("/pool/{pool}")),
+            ON_GUESTS.iter().chain(agent).copied().collect(),
+        ),
         (format!("/storage/{storage}"), vec!["Datastore.AllocateSpace", "Datastore.Audit"]),
         ("/sdn/zones/localnetwork".to_owned(), vec!["SDN.Use"]),
-    ]
+    ];
+    if pool.is_some() {
+        // A number that no guest has is in no pool, and must be seen to be free all the same.
+        needed.push(("/vms".to_owned(), vec!["VM.Audit"]));
+    }
+    needed
 }
 
 pub(super) async fn info(client: &Client) -> Result<HostInfo> {
@@ -103,7 +110,8 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
     let online: Vec<&str> = nodes.iter().filter(|node| node.online).map(|node| node.name.as_str()).collect();
     storages(client, &rows, &online, &mut problems).await?;
     bridges(client, &online, &mut problems).await?;
-    firewall(client, &mut problems).await?;
+    firewall(client, &online, &mut problems).await?;
+    tags(client, &mut problems).await?;
     Ok(HostInfo { version: format!("Proxmox VE {}", version.version), nodes, problems })
 }
 
@@ -159,7 +167,35 @@ async fn bridges(client: &Client, online: &[&str], problems: &mut Vec<String>) -
     Ok(())
 }
 
-async fn firewall(client: &Client, problems: &mut Vec<String>) -> Result<()> {
+/// What may be read where our rights reach; what they lack was said before.
+async fn readable(client: &Client, path: &[&str]) -> Result<Option<Config>> {
+    match client.get(path, &[]).await {
+        Ok(options) => Ok(Some(options)),
+        Err(Error::Unauthorized(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn tags(client: &Client, problems: &mut Vec<String>) -> Result<()> {
+    let options = readable(client, &["cluster", "options"]).await?.unwrap_or_default();
+    // Parsed in some versions, a property string in others.
+    let text = options.get("user-tag-access").unwrap_or_default();
+    let parsed: Option<Value> = serde_json::from_str(&text).ok();
+    let allow = match &parsed {
+        Some(access) => access.get("user-allow").and_then(Value::as_str).map(str::to_owned),
+        None => Properties::parse(&text).get("user-allow").map(str::to_owned),
+    };
+    if allow.is_some_and(|allow| allow != "free") {
+        problems.push(
+            "The datacenter lets users set only some tags, and Innkeeper marks its guests with one of its own: set User \
+             Tag Access to free (Datacenter, Options)."
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+async fn firewall(client: &Client, online: &[&str], problems: &mut Vec<String>) -> Result<()> {
     if !client.config.address_filters {
         problems.push(
             "Address filters are switched off: guests on one bridge can take each other's addresses. Switch \
@@ -168,20 +204,24 @@ async fn firewall(client: &Client, problems: &mut Vec<String>) -> Result<()> {
         );
         return Ok(());
     }
-    match client.get::<Config>(&["cluster", "firewall", "options"], &[]).await {
-        Ok(options) if options.get("enable").is_some_and(|flag| flag != "0") => Ok(()),
-        Ok(_) => {
-            problems.push(
-                "The datacenter's firewall is off, so nothing keeps a guest from taking another's address: allow what the \
-                 nodes themselves need, then enable it (Datacenter, Firewall, Options)."
-                    .to_owned(),
-            );
-            Ok(())
-        }
-        // What is missing was said above.
-        Err(Error::Unauthorized(_)) => Ok(()),
-        Err(error) => Err(error),
+    let on = |options: &Config, default: bool| options.get("enable").map_or(default, |flag| flag != "0");
+    if readable(client, &["cluster", "firewall", "options"]).await?.is_some_and(|options| !on(&options, false)) {
+        problems.push(
+            "The datacenter's firewall is off, so nothing keeps a guest from taking another's address: allow what the \
+             nodes themselves need, then enable it (Datacenter, Firewall, Options)."
+                .to_owned(),
+        );
     }
+    for node in online {
+        let path = ["nodes", node, "firewall", "options"];
+        if readable(client, &path).await?.is_some_and(|options| !on(&options, true)) {
+            problems.push(format!(
+                "The firewall of the node {node} is off, so nothing keeps its guests from taking each other's addresses: \
+                 enable it (the node, Firewall, Options)."
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

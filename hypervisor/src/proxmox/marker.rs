@@ -9,6 +9,8 @@ use uuid::Uuid;
 use crate::{GuestKind, GuestRef};
 
 const PREFIX: &str = "innkeeper-";
+/// The line of the description of a machine that is still being made.
+const MAKING: &str = "innkeeper-making";
 /// Begins the line of the description that keeps what a roll-back must not change.
 const KEEP: &str = "innkeeper-keep ";
 
@@ -42,6 +44,16 @@ pub(super) fn description(guest: &GuestRef) -> String {
     format!("This {what} belongs to a server of Innkeeper ({}). Change it there.", word(guest))
 }
 
+/// The description of a guest of ours that takes more than one task to make, until the last has ended.
+pub(super) fn making(guest: &GuestRef) -> String {
+    format!("{}\n{MAKING}", description(guest))
+}
+
+/// Whether a description is that of a guest that is still being made.
+pub(super) fn is_making(description: &str) -> bool {
+    description.lines().any(|line| line == MAKING)
+}
+
 /// What a roll-back keeps in the description.
 pub(super) fn kept(description: &str) -> Option<&str> {
     description.lines().find_map(|line| line.strip_prefix(KEEP))
@@ -70,6 +82,8 @@ mod tests {
             assert_eq!(find(&text, 500), Some(guest.marker), "{text}");
             assert_eq!(find(&text, 50), None, "a clone is not ours");
         }
+        assert_eq!(find(&making(&guest), 500), Some(guest.marker));
+        assert!(is_making(&making(&guest)) && !is_making(&description(&guest)));
         assert_eq!(find("innkeeper-500-nonsense", 500), None);
         assert_eq!(tags(&tags("zoo web", &guest), &guest), format!("{};web;zoo", word(&guest)));
     }

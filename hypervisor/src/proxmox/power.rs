@@ -11,6 +11,7 @@ use super::api::TaskRow;
 use super::client::Client;
 use super::error::no_config;
 use super::guests::{self, At, Found};
+use super::marker;
 use super::tasks::{self, End, Then, Upid, chained, plain, reached};
 use crate::{Error, GuestPower, GuestRef, Result, StopMode, Task, TaskState};
 
@@ -31,7 +32,7 @@ pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
         // A paused machine is woken, not started.
         GuestPower::Unknown => "resume",
     };
-    onboot(client, &found.at, "1").await?;
+    onboot(client, &found.at, guest, "1").await?;
     match act(client, &found.at, action, &[]).await {
         Ok(upid) => Ok(chained(&upid, Then::Started, guest)),
         Err(error) => or_already(client, guest, GuestPower::Running, error).await,
@@ -50,7 +51,7 @@ pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> R
             if let Some(row) = under_way.filter(|row| row.kind.ends_with("shutdown")) {
                 return Ok(chained(&row.upid, Then::Stopped, guest));
             }
-            onboot(client, &found.at, "0").await?;
+            onboot(client, &found.at, guest, "0").await?;
             let seconds = timeout.as_secs().max(1).to_string();
             act(client, &found.at, "shutdown", &[("timeout", &seconds), ("forceStop", "1")]).await
         }
@@ -59,7 +60,7 @@ pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> R
             if let Some(row) = under_way {
                 client.delete::<Value>(&["nodes", &found.at.node, "tasks", &row.upid], &[]).await?;
             }
-            onboot(client, &found.at, "0").await?;
+            onboot(client, &found.at, guest, "0").await?;
             act(client, &found.at, "stop", &[]).await
         }
     };
@@ -160,13 +161,16 @@ async fn shutdown_under_way(client: &Client, at: &At) -> Result<Option<TaskRow>>
     Ok(guests::active(client, at).await?.into_iter().find(|row| SHUTDOWNS.contains(&row.kind.as_str())))
 }
 
-async fn onboot(client: &Client, at: &At, flag: &str) -> Result<()> {
+/// Writes whether the guest starts with its node, and our tag where somebody took it away.
+async fn onboot(client: &Client, at: &At, guest: &GuestRef, flag: &str) -> Result<()> {
     let now = guests::config(client, at).await?;
+    let tags = now.get("tags").unwrap_or_default();
+    let tags = if marker::find(&tags, guest.vmid).is_some() { tags } else { marker::tags(&tags, guest) };
     // Missing is off.
-    if now.get("onboot").as_deref().unwrap_or("0") == flag {
-        return Ok(());
-    }
-    guests::change(client, at, &now, &[("onboot", Some(flag.to_owned()))]).await
+    let flag = Some(flag.to_owned()).filter(|flag| now.get("onboot").as_deref().unwrap_or("0") != flag);
+    let mut wanted = vec![("tags", Some(tags))];
+    wanted.extend(flag.map(|flag| ("onboot", Some(flag))));
+    guests::change(client, at, &now, &wanted).await
 }
 
 /// A refused change of power that has come about by itself since we looked is done.

@@ -273,6 +273,11 @@ async fn the_preflight_names_what_is_missing() {
     let problems = async || bench.driver.info().await.unwrap().problems.join("\n");
     bench.fake.run("pve._fw()['cluster']['options'].update(enable=0)").await;
     assert!(problems().await.contains("firewall is off"));
+    bench.fake.run("pve.firewall_config('host', 'pve1')['options'].update(enable=0)").await;
+    assert!(problems().await.contains("firewall of the node pve1 is off"));
+    let tags = r#"{"data":{"user-tag-access":{"user-allow":"existing"}}}"#;
+    bench.canned("GET", "/cluster/options", 200, "OK", tags).await;
+    assert!(problems().await.contains("User Tag Access"));
     bench.fake.run("pve.version = '7.4-3'").await;
     assert!(problems().await.contains("only versions 8 and 9"));
     bench.fake.run("pve.storages['local'].update(volumes={}, content='iso')").await;
@@ -286,6 +291,18 @@ async fn the_preflight_names_what_is_missing() {
     assert!(problems().await.contains("no bridge"));
     bench.fake.run("pve.add_node('pve2', online=False)").await;
     assert!(problems().await.contains("pve2 is not online"));
+}
+
+#[tokio::test]
+async fn a_guest_whose_tag_was_taken_away_is_still_ours_and_gets_it_back() {
+    for kind in [Lxc, Vm] {
+        let bench = Bench::stopped(kind).await;
+        bench.fake.run(&format!("guest({}).config.update(tags='web')", bench.vmid())).await;
+        assert_eq!(bench.power().await, Some(GuestPower::Stopped));
+        bench.done(bench.driver.start(&bench.spec.guest).await).await;
+        let tags = bench.fake.run(&format!("guest({}).config['tags']", bench.vmid())).await;
+        assert_eq!(tags, format!("innkeeper-{}-{};web", bench.vmid(), bench.spec.guest.marker));
+    }
 }
 
 #[tokio::test]
