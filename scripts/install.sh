@@ -115,6 +115,11 @@ install_node() {
     apt_install nodejs npm
 }
 
+# For fakepve, which stands in for Proxmox VE: Debian's python3 can't make environments without a second package.
+install_python() {
+    python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
+}
+
 exec {install_lock}<"$ROOT/Cargo.toml"
 flock "$install_lock"
 
@@ -126,8 +131,7 @@ install_rust
 case $what in
 test)
     install_node
-    # For fakepve, which stands in for Proxmox VE.
-    python3 -m venv --help >/dev/null 2>&1 && python3 -c 'import ensurepip' 2>/dev/null || apt_install python3 python3-venv
+    install_python
     ;;
 bench) compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null || apt_install postgresql-contrib ;;
 esac
