@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::ext::ReasonPhrase;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::config::{Login, ProxmoxConfig};
-use super::error::{Body, refusal, words};
+use super::error::{Refusal, refusal, words};
 use super::tls;
 use crate::{Error, Result};
 
@@ -93,7 +95,7 @@ impl Client {
 
     /// Reads something.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &Params<'_>) -> Result<T> {
-        typed(self.call(&Identity::Token, Method::GET, path, query).await?)
+        typed(&self.call(&Identity::Token, Method::GET, path, query).await?)
     }
 
     /// Creates or does something; what it gives is a task's id or nothing.
@@ -108,22 +110,22 @@ impl Client {
         path: &[&str],
         form: &Params<'_>,
     ) -> Result<T> {
-        sent(self.call(who, Method::POST, path, form).await?)
+        sent(&self.call(who, Method::POST, path, form).await?)
     }
 
     /// Changes something.
     pub(super) async fn put<T: DeserializeOwned>(&self, path: &[&str], form: &Params<'_>) -> Result<T> {
-        sent(self.call(&Identity::Token, Method::PUT, path, form).await?)
+        sent(&self.call(&Identity::Token, Method::PUT, path, form).await?)
     }
 
     /// Deletes something.
     pub(super) async fn delete<T: DeserializeOwned>(&self, path: &[&str], query: &Params<'_>) -> Result<T> {
-        sent(self.call(&Identity::Token, Method::DELETE, path, query).await?)
+        sent(&self.call(&Identity::Token, Method::DELETE, path, query).await?)
     }
 
     /// Logs in with a password, for what a token can't do.
     pub(super) async fn login(&self, login: &Login) -> Result<Identity> {
-        #[derive(serde::Deserialize)]
+        #[derive(Deserialize)]
         struct Answer {
             ticket: SecretString,
             #[serde(rename = "CSRFPreventionToken", default)]
@@ -133,8 +135,7 @@ impl Client {
         }
         let form = [("username", login.user.as_str()), ("password", login.password.expose_secret())];
         // The ticket is asked for without showing the token: the two don't go together.
-        let data = self.request(None, Method::POST, &["access", "ticket"], &form).await?;
-        let answer: Answer = typed(data)?;
+        let answer: Answer = typed(&self.request(None, Method::POST, &["access", "ticket"], &form).await?)?;
         if !answer.second_factor.is_null() {
             return Err(Error::Unauthorized(format!(
                 "{} needs a second factor, which nobody is there for",
@@ -173,7 +174,7 @@ impl Client {
         (0..count).map(move |n| (first + n) % count).map(|n| (n, self.config.endpoints[n].as_str()))
     }
 
-    async fn call(&self, who: &Identity, method: Method, path: &[&str], params: &Params<'_>) -> Result<Value> {
+    async fn call(&self, who: &Identity, method: Method, path: &[&str], params: &Params<'_>) -> Result<Bytes> {
         let headers = self.headers(who)?;
         self.request(Some(headers), method, path, params).await
     }
@@ -185,7 +186,7 @@ impl Client {
         method: Method,
         path: &[&str],
         params: &Params<'_>,
-    ) -> Result<Value> {
+    ) -> Result<Bytes> {
         let mutates = method != Method::GET;
         let path = encoded_path(path)?;
         let params = encoded_params(params);
@@ -292,29 +293,37 @@ pub(super) fn encoded_params(params: &Params<'_>) -> String {
     pairs.join("&")
 }
 
-async fn answer(response: Response, mutates: bool) -> Result<Value> {
+/// The body of a success, unread: a cluster's list is large.
+async fn answer(response: Response, mutates: bool) -> Result<Bytes> {
     let status = response.status();
     let reason = response.extensions().get::<ReasonPhrase>();
     let reason = reason.and_then(|r| std::str::from_utf8(r.as_bytes()).ok()).or(status.canonical_reason());
     let reason = reason.map(str::to_owned);
     let bytes = response.bytes().await.map_err(|e| transport(&e, mutates))?;
-    let body: Option<Body> = serde_json::from_slice(&bytes).ok();
-    if !status.is_success() {
-        return Err(refusal(status.as_u16(), words(body.as_ref(), reason.as_deref(), status.as_u16()), mutates));
+    if status.is_success() {
+        return Ok(bytes);
     }
-    // It is done or under way; without its words nobody can tell which.
-    let odd = format!("HTTP {status} with an answer that is not Proxmox VE's");
-    body.map(|body| body.data).ok_or(if mutates { Error::OutcomeUnknown(odd) } else { Error::Failed(odd) })
+    let refused: Option<Refusal> = serde_json::from_slice(&bytes).ok();
+    Err(refusal(status.as_u16(), words(refused.as_ref(), reason.as_deref(), status.as_u16()), mutates))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    #[derive(Deserialize)]
+    struct Success<T> {
+        data: T,
+    }
+    let success: Result<Success<T>, _> = serde_json::from_slice(body);
+    success.map(|success| success.data).map_err(|e| format!("an answer that makes no sense: {e}"))
 }
 
 /// Reads what was asked for.
-pub(super) fn typed<T: DeserializeOwned>(data: Value) -> Result<T> {
-    serde_json::from_value(data).map_err(|e| Error::Failed(format!("an answer that makes no sense: {e}")))
+fn typed<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    read(body).map_err(Error::Failed)
 }
 
-/// Reads what a change gave.
-fn sent<T: DeserializeOwned>(data: Value) -> Result<T> {
-    serde_json::from_value(data).map_err(|e| Error::OutcomeUnknown(format!("an answer that makes no sense: {e}")))
+/// Reads what a change gave. It is done or under way; without its words nobody can tell which.
+fn sent<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    read(body).map_err(Error::OutcomeUnknown)
 }
 
 /// A failure below HTTP.

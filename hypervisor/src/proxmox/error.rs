@@ -8,11 +8,9 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// An answer's body. Up to version 8.3 an error's words are only in the reason phrase.
+/// The body of a refusal. Up to version 8.3 its words are only in the reason phrase.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Body {
-    #[serde(default)]
-    pub(super) data: serde_json::Value,
+pub(super) struct Refusal {
     #[serde(default)]
     message: Option<String>,
     #[serde(default)]
@@ -20,7 +18,7 @@ pub(super) struct Body {
 }
 
 /// The words of a refusal, on one line.
-pub(super) fn words(body: Option<&Body>, reason: Option<&str>, status: u16) -> String {
+pub(super) fn words(body: Option<&Refusal>, reason: Option<&str>, status: u16) -> String {
     let message = body.and_then(|b| b.message.as_deref()).map(str::trim).filter(|m| !m.is_empty());
     let mut text = message.or(reason).unwrap_or_default().trim().replace('\n', " ");
     for (field, error) in body.and_then(|b| b.errors.as_ref()).into_iter().flatten() {
@@ -172,7 +170,7 @@ mod tests {
 
     #[test]
     fn words_come_from_the_body_then_from_the_reason() {
-        let body: Body = serde_json::from_str(
+        let body: Refusal = serde_json::from_str(
             r#"{"data":null,"message":"Parameter verification failed.\n","errors":{"vmid":"VM 100 already exists"}}"#,
         )
         .unwrap();
@@ -180,7 +178,7 @@ mod tests {
         assert_eq!(text, "Parameter verification failed. vmid: VM 100 already exists");
         assert!(matches!(refusal(400, text, false), Error::AlreadyExists(_)));
         // Versions before 8.4 have `{"data":null}` and the words in the reason.
-        let old: Body = serde_json::from_str(r#"{"data":null}"#).unwrap();
+        let old: Refusal = serde_json::from_str(r#"{"data":null}"#).unwrap();
         assert_eq!(words(Some(&old), Some("CT is locked (backup)"), 500), "CT is locked (backup)");
         assert_eq!(words(None, None, 599), "HTTP 599");
     }

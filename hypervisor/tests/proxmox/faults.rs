@@ -1,10 +1,15 @@
 //! What a host can do wrong, by name: each is told apart, changes nothing that it should not, and is got over where the
 //! same call is made again.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use hypervisor::proxmox::Proxmox;
-use hypervisor::{Driver, Error, GuestKind, GuestPower, Limits, Presence, StopMode, Task, TaskState};
+use hypervisor::{
+    Driver, Error, ExecOutput, GuestKind, GuestPower, GuestShell, Limits, Presence, Result, ShellTarget, StopMode,
+    Task, TaskState,
+};
 
 use crate::{Bench, spec};
 
@@ -391,6 +396,38 @@ async fn a_container_without_a_way_in_says_so() {
     let bench = Bench::running(Lxc).await;
     let error = bench.driver.set_password(&bench.spec.guest, &"secret".to_owned().into()).await.unwrap_err();
     assert!(matches!(&error, Error::Unsupported(text) if text.contains("SSH")), "{error:?}");
+}
+
+/// A way into guests that notes what is to be done.
+#[derive(Debug, Default)]
+struct Noted(Mutex<Vec<Order>>);
+
+/// Where, what, and with which input.
+type Order = (ShellTarget, Vec<String>, Vec<u8>);
+
+#[async_trait]
+impl GuestShell for Noted {
+    async fn exec(&self, at: &ShellTarget, argv: &[&str], stdin: &[u8], _: Duration) -> Result<ExecOutput> {
+        let argv = argv.iter().map(|a| (*a).to_owned()).collect();
+        self.0.lock().unwrap().push((at.clone(), argv, stdin.to_vec()));
+        Ok(ExecOutput { status: 0, stdout: Vec::new(), stderr: Vec::new() })
+    }
+}
+
+#[tokio::test]
+async fn a_container_s_commands_go_by_the_shell() {
+    let bench = Bench::running(Lxc).await;
+    let shell = Arc::new(Noted::default());
+    let driver = bench.driver.clone().with_shell(Arc::<Noted>::clone(&shell));
+    driver.set_password(&bench.spec.guest, &"it's:a \"secret\"".to_owned().into()).await.unwrap();
+    let refused = driver.set_password(&bench.spec.guest, &"two\nlines".to_owned().into()).await;
+    assert!(matches!(refused, Err(Error::Invalid(_))));
+    let noted = std::mem::take(&mut *shell.0.lock().unwrap());
+    let [(target, argv, stdin)] = &noted[..] else { panic!("{noted:?}") };
+    assert_eq!((argv.as_slice(), stdin.as_slice()), (&["chpasswd".to_owned()][..], &b"root:it's:a \"secret\"\n"[..]));
+    assert_eq!(target.addresses, [bench.spec.network.addresses[0].address]);
+    assert_eq!((target.node.as_str(), target.node_address), ("pve1", Some("192.0.2.11".parse().unwrap())));
+    assert_eq!((target.vmid, target.marker), (bench.vmid(), bench.spec.guest.marker));
 }
 
 #[tokio::test]

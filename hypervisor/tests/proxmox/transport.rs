@@ -61,6 +61,31 @@ async fn at_most_two_calls_are_under_way_to_a_host() {
 }
 
 #[tokio::test]
+async fn at_most_twenty_calls_are_under_way_in_all() {
+    let bench = Bench::stopped(GuestKind::Lxc).await;
+    bench.fake.run("pve.time_scale = 1").await;
+    bench.fake.run("pve.slow_network(0.3)").await;
+    bench.fake.run("setattr(pve, 'most', 0)").await;
+    // Twelve hosts, as far as the driver knows.
+    let hosts = (1..=12).map(|n| {
+        let mut config = bench.fake.config();
+        config.endpoints = vec![config.endpoints[0].clone(); n];
+        Arc::new(Proxmox::new(config).unwrap())
+    });
+    let hosts: Vec<_> = hosts.collect();
+    let sweeps = (0..48).map(|n| {
+        let host = Arc::clone(&hosts[n % 12]);
+        tokio::spawn(async move { host.sweep().await.unwrap() })
+    });
+    for sweep in sweeps.collect::<Vec<_>>() {
+        sweep.await.unwrap();
+    }
+    // Other tests' calls have some of the places.
+    let most = bench.fake.run("pve.most").await.as_u64().unwrap();
+    assert!((3..=20).contains(&most), "{most} at one time");
+}
+
+#[tokio::test]
 async fn a_host_that_hangs_is_given_up_in_time() {
     let bench = Bench::stopped(GuestKind::Lxc).await;
     let mut config = bench.fake.config();
