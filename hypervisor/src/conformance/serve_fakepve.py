@@ -43,6 +43,8 @@ class Pve(FakePve):
         self.canned = {}
         # What was asked: (method, path, [[name, value], ...], headers that matter), once logged in.
         self.asked = []
+        # A console's websocket does not repeat the subprotocol, as RFC 6455 allows.
+        self.no_subprotocol = False
         # A machine's disk grows in so many seconds.
         self.resize_secs = 0
         self.broken_resize = False
@@ -53,6 +55,9 @@ class Pve(FakePve):
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
+            if self.no_subprotocol and 'Sec-WebSocket-Protocol' in request.headers:
+                request = request.clone(headers={k: x for k, x in request.headers.items()
+                                                 if k.lower() != 'sec-websocket-protocol'})
             form = await request.post() if request.content_type == 'application/x-www-form-urlencoded' else {}
             self.asked.append((request.method, request.path[len('/api2/json'):],
                                [*request.query.items(), *form.items()],

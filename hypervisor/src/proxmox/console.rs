@@ -10,6 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use hyper::client::conn::http1;
+use hyper::ext::ReasonPhrase;
+use hyper::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
+use hyper::http::uri::InvalidUri;
+use hyper::upgrade::Upgraded;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use reqwest::Url;
 use rustls::pki_types::ServerName;
 use secrecy::{ExposeSecret, SecretString};
@@ -20,11 +27,14 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::client::{Client, Identity, encoded_params, encoded_path};
+use super::error::{refusal, words};
 use super::guests::{self, At};
 use crate::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestRef, Result};
 
@@ -35,7 +45,7 @@ const PING: Duration = Duration::from_secs(30);
 /// How long a message may wait for a peer that does not read.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 #[derive(Debug, Deserialize)]
 struct Proxy {
@@ -109,16 +119,35 @@ async fn connect(client: &Client, who: &Identity, at: &At, proxy: &Proxy) -> Res
         let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(unreachable)?;
         let _ = tcp.set_nodelay(true);
         let tls = TlsConnector::from(Arc::clone(&client.tls)).connect(name, tcp).await.map_err(unreachable)?;
-        match tokio_tungstenite::client_async(request, tls).await {
-            Ok((socket, _)) => Ok(socket),
-            Err(tungstenite::Error::Http(answer)) if answer.status() == 401 => {
-                Err(Error::Unauthorized("the node refused the console's ticket".to_owned()))
-            }
-            Err(error) => Err(odd(&error)),
-        }
+        upgrade(tls, request).await
     };
     let late = || Error::Unreachable(format!("{host}:{port} did not open the console"));
     timeout(client.timeout(), opening).await.map_err(|_| late())?
+}
+
+/// The websocket's opening handshake. By hand, since tungstenite's own gives up where a server does not repeat the
+/// subprotocol, which old versions must be told and new ones don't know.
+async fn upgrade(tls: TlsStream<TcpStream>, request: Request<()>) -> Result<Socket> {
+    let odd = |e: &dyn std::fmt::Display| Error::Failed(format!("the console's websocket: {e}"));
+    let key = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes())).unwrap_or_default();
+    let (parts, ()) = request.into_parts();
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+    let mut request = Request::from_parts(parts, String::new());
+    *request.uri_mut() = target.parse().map_err(|e: InvalidUri| odd(&e))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(|e| odd(&e))?;
+    tokio::spawn(connection.with_upgrades());
+    let response = sender.send_request(request).await.map_err(|e| odd(&e))?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let reason = response.extensions().get::<ReasonPhrase>();
+        let reason = reason.and_then(|reason| std::str::from_utf8(reason.as_bytes()).ok());
+        let status = response.status().as_u16();
+        return Err(refusal(status, words(None, reason, status), false));
+    }
+    if response.headers().get(SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| accept != key.as_str()) {
+        return Err(odd(&"an answer to another's handshake"));
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(|e| odd(&e))?;
+    Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await)
 }
 
 /// Says who is there at a terminal; the node's answer is "OK", and what may come right behind it.

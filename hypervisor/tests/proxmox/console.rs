@@ -82,6 +82,21 @@ async fn a_machine_s_screen_speaks_rfb() {
 }
 
 #[tokio::test]
+async fn a_ticket_that_the_node_refuses_is_said() {
+    let bench = Bench::running(GuestKind::Lxc).await;
+    bench.fake.run("setattr(pve, 'vnc_ticket_ttl', -1)").await;
+    let refused = bench.driver.console(&bench.spec.guest).await;
+    assert!(matches!(&refused, Err(Error::Unauthorized(text)) if text.contains("PVEVNC")), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_subprotocol_is_well_too() {
+    let bench = Bench::running(GuestKind::Lxc).await;
+    bench.fake.run("setattr(pve, 'no_subprotocol', True)").await;
+    a_terminal(&bench).await;
+}
+
+#[tokio::test]
 async fn a_stopped_guest_has_no_console() {
     let bench = Bench::stopped(GuestKind::Lxc).await;
     assert!(matches!(bench.driver.console(&bench.spec.guest).await, Err(Error::Conflict(_))));

@@ -175,6 +175,9 @@ async fn absence_is_believed_only_when_every_node_was_asked() {
     };
     bench.fake.run("pve.add_node('pve2', online=False)").await;
     unknown("a node is down").await;
+    let none = format!("Configuration file 'nodes/pve2/lxc/{}.conf' does not exist", guest.vmid);
+    bench.canned("GET", &format!("/nodes/pve2/lxc/{}/config", guest.vmid), 500, &none, "").await;
+    unknown("a node is down, whatever is said in its name").await;
     bench.fake.run("pve.set_node_offline('pve2', False)").await;
     assert_eq!(bench.driver.find(guest).await.unwrap(), Presence::Absent);
     bench.canned("GET", "/cluster/resources", 200, "OK", r#"{"data":[]}"#).await;
