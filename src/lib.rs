@@ -45,7 +45,7 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Every workflow that the operations engine knows.
-pub(crate) fn workflows() -> Vec<Box<dyn operations::AnyWorkflow>> {
+pub fn workflows() -> Vec<Box<dyn operations::AnyWorkflow>> {
     let mut all = servers::workflows::all();
     all.push(Box::new(resize::workflow::workflow()));
     all.extend(snapshots::workflows::all());

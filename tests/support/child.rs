@@ -85,6 +85,15 @@ impl Service {
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
     }
 
+    /// Whether it has died by SIGKILL.
+    pub fn is_killed(&mut self) -> bool {
+        let status = self.child.try_wait().expect("the child can be asked");
+        if let Some(status) = status {
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+        }
+        status.is_some()
+    }
+
     /// Kills it now.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("the child can be killed");
