@@ -18,7 +18,7 @@ use crate::events::{self, Events};
 use crate::hosts::Drivers;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
-use crate::{http, idempotency, mail, monitoring, realtime};
+use crate::{audit, http, idempotency, mail, monitoring, realtime};
 
 /// Every part of one running process. Handlers and workers share it by reference.
 #[derive(Debug)]
@@ -139,7 +139,9 @@ async fn janitor(app: &App) {
             _ = tick.tick() => {}
         }
         app.metrics.run_upkeep();
-        for purged in [accounts::service::purge(app).await, idempotency::purge(app).await] {
+        for purged in
+            [accounts::service::purge(app).await, idempotency::purge(app).await, audit::service::upkeep(app).await]
+        {
             if let Err(error) = purged {
                 tracing::warn!(%error, "what has ended could not be forgotten; trying again later");
             }

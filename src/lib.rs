@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod addresses;
 pub mod app;
+pub mod audit;
 pub mod config;
 pub mod db;
 pub mod error;
@@ -36,6 +37,7 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
         .merge(addresses::routes())
         .merge(servers::routes())
         .merge(operations::routes())
+        .merge(audit::routes())
 }
 
 /// Every workflow that the operations engine knows.

@@ -83,6 +83,7 @@ const MATRIX: &[Row] = &[
     ("GET", "/api/operations/{id}", OWNED_READ),
     ("GET", "/api/operations/{id}/log", PROVIDER),
     ("POST", "/api/operations/{id}/retry", PROVIDER),
+    ("GET", "/api/audit", ACCOUNT_READ),
 ];
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];

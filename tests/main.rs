@@ -8,6 +8,7 @@ mod support;
 
 mod accounts;
 mod addresses;
+mod audit;
 mod authorization;
 mod catalogue;
 mod cli;

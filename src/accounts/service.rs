@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Once};
 use crate::ids::UserId;
-use crate::secrets;
+use crate::{audit, secrets};
 
 /// Where a login comes from, for the list of sessions.
 #[derive(Debug, Clone)]
@@ -56,6 +56,7 @@ pub async fn register(app: &App, new: Register, origin: &Origin) -> Result<Signe
     // to be tried here.
     limit(app, (ADDRESS, &network(origin.address)), app.config.login_limit_address).await?;
     let user = add_user(app, &new.email, new.name.trim(), Role::Customer, new.password).await?;
+    audit::account(user.id);
     open_session(app, user, origin).await
 }
 
@@ -68,6 +69,9 @@ pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn>
     limit(app, account, app.config.login_limit_account).await?;
     let found = store::credentials(&app.db, &login.email).await?;
     let hash = found.as_ref().map(|c| c.password_hash.clone());
+    if let Some(found) = &found {
+        audit::account(found.user.id);
+    }
     let right = secrets::verify_password(login.password, hash).await?;
     match found {
         Some(found) if right && !found.disabled => {
@@ -145,6 +149,7 @@ pub async fn refresh(app: &App, refresh: Refresh) -> Result<SignedIn> {
     let hash = secrets::hash_token(refresh.refresh_token.expose_secret());
     let mut tx = app.db.begin().await?;
     let row = store::lock_refresh(&mut tx, &hash).await?.ok_or_else(refused)?;
+    audit::account(row.user);
     if row.used {
         store::revoke_session(&mut tx, row.session).await?;
         tx.commit().await?;

@@ -173,25 +173,6 @@ pub struct AddressPage {
     pub pages: i64,
 }
 
-/// Which page.
-#[derive(Debug, Deserialize, Validate, utoipa::IntoParams)]
-#[serde(deny_unknown_fields, default)]
-#[into_params(parameter_in = Query)]
-pub struct PageQuery {
-    /// The page, counted from 1.
-    #[garde(range(min = 1, max = 1_000_000))]
-    pub page: i64,
-    /// The most addresses on a page.
-    #[garde(range(min = 1, max = 100))]
-    pub limit: i64,
-}
-
-impl Default for PageQuery {
-    fn default() -> Self {
-        Self { page: 1, limit: 20 }
-    }
-}
-
 /// An address to hold back.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

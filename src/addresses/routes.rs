@@ -8,13 +8,14 @@ use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{Address, AddressPage, HoldBack, NewPool, PageQuery, Pool, UpdatePool};
+use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
 use super::service;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
 use crate::http::extract::{Json, Path, Query};
+use crate::http::page::PageQuery;
 use crate::idempotency::Post;
 use crate::ids::PoolId;
 
@@ -91,7 +92,7 @@ async fn addresses(
     Path(id): Path<PoolId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<AddressPage>> {
-    Ok(Json(service::addresses(&app, id, &query).await?))
+    Ok(Json(service::addresses(&app, id, query).await?))
 }
 
 /// Hold an address back from servers

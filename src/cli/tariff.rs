@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use innkeeper::app::App;
+use innkeeper::audit;
 use innkeeper::idempotency::Once;
 use innkeeper::tariffs::model::{Kind, NewTariff};
 use innkeeper::tariffs::service;
@@ -63,6 +64,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 enabled: !add.disabled,
             })?;
             let made = service::create(app, &Once::default(), new).await?;
+            audit::subject(made.id);
             println!("The tariff {} has the id {}.", made.name, made.id);
         }
         Command::List => {

@@ -6,6 +6,7 @@ mod error;
 pub mod extract;
 mod health;
 pub mod openapi;
+pub mod page;
 pub mod patch;
 mod router;
 pub mod server;

@@ -23,6 +23,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use super::auth::Identity;
 use super::{error, health, openapi};
 use crate::app::App;
+use crate::audit;
 use crate::error::{Code, Error};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -43,6 +44,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 /// The whole service as one router.
 pub fn router(app: Arc<App>) -> Router {
     let (router, document) = routes().split_for_parts();
+    let open = Arc::new(openapi::open_routes(&document));
     router
         .merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", document))
         .with_state(Arc::clone(&app))
@@ -57,6 +59,7 @@ pub fn router(app: Arc<App>) -> Router {
                 .layer(from_fn(harden))
                 .layer(from_fn(error::finish))
                 .layer(from_fn_with_state(Arc::clone(&app), identify))
+                .layer(from_fn_with_state((Arc::clone(&app), open), audit::watch))
                 .layer(CatchPanicLayer::custom(error::from_panic))
                 .layer(from_fn(end_in_time))
                 .layer(DefaultBodyLimit::max(BODY_LIMIT)),

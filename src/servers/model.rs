@@ -252,31 +252,3 @@ pub struct ListServers {
     #[garde(range(min = 1, max = 100))]
     pub limit: Option<i64>,
 }
-
-/// A page of a list.
-#[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct PageQuery {
-    /// From 1.
-    #[garde(range(min = 1, max = 1_000_000))]
-    pub page: Option<i64>,
-    /// Rows a page: 20, at most 100.
-    #[garde(range(min = 1, max = 100))]
-    pub limit: Option<i64>,
-}
-
-/// A page of a server's operations.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct OperationsPage {
-    /// Newest first.
-    pub data: Vec<crate::operations::model::OperationView>,
-    /// How many there are in all.
-    pub total: i64,
-    /// This page.
-    pub page: i64,
-    /// Rows a page.
-    pub limit: i64,
-    /// How many pages there are.
-    pub pages: i64,
-}
