@@ -13,6 +13,7 @@ pub mod http;
 pub mod idempotency;
 pub mod ids;
 pub mod images;
+pub mod limits;
 pub mod mail;
 pub mod monitoring;
 pub mod operations;

@@ -15,6 +15,7 @@ mod cli;
 mod contract;
 mod idempotency;
 mod input;
+mod limits;
 mod live;
 mod mail;
 mod monitoring;

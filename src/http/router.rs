@@ -23,8 +23,8 @@ use utoipa_swagger_ui::SwaggerUi;
 use super::auth::Identity;
 use super::{error, health, openapi};
 use crate::app::App;
-use crate::audit;
 use crate::error::{Code, Error};
+use crate::{audit, limits};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The largest body that anything here needs, with room to spare.
@@ -59,6 +59,7 @@ pub fn router(app: Arc<App>) -> Router {
                 .layer(from_fn(harden))
                 .layer(from_fn(error::finish))
                 .layer(from_fn_with_state(Arc::clone(&app), identify))
+                .layer(from_fn_with_state(Arc::clone(&app), limits::limit))
                 .layer(from_fn_with_state((Arc::clone(&app), open), audit::watch))
                 .layer(CatchPanicLayer::custom(error::from_panic))
                 .layer(from_fn(end_in_time))

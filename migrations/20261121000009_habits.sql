@@ -75,3 +75,11 @@ begin
     end loop;
 end $$;
 select audit_upkeep(36500);
+-- Requests in the present minute, by token or address. Processes take shares of a minute's allowance from here, so that
+-- it holds for all of them together. Unlogged: after a crash everybody begins a new minute.
+create unlogged table rate_limits (
+    key text primary key,
+    window_end timestamptz not null,
+    taken bigint not null
+);
+create index rate_limits_window_end on rate_limits (window_end);
