@@ -7,6 +7,7 @@ use garde::Validate;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::http::page::Listed;
 use crate::http::patch::Patch;
 use crate::http::text;
 use crate::ids::{HostId, PoolId, ServerId};
@@ -54,6 +55,12 @@ pub struct Pool {
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Listed for Pool {
+    fn facts(&self) -> (i64, &str, bool, DateTime<Utc>, DateTime<Utc>) {
+        (self.id.0, &self.name, self.enabled, self.created_at, self.updated_at)
+    }
 }
 
 /// A new pool.

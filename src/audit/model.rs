@@ -69,9 +69,11 @@ pub struct ListEntries {
     pub limit: Option<i64>,
     /// Entries are sorted by when they were begun.
     #[garde(skip)]
+    #[param(inline)]
     pub sort: Option<Sort>,
     /// Newest first (`desc`) if left out.
     #[garde(skip)]
+    #[param(inline)]
     pub order: Option<Order>,
     /// By this account.
     #[garde(skip)]

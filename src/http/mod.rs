@@ -14,4 +14,4 @@ pub mod text;
 
 pub use client::ClientAddress;
 pub use error::ErrorBody;
-pub use router::{router, routes};
+pub use router::{router, router_with, routes};

@@ -13,10 +13,14 @@ pub fn plain(text: &str, (): &()) -> garde::Result {
     }
 }
 
-/// A name for people, in any script: not blank, no control characters.
+/// A name for people, in any script: not blank, no spaces around it, no control characters.
 pub fn title(text: &str, ctx: &()) -> garde::Result {
     if text.trim().is_empty() {
         return Err(garde::Error::new("must not be blank"));
+    }
+    // Not cut off in silence: what is stored is what was sent.
+    if text.trim() != text {
+        return Err(garde::Error::new("must not begin or end with a space"));
     }
     plain(text, ctx)
 }
@@ -72,7 +76,7 @@ mod tests {
     #[test]
     fn names_in_any_script_pass_and_control_characters_do_not() {
         assert!(title("Базовый ☕", &()).is_ok());
-        for bad in ["", "  ", "a\0b", "a\r\nb", "\u{1b}[31m", "abc\u{202E}def", "\u{7f}"] {
+        for bad in ["", "  ", " a", "a ", "a\0b", "a\r\nb", "\u{1b}[31m", "abc\u{202E}def", "\u{7f}"] {
             assert!(title(bad, &()).is_err(), "{bad:?}");
         }
     }

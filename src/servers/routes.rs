@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -18,12 +18,10 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Account, Anyone};
 use crate::http::extract::{Json, Query};
-use crate::http::page::{Page, PageQuery};
+use crate::http::page::{Page, PageQuery, TOTAL};
 use crate::idempotency::{Once, Post};
 use crate::ids::ServerId;
 use crate::operations::{self, model::OperationView};
-
-const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()

@@ -65,6 +65,7 @@ pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Ve
         only: only.as_deref(),
         limit,
         offset: (query.page.unwrap_or(1) - 1) * limit.unwrap_or(0),
+        query: query.asks().then_some(query),
     };
     let rows = store::list(&app.db, &filter).await?;
     let total = match rows.first() {
@@ -81,7 +82,7 @@ pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Ve
 
 /// One server as it is shown.
 pub async fn view(app: &App, id: ServerId) -> Result<ServerView> {
-    let filter = Filter { id: Some(id), user: None, only: None, limit: Some(1), offset: 0 };
+    let filter = Filter { id: Some(id), user: None, only: None, limit: Some(1), offset: 0, query: None };
     let mut rows = store::list(&app.db, &filter).await?;
     rows.pop().map(|(view, _)| view).ok_or_else(|| Error::not_found("server"))
 }
