@@ -18,16 +18,15 @@ pub fn title(text: &str, ctx: &()) -> garde::Result {
     if text.trim().is_empty() {
         return Err(garde::Error::new("must not be blank"));
     }
-    // Not cut off in silence: what is stored is what was sent.
+    trimmed(text, ctx)
+}
+
+/// [`plain`], with no spaces around it: they are not cut off in silence, what is stored is what was sent.
+pub fn trimmed(text: &str, ctx: &()) -> garde::Result {
     if text.trim() != text {
         return Err(garde::Error::new("must not begin or end with a space"));
     }
     plain(text, ctx)
-}
-
-/// [`plain`] for an optional text.
-pub fn plain_opt(text: &Option<String>, ctx: &()) -> garde::Result {
-    text.as_deref().map_or(Ok(()), |t| plain(t, ctx))
 }
 
 /// A host name: labels of letters, digits and inner hyphens, not numeric throughout (RFC 1123).
