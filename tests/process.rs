@@ -185,7 +185,7 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
         take(&customer, "base").await;
     }
     let mut asked = 0;
-    for n in 0..points.len() {
+    for (n, point) in points.iter().enumerate() {
         let mut tries = 0;
         while !service.is_killed() {
             if life.under_way().await > 0 {
@@ -193,7 +193,7 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
                 continue;
             }
             tries += 1;
-            assert!(tries <= 2, "{} is never passed", points[n]);
+            assert!(tries <= 2, "{point} is never passed");
             asked += 1;
             let (name, mut rest) = (format!("n{asked}"), "/snapshots");
             let (method, body) = match kind {
