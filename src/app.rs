@@ -18,7 +18,7 @@ use crate::events::{self, Events};
 use crate::hosts::Drivers;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
-use crate::{http, idempotency, mail, monitoring, realtime};
+use crate::{audit, http, idempotency, limits, mail, monitoring, realtime};
 
 /// Every part of one running process. Handlers and workers share it by reference.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct App {
     pub events: Events,
     /// Who showed which token a moment ago.
     pub tokens: accounts::TokenCache,
+    /// How many requests who has left.
+    pub limits: limits::Limits,
     /// Connections to hosts.
     pub drivers: Drivers,
     /// The operations engine: what workflows there are, and its settings.
@@ -59,6 +61,7 @@ impl App {
             sealer: Sealer::new(&config.secret_key)?,
             events: Events::default(),
             tokens: accounts::TokenCache::default(),
+            limits: limits::Limits::default(),
             drivers: Drivers::default(),
             engine: Engine::new(&config, crate::workflows())?,
             metrics: metrics()?,
@@ -139,7 +142,12 @@ async fn janitor(app: &App) {
             _ = tick.tick() => {}
         }
         app.metrics.run_upkeep();
-        for purged in [accounts::service::purge(app).await, idempotency::purge(app).await] {
+        for purged in [
+            accounts::service::purge(app).await,
+            idempotency::purge(app).await,
+            limits::purge(app).await,
+            audit::service::upkeep(app).await,
+        ] {
             if let Err(error) = purged {
                 tracing::warn!(%error, "what has ended could not be forgotten; trying again later");
             }

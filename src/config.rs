@@ -43,6 +43,12 @@ pub struct Config {
     pub login_limit_account: i32,
     /// Failed logins per address in 15 minutes.
     pub login_limit_address: i32,
+    /// Requests a minute with one token, all processes together.
+    pub rate_limit_token: u32,
+    /// Requests a minute from one address (IPv6: one /64) that show no good token, all processes together.
+    pub rate_limit_address: u32,
+    /// Days that entries of the audit log are kept; they go a month at a time.
+    pub audit_days: i32,
     /// Operations worked on at one time by this process.
     pub workers: usize,
     /// Seconds that a worker holds an operation without a sign of life before another may take it over.
@@ -145,6 +151,9 @@ impl Default for Config {
             session_days: 30,
             login_limit_account: 10,
             login_limit_address: 50,
+            rate_limit_token: 6000,
+            rate_limit_address: 600,
+            audit_days: 365,
             workers: 8,
             lease_seconds: 30,
             create_deadline_seconds: 900,
@@ -195,6 +204,9 @@ impl Config {
             ("INNKEEPER_DATABASE_POOL", self.database_pool.into()),
             ("INNKEEPER_ACCESS_TOKEN_MINUTES", self.access_token_minutes.into()),
             ("INNKEEPER_SESSION_DAYS", self.session_days.into()),
+            ("INNKEEPER_RATE_LIMIT_TOKEN", self.rate_limit_token.into()),
+            ("INNKEEPER_RATE_LIMIT_ADDRESS", self.rate_limit_address.into()),
+            ("INNKEEPER_AUDIT_DAYS", u64::try_from(self.audit_days).unwrap_or(0)),
         ] {
             anyhow::ensure!(value > 0, "{name} must be at least 1");
         }

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod addresses;
 pub mod app;
+pub mod audit;
 pub mod config;
 pub mod db;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod http;
 pub mod idempotency;
 pub mod ids;
 pub mod images;
+pub mod limits;
 pub mod mail;
 pub mod monitoring;
 pub mod operations;
@@ -42,10 +44,11 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
         .merge(snapshots::routes())
         .merge(ssh_keys::routes())
         .merge(operations::routes())
+        .merge(audit::routes())
 }
 
 /// Every workflow that the operations engine knows.
-pub(crate) fn workflows() -> Vec<Box<dyn operations::AnyWorkflow>> {
+pub fn workflows() -> Vec<Box<dyn operations::AnyWorkflow>> {
     let mut all = servers::workflows::all();
     all.push(Box::new(resize::workflow::workflow()));
     all.extend(snapshots::workflows::all());

@@ -20,23 +20,25 @@ enum To {
 use To::{Forbidden, Hidden, Ok, SignIn};
 
 /// Nobody, the customer who owns what the path names, another customer, the provider, the owner's read-only token,
-/// the owner's token for another server, a revoked token.
-type Row = (&'static str, &'static str, [To; 7]);
+/// the owner's token for another server and the one for this server, a revoked token, one that has ended.
+type Row = (&'static str, &'static str, [To; ROLES]);
+const ROLES: usize = 9;
 
-const OPEN: [To; 7] = [Ok; 7];
-const ANYONE: [To; 7] = [SignIn, Ok, Ok, Ok, Ok, Ok, SignIn];
-const ACCOUNT_READ: [To; 7] = [SignIn, Ok, Ok, Ok, Ok, Forbidden, SignIn];
-const ACCOUNT_WRITE: [To; 7] = [SignIn, Ok, Ok, Ok, Forbidden, Forbidden, SignIn];
-const LOGIN: [To; 7] = [SignIn, Ok, Ok, Ok, Forbidden, Forbidden, SignIn];
-const PROVIDER: [To; 7] = [SignIn, Forbidden, Forbidden, Ok, Forbidden, Forbidden, SignIn];
-const OWNED_READ: [To; 7] = [SignIn, Ok, Hidden, Ok, Ok, Hidden, SignIn];
-const OWNED_WRITE: [To; 7] = [SignIn, Ok, Hidden, Ok, Forbidden, Hidden, SignIn];
+const OPEN: [To; ROLES] = [Ok; ROLES];
+const ANYONE: [To; ROLES] = [SignIn, Ok, Ok, Ok, Ok, Ok, Ok, SignIn, SignIn];
+const ACCOUNT_READ: [To; ROLES] = [SignIn, Ok, Ok, Ok, Ok, Forbidden, Forbidden, SignIn, SignIn];
+const ACCOUNT_WRITE: [To; ROLES] = [SignIn, Ok, Ok, Ok, Forbidden, Forbidden, Forbidden, SignIn, SignIn];
+const LOGIN: [To; ROLES] = ACCOUNT_WRITE;
+const OWN_TOKEN: [To; ROLES] = [SignIn, Ok, Hidden, Hidden, Forbidden, Forbidden, Forbidden, SignIn, SignIn];
+const PROVIDER: [To; ROLES] = [SignIn, Forbidden, Forbidden, Ok, Forbidden, Forbidden, Forbidden, SignIn, SignIn];
+const OWNED_READ: [To; ROLES] = [SignIn, Ok, Hidden, Ok, Ok, Hidden, Ok, SignIn, SignIn];
+const OWNED_WRITE: [To; ROLES] = [SignIn, Ok, Hidden, Ok, Forbidden, Hidden, Ok, SignIn, SignIn];
 
 const MATRIX: &[Row] = &[
     ("GET", "/health/live", OPEN),
     ("GET", "/health/ready", OPEN),
     ("GET", "/metrics", OPEN),
-    ("POST", "/api/auth/register", [Forbidden; 7]), // closed by default, for everyone
+    ("POST", "/api/auth/register", [Forbidden; ROLES]), // closed by default, for everyone
     ("POST", "/api/auth/login", OPEN),
     ("POST", "/api/auth/refresh", OPEN),
     ("POST", "/api/auth/logout", LOGIN),
@@ -44,7 +46,7 @@ const MATRIX: &[Row] = &[
     ("POST", "/api/auth/password", LOGIN),
     ("GET", "/api/auth/tokens", LOGIN),
     ("POST", "/api/auth/tokens", LOGIN),
-    ("DELETE", "/api/auth/tokens/{id}", [SignIn, Ok, Hidden, Hidden, Forbidden, Forbidden, SignIn]),
+    ("DELETE", "/api/auth/tokens/{id}", OWN_TOKEN),
     ("GET", "/api/tariffs", ACCOUNT_READ),
     ("POST", "/api/tariffs", PROVIDER),
     ("GET", "/api/tariffs/{id}", ACCOUNT_READ),
@@ -92,11 +94,12 @@ const MATRIX: &[Row] = &[
     ("PUT", "/api/server/{id}/addresses/{address}", OWNED_WRITE),
     ("GET", "/api/ssh-keys", ACCOUNT_READ),
     ("POST", "/api/ssh-keys", ACCOUNT_WRITE),
-    ("DELETE", "/api/ssh-keys/{id}", [SignIn, Ok, Hidden, Hidden, Forbidden, Forbidden, SignIn]),
+    ("DELETE", "/api/ssh-keys/{id}", OWN_TOKEN),
     ("GET", "/api/operations", PROVIDER),
     ("GET", "/api/operations/{id}", OWNED_READ),
     ("GET", "/api/operations/{id}/log", PROVIDER),
     ("POST", "/api/operations/{id}/retry", PROVIDER),
+    ("GET", "/api/audit", ACCOUNT_READ),
 ];
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
@@ -123,14 +126,16 @@ async fn every_route_is_open_to_whom_it_should_be_and_to_nobody_else() {
                 // The cell before may have deleted or locked something.
                 world = World::new(&app, host).await;
             }
-            let callers: [&Client; 7] = [
+            let callers: [&Client; ROLES] = [
                 &app.nobody,
                 &app.customer,
                 &app.other,
                 &app.provider,
                 &tokens.read_only,
                 &tokens.elsewhere,
+                &world.here,
                 &tokens.revoked,
+                &tokens.ended,
             ];
             let logs_out = path.ends_with("/logout");
             let fresh;
@@ -207,6 +212,8 @@ struct World {
     host: i64,
     pool: i64,
     ssh_key: i64,
+    /// The owner's token for this server.
+    here: Client,
 }
 
 impl World {
@@ -255,7 +262,19 @@ impl World {
             app.customer_id
         ))
         .await;
-        Self { server, operation, token, tariff, image, host, pool, ssh_key }
+        let (secret, hash) = innkeeper::secrets::new_token("ink_t_");
+        sqlx::query(
+            "insert into tokens (id, kind, hash, user_id, name, scopes)
+             values (gen_random_uuid(), 'api', $1, $2, 'here', array['write:server:' || $3::bigint])",
+        )
+        .bind(&hash[..])
+        .bind(app.customer_id.0)
+        .bind(server)
+        .execute(db)
+        .await
+        .unwrap();
+        let here = app.nobody.with_token(secrecy::ExposeSecret::expose_secret(&secret));
+        Self { server, operation, token, tariff, image, host, pool, here, ssh_key }
     }
     fn fill(&self, path: &str) -> String {
         let id = match path {
@@ -293,17 +312,108 @@ struct Tokens {
     read_only: Client,
     elsewhere: Client,
     revoked: Client,
+    ended: Client,
 }
 
 impl Tokens {
     async fn new(app: &TestApp) -> Self {
         let (revoked, id) = token(app, "write").await;
         app.customer.delete(&format!("/api/auth/tokens/{id}")).await.expect(204);
-        Self { read_only: token(app, "read").await.0, elsewhere: token(app, "write:server:999999").await.0, revoked }
+        let (ended, id) = token(app, "write").await;
+        ended.get("/api/server").await.expect(200);
+        sqlx::query("update tokens set expires_at = now() where id = $1::uuid")
+            .bind(id)
+            .execute(&app.db.pool)
+            .await
+            .unwrap();
+        // The service hears of it; from then on it is asked for anew.
+        while ended.get("/api/server").await.status == 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let (read_only, elsewhere) = (token(app, "read").await.0, token(app, "write:server:999999").await.0);
+        Self { read_only, elsewhere, revoked, ended }
     }
 }
 
 async fn token(app: &TestApp, scope: &str) -> (Client, String) {
     let made = app.customer.post("/api/auth/tokens", json!({ "name": "t", "scopes": [scope] })).await.expect(201);
     (app.nobody.with_token(made.body["token"].as_str().unwrap()), made.body["id"].as_str().unwrap().to_owned())
+}
+
+/// What each role gets to see of everything that can be read: every field with its type. A field that is new, gone or
+/// shown to more people than before changes tests/fields.txt; FIELDS=write writes it anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_role_sees_the_fields_it_should_see_and_no_others() {
+    let app = TestApp::new().await;
+    let host = host(&app).await;
+    let world = World::new(&app, host).await;
+    let read_only = token(&app, "read").await.0;
+    sqlx::query("update operations set error_code = 'HOST_ERROR', error_message = 'm', error_detail = 'd'")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    sqlx::query("insert into operation_log (operation_id, level, step, message) values ($1::uuid, 'info', 's', 'm')")
+        .bind(&world.operation)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    sqlx::query(
+        "insert into nodes (host_id, name, online, cores, memory_mib, disk_gib) values ($1, 'n', true, 1, 1, 1)",
+    )
+    .bind(host)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    sqlx::query("insert into image_sources values ($1, $2, 's')")
+        .bind(world.image)
+        .bind(host)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    app.provider.post(&format!("/api/server/{}/start", world.server), None).await.expect(200);
+    let mut seen = String::new();
+    for (method, path, _) in MATRIX.iter().filter(|(_, path, _)| path.starts_with("/api/")) {
+        for (role, client) in [
+            ("nobody", &app.nobody),
+            ("owner", &app.customer),
+            ("other customer", &app.other),
+            ("provider", &app.provider),
+            ("read-only token", &read_only),
+            ("token for this server", &world.here),
+        ] {
+            if *method != "GET" {
+                continue;
+            }
+            let mut fields = BTreeSet::new();
+            let answer = client.get(&world.fill(path)).await;
+            shape(&answer.body, "", &mut fields);
+            let fields: Vec<String> = fields.into_iter().collect();
+            seen += &format!("{method} {path} as {role}: {}\n", answer.status);
+            fields.iter().for_each(|field| seen += &format!("    {field}\n"));
+        }
+    }
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fields.txt");
+    if std::env::var("FIELDS").is_ok_and(|v| v == "write") {
+        std::fs::write(file, &seen).unwrap();
+    }
+    let known = std::fs::read_to_string(file).unwrap();
+    for (line, (seen, known)) in seen.lines().zip(known.lines()).enumerate() {
+        assert_eq!(seen, known, "tests/fields.txt, line {}", line + 1);
+    }
+    assert_eq!(seen.lines().count(), known.lines().count());
+}
+
+/// A value's fields with their types, as `data[].id number`.
+fn shape(value: &Value, at: &str, fields: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => object.iter().for_each(|(name, value)| {
+            let dot = if at.is_empty() { "" } else { "." };
+            shape(value, &format!("{at}{dot}{name}"), fields);
+        }),
+        Value::Array(values) => values.iter().for_each(|value| shape(value, &format!("{at}[]"), fields)),
+        Value::Null => drop(fields.insert(format!("{at} null"))),
+        Value::Bool(_) => drop(fields.insert(format!("{at} boolean"))),
+        Value::Number(_) => drop(fields.insert(format!("{at} number"))),
+        Value::String(_) => drop(fields.insert(format!("{at} text"))),
+    }
 }

@@ -252,6 +252,21 @@ async fn labels_reverse_names_and_keys_are_kept_as_they_were_sent() {
     }
     assert_eq!(made.view().await["labels"], labels);
 
+    for (selector, found) in [
+        ("env=production", 1),
+        ("env%3Dproduction,example.com/team", 1),
+        ("example.com/team=", 1),
+        ("env=test", 0),
+        ("env!=test,!old", 1),
+        ("env!=production", 0),
+        ("!env", 0),
+        ("owner", 0),
+    ] {
+        let list = me.get(&format!("/api/server?labels={selector}")).await.expect(200).body;
+        assert_eq!(list.as_array().unwrap().len(), found, "{selector}");
+    }
+    me.get("/api/server?labels=a%20b").await.expect(422);
+
     let address = made.lab.first.to_string();
     let at = made.at(&format!("/addresses/{address}"));
     let named = me.put(&at, json!({ "reverseDns": "mail.example.com" })).await.expect(200).body;

@@ -1,4 +1,4 @@
-//! Sections 1 to 9 of the server-management API, replayed against a real container with every response's shape
+//! Sections 1 to 14 of the server-management API, replayed against a real container with every response's shape
 //! checked field by field.
 
 use serde_json::{Value, json};
@@ -44,6 +44,8 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let me = &app.customer;
+    let limits = json!({ "maxCores": 4, "maxMemory": 4096, "maxDisk": 80 });
+    app.provider.put(&format!("/api/tariffs/{}", catalogue.tariff), limits).await.expect(200);
 
     // 4. Create New Server
     let created = me.post("/api/server/create", catalogue.order()).await.expect(200).body;
@@ -154,11 +156,54 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     assert!(unlocks(&driver, &guest, changed["password"].as_str().unwrap()).await);
     assert!(!unlocks(&driver, &guest, created["rootPassword"].as_str().unwrap()).await);
 
+    // 10. Resize Server Configuration
+    let wish = json!({ "cores": 2, "memory": 320, "disk": 2 });
+    let resized = me.put(&at("/resize"), wish).await.expect(200).body;
+    assert_shape(&resized, &json!({ "status": "success", "data": "..." }), "$");
+    assert_eq!(ended(me, &resized["operationId"]).await["state"], "succeeded");
+    // The host shares its processors out anew a moment later; memory is there at once.
+    assert_eq!(exec(&["awk", "/MemTotal/{print $2}", "/proc/meminfo"]).await, (320 * 1024).to_string());
+    let sized = me.get(&at("")).await.expect(200).body;
+    assert_eq!((&sized["cores"], &sized["memory"], &sized["disk"]), (&json!(2), &json!(320), &json!(2)));
+
+    // 11. Create Snapshot
+    let new = json!({ "snapname": "backup-2024-01-01", "description": "Before major update" });
+    let taken = me.post(&at("/snapshots"), new).await.expect(200).body;
+    let shape = json!({ "status": "success", "taskId": "UPID:...", "snapname": "backup-2024-01-01" });
+    assert_shape(&taken, &shape, "$");
+    assert_eq!(taken["snapname"], "backup-2024-01-01");
+    assert_eq!(ended(me, &taken["operationId"]).await["state"], "succeeded");
+
+    // 12. List Snapshots
+    let list = me.get(&at("/snapshots")).await.expect(200).body;
+    let shape = json!({ "name": "backup-2024-01-01", "description": "Before major update", "snaptime": 1_704_067_200 });
+    assert_shape(&list, &json!({ "status": "success", "data": [shape] }), "$");
+    assert_eq!(list["data"][0]["name"], "backup-2024-01-01");
+    assert_eq!(list["data"][0]["description"], "Before major update");
+    let age = chrono::Utc::now().timestamp() - list["data"][0]["snaptime"].as_i64().unwrap();
+    assert!((-60..3600).contains(&age), "{age} s ago");
+
+    // 13. Rollback Snapshot
+    exec(&["touch", "/root/since"]).await;
+    let name = json!({ "snapname": "backup-2024-01-01" });
+    let rolled = me.post(&at("/snapshots/rollback"), name.clone()).await.expect(200).body;
+    assert_shape(&rolled, &json!({ "status": "success", "taskId": "UPID:..." }), "$");
+    assert_eq!(ended(me, &rolled["operationId"]).await["state"], "succeeded");
+    assert_eq!(exec(&["ls", "/root/since"]).await, "", "it is as it was then");
+    let memory = exec(&["awk", "/MemTotal/{print $2}", "/proc/meminfo"]).await;
+    assert_eq!(memory, (320 * 1024).to_string(), "but for its size");
+
+    // 14. Delete Snapshot
+    let deleted = me.send(reqwest::Method::DELETE, &at("/snapshots"), Some(name)).await.expect(200).body;
+    assert_shape(&deleted, &json!({ "status": "success", "taskId": "UPID:..." }), "$");
+    assert_eq!(ended(me, &deleted["operationId"]).await["state"], "succeeded");
+    assert_eq!(me.get(&at("/snapshots")).await.expect(200).body["data"], json!([]));
+
     // Its history, newest first.
     let history = me.get(&at("/operations?limit=2")).await.expect(200).body;
-    assert_eq!(history["total"], 6);
-    assert_eq!(history["pages"], 3);
-    assert_eq!(history["data"][0]["kind"], "password");
+    assert_eq!(history["total"], 10);
+    assert_eq!(history["pages"], 5);
+    assert_eq!(history["data"][0]["kind"], "delete_snapshot");
 
     // 8. Delete Server
     let deleted = me.delete(&at("")).await.expect(200).body;

@@ -8,13 +8,18 @@ mod support;
 
 mod accounts;
 mod addresses;
+mod audit;
 mod authorization;
 mod catalogue;
 mod changes;
 mod cli;
 mod contract;
+mod corpus;
+mod errors;
 mod idempotency;
 mod input;
+mod limits;
+mod lists;
 mod live;
 mod mail;
 mod monitoring;

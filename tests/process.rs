@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use innkeeper::app::App;
 use innkeeper::operations::failpoints::BOUNDARIES;
-use innkeeper::servers::workflows;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::app::{config, login, people};
 use crate::support::child::Service;
@@ -20,7 +19,7 @@ const AT_ONCE: usize = 2;
 const WAITING: [&str; 3] = ["create_guest", "start_guest", "delete_guest"];
 
 fn steps(kind: &str) -> Vec<&'static str> {
-    workflows::all().iter().find(|w| w.kind() == kind).expect("a workflow").steps()
+    innkeeper::workflows().iter().find(|w| w.kind() == kind).expect("a workflow").steps()
 }
 
 /// Every point of a workflow that is passed on this way.
@@ -52,6 +51,22 @@ fn a_process_killed_at_any_point_of_undoing_a_create_leaves_nothing() {
 #[test]
 fn a_process_killed_at_any_point_of_delete_deletes_all_the_same() {
     for_each(points("delete", "", &WAITING), |point| killed_once(format!("{point}=kill"), "delete", "succeeded"));
+}
+
+#[test]
+fn processes_killed_at_every_point_of_a_change_bring_it_to_its_end() {
+    let kinds = ["reinstall", "resize", "rollback", "snapshot", "delete_snapshot"];
+    for_each(kinds.map(str::to_owned).to_vec(), |kind| async move {
+        // Where a task of the host is waited for; a start finds nothing to do but where the guest is new.
+        let (kind, waiting): (&'static str, &'static [&'static str]) = match &*kind {
+            "reinstall" => ("reinstall", &["remove_guest", "create_guest"]),
+            "resize" => ("resize", &[]),
+            "rollback" => ("rollback", &["take_snapshot", "roll_back"]),
+            "snapshot" => ("snapshot", &["take_snapshot"]),
+            _ => ("delete_snapshot", &["delete_snapshot"]),
+        };
+        killed_in_change(kind, points(kind, "", waiting)).await;
+    });
 }
 
 /// Runs a life for each point, each on a thread of its own: a life's clean-up blocks its thread, and Incus stands still
@@ -94,6 +109,11 @@ impl Life {
         sql: &'static str,
     ) -> T {
         sqlx::query_scalar(sql).fetch_one(&self.db.pool).await.unwrap()
+    }
+
+    /// How many operations have not ended.
+    async fn under_way(&self) -> i64 {
+        self.one("select count(*) from operations where state in ('queued', 'running', 'undoing', 'stuck')").await
     }
 
     async fn operation(&self, kind: &str) -> Value {
@@ -144,6 +164,84 @@ async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) 
     let folder = life.data.path().join("mail");
     let files = std::fs::read_dir(folder).map_or(0, |files| files.count());
     assert_eq!(i64::try_from(files).unwrap(), mails, "mails in the folder");
+}
+
+/// Changes of a running server through processes that are killed one after the other, each at its point: what one left
+/// the next takes up, and asks for another change where there is nothing left. All of them end well, each done once.
+async fn killed_in_change(kind: &'static str, points: Vec<String>) {
+    let armed = |n: usize| points.get(n).map_or(String::new(), |point| format!("{point}=kill"));
+    let (life, mut service, catalogue, mut customer) = Life::begin(&armed(0)).await;
+    let limits = json!({ "snapshots": 100, "maxMemory": 512 });
+    let provider = login(&Client::new(&service.base, None), "provider@example.com").await;
+    provider.put(&format!("/api/tariffs/{}", catalogue.tariff), limits).await.expect(200);
+    let made = customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    assert_eq!(ended(&customer, &made["operationId"]).await["state"], "succeeded");
+    let path = format!("/api/server/{}", made["id"]);
+    let take = async |customer: &Client, name: &str| {
+        let taken = customer.post(&format!("{path}/snapshots"), json!({ "snapname": name })).await.expect(200).body;
+        assert_eq!(ended(customer, &taken["operationId"]).await["state"], "succeeded");
+    };
+    if kind == "rollback" {
+        take(&customer, "base").await;
+    }
+    let mut asked = 0;
+    for (n, point) in points.iter().enumerate() {
+        let mut tries = 0;
+        while !service.is_killed() {
+            if life.under_way().await > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                continue;
+            }
+            tries += 1;
+            assert!(tries <= 2, "{point} is never passed");
+            asked += 1;
+            let (name, mut rest) = (format!("n{asked}"), "/snapshots");
+            let (method, body) = match kind {
+                "snapshot" => ("POST", json!({ "snapname": name })),
+                "delete_snapshot" => {
+                    take(&customer, &name).await;
+                    ("DELETE", json!({ "snapname": name }))
+                }
+                "rollback" => {
+                    rest = "/snapshots/rollback";
+                    ("POST", json!({ "snapname": "base", "safetySnapshot": asked == 1 }))
+                }
+                "resize" => {
+                    rest = "/resize";
+                    ("PUT", json!({ "memory": 256 + asked }))
+                }
+                _ => {
+                    rest = "/reinstall";
+                    ("POST", json!({ "osId": catalogue.image }))
+                }
+            };
+            let body = Some(("application/json", body.to_string().into_bytes()));
+            // The answer may be lost with the process.
+            let _ = customer.try_send(method.parse().unwrap(), &format!("{path}{rest}"), body).await;
+        }
+        service = Service::start(&life.db, life.data.path(), &armed(n + 1)).await;
+        customer.base.clone_from(&service.base);
+    }
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while life.under_way().await > 0 {
+        assert!(tokio::time::Instant::now() < until, "the last one does not end");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let failed: i64 = life.one("select count(*) from operations where state <> 'succeeded'").await;
+    assert_eq!(failed, 0, "{kind}");
+    let view = customer.get(&path).await.expect(200).body;
+    let memory = if kind == "resize" { 256 + asked } else { 256 };
+    assert_eq!((&view["status"], &view["memory"]), (&json!("running"), &json!(memory)), "{kind}");
+    let list = customer.get(&format!("{path}/snapshots")).await.expect(200).body;
+    let snapshots = match kind {
+        "rollback" => 2,
+        "snapshot" => asked,
+        _ => 0,
+    };
+    assert_eq!(list["data"].as_array().map(|s| i64::try_from(s.len()).unwrap()), Some(snapshots), "{kind}: {list}");
+    assert_eq!(life.lab.guests().await, 1);
+    let held: i64 = life.one("select count(*) from addresses where server_id is not null").await;
+    assert_eq!(held, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

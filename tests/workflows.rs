@@ -206,3 +206,129 @@ async fn a_strangers_guest_is_not_deleted_and_the_provider_can_take_the_operatio
     let log = app.provider.get(&format!("{path}/log")).await.expect(200).body;
     assert!(log.as_array().unwrap().iter().any(|l| l["level"] == "error"), "{log}");
 }
+
+/// What must be as before when a change of a server failed: its size here and on the host, and that it runs.
+async fn standing(app: &TestApp, lab: &Lab, path: &str) -> Value {
+    let view = app.customer.get(path).await.expect(200).body;
+    let sweep = lab.incus.driver().sweep().await.unwrap();
+    let marker = guest(app).await.marker;
+    let seen = sweep.guests.iter().find(|g| g.marker == marker).expect("the guest is there");
+    json!([
+        view["status"],
+        view["cores"],
+        view["memory"],
+        view["disk"],
+        seen.cores,
+        seen.memory_max >> 20,
+        format!("{:?}", seen.power)
+    ])
+}
+
+/// Changes of a server's size and its snapshots: each step failing in turn leaves it as it was; what is repeated, on
+/// the way there and on the way back, changes nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_that_fail_leave_a_server_as_it_was() {
+    let (app, lab, catalogue) = lab().await;
+    let limits = json!({ "maxCores": 2, "maxMemory": 512, "maxDisk": 9, "snapshots": 50 });
+    app.provider.put(&format!("/api/tariffs/{}", catalogue.tariff), limits).await.expect(200);
+    let (server, operation) = create(&app, &catalogue).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    let path = format!("/api/server/{}", server["id"]);
+    let send = async |kind: &str| {
+        let name = json!({ "snapname": "one" });
+        let (method, rest, body) = match kind {
+            "resize" => ("PUT", "/resize", json!({ "cores": 2, "memory": 300 })),
+            "snapshot" => ("POST", "/snapshots", name),
+            "rollback" => ("POST", "/snapshots/rollback", name),
+            _ => ("DELETE", "/snapshots", name),
+        };
+        let answer = app.customer.send(method.parse().unwrap(), &format!("{path}{rest}"), Some(body)).await;
+        assert!(answer.status == 200 || answer.status == 500, "{kind}: {}", answer.text);
+        let last = app.customer.get(&format!("{path}/operations?limit=1")).await.expect(200).body;
+        assert_eq!(last["data"][0]["kind"], kind);
+        ended(&app.customer, &last["data"][0]["id"]).await["state"].clone()
+    };
+    let snapshots = async || {
+        let list = app.customer.get(&format!("{path}/snapshots")).await.expect(200).body;
+        list["data"].as_array().unwrap().len()
+    };
+    let points = &app.app.engine.failpoints;
+    for (kind, taken_after) in [("resize", 0), ("snapshot", 1), ("rollback", 1), ("delete_snapshot", 0)] {
+        let (before, taken) = (standing(&app, &lab, &path).await, snapshots().await);
+        for step in steps(&app, kind) {
+            for boundary in ["before", "acted"] {
+                let point = format!("{kind}:{step}:{boundary}");
+                points.arm(&point, Action::Fail);
+                // The way back is repeated as well.
+                steps(&app, kind).iter().take_while(|s| **s != step).for_each(|s| {
+                    points.arm(&format!("{kind}:{s}:undo-acted"), Action::Repeat);
+                });
+                assert_eq!(send(kind).await, "failed", "{point}");
+                assert!(points.all_fired(), "{point}");
+                assert_eq!(standing(&app, &lab, &path).await, before, "{point}");
+                // What is deleted on the host stays deleted, and is asked for again below.
+                if kind == "delete_snapshot" && boundary == "acted" {
+                    assert_eq!(snapshots().await, 0);
+                    assert_eq!(send("snapshot").await, "succeeded");
+                }
+                assert_eq!(snapshots().await, taken, "{point}");
+            }
+        }
+        for step in steps(&app, kind) {
+            points.arm(&format!("{kind}:{step}:acted"), Action::Repeat);
+        }
+        assert_eq!(send(kind).await, "succeeded", "{kind}");
+        assert!(points.all_fired(), "{kind}");
+        assert_eq!(snapshots().await, taken_after, "{kind}");
+    }
+    assert_eq!(standing(&app, &lab, &path).await, json!(["running", 2, 300, 1, 2, 300, "Running"]));
+    // A disk that has grown stays so, and the books agree with it.
+    points.arm("resize:grow_disk:acted", Action::Fail);
+    let answer = app.customer.put(&format!("{path}/resize"), json!({ "memory": 310, "disk": 2 })).await;
+    assert!(answer.status == 200 || answer.status == 500, "{}", answer.text);
+    let last = app.customer.get(&format!("{path}/operations?limit=1")).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &last["data"][0]["id"]).await["state"], "failed");
+    assert_eq!(standing(&app, &lab, &path).await, json!(["running", 2, 300, 2, 2, 300, "Running"]));
+}
+
+/// A reinstallation that fails before the old guest is gone changes nothing; after that the server is empty, keeps its
+/// address and can be reinstalled again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reinstallation_that_fails_can_be_asked_for_again() {
+    let (app, lab, catalogue) = lab().await;
+    let (server, operation) = create(&app, &catalogue).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    let path = format!("/api/server/{}", server["id"]);
+    let wish = json!({ "osId": catalogue.image });
+    let reinstall = async || {
+        let answer = app.customer.post(&format!("{path}/reinstall"), wish.clone()).await;
+        assert!(answer.status == 200 || answer.status == 500, "{}", answer.text);
+        let last = app.customer.get(&format!("{path}/operations?limit=1")).await.expect(200).body;
+        ended(&app.customer, &last["data"][0]["id"]).await["state"].clone()
+    };
+    let points = &app.app.engine.failpoints;
+    for step in steps(&app, "reinstall") {
+        for boundary in ["before", "acted"] {
+            let point = format!("reinstall:{step}:{boundary}");
+            points.arm(&point, Action::Fail);
+            for before in steps(&app, "reinstall").iter().take_while(|s| **s != step) {
+                points.arm(&format!("reinstall:{before}:undo-acted"), Action::Repeat);
+            }
+            assert_eq!(reinstall().await, "failed", "{point}");
+            assert!(points.all_fired(), "{point}");
+            let shown = app.customer.get(&path).await.expect(200).body["status"].clone();
+            let there = lab.guests().await;
+            assert_eq!(addresses(&app).await, 1, "{point}");
+            let untouched = step == "check_image" || (step == "remove_guest" && boundary == "before");
+            assert_eq!((shown, there), if untouched { (json!("running"), 1) } else { (json!("failed"), 0) }, "{point}");
+            if !untouched {
+                app.customer.post(&format!("{path}/start"), None).await.expect(409);
+                points.arm("reinstall:create_guest:acted", Action::Repeat);
+                assert_eq!(reinstall().await, "succeeded", "{point}");
+                assert_eq!(lab.guests().await, 1, "{point}");
+            }
+        }
+    }
+    assert_eq!(delete(&app, &server).await["state"], "succeeded");
+    assert_eq!((lab.guests().await, addresses(&app).await), (0, 0));
+}

@@ -93,7 +93,7 @@ pub struct Register {
     pub password: SecretString,
     /// The person's name.
     #[serde(default)]
-    #[garde(length(chars, max = 200), custom(text::plain))]
+    #[garde(length(chars, max = 200), custom(text::trimmed))]
     pub name: String,
 }
 

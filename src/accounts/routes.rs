@@ -35,7 +35,7 @@ impl FromRequestParts<Arc<App>> for Origin {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
-        let ClientAddress(address) = ClientAddress::from_request_parts(parts, app).await?;
+        let address = ClientAddress::from_request_parts(parts, app).await?;
         let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         Ok(Self { address, user_agent: agent.to_owned() })
     }

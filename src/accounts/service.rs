@@ -1,6 +1,5 @@
 //! The rules of accounts: who may sign in, how tokens rotate, what revokes what.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -15,15 +14,16 @@ use super::model::{
 use super::{Scopes, store};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::http::ClientAddress;
 use crate::idempotency::{Begun, Once};
 use crate::ids::UserId;
-use crate::secrets;
+use crate::{audit, secrets};
 
 /// Where a login comes from, for the list of sessions.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// The client's address.
-    pub address: IpAddr,
+    pub address: ClientAddress,
     /// What it calls itself.
     pub user_agent: String,
 }
@@ -54,20 +54,24 @@ pub async fn register(app: &App, new: Register, origin: &Origin) -> Result<Signe
     }
     // Registrations count like failed logins from this address: hashing is dear, and lists of addresses are not
     // to be tried here.
-    limit(app, (ADDRESS, &network(origin.address)), app.config.login_limit_address).await?;
+    limit(app, (ADDRESS, &origin.address.network()), app.config.login_limit_address).await?;
     let user = add_user(app, &new.email, new.name.trim(), Role::Customer, new.password).await?;
+    audit::account(user.id);
     open_session(app, user, origin).await
 }
 
 /// Signs in with mail address and password.
 pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn> {
-    let network = network(origin.address);
+    let network = origin.address.network();
     let (account, address) = ((ACCOUNT, login.email.as_str()), (ADDRESS, network.as_str()));
     // Counted before the check and taken back after a success: parallel guesses can't outrun the count.
     limit(app, address, app.config.login_limit_address).await?;
     limit(app, account, app.config.login_limit_account).await?;
     let found = store::credentials(&app.db, &login.email).await?;
     let hash = found.as_ref().map(|c| c.password_hash.clone());
+    if let Some(found) = &found {
+        audit::account(found.user.id);
+    }
     let right = secrets::verify_password(login.password, hash).await?;
     match found {
         Some(found) if right && !found.disabled => {
@@ -92,26 +96,12 @@ async fn limit(app: &App, key: store::Key<'_>, limit: i32) -> Result<()> {
     })
 }
 
-/// IPv6 clients have a whole /64 to themselves.
-fn network(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(
-            || {
-                let s = v6.segments();
-                format!("{:x}:{:x}:{:x}:{:x}::/64", s[0], s[1], s[2], s[3])
-            },
-            |v4| v4.to_string(),
-        ),
-    }
-}
-
 async fn open_session(app: &App, user: User, origin: &Origin) -> Result<SignedIn> {
     let session = Uuid::now_v7();
     let expires_at = Utc::now() + chrono::Duration::days(app.config.session_days.into());
     let agent: String = origin.user_agent.chars().filter(|c| !c.is_control()).take(200).collect();
     let mut tx = app.db.begin().await?;
-    store::insert_session(&mut tx, session, user.id, &origin.address.to_string(), &agent, expires_at).await?;
+    store::insert_session(&mut tx, session, user.id, &origin.address.0.to_string(), &agent, expires_at).await?;
     let signed_in = issue(app, &mut tx, user, session, expires_at).await?;
     tx.commit().await?;
     Ok(signed_in)
@@ -145,6 +135,7 @@ pub async fn refresh(app: &App, refresh: Refresh) -> Result<SignedIn> {
     let hash = secrets::hash_token(refresh.refresh_token.expose_secret());
     let mut tx = app.db.begin().await?;
     let row = store::lock_refresh(&mut tx, &hash).await?.ok_or_else(refused)?;
+    audit::account(row.user);
     if row.used {
         store::revoke_session(&mut tx, row.session).await?;
         tx.commit().await?;

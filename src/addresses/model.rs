@@ -7,6 +7,7 @@ use garde::Validate;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::http::page::Listed;
 use crate::http::patch::Patch;
 use crate::http::text;
 use crate::ids::{HostId, PoolId, ServerId};
@@ -54,6 +55,12 @@ pub struct Pool {
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Listed for Pool {
+    fn facts(&self) -> (i64, &str, bool, DateTime<Utc>, DateTime<Utc>) {
+        (self.id.0, &self.name, self.enabled, self.created_at, self.updated_at)
+    }
 }
 
 /// A new pool.
@@ -171,25 +178,6 @@ pub struct AddressPage {
     pub limit: i64,
     /// How many pages there are.
     pub pages: i64,
-}
-
-/// Which page.
-#[derive(Debug, Deserialize, Validate, utoipa::IntoParams)]
-#[serde(deny_unknown_fields, default)]
-#[into_params(parameter_in = Query)]
-pub struct PageQuery {
-    /// The page, counted from 1.
-    #[garde(range(min = 1, max = 1_000_000))]
-    pub page: i64,
-    /// The most addresses on a page.
-    #[garde(range(min = 1, max = 100))]
-    pub limit: i64,
-}
-
-impl Default for PageQuery {
-    fn default() -> Self {
-        Self { page: 1, limit: 20 }
-    }
 }
 
 /// An address to hold back.

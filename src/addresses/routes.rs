@@ -4,17 +4,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{Address, AddressPage, HoldBack, NewPool, PageQuery, Pool, UpdatePool};
+use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
 use super::service;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
 use crate::http::extract::{Json, Path, Query};
+use crate::http::page::{CatalogueQuery, PageQuery};
 use crate::idempotency::Post;
 use crate::ids::PoolId;
 
@@ -29,9 +30,14 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// Address pools with what is left in them
 #[utoipa::path(get, path = "/address-pools", tag = "addresses", operation_id = "list_pools",
-    responses((status = 200, body = Vec<Pool>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<Pool>>> {
-    Ok(Json(service::all(&app).await?))
+    params(CatalogueQuery),
+    responses((status = 200, body = Vec<Pool>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn list(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Query(query): Query<CatalogueQuery>,
+) -> Result<(HeaderMap, Json<Vec<Pool>>)> {
+    Ok(query.of(service::all(&app).await?))
 }
 
 /// One address pool
@@ -91,7 +97,7 @@ async fn addresses(
     Path(id): Path<PoolId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<AddressPage>> {
-    Ok(Json(service::addresses(&app, id, &query).await?))
+    Ok(Json(service::addresses(&app, id, query).await?))
 }
 
 /// Hold an address back from servers

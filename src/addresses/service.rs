@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use sqlx::PgExecutor;
 
-use super::model::{Address, AddressPage, NewPool, PageQuery, Pool, UpdatePool};
+use super::model::{Address, AddressPage, NewPool, Pool, UpdatePool};
 use super::range::{Problem, Range};
 use super::store::{self, PoolRow};
 use crate::app::App;
 use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
+use crate::http::page::{Page, PageQuery};
 use crate::idempotency::{Begun, Once};
 use crate::ids::PoolId;
 
@@ -145,12 +146,12 @@ pub async fn delete(app: &App, id: PoolId) -> Result<()> {
 }
 
 /// A page of the pool's addresses in use.
-pub async fn addresses(app: &App, id: PoolId, query: &PageQuery) -> Result<AddressPage> {
+pub async fn addresses(app: &App, id: PoolId, query: PageQuery) -> Result<AddressPage> {
     store::host_of(&app.db, id).await?.ok_or_else(no_pool)?;
     let total = store::count(&app.db, id).await?;
-    let addresses = store::addresses(&app.db, id, query.limit, (query.page - 1) * query.limit).await?;
-    let pages = total / query.limit + i64::from(total % query.limit > 0);
-    Ok(AddressPage { addresses, total, page: query.page, limit: query.limit, pages })
+    let addresses = store::addresses(&app.db, id, query.size(), query.offset()).await?;
+    let Page { data: addresses, total, page, limit, pages } = Page::new(addresses, total, query);
+    Ok(AddressPage { addresses, total, page, limit, pages })
 }
 
 /// Holds an address back, so that no server gets it.

@@ -17,12 +17,12 @@ use innkeeper::ids::{HostId, UserId};
 use innkeeper::images::model::{ImageSource, NewImage};
 use innkeeper::secrets::readable_password;
 use innkeeper::tariffs::model::{Kind, NewTariff};
-use innkeeper::{addresses, db, hosts, images, tariffs};
+use innkeeper::{addresses, hosts, images, tariffs};
 use ipnet::IpNet;
 use secrecy::ExposeSecret;
 
+use super::checked;
 use super::output::plain;
-use super::{checked, database};
 
 /// The name of the host, and what the names of its pools begin with.
 const HOST: &str = "demo";
@@ -76,8 +76,6 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
-    database::wait_a_while(&app.db).await?;
-    db::migrate(&app.db).await?;
     for (name, cores, memory, disk, price) in
         [("Базовый", 1, 512, 5, 300), ("Standard", 2, 1024, 10, 600), ("Pro", 2, 2048, 20, 1200)]
     {

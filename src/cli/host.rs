@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use innkeeper::app::App;
+use innkeeper::audit;
 use innkeeper::hosts::model::{HostKind, HostNode, IncusSettings, NewHost};
 use innkeeper::hosts::service;
 use innkeeper::idempotency::Once;
@@ -79,6 +80,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 ..NewHost::incus(add.name, config)
             })?;
             let added = service::add(app, &Once::default(), new).await?;
+            audit::subject(added.host.id);
             println!("The host {} has the id {}.", added.host.name, added.host.id);
             added.host.nodes.iter().for_each(show);
             complain(&added.problems);
@@ -86,6 +88,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::List => list(app).await?,
         Command::Check { host } => {
             let host = host_called(app, &host).await?;
+            audit::subject(host.id);
             let found = service::check(app, &Once::default(), host.id).await?;
             println!("The host {} runs {}.", host.name, plain(&found.version));
             for node in &found.nodes {
@@ -97,6 +100,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         }
         Command::Remove { host } => {
             let host = host_called(app, &host).await?;
+            audit::subject(host.id);
             service::delete(app, host.id).await?;
             println!("The host {} is removed; nothing on it was touched.", host.name);
         }

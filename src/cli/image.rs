@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use innkeeper::app::App;
+use innkeeper::audit;
 use innkeeper::idempotency::Once;
 use innkeeper::images::model::{ImageSource, NewImage};
 use innkeeper::images::service;
@@ -61,6 +62,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 verify: !add.no_verify,
             })?;
             let made = service::create(app, &Once::default(), new).await?.image;
+            audit::subject(made.id);
             println!("The image {} has the id {}.", made.name, made.id);
         }
         Command::List => {

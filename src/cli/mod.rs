@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a command line speaks on standard output")]
 #![allow(clippy::print_stderr, reason = "and complains on standard error")]
 
+mod audit;
 mod database;
 mod demo;
 mod host;
@@ -18,7 +19,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use garde::Validate;
 use innkeeper::app::App;
 use innkeeper::config::Config;
@@ -63,14 +64,18 @@ enum Command {
     /// Operations that wait for a person
     #[command(subcommand)]
     Operation(operation::Command),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Seed a demonstration: accounts, tariffs, an image, a host, address pools
     Demo(demo::Args),
 }
 
 /// Runs the command of this process. 0: done; 1: it failed, and a line on standard error says why; 2: wrong usage.
 pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
-    match start(cli.command) {
+    let matches = Cli::command().get_matches();
+    let started = Cli::from_arg_matches(&matches).map_err(Into::into);
+    match started.and_then(|cli| start(cli.command, &called(&matches))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", one_line(&error));
@@ -79,7 +84,18 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn start(command: Command) -> anyhow::Result<()> {
+/// The command's name without its arguments, as `user add`.
+fn called(matches: &ArgMatches) -> String {
+    let names = std::iter::successors(matches.subcommand(), |(_, matches)| matches.subcommand());
+    names.map(|(name, _)| name).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a command only looks. Every other one is written down in the audit log.
+fn looks(called: &str) -> bool {
+    called.ends_with(" list") || called == "operation log"
+}
+
+fn start(command: Command, called: &str) -> anyhow::Result<()> {
     load_env_file(Path::new(".env"))?;
     let config = Config::from_env()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
@@ -93,16 +109,34 @@ fn start(command: Command) -> anyhow::Result<()> {
                 println!("The database schema is up to date.");
                 Ok(())
             }
-            Command::User(command) => user::run(&*App::new(config)?, command).await,
-            Command::Token(command) => token::run(&*App::new(config)?, command).await,
-            Command::Host(command) => host::run(&*App::new(config)?, command).await,
-            Command::Tariff(command) => tariff::run(&*App::new(config)?, command).await,
-            Command::Image(command) => image::run(&*App::new(config)?, command).await,
-            Command::Pool(command) => pool::run(&*App::new(config)?, command).await,
-            Command::Operation(command) => operation::run(&*App::new(config)?, command).await,
-            Command::Demo(args) => demo::run(&*App::new(config)?, args).await,
+            command => {
+                let app = App::new(config)?;
+                if matches!(command, Command::Demo(_)) {
+                    database::wait_a_while(&app.db).await?;
+                    db::migrate(&app.db).await?;
+                }
+                match looks(called) {
+                    true => work(&app, command).await,
+                    false => innkeeper::audit::service::command(&app, called, work(&app, command)).await,
+                }
+            }
         }
     })
+}
+
+async fn work(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::User(command) => user::run(app, command).await,
+        Command::Token(command) => token::run(app, command).await,
+        Command::Host(command) => host::run(app, command).await,
+        Command::Tariff(command) => tariff::run(app, command).await,
+        Command::Image(command) => image::run(app, command).await,
+        Command::Pool(command) => pool::run(app, command).await,
+        Command::Operation(command) => operation::run(app, command).await,
+        Command::Audit(command) => audit::run(app, command).await,
+        Command::Demo(args) => demo::run(app, args).await,
+        Command::Serve | Command::Migrate => Ok(()),
+    }
 }
 
 /// Takes settings from a file, where there is one. What is in the environment comes first.
@@ -172,7 +206,6 @@ fn password(from_stdin: bool) -> anyhow::Result<(SecretString, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use innkeeper::app::App;
+use innkeeper::audit;
 use innkeeper::idempotency::Once;
 use innkeeper::operations::model::OperationView;
 use innkeeper::operations::service;
@@ -53,6 +54,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             }
         }
         Command::Retry { id } => {
+            audit::subject(id);
             service::retry(app, &Once::default(), id).await?;
             println!("Operation {id} is taken up again.");
         }

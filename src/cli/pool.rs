@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use innkeeper::addresses::model::NewPool;
 use innkeeper::addresses::service;
 use innkeeper::app::App;
+use innkeeper::audit;
 use innkeeper::idempotency::Once;
 use ipnet::IpNet;
 
@@ -70,6 +71,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 enabled: !add.disabled,
             })?;
             let made = service::create(app, &Once::default(), new).await?;
+            audit::subject(made.id);
             println!("The address pool {} has the id {} and {} free addresses.", made.name, made.id, made.free);
         }
         Command::List => {

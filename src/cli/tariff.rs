@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use innkeeper::app::App;
+use innkeeper::audit;
 use innkeeper::idempotency::Once;
 use innkeeper::tariffs::model::{Kind, NewTariff};
 use innkeeper::tariffs::service;
@@ -79,6 +80,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 snapshots: add.snapshots,
             })?;
             let made = service::create(app, &Once::default(), new).await?;
+            audit::subject(made.id);
             println!("The tariff {} has the id {}.", made.name, made.id);
         }
         Command::List => {

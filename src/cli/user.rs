@@ -4,6 +4,7 @@ use clap::Subcommand;
 use innkeeper::accounts::model::{Register, Role};
 use innkeeper::accounts::service;
 use innkeeper::app::App;
+use innkeeper::audit;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::output::{table, time, yes};
@@ -50,6 +51,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             let wanted = checked(Register { email, password, name })?;
             let password = wanted.password.clone();
             let user = service::add_user(app, &wanted.email, wanted.name.trim(), role, wanted.password).await?;
+            audit::account(user.id);
             println!("{} {} has the id {}.", role.as_str(), user.email, user.id);
             show(&password, new);
         }
@@ -73,11 +75,13 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         }
         Command::Disable { email } => {
             let user = service::find_user(app, &email).await?;
+            audit::account(user.id);
             service::disable_user(app, user.id).await?;
             println!("{} is shut out.", user.email);
         }
         Command::Password { email, password_stdin } => {
             let user = service::find_user(app, &email).await?;
+            audit::account(user.id);
             let (password, new) = password(password_stdin)?;
             let wanted = checked(Register { email: user.email, password, name: String::new() })?;
             service::reset_password(app, user.id, wanted.password.clone()).await?;

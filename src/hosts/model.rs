@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
+use crate::http::page::Listed;
 use crate::http::text;
 use crate::ids::HostId;
 
@@ -79,6 +80,12 @@ pub struct Host {
     pub created_at: DateTime<Utc>,
     /// When its settings were last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Listed for Host {
+    fn facts(&self) -> (i64, &str, bool, DateTime<Utc>, DateTime<Utc>) {
+        (self.id.0, &self.name, self.enabled, self.created_at, self.updated_at)
+    }
 }
 
 /// One machine of a host: what it has, and what servers hold of it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -13,7 +13,8 @@ use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
-use crate::http::extract::{Json, Path};
+use crate::http::extract::{Json, Path, Query};
+use crate::http::page::CatalogueQuery;
 use crate::idempotency::{Once, Post};
 use crate::ids::HostId;
 
@@ -23,9 +24,14 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// Hosts with their machines
 #[utoipa::path(get, path = "/hosts", tag = "hosts", operation_id = "list_hosts",
-    responses((status = 200, body = Vec<Host>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<Host>>> {
-    Ok(Json(service::all(&app).await?))
+    params(CatalogueQuery),
+    responses((status = 200, body = Vec<Host>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn list(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Query(query): Query<CatalogueQuery>,
+) -> Result<(HeaderMap, Json<Vec<Host>>)> {
+    Ok(query.of(service::all(&app).await?))
 }
 
 /// One host

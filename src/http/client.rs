@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 
 use crate::app::App;
 
@@ -15,6 +15,25 @@ use crate::app::App;
 pub struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
+    /// Reads it from a request.
+    pub fn of(extensions: &Extensions, headers: &HeaderMap, app: &App) -> Self {
+        let peer = extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
+        Self::from_headers(peer, headers, &app.config.trusted_proxies.0)
+    }
+
+    /// What counts as one client: IPv6 clients have a whole /64 to themselves.
+    pub fn network(self) -> String {
+        match self.0.to_canonical() {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(v6) => {
+                let s = v6.segments();
+                format!("{:x}:{:x}:{:x}:{:x}::/64", s[0], s[1], s[2], s[3])
+            }
+        }
+    }
+
     /// Reads it from a connection and its headers.
     pub fn from_headers(peer: IpAddr, headers: &HeaderMap, trusted: &[IpAddr]) -> Self {
         if !trusted.contains(&peer) {
@@ -35,17 +54,22 @@ impl FromRequestParts<Arc<App>> for ClientAddress {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
-        let peer = parts
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-        Ok(Self::from_headers(peer, &parts.headers, &app.config.trusted_proxies.0))
+        Ok(Self::of(&parts.extensions, &parts.headers, app))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_is_one_client() {
+        let network = |address: &str| ClientAddress(address.parse().unwrap()).network();
+        assert_eq!(network("1.2.3.4"), "1.2.3.4");
+        assert_eq!(network("::ffff:1.2.3.4"), "1.2.3.4");
+        assert_eq!(network("fd00:1:2:3:4::5"), network("fd00:1:2:3::1"));
+        assert_ne!(network("fd00:1:2:3::1"), network("fd00:1:2:4::1"));
+    }
 
     #[test]
     fn only_a_trusted_proxy_is_believed() {

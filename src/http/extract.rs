@@ -120,10 +120,13 @@ pub struct Query<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned + Validate<Context = ()>> FromRequestParts<S> for Query<T> {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
-        let axum::extract::Query(value) = axum::extract::Query::<T>::from_request_parts(parts, state)
-            .await
-            .map_err(|e| Error::new(Code::Malformed, sentence(&e.body_text())))?;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let query = parts.uri.query().unwrap_or_default();
+        let query = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+        let value: T = serde_path_to_error::deserialize(query).map_err(|e| {
+            let path = e.path().to_string();
+            Error::field(if path == "." { "" } else { &path }, sentence(&e.into_inner().to_string()))
+        })?;
         value.validate().map_err(|report| {
             Error::fields(report.iter().map(|(p, e)| (p.to_string(), sentence(&e.to_string()))).collect())
         })?;

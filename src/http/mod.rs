@@ -6,6 +6,7 @@ mod error;
 pub mod extract;
 mod health;
 pub mod openapi;
+pub mod page;
 pub mod patch;
 mod router;
 pub mod server;
@@ -13,4 +14,4 @@ pub mod text;
 
 pub use client::ClientAddress;
 pub use error::ErrorBody;
-pub use router::{router, routes};
+pub use router::{router, router_with, routes};

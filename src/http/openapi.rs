@@ -1,6 +1,8 @@
 //! The OpenAPI document's frame; its paths come from the routes themselves, and what all of them have in common is
 //! added here, where no route can forget it.
 
+use std::collections::BTreeSet;
+
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, Type};
@@ -57,6 +59,16 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
             }
         }
     }
+}
+
+/// The routes that nobody has to sign in for, as `POST /api/auth/login`.
+pub(super) fn open_routes(document: &utoipa::openapi::OpenApi) -> BTreeSet<String> {
+    let methods = |item: &PathItem| {
+        [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("PATCH", &item.patch), ("DELETE", &item.delete)]
+            .map(|(name, operation)| operation.as_ref().is_some_and(is_open).then_some(name))
+    };
+    let paths = document.paths.paths.iter();
+    paths.flat_map(|(path, item)| methods(item).into_iter().flatten().map(move |m| format!("{m} {path}"))).collect()
 }
 
 /// Whether nobody has to sign in for it.

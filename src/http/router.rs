@@ -24,6 +24,7 @@ use super::auth::Identity;
 use super::{error, health, openapi};
 use crate::app::App;
 use crate::error::{Code, Error};
+use crate::{audit, limits};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The largest body that anything here needs, with room to spare.
@@ -42,8 +43,15 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// The whole service as one router.
 pub fn router(app: Arc<App>) -> Router {
+    router_with(app, Router::new())
+}
+
+/// The same with routes that are not in the document: tests have some that fail as ours don't.
+pub fn router_with(app: Arc<App>, more: Router<Arc<App>>) -> Router {
     let (router, document) = routes().split_for_parts();
+    let open = Arc::new(openapi::open_routes(&document));
     router
+        .merge(more)
         .merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", document))
         .with_state(Arc::clone(&app))
         .layer(
@@ -57,6 +65,8 @@ pub fn router(app: Arc<App>) -> Router {
                 .layer(from_fn(harden))
                 .layer(from_fn(error::finish))
                 .layer(from_fn_with_state(Arc::clone(&app), identify))
+                .layer(from_fn_with_state(Arc::clone(&app), limits::limit))
+                .layer(from_fn_with_state((Arc::clone(&app), open), audit::watch))
                 .layer(CatchPanicLayer::custom(error::from_panic))
                 .layer(from_fn(end_in_time))
                 .layer(DefaultBodyLimit::max(BODY_LIMIT)),

@@ -13,17 +13,20 @@ pub fn plain(text: &str, (): &()) -> garde::Result {
     }
 }
 
-/// A name for people, in any script: not blank, no control characters.
+/// A name for people, in any script: not blank, no spaces around it, no control characters.
 pub fn title(text: &str, ctx: &()) -> garde::Result {
     if text.trim().is_empty() {
         return Err(garde::Error::new("must not be blank"));
     }
-    plain(text, ctx)
+    trimmed(text, ctx)
 }
 
-/// [`plain`] for an optional text.
-pub fn plain_opt(text: &Option<String>, ctx: &()) -> garde::Result {
-    text.as_deref().map_or(Ok(()), |t| plain(t, ctx))
+/// [`plain`], with no spaces around it: they are not cut off in silence, what is stored is what was sent.
+pub fn trimmed(text: &str, ctx: &()) -> garde::Result {
+    if text.trim() != text {
+        return Err(garde::Error::new("must not begin or end with a space"));
+    }
+    plain(text, ctx)
 }
 
 /// A host name: labels of letters, digits and inner hyphens, not numeric throughout (RFC 1123).
@@ -72,7 +75,7 @@ mod tests {
     #[test]
     fn names_in_any_script_pass_and_control_characters_do_not() {
         assert!(title("Базовый ☕", &()).is_ok());
-        for bad in ["", "  ", "a\0b", "a\r\nb", "\u{1b}[31m", "abc\u{202E}def", "\u{7f}"] {
+        for bad in ["", "  ", " a", "a ", "a\0b", "a\r\nb", "\u{1b}[31m", "abc\u{202E}def", "\u{7f}"] {
             assert!(title(bad, &()).is_err(), "{bad:?}");
         }
     }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
+use crate::http::page::Listed;
 use crate::http::text;
 use crate::ids::{HostId, ImageId};
 use crate::tariffs::Kind;
@@ -43,6 +44,12 @@ pub struct ImageView {
     /// Where it is to be had; for providers only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sources: Option<Vec<ImageSource>>,
+}
+
+impl Listed for ImageView {
+    fn facts(&self) -> (i64, &str, bool, DateTime<Utc>, DateTime<Utc>) {
+        (self.image.id.0, &self.image.name, self.image.enabled, self.image.created_at, self.image.updated_at)
+    }
 }
 
 /// Where an image is to be had on a host.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -13,7 +13,8 @@ use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Account, Provider};
-use crate::http::extract::{Json, Path};
+use crate::http::extract::{Json, Path, Query};
+use crate::http::page::CatalogueQuery;
 use crate::idempotency::Post;
 use crate::ids::ImageId;
 
@@ -23,9 +24,14 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// Images: those that can be ordered; all of them, with their sources, for a provider
 #[utoipa::path(get, path = "/images", tag = "catalogue", operation_id = "list_images",
-    responses((status = 200, body = Vec<ImageView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list(State(app): State<Arc<App>>, Account(caller): Account) -> Result<Json<Vec<ImageView>>> {
-    Ok(Json(service::visible(&app, &caller).await?))
+    params(CatalogueQuery),
+    responses((status = 200, body = Vec<ImageView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn list(
+    State(app): State<Arc<App>>,
+    Account(caller): Account,
+    Query(query): Query<CatalogueQuery>,
+) -> Result<(HeaderMap, Json<Vec<ImageView>>)> {
+    Ok(query.of(service::visible(&app, &caller).await?))
 }
 
 /// One image

@@ -11,6 +11,7 @@ use crate::accounts::Level;
 use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::http::page::PageQuery;
 use crate::idempotency::{Begun, Once};
 use crate::ids::ServerId;
 use crate::servers;
@@ -42,10 +43,9 @@ pub async fn of_server(
     app: &App,
     caller: &Caller,
     server: ServerId,
-    page: i64,
-    limit: i64,
+    page: PageQuery,
 ) -> Result<(Vec<OperationView>, i64)> {
-    let rows = store::of_server(&app.db, server, limit, (page - 1) * limit).await?;
+    let rows = store::of_server(&app.db, server, page.size(), page.offset()).await?;
     let total = store::count_of_server(&app.db, server).await?;
     Ok((rows.into_iter().map(|row| row.view(caller.is_provider())).collect(), total))
 }

@@ -6,7 +6,8 @@ use hypervisor::{GuestKind, GuestRef};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::labels::Labels;
+use super::labels::{Labels, selector};
+use crate::http::page::Order;
 use crate::http::text;
 use crate::ids::{HostId, ImageId, ServerId, SshKeyId, TariffId, UserId};
 use crate::monitoring::model::Stats;
@@ -350,36 +351,79 @@ pub struct ListServers {
     pub all: bool,
     /// From 1. Without it, and without `limit`, all of one's own are listed.
     #[garde(range(min = 1, max = 1_000_000))]
+    #[param(minimum = 1, maximum = 1_000_000)]
     pub page: Option<i64>,
     /// Servers a page, at most 100.
     #[garde(range(min = 1, max = 100))]
+    #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
+    /// By what; `id`, oldest order first, if left out.
+    #[garde(skip)]
+    #[param(inline)]
+    pub sort: Option<Sort>,
+    /// Which way; `asc` if left out.
+    #[garde(skip)]
+    #[param(inline)]
+    pub order: Option<Order>,
+    /// Those that stand so.
+    #[garde(skip)]
+    #[param(inline)]
+    pub status: Option<Status>,
+    /// Those of this tariff.
+    #[garde(skip)]
+    pub tariff_id: Option<TariffId>,
+    /// Those made from this image.
+    #[garde(skip)]
+    pub os_id: Option<ImageId>,
+    /// Those whose host name has this in it, without regard to case.
+    #[garde(inner(length(chars, max = 253), custom(text::plain)))]
+    pub name: Option<String>,
+    /// Those whose labels are like this: `key=value`, `key!=value`, `key` and `!key`, joined by commas.
+    #[garde(inner(length(chars, max = 1000), custom(selector)))]
+    #[param(example = "env=production,!old")]
+    pub labels: Option<String>,
 }
 
-/// A page of a list.
-#[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct PageQuery {
-    /// From 1.
-    #[garde(range(min = 1, max = 1_000_000))]
-    pub page: Option<i64>,
-    /// Rows a page: 20, at most 100.
-    #[garde(range(min = 1, max = 100))]
-    pub limit: Option<i64>,
+impl ListServers {
+    /// Whether it asks for anything beyond a page.
+    pub fn asks(&self) -> bool {
+        let Self { all: _, page: _, limit: _, sort, order, status, tariff_id, os_id, name, labels } = self;
+        sort.is_some()
+            || order.is_some()
+            || status.is_some()
+            || tariff_id.is_some()
+            || os_id.is_some()
+            || name.is_some()
+            || labels.is_some()
+    }
 }
 
-/// A page of a server's operations.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct OperationsPage {
-    /// Newest first.
-    pub data: Vec<crate::operations::model::OperationView>,
-    /// How many there are in all.
-    pub total: i64,
-    /// This page.
-    pub page: i64,
-    /// Rows a page.
-    pub limit: i64,
-    /// How many pages there are.
-    pub pages: i64,
+/// What servers can be sorted by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Sort {
+    /// The order they were ordered in.
+    #[default]
+    Id,
+    /// Host name.
+    Name,
+    /// Where they stand.
+    Status,
+    /// When they were ordered.
+    CreatedAt,
+    /// When they last changed.
+    UpdatedAt,
+}
+
+impl Sort {
+    /// As the query has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Name => "name",
+            Self::Status => "status",
+            Self::CreatedAt => "createdAt",
+            Self::UpdatedAt => "updatedAt",
+        }
+    }
 }

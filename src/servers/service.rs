@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::labels::Selector;
 use super::model::{
     Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerRecord, ServerStatus, ServerView,
     Status,
@@ -59,12 +60,18 @@ pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Ve
         (None, None) if !query.all => None,
         (limit, _) => Some(limit.unwrap_or(20)),
     };
+    let selector: Selector = match &query.labels {
+        Some(labels) => labels.parse().map_err(|e: String| Error::field("labels", e))?,
+        None => Selector::default(),
+    };
     let filter = Filter {
         id: None,
         user: (!query.all).then_some(caller.user),
         only: only.as_deref(),
         limit,
         offset: (query.page.unwrap_or(1) - 1) * limit.unwrap_or(0),
+        query: query.asks().then_some(query),
+        selector: &selector,
     };
     let rows = store::list(&app.db, &filter).await?;
     let total = match rows.first() {
@@ -81,7 +88,15 @@ pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Ve
 
 /// One server as it is shown.
 pub async fn view(app: &App, id: ServerId) -> Result<ServerView> {
-    let filter = Filter { id: Some(id), user: None, only: None, limit: Some(1), offset: 0 };
+    let filter = Filter {
+        id: Some(id),
+        user: None,
+        only: None,
+        limit: Some(1),
+        offset: 0,
+        query: None,
+        selector: &Selector::default(),
+    };
     let mut rows = store::list(&app.db, &filter).await?;
     rows.pop().map(|(view, _)| view).ok_or_else(|| Error::not_found("server"))
 }

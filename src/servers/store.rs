@@ -5,8 +5,9 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::labels::Labels;
-use super::model::{Os, ServerRecord, ServerView, Status, TariffBrief};
+use super::labels::{Labels, Selector};
+use super::model::{ListServers, Os, ServerRecord, ServerView, Status, TariffBrief};
+use crate::http::page::Order;
 use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
 
 type Result<T> = sqlx::Result<T>;
@@ -57,11 +58,38 @@ pub(super) struct Filter<'a> {
     pub only: Option<&'a [i64]>,
     pub limit: Option<i64>,
     pub offset: i64,
+    /// What was asked for beyond that, where anything was.
+    pub query: Option<&'a ListServers>,
+    /// What the labels must be like, where anything was asked for.
+    pub selector: &'a Selector,
 }
 
 /// The servers that are not deleted and meet a condition, whose parameters follow those of the page (`$1` and `$2`).
 macro_rules! servers {
     ($db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
+        servers!(@ $db, $filter, "", ($condition), " order by s.id limit $1 offset $2" $(, $parameter)*)
+    };
+    // By what was asked for: `$3` to `$12`, the condition's own parameters follow.
+    (asked $query:expr, $selector:expr, $db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
+        servers!(
+            @ $db, $filter,
+            r#" cross join lateral (select case $7 when 'name' then s.name when 'status' then s.status
+                    when 'createdAt' then to_char(s.created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+                    when 'updatedAt' then to_char(s.updated_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS') end as key) k"#,
+            ("($3::text is null or s.status = $3) and ($4::bigint is null or s.tariff_id = $4)
+             and ($5::bigint is null or s.image_id = $5)
+             and ($6::text is null or strpos(lower(s.name), lower($6)) > 0)
+             and s.labels @> $9 and s.labels ?& $10 and not s.labels ?| $11
+             and not exists (select from jsonb_array_elements($12) u where s.labels @> u) and ", $condition),
+            " order by case when not $8 then k.key end, case when $8 then k.key end desc,
+              case when $8 then -s.id else s.id end limit $1 offset $2",
+            $query.status.map(Status::as_str), $query.tariff_id.map(|id| id.0), $query.os_id.map(|id| id.0),
+            $query.name, $query.sort.unwrap_or_default().as_str(), $query.order == Some(Order::Desc),
+            Json(&$selector.equal) as _, &$selector.present, &$selector.absent, Json(&$selector.unequal) as _
+            $(, $parameter)*
+        )
+    };
+    (@ $db:expr, $filter:expr, $join:literal, ($($condition:literal),+), $order:literal $(, $parameter:expr)*) => {
         sqlx::query_as!(
             Row,
             r#"select s.id as "id: ServerId", s.user_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
@@ -72,8 +100,8 @@ macro_rules! servers {
                       array(select host(a.address) from addresses a where a.server_id = s.id
                             order by family(a.address), a.address) as "addresses!: Vec<String>",
                       count(*) over () as "total!"
-               from servers s join images i on i.id = s.image_id join tariffs t on t.id = s.tariff_id
-               where s.deleted_at is null and "# + $condition + " order by s.id limit $1 offset $2",
+               from servers s join images i on i.id = s.image_id join tariffs t on t.id = s.tariff_id"# + $join + "
+               where s.deleted_at is null and " $(+ $condition)+ + $order,
             $filter.limit,
             $filter.offset
             $(, $parameter)*
@@ -89,12 +117,19 @@ macro_rules! servers {
 /// a prepared statement's plan is made for any parameter.
 pub(super) async fn list(db: &PgPool, filter: &Filter<'_>) -> Result<Vec<(ServerView, i64)>> {
     let only = filter.only as Option<&[i64]>;
-    let rows: Vec<Row> = match (filter.id, filter.user) {
-        (Some(id), _) => servers!(db, filter, "s.id = $3", id.0),
-        (None, Some(user)) => {
+    let rows: Vec<Row> = match (filter.id, filter.user, filter.query) {
+        (_, Some(user), Some(query)) => {
+            servers!(asked query, filter.selector, db, filter,
+                "s.user_id = $13 and ($14::bigint[] is null or s.id = any($14))", user.0, only)
+        }
+        (_, None, Some(query)) => {
+            servers!(asked query, filter.selector, db, filter, "($13::bigint[] is null or s.id = any($13))", only)
+        }
+        (Some(id), _, None) => servers!(db, filter, "s.id = $3", id.0),
+        (None, Some(user), None) => {
             servers!(db, filter, "s.user_id = $3 and ($4::bigint[] is null or s.id = any($4))", user.0, only)
         }
-        (None, None) => servers!(db, filter, "($3::bigint[] is null or s.id = any($3))", only),
+        (None, None, None) => servers!(db, filter, "($3::bigint[] is null or s.id = any($3))", only),
     };
     Ok(rows.into_iter().map(|row| (row.total, row)).map(|(total, row)| (row.into(), total)).collect())
 }

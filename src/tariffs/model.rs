@@ -5,6 +5,7 @@ use garde::Validate;
 use hypervisor::GuestKind;
 use serde::{Deserialize, Serialize};
 
+use crate::http::page::Listed;
 use crate::http::patch::Patch;
 use crate::http::text;
 use crate::ids::TariffId;
@@ -85,6 +86,12 @@ pub struct Tariff {
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Listed for Tariff {
+    fn facts(&self) -> (i64, &str, bool, DateTime<Utc>, DateTime<Utc>) {
+        (self.id.0, &self.name, self.enabled, self.created_at, self.updated_at)
+    }
 }
 
 /// A new tariff.

@@ -48,6 +48,8 @@ pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
         sweep_seconds: 3600,
         shutdown_seconds: 10,
         login_limit_address: 1000,
+        rate_limit_address: 100_000,
+        rate_limit_token: 1_000_000,
         ..Config::default()
     }
 }

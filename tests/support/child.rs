@@ -28,6 +28,7 @@ pub fn command(db: &TestDb, data: &std::path::Path) -> Command {
         .env("INNKEEPER_LEASE_SECONDS", "2")
         .env("INNKEEPER_SWEEP_SECONDS", "3600")
         .env("INNKEEPER_DATABASE_POOL", "6")
+        .env("INNKEEPER_RATE_LIMIT_ADDRESS", "100000")
         .env("INNKEEPER_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
         .kill_on_drop(true);
     command
@@ -83,6 +84,15 @@ impl Service {
             .expect("the failpoint is reached")
             .expect("the child can be waited for");
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+    }
+
+    /// Whether it has died by SIGKILL.
+    pub fn is_killed(&mut self) -> bool {
+        let status = self.child.try_wait().expect("the child can be asked");
+        if let Some(status) = status {
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+        }
+        status.is_some()
     }
 
     /// Kills it now.

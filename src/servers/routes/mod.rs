@@ -5,7 +5,7 @@ mod changes;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -14,18 +14,16 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Account, Anyone};
 use crate::http::extract::{Json, Query};
+use crate::http::page::{Page, PageQuery, TOTAL};
 use crate::idempotency::{Once, Post};
 use crate::ids::ServerId;
-use crate::operations;
+use crate::operations::{self, model::OperationView};
 use crate::servers::ServerAccess;
 use crate::servers::model::{
-    Action, CreateServer, CreatedServer, Deleted, ListServers, OperationsPage, PageQuery, PasswordChanged,
-    ServerStatus, ServerView,
+    Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerStatus, ServerView,
 };
 use crate::servers::service;
 use crate::servers::workflows::power::Power;
-
-const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     changes::routes()
@@ -126,14 +124,13 @@ async fn password(State(app): State<Arc<App>>, access: ServerAccess, once: Once)
 
 /// A server's operations, newest first
 #[utoipa::path(get, path = "/server/{id}/operations", tag = "servers", params(("id" = ServerId, Path, description = "The server's id"), PageQuery),
-    responses((status = 200, body = OperationsPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    responses((status = 200, body = Page<OperationView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn operations(
     State(app): State<Arc<App>>,
     access: ServerAccess,
     Query(query): Query<PageQuery>,
-) -> Result<Json<OperationsPage>> {
-    let (page, limit) = (query.page.unwrap_or(1), query.limit.unwrap_or(20));
-    let (data, total) = operations::service::of_server(&app, &access.caller, access.server.id, page, limit).await?;
-    Ok(Json(OperationsPage { data, total, page, limit, pages: (total + limit - 1) / limit }))
+) -> Result<Json<Page<OperationView>>> {
+    let (data, total) = operations::service::of_server(&app, &access.caller, access.server.id, query).await?;
+    Ok(Json(Page::new(data, total, query)))
 }

@@ -1,10 +1,11 @@
 //! Taking one snapshot, as a step needs it.
 
+use hypervisor::Presence;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::operations::{Context, Fault, FaultKind, Outcome};
-use crate::servers::workflows::guest::{Guest, HostWork};
+use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 use crate::snapshots::service::{no_snapshots, room_for};
 
 /// A snapshot to be taken, and how far that is.
@@ -35,11 +36,16 @@ impl Take {
             return Ok(Outcome::Again);
         }
         let (name, description) = (&self.name, &self.description);
-        match self.work.drive(ctx, driver, || driver.create_snapshot(at, name, description)).await {
-            Ok(outcome) => Ok(outcome.unwrap_or(Outcome::Done)),
-            // We looked before we asked for the first time, and nobody else does anything on this server.
-            Err(fault) if fault.code == Code::AlreadyExists => Ok(Outcome::Done),
-            Err(fault) => Err(fault),
+        let fault = match self.work.drive(ctx, driver, || driver.create_snapshot(at, name, description)).await {
+            Err(fault) if fault.kind == FaultKind::Fail => fault,
+            ended => return Ok(ended?.unwrap_or(Outcome::Done)),
+        };
+        // Asked before a crash and again after it, the host refuses the second time. We looked before we asked for the
+        // first time, and nobody else does anything on this server: what is there when the host is done is ours.
+        match driver.find(at).await? {
+            Presence::Present { busy: true, .. } => Ok(BUSY),
+            _ if driver.snapshots(at).await?.iter().any(|s| s.name == self.name) => Ok(Outcome::Done),
+            _ => Err(fault),
         }
     }
 

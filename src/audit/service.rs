@@ -1,0 +1,96 @@
+//! The rules of the audit log: how entries begin and end, and who may read which.
+
+use std::net::IpAddr;
+use std::sync::PoisonError;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::model::{Entry, ListEntries};
+use super::note::{NOTES, Notes};
+use super::store;
+use crate::accounts::model::Caller;
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::http::page::{Page, PageQuery};
+use crate::ids::{ServerId, UserId};
+
+/// What somebody is about to do.
+#[derive(Debug)]
+pub(super) struct Deed<'a> {
+    pub caller: Option<Caller>,
+    pub address: IpAddr,
+    pub request_id: Option<&'a str>,
+    pub action: &'a str,
+    pub subject: Option<&'a str>,
+    pub subject_id: Option<String>,
+}
+
+/// An entry that has been begun.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    pub id: Uuid,
+    pub at: DateTime<Utc>,
+}
+
+/// How it ended; with nothing known, the client left before there was an answer.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    pub status: Option<u16>,
+    pub code: Option<Code>,
+    pub subject_id: Option<String>,
+    pub server: Option<ServerId>,
+    pub account: Option<UserId>,
+    pub operation: Option<Uuid>,
+}
+
+/// Begins an entry. What can't be written down is not done.
+pub(super) async fn begin(app: &App, deed: &Deed<'_>) -> Result<Begun> {
+    let server = deed.subject_id.as_ref().filter(|_| deed.subject == Some("server")).and_then(|id| id.parse().ok());
+    let role = deed.caller.as_ref().map_or("nobody", |caller| caller.role.as_str());
+    Ok(store::begin(&app.db, role, deed, server).await?)
+}
+
+/// Ends an entry. It was done by now: that its end can't be written down is for our own log.
+pub(super) async fn end(app: &App, begun: Begun, end: &End) {
+    if let Err(error) = store::end(&app.db, begun, end).await {
+        tracing::error!(entry = %begun.id, %error, "an entry of the audit log has no end");
+    }
+}
+
+/// Runs a command of the command line and writes down that it was run. `action` names it, without its arguments.
+pub async fn command(app: &App, action: &str, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let (subject, _) = action.split_once(' ').unwrap_or((action, ""));
+    let begun = store::begin_command(&app.db, action, subject).await.map_err(Error::from)?;
+    let notes = Notes::default();
+    let result = NOTES.scope(Notes::clone(&notes), work).await;
+    let known = notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let code = result.as_ref().err().map(|error| error.downcast_ref::<Error>().map_or(Code::Internal, |e| e.code));
+    let status = Some(code.map_or(200, Code::status));
+    let ended = End { status, code, subject_id: known.subject_id, account: known.account, ..End::default() };
+    end(app, begun, &ended).await;
+    result
+}
+
+/// The entries that the caller may see: all for a provider; for a customer what they did, what providers did to their
+/// servers, and who tried to sign in to their account.
+pub async fn list(app: &App, caller: &Caller, query: &ListEntries) -> Result<Page<Entry>> {
+    let page = PageQuery { page: query.page, limit: query.limit };
+    let mine = (!caller.is_provider()).then_some(caller.user);
+    let (mut entries, total) = store::list(&app.db, mine, query, page).await?;
+    for entry in entries.iter_mut().filter(|entry| mine.is_some() && entry.user_id != mine && entry.role != "nobody") {
+        (entry.user_id, entry.token_id, entry.address, entry.request_id) = (None, None, None, None);
+    }
+    Ok(Page::new(entries, total, page))
+}
+
+/// The latest entries, for the command line.
+pub async fn latest(app: &App, limit: i64) -> Result<Vec<Entry>> {
+    let page = PageQuery { page: None, limit: Some(limit) };
+    Ok(store::list(&app.db, None, &ListEntries::default(), page).await?.0)
+}
+
+/// Makes room for the months to come, and lets go of what is older than the settings say.
+pub async fn upkeep(app: &App) -> Result<()> {
+    Ok(store::upkeep(&app.db, app.config.audit_days).await?)
+}

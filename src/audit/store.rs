@@ -1,0 +1,117 @@
+//! The SQL of the audit log.
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::model::{Entry, ListEntries};
+use super::service::{Begun, Deed, End};
+use crate::http::page::{Order, PageQuery};
+use crate::ids::{ServerId, UserId};
+use crate::operations::model::State;
+
+type Result<T> = sqlx::Result<T>;
+
+pub(super) async fn begin(db: &PgPool, role: &str, deed: &Deed<'_>, server: Option<i64>) -> Result<Begun> {
+    sqlx::query_as!(
+        Begun,
+        "insert into audit (id, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id)
+         values ($1, $2, $3, $4, $5::text::inet, $6, $7, $8, $9, $10) returning id, at",
+        Uuid::now_v7(),
+        deed.caller.as_ref().map(|caller| caller.user.0),
+        role,
+        deed.caller.as_ref().map(|caller| caller.token),
+        deed.address.to_string(),
+        deed.request_id,
+        deed.action,
+        deed.subject,
+        deed.subject_id,
+        server
+    )
+    .fetch_one(db)
+    .await
+}
+
+pub(super) async fn begin_command(db: &PgPool, action: &str, subject: &str) -> Result<Begun> {
+    sqlx::query_as!(
+        Begun,
+        "insert into audit (id, role, action, subject) values ($1, 'cli', $2, $3) returning id, at",
+        Uuid::now_v7(),
+        action,
+        subject
+    )
+    .fetch_one(db)
+    .await
+}
+
+pub(super) async fn end(db: &PgPool, begun: Begun, end: &End) -> Result<()> {
+    sqlx::query!(
+        "update audit set status = $3, code = $4, subject_id = coalesce(subject_id, $5),
+                server_id = coalesce(server_id, $6), account_id = $7, operation_id = $8, ended_at = clock_timestamp()
+         where id = $1 and at = $2 and ended_at is null",
+        begun.id,
+        begun.at,
+        end.status.and_then(|status| i16::try_from(status).ok()),
+        end.code.map(crate::error::Code::as_str),
+        end.subject_id,
+        end.server.map(|id| id.0),
+        end.account.map(|id| id.0),
+        end.operation
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Entries by a filter, with how many match in all; of one account's matters only, where it is given.
+pub(super) async fn list(
+    db: &PgPool,
+    mine: Option<UserId>,
+    query: &ListEntries,
+    page: PageQuery,
+) -> Result<(Vec<Entry>, i64)> {
+    let mut tx = db.begin().await?;
+    // A plan for these very filters: one for any would read everything.
+    sqlx::query!("select set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
+    macro_rules! entries {
+        ($run:ident, $query:ident, ($($of:tt)*), $what:literal, $rest:literal $(, $more:expr)*) => {
+            sqlx::$query!(
+                $($of)*
+                "select " + $what + r#" from audit a left join operations o on o.id = a.operation_id
+                   where ($1::bigint is null or a.user_id = $1 or a.account_id = $1
+                          or (a.role in ('provider', 'cli')
+                              and a.server_id in (select s.id from servers s where s.user_id = $1)))
+                     and ($2::bigint is null or a.user_id = $2) and ($3::uuid is null or a.token_id = $3)
+                     and ($4::bigint is null or a.server_id = $4) and ($5::text is null or a.action = $5)
+                     and ($6::text is null or a.subject = $6) and ($7::text is null or a.subject_id = $7)
+                     and ($8::text is null or a.request_id = $8) and ($9::text is null or a.code = $9)
+                     and ($10::timestamptz is null or a.at >= $10) and ($11::timestamptz is null or a.at < $11)"#
+                   + $rest,
+                mine.map(|id| id.0), query.user_id.map(|id| id.0), query.token_id, query.server_id.map(|id| id.0),
+                query.action, query.subject, query.subject_id, query.request_id, query.code, query.from, query.to
+                $(, $more)*
+            )
+            .$run(&mut *tx)
+            .await?
+        };
+    }
+    let rows = entries!(
+        fetch_all,
+        query_as,
+        (Entry,),
+        r#"a.id, a.at, a.user_id as "user_id: UserId", a.role, a.token_id, host(a.address) as address, a.request_id,
+           a.action, a.subject, a.subject_id, a.server_id as "server_id: ServerId",
+           a.account_id as "account_id: UserId", a.status, a.code, a.ended_at, a.operation_id,
+           o.state as "operation_state?: State", o.error_code as "operation_code?""#,
+        r#" order by case when $12 then a.at end, case when not $12 then a.at end desc, a.id limit $13 offset $14"#,
+        query.order == Some(Order::Asc),
+        page.size(),
+        page.offset()
+    );
+    let total = entries!(fetch_one, query_scalar, (), r#"count(*) as "n!""#, "");
+    tx.commit().await?;
+    Ok((rows, total))
+}
+
+pub(super) async fn upkeep(db: &PgPool, days: i32) -> Result<()> {
+    sqlx::query!("select audit_upkeep($1)", days).fetch_one(db).await.map(drop)
+}

@@ -1,0 +1,25 @@
+//! The SQL of rate limits.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+/// Takes `want` of the present minute, or begins a new one: how much was taken in it with that, and how long it lasts.
+pub(super) async fn take(db: &PgPool, key: &str, want: u64) -> sqlx::Result<(u64, Duration)> {
+    let row = sqlx::query!(
+        r#"insert into rate_limits as r (key, window_end, taken) values ($1, now() + interval '1 minute', $2)
+           on conflict (key) do update set
+               taken = case when r.window_end <= now() then excluded.taken else r.taken + excluded.taken end,
+               window_end = case when r.window_end <= now() then excluded.window_end else r.window_end end
+           returning taken, extract(epoch from window_end - now())::float8 as "seconds!""#,
+        key,
+        i64::try_from(want).unwrap_or(i64::MAX)
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((row.taken.unsigned_abs(), Duration::try_from_secs_f64(row.seconds).unwrap_or_default()))
+}
+
+pub(super) async fn purge(db: &PgPool) -> sqlx::Result<()> {
+    sqlx::query!("delete from rate_limits where window_end < now()").execute(db).await.map(drop)
+}

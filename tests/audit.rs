@@ -1,0 +1,273 @@
+//! The audit log: every change leaves an entry, whoever tried it and however it ended; nothing secret is in it, nothing
+//! can be taken out of it, and customers see what concerns them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::child::{Service, command};
+use crate::support::{Client, PASSWORD, TestApp, eventually};
+
+/// The newest entry that the provider sees.
+async fn latest(app: &TestApp) -> Value {
+    app.provider.get("/api/audit?limit=1").await.expect(200).body["data"][0].clone()
+}
+
+async fn entries(app: &TestApp) -> i64 {
+    sqlx::query_scalar("select count(*) from audit").fetch_one(&app.db.pool).await.unwrap()
+}
+
+fn tariff(name: &str) -> Value {
+    json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 })
+}
+
+/// A server of the customer's on a host that nothing answers at.
+async fn server(app: &TestApp) -> i64 {
+    let host = json!({ "name": "h", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
+    let host = app.provider.post("/api/hosts", host).await.expect(201).body["id"].as_i64().unwrap();
+    let tariff = app.provider.post("/api/tariffs", tariff("t")).await.expect(201).body["id"].as_i64().unwrap();
+    let image = json!({ "name": "i", "kind": "lxc" });
+    let image = app.provider.post("/api/images", image).await.expect(201).body["id"].as_i64().unwrap();
+    sqlx::query_scalar(
+        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+                              cores, memory_mib, disk_gib)
+         values (gen_random_uuid(), $1, $2, $3, $4, 'n', 1000, 'lxc', 's', 'stopped', 1, 64, 1) returning id",
+    )
+    .bind(app.customer_id.0)
+    .bind(tariff)
+    .bind(image)
+    .bind(host)
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_done_or_tried_is_written_down_with_who_where_and_how_it_ended() {
+    let app = TestApp::new().await;
+    let server = server(&app).await;
+
+    let made = app.provider.post("/api/tariffs", tariff("Pro")).await.expect(201);
+    let entry = latest(&app).await;
+    let provider = app.provider.get("/api/auth/me").await.body["id"].clone();
+    assert_eq!(entry["action"], "POST /api/tariffs");
+    assert_eq!((&entry["subject"], &entry["subjectId"]), (&json!("tariffs"), &json!(made.body["id"].to_string())));
+    assert_eq!((&entry["userId"], &entry["role"]), (&provider, &json!("provider")));
+    assert_eq!((&entry["status"], &entry["code"]), (&json!(201), &Value::Null));
+    assert_eq!(entry["address"], "127.0.0.1");
+    assert_eq!(entry["requestId"], made.headers["x-request-id"].to_str().unwrap());
+    assert!(entry["tokenId"].is_string() && entry["endedAt"].is_string(), "{entry}");
+
+    app.provider.post("/api/tariffs", tariff("Pro")).await.expect(409);
+    assert_eq!(latest(&app).await["code"], "ALREADY_EXISTS");
+    app.customer.delete(&format!("/api/tariffs/{}", made.body["id"])).await.expect(403);
+    let entry = latest(&app).await;
+    assert_eq!((&entry["code"], &entry["userId"]), (&json!("FORBIDDEN"), &json!(app.customer_id.0)));
+
+    // An operation: the entry tells how it stands now.
+    let started = app.customer.post(&format!("/api/server/{server}/start"), None).await.expect(200).body;
+    let entry = latest(&app).await;
+    assert_eq!((&entry["serverId"], &entry["operationId"]), (&json!(server), &started["operationId"]));
+    assert!(matches!(entry["operationState"].as_str(), Some("queued" | "running" | "undoing")), "{entry}");
+    sqlx::query(
+        "update operations set state = 'failed', error_code = 'HOST_UNREACHABLE', ended_at = now(), fence = fence + 1",
+    )
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let entry = latest(&app).await;
+    assert_eq!((&entry["operationState"], &entry["operationCode"]), (&json!("failed"), &json!("HOST_UNREACHABLE")));
+
+    // Logins, good and bad: whose account it was about, and from where.
+    let login = |password: &str| json!({ "email": "customer@example.com", "password": password });
+    app.nobody.post("/api/auth/login", login("wrong")).await.expect(401);
+    let entry = latest(&app).await;
+    assert_eq!((&entry["action"], &entry["code"]), (&json!("POST /api/auth/login"), &json!("UNAUTHENTICATED")));
+    assert_eq!((&entry["accountId"], &entry["role"]), (&json!(app.customer_id.0), &json!("nobody")));
+    app.nobody.post("/api/auth/login", login(PASSWORD)).await.expect(200);
+    assert_eq!(latest(&app).await["status"], 200);
+
+    // Looking leaves nothing, and strangers can't fill it.
+    let before = entries(&app).await;
+    app.customer.get("/api/server").await.expect(200);
+    app.customer.get("/api/tariffs").await.expect(200);
+    app.nobody.post("/api/tariffs", tariff("x")).await.expect(401);
+    app.nobody.with_token("ink_a_nonsense").post("/api/tariffs", tariff("x")).await.expect(401);
+    app.nobody.post("/api/nothing", tariff("x")).await.expect(404);
+    assert_eq!(entries(&app).await, before);
+
+    // Filters and pages.
+    let found = async |query: &str| app.provider.get(&format!("/api/audit?{query}")).await.expect(200).body;
+    let page = found("action=POST%20/api/tariffs&order=asc&limit=2").await;
+    assert_eq!((&page["total"], &page["pages"], &page["limit"]), (&json!(3), &json!(2), &json!(2)));
+    assert_eq!(page["data"][1]["status"], 201);
+    let newest_last = page["data"][0]["at"].as_str() < page["data"][1]["at"].as_str();
+    assert!(newest_last, "{page}");
+    assert_eq!(found("code=ALREADY_EXISTS").await["total"], 1);
+    assert_eq!(found(&format!("serverId={server}")).await["total"], 1);
+    assert_eq!(found("to=2020-01-01T00:00:00Z").await["total"], 0);
+    app.provider.get("/api/audit?sort=name").await.expect(422);
+    app.provider.get("/api/audit?limit=101").await.expect(422);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_secret_is_in_it() {
+    let app = TestApp::new().await;
+    let new = json!({ "name": "t", "scopes": ["read"] });
+    let token = app.customer.post("/api/auth/tokens", new).await.expect(201).body["token"].clone();
+    let change = json!({ "currentPassword": PASSWORD, "newPassword": "a wholly new password" });
+    app.customer.post("/api/auth/password", change).await.expect(204);
+    app.nobody
+        .post("/api/auth/login", json!({ "email": "customer@example.com", "password": "guess!" }))
+        .await
+        .expect(401);
+    let all: String =
+        sqlx::query_scalar("select string_agg(a::text, ' ') from audit a").fetch_one(&app.db.pool).await.unwrap();
+    for secret in [PASSWORD, "wholly", "guess!", token.as_str().unwrap(), "ink_", "customer@example.com"] {
+        assert!(!all.contains(secret), "{secret} is in {all}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn customers_see_what_concerns_them_and_nothing_of_others() {
+    let app = TestApp::new().await;
+    let server = server(&app).await;
+    app.provider.post(&format!("/api/server/{server}/stop"), None).await.expect(200);
+    app.other.post(&format!("/api/server/{server}/stop"), None).await.expect(404);
+    app.other.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["read"] })).await.expect(201);
+    app.nobody
+        .post("/api/auth/login", json!({ "email": "customer@example.com", "password": "guess" }))
+        .await
+        .expect(401);
+
+    let mine = app.customer.get("/api/audit?limit=100").await.expect(200).body;
+    let theirs = |e: &Value| e["role"] == "provider";
+    let stopped: Vec<&Value> = mine["data"].as_array().unwrap().iter().filter(|e| theirs(e)).collect();
+    assert_eq!(stopped.len(), 1, "{mine}");
+    assert_eq!(
+        (&stopped[0]["action"], &stopped[0]["serverId"]),
+        (&json!("POST /api/server/{id}/stop"), &json!(server))
+    );
+    for hidden in ["userId", "tokenId", "address", "requestId"] {
+        assert_eq!(stopped[0][hidden], Value::Null, "{hidden}");
+    }
+    let guess = mine["data"].as_array().unwrap().iter().find(|e| e["code"] == "UNAUTHENTICATED").unwrap();
+    assert_eq!(guess["address"], "127.0.0.1", "whoever tries one's door is shown");
+    let me = app.customer_id.0;
+    let about_me = |e: &Value| e["userId"] == me || e["accountId"] == me || theirs(e);
+    assert!(mine["data"].as_array().unwrap().iter().all(about_me), "{mine}");
+
+    let others = app.other.get("/api/audit?limit=100").await.expect(200).body;
+    assert!(others["data"].as_array().unwrap().iter().all(|e| !theirs(e) && e["userId"] != me), "{others}");
+    assert_eq!(app.other.get(&format!("/api/audit?userId={me}")).await.expect(200).body["total"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_stay_as_they_are_until_their_month_is_too_old() {
+    let app = TestApp::with(|c| c.audit_days = 30).await;
+    let part: String = sqlx::query_scalar("select 'audit_' || to_char(now() at time zone 'UTC', 'YYYYMM')")
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    let before = entries(&app).await;
+    assert!(before > 0, "the logins of this test");
+    for forbidden in [
+        "update audit set action = 'nothing'".to_owned(),
+        "update audit set ended_at = now(), status = 500".to_owned(),
+        "delete from audit".to_owned(),
+        "truncate audit".to_owned(),
+        format!("truncate {part}"),
+        format!("delete from {part}"),
+    ] {
+        let error = sqlx::query(sqlx::AssertSqlSafe(forbidden.clone())).execute(&app.db.pool).await.unwrap_err();
+        assert!(error.to_string().contains("append-only"), "{forbidden}: {error}");
+    }
+    // An end is written once, and changes nothing else.
+    let open = "insert into audit (id, role, action) values (gen_random_uuid(), 'nobody', 'open')";
+    sqlx::query(open).execute(&app.db.pool).await.unwrap();
+    for (change, fine) in [
+        ("action = 'x', ended_at = now()", false),
+        ("status = 200", false),
+        ("status = 200, ended_at = now()", true),
+        ("status = 500, ended_at = now()", false),
+    ] {
+        let sql = format!("update audit set {change} where action = 'open'");
+        assert_eq!(sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&app.db.pool).await.is_ok(), fine, "{change}");
+    }
+
+    for sql in [
+        "create table audit_202001 partition of audit for values from ('2020-01-01') to ('2020-02-01')",
+        "insert into audit (id, at, role, action) values (gen_random_uuid(), '2020-01-15', 'nobody', 'long ago')",
+    ] {
+        sqlx::query(sql).execute(&app.db.pool).await.unwrap();
+    }
+    let with_old = entries(&app).await;
+    innkeeper::audit::service::upkeep(&app.app).await.unwrap();
+    assert_eq!(entries(&app).await, with_old - 1);
+    let months: i64 = sqlx::query_scalar("select count(*) from pg_inherits where inhparent = 'audit'::regclass")
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(months, 4, "this month and three to come");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_and_a_client_that_leaves_are_seen_in_it() {
+    let app = TestApp::new().await;
+    let mut service = Service::start(&app.db, app.data.path(), "").await;
+    let there = Client { base: service.base.clone(), ..app.provider.clone() };
+    let mut held = app.db.pool.begin().await.unwrap();
+    sqlx::query("lock table tariffs in access exclusive mode").execute(&mut *held).await.unwrap();
+
+    let leaves = app.provider.clone();
+    let left = tokio::time::timeout(Duration::from_millis(500), leaves.post("/api/tariffs", tariff("left"))).await;
+    assert!(left.is_err(), "it waits for the lock");
+    let waiting = tokio::spawn(async move {
+        there
+            .try_send(
+                reqwest::Method::POST,
+                "/api/tariffs",
+                Some(("application/json", tariff("k").to_string().into_bytes())),
+            )
+            .await
+    });
+    eventually(&app.provider, "/api/audit?action=POST%20/api/tariffs&order=asc", |page| {
+        page["total"] == 2 && page["data"][0]["endedAt"].is_string()
+    })
+    .await;
+    service.kill().await;
+    assert!(waiting.await.unwrap().is_err());
+    held.rollback().await.unwrap();
+    let page = app.provider.get("/api/audit?action=POST%20/api/tariffs&order=asc").await.expect(200).body;
+    assert_eq!(page["data"][0]["status"], Value::Null);
+    assert_eq!(page["data"][1]["endedAt"], Value::Null, "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_is_in_it_too() {
+    let app = TestApp::new().await;
+    let run = async |arguments: &[&str]| {
+        let output = command(&app.db, app.data.path()).args(arguments).output().await.unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert!(run(&["user", "disable", "other@example.com"]).await.0);
+    let entry = latest(&app).await;
+    assert_eq!(
+        (&entry["action"], &entry["role"], &entry["status"]),
+        (&json!("user disable"), &json!("cli"), &json!(200))
+    );
+    assert!(entry["accountId"].is_number() && entry["address"].is_null(), "{entry}");
+    assert!(!run(&["user", "disable", "nobody@example.com"]).await.0);
+    assert_eq!(latest(&app).await["code"], "NOT_FOUND");
+    let (_, made) =
+        run(&["tariff", "add", "--name", "cli", "--cores", "1", "--memory", "64", "--disk", "1", "--price", "1"]).await;
+    let entry = latest(&app).await;
+    assert_eq!(entry["subject"], "tariff");
+    assert!(made.contains(&format!("id {}", entry["subjectId"].as_str().unwrap())), "{made} {entry}");
+
+    let before = entries(&app).await;
+    let (fine, list) = run(&["audit", "list", "--limit", "2"]).await;
+    assert!(fine && list.lines().count() == 3, "{list}");
+    assert!(list.contains("tariff add") && list.contains("NOT_FOUND"), "{list}");
+    assert_eq!(entries(&app).await, before, "looking leaves nothing");
+}

@@ -1,0 +1,307 @@
+//! Bad input: the corpus of tests/corpus/ run through every string and number field of every body, every query
+//! parameter and every id, as the OpenAPI document names them. Each is refused in words or stored exactly.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::support::client::Response;
+use crate::support::{Client, PASSWORD, TestApp};
+
+#[derive(Deserialize)]
+struct Input {
+    name: String,
+    json: String,
+}
+
+fn corpus(text: &str) -> Vec<Input> {
+    serde_json::from_str(text).unwrap()
+}
+
+/// What is good in each body, with an id for its path, and by whom it is sent.
+struct Base<'a> {
+    path: String,
+    by: &'a Client,
+    body: Value,
+}
+
+/// Stands for what the corpus puts in its place.
+const HERE: &str = "@@HERE@@";
+
+async fn bases(app: &TestApp) -> BTreeMap<&'static str, Base<'_>> {
+    let made = async |path: &str, body: Value| app.provider.post(path, body).await.expect(201).body["id"].to_string();
+    let size = json!({ "name": "t", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1, "traffic": 1, "currency": "EUR" });
+    let config = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s" });
+    let host_body = json!({ "name": "h", "kind": "incus", "config": config, "force": true, "cpuOvercommit": 1.0,
+                            "memoryOvercommit": 1.0, "diskOvercommit": 1.0 });
+    let host = made("/api/hosts", host_body.clone()).await;
+    let host_id: i64 = host.parse().unwrap();
+    let image_body = json!({ "name": "i", "type": "linux", "kind": "lxc", "verify": false,
+                             "sources": [{ "hostId": host_id, "source": "x" }] });
+    let image = made("/api/images", image_body.clone()).await;
+    let pool_body = json!({ "name": "p", "hostId": host_id, "cidr": "10.9.0.0/24", "bridge": "b", "gateway": "10.9.0.1",
+                            "first": "10.9.0.2", "last": "10.9.0.9", "vlan": 7, "dns": ["1.1.1.1"] });
+    let pool = made("/api/address-pools", pool_body.clone()).await;
+    let tariff = made("/api/tariffs", size.clone()).await;
+    let renamed = |body: &Value| {
+        let mut body = body.clone();
+        body["name"] = json!("another");
+        body
+    };
+    let mut other_pool = renamed(&pool_body);
+    for (field, value) in
+        [("cidr", "10.8.0.0/24"), ("gateway", "10.8.0.1"), ("first", "10.8.0.2"), ("last", "10.8.0.9")]
+    {
+        other_pool[field] = json!(value);
+    }
+    let order = json!({ "osId": image.parse::<i64>().unwrap(), "tariffId": tariff.parse::<i64>().unwrap(), "name": "web-1",
+                        "sshKeys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me"] });
+    let mut bases = BTreeMap::new();
+    let mut add = |route: &'static str, path: String, by, body| drop(bases.insert(route, Base { path, by, body }));
+    let (provider, customer, nobody) = (&app.provider, &app.customer, &app.nobody);
+    let sign = json!({ "email": "someone@example.com", "password": PASSWORD });
+    let mut register = sign.clone();
+    register["name"] = json!("Someone");
+    add("POST /api/auth/register", "/api/auth/register".into(), nobody, register);
+    add("POST /api/auth/login", "/api/auth/login".into(), nobody, sign);
+    add("POST /api/auth/refresh", "/api/auth/refresh".into(), nobody, json!({ "refreshToken": "x" }));
+    let change = json!({ "currentPassword": "not this one", "newPassword": "a long password" });
+    add("POST /api/auth/password", "/api/auth/password".into(), customer, change);
+    let token = json!({ "name": "t", "scopes": ["read"], "expiresAt": "2099-01-01T00:00:00Z" });
+    add("POST /api/auth/tokens", "/api/auth/tokens".into(), customer, token);
+    add("POST /api/tariffs", "/api/tariffs".into(), provider, renamed(&size));
+    add("PUT /api/tariffs/{id}", format!("/api/tariffs/{tariff}"), provider, size);
+    let mut sourceless = renamed(&image_body);
+    sourceless["verify"] = json!(false);
+    add("POST /api/images", "/api/images".into(), provider, sourceless);
+    add("PUT /api/images/{id}", format!("/api/images/{image}"), provider, image_body);
+    add("POST /api/hosts", "/api/hosts".into(), provider, renamed(&host_body));
+    let mut host_update = host_body;
+    host_update.as_object_mut().unwrap().remove("kind");
+    add("PUT /api/hosts/{id}", format!("/api/hosts/{host}"), provider, host_update);
+    add("POST /api/address-pools", "/api/address-pools".into(), provider, other_pool);
+    let mut pool_update = pool_body;
+    pool_update.as_object_mut().unwrap().remove("hostId");
+    add("PUT /api/address-pools/{id}", format!("/api/address-pools/{pool}"), provider, pool_update);
+    add(
+        "POST /api/address-pools/{id}/reserve",
+        format!("/api/address-pools/{pool}/reserve"),
+        provider,
+        json!({ "address": "10.9.0.5" }),
+    );
+    add("POST /api/server/create", "/api/server/create".into(), customer, order);
+    bases
+}
+
+/// Every string and number in a body, as a JSON pointer.
+fn leaves(value: &Value, at: &str, found: &mut Vec<(String, bool)>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| leaves(value, &format!("{at}/{name}"), found)),
+        Value::Array(values) => {
+            values.iter().enumerate().for_each(|(n, value)| leaves(value, &format!("{at}/{n}"), found))
+        }
+        Value::String(_) => found.push((at.to_owned(), true)),
+        Value::Number(_) => found.push((at.to_owned(), false)),
+        Value::Bool(_) | Value::Null => {}
+    }
+}
+
+fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(path) => document.pointer(path.trim_start_matches('#')).unwrap_or_else(|| panic!("{path} is nowhere")),
+        None => schema,
+    }
+}
+
+/// The fields that a body's schema has, at any depth, that hold strings or numbers: as names, the array's without index.
+fn fields(document: &Value, schema: &Value, at: &str, found: &mut BTreeSet<String>) {
+    let schema = resolve(document, schema);
+    for part in ["oneOf", "anyOf", "allOf"] {
+        for part in schema[part].as_array().into_iter().flatten().filter(|part| part["type"] != "null") {
+            fields(document, part, at, found);
+        }
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+        one => one.as_str().into_iter().collect(),
+    };
+    for kind in types {
+        match kind {
+            "object" => {
+                for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+                    fields(document, schema, &format!("{at}/{name}"), found);
+                }
+            }
+            "array" => fields(document, &schema["items"], at, found),
+            "string" | "integer" | "number" => drop(found.insert(at.to_owned())),
+            _ => {}
+        }
+    }
+}
+
+/// Refused in words, or done; nothing else. Whether it was done.
+fn judge(what: &str, answer: &Response, also: &[u16], wrong: &mut Vec<String>) -> bool {
+    if (200..300).contains(&answer.status) {
+        return true;
+    }
+    let refused = matches!(answer.status, 400 | 413 | 422) || also.contains(&answer.status);
+    let in_words = answer.body["error"].as_str().is_some_and(|e| e.len() > 5) && !answer.code().is_empty();
+    if !refused || !in_words {
+        wrong.push(format!("{what}: {} {}", answer.status, answer.text));
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_field_refuses_the_corpus_or_keeps_it_exactly() {
+    let app = TestApp::with(|c| {
+        c.registration = true;
+        (c.login_limit_account, c.login_limit_address) = (1_000_000, 1_000_000);
+    })
+    .await;
+    let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
+    let bases = bases(&app).await;
+    let (strings, numbers) = (corpus(include_str!("corpus/strings.json")), corpus(include_str!("corpus/numbers.json")));
+    let bodies = corpus(include_str!("corpus/bodies.json"));
+    let mut seen = BTreeSet::new();
+    let (mut kept, mut wrong) = (0, vec![]);
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+            if schema.is_null() {
+                continue;
+            }
+            let route = format!("{} {path}", method.to_uppercase());
+            let base = bases.get(route.as_str()).unwrap_or_else(|| panic!("{route} has no good body here"));
+            let method: Method = method.to_uppercase().parse().unwrap();
+            seen.insert(route.clone());
+            let also: &[u16] = match path.as_str() {
+                // Wrong, as far as anybody can tell.
+                "/api/auth/login" | "/api/auth/refresh" => &[401],
+                // There is no room, and the address is not free.
+                "/api/server/create" => &[507],
+                p if p.starts_with("/api/address-pools") => &[409],
+                "/api/auth/tokens" => &[507],
+                _ => &[],
+            };
+            let (mut leaf, mut named) = (vec![], BTreeSet::new());
+            leaves(&base.body, "", &mut leaf);
+            fields(&document, schema, "", &mut named);
+            let filled: BTreeSet<String> = leaf
+                .iter()
+                .map(|(at, _)| at.split('/').filter(|p| p.parse::<usize>().is_err()).collect::<Vec<_>>().join("/"))
+                .collect();
+            assert!(filled.is_superset(&named), "{route}: the good body lacks {:?}", named.difference(&filled));
+
+            for (at, is_string) in &leaf {
+                for input in if *is_string { &strings } else { &numbers } {
+                    let mut body = base.body.clone();
+                    *body.pointer_mut(at).unwrap() = json!(HERE);
+                    let raw = body.to_string().replace(&format!("\"{HERE}\""), &input.json);
+                    let what = format!("{route} {at}: {}", input.name);
+                    let answer = base.by.raw(method.clone(), &base.path, "application/json", raw.as_bytes()).await;
+                    if !judge(&what, &answer, also, &mut wrong) {
+                        continue;
+                    }
+                    // Exactly: as the answer has it, and as it is read again.
+                    let sent: Value =
+                        serde_json::from_str(&input.json).unwrap_or_else(|e| panic!("{what}: accepted: {e}"));
+                    let mut shown = vec![answer.body.clone(), answer.body["user"].clone()];
+                    let one = match method == Method::POST {
+                        true => format!(
+                            "{}/{}",
+                            base.path,
+                            answer.body["id"].as_str().map_or_else(|| answer.body["id"].to_string(), str::to_owned)
+                        ),
+                        false => base.path.clone(),
+                    };
+                    if document["paths"].get(format!("{path}/{{id}}")).is_some_and(|p| p["get"].is_object())
+                        || method == Method::PUT
+                    {
+                        shown.push(base.by.get(&one).await.expect(200).body);
+                    }
+                    for shown in shown {
+                        if let Some(shown) = shown.pointer(at) {
+                            let same = *shown == sent || shown.as_f64().is_some_and(|n| Some(n) == sent.as_f64());
+                            kept += 1;
+                            if !same {
+                                wrong.push(format!("{what}: {shown} is not {sent}"));
+                            }
+                        }
+                    }
+                    if path == "/api/auth/register" {
+                        let id = answer.body["user"]["id"].as_i64();
+                        sqlx::query("delete from users where id = $1").bind(id).execute(&app.db.pool).await.unwrap();
+                    } else if method == Method::POST {
+                        let _ = base.by.delete(&one).await;
+                    }
+                }
+            }
+            let mut whole: Vec<(String, String)> = bodies.iter().map(|b| (b.name.clone(), b.json.clone())).collect();
+            whole.push(("deep lists".into(), "[".repeat(100_000)));
+            whole.push(("deep objects".into(), "{\"a\":".repeat(20_000)));
+            whole.push(("ten megabytes".into(), format!("{{\"name\": \"{}\"}}", "a".repeat(10_000_000))));
+            for (name, raw) in whole {
+                let what = format!("{route}: {name}");
+                match base.by.try_send(method.clone(), &base.path, Some(("application/json", raw.into_bytes()))).await {
+                    Ok(answer) if judge(&what, &answer, &[], &mut wrong) => wrong.push(format!("{what} was accepted")),
+                    Ok(_) => {}
+                    // The server may close before all of it is sent.
+                    Err(error) => {
+                        assert!(name == "ten megabytes" && (error.is_request() || error.is_body()), "{what}: {error}")
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let known: BTreeSet<String> = bases.keys().map(ToString::to_string).collect();
+    assert_eq!(seen, known, "every body has its base here, and every base its body");
+    assert!(kept > 100, "texts in other scripts and odd numbers that fit are kept: {kept}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_parameter_refuses_the_corpus_or_stands_it() {
+    let app = TestApp::new().await;
+    let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
+    let (strings, numbers) = (corpus(include_str!("corpus/strings.json")), corpus(include_str!("corpus/numbers.json")));
+    let texts: Vec<(String, String)> = strings
+        .iter()
+        .chain(&numbers)
+        .map(|i| (i.name.clone(), serde_json::from_str::<String>(&i.json).unwrap_or_else(|_| i.json.clone())))
+        // A request's head has its own limit.
+        .map(|(name, text)| (name, text.chars().take(5_000).collect()))
+        .collect();
+    let encode = |text: &str| text.bytes().map(|b| format!("%{b:02X}")).collect::<String>();
+    let (mut asked, mut wrong) = (0, vec![]);
+    for (path, item) in document["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/api/")) {
+        for (method, operation) in item.as_object().unwrap() {
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let (name, place) = (parameter["name"].as_str().unwrap(), parameter["in"].as_str().unwrap());
+                if place == "header" {
+                    continue;
+                }
+                for (input, text) in &texts {
+                    let filled = match place {
+                        "path" => path
+                            .replace(&format!("{{{name}}}"), &encode(text))
+                            .replace("{id}", "4711")
+                            .replace("{address}", "10.0.0.1"),
+                        _ => format!("{}?{name}={}", path.replace("{id}", "4711"), encode(text)),
+                    };
+                    let what = format!("{method} {path} {name}: {input}");
+                    let method: Method = method.to_uppercase().parse().unwrap();
+                    let body = (!operation["requestBody"].is_null()).then(|| json!({}));
+                    let answer = app.provider.send(method, &filled, body).await;
+                    // Nothing with that id, or nothing at that address: an empty or a dotted segment is another path.
+                    judge(&what, &answer, &[404, 405], &mut wrong);
+                    asked += 1;
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(asked > 1000, "{asked}");
+}

@@ -1,0 +1,80 @@
+//! Rate limits: by token and by address, for all processes together, told on every answer.
+
+use crate::support::child::Service;
+use crate::support::{Client, TestApp};
+
+fn left(answer: &crate::support::client::Response) -> (u64, u64, u64) {
+    let number = |name: &str| answer.headers[name].to_str().unwrap().parse().unwrap();
+    (number("x-ratelimit-limit"), number("x-ratelimit-remaining"), number("x-ratelimit-reset"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_says_how_many_requests_are_left() {
+    let app = TestApp::with(|c| (c.rate_limit_token, c.rate_limit_address) = (1000, 500)).await;
+    let (limit, first, reset) = left(&app.customer.get("/api/server").await.expect(200));
+    assert_eq!((limit, first), (1000, 999));
+    assert!((1..=60).contains(&reset), "{reset}");
+    for (path, status) in
+        [("/api/server/4711", 404), ("/api/server/x", 400), ("/api/hosts", 403), ("/api/nothing", 404)]
+    {
+        left(&app.customer.get(path).await.expect(status));
+    }
+    assert_eq!(left(&app.customer.get("/api/server").await.expect(200)).1, 994);
+    assert_eq!(left(&app.other.get("/api/server").await.expect(200)).1, 999, "each token its own");
+    let nobody = left(&app.nobody.get("/api/server").await.expect(401));
+    assert_eq!(nobody.0, 500);
+    assert!(nobody.1 < 500, "the logins of this test count as well");
+    let health = app.nobody.get("/health/live").await.expect(200);
+    assert!(!health.headers.contains_key("x-ratelimit-limit"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_allowance_holds_for_all_processes_together() {
+    let app = TestApp::with(|c| c.rate_limit_token = 40).await;
+    let settings = [("INNKEEPER_RATE_LIMIT_TOKEN", "40")];
+    let second = Service::start_with(&app.db, app.data.path(), &settings).await;
+    let there = Client { base: second.base.clone(), ..app.customer.clone() };
+    let requests: Vec<_> = (0..100)
+        .map(|n| {
+            let client = if n % 2 == 0 { app.customer.clone() } else { there.clone() };
+            tokio::spawn(async move { client.get("/api/server").await })
+        })
+        .collect();
+    let (mut fine, mut refused) = (0, 0);
+    for request in requests {
+        let answer = request.await.unwrap();
+        match answer.status {
+            200 => fine += 1,
+            _ => {
+                let answer = answer.expect(429);
+                assert_eq!((answer.code(), left(&answer).1), ("RATE_LIMITED", 0));
+                let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+                assert!((1..=60).contains(&wait) && wait == left(&answer).2, "{wait}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((fine, refused), (40, 60));
+    app.other.get("/api/server").await.expect(200);
+
+    // The next minute, for a process that has not heard of the last one.
+    sqlx::query("update rate_limits set window_end = now()").execute(&app.db.pool).await.unwrap();
+    let third = Service::start_with(&app.db, app.data.path(), &settings).await;
+    Client { base: third.base.clone(), ..app.customer.clone() }.get("/api/server").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_shows_no_good_token_is_counted_by_address() {
+    let app = TestApp::with(|c| c.rate_limit_address = 20).await;
+    let bad = app.nobody.with_token("ink_t_nonsense");
+    let mut statuses = vec![];
+    for n in 0..30 {
+        let client = if n % 2 == 0 { &bad } else { &app.nobody };
+        statuses.push(client.get("/api/server").await.status);
+    }
+    let refused = statuses.iter().filter(|s| **s == 429).count();
+    // Three of the twenty were the logins of this test.
+    assert_eq!(refused, 13, "{statuses:?}");
+    app.customer.get("/api/server").await.expect(200);
+    app.nobody.get("/health/live").await.expect(200);
+}

@@ -1,0 +1,120 @@
+//! Lists: pages, sorting and filters.
+
+use serde_json::{Value, json};
+
+use crate::support::TestApp;
+use crate::support::client::Response;
+
+fn names(answer: &Response) -> Vec<&str> {
+    answer.body.as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_are_sorted_filtered_and_paged() {
+    let app = TestApp::new().await;
+    let ids: (i64, i64, i64) = sqlx::query_as(
+        "with h as (insert into hosts (name, kind, config_sealed, enabled) values ('h', 'incus', '', false) returning id),
+              i as (insert into images (name, kind) values ('i', 'lxc'), ('j', 'lxc') returning id),
+              t as (insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
+                    values ('a', 'lxc', 1, 64, 1, 1), ('b', 'lxc', 1, 64, 1, 1) returning id)
+         select (select id from h), (select min(id) from i), (select min(id) from t)",
+    )
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    for (n, (name, status)) in
+        [("web-2", "running"), ("db-1", "stopped"), ("Web-1", "running"), ("mail", "stopped"), ("web-10", "failed")]
+            .into_iter()
+            .enumerate()
+    {
+        sqlx::query(
+            "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
+                                  memory_mib, disk_gib, created_at, updated_at)
+             values (gen_random_uuid(), $1, $2, $3, $4, 'n', nextval('guest_numbers'), 'lxc', $5, $6, 1, 64, 1,
+                     now() + make_interval(mins => $7), now() - make_interval(mins => $7))",
+        )
+        .bind(app.customer_id.0)
+        .bind(ids.2 + (n as i64) % 2)
+        .bind(ids.1 + (n as i64) / 3)
+        .bind(ids.0)
+        .bind(name)
+        .bind(status)
+        .bind(n as i32)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    }
+    let get = async |query: &str| app.customer.get(&format!("/api/server?{query}")).await.expect(200);
+    let all = ["web-2", "db-1", "Web-1", "mail", "web-10"];
+    let reversed: Vec<&str> = all.iter().rev().copied().collect();
+    assert_eq!(names(&get("").await), all);
+    assert_eq!(names(&get("order=desc").await), reversed);
+    assert_eq!(names(&get("sort=createdAt").await), all);
+    assert_eq!(names(&get("sort=updatedAt").await), reversed);
+    assert_eq!(names(&get("sort=status").await), ["web-10", "web-2", "Web-1", "db-1", "mail"]);
+    assert_eq!(names(&get("sort=name&name=web&status=running&order=desc").await).len(), 2);
+    assert_eq!(names(&get("name=WEB-1").await), ["Web-1", "web-10"]);
+    assert_eq!(names(&get("status=stopped").await), ["db-1", "mail"]);
+    assert_eq!(names(&get(&format!("tariffId={}", ids.2 + 1)).await), ["db-1", "mail"]);
+    assert_eq!(names(&get(&format!("osId={}&status=failed", ids.1 + 1)).await), ["web-10"]);
+    assert_eq!(names(&get("name=%25").await), Vec::<&str>::new(), "a text, not a pattern");
+    let page = get("name=web&limit=2&page=2").await;
+    assert_eq!((names(&page), page.headers["x-total-count"].to_str().unwrap()), (vec!["web-10"], "3"));
+    let past = get("name=web&limit=2&page=9").await;
+    assert_eq!((names(&past).len(), past.headers["x-total-count"].to_str().unwrap()), (0, "3"));
+    assert_eq!(app.other.get("/api/server?name=web").await.expect(200).body, json!([]));
+    let fleet = app.provider.get("/api/server?all=true&status=running&sort=id&order=desc").await.expect(200);
+    assert_eq!(names(&fleet), ["Web-1", "web-2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn catalogues_are_sorted_filtered_and_paged() {
+    let app = TestApp::new().await;
+    for (name, enabled) in [("b", true), ("a", true), ("C", false), ("ab", true)] {
+        let tariff =
+            json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1, "enabled": enabled });
+        app.provider.post("/api/tariffs", tariff).await.expect(201);
+        app.provider.post("/api/images", json!({ "name": name, "kind": "lxc", "enabled": enabled })).await.expect(201);
+    }
+    for list in ["/api/tariffs", "/api/images"] {
+        let get = async |query: &str| app.provider.get(&format!("{list}?{query}")).await.expect(200);
+        assert_eq!(names(&get("").await), ["b", "a", "C", "ab"]);
+        assert_eq!(names(&get("sort=name").await), ["a", "ab", "b", "C"]);
+        assert_eq!(names(&get("sort=name&order=desc&enabled=true").await), ["b", "ab", "a"]);
+        assert_eq!(names(&get("sort=createdAt&order=desc").await), ["ab", "C", "a", "b"]);
+        let page = get("name=A&limit=1&page=2").await;
+        assert_eq!((names(&page), page.headers["x-total-count"].to_str().unwrap()), (vec!["ab"], "2"));
+        // What a customer may not see can't be found by asking for it.
+        assert_eq!(names(&app.customer.get(&format!("{list}?enabled=false")).await.expect(200)), Vec::<&str>::new());
+    }
+}
+
+/// Whatever can be sorted refuses to be sorted by what it has not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unknown_sort_names_are_422() {
+    let app = TestApp::new().await;
+    let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
+    let mut lists = vec![];
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let has = |name: &str| {
+            item["get"]["parameters"].as_array().is_some_and(|p| p.iter().any(|p: &Value| p["name"] == name))
+        };
+        if !has("sort") {
+            continue;
+        }
+        assert!(has("order") && has("page") && has("limit"), "{path}");
+        for (query, field) in [
+            ("sort=nonsense", "sort"),
+            ("order=up", "order"),
+            ("limit=101", "limit"),
+            ("page=0", "page"),
+            ("no=1", "no"),
+        ] {
+            let answer = app.provider.get(&format!("{path}?{query}")).await.expect(422);
+            let fields = answer.body["details"]["fields"].as_object().unwrap();
+            assert!(fields.contains_key(field) || fields.contains_key(""), "{path}?{query}: {}", answer.text);
+        }
+        lists.push(path.as_str());
+    }
+    assert_eq!(lists, ["/api/address-pools", "/api/audit", "/api/hosts", "/api/images", "/api/server", "/api/tariffs"]);
+}
