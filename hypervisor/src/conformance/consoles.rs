@@ -1,0 +1,88 @@
+//! Consoles: what a person sees and types.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Lab, refused};
+use crate::{Console, ConsoleInput, ConsoleKind, Error, GuestSpec, Presence, StopMode};
+
+/// How long a guest may take to say what is waited for.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A guest with its console open; `None` where this driver has none, which it then says.
+async fn opened(lab: &Lab) -> Option<(GuestSpec, Console)> {
+    let spec = lab.running().await;
+    let console = lab.driver.console(&spec.guest).await;
+    if lab.driver.capabilities().console {
+        return Some((spec, console.unwrap()));
+    }
+    refused(console, |e| matches!(e, Error::Unsupported(_)));
+    None
+}
+
+async fn say(console: &Console, text: &str) {
+    console.input.send(ConsoleInput::Data(Bytes::copy_from_slice(text.as_bytes()))).await.unwrap();
+}
+
+/// Reads until `wanted` was shown.
+async fn see(console: &mut Console, wanted: &str) {
+    let mut seen = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&seen).contains(wanted) {
+            match console.output.recv().await {
+                Some(bytes) => seen.extend_from_slice(&bytes),
+                None => return Err("the console ended"),
+            }
+        }
+        Ok(())
+    };
+    let read = tokio::time::timeout(PATIENCE, reading).await.unwrap_or(Err("nothing more came"));
+    assert_eq!(read, Ok(()), "{wanted:?} was not shown: {:?}", String::from_utf8_lossy(&seen));
+}
+
+/// What is typed at the login prompt is shown there and heard, at any size of the window.
+pub async fn a_console_shows_what_is_typed(lab: Lab) {
+    let Some((_, mut console)) = opened(&lab).await else { return };
+    if let ConsoleKind::Screen { .. } = console.kind {
+        // An RFB server says its version by itself; all else is for those who look at pictures.
+        return see(&mut console, "RFB 003.").await;
+    }
+    say(&console, "\r").await;
+    see(&mut console, "login: ").await;
+    for (columns, rows) in [(132, 50), (1, 1), (80, 24)] {
+        console.input.send(ConsoleInput::Resize { columns, rows }).await.unwrap();
+    }
+    say(&console, "nobody-of-this-name\r").await;
+    see(&mut console, "nobody-of-this-name").await;
+    see(&mut console, "Password: ").await;
+}
+
+/// A console can be opened again at once, whether the one before was let go or is still held.
+pub async fn a_console_can_be_opened_again(lab: Lab) {
+    let Some((spec, mut console)) = opened(&lab).await else { return };
+    let mut held = Vec::new();
+    for hold in [false, true, true, false] {
+        let before = std::mem::replace(&mut console, lab.driver.console(&spec.guest).await.unwrap());
+        held.extend(hold.then_some(before));
+        match console.kind {
+            ConsoleKind::Screen { .. } => see(&mut console, "RFB 003.").await,
+            ConsoleKind::Text => {
+                say(&console, "\r").await;
+                see(&mut console, "login: ").await;
+            }
+        }
+    }
+}
+
+/// An open console is no work at the guest: it does not hold it up, and ends with it. A stopped guest has none.
+pub async fn a_console_ends_with_its_guest(lab: Lab) {
+    let Some((spec, mut console)) = opened(&lab).await else { return };
+    let guest = &spec.guest;
+    let found = lab.driver.find(guest).await.unwrap();
+    assert!(matches!(found, Presence::Present { busy: false, .. }), "{found:?}");
+    lab.done(lab.driver.stop(guest, StopMode::Force).await).await;
+    let ended = async { while console.output.recv().await.is_some() {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the console ends");
+    refused(lab.driver.console(guest).await, |e| matches!(e, Error::Conflict(_)));
+}
