@@ -25,14 +25,17 @@ async fn say(console: &Console, text: &str) {
     console.input.send(ConsoleInput::Data(Bytes::copy_from_slice(text.as_bytes()))).await.unwrap();
 }
 
-/// Reads until `wanted` was shown.
-async fn see(console: &mut Console, wanted: &str) {
+/// Reads until `wanted` was shown, with `pressed` pressing Enter in every silence: a host may drop what is typed in
+/// the first moment, and what was typed at a console before may still stand there.
+async fn see(console: &mut Console, wanted: &str, pressed: bool) {
     let mut seen = Vec::new();
     let reading = async {
         while !String::from_utf8_lossy(&seen).contains(wanted) {
-            match console.output.recv().await {
-                Some(bytes) => seen.extend_from_slice(&bytes),
-                None => return Err("the console ended"),
+            match tokio::time::timeout(Duration::from_secs(2), console.output.recv()).await {
+                Ok(Some(bytes)) => seen.extend_from_slice(&bytes),
+                Ok(None) => return Err("the console ended"),
+                Err(_) if pressed => say(console, "\r").await,
+                Err(_) => {}
             }
         }
         Ok(())
@@ -41,21 +44,28 @@ async fn see(console: &mut Console, wanted: &str) {
     assert_eq!(read, Ok(()), "{wanted:?} was not shown: {:?}", String::from_utf8_lossy(&seen));
 }
 
+/// Waits for what a console shows of itself: a login prompt, or the RFB server's version.
+async fn greeting(console: &mut Console) {
+    match console.kind {
+        ConsoleKind::Text => see(console, "login: ", true).await,
+        ConsoleKind::Screen { .. } => see(console, "RFB 003.", false).await,
+    }
+}
+
 /// What is typed at the login prompt is shown there and heard, at any size of the window.
 pub async fn a_console_shows_what_is_typed(lab: Lab) {
     let Some((_, mut console)) = opened(&lab).await else { return };
+    greeting(&mut console).await;
     if let ConsoleKind::Screen { .. } = console.kind {
-        // An RFB server says its version by itself; all else is for those who look at pictures.
-        return see(&mut console, "RFB 003.").await;
+        // All else is for those who look at pictures.
+        return;
     }
-    say(&console, "\r").await;
-    see(&mut console, "login: ").await;
     for (columns, rows) in [(132, 50), (1, 1), (80, 24)] {
         console.input.send(ConsoleInput::Resize { columns, rows }).await.unwrap();
     }
     say(&console, "nobody-of-this-name\r").await;
-    see(&mut console, "nobody-of-this-name").await;
-    see(&mut console, "Password: ").await;
+    see(&mut console, "nobody-of-this-name", false).await;
+    see(&mut console, "Password: ", false).await;
 }
 
 /// A console can be opened again at once, whether the one before was let go or is still held.
@@ -65,13 +75,7 @@ pub async fn a_console_can_be_opened_again(lab: Lab) {
     for hold in [false, true, true, false] {
         let before = std::mem::replace(&mut console, lab.driver.console(&spec.guest).await.unwrap());
         held.extend(hold.then_some(before));
-        match console.kind {
-            ConsoleKind::Screen { .. } => see(&mut console, "RFB 003.").await,
-            ConsoleKind::Text => {
-                say(&console, "\r").await;
-                see(&mut console, "login: ").await;
-            }
-        }
+        greeting(&mut console).await;
     }
 }
 
