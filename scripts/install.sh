@@ -123,7 +123,9 @@ apt_install gcc libc6-dev pkg-config make git curl ca-certificates openssl opens
 install_postgresql
 install_incus
 install_rust
+install_node
 case $what in
-test) install_node ;;
+# A browser for the console's page, and a real screen to show in it.
+test) apt_install chromium qemu-system-x86 ;;
 bench) compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null || apt_install postgresql-contrib ;;
 esac
