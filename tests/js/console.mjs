@@ -45,7 +45,7 @@ const commands = {
   /** Waits until the terminal shows a text, as a regular expression. */
   async see({ text }) {
     try {
-      await page.waitForFunction((pattern) => new RegExp(pattern).test(window.rows()), text, PATIENCE);
+      await page.waitForFunction((pattern) => new RegExp(pattern, 'm').test(window.rows()), text, PATIENCE);
     } catch (error) {
       throw new Error(`${text} was not shown, but: ${await page.evaluate(() => window.rows())} (${error.message})`);
     }
@@ -70,10 +70,12 @@ const commands = {
   async paste({ text }) {
     await page.evaluate((t) => navigator.clipboard.writeText(t), text);
     await page.click('#paste');
+    // It has been pasted when the button gives the keyboard back.
+    await page.waitForFunction(() => document.activeElement?.id !== 'paste', null, PATIENCE);
   },
   /** Marks the first line that has a text, copies it with the keys, and tells what is on the clipboard. */
   async copy({ text }) {
-    await page.locator('.xterm-rows > div', { hasText: text }).first().click({ clickCount: 3 });
+    await page.locator('.xterm-rows > div', { hasText: text }).first().click({ clickCount: 3, force: true });
     await page.keyboard.press('Control+Shift+C');
     return page.evaluate(() => navigator.clipboard.readText());
   },

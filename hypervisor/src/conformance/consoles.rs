@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Lab, refused};
-use crate::{Console, ConsoleInput, ConsoleKind, Error, GuestSpec, Presence, StopMode};
+use crate::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestSpec, Presence, StopMode};
 
 /// How long a guest may take to say what is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -54,14 +54,20 @@ async fn greeting(console: &mut Console) {
 
 /// What is typed at the login prompt is shown there and heard, at any size of the window.
 pub async fn a_console_shows_what_is_typed(lab: Lab) {
-    let Some((_, mut console)) = opened(&lab).await else { return };
+    let Some((spec, mut console)) = opened(&lab).await else { return };
     greeting(&mut console).await;
     if let ConsoleKind::Screen { .. } = console.kind {
         // All else is for those who look at pictures.
         return;
     }
-    for (columns, rows) in [(132, 50), (1, 1), (80, 24)] {
+    for (columns, rows) in [(132, 50), (1, 1), (100, 30)] {
         console.input.send(ConsoleInput::Resize { columns, rows }).await.unwrap();
+    }
+    if spec.guest.kind == GuestKind::Lxc {
+        lab.eventually("the terminal has the window's size", async || {
+            lab.sh(&spec.guest, "stty -F /dev/console size").await.trim() == "30 100"
+        })
+        .await;
     }
     say(&console, "nobody-of-this-name\r").await;
     see(&mut console, "nobody-of-this-name", false).await;
