@@ -18,6 +18,7 @@ const TITLES = {
   1009: 'That was too much at once',
   4000: 'The console was closed',
   4001: 'The server is not running',
+  4502: 'The host did not open the console',
   4401: 'This link is no longer good',
   4402: 'You were signed out',
   4403: 'No access any more',
@@ -111,16 +112,16 @@ link.addEventListener('closed', ({ detail: { code, reason } }) => {
     view = null;
   }
   const title = TITLES[code] ?? 'The connection was lost';
-  const words = reason || 'The connection to the service was lost.';
+  const words = reason || 'The service can’t be reached. What runs on the server goes on.';
   if (link.hasTicket && BACK_SOON.has(code) && retries < PAUSES.length) {
     const pause = PAUSES[retries];
     retries += 1;
-    status('busy', `${words} Connecting again…`);
+    status('busy', `${title}. Connecting again…`);
     if (retries > 2) notice(title, `${words} We keep trying.`, 'Try now');
     retry = setTimeout(connect, pause * 1000);
     return;
   }
-  status('bad', words);
+  status('bad', 'Not connected');
   const back = link.hasTicket && (BACK_SOON.has(code) || ON_REQUEST.has(code));
   notice(title, back ? words : withPanel(words), back && (code === 4409 ? 'Use it here' : 'Connect again'));
 });

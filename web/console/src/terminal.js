@@ -10,6 +10,7 @@ const THEMES = {
     blue: '#6aa9e9', magenta: '#c792ea', cyan: '#5cc8c8', white: '#cfd9d5', brightBlack: '#6c7f78',
     brightRed: '#ff9d93', brightGreen: '#83dfb1', brightYellow: '#f5cd7d', brightBlue: '#92c4f7',
     brightMagenta: '#dcb3f5', brightCyan: '#86e0e0', brightWhite: '#ffffff',
+    scrollbarSliderBackground: '#ffffff14', scrollbarSliderHoverBackground: '#ffffff2e', scrollbarSliderActiveBackground: '#ffffff40',
   },
   light: {
     background: '#fbfcfb', foreground: '#1d2926', cursor: '#2f6f5e', cursorAccent: '#fbfcfb',
@@ -17,6 +18,7 @@ const THEMES = {
     blue: '#1f5fae', magenta: '#8a3ea8', cyan: '#0d7377', white: '#5d6d68', brightBlack: '#74857f',
     brightRed: '#c83b31', brightGreen: '#24935a', brightYellow: '#a06b00', brightBlue: '#2c74c9',
     brightMagenta: '#a255c0', brightCyan: '#12888c', brightWhite: '#2c3a36',
+    scrollbarSliderBackground: '#0000001a', scrollbarSliderHoverBackground: '#00000033', scrollbarSliderActiveBackground: '#0000004d',
   },
 };
 
@@ -73,7 +75,11 @@ export function open(stage, link, theme) {
     },
     paste: (text) => terminal.paste(text),
     /** A new connection: the old one's modes (mouse, alternate screen) are nobody's any more, its text stays. */
-    renew: () => terminal.write('\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?2004l\x1b[?25h\x1b[0m'),
+    renew: () => {
+      // Leaving the alternate screen moves the cursor even where it was never entered.
+      if (terminal.buffer.active.type === 'alternate') terminal.write('\x1b[?1049l');
+      terminal.write('\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?2004l\x1b[?25h\x1b[0m');
+    },
     setTheme: (name) => {
       terminal.options.theme = THEMES[name];
     },
