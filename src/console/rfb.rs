@@ -86,13 +86,11 @@ pub(super) async fn sign_in(console: &mut Console, password: &SecretString) -> R
     say(console, &[VNC]).await?;
     let challenge = reader.take(console).await.ok_or_else(refused)?;
     say(console, &answer(challenge, password)).await?;
-    match reader.take(console).await.ok_or_else(refused)? {
-        [0, 0, 0, 0] => Ok(()),
-        _ => {
-            tracing::warn!("a host's screen did not take the password that the host gave for it");
-            Err(refused())
-        }
+    if reader.take(console).await.ok_or_else(refused)? != [0, 0, 0, 0] {
+        tracing::warn!("a host's screen did not take the password that the host gave for it");
+        return Err(refused());
     }
+    Ok(())
 }
 
 async fn say(console: &Console, bytes: &[u8]) -> Result<(), End> {
