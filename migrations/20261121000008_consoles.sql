@@ -26,12 +26,13 @@ create table consoles (
 create index consoles_user on consoles (user_id);
 create index consoles_server on consoles (server_id);
 
--- Who holds something open on a server hears of it when the server changes hands, stops or goes.
+-- Who holds something open on a server hears of it when the server changes hands, stops, is suspended or goes.
 create function notify_server_changed() returns trigger language plpgsql as $$
 begin
     perform pg_notify('server_changed', new.id::text);
     return null;
 end $$;
-create trigger servers_changed after update of user_id, status, deleted_at on servers
-    for each row when ((old.user_id, old.status, old.deleted_at) is distinct from (new.user_id, new.status, new.deleted_at))
+create trigger servers_changed after update of user_id, status, deleted_at, suspended_at on servers
+    for each row when ((old.user_id, old.status, old.deleted_at, old.suspended_at)
+        is distinct from (new.user_id, new.status, new.deleted_at, new.suspended_at))
     execute function notify_server_changed();

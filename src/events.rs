@@ -31,7 +31,7 @@ pub enum Event {
     SessionChanged(Uuid),
     /// An account was disabled or its role changed.
     UserChanged(UserId),
-    /// A server stands elsewhere, changed hands or was deleted.
+    /// A server's status or owner changed, or it was suspended or deleted.
     ServerChanged(ServerId),
     /// Events may have been missed: look at everything again.
     Resync,

@@ -21,10 +21,10 @@ pub struct OpenConsole {
 }
 
 /// A way to a console.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ConsoleUrl {
     /// `success`.
-    pub status: &'static str,
+    pub status: String,
     /// The page to open, with a ticket that works once, within half a minute, from the address that asked.
     pub url: String,
 }

@@ -18,6 +18,7 @@ use crate::error::{Code, Error, Result};
 use crate::http::auth::Anyone;
 use crate::http::extract::Json;
 use crate::http::{ClientAddress, ErrorBody};
+use crate::idempotency::Post;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(open))
@@ -36,7 +37,7 @@ pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
 ///
 /// The answer's address is a page with a ticket, which works once, within half a minute, from the client address that
 /// asked for it.
-#[utoipa::path(post, path = "/server/console", tag = "servers", request_body = OpenConsole,
+#[utoipa::path(post, path = "/server/console", tag = "servers", operation_id = "open_console", request_body = OpenConsole,
     responses((status = 200, body = ConsoleUrl), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
@@ -44,15 +45,15 @@ async fn open(
     State(app): State<Arc<App>>,
     Anyone(caller): Anyone,
     ClientAddress(address): ClientAddress,
-    Json(console): Json<OpenConsole>,
+    Post(once, console): Post<OpenConsole>,
 ) -> Result<Json<ConsoleUrl>> {
-    Ok(Json(service::order(&app, &caller, address, console.vmid).await?))
+    Ok(Json(service::order(&app, &once, &caller, address, console.vmid).await?))
 }
 
 /// The console page's WebSocket
 ///
 /// For our own page, whose first message shows the ticket. docs/console.md has the messages.
-#[utoipa::path(get, path = "/console/socket", tag = "servers", security(()),
+#[utoipa::path(get, path = "/console/socket", tag = "servers", operation_id = "connect_console", security(()),
     responses((status = 101, description = "A WebSocket"), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn connect(
     State(app): State<Arc<App>>,

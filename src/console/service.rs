@@ -13,6 +13,7 @@ use crate::accounts::model::Caller;
 use crate::accounts::{self, Level};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
 use crate::ids::ServerId;
 use crate::servers::model::{ServerRecord, Status};
 use crate::{hosts, secrets, servers};
@@ -37,8 +38,12 @@ pub(super) struct Visit {
 }
 
 /// Gives a ticket for the console of the server with this guest number.
-pub async fn order(app: &App, caller: &Caller, address: IpAddr, number: i64) -> Result<ConsoleUrl> {
+pub async fn order(app: &App, once: &Once, caller: &Caller, address: IpAddr, number: i64) -> Result<ConsoleUrl> {
+    if let Some(answer) = once.look(app).await? {
+        return Ok(answer);
+    }
     let server = servers::service::reach_by_number(app, caller, number, Level::Write).await?;
+    servers::service::not_suspended(caller, &server)?;
     if let Some(words) = why_not(server.status) {
         return Err(Error::new(Code::Conflict, words));
     }
@@ -49,23 +54,30 @@ pub async fn order(app: &App, caller: &Caller, address: IpAddr, number: i64) -> 
     let life = seconds(app.config.console_ticket_seconds);
     let (id, user, token, session) = (Uuid::now_v7(), caller.user, caller.token, caller.session);
     let way = Way { id, server: server.id, user, token, session, address };
-    if !store::insert(&app.db, &way, &hash, life, TICKETS).await? {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    if !store::insert(&mut tx, &way, &hash, life, TICKETS).await? {
         let words = "Too many consoles were asked for and not opened; try again in half a minute.";
         return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
     }
     // Behind the #, where neither a server's log nor another page's Referer gets to see it.
     let base = app.config.public_url.trim_end_matches('/');
-    Ok(ConsoleUrl { status: "success", url: format!("{base}/console/#{}", ticket.expose_secret()) })
+    let url = format!("{base}/console/#{}", ticket.expose_secret());
+    tx.finish(app, ConsoleUrl { status: "success".to_owned(), url }).await
 }
 
 /// Why a server has no console now, as far as we know.
 fn why_not(status: Status) -> Option<&'static str> {
     match status {
-        // Whether one that we don't know about runs is the host's to say.
-        Status::Running | Status::Unknown => None,
+        // Whether one that is resized or not known about runs is the host's to say.
+        Status::Running | Status::Resizing | Status::Unknown => None,
         Status::Creating => Some("The server is still being made; its console opens when it runs."),
         Status::Stopped => Some("The server is stopped; start it to open its console."),
         Status::Starting | Status::Restarting => Some("The server is starting; open its console in a moment."),
+        Status::Restoring => Some("The server is being rolled back; open its console when that is done."),
+        Status::Reinstalling => Some("The server is being reinstalled; open its console when that is done."),
         Status::Stopping => Some("The server is being stopped."),
         Status::Deleting | Status::Deleted => Some("The server is being deleted."),
         Status::Failed => Some("This server could not be made; delete it and order another."),
@@ -118,6 +130,9 @@ pub(super) async fn still_may(app: &App, caller: &Caller, server: ServerId) -> R
         Code::Forbidden => End::FORBIDDEN,
         _ => fault(&e),
     })?;
+    if let Err(error) = servers::service::not_suspended(&caller, &server) {
+        return Err(End::FORBIDDEN.saying(&error.message));
+    }
     match server.status {
         Status::Deleting | Status::Deleted => Err(End::GONE),
         _ => Ok((caller, server)),

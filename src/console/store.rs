@@ -16,7 +16,13 @@ type Result<T> = sqlx::Result<T>;
 const LOCK: i64 = 0x696e_6b63_6f6e_736f;
 
 /// Notes a ticket; false where the account has `most` of them already that were not used.
-pub(super) async fn insert(db: &PgPool, way: &Way, ticket: &[u8; 32], life: Duration, most: i64) -> Result<bool> {
+pub(super) async fn insert(
+    db: &mut PgConnection,
+    way: &Way,
+    ticket: &[u8; 32],
+    life: Duration,
+    most: i64,
+) -> Result<bool> {
     let done = sqlx::query!(
         "insert into consoles (id, server_id, user_id, token_id, session_id, address, ticket, ticket_until)
          select $1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8)

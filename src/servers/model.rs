@@ -186,14 +186,6 @@ impl ServerRecord {
     }
 }
 
-impl ServerRecord {
-    /// Its guest, as drivers name it.
-    pub fn guest(&self) -> GuestRef {
-        let kind = if self.kind == "vm" { GuestKind::Vm } else { GuestKind::Lxc };
-        GuestRef { marker: self.uuid, vmid: self.guest_number, kind, node: self.node.clone() }
-    }
-}
-
 /// An order.
 #[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -270,15 +270,20 @@ fn failed(error: Option<OperationError>) -> Error {
     Error::new(code, error.message)
 }
 
-/// The server's row, against whatever has ended since the request was let in. A suspended one is its owner's to look
-/// at only.
+/// The server's row, against whatever has ended since the request was let in, where it is the caller's to change.
 pub(crate) async fn lock(tx: &mut PgConnection, access: &ServerAccess) -> Result<ServerRecord> {
     let server = store::lock(tx, access.server.id).await?.ok_or_else(|| Error::not_found("server"))?;
+    not_suspended(&access.caller, &server)?;
+    Ok(server)
+}
+
+/// A suspended server is its owner's to look at only.
+pub(crate) fn not_suspended(caller: &Caller, server: &ServerRecord) -> Result<()> {
     match &server.suspend_reason {
-        Some(reason) if !access.caller.is_provider() => {
+        Some(reason) if !caller.is_provider() => {
             Err(Error::new(Code::Conflict, format!("The provider has suspended this server: {reason}")))
         }
-        _ => Ok(server),
+        _ => Ok(()),
     }
 }
 

@@ -36,8 +36,10 @@ pub(crate) async fn live(db: &PgPool, id: ServerId) -> Result<Option<ServerRecor
 pub(super) async fn by_number(db: &PgPool, number: i64) -> Result<Option<ServerRecord>> {
     sqlx::query_as!(
         ServerRecord,
-        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", host_id as "host_id: HostId", node,
-                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved
+        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", tariff_id as "tariff_id: TariffId",
+                  host_id as "host_id: HostId", node,
+                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved,
+                  protected, suspend_reason
            from servers where guest_number = $1 and deleted_at is null"#,
         number
     )
