@@ -1,6 +1,6 @@
 # Every habit has a target; `make help` lists them. The work is done by scripts/, which say what they do.
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean-demo test bench lint fmt sqlx docs
+.PHONY: help run stop clean-demo test bench lint fmt sqlx web docs
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ fmt: ## Format the code
 
 sqlx: ## Check the queries against the migrations, rewrite .sqlx/
 	@scripts/sqlx.sh
+
+web: ## Build the console's page, which the program takes in
+	@scripts/web.sh
 
 docs: ## The code's documentation, in target/doc
 	@SQLX_OFFLINE=true RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked

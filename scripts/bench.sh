@@ -18,6 +18,7 @@ unset DATABASE_URL
 export SQLX_OFFLINE=true
 PGBENCH=$(printf '%s\n' /usr/lib/postgresql/*/bin/pgbench | sort -t/ -k5 -n | tail -n 1)
 export PGBENCH
+step "Console page" scripts/web.sh
 step "Building" cargo build --release --locked -p innkeeper -p innkeeper-bench
 step "PostgreSQL" testenv_postgres
 step "Incus" testenv_incus

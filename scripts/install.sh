@@ -128,9 +128,11 @@ apt_install gcc libc6-dev pkg-config make git curl ca-certificates openssl opens
 install_postgresql
 install_incus
 install_rust
+install_node
 case $what in
+# A browser for the console's page, a real screen to show in it, and what the Proxmox VE double runs on.
 test)
-    install_node
+    apt_install chromium qemu-system-x86
     install_python
     ;;
 bench) compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null || apt_install postgresql-contrib ;;

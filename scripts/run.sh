@@ -29,6 +29,7 @@ trap 'rm -f "$PID_FILE"' EXIT
 build() {
     # INNKEEPER_BIN names a program that is built already.
     [ -z "${INNKEEPER_BIN:-}" ] || return 0
+    "$scripts/web.sh" || return 1
     env -u DATABASE_URL SQLX_OFFLINE=true cargo build --release --locked -p innkeeper
 }
 

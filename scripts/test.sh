@@ -30,6 +30,7 @@ step "Incus" testenv_incus
 step "Image" testenv_image
 step "Node modules" node_modules
 step "fakepve" scripts/fakepve.sh
+step "Console page" scripts/web.sh
 step "Lint" scripts/lint.sh
 step "Tests" cargo test --workspace --all-features --locked "$@"
 step "Documentation" env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked

@@ -18,7 +18,7 @@ use crate::events::{self, Events};
 use crate::hosts::Drivers;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
-use crate::{audit, http, idempotency, limits, mail, monitoring, realtime};
+use crate::{audit, console, http, idempotency, limits, mail, monitoring, realtime};
 
 /// Every part of one running process. Handlers and workers share it by reference.
 #[derive(Debug)]
@@ -147,6 +147,7 @@ async fn janitor(app: &App) {
             idempotency::purge(app).await,
             limits::purge(app).await,
             audit::service::upkeep(app).await,
+            console::service::purge(app).await,
         ] {
             if let Err(error) = purged {
                 tracing::warn!(%error, "what has ended could not be forgotten; trying again later");

@@ -29,7 +29,7 @@ pub struct Config {
     pub head_seconds: u32,
     /// The folder for what is not in the database (mails without SMTP).
     pub data: PathBuf,
-    /// The address that people reach us at, for links in mails.
+    /// The address that people reach us at, for links in mails and for consoles.
     pub public_url: String,
     /// Whether strangers may register as customers.
     pub registration: bool,
@@ -63,6 +63,20 @@ pub struct Config {
     pub shutdown_seconds: u32,
     /// Seconds between two sweeps of a host.
     pub sweep_seconds: u32,
+    /// Seconds in which a console's ticket must be used.
+    pub console_ticket_seconds: u32,
+    /// Seconds in which a console that lost its connection may be taken up again.
+    pub console_reconnect_seconds: u32,
+    /// Seconds without anything typed after which a console is closed.
+    pub console_idle_seconds: u32,
+    /// Seconds that a console may be open, however often it is connected again.
+    pub console_total_seconds: u32,
+    /// Consoles that an account may have open at one time.
+    pub console_limit_account: u32,
+    /// Consoles that may be open on a server at one time.
+    pub console_limit_server: u32,
+    /// KiB a second that a console takes from its client; more waits.
+    pub console_input_kib: u32,
     /// What to log, in `tracing`'s filter language.
     pub log: String,
     /// `text` for people, `json` for machines.
@@ -161,6 +175,13 @@ impl Default for Config {
             undo_deadline_seconds: 86_400,
             shutdown_seconds: 60,
             sweep_seconds: 30,
+            console_ticket_seconds: 30,
+            console_reconnect_seconds: 120,
+            console_idle_seconds: 900,
+            console_total_seconds: 28_800,
+            console_limit_account: 20,
+            console_limit_server: 5,
+            console_input_kib: 256,
             log: "info,sqlx::postgres::notice=warn".into(),
             log_format: LogFormat::Text,
             smtp: None,
@@ -207,9 +228,16 @@ impl Config {
             ("INNKEEPER_RATE_LIMIT_TOKEN", self.rate_limit_token.into()),
             ("INNKEEPER_RATE_LIMIT_ADDRESS", self.rate_limit_address.into()),
             ("INNKEEPER_AUDIT_DAYS", u64::try_from(self.audit_days).unwrap_or(0)),
+            ("INNKEEPER_CONSOLE_TICKET_SECONDS", self.console_ticket_seconds.into()),
+            ("INNKEEPER_CONSOLE_IDLE_SECONDS", self.console_idle_seconds.into()),
+            ("INNKEEPER_CONSOLE_TOTAL_SECONDS", self.console_total_seconds.into()),
+            ("INNKEEPER_CONSOLE_LIMIT_ACCOUNT", self.console_limit_account.into()),
+            ("INNKEEPER_CONSOLE_LIMIT_SERVER", self.console_limit_server.into()),
+            ("INNKEEPER_CONSOLE_INPUT_KIB", self.console_input_kib.into()),
         ] {
             anyhow::ensure!(value > 0, "{name} must be at least 1");
         }
+        self.public_origin().context("INNKEEPER_PUBLIC_URL must be an address such as https://panel.example.com")?;
         self.mail_from
             .parse::<lettre::message::Mailbox>()
             .context("SMTP_FROM must be a mail address such as \"Innkeeper <panel@example.com>\"")?;
@@ -223,8 +251,41 @@ impl Config {
         Ok(())
     }
 
+    /// Where browsers say that our own pages come from: the public address without its path. None where it is no
+    /// http(s) address.
+    pub fn public_origin(&self) -> Option<String> {
+        let (scheme, rest) = self.public_url.split_once("://").filter(|(s, _)| matches!(*s, "http" | "https"))?;
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default().to_ascii_lowercase();
+        // Browsers leave the usual port out.
+        let usual = if scheme == "http" { ":80" } else { ":443" };
+        let host = host.strip_suffix(usual).unwrap_or(&host);
+        (!host.is_empty() && !host.contains('@')).then(|| format!("{scheme}://{host}"))
+    }
+
     /// How long a worker's claim lasts.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_a_browser_makes_of_the_address() {
+        let origin = |url: &str| Config { public_url: url.into(), ..Config::default() }.public_origin();
+        for (url, expected) in [
+            ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+            ("https://Panel.example.com/", "https://panel.example.com"),
+            ("https://panel.example.com:443/cloud", "https://panel.example.com"),
+            ("http://panel.example.com:443", "http://panel.example.com:443"),
+            ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+        ] {
+            assert_eq!(origin(url).as_deref(), Some(expected), "{url}");
+        }
+        for bad in ["", "panel.example.com", "ftp://panel.example.com", "http://", "https://me@panel.example.com"] {
+            assert_eq!(origin(bad), None, "{bad}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::db;
-use crate::ids::{HostId, UserId};
+use crate::ids::{HostId, ServerId, UserId};
 
 /// Something changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +31,15 @@ pub enum Event {
     SessionChanged(Uuid),
     /// An account was disabled or its role changed.
     UserChanged(UserId),
+    /// A server's status or owner changed, or it was suspended or deleted.
+    ServerChanged(ServerId),
     /// Events may have been missed: look at everything again.
     Resync,
 }
 
 /// PostgreSQL's channels that we listen to.
-const CHANNELS: [&str; 6] = ["operation_due", "operation_changed", "sampled", "mail_due", "auth_changed", "heartbeat"];
+const CHANNELS: [&str; 7] =
+    ["operation_due", "operation_changed", "sampled", "mail_due", "auth_changed", "server_changed", "heartbeat"];
 
 /// How often we say something ourselves.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -50,6 +53,7 @@ impl Event {
             "operation_due" => Some(Self::OperationDue),
             "operation_changed" => payload.parse().ok().map(Self::OperationChanged),
             "sampled" => payload.parse().ok().map(Self::Sampled),
+            "server_changed" => payload.parse().ok().map(Self::ServerChanged),
             "mail_due" => Some(Self::MailDue),
             "auth_changed" => match payload.split_once(':')? {
                 ("token", id) => id.parse().ok().map(Self::TokenChanged),

@@ -5,6 +5,7 @@ pub mod addresses;
 pub mod app;
 pub mod audit;
 pub mod config;
+pub mod console;
 pub mod db;
 pub mod error;
 pub mod events;
@@ -45,6 +46,12 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
         .merge(ssh_keys::routes())
         .merge(operations::routes())
         .merge(audit::routes())
+        .merge(console::routes())
+}
+
+/// What browsers open that is not below `/api`.
+pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
+    console::pages()
 }
 
 /// Every workflow that the operations engine knows.

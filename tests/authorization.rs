@@ -38,6 +38,7 @@ const MATRIX: &[Row] = &[
     ("GET", "/health/live", OPEN),
     ("GET", "/health/ready", OPEN),
     ("GET", "/metrics", OPEN),
+    ("GET", "/console/socket", OPEN), // who may is in the ticket that its first message shows
     ("POST", "/api/auth/register", [Forbidden; ROLES]), // closed by default, for everyone
     ("POST", "/api/auth/login", OPEN),
     ("POST", "/api/auth/refresh", OPEN),
@@ -95,6 +96,7 @@ const MATRIX: &[Row] = &[
     ("GET", "/api/ssh-keys", ACCOUNT_READ),
     ("POST", "/api/ssh-keys", ACCOUNT_WRITE),
     ("DELETE", "/api/ssh-keys/{id}", OWN_TOKEN),
+    ("POST", "/api/server/console", OWNED_WRITE), // the server is named in the body
     ("GET", "/api/operations", PROVIDER),
     ("GET", "/api/operations/{id}", OWNED_READ),
     ("GET", "/api/operations/{id}/log", PROVIDER),
@@ -205,6 +207,7 @@ async fn a_token_for_one_server_sees_one_server() {
 
 struct World {
     server: i64,
+    vmid: i64,
     operation: String,
     token: String,
     tariff: i64,
@@ -274,7 +277,8 @@ impl World {
         .await
         .unwrap();
         let here = app.nobody.with_token(secrecy::ExposeSecret::expose_secret(&secret));
-        Self { server, operation, token, tariff, image, host, pool, here, ssh_key }
+        let vmid = scalar(format!("select guest_number from servers where id = {server}")).await;
+        Self { server, vmid, operation, token, tariff, image, host, pool, here, ssh_key }
     }
     fn fill(&self, path: &str) -> String {
         let id = match path {
@@ -293,6 +297,7 @@ impl World {
     fn body(&self, method: &str, path: &str) -> Option<Value> {
         match (method, path) {
             ("POST", "/api/auth/register") => Some(json!({ "email": "a@example.com", "password": "a long password" })),
+            ("POST", "/api/server/console") => Some(json!({ "vmid": self.vmid })),
             ("POST" | "PUT" | "PATCH", _) => Some(json!({ "no such field": true })),
             ("DELETE", "/api/server/{id}/snapshots") => Some(json!({ "no such field": true })),
             _ => None,

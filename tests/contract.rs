@@ -1,4 +1,4 @@
-//! Sections 1 to 14 of the server-management API, replayed against a real container with every response's shape
+//! All fifteen sections of the server-management API, replayed against a real container with every response's shape
 //! checked field by field.
 
 use serde_json::{Value, json};
@@ -198,6 +198,14 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     assert_shape(&deleted, &json!({ "status": "success", "taskId": "UPID:..." }), "$");
     assert_eq!(ended(me, &deleted["operationId"]).await["state"], "succeeded");
     assert_eq!(me.get(&at("/snapshots")).await.expect(200).body["data"], json!([]));
+
+    // 15. Get Console Access
+    let vmid = &created["proxmoxId"];
+    let console = me.post("/api/server/console", json!({ "vmid": vmid })).await.expect(200).body;
+    assert_shape(&console, &json!({ "status": "success", "url": "https://..." }), "$");
+    assert_eq!(console["status"], "success");
+    let url = console["url"].as_str().unwrap();
+    assert!(url.starts_with("http://127.0.0.1:5000/console/#ink_c_"), "our page, and a ticket of ours: {url}");
 
     // Its history, newest first.
     let history = me.get(&at("/operations?limit=2")).await.expect(200).body;

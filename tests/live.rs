@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::support::{Live, TestApp};
 
 /// A server that is in the database only: what the sockets show does not need a guest.
-async fn server(app: &TestApp, email: &str) -> i64 {
+pub(crate) async fn server(app: &TestApp, email: &str) -> i64 {
     sqlx::query(
         "insert into tariffs (name, kind, cores, memory_mib, disk_gib, price) values ('t', 'lxc', 1, 1024, 10, 1)
          on conflict do nothing",

@@ -13,6 +13,7 @@ mod authorization;
 mod catalogue;
 mod changes;
 mod cli;
+mod console;
 mod contract;
 mod corpus;
 mod errors;

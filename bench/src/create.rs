@@ -40,15 +40,13 @@ struct Peer {
 }
 
 async fn pairs(house: &House, lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
-    let numbers = rand::random_range(1_000_000i64..900_000_000);
-    sqlx::query(AssertSqlSafe(format!("alter sequence guest_numbers restart with {numbers}")))
-        .execute(&house.app.db)
-        .await?;
     let shop = Shop::open(house, lab).await?;
+    // Beyond what the shop's own guests get.
+    let numbers = rand::random_range(900_010_000i64..999_000_000);
     let (mut ours, mut peers, mut operations) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..WARM_UP + PAIRS {
         let counted = pair >= WARM_UP;
-        let spec = lab.spec(numbers + 10_000 + i64::from(pair), PEERS.0 + pair);
+        let spec = lab.spec(numbers + i64::from(pair), PEERS.0 + pair);
         // Neither is always the one that finds the machine just so.
         let (took, operation, peer) = if pair % 2 == 0 {
             let (took, operation) = shop.order(house).await?;
@@ -96,13 +94,17 @@ async fn pairs(house: &House, lab: &Lab, report: &mut Report) -> anyhow::Result<
 }
 
 /// What is on offer, and who buys it.
-struct Shop {
-    customer: String,
+pub(crate) struct Shop {
+    pub customer: String,
     order: Value,
 }
 
 impl Shop {
-    async fn open(house: &House, lab: &Lab) -> anyhow::Result<Self> {
+    pub(crate) async fn open(house: &House, lab: &Lab) -> anyhow::Result<Self> {
+        let numbers = rand::random_range(1_000_000i64..900_000_000);
+        sqlx::query(AssertSqlSafe(format!("alter sequence guest_numbers restart with {numbers}")))
+            .execute(&house.app.db)
+            .await?;
         house.person("provider@example.com", Role::Provider).await?;
         house.person("customer@example.com", Role::Customer).await?;
         let provider = house.login("provider@example.com").await?;
@@ -138,12 +140,23 @@ impl Shop {
     /// Orders a server and waits until it is there: the milliseconds that took, and the operation. Gives it back.
     async fn order(&self, house: &House) -> anyhow::Result<(f64, Uuid)> {
         let start = Instant::now();
+        let (server, operation) = self.buy(house).await?;
+        let took = millis(start);
+        self.give_back(house, &server).await?;
+        Ok((took, operation))
+    }
+
+    /// Orders a server and waits until it is there; with the operation that made it.
+    pub(crate) async fn buy(&self, house: &House) -> anyhow::Result<(Value, Uuid)> {
         let server = house.post("/api/server/create", Some(&self.customer), &self.order).await?;
         let operation = succeeded(house, &server).await?;
-        let took = millis(start);
+        Ok((server, operation))
+    }
+
+    /// Deletes a server and waits until it is gone.
+    pub(crate) async fn give_back(&self, house: &House, server: &Value) -> anyhow::Result<()> {
         let deleted = house.delete(&format!("/api/server/{}", server["id"]), &self.customer).await?;
-        succeeded(house, &deleted).await?;
-        Ok((took, operation))
+        succeeded(house, &deleted).await.map(drop)
     }
 }
 

@@ -6,6 +6,7 @@
 // This is test code that happens to live in a library: it fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+mod consoles;
 pub mod fakepve;
 mod inside;
 mod life;
@@ -22,6 +23,7 @@ use futures_util::FutureExt;
 
 use crate::{Driver, Error, ExecOutput, GuestPower, GuestRef, GuestSpec, Presence, Result, Task, TaskId, TaskState};
 
+pub use consoles::*;
 pub use inside::*;
 pub use life::*;
 pub use rules::*;
@@ -271,7 +273,8 @@ macro_rules! conformance_tests {
             a_password_is_set_and_works, commands_are_vectors_and_not_shell, commands_end_in_time,
             large_output_is_cut, a_stopped_guest_runs_nothing, the_guest_is_what_was_ordered,
             a_guest_can_t_take_another_s_address, snapshots_are_kept_in_order, a_roll_back_restores_files,
-            a_roll_back_keeps_size_and_rest, snapshot_calls_may_be_repeated,
+            a_roll_back_keeps_size_and_rest, snapshot_calls_may_be_repeated, a_console_shows_what_is_typed,
+            a_console_can_be_opened_again, a_console_ends_with_its_guest,
         );
     };
     (@each $rig:path; $($name:ident),* $(,)?) => {

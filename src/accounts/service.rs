@@ -247,6 +247,11 @@ pub async fn authenticate(app: &App, token: &str) -> Result<Caller> {
     Ok(caller)
 }
 
+/// Those of these callers who may still be here, with what they may do now: for what stays open after it was let in.
+pub async fn live(app: &App, callers: &[Caller]) -> Result<Vec<Caller>> {
+    Ok(store::live_callers(&app.db, callers).await?)
+}
+
 /// Makes an API token. Its secret is in the answer and nowhere else.
 pub async fn create_api_token(app: &App, once: &Once, user: UserId, new: NewApiToken) -> Result<CreatedApiToken> {
     let mut tx = match once.begin(app).await? {

@@ -36,6 +36,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     let mut routes = OpenApiRouter::with_openapi(openapi::Document::openapi())
         .merge(health::routes())
+        .merge(crate::pages())
         .nest("/api", crate::features());
     openapi::complete(routes.get_openapi_mut());
     routes

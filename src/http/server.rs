@@ -73,7 +73,12 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(Connec
     let room = Arc::clone(room).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => return Some((Connection { stream, _room: room }, peer)),
+            Ok((stream, peer)) => {
+                // What a console shows is many small pieces, none of which may wait for the one before to arrive. Where
+                // it can't be set, they do.
+                let _ = stream.set_nodelay(true);
+                return Some((Connection { stream, _room: room }, peer));
+            }
             // The peer's own affair: it hung up before we answered.
             Err(error) if is_about_the_peer(&error) => {}
             // Out of file descriptors, for one: others must end first.

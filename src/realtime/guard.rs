@@ -11,9 +11,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::model::Refusal;
 use super::sockets::{Desk, Held, close, expel, held, send};
-use super::store;
-use crate::accounts::Level;
 use crate::accounts::model::Caller;
+use crate::accounts::{self, Level};
 use crate::error::Code;
 use crate::events::{Event, Subscription};
 use crate::servers;
@@ -50,7 +49,7 @@ pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
         return;
     }
     let callers: Vec<Caller> = sockets.iter().map(|(_, h)| h.caller()).collect();
-    let live = match store::live_callers(&desk.app.db, &callers).await {
+    let live = match accounts::service::live(&desk.app, &callers).await {
         Ok(live) => live.into_iter().map(|c| (c.token, c)).collect::<HashMap<_, _>>(),
         // Not to know is no reason to end anything; back in touch with the database, everybody is checked.
         Err(error) => {

@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use serde::Deserialize;
 
 use super::model::ServerRecord;
-use super::{service, store};
+use super::service;
 use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -36,8 +36,7 @@ impl FromRequestParts<Arc<App>> for ServerAccess {
         let Anyone(caller) = Anyone::from_request_parts(parts, app).await?;
         // By its name: a path may have more parameters.
         let Path(Named { id }) = Path::<Named>::from_request_parts(parts, app).await?;
-        let server = store::live(&app.db, id).await?.ok_or_else(|| Error::not_found("server"))?;
-        service::check(&caller, server.id, server.user_id, level(&parts.method))?;
+        let server = service::reach(app, &caller, id, level(&parts.method)).await?;
         Ok(Self { caller, server })
     }
 }

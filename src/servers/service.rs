@@ -32,7 +32,7 @@ const TASK_ID_WAIT: Duration = Duration::from_secs(2);
 const PASSWORD_WAIT: Duration = Duration::from_secs(15);
 
 /// 404 to those who may not know the server, 403 to a token of the owner's that does not reach it.
-pub(super) fn check(caller: &Caller, server: ServerId, owner: UserId, level: Level) -> Result<()> {
+fn check(caller: &Caller, server: ServerId, owner: UserId, level: Level) -> Result<()> {
     let known = caller.is_provider() || owner == caller.user;
     if !known || !caller.scopes.allow_server(Level::Read, server) {
         return Err(Error::not_found("server"));
@@ -47,6 +47,22 @@ pub(super) fn check(caller: &Caller, server: ServerId, owner: UserId, level: Lev
 pub async fn authorize(app: &App, caller: &Caller, server: ServerId, level: Level) -> Result<()> {
     let owner = store::owner(&app.db, server).await?.ok_or_else(|| Error::not_found("server"))?;
     check(caller, server, owner, level)
+}
+
+/// A server that is not deleted, for somebody who may do this much with it.
+pub async fn reach(app: &App, caller: &Caller, id: ServerId, level: Level) -> Result<ServerRecord> {
+    permit(caller, store::live(&app.db, id).await?, level)
+}
+
+/// The same by the guest's number.
+pub async fn reach_by_number(app: &App, caller: &Caller, number: i64, level: Level) -> Result<ServerRecord> {
+    permit(caller, store::by_number(&app.db, number).await?, level)
+}
+
+fn permit(caller: &Caller, server: Option<ServerRecord>, level: Level) -> Result<ServerRecord> {
+    let server = server.ok_or_else(|| Error::not_found("server"))?;
+    check(caller, server.id, server.user_id, level)?;
+    Ok(server)
 }
 
 /// The servers that the caller may see, and how many match in all.
@@ -254,15 +270,20 @@ fn failed(error: Option<OperationError>) -> Error {
     Error::new(code, error.message)
 }
 
-/// The server's row, against whatever has ended since the request was let in. A suspended one is its owner's to look
-/// at only.
+/// The server's row, against whatever has ended since the request was let in, where it is the caller's to change.
 pub(crate) async fn lock(tx: &mut PgConnection, access: &ServerAccess) -> Result<ServerRecord> {
     let server = store::lock(tx, access.server.id).await?.ok_or_else(|| Error::not_found("server"))?;
+    not_suspended(&access.caller, &server)?;
+    Ok(server)
+}
+
+/// A suspended server is its owner's to look at only.
+pub(crate) fn not_suspended(caller: &Caller, server: &ServerRecord) -> Result<()> {
     match &server.suspend_reason {
-        Some(reason) if !access.caller.is_provider() => {
+        Some(reason) if !caller.is_provider() => {
             Err(Error::new(Code::Conflict, format!("The provider has suspended this server: {reason}")))
         }
-        _ => Ok(server),
+        _ => Ok(()),
     }
 }
 

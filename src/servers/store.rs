@@ -32,6 +32,21 @@ pub(crate) async fn live(db: &PgPool, id: ServerId) -> Result<Option<ServerRecor
     .await
 }
 
+/// A server that is not deleted, by its guest's number.
+pub(super) async fn by_number(db: &PgPool, number: i64) -> Result<Option<ServerRecord>> {
+    sqlx::query_as!(
+        ServerRecord,
+        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", tariff_id as "tariff_id: TariffId",
+                  host_id as "host_id: HostId", node,
+                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved,
+                  protected, suspend_reason
+           from servers where guest_number = $1 and deleted_at is null"#,
+        number
+    )
+    .fetch_optional(db)
+    .await
+}
+
 /// A server's row, locked until the transaction ends.
 pub(crate) async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<Option<ServerRecord>> {
     sqlx::query_as!(

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 
-/// One running `tests/js/client.mjs`.
+/// One running program of `tests/js`: `client.mjs`, or another that is told and tells a line of JSON at a time.
 pub struct Live {
     stdin: ChildStdin,
     seen: mpsc::UnboundedReceiver<Value>,
@@ -18,10 +18,14 @@ pub struct Live {
 
 impl Live {
     pub fn new(base: &str) -> Self {
+        Self::script("client.mjs", &[base])
+    }
+
+    pub fn script(file: &str, arguments: &[&str]) -> Self {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/js");
         let mut child = Command::new("node")
-            .arg("client.mjs")
-            .arg(base)
+            .arg(file)
+            .args(arguments)
             .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

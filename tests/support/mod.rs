@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod app;
+pub mod browser;
 pub mod child;
 pub mod client;
 pub mod db;
@@ -10,6 +11,7 @@ pub mod live;
 pub mod relay;
 
 pub use app::{PASSWORD, TestApp, ended, eventually};
+pub use browser::Browser;
 pub use client::Client;
 pub use db::TestDb;
 pub use lab::Lab;

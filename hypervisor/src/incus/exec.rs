@@ -6,14 +6,13 @@ use futures_util::{SinkExt, StreamExt};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
 use tokio::time::timeout_at;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::api::Operation;
 use super::client::{Client, Reply, failure};
 use super::guests;
+use super::websocket::{Socket, connect};
 use crate::check;
 use crate::{Error, ExecOutput, GuestRef, Result};
 
@@ -23,8 +22,6 @@ const OUTPUT_LIMIT: usize = 1 << 20;
 const CHUNK: usize = 32 << 10;
 /// How long `chpasswd` may take. It is quick, and may be repeated: better again soon than one that hangs for long.
 const PASSWORD_TIMEOUT: Duration = Duration::from_secs(10);
-
-type Socket = WebSocketStream<UnixStream>;
 
 pub(super) async fn set_password(client: &Client, guest: &GuestRef, password: &SecretString) -> Result<()> {
     check::password(password)?;
@@ -89,15 +86,11 @@ fn not_run(program: &str, text: &str) -> Error {
 }
 
 async fn run(client: &Client, operation: &Operation, stdin: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
-    let secret = |fd: &str| {
-        let found = operation.metadata.as_ref().and_then(|m| m.get("fds")).and_then(|fds| fds.get(fd));
-        found.and_then(Value::as_str).ok_or_else(|| Error::Failed(format!("no websocket {fd} of the command")))
-    };
     // Control first: Incus starts the command as soon as the other three are there.
-    let control = connect(client, operation, secret("control")?).await?;
-    let input = connect(client, operation, secret("0")?).await?;
-    let output = connect(client, operation, secret("1")?).await?;
-    let errors = connect(client, operation, secret("2")?).await?;
+    let control = connect(client, operation, "control").await?;
+    let input = connect(client, operation, "0").await?;
+    let output = connect(client, operation, "1").await?;
+    let errors = connect(client, operation, "2").await?;
     let reading = async { tokio::join!(read(output), read(errors)) };
     tokio::pin!(reading);
     let writing = write(input, stdin);
@@ -113,18 +106,6 @@ async fn run(client: &Client, operation: &Operation, stdin: &[u8]) -> Result<(Ve
     };
     drop((control, input));
     Ok(done)
-}
-
-async fn connect(client: &Client, operation: &Operation, secret: &str) -> Result<Socket> {
-    let lost = |e: &dyn std::fmt::Display| Error::OutcomeUnknown(format!("a websocket of the command: {e}"));
-    let url = client.url(&["operations", &operation.id, "websocket"], &[("secret", secret)])?;
-    let url = url.as_str().replacen("http://", "ws://", 1);
-    let connecting = async {
-        let stream = UnixStream::connect(&client.config.socket).await.map_err(|e| lost(&e))?;
-        let (socket, _) = tokio_tungstenite::client_async(url, stream).await.map_err(|e| lost(&e))?;
-        Ok(socket)
-    };
-    tokio::time::timeout(client.timeout(), connecting).await.map_err(|e| lost(&e))?
 }
 
 /// Sends all of stdin and its end, and keeps the socket open. A command that closed its stdin is no error.

@@ -11,6 +11,7 @@
 
 mod api;
 mod client;
+mod console;
 mod exec;
 mod guests;
 mod operations;
@@ -18,6 +19,7 @@ mod prepare;
 mod resize;
 mod snapshots;
 mod sweep;
+mod websocket;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -95,7 +97,7 @@ impl Driver for Incus {
             live_resize: true,
             vm_live_resize: true,
             snapshots: true,
-            console: false,
+            console: true,
             lxc: true,
             vm: true,
         }
@@ -178,6 +180,6 @@ impl Driver for Incus {
     }
 
     async fn console(&self, guest: &GuestRef) -> Result<Console> {
-        Err(crate::Error::Unsupported(format!("the console of {}", guest.vmid)))
+        console::open(&self.client, guest).await
     }
 }

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# make web: builds the console's page from web/console into web/console/dist, which the program takes in when it is
+# compiled. Needs node and npm; what is built already from these very sources is left alone.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$ROOT/web/console"
+
+installed=node_modules/.installed-from built=node_modules/.built-from
+cmp -s package-lock.json "$installed" || { npm ci --no-audit --no-fund >&2 && cp package-lock.json "$installed"; }
+sources=$(cat package-lock.json build.mjs src/* | sha256sum)
+[ -e dist/index.html ] && [ "$(cat "$built" 2>/dev/null)" = "$sources" ] && exit
+npm run --silent build
+echo "$sources" >"$built"

@@ -1,0 +1,74 @@
+//! `POST /api/server/console` (section 15 of the server-management API), the page, and its socket.
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{Redirect, Response};
+use axum::routing;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{ConsoleUrl, OpenConsole};
+use super::{page, service, socket};
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::http::auth::Anyone;
+use crate::http::extract::Json;
+use crate::http::{ClientAddress, ErrorBody};
+use crate::idempotency::Post;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(open))
+}
+
+/// Outside of `/api`: what a browser opens.
+pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(connect))
+        .route("/console", routing::get(|| async { Redirect::permanent("/console/") }))
+        .route("/console/", routing::get(|| async { page::index() }))
+        .route("/console/{*path}", routing::get(|Path(path): Path<String>| async move { page::asset(&path) }))
+}
+
+/// Open a server's console
+///
+/// The answer's address is a page with a ticket, which works once, within half a minute, from the client address that
+/// asked for it.
+#[utoipa::path(post, path = "/server/console", tag = "servers", operation_id = "open_console", request_body = OpenConsole,
+    responses((status = 200, body = ConsoleUrl), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn open(
+    State(app): State<Arc<App>>,
+    Anyone(caller): Anyone,
+    ClientAddress(address): ClientAddress,
+    Post(once, console): Post<OpenConsole>,
+) -> Result<Json<ConsoleUrl>> {
+    Ok(Json(service::order(&app, &once, &caller, address, console.vmid).await?))
+}
+
+/// The console page's WebSocket
+///
+/// For our own page, whose first message shows the ticket. docs/console.md has the messages.
+#[utoipa::path(get, path = "/console/socket", tag = "servers", operation_id = "connect_console", security(()),
+    responses((status = 101, description = "A WebSocket"), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn connect(
+    State(app): State<Arc<App>>,
+    ClientAddress(address): ClientAddress,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response> {
+    let upgrade = upgrade.map_err(|_| Error::new(Code::Malformed, "This address takes WebSockets only."))?;
+    // Browsers always say which page a socket is for. Another site's page has no business here.
+    let origin = headers.get(header::ORIGIN).and_then(|v| v.to_str().ok());
+    if origin.is_none() || origin != app.config.public_origin().as_deref() {
+        return Err(Error::new(Code::Forbidden, "A console is opened from our own page only."));
+    }
+    Ok(upgrade
+        .max_message_size(socket::MAX_MESSAGE)
+        .max_frame_size(socket::MAX_MESSAGE)
+        .on_upgrade(move |socket| socket::serve(app, address, socket)))
+}

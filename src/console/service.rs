@@ -1,0 +1,204 @@
+//! The rules of consoles: who gets a ticket, what a ticket opens, and who may stay.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hypervisor::{Console, GuestPower, Presence};
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use super::model::{ConsoleUrl, End, Way};
+use super::store::{self, Held, Used};
+use crate::accounts::model::Caller;
+use crate::accounts::{self, Level};
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::idempotency::{Begun, Once};
+use crate::ids::ServerId;
+use crate::servers::model::{ServerRecord, Status};
+use crate::{hosts, secrets, servers};
+
+/// How long a connection counts as alive without a sign of it: its process may have died.
+pub(super) const ALIVE: Duration = Duration::from_secs(90);
+/// Tickets of an account that wait to be used.
+const TICKETS: i64 = 50;
+/// How long a host may take to open a console.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A connected console, as far as we are concerned; the host has not heard of it yet.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub held: Held,
+    pub caller: Caller,
+    pub server: ServerRecord,
+    /// Since its first connection.
+    pub age: Duration,
+    /// To connect it again.
+    pub ticket: SecretString,
+}
+
+/// Gives a ticket for the console of the server with this guest number.
+pub async fn order(app: &App, once: &Once, caller: &Caller, address: IpAddr, number: i64) -> Result<ConsoleUrl> {
+    if let Some(answer) = once.look(app).await? {
+        return Ok(answer);
+    }
+    let server = servers::service::reach_by_number(app, caller, number, Level::Write).await?;
+    servers::service::not_suspended(caller, &server)?;
+    if let Some(words) = why_not(server.status) {
+        return Err(Error::new(Code::Conflict, words));
+    }
+    if !hosts::service::driver(app, server.host_id).await?.capabilities().console {
+        return Err(Error::new(Code::Invalid, "The host that this server lives on can't open consoles."));
+    }
+    let (ticket, hash) = secrets::new_token("ink_c_");
+    let life = seconds(app.config.console_ticket_seconds);
+    let (id, user, token, session) = (Uuid::now_v7(), caller.user, caller.token, caller.session);
+    let way = Way { id, server: server.id, user, token, session, address };
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    if !store::insert(&mut tx, &way, &hash, life, TICKETS).await? {
+        let words = "Too many consoles were asked for and not opened; try again in half a minute.";
+        return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
+    }
+    // Behind the #, where neither a server's log nor another page's Referer gets to see it.
+    let base = app.config.public_url.trim_end_matches('/');
+    let url = format!("{base}/console/#{}", ticket.expose_secret());
+    tx.finish(app, ConsoleUrl { status: "success".to_owned(), url }).await
+}
+
+/// Why a server has no console now, as far as we know.
+fn why_not(status: Status) -> Option<&'static str> {
+    match status {
+        // Whether one that is resized or not known about runs is the host's to say.
+        Status::Running | Status::Resizing | Status::Unknown => None,
+        Status::Creating => Some("The server is still being made; its console opens when it runs."),
+        Status::Stopped => Some("The server is stopped; start it to open its console."),
+        Status::Starting | Status::Restarting => Some("The server is starting; open its console in a moment."),
+        Status::Restoring => Some("The server is being rolled back; open its console when that is done."),
+        Status::Reinstalling => Some("The server is being reinstalled; open its console when that is done."),
+        Status::Stopping => Some("The server is being stopped."),
+        Status::Deleting | Status::Deleted => Some("The server is being deleted."),
+        Status::Failed => Some("This server could not be made; delete it and order another."),
+    }
+}
+
+/// Uses a ticket up and lets its owner in, with a ticket to come back with.
+pub(super) async fn enter(app: &App, ticket: &SecretString, address: IpAddr) -> Result<Visit, End> {
+    let hash = secrets::hash_token(ticket.expose_secret());
+    let used = connect(app, &hash, address).await.map_err(|e| fault(&e.into()))?;
+    let (used, (of_user, of_server)) = used.ok_or(End::TICKET)?;
+    let held = used.held();
+    let entered = async {
+        let config = &app.config;
+        if of_user > config.console_limit_account.into() || of_server > config.console_limit_server.into() {
+            return Err(End::TOO_MANY);
+        }
+        let (caller, server) = still_may(app, &used.caller(), used.server).await?;
+        let (ticket, hash) = secrets::new_token("ink_c_");
+        store::offer(&app.db, held, &hash, seconds(config.console_reconnect_seconds))
+            .await
+            .map_err(|e| fault(&e.into()))?;
+        let age = Duration::try_from_secs_f64(used.age).unwrap_or_default();
+        Ok(Visit { held, caller, server, age, ticket })
+    };
+    let entered = entered.await;
+    if let Err(end) = &entered {
+        leave(app, held, end).await;
+    }
+    entered
+}
+
+/// Uses a ticket up and says how many connections the account and the server have with it.
+async fn connect(app: &App, hash: &[u8; 32], address: IpAddr) -> sqlx::Result<Option<(Used, (i64, i64))>> {
+    let mut tx = app.db.begin().await?;
+    // One after the other, so that each counts those before.
+    store::lock(&mut tx).await?;
+    let Some(used) = store::use_up(&mut tx, hash, address, ALIVE).await? else { return Ok(None) };
+    let counts = store::count(&mut tx, used.user, used.server).await?;
+    tx.commit().await?;
+    Ok(Some((used, counts)))
+}
+
+/// Whether somebody may (still) use a server's console, with what they may do now.
+pub(super) async fn still_may(app: &App, caller: &Caller, server: ServerId) -> Result<(Caller, ServerRecord), End> {
+    let live = accounts::service::live(app, std::slice::from_ref(caller)).await.map_err(|e| fault(&e))?;
+    let caller = live.into_iter().next().ok_or(End::SIGNED_OUT)?;
+    let server = servers::service::reach(app, &caller, server, Level::Write).await.map_err(|e| match e.code {
+        Code::NotFound => End::GONE,
+        Code::Forbidden => End::FORBIDDEN,
+        _ => fault(&e),
+    })?;
+    if let Err(error) = servers::service::not_suspended(&caller, &server) {
+        return Err(End::FORBIDDEN.saying(&error.message));
+    }
+    match server.status {
+        Status::Deleting | Status::Deleted => Err(End::GONE),
+        _ => Ok((caller, server)),
+    }
+}
+
+/// Has the host open the console.
+pub(super) async fn open(app: &App, server: &ServerRecord) -> Result<Console, End> {
+    if let Some(words) = why_not(server.status) {
+        return Err(End::STOPPED.saying(words));
+    }
+    let driver = hosts::service::driver(app, server.host_id).await.map_err(|e| fault(&e))?;
+    match tokio::time::timeout(PATIENCE, driver.console(&server.guest())).await {
+        Ok(Ok(console)) => Ok(console),
+        Ok(Err(hypervisor::Error::Conflict(_))) => Err(End::STOPPED.saying("The server does not run.")),
+        Ok(Err(error)) => {
+            tracing::warn!(server = server.id.0, %error, "the host did not open a console");
+            Err(End::HOST.saying(&Error::from(error).message))
+        }
+        Err(_) => Err(End::HOST.saying("The host that this server lives on does not answer.")),
+    }
+}
+
+/// Why the host has closed the console, as far as can be seen.
+pub(super) async fn why_over(app: &App, visit: &Visit) -> End {
+    if matches!(store::others(&app.db, visit.held, visit.server.id).await, Ok(true)) {
+        return End::TAKEN;
+    }
+    let Ok(driver) = hosts::service::driver(app, visit.server.host_id).await else { return End::OVER };
+    let guest = visit.server.guest();
+    match tokio::time::timeout(PATIENCE, driver.find(&guest)).await {
+        Ok(Ok(Presence::Present { power: GuestPower::Stopped, .. })) => End::STOPPED,
+        Ok(Ok(Presence::Absent)) => End::GONE,
+        _ => End::OVER,
+    }
+}
+
+/// Says that a connection lives; false where a later one has taken its place.
+pub(super) async fn beat(app: &App, held: Held) -> Result<bool> {
+    Ok(store::beat(&app.db, held, ALIVE, seconds(app.config.console_reconnect_seconds)).await?)
+}
+
+/// Lets a console go, to be taken up again or for good. What is lost here runs out by itself.
+pub(super) async fn leave(app: &App, held: Held, end: &End) {
+    let left = match end.again {
+        true => store::let_go(&app.db, held, seconds(app.config.console_reconnect_seconds)).await,
+        false => store::remove(&app.db, held).await,
+    };
+    if let Err(error) = left {
+        tracing::warn!(%error, "a console's end could not be noted");
+    }
+}
+
+/// Forgets what has ended.
+pub async fn purge(app: &App) -> Result<()> {
+    Ok(store::purge(&app.db).await?)
+}
+
+/// An error that is no refusal, as an end.
+fn fault(error: &Error) -> End {
+    if error.code.status() >= 500 {
+        tracing::warn!(%error, "a console failed");
+    }
+    End::FAILED.saying(&error.message)
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}

@@ -1,0 +1,306 @@
+//! One connection of a console: from its ticket to its close frame.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use hypervisor::{Console, ConsoleInput, ConsoleKind};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+
+use super::model::{End, Kind, Named, Said, Size, Told};
+use super::rfb;
+use super::service::{self, Visit};
+use crate::app::App;
+use crate::events::{Event, Subscription};
+
+/// The largest message that we take, in bytes: the page cuts what is pasted.
+pub(super) const MAX_MESSAGE: usize = 64 * 1024;
+/// What a message costs besides its bytes: many small ones are as much work.
+const MESSAGE_COST: usize = 64;
+/// How long the first message, and a screen's welcome, may take.
+const GREETING: Duration = Duration::from_secs(10);
+/// How often a client is asked whether it is there.
+const PING: Duration = Duration::from_secs(25);
+/// Nothing heard for this long, not even an answer to that: it is not there.
+const SILENCE: Duration = Duration::from_secs(75);
+/// How often a console says that it lives, and looks whether it may.
+const BEAT: Duration = Duration::from_secs(30);
+/// How long a client may take to hear why it is closed.
+const PARTING: Duration = Duration::from_secs(5);
+
+type Sink = SplitSink<WebSocket, Message>;
+type Stream = SplitStream<WebSocket>;
+
+/// Serves one socket to its end, and says why it ended.
+pub(super) async fn serve(app: Arc<App>, address: IpAddr, socket: WebSocket) {
+    // Heard from before the first look, so that no right ends unseen.
+    let events = app.events.subscribe();
+    let (mut sink, mut stream) = socket.split();
+    let end = match enter(&app, address, &mut stream).await {
+        Ok((visit, size)) => {
+            metrics::gauge!("innkeeper_consoles").increment(1);
+            let (user, server) = (visit.caller.user.0, visit.server.id.0);
+            tracing::info!(user, server, %address, console = %visit.held.id, "a console was opened");
+            let end = visit_to_its_end(&app, &visit, size, events, &mut sink, &mut stream).await;
+            service::leave(&app, visit.held, &end).await;
+            tracing::info!(user, server, console = %visit.held.id, code = end.code, "a console was closed");
+            metrics::gauge!("innkeeper_consoles").decrement(1);
+            end
+        }
+        Err(end) => end,
+    };
+    let frame = CloseFrame { code: end.code, reason: end.words.as_ref().into() };
+    let parting = async {
+        let _ = sink.send(Message::Close(Some(frame))).await;
+        // Its answer, so that nothing that was sent is lost to a reset.
+        while let Some(Ok(_)) = stream.next().await {}
+    };
+    let _ = timeout(PARTING, parting).await;
+}
+
+/// Reads the first message and uses its ticket up.
+async fn enter(app: &App, address: IpAddr, stream: &mut Stream) -> Result<(Visit, Option<Size>), End> {
+    let first = timeout(GREETING, stream.next()).await.map_err(|_| End::NONSENSE)?;
+    let Some(Ok(Message::Text(text))) = first else { return Err(End::NONSENSE) };
+    let Ok(Told::Open { ticket, size }) = serde_json::from_str(&text) else { return Err(End::NONSENSE) };
+    Ok((service::enter(app, &ticket, address).await?, size))
+}
+
+async fn visit_to_its_end(
+    app: &App,
+    visit: &Visit,
+    size: Option<Size>,
+    events: Subscription,
+    sink: &mut Sink,
+    stream: &mut Stream,
+) -> End {
+    let used = Mutex::new(Instant::now());
+    let watching = watch(app, visit, events, &used);
+    let carrying = async {
+        match begin(app, visit, size, sink, stream).await {
+            Ok((console, early)) => carry(app, visit, console, early, sink, stream, &used).await,
+            Err(end) => end,
+        }
+    };
+    tokio::select! {
+        end = carrying => end,
+        end = watching => end,
+    }
+}
+
+/// Opens the console at the host and tells the page what it is. What the page has said to it already is passed on.
+async fn begin(
+    app: &App,
+    visit: &Visit,
+    size: Option<Size>,
+    sink: &mut Sink,
+    stream: &mut Stream,
+) -> Result<(Console, Bytes), End> {
+    // Before the host is asked: it may fail now and be well in a moment.
+    say(sink, &Said::Ticket { ticket: visit.ticket.expose_secret() }).await?;
+    let mut console = service::open(app, &visit.server).await?;
+    let password = match &console.kind {
+        ConsoleKind::Text => None,
+        ConsoleKind::Screen { password } => Some(password.clone()),
+    };
+    let kind = if password.is_some() { Kind::Screen } else { Kind::Text };
+    if let Some(Some(password)) = &password {
+        sign_in(&mut console, password).await?;
+    }
+    let server = Named { id: visit.server.id, vmid: visit.server.guest_number, name: &visit.server.name };
+    say(sink, &Said::Ready { kind, server }).await?;
+    let early = match password {
+        Some(Some(_)) => welcome(sink, stream).await?,
+        _ => Bytes::new(),
+    };
+    if let (Kind::Text, Some(Size { columns, rows })) = (kind, size) {
+        console.input.send(ConsoleInput::Resize { columns, rows }).await.map_err(|_| End::OVER)?;
+    }
+    Ok((console, early))
+}
+
+async fn sign_in(console: &mut Console, password: &SecretString) -> Result<(), End> {
+    timeout(GREETING, rfb::sign_in(console, password))
+        .await
+        .unwrap_or_else(|_| Err(End::HOST.saying("The host's screen does not answer.")))
+}
+
+async fn welcome(sink: &mut Sink, stream: &mut Stream) -> Result<Bytes, End> {
+    let mut browser = rfb::Browser { sink, stream };
+    let welcomed = timeout(GREETING, rfb::welcome(&mut browser)).await.map_err(|_| End::NONSENSE)?;
+    welcomed.ok_or(End::LEFT)
+}
+
+async fn say(sink: &mut Sink, said: &Said<'_>) -> Result<(), End> {
+    let text = serde_json::to_string(said).map_err(|_| End::FAILED)?;
+    sink.send(Message::text(text)).await.map_err(|_| End::LEFT)
+}
+
+/// Carries bytes both ways until one side has ended.
+async fn carry(
+    app: &App,
+    visit: &Visit,
+    console: Console,
+    early: Bytes,
+    sink: &mut Sink,
+    stream: &mut Stream,
+    used: &Mutex<Instant>,
+) -> End {
+    let Console { kind, output, input } = console;
+    let typed = Typed { app, input, used, is_text: matches!(kind, ConsoleKind::Text) };
+    tokio::select! {
+        end = show(output, sink) => match end {
+            Some(end) => end,
+            None => service::why_over(app, visit).await,
+        },
+        end = typed.carry(early, stream) => match end {
+            Some(end) => end,
+            None => service::why_over(app, visit).await,
+        },
+    }
+}
+
+/// What the guest shows, to the client. A client that is slow to take it slows the guest. `None`: the host has ended.
+async fn show(mut output: mpsc::Receiver<Bytes>, sink: &mut Sink) -> Option<End> {
+    let mut ping = tokio::time::interval(PING);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let message = tokio::select! {
+            bytes = output.recv() => Message::Binary(bytes?),
+            _ = ping.tick() => Message::Ping(Bytes::new()),
+        };
+        if sink.send(message).await.is_err() {
+            return Some(End::LEFT);
+        }
+    }
+}
+
+/// What the client types, on its way to the guest.
+struct Typed<'a> {
+    app: &'a App,
+    input: mpsc::Sender<ConsoleInput>,
+    used: &'a Mutex<Instant>,
+    is_text: bool,
+}
+
+impl Typed<'_> {
+    /// `None`: the host has ended.
+    async fn carry(&self, early: Bytes, stream: &mut Stream) -> Option<End> {
+        let pace = pace(self.app.config.console_input_kib);
+        if !early.is_empty() {
+            self.input.send(ConsoleInput::Data(early)).await.ok()?;
+        }
+        loop {
+            let Ok(next) = timeout(SILENCE, stream.next()).await else { return Some(End::LEFT) };
+            let message = match next {
+                Some(Ok(message)) => message,
+                Some(Err(error)) if is_too_large(&error) => return Some(End::TOO_LARGE),
+                Some(Err(_)) | None => return Some(End::LEFT),
+            };
+            wait_for_room(&pace, message_len(&message)).await;
+            let input = match message {
+                Message::Binary(bytes) => {
+                    if self.is_text {
+                        self.somebody_is_there();
+                    }
+                    ConsoleInput::Data(bytes)
+                }
+                Message::Text(text) => match serde_json::from_str(&text) {
+                    Ok(Told::Resize(Size { columns: columns @ 1.., rows: rows @ 1.. })) => {
+                        ConsoleInput::Resize { columns, rows }
+                    }
+                    Ok(Told::Active) => {
+                        self.somebody_is_there();
+                        continue;
+                    }
+                    _ => return Some(End::NONSENSE),
+                },
+                Message::Close(_) => return Some(End::LEFT),
+                Message::Ping(_) | Message::Pong(_) => continue,
+            };
+            self.input.send(input).await.ok()?;
+        }
+    }
+
+    fn somebody_is_there(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+/// A client may send so much a second, and a second's worth at once. More is not refused: it waits in the network.
+fn pace(kib: u32) -> DefaultDirectRateLimiter {
+    let bytes = kib.saturating_mul(1024).max(u32::try_from(MAX_MESSAGE + MESSAGE_COST).unwrap_or(u32::MAX));
+    RateLimiter::direct(Quota::per_second(NonZeroU32::new(bytes).unwrap_or(NonZeroU32::MIN)))
+}
+
+async fn wait_for_room(pace: &DefaultDirectRateLimiter, length: usize) {
+    let cost = u32::try_from(length + MESSAGE_COST).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+    // An error would say that it can never be: no message is that large.
+    let _ = pace.until_n_ready(cost).await;
+}
+
+fn message_len(message: &Message) -> usize {
+    match message {
+        Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
+        Message::Text(text) => text.len(),
+        Message::Close(_) => 0,
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    // axum keeps tungstenite's error to itself; its words are all there is.
+    std::error::Error::source(error).is_some_and(|e| e.to_string().contains("too long"))
+}
+
+/// Ends the console when its time is over, or its owner's rights.
+async fn watch(app: &App, visit: &Visit, mut events: Subscription, used: &Mutex<Instant>) -> End {
+    let began = Instant::now();
+    let total = Duration::from_secs(app.config.console_total_seconds.into()).saturating_sub(visit.age);
+    let idle = Duration::from_secs(app.config.console_idle_seconds.into());
+    let last_used = || *used.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let concerns_us = tokio::select! {
+            () = app.shutdown.cancelled() => return End::RESTARTING,
+            () = tokio::time::sleep_until(began + total) => return End::TIME_OVER,
+            () = tokio::time::sleep_until(last_used() + idle) => match last_used() + idle <= Instant::now() {
+                true => return End::IDLE,
+                // Something was typed meanwhile.
+                false => false,
+            },
+            _ = beat.tick() => {
+                match service::beat(app, visit.held).await {
+                    Ok(true) => {}
+                    Ok(false) => return End::TAKEN,
+                    Err(error) => tracing::warn!(%error, "a console's life could not be noted; trying again"),
+                }
+                true
+            }
+            event = events.next() => match event {
+                Event::TokenChanged(id) => id == visit.caller.token,
+                Event::SessionChanged(id) => Some(id) == visit.caller.session,
+                Event::UserChanged(id) => id == visit.caller.user,
+                Event::ServerChanged(id) => id == visit.server.id,
+                Event::Resync => true,
+                _ => false,
+            },
+        };
+        if concerns_us {
+            match service::still_may(app, &visit.caller, visit.server.id).await {
+                Ok(_) => {}
+                // Not to know is no reason to end anything: it is looked at again soon.
+                Err(end) if end.code == End::FAILED.code => {}
+                Err(end) => return end,
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Consoles: our page in Chromium on a real container and a real screen, and the rules of tickets and sockets.
+
+mod screen;
+mod socket;
+
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::support::lab::Catalogue;
+use crate::support::relay::Relay;
+use crate::support::{Browser, Client, Lab, TestApp, ended};
+
+/// A service behind a relay, as behind a proxy, with a server of the customer's that runs.
+struct House {
+    app: TestApp,
+    lab: Lab,
+    catalogue: Catalogue,
+    port: u16,
+    relay: Option<Relay>,
+    id: i64,
+    vmid: i64,
+    password: SecretString,
+}
+
+impl House {
+    async fn new(change: impl FnOnce(&mut innkeeper::config::Config)) -> Self {
+        let port = free_port();
+        let app = TestApp::with(|c| {
+            c.public_url = format!("http://127.0.0.1:{port}");
+            c.trusted_proxies = "127.0.0.1".to_owned().try_into().unwrap();
+            change(c);
+        })
+        .await;
+        let lab = Lab::new(&app.db).await;
+        let catalogue = lab.register(&app.provider).await;
+        let created = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+        assert_eq!(ended(&app.customer, &created["operationId"]).await["state"], "succeeded");
+        let mut house = Self {
+            app,
+            lab,
+            catalogue,
+            port,
+            relay: None,
+            id: created["id"].as_i64().unwrap(),
+            vmid: created["proxmoxId"].as_i64().unwrap(),
+            password: created["rootPassword"].as_str().unwrap().to_owned().into(),
+        };
+        house.mend().await;
+        house
+    }
+
+    fn to(&self) -> String {
+        self.app.base.trim_start_matches("http://").to_owned()
+    }
+
+    async fn mend(&mut self) {
+        self.relay = Some(Relay::tcp(self.port, self.to()).await);
+    }
+
+    /// The address of a page with a new ticket.
+    async fn url(&self, client: &Client) -> String {
+        let answer = client.post("/api/server/console", json!({ "vmid": self.vmid })).await.expect(200).body;
+        assert_eq!(answer["status"], "success");
+        answer["url"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A port that nobody listens on, for an address that must be known before anybody does.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+async fn sign_in(browser: &mut Browser, password: &SecretString) {
+    use secrecy::ExposeSecret;
+    browser.status("Connected").await;
+    // A container takes a moment to ask, and Incus another to listen.
+    loop {
+        browser.tell(json!({ "do": "press", "key": "Enter" })).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        let shown = browser.tell(json!({ "do": "screen" })).await;
+        if shown.as_str().unwrap().trim_end().ends_with("login:") {
+            break;
+        }
+    }
+    browser.line("root").await;
+    browser.see("Password:").await;
+    browser.line(password.expose_secret()).await;
+    browser.see("^root@.*#").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_works_at_a_console_in_the_browser() {
+    let mut house = House::new(|_| {}).await;
+    let mut browser = Browser::new();
+    let url = house.url(&house.app.customer).await;
+    browser.open(&url).await;
+    browser.shot("connected").await;
+    sign_in(&mut browser, &house.password).await;
+
+    browser.line("echo answer=$((6*7))").await;
+    browser.see("answer=42").await;
+    browser.shot("dark").await;
+
+    // The window's size is the terminal's.
+    browser.line("stty size").await;
+    let shown = browser.see(r"^\d+ \d+$").await;
+    let before = shown.lines().rev().find(|l| is_size(l)).unwrap().to_owned();
+    browser.tell(json!({ "do": "resize", "width": 700, "height": 420 })).await;
+    let mut after = before.clone();
+    for round in 0..60 {
+        browser.line(&format!("clear; stty size; echo round-{round}.")).await;
+        let shown = browser.see(&format!(r"^round-{round}\.$")).await;
+        after = shown.lines().rev().find(|l| is_size(l)).unwrap_or(&before).to_owned();
+        if after != before {
+            break;
+        }
+    }
+    let (rows, columns) = sizes(&after);
+    assert!(rows < sizes(&before).0 && columns < sizes(&before).1 && columns > 40, "{before} became {after}");
+    browser.shot("narrow").await;
+    browser.tell(json!({ "do": "resize", "width": 1100, "height": 700 })).await;
+
+    // What is pasted arrives whole, in other scripts too, and what is marked can be copied.
+    browser.tell(json!({ "do": "paste", "text": "clear; printf '%s' 'Привет, 世界' | wc -c" })).await;
+    browser.tell(json!({ "do": "press", "key": "Enter" })).await;
+    browser.see("^20$").await;
+    let long: String = "0123456789".repeat(300);
+    browser.line("clear; stty -echo; head -c 3000 | md5sum; stty echo").await;
+    for piece in long.as_bytes().chunks(1000) {
+        browser
+            .tell(json!({ "do": "paste", "text": format!("{}\n", std::str::from_utf8(&piece[..999]).unwrap()) }))
+            .await;
+    }
+    browser.see(r"^[0-9a-f]{32}  -$").await;
+    browser.line("clear; echo copy-me-$((40+2))").await;
+    browser.see("^copy-me-42$").await;
+    let copied = browser.tell(json!({ "do": "copy", "text": "copy-me-42" })).await;
+    assert_eq!(copied.as_str().unwrap().trim(), "copy-me-42", "a line that is marked");
+
+    // The network goes away, and what is being worked at is there when it is back.
+    browser.line("clear; before=still-here").await;
+    house.relay.take().unwrap().cut();
+    browser.status("Connecting again").await;
+    let (title, words, again) = browser.notice().await;
+    assert_eq!((title.as_str(), again), ("The connection was lost", true), "{words}");
+    browser.shot("lost").await;
+    house.mend().await;
+    browser.status("Connected").await;
+    browser.line("echo $before-$((6*7))").await;
+    browser.see("still-here-42").await;
+    // So it is after the page was loaded anew.
+    browser.tell(json!({ "do": "reload" })).await;
+    browser.status("Connected").await;
+    browser.line("echo $before-$((6*8))").await;
+    browser.see("still-here-48").await;
+
+    // Light, and a link used twice.
+    browser.tell(json!({ "do": "click", "on": "#theme" })).await;
+    browser.shot("light").await;
+    let mut second = Browser::new();
+    second.open(&url).await;
+    let (title, words, again) = second.notice().await;
+    assert_eq!((title.as_str(), again), ("This link is no longer good", false), "{words}");
+    second.shot("used").await;
+
+    // Opened in another place, and taken back.
+    second.open(&house.url(&house.app.customer).await).await;
+    second.status("Connected").await;
+    let (title, _, again) = browser.notice().await;
+    assert_eq!((title.as_str(), again), ("Opened in another place", true));
+    browser.shot("taken").await;
+    browser.tell(json!({ "do": "click", "on": "#again" })).await;
+    browser.status("Connected").await;
+    assert_eq!(second.notice().await.0, "Opened in another place");
+
+    // The login ends, and with it the console.
+    house.app.customer.post("/api/auth/logout", None).await.expect(204);
+    let (title, words, again) = browser.notice().await;
+    assert_eq!((title.as_str(), again), ("You were signed out", false), "{words}");
+    browser.shot("signed-out").await;
+    // Not even the ticket to come back with is any good.
+    browser.tell(json!({ "do": "reload" })).await;
+    assert!(!browser.notice().await.2);
+    let problems = browser.tell(json!({ "do": "problems" })).await;
+    assert_eq!(problems, json!([]), "nothing that the page's policy forbids, and no mistakes");
+}
+
+fn is_size(line: &str) -> bool {
+    let parts: Vec<_> = line.split(' ').collect();
+    parts.len() == 2 && parts.iter().all(|p| p.parse::<u32>().is_ok())
+}
+
+fn sizes(line: &str) -> (u32, u32) {
+    let (rows, columns) = line.split_once(' ').unwrap();
+    (rows.parse().unwrap(), columns.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tickets_are_refused_to_strangers_and_when_they_are_old() {
+    let house = House::new(|_| {}).await;
+    let mut browser = Browser::new();
+    let refused = async |browser: &mut Browser, url: &str| {
+        browser.open(url).await;
+        let (title, words, again) = browser.notice().await;
+        assert_eq!((title.as_str(), again), ("This link is no longer good", false), "{words}");
+        assert!(words.contains("panel"), "{words}");
+    };
+    // One that somebody at another address asked for.
+    let elsewhere = house
+        .app
+        .customer
+        .http
+        .post(format!("{}/api/server/console", house.app.base))
+        .bearer_auth(house.app.customer.token.as_deref().unwrap())
+        .header("x-forwarded-for", "203.0.113.9")
+        .json(&json!({ "vmid": house.vmid }));
+    let stranger: Value = elsewhere.send().await.unwrap().json().await.unwrap();
+    refused(&mut browser, stranger["url"].as_str().unwrap()).await;
+    // One that has lain about.
+    let old = house.url(&house.app.customer).await;
+    sqlx::query("update consoles set ticket_until = now() where ticket is not null")
+        .execute(&house.app.db.pool)
+        .await
+        .unwrap();
+    refused(&mut browser, &old).await;
+    // One that nobody gave.
+    let invented = format!("http://127.0.0.1:{}/console/#ink_c_{}", house.port, "A".repeat(43));
+    refused(&mut browser, &invented).await;
+    // None at all.
+    browser.open(&format!("http://127.0.0.1:{}/console", house.port)).await;
+    assert_eq!(browser.notice().await.0, "No console here");
+
+    // What the API says to those who may not have one.
+    let console = |vmid: i64| json!({ "vmid": vmid });
+    house.app.other.post("/api/server/console", console(house.vmid)).await.expect(404);
+    house.app.customer.post("/api/server/console", console(house.vmid + 1)).await.expect(404);
+    let stopped = house.app.customer.post(&format!("/api/server/{}/stop", house.id), None).await.expect(200).body;
+    ended(&house.app.customer, &stopped["operationId"]).await;
+    let refusal = house.app.customer.post("/api/server/console", console(house.vmid)).await.expect(409);
+    assert_eq!(refusal.body["error"], "The server is stopped; start it to open its console.");
+    assert!(house.catalogue.host > 0 && house.lab.guests().await == 1);
+}

@@ -1,0 +1,155 @@
+//! A screen: a real QEMU with a password on its VNC, shown in Chromium by way of our proxy, which keeps the password.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hypervisor::{
+    Capabilities, Console, ConsoleInput, ConsoleKind, Driver, Error, ExecOutput, GuestKind, GuestRef, GuestSpec,
+    HostInfo, Interface, Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+};
+use innkeeper::ids::HostId;
+use secrecy::SecretString;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+use super::free_port;
+use crate::support::relay::Relay;
+use crate::support::{Browser, TestApp};
+
+/// The only guest of its host, whose screen is all that it has.
+#[derive(Debug)]
+struct Qemu {
+    port: u16,
+    password: SecretString,
+    _machine: Child,
+}
+
+impl Qemu {
+    async fn start(password: &str) -> Self {
+        let port = free_port();
+        let machine = Command::new("qemu-system-x86_64")
+            .args(["-nodefaults", "-machine", "pc,accel=tcg", "-m", "64", "-vga", "std", "-display", "none"])
+            .arg("-object")
+            .arg(format!("secret,id=vnc,data={password}"))
+            .arg("-vnc")
+            // Display numbers are ports from 5900 on.
+            .arg(format!("127.0.0.1:{},password-secret=vnc", port - 5900))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("QEMU is there; `make test` installs it");
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Self { port, password: password.to_owned().into(), _machine: machine }
+    }
+}
+
+/// A driver of which nothing but the console is asked.
+macro_rules! driver_of_a_console {
+    ($($call:ident($($argument:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl Driver for Qemu {
+            fn capabilities(&self) -> Capabilities {
+                Capabilities {
+                    password_at_create: false, set_password: false, exec: false, live_resize: false, snapshots: false,
+                    console: true, lxc: false, vm: true,
+                }
+            }
+
+            async fn console(&self, _: &GuestRef) -> Result<Console> {
+                let stream = TcpStream::connect(("127.0.0.1", self.port)).await;
+                let (mut reading, mut writing) = stream.map_err(|e| Error::Unreachable(e.to_string()))?.into_split();
+                let (output, shown) = mpsc::channel(32);
+                let (typed, mut input) = mpsc::channel(32);
+                tokio::spawn(async move {
+                    let mut bytes = vec![0; 64 << 10];
+                    while let Ok(length @ 1..) = reading.read(&mut bytes).await {
+                        if output.send(Bytes::copy_from_slice(&bytes[..length])).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+                tokio::spawn(async move {
+                    while let Some(input) = input.recv().await {
+                        let ConsoleInput::Data(bytes) = input else { continue };
+                        if writing.write_all(&bytes).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+                let kind = ConsoleKind::Screen { password: Some(self.password.clone()) };
+                Ok(Console { kind, output: shown, input: typed })
+            }
+
+            $(async fn $call(&self, $(_: $argument),*) -> Result<$answer> {
+                Err(Error::Unsupported(stringify!($call).to_owned()))
+            })*
+        }
+    };
+}
+
+driver_of_a_console! {
+    info() -> HostInfo;
+    has_image(GuestKind, &str) -> bool;
+    sweep() -> Sweep;
+    find(&GuestRef) -> Presence;
+    task(&TaskId) -> TaskState;
+    create(&GuestSpec) -> Task;
+    prepare(&GuestSpec) -> ();
+    start(&GuestRef) -> Task;
+    stop(&GuestRef, StopMode) -> Task;
+    restart(&GuestRef, Duration) -> Task;
+    delete(&GuestRef) -> Task;
+    resize(&GuestRef, &Limits) -> Task;
+    set_password(&GuestRef, &SecretString) -> ();
+    exec(&GuestRef, &[&str], &[u8], Duration) -> ExecOutput;
+    interfaces(&GuestRef) -> Vec<Interface>;
+    snapshots(&GuestRef) -> Vec<Snapshot>;
+    create_snapshot(&GuestRef, &str, &str) -> Task;
+    rollback(&GuestRef, &str) -> Task;
+    delete_snapshot(&GuestRef, &str) -> Task;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_screen_is_shown_and_its_password_stays_with_us() {
+    let port = free_port();
+    let app = TestApp::with(|c| c.public_url = format!("http://127.0.0.1:{port}")).await;
+    let _relay = Relay::tcp(port, app.base.trim_start_matches("http://").to_owned()).await;
+    let server = crate::live::server(&app, "customer@example.com").await;
+    let (host, vmid): (i64, i64) = sqlx::query_as("select host_id, guest_number from servers where id = $1")
+        .bind(server)
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    let url = async || {
+        let answer = app.customer.post("/api/server/console", json!({ "vmid": vmid })).await.expect(200).body;
+        answer["url"].as_str().unwrap().to_owned()
+    };
+
+    let mut wrong = Qemu::start("right").await;
+    wrong.password = "wrong".to_owned().into();
+    app.app.drivers.pin(HostId(host), Arc::new(wrong));
+    let mut browser = Browser::new();
+    browser.open(&url().await).await;
+    let (title, words, _) = browser.notice().await;
+    assert_eq!(title, "The host did not open the console");
+    assert!(words.starts_with("The host's screen could not be signed in to."), "{words}");
+
+    app.app.drivers.pin(HostId(host), Arc::new(Qemu::start("s3cret-8").await));
+    browser.open(&url().await).await;
+    browser.status("Connected").await;
+    // The firmware's own words, so more colours than one.
+    let picture = browser.tell(json!({ "do": "picture" })).await;
+    assert!(picture["width"].as_i64() >= Some(640) && picture["height"].as_i64() >= Some(400), "{picture}");
+    browser.shot("screen").await;
+    browser.tell(json!({ "do": "click", "on": "#keys" })).await;
+    browser.tell(json!({ "do": "picture" })).await;
+    assert_eq!(browser.tell(json!({ "do": "problems" })).await, json!([]));
+}

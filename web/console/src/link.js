@@ -1,0 +1,79 @@
+// The socket to the service. docs/console.md has the messages.
+
+/** The largest piece that goes into one message; the service takes 64 KiB. */
+const PIECE = 16 * 1024;
+/** Where the ticket to come back with is kept: for this tab only, so that a reload finds it. */
+const KEPT = 'innkeeper-console-ticket';
+
+/** One console over as many connections as it takes. Events: `ready`, `data`, `closed`. */
+export class Link extends EventTarget {
+  #socket = null;
+
+  /** Whether there is a ticket to connect with. */
+  get hasTicket() {
+    return sessionStorage.getItem(KEPT) !== null;
+  }
+
+  /** A ticket from the address is newer than a kept one. It does not stay in the address or the history. */
+  takeTicketFrom(location) {
+    const ticket = location.hash.slice(1);
+    if (!ticket) return;
+    sessionStorage.setItem(KEPT, ticket);
+    history.replaceState(null, '', location.pathname);
+  }
+
+  /** Connects with the ticket, which is used up by it. */
+  connect(size) {
+    const ticket = sessionStorage.getItem(KEPT);
+    const url = new URL('socket', location.href);
+    url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+    const socket = new WebSocket(url);
+    socket.binaryType = 'arraybuffer';
+    socket.onopen = () => {
+      sessionStorage.removeItem(KEPT);
+      socket.send(JSON.stringify({ type: 'open', ticket, ...size }));
+    };
+    socket.onmessage = ({ data }) => {
+      if (typeof data === 'string') this.#hear(JSON.parse(data));
+      else this.#tell('data', new Uint8Array(data));
+    };
+    socket.onclose = ({ code, reason }) => {
+      if (this.#socket !== socket) return;
+      this.#socket = null;
+      this.#tell('closed', { code, reason });
+    };
+    this.#socket = socket;
+  }
+
+  /** Sends bytes to the server's console; nothing while there is no connection. */
+  send(bytes) {
+    for (let at = 0; at < bytes.length && this.isOpen; at += PIECE) this.#socket.send(bytes.subarray(at, at + PIECE));
+  }
+
+  /** The terminal has another size. */
+  resize(size) {
+    this.#say({ type: 'resize', ...size });
+  }
+
+  /** Somebody is at the screen. */
+  active() {
+    this.#say({ type: 'active' });
+  }
+
+  get isOpen() {
+    return this.#socket?.readyState === WebSocket.OPEN;
+  }
+
+  #say(message) {
+    if (this.isOpen) this.#socket.send(JSON.stringify(message));
+  }
+
+  #hear(message) {
+    if (message.type === 'ticket') sessionStorage.setItem(KEPT, message.ticket);
+    else if (message.type === 'ready') this.#tell('ready', message);
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

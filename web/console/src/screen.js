@@ -1,0 +1,91 @@
+// A console that is a screen.
+import RFB from '@novnc/novnc';
+
+const ENTER = 0xff0d;
+const TAB = 0xff09;
+/** Keys that go out in one go: a screen's keyboard is slow, and drops what comes too fast. */
+const KEYS_AT_ONCE = 8;
+
+/** The part of a WebSocket that RFB uses, for the binary messages of `link` alone. */
+class Channel {
+  binaryType = 'arraybuffer';
+  protocol = '';
+  readyState = WebSocket.OPEN;
+  onopen = null;
+  onmessage = null;
+  onclose = null;
+  onerror = null;
+
+  constructor(link) {
+    this.link = link;
+  }
+
+  send(data) {
+    this.link.send(data instanceof Uint8Array ? data : new Uint8Array(data.buffer ?? data, data.byteOffset, data.byteLength));
+  }
+
+  close() {
+    this.readyState = WebSocket.CLOSED;
+  }
+}
+
+/** Shows a screen in `stage`, joined to `link`. */
+export function open(stage, link) {
+  const room = Object.assign(document.createElement('div'), { className: 'screen-room' });
+  stage.replaceChildren(room);
+  const channel = new Channel(link);
+  const rfb = new RFB(room, channel, { shared: true });
+  rfb.scaleViewport = true;
+  rfb.resizeSession = true;
+  rfb.focusOnClick = true;
+  rfb.background = 'transparent';
+  const failed = new Promise((resolve) => {
+    rfb.addEventListener('securityfailure', () => resolve('The screen did not let us in.'));
+    rfb.addEventListener('credentialsrequired', () => resolve('The screen asks for a password that we don’t have.'));
+  });
+
+  // RFB's own traffic never rests; this tells that a person is there.
+  let told = 0;
+  const active = () => {
+    if (Date.now() - told < 20_000) return;
+    told = Date.now();
+    link.active();
+  };
+  for (const event of ['keydown', 'pointerdown', 'pointermove', 'wheel']) room.addEventListener(event, active, true);
+
+  return {
+    kind: 'screen',
+    rfb,
+    failed,
+    size: () => ({}),
+    show: (bytes) => channel.onmessage?.({ data: bytes.buffer }),
+    focus: () => rfb.focus(),
+    /** A screen has no place to paste to: what is pasted is typed. */
+    paste: async (text) => {
+      active();
+      const keys = [...text.replaceAll('\r\n', '\n')].map(keysym);
+      for (let at = 0; at < keys.length; at += KEYS_AT_ONCE) {
+        for (const key of keys.slice(at, at + KEYS_AT_ONCE)) rfb.sendKey(key, null);
+        await new Promise((done) => setTimeout(done, 30));
+      }
+    },
+    ctrlAltDel: () => {
+      active();
+      rfb.sendCtrlAltDel();
+      rfb.focus();
+    },
+    setTheme: () => {},
+    close: () => {
+      rfb.disconnect();
+      channel.onclose?.({ code: 1000, reason: '', wasClean: true });
+    },
+  };
+}
+
+/** X11's name for the key that types a character. */
+function keysym(char) {
+  if (char === '\n') return ENTER;
+  if (char === '\t') return TAB;
+  const code = char.codePointAt(0);
+  return code < 0x100 ? code : 0x01000000 | code;
+}
