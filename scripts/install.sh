@@ -115,6 +115,9 @@ install_node() {
     apt_install nodejs npm
 }
 
+# For a virtual environment; Debian keeps what makes one apart.
+install_python() { python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv; }
+
 exec {install_lock}<"$ROOT/Cargo.toml"
 flock "$install_lock"
 
@@ -124,6 +127,6 @@ install_postgresql
 install_incus
 install_rust
 case $what in
-test) install_node ;;
+test) install_node && install_python ;;
 bench) compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null || apt_install postgresql-contrib ;;
 esac

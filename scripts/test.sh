@@ -31,4 +31,5 @@ step "Image" testenv_image
 step "Node modules" node_modules
 step "Lint" scripts/lint.sh
 step "Tests" cargo test --workspace --all-features --locked "$@"
+step "Fuzzing" env FUZZ_PHASES=fuzzing scripts/fuzz.sh 5
 step "Documentation" env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked
