@@ -115,7 +115,7 @@ install_node() {
     apt_install nodejs npm
 }
 
-# For fakepve, which stands in for Proxmox VE: Debian's python3 can't make environments without a second package.
+# For fakepve, which stands in for Proxmox VE, and schemathesis: Debian keeps apart what makes a virtual environment.
 install_python() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
 }

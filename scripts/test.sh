@@ -33,4 +33,5 @@ step "fakepve" scripts/fakepve.sh
 step "Console page" scripts/web.sh
 step "Lint" scripts/lint.sh
 step "Tests" cargo test --workspace --all-features --locked "$@"
+step "Fuzzing" env FUZZ_PHASES=fuzzing scripts/fuzz.sh 5
 step "Documentation" env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked

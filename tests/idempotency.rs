@@ -101,6 +101,37 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     ] {
         cases.push(case(route, on("server", &server, verb), customer, Value::Null, &operations(verb)));
     }
+    let (snapshot, at) = (json!({ "snapname": "again" }), |rest: &str| on("server", &server, rest));
+    let suspended = "from servers where suspended_at is not null";
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
+    for (route, path, by, body, counts) in [
+        ("/api/server/{id}/snapshots", at("snapshots"), customer, snapshot.clone(), operations("snapshot")),
+        ("/api/server/{id}/snapshots/rollback", at("snapshots/rollback"), customer, snapshot, operations("rollback")),
+        ("/api/server/{id}/suspend", at("suspend"), provider, json!({ "reason": "unpaid" }), suspended.to_owned()),
+        (
+            "/api/server/{id}/unsuspend",
+            at("unsuspend"),
+            provider,
+            Value::Null,
+            format!("from servers where id = {server} and suspended_at is null"),
+        ),
+        (
+            "/api/server/{id}/reinstall",
+            at("reinstall"),
+            customer,
+            json!({ "osId": catalogue.image }),
+            operations("reinstall"),
+        ),
+        (
+            "/api/ssh-keys",
+            "/api/ssh-keys".into(),
+            customer,
+            json!({ "name": "again", "publicKey": key }),
+            "from ssh_keys".into(),
+        ),
+    ] {
+        cases.push(case(route, path, by, body, &counts));
+    }
     // It ends the customer's other logins, so it comes last.
     cases.push(case(
         "/api/auth/password",

@@ -102,6 +102,8 @@ impl House {
             data: data.path().to_owned(),
             // A sweep in the midst of a measurement would be noise.
             sweep_seconds: 3600,
+            // Counted all the same.
+            rate_limit_token: 1_000_000_000,
             ..Config::default()
         };
         let app = App::new(config)?;

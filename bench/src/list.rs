@@ -13,7 +13,7 @@ use crate::report::{Report, Row, say};
 use crate::stats::{mean, quantile};
 use crate::{load, pgbench};
 
-const TENANTS: i32 = 100;
+pub(crate) const TENANTS: i32 = 100;
 const SERVERS_EACH: i32 = 10;
 /// Of each side.
 const CLIENTS: usize = 16;
@@ -30,7 +30,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    let first = fill(&house.app.db).await?;
+    let first = fill(&house.app.db, SERVERS_EACH).await?;
     let mut tokens = Vec::new();
     for tenant in 0..TENANTS {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
@@ -67,8 +67,8 @@ async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 100 tenants with 10 servers each, an address a server; returns the first tenant's id.
-async fn fill(db: &PgPool) -> anyhow::Result<i64> {
+/// 100 tenants with so many servers each, an address a server; returns the first tenant's id.
+pub(crate) async fn fill(db: &PgPool, servers_each: i32) -> anyhow::Result<i64> {
     let one = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(db).await;
     // Disabled: nothing is to be asked of it.
     let host = one(
@@ -108,7 +108,7 @@ async fn fill(db: &PgPool) -> anyhow::Result<i64> {
     .bind(tariff)
     .bind(image)
     .bind(host)
-    .bind(SERVERS_EACH)
+    .bind(servers_each)
     .execute(db)
     .await?;
     sqlx::query(

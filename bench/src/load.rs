@@ -25,9 +25,20 @@ pub(crate) async fn run(
     connections: usize,
     time: Duration,
 ) -> anyhow::Result<Measured> {
-    let requests: Vec<String> = tokens
+    let requests: Vec<_> = tokens.iter().map(|token| (path.to_owned(), token.clone())).collect();
+    run_each(address, &requests, connections, time).await
+}
+
+/// GETs each path with its token in turn.
+pub(crate) async fn run_each(
+    address: SocketAddr,
+    requests: &[(String, String)],
+    connections: usize,
+    time: Duration,
+) -> anyhow::Result<Measured> {
+    let requests: Vec<String> = requests
         .iter()
-        .map(|token| {
+        .map(|(path, token)| {
             format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nAccept: */*\r\n\r\n")
         })
         .collect();

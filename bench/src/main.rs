@@ -1,7 +1,7 @@
 //! Innkeeper beside its peers, in one run on one machine. `make bench` starts what this needs and names it in the
 //! environment (`INNKEEPER_TEST_…` as for the tests, and `PGBENCH`).
 //!
-//!   innkeeper-bench [console] [create] [list]     all of them when none is named
+//!   innkeeper-bench [console] [create] [list] [reads]     all of them when none is named
 
 #![allow(clippy::disallowed_methods, reason = "SQL for a schema of the moment: databases are made and looked at here")]
 
@@ -12,6 +12,7 @@ mod lab;
 mod list;
 mod load;
 mod pgbench;
+mod reads;
 mod report;
 mod stats;
 
@@ -29,8 +30,8 @@ async fn main() -> anyhow::Result<()> {
     std::fs::create_dir_all(&target).context("making the folder for the results")?;
     log(&target)?;
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(unknown) = wanted.iter().find(|w| !["console", "create", "list"].contains(&w.as_str())) {
-        anyhow::bail!("there is no benchmark {unknown:?}; there are: console, create, list");
+    if let Some(unknown) = wanted.iter().find(|w| !["console", "create", "list", "reads"].contains(&w.as_str())) {
+        anyhow::bail!("there is no benchmark {unknown:?}; there are: console, create, list, reads");
     }
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
 
@@ -52,6 +53,9 @@ async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) -> anyho
     }
     if is_wanted("console") {
         console::measure(report).await.context("POST /api/server/console")?;
+    }
+    if is_wanted("reads") {
+        reads::measure(report).await.context("every read")?;
     }
     if is_wanted("create") {
         create::measure(report).await.context("POST /api/server/create")?;

@@ -26,13 +26,13 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Whether the process runs
-#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health/live", tag = "health", security(()), responses((status = 200, body = Health)))]
 async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
 /// Whether it can do its work: the database answers
-#[utoipa::path(get, path = "/health/ready", tag = "health",
+#[utoipa::path(get, path = "/health/ready", tag = "health", security(()),
     responses((status = 200, body = Health), (status = 503, body = super::ErrorBody)))]
 async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>> {
     sqlx::query_scalar!("select 1 as one").fetch_one(&app.db).await?;
@@ -43,7 +43,7 @@ async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>> {
 ///
 /// A scraper elsewhere reaches it through a proxy of the provider's that adds its own access rule and no
 /// `X-Forwarded-For`.
-#[utoipa::path(get, path = "/metrics", tag = "health",
+#[utoipa::path(get, path = "/metrics", tag = "health", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = super::ErrorBody)))]
 async fn metrics(
     State(app): State<Arc<App>>,

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# make fuzz: schemathesis against the running service and its OpenAPI document, on a throwaway database with a dozen of
+# everything and a host that nothing answers at. No 5xx of our own, nothing that the document does not say.
+#
+#   scripts/fuzz.sh [EXAMPLES] [SEED]     examples an operation and role (200: more than 10,000 cases in all)
+#
+# FUZZ_PHASES=fuzzing leaves out the phases that try each operation's limits, which take half a minute.
+# The same seed on the same code tries the same. A cluster is started unless INNKEEPER_TEST_DATABASE_URL names one.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+EXAMPLES=${1:-200}
+SEED=${2:-$RANDOM$RANDOM}
+DIR=${CARGO_TARGET_DIR:-$ROOT/target}/fuzz
+VENV=$DIR/venv
+VERSION=4.32.5
+CHECKS=status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance
+CHECKS=$CHECKS,unsupported_method,ignored_auth,never_our_fault
+PASSWORD=$(head -c 18 /dev/urandom | base64)
+DATABASE=innkeeper_fuzz_$$
+SERVICE=''
+
+end() {
+    local code=$?
+    trap - EXIT
+    if [ -n "$SERVICE" ] && kill "$SERVICE"; then wait "$SERVICE" || true; fi
+    if [ -n "${OWN_CLUSTER:-}" ]; then
+        scripts/postgres.sh remove "$DIR/postgres"
+    elif [ -n "${CLUSTER:-}" ]; then
+        psql -X -q "$CLUSTER" -c "drop database if exists $DATABASE with (force)"
+    fi
+    exit "$code"
+}
+trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+venv() {
+    [ "$("$VENV/bin/schemathesis" --version 2>/dev/null)" = "schemathesis, version $VERSION" ] && return
+    python3 -m venv "$VENV" && "$VENV/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$VERSION"
+}
+
+database() {
+    CLUSTER=${INNKEEPER_TEST_DATABASE_URL:-}
+    if [ -z "$CLUSTER" ]; then
+        OWN_CLUSTER=1
+        CLUSTER=$(scripts/postgres.sh start "$DIR/postgres" --throwaway) || return 1
+    fi
+    psql -X -q "$CLUSTER" -c "create database $DATABASE" || return 1
+    export DATABASE_URL=${CLUSTER%/*}/$DATABASE
+}
+
+# The service's own settings, and none of a .env here: its folder is its own.
+innkeeper() { (cd "$DIR" && exec "$PROGRAM" "$@"); }
+
+service() {
+    PROGRAM=$(realpath "${CARGO_TARGET_DIR:-$ROOT/target}/debug/innkeeper")
+    INNKEEPER_SECRET_KEY=$(head -c 32 /dev/urandom | base64)
+    INNKEEPER_LISTEN=127.0.0.1:$(free_port)
+    export INNKEEPER_SECRET_KEY INNKEEPER_LISTEN INNKEEPER_DATA=$DIR/data INNKEEPER_LOG=warn INNKEEPER_REGISTRATION=true
+    export INNKEEPER_ACCESS_TOKEN_MINUTES=1440 INNKEEPER_LOGIN_LIMIT_ACCOUNT=1000000 INNKEEPER_LOGIN_LIMIT_ADDRESS=1000000
+    export INNKEEPER_RATE_LIMIT_TOKEN=100000000 INNKEEPER_RATE_LIMIT_ADDRESS=100000000
+    # What waits for the host holds its server all the time.
+    export INNKEEPER_OPERATION_DEADLINE_SECONDS=86400 INNKEEPER_CREATE_DEADLINE_SECONDS=86400
+    innkeeper migrate >&2 || return 1
+    local role
+    for role in provider customer; do
+        innkeeper user add --email "$role@example.com" --role "$role" --password-stdin <<<"$PASSWORD" >&2 || return 1
+    done
+    innkeeper host add --name nowhere --socket /nowhere/incus.socket --force >&2 || return 1
+    psql -X -q -v ON_ERROR_STOP=1 -v provider=1 -v customer=2 -f scripts/fuzz/seed.sql "$DATABASE_URL" || return 1
+    (cd "$DIR" && exec "$PROGRAM" serve) >"$DIR/service.log" 2>&1 &
+    SERVICE=$!
+    URL=http://$INNKEEPER_LISTEN
+    curl -fsS --retry 100 --retry-connrefused --retry-delay 1 --retry-max-time 60 "$URL/health/ready" >/dev/null
+}
+
+token() {
+    curl -fsS "$URL/api/auth/login" -H 'Content-Type: application/json' \
+        -d "{\"email\": \"$1@example.com\", \"password\": \"$PASSWORD\"}" | sed 's/.*"accessToken":"\([^"]*\)".*/\1/'
+}
+
+# As a role. Signing out would end the run. Examples that name a socket that may be there are left out.
+fuzz() {
+    curl -fsS "$URL/api/openapi.json" | "$VENV/bin/python" -c '
+import json, sys
+document = json.load(sys.stdin)
+del document["components"]["schemas"]["IncusSettings"]["properties"]["socket"]["example"]
+json.dump(document, sys.stdout)' >"$DIR/openapi.json"
+    FUZZ_OPERATION=$(psql -X -q -A -t -c "select id from operations limit 1" "$DATABASE_URL")
+    export FUZZ_OPERATION SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$ROOT/scripts/fuzz PYTHONDONTWRITEBYTECODE=1
+    (cd "$DIR" && "$VENV/bin/schemathesis" run openapi.json --url "$URL" --header "Authorization: Bearer $(token "$1")" \
+        --checks "$CHECKS" --phases "${FUZZ_PHASES:-examples,coverage,fuzzing,stateful}" --max-examples "$2" --seed "$SEED" --workers 2 --request-timeout 60 --suppress-health-check all \
+        --generation-database none --exclude-path /api/auth/logout --exclude-path /metrics --warnings off --continue-on-failure \
+        --report ndjson --report-ndjson-path "report-$1.ndjson" --no-color)
+}
+
+mkdir -p "$DIR"
+step "schemathesis $VERSION" venv
+step "Building" env SQLX_OFFLINE=true cargo build --locked -p innkeeper
+step "Database" database
+step "Service" service
+say "seed: $SEED (scripts/fuzz.sh $EXAMPLES $SEED repeats this run)"
+step "As the provider" fuzz provider "$EXAMPLES"
+step "As a customer" fuzz customer $(((EXAMPLES + 3) / 4))
+kill -0 "$SERVICE"
+if grep -E 'panicked|"INTERNAL"' "$DIR/service.log"; then die "the service says that something of its own went wrong"; fi
+steps_summary
