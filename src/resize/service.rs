@@ -18,7 +18,7 @@ use crate::{hosts, tariffs};
 
 /// Takes on a change of size: room and intent in one transaction.
 pub async fn resize(app: &App, access: &ServerAccess, wish: &ResizeServer) -> Result<Resizing> {
-    let live = hosts::service::driver(app, access.server.host_id).await?.capabilities().live_resize;
+    let can = hosts::service::driver(app, access.server.host_id).await?.capabilities();
     let mut tx = app.db.begin().await?;
     let server = service::lock(&mut tx, access).await?;
     service::present(&server)?;
@@ -32,9 +32,9 @@ pub async fn resize(app: &App, access: &ServerAccess, wish: &ResizeServer) -> Re
         let (status, data) = ("success".to_owned(), "unchanged".to_owned());
         return Ok(Resizing { status, data, restart: false, operation_id: None });
     }
-    // Hot-plugging is the guest's business as much as the host's: a virtual machine gets its new size at a start.
+    let live = if server.kind == "vm" { can.vm_live_resize } else { can.live_resize };
     let power = (to.cores, to.memory) != (from.cores, from.memory);
-    let restart = power && server.status != Status::Stopped && !(live && server.kind == "lxc");
+    let restart = power && server.status != Status::Stopped && !live;
     if restart && !wish.allow_restart {
         return Err(Error::field(
             "allowRestart",

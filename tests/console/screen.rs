@@ -58,7 +58,8 @@ macro_rules! driver_of_a_console {
         impl Driver for Qemu {
             fn capabilities(&self) -> Capabilities {
                 Capabilities {
-                    password_at_create: false, set_password: false, exec: false, live_resize: false, snapshots: false,
+                    password_at_create: false, set_password: false, exec: false, live_resize: false, vm_live_resize: false,
+                    snapshots: false,
                     console: true, lxc: false, vm: true,
                 }
             }
