@@ -74,7 +74,7 @@ service() {
     (cd "$DIR" && exec "$PROGRAM" serve) >"$DIR/service.log" 2>&1 &
     SERVICE=$!
     URL=http://$INNKEEPER_LISTEN
-    curl -fsS --retry 100 --retry-connrefused --retry-delay 1 --retry-max-time 60 "$URL/health/ready" >/dev/null
+    curl -fs --retry 100 --retry-connrefused --retry-delay 1 --retry-max-time 60 "$URL/health/ready" >/dev/null
 }
 
 token() {

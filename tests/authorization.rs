@@ -375,7 +375,10 @@ async fn each_role_sees_the_fields_it_should_see_and_no_others() {
         .execute(&app.db.pool)
         .await
         .unwrap();
-    app.provider.post(&format!("/api/server/{}/start", world.server), None).await.expect(200);
+    let started = app.provider.post(&format!("/api/server/{}/start", world.server), None).await.expect(200).body;
+    // Until it has found nobody there, it has no error to show.
+    let path = format!("/api/operations/{}", started["operationId"].as_str().unwrap());
+    crate::support::eventually(&app.provider, &path, |operation| operation["error"].is_object()).await;
     let mut seen = String::new();
     for (method, path, _) in MATRIX.iter().filter(|(_, path, _)| path.starts_with("/api/")) {
         for (role, client) in [
