@@ -95,7 +95,7 @@ impl Driver for Incus {
             set_password: true,
             exec: true,
             live_resize: true,
-            vm_live_resize: true,
+            vm_live_resize: false,
             snapshots: true,
             console: true,
             lxc: true,
