@@ -212,6 +212,7 @@ impl From<hypervisor::Error> for Error {
                 (Code::HostUnreachable, "The host that this server lives on can't be reached.")
             }
             H::Locked(_) => (Code::HostError, "The host is busy with this server."),
+            H::AlreadyExists(_) => (Code::AlreadyExists, "The host has something with this name or number already."),
             H::Exhausted(_) => (Code::ResourceUnavailable, "The host is out of room."),
             H::Conflict(_) => (Code::Conflict, "The server's present state does not allow this."),
             H::Unsupported(_) => (Code::Invalid, "The host that this server lives on can't do this."),

@@ -8,7 +8,7 @@ use crate::support::{Lab, TestApp, ended, eventually};
 /// Checks that `value` has every field of `shape` and of the same type, at every depth. In the shape, `null` stands
 /// for anything, and an array's first element for each of the value's.
 #[track_caller]
-fn assert_shape(value: &Value, shape: &Value, path: &str) {
+pub(crate) fn assert_shape(value: &Value, shape: &Value, path: &str) {
     match (value, shape) {
         (_, Value::Null) => {}
         (Value::Object(value), Value::Object(shape)) => {
@@ -254,7 +254,7 @@ async fn guest(app: &TestApp, id: i64) -> hypervisor::GuestRef {
 }
 
 /// Whether root's password in the guest is this one, as the guest's own crypt sees it.
-async fn unlocks(
+pub(crate) async fn unlocks(
     driver: &std::sync::Arc<dyn hypervisor::Driver>,
     guest: &hypervisor::GuestRef,
     password: &str,

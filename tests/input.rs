@@ -78,7 +78,7 @@ async fn the_field_is_named() {
         body[name] = value.clone();
         let answer = app.customer.post("/api/server/create", body).await.expect(422);
         let fields = answer.body["details"]["fields"].as_object().unwrap();
-        assert!(fields.keys().any(|f| f.replace("ssh_keys", "sshKeys") == field), "{value}: {}", answer.text);
+        assert!(fields.contains_key(field), "{value}: {}", answer.text);
     }
     for id in ["abc", "1e3", "-", "99999999999999999999", "%00", "1%2F..", "0x1"] {
         app.customer.get(&format!("/api/server/{id}")).await.expect(400);

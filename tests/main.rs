@@ -27,4 +27,7 @@ mod monitoring;
 mod orders;
 mod outage;
 mod process;
+mod proxmox;
+mod proxmox_faults;
+mod ssh;
 mod workflows;

@@ -22,6 +22,7 @@ pub mod incus;
 mod model;
 pub mod proxmox;
 mod remote;
+pub mod ssh;
 
 use std::time::Duration;
 

@@ -11,7 +11,8 @@ use innkeeper::accounts::service as accounts;
 use innkeeper::addresses::model::NewPool;
 use innkeeper::app::App;
 use innkeeper::error::{Code, Error};
-use innkeeper::hosts::model::{IncusSettings, NewHost};
+use innkeeper::hosts::model::NewHost;
+use innkeeper::hosts::settings::{HostSettings, IncusSettings};
 use innkeeper::idempotency::Once;
 use innkeeper::ids::{HostId, UserId};
 use innkeeper::images::model::{ImageSource, NewImage};
@@ -126,12 +127,17 @@ async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
     };
     let known = hosts::service::all(app).await?.into_iter().find(|h| h.name == HOST);
     if let Some(known) = known {
-        if known.config != config {
+        if !matches!(known.config, HostSettings::Incus(known) if known == config) {
             eprintln!("warning: the host {HOST} is there with other settings, and keeps them");
         }
         return Ok(known.id);
     }
-    let added = hosts::service::add(app, &Once::default(), checked(NewHost::incus(HOST.to_owned(), config))?).await?;
+    let added = hosts::service::add(
+        app,
+        &Once::default(),
+        checked(NewHost::new(HOST.to_owned(), &HostSettings::Incus(config))?)?,
+    )
+    .await?;
     for problem in &added.problems {
         eprintln!("warning: {}", plain(problem));
     }

@@ -1,19 +1,25 @@
 //! `innkeeper host …`: hosts.
 
+use std::path::PathBuf;
+
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use innkeeper::app::App;
 use innkeeper::audit;
-use innkeeper::hosts::model::{HostKind, HostNode, IncusSettings, NewHost};
+use innkeeper::error::Code;
+use innkeeper::hosts::model::{HostNode, NewHost};
 use innkeeper::hosts::service;
+use innkeeper::hosts::settings::{HostKind, HostSettings, IncusSettings, ProxmoxLogin, ProxmoxSettings, SshSettings};
 use innkeeper::idempotency::Once;
 
 use super::output::{or_none, plain, table, time, yes};
-use super::{checked, host_called};
+use super::pveum::Rights;
+use super::{checked, host_called, secret};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Add a host, after a look at it
-    Add(Add),
+    Add(Box<Add>),
     /// Show all hosts
     List,
     /// Look at a host now: its version, its machines, what is missing
@@ -21,6 +27,8 @@ pub(super) enum Command {
         /// Its name or id
         host: String,
     },
+    /// Show the commands that give Innkeeper its rights on a Proxmox VE cluster, and no more
+    Pveum(Rights),
     /// Remove a host that has no servers and no address pools
     Remove {
         /// Its name or id
@@ -36,16 +44,14 @@ pub(super) struct Add {
     /// Its name
     #[arg(long)]
     name: String,
-    /// The Incus daemon's unix socket
-    #[arg(long, default_value = "/var/lib/incus/unix.socket")]
-    socket: String,
-    /// The Incus project that our guests live in
-    #[arg(long, default_value = "default")]
-    project: String,
-    /// The storage pool of the guests' root disks
-    #[arg(long, default_value = "default")]
-    pool: String,
-    /// Don't let Incus filter the guests' addresses: for kernels that can't
+    #[command(flatten)]
+    incus: IncusArgs,
+    #[command(flatten)]
+    proxmox: ProxmoxArgs,
+    /// Incus: the storage pool of the guests' root disks (default). Proxmox VE: the resource pool of our guests (none)
+    #[arg(long)]
+    pool: Option<String>,
+    /// Don't let the host filter the guests' addresses: for kernels and clusters that can't
     #[arg(long)]
     no_address_filters: bool,
     /// How many times its cores may be sold
@@ -62,28 +68,119 @@ pub(super) struct Add {
     force: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Incus")]
+struct IncusArgs {
+    /// The daemon's unix socket
+    #[arg(long, default_value = "/var/lib/incus/unix.socket")]
+    socket: String,
+    /// The Incus project that our guests live in
+    #[arg(long, default_value = "default")]
+    project: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Proxmox VE")]
+struct ProxmoxArgs {
+    /// The address of a node, `https://HOST:8006`; repeated for more nodes of the same cluster
+    #[arg(long = "endpoint", required_if_eq("kind", "proxmox"))]
+    endpoints: Vec<String>,
+    /// The API token's whole id, USER@REALM!NAME. Its secret is read from standard input; `innkeeper host pveum` shows
+    /// how to make one
+    #[arg(long, required_if_eq("kind", "proxmox"))]
+    token_id: Option<String>,
+    /// A user, USER@REALM, for consoles of versions before 9.1. The password is the next line of standard input
+    #[arg(long)]
+    login: Option<String>,
+    /// A file with the authority's certificate (/etc/pve/pve-root-ca.pem of a node)
+    #[arg(long, conflicts_with = "fingerprint")]
+    ca: Option<PathBuf>,
+    /// The SHA-256 fingerprint of the certificate to take; several separated by commas
+    #[arg(long)]
+    fingerprint: Option<String>,
+    /// The storage of the guests' root disks
+    #[arg(long, default_value = "local-lvm")]
+    storage: String,
+    /// Don't put the management key into guests
+    #[arg(long)]
+    no_guest_ssh: bool,
+    /// Sign in to the nodes as root with the management key, and run `pct exec` there
+    #[arg(long)]
+    node_ssh: bool,
+    /// The port of the nodes' SSH servers
+    #[arg(long, default_value_t = 22)]
+    node_ssh_port: u16,
+}
+
+impl Add {
+    fn settings(&self) -> anyhow::Result<HostSettings> {
+        let address_filters = !self.no_address_filters;
+        if self.kind == HostKind::Incus {
+            return Ok(HostSettings::Incus(IncusSettings {
+                socket: self.incus.socket.clone(),
+                project: self.incus.project.clone(),
+                storage_pool: self.pool.clone().unwrap_or_else(|| "default".to_owned()),
+                address_filters,
+            }));
+        }
+        let args = &self.proxmox;
+        let ca = args.ca.as_deref().map(|file| {
+            std::fs::read_to_string(file).with_context(|| format!("reading the certificate {}", file.display()))
+        });
+        Ok(HostSettings::Proxmox(ProxmoxSettings {
+            endpoints: args.endpoints.clone(),
+            token_id: args.token_id.clone().unwrap_or_default(),
+            token_secret: Some(secret("The token's secret")?),
+            login: match &args.login {
+                Some(user) => {
+                    let password = Some(secret("The login's password")?);
+                    Some(ProxmoxLogin { user: user.clone(), password })
+                }
+                None => None,
+            },
+            ca: ca.transpose()?,
+            fingerprint: args.fingerprint.clone(),
+            storage: args.storage.clone(),
+            pool: self.pool.clone(),
+            address_filters,
+            ssh: SshSettings { guests: !args.no_guest_ssh, nodes: args.node_ssh, node_port: args.node_ssh_port },
+        }))
+    }
+}
+
 pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
-            let config = IncusSettings {
-                socket: add.socket,
-                project: add.project,
-                storage_pool: add.pool,
-                address_filters: !add.no_address_filters,
-            };
+            let settings = add.settings()?;
             let new = checked(NewHost {
-                kind: add.kind,
                 cpu_overcommit: add.cpu_overcommit,
                 memory_overcommit: add.memory_overcommit,
                 disk_overcommit: add.disk_overcommit,
                 force: add.force,
-                ..NewHost::incus(add.name, config)
+                ..NewHost::new(add.name, &settings)?
             })?;
-            let added = service::add(app, &Once::default(), new).await?;
+            let rights = Rights::of(&settings);
+            let added = match service::add(app, &Once::default(), new).await {
+                Ok(added) => added,
+                Err(error) => {
+                    // What the host says of our rights, or of what it does not show us for lack of them.
+                    if matches!(error.code, Code::HostError | Code::Invalid) {
+                        rights.iter().for_each(Rights::explain);
+                    }
+                    return Err(error.into());
+                }
+            };
             audit::subject(added.host.id);
             println!("The host {} has the id {}.", added.host.name, added.host.id);
             added.host.nodes.iter().for_each(show);
+            if let HostSettings::Proxmox(ProxmoxSettings { ssh: SshSettings { nodes: true, .. }, .. }) = settings {
+                println!("Put this line into /root/.ssh/authorized_keys of every node:");
+                println!("{}", added.host.management_key.unwrap_or_default());
+            }
             complain(&added.problems);
+            if added.problems.iter().any(|problem| problem.contains(" lacks ")) {
+                rights.iter().for_each(Rights::explain);
+            }
         }
         Command::List => list(app).await?,
         Command::Check { host } => {
@@ -98,6 +195,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             }
             complain(&found.problems);
         }
+        Command::Pveum(rights) => rights.print(),
         Command::Remove { host } => {
             let host = host_called(app, &host).await?;
             audit::subject(host.id);
@@ -107,7 +205,6 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     }
     Ok(())
 }
-
 async fn list(app: &App) -> anyhow::Result<()> {
     let hosts = service::all(app).await?;
     let rows = hosts.into_iter().flat_map(|host| {

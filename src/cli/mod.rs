@@ -10,11 +10,13 @@ mod image;
 mod operation;
 mod output;
 mod pool;
+mod pveum;
 mod serve;
 mod tariff;
 mod token;
 mod user;
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -197,10 +199,17 @@ fn password(from_stdin: bool) -> anyhow::Result<(SecretString, bool)> {
     if !from_stdin {
         return Ok((innkeeper::secrets::readable_password(), true));
     }
+    Ok((secret("The password")?, false))
+}
+
+/// The next line of standard input.
+fn secret(what: &str) -> anyhow::Result<SecretString> {
+    if std::io::stdin().is_terminal() {
+        eprintln!("{what}:");
+    }
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).context("reading the password from standard input")?;
-    let password = SecretString::from(line.trim_end_matches(['\r', '\n']));
-    Ok((password, false))
+    std::io::stdin().read_line(&mut line).with_context(|| format!("reading from standard input: {what}"))?;
+    Ok(SecretString::from(line.trim_end_matches(['\r', '\n'])))
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Hosts: the hypervisors we drive, and the connections to them.
 
 mod drivers;
+mod known;
 pub mod model;
 mod routes;
 pub mod service;
+pub mod settings;
 pub mod store;
 
 pub use drivers::{Drivers, build_driver};

@@ -4,51 +4,11 @@ use chrono::{DateTime, Utc};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
+use super::settings::{GivenSettings, HostKind, HostSettings};
+use crate::error::Result;
 use crate::http::page::Listed;
 use crate::http::text;
 use crate::ids::HostId;
-
-/// The kinds of hosts that there are drivers for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
-pub enum HostKind {
-    /// An Incus server.
-    Incus,
-}
-
-impl HostKind {
-    /// As stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Incus => "incus",
-        }
-    }
-}
-
-/// How to reach an Incus server, and where on it our guests go. Stored sealed; nothing in it is secret, so it is
-/// shown in full.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct IncusSettings {
-    /// The daemon's unix socket.
-    #[garde(length(max = 107), custom(absolute))]
-    #[schema(example = "/var/lib/incus/unix.socket")]
-    pub socket: String,
-    /// The Incus project that our guests live in; `default` if left out.
-    #[serde(default = "default_name")]
-    #[garde(custom(incus_name))]
-    pub project: String,
-    /// The storage pool of the guests' root disks; `default` if left out.
-    #[serde(default = "default_name")]
-    #[garde(custom(incus_name))]
-    pub storage_pool: String,
-    /// Whether Incus filters traffic so that no guest can take another's address; true if left out. Switch it off
-    /// only where the node's kernel can't do it.
-    #[serde(default = "yes")]
-    #[garde(skip)]
-    pub address_filters: bool,
-}
 
 /// A host with its machines.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -61,7 +21,9 @@ pub struct Host {
     /// What drives it.
     pub kind: HostKind,
     /// How it is reached, without secrets.
-    pub config: IncusSettings,
+    pub config: HostSettings,
+    /// The public key that we sign in with over SSH, as a line for `authorized_keys`; null where we don't.
+    pub management_key: Option<String>,
     /// Whether new servers may be placed on it and it is watched.
     pub enabled: bool,
     /// How many times its cores may be sold.
@@ -185,8 +147,9 @@ pub struct NewHost {
     #[garde(skip)]
     pub kind: HostKind,
     /// How it is reached.
-    #[garde(dive)]
-    pub config: IncusSettings,
+    #[garde(skip)]
+    #[schema(value_type = HostSettings)]
+    pub config: GivenSettings,
     /// Whether new servers may be placed on it and it is watched; true if left out.
     #[serde(default = "yes")]
     #[garde(skip)]
@@ -211,17 +174,17 @@ pub struct NewHost {
 
 impl NewHost {
     /// A host with defaults for all but its name and how it is reached.
-    pub fn incus(name: String, config: IncusSettings) -> Self {
-        Self {
+    pub fn new(name: String, settings: &HostSettings) -> Result<Self> {
+        Ok(Self {
             name,
-            kind: HostKind::Incus,
-            config,
+            kind: settings.kind(),
+            config: settings.given()?,
             enabled: true,
             cpu_overcommit: four(),
             memory_overcommit: one(),
             disk_overcommit: one(),
             force: false,
-        }
+        })
     }
 }
 
@@ -232,9 +195,10 @@ pub struct UpdateHost {
     /// Its name.
     #[garde(inner(length(chars, max = 100), custom(text::title)))]
     pub name: Option<String>,
-    /// How it is reached; checked like a new host's.
-    #[garde(dive)]
-    pub config: Option<IncusSettings>,
+    /// How it is reached; checked like a new host's. Secrets that are left out stay as they are.
+    #[garde(skip)]
+    #[schema(value_type = Option<HostSettings>)]
+    pub config: Option<GivenSettings>,
     /// Whether new servers may be placed on it and it is watched.
     #[garde(skip)]
     pub enabled: Option<bool>,
@@ -252,10 +216,6 @@ pub struct UpdateHost {
     #[serde(default)]
     #[garde(skip)]
     pub force: bool,
-}
-
-fn default_name() -> String {
-    "default".to_owned()
 }
 
 fn yes() -> bool {
@@ -278,42 +238,13 @@ fn factor(times: &f64, (): &()) -> garde::Result {
     }
 }
 
-fn absolute(path: &str, ctx: &()) -> garde::Result {
-    text::plain(path, ctx)?;
-    match path.starts_with('/') && path.len() > 1 {
-        true => Ok(()),
-        false => Err(garde::Error::new("must be an absolute path such as /var/lib/incus/unix.socket")),
-    }
-}
-
-fn incus_name(name: &str, (): &()) -> garde::Result {
-    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    match (1..=63).contains(&name.len()) && name.chars().all(fine) && name.starts_with(|c: char| c != '-' && c != '.') {
-        true => Ok(()),
-        false => Err(garde::Error::new("must have 1 to 63 letters, digits, dots, hyphens or underscores")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn settings_have_defaults_and_odd_ones_are_refused() {
-        let settings: IncusSettings = serde_json::from_str(r#"{"socket": "/run/incus.socket"}"#).unwrap();
-        assert!(settings.validate().is_ok() && settings.address_filters);
-        assert_eq!((settings.project.as_str(), settings.storage_pool.as_str()), ("default", "default"));
-        for (socket, project) in
-            [("run/x", "p"), ("/", "p"), ("/run/\n", "p"), ("/x", ""), ("/x", "../y"), ("/x", "a/b")]
-        {
-            let bad = IncusSettings { socket: socket.into(), project: project.into(), ..settings.clone() };
-            assert!(bad.validate().is_err(), "{socket:?} {project:?}");
-        }
-    }
-
-    #[test]
     fn overcommit_is_bounded() {
-        let new = NewHost::incus("a".into(), serde_json::from_str(r#"{"socket": "/x"}"#).unwrap());
+        let new: NewHost = serde_json::from_str(r#"{"name": "a", "kind": "incus", "config": {}}"#).unwrap();
         assert!(new.validate().is_ok());
         for factor in [0.0, -1.0, 1e9, f64::NAN] {
             assert!(NewHost { memory_overcommit: factor, ..new.clone() }.validate().is_err(), "{factor}");

@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hypervisor::{Driver, HostInfo};
+use hypervisor::ssh::{self, SshShell};
+use hypervisor::{Driver, GuestShell, HostInfo};
+use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 
-use super::drivers::connect;
-use super::model::{AddedHost, Host, HostCheck, HostKind, HostNode, IncusSettings, NewHost, UpdateHost};
-use super::store::{self, HostRow};
+use super::drivers::{connect, ways};
+use super::known::Known;
+use super::model::{AddedHost, Host, HostCheck, HostNode, NewHost, UpdateHost};
+use super::settings::{HostKind, HostSettings};
+use super::store::{self, HostRow, Settings};
 use crate::app::App;
 use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
@@ -17,6 +21,8 @@ use crate::ids::HostId;
 
 /// What settings are sealed for.
 const PURPOSE: &str = "host";
+/// What management keys are sealed for.
+const KEY_PURPOSE: &str = "management-key";
 
 fn no_host() -> Error {
     Error::not_found("host")
@@ -33,20 +39,39 @@ pub async fn driver(app: &App, host: HostId) -> Result<Arc<dyn Driver>> {
     if let Some(driver) = app.drivers.get(host, changed_at) {
         return Ok(driver);
     }
-    let (kind, sealed, changed_at) = store::settings(&app.db, host).await?.ok_or_else(no_host)?;
-    let driver = match kind {
-        HostKind::Incus => connect(&open(app, &sealed)?)?,
-    };
-    app.drivers.put(host, changed_at, Arc::clone(&driver));
+    let row = store::settings(&app.db, host).await?.ok_or_else(no_host)?;
+    let settings = open(app, row.kind, &row.config_sealed)?;
+    let driver = connect(&settings, shell(app, host, &settings, &row)?)?;
+    app.drivers.put(host, row.updated_at, Arc::clone(&driver));
     Ok(driver)
 }
 
-fn seal(app: &App, settings: &IncusSettings) -> Result<Vec<u8>> {
-    app.sealer.seal(PURPOSE, &serde_json::to_vec(settings).map_err(Error::internal)?)
+/// The way into guests that the host's own API has none into.
+fn shell(app: &App, host: HostId, settings: &HostSettings, row: &Settings) -> Result<Option<Arc<dyn GuestShell>>> {
+    let (HostSettings::Proxmox(settings), Some(sealed)) = (settings, &row.management_key_sealed) else {
+        return Ok(None);
+    };
+    let key = String::from_utf8(app.sealer.open(KEY_PURPOSE, sealed)?).map_err(Error::internal)?;
+    let known = Known { db: app.db.clone(), host };
+    Ok(Some(Arc::new(SshShell::new(&key.into(), ways(&settings.ssh), Arc::new(known))?)))
 }
 
-fn open(app: &App, sealed: &[u8]) -> Result<IncusSettings> {
-    serde_json::from_slice(&app.sealer.open(PURPOSE, sealed)?).map_err(Error::internal)
+/// The public key that new guests of the host let in beside their owner's; none where we don't sign in.
+pub async fn guest_key(app: &App, host: HostId) -> Result<Option<String>> {
+    let row = store::settings(&app.db, host).await?.ok_or_else(no_host)?;
+    let wanted = match open(app, row.kind, &row.config_sealed)? {
+        HostSettings::Proxmox(settings) => settings.ssh.guests,
+        HostSettings::Incus(_) => false,
+    };
+    Ok(row.management_key.filter(|_| wanted))
+}
+
+fn seal(app: &App, settings: &HostSettings) -> Result<Vec<u8>> {
+    app.sealer.seal(PURPOSE, &settings.to_stored()?)
+}
+
+fn open(app: &App, kind: HostKind, sealed: &[u8]) -> Result<HostSettings> {
+    HostSettings::from_stored(kind, &app.sealer.open(PURPOSE, sealed)?)
 }
 
 /// A host's error for the provider, with the host's own words, which say what to do about it.
@@ -79,7 +104,8 @@ async fn find_on(app: &App, db: &mut PgConnection, id: HostId) -> Result<Host> {
 
 fn shown(app: &App, row: HostRow, nodes: &mut HashMap<HostId, Vec<HostNode>>) -> Result<Host> {
     Ok(Host {
-        config: open(app, &row.config_sealed)?,
+        config: open(app, row.kind, &row.config_sealed)?.shown(),
+        management_key: row.management_key,
         nodes: nodes.remove(&row.id).unwrap_or_default(),
         id: row.id,
         name: row.name,
@@ -102,8 +128,10 @@ pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
         return Ok(answer);
     }
     let name = new.name.trim();
-    let looked = preflight(name, &new.config).await;
-    let sealed = seal(app, &new.config)?;
+    let mut settings = HostSettings::read(new.kind, new.config)?;
+    settings.complete(None)?;
+    let looked = preflight(name, &settings).await;
+    let sealed = seal(app, &settings)?;
     let (looked, failure) = accepted(name, looked, new.force)?;
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
@@ -111,6 +139,11 @@ pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
     };
     let overcommit = [new.cpu_overcommit, new.memory_overcommit, new.disk_overcommit];
     let id = store::insert(&mut *tx, name, new.kind, &sealed, new.enabled, overcommit).await?.ok_or_else(name_taken)?;
+    if new.kind == HostKind::Proxmox {
+        let (private, public) = ssh::new_key()?;
+        let sealed = app.sealer.seal(KEY_PURPOSE, private.expose_secret().as_bytes())?;
+        store::set_management_key(&mut *tx, id, &sealed, &public).await?;
+    }
     record(&mut tx, id, looked.as_ref(), failure.as_deref()).await?;
     let problems = looked.map_or_else(|| failure.into_iter().collect(), |info| info.problems);
     let host = find_on(app, &mut tx, id).await?;
@@ -121,27 +154,29 @@ pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
 pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
     let before = store::host(&app.db, id).await?.ok_or_else(no_host)?;
     let name = update.name.as_deref().map_or(before.name, |name| name.trim().to_owned());
-    let mut looked = None;
-    if let Some(config) = &update.config {
+    let mut change = None;
+    if let Some(config) = update.config {
+        let mut settings = HostSettings::read(before.kind, config)?;
+        settings.complete(Some(&open(app, before.kind, &before.config_sealed)?))?;
         // Outside the transaction: a host may take long to answer.
-        looked = Some(accepted(&name, preflight(&name, config).await, update.force)?);
+        let looked = accepted(&name, preflight(&name, &settings).await, update.force)?;
+        change = Some((settings, looked));
     }
     let mut tx = app.db.begin().await?;
     let mut row = store::lock(&mut tx, id).await?.ok_or_else(no_host)?;
-    if let Some(config) = &update.config {
-        let old = open(app, &row.config_sealed)?;
-        let moved = (&old.socket, &old.project) != (&config.socket, &config.project);
+    if let Some((settings, _)) = &change {
+        let moved = settings.moved(&open(app, row.kind, &row.config_sealed)?);
         let (live, _, _) = store::contents(&mut *tx, id).await?;
         if moved && live > 0 && !update.force {
             return Err(Error::new(
                 Code::Conflict,
                 format!(
-                    "Servers live on this host ({live}). With another socket or project they may not be found any \
-                     more: check that it is the same Incus server and project, then repeat with \"force\": true."
+                    "Servers live on this host ({live}). In another place they may not be found any more: check that \
+                     it is the same host and project, then repeat with \"force\": true."
                 ),
             ));
         }
-        row.config_sealed = seal(app, config)?;
+        row.config_sealed = seal(app, settings)?;
     }
     row.name = update.name.map_or(row.name, |name| name.trim().to_owned());
     row.enabled = update.enabled.unwrap_or(row.enabled);
@@ -149,7 +184,7 @@ pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
     row.memory_overcommit = update.memory_overcommit.unwrap_or(row.memory_overcommit);
     row.disk_overcommit = update.disk_overcommit.unwrap_or(row.disk_overcommit);
     store::update(&mut *tx, &row).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
-    if let Some((info, failure)) = looked {
+    if let Some((_, (info, failure))) = change {
         record(&mut tx, id, info.as_ref(), failure.as_deref()).await?;
     }
     tx.commit().await?;
@@ -198,19 +233,38 @@ pub async fn check(app: &App, once: &Once, id: HostId) -> Result<HostCheck> {
     }
 }
 
-async fn preflight(name: &str, settings: &IncusSettings) -> Result<HostInfo> {
-    let driver = connect(settings).map_err(|e| for_provider(name, e))?;
-    driver.info().await.map_err(|error| match error {
-        hypervisor::Error::Unreachable(_) => {
-            let message = format!(
-                "Nothing answers at {}, where the host {name} should be. Does Incus run there, and may we open its \
-                 socket? ({error})",
-                settings.socket
-            );
-            Error { message, ..error.into() }
+async fn preflight(name: &str, settings: &HostSettings) -> Result<HostInfo> {
+    let driver = connect(settings, None).map_err(|e| for_provider(name, e))?;
+    driver.info().await.map_err(|error| {
+        let hint = hint(settings, &error);
+        let error = for_provider(name, error);
+        match hint {
+            Some(hint) => Error { message: format!("{} {hint}", error.message), ..error },
+            None => error,
         }
-        error => for_provider(name, error),
     })
+}
+
+/// What the provider can do about a host that can't be used.
+fn hint(settings: &HostSettings, error: &hypervisor::Error) -> Option<String> {
+    use hypervisor::Error as H;
+    match (settings, error) {
+        (HostSettings::Incus(incus), H::Unreachable(_)) => {
+            Some(format!("Does Incus run there, and may we open its socket {}?", incus.socket))
+        }
+        (HostSettings::Proxmox(_), H::Unreachable(text)) => {
+            // A certificate that was refused is told by its fingerprint.
+            let seen = text.split(|c: char| !c.is_ascii_hexdigit() && c != ':').find(|word| word.len() == 95)?;
+            Some(format!(
+                "Compare it with what `pvenode cert info` shows on the node. If it is the same, pin it: \"fingerprint\": \
+                 \"{seen}\" in the settings, or --fingerprint {seen} on the command line."
+            ))
+        }
+        (HostSettings::Proxmox(_), H::Unauthorized(_)) => {
+            Some("Is the token's id whole (user@realm!name), its secret right, and has it not expired?".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// What a look found, or, where `force` lets that pass, why it found nothing.

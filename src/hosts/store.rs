@@ -3,8 +3,10 @@
 use chrono::{DateTime, Utc};
 use hypervisor::Node;
 use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
 
-use super::model::{HostKind, HostNode, Reserved};
+use super::model::{HostNode, Reserved};
+use super::settings::HostKind;
 use crate::ids::HostId;
 
 type Result<T> = sqlx::Result<T>;
@@ -16,6 +18,7 @@ pub(super) struct HostRow {
     pub name: String,
     pub kind: HostKind,
     pub config_sealed: Vec<u8>,
+    pub management_key: Option<String>,
     pub enabled: bool,
     pub cpu_overcommit: f64,
     pub memory_overcommit: f64,
@@ -67,16 +70,76 @@ pub async fn record_failure(db: impl PgExecutor<'_>, host: HostId, text: &str) -
     sqlx::query!("update hosts set last_error = $2 where id = $1", host.0, text).execute(db).await.map(drop)
 }
 
-/// A host's sealed settings, and when it was last changed.
-pub(super) async fn settings(
+/// What a host is driven with.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub kind: HostKind,
+    pub config_sealed: Vec<u8>,
+    pub management_key: Option<String>,
+    pub management_key_sealed: Option<Vec<u8>>,
+    /// When any of it was last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A host's sealed settings.
+pub(super) async fn settings(db: impl PgExecutor<'_>, host: HostId) -> Result<Option<Settings>> {
+    sqlx::query_as!(
+        Settings,
+        r#"select kind as "kind: HostKind", config_sealed, management_key, management_key_sealed, updated_at
+           from hosts where id = $1"#,
+        host.0
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Gives a host its management key.
+pub(super) async fn set_management_key(
     db: impl PgExecutor<'_>,
     host: HostId,
-) -> Result<Option<(HostKind, Vec<u8>, DateTime<Utc>)>> {
-    let row =
-        sqlx::query!(r#"select kind as "kind: HostKind", config_sealed, updated_at from hosts where id = $1"#, host.0)
-            .fetch_optional(db)
-            .await?;
-    Ok(row.map(|r| (r.kind, r.config_sealed, r.updated_at)))
+    sealed: &[u8],
+    public: &str,
+) -> Result<()> {
+    sqlx::query!(
+        "update hosts set management_key_sealed = $2, management_key = $3 where id = $1",
+        host.0,
+        sealed,
+        public
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// The host key of a server's guest: this one from now on, where there was none.
+pub(super) async fn pin_guest(
+    db: impl PgExecutor<'_>,
+    host: HostId,
+    server: Uuid,
+    key: &str,
+) -> Result<Option<String>> {
+    sqlx::query_scalar!(
+        r#"update servers set ssh_host_key = coalesce(ssh_host_key, $3) where host_id = $1 and uuid = $2
+           returning ssh_host_key as "key!""#,
+        host.0,
+        server,
+        key
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// The host key of a node: this one from now on, where there was none.
+pub(super) async fn pin_node(db: impl PgExecutor<'_>, host: HostId, node: &str, key: &str) -> Result<Option<String>> {
+    sqlx::query_scalar!(
+        r#"update nodes set ssh_host_key = coalesce(ssh_host_key, $3) where host_id = $1 and name = $2
+           returning ssh_host_key as "key!""#,
+        host.0,
+        node,
+        key
+    )
+    .fetch_optional(db)
+    .await
 }
 
 /// When a host's settings were last changed.
@@ -88,8 +151,8 @@ pub(super) async fn changed_at(db: impl PgExecutor<'_>, host: HostId) -> Result<
 pub(super) async fn hosts(db: impl PgExecutor<'_>) -> Result<Vec<HostRow>> {
     sqlx::query_as!(
         HostRow,
-        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, enabled, cpu_overcommit,
-                  memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
+        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, management_key, enabled,
+                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
            from hosts order by id"#
     )
     .fetch_all(db)
@@ -100,8 +163,8 @@ pub(super) async fn hosts(db: impl PgExecutor<'_>) -> Result<Vec<HostRow>> {
 pub(super) async fn host(db: impl PgExecutor<'_>, id: HostId) -> Result<Option<HostRow>> {
     sqlx::query_as!(
         HostRow,
-        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, enabled, cpu_overcommit,
-                  memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
+        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, management_key, enabled,
+                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
            from hosts where id = $1"#,
         id.0
     )
@@ -113,8 +176,8 @@ pub(super) async fn host(db: impl PgExecutor<'_>, id: HostId) -> Result<Option<H
 pub(super) async fn lock(tx: &mut PgConnection, id: HostId) -> Result<Option<HostRow>> {
     sqlx::query_as!(
         HostRow,
-        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, enabled, cpu_overcommit,
-                  memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
+        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, management_key, enabled,
+                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
            from hosts where id = $1 for no key update"#,
         id.0
     )

@@ -62,20 +62,9 @@ pub(crate) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<
 /// Reads and checks a JSON body.
 pub(crate) fn parse<T: DeserializeOwned + Validate<Context = ()>>(bytes: &[u8]) -> Result<T, Error> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|e| {
-        let path = e.path().to_string();
-        let inner = e.into_inner();
-        match inner.classify() {
-            Category::Data => Error::field(if path == "." { "" } else { &path }, sentence(&inner.to_string())),
-            _ => malformed(&inner),
-        }
-    })?;
+    let value: T = typed("", &mut json)?;
     json.end().map_err(|e| malformed(&e))?;
-    value.validate().map_err(|report| {
-        let fields: BTreeMap<String, String> =
-            report.iter().map(|(path, error)| (path.to_string(), sentence(&error.to_string()))).collect();
-        Error::fields(fields)
-    })?;
+    check("", &value)?;
     Ok(value)
 }
 
@@ -83,6 +72,56 @@ impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()
     }
+}
+
+/// Reads and checks a part of a body whose form only the service knows; `at` is where it was.
+pub(crate) fn read<T>(at: &str, value: serde_json::Value) -> Result<T, Error>
+where
+    T: DeserializeOwned + Validate<Context = ()>,
+{
+    let value = typed(at, value)?;
+    check(at, &value)?;
+    Ok(value)
+}
+
+fn typed<'de, T, D>(at: &str, json: D) -> Result<T, Error>
+where
+    T: DeserializeOwned,
+    D: serde::Deserializer<'de, Error = serde_json::Error>,
+{
+    serde_path_to_error::deserialize(json).map_err(|e| {
+        let path = e.path().to_string();
+        let inner = e.into_inner();
+        match inner.classify() {
+            Category::Data => {
+                Error::field(&below(at, if path == "." { "" } else { &path }), sentence(&inner.to_string()))
+            }
+            _ => malformed(&inner),
+        }
+    })
+}
+
+fn check<T: Validate<Context = ()>>(at: &str, value: &T) -> Result<(), Error> {
+    value.validate().map_err(|report| {
+        let fields: BTreeMap<String, String> =
+            report.iter().map(|(path, error)| (below(at, &camel(path)), sentence(&error.to_string()))).collect();
+        Error::fields(fields)
+    })
+}
+
+/// A checked field's path as the JSON has it: the checks know fields by their names in our code.
+fn camel(path: &garde::Path) -> String {
+    let path = path.to_string();
+    let mut words = path.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |path, word| {
+        let mut letters = word.chars();
+        path + &letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default() + letters.as_str()
+    })
+}
+
+fn below(at: &str, path: &str) -> String {
+    [at, path].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")
 }
 
 fn malformed(error: &serde_json::Error) -> Error {

@@ -280,6 +280,20 @@ pub(super) async fn insert(tx: &mut PgConnection, new: &NewServer<'_>) -> Result
     Ok((row.id, row.guest_number))
 }
 
+/// Gives a server that is not on its host the next guest number, and a name that was made of the old one follows.
+pub(super) async fn renumber(tx: &mut PgConnection, id: ServerId) -> Result<()> {
+    sqlx::query!(
+        "with n as (select nextval('guest_numbers') as number)
+         update servers s set guest_number = n.number, updated_at = now(),
+             name = case when s.name = 'server-' || s.guest_number then 'server-' || n.number else s.name end
+         from n where s.id = $1",
+        id.0
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
 /// Moves a new server to another node, before its operation begins.
 pub(super) async fn place(tx: &mut PgConnection, id: ServerId, host: HostId, node: &str) -> Result<()> {
     sqlx::query!("update servers set host_id = $2, node = $3 where id = $1", id.0, host.0, node)
@@ -339,7 +353,7 @@ pub(super) async fn unsuspend(tx: &mut PgConnection, id: ServerId) -> Result<boo
 /// Gives a server another image and other keys: its old guest is gone.
 pub(super) async fn set_image(tx: &mut PgConnection, id: ServerId, image: ImageId, ssh_keys: &[String]) -> Result<()> {
     sqlx::query!(
-        "update servers set image_id = $2, ssh_keys = $3, updated_at = now() where id = $1",
+        "update servers set image_id = $2, ssh_keys = $3, ssh_host_key = null, updated_at = now() where id = $1",
         id.0,
         image.0,
         ssh_keys

@@ -8,6 +8,7 @@ pub mod client;
 pub mod db;
 pub mod lab;
 pub mod live;
+pub mod pve;
 pub mod relay;
 
 pub use app::{PASSWORD, TestApp, ended, eventually};
@@ -16,6 +17,7 @@ pub use client::Client;
 pub use db::TestDb;
 pub use lab::Lab;
 pub use live::Live;
+pub use pve::Pve;
 
 use std::future::Future;
 

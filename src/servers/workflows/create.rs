@@ -1,12 +1,13 @@
 //! Making a server: guest, files, first start, password; then it is the customer's, and a mail says so.
 
 use async_trait::async_trait;
-use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Limits};
+use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Limits, Presence};
 use serde::{Deserialize, Serialize};
 
 use super::guest::{Guest, HostWork, Removal};
 use crate::addresses;
 use crate::error::Code;
+use crate::hosts;
 use crate::mail;
 use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::secrets::Sealed;
@@ -18,6 +19,9 @@ pub const KIND: &str = "create";
 /// What the password is sealed for.
 pub const PASSWORD: &str = "root-password";
 
+/// How many numbers in a row may be taken on the host.
+const NUMBERS: u32 = 50;
+
 /// What it keeps between steps.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
@@ -26,6 +30,9 @@ pub struct Data {
     intent: Option<i64>,
     /// Whether the host may have heard of the guest.
     heard: bool,
+    /// How many numbers were found taken.
+    #[serde(default)]
+    taken: u32,
     create: HostWork,
     start: HostWork,
     removal: Removal,
@@ -38,6 +45,7 @@ impl Data {
             password,
             intent: None,
             heard: false,
+            taken: 0,
             create: HostWork::default(),
             start: HostWork::default(),
             removal: Removal::default(),
@@ -66,6 +74,7 @@ async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec
     let mut db = ctx.app.db.acquire().await?;
     let held = addresses::store::of_server(&mut db, ctx.server).await?;
     let server = &guest.server;
+    let management = hosts::service::guest_key(ctx.app, server.host_id).await?;
     Ok(GuestSpec {
         guest: guest.at.clone(),
         hostname: server.name.clone(),
@@ -85,7 +94,7 @@ async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec
                 .collect(),
             dns: held.iter().flat_map(|a| a.dns.iter().copied()).collect(),
         },
-        ssh_keys: server.ssh_keys.clone(),
+        ssh_keys: server.ssh_keys.iter().cloned().chain(management).collect(),
         password: ctx.app.sealer.open_text(PASSWORD, &data.password)?,
     })
 }
@@ -134,6 +143,10 @@ impl Step<Data> for CreateGuest {
             data.intent = Some(ctx.claim());
             return Ok(Outcome::Again);
         }
+        if !data.heard && !guest.driver.is_number_free(guest.at.vmid).await? {
+            let taken = hypervisor::Error::AlreadyExists(format!("a guest with the number {}", guest.at.vmid));
+            return another_number(ctx, &guest, data, taken.into()).await;
+        }
         let spec = spec(ctx, &guest, data).await?;
         let mut unsent = false;
         let driven = data
@@ -151,7 +164,10 @@ impl Step<Data> for CreateGuest {
         } else {
             data.heard = true;
         }
-        Ok(driven?.unwrap_or(Outcome::Done))
+        match driven {
+            Err(fault) if fault.code == Code::AlreadyExists => another_number(ctx, &guest, data, fault).await,
+            driven => Ok(driven?.unwrap_or(Outcome::Done)),
+        }
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
@@ -161,6 +177,25 @@ impl Step<Data> for CreateGuest {
         let guest = Guest::load(ctx).await?;
         Ok(data.removal.advance(ctx, &guest).await?.unwrap_or(Outcome::Done))
     }
+}
+
+/// Takes the next number where somebody else has this one; nothing of ours is under it then.
+async fn another_number(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault: Fault) -> Result<Outcome, Fault> {
+    match guest.driver.find(&guest.at).await {
+        Ok(Presence::Absent) | Err(hypervisor::Error::NotOurs(_)) => {}
+        // It is ours after all: the host's next answer says how it stands.
+        Ok(Presence::Present { .. }) => return Err(fault.with_kind(FaultKind::Retry)),
+        Err(error) => return Err(error.into()),
+    }
+    data.taken += 1;
+    if data.taken > NUMBERS {
+        return Err(fault);
+    }
+    let mut tx = ctx.begin().await?;
+    store::renumber(&mut tx, ctx.server).await?;
+    tx.commit().await?;
+    (data.heard, data.intent) = (false, None);
+    Ok(Outcome::Again)
 }
 
 /// Writes host name, network and keys into the stopped guest.

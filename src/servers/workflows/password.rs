@@ -43,6 +43,15 @@ impl Step<Data> for SetPassword {
                 detail: Some(error.to_string()),
                 ..Fault::new(FaultKind::Fail, Code::Conflict, "The server is not running; start it first.")
             },
+            hypervisor::Error::Unsupported(_) => Fault {
+                detail: Some(error.to_string()),
+                ..Fault::new(
+                    FaultKind::Fail,
+                    Code::Invalid,
+                    "There is no way into this server to set its password: it does not let our management key in over SSH, \
+                     and its host has no other way. Set it from inside, or reinstall the server.",
+                )
+            },
             other => other.into(),
         })?;
         Ok(Outcome::Done)

@@ -1,0 +1,172 @@
+//! Commands in guests over SSH: straight into the guest as root, or into its node and from there with `pct exec`.
+//!
+//! A machine's host key is pinned at the first connection ([`KnownHosts`]); one that shows another key later is not
+//! talked to. Nothing secret is ever part of a command: it goes to the command's standard input.
+
+mod quote;
+mod session;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey};
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use self::session::Failure;
+use crate::{Error, ExecOutput, GuestKind, GuestShell, Result, ShellTarget};
+
+/// What the management key is called where it is put.
+pub const COMMENT: &str = "innkeeper-management";
+
+/// A new management key: the private half in OpenSSH's form, and the public one as a line for `authorized_keys`.
+///
+/// # Errors
+/// [`Error::Failed`] where the key can't be written down.
+pub fn new_key() -> Result<(SecretString, String)> {
+    let failed = |e: russh::keys::ssh_key::Error| Error::Failed(format!("no key could be made: {e}"));
+    let mut key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(failed)?;
+    key.set_comment(COMMENT);
+    let private = key.to_openssh(LineEnding::LF).map_err(failed)?;
+    Ok((SecretString::from(private.as_str()), key.public_key().to_openssh().map_err(failed)?))
+}
+
+/// Whose host key it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Machine {
+    /// The guest with this marker.
+    Guest(Uuid),
+    /// The node of this name.
+    Node(String),
+}
+
+/// Remembers who proved to be what, as long as whoever made the shell.
+#[async_trait]
+pub trait KnownHosts: Send + Sync + fmt::Debug {
+    /// Whether this key (an OpenSSH line without comment) is the machine's. The first one that is seen is.
+    async fn is_known(&self, machine: &Machine, key: &str) -> Result<bool>;
+}
+
+/// Which ways may be taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Ways {
+    /// Into guests as root, where the management key was put at creation; the port of their SSH servers.
+    pub guests: Option<u16>,
+    /// Into nodes as root, where the provider put the management key; the port of their SSH servers.
+    pub nodes: Option<u16>,
+}
+
+/// A [`GuestShell`] over SSH.
+#[derive(Debug)]
+pub struct SshShell {
+    key: Arc<PrivateKey>,
+    ways: Ways,
+    known: Arc<dyn KnownHosts>,
+}
+
+impl SshShell {
+    /// Signs in with `key`, which [`new_key`] made.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the key can't be read.
+    pub fn new(key: &SecretString, ways: Ways, known: Arc<dyn KnownHosts>) -> Result<Self> {
+        let key = PrivateKey::from_openssh(key.expose_secret())
+            .map_err(|e| Error::Invalid(format!("the management key can't be read: {e}")))?;
+        Ok(Self { key: Arc::new(key), ways, known })
+    }
+
+    /// The ways to a guest, best first: where, who it must be, and the command to say there.
+    fn ways_to(&self, at: &ShellTarget, argv: &[&str]) -> Result<Vec<(SocketAddr, Machine, String)>> {
+        let mut ways = Vec::new();
+        if let Some(port) = self.ways.guests {
+            let command = quote::command(argv)?;
+            let mut addresses = at.addresses.clone();
+            addresses.sort_by_key(IpAddr::is_ipv6);
+            ways.extend(
+                addresses.into_iter().map(|ip| (SocketAddr::new(ip, port), Machine::Guest(at.marker), command.clone())),
+            );
+        }
+        if let (Some(port), Some(ip), GuestKind::Lxc) = (self.ways.nodes, at.node_address, at.kind) {
+            let number = at.vmid.to_string();
+            let whole: Vec<&str> = ["pct", "exec", &number, "--"].into_iter().chain(argv.iter().copied()).collect();
+            ways.push((SocketAddr::new(ip, port), Machine::Node(at.node.clone()), quote::command(&whole)?));
+        }
+        Ok(ways)
+    }
+}
+
+#[async_trait]
+impl GuestShell for SshShell {
+    async fn exec(&self, at: &ShellTarget, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
+        let mut obstacles = Vec::new();
+        for (address, machine, command) in self.ways_to(at, argv)? {
+            let place = match &machine {
+                Machine::Guest(_) => format!("the guest at {address}"),
+                Machine::Node(name) => format!("the node {name} at {address}"),
+            };
+            match session::run(&self.key, address, machine, &self.known, command, stdin, timeout).await {
+                Ok(output) if output.status == 127 => return Err(Error::NotFound(format!("{} in the guest", argv[0]))),
+                Ok(output) => return Ok(output),
+                // Nothing was run there: another way may be open.
+                Err(Failure::NoWay(text)) => obstacles.push(format!("{place}: {text}")),
+                Err(Failure::Lost(text)) => return Err(Error::OutcomeUnknown(format!("{place}: {text}"))),
+                Err(Failure::Ours(error)) => return Err(error),
+            }
+        }
+        let why = if obstacles.is_empty() { "none is set up for it".to_owned() } else { obstacles.join("; ") };
+        Err(Error::Unsupported(format!("there is no way over SSH into guest {}: {why}", at.vmid)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    #[async_trait]
+    impl KnownHosts for Nobody {
+        async fn is_known(&self, _: &Machine, _: &str) -> Result<bool> {
+            Ok(false)
+        }
+    }
+
+    #[test]
+    fn a_key_is_what_openssh_takes() {
+        let (private, public) = new_key().unwrap();
+        assert!(public.starts_with("ssh-ed25519 ") && public.ends_with(" innkeeper-management"), "{public}");
+        assert!(private.expose_secret().starts_with("-----BEGIN OPENSSH PRIVATE KEY-----"));
+        let ways = Ways { guests: None, nodes: None };
+        assert!(SshShell::new(&"nonsense".to_owned().into(), ways, Arc::new(Nobody)).is_err());
+    }
+
+    #[tokio::test]
+    async fn without_a_way_the_answer_says_what_was_tried() {
+        let at = |addresses: Vec<IpAddr>| ShellTarget {
+            marker: Uuid::new_v4(),
+            vmid: 105,
+            kind: GuestKind::Lxc,
+            addresses,
+            node: "pve1".to_owned(),
+            node_address: None,
+        };
+        let shell =
+            |guests| SshShell::new(&new_key().unwrap().0, Ways { guests, nodes: Some(22) }, Arc::new(Nobody)).unwrap();
+        let run = async |shell: SshShell, at| {
+            let Err(Error::Unsupported(text)) = shell.exec(&at, &["true"], b"", Duration::from_secs(9)).await else {
+                panic!("it found a way");
+            };
+            text
+        };
+        assert!(run(shell(None), at(vec![])).await.contains("none is set up"));
+        // Nobody listens on a port that was free a moment ago.
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let text = run(shell(Some(closed.port())), at(vec![closed.ip()])).await;
+        assert!(text.contains(&closed.to_string()), "{text}");
+    }
+}

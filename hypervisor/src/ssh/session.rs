@@ -1,0 +1,151 @@
+//! One connection for one command.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::{ChannelMsg, Disconnect, client};
+use tokio::net::TcpStream;
+
+use super::{KnownHosts, Machine};
+use crate::{Error, ExecOutput};
+
+/// How long a connection may take to stand, from the first packet to the end of signing in.
+const SIGN_IN: Duration = Duration::from_secs(10);
+/// How much of a command's output is kept, each of both streams.
+const KEPT: usize = 1 << 20;
+
+/// Why there is no output.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The command was certainly not run.
+    NoWay(String),
+    /// It may have been.
+    Lost(String),
+    /// Our own trouble.
+    Ours(Error),
+}
+
+/// Runs a command as root and waits for its end.
+pub(super) async fn run(
+    key: &Arc<PrivateKey>,
+    address: SocketAddr,
+    machine: Machine,
+    known: &Arc<dyn KnownHosts>,
+    command: String,
+    stdin: &[u8],
+    timeout: Duration,
+) -> Result<ExecOutput, Failure> {
+    let late = |_| Failure::NoWay(format!("no sign-in within {} s", SIGN_IN.as_secs()));
+    let session = tokio::time::timeout(SIGN_IN, sign_in(key, address, machine, known)).await.map_err(late)??;
+    let late = |_| Failure::Lost(format!("the command did not end within {} s", timeout.as_secs()));
+    let output = tokio::time::timeout(timeout, command_in(&session, command, stdin)).await.map_err(late);
+    // Said out of politeness: the connection ends either way.
+    let _ = session.disconnect(Disconnect::ByApplication, "", "en").await;
+    output?
+}
+
+async fn sign_in(
+    key: &Arc<PrivateKey>,
+    address: SocketAddr,
+    machine: Machine,
+    known: &Arc<dyn KnownHosts>,
+) -> Result<client::Handle<Guard>, Failure> {
+    let no_way = |e: &dyn std::fmt::Display| Failure::NoWay(e.to_string());
+    let stream = TcpStream::connect(address).await.map_err(|e| no_way(&e))?;
+    let guard = Guard { machine, known: Arc::clone(known) };
+    let config = Arc::new(client::Config { nodelay: true, ..client::Config::default() });
+    let mut session = client::connect_stream(config, stream, guard).await.map_err(|trouble| match trouble {
+        Trouble::Ssh(error) => no_way(&error),
+        Trouble::Another => Failure::NoWay(
+            "it shows another host key than at the first time; if that is right, have the old one forgotten".to_owned(),
+        ),
+        Trouble::Ours(error) => Failure::Ours(error),
+    })?;
+    let key = PrivateKeyWithHashAlg::new(Arc::clone(key), None);
+    let answer = session.authenticate_publickey("root", key).await.map_err(|e| no_way(&e))?;
+    match answer.success() {
+        true => Ok(session),
+        false => Err(Failure::NoWay("root can't sign in with the management key".to_owned())),
+    }
+}
+
+async fn command_in(session: &client::Handle<Guard>, command: String, stdin: &[u8]) -> Result<ExecOutput, Failure> {
+    let no_way = |e: russh::Error| Failure::NoWay(e.to_string());
+    let channel = session.channel_open_session().await.map_err(no_way)?;
+    let lost = |e: russh::Error| Failure::Lost(e.to_string());
+    channel.exec(true, command).await.map_err(lost)?;
+    let (mut reader, writer) = channel.split();
+    let write = async {
+        // A command that does not read its input may have closed it: what it says counts.
+        if writer.data(stdin).await.is_ok() {
+            let _ = writer.eof().await;
+        }
+    };
+    let read = async {
+        let (mut stdout, mut stderr, mut status) = (Vec::new(), Vec::new(), None);
+        while let Some(message) = reader.wait().await {
+            match message {
+                ChannelMsg::Data { data } => keep(&mut stdout, &data),
+                ChannelMsg::ExtendedData { data, .. } => keep(&mut stderr, &data),
+                ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+                ChannelMsg::Failure => return Err(Failure::NoWay("the server runs no commands".to_owned())),
+                ChannelMsg::Close => break,
+                _ => {}
+            }
+        }
+        let ended = status.and_then(|s| i32::try_from(s).ok());
+        let status = ended.ok_or_else(|| Failure::Lost("the connection broke before the command's end".to_owned()))?;
+        Ok(ExecOutput { status, stdout, stderr })
+    };
+    // Its end is the end, whether or not it has read everything.
+    tokio::pin!(read);
+    tokio::select! {
+        output = &mut read => return output,
+        () = write => {}
+    }
+    read.await
+}
+
+fn keep(kept: &mut Vec<u8>, data: &[u8]) {
+    let room = KEPT - kept.len();
+    kept.extend_from_slice(&data[..data.len().min(room)]);
+}
+
+/// Lets only the machine through that is meant.
+#[derive(Debug)]
+struct Guard {
+    machine: Machine,
+    known: Arc<dyn KnownHosts>,
+}
+
+/// Why a connection does not stand.
+#[derive(Debug)]
+enum Trouble {
+    Ssh(russh::Error),
+    /// It is not who it was.
+    Another,
+    Ours(Error),
+}
+
+impl From<russh::Error> for Trouble {
+    fn from(error: russh::Error) -> Self {
+        Self::Ssh(error)
+    }
+}
+
+impl client::Handler for Guard {
+    type Error = Trouble;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Trouble> {
+        let mut key = shown.public_key();
+        key.set_comment("");
+        let line = key.to_openssh().map_err(|e| Trouble::Ssh(russh::Error::Keys(e.into())))?;
+        match self.known.is_known(&self.machine, &line).await {
+            Ok(true) => Ok(true),
+            Ok(false) => Err(Trouble::Another),
+            Err(error) => Err(Trouble::Ours(error)),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `innkeeper host pveum`: the commands, to be run as root on a node, that make a user and a token with the rights that
+//! the driver needs and no others.
+
+use clap::Args;
+use hypervisor::proxmox::Proxmox;
+use innkeeper::hosts::settings::HostSettings;
+
+#[derive(Debug, Args)]
+pub(super) struct Rights {
+    /// The cluster's main version (`pveversion` shows it): 9 named some rights anew
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(8..=9))]
+    version: u32,
+    /// The user to make; nobody can sign in as this user
+    #[arg(long, default_value = "innkeeper@pve", value_parser = word)]
+    user: String,
+    /// The token's name
+    #[arg(long, default_value = "innkeeper", value_parser = word)]
+    token: String,
+    /// The storage of the guests' root disks
+    #[arg(long, default_value = "local-lvm", value_parser = word)]
+    storage: String,
+    /// The storage that container templates are on
+    #[arg(long, default_value = "local", value_parser = word)]
+    templates: String,
+    /// A resource pool for our guests: rights on guests are given for it alone. Machine templates must be in it
+    #[arg(long, value_parser = word)]
+    pool: Option<String>,
+}
+
+/// Only what needs no quoting, whatever shell the lines are pasted into.
+fn word(text: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    match !text.is_empty() && !text.starts_with('-') && text.chars().all(fine) {
+        true => Ok(text.to_owned()),
+        false => Err("letters, digits, dots, hyphens and underscores only".to_owned()),
+    }
+}
+
+impl Rights {
+    /// The rights for a host with these settings; none where its kind knows no `pveum`.
+    pub(super) fn of(settings: &HostSettings) -> Option<Self> {
+        let HostSettings::Proxmox(settings) = settings else { return None };
+        let (user, token) = settings.token_id.split_once('!')?;
+        let word = |text: &str| word(text).ok();
+        Some(Self {
+            version: 9,
+            user: word(user)?,
+            token: word(token)?,
+            storage: word(&settings.storage)?,
+            templates: "local".to_owned(),
+            pool: settings.pool.as_deref().and_then(word),
+        })
+    }
+
+    /// Shows the commands beside a complaint.
+    pub(super) fn explain(&self) {
+        eprintln!("These commands, run as root on a node, make the user and the token with all rights that are needed");
+        eprintln!("(version 9; for 8 and other storages see `innkeeper host pveum --help`):");
+        self.commands().iter().for_each(|line| eprintln!("  {line}"));
+    }
+
+    pub(super) fn print(&self) {
+        self.commands().iter().for_each(|line| println!("{line}"));
+    }
+
+    fn commands(&self) -> Vec<String> {
+        let mut lines = vec![format!("pveum user add {} --comment Innkeeper", self.user)];
+        lines.extend(self.pool.as_ref().map(|pool| format!("pveum pool add {pool} --comment Innkeeper")));
+        let mut needed = Proxmox::privileges(self.version, &self.storage, self.pool.as_deref());
+        if self.templates != self.storage {
+            needed.push((format!("/storage/{}", self.templates), vec!["Datastore.Audit"]));
+        }
+        for (path, privileges) in needed {
+            let role = role(&path, &privileges);
+            lines.push(format!("pveum role add {role} --privs {}", privileges.join(",")));
+            lines.push(format!("pveum acl modify {path} --users {} --roles {role}", self.user));
+        }
+        // Nothing else is this user's, so the token may have all of it.
+        lines.push(format!("pveum user token add {} {} --privsep 0", self.user, self.token));
+        lines
+    }
+}
+
+/// A role's name says what it is for.
+fn role(path: &str, privileges: &[&str]) -> String {
+    let name = match path.split('/').nth(1).unwrap_or_default() {
+        // Beside a pool: whether a number is taken is seen everywhere.
+        "vms" if privileges == ["VM.Audit"] => "Numbers",
+        "vms" | "pool" => "Guests",
+        "storage" if privileges == ["Datastore.Audit"] => "Templates",
+        "storage" => "Disks",
+        "sdn" => "Network",
+        _ => "Cluster",
+    };
+    format!("Innkeeper{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Command, FromArgMatches};
+
+    fn commands(line: &str) -> Vec<String> {
+        let matches = Rights::augment_args(Command::new("pveum").no_binary_name(true))
+            .try_get_matches_from(line.split_whitespace())
+            .unwrap();
+        Rights::from_arg_matches(&matches).unwrap().commands()
+    }
+
+    #[test]
+    fn every_right_is_given_where_it_is_needed_and_each_role_is_made_once() {
+        for (line, agent, guests) in [
+            ("", "VM.GuestAgent.Unrestricted", "/vms"),
+            ("--version 8 --pool ink --storage ceph", "VM.Monitor", "/pool/ink"),
+        ] {
+            let lines = commands(line);
+            let made: Vec<&str> = lines.iter().filter_map(|l| l.strip_prefix("pveum role add ")).collect();
+            let names: std::collections::HashSet<&str> = made.iter().filter_map(|l| l.split(' ').next()).collect();
+            assert_eq!(names.len(), made.len(), "{lines:?}");
+            assert!(lines.iter().any(|l| l.contains("InnkeeperGuests --privs") && l.contains(agent)), "{lines:?}");
+            let given = format!("pveum acl modify {guests} --users innkeeper@pve --roles InnkeeperGuests");
+            assert!(lines.contains(&given), "{lines:?}");
+            let pool = if line.contains("ceph") { Some("ink") } else { None };
+            let (version, storage) = if pool.is_some() { (8, "ceph") } else { (9, "local-lvm") };
+            for (path, privileges) in Proxmox::privileges(version, storage, pool) {
+                assert!(lines.iter().any(|l| l.starts_with(&format!("pveum acl modify {path} "))), "{path}");
+                assert!(lines.iter().any(|l| privileges.iter().all(|p| l.contains(p))), "{privileges:?}");
+            }
+            assert_eq!(lines.last().unwrap(), "pveum user token add innkeeper@pve innkeeper --privsep 0");
+        }
+    }
+
+    #[test]
+    fn what_a_shell_would_read_is_refused() {
+        for bad in ["", "a b", "a;b", "$(x)", "`x`", "-x", "a'b", "a|b", "a\nb"] {
+            assert!(word(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Proxmox VE as a host: its settings, and the whole life of servers there, on fakepve.
+
+use serde_json::{Value, json};
+
+use crate::contract::assert_shape;
+use crate::support::pve::Catalogue;
+use crate::support::{Pve, TestApp, ended, eventually};
+
+async fn pve() -> (TestApp, Pve, Catalogue) {
+    let app = TestApp::new().await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    (app, pve, catalogue)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_kept_and_never_shown() {
+    let app = TestApp::new().await;
+    let pve = Pve::new(&app.db).await;
+    let settings = pve.settings();
+    let host = json!({ "name": "pve", "kind": "proxmox", "config": settings });
+    let made = app.provider.post("/api/hosts", host.clone()).await.expect(201);
+    let secret = settings["tokenSecret"].as_str().unwrap();
+    let path = format!("/api/hosts/{}", made.body["id"]);
+    assert_eq!(made.body["problems"], json!([]));
+    assert_eq!(made.body["config"]["tokenId"], settings["tokenId"]);
+    assert!(made.body["managementKey"].as_str().unwrap().ends_with(" innkeeper-management"));
+    for answer in [&made, &app.provider.get(&path).await, &app.provider.get("/api/hosts").await] {
+        assert!(!answer.text.contains(secret) && !answer.text.contains("PRIVATE KEY"), "{}", answer.text);
+    }
+    let stored: Vec<u8> = sqlx::query_scalar("select config_sealed || coalesce(management_key_sealed, '') from hosts")
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    assert!(!stored.windows(8).any(|w| w == &secret.as_bytes()[..8]));
+
+    // A change without the secret keeps it: the host is looked at with it and answers.
+    let mut change = settings.clone();
+    change.as_object_mut().unwrap().remove("tokenSecret");
+    change["addressFilters"] = json!(false);
+    let changed = app.provider.put(&path, json!({ "config": change })).await.expect(200);
+    assert_eq!(changed.body["config"]["addressFilters"], false);
+    assert_eq!(changed.body["managementKey"], made.body["managementKey"]);
+    let checked = app.provider.post(&format!("{path}/check"), None).await.expect(200).body;
+    assert!(checked["problems"][0].as_str().unwrap().contains("Address filters are switched off"), "{checked}");
+
+    // Another token needs its own, and an odd field is named.
+    change["tokenId"] = json!("innkeeper@pve!other");
+    let refused = app.provider.put(&path, json!({ "config": change })).await.expect(422);
+    assert!(refused.body["details"]["fields"]["config.tokenSecret"].is_string(), "{}", refused.text);
+    change["endpoints"] = json!(["http://pve:8006"]);
+    let refused = app.provider.put(&path, json!({ "config": change })).await.expect(422);
+    assert!(refused.body["details"]["fields"]["config.endpoints[0]"].is_string(), "{}", refused.text);
+    let incus = json!({ "name": "x", "kind": "incus", "config": settings });
+    app.provider.post("/api/hosts", incus).await.expect(422);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_keeps_a_host_from_being_added_is_said_in_words() {
+    let app = TestApp::new().await;
+    let pve = Pve::new(&app.db).await;
+    let add = async |change: Value| {
+        let mut config = pve.settings();
+        let merged = config.as_object_mut().unwrap();
+        merged.extend(change.as_object().unwrap().clone());
+        merged.retain(|_, value| !value.is_null());
+        app.provider.post("/api/hosts", json!({ "name": "pve", "kind": "proxmox", "config": config })).await
+    };
+    // A certificate that nobody vouches for is shown by its fingerprint, which can be pinned as it is.
+    let refused = add(json!({ "fingerprint": null })).await.expect(503);
+    let said = refused.body["error"].as_str().unwrap();
+    let seen = said.split("--fingerprint ").nth(1).unwrap().split(' ').next().unwrap();
+    add(json!({ "fingerprint": "ab".repeat(32) })).await.expect(503);
+    let refused = add(json!({ "tokenSecret": "00000000-0000-0000-0000-000000000000" })).await.expect(502);
+    assert!(refused.body["error"].as_str().unwrap().contains("secret right"), "{}", refused.text);
+    let refused = add(json!({ "storage": "nowhere" })).await.expect(422);
+    assert!(refused.body["error"].as_str().unwrap().contains("storage nowhere"), "{}", refused.text);
+    add(json!({ "endpoints": ["https://127.0.0.1:1"] })).await.expect(503);
+    assert_eq!(app.provider.get("/api/hosts").await.body, json!([]));
+
+    let certificate = pve.fake.certificate();
+    add(json!({ "fingerprint": null, "ca": certificate, "name": "by authority" })).await.expect(422);
+    add(json!({ "fingerprint": seen })).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_and_a_machine_live_their_whole_lives() {
+    let (app, pve, catalogue) = pve().await;
+    let me = &app.customer;
+    for (order, kind) in [(catalogue.container(), "lxc"), (catalogue.machine(), "qemu")] {
+        let created = me.post("/api/server/create", order).await.expect(200).body;
+        let operation = ended(me, &created["operationId"]).await;
+        assert_eq!(operation["state"], "succeeded", "{kind}: {operation}");
+        let path = format!("/api/server/{}", created["id"]);
+        let shown = me.get(&path).await.expect(200).body;
+        assert_eq!((&shown["status"], &shown["proxmoxId"]), (&json!("running"), &created["proxmoxId"]), "{kind}");
+
+        // What is there is what was ordered, with our marker and filters, and the password nowhere in sight.
+        let guest = format!("guest({})", created["proxmoxId"]);
+        let config = pve.run(&format!("{guest}.config")).await;
+        let marker: String = sqlx::query_scalar("select uuid::text from servers where guest_number = $1")
+            .bind(created["proxmoxId"].as_i64().unwrap())
+            .fetch_one(&app.db.pool)
+            .await
+            .unwrap();
+        assert!(config["tags"].as_str().unwrap().contains(&marker), "{config}");
+        assert_eq!(
+            config["memory"].as_str().map_or(config["memory"].clone(), |m| m.parse::<i64>().unwrap().into()),
+            256
+        );
+        assert!(config["net0"].as_str().unwrap().contains("firewall=1"), "{config}");
+        let net = if kind == "lxc" { &config["net0"] } else { &config["ipconfig0"] };
+        assert!(net.as_str().unwrap().contains(shown["ipAddress"].as_str().unwrap()), "{config}");
+        let keys = pve.run("[v for a in pve.asked for k, v in a[2] if k in ('ssh-public-keys', 'sshkeys')]").await;
+        assert!(keys.to_string().contains("innkeeper-management"), "{keys}");
+
+        for (action, power) in [("stop", "stopped"), ("start", "running"), ("restart", "running")] {
+            let answer = me.post(&format!("{path}/{action}"), None).await.expect(200).body;
+            assert!(answer["taskId"].as_str().unwrap().starts_with("UPID:pve1:"), "{answer}");
+            assert_eq!(ended(me, &answer["operationId"]).await["state"], "succeeded", "{kind} {action}");
+            assert_eq!(me.get(&path).await.body["status"], power, "{kind} {action}");
+            assert_eq!(pve.run(&format!("{guest}.status")).await, power, "{kind} {action}");
+        }
+        let deleted = me.delete(&path).await.expect(200).body;
+        assert_eq!(ended(me, &deleted["operationId"]).await["state"], "succeeded");
+        me.get(&path).await.expect(404);
+        pve.assert_no_orphan(kind).await;
+    }
+    assert_eq!(pve.fake.guests().await, Vec::<i64>::new());
+}
+
+/// A number that somebody else has gives way to the next, whether the host says so before, at the order, or in its task.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_that_are_taken_are_passed_over() {
+    let (app, pve, catalogue) = pve().await;
+    let next = async || -> i64 {
+        sqlx::query_scalar("select last_value + is_called::int from guest_numbers")
+            .fetch_one(&app.db.pool)
+            .await
+            .unwrap()
+    };
+    let made = async |order: Value| {
+        let created = app.customer.post("/api/server/create", order).await.expect(200).body;
+        let operation = ended(&app.customer, &created["operationId"]).await;
+        assert_eq!(operation["state"], "succeeded", "{operation}");
+        let path = format!("/api/server/{}", created["id"]);
+        let shown = app.customer.get(&path).await.expect(200).body;
+        (created["proxmoxId"].as_i64().unwrap(), shown)
+    };
+    // Two strangers in a row, a container and a machine, seen before anything is asked for.
+    let number = next().await;
+    pve.run(&format!("pve.add_ct({number}, 'theirs') and None")).await;
+    pve.run(&format!("pve.add_vm({}, 'theirs') and None", number + 1)).await;
+    let (told, shown) = made(catalogue.container()).await;
+    assert_eq!((told, &shown["proxmoxId"]), (number, &json!(number + 2)));
+    assert_eq!(shown["name"], format!("server-{}", number + 2), "its name follows");
+    let theirs = pve.run(&format!("[guest(n).config.get('tags', '') for n in ({number}, {number} + 1)]")).await;
+    assert_eq!(theirs, json!(["", ""]));
+
+    // Both texts of the host itself, with a number that was free a moment before.
+    let number = next().await;
+    for text in [
+        format!("CT {number} already exists on node 'pve1'"),
+        format!("unable to create CT {} - CT {0} already exists on node 'pve1'", number + 1),
+    ] {
+        pve.run(&format!("pve.fail('POST', '/nodes/pve1/lxc', 500, {text:?}, times=1)")).await;
+        let (told, shown) = made(catalogue.container()).await;
+        assert_eq!(shown["proxmoxId"], told + 1, "{text}");
+        pve.assert_no_orphan(&text).await;
+    }
+    pve.fail("POST", "/nodes/pve1/qemu/9000/clone", "unable_create_config_file_already", 1).await;
+    let (told, shown) = made(catalogue.machine()).await;
+    assert_eq!(shown["proxmoxId"], told + 1);
+    pve.assert_no_orphan("a clone").await;
+}
+
+/// Sections 1 to 8 of the server-management API, as `contract` replays them on Incus.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_document_s_requests_are_answered_in_its_shapes() {
+    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    let me = &app.customer;
+    let created = me.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    let order =
+        json!({ "id": 1, "status": "creating", "proxmoxId": 100, "ipAddress": null, "rootPassword": "generated" });
+    assert_shape(&created, &order, "$");
+    assert_eq!(ended(me, &created["operationId"]).await["state"], "succeeded");
+    let one = json!({ "id": 1, "userId": 1, "tariffId": 2, "osId": 1, "status": "running", "proxmoxId": 100,
+                      "ipAddress": "10.0.0.5", "rootPassword": null, "createdAt": "", "updatedAt": "",
+                      "os": { "id": 1, "name": "", "type": "" }, "tariff": { "id": 2, "name": "", "price": 300 } });
+    assert_shape(&me.get("/api/server").await.expect(200).body, &json!([one]), "$");
+    let path = format!("/api/server/{}", created["id"]);
+    assert_shape(&me.get(&path).await.expect(200).body, &one, "$");
+    let stats = json!({ "id": 1, "status": "running", "stats": { "data": { "vmid": 100, "status": "running",
+        "uptime": 1, "cpu": 0.1, "memory": { "used": 1, "max": 1, "usage": 25.0 },
+        "disk": { "used": 1, "max": 1, "usage": 25.0 }, "network": { "in": 1, "out": 1 }, "rrdData": [] } } });
+    let status =
+        eventually(me, &format!("{path}/status"), |s| s["stats"]["data"]["memory"]["max"].as_i64() > Some(0)).await;
+    assert_shape(&status, &stats, "$");
+    assert_eq!(status["stats"]["data"]["memory"]["max"], 256 << 20);
+    for action in ["stop", "start", "restart"] {
+        let answer = me.post(&format!("{path}/{action}"), None).await.expect(200).body;
+        assert_shape(&answer, &json!({ "status": "success", "action": "", "taskId": "UPID:..." }), "$");
+        assert_eq!(answer["action"], action);
+        assert_eq!(ended(me, &answer["operationId"]).await["state"], "succeeded", "{action}");
+    }
+    let deleted = me.delete(&path).await.expect(200).body;
+    assert_eq!(
+        (&deleted["status"], ended(me, &deleted["operationId"]).await["state"].as_str()),
+        (&json!("deleted"), Some("succeeded"))
+    );
+}

@@ -1,0 +1,167 @@
+//! The way into guests over SSH, against the real OpenSSH server of a real container.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hypervisor::ssh::{KnownHosts, Machine, SshShell, Ways, new_key};
+use hypervisor::{Driver, Error, GuestKind, GuestRef, GuestShell, ShellTarget};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::contract::unlocks;
+use crate::support::{Lab, Pve, TestApp, ended};
+
+const A_MINUTE: Duration = Duration::from_secs(60);
+
+/// Keys in memory.
+#[derive(Debug, Default)]
+struct Book(Mutex<HashMap<Machine, String>>);
+
+#[async_trait]
+impl KnownHosts for Book {
+    async fn is_known(&self, machine: &Machine, key: &str) -> hypervisor::Result<bool> {
+        let mut book = self.0.lock().unwrap();
+        Ok(book.entry(machine.clone()).or_insert_with(|| key.to_owned()) == key)
+    }
+}
+
+/// A running container of the lab that lets root in with these keys.
+async fn container(app: &TestApp, lab: &Lab, keys: Value) -> (Arc<dyn Driver>, GuestRef, IpAddr) {
+    let catalogue = lab.register(&app.provider).await;
+    let order = json!({ "osId": catalogue.image, "tariffId": catalogue.tariff, "sshKeys": keys });
+    let created = app.customer.post("/api/server/create", order).await.expect(200).body;
+    let operation = ended(&app.customer, &created["operationId"]).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    let (marker, vmid, node): (Uuid, i64, String) =
+        sqlx::query_as("select uuid, guest_number, node from servers where id = $1")
+            .bind(created["id"].as_i64().unwrap())
+            .fetch_one(&app.db.pool)
+            .await
+            .unwrap();
+    let (driver, guest) = (lab.incus.driver(), GuestRef { marker, vmid, kind: GuestKind::Lxc, node });
+    let address: IpAddr = lab.first.into();
+    listening(address).await;
+    (driver, guest, address)
+}
+
+async fn listening(address: IpAddr) {
+    for _ in 0..300 {
+        if tokio::net::TcpStream::connect((address, 22)).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the container's SSH server does not listen");
+}
+
+async fn inside(driver: &Arc<dyn Driver>, guest: &GuestRef, argv: &[&str], stdin: &[u8]) {
+    let output = driver.exec(guest, argv, stdin, A_MINUTE).await.unwrap();
+    assert_eq!(output.status, 0, "{argv:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The container gets other host keys, as after a reinstallation that nobody told of.
+async fn change_host_keys(driver: &Arc<dyn Driver>, guest: &GuestRef, address: IpAddr) {
+    let script = "rm /etc/ssh/ssh_host_* && ssh-keygen -qA && systemctl restart ssh";
+    inside(driver, guest, &["sh", "-c", script], b"").await;
+    listening(address).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_arrive_exactly_and_only_at_the_machine_that_is_meant() {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    let (key, line) = new_key().unwrap();
+    let (driver, guest, address) = container(&app, &lab, json!([line])).await;
+    let at = ShellTarget {
+        marker: guest.marker,
+        vmid: 105,
+        kind: GuestKind::Lxc,
+        addresses: vec![address],
+        node: "pve1".to_owned(),
+        node_address: Some(address),
+    };
+    let shell = |key, ways| SshShell::new(key, ways, Arc::<Book>::default()).unwrap();
+    let by_guest = shell(&key, Ways { guests: Some(22), nodes: None });
+    let hostile = ["$(id)", "'; id; '", "a\nb", "", "*", "\"\\", "-n", "`x`", "é☕"];
+    let show: Vec<&str> = ["printf", "%s\\0"].into_iter().chain(hostile).collect();
+    let output = by_guest.exec(&at, &show, b"", A_MINUTE).await.unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().split_terminator('\0').collect::<Vec<_>>(), hostile);
+
+    // More than any window both ways, and no more than a MiB is kept.
+    let much = vec![b'x'; 3 << 20];
+    let output = by_guest.exec(&at, &["cat"], &much, A_MINUTE).await.unwrap();
+    assert_eq!((output.stdout.len(), output.status), (1 << 20, 0));
+    let output = by_guest.exec(&at, &["sh", "-c", "cat >&2; exit 3"], b"words", A_MINUTE).await.unwrap();
+    assert_eq!((output.stderr.as_slice(), output.status), (&b"words"[..], 3));
+    assert_eq!(by_guest.exec(&at, &["true"], &much, A_MINUTE).await.unwrap().status, 0, "nobody reads its input");
+    let missing = by_guest.exec(&at, &["no-such-program"], b"", A_MINUTE).await;
+    assert!(matches!(missing, Err(Error::NotFound(_))), "{missing:?}");
+    let late = by_guest.exec(&at, &["sleep", "60"], b"", Duration::from_millis(300)).await;
+    assert!(matches!(late, Err(Error::OutcomeUnknown(_))), "{late:?}");
+
+    // By the node: its `pct` gets the vector as it was meant.
+    let pct = b"#!/bin/sh\nprintf '%s\\0' \"$@\"\n";
+    inside(&driver, &guest, &["sh", "-c", "cat > /usr/bin/pct && chmod 755 /usr/bin/pct"], pct).await;
+    let by_node = shell(&key, Ways { guests: None, nodes: Some(22) });
+    let argv: Vec<&str> = ["chpasswd"].into_iter().chain(hostile).collect();
+    let output = by_node.exec(&at, &argv, b"", A_MINUTE).await.unwrap();
+    let given = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(given.split_terminator('\0').collect::<Vec<_>>(), [&["exec", "105", "--"], &argv[..]].concat());
+    // And where nobody listens in the guest, the node is asked by itself.
+    let both = shell(&key, Ways { guests: Some(9), nodes: Some(22) });
+    assert_eq!(both.exec(&at, &["true"], b"", A_MINUTE).await.unwrap().status, 0);
+
+    // Another key than ours is not let in, and another machine than the first is not talked to.
+    let stranger = shell(&new_key().unwrap().0, Ways { guests: Some(22), nodes: None });
+    let refused = stranger.exec(&at, &["true"], b"", A_MINUTE).await;
+    assert!(matches!(&refused, Err(Error::Unsupported(text)) if text.contains("can't sign in")), "{refused:?}");
+    change_host_keys(&driver, &guest, address).await;
+    let refused = by_guest.exec(&at, &["true"], b"", A_MINUTE).await;
+    assert!(matches!(&refused, Err(Error::Unsupported(text)) if text.contains("another host key")), "{refused:?}");
+    let other = ShellTarget { marker: Uuid::new_v4(), ..at };
+    assert!(by_guest.exec(&other, &["true"], b"", A_MINUTE).await.is_ok(), "another guest at that address is another");
+}
+
+/// A container of Proxmox VE whose address is a real container's: the service sets its password over SSH.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passwords_of_proxmox_containers_are_set_over_ssh() {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    let host = app.provider.get(&format!("/api/hosts/{}", catalogue.host)).await.expect(200).body;
+    let (driver, guest, address) = container(&app, &lab, json!([host["managementKey"]])).await;
+    // The pool has nothing but that address.
+    let cidr = lab.incus.subnet.to_string();
+    let pool = json!({ "cidr": cidr, "gateway": lab.incus.gateway, "first": address, "last": address });
+    app.provider.put(&format!("/api/address-pools/{}", catalogue.pool), pool).await.expect(200);
+    let me = &app.customer;
+    let created = me.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    assert_eq!(ended(me, &created["operationId"]).await["state"], "succeeded");
+    let path = format!("/api/server/{}", created["id"]);
+    assert_eq!(me.get(&path).await.body["ipAddress"], address.to_string());
+
+    let changed = me.post(&format!("{path}/password"), None).await.expect(200).body;
+    assert_eq!(changed["status"], "success");
+    assert!(unlocks(&driver, &guest, changed["password"].as_str().unwrap()).await);
+    let pinned: Option<String> = sqlx::query_scalar("select ssh_host_key from servers where id = $1")
+        .bind(created["id"].as_i64().unwrap())
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    assert!(pinned.unwrap().starts_with("ssh-"));
+
+    // Another machine at that address gets no password of ours, until the server is made anew.
+    change_host_keys(&driver, &guest, address).await;
+    let refused = me.post(&format!("{path}/password"), None).await.expect(422);
+    assert!(refused.body["error"].as_str().unwrap().contains("no way into this server"), "{}", refused.text);
+    assert!(unlocks(&driver, &guest, changed["password"].as_str().unwrap()).await, "the old one still holds");
+    let anew = me.post(&format!("{path}/reinstall"), json!({ "osId": catalogue.lxc.0 })).await.expect(200).body;
+    let operation = ended(me, &anew["operationId"]).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    let changed = me.post(&format!("{path}/password"), None).await.expect(200).body;
+    assert!(unlocks(&driver, &guest, changed["password"].as_str().unwrap()).await);
+}

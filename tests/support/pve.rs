@@ -1,0 +1,117 @@
+//! A Proxmox VE host for tests: fakepve, a process of its own, with a catalogue to order from.
+
+use std::sync::Arc;
+
+use hypervisor::conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
+use hypervisor::proxmox::Tls;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use super::{Client, TestDb};
+
+/// A fake cluster that the service under test has as its host.
+pub struct Pve {
+    pub fake: FakePve,
+    db: Arc<TestDb>,
+}
+
+/// What can be ordered there.
+#[derive(Debug, Clone, Copy)]
+pub struct Catalogue {
+    pub host: i64,
+    pub pool: i64,
+    pub lxc: (i64, i64),
+    pub vm: (i64, i64),
+}
+
+impl Catalogue {
+    /// An order for a container.
+    pub fn container(&self) -> Value {
+        json!({ "osId": self.lxc.0, "tariffId": self.lxc.1 })
+    }
+
+    /// An order for a machine.
+    pub fn machine(&self) -> Value {
+        json!({ "osId": self.vm.0, "tariffId": self.vm.1 })
+    }
+}
+
+impl Pve {
+    pub async fn new(db: &Arc<TestDb>) -> Self {
+        Self { fake: FakePve::start().await, db: Arc::clone(db) }
+    }
+
+    /// The host's settings as the API takes them.
+    pub fn settings(&self) -> Value {
+        let config = self.fake.config();
+        let Tls::Fingerprint { sha256 } = &config.tls else { panic!("the fake's certificate is pinned") };
+        json!({ "endpoints": config.endpoints, "tokenId": config.token_id, "fingerprint": sha256,
+                "tokenSecret": config.token_secret.expose_secret(), "storage": config.storage })
+    }
+
+    /// Registers host, images, an address pool and tariffs through the API.
+    pub async fn register(&self, provider: &Client) -> Catalogue {
+        let host = json!({ "name": "pve", "kind": "proxmox", "cpuOvercommit": 100.0, "memoryOvercommit": 100.0,
+                           "diskOvercommit": 100.0, "config": self.settings() });
+        let post = async |path: &str, body: Value| {
+            provider.post(path, body).await.expect(201).body["id"].as_i64().expect("an id")
+        };
+        let host = post("/api/hosts", host).await;
+        let image = async |name: &str, kind: &str, source: &str| {
+            let sources = json!([{ "hostId": host, "source": source }]);
+            post("/api/images", json!({ "name": name, "type": "linux", "kind": kind, "sources": sources })).await
+        };
+        let tariff = async |name: &str, kind: &str| {
+            let tariff = json!({ "name": name, "kind": kind, "cores": 1, "memory": 256, "disk": 3, "price": 300 });
+            post("/api/tariffs", tariff).await
+        };
+        let pool = json!({ "hostId": host, "name": "pve", "cidr": "10.0.0.0/16", "gateway": "10.0.0.1",
+                           "first": "10.0.1.0", "last": "10.0.9.255", "bridge": "vmbr0" });
+        Catalogue {
+            host,
+            pool: post("/api/address-pools", pool).await,
+            lxc: (image("Debian CT", "lxc", ARCHIVE).await, tariff("Small", "lxc").await),
+            vm: (image("Debian VM", "vm", TEMPLATE).await, tariff("Small VM", "vm").await),
+        }
+    }
+
+    /// Runs Python over the fake.
+    pub async fn run(&self, python: &str) -> Value {
+        self.fake.run(python).await
+    }
+
+    /// Has a request fail with one of the fake's errors by name.
+    pub async fn fail(&self, method: &str, path: &str, name: &str, times: u32) {
+        self.run(&format!("pve.fail('{method}', '{path}', error='{name}', times={times})")).await;
+    }
+
+    /// Has a request answered once as recorded.
+    pub async fn canned(&self, method: &str, path: &str, status: u16, reason: &str, body: &str) {
+        let answer = format!("[{status}, {reason:?}, {body:?}]");
+        self.run(&format!("pve.canned.setdefault(('{method}', '{path}'), []).append({answer})")).await;
+    }
+
+    /// Fails the test unless the guests on the host, strangers left out, are the servers that hold a place in the
+    /// database, and only they hold addresses.
+    #[track_caller]
+    pub fn assert_no_orphan(&self, what: &str) -> impl Future<Output = ()> + '_ {
+        let what = what.to_owned();
+        async move {
+            let there = self.run("sorted(g.vmid for g in pve.vms + pve.cts if 'innkeeper-' in g.config.get('tags', '') + g.config.get('description', ''))").await;
+            let there: Vec<i64> = serde_json::from_value(there).expect("numbers");
+            let ours: Vec<i64> =
+                sqlx::query_scalar("select guest_number from servers where reserved order by guest_number")
+                    .fetch_all(&self.db.pool)
+                    .await
+                    .expect("the database answers");
+            assert_eq!(there, ours, "{what}: on the host, and in the database");
+            let held: Vec<i64> = sqlx::query_scalar(
+                "select s.guest_number from addresses a join servers s on s.id = a.server_id order by s.guest_number",
+            )
+            .fetch_all(&self.db.pool)
+            .await
+            .expect("the database answers");
+            assert_eq!(held, ours, "{what}: who holds addresses");
+        }
+    }
+}
