@@ -1,8 +1,6 @@
 //! The audit log: every change leaves an entry, whoever tried it and however it ended; nothing secret is in it, nothing
 //! can be taken out of it, and customers see what concerns them.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::support::child::{Service, command};
@@ -219,27 +217,21 @@ async fn a_killed_process_and_a_client_that_leaves_are_seen_in_it() {
     let mut held = app.db.pool.begin().await.unwrap();
     sqlx::query("lock table tariffs in access exclusive mode").execute(&mut *held).await.unwrap();
 
-    let leaves = app.provider.clone();
-    let left = tokio::time::timeout(Duration::from_millis(500), leaves.post("/api/tariffs", tariff("left"))).await;
-    assert!(left.is_err(), "it waits for the lock");
-    let waiting = tokio::spawn(async move {
-        there
-            .try_send(
-                reqwest::Method::POST,
-                "/api/tariffs",
-                Some(("application/json", tariff("k").to_string().into_bytes())),
-            )
-            .await
-    });
-    eventually(&app.provider, "/api/audit?action=POST%20/api/tariffs&order=asc", |page| {
-        page["total"] == 2 && page["data"][0]["endedAt"].is_string()
-    })
-    .await;
+    let path = "/api/audit?action=POST%20/api/tariffs&order=asc";
+    let waits = |client: Client, key: &'static str| {
+        tokio::spawn(async move { client.try_post_once("/api/tariffs", key, &tariff(key)).await })
+    };
+    let leaving = waits(app.provider.clone(), "leaves");
+    eventually(&app.provider, path, |page| page["total"] == 1).await;
+    leaving.abort();
+    eventually(&app.provider, path, |page| page["data"][0]["endedAt"].is_string()).await;
+    let waiting = waits(there, "waits");
+    eventually(&app.provider, path, |page| page["total"] == 2).await;
     service.kill().await;
     assert!(waiting.await.unwrap().is_err());
     held.rollback().await.unwrap();
-    let page = app.provider.get("/api/audit?action=POST%20/api/tariffs&order=asc").await.expect(200).body;
-    assert_eq!(page["data"][0]["status"], Value::Null);
+    let page = app.provider.get(path).await.expect(200).body;
+    assert_eq!(page["data"][0]["status"], Value::Null, "{page}");
     assert_eq!(page["data"][1]["endedAt"], Value::Null, "{page}");
 }
 

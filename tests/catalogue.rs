@@ -11,7 +11,8 @@ fn tariff(name: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tariff_is_made_changed_sold_no_more_and_deleted() {
     let app = TestApp::new().await;
-    let made = app.provider.post("/api/tariffs", tariff(" Базовый ")).await.expect(201).body;
+    app.provider.post("/api/tariffs", tariff(" Базовый ")).await.expect(422);
+    let made = app.provider.post("/api/tariffs", tariff("Базовый")).await.expect(201).body;
     assert_eq!((&made["name"], &made["currency"], &made["traffic"]), (&json!("Базовый"), &json!("EUR"), &json!(null)));
     let path = format!("/api/tariffs/{}", made["id"]);
     assert_eq!(app.customer.get(&path).await.expect(200).body, made);

@@ -105,6 +105,7 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Base<'_>> {
     add("POST /api/server/{id}/snapshots", at("/snapshots"), customer, snapshot);
     add("DELETE /api/server/{id}/snapshots", at("/snapshots"), customer, json!({ "snapname": "s1" }));
     add("POST /api/server/{id}/snapshots/rollback", at("/snapshots/rollback"), customer, json!({ "snapname": "s1" }));
+    add("POST /api/server/console", "/api/server/console".into(), customer, json!({ "vmid": 1000 }));
     let name = json!({ "reverseDns": "mail.example.com" });
     add("PUT /api/server/{id}/addresses/{address}", at("/addresses/10.9.0.7"), customer, name);
     add("POST /api/ssh-keys", "/api/ssh-keys".into(), customer, json!({ "name": "k", "publicKey": key }));
@@ -226,6 +227,7 @@ async fn every_field_refuses_the_corpus_or_keeps_it_exactly() {
                 "/api/server/create" => &[507],
                 p if p.starts_with("/api/address-pools") => &[409],
                 "/api/auth/tokens" | "/api/ssh-keys" => &[409, 507],
+                "/api/server/console" => &[404, 409, 503],
                 // An operation holds it, and the host that would know can't be asked.
                 p if p.starts_with("/api/server/{id}/") => &[404, 409, 503],
                 _ => &[],

@@ -104,7 +104,14 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     let (snapshot, at) = (json!({ "snapname": "again" }), |rest: &str| on("server", &server, rest));
     let suspended = "from servers where suspended_at is not null";
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
+    let number: i64 = sqlx::query_scalar("select guest_number from servers where id = $1")
+        .bind(server)
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    let console = json!({ "vmid": number });
     for (route, path, by, body, counts) in [
+        ("/api/server/console", "/api/server/console".into(), customer, console, "from consoles".into()),
         ("/api/server/{id}/snapshots", at("snapshots"), customer, snapshot.clone(), operations("snapshot")),
         ("/api/server/{id}/snapshots/rollback", at("snapshots/rollback"), customer, snapshot, operations("rollback")),
         ("/api/server/{id}/suspend", at("suspend"), provider, json!({ "reason": "unpaid" }), suspended.to_owned()),

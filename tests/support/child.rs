@@ -29,6 +29,7 @@ pub fn command(db: &TestDb, data: &std::path::Path) -> Command {
         .env("INNKEEPER_SWEEP_SECONDS", "3600")
         .env("INNKEEPER_DATABASE_POOL", "6")
         .env("INNKEEPER_RATE_LIMIT_ADDRESS", "100000")
+        .env("INNKEEPER_RATE_LIMIT_TOKEN", "1000000")
         .env("INNKEEPER_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
         .kill_on_drop(true);
     command
