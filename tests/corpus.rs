@@ -30,7 +30,7 @@ struct Base<'a> {
 /// Stands for what the corpus puts in its place.
 const HERE: &str = "@@HERE@@";
 
-async fn bases(app: &TestApp) -> BTreeMap<&'static str, Base<'_>> {
+async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let made = async |path: &str, body: Value| app.provider.post(path, body).await.expect(201).body["id"].to_string();
     let size = json!({ "name": "t", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1, "traffic": 1,
                        "currency": "EUR", "maxCores": 2, "maxMemory": 128, "maxDisk": 2, "snapshots": 3 });
@@ -59,8 +59,9 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Base<'_>> {
     }
     let order = json!({ "osId": image.parse::<i64>().unwrap(), "tariffId": tariff.parse::<i64>().unwrap(), "name": "web-1",
                         "sshKeys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me"] });
-    let mut bases = BTreeMap::new();
-    let mut add = |route: &'static str, path: String, by, body| drop(bases.insert(route, Base { path, by, body }));
+    let mut bases: BTreeMap<_, Vec<Base<'_>>> = BTreeMap::new();
+    let mut add =
+        |route: &'static str, path: String, by, body| bases.entry(route).or_default().push(Base { path, by, body });
     let (provider, customer, nobody) = (&app.provider, &app.customer, &app.nobody);
     let sign = json!({ "email": "someone@example.com", "password": PASSWORD });
     let mut register = sign.clone();
@@ -82,6 +83,23 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Base<'_>> {
     let mut host_update = host_body;
     host_update.as_object_mut().unwrap().remove("kind");
     add("PUT /api/hosts/{id}", format!("/api/hosts/{host}"), provider, host_update);
+    // A cluster whose certificate nobody signed, and one whose authority is named.
+    for (name, trust) in [("pve-1", ("fingerprint", "ab".repeat(32))), ("pve-2", ("ca", "x".into()))] {
+        let config = json!({ "endpoints": ["https://127.0.0.1:9"], "tokenId": "ink@pve!t", "tokenSecret": "s",
+                             "login": { "user": "ink@pve", "password": "p" }, "storage": "local", "pool": "p",
+                             "ssh": { "nodePort": 22 }, trust.0: trust.1 });
+        let host = json!({ "name": name, "kind": "proxmox", "config": config, "force": true });
+        let id = sqlx::query_scalar::<_, i64>("select min(id) from hosts where kind = 'proxmox'");
+        if name == "pve-1" {
+            made("/api/hosts", host.clone()).await;
+        }
+        let id = id.fetch_one(&app.db.pool).await.unwrap();
+        let update = json!({ "name": "pve", "config": host["config"], "force": true });
+        add("PUT /api/hosts/{id}", format!("/api/hosts/{id}"), provider, update);
+        let mut host = host;
+        host["name"] = json!(format!("another {name}"));
+        add("POST /api/hosts", "/api/hosts".into(), provider, host);
+    }
     add("POST /api/address-pools", "/api/address-pools".into(), provider, other_pool);
     let mut pool_update = pool_body;
     pool_update.as_object_mut().unwrap().remove("hostId");
@@ -217,7 +235,7 @@ async fn every_field_refuses_the_corpus_or_keeps_it_exactly() {
                 continue;
             }
             let route = format!("{} {path}", method.to_uppercase());
-            let base = bases.get(route.as_str()).unwrap_or_else(|| panic!("{route} has no good body here"));
+            let good = bases.get(route.as_str()).unwrap_or_else(|| panic!("{route} has no good body here"));
             let method: Method = method.to_uppercase().parse().unwrap();
             seen.insert(route.clone());
             let also: &[u16] = match path.as_str() {
@@ -233,15 +251,19 @@ async fn every_field_refuses_the_corpus_or_keeps_it_exactly() {
                 _ => &[],
             };
             let (mut leaf, mut named) = (vec![], BTreeSet::new());
-            leaves(&base.body, "", &mut leaf);
+            for base in good {
+                let mut found = vec![];
+                leaves(&base.body, "", &mut found);
+                leaf.extend(found.into_iter().map(|(at, is_string)| (base, at, is_string)));
+            }
             fields(&document, schema, "", &mut named);
             let filled: BTreeSet<String> = leaf
                 .iter()
-                .map(|(at, _)| at.split('/').filter(|p| p.parse::<usize>().is_err()).collect::<Vec<_>>().join("/"))
+                .map(|(_, at, _)| at.split('/').filter(|p| p.parse::<usize>().is_err()).collect::<Vec<_>>().join("/"))
                 .collect();
             assert!(filled.is_superset(&named), "{route}: the good body lacks {:?}", named.difference(&filled));
 
-            for (at, is_string) in &leaf {
+            for (base, at, is_string) in &leaf {
                 for input in if *is_string { &strings } else { &numbers } {
                     let mut body = base.body.clone();
                     *body.pointer_mut(at).unwrap() = json!(HERE);
@@ -279,9 +301,13 @@ async fn every_field_refuses_the_corpus_or_keeps_it_exactly() {
                         sqlx::query("delete from users where id = $1").bind(id).execute(&app.db.pool).await.unwrap();
                     } else if made {
                         let _ = base.by.delete(&one).await;
+                    } else if method != Method::POST && method != Method::DELETE {
+                        // Back to what it was: another's turn may want the name.
+                        base.by.send(method.clone(), &base.path, Some(base.body.clone())).await.expect(200);
                     }
                 }
             }
+            let base = &good[0];
             let mut whole: Vec<(String, String)> = bodies.iter().map(|b| (b.name.clone(), b.json.clone())).collect();
             whole.push(("deep lists".into(), "[".repeat(100_000)));
             whole.push(("deep objects".into(), "{\"a\":".repeat(20_000)));
