@@ -88,6 +88,13 @@ async fn sign_in(browser: &mut Browser, password: &SecretString) {
     browser.see("^root@.*#").await;
 }
 
+/// A host may drop what is typed at a terminal in the first moment after it was opened again, and types a key of its own.
+async fn settle(browser: &mut Browser) {
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    browser.line("").await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_works_at_a_console_in_the_browser() {
     let mut house = House::new(|_| {}).await;
@@ -138,7 +145,8 @@ async fn a_person_works_at_a_console_in_the_browser() {
     assert_eq!(copied.as_str().unwrap().trim(), "copy-me-42", "a line that is marked");
 
     // The network goes away, and what is being worked at is there when it is back.
-    browser.line("clear; before=still-here").await;
+    browser.line("clear; before=still-here; echo noted-$((40+2))").await;
+    browser.see("^noted-42$").await;
     house.relay.take().unwrap().cut();
     browser.status("Connecting again").await;
     let (title, words, again) = browser.notice().await;
@@ -146,11 +154,13 @@ async fn a_person_works_at_a_console_in_the_browser() {
     browser.shot("lost").await;
     house.mend().await;
     browser.status("Connected").await;
+    settle(&mut browser).await;
     browser.line("echo $before-$((6*7))").await;
     browser.see("still-here-42").await;
     // So it is after the page was loaded anew.
     browser.tell(json!({ "do": "reload" })).await;
     browser.status("Connected").await;
+    settle(&mut browser).await;
     browser.line("echo $before-$((6*8))").await;
     browser.see("still-here-48").await;
 
