@@ -32,6 +32,8 @@ step "Node modules" node_modules
 step "fakepve" scripts/fakepve.sh
 step "Console page" scripts/web.sh
 step "Lint" scripts/lint.sh
+# Most tests wait for hosts more than they work.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
 step "Tests" cargo test --workspace --all-features --locked "$@"
 step "Fuzzing" env FUZZ_PHASES=fuzzing scripts/fuzz.sh 5
 step "Documentation" env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked

@@ -18,8 +18,12 @@ async fn a_tariff_is_made_changed_sold_no_more_and_deleted() {
     assert_eq!(app.customer.get(&path).await.expect(200).body, made);
     assert_eq!(app.provider.post("/api/tariffs", tariff("Базовый")).await.expect(409).code(), "ALREADY_EXISTS");
 
-    let changed = app.provider.put(&path, json!({ "price": 450, "traffic": 1000 })).await.expect(200).body;
-    assert_eq!((&changed["price"], &changed["traffic"], &changed["memory"]), (&json!(450), &json!(1000), &json!(512)));
+    let changed =
+        app.provider.put(&path, json!({ "price": 450, "traffic": 1000, "bandwidth": 200 })).await.expect(200).body;
+    assert_eq!(
+        (&changed["price"], &changed["traffic"], &changed["bandwidth"]),
+        (&json!(450), &json!(1000), &json!(200))
+    );
     assert_eq!(app.provider.put(&path, json!({ "traffic": null })).await.expect(200).body["traffic"], json!(null));
     app.provider.post("/api/tariffs", tariff("Pro")).await.expect(201);
     assert_eq!(app.provider.put(&path, json!({ "name": "pro" })).await.expect(409).code(), "ALREADY_EXISTS");

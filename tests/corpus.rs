@@ -32,7 +32,7 @@ const HERE: &str = "@@HERE@@";
 
 async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let made = async |path: &str, body: Value| app.provider.post(path, body).await.expect(201).body["id"].to_string();
-    let size = json!({ "name": "t", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1, "traffic": 1,
+    let size = json!({ "name": "t", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1, "bandwidth": 100, "traffic": 1,
                        "currency": "EUR", "maxCores": 2, "maxMemory": 128, "maxDisk": 2, "snapshots": 3 });
     let config = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s" });
     let host_body = json!({ "name": "h", "kind": "incus", "config": config, "force": true, "cpuOvercommit": 1.0,

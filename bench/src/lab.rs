@@ -70,7 +70,7 @@ impl Lab {
             guest: GuestRef { marker: Uuid::new_v4(), vmid: number, kind: GuestKind::Lxc, node: String::new() },
             hostname: format!("server-{number}"),
             image: self.image.clone(),
-            limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(1) },
+            limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(1), ..Limits::default() },
             network: GuestNetwork {
                 bridge: self.bridge.clone(),
                 vlan: None,

@@ -101,6 +101,9 @@ pub trait Rig: Send + Sync {
         None
     }
 
+    /// The rate of a guest's network in Mbit/s as the host's own configuration has it; `None`: not limited.
+    async fn bandwidth(&self, spec: &GuestSpec) -> Option<f64>;
+
     /// The id of a task that this kind of host could have had, and this one doesn't know.
     fn unknown_task(&self) -> TaskId {
         TaskId(uuid::Uuid::new_v4().to_string())
@@ -267,7 +270,7 @@ macro_rules! conformance_tests {
             info_names_the_host_and_no_problem, images_are_found_by_kind, a_guest_is_made_once_and_stopped,
             a_half_made_guest_is_made_again, power_calls_may_be_repeated, a_guest_that_won_t_stop_is_forced,
             a_guest_that_won_t_restart_is_forced, a_running_guest_is_not_deleted, cores_memory_and_disk_grow_live,
-            a_disk_does_not_shrink, a_full_spec_is_asked_for, strangers_are_never_touched,
+            a_disk_does_not_shrink, a_network_keeps_to_its_rate, a_full_spec_is_asked_for, strangers_are_never_touched,
             an_unreachable_host_is_not_an_empty_one, a_lost_answer_is_no_failure, a_forgotten_task_is_unknown,
             another_process_carries_a_task_on, a_sweep_costs_the_same_for_any_number, a_sweep_has_true_figures,
             a_password_is_set_and_works, commands_are_vectors_and_not_shell, commands_end_in_time,

@@ -60,6 +60,8 @@ pub struct Limits {
     pub memory_mib: Option<u64>,
     /// Root disk in GiB.
     pub disk_gib: Option<u64>,
+    /// The network interface's rate in Mbit/s, each way; 0: not limited, which at creation `None` means as well.
+    pub bandwidth_mbps: Option<u32>,
 }
 
 /// How a guest is attached and addressed.

@@ -96,7 +96,7 @@ impl Rig for IncusRig {
             guest: GuestRef { marker: Uuid::new_v4(), vmid, kind: GuestKind::Lxc, node: String::new() },
             hostname: format!("test-{vmid}"),
             image: variable("INNKEEPER_TEST_IMAGE"),
-            limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(2) },
+            limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(2), ..Limits::default() },
             network: GuestNetwork {
                 bridge: variable("INNKEEPER_TEST_INCUS_BRIDGE"),
                 vlan: None,
@@ -146,6 +146,12 @@ impl Rig for IncusRig {
         stranger["status"] == "Running"
             && stranger["config"]["user.stranger"] == *spec.guest.marker.to_string()
             && !stranger["config"].as_object().unwrap().keys().any(ours)
+    }
+
+    async fn bandwidth(&self, spec: &GuestSpec) -> Option<f64> {
+        let found = self.raw(reqwest::Method::GET, &format!("instances/{}", Self::name(spec)), Value::Null).await;
+        let rate = found["metadata"]["devices"]["eth0"]["limits.max"].as_str()?;
+        rate.strip_suffix("Mbit").unwrap().parse().ok()
     }
 
     async fn half_made(&self, spec: &GuestSpec) -> bool {

@@ -97,6 +97,7 @@ async fn tariff(app: &App, name: &str, cores: i32, memory: i64, disk: i64, price
         memory,
         disk,
         traffic: None,
+        bandwidth: None,
         price,
         currency: "EUR".to_owned(),
         enabled: true,

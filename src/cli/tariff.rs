@@ -38,6 +38,9 @@ pub(super) struct Add {
     /// Traffic a month in GiB; without it, it is not limited
     #[arg(long)]
     traffic: Option<i64>,
+    /// Rate of the network in Mbit/s, each way; without it, it is not limited
+    #[arg(long)]
+    bandwidth: Option<i32>,
     /// Price a month in minor units of the currency (cents, kopeks)
     #[arg(long)]
     price: i64,
@@ -71,6 +74,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 memory: add.memory,
                 disk: add.disk,
                 traffic: add.traffic,
+                bandwidth: add.bandwidth,
                 price: add.price,
                 currency: add.currency,
                 enabled: !add.disabled,

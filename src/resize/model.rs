@@ -53,31 +53,45 @@ pub struct Size {
     pub memory: i64,
     /// Disk in GiB.
     pub disk: i64,
+    /// Rate of the network in Mbit/s; none: not limited. It comes with the tariff.
+    #[serde(default)]
+    pub bandwidth: Option<i32>,
 }
 
 impl Size {
     /// What a server has.
     pub fn of(server: &ServerRecord) -> Self {
-        Self { cores: server.cores, memory: server.memory_mib, disk: server.disk_gib }
+        Self { cores: server.cores, memory: server.memory_mib, disk: server.disk_gib, bandwidth: server.bandwidth_mbps }
     }
 
-    /// The greater of each: what is held of the node while a change is under way.
+    /// The greater of each (of the network nothing is held): what is held of the node while a change is under way.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self {
             cores: self.cores.max(other.cores),
             memory: self.memory.max(other.memory),
             disk: self.disk.max(other.disk),
+            ..self
         }
     }
 
-    /// Cores and memory, as a driver takes them.
+    /// Cores, memory and the network's rate, as a driver takes them.
     pub(super) fn power(self) -> Limits {
-        Limits { cores: u32::try_from(self.cores).ok(), memory_mib: u64::try_from(self.memory).ok(), disk_gib: None }
+        Limits {
+            cores: u32::try_from(self.cores).ok(),
+            memory_mib: u64::try_from(self.memory).ok(),
+            disk_gib: None,
+            bandwidth_mbps: Some(rate(self.bandwidth)),
+        }
     }
 
     /// The disk, as a driver takes it.
     pub(super) fn room(self) -> Limits {
         Limits { disk_gib: u64::try_from(self.disk).ok(), ..Limits::default() }
     }
+}
+
+/// A network's rate as a driver takes it: 0 for none.
+pub(crate) fn rate(mbps: Option<i32>) -> u32 {
+    mbps.map_or(0, i32::unsigned_abs)
 }

@@ -14,6 +14,7 @@ use crate::ids::TariffId;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::service::{self, TakenOn};
 use crate::servers::{ServerAccess, placement};
+use crate::tariffs::model::Tariff;
 use crate::{hosts, tariffs};
 
 /// Takes on a change of size: room and intent in one transaction.
@@ -70,6 +71,7 @@ async fn wanted(
             cores: wish.cores.unwrap_or(own.cores),
             memory: wish.memory.unwrap_or(own.memory),
             disk: wish.disk.unwrap_or(own.disk),
+            ..own
         };
         return check_parts(tx, caller, server, to).await.map(|()| (to, None));
     };
@@ -80,7 +82,8 @@ async fn wanted(
     let tariff = tariff.ok_or_else(|| {
         Error::field("tariffId", format!("There is no such tariff on offer for {} servers.", server.kind))
     })?;
-    Ok((Size { cores: tariff.cores, memory: tariff.memory, disk: tariff.disk }, Some(id)))
+    let Tariff { cores, memory, disk, bandwidth, .. } = tariff;
+    Ok((Size { cores, memory, disk, bandwidth }, Some(id)))
 }
 
 /// By parts, a customer gets no more than the tariff sells by parts, and keeps what they have.

@@ -38,13 +38,14 @@ pub(super) async fn has_room(tx: &mut PgConnection, server: &ServerRecord, from:
 pub(super) async fn set_size(tx: &mut PgConnection, id: ServerId, size: Size, tariff: Option<TariffId>) -> Result<()> {
     sqlx::query!(
         "update servers set cores = $2, memory_mib = $3, disk_gib = $4, tariff_id = coalesce($5, tariff_id),
-             updated_at = now()
+             bandwidth_mbps = $6, updated_at = now()
          where id = $1",
         id.0,
         size.cores,
         size.memory,
         size.disk,
-        tariff.map(|t| t.0)
+        tariff.map(|t| t.0),
+        size.bandwidth
     )
     .execute(tx)
     .await

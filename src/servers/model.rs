@@ -168,6 +168,8 @@ pub struct ServerRecord {
     pub memory_mib: i64,
     /// Disk in GiB.
     pub disk_gib: i64,
+    /// Rate of its network in Mbit/s; none: not limited.
+    pub bandwidth_mbps: Option<i32>,
     /// Root's public keys.
     pub ssh_keys: Vec<String>,
     /// Whether anything of it may be on the host.

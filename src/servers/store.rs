@@ -23,7 +23,8 @@ pub(crate) async fn live(db: &PgPool, id: ServerId) -> Result<Option<ServerRecor
         ServerRecord,
         r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", tariff_id as "tariff_id: TariffId",
                   host_id as "host_id: HostId", node,
-                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved,
+                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib,
+                  bandwidth_mbps, ssh_keys, reserved,
                   protected, suspend_reason
            from servers where id = $1 and deleted_at is null"#,
         id.0
@@ -38,7 +39,8 @@ pub(super) async fn by_number(db: &PgPool, number: i64) -> Result<Option<ServerR
         ServerRecord,
         r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", tariff_id as "tariff_id: TariffId",
                   host_id as "host_id: HostId", node,
-                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved,
+                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib,
+                  bandwidth_mbps, ssh_keys, reserved,
                   protected, suspend_reason
            from servers where guest_number = $1 and deleted_at is null"#,
         number
@@ -53,7 +55,8 @@ pub(crate) async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<Option<S
         ServerRecord,
         r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", tariff_id as "tariff_id: TariffId",
                   host_id as "host_id: HostId", node,
-                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib, ssh_keys, reserved,
+                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib,
+                  bandwidth_mbps, ssh_keys, reserved,
                   protected, suspend_reason
            from servers where id = $1 and deleted_at is null for update"#,
         id.0
@@ -212,13 +215,18 @@ pub(super) struct Offer {
     pub cores: i32,
     pub memory_mib: i64,
     pub disk_gib: i64,
+    pub bandwidth_mbps: Option<i32>,
 }
 
 /// A tariff that is sold.
 pub(super) async fn offer(tx: &mut PgConnection, tariff: TariffId) -> Result<Option<Offer>> {
-    sqlx::query_as!(Offer, "select kind, cores, memory_mib, disk_gib from tariffs where id = $1 and enabled", tariff.0)
-        .fetch_optional(tx)
-        .await
+    sqlx::query_as!(
+        Offer,
+        "select kind, cores, memory_mib, disk_gib, bandwidth_mbps from tariffs where id = $1 and enabled",
+        tariff.0
+    )
+    .fetch_optional(tx)
+    .await
 }
 
 /// The kind of an image that is offered.
@@ -258,9 +266,9 @@ pub(super) async fn insert(tx: &mut PgConnection, new: &NewServer<'_>) -> Result
     let row = sqlx::query!(
         r#"with n as (select nextval('guest_numbers') as number)
            insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
-                                cores, memory_mib, disk_gib, ssh_keys)
+                                cores, memory_mib, disk_gib, ssh_keys, bandwidth_mbps)
            select $1, $2, $3, $4, $5, $6, n.number, $7, coalesce($8, 'server-' || n.number), 'creating',
-                  $9, $10, $11, $12 from n
+                  $9, $10, $11, $12, $13 from n
            returning id as "id: ServerId", guest_number"#,
         Uuid::new_v4(),
         new.user.0,
@@ -273,7 +281,8 @@ pub(super) async fn insert(tx: &mut PgConnection, new: &NewServer<'_>) -> Result
         new.offer.cores,
         new.offer.memory_mib,
         new.offer.disk_gib,
-        new.ssh_keys
+        new.ssh_keys,
+        new.offer.bandwidth_mbps
     )
     .fetch_one(tx)
     .await?;

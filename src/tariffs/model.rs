@@ -67,6 +67,8 @@ pub struct Tariff {
     pub disk: i64,
     /// Traffic a month in GiB; null: not limited.
     pub traffic: Option<i64>,
+    /// Rate of the network in Mbit/s, each way; null: not limited.
+    pub bandwidth: Option<i32>,
     /// Price a month in minor units of the currency (cents, kopeks).
     pub price: i64,
     /// Three letters of ISO 4217.
@@ -117,6 +119,10 @@ pub struct NewTariff {
     #[serde(default)]
     #[garde(range(min = 0, max = MAX_TRAFFIC))]
     pub traffic: Option<i64>,
+    /// Rate of the network in Mbit/s, each way; null or left out: not limited.
+    #[serde(default)]
+    #[garde(range(min = 1, max = 1_000_000))]
+    pub bandwidth: Option<i32>,
     /// Price a month in minor units of the currency (cents, kopeks).
     #[garde(range(min = 0, max = MAX_PRICE))]
     pub price: i64,
@@ -170,6 +176,11 @@ pub struct UpdateTariff {
     #[garde(custom(within(0, MAX_TRAFFIC)))]
     #[schema(value_type = Option<i64>)]
     pub traffic: Patch<i64>,
+    /// Rate of the network in Mbit/s, each way; null: not limited. Servers keep the one they were ordered with.
+    #[serde(default)]
+    #[garde(custom(within(1, 1_000_000)))]
+    #[schema(value_type = Option<i32>)]
+    pub bandwidth: Patch<i32>,
     /// Price a month in minor units of the currency.
     #[garde(inner(range(min = 0, max = MAX_PRICE)))]
     pub price: Option<i64>,

@@ -50,6 +50,7 @@ pub async fn update(app: &App, id: TariffId, update: UpdateTariff) -> Result<Tar
         memory: update.memory.unwrap_or(old.memory),
         disk: update.disk.unwrap_or(old.disk),
         traffic: update.traffic.apply(old.traffic),
+        bandwidth: update.bandwidth.apply(old.bandwidth),
         price: update.price.unwrap_or(old.price),
         currency: update.currency.unwrap_or(old.currency),
         enabled: update.enabled.unwrap_or(old.enabled),

@@ -12,8 +12,8 @@ pub async fn tariffs(db: impl PgExecutor<'_>, only_enabled: bool) -> Result<Vec<
     sqlx::query_as!(
         Tariff,
         r#"select id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
-                  traffic_gib as traffic, price, currency, enabled, max_cores, max_memory_mib as max_memory,
-                  max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
+                  traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
+                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
            from tariffs where enabled or not $1 order by id"#,
         only_enabled
     )
@@ -26,8 +26,8 @@ pub async fn tariff(db: impl PgExecutor<'_>, id: TariffId) -> Result<Option<Tari
     sqlx::query_as!(
         Tariff,
         r#"select id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
-                  traffic_gib as traffic, price, currency, enabled, max_cores, max_memory_mib as max_memory,
-                  max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
+                  traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
+                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
            from tariffs where id = $1"#,
         id.0
     )
@@ -40,8 +40,8 @@ pub(super) async fn lock(tx: &mut PgConnection, id: TariffId) -> Result<Option<T
     sqlx::query_as!(
         Tariff,
         r#"select id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
-                  traffic_gib as traffic, price, currency, enabled, max_cores, max_memory_mib as max_memory,
-                  max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
+                  traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
+                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
            from tariffs where id = $1 for update"#,
         id.0
     )
@@ -54,12 +54,12 @@ pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewTariff) -> Result<O
     sqlx::query_as!(
         Tariff,
         r#"insert into tariffs (name, kind, cores, memory_mib, disk_gib, traffic_gib, price, currency, enabled, max_cores,
-                                max_memory_mib, max_disk_gib, snapshot_limit)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                                max_memory_mib, max_disk_gib, snapshot_limit, bandwidth_mbps)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
            on conflict (lower(name)) do nothing
            returning id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
-                     traffic_gib as traffic, price, currency, enabled, max_cores, max_memory_mib as max_memory,
-                  max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at"#,
+                     traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
+                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at"#,
         new.name.trim(),
         new.kind.as_str(),
         new.cores,
@@ -72,7 +72,8 @@ pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewTariff) -> Result<O
         new.max_cores,
         new.max_memory,
         new.max_disk,
-        new.snapshots
+        new.snapshots,
+        new.bandwidth
     )
     .fetch_optional(db)
     .await
@@ -84,11 +85,11 @@ pub(super) async fn update(db: impl PgExecutor<'_>, tariff: &Tariff) -> Result<T
         Tariff,
         r#"update tariffs set name = $2, kind = $3, cores = $4, memory_mib = $5, disk_gib = $6, traffic_gib = $7,
                   price = $8, currency = $9, enabled = $10, max_cores = $11, max_memory_mib = $12, max_disk_gib = $13,
-                  snapshot_limit = $14, updated_at = now()
+                  snapshot_limit = $14, bandwidth_mbps = $15, updated_at = now()
            where id = $1
            returning id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
-                     traffic_gib as traffic, price, currency, enabled, max_cores, max_memory_mib as max_memory,
-                  max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at"#,
+                     traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
+                  max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at"#,
         tariff.id.0,
         tariff.name,
         tariff.kind.as_str(),
@@ -102,7 +103,8 @@ pub(super) async fn update(db: impl PgExecutor<'_>, tariff: &Tariff) -> Result<T
         tariff.max_cores,
         tariff.max_memory,
         tariff.max_disk,
-        tariff.snapshots
+        tariff.snapshots,
+        tariff.bandwidth
     )
     .fetch_one(db)
     .await

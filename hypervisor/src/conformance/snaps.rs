@@ -53,7 +53,7 @@ pub async fn a_roll_back_keeps_size_and_rest(lab: Lab) {
     let (driver, guest) = (&lab.driver, &spec.guest);
     lab.done(driver.create_snapshot(guest, "small", "").await).await;
     let disk = spec.limits.disk_gib.unwrap() + 1;
-    let limits = Limits { cores: Some(2), memory_mib: Some(384), disk_gib: Some(disk) };
+    let limits = Limits { cores: Some(2), memory_mib: Some(384), disk_gib: Some(disk), ..Limits::default() };
     lab.done(driver.resize(guest, &limits).await).await;
     // Asked for twice, as after a crash of ours in its middle.
     let first = driver.rollback(guest, "small").await.unwrap();

@@ -126,6 +126,12 @@ impl Instance {
             .map(|(name, device)| (name.as_str(), device))
     }
 
+    /// Its network device and that one's name.
+    pub(super) fn nic(&self) -> Option<(&str, &Map)> {
+        let nic = self.expanded_devices.iter().find(|(_, d)| d.get("type").is_some_and(|t| t == "nic"));
+        nic.map(|(name, device)| (name.as_str(), device))
+    }
+
     /// Its root disk's size in bytes; 0 where none is set.
     pub(super) fn disk_size(&self) -> u64 {
         self.root_disk().and_then(|(_, d)| d.get("size")).and_then(|s| parse_size(s)).unwrap_or(0)

@@ -194,7 +194,7 @@ async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value
     let mut devices = json!({
         "root": {"type": "disk", "path": "/", "pool": client.config.storage_pool, "size": format!("{disk}GiB")},
     });
-    if let Some(nic) = prepare::nic(client, &spec.network).await? {
+    if let Some(nic) = prepare::nic(client, &spec.network, &spec.limits).await? {
         devices["eth0"] = json!(nic);
     }
     Ok(json!({

@@ -15,7 +15,7 @@ use super::api::Map;
 use super::client::{Client, envelope, transport};
 use super::guests;
 use crate::check;
-use crate::{Error, GuestKind, GuestNetwork, GuestPower, GuestSpec, Result};
+use crate::{Error, GuestKind, GuestNetwork, GuestPower, GuestSpec, Limits, Result};
 
 /// The one network interface inside a guest.
 const NIC: &str = "eth0";
@@ -29,7 +29,7 @@ struct Network {
 }
 
 /// The network device; `None` for a guest without addresses.
-pub(super) async fn nic(client: &Client, network: &GuestNetwork) -> Result<Option<Map>> {
+pub(super) async fn nic(client: &Client, network: &GuestNetwork, limits: &Limits) -> Result<Option<Map>> {
     if network.addresses.is_empty() {
         return Ok(None);
     }
@@ -40,7 +40,17 @@ pub(super) async fn nic(client: &Client, network: &GuestNetwork) -> Result<Optio
     }
     let known: Option<Network> = client.get_opt(&["networks", bridge], &[]).await?;
     let managed = known.is_some_and(|n| n.managed && n.kind == "bridge");
-    Ok(Some(device(network, managed, client.config.address_filters)))
+    let mut nic = device(network, managed, client.config.address_filters);
+    limit(limits.bandwidth_mbps.unwrap_or_default(), &mut nic);
+    Ok(Some(nic))
+}
+
+/// The device's rate, in Mbit/s each way; 0 for none.
+pub(super) fn limit(mbps: u32, nic: &mut Map) {
+    match mbps {
+        0 => drop(nic.remove("limits.max")),
+        mbps => drop(nic.insert("limits.max".to_owned(), format!("{mbps}Mbit"))),
+    }
 }
 
 fn device(network: &GuestNetwork, managed: bool, filters: bool) -> Map {
@@ -176,7 +186,7 @@ pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
     if cloud_init.iter().any(|(key, value)| instance.config.get(key) != Some(value)) {
         change.insert("config".to_owned(), json!(cloud_init));
     }
-    let nic = nic(client, &spec.network).await?;
+    let nic = nic(client, &spec.network, &spec.limits).await?;
     if let Some(nic) = nic.filter(|nic| instance.devices.get(NIC) != Some(nic)) {
         change.insert("devices".to_owned(), json!({NIC: nic}));
     }
@@ -261,7 +271,7 @@ impl Files<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{GuestAddress, GuestRef, Limits};
+    use crate::{GuestAddress, GuestRef};
 
     fn spec() -> GuestSpec {
         GuestSpec {

@@ -6,7 +6,7 @@ use serde_json::{Map as JsonMap, Value, json};
 use super::api::GIB;
 use super::client::Client;
 use super::operations::{busy, plain};
-use super::{guests, snapshots};
+use super::{guests, prepare, snapshots};
 use crate::{Error, GuestRef, Limits, Result, Task};
 
 pub(super) async fn resize(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Task> {
@@ -35,6 +35,15 @@ pub(super) async fn resize(client: &Client, guest: &GuestRef, limits: &Limits) -
             let mut root = root.clone();
             root.insert("size".to_owned(), format!("{gib}GiB"));
             devices.insert(name.to_owned(), json!(root));
+        }
+    }
+    if let Some(mbps) = limits.bandwidth_mbps
+        && let Some((name, nic)) = instance.nic()
+    {
+        let mut limited = nic.clone();
+        prepare::limit(mbps, &mut limited);
+        if limited != *nic {
+            devices.insert(name.to_owned(), json!(limited));
         }
     }
     if let Some(operation) = busy(client, &instance.name).await? {

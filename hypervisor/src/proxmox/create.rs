@@ -76,7 +76,7 @@ async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
     let rootfs = format!("{}:{disk}", client.config.storage);
     let (tags, description) = (marker::word(&spec.guest), marker::description(&spec.guest));
     let (keys, dns) = (spec.ssh_keys.join("\n"), network::name_servers(&spec.network));
-    let net = network::container(&spec.network, client.config.address_filters, None)?;
+    let net = network::container(&spec.network, &spec.limits, client.config.address_filters, None)?;
     let mut form = vec![
         ("vmid", vmid.as_str()),
         ("ostemplate", spec.image.as_str()),
@@ -187,7 +187,7 @@ pub(super) async fn grow(client: &Client, at: &At, key: &str, gib: u64) -> Resul
     client.put(&at.path(&["resize"]), &[("disk", key), ("size", &format!("{gib}G"))]).await
 }
 
-/// Cores and memory as a configuration has them.
+/// Cores, memory and the interface's rate as a configuration has them.
 pub(super) fn size_of(kind: GuestKind, config: &Config, limits: &Limits) -> Vec<(&'static str, Option<String>)> {
     let mut wanted = Vec::new();
     if let Some(cores) = limits.cores {
@@ -202,6 +202,9 @@ pub(super) fn size_of(kind: GuestKind, config: &Config, limits: &Limits) -> Vec<
         if kind == GuestKind::Vm && config.get("balloon").is_some_and(|balloon| balloon != "0") {
             wanted.push(("balloon", None));
         }
+    }
+    if let Some(net) = limits.bandwidth_mbps.and_then(|rate| network::at_rate(&config.get("net0")?, rate)) {
+        wanted.push(("net0", Some(net)));
     }
     wanted
 }

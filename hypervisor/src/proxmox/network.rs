@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::api::Properties;
-use crate::{Error, GuestAddress, GuestNetwork, Result, check};
+use crate::{Error, GuestAddress, GuestNetwork, Limits, Result, check};
 
 /// The one address of each family: Proxmox VE configures no more on an interface.
 fn families(network: &GuestNetwork) -> Result<(Option<&GuestAddress>, Option<&GuestAddress>)> {
@@ -40,12 +40,29 @@ fn addresses(network: &GuestNetwork, to: &mut Properties) -> Result<()> {
     Ok(())
 }
 
-fn attach(network: &GuestNetwork, filters: bool, to: &mut Properties) -> Result<()> {
+/// The rate, which Proxmox VE counts in megabytes a second.
+fn limit(mbps: u32, to: &mut Properties) {
+    match mbps {
+        0 => drop(to.pairs.remove("rate")),
+        mbps => drop(to.pairs.insert("rate".to_owned(), (f64::from(mbps) / 8.0).to_string())),
+    }
+}
+
+/// A `net0` at another rate in Mbit/s, 0 for none; `None` where it has that rate.
+pub(super) fn at_rate(present: &str, mbps: u32) -> Option<String> {
+    let before = Properties::parse(present);
+    let mut net = before.clone();
+    limit(mbps, &mut net);
+    (net != before).then(|| net.print())
+}
+
+fn attach(network: &GuestNetwork, limits: &Limits, filters: bool, to: &mut Properties) -> Result<()> {
     to.pairs.insert("bridge".to_owned(), bridge(network)?.to_owned());
     match network.vlan {
         Some(tag) => drop(to.pairs.insert("tag".to_owned(), tag.to_string())),
         None => drop(to.pairs.remove("tag")),
     }
+    limit(limits.bandwidth_mbps.unwrap_or_default(), to);
     if filters {
         to.pairs.insert("firewall".to_owned(), "1".to_owned());
     }
@@ -53,23 +70,33 @@ fn attach(network: &GuestNetwork, filters: bool, to: &mut Properties) -> Result<
 }
 
 /// A container's `net0`; `None` without addresses. What `present` has beyond that (its hardware address) stays.
-pub(super) fn container(network: &GuestNetwork, filters: bool, present: Option<&str>) -> Result<Option<String>> {
+pub(super) fn container(
+    network: &GuestNetwork,
+    limits: &Limits,
+    filters: bool,
+    present: Option<&str>,
+) -> Result<Option<String>> {
     if network.addresses.is_empty() {
         return Ok(None);
     }
     let mut net = Properties::parse(present.unwrap_or("name=eth0"));
-    attach(network, filters, &mut net)?;
+    attach(network, limits, filters, &mut net)?;
     addresses(network, &mut net)?;
     Ok(Some(net.print()))
 }
 
 /// A machine's `net0`, which keeps its model and hardware address.
-pub(super) fn machine(network: &GuestNetwork, filters: bool, present: Option<&str>) -> Result<Option<String>> {
+pub(super) fn machine(
+    network: &GuestNetwork,
+    limits: &Limits,
+    filters: bool,
+    present: Option<&str>,
+) -> Result<Option<String>> {
     if network.addresses.is_empty() {
         return Ok(None);
     }
     let mut net = Properties::parse(present.unwrap_or("virtio"));
-    attach(network, filters, &mut net)?;
+    attach(network, limits, filters, &mut net)?;
     Ok(Some(net.print()))
 }
 
@@ -128,24 +155,45 @@ mod tests {
 
     #[test]
     fn a_container_s_interface_says_it_all_and_keeps_its_hardware_address() {
-        let first = container(&network(), true, None).unwrap().unwrap();
+        let first = container(&network(), &slow(), true, None).unwrap().unwrap();
         assert_eq!(
             Properties::parse(&first),
-            Properties::parse("name=eth0,bridge=vmbr0,firewall=1,gw=10.0.0.1,ip=10.0.0.5/24,ip6=2001:db8::5/64,tag=12")
+            Properties::parse(
+                "name=eth0,bridge=vmbr0,firewall=1,gw=10.0.0.1,ip=10.0.0.5/24,ip6=2001:db8::5/64,tag=12,rate=12.5"
+            )
         );
         let present = "name=eth0,bridge=old,gw=1.1.1.1,hwaddr=BC:24:11:78:DA:22,ip=1.1.1.2/24,gw6=::1,type=veth";
-        let after = Properties::parse(&container(&network(), false, Some(present)).unwrap().unwrap());
+        let after =
+            Properties::parse(&container(&network(), &Limits::default(), false, Some(present)).unwrap().unwrap());
         assert_eq!((after.get("hwaddr"), after.get("type")), (Some("BC:24:11:78:DA:22"), Some("veth")));
         assert_eq!(
             (after.get("gw6"), after.get("ip"), after.get("bridge")),
             (None, Some("10.0.0.5/24"), Some("vmbr0"))
         );
-        assert_eq!(container(&GuestNetwork::default(), true, None).unwrap(), None);
+        assert_eq!(container(&GuestNetwork::default(), &Limits::default(), true, None).unwrap(), None);
+    }
+
+    fn slow() -> Limits {
+        Limits { bandwidth_mbps: Some(100), ..Limits::default() }
+    }
+
+    #[test]
+    fn a_rate_comes_and_goes_and_the_rest_stays() {
+        let slow = at_rate("name=eth0,bridge=vmbr0,hwaddr=BC:24:11:78:DA:22", 100).unwrap();
+        assert_eq!(
+            Properties::parse(&slow),
+            Properties::parse("name=eth0,bridge=vmbr0,hwaddr=BC:24:11:78:DA:22,rate=12.5")
+        );
+        assert_eq!(at_rate(&slow, 100), None);
+        assert!(!at_rate(&slow, 0).unwrap().contains("rate"));
+        assert_eq!(at_rate("bridge=vmbr0", 0), None);
     }
 
     #[test]
     fn a_machine_s_interface_keeps_its_model() {
-        let net = machine(&network(), true, Some("virtio=BC:24:11:7B:36:93,bridge=vmbr9")).unwrap().unwrap();
+        let net = machine(&network(), &Limits::default(), true, Some("virtio=BC:24:11:7B:36:93,bridge=vmbr9"))
+            .unwrap()
+            .unwrap();
         assert_eq!(net, "bridge=vmbr0,firewall=1,tag=12,virtio=BC:24:11:7B:36:93");
         assert_eq!(cloud_init(&network()).unwrap().unwrap(), "gw=10.0.0.1,ip=10.0.0.5/24,ip6=2001:db8::5/64");
     }
@@ -165,10 +213,12 @@ mod tests {
     fn what_can_t_be_said_is_refused() {
         let mut two = network();
         two.addresses.push(two.addresses[0].clone());
-        assert!(container(&two, true, None).is_err() && cloud_init(&two).is_err());
+        assert!(container(&two, &Limits::default(), true, None).is_err() && cloud_init(&two).is_err());
         for bad in ["", "a,b=c", "a\nb"] {
             let network = GuestNetwork { bridge: bad.to_owned(), ..network() };
-            assert!(container(&network, true, None).is_err() && machine(&network, true, None).is_err());
+            assert!(
+                container(&network, &slow(), true, None).is_err() && machine(&network, &slow(), true, None).is_err()
+            );
         }
     }
 }

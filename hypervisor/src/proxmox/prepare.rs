@@ -39,13 +39,15 @@ fn same(config: &Config, key: &str, wanted: Option<String>) -> Option<String> {
 }
 
 fn container(client: &Client, spec: &GuestSpec, config: &Config) -> Result<Wanted> {
-    let net = network::container(&spec.network, client.config.address_filters, config.get("net0").as_deref())?;
+    let net =
+        network::container(&spec.network, &spec.limits, client.config.address_filters, config.get("net0").as_deref())?;
     let dns = Some(network::name_servers(&spec.network)).filter(|text| !text.is_empty());
     Ok(vec![("net0", same(config, "net0", net)), ("hostname", Some(spec.hostname.clone())), ("nameserver", dns)])
 }
 
 fn machine(client: &Client, spec: &GuestSpec, config: &Config) -> Result<Wanted> {
-    let net = network::machine(&spec.network, client.config.address_filters, config.get("net0").as_deref())?;
+    let net =
+        network::machine(&spec.network, &spec.limits, client.config.address_filters, config.get("net0").as_deref())?;
     let addresses = network::cloud_init(&spec.network)?;
     let present = |text: String| Some(text).filter(|text| !text.is_empty());
     let mut wanted = vec![

@@ -112,6 +112,8 @@ fn parse(id: &TaskId) -> Result<Parsed> {
             cores: Some(value("cores")?.parse().map_err(|_| nonsense())?),
             memory_mib: Some(value("memory")?.parse().map_err(|_| nonsense())?),
             disk_gib: Some(value("disk")?.parse().map_err(|_| nonsense())?),
+            // That is the network's, which a guest gets when it is prepared.
+            bandwidth_mbps: None,
         }),
         "started" => Then::Started,
         "stopped" => Then::Stopped,
@@ -299,7 +301,8 @@ mod tests {
     #[test]
     fn chained_ids_survive_as_text() {
         let guest = GuestRef { marker: Uuid::new_v4(), vmid: 500_001, kind: GuestKind::Vm, node: "pve-1".to_owned() };
-        let sized = Then::Sized(Limits { cores: Some(2), memory_mib: Some(512), disk_gib: Some(9) });
+        let sized =
+            Then::Sized(Limits { cores: Some(2), memory_mib: Some(512), disk_gib: Some(9), ..Limits::default() });
         for then in [Then::Made, sized, Then::Started, Then::Stopped, Then::Restarted, Then::Settled] {
             let Task::Running(id) = chained(UPID, then, &guest) else { unreachable!() };
             let text = serde_json::to_string(&id).unwrap();

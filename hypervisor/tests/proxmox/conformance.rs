@@ -55,6 +55,13 @@ impl Rig for FakeRig {
         self.fake.run(&text).await == true
     }
 
+    async fn bandwidth(&self, spec: &GuestSpec) -> Option<f64> {
+        let net = self.fake.run(&format!("guest({}).config['net0']", spec.guest.vmid)).await;
+        let rate = net.as_str().unwrap().split(',').find_map(|pair| pair.strip_prefix("rate="))?;
+        // In megabytes a second.
+        Some(rate.parse::<f64>().unwrap() * 8.0)
+    }
+
     async fn half_made(&self, spec: &GuestSpec) -> bool {
         // A container whose creation was killed stays locked, and no token may unlock it: that is for a person.
         if self.kind == GuestKind::Lxc {

@@ -31,7 +31,7 @@ fn spec(kind: GuestKind) -> GuestSpec {
         guest: GuestRef { marker: Uuid::new_v4(), vmid: vmid.into(), kind, node: "pve1".to_owned() },
         hostname: format!("test-{vmid}"),
         image: if kind == GuestKind::Lxc { ARCHIVE } else { TEMPLATE }.to_owned(),
-        limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(3) },
+        limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(3), ..Limits::default() },
         network: GuestNetwork {
             bridge: "vmbr0".to_owned(),
             vlan: None,

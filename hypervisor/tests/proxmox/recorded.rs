@@ -150,7 +150,7 @@ async fn a_configuration_as_recorded_is_understood() {
         "rootfs": "local:100/vm-100-disk-0.raw,size=102M", "digest": "6f2ed9cca881e35da62ce420642f8b09baa05227"}});
     bench.canned("GET", &bench.path("/config"), 200, "OK", &config.to_string()).await;
     // Nothing differs, so nothing is written; 1 GiB is more than 102 MiB.
-    let same = Limits { cores: Some(1), memory_mib: Some(256), disk_gib: None };
+    let same = Limits { cores: Some(1), memory_mib: Some(256), ..Limits::default() };
     assert_eq!(bench.driver.resize(&bench.spec.guest, &same).await.unwrap(), Task::Done);
     assert_eq!(
         bench.fake.run("[a[1] for a in pve.asked if a[0] == 'PUT' and a[1].endswith('/lxc/config')]").await,

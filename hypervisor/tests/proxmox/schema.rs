@@ -141,7 +141,7 @@ async fn live(kind: GuestKind) -> Vec<(String, String, Vec<(String, String)>)> {
     assert_eq!(shell.is_ok(), kind == GuestKind::Vm);
     let _ = driver.set_password(guest, &"secret".to_owned().into()).await;
     drop(driver.console(guest).await.unwrap());
-    let more = Limits { cores: Some(2), memory_mib: Some(512), disk_gib: Some(4) };
+    let more = Limits { cores: Some(2), memory_mib: Some(512), disk_gib: Some(4), bandwidth_mbps: Some(100) };
     bench.done(driver.resize(guest, &more).await).await;
     bench.done(driver.create_snapshot(guest, "one", "two words; & more").await).await;
     bench.done(driver.rollback(guest, "one").await).await;

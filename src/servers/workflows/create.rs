@@ -10,6 +10,7 @@ use crate::error::Code;
 use crate::hosts;
 use crate::mail;
 use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::resize::model::rate;
 use crate::secrets::Sealed;
 use crate::servers::model::Status;
 use crate::servers::store;
@@ -83,6 +84,7 @@ async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec
             cores: u32::try_from(server.cores).ok(),
             memory_mib: u64::try_from(server.memory_mib).ok(),
             disk_gib: u64::try_from(server.disk_gib).ok(),
+            bandwidth_mbps: Some(rate(server.bandwidth_mbps)),
         },
         // A host without pools gives its guests no network.
         network: GuestNetwork {
