@@ -18,7 +18,7 @@ use crate::events::{self, Events};
 use crate::hosts::Drivers;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
-use crate::{audit, console, http, idempotency, limits, mail, monitoring, realtime};
+use crate::{audit, console, history, http, idempotency, limits, mail, monitoring, realtime};
 
 /// Every part of one running process. Handlers and workers share it by reference.
 #[derive(Debug)]
@@ -84,6 +84,7 @@ impl App {
         task!(events::listen);
         task!(operations::work);
         task!(monitoring::watch);
+        task!(history::keep);
         task!(mail::send_queued);
         task!(janitor);
 

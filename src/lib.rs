@@ -9,6 +9,7 @@ pub mod console;
 pub mod db;
 pub mod error;
 pub mod events;
+pub mod history;
 pub mod hosts;
 pub mod http;
 pub mod idempotency;
@@ -42,6 +43,7 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
         .merge(addresses::routes())
         .merge(servers::routes())
         .merge(resize::routes())
+        .merge(history::routes())
         .merge(snapshots::routes())
         .merge(ssh_keys::routes())
         .merge(operations::routes())

@@ -77,6 +77,7 @@ const MATRIX: &[Row] = &[
     ("GET", "/api/server/{id}", OWNED_READ),
     ("DELETE", "/api/server/{id}", OWNED_WRITE),
     ("GET", "/api/server/{id}/status", OWNED_READ),
+    ("GET", "/api/server/{id}/metrics", OWNED_READ),
     ("POST", "/api/server/{id}/start", OWNED_WRITE),
     ("POST", "/api/server/{id}/stop", OWNED_WRITE),
     ("POST", "/api/server/{id}/restart", OWNED_WRITE),

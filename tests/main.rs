@@ -17,6 +17,7 @@ mod console;
 mod contract;
 mod corpus;
 mod errors;
+mod history;
 mod idempotency;
 mod input;
 mod limits;

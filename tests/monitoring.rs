@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hypervisor::{GuestKind, GuestRef, StopMode};
 
+use crate::support::child::Service;
 use crate::support::{Lab, Live, TestApp, ended, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,6 +29,21 @@ async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
     assert!(data["sampledAt"].is_string() && data["uptime"].as_i64() >= Some(0), "{data}");
     eventually(&app.customer, &path, |s| s["stats"]["data"]["rrdData"].as_array().is_some_and(|p| p.len() >= 2)).await;
     live.find("server-stats", |s| s["stats"]["data"]["memory"]["used"].as_i64() > Some(0)).await;
+    let figures = app.nobody.get("/metrics").await.expect(200).text;
+    for line in [
+        format!("innkeeper_guest_up{{id=\"{id}\"}} 1\n"),
+        format!("innkeeper_guest_memory_size_bytes{{id=\"{id}\"}} {}\n", 256 << 20),
+        "innkeeper_host_up{host=\"lab\"} 1\n".to_owned(),
+    ] {
+        assert!(figures.contains(&line), "{line} is missing in {figures}");
+    }
+    let info = figures.lines().find(|l| l.starts_with("innkeeper_guest_info{")).unwrap();
+    assert!(
+        info.contains(&format!("vmid=\"{}\"", server["proxmoxId"])) && info.contains("status=\"running\""),
+        "{info}"
+    );
+    let chart = app.customer.get(&format!("/api/server/{id}/metrics?step=5")).await.expect(200).body;
+    assert!(chart["points"][0]["memory"]["max"].as_f64() > Some(0.0), "{chart}");
 
     // Stopped, then deleted, by somebody with other tools.
     let (marker, number, node): (uuid::Uuid, i64, String) =
@@ -67,4 +83,27 @@ async fn finish(driver: &dyn hypervisor::Driver, task: hypervisor::Task) {
     while let hypervisor::TaskState::Running(_) = driver.task(&id).await.unwrap() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// A host that keeps failing is asked half as often, by however many processes, and at its usual rate once it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_keeps_failing_is_left_in_peace_half_the_time() {
+    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let second = Service::start_with(&app.db, app.data.path(), &[("INNKEEPER_SWEEP_SECONDS", "1")]).await;
+    let host = json!({ "name": "h", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
+    app.provider.post("/api/hosts", host).await.expect(201);
+    let mut asked: Vec<chrono::DateTime<chrono::Utc>> = Vec::new();
+    while asked.len() < 3 {
+        let (failures, at): (i32, Option<chrono::DateTime<chrono::Utc>>) =
+            sqlx::query_as("select sweep_failures, sweep_started_at from hosts").fetch_one(&app.db.pool).await.unwrap();
+        // The one under way when the third failure is written down was claimed before it.
+        if failures >= 4 && at.is_some_and(|at| asked.last() != Some(&at)) {
+            asked.extend(at);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for pair in asked.windows(2) {
+        assert!(pair[1] - pair[0] >= chrono::TimeDelta::milliseconds(1890), "{asked:?}");
+    }
+    drop(second);
 }

@@ -32,6 +32,10 @@ pub struct Sample {
     pub net_in: u64,
     /// Bytes sent since its start.
     pub net_out: u64,
+    /// Bytes received a second since it was last seen; `None` where it was not seen before.
+    pub net_in_rate: Option<f64>,
+    /// Bytes sent a second since it was last seen.
+    pub net_out_rate: Option<f64>,
 }
 
 /// What must be remembered of a guest to make sense of its next sample.
@@ -39,14 +43,22 @@ pub struct Sample {
 pub struct Previous {
     /// When it was seen.
     pub taken_at: DateTime<Utc>,
-    /// Its counter of processor time.
-    pub cpu_time_ns: u64,
+    /// Its counter of processor time, where its host has one.
+    pub cpu_time_ns: Option<u64>,
+    /// Its counter of bytes received.
+    pub net_in: u64,
+    /// Its counter of bytes sent.
+    pub net_out: u64,
 }
 
 impl Sample {
     /// Makes sense of what a host said, given what it said before. Live figures of a stopped guest are 0.
     pub fn new(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> Self {
         let stopped = guest.power == GuestPower::Stopped;
+        let net_rate = |counter: fn(&Previous) -> u64, now: u64| {
+            let (before, seconds) = previous.map(|p| (counter(&p), (taken_at - p.taken_at).as_seconds_f64()))?;
+            (seconds > 0.0).then(|| if stopped { 0.0 } else { rate(before, now, seconds) })
+        };
         Self {
             marker: guest.marker,
             node: guest.node.clone(),
@@ -59,6 +71,8 @@ impl Sample {
             disk_max: guest.disk_max,
             net_in: guest.net_in,
             net_out: guest.net_out,
+            net_in_rate: net_rate(|p| p.net_in, guest.net_in),
+            net_out_rate: net_rate(|p| p.net_out, guest.net_out),
         }
     }
 
@@ -73,9 +87,9 @@ impl Sample {
 }
 
 impl Previous {
-    /// What to remember of this guest, where its host counts processor time.
-    pub fn of(guest: &GuestSample, taken_at: DateTime<Utc>) -> Option<Self> {
-        guest.cpu_time_ns.map(|cpu_time_ns| Self { taken_at, cpu_time_ns })
+    /// What to remember of this guest.
+    pub fn of(guest: &GuestSample, taken_at: DateTime<Utc>) -> Self {
+        Self { taken_at, cpu_time_ns: guest.cpu_time_ns, net_in: guest.net_in, net_out: guest.net_out }
     }
 }
 
@@ -101,9 +115,10 @@ fn cpu_share(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Prev
     let Some(now) = guest.cpu_time_ns else { return 0.0 };
     let uptime = guest.uptime_s as f64;
     let elapsed = |p: &Previous| (taken_at - p.taken_at).as_seconds_f64();
-    let (nanoseconds, seconds) = match previous.filter(|p| elapsed(p) > 0.0) {
+    let before = previous.filter(|p| elapsed(p) > 0.0).and_then(|p| Some((p.cpu_time_ns?, elapsed(&p))));
+    let (nanoseconds, seconds) = match before {
         // Uptime is in whole seconds: a guest that started less than one of them before the last look did not restart.
-        Some(p) if now >= p.cpu_time_ns && uptime + 1.0 >= elapsed(&p) => (now - p.cpu_time_ns, elapsed(&p)),
+        Some((before, elapsed)) if now >= before && uptime + 1.0 >= elapsed => (now - before, elapsed),
         // Seen for the first time, or started again since: its average since its start.
         _ => (now, uptime),
     };
@@ -143,8 +158,7 @@ mod tests {
 
     fn cpu(before: Option<(u64, i64)>, now: GuestSample) -> f64 {
         let at = Utc::now();
-        let previous =
-            before.map(|(ns, seconds)| Previous { taken_at: at - TimeDelta::seconds(seconds), cpu_time_ns: ns });
+        let previous = before.map(|(ns, seconds)| Previous::of(&guest(ns, 0), at - TimeDelta::seconds(seconds)));
         Sample::new(&now, at, previous).cpu
     }
 
@@ -188,6 +202,22 @@ mod tests {
         assert_eq!(increase(u64::MAX, 0), 0);
         assert_eq!(share(1, 0), 0.0);
         assert_eq!(share(3, 2), 1.0);
+    }
+
+    #[test]
+    fn network_rates_need_a_look_before_and_survive_a_restart() {
+        let at = Utc::now();
+        let look = |net, seconds, power| {
+            let before = Previous { net_in: 1_000, ..Previous::of(&guest(0, 0), at - TimeDelta::seconds(10)) };
+            let now = GuestSample { net_in: net, power, ..guest(0, 100) };
+            let sample = Sample::new(&now, at + TimeDelta::seconds(seconds), Some(before));
+            (sample.net_in_rate, sample.net_out_rate)
+        };
+        assert_eq!(look(1_500, 0, GuestPower::Running), (Some(50.0), Some(0.0)));
+        assert_eq!(look(500, 0, GuestPower::Running), (Some(50.0), Some(0.0)));
+        assert_eq!(look(1_500, 0, GuestPower::Stopped), (Some(0.0), Some(0.0)));
+        assert_eq!(look(1_500, -10, GuestPower::Running), (None, None));
+        assert_eq!(Sample::new(&guest(0, 100), at, None).net_in_rate, None);
     }
 
     #[test]

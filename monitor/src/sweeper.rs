@@ -202,9 +202,7 @@ impl<F: Fleet> Watch<F> {
 
     fn remember(&mut self, sweep: &hypervisor::Sweep) {
         for guest in &sweep.guests {
-            if let Some(previous) = Previous::of(guest, sweep.taken_at) {
-                self.previous.insert(guest.marker, previous);
-            }
+            self.previous.insert(guest.marker, Previous::of(guest, sweep.taken_at));
         }
         self.previous.retain(|_, p| sweep.taken_at - p.taken_at < STALE);
     }

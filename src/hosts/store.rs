@@ -51,7 +51,7 @@ pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node])
          ), missing as (
              update nodes set online = false where host_id = $1 and online and name <> all ($2::text[])
          )
-         update hosts set seen_at = now(), last_error = null where id = $1",
+         update hosts set seen_at = now(), last_error = null, sweep_failures = 0 where id = $1",
         host.0,
         &names,
         &online,
@@ -67,7 +67,10 @@ pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node])
 /// Notes why a host did not answer. What is known of its machines stays.
 pub async fn record_failure(db: impl PgExecutor<'_>, host: HostId, text: &str) -> Result<()> {
     let text: String = text.chars().filter(|c| *c != '\0').take(2000).collect();
-    sqlx::query!("update hosts set last_error = $2 where id = $1", host.0, text).execute(db).await.map(drop)
+    sqlx::query!("update hosts set last_error = $2, sweep_failures = sweep_failures + 1 where id = $1", host.0, text)
+        .execute(db)
+        .await
+        .map(drop)
 }
 
 /// What a host is driven with.

@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use super::extract::Json;
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::monitoring;
 
 /// How the service feels.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -39,12 +40,13 @@ async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>> {
     Ok(Json(Health { status: "ok" }))
 }
 
-/// Figures in Prometheus' text format, for this machine only
+/// Figures of this process, and of every host and server at its last sweep, in Prometheus' text format, for this machine only
 ///
 /// A scraper elsewhere reaches it through a proxy of the provider's that adds its own access rule and no
 /// `X-Forwarded-For`.
 #[utoipa::path(get, path = "/metrics", tag = "health", security(()),
-    responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = super::ErrorBody)))]
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = super::ErrorBody),
+        (status = 503, body = super::ErrorBody)))]
 async fn metrics(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -54,5 +56,6 @@ async fn metrics(
     if !peer.ip().is_loopback() || headers.contains_key("x-forwarded-for") {
         return Err(Error::not_found("page"));
     }
-    Ok(([("content-type", "text/plain; version=0.0.4")], app.metrics.render()))
+    let text = app.metrics.render() + &monitoring::prometheus::fleet(&app).await?;
+    Ok(([("content-type", "text/plain; version=0.0.4")], text))
 }

@@ -14,35 +14,11 @@ use crate::error::{Error, Result};
 use crate::hosts;
 use crate::ids::HostId;
 
-/// Sweeps every host until shutdown, and forgets old samples.
+/// Sweeps every host until shutdown.
 pub async fn watch(app: &Arc<App>) {
     let fleet = Arc::new(Hosts { app: Arc::clone(app), silent: Mutex::default() });
     let sweeper = Sweeper::every(Duration::from_secs(app.config.sweep_seconds.into()));
-    tokio::join!(sweeper.run(fleet, app.shutdown.clone()), prune(app));
-}
-
-/// How many samples are forgotten in one statement.
-const BATCH: i64 = 5_000;
-
-async fn prune(app: &App) {
-    let mut tick = tokio::time::interval(Duration::from_mins(10));
-    loop {
-        tokio::select! {
-            () = app.shutdown.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        loop {
-            match store::prune(&app.db, BATCH).await {
-                Ok(true) => break,
-                Ok(false) if app.shutdown.is_cancelled() => return,
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "old samples could not be forgotten; trying again later");
-                    break;
-                }
-            }
-        }
-    }
+    sweeper.run(fleet, app.shutdown.clone()).await;
 }
 
 struct Hosts {

@@ -2,6 +2,7 @@
 
 mod fleet;
 pub mod model;
+pub mod prometheus;
 pub mod service;
 mod store;
 

@@ -111,8 +111,8 @@ pub(super) async fn points(db: &PgPool, servers: &[ServerId]) -> Result<Vec<Poin
     .await
 }
 
-/// Takes a host for one interval, unless another process has it. A little earlier than due is due: clocks and networks
-/// jitter, and a claim missed by a hair would halve the rate.
+/// Takes a host for one interval, unless another process has it; one that has failed three times in a row, for two. A
+/// little earlier than due is due: clocks and networks jitter, and a claim missed by a hair would halve the rate.
 pub(super) async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Result<Claim> {
     let seconds = interval.as_secs_f64();
     let row = sqlx::query!(
@@ -120,11 +120,13 @@ pub(super) async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Resu
                update hosts set sweep_started_at = now()
                where id = $1 and enabled
                  and (sweep_started_at is null or sweep_started_at > now()
-                      or sweep_started_at <= now() - make_interval(secs => 0.95 * $2::float8))
+                      or sweep_started_at <= now() - make_interval(secs =>
+                             0.95 * $2::float8 * case when sweep_failures >= 3 then 2 else 1 end))
                returning sweep_started_at
            )
            select mine.sweep_started_at as "mine?",
-                  extract(epoch from h.sweep_started_at + make_interval(secs => $2::float8) - now())::float8 as due
+                  extract(epoch from h.sweep_started_at + make_interval(secs =>
+                      $2::float8 * case when h.sweep_failures >= 3 then 2 else 1 end) - now())::float8 as due
            from hosts h left join mine on true where h.id = $1"#,
         host.0,
         seconds
@@ -152,14 +154,17 @@ pub(super) async fn insert_samples(
     let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
     let powers: Vec<String> = samples.iter().map(|s| power(s).to_owned()).collect();
     let cpus: Vec<f64> = samples.iter().map(|s| s.cpu).collect();
+    let in_rates: Vec<Option<f64>> = samples.iter().map(|s| s.net_in_rate).collect();
+    let out_rates: Vec<Option<f64>> = samples.iter().map(|s| s.net_out_rate).collect();
     sqlx::query!(
         "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
-                              net_in, net_out)
+                              net_in, net_out, net_in_rate, net_out_rate)
          select s.id, $2, g.power, g.uptime_s, g.cpu, g.memory_used, g.memory_max, g.disk_used, g.disk_max, g.net_in,
-                g.net_out
+                g.net_out, g.net_in_rate, g.net_out_rate
          from unnest($3::uuid[], $4::text[], $5::bigint[], $6::float8[], $7::bigint[], $8::bigint[], $9::bigint[],
-                     $10::bigint[], $11::bigint[], $12::bigint[])
-              as g (marker, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max, net_in, net_out)
+                     $10::bigint[], $11::bigint[], $12::bigint[], $13::float8[], $14::float8[])
+              as g (marker, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max, net_in, net_out,
+                    net_in_rate, net_out_rate)
          join servers s on s.uuid = g.marker and s.host_id = $1 and s.deleted_at is null
          on conflict do nothing",
         host.0,
@@ -173,7 +178,9 @@ pub(super) async fn insert_samples(
         &column(|s| s.disk_used),
         &column(|s| s.disk_max),
         &column(|s| s.net_in),
-        &column(|s| s.net_out)
+        &column(|s| s.net_out),
+        &in_rates as &[Option<f64>],
+        &out_rates as &[Option<f64>]
     )
     .execute(db)
     .await
@@ -215,22 +222,74 @@ pub(super) async fn notify_sampled(db: &mut PgConnection, host: HostId) -> Resul
     sqlx::query!(r#"select pg_notify('sampled', $1) as "notified: ()""#, host.to_string()).execute(db).await.map(drop)
 }
 
-/// Forgets samples of more than a day ago, a batch at a time; false when there may be more.
-pub(super) async fn prune(db: &PgPool, batch: i64) -> Result<bool> {
-    let done = sqlx::query!(
-        "delete from samples where ctid in
-             (select ctid from samples where taken_at < now() - interval '24 hours' limit $1)",
-        batch
-    )
-    .execute(db)
-    .await?;
-    Ok(done.rows_affected() < u64::try_from(batch).unwrap_or(0))
-}
-
 fn power(sample: &Sample) -> &'static str {
     match sample.power {
         hypervisor::GuestPower::Running => "running",
         hypervisor::GuestPower::Stopped => "stopped",
         hypervisor::GuestPower::Unknown => "unknown",
     }
+}
+
+/// A host in the fleet's figures.
+#[derive(Debug)]
+pub(super) struct FleetHost {
+    pub name: String,
+    /// Whether the last sweep succeeded.
+    pub up: bool,
+    /// When one last did.
+    pub seen_at: Option<DateTime<Utc>>,
+}
+
+/// Every host that is swept.
+pub(super) async fn fleet_hosts(db: &PgPool) -> Result<Vec<FleetHost>> {
+    sqlx::query_as!(
+        FleetHost,
+        r#"select name, seen_at is not null and last_error is null as "up!", seen_at
+           from hosts where enabled order by id"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// A server in the fleet's figures, with its latest sample.
+#[derive(Debug)]
+pub(super) struct FleetServer {
+    pub id: i64,
+    pub guest_number: i64,
+    pub name: String,
+    pub kind: String,
+    pub host: String,
+    pub node: String,
+    pub tariff: String,
+    pub status: String,
+    pub cores: i32,
+    pub taken_at: Option<DateTime<Utc>>,
+    pub power: Option<String>,
+    pub uptime_s: Option<i64>,
+    pub cpu: Option<f64>,
+    pub memory_used: Option<i64>,
+    pub memory_max: Option<i64>,
+    pub disk_used: Option<i64>,
+    pub disk_max: Option<i64>,
+    pub net_in: Option<i64>,
+    pub net_out: Option<i64>,
+}
+
+/// Every server that is not deleted. Samples of long ago are left out: they say nothing of now.
+pub(super) async fn fleet_servers(db: &PgPool) -> Result<Vec<FleetServer>> {
+    sqlx::query_as!(
+        FleetServer,
+        r#"select s.id, s.guest_number, s.name, s.kind, h.name as host, s.node, t.name as tariff, s.status, s.cores,
+                  l.taken_at as "taken_at?", l.power as "power?", l.uptime_s as "uptime_s?", l.cpu as "cpu?",
+                  l.memory_used as "memory_used?", l.memory_max as "memory_max?", l.disk_used as "disk_used?",
+                  l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?"
+           from servers s
+           join hosts h on h.id = s.host_id
+           join tariffs t on t.id = s.tariff_id
+           left join lateral (select * from samples where server_id = s.id and taken_at > now() - interval '10 minutes'
+                              order by taken_at desc limit 1) l on true
+           where s.deleted_at is null order by s.id"#
+    )
+    .fetch_all(db)
+    .await
 }

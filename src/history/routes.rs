@@ -1,0 +1,34 @@
+//! `GET /api/server/{id}/metrics`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{Metrics, ShowMetrics};
+use super::service;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::extract::{Json, Query};
+use crate::ids::ServerId;
+use crate::servers::ServerAccess;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(metrics))
+}
+
+/// A server's figures over time
+///
+/// The last 48 hours are kept look by look, 30 days in steps of 5 minutes, two years in steps of an hour.
+#[utoipa::path(get, path = "/server/{id}/metrics", tag = "servers", params(("id" = ServerId, Path, description = "The server's id"), ShowMetrics),
+    responses((status = 200, body = Metrics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn metrics(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Query(query): Query<ShowMetrics>,
+) -> Result<Json<Metrics>> {
+    Ok(Json(service::metrics(&app, access.server.id, &query).await?))
+}

@@ -1,0 +1,141 @@
+//! Summing samples up, and choosing the level that a chart is drawn from.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::model::{Metrics, ShowMetrics};
+use super::store::{self, Level, Spans};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::ids::ServerId;
+
+/// How long samples are kept as they came.
+const RAW: TimeDelta = TimeDelta::hours(48);
+/// How long steps of five minutes are kept.
+const FINE: TimeDelta = TimeDelta::days(30);
+/// Longer than steps of an hour are kept; nothing is further away.
+const COARSE: TimeDelta = TimeDelta::days(800);
+/// Points that are shown at once.
+const MOST_POINTS: i64 = 2_000;
+/// Points that are aimed for where no step is asked for.
+const POINTS: i64 = 120;
+/// What is taken at a step's end is stored a little later: a sweep's time-out and then some.
+const SETTLED: TimeDelta = TimeDelta::minutes(2);
+/// What is summed up in one transaction at most, by level.
+const AT_ONCE: [(Level, TimeDelta); 2] = [(Level::Fine, TimeDelta::minutes(30)), (Level::Coarse, TimeDelta::hours(6))];
+
+/// Sums up and makes room until shutdown. Any number of processes may do so.
+pub async fn keep(app: &App) {
+    let mut tick = tokio::time::interval(Duration::from_mins(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut upkept: Option<tokio::time::Instant> = None;
+    loop {
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if upkept.is_none_or(|at| at.elapsed() > Duration::from_mins(30)) {
+            match make_room(app).await {
+                Ok(()) => upkept = Some(tokio::time::Instant::now()),
+                Err(error) => tracing::warn!(%error, "history could not make room; trying again"),
+            }
+        }
+        if let Err(error) = sum_up(app).await {
+            tracing::warn!(%error, "history could not be summed up; trying again");
+        }
+    }
+}
+
+/// Makes partitions for the days to come and drops those that are too old.
+pub async fn make_room(app: &App) -> Result<()> {
+    Ok(store::upkeep(&app.db).await?)
+}
+
+/// Sums up all that is settled, unless another process is at it.
+pub async fn sum_up(app: &App) -> Result<()> {
+    for (level, at_once) in AT_ONCE {
+        while !app.shutdown.is_cancelled() && store::sum_up(&app.db, level, SETTLED, at_once).await? {}
+    }
+    Ok(())
+}
+
+/// A part of a server's history.
+pub async fn metrics(app: &App, server: ServerId, query: &ShowMetrics) -> Result<Metrics> {
+    let now = Utc::now();
+    let near = |at: DateTime<Utc>| at.clamp(now - COARSE, now + TimeDelta::hours(1));
+    let to = near(query.to.unwrap_or(now));
+    let from = near(query.from.unwrap_or(to - TimeDelta::hours(1)));
+    if from >= to {
+        return Err(Error::field("from", "Must be before `to`, and not in the future."));
+    }
+    let seconds = (to - from).num_seconds().max(1);
+    // Rounded up.
+    let least = (seconds + MOST_POINTS - 1) / MOST_POINTS;
+    let wished = query.step.unwrap_or_else(|| (seconds / POINTS).max(1));
+    if wished < least {
+        return Err(Error::field("step", format!("That is more than {MOST_POINTS} points: take at least {least}.")));
+    }
+    let finest = finest(now - from);
+    let step = wished.max(finest.seconds());
+    let progress = store::progress(&app.db).await?;
+    let points = store::points(&app.db, server, spans(from, to, step, finest, progress), step).await?;
+    Ok(Metrics { server_id: server, from, to, step, points })
+}
+
+/// The finest level that reaches so far back.
+fn finest(age: TimeDelta) -> Level {
+    match age {
+        age if age <= RAW => Level::Raw,
+        age if age <= FINE => Level::Fine,
+        _ => Level::Coarse,
+    }
+}
+
+/// Which part of a chart comes from which level: the coarsest that is fine enough for the step, and what that has not
+/// summed up yet from the finer ones.
+fn spans(
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    step: i64,
+    finest: Level,
+    [fine, coarse]: [DateTime<Utc>; 2],
+) -> Spans {
+    let use_coarse = step >= Level::Coarse.seconds() || finest == Level::Coarse;
+    let use_fine = step >= Level::Fine.seconds() || finest != Level::Raw;
+    let coarse_to = if use_coarse { coarse.clamp(from, to) } else { from };
+    let fine_to = if use_fine { fine.clamp(coarse_to, to) } else { coarse_to };
+    Spans { from, coarse_to, fine_to, to }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chart_is_drawn_from_the_coarsest_level_that_will_do() {
+        let now = Utc::now();
+        let ago = |hours: i64| now - TimeDelta::hours(hours);
+        let drawn = |from, step, finest| spans(from, now, step, finest, [ago(1), ago(2)]);
+        // Look by look, and the last hour in 30 s.
+        let raw = drawn(ago(3), 30, Level::Raw);
+        assert_eq!((raw.coarse_to, raw.fine_to, raw.to), (ago(3), ago(3), now));
+        // Five minutes: as far as they are summed up.
+        let fine = drawn(ago(30), 300, Level::Raw);
+        assert_eq!((fine.coarse_to, fine.fine_to), (ago(30), ago(1)));
+        let coarse = drawn(ago(24 * 300), 86_400, Level::Coarse);
+        assert_eq!((coarse.coarse_to, coarse.fine_to), (ago(2), ago(1)));
+        // All of it before anything is summed up, or all of it after.
+        let late = spans(ago(1), now, 3600, Level::Raw, [ago(5), ago(6)]);
+        assert_eq!((late.coarse_to, late.fine_to), (ago(1), ago(1)));
+        let early = spans(ago(9), ago(8), 3600, Level::Raw, [ago(1), ago(2)]);
+        assert_eq!((early.coarse_to, early.fine_to), (ago(8), ago(8)));
+    }
+
+    #[test]
+    fn older_history_is_coarser() {
+        assert_eq!(finest(TimeDelta::hours(1)), Level::Raw);
+        assert_eq!(finest(TimeDelta::hours(49)), Level::Fine);
+        assert_eq!(finest(TimeDelta::days(31)), Level::Coarse);
+    }
+}

@@ -1,0 +1,185 @@
+//! The SQL of history. Levels sum each other up: five minutes from samples, hours from five minutes.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
+
+use super::model::{MetricsPoint, Spread};
+use crate::ids::ServerId;
+
+type Result<T> = sqlx::Result<T>;
+
+/// How finely history is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    /// As the samples came.
+    Raw,
+    /// In steps of five minutes.
+    Fine,
+    /// In steps of an hour.
+    Coarse,
+}
+
+impl Level {
+    /// The least step that it can show.
+    pub(super) fn seconds(self) -> i64 {
+        match self {
+            Self::Raw => 1,
+            Self::Fine => 300,
+            Self::Coarse => 3600,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Fine => "5m",
+            Self::Coarse => "1h",
+        }
+    }
+}
+
+/// Partitions for days to come; those of days long gone are dropped.
+pub(super) async fn upkeep(db: &PgPool) -> Result<()> {
+    sqlx::query!(r#"select history_upkeep() as "done: ()""#).execute(db).await.map(drop)
+}
+
+/// How far five minutes and hours are summed up.
+pub(super) async fn progress(db: &PgPool) -> Result<[DateTime<Utc>; 2]> {
+    let row = sqlx::query!(
+        r#"select (select done_to from history_progress where level = '5m') as "fine!",
+                  (select done_to from history_progress where level = '1h') as "coarse!""#
+    )
+    .fetch_one(db)
+    .await?;
+    Ok([row.fine, row.coarse])
+}
+
+/// Sums up the next part of a level, `at_once` long at most, of what is older than `settled`. False when there is
+/// nothing to do, or another process does it.
+pub(super) async fn sum_up(db: &PgPool, level: Level, settled: TimeDelta, at_once: TimeDelta) -> Result<bool> {
+    let mut tx = db.begin().await?;
+    let step = level.seconds();
+    let span = sqlx::query!(
+        r#"with p as (select done_to from history_progress where level = $1 for update skip locked),
+                finer as (select case when $1 = '1h' then (select done_to from history_progress where level = '5m')
+                                      else now() - make_interval(secs => $3::bigint) end as end)
+           select done_to as "from!", least(done_to + make_interval(secs => $4::bigint),
+                      date_bin(make_interval(secs => $2::bigint), finer.end, 'epoch')) as "to!"
+           from p, finer"#,
+        level.as_str(),
+        step as f64,
+        settled.num_seconds() as f64,
+        at_once.num_seconds() as f64
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(span) = span.filter(|s| s.to > s.from) else { return Ok(false) };
+    match level {
+        Level::Coarse => sqlx::query!(
+            "insert into samples_1h (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean,
+                 memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
+                 net_in_max, net_out_min, net_out_mean, net_out_max)
+             select server_id, date_bin('1 hour', taken_at, 'epoch'), sum(samples), sum(up * samples) / sum(samples),
+                 min(cpu_min), sum(cpu_mean * samples) / sum(samples), max(cpu_max), min(memory_min),
+                 sum(memory_mean * samples) / sum(samples), max(memory_max), max(memory_size), min(disk_min),
+                 sum(disk_mean * samples) / sum(samples), max(disk_max), max(disk_size), sum(rates),
+                 min(net_in_min), sum(net_in_mean * rates) / nullif(sum(rates), 0), max(net_in_max),
+                 min(net_out_min), sum(net_out_mean * rates) / nullif(sum(rates), 0), max(net_out_max)
+             from samples_5m where taken_at >= $1 and taken_at < $2
+             group by 1, 2
+             on conflict (server_id, taken_at) do nothing",
+            span.from,
+            span.to
+        )
+        .execute(&mut *tx)
+        .await?,
+        _ => sqlx::query!(
+            "insert into samples_5m (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean,
+                 memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
+                 net_in_max, net_out_min, net_out_mean, net_out_max)
+             select server_id, date_bin('5 minutes', taken_at, 'epoch'), count(*),
+                 count(*) filter (where power = 'running')::float8 / count(*), min(cpu), avg(cpu), max(cpu),
+                 min(memory_used), avg(memory_used)::float8, max(memory_used), max(samples.memory_max), min(disk_used),
+                 avg(disk_used)::float8, max(disk_used), max(samples.disk_max), count(net_in_rate),
+                 min(net_in_rate), avg(net_in_rate), max(net_in_rate), min(net_out_rate), avg(net_out_rate),
+                 max(net_out_rate)
+             from samples where taken_at >= $1 and taken_at < $2
+             group by 1, 2
+             on conflict (server_id, taken_at) do nothing",
+            span.from,
+            span.to
+        )
+        .execute(&mut *tx)
+        .await?,
+    };
+    sqlx::query!("update history_progress set done_to = $2 where level = $1", level.as_str(), span.to)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Which part of a chart comes from where: hours up to `coarse_to`, then five minutes up to `fine_to`, then samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spans {
+    pub from: DateTime<Utc>,
+    pub coarse_to: DateTime<Utc>,
+    pub fine_to: DateTime<Utc>,
+    pub to: DateTime<Utc>,
+}
+
+/// A server's points, oldest first.
+pub(super) async fn points(db: &PgPool, server: ServerId, spans: Spans, step: i64) -> Result<Vec<MetricsPoint>> {
+    let rows = sqlx::query!(
+        r#"with parts as (
+               select taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean, memory_max, memory_size,
+                      disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean, net_in_max, net_out_min,
+                      net_out_mean, net_out_max
+               from samples_1h where server_id = $1 and taken_at >= $2 and taken_at < $3
+               union all
+               select taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean, memory_max, memory_size,
+                      disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean, net_in_max, net_out_min,
+                      net_out_mean, net_out_max
+               from samples_5m where server_id = $1 and taken_at >= $3 and taken_at < $4
+               union all
+               select taken_at, 1, (power = 'running')::int, cpu, cpu, cpu, memory_used, memory_used, memory_used,
+                      memory_max, disk_used, disk_used, disk_used, disk_max, (net_in_rate is not null)::int, net_in_rate,
+                      net_in_rate, net_in_rate, net_out_rate, net_out_rate, net_out_rate
+               from samples where server_id = $1 and taken_at >= $4 and taken_at < $5)
+           select date_bin(make_interval(secs => $6), taken_at, 'epoch') as "time!", sum(samples)::bigint as "samples!",
+               sum(up * samples) / sum(samples)::float8 as "up!", min(cpu_min) as "cpu_min!",
+               sum(cpu_mean * samples) / sum(samples)::float8 as "cpu_mean!", max(cpu_max) as "cpu_max!",
+               min(memory_min)::float8 as "memory_min!", sum(memory_mean * samples) / sum(samples)::float8 as "memory_mean!",
+               max(memory_max)::float8 as "memory_max!", max(memory_size) as "memory_size!",
+               min(disk_min)::float8 as "disk_min!", sum(disk_mean * samples) / sum(samples)::float8 as "disk_mean!",
+               max(disk_max)::float8 as "disk_max!", max(disk_size) as "disk_size!",
+               min(net_in_min) as in_min, sum(net_in_mean * rates) / nullif(sum(rates), 0)::float8 as in_mean,
+               max(net_in_max) as in_max, min(net_out_min) as out_min,
+               sum(net_out_mean * rates) / nullif(sum(rates), 0)::float8 as out_mean, max(net_out_max) as out_max
+           from parts group by 1 order by 1"#,
+        server.0,
+        spans.from,
+        spans.coarse_to,
+        spans.fine_to,
+        spans.to,
+        step as f64
+    )
+    .fetch_all(db)
+    .await?;
+    let rate = |min, mean, max| Some(Spread { min: min?, mean: mean?, max: max? });
+    Ok(rows
+        .into_iter()
+        .map(|r| MetricsPoint {
+            time: r.time,
+            samples: r.samples,
+            up: r.up,
+            cpu: Spread { min: r.cpu_min, mean: r.cpu_mean, max: r.cpu_max },
+            memory: Spread { min: r.memory_min, mean: r.memory_mean, max: r.memory_max },
+            memory_size: r.memory_size,
+            disk: Spread { min: r.disk_min, mean: r.disk_mean, max: r.disk_max },
+            disk_size: r.disk_size,
+            net_in: rate(r.in_min, r.in_mean, r.in_max),
+            net_out: rate(r.out_min, r.out_mean, r.out_max),
+        })
+        .collect())
+}
