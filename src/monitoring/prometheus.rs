@@ -26,6 +26,9 @@ fn of_hosts(text: &mut Text, hosts: &[FleetHost]) {
     });
 }
 
+/// A server's figure, where it is known.
+type Figure = fn(&FleetServer) -> Option<f64>;
+
 fn of_servers(text: &mut Text, servers: &[FleetServer]) {
     let id = |s: &FleetServer| format!("id=\"{}\"", s.id);
     let info = |s: &FleetServer| {
@@ -37,7 +40,6 @@ fn of_servers(text: &mut Text, servers: &[FleetServer]) {
         )
     };
     text.family("innkeeper_guest_info", "gauge", "A server and where it is.", servers, |s| Some((info(s), 1.0)));
-    type Figure = fn(&FleetServer) -> Option<f64>;
     let figures: [(&str, &str, &str, Figure); 11] = [
         ("innkeeper_guest_up", "gauge", "Whether it runs.", |s| {
             Some(f64::from(u8::from(s.power.as_deref()? == "running")))
