@@ -19,6 +19,7 @@ export SQLX_OFFLINE=true
 PGBENCH=$(printf '%s\n' /usr/lib/postgresql/*/bin/pgbench | sort -t/ -k5 -n | tail -n 1)
 export PGBENCH
 step "Console page" scripts/web.sh
+step "Exporter" scripts/venv.sh pve-exporter prometheus-pve-exporter==3.10.2
 step "Building" cargo build --release --locked -p innkeeper -p innkeeper-bench
 step "PostgreSQL" testenv_postgres
 step "Incus" testenv_incus
