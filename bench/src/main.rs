@@ -1,12 +1,14 @@
 //! Innkeeper beside its peers, in one run on one machine. `make bench` starts what this needs and names it in the
 //! environment (`INNKEEPER_TEST_…` as for the tests, and `PGBENCH`).
 //!
-//!   innkeeper-bench [console] [create] [list] [reads] [sweep]     all of them when none is named
+//!   innkeeper-bench [console] [create] [fanout] [list] [reads] [sweep]     all of them when none is named
 
 #![allow(clippy::disallowed_methods, reason = "SQL for a schema of the moment: databases are made and looked at here")]
 
 mod console;
 mod create;
+mod crowd;
+mod fanout;
 mod house;
 mod lab;
 mod list;
@@ -25,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::Report;
 
-const ALL: &[&str] = &["console", "create", "list", "reads", "sweep"];
+const ALL: &[&str] = &["console", "create", "fanout", "list", "reads", "sweep"];
 
 /// As the service itself runs: one runtime with a thread for each processor.
 #[tokio::main]
@@ -38,6 +40,8 @@ async fn main() -> anyhow::Result<()> {
     if let Some(unknown) = wanted.iter().find(|w| !ALL.contains(&w.as_str())) {
         anyhow::bail!("there is no benchmark {unknown:?}; there are: {}", ALL.join(", "));
     }
+    // An error says that it was done.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let target = PathBuf::from(std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into()));
     std::fs::create_dir_all(&target).context("making the folder for the results")?;
     log(&target)?;
@@ -67,6 +71,9 @@ async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) -> anyho
     }
     if is_wanted("sweep") {
         sweep::measure(report).await.context("a sweep")?;
+    }
+    if is_wanted("fanout") {
+        fanout::measure(report).await.context("the live view")?;
     }
     if is_wanted("create") {
         create::measure(report).await.context("POST /api/server/create")?;

@@ -31,7 +31,7 @@ const EXPORTER: &str = "prometheus-pve-exporter 3.10.2";
 /// Its collectors that ask once for everything (`cluster=1&node=0`): the one that alone tells what a sweep tells, but
 /// for what runs, and all.
 const ONE: &str = "collector.resources alone";
-const ALL: &str = "all cluster collectors";
+const ALL: &str = "cluster collectors";
 
 /// What a process that only sweeps has seen.
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,13 +71,13 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     }
     let ours = median(&ours);
     for (collectors, time, peak) in peers {
-        let name = |what: &str| format!("sweep of {GUESTS} guests on {NODES} nodes: {what}");
-        let who = format!("{EXPORTER}, {collectors}");
-        report.add(Row { aim: Some(AIM), ..Row::cost(&name("time"), "ms", ours, time, &who) });
+        let name = |what: &str| format!("sweep of {GUESTS} guests on {NODES} nodes, beside {collectors}: {what}");
+        let who = EXPORTER;
+        report.add(Row { aim: Some(AIM), ..Row::cost(&name("time"), "ms", ours, time, who) });
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         report.add(Row {
-            remark: "a process that only sweeps; the worker that scrapes".to_owned(),
-            ..Row::cost(&name("peak memory"), "MiB", mib(memory), mib(peak), &who)
+            remark: "ours: a process that only sweeps; peer: the worker that scrapes".to_owned(),
+            ..Row::cost(&name("peak memory"), "MiB", mib(memory), mib(peak), who)
         });
     }
     Ok(())
