@@ -13,13 +13,14 @@ pub(crate) fn peak_memory(pid: u32) -> anyhow::Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
-/// Processor time that a process has used, its ended threads included, in seconds.
-pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+/// Processor time that a process has used, its ended threads included, in seconds: its own and the kernel's for it.
+pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<(f64, f64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // After the name, which may hold anything: the 12th and 13th field are for user and kernel, in hundredths.
+    // After the name, which may hold anything, the 12th and 13th field, in hundredths.
     let (_, fields) = stat.rsplit_once(')').context("an odd /proc/<pid>/stat")?;
-    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-    Ok(ticks as f64 / 100.0)
+    let mut ticks = fields.split_whitespace().skip(11).map(|field| field.parse::<u32>().map(|n| f64::from(n) / 100.0));
+    let mut next = || ticks.next().context("a short /proc/<pid>/stat")?.context("an odd /proc/<pid>/stat");
+    Ok((next()?, next()?))
 }
 
 /// The processes that a process has started.
