@@ -14,11 +14,21 @@ step "Packages" scripts/install.sh bench
 enter_group "$0" "$@"
 testenv_lock
 
+node_modules() {
+    local stamp=bench/js/node_modules/.installed-from
+    cmp -s bench/js/package-lock.json "$stamp" && return
+    npm ci --prefix bench/js --no-audit --no-fund && cp bench/js/package-lock.json "$stamp"
+}
+
+# Thousands of sockets on each side.
+ulimit -n "$(ulimit -Hn)"
 unset DATABASE_URL
 export SQLX_OFFLINE=true
 PGBENCH=$(printf '%s\n' /usr/lib/postgresql/*/bin/pgbench | sort -t/ -k5 -n | tail -n 1)
 export PGBENCH
 step "Console page" scripts/web.sh
+step "Exporter" scripts/venv.sh pve-exporter prometheus-pve-exporter==3.10.2
+step "Node modules" node_modules
 step "Building" cargo build --release --locked -p innkeeper -p innkeeper-bench
 step "PostgreSQL" testenv_postgres
 step "Incus" testenv_incus

@@ -22,7 +22,7 @@ use crate::lab::{self, Lab};
 use crate::report::say;
 
 /// 32 bytes as base64.
-const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+pub(crate) const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// Everyone's password.
 const PASSWORD: &str = "correct horse battery";
 

@@ -1,20 +1,24 @@
 //! Innkeeper beside its peers, in one run on one machine. `make bench` starts what this needs and names it in the
 //! environment (`INNKEEPER_TEST_…` as for the tests, and `PGBENCH`).
 //!
-//!   innkeeper-bench [console] [create] [list] [reads]     all of them when none is named
+//!   innkeeper-bench [console] [create] [fanout] [list] [reads] [sweep]     all of them when none is named
 
 #![allow(clippy::disallowed_methods, reason = "SQL for a schema of the moment: databases are made and looked at here")]
 
 mod console;
 mod create;
+mod crowd;
+mod fanout;
 mod house;
 mod lab;
 mod list;
 mod load;
 mod pgbench;
+mod proc;
 mod reads;
 mod report;
 mod stats;
+mod sweep;
 
 use std::path::PathBuf;
 
@@ -23,16 +27,24 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::Report;
 
+const ALL: &[&str] = &["console", "create", "fanout", "list", "reads", "sweep"];
+
 /// As the service itself runs: one runtime with a thread for each processor.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    // What a benchmark starts this program for, to measure it alone.
+    if wanted == ["only-sweep"] {
+        return sweep::only_sweep().await;
+    }
+    if let Some(unknown) = wanted.iter().find(|w| !ALL.contains(&w.as_str())) {
+        anyhow::bail!("there is no benchmark {unknown:?}; there are: {}", ALL.join(", "));
+    }
+    // An error says that it was done.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let target = PathBuf::from(std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into()));
     std::fs::create_dir_all(&target).context("making the folder for the results")?;
     log(&target)?;
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(unknown) = wanted.iter().find(|w| !["console", "create", "list", "reads"].contains(&w.as_str())) {
-        anyhow::bail!("there is no benchmark {unknown:?}; there are: console, create, list, reads");
-    }
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
 
     let mut report = Report::new(house::cluster_words().await?);
@@ -56,6 +68,12 @@ async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) -> anyho
     }
     if is_wanted("reads") {
         reads::measure(report).await.context("every read")?;
+    }
+    if is_wanted("sweep") {
+        sweep::measure(report).await.context("a sweep")?;
+    }
+    if is_wanted("fanout") {
+        fanout::measure(report).await.context("the live view")?;
     }
     if is_wanted("create") {
         create::measure(report).await.context("POST /api/server/create")?;

@@ -1,0 +1,83 @@
+//! A made-up fleet as a program; see the library.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use fleet::{Fleet, Kind, Options};
+use tokio::net::TcpListener;
+
+/// Serves a made-up fleet on this machine, in the hosts' own API shapes, until it is ended.
+///
+/// Prints a line of JSON for each host (its address, and the settings for its driver) and one for the control port.
+/// There, GET / describes the hosts, GET /<host> its guests, and POST / changes them:
+///
+///   {"hosts": [3], "behaviour": "dead"}           or "well", "hung", {"slow": <ms>}, {"failing": <status>}
+///
+///   {"hosts": [0], "guests": [1], "power": "stopped", "load": {"cpu": 0.99, "memory": 0.5, "disk": 0.2}, "present": false}
+///
+/// What is left out stays; without "hosts" or "guests" all of them are meant.
+#[derive(Debug, Parser)]
+#[command(version, verbatim_doc_comment)]
+struct Arguments {
+    /// Whose API the hosts speak
+    #[arg(long, value_enum)]
+    kind: Kind,
+    /// How many hosts
+    #[arg(long, default_value_t = 1)]
+    hosts: usize,
+    /// How many guests on each host
+    #[arg(long, default_value_t = 10)]
+    guests: usize,
+    /// How many nodes each host is a cluster of (proxmox)
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+    /// The same seed makes the same fleet
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The number of the first guest
+    #[arg(long, default_value_t = 100_000)]
+    first_number: i64,
+    /// How long a list stays as it is, in milliseconds; 0: every look finds other figures
+    #[arg(long, default_value_t = 0)]
+    fresh_for: u64,
+    /// The folder for unix sockets (incus); a temporary one without it
+    #[arg(long)]
+    sockets: Option<PathBuf>,
+    /// Where the control port listens; port 0 is any
+    #[arg(long, default_value = "127.0.0.1:0")]
+    control: SocketAddr,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { kind, hosts, guests, nodes, seed, first_number, fresh_for, sockets, control } = Arguments::parse();
+    let fresh_for = Duration::from_millis(fresh_for);
+    let options = Options { kind, hosts, guests, nodes, seed, first_number, fresh_for, sockets };
+    let fleet = Arc::new(Fleet::start(options).await?);
+    let listener = TcpListener::bind(control).await.with_context(|| format!("listening on {control}"))?;
+    {
+        let mut out = std::io::stdout().lock();
+        for host in fleet.describe() {
+            writeln!(out, "{host}")?;
+        }
+        writeln!(out, "{}", serde_json::json!({ "control": format!("http://{}/", listener.local_addr()?) }))?;
+        out.flush()?;
+    }
+    tokio::select! {
+        ended = fleet::control(Arc::clone(&fleet), listener) => ended.context("the control port"),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = terminated() => Ok(()),
+    }
+}
+
+async fn terminated() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
