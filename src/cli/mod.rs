@@ -14,6 +14,7 @@ mod pveum;
 mod serve;
 mod tariff;
 mod token;
+mod top;
 mod user;
 
 use std::io::IsTerminal;
@@ -66,6 +67,8 @@ enum Command {
     /// Operations that wait for a person
     #[command(subcommand)]
     Operation(operation::Command),
+    /// The fleet in this terminal, live
+    Top(top::Args),
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Command),
@@ -94,7 +97,7 @@ fn called(matches: &ArgMatches) -> String {
 
 /// Whether a command only looks. Every other one is written down in the audit log.
 fn looks(called: &str) -> bool {
-    called.ends_with(" list") || called == "operation log"
+    called.ends_with(" list") || matches!(called, "operation log" | "top")
 }
 
 fn start(command: Command, called: &str) -> anyhow::Result<()> {
@@ -136,6 +139,7 @@ async fn work(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Pool(command) => pool::run(app, command).await,
         Command::Operation(command) => operation::run(app, command).await,
         Command::Audit(command) => audit::run(app, command).await,
+        Command::Top(args) => top::run(app, args).await,
         Command::Demo(args) => demo::run(app, args).await,
         Command::Serve | Command::Migrate => Ok(()),
     }

@@ -92,3 +92,61 @@ pub struct Live {
     /// What is too high just now.
     pub alerts: Vec<monitor::Alert>,
 }
+
+/// A host in the fleet's figures.
+#[derive(Debug, Clone)]
+pub struct FleetHost {
+    /// Its name.
+    pub name: String,
+    /// Whether the last sweep succeeded.
+    pub up: bool,
+    /// When one last did.
+    pub seen_at: Option<DateTime<Utc>>,
+}
+
+/// A server in the fleet's figures. The sample's part is `None` where none was taken in the last ten minutes.
+#[derive(Debug, Clone, Default)]
+pub struct FleetServer {
+    /// Its id.
+    pub id: i64,
+    /// Its guest's number.
+    pub guest_number: i64,
+    /// Its name.
+    pub name: String,
+    /// `lxc` or `vm`.
+    pub kind: String,
+    /// Its host's name.
+    pub host: String,
+    /// The node it is on.
+    pub node: String,
+    /// Its tariff's name.
+    pub tariff: String,
+    /// What it is doing: `running`, `stopped`, ….
+    pub status: String,
+    /// Its cores.
+    pub cores: i32,
+    /// When it was looked at.
+    pub taken_at: Option<DateTime<Utc>>,
+    /// `running`, `stopped` or `unknown`, as the host said.
+    pub power: Option<String>,
+    /// Seconds since its start.
+    pub uptime_s: Option<i64>,
+    /// Share of its cores in use, 0 to 1.
+    pub cpu: Option<f64>,
+    /// Memory in use in bytes.
+    pub memory_used: Option<i64>,
+    /// Memory in bytes.
+    pub memory_max: Option<i64>,
+    /// Root disk in use in bytes.
+    pub disk_used: Option<i64>,
+    /// Root disk in bytes.
+    pub disk_max: Option<i64>,
+    /// Bytes received since its start.
+    pub net_in: Option<i64>,
+    /// Bytes sent since its start.
+    pub net_out: Option<i64>,
+    /// Bytes received a second.
+    pub net_in_rate: Option<f64>,
+    /// Bytes sent a second.
+    pub net_out_rate: Option<f64>,
+}

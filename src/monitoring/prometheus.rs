@@ -3,13 +3,14 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::store::{self, FleetHost, FleetServer};
+use super::model::{FleetHost, FleetServer};
+use super::service;
 use crate::app::App;
 use crate::error::Result;
 
 /// Every host and server as the last sweeps saw them.
 pub async fn fleet(app: &App) -> Result<String> {
-    let (hosts, servers) = tokio::try_join!(store::fleet_hosts(&app.db), store::fleet_servers(&app.db))?;
+    let (hosts, servers) = service::fleet(app).await?;
     let mut text = Text::default();
     of_hosts(&mut text, &hosts);
     of_servers(&mut text, &servers);

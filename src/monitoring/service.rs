@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use monitor::{Alert, Thresholds, Usage};
 
-use super::model::{Gauge, Live, Network, Point, Stats, StatsData};
+use super::model::{FleetHost, FleetServer, Gauge, Live, Network, Point, Stats, StatsData};
 use super::store::{self, PointRow, ServerRow};
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -25,6 +25,11 @@ pub async fn stats_of(app: &App, servers: &[ServerId]) -> Result<Vec<Live>> {
 /// The same of those that are on this host.
 pub async fn stats_of_host(app: &App, host: HostId, servers: &[ServerId]) -> Result<Vec<Live>> {
     assemble(app, store::servers(&app.db, Some(host), servers).await?).await
+}
+
+/// Every host that is swept and every server, as the last sweeps saw them.
+pub async fn fleet(app: &App) -> Result<(Vec<FleetHost>, Vec<FleetServer>)> {
+    Ok(tokio::try_join!(store::fleet_hosts(&app.db), store::fleet_servers(&app.db))?)
 }
 
 async fn assemble(app: &App, servers: Vec<ServerRow>) -> Result<Vec<Live>> {

@@ -7,6 +7,7 @@ use monitor::{Claim, Sample};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::model::{FleetHost, FleetServer};
 use crate::ids::{HostId, ServerId};
 
 type Result<T> = sqlx::Result<T>;
@@ -230,16 +231,6 @@ fn power(sample: &Sample) -> &'static str {
     }
 }
 
-/// A host in the fleet's figures.
-#[derive(Debug)]
-pub(super) struct FleetHost {
-    pub name: String,
-    /// Whether the last sweep succeeded.
-    pub up: bool,
-    /// When one last did.
-    pub seen_at: Option<DateTime<Utc>>,
-}
-
 /// Every host that is swept.
 pub(super) async fn fleet_hosts(db: &PgPool) -> Result<Vec<FleetHost>> {
     sqlx::query_as!(
@@ -251,30 +242,6 @@ pub(super) async fn fleet_hosts(db: &PgPool) -> Result<Vec<FleetHost>> {
     .await
 }
 
-/// A server in the fleet's figures, with its latest sample.
-#[derive(Debug)]
-pub(super) struct FleetServer {
-    pub id: i64,
-    pub guest_number: i64,
-    pub name: String,
-    pub kind: String,
-    pub host: String,
-    pub node: String,
-    pub tariff: String,
-    pub status: String,
-    pub cores: i32,
-    pub taken_at: Option<DateTime<Utc>>,
-    pub power: Option<String>,
-    pub uptime_s: Option<i64>,
-    pub cpu: Option<f64>,
-    pub memory_used: Option<i64>,
-    pub memory_max: Option<i64>,
-    pub disk_used: Option<i64>,
-    pub disk_max: Option<i64>,
-    pub net_in: Option<i64>,
-    pub net_out: Option<i64>,
-}
-
 /// Every server that is not deleted. Samples of long ago are left out: they say nothing of now.
 pub(super) async fn fleet_servers(db: &PgPool) -> Result<Vec<FleetServer>> {
     sqlx::query_as!(
@@ -282,7 +249,8 @@ pub(super) async fn fleet_servers(db: &PgPool) -> Result<Vec<FleetServer>> {
         r#"select s.id, s.guest_number, s.name, s.kind, h.name as host, s.node, t.name as tariff, s.status, s.cores,
                   l.taken_at as "taken_at?", l.power as "power?", l.uptime_s as "uptime_s?", l.cpu as "cpu?",
                   l.memory_used as "memory_used?", l.memory_max as "memory_max?", l.disk_used as "disk_used?",
-                  l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?"
+                  l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?", l.net_in_rate as "net_in_rate?",
+                  l.net_out_rate as "net_out_rate?"
            from servers s
            join hosts h on h.id = s.host_id
            join tariffs t on t.id = s.tariff_id

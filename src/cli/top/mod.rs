@@ -1,0 +1,133 @@
+//! `innkeeper top`: the fleet as the last sweeps saw it, live in a terminal.
+
+mod screen;
+mod view;
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use anyhow::Context;
+use innkeeper::app::App;
+use innkeeper::monitoring;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use tokio::sync::watch;
+
+use super::output::table;
+use view::{Sort, View};
+
+/// What to show.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What to sort by; in the terminal the key that stands in brackets does so as well
+    #[arg(long, value_enum, default_value_t = Sort::Cpu)]
+    sort: Sort,
+    /// Seconds between looks at the database
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    every: u64,
+    /// Only servers with this text in their name, host, node or status
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// Print one look and end: for scripts, and where there is no terminal
+    #[arg(long)]
+    once: bool,
+}
+
+/// How often keys are looked for.
+const KEYS: Duration = Duration::from_millis(100);
+
+pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
+    let mut view = View::new(args.sort, args.filter);
+    let (hosts, servers) = monitoring::service::fleet(app).await?;
+    view.show(hosts, servers, None);
+    if args.once {
+        println!("{}", view.summary());
+        let rows = view.rows();
+        table(view::HEADINGS, rows.iter().map(view::cells));
+        return Ok(());
+    }
+    if !std::io::stdout().is_terminal() {
+        anyhow::bail!("standard output is no terminal; --once prints one look");
+    }
+    let (looks, seen) = watch::channel(view);
+    let drawing = tokio::task::spawn_blocking(move || draw(seen));
+    tokio::pin!(drawing);
+    let mut tick = tokio::time::interval(Duration::from_secs(args.every));
+    tick.reset();
+    loop {
+        tokio::select! {
+            drawn = &mut drawing => return drawn.context("drawing ended badly")?.context("drawing"),
+            _ = tick.tick() => {}
+        }
+        // What was seen last stays on the screen, with the reason why it is old.
+        let looked = monitoring::service::fleet(app).await;
+        looks.send_modify(|view| match looked {
+            Ok((hosts, servers)) => view.show(hosts, servers, None),
+            Err(error) => view.complain(error.to_string()),
+        });
+    }
+}
+
+/// Draws and listens to keys until somebody leaves. The terminal is given back as it was, also after a panic.
+fn draw(mut seen: watch::Receiver<View>) -> std::io::Result<()> {
+    let mut terminal = ratatui::try_init()?;
+    let mut view = seen.borrow_and_update().clone();
+    let ended = loop {
+        if let Err(error) = terminal.draw(|frame| screen::draw(frame, &mut view)) {
+            break Err(error);
+        }
+        // Until a key or a new look.
+        loop {
+            if seen.has_changed().unwrap_or(true) {
+                view.take(&seen.borrow_and_update());
+                break;
+            }
+            match event::poll(KEYS).and_then(|there| if there { event::read().map(Some) } else { Ok(None) }) {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    if !heard(&mut view, &event) {
+                        ratatui::restore();
+                        return Ok(());
+                    }
+                    break;
+                }
+                Err(error) => {
+                    ratatui::restore();
+                    return Err(error);
+                }
+            }
+        }
+    };
+    ratatui::restore();
+    ended
+}
+
+/// Does what a key asks for; false: to leave.
+fn heard(view: &mut View, event: &Event) -> bool {
+    let Event::Key(KeyEvent { code, modifiers, kind: KeyEventKind::Press, .. }) = event else { return true };
+    match code {
+        KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => return false,
+        code if view.typing => match code {
+            KeyCode::Enter => view.typing = false,
+            KeyCode::Esc => view.stop_filtering(),
+            KeyCode::Backspace => drop(view.filter.pop()),
+            KeyCode::Char(c) if !c.is_control() => view.filter.push(*c),
+            _ => {}
+        },
+        KeyCode::Char('q') => return false,
+        KeyCode::Esc => view.stop_filtering(),
+        KeyCode::Char('/') => view.typing = true,
+        KeyCode::Char('r') => view.reversed = !view.reversed,
+        KeyCode::Up | KeyCode::Char('k') => view.scroll(-1),
+        KeyCode::Down | KeyCode::Char('j') => view.scroll(1),
+        KeyCode::PageUp => view.scroll(-20),
+        KeyCode::PageDown => view.scroll(20),
+        KeyCode::Home => view.scroll(isize::MIN),
+        KeyCode::End => view.scroll(isize::MAX),
+        KeyCode::Char(key) => view.sort_by(*key),
+        _ => {}
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;

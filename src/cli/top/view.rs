@@ -1,0 +1,212 @@
+//! What is shown: the last look, sorted, filtered and scrolled.
+
+use std::cmp::Ordering;
+
+use chrono::Utc;
+use clap::ValueEnum;
+use innkeeper::monitoring::model::{FleetHost, FleetServer};
+
+use crate::cli::output::plain;
+
+/// What servers can be sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    /// [i] Its id
+    Id,
+    /// [n] Its name
+    Name,
+    /// [h] Its host and node
+    Host,
+    /// [s] What it is doing
+    Status,
+    /// [c] Processor, the busiest first
+    Cpu,
+    /// [m] Memory, the fullest first
+    Memory,
+    /// [d] Disk, the fullest first
+    Disk,
+    /// [t] Network both ways, the busiest first
+    Traffic,
+    /// [u] Since its start, the longest first
+    Uptime,
+    /// [a] Since it was looked at, the longest first
+    Age,
+}
+
+/// The columns, and for each what sorts by it.
+pub(super) const HEADINGS: [&str; 12] =
+    ["ID", "NAME", "HOST", "NODE", "STATUS", "CPU%", "MEM%", "DISK%", "IN/s", "OUT/s", "UP", "AGE"];
+pub(super) const SORTS: [Sort; 12] = [
+    Sort::Id,
+    Sort::Name,
+    Sort::Host,
+    Sort::Host,
+    Sort::Status,
+    Sort::Cpu,
+    Sort::Memory,
+    Sort::Disk,
+    Sort::Traffic,
+    Sort::Traffic,
+    Sort::Uptime,
+    Sort::Age,
+];
+
+/// The last look and how to show it.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    hosts: Vec<FleetHost>,
+    servers: Vec<FleetServer>,
+    /// Why the look is an old one.
+    pub(super) complaint: Option<String>,
+    pub(super) sort: Sort,
+    pub(super) reversed: bool,
+    pub(super) filter: String,
+    /// Whether keys go to the filter.
+    pub(super) typing: bool,
+    /// The first row that is shown.
+    pub(super) first: usize,
+}
+
+impl View {
+    pub(super) fn new(sort: Sort, filter: String) -> Self {
+        let (hosts, servers, complaint) = (vec![], vec![], None);
+        Self { hosts, servers, complaint, sort, reversed: false, filter, typing: false, first: 0 }
+    }
+
+    /// Takes a new look.
+    pub(super) fn show(&mut self, hosts: Vec<FleetHost>, servers: Vec<FleetServer>, complaint: Option<String>) {
+        (self.hosts, self.servers, self.complaint) = (hosts, servers, complaint);
+    }
+
+    /// Says why there is no new look.
+    pub(super) fn complain(&mut self, why: String) {
+        self.complaint = Some(why);
+    }
+
+    /// Takes the look of another view, and keeps how it is shown.
+    pub(super) fn take(&mut self, other: &Self) {
+        self.show(other.hosts.clone(), other.servers.clone(), other.complaint.clone());
+    }
+
+    /// One line about all of it.
+    pub(super) fn summary(&self) -> String {
+        let up = self.hosts.iter().filter(|h| h.up).count();
+        let running = self.servers.iter().filter(|s| s.power.as_deref() == Some("running")).count();
+        let down: Vec<String> = self.hosts.iter().filter(|h| !h.up).map(|h| plain(&h.name)).take(5).collect();
+        let down = if down.is_empty() { String::new() } else { format!("   DOWN: {}", down.join(", ")) };
+        format!(
+            "hosts {up}/{} up   servers {running}/{} running   in {}/s   out {}/s{down}",
+            self.hosts.len(),
+            self.servers.len(),
+            bytes(self.servers.iter().filter_map(|s| s.net_in_rate).sum()),
+            bytes(self.servers.iter().filter_map(|s| s.net_out_rate).sum()),
+        )
+    }
+
+    /// The servers that pass the filter, in order.
+    pub(super) fn rows(&self) -> Vec<FleetServer> {
+        let wanted = self.filter.to_lowercase();
+        let passes = |s: &&FleetServer| {
+            [&s.name, &s.host, &s.node, &s.status].into_iter().any(|text| text.to_lowercase().contains(&wanted))
+        };
+        let mut rows: Vec<&FleetServer> = self.servers.iter().filter(passes).collect();
+        rows.sort_by(|a, b| {
+            let order = self.sort.compare(a, b);
+            (if self.reversed { order.reverse() } else { order }).then(a.id.cmp(&b.id))
+        });
+        rows.into_iter().cloned().collect()
+    }
+
+    /// Moves the rows, as far as there are any.
+    pub(super) fn scroll(&mut self, by: isize) {
+        self.first = self.first.saturating_add_signed(by).min(self.servers.len());
+    }
+
+    /// Sorts by what the key stands for; by what it is sorted by already, the other way round.
+    pub(super) fn sort_by(&mut self, key: char) {
+        let Some(sort) = Sort::value_variants().iter().find(|s| s.key() == key) else { return };
+        (self.reversed, self.sort) = (*sort == self.sort && !self.reversed, *sort);
+    }
+
+    pub(super) fn stop_filtering(&mut self) {
+        self.typing = false;
+        self.filter.clear();
+    }
+}
+
+impl Sort {
+    fn key(self) -> char {
+        match self {
+            Self::Traffic => 't',
+            sort => sort.to_possible_value().and_then(|v| v.get_name().chars().next()).unwrap_or_default(),
+        }
+    }
+
+    fn compare(self, a: &FleetServer, b: &FleetServer) -> Ordering {
+        let share = |used: Option<i64>, max: Option<i64>| Some(used? as f64 / max.filter(|m| *m > 0)? as f64);
+        // Greatest first, what is not known last.
+        let most =
+            |figure: fn(&FleetServer) -> Option<f64>| figure(b).unwrap_or(-1.0).total_cmp(&figure(a).unwrap_or(-1.0));
+        match self {
+            Self::Id => a.id.cmp(&b.id),
+            Self::Name => a.name.cmp(&b.name),
+            Self::Host => (&a.host, &a.node).cmp(&(&b.host, &b.node)),
+            Self::Status => a.status.cmp(&b.status),
+            Self::Cpu => most(|s| s.cpu),
+            Self::Memory => share(b.memory_used, b.memory_max)
+                .unwrap_or(-1.0)
+                .total_cmp(&share(a.memory_used, a.memory_max).unwrap_or(-1.0)),
+            Self::Disk => share(b.disk_used, b.disk_max)
+                .unwrap_or(-1.0)
+                .total_cmp(&share(a.disk_used, a.disk_max).unwrap_or(-1.0)),
+            Self::Traffic => most(|s| Some(s.net_in_rate? + s.net_out_rate?)),
+            Self::Uptime => b.uptime_s.cmp(&a.uptime_s),
+            Self::Age => a.taken_at.cmp(&b.taken_at),
+        }
+    }
+}
+
+/// A server as a row.
+pub(super) fn cells(server: &FleetServer) -> [String; 12] {
+    let none = || "-".to_owned();
+    let percent = |share: Option<f64>| share.map_or_else(none, |s| format!("{:.1}", s * 100.0));
+    let share = |used: Option<i64>, max: Option<i64>| Some(used? as f64 / max.filter(|m| *m > 0)? as f64);
+    let rate = |rate: Option<f64>| rate.map_or_else(none, bytes);
+    let age = server.taken_at.map(|at| (Utc::now() - at).num_seconds().max(0));
+    [
+        server.id.to_string(),
+        plain(&server.name),
+        plain(&server.host),
+        plain(&server.node),
+        server.status.clone(),
+        percent(server.cpu),
+        percent(share(server.memory_used, server.memory_max)),
+        percent(share(server.disk_used, server.disk_max)),
+        rate(server.net_in_rate),
+        rate(server.net_out_rate),
+        server.uptime_s.map_or_else(none, span),
+        age.map_or_else(none, span),
+    ]
+}
+
+/// So many bytes, in three digits and a letter.
+fn bytes(count: f64) -> String {
+    let mut count = count;
+    for unit in ["B", "K", "M", "G"] {
+        if count < 999.5 {
+            return if count < 9.95 && unit != "B" { format!("{count:.1}{unit}") } else { format!("{count:.0}{unit}") };
+        }
+        count /= 1024.0;
+    }
+    format!("{count:.1}T")
+}
+
+/// So many seconds, in the greatest unit that they fill.
+fn span(seconds: i64) -> String {
+    match seconds {
+        ..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
