@@ -1,0 +1,1 @@
+//! A real guest under a real load.
