@@ -19,6 +19,10 @@ end $$;
 create trigger servers_wanted_up before insert or update of status on servers
     for each row execute function servers_wanted_up();
 
+-- A sweep is judged by its host's servers, and by which operations were at work on them.
+create index servers_host on servers (host_id) where deleted_at is null;
+create index operations_ended on operations (ended_at) where ended_at is not null;
+
 -- Rules other than the built-in ones. The most specific one holds as a whole: the server's, its tariff's, everybody's.
 create table alert_rules (
     id bigint generated always as identity primary key,

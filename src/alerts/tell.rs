@@ -51,7 +51,8 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<usize> {
         mail::service::queue(&mut tx, &format!("alerts:{batch}:{user}"), email, mail).await?;
     }
     let ids: Vec<i64> = news.iter().map(|n| n.id.0).collect();
-    store::told(&mut tx, &ids).await?;
+    let ended: Vec<i64> = news.iter().filter(|n| n.resolved_at.is_some()).map(|n| n.id.0).collect();
+    store::told(&mut tx, &ids, &ended).await?;
     tx.commit().await?;
     tracing::info!(alerts = ids.len(), mails = mails.len(), "told of alerts");
     Ok(mails.len())

@@ -60,8 +60,8 @@ macro_rules! rules {
 pub(in crate::alerts) async fn rules_of_host(db: impl PgExecutor<'_>, host: HostId) -> Result<Rules> {
     rules!(
         db,
-        "exists (select from servers s where s.host_id = $1 and s.deleted_at is null
-                 and (s.id = alert_rules.server_id or s.tariff_id = alert_rules.tariff_id))",
+        "server_id in (select id from servers where host_id = $1 and deleted_at is null)
+         or tariff_id in (select tariff_id from servers where host_id = $1 and deleted_at is null)",
         host.0
     )
 }

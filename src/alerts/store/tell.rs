@@ -72,7 +72,7 @@ pub(in crate::alerts) async fn news(tx: &mut PgConnection) -> Result<Vec<News>> 
            ) w on a.kind = 'host_unreachable' and a.server_id is null
            where (a.level = 'critical' and a.told_at is null and a.resolved_at is null and a.acknowledged_at is null)
               or (a.told_at is not null and a.resolved_at is not null and a.end_told_at is null)
-           order by a.id for update of a"#
+           order by a.id"#
     )
     .fetch_all(tx)
     .await
@@ -88,13 +88,14 @@ pub(in crate::alerts) async fn staff(tx: &mut PgConnection) -> Result<Vec<(UserI
     Ok(rows.into_iter().map(|r| (r.id, r.email)).collect())
 }
 
-/// Notes that these incidents' beginnings, or ends, were told.
-pub(in crate::alerts) async fn told(tx: &mut PgConnection, alerts: &[i64]) -> Result<()> {
+/// Notes that these incidents' beginnings were told, and of which also the ends. One that has ended since it was read
+/// still has its end to be told.
+pub(in crate::alerts) async fn told(tx: &mut PgConnection, alerts: &[i64], ended: &[i64]) -> Result<()> {
     sqlx::query!(
-        "update alerts set told_at = coalesce(told_at, now()),
-                end_told_at = case when resolved_at is not null then now() end
-         where id = any($1)",
-        alerts
+        "update alerts set told_at = coalesce(told_at, now()), end_told_at = case when id = any($2) then now() end
+         where id in (select id from alerts where id = any($1) order by id for no key update)",
+        alerts,
+        ended
     )
     .execute(tx)
     .await

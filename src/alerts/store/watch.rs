@@ -1,4 +1,5 @@
-//! The SQL of looking: what was known, and what has become of it. Everything goes in batches, never one by one.
+//! The SQL of looking: what was known, and what has become of it. Everything goes in batches, never one by one, and
+//! incidents are locked in the order of their ids, so that nobody waits for each other.
 
 use chrono::{DateTime, Utc};
 use monitor::Sample;
@@ -54,9 +55,9 @@ pub(in crate::alerts) async fn watched(
         Watched,
         r#"select s.id as "id: ServerId", s.uuid as marker, s.tariff_id as "tariff: TariffId",
                   s.wanted_up and s.suspended_at is null as "wanted!",
-                  s.status not in ('running', 'stopped', 'unknown') or exists (
-                      select from operations o where o.server_id = s.id
-                      and (o.state in ('queued', 'running', 'undoing', 'stuck') or o.ended_at >= $2)) as "held!",
+                  s.status not in ('running', 'stopped', 'unknown')
+                  or s.id in (select server_id from operations where state in ('queued', 'running', 'undoing', 'stuck'))
+                  or s.id in (select server_id from operations where ended_at >= $2) as "held!",
                   t.traffic_gib * 1073741824.0::float8 as quota
            from servers s join tariffs t on t.id = s.tariff_id
            where s.host_id = $1 and s.deleted_at is null and s.status not in ('creating', 'failed')"#,
@@ -160,9 +161,12 @@ pub(in crate::alerts) async fn refresh(tx: &mut PgConnection, changes: &[(&Chang
     sqlx::query!(
         "update alerts a set value = g.value, level = coalesce(g.level, a.level),
                 changed_at = case when g.level is null then a.changed_at else now() end
-         from unnest($1::text[], $2::text[], $3::float8[], $4::text[]) as g (subject, kind, value, level)
-         where a.subject = g.subject and a.kind = g.kind and a.resolved_at is null
-           and (g.level is not null or round(a.value * 100) <> round(g.value * 100))",
+         from (select a.id, g.value, g.level
+               from unnest($1::text[], $2::text[], $3::float8[], $4::text[]) as g (subject, kind, value, level)
+               join alerts a on a.subject = g.subject and a.kind = g.kind and a.resolved_at is null
+               where g.level is not null or round(a.value * 100) <> round(g.value * 100)
+               order by a.id for no key update of a) g
+         where a.id = g.id",
         &subjects,
         &kinds,
         &values,
@@ -181,8 +185,11 @@ pub(in crate::alerts) async fn resolve(tx: &mut PgConnection, changes: &[&Change
     sqlx::query!(
         "update alerts a set value = case when g.withdrawn then a.value else g.value end, resolved_at = $5,
                 ended = case when g.withdrawn then 'withdrawn' else 'recovered' end, changed_at = now()
-         from unnest($1::text[], $2::text[], $3::float8[], $4::bool[]) as g (subject, kind, value, withdrawn)
-         where a.subject = g.subject and a.kind = g.kind and a.resolved_at is null",
+         from (select a.id, g.value, g.withdrawn
+               from unnest($1::text[], $2::text[], $3::float8[], $4::bool[]) as g (subject, kind, value, withdrawn)
+               join alerts a on a.subject = g.subject and a.kind = g.kind and a.resolved_at is null
+               order by a.id for no key update of a) g
+         where a.id = g.id",
         &subjects,
         &kinds,
         &values,
@@ -220,7 +227,9 @@ pub(in crate::alerts) async fn resolve_on_host(
     sqlx::query!(
         "update alerts set value = 0, resolved_at = $2, changed_at = now(),
                 ended = case when $3 then 'withdrawn' else 'recovered' end
-         where host_id = $1 and kind = 'host_unreachable' and server_id is not null and resolved_at is null",
+         where id in (select id from alerts where host_id = $1 and kind = 'host_unreachable'
+                          and server_id is not null and resolved_at is null
+                      order by id for no key update)",
         host.0,
         at,
         withdrawn
@@ -293,12 +302,14 @@ pub(in crate::alerts) async fn stuck(tx: &mut PgConnection) -> Result<Vec<(Uuid,
 /// remembered of it.
 pub(in crate::alerts) async fn withdraw(tx: &mut PgConnection) -> Result<()> {
     sqlx::query!(
-        "update alerts a set resolved_at = now(), ended = 'withdrawn', changed_at = now()
-         where resolved_at is null
-           and (exists (select from servers s where s.id = a.server_id
-                        and (s.deleted_at is not null or s.status = 'failed'))
-                or exists (select from hosts h where h.id = a.host_id and not h.enabled)
-                or exists (select from address_pools p where p.id = a.pool_id and not p.enabled))"
+        "update alerts set resolved_at = now(), ended = 'withdrawn', changed_at = now()
+         where id in (
+             select id from alerts a where resolved_at is null
+               and (exists (select from servers s where s.id = a.server_id
+                            and (s.deleted_at is not null or s.status = 'failed'))
+                    or exists (select from hosts h where h.id = a.host_id and not h.enabled)
+                    or exists (select from address_pools p where p.id = a.pool_id and not p.enabled))
+             order by id for no key update)"
     )
     .execute(&mut *tx)
     .await?;
