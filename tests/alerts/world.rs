@@ -165,6 +165,8 @@ pub fn busy(marker: Uuid, cpu: f64) -> Sample {
         disk_max: 1000,
         net_in: 0,
         net_out: 0,
+        net_in_rate: None,
+        net_out_rate: None,
     }
 }
 
