@@ -77,22 +77,22 @@ impl Row {
 }
 
 macro_rules! alerts {
-    ($run:ident, $query:ident, ($($of:tt)*), $db:expr, $what:literal, $rest:literal $(, $parameter:expr)*) => {
+    (@ $run:ident, $query:ident, ($($of:tt)*), $db:expr, $what:literal, ($($rest:literal),+) $(, $parameter:expr)*) => {
         sqlx::$query!(
             $($of)*
             "select " + $what + r#" from alerts a
                left join servers s on s.id = a.server_id
                left join hosts h on h.id = a.host_id
                left join address_pools p on p.id = a.pool_id
-               left join operations o on o.id = a.operation_id "# + $rest
+               left join operations o on o.id = a.operation_id "# $(+ $rest)+
             $(, $parameter)*
         )
         .$run($db)
         .await
     };
-    (rows $run:ident, $db:expr, $rest:literal $(, $parameter:expr)*) => {
+    (rows $run:ident, $db:expr, ($($rest:literal),+) $(, $parameter:expr)*) => {
         alerts!(
-            $run, query_as, (Row,), $db,
+            @ $run, query_as, (Row,), $db,
             r#"a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value,
                coalesce(s.name, p.name, o.kind, h.name, '') as "name!", a.server_id as "server_id: ServerId",
                a.host_id as "host_id: HostId", a.pool_id as "pool_id: PoolId", a.operation_id,
@@ -101,7 +101,20 @@ macro_rules! alerts {
                (select max(m.until) from alert_mutes m where m.until > now()
                 and (m.server_id is null or m.server_id = a.server_id) and (m.kind is null or m.kind = a.kind))
                    as muted_until"#,
-            $rest $(, $parameter)*
+            ($($rest),+) $(, $parameter)*
+        )
+    };
+    (filtered ($($way:tt)*), $rest:literal, $whose:expr, $query:expr $(, $more:expr)*) => {
+        alerts!(
+            $($way)*,
+            (r#"where ($1::bigint is null or s.user_id = $1) and ($2::bigint[] is null or a.server_id = any($2))
+                  and ($3::bool is null or (a.resolved_at is null) = $3) and ($4::text is null or a.kind = $4)
+                  and ($5::text is null or a.level = $5) and ($6::bigint is null or a.server_id = $6)
+                  and ($7::bigint is null or a.host_id = $7)
+                  and ($8::bool is null or (a.acknowledged_at is not null) = $8)"#, $rest),
+            $whose.user.map(|id| id.0), $whose.only as Option<&[i64]>, $query.open, $query.kind.map(|k| k.0.as_str()),
+            $query.level.map(|l| l.0.as_str()), $query.server_id.map(|id| id.0), $query.host_id.map(|id| id.0),
+            $query.acknowledged $(, $more)*
         )
     };
 }
@@ -116,54 +129,24 @@ pub(in crate::alerts) async fn list(
     let mut tx = db.begin().await?;
     // A plan for these very filters: one for any would read everything.
     sqlx::query!("select set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
-    let kind = query.kind.map(|kind| kind.0.as_str());
-    let level = query.level.map(|level| level.0.as_str());
-    let (user, only) = (whose.user.map(|id| id.0), whose.only as Option<&[i64]>);
-    let (server, host) = (query.server_id.map(|id| id.0), query.host_id.map(|id| id.0));
     let rows = alerts!(
-        rows fetch_all,
-        &mut *tx,
-        r#"where ($1::bigint is null or s.user_id = $1) and ($2::bigint[] is null or a.server_id = any($2))
-             and ($3::bool is null or (a.resolved_at is null) = $3) and ($4::text is null or a.kind = $4)
-             and ($5::text is null or a.level = $5) and ($6::bigint is null or a.server_id = $6)
-             and ($7::bigint is null or a.host_id = $7)
-             and ($8::bool is null or (a.acknowledged_at is not null) = $8)
-           order by case when $9 then case a.level when 'critical' then 1 else 0 end * case when $10 then 1 else -1 end end,
-                    case when $10 then a.raised_at end, case when not $10 then a.raised_at end desc,
-                    case when $10 then a.id else -a.id end
-           limit $11 offset $12"#,
-        user,
-        only,
-        query.open,
-        kind,
-        level,
-        server,
-        host,
-        query.acknowledged,
+        filtered (rows fetch_all, &mut *tx),
+        r#" order by case when $9 then case a.level when 'critical' then 1 else 0 end * case when $10 then 1 else -1 end end,
+                     case when $10 then a.raised_at end, case when not $10 then a.raised_at end desc,
+                     case when $10 then a.id else -a.id end
+            limit $11 offset $12"#,
+        whose,
+        query,
         query.sort == Some(Sort::Level),
         query.order == Some(Order::Asc),
         page.size(),
         page.offset()
     )?;
     let total = alerts!(
-        fetch_one,
-        query_scalar,
-        (),
-        &mut *tx,
-        r#"count(*) as "n!""#,
-        r#"where ($1::bigint is null or s.user_id = $1) and ($2::bigint[] is null or a.server_id = any($2))
-             and ($3::bool is null or (a.resolved_at is null) = $3) and ($4::text is null or a.kind = $4)
-             and ($5::text is null or a.level = $5) and ($6::bigint is null or a.server_id = $6)
-             and ($7::bigint is null or a.host_id = $7)
-             and ($8::bool is null or (a.acknowledged_at is not null) = $8)"#,
-        user,
-        only,
-        query.open,
-        kind,
-        level,
-        server,
-        host,
-        query.acknowledged
+        filtered (@ fetch_one, query_scalar, (), &mut *tx, r#"count(*) as "n!""#),
+        "",
+        whose,
+        query
     )?;
     tx.commit().await?;
     Ok((rows, total))
@@ -171,7 +154,7 @@ pub(in crate::alerts) async fn list(
 
 /// One incident.
 pub(in crate::alerts) async fn incident(db: impl PgExecutor<'_>, id: AlertId) -> Result<Option<Row>> {
-    alerts!(rows fetch_optional, db, "where a.id = $1", id.0)
+    alerts!(rows fetch_optional, db, ("where a.id = $1"), id.0)
 }
 
 /// Somebody takes an incident on; who did so first stays.
