@@ -30,6 +30,7 @@ step "Incus" testenv_incus
 step "Image" testenv_image
 step "Node modules" node_modules
 step "fakepve" scripts/fakepve.sh
+step "Mail server" scripts/smtpd.sh
 step "Console page" scripts/web.sh
 step "Lint" scripts/lint.sh
 # Most tests wait for hosts more than they work.

@@ -18,7 +18,7 @@ use crate::events::{self, Events};
 use crate::hosts::Drivers;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
-use crate::{audit, console, history, http, idempotency, limits, mail, monitoring, realtime};
+use crate::{alerts, audit, console, history, http, idempotency, limits, mail, monitoring, realtime};
 
 /// Every part of one running process. Handlers and workers share it by reference.
 #[derive(Debug)]
@@ -85,6 +85,7 @@ impl App {
         task!(operations::work);
         task!(monitoring::watch);
         task!(history::keep);
+        task!(alerts::run);
         task!(mail::send_queued);
         task!(janitor);
 
@@ -149,6 +150,7 @@ async fn janitor(app: &App) {
             limits::purge(app).await,
             audit::service::upkeep(app).await,
             console::service::purge(app).await,
+            alerts::purge(app).await,
         ] {
             if let Err(error) = purged {
                 tracing::warn!(%error, "what has ended could not be forgotten; trying again later");

@@ -63,6 +63,8 @@ pub struct Config {
     pub shutdown_seconds: u32,
     /// Seconds between two sweeps of a host.
     pub sweep_seconds: u32,
+    /// Seconds that mails about alerts wait for others to go with them.
+    pub alert_settle_seconds: u32,
     /// Seconds in which a console's ticket must be used.
     pub console_ticket_seconds: u32,
     /// Seconds in which a console that lost its connection may be taken up again.
@@ -175,6 +177,7 @@ impl Default for Config {
             undo_deadline_seconds: 86_400,
             shutdown_seconds: 60,
             sweep_seconds: 30,
+            alert_settle_seconds: 10,
             console_ticket_seconds: 30,
             console_reconnect_seconds: 120,
             console_idle_seconds: 900,

@@ -56,3 +56,7 @@ id!(
     /// An SSH key of an account.
     SshKeyId
 );
+id!(
+    /// An alert.
+    AlertId
+);

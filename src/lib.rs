@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod addresses;
+pub mod alerts;
 pub mod app;
 pub mod audit;
 pub mod config;
@@ -49,6 +50,7 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
         .merge(operations::routes())
         .merge(audit::routes())
         .merge(console::routes())
+        .merge(alerts::routes())
 }
 
 /// What browsers open that is not below `/api`.

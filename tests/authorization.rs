@@ -103,6 +103,22 @@ const MATRIX: &[Row] = &[
     ("GET", "/api/operations/{id}/log", PROVIDER),
     ("POST", "/api/operations/{id}/retry", PROVIDER),
     ("GET", "/api/audit", ACCOUNT_READ),
+    ("GET", "/api/alerts", ANYONE),
+    ("GET", "/api/alerts/{id}", OWNED_READ),
+    ("POST", "/api/alerts/{id}/acknowledge", OWNED_WRITE),
+    ("GET", "/api/alert-rules", PROVIDER),
+    ("PUT", "/api/alert-rules/{type}", PROVIDER),
+    ("DELETE", "/api/alert-rules/{type}", PROVIDER),
+    ("POST", "/api/alert-rules/{type}/mute", PROVIDER),
+    ("DELETE", "/api/alert-rules/{type}/mute", PROVIDER),
+    ("GET", "/api/tariffs/{id}/alert-rules", PROVIDER),
+    ("PUT", "/api/tariffs/{id}/alert-rules/{type}", PROVIDER),
+    ("DELETE", "/api/tariffs/{id}/alert-rules/{type}", PROVIDER),
+    ("GET", "/api/server/{id}/alert-rules", OWNED_READ),
+    ("PUT", "/api/server/{id}/alert-rules/{type}", OWNED_WRITE),
+    ("DELETE", "/api/server/{id}/alert-rules/{type}", OWNED_WRITE),
+    ("POST", "/api/server/{id}/mute", OWNED_WRITE),
+    ("DELETE", "/api/server/{id}/mute", OWNED_WRITE),
 ];
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
@@ -173,7 +189,7 @@ async fn a_method_that_a_path_does_not_have_is_405_and_an_unknown_path_404() {
             if MATRIX.iter().any(|(m, p, _)| p == &path && *m == method) {
                 continue;
             }
-            let filled = path.replace("{id}", "1").replace("{address}", "10.0.0.1");
+            let filled = path.replace("{id}", "1").replace("{address}", "10.0.0.1").replace("{type}", "cpu");
             let answer = app.provider.send(method.parse().unwrap(), &filled, None).await.expect(405);
             assert_eq!(answer.code(), "METHOD_NOT_ALLOWED", "{method} {path}");
             assert!(answer.headers.contains_key("allow"), "{method} {path}");
@@ -216,6 +232,7 @@ struct World {
     host: i64,
     pool: i64,
     ssh_key: i64,
+    alert: i64,
     /// The owner's token for this server.
     here: Client,
 }
@@ -279,7 +296,29 @@ impl World {
         .unwrap();
         let here = app.nobody.with_token(secrecy::ExposeSecret::expose_secret(&secret));
         let vmid = scalar(format!("select guest_number from servers where id = {server}")).await;
-        Self { server, vmid, operation, token, tariff, image, host, pool, here, ssh_key }
+        let alert = scalar(format!(
+            "insert into alerts (kind, subject, server_id, host_id, level, value, raised_at)
+             values ('cpu', 'server:{server}', {server}, {host}, 'critical', 1, now()) returning id"
+        ))
+        .await;
+        for (table, columns, rest) in [
+            (
+                "alert_rules",
+                "tariff_id, server_id, kind, enabled, warning, critical, clear, sustain_s, clear_sustain_s",
+                ", true, 0.9, 0.95, 0.85, 60, 60",
+            ),
+            ("alert_mutes", "server_id, kind, until", ", now() + interval '1 day'"),
+        ] {
+            let keys: &[String] = match table {
+                "alert_rules" => &["null, null".into(), format!("{tariff}, null"), format!("null, {server}")],
+                _ => &["null".into(), server.to_string()],
+            };
+            for key in keys {
+                let sql = format!("insert into {table} ({columns}) values ({key}, 'cpu'{rest}) on conflict do nothing");
+                sqlx::query(sqlx::AssertSqlSafe(sql)).execute(db).await.unwrap();
+            }
+        }
+        Self { server, vmid, operation, token, tariff, image, host, pool, here, ssh_key, alert }
     }
     fn fill(&self, path: &str) -> String {
         let id = match path {
@@ -290,9 +329,10 @@ impl World {
             p if p.starts_with("/api/address-pools/") => self.pool.to_string(),
             p if p.starts_with("/api/ssh-keys/") => self.ssh_key.to_string(),
             p if p.starts_with("/api/operations/") => self.operation.clone(),
+            p if p.starts_with("/api/alerts/") => self.alert.to_string(),
             _ => self.server.to_string(),
         };
-        path.replace("{id}", &id).replace("{address}", "10.9.0.9")
+        path.replace("{id}", &id).replace("{address}", "10.9.0.9").replace("{type}", "cpu")
     }
 
     fn body(&self, method: &str, path: &str) -> Option<Value> {

@@ -127,6 +127,16 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let name = json!({ "reverseDns": "mail.example.com" });
     add("PUT /api/server/{id}/addresses/{address}", at("/addresses/10.9.0.7"), customer, name);
     add("POST /api/ssh-keys", "/api/ssh-keys".into(), customer, json!({ "name": "k", "publicKey": key }));
+    let rule = json!({ "enabled": true, "warning": 0.5, "critical": 0.6, "clear": 0.4, "sustainSeconds": 1,
+                       "clearSustainSeconds": 2,
+                       "quietHours": { "from": "22:00", "to": "07:00", "timeZone": "Europe/Berlin" } });
+    let tariff_rule = format!("/api/tariffs/{tariff}/alert-rules/cpu");
+    add("PUT /api/alert-rules/{type}", "/api/alert-rules/cpu".into(), provider, rule.clone());
+    add("PUT /api/tariffs/{id}/alert-rules/{type}", tariff_rule, provider, rule.clone());
+    add("PUT /api/server/{id}/alert-rules/{type}", at("/alert-rules/cpu"), customer, rule);
+    let until = chrono::Utc::now() + chrono::TimeDelta::days(1);
+    add("POST /api/alert-rules/{type}/mute", "/api/alert-rules/cpu/mute".into(), provider, json!({ "until": until }));
+    add("POST /api/server/{id}/mute", at("/mute"), customer, json!({ "until": until, "type": "cpu" }));
     let mut order = order;
     order["sshKeyIds"] = json!([1]);
     add("POST /api/server/create", "/api/server/create".into(), customer, order);
@@ -357,7 +367,8 @@ async fn every_parameter_refuses_the_corpus_or_stands_it() {
                         "path" => path
                             .replace(&format!("{{{name}}}"), &encode(text))
                             .replace("{id}", "4711")
-                            .replace("{address}", "10.0.0.1"),
+                            .replace("{address}", "10.0.0.1")
+                            .replace("{type}", "cpu"),
                         _ => format!("{}?{name}={}", path.replace("{id}", "4711"), encode(text)),
                     };
                     let what = format!("{method} {path} {name}: {input}");

@@ -110,7 +110,32 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
         .await
         .unwrap();
     let console = json!({ "vmid": number });
+    let alert: i64 = sqlx::query_scalar(
+        "insert into alerts (kind, subject, server_id, level, value, raised_at)
+         values ('cpu', 'server:' || $1, $1, 'critical', 1, now()) returning id",
+    )
+    .bind(server)
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    let mute = json!({ "until": chrono::Utc::now() + chrono::TimeDelta::days(1) });
+    let taken = "from alerts where acknowledged_at is not null";
     for (route, path, by, body, counts) in [
+        ("/api/server/{id}/mute", at("mute"), customer, mute.clone(), "from alert_mutes".into()),
+        (
+            "/api/alert-rules/{type}/mute",
+            "/api/alert-rules/disk/mute".into(),
+            provider,
+            mute,
+            "from alert_mutes".into(),
+        ),
+        (
+            "/api/alerts/{id}/acknowledge",
+            format!("/api/alerts/{alert}/acknowledge"),
+            customer,
+            Value::Null,
+            taken.to_owned(),
+        ),
         ("/api/server/console", "/api/server/console".into(), customer, console, "from consoles".into()),
         ("/api/server/{id}/snapshots", at("snapshots"), customer, snapshot.clone(), operations("snapshot")),
         ("/api/server/{id}/snapshots/rollback", at("snapshots/rollback"), customer, snapshot, operations("rollback")),

@@ -116,5 +116,7 @@ async fn unknown_sort_names_are_422() {
         }
         lists.push(path.as_str());
     }
-    assert_eq!(lists, ["/api/address-pools", "/api/audit", "/api/hosts", "/api/images", "/api/server", "/api/tariffs"]);
+    let want =
+        ["/api/address-pools", "/api/alerts", "/api/audit", "/api/hosts", "/api/images", "/api/server", "/api/tariffs"];
+    assert_eq!(lists, want);
 }

@@ -52,6 +52,18 @@ async fn swept(app: &TestApp, server: i64, cpu: f64) {
     .unwrap();
 }
 
+/// An open alert.
+async fn alarmed(app: &TestApp, server: i64) {
+    sqlx::query(
+        "insert into alerts (kind, subject, server_id, level, value, raised_at)
+         values ('cpu', 'server:' || $1, $1, 'warning', 0.95, now())",
+    )
+    .bind(server)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+}
+
 async fn operation(app: &TestApp, server: i64, state: &str) -> Uuid {
     let id: Uuid = sqlx::query_scalar(
         "insert into operations (id, server_id, kind, state, step, data, progress, deadline, ended_at)
@@ -134,12 +146,18 @@ async fn a_subscriber_sees_its_own_server_and_no_other() {
     let stats = live.find("server-stats", sampled).await["args"][0].clone();
     assert_eq!((&stats["serverId"], &stats["stats"]["data"]["cpu"]), (&json!(mine), &json!(0.5)));
     assert_eq!(stats["stats"]["data"]["memory"]["usage"], 50.0);
+    alarmed(&app, mine).await;
     swept(&app, mine, 0.95).await;
     let alerts = live.next("server-alerts").await["args"][0].clone();
-    assert_eq!(
-        alerts,
-        json!({ "serverId": mine, "alerts": [{ "type": "cpu", "message": "CPU usage is at 95%", "level": "warning" }] })
-    );
+    assert_eq!(alerts["serverId"], mine);
+    let alert = &alerts["alerts"][0];
+    let seen = json!({ "type": alert["type"], "message": alert["message"], "level": alert["level"] });
+    assert_eq!(seen, json!({ "type": "cpu", "message": "CPU usage is at 95%", "level": "warning" }), "the contract's");
+    assert!(alert["id"].is_number() && alert["raisedAt"].is_string() && alert["acknowledged"] == false, "{alert}");
+    sqlx::query("update alerts set resolved_at = now(), ended = 'recovered'").execute(&app.db.pool).await.unwrap();
+    swept(&app, mine, 0.5).await;
+    assert_eq!(live.next("server-alerts").await["args"][0], json!({ "serverId": mine, "alerts": [] }), "it is over");
+    alarmed(&app, foreign).await;
 
     // A text does as an id, and the provider sees everything.
     let mut provider = Live::connected(&app.base, token(&app.provider)).await;

@@ -8,6 +8,7 @@ mod support;
 
 mod accounts;
 mod addresses;
+mod alerts;
 mod audit;
 mod authorization;
 mod catalogue;

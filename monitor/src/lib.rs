@@ -7,6 +7,6 @@ pub mod alerts;
 pub mod sample;
 mod sweeper;
 
-pub use alerts::{Alert, Thresholds, Usage};
+pub use alerts::Usage;
 pub use sample::{Previous, Sample};
 pub use sweeper::{Claim, Fleet, Report, Sweeper};

@@ -9,6 +9,7 @@ use hypervisor::Driver;
 use monitor::{Claim, Fleet, Report, Sweeper};
 
 use super::store;
+use crate::alerts;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::hosts;
@@ -45,6 +46,8 @@ impl Hosts {
                 tracing::info!(%host, moved, "servers were found in another state than ours");
             }
         }
+        let interval = Duration::from_secs(self.app.config.sweep_seconds.into());
+        alerts::watch::swept(&mut tx, interval, host, report).await?;
         store::notify_sampled(&mut tx, host).await?;
         tx.commit().await
     }
@@ -94,6 +97,7 @@ impl Fleet for Hosts {
         if self.note(HostId(host), false) {
             tracing::warn!(host, %error, "the host could not be swept; its servers keep the state they had");
         }
-        Ok(hosts::store::record_failure(&self.app.db, HostId(host), &error.to_string()).await?)
+        hosts::store::record_failure(&self.app.db, HostId(host), &error.to_string()).await?;
+        alerts::watch::failed(&self.app, HostId(host)).await
     }
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::alerts::model::LiveAlert;
 use crate::ids::ServerId;
 
 /// A server's latest figures and the last hour's chart.
@@ -89,8 +90,8 @@ pub struct Live {
     pub server: ServerId,
     /// Its figures.
     pub stats: Stats,
-    /// What is too high just now.
-    pub alerts: Vec<monitor::Alert>,
+    /// Its open alerts.
+    pub alerts: Vec<LiveAlert>,
 }
 
 /// A host in the fleet's figures.

@@ -1,13 +1,10 @@
 //! Making sense of stored samples.
 
 use std::collections::HashMap;
-use std::time::Duration;
-
-use chrono::{DateTime, Utc};
-use monitor::{Alert, Thresholds, Usage};
 
 use super::model::{FleetHost, FleetServer, Gauge, Live, Network, Point, Stats, StatsData};
 use super::store::{self, PointRow, ServerRow};
+use crate::alerts;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::ids::{HostId, ServerId};
@@ -17,7 +14,7 @@ pub async fn stats(app: &App, server: ServerId) -> Result<Stats> {
     stats_of(app, &[server]).await?.pop().map(|live| live.stats).ok_or_else(|| Error::not_found("server"))
 }
 
-/// The figures of these servers and what is too high in them, in a number of queries that does not grow with them.
+/// The figures of these servers and their open alerts, in a number of queries that does not grow with them.
 pub async fn stats_of(app: &App, servers: &[ServerId]) -> Result<Vec<Live>> {
     assemble(app, store::servers(&app.db, None, servers).await?).await
 }
@@ -40,13 +37,13 @@ async fn assemble(app: &App, servers: Vec<ServerRow>) -> Result<Vec<Live>> {
             points.entry(point.server_id).or_default().push(point);
         }
     }
-    let fresh = Duration::from_secs(app.config.sweep_seconds.into()) * 3;
+    let mut open = alerts::service::open(app, &ids).await?;
     Ok(servers
         .into_iter()
         .map(|server| {
             let points = points.remove(&server.id).unwrap_or_default();
-            let stats = stats_from(&server, &points);
-            Live { server: server.id, alerts: alerts(&stats, fresh), stats }
+            let alerts = open.remove(&server.id).unwrap_or_default();
+            Live { server: server.id, alerts, stats: stats_from(&server, &points) }
         })
         .collect())
 }
@@ -112,17 +109,6 @@ fn chart(points: &[PointRow]) -> Vec<Point> {
     chart
 }
 
-/// Alerts tell of now: figures of what does not run, or from long ago, raise none.
-fn alerts(stats: &Stats, fresh: Duration) -> Vec<Alert> {
-    let data = &stats.data;
-    let is_fresh = |at: DateTime<Utc>| (Utc::now() - at).to_std().is_ok_and(|age| age <= fresh) || at > Utc::now();
-    if data.status != "running" || !data.sampled_at.is_some_and(is_fresh) {
-        return vec![];
-    }
-    let usage = Usage { cpu: data.cpu, memory: data.memory.usage / 100.0, disk: data.disk.usage / 100.0 };
-    monitor::alerts::evaluate(usage, &Thresholds::default())
-}
-
 fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
@@ -136,7 +122,7 @@ fn round(value: f64, digits: i32) -> f64 {
 mod tests {
     use super::super::store::SampleRow;
     use super::*;
-    use chrono::TimeDelta;
+    use chrono::{TimeDelta, Utc};
 
     fn server(status: &str, sample: Option<SampleRow>) -> ServerRow {
         ServerRow { id: ServerId(1), guest_number: 1000, status: status.into(), memory_mib: 2048, disk_gib: 20, sample }
@@ -208,17 +194,5 @@ mod tests {
         let chart = chart(&[point(0, 100, false), point(30, 400, true), point(60, 60, true)]);
         assert_eq!(chart.iter().map(|p| (p.netin, p.netout)).collect::<Vec<_>>(), [(10.0, 20.0), (2.0, 4.0)]);
         assert!((chart[0].cpu - 0.1235).abs() < 1e-9 && chart[0].time < chart[1].time);
-    }
-
-    #[test]
-    fn only_fresh_figures_of_what_runs_raise_alerts() {
-        let raised = |status: &str, age: i64| {
-            let sample = SampleRow { cpu: 0.97, taken_at: Utc::now() - TimeDelta::seconds(age), ..sample("running") };
-            alerts(&stats_from(&server(status, Some(sample)), &[]), Duration::from_secs(90)).len()
-        };
-        assert_eq!(
-            (raised("running", 1), raised("running", 100), raised("stopped", 1), raised("unknown", 1)),
-            (1, 0, 0, 0)
-        );
     }
 }

@@ -9,7 +9,7 @@
 //! | from us | with | when |
 //! |---|---|---|
 //! | `server-stats` | `{serverId, stats}` | at once, after each sweep, and when an operation has ended |
-//! | `server-alerts` | `{serverId, alerts}` | with them, where there are any |
+//! | `server-alerts` | `{serverId, alerts}` | with them, where alerts are open, and once more, empty, when they are over |
 //! | `operation` | an operation | at once where one is under way, and as it moves |
 //! | `subscribe-error` | `{serverId, error, code}` | a subscription was refused, or has ended |
 //! | `session-ended` | `{error, code}` | just before we disconnect a socket whose token or login has ended |

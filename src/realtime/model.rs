@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::alerts::model::LiveAlert;
 use crate::error::{Code, Error};
 use crate::ids::ServerId;
 use crate::monitoring::model::Stats;
@@ -19,7 +20,7 @@ pub(super) struct ServerStats<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ServerAlerts<'a> {
     pub server_id: ServerId,
-    pub alerts: &'a [monitor::Alert],
+    pub alerts: &'a [LiveAlert],
 }
 
 /// The answer to what a client asked for.

@@ -1,6 +1,6 @@
 //! Pushing: one task reads the state and sends it, so that nobody gets an older state after a newer one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -35,11 +35,13 @@ pub(super) async fn run(
 ) {
     let app = &desk.app;
     let mut new = Vec::new();
+    // Servers whose watchers were told of alerts: their end is told as well.
+    let mut alarmed = HashSet::new();
     loop {
         let done = tokio::select! {
             () = app.shutdown.cancelled() => break,
-            _ = greetings.recv_many(&mut new, BATCH) => greet(app, std::mem::take(&mut new)).await,
-            event = events.next() => react(app, &io, event).await,
+            _ = greetings.recv_many(&mut new, BATCH) => greet(app, std::mem::take(&mut new), &mut alarmed).await,
+            event = events.next() => react(app, &io, event, &mut alarmed).await,
         };
         if let Err(error) = done {
             tracing::warn!(%error, "subscribers could not be told of a change; they get the next one");
@@ -48,26 +50,29 @@ pub(super) async fn run(
     io.close().await;
 }
 
-async fn react(app: &App, io: &SocketIo, event: Event) -> Result<()> {
+async fn react(app: &App, io: &SocketIo, event: Event, alarmed: &mut HashSet<ServerId>) -> Result<()> {
     // Nobody there is the common case, and costs nothing.
     let rooms = watched(io).await;
     if rooms.is_empty() {
+        alarmed.clear();
         return Ok(());
     }
     match event {
-        Event::Sampled(host) => tell_stats(io, &monitoring::service::stats_of_host(app, host, &rooms).await?).await,
+        Event::Sampled(host) => {
+            tell_stats(io, &monitoring::service::stats_of_host(app, host, &rooms).await?, alarmed).await;
+        }
         Event::OperationChanged(id) => {
             let Some(operation) = operations::service::view(app, id).await? else { return Ok(()) };
             let server = operation.server_id;
             if rooms.contains(&server) {
                 tell(io, server, "operation", &operation).await;
                 if operation.state.is_ended() {
-                    tell_stats(io, &monitoring::service::stats_of(app, &[server]).await?).await;
+                    tell_stats(io, &monitoring::service::stats_of(app, &[server]).await?, alarmed).await;
                 }
             }
         }
         Event::Resync => {
-            tell_stats(io, &monitoring::service::stats_of(app, &rooms).await?).await;
+            tell_stats(io, &monitoring::service::stats_of(app, &rooms).await?, alarmed).await;
             // The latest of each, ended or not: its end may be what was missed.
             for operation in views(app, store::latest_operations(&app.db, &rooms).await?).await? {
                 tell(io, operation.server_id, "operation", &operation).await;
@@ -94,7 +99,7 @@ async fn views(app: &App, ids: Vec<Uuid>) -> Result<Vec<OperationView>> {
 }
 
 /// Sends new subscribers the present state: one look for all of them.
-async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>) -> Result<()> {
+async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>, alarmed: &mut HashSet<ServerId>) -> Result<()> {
     // Who has left again gets nothing.
     new.retain(|(socket, server)| {
         held(socket).is_some_and(|held| {
@@ -117,6 +122,7 @@ async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>) -> Result<()> {
         if let Some(live) = stats.get(server) {
             send(socket, "server-stats", &ServerStats { server_id: *server, stats: &live.stats });
             if !live.alerts.is_empty() {
+                alarmed.insert(*server);
                 send(socket, "server-alerts", &ServerAlerts { server_id: *server, alerts: &live.alerts });
             }
         }
@@ -128,11 +134,16 @@ async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>) -> Result<()> {
     Ok(())
 }
 
-async fn tell_stats(io: &SocketIo, servers: &[Live]) {
+async fn tell_stats(io: &SocketIo, servers: &[Live], alarmed: &mut HashSet<ServerId>) {
     for (count, live) in servers.iter().enumerate() {
         let server_id = live.server;
         tell(io, server_id, "server-stats", &ServerStats { server_id, stats: &live.stats }).await;
+        // An empty list says that it is over, once.
+        let was_open = alarmed.remove(&server_id);
         if !live.alerts.is_empty() {
+            alarmed.insert(server_id);
+        }
+        if was_open || !live.alerts.is_empty() {
             tell(io, server_id, "server-alerts", &ServerAlerts { server_id, alerts: &live.alerts }).await;
         }
         breathe(count).await;

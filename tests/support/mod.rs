@@ -10,6 +10,7 @@ pub mod lab;
 pub mod live;
 pub mod pve;
 pub mod relay;
+pub mod smtp;
 
 pub use app::{PASSWORD, TestApp, ended, eventually};
 pub use browser::Browser;
@@ -18,6 +19,7 @@ pub use db::TestDb;
 pub use lab::Lab;
 pub use live::Live;
 pub use pve::Pve;
+pub use smtp::MailServer;
 
 use std::future::Future;
 

@@ -1,0 +1,262 @@
+//! `/api/alerts`, and rules and mutes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{AlertKind, AlertView, ListAlerts, Mute, MuteRule, Muted, PutRule, RuleView, Unmute};
+use super::service::{self, RulesOf};
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::{Anyone, Provider};
+use crate::http::extract::{Json, Path, Query};
+use crate::http::page::Page;
+use crate::idempotency::{Once, Post};
+use crate::ids::{AlertId, ServerId, TariffId};
+use crate::servers::ServerAccess;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(get))
+        .routes(routes!(acknowledge))
+        .routes(routes!(rules))
+        .routes(routes!(put_rule, delete_rule))
+        .routes(routes!(mute_rule, unmute_rule))
+        .routes(routes!(tariff_rules))
+        .routes(routes!(put_tariff_rule, delete_tariff_rule))
+        .routes(routes!(server_rules))
+        .routes(routes!(put_server_rule, delete_server_rule))
+        .routes(routes!(mute_server, unmute_server))
+}
+
+#[derive(Deserialize)]
+struct Named<T> {
+    id: T,
+    r#type: AlertKind,
+}
+
+/// The type of alert in a path below a server, whose id [`ServerAccess`] reads.
+#[derive(Deserialize)]
+struct Typed {
+    r#type: AlertKind,
+}
+
+/// Alerts: of one's own servers; all of them for a provider
+#[utoipa::path(get, path = "/alerts", tag = "alerts", operation_id = "list_alerts", params(ListAlerts),
+    responses((status = 200, body = Page<AlertView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn list(
+    State(app): State<Arc<App>>,
+    Anyone(caller): Anyone,
+    Query(query): Query<ListAlerts>,
+) -> Result<Json<Page<AlertView>>> {
+    Ok(Json(service::list(&app, &caller, &query).await?))
+}
+
+/// One alert
+#[utoipa::path(get, path = "/alerts/{id}", tag = "alerts", operation_id = "show_alert",
+    params(("id" = AlertId, Path, description = "The alert's id")),
+    responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn get(State(app): State<Arc<App>>, Anyone(caller): Anyone, Path(id): Path<AlertId>) -> Result<Json<AlertView>> {
+    Ok(Json(service::get(&app, &caller, id).await?))
+}
+
+/// Take an alert on: no more mails about it but that it is over
+#[utoipa::path(post, path = "/alerts/{id}/acknowledge", tag = "alerts", operation_id = "acknowledge_alert",
+    params(("id" = AlertId, Path, description = "The alert's id")),
+    responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn acknowledge(
+    State(app): State<Arc<App>>,
+    Anyone(caller): Anyone,
+    Path(id): Path<AlertId>,
+    once: Once,
+) -> Result<Json<AlertView>> {
+    Ok(Json(service::acknowledge(&app, &once, &caller, id).await?))
+}
+
+/// The rules that hold for everything (provider)
+#[utoipa::path(get, path = "/alert-rules", tag = "alerts", operation_id = "list_alert_rules",
+    responses((status = 200, body = Vec<RuleView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn rules(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<RuleView>>> {
+    Ok(Json(service::rules(&app, RulesOf::Everything).await?))
+}
+
+/// Make a rule for everything that has none of its own (provider)
+#[utoipa::path(put, path = "/alert-rules/{type}", tag = "alerts", operation_id = "put_alert_rule", request_body = PutRule,
+    params(("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn put_rule(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(Typed { r#type }): Path<Typed>,
+    Json(put): Json<PutRule>,
+) -> Result<Json<RuleView>> {
+    Ok(Json(service::put_rule(&app, RulesOf::Everything, r#type.0, &put).await?))
+}
+
+/// Back to the rule that came with the service (provider)
+#[utoipa::path(delete, path = "/alert-rules/{type}", tag = "alerts", operation_id = "delete_alert_rule",
+    params(("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn delete_rule(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(Typed { r#type }): Path<Typed>,
+) -> Result<StatusCode> {
+    service::delete_rule(&app, RulesOf::Everything, r#type.0).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Mail nobody about one type of alert for a while (provider)
+#[utoipa::path(post, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "mute_alert_rule",
+    request_body = MuteRule, params(("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn mute_rule(
+    State(app): State<Arc<App>>,
+    Provider(caller): Provider,
+    Path(Typed { r#type }): Path<Typed>,
+    Post(once, mute): Post<MuteRule>,
+) -> Result<Json<Muted>> {
+    Ok(Json(service::mute(&app, &once, &caller, None, Some(r#type.0), mute.until).await?))
+}
+
+/// Mail people about one type of alert again (provider)
+#[utoipa::path(delete, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "unmute_alert_rule",
+    params(("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn unmute_rule(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(Typed { r#type }): Path<Typed>,
+) -> Result<StatusCode> {
+    service::unmute(&app, None, Some(r#type.0)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The rules that hold for a tariff's servers (provider)
+#[utoipa::path(get, path = "/tariffs/{id}/alert-rules", tag = "alerts", operation_id = "list_tariff_alert_rules",
+    params(("id" = TariffId, Path, description = "The tariff's id")),
+    responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn tariff_rules(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(id): Path<TariffId>,
+) -> Result<Json<Vec<RuleView>>> {
+    Ok(Json(service::rules(&app, service::of_tariff(&app, id).await?).await?))
+}
+
+/// Make a rule for a tariff's servers (provider)
+#[utoipa::path(put, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "put_tariff_alert_rule",
+    request_body = PutRule,
+    params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn put_tariff_rule(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(Named { id, r#type }): Path<Named<TariffId>>,
+    Json(put): Json<PutRule>,
+) -> Result<Json<RuleView>> {
+    Ok(Json(service::put_rule(&app, service::of_tariff(&app, id).await?, r#type.0, &put).await?))
+}
+
+/// Forget a tariff's rule (provider)
+#[utoipa::path(delete, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts",
+    operation_id = "delete_tariff_alert_rule",
+    params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn delete_tariff_rule(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(Named { id, r#type }): Path<Named<TariffId>>,
+) -> Result<StatusCode> {
+    service::delete_rule(&app, service::of_tariff(&app, id).await?, r#type.0).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn of_server(access: &ServerAccess) -> RulesOf {
+    RulesOf::Server(access.server.id, access.server.tariff_id)
+}
+
+/// The rules that hold for a server
+#[utoipa::path(get, path = "/server/{id}/alert-rules", tag = "alerts", operation_id = "list_server_alert_rules",
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn server_rules(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Vec<RuleView>>> {
+    Ok(Json(service::rules(&app, of_server(&access)).await?))
+}
+
+/// Make a rule for one server
+#[utoipa::path(put, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "put_server_alert_rule",
+    request_body = PutRule,
+    params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn put_server_rule(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Path(Typed { r#type }): Path<Typed>,
+    Json(put): Json<PutRule>,
+) -> Result<Json<RuleView>> {
+    Ok(Json(service::put_rule(&app, of_server(&access), r#type.0, &put).await?))
+}
+
+/// Forget a server's rule
+#[utoipa::path(delete, path = "/server/{id}/alert-rules/{type}", tag = "alerts",
+    operation_id = "delete_server_alert_rule",
+    params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn delete_server_rule(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Path(Typed { r#type }): Path<Typed>,
+) -> Result<StatusCode> {
+    service::delete_rule(&app, of_server(&access), r#type.0).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Mail nobody about a server for a while
+#[utoipa::path(post, path = "/server/{id}/mute", tag = "alerts", operation_id = "mute_server", request_body = Mute,
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn mute_server(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Post(once, mute): Post<Mute>,
+) -> Result<Json<Muted>> {
+    let (server, kind) = (Some(access.server.id), mute.kind.map(|kind| kind.0));
+    Ok(Json(service::mute(&app, &once, &access.caller, server, kind, mute.until).await?))
+}
+
+/// Mail people about a server again
+#[utoipa::path(delete, path = "/server/{id}/mute", tag = "alerts", operation_id = "unmute_server",
+    params(("id" = ServerId, Path, description = "The server's id"), Unmute),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn unmute_server(
+    State(app): State<Arc<App>>,
+    access: ServerAccess,
+    Query(query): Query<Unmute>,
+) -> Result<StatusCode> {
+    service::unmute(&app, Some(access.server.id), query.kind.map(|kind| kind.0)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

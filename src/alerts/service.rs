@@ -1,0 +1,207 @@
+//! The rules of looking at alerts, taking them on, muting them, and making rules.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use monitor::alerts::Kind;
+
+use super::model::{AlertView, ListAlerts, LiveAlert, Muted, PutRule, RuleView};
+use super::rules::{For, Rules, Settings};
+use super::store::{self, MuteRow, Row, Whose};
+use crate::accounts::Level;
+use crate::accounts::model::Caller;
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::http::page::{Page, PageQuery};
+use crate::idempotency::{Begun, Once};
+use crate::ids::{AlertId, ServerId, TariffId};
+use crate::{servers, tariffs};
+
+/// The alerts that the caller may see: those of their servers, everybody's for a provider.
+pub async fn list(app: &App, caller: &Caller, query: &ListAlerts) -> Result<Page<AlertView>> {
+    if query.host_id.is_some() && !caller.is_provider() {
+        return Err(Error::new(Code::Forbidden, "Only the provider may ask by host."));
+    }
+    let page = PageQuery { page: query.page, limit: query.limit };
+    let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
+    let customer = (!caller.is_provider()).then_some(caller.user);
+    let (rows, total) = store::list(&app.db, &Whose { user: customer, only: only.as_deref() }, query, page).await?;
+    Ok(Page::new(rows.into_iter().map(|row| row.view(customer)).collect(), total, page))
+}
+
+/// One alert, for somebody who may do this much with what it is about.
+async fn reach(app: &App, caller: &Caller, id: AlertId, level: Level) -> Result<Row> {
+    let unknown = || Error::not_found("alert");
+    let row = store::incident(&app.db, id).await?.ok_or_else(unknown)?;
+    match row.server() {
+        // The history of a server outlives it.
+        Some(server) => servers::service::authorize(app, caller, server, level).await.map_err(|e| match e.code {
+            Code::NotFound => unknown(),
+            _ => e,
+        })?,
+        None if !caller.is_provider() || !caller.scopes.allow(Level::Read) => return Err(unknown()),
+        None if !caller.scopes.allow(level) => {
+            return Err(Error::new(Code::Forbidden, "This token may look at the alert, not change it."));
+        }
+        None => {}
+    }
+    Ok(row)
+}
+
+fn seen_by(caller: &Caller, row: Row) -> AlertView {
+    row.view((!caller.is_provider()).then_some(caller.user))
+}
+
+/// One alert, for someone who asks for it.
+pub async fn get(app: &App, caller: &Caller, id: AlertId) -> Result<AlertView> {
+    reach(app, caller, id, Level::Read).await.map(|row| seen_by(caller, row))
+}
+
+/// Takes an alert on: nobody is mailed about it any more, but for the end of what was mailed.
+pub async fn acknowledge(app: &App, once: &Once, caller: &Caller, id: AlertId) -> Result<AlertView> {
+    reach(app, caller, id, Level::Write).await?;
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    store::acknowledge(&mut tx, id, caller.user).await?;
+    let row = store::incident(&mut *tx, id).await?.ok_or_else(|| Error::not_found("alert"))?;
+    if row.is_over() {
+        return Err(Error::new(Code::Conflict, "This alert is over; there is nothing to take on."));
+    }
+    tx.finish(app, seen_by(caller, row)).await
+}
+
+/// The open alerts of these servers.
+pub async fn open(app: &App, servers: &[ServerId]) -> Result<HashMap<ServerId, Vec<LiveAlert>>> {
+    let ids: Vec<i64> = servers.iter().map(|id| id.0).collect();
+    let mut open: HashMap<ServerId, Vec<LiveAlert>> = HashMap::new();
+    for (server, alert) in store::open(&app.db, &ids).await? {
+        open.entry(server).or_default().push(alert);
+    }
+    Ok(open)
+}
+
+/// Whose rules: everybody's, a tariff's, a server's with its tariff's.
+#[derive(Debug, Clone, Copy)]
+pub enum RulesOf {
+    /// Everybody's.
+    Everything,
+    /// Of a tariff's servers.
+    Tariff(TariffId),
+    /// Of one server.
+    Server(ServerId, TariffId),
+}
+
+impl RulesOf {
+    fn ids(self) -> (Option<TariffId>, Option<ServerId>) {
+        match self {
+            Self::Everything => (None, None),
+            Self::Tariff(tariff) => (Some(tariff), None),
+            Self::Server(server, tariff) => (Some(tariff), Some(server)),
+        }
+    }
+
+    /// What there can be a rule about, and for whom it would be.
+    fn check(self, kind: Kind) -> Result<For> {
+        let whose = match self {
+            Self::Everything => return Ok(For::Everything),
+            Self::Tariff(tariff) => For::Tariff(tariff),
+            Self::Server(server, _) => For::Server(server),
+        };
+        if kind.is_of_guest() { Ok(whose) } else { Err(Error::not_found("alert rule")) }
+    }
+}
+
+/// A tariff's rules, where there is such a tariff.
+pub async fn of_tariff(app: &App, id: TariffId) -> Result<RulesOf> {
+    tariffs::store::tariff(&app.db, id).await?.ok_or_else(|| Error::not_found("tariff"))?;
+    Ok(RulesOf::Tariff(id))
+}
+
+/// The rules that hold.
+pub async fn rules(app: &App, of: RulesOf) -> Result<Vec<RuleView>> {
+    let (tariff, server) = of.ids();
+    let [tariffs, servers] = [tariff.map(|id| id.0), server.map(|id| id.0)].map(Vec::from_iter);
+    let rules = store::rules_of(&app.db, &servers, &tariffs).await?;
+    let mutes = store::mutes(&app.db, server).await?;
+    let kinds = Kind::ALL.into_iter().filter(|kind| of.check(*kind).is_ok());
+    Ok(kinds.map(|kind| view(&rules, &mutes, of, kind)).collect())
+}
+
+async fn rule(app: &App, of: RulesOf, kind: Kind) -> Result<RuleView> {
+    let rules = rules(app, of).await?;
+    rules.into_iter().find(|rule| rule.r#type.0 == kind).ok_or_else(|| Error::not_found("alert rule"))
+}
+
+fn view(rules: &Rules, mutes: &[MuteRow], of: RulesOf, kind: Kind) -> RuleView {
+    let (tariff, server) = of.ids();
+    let (scope, Settings { enabled, rule, quiet }) = rules.of(kind, tariff, server);
+    let share = |value: f64| kind.is_share().then_some(value);
+    let holds = |mute: &&MuteRow| {
+        mute.server_id.is_none_or(|id| Some(id) == server) && mute.kind.is_none_or(|muted| muted.0 == kind)
+    };
+    RuleView {
+        r#type: super::model::AlertKind(kind),
+        scope,
+        enabled,
+        warning: share(rule.warning),
+        critical: share(rule.critical),
+        clear: share(rule.clear),
+        sustain_seconds: rule.sustain_s,
+        clear_sustain_seconds: rule.clear_sustain_s,
+        quiet_hours: quiet.map(Into::into),
+        muted_until: mutes.iter().filter(holds).map(|mute| mute.until).max(),
+    }
+}
+
+/// Makes a rule. Every alert is judged by it with the next sweep: what it would not raise ends then.
+pub async fn put_rule(app: &App, of: RulesOf, kind: Kind, put: &PutRule) -> Result<RuleView> {
+    let whose = of.check(kind)?;
+    store::put_rule(&app.db, whose, kind, &Settings::asked(kind, put)?).await?;
+    rule(app, of, kind).await
+}
+
+/// Forgets a rule; the next less specific one holds.
+pub async fn delete_rule(app: &App, of: RulesOf, kind: Kind) -> Result<()> {
+    let whose = of.check(kind)?;
+    match store::delete_rule(&app.db, whose, kind).await? {
+        true => Ok(()),
+        false => Err(Error::not_found("alert rule")),
+    }
+}
+
+/// Tells nobody for a while: about a server, about one kind of alert, or about one kind on one server.
+pub async fn mute(
+    app: &App,
+    once: &Once,
+    caller: &Caller,
+    server: Option<ServerId>,
+    kind: Option<Kind>,
+    until: DateTime<Utc>,
+) -> Result<Muted> {
+    let now = Utc::now();
+    if until <= now || until > now + TimeDelta::days(366) {
+        return Err(Error::field("until", "Must be in the future, a year ahead at most."));
+    }
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    store::mute(&mut tx, server, kind, until, caller.user).await?;
+    tx.finish(app, Muted { r#type: kind.map(super::model::AlertKind), until }).await
+}
+
+/// Tells people again.
+pub async fn unmute(app: &App, server: Option<ServerId>, kind: Option<Kind>) -> Result<()> {
+    match store::unmute(&app.db, server, kind).await? {
+        true => Ok(()),
+        false => Err(Error::not_found("mute")),
+    }
+}
+
+/// Forgets what is long over.
+pub async fn purge(app: &App) -> Result<()> {
+    store::purge_mutes(&app.db).await?;
+    Ok(store::purge(&app.db).await?)
+}

@@ -1,0 +1,103 @@
+//! The SQL of telling people.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::Result;
+use crate::alerts::model::{AlertKind, Ended};
+use crate::ids::{AlertId, ServerId, TariffId, UserId};
+
+/// An incident whose beginning or end somebody is to be told of.
+#[derive(Debug)]
+pub(in crate::alerts) struct News {
+    pub id: AlertId,
+    pub kind: AlertKind,
+    pub value: f64,
+    pub raised_at: DateTime<Utc>,
+    /// It has ended: its beginning was told.
+    pub resolved_at: Option<DateTime<Utc>>,
+    pub ended: Option<Ended>,
+    /// What it is about, by name.
+    pub name: String,
+    pub server_id: Option<ServerId>,
+    pub tariff_id: Option<TariffId>,
+    /// Whose server; nobody's, where it is the provider's matter.
+    pub owner: Option<UserId>,
+    pub owner_email: Option<String>,
+    /// Servers that went with a host, and of how many people.
+    pub servers: i64,
+    pub customers: i64,
+    /// Somebody asked not to be told.
+    pub muted: bool,
+}
+
+/// Whether there is something to tell that has settled for so many seconds.
+pub(in crate::alerts) async fn is_due(tx: &mut PgConnection, settle: f64) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from alerts
+               where ((level = 'critical' and told_at is null and resolved_at is null and acknowledged_at is null)
+                      or (told_at is not null and resolved_at is not null and end_told_at is null))
+                 and changed_at <= now() - make_interval(secs => $1)) as "due!""#,
+        settle
+    )
+    .fetch_one(tx)
+    .await
+}
+
+/// Everything that is to be told, oldest first.
+pub(in crate::alerts) async fn news(tx: &mut PgConnection) -> Result<Vec<News>> {
+    sqlx::query_as!(
+        News,
+        r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind", a.value, a.raised_at, a.resolved_at,
+                  a.ended as "ended: Ended", coalesce(s.name, p.name, o.kind, h.name, '') as "name!",
+                  a.server_id as "server_id: ServerId", s.tariff_id as "tariff_id?: TariffId",
+                  u.id as "owner?: UserId",
+                  case when u.disabled_at is null then u.email end as "owner_email?",
+                  coalesce(w.servers, 0) as "servers!", coalesce(w.customers, 0) as "customers!",
+                  exists (select from alert_mutes m where m.until > now()
+                          and (m.server_id is null or m.server_id = a.server_id)
+                          and (m.kind is null or m.kind = a.kind)) as "muted!"
+           from alerts a
+           left join servers s on s.id = a.server_id
+           left join users u on u.id = s.user_id
+           left join hosts h on h.id = a.host_id
+           left join address_pools p on p.id = a.pool_id
+           left join operations o on o.id = a.operation_id
+           left join lateral (
+               select count(*) as servers, count(distinct v.user_id) as customers
+               from alerts b join servers v on v.id = b.server_id
+               where a.kind = 'host_unreachable' and a.server_id is null and b.kind = a.kind and b.host_id = a.host_id
+                 and b.raised_at = a.raised_at
+           ) w on a.kind = 'host_unreachable' and a.server_id is null
+           where (a.level = 'critical' and a.told_at is null and a.resolved_at is null and a.acknowledged_at is null)
+              or (a.told_at is not null and a.resolved_at is not null and a.end_told_at is null)
+           order by a.id"#
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// The providers' people.
+pub(in crate::alerts) async fn staff(tx: &mut PgConnection) -> Result<Vec<(UserId, String)>> {
+    let rows = sqlx::query!(
+        r#"select id as "id: UserId", email from users where role = 'provider' and disabled_at is null order by id"#
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.id, r.email)).collect())
+}
+
+/// Notes that these incidents' beginnings were told, and of which also the ends. One that has ended since it was read
+/// still has its end to be told.
+pub(in crate::alerts) async fn told(tx: &mut PgConnection, alerts: &[i64], ended: &[i64]) -> Result<()> {
+    sqlx::query!(
+        "update alerts set told_at = coalesce(told_at, now()), end_told_at = case when id = any($2) then now() end
+         where id in (select id from alerts where id = any($1) order by id for no key update)",
+        alerts,
+        ended
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}

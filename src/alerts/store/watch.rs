@@ -1,0 +1,342 @@
+//! The SQL of looking: what was known, and what has become of it. Everything goes in batches, never one by one, and
+//! incidents are locked in the order of their ids, so that nobody waits for each other.
+
+use chrono::{DateTime, Utc};
+use monitor::Sample;
+use monitor::alerts::{Level, Track};
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::Result;
+use crate::alerts::model::AlertKind;
+use crate::alerts::watch::Change;
+use crate::ids::{HostId, ServerId, TariffId};
+
+/// The lock under which the alerts of one host, or, with 0, of what is on none, are judged.
+pub(in crate::alerts) async fn lock(tx: &mut PgConnection, host: HostId) -> Result<()> {
+    sqlx::query!(
+        r#"select pg_advisory_xact_lock(hashtext('alerts'), $1) as "locked: ()""#,
+        i32::try_from(host.0 & 0x7fff_ffff).unwrap_or(0)
+    )
+    .fetch_one(tx)
+    .await
+    .map(drop)
+}
+
+/// Takes a job that one process does for all, until the transaction ends; false where another has it.
+pub(in crate::alerts) async fn try_lock(tx: &mut PgConnection, job: &str) -> Result<bool> {
+    sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock(hashtext('alerts'), hashtext($1)) as "ours!""#, job)
+        .fetch_one(tx)
+        .await
+}
+
+/// A server as alerts see it.
+#[derive(Debug)]
+pub(in crate::alerts) struct Watched {
+    pub id: ServerId,
+    pub marker: Uuid,
+    pub tariff: TariffId,
+    /// Whether it should be up.
+    pub wanted: bool,
+    /// Whether an operation holds it, or held it when the host was asked: nobody can tell whether it should be up.
+    pub held: bool,
+    /// Bytes a month.
+    pub quota: Option<f64>,
+}
+
+/// The servers of a host that have a guest.
+pub(in crate::alerts) async fn watched(
+    tx: &mut PgConnection,
+    host: HostId,
+    claimed_at: DateTime<Utc>,
+) -> Result<Vec<Watched>> {
+    sqlx::query_as!(
+        Watched,
+        r#"select s.id as "id: ServerId", s.uuid as marker, s.tariff_id as "tariff: TariffId",
+                  s.wanted_up and s.suspended_at is null as "wanted!",
+                  s.status not in ('running', 'stopped', 'unknown')
+                  or s.id in (select server_id from operations where state in ('queued', 'running', 'undoing', 'stuck'))
+                  or s.id in (select server_id from operations where ended_at >= $2) as "held!",
+                  t.traffic_gib * 1073741824.0::float8 as quota
+           from servers s join tariffs t on t.id = s.tariff_id
+           where s.host_id = $1 and s.deleted_at is null and s.status not in ('creating', 'failed')"#,
+        host.0,
+        claimed_at
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// What tracks and open incidents are found by, as columns.
+fn keys<'a>(changes: impl IntoIterator<Item = &'a Change>) -> (Vec<String>, Vec<String>) {
+    changes.into_iter().map(Change::key).unzip()
+}
+
+/// What is remembered of these subjects.
+pub(in crate::alerts) async fn tracks(
+    tx: &mut PgConnection,
+    subjects: &[String],
+) -> Result<Vec<(String, AlertKind, Track)>> {
+    let rows = sqlx::query!(
+        r#"select subject, kind as "kind: AlertKind", track as "track: Json<Track>" from alert_tracks
+           where subject = any($1)"#,
+        subjects
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.subject, r.kind, r.track.0)).collect())
+}
+
+/// Remembers these, and forgets what has become quiet.
+pub(in crate::alerts) async fn keep_tracks(tx: &mut PgConnection, changes: &[Change]) -> Result<()> {
+    let (subjects, kinds) = keys(changes.iter().filter(|c| c.track.is_none()));
+    if !subjects.is_empty() {
+        sqlx::query!(
+            "delete from alert_tracks t using unnest($1::text[], $2::text[]) as g (subject, kind)
+             where t.subject = g.subject and t.kind = g.kind",
+            &subjects,
+            &kinds
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    let loud = || changes.iter().filter(|c| c.track.is_some());
+    let (subjects, kinds) = keys(loud());
+    let tracks: Vec<Json<&Track>> = loud().filter_map(|c| c.track.as_ref()).map(Json).collect();
+    if !subjects.is_empty() {
+        sqlx::query!(
+            "insert into alert_tracks (subject, kind, track)
+             select * from unnest($1::text[], $2::text[], $3::jsonb[])
+             on conflict (subject, kind) do update set track = excluded.track",
+            &subjects,
+            &kinds,
+            &tracks as &[Json<&Track>]
+        )
+        .execute(tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Opens incidents.
+pub(in crate::alerts) async fn raise(
+    tx: &mut PgConnection,
+    changes: &[(&Change, Level)],
+    at: DateTime<Utc>,
+) -> Result<()> {
+    let (subjects, kinds) = keys(changes.iter().map(|(c, _)| *c));
+    let levels: Vec<String> = changes.iter().map(|(_, level)| level.as_str().to_owned()).collect();
+    let values: Vec<f64> = changes.iter().map(|(c, _)| c.value).collect();
+    let ids: Vec<_> = changes.iter().map(|(c, _)| c.subject.ids()).collect();
+    let servers: Vec<Option<i64>> = ids.iter().map(|id| id.0).collect();
+    let hosts: Vec<Option<i64>> = ids.iter().map(|id| id.1).collect();
+    let pools: Vec<Option<i64>> = ids.iter().map(|id| id.2).collect();
+    let operations: Vec<Option<Uuid>> = ids.iter().map(|id| id.3).collect();
+    sqlx::query!(
+        "insert into alerts (subject, kind, level, value, server_id, host_id, pool_id, operation_id, raised_at)
+         select g.*, $9 from unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::bigint[], $6::bigint[],
+                                    $7::bigint[], $8::uuid[]) as g
+         on conflict (kind, subject) where resolved_at is null do nothing",
+        &subjects,
+        &kinds,
+        &levels,
+        &values,
+        &servers as &[Option<i64>],
+        &hosts as &[Option<i64>],
+        &pools as &[Option<i64>],
+        &operations as &[Option<Uuid>],
+        at
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Notes the latest figures of open incidents, and levels that changed. Figures that read the same are left alone.
+pub(in crate::alerts) async fn refresh(tx: &mut PgConnection, changes: &[(&Change, Option<Level>)]) -> Result<()> {
+    let (subjects, kinds) = keys(changes.iter().map(|(c, _)| *c));
+    let values: Vec<f64> = changes.iter().map(|(c, _)| c.value).collect();
+    let levels: Vec<Option<String>> = changes.iter().map(|(_, level)| level.map(|l| l.as_str().to_owned())).collect();
+    sqlx::query!(
+        "update alerts a set value = g.value, level = coalesce(g.level, a.level),
+                changed_at = case when g.level is null then a.changed_at else now() end
+         from (select a.id, g.value, g.level
+               from unnest($1::text[], $2::text[], $3::float8[], $4::text[]) as g (subject, kind, value, level)
+               join alerts a on a.subject = g.subject and a.kind = g.kind and a.resolved_at is null
+               where g.level is not null or round(a.value * 100) <> round(g.value * 100)
+               order by a.id for no key update of a) g
+         where a.id = g.id",
+        &subjects,
+        &kinds,
+        &values,
+        &levels as &[Option<String>]
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Closes incidents.
+pub(in crate::alerts) async fn resolve(tx: &mut PgConnection, changes: &[&Change], at: DateTime<Utc>) -> Result<()> {
+    let (subjects, kinds) = keys(changes.iter().copied());
+    let values: Vec<f64> = changes.iter().map(|c| c.value).collect();
+    let withdrawn: Vec<bool> = changes.iter().map(|c| c.withdrawn).collect();
+    sqlx::query!(
+        "update alerts a set value = case when g.withdrawn then a.value else g.value end, resolved_at = $5,
+                ended = case when g.withdrawn then 'withdrawn' else 'recovered' end, changed_at = now()
+         from (select a.id, g.value, g.withdrawn
+               from unnest($1::text[], $2::text[], $3::float8[], $4::bool[]) as g (subject, kind, value, withdrawn)
+               join alerts a on a.subject = g.subject and a.kind = g.kind and a.resolved_at is null
+               order by a.id for no key update of a) g
+         where a.id = g.id",
+        &subjects,
+        &kinds,
+        &values,
+        &withdrawn,
+        at
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Opens an incident for each server of a host that should be up: their owners are to know, and know of no host.
+pub(in crate::alerts) async fn raise_on_host(tx: &mut PgConnection, host: HostId, at: DateTime<Utc>) -> Result<()> {
+    sqlx::query!(
+        "insert into alerts (subject, kind, level, value, server_id, host_id, raised_at)
+         select 'server:' || s.id, 'host_unreachable', 'critical', 1, s.id, s.host_id, $2 from servers s
+         where s.host_id = $1 and s.deleted_at is null and s.suspended_at is null and s.wanted_up
+           and s.status <> 'creating'
+         on conflict (kind, subject) where resolved_at is null do nothing",
+        host.0,
+        at
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Closes the incidents of a host's servers.
+pub(in crate::alerts) async fn resolve_on_host(
+    tx: &mut PgConnection,
+    host: HostId,
+    at: DateTime<Utc>,
+    withdrawn: bool,
+) -> Result<()> {
+    sqlx::query!(
+        "update alerts set value = 0, resolved_at = $2, changed_at = now(),
+                ended = case when $3 then 'withdrawn' else 'recovered' end
+         where id in (select id from alerts where host_id = $1 and kind = 'host_unreachable'
+                          and server_id is not null and resolved_at is null
+                      order by id for no key update)",
+        host.0,
+        at,
+        withdrawn
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Adds what the guests' counters grew by to the month's traffic of servers with a quota, and gives what it came to, in
+/// bytes. A counter that is lower than before started again at 0. What a guest had counted before it was first seen
+/// counts where it was made in the same month. A look from before the last one adds nothing.
+pub(in crate::alerts) async fn count_traffic(
+    tx: &mut PgConnection,
+    host: HostId,
+    at: DateTime<Utc>,
+    samples: &[&Sample],
+) -> Result<Vec<(ServerId, f64)>> {
+    let counter = |of: fn(&Sample) -> u64| -> Vec<i64> {
+        samples.iter().map(|s| i64::try_from(of(s)).unwrap_or(i64::MAX)).collect()
+    };
+    let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
+    let rows = sqlx::query!(
+        r#"with seen as (
+               select s.id, g.received, g.sent, l.last_received, l.last_sent,
+                      s.created_at >= date_trunc('month', $2::timestamptz, 'UTC') as is_new,
+                      ($2::timestamptz at time zone 'UTC')::date as day
+               from unnest($3::uuid[], $4::bigint[], $5::bigint[]) as g (marker, received, sent)
+               join servers s on s.uuid = g.marker and s.host_id = $1 and s.deleted_at is null
+               join tariffs t on t.id = s.tariff_id and t.traffic_gib > 0
+               left join lateral (select * from traffic where server_id = s.id order by month desc limit 1) l on true
+               where l.seen_at is null or l.seen_at < $2
+           )
+           insert into traffic as m (server_id, month, received, sent, last_received, last_sent, seen_at)
+           select id, date_trunc('month', day)::date,
+                  case when last_received is null then case when is_new then received else 0 end
+                       when received >= last_received then received - last_received else received end,
+                  case when last_sent is null then case when is_new then sent else 0 end
+                       when sent >= last_sent then sent - last_sent else sent end,
+                  received, sent, $2
+           from seen
+           on conflict (server_id, month) do update
+           set received = m.received + excluded.received, sent = m.sent + excluded.sent,
+               last_received = excluded.last_received, last_sent = excluded.last_sent, seen_at = excluded.seen_at
+           returning m.server_id as "server: ServerId", (m.received + m.sent)::float8 as "bytes!""#,
+        host.0,
+        at,
+        &markers,
+        &counter(|s| s.net_in),
+        &counter(|s| s.net_out)
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.server, r.bytes)).collect())
+}
+
+/// Operations that are stuck, and those of which something is remembered: whether they are.
+pub(in crate::alerts) async fn stuck(tx: &mut PgConnection) -> Result<Vec<(Uuid, bool)>> {
+    let rows = sqlx::query!(
+        r#"select id, state = 'stuck' as "stuck!" from operations
+           where state = 'stuck' or id in (select split_part(subject, ':', 2)::uuid from alert_tracks
+                                           where subject like 'operation:%')"#
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.id, r.stuck)).collect())
+}
+
+/// Ends the incidents of what is not watched any more (deleted and failed servers, disabled hosts and pools), and forgets what was
+/// remembered of it.
+pub(in crate::alerts) async fn withdraw(tx: &mut PgConnection) -> Result<()> {
+    sqlx::query!(
+        "update alerts set resolved_at = now(), ended = 'withdrawn', changed_at = now()
+         where id in (
+             select id from alerts a where resolved_at is null
+               and (exists (select from servers s where s.id = a.server_id
+                            and (s.deleted_at is not null or s.status = 'failed'))
+                    or exists (select from hosts h where h.id = a.host_id and not h.enabled)
+                    or exists (select from address_pools p where p.id = a.pool_id and not p.enabled))
+             order by id for no key update)"
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "delete from alert_tracks t where not exists (
+             select from servers s join hosts h on h.id = s.host_id and h.enabled
+             where s.deleted_at is null and s.status <> 'failed'
+               and s.id = case when t.subject like 'server:%' then split_part(t.subject, ':', 2)::bigint end)
+           and not exists (
+             select from hosts h where h.enabled
+               and h.id = case when t.subject like 'host:%' then split_part(t.subject, ':', 2)::bigint end)
+           and not exists (
+             select from address_pools p where p.enabled
+               and p.id = case when t.subject like 'pool:%' then split_part(t.subject, ':', 2)::bigint end)
+           and t.subject not like 'operation:%'"
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Tells every process that there is news of a host's servers, once the transaction commits.
+pub(in crate::alerts) async fn notify(tx: &mut PgConnection, host: HostId) -> Result<()> {
+    sqlx::query!(r#"select pg_notify('sampled', $1) as "notified: ()""#, host.to_string()).execute(tx).await.map(drop)
+}
+
+/// The database's clock, which all processes share.
+pub(in crate::alerts) async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
+    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(db).await
+}

@@ -1,0 +1,84 @@
+//! Telling: what is critical, and the ends of what was told, in one mail a person. What is told is noted in the
+//! transaction that queues the mails, under a lock: it is told once, whoever dies and however many there are.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::model::Ended;
+use super::rules::Rules;
+use super::store::{self, News};
+use crate::app::App;
+use crate::error::Result;
+use crate::ids::UserId;
+use crate::mail;
+use crate::mail::templates::{AlertLine, Alerts};
+
+/// Tells everybody what there is to tell at this moment, and gives the number of mails. What is muted, or in its quiet
+/// hours, waits; what has come and gone by their end is not told.
+pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<usize> {
+    let mut tx = app.db.begin().await?;
+    // Whoever has the lock tells everything.
+    if !store::is_due(&mut tx, app.config.alert_settle_seconds.into()).await?
+        || !store::try_lock(&mut tx, "tell").await?
+    {
+        return Ok(0);
+    }
+    let mut news = store::news(&mut tx).await?;
+    let servers: Vec<i64> = news.iter().filter_map(|n| n.server_id).map(|id| id.0).collect();
+    let tariffs: Vec<i64> = news.iter().filter_map(|n| n.tariff_id).map(|id| id.0).collect();
+    let rules = store::rules_of(&mut *tx, &servers, &tariffs).await?;
+    news.retain(|n| !n.muted && !is_quiet(&rules, n, now));
+    if news.is_empty() {
+        return Ok(0);
+    }
+    let staff = store::staff(&mut tx).await?;
+    let mut mails: BTreeMap<UserId, (&str, Alerts<'_>)> = BTreeMap::new();
+    for n in &news {
+        let of_server = n.owner.zip(n.owner_email.as_deref());
+        let recipients: Vec<(UserId, &str)> = match n.owner {
+            Some(_) => of_server.into_iter().collect(),
+            None => staff.iter().map(|(id, email)| (*id, email.as_str())).collect(),
+        };
+        for (user, email) in recipients {
+            let (_, mail) = mails.entry(user).or_insert_with(|| (email, Alerts::new(&app.config.public_url)));
+            if n.resolved_at.is_some() { &mut mail.over } else { &mut mail.raised }.push(line(n));
+        }
+    }
+    let batch = Uuid::now_v7();
+    for (user, (email, mail)) in &mails {
+        mail::service::queue(&mut tx, &format!("alerts:{batch}:{user}"), email, mail).await?;
+    }
+    let ids: Vec<i64> = news.iter().map(|n| n.id.0).collect();
+    let ended: Vec<i64> = news.iter().filter(|n| n.resolved_at.is_some()).map(|n| n.id.0).collect();
+    store::told(&mut tx, &ids, &ended).await?;
+    tx.commit().await?;
+    tracing::info!(alerts = ids.len(), mails = mails.len(), "told of alerts");
+    Ok(mails.len())
+}
+
+fn is_quiet(rules: &Rules, news: &News, now: DateTime<Utc>) -> bool {
+    let (_, settings) = rules.of(news.kind.0, news.tariff_id, news.server_id);
+    settings.quiet.is_some_and(|quiet| quiet.covers(now))
+}
+
+fn line(news: &News) -> AlertLine {
+    let kind = news.kind.0;
+    let what = match news.ended {
+        None => kind.message(news.value),
+        Some(Ended::Recovered) => kind.over(news.value),
+        Some(Ended::Withdrawn) => format!("{}: not watched any more", kind.message(news.value)),
+    };
+    let name = match (news.server_id, kind) {
+        (Some(id), _) => format!("{} (server {id})", news.name),
+        (None, monitor::alerts::Kind::OperationStuck) => format!("operation {}", news.name),
+        (None, _) => news.name.clone(),
+    };
+    let what = match news.servers {
+        0 => what,
+        servers => format!("{what}; servers on it: {servers}, of customers: {}", news.customers),
+    };
+    let (at, word) = news.resolved_at.map_or((news.raised_at, "since"), |at| (at, "ended"));
+    AlertLine { name, what, when: format!("{word} {}", at.format("%Y-%m-%d %H:%M UTC")) }
+}

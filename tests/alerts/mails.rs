@@ -1,0 +1,203 @@
+//! Who is mailed: once, in one mail, at the right time.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use innkeeper::alerts::tell;
+use serde_json::json;
+
+use super::world::{World, at_once, busy};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_dies_with_500_servers_is_one_mail_to_each_who_must_know() {
+    let world = World::new().await;
+    sqlx::query(
+        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
+                              memory_mib, disk_gib)
+         select gen_random_uuid(), u.id, t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', 'web-' || n, 'running', 1,
+                1024, 10
+         from generate_series(1, 500) n, tariffs t, images i, hosts h, users u
+         where u.email = (array['customer', 'other', 'third'])[1 + n % 3] || '@example.com'",
+    )
+    .execute(world.db())
+    .await
+    .unwrap();
+    // One of them is stopped on purpose: its owner misses nothing.
+    sqlx::query("update servers set status = 'stopping' where name = 'web-3'").execute(world.db()).await.unwrap();
+    world.silent(0).await;
+    world.silent(30).await;
+    assert_eq!(world.tell().await, 0, "not for long enough");
+    world.silent(60).await;
+    world.silent(90).await;
+
+    // Several processes at once, and again.
+    let other = innkeeper::app::App::new(world.teller.config.clone()).unwrap();
+    let now = Utc::now();
+    let told = tokio::join!(
+        tell::tell(&world.teller, now),
+        tell::tell(&other, now),
+        tell::tell(&world.teller, now),
+        tell::tell(&other, now)
+    );
+    let told = told.0.unwrap() + told.1.unwrap() + told.2.unwrap() + told.3.unwrap();
+    assert_eq!((told, world.tell().await), (4, 0));
+    let mails = world.mails().await;
+    let recipients: Vec<&str> = mails.iter().map(|m| m.recipient.as_str()).collect();
+    assert_eq!(recipients, ["customer@example.com", "other@example.com", "provider@example.com", "third@example.com"]);
+    assert_eq!(mails[2].subject, "Alert: rack-1: The host can't be reached; servers on it: 499, of customers: 3");
+    let names = |text: &str| -> BTreeSet<String> {
+        text.lines().filter_map(|l| l.strip_prefix("- web-")).map(|l| l.split(' ').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(mails[0].subject, "165 alerts", "{}", mails[0].text_body);
+    let (mine, theirs) = (names(&mails[0].text_body), names(&mails[1].text_body));
+    assert_eq!((mine.len(), theirs.len()), (165, 167));
+    assert!(mine.is_disjoint(&theirs) && !mine.contains("3"));
+    assert!(!mails[0].text_body.contains("rack-1"), "a host's name is the provider's matter");
+
+    let guests: Vec<uuid::Uuid> = sqlx::query_scalar("select uuid from servers").fetch_all(world.db()).await.unwrap();
+    for seconds in [120, 150, 180] {
+        world.swept(seconds, guests.iter().map(|marker| busy(*marker, 0.1)).collect()).await;
+        let told = world.tell().await;
+        assert_eq!(told, if seconds == 180 { 4 } else { 0 }, "{seconds}");
+    }
+    let mails = world.mails().await;
+    assert_eq!(mails.iter().map(|m| m.recipient.as_str()).collect::<Vec<_>>(), recipients);
+    assert_eq!(mails[2].subject, "Over: rack-1: The host answers again; servers on it: 499, of customers: 3");
+    assert_eq!((mails[0].subject.as_str(), names(&mails[0].text_body)), ("165 alerts are over", mine));
+    assert_eq!(world.tell().await, 0);
+}
+
+/// A process dies wherever it happens to be: what it has not committed another does, and nothing is told twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_dies_in_the_middle_leaves_one_mail() {
+    let world = World::new().await;
+    let (_, marker) = world.server("customer@example.com", "web-1").await;
+    for round in 0..12_u64 {
+        let at = i64::try_from(round).unwrap() * 600;
+        world.lasts(at, marker, 0.99).await;
+        for tries in 0..4 {
+            // Dropped at some await, as a kill would.
+            let limit = std::time::Duration::from_micros(300 * (round * 4 + tries));
+            let _ = tokio::time::timeout(limit, tell::tell(&world.teller, Utc::now())).await;
+        }
+        // The connection that was dropped rolls back in its own time, and holds the lock until then.
+        for _ in 0..100 {
+            world.tell().await;
+            let open: bool =
+                sqlx::query_scalar("select exists (select from alerts where resolved_at is null and told_at is null)")
+                    .fetch_one(world.db())
+                    .await
+                    .unwrap();
+            if !open {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(world.mails().await.len(), 1, "round {round}");
+        world.lasts(at + 120, marker, 0.1).await;
+        for _ in 0..100 {
+            if world.tell().await > 0 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(world.mails().await.len(), 1, "the end of round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn warnings_and_what_somebody_took_on_are_not_mailed() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    world.rule(id, "cpu", at_once()).await;
+    world.swept(0, vec![busy(marker, 0.92)]).await;
+    assert_eq!(world.tell().await, 0);
+    let path = format!("/api/alerts/{}/acknowledge", world.only().await["id"]);
+    world.app.customer.post(&path, None).await.expect(200);
+    world.swept(30, vec![busy(marker, 0.99)]).await;
+    assert_eq!(world.open().await, [("cpu".to_owned(), "critical".to_owned())]);
+    assert_eq!(world.tell().await, 0, "somebody is at it");
+    world.swept(60, vec![busy(marker, 0.1)]).await;
+    assert_eq!(world.tell().await, 0, "what was not told has no end to tell");
+
+    // Told first, then taken on: its end is told.
+    world.swept(90, vec![busy(marker, 0.99)]).await;
+    assert_eq!(world.tell().await, 1);
+    let open = world.app.provider.get("/api/alerts?open=true").await.expect(200).body["data"][0].clone();
+    assert!(open["mailedAt"].is_string(), "{open}");
+    world.app.customer.post(&format!("/api/alerts/{}/acknowledge", open["id"]), None).await.expect(200);
+    world.swept(120, vec![busy(marker, 0.1)]).await;
+    assert_eq!(world.tell().await, 1);
+    let mails = world.mails().await;
+    let mut subjects: Vec<&str> = mails.iter().map(|m| m.subject.as_str()).collect();
+    subjects.sort_unstable();
+    let name = format!("web-1 (server {id})");
+    assert_eq!(subjects, [format!("Alert: {name}: CPU usage is at 99%"), format!("Over: {name}: CPU usage is at 10%")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_muted_waits_and_is_told_afterwards_where_it_lasts() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    world.rule(id, "cpu", at_once()).await;
+    let mute = format!("/api/server/{id}/mute");
+    let until = json!({ "until": Utc::now() + TimeDelta::hours(1) });
+    let (customer, other, provider) = (&world.app.customer, &world.app.other, &world.app.provider);
+    for bad in [Utc::now() - TimeDelta::hours(1), Utc::now() + TimeDelta::days(800)] {
+        customer.post(&mute, json!({ "until": bad })).await.expect(422);
+    }
+    other.post(&mute, until.clone()).await.expect(404);
+    let muted = customer.post(&mute, until.clone()).await.expect(200).body;
+    assert_eq!(muted["type"], json!(null));
+    let rules = customer.get(&format!("/api/server/{id}/alert-rules")).await.expect(200).body;
+    assert!(rules.as_array().unwrap().iter().all(|r| r["mutedUntil"].is_string()), "{rules}");
+    world.swept(0, vec![busy(marker, 0.99)]).await;
+    assert_eq!(world.tell().await, 0);
+    assert!(world.only().await["mutedUntil"].is_string());
+    customer.delete(&mute).await.expect(204);
+    customer.delete(&mute).await.expect(404);
+    assert_eq!(world.tell().await, 1, "it still lasts");
+
+    // Its end waits as well; another server's alerts do not.
+    customer.post(&mute, json!({ "until": until["until"], "type": "cpu" })).await.expect(200);
+    world.swept(30, vec![busy(marker, 0.1)]).await;
+    assert_eq!(world.tell().await, 0);
+    customer.delete(&format!("{mute}?type=disk")).await.expect(404);
+    customer.delete(&format!("{mute}?type=cpu")).await.expect(204);
+    assert_eq!(world.tell().await, 1);
+
+    // A kind of alert, for everybody; what has come and gone meanwhile is not told.
+    customer.post("/api/alert-rules/cpu/mute", until.clone()).await.expect(403);
+    provider.post("/api/alert-rules/cpu/mute", until.clone()).await.expect(200);
+    world.swept(60, vec![busy(marker, 0.99)]).await;
+    assert_eq!(world.tell().await, 0);
+    world.swept(90, vec![busy(marker, 0.1)]).await;
+    provider.delete("/api/alert-rules/cpu/mute").await.expect(204);
+    assert_eq!(world.tell().await, 0);
+    assert_eq!(world.mails().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quiet_hours_hold_beginnings_and_ends_back() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    let mut rule = at_once();
+    rule["quietHours"] = json!({ "from": "22:00", "to": "07:00", "timeZone": "Europe/Berlin" });
+    world.rule(id, "cpu", rule).await;
+    let at = |time: &str| format!("2027-01-10T{time}:00Z").parse::<DateTime<Utc>>().unwrap();
+    let (night, morning, day) = (at("02:00"), at("06:00"), at("12:00"));
+    // Came and went in the night: nothing. Berlin's seven o'clock is six by UTC.
+    world.swept(0, vec![busy(marker, 0.99)]).await;
+    assert_eq!(world.tell_at(night).await, 0);
+    world.swept(30, vec![busy(marker, 0.1)]).await;
+    assert_eq!((world.tell_at(night).await, world.tell_at(morning).await), (0, 0));
+    // Came in the night and lasts.
+    world.swept(60, vec![busy(marker, 0.99)]).await;
+    assert_eq!((world.tell_at(at("05:59")).await, world.tell_at(morning).await), (0, 1));
+    // Its end comes in the next night, and is told in the morning, once.
+    world.swept(90, vec![busy(marker, 0.1)]).await;
+    assert_eq!((world.tell_at(night).await, world.tell_at(morning).await, world.tell_at(day).await), (0, 1, 0));
+    let mails = world.mails().await;
+    assert_eq!(mails.len(), 2);
+    assert!(mails.iter().all(|m| m.recipient == "customer@example.com"));
+}

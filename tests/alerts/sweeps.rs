@@ -1,0 +1,288 @@
+//! What sweeps raise and end.
+
+use monitor::Sample;
+use serde_json::{Value, json};
+
+use super::world::{World, at_once, busy, stopped};
+
+fn pair(kind: &str, level: &str) -> (String, String) {
+    (kind.into(), level.into())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_is_what_lasts_and_ends_well_below() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    for (seconds, cpu) in [(0, 0.97), (30, 0.97), (60, 0.5), (90, 0.97), (120, 0.97)] {
+        world.swept(seconds, vec![busy(marker, cpu)]).await;
+    }
+    assert_eq!(world.open().await, [], "a dip in between begins anew");
+    world.swept(150, vec![busy(marker, 0.92)]).await;
+    assert_eq!(world.open().await, [pair("cpu", "warning")], "critical was not sustained");
+    world.lasts(180, marker, 0.97).await;
+    assert_eq!(world.open().await, [pair("cpu", "critical")]);
+    let alert = world.only().await;
+    assert_eq!((&alert["message"], &alert["serverId"]), (&json!("CPU usage is at 97%"), &json!(id)));
+    assert_eq!((&alert["name"], &alert["hostId"]), (&json!("web-1"), &json!(world.host.0)));
+    // Neither what hovers between the thresholds, nor what is not seen, ends it.
+    world.lasts(270, marker, 0.88).await;
+    world.report(360, vec![], false).await;
+    world.swept(390, vec![busy(marker, 0.3)]).await;
+    world.swept(420, vec![busy(marker, 0.3)]).await;
+    assert_eq!(world.open().await.len(), 1);
+    world.swept(450, vec![busy(marker, 0.3)]).await;
+    let alert = world.only().await;
+    assert_eq!((&alert["ended"], &alert["message"]), (&json!("recovered"), &json!("CPU usage is at 30%")));
+    // The same sweep once more, by another process: nothing new.
+    world.swept(450, vec![busy(marker, 0.99)]).await;
+    let tracks: i64 = sqlx::query_scalar("select count(*) from alert_tracks where subject like 'server:%'")
+        .fetch_one(world.db())
+        .await
+        .unwrap();
+    assert_eq!((world.open().await.len(), tracks), (0, 1), "a new one is pending at most");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_down_only_where_it_should_be_up() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    let status = async |status: &str| {
+        sqlx::query("update servers set status = $2 where id = $1")
+            .bind(id)
+            .bind(status)
+            .execute(world.db())
+            .await
+            .unwrap();
+    };
+    let down = async |from: i64, samples: &dyn Fn() -> Vec<Sample>, complete: bool| {
+        for n in 0..3 {
+            world.report(from + n * 30, samples(), complete).await;
+        }
+        world.open().await
+    };
+    // Not seen in a look that did not see everything; seen in a state that says nothing.
+    assert_eq!(down(0, &|| vec![], false).await, []);
+    let odd = || vec![Sample { power: hypervisor::GuestPower::Unknown, ..busy(marker, 0.0) }];
+    assert_eq!(down(90, &odd, true).await, []);
+    // An operation is at it: whatever the sweep sees is in order.
+    let operation: uuid::Uuid = sqlx::query_scalar(
+        "insert into operations (id, server_id, kind, state, data, deadline) values (gen_random_uuid(), $1, 'restart',
+         'stuck', '{}', now()) returning id",
+    )
+    .bind(id)
+    .fetch_one(world.db())
+    .await
+    .unwrap();
+    assert_eq!(down(180, &|| vec![stopped(marker)], true).await, []);
+    sqlx::query("delete from operations where id = $1").bind(operation).execute(world.db()).await.unwrap();
+    // It shut itself down, or vanished.
+    status("stopped").await;
+    assert_eq!(down(270, &|| vec![stopped(marker)], true).await, [pair("down", "critical")]);
+    assert_eq!(down(360, &|| vec![], true).await, [pair("down", "critical")]);
+    // Its owner has it stopped: there is nothing to be had up any more.
+    status("stopping").await;
+    status("stopped").await;
+    assert_eq!(down(450, &|| vec![stopped(marker)], true).await, []);
+    assert_eq!(world.only().await["ended"], "withdrawn");
+    // Started, up, and down again; then the host itself is silent, and nothing is known of it.
+    status("starting").await;
+    status("running").await;
+    world.lasts(540, marker, 0.1).await;
+    assert_eq!(down(630, &|| vec![stopped(marker)], true).await, [pair("down", "critical")]);
+    world.lasts(720, marker, 0.1).await;
+    assert_eq!(world.open().await, []);
+    sqlx::query("update servers set suspended_at = now(), suspend_reason = 'unpaid'")
+        .execute(world.db())
+        .await
+        .unwrap();
+    assert_eq!(down(810, &|| vec![stopped(marker)], true).await, [], "the provider keeps it down");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_last_asked_for_is_what_a_server_should_be() {
+    let world = World::new().await;
+    let (id, _) = world.server("customer@example.com", "web-1").await;
+    // A sweep moves between the first three only; operations go through the others.
+    for (status, wanted) in [
+        ("stopped", true),
+        ("unknown", true),
+        ("running", true),
+        ("resizing", true),
+        ("stopping", false),
+        ("stopped", false),
+        ("running", false),
+        ("restoring", false),
+        ("stopped", false),
+        ("starting", true),
+        ("stopped", true),
+        ("restarting", true),
+        ("reinstalling", true),
+        ("failed", false),
+    ] {
+        let is: bool = sqlx::query_scalar("update servers set status = $2 where id = $1 returning wanted_up")
+            .bind(id)
+            .bind(status)
+            .fetch_one(world.db())
+            .await
+            .unwrap();
+        assert_eq!(is, wanted, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traffic_is_counted_by_month_over_restarts_of_guests() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    const GIB: u64 = 1 << 30;
+    // The middle of a month, and a guest that is older than it.
+    let mut world = world;
+    world.start = "2027-03-15T12:00:00Z".parse().unwrap();
+    sqlx::query("update servers set created_at = '2026-01-01T00:00:00Z'").execute(world.db()).await.unwrap();
+    let used = async |world: &World| -> Vec<(String, i64)> {
+        sqlx::query_as("select to_char(month, 'YYYY-MM'), (received + sent) / 1073741824 from traffic where server_id = $1 order by month")
+            .bind(id)
+            .fetch_all(world.db())
+            .await
+            .unwrap()
+    };
+    let count = async |world: &World, seconds: i64, net_in: u64, net_out: u64| {
+        let sample = Sample { net_in: net_in * GIB, net_out: net_out * GIB, ..busy(marker, 0.1) };
+        world.swept(seconds, vec![sample]).await;
+    };
+    count(&world, 0, 50, 50).await;
+    assert_eq!(used(&world).await, [("2027-03".into(), 0)], "what it counted before is not of this month");
+    count(&world, 30, 52, 51).await;
+    // Started again: its counters began at 0.
+    count(&world, 60, 1, 2).await;
+    assert_eq!(used(&world).await, [("2027-03".into(), 6)]);
+    // The same look again, and one from before.
+    count(&world, 60, 9, 9).await;
+    count(&world, 45, 9, 9).await;
+    assert_eq!(used(&world).await, [("2027-03".into(), 6)]);
+    assert_eq!(world.open().await, []);
+    for (seconds, net_in, net_out, open) in
+        [(90, 2, 3, None), (120, 3, 3, None), (150, 3, 4, Some("warning")), (180, 4, 4, Some("critical"))]
+    {
+        count(&world, seconds, net_in, net_out).await;
+        let open: Vec<_> = open.map(|level| pair("traffic", level)).into_iter().collect();
+        assert_eq!(world.open().await, open, "{seconds}");
+    }
+    let month = 20 * 86_400;
+    count(&world, month, 5, 4).await;
+    assert_eq!(used(&world).await, [("2027-03".into(), 11), ("2027-04".into(), 1)]);
+    assert_eq!(world.open().await, [], "a new month");
+
+    // A new server's traffic counts from its start.
+    sqlx::query("delete from traffic").execute(world.db()).await.unwrap();
+    sqlx::query("update servers set created_at = $1").bind(world.start).execute(world.db()).await.unwrap();
+    count(&world, 200, 2, 1).await;
+    assert_eq!(used(&world).await, [("2027-03".into(), 3)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pools_that_run_out_and_operations_that_are_stuck_are_the_providers_matter() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    for kind in ["pool_low", "operation_stuck"] {
+        world.app.provider.put(&format!("/api/alert-rules/{kind}"), at_once()).await.expect(200);
+    }
+    let pool: i64 = sqlx::query_scalar(
+        "insert into address_pools (host_id, name, cidr, first_address, last_address, bridge)
+         values ($1, 'public', '10.9.0.0/24', '10.9.0.1', '10.9.0.20', 'b') returning id",
+    )
+    .bind(world.host.0)
+    .fetch_one(world.db())
+    .await
+    .unwrap();
+    let take = async |count: i32| {
+        sqlx::query(
+            "insert into addresses (pool_id, address) select $1, '10.9.0.0'::inet + n from generate_series(1, $2) n
+                     on conflict do nothing",
+        )
+        .bind(pool)
+        .bind(count)
+        .execute(world.db())
+        .await
+        .unwrap();
+        patrol(&world).await;
+        world.open().await
+    };
+    assert_eq!(take(18).await, [], "90 % exactly");
+    assert_eq!(take(19).await, [pair("pool_low", "warning")]);
+    assert_eq!(take(20).await, [pair("pool_low", "critical")]);
+    assert_eq!((&world.only().await["name"], &world.only().await["poolId"]), (&json!("public"), &json!(pool)));
+    sqlx::query("delete from addresses where address > '10.9.0.17'").execute(world.db()).await.unwrap();
+    patrol(&world).await;
+    assert_eq!(world.open().await, []);
+
+    sqlx::query(
+        "insert into operations (id, server_id, kind, state, data, deadline) values (gen_random_uuid(), $1, 'resize',
+         'stuck', '{}', now())",
+    )
+    .bind(id)
+    .execute(world.db())
+    .await
+    .unwrap();
+    patrol(&world).await;
+    assert_eq!(world.open().await, [pair("operation_stuck", "critical")]);
+    assert_eq!(world.app.customer.get("/api/alerts").await.expect(200).body["total"], 0);
+    assert_eq!(world.tell().await, 1);
+    let mails = world.mails().await;
+    assert_eq!(mails[0].recipient, "provider@example.com");
+    assert!(mails[0].subject.contains("operation resize"), "{}", mails[0].subject);
+    sqlx::query("update operations set state = 'failed', ended_at = now()").execute(world.db()).await.unwrap();
+    patrol(&world).await;
+    assert_eq!((world.open().await.len(), world.tell().await), (0, 1));
+
+    // What is deleted is not watched any more.
+    world.lasts(0, marker, 0.99).await;
+    assert_eq!(world.open().await, [pair("cpu", "critical")]);
+    sqlx::query("update servers set status = 'deleted', deleted_at = now(), reserved = false")
+        .execute(world.db())
+        .await
+        .unwrap();
+    patrol(&world).await;
+    assert_eq!(world.open().await, []);
+    let left: i64 = sqlx::query_scalar("select count(*) from alert_tracks where subject not like 'host:%'")
+        .fetch_one(world.db())
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+}
+
+/// Another process may be at it in this very moment.
+async fn patrol(world: &World) {
+    for _ in 0..2 {
+        innkeeper::alerts::watch::patrol(&world.app.app).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_sees_an_alert_begin_and_end() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    world.rule(id, "cpu", at_once()).await;
+    let mut live = crate::support::Live::connected(&world.app.base, world.app.customer.token.as_deref().unwrap()).await;
+    live.subscribe(id).await;
+    live.next("server-stats").await;
+    let swept = async |seconds: i64, cpu: f64| {
+        world.swept(seconds, vec![busy(marker, cpu)]).await;
+        sqlx::query("select pg_notify('sampled', $1::text)").bind(world.host.0).execute(world.db()).await.unwrap();
+    };
+    swept(0, 0.92).await;
+    let seen = live.next("server-alerts").await["args"][0].clone();
+    assert_eq!(seen["serverId"], id);
+    let alert = &seen["alerts"][0];
+    assert_eq!(
+        (&alert["type"], &alert["message"], &alert["level"], &alert["acknowledged"]),
+        (&json!("cpu"), &json!("CPU usage is at 92%"), &json!("warning"), &json!(false))
+    );
+    swept(30, 0.2).await;
+    live.find("server-alerts", |a| a["alerts"] == Value::Array(vec![])).await;
+    // A host that is silent is news for its servers.
+    world.app.provider.put("/api/alert-rules/host_unreachable", at_once()).await.expect(200);
+    world.silent(60).await;
+    let seen = live.find("server-alerts", |a| a["alerts"][0]["type"] == "host_unreachable").await;
+    assert_eq!(seen["args"][0]["alerts"][0]["level"], "critical");
+}

@@ -1,0 +1,176 @@
+//! Servers that are in the database only, and sweeps of them at chosen times.
+#![allow(unreachable_pub, reason = "for the tests beside it")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use hypervisor::GuestPower;
+use innkeeper::accounts::model::Role;
+use innkeeper::accounts::service::add_user;
+use innkeeper::alerts::{tell, watch};
+use innkeeper::app::App;
+use innkeeper::config::Config;
+use innkeeper::ids::HostId;
+use monitor::{Report, Sample};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::support::{PASSWORD, TestApp};
+
+pub struct World {
+    pub app: TestApp,
+    /// Another process on the same database, which tells people when the test says so.
+    pub teller: Arc<App>,
+    pub host: HostId,
+    pub tariff: i64,
+    /// After whatever the service's own tasks do.
+    pub start: DateTime<Utc>,
+}
+
+/// A mail about alerts.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Mail {
+    pub recipient: String,
+    pub subject: String,
+    pub text_body: String,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        // Nobody is told by itself.
+        let app = TestApp::with(|c| c.alert_settle_seconds = 1_000_000).await;
+        let db = &app.db.pool;
+        add_user(&app.app, "third@example.com", "", Role::Customer, SecretString::from(PASSWORD)).await.unwrap();
+        let (host, tariff): (i64, i64) = sqlx::query_as(
+            "with h as (insert into hosts (name, kind, config_sealed) values ('rack-1', 'incus', '') returning id),
+                  i as (insert into images (name, kind) values ('i', 'lxc')),
+                  t as (insert into tariffs (name, kind, cores, memory_mib, disk_gib, price, traffic_gib)
+                        values ('t', 'lxc', 1, 1024, 10, 1, 10) returning id)
+             select h.id, t.id from h, t",
+        )
+        .fetch_one(db)
+        .await
+        .unwrap();
+        let teller = App::new(Config { alert_settle_seconds: 0, ..app.app.config.clone() }).unwrap();
+        Self { app, teller, host: HostId(host), tariff, start: Utc::now() + TimeDelta::days(1) }
+    }
+
+    pub fn db(&self) -> &PgPool {
+        &self.app.db.pool
+    }
+
+    /// A running server of somebody's.
+    pub async fn server(&self, email: &str, name: &str) -> (i64, Uuid) {
+        sqlx::query_as(
+            "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+                                  cores, memory_mib, disk_gib)
+             select gen_random_uuid(), u.id, t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', $2, 'running', 1,
+                    1024, 10
+             from users u, tariffs t, images i, hosts h where u.email = $1 and h.id = $3 returning id, uuid",
+        )
+        .bind(email)
+        .bind(name)
+        .bind(self.host.0)
+        .fetch_one(self.db())
+        .await
+        .unwrap()
+    }
+
+    /// A whole sweep of the host so many seconds after the start.
+    pub async fn swept(&self, seconds: i64, samples: Vec<Sample>) {
+        self.report(seconds, samples, true).await;
+    }
+
+    pub async fn report(&self, seconds: i64, samples: Vec<Sample>, complete: bool) {
+        let at = self.start + TimeDelta::seconds(seconds);
+        let took = Duration::from_secs(1);
+        let report = Report { claimed_at: at, taken_at: at, took, nodes: vec![], samples, complete };
+        let mut tx = self.db().begin().await.unwrap();
+        watch::swept(&mut tx, Duration::from_secs(30), self.host, &report).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// The host did not answer so many seconds after the start.
+    pub async fn silent(&self, seconds: i64) {
+        watch::failed_at(&self.app.app, self.host, self.start + TimeDelta::seconds(seconds)).await.unwrap();
+    }
+
+    /// One figure for three sweeps in a row, which is what a rule asks for by itself.
+    pub async fn lasts(&self, from: i64, marker: Uuid, cpu: f64) {
+        for n in 0..3 {
+            self.swept(from + n * 30, vec![busy(marker, cpu)]).await;
+        }
+    }
+
+    /// Tells everybody now; gives the number of mails.
+    pub async fn tell(&self) -> usize {
+        self.tell_at(Utc::now()).await
+    }
+
+    pub async fn tell_at(&self, now: DateTime<Utc>) -> usize {
+        tell::tell(&self.teller, now).await.unwrap()
+    }
+
+    /// Every mail about alerts since the last time.
+    pub async fn mails(&self) -> Vec<Mail> {
+        sqlx::query_as(
+            "with m as (update mails set event = 'seen:' || event where event like 'alerts:%'
+                        returning recipient, subject, text_body)
+             select * from m order by recipient",
+        )
+        .fetch_all(self.db())
+        .await
+        .unwrap()
+    }
+
+    /// The open alerts as the provider sees them: type and level.
+    pub async fn open(&self) -> Vec<(String, String)> {
+        let list = self.app.provider.get("/api/alerts?open=true&order=asc&limit=100").await.expect(200).body;
+        let text = |v: &Value| v.as_str().unwrap().to_owned();
+        list["data"].as_array().unwrap().iter().map(|a| (text(&a["type"]), text(&a["level"]))).collect()
+    }
+
+    /// The only alert, whatever its state, as the provider sees it.
+    pub async fn only(&self) -> Value {
+        let list = self.app.provider.get("/api/alerts").await.expect(200).body;
+        assert_eq!(list["total"], 1, "{list}");
+        list["data"][0].clone()
+    }
+
+    /// A rule of a server's, made by its owner.
+    pub async fn rule(&self, server: i64, kind: &str, rule: Value) {
+        self.app.customer.put(&format!("/api/server/{server}/alert-rules/{kind}"), rule).await.expect(200);
+    }
+}
+
+/// A rule without waiting.
+pub fn at_once() -> Value {
+    json!({ "sustainSeconds": 0, "clearSustainSeconds": 0 })
+}
+
+/// A running guest that uses this share of its cores, and little else.
+pub fn busy(marker: Uuid, cpu: f64) -> Sample {
+    Sample {
+        marker,
+        node: "n".into(),
+        power: GuestPower::Running,
+        uptime_s: 60,
+        cpu,
+        memory_used: 100,
+        memory_max: 1000,
+        disk_used: 100,
+        disk_max: 1000,
+        net_in: 0,
+        net_out: 0,
+        net_in_rate: None,
+        net_out_rate: None,
+    }
+}
+
+/// A guest that is stopped.
+pub fn stopped(marker: Uuid) -> Sample {
+    Sample { power: GuestPower::Stopped, uptime_s: 0, memory_used: 0, ..busy(marker, 0.0) }
+}
