@@ -31,5 +31,6 @@ mod outage;
 mod process;
 mod proxmox;
 mod proxmox_faults;
+mod replicas;
 mod ssh;
 mod workflows;
