@@ -63,7 +63,7 @@ pub struct Config {
     pub shutdown_seconds: u32,
     /// Seconds between two sweeps of a host.
     pub sweep_seconds: u32,
-    /// Seconds that mails about alerts wait for others to go with them.
+    /// Seconds without another alert after which people are mailed; while they keep coming, six times as long.
     pub alert_settle_seconds: u32,
     /// Seconds in which a console's ticket must be used.
     pub console_ticket_seconds: u32,

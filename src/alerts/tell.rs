@@ -15,14 +15,15 @@ use crate::ids::UserId;
 use crate::mail;
 use crate::mail::templates::{AlertLine, Alerts};
 
+/// How many times the seconds to settle the first waits while others keep coming: hosts are swept one after the other.
+const PATIENCE: f64 = 6.0;
+
 /// Tells everybody what there is to tell at this moment, and gives the number of mails. What is muted, or in its quiet
 /// hours, waits; what has come and gone by their end is not told.
 pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<usize> {
     let mut tx = app.db.begin().await?;
     // Whoever has the lock tells everything.
-    if !store::is_due(&mut tx, app.config.alert_settle_seconds.into()).await?
-        || !store::try_lock(&mut tx, "tell").await?
-    {
+    if !store::is_any(&mut tx).await? || !store::try_lock(&mut tx, "tell").await? {
         return Ok(0);
     }
     let mut news = store::news(&mut tx).await?;
@@ -30,7 +31,7 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<usize> {
     let tariffs: Vec<i64> = news.iter().filter_map(|n| n.tariff_id).map(|id| id.0).collect();
     let rules = store::rules_of(&mut *tx, &servers, &tariffs).await?;
     news.retain(|n| !n.muted && !is_quiet(&rules, n, now));
-    if news.is_empty() {
+    if !has_settled(&news, app.config.alert_settle_seconds.into()) {
         return Ok(0);
     }
     let staff = store::staff(&mut tx).await?;
@@ -56,6 +57,13 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<usize> {
     tx.commit().await?;
     tracing::info!(alerts = ids.len(), mails = mails.len(), "told of alerts");
     Ok(mails.len())
+}
+
+/// Whether nothing has come for so many seconds, or the first has waited for long enough.
+fn has_settled(news: &[News], settle: f64) -> bool {
+    let youngest = news.iter().map(|n| n.age).reduce(f64::min);
+    let oldest = news.iter().map(|n| n.age).reduce(f64::max);
+    youngest >= Some(settle) || oldest >= Some(settle * PATIENCE)
 }
 
 fn is_quiet(rules: &Rules, news: &News, now: DateTime<Utc>) -> bool {

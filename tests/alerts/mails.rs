@@ -106,6 +106,31 @@ async fn whoever_dies_in_the_middle_leaves_one_mail() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_together_goes_together() {
+    let world = World::new().await;
+    let mut guests = vec![];
+    for name in ["web-1", "web-2"] {
+        guests.push(world.server("customer@example.com", name).await);
+    }
+    world.app.provider.put("/api/alert-rules/cpu", at_once()).await.expect(200);
+    world.swept(0, guests.iter().map(|(_, marker)| busy(*marker, 0.99)).collect()).await;
+    let config = innkeeper::config::Config { alert_settle_seconds: 100, ..world.teller.config.clone() };
+    let patient = innkeeper::app::App::new(config).unwrap();
+    for (first, second, mails) in [(50, 50, 0), (200, 50, 0), (590, 90, 0), (610, 50, 1), (610, 610, 0)] {
+        for ((id, _), age) in guests.iter().zip([first, second]) {
+            sqlx::query("update alerts set changed_at = now() - make_interval(secs => $2) where server_id = $1")
+                .bind(id)
+                .bind(f64::from(age))
+                .execute(world.db())
+                .await
+                .unwrap();
+        }
+        assert_eq!(tell::tell(&patient, Utc::now()).await.unwrap(), mails, "{first} s and {second} s ago");
+    }
+    assert_eq!(world.mails().await[0].subject, "2 alerts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn warnings_and_what_somebody_took_on_are_not_mailed() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;

@@ -29,17 +29,17 @@ pub(in crate::alerts) struct News {
     pub customers: i64,
     /// Somebody asked not to be told.
     pub muted: bool,
+    /// Seconds since it changed.
+    pub age: f64,
 }
 
-/// Whether there is something to tell that has settled for so many seconds.
-pub(in crate::alerts) async fn is_due(tx: &mut PgConnection, settle: f64) -> Result<bool> {
+/// Whether there is anything to tell: the one question that is asked all the time.
+pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (
                select from alerts
-               where ((level = 'critical' and told_at is null and resolved_at is null and acknowledged_at is null)
-                      or (told_at is not null and resolved_at is not null and end_told_at is null))
-                 and changed_at <= now() - make_interval(secs => $1)) as "due!""#,
-        settle
+               where (level = 'critical' and told_at is null and resolved_at is null and acknowledged_at is null)
+                  or (told_at is not null and resolved_at is not null and end_told_at is null)) as "any!""#
     )
     .fetch_one(tx)
     .await
@@ -57,7 +57,8 @@ pub(in crate::alerts) async fn news(tx: &mut PgConnection) -> Result<Vec<News>> 
                   coalesce(w.servers, 0) as "servers!", coalesce(w.customers, 0) as "customers!",
                   exists (select from alert_mutes m where m.until > now()
                           and (m.server_id is null or m.server_id = a.server_id)
-                          and (m.kind is null or m.kind = a.kind)) as "muted!"
+                          and (m.kind is null or m.kind = a.kind)) as "muted!",
+                  extract(epoch from now() - a.changed_at)::float8 as "age!"
            from alerts a
            left join servers s on s.id = a.server_id
            left join users u on u.id = s.user_id
