@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::events::{Event, Subscription};
 use crate::ids::ServerId;
 use crate::monitoring;
+use crate::monitoring::Charts;
 use crate::monitoring::model::Live;
 use crate::operations;
 use crate::operations::model::OperationView;
@@ -35,11 +36,12 @@ pub(super) async fn run(
 ) {
     let app = &desk.app;
     let mut new = Vec::new();
+    let mut charts = Charts::default();
     loop {
         let done = tokio::select! {
             () = app.shutdown.cancelled() => break,
-            _ = greetings.recv_many(&mut new, BATCH) => greet(app, std::mem::take(&mut new)).await,
-            event = events.next() => react(app, &io, event).await,
+            _ = greetings.recv_many(&mut new, BATCH) => greet(app, std::mem::take(&mut new), &mut charts).await,
+            event = events.next() => react(app, &io, event, &mut charts).await,
         };
         if let Err(error) = done {
             tracing::warn!(%error, "subscribers could not be told of a change; they get the next one");
@@ -48,26 +50,30 @@ pub(super) async fn run(
     io.close().await;
 }
 
-async fn react(app: &App, io: &SocketIo, event: Event) -> Result<()> {
+async fn react(app: &App, io: &SocketIo, event: Event, charts: &mut Charts) -> Result<()> {
     // Nobody there is the common case, and costs nothing.
     let rooms = watched(io).await;
+    charts.keep(&rooms);
     if rooms.is_empty() {
         return Ok(());
     }
     match event {
-        Event::Sampled(host) => tell_stats(io, &monitoring::service::stats_of_host(app, host, &rooms).await?).await,
+        Event::Sampled(host) => {
+            tell_stats(io, &monitoring::service::stats_of_host(app, host, &rooms, charts).await?).await;
+        }
         Event::OperationChanged(id) => {
             let Some(operation) = operations::service::view(app, id).await? else { return Ok(()) };
             let server = operation.server_id;
             if rooms.contains(&server) {
                 tell(io, server, "operation", &operation).await;
                 if operation.state.is_ended() {
-                    tell_stats(io, &monitoring::service::stats_of(app, &[server]).await?).await;
+                    tell_stats(io, &monitoring::service::stats_of(app, &[server], charts).await?).await;
                 }
             }
         }
         Event::Resync => {
-            tell_stats(io, &monitoring::service::stats_of(app, &rooms).await?).await;
+            charts.clear();
+            tell_stats(io, &monitoring::service::stats_of(app, &rooms, charts).await?).await;
             // The latest of each, ended or not: its end may be what was missed.
             for operation in views(app, store::latest_operations(&app.db, &rooms).await?).await? {
                 tell(io, operation.server_id, "operation", &operation).await;
@@ -94,7 +100,7 @@ async fn views(app: &App, ids: Vec<Uuid>) -> Result<Vec<OperationView>> {
 }
 
 /// Sends new subscribers the present state: one look for all of them.
-async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>) -> Result<()> {
+async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>, charts: &mut Charts) -> Result<()> {
     // Who has left again gets nothing.
     new.retain(|(socket, server)| {
         held(socket).is_some_and(|held| {
@@ -107,7 +113,7 @@ async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>) -> Result<()> {
     }
     let servers: Vec<ServerId> = new.iter().map(|(_, s)| *s).collect::<BTreeSet<_>>().into_iter().collect();
     let stats: HashMap<ServerId, Live> =
-        monitoring::service::stats_of(app, &servers).await?.into_iter().map(|l| (l.server, l)).collect();
+        monitoring::service::stats_of(app, &servers, charts).await?.into_iter().map(|l| (l.server, l)).collect();
     let operations: HashMap<ServerId, OperationView> = views(app, store::active_operations(&app.db, &servers).await?)
         .await?
         .into_iter()
