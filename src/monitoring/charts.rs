@@ -41,7 +41,7 @@ impl Charts {
     /// Brings the charts of these servers up to date: by their latest samples where those follow what is known, else
     /// with one look for all the others. `gap` is more than there is between two sweeps.
     pub(super) async fn update(&mut self, db: &PgPool, servers: &[ServerRow], gap: Duration) -> sqlx::Result<()> {
-        let begin = Utc::now() - WINDOW;
+        let begin = begin();
         let gap = TimeDelta::from_std(gap).unwrap_or(WINDOW);
         let others: Vec<_> = servers.iter().filter(|s| !self.follow(s, begin, gap)).map(|s| s.id).collect();
         if others.is_empty() {
@@ -78,9 +78,9 @@ impl Charts {
     }
 }
 
-/// Whether a chart shows a point.
-pub(super) fn shows(point: &PointRow) -> bool {
-    point.taken_at > Utc::now() - WINDOW
+/// When a chart that is shown now begins.
+pub(super) fn begin() -> DateTime<Utc> {
+    Utc::now() - WINDOW
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use monitor::{Alert, Thresholds, Usage};
 
-use super::charts::{Charts, shows};
+use super::charts::{self, Charts};
 use super::model::{FleetHost, FleetServer, Gauge, Live, Network, Point, Stats, StatsData};
 use super::store::{self, PointRow, ServerRow};
 use crate::app::App;
@@ -80,7 +80,7 @@ fn gauge(used: i64, max: i64) -> Gauge {
 /// The points with rates between them. The first only gives the second something to compare with, where it is from
 /// before the hour.
 fn chart<'a>(points: impl IntoIterator<Item = &'a PointRow>) -> Vec<Point> {
-    let mut before: Option<&PointRow> = None;
+    let (begin, mut before) = (charts::begin(), None::<&PointRow>);
     let mut chart = Vec::new();
     for point in points {
         let rate = |counter: fn(&PointRow) -> i64| {
@@ -89,7 +89,7 @@ fn chart<'a>(points: impl IntoIterator<Item = &'a PointRow>) -> Vec<Point> {
                 round(monitor::sample::rate(unsigned(counter(b)), unsigned(counter(point)), seconds), 2)
             })
         };
-        if shows(point) {
+        if point.taken_at > begin {
             chart.push(Point {
                 time: point.taken_at.timestamp(),
                 cpu: round(point.cpu, 4),
