@@ -29,7 +29,7 @@ export PGBENCH
 step "Console page" scripts/web.sh
 step "Exporter" scripts/venv.sh pve-exporter prometheus-pve-exporter==3.10.2
 step "Node modules" node_modules
-step "Building" cargo build --release --locked -p innkeeper -p innkeeper-bench
+step "Building" cargo build --release --locked -p innkeeper -p innkeeper-fleet -p innkeeper-bench
 step "PostgreSQL" testenv_postgres
 step "Incus" testenv_incus
 step "Image" testenv_image

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -170,6 +171,46 @@ async fn a_subscriber_sees_its_own_server_and_no_other() {
     swept(&app, mine, 0.1).await;
     let more = live.any(Duration::from_millis(500)).await;
     assert_eq!(more, None, "nothing more after unsubscribing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_chart_that_is_pushed_is_the_one_that_is_read() {
+    let app = TestApp::new().await;
+    let id = server(&app, "customer@example.com").await;
+    // Where a step begins, so that it is known which samples share one.
+    let base = Utc::now().timestamp().div_euclid(60) * 60 - 600;
+    let sample = async |seconds: i32| {
+        sqlx::query(
+            "with s as (insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used,
+                                             disk_max, net_in, net_out)
+                        values ($1, to_timestamp($3 + $2), 'running', $2, 0.5, $2, 9999, 1, 10, $2 * $2, 6))
+             select pg_notify('sampled', host_id::text) from servers where id = $1",
+        )
+        .bind(id)
+        .bind(seconds)
+        .bind(base)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    };
+    // JavaScript has no 1.0.
+    let chart = |stats: &Value| -> Vec<Vec<Option<f64>>> {
+        let points = stats["data"]["rrdData"].as_array().unwrap().iter();
+        points.map(|p| p.as_object().unwrap().values().map(Value::as_f64).collect()).collect()
+    };
+    for seconds in [1, 30, 61] {
+        sample(seconds).await;
+    }
+    let mut live = Live::connected(&app.base, token(&app.customer)).await;
+    live.subscribe(id).await;
+    // Several of one step, and some in one of their own.
+    for (seconds, points) in [(75, 4), (80, 4), (89, 4), (90, 5), (120, 6), (121, 6), (150, 7)] {
+        sample(seconds).await;
+        let seen = live.find("server-stats", |s| s["stats"]["data"]["uptime"] == json!(seconds)).await;
+        let read = app.customer.get(&format!("/api/server/{id}/status")).await.expect(200).body;
+        let (seen, read) = (chart(&seen["args"][0]["stats"]), chart(&read["stats"]));
+        assert_eq!((&seen, seen.len()), (&read, points), "after {seconds} s");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -82,6 +82,11 @@ async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
         aim: Some(AIM),
         ..Row::cost(&name("CPU"), "ms", ours.cpu, peer.cpu, PEER)
     });
+    let own = |measured: &Measured| measured.cpu - measured.kernel;
+    report.add(Row {
+        remark: format!("the kernel's sends: {:.0} and {:.0} ms", ours.kernel, peer.kernel),
+        ..Row::cost(&name("CPU without the kernel's"), "ms", own(&ours), own(&peer), PEER)
+    });
     report.add(Row::cost(&name("p99, sweep to client"), "ms", p99(&ours), p99(&peer), PEER));
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     report.add(Row::cost(&name("peak memory"), "MiB", mib(ours.memory), mib(peer.memory), PEER));

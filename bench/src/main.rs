@@ -1,13 +1,14 @@
 //! Innkeeper beside its peers, in one run on one machine. `make bench` starts what this needs and names it in the
 //! environment (`INNKEEPER_TEST_…` as for the tests, and `PGBENCH`).
 //!
-//!   innkeeper-bench [console] [create] [fanout] [list] [reads] [sweep]     all of them when none is named
+//!   innkeeper-bench [console] [create] [cycle] [fanout] [list] [reads] [sweep]     all of them when none is named
 
 #![allow(clippy::disallowed_methods, reason = "SQL for a schema of the moment: databases are made and looked at here")]
 
 mod console;
 mod create;
 mod crowd;
+mod cycle;
 mod fanout;
 mod house;
 mod lab;
@@ -27,15 +28,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::Report;
 
-const ALL: &[&str] = &["console", "create", "fanout", "list", "reads", "sweep"];
+const ALL: &[&str] = &["console", "create", "cycle", "fanout", "list", "reads", "sweep"];
 
 /// As the service itself runs: one runtime with a thread for each processor.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     // What a benchmark starts this program for, to measure it alone.
-    if wanted == ["only-sweep"] {
-        return sweep::only_sweep().await;
+    match wanted.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["only-sweep"] => return sweep::only_sweep().await,
+        ["only-cycle"] => return cycle::only_cycle().await,
+        _ => {}
     }
     if let Some(unknown) = wanted.iter().find(|w| !ALL.contains(&w.as_str())) {
         anyhow::bail!("there is no benchmark {unknown:?}; there are: {}", ALL.join(", "));
@@ -71,6 +74,9 @@ async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) -> anyho
     }
     if is_wanted("sweep") {
         sweep::measure(report).await.context("a sweep")?;
+    }
+    if is_wanted("cycle") {
+        cycle::measure(report).await.context("a cycle")?;
     }
     if is_wanted("fanout") {
         fanout::measure(report).await.context("the live view")?;

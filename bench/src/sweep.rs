@@ -27,10 +27,12 @@ const SWEEPS: usize = 4;
 /// At least 20 times faster.
 const AIM: f64 = 0.05;
 /// As `scripts/bench.sh` installs it.
-const EXPORTER: &str = "prometheus-pve-exporter 3.10.2";
+pub(crate) const EXPORTER: &str = "prometheus-pve-exporter 3.10.2";
 /// Its collectors that ask once for everything (`cluster=1&node=0`): the one that alone tells what a sweep tells, but
 /// for what runs, and all.
 const ONE: &str = "collector.resources alone";
+/// What is left out for that.
+pub(crate) const NOT_RESOURCES: &[&str] = &["status", "version", "node", "cluster", "backup-info", "qdevice"];
 const ALL: &str = "cluster collectors";
 
 /// What a process that only sweeps has seen.
@@ -46,28 +48,26 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let options = Options { nodes: NODES, fresh_for: forever, ..Options::new(Kind::Proxmox, 1, GUESTS) };
     let fleet = Fleet::start(options).await?;
     let host = fleet.host(0);
-    let settings = host.settings().to_string();
+    let settings = host.driver_settings().to_string();
     let target = host.url().replace("https://", "");
     // Not counted: the server makes its lists, both sides load what they need.
     sweeps(&settings).await?;
     let (mut ours, mut memory) = (Vec::new(), 0);
     let mut peers = Vec::new();
-    for (collectors, flags) in
-        [(ONE, &["status", "version", "node", "cluster", "backup-info", "qdevice"][..]), (ALL, &[])]
-    {
-        let exporter = Exporter::start(&target, flags).await?;
-        exporter.scrape().await?;
+    for (collectors, flags) in [(ONE, NOT_RESOURCES), (ALL, &[])] {
+        let exporter = Exporter::start(flags).await?;
+        exporter.scrape(&target, GUESTS).await?;
         let mut times = Vec::new();
         for round in 1..=ROUNDS {
             let mine = sweeps(&settings).await?;
-            let peer = exporter.scrape().await?;
+            let peer = exporter.scrape(&target, GUESTS).await?;
             let middle = median(&mine.milliseconds);
             say(&format!("sweep {round}/{ROUNDS}: {middle:.1} ms; {EXPORTER}, {collectors}: {peer:.0} ms"));
             ours.extend(mine.milliseconds);
             memory = memory.max(mine.peak_memory);
             times.push(peer);
         }
-        peers.push((collectors, median(&times), exporter.peak_memory()?));
+        peers.push((collectors, median(&times), proc::peak_memory(exporter.worker()?)?));
     }
     let ours = median(&ours);
     for (collectors, time, peak) in peers {
@@ -112,7 +112,7 @@ pub(crate) async fn only_sweep() -> anyhow::Result<()> {
 
 /// A running exporter.
 #[derive(Debug)]
-struct Exporter {
+pub(crate) struct Exporter {
     process: Child,
     url: String,
     http: reqwest::Client,
@@ -120,7 +120,7 @@ struct Exporter {
 }
 
 impl Exporter {
-    async fn start(target: &str, without: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(without: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("pve.yml");
         // Any token is as good as another there.
@@ -138,30 +138,30 @@ impl Exporter {
             .kill_on_drop(true)
             .spawn()?;
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(2)).build()?;
-        let url = format!("http://127.0.0.1:{port}/pve?target={target}&cluster=1&node=0");
+        let url = format!("http://127.0.0.1:{port}/");
         let exporter = Self { process, url, http, _folder: folder };
         let until = Instant::now() + Duration::from_mins(1);
-        while let Err(error) = exporter.http.get(format!("http://127.0.0.1:{port}/")).send().await {
+        while let Err(error) = exporter.http.get(&exporter.url).send().await {
             anyhow::ensure!(Instant::now() < until, "{EXPORTER} does not answer: {error}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Ok(exporter)
     }
 
-    /// One scrape, in milliseconds.
-    async fn scrape(&self) -> anyhow::Result<f64> {
+    /// One scrape of a host that has so many guests, in milliseconds.
+    pub(crate) async fn scrape(&self, target: &str, guests: usize) -> anyhow::Result<f64> {
         let start = Instant::now();
-        let text = self.http.get(&self.url).send().await?.error_for_status()?.text().await?;
+        let url = format!("{}pve?target={target}&cluster=1&node=0", self.url);
+        let text = self.http.get(url).send().await?.error_for_status()?.text().await?;
         let time = start.elapsed().as_secs_f64() * 1000.0;
-        let guests = text.lines().filter(|line| line.starts_with("pve_guest_info{")).count();
-        anyhow::ensure!(guests == GUESTS, "{EXPORTER} tells of {guests} guests");
+        let seen = text.lines().filter(|line| line.starts_with("pve_guest_info{")).count();
+        anyhow::ensure!(seen == guests, "{EXPORTER} tells of {seen} guests");
         Ok(time)
     }
 
-    /// Of the worker that scrapes, without the one that watches over it.
-    fn peak_memory(&self) -> anyhow::Result<u64> {
+    /// The process that scrapes; the exporter itself only watches over it.
+    pub(crate) fn worker(&self) -> anyhow::Result<u32> {
         let pid = self.process.id().with_context(|| format!("{EXPORTER} has ended"))?;
-        let peaks: Vec<u64> = proc::children(pid)?.into_iter().map(proc::peak_memory).collect::<anyhow::Result<_>>()?;
-        peaks.into_iter().max().context("no worker")
+        proc::children(pid)?.first().copied().context("no worker")
     }
 }

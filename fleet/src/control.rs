@@ -50,7 +50,7 @@ impl Fleet {
         true
     }
 
-    /// Every host in words for programs: where it is, the settings for a driver, how it behaves, what it was asked.
+    /// Every host in words for programs: where it is, what the service is told of it, how it behaves, what it was asked.
     pub fn describe(&self) -> Vec<Value> {
         let line = |(n, host): (usize, &Host)| {
             json!({

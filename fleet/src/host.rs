@@ -101,8 +101,19 @@ impl Host {
         }
     }
 
-    /// The driver's settings for it, in JSON: what `innkeeper host add` is given.
+    /// What the service is told of it (`config` in `POST /api/hosts`), its token's secret included.
     pub fn settings(&self) -> Value {
+        match &self.0.place {
+            Place::Https { url, fingerprint } => json!({
+                "endpoints": [url], "tokenId": proxmox::TOKEN_ID, "tokenSecret": proxmox::TOKEN_SECRET,
+                "fingerprint": fingerprint, "storage": proxmox::STORAGE,
+            }),
+            Place::Unix(path) => json!({ "socket": path, "project": "default", "storagePool": "default" }),
+        }
+    }
+
+    /// The same for the driver alone (`ProxmoxConfig`, `IncusConfig`).
+    pub fn driver_settings(&self) -> Value {
         match &self.0.place {
             Place::Https { url, fingerprint } => json!({
                 "endpoints": [url], "token_id": proxmox::TOKEN_ID, "token_secret": proxmox::TOKEN_SECRET,

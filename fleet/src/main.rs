@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 /// Serves a made-up fleet on this machine, in the hosts' own API shapes, until it is ended.
 ///
-/// Prints a line of JSON for each host (its address, and the settings for its driver) and one for the control port.
+/// Prints a line of JSON for each host (its address, and its settings for POST /api/hosts) and one for the control port.
 /// There, GET / describes the hosts, GET /<host> its guests, and POST / changes them:
 ///
 ///   {"hosts": [3], "behaviour": "dead"}           or "well", "hung", {"slow": <ms>}, {"failing": <status>}

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// A driver as the service makes it of a host's settings, with little patience.
 fn driver(kind: Kind, host: &Host) -> Arc<dyn Driver> {
-    let mut settings = host.settings();
+    let mut settings = host.driver_settings();
     settings["request_timeout_s"] = json!(1);
     match kind {
         Kind::Proxmox => Arc::new(Proxmox::new(serde_json::from_value(settings).unwrap()).unwrap()),

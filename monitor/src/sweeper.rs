@@ -88,6 +88,25 @@ impl Sweeper {
         }
     }
 
+    /// Sweeps every host that nobody else is at, all at the same time, whether it is due or not; returns when all is
+    /// stored.
+    ///
+    /// # Errors
+    /// Where the hosts could not be listed.
+    pub async fn once<F: Fleet>(&self, fleet: Arc<F>) -> Result<(), F::Error> {
+        let mut looks = JoinSet::new();
+        for host in fleet.hosts().await? {
+            let mut watch = Watch::new(self.clone(), Arc::clone(&fleet), host, CancellationToken::new());
+            looks.spawn(async move {
+                if let Ok(Claim::Ours(at)) = watch.fleet.claim(host, Duration::ZERO).await {
+                    watch.sweep(at).await;
+                }
+            });
+        }
+        while looks.join_next().await.is_some() {}
+        Ok(())
+    }
+
     /// Sweeps until `stop` is cancelled. A report that is at hand then is still stored.
     pub async fn run<F: Fleet>(&self, fleet: Arc<F>, stop: CancellationToken) {
         let mut watched: HashMap<i64, Watched> = HashMap::new();

@@ -22,6 +22,12 @@ pub async fn watch(app: &Arc<App>) {
     sweeper.run(fleet, app.shutdown.clone()).await;
 }
 
+/// Sweeps every host now, all at the same time; returns when all is stored.
+pub async fn look(app: &Arc<App>) -> Result<()> {
+    let fleet = Arc::new(Hosts { app: Arc::clone(app), silent: Mutex::default() });
+    Sweeper::every(Duration::from_secs(app.config.sweep_seconds.into())).once(fleet).await
+}
+
 struct Hosts {
     app: Arc<App>,
     /// Hosts whose last sweep failed: the log tells of the first failure and of the recovery, not of each try.

@@ -1,7 +1,8 @@
 //! Making sense of stored samples.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
+use super::charts::{self, Charts};
 use super::model::{FleetHost, FleetServer, Gauge, Live, Network, Point, Stats, StatsData};
 use super::store::{self, PointRow, ServerRow};
 use crate::alerts;
@@ -11,17 +12,18 @@ use crate::ids::{HostId, ServerId};
 
 /// The contract's `stats` of a server.
 pub async fn stats(app: &App, server: ServerId) -> Result<Stats> {
-    stats_of(app, &[server]).await?.pop().map(|live| live.stats).ok_or_else(|| Error::not_found("server"))
+    let live = stats_of(app, &[server], &mut Charts::default()).await?.pop();
+    live.map(|live| live.stats).ok_or_else(|| Error::not_found("server"))
 }
 
 /// The figures of these servers and their open alerts, in a number of queries that does not grow with them.
-pub async fn stats_of(app: &App, servers: &[ServerId]) -> Result<Vec<Live>> {
-    assemble(app, store::servers(&app.db, None, servers).await?).await
+pub async fn stats_of(app: &App, servers: &[ServerId], charts: &mut Charts) -> Result<Vec<Live>> {
+    assemble(app, store::servers(&app.db, None, servers).await?, charts).await
 }
 
 /// The same of those that are on this host.
-pub async fn stats_of_host(app: &App, host: HostId, servers: &[ServerId]) -> Result<Vec<Live>> {
-    assemble(app, store::servers(&app.db, Some(host), servers).await?).await
+pub async fn stats_of_host(app: &App, host: HostId, servers: &[ServerId], charts: &mut Charts) -> Result<Vec<Live>> {
+    assemble(app, store::servers(&app.db, Some(host), servers).await?, charts).await
 }
 
 /// Every host that is swept and every server, as the last sweeps saw them.
@@ -29,26 +31,21 @@ pub async fn fleet(app: &App) -> Result<(Vec<FleetHost>, Vec<FleetServer>)> {
     Ok(tokio::try_join!(store::fleet_hosts(&app.db), store::fleet_servers(&app.db))?)
 }
 
-async fn assemble(app: &App, servers: Vec<ServerRow>) -> Result<Vec<Live>> {
+async fn assemble(app: &App, servers: Vec<ServerRow>, charts: &mut Charts) -> Result<Vec<Live>> {
+    let interval = Duration::from_secs(app.config.sweep_seconds.into());
+    charts.update(&app.db, &servers, interval * 2).await?;
     let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
-    let mut points: HashMap<ServerId, Vec<PointRow>> = HashMap::new();
-    if !ids.is_empty() {
-        for point in store::points(&app.db, &ids).await? {
-            points.entry(point.server_id).or_default().push(point);
-        }
-    }
     let mut open = alerts::service::open(app, &ids).await?;
     Ok(servers
         .into_iter()
         .map(|server| {
-            let points = points.remove(&server.id).unwrap_or_default();
             let alerts = open.remove(&server.id).unwrap_or_default();
-            Live { server: server.id, alerts, stats: stats_from(&server, &points) }
+            Live { server: server.id, alerts, stats: stats_from(&server, charts.of(server.id)) }
         })
         .collect())
 }
 
-fn stats_from(server: &ServerRow, points: &[PointRow]) -> Stats {
+fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a PointRow>) -> Stats {
     let sample = server.sample.as_ref();
     // What is stopped uses nothing, whatever the last look, perhaps from before, has seen.
     let off = matches!(server.status.as_str(), "creating" | "stopped" | "deleted" | "failed");
@@ -82,9 +79,9 @@ fn gauge(used: i64, max: i64) -> Gauge {
 
 /// The points with rates between them. The first only gives the second something to compare with, where it is from
 /// before the hour.
-fn chart(points: &[PointRow]) -> Vec<Point> {
-    let mut before: Option<&PointRow> = None;
-    let mut chart = Vec::with_capacity(points.len());
+fn chart<'a>(points: impl IntoIterator<Item = &'a PointRow>) -> Vec<Point> {
+    let (begin, mut before) = (charts::begin(), None::<&PointRow>);
+    let mut chart = Vec::new();
     for point in points {
         let rate = |counter: fn(&PointRow) -> i64| {
             before.map_or(0.0, |b| {
@@ -92,7 +89,7 @@ fn chart(points: &[PointRow]) -> Vec<Point> {
                 round(monitor::sample::rate(unsigned(counter(b)), unsigned(counter(point)), seconds), 2)
             })
         };
-        if point.in_window {
+        if point.taken_at > begin {
             chart.push(Point {
                 time: point.taken_at.timestamp(),
                 cpu: round(point.cpu, 4),
@@ -179,7 +176,7 @@ mod tests {
     #[test]
     fn a_chart_has_rates_and_survives_counters_that_start_again() {
         let at = Utc::now();
-        let point = |seconds: i64, net: i64, in_window| PointRow {
+        let point = |seconds: i64, net: i64| PointRow {
             server_id: ServerId(1),
             taken_at: at + TimeDelta::seconds(seconds),
             cpu: 0.123_456,
@@ -189,9 +186,8 @@ mod tests {
             disk_max: 4,
             net_in: net,
             net_out: net * 2,
-            in_window,
         };
-        let chart = chart(&[point(0, 100, false), point(30, 400, true), point(60, 60, true)]);
+        let chart = chart(&[point(-3610, 100), point(-3580, 400), point(-3550, 60)]);
         assert_eq!(chart.iter().map(|p| (p.netin, p.netout)).collect::<Vec<_>>(), [(10.0, 20.0), (2.0, 4.0)]);
         assert!((chart[0].cpu - 0.1235).abs() < 1e-9 && chart[0].time < chart[1].time);
     }

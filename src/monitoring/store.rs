@@ -7,6 +7,7 @@ use monitor::{Claim, Sample};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::charts::STEP;
 use super::model::{FleetHost, FleetServer};
 use crate::ids::{HostId, ServerId};
 
@@ -24,7 +25,7 @@ pub(super) struct ServerRow {
 }
 
 /// The latest look.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SampleRow {
     pub taken_at: DateTime<Utc>,
     pub power: String,
@@ -78,6 +79,23 @@ pub(super) async fn servers(db: &PgPool, host: Option<HostId>, servers: &[Server
         .collect())
 }
 
+impl SampleRow {
+    /// The point that it is in its server's chart.
+    pub(super) fn point(&self, server_id: ServerId) -> PointRow {
+        PointRow {
+            server_id,
+            taken_at: self.taken_at,
+            cpu: self.cpu,
+            memory_used: self.memory_used,
+            memory_max: self.memory_max,
+            disk_used: self.disk_used,
+            disk_max: self.disk_max,
+            net_in: self.net_in,
+            net_out: self.net_out,
+        }
+    }
+}
+
 /// One point of a chart.
 #[derive(Debug)]
 pub(super) struct PointRow {
@@ -90,23 +108,21 @@ pub(super) struct PointRow {
     pub disk_max: i64,
     pub net_in: i64,
     pub net_out: i64,
-    /// Whether it is of the last hour; others are there to be compared with.
-    pub in_window: bool,
 }
 
-/// The last hour of these servers and a little before it, oldest first; one point in 15 s at most, so that a fast
-/// sweep does not make long charts.
+/// The last hour of these servers and a little before it, oldest first; one point in each [`STEP`] at most.
 pub(super) async fn points(db: &PgPool, servers: &[ServerId]) -> Result<Vec<PointRow>> {
     let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
     sqlx::query_as!(
         PointRow,
-        r#"select distinct on (server_id, div(extract(epoch from taken_at), 15))
+        r#"select distinct on (server_id, div(extract(epoch from taken_at), $2::bigint))
                   server_id as "server_id: ServerId", taken_at, cpu, memory_used, memory_max, disk_used, disk_max,
-                  net_in, net_out, taken_at > now() - interval '1 hour' as "in_window!"
+                  net_in, net_out
            from samples
            where server_id = any($1) and taken_at > now() - interval '65 minutes'
-           order by server_id, div(extract(epoch from taken_at), 15), taken_at desc"#,
-        &ids
+           order by server_id, div(extract(epoch from taken_at), $2::bigint), taken_at desc"#,
+        &ids,
+        STEP
     )
     .fetch_all(db)
     .await

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::events::{Event, Subscription};
 use crate::ids::ServerId;
 use crate::monitoring;
+use crate::monitoring::Charts;
 use crate::monitoring::model::Live;
 use crate::operations;
 use crate::operations::model::OperationView;
@@ -25,6 +26,14 @@ use crate::operations::model::OperationView;
 const BATCH: usize = 256;
 /// Rooms served before others get a turn.
 const BREATH: usize = 32;
+
+/// What watchers have been shown.
+#[derive(Default)]
+struct Shown {
+    charts: Charts,
+    /// Servers whose watchers were told of alerts: their end is told as well.
+    alarmed: HashSet<ServerId>,
+}
 
 /// Pushes until shutdown, then closes every socket.
 pub(super) async fn run(
@@ -35,13 +44,12 @@ pub(super) async fn run(
 ) {
     let app = &desk.app;
     let mut new = Vec::new();
-    // Servers whose watchers were told of alerts: their end is told as well.
-    let mut alarmed = HashSet::new();
+    let mut shown = Shown::default();
     loop {
         let done = tokio::select! {
             () = app.shutdown.cancelled() => break,
-            _ = greetings.recv_many(&mut new, BATCH) => greet(app, std::mem::take(&mut new), &mut alarmed).await,
-            event = events.next() => react(app, &io, event, &mut alarmed).await,
+            _ = greetings.recv_many(&mut new, BATCH) => greet(app, std::mem::take(&mut new), &mut shown).await,
+            event = events.next() => react(app, &io, event, &mut shown).await,
         };
         if let Err(error) = done {
             tracing::warn!(%error, "subscribers could not be told of a change; they get the next one");
@@ -50,16 +58,18 @@ pub(super) async fn run(
     io.close().await;
 }
 
-async fn react(app: &App, io: &SocketIo, event: Event, alarmed: &mut HashSet<ServerId>) -> Result<()> {
+async fn react(app: &App, io: &SocketIo, event: Event, shown: &mut Shown) -> Result<()> {
     // Nobody there is the common case, and costs nothing.
     let rooms = watched(io).await;
+    shown.charts.keep(&rooms);
     if rooms.is_empty() {
-        alarmed.clear();
+        shown.alarmed.clear();
         return Ok(());
     }
     match event {
         Event::Sampled(host) => {
-            tell_stats(io, &monitoring::service::stats_of_host(app, host, &rooms).await?, alarmed).await;
+            let live = monitoring::service::stats_of_host(app, host, &rooms, &mut shown.charts).await?;
+            tell_stats(io, &live, &mut shown.alarmed).await;
         }
         Event::OperationChanged(id) => {
             let Some(operation) = operations::service::view(app, id).await? else { return Ok(()) };
@@ -67,12 +77,15 @@ async fn react(app: &App, io: &SocketIo, event: Event, alarmed: &mut HashSet<Ser
             if rooms.contains(&server) {
                 tell(io, server, "operation", &operation).await;
                 if operation.state.is_ended() {
-                    tell_stats(io, &monitoring::service::stats_of(app, &[server]).await?, alarmed).await;
+                    let live = monitoring::service::stats_of(app, &[server], &mut shown.charts).await?;
+                    tell_stats(io, &live, &mut shown.alarmed).await;
                 }
             }
         }
         Event::Resync => {
-            tell_stats(io, &monitoring::service::stats_of(app, &rooms).await?, alarmed).await;
+            shown.charts.clear();
+            let live = monitoring::service::stats_of(app, &rooms, &mut shown.charts).await?;
+            tell_stats(io, &live, &mut shown.alarmed).await;
             // The latest of each, ended or not: its end may be what was missed.
             for operation in views(app, store::latest_operations(&app.db, &rooms).await?).await? {
                 tell(io, operation.server_id, "operation", &operation).await;
@@ -99,7 +112,7 @@ async fn views(app: &App, ids: Vec<Uuid>) -> Result<Vec<OperationView>> {
 }
 
 /// Sends new subscribers the present state: one look for all of them.
-async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>, alarmed: &mut HashSet<ServerId>) -> Result<()> {
+async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Shown) -> Result<()> {
     // Who has left again gets nothing.
     new.retain(|(socket, server)| {
         held(socket).is_some_and(|held| {
@@ -111,8 +124,8 @@ async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>, alarmed: &mut Has
         return Ok(());
     }
     let servers: Vec<ServerId> = new.iter().map(|(_, s)| *s).collect::<BTreeSet<_>>().into_iter().collect();
-    let stats: HashMap<ServerId, Live> =
-        monitoring::service::stats_of(app, &servers).await?.into_iter().map(|l| (l.server, l)).collect();
+    let live = monitoring::service::stats_of(app, &servers, &mut shown.charts).await?;
+    let stats: HashMap<ServerId, Live> = live.into_iter().map(|l| (l.server, l)).collect();
     let operations: HashMap<ServerId, OperationView> = views(app, store::active_operations(&app.db, &servers).await?)
         .await?
         .into_iter()
@@ -122,7 +135,7 @@ async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>, alarmed: &mut Has
         if let Some(live) = stats.get(server) {
             send(socket, "server-stats", &ServerStats { server_id: *server, stats: &live.stats });
             if !live.alerts.is_empty() {
-                alarmed.insert(*server);
+                shown.alarmed.insert(*server);
                 send(socket, "server-alerts", &ServerAlerts { server_id: *server, alerts: &live.alerts });
             }
         }

@@ -220,6 +220,16 @@ async fn several_processes_share_and_one_that_dies_is_replaced_within_an_interva
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_are_swept_once_when_that_is_asked_for() {
+    let hotel = Hotel::with(&[(1, Mood::Well), (2, Mood::Hung), (3, Mood::Broken), (4, Mood::Well)]);
+    for round in 1..=2 {
+        Sweeper::every(INTERVAL).once(Arc::clone(&hotel)).await.unwrap();
+        assert_eq!((hotel.times(1).len(), hotel.times(4).len()), (round, round), "due or not");
+        assert_eq!(hotel.failed.lock().unwrap().len(), 2 * round);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn hosts_come_go_and_change() {
     let hotel = Hotel::with(&[(1, Mood::Well)]);
     watch(&hotel, 1, Duration::from_secs(100), async {
