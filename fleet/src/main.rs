@@ -11,18 +11,18 @@ use clap::Parser;
 use fleet::{Fleet, Kind, Options};
 use tokio::net::TcpListener;
 
-/// Serves a made-up fleet on this machine, in the hosts' own API shapes, until it is ended.
-///
-/// Prints a line of JSON for each host (its address, and its settings for POST /api/hosts) and one for the control port.
-/// There, GET / describes the hosts, GET /<host> its guests, and POST / changes them:
-///
-///   {"hosts": [3], "behaviour": "dead"}           or "well", "hung", {"slow": <ms>}, {"failing": <status>}
-///
-///   {"hosts": [0], "guests": [1], "power": "stopped", "load": {"cpu": 0.99, "memory": 0.5, "disk": 0.2}, "present": false}
-///
-/// What is left out stays; without "hosts" or "guests" all of them are meant.
+/// What `--help` ends with.
+const HELP: &str = r#"Prints a line of JSON for each host (its address, and its settings for POST /api/hosts) and one for
+the control port. There, GET / describes the hosts, GET /<host> its guests, and POST / changes them:
+
+  {"hosts": [3], "behaviour": "dead"}           or "well", "hung", {"slow": <ms>}, {"failing": <status>}
+  {"hosts": [0], "guests": [1], "power": "stopped", "present": false, "load": {"cpu": 0.99, "memory": 0.5, "disk": 0.2}}
+
+What is left out stays; without "hosts" or "guests" all of them are meant."#;
+
+/// Serves a made-up fleet on this machine, in the hosts' own API shapes, until it is ended
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment)]
+#[command(version, after_help = HELP)]
 struct Arguments {
     /// Whose API the hosts speak
     #[arg(long, value_enum)]
