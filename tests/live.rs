@@ -157,7 +157,9 @@ async fn a_subscriber_sees_its_own_server_and_no_other() {
     assert!(alert["id"].is_number() && alert["raisedAt"].is_string() && alert["acknowledged"] == false, "{alert}");
     sqlx::query("update alerts set resolved_at = now(), ended = 'recovered'").execute(&app.db.pool).await.unwrap();
     swept(&app, mine, 0.5).await;
-    assert_eq!(live.next("server-alerts").await["args"][0], json!({ "serverId": mine, "alerts": [] }), "it is over");
+    // A look for an earlier sweep may have sent it a second time.
+    let over = live.find("server-alerts", |a| a["alerts"] == json!([])).await["args"][0].clone();
+    assert_eq!(over, json!({ "serverId": mine, "alerts": [] }), "it is over");
     alarmed(&app, foreign).await;
 
     // A text does as an id, and the provider sees everything.

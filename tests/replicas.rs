@@ -69,10 +69,7 @@ impl World {
 
 async fn register(provider: &Client, db: &TestDb, fleet: &Fleet) {
     for (n, host) in fleet.hosts().iter().enumerate() {
-        let s = host.settings();
-        let config = json!({ "endpoints": s["endpoints"], "tokenId": s["token_id"], "tokenSecret": s["token_secret"],
-                             "fingerprint": host.fingerprint(), "storage": s["storage"] });
-        let new = json!({ "name": format!("rack-{n}"), "kind": "proxmox", "config": config, "force": true });
+        let new = json!({ "name": format!("rack-{n}"), "kind": "proxmox", "config": host.settings(), "force": true });
         let host_id = provider.post("/api/hosts", new).await.expect(201).body["id"].as_i64().unwrap();
         sqlx::query(
             "with i as (insert into images (name, kind) values ('i' || $1, 'lxc') returning id),
