@@ -18,13 +18,17 @@ use crate::mail::templates::{AlertLine, Alerts};
 /// How many times the seconds to settle the first waits while others keep coming: hosts are swept one after the other.
 const PATIENCE: f64 = 6.0;
 
-/// Tells everybody what there is to tell at this moment, and gives the number of mails. What is muted, or in its quiet
+/// Tells everybody what there is to tell at this moment, and gives the number of mails; `None`, where another process is
+/// at it. What is muted, or in its quiet
 /// hours, waits; what has come and gone by their end is not told.
-pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<usize> {
+pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<Option<usize>> {
     let mut tx = app.db.begin().await?;
+    if !store::is_any(&mut tx).await? {
+        return Ok(Some(0));
+    }
     // Whoever has the lock tells everything.
-    if !store::is_any(&mut tx).await? || !store::try_lock(&mut tx, "tell").await? {
-        return Ok(0);
+    if !store::try_lock(&mut tx, "tell").await? {
+        return Ok(None);
     }
     let mut news = store::news(&mut tx).await?;
     let servers: Vec<i64> = news.iter().filter_map(|n| n.server_id).map(|id| id.0).collect();
@@ -32,7 +36,7 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<usize> {
     let rules = store::rules_of(&mut *tx, &servers, &tariffs).await?;
     news.retain(|n| !n.muted && !is_quiet(&rules, n, now));
     if !has_settled(&news, app.config.alert_settle_seconds.into()) {
-        return Ok(0);
+        return Ok(Some(0));
     }
     let staff = store::staff(&mut tx).await?;
     let mut mails: BTreeMap<UserId, (&str, Alerts<'_>)> = BTreeMap::new();
@@ -56,7 +60,7 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<usize> {
     store::told(&mut tx, &ids, &ended).await?;
     tx.commit().await?;
     tracing::info!(alerts = ids.len(), mails = mails.len(), "told of alerts");
-    Ok(mails.len())
+    Ok(Some(mails.len()))
 }
 
 /// Whether nothing has come for so many seconds, or the first has waited for long enough.

@@ -58,7 +58,7 @@ pub(in crate::alerts) async fn news(tx: &mut PgConnection) -> Result<Vec<News>> 
                   exists (select from alert_mutes m where m.until > now()
                           and (m.server_id is null or m.server_id = a.server_id)
                           and (m.kind is null or m.kind = a.kind)) as "muted!",
-                  extract(epoch from now() - a.changed_at)::float8 as "age!"
+                  extract(epoch from clock_timestamp() - a.changed_at)::float8 as "age!"
            from alerts a
            left join servers s on s.id = a.server_id
            left join users u on u.id = s.user_id
