@@ -146,7 +146,7 @@ async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
     .await?;
     let mut watchers = Vec::new();
     for (n, host) in fleet.hosts.iter().enumerate() {
-        // Not watched by the service that runs beside this program.
+        // Swept from when all of them have their guests.
         let new = json!({ "name": format!("host{n}"), "kind": "proxmox", "config": host.settings, "enabled": false });
         let id = hosts::service::add(&house.app, &Once::default(), serde_json::from_value(new)?).await?.host.id.0;
         let guests = fleet.guests(n).await?;
