@@ -43,7 +43,9 @@ async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
         "{info}"
     );
     let chart = app.customer.get(&format!("/api/server/{id}/metrics?step=5")).await.expect(200).body;
-    assert!(chart["points"][0]["memory"]["max"].as_f64() > Some(0.0), "{chart}");
+    // The first may be of before the guest ran.
+    let points = chart["points"].as_array().unwrap();
+    assert!(points.iter().any(|p| p["memory"]["max"].as_f64() > Some(0.0)), "{chart}");
 
     // Stopped, then deleted, by somebody with other tools.
     let (marker, number, node): (uuid::Uuid, i64, String) =

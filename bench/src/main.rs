@@ -1,7 +1,7 @@
 //! Innkeeper beside its peers, in one run on one machine. `make bench` starts what this needs and names it in the
 //! environment (`INNKEEPER_TEST_…` as for the tests, and `PGBENCH`).
 //!
-//!   innkeeper-bench [console] [create] [cycle] [fanout] [list] [reads] [sweep]     all of them when none is named
+//!   innkeeper-bench [console] [create] [cycle] [fanout] [history] [list] [reads] [sweep]     all of them when none is named
 
 #![allow(clippy::disallowed_methods, reason = "SQL for a schema of the moment: databases are made and looked at here")]
 
@@ -10,6 +10,7 @@ mod create;
 mod crowd;
 mod cycle;
 mod fanout;
+mod history;
 mod house;
 mod lab;
 mod list;
@@ -28,7 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::Report;
 
-const ALL: &[&str] = &["console", "create", "cycle", "fanout", "list", "reads", "sweep"];
+const ALL: &[&str] = &["console", "create", "cycle", "fanout", "history", "list", "reads", "sweep"];
 
 /// As the service itself runs: one runtime with a thread for each processor.
 #[tokio::main]
@@ -80,6 +81,9 @@ async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) -> anyho
     }
     if is_wanted("fanout") {
         fanout::measure(report).await.context("the live view")?;
+    }
+    if is_wanted("history") {
+        history::measure(report).await.context("history")?;
     }
     if is_wanted("create") {
         create::measure(report).await.context("POST /api/server/create")?;

@@ -9,3 +9,4 @@ mod store;
 
 pub use charts::Charts;
 pub use fleet::{look, watch};
+pub use store::insert_samples;

@@ -160,7 +160,7 @@ pub(super) async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Resu
 }
 
 /// Keeps the samples of one host, all in one statement. Guests that no server of that host goes with are left out.
-pub(super) async fn insert_samples(
+pub async fn insert_samples(
     db: &mut PgConnection,
     host: HostId,
     taken_at: DateTime<Utc>,

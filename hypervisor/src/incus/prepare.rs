@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -19,6 +20,10 @@ use crate::{Error, GuestKind, GuestNetwork, GuestPower, GuestSpec, Limits, Resul
 
 /// The one network interface inside a guest.
 const NIC: &str = "eth0";
+
+/// How often to ask anew for a guest's files, and after how long.
+const HELPER_TRIES: u32 = 5;
+const HELPER_WAIT: Duration = Duration::from_millis(200);
 
 /// A network as Incus knows it.
 #[derive(Debug, Deserialize)]
@@ -198,6 +203,19 @@ pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
         return Ok(());
     }
     let files = Files { client, instance: name };
+    let mut tries = 0;
+    loop {
+        match inside(&files, spec).await {
+            // Incus gives a stopped guest's files to a helper that ends when nobody asks, and whom it may ask meanwhile.
+            Err(Error::Failed(text)) if text.contains("forkfile.sock") && tries < HELPER_TRIES => tries += 1,
+            done => return done,
+        }
+        tokio::time::sleep(HELPER_WAIT).await;
+    }
+}
+
+/// Writes a guest's files; repeated, it writes the same.
+async fn inside(files: &Files<'_>, spec: &GuestSpec) -> Result<()> {
     files.write("/etc/hostname", 0o644, format!("{}\n", spec.hostname)).await?;
     files.write("/etc/hosts", 0o644, hosts(&spec.hostname)).await?;
     if !spec.network.addresses.is_empty() {
