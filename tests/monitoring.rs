@@ -26,6 +26,7 @@ async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
     assert_eq!((&up["status"], &data["status"]), (&json!("running"), &json!("running")));
     assert_eq!(data["vmid"], server["proxmoxId"]);
     assert_eq!(data["memory"]["max"], 256 * 1024 * 1024);
+    assert!(data["age"].as_i64() >= Some(0), "{data}");
     assert!(data["sampledAt"].is_string() && data["uptime"].as_i64() >= Some(0), "{data}");
     eventually(&app.customer, &path, |s| s["stats"]["data"]["rrdData"].as_array().is_some_and(|p| p.len() >= 2)).await;
     live.find("server-stats", |s| s["stats"]["data"]["memory"]["used"].as_i64() > Some(0)).await;

@@ -107,6 +107,8 @@ impl HostSettings {
         let Self::Proxmox(settings) = self else { return Ok(()) };
         let before = before.and_then(|b| if let Self::Proxmox(before) = b { Some(before) } else { None });
         let missing = |field: &str| Error::field(field, "Is missing: there is none from before.");
+        // A secret goes where it went before, and nowhere else: who may change settings need not know it.
+        let before = before.filter(|b| settings.endpoints.iter().all(|e| b.endpoints.contains(e)));
         if settings.token_secret.is_none() {
             let kept = before.filter(|b| b.token_id == settings.token_id).and_then(|b| b.token_secret.clone());
             settings.token_secret = Some(kept.ok_or_else(|| missing("config.tokenSecret"))?);
@@ -165,7 +167,8 @@ pub struct ProxmoxSettings {
     #[garde(length(max = 200), custom(is_token))]
     #[schema(example = "innkeeper@pve!innkeeper")]
     pub token_id: String,
-    /// The API token's secret. Never shown; left out in a change it stays, unless `tokenId` changes.
+    /// The API token's secret. Never shown; left out in a change it stays, unless `tokenId` changes or an endpoint is
+    /// new.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "in_plain")]
     #[garde(custom(is_secret))]
     #[schema(value_type = Option<String>)]
@@ -401,6 +404,10 @@ mod tests {
         // Another token's secret is another one.
         let mut other = proxmox(json!({ "tokenId": "ink@pve!u" })).unwrap().shown();
         assert!(other.complete(Some(&before)).unwrap_err().message.contains("tokenSecret"));
+        // Nor does it go to another endpoint; one less is none other.
+        let both = proxmox(json!({ "endpoints": ["https://pve1:8006", "https://evil:8006"] })).unwrap();
+        assert!(both.clone().shown().complete(Some(&before)).unwrap_err().message.contains("tokenSecret"));
+        assert!(proxmox(json!({})).unwrap().shown().complete(Some(&both)).is_ok());
         assert!(proxmox(json!({})).unwrap().shown().complete(None).is_err());
     }
 }

@@ -38,6 +38,8 @@ pub struct StatsData {
     pub rrd_data: Vec<Point>,
     /// When the figures were taken; null before the first sweep.
     pub sampled_at: Option<DateTime<Utc>>,
+    /// How old they are, in seconds; null before the first sweep.
+    pub age: Option<i64>,
 }
 
 /// How much of something is in use.

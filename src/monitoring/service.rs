@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
+
 use super::charts::{self, Charts};
 use super::model::{FleetHost, FleetServer, Gauge, Live, Network, Point, Stats, StatsData};
 use super::store::{self, PointRow, ServerRow};
@@ -69,6 +71,8 @@ fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a Point
             network: Network { received: sample.map_or(0, |s| s.net_in), sent: sample.map_or(0, |s| s.net_out) },
             rrd_data: chart(points),
             sampled_at: sample.map(|s| s.taken_at),
+            // Clocks of processes differ a little.
+            age: sample.map(|s| (Utc::now() - s.taken_at).num_seconds().max(0)),
         },
     }
 }
@@ -119,7 +123,7 @@ fn round(value: f64, digits: i32) -> f64 {
 mod tests {
     use super::super::store::SampleRow;
     use super::*;
-    use chrono::{TimeDelta, Utc};
+    use chrono::TimeDelta;
 
     fn server(status: &str, sample: Option<SampleRow>) -> ServerRow {
         ServerRow { id: ServerId(1), guest_number: 1000, status: status.into(), memory_mib: 2048, disk_gib: 20, sample }

@@ -1,5 +1,6 @@
 //! The SQL of samples.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -166,6 +167,9 @@ pub async fn insert_samples(
     taken_at: DateTime<Utc>,
     samples: &[Sample],
 ) -> Result<()> {
+    // A clone that somebody made by hand may carry a guest's marker too; `on conflict` would cost more than a look.
+    let mut seen = HashSet::with_capacity(samples.len());
+    let samples: Vec<&Sample> = samples.iter().filter(|s| seen.insert(s.marker)).collect();
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let column = |figure: fn(&Sample) -> u64| samples.iter().map(|s| number(figure(s))).collect::<Vec<i64>>();
     let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
@@ -182,8 +186,7 @@ pub async fn insert_samples(
                      $10::bigint[], $11::bigint[], $12::bigint[], $13::float8[], $14::float8[])
               as g (marker, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max, net_in, net_out,
                     net_in_rate, net_out_rate)
-         join servers s on s.uuid = g.marker and s.host_id = $1 and s.deleted_at is null
-         on conflict do nothing",
+         join servers s on s.uuid = g.marker and s.host_id = $1 and s.deleted_at is null",
         host.0,
         taken_at,
         &markers,

@@ -143,9 +143,9 @@ pub async fn login(client: &Client, email: &str) -> Client {
     client.with_token(answer.body["accessToken"].as_str().expect("an access token"))
 }
 
-/// Waits until `path` answers what `enough` accepts; fails the test after a minute.
+/// Waits until `path` answers what `enough` accepts; fails the test after three minutes: machines are busy.
 pub async fn eventually(client: &Client, path: &str, enough: impl Fn(&Value) -> bool) -> Value {
-    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    let until = tokio::time::Instant::now() + Duration::from_secs(180);
     loop {
         let answer = client.get(path).await;
         if answer.status == 200 && enough(&answer.body) {

@@ -21,9 +21,12 @@ use crate::{Error, GuestKind, GuestNetwork, GuestPower, GuestSpec, Limits, Resul
 /// The one network interface inside a guest.
 const NIC: &str = "eth0";
 
-/// How often to ask anew for a guest's files, and after how long.
+/// How often to ask anew for a guest's files: after a failure, after silence; and how long to wait before.
 const HELPER_TRIES: u32 = 5;
+const SILENT_TRIES: u32 = 2;
 const HELPER_WAIT: Duration = Duration::from_millis(200);
+/// How long Incus may take over one small file.
+const FILE_TIME: Duration = Duration::from_secs(15);
 
 /// A network as Incus knows it.
 #[derive(Debug, Deserialize)]
@@ -206,10 +209,13 @@ pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
     let mut tries = 0;
     loop {
         match inside(&files, spec).await {
-            // Incus gives a stopped guest's files to a helper that ends when nobody asks, and whom it may ask meanwhile.
-            Err(Error::Failed(text)) if text.contains("forkfile.sock") && tries < HELPER_TRIES => tries += 1,
+            // Incus gives a stopped guest's files to a helper that ends when nobody asks, and whom it may ask meanwhile: it
+            // says so, or nothing at all.
+            Err(Error::Failed(text)) if text.contains("forkfile.sock") && tries < HELPER_TRIES => {}
+            Err(Error::OutcomeUnknown(_)) if tries < SILENT_TRIES => {}
             done => return done,
         }
+        tries += 1;
         tokio::time::sleep(HELPER_WAIT).await;
     }
 }
@@ -259,6 +265,7 @@ impl Files<'_> {
             .header("X-Incus-mode", format!("{mode:04o}"))
             .header("X-Incus-write", "overwrite")
             .header("Content-Type", "application/octet-stream")
+            .timeout(FILE_TIME.min(self.client.timeout()))
             .body(content)
             .send()
             .await
