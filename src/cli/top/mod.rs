@@ -10,6 +10,7 @@ use anyhow::Context;
 use innkeeper::app::App;
 use innkeeper::monitoring;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::output::table;
@@ -51,11 +52,13 @@ pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
     let (looks, seen) = watch::channel(view);
     let drawing = tokio::task::spawn_blocking(move || draw(seen));
     tokio::pin!(drawing);
+    let mut ended = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut tick = tokio::time::interval(Duration::from_secs(args.every));
     tick.reset();
     loop {
         tokio::select! {
             drawn = &mut drawing => return drawn.context("drawing ended badly")?.context("drawing"),
+            _ = ended.recv() => break,
             _ = tick.tick() => {}
         }
         // What was seen last stays on the screen, with the reason why it is old.
@@ -65,40 +68,38 @@ pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
             Err(error) => view.complain(error.to_string()),
         });
     }
+    // Without news to come the picture ends, and the terminal is given back.
+    drop(looks);
+    drawing.await.context("drawing ended badly")?.context("drawing")
 }
 
 /// Draws and listens to keys until somebody leaves. The terminal is given back as it was, also after a panic.
 fn draw(mut seen: watch::Receiver<View>) -> std::io::Result<()> {
     let mut terminal = ratatui::try_init()?;
+    let drawn = drawn(&mut terminal, &mut seen);
+    ratatui::restore();
+    drawn
+}
+
+fn drawn(terminal: &mut ratatui::DefaultTerminal, seen: &mut watch::Receiver<View>) -> std::io::Result<()> {
     let mut view = seen.borrow_and_update().clone();
-    let ended = loop {
-        if let Err(error) = terminal.draw(|frame| screen::draw(frame, &mut view)) {
-            break Err(error);
-        }
+    loop {
+        terminal.draw(|frame| screen::draw(frame, &mut view))?;
         // Until a key or a new look.
         loop {
-            if seen.has_changed().unwrap_or(true) {
-                view.take(&seen.borrow_and_update());
-                break;
+            match seen.has_changed() {
+                Ok(true) => break view.take(&seen.borrow_and_update()),
+                Ok(false) => {}
+                Err(_) => return Ok(()),
             }
-            match event::poll(KEYS).and_then(|there| if there { event::read().map(Some) } else { Ok(None) }) {
-                Ok(None) => {}
-                Ok(Some(event)) => {
-                    if !heard(&mut view, &event) {
-                        ratatui::restore();
-                        return Ok(());
-                    }
-                    break;
-                }
-                Err(error) => {
-                    ratatui::restore();
-                    return Err(error);
+            if event::poll(KEYS)? {
+                match heard(&mut view, &event::read()?) {
+                    true => break,
+                    false => return Ok(()),
                 }
             }
         }
-    };
-    ratatui::restore();
-    ended
+    }
 }
 
 /// Does what a key asks for; false: to leave.
@@ -110,7 +111,7 @@ fn heard(view: &mut View, event: &Event) -> bool {
             KeyCode::Enter => view.typing = false,
             KeyCode::Esc => view.stop_filtering(),
             KeyCode::Backspace => drop(view.filter.pop()),
-            KeyCode::Char(c) if !c.is_control() => view.filter.push(*c),
+            KeyCode::Char(c) if !modifiers.contains(KeyModifiers::CONTROL) => view.filter.push(*c),
             _ => {}
         },
         KeyCode::Char('q') => return false,
