@@ -50,7 +50,8 @@ async fn writes(db: &PgPool, report: &mut Report) -> anyhow::Result<()> {
     let markers: Vec<Uuid> = sqlx::query_scalar("select uuid from servers order by id").fetch_all(db).await?;
     sqlx::query("create table copied (like samples including all)").execute(db).await?;
     sqlx::query("vacuum analyze").execute(db).await?;
-    let begin = Utc::now() - TimeDelta::minutes(20);
+    // A whole second: the database keeps no nanoseconds.
+    let begin = DateTime::from_timestamp(Utc::now().timestamp(), 0).context("now")? - TimeDelta::minutes(20);
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
     for sweep in 0..=SWEEPS {
         let at = begin + TimeDelta::seconds(i64::try_from(sweep)? * 30);
