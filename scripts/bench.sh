@@ -14,12 +14,6 @@ step "Packages" scripts/install.sh bench
 enter_group "$0" "$@"
 testenv_lock
 
-node_modules() {
-    local stamp=bench/js/node_modules/.installed-from
-    cmp -s bench/js/package-lock.json "$stamp" && return
-    npm ci --prefix bench/js --no-audit --no-fund && cp bench/js/package-lock.json "$stamp"
-}
-
 # Thousands of sockets on each side.
 ulimit -n "$(ulimit -Hn)"
 unset DATABASE_URL
@@ -28,7 +22,7 @@ PGBENCH=$(printf '%s\n' /usr/lib/postgresql/*/bin/pgbench | sort -t/ -k5 -n | ta
 export PGBENCH
 step "Console page" scripts/web.sh
 step "Exporter" scripts/venv.sh pve-exporter prometheus-pve-exporter==3.10.2
-step "Node modules" node_modules
+step "Node modules" node_modules bench/js
 step "Building" cargo build --release --locked -p innkeeper -p innkeeper-fleet -p innkeeper-bench
 step "PostgreSQL" testenv_postgres
 step "Incus" testenv_incus

@@ -14,7 +14,7 @@ cd "$ROOT"
 EXAMPLES=${1:-200}
 SEED=${2:-$RANDOM$RANDOM}
 DIR=${CARGO_TARGET_DIR:-$ROOT/target}/fuzz
-VENV=$DIR/venv
+VENV=$ROOT/target/schemathesis
 VERSION=4.32.5
 CHECKS=status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance
 CHECKS=$CHECKS,unsupported_method,ignored_auth,never_our_fault
@@ -36,11 +36,6 @@ end() {
 trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-
-venv() {
-    [ "$("$VENV/bin/schemathesis" --version 2>/dev/null)" = "schemathesis, version $VERSION" ] && return
-    python3 -m venv "$VENV" && "$VENV/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$VERSION"
-}
 
 database() {
     CLUSTER=${INNKEEPER_TEST_DATABASE_URL:-}
@@ -100,7 +95,7 @@ json.dump(harmless(json.load(sys.stdin)), sys.stdout)' >"$DIR/openapi.json"
 }
 
 mkdir -p "$DIR"
-step "schemathesis $VERSION" venv
+step "schemathesis $VERSION" scripts/venv.sh schemathesis "schemathesis==$VERSION"
 step "Building" env SQLX_OFFLINE=true cargo build --locked -p innkeeper
 step "Database" database
 step "Service" service

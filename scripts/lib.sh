@@ -140,6 +140,13 @@ apt_progress() {
     progress 100 ready
 }
 
+# node_modules FOLDER: installs what its package-lock.json says, unless that is what is there.
+node_modules() {
+    local stamp=$1/node_modules/.installed-from
+    cmp -s "$1/package-lock.json" "$stamp" && return
+    npm ci --prefix "$1" --no-audit --no-fund && cp "$1/package-lock.json" "$stamp"
+}
+
 # --- locks, ports, processes ----------------------------------------------------------------------
 
 # lock NAME [wait]: holds a machine-wide lock until this script ends; without `wait` it refuses at once.

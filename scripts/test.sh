@@ -16,19 +16,12 @@ step "Packages" scripts/install.sh test
 enter_group "$0" "$@"
 testenv_lock
 
-node_modules() {
-    local stamp=tests/js/node_modules/.installed-from
-    [ -f tests/js/package-lock.json ] || return 0
-    cmp -s tests/js/package-lock.json "$stamp" && return
-    npm ci --prefix tests/js --no-audit --no-fund && cp tests/js/package-lock.json "$stamp"
-}
-
 unset DATABASE_URL
 export SQLX_OFFLINE=true
 step "PostgreSQL" testenv_postgres --throwaway
 step "Incus" testenv_incus
 step "Image" testenv_image
-step "Node modules" node_modules
+step "Node modules" node_modules tests/js
 step "fakepve" scripts/fakepve.sh
 step "Mail server" scripts/smtpd.sh
 step "Console page" scripts/web.sh

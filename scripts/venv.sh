@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-folder=${CARGO_TARGET_DIR:-target}/$1 stamp=${CARGO_TARGET_DIR:-target}/$1/.version
+folder=target/$1 stamp=target/$1/.version
 
 [ "$(cat "$stamp" 2>/dev/null)" != "$2" ] || exit 0
 mkdir -p "$(dirname "$folder")"

@@ -6,8 +6,8 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 cd "$ROOT/web/console"
 
-installed=node_modules/.installed-from built=node_modules/.built-from
-cmp -s package-lock.json "$installed" || { npm ci --no-audit --no-fund >&2 && cp package-lock.json "$installed"; }
+built=node_modules/.built-from
+node_modules . >&2
 sources=$(cat package-lock.json build.mjs src/* | sha256sum)
 [ -e dist/index.html ] && [ "$(cat "$built" 2>/dev/null)" = "$sources" ] && exit
 npm run --silent build
