@@ -195,6 +195,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// From the start of one sweep of a host to the start of the next.
+    pub fn sweep_interval(&self) -> Duration {
+        Duration::from_secs(self.sweep_seconds.into())
+    }
+
     /// Reads and checks the environment. Errors name the variable and what it should be.
     pub fn from_env() -> anyhow::Result<Self> {
         let mut config: Self = Figment::from(Env::prefixed("INNKEEPER_"))

@@ -132,7 +132,7 @@ async fn charts(house: &House, first: i64, report: &mut Report) -> anyhow::Resul
         .map(|(id, _)| (format!("/api/server/{id}/metrics?from={from}&step={STEP}"), token.clone()))
         .collect();
     load::run_each(house.address, &requests, CLIENTS, Duration::from_secs(2)).await?;
-    let query = query(db).await?;
+    let query = pgbench::prepared(db, "%from samples_1h where server_id%").await?;
     let script = script(&query, servers.first().context("no servers")?.0, servers.last().context("no servers")?.0);
     pgbench::run(&house.database_url, &script, CLIENTS, Duration::from_secs(1)).await?;
     let ours = load::run_each(house.address, &requests, CLIENTS, TIME).await?;
@@ -185,24 +185,6 @@ async fn month(db: &PgPool, tenant: i64) -> anyhow::Result<()> {
     .await?;
     sqlx::query("vacuum analyze").execute(db).await?;
     Ok(())
-}
-
-/// The query that the service asks, word for word.
-async fn query(db: &PgPool) -> anyhow::Result<String> {
-    let mut connections = Vec::new();
-    for _ in 0..db.size() {
-        let mut connection = db.acquire().await?;
-        let found: Option<String> =
-            sqlx::query_scalar("select statement from pg_prepared_statements where statement like $1 limit 1")
-                .bind("%from samples_1h where server_id%")
-                .fetch_optional(&mut *connection)
-                .await?;
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        connections.push(connection);
-    }
-    anyhow::bail!("no connection of the service has prepared the query for a chart")
 }
 
 /// Each client prepares the query once and runs it with the parameters that the service gives: no hours, five minutes

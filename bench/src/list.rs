@@ -40,7 +40,8 @@ async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
     sqlx::query("vacuum analyze").execute(&house.app.db).await?;
     let ours = async |time| load::run(house.address, "/api/server", &tokens, CLIENTS, time).await;
     ours(Duration::from_secs(2)).await?;
-    let script = script(&query(&house.app.db).await?, first);
+    let query = pgbench::prepared(&house.app.db, "%from servers s join images i%").await?;
+    let script = script(&query, first);
     let peer = async |time| pgbench::run(&house.database_url, &script, CLIENTS, time).await;
     peer(Duration::from_secs(1)).await?;
 
@@ -119,27 +120,6 @@ pub(crate) async fn fill(db: &PgPool, servers_each: i32) -> anyhow::Result<i64> 
     .execute(db)
     .await?;
     Ok(first)
-}
-
-/// The query that the service asks, word for word, as one of its connections has prepared it.
-async fn query(db: &PgPool) -> anyhow::Result<String> {
-    let mut connections = Vec::new();
-    for _ in 0..db.size() {
-        let mut connection = db.acquire().await?;
-        let found: Option<String> = sqlx::query_scalar(
-            "select statement from pg_prepared_statements where statement like $1 order by prepare_time limit 1",
-        )
-        // As a parameter, or this query would find itself.
-        .bind("%from servers s join images i%")
-        .fetch_optional(&mut *connection)
-        .await?;
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        // Held, so that the next one is another.
-        connections.push(connection);
-    }
-    anyhow::bail!("no connection of the service has prepared the query for a list of servers")
 }
 
 /// Each client prepares the query once and then runs it with the parameters that the service gives: a random tenant

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
+use sqlx::PgPool;
 use tokio::process::Command;
 
 /// What pgbench found.
@@ -48,6 +49,27 @@ pub(crate) async fn run(
     anyhow::ensure!(output.status.success(), "pgbench failed: {errors}");
     let rate = rate(&text).with_context(|| format!("no rate in what pgbench says: {text}"))?;
     Ok(Measured { rate, latencies: latencies(folder.path()).await? })
+}
+
+/// A query that the service asks, word for word, as one of its connections has prepared it.
+pub(crate) async fn prepared(db: &PgPool, like: &str) -> anyhow::Result<String> {
+    let mut connections = Vec::new();
+    for _ in 0..db.size() {
+        let mut connection = db.acquire().await?;
+        let found: Option<String> = sqlx::query_scalar(
+            "select statement from pg_prepared_statements where statement like $1 order by prepare_time limit 1",
+        )
+        // As a parameter, or this query would find itself.
+        .bind(like)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        // Held, so that the next one is another.
+        connections.push(connection);
+    }
+    anyhow::bail!("no connection of the service has prepared a query like {like}")
 }
 
 /// From the line `tps = 1234.5 (without initial connection time)`.

@@ -36,10 +36,9 @@ pub(crate) fn this(argument: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// A program that `make bench` has installed below the target folder.
+/// A program that `make bench` has installed below the checkout's own `target`.
 pub(crate) fn installed(path: &str) -> anyhow::Result<std::path::PathBuf> {
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
-    let program = Path::new(&target).join(path);
+    let program = Path::new("target").join(path);
     anyhow::ensure!(program.exists(), "{} is not there; `make bench` installs it", program.display());
     Ok(program)
 }

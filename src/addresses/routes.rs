@@ -37,7 +37,7 @@ async fn list(
     _: Provider,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Pool>>)> {
-    Ok(query.of(service::all(&app).await?))
+    Ok(query.of(service::all(&app.db).await?))
 }
 
 /// One address pool

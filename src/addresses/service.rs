@@ -27,8 +27,8 @@ fn invalid((field, message): Problem) -> Error {
 }
 
 /// All pools.
-pub async fn all(app: &App) -> Result<Vec<Pool>> {
-    store::pools(&app.db, None).await
+pub async fn all(db: impl PgExecutor<'_>) -> Result<Vec<Pool>> {
+    store::pools(db, None).await
 }
 
 /// One pool.

@@ -18,6 +18,7 @@ use crate::addresses;
 use crate::app::App;
 use crate::error::Result;
 use crate::ids::{HostId, ServerId};
+use crate::monitoring;
 
 /// One figure, and the rule to judge it by; none, where nobody wants to hear of it.
 #[derive(Debug)]
@@ -86,8 +87,8 @@ pub async fn failed_at(app: &App, host: HostId, at: DateTime<Utc>) -> Result<()>
     let mut tx = app.db.begin().await?;
     store::lock(&mut tx, host).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
-    if answers(&mut tx, interval(app), host, &rules, at, false).await? {
-        store::notify(&mut tx, host).await?;
+    if answers(&mut tx, app.config.sweep_interval(), host, &rules, at, false).await? {
+        monitoring::notify_sampled(&mut tx, host).await?;
     }
     Ok(tx.commit().await?)
 }
@@ -95,11 +96,11 @@ pub async fn failed_at(app: &App, host: HostId, at: DateTime<Utc>) -> Result<()>
 /// Looks at what no sweep sees: address pools, stuck operations, and what is not watched any more. One process does so
 /// for all.
 pub async fn patrol(app: &App) -> Result<()> {
-    let pools = addresses::service::all(app).await?;
     let mut tx = app.db.begin().await?;
     if !store::try_lock(&mut tx, "patrol").await? {
         return Ok(());
     }
+    let pools = addresses::service::all(&mut *tx).await?;
     let at = store::now(&mut *tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
     let rule = |kind| rules.of(kind, None, None).1.active().copied();
@@ -117,13 +118,9 @@ pub async fn patrol(app: &App) -> Result<()> {
         let (subject, kind) = (Subject::Operation(id), Kind::OperationStuck);
         readings.push(Reading { subject, kind, rule: rule(kind), value: Some(if stuck { 1.0 } else { 0.0 }) });
     }
-    judge(&mut tx, interval(app), at, readings).await?;
+    judge(&mut tx, app.config.sweep_interval(), at, readings).await?;
     store::withdraw(&mut tx).await?;
     Ok(tx.commit().await?)
-}
-
-fn interval(app: &App) -> Duration {
-    Duration::from_secs(app.config.sweep_seconds.into())
 }
 
 /// What there is to judge of a server.

@@ -75,7 +75,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             println!("The address pool {} has the id {} and {} free addresses.", made.name, made.id, made.free);
         }
         Command::List => {
-            let pools = service::all(app).await?;
+            let pools = service::all(&app.db).await?;
             table(
                 ["ID", "NAME", "HOST", "NETWORK", "GATEWAY", "FIRST", "LAST", "BRIDGE", "VLAN", "FREE", "ENABLED"],
                 pools.into_iter().map(|p| {

@@ -17,15 +17,12 @@ use crate::ids::HostId;
 
 /// Sweeps every host until shutdown.
 pub async fn watch(app: &Arc<App>) {
-    let fleet = Arc::new(Hosts { app: Arc::clone(app), silent: Mutex::default() });
-    let sweeper = Sweeper::every(Duration::from_secs(app.config.sweep_seconds.into()));
-    sweeper.run(fleet, app.shutdown.clone()).await;
+    Sweeper::every(app.config.sweep_interval()).run(Hosts::of(app), app.shutdown.clone()).await;
 }
 
 /// Sweeps every host now, all at the same time; returns when all is stored.
 pub async fn look(app: &Arc<App>) -> Result<()> {
-    let fleet = Arc::new(Hosts { app: Arc::clone(app), silent: Mutex::default() });
-    Sweeper::every(Duration::from_secs(app.config.sweep_seconds.into())).once(fleet).await
+    Sweeper::every(app.config.sweep_interval()).once(Hosts::of(app)).await
 }
 
 struct Hosts {
@@ -35,6 +32,10 @@ struct Hosts {
 }
 
 impl Hosts {
+    fn of(app: &Arc<App>) -> Arc<Self> {
+        Arc::new(Self { app: Arc::clone(app), silent: Mutex::default() })
+    }
+
     /// Notes how a host does; true when that is news.
     fn note(&self, host: HostId, well: bool) -> bool {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,8 +53,7 @@ impl Hosts {
                 tracing::info!(%host, moved, "servers were found in another state than ours");
             }
         }
-        let interval = Duration::from_secs(self.app.config.sweep_seconds.into());
-        alerts::watch::swept(&mut tx, interval, host, report).await?;
+        alerts::watch::swept(&mut tx, self.app.config.sweep_interval(), host, report).await?;
         store::notify_sampled(&mut tx, host).await?;
         tx.commit().await
     }

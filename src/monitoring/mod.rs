@@ -10,3 +10,4 @@ mod store;
 pub use charts::Charts;
 pub use fleet::{look, watch};
 pub use store::insert_samples;
+pub(crate) use store::notify_sampled;

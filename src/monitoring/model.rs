@@ -153,3 +153,20 @@ pub struct FleetServer {
     /// Bytes sent a second.
     pub net_out_rate: Option<f64>,
 }
+
+impl FleetServer {
+    /// Share of its memory in use, 0 to 1.
+    pub fn memory_share(&self) -> Option<f64> {
+        share(self.memory_used, self.memory_max)
+    }
+
+    /// Share of its root disk in use, 0 to 1.
+    pub fn disk_share(&self) -> Option<f64> {
+        share(self.disk_used, self.disk_max)
+    }
+}
+
+/// Part of a whole, where there is a whole to be part of.
+fn share(used: Option<i64>, max: Option<i64>) -> Option<f64> {
+    Some(used? as f64 / max.filter(|m| *m > 0)? as f64)
+}

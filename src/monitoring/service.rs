@@ -1,7 +1,5 @@
 //! Making sense of stored samples.
 
-use std::time::Duration;
-
 use chrono::Utc;
 
 use super::charts::{self, Charts};
@@ -14,8 +12,11 @@ use crate::ids::{HostId, ServerId};
 
 /// The contract's `stats` of a server.
 pub async fn stats(app: &App, server: ServerId) -> Result<Stats> {
-    let live = stats_of(app, &[server], &mut Charts::default()).await?.pop();
-    live.map(|live| live.stats).ok_or_else(|| Error::not_found("server"))
+    let rows = store::servers(&app.db, None, &[server]).await?;
+    let row = rows.first().ok_or_else(|| Error::not_found("server"))?;
+    let mut chart = Charts::default();
+    chart.update(&app.db, &rows, app.config.sweep_interval() * 2).await?;
+    Ok(stats_from(row, chart.of(server)))
 }
 
 /// The figures of these servers and their open alerts, in a number of queries that does not grow with them.
@@ -34,8 +35,7 @@ pub async fn fleet(app: &App) -> Result<(Vec<FleetHost>, Vec<FleetServer>)> {
 }
 
 async fn assemble(app: &App, servers: Vec<ServerRow>, charts: &mut Charts) -> Result<Vec<Live>> {
-    let interval = Duration::from_secs(app.config.sweep_seconds.into());
-    charts.update(&app.db, &servers, interval * 2).await?;
+    charts.update(&app.db, &servers, app.config.sweep_interval() * 2).await?;
     let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
     let mut open = alerts::service::open(app, &ids).await?;
     Ok(servers

@@ -238,7 +238,7 @@ pub(super) async fn settle_statuses(
 }
 
 /// Tells every process that a host's samples are there, once the transaction commits.
-pub(super) async fn notify_sampled(db: &mut PgConnection, host: HostId) -> Result<()> {
+pub(crate) async fn notify_sampled(db: &mut PgConnection, host: HostId) -> Result<()> {
     sqlx::query!(r#"select pg_notify('sampled', $1) as "notified: ()""#, host.to_string()).execute(db).await.map(drop)
 }
 

@@ -75,23 +75,23 @@ impl Size {
         }
     }
 
-    /// Cores, memory and the network's rate, as a driver takes them.
-    pub(super) fn power(self) -> Limits {
+    /// All of it as a driver takes it.
+    pub(crate) fn limits(self) -> Limits {
         Limits {
             cores: u32::try_from(self.cores).ok(),
             memory_mib: u64::try_from(self.memory).ok(),
-            disk_gib: None,
-            bandwidth_mbps: Some(rate(self.bandwidth)),
+            disk_gib: u64::try_from(self.disk).ok(),
+            bandwidth_mbps: Some(self.bandwidth.map_or(0, i32::unsigned_abs)),
         }
+    }
+
+    /// Cores, memory and the network's rate, as a driver takes them.
+    pub(super) fn power(self) -> Limits {
+        Limits { disk_gib: None, ..self.limits() }
     }
 
     /// The disk, as a driver takes it.
     pub(super) fn room(self) -> Limits {
-        Limits { disk_gib: u64::try_from(self.disk).ok(), ..Limits::default() }
+        Limits { disk_gib: self.limits().disk_gib, ..Limits::default() }
     }
-}
-
-/// A network's rate as a driver takes it: 0 for none.
-pub(crate) fn rate(mbps: Option<i32>) -> u32 {
-    mbps.map_or(0, i32::unsigned_abs)
 }

@@ -14,7 +14,7 @@ use super::{marker, network};
 use crate::{Error, GuestKind, GuestRef, GuestSpec, Limits, Result, Task, TaskState, check};
 
 pub(super) async fn create(client: &Client, spec: &GuestSpec) -> Result<Task> {
-    let limits = Limits { ..spec.limits };
+    let limits = spec.limits;
     check::size(&limits)?;
     check::texts(spec)?;
     let guest = &spec.guest;

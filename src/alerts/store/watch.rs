@@ -331,11 +331,6 @@ pub(in crate::alerts) async fn withdraw(tx: &mut PgConnection) -> Result<()> {
     .map(drop)
 }
 
-/// Tells every process that there is news of a host's servers, once the transaction commits.
-pub(in crate::alerts) async fn notify(tx: &mut PgConnection, host: HostId) -> Result<()> {
-    sqlx::query!(r#"select pg_notify('sampled', $1) as "notified: ()""#, host.to_string()).execute(tx).await.map(drop)
-}
-
 /// The database's clock, which all processes share.
 pub(in crate::alerts) async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
     sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(db).await

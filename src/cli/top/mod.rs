@@ -39,7 +39,7 @@ const KEYS: Duration = Duration::from_millis(100);
 pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
     let mut view = View::new(args.sort, args.filter);
     let (hosts, servers) = monitoring::service::fleet(app).await?;
-    view.show(hosts, servers, None);
+    view.show(hosts, servers);
     if args.once {
         println!("{}", view.summary());
         let rows = view.rows();
@@ -64,7 +64,7 @@ pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
         // What was seen last stays on the screen, with the reason why it is old.
         let looked = monitoring::service::fleet(app).await;
         looks.send_modify(|view| match looked {
-            Ok((hosts, servers)) => view.show(hosts, servers, None),
+            Ok((hosts, servers)) => view.show(hosts, servers),
             Err(error) => view.complain(error.to_string()),
         });
     }

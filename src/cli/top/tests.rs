@@ -28,7 +28,7 @@ fn view() -> View {
     let mut view = View::new(Sort::Cpu, String::new());
     let host = |name: &str, up| FleetHost { name: name.into(), up, seen_at: None };
     let servers = vec![server(1, "web", Some(0.25)), server(2, "lost", None), server(3, "db\u{1b}[2J", Some(0.975))];
-    view.show(vec![host("pve", true), host("old", false)], servers, None);
+    view.show(vec![host("pve", true), host("old", false)], servers);
     view
 }
 

@@ -74,8 +74,8 @@ impl View {
     }
 
     /// Takes a new look.
-    pub(super) fn show(&mut self, hosts: Vec<FleetHost>, servers: Vec<FleetServer>, complaint: Option<String>) {
-        (self.hosts, self.servers, self.complaint) = (hosts, servers, complaint);
+    pub(super) fn show(&mut self, hosts: Vec<FleetHost>, servers: Vec<FleetServer>) {
+        (self.hosts, self.servers, self.complaint) = (hosts, servers, None);
     }
 
     /// Says why there is no new look.
@@ -85,7 +85,8 @@ impl View {
 
     /// Takes the look of another view, and keeps how it is shown.
     pub(super) fn take(&mut self, other: &Self) {
-        self.show(other.hosts.clone(), other.servers.clone(), other.complaint.clone());
+        self.show(other.hosts.clone(), other.servers.clone());
+        self.complaint.clone_from(&other.complaint);
     }
 
     /// One line about all of it.
@@ -136,14 +137,10 @@ impl View {
 
 impl Sort {
     fn key(self) -> char {
-        match self {
-            Self::Traffic => 't',
-            sort => sort.to_possible_value().and_then(|v| v.get_name().chars().next()).unwrap_or_default(),
-        }
+        self.to_possible_value().and_then(|v| v.get_name().chars().next()).unwrap_or_default()
     }
 
     fn compare(self, a: &FleetServer, b: &FleetServer) -> Ordering {
-        let share = |used: Option<i64>, max: Option<i64>| Some(used? as f64 / max.filter(|m| *m > 0)? as f64);
         // Greatest first, what is not known last.
         let most =
             |figure: fn(&FleetServer) -> Option<f64>| figure(b).unwrap_or(-1.0).total_cmp(&figure(a).unwrap_or(-1.0));
@@ -153,12 +150,8 @@ impl Sort {
             Self::Host => (&a.host, &a.node).cmp(&(&b.host, &b.node)),
             Self::Status => a.status.cmp(&b.status),
             Self::Cpu => most(|s| s.cpu),
-            Self::Memory => share(b.memory_used, b.memory_max)
-                .unwrap_or(-1.0)
-                .total_cmp(&share(a.memory_used, a.memory_max).unwrap_or(-1.0)),
-            Self::Disk => share(b.disk_used, b.disk_max)
-                .unwrap_or(-1.0)
-                .total_cmp(&share(a.disk_used, a.disk_max).unwrap_or(-1.0)),
+            Self::Memory => most(FleetServer::memory_share),
+            Self::Disk => most(FleetServer::disk_share),
             Self::Traffic => most(|s| Some(s.net_in_rate? + s.net_out_rate?)),
             Self::Uptime => b.uptime_s.cmp(&a.uptime_s),
             Self::Age => a.taken_at.cmp(&b.taken_at),
@@ -170,7 +163,6 @@ impl Sort {
 pub(super) fn cells(server: &FleetServer) -> [String; 12] {
     let none = || "-".to_owned();
     let percent = |share: Option<f64>| share.map_or_else(none, |s| format!("{:.1}", s * 100.0));
-    let share = |used: Option<i64>, max: Option<i64>| Some(used? as f64 / max.filter(|m| *m > 0)? as f64);
     let rate = |rate: Option<f64>| rate.map_or_else(none, bytes);
     let age = server.taken_at.map(|at| (Utc::now() - at).num_seconds().max(0));
     [
@@ -180,8 +172,8 @@ pub(super) fn cells(server: &FleetServer) -> [String; 12] {
         plain(&server.node),
         server.status.clone(),
         percent(server.cpu),
-        percent(share(server.memory_used, server.memory_max)),
-        percent(share(server.disk_used, server.disk_max)),
+        percent(server.memory_share()),
+        percent(server.disk_share()),
         rate(server.net_in_rate),
         rate(server.net_out_rate),
         server.uptime_s.map_or_else(none, span),

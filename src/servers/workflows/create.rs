@@ -1,7 +1,7 @@
 //! Making a server: guest, files, first start, password; then it is the customer's, and a mail says so.
 
 use async_trait::async_trait;
-use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Limits, Presence};
+use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Presence};
 use serde::{Deserialize, Serialize};
 
 use super::guest::{Guest, HostWork, Removal};
@@ -10,7 +10,7 @@ use crate::error::Code;
 use crate::hosts;
 use crate::mail;
 use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
-use crate::resize::model::rate;
+use crate::resize::model::Size;
 use crate::secrets::Sealed;
 use crate::servers::model::Status;
 use crate::servers::store;
@@ -80,12 +80,7 @@ async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec
         guest: guest.at.clone(),
         hostname: server.name.clone(),
         image,
-        limits: Limits {
-            cores: u32::try_from(server.cores).ok(),
-            memory_mib: u64::try_from(server.memory_mib).ok(),
-            disk_gib: u64::try_from(server.disk_gib).ok(),
-            bandwidth_mbps: Some(rate(server.bandwidth_mbps)),
-        },
+        limits: Size::of(server).limits(),
         // A host without pools gives its guests no network.
         network: GuestNetwork {
             bridge: held.first().map(|a| a.bridge.clone()).unwrap_or_default(),
