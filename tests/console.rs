@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::lab::Catalogue;
 use crate::support::relay::Relay;
-use crate::support::{Browser, Client, Lab, TestApp, ended};
+use crate::support::{Browser, Client, Lab, TestApp, ended, free_port};
 
 /// A service behind a relay, as behind a proxy, with a server of the customer's that runs.
 struct House {
@@ -63,11 +63,6 @@ impl House {
         assert_eq!(answer["status"], "success");
         answer["url"].as_str().unwrap().to_owned()
     }
-}
-
-/// A port that nobody listens on, for an address that must be known before anybody does.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 async fn sign_in(browser: &mut Browser, password: &SecretString) {

@@ -4,25 +4,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use innkeeper::history::service::{make_room, sum_up};
 use serde_json::{Value, json};
 
+use crate::live::server;
 use crate::support::TestApp;
 
-/// A server of the customer's on a host that nothing answers at.
-async fn server(app: &TestApp) -> i64 {
-    sqlx::query_scalar(
-        "with h as (insert into hosts (name, kind, config_sealed, enabled) values ('h', 'incus', '', false) returning id),
-              t as (insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
-                    values ('t', 'lxc', 1, 64, 1, 1) returning id),
-              i as (insert into images (name, kind) values ('i', 'lxc') returning id)
-         insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
-                              cores, memory_mib, disk_gib)
-         select gen_random_uuid(), $1, t.id, i.id, h.id, 'n', 1000, 'lxc', 's', 'running', 1, 1, 1 from h, t, i
-         returning id",
-    )
-    .bind(app.customer_id.0)
-    .fetch_one(&app.db.pool)
-    .await
-    .unwrap()
-}
+const CUSTOMER: &str = "customer@example.com";
 
 /// Samples every 30 s: its processor goes up by one thousandth with each, round and round, and every tenth it is off.
 async fn samples(app: &TestApp, server: i64, from: DateTime<Utc>, to: DateTime<Utc>) {
@@ -70,7 +55,7 @@ fn near(value: &Value, expected: f64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn samples_are_summed_up_once_and_every_level_draws_the_same() {
     let app = TestApp::new().await;
-    let server = server(&app).await;
+    let server = server(&app, CUSTOMER).await;
     let hour = TimeDelta::hours(1);
     let end = DateTime::from_timestamp(Utc::now().timestamp() / 3600 * 3600, 0).unwrap();
     let start = end - hour * 5;
@@ -124,7 +109,7 @@ async fn samples_are_summed_up_once_and_every_level_draws_the_same() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_history_goes_by_the_partition_and_the_rest_stays() {
     let app = TestApp::new().await;
-    let server = server(&app).await;
+    let server = server(&app, CUSTOMER).await;
     let now = Utc::now();
     let ago = |days: i64| now - TimeDelta::days(days);
     for (parent, day) in
@@ -163,7 +148,7 @@ async fn old_history_goes_by_the_partition_and_the_rest_stays() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chart_that_makes_no_sense_is_refused() {
     let app = TestApp::new().await;
-    let server = server(&app).await;
+    let server = server(&app, CUSTOMER).await;
     let path = |query: &str| format!("/api/server/{server}/metrics{query}");
     let empty = app.customer.get(&path("")).await.expect(200).body;
     assert_eq!((&empty["points"], &empty["step"]), (&json!([]), &json!(30)));

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::support::relay::Relay;
+use crate::support::relay::Detour;
 use crate::support::{Client, Lab, PASSWORD, TestApp, TestDb, ended, eventually};
 
 /// POSTs by nobody: there is nobody whose key it could be. Signing in again is harmless, and so is a refused repeat of
@@ -309,13 +309,8 @@ async fn a_request_that_is_worked_on_for_too_long_is_a_409_to_come_back_to() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_database_cut_in_the_middle_parallel_orders_are_still_one_server() {
     let db = TestDb::new().await;
-    let url = db.url();
-    let (head, path) = url.rsplit_once('/').unwrap();
-    let (credentials, address) = head.rsplit_once('@').unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut relay = Some(Relay::tcp(port, address.to_owned()).await);
-    let through = SecretString::from(format!("{credentials}@127.0.0.1:{port}/{path}"));
-    let app = TestApp::on(db, |c| c.database_url = through).await;
+    let mut detour = Detour::new(&db).await;
+    let app = TestApp::on(db, |c| c.database_url = SecretString::from(detour.url.clone())).await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
 
@@ -341,9 +336,9 @@ async fn with_the_database_cut_in_the_middle_parallel_orders_are_still_one_serve
     // Cut again and again, at no moment in particular, while they try.
     for gap in [1, 3, 7, 15, 30, 60, 90, 120] {
         tokio::time::sleep(std::time::Duration::from_millis(gap)).await;
-        drop(relay.take());
+        detour.cut();
         tokio::time::sleep(std::time::Duration::from_millis(30)).await;
-        relay = Some(listen_again(port, address).await);
+        detour.mend().await;
     }
     let (mut answers, mut failures) = (vec![], 0);
     for client in clients {
@@ -356,15 +351,4 @@ async fn with_the_database_cut_in_the_middle_parallel_orders_are_still_one_serve
     assert_eq!(ended(&app.customer, &answers[0]["operationId"]).await["state"], "succeeded");
     let servers: i64 = sqlx::query_scalar("select count(*) from servers").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!((servers, lab.guests().await), (1, 1));
-}
-
-/// The relay's port is free again as soon as its task has noticed its end.
-async fn listen_again(port: u16, address: &str) -> Relay {
-    for _ in 0..100 {
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    Relay::tcp(port, address.to_owned()).await
 }

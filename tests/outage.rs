@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde_json::json;
 
-use crate::support::relay::Relay;
+use crate::support::relay::{Detour, Relay};
 use crate::support::{Lab, TestApp, TestDb, ended, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,21 +95,12 @@ async fn a_half_made_server_on_a_lost_host_keeps_its_address_until_the_host_is_b
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_away_is_a_503_and_comes_back_by_itself() {
     let db = TestDb::new().await;
-    // Settings of a relay between the service and the test cluster.
-    let url = db.url();
-    let (head, path) = url.rsplit_once('/').unwrap();
-    let (credentials, address) = head.rsplit_once('@').unwrap();
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
-    let relay = Relay::tcp(port, address.to_owned()).await;
-    let through = SecretString::from(format!("{credentials}@127.0.0.1:{port}/{path}"));
-    let app = TestApp::on(db, |c| c.database_url = through).await;
+    let mut detour = Detour::new(&db).await;
+    let app = TestApp::on(db, |c| c.database_url = SecretString::from(detour.url.clone())).await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
-    relay.cut();
+    detour.cut();
 
     for (method, path) in [("GET", "/api/server"), ("POST", "/api/server/create"), ("GET", "/health/ready")] {
         let body = (method == "POST").then(|| catalogue.order());
@@ -121,7 +112,7 @@ async fn a_database_that_is_away_is_a_503_and_comes_back_by_itself() {
     let login = json!({ "email": "customer@example.com", "password": crate::support::PASSWORD });
     app.nobody.post("/api/auth/login", login).await.expect(503);
 
-    let _relay = Relay::tcp(port, address.to_owned()).await;
+    detour.mend().await;
     eventually(&app.customer, "/api/server", |_| true).await;
     // What was under way has lost nothing.
     assert_eq!(ended(&app.customer, &server["operationId"]).await["state"], "succeeded");

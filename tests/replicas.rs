@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::{config, login, people};
 use crate::support::child::Service;
-use crate::support::relay::Relay;
+use crate::support::relay::Detour;
 use crate::support::{Client, TestDb};
 
 const HOSTS: usize = 50;
@@ -100,15 +100,8 @@ async fn a_fleet_outlives_a_killed_process_hung_hosts_and_a_minute_without_its_d
     let db = Arc::new(TestDb::new().await);
     let data = tempfile::tempdir().unwrap();
     people(&App::new(config(&db, data.path())).unwrap()).await;
-    let url = db.url();
-    let (credentials, rest) = url.rsplit_once('@').unwrap();
-    let (address, name) = rest.split_once('/').unwrap();
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
-    let relay = Relay::tcp(port, address.to_owned()).await;
-    let world = World { url: format!("{credentials}@127.0.0.1:{port}/{name}"), db, data };
+    let mut detour = Detour::new(&db).await;
+    let world = World { url: detour.url.clone(), db, data };
 
     let (mut first, second) = (world.process().await, world.process().await);
     let provider = login(&Client::new(&second.base, None), "provider@example.com").await;
@@ -126,11 +119,11 @@ async fn a_fleet_outlives_a_killed_process_hung_hosts_and_a_minute_without_its_d
     world.until("hung hosts are told of", raised, HUNG.len() as i64).await;
     world.until("the other process looks at all the rest", &World::stale(true), 0).await;
 
-    relay.cut();
+    detour.cut();
     tokio::time::sleep(Duration::from_secs(60)).await;
     let healthy = (HOSTS - HUNG.len()) * GUESTS;
     assert_eq!(world.number(&World::stale(true)).await, healthy as i64, "nobody could write");
-    let _relay = Relay::tcp(port, address.to_owned()).await;
+    detour.mend().await;
     let third = world.process().await;
     world.until("after the database, what is healthy", &World::stale(true), 0).await;
     assert_eq!(world.number("select count(*) from hosts where last_error is not null").await, HUNG.len() as i64);

@@ -18,9 +18,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-use super::free_port;
 use crate::support::relay::Relay;
-use crate::support::{Browser, TestApp};
+use crate::support::{Browser, TestApp, free_port};
 
 /// The only guest of its host, whose screen is all that it has.
 #[derive(Debug)]

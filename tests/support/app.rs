@@ -137,9 +137,18 @@ pub async fn people(app: &App) -> UserId {
     customer.expect("one of them is the customer")
 }
 
-/// Signs in with the password of tests.
+/// Signs in with the password of tests; on a busy machine a service that has just come up may need a moment.
 pub async fn login(client: &Client, email: &str) -> Client {
-    let answer = client.post("/api/auth/login", json!({ "email": email, "password": PASSWORD })).await.expect(200);
+    let sign_in = || client.post("/api/auth/login", json!({ "email": email, "password": PASSWORD }));
+    let mut answer = sign_in().await;
+    for _ in 0..20 {
+        if answer.status != 503 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        answer = sign_in().await;
+    }
+    let answer = answer.expect(200);
     client.with_token(answer.body["accessToken"].as_str().expect("an access token"))
 }
 

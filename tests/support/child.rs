@@ -1,11 +1,8 @@
 //! The service as a process of its own, to be killed.
 
 use std::process::Stdio;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use super::app::KEY;
@@ -37,18 +34,6 @@ pub fn command(db: &TestDb, data: &std::path::Path) -> Command {
     command
 }
 
-/// An address that nothing listens at, and that no other caller here is given: whoever answers there is ours. The port
-/// is below those that the kernel hands out to connections.
-async fn free_address() -> String {
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random_range(0..10_000)));
-    loop {
-        let address = format!("127.0.0.1:{}", 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000);
-        if TcpListener::bind(&address).await.is_ok() {
-            return address;
-        }
-    }
-}
-
 impl Service {
     /// Starts it, with failpoints, and waits until it answers.
     pub async fn start(db: &TestDb, data: &std::path::Path, failpoints: &str) -> Self {
@@ -59,7 +44,7 @@ impl Service {
     pub async fn start_with(db: &TestDb, data: &std::path::Path, settings: &[(&str, &str)]) -> Self {
         // Another process may take the port in between; then ours ends, and we try again.
         for _ in 0..5 {
-            let address = free_address().await;
+            let address = format!("127.0.0.1:{}", super::free_port());
             let child = command(db, data)
                 .arg("serve")
                 .env("INNKEEPER_LISTEN", &address)
@@ -78,7 +63,8 @@ impl Service {
 
     async fn answers(&mut self) -> bool {
         let client = Client::new(&self.base, None);
-        for _ in 0..400 {
+        let until = tokio::time::Instant::now() + Duration::from_secs(60);
+        while tokio::time::Instant::now() < until {
             if self.child.try_wait().expect("the child can be asked").is_some() {
                 return false;
             }

@@ -22,6 +22,21 @@ pub use pve::Pve;
 pub use smtp::MailServer;
 
 use std::future::Future;
+use std::net::TcpListener;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// A port that nobody listens on and that no other caller here is given, below those that the kernel hands out to
+/// connections: whoever answers there is the caller's own.
+pub fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random_range(0..10_000)));
+    loop {
+        let port = 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 /// Runs clean-up to its end from `drop`, where nothing can be awaited; what fails is said and does not hide the test.
 pub fn block_on(work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {

@@ -1,6 +1,5 @@
 //! A mail server: aiosmtpd, a process of its own, which keeps what it is given in a Maildir.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,9 +17,7 @@ pub struct MailServer {
 impl MailServer {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder for mails");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("an address").port();
-        drop(free);
+        let port = super::free_port();
         let child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/smtpd/bin/python"))
             .args(["-m", "aiosmtpd", "-n", "-l", &format!("127.0.0.1:{port}"), "-c", "aiosmtpd.handlers.Mailbox"])
             .arg(folder.path().join("mail"))
