@@ -178,11 +178,12 @@ pub fn is_database_away(error: &sqlx::Error) -> bool {
         // A connection that broke off in the middle of a word.
         | sqlx::Error::Protocol(_) => true,
         // 57P0x: the server is shutting down or starting up; 53300: out of connections; 08: the connection broke.
-        // The others are the limits of db.rs: waiting for a lock, a statement's time, a transaction's idle time.
+        // 40P01, 40001: chosen to give way to another transaction. The others are the limits of db.rs: waiting for a
+        // lock, a statement's time, a transaction's idle time.
         sqlx::Error::Database(e) => e.code().is_some_and(|c| {
             c.starts_with("57P")
                 || c.starts_with("08")
-                || matches!(&*c, "53300" | "55P03" | "57014" | "25P03" | "25P04")
+                || matches!(&*c, "53300" | "40P01" | "40001" | "55P03" | "57014" | "25P03" | "25P04")
         }),
         _ => false,
     }

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::support::relay::Detour;
-use crate::support::{Client, Lab, PASSWORD, TestApp, TestDb, ended, eventually};
+use crate::support::{Client, Lab, PASSWORD, Pve, TestApp, TestDb, ended, eventually};
 
 /// POSTs by nobody: there is nobody whose key it could be. Signing in again is harmless, and so is a refused repeat of
 /// the others.
@@ -304,6 +304,24 @@ async fn a_request_that_is_worked_on_for_too_long_is_a_409_to_come_back_to() {
     assert!(answer.headers.contains_key("retry-after"));
     slow.rollback().await.unwrap();
     app.customer.post_once("/api/auth/tokens", "slow", &body).await.expect(201);
+}
+
+/// Each has written its key, which refers to the account, before it locks the account.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parallel_orders_of_one_account_with_keys_of_their_own_do_not_hinder_each_other() {
+    let app = TestApp::with(|c| c.database_pool = 25).await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    sqlx::query("update users set server_limit = 1000").execute(&app.db.pool).await.unwrap();
+    for round in 0..3 {
+        let order = async |n: usize| {
+            let key = format!("order {round}.{n}");
+            app.customer.post_once("/api/server/create", &key, &catalogue.container()).await.expect(200).body["id"]
+                .as_i64()
+        };
+        let ids = futures_util::future::join_all((0..20).map(order)).await;
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 20, "{ids:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

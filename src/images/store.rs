@@ -56,7 +56,7 @@ pub(super) async fn lock(tx: &mut PgConnection, id: ImageId) -> Result<Option<Im
     sqlx::query_as!(
         Image,
         r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at
-           from images where id = $1 for update"#,
+           from images where id = $1 for no key update"#,
         id.0
     )
     .fetch_optional(tx)

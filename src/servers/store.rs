@@ -58,7 +58,7 @@ pub(crate) async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<Option<S
                   guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib,
                   bandwidth_mbps, ssh_keys, reserved,
                   protected, suspend_reason
-           from servers where id = $1 and deleted_at is null for update"#,
+           from servers where id = $1 and deleted_at is null for no key update"#,
         id.0
     )
     .fetch_optional(tx)
@@ -234,9 +234,10 @@ pub(super) async fn image_kind(tx: &mut PgConnection, image: ImageId) -> Result<
     sqlx::query_scalar!("select kind from images where id = $1 and enabled", image.0).fetch_optional(tx).await
 }
 
-/// Locks an account against other orders of its own, and says how many servers it has and may have.
+/// Locks an account against other orders of its own, and says how many servers it has and may have. Not `for update`:
+/// each order has by then written rows that refer to the account, and they would wait for each other in a ring.
 pub(super) async fn lock_limit(tx: &mut PgConnection, user: UserId) -> Result<(i64, i64)> {
-    let limit = sqlx::query_scalar!("select server_limit from users where id = $1 for update", user.0)
+    let limit = sqlx::query_scalar!("select server_limit from users where id = $1 for no key update", user.0)
         .fetch_one(&mut *tx)
         .await?;
     let count = sqlx::query_scalar!(

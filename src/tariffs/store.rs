@@ -42,7 +42,7 @@ pub(super) async fn lock(tx: &mut PgConnection, id: TariffId) -> Result<Option<T
         r#"select id as "id: TariffId", name, kind as "kind: Kind", cores, memory_mib as memory, disk_gib as disk,
                   traffic_gib as traffic, bandwidth_mbps as bandwidth, price, currency, enabled, max_cores,
                   max_memory_mib as max_memory, max_disk_gib as max_disk, snapshot_limit as snapshots, created_at, updated_at
-           from tariffs where id = $1 for update"#,
+           from tariffs where id = $1 for no key update"#,
         id.0
     )
     .fetch_optional(tx)
