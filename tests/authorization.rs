@@ -78,6 +78,7 @@ const MATRIX: &[Row] = &[
     ("DELETE", "/api/server/{id}", OWNED_WRITE),
     ("GET", "/api/server/{id}/status", OWNED_READ),
     ("GET", "/api/server/{id}/metrics", OWNED_READ),
+    ("GET", "/api/server/{id}/traffic", OWNED_READ),
     ("POST", "/api/server/{id}/start", OWNED_WRITE),
     ("POST", "/api/server/{id}/stop", OWNED_WRITE),
     ("POST", "/api/server/{id}/restart", OWNED_WRITE),

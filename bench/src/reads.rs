@@ -83,6 +83,7 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
         "/api/server/{server}",
         "/api/server/{server}/status",
         "/api/server/{server}/metrics",
+        "/api/server/{server}/traffic",
         "/api/server/{server}/operations",
         "/api/alerts",
         "/api/operations/{operation}",

@@ -17,7 +17,8 @@ use super::subject::Subject;
 use crate::addresses;
 use crate::app::App;
 use crate::error::Result;
-use crate::ids::{HostId, ServerId};
+use crate::history;
+use crate::ids::HostId;
 use crate::monitoring;
 
 /// One figure, and the rule to judge it by; none, where nobody wants to hear of it.
@@ -54,17 +55,14 @@ pub async fn swept(tx: &mut PgConnection, interval: Duration, host: HostId, repo
     let rules = store::rules_of_host(&mut *tx, host).await?;
     let servers = store::watched(tx, host, report.claimed_at).await?;
     let samples: HashMap<Uuid, &Sample> = report.samples.iter().map(|s| (s.marker, s)).collect();
-    let counted: Vec<&Sample> =
-        servers.iter().filter(|s| s.quota > Some(0.0)).filter_map(|s| samples.get(&s.marker).copied()).collect();
-    let traffic: HashMap<ServerId, f64> = match counted.is_empty() {
-        true => HashMap::new(),
-        false => store::count_traffic(tx, host, report.taken_at, &counted).await?.into_iter().collect(),
-    };
+    let counted: Vec<&Sample> = samples.values().copied().collect();
+    let traffic = history::traffic::count(tx, host, report.taken_at, &counted).await?;
     let mut readings = Vec::with_capacity(servers.len() * 5);
     for server in &servers {
         let sample = samples.get(&server.marker).copied();
         let subject = Subject::Server(server.id, host);
-        let used = traffic.get(&server.id).zip(server.quota).map(|(bytes, quota)| bytes / quota);
+        let used =
+            traffic.get(&server.id).zip(server.quota.filter(|quota| *quota > 0.0)).map(|(bytes, quota)| bytes / quota);
         for (kind, value) in figures(server, sample, report.complete, used) {
             let (_, settings) = rules.of(kind, Some(server.tariff), Some(server.id));
             let rule = settings.active().filter(|_| kind != Kind::Down || server.wanted).copied();

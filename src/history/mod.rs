@@ -1,9 +1,10 @@
-//! What servers did: samples summed up and kept for two years, and charts of any part of it.
+//! What servers did: samples summed up and kept for two years, charts of any part of it, and the traffic of each month.
 
 pub mod model;
 mod routes;
 pub mod service;
 mod store;
+pub(crate) mod traffic;
 
 pub(crate) use routes::routes;
 pub use service::keep;

@@ -39,6 +39,31 @@ pub struct Metrics {
     pub points: Vec<MetricsPoint>,
 }
 
+/// How much a server received and sent.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Traffic {
+    /// Whose.
+    pub server_id: ServerId,
+    /// Bytes a month, received and sent together, that the tariff includes; null where it sets no limit.
+    pub quota: Option<i64>,
+    /// Newest first, beginning with the current month; two years at most.
+    pub months: Vec<TrafficMonth>,
+}
+
+/// A calendar month's traffic.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficMonth {
+    /// In UTC.
+    #[schema(example = "2026-01")]
+    pub month: String,
+    /// Bytes received.
+    pub received: i64,
+    /// Bytes sent.
+    pub sent: i64,
+}
+
 /// What a server did in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]

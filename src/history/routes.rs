@@ -1,4 +1,4 @@
-//! `GET /api/server/{id}/metrics`.
+//! `GET /api/server/{id}/metrics` and `/traffic`.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use axum::extract::State;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{Metrics, ShowMetrics};
+use super::model::{Metrics, ShowMetrics, Traffic};
 use super::service;
 use crate::app::App;
 use crate::error::Result;
@@ -16,7 +16,7 @@ use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(metrics))
+    OpenApiRouter::new().routes(routes!(metrics)).routes(routes!(traffic))
 }
 
 /// A server's figures over time
@@ -31,4 +31,15 @@ async fn metrics(
     Query(query): Query<ShowMetrics>,
 ) -> Result<Json<Metrics>> {
     Ok(Json(service::metrics(&app, access.server.id, &query).await?))
+}
+
+/// A server's traffic by month
+///
+/// Counted with every look at the host. What passed between the last look and a restart of the guest is lost with its
+/// counters.
+#[utoipa::path(get, path = "/server/{id}/traffic", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Traffic), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn traffic(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Traffic>> {
+    Ok(Json(service::traffic(&app, access.server.id).await?))
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::model::{Metrics, ShowMetrics};
+use super::model::{Metrics, ShowMetrics, Traffic};
 use super::store::{self, Level, Spans};
+use super::traffic;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::ids::ServerId;
@@ -47,9 +48,10 @@ pub async fn keep(app: &App) {
     }
 }
 
-/// Makes partitions for the days to come and drops those that are too old.
+/// Makes partitions for the days to come and drops those that are too old, and forgets traffic of long ago.
 pub async fn make_room(app: &App) -> Result<()> {
-    Ok(store::upkeep(&app.db).await?)
+    store::upkeep(&app.db).await?;
+    Ok(traffic::purge(&app.db).await?)
 }
 
 /// Sums up all that is settled, unless another process is at it.
@@ -81,6 +83,12 @@ pub async fn metrics(app: &App, server: ServerId, query: &ShowMetrics) -> Result
     let progress = store::progress(&app.db).await?;
     let points = store::points(&app.db, server, spans(from, to, step, finest, progress), step).await?;
     Ok(Metrics { server_id: server, from, to, step, points })
+}
+
+/// A server's traffic by month.
+pub async fn traffic(app: &App, server: ServerId) -> Result<Traffic> {
+    let (quota, months) = (traffic::quota(&app.db, server).await?, traffic::months(&app.db, server).await?);
+    Ok(Traffic { server_id: server, quota, months })
 }
 
 /// The finest level that reaches so far back.

@@ -1,5 +1,6 @@
 //! What sweeps raise and end.
 
+use chrono::Utc;
 use monitor::Sample;
 use serde_json::{Value, json};
 
@@ -171,12 +172,24 @@ async fn traffic_is_counted_by_month_over_restarts_of_guests() {
     count(&world, month, 5, 4).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 11), ("2027-04".into(), 1)]);
     assert_eq!(world.open().await, [], "a new month");
+    let shown = world.app.customer.get(&format!("/api/server/{id}/traffic")).await.expect(200).body;
+    let month = |month: &str, received: u64, sent: u64| json!({ "month": month, "received": received * GIB, "sent": sent * GIB });
+    let this = month(&Utc::now().format("%Y-%m").to_string(), 0, 0);
+    let months = json!([month("2027-04", 1, 0), month("2027-03", 6, 5), this]);
+    assert_eq!(shown, json!({ "serverId": id, "quota": 10 * GIB, "months": months }));
 
     // A new server's traffic counts from its start.
     sqlx::query("delete from traffic").execute(world.db()).await.unwrap();
     sqlx::query("update servers set created_at = $1").bind(world.start).execute(world.db()).await.unwrap();
     count(&world, 200, 2, 1).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 3)]);
+
+    // Without a quota it is counted all the same; it is just no alert.
+    sqlx::query("update tariffs set traffic_gib = null").execute(world.db()).await.unwrap();
+    count(&world, 230, 20, 1).await;
+    assert_eq!((used(&world).await, world.open().await), (vec![("2027-03".into(), 21)], vec![]));
+    let shown = world.app.customer.get(&format!("/api/server/{id}/traffic")).await.expect(200).body;
+    assert_eq!(shown["quota"], json!(null));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -194,8 +194,7 @@ pub(in crate::alerts) async fn open(db: &PgPool, servers: &[i64]) -> Result<Vec<
         .collect())
 }
 
-/// Forgets incidents that ended a year ago, and traffic of more than two years ago.
+/// Forgets incidents that ended a year ago.
 pub(in crate::alerts) async fn purge(db: &PgPool) -> Result<()> {
-    sqlx::query!("delete from alerts where resolved_at < now() - interval '1 year'").execute(db).await?;
-    sqlx::query!("delete from traffic where month < now() - interval '25 months'").execute(db).await.map(drop)
+    sqlx::query!("delete from alerts where resolved_at < now() - interval '1 year'").execute(db).await.map(drop)
 }

@@ -2,7 +2,6 @@
 //! incidents are locked in the order of their ids, so that nobody waits for each other.
 
 use chrono::{DateTime, Utc};
-use monitor::Sample;
 use monitor::alerts::{Level, Track};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
@@ -237,53 +236,6 @@ pub(in crate::alerts) async fn resolve_on_host(
     .execute(tx)
     .await
     .map(drop)
-}
-
-/// Adds what the guests' counters grew by to the month's traffic of servers with a quota, and gives what it came to, in
-/// bytes. A counter that is lower than before started again at 0. What a guest had counted before it was first seen
-/// counts where it was made in the same month. A look from before the last one adds nothing.
-pub(in crate::alerts) async fn count_traffic(
-    tx: &mut PgConnection,
-    host: HostId,
-    at: DateTime<Utc>,
-    samples: &[&Sample],
-) -> Result<Vec<(ServerId, f64)>> {
-    let counter = |of: fn(&Sample) -> u64| -> Vec<i64> {
-        samples.iter().map(|s| i64::try_from(of(s)).unwrap_or(i64::MAX)).collect()
-    };
-    let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
-    let rows = sqlx::query!(
-        r#"with seen as (
-               select s.id, g.received, g.sent, l.last_received, l.last_sent,
-                      s.created_at >= date_trunc('month', $2::timestamptz, 'UTC') as is_new,
-                      ($2::timestamptz at time zone 'UTC')::date as day
-               from unnest($3::uuid[], $4::bigint[], $5::bigint[]) as g (marker, received, sent)
-               join servers s on s.uuid = g.marker and s.host_id = $1 and s.deleted_at is null
-               join tariffs t on t.id = s.tariff_id and t.traffic_gib > 0
-               left join lateral (select * from traffic where server_id = s.id order by month desc limit 1) l on true
-               where l.seen_at is null or l.seen_at < $2
-           )
-           insert into traffic as m (server_id, month, received, sent, last_received, last_sent, seen_at)
-           select id, date_trunc('month', day)::date,
-                  case when last_received is null then case when is_new then received else 0 end
-                       when received >= last_received then received - last_received else received end,
-                  case when last_sent is null then case when is_new then sent else 0 end
-                       when sent >= last_sent then sent - last_sent else sent end,
-                  received, sent, $2
-           from seen
-           on conflict (server_id, month) do update
-           set received = m.received + excluded.received, sent = m.sent + excluded.sent,
-               last_received = excluded.last_received, last_sent = excluded.last_sent, seen_at = excluded.seen_at
-           returning m.server_id as "server: ServerId", (m.received + m.sent)::float8 as "bytes!""#,
-        host.0,
-        at,
-        &markers,
-        &counter(|s| s.net_in),
-        &counter(|s| s.net_out)
-    )
-    .fetch_all(tx)
-    .await?;
-    Ok(rows.into_iter().map(|r| (r.server, r.bytes)).collect())
 }
 
 /// Operations that are stuck, and those of which something is remembered: whether they are.

@@ -1,0 +1,88 @@
+//! How many bytes a server received and sent, by month (UTC), counted from its guest's counters.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use monitor::Sample;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::model::TrafficMonth;
+use crate::ids::{HostId, ServerId};
+
+type Result<T> = sqlx::Result<T>;
+
+/// Adds what the guests' counters grew by to the month's traffic, and gives what it came to, in bytes. A counter that is
+/// lower than before started again at 0. What a guest had counted before it was first seen counts where it was made in
+/// the same month. A look from before the last one adds nothing. There is one sample a guest at most.
+pub(crate) async fn count(
+    tx: &mut PgConnection,
+    host: HostId,
+    at: DateTime<Utc>,
+    samples: &[&Sample],
+) -> Result<HashMap<ServerId, f64>> {
+    let counter = |of: fn(&Sample) -> u64| -> Vec<i64> {
+        samples.iter().map(|s| i64::try_from(of(s)).unwrap_or(i64::MAX)).collect()
+    };
+    let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
+    let rows = sqlx::query!(
+        r#"with seen as (
+               select s.id, g.received, g.sent, l.last_received, l.last_sent,
+                      s.created_at >= date_trunc('month', $2::timestamptz, 'UTC') as is_new,
+                      ($2::timestamptz at time zone 'UTC')::date as day
+               from unnest($3::uuid[], $4::bigint[], $5::bigint[]) as g (marker, received, sent)
+               join servers s on s.uuid = g.marker and s.host_id = $1 and s.deleted_at is null
+               left join lateral (select * from traffic where server_id = s.id order by month desc limit 1) l on true
+               where l.seen_at is null or l.seen_at < $2
+           )
+           insert into traffic as m (server_id, month, received, sent, last_received, last_sent, seen_at)
+           select id, date_trunc('month', day)::date,
+                  case when last_received is null then case when is_new then received else 0 end
+                       when received >= last_received then received - last_received else received end,
+                  case when last_sent is null then case when is_new then sent else 0 end
+                       when sent >= last_sent then sent - last_sent else sent end,
+                  received, sent, $2
+           from seen
+           on conflict (server_id, month) do update
+           set received = m.received + excluded.received, sent = m.sent + excluded.sent,
+               last_received = excluded.last_received, last_sent = excluded.last_sent, seen_at = excluded.seen_at
+           returning m.server_id as "server: ServerId", (m.received + m.sent)::float8 as "bytes!""#,
+        host.0,
+        at,
+        &markers,
+        &counter(|s| s.net_in),
+        &counter(|s| s.net_out)
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.server, r.bytes)).collect())
+}
+
+/// A server's months, newest first; the current one is there also where nothing was counted in it yet.
+pub(super) async fn months(db: &PgPool, server: ServerId) -> Result<Vec<TrafficMonth>> {
+    sqlx::query_as!(
+        TrafficMonth,
+        r#"select to_char(month, 'YYYY-MM') as "month!", coalesce(received, 0) as "received!", coalesce(sent, 0) as "sent!"
+           from (select date_trunc('month', now(), 'UTC') at time zone 'UTC' as month) this
+           full join (select month::timestamp, received, sent from traffic where server_id = $1) counted using (month)
+           order by month desc"#,
+        server.0
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// The bytes a month that a server's tariff includes, if it says so.
+pub(super) async fn quota(db: &PgPool, server: ServerId) -> Result<Option<i64>> {
+    sqlx::query_scalar!(
+        "select t.traffic_gib * 1073741824 from servers s join tariffs t on t.id = s.tariff_id where s.id = $1",
+        server.0
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Forgets months that are more than two years ago.
+pub(super) async fn purge(db: &PgPool) -> Result<()> {
+    sqlx::query!("delete from traffic where month < now() - interval '25 months'").execute(db).await.map(drop)
+}
