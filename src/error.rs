@@ -212,9 +212,12 @@ impl From<hypervisor::Error> for Error {
             H::Unreachable(_) | H::OutcomeUnknown(_) => {
                 (Code::HostUnreachable, "The host that this server lives on can't be reached.")
             }
-            H::Locked(_) => (Code::HostError, "The host is busy with this server."),
+            H::Locked(_) => (Code::Locked, "The host is busy with this server; try again in a moment."),
             H::AlreadyExists(_) => (Code::AlreadyExists, "The host has something with this name or number already."),
             H::Exhausted(_) => (Code::ResourceUnavailable, "The host is out of room."),
+            H::NotFound(_) => {
+                (Code::Conflict, "The host has nothing of this server at the moment; look at the server's status.")
+            }
             H::Conflict(_) => (Code::Conflict, "The server's present state does not allow this."),
             H::Unsupported(_) => (Code::Invalid, "The host that this server lives on can't do this."),
             _ => (Code::HostError, "The host refused or failed to do this."),

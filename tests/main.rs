@@ -33,4 +33,5 @@ mod proxmox;
 mod proxmox_faults;
 mod replicas;
 mod ssh;
+mod storm;
 mod workflows;

@@ -1,0 +1,147 @@
+//! Many people at many things at once, with two processes and one host: nobody is answered with an error of ours, nobody
+//! waits for somebody who waits for them, everything comes to its end, and what is on the host is what is in the database.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::child::Service;
+use crate::support::pve::Catalogue;
+use crate::support::{Client, Pve, TestApp};
+
+const PEOPLE: u64 = 9;
+const ACTS: usize = 30;
+
+/// What somebody does next with one of the servers that they see, or with none.
+fn act(rng: &mut StdRng, catalogue: &Catalogue, server: Option<i64>, provides: bool) -> (Method, String, Value) {
+    let order = |machine: bool| if machine { catalogue.machine() } else { catalogue.container() };
+    let Some(id) = server else {
+        return (Method::POST, "/api/server/create".into(), order(rng.random()));
+    };
+    let of = |rest: &str| format!("/api/server/{id}{rest}");
+    let number = rng.random_range(1..4);
+    let snapshot = json!({ "snapname": format!("s{number}") });
+    let alert = ["cpu", "memory", "down"].choose(rng).unwrap();
+    match rng.random_range(if provides { 0..26 } else { 4..26 }) {
+        0 => (Method::POST, of("/suspend"), json!({ "reason": "unpaid" })),
+        1 => (Method::POST, of("/unsuspend"), Value::Null),
+        2 => {
+            let tariff = json!({ "name": "Small", "kind": "lxc", "cores": 1, "memory": 256, "disk": 3,
+                                 "maxCores": 4, "maxMemory": 1024, "maxDisk": 20, "price": rng.random_range(1..900) });
+            (Method::PUT, format!("/api/tariffs/{}", catalogue.lxc.1), tariff)
+        }
+        3 => (Method::PUT, format!("/api/alert-rules/{alert}"), json!({ "sustainSeconds": number })),
+        4..8 => (Method::POST, "/api/server/create".into(), order(rng.random_bool(0.3))),
+        8 => (Method::POST, of("/start"), Value::Null),
+        9 => (Method::POST, of("/stop"), Value::Null),
+        10 => (Method::POST, of("/restart"), Value::Null),
+        11 | 12 => {
+            let wish = json!({ "cores": number, "memory": 256 * number, "disk": 3 + number, "allowRestart": true });
+            (Method::PUT, of("/resize"), wish)
+        }
+        13 => (Method::POST, of("/snapshots"), snapshot),
+        14 => (Method::POST, of("/snapshots/rollback"), snapshot),
+        15 => (Method::DELETE, of("/snapshots"), snapshot),
+        16 => {
+            let image = if rng.random() { catalogue.lxc.0 } else { catalogue.vm.0 };
+            (Method::POST, of("/reinstall"), json!({ "osId": image }))
+        }
+        17 => {
+            (Method::PATCH, of(""), json!({ "name": format!("host-{number}"), "labels": { "n": number.to_string() } }))
+        }
+        18 | 19 => (Method::DELETE, of(""), Value::Null),
+        20 => (Method::PUT, of(&format!("/alert-rules/{alert}")), json!({ "sustainSeconds": number })),
+        21 => (Method::DELETE, of(&format!("/alert-rules/{alert}")), Value::Null),
+        22 => (Method::POST, of("/mute"), json!({})),
+        23 => (Method::POST, "/api/server/console".into(), json!({ "serverId": id })),
+        24 => (Method::GET, "/api/alerts".into(), Value::Null),
+        _ => {
+            let rest = ["", "/status", "/metrics", "/traffic", "/operations", "/snapshots", "/addresses"];
+            (Method::GET, of(rest.choose(rng).unwrap()), Value::Null)
+        }
+    }
+}
+
+/// One person's time: how often each thing was answered how.
+async fn live(seed: u64, client: Client, provides: bool, catalogue: &Catalogue) -> BTreeMap<String, usize> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut answers = BTreeMap::new();
+    for _ in 0..ACTS {
+        let all = if provides { "/api/server?all=true&limit=100" } else { "/api/server?limit=100" };
+        let servers = client.get(all).await.expect(200).body;
+        let ids: Vec<i64> = servers.as_array().unwrap().iter().map(|s| s["id"].as_i64().unwrap()).collect();
+        let server = ids.choose(&mut rng).copied();
+        let (method, path, body) = act(&mut rng, catalogue, server, provides);
+        let answer = if method == Method::POST {
+            client.post_once(&path, &Uuid::new_v4().to_string(), &body).await
+        } else {
+            client.send(method.clone(), &path, (!body.is_null()).then_some(body)).await
+        };
+        assert!(answer.status < 500 || answer.status == 507, "{method} {path}: {} {}", answer.status, answer.text);
+        *answers.entry(format!("{method} {} {}", answer.status, answer.code())).or_default() += 1;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..400))).await;
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_requests_leaves_everything_in_order() {
+    let app = TestApp::with(|c| {
+        c.workers = 8;
+        c.database_pool = 30;
+        c.sweep_seconds = 1;
+        c.shutdown_seconds = 1;
+    })
+    .await;
+    sqlx::query("update users set server_limit = 1000").execute(&app.db.pool).await.unwrap();
+    let second = Service::start_with(&app.db, app.data.path(), &[("INNKEEPER_SWEEP_SECONDS", "1")]).await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    // Long enough for one thing to come while another is under way.
+    pve.run("pve.time_scale = 0.02").await;
+
+    let seed: u64 = std::env::var("STORM_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    eprintln!("STORM_SEED={seed}");
+    let people = (0..PEOPLE).map(|n| {
+        let who = [&app.customer, &app.other, &app.provider][n as usize % 3];
+        let base = if n % 2 == 0 { &app.base } else { &second.base };
+        live(seed.wrapping_add(n), Client { base: base.clone(), ..who.clone() }, n % 3 == 2, &catalogue)
+    });
+    let mut answers = BTreeMap::new();
+    for of_one in futures_util::future::join_all(people).await {
+        for (answer, count) in of_one {
+            *answers.entry(answer).or_insert(0) += count;
+        }
+    }
+    eprintln!("{answers:#?}");
+    assert!(answers.iter().any(|(answer, n)| answer.starts_with("POST 200") && *n > 20), "{answers:?}");
+
+    pve.run("pve.time_scale = 0").await;
+    let until = tokio::time::Instant::now() + Duration::from_secs(180);
+    let at_work = "select count(*) from operations where state in ('queued', 'running', 'undoing')";
+    while sqlx::query_scalar::<_, i64>(at_work).fetch_one(&app.db.pool).await.unwrap() > 0 {
+        assert!(tokio::time::Instant::now() < until, "some operation never ended");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let stuck: Vec<(String, Option<String>)> =
+        sqlx::query_as("select kind, error_message from operations where state = 'stuck'")
+            .fetch_all(&app.db.pool)
+            .await
+            .unwrap();
+    assert_eq!(stuck, [], "nobody is needed to mend anything");
+    pve.assert_no_orphan("after the storm").await;
+    // What this connection counted is published a little later, unless asked for; others' deadlocks are there by now.
+    sqlx::query("select pg_stat_force_next_flush()").execute(&app.db.pool).await.unwrap();
+    let deadlocks: i64 =
+        sqlx::query_scalar("select deadlocks from pg_stat_database where datname = current_database()")
+            .fetch_one(&app.db.pool)
+            .await
+            .unwrap();
+    assert_eq!(deadlocks, 0, "transactions that waited for each other");
+}
