@@ -215,9 +215,6 @@ impl From<hypervisor::Error> for Error {
             H::Locked(_) => (Code::Locked, "The host is busy with this server; try again in a moment."),
             H::AlreadyExists(_) => (Code::AlreadyExists, "The host has something with this name or number already."),
             H::Exhausted(_) => (Code::ResourceUnavailable, "The host is out of room."),
-            H::NotFound(_) => {
-                (Code::Conflict, "The host has nothing of this server at the moment; look at the server's status.")
-            }
             H::Conflict(_) => (Code::Conflict, "The server's present state does not allow this."),
             H::Unsupported(_) => (Code::Invalid, "The host that this server lives on can't do this."),
             _ => (Code::HostError, "The host refused or failed to do this."),

@@ -186,6 +186,8 @@ pub struct Node {
 pub struct Sweep {
     /// When the host was asked.
     pub taken_at: DateTime<Utc>,
+    /// How old what it said may be by then: nothing of it contradicts what happened since.
+    pub lag: Duration,
     /// The host's machines.
     pub nodes: Vec<Node>,
     /// Guests with our marker. `complete` says whether a missing one means anything.

@@ -52,9 +52,11 @@ pub struct Previous {
 }
 
 impl Sample {
-    /// Makes sense of what a host said, given what it said before. Live figures of a stopped guest are 0.
+    /// Makes sense of what a host said, given what it said before. Live figures of a stopped guest are 0, and there are no
+    /// rates of one that the host does not know about: its counters are none.
     pub fn new(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> Self {
         let stopped = guest.power == GuestPower::Stopped;
+        let previous = previous.filter(|_| guest.power != GuestPower::Unknown);
         let net_rate = |counter: fn(&Previous) -> u64, now: u64| {
             let (before, seconds) = previous.map(|p| (counter(&p), (taken_at - p.taken_at).as_seconds_f64()))?;
             (seconds > 0.0).then(|| if stopped { 0.0 } else { rate(before, now, seconds) })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use hypervisor::{Driver, Error, Node};
+use hypervisor::{Driver, Error, GuestPower, Node};
 use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -30,6 +30,8 @@ pub enum Claim {
 pub struct Report {
     /// When this process claimed the host, by the shared clock: what happened since may not be in the report.
     pub claimed_at: DateTime<Utc>,
+    /// The same, less what the host's own figures may be old: what happened before this is in the report.
+    pub known_at: DateTime<Utc>,
     /// When the host was asked.
     pub taken_at: DateTime<Utc>,
     /// How long it took.
@@ -51,8 +53,9 @@ pub trait Fleet: Send + Sync + 'static {
     /// Every host to watch, by its id.
     async fn hosts(&self) -> Result<Vec<i64>, Self::Error>;
 
-    /// The connection to a host. Asked for before each sweep, so that changed settings are used.
-    async fn driver(&self, host: i64) -> Result<Arc<dyn Driver>, Self::Error>;
+    /// The connection to a host, or why there can be none with its settings. Asked for before each sweep, so that changed
+    /// settings are used. Trouble on our side says nothing of the host, and nothing is noted of it.
+    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>, Self::Error>;
 
     /// Takes a host for one interval, so that several processes share the work and don't double it.
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim, Self::Error>;
@@ -189,13 +192,12 @@ impl<F: Fleet> Watch<F> {
         let begun = Instant::now();
         let (fleet, host, timeout) = (Arc::clone(&self.fleet), self.host, self.sweeper.timeout);
         let look = async move {
-            let driver = fleet.driver(host).await.map_err(|e| Error::Failed(e.to_string()))?;
-            driver.sweep().await
+            let driver = fleet.driver(host).await?;
+            Ok(async { driver?.sweep().await }.await)
         };
         let Some(result) = self.until(tokio::time::timeout(timeout, look)).await else { return };
-        let result = result.unwrap_or_else(|_| {
-            Err(Error::Unreachable(format!("it did not answer within {} s", timeout.as_secs_f64())))
-        });
+        let silent = || Err(Error::Unreachable(format!("it did not answer within {} s", timeout.as_secs_f64())));
+        let Ok(result) = result.unwrap_or_else(|_| Ok::<_, F::Error>(silent())) else { return };
         // A failure to store is the fleet's to log; the next sweep tries again.
         let _ = match result {
             Ok(sweep) => {
@@ -207,6 +209,7 @@ impl<F: Fleet> Watch<F> {
                 self.remember(&sweep);
                 let report = Report {
                     claimed_at,
+                    known_at: claimed_at - sweep.lag,
                     taken_at: sweep.taken_at,
                     took: begun.elapsed(),
                     nodes: sweep.nodes,
@@ -220,7 +223,7 @@ impl<F: Fleet> Watch<F> {
     }
 
     fn remember(&mut self, sweep: &hypervisor::Sweep) {
-        for guest in &sweep.guests {
+        for guest in sweep.guests.iter().filter(|guest| guest.power != GuestPower::Unknown) {
             self.previous.insert(guest.marker, Previous::of(guest, sweep.taken_at));
         }
         self.previous.retain(|_, p| sweep.taken_at - p.taken_at < STALE);

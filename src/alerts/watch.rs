@@ -53,9 +53,10 @@ impl Change {
 pub async fn swept(tx: &mut PgConnection, interval: Duration, host: HostId, report: &Report) -> sqlx::Result<()> {
     store::lock(tx, host).await?;
     let rules = store::rules_of_host(&mut *tx, host).await?;
-    let servers = store::watched(tx, host, report.claimed_at).await?;
+    let servers = store::watched(tx, host, report.known_at).await?;
     let samples: HashMap<Uuid, &Sample> = report.samples.iter().map(|s| (s.marker, s)).collect();
-    let counted: Vec<&Sample> = samples.values().copied().collect();
+    // Of a guest that its host knows nothing of at the moment, no counter is one.
+    let counted: Vec<&Sample> = samples.values().copied().filter(|s| s.power != GuestPower::Unknown).collect();
     let traffic = history::traffic::count(tx, host, report.taken_at, &counted).await?;
     let mut readings = Vec::with_capacity(servers.len() * 5);
     for server in &servers {

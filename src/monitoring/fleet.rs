@@ -11,7 +11,7 @@ use monitor::{Claim, Fleet, Report, Sweeper};
 use super::store;
 use crate::alerts;
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::hosts;
 use crate::ids::HostId;
 
@@ -48,7 +48,7 @@ impl Hosts {
         store::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
         // A partial look says nothing of what it did not see, and the next one is soon.
         if report.complete {
-            let moved = store::settle_statuses(&mut tx, host, report.claimed_at, &report.samples).await?;
+            let moved = store::settle_statuses(&mut tx, host, report.known_at, &report.samples).await?;
             if moved > 0 {
                 tracing::info!(%host, moved, "servers were found in another state than ours");
             }
@@ -73,8 +73,15 @@ impl Fleet for Hosts {
         }
     }
 
-    async fn driver(&self, host: i64) -> Result<Arc<dyn Driver>> {
-        hosts::service::driver(&self.app, HostId(host)).await
+    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>> {
+        match hosts::service::driver(&self.app, HostId(host)).await {
+            Ok(driver) => Ok(Ok(driver)),
+            Err(error) if error.code == Code::DatabaseUnavailable => {
+                tracing::warn!(host, %error, "a host's settings could not be read; trying again");
+                Err(error)
+            }
+            Err(error) => Ok(Err(hypervisor::Error::Failed(error.to_string()))),
+        }
     }
 
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim> {

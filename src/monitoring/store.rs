@@ -212,7 +212,7 @@ pub async fn insert_samples(
 pub(super) async fn settle_statuses(
     db: &mut PgConnection,
     host: HostId,
-    claimed_at: DateTime<Utc>,
+    known_at: DateTime<Utc>,
     samples: &[Sample],
 ) -> Result<u64> {
     let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
@@ -228,7 +228,7 @@ pub(super) async fn settle_statuses(
            and not exists (select from operations o where o.server_id = s.id
                and (o.state in ('queued', 'running', 'undoing', 'stuck') or o.ended_at >= $2))",
         host.0,
-        claimed_at,
+        known_at,
         &markers,
         &powers
     )

@@ -30,6 +30,9 @@ pub struct Data {
     stopped: bool,
     /// Whether the host may have heard of the bigger disk.
     grown: bool,
+    /// Whether the way back has waited for the host to say how big the disk is now.
+    #[serde(default)]
+    waited: bool,
     stop: HostWork,
     resize: HostWork,
     back: HostWork,
@@ -42,7 +45,7 @@ impl Data {
     pub fn new(from: Size, to: Size, tariff: Option<TariffId>, restart: bool) -> Self {
         let work = HostWork::default;
         let (stop, resize, back, grow, start) = (work(), work(), work(), work(), work());
-        Self { from, to, tariff, restart, stopped: false, grown: false, stop, resize, back, grow, start }
+        Self { from, to, tariff, restart, stopped: false, grown: false, waited: false, stop, resize, back, grow, start }
     }
 }
 
@@ -77,7 +80,16 @@ impl Step<Data> for Reserve {
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
-        let disk = if data.grown { disk_of(&guest).await?.unwrap_or(data.to.disk) } else { data.from.disk };
+        let disk = if data.grown { disk_of(&guest).await? } else { Some((data.from.disk, Duration::ZERO)) };
+        let disk = match disk {
+            // It may have been so before it grew: whether it did is seen later.
+            Some((disk, lag)) if disk < data.to.disk && !lag.is_zero() && !data.waited => {
+                data.waited = true;
+                return Ok(Outcome::Wait { after: lag, progress: None });
+            }
+            Some((disk, _)) => disk,
+            None => data.to.disk,
+        };
         let Some(status) = guest.standing().await else { return Ok(BUSY) };
         let mut tx = ctx.begin().await?;
         store::set_size(&mut tx, ctx.server, Size { disk, ..data.from }, None).await?;
@@ -86,11 +98,11 @@ impl Step<Data> for Reserve {
     }
 }
 
-/// How big the guest's disk is, in GiB: what has grown stays.
-async fn disk_of(guest: &Guest) -> Result<Option<i64>, Fault> {
+/// How big the guest's disk is, in GiB: what has grown stays. And how old that may be.
+async fn disk_of(guest: &Guest) -> Result<Option<(i64, Duration)>, Fault> {
     let sweep = guest.driver.sweep().await?;
     let seen = sweep.guests.iter().find(|g| g.marker == guest.at.marker && g.disk_max > 0);
-    Ok(seen.and_then(|g| i64::try_from(g.disk_max >> 30).ok()))
+    Ok(seen.and_then(|g| Some((i64::try_from(g.disk_max >> 30).ok()?, sweep.lag))))
 }
 
 /// Stops the guest where its size can't change while it runs.

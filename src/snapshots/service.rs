@@ -37,6 +37,10 @@ async fn on_host(app: &App, server: &ServerRecord) -> Result<Vec<Snapshot>> {
     }
     driver.snapshots(&server.guest()).await.map_err(|error| match error {
         hypervisor::Error::Unsupported(_) => no_snapshots(),
+        // It is just being made, or deleted, or somebody took it away.
+        hypervisor::Error::NotFound(_) => {
+            Error::new(Code::Conflict, "There is nothing of this server on its host at the moment; look at its status.")
+        }
         other => other.into(),
     })
 }

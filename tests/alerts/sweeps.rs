@@ -1,6 +1,7 @@
 //! What sweeps raise and end.
 
 use chrono::Utc;
+use hypervisor::GuestPower;
 use monitor::Sample;
 use serde_json::{Value, json};
 
@@ -153,6 +154,10 @@ async fn traffic_is_counted_by_month_over_restarts_of_guests() {
     count(&world, 0, 50, 50).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 0)], "what it counted before is not of this month");
     count(&world, 30, 52, 51).await;
+    // A node that knows nothing of its guests for a while has no counters either.
+    let unknown = Sample { power: GuestPower::Unknown, net_in: 0, net_out: 0, ..busy(marker, 0.0) };
+    world.swept(59, vec![unknown]).await;
+    assert_eq!(used(&world).await, [("2027-03".into(), 3)]);
     // Started again: its counters began at 0.
     count(&world, 60, 1, 2).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 6)]);

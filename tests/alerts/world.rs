@@ -87,7 +87,7 @@ impl World {
     pub async fn report(&self, seconds: i64, samples: Vec<Sample>, complete: bool) {
         let at = self.start + TimeDelta::seconds(seconds);
         let took = Duration::from_secs(1);
-        let report = Report { claimed_at: at, taken_at: at, took, nodes: vec![], samples, complete };
+        let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes: vec![], samples, complete };
         let mut tx = self.db().begin().await.unwrap();
         watch::swept(&mut tx, Duration::from_secs(30), self.host, &report).await.unwrap();
         tx.commit().await.unwrap();

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
@@ -65,7 +67,7 @@ pub(super) async fn sweep(client: &Client) -> Result<Sweep> {
     // Whether that is a guest of ours can't be told, so a missing guest proves nothing this time.
     let complete = !instances.iter().any(|i| i.config.is_empty() && i.name.starts_with("ink-"));
     let guests = instances.iter().filter_map(|instance| sample(instance, &node, taken_at)).collect();
-    Ok(Sweep { taken_at, nodes: vec![node], guests, complete })
+    Ok(Sweep { taken_at, lag: Duration::ZERO, nodes: vec![node], guests, complete })
 }
 
 fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>) -> Option<GuestSample> {

@@ -112,7 +112,9 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn power(&self) -> GuestPower {
         match (self.state.as_str(), self.qmpstatus.as_str()) {
-            ("running", "paused" | "suspended" | "io-error" | "internal-error") => GuestPower::Unknown,
+            (status, "" | "running") => power(status),
+            // Paused, broken, or up for a backup only (`prelaunch`): it does not run.
+            ("running", _) => GuestPower::Unknown,
             (status, _) => power(status),
         }
     }

@@ -207,10 +207,14 @@ impl Client {
                 request = request.header(CONTENT_TYPE, form).header(CONTENT_LENGTH, params.len()).body(params.clone());
             }
             match request.send().await {
-                Ok(response) => {
-                    self.current.store(n, Ordering::Relaxed);
-                    return answer(response, mutates).await;
-                }
+                Ok(response) => match answer(response, mutates).await {
+                    // It is cut off from the others, who may well do without it.
+                    Err(error) if error.is_unsent() => failure = error,
+                    answered => {
+                        self.current.store(n, Ordering::Relaxed);
+                        return answered;
+                    }
+                },
                 Err(error) => failure = transport(&error, mutates),
             }
             // Another node of the same cluster knows the same, but only what was never heard may be said again.

@@ -244,12 +244,16 @@ pub(super) async fn has_image(client: &Client, kind: GuestKind, source: &str) ->
         return Ok(template(client, "", source).await?.is_some());
     }
     let rows: Vec<Resource> = client.get(&["cluster", "resources"], &[]).await?;
+    let mut failure = None;
     for node in rows.iter().filter(|row| row.kind == "node" && row.status == "online") {
-        if has_archive(client, &node.node, source).await? {
-            return Ok(true);
+        match has_archive(client, &node.node, source).await {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            // A storage need not be on every node.
+            Err(error) => failure = Some(error),
         }
     }
-    Ok(false)
+    failure.map_or(Ok(false), Err)
 }
 
 /// Whether a container's template, a volume id, is on a node's storage.

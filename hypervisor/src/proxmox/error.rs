@@ -99,20 +99,20 @@ const MEANINGS: &[Meaning] = &[
        "cannot allocate memory", "out of memory", "out of disk space", "is full"], Error::Exhausted),
     (&["permission check failed", "only root can", "is only allowed for root"], Error::Unauthorized),
     (&["snapshot feature is not available", "linked clone feature", "clone feature is not available", "not supported with",
-       "is not supported for", "no qemu guest agent configured"], Error::Unsupported),
+       "is not supported for", "is not most recent snapshot", "no qemu guest agent configured"], Error::Unsupported),
     (&["unable to shrink disk", "shrinking disks is not supported", "does not support container directories",
        "does not support vm images", "unable to parse", "ssh public key"], Error::Invalid),
     (&["already exists", "already used", "already in use"], Error::AlreadyExists),
     (&["already running", "not running", "is running", "protection mode enabled", "used in ha resources",
-       "is not most recent snapshot", "quit/powerdown failed", "if it's a template"], Error::Conflict),
+       "quit/powerdown failed", "if it's a template"], Error::Conflict),
     (&["does not exist", "no such", "no options specified", "unable to find"], Error::NotFound),
 ];
 
 fn by_words(text: &str) -> Option<Error> {
     let lower = text.to_lowercase();
-    // The agent's own trouble names the guest's state, whatever else is in the sentence.
+    // The machine may well run: this is no word about its state.
     if lower.contains("guest agent is not running") {
-        return Some(Error::Conflict(text.to_owned()));
+        return Some(Error::Unsupported(text.to_owned()));
     }
     let (_, meaning) = MEANINGS.iter().find(|(needles, _)| needles.iter().any(|needle| lower.contains(needle)))?;
     Some(meaning(text.to_owned()))
@@ -145,7 +145,7 @@ mod tests {
             ("CT 100 not running", "Conflict"),
             ("CT 100 already running", "Conflict"),
             ("unable to destroy CT 100 - container is running", "Conflict"),
-            ("QEMU guest agent is not running", "Conflict"),
+            ("QEMU guest agent is not running", "Unsupported"),
             ("unable to write to storage 'a': No space left on device", "Exhausted"),
             ("Configuration file 'nodes/pve1/lxc/999.conf' does not exist", "NotFound"),
             ("something else died", "Failed"),

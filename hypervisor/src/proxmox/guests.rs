@@ -103,6 +103,10 @@ pub(super) async fn look(client: &Client, guest: &GuestRef) -> Result<Look> {
             Ok(Look::Ours(Found { at, status, whole }))
         }
         None if making(&config.lock()) => Ok(Look::Coming(at)),
+        // The last that is left of a guest whose disks are gone already. Whose it was it does not say any more.
+        None if config.lock() == "destroyed" => {
+            Err(Error::Locked(format!("{} {} is being deleted", word(guest.kind), guest.vmid)))
+        }
         _ => not_ours(),
     }
 }

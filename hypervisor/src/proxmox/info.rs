@@ -205,12 +205,21 @@ async fn firewall(client: &Client, online: &[&str], problems: &mut Vec<String>) 
         return Ok(());
     }
     let on = |options: &Config, default: bool| options.get("enable").map_or(default, |flag| flag != "0");
-    if readable(client, &["cluster", "firewall", "options"]).await?.is_some_and(|options| !on(&options, false)) {
-        problems.push(
-            "The datacenter's firewall is off, so nothing keeps a guest from taking another's address: allow what the \
-             nodes themselves need, then enable it (Datacenter, Firewall, Options)."
-                .to_owned(),
-        );
+    if let Some(options) = readable(client, &["cluster", "firewall", "options"]).await? {
+        if !on(&options, false) {
+            problems.push(
+                "The datacenter's firewall is off, so nothing keeps a guest from taking another's address: allow what \
+                 the nodes themselves need, then enable it (Datacenter, Firewall, Options)."
+                    .to_owned(),
+            );
+        }
+        if options.get("ebtables").is_some_and(|flag| flag == "0") {
+            problems.push(
+                "The datacenter's firewall does not filter ARP, so a guest can answer for another's address: enable \
+                 ebtables (Datacenter, Firewall, Options)."
+                    .to_owned(),
+            );
+        }
     }
     for node in online {
         let path = ["nodes", node, "firewall", "options"];

@@ -107,6 +107,12 @@ pub(super) fn cloud_init(network: &GuestNetwork) -> Result<Option<String>> {
     Ok((!config.pairs.is_empty()).then(|| config.print()))
 }
 
+/// Whether a key of a machine's configuration is of another interface than the first.
+pub(super) fn is_further(key: &str) -> bool {
+    let number = key.strip_prefix("net").or_else(|| key.strip_prefix("ipconfig"));
+    number.and_then(|n| n.parse::<u8>().ok()).is_some_and(|n| n > 0)
+}
+
 /// The name servers, with spaces between.
 pub(super) fn name_servers(network: &GuestNetwork) -> String {
     network.dns.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
@@ -122,13 +128,17 @@ pub(super) fn hardware_address(net: &str) -> Option<[u8; 6]> {
 }
 
 /// What the guest may send from: its addresses, and for IPv6 the link-local one that its hardware address makes, without
-/// which it can't find its neighbours.
+/// which it can't find its neighbours. One of IPv4 is always among them, if only one that nobody can use: ARP is
+/// filtered only where there is any.
 pub(super) fn allowed(network: &GuestNetwork, hardware: Option<[u8; 6]>) -> Vec<IpAddr> {
     let mut allowed: Vec<IpAddr> = network.addresses.iter().map(|a| a.address).collect();
     if let Some([a, b, c, d, e, f]) = hardware.filter(|_| allowed.iter().any(IpAddr::is_ipv6)) {
         let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
         let own = [0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f)];
         allowed.push(IpAddr::from(own));
+    }
+    if !allowed.is_empty() && !allowed.iter().any(IpAddr::is_ipv4) {
+        allowed.push(IpAddr::from(std::net::Ipv4Addr::LOCALHOST));
     }
     allowed.sort_unstable();
     allowed.dedup();

@@ -137,6 +137,8 @@ pub(super) async fn restarted(client: &Client, upid: &Upid, end: End, found: &Fo
             let down = || TaskState::Failed(Error::Conflict("it stopped again after its start".to_owned()));
             Ok(started.unwrap_or_else(down))
         }
+        // Whatever held it will let go; it has not been asked to go down yet.
+        (End::Badly(error), _) if error.is_transient() => Ok(end.into()),
         (End::Badly(_), _) => {
             if tasks::follower(client, upid, &found.at, STARTS).await?.is_some() {
                 return Ok(TaskState::Succeeded(None));

@@ -29,7 +29,7 @@ pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
     Ok(())
 }
 
-type Wanted = Vec<(&'static str, Option<String>)>;
+type Wanted<'a> = Vec<(&'a str, Option<String>)>;
 
 /// `wanted` as the configuration has it where it says the same: Proxmox VE has an order of its own.
 fn same(config: &Config, key: &str, wanted: Option<String>) -> Option<String> {
@@ -38,14 +38,14 @@ fn same(config: &Config, key: &str, wanted: Option<String>) -> Option<String> {
     Some(present.unwrap_or(wanted))
 }
 
-fn container(client: &Client, spec: &GuestSpec, config: &Config) -> Result<Wanted> {
+fn container<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Result<Wanted<'a>> {
     let net =
         network::container(&spec.network, &spec.limits, client.config.address_filters, config.get("net0").as_deref())?;
     let dns = Some(network::name_servers(&spec.network)).filter(|text| !text.is_empty());
     Ok(vec![("net0", same(config, "net0", net)), ("hostname", Some(spec.hostname.clone())), ("nameserver", dns)])
 }
 
-fn machine(client: &Client, spec: &GuestSpec, config: &Config) -> Result<Wanted> {
+fn machine<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Result<Wanted<'a>> {
     let net =
         network::machine(&spec.network, &spec.limits, client.config.address_filters, config.get("net0").as_deref())?;
     let addresses = network::cloud_init(&spec.network)?;
@@ -61,6 +61,8 @@ fn machine(client: &Client, spec: &GuestSpec, config: &Config) -> Result<Wanted>
         // An upgrade of all packages would come before the first login.
         ("ciupgrade", Some("0".to_owned())),
     ];
+    // A guest has one interface, and nothing would filter the others that its template has.
+    wanted.extend(config.keys().filter(|key| network::is_further(key)).map(|key| (key, None)));
     // It is shown as stars, so it can't be compared: always written.
     if !spec.password.expose_secret().is_empty() {
         wanted.push(("cipassword", Some(spec.password.expose_secret().to_owned())));

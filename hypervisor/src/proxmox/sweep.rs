@@ -1,11 +1,16 @@
 //! Looking at everything at once: one call for a whole cluster, whatever its size.
 
+use std::time::Duration;
+
 use chrono::Utc;
 
 use super::api::{GIB, MIB, Resource, power};
 use super::client::Client;
 use super::marker;
 use crate::{GuestPower, GuestSample, Node, Result, Sweep};
+
+/// `pvestatd` of each node tells the cluster of its guests every ten seconds, and takes a moment to ask them.
+const LAG: Duration = Duration::from_secs(15);
 
 pub(super) async fn sweep(client: &Client) -> Result<Sweep> {
     let taken_at = Utc::now();
@@ -15,7 +20,7 @@ pub(super) async fn sweep(client: &Client) -> Result<Sweep> {
     // A token that lost its rights is shown no guests at all: that is no evidence of anything.
     let complete = all_online && rows.iter().any(Resource::is_guest);
     let guests = rows.iter().filter(|row| row.is_guest()).filter_map(sample).collect();
-    Ok(Sweep { taken_at, nodes, guests, complete })
+    Ok(Sweep { taken_at, lag: LAG, nodes, guests, complete })
 }
 
 /// The cluster's machines, with the room of `storage` on each. A shared storage shows its whole room on all of them.

@@ -267,7 +267,11 @@ pub(super) async fn follower(client: &Client, first: &Upid, at: &At, kinds: &[&s
     let ours = rows.iter().filter(|row| kinds.contains(&row.kind.as_str()) && row.id == at.vmid);
     let newest = ours.filter_map(|row| Upid::parse(&row.upid).ok()).filter(later).max_by_key(|upid| upid.age);
     match newest {
-        Some(upid) => state(client, &upid).await.map(Some),
+        Some(upid) => match state(client, &upid).await? {
+            // High availability was told of it, and that is all: the guest's own state says when it is so.
+            End::Well(_) if upid.kind.starts_with("ha") => Ok(Some(End::Running)),
+            end => Ok(Some(end)),
+        },
         None => Ok(None),
     }
 }

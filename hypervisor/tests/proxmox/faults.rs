@@ -12,6 +12,7 @@ use hypervisor::{
 };
 
 use crate::{Bench, spec};
+use hypervisor::conformance::fakepve::ARCHIVE;
 
 use GuestKind::{Lxc, Vm};
 
@@ -365,6 +366,70 @@ async fn a_slow_shutdown_is_forced_and_one_under_way_is_cut_short() {
     driver.stop(guest, StopMode::Force).await.unwrap();
     let asked = bench.fake.run("[a[1] for a in pve.asked if a[0] == 'DELETE']").await;
     assert!(asked[0].as_str().unwrap().contains("qmshutdown"), "{asked}");
+}
+
+#[tokio::test]
+async fn a_restart_that_is_locked_out_pulls_no_plug() {
+    let bench = Bench::running(Vm).await;
+    let (driver, guest) = (&bench.driver, &bench.spec.guest);
+    bench.fail("POST", &bench.path("/status/reboot"), "config_lock_timeout").await;
+    let locked = match driver.restart(guest, Duration::from_secs(5)).await {
+        Ok(task) => bench.failed(Ok(task)).await,
+        Err(error) => error,
+    };
+    assert!(matches!(locked, Error::Locked(_)), "{locked:?}");
+    // In its task, as a backup does it.
+    let exit = "VM is locked (backup)";
+    let body = serde_json::json!({ "data": { "status": "stopped", "exitstatus": exit } }).to_string();
+    bench.canned("GET", "/status", 200, "OK", &body).await;
+    let locked = bench.failed(driver.restart(guest, Duration::from_secs(5)).await).await;
+    assert!(matches!(locked, Error::Locked(_)), "{locked:?}");
+    let stops = bench.fake.run("[a[1] for a in pve.asked if a[0] == 'POST' and a[1].endswith('/status/stop')]").await;
+    assert_eq!(stops, serde_json::json!([]));
+    assert_eq!(bench.power().await, Some(GuestPower::Running));
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_guest_that_is_being_destroyed_is_not_a_stranger_s() {
+    let bench = Bench::stopped(Lxc).await;
+    let (driver, guest) = (&bench.driver, &bench.spec.guest);
+    bench.fake.run(&format!("setattr(guest({}), 'before', dict(guest({}).config))", bench.vmid(), bench.vmid())).await;
+    bench
+        .fake
+        .run(&format!("(guest({0}).config.clear(), guest({0}).config.update(lock='destroyed')) and None", bench.vmid()))
+        .await;
+    let found = driver.find(guest).await;
+    assert!(matches!(found, Err(Error::Locked(_))), "{found:?}");
+    let deleted = driver.delete(guest).await;
+    assert!(matches!(deleted, Err(Error::Locked(_))), "{deleted:?}");
+    bench
+        .fake
+        .run(&format!("guest({0}).config.clear() or guest({0}).config.update(guest({0}).before)", bench.vmid()))
+        .await;
+    bench.done(driver.delete(guest).await).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_is_up_for_its_backup_only_does_not_run() {
+    let bench = Bench::running(Vm).await;
+    let tag = format!("innkeeper-{}-{}", bench.vmid(), bench.spec.guest.marker);
+    let status = serde_json::json!({ "data": { "status": "running", "qmpstatus": "prelaunch", "vmid": bench.vmid(),
+                                               "lock": "backup", "tags": tag } });
+    bench.canned("GET", &bench.path("/status/current"), 200, "OK", &status.to_string()).await;
+    assert_eq!(bench.power().await, Some(GuestPower::Unknown));
+}
+
+#[tokio::test]
+async fn a_template_is_found_though_its_storage_is_not_on_every_node() {
+    let bench = Bench::new(Lxc).await;
+    bench.fake.run("pve.add_node('pve0')").await;
+    let text = "storage 'local' is not available on node 'pve0'";
+    bench.canned("GET", "/nodes/pve0/storage/local/content", 500, text, "").await;
+    assert!(bench.driver.has_image(Lxc, ARCHIVE).await.unwrap());
+    // Where nobody has it, a node that could not be asked is no "no".
+    bench.canned("GET", "/nodes/pve0/storage/local/content", 500, text, "").await;
+    let unknown = bench.driver.has_image(Lxc, "local:vztmpl/none.tar.zst").await;
+    assert!(unknown.is_err(), "{unknown:?}");
 }
 
 #[tokio::test]

@@ -69,6 +69,38 @@ async fn a_machine_may_use_only_its_own_addresses() {
     only_own_addresses(GuestKind::Vm).await;
 }
 
+/// A template's other interfaces would be filtered by nothing.
+#[tokio::test]
+async fn a_machine_has_one_interface_whatever_its_template_has() {
+    let bench = Bench::new(GuestKind::Vm).await;
+    bench
+        .fake
+        .run("guest(9000).config.update(net1='virtio=BC:24:11:00:00:02,bridge=vmbr1', ipconfig1='ip=dhcp')")
+        .await;
+    bench.done(bench.driver.create(&bench.spec).await).await;
+    bench.driver.prepare(&bench.spec).await.unwrap();
+    let config = bench.fake.run(&format!("guest({}).config", bench.vmid())).await;
+    let keys: Vec<&String> =
+        config.as_object().unwrap().keys().filter(|k| k.starts_with("net") || k.starts_with("ipconfig")).collect();
+    assert_eq!(keys, ["ipconfig0", "net0"], "{config}");
+}
+
+/// The node filters ARP only where the set has an address of IPv4.
+#[tokio::test]
+async fn a_guest_of_ipv6_alone_can_t_answer_for_anybody_s_ipv4() {
+    let mut bench = Bench::new(GuestKind::Lxc).await;
+    bench.spec.network.addresses[0].address = "2001:db8::5".parse().unwrap();
+    bench.spec.network.addresses[0].prefix = 64;
+    bench.spec.network.addresses[0].gateway = Some("2001:db8::1".parse().unwrap());
+    bench.done(bench.driver.create(&bench.spec).await).await;
+    bench.driver.prepare(&bench.spec).await.unwrap();
+    let set = set(&bench).await;
+    assert!(set.contains(&"127.0.0.1".to_owned()) && set.contains(&"2001:db8::5".to_owned()), "{set:?}");
+    bench.fake.run("pve._fw()['cluster']['options'].update(ebtables=0)").await;
+    let problems = bench.driver.info().await.unwrap().problems;
+    assert!(problems.iter().any(|p| p.contains("ARP")), "{problems:?}");
+}
+
 #[tokio::test]
 async fn filters_can_be_switched_off_and_the_preflight_says_so() {
     let mut bench = Bench::new(GuestKind::Lxc).await;

@@ -43,6 +43,20 @@ async fn another_endpoint_is_asked_where_one_can_t_be_reached() {
 }
 
 #[tokio::test]
+async fn another_endpoint_is_asked_where_one_is_cut_off_from_its_cluster() {
+    let bench = Bench::stopped(GuestKind::Lxc).await;
+    // Two names of one fake; the first answer is that of a node without its quorum.
+    let mut config = bench.fake.config();
+    config.endpoints.push(config.endpoints[0].replace("127.0.0.1", "localhost"));
+    let driver = Proxmox::new(config).unwrap();
+    let text = "cluster not ready - no quorum?";
+    bench.canned("GET", "/cluster/resources", 500, text, "").await;
+    assert!(driver.sweep().await.is_ok());
+    bench.canned("POST", &bench.path("/status/start"), 500, text, "").await;
+    bench.done(driver.start(&bench.spec.guest).await).await;
+}
+
+#[tokio::test]
 async fn at_most_two_calls_are_under_way_to_a_host() {
     let bench = Bench::stopped(GuestKind::Lxc).await;
     bench.fake.run("pve.time_scale = 1").await;

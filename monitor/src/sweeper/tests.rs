@@ -45,7 +45,7 @@ impl Driver for Fake {
             net_in: 0,
             net_out: 0,
         };
-        Ok(Sweep { taken_at: Utc::now(), nodes: vec![], guests: vec![guest], complete: true })
+        Ok(Sweep { taken_at: Utc::now(), lag: Duration::ZERO, nodes: vec![], guests: vec![guest], complete: true })
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -138,9 +138,9 @@ impl Fleet for Hotel {
     async fn hosts(&self) -> Result<Vec<i64>, String> {
         Ok(self.hosts.lock().unwrap().keys().copied().collect())
     }
-    async fn driver(&self, host: i64) -> Result<Arc<dyn Driver>, String> {
+    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>, String> {
         let mood = *self.hosts.lock().unwrap().get(&host).ok_or("gone")?;
-        Ok(Arc::new(Fake(mood)))
+        Ok(Ok(Arc::new(Fake(mood))))
     }
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim, String> {
         let mut claims = self.claims.lock().unwrap();

@@ -48,7 +48,7 @@ pub(in crate::alerts) struct Watched {
 pub(in crate::alerts) async fn watched(
     tx: &mut PgConnection,
     host: HostId,
-    claimed_at: DateTime<Utc>,
+    known_at: DateTime<Utc>,
 ) -> Result<Vec<Watched>> {
     sqlx::query_as!(
         Watched,
@@ -61,7 +61,7 @@ pub(in crate::alerts) async fn watched(
            from servers s join tariffs t on t.id = s.tariff_id
            where s.host_id = $1 and s.deleted_at is null and s.status not in ('creating', 'failed')"#,
         host.0,
-        claimed_at
+        known_at
     )
     .fetch_all(tx)
     .await
@@ -242,8 +242,9 @@ pub(in crate::alerts) async fn resolve_on_host(
 pub(in crate::alerts) async fn stuck(tx: &mut PgConnection) -> Result<Vec<(Uuid, bool)>> {
     let rows = sqlx::query!(
         r#"select id, state = 'stuck' as "stuck!" from operations
-           where state = 'stuck' or id in (select split_part(subject, ':', 2)::uuid from alert_tracks
-                                           where subject like 'operation:%')"#
+           where id in (select id from operations where state = 'stuck'
+                        union
+                        select split_part(subject, ':', 2)::uuid from alert_tracks where subject like 'operation:%')"#
     )
     .fetch_all(tx)
     .await?;

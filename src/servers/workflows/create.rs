@@ -140,11 +140,19 @@ impl Step<Data> for CreateGuest {
             data.intent = Some(ctx.claim());
             return Ok(Outcome::Again);
         }
-        if !data.heard && !guest.driver.is_number_free(guest.at.vmid).await? {
+        let (spec, free) = match before(ctx, &guest, data).await {
+            Ok(before) => before,
+            Err(fault) => {
+                if !data.heard {
+                    data.intent = None;
+                }
+                return Err(fault);
+            }
+        };
+        if !free {
             let taken = hypervisor::Error::AlreadyExists(format!("a guest with the number {}", guest.at.vmid));
             return another_number(ctx, &guest, data, taken.into()).await;
         }
-        let spec = spec(ctx, &guest, data).await?;
         let mut unsent = false;
         let driven = data
             .create
@@ -176,12 +184,23 @@ impl Step<Data> for CreateGuest {
     }
 }
 
+/// What must be known before the host is asked to make anything: what to make, and whether the number is free. Nothing
+/// of it can make a guest, so a failure here leaves none.
+async fn before(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<(GuestSpec, bool), Fault> {
+    let spec = spec(ctx, guest, data).await?;
+    let free = data.heard || guest.driver.is_number_free(guest.at.vmid).await?;
+    Ok((spec, free))
+}
+
 /// Takes the next number where somebody else has this one; nothing of ours is under it then.
 async fn another_number(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault: Fault) -> Result<Outcome, Fault> {
     match guest.driver.find(&guest.at).await {
         Ok(Presence::Absent) | Err(hypervisor::Error::NotOurs(_)) => {}
         // It is ours after all: the host's next answer says how it stands.
-        Ok(Presence::Present { .. }) => return Err(fault.with_kind(FaultKind::Retry)),
+        Ok(Presence::Present { .. }) => {
+            data.heard = true;
+            return Err(fault.with_kind(FaultKind::Retry));
+        }
         Err(error) => return Err(error.into()),
     }
     data.taken += 1;

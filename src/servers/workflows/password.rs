@@ -48,8 +48,8 @@ impl Step<Data> for SetPassword {
                 ..Fault::new(
                     FaultKind::Fail,
                     Code::Invalid,
-                    "There is no way into this server to set its password: it does not let our management key in over SSH, \
-                     and its host has no other way. Set it from inside, or reinstall the server.",
+                    "There is no way into this server to set its password: a container must let our management key in over \
+                     SSH, a machine's guest agent must run. Set it from inside, or reinstall the server.",
                 )
             },
             other => other.into(),

@@ -5,7 +5,8 @@ use hypervisor::{GuestPower, Presence};
 use serde::{Deserialize, Serialize};
 
 use super::take::{Take, fault};
-use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::error::Code;
+use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::servers::model::Status;
 use crate::servers::store;
 use crate::servers::workflows::guest::{self, Guest, HostWork};
@@ -21,6 +22,9 @@ pub struct Data {
     safety: Option<Take>,
     /// Whether the guest ran before, and so runs afterwards.
     running: bool,
+    /// The storage goes back to its newest snapshot only, and this one is not.
+    #[serde(default)]
+    refused: bool,
     roll_back: HostWork,
     start: HostWork,
 }
@@ -30,7 +34,14 @@ impl Data {
     pub fn new(name: String, safety: Option<String>, limit: i32) -> Self {
         let description = format!("Taken before going back to {name}");
         let safety = safety.map(|safety| Take::new(safety, description, limit));
-        Self { name, safety, running: false, roll_back: HostWork::default(), start: HostWork::default() }
+        Self {
+            name,
+            safety,
+            running: false,
+            refused: false,
+            roll_back: HostWork::default(),
+            start: HostWork::default(),
+        }
     }
 }
 
@@ -74,7 +85,8 @@ impl Step<Data> for CheckSnapshot {
     }
 }
 
-/// Takes the snapshot of how it is. It stays, whatever becomes of the rest: somebody may need it.
+/// Takes the snapshot of how it is. It stays, whatever becomes of the rest: somebody may need it. But where it would only
+/// be in the way, since the storage goes back to the newest one.
 #[derive(Debug)]
 struct TakeSnapshot;
 
@@ -88,6 +100,13 @@ impl Step<Data> for TakeSnapshot {
         match &mut data.safety {
             Some(safety) => safety.advance(ctx).await,
             None => Ok(Outcome::Done),
+        }
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        match &mut data.safety {
+            Some(safety) if data.refused => safety.take_back(ctx).await,
+            _ => Ok(Outcome::Done),
         }
     }
 }
@@ -105,8 +124,24 @@ impl Step<Data> for RollBack {
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
         let (driver, at, name) = (&*guest.driver, &guest.at, &data.name);
-        let ended = data.roll_back.drive(ctx, driver, || driver.rollback(at, name)).await?;
-        Ok(ended.unwrap_or(Outcome::Done))
+        match data.roll_back.drive(ctx, driver, || driver.rollback(at, name)).await {
+            // That there are snapshots was seen before.
+            Err(fault) if fault.code == Code::Invalid => {
+                data.refused = true;
+                let words = match data.safety {
+                    Some(_) => {
+                        "The storage that this server is on goes back to its newest snapshot only, so none can be taken \
+                         before: go back without a safety snapshot."
+                    }
+                    None => {
+                        "The storage that this server is on goes back to its newest snapshot only: delete the newer \
+                         ones first."
+                    }
+                };
+                Err(Fault { detail: fault.detail, ..Fault::new(FaultKind::Fail, Code::Conflict, words) })
+            }
+            ended => Ok(ended?.unwrap_or(Outcome::Done)),
+        }
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
