@@ -151,6 +151,8 @@ async fn janitor(app: &App) {
             audit::service::upkeep(app).await,
             console::service::purge(app).await,
             alerts::purge(app).await,
+            mail::service::purge(app).await,
+            operations::service::purge(app).await,
         ] {
             if let Err(error) = purged {
                 tracing::warn!(%error, "what has ended could not be forgotten; trying again later");

@@ -105,6 +105,30 @@ async fn changing_the_password_ends_the_other_logins() {
 }
 
 /// A second process on the same database.
+/// Whoever knows the old password may be signing in at that very moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_login_with_the_old_password_outlives_its_change() {
+    let app = TestApp::with(|c| c.login_limit_account = 1000).await;
+    let owner = crate::support::app::login(&app.nobody, "customer@example.com").await;
+    let mut old = PASSWORD.to_owned();
+    for round in 0..3 {
+        let new = format!("{PASSWORD} {round}");
+        let sign_in = async |n: u64| {
+            tokio::time::sleep(Duration::from_millis(n * 10)).await;
+            app.nobody.post("/api/auth/login", json!({ "email": "customer@example.com", "password": old })).await
+        };
+        let body = json!({ "currentPassword": old, "newPassword": new });
+        let (logins, changed) =
+            tokio::join!(futures_util::future::join_all((0..12).map(sign_in)), owner.post("/api/auth/password", body));
+        changed.expect(204);
+        for login in logins.iter().filter(|login| login.status == 200) {
+            let token = login.body["accessToken"].as_str().unwrap();
+            app.nobody.with_token(token).get("/api/auth/me").await.expect(401);
+        }
+        old = new;
+    }
+}
+
 async fn second_process(first: &TestApp) -> Client {
     let app = innkeeper::app::App::new(first.app.config.clone()).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

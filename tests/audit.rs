@@ -41,6 +41,17 @@ async fn server(app: &TestApp) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn times_that_no_calendar_has_are_refused() {
+    let app = TestApp::new().await;
+    for at in ["-4800-01-01T00:00:00Z", "%2B12000-01-01T00:00:00Z"] {
+        for name in ["from", "to"] {
+            app.customer.get(&format!("/api/audit?{name}={at}")).await.expect(422);
+        }
+    }
+    app.customer.get("/api/audit?from=0001-01-01T00:00:00Z&to=9999-01-01T00:00:00Z").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_done_or_tried_is_written_down_with_who_where_and_how_it_ended() {
     let app = TestApp::new().await;
     let server = server(&app).await;

@@ -57,7 +57,7 @@ pub async fn register(app: &App, new: Register, origin: &Origin) -> Result<Signe
     limit(app, (ADDRESS, &origin.address.network()), app.config.login_limit_address).await?;
     let user = add_user(app, &new.email, new.name.trim(), Role::Customer, new.password).await?;
     audit::account(user.id);
-    open_session(app, user, origin).await
+    open_session(app, app.db.begin().await?, user, origin).await
 }
 
 /// Signs in with mail address and password.
@@ -67,6 +67,7 @@ pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn>
     // Counted before the check and taken back after a success: parallel guesses can't outrun the count.
     limit(app, address, app.config.login_limit_address).await?;
     limit(app, account, app.config.login_limit_account).await?;
+    let wrong = || unauthenticated("The mail address or the password is wrong.");
     let found = store::credentials(&app.db, &login.email).await?;
     let hash = found.as_ref().map(|c| c.password_hash.clone());
     if let Some(found) = &found {
@@ -77,9 +78,14 @@ pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn>
         Some(found) if right && !found.disabled => {
             store::forgive_attempt(&app.db, account).await?;
             store::forgive_attempt(&app.db, address).await?;
-            open_session(app, found.user, origin).await
+            // Checking takes a while. Who changed the password or shut the account meanwhile ended the logins there were.
+            let mut tx = app.db.begin().await?;
+            if !store::lock_credentials(&mut tx, found.user.id, &found.password_hash).await? {
+                return Err(wrong());
+            }
+            open_session(app, tx, found.user, origin).await
         }
-        _ => Err(unauthenticated("The mail address or the password is wrong.")),
+        _ => Err(wrong()),
     }
 }
 
@@ -96,11 +102,15 @@ async fn limit(app: &App, key: store::Key<'_>, limit: i32) -> Result<()> {
     })
 }
 
-async fn open_session(app: &App, user: User, origin: &Origin) -> Result<SignedIn> {
+async fn open_session(
+    app: &App,
+    mut tx: sqlx::Transaction<'_, sqlx::Postgres>,
+    user: User,
+    origin: &Origin,
+) -> Result<SignedIn> {
     let session = Uuid::now_v7();
     let expires_at = Utc::now() + chrono::Duration::days(app.config.session_days.into());
     let agent: String = origin.user_agent.chars().filter(|c| !c.is_control()).take(200).collect();
-    let mut tx = app.db.begin().await?;
     store::insert_session(&mut tx, session, user.id, &origin.address.0.to_string(), &agent, expires_at).await?;
     let signed_in = issue(app, &mut tx, user, session, expires_at).await?;
     tx.commit().await?;
@@ -179,9 +189,10 @@ pub async fn change_password(
     let user = store::user(&app.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
     let key = (ACCOUNT, user.email.as_str());
     limit(app, key, app.config.login_limit_account).await?;
-    let hash = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash);
-    if !secrets::verify_password(change.current_password, hash).await? {
-        return Err(Error::field("currentPassword", "This is not your present password."));
+    let wrong = || Error::field("currentPassword", "This is not your present password.");
+    let present = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash).unwrap_or_default();
+    if !secrets::verify_password(change.current_password, Some(present.clone())).await? {
+        return Err(wrong());
     }
     store::forgive_attempt(&app.db, key).await?;
     let hash = secrets::hash_password(change.new_password).await?;
@@ -189,6 +200,10 @@ pub async fn change_password(
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
+    // Whoever else knew it may have changed it meanwhile.
+    if !store::lock_credentials(&mut tx, user.id, &present).await? {
+        return Err(wrong());
+    }
     store::set_password(&mut tx, user.id, &hash).await?;
     store::revoke_other_sessions(&mut tx, user.id, session).await?;
     tx.finish(app, ()).await?;

@@ -120,6 +120,18 @@ pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Crede
     }))
 }
 
+/// Locks an account against changes of its password; whether it still has this hash and is not shut.
+pub(super) async fn lock_credentials(db: &mut PgConnection, user: UserId, hash: &str) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select password_hash = $2 and disabled_at is null as "same!" from users where id = $1 for no key update"#,
+        user.0,
+        hash
+    )
+    .fetch_optional(db)
+    .await
+    .map(|same| same == Some(true))
+}
+
 pub(super) async fn set_password(db: &mut PgConnection, user: UserId, hash: &str) -> Result<()> {
     sqlx::query!("update users set password_hash = $2, updated_at = now() where id = $1", user.0, hash)
         .execute(db)

@@ -1,6 +1,6 @@
 //! Entries of the audit log as they are asked for and shown.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -100,11 +100,19 @@ pub struct ListEntries {
     #[garde(inner(length(chars, max = 200), custom(text::plain)))]
     pub code: Option<String>,
     /// Begun at this time or later.
-    #[garde(skip)]
+    #[garde(inner(custom(instant)))]
     pub from: Option<DateTime<Utc>>,
     /// Begun before this time.
-    #[garde(skip)]
+    #[garde(inner(custom(instant)))]
     pub to: Option<DateTime<Utc>>,
+}
+
+/// A time that a calendar has.
+fn instant(at: &DateTime<Utc>, (): &()) -> garde::Result {
+    match (0..=9999).contains(&at.year()) {
+        true => Ok(()),
+        false => Err(garde::Error::new("must be in the years 0 to 9999")),
+    }
 }
 
 /// What entries can be sorted by.

@@ -79,7 +79,7 @@ pub(super) async fn list(
                 "select " + $what + r#" from audit a left join operations o on o.id = a.operation_id
                    where ($1::bigint is null or a.user_id = $1 or a.account_id = $1
                           or (a.role in ('provider', 'cli')
-                              and a.server_id in (select s.id from servers s where s.user_id = $1)))
+                              and a.server_id = any(array(select s.id from servers s where s.user_id = $1))))
                      and ($2::bigint is null or a.user_id = $2) and ($3::uuid is null or a.token_id = $3)
                      and ($4::bigint is null or a.server_id = $4) and ($5::text is null or a.action = $5)
                      and ($6::text is null or a.subject = $6) and ($7::text is null or a.subject_id = $7)

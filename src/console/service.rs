@@ -39,11 +39,12 @@ pub(super) struct Visit {
 
 /// Gives a ticket for the console of the server with this guest number.
 pub async fn order(app: &App, once: &Once, caller: &Caller, address: IpAddr, number: i64) -> Result<ConsoleUrl> {
+    let server = servers::service::reach_by_number(app, caller, number, Level::Write).await?;
+    servers::service::not_suspended(caller, &server)?;
+    // Keys are the account's: a token that reaches less must not be given what another was answered.
     if let Some(answer) = once.look(app).await? {
         return Ok(answer);
     }
-    let server = servers::service::reach_by_number(app, caller, number, Level::Write).await?;
-    servers::service::not_suspended(caller, &server)?;
     if let Some(words) = why_not(server.status) {
         return Err(Error::new(Code::Conflict, words));
     }

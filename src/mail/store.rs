@@ -130,3 +130,14 @@ pub(super) async fn abandoned(db: &PgPool, idempotent: bool) -> Result<Vec<Aband
     .fetch_all(db)
     .await
 }
+
+/// Forgets mails that were done with so many days ago.
+pub(super) async fn purge(db: &PgPool, days: i32) -> Result<()> {
+    sqlx::query!(
+        "delete from mails where state in ('sent', 'failed', 'unknown') and created_at < now() - make_interval(days => $1)",
+        days
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}

@@ -115,3 +115,8 @@ pub async fn wait(app: &App, id: Uuid, at_most: Duration, enough: impl Fn(&Progr
         }
     }
 }
+
+/// Forgets what operations said a year ago.
+pub async fn purge(app: &App) -> Result<()> {
+    Ok(store::purge_log(&app.db).await?)
+}

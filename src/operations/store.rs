@@ -113,12 +113,14 @@ pub(super) async fn claim(
 ) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
-        r#"with candidates as (
-               select o.id, o.run_at, row_number() over (partition by s.host_id order by o.run_at)
-                   + (select count(*) from operations h join servers hs on hs.id = h.server_id
-                      where h.lease_owner = $1 and h.lease_until >= now() and hs.host_id = s.host_id
-                        and h.state in ('queued', 'running', 'undoing')) as nth
-               from operations o join servers s on s.id = o.server_id
+        r#"with held as (
+               select s.host_id, count(*) as n from operations o join servers s on s.id = o.server_id
+               where o.lease_owner = $1 and o.lease_until >= now() and o.state in ('queued', 'running', 'undoing')
+               group by s.host_id),
+           candidates as (
+               select o.id, o.run_at,
+                      row_number() over (partition by s.host_id order by o.run_at) + coalesce(held.n, 0) as nth
+               from operations o join servers s on s.id = o.server_id left join held on held.host_id = s.host_id
                where o.state in ('queued', 'running', 'undoing') and o.run_at <= now() and o.kind = any($3)
                  and (o.lease_until is null or o.lease_until < now())),
            due as (
@@ -398,4 +400,15 @@ pub(super) async fn unstick(tx: &mut PgConnection, id: Uuid, forward: Duration, 
     sqlx::query!("select pg_notify('operation_due', '')").execute(&mut *tx).await?;
     changed(tx, id).await?;
     Ok(true)
+}
+
+/// Forgets what operations said a year ago. That they were there stays: it is their servers' history.
+pub(super) async fn purge_log(db: &PgPool) -> Result<()> {
+    sqlx::query!(
+        "delete from operation_log where at < now() - interval '1 year'
+             and operation_id in (select id from operations where ended_at < now() - interval '1 year')"
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }

@@ -76,11 +76,9 @@ pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
 async fn narrow(desk: &Desk, socket: &SocketRef, held: &Held, caller: Caller) {
     let _turn = held.turn.lock().await;
     held.set_caller(caller.clone());
-    for server in held.servers() {
-        if let Err(error) = servers::service::authorize(&desk.app, &caller, server, Level::Read).await
-            && matches!(error.code, Code::NotFound | Code::Forbidden)
-        {
-            expel(socket, held, server, &error);
-        }
+    match servers::service::refused(&desk.app, &caller, &held.servers(), Level::Read).await {
+        Ok(refused) => refused.into_iter().for_each(|(server, error)| expel(socket, held, server, &error)),
+        // Not to know is no reason to end anything; the next look is in a minute.
+        Err(error) => tracing::warn!(%error, "what a socket watches could not be checked; trying again"),
     }
 }

@@ -94,7 +94,8 @@ pub async fn suspend(app: &App, once: &Once, access: &ServerAccess, reason: &str
         Begun::Done(answer) => return Ok(answer),
     };
     let server = service::lock(&mut tx, access).await?;
-    let running = matches!(server.status, Status::Running | Status::Unknown);
+    // Where something is under way that may bring it up, the order to stop is refused, and all of this with it: locked.
+    let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
     store::suspend(&mut tx, server.id, reason.trim(), running).await?;
     let operation_id = if running { Some(stop_or_start(app, &mut tx, access, Power::Suspend).await?) } else { None };
     tx.finish(app, Suspension { status: "success".to_owned(), action: "suspend".to_owned(), operation_id }).await

@@ -49,6 +49,16 @@ pub async fn authorize(app: &App, caller: &Caller, server: ServerId, level: Leve
     check(caller, server, owner, level)
 }
 
+/// Those of many servers that the caller may not do this much with, and why.
+pub async fn refused(app: &App, caller: &Caller, servers: &[ServerId], level: Level) -> Result<Vec<(ServerId, Error)>> {
+    let owners = store::owners(&app.db, servers).await?;
+    let check = |server: &ServerId| {
+        let owner = owners.get(server).ok_or_else(|| Error::not_found("server"));
+        owner.and_then(|owner| check(caller, *server, *owner, level)).err().map(|error| (*server, error))
+    };
+    Ok(servers.iter().filter_map(check).collect())
+}
+
 /// A server that is not deleted, for somebody who may do this much with it.
 pub async fn reach(app: &App, caller: &Caller, id: ServerId, level: Level) -> Result<ServerRecord> {
     permit(caller, store::live(&app.db, id).await?, level)

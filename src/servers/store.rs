@@ -1,5 +1,7 @@
 //! The SQL of servers.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
@@ -15,6 +17,16 @@ type Result<T> = sqlx::Result<T>;
 /// Who owns a server, deleted ones included: their history stays theirs.
 pub(super) async fn owner(db: &PgPool, id: ServerId) -> Result<Option<UserId>> {
     sqlx::query_scalar!(r#"select user_id as "user: UserId" from servers where id = $1"#, id.0).fetch_optional(db).await
+}
+
+/// Whose these servers are, deleted ones too.
+pub(super) async fn owners(db: &PgPool, ids: &[ServerId]) -> Result<HashMap<ServerId, UserId>> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    let rows =
+        sqlx::query!(r#"select id as "id: ServerId", user_id as "user: UserId" from servers where id = any($1)"#, &ids)
+            .fetch_all(db)
+            .await?;
+    Ok(rows.into_iter().map(|r| (r.id, r.user)).collect())
 }
 
 /// A server that is not deleted.
