@@ -313,6 +313,41 @@ async fn what_is_done_to_a_server_gets_over_faults_too() {
     assert_eq!(pve.fake.guests().await, Vec::<i64>::new());
 }
 
+/// ZFS goes back to the newest snapshot only, and a safety snapshot would be that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_safety_snapshot_that_is_in_the_way_is_taken_back() {
+    let (app, pve, catalogue) = pve(900).await;
+    let me = &app.customer;
+    let (created, operation) = create(&app, &catalogue.container()).await;
+    assert_ended(&operation, Well, "a container");
+    let path = format!("/api/server/{}/snapshots", created["id"]);
+    let taken = me.post(&path, json!({ "snapname": "one" })).await.expect(200).body;
+    assert_ended(&ended(me, &taken["operationId"]).await, Well, "a snapshot");
+    for (safety, words) in [(true, "without a safety snapshot"), (false, "delete the newer ones")] {
+        pve.run("pve.fail('POST', '/rollback', 500, \"can't rollback, 'one' is not most recent snapshot on 'zfs:subvol-1'\", times=1)").await;
+        let wish = json!({ "snapname": "one", "safetySnapshot": safety });
+        let answer = me.post(&format!("{path}/rollback"), wish).await;
+        // It may have ended before the answer was given.
+        let (code, message) = match answer.status {
+            200 => {
+                let error = ended(me, &answer.body["operationId"]).await["error"].clone();
+                (error["code"].clone(), error["message"].clone())
+            }
+            _ => (answer.body["code"].clone(), answer.body["error"].clone()),
+        };
+        assert_eq!(code, "CONFLICT", "{message}");
+        assert!(message.as_str().unwrap().contains(words), "{message}");
+        crate::support::eventually(me, &format!("/api/server/{}", created["id"]), |s| s["status"] == "running").await;
+        let names: Vec<_> = me.get(&path).await.expect(200).body["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| s["name"].clone())
+            .collect();
+        assert_eq!(names, ["one"], "the safety snapshot is gone");
+    }
+}
+
 /// Two hundred orders, twenty at a time, on a host that has a hundred faults meanwhile and drops every fiftieth request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_creations_under_faults_leave_no_orphan_and_no_double() {

@@ -30,9 +30,9 @@ pub struct Data {
     stopped: bool,
     /// Whether the host may have heard of the bigger disk.
     grown: bool,
-    /// Whether the way back has waited for the host to say how big the disk is now.
+    /// How often the way back has waited for the host to say how big the disk is now.
     #[serde(default)]
-    waited: bool,
+    waits: u32,
     stop: HostWork,
     resize: HostWork,
     back: HostWork,
@@ -45,7 +45,7 @@ impl Data {
     pub fn new(from: Size, to: Size, tariff: Option<TariffId>, restart: bool) -> Self {
         let work = HostWork::default;
         let (stop, resize, back, grow, start) = (work(), work(), work(), work(), work());
-        Self { from, to, tariff, restart, stopped: false, grown: false, waited: false, stop, resize, back, grow, start }
+        Self { from, to, tariff, restart, stopped: false, grown: false, waits: 0, stop, resize, back, grow, start }
     }
 }
 
@@ -83,8 +83,8 @@ impl Step<Data> for Reserve {
         let disk = if data.grown { disk_of(&guest).await? } else { Some((data.from.disk, Duration::ZERO)) };
         let disk = match disk {
             // It may have been so before it grew: whether it did is seen later.
-            Some((disk, lag)) if disk < data.to.disk && !lag.is_zero() && !data.waited => {
-                data.waited = true;
+            Some((disk, lag)) if disk < data.to.disk && !lag.is_zero() && data.waits == 0 => {
+                data.waits += 1;
                 return Ok(Outcome::Wait { after: lag, progress: None });
             }
             Some((disk, _)) => disk,
