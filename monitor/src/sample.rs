@@ -52,12 +52,17 @@ pub struct Previous {
 }
 
 impl Sample {
-    /// Makes sense of what a host said, given what it said before. Live figures of a stopped guest are 0, and there are no
-    /// rates of one that the host does not know about: its counters are none.
+    /// Makes sense of what a host said, given what it said before. Live figures of a stopped guest are 0. One that the host
+    /// knows nothing of at the moment has the counters of before, and no rates.
     pub fn new(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> Self {
         let stopped = guest.power == GuestPower::Stopped;
-        let previous = previous.filter(|_| guest.power != GuestPower::Unknown);
+        let unknown = guest.power == GuestPower::Unknown;
+        let counter = |of: fn(&Previous) -> u64, now: u64| match previous {
+            Some(previous) if unknown => of(&previous),
+            _ => now,
+        };
         let net_rate = |counter: fn(&Previous) -> u64, now: u64| {
+            let previous = previous.filter(|_| !unknown);
             let (before, seconds) = previous.map(|p| (counter(&p), (taken_at - p.taken_at).as_seconds_f64()))?;
             (seconds > 0.0).then(|| if stopped { 0.0 } else { rate(before, now, seconds) })
         };
@@ -71,8 +76,8 @@ impl Sample {
             memory_max: guest.memory_max,
             disk_used: guest.disk_used,
             disk_max: guest.disk_max,
-            net_in: guest.net_in,
-            net_out: guest.net_out,
+            net_in: counter(|p| p.net_in, guest.net_in),
+            net_out: counter(|p| p.net_out, guest.net_out),
             net_in_rate: net_rate(|p| p.net_in, guest.net_in),
             net_out_rate: net_rate(|p| p.net_out, guest.net_out),
         }
@@ -220,6 +225,16 @@ mod tests {
         assert_eq!(look(1_500, 0, GuestPower::Stopped), (Some(0.0), Some(0.0)));
         assert_eq!(look(1_500, -10, GuestPower::Running), (None, None));
         assert_eq!(Sample::new(&guest(0, 100), at, None).net_in_rate, None);
+    }
+
+    #[test]
+    fn a_guest_that_its_host_knows_nothing_of_keeps_its_counters() {
+        let at = Utc::now();
+        let before = Previous { net_in: 1_000, ..Previous::of(&guest(0, 0), at - TimeDelta::seconds(10)) };
+        let unknown = GuestSample { power: GuestPower::Unknown, ..guest(0, 0) };
+        let sample = Sample::new(&unknown, at, Some(before));
+        assert_eq!((sample.net_in, sample.net_in_rate), (1_000, None));
+        assert_eq!(Sample::new(&unknown, at, None).net_in, 0);
     }
 
     #[test]

@@ -236,6 +236,9 @@ fn by_words(text: &str) -> Option<Error> {
         Some(Error::AlreadyExists(detail))
     } else if any(&["is already running", "is already stopped", "is not running", "is running", "is not stopped"]) {
         Some(Error::Conflict(detail))
+    } else if any(&["cannot be restored due to subsequent snapshot"]) {
+        // ZFS goes back to the newest only.
+        Some(Error::Unsupported(detail))
     } else {
         None
     }
@@ -262,6 +265,9 @@ mod tests {
         assert!(matches!(failure("write /x: no space left on device"), Error::Exhausted(_)));
         assert!(matches!(failure("btrfs subvolume: Disk quota exceeded"), Error::Exhausted(_)));
         assert!(matches!(failure("Image not found"), Error::NotFound(_)));
+        let older =
+            "Snapshot \"s1\" cannot be restored due to subsequent snapshot(s). Set zfs.remove_snapshots to override";
+        assert!(matches!(failure(older), Error::Unsupported(_)));
         assert!(matches!(failure("exit status 1"), Error::Failed(_)));
     }
 

@@ -21,10 +21,11 @@ use crate::{Error, GuestKind, GuestNetwork, GuestPower, GuestSpec, Limits, Resul
 /// The one network interface inside a guest.
 const NIC: &str = "eth0";
 
-/// How often to ask anew for a guest's files: after a failure, after silence; and how long to wait before.
-const HELPER_TRIES: u32 = 5;
+/// How often to ask anew for a guest's files: after a failure, after silence; and how long to wait before, at first and
+/// at most. Half a minute in all: on a busy machine a helper takes its time.
+const HELPER_TRIES: u32 = 20;
 const SILENT_TRIES: u32 = 2;
-const HELPER_WAIT: Duration = Duration::from_millis(200);
+const HELPER_WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// How long Incus may take over one small file.
 const FILE_TIME: Duration = Duration::from_secs(15);
 
@@ -211,12 +212,16 @@ pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
         match inside(&files, spec).await {
             // Incus gives a stopped guest's files to a helper that ends when nobody asks, and whom it may ask meanwhile: it
             // says so, or nothing at all.
-            Err(Error::Failed(text)) if text.contains("forkfile.sock") && tries < HELPER_TRIES => {}
+            Err(Error::Failed(text)) if text.contains("forkfile.sock") => {
+                if tries >= HELPER_TRIES {
+                    return Err(Error::Locked(text));
+                }
+            }
             Err(Error::OutcomeUnknown(_)) if tries < SILENT_TRIES => {}
             done => return done,
         }
         tries += 1;
-        tokio::time::sleep(HELPER_WAIT).await;
+        tokio::time::sleep((HELPER_WAIT.0 * tries).min(HELPER_WAIT.1)).await;
     }
 }
 
