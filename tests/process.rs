@@ -155,7 +155,7 @@ async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) 
 
     // The mail of a server that was ready: once, also in the folder.
     let mails = i64::from(kind == "delete" || end == "succeeded");
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(180);
     while life.one::<i64>("select count(*) from mails where state <> 'sent'").await > 0 {
         assert!(tokio::time::Instant::now() < until, "the mail is not sent");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -233,7 +233,7 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
         service = Service::start(&life.db, life.data.path(), &armed(n + 1)).await;
         customer.base.clone_from(&service.base);
     }
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(180);
     while life.under_way().await > 0 {
         assert!(tokio::time::Instant::now() < until, "the last one does not end");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

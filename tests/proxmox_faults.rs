@@ -71,7 +71,7 @@ fn assert_ended(operation: &Value, ends: Ends, what: &str) {
 /// Orders as a patient customer does: what can't be taken for the moment (no room, a busy database) is sent again.
 async fn place(app: &TestApp, order: &Value) -> Value {
     let key = Uuid::new_v4().to_string();
-    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    let until = tokio::time::Instant::now() + Duration::from_secs(180);
     loop {
         let answer = app.customer.post_once("/api/server/create", &key, order).await;
         if !matches!(answer.status, 503 | 507) || tokio::time::Instant::now() > until {

@@ -73,7 +73,7 @@ impl Live {
     /// The next event of this name whose first argument is what the test waits for.
     pub async fn find(&mut self, event: &str, enough: impl Fn(&Value) -> bool) -> Value {
         let mut passed = Vec::new();
-        let until = tokio::time::Instant::now() + Duration::from_secs(60);
+        let until = tokio::time::Instant::now() + Duration::from_secs(180);
         loop {
             match tokio::time::timeout_at(until, self.seen.recv()).await {
                 Ok(Some(seen)) if seen["event"] == event && enough(&seen["args"][0]) => return seen,
