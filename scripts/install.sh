@@ -26,41 +26,45 @@ install_postgresql() {
     apt_install postgresql
 }
 
-candidate() { apt-cache policy "$1" 2>/dev/null | awk '/Candidate:/ && $2 != "(none)" { print $2 }'; }
-
-# Incus is in Debian since 13 and in Ubuntu since 24.04. On Debian 12 it is in backports: of the very mirror,
-# with the very key, that this machine uses already. Nothing else comes from there unless asked for.
-install_incus() {
-    local codename uri packages source=/etc/apt/sources.list.d/innkeeper-backports.sources
-    command -v incus >/dev/null && [ -x "$(incusd_path)" ] && return
+# backports: the suite with this release's backports, of the very mirror, with the very key, that this machine uses
+# already. Nothing comes from there unless asked for. Fails where no source of this release is known.
+backports() {
+    local codename uri source=/etc/apt/sources.list.d/innkeeper-backports.sources
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    [ -n "$(candidate incus)" ] || apt_update
-    if [ -z "$(candidate incus)" ]; then
+    if ! apt-get indextargets --format '$(RELEASE)' | grep -qx -- "$codename-backports"; then
         # shellcheck disable=SC2016 # these are apt's variables
         uri=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' |
             awk -F'|' -v r="$codename" '$2 == r && $3 == "main" && !found++ { print $1 }')
-        [ -n "$uri" ] || die "there is no package incus here, and no apt source for $codename to find its backports by"
-        say "Adding $codename-backports of this machine's own mirror, for Incus"
+        [ -n "$uri" ] || return 1
+        say "Adding $codename-backports of this machine's own mirror"
         {
             printf 'Types: deb\nURIs: %s\nSuites: %s-backports\nComponents: main\n' "$uri" "$codename"
             signed_by "${uri%/}"
         } | as_root tee "$source" >/dev/null
         APT_UPDATED=''
         apt_update
-        if [ -z "$(candidate incus)" ]; then
-            as_root rm -f "$source"
-            die "there is no package incus in $codename-backports of $uri"
-        fi
+    fi
+    echo "$codename-backports"
+}
+
+# Incus is in Debian since 13 and in Ubuntu since 24.04. On Debian 12 it is in backports.
+install_incus() {
+    local packages suite
+    command -v incus >/dev/null && [ -x "$(incusd_path)" ] && return
+    [ -n "$(candidate incus)" ] || apt_update
+    if [ -z "$(candidate incus)" ]; then
+        suite=$(backports) || die "there is no package incus here, and no apt source to find this release's backports by"
+        [ -n "$(candidate incus)" ] || die "there is no package incus, nor is there one in $suite"
     fi
     # Containers are all that is needed; the package named incus brings QEMU with it.
     packages=(incus-base incus-client)
     [ -n "$(candidate incus-base)" ] || packages=(incus)
     # What Incus needs comes from where Incus comes from.
-    if apt-cache policy incus | grep -q -- "$codename-backports/"; then
-        apt_install -t "$codename-backports" "${packages[@]}"
-    else
-        apt_install "${packages[@]}"
-    fi
+    suite=$(suite_of incus "$(candidate incus)")
+    case $suite in
+    *-backports) apt_install -t "$suite" "${packages[@]}" ;;
+    *) apt_install "${packages[@]}" ;;
+    esac
 }
 
 # signed_by URI: the Signed-By field of the source that names this mirror, in either of apt's two styles.
