@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use innkeeper::app::App;
 use innkeeper::operations::failpoints::BOUNDARIES;
@@ -127,10 +126,6 @@ impl Life {
     }
 }
 
-/// Whether nothing has been under way for ten seconds, and something was.
-const OVER: &str =
-    "select count(*) > 0 and bool_and(coalesce(ended_at < now() - interval '10 seconds', false)) from operations";
-
 /// One order (and, for a delete, one deletion after it) through a process that is killed on the way; a second process
 /// must bring it to the end that it would have had.
 async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) {
@@ -144,17 +139,7 @@ async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) 
         let path = format!("/api/server/{}", made["id"]);
         let _ = customer.try_send(reqwest::Method::DELETE, &path, None).await;
     }
-    // Once the end is written down the lease is gone, and its keeper may let go before the point behind that is reached.
-    let last = failpoints.contains("saved");
-    let over = async {
-        while !last || !life.one::<bool>(OVER).await {
-            tokio::time::sleep(Duration::from_secs(1)).await
-        }
-    };
-    let passed = tokio::select! { () = service.killed() => false, () = over => true };
-    if passed {
-        service.kill().await;
-    }
+    service.killed().await;
 
     let second = Service::start(&life.db, life.data.path(), "").await;
     let customer = Client { base: second.base.clone(), ..customer };

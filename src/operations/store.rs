@@ -158,10 +158,12 @@ pub(super) async fn next_due(db: &PgPool, kinds: &[String]) -> Result<Option<f64
     .await
 }
 
-/// Prolongs a lease; false when it is lost.
+/// Prolongs a lease; false when somebody else has claimed the operation since. One that was given back with what was
+/// saved stays given back: whoever saved it may not have heard of that yet, and is not to be disturbed.
 pub(super) async fn renew(db: &PgPool, id: Uuid, fence: i64, lease: Duration) -> Result<bool> {
     let done = sqlx::query!(
-        "update operations set lease_until = now() + $3 where id = $1 and fence = $2 and lease_owner is not null",
+        "update operations set lease_until = case when lease_owner is not null then now() + $3::interval end
+         where id = $1 and fence = $2",
         id,
         fence,
         interval(lease)
