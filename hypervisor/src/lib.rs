@@ -104,8 +104,8 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Takes a snapshot of the guest's disks. A name that is taken gives [`Error::AlreadyExists`].
     async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task>;
 
-    /// Puts the guest's disks back to a snapshot. A guest that ran runs again afterwards. A storage that goes back to its newest
-    /// one only gives [`Error::Unsupported`] for the others, at once or at the task's end.
+    /// Puts the guest's disks back to a snapshot. A guest that ran runs again afterwards. A storage that goes back to its
+    /// newest one only gives [`Error::Unsupported`] for the others, at once or at the task's end.
     async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task>;
 
     /// Deletes a snapshot; one that is gone is a success.

@@ -29,12 +29,6 @@ async fn say(console: &Console, text: &str) {
 /// Reads until `wanted` was shown, with `pressed` pressing Enter in every silence: a host may drop what is typed in
 /// the first moment, and what was typed at a console before may still stand there.
 async fn see(console: &mut Console, wanted: &str, pressed: bool) {
-    let (read, seen) = shown(console, wanted, pressed).await;
-    assert_eq!(read, Ok(()), "{wanted:?} was not shown: {seen:?}");
-}
-
-/// Whether `wanted` was shown, and what was.
-async fn shown(console: &mut Console, wanted: &str, pressed: bool) -> (Result<(), &'static str>, String) {
     let mut seen = Vec::new();
     let reading = async {
         while !String::from_utf8_lossy(&seen).contains(wanted) {
@@ -48,19 +42,14 @@ async fn shown(console: &mut Console, wanted: &str, pressed: bool) -> (Result<()
         Ok(())
     };
     let read = tokio::time::timeout(PATIENCE, reading).await.unwrap_or(Err("nothing more came"));
-    (read, String::from_utf8_lossy(&seen).into_owned())
+    assert_eq!(read, Ok(()), "{wanted:?} was not shown: {:?}", String::from_utf8_lossy(&seen));
 }
 
 /// Waits for what a console shows of itself: a login prompt, or the RFB server's version.
 async fn greeting(console: &mut Console) {
-    let (wanted, pressed) = greeting_of(console);
-    see(console, wanted, pressed).await;
-}
-
-fn greeting_of(console: &Console) -> (&'static str, bool) {
     match console.kind {
-        ConsoleKind::Text => ("login: ", true),
-        ConsoleKind::Screen { .. } => ("RFB 003.", false),
+        ConsoleKind::Text => see(console, "login: ", true).await,
+        ConsoleKind::Screen { .. } => see(console, "RFB 003.", false).await,
     }
 }
 
@@ -90,21 +79,10 @@ pub async fn a_console_shows_what_is_typed(lab: Lab) {
 pub async fn a_console_can_be_opened_again(lab: Lab) {
     let Some((spec, mut console)) = opened(&lab).await else { return };
     let mut held = Vec::new();
-    'again: for hold in [false, true, true, false] {
+    for hold in [false, true, true, false] {
         let before = std::mem::replace(&mut console, lab.driver.console(&spec.guest).await.unwrap());
         held.extend(hold.then_some(before));
-        // A host may need a moment to let the one before go, and says so; whoever sits there opens it once more.
-        for _ in 0..10 {
-            let (wanted, pressed) = greeting_of(&console);
-            match shown(&mut console, wanted, pressed).await {
-                (Err("the console ended"), _) => console = lab.driver.console(&spec.guest).await.unwrap(),
-                (read, seen) => {
-                    assert_eq!(read, Ok(()), "{seen:?}");
-                    continue 'again;
-                }
-            }
-        }
-        panic!("the console ended whenever it was opened");
+        greeting(&mut console).await;
     }
 }
 

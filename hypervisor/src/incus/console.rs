@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Method;
 use serde_json::json;
@@ -20,6 +21,10 @@ use crate::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestRef, Resu
 
 /// Messages that wait for either side: enough that a burst of output does not stop and go.
 const WAITING: usize = 32;
+/// What Incus says at a console whose holder before has not let go of it yet; how often to ask anew, and after how long.
+const REFUSED: &[u8] = b"Error: Failed running forkconsole";
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(300);
 /// How long `stty` may take.
 const SIZE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,39 +34,72 @@ type Size = (u16, u16);
 /// Opens the console. Incus has one for each guest: whoever holds it loses it to us.
 pub(super) async fn open(client: &Client, guest: &GuestRef) -> Result<Console> {
     let instance = guests::require_running(client, guest).await?;
-    let body = json!({"type": "console", "force": true});
-    let Reply::Operation(operation) =
-        client.send(Method::POST, &["instances", &instance.name, "console"], Some(&body)).await?
-    else {
-        return Err(Error::Failed("Incus opened a console without an operation".to_owned()));
-    };
-    // Control first: Incus attaches to the guest as soon as the other one is there.
-    let control = connect(client, &operation, "control").await?;
-    let data = connect(client, &operation, "0").await?;
+    let sockets = attach(client, &instance.name).await?;
     let (output, shown) = mpsc::channel(WAITING);
     let (typed, input) = mpsc::channel(WAITING);
     let (size, sizes) = watch::channel((0, 0));
     if guest.kind == GuestKind::Lxc {
         tokio::spawn(follow(client.clone(), guest.clone(), sizes));
     }
-    tokio::spawn(carry(data, control, output, input, size));
+    tokio::spawn(hold(client.clone(), instance.name, sockets, output, input, size));
     Ok(Console { kind: ConsoleKind::Text, output: shown, input: typed })
 }
 
-/// Carries bytes until either side has had enough. Dropping the sockets, the one for control among them, makes Incus let
-/// go of the guest's terminal.
-async fn carry(
-    data: Socket,
-    mut control: Socket,
-    output: mpsc::Sender<bytes::Bytes>,
+/// The sockets for control and for bytes.
+async fn attach(client: &Client, instance: &str) -> Result<(Socket, Socket)> {
+    let body = json!({"type": "console", "force": true});
+    let Reply::Operation(operation) =
+        client.send(Method::POST, &["instances", instance, "console"], Some(&body)).await?
+    else {
+        return Err(Error::Failed("Incus opened a console without an operation".to_owned()));
+    };
+    // Control first: Incus attaches to the guest as soon as the other one is there.
+    let control = connect(client, &operation, "control").await?;
+    let data = connect(client, &operation, "0").await?;
+    Ok((control, data))
+}
+
+/// Carries bytes until either side has had enough, over another attachment where this one was refused.
+async fn hold(
+    client: Client,
+    instance: String,
+    mut sockets: (Socket, Socket),
+    output: mpsc::Sender<Bytes>,
     mut input: mpsc::Receiver<ConsoleInput>,
     size: watch::Sender<Size>,
 ) {
+    for tries in 1.. {
+        let Some(words) = carry(sockets, &output, &mut input, &size).await else { return };
+        if tries == TRIES {
+            let _ = output.send(words).await;
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+        sockets = match attach(&client, &instance).await {
+            Ok(sockets) => sockets,
+            Err(error) => return tracing::debug!(instance, %error, "a console could not be opened again"),
+        };
+    }
+}
+
+/// Carries bytes until either side has had enough; gives Incus's words where it refused. Dropping the sockets, the one
+/// for control among them, makes Incus let go of the guest's terminal.
+async fn carry(
+    (mut control, data): (Socket, Socket),
+    output: &mpsc::Sender<Bytes>,
+    input: &mut mpsc::Receiver<ConsoleInput>,
+    size: &watch::Sender<Size>,
+) -> Option<Bytes> {
     let (mut to_guest, mut from_guest) = data.split();
+    let mut begun = false;
     let reading = async {
         while let Some(Ok(message)) = from_guest.next().await {
             let sent = match message {
-                Message::Binary(bytes) => output.send(bytes).await,
+                Message::Binary(bytes) if !begun && bytes.starts_with(REFUSED) => return Some(bytes),
+                Message::Binary(bytes) => {
+                    begun = true;
+                    output.send(bytes).await
+                }
                 // A text message is Incus's end of the stream.
                 Message::Text(_) | Message::Close(_) => break,
                 _ => Ok(()),
@@ -70,6 +108,7 @@ async fn carry(
                 break;
             }
         }
+        None
     };
     let writing = async {
         while let Some(input) = input.recv().await {
@@ -88,8 +127,8 @@ async fn carry(
         }
     };
     tokio::select! {
-        () = reading => {}
-        () = writing => {}
+        refused = reading => refused,
+        () = writing => None,
     }
 }
 

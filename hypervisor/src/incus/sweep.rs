@@ -1,7 +1,6 @@
 //! Looking at everything at once, and at the server itself.
 
 use std::path::{Path, PathBuf};
-
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
