@@ -381,12 +381,7 @@ async fn two_hundred_creations_under_faults_leave_no_orphan_and_no_double() {
             }
         };
         futures_util::future::join_all((0..20).map(one)).await;
-        let at_work = "select count(*) from operations where state in ('queued', 'running', 'undoing')";
-        let until = tokio::time::Instant::now() + Duration::from_secs(600);
-        while sqlx::query_scalar::<_, i64>(at_work).fetch_one(&app.db.pool).await.unwrap() > 0 {
-            assert!(tokio::time::Instant::now() < until, "some operation never ended");
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
+        app.all_ended(Duration::from_secs(600)).await;
     };
     tokio::select! {
         () = orders => {}

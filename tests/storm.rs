@@ -123,12 +123,7 @@ async fn a_storm_of_requests_leaves_everything_in_order() {
     assert!(answers.iter().any(|(answer, n)| answer.starts_with("POST 200") && *n > 20), "{answers:?}");
 
     pve.run("pve.time_scale = 0").await;
-    let until = tokio::time::Instant::now() + Duration::from_secs(180);
-    let at_work = "select count(*) from operations where state in ('queued', 'running', 'undoing')";
-    while sqlx::query_scalar::<_, i64>(at_work).fetch_one(&app.db.pool).await.unwrap() > 0 {
-        assert!(tokio::time::Instant::now() < until, "some operation never ended");
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
+    app.all_ended(Duration::from_secs(180)).await;
     let stuck: Vec<(String, Option<String>)> =
         sqlx::query_as("select kind, error_message from operations where state = 'stuck'")
             .fetch_all(&app.db.pool)

@@ -190,8 +190,8 @@ pub async fn change_password(
     let key = (ACCOUNT, user.email.as_str());
     limit(app, key, app.config.login_limit_account).await?;
     let wrong = || Error::field("currentPassword", "This is not your present password.");
-    let present = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash).unwrap_or_default();
-    if !secrets::verify_password(change.current_password, Some(present.clone())).await? {
+    let present = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash);
+    if !secrets::verify_password(change.current_password, present.clone()).await? {
         return Err(wrong());
     }
     store::forgive_attempt(&app.db, key).await?;
@@ -201,7 +201,7 @@ pub async fn change_password(
         Begun::Done(answer) => return Ok(answer),
     };
     // Whoever else knew it may have changed it meanwhile.
-    if !store::lock_credentials(&mut tx, user.id, &present).await? {
+    if !store::lock_credentials(&mut tx, user.id, present.as_deref().unwrap_or_default()).await? {
         return Err(wrong());
     }
     store::set_password(&mut tx, user.id, &hash).await?;

@@ -80,16 +80,16 @@ impl Step<Data> for Reserve {
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
-        let disk = if data.grown { disk_of(&guest).await? } else { Some((data.from.disk, Duration::ZERO)) };
-        let disk = match disk {
+        let mut disk = data.from.disk;
+        if data.grown {
+            let (seen, lag) = disk_of(&guest).await?.unwrap_or((data.to.disk, Duration::ZERO));
             // It may have been so before it grew: whether it did is seen later.
-            Some((disk, lag)) if disk < data.to.disk && !lag.is_zero() && data.waits == 0 => {
+            if seen < data.to.disk && !lag.is_zero() && data.waits == 0 {
                 data.waits += 1;
                 return Ok(Outcome::Wait { after: lag, progress: None });
             }
-            Some((disk, _)) => disk,
-            None => data.to.disk,
-        };
+            disk = seen;
+        }
         let Some(status) = guest.standing().await else { return Ok(BUSY) };
         let mut tx = ctx.begin().await?;
         store::set_size(&mut tx, ctx.server, Size { disk, ..data.from }, None).await?;

@@ -98,6 +98,16 @@ impl TestApp {
         }
     }
 
+    /// Waits until no operation is under way; fails the test when that takes longer than `patience`.
+    pub async fn all_ended(&self, patience: Duration) {
+        let at_work = "select count(*) from operations where state in ('queued', 'running', 'undoing')";
+        let until = tokio::time::Instant::now() + patience;
+        while sqlx::query_scalar::<_, i64>(at_work).fetch_one(&self.db.pool).await.expect("the database answers") > 0 {
+            assert!(tokio::time::Instant::now() < until, "some operation never ended");
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
     /// Stops the service cleanly and waits for it.
     pub async fn stop(&mut self) {
         self.stop.take();
