@@ -24,6 +24,7 @@ step "Image" testenv_image
 step "Node modules" node_modules tests/js
 step "fakepve" scripts/fakepve.sh
 step "Mail server" scripts/smtpd.sh
+step "OpenAPI tools" scripts/openapi.sh
 step "Console page" scripts/web.sh
 step "Lint" scripts/lint.sh
 # Most tests wait for hosts more than they work.

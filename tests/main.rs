@@ -26,6 +26,7 @@ mod lists;
 mod live;
 mod mail;
 mod monitoring;
+mod openapi;
 mod orders;
 mod outage;
 mod process;

@@ -42,7 +42,7 @@ impl FromRequestParts<Arc<App>> for Origin {
 }
 
 /// Register as a customer, where the provider allows it
-#[utoipa::path(post, path = "/auth/register", tag = "auth", security(()), request_body = Register,
+#[utoipa::path(post, path = "/auth/register", tag = "auth", operation_id = "registerUser", security(()), request_body = Register,
     responses((status = 201, body = SignedIn), (status = 403, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn register(
@@ -54,7 +54,7 @@ async fn register(
 }
 
 /// Sign in
-#[utoipa::path(post, path = "/auth/login", tag = "auth", security(()), request_body = Login,
+#[utoipa::path(post, path = "/auth/login", tag = "auth", operation_id = "logIn", security(()), request_body = Login,
     responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 429, body = ErrorBody)))]
 async fn login(State(app): State<Arc<App>>, origin: Origin, Json(login): Json<Login>) -> Result<Json<SignedIn>> {
@@ -62,7 +62,7 @@ async fn login(State(app): State<Arc<App>>, origin: Origin, Json(login): Json<Lo
 }
 
 /// Exchange a refresh token for a new pair
-#[utoipa::path(post, path = "/auth/refresh", tag = "auth", security(()), request_body = Refresh,
+#[utoipa::path(post, path = "/auth/refresh", tag = "auth", operation_id = "refreshSession", security(()), request_body = Refresh,
     responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn refresh(State(app): State<Arc<App>>, Json(refresh): Json<Refresh>) -> Result<Json<SignedIn>> {
     Ok(Json(service::refresh(&app, refresh).await?))
@@ -70,7 +70,7 @@ async fn refresh(State(app): State<Arc<App>>, Json(refresh): Json<Refresh>) -> R
 
 /// Sign out: this login's tokens end at once
 #[utoipa::path(post, path = "/auth/logout", tag = "auth",
-    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+operation_id = "logOut", responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn logout(State(app): State<Arc<App>>, session: Session, once: Once) -> Result<StatusCode> {
     service::logout(&app, &once, session.id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -78,14 +78,14 @@ async fn logout(State(app): State<Arc<App>>, session: Session, once: Once) -> Re
 
 /// Who am I
 #[utoipa::path(get, path = "/auth/me", tag = "auth",
-    responses((status = 200, body = User), (status = 401, body = ErrorBody)))]
+operation_id = "getCurrentUser", responses((status = 200, body = User), (status = 401, body = ErrorBody)))]
 async fn me(State(app): State<Arc<App>>, Anyone(caller): Anyone) -> Result<Json<User>> {
     let user = store::user(&app.db, caller.user).await?.ok_or_else(|| Error::not_found("account"))?;
     Ok(Json(user))
 }
 
 /// Change my password; my other logins end
-#[utoipa::path(post, path = "/auth/password", tag = "auth", request_body = ChangePassword,
+#[utoipa::path(post, path = "/auth/password", tag = "auth", operation_id = "changePassword", request_body = ChangePassword,
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn change_password(
@@ -99,13 +99,13 @@ async fn change_password(
 
 /// My API tokens
 #[utoipa::path(get, path = "/auth/tokens", tag = "auth",
-    responses((status = 200, body = Vec<ApiToken>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+operation_id = "listApiTokens", responses((status = 200, body = Vec<ApiToken>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn api_tokens(State(app): State<Arc<App>>, session: Session) -> Result<Json<Vec<ApiToken>>> {
     Ok(Json(service::api_tokens(&app, session.caller.user).await?))
 }
 
 /// Make an API token; its secret is shown this once
-#[utoipa::path(post, path = "/auth/tokens", tag = "auth", request_body = NewApiToken,
+#[utoipa::path(post, path = "/auth/tokens", tag = "auth", operation_id = "createApiToken", request_body = NewApiToken,
     responses((status = 201, body = CreatedApiToken), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create_api_token(
@@ -117,7 +117,7 @@ async fn create_api_token(
 }
 
 /// Revoke an API token at once
-#[utoipa::path(delete, path = "/auth/tokens/{id}", tag = "auth", params(("id" = Uuid, Path, description = "The token's id")),
+#[utoipa::path(delete, path = "/auth/tokens/{id}", tag = "auth", operation_id = "revokeApiToken", params(("id" = Uuid, Path, description = "The token's id")),
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn revoke_api_token(State(app): State<Arc<App>>, session: Session, Path(id): Path<Uuid>) -> Result<StatusCode> {

@@ -29,7 +29,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Address pools with what is left in them
-#[utoipa::path(get, path = "/address-pools", tag = "addresses", operation_id = "list_pools",
+#[utoipa::path(get, path = "/address-pools", tag = "addresses", operation_id = "listAddressPools",
     params(CatalogueQuery),
     responses((status = 200, body = Vec<Pool>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
@@ -41,7 +41,7 @@ async fn list(
 }
 
 /// One address pool
-#[utoipa::path(get, path = "/address-pools/{id}", tag = "addresses", operation_id = "show_pool",
+#[utoipa::path(get, path = "/address-pools/{id}", tag = "addresses", operation_id = "getAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -50,7 +50,7 @@ async fn show(State(app): State<Arc<App>>, _: Provider, Path(id): Path<PoolId>) 
 }
 
 /// Make an address pool
-#[utoipa::path(post, path = "/address-pools", tag = "addresses", operation_id = "create_pool", request_body = NewPool,
+#[utoipa::path(post, path = "/address-pools", tag = "addresses", operation_id = "createAddressPool", request_body = NewPool,
     responses((status = 201, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create(
@@ -62,7 +62,7 @@ async fn create(
 }
 
 /// Change the given fields of an address pool
-#[utoipa::path(put, path = "/address-pools/{id}", tag = "addresses", operation_id = "update_pool",
+#[utoipa::path(put, path = "/address-pools/{id}", tag = "addresses", operation_id = "updateAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")), request_body = UpdatePool,
     responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -77,7 +77,7 @@ async fn update(
 }
 
 /// Delete an address pool that no server holds an address of
-#[utoipa::path(delete, path = "/address-pools/{id}", tag = "addresses", operation_id = "delete_pool",
+#[utoipa::path(delete, path = "/address-pools/{id}", tag = "addresses", operation_id = "deleteAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
@@ -87,7 +87,7 @@ async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<PoolId>
 }
 
 /// Addresses of a pool that are in use
-#[utoipa::path(get, path = "/address-pools/{id}/addresses", tag = "addresses", operation_id = "list_addresses",
+#[utoipa::path(get, path = "/address-pools/{id}/addresses", tag = "addresses", operation_id = "listPoolAddresses",
     params(("id" = PoolId, Path, description = "The pool's id"), PageQuery),
     responses((status = 200, body = AddressPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -101,7 +101,7 @@ async fn addresses(
 }
 
 /// Hold an address back from servers
-#[utoipa::path(post, path = "/address-pools/{id}/reserve", tag = "addresses", operation_id = "hold_address_back",
+#[utoipa::path(post, path = "/address-pools/{id}/reserve", tag = "addresses", operation_id = "reserveAddress",
     params(("id" = PoolId, Path, description = "The pool's id")), request_body = HoldBack,
     responses((status = 201, body = Address), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -117,7 +117,7 @@ async fn hold_back(
 
 /// Let servers have an address that was held back
 #[utoipa::path(delete, path = "/address-pools/{id}/reserve/{address}", tag = "addresses",
-    operation_id = "let_address_go",
+operation_id = "releaseAddress",
     params(("id" = PoolId, Path, description = "The pool's id"), ("address" = String, Path, description = "The address")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]

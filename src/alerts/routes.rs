@@ -48,7 +48,7 @@ struct Typed {
 }
 
 /// Alerts: of one's own servers; all of them for a provider
-#[utoipa::path(get, path = "/alerts", tag = "alerts", operation_id = "list_alerts", params(ListAlerts),
+#[utoipa::path(get, path = "/alerts", tag = "alerts", operation_id = "listAlerts", params(ListAlerts),
     responses((status = 200, body = Page<AlertView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn list(
@@ -60,7 +60,7 @@ async fn list(
 }
 
 /// One alert
-#[utoipa::path(get, path = "/alerts/{id}", tag = "alerts", operation_id = "show_alert",
+#[utoipa::path(get, path = "/alerts/{id}", tag = "alerts", operation_id = "getAlert",
     params(("id" = AlertId, Path, description = "The alert's id")),
     responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
@@ -69,7 +69,7 @@ async fn get(State(app): State<Arc<App>>, Anyone(caller): Anyone, Path(id): Path
 }
 
 /// Take an alert on: no more mails about it but that it is over
-#[utoipa::path(post, path = "/alerts/{id}/acknowledge", tag = "alerts", operation_id = "acknowledge_alert",
+#[utoipa::path(post, path = "/alerts/{id}/acknowledge", tag = "alerts", operation_id = "acknowledgeAlert",
     params(("id" = AlertId, Path, description = "The alert's id")),
     responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -84,14 +84,14 @@ async fn acknowledge(
 }
 
 /// The rules that hold for everything (provider)
-#[utoipa::path(get, path = "/alert-rules", tag = "alerts", operation_id = "list_alert_rules",
+#[utoipa::path(get, path = "/alert-rules", tag = "alerts", operation_id = "listAlertRules",
     responses((status = 200, body = Vec<RuleView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn rules(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<RuleView>>> {
     Ok(Json(service::rules(&app, RulesOf::Everything).await?))
 }
 
 /// Make a rule for everything that has none of its own (provider)
-#[utoipa::path(put, path = "/alert-rules/{type}", tag = "alerts", operation_id = "put_alert_rule", request_body = PutRule,
+#[utoipa::path(put, path = "/alert-rules/{type}", tag = "alerts", operation_id = "setAlertRule", request_body = PutRule,
     params(("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -105,7 +105,7 @@ async fn put_rule(
 }
 
 /// Back to the rule that came with the service (provider)
-#[utoipa::path(delete, path = "/alert-rules/{type}", tag = "alerts", operation_id = "delete_alert_rule",
+#[utoipa::path(delete, path = "/alert-rules/{type}", tag = "alerts", operation_id = "deleteAlertRule",
     params(("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -119,7 +119,7 @@ async fn delete_rule(
 }
 
 /// Mail nobody about one type of alert for a while (provider)
-#[utoipa::path(post, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "mute_alert_rule",
+#[utoipa::path(post, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "muteAlertRule",
     request_body = MuteRule, params(("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -133,7 +133,7 @@ async fn mute_rule(
 }
 
 /// Mail people about one type of alert again (provider)
-#[utoipa::path(delete, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "unmute_alert_rule",
+#[utoipa::path(delete, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "unmuteAlertRule",
     params(("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -147,7 +147,7 @@ async fn unmute_rule(
 }
 
 /// The rules that hold for a tariff's servers (provider)
-#[utoipa::path(get, path = "/tariffs/{id}/alert-rules", tag = "alerts", operation_id = "list_tariff_alert_rules",
+#[utoipa::path(get, path = "/tariffs/{id}/alert-rules", tag = "alerts", operation_id = "listTariffAlertRules",
     params(("id" = TariffId, Path, description = "The tariff's id")),
     responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -160,7 +160,7 @@ async fn tariff_rules(
 }
 
 /// Make a rule for a tariff's servers (provider)
-#[utoipa::path(put, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "put_tariff_alert_rule",
+#[utoipa::path(put, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setTariffAlertRule",
     request_body = PutRule,
     params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -176,7 +176,7 @@ async fn put_tariff_rule(
 
 /// Forget a tariff's rule (provider)
 #[utoipa::path(delete, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts",
-    operation_id = "delete_tariff_alert_rule",
+operation_id = "deleteTariffAlertRule",
     params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -194,7 +194,7 @@ fn of_server(access: &ServerAccess) -> RulesOf {
 }
 
 /// The rules that hold for a server
-#[utoipa::path(get, path = "/server/{id}/alert-rules", tag = "alerts", operation_id = "list_server_alert_rules",
+#[utoipa::path(get, path = "/server/{id}/alert-rules", tag = "alerts", operation_id = "listServerAlertRules",
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
@@ -203,7 +203,7 @@ async fn server_rules(State(app): State<Arc<App>>, access: ServerAccess) -> Resu
 }
 
 /// Make a rule for one server
-#[utoipa::path(put, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "put_server_alert_rule",
+#[utoipa::path(put, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setServerAlertRule",
     request_body = PutRule,
     params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -219,7 +219,7 @@ async fn put_server_rule(
 
 /// Forget a server's rule
 #[utoipa::path(delete, path = "/server/{id}/alert-rules/{type}", tag = "alerts",
-    operation_id = "delete_server_alert_rule",
+operation_id = "deleteServerAlertRule",
     params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -233,7 +233,7 @@ async fn delete_server_rule(
 }
 
 /// Mail nobody about a server for a while
-#[utoipa::path(post, path = "/server/{id}/mute", tag = "alerts", operation_id = "mute_server", request_body = Mute,
+#[utoipa::path(post, path = "/server/{id}/mute", tag = "alerts", operation_id = "muteServer", request_body = Mute,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -248,7 +248,7 @@ async fn mute_server(
 }
 
 /// Mail people about a server again
-#[utoipa::path(delete, path = "/server/{id}/mute", tag = "alerts", operation_id = "unmute_server",
+#[utoipa::path(delete, path = "/server/{id}/mute", tag = "alerts", operation_id = "unmuteServer",
     params(("id" = ServerId, Path, description = "The server's id"), Unmute),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]

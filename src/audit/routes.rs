@@ -20,7 +20,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// The audit log: all of it for a provider; what concerns them for a customer
-#[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "list_audit", params(ListEntries),
+#[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listAuditEntries", params(ListEntries),
     responses((status = 200, body = Page<Entry>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn list(

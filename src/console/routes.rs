@@ -37,7 +37,7 @@ pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
 ///
 /// The answer's address is a page with a ticket, which works once, within half a minute, from the client address that
 /// asked for it.
-#[utoipa::path(post, path = "/server/console", tag = "servers", operation_id = "open_console", request_body = OpenConsole,
+#[utoipa::path(post, path = "/server/console", tag = "servers", operation_id = "openConsole", request_body = OpenConsole,
     responses((status = 200, body = ConsoleUrl), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
@@ -53,7 +53,7 @@ async fn open(
 /// The console page's WebSocket
 ///
 /// For our own page, whose first message shows the ticket. docs/console.md has the messages.
-#[utoipa::path(get, path = "/console/socket", tag = "servers", operation_id = "connect_console", security(()),
+#[utoipa::path(get, path = "/console/socket", tag = "servers", operation_id = "connectConsole", security(()),
     responses((status = 101, description = "A WebSocket"), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn connect(
     State(app): State<Arc<App>>,

@@ -22,7 +22,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 /// A server's figures over time
 ///
 /// The last 48 hours are kept look by look, 30 days in steps of 5 minutes, two years in steps of an hour.
-#[utoipa::path(get, path = "/server/{id}/metrics", tag = "servers", params(("id" = ServerId, Path, description = "The server's id"), ShowMetrics),
+#[utoipa::path(get, path = "/server/{id}/metrics", tag = "servers", operation_id = "getServerMetrics", params(("id" = ServerId, Path, description = "The server's id"), ShowMetrics),
     responses((status = 200, body = Metrics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn metrics(
@@ -37,7 +37,7 @@ async fn metrics(
 ///
 /// Counted with every look at the host. What passed between the last look and a restart of the guest is lost with its
 /// counters.
-#[utoipa::path(get, path = "/server/{id}/traffic", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+#[utoipa::path(get, path = "/server/{id}/traffic", tag = "servers", operation_id = "getServerTraffic", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Traffic), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn traffic(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Traffic>> {

@@ -23,7 +23,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Hosts with their machines
-#[utoipa::path(get, path = "/hosts", tag = "hosts", operation_id = "list_hosts",
+#[utoipa::path(get, path = "/hosts", tag = "hosts", operation_id = "listHosts",
     params(CatalogueQuery),
     responses((status = 200, body = Vec<Host>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
@@ -35,7 +35,7 @@ async fn list(
 }
 
 /// One host
-#[utoipa::path(get, path = "/hosts/{id}", tag = "hosts", operation_id = "show_host",
+#[utoipa::path(get, path = "/hosts/{id}", tag = "hosts", operation_id = "getHost",
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 200, body = Host), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -44,7 +44,7 @@ async fn show(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) 
 }
 
 /// Add a host, after a look at it
-#[utoipa::path(post, path = "/hosts", tag = "hosts", operation_id = "add_host", request_body = NewHost,
+#[utoipa::path(post, path = "/hosts", tag = "hosts", operation_id = "addHost", request_body = NewHost,
     responses((status = 201, body = AddedHost), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
@@ -57,7 +57,7 @@ async fn add(
 }
 
 /// Change the given fields of a host
-#[utoipa::path(put, path = "/hosts/{id}", tag = "hosts", operation_id = "update_host",
+#[utoipa::path(put, path = "/hosts/{id}", tag = "hosts", operation_id = "updateHost",
     params(("id" = HostId, Path, description = "The host's id")), request_body = UpdateHost,
     responses((status = 200, body = Host), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -72,7 +72,7 @@ async fn update(
 }
 
 /// Delete a host that has no servers and no address pools
-#[utoipa::path(delete, path = "/hosts/{id}", tag = "hosts", operation_id = "delete_host",
+#[utoipa::path(delete, path = "/hosts/{id}", tag = "hosts", operation_id = "deleteHost",
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
@@ -82,7 +82,7 @@ async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>
 }
 
 /// Look at a host now: its version, its machines, what is missing
-#[utoipa::path(post, path = "/hosts/{id}/check", tag = "hosts", operation_id = "check_host",
+#[utoipa::path(post, path = "/hosts/{id}/check", tag = "hosts", operation_id = "checkHost",
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 200, body = HostCheck), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 502, body = ErrorBody),

@@ -27,13 +27,14 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Whether the process runs
-#[utoipa::path(get, path = "/health/live", tag = "health", security(()), responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "getLiveness", security(()),
+    responses((status = 200, body = Health)))]
 async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
 /// Whether it can do its work: the database answers
-#[utoipa::path(get, path = "/health/ready", tag = "health", security(()),
+#[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
     responses((status = 200, body = Health), (status = 503, body = super::ErrorBody)))]
 async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>> {
     sqlx::query_scalar!("select 1 as one").fetch_one(&app.db).await?;
@@ -44,7 +45,7 @@ async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>> {
 ///
 /// A scraper elsewhere reaches it through a proxy of the provider's that adds its own access rule and no
 /// `X-Forwarded-For`.
-#[utoipa::path(get, path = "/metrics", tag = "health", security(()),
+#[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "getMetrics", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = super::ErrorBody),
         (status = 503, body = super::ErrorBody)))]
 async fn metrics(

@@ -4,10 +4,14 @@
 use std::collections::BTreeSet;
 
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::schema::{AdditionalProperties, ArrayItems};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, Type};
+use utoipa::openapi::{
+    Components, Content, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, Type,
+};
 use utoipa::{Modify, OpenApi};
 
+use super::page::{CatalogueSort, Order};
 use crate::idempotency;
 
 /// Title, licence, and how to sign in.
@@ -15,8 +19,9 @@ use crate::idempotency;
 #[openapi(
     info(title = "Innkeeper", description = "Servers by tariff on Proxmox-style hosts.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     modifiers(&Bearer),
+    servers((url = "/", description = "The service that this document is of")),
     security(("bearer" = [])),
-    components(schemas(super::ErrorBody)),
+    components(schemas(super::ErrorBody, CatalogueSort, Order)),
 )]
 pub struct Document;
 
@@ -37,27 +42,136 @@ impl Modify for Bearer {
     }
 }
 
-/// The component that every failure refers to.
-const FAILURE: &str = "Failure";
+/// What an answer with this status means on every route, for failures with the name of the component that says so. A
+/// route that has more to say of one writes its own description.
+const STANDARD: [(&str, &str, &str); 17] = [
+    ("200", "", "Done: this is what was asked for, or what has come of it."),
+    ("201", "", "Made: this is what was made."),
+    ("204", "", "Done; there is nothing to say about it."),
+    ("400", "BadRequest", "The request can't be read: broken JSON, an id or an address that is none."),
+    ("401", "Unauthenticated", "There is no token, or it is wrong, has ended or was revoked."),
+    ("403", "Forbidden", "This role may not do it, or the token's scopes do not reach that far."),
+    ("404", "NotFound", "It is not there, or it is somebody else's."),
+    ("408", "RequestTimeout", "The request's body did not arrive in time. Nothing was done."),
+    ("409", "Conflict", "The present state does not allow it: something has this name, is in use or being worked on."),
+    ("413", "TooLarge", "The request's body is too large."),
+    ("415", "UnsupportedMediaType", "The request's body is not declared as JSON."),
+    ("422", "Invalid", "Understood, but impossible; `details.fields` has a message per field, parameter or header."),
+    ("429", "RateLimited", "Too many requests; the header `Retry-After` says when to try again."),
+    ("500", "Internal", "Our fault; our log has more under the `requestId`."),
+    ("502", "HostError", "The host refused or failed."),
+    ("503", "Unavailable", "The host or our database can't be reached; try again after a while."),
+    ("507", "NoRoom", "There is no room, no free address, or the account's limit is reached."),
+];
 
-/// Adds what holds for every route: the failures that layers answer with, and `Idempotency-Key` on POSTs by someone.
+/// The name of the component that this status's failures refer to.
+fn failure_name(status: &str) -> Option<&'static str> {
+    let (_, name, _) = STANDARD.iter().find(|(known, ..)| *known == status)?;
+    (!name.is_empty()).then_some(name)
+}
+
+/// Adds what holds for every route: the failures that layers answer with, `Idempotency-Key` on POSTs by someone, and what
+/// each status means; and leaves one schema for each shape.
 pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
-    let components = document.components.get_or_insert_default();
-    components.responses.insert(FAILURE.to_owned(), failure().into());
     for (path, item) in &mut document.paths.paths {
-        if !path.starts_with("/api/") {
-            continue;
-        }
-        if let Some(post) = item.post.as_mut().filter(|post| !is_open(post)) {
-            post.parameters.get_or_insert_default().push(RefOr::T(key()));
-            fail(post, &["409", "422"]);
-        }
-        for operation in operations(item) {
-            fail(operation, &["400", "408", "413", "429", "500", "503"]);
-            if operation.request_body.is_some() {
-                fail(operation, &["415", "422"]);
+        if path.starts_with("/api/") {
+            if let Some(post) = item.post.as_mut().filter(|post| !is_open(post)) {
+                post.parameters.get_or_insert_default().push(RefOr::T(key()));
+                fail(post, &["409", "422"]);
+            }
+            for operation in operations(item) {
+                fail(operation, &["400", "408", "413", "429", "500", "503"]);
+                if operation.request_body.is_some() {
+                    fail(operation, &["415", "422"]);
+                }
             }
         }
+        operations(item).for_each(describe);
+    }
+    let components = document.components.get_or_insert_default();
+    for (_, name, meaning) in STANDARD.iter().filter(|(_, name, _)| !name.is_empty()) {
+        components.responses.insert((*name).to_owned(), failure(meaning).into());
+    }
+    let shapes = shapes(components);
+    for schema in components.schemas.values_mut() {
+        if let RefOr::T(schema) = schema {
+            fold_parts(schema, &shapes);
+        }
+    }
+    let operations = document.paths.paths.values_mut().flat_map(operations);
+    for parameter in operations.flat_map(|operation| operation.parameters.iter_mut().flatten()) {
+        if let RefOr::T(Parameter { schema: Some(schema), .. }) = parameter {
+            fold(schema, &shapes);
+        }
+    }
+}
+
+/// Says what each answer means where the route says nothing; a failure that has no more to say than that is one for all.
+fn describe(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(own) = response else { continue };
+        if !own.description.is_empty() {
+            continue;
+        }
+        match failure_name(status) {
+            Some(name) => *response = RefOr::Ref(Ref::from_response_name(name)),
+            None => {
+                let known = STANDARD.iter().find(|(known, ..)| known == status);
+                known.map_or("", |(.., meaning)| meaning).clone_into(&mut own.description);
+            }
+        }
+    }
+}
+
+/// Objects and enumerations that have a name, with what they look like.
+fn shapes(components: &Components) -> Vec<(String, Schema)> {
+    let named = components.schemas.iter().filter_map(|(name, schema)| match schema {
+        RefOr::T(schema @ Schema::Object(object)) if !object.properties.is_empty() || object.enum_values.is_some() => {
+            Some((name.clone(), nameless(schema)))
+        }
+        _ => None,
+    });
+    named.collect()
+}
+
+fn nameless(schema: &Schema) -> Schema {
+    let mut schema = schema.clone();
+    if let Schema::Object(object) = &mut schema {
+        object.description = None;
+    }
+    schema
+}
+
+/// Puts a named schema's name in the place of a copy of it: generic types and parameters have their parts written out.
+fn fold(schema: &mut RefOr<Schema>, shapes: &[(String, Schema)]) {
+    let RefOr::T(whole) = schema else { return };
+    if let Schema::Object(_) = whole {
+        let looks = nameless(whole);
+        if let Some((name, _)) = shapes.iter().find(|(_, shape)| *shape == looks) {
+            *schema = RefOr::Ref(Ref::from_schema_name(name));
+            return;
+        }
+    }
+    fold_parts(whole, shapes);
+}
+
+fn fold_parts(schema: &mut Schema, shapes: &[(String, Schema)]) {
+    match schema {
+        Schema::Array(array) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                fold(items, shapes);
+            }
+        }
+        Schema::Object(object) => {
+            object.properties.values_mut().for_each(|part| fold(part, shapes));
+            if let Some(AdditionalProperties::RefOr(part)) = object.additional_properties.as_deref_mut() {
+                fold(part, shapes);
+            }
+        }
+        Schema::OneOf(some) => some.items.iter_mut().for_each(|part| fold(part, shapes)),
+        Schema::AllOf(all) => all.items.iter_mut().for_each(|part| fold(part, shapes)),
+        Schema::AnyOf(any) => any.items.iter_mut().for_each(|part| fold(part, shapes)),
+        _ => {}
     }
 }
 
@@ -83,14 +197,15 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 /// Documents these statuses as failures, where the route has nothing to say of them itself.
 fn fail(operation: &mut Operation, statuses: &[&str]) {
     for status in statuses {
+        let Some(name) = failure_name(status) else { continue };
         let known = operation.responses.responses.entry((*status).to_owned());
-        known.or_insert_with(|| RefOr::Ref(Ref::from_response_name(FAILURE)));
+        known.or_insert_with(|| RefOr::Ref(Ref::from_response_name(name)));
     }
 }
 
-fn failure() -> Response {
+fn failure(meaning: &str) -> Response {
     let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
-    ResponseBuilder::new().description("It failed; `code` says why.").content("application/json", body).build()
+    ResponseBuilder::new().description(meaning).content("application/json", body).build()
 }
 
 fn key() -> Parameter {

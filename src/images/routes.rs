@@ -23,7 +23,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Images: those that can be ordered; all of them, with their sources, for a provider
-#[utoipa::path(get, path = "/images", tag = "catalogue", operation_id = "list_images",
+#[utoipa::path(get, path = "/images", tag = "catalogue", operation_id = "listImages",
     params(CatalogueQuery),
     responses((status = 200, body = Vec<ImageView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
@@ -35,7 +35,7 @@ async fn list(
 }
 
 /// One image
-#[utoipa::path(get, path = "/images/{id}", tag = "catalogue", operation_id = "show_image",
+#[utoipa::path(get, path = "/images/{id}", tag = "catalogue", operation_id = "getImage",
     params(("id" = ImageId, Path, description = "The image's id")),
     responses((status = 200, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -48,7 +48,7 @@ async fn show(
 }
 
 /// Make an image
-#[utoipa::path(post, path = "/images", tag = "catalogue", operation_id = "create_image", request_body = NewImage,
+#[utoipa::path(post, path = "/images", tag = "catalogue", operation_id = "createImage", request_body = NewImage,
     responses((status = 201, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create(
@@ -60,7 +60,7 @@ async fn create(
 }
 
 /// Change the given fields of an image
-#[utoipa::path(put, path = "/images/{id}", tag = "catalogue", operation_id = "update_image",
+#[utoipa::path(put, path = "/images/{id}", tag = "catalogue", operation_id = "updateImage",
     params(("id" = ImageId, Path, description = "The image's id")), request_body = UpdateImage,
     responses((status = 200, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -75,7 +75,7 @@ async fn update(
 }
 
 /// Delete an image that no server was ever made from
-#[utoipa::path(delete, path = "/images/{id}", tag = "catalogue", operation_id = "delete_image",
+#[utoipa::path(delete, path = "/images/{id}", tag = "catalogue", operation_id = "deleteImage",
     params(("id" = ImageId, Path, description = "The image's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]

@@ -22,7 +22,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// Operations that wait for a person (provider)
 #[utoipa::path(get, path = "/operations", tag = "operations",
-    responses((status = 200, body = Vec<OperationView>), (status = 401, body = ErrorBody),
+operation_id = "listStuckOperations", responses((status = 200, body = Vec<OperationView>), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody)))]
 async fn stuck(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<OperationView>>> {
     Ok(Json(service::stuck(&app).await?))
@@ -30,7 +30,7 @@ async fn stuck(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<Oper
 
 /// How an operation stands
 #[utoipa::path(get, path = "/operations/{id}", tag = "operations",
-    params(("id" = Uuid, Path, description = "The operation's id")),
+operation_id = "getOperation", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn get(State(app): State<Arc<App>>, Anyone(caller): Anyone, Path(id): Path<Uuid>) -> Result<Json<OperationView>> {
@@ -39,7 +39,7 @@ async fn get(State(app): State<Arc<App>>, Anyone(caller): Anyone, Path(id): Path
 
 /// An operation's log (provider)
 #[utoipa::path(get, path = "/operations/{id}/log", tag = "operations",
-    params(("id" = Uuid, Path, description = "The operation's id")),
+operation_id = "getOperationLog", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = Vec<LogLine>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn log(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>) -> Result<Json<Vec<LogLine>>> {
@@ -48,7 +48,7 @@ async fn log(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>) -> 
 
 /// Take a stuck operation up again (provider)
 #[utoipa::path(post, path = "/operations/{id}/retry", tag = "operations",
-    params(("id" = Uuid, Path, description = "The operation's id")),
+operation_id = "retryOperation", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn retry(

@@ -23,7 +23,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 ///
 /// To another tariff's, or by parts as far as its tariff allows. Containers change while they run; a virtual machine
 /// is restarted, where `allowRestart` says that it may be. A disk never shrinks.
-#[utoipa::path(put, path = "/server/{id}/resize", tag = "servers", request_body = ResizeServer,
+#[utoipa::path(put, path = "/server/{id}/resize", tag = "servers", operation_id = "resizeServer", request_body = ResizeServer,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Resizing), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),

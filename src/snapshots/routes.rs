@@ -21,7 +21,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// A server's snapshots, as its host has them now
-#[utoipa::path(get, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "list_snapshots",
+#[utoipa::path(get, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "listSnapshots",
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = SnapshotList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody),
@@ -31,7 +31,7 @@ async fn list(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<
 }
 
 /// Take a snapshot of a server's disks
-#[utoipa::path(post, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "create_snapshot",
+#[utoipa::path(post, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "createSnapshot",
     request_body = NewSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -48,7 +48,7 @@ async fn create(
 /// Put a server's disks back to a snapshot
 ///
 /// What was written since is lost, unless `safetySnapshot` asks for a snapshot of it first. Its size stays.
-#[utoipa::path(post, path = "/server/{id}/snapshots/rollback", tag = "snapshots", operation_id = "rollback_snapshot",
+#[utoipa::path(post, path = "/server/{id}/snapshots/rollback", tag = "snapshots", operation_id = "rollBackServer",
     request_body = Rollback, params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -63,7 +63,7 @@ async fn rollback(
 }
 
 /// Delete a snapshot
-#[utoipa::path(delete, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "delete_snapshot",
+#[utoipa::path(delete, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "deleteSnapshot",
     request_body = NamedSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),

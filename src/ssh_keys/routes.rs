@@ -22,14 +22,14 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// My SSH keys
-#[utoipa::path(get, path = "/ssh-keys", tag = "ssh keys", operation_id = "list_ssh_keys",
+#[utoipa::path(get, path = "/ssh-keys", tag = "ssh keys", operation_id = "listSshKeys",
     responses((status = 200, body = Vec<SshKey>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn list(State(app): State<Arc<App>>, Account(caller): Account) -> Result<Json<Vec<SshKey>>> {
     Ok(Json(service::list(&app, caller.user).await?))
 }
 
 /// Add an SSH key
-#[utoipa::path(post, path = "/ssh-keys", tag = "ssh keys", operation_id = "add_ssh_key", request_body = NewSshKey,
+#[utoipa::path(post, path = "/ssh-keys", tag = "ssh keys", operation_id = "addSshKey", request_body = NewSshKey,
     responses((status = 201, body = SshKey), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn add(
@@ -41,7 +41,7 @@ async fn add(
 }
 
 /// Delete an SSH key; servers keep what they were given
-#[utoipa::path(delete, path = "/ssh-keys/{id}", tag = "ssh keys", operation_id = "delete_ssh_key",
+#[utoipa::path(delete, path = "/ssh-keys/{id}", tag = "ssh keys", operation_id = "deleteSshKey",
     params(("id" = SshKeyId, Path, description = "The key's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]

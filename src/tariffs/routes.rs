@@ -23,7 +23,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Tariffs: those that can be ordered; all of them for a provider
-#[utoipa::path(get, path = "/tariffs", tag = "catalogue", operation_id = "list_tariffs",
+#[utoipa::path(get, path = "/tariffs", tag = "catalogue", operation_id = "listTariffs",
     params(CatalogueQuery),
     responses((status = 200, body = Vec<Tariff>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
@@ -35,7 +35,7 @@ async fn list(
 }
 
 /// One tariff
-#[utoipa::path(get, path = "/tariffs/{id}", tag = "catalogue", operation_id = "show_tariff",
+#[utoipa::path(get, path = "/tariffs/{id}", tag = "catalogue", operation_id = "getTariff",
     params(("id" = TariffId, Path, description = "The tariff's id")),
     responses((status = 200, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -44,7 +44,7 @@ async fn show(State(app): State<Arc<App>>, Account(caller): Account, Path(id): P
 }
 
 /// Make a tariff
-#[utoipa::path(post, path = "/tariffs", tag = "catalogue", operation_id = "create_tariff", request_body = NewTariff,
+#[utoipa::path(post, path = "/tariffs", tag = "catalogue", operation_id = "createTariff", request_body = NewTariff,
     responses((status = 201, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create(
@@ -56,7 +56,7 @@ async fn create(
 }
 
 /// Change the given fields of a tariff
-#[utoipa::path(put, path = "/tariffs/{id}", tag = "catalogue", operation_id = "update_tariff",
+#[utoipa::path(put, path = "/tariffs/{id}", tag = "catalogue", operation_id = "updateTariff",
     params(("id" = TariffId, Path, description = "The tariff's id")), request_body = UpdateTariff,
     responses((status = 200, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -71,7 +71,7 @@ async fn update(
 }
 
 /// Delete a tariff that was never used
-#[utoipa::path(delete, path = "/tariffs/{id}", tag = "catalogue", operation_id = "delete_tariff",
+#[utoipa::path(delete, path = "/tariffs/{id}", tag = "catalogue", operation_id = "deleteTariff",
     params(("id" = TariffId, Path, description = "The tariff's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]

@@ -30,7 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Rename a server, label it, protect it
-#[utoipa::path(patch, path = "/server/{id}", tag = "servers", request_body = UpdateServer,
+#[utoipa::path(patch, path = "/server/{id}", tag = "servers", operation_id = "updateServer", request_body = UpdateServer,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -46,7 +46,7 @@ async fn update(
 ///
 /// Everything on its disks and all its snapshots are deleted; its addresses and its size stay. Root's new password is
 /// shown this once.
-#[utoipa::path(post, path = "/server/{id}/reinstall", tag = "servers", request_body = ReinstallServer,
+#[utoipa::path(post, path = "/server/{id}/reinstall", tag = "servers", operation_id = "reinstallServer", request_body = ReinstallServer,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Reinstalling), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -62,7 +62,7 @@ async fn reinstall(
 /// Keep a server down (provider)
 ///
 /// It is stopped, and its owner can look at it and change nothing until the suspension ends.
-#[utoipa::path(post, path = "/server/{id}/suspend", tag = "servers", request_body = SuspendServer,
+#[utoipa::path(post, path = "/server/{id}/suspend", tag = "servers", operation_id = "suspendServer", request_body = SuspendServer,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -78,7 +78,7 @@ async fn suspend(
 
 /// End a suspension (provider); a server that ran before is started
 #[utoipa::path(post, path = "/server/{id}/unsuspend", tag = "servers",
-    params(("id" = ServerId, Path, description = "The server's id")),
+operation_id = "unsuspendServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn unsuspend(
@@ -92,7 +92,7 @@ async fn unsuspend(
 
 /// A server's addresses and their reverse names
 #[utoipa::path(get, path = "/server/{id}/addresses", tag = "servers",
-    params(("id" = ServerId, Path, description = "The server's id")),
+operation_id = "listServerAddresses", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn addresses(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Vec<NamedAddress>>> {
@@ -102,7 +102,7 @@ async fn addresses(State(app): State<Arc<App>>, access: ServerAccess) -> Result<
 /// Give one of a server's addresses a reverse name
 ///
 /// It is kept here for whoever serves the reverse zone; the server itself is not changed.
-#[utoipa::path(put, path = "/server/{id}/addresses/{address}", tag = "servers", request_body = NameAddress,
+#[utoipa::path(put, path = "/server/{id}/addresses/{address}", tag = "servers", operation_id = "setReverseName", request_body = NameAddress,
     params(("id" = ServerId, Path, description = "The server's id"),
         ("address" = String, Path, description = "The address")),
     responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

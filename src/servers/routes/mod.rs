@@ -41,7 +41,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 /// My servers
 ///
 /// The header `X-Total-Count` tells how many there are in all.
-#[utoipa::path(get, path = "/server", tag = "servers", params(ListServers),
+#[utoipa::path(get, path = "/server", tag = "servers", operation_id = "listServers", params(ListServers),
     responses((status = 200, body = Vec<ServerView>), (status = 400, body = ErrorBody),
         (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
@@ -54,7 +54,7 @@ async fn list(
 }
 
 /// Order a server
-#[utoipa::path(post, path = "/server/create", tag = "servers", request_body = CreateServer,
+#[utoipa::path(post, path = "/server/create", tag = "servers", operation_id = "createServer", request_body = CreateServer,
     responses((status = 200, body = CreatedServer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn create(
@@ -66,7 +66,7 @@ async fn create(
 }
 
 /// One server
-#[utoipa::path(get, path = "/server/{id}", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+#[utoipa::path(get, path = "/server/{id}", tag = "servers", operation_id = "getServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn get(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<ServerView>> {
@@ -74,7 +74,7 @@ async fn get(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<S
 }
 
 /// A server's status and figures at the last sweep
-#[utoipa::path(get, path = "/server/{id}/status", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+#[utoipa::path(get, path = "/server/{id}/status", tag = "servers", operation_id = "getServerStatus", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = ServerStatus), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn status(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<ServerStatus>> {
@@ -82,7 +82,7 @@ async fn status(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Jso
 }
 
 /// Start a server; one that runs is left as it is
-#[utoipa::path(post, path = "/server/{id}/start", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+#[utoipa::path(post, path = "/server/{id}/start", tag = "servers", operation_id = "startServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn start(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
@@ -90,7 +90,7 @@ async fn start(State(app): State<Arc<App>>, access: ServerAccess, once: Once) ->
 }
 
 /// Stop a server: cleanly, and by force when it takes too long
-#[utoipa::path(post, path = "/server/{id}/stop", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+#[utoipa::path(post, path = "/server/{id}/stop", tag = "servers", operation_id = "stopServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn stop(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
@@ -98,7 +98,7 @@ async fn stop(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> 
 }
 
 /// Restart a server; one that is stopped is started
-#[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+#[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", operation_id = "restartServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn restart(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
@@ -106,7 +106,7 @@ async fn restart(State(app): State<Arc<App>>, access: ServerAccess, once: Once) 
 }
 
 /// Delete a server with its disks, snapshots and addresses
-#[utoipa::path(delete, path = "/server/{id}", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+#[utoipa::path(delete, path = "/server/{id}", tag = "servers", operation_id = "deleteServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Deleted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn delete(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Deleted>> {
@@ -114,7 +114,7 @@ async fn delete(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Jso
 }
 
 /// Make and set a new root password; it is shown this once
-#[utoipa::path(post, path = "/server/{id}/password", tag = "servers", params(("id" = ServerId, Path, description = "The server's id")),
+#[utoipa::path(post, path = "/server/{id}/password", tag = "servers", operation_id = "changeServerPassword", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = PasswordChanged), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
@@ -123,7 +123,7 @@ async fn password(State(app): State<Arc<App>>, access: ServerAccess, once: Once)
 }
 
 /// A server's operations, newest first
-#[utoipa::path(get, path = "/server/{id}/operations", tag = "servers", params(("id" = ServerId, Path, description = "The server's id"), PageQuery),
+#[utoipa::path(get, path = "/server/{id}/operations", tag = "servers", operation_id = "listServerOperations", params(("id" = ServerId, Path, description = "The server's id"), PageQuery),
     responses((status = 200, body = Page<OperationView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn operations(

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Installs what tests read the OpenAPI document with: Redocly's linter, and the two generators that clients are made by
+# most, into tests/openapi/node_modules and target/openapi-python-client.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+node_modules tests/openapi
+scripts/venv.sh openapi-python-client openapi-python-client==0.29.1
