@@ -25,6 +25,7 @@ step "Node modules" node_modules tests/js
 step "fakepve" scripts/fakepve.sh
 step "Mail server" scripts/smtpd.sh
 step "OpenAPI tools" scripts/openapi.sh
+step "promtool" scripts/promtool.sh
 step "Console page" scripts/web.sh
 step "Lint" scripts/lint.sh
 # Most tests wait for hosts more than they work.

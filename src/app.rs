@@ -132,6 +132,7 @@ fn metrics() -> anyhow::Result<PrometheusHandle> {
     let recorder = PrometheusBuilder::new().set_buckets(&[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0])?.build_recorder();
     let new = recorder.handle();
     ::metrics::set_global_recorder(recorder).context("installing the metrics recorder")?;
+    http::describe();
     Ok(handle.insert(new).clone())
 }
 

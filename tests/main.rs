@@ -18,6 +18,7 @@ mod console;
 mod contract;
 mod corpus;
 mod errors;
+mod figures;
 mod history;
 mod idempotency;
 mod input;

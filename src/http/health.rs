@@ -22,6 +22,27 @@ struct Health {
     status: &'static str,
 }
 
+/// Says what each figure of this process is. What is counted anywhere has its line here.
+pub(crate) fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("innkeeper_http_requests_total", "Requests that were answered.");
+    describe_histogram!("innkeeper_http_request_seconds", "How long requests took.");
+    describe_counter!("innkeeper_panics_total", "Panics that were caught: faults of ours.");
+    describe_counter!("innkeeper_operations_total", "Operations that came to an end, or to a stop.");
+    describe_histogram!("innkeeper_sweep_seconds", "How long sweeps that succeeded took.");
+    describe_counter!("innkeeper_sweep_failures_total", "Sweeps that failed.");
+    describe_gauge!("innkeeper_guests", "Guests of ours that the last sweep saw.");
+    describe_counter!("innkeeper_mails_total", "Mails, by what became of them.");
+    describe_counter!("innkeeper_alerts_raised_total", "Alerts that were raised or became critical.");
+    describe_counter!("innkeeper_alerts_resolved_total", "Alerts that ended.");
+    describe_gauge!("innkeeper_sockets", "Sockets of the live view that are open.");
+    describe_counter!(
+        "innkeeper_sockets_dropped_total",
+        "Sockets that were closed because they took nothing any more."
+    );
+    describe_gauge!("innkeeper_consoles", "Consoles that are open.");
+}
+
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(live)).routes(routes!(ready)).routes(routes!(metrics))
 }

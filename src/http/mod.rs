@@ -14,4 +14,5 @@ pub mod text;
 
 pub use client::ClientAddress;
 pub use error::ErrorBody;
+pub(crate) use health::describe;
 pub use router::{router, router_with, routes};

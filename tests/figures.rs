@@ -1,0 +1,95 @@
+//! What `/metrics` tells Prometheus, as Prometheus' own tool reads it; scripts/promtool.sh puts that in place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::support::{Lab, Live, TestApp, ended, eventually};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Fails with what `promtool check metrics` has to say; silence is what we want.
+#[track_caller]
+fn check(page: &str) {
+    let mut tool = Command::new(format!("{ROOT}/target/promtool"))
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool runs; `make test` puts it there with scripts/promtool.sh");
+    tool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = tool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && said.is_empty(), "promtool says:\n{said}\nof:\n{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promtool_finds_nothing_wrong_with_the_figures_of_a_service_at_work() {
+    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    let away = json!({ "name": "a \"host\"\\", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
+    app.provider.post("/api/hosts", away).await.expect(201);
+    let live = Live::connected(&app.base, app.customer.token.as_deref().unwrap()).await;
+    let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &server["operationId"]).await["state"], "succeeded");
+    let path = format!("/api/server/{}/status", server["id"]);
+    eventually(&app.customer, &path, |s| s["stats"]["data"]["memory"]["used"].as_i64() > Some(0)).await;
+
+    let wanted = [
+        "innkeeper_http_requests_total{",
+        "innkeeper_http_request_seconds_bucket{",
+        "innkeeper_operations_total{",
+        "innkeeper_sweep_seconds_bucket{",
+        "innkeeper_sweep_failures_total{",
+        "innkeeper_guests{",
+        "innkeeper_sockets ",
+        "innkeeper_mails_total{",
+        "innkeeper_host_up{",
+        "innkeeper_guest_memory_usage_bytes{",
+    ];
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(120);
+    let page = loop {
+        let page = app.nobody.get("/metrics").await.expect(200).text;
+        let missing: Vec<_> = wanted.iter().filter(|name| !page.lines().any(|l| l.starts_with(**name))).collect();
+        if missing.is_empty() {
+            break page;
+        }
+        assert!(tokio::time::Instant::now() < until, "{missing:?} did not come to be in:\n{page}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    drop(live);
+    check(&page);
+}
+
+/// Some figures are of what no test waits for: what is counted anywhere is described, and nothing else is.
+#[test]
+fn every_figure_has_its_help_text() {
+    let (mut counted, mut described) = (BTreeSet::new(), BTreeMap::new());
+    let mut folders = vec![Path::new(ROOT).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let source: String = std::fs::read_to_string(&path).unwrap().split_whitespace().collect();
+                for kind in ["counter", "gauge", "histogram"] {
+                    let names = |macro_name: String| {
+                        let before = format!("{macro_name}!(\"");
+                        let names = source.split(&before).skip(1);
+                        names.map(|rest| rest.split('"').next().unwrap().to_owned()).collect::<Vec<_>>()
+                    };
+                    counted.extend(names(format!("metrics::{kind}")).into_iter().map(|name| (name, kind)));
+                    described.extend(names(format!("describe_{kind}")).into_iter().map(|name| (name, kind)));
+                }
+            }
+        }
+    }
+    assert!(counted.len() > 10, "{counted:?}");
+    assert_eq!(counted, described.into_iter().collect(), "`describe` in src/http/health.rs has a line for each figure");
+}
