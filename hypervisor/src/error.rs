@@ -13,9 +13,12 @@ pub enum Error {
     /// The request was sent and no answer came: it may have been carried out. Look before repeating.
     #[error("the host did not answer, so the outcome is unknown: {0}")]
     OutcomeUnknown(String),
-    /// The host refused our credentials, or they lack a right.
+    /// The host does not take our credentials: they are wrong, or it can't look them up at the moment.
     #[error("the host refused our credentials: {0}")]
     Unauthorized(String),
+    /// The host knows us and answers that we lack a right. Asking again gives the same answer.
+    #[error("our credentials lack a right on the host: {0}")]
+    Forbidden(String),
     /// The guest, snapshot, image or other thing named is not there.
     #[error("not found on the host: {0}")]
     NotFound(String),
@@ -25,6 +28,12 @@ pub enum Error {
     /// Another task of the host holds the guest or a storage for the moment. Retry.
     #[error("the host is busy with it: {0}")]
     Locked(String),
+    /// A lock that nothing on the host is at work on: it stays until a person lifts it. The text says how.
+    #[error("locked on the host, and nothing is at work on it: {0}")]
+    StaleLock(String),
+    /// The host protects the guest from deletion. The text says what switches that off.
+    #[error("protected from deletion on its host: {0}")]
+    Protected(String),
     /// The guest's state does not allow this now (deleting what runs, exec in what is stopped).
     #[error("not possible in the guest's present state: {0}")]
     Conflict(String),

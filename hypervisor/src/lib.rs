@@ -62,6 +62,16 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
         Ok(true)
     }
 
+    /// Whether the guest could be deleted, were it stopped: asks, changes nothing, and is to be called before anything is
+    /// stopped for a deletion. [`Error::Protected`] where the host keeps it from being deleted; a guest that is gone can
+    /// be.
+    async fn check_delete(&self, guest: &GuestRef) -> Result<()>;
+
+    /// Whether a guest could be made from `spec` once the one of ours that has its number is gone: image, rights, room,
+    /// number. Asks, changes nothing, and is to be called before that one is deleted for it. An error says why not, as
+    /// [`Driver::create`] would.
+    async fn check_create(&self, spec: &GuestSpec) -> Result<()>;
+
     /// The state of a task submitted earlier, perhaps by another process of ours. [`TaskState::Unknown`] where the
     /// host has forgotten it: the caller then looks with [`Driver::find`].
     async fn task(&self, id: &TaskId) -> Result<TaskState>;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hypervisor::conformance::{Fault, Rig};
 use hypervisor::incus::{Incus, IncusConfig};
-use hypervisor::{Driver, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits};
+use hypervisor::{Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits};
 use serde_json::{Value, json};
 use support::relay::Relay;
 use uuid::Uuid;
@@ -119,6 +119,7 @@ impl Rig for IncusRig {
             if config["user.innkeeper.server"] != *marker && config["user.stranger"] != *marker {
                 return;
             }
+            self.protect(spec, false).await;
             let stop = json!({"action": "stop", "force": true});
             self.raw(reqwest::Method::PUT, &format!("instances/{name}/state"), stop).await;
             self.raw(reqwest::Method::DELETE, &format!("instances/{name}"), Value::Null).await;
@@ -165,6 +166,12 @@ impl Rig for IncusRig {
         true
     }
 
+    async fn protect(&self, spec: &GuestSpec, on: bool) -> bool {
+        let change = json!({"config": {"security.protection.delete": on.to_string()}});
+        self.raw(reqwest::Method::PATCH, &format!("instances/{}", Self::name(spec)), change).await;
+        true
+    }
+
     async fn fault(&self, fault: Fault) -> bool {
         self.relay.set(fault);
         // What is under way may still end as it would have.
@@ -185,3 +192,18 @@ impl Rig for IncusRig {
 }
 
 hypervisor::conformance_tests!(rig);
+
+/// A storage pool that is not there any more is told before a guest is destroyed for one that could not be made.
+#[tokio::test]
+async fn a_missing_storage_pool_is_told_before_anything_is_lost() {
+    let lab = rig().await;
+    let spec = lab.spec().await;
+    let config = IncusConfig {
+        socket: PathBuf::from(variable("INNKEEPER_TEST_INCUS_SOCKET")),
+        project: variable("INNKEEPER_TEST_INCUS_PROJECT"),
+        storage_pool: "innkeeper-no-such-pool".to_owned(),
+        ..IncusConfig::default()
+    };
+    let told = Incus::new(config).unwrap().check_create(&spec).await;
+    assert!(matches!(&told, Err(Error::NotFound(text)) if text.contains("no-such-pool")), "{told:?}");
+}

@@ -101,6 +101,9 @@ struct ProxmoxArgs {
     /// The storage of the guests' root disks
     #[arg(long, default_value = "local-lvm")]
     storage: String,
+    /// Make containers without nesting, which systemd in present templates needs to set its services apart
+    #[arg(long)]
+    no_nesting: bool,
     /// Don't put the management key into guests
     #[arg(long)]
     no_guest_ssh: bool,
@@ -143,6 +146,7 @@ impl Add {
             storage: args.storage.clone(),
             pool: self.pool.clone(),
             address_filters,
+            nesting: !args.no_nesting,
             ssh: SshSettings { guests: !args.no_guest_ssh, nodes: args.node_ssh, node_port: args.node_ssh_port },
         }))
     }

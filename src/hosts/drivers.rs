@@ -112,6 +112,7 @@ fn proxmox(settings: &ProxmoxSettings) -> ProxmoxConfig {
         storage: settings.storage.clone(),
         pool: settings.pool.clone(),
         address_filters: settings.address_filters,
+        nesting: settings.nesting,
         connect_timeout_s: 5,
         // Nodes give each other 30 seconds.
         request_timeout_s: 35,

@@ -198,6 +198,11 @@ pub struct ProxmoxSettings {
     #[serde(default = "yes")]
     #[garde(skip)]
     pub address_filters: bool,
+    /// Whether containers are made with `nesting`, which systemd in Debian 11, Ubuntu 20.04 and later needs to set its
+    /// services apart; true if left out. It shows them more of their node's procfs and sysfs.
+    #[serde(default = "yes")]
+    #[garde(skip)]
+    pub nesting: bool,
     /// The way into guests over SSH, for what the API can't do in a container.
     #[serde(default)]
     #[garde(dive)]

@@ -100,6 +100,8 @@ driver_of_a_console! {
     has_image(GuestKind, &str) -> bool;
     sweep() -> Sweep;
     find(&GuestRef) -> Presence;
+    check_delete(&GuestRef) -> ();
+    check_create(&GuestSpec) -> ();
     task(&TaskId) -> TaskState;
     create(&GuestSpec) -> Task;
     prepare(&GuestSpec) -> ();

@@ -81,6 +81,7 @@ impl FakePve {
             storage: "local-lvm".to_owned(),
             pool: None,
             address_filters: true,
+            nesting: true,
             connect_timeout_s: 5,
             request_timeout_s: 15,
         }

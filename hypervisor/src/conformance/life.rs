@@ -231,6 +231,47 @@ pub async fn a_disk_does_not_shrink(lab: Lab) {
     assert_eq!((Some(seen.cores), seen.disk_max), (spec.limits.cores, disk << 30));
 }
 
+/// A guest that its host protects is told while it runs, and is not deleted once it is stopped.
+pub async fn a_protected_guest_is_told_before_it_is_touched(lab: Lab) {
+    let spec = lab.running().await;
+    let (driver, guest) = (&lab.driver, &spec.guest);
+    driver.check_delete(guest).await.unwrap();
+    if !lab.rig.protect(&spec, true).await {
+        return;
+    }
+    let number = guest.vmid.to_string();
+    let protected = |e: &Error| matches!(e, Error::Protected(command) if command.contains(&number));
+    refused(driver.check_delete(guest).await, protected);
+    assert_eq!(lab.power(guest).await, Some(GuestPower::Running));
+    lab.done(driver.stop(guest, StopMode::Force).await).await;
+    refused(driver.delete(guest).await, protected);
+    assert_eq!(lab.power(guest).await, Some(GuestPower::Stopped));
+    lab.rig.protect(&spec, false).await;
+    driver.check_delete(guest).await.unwrap();
+    lab.done(driver.delete(guest).await).await;
+    // Gone, it is as good as deleted.
+    driver.check_delete(guest).await.unwrap();
+}
+
+/// Whether a guest could be made is told without making it, also while the one that it is to replace is there.
+pub async fn what_could_not_be_made_is_told_before(lab: Lab) {
+    let spec = lab.spec().await;
+    lab.driver.check_create(&spec).await.unwrap();
+    assert_eq!(lab.power(&spec.guest).await, None);
+    lab.done(lab.driver.create(&spec).await).await;
+    lab.driver.check_create(&spec).await.unwrap();
+    let mut without = spec.clone();
+    "innkeeper-no-such-image".clone_into(&mut without.image);
+    refused(lab.driver.check_create(&without).await, |e| matches!(e, Error::NotFound(_)));
+    let mut sizeless = spec.clone();
+    sizeless.limits.disk_gib = None;
+    refused(lab.driver.check_create(&sizeless).await, |e| matches!(e, Error::Invalid(_)));
+    let theirs = lab.spec().await;
+    lab.rig.stranger(&theirs).await;
+    refused(lab.driver.check_create(&theirs).await, |e| matches!(e, Error::AlreadyExists(_)));
+    assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Stopped));
+}
+
 /// A spec that can't be met is refused before anything is made.
 pub async fn a_full_spec_is_asked_for(lab: Lab) {
     let spec = lab.spec().await;

@@ -16,6 +16,8 @@ pub async fn strangers_are_never_touched(lab: Lab) {
     let limits = Limits { cores: Some(2), ..Limits::default() };
     let second = Duration::from_secs(1);
     refused(driver.create(&spec).await, |e| matches!(e, Error::AlreadyExists(_)));
+    refused(driver.check_create(&spec).await, |e| matches!(e, Error::AlreadyExists(_)));
+    refused(driver.check_delete(guest).await, not_ours);
     refused(driver.find(guest).await, not_ours);
     refused(driver.prepare(&spec).await, not_ours);
     refused(driver.start(guest).await, not_ours);
@@ -51,6 +53,8 @@ pub async fn an_unreachable_host_is_not_an_empty_one(lab: Lab) {
     refused(lab.driver.find(&spec.guest).await, unreachable);
     refused(lab.driver.sweep().await, unreachable);
     refused(lab.driver.info().await, unreachable);
+    refused(lab.driver.check_delete(&spec.guest).await, unreachable);
+    refused(lab.driver.check_create(&spec).await, unreachable);
     refused(lab.driver.create(&spec).await, unreachable);
     refused(lab.driver.start(&spec.guest).await, unreachable);
     refused(lab.driver.delete(&spec.guest).await, unreachable);

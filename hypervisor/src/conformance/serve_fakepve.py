@@ -84,6 +84,12 @@ class Pve(FakePve):
         router.add_post(one + '/termproxy', self._ct_console(self._termproxy))
         router.add_get(one + '/vncwebsocket', self._ct_console(self._vncwebsocket))
 
+    async def _lxc_create(self, user, v):
+        # As recorded: what a pool gives counts for everything but tags, since the guest is not in it yet.
+        if v.get('tags'):
+            self.require(user, '/vms/{0}'.format(v['vmid']), 'VM.Config.Options')
+        return await super()._lxc_create(user, v)
+
     def _ct_console(self, handler):
         async def serve(request):
             self._find_ct(request.match_info['node'], request.match_info['vmid'])

@@ -191,7 +191,8 @@ pub(super) fn refusal(code: u16, text: &str) -> Error {
     let detail = text.to_owned();
     by_words(text).unwrap_or(match code {
         400 | 413 | 422 => Error::Invalid(detail),
-        401 | 403 => Error::Unauthorized(detail),
+        401 => Error::Unauthorized(detail),
+        403 => Error::Forbidden(detail),
         404 => Error::NotFound(detail),
         409 => Error::Conflict(detail),
         // The object changed between our reading and writing: the same call again works on the new one.
@@ -232,6 +233,8 @@ fn by_words(text: &str) -> Option<Error> {
         "cannot allocate memory",
     ]) {
         Some(Error::Exhausted(detail))
+    } else if any(&["instance is protected"]) {
+        Some(Error::Protected(detail))
     } else if any(&["already exists", "already in use", "already defined on"]) {
         Some(Error::AlreadyExists(detail))
     } else if any(&["is already running", "is already stopped", "is not running", "is running", "is not stopped"]) {
@@ -251,7 +254,8 @@ mod tests {
     #[test]
     fn refusals_are_mapped_by_words_then_code() {
         assert!(matches!(refusal(404, "Instance not found"), Error::NotFound(_)));
-        assert!(matches!(refusal(403, "not authorized"), Error::Unauthorized(_)));
+        assert!(matches!(refusal(403, "not authorized"), Error::Forbidden(_)));
+        assert!(matches!(refusal(500, "Instance is protected"), Error::Protected(_)));
         assert!(matches!(refusal(500, "Instance is busy running a \"stop\" operation"), Error::Locked(_)));
         assert!(matches!(refusal(400, "Instance \"x\" already exists"), Error::AlreadyExists(_)));
         assert!(matches!(refusal(400, "The instance is already running"), Error::Conflict(_)));

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::api::{Instance, State, power};
 use super::client::{Client, Reply};
 use super::operations::{Then, busy, chained, join, plain};
-use super::{prepare, snapshots};
+use super::{prepare, ready, snapshots};
 use crate::check;
 use crate::{Error, GuestKind, GuestPower, GuestRef, GuestSpec, Interface, Presence, Result, StopMode, Task};
 
@@ -181,11 +181,15 @@ async fn remove(client: &Client, name: &str) -> Result<()> {
     }
 }
 
+/// The fingerprint of the image that a spec names.
+pub(super) async fn source(client: &Client, spec: &GuestSpec) -> Result<String> {
+    let missing = || Error::NotFound(format!("image {} for a {}", spec.image, instance_type(spec.guest.kind)));
+    image(client, spec.guest.kind, &spec.image).await?.ok_or_else(missing)
+}
+
 async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value> {
     let (cores, memory, disk) = check::size(&spec.limits)?;
-    let fingerprint = image(client, spec.guest.kind, &spec.image)
-        .await?
-        .ok_or_else(|| Error::NotFound(format!("image {} for a {}", spec.image, instance_type(spec.guest.kind))))?;
+    let fingerprint = source(client, spec).await?;
     let mut config = prepare::cloud_init(spec)?;
     config.insert(MARKER.to_owned(), spec.guest.marker.to_string());
     config.insert("limits.cpu".to_owned(), cores.to_string());
@@ -274,6 +278,7 @@ pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
     if instance.power() == GuestPower::Running || instance.status == "Frozen" {
         return Err(Error::Conflict(format!("{} is running", instance.name)));
     }
+    ready::unprotected(client, &instance)?;
     // Before the guest, since nothing leads to it afterwards.
     snapshots::forget(client, guest).await?;
     match client.send(Method::DELETE, &["instances", &instance.name], None).await {

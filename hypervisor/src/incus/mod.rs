@@ -16,6 +16,7 @@ mod exec;
 mod guests;
 mod operations;
 mod prepare;
+mod ready;
 mod resize;
 mod snapshots;
 mod sweep;
@@ -117,6 +118,14 @@ impl Driver for Incus {
 
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
         guests::find(&self.client, guest).await
+    }
+
+    async fn check_delete(&self, guest: &GuestRef) -> Result<()> {
+        ready::check_delete(&self.client, guest).await
+    }
+
+    async fn check_create(&self, spec: &GuestSpec) -> Result<()> {
+        ready::check_create(&self.client, spec).await
     }
 
     async fn task(&self, id: &TaskId) -> Result<TaskState> {

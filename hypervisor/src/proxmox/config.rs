@@ -28,6 +28,9 @@ pub struct ProxmoxConfig {
     /// Whether the firewall keeps guests from using addresses that are not their own.
     #[serde(default = "yes")]
     pub address_filters: bool,
+    /// Whether containers may make containers and mounts of their own, which systemd needs to set its services apart.
+    #[serde(default = "yes")]
+    pub nesting: bool,
     /// Seconds in which a connection must stand.
     #[serde(default = "connect_timeout")]
     pub connect_timeout_s: u64,

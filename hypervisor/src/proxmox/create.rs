@@ -10,7 +10,7 @@ use super::api::{Config, GIB, Properties, Resource, parse_size};
 use super::client::Client;
 use super::guests::{self, At, Found, Look};
 use super::tasks::{self, End, Then, Upid, chained};
-use super::{marker, network};
+use super::{clones, locks, marker, network};
 use crate::{Error, GuestKind, GuestRef, GuestSpec, Limits, Result, Task, TaskState, check};
 
 pub(super) async fn create(client: &Client, spec: &GuestSpec) -> Result<Task> {
@@ -21,9 +21,9 @@ pub(super) async fn create(client: &Client, spec: &GuestSpec) -> Result<Task> {
     if let Some(task) = present(client, guest, &limits).await? {
         return Ok(task);
     }
-    let submitted = match guest.kind {
-        GuestKind::Lxc => container(client, spec).await,
-        GuestKind::Vm => machine(client, spec).await,
+    let submitted = match source(client, spec, false).await? {
+        Source::Archive => container(client, spec).await,
+        Source::Template(at, root) => machine(client, spec, &at, &root).await,
     };
     let then = if guest.kind == GuestKind::Lxc { Then::Made } else { Then::Sized(limits) };
     match submitted {
@@ -61,20 +61,51 @@ async fn being_made(client: &Client, at: &At, guest: &GuestRef) -> Result<Task> 
     // It may have ended between the two looks.
     match guests::look(client, guest).await? {
         Look::Ours(found) if found.whole => Ok(Task::Done),
-        _ => Err(Error::Locked(format!("{} on {} is locked by a creation", at.vmid, at.node))),
+        Look::Coming(_) => Err(locks::held(client, at, "create").await?),
+        Look::Ours(found) if !found.status.lock.is_empty() => Err(locks::held(client, at, &found.status.lock).await?),
+        _ => Err(Error::Locked(format!("{} on {} is being made", at.vmid, at.node))),
     }
+}
+
+/// What a guest is made from.
+pub(super) enum Source {
+    /// The archive of a container's template.
+    Archive,
+    /// A machine's template, where it is, and its root disk.
+    Template(At, Properties),
+}
+
+/// The source that a spec names, where a guest can be made from it. `surely`: where that is certain.
+pub(super) async fn source(client: &Client, spec: &GuestSpec, surely: bool) -> Result<Source> {
+    let node = &spec.guest.node;
+    if spec.guest.kind == GuestKind::Lxc {
+        if !has_archive(client, node, &spec.image).await? {
+            return Err(Error::NotFound(format!("container template {} on {node}", spec.image)));
+        }
+        return Ok(Source::Archive);
+    }
+    let (_, _, disk) = check::size(&spec.limits)?;
+    let missing = || Error::NotFound(format!("machine template {}", spec.image));
+    let template = template(client, node, &spec.image).await?.ok_or_else(missing)?;
+    let at = At { node: template.node.clone(), kind: GuestKind::Vm, vmid: template.vmid.to_string() };
+    let config = guests::config(client, &at).await?;
+    clones::check(&template, &config, surely)?;
+    let (_, root) = root_disk(GuestKind::Vm, &config)?;
+    if disk_size(&root) > disk.saturating_mul(GIB) {
+        let (name, least) = (&template.name, disk_size(&root).div_ceil(GIB));
+        return Err(Error::Invalid(format!("the template {name} needs {least} GiB")));
+    }
+    Ok(Source::Template(at, root))
 }
 
 async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
     use secrecy::ExposeSecret;
-    if !has_archive(client, &spec.guest.node, &spec.image).await? {
-        return Err(Error::NotFound(format!("container template {} on {}", spec.image, spec.guest.node)));
-    }
     let (cores, memory, disk) = check::size(&spec.limits)?;
     let vmid = spec.guest.vmid.to_string();
     let (cores, memory) = (cores.to_string(), memory.to_string());
     let rootfs = format!("{}:{disk}", client.config.storage);
-    let (tags, description) = (marker::word(&spec.guest), marker::description(&spec.guest));
+    // Its tag comes when it is prepared: rights that come from a pool count for no tags before the guest is in it.
+    let description = marker::description(&spec.guest);
     let (keys, dns) = (spec.ssh_keys.join("\n"), network::name_servers(&spec.network));
     let net = network::container(&spec.network, &spec.limits, client.config.address_filters, None)?;
     let mut form = vec![
@@ -88,7 +119,6 @@ async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
         ("rootfs", &rootfs),
         // Version 8 would make it privileged.
         ("unprivileged", "1"),
-        ("tags", &tags),
         ("description", &description),
     ];
     let optional = [
@@ -96,29 +126,17 @@ async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
         ("ssh-public-keys", keys.as_str()),
         ("net0", net.as_deref().unwrap_or_default()),
         ("nameserver", &dns),
+        ("features", if client.config.nesting { "nesting=1" } else { "" }),
         ("pool", client.config.pool.as_deref().unwrap_or_default()),
     ];
     form.extend(optional.iter().filter(|(_, value)| !value.is_empty()));
     client.post(&["nodes", &spec.guest.node, "lxc"], &form).await
 }
 
-async fn machine(client: &Client, spec: &GuestSpec) -> Result<String> {
-    let (_, _, disk) = check::size(&spec.limits)?;
-    let missing = || Error::NotFound(format!("machine template {}", spec.image));
-    let template = template(client, &spec.guest.node, &spec.image).await?.ok_or_else(missing)?;
-    let (name, vmid) = (&template.name, template.vmid.to_string());
-    let at = At { node: template.node.clone(), kind: GuestKind::Vm, vmid };
-    let config = guests::config(client, &at).await?;
-    if !config.keys().any(|key| config.get(key).is_some_and(|value| value.contains("cloudinit"))) {
-        return Err(Error::Invalid(format!("the template {name} has no cloud-init drive")));
-    }
-    let (_, root) = root_disk(GuestKind::Vm, &config)?;
-    if disk_size(&root) > disk * GIB {
-        return Err(Error::Invalid(format!("the template {name} needs {} GiB", disk_size(&root).div_ceil(GIB))));
-    }
+async fn machine(client: &Client, spec: &GuestSpec, at: &At, root: &Properties) -> Result<String> {
     let storage = root.head.as_deref().and_then(|volume| volume.split(':').next()).unwrap_or_default();
     // A linked clone lives on its template's storage.
-    let linked = storage == client.config.storage && can(client, &at, "clone").await?;
+    let linked = storage == client.config.storage && can(client, at, "clone").await?;
     let (newid, description) = (spec.guest.vmid.to_string(), marker::making(&spec.guest));
     let mut form = vec![
         ("newid", newid.as_str()),
@@ -135,10 +153,10 @@ async fn machine(client: &Client, spec: &GuestSpec) -> Result<String> {
     client.post(&at.path(&["clone"]), &form).await
 }
 
-/// Gives a cloned machine its size. A UPID where its disk grows now; `None`: it is whole. `grown`: a task that grew the
+/// Makes of a cloned machine what was ordered. A UPID where its disk grows now; `None`: it is whole. `grown`: a task that grew the
 /// disk has ended well.
 async fn shape(client: &Client, at: &At, guest: &GuestRef, limits: &Limits, grown: bool) -> Result<Option<String>> {
-    let config = guests::config(client, at).await?;
+    let config = clones::strip(client, at).await?;
     guests::change(client, at, &config, &size_of(at.kind, &config, limits)).await?;
     let (key, root) = root_disk(at.kind, &config)?;
     let wanted = limits.disk_gib.unwrap_or_default();

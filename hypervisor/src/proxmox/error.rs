@@ -33,7 +33,8 @@ pub(super) fn refusal(status: u16, text: String, mutates: bool) -> Error {
         // The node that was asked could not reach the one that should act, or lost sight of it.
         502..=504 | 595..=599 if mutates => Error::OutcomeUnknown(format!("{text} (HTTP {status})")),
         502..=504 | 595..=599 => Error::Unreachable(format!("{text} (HTTP {status})")),
-        401 | 403 => Error::Unauthorized(text),
+        401 => Error::Unauthorized(text),
+        403 => Error::Forbidden(text),
         400 | 500 => by_words(&text).unwrap_or(match status {
             400 => Error::Invalid(text),
             _ => Error::Failed(text),
@@ -58,6 +59,9 @@ pub(super) fn with_detail(error: Error, detail: &str) -> Error {
         Error::Unreachable(t) => Error::Unreachable(more(t)),
         Error::OutcomeUnknown(t) => Error::OutcomeUnknown(more(t)),
         Error::Unauthorized(t) => Error::Unauthorized(more(t)),
+        Error::Forbidden(t) => Error::Forbidden(more(t)),
+        Error::StaleLock(t) => Error::StaleLock(more(t)),
+        Error::Protected(t) => Error::Protected(more(t)),
         Error::NotFound(t) => Error::NotFound(more(t)),
         Error::AlreadyExists(t) => Error::AlreadyExists(more(t)),
         Error::Locked(t) => Error::Locked(more(t)),
@@ -85,6 +89,12 @@ pub(super) fn unless_no_config<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
+/// Whether an error names a lock in a guest's configuration, which may outlive what set it, rather than one that a task
+/// holds while it lives.
+pub(super) fn config_lock(error: &Error) -> bool {
+    matches!(error, Error::Locked(text) if text.to_lowercase().contains("is locked ("))
+}
+
 /// Some words, and what they mean.
 type Meaning = (&'static [&'static str], fn(String) -> Error);
 
@@ -97,13 +107,14 @@ const MEANINGS: &[Meaning] = &[
        "file changed by other user", "file change by other user"], Error::Locked),
     (&["no space left", "not enough space", "out of space", "quota exceeded", "insufficient free space", "no free space",
        "cannot allocate memory", "out of memory", "out of disk space", "is full"], Error::Exhausted),
-    (&["permission check failed", "only root can", "is only allowed for root"], Error::Unauthorized),
+    (&["permission check failed", "only root can", "is only allowed for root"], Error::Forbidden),
+    (&["protection mode enabled"], Error::Protected),
     (&["snapshot feature is not available", "linked clone feature", "clone feature is not available", "not supported with",
        "is not supported for", "is not most recent snapshot", "no qemu guest agent configured"], Error::Unsupported),
     (&["unable to shrink disk", "shrinking disks is not supported", "does not support container directories",
        "does not support vm images", "unable to parse", "ssh public key"], Error::Invalid),
     (&["already exists", "already used", "already in use"], Error::AlreadyExists),
-    (&["already running", "not running", "is running", "protection mode enabled", "used in ha resources",
+    (&["already running", "not running", "is running", "used in ha resources",
        "quit/powerdown failed", "if it's a template"], Error::Conflict),
     (&["does not exist", "no such", "no options specified", "unable to find"], Error::NotFound),
 ];
@@ -148,6 +159,8 @@ mod tests {
             ("QEMU guest agent is not running", "Unsupported"),
             ("unable to write to storage 'a': No space left on device", "Exhausted"),
             ("Configuration file 'nodes/pve1/lxc/999.conf' does not exist", "NotFound"),
+            ("Permission check failed (/vms/2101, VM.Config.Options)", "Forbidden"),
+            ("can't remove CT 2103 - protection mode enabled", "Protected"),
             ("something else died", "Failed"),
         ] {
             let error = five_hundred(text);
@@ -156,6 +169,8 @@ mod tests {
         }
         assert!(no_config(&five_hundred("Configuration file 'nodes/pve1/lxc/999.conf' does not exist")));
         assert!(!no_config(&five_hundred("storage 'nostore' does not exist")));
+        assert!(config_lock(&five_hundred("VM is locked (snapshot-delete)")));
+        assert!(!config_lock(&five_hundred("can't lock file '/run/lock/lxc/pve-config-100.lock' - got timeout")));
     }
 
     #[test]
@@ -165,6 +180,7 @@ mod tests {
             assert!(matches!(refusal(status, String::new(), false), Error::Unreachable(_)));
         }
         assert!(matches!(refusal(401, "No ticket".to_owned(), true), Error::Unauthorized(_)));
+        assert!(matches!(refusal(403, "Permission check failed".to_owned(), true), Error::Forbidden(_)));
         assert!(matches!(refusal(501, String::new(), true), Error::Unsupported(_)));
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::api::{Config, Resource, Status, TaskRow};
 use super::client::Client;
 use super::error::unless_no_config;
-use super::marker;
+use super::{locks, marker};
 use crate::{Error, GuestKind, GuestPower, GuestRef, Presence, Result};
 
 /// Kinds of tasks that are somebody looking at a guest, not work on it.
@@ -104,9 +104,7 @@ pub(super) async fn look(client: &Client, guest: &GuestRef) -> Result<Look> {
         }
         None if making(&config.lock()) => Ok(Look::Coming(at)),
         // The last that is left of a guest whose disks are gone already. Whose it was it does not say any more.
-        None if config.lock() == "destroyed" => {
-            Err(Error::Locked(format!("{} {} is being deleted", word(guest.kind), guest.vmid)))
-        }
+        None if config.lock() == "destroyed" => Err(locks::held(client, &at, "destroyed").await?),
         _ => not_ours(),
     }
 }
@@ -209,8 +207,13 @@ pub(super) async fn require_running(client: &Client, guest: &GuestRef) -> Result
 pub(super) async fn active(client: &Client, at: &At) -> Result<Vec<TaskRow>> {
     let mut rows: Vec<TaskRow> =
         client.get(&["nodes", &at.node, "tasks"], &[("vmid", &at.vmid), ("source", "active")]).await?;
-    rows.retain(|row| row.is_running() && row.id == at.vmid && !CONSOLES.contains(&row.kind.as_str()));
+    rows.retain(|row| row.is_running() && is_work_on(row, &at.vmid));
     Ok(rows)
+}
+
+/// Whether a task works on this guest: somebody who looks at it does not.
+pub(super) fn is_work_on(row: &TaskRow, vmid: &str) -> bool {
+    row.id == vmid && !CONSOLES.contains(&row.kind.as_str())
 }
 
 pub(super) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> {
@@ -221,9 +224,9 @@ pub(super) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> 
             if is_made_now(client, &at).await? {
                 return Ok(Presence::Present { node: at.node, power: GuestPower::Unknown, busy: true });
             }
-            return Err(Error::Locked(format!(
-                "{0} is locked by a creation that no task is at work on: where that stays so, a person must look at it \
-                 on node {1} (unlock and destroy it)",
+            return Err(Error::StaleLock(format!(
+                "{0} is locked by a creation that no task is at work on: a person must look at it on node {1} (unlock \
+                 and destroy it)",
                 guest.vmid, at.node
             )));
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::api::{Config, Properties, Resource};
 use super::client::Client;
-use super::sweep;
+use super::{clones, sweep};
 use crate::{Error, HostInfo, Result};
 
 /// Privileges on guests, in every version.
@@ -35,7 +35,7 @@ struct Version {
 /// What a token may do: privileges by path.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
-struct Permissions(BTreeMap<String, BTreeMap<String, Value>>);
+pub(super) struct Permissions(BTreeMap<String, BTreeMap<String, Value>>);
 
 impl Permissions {
     /// Whether a privilege is held on a path: the nearest path above that has any decides.
@@ -53,7 +53,12 @@ impl Permissions {
         }
     }
 
-    fn missing<'a>(&self, path: &str, wanted: &[&'a str]) -> Vec<&'a str> {
+    /// Whether anything is said of this very path.
+    pub(super) fn names(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
+    pub(super) fn missing<'a>(&self, path: &str, wanted: &[&'a str]) -> Vec<&'a str> {
         wanted.iter().copied().filter(|privilege| !self.has(path, privilege)).collect()
     }
 }
@@ -109,6 +114,7 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
     }
     let online: Vec<&str> = nodes.iter().filter(|node| node.online).map(|node| node.name.as_str()).collect();
     storages(client, &rows, &online, &mut problems).await?;
+    problems.extend(clones::problems(client, &rows).await?);
     bridges(client, &online, &mut problems).await?;
     firewall(client, &online, &mut problems).await?;
     tags(client, &mut problems).await?;
@@ -139,7 +145,7 @@ async fn storages(client: &Client, rows: &[Resource], online: &[&str], problems:
             let path = ["nodes", node, "storage", &row.storage, "content"];
             match client.get::<Vec<Value>>(&path, &[("content", "vztmpl")]).await {
                 Ok(volumes) => archives += volumes.len(),
-                Err(Error::Unauthorized(_)) => {}
+                Err(Error::Forbidden(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -171,7 +177,7 @@ async fn bridges(client: &Client, online: &[&str], problems: &mut Vec<String>) -
 async fn readable(client: &Client, path: &[&str]) -> Result<Option<Config>> {
     match client.get(path, &[]).await {
         Ok(options) => Ok(Some(options)),
-        Err(Error::Unauthorized(_)) => Ok(None),
+        Err(Error::Forbidden(_)) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -38,6 +38,11 @@ pub(super) fn tags(present: &str, guest: &GuestRef) -> String {
     tags.join(";")
 }
 
+/// The tags as they are where our word is among them, else with it.
+pub(super) fn tags_with(present: &str, guest: &GuestRef) -> String {
+    if find(present, guest.vmid).is_some() { present.to_owned() } else { tags(present, guest) }
+}
+
 /// The description of a guest of ours.
 pub(super) fn description(guest: &GuestRef) -> String {
     let what = if guest.kind == GuestKind::Lxc { "container" } else { "machine" };

@@ -11,6 +11,7 @@
 
 mod api;
 mod client;
+mod clones;
 mod config;
 mod console;
 mod create;
@@ -19,10 +20,12 @@ mod firewall;
 mod guests;
 mod info;
 mod inside;
+mod locks;
 mod marker;
 mod network;
 mod power;
 mod prepare;
+mod ready;
 mod resize;
 mod snapshots;
 mod sweep;
@@ -69,6 +72,11 @@ impl Proxmox {
         &self.client.config
     }
 
+    /// What a call on a guest came to, with a refusal for its lock looked into.
+    async fn explained<T: Send>(&self, guest: &GuestRef, result: Result<T>) -> Result<T> {
+        locks::explained(&self.client, guest, result).await
+    }
+
     /// What a token needs in a version of Proxmox VE (8 or 9): paths, and the privileges on each.
     pub fn privileges(major: u32, storage: &str, pool: Option<&str>) -> Vec<(String, Vec<&'static str>)> {
         info::needed(major, storage, pool)
@@ -111,8 +119,17 @@ impl Driver for Proxmox {
         guests::is_number_free(&self.client, vmid).await
     }
 
+    async fn check_delete(&self, guest: &GuestRef) -> Result<()> {
+        ready::check_delete(&self.client, guest).await
+    }
+
+    async fn check_create(&self, spec: &GuestSpec) -> Result<()> {
+        ready::check_create(&self.client, spec).await
+    }
+
     async fn task(&self, id: &TaskId) -> Result<TaskState> {
-        tasks::task(&self.client, id).await
+        let state = tasks::task(&self.client, id).await?;
+        Ok(locks::explained_end(&self.client, id, state).await)
     }
 
     async fn create(&self, spec: &GuestSpec) -> Result<Task> {
@@ -120,7 +137,7 @@ impl Driver for Proxmox {
     }
 
     async fn prepare(&self, spec: &GuestSpec) -> Result<()> {
-        prepare::prepare(&self.client, spec).await
+        self.explained(&spec.guest, prepare::prepare(&self.client, spec).await).await
     }
 
     async fn start(&self, guest: &GuestRef) -> Result<Task> {
@@ -136,11 +153,11 @@ impl Driver for Proxmox {
     }
 
     async fn delete(&self, guest: &GuestRef) -> Result<Task> {
-        power::delete(&self.client, guest).await
+        self.explained(guest, power::delete(&self.client, guest).await).await
     }
 
     async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
-        resize::resize(&self.client, guest, limits).await
+        self.explained(guest, resize::resize(&self.client, guest, limits).await).await
     }
 
     async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()> {
@@ -160,15 +177,15 @@ impl Driver for Proxmox {
     }
 
     async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
-        snapshots::create(&self.client, guest, name, description).await
+        self.explained(guest, snapshots::create(&self.client, guest, name, description).await).await
     }
 
     async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task> {
-        snapshots::rollback(&self.client, guest, name).await
+        self.explained(guest, snapshots::rollback(&self.client, guest, name).await).await
     }
 
     async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
-        snapshots::delete(&self.client, guest, name).await
+        self.explained(guest, snapshots::delete(&self.client, guest, name).await).await
     }
 
     async fn console(&self, guest: &GuestRef) -> Result<Console> {

@@ -11,8 +11,8 @@ use super::api::TaskRow;
 use super::client::Client;
 use super::error::no_config;
 use super::guests::{self, At, Found};
-use super::marker;
 use super::tasks::{self, End, Then, Upid, chained, plain, reached};
+use super::{locks, marker, ready};
 use crate::{Error, GuestPower, GuestRef, Result, StopMode, Task, TaskState};
 
 /// Kinds of tasks, as a node names them.
@@ -32,7 +32,11 @@ pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
         // A paused machine is woken, not started.
         GuestPower::Unknown => "resume",
     };
-    onboot(client, &found.at, guest, "1").await?;
+    locks::free_or_hibernated(client, &found).await?;
+    // A hibernated machine's configuration can't be changed before it is up, and has it from when it ran.
+    if found.status.lock.is_empty() {
+        onboot(client, &found.at, guest, "1").await?;
+    }
     match act(client, &found.at, action, &[]).await {
         Ok(upid) => Ok(chained(&upid, Then::Started, guest)),
         Err(error) => or_already(client, guest, GuestPower::Running, error).await,
@@ -46,11 +50,13 @@ pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> R
         return Ok(Task::Done);
     }
     let under_way = shutdown_under_way(client, &found.at).await?;
+    if let (StopMode::Clean { .. }, Some(row)) = (mode, under_way.as_ref().filter(|row| row.kind.ends_with("shutdown")))
+    {
+        return Ok(chained(&row.upid, Then::Stopped, guest));
+    }
+    locks::free(client, &found).await?;
     let submitted = match mode {
         StopMode::Clean { timeout } => {
-            if let Some(row) = under_way.filter(|row| row.kind.ends_with("shutdown")) {
-                return Ok(chained(&row.upid, Then::Stopped, guest));
-            }
             onboot(client, &found.at, guest, "0").await?;
             let seconds = timeout.as_secs().max(1).to_string();
             act(client, &found.at, "shutdown", &[("timeout", &seconds), ("forceStop", "1")]).await
@@ -78,6 +84,8 @@ pub(super) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration
     if found.power() != GuestPower::Running {
         return start(client, guest).await;
     }
+    // A reboot does not ask for the lock: it takes the guest down, and then can't bring it up.
+    locks::free(client, &found).await?;
     let seconds = timeout.as_secs().max(1).to_string();
     match act(client, &found.at, "reboot", &[("timeout", &seconds)]).await {
         Ok(upid) => Ok(chained(&upid, Then::Restarted, guest)),
@@ -91,6 +99,11 @@ pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
     let Some(found) = guests::get(client, guest).await? else { return Ok(Task::Done) };
     if found.status.power() != GuestPower::Stopped {
         return Err(Error::Conflict(format!("{} is running", guest.vmid)));
+    }
+    let config = guests::config(client, &found.at).await?;
+    ready::unprotected(&found, &config)?;
+    if ready::is_protected(&config) {
+        guests::change(client, &found.at, &config, &[("protection", None)]).await?;
     }
     // Purged from backup jobs, replication and high availability too; nothing of its number elsewhere is touched.
     match client.delete::<String>(&found.at.path(&[]), &[("purge", "1")]).await {
@@ -133,6 +146,11 @@ pub(super) async fn restarted(client: &Client, upid: &Upid, end: End, found: &Fo
         // The task saw it go down. After a node's own restart, so did that.
         (End::Well(_) | End::Lost, GuestPower::Running) => Ok(TaskState::Succeeded(None)),
         (_, GuestPower::Stopped) => {
+            match locks::free_or_hibernated(client, found).await {
+                Ok(()) => {}
+                Err(error) if error.is_transient() => return Ok(TaskState::Running(None)),
+                Err(error) => return Ok(TaskState::Failed(error)),
+            }
             let started = tasks::follow(client, upid, found, STARTS, start).await?;
             let down = || TaskState::Failed(Error::Conflict("it stopped again after its start".to_owned()));
             Ok(started.unwrap_or_else(down))
@@ -166,8 +184,7 @@ async fn shutdown_under_way(client: &Client, at: &At) -> Result<Option<TaskRow>>
 /// Writes whether the guest starts with its node, and our tag where somebody took it away.
 async fn onboot(client: &Client, at: &At, guest: &GuestRef, flag: &str) -> Result<()> {
     let now = guests::config(client, at).await?;
-    let tags = now.get("tags").unwrap_or_default();
-    let tags = if marker::find(&tags, guest.vmid).is_some() { tags } else { marker::tags(&tags, guest) };
+    let tags = marker::tags_with(&now.get("tags").unwrap_or_default(), guest);
     // Missing is off.
     let flag = Some(flag.to_owned()).filter(|flag| now.get("onboot").as_deref().unwrap_or("0") != flag);
     let mut wanted = vec![("tags", Some(tags))];

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 
 use super::api::{Config, Properties};
 use super::client::{Client, encoded};
-use super::{firewall, guests, network};
+use super::{firewall, guests, marker, network};
 use crate::{Error, GuestKind, GuestPower, GuestSpec, Result, check};
 
 pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
@@ -15,10 +15,12 @@ pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
         return Err(Error::Conflict(format!("{} is not stopped", spec.guest.vmid)));
     }
     let config = guests::config(client, &found.at).await?;
-    let wanted = match spec.guest.kind {
+    let mut wanted = match spec.guest.kind {
         GuestKind::Lxc => container(client, spec, &config)?,
         GuestKind::Vm => machine(client, spec, &config)?,
     };
+    // From now on sweeps know it.
+    wanted.push(("tags", Some(marker::tags_with(&config.get("tags").unwrap_or_default(), &spec.guest))));
     guests::change(client, &found.at, &config, &wanted).await?;
     if client.config.address_filters && !spec.network.addresses.is_empty() {
         // Read again: Proxmox VE gives an interface its hardware address.

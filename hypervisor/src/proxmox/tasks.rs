@@ -45,6 +45,8 @@ pub(super) struct Upid {
     pub(super) text: String,
     pub(super) node: String,
     pub(super) kind: String,
+    /// What it works on: a guest's number, where it is one guest.
+    pub(super) id: String,
     /// Seconds since 1970, and the worker's start in the node's own ticks: they order a node's tasks.
     pub(super) age: (u64, u64),
 }
@@ -53,14 +55,14 @@ impl Upid {
     pub(super) fn parse(text: &str) -> Result<Self> {
         let nonsense = || Error::Invalid(format!("{text:?} is no task of ours"));
         let parts: Vec<&str> = text.split(':').collect();
-        let ["UPID", node, _pid, pstart, start, kind, _id, _user, ""] = parts[..] else { return Err(nonsense()) };
+        let ["UPID", node, _pid, pstart, start, kind, id, _user, ""] = parts[..] else { return Err(nonsense()) };
         let hex = |digits: &str| u64::from_str_radix(digits, 16).map_err(|_| nonsense());
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '?' | '&');
         if node.is_empty() || kind.is_empty() || !text.chars().all(plain) {
             return Err(nonsense());
         }
         let age = (hex(start)?, hex(pstart)?);
-        Ok(Self { text: text.to_owned(), node: node.to_owned(), kind: kind.to_owned(), age })
+        Ok(Self { text: text.to_owned(), node: node.to_owned(), kind: kind.to_owned(), id: id.to_owned(), age })
     }
 }
 
@@ -210,7 +212,7 @@ pub(super) async fn state(client: &Client, upid: &Upid) -> Result<End> {
             return Ok(if (0..YOUNG_S).contains(&age) { End::Running } else { End::Lost });
         }
         // The same credentials were good when it was submitted: a node that can't read its users just now.
-        Err(Error::Unauthorized(text)) => return Err(Error::Unreachable(text)),
+        Err(Error::Unauthorized(text) | Error::Forbidden(text)) => return Err(Error::Unreachable(text)),
         Err(error) => return Err(error),
     };
     if status.status == "running" {

@@ -75,6 +75,12 @@ impl Rig for FakeRig {
         true
     }
 
+    async fn protect(&self, spec: &GuestSpec, on: bool) -> bool {
+        let change = if on { "update(protection=1)" } else { "pop('protection') and None" };
+        self.fake.run(&format!("guest({}).config.{change}", spec.guest.vmid)).await;
+        true
+    }
+
     async fn fault(&self, fault: Fault) -> bool {
         self.fake
             .run(&format!("pve.lose_answers = {}", if fault == Fault::LoseAnswers { "True" } else { "False" }))

@@ -26,7 +26,7 @@ async fn refusals_by_name() {
     for (name, right) in [
         ("config_lock_timeout", "Locked"),
         ("no_quorum", "Unreachable"),
-        ("permission_denied", "Unauthorized"),
+        ("permission_denied", "Forbidden"),
         ("not_implemented", "Unsupported"),
     ] {
         bench.fail("POST", &bench.path("/status/start"), name).await;
@@ -84,11 +84,11 @@ async fn a_lock_that_somebody_holds_comes_as_an_answer_and_as_a_task_s_end() {
     assert!(matches!(&error, Error::Locked(text) if text.contains("can't lock file")), "{error:?}");
     bench.fake.run(&format!("pve.release_config_lock({})", bench.vmid())).await;
     bench.done(driver.resize(guest, &more).await).await;
-    // And each lock that a backup, a migration or a snapshot leaves.
+    // And each lock that a backup, a migration or a snapshot leaves when it is killed: it won't pass by itself.
     for lock in ["backup", "migrate", "snapshot", "snapshot-delete", "rollback", "disk", "mounted"] {
         bench.fake.run(&format!("pve.snapshot_lock({}, '{lock}')", bench.vmid())).await;
         let error = driver.delete(guest).await.unwrap_err();
-        assert!(matches!(&error, Error::Locked(text) if text.contains(lock)), "{error:?}");
+        assert!(matches!(&error, Error::StaleLock(text) if text.contains(lock)), "{error:?}");
         bench.fake.run(&format!("pve.unlock({})", bench.vmid())).await;
     }
     bench.done(driver.delete(guest).await).await;
@@ -192,7 +192,7 @@ async fn absence_is_believed_only_when_every_node_was_asked() {
     bench.fake.run(&format!("pve.add_ct({}, 'hidden', node='pve2') and None", guest.vmid)).await;
     bench.fake.run("pve.grant('innkeeper@pve', '/nodes', 'Sys.Audit')").await;
     let look = bench.driver.find(guest).await;
-    assert!(matches!(look, Err(Error::Unauthorized(_))), "{look:?}");
+    assert!(matches!(look, Err(Error::Forbidden(_))), "{look:?}");
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn a_privilege_that_was_taken_away_is_named() {
     bench.fake.run("pve.grant('innkeeper@pve', '/vms', 'VM.Audit', 'VM.Config.Options')").await;
     bench.fake.run("pve.grant('innkeeper@pve', '/', 'Sys.Audit')").await;
     let error = bench.driver.start(&bench.spec.guest).await.unwrap_err();
-    assert!(matches!(&error, Error::Unauthorized(text) if text.contains("VM.PowerMgmt")), "{error:?}");
+    assert!(matches!(&error, Error::Forbidden(text) if text.contains("VM.PowerMgmt")), "{error:?}");
     let problems = bench.driver.info().await.unwrap().problems.join("\n");
     for privilege in ["VM.PowerMgmt", "VM.Allocate", "VM.GuestAgent.Unrestricted", "Datastore.AllocateSpace", "SDN.Use"]
     {
@@ -319,7 +319,7 @@ async fn what_may_not_be_deleted_is_not() {
     let bench = Bench::stopped(Lxc).await;
     bench.fake.run(&format!("guest({}).config.update(protection=1)", bench.vmid())).await;
     let error = bench.driver.delete(&bench.spec.guest).await.unwrap_err();
-    assert!(matches!(&error, Error::Conflict(text) if text.contains("protection")), "{error:?}");
+    assert!(matches!(&error, Error::Protected(text) if text.contains("--protection 0")), "{error:?}");
     assert_eq!(bench.fake.guests().await, [bench.vmid()]);
 }
 
@@ -398,10 +398,11 @@ async fn what_is_left_of_a_guest_that_is_being_destroyed_is_not_a_stranger_s() {
         .fake
         .run(&format!("(guest({0}).config.clear(), guest({0}).config.update(lock='destroyed')) and None", bench.vmid()))
         .await;
+    // Nothing is at work on it, so somebody must look.
     let found = driver.find(guest).await;
-    assert!(matches!(found, Err(Error::Locked(_))), "{found:?}");
+    assert!(matches!(found, Err(Error::StaleLock(_))), "{found:?}");
     let deleted = driver.delete(guest).await;
-    assert!(matches!(deleted, Err(Error::Locked(_))), "{deleted:?}");
+    assert!(matches!(deleted, Err(Error::StaleLock(_))), "{deleted:?}");
     bench
         .fake
         .run(&format!("guest({0}).config.clear() or guest({0}).config.update(guest({0}).before)", bench.vmid()))
@@ -547,7 +548,7 @@ async fn a_creation_that_was_killed_is_for_a_person_to_look_at() {
     for error in
         [bench.driver.find(&bench.spec.guest).await.unwrap_err(), bench.driver.create(&bench.spec).await.unwrap_err()]
     {
-        assert!(matches!(&error, Error::Locked(text) if text.contains("creation")), "{error:?}");
+        assert!(matches!(&error, Error::StaleLock(text) if text.contains("creat")), "{error:?}");
     }
     assert_eq!(bench.fake.guests().await, [bench.vmid()]);
 }

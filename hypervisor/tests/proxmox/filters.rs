@@ -120,7 +120,7 @@ async fn a_container_is_made_as_ordered() {
     let config = bench.fake.run(&format!("guest({}).config", bench.vmid())).await;
     assert_eq!((&config["unprivileged"], &config["swap"], &config["cores"]), (&1.into(), &0.into(), &1.into()));
     assert_eq!(config["rootfs"].as_str().unwrap().split_once(',').unwrap().1, "size=3G");
-    assert!(config.get("features").is_none());
+    assert_eq!(config["features"], "nesting=1");
     let address = bench.spec.network.addresses[0].address;
     assert!(config["net0"].as_str().unwrap().contains(&format!("ip={address}/8")), "{config}");
     assert_eq!(config["nameserver"], "10.0.0.1");

@@ -6,6 +6,8 @@ mod conformance;
 mod console;
 mod faults;
 mod filters;
+mod locks;
+mod made;
 mod recorded;
 mod schema;
 mod transport;

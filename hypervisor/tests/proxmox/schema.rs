@@ -50,6 +50,7 @@ const ALL: &[&str] = &[
     "GET /nodes/{node}/qemu/{vmid}/status/current",
     "GET /nodes/{node}/qemu/{vmid}/vncwebsocket",
     "GET /nodes/{node}/storage/{storage}/content",
+    "GET /nodes/{node}/storage/{storage}/status",
     "GET /nodes/{node}/tasks",
     "GET /nodes/{node}/tasks/{upid}/log",
     "GET /nodes/{node}/tasks/{upid}/status",
@@ -123,6 +124,7 @@ async fn live(kind: GuestKind) -> Vec<(String, String, Vec<(String, String)>)> {
     let (driver, guest) = (&bench.driver, &bench.spec.guest);
     driver.info().await.unwrap();
     driver.find(guest).await.unwrap();
+    driver.check_create(&bench.spec).await.unwrap();
     assert!(driver.has_image(kind, &bench.spec.image).await.unwrap());
     bench.done(driver.create(&bench.spec).await).await;
     driver.prepare(&bench.spec).await.unwrap();

@@ -60,6 +60,12 @@ impl Driver for Fake {
     async fn find(&self, _: &GuestRef) -> Result<Presence> {
         unimplemented!()
     }
+    async fn check_delete(&self, _: &GuestRef) -> Result<()> {
+        unimplemented!()
+    }
+    async fn check_create(&self, _: &GuestSpec) -> Result<()> {
+        unimplemented!()
+    }
     async fn task(&self, _: &TaskId) -> Result<TaskState> {
         unimplemented!()
     }
