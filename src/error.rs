@@ -215,6 +215,20 @@ impl From<hypervisor::Error> for Error {
             H::Locked(_) => (Code::Locked, "The host is busy with this server; try again in a moment."),
             H::AlreadyExists(_) => (Code::AlreadyExists, "The host has something with this name or number already."),
             H::Exhausted(_) => (Code::ResourceUnavailable, "The host is out of room."),
+            H::StaleLock(_) => (
+                Code::Locked,
+                "This server is locked on its host, and nothing is at work on it there: the provider has to lift the lock.",
+            ),
+            H::Forbidden(_) => {
+                (Code::HostError, "The host refused this for lack of a right, which the provider has to give.")
+            }
+            H::Protected(command) => {
+                let message = format!(
+                    "This server is protected from deletion on its host. The provider can switch that off there \
+                     ({command})."
+                );
+                return Self { cause: Some(error.into()), ..Self::new(Code::Conflict, message) };
+            }
             H::Conflict(_) => (Code::Conflict, "The server's present state does not allow this."),
             H::Unsupported(_) => (Code::Invalid, "The host that this server lives on can't do this."),
             _ => (Code::HostError, "The host refused or failed to do this."),

@@ -33,6 +33,7 @@ mod outage;
 mod process;
 mod proxmox;
 mod proxmox_faults;
+mod refusals;
 mod replicas;
 mod ssh;
 mod storm;

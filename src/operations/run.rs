@@ -227,7 +227,9 @@ async fn done(
         (false, false) => index + 1,
     };
     op.attempts = 0;
-    if !op.undoing {
+    if op.undoing {
+        op.error_detail = op.error_detail.as_deref().and_then(why_undone).map(str::to_owned);
+    } else {
         // What was retried has worked.
         (op.error_code, op.error_message, op.error_detail) = (None, None, None);
         op.progress = if ended { 100 } else { progress_of(names.len(), next, 0) };
@@ -268,6 +270,14 @@ async fn done(
     Ok(Next::Go)
 }
 
+/// Stands in an operation's detail between why it failed and what keeps it from being undone.
+const UNDOING: &str = "\nundoing it: ";
+
+/// The first of the two.
+fn why_undone(detail: &str) -> Option<&str> {
+    detail.split(UNDOING).next().filter(|why| !why.is_empty())
+}
+
 fn error_of(op: &Claimed) -> Option<(String, String, Option<String>)> {
     Some((op.error_code.clone()?, op.error_message.clone().unwrap_or_default(), op.error_detail.clone()))
 }
@@ -278,7 +288,15 @@ async fn failed(app: &App, work: &mut Work, names: &[&'static str], index: usize
     let op = &mut work.op;
     let name = names[index];
     let detail = fault.detail.as_deref().unwrap_or(&fault.message).to_owned();
-    let same = op.error_code.as_deref() == Some(fault.code.as_str()) && op.error_detail == fault.detail;
+    let told = if op.undoing {
+        // An undo's own trouble is told beside why the operation failed, and does not hide it.
+        let why = op.error_detail.as_deref().and_then(why_undone).unwrap_or_default();
+        Some(format!("{why}{UNDOING}{detail}"))
+    } else {
+        fault.detail.clone()
+    };
+    let same = (op.undoing || op.error_code.as_deref() == Some(fault.code.as_str())) && op.error_detail == told;
+    op.error_detail = told;
     let verdict = match (fault.kind, op.undoing) {
         (FaultKind::Stuck, _) => FaultKind::Stuck,
         (_, true) if late => FaultKind::Stuck,
@@ -288,13 +306,11 @@ async fn failed(app: &App, work: &mut Work, names: &[&'static str], index: usize
         (kind, false) => kind,
     };
     if !op.undoing {
-        // An undo's own trouble does not hide why the operation failed.
         op.error_code = Some(fault.code.as_str().to_owned());
         op.error_message = Some(match verdict {
             FaultKind::Retry => format!("{} We keep trying.", fault.message),
             _ => fault.message.clone(),
         });
-        op.error_detail.clone_from(&fault.detail);
     }
     match verdict {
         FaultKind::Retry => {

@@ -95,7 +95,8 @@ impl From<hypervisor::Error> for Fault {
         use hypervisor::Error as H;
         let kind = match &error {
             H::NotOurs(_) => FaultKind::Stuck,
-            // Credentials are the provider's to mend, and mending them takes no new order.
+            // Credentials are the provider's to mend, and mending them takes no new order; nor can a host always look
+            // them up. That they lack a right is an answer, as any other refusal is.
             H::Unauthorized(_) => FaultKind::Retry,
             e if e.is_transient() => FaultKind::Retry,
             _ => FaultKind::Fail,

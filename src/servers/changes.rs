@@ -50,6 +50,10 @@ pub async fn name_address(
 
 /// Has a server made anew, in its old place with its old addresses.
 pub async fn reinstall(app: &App, once: &Once, access: &ServerAccess, wish: ReinstallServer) -> Result<Reinstalling> {
+    if let Some(taken_on) = once.look(app).await? {
+        return answer(service::submitted(app, once, taken_on).await?);
+    }
+    service::unprotected_on_host(app, access).await?;
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
         Begun::Done(taken_on) => return answer(service::submitted(app, once, taken_on).await?),
@@ -75,7 +79,8 @@ pub async fn reinstall(app: &App, once: &Once, access: &ServerAccess, wish: Rein
     };
     let password = secrets::readable_password();
     let sealed = app.sealer.seal_text(create::PASSWORD, &password)?;
-    let data = reinstall::Data::new(sealed, wish.os_id, keys);
+    let up = store::wanted_up(&mut tx, server.id).await?;
+    let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
     let id = service::enqueue(app, &mut tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
     let taken_on = tx.finish(app, TakenOn::new(id, Some(password.expose_secret()))).await?;
     answer(service::submitted(app, once, taken_on).await?)

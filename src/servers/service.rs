@@ -28,6 +28,8 @@ use crate::{addresses, hosts, monitoring, secrets, ssh_keys};
 
 /// How long an answer waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
+/// How long a request waits for its host to say that it keeps the guest.
+const PROTECTION_WAIT: Duration = Duration::from_secs(3);
 /// How long a password change waits for the guest.
 const PASSWORD_WAIT: Duration = Duration::from_secs(15);
 
@@ -221,13 +223,14 @@ pub async fn power(app: &App, once: &Once, access: &ServerAccess, power: power::
 
 /// Deletes a server with everything that is its own.
 pub async fn delete(app: &App, access: &ServerAccess) -> Result<Deleted> {
+    unprotected_on_host(app, access).await?;
     let mut tx = app.db.begin().await?;
     let server = lock(&mut tx, access).await?;
     unprotected(&server)?;
     let operation_id = if server.reserved {
         // It goes on as long as an undo does: what the host may have begun to destroy can't be called off.
         let deadline = seconds(app.config.undo_deadline_seconds);
-        let data = delete::Data::default();
+        let data = delete::Data::new(store::wanted_up(&mut tx, server.id).await?);
         let new =
             NewOperation { kind: delete::KIND, server: server.id, data, user: Some(access.caller.user), deadline };
         let id = app.engine.enqueue(&mut tx, new).await?;
@@ -313,6 +316,23 @@ pub(super) fn unprotected(server: &ServerRecord) -> Result<()> {
     match server.protected {
         true => Err(Error::new(Code::Conflict, "Deletion protection is on; switch it off first.")),
         false => Ok(()),
+    }
+}
+
+/// The same where its host keeps it, and says so right away. Whatever else the host says, or does not, is for the
+/// operation, which asks again before it touches anything.
+pub(super) async fn unprotected_on_host(app: &App, access: &ServerAccess) -> Result<()> {
+    let server = &access.server;
+    not_suspended(&access.caller, server)?;
+    unprotected(server)?;
+    if !server.reserved {
+        return Ok(());
+    }
+    let asked =
+        async { hosts::service::driver(app, server.host_id).await.ok()?.check_delete(&server.guest()).await.err() };
+    match tokio::time::timeout(PROTECTION_WAIT, asked).await {
+        Ok(Some(error @ hypervisor::Error::Protected(_))) => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -400,6 +400,16 @@ pub(crate) async fn set_status(tx: &mut PgConnection, id: ServerId, status: Stat
         .map(drop)
 }
 
+/// Whether a server is meant to be up.
+pub(super) async fn wanted_up(tx: &mut PgConnection, id: ServerId) -> Result<bool> {
+    sqlx::query_scalar!("select wanted_up from servers where id = $1", id.0).fetch_one(tx).await
+}
+
+/// Puts back whether it is meant to be up: what was asked of it has come to nothing.
+pub(crate) async fn set_wanted_up(tx: &mut PgConnection, id: ServerId, up: bool) -> Result<()> {
+    sqlx::query!("update servers set wanted_up = $2 where id = $1", id.0, up).execute(tx).await.map(drop)
+}
+
 /// Its share of the node is free again: nothing of it is on the host.
 pub(super) async fn unreserve(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
     sqlx::query!(

@@ -69,9 +69,25 @@ pub fn workflow() -> Workflow<Data> {
     }
 }
 
+/// What to say where there is nothing to make a server from.
+pub(super) fn image_gone() -> Fault {
+    Fault::new(FaultKind::Fail, Code::HostError, "The image is no longer on the server's host.")
+}
+
+/// What the server's guest is to be.
 async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec, Fault> {
-    let gone = || Fault::new(FaultKind::Fail, Code::HostError, "The image is no longer on the server's host.");
-    let image = store::image_source(&ctx.app.db, ctx.server).await?.ok_or_else(gone)?;
+    let image = store::image_source(&ctx.app.db, ctx.server).await?.ok_or_else(image_gone)?;
+    spec_of(ctx, guest, data, image, &guest.server.ssh_keys).await
+}
+
+/// The same from this image and with these keys.
+pub(super) async fn spec_of(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    data: &Data,
+    image: String,
+    keys: &[String],
+) -> Result<GuestSpec, Fault> {
     let mut db = ctx.app.db.acquire().await?;
     let held = addresses::store::of_server(&mut db, ctx.server).await?;
     let server = &guest.server;
@@ -91,7 +107,7 @@ async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec
                 .collect(),
             dns: held.iter().flat_map(|a| a.dns.iter().copied()).collect(),
         },
-        ssh_keys: server.ssh_keys.iter().cloned().chain(management).collect(),
+        ssh_keys: keys.iter().cloned().chain(management).collect(),
         password: ctx.app.sealer.open_text(PASSWORD, &data.password)?,
     })
 }

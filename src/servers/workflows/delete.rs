@@ -16,6 +16,16 @@ pub const KIND: &str = "delete";
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Data {
     removal: Removal,
+    /// Whether the server was meant to be up before.
+    #[serde(default)]
+    up: Option<bool>,
+}
+
+impl Data {
+    /// The first data of a server that was meant to be up, or not.
+    pub fn new(up: bool) -> Self {
+        Self { removal: Removal::default(), up: Some(up) }
+    }
 }
 
 /// The steps.
@@ -23,7 +33,7 @@ pub fn workflow() -> Workflow<Data> {
     Workflow { kind: KIND, steps: vec![Box::new(DeleteGuest), Box::new(Release)] }
 }
 
-/// Removes the guest. Where that fails, the server stays as a look finds it and may be deleted again.
+/// Removes the guest. Where that fails, what is there is as it was before, and the server may be deleted again.
 #[derive(Debug)]
 struct DeleteGuest;
 
@@ -38,8 +48,12 @@ impl Step<Data> for DeleteGuest {
         Ok(data.removal.advance(ctx, &guest).await?.unwrap_or(Outcome::Done))
     }
 
-    async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
-        guest::settle(ctx).await
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        match data.removal.restore(ctx, &guest).await? {
+            Some(wait) => Ok(wait),
+            None => guest::settle_as(ctx, data.up).await,
+        }
     }
 }
 

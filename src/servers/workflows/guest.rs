@@ -116,7 +116,15 @@ pub(super) struct Removal {
     stop: HostWork,
     delete: HostWork,
     stopped: bool,
+    /// Whether it ran when we came to stop it.
+    #[serde(default)]
+    ran: bool,
+    #[serde(default)]
+    start: HostWork,
 }
+
+/// How often a guest that ran is tried to be started again: half an hour.
+const STARTS: i32 = 16;
 
 impl Removal {
     /// The next piece of it. `None`: the guest is gone.
@@ -129,8 +137,15 @@ impl Removal {
                 Presence::Present { busy: true, .. } => {
                     return Ok(Some(Outcome::Wait { after: Duration::from_millis(500), progress: None }));
                 }
-                Presence::Present { power: GuestPower::Stopped, .. } => self.stopped = true,
-                Presence::Present { .. } => self.stopped = false,
+                Presence::Present { power, .. } => {
+                    // Before anything is touched: a guest that the host keeps is not to be stopped for nothing.
+                    driver.check_delete(at).await?;
+                    self.stopped = power == GuestPower::Stopped;
+                    if power == GuestPower::Running && !self.ran {
+                        self.ran = true;
+                        return Ok(Some(Outcome::Again));
+                    }
+                }
             }
         }
         if !self.stopped {
@@ -153,12 +168,47 @@ impl Removal {
     }
 }
 
+impl Removal {
+    /// The way back from a removal that could not be: a guest that ran runs again. `None`: it does, or can't any more.
+    pub(super) async fn restore(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Option<Outcome>, Fault> {
+        if !self.ran {
+            return Ok(None);
+        }
+        let (driver, at) = (&*guest.driver, &guest.at);
+        if self.start.task.is_none() {
+            match driver.find(at).await {
+                Ok(Presence::Present { busy: true, .. }) => return Ok(Some(BUSY)),
+                Ok(Presence::Present { power: GuestPower::Stopped, .. }) => {}
+                Err(error) if error.is_transient() && ctx.attempts < STARTS => return Err(error.into()),
+                _ => return Ok(None),
+            }
+        }
+        match self.start.drive(ctx, driver, || driver.start(at)).await {
+            Err(fault) if fault.kind != FaultKind::Retry || ctx.attempts >= STARTS => {
+                // Its disks may be gone already: it is shown as it is.
+                let detail = fault.detail.as_deref().unwrap_or(&fault.message);
+                tracing::warn!(operation = %ctx.operation, detail, "a guest that ran before could not be started again");
+                Ok(None)
+            }
+            driven => driven,
+        }
+    }
+}
+
 /// The last step of a way back: the server shows what a look at the host finds, or that the host can't be asked now.
 pub(crate) async fn settle(ctx: &Context<'_>) -> Result<Outcome, Fault> {
+    settle_as(ctx, None).await
+}
+
+/// The same where the request said that it should be up, or down: that is as it was `before`, where that is known.
+pub(super) async fn settle_as(ctx: &Context<'_>, before: Option<bool>) -> Result<Outcome, Fault> {
     let guest = Guest::load(ctx).await?;
     let Some(status) = guest.standing().await else { return Ok(BUSY) };
     let mut tx = ctx.begin().await?;
     store::set_status(&mut tx, ctx.server, status).await?;
+    if let Some(up) = before {
+        store::set_wanted_up(&mut tx, ctx.server, up).await?;
+    }
     Ok(Outcome::DoneIn(tx))
 }
 

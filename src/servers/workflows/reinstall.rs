@@ -8,8 +8,7 @@ use hypervisor::Presence;
 use serde::{Deserialize, Serialize};
 
 use super::create::{self, CreateGuest, PrepareGuest, SetPassword, StartGuest};
-use super::guest::{BUSY, Guest, Removal};
-use crate::error::Code;
+use super::guest::{self, Guest, Removal};
 use crate::ids::ImageId;
 use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::secrets::Sealed;
@@ -26,12 +25,16 @@ pub struct Data {
     ssh_keys: Vec<String>,
     removal: Removal,
     new: create::Data,
+    /// Whether the server was meant to be up before.
+    #[serde(default)]
+    up: Option<bool>,
 }
 
 impl Data {
-    /// The first data, with root's password sealed as [`create::PASSWORD`].
-    pub fn new(password: Sealed, image: ImageId, ssh_keys: Vec<String>) -> Self {
-        Self { image, ssh_keys, removal: Removal::default(), new: create::Data::new(password) }
+    /// The first data of a server that was meant to be up, or not, with root's password sealed as
+    /// [`create::PASSWORD`].
+    pub fn new(password: Sealed, image: ImageId, ssh_keys: Vec<String>, up: bool) -> Self {
+        Self { image, ssh_keys, removal: Removal::default(), new: create::Data::new(password), up: Some(up) }
     }
 }
 
@@ -70,7 +73,7 @@ impl<S: Step<create::Data>> Step<Data> for Anew<S> {
     }
 }
 
-/// Makes sure, before anything is lost, that the host answers and has the image.
+/// Makes sure, before anything is lost, that the old guest can be deleted and the new one made.
 #[derive(Debug)]
 struct CheckImage;
 
@@ -82,30 +85,34 @@ impl Step<Data> for CheckImage {
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
-        let gone = || Fault::new(FaultKind::Fail, Code::HostError, "The image is no longer on the server's host.");
         let mut db = ctx.app.db.acquire().await?;
-        let source = store::source_on(&mut db, data.image, guest.server.host_id).await?.ok_or_else(gone)?;
+        let source = store::source_on(&mut db, data.image, guest.server.host_id).await?;
         drop(db);
+        let source = source.ok_or_else(create::image_gone)?;
         if !guest.driver.has_image(guest.at.kind, &source).await? {
-            return Err(gone());
+            return Err(create::image_gone());
         }
-        // Whether what is there is ours is asked before it is in the way.
-        guest.driver.find(&guest.at).await?;
+        let spec = create::spec_of(ctx, &guest, &data.new, source, &data.ssh_keys).await?;
+        let checked = match guest.driver.check_delete(&guest.at).await {
+            Ok(()) => guest.driver.check_create(&spec).await,
+            refused => refused,
+        };
+        checked.map_err(|error| {
+            let fault = Fault::from(error);
+            let message = format!("{} Nothing of the server was changed.", fault.message);
+            if fault.kind == FaultKind::Fail { Fault { message, ..fault } } else { fault }
+        })?;
         Ok(Outcome::Done)
     }
 
     /// The last of the way back: what is there is what the server shows.
-    async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
-        let status = match guest.driver.find(&guest.at).await {
-            Ok(Presence::Absent) => Status::Failed,
-            _ => match guest.standing().await {
-                Some(status) => status,
-                None => return Ok(BUSY),
-            },
-        };
+        if guest.driver.find(&guest.at).await != Ok(Presence::Absent) {
+            return guest::settle_as(ctx, data.up).await;
+        }
         let mut tx = ctx.begin().await?;
-        store::set_status(&mut tx, ctx.server, status).await?;
+        store::set_status(&mut tx, ctx.server, Status::Failed).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }
@@ -128,6 +135,11 @@ impl Step<Data> for RemoveGuest {
         let mut tx = ctx.begin().await?;
         store::set_image(&mut tx, ctx.server, data.image, &data.ssh_keys).await?;
         Ok(Outcome::DoneIn(tx))
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(ctx).await?;
+        Ok(data.removal.restore(ctx, &guest).await?.unwrap_or(Outcome::Done))
     }
 }
 
