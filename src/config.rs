@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use figment::Figment;
 use figment::providers::Env;
+use ipnet::{IpNet, Ipv4Net};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -33,7 +34,7 @@ pub struct Config {
     pub public_url: String,
     /// Whether strangers may register as customers.
     pub registration: bool,
-    /// Addresses of proxies whose `X-Forwarded-For` is believed, comma-separated.
+    /// Addresses and networks of proxies whose `X-Forwarded-For` is believed, comma-separated.
     pub trusted_proxies: Proxies,
     /// Life of an access token in minutes.
     pub access_token_minutes: u32,
@@ -137,16 +138,47 @@ fn submission() -> u16 {
     587
 }
 
-/// A comma-separated list of addresses.
+/// Proxies by address or network, comma-separated.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Proxies(pub Vec<IpAddr>);
+pub struct Proxies(Vec<IpNet>);
+
+impl Proxies {
+    /// Whether the proxy at this address is among them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
 
 impl TryFrom<String> for Proxies {
-    type Error = std::net::AddrParseError;
+    type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::parse).collect::<Result<_, _>>().map(Self)
+        text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(proxies).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// An address, or a network of addresses.
+fn proxies(text: &str) -> Result<IpNet, String> {
+    let network: IpNet = match text.parse::<IpAddr>() {
+        Ok(address) => address.into(),
+        Err(_) => text.parse().map_err(|_| format!("{text} is neither an address nor a network such as 10.0.0.0/8"))?,
+    };
+    if network != network.trunc() {
+        return Err(format!("{text} is an address in a network; the network is {}", network.trunc()));
+    }
+    // An IPv4 address may be written as IPv6 has it.
+    let network = match network {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.network().to_ipv4_mapped() {
+            Some(v4) => Ipv4Net::new(v4, v6.prefix_len() - 96).map_err(|e| format!("{text}: {e}"))?.into(),
+            None => network,
+        },
+        _ => network,
+    };
+    match network.prefix_len() {
+        0 => Err(format!("{text} is everybody: whoever is trusted chooses the address that is believed")),
+        _ => Ok(network),
     }
 }
 
@@ -279,6 +311,22 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proxies_are_named_by_address_and_by_network() {
+        let proxies = |text: &str| Proxies::try_from(text.to_owned());
+        let some = proxies("10.0.0.1, 172.16.0.0/12,fd00::/64,").unwrap();
+        for inside in ["10.0.0.1", "172.31.255.255", "fd00::5", "::ffff:10.0.0.1"] {
+            assert!(some.contains(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["10.0.0.2", "172.32.0.0", "fd00:0:0:1::", "::1"] {
+            assert!(!some.contains(outside.parse().unwrap()), "{outside}");
+        }
+        assert!(!Proxies::default().contains("127.0.0.1".parse().unwrap()));
+        for bad in ["proxy", "10.0.0.0/33", "10.0.0.1/8", "0.0.0.0/0", "::/0", "::ffff:0.0.0.0/96", "10.0.0.1:80"] {
+            assert!(proxies(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn an_origin_is_what_a_browser_makes_of_the_address() {

@@ -78,3 +78,43 @@ async fn who_shows_no_good_token_is_counted_by_address() {
     app.customer.get("/api/server").await.expect(200);
     app.nobody.get("/health/live").await.expect(200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_proxy_that_adds_ports_no_client_chooses_the_address_it_is_counted_by() {
+    let app = TestApp::with(|c| {
+        c.login_limit_address = 5;
+        c.trusted_proxies = "127.0.0.0/8".to_owned().try_into().unwrap();
+    })
+    .await;
+    let login = async |forwarded: &[String]| {
+        let mut request = app.nobody.http.post(format!("{}/api/auth/login", app.nobody.base));
+        for line in forwarded {
+            request = request.header("x-forwarded-for", line);
+        }
+        // Another account each time: only the address is the same.
+        let email = format!("{}@example.com", uuid::Uuid::now_v7());
+        let body = serde_json::json!({ "email": email, "password": "a wrong password" });
+        request.json(&body).send().await.unwrap().status().as_u16()
+    };
+    let mut statuses = vec![];
+    for n in 0..12 {
+        let made_up = format!("203.0.113.{n}");
+        let line = match n % 3 {
+            0 => vec![format!("{made_up}, 198.51.100.77:{}", 4000 + n)],
+            1 => vec![made_up, format!("198.51.100.77:{}", 4000 + n)],
+            _ => vec![format!("{made_up}, ::ffff:198.51.100.77, 127.0.0.2:{n}")],
+        };
+        statuses.push(login(&line).await);
+    }
+    assert_eq!(statuses, [[401; 5].as_slice(), &[429; 7]].concat());
+    // Another client of the same proxy has a limit of its own.
+    assert_eq!(login(&["198.51.100.77, 198.51.100.78:4711".to_owned()]).await, 401);
+    // Who can't be told from the proxy is counted with it, and not by what stands left of it.
+    let mut statuses = vec![];
+    for n in 0..12 {
+        statuses.push(login(&[format!("203.0.113.{n}, unknown")]).await);
+    }
+    assert!(statuses[5..].iter().all(|status| *status == 429), "{statuses:?}");
+    let audit = app.provider.get("/api/audit?limit=100").await.expect(200).text;
+    assert!(audit.contains("\"198.51.100.77\"") && !audit.contains("203.0.113."), "{audit}");
+}

@@ -75,7 +75,7 @@ async fn metrics(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse> {
     // A proxied stranger also comes from loopback; they must not learn the fleet's figures.
-    if !peer.ip().is_loopback() || headers.contains_key("x-forwarded-for") {
+    if !peer.ip().to_canonical().is_loopback() || headers.contains_key("x-forwarded-for") {
         return Err(Error::not_found("page"));
     }
     let text = app.metrics.render() + &monitoring::prometheus::fleet(&app).await?;

@@ -77,6 +77,8 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(Connec
                 // What a console shows is many small pieces, none of which may wait for the one before to arrive. Where
                 // it can't be set, they do.
                 let _ = stream.set_nodelay(true);
+                // A socket of IPv6 has its IPv4 peers in a form that equals no IPv4 address.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 return Some((Connection { stream, _room: room }, peer));
             }
             // The peer's own affair: it hung up before we answered.
