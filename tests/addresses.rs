@@ -130,7 +130,10 @@ async fn pools_that_make_no_sense_are_refused_with_the_field_named() {
         (json!({ "cidr": "10.0.0.7/24" }), "cidr"),
         (json!({ "cidr": "0.0.0.0/0" }), "cidr"),
         (json!({ "cidr": "banana" }), "cidr"),
-        (json!({ "gateway": "10.0.1.1" }), "gateway"),
+        (json!({ "gateway": "10.0.0.0" }), "gateway"),
+        (json!({ "gateway": "fe80::1" }), "gateway"),
+        (json!({ "gateway": "224.0.0.1" }), "gateway"),
+        (json!({ "cidr": "10.0.0.7/32", "gateway": "10.0.0.7", "first": null, "last": null }), "gateway"),
         (json!({ "first": "10.0.0.0" }), "first"),
         (json!({ "last": "10.0.0.255" }), "last"),
         (json!({ "first": "10.0.0.9" }), "last"),
@@ -150,6 +153,28 @@ async fn pools_that_make_no_sense_are_refused_with_the_field_named() {
     let over_gateway = json!({ "name": "b", "gateway": "10.0.0.3", "first": "10.0.0.6", "last": "10.0.0.9" });
     pool(&app, host, over_gateway).await.expect(409);
     assert_eq!(app.provider.get("/api/address-pools").await.body.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pools_have_the_gateways_that_networks_have() {
+    let app = TestApp::new().await;
+    let host = host(&app).await;
+    for (n, (cidr, gateway, free)) in [
+        ("2001:db8:1::/64", "fe80::1", 9_007_199_254_740_991_i64),
+        ("2001:db8:2::/64", "fe80::1", 9_007_199_254_740_991),
+        ("192.0.2.7/32", "198.51.100.1", 1),
+        ("192.0.2.8/30", "198.51.100.1", 2),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let net = json!({ "name": format!("n{n}"), "cidr": cidr, "gateway": gateway, "first": null, "last": null });
+        let made = pool(&app, host, net).await.expect(201).body;
+        assert_eq!((&made["gateway"], &made["free"]), (&json!(gateway), &json!(free)), "{made}");
+    }
+    // Nobody else's address on the link is a gateway.
+    let within = json!({ "name": "b", "cidr": "203.0.113.0/24", "gateway": "192.0.2.7", "first": null, "last": null });
+    assert_eq!(pool(&app, host, within).await.expect(409).code(), "CONFLICT");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -90,6 +90,11 @@ pub trait Rig: Send + Sync {
         true
     }
 
+    /// A driver of this host that lets guests have whatever addresses they are given; `None` where there can't be one.
+    fn without_filters(&self) -> Option<Arc<dyn Driver>> {
+        None
+    }
+
     /// Whether its guests are real: programs run in them, files are in them, traffic is counted. A stand-in for a host
     /// has no such guests; what looks inside is then not tested, and says so.
     fn has_insides(&self) -> bool {
@@ -192,10 +197,23 @@ impl Lab {
 
     /// A running guest whose init is up.
     pub async fn running(&self) -> GuestSpec {
-        let spec = self.stopped().await;
+        let spec = self.spec().await;
+        self.run(&spec).await;
+        spec
+    }
+
+    /// Makes and starts a guest, and waits until its init is up.
+    pub async fn run(&self, spec: &GuestSpec) {
+        self.done(self.driver.create(spec).await).await;
+        self.driver.prepare(spec).await.unwrap();
         self.done(self.driver.start(&spec.guest).await).await;
         self.up(&spec.guest).await;
-        spec
+    }
+
+    /// A guest's link-local address; empty where it has none yet.
+    async fn link_local(&self, spec: &GuestSpec) -> String {
+        let script = "ip -6 -o addr show dev eth0 scope link -tentative | sed -n 's,.*inet6 \\([^/]*\\)/.*,\\1,p'";
+        self.sh(&spec.guest, script).await.trim().to_owned()
     }
 
     /// Whether what needs a real guest can be tested; says so where it can't.
@@ -281,6 +299,7 @@ macro_rules! conformance_tests {
             another_process_carries_a_task_on, a_sweep_costs_the_same_for_any_number, a_sweep_has_true_figures,
             a_password_is_set_and_works, commands_are_vectors_and_not_shell, commands_end_in_time,
             large_output_is_cut, a_stopped_guest_runs_nothing, the_guest_is_what_was_ordered,
+            a_gateway_may_be_elsewhere_on_the_link,
             a_guest_can_t_take_another_s_address, snapshots_are_kept_in_order, a_roll_back_restores_files,
             a_roll_back_keeps_size_and_rest, snapshot_calls_may_be_repeated, a_console_shows_what_is_typed,
             a_console_can_be_opened_again, a_console_ends_with_its_guest,

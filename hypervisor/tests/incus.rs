@@ -127,6 +127,11 @@ impl Rig for IncusRig {
         }
     }
 
+    fn without_filters(&self) -> Option<Arc<dyn Driver>> {
+        let config = IncusConfig { address_filters: false, ..self.config.clone() };
+        Some(Arc::new(Incus::new(config).unwrap()))
+    }
+
     async fn stranger(&self, spec: &GuestSpec) {
         let body = json!({
             "name": Self::name(spec), "type": "container", "profiles": [],

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 pub struct Range {
     /// The network.
     pub cidr: IpNet,
-    /// Its gateway.
+    /// Its gateway; outside the network guests reach it by a route of its own (on-link).
     pub gateway: Option<IpAddr>,
     /// The first address that may be given out.
     pub first: IpAddr,
@@ -36,8 +36,7 @@ impl Range {
         let (lowest, highest) = usable(cidr);
         let first = first.unwrap_or(lowest);
         let last = last.unwrap_or(highest);
-        for (field, address) in [("first", Some(first)), ("last", Some(last)), ("gateway", gateway)] {
-            let Some(address) = address else { continue };
+        for (field, address) in [("first", first), ("last", last)] {
             if !cidr.contains(&address) {
                 return Err((field, format!("{address} is not in {cidr}.")));
             }
@@ -47,6 +46,13 @@ impl Range {
         }
         if first > last {
             return Err(("last", format!("{last} comes before the first address, {first}.")));
+        }
+        if let Some(gateway) = gateway {
+            check_gateway(gateway, cidr, (lowest, highest))?;
+            if first == last && first == gateway {
+                let text = format!("{gateway} is the only address that there is to give out; the gateway is another.");
+                return Err(("gateway", text));
+            }
         }
         Ok(Self { cidr, gateway, first, last })
     }
@@ -86,6 +92,28 @@ fn check_network(cidr: IpNet) -> Result<(), Problem> {
         return Err(("cidr", format!("{cidr} is not a network that guests can have.")));
     }
     Ok(())
+}
+
+/// Real networks have their gateway in the network, link-local (IPv6), or somewhere else on the link.
+fn check_gateway(gateway: IpAddr, cidr: IpNet, (lowest, highest): (IpAddr, IpAddr)) -> Result<(), Problem> {
+    let wrong = |text: String| Err(("gateway", text));
+    if gateway.is_ipv4() != cidr.network().is_ipv4() {
+        return wrong(format!("{gateway} is of another family than {cidr}."));
+    }
+    if cidr.contains(&gateway) {
+        return match lowest <= gateway && gateway <= highest {
+            true => Ok(()),
+            false => wrong(format!("{gateway} is the network or broadcast address of {cidr}.")),
+        };
+    }
+    let odd = match gateway {
+        IpAddr::V4(_) => is_reserved(gateway),
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().is_some() || v6.is_loopback(),
+    };
+    match odd || gateway.is_multicast() || gateway.is_unspecified() {
+        true => wrong(format!("{gateway} is no address that a gateway can have.")),
+        false => Ok(()),
+    }
 }
 
 /// 0.0.0.0/8 and 240.0.0.0/4; link-local IPv6, of which every link has its own.
@@ -138,6 +166,21 @@ mod tests {
     }
 
     #[test]
+    fn gateways_are_where_real_networks_have_them() {
+        for (cidr, gateway) in [
+            ("2001:db8:1::/64", "fe80::1"),
+            ("2001:db8:1::5/128", "fe80::1"),
+            ("2001:db8:1::/64", "2001:db8:ff::1"),
+            ("192.0.2.7/32", "198.51.100.1"),
+            ("192.0.2.8/29", "198.51.100.1"),
+            ("192.0.2.8/29", "169.254.0.1"),
+            ("10.0.0.4/31", "10.0.0.5"),
+        ] {
+            assert_eq!(range(cidr, gateway, "", "").unwrap().gateway, gateway.parse().ok(), "{cidr} by {gateway}");
+        }
+    }
+
+    #[test]
     fn a_range_left_out_is_what_hosts_may_have() {
         let v4 = range("192.0.2.0/28", "", "", "").unwrap();
         assert_eq!((v4.first.to_string(), v4.last.to_string()), ("192.0.2.1".into(), "192.0.2.14".into()));
@@ -163,9 +206,16 @@ mod tests {
         assert_eq!(wrong("ff00::/16", "", "", ""), "cidr");
         assert_eq!(wrong("fe80::/64", "", "", ""), "cidr");
         assert_eq!(wrong("::ffff:10.0.0.0/120", "", "", ""), "cidr");
-        assert_eq!(wrong("10.0.0.0/24", "10.0.1.1", "", ""), "gateway");
         assert_eq!(wrong("10.0.0.0/24", "fd00::1", "", ""), "gateway");
         assert_eq!(wrong("10.0.0.0/24", "10.0.0.0", "", ""), "gateway");
+        for no_gateway in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+            assert_eq!(wrong("10.0.0.0/24", no_gateway, "", ""), "gateway", "{no_gateway}");
+        }
+        for no_gateway in ["::", "::1", "ff02::1", "::ffff:10.0.0.1", "10.0.0.1"] {
+            assert_eq!(wrong("fd00::/64", no_gateway, "", ""), "gateway", "{no_gateway}");
+        }
+        assert_eq!(wrong("10.0.0.4/32", "10.0.0.4", "", ""), "gateway");
+        assert_eq!(wrong("10.0.0.0/24", "10.0.0.9", "10.0.0.9", "10.0.0.9"), "gateway");
         assert_eq!(wrong("10.0.0.0/24", "", "10.0.0.0", ""), "first");
         assert_eq!(wrong("10.0.0.0/24", "", "", "10.0.0.255"), "last");
         assert_eq!(wrong("10.0.0.0/24", "", "10.0.0.9", "10.0.0.8"), "last");

@@ -121,6 +121,48 @@ pub async fn the_guest_is_what_was_ordered(lab: Lab) {
     }
 }
 
+/// A guest with a network of its own, or a link-local gateway, reaches that gateway, and what is behind it.
+pub async fn a_gateway_may_be_elsewhere_on_the_link(lab: Lab) {
+    if !lab.inside("routes to gateways outside of the guest's network") {
+        return;
+    }
+    // The host's own network is another one, whose addresses alone it may let pass.
+    let Some(driver) = lab.rig.without_filters() else {
+        eprintln!("not tested on this rig, which lets no other addresses pass");
+        return;
+    };
+    let lab = Lab { driver, ..lab };
+    let (mut far, mut near) = (lab.spec().await, lab.spec().await);
+    let [_, a, b, c] = u32::try_from(far.guest.vmid).unwrap().to_be_bytes();
+    let address = |address: &str, prefix, gateway: Option<&str>| GuestAddress {
+        address: address.parse().unwrap(),
+        prefix,
+        gateway: gateway.map(|via| via.parse().unwrap()),
+    };
+    // Each is the other's gateway in IPv4.
+    let v4 = [18, 19].map(|net| format!("198.{net}.{b}.{c}"));
+    let v6 = [1, 2].map(|net| format!("2001:db8:{a}:{net}::{b:x}{c:02x}"));
+    let far_addresses = vec![address(&v4[1], 32, Some(&v4[0])), address(&v6[1], 128, None)];
+    far.network.addresses = far_addresses;
+    lab.run(&far).await;
+    lab.eventually("it has a link-local address", async || !lab.link_local(&far).await.is_empty()).await;
+    let via = lab.link_local(&far).await;
+    let near_addresses = vec![address(&v4[0], 32, Some(&v4[1])), address(&v6[0], 64, Some(&via))];
+    near.network.addresses = near_addresses;
+    lab.run(&near).await;
+    lab.sh(&far.guest, &format!("ip -6 route replace {}/128 dev eth0", v6[0])).await;
+    for (family, gateway) in [("-4", &v4[1]), ("-6", &via)] {
+        let route = lab.sh(&near.guest, &format!("ip {family} route show default")).await;
+        assert!(route.contains(&format!("via {gateway} ")), "{route}");
+    }
+    for behind in [&v4[1], &format!("{via}%eth0"), &v6[1]] {
+        lab.eventually(&format!("{behind} answers"), async || {
+            lab.exec(&near.guest, &["ping", "-c1", "-W1", behind]).await.status == 0
+        })
+        .await;
+    }
+}
+
 /// An address that a guest gives itself does not work.
 pub async fn a_guest_can_t_take_another_s_address(lab: Lab) {
     if !lab.rig.filters_addresses() || !lab.inside("traffic") {

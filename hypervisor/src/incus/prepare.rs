@@ -35,6 +35,38 @@ struct Network {
     managed: bool,
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default)]
+    config: Map,
+}
+
+impl Network {
+    /// Incus pins no address outside of a network that it gives out itself: it would say so of the device, in words that
+    /// name nothing to do.
+    fn takes(&self, name: &str, address: IpAddr) -> Result<()> {
+        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+        let of = |key: &str| self.config.get(&format!("{family}.{key}")).map_or("", String::as_str);
+        let given_out = !["", "none"].contains(&of("address")) && of("dhcp") != "false";
+        if !given_out || contains(of("address"), address) {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "{address} is outside of {}, which Incus gives out on {name}: switch {family}.dhcp off there, or take another bridge",
+            of("address")
+        )))
+    }
+}
+
+/// Whether a network, as `10.0.0.1/24`, has this address.
+fn contains(network: &str, address: IpAddr) -> bool {
+    let Some((base, Ok(prefix))) = network.split_once('/').map(|(base, prefix)| (base, prefix.parse::<u32>())) else {
+        return false;
+    };
+    let same = |a: u128, b: u128, bits: u32| (a ^ b).checked_shr(bits.saturating_sub(prefix)).unwrap_or(0) == 0;
+    match (base.parse(), address) {
+        (Ok(IpAddr::V4(base)), IpAddr::V4(address)) => same(base.to_bits().into(), address.to_bits().into(), 32),
+        (Ok(IpAddr::V6(base)), IpAddr::V6(address)) => same(base.to_bits(), address.to_bits(), 128),
+        _ => false,
+    }
 }
 
 /// The network device; `None` for a guest without addresses.
@@ -48,8 +80,10 @@ pub(super) async fn nic(client: &Client, network: &GuestNetwork, limits: &Limits
         return Err(Error::Invalid(format!("{bridge:?} is no bridge")));
     }
     let known: Option<Network> = client.get_opt(&["networks", bridge], &[]).await?;
-    let managed = known.is_some_and(|n| n.managed && n.kind == "bridge");
-    let mut nic = device(network, managed, client.config.address_filters);
+    let managed = known.filter(|n| n.managed && n.kind == "bridge");
+    let mut nic = device(network, managed.is_some(), client.config.address_filters);
+    let pinned = network.addresses.iter().map(|a| a.address).filter(|a| nic.values().any(|v| *v == a.to_string()));
+    managed.map_or(Ok(()), |known| pinned.into_iter().try_for_each(|address| known.takes(bridge, address)))?;
     limit(limits.bandwidth_mbps.unwrap_or_default(), &mut nic);
     Ok(Some(nic))
 }
@@ -353,6 +387,45 @@ mod tests {
         assert!(text.contains("[Route]\nGateway=10.0.0.1\n"));
         assert!(hosts("web.example.org").contains("127.0.1.1\tweb.example.org web\n"));
         assert_eq!(lines(&[" a ".to_owned(), String::new()]), "a\n");
+    }
+
+    #[test]
+    fn a_network_that_incus_gives_out_takes_its_own_addresses_only() {
+        let network = |address: &str, dhcp: &str| Network {
+            managed: true,
+            kind: "bridge".to_owned(),
+            config: Map::from([
+                ("ipv4.address".to_owned(), address.to_owned()),
+                ("ipv4.dhcp".to_owned(), dhcp.to_owned()),
+                ("ipv6.address".to_owned(), "fd00::1/64".to_owned()),
+            ]),
+        };
+        let takes = |network: &Network, address: &str| network.takes("br0", address.parse().unwrap()).is_ok();
+        let own = network("10.0.0.1/24", "true");
+        assert!(takes(&own, "10.0.0.255") && takes(&own, "fd00::ffff:1"));
+        assert!(!takes(&own, "10.0.1.0") && !takes(&own, "192.0.2.7") && !takes(&own, "fd00:0:0:1::1"));
+        assert!(takes(&network("10.0.0.1/24", "false"), "192.0.2.7") && takes(&network("none", ""), "192.0.2.7"));
+        assert!(contains("10.0.0.1/0", "192.0.2.7".parse().unwrap()) && !contains("x", "192.0.2.7".parse().unwrap()));
+    }
+
+    /// A guest with a /32, or with a gateway that is link-local, finds its gateway on the link.
+    #[test]
+    fn a_gateway_outside_is_on_the_link() {
+        let mut spec = spec();
+        let address = |address: &str, prefix, via: &str| GuestAddress {
+            address: address.parse().unwrap(),
+            prefix,
+            gateway: via.parse().ok(),
+        };
+        spec.network.addresses = vec![address("192.0.2.7", 32, "198.51.100.1"), address("2001:db8::7", 128, "fe80::1")];
+        let text = networkd(&spec.network);
+        for via in ["198.51.100.1", "fe80::1"] {
+            assert!(text.contains(&format!("[Route]\nGateway={via}\nGatewayOnLink=yes\n")), "{text}");
+        }
+        let network: Value = serde_json::from_str(&cloud_init(&spec).unwrap()["cloud-init.network-config"]).unwrap();
+        let routes = network["ethernets"]["eth0"]["routes"].as_array().unwrap();
+        assert_eq!(routes[0], json!({"to": "0.0.0.0/0", "via": "198.51.100.1", "on-link": true}));
+        assert_eq!(routes[1], json!({"to": "::/0", "via": "fe80::1", "on-link": true}));
     }
 
     #[test]

@@ -208,6 +208,19 @@ mod tests {
         assert_eq!(cloud_init(&network()).unwrap().unwrap(), "gw=10.0.0.1,ip=10.0.0.5/24,ip6=2001:db8::5/64");
     }
 
+    /// Proxmox VE adds the on-link route itself in a container; in a machine cloud-init does.
+    #[test]
+    fn a_gateway_may_be_outside_of_the_guest_s_network() {
+        let mut outside = network();
+        outside.addresses[0] =
+            GuestAddress { address: "192.0.2.7".parse().unwrap(), prefix: 32, gateway: "198.51.100.1".parse().ok() };
+        outside.addresses[1].gateway = "fe80::1".parse().ok();
+        let text = "gw=198.51.100.1,gw6=fe80::1,ip=192.0.2.7/32,ip6=2001:db8::5/64";
+        assert_eq!(cloud_init(&outside).unwrap().unwrap(), text);
+        let net = Properties::parse(&container(&outside, &Limits::default(), false, None).unwrap().unwrap());
+        assert!(Properties::parse(text).pairs.iter().all(|(key, value)| net.get(key) == Some(value)), "{net:?}");
+    }
+
     #[test]
     fn only_own_addresses_are_allowed() {
         let hardware = hardware_address("virtio=BC:24:11:7B:36:93,bridge=vmbr0");
