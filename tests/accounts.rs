@@ -24,6 +24,28 @@ async fn registration_is_closed_unless_the_provider_opens_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_be_an_account_can_be_mailed() {
+    let app = TestApp::with(|c| c.registration = true).await;
+    let register = async |email: &str| {
+        let new = json!({ "email": email, "password": "a long password" });
+        app.nobody.post("/api/auth/register", new).await
+    };
+    for (bad, words) in [
+        ("x@[192.0.2.1]", "not an IP address"),
+        ("x@[IPv6:2001:db8::1]", "not an IP address"),
+        ("x@пример.example", "xn--"),
+        ("почта@example.com", "ASCII"),
+        ("x@192.0.2.1", "such as"),
+        ("\"a b\"@example.com", "such as"),
+    ] {
+        let answer = register(bad).await.expect(422);
+        let told = answer.body["details"]["fields"]["email"].as_str().unwrap();
+        assert!(told.contains(words), "{bad}: {told}");
+    }
+    register("x@xn--e1afmkfd.example").await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_and_an_unknown_address_look_the_same() {
     let app = TestApp::new().await;
     let try_login = async |email: &str, password: &str| {

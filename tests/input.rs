@@ -67,10 +67,14 @@ async fn the_field_is_named() {
         ("name", json!("../../etc")),
         ("name", json!("-web")),
         ("name", json!("a".repeat(300))),
+        ("name", json!(format!("{}.example.com", "c".repeat(60)))),
         ("name", json!("\u{202e}web")),
         ("name", json!(7)),
         ("sshKeys[0]", json!(["not a key"])),
         ("sshKeys[0]", json!([format!("{key}\ncommand=\"x\" {key}")])),
+        ("sshKeys[0]", json!(["ssh-ed25519 AAAAAAAAAAAAAAAAAAAAAAA="])),
+        ("sshKeys[0]", json!([key.replace("ssh-ed25519", "ssh-rsa")])),
+        ("sshKeys[0]", json!([&key[..70]])),
         ("sshKeys", json!(vec![key; 21])),
     ] {
         let name = field.split('[').next().unwrap();
@@ -91,6 +95,23 @@ async fn the_field_is_named() {
         assert!(matches!(answer.status, 400 | 422), "{query}: {}", answer.text);
     }
     assert_eq!(rows(&app).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ssh_key_is_taken_as_cat_gives_it() {
+    let app = TestApp::new().await;
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
+    let new = json!({ "name": "laptop", "publicKey": format!("{key}\r\n") });
+    assert_eq!(app.customer.post("/api/ssh-keys", new).await.expect(201).body["publicKey"], key);
+    for bad in [format!("{key}\n{key}"), key.replace("ssh-ed25519", "ssh-rsa"), "ssh-ed25519 AAAA me".to_owned()] {
+        let new = json!({ "name": "bad", "publicKey": bad });
+        let answer = app.customer.post("/api/ssh-keys", new).await.expect(422);
+        assert!(answer.body["details"]["fields"]["publicKey"].is_string(), "{}", answer.text);
+    }
+    // An order's keys are looked at before anything else of it.
+    let order = json!({ "osId": 4711, "tariffId": 4711, "sshKeys": [format!("{key}\n")] });
+    let answer = app.customer.post("/api/server/create", order).await.expect(422);
+    assert!(answer.body["details"]["fields"].get("sshKeys[0]").is_none(), "{}", answer.text);
 }
 
 /// Every text field of everything that can be made takes no control characters, and any script.

@@ -17,7 +17,8 @@ pub(crate) fn line(what: &str, text: &str) -> Result<()> {
 pub(crate) fn texts(spec: &GuestSpec) -> Result<()> {
     line("hostname", &spec.hostname)?;
     let host_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-    if spec.hostname.is_empty() || spec.hostname.len() > 253 || !spec.hostname.chars().all(host_ok) {
+    // Linux has no longer ones.
+    if spec.hostname.is_empty() || spec.hostname.len() > 64 || !spec.hostname.chars().all(host_ok) {
         return Err(Error::Invalid(format!("{:?} is no host name", spec.hostname)));
     }
     spec.ssh_keys.iter().try_for_each(|key| line("key", key))

@@ -84,8 +84,8 @@ pub struct Account {
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Register {
-    /// Mail address, with which one signs in.
-    #[garde(email, length(max = 254), custom(text::plain))]
+    /// Mail address, with which one signs in: ASCII, a domain in another script in its `xn--` form.
+    #[garde(length(max = 254), custom(text::email))]
     pub email: String,
     /// Ten characters or more.
     #[garde(custom(strong))]

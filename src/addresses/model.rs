@@ -25,7 +25,8 @@ pub struct Pool {
     /// The network.
     #[schema(value_type = String, example = "10.0.0.0/24")]
     pub cidr: IpNet,
-    /// The network's gateway. Within the range it is held back.
+    /// The network's gateway: in the network, link-local (IPv6), or elsewhere on the link, which guests then reach by a
+    /// route of its own. Within the range it is held back.
     #[schema(value_type = Option<String>, example = "10.0.0.1")]
     pub gateway: Option<IpAddr>,
     /// The first address that may be given out.
@@ -77,7 +78,8 @@ pub struct NewPool {
     #[garde(skip)]
     #[schema(value_type = String, example = "10.0.0.0/24")]
     pub cidr: IpNet,
-    /// The network's gateway. Within the range it is held back.
+    /// The network's gateway: in the network, link-local (IPv6), or elsewhere on the link, which guests then reach by a
+    /// route of its own. Within the range it is held back.
     #[serde(default)]
     #[garde(skip)]
     #[schema(value_type = Option<String>, example = "10.0.0.1")]
@@ -232,7 +234,7 @@ pub struct NamedAddress {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NameAddress {
     /// The name that it is to be found under (PTR); null takes it away.
-    #[garde(inner(custom(text::hostname)))]
+    #[garde(inner(custom(text::domain)))]
     #[schema(example = "mail.example.com")]
     pub reverse_dns: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! `innkeeper user …`: accounts.
 
 use clap::Subcommand;
-use innkeeper::accounts::model::{Register, Role};
+use innkeeper::accounts::model::{ChangePassword, Register, Role};
 use innkeeper::accounts::service;
 use innkeeper::app::App;
 use innkeeper::audit;
@@ -83,10 +83,10 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             let user = service::find_user(app, &email).await?;
             audit::account(user.id);
             let (password, new) = password(password_stdin)?;
-            let wanted = checked(Register { email: user.email, password, name: String::new() })?;
-            service::reset_password(app, user.id, wanted.password.clone()).await?;
-            println!("{} has a new password; its logins have ended.", wanted.email);
-            show(&wanted.password, new);
+            let wanted = checked(ChangePassword { current_password: password.clone(), new_password: password })?;
+            service::reset_password(app, user.id, wanted.new_password.clone()).await?;
+            println!("{} has a new password; its logins have ended.", user.email);
+            show(&wanted.new_password, new);
         }
     }
     Ok(())

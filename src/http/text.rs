@@ -1,4 +1,7 @@
-//! Checks of text that people send, for garde's `custom`.
+//! Checks of text that people send, for garde's `custom`, and how lines are read.
+
+use hypervisor::ssh::BadKey;
+use serde::{Deserialize, Deserializer};
 
 /// Refuses control characters (NUL, CR, LF, escape sequences) and marks that change the direction of text: they have
 /// no place in a name, and carry attacks into logs, mails, configuration files and terminals.
@@ -29,8 +32,20 @@ pub fn trimmed(text: &str, ctx: &()) -> garde::Result {
     plain(text, ctx)
 }
 
-/// A host name: labels of letters, digits and inner hyphens, not numeric throughout (RFC 1123).
-pub fn hostname(text: &str, (): &()) -> garde::Result {
+/// The longest name that Linux gives a machine: a longer one is cut, or keeps a container from starting.
+const HOST_NAME: usize = 64;
+
+/// A machine's host name: a [`domain`] name that Linux takes whole.
+pub fn hostname(text: &str, ctx: &()) -> garde::Result {
+    domain(text, ctx).map_err(|_| garde::Error::new("must be a host name such as web-1 or web-1.example.com"))?;
+    match text.len() <= HOST_NAME {
+        true => Ok(()),
+        false => Err(garde::Error::new("must be a host name of 64 characters at most, its domain included")),
+    }
+}
+
+/// A name in the DNS: labels of letters, digits and inner hyphens, not numeric throughout (RFC 1123).
+pub fn domain(text: &str, (): &()) -> garde::Result {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
             && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
@@ -41,31 +56,63 @@ pub fn hostname(text: &str, (): &()) -> garde::Result {
     if text.len() <= 253 && !numeric && text.split('.').all(label) {
         return Ok(());
     }
-    Err(garde::Error::new("must be a host name such as web-1 or web-1.example.com"))
+    Err(garde::Error::new("must be a name such as mail.example.com"))
 }
 
-/// One OpenSSH public key a line: a known type and base64, with an optional comment.
-pub fn ssh_key(text: &str, ctx: &()) -> garde::Result {
-    const TYPES: [&str; 7] = [
-        "ssh-ed25519",
-        "ssh-rsa",
-        "ecdsa-sha2-nistp256",
-        "ecdsa-sha2-nistp384",
-        "ecdsa-sha2-nistp521",
-        "sk-ssh-ed25519@openssh.com",
-        "sk-ecdsa-sha2-nistp256@openssh.com",
-    ];
+/// A mail address that every relay takes mail for.
+pub fn email(text: &str, ctx: &()) -> garde::Result {
     plain(text, ctx)?;
-    let mut parts = text.split_whitespace();
-    let known = parts.next().is_some_and(|t| TYPES.contains(&t));
-    let body = parts.next().is_some_and(|b| {
-        use base64::Engine;
-        base64::engine::general_purpose::STANDARD.decode(b).is_ok_and(|b| b.len() > 16)
-    });
-    match known && body {
-        true => Ok(()),
-        false => Err(garde::Error::new("must be an OpenSSH public key such as `ssh-ed25519 AAAA… name`")),
+    let wrong = || garde::Error::new("must be a mail address such as me@example.com");
+    let (local, name) = text.rsplit_once('@').ok_or_else(wrong)?;
+    if !name.is_ascii() {
+        let words = "must have its domain in the xn-- form (ASCII), such as me@xn--e1afmkfd.example";
+        return Err(garde::Error::new(words));
     }
+    if !local.is_ascii() {
+        return Err(garde::Error::new("must have nothing but ASCII before the @: many mail servers take nothing else"));
+    }
+    if name.starts_with('[') {
+        return Err(garde::Error::new("must have a domain after the @, not an IP address"));
+    }
+    domain(name, ctx).map_err(|_| wrong())?;
+    match crate::mail::service::can_be_written_to(text) {
+        true => Ok(()),
+        false => Err(wrong()),
+    }
+}
+
+/// One OpenSSH public key a line: a known type and a whole key of that type, with an optional comment.
+pub fn ssh_key(text: &str, ctx: &()) -> garde::Result {
+    let words = match hypervisor::ssh::check_key(text) {
+        Ok(()) => return plain(text, ctx),
+        Err(BadKey::Private) => "is a private key, which nobody but you may have; send the line of its .pub file",
+        Err(BadKey::Shape) => "must be an OpenSSH public key such as `ssh-ed25519 AAAA… name`",
+        Err(BadKey::Body) => "is not a whole key of its type; copy the line of the .pub file once more",
+        Err(BadKey::Length) => "is an RSA key of a length that OpenSSH does not take: 1024 to 16384 bits",
+    };
+    plain(text, ctx)?;
+    Err(garde::Error::new(words))
+}
+
+/// Reads a line as `cat` gives it: without the line end behind it.
+pub fn line<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    String::deserialize(from).map(cut)
+}
+
+/// Reads several, each as [`line`] does.
+pub fn lines<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Vec::<String>::deserialize(from).map(|lines| lines.into_iter().map(cut).collect())
+}
+
+/// Reads several, or null.
+pub fn some_lines<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    let lines: Option<Vec<String>> = Option::deserialize(from)?;
+    Ok(lines.map(|lines| lines.into_iter().map(cut).collect()))
+}
+
+fn cut(mut line: String) -> String {
+    line.truncate(line.trim_end_matches(['\r', '\n']).len());
+    line
 }
 
 #[cfg(test)]
@@ -87,6 +134,17 @@ mod tests {
         }
         for bad in ["", "-a", "a-", "a..b", "10.0.0.1", "a_b", "a b", "веб", "a\n", &"a".repeat(64), "a."] {
             assert!(hostname(bad, &()).is_err(), "{bad:?}");
+            assert!(domain(bad, &()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_is_no_longer_than_linux_has_it() {
+        let name = |length: usize| format!("{}.{}", "c".repeat(59), "d".repeat(length - 60));
+        assert!(hostname(&"a".repeat(63), &()).is_ok() && hostname(&name(64), &()).is_ok());
+        for length in [65, 72, 104] {
+            assert!(hostname(&name(length), &()).unwrap_err().to_string().contains("64"), "{length}");
+            assert!(domain(&name(length), &()).is_ok(), "{length}");
         }
     }
 
@@ -98,6 +156,54 @@ mod tests {
             ["", "ssh-ed25519", "ssh-ed25519 !!!", "rsa AAAA", &format!("{key}\n{key}"), "command=\"x\" ssh-rsa AAAA"]
         {
             assert!(ssh_key(bad, &()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn line_ends_behind_a_line_are_cut_off_and_no_others() {
+        let read = |text: &str| line(serde_json::Value::from(text)).unwrap();
+        assert_eq!((read("a b\n"), read("a b\r\n\n"), read("a\nb\n")), ("a b".into(), "a b".into(), "a\nb".into()));
+        assert_eq!((read(" a "), read("\n"), read("a\t")), (" a ".into(), String::new(), "a\t".into()));
+        assert_eq!(lines(serde_json::json!(["a\n", "b"])).unwrap(), ["a", "b"]);
+        assert_eq!(some_lines(serde_json::Value::Null).unwrap(), None);
+    }
+
+    #[test]
+    fn what_passes_for_a_mail_address_can_be_written_to() {
+        for good in ["me@example.com", "a.b+c@xn--e1afmkfd.xn--p1ai", "o'brien@mail.example.com", "root@localhost"] {
+            assert!(email(good, &()).is_ok(), "{good}");
+        }
+        for (bad, words) in [
+            ("me@пример.example", "xn--"),
+            ("me@b\u{fc}cher.example", "xn--"),
+            ("почта@example.com", "ASCII"),
+            ("x@[192.0.2.1]", "not an IP"),
+            ("x@[IPv6:2001:db8::1]", "not an IP"),
+            ("x@192.0.2.1", "such as"),
+            ("", "such as"),
+            ("me", "such as"),
+            ("@example.com", "such as"),
+            ("me@", "such as"),
+            ("a b@example.com", "such as"),
+            ("<me@example.com>", "such as"),
+            ("me@example.com, you@example.com", "such as"),
+            (".me@example.com", "such as"),
+            ("me@example..com", "such as"),
+            ("me@example.com.", "such as"),
+            ("me@-example.com", "such as"),
+            ("a\r\nb@example.com", "control"),
+        ] {
+            let error = email(bad, &()).unwrap_err().to_string();
+            assert!(error.contains(words), "{bad:?}: {error}");
+        }
+        // Whatever passes, a mail can be built for it.
+        let odd = "\"\\()<>[]:;@,. ab'%+!#$&*/=?^_`{|}~-\u{e9}";
+        for first in odd.chars() {
+            for second in odd.chars() {
+                for text in [format!("{first}{second}@example.com"), format!("a{first}{second}b@example.com")] {
+                    assert!(email(&text, &()).is_err() || crate::mail::service::can_be_written_to(&text), "{text}");
+                }
+            }
         }
     }
 }

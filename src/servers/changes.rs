@@ -14,6 +14,7 @@ use super::{ServerAccess, store};
 use crate::addresses::model::NamedAddress;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::http::text;
 use crate::idempotency::{Begun, Once};
 use crate::{addresses, secrets, ssh_keys};
 
@@ -77,6 +78,7 @@ pub async fn reinstall(app: &App, once: &Once, access: &ServerAccess, wish: Rein
             ssh_keys::service::together(&mut tx, server.user_id, keys, ids).await?
         }
     };
+    still_good(&server.name, &keys)?;
     let password = secrets::readable_password();
     let sealed = app.sealer.seal_text(create::PASSWORD, &password)?;
     let up = store::wanted_up(&mut tx, server.id).await?;
@@ -84,6 +86,20 @@ pub async fn reinstall(app: &App, once: &Once, access: &ServerAccess, wish: Rein
     let id = service::enqueue(app, &mut tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
     let taken_on = tx.finish(app, TakenOn::new(id, Some(password.expose_secret()))).await?;
     answer(service::submitted(app, once, taken_on).await?)
+}
+
+/// Names and keys were taken once that no guest takes: to be told before the old guest is gone.
+fn still_good(name: &str, keys: &[String]) -> Result<()> {
+    if let Err(problem) = text::hostname(name, &()) {
+        return Err(Error::new(Code::Conflict, format!("This server's name {problem}. Give it another one first.")));
+    }
+    for key in keys {
+        text::ssh_key(key, &()).map_err(|problem| {
+            let kept: String = key.chars().filter(|c| !c.is_control()).take(40).collect();
+            Error::field("sshKeys", format!("The key {kept}… {problem}. Say which keys it is to have instead."))
+        })?;
+    }
+    Ok(())
 }
 
 fn answer(submitted: Submitted) -> Result<Reinstalling> {

@@ -198,12 +198,12 @@ pub struct CreateServer {
     /// A tariff's id, from `GET /api/tariffs`.
     #[garde(skip)]
     pub tariff_id: TariffId,
-    /// Host name; `server-<proxmoxId>` if left out.
+    /// Host name, of 64 characters at most; `server-<proxmoxId>` if left out.
     #[serde(default)]
     #[garde(inner(custom(text::hostname)))]
     pub name: Option<String>,
-    /// Public keys that may sign in as root, one OpenSSH line each.
-    #[serde(default)]
+    /// Public keys that may sign in as root, one OpenSSH line each; a line end behind one is cut off.
+    #[serde(default, deserialize_with = "text::lines")]
     #[garde(length(max = 20), inner(length(max = 8192), custom(text::ssh_key)))]
     pub ssh_keys: Vec<String>,
     /// Keys of the account (`GET /api/ssh-keys`) that may sign in as well.
@@ -235,6 +235,7 @@ pub struct ReinstallServer {
     #[garde(skip)]
     pub os_id: ImageId,
     /// Public keys that may sign in as root, one OpenSSH line each; those it has, if neither these nor ids are given.
+    #[serde(default, deserialize_with = "text::some_lines")]
     #[garde(inner(length(max = 20), inner(length(max = 8192), custom(text::ssh_key))))]
     pub ssh_keys: Option<Vec<String>>,
     /// Keys of the account (`GET /api/ssh-keys`) that may sign in.

@@ -31,7 +31,8 @@ pub struct NewSshKey {
     /// What it is called.
     #[garde(length(chars, max = 100), custom(text::title))]
     pub name: String,
-    /// One OpenSSH line.
+    /// One OpenSSH line; a line end behind it is cut off.
+    #[serde(deserialize_with = "text::line")]
     #[garde(length(max = 8192), custom(text::ssh_key))]
     #[schema(example = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me@there")]
     pub public_key: String,

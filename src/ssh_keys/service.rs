@@ -9,6 +9,7 @@ use super::model::{NewSshKey, SshKey};
 use super::store;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::http::text;
 use crate::idempotency::{Begun, Once};
 use crate::ids::{SshKeyId, UserId};
 
@@ -51,7 +52,11 @@ pub async fn together(tx: &mut PgConnection, user: UserId, lines: &[String], ids
     let mut all = lines.to_vec();
     for id in ids {
         let unknown = || Error::field("sshKeyIds", format!("There is no SSH key {id} in your account."));
-        all.push(store::public_key(tx, user, *id).await?.ok_or_else(unknown)?);
+        let key = store::public_key(tx, user, *id).await?.ok_or_else(unknown)?;
+        // Some were taken once that no SSH server takes.
+        text::ssh_key(&key, &())
+            .map_err(|problem| Error::field("sshKeyIds", format!("The SSH key {id} {problem}. Add it anew.")))?;
+        all.push(key);
     }
     let mut known = std::collections::HashSet::new();
     all.retain(|key| known.insert(fingerprint(key)));

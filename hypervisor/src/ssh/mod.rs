@@ -3,6 +3,7 @@
 //! A machine's host key is pinned at the first connection ([`KnownHosts`]); one that shows another key later is not
 //! talked to. Nothing secret is ever part of a command: it goes to the command's standard input.
 
+mod key;
 mod quote;
 mod session;
 
@@ -17,6 +18,7 @@ use russh::keys::{Algorithm, PrivateKey};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
+pub use self::key::{BadKey, check_key};
 use self::session::Failure;
 use crate::{Error, ExecOutput, GuestKind, GuestShell, Result, ShellTarget};
 
