@@ -39,7 +39,7 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
                             "memoryOvercommit": 1.0, "diskOvercommit": 1.0 });
     let host = made("/api/hosts", host_body.clone()).await;
     let host_id: i64 = host.parse().unwrap();
-    let image_body = json!({ "name": "i", "type": "linux", "kind": "lxc", "verify": false,
+    let image_body = json!({ "name": "i", "type": "linux", "kind": "lxc", "rootLogin": "password", "verify": false,
                              "sources": [{ "hostId": host_id, "source": "x" }] });
     let image = made("/api/images", image_body.clone()).await;
     let pool_body = json!({ "name": "p", "hostId": host_id, "cidr": "10.9.0.0/24", "bridge": "b", "gateway": "10.9.0.1",
@@ -72,6 +72,7 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let change = json!({ "currentPassword": "not this one", "newPassword": "a long password" });
     add("POST /api/auth/password", "/api/auth/password".into(), customer, change);
     let token = json!({ "name": "t", "scopes": ["read"], "expiresAt": "2099-01-01T00:00:00Z" });
+    add("PATCH /api/auth/me", "/api/auth/me".into(), customer, json!({ "alertMails": "all" }));
     add("POST /api/auth/tokens", "/api/auth/tokens".into(), customer, token);
     add("POST /api/tariffs", "/api/tariffs".into(), provider, renamed(&size));
     add("PUT /api/tariffs/{id}", format!("/api/tariffs/{tariff}"), provider, size);

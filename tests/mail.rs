@@ -15,6 +15,8 @@ async fn queue(app: &TestApp, event: &str) {
         addresses: &["10.0.0.5".parse().unwrap()],
         tariff: "Базовый",
         os: "Debian 12",
+        root_login: innkeeper::images::model::RootLogin::Password,
+        has_keys: true,
         url: "http://127.0.0.1:5000/servers/1",
     };
     innkeeper::mail::service::queue(&mut tx, event, "guest@example.com", &mail).await.unwrap();

@@ -15,7 +15,7 @@ use innkeeper::hosts::model::NewHost;
 use innkeeper::hosts::settings::{HostSettings, IncusSettings};
 use innkeeper::idempotency::Once;
 use innkeeper::ids::{HostId, UserId};
-use innkeeper::images::model::{ImageSource, NewImage};
+use innkeeper::images::model::{ImageSource, NewImage, RootLogin};
 use innkeeper::secrets::readable_password;
 use innkeeper::tariffs::model::{Kind, NewTariff};
 use innkeeper::{addresses, hosts, images, tariffs};
@@ -155,6 +155,8 @@ async fn image(app: &App, args: &Args, host: HostId) -> anyhow::Result<()> {
         name: args.image_name.clone(),
         family: "linux".to_owned(),
         kind: Kind::Lxc,
+        // The recipe of the image says so.
+        root_login: RootLogin::Password,
         enabled: true,
         sources: vec![ImageSource { host_id: host, source: args.image_source.clone() }],
         verify: true,

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use innkeeper::app::App;
 use innkeeper::audit;
 use innkeeper::idempotency::Once;
-use innkeeper::images::model::{ImageSource, NewImage};
+use innkeeper::images::model::{ImageSource, NewImage, RootLogin};
 use innkeeper::images::service;
 use innkeeper::tariffs::Kind;
 
@@ -33,6 +33,9 @@ pub(super) struct Add {
     /// Where it is to be had, as HOST=SOURCE (an Incus alias or fingerprint); may be repeated
     #[arg(long = "source", value_name = "HOST=SOURCE", value_parser = source)]
     sources: Vec<(String, String)>,
+    /// How root signs in over SSH to what it installs
+    #[arg(long, value_enum, default_value_t = RootLogin::Key)]
+    root_login: RootLogin,
     /// Don't ask the hosts for it
     #[arg(long)]
     no_verify: bool,
@@ -57,6 +60,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 name: add.name,
                 family: add.family,
                 kind: add.kind,
+                root_login: add.root_login,
                 enabled: !add.disabled,
                 sources,
                 verify: !add.no_verify,
@@ -68,7 +72,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::List => {
             let images = service::all(app).await?;
             table(
-                ["ID", "NAME", "TYPE", "KIND", "ENABLED", "SOURCES"],
+                ["ID", "NAME", "TYPE", "KIND", "ROOT LOGIN", "ENABLED", "SOURCES"],
                 images.into_iter().map(|view| {
                     let sources = view.sources.unwrap_or_default();
                     let sources: Vec<_> = sources.into_iter().map(|s| format!("{}={}", s.host_id, s.source)).collect();
@@ -78,6 +82,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                         image.name,
                         image.family,
                         image.kind.to_string(),
+                        image.root_login.as_str().to_owned(),
                         yes(image.enabled),
                         sources.join(" "),
                     ]

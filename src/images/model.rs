@@ -11,6 +11,33 @@ use crate::http::text;
 use crate::ids::{HostId, ImageId};
 use crate::tariffs::Kind;
 
+/// How root signs in over SSH to what an image installs. It is the image's own affair, and can't be seen from here.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum RootLogin {
+    /// With the root password, or with an SSH key.
+    Password,
+    /// With an SSH key: so it is in Debian's, Ubuntu's and most other systems, containers and cloud images alike.
+    #[default]
+    Key,
+    /// Not at all: the system has no SSH server, or lets no root in.
+    None,
+}
+
+impl RootLogin {
+    /// As stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Key => "key",
+            Self::None => "none",
+        }
+    }
+}
+
 /// An operating system to install.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +53,8 @@ pub struct Image {
     pub family: String,
     /// What it installs.
     pub kind: Kind,
+    /// How root signs in over SSH to what it installs.
+    pub root_login: RootLogin,
     /// Whether it can be ordered.
     pub enabled: bool,
     /// When it was made.
@@ -79,6 +108,10 @@ pub struct NewImage {
     /// What it installs.
     #[garde(skip)]
     pub kind: Kind,
+    /// How root signs in over SSH to what it installs, for the mail that a server is ready; `key` if left out.
+    #[serde(default)]
+    #[garde(skip)]
+    pub root_login: RootLogin,
     /// Whether it can be ordered; true if left out.
     #[serde(default = "yes")]
     #[garde(skip)]
@@ -107,6 +140,9 @@ pub struct UpdateImage {
     /// What it installs.
     #[garde(skip)]
     pub kind: Option<Kind>,
+    /// How root signs in over SSH to what it installs.
+    #[garde(skip)]
+    pub root_login: Option<RootLogin>,
     /// Whether it can be ordered.
     #[garde(skip)]
     pub enabled: Option<bool>,

@@ -88,6 +88,7 @@ pub async fn update(app: &App, id: ImageId, update: UpdateImage) -> Result<Image
         name: update.name.map_or(old.name, |name| name.trim().to_owned()),
         family: update.family.map_or(old.family, |family| family.trim().to_owned()),
         kind: update.kind.unwrap_or(old.kind),
+        root_login: update.root_login.unwrap_or(old.root_login),
         enabled: update.enabled.unwrap_or(old.enabled),
         ..old
     };

@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, PgExecutor};
 
-use super::model::{Image, ImageSource, NewImage};
+use super::model::{Image, ImageSource, NewImage, RootLogin};
 use crate::ids::{HostId, ImageId};
 use crate::tariffs::Kind;
 
@@ -12,7 +12,8 @@ type Result<T> = sqlx::Result<T>;
 pub async fn images(db: impl PgExecutor<'_>, only_enabled: bool) -> Result<Vec<Image>> {
     sqlx::query_as!(
         Image,
-        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at
+        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind",
+                  root_login as "root_login: RootLogin", enabled, created_at, updated_at
            from images where enabled or not $1 order by id"#,
         only_enabled
     )
@@ -24,7 +25,8 @@ pub async fn images(db: impl PgExecutor<'_>, only_enabled: bool) -> Result<Vec<I
 pub async fn image(db: impl PgExecutor<'_>, id: ImageId) -> Result<Option<Image>> {
     sqlx::query_as!(
         Image,
-        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at
+        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind",
+                  root_login as "root_login: RootLogin", enabled, created_at, updated_at
            from images where id = $1"#,
         id.0
     )
@@ -55,7 +57,8 @@ pub(super) async fn sources(db: impl PgExecutor<'_>, only: Option<ImageId>) -> R
 pub(super) async fn lock(tx: &mut PgConnection, id: ImageId) -> Result<Option<Image>> {
     sqlx::query_as!(
         Image,
-        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at
+        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind",
+                  root_login as "root_login: RootLogin", enabled, created_at, updated_at
            from images where id = $1 for no key update"#,
         id.0
     )
@@ -67,13 +70,15 @@ pub(super) async fn lock(tx: &mut PgConnection, id: ImageId) -> Result<Option<Im
 pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewImage) -> Result<Option<Image>> {
     sqlx::query_as!(
         Image,
-        r#"insert into images (name, type, kind, enabled) values ($1, $2, $3, $4)
+        r#"insert into images (name, type, kind, enabled, root_login) values ($1, $2, $3, $4, $5)
            on conflict (lower(name), kind) do nothing
-           returning id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at"#,
+           returning id as "id: ImageId", name, type as family, kind as "kind: Kind",
+                  root_login as "root_login: RootLogin", enabled, created_at, updated_at"#,
         new.name.trim(),
         new.family.trim(),
         new.kind.as_str(),
-        new.enabled
+        new.enabled,
+        new.root_login.as_str()
     )
     .fetch_optional(db)
     .await
@@ -83,13 +88,15 @@ pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewImage) -> Result<Op
 pub(super) async fn update(db: impl PgExecutor<'_>, image: &Image) -> Result<Image> {
     sqlx::query_as!(
         Image,
-        r#"update images set name = $2, type = $3, kind = $4, enabled = $5, updated_at = now() where id = $1
-           returning id as "id: ImageId", name, type as family, kind as "kind: Kind", enabled, created_at, updated_at"#,
+        r#"update images set name = $2, type = $3, kind = $4, enabled = $5, root_login = $6, updated_at = now() where id = $1
+           returning id as "id: ImageId", name, type as family, kind as "kind: Kind",
+                  root_login as "root_login: RootLogin", enabled, created_at, updated_at"#,
         image.id.0,
         image.name,
         image.family,
         image.kind.as_str(),
-        image.enabled
+        image.enabled,
+        image.root_login.as_str()
     )
     .fetch_one(db)
     .await

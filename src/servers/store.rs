@@ -11,6 +11,7 @@ use super::labels::{Labels, Selector};
 use super::model::{ListServers, Os, ServerRecord, ServerView, Status, TariffBrief};
 use crate::http::page::Order;
 use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
+use crate::images::model::RootLogin;
 
 type Result<T> = sqlx::Result<T>;
 
@@ -453,14 +454,17 @@ pub(super) struct Ready {
     pub name: String,
     pub tariff: String,
     pub os: String,
+    pub root_login: RootLogin,
+    pub has_keys: bool,
 }
 
 pub(super) async fn ready(tx: &mut PgConnection, id: ServerId) -> Result<Ready> {
     sqlx::query_as!(
         Ready,
-        "select u.email, s.name, t.name as tariff, i.name as os
+        r#"select u.email, s.name, t.name as tariff, i.name as os, i.root_login as "root_login: RootLogin",
+                cardinality(s.ssh_keys) > 0 as "has_keys!"
          from servers s join users u on u.id = s.user_id join tariffs t on t.id = s.tariff_id
-              join images i on i.id = s.image_id where s.id = $1",
+              join images i on i.id = s.image_id where s.id = $1"#,
         id.0
     )
     .fetch_one(tx)

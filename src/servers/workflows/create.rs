@@ -307,6 +307,8 @@ impl Step<Data> for HandOver {
             addresses: &held,
             tariff: &ready.tariff,
             os: &ready.os,
+            root_login: ready.root_login,
+            has_keys: ready.has_keys,
             url: &ctx.app.config.public_url,
         };
         let event = format!("server-ready:{}", guest.server.uuid);
