@@ -51,6 +51,7 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
         .merge(audit::routes())
         .merge(console::routes())
         .merge(alerts::routes())
+        .merge(mail::routes())
 }
 
 /// What browsers open that is not below `/api`.

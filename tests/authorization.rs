@@ -44,6 +44,7 @@ const MATRIX: &[Row] = &[
     ("POST", "/api/auth/refresh", OPEN),
     ("POST", "/api/auth/logout", LOGIN),
     ("GET", "/api/auth/me", ANYONE),
+    ("PATCH", "/api/auth/me", ACCOUNT_WRITE),
     ("POST", "/api/auth/password", LOGIN),
     ("GET", "/api/auth/tokens", LOGIN),
     ("POST", "/api/auth/tokens", LOGIN),
@@ -103,6 +104,8 @@ const MATRIX: &[Row] = &[
     ("GET", "/api/operations/{id}", OWNED_READ),
     ("GET", "/api/operations/{id}/log", PROVIDER),
     ("POST", "/api/operations/{id}/retry", PROVIDER),
+    ("GET", "/api/mails", PROVIDER),
+    ("POST", "/api/mails/{id}/retry", PROVIDER),
     ("GET", "/api/audit", ACCOUNT_READ),
     ("GET", "/api/alerts", ANYONE),
     ("GET", "/api/alerts/{id}", OWNED_READ),
@@ -234,6 +237,7 @@ struct World {
     pool: i64,
     ssh_key: i64,
     alert: i64,
+    mail: String,
     /// The owner's token for this server.
     here: Client,
 }
@@ -284,6 +288,14 @@ impl World {
             app.customer_id
         ))
         .await;
+        let mail: String = sqlx::query_scalar(
+            "insert into mails (id, event, recipient, subject, text_body, html_body, state, last_error)
+             values (gen_random_uuid(), $1, 'customer@example.com', 's', 't', 'h', 'failed', 'e') returning id::text",
+        )
+        .bind(&name)
+        .fetch_one(db)
+        .await
+        .unwrap();
         let (secret, hash) = innkeeper::secrets::new_token("ink_t_");
         sqlx::query(
             "insert into tokens (id, kind, hash, user_id, name, scopes)
@@ -319,7 +331,7 @@ impl World {
                 sqlx::query(sqlx::AssertSqlSafe(sql)).execute(db).await.unwrap();
             }
         }
-        Self { server, vmid, operation, token, tariff, image, host, pool, here, ssh_key, alert }
+        Self { server, vmid, operation, token, tariff, image, host, pool, here, ssh_key, alert, mail }
     }
     fn fill(&self, path: &str) -> String {
         let id = match path {
@@ -331,6 +343,7 @@ impl World {
             p if p.starts_with("/api/ssh-keys/") => self.ssh_key.to_string(),
             p if p.starts_with("/api/operations/") => self.operation.clone(),
             p if p.starts_with("/api/alerts/") => self.alert.to_string(),
+            p if p.starts_with("/api/mails/") => self.mail.clone(),
             _ => self.server.to_string(),
         };
         path.replace("{id}", &id).replace("{address}", "10.9.0.9").replace("{type}", "cpu")

@@ -40,6 +40,13 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     .fetch_one(&app.db.pool)
     .await
     .unwrap();
+    let mail: String = sqlx::query_scalar(
+        "insert into mails (id, event, recipient, subject, text_body, html_body, state)
+         values (gen_random_uuid(), 'e', 'customer@example.com', 's', 't', 'h', 'failed') returning id::text",
+    )
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
     let login = crate::support::app::login(&app.nobody, "customer@example.com").await;
     let leaving = crate::support::app::login(&app.nobody, "customer@example.com").await;
     let socket = json!({ "socket": "/nowhere/incus.socket" });
@@ -83,6 +90,13 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
             provider,
             Value::Null,
             "from operation_log where message like 'taken up%'",
+        ),
+        case(
+            "/api/mails/{id}/retry",
+            on("mails", &mail, "retry"),
+            provider,
+            Value::Null,
+            "from mails where queued_at > created_at",
         ),
         case("/api/server/create", "/api/server/create".into(), customer, catalogue.order(), "from servers"),
         case(

@@ -1,7 +1,10 @@
 //! The outbox: never twice for one event.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -9,6 +12,10 @@ use tokio::net::TcpListener;
 use crate::support::TestApp;
 
 async fn queue(app: &TestApp, event: &str) {
+    queue_to(app, event, "guest@example.com").await;
+}
+
+async fn queue_to(app: &TestApp, event: &str, recipient: &str) {
     let mut tx = app.db.pool.begin().await.unwrap();
     let mail = innkeeper::mail::templates::ServerReady {
         name: "web-1",
@@ -19,7 +26,7 @@ async fn queue(app: &TestApp, event: &str) {
         has_keys: true,
         url: "http://127.0.0.1:5000/servers/1",
     };
-    innkeeper::mail::service::queue(&mut tx, event, "guest@example.com", &mail).await.unwrap();
+    innkeeper::mail::service::queue(&mut tx, event, recipient, &mail).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -72,15 +79,14 @@ async fn one_event_is_one_file() {
 /// With a mail server on this port.
 async fn with_server(port: u16) -> TestApp {
     TestApp::with(|c| {
-        c.smtp = Some(innkeeper::config::Smtp {
-            host: "127.0.0.1".into(),
-            port,
-            user: None,
-            pass: None,
-            tls: innkeeper::config::SmtpTls::None,
-        });
+        c.smtp = Some(smtp(port));
     })
     .await
+}
+
+fn smtp(port: u16) -> innkeeper::config::Smtp {
+    let tls = innkeeper::config::SmtpTls::None;
+    innkeeper::config::Smtp { host: "127.0.0.1".into(), port, user: None, pass: None, tls }
 }
 
 /// Waits until this holds for the only mail.
@@ -96,6 +102,23 @@ async fn comes_to(app: &TestApp, condition: &'static str) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("never: {condition}");
+}
+
+/// Waits until this holds for the mail about an event.
+async fn becomes(app: &TestApp, event: &str, condition: &str) {
+    let row = "select (state, attempts, held, run_at - now(), last_error)::text";
+    let mut last = None;
+    for _ in 0..400 {
+        let sql = format!("select ({condition}), ({row} from mails where event = $1) from mails where event = $1");
+        let (holds, seen): (bool, String) =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(event).fetch_one(&app.db.pool).await.unwrap();
+        if holds {
+            return;
+        }
+        last = Some(seen);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{event}: never {condition}: {last:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,4 +182,196 @@ async fn a_shutdown_loses_no_mail_that_nobody_has() {
     let _held = silent.accept().await.unwrap();
     app.stop().await;
     comes_to(&app, "state = 'queued' and run_at <= now() and handed_over_at is null").await;
+}
+
+/// A mail server that takes connections until the test ends, answers commands as it is told to, and keeps the recipients
+/// of what it took, in order.
+struct Relay {
+    port: u16,
+    taken: Arc<Mutex<Vec<String>>>,
+}
+
+impl Relay {
+    /// `answer` is asked about each command but DATA; an empty answer says that all is well.
+    async fn start(answer: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> Self {
+        Self::holding(answer, |_| false).await
+    }
+
+    /// Of a recipient for whom `hold` is true the content is not taken until it is false.
+    async fn holding(
+        answer: impl Fn(&str) -> &'static str + Send + Sync + 'static,
+        hold: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let taken = Arc::new(Mutex::new(vec![]));
+        let (answer, hold, keep) = (Arc::new(answer), Arc::new(hold), Arc::clone(&taken));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (answer, hold, taken) = (Arc::clone(&answer), Arc::clone(&hold), Arc::clone(&keep));
+                tokio::spawn(async move {
+                    let (reader, mut writer) = stream.into_split();
+                    let mut lines = BufReader::new(reader).lines();
+                    let (mut to, mut content) = (String::new(), false);
+                    let _ = writer.write_all(b"220 hello\r\n").await;
+                    while let Ok(Some(line)) = lines.next_line().await {
+                        let say = match line.as_str() {
+                            "." if content => {
+                                while hold(&to) {
+                                    tokio::time::sleep(Duration::from_millis(20)).await;
+                                }
+                                taken.lock().unwrap().push(to.clone());
+                                content = false;
+                                "250 taken"
+                            }
+                            _ if content => continue,
+                            "DATA" => {
+                                content = true;
+                                "354 go on"
+                            }
+                            _ => {
+                                if let Some(recipient) = line.strip_prefix("RCPT TO:") {
+                                    recipient.trim_matches(['<', '>']).clone_into(&mut to);
+                                }
+                                Some(answer(&line)).filter(|said| !said.is_empty()).unwrap_or("250 ok")
+                            }
+                        };
+                        let _ = writer.write_all(format!("{say}\r\n").as_bytes()).await;
+                    }
+                });
+            }
+        });
+        Self { port, taken }
+    }
+
+    fn taken(&self) -> Vec<String> {
+        self.taken.lock().unwrap().clone()
+    }
+}
+
+/// The mails that the provider sees by a filter.
+async fn listed(app: &TestApp, query: &str) -> Vec<Value> {
+    let page = app.provider.get(&format!("/api/mails?{query}")).await.expect(200);
+    for inside in ["see how it is doing", "10.0.0.5", "<html", "text_body", "textBody"] {
+        assert!(!page.text.to_lowercase().contains(inside), "what is in a mail is nobody's business: {}", page.text);
+    }
+    page.body["data"].as_array().unwrap().clone()
+}
+
+/// Waits until the provider has this many open alerts about mails.
+async fn alerts_about_mails(app: &TestApp, wanted: usize) {
+    let mut last = Value::Null;
+    for _ in 0..200 {
+        last = app.provider.get("/api/alerts?open=true&type=mail_held").await.expect(200).body;
+        if last["data"].as_array().unwrap().len() == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("not {wanted}: {last}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_refuses_us_loses_no_mail_and_the_provider_hears_of_it() {
+    let refuses = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let still = Arc::clone(&refuses);
+    let relay = Relay::start(move |line| match still.load(std::sync::atomic::Ordering::SeqCst) {
+        true if line.starts_with("MAIL FROM") => "530 5.7.0 Authentication required",
+        _ => "",
+    })
+    .await;
+    let app = TestApp::with(|c| {
+        c.sweep_seconds = 1;
+        c.smtp = Some(smtp(relay.port));
+    })
+    .await;
+    app.provider.put("/api/alert-rules/mail_held", json!({ "sustainSeconds": 0 })).await.expect(200);
+    queue(&app, "server-ready:1").await;
+    let waits = "state = 'queued' and held and run_at > now() + interval '50 s'";
+    becomes(&app, "server-ready:1", waits).await;
+    alerts_about_mails(&app, 1).await;
+    let held = listed(&app, "held=true&recipient=GUEST@example.com").await;
+    assert_eq!((held.len(), &held[0]["state"], &held[0]["attempts"]), (1, &json!("queued"), &json!(1)), "{held:?}");
+    assert!(held[0]["error"].as_str().unwrap().contains("530") && held[0]["nextTryAt"].is_string(), "{held:?}");
+
+    // However long it lasts: nobody is to be told in vain that a server is ready.
+    sqlx::query("update mails set queued_at = queued_at - interval '40 days', run_at = now()")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    sqlx::query("select pg_notify('mail_due', '')").execute(&app.db.pool).await.unwrap();
+    becomes(&app, "server-ready:1", &format!("attempts = 2 and {waits}")).await;
+
+    // The provider mends it and need not wait for the next try.
+    refuses.store(false, std::sync::atomic::Ordering::SeqCst);
+    let path = format!("/api/mails/{}/retry", held[0]["id"].as_str().unwrap());
+    let queued = app.provider.post(&path, None).await.expect(200).body;
+    assert_eq!(queued["state"], "queued", "{queued}");
+    state(&app, "server-ready:1", "sent").await;
+    assert_eq!(relay.taken(), ["guest@example.com"]);
+    alerts_about_mails(&app, 0).await;
+    assert_eq!(app.provider.post(&path, None).await.expect(409).code(), "CONFLICT", "it is out");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_is_seen_and_sent_again_by_the_provider() {
+    let refuses = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let still = Arc::clone(&refuses);
+    let relay = Relay::start(move |line| match still.load(std::sync::atomic::Ordering::SeqCst) {
+        true if line.starts_with("RCPT TO:<guest@") => "550 5.1.1 no such user",
+        _ => "",
+    })
+    .await;
+    let app = TestApp::with(|c| c.smtp = Some(smtp(relay.port))).await;
+    queue(&app, "server-ready:1").await;
+    queue_to(&app, "server-ready:2", "other@example.com").await;
+    state(&app, "server-ready:1", "failed").await;
+    state(&app, "server-ready:2", "sent").await;
+    let failed = listed(&app, "state=failed").await;
+    let shown = (&failed[0]["recipient"], &failed[0]["subject"], &failed[0]["held"], &failed[0]["nextTryAt"]);
+    assert_eq!(
+        (failed.len(), shown),
+        (1, (&json!("guest@example.com"), &json!("Your server web-1 is ready"), &json!(false), &Value::Null))
+    );
+    assert!(failed[0]["error"].as_str().unwrap().contains("no such user"), "{failed:?}");
+    assert_eq!(listed(&app, "order=asc").await[0]["id"], failed[0]["id"]);
+    assert_eq!(listed(&app, "limit=1&page=2").await[0]["id"], failed[0]["id"]);
+    app.provider.get("/api/mails?state=lost").await.expect(422);
+
+    let path = format!("/api/mails/{}/retry", failed[0]["id"].as_str().unwrap());
+    app.customer.post(&path, None).await.expect(403);
+    app.provider.post(&path, None).await.expect(200);
+    // Refused once more, it has failed once more.
+    becomes(&app, "server-ready:1", "attempts = 2 and state = 'failed'").await;
+    refuses.store(false, std::sync::atomic::Ordering::SeqCst);
+    app.provider.post(&path, None).await.expect(200);
+    state(&app, "server-ready:1", "sent").await;
+    assert_eq!(relay.taken(), ["other@example.com", "guest@example.com"]);
+    let unknown = format!("/api/mails/{}/retry", uuid::Uuid::nil());
+    app.provider.post(&unknown, None).await.expect(404);
+    let audit = app.provider.get("/api/audit?subject=mails&limit=100").await.expect(200).body;
+    let done =
+        audit["data"].as_array().unwrap().iter().filter(|e| e["subjectId"] == failed[0]["id"] && e["status"] == 200);
+    assert_eq!(done.count(), 2, "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_mail_holds_up_none_but_its_own_recipient_s() {
+    let b_is_out = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let out = Arc::clone(&b_is_out);
+    let waiting = move |to: &str| to == "a@example.com" && !out.load(std::sync::atomic::Ordering::SeqCst);
+    let relay = Relay::holding(|_| "", waiting).await;
+    let app = TestApp::with(|c| c.smtp = Some(smtp(relay.port))).await;
+    queue_to(&app, "begun:a", "a@example.com").await;
+    becomes(&app, "begun:a", "handed_over_at is not null").await;
+    queue_to(&app, "over:a", "a@example.com").await;
+    queue_to(&app, "begun:b", "b@example.com").await;
+    state(&app, "begun:b", "sent").await;
+    // It was due before the one to somebody else, and was not so much as begun.
+    becomes(&app, "over:a", "state = 'queued' and attempts = 0").await;
+    b_is_out.store(true, std::sync::atomic::Ordering::SeqCst);
+    for event in ["begun:a", "over:a"] {
+        state(&app, event, "sent").await;
+    }
+    assert_eq!(relay.taken(), ["b@example.com", "a@example.com", "a@example.com"]);
 }

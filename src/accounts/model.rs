@@ -53,6 +53,36 @@ impl Caller {
     }
 }
 
+/// Which alerts somebody is mailed about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum AlertMails {
+    /// Critical ones, and warnings of processor, memory and disk.
+    All,
+    /// Critical ones.
+    Critical,
+}
+
+impl AlertMails {
+    /// As stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// A change of one's own account. Fields left out stay as they are.
+#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpdateMe {
+    /// Which alerts I am mailed about.
+    #[garde(skip)]
+    pub alert_mails: Option<AlertMails>,
+}
+
 /// An account, as its owner and the provider see it.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -67,6 +97,8 @@ pub struct User {
     pub role: Role,
     /// How many servers it may have at one time.
     pub server_limit: i32,
+    /// Which alerts it is mailed about.
+    pub alert_mails: AlertMails,
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }

@@ -9,12 +9,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::model::{ApiToken, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, SignedIn, User};
+use super::model::{
+    ApiToken, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, SignedIn, UpdateMe, User,
+};
 use super::service::{self, Origin};
 use super::store;
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::auth::{Anyone, Session};
+use crate::http::auth::{Account, Anyone, Session};
 use crate::http::extract::{Json, Path};
 use crate::http::{ClientAddress, ErrorBody};
 use crate::idempotency::{Once, Post};
@@ -25,7 +27,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(login))
         .routes(routes!(refresh))
         .routes(routes!(logout))
-        .routes(routes!(me))
+        .routes(routes!(me, update_me))
         .routes(routes!(change_password))
         .routes(routes!(api_tokens, create_api_token))
         .routes(routes!(revoke_api_token))
@@ -82,6 +84,18 @@ operation_id = "getCurrentUser", responses((status = 200, body = User), (status 
 async fn me(State(app): State<Arc<App>>, Anyone(caller): Anyone) -> Result<Json<User>> {
     let user = store::user(&app.db, caller.user).await?.ok_or_else(|| Error::not_found("account"))?;
     Ok(Json(user))
+}
+
+/// Change my settings
+#[utoipa::path(patch, path = "/auth/me", tag = "auth", request_body = UpdateMe,
+    responses((status = 200, body = User), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn update_me(
+    State(app): State<Arc<App>>,
+    Account(caller): Account,
+    Json(update): Json<UpdateMe>,
+) -> Result<Json<User>> {
+    Ok(Json(service::update_me(&app, caller.user, &update).await?))
 }
 
 /// Change my password; my other logins end

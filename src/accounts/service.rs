@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::cache::Known;
 use super::model::{
     Account, ApiToken, Caller, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, Role, SignedIn,
-    User,
+    UpdateMe, User,
 };
 use super::{Scopes, store};
 use crate::app::App;
@@ -173,6 +173,12 @@ pub async fn logout(app: &App, once: &Once, session: Uuid) -> Result<()> {
     tx.finish(app, ()).await?;
     app.tokens.empty();
     Ok(())
+}
+
+/// Changes somebody's own settings.
+pub async fn update_me(app: &App, user: UserId, update: &UpdateMe) -> Result<User> {
+    let changed = store::update_user(&app.db, user, update.alert_mails).await?;
+    changed.ok_or_else(|| Error::not_found("account"))
 }
 
 /// Changes a password and ends the account's other logins.

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::Scopes;
-use super::model::{Account, ApiToken, Caller, Role, User};
+use super::model::{Account, AlertMails, ApiToken, Caller, Role, User};
 use crate::ids::UserId;
 
 type Result<T> = sqlx::Result<T>;
@@ -29,7 +29,8 @@ pub(super) async fn insert_user(
         User,
         r#"insert into users (email, name, role, password_hash) values ($1, $2, $3, $4)
            on conflict (lower(email)) do nothing
-           returning id as "id: UserId", email, name, role as "role: Role", server_limit, created_at"#,
+           returning id as "id: UserId", email, name, role as "role: Role", server_limit,
+                  alert_mails as "alert_mails: AlertMails", created_at"#,
         email,
         name,
         role.as_str(),
@@ -43,7 +44,8 @@ pub(super) async fn insert_user(
 pub async fn user(db: impl PgExecutor<'_>, id: UserId) -> Result<Option<User>> {
     sqlx::query_as!(
         User,
-        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit, created_at
+        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit,
+                  alert_mails as "alert_mails: AlertMails", created_at
            from users where id = $1"#,
         id.0
     )
@@ -55,9 +57,24 @@ pub async fn user(db: impl PgExecutor<'_>, id: UserId) -> Result<Option<User>> {
 pub async fn user_by_email(db: &PgPool, email: &str) -> Result<Option<User>> {
     sqlx::query_as!(
         User,
-        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit, created_at
+        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit,
+                  alert_mails as "alert_mails: AlertMails", created_at
            from users where lower(email) = lower($1)"#,
         email
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Changes an account's own settings; those that are not given stay.
+pub(super) async fn update_user(db: &PgPool, id: UserId, alert_mails: Option<AlertMails>) -> Result<Option<User>> {
+    sqlx::query_as!(
+        User,
+        r#"update users set alert_mails = coalesce($2, alert_mails) where id = $1
+           returning id as "id: UserId", email, name, role as "role: Role", server_limit,
+                     alert_mails as "alert_mails: AlertMails", created_at"#,
+        id.0,
+        alert_mails.map(AlertMails::as_str)
     )
     .fetch_optional(db)
     .await
@@ -66,7 +83,8 @@ pub async fn user_by_email(db: &PgPool, email: &str) -> Result<Option<User>> {
 /// All accounts, oldest first.
 pub(super) async fn users(db: &PgPool) -> Result<Vec<Account>> {
     let rows = sqlx::query!(
-        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit, created_at, disabled_at
+        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit,
+                  alert_mails as "alert_mails: AlertMails", created_at, disabled_at
            from users order by id"#
     )
     .fetch_all(db)
@@ -80,6 +98,7 @@ pub(super) async fn users(db: &PgPool) -> Result<Vec<Account>> {
                 name: r.name,
                 role: r.role,
                 server_limit: r.server_limit,
+                alert_mails: r.alert_mails,
                 created_at: r.created_at,
             },
             disabled_at: r.disabled_at,
@@ -99,7 +118,8 @@ pub(super) async fn disable_user(db: &mut PgConnection, user: UserId) -> Result<
 
 pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Credentials>> {
     let row = sqlx::query!(
-        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit, created_at, password_hash,
+        r#"select id as "id: UserId", email, name, role as "role: Role", server_limit,
+                  alert_mails as "alert_mails: AlertMails", created_at, password_hash,
                   disabled_at is not null as "disabled!"
            from users where lower(email) = lower($1)"#,
         email
@@ -113,6 +133,7 @@ pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Crede
             name: r.name,
             role: r.role,
             server_limit: r.server_limit,
+            alert_mails: r.alert_mails,
             created_at: r.created_at,
         },
         password_hash: r.password_hash,

@@ -13,6 +13,7 @@ pub(super) enum Subject {
     Host(HostId),
     Pool(PoolId),
     Operation(Uuid),
+    Mail,
 }
 
 impl Subject {
@@ -23,6 +24,7 @@ impl Subject {
             Self::Host(host) => (None, Some(host.0), None, None),
             Self::Pool(pool) => (None, None, Some(pool.0), None),
             Self::Operation(id) => (None, None, None, Some(id)),
+            Self::Mail => (None, None, None, None),
         }
     }
 }
@@ -34,6 +36,7 @@ impl Display for Subject {
             Self::Host(id) => write!(f, "host:{id}"),
             Self::Pool(id) => write!(f, "pool:{id}"),
             Self::Operation(id) => write!(f, "operation:{id}"),
+            Self::Mail => write!(f, "mail"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Telling: what is critical, and the ends of what was told, in one mail a person. What is told is noted in the
+//! Telling: what is critical, warnings of a server's own resources, and the ends of what was told, in one mail a person. What is told is noted in the
 //! transaction that queues the mails, under a lock: it is told once, whoever dies and however many there are.
 
 use std::collections::BTreeMap;
@@ -57,7 +57,9 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<Option<usize>> {
     }
     let ids: Vec<i64> = news.iter().map(|n| n.id.0).collect();
     let ended: Vec<i64> = news.iter().filter(|n| n.resolved_at.is_some()).map(|n| n.id.0).collect();
-    store::told(&mut tx, &ids, &ended).await?;
+    let critical = |n: &&News| n.level.0 == monitor::alerts::Level::Critical;
+    let critical: Vec<i64> = news.iter().filter(critical).map(|n| n.id.0).collect();
+    store::told(&mut tx, &ids, &critical, &ended).await?;
     tx.commit().await?;
     tracing::info!(alerts = ids.len(), mails = mails.len(), "told of alerts");
     Ok(Some(mails.len()))

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::history;
 use crate::ids::HostId;
+use crate::mail;
 use crate::monitoring;
 
 /// One figure, and the rule to judge it by; none, where nobody wants to hear of it.
@@ -92,7 +93,7 @@ pub async fn failed_at(app: &App, host: HostId, at: DateTime<Utc>) -> Result<()>
     Ok(tx.commit().await?)
 }
 
-/// Looks at what no sweep sees: address pools, stuck operations, and what is not watched any more. One process does so
+/// Looks at what no sweep sees: address pools, stuck operations, mails that wait, and what is not watched any more. One process does so
 /// for all.
 pub async fn patrol(app: &App) -> Result<()> {
     let mut tx = app.db.begin().await?;
@@ -117,6 +118,9 @@ pub async fn patrol(app: &App) -> Result<()> {
         let (subject, kind) = (Subject::Operation(id), Kind::OperationStuck);
         readings.push(Reading { subject, kind, rule: rule(kind), value: Some(if stuck { 1.0 } else { 0.0 }) });
     }
+    let held = if mail::service::is_held(&mut *tx).await? { 1.0 } else { 0.0 };
+    let (subject, kind) = (Subject::Mail, Kind::MailHeld);
+    readings.push(Reading { subject, kind, rule: rule(kind), value: Some(held) });
     judge(&mut tx, app.config.sweep_interval(), at, readings).await?;
     store::withdraw(&mut tx).await?;
     Ok(tx.commit().await?)

@@ -7,6 +7,7 @@ mod database;
 mod demo;
 mod host;
 mod image;
+mod mail;
 mod operation;
 mod output;
 mod pool;
@@ -67,6 +68,9 @@ enum Command {
     /// Operations that wait for a person
     #[command(subcommand)]
     Operation(operation::Command),
+    /// Mails: what became of them, and sending them again
+    #[command(subcommand)]
+    Mail(mail::Command),
     /// The fleet in this terminal, live
     Top(top::Args),
     /// The audit log
@@ -138,6 +142,7 @@ async fn work(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Image(command) => image::run(app, command).await,
         Command::Pool(command) => pool::run(app, command).await,
         Command::Operation(command) => operation::run(app, command).await,
+        Command::Mail(command) => mail::run(app, command).await,
         Command::Audit(command) => audit::run(app, command).await,
         Command::Top(args) => top::run(app, args).await,
         Command::Demo(args) => demo::run(app, args).await,

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
 use super::store::{self, Mail};
 use super::transport::{Failure, Ready, Transport};
@@ -11,6 +13,8 @@ use crate::app::App;
 use crate::error::is_database_away;
 use crate::events::Event;
 
+/// Mails under way at one time, of this process.
+const AT_ONCE: usize = 4;
 /// How long sending is tried before it has failed.
 const PATIENCE: TimeDelta = TimeDelta::hours(24);
 /// How long the note that a mail is handed over may take, while the mail server waits.
@@ -28,36 +32,75 @@ pub async fn send_queued(app: &App) {
         }
     };
     let mut events = app.events.subscribe();
-    loop {
-        if let Err(error) = send_all(app, &transport).await {
-            tracing::warn!(%error, "the mail queue can't be read; trying again");
-        }
+    let mut under_way = FuturesUnordered::new();
+    let mut look = true;
+    while !app.shutdown.is_cancelled() {
+        let full = match take_on(app, &transport, look, AT_ONCE - under_way.len()).await {
+            Ok(mails) => {
+                under_way.extend(mails.into_iter().map(|mail| send(app, &transport, mail)));
+                under_way.len() >= AT_ONCE
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the mail queue can't be read; trying again");
+                false
+            }
+        };
         let wake = async { while !matches!(events.next().await, Event::MailDue | Event::Resync) {} };
         tokio::select! {
-            () = app.shutdown.cancelled() => return,
-            () = wake => {}
-            () = tokio::time::sleep(POLL) => {}
+            Some(sent) = under_way.next() => {
+                look = false;
+                note(sent);
+            }
+            () = app.shutdown.cancelled() => {}
+            () = wake, if !full => look = true,
+            () = tokio::time::sleep(POLL) => look = true,
         }
+    }
+    // What is under way is brought to its end.
+    while let Some(sent) = under_way.next().await {
+        note(sent);
     }
 }
 
-async fn send_all(app: &App, transport: &Transport) -> sqlx::Result<()> {
-    settle_abandoned(app, transport).await?;
-    while !app.shutdown.is_cancelled() {
-        let Some(mail) = store::claim(&app.db, transport.claim().as_secs_f64()).await? else { break };
-        let ready = tokio::select! {
-            biased;
-            // Nobody has it yet: the next one to look sends it.
-            () = app.shutdown.cancelled() => return store::retry(&app.db, &mail, 0.0, "the sending process was ended").await,
-            ready = offer(app, transport, &mail) => ready,
-        };
-        let outcome = match ready {
-            Ok(ready) => ready.hand_over().await,
-            Err(failure) => Err(failure),
-        };
-        settle(app, transport, &mail, outcome).await?;
+fn note(sent: sqlx::Result<()>) {
+    if let Err(error) = sent {
+        tracing::warn!(%error, "a mail's outcome could not be written down");
     }
-    Ok(())
+}
+
+/// Claims what is due, as much as there is room for: a mail server that takes its time over one mail must not hold up the
+/// others.
+async fn take_on(app: &App, transport: &Transport, look: bool, room: usize) -> sqlx::Result<Vec<Mail>> {
+    if look {
+        settle_abandoned(app, transport).await?;
+    }
+    let mut mails = vec![];
+    while mails.len() < room {
+        match store::claim(&app.db, transport.claim().as_secs_f64()).await {
+            Ok(Some(mail)) => mails.push(mail),
+            Ok(None) => break,
+            // What is claimed is sent all the same.
+            Err(error) if mails.is_empty() => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(mails)
+}
+
+async fn send(app: &App, transport: &Transport, mail: Mail) -> sqlx::Result<()> {
+    let ready = tokio::select! {
+        biased;
+        // Nobody has it yet: the next one to look sends it.
+        () = app.shutdown.cancelled() => {
+            return store::retry(&app.db, &mail, 0.0, "the sending process was ended", None).await;
+        }
+        ready = offer(app, transport, &mail) => ready,
+    };
+    let outcome = match ready {
+        Ok(ready) => ready.hand_over().await,
+        Err(failure) => Err(failure),
+    };
+    settle(app, transport, &mail, outcome).await
 }
 
 /// Everything short of the content, so that giving up anywhere in here leaves the mail unsent.
@@ -113,9 +156,15 @@ async fn record(app: &App, mail: &Mail, outcome: &Result<(), Failure>) -> sqlx::
             tracing::info!(mail = %id, "mail sent");
             count("sent");
         }
-        Err(Failure::Later(error)) if Utc::now() - mail.created_at < PATIENCE => {
+        Err(Failure::Held(error)) => {
             let wait = backoff(mail.attempts);
-            store::retry(&app.db, mail, wait.as_secs_f64(), error).await?;
+            store::retry(&app.db, mail, wait.as_secs_f64(), error, Some(true)).await?;
+            tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "a mail waits for the mail server");
+            count("retried");
+        }
+        Err(Failure::Later(error)) if Utc::now() - mail.queued_at < PATIENCE => {
+            let wait = backoff(mail.attempts);
+            store::retry(&app.db, mail, wait.as_secs_f64(), error, Some(false)).await?;
             tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "a mail could not be sent; trying again later");
             count("retried");
         }

@@ -1,13 +1,17 @@
-//! Queueing mails, and forgetting them.
+//! Queueing mails, sending them again, and forgetting them.
 
 use lettre::message::Mailbox;
 use lettre::{Address, Message};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
 
+use super::model::{ListMails, MailState, MailView};
 use super::store;
 use super::templates::Mail;
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
+use crate::http::page::{Page, PageQuery};
+use crate::idempotency::{Begun, Once};
 
 /// For so many days what was sent can be looked up.
 const KEPT_DAYS: i32 = 90;
@@ -16,6 +20,34 @@ const KEPT_DAYS: i32 = 90;
 pub async fn queue(tx: &mut PgConnection, event: &str, recipient: &str, mail: &impl Mail) -> Result<()> {
     let mail = mail.render()?;
     Ok(store::insert(tx, event, recipient, &mail).await?)
+}
+
+/// Mails, newest first where nothing else is asked for.
+pub async fn list(app: &App, query: &ListMails) -> Result<Page<MailView>> {
+    let page = PageQuery { page: query.page, limit: query.limit };
+    let (mails, total) = store::list(&app.db, query, page).await?;
+    Ok(Page::new(mails, total, page))
+}
+
+/// Has a mail sent once more, or at once: it is tried as long as a new one is.
+pub async fn retry(app: &App, once: &Once, id: Uuid) -> Result<MailView> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let mail = store::lock(&mut tx, id).await?.ok_or_else(|| Error::not_found("mail"))?;
+    match mail.state {
+        MailState::Sent => return Err(Error::new(Code::Conflict, "This mail is out already.")),
+        MailState::Sending => return Err(Error::new(Code::Conflict, "This mail is being sent at this moment.")),
+        MailState::Queued | MailState::Failed | MailState::Unknown => {}
+    }
+    let queued = store::queue_again(&mut tx, id).await?;
+    tx.finish(app, queued).await
+}
+
+/// Whether mails wait for somebody to mend something: the mail server is away, or takes none from us.
+pub async fn is_held(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
+    store::is_any_held(db).await
 }
 
 /// Whether a mail can be built for this address and handed to a mail server as its own.

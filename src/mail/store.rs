@@ -1,10 +1,12 @@
 //! The SQL of the outbox.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
+use super::model::{ListMails, MailState, MailView};
 use super::templates::Rendered;
+use crate::http::page::{Order, PageQuery};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -39,18 +41,23 @@ pub(super) struct Mail {
     /// Tries so far, this one included.
     pub attempts: i32,
     pub created_at: DateTime<Utc>,
+    /// From when sending is tried.
+    pub queued_at: DateTime<Utc>,
 }
 
-/// Takes the mail that waits longest: it is `sending`, committed, before anyone hands it over. While it is sending,
+/// Takes the mail that waits longest, but none while an earlier one to the same person is under way or due: what is over
+/// is not told before what has begun. It is `sending`, committed, before anyone hands it over. While it is sending,
 /// `run_at` says when its sender must have been dead, and `attempts` tells its sender from a later one.
 pub(super) async fn claim(db: &PgPool, claim_seconds: f64) -> Result<Option<Mail>> {
     sqlx::query_as!(
         Mail,
         r#"update mails set state = 'sending', attempts = attempts + 1, handed_over_at = null,
                   run_at = now() + make_interval(secs => $1)
-           where id = (select id from mails where state = 'queued' and run_at <= now()
-                       order by run_at limit 1 for update skip locked)
-           returning id, recipient, subject, text_body, html_body, attempts, created_at"#,
+           where id = (select id from mails m where state = 'queued' and run_at <= now()
+                         and not exists (select from mails e where e.recipient = m.recipient and e.id < m.id
+                                         and (e.state = 'sending' or (e.state = 'queued' and e.run_at <= now())))
+                       order by run_at, id limit 1 for update of m skip locked)
+           returning id, recipient, subject, text_body, html_body, attempts, created_at, queued_at"#,
         claim_seconds
     )
     .fetch_optional(db)
@@ -73,21 +80,23 @@ pub(super) async fn hand_over(db: &PgPool, mail: &Mail) -> Result<bool> {
 
 /// It is out.
 pub(super) async fn sent(db: &PgPool, id: Uuid) -> Result<()> {
-    sqlx::query!("update mails set state = 'sent', sent_at = now(), last_error = null where id = $1", id)
+    sqlx::query!("update mails set state = 'sent', sent_at = now(), last_error = null, held = false where id = $1", id)
         .execute(db)
         .await
         .map(drop)
 }
 
-/// It is certainly not out, and is tried again after `wait_seconds`.
-pub(super) async fn retry(db: &PgPool, mail: &Mail, wait_seconds: f64, error: &str) -> Result<()> {
+/// It is certainly not out, and is tried again after `wait_seconds`; `held`: for as long as it takes, and where it was
+/// not tried, as before.
+pub(super) async fn retry(db: &PgPool, mail: &Mail, wait_seconds: f64, error: &str, held: Option<bool>) -> Result<()> {
     sqlx::query!(
-        "update mails set state = 'queued', run_at = now() + make_interval(secs => $3), last_error = $4
+        "update mails set state = 'queued', run_at = now() + make_interval(secs => $3), last_error = $4, held = coalesce($5, held)
          where id = $1 and state = 'sending' and attempts = $2",
         mail.id,
         mail.attempts,
         wait_seconds,
-        error
+        error,
+        held
     )
     .execute(db)
     .await
@@ -97,7 +106,7 @@ pub(super) async fn retry(db: &PgPool, mail: &Mail, wait_seconds: f64, error: &s
 /// It ended otherwise: `failed` (certainly not out) or `unknown` (perhaps out). Neither is sent again by itself.
 pub(super) async fn give_up(db: &PgPool, mail: &Mail, state: &str, error: &str) -> Result<()> {
     sqlx::query!(
-        "update mails set state = $3, last_error = $4 where id = $1 and state = 'sending' and attempts = $2",
+        "update mails set state = $3, last_error = $4, held = false where id = $1 and state = 'sending' and attempts = $2",
         mail.id,
         mail.attempts,
         state,
@@ -128,6 +137,75 @@ pub(super) async fn abandoned(db: &PgPool, idempotent: bool) -> Result<Vec<Aband
         idempotent
     )
     .fetch_all(db)
+    .await
+}
+
+/// Whether mails wait for somebody to mend something.
+pub(super) async fn is_any_held(db: impl PgExecutor<'_>) -> Result<bool> {
+    sqlx::query_scalar!(r#"select exists (select from mails where state in ('queued', 'sending') and held) as "any!""#)
+        .fetch_one(db)
+        .await
+}
+
+/// Mails by a filter, with how many match in all; nothing of what is in them but the subject.
+pub(super) async fn list(db: &PgPool, query: &ListMails, page: PageQuery) -> Result<(Vec<MailView>, i64)> {
+    let mut tx = db.begin().await?;
+    // A plan for these very filters: one for any would read everything.
+    sqlx::query!("select set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
+    macro_rules! mails {
+        ($run:ident, $query:ident, ($($of:tt)*), $what:literal, $rest:literal $(, $more:expr)*) => {
+            sqlx::$query!(
+                $($of)*
+                "select " + $what + r#" from mails
+                   where ($1::text is null or state = $1) and ($2::bool is null or held = $2)
+                     and ($3::text is null or lower(recipient) = lower($3))"# + $rest,
+                query.state.map(MailState::as_str), query.held, query.recipient $(, $more)*
+            )
+            .$run(&mut *tx)
+            .await?
+        };
+    }
+    let rows = mails!(
+        fetch_all,
+        query_as,
+        (MailView,),
+        r#"id, recipient, subject, state as "state: MailState", held, attempts, last_error as error,
+           case when state = 'queued' then run_at end as next_try_at, created_at, sent_at"#,
+        r#" order by case when $4 then created_at end, case when not $4 then created_at end desc, id
+            limit $5 offset $6"#,
+        query.order == Some(Order::Asc),
+        page.size(),
+        page.offset()
+    );
+    let total = mails!(fetch_one, query_scalar, (), r#"count(*) as "n!""#, "");
+    tx.commit().await?;
+    Ok((rows, total))
+}
+
+/// One mail, locked until the transaction ends.
+pub(super) async fn lock(tx: &mut PgConnection, id: Uuid) -> Result<Option<MailView>> {
+    sqlx::query_as!(
+        MailView,
+        r#"select id, recipient, subject, state as "state: MailState", held, attempts, last_error as error,
+                  case when state = 'queued' then run_at end as next_try_at, created_at, sent_at
+           from mails where id = $1 for update"#,
+        id
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// Queues a mail anew, due at once, and wakes the senders when the transaction commits.
+pub(super) async fn queue_again(tx: &mut PgConnection, id: Uuid) -> Result<MailView> {
+    sqlx::query!(r#"select pg_notify('mail_due', '') as "notified: ()""#).execute(&mut *tx).await?;
+    sqlx::query_as!(
+        MailView,
+        r#"update mails set state = 'queued', run_at = now(), queued_at = now(), handed_over_at = null where id = $1
+           returning id, recipient, subject, state as "state: MailState", held, attempts, last_error as error,
+                     case when state = 'queued' then run_at end as next_try_at, created_at, sent_at"#,
+        id
+    )
+    .fetch_one(tx)
     .await
 }
 

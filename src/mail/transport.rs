@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lettre::address::Envelope;
 use lettre::message::{Mailbox, MultiPart};
+use lettre::transport::smtp;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
@@ -23,6 +24,9 @@ use crate::config::{Config, Smtp, SmtpTls};
 pub(super) enum Failure {
     /// It is certainly not out; another try may do.
     Later(String),
+    /// It is certainly not out, for a reason that has nothing to do with this mail and that somebody has to mend: the
+    /// mail server is away, or does not take mail from us.
+    Held(String),
     /// It is certainly not out and never will be.
     Never(String),
     /// The mail server had all of it and did not say what became of it.
@@ -143,15 +147,14 @@ impl Server {
         let mut connection =
             AsyncSmtpConnection::connect_tokio1((host.as_str(), *port), Some(CONNECT), &self.name, implicit, None)
                 .await
-                .map_err(|e| unsent(&e))?;
+                .map_err(|e| held(&e))?;
         if let (SmtpTls::Starttls, Some(parameters)) = (tls, self.tls.clone()) {
-            connection.starttls(parameters, &self.name).await.map_err(|e| unsent(&e))?;
+            connection.starttls(parameters, &self.name).await.map_err(|e| held(&e))?;
         }
         if let Some(user) = user {
             let pass = pass.as_ref().map(|p| p.expose_secret().to_owned()).unwrap_or_default();
             let credentials = Credentials::new(user.clone(), pass);
-            // Refused credentials are the provider's to mend: mails wait for that.
-            connection.auth(DEFAULT_MECHANISMS, &credentials).await.map_err(|e| unsent(&e))?;
+            connection.auth(DEFAULT_MECHANISMS, &credentials).await.map_err(|e| held(&e))?;
         }
         Ok(connection)
     }
@@ -169,7 +172,7 @@ impl Ready {
             }
             Self::Folder { folder, name, content } => write(&folder, &name, &content)
                 .await
-                .map_err(|e| Failure::Later(format!("writing to {}: {e}", folder.display()))),
+                .map_err(|e| Failure::Held(format!("writing to {}: {e}", folder.display()))),
         }
     }
 }
@@ -179,7 +182,7 @@ async fn deliver(connection: &mut AsyncSmtpConnection, content: &[u8]) -> Outcom
     // From here on it may be out.
     match tokio::time::timeout(CONTENT, connection.message(content)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(e)) if e.is_permanent() || e.is_transient() => Err(refused(&e)),
+        Ok(Err(e)) if e.is_permanent() || e.is_transient() => Err(content_refused(&e)),
         Ok(Err(e)) => Err(Failure::Unknown(chain(&e))),
         Err(_) => Err(Failure::Unknown("the mail server had the mail and did not answer".into())),
     }
@@ -198,10 +201,10 @@ async fn address(connection: &mut AsyncSmtpConnection, envelope: &Envelope) -> O
         }
         parameters.push(MailParameter::SmtpUtfEight);
     }
-    let refused = |e: lettre::transport::smtp::Error| refused(&e);
-    connection.command(MailFrom::new(envelope.from().cloned(), parameters)).await.map_err(refused)?;
+    // Who we are is all that it has heard so far.
+    connection.command(MailFrom::new(envelope.from().cloned(), parameters)).await.map_err(|e| held(&e))?;
     for to in envelope.to() {
-        connection.command(Rcpt::new(to.clone(), vec![])).await.map_err(refused)?;
+        connection.command(Rcpt::new(to.clone(), vec![])).await.map_err(|e| refused(&e))?;
     }
     Ok(())
 }
@@ -209,17 +212,41 @@ async fn address(connection: &mut AsyncSmtpConnection, envelope: &Envelope) -> O
 async fn within<T>(time: Duration, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     tokio::time::timeout(time, work)
         .await
-        .unwrap_or_else(|_| Err(Failure::Later("the mail server did not answer in time".into())))
+        .unwrap_or_else(|_| Err(Failure::Held("the mail server did not answer in time".into())))
 }
 
-/// A failure before the mail server heard of the mail: whatever it was, somebody may mend it.
-fn unsent(error: &lettre::transport::smtp::Error) -> Failure {
-    Failure::Later(chain(error))
+/// A failure before the mail server heard to whom: whatever it was, it holds for every mail.
+fn held(error: &smtp::Error) -> Failure {
+    Failure::Held(chain(error))
 }
 
-/// A failure that leaves this mail unsent: for good, where the mail server says so.
-fn refused(error: &lettre::transport::smtp::Error) -> Failure {
-    if error.is_permanent() { Failure::Never(chain(error)) } else { Failure::Later(chain(error)) }
+/// A failure once it knew to whom, which leaves this mail unsent.
+fn refused(error: &smtp::Error) -> Failure {
+    match error.status().map(u16::from) {
+        Some(400..=499) => Failure::Later(chain(error)),
+        Some(status) if !is_about_us(status, &reason(error)) => Failure::Never(chain(error)),
+        Some(_) | None => Failure::Held(chain(error)),
+    }
+}
+
+/// A refusal of the content itself: another mail may pass.
+fn content_refused(error: &smtp::Error) -> Failure {
+    match error.status().map(u16::from) {
+        Some(530 | 535) => Failure::Held(chain(error)),
+        _ if error.is_permanent() => Failure::Never(chain(error)),
+        _ => Failure::Later(chain(error)),
+    }
+}
+
+/// Whether a refusal for good says nothing of the recipient: it wants us to sign in (RFC 4954), does not understand us
+/// (RFC 5321), or forbids us to send there (X.7.X of RFC 3463).
+fn is_about_us(status: u16, text: &str) -> bool {
+    matches!(status, 500 | 502 | 503 | 521 | 523 | 530 | 534 | 535 | 538) || text.trim_start().starts_with("5.7.")
+}
+
+/// What the mail server said.
+fn reason(error: &smtp::Error) -> String {
+    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

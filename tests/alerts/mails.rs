@@ -116,9 +116,49 @@ async fn what_comes_together_goes_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn warnings_and_what_somebody_took_on_are_not_mailed() {
+async fn warnings_of_a_server_s_own_resources_are_mailed_and_once_more_when_they_become_critical() {
+    let world = World::new().await;
+    let (_, marker) = world.server("customer@example.com", "web-1").await;
+    let figures = |cpu: f64, memory: u64, disk: u64| monitor::Sample {
+        memory_used: memory,
+        disk_used: disk,
+        ..busy(marker, cpu)
+    };
+    let mut at = 0;
+    let mut lasts = async |sample: monitor::Sample| {
+        for _ in 0..3 {
+            world.swept(at, vec![sample.clone()]).await;
+            at += 30;
+        }
+        world.tell().await
+    };
+    assert_eq!(lasts(figures(0.9, 900, 900)).await, 0, "no more than the contract has it");
+    assert_eq!(lasts(figures(0.92, 930, 940)).await, 1);
+    let mails = world.mails().await;
+    assert_eq!((mails[0].recipient.as_str(), mails[0].subject.as_str()), ("customer@example.com", "3 alerts"));
+    for line in ["CPU usage is at 92%", "Memory usage is at 93%", "Disk usage is at 94%"] {
+        assert!(mails[0].text_body.contains(line), "{}", mails[0].text_body);
+    }
+    assert_eq!(lasts(figures(0.93, 930, 940)).await, 0, "told once");
+    assert_eq!(lasts(figures(0.93, 980, 940)).await, 1, "it has become worse");
+    assert!(world.mails().await[0].subject.contains("Memory usage is at 98%"));
+    assert_eq!((lasts(figures(0.93, 930, 940)).await, lasts(figures(0.93, 980, 940)).await), (0, 0));
+    assert_eq!(lasts(figures(0.1, 100, 100)).await, 1);
+    assert_eq!(world.mails().await[0].subject, "3 alerts are over");
+    assert_eq!(world.tell().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_chose_critical_ones_hears_of_no_warnings_and_nobody_of_what_somebody_took_on() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
+    let me = async |choice: &str| {
+        let change = json!({ "alertMails": choice });
+        world.app.customer.send(reqwest::Method::PATCH, "/api/auth/me", Some(change)).await
+    };
+    assert_eq!(world.app.customer.get("/api/auth/me").await.expect(200).body["alertMails"], "all");
+    me("none").await.expect(422);
+    assert_eq!(me("critical").await.expect(200).body["alertMails"], "critical");
     world.rule(id, "cpu", at_once()).await;
     world.swept(0, vec![busy(marker, 0.92)]).await;
     assert_eq!(world.tell().await, 0);

@@ -39,11 +39,13 @@ pub enum Kind {
     PoolLow,
     /// An operation that waits for a person.
     OperationStuck,
+    /// Mails that wait for the mail server.
+    MailHeld,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Cpu,
         Self::Memory,
         Self::Disk,
@@ -52,6 +54,7 @@ impl Kind {
         Self::HostUnreachable,
         Self::PoolLow,
         Self::OperationStuck,
+        Self::MailHeld,
     ];
 
     /// Its name, as it is stored and shown.
@@ -65,12 +68,18 @@ impl Kind {
             Self::HostUnreachable => "host_unreachable",
             Self::PoolLow => "pool_low",
             Self::OperationStuck => "operation_stuck",
+            Self::MailHeld => "mail_held",
         }
     }
 
     /// Whether it is about a guest, and so may have a rule of its own for one.
     pub fn is_of_guest(self) -> bool {
         matches!(self, Self::Cpu | Self::Memory | Self::Disk | Self::Traffic | Self::Down)
+    }
+
+    /// Whether its warnings are mailed as well, and not only what is critical: an owner can act before it is too late.
+    pub fn tells_warnings(self) -> bool {
+        matches!(self, Self::Cpu | Self::Memory | Self::Disk)
     }
 
     /// Whether it has a figure; the others are so or not so (1 or 0).
@@ -87,6 +96,8 @@ impl Kind {
             Self::Traffic => Rule { critical: 1.0, sustain_s: 0, clear_sustain_s: 0, ..share },
             Self::Down | Self::HostUnreachable => so,
             Self::OperationStuck => Rule { sustain_s: 0, clear_sustain_s: 0, ..so },
+            // A mail server may restart.
+            Self::MailHeld => Rule { sustain_s: 300, clear_sustain_s: 0, ..so },
         }
     }
 
@@ -96,6 +107,7 @@ impl Kind {
             Self::Down => "The server is up again".to_owned(),
             Self::HostUnreachable => "The host answers again".to_owned(),
             Self::OperationStuck => "The operation is not stuck any more".to_owned(),
+            Self::MailHeld => "Mails are sent again".to_owned(),
             _ => self.message(value),
         }
     }
@@ -112,6 +124,7 @@ impl Kind {
             Self::HostUnreachable => "The host can't be reached".to_owned(),
             Self::PoolLow => format!("{percent:.0}% of the pool's addresses are in use"),
             Self::OperationStuck => "An operation is stuck and waits for a person".to_owned(),
+            Self::MailHeld => "Mails wait: the mail server is away or takes none from us".to_owned(),
         }
     }
 }

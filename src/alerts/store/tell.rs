@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::Result;
-use crate::alerts::model::{AlertKind, Ended};
+use crate::alerts::model::{AlertKind, AlertLevel, Ended};
 use crate::ids::{AlertId, ServerId, TariffId, UserId};
 
 /// An incident whose beginning or end somebody is to be told of.
@@ -12,6 +12,7 @@ use crate::ids::{AlertId, ServerId, TariffId, UserId};
 pub(in crate::alerts) struct News {
     pub id: AlertId,
     pub kind: AlertKind,
+    pub level: AlertLevel,
     pub value: f64,
     pub raised_at: DateTime<Utc>,
     /// It has ended: its beginning was told.
@@ -37,9 +38,14 @@ pub(in crate::alerts) struct News {
 pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (
-               select from alerts
-               where (level = 'critical' and told_at is null and resolved_at is null and acknowledged_at is null)
-                  or (told_at is not null and resolved_at is not null and end_told_at is null)) as "any!""#
+               select from alerts a
+               where ((resolved_at is null and acknowledged_at is null
+                       and (told_at is null or (told_level = 'warning' and level = 'critical'))
+                       and (level = 'critical' or kind in ('cpu', 'memory', 'disk')))
+                      or (told_at is not null and resolved_at is not null and end_told_at is null))
+                 and (level = 'critical' or told_at is not null
+                      or exists (select from servers s join users u on u.id = s.user_id
+                                 where s.id = a.server_id and u.alert_mails = 'all'))) as "any!""#
     )
     .fetch_one(tx)
     .await
@@ -49,8 +55,8 @@ pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
 pub(in crate::alerts) async fn news(tx: &mut PgConnection) -> Result<Vec<News>> {
     sqlx::query_as!(
         News,
-        r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind", a.value, a.raised_at, a.resolved_at,
-                  a.ended as "ended: Ended", coalesce(s.name, p.name, o.kind, h.name, '') as "name!",
+        r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value, a.raised_at, a.resolved_at,
+                  a.ended as "ended: Ended", coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' end, '') as "name!",
                   a.server_id as "server_id: ServerId", s.tariff_id as "tariff_id?: TariffId",
                   u.id as "owner?: UserId",
                   case when u.disabled_at is null then u.email end as "owner_email?",
@@ -71,8 +77,11 @@ pub(in crate::alerts) async fn news(tx: &mut PgConnection) -> Result<Vec<News>> 
                where a.kind = 'host_unreachable' and a.server_id is null and b.kind = a.kind and b.host_id = a.host_id
                  and b.raised_at = a.raised_at
            ) w on a.kind = 'host_unreachable' and a.server_id is null
-           where (a.level = 'critical' and a.told_at is null and a.resolved_at is null and a.acknowledged_at is null)
-              or (a.told_at is not null and a.resolved_at is not null and a.end_told_at is null)
+           where ((a.resolved_at is null and a.acknowledged_at is null
+                   and (a.told_at is null or (a.told_level = 'warning' and a.level = 'critical'))
+                   and (a.level = 'critical' or a.kind in ('cpu', 'memory', 'disk')))
+                  or (a.told_at is not null and a.resolved_at is not null and a.end_told_at is null))
+             and (a.level = 'critical' or a.told_at is not null or u.alert_mails = 'all')
            order by a.id"#
     )
     .fetch_all(tx)
@@ -89,13 +98,20 @@ pub(in crate::alerts) async fn staff(tx: &mut PgConnection) -> Result<Vec<(UserI
     Ok(rows.into_iter().map(|r| (r.id, r.email)).collect())
 }
 
-/// Notes that these incidents' beginnings were told, and of which also the ends. One that has ended since it was read
-/// still has its end to be told.
-pub(in crate::alerts) async fn told(tx: &mut PgConnection, alerts: &[i64], ended: &[i64]) -> Result<()> {
+/// Notes that these incidents' beginnings were told, which of them as critical, and of which also the ends. One that has
+/// ended or become critical since it was read still has that to be told.
+pub(in crate::alerts) async fn told(
+    tx: &mut PgConnection,
+    alerts: &[i64],
+    critical: &[i64],
+    ended: &[i64],
+) -> Result<()> {
     sqlx::query!(
-        "update alerts set told_at = coalesce(told_at, now()), end_told_at = case when id = any($2) then now() end
+        "update alerts set told_at = coalesce(told_at, now()), end_told_at = case when id = any($3) then now() end,
+                told_level = case when id = any($2) then 'critical' else 'warning' end
          where id in (select id from alerts where id = any($1) order by id for no key update)",
         alerts,
+        critical,
         ended
     )
     .execute(tx)

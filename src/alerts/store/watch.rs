@@ -277,7 +277,7 @@ pub(in crate::alerts) async fn withdraw(tx: &mut PgConnection) -> Result<()> {
            and not exists (
              select from address_pools p where p.enabled
                and p.id = case when t.subject like 'pool:%' then split_part(t.subject, ':', 2)::bigint end)
-           and t.subject not like 'operation:%'"
+           and t.subject not like 'operation:%' and t.subject <> 'mail'"
     )
     .execute(tx)
     .await

@@ -16,6 +16,7 @@ fn mail() -> Mail {
         html_body: "<p>Hello</p>".into(),
         attempts: 1,
         created_at: Utc::now(),
+        queued_at: Utc::now(),
     }
 }
 
@@ -28,8 +29,15 @@ async fn send(transport: &Transport, mail: &Mail) -> Outcome {
     transport.prepare(mail).await?.hand_over().await
 }
 
-/// A mail server that says `answers` in turn, a command each, and then hangs up; gives what it heard.
+/// A mail server that greets, says `answers` in turn, a command each, and then hangs up; gives what it heard.
 async fn server(answers: &'static [&'static str]) -> (Transport, tokio::task::JoinHandle<String>) {
+    greeting_server("220 hello", answers).await
+}
+
+async fn greeting_server(
+    greeting: &'static str,
+    answers: &'static [&'static str],
+) -> (Transport, tokio::task::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let heard = tokio::spawn(async move {
@@ -37,7 +45,7 @@ async fn server(answers: &'static [&'static str]) -> (Transport, tokio::task::Jo
         let (reader, mut writer) = stream.into_split();
         let mut lines = BufReader::new(reader).lines();
         let mut heard = String::new();
-        writer.write_all(b"220 hello\r\n").await.unwrap();
+        writer.write_all(format!("{greeting}\r\n").as_bytes()).await.unwrap();
         let mut in_data = false;
         let mut answers = answers.iter();
         while let Ok(Some(line)) = lines.next_line().await {
@@ -81,9 +89,61 @@ async fn what_failed_tells_whether_the_mail_may_be_out() {
     let after = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "554 spam", "221 bye"]).await.0;
     assert!(matches!(after, Err(Failure::Never(_))));
     // Hung up before the content: not out. After it: who knows.
-    assert!(matches!(outcome(&["250 ok", "250 ok"]).await.0, Err(Failure::Later(_))));
+    assert!(matches!(outcome(&["250 ok", "250 ok"]).await.0, Err(Failure::Held(_))));
     let silent = outcome(&["250 ok", "250 ok", "250 ok", "354 go on"]).await.0;
     assert!(matches!(silent, Err(Failure::Unknown(_))), "{silent:?}");
+}
+
+/// What the mail server says of us, or of itself, is no word about the recipient.
+#[tokio::test]
+async fn what_is_about_us_holds_the_mail() {
+    for greeting in ["554 5.7.1 not from your address", "421 too busy", "500 what"] {
+        let (transport, _) = greeting_server(greeting, &["250 ok"]).await;
+        assert!(matches!(send(&transport, &mail()).await, Err(Failure::Held(_))), "{greeting}");
+    }
+    for sender in [
+        "530 5.7.0 Authentication required",
+        "550 5.7.1 Sender not allowed",
+        "553 5.1.8 no such domain",
+        "501 5.1.7 bad sender",
+        "452 4.3.1 disk full",
+        "451 later",
+    ] {
+        let (transport, _) = answering("250 ok", sender).await;
+        let outcome = send(&transport, &mail()).await;
+        assert!(matches!(&outcome, Err(Failure::Held(text)) if text.contains(&sender[4..])), "{sender}: {outcome:?}");
+    }
+    for (recipient, held) in [
+        ("530 5.7.0 Must issue a STARTTLS command first", true),
+        ("535 5.7.8 who are you", true),
+        ("554 5.7.1 Relay access denied", true),
+        ("550 5.7.1 Access denied", true),
+        ("503 5.5.1 bad sequence of commands", true),
+        ("550 5.1.1 no such user", false),
+        ("550 mailbox unavailable", false),
+        ("552 5.2.2 mailbox full", false),
+        ("553 5.1.3 bad address 5.7.1", false),
+        ("556 5.1.10 takes no mail", false),
+    ] {
+        let (transport, _) = answering("250 sender ok", recipient).await;
+        let outcome = send(&transport, &mail()).await;
+        assert!(matches!(&outcome, Err(Failure::Held(_))) == held, "{recipient}: {outcome:?}");
+        assert!(matches!(&outcome, Err(Failure::Never(_))) != held, "{recipient}: {outcome:?}");
+    }
+    // The content's own fate is the mail's.
+    let refused = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "554 5.7.1 spam", "221 bye"]).await.0;
+    assert!(matches!(refused, Err(Failure::Never(_))), "{refused:?}");
+    let refused = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "530 5.7.0 sign in", "221 bye"]).await.0;
+    assert!(matches!(refused, Err(Failure::Held(_))), "{refused:?}");
+}
+
+/// A mail server with this answer to the sender, or, where that is a good one, to the recipient.
+async fn answering(sender: &'static str, recipient: &'static str) -> (Transport, tokio::task::JoinHandle<String>) {
+    let answers: Vec<&'static str> = match sender {
+        "250 ok" => vec!["250 hello", recipient, "221 bye"],
+        _ => vec!["250 hello", sender, recipient, "221 bye"],
+    };
+    server(answers.leak()).await
 }
 
 #[tokio::test]
@@ -99,7 +159,7 @@ async fn nobody_there_is_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    assert!(matches!(send(&smtp(port), &mail()).await, Err(Failure::Later(_))));
+    assert!(matches!(send(&smtp(port), &mail()).await, Err(Failure::Held(_))));
     // A mail that can't be written to anybody is not.
     let nobody = Mail { recipient: "a@b\r\nRCPT TO:<x@evil.example>".into(), ..mail() };
     assert!(matches!(send(&smtp(port), &nobody).await, Err(Failure::Never(_))));

@@ -1,0 +1,43 @@
+//! `/api/mails`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::model::{ListMails, MailView};
+use super::service;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::Provider;
+use crate::http::extract::{Json, Path, Query};
+use crate::http::page::Page;
+use crate::idempotency::Once;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))
+}
+
+/// What became of the mails of the last 90 days (provider)
+#[utoipa::path(get, path = "/mails", tag = "mails", operation_id = "list_mails", params(ListMails),
+    responses((status = 200, body = Page<MailView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn list(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Query(query): Query<ListMails>,
+) -> Result<Json<Page<MailView>>> {
+    Ok(Json(service::list(&app, &query).await?))
+}
+
+/// Send a mail again that failed, that may be out, or that waits, at once (provider)
+#[utoipa::path(post, path = "/mails/{id}/retry", tag = "mails", operation_id = "retry_mail",
+    params(("id" = Uuid, Path, description = "The mail's id")),
+    responses((status = 200, body = MailView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn retry(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>, once: Once) -> Result<Json<MailView>> {
+    Ok(Json(service::retry(&app, &once, id).await?))
+}
