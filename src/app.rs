@@ -45,6 +45,32 @@ pub struct App {
     pub metrics: PrometheusHandle,
     /// Cancelled when the process is to end: tasks stop taking new work.
     pub shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What runs all the time beside the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Hears the database's notifications.
+    Events,
+    /// Works on operations.
+    Operations,
+    /// Sweeps hosts.
+    Monitoring,
+    /// Sums samples up.
+    History,
+    /// Watches what no sweep sees, and tells people.
+    Alerts,
+    /// Sends queued mails.
+    Mail,
+    /// Forgets what is over.
+    Janitor,
+}
+
+impl Task {
+    /// Every one, as a service has them.
+    pub const ALL: [Self; 7] =
+        [Self::Events, Self::Operations, Self::Monitoring, Self::History, Self::Alerts, Self::Mail, Self::Janitor];
 }
 
 /// How long tasks may take to end after shutdown was asked for; what is not done by then is picked up by others.
@@ -60,12 +86,13 @@ impl App {
             lease_db: db::lease_pool(&config)?,
             sealer: Sealer::new(&config.secret_key)?,
             events: Events::default(),
-            tokens: accounts::TokenCache::default(),
+            tokens: accounts::TokenCache::new(config.token_life),
             limits: limits::Limits::default(),
             drivers: Drivers::default(),
             engine: Engine::new(&config, crate::workflows())?,
             metrics: metrics()?,
             shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             config,
         }))
     }
@@ -73,22 +100,20 @@ impl App {
     /// Serves on `listener` and works until `stop` resolves, then ends cleanly: no new work, what is at hand is
     /// brought to the next boundary, the rest is handed over.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let tasks = TaskTracker::new();
-        let router = http::router(Arc::clone(&self));
-        macro_rules! task {
-            ($run:path) => {{
-                let app = Arc::clone(&self);
-                tasks.spawn(async move { $run(&app).await })
-            }};
-        }
-        task!(events::listen);
-        task!(operations::work);
-        task!(monitoring::watch);
-        task!(history::keep);
-        task!(alerts::run);
-        task!(mail::send_queued);
-        task!(janitor);
+        self.serve_with(&Task::ALL, listener, stop).await
+    }
 
+    /// The same with these tasks only; more can be started at any time.
+    pub async fn serve_with(
+        self: Arc<Self>,
+        tasks: &[Task],
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let router = http::router(Arc::clone(&self));
+        for task in tasks {
+            self.start(*task);
+        }
         let shutdown = self.shutdown.clone();
         let limits = http::server::Limits {
             connections: self.config.max_connections,
@@ -100,8 +125,8 @@ impl App {
             ended = &mut server => Some(ended),
         };
         shutdown.cancel();
-        tasks.close();
-        if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
+        self.tasks.close();
+        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks did not end in time; their leases run out and others take over");
         }
         // Sockets may stay open for ever: they get a moment.
@@ -119,6 +144,22 @@ impl App {
             Some(ended) => ended.context("the server task ended"),
             None => Ok(()),
         }
+    }
+
+    /// Starts a task, which ends with the process.
+    pub fn start(self: &Arc<Self>, task: Task) {
+        let app = Arc::clone(self);
+        self.tasks.spawn(async move {
+            match task {
+                Task::Events => events::listen(&app).await,
+                Task::Operations => operations::work(&app).await,
+                Task::Monitoring => monitoring::watch(&app).await,
+                Task::History => history::keep(&app).await,
+                Task::Alerts => alerts::run(&app).await,
+                Task::Mail => mail::send_queued(&app).await,
+                Task::Janitor => janitor(&app).await,
+            }
+        });
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Config {
     pub database_url: SecretString,
     /// The most database connections of this process for requests and work; four more claim, keep leases and listen.
     pub database_pool: u32,
+    /// Seconds that a request waits for a free database connection before it is a 503.
+    pub database_wait_seconds: u32,
     /// The master key that seals secrets: 32 bytes as base64.
     pub secret_key: SecretString,
     /// Address and port to serve on.
@@ -28,6 +30,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Seconds that a request's head may take to arrive, and that an idle connection is kept.
     pub head_seconds: u32,
+    /// Seconds that a request may take; password changes wait for the guest.
+    pub request_seconds: u32,
     /// The folder for what is not in the database (mails without SMTP).
     pub data: PathBuf,
     /// The address that people reach us at, for links in mails and for consoles.
@@ -84,6 +88,10 @@ pub struct Config {
     pub log: String,
     /// `text` for people, `json` for machines.
     pub log_format: LogFormat,
+    /// The longest that a token is taken for good without asking, should the database's word not come through. Not for
+    /// the environment: more would be unsafe.
+    #[serde(skip)]
+    pub token_life: Duration,
     /// Where mails go.
     #[serde(skip)]
     pub smtp: Option<Smtp>,
@@ -187,10 +195,12 @@ impl Default for Config {
         Self {
             database_url: SecretString::default(),
             database_pool: 20,
+            database_wait_seconds: 3,
             secret_key: SecretString::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
             max_connections: 4096,
             head_seconds: 15,
+            request_seconds: 30,
             data: PathBuf::from("data"),
             public_url: "http://127.0.0.1:5000".into(),
             registration: false,
@@ -219,6 +229,7 @@ impl Default for Config {
             console_input_kib: 256,
             log: "info,sqlx::postgres::notice=warn".into(),
             log_format: LogFormat::Text,
+            token_life: Duration::from_secs(5),
             smtp: None,
             mail_from: "Innkeeper <innkeeper@localhost>".into(),
             failpoints: String::new(),
@@ -260,9 +271,11 @@ impl Config {
             ("INNKEEPER_WORKERS", u64::try_from(self.workers)?),
             ("INNKEEPER_MAX_CONNECTIONS", u64::try_from(self.max_connections)?),
             ("INNKEEPER_HEAD_SECONDS", self.head_seconds.into()),
+            ("INNKEEPER_REQUEST_SECONDS", self.request_seconds.into()),
             ("INNKEEPER_LEASE_SECONDS", self.lease_seconds.into()),
             ("INNKEEPER_SWEEP_SECONDS", self.sweep_seconds.into()),
             ("INNKEEPER_DATABASE_POOL", self.database_pool.into()),
+            ("INNKEEPER_DATABASE_WAIT_SECONDS", self.database_wait_seconds.into()),
             ("INNKEEPER_ACCESS_TOKEN_MINUTES", self.access_token_minutes.into()),
             ("INNKEEPER_SESSION_DAYS", self.session_days.into()),
             ("INNKEEPER_RATE_LIMIT_TOKEN", self.rate_limit_token.into()),

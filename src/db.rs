@@ -25,19 +25,19 @@ const UNTESTED: Duration = Duration::from_secs(1);
 
 /// Opens the pool. A database that is away for the moment is no error here: requests answer 503 until it is back.
 pub fn pool(config: &Config) -> anyhow::Result<PgPool> {
-    Ok(pool_of(config.database_pool, connection(config)?))
+    pool_of(config, config.database_pool)
 }
 
 /// Opens the pool that operations are claimed and their leases kept with: requests, however many, must not cost us
 /// an operation.
 pub fn lease_pool(config: &Config) -> anyhow::Result<PgPool> {
-    Ok(pool_of(LEASE_CONNECTIONS, connection(config)?))
+    pool_of(config, LEASE_CONNECTIONS)
 }
 
 /// A pool of one, for who listens: its connection may break without anybody noticing, and is then left behind whole.
 pub(crate) fn listening_pool(db: &PgPool) -> PgPool {
     let options = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
-    options.acquire_timeout(Duration::from_secs(3)).connect_lazy_with((*db.connect_options()).clone())
+    options.acquire_timeout(db.options().get_acquire_timeout()).connect_lazy_with((*db.connect_options()).clone())
 }
 
 fn connection(config: &Config) -> anyhow::Result<PgConnectOptions> {
@@ -48,10 +48,10 @@ fn connection(config: &Config) -> anyhow::Result<PgConnectOptions> {
     Ok(options.application_name("innkeeper").options(LIMITS))
 }
 
-fn pool_of(connections: u32, options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new()
+fn pool_of(config: &Config, connections: u32) -> anyhow::Result<PgPool> {
+    let pool = PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(3))
+        .acquire_timeout(Duration::from_secs(config.database_wait_seconds.into()))
         // sqlx tests every connection that comes back. To test it again when it goes out a moment later would be one
         // more round trip for each query, and could not promise more than that one did.
         .test_before_acquire(false)
@@ -63,7 +63,8 @@ fn pool_of(connections: u32, options: PgConnectOptions) -> PgPool {
                 Ok(true)
             })
         })
-        .connect_lazy_with(options)
+        .connect_lazy_with(connection(config)?);
+    Ok(pool)
 }
 
 /// Brings the schema up to date; several processes may do so at the same time. It happens on a connection of its own:

@@ -3,7 +3,7 @@
 //! Revocation stays at once. Whatever takes rights away empties the cache: in the process that does it, before the
 //! answer goes out; in every other one as soon as the database tells, which it does for each such change
 //! (`auth_changed`). A process that can't hear the database remembers nothing. And since a connection can be dead
-//! without anybody noticing, nothing is remembered for longer than [`LIFE`].
+//! without anybody noticing, nothing is remembered for longer than `Config::token_life`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use super::model::Caller;
 
-/// The longest that a token is taken for good without asking, should the database's word not come through.
-const LIFE: Duration = Duration::from_secs(5);
 /// The most tokens remembered. Only good ones are, so nobody can fill it by guessing.
 const SIZE: usize = 10_000;
 
 /// Live tokens by their hashes.
-#[derive(Debug, Default)]
-pub struct TokenCache(Mutex<Inner>);
+#[derive(Debug)]
+pub struct TokenCache {
+    life: Duration,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -43,6 +44,11 @@ pub(super) enum Known {
 pub(super) struct Reading(u64);
 
 impl TokenCache {
+    /// Remembers each for `life` at most.
+    pub(crate) fn new(life: Duration) -> Self {
+        Self { life, inner: Mutex::default() }
+    }
+
     pub(super) fn get(&self, hash: &[u8; 32]) -> Known {
         let inner = self.lock();
         match inner.tokens.get(hash) {
@@ -64,7 +70,7 @@ impl TokenCache {
                 inner.tokens.clear();
             }
         }
-        inner.tokens.insert(hash, (caller.clone(), now + left.unwrap_or(LIFE).min(LIFE)));
+        inner.tokens.insert(hash, (caller.clone(), now + left.unwrap_or(self.life).min(self.life)));
     }
 
     /// Rights were taken away. Whose does not matter: it happens seldom, and asking again costs little.
@@ -83,7 +89,7 @@ impl TokenCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,7 +114,7 @@ mod tests {
     }
 
     fn hearing() -> TokenCache {
-        let cache = TokenCache::default();
+        let cache = TokenCache::new(Duration::from_secs(5));
         cache.hear(true);
         cache
     }
@@ -133,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_process_that_hears_nothing_remembers_nothing() {
-        let cache = TokenCache::default();
+        let cache = TokenCache::new(Duration::from_secs(5));
         cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), None);
         assert!(reading(&cache, 1).is_some());
         cache.hear(true);

@@ -29,8 +29,6 @@ use crate::{audit, limits};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The largest body that anything here needs, with room to spare.
 const BODY_LIMIT: usize = 256 * 1024;
-/// The longest a request may take; password changes wait for the guest.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Every route with its documentation. The authorisation test walks the same list.
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -69,7 +67,7 @@ pub fn router_with(app: Arc<App>, more: Router<Arc<App>>) -> Router {
                 .layer(from_fn_with_state(Arc::clone(&app), limits::limit))
                 .layer(from_fn_with_state((Arc::clone(&app), open), audit::watch))
                 .layer(CatchPanicLayer::custom(error::from_panic))
-                .layer(from_fn(end_in_time))
+                .layer(from_fn_with_state(Arc::clone(&app), end_in_time))
                 .layer(DefaultBodyLimit::max(BODY_LIMIT)),
         )
         .layer(crate::app::socket_layer(&app))
@@ -84,7 +82,7 @@ async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next)
 
 /// Gives up on a request after a while, and says whose fault it was: a body that did not arrive is the client's, who
 /// may send it again; one that arrived and is not done is ours, and may have been done in part.
-async fn end_in_time(request: Request, next: Next) -> Response {
+async fn end_in_time(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let awaited = Arc::new(AtomicBool::new(false));
     let watched = Arc::clone(&awaited);
     let request = request.map(|body| {
@@ -98,7 +96,8 @@ async fn end_in_time(request: Request, next: Next) -> Response {
             polled
         }))
     });
-    let Ok(response) = tokio::time::timeout(TIMEOUT, next.run(request)).await else {
+    let most = Duration::from_secs(app.config.request_seconds.into());
+    let Ok(response) = tokio::time::timeout(most, next.run(request)).await else {
         let error = match awaited.load(Ordering::Relaxed) {
             true => Error::new(Code::Timeout, "The request's body did not arrive in time. Nothing was done."),
             false => Error {
