@@ -20,6 +20,8 @@ pub enum Action {
     Panic,
     /// What the step did is forgotten, so it runs a second time.
     Repeat,
+    /// It waits here until it is let go.
+    Hold,
 }
 
 impl FromStr for Action {
@@ -31,7 +33,8 @@ impl FromStr for Action {
             "fail" => Ok(Self::Fail),
             "panic" => Ok(Self::Panic),
             "repeat" => Ok(Self::Repeat),
-            _ => anyhow::bail!("a failpoint's action is kill, fail, panic or repeat, not {text:?}"),
+            "hold" => Ok(Self::Hold),
+            _ => anyhow::bail!("a failpoint's action is kill, fail, panic, repeat or hold, not {text:?}"),
         }
     }
 }
@@ -41,11 +44,16 @@ mod imp {
     use std::collections::HashMap;
     use std::sync::{Mutex, PoisonError};
 
+    use tokio::sync::Notify;
+
     use super::Action;
 
     /// The points that are armed.
     #[derive(Debug, Default)]
-    pub struct Failpoints(Mutex<HashMap<String, Action>>);
+    pub struct Failpoints {
+        armed: Mutex<HashMap<String, Action>>,
+        go: Notify,
+    }
 
     impl Failpoints {
         /// Reads `point=action` joined with `;`.
@@ -62,19 +70,30 @@ mod imp {
 
         /// Arms a point.
         pub fn arm(&self, point: &str, action: Action) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(point.to_owned(), action);
+            self.armed.lock().unwrap_or_else(PoisonError::into_inner).insert(point.to_owned(), action);
         }
 
         /// Whether every armed point has fired.
         pub fn all_fired(&self) -> bool {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+            self.armed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
         }
 
-        /// Passes a point. A kill or a panic happens here; the rest is the caller's.
+        /// Lets the one that is held, or will be held next, go on.
+        pub fn let_go(&self) {
+            self.go.notify_one();
+        }
+
+        /// Passes a point. A kill, a panic or a wait happens here; the rest is the caller's.
         #[allow(clippy::panic, reason = "that is what the point is for")]
-        pub(in crate::operations) fn pass(&self, kind: &str, step: &str, undo: bool, boundary: &str) -> Option<Action> {
+        pub(in crate::operations) async fn pass(
+            &self,
+            kind: &str,
+            step: &str,
+            undo: bool,
+            boundary: &str,
+        ) -> Option<Action> {
             let point = format!("{kind}:{step}:{}{boundary}", if undo { "undo-" } else { "" });
-            let action = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&point)?;
+            let action = self.armed.lock().unwrap_or_else(PoisonError::into_inner).remove(&point)?;
             tracing::warn!(point, ?action, "failpoint");
             match action {
                 Action::Kill => {
@@ -82,6 +101,10 @@ mod imp {
                     std::process::abort()
                 }
                 Action::Panic => panic!("failpoint {point}"),
+                Action::Hold => {
+                    self.go.notified().await;
+                    None
+                }
                 Action::Fail | Action::Repeat => Some(action),
             }
         }
@@ -103,9 +126,9 @@ mod imp {
             Ok(Self)
         }
 
-        #[allow(clippy::unused_self)]
+        #[allow(clippy::unused_self, clippy::unused_async)]
         #[inline]
-        pub(in crate::operations) fn pass(&self, _: &str, _: &str, _: bool, _: &str) -> Option<Action> {
+        pub(in crate::operations) async fn pass(&self, _: &str, _: &str, _: bool, _: &str) -> Option<Action> {
             None
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use rand::RngExt;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::failpoints::Action;
 use super::model::State;
@@ -16,10 +17,15 @@ use super::workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 
+/// How long a save that is under way when the lease is lost may take to be heard of.
+const SAVING: Duration = Duration::from_secs(30);
+
 /// A claimed operation and when its time is over, by our clock: the claim said how much was left.
 struct Work {
     op: Claimed,
     deadline: Instant,
+    /// Cancelled when the lease is lost.
+    lost: CancellationToken,
 }
 
 impl Work {
@@ -41,14 +47,22 @@ enum Next {
 }
 
 /// Works on a claimed operation while its lease is kept alive. Errors are our own (the database): the lease runs out
-/// and the operation is taken up again from its last saved state.
+/// and the operation is taken up again from its last saved state. A lost lease cuts a step off, but never the save of
+/// what it came to: that may be committed already, and then its end is counted, logged and told.
 pub(super) async fn run(app: &App, claimed: Claimed) {
     let (id, fence) = (claimed.id, claimed.fence);
     let deadline = Instant::now() + Duration::from_secs_f64(claimed.seconds_left.max(0.0));
+    let lost = CancellationToken::new();
+    let keep = async {
+        lease_lost(app, id, fence).await;
+        lost.cancel();
+        tokio::time::sleep(SAVING).await;
+    };
     let worked = tokio::select! {
-        worked = steps(app, Work { op: claimed, deadline }) => worked,
-        () = lease_lost(app, id, fence) => {
-            tracing::warn!(operation = %id, "the lease was lost; another worker goes on");
+        biased;
+        worked = steps(app, Work { op: claimed, deadline, lost: lost.clone() }) => worked,
+        () = keep => {
+            tracing::warn!(operation = %id, "the lease was lost, and the database says nothing; another worker goes on");
             return;
         }
     };
@@ -99,9 +113,8 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
     let index = usize::try_from(op.step_index).unwrap_or(usize::MAX);
     let Some(&name) = names.get(index) else {
         // Begun by a version with other steps: nobody can say which of ours comes next.
-        let detail = Some(("error", format!("this version's {} has no step {index}; a person must look", op.kind)));
-        write(app, op, "", State::Stuck, Some(Duration::ZERO), None, detail, true).await?;
-        return Ok(Next::Leave);
+        let detail = format!("this version's {} has no step {index}", op.kind);
+        return stuck(app, op, "", &detail).await;
     };
     let ctx = Context {
         app,
@@ -112,7 +125,11 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
         host_task: Mutex::new(op.host_task.clone()),
     };
     let before = op.data.clone();
-    let outcome = AssertUnwindSafe(act(app, workflow, op, index, name, &ctx)).catch_unwind().await;
+    let acting = AssertUnwindSafe(act(app, workflow, op, index, name, &ctx)).catch_unwind();
+    let Some(outcome) = work.lost.run_until_cancelled(acting).await else {
+        tracing::warn!(operation = %ctx.operation, "the lease was lost; another worker goes on");
+        return Ok(Next::Leave);
+    };
     let (mut outcome, forget) = outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "panic".into());
         metrics::counter!("innkeeper_panics_total").increment(1);
@@ -133,7 +150,7 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
     }
     let undoing = op.undoing;
     let next = conclude(app, work, &names, index, outcome).await?;
-    app.engine.failpoints.pass(&work.op.kind, name, undoing, "saved");
+    app.engine.failpoints.pass(&work.op.kind, name, undoing, "saved").await;
     Ok(next)
 }
 
@@ -148,7 +165,7 @@ async fn act(
 ) -> (Result<Outcome, Fault>, bool) {
     let points = &app.engine.failpoints;
     let injected = || Fault::new(FaultKind::Fail, Code::Internal, "A fault was injected here.");
-    if points.pass(&op.kind, name, op.undoing, "before") == Some(Action::Fail) {
+    if points.pass(&op.kind, name, op.undoing, "before").await == Some(Action::Fail) {
         return (Err(injected()), false);
     }
     let outcome = workflow.run(index, op.undoing, ctx, &mut op.data).await;
@@ -157,7 +174,7 @@ async fn act(
         Ok(Outcome::Wait { .. }) => "waiting",
         _ => return (outcome, false),
     };
-    match points.pass(&op.kind, name, op.undoing, boundary) {
+    match points.pass(&op.kind, name, op.undoing, boundary).await {
         Some(Action::Fail) => (Err(injected()), false),
         Some(Action::Repeat) => (outcome, true),
         _ => (outcome, false),
@@ -318,8 +335,9 @@ async fn failed(app: &App, work: &mut Work, names: &[&'static str], index: usize
             let after = back_off(op.attempts, op.undoing);
             // The log gets the first of a row of like failures.
             let log = (!same || op.attempts == 1).then(|| ("warn", format!("{detail}; trying again")));
-            write(app, op, name, state, Some(after), None, log, true).await?;
-            tracing::warn!(operation = %op.id, kind = op.kind, step = name, attempts = op.attempts, detail, "a step failed; it is tried again");
+            if write(app, op, name, state, Some(after), None, log, true).await? {
+                tracing::warn!(operation = %op.id, kind = op.kind, step = name, attempts = op.attempts, detail, "a step failed; it is tried again");
+            }
             Ok(Next::Leave)
         }
         FaultKind::Fail => {
@@ -329,18 +347,25 @@ async fn failed(app: &App, work: &mut Work, names: &[&'static str], index: usize
             let log = Some(("error", format!("{detail}; undoing")));
             let saved = write(app, op, name, State::Undoing, None, deadline, log, true).await?;
             work.deadline = Instant::now() + app.engine.undo_deadline;
+            if !saved {
+                return Ok(Next::Leave);
+            }
             let op = &work.op;
             tracing::warn!(operation = %op.id, kind = op.kind, step = name, detail, "an operation failed and is undone");
-            Ok(if saved { Next::Go } else { Next::Leave })
+            Ok(Next::Go)
         }
-        FaultKind::Stuck => {
-            let log = Some(("error", format!("{detail}; a person must look")));
-            write(app, op, name, State::Stuck, Some(Duration::ZERO), None, log, true).await?;
-            metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => "stuck").increment(1);
-            tracing::error!(operation = %op.id, kind = op.kind, server = op.server.0, step = name, detail, "an operation is stuck: a person must look");
-            Ok(Next::Leave)
-        }
+        FaultKind::Stuck => stuck(app, op, name, &detail).await,
     }
+}
+
+/// Gives it to a person, unless somebody else has it by now.
+async fn stuck(app: &App, op: &Claimed, name: &str, detail: &str) -> Result<Next> {
+    let log = Some(("error", format!("{detail}; a person must look")));
+    if write(app, op, name, State::Stuck, Some(Duration::ZERO), None, log, true).await? {
+        metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => "stuck").increment(1);
+        tracing::error!(operation = %op.id, kind = op.kind, server = op.server.0, step = name, detail, "an operation is stuck: a person must look");
+    }
+    Ok(Next::Leave)
 }
 
 /// Half a second, doubling to half a minute (on the way back to five minutes), give or take a quarter.
