@@ -8,7 +8,7 @@ use hypervisor::{Driver, GuestKind, GuestRef};
 use serde_json::{Value, json};
 
 use crate::support::lab::Catalogue;
-use crate::support::{Client, Lab, TestApp, ended};
+use crate::support::{Client, Lab, TestApp, ended, wait_for};
 
 /// A running server, and the ways to it.
 struct Made {
@@ -56,14 +56,11 @@ impl Made {
 
     /// Fails the test unless the guest sees so much memory, in MiB; lxcfs in it may need a moment on a busy machine.
     async fn has_memory(&self, mib: u64) {
-        let memory = async || self.sh("awk '/MemTotal/{print $2}' /proc/meminfo").await;
-        for _ in 0..40 {
-            if memory().await == (mib * 1024).to_string() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
-        assert_eq!(memory().await, (mib * 1024).to_string());
+        wait_for("the guest's memory", async || {
+            let memory = self.sh("awk '/MemTotal/{print $2}' /proc/meminfo").await;
+            if memory == (mib * 1024).to_string() { Ok(()) } else { Err(memory) }
+        })
+        .await;
     }
 
     /// The answer to what starts an operation, which ends well.

@@ -7,15 +7,15 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::support::lab::Catalogue;
-use crate::support::relay::Relay;
-use crate::support::{Browser, Client, Lab, TestApp, ended, free_port};
+use crate::support::relay::{Port, Relay};
+use crate::support::{Browser, Client, Lab, TestApp, ended, wait_for};
 
 /// A service behind a relay, as behind a proxy, with a server of the customer's that runs.
 struct House {
     app: TestApp,
     lab: Lab,
     catalogue: Catalogue,
-    port: u16,
+    port: Port,
     relay: Option<Relay>,
     id: i64,
     vmid: i64,
@@ -24,9 +24,9 @@ struct House {
 
 impl House {
     async fn new(change: impl FnOnce(&mut innkeeper::config::Config)) -> Self {
-        let port = free_port();
+        let port = Port::new();
         let app = TestApp::with(|c| {
-            c.public_url = format!("http://127.0.0.1:{port}");
+            c.public_url = format!("http://127.0.0.1:{}", port.number());
             c.trusted_proxies = "127.0.0.1".to_owned().try_into().unwrap();
             change(c);
         })
@@ -54,7 +54,7 @@ impl House {
     }
 
     async fn mend(&mut self) {
-        self.relay = Some(Relay::tcp(self.port, self.to()).await);
+        self.relay = Some(Relay::tcp(&self.port, self.to()).await);
     }
 
     /// The address of a page with a new ticket.
@@ -69,14 +69,13 @@ async fn sign_in(browser: &mut Browser, password: &SecretString) {
     use secrecy::ExposeSecret;
     browser.status("Connected").await;
     // A container takes a moment to ask, and Incus another to listen.
-    loop {
+    wait_for("the container's question", async || {
         browser.tell(json!({ "do": "press", "key": "Enter" })).await;
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        let shown = browser.tell(json!({ "do": "screen" })).await;
-        if shown.as_str().unwrap().trim_end().ends_with("login:") {
-            break;
-        }
-    }
+        let shown = browser.tell(json!({ "do": "screen" })).await.as_str().unwrap().trim_end().to_owned();
+        if shown.ends_with("login:") { Ok(()) } else { Err(shown) }
+    })
+    .await;
     browser.line("root").await;
     browser.see("Password:").await;
     browser.line(password.expose_secret()).await;
@@ -229,10 +228,10 @@ async fn tickets_are_refused_to_strangers_and_when_they_are_old() {
         .unwrap();
     refused(&mut browser, &old).await;
     // One that nobody gave.
-    let invented = format!("http://127.0.0.1:{}/console/#ink_c_{}", house.port, "A".repeat(43));
+    let invented = format!("http://127.0.0.1:{}/console/#ink_c_{}", house.port.number(), "A".repeat(43));
     refused(&mut browser, &invented).await;
     // None at all.
-    browser.open(&format!("http://127.0.0.1:{}/console", house.port)).await;
+    browser.open(&format!("http://127.0.0.1:{}/console", house.port.number())).await;
     assert_eq!(browser.notice().await.0, "No console here");
 
     // What the API says to those who may not have one.

@@ -7,7 +7,7 @@ use axum::routing::{get, post};
 use innkeeper::error::Code;
 use serde_json::{Value, json};
 
-use crate::support::TestApp;
+use crate::support::{TestApp, expect_error};
 
 /// Every code is on the page with its status, a meaning and whether to retry; and the page has no others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,6 +61,7 @@ async fn panics() -> &'static str {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_is_a_500_with_a_request_id_and_is_counted() {
     let app = TestApp::new().await;
+    expect_error("as planned");
     let routes = Router::new().route("/api/panic", get(panics)).route("/api/panic/{id}", post(panics));
     let router = innkeeper::http::router_with(Arc::clone(&app.app), routes);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -7,7 +7,8 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::support::relay::Detour;
-use crate::support::{Client, Lab, PASSWORD, Pve, TestApp, TestDb, ended, eventually};
+use crate::support::wait::PATIENCE;
+use crate::support::{Client, Lab, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_error, wait_for};
 
 /// POSTs by nobody: there is nobody whose key it could be. Signing in again is harmless, and so is a refused repeat of
 /// the others.
@@ -192,6 +193,7 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_post_by_someone_takes_a_key_and_is_done_once() {
     let app = TestApp::new().await;
+    app.db.leaves_work();
     let lab = Lab::new(&app.db).await;
     let (cases, server) = cases(&app, &lab).await;
 
@@ -336,48 +338,55 @@ async fn parallel_orders_of_one_account_with_keys_of_their_own_do_not_hinder_eac
         let ids = futures_util::future::join_all((0..20).map(order)).await;
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 20, "{ids:?}");
     }
+    app.all_ended(PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_database_cut_in_the_middle_parallel_orders_are_still_one_server() {
     let db = TestDb::new().await;
     let mut detour = Detour::new(&db).await;
-    let app = TestApp::on(db, |c| c.database_url = SecretString::from(detour.url.clone())).await;
+    let app = TestApp::on(db, |c| {
+        c.database_url = SecretString::from(detour.url.clone());
+        // What is away is waited for as in production, and what was at hand then is taken up soon.
+        (c.database_wait_seconds, c.lease_seconds) = (3, 5);
+    })
+    .await;
+    expect_error("an operation's state could not be saved");
+    expect_error("DATABASE_UNAVAILABLE");
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
 
-    let clients: Vec<_> = (0..8)
-        .map(|_| {
-            let client = app.customer.clone();
-            tokio::spawn(async move {
-                let mut failures = 0;
-                loop {
-                    let sent = client.try_post_once("/api/server/create", "cut", &catalogue.order()).await;
-                    match sent {
-                        Ok(answer) if answer.status == 200 => return (answer.body, failures),
-                        // As a careful client does: it asks again until it knows.
-                        Ok(answer) => assert!(matches!(answer.status, 409 | 503), "{}", answer.text),
-                        Err(_) => {}
-                    }
-                    failures += 1;
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    // As a careful client does: it asks again until it knows.
+    let client = async |_: usize| {
+        let mut failures = 0;
+        let answer = wait_for("an answer", async || {
+            let sent = app.customer.try_post_once("/api/server/create", "cut", &catalogue.order()).await;
+            let seen = match sent {
+                Ok(answer) if answer.status == 200 => return Ok(answer.body),
+                Ok(answer) => {
+                    assert!(matches!(answer.status, 409 | 503), "{}", answer.text);
+                    answer.text
                 }
-            })
+                Err(error) => error.to_string(),
+            };
+            failures += 1;
+            Err(seen)
         })
-        .collect();
+        .await;
+        (answer, failures)
+    };
     // Cut again and again, at no moment in particular, while they try.
-    for gap in [1, 3, 7, 15, 30, 60, 90, 120] {
-        tokio::time::sleep(std::time::Duration::from_millis(gap)).await;
-        detour.cut();
-        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
-        detour.mend().await;
-    }
-    let (mut answers, mut failures) = (vec![], 0);
-    for client in clients {
-        let (answer, failed) = client.await.unwrap();
-        answers.push(answer);
-        failures += failed;
-    }
+    let cuts = async {
+        for gap in [1, 3, 7, 15, 30, 60, 90, 120] {
+            tokio::time::sleep(std::time::Duration::from_millis(gap)).await;
+            detour.cut();
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+            detour.mend().await;
+        }
+    };
+    let (clients, ()) = tokio::join!(futures_util::future::join_all((0..8).map(client)), cuts);
+    let (answers, failures): (Vec<Value>, Vec<u32>) = clients.into_iter().unzip();
+    let failures: u32 = failures.into_iter().sum();
     assert!(failures > 0, "the cuts were noticed");
     assert!(answers.iter().all(|a| *a == answers[0]), "{answers:?}");
     assert_eq!(ended(&app.customer, &answers[0]["operationId"]).await["state"], "succeeded");

@@ -1,12 +1,11 @@
 //! The live view, through the official Socket.IO client.
 
-use std::time::Duration;
-
 use chrono::Utc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Live, TestApp};
+use crate::support::wait::PATIENCE;
+use crate::support::{Live, TestApp, wait_for};
 
 /// A server that is in the database only: what the sockets show does not need a guest.
 pub(crate) async fn server(app: &TestApp, email: &str) -> i64 {
@@ -170,9 +169,14 @@ async fn a_subscriber_sees_its_own_server_and_no_other() {
 
     live.tell(json!({ "do": "unsubscribe", "id": mine })).await;
     live.find("ack", |a| a == &json!({ "status": "success", "serverId": mine })).await;
+    // What is seen of another server shows that there is nothing to come of this one.
+    let second = server(&app, "customer@example.com").await;
+    live.subscribe(second).await;
     swept(&app, mine, 0.1).await;
-    let more = live.any(Duration::from_millis(500)).await;
-    assert_eq!(more, None, "nothing more after unsubscribing");
+    swept(&app, second, 0.3).await;
+    let third = |s: &Value| s["stats"]["data"]["cpu"].as_f64() == Some(0.3);
+    let (before, _) = live.until("server-stats", third).await;
+    assert!(before.iter().all(|seen| seen["args"][0]["serverId"] != json!(mine)), "after unsubscribing: {before:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -220,6 +224,7 @@ async fn operations_are_seen_moving_and_a_lost_connection_loses_nothing() {
     let app = TestApp::new().await;
     let mine = server(&app, "customer@example.com").await;
     // Not due for a worker: the test moves it.
+    app.db.leaves_work();
     let id = operation(&app, mine, "stuck").await;
     let mut live = Live::connected(&app.base, token(&app.customer)).await;
     live.subscribe(mine).await;
@@ -307,7 +312,13 @@ async fn what_is_watched_already_is_not_sent_again() {
     for _ in 0..3 {
         assert_eq!(live.subscribe(mine).await, json!({ "status": "success", "serverId": mine }));
     }
-    assert_eq!(live.any(Duration::from_millis(500)).await, None, "acknowledged, and nothing more");
+    for n in 1..=5 {
+        let cpu = f64::from(n) / 10.0;
+        swept(&app, mine, cpu).await;
+        let new = |s: &Value| s["stats"]["data"]["cpu"].as_f64() == Some(cpu);
+        let (before, _) = live.until("server-stats", new).await;
+        assert_eq!(before, Vec::<Value>::new(), "acknowledged, and nothing more");
+    }
     live.tell(json!({ "do": "unsubscribe", "id": mine })).await;
     live.next("ack").await;
     live.subscribe(mine).await;
@@ -329,13 +340,10 @@ async fn a_login_holds_only_so_many_sockets() {
     live.tell(json!({ "do": "connect", "token": token(&app.other) })).await;
     live.next("connect").await;
     live.tell(json!({ "do": "disperse" })).await;
-    for _ in 0..100 {
+    wait_for("a seat that was given back", async || {
         live.tell(json!({ "do": "connect", "token": token(&app.customer), "reconnection": false })).await;
-        let seen = live.any(Duration::from_secs(20)).await.unwrap();
-        if seen["event"] == "connect" {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the seats were never given back");
+        let seen = live.any(PATIENCE).await.unwrap();
+        if seen["event"] == "connect" { Ok(()) } else { Err(seen) }
+    })
+    .await;
 }

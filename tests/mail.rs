@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use innkeeper::app::Task;
 use serde_json::{Value, json};
-
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
-use crate::support::TestApp;
+use crate::support::relay::Port;
+use crate::support::{TestApp, expect_error, wait_for, wait_for_sql};
 
 async fn queue(app: &TestApp, event: &str) {
     queue_to(app, event, "guest@example.com").await;
@@ -31,19 +32,8 @@ async fn queue_to(app: &TestApp, event: &str, recipient: &str) {
 }
 
 async fn state(app: &TestApp, event: &str, wanted: &str) {
-    let mut last = String::new();
-    for _ in 0..200 {
-        last = sqlx::query_scalar("select state from mails where event = $1")
-            .bind(event)
-            .fetch_one(&app.db.pool)
-            .await
-            .unwrap();
-        if last == wanted {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{event} is {last}, not {wanted}");
+    let state = format!("select state from mails where event = '{event}'");
+    wait_for_sql(&app.db.pool, event, &state, wanted.to_owned()).await;
 }
 
 fn files(app: &TestApp) -> Vec<PathBuf> {
@@ -62,7 +52,7 @@ async fn abandon(app: &TestApp, event: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_event_is_one_file() {
-    let app = TestApp::new().await;
+    let app = TestApp::new().await.running(Task::Mail);
     for _ in 0..3 {
         queue(&app, "server-ready:1").await;
     }
@@ -82,6 +72,7 @@ async fn with_server(port: u16) -> TestApp {
         c.smtp = Some(smtp(port));
     })
     .await
+    .running(Task::Mail)
 }
 
 fn smtp(port: u16) -> innkeeper::config::Smtp {
@@ -91,42 +82,33 @@ fn smtp(port: u16) -> innkeeper::config::Smtp {
 
 /// Waits until this holds for the only mail.
 async fn comes_to(app: &TestApp, condition: &'static str) {
-    for _ in 0..200 {
-        if sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select {condition} from mails")))
-            .fetch_one(&app.db.pool)
-            .await
-            .unwrap()
-        {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never: {condition}");
+    wait_for("the mail", async || {
+        let (there, mail): (bool, String) =
+            sqlx::query_as(sqlx::AssertSqlSafe(format!("select {condition}, row_to_json(mails)::text from mails")))
+                .fetch_one(&app.db.pool)
+                .await
+                .unwrap();
+        if there { Ok(()) } else { Err(format!("not {condition}: {mail}")) }
+    })
+    .await;
 }
 
 /// Waits until this holds for the mail about an event.
 async fn becomes(app: &TestApp, event: &str, condition: &str) {
     let row = "select (state, attempts, held, run_at - now(), last_error)::text";
-    let mut last = None;
-    for _ in 0..400 {
+    wait_for(event, async || {
         let sql = format!("select ({condition}), ({row} from mails where event = $1) from mails where event = $1");
         let (holds, seen): (bool, String) =
             sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(event).fetch_one(&app.db.pool).await.unwrap();
-        if holds {
-            return;
-        }
-        last = Some(seen);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{event}: never {condition}: {last:?}");
+        if holds { Ok(()) } else { Err(format!("not {condition}: {seen}")) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mail_server_is_never_given_a_mail_twice() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = nobody.local_addr().unwrap().port();
-    drop(nobody);
-    let app = with_server(port).await;
+    let nobody = Port::new();
+    let app = with_server(nobody.number()).await;
     queue(&app, "server-ready:1").await;
     // Nobody took it, for certain: it waits a minute.
     let waits = "state = 'queued' and run_at > now() + interval '50 s' and last_error is not null";
@@ -135,6 +117,7 @@ async fn a_mail_server_is_never_given_a_mail_twice() {
     abandon(&app, "server-ready:1").await;
     comes_to(&app, "attempts = 2 and state = 'queued' and run_at > now() + interval '50 s'").await;
     // Its sender died with the mail in hand: perhaps it is out.
+    expect_error("it is not sent again by itself");
     sqlx::query("update mails set handed_over_at = now()").execute(&app.db.pool).await.unwrap();
     abandon(&app, "server-ready:1").await;
     state(&app, "server-ready:1", "unknown").await;

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests look into the database as nobody else does")]
 #![allow(clippy::pedantic, reason = "tests are read for what they show")]
 
+#[macro_use]
 mod support;
 
 mod accounts;
@@ -22,6 +23,7 @@ mod figures;
 mod history;
 mod idempotency;
 mod input;
+mod leases;
 mod limits;
 mod lists;
 mod live;

@@ -3,14 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use innkeeper::app::App;
 use innkeeper::operations::failpoints::BOUNDARIES;
 use serde_json::{Value, json};
 
-use crate::support::app::{config, login, people};
+use crate::support::app::signed_in;
 use crate::support::child::Service;
 use crate::support::lab::Catalogue;
-use crate::support::{Client, Lab, TestDb, ended};
+use crate::support::{Client, Lab, TestDb, ended, wait_for, wait_for_sql};
 
 /// Lives that are killed side by side: enough to keep the machine busy, few enough for its addresses.
 const AT_ONCE: usize = 2;
@@ -91,16 +90,18 @@ struct Life {
 
 impl Life {
     async fn begin(failpoints: &str) -> (Self, Service, Catalogue, Client) {
+        Self::begin_with(&[("INNKEEPER_FAILPOINTS", failpoints)]).await
+    }
+
+    async fn begin_with(settings: &[(&str, &str)]) -> (Self, Service, Catalogue, Client) {
         crate::support::log();
         let db = Arc::new(TestDb::new().await);
         let data = tempfile::tempdir().unwrap();
-        let app = App::new(config(&db, data.path())).unwrap();
-        people(&app).await;
         let lab = Lab::new(&db).await;
-        let service = Service::start(&db, data.path(), failpoints).await;
+        let service = Service::start_with(&db, data.path(), settings).await;
         let nobody = Client::new(&service.base, None);
-        let catalogue = lab.register(&login(&nobody, "provider@example.com").await).await;
-        let customer = login(&nobody, "customer@example.com").await;
+        let catalogue = lab.register(&signed_in(&db, &nobody, "provider@example.com").await).await;
+        let customer = signed_in(&db, &nobody, "customer@example.com").await;
         (Self { lab, data, db }, service, catalogue, customer)
     }
 
@@ -111,9 +112,13 @@ impl Life {
         sqlx::query_scalar(sql).fetch_one(&self.db.pool).await.unwrap()
     }
 
-    /// How many operations have not ended.
-    async fn under_way(&self) -> i64 {
-        self.one("select count(*) from operations where state in ('queued', 'running', 'undoing', 'stuck')").await
+    /// Whether every operation has ended; else how many have not.
+    async fn idle(&self) -> Result<(), i64> {
+        let under_way = "select count(*) from operations where state in ('queued', 'running', 'undoing', 'stuck')";
+        match self.one(under_way).await {
+            0 => Ok(()),
+            some => Err(some),
+        }
     }
 
     async fn operation(&self, kind: &str) -> Value {
@@ -139,7 +144,7 @@ async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) 
         let path = format!("/api/server/{}", made["id"]);
         let _ = customer.try_send(reqwest::Method::DELETE, &path, None).await;
     }
-    service.killed().await;
+    service.killed(&life.db).await;
 
     let second = Service::start(&life.db, life.data.path(), "").await;
     let customer = Client { base: second.base.clone(), ..customer };
@@ -155,11 +160,8 @@ async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) 
 
     // The mail of a server that was ready: once, also in the folder.
     let mails = i64::from(kind == "delete" || end == "succeeded");
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(180);
-    while life.one::<i64>("select count(*) from mails where state <> 'sent'").await > 0 {
-        assert!(tokio::time::Instant::now() < until, "the mail is not sent");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let unsent = "select count(*) from mails where state <> 'sent'";
+    wait_for_sql(&life.db.pool, "the mail", unsent, 0_i64).await;
     assert_eq!(life.one::<i64>("select count(*) from mails").await, mails, "mails");
     let folder = life.data.path().join("mail");
     let files = std::fs::read_dir(folder).map_or(0, |files| files.count());
@@ -172,7 +174,7 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
     let armed = |n: usize| points.get(n).map_or(String::new(), |point| format!("{point}=kill"));
     let (life, mut service, catalogue, mut customer) = Life::begin(&armed(0)).await;
     let limits = json!({ "snapshots": 100, "maxMemory": 512 });
-    let provider = login(&Client::new(&service.base, None), "provider@example.com").await;
+    let provider = signed_in(&life.db, &Client::new(&service.base, None), "provider@example.com").await;
     provider.put(&format!("/api/tariffs/{}", catalogue.tariff), limits).await.expect(200);
     let made = customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
     assert_eq!(ended(&customer, &made["operationId"]).await["state"], "succeeded");
@@ -192,14 +194,15 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
     };
     for (n, point) in points.iter().enumerate() {
         let mut tries = 0;
-        while !service.is_killed() {
-            if life.under_way().await > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                continue;
-            }
+        // What is under way is watched until it is over or the process is.
+        while !wait_for("an end", async || match service.is_killed(&life.db).await {
+            true => Ok(true),
+            false => life.idle().await.map(|()| false),
+        })
+        .await
+        {
             tries += 1;
             assert!(tries <= 3, "{point} is never passed");
-            // A process that is dying takes nothing on any more, so what it was asked for does not count.
             let asked = count().await + 1;
             let (name, mut rest) = (format!("n{asked}"), "/snapshots");
             let (method, body) = match kind {
@@ -207,16 +210,15 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
                 "delete_snapshot" => {
                     let body = json!({ "snapname": name });
                     if post(&customer, "POST", rest, body.clone()).await.is_err() {
+                        service.killed(&life.db).await;
                         continue;
                     }
-                    while life.under_way().await > 0 {
-                        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                    }
+                    wait_for("the end of what is under way", async || life.idle().await).await;
                     ("DELETE", body)
                 }
                 "rollback" => {
                     rest = "/snapshots/rollback";
-                    ("POST", json!({ "snapname": "base", "safetySnapshot": asked == 1 }))
+                    ("POST", json!({ "snapname": "base", "safetySnapshot": true }))
                 }
                 "resize" => {
                     rest = "/resize";
@@ -228,16 +230,14 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
                 }
             };
             // The answer may be lost with the process.
-            let _ = post(&customer, method, rest, body).await;
+            if post(&customer, method, rest, body).await.is_err() {
+                service.killed(&life.db).await;
+            }
         }
         service = Service::start(&life.db, life.data.path(), &armed(n + 1)).await;
         customer.base.clone_from(&service.base);
     }
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(180);
-    while life.under_way().await > 0 {
-        assert!(tokio::time::Instant::now() < until, "the last one does not end");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    wait_for("the end of the last one", async || life.idle().await).await;
     let asked = count().await;
     let failed: i64 = life.one("select count(*) from operations where state <> 'succeeded'").await;
     assert_eq!(failed, 0, "{kind}");
@@ -246,7 +246,8 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
     assert_eq!((&view["status"], &view["memory"]), (&json!("running"), &json!(memory)), "{kind}");
     let list = customer.get(&format!("{path}/snapshots")).await.expect(200).body;
     let snapshots = match kind {
-        "rollback" => 2,
+        // The one to go back to, and each one's own.
+        "rollback" => 1 + asked,
         "snapshot" => asked,
         _ => 0,
     };
@@ -254,6 +255,21 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
     assert_eq!(life.lab.guests().await, 1);
     let held: i64 = life.one("select count(*) from addresses where server_id is not null").await;
     assert_eq!(held, 1);
+}
+
+/// Everywhere else the leases of the dead are ended for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_process_held_is_taken_over_when_its_lease_has_run_out() {
+    let settings = [("INNKEEPER_FAILPOINTS", "create:start_guest:before=kill"), ("INNKEEPER_LEASE_SECONDS", "3")];
+    let (life, mut first, catalogue, customer) = Life::begin_with(&settings).await;
+    let made = customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    first.died().await;
+    let held: bool = life.one("select lease_until is not null from operations").await;
+    assert!(held, "the dead give nothing back");
+    let second = Service::start(&life.db, life.data.path(), "").await;
+    let customer = Client { base: second.base.clone(), ..customer };
+    assert_eq!(ended(&customer, &made["operationId"]).await["state"], "succeeded");
+    assert_eq!(life.lab.guests().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

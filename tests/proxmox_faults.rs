@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::support::app::UNSWEPT;
 use crate::support::pve::Catalogue;
-use crate::support::{Pve, TestApp, ended};
+use crate::support::{Pve, TestApp, ended, wait_for, wait_for_sql};
 
 /// How an operation ends.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +21,7 @@ enum Ends {
 use Ends::{Undone, Well};
 
 async fn pve(deadline: u32) -> (TestApp, Pve, Catalogue) {
-    swept(deadline, 3600).await
+    swept(deadline, UNSWEPT).await
 }
 
 /// With a look at the host every `seconds`: one that was away gets orders again after the next.
@@ -36,10 +37,10 @@ async fn swept(deadline: u32, seconds: u32) -> (TestApp, Pve, Catalogue) {
     sqlx::query("update users set server_limit = 1000").execute(&app.db.pool).await.unwrap();
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    // The first look comes by itself, and is not to fall into what a test does to the host.
-    let looked = "select sweep_started_at is not null and seen_at > sweep_started_at from hosts";
-    while sqlx::query_scalar::<_, Option<bool>>(looked).fetch_one(&app.db.pool).await.unwrap() != Some(true) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    if seconds != UNSWEPT {
+        // The first look is not to fall into what a test does to the host.
+        let looked = "select coalesce(seen_at > sweep_started_at, false) from hosts";
+        wait_for_sql(&app.db.pool, "the first look", looked, true).await;
     }
     (app, pve, catalogue)
 }
@@ -71,14 +72,11 @@ fn assert_ended(operation: &Value, ends: Ends, what: &str) {
 /// Orders as a patient customer does: what can't be taken for the moment (no room, a busy database) is sent again.
 async fn place(app: &TestApp, order: &Value) -> Value {
     let key = Uuid::new_v4().to_string();
-    let until = tokio::time::Instant::now() + Duration::from_secs(180);
-    loop {
+    wait_for("an order's place", async || {
         let answer = app.customer.post_once("/api/server/create", &key, order).await;
-        if !matches!(answer.status, 503 | 507) || tokio::time::Instant::now() > until {
-            return answer.expect(200).body;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        if matches!(answer.status, 503 | 507) { Err(answer.text) } else { Ok(answer.expect(200).body) }
+    })
+    .await
 }
 
 async fn create(app: &TestApp, order: &Value) -> (Value, Value) {

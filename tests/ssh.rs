@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::contract::unlocks;
-use crate::support::{Lab, Pve, TestApp, ended};
+use crate::support::{Lab, Pve, TestApp, ended, wait_for};
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
@@ -48,13 +48,7 @@ async fn container(app: &TestApp, lab: &Lab, keys: Value) -> (Arc<dyn Driver>, G
 }
 
 async fn listening(address: IpAddr) {
-    for _ in 0..300 {
-        if tokio::net::TcpStream::connect((address, 22)).await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("the container's SSH server does not listen");
+    wait_for("the container's SSH server", async || tokio::net::TcpStream::connect((address, 22)).await).await;
 }
 
 async fn inside(driver: &Arc<dyn Driver>, guest: &GuestRef, argv: &[&str], stdin: &[u8]) {

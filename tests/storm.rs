@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::support::child::Service;
 use crate::support::pve::Catalogue;
+use crate::support::wait::PATIENCE;
 use crate::support::{Client, Pve, TestApp};
 
 const PEOPLE: u64 = 9;
@@ -123,7 +124,7 @@ async fn a_storm_of_requests_leaves_everything_in_order() {
     assert!(answers.iter().any(|(answer, n)| answer.starts_with("POST 200") && *n > 20), "{answers:?}");
 
     pve.run("pve.time_scale = 0").await;
-    app.all_ended(Duration::from_secs(180)).await;
+    app.all_ended(PATIENCE).await;
     let stuck: Vec<(String, Option<String>)> =
         sqlx::query_as("select kind, error_message from operations where state = 'stuck'")
             .fetch_all(&app.db.pool)

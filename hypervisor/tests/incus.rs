@@ -4,10 +4,10 @@
 
 mod support;
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +35,8 @@ struct IncusRig {
     /// Straight to the daemon, past the faults.
     raw: reqwest::Client,
     project: String,
+    /// Held while the test lives.
+    addresses: Mutex<Vec<File>>,
 }
 
 async fn rig() -> Arc<dyn Rig> {
@@ -51,7 +53,7 @@ async fn rig() -> Arc<dyn Rig> {
     // No pool, for the reason that the driver has none: a silent connection stops the daemon.
     let raw = reqwest::Client::builder().unix_socket(socket.as_path()).pool_max_idle_per_host(0).no_proxy();
     let raw = raw.build().unwrap();
-    Arc::new(IncusRig { relay, config, raw, project })
+    Arc::new(IncusRig { relay, config, raw, project, addresses: Mutex::default() })
 }
 
 impl IncusRig {
@@ -68,6 +70,26 @@ impl IncusRig {
     fn name(spec: &GuestSpec) -> String {
         format!("ink-{}", spec.guest.vmid)
     }
+
+    /// A number from .100 to .199, which are these tests' own, that no other test of this machine holds: a lock on a
+    /// file, which dies with the test.
+    async fn take_address(&self) -> u32 {
+        let folder = std::env::temp_dir().join("innkeeper-test-addresses");
+        std::fs::create_dir_all(&folder).unwrap();
+        let start = rand::random_range(0..100);
+        // Others' tests hold them for as long as they take.
+        for _ in 0..6_000 {
+            for number in (0..100).map(|n| 100 + (start + n) % 100) {
+                let file = File::create(folder.join(number.to_string())).unwrap();
+                if file.try_lock().is_ok() {
+                    self.addresses.lock().unwrap().push(file);
+                    return number;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("no address is free, and none was given back in ten minutes");
+    }
 }
 
 #[async_trait]
@@ -77,10 +99,7 @@ impl Rig for IncusRig {
     }
 
     async fn spec(&self) -> GuestSpec {
-        // .100 to .199 are these tests' own; a process takes them in turn from a random start.
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        static START: std::sync::LazyLock<u32> = std::sync::LazyLock::new(|| rand::random_range(0..100));
-        let host = 100 + (*START + NEXT.fetch_add(1, Ordering::Relaxed)) % 100;
+        let host = self.take_address().await;
         let (gateway, prefix) = subnet(&variable("INNKEEPER_TEST_INCUS_SUBNET"));
         let IpAddr::V4(base) = gateway else { panic!("the test subnet is IPv4") };
         let address = Ipv4Addr::from_bits((base.to_bits() & 0xffff_ff00) | host);

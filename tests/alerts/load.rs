@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use hypervisor::{GuestKind, GuestRef};
+use innkeeper::app::Task;
 use serde_json::json;
 
-use crate::support::{Lab, Live, MailServer, TestApp, ended, eventually};
+use crate::support::{Lab, Live, MailServer, TestApp, ended, eventually, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_guest_is_on_the_socket_and_in_the_mail_and_so_is_its_recovery() {
@@ -14,7 +15,9 @@ async fn a_busy_guest_is_on_the_socket_and_in_the_mail_and_so_is_its_recovery() 
         (c.sweep_seconds, c.alert_settle_seconds) = (1, 1);
         c.smtp = Some(mailbox.settings());
     })
-    .await;
+    .await
+    .running(Task::Alerts)
+    .running(Task::Mail);
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let created = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
@@ -41,7 +44,8 @@ async fn a_busy_guest_is_on_the_socket_and_in_the_mail_and_so_is_its_recovery() 
     };
     eventually(&app.customer, &path, idle).await;
     // A machine full of tests gives it a part of its core.
-    let rule = json!({ "warning": 0.25, "critical": 0.3, "clear": 0.2, "sustainSeconds": 2, "clearSustainSeconds": 2 });
+    let rule =
+        json!({ "warning": 0.1, "critical": 0.12, "clear": 0.07, "sustainSeconds": 2, "clearSustainSeconds": 2 });
     app.customer.put(&format!("/api/server/{id}/alert-rules/cpu"), rule).await.expect(200);
     inside("while :; do :; done >/dev/null 2>&1 & echo $! >/run/load").await;
 
@@ -62,11 +66,9 @@ async fn a_busy_guest_is_on_the_socket_and_in_the_mail_and_so_is_its_recovery() 
 }
 
 async fn arrives(mailbox: &MailServer, subject: &str) {
-    for _ in 0..600 {
-        if mailbox.subjects("customer@example.com").iter().any(|s| s.starts_with(subject)) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{subject} never came; what did: {:?}", mailbox.subjects("customer@example.com"));
+    wait_for(subject, async || {
+        let subjects = mailbox.subjects("customer@example.com");
+        if subjects.iter().any(|s| s.starts_with(subject)) { Ok(()) } else { Err(subjects) }
+    })
+    .await;
 }

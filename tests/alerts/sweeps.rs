@@ -268,12 +268,8 @@ async fn pools_that_run_out_and_operations_that_are_stuck_are_the_providers_matt
     assert_eq!(left, 0);
 }
 
-/// Another process may be at it in this very moment.
 async fn patrol(world: &World) {
-    for _ in 0..2 {
-        innkeeper::alerts::watch::patrol(&world.app.app).await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    innkeeper::alerts::watch::patrol(&world.app.app).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::support::{PASSWORD, TestApp};
+use crate::support::{PASSWORD, TestApp, wait_for};
 
 pub struct World {
     pub app: TestApp,
@@ -40,8 +40,8 @@ pub struct Mail {
 
 impl World {
     pub async fn new() -> Self {
-        // Nobody is told by itself.
-        let app = TestApp::with(|c| c.alert_settle_seconds = 1_000_000).await;
+        // Nothing looks at alerts by itself.
+        let app = TestApp::new().await;
         let db = &app.db.pool;
         add_user(&app.app, "third@example.com", "", Role::Customer, SecretString::from(PASSWORD)).await.unwrap();
         let (host, tariff): (i64, i64) = sqlx::query_as(
@@ -148,12 +148,7 @@ impl World {
 
 /// What this process tells once no other is at it.
 pub async fn tell(app: &App, now: DateTime<Utc>) -> usize {
-    loop {
-        if let Some(mails) = tell::tell(app, now).await.unwrap() {
-            return mails;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_for("a turn to tell", async || tell::tell(app, now).await.unwrap()).await
 }
 
 /// A rule without waiting.

@@ -14,39 +14,37 @@ use innkeeper::ids::HostId;
 use secrecy::SecretString;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-use crate::support::relay::Relay;
-use crate::support::{Browser, TestApp, free_port};
+use crate::support::relay::{Port, Relay};
+use crate::support::{Browser, TestApp, wait_for};
 
 /// The only guest of its host, whose screen is all that it has.
 #[derive(Debug)]
 struct Qemu {
-    port: u16,
+    folder: tempfile::TempDir,
     password: SecretString,
     _machine: Child,
 }
 
 impl Qemu {
     async fn start(password: &str) -> Self {
-        let port = free_port();
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("screen");
         let machine = Command::new("qemu-system-x86_64")
             .args(["-nodefaults", "-machine", "pc,accel=tcg", "-m", "64", "-vga", "std", "-display", "none"])
             .arg("-object")
             .arg(format!("secret,id=vnc,data={password}"))
             .arg("-vnc")
-            // Display numbers are ports from 5900 on.
-            .arg(format!("127.0.0.1:{},password-secret=vnc", port - 5900))
+            .arg(format!("unix:{},password-secret=vnc", socket.display()))
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .expect("QEMU is there; `make test` installs it");
-        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Self { port, password: password.to_owned().into(), _machine: machine }
+        wait_for("QEMU's screen", async || UnixStream::connect(&socket).await).await;
+        Self { folder, password: password.to_owned().into(), _machine: machine }
     }
 }
 
@@ -64,7 +62,7 @@ macro_rules! driver_of_a_console {
             }
 
             async fn console(&self, _: &GuestRef) -> Result<Console> {
-                let stream = TcpStream::connect(("127.0.0.1", self.port)).await;
+                let stream = UnixStream::connect(self.folder.path().join("screen")).await;
                 let (mut reading, mut writing) = stream.map_err(|e| Error::Unreachable(e.to_string()))?.into_split();
                 let (output, shown) = mpsc::channel(32);
                 let (typed, mut input) = mpsc::channel(32);
@@ -121,9 +119,9 @@ driver_of_a_console! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_screen_is_shown_and_its_password_stays_with_us() {
-    let port = free_port();
-    let app = TestApp::with(|c| c.public_url = format!("http://127.0.0.1:{port}")).await;
-    let _relay = Relay::tcp(port, app.base.trim_start_matches("http://").to_owned()).await;
+    let port = Port::new();
+    let app = TestApp::with(|c| c.public_url = format!("http://127.0.0.1:{}", port.number())).await;
+    let _relay = Relay::tcp(&port, app.base.trim_start_matches("http://").to_owned()).await;
     let server = crate::live::server(&app, "customer@example.com").await;
     let (host, vmid): (i64, i64) = sqlx::query_as("select host_id, guest_number from servers where id = $1")
         .bind(server)

@@ -31,7 +31,7 @@ impl Socket {
 
     /// With a ticket shown.
     async fn with(house: &House, ticket: &str) -> Self {
-        let origin = format!("http://127.0.0.1:{}", house.port);
+        let origin = format!("http://127.0.0.1:{}", house.port.number());
         let mut socket = Self::connect(house, Some(&origin)).await.unwrap();
         socket.say(json!({ "type": "open", "ticket": ticket, "columns": 80, "rows": 24 })).await;
         socket
@@ -160,10 +160,10 @@ async fn a_socket_keeps_to_its_limits() {
     })
     .await;
     let customer = &house.app.customer;
-    let ours = format!("http://127.0.0.1:{}", house.port);
+    let ours = format!("http://127.0.0.1:{}", house.port.number());
 
     // From our own page only.
-    let evil = format!("http://127.0.0.1:{}.example.com", house.port);
+    let evil = format!("http://127.0.0.1:{}.example.com", house.port.number());
     for origin in [None, Some("https://evil.example.com"), Some("null"), Some(evil.as_str())] {
         assert_eq!(Socket::connect(&house, origin).await.err(), Some(403), "{origin:?}");
     }

@@ -4,18 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper::accounts::model::Role;
-use innkeeper::accounts::service::add_user;
-use innkeeper::app::App;
+use innkeeper::app::{App, Task};
 use innkeeper::config::Config;
 use innkeeper::ids::UserId;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::client::Client;
 use super::db::TestDb;
+use super::wait_for;
 
 /// The password of everyone in tests.
 pub const PASSWORD: &str = "correct horse battery";
@@ -37,15 +36,16 @@ pub struct TestApp {
     pub db: Arc<TestDb>,
 }
 
-/// Settings for tests: quick leases, mail to a folder, no sweep unless a test asks for one.
+/// Settings for tests: patience where a busy machine needs it, mail to a folder, no sweep unless a test asks for one.
 pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
     Config {
         database_url: SecretString::from(db.url()),
         database_pool: 12,
+        database_wait_seconds: 60,
+        request_seconds: 120,
         secret_key: SecretString::from(KEY),
         data: data.to_owned(),
-        lease_seconds: 2,
-        sweep_seconds: 3600,
+        sweep_seconds: UNSWEPT,
         shutdown_seconds: 10,
         login_limit_address: 1000,
         rate_limit_address: 100_000,
@@ -54,13 +54,17 @@ pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
     }
 }
 
+/// Seconds between sweeps where nothing is swept.
+pub const UNSWEPT: u32 = 3600;
+
 impl TestApp {
-    /// With the usual settings.
+    /// With the usual settings, working on operations and hearing what happens; whatever else is to run, a test starts
+    /// with [`TestApp::running`].
     pub async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// With settings changed.
+    /// With settings changed. How often to sweep asks for sweeps.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let db = TestDb::new().await;
         Self::on(db, change).await
@@ -72,40 +76,41 @@ impl TestApp {
         let data = tempfile::tempdir().expect("a data folder");
         let mut config = config(&db, data.path());
         change(&mut config);
+        let swept = config.sweep_seconds != UNSWEPT;
         let app = App::new(config).expect("the settings are right");
-        let customer_id = people(&app).await;
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a loopback port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let (stop, stopped) = oneshot::channel();
-        let serving = Arc::clone(&app).serve(listener, async move {
+        let serving = Arc::clone(&app).serve_with(&[Task::Events, Task::Operations], listener, async move {
             let _ = stopped.await;
         });
         let served = Some(tokio::spawn(serving));
         let nobody = Client::new(&base, None);
-        let login = async |email: &str| login(&nobody, email).await;
-        Self {
-            provider: login("provider@example.com").await,
-            customer: login("customer@example.com").await,
-            other: login("other@example.com").await,
-            customer_id,
-            nobody: nobody.clone(),
+        let app = Self {
+            provider: signed_in(&db, &nobody, "provider@example.com").await,
+            customer: signed_in(&db, &nobody, "customer@example.com").await,
+            other: signed_in(&db, &nobody, "other@example.com").await,
+            customer_id: id_of(&db, "customer@example.com").await,
+            nobody,
             stop: Some(stop),
             served,
             app,
             base,
             data,
             db: Arc::new(db),
-        }
+        };
+        if swept { app.running(Task::Monitoring) } else { app }
+    }
+
+    /// Has a task run, too.
+    pub fn running(self, task: Task) -> Self {
+        self.app.start(task);
+        self
     }
 
     /// Waits until no operation is under way; fails the test when that takes longer than `patience`.
     pub async fn all_ended(&self, patience: Duration) {
-        let at_work = "select count(*) from operations where state in ('queued', 'running', 'undoing')";
-        let until = tokio::time::Instant::now() + patience;
-        while sqlx::query_scalar::<_, i64>(at_work).fetch_one(&self.db.pool).await.expect("the database answers") > 0 {
-            assert!(tokio::time::Instant::now() < until, "some operation never ended");
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
+        self.db.all_ended(patience).await;
     }
 
     /// Stops the service cleanly and waits for it.
@@ -127,59 +132,56 @@ impl Drop for TestApp {
     }
 }
 
-/// Makes the provider and the customers where they are not there yet.
-pub async fn people(app: &App) -> UserId {
-    let mut customer = None;
-    for (email, role) in [
-        ("provider@example.com", Role::Provider),
-        ("customer@example.com", Role::Customer),
-        ("other@example.com", Role::Customer),
-    ] {
-        let user = match innkeeper::accounts::store::user_by_email(&app.db, email).await.expect("the database answers")
-        {
-            Some(user) => user,
-            None => add_user(app, email, "", role, SecretString::from(PASSWORD)).await.expect("a new account"),
-        };
-        if email.starts_with("customer") {
-            customer = Some(user.id);
-        }
-    }
-    customer.expect("one of them is the customer")
+/// An account's id.
+pub async fn id_of(db: &TestDb, email: &str) -> UserId {
+    let id = sqlx::query_scalar("select id from users where email = $1").bind(email).fetch_one(&db.pool).await;
+    UserId(id.expect("one of the people"))
 }
 
-/// Signs in with the password of tests; on a busy machine a service that has just come up may need a moment.
+/// As if they had just signed in, without the price of a password.
+pub async fn signed_in(db: &TestDb, client: &Client, email: &str) -> Client {
+    let (token, hash) = innkeeper::secrets::new_token("ink_a_");
+    sqlx::query(
+        "with s as (insert into sessions (id, user_id, address, user_agent, expires_at)
+                    select gen_random_uuid(), id, '127.0.0.1', 'tests', now() + interval '1 day' from users
+                    where email = $1 returning id, user_id)
+         insert into tokens (id, kind, hash, user_id, session_id, expires_at)
+         select gen_random_uuid(), 'access', $2, user_id, id, now() + interval '1 day' from s",
+    )
+    .bind(email)
+    .bind(&hash[..])
+    .execute(&db.pool)
+    .await
+    .expect("the database answers");
+    client.with_token(token.expose_secret())
+}
+
+/// Signs in with the password of tests.
 pub async fn login(client: &Client, email: &str) -> Client {
-    let sign_in = || client.post("/api/auth/login", json!({ "email": email, "password": PASSWORD }));
-    let mut answer = sign_in().await;
-    for _ in 0..20 {
-        if answer.status != 503 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        answer = sign_in().await;
-    }
-    let answer = answer.expect(200);
+    let body = json!({ "email": email, "password": PASSWORD });
+    let answer = client.post("/api/auth/login", body).await.expect(200);
     client.with_token(answer.body["accessToken"].as_str().expect("an access token"))
 }
 
-/// Waits until `path` answers what `enough` accepts; fails the test after three minutes: machines are busy.
+/// Waits until `path` answers what `enough` accepts.
 pub async fn eventually(client: &Client, path: &str, enough: impl Fn(&Value) -> bool) -> Value {
-    let until = tokio::time::Instant::now() + Duration::from_secs(180);
-    loop {
+    wait_for(path, async || {
         let answer = client.get(path).await;
-        if answer.status == 200 && enough(&answer.body) {
-            return answer.body;
-        }
-        assert!(tokio::time::Instant::now() < until, "{path} never came to it; last: {}", answer.text);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        if answer.status == 200 && enough(&answer.body) { Ok(answer.body) } else { Err(answer.text) }
+    })
+    .await
 }
 
 /// Waits for an operation's end and returns it.
 pub async fn ended(client: &Client, operation: &Value) -> Value {
     let id = operation.as_str().expect("an operation's id");
-    eventually(client, &format!("/api/operations/{id}"), |o| {
+    let operation = eventually(client, &format!("/api/operations/{id}"), |o| {
         matches!(o["state"].as_str(), Some("succeeded" | "failed" | "stuck"))
     })
-    .await
+    .await;
+    if operation["state"] != "succeeded" {
+        // For the output of a test that did not want that.
+        eprintln!("{operation}");
+    }
+    operation
 }

@@ -1,17 +1,21 @@
 //! The service as a process of its own, to be killed.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
-use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::app::KEY;
-use super::{Client, TestDb};
+use super::wait::within;
+use super::{TestDb, log};
 
-/// A running `innkeeper serve`. It ends with the test.
+/// An `innkeeper serve` that has come up. It ends with the test.
 pub struct Service {
     child: Child,
     pub base: String,
+    // Its standard output: it must not break.
+    _said: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
 }
 
 /// The program under test with its settings, and nothing else from our environment.
@@ -24,8 +28,10 @@ pub fn command(db: &TestDb, data: &std::path::Path) -> Command {
         .env("DATABASE_URL", db.url())
         .env("INNKEEPER_SECRET_KEY", KEY)
         .env("INNKEEPER_DATA", data)
-        .env("INNKEEPER_LEASE_SECONDS", "2")
+        .env("INNKEEPER_LISTEN", "127.0.0.1:0")
         .env("INNKEEPER_SWEEP_SECONDS", "3600")
+        .env("INNKEEPER_DATABASE_WAIT_SECONDS", "60")
+        .env("INNKEEPER_REQUEST_SECONDS", "120")
         .env("INNKEEPER_DATABASE_POOL", "6")
         .env("INNKEEPER_RATE_LIMIT_ADDRESS", "100000")
         .env("INNKEEPER_RATE_LIMIT_TOKEN", "1000000")
@@ -35,63 +41,51 @@ pub fn command(db: &TestDb, data: &std::path::Path) -> Command {
 }
 
 impl Service {
-    /// Starts it, with failpoints, and waits until it answers.
+    /// Starts it, with failpoints, and waits until it is up.
     pub async fn start(db: &TestDb, data: &std::path::Path, failpoints: &str) -> Self {
         Self::start_with(db, data, &[("INNKEEPER_FAILPOINTS", failpoints)]).await
     }
 
-    /// Starts it with more settings and waits until it answers.
+    /// Starts it with more settings and waits until it says where it serves. From then on a failpoint may kill it at
+    /// any moment.
     pub async fn start_with(db: &TestDb, data: &std::path::Path, settings: &[(&str, &str)]) -> Self {
-        // Another process may take the port in between; then ours ends, and we try again.
-        for _ in 0..5 {
-            let address = format!("127.0.0.1:{}", super::free_port());
-            let child = command(db, data)
-                .arg("serve")
-                .env("INNKEEPER_LISTEN", &address)
-                .envs(settings.iter().copied())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("the service starts");
-            let mut service = Self { child, base: format!("http://{address}") };
-            if service.answers().await {
-                return service;
-            }
-        }
-        panic!("the service does not come up");
+        let mut child = command(db, data)
+            .arg("serve")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the service starts");
+        log::of_child(child.stderr.take().expect("piped").into_owned_fd().expect("a descriptor"));
+        let mut said = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let first = within("the service's first words", said.next_line()).await.expect("text");
+        let Some(first) = first else {
+            let status = within("the end of a service that says nothing", child.wait()).await;
+            panic!("the service does not come up: {status:?}");
+        };
+        let base = first.split(' ').find(|word| word.starts_with("http://")).expect("where it serves").to_owned();
+        Self { child, base, _said: said }
     }
 
-    async fn answers(&mut self) -> bool {
-        let client = Client::new(&self.base, None);
-        let until = tokio::time::Instant::now() + Duration::from_secs(60);
-        while tokio::time::Instant::now() < until {
-            if self.child.try_wait().expect("the child can be asked").is_some() {
-                return false;
-            }
-            match client.try_send(reqwest::Method::GET, "/health/ready", None).await {
-                Ok(answer) if answer.status == 200 => return true,
-                _ => tokio::time::sleep(Duration::from_millis(25)).await,
-            }
-        }
-        false
+    /// Waits for it to die by SIGKILL, and leaves its leases as they are.
+    pub async fn died(&mut self) {
+        let status = within("the failpoint", self.child.wait()).await.expect("the child can be waited for");
+        assert_eq!(status.signal(), Some(9), "{status}");
     }
 
-    /// Waits for it to die by SIGKILL; fails the test when it does not within three minutes: machines are busy.
-    pub async fn killed(&mut self) {
-        let status = tokio::time::timeout(Duration::from_secs(180), self.child.wait())
-            .await
-            .expect("the failpoint is reached")
-            .expect("the child can be waited for");
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+    /// Waits for it to die by SIGKILL. What it held is free at once.
+    pub async fn killed(&mut self, db: &TestDb) {
+        self.died().await;
+        db.bury().await;
     }
 
-    /// Whether it has died by SIGKILL.
-    pub fn is_killed(&mut self) -> bool {
-        let status = self.child.try_wait().expect("the child can be asked");
-        if let Some(status) = status {
-            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
-        }
-        status.is_some()
+    /// Whether it has died by SIGKILL. What it held is free at once.
+    pub async fn is_killed(&mut self, db: &TestDb) -> bool {
+        let Some(status) = self.child.try_wait().expect("the child can be asked") else { return false };
+        assert_eq!(status.signal(), Some(9), "{status}");
+        db.bury().await;
+        true
     }
 
     /// Kills it now.
@@ -103,9 +97,6 @@ impl Service {
     pub async fn terminate(&mut self) -> std::process::ExitStatus {
         let id = self.child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
         rustix::process::kill_process(id.expect("it runs"), rustix::process::Signal::TERM).expect("it can be told");
-        tokio::time::timeout(Duration::from_secs(60), self.child.wait())
-            .await
-            .expect("it ends when asked")
-            .expect("the child can be waited for")
+        within("the end that it was asked for", self.child.wait()).await.expect("the child can be waited for")
     }
 }

@@ -23,6 +23,8 @@ pub struct Response {
 
 impl Client {
     pub fn new(base: &str, token: Option<&str>) -> Self {
+        // An error says that the service in this process was first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Self { http: reqwest::Client::new(), base: base.to_owned(), token: token.map(str::to_owned) }
     }
 

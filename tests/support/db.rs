@@ -1,10 +1,20 @@
-//! One PostgreSQL database a test, copied from a template that is migrated once.
+//! One PostgreSQL database a test, copied from a template that is migrated, and its people made, once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use uuid::Uuid;
+
+use super::wait::wait_long_for;
+use super::{PASSWORD, log};
+
+/// Who is in every test's database, with the password of tests.
+pub const PEOPLE: [(&str, &str); 3] =
+    [("provider@example.com", "provider"), ("customer@example.com", "customer"), ("other@example.com", "customer")];
 
 /// The cluster that tests make their databases in.
 fn cluster() -> PgConnectOptions {
@@ -14,11 +24,13 @@ fn cluster() -> PgConnectOptions {
     url.parse().expect("INNKEEPER_TEST_DATABASE_URL is a PostgreSQL URL")
 }
 
-/// A database of a test's own, dropped with it.
+/// A database of a test's own, dropped with it. What the test leaves behind is looked at then: no operation may be stuck
+/// or still under way, and no error logged, that the test did not say it expects.
 #[derive(Debug)]
 pub struct TestDb {
     pub name: String,
     pub pool: PgPool,
+    leaves_work: AtomicBool,
 }
 
 impl TestDb {
@@ -31,7 +43,33 @@ impl TestDb {
             .await
             .expect("a database can be made from the template");
         let pool = PgPoolOptions::new().max_connections(5).connect_lazy_with(cluster().database(&name));
-        Self { name, pool }
+        Self { name, pool, leaves_work: AtomicBool::new(false) }
+    }
+
+    /// The test ends with operations that are stuck or under way.
+    pub fn leaves_work(&self) {
+        self.leaves_work.store(true, Ordering::Relaxed);
+    }
+
+    /// Nobody waits until the leases of the dead have run out: what they held, and mails in their hands, is free at once.
+    /// There must be no other process alive on this database.
+    pub async fn bury(&self) {
+        for sql in [
+            "update operations set lease_until = now() - interval '1 second' where lease_owner is not null",
+            "update mails set run_at = now() - interval '1 second' where state = 'sending'",
+        ] {
+            sqlx::query(sql).execute(&self.pool).await.expect("the database answers");
+        }
+    }
+
+    /// Waits until no operation is under way.
+    pub async fn all_ended(&self, patience: Duration) {
+        wait_long_for(patience, "the end of every operation", async || {
+            let left = unfinished(&self.pool).await.expect("the database answers");
+            let at_work: Vec<_> = left.into_iter().filter(|line| !line.starts_with("stuck")).collect();
+            if at_work.is_empty() { Ok(()) } else { Err(at_work) }
+        })
+        .await;
     }
 
     /// Its URL, for the service under test.
@@ -48,19 +86,28 @@ async fn template(admin: &mut PgConnection) -> String {
     for migration in innkeeper::db::MIGRATIONS.iter() {
         migration.checksum.hash(&mut hasher);
     }
+    PEOPLE.hash(&mut hasher);
     let name = format!("ink_template_{:016x}", hasher.finish());
+    if is_there(admin, &name).await {
+        return name;
+    }
     admin.execute("select pg_advisory_lock(4711)").await.expect("the template's lock");
-    let there: bool = sqlx::query_scalar("select exists (select 1 from pg_database where datname = $1)")
-        .bind(&name)
-        .fetch_one(&mut *admin)
-        .await
-        .expect("a list of databases");
-    if !there {
+    if !is_there(admin, &name).await {
         let making = format!("{name}_new");
         admin.execute(AssertSqlSafe(format!("drop database if exists {making}"))).await.expect("no half-made template");
         admin.execute(AssertSqlSafe(format!("create database {making}"))).await.expect("a new template");
         let mut db = PgConnection::connect_with(&cluster().database(&making)).await.expect("the new template");
         innkeeper::db::MIGRATIONS.run(&mut db).await.expect("the migrations run");
+        let hash = innkeeper::secrets::hash_password(SecretString::from(PASSWORD)).await.expect("a password's hash");
+        for (email, role) in PEOPLE {
+            sqlx::query("insert into users (email, role, password_hash) values ($1, $2, $3)")
+                .bind(email)
+                .bind(role)
+                .bind(&hash)
+                .execute(&mut db)
+                .await
+                .expect("a new account");
+        }
         db.close().await.expect("the new template is closed");
         admin.execute(AssertSqlSafe(format!("alter database {making} rename to {name}"))).await.expect("the template");
     }
@@ -68,13 +115,42 @@ async fn template(admin: &mut PgConnection) -> String {
     name
 }
 
+async fn is_there(admin: &mut PgConnection, name: &str) -> bool {
+    sqlx::query_scalar("select exists (select 1 from pg_database where datname = $1)")
+        .bind(name)
+        .fetch_one(admin)
+        .await
+        .expect("a list of databases")
+}
+
+/// Operations that are stuck or under way: state, kind, step, and what is wrong.
+async fn unfinished(db: impl sqlx::PgExecutor<'_>) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "select concat_ws(' ', state, kind, step, error_message, error_detail) from operations
+         where state in ('queued', 'running', 'undoing', 'stuck') order by created_at",
+    )
+    .fetch_all(db)
+    .await
+}
+
 impl Drop for TestDb {
     fn drop(&mut self) {
-        let name = self.name.clone();
-        super::block_on(async move {
+        let (name, options) = (self.name.clone(), cluster().database(&self.name));
+        let left = super::block_on(async move || {
+            let mut db = PgConnection::connect_with(&options).await?;
+            let left = unfinished(&mut db).await?;
+            db.close().await?;
             let mut admin = PgConnection::connect_with(&cluster()).await?;
             admin.execute(AssertSqlSafe(format!("drop database if exists {name} with (force)"))).await?;
-            Ok(())
+            Ok(left)
         });
+        let errors = log::unexpected();
+        // A test that has failed has said why.
+        if std::thread::panicking() {
+            return;
+        }
+        assert!(errors.is_empty(), "errors in the log that the test does not expect (`expect_error`): {errors:#?}");
+        let left = left.filter(|left| !left.is_empty() && !self.leaves_work.load(Ordering::Relaxed));
+        assert!(left.is_none(), "operations that nobody brought to their end (`leaves_work`): {left:#?}");
     }
 }

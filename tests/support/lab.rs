@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Client, TestDb};
+use super::wait::wait_long_for;
+use super::{Client, TestDb, wait_for};
 
 /// Where the test Incus is.
 #[derive(Debug, Clone)]
@@ -177,7 +178,7 @@ async fn guests(db: &PgPool) -> anyhow::Result<Vec<GuestRef>> {
 impl Drop for Lab {
     fn drop(&mut self) {
         let (driver, options) = (self.incus.driver(), self.db.pool.connect_options());
-        super::block_on(async move {
+        super::block_on(async move || {
             let db = PgPool::connect_with((*options).clone()).await?;
             for guest in guests(&db).await? {
                 remove(&*driver, &guest).await?;
@@ -189,44 +190,40 @@ impl Drop for Lab {
 
 /// Stops and deletes a guest of ours, whatever its state.
 pub async fn remove(driver: &dyn Driver, guest: &GuestRef) -> anyhow::Result<()> {
-    for _ in 0..100 {
-        match driver.find(guest).await? {
-            Presence::Absent => return Ok(()),
-            Presence::Present { busy: true, .. } => {}
-            Presence::Present { .. } => {
-                let _ = finish(driver, driver.stop(guest, StopMode::Force).await).await;
-                let _ = finish(driver, driver.delete(guest).await).await;
-                continue;
-            }
+    wait_for("a guest's removal", async || match driver.find(guest).await {
+        Ok(Presence::Absent) => Ok(Ok(())),
+        Ok(Presence::Present { busy: true, .. }) => Err("it is busy"),
+        Ok(Presence::Present { .. }) => {
+            let _ = finish(driver, driver.stop(guest, StopMode::Force).await).await;
+            let _ = finish(driver, driver.delete(guest).await).await;
+            Err("it is there")
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    anyhow::bail!("guest {} can't be removed", guest.vmid)
+        Err(error) => Ok(Err(error.into())),
+    })
+    .await
 }
 
 /// Waits for a task's end.
 pub async fn finish(driver: &dyn Driver, task: hypervisor::Result<Task>) -> anyhow::Result<()> {
     let Task::Running(id) = task? else { return Ok(()) };
-    loop {
-        match driver.task(&id).await? {
-            TaskState::Running(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-            TaskState::Failed(error) => return Err(error.into()),
-            TaskState::Succeeded(_) | TaskState::Unknown => return Ok(()),
-        }
-    }
+    wait_for("the end of a host's task", async || match driver.task(&id).await {
+        Ok(running @ TaskState::Running(_)) => Err(running),
+        Ok(TaskState::Failed(error)) | Err(error) => Ok(Err(error.into())),
+        Ok(TaskState::Succeeded(_) | TaskState::Unknown) => Ok(Ok(())),
+    })
+    .await
 }
 
 /// A number below 19 that no other test of this machine holds.
 async fn take_slot() -> (File, u8) {
     let folder: PathBuf = std::env::temp_dir().join("innkeeper-test-slots");
     std::fs::create_dir_all(&folder).expect("a folder for slots");
-    loop {
-        for number in 0..19 {
+    // Others' tests hold them for as long as they take.
+    wait_long_for(std::time::Duration::from_mins(10), "a free share of the test Incus", async || {
+        (0..19).find_map(|number| {
             let file = File::create(folder.join(number.to_string())).expect("a slot's file");
-            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                return (file, number);
-            }
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+            flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some((file, number))
+        })
+    })
+    .await
 }

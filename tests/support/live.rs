@@ -72,11 +72,16 @@ impl Live {
 
     /// The next event of this name whose first argument is what the test waits for.
     pub async fn find(&mut self, event: &str, enough: impl Fn(&Value) -> bool) -> Value {
+        self.until(event, enough).await.1
+    }
+
+    /// The same with all that came before it.
+    pub async fn until(&mut self, event: &str, enough: impl Fn(&Value) -> bool) -> (Vec<Value>, Value) {
         let mut passed = Vec::new();
-        let until = tokio::time::Instant::now() + Duration::from_secs(180);
+        let until = tokio::time::Instant::now() + super::wait::PATIENCE;
         loop {
             match tokio::time::timeout_at(until, self.seen.recv()).await {
-                Ok(Some(seen)) if seen["event"] == event && enough(&seen["args"][0]) => return seen,
+                Ok(Some(seen)) if seen["event"] == event && enough(&seen["args"][0]) => return (passed, seen),
                 Ok(Some(seen)) => passed.push(seen),
                 _ => panic!("no {event} came; what did: {passed:?}"),
             }

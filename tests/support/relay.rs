@@ -1,13 +1,43 @@
 //! A relay to a real part (PostgreSQL, Incus) that can be cut and mended.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use super::TestDb;
+use super::{TestDb, wait_for};
+
+/// A loopback port of a test's own. Where nobody listens on it, connections to it are refused, and nobody else gets it.
+pub struct Port {
+    at: SocketAddr,
+    // Bound, never listening: it holds the place for those that do.
+    _held: TcpSocket,
+}
+
+impl Port {
+    pub fn new() -> Self {
+        let held = Self::bound(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+        Self { at: held.local_addr().expect("its number"), _held: held }
+    }
+
+    pub fn number(&self) -> u16 {
+        self.at.port()
+    }
+
+    fn bound(at: SocketAddr) -> std::io::Result<TcpSocket> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(at)?;
+        Ok(socket)
+    }
+
+    /// Whoever listened before may take a moment to notice that it is over.
+    async fn listen(&self) -> TcpListener {
+        wait_for("a port of our own", async || Self::bound(self.at)?.listen(1024)).await
+    }
+}
 
 /// Between the service and the real part. Cutting it ends every connection; new ones are refused.
 pub struct Relay {
@@ -34,8 +64,8 @@ impl Relay {
     }
 
     /// From a loopback port to another address.
-    pub async fn tcp(from: u16, to: String) -> Self {
-        let listener = listen(from).await;
+    pub async fn tcp(from: &Port, to: String) -> Self {
+        let listener = from.listen().await;
         let end = CancellationToken::new();
         let ended = end.clone();
         tokio::spawn(async move {
@@ -54,33 +84,26 @@ impl Relay {
     pub fn cut(self) {}
 }
 
-/// A relay that was cut holds its port until its task has noticed its end.
-async fn listen(port: u16) -> TcpListener {
-    for _ in 0..100 {
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
-            return listener;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    TcpListener::bind(("127.0.0.1", port)).await.expect("a port of our own")
-}
-
 /// A way to a test's database that can be cut and mended.
 pub struct Detour {
     /// The database's URL by this way.
     pub url: String,
-    port: u16,
+    port: Port,
     to: String,
     relay: Option<Relay>,
 }
 
 impl Detour {
     pub async fn new(db: &TestDb) -> Self {
-        let (url, port) = (db.url(), super::free_port());
+        let (url, port) = (db.url(), Port::new());
         let (credentials, rest) = url.rsplit_once('@').expect("the URL has credentials");
         let (to, name) = rest.split_once('/').expect("the URL names a database");
-        let mut detour =
-            Self { url: format!("{credentials}@127.0.0.1:{port}/{name}"), port, to: to.to_owned(), relay: None };
+        let mut detour = Self {
+            url: format!("{credentials}@127.0.0.1:{}/{name}", port.number()),
+            port,
+            to: to.to_owned(),
+            relay: None,
+        };
         detour.mend().await;
         detour
     }
@@ -90,7 +113,7 @@ impl Detour {
     }
 
     pub async fn mend(&mut self) {
-        self.relay = Some(Relay::tcp(self.port, self.to.clone()).await);
+        self.relay = Some(Relay::tcp(&self.port, self.to.clone()).await);
     }
 }
 

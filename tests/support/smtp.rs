@@ -2,10 +2,27 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
 
 use innkeeper::config::{Smtp, SmtpTls};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+
+use super::wait::within;
+
+/// Takes mails for a folder, on a port that it prints.
+const SERVER: &str = "
+import asyncio, sys
+from aiosmtpd.handlers import Mailbox
+from aiosmtpd.smtp import SMTP
+
+async def main():
+    mailbox = Mailbox(sys.argv[1])
+    server = await asyncio.get_running_loop().create_server(lambda: SMTP(mailbox), '127.0.0.1', 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+";
 
 pub struct MailServer {
     port: u16,
@@ -17,21 +34,16 @@ pub struct MailServer {
 impl MailServer {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder for mails");
-        let port = super::free_port();
-        let child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/smtpd/bin/python"))
-            .args(["-m", "aiosmtpd", "-n", "-l", &format!("127.0.0.1:{port}"), "-c", "aiosmtpd.handlers.Mailbox"])
+        let mut child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/smtpd/bin/python"))
+            .args(["-c", SERVER])
             .arg(folder.path().join("mail"))
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .expect("the mail server starts; `make test` installs it with scripts/smtpd.sh");
-        for _ in 0..200 {
-            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return Self { port, folder, _child: child };
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the mail server does not listen");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let port = within("the mail server's port", lines.next_line()).await.expect("a line").expect("a port");
+        Self { port: port.parse().expect("a number"), folder, _child: child }
     }
 
     /// The settings of whoever hands it mails.
