@@ -5,7 +5,8 @@
 #   scripts/fuzz.sh [EXAMPLES] [SEED]     examples an operation and role (200: more than 10,000 cases in all)
 #
 # FUZZ_PHASES=fuzzing leaves out the phases that try each operation's limits, which take half a minute.
-# The same seed on the same code tries the same. A cluster is started unless INNKEEPER_TEST_DATABASE_URL names one.
+# The same seed on the same code tries the same. A cluster is started unless INNKEEPER_TEST_DATABASE_URL names one, and a
+# program is built unless INNKEEPER_BIN does.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -51,7 +52,7 @@ database() {
 innkeeper() { (cd "$DIR" && exec "$PROGRAM" "$@"); }
 
 service() {
-    PROGRAM=$(realpath "${CARGO_TARGET_DIR:-$ROOT/target}/debug/innkeeper")
+    PROGRAM=$(realpath "${INNKEEPER_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/debug/innkeeper}")
     INNKEEPER_SECRET_KEY=$(head -c 32 /dev/urandom | base64)
     INNKEEPER_LISTEN=127.0.0.1:$(free_port)
     export INNKEEPER_SECRET_KEY INNKEEPER_LISTEN INNKEEPER_DATA=$DIR/data INNKEEPER_LOG=warn INNKEEPER_REGISTRATION=true
@@ -96,7 +97,7 @@ json.dump(harmless(json.load(sys.stdin)), sys.stdout)' >"$DIR/openapi.json"
 
 mkdir -p "$DIR"
 step "schemathesis $VERSION" scripts/venv.sh schemathesis "schemathesis==$VERSION"
-step "Building" env SQLX_OFFLINE=true cargo build --locked -p innkeeper
+if [ -z "${INNKEEPER_BIN:-}" ]; then step "Building" env SQLX_OFFLINE=true cargo build --locked -p innkeeper; fi
 step "Database" database
 step "Service" service
 say "seed: $SEED (scripts/fuzz.sh $EXAMPLES $SEED repeats this run)"

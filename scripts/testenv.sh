@@ -59,5 +59,6 @@ testenv_end() {
     fi
     steps_summary
     [ "$code" = 0 ] || say "FAILED (exit code $code)"
+    if declare -F last_words >/dev/null; then last_words; fi
     exit "$code"
 }

@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Names the tests that needed a second try, each with how it first failed: flaky.py JUNIT.XML"""
+
+import sys
+import xml.etree.ElementTree as ElementTree
+
+
+def first_words(failure):
+    lines = ((failure.get("message") or "") + "\n" + (failure.text or "")).splitlines()
+    return [line.strip() for line in lines if line.strip()][:4]
+
+
+def main(path):
+    try:
+        cases = ElementTree.parse(path).iter("testcase")
+    except FileNotFoundError:
+        return
+    flaky = [(case, case.findall("flakyFailure") + case.findall("flakyError")) for case in cases]
+    flaky = [(case, failures) for case, failures in flaky if failures]
+    if not flaky:
+        return
+    print(f"\n{len(flaky)} flaky: passed at a second try only, to be mended next:")
+    for case, failures in flaky:
+        print(f"  {case.get('classname')} {case.get('name')}")
+        for line in first_words(failures[0]):
+            print(f"      {line}")
+
+
+main(sys.argv[1])
