@@ -229,6 +229,10 @@ impl From<hypervisor::Error> for Error {
                 );
                 return Self { cause: Some(error.into()), ..Self::new(Code::Conflict, message) };
             }
+            H::DiskFull(_) => (
+                Code::Conflict,
+                "The server's own disk is full: delete files in it or give it a bigger disk, then try again.",
+            ),
             H::Conflict(_) => (Code::Conflict, "The server's present state does not allow this."),
             H::Unsupported(_) => (Code::Invalid, "The host that this server lives on can't do this."),
             _ => (Code::HostError, "The host refused or failed to do this."),

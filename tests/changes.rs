@@ -7,6 +7,7 @@ use std::time::Duration;
 use hypervisor::{Driver, GuestKind, GuestRef};
 use serde_json::{Value, json};
 
+use crate::support::client::Response;
 use crate::support::lab::Catalogue;
 use crate::support::{Client, Lab, TestApp, ended, wait_for};
 
@@ -64,7 +65,7 @@ impl Made {
     }
 
     /// The answer to what starts an operation, which ends well.
-    async fn done(&self, client: &Client, answer: crate::support::client::Response) -> Value {
+    async fn done(&self, client: &Client, answer: Response) -> Value {
         let body = answer.expect(200).body;
         assert_eq!(body["status"], "success", "{body}");
         let operation = ended(client, &body["operationId"]).await;
@@ -130,6 +131,60 @@ async fn a_server_grows_by_parts_and_to_another_tariff_and_its_disk_never_shrink
     let none = resize(&made.app.provider, json!({ "memory": 16_000_000 })).await.expect(507);
     assert_eq!(none.code(), "RESOURCE_UNAVAILABLE");
     assert_eq!(size(&made.view().await), [1, 400, 3]);
+}
+
+/// What a server keeps on its full disk is not lost for want of a way out: it is told whose disk is full, what would take
+/// it down for good is refused while it is up, and a bigger disk helps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_own_disk_is_full_is_told_so_stays_up_and_grows() {
+    let made = Made::new().await;
+    let me = &made.app.customer;
+    let fill = "dd if=/dev/zero of=/big bs=1M 2>/dev/null; sync; ! sh -c 'echo more > /more' 2>/dev/null";
+    made.sh(fill).await;
+    let pid = made.sh("stat -c %Y /proc/1").await;
+    let refused = async |answer: Response, what: &str| {
+        // Sometimes told at once, sometimes by the operation.
+        let (code, words) = match answer.status {
+            200 => {
+                let operation = ended(me, &answer.body["operationId"]).await;
+                assert_eq!(operation["state"], "failed", "{what}: {operation}");
+                (operation["error"]["code"].clone(), operation["error"]["message"].clone())
+            }
+            _ => (json!(answer.code()), answer.body["error"].clone()),
+        };
+        assert_eq!(code, "CONFLICT", "{what}: {words}");
+        assert!(words.as_str().unwrap().starts_with("The server's own disk is full"), "{what}: {words}");
+    };
+    refused(me.post(&made.at("/restart"), None).await, "restart").await;
+    assert_eq!(made.view().await["status"], "running");
+    refused(me.post(&made.at("/password"), None).await, "password").await;
+    refused(me.post(&made.at("/snapshots"), json!({ "snapname": "one" })).await, "snapshot").await;
+    // Cores alone don't help, and nothing of them is left.
+    refused(me.put(&made.at("/resize"), json!({ "cores": 2 })).await, "cores").await;
+    assert_eq!(size(&made.view().await), [1, 256, 1]);
+    assert_eq!(made.sh("stat -c %Y /proc/1").await, pid, "it was up all the time");
+
+    let large =
+        json!({ "name": "Large", "kind": "lxc", "cores": 2, "memory": 320, "disk": 2, "maxDisk": 3, "price": 900 });
+    let large = made.app.provider.post("/api/tariffs", large).await.expect(201).body["id"].clone();
+    let answer = me.put(&made.at("/resize"), json!({ "tariffId": large })).await;
+    made.done(me, answer).await;
+    assert_eq!(size(&made.view().await), [2, 320, 2]);
+    made.has_memory(320).await;
+    let answer = me.post(&made.at("/restart"), None).await;
+    made.done(me, answer).await;
+
+    // One that is down when its disk is full says why it does not come up, and comes up with a bigger one.
+    made.sh(fill).await;
+    let answer = me.post(&made.at("/stop"), None).await;
+    made.done(me, answer).await;
+    refused(me.post(&made.at("/start"), None).await, "start").await;
+    assert_eq!(made.view().await["status"], "stopped");
+    let answer = me.put(&made.at("/resize"), json!({ "disk": 3, "cores": 1 })).await;
+    made.done(me, answer).await;
+    let answer = me.post(&made.at("/start"), None).await;
+    made.done(me, answer).await;
+    assert_eq!(size(&made.view().await), [1, 320, 3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

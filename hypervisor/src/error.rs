@@ -43,6 +43,9 @@ pub enum Error {
     /// The host is out of disk, memory or another finite thing.
     #[error("the host is out of room: {0}")]
     Exhausted(String),
+    /// The guest's own disk is full: the host has room, the guest has none left of what it was given.
+    #[error("the guest's own disk is full: {0}")]
+    DiskFull(String),
     /// The values asked for can't be had there (a smaller disk, a bad name).
     #[error("the host can't do that: {0}")]
     Invalid(String),

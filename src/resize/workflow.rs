@@ -1,5 +1,5 @@
-//! Giving a guest another size. Room for it was taken with the request; cores and memory come first, since they can be
-//! taken back, and the disk, which can't shrink, after them.
+//! Giving a guest another size. Room for it was taken with the request. A bigger disk comes first: where the old one is
+//! full, the host can't change anything else before.
 
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ pub struct Data {
     stopped: bool,
     /// Whether the host may have heard of the bigger disk.
     grown: bool,
+    /// Whether it has been seen to its end.
+    #[serde(default)]
+    grew: bool,
     /// How often the way back has waited for the host to say how big the disk is now.
     #[serde(default)]
     waits: u32,
@@ -45,7 +48,12 @@ impl Data {
     pub fn new(from: Size, to: Size, tariff: Option<TariffId>, restart: bool) -> Self {
         let work = HostWork::default;
         let (stop, resize, back, grow, start) = (work(), work(), work(), work(), work());
-        Self { from, to, tariff, restart, stopped: false, grown: false, waits: 0, stop, resize, back, grow, start }
+        let (stopped, grown, grew) = (false, false, false);
+        Self { from, to, tariff, restart, stopped, grown, grew, waits: 0, stop, resize, back, grow, start }
+    }
+
+    fn grows(&self) -> bool {
+        self.to.disk > self.from.disk
     }
 }
 
@@ -148,7 +156,7 @@ async fn start(ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
     Ok(ended.unwrap_or(Outcome::Done))
 }
 
-/// Gives it its cores and memory.
+/// Gives it its cores and memory, unless its disk comes first; takes them back in any case.
 #[derive(Debug)]
 struct ResizeGuest;
 
@@ -159,6 +167,9 @@ impl Step<Data> for ResizeGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        if data.grows() {
+            return Ok(Outcome::Done);
+        }
         resize(ctx, &mut data.resize, data.to).await
     }
 
@@ -174,7 +185,8 @@ async fn resize(ctx: &Context<'_>, work: &mut HostWork, size: Size) -> Result<Ou
     Ok(ended.unwrap_or(Outcome::Done))
 }
 
-/// Gives it its disk. The host may have done so whatever its answer was, so the intent is saved first.
+/// Gives it its disk, then its cores and memory. The host may have grown it whatever its answer was, so the intent is saved
+/// first.
 #[derive(Debug)]
 struct GrowDisk;
 
@@ -185,7 +197,7 @@ impl Step<Data> for GrowDisk {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        if data.to.disk == data.from.disk {
+        if !data.grows() {
             return Ok(Outcome::Done);
         }
         if !data.grown {
@@ -194,8 +206,13 @@ impl Step<Data> for GrowDisk {
         }
         let guest = Guest::load(ctx).await?;
         let (driver, room) = (&*guest.driver, data.to.room());
-        let ended = data.grow.drive(ctx, driver, || driver.resize(&guest.at, &room)).await?;
-        Ok(ended.unwrap_or(Outcome::Done))
+        if !data.grew {
+            if let Some(wait) = data.grow.drive(ctx, driver, || driver.resize(&guest.at, &room)).await? {
+                return Ok(wait);
+            }
+            data.grew = true;
+        }
+        resize(ctx, &mut data.resize, data.to).await
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Url};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -131,7 +132,7 @@ impl Client {
         } else if ended.is_running() {
             Err(Error::Locked(format!("{} still runs after {} s", ended.description, limit.as_secs())))
         } else {
-            Err(failure(&ended.err))
+            Err(whose(self, failure(&ended.err)).await)
         }
     }
 
@@ -186,6 +187,28 @@ pub(super) fn transport(error: &reqwest::Error, mutates: bool) -> Error {
     }
 }
 
+/// A shortage is the guest's own where Incus found no room for the guest's backup file, which is in the guest's own volume,
+/// and the pool has room: not every kind of pool speaks of a quota.
+pub(super) async fn whose(client: &Client, error: Error) -> Error {
+    #[derive(Deserialize)]
+    struct Resources {
+        space: Space,
+    }
+    #[derive(Deserialize)]
+    struct Space {
+        used: u64,
+        total: u64,
+    }
+    let Error::Exhausted(text) = error else { return error };
+    if !text.contains("backup.yaml") {
+        return Error::Exhausted(text);
+    }
+    match client.get::<Resources>(&["storage-pools", &client.config.storage_pool, "resources"], &[]).await {
+        Ok(Resources { space }) if space.total.saturating_sub(space.used) > space.total / 100 => Error::DiskFull(text),
+        _ => Error::Exhausted(text),
+    }
+}
+
 /// Maps an error answer: the words where they say more than the code, else the code.
 pub(super) fn refusal(code: u16, text: &str) -> Error {
     let detail = text.to_owned();
@@ -223,9 +246,11 @@ fn by_words(text: &str) -> Option<Error> {
     let detail = text.to_owned();
     if any(&["is busy running", "operation is already running", "currently in use by another", "database is locked"]) {
         Some(Error::Locked(detail))
+    } else if any(&["disk quota exceeded"]) {
+        // A quota is the guest's own; a pool that is full says that no space is left.
+        Some(Error::DiskFull(detail))
     } else if any(&[
         "no space left",
-        "disk quota exceeded",
         "not enough space",
         "insufficient",
         "out of memory",
@@ -267,7 +292,7 @@ mod tests {
     #[test]
     fn failed_operations_are_mapped_by_their_words() {
         assert!(matches!(failure("write /x: no space left on device"), Error::Exhausted(_)));
-        assert!(matches!(failure("btrfs subvolume: Disk quota exceeded"), Error::Exhausted(_)));
+        assert!(matches!(failure("open /c/ink-1/backup.yaml: disk quota exceeded"), Error::DiskFull(_)));
         assert!(matches!(failure("Image not found"), Error::NotFound(_)));
         let older =
             "Snapshot \"s1\" cannot be restored due to subsequent snapshot(s). Set zfs.remove_snapshots to override";

@@ -30,6 +30,7 @@ pub(super) async fn set_password(client: &Client, guest: &GuestRef, password: &S
     if output.status == 0 {
         Ok(())
     } else {
+        guests::has_room(client, &guests::name(guest)).await?;
         // Its words could quote the line, so they are not passed on.
         Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
     }

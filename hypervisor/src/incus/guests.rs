@@ -263,8 +263,19 @@ pub(super) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration
     if instance.power() == GuestPower::Stopped {
         return start(client, guest).await;
     }
+    has_room(client, &instance.name).await?;
     let reply = set_state(client, &instance.name, "restart", false, timeout.as_secs().max(1)).await?;
     Ok(follow(reply, then, guest))
+}
+
+/// Refuses where the guest's disk is so full that Incus could not start it: it writes the guest's backup file, which is in
+/// the guest's own volume, at each start and at each change. A change that changes nothing tells.
+pub(super) async fn has_room(client: &Client, name: &str) -> Result<()> {
+    match client.send_and_wait(Method::PATCH, &["instances", name], Some(&json!({}))).await {
+        Err(error @ (Error::DiskFull(_) | Error::Exhausted(_))) => Err(error),
+        // Whatever else is amiss is for what was asked to find.
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {

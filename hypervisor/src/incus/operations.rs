@@ -13,7 +13,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::api::{Instance, Operation};
-use super::client::{Client, Reply, failure};
+use super::client::{Client, Reply, failure, whose};
 use super::guests::{self, READY};
 use super::snapshots;
 use crate::{Error, GuestKind, GuestPower, GuestRef, Result, Task, TaskId, TaskState};
@@ -98,6 +98,13 @@ fn parse(id: &TaskId) -> Result<Parsed> {
 
 /// How a task stands; carries it on where something must follow.
 pub(super) async fn task(client: &Client, id: &TaskId) -> Result<TaskState> {
+    match carry_on(client, id).await? {
+        TaskState::Failed(error) => Ok(TaskState::Failed(whose(client, error).await)),
+        other => Ok(other),
+    }
+}
+
+async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
     let parsed = parse(id)?;
     let operation: Option<Operation> = client.get_opt(&["operations", &parsed.operation], &[]).await?;
     if let Some(operation) = operation.as_ref().filter(|o| o.is_running()) {

@@ -107,9 +107,19 @@ pub(super) struct Status {
     pub(super) lock: String,
     #[serde(deserialize_with = "count")]
     pub(super) uptime: u64,
+    #[serde(deserialize_with = "count")]
+    disk: u64,
+    #[serde(deserialize_with = "count")]
+    maxdisk: u64,
 }
 
 impl Status {
+    /// Whether nothing more can be written to the root disk. Nodes see into running containers only: of machines, and
+    /// of what is stopped, they say that nothing is in use.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.maxdisk > 0 && self.disk.saturating_add(MIB) > self.maxdisk
+    }
+
     pub(super) fn power(&self) -> GuestPower {
         match (self.state.as_str(), self.qmpstatus.as_str()) {
             (status, "" | "running") => power(status),

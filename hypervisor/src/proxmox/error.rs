@@ -49,6 +49,21 @@ pub(super) fn failure(text: &str) -> Error {
     by_words(text).unwrap_or_else(|| Error::Failed(text.to_owned()))
 }
 
+/// Maps the exit status of a task that failed, with the last lines of its log.
+pub(super) fn failure_with(text: &str, log: &str) -> Error {
+    match with_detail(failure(text), log) {
+        Error::Failed(words) | Error::Exhausted(words) if in_the_guest(&words) => Error::DiskFull(words),
+        error => error,
+    }
+}
+
+/// Whether a task found no room in a container's own file system: the node writes into it before each start.
+fn in_the_guest(words: &str) -> bool {
+    let lower = words.to_lowercase();
+    let full = lower.contains("no space left on device") || lower.contains("disk quota exceeded");
+    full && (lower.contains("error in setup task") || lower.contains("/rootfs/"))
+}
+
 /// The same error with more words for the provider.
 pub(super) fn with_detail(error: Error, detail: &str) -> Error {
     if detail.is_empty() {
@@ -68,6 +83,7 @@ pub(super) fn with_detail(error: Error, detail: &str) -> Error {
         Error::Conflict(t) => Error::Conflict(more(t)),
         Error::NotOurs(t) => Error::NotOurs(more(t)),
         Error::Exhausted(t) => Error::Exhausted(more(t)),
+        Error::DiskFull(t) => Error::DiskFull(more(t)),
         Error::Invalid(t) => Error::Invalid(more(t)),
         Error::Unsupported(t) => Error::Unsupported(more(t)),
         Error::Failed(t) => Error::Failed(more(t)),

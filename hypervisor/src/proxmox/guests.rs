@@ -74,6 +74,17 @@ pub(super) enum Look {
     Absent,
 }
 
+/// Refuses what a container with a full disk does not come back from: its node writes into it before each start.
+pub(super) fn has_room(found: &Found) -> Result<()> {
+    if found.status.is_disk_full() {
+        return Err(Error::DiskFull(format!(
+            "{} on {} has no room left in its root disk",
+            found.at.vmid, found.at.node
+        )));
+    }
+    Ok(())
+}
+
 pub(super) async fn config(client: &Client, at: &At) -> Result<Config> {
     client.get(&at.path(&["config"]), &[]).await
 }

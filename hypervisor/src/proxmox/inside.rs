@@ -97,6 +97,7 @@ pub(super) async fn set_password(
     if output.status == 0 {
         Ok(())
     } else {
+        guests::has_room(&found)?;
         // Its words could quote the line, so they are not passed on.
         Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
     }

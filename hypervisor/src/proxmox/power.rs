@@ -86,6 +86,7 @@ pub(super) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration
     }
     // A reboot does not ask for the lock: it takes the guest down, and then can't bring it up.
     locks::free(client, &found).await?;
+    guests::has_room(&found)?;
     let seconds = timeout.as_secs().max(1).to_string();
     match act(client, &found.at, "reboot", &[("timeout", &seconds)]).await {
         Ok(upid) => Ok(chained(&upid, Then::Restarted, guest)),

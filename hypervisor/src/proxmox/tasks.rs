@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::api::TaskRow;
 use super::client::Client;
-use super::error::{failure, with_detail};
+use super::error::failure_with;
 use super::guests::{self, At, Found, Look};
 use super::{create, power, snapshots};
 use crate::{Error, GuestKind, GuestPower, GuestRef, Limits, Result, Task, TaskId, TaskState};
@@ -224,7 +224,7 @@ pub(super) async fn state(client: &Client, upid: &Upid) -> Result<End> {
         Some(text) if !unseen(text) => {
             // The log is more words, no more: that it can't be read must not hide the failure.
             let detail = tail(client, upid).await.unwrap_or_default();
-            Ok(End::Badly(with_detail(failure(text), &detail)))
+            Ok(End::Badly(failure_with(text, &detail)))
         }
         // Read in the moment between the process's end and its last line, such a status sticks; the log is the truth.
         _ => Ok(by_log(&tail(client, upid).await?)),
@@ -244,7 +244,7 @@ fn by_log(log: &str) -> End {
     if last.starts_with("TASK WARNINGS") {
         return End::Well(Some(log.to_owned()));
     }
-    last.strip_prefix("TASK ERROR: ").map_or(End::Lost, |text| End::Badly(with_detail(failure(text), log)))
+    last.strip_prefix("TASK ERROR: ").map_or(End::Lost, |text| End::Badly(failure_with(text, log)))
 }
 
 /// The last lines of a task's log.
