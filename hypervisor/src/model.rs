@@ -164,6 +164,13 @@ pub struct HostInfo {
     pub nodes: Vec<Node>,
     /// What is missing or doubtful, a sentence each; empty when all is well.
     pub problems: Vec<String>,
+    /// The first number of the version; 0 where it is not told.
+    pub major: u32,
+    /// Fingerprints of the host's own certificates, which no other host has, whatever way leads to it; empty where they
+    /// are not told.
+    pub identity: Vec<String>,
+    /// The storages that hold templates of containers, on kinds of hosts that have such.
+    pub template_storages: Vec<String>,
 }
 
 /// One machine of a host and what it has in all.

@@ -125,6 +125,7 @@ async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
         project: args.incus_project.clone(),
         storage_pool: args.incus_pool.clone(),
         address_filters: !args.no_address_filters,
+        search_domain: None,
     };
     let known = hosts::service::all(app).await?.into_iter().find(|h| h.name == HOST);
     if let Some(known) = known {

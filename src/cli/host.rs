@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use hypervisor::Driver;
 use innkeeper::app::App;
 use innkeeper::audit;
 use innkeeper::error::Code;
+use innkeeper::hosts::build_driver;
 use innkeeper::hosts::model::{HostNode, NewHost};
 use innkeeper::hosts::service;
 use innkeeper::hosts::settings::{HostKind, HostSettings, IncusSettings, ProxmoxLogin, ProxmoxSettings, SshSettings};
@@ -54,6 +56,9 @@ pub(super) struct Add {
     /// Don't let the host filter the guests' addresses: for kernels and clusters that can't
     #[arg(long)]
     no_address_filters: bool,
+    /// The search domain of new guests. Without it they have that of their host name, and never their node's
+    #[arg(long)]
+    search_domain: Option<String>,
     /// How many times its cores may be sold
     #[arg(long, default_value_t = 4.0)]
     cpu_overcommit: f64,
@@ -63,7 +68,7 @@ pub(super) struct Add {
     /// How many times its disk may be sold
     #[arg(long, default_value_t = 1.0)]
     disk_overcommit: f64,
-    /// Save it even though it can't be reached or lacks something
+    /// Save it even though it can't be reached, lacks something, or is there already as another host
     #[arg(long)]
     force: bool,
 }
@@ -89,7 +94,7 @@ struct ProxmoxArgs {
     /// how to make one
     #[arg(long, required_if_eq("kind", "proxmox"))]
     token_id: Option<String>,
-    /// A user, USER@REALM, for consoles of versions before 9.1. The password is the next line of standard input
+    /// A user, USER@REALM, for consoles of versions before 9.1 (or 8.4 with the updates of April 2026). The password is the next line of standard input
     #[arg(long)]
     login: Option<String>,
     /// A file with the authority's certificate (/etc/pve/pve-root-ca.pem of a node)
@@ -124,6 +129,7 @@ impl Add {
                 project: self.incus.project.clone(),
                 storage_pool: self.pool.clone().unwrap_or_else(|| "default".to_owned()),
                 address_filters,
+                search_domain: self.search_domain.clone(),
             }));
         }
         let args = &self.proxmox;
@@ -147,6 +153,7 @@ impl Add {
             pool: self.pool.clone(),
             address_filters,
             nesting: !args.no_nesting,
+            search_domain: self.search_domain.clone(),
             ssh: SshSettings { guests: !args.no_guest_ssh, nodes: args.node_ssh, node_port: args.node_ssh_port },
         }))
     }
@@ -163,13 +170,13 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 force: add.force,
                 ..NewHost::new(add.name, &settings)?
             })?;
-            let rights = Rights::of(&settings);
             let added = match service::add(app, &Once::default(), new).await {
                 Ok(added) => added,
                 Err(error) => {
                     // What the host says of our rights, or of what it does not show us for lack of them.
                     if matches!(error.code, Code::HostError | Code::Invalid) {
-                        rights.iter().for_each(Rights::explain);
+                        let driver = build_driver(settings.kind().as_str(), serde_json::to_value(&settings)?).ok();
+                        explain(&settings, driver.as_deref()).await;
                     }
                     return Err(error.into());
                 }
@@ -177,13 +184,14 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             audit::subject(added.host.id);
             println!("The host {} has the id {}.", added.host.name, added.host.id);
             added.host.nodes.iter().for_each(show);
-            if let HostSettings::Proxmox(ProxmoxSettings { ssh: SshSettings { nodes: true, .. }, .. }) = settings {
+            if let HostSettings::Proxmox(ProxmoxSettings { ssh: SshSettings { nodes: true, .. }, .. }) = &settings {
                 println!("Put this line into /root/.ssh/authorized_keys of every node:");
                 println!("{}", added.host.management_key.unwrap_or_default());
             }
             complain(&added.problems);
-            if added.problems.iter().any(|problem| problem.contains(" lacks ")) {
-                rights.iter().for_each(Rights::explain);
+            if lacks_rights(&added.problems) {
+                let driver = service::driver(app, added.host.id).await.ok();
+                explain(&settings, driver.as_deref()).await;
             }
         }
         Command::List => list(app).await?,
@@ -198,6 +206,10 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 println!("{}: {cores} cores, {memory} MiB memory, {disk} GiB disk{state}", plain(&node.name));
             }
             complain(&found.problems);
+            if lacks_rights(&found.problems) {
+                let driver = service::driver(app, host.id).await.ok();
+                explain(&host.config, driver.as_deref()).await;
+            }
         }
         Command::Pveum(rights) => rights.print(),
         Command::Remove { host } => {
@@ -209,6 +221,20 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+fn lacks_rights(problems: &[String]) -> bool {
+    problems.iter().any(|problem| problem.contains(" lacks "))
+}
+
+/// Shows the commands that give the rights, for the version that the host has and the storages that are seen there.
+async fn explain(settings: &HostSettings, driver: Option<&dyn Driver>) {
+    let found = match driver {
+        Some(driver) => driver.info().await.ok(),
+        None => None,
+    };
+    Rights::of(settings, found.as_ref()).iter().for_each(Rights::explain);
+}
+
 async fn list(app: &App) -> anyhow::Result<()> {
     let hosts = service::all(app).await?;
     let rows = hosts.into_iter().flat_map(|host| {

@@ -105,6 +105,11 @@ fn looks(called: &str) -> bool {
 }
 
 fn start(command: Command, called: &str) -> anyhow::Result<()> {
+    if let Command::Host(host::Command::Pveum(rights)) = &command {
+        // Needs nothing that is set up, and often comes before it.
+        rights.print();
+        return Ok(());
+    }
     load_env_file(Path::new(".env"))?;
     let config = Config::from_env()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;

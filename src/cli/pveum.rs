@@ -2,6 +2,7 @@
 //! the driver needs and no others.
 
 use clap::Args;
+use hypervisor::HostInfo;
 use hypervisor::proxmox::Proxmox;
 use innkeeper::hosts::settings::HostSettings;
 
@@ -19,9 +20,9 @@ pub(super) struct Rights {
     /// The storage of the guests' root disks
     #[arg(long, default_value = "local-lvm", value_parser = word)]
     storage: String,
-    /// The storage that container templates are on
+    /// The storage that container templates are on; repeated for more
     #[arg(long, default_value = "local", value_parser = word)]
-    templates: String,
+    templates: Vec<String>,
     /// A resource pool for our guests: rights on guests are given for it alone. Machine templates must be in it
     #[arg(long, value_parser = word)]
     pool: Option<String>,
@@ -37,17 +38,20 @@ fn word(text: &str) -> Result<String, String> {
 }
 
 impl Rights {
-    /// The rights for a host with these settings; none where its kind knows no `pveum`.
-    pub(super) fn of(settings: &HostSettings) -> Option<Self> {
+    /// The rights for a host with these settings, of the version and with the storages that a look found; none where its
+    /// kind knows no `pveum`.
+    pub(super) fn of(settings: &HostSettings, found: Option<&HostInfo>) -> Option<Self> {
         let HostSettings::Proxmox(settings) = settings else { return None };
         let (user, token) = settings.token_id.split_once('!')?;
         let word = |text: &str| word(text).ok();
+        let templates: Vec<_> = found.iter().flat_map(|info| &info.template_storages).filter_map(|s| word(s)).collect();
         Some(Self {
-            version: 9,
+            version: found.map(|info| info.major).filter(|major| (8..=9).contains(major)).unwrap_or(9),
             user: word(user)?,
             token: word(token)?,
             storage: word(&settings.storage)?,
-            templates: "local".to_owned(),
+            // Where none is seen, that may be for want of the right.
+            templates: if templates.is_empty() { vec!["local".to_owned()] } else { templates },
             pool: settings.pool.as_deref().and_then(word),
         })
     }
@@ -55,7 +59,10 @@ impl Rights {
     /// Shows the commands beside a complaint.
     pub(super) fn explain(&self) {
         eprintln!("These commands, run as root on a node, make the user and the token with all rights that are needed");
-        eprintln!("(version 9; for 8 and other storages see `innkeeper host pveum --help`):");
+        eprintln!(
+            "(version {}; `innkeeper host pveum --help` has more). What is there already they put right:",
+            self.version
+        );
         self.commands().iter().for_each(|line| eprintln!("  {line}"));
     }
 
@@ -64,21 +71,35 @@ impl Rights {
     }
 
     fn commands(&self) -> Vec<String> {
-        let mut lines = vec![format!("pveum user add {} --comment Innkeeper", self.user)];
-        lines.extend(self.pool.as_ref().map(|pool| format!("pveum pool add {pool} --comment Innkeeper")));
+        let made_once =
+            |what: &str, rest: &str| first(&format!("pveum {what} modify {rest}"), &format!("pveum {what} add {rest}"));
+        let mut lines = vec![made_once("user", &format!("{} --comment Innkeeper", self.user))];
+        lines.extend(self.pool.as_ref().map(|pool| made_once("pool", &format!("{pool} --comment Innkeeper"))));
         let mut needed = Proxmox::privileges(self.version, &self.storage, self.pool.as_deref());
-        if self.templates != self.storage {
-            needed.push((format!("/storage/{}", self.templates), vec!["Datastore.Audit"]));
+        for storage in self.templates.iter().filter(|storage| **storage != self.storage) {
+            needed.push((format!("/storage/{storage}"), vec!["Datastore.Audit"]));
         }
+        let mut made = Vec::new();
         for (path, privileges) in needed {
             let role = role(&path, &privileges);
-            lines.push(format!("pveum role add {role} --privs {}", privileges.join(",")));
+            if !made.contains(&role) {
+                lines.push(made_once("role", &format!("{role} --privs {}", privileges.join(","))));
+                made.push(role.clone());
+            }
             lines.push(format!("pveum acl modify {path} --users {} --roles {role}", self.user));
         }
-        // Nothing else is this user's, so the token may have all of it.
-        lines.push(format!("pveum user token add {} {} --privsep 0", self.user, self.token));
+        // Nothing else is this user's, so the token may have all of it. One that is there keeps its secret.
+        let token = format!("{} {} --privsep 0", self.user, self.token);
+        let add = format!("pveum user token add {token} --output-format json-pretty");
+        lines.push(first(&format!("pveum user token modify {token}"), &add));
         lines
     }
+}
+
+/// One command, or another where the first does not work: so that all of them may be run again, after a change or an
+/// upgrade.
+fn first(one: &str, other: &str) -> String {
+    format!("{one} >/dev/null 2>&1 || {other}")
 }
 
 /// A role's name says what it is for.
@@ -114,7 +135,8 @@ mod tests {
             ("--version 8 --pool ink --storage ceph", "VM.Monitor", "/pool/ink"),
         ] {
             let lines = commands(line);
-            let made: Vec<&str> = lines.iter().filter_map(|l| l.strip_prefix("pveum role add ")).collect();
+            let made: Vec<&str> =
+                lines.iter().filter_map(|l| l.split_once("|| pveum role add ")).map(|l| l.1).collect();
             let names: std::collections::HashSet<&str> = made.iter().filter_map(|l| l.split(' ').next()).collect();
             assert_eq!(names.len(), made.len(), "{lines:?}");
             assert!(lines.iter().any(|l| l.contains("InnkeeperGuests --privs") && l.contains(agent)), "{lines:?}");
@@ -126,7 +148,7 @@ mod tests {
                 assert!(lines.iter().any(|l| l.starts_with(&format!("pveum acl modify {path} "))), "{path}");
                 assert!(lines.iter().any(|l| privileges.iter().all(|p| l.contains(p))), "{privileges:?}");
             }
-            assert_eq!(lines.last().unwrap(), "pveum user token add innkeeper@pve innkeeper --privsep 0");
+            assert!(lines.last().unwrap().contains("|| pveum user token add innkeeper@pve innkeeper --privsep 0"));
         }
     }
 

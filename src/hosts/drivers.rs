@@ -91,6 +91,7 @@ fn incus(settings: &IncusSettings) -> IncusConfig {
         project: settings.project.clone(),
         storage_pool: settings.storage_pool.clone(),
         address_filters: settings.address_filters,
+        search_domain: settings.search_domain.clone(),
         ..IncusConfig::default()
     }
 }
@@ -113,6 +114,7 @@ fn proxmox(settings: &ProxmoxSettings) -> ProxmoxConfig {
         pool: settings.pool.clone(),
         address_filters: settings.address_filters,
         nesting: settings.nesting,
+        search_domain: settings.search_domain.clone(),
         connect_timeout_s: 5,
         // Nodes give each other 30 seconds.
         request_timeout_s: 35,

@@ -166,7 +166,7 @@ pub struct NewHost {
     #[serde(default = "one")]
     #[garde(custom(factor))]
     pub disk_overcommit: f64,
-    /// Save it even though it can't be reached or lacks something.
+    /// Save it even though it can't be reached, lacks something, or is there already as another host.
     #[serde(default)]
     #[garde(skip)]
     pub force: bool,
@@ -211,8 +211,8 @@ pub struct UpdateHost {
     /// How many times its disk may be sold.
     #[garde(inner(custom(factor)))]
     pub disk_overcommit: Option<f64>,
-    /// Save the new `config` even though the host can't be reached with it, lacks something, or has servers on it
-    /// and is told to look for them elsewhere.
+    /// Save the new `config` even though the host can't be reached with it, lacks something, is there already as another
+    /// host, or has servers on it and is told to look for them elsewhere.
     #[serde(default)]
     #[garde(skip)]
     pub force: bool,

@@ -133,6 +133,12 @@ pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
     let looked = preflight(name, &settings).await;
     let sealed = seal(app, &settings)?;
     let (looked, failure) = accepted(name, looked, new.force)?;
+    let same = twins(app, &store::hosts(&app.db).await?, None, &settings, looked.as_ref())?;
+    if !new.force
+        && let Some(other) = same.first()
+    {
+        return Err(twice_refused(&settings, other));
+    }
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
@@ -145,7 +151,8 @@ pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
         store::set_management_key(&mut *tx, id, &sealed, &public).await?;
     }
     record(&mut tx, id, looked.as_ref(), failure.as_deref()).await?;
-    let problems = looked.map_or_else(|| failure.into_iter().collect(), |info| info.problems);
+    let mut problems = looked.map_or_else(|| failure.into_iter().collect(), |info| info.problems);
+    problems.extend(same.iter().map(|other| twice(&settings, other)));
     let host = find_on(app, &mut tx, id).await?;
     tx.finish(app, AddedHost { host, problems }).await
 }
@@ -153,13 +160,21 @@ pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
 /// Changes what `update` gives, and nothing else. New settings are tried first, as with a new host.
 pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
     let before = store::host(&app.db, id).await?.ok_or_else(no_host)?;
-    let name = update.name.as_deref().map_or(before.name, |name| name.trim().to_owned());
+    let name = update.name.as_deref().map_or_else(|| before.name.clone(), |name| name.trim().to_owned());
     let mut change = None;
     if let Some(config) = update.config {
         let mut settings = HostSettings::read(before.kind, config)?;
         settings.complete(Some(&open(app, before.kind, &before.config_sealed)?))?;
         // Outside the transaction: a host may take long to answer.
         let looked = accepted(&name, preflight(&name, &settings).await, update.force)?;
+        let all = store::hosts(&app.db).await?;
+        let known = twins(app, &all, Some(&before), &open(app, before.kind, &before.config_sealed)?, None)?;
+        let same = twins(app, &all, Some(&before), &settings, looked.0.as_ref())?;
+        if !update.force
+            && let Some(other) = same.iter().find(|other| !known.contains(other))
+        {
+            return Err(twice_refused(&settings, other));
+        }
         change = Some((settings, looked));
     }
     let mut tx = app.db.begin().await?;
@@ -218,12 +233,15 @@ pub async fn check(app: &App, once: &Once, id: HostId) -> Result<HostCheck> {
     }
     let row = store::host(&app.db, id).await?.ok_or_else(no_host)?;
     match driver(app, id).await?.info().await {
-        Ok(info) => {
+        Ok(mut info) => {
+            let settings = open(app, row.kind, &row.config_sealed)?;
+            let same = twins(app, &store::hosts(&app.db).await?, Some(&row), &settings, Some(&info))?;
+            info.problems.extend(same.iter().map(|other| twice(&settings, other)));
             let mut tx = match once.begin(app).await? {
                 Begun::New(tx) => tx,
                 Begun::Done(answer) => return Ok(answer),
             };
-            store::record_sweep(&mut *tx, id, &info.nodes).await?;
+            record(&mut tx, id, Some(&info), None).await?;
             tx.finish(app, info.into()).await
         }
         Err(error) => {
@@ -231,6 +249,44 @@ pub async fn check(app: &App, once: &Once, id: HostId) -> Result<HostCheck> {
             Err(for_provider(&row.name, error))
         }
     }
+}
+
+/// The names of the hosts among `all` that are the same as one with these settings, but for `own`, its own row: by what
+/// the host told of itself, now or at an earlier look, or by its address.
+fn twins(
+    app: &App,
+    all: &[HostRow],
+    own: Option<&HostRow>,
+    settings: &HostSettings,
+    looked: Option<&HostInfo>,
+) -> Result<Vec<String>> {
+    let identity = match looked {
+        Some(info) => info.identity.as_slice(),
+        None => own.map_or(&[][..], |row| row.identity.as_slice()),
+    };
+    let others = all.iter().filter(|row| row.kind == settings.kind() && own.is_none_or(|own| own.id != row.id));
+    let mut names = Vec::new();
+    for row in others {
+        let known = row.identity.iter().any(|fingerprint| identity.contains(fingerprint));
+        if known || open(app, row.kind, &row.config_sealed)?.meets(settings) {
+            names.push(row.name.clone());
+        }
+    }
+    Ok(names)
+}
+
+/// What is wrong with a host that is another one already.
+fn twice(settings: &HostSettings, other: &str) -> String {
+    let what = match settings {
+        HostSettings::Incus(_) => "Incus server",
+        HostSettings::Proxmox(_) => "cluster",
+    };
+    format!("This is the {what} that the host {other} is too: what it has is counted, and sold, twice.")
+}
+
+fn twice_refused(settings: &HostSettings, other: &str) -> Error {
+    let message = twice(settings, other);
+    Error::new(Code::Conflict, format!("{message} Use that host, or repeat with \"force\": true (--force)."))
 }
 
 async fn preflight(name: &str, settings: &HostSettings) -> Result<HostInfo> {
@@ -286,6 +342,7 @@ fn accepted(name: &str, looked: Result<HostInfo>, force: bool) -> Result<(Option
 async fn record(tx: &mut PgConnection, id: HostId, looked: Option<&HostInfo>, failure: Option<&str>) -> Result<()> {
     if let Some(info) = looked {
         store::record_sweep(&mut *tx, id, &info.nodes).await?;
+        store::record_identity(&mut *tx, id, &info.identity).await?;
     }
     if let Some(failure) = failure {
         store::record_failure(&mut *tx, id, failure).await?;

@@ -121,6 +121,15 @@ impl HostSettings {
         Ok(())
     }
 
+    /// Whether both lead to the same place by the same address. Others may do so all the same.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Incus(one), Self::Incus(two)) => one.socket == two.socket,
+            (Self::Proxmox(one), Self::Proxmox(two)) => one.endpoints.iter().any(|e| two.endpoints.contains(e)),
+            _ => false,
+        }
+    }
+
     /// Whether guests of `before` may not be found any more with these.
     pub(super) fn moved(&self, before: &Self) -> bool {
         match (before, self) {
@@ -153,6 +162,10 @@ pub struct IncusSettings {
     #[serde(default = "yes")]
     #[garde(skip)]
     pub address_filters: bool,
+    /// The search domain of new guests; without it they have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(inner(custom(is_domain)))]
+    pub search_domain: Option<String>,
 }
 
 /// How to reach a Proxmox VE cluster or single node, and where on it our guests go.
@@ -173,7 +186,7 @@ pub struct ProxmoxSettings {
     #[garde(custom(is_secret))]
     #[schema(value_type = Option<String>)]
     pub token_secret: Option<SecretString>,
-    /// A login for consoles, which versions before 9.1 don't open with a token.
+    /// A login for consoles, which versions before 9.1 (or 8.4 with the updates of April 2026) don't open with a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(dive)]
     pub login: Option<ProxmoxLogin>,
@@ -203,6 +216,11 @@ pub struct ProxmoxSettings {
     #[serde(default = "yes")]
     #[garde(skip)]
     pub nesting: bool,
+    /// The search domain of new guests; without it they have that of their own host name, or `localdomain`, and never
+    /// their node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(inner(custom(is_domain)))]
+    pub search_domain: Option<String>,
     /// The way into guests over SSH, for what the API can't do in a container.
     #[serde(default)]
     #[garde(dive)]
@@ -276,6 +294,17 @@ fn is_name(name: &str, (): &()) -> garde::Result {
     match (1..=63).contains(&name.len()) && name.chars().all(fine) && name.starts_with(|c: char| c != '-' && c != '.') {
         true => Ok(()),
         false => Err(garde::Error::new("must have 1 to 63 letters, digits, dots, hyphens or underscores")),
+    }
+}
+
+fn is_domain(name: &str, (): &()) -> garde::Result {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.chars().all(fine) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    match name.len() <= 253 && name.split('.').all(label) {
+        true => Ok(()),
+        false => Err(garde::Error::new("must be a domain such as example.com")),
     }
 }
 

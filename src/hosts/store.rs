@@ -25,6 +25,8 @@ pub(super) struct HostRow {
     pub disk_overcommit: f64,
     pub seen_at: Option<DateTime<Utc>>,
     pub last_error: Option<String>,
+    /// Fingerprints that no other host has; empty where no look has told them.
+    pub identity: Vec<String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
@@ -68,6 +70,14 @@ pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node])
 pub async fn record_failure(db: impl PgExecutor<'_>, host: HostId, text: &str) -> Result<()> {
     let text: String = text.chars().filter(|c| *c != '\0').take(2000).collect();
     sqlx::query!("update hosts set last_error = $2, sweep_failures = sweep_failures + 1 where id = $1", host.0, text)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Notes what tells a host from every other, where a look has told it.
+pub(super) async fn record_identity(db: impl PgExecutor<'_>, host: HostId, identity: &[String]) -> Result<()> {
+    sqlx::query!("update hosts set identity = $2 where id = $1 and cardinality($2::text[]) > 0", host.0, identity)
         .execute(db)
         .await
         .map(drop)
@@ -155,7 +165,7 @@ pub(super) async fn hosts(db: impl PgExecutor<'_>) -> Result<Vec<HostRow>> {
     sqlx::query_as!(
         HostRow,
         r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, management_key, enabled,
-                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
+                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at, updated_at
            from hosts order by id"#
     )
     .fetch_all(db)
@@ -167,7 +177,7 @@ pub(super) async fn host(db: impl PgExecutor<'_>, id: HostId) -> Result<Option<H
     sqlx::query_as!(
         HostRow,
         r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, management_key, enabled,
-                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
+                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at, updated_at
            from hosts where id = $1"#,
         id.0
     )
@@ -180,7 +190,7 @@ pub(super) async fn lock(tx: &mut PgConnection, id: HostId) -> Result<Option<Hos
     sqlx::query_as!(
         HostRow,
         r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, management_key, enabled,
-                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, created_at, updated_at
+                  cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at, updated_at
            from hosts where id = $1 for no key update"#,
         id.0
     )

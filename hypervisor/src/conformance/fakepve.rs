@@ -82,6 +82,7 @@ impl FakePve {
             pool: None,
             address_filters: true,
             nesting: true,
+            search_domain: None,
             connect_timeout_s: 5,
             request_timeout_s: 15,
         }

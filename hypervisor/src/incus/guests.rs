@@ -100,6 +100,7 @@ pub(super) struct Environment {
     pub(super) server_clustered: bool,
     pub(super) driver: String,
     pub(super) firewall: String,
+    pub(super) certificate_fingerprint: String,
 }
 
 pub(super) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> {
@@ -190,7 +191,7 @@ pub(super) async fn source(client: &Client, spec: &GuestSpec) -> Result<String> 
 async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value> {
     let (cores, memory, disk) = check::size(&spec.limits)?;
     let fingerprint = source(client, spec).await?;
-    let mut config = prepare::cloud_init(spec)?;
+    let mut config = prepare::cloud_init(spec, client.config.search_domain.as_deref())?;
     config.insert(MARKER.to_owned(), spec.guest.marker.to_string());
     config.insert("limits.cpu".to_owned(), cores.to_string());
     config.insert("limits.memory".to_owned(), format!("{memory}MiB"));

@@ -48,6 +48,8 @@ pub struct IncusConfig {
     /// Whether Incus filters the guests' traffic, so that none can take another's address. Switch it off only
     /// where the node's kernel can't do it (no bridge family in nftables).
     pub address_filters: bool,
+    /// The search domain of guests; none: they have none.
+    pub search_domain: Option<String>,
     /// Seconds in which a connection must stand.
     pub connect_timeout_s: u64,
     /// Seconds in which an answer must be complete.
@@ -61,6 +63,7 @@ impl Default for IncusConfig {
             project: "default".to_owned(),
             storage_pool: "default".to_owned(),
             address_filters: true,
+            search_domain: None,
             connect_timeout_s: 5,
             request_timeout_s: 30,
         }

@@ -139,7 +139,7 @@ fn short(hostname: &str) -> &str {
 }
 
 /// The `cloud-init.*` keys, for images that read them.
-pub(super) fn cloud_init(spec: &GuestSpec) -> Result<Map> {
+pub(super) fn cloud_init(spec: &GuestSpec, search: Option<&str>) -> Result<Map> {
     check::texts(spec)?;
     let user = json!({
         "hostname": short(&spec.hostname),
@@ -160,6 +160,9 @@ pub(super) fn cloud_init(spec: &GuestSpec) -> Result<Map> {
     if !spec.network.dns.is_empty() {
         link["nameservers"] = json!({"addresses": spec.network.dns});
     }
+    if let Some(domain) = search {
+        link["nameservers"]["search"] = json!([domain]);
+    }
     // In a VM the kernel chooses the interface's name.
     let ethernets = match spec.guest.kind {
         GuestKind::Lxc => json!({NIC: link}),
@@ -179,13 +182,16 @@ pub(super) fn cloud_init(spec: &GuestSpec) -> Result<Map> {
     ]))
 }
 
-fn networkd(network: &GuestNetwork) -> String {
+fn networkd(network: &GuestNetwork, search: Option<&str>) -> String {
     let mut text = format!("# Written by Innkeeper.\n[Match]\nName={NIC}\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\n");
     for address in &network.addresses {
         let _ = writeln!(text, "Address={}/{}", address.address, address.prefix);
     }
     for server in &network.dns {
         let _ = writeln!(text, "DNS={server}");
+    }
+    if let Some(domain) = search {
+        let _ = writeln!(text, "Domains={domain}");
     }
     for gateway in network.addresses.iter().filter_map(|a| a.gateway) {
         // On-link: a pool's gateway need not be inside the guest's own prefix.
@@ -202,8 +208,8 @@ fn hosts(hostname: &str) -> String {
     )
 }
 
-fn resolv_conf(dns: &[IpAddr]) -> String {
-    let mut text = String::new();
+fn resolv_conf(dns: &[IpAddr], search: Option<&str>) -> String {
+    let mut text = search.map(|domain| format!("search {domain}\n")).unwrap_or_default();
     for server in dns {
         let _ = writeln!(text, "nameserver {server}");
     }
@@ -219,7 +225,7 @@ fn lines(keys: &[String]) -> String {
 }
 
 pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
-    let cloud_init = cloud_init(spec)?;
+    let cloud_init = cloud_init(spec, client.config.search_domain.as_deref())?;
     let instance = guests::require(client, &spec.guest).await?;
     if instance.power() != GuestPower::Stopped {
         return Err(Error::Conflict(format!("{} is not stopped", instance.name)));
@@ -261,16 +267,17 @@ pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
 
 /// Writes a guest's files; repeated, it writes the same.
 async fn inside(files: &Files<'_>, spec: &GuestSpec) -> Result<()> {
+    let search = files.client.config.search_domain.as_deref();
     files.write("/etc/hostname", 0o644, format!("{}\n", spec.hostname)).await?;
     files.write("/etc/hosts", 0o644, hosts(&spec.hostname)).await?;
     if !spec.network.addresses.is_empty() {
         files.directory("/etc/systemd", 0o755).await?;
         files.directory("/etc/systemd/network", 0o755).await?;
         // Sorts before whatever the image has for its interface; the first match wins.
-        files.write("/etc/systemd/network/00-innkeeper.network", 0o644, networkd(&spec.network)).await?;
+        files.write("/etc/systemd/network/00-innkeeper.network", 0o644, networkd(&spec.network, search)).await?;
     }
     if !spec.network.dns.is_empty() && !files.is_managed("/etc/resolv.conf").await? {
-        files.write("/etc/resolv.conf", 0o644, resolv_conf(&spec.network.dns)).await?;
+        files.write("/etc/resolv.conf", 0o644, resolv_conf(&spec.network.dns, search)).await?;
     }
     files.directory("/root/.ssh", 0o700).await?;
     files.write("/root/.ssh/authorized_keys", 0o600, lines(&spec.ssh_keys)).await
@@ -364,26 +371,32 @@ mod tests {
     #[test]
     fn control_characters_never_pass() {
         for bad in ["a\nb", "a\0", "", "a b", "a\u{85}"] {
-            assert!(cloud_init(&GuestSpec { hostname: bad.to_owned(), ..spec() }).is_err(), "{bad:?}");
+            assert!(cloud_init(&GuestSpec { hostname: bad.to_owned(), ..spec() }, None).is_err(), "{bad:?}");
         }
         let keys = vec!["ssh-ed25519 AAAA\nssh-rsa BBBB".to_owned()];
-        assert!(cloud_init(&GuestSpec { ssh_keys: keys, ..spec() }).is_err());
+        assert!(cloud_init(&GuestSpec { ssh_keys: keys, ..spec() }, None).is_err());
     }
 
     #[test]
     fn cloud_init_quotes_customer_text() {
-        let keys = cloud_init(&spec()).unwrap();
+        let keys = cloud_init(&spec(), Some("customers.example")).unwrap();
         let user = keys["cloud-init.user-data"].strip_prefix("#cloud-config\n").unwrap();
         let user: Value = serde_json::from_str(user).unwrap();
         assert_eq!(user["users"][0]["ssh_authorized_keys"][0], "ssh-ed25519 AAAA it's \"me\": {}");
         let network: Value = serde_json::from_str(&keys["cloud-init.network-config"]).unwrap();
         assert_eq!(network["ethernets"]["eth0"]["addresses"][1], "2001:db8::5/64");
+        assert_eq!(network["ethernets"]["eth0"]["nameservers"]["search"][0], "customers.example");
     }
 
     #[test]
     fn files_say_what_they_should() {
-        let text = networkd(&spec().network);
-        assert!(text.contains("Address=10.0.0.5/24\nAddress=2001:db8::5/64\nDNS=10.0.0.1\n"));
+        let text = networkd(&spec().network, Some("customers.example"));
+        assert!(
+            text.contains("Address=10.0.0.5/24\nAddress=2001:db8::5/64\nDNS=10.0.0.1\nDomains=customers.example\n")
+        );
+        let resolv = resolv_conf(&spec().network.dns, Some("customers.example"));
+        assert_eq!(resolv, "search customers.example\nnameserver 10.0.0.1\n");
+        assert_eq!(resolv_conf(&spec().network.dns, None), "nameserver 10.0.0.1\n");
         assert!(text.contains("[Route]\nGateway=10.0.0.1\n"));
         assert!(hosts("web.example.org").contains("127.0.1.1\tweb.example.org web\n"));
         assert_eq!(lines(&[" a ".to_owned(), String::new()]), "a\n");

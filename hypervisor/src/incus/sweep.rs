@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::api::{GIB, Instance, MIB, Map, parse_cpus, parse_size};
 use super::client::Client;
-use super::guests::{MARKER, Server, shown_power};
+use super::guests::{Environment, MARKER, Server, shown_power};
 use crate::{GuestPower, GuestSample, HostInfo, Node, Result, Sweep};
 
 /// API extensions that we build on; all are in Incus 6.0.
@@ -108,7 +108,7 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
     if server.auth != "trusted" {
         problems
             .push("The Incus server does not trust us: run Innkeeper as a member of the group incus-admin.".to_owned());
-        return Ok(HostInfo { version: version(&server), nodes: Vec::new(), problems });
+        return Ok(as_info(&server, Vec::new(), problems));
     }
     let config = &client.config;
     let resources: Resources = client.get(&["resources"], &[]).await?;
@@ -153,7 +153,20 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
             server.environment.firewall
         ));
     }
-    Ok(HostInfo { version: version(&server), nodes: vec![as_node(&server, &resources, pool.as_ref())], problems })
+    Ok(as_info(&server, vec![as_node(&server, &resources, pool.as_ref())], problems))
+}
+
+fn as_info(server: &Server, nodes: Vec<Node>, problems: Vec<String>) -> HostInfo {
+    let Environment { server_version, certificate_fingerprint, .. } = &server.environment;
+    let certificate = Some(certificate_fingerprint.clone()).filter(|text| !text.is_empty());
+    HostInfo {
+        version: version(server),
+        major: server_version.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0),
+        nodes,
+        problems,
+        identity: certificate.into_iter().collect(),
+        template_storages: Vec::new(),
+    }
 }
 
 /// Whether this kernel has stopped to count a btrfs pool's quotas. Since Linux 6.1 the deletion of a large subvolume (so

@@ -68,6 +68,8 @@ pub(super) struct Resource {
     pub(super) template: bool,
     pub(super) storage: String,
     pub(super) content: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) plugintype: String,
     #[serde(deserialize_with = "share")]
     pub(super) cpu: Option<f64>,
     #[serde(deserialize_with = "count")]

@@ -14,7 +14,7 @@ pub struct ProxmoxConfig {
     /// The API token's secret.
     #[serde(serialize_with = "plain")]
     pub token_secret: SecretString,
-    /// A login for consoles, which nodes before version 9.1 don't open with a token.
+    /// A login for consoles, which nodes before version 9.1 (or 8.4 with the updates of April 2026) don't open with a token.
     #[serde(default)]
     pub login: Option<Login>,
     /// Whose certificate the nodes must show.
@@ -31,6 +31,9 @@ pub struct ProxmoxConfig {
     /// Whether containers may make containers and mounts of their own, which systemd needs to set its services apart.
     #[serde(default = "yes")]
     pub nesting: bool,
+    /// The search domain of guests; none: that of a guest's own host name.
+    #[serde(default)]
+    pub search_domain: Option<String>,
     /// Seconds in which a connection must stand.
     #[serde(default = "connect_timeout")]
     pub connect_timeout_s: u64,

@@ -1,8 +1,8 @@
 //! Consoles: a container's terminal, a machine's screen (VNC), both carried by a websocket of the node's.
 //!
-//! The ticket that opens the websocket is good for the user who asked for it and for seconds. Nodes before version 9.1
-//! check a terminal's user in a way that no API token passes: where a login is configured, it is used, with a new
-//! ticket for each console, so that none is ever too old.
+//! The ticket that opens the websocket is good for the user who asked for it and for seconds. Nodes before version 9.1, and
+//! those of 8.4 without the updates of April 2026, check a terminal's user in a way that no API token passes: where a
+//! login is configured, it is used, with a new ticket for each console, so that none is ever too old.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -75,7 +75,9 @@ pub(super) async fn console(client: &Client, guest: &GuestRef) -> Result<Console
     let proxy: Proxy = match guest.kind {
         GuestKind::Lxc => client.post_as(&who, &at.path(&["termproxy"]), &[]).await?,
         GuestKind::Vm => {
-            client.post_as(&who, &at.path(&["vncproxy"]), &[("websocket", "1"), ("generate-password", "1")]).await?
+            let mut form = vec![("websocket", "1")];
+            form.extend(wants_asking(client).await?.then_some(("generate-password", "1")));
+            client.post_as(&who, &at.path(&["vncproxy"]), &form).await?
         }
     };
     let mut socket = connect(client, &who, at, &proxy).await?;
@@ -95,6 +97,18 @@ pub(super) async fn console(client: &Client, guest: &GuestRef) -> Result<Console
     }
     tokio::spawn(carry(socket, matches!(kind, ConsoleKind::Text), to_person, from_person));
     Ok(Console { kind, output, input })
+}
+
+/// Whether a screen has a password of its own only where that is asked for. From 9.2 on it always has, and to ask is
+/// deprecated.
+async fn wants_asking(client: &Client) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: String,
+    }
+    let Version { version } = client.get(&["version"], &[]).await?;
+    let mut numbers = version.split(['.', '-']).map(|text| text.parse().unwrap_or(0));
+    Ok((numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (9, 2))
 }
 
 async fn connect(client: &Client, who: &Identity, at: &At, proxy: &Proxy) -> Result<Socket> {
@@ -154,7 +168,8 @@ async fn upgrade(tls: TlsStream<TcpStream>, request: Request<()>) -> Result<Sock
 async fn sign_in(socket: &mut Socket, proxy: &Proxy) -> Result<Bytes> {
     let refused = || {
         Error::Unauthorized(format!(
-            "the terminal refused {}: nodes before version 9.1 open none with an API token, they need a login",
+            "the terminal refused {}: nodes before version 9.1 (or 8.4 with the updates of April 2026) open none with an API \
+             token, they need a login",
             proxy.user
         ))
     };

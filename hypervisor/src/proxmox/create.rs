@@ -108,6 +108,7 @@ async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
     let description = marker::description(&spec.guest);
     let (keys, dns) = (spec.ssh_keys.join("\n"), network::name_servers(&spec.network));
     let net = network::container(&spec.network, &spec.limits, client.config.address_filters, None)?;
+    let search = network::search_domain(client.config.search_domain.as_deref(), &spec.hostname);
     let mut form = vec![
         ("vmid", vmid.as_str()),
         ("ostemplate", spec.image.as_str()),
@@ -127,6 +128,7 @@ async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
         ("net0", net.as_deref().unwrap_or_default()),
         ("nameserver", &dns),
         ("features", if client.config.nesting { "nesting=1" } else { "" }),
+        ("searchdomain", search),
         ("pool", client.config.pool.as_deref().unwrap_or_default()),
     ];
     form.extend(optional.iter().filter(|(_, value)| !value.is_empty()));

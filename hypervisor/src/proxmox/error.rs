@@ -183,6 +183,12 @@ mod tests {
             assert!(format!("{error:?}").starts_with(right), "{text}: {error:?}");
             assert_eq!(failure(text), error);
         }
+        let full = failure_with(
+            "startup for container '7' failed",
+            "unable to open file '/fastboot.tmp.1' - Disk quota exceeded\nerror in setup task PVE::LXC::Setup::pre_start_hook",
+        );
+        assert!(matches!(full, Error::DiskFull(_)), "{full:?}");
+        assert!(matches!(failure_with("out of space", "no space left on device"), Error::Exhausted(_)));
         assert!(no_config(&five_hundred("Configuration file 'nodes/pve1/lxc/999.conf' does not exist")));
         assert!(!no_config(&five_hundred("storage 'nostore' does not exist")));
         assert!(config_lock(&five_hundred("VM is locked (snapshot-delete)")));

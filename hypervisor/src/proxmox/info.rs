@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::api::{Config, Properties, Resource};
 use super::client::Client;
-use super::{clones, sweep};
+use super::{clones, preflight, sweep};
 use crate::{Error, HostInfo, Result};
 
 /// Privileges on guests, in every version.
@@ -38,12 +38,13 @@ struct Version {
 pub(super) struct Permissions(BTreeMap<String, BTreeMap<String, Value>>);
 
 impl Permissions {
-    /// Whether a privilege is held on a path: the nearest path above that has any decides.
+    /// Whether a privilege is held on a path: the nearest path above that has any decides. Each is told with a flag, whether
+    /// it is handed down, which it must be where something below is meant.
     fn has(&self, path: &str, privilege: &str) -> bool {
         let mut at = path;
         loop {
             if let Some(held) = self.0.get(at) {
-                return held.contains_key(privilege);
+                return held.get(privilege).is_some_and(|flag| is_on(flag) || (at == path && is_one_thing(path)));
             }
             match at.rfind('/') {
                 _ if at == "/" => return false,
@@ -60,6 +61,20 @@ impl Permissions {
 
     pub(super) fn missing<'a>(&self, path: &str, wanted: &[&'a str]) -> Vec<&'a str> {
         wanted.iter().copied().filter(|privilege| !self.has(path, privilege)).collect()
+    }
+}
+
+/// Whether a path names one thing, and does not stand for all that is below it.
+fn is_one_thing(path: &str) -> bool {
+    let number = path.strip_prefix("/vms/").is_some_and(|number| !number.is_empty());
+    number || path.strip_prefix("/storage/").is_some_and(|name| !name.is_empty())
+}
+
+fn is_on(flag: &Value) -> bool {
+    match flag {
+        Value::String(text) => !matches!(text.as_str(), "" | "0"),
+        Value::Bool(flag) => *flag,
+        other => other.as_f64() != Some(0.0),
     }
 }
 
@@ -115,10 +130,14 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
     let online: Vec<&str> = nodes.iter().filter(|node| node.online).map(|node| node.name.as_str()).collect();
     storages(client, &rows, &online, &mut problems).await?;
     problems.extend(clones::problems(client, &rows).await?);
+    problems.extend(preflight::snapshots(&rows, &config.storage));
     bridges(client, &online, &mut problems).await?;
     firewall(client, &online, &mut problems).await?;
     tags(client, &mut problems).await?;
-    Ok(HostInfo { version: format!("Proxmox VE {}", version.version), nodes, problems })
+    let identity = preflight::identity(client, &online).await;
+    let template_storages = preflight::template_storages(&rows);
+    let version = format!("Proxmox VE {}", version.version);
+    Ok(HostInfo { version, major, nodes, problems, identity, template_storages })
 }
 
 async fn storages(client: &Client, rows: &[Resource], online: &[&str], problems: &mut Vec<String>) -> Result<()> {
@@ -254,6 +273,17 @@ mod tests {
         assert!(!held.has("/vms/100", "VM.Audit") && !held.has("/vms", "Sys.Audit"));
         assert_eq!(held.missing("/vms", &["VM.Audit", "VM.Clone"]), ["VM.Clone"]);
         assert!(!permissions("{}").has("/", "Sys.Audit"));
+    }
+
+    #[test]
+    fn a_right_that_is_not_handed_down_is_none_for_what_is_below() {
+        let held = permissions(
+            r#"{"/":{"Sys.Audit":0},"/vms":{"VM.Audit":0,"VM.Clone":1,"VM.Console":"0"},"/storage/s":{"Datastore.Audit":0}}"#,
+        );
+        assert_eq!(held.missing("/vms", &["VM.Audit", "VM.Clone", "VM.Console"]), ["VM.Audit", "VM.Console"]);
+        assert!(!held.has("/vms/100", "VM.Audit") && held.has("/vms/100", "VM.Clone"));
+        assert!(!held.has("/", "Sys.Audit") && !held.has("/nodes/a", "Sys.Audit"));
+        assert!(held.has("/storage/s", "Datastore.Audit"), "the storage itself is what is asked for");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod locks;
 mod marker;
 mod network;
 mod power;
+mod preflight;
 mod prepare;
 mod ready;
 mod resize;

@@ -113,6 +113,15 @@ pub(super) fn is_further(key: &str) -> bool {
     number.and_then(|n| n.parse::<u8>().ok()).is_some_and(|n| n > 0)
 }
 
+/// The search domain where neither the settings nor a guest's host name give one. It must be given: Proxmox VE takes its
+/// node's own otherwise, which is nothing that customers should be shown or have their names looked up in.
+const NO_DOMAIN: &str = "localdomain";
+
+/// A guest's search domain.
+pub(super) fn search_domain<'a>(set: Option<&'a str>, hostname: &'a str) -> &'a str {
+    set.or_else(|| hostname.split_once('.').map(|(_, domain)| domain)).filter(|d| !d.is_empty()).unwrap_or(NO_DOMAIN)
+}
+
 /// The name servers, with spaces between.
 pub(super) fn name_servers(network: &GuestNetwork) -> String {
     network.dns.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
@@ -219,6 +228,13 @@ mod tests {
         assert_eq!(cloud_init(&outside).unwrap().unwrap(), text);
         let net = Properties::parse(&container(&outside, &Limits::default(), false, None).unwrap().unwrap());
         assert!(Properties::parse(text).pairs.iter().all(|(key, value)| net.get(key) == Some(value)), "{net:?}");
+    }
+
+    #[test]
+    fn a_search_domain_is_never_the_node_s() {
+        assert_eq!(search_domain(None, "web.example.org"), "example.org");
+        assert_eq!(search_domain(Some("customers.example"), "web.example.org"), "customers.example");
+        assert_eq!([search_domain(None, "web"), search_domain(None, "web.")], ["localdomain"; 2]);
     }
 
     #[test]

@@ -44,7 +44,13 @@ fn container<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Resul
     let net =
         network::container(&spec.network, &spec.limits, client.config.address_filters, config.get("net0").as_deref())?;
     let dns = Some(network::name_servers(&spec.network)).filter(|text| !text.is_empty());
-    Ok(vec![("net0", same(config, "net0", net)), ("hostname", Some(spec.hostname.clone())), ("nameserver", dns)])
+    let search = network::search_domain(client.config.search_domain.as_deref(), &spec.hostname);
+    Ok(vec![
+        ("net0", same(config, "net0", net)),
+        ("hostname", Some(spec.hostname.clone())),
+        ("nameserver", dns),
+        ("searchdomain", Some(search.to_owned())),
+    ])
 }
 
 fn machine<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Result<Wanted<'a>> {
@@ -57,6 +63,10 @@ fn machine<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Result<
         ("name", Some(spec.hostname.clone())),
         ("ipconfig0", same(config, "ipconfig0", addresses)),
         ("nameserver", present(network::name_servers(&spec.network))),
+        (
+            "searchdomain",
+            Some(network::search_domain(client.config.search_domain.as_deref(), &spec.hostname).to_owned()),
+        ),
         ("ciuser", Some("root".to_owned())),
         // The form is encoded once more on its way: Proxmox VE keeps the keys encoded.
         ("sshkeys", present(encoded(&spec.ssh_keys.join("\n")))),

@@ -8,6 +8,7 @@ mod faults;
 mod filters;
 mod locks;
 mod made;
+mod preflight;
 mod recorded;
 mod schema;
 mod transport;

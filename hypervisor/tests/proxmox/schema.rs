@@ -28,6 +28,7 @@ const ALL: &[&str] = &[
     "GET /cluster/options",
     "GET /cluster/resources",
     "GET /cluster/status",
+    "GET /nodes/{node}/certificates/info",
     "GET /nodes/{node}/firewall/options",
     "GET /nodes/{node}/lxc/{vmid}/config",
     "GET /nodes/{node}/lxc/{vmid}/feature",
