@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::TestApp;
+use crate::support::{Lab, TestApp};
 
 fn tariff(name: &str) -> Value {
     json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 512, "disk": 5, "price": 300 })
@@ -79,4 +79,22 @@ async fn a_host_that_does_not_answer_is_saved_only_by_force() {
     app.provider.delete(&format!("/api/address-pools/{}", pool["id"])).await.expect(204);
     app.provider.delete(&path).await.expect(204);
     assert_eq!(app.provider.get("/api/images").await.body[0]["sources"], json!([]));
+}
+
+/// An Incus server is known again by its certificate, whatever path its socket has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_incus_server_is_not_taken_for_two() {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    lab.register(&app.provider).await;
+    let link = app.data.path().join("incus.socket");
+    std::os::unix::fs::symlink(&lab.incus.socket, &link).unwrap();
+    let host = |force: bool| {
+        json!({ "name": "again", "kind": "incus", "force": force,
+                "config": { "socket": link, "project": lab.incus.project, "storagePool": lab.incus.pool } })
+    };
+    let refused = app.provider.post("/api/hosts", host(false)).await.expect(409);
+    assert!(refused.body["error"].as_str().unwrap().contains("the host lab is too"), "{}", refused.text);
+    let made = app.provider.post("/api/hosts", host(true)).await.expect(201).body;
+    assert!(made["problems"].to_string().contains("the host lab is too"), "{made}");
 }

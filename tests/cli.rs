@@ -87,6 +87,92 @@ async fn accounts_tokens_and_the_catalogue_are_made_on_the_command_line() {
     bad("host remove h", 1, "pools").await;
 }
 
+/// Stands for Proxmox VE's own: what is there can't be added, what is not there can't be modified.
+const PVEUM: &str = r#"#!/bin/sh
+set -e
+case "$1 $2" in
+    "user token") what="$1-$2-$4-$5"; verb=$3 ;;
+    *) what="$1-$3"; verb=$2 ;;
+esac
+test "$1" != acl || exit 0
+case $verb in
+    add) test ! -e "$PVEUM_STATE/$what" || { echo "$what already exists" >&2; exit 255; }; echo "$@" > "$PVEUM_STATE/$what" ;;
+    modify) test -e "$PVEUM_STATE/$what" || { echo "no $what" >&2; exit 255; }; echo "$@" > "$PVEUM_STATE/$what" ;;
+esac
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_for_rights_need_no_database_and_can_be_run_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let stub = folder.path().join("pveum");
+    std::fs::write(&stub, PVEUM).unwrap();
+    std::fs::set_permissions(&stub, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Nothing is set, as on a machine where Innkeeper is not set up yet.
+    let lines = async |arguments: &str| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_innkeeper"))
+            .env_clear()
+            .current_dir(folder.path())
+            .args(arguments.split_whitespace())
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let paste = async |lines: &str| {
+        let path = format!("{}:/usr/bin:/bin", folder.path().display());
+        let output = tokio::process::Command::new("sh")
+            .args(["-ec", lines])
+            .env("PATH", path)
+            .env("PVEUM_STATE", folder.path())
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{lines}{}", text(&output.stderr));
+        assert_eq!(text(&output.stderr), "");
+    };
+    let role = || std::fs::read_to_string(folder.path().join("role-InnkeeperGuests")).unwrap();
+    let eight = lines("host pveum --version 8 --pool ink --templates local --templates nfs").await;
+    assert!(eight.contains("pveum acl modify /storage/nfs "), "{eight}");
+    paste(&eight).await;
+    assert!(role().contains("VM.Monitor"), "{}", role());
+    paste(&eight).await;
+    // After an upgrade.
+    paste(&lines("host pveum --version 9 --pool ink").await).await;
+    assert!(role().contains("VM.GuestAgent.Unrestricted") && !role().contains("VM.Monitor"), "{}", role());
+}
+
+/// What is printed beside a complaint is for the host that it is about.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_beside_a_complaint_are_for_the_host_s_own_version_and_storages() {
+    let app = TestApp::new().await;
+    let pve = crate::support::Pve::new(&app.db).await;
+    let settings = pve.settings();
+    pve.run("setattr(pve, 'version', '8.4.21')").await;
+    pve.run("pve.storages.update({'isos': dict(pve.storages['local'], volumes={}, content='vztmpl,iso')})").await;
+    let lacking = async || {
+        for _ in 0..2 {
+            pve.canned("GET", "/access/permissions", 200, "OK", r#"{"data":{"/":{"Sys.Audit":1}}}"#).await;
+        }
+    };
+    lacking().await;
+    let line = format!(
+        "host add --kind proxmox --name pve --endpoint {} --token-id {} --fingerprint {}",
+        settings["endpoints"][0].as_str().unwrap(),
+        settings["tokenId"].as_str().unwrap(),
+        settings["fingerprint"].as_str().unwrap()
+    );
+    let secret = format!("{}\n", settings["tokenSecret"].as_str().unwrap());
+    let said = text(&run(&app.db, app.data.path(), &line, &secret).await.stderr);
+    let is_right =
+        |said: &str| said.contains("VM.Monitor") && said.contains("/storage/isos ") && !said.contains("GuestAgent");
+    assert!(said.contains(" lacks ") && is_right(&said), "{said}");
+    lacking().await;
+    let said = text(&run(&app.db, app.data.path(), "host check pve", "").await.stderr);
+    assert!(is_right(&said), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_that_are_wrong_are_named() {
     let db = TestDb::new().await;

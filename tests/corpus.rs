@@ -35,7 +35,7 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let made = async |path: &str, body: Value| app.provider.post(path, body).await.expect(201).body["id"].to_string();
     let size = json!({ "name": "t", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1, "bandwidth": 100, "traffic": 1,
                        "currency": "EUR", "maxCores": 2, "maxMemory": 128, "maxDisk": 2, "snapshots": 3 });
-    let config = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s" });
+    let config = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s", "searchDomain": "example.com" });
     let host_body = json!({ "name": "h", "kind": "incus", "config": config, "force": true, "cpuOvercommit": 1.0,
                             "memoryOvercommit": 1.0, "diskOvercommit": 1.0 });
     let host = made("/api/hosts", host_body.clone()).await;
@@ -88,7 +88,7 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     // A cluster whose certificate nobody signed, and one whose authority is named.
     for (name, trust) in [("pve-1", ("fingerprint", "ab".repeat(32))), ("pve-2", ("ca", "x".into()))] {
         let config = json!({ "endpoints": ["https://127.0.0.1:9"], "tokenId": "ink@pve!t", "tokenSecret": "s",
-                             "login": { "user": "ink@pve", "password": "p" }, "storage": "local", "pool": "p",
+                             "login": { "user": "ink@pve", "password": "p" }, "storage": "local", "pool": "p", "searchDomain": "example.com",
                              "ssh": { "nodePort": 22 }, trust.0: trust.1 });
         let host = json!({ "name": name, "kind": "proxmox", "config": config, "force": true });
         let id = sqlx::query_scalar::<_, i64>("select min(id) from hosts where kind = 'proxmox'");

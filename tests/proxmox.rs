@@ -83,6 +83,35 @@ async fn what_keeps_a_host_from_being_added_is_said_in_words() {
     add(json!({ "fingerprint": seen })).await.expect(201);
 }
 
+/// A cluster that is a host already is known again by its own authority, whatever address leads to it, and by its address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_cluster_is_not_taken_for_two() {
+    let app = TestApp::new().await;
+    let (first, second) = (Pve::new(&app.db).await, Pve::new(&app.db).await);
+    let authority = json!({ "data": [{ "filename": "/etc/pve/pve-root-ca.pem", "fingerprint": "AB:CD" }] }).to_string();
+    let host = |pve: &Pve, name: &str, force: bool| json!({ "name": name, "kind": "proxmox", "config": pve.settings(), "force": force });
+    first.canned("GET", "/certificates/info", 200, "OK", &authority).await;
+    app.provider.post("/api/hosts", host(&first, "pve", false)).await.expect(201);
+    // By its address, told of no authority.
+    let refused = app.provider.post("/api/hosts", host(&first, "again", false)).await.expect(409);
+    assert!(refused.body["error"].as_str().unwrap().contains("the host pve is too"), "{}", refused.text);
+    // By its authority, at another address.
+    second.canned("GET", "/certificates/info", 200, "OK", &authority).await;
+    let refused = app.provider.post("/api/hosts", host(&second, "again", false)).await.expect(409);
+    assert!(refused.body["error"].as_str().unwrap().contains("the host pve is too"), "{}", refused.text);
+    assert_eq!(app.provider.get("/api/hosts").await.body.as_array().unwrap().len(), 1);
+    // Another cluster is another host, until it is told to be where the first one is.
+    let other = app.provider.post("/api/hosts", host(&second, "other", false)).await.expect(201).body;
+    assert_eq!(other["problems"], json!([]));
+    let path = format!("/api/hosts/{}", other["id"]);
+    let moved = |force: bool| json!({ "config": first.settings(), "force": force });
+    app.provider.put(&path, moved(false)).await.expect(409);
+    app.provider.put(&path, moved(true)).await.expect(200);
+    // Who insists is told again at each check.
+    let checked = app.provider.post(&format!("{path}/check"), None).await.expect(200).body;
+    assert!(checked["problems"].to_string().contains("the host pve is too"), "{checked}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_and_a_machine_live_their_whole_lives() {
     let (app, pve, catalogue) = pve().await;
