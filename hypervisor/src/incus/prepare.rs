@@ -431,11 +431,11 @@ mod tests {
             gateway: via.parse().ok(),
         };
         spec.network.addresses = vec![address("192.0.2.7", 32, "198.51.100.1"), address("2001:db8::7", 128, "fe80::1")];
-        let text = networkd(&spec.network);
+        let text = networkd(&spec.network, None);
         for via in ["198.51.100.1", "fe80::1"] {
             assert!(text.contains(&format!("[Route]\nGateway={via}\nGatewayOnLink=yes\n")), "{text}");
         }
-        let network: Value = serde_json::from_str(&cloud_init(&spec).unwrap()["cloud-init.network-config"]).unwrap();
+        let network: Value = serde_json::from_str(&cloud_init(&spec, None).unwrap()["cloud-init.network-config"]).unwrap();
         let routes = network["ethernets"]["eth0"]["routes"].as_array().unwrap();
         assert_eq!(routes[0], json!({"to": "0.0.0.0/0", "via": "198.51.100.1", "on-link": true}));
         assert_eq!(routes[1], json!({"to": "::/0", "via": "fe80::1", "on-link": true}));
