@@ -26,7 +26,8 @@ mark=user.innkeeper
 # ours KIND NAME: it is there, and it is ours. Dies when it is there and is somebody else's.
 ours() {
     local value
-    value=$(incus "$1" get "$2" "$mark" 2>/dev/null) || return 1
+    # shellcheck disable=SC2086 # a kind may be two words
+    value=$(incus $1 get "$2" "$mark" 2>/dev/null) || return 1
     [ "$value" = "$name" ] || die "Incus has a $1 named $2 that is not ours; nothing was changed"
 }
 
@@ -36,7 +37,9 @@ up() {
     note_user "$name"
     ours storage "$name" || make_pool
     ours network "$bridge" || make_bridge
+    keep_in
     count_disks
+    raise_inotify
     ours project "$name" || make_project
     make_profile
     resume
@@ -128,6 +131,49 @@ make_bridge() {
         dns.mode=none raw.dnsmasq=port=0 >&2
 }
 
+# keep_in: without NAT, guests reach each other and this machine, and nothing else does. Left to itself, Incus rejects
+# whatever is forwarded on a bridge that doesn't route, and where netfilter sees bridged packets (br_netfilter) that is
+# what goes from guest to guest as well. So the bridge has rules that name its own networks in place of that: they are
+# Incus' to keep, which sets them before any guest starts. Done at every start, since an older run may have made it.
+keep_in() {
+    local own
+    [ "$(incus network get "$bridge" ipv4.nat)" = false ] || return 0
+    own=$(network_of "$(incus network get "$bridge" ipv4.address)")
+    if [ "$(incus network get "$bridge" ipv6.address)" != none ]; then
+        own+=,$(network_of "$(incus network get "$bridge" ipv6.address)"),fe80::/10
+    fi
+    ours 'network acl' "$bridge" || incus network acl create "$bridge" "$mark=$name" >&2
+    # ff02::/16: guests find each other's IPv6 addresses by it.
+    jq -n --arg mark "$mark" --arg name "$name" --arg own "$own" '{
+        description: "Guests reach each other and this machine, nothing beyond", config: {($mark): $name},
+        egress: [{action: "allow", state: "enabled", destination: ($own + ",ff02::/16")}],
+        ingress: [{action: "allow", state: "enabled", source: $own}]}' | incus network acl edit "$bridge" >&2
+    if [ "$(incus network get "$bridge" security.acls)" != "$bridge" ]; then
+        incus network set "$bridge" security.acls="$bridge" ipv4.firewall=false ipv6.firewall=false >&2
+    fi
+}
+
+# network_of ADDRESS/PREFIX: that network; `make_bridge` makes /24 and /64 only.
+network_of() {
+    case $1 in
+    *:*/64) echo "${1%::*}::/64" ;;
+    *.*/24) echo "${1%.*}.0/24" ;;
+    *) die "the bridge $bridge has the address $1, which was not made by this script" ;;
+    esac
+}
+
+# raise_inotify: every guest with systemd takes 8 to 10 of these, and all guests take them of this machine's root: at the
+# 128 of a stock system the seventeenth guest dies at boot. Never put back: by then others may rely on it. A reboot
+# forgets it, which is why it is looked at every time.
+INOTIFY_INSTANCES=65536
+raise_inotify() {
+    local file=/proc/sys/fs/inotify/max_user_instances
+    [ "$(cat "$file")" -lt "$INOTIFY_INSTANCES" ] || return 0
+    say "Setting fs.inotify.max_user_instances to $INOTIFY_INSTANCES, for guests to boot (until this machine's next boot)"
+    echo "$INOTIFY_INSTANCES" | as_root tee "$file" >/dev/null ||
+        warn "it could not be set: from the seventeenth on, guests may die at boot"
+}
+
 hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
 
 # free_subnet: the gateway's address in a /24 of 10.0.0.0/8 that no route and no address of this machine touches.
@@ -213,6 +259,7 @@ down() {
         incus project delete "$name" >&2
     fi
     if ours network "$bridge"; then incus network delete "$bridge" >&2; fi
+    if ours 'network acl' "$bridge"; then incus network acl delete "$bridge" >&2; fi
     if ours storage "$name"; then incus storage delete "$name" >&2; fi
     forget_user "$name"
     daemon_down

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs, with apt and only where it is missing, what Innkeeper is built from and runs on.
+# Installs, with apt where it can be and only where it is missing, what Innkeeper is built from and runs on.
 #
 #   scripts/install.sh run|test|bench     test and bench need all that run needs, and a little more
 #
@@ -8,6 +8,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/packages.sh
+source "$(dirname "$0")/packages.sh"
 
 what=${1:-run}
 case $what in run | test | bench) ;; *) die "usage: $0 run|test|bench" ;; esac
@@ -24,27 +26,6 @@ install_postgresql() {
     trap 'as_root mv "$saved" "$conf"; trap - RETURN EXIT' RETURN EXIT
     echo 'create_main_cluster = false' | as_root tee -a "$conf" >/dev/null
     apt_install postgresql
-}
-
-# backports: the suite with this release's backports, of the very mirror, with the very key, that this machine uses
-# already. Nothing comes from there unless asked for. Fails where no source of this release is known.
-backports() {
-    local codename uri source=/etc/apt/sources.list.d/innkeeper-backports.sources
-    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    if ! apt-get indextargets --format '$(RELEASE)' | grep -qx -- "$codename-backports"; then
-        # shellcheck disable=SC2016 # these are apt's variables
-        uri=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' |
-            awk -F'|' -v r="$codename" '$2 == r && $3 == "main" && !found++ { print $1 }')
-        [ -n "$uri" ] || return 1
-        say "Adding $codename-backports of this machine's own mirror"
-        {
-            printf 'Types: deb\nURIs: %s\nSuites: %s-backports\nComponents: main\n' "$uri" "$codename"
-            signed_by "${uri%/}"
-        } | as_root tee "$source" >/dev/null
-        APT_UPDATED=''
-        apt_update
-    fi
-    echo "$codename-backports"
 }
 
 # Incus is in Debian since 13 and in Ubuntu since 24.04. On Debian 12 it is in backports.
@@ -65,25 +46,6 @@ install_incus() {
     *-backports) apt_install -t "$suite" "${packages[@]}" ;;
     *) apt_install "${packages[@]}" ;;
     esac
-}
-
-# signed_by URI: the Signed-By field of the source that names this mirror, in either of apt's two styles.
-signed_by() {
-    local file
-    for file in /etc/apt/sources.list.d/*.sources; do
-        [ -r "$file" ] || continue
-        awk -v uri="$1" '
-            function flush() { if (hit && key != "") { printf "%s", key; exit } hit = 0; key = ""; inkey = 0 }
-            /^[[:space:]]*$/ { flush(); next }
-            /^[^[:space:]#]/ { inkey = tolower($1) == "signed-by:" }
-            inkey { key = key $0 "\n" }
-            tolower($1) == "uris:" { for (i = 2; i <= NF; i++) { u = $i; sub("/$", "", u); if (u == uri) hit = 1 } }
-            END { if (hit) printf "%s", key }' "$file"
-    done | awk 'NR == 1 || /^[[:space:]]/ { print; next } { exit }'
-    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
-        [ -r "$file" ] || continue
-        grep -E "^deb .*$1/? " "$file" | sed -n 's/.*signed-by=\([^] ]*\).*/Signed-By: \1/p' || true
-    done | head -n 1
 }
 
 version_at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
@@ -134,10 +96,11 @@ install_incus
 install_rust
 install_node
 case $what in
-# A browser for the console's page, a real screen to show in it, and what the Proxmox VE double runs on.
+# A browser for the console's page, a real screen to show in it, what the Proxmox VE double runs on, what runs tests.
 test)
     apt_install chromium qemu-system-x86
     install_python
+    "$ROOT/scripts/nextest.sh"
     ;;
 bench) compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null || apt_install postgresql-contrib ;;
 esac

