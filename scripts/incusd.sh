@@ -26,6 +26,17 @@ enter_group() {
     exec sg incus-admin -c "$(printf '%q ' "$@")"
 }
 
+# The daemon's processes. Not its helpers (forkfile and the like outlive it for a while), not one that has ended and was
+# not reaped yet, and not one in a container or namespace of its own, which is another's.
+daemon_pids() {
+    local pid
+    for pid in $(pgrep -x incusd); do
+        awk '$1 == "State:" && $2 == "Z" || $1 == "NSpid:" && NF > 2 { exit 1 }' "/proc/$pid/status" 2>/dev/null || continue
+        # Its arguments are options as far as there are any; a helper's first one is a word.
+        [[ $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) =~ ^[^\ ]+\ ([a-z].*)$ ]] || echo "$pid"
+    done
+}
+
 # Asks only where there is a socket: with systemd, asking would start the daemon. Under load an answer takes its time,
 # and as long as the daemon's process is there it is waited for.
 daemon_answers() {
@@ -33,7 +44,7 @@ daemon_answers() {
     [ -S "$INCUS_SOCKET" ] || return 1
     for tries in {1..6}; do
         timeout 20 incus query / >/dev/null 2>&1 && return
-        pgrep -x incusd >/dev/null || return 1
+        [ -n "$(daemon_pids)" ] || return 1
         [ "$tries" != 1 ] || say "Waiting for Incus to answer"
         sleep 1
     done
@@ -45,10 +56,14 @@ daemon_up() {
     if has_systemd; then
         say "Starting Incus"
         as_root systemctl start incus.socket incus.service
-    elif pgrep -x incusd >/dev/null; then
-        # One that somebody is starting right now.
-        as_root "$(incusd_path)" waitready --timeout 120 || die "an incusd runs here, but it does not get ready"
     else
+        # One that somebody is starting right now, or one that is ending: the first will answer, the second be gone.
+        for _ in {1..120}; do
+            [ -n "$(daemon_pids)" ] || break
+            timeout 20 incus query / >/dev/null 2>&1 && return
+            sleep 1
+        done
+        [ -z "$(daemon_pids)" ] || die "an incusd runs here (process $(daemon_pids | head -n 1)) that neither answers nor ends"
         start_by_hand
     fi
     daemon_answers || die "Incus does not answer on $INCUS_SOCKET; its log is /var/log/incus/incus.log"

@@ -136,8 +136,8 @@ stop() {
     pid=$(running) || return 0
     binaries
     run_as "$owner" "$bin/pg_ctl" -D "$data" -m fast -w -t 60 -s stop >&2
-    proc_start "$pid" >/dev/null && die "PostgreSQL (pid $pid) did not stop"
-    return 0
+    # It has given up its place by now, and may take another moment to end.
+    wait_gone "$pid" 10 || die "PostgreSQL (pid $pid) did not stop"
 }
 
 remove() {
