@@ -41,7 +41,8 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 
 async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
     let first = fill(&house.app.db, SERVERS_EACH).await?;
-    writes(&house.app.db, report).await.context("writing")?;
+    let written = writes(&house.app.db, report).await;
+    report.keep("history: samples written", written);
     charts(house, first, report).await.context("charts")
 }
 

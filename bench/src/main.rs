@@ -29,7 +29,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::Report;
 
-const ALL: &[&str] = &["console", "create", "cycle", "fanout", "history", "list", "reads", "sweep"];
+/// In the order of running.
+const ALL: &[&str] = &["list", "console", "reads", "sweep", "cycle", "fanout", "history", "create"];
 
 /// As the service itself runs: one runtime with a thread for each processor.
 #[tokio::main]
@@ -49,46 +50,39 @@ async fn main() -> anyhow::Result<()> {
     let target = PathBuf::from(std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into()));
     std::fs::create_dir_all(&target).context("making the folder for the results")?;
     log(&target)?;
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
-
     let mut report = Report::new(house::cluster_words().await?);
-    let measured = tokio::select! {
-        measured = measure(&mut report, is_wanted) => measured,
-        () = interrupted()? => Err(anyhow::anyhow!("interrupted")),
+    let interrupted = tokio::select! {
+        () = measure(&mut report, |name| wanted.is_empty() || wanted.iter().any(|w| w == name)) => false,
+        () = interrupted()? => true,
     };
+    if interrupted {
+        report.keep("what was still to come", Err(anyhow::anyhow!("interrupted")));
+    }
     // What an interrupted benchmark has left behind. Ended ones have tidied up already.
     house::tidy_all().await;
-    measured?;
     report.print()?;
-    report.write(&target.join("bench.json"))
+    report.write(&target.join("bench.json"))?;
+    report.verdict()
 }
 
-async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
-    if is_wanted("list") {
-        list::measure(report).await.context("GET /api/server")?;
+/// Runs them one after the other. One that fails is no reason not to run the others.
+async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) {
+    for name in ALL.iter().copied().filter(|name| is_wanted(name)) {
+        let measured = match name {
+            "list" => list::measure(report).await,
+            "console" => console::measure(report).await,
+            "reads" => reads::measure(report).await,
+            "sweep" => sweep::measure(report).await,
+            "cycle" => cycle::measure(report).await,
+            "fanout" => fanout::measure(report).await,
+            "history" => history::measure(report).await,
+            "create" => create::measure(report).await,
+            _ => Err(anyhow::anyhow!("it is listed and not written")),
+        };
+        if !report.keep(name, measured) {
+            house::tidy_all().await;
+        }
     }
-    if is_wanted("console") {
-        console::measure(report).await.context("POST /api/server/console")?;
-    }
-    if is_wanted("reads") {
-        reads::measure(report).await.context("every read")?;
-    }
-    if is_wanted("sweep") {
-        sweep::measure(report).await.context("a sweep")?;
-    }
-    if is_wanted("cycle") {
-        cycle::measure(report).await.context("a cycle")?;
-    }
-    if is_wanted("fanout") {
-        fanout::measure(report).await.context("the live view")?;
-    }
-    if is_wanted("history") {
-        history::measure(report).await.context("history")?;
-    }
-    if is_wanted("create") {
-        create::measure(report).await.context("POST /api/server/create")?;
-    }
-    Ok(())
 }
 
 fn interrupted() -> anyhow::Result<impl Future<Output = ()>> {

@@ -110,7 +110,13 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
                 })
                 .collect(),
         };
-        let measured = load::run_each(house.address, &requests, CLIENTS, TIME).await?;
+        let measured = match load::run_each(house.address, &requests, CLIENTS, TIME).await {
+            Ok(measured) => measured,
+            Err(error) => {
+                report.keep(&format!("GET {path}"), Err(error));
+                continue;
+            }
+        };
         let (ours50, ours99) = (quantile(&measured.latencies, 0.5), quantile(&measured.latencies, 0.99));
         say(&format!("GET {path}: {:.0}/s, p50 {ours50:.2} ms, p99 {ours99:.2} ms", measured.rate));
         let who = format!("pgbench, one row, {CLIENTS} clients");

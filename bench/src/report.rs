@@ -53,11 +53,13 @@ pub(crate) struct Report {
     setting: String,
     rows: Vec<Row>,
     notes: Vec<String>,
+    /// What could not be measured, and why.
+    failures: Vec<(String, String)>,
 }
 
 impl Report {
     pub(crate) fn new(setting: String) -> Self {
-        Self { setting, rows: Vec::new(), notes: Vec::new() }
+        Self { setting, rows: Vec::new(), notes: Vec::new(), failures: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, row: Row) {
@@ -69,8 +71,28 @@ impl Report {
         self.notes.push(text);
     }
 
+    /// Keeps a failure for the table, under the name of what was to be measured. Tells whether there was none.
+    pub(crate) fn keep(&mut self, name: &str, measured: anyhow::Result<()>) -> bool {
+        if let Err(error) = &measured {
+            say(&format!("{name} FAILED: {error:#}"));
+            self.failures.push((name.to_owned(), format!("{error:#}")));
+        }
+        measured.is_ok()
+    }
+
+    /// An error where anything could not be measured.
+    pub(crate) fn verdict(&self) -> anyhow::Result<()> {
+        let names: Vec<&str> = self.failures.iter().map(|(name, _)| name.as_str()).collect();
+        anyhow::ensure!(names.is_empty(), "{} failed; the other rows were measured", names.join(", "));
+        Ok(())
+    }
+
     /// Prints the table.
     pub(crate) fn print(&self) -> anyhow::Result<()> {
+        self.write_table(&mut std::io::stdout().lock())
+    }
+
+    fn write_table(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let head = ["", "unit", "ours", "peer", "peer's name", "ratio", "aim", ""].map(str::to_owned);
         let lines: Vec<[String; 8]> = std::iter::once(head)
             .chain(self.rows.iter().map(|row| {
@@ -85,10 +107,16 @@ impl Report {
                     row.remark.clone(),
                 ]
             }))
+            .chain(self.failures.iter().map(|(name, why)| {
+                let nothing = String::new;
+                // An error may have lines of its own.
+                let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
+                let failed = format!("FAILED: {why}");
+                [name.clone(), nothing(), nothing(), nothing(), nothing(), nothing(), nothing(), failed]
+            }))
             .collect();
         let widths: Vec<usize> =
             (0..8).map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or_default()).collect();
-        let mut out = std::io::stdout().lock();
         writeln!(out, "{}\n", self.setting)?;
         for line in &lines {
             let mut text = String::new();
@@ -121,4 +149,31 @@ fn figure(value: f64) -> String {
 /// Says on stderr what is being done.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_failed_is_named_beside_the_others() {
+        let mut report = Report::new("here".to_owned());
+        assert!(report.keep("whole", Ok(())));
+        report.verdict().unwrap();
+        assert!(!report.keep("broken", Err(anyhow::anyhow!("a line\nand another").context("no answer"))));
+        report.add(Row::cost("measured", "ms", 1.0, 2.0, "peer"));
+        let mut table = Vec::new();
+        report.write_table(&mut table).unwrap();
+        let table = String::from_utf8(table).unwrap();
+        let line = |name: &str| table.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+        assert!(line("measured").contains("0.50"), "{table}");
+        assert!(line("broken").ends_with("FAILED: no answer: a line and another"), "{table}");
+        assert_eq!(line("whole"), "");
+        assert!(report.verdict().unwrap_err().to_string().starts_with("broken failed"));
+        let path = std::env::temp_dir().join(format!("innkeeper-bench-{}.json", std::process::id()));
+        report.write(&path).unwrap();
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(rows.iter().map(|row| &row["name"]).collect::<Vec<_>>(), ["measured"]);
+    }
 }
