@@ -12,6 +12,7 @@ mod addresses;
 mod alerts;
 mod audit;
 mod authorization;
+mod boots;
 mod catalogue;
 mod changes;
 mod cli;

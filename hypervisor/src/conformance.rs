@@ -299,8 +299,8 @@ macro_rules! conformance_tests {
             another_process_carries_a_task_on, a_sweep_costs_the_same_for_any_number, a_sweep_has_true_figures,
             a_password_is_set_and_works, commands_are_vectors_and_not_shell, commands_end_in_time,
             large_output_is_cut, a_stopped_guest_runs_nothing, the_guest_is_what_was_ordered,
-            a_gateway_may_be_elsewhere_on_the_link,
-            a_guest_can_t_take_another_s_address, snapshots_are_kept_in_order, a_roll_back_restores_files,
+            a_gateway_may_be_elsewhere_on_the_link, a_guest_can_t_take_another_s_address, guests_reach_each_other,
+            a_guest_that_can_t_boot_leaves_its_last_words, snapshots_are_kept_in_order, a_roll_back_restores_files,
             a_roll_back_keeps_size_and_rest, snapshot_calls_may_be_repeated, a_console_shows_what_is_typed,
             a_console_can_be_opened_again, a_console_ends_with_its_guest,
         );

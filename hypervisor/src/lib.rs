@@ -108,6 +108,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// The guest's network interfaces as the guest sees them; empty while it is stopped.
     async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>>;
 
+    /// The last that a guest has said where its host keeps it (its console's log, else the log of the task that started
+    /// it), for whoever looks for why it is down. Nobody's guest is asked; empty where nothing is kept.
+    async fn last_words(&self, _guest: &GuestRef) -> Result<String> {
+        Ok(String::new())
+    }
+
     /// The guest's snapshots, oldest first.
     async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>>;
 

@@ -242,10 +242,11 @@ impl Step<Data> for Record {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let up = data.restart && data.stopped && Guest::load(ctx).await?.is_up_again(ctx).await;
         let mut tx = ctx.begin().await?;
         store::set_size(&mut tx, ctx.server, data.to, data.tariff).await?;
         if data.restart {
-            let status = if data.stopped { Status::Running } else { Status::Stopped };
+            let status = if up { Status::Running } else { Status::Stopped };
             servers::store::set_status(&mut tx, ctx.server, status).await?;
         }
         Ok(Outcome::DoneIn(tx))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Lab, PATIENCE, refused};
-use crate::{Error, GuestAddress};
+use crate::{Error, GuestAddress, GuestPower, StopMode};
 
 /// The password that was set opens root's account, another does not.
 pub async fn a_password_is_set_and_works(lab: Lab) {
@@ -160,6 +160,42 @@ pub async fn a_gateway_may_be_elsewhere_on_the_link(lab: Lab) {
         })
         .await;
     }
+}
+
+/// Guests on one bridge reach each other, by each family that both have.
+pub async fn guests_reach_each_other(lab: Lab) {
+    if !lab.rig.filters_addresses() || !lab.inside("traffic") {
+        return;
+    }
+    let (one, other) = (lab.running().await, lab.running().await);
+    for GuestAddress { address, .. } in &other.network.addresses {
+        lab.eventually("the address answers", async || lab.rig.answers(*address).await).await;
+        let ping = format!("ping -q -c 1 -W 2 {address} 2>&1");
+        lab.eventually(&format!("{address} answers its neighbour"), async || {
+            let argv = ["sh", "-c", ping.as_str()];
+            let output = lab.driver.exec(&one.guest, &argv, b"", Duration::from_secs(20)).await;
+            output.is_ok_and(|output| output.status == 0)
+        })
+        .await;
+    }
+}
+
+/// A guest whose first program ends at once is started as asked, is down, and its last words say why.
+pub async fn a_guest_that_can_t_boot_leaves_its_last_words(lab: Lab) {
+    let spec = lab.running().await;
+    let guest = &spec.guest;
+    if !lab.inside("a boot that fails") {
+        assert_ne!(lab.driver.last_words(guest).await.unwrap(), "", "the host has the log of its start");
+        return;
+    }
+    let init =
+        "rm /sbin/init && printf '#!/bin/sh\\necho no room for the manager\\n' >/sbin/init && chmod 755 /sbin/init";
+    lab.sh(guest, init).await;
+    lab.done(lab.driver.stop(guest, StopMode::Force).await).await;
+    lab.done(lab.driver.start(guest).await).await;
+    lab.eventually("it is down again", async || lab.power(guest).await == Some(GuestPower::Stopped)).await;
+    let said = lab.driver.last_words(guest).await.unwrap();
+    assert!(said.contains("no room for the manager"), "{said:?}");
 }
 
 /// An address that a guest gives itself does not work.

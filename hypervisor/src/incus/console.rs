@@ -10,13 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Method;
+use reqwest::header::RANGE;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::client::{Client, Reply};
+use super::client::{Client, Reply, transport};
 use super::websocket::{Socket, connect};
 use super::{exec, guests};
+use crate::console::last_lines;
 use crate::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestRef, Result};
 
 /// Messages that wait for either side: enough that a burst of output does not stop and go.
@@ -25,6 +27,10 @@ const WAITING: usize = 32;
 const REFUSED: &[u8] = b"Error: Failed running forkconsole";
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(300);
+/// So much of a console's log is read, in bytes.
+const LOG_END: usize = 16 << 10;
+/// How often it is looked at.
+const LOG_TRIES: u32 = 8;
 /// How long `stty` may take.
 const SIZE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,6 +49,35 @@ pub(super) async fn open(client: &Client, guest: &GuestRef) -> Result<Console> {
     }
     tokio::spawn(hold(client.clone(), instance.name, sockets, output, input, size));
     Ok(Console { kind: ConsoleKind::Text, output: shown, input: typed })
+}
+
+/// The end of the console's log, which Incus keeps of a guest that is down as well. Incus writes it down a moment after
+/// the guest's end, so an empty one is looked at again.
+pub(super) async fn last_words(client: &Client, guest: &GuestRef) -> Result<String> {
+    let instance = guests::require(client, guest).await?;
+    let mut said = String::new();
+    for attempt in 0..LOG_TRIES {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        said = last_lines(&String::from_utf8_lossy(&log_end(client, &instance.name).await?));
+        if !said.is_empty() {
+            break;
+        }
+    }
+    Ok(said)
+}
+
+async fn log_end(client: &Client, instance: &str) -> Result<Bytes> {
+    let url = client.url(&["instances", instance, "console"], &[])?;
+    // A negative range counts from the end.
+    let request = client.request(Method::GET, url).header(RANGE, format!("bytes=-{LOG_END}"));
+    let response = request.send().await.map_err(|e| transport(&e, false))?;
+    // No log yet, or an empty one, which has no such range.
+    if !response.status().is_success() {
+        return Ok(Bytes::new());
+    }
+    response.bytes().await.map_err(|e| transport(&e, false))
 }
 
 /// The sockets for control and for bytes.

@@ -175,6 +175,10 @@ impl Driver for Incus {
         guests::interfaces(&self.client, guest).await
     }
 
+    async fn last_words(&self, guest: &GuestRef) -> Result<String> {
+        console::last_words(&self.client, guest).await
+    }
+
     async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
         snapshots::list(&self.client, guest).await
     }

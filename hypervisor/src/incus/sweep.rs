@@ -130,6 +130,7 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
         }
         Some(_) => {}
     }
+    problems.extend(inotify_problem(Path::new("/proc/sys")));
     if project.is_none() {
         problems.push(format!("The project {0} is missing: create it (incus project create {0}).", config.project));
     }
@@ -186,6 +187,25 @@ fn quota_problem(sysfs: &Path, source: Option<&String>) -> Option<String> {
     })
 }
 
+/// Whether this kernel lets root have too few inotify instances. Every container's systemd takes up to ten, and however
+/// containers are mapped, they count against the host's root: the first one that finds none left dies at boot, and Incus
+/// says no more than that it is stopped. The socket is this machine's, so its sysctls tell.
+fn inotify_problem(sysctls: &Path) -> Option<String> {
+    const NAME: &str = "fs.inotify.max_user_instances";
+    /// Enough for some 800 guests.
+    const ENOUGH: u64 = 8192;
+    const ADVICE: u64 = 1_048_576;
+    let now: u64 = std::fs::read_to_string(sysctls.join(NAME.replace('.', "/"))).ok()?.trim().parse().ok()?;
+    (now < ENOUGH).then(|| {
+        format!(
+            "{NAME} is {now}, and every container takes up to 10 of them: from about the {}th on, guests die at boot. Run \
+             sysctl -w {NAME}={ADVICE}, and put the line {NAME}={ADVICE} into /etc/sysctl.d/90-innkeeper.conf, which \
+             keeps it.",
+            now / 8 + 1
+        )
+    })
+}
+
 /// The btrfs file system in sysfs on a pool's source: a block device, or a file behind a loop device.
 fn filesystem(sysfs: &Path, source: &Path) -> Option<PathBuf> {
     let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
@@ -219,6 +239,24 @@ fn version(server: &Server) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_few_inotify_instances_are_named_with_the_line_to_set() {
+        let sysctls = std::env::temp_dir().join(format!("innkeeper-sysctl-{}", Uuid::new_v4().simple()));
+        std::fs::create_dir_all(sysctls.join("fs/inotify")).unwrap();
+        let set = |number: &str| {
+            std::fs::write(sysctls.join("fs/inotify/max_user_instances"), number).unwrap();
+            inotify_problem(&sysctls)
+        };
+        let text = set("128\n").unwrap();
+        assert!(
+            text.contains("from about the 17th on") && text.contains("sysctl -w fs.inotify.max_user_instances=1048576"),
+            "{text}"
+        );
+        assert_eq!([set("8192\n"), set("what\n")], [None, None]);
+        std::fs::remove_dir_all(&sysctls).unwrap();
+        assert_eq!(inotify_problem(&sysctls), None, "where it can't be read, nothing is said");
+    }
 
     #[test]
     fn lost_quotas_of_the_pools_own_file_system_are_noticed() {

@@ -173,6 +173,10 @@ impl Driver for Proxmox {
         inside::interfaces(&self.client, guest).await
     }
 
+    async fn last_words(&self, guest: &GuestRef) -> Result<String> {
+        power::last_words(&self.client, guest).await
+    }
+
     async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
         snapshots::list(&self.client, guest).await
     }

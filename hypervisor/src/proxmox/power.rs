@@ -178,6 +178,12 @@ pub(super) async fn start_after(client: &Client, upid: &Upid, found: &Found) -> 
     tasks::follow(client, upid, found, STARTS, || act(client, &found.at, "start", &[])).await
 }
 
+/// The log of the guest's last start: Proxmox VE keeps nothing of a console.
+pub(super) async fn last_words(client: &Client, guest: &GuestRef) -> Result<String> {
+    let at = guests::require(client, guest).await?.at;
+    tasks::last_log(client, &at, STARTS).await
+}
+
 async fn shutdown_under_way(client: &Client, at: &At) -> Result<Option<TaskRow>> {
     Ok(guests::active(client, at).await?.into_iter().find(|row| SHUTDOWNS.contains(&row.kind.as_str())))
 }

@@ -15,6 +15,7 @@ use super::client::Client;
 use super::error::failure_with;
 use super::guests::{self, At, Found, Look};
 use super::{create, power, snapshots};
+use crate::console::last_lines;
 use crate::{Error, GuestKind, GuestPower, GuestRef, Limits, Result, Task, TaskId, TaskState};
 
 /// How many of a log's last lines go into an error or a warning.
@@ -258,6 +259,17 @@ async fn tail(client: &Client, upid: &Upid) -> Result<String> {
         client.get(&["nodes", &upid.node, "tasks", &upid.text, "log"], &[("start", "0"), ("limit", "2000")]).await?;
     let skip = lines.len().saturating_sub(TAIL);
     Ok(lines[skip..].iter().map(|line| line.t.as_str()).collect::<Vec<_>>().join("\n"))
+}
+
+/// The end of the log of a guest's newest task of these kinds; empty where the node remembers none.
+pub(super) async fn last_log(client: &Client, at: &At, kinds: &[&str]) -> Result<String> {
+    let query = [("vmid", at.vmid.as_str()), ("source", "all"), ("limit", "100")];
+    let rows: Vec<TaskRow> = client.get(&["nodes", &at.node, "tasks"], &query).await?;
+    let ours = rows.iter().filter(|row| kinds.contains(&row.kind.as_str()) && row.id == at.vmid);
+    match ours.filter_map(|row| Upid::parse(&row.upid).ok()).max_by_key(|upid| upid.age) {
+        Some(upid) => Ok(last_lines(&tail(client, &upid).await?)),
+        None => Ok(String::new()),
+    }
 }
 
 /// The newest task of one of these kinds on a guest that was submitted after `first`, and how it stands.

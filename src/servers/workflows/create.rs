@@ -279,7 +279,11 @@ impl Step<Data> for SetPassword {
         let guest = Guest::load(ctx).await?;
         if !guest.driver.capabilities().password_at_create {
             let password = ctx.app.sealer.open_text(PASSWORD, &data.password)?;
-            guest.driver.set_password(&guest.at, &password).await?;
+            if let Err(error) = guest.driver.set_password(&guest.at, &password).await {
+                // That nothing can be run in it is not what is wrong with a guest that is down.
+                guest.stayed_up().await?;
+                return Err(error.into());
+            }
         }
         Ok(Outcome::Done)
     }
@@ -297,6 +301,7 @@ impl Step<Data> for HandOver {
 
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
+        guest.stayed_up().await?;
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, Status::Running).await?;
         let ready = store::ready(&mut tx, ctx.server).await?;

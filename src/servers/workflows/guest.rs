@@ -45,6 +45,33 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// An error where a guest that was just started is down again: hosts say no more of it than that it is stopped. One
+    /// that can't be asked says nothing against it.
+    pub(crate) async fn stayed_up(&self) -> Result<(), Fault> {
+        let Ok(Presence::Present { power: GuestPower::Stopped, busy: false, .. }) = self.driver.find(&self.at).await
+        else {
+            return Ok(());
+        };
+        let said = self.driver.last_words(&self.at).await.unwrap_or_else(|error| error.to_string());
+        let said = if said.is_empty() { "its host keeps nothing of what it said".to_owned() } else { said };
+        Err(Fault {
+            detail: Some(format!("The guest stopped right after its start. The last of its console or start:\n{said}")),
+            ..Fault::new(FaultKind::Fail, Code::HostError, "The server was started, and stopped again at once.")
+        })
+    }
+}
+
+impl Guest {
+    /// Whether a guest that was started anew at the end of other work, which is done and stays done, is still up.
+    pub(crate) async fn is_up_again(&self, ctx: &Context<'_>) -> bool {
+        let Err(fault) = self.stayed_up().await else { return true };
+        let detail = fault.detail.as_deref().unwrap_or_default();
+        tracing::warn!(operation = %ctx.operation, server = ctx.server.0, detail, "a guest did not stay up");
+        false
+    }
+}
+
 async fn load(app: &App, id: ServerId) -> Result<ServerRecord, Fault> {
     // A server with an operation can't have been deleted by anything but that operation.
     store::live(&app.db, id)

@@ -60,7 +60,13 @@ impl Power {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Data {
     work: HostWork,
+    /// Whether it was given the moment in which a guest that can't boot goes down again.
+    #[serde(default)]
+    watched: bool,
 }
+
+/// That moment.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// The steps.
 pub fn workflow(power: Power) -> Workflow<Data> {
@@ -106,8 +112,14 @@ impl Step<Data> for Show {
         "show_status"
     }
 
-    async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let status = if self.0.under_way() == Status::Stopping { Status::Stopped } else { Status::Running };
+        if status == Status::Running {
+            if !std::mem::replace(&mut data.watched, true) {
+                return Ok(Outcome::Wait { after: WATCH, progress: None });
+            }
+            Guest::load(ctx).await?.stayed_up().await?;
+        }
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, status).await?;
         Ok(Outcome::DoneIn(tx))

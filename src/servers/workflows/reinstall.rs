@@ -154,6 +154,7 @@ impl Step<Data> for Show {
     }
 
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        Guest::load(ctx).await?.stayed_up().await?;
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, Status::Running).await?;
         Ok(Outcome::DoneIn(tx))

@@ -185,7 +185,8 @@ impl Step<Data> for Show {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let status = if data.running { Status::Running } else { Status::Stopped };
+        let up = data.running && Guest::load(ctx).await?.is_up_again(ctx).await;
+        let status = if up { Status::Running } else { Status::Stopped };
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, status).await?;
         Ok(Outcome::DoneIn(tx))
