@@ -24,4 +24,5 @@ if [ -s "$INNKEEPER_DATA/service.env" ]; then
     case $INNKEEPER_DATA in / | "$HOME" | "$ROOT") die "$INNKEEPER_DATA is not a folder to remove; see to it by hand" ;; esac
     rm -rf "$INNKEEPER_DATA"
 fi
-say "Removed. The packages that were installed stay, and so do target/ and the image in the cache."
+say "Removed. What stays: the packages that were installed, target/, the image in the cache, and the raised
+fs.inotify.max_user_instances, which others may rely on by now."

@@ -29,7 +29,8 @@ EXPECTED_LINES=740
 build() {
     local mirror
     # A build that was killed leaves its folder; the lock says that nobody else is building.
-    as_root find /var/tmp -maxdepth 1 -name 'innkeeper-image.*' -print0 | while IFS= read -r -d '' work; do remove_tree; done
+    as_root find /var/tmp -maxdepth 1 -name 'innkeeper-image.*' -print0 |
+        while IFS= read -r -d '' work; do remove_tree "$work"; done
     # shellcheck disable=SC2016 # these are apt's variables
     mapfile -t targets < <(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
         awk -v r="$codename" '$3 == "main" && ($2 == r || $2 == r "-updates" || $2 == r "-security")')
@@ -38,7 +39,7 @@ build() {
     say "Building the image $title (once; about a minute)"
     mkdir -p "$cache"
     work=$(as_root mktemp -d /var/tmp/innkeeper-image.XXXXXX)
-    trap remove_tree EXIT
+    trap 'remove_tree "$work"' EXIT
     trap 'exit 130' INT TERM HUP
     printf 'deb %s\n' "${targets[@]}" >"$cache/sources.list"
     if ! as_root "$recipe" "$work/rootfs" "$codename" "$mirror" "$cache/sources.list" 2>&1 </dev/null |
@@ -57,18 +58,9 @@ build() {
     rm -rf "$built"
     mv "$built.new" "$built"
     find "$cache" -maxdepth 1 -name "image-$codename-*" ! -name "image-$key" -exec rm -rf {} +
-    remove_tree
+    remove_tree "$work"
     trap - EXIT INT TERM HUP
     progress 100 "$(du -h "$built/rootfs.squashfs" | cut -f1) $built"
-}
-
-# remove_tree: takes $work away, with whatever debootstrap left mounted in it, and never what is mounted.
-remove_tree() {
-    [ -n "$work" ] || return 0
-    awk -v w="$work/" 'index($2, w) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mounted; do
-        as_root umount "$mounted" || as_root umount -l "$mounted"
-    done
-    as_root rm -rf --one-file-system "$work"
 }
 
 lines_progress() {

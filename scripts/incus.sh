@@ -7,8 +7,10 @@
 #   scripts/incus.sh stop NAME          stops the project's guests, then the daemon if we started it and nobody uses it
 #   scripts/incus.sh down NAME BRIDGE   removes what `up` made, with what is in it
 #
-# Nothing without our mark is ever touched. Settings: INNKEEPER_NAT=1 lets the guests out to the network of this
-# machine (by default they reach it and each other only); INNKEEPER_POOL_GIB sizes the pool (a sparse file).
+# Nothing without our mark is ever touched; one sysctl is raised (fs.inotify.max_user_instances). Settings:
+# INNKEEPER_NAT=1 lets the guests out to the network of this machine (by default they reach it and each other only);
+# INNKEEPER_BRIDGE_NETWORKS names more networks than the bridge's own whose guests reach each other;
+# INNKEEPER_POOL_GIB sizes the pool (a sparse file).
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -142,6 +144,7 @@ keep_in() {
     if [ "$(incus network get "$bridge" ipv6.address)" != none ]; then
         own+=,$(network_of "$(incus network get "$bridge" ipv6.address)"),fe80::/10
     fi
+    own+=${INNKEEPER_BRIDGE_NETWORKS:+,$INNKEEPER_BRIDGE_NETWORKS}
     ours 'network acl' "$bridge" || incus network acl create "$bridge" "$mark=$name" >&2
     # ff02::/16: guests find each other's IPv6 addresses by it.
     jq -n --arg mark "$mark" --arg name "$name" --arg own "$own" '{
@@ -165,7 +168,7 @@ network_of() {
 # raise_inotify: every guest with systemd takes 8 to 10 of these, and all guests take them of this machine's root: at the
 # 128 of a stock system the seventeenth guest dies at boot. Never put back: by then others may rely on it. A reboot
 # forgets it, which is why it is looked at every time.
-INOTIFY_INSTANCES=65536
+INOTIFY_INSTANCES=1048576
 raise_inotify() {
     local file=/proc/sys/fs/inotify/max_user_instances
     [ "$(cat "$file")" -lt "$INOTIFY_INSTANCES" ] || return 0

@@ -69,6 +69,18 @@ step() {
 }
 steps_summary() { [ ${#STEPS[@]} = 0 ] || printf '%s\n' "${STEPS[@]}" >&2; }
 
+# timed LOG TEXT COMMAND...: runs it with all that it says in a file, and says in one line how it went; where it failed
+# also the last that it said.
+timed() {
+    local log=$1 text=$2 began=$SECONDS code=0
+    shift 2
+    printf '==> %s\n' "$text" >>"$log"
+    "$@" </dev/null >>"$log" 2>&1 || code=$?
+    say "$(printf '%5ds  %-4s %s' $((SECONDS - began)) "$([ $code = 0 ] && echo ok || echo FAIL)" "$text")"
+    [ $code = 0 ] || tail -n 20 "$log" | cut -c 1-150 | sed 's/^/          /' >&2
+    return $code
+}
+
 # set_values LINES: NAME=VALUE lines, as another script printed them, into variables.
 set_values() {
     local line
@@ -180,5 +192,15 @@ incusd_path() {
 }
 
 has_systemd() { [ -d /run/systemd/system ]; }
+
+# remove_tree DIR: takes away a system's files that root unpacked, with whatever is still mounted in them, and never what
+# is mounted.
+remove_tree() {
+    local mounted
+    awk -v d="$1/" 'index($2, d) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mounted; do
+        as_root umount "$mounted" || as_root umount -l "$mounted"
+    done
+    as_root rm -rf --one-file-system "$1"
+}
 
 random_password() { head -c 256 /dev/urandom | LC_ALL=C tr -dc 'A-Za-z0-9' | head -c 32; }

@@ -3,6 +3,7 @@
 # real PostgreSQL and real containers, documentation. Leaves nothing running that it started.
 #
 # Arguments go to cargo nextest run, and then nothing else is done: scripts/test.sh --test suite accounts::
+# With --install it ends when all that it needs is there.
 #
 # Where CI is set, a test that fails gets a second try; those that needed it are named in the last lines.
 set -euo pipefail
@@ -65,6 +66,7 @@ step "Mail server" scripts/smtpd.sh
 step "OpenAPI tools" scripts/openapi.sh
 step "promtool" scripts/promtool.sh
 step "Console page" scripts/web.sh
+[ "${1:-}" != --install ] || exit 0
 # Most tests wait for hosts more than they work.
 export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$(($(nproc) * 2))}
 if [ $# -gt 0 ]; then
