@@ -5,9 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use innkeeper::app::Task;
 use serde_json::json;
 
-use crate::support::{Lab, Live, TestApp, ended, eventually};
+use crate::support::{Lab, Live, TestApp, ended, eventually, wait_for};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -29,7 +30,7 @@ fn check(page: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promtool_finds_nothing_wrong_with_the_figures_of_a_service_at_work() {
-    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let app = TestApp::with(|c| c.sweep_seconds = 1).await.running(Task::Mail);
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let away = json!({ "name": "a \"host\"\\", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
@@ -52,16 +53,12 @@ async fn promtool_finds_nothing_wrong_with_the_figures_of_a_service_at_work() {
         "innkeeper_host_up{",
         "innkeeper_guest_memory_usage_bytes{",
     ];
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(120);
-    let page = loop {
+    let page = wait_for("every figure", async || {
         let page = app.nobody.get("/metrics").await.expect(200).text;
         let missing: Vec<_> = wanted.iter().filter(|name| !page.lines().any(|l| l.starts_with(**name))).collect();
-        if missing.is_empty() {
-            break page;
-        }
-        assert!(tokio::time::Instant::now() < until, "{missing:?} did not come to be in:\n{page}");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    };
+        if missing.is_empty() { Ok(page) } else { Err(format!("without {missing:?}: {page}")) }
+    })
+    .await;
     drop(live);
     check(&page);
 }

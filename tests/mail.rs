@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
 use crate::support::relay::Port;
-use crate::support::{TestApp, expect_error, wait_for, wait_for_sql};
+use crate::support::{TestApp, eventually, expect_error, wait_for, wait_for_sql};
 
 async fn queue(app: &TestApp, event: &str) {
     queue_to(app, event, "guest@example.com").await;
@@ -72,7 +72,6 @@ async fn with_server(port: u16) -> TestApp {
         c.smtp = Some(smtp(port));
     })
     .await
-    .running(Task::Mail)
 }
 
 fn smtp(port: u16) -> innkeeper::config::Smtp {
@@ -243,15 +242,8 @@ async fn listed(app: &TestApp, query: &str) -> Vec<Value> {
 
 /// Waits until the provider has this many open alerts about mails.
 async fn alerts_about_mails(app: &TestApp, wanted: usize) {
-    let mut last = Value::Null;
-    for _ in 0..200 {
-        last = app.provider.get("/api/alerts?open=true&type=mail_held").await.expect(200).body;
-        if last["data"].as_array().unwrap().len() == wanted {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("not {wanted}: {last}");
+    let path = "/api/alerts?open=true&type=mail_held";
+    eventually(&app.provider, path, |alerts| alerts["data"].as_array().unwrap().len() == wanted).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -298,6 +290,7 @@ async fn a_relay_that_refuses_us_loses_no_mail_and_the_provider_hears_of_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_failed_is_seen_and_sent_again_by_the_provider() {
+    expect_error("a mail could not be sent and is given up");
     let refuses = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let still = Arc::clone(&refuses);
     let relay = Relay::start(move |line| match still.load(std::sync::atomic::Ordering::SeqCst) {

@@ -4,7 +4,7 @@ use hypervisor::proxmox::Proxmox;
 use serde_json::{Value, json};
 
 use crate::support::pve::Catalogue;
-use crate::support::{Lab, Pve, TestApp, ended, eventually};
+use crate::support::{Lab, Pve, TestApp, ended, eventually, expect_error};
 
 /// A service with a host of Proxmox VE and one running server of each kind.
 struct Two {
@@ -269,6 +269,7 @@ async fn a_restart_waits_for_a_backup_to_end() {
 /// An order's undo that a person's protection stands in the way of says so where its provider looks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_undo_that_can_t_be_says_why() {
+    expect_error("an operation is stuck");
     let app = TestApp::with(|c| c.undo_deadline_seconds = 2).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use hypervisor::{GuestKind, GuestRef};
-use innkeeper::app::Task;
 use serde_json::json;
 
 use crate::support::{Lab, Live, MailServer, TestApp, ended, eventually, wait_for};
@@ -15,9 +14,7 @@ async fn a_busy_guest_is_on_the_socket_and_in_the_mail_and_so_is_its_recovery() 
         (c.sweep_seconds, c.alert_settle_seconds) = (1, 1);
         c.smtp = Some(mailbox.settings());
     })
-    .await
-    .running(Task::Alerts)
-    .running(Task::Mail);
+    .await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let created = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;

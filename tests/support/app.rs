@@ -64,7 +64,7 @@ impl TestApp {
         Self::with(|_| {}).await
     }
 
-    /// With settings changed. How often to sweep asks for sweeps.
+    /// With settings changed. How often to sweep asks for sweeps and whatever comes of them; a mail server, for mails.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let db = TestDb::new().await;
         Self::on(db, change).await
@@ -76,7 +76,7 @@ impl TestApp {
         let data = tempfile::tempdir().expect("a data folder");
         let mut config = config(&db, data.path());
         change(&mut config);
-        let swept = config.sweep_seconds != UNSWEPT;
+        let (swept, mailed) = (config.sweep_seconds != UNSWEPT, config.smtp.is_some());
         let app = App::new(config).expect("the settings are right");
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a loopback port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
@@ -86,7 +86,7 @@ impl TestApp {
         });
         let served = Some(tokio::spawn(serving));
         let nobody = Client::new(&base, None);
-        let app = Self {
+        let mut app = Self {
             provider: signed_in(&db, &nobody, "provider@example.com").await,
             customer: signed_in(&db, &nobody, "customer@example.com").await,
             other: signed_in(&db, &nobody, "other@example.com").await,
@@ -99,7 +99,10 @@ impl TestApp {
             data,
             db: Arc::new(db),
         };
-        if swept { app.running(Task::Monitoring) } else { app }
+        if swept {
+            app = app.running(Task::Monitoring).running(Task::Alerts);
+        }
+        if mailed { app.running(Task::Mail) } else { app }
     }
 
     /// Has a task run, too.
