@@ -45,7 +45,8 @@ async fn update(
 /// Make a server anew from an image
 ///
 /// Everything on its disks and all its snapshots are deleted; its addresses and its size stay. Root's new password is
-/// shown this once.
+/// shown this once. Refused with 409 while the server is protected, here or on its host; nothing is deleted before it is
+/// certain that the new one can be made.
 #[utoipa::path(post, path = "/server/{id}/reinstall", tag = "servers", operation_id = "reinstallServer", request_body = ReinstallServer,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Reinstalling), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

@@ -106,6 +106,8 @@ async fn restart(State(app): State<Arc<App>>, access: ServerAccess, once: Once) 
 }
 
 /// Delete a server with its disks, snapshots and addresses
+///
+/// Refused with 409 while it is protected, here or on its host.
 #[utoipa::path(delete, path = "/server/{id}", tag = "servers", operation_id = "deleteServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Deleted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
