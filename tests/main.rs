@@ -38,6 +38,7 @@ mod proxmox;
 mod proxmox_faults;
 mod refusals;
 mod replicas;
+mod schema;
 mod ssh;
 mod storm;
 mod workflows;
