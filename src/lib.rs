@@ -17,6 +17,7 @@ pub mod idempotency;
 pub mod ids;
 pub mod images;
 pub mod limits;
+mod locks;
 pub mod mail;
 pub mod monitoring;
 pub mod operations;

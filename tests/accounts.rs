@@ -287,3 +287,76 @@ async fn api_tokens_do_what_their_scopes_say_and_end_at_once() {
     })
     .await;
 }
+
+/// Who guesses at somebody's password is stopped; the owner, who comes from elsewhere or from where they came from
+/// before, is not. Many strangers together get so far and no further.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_who_guess_do_not_shut_the_owner_out() {
+    let app = TestApp::with(|c| {
+        c.login_limit_account = 3;
+        c.trusted_proxies = "127.0.0.1".to_owned().try_into().unwrap();
+    })
+    .await;
+    let from = async |address: &str, password: &str| {
+        let login = json!({ "email": "customer@example.com", "password": password });
+        let request = app.nobody.http.post(format!("{}/api/auth/login", app.base)).json(&login);
+        request.header("x-forwarded-for", address).send().await.unwrap().status().as_u16()
+    };
+    let home = "203.0.113.1";
+    assert_eq!(from(home, PASSWORD).await, 200);
+    for expected in [401, 401, 401, 429, 429] {
+        assert_eq!(from("198.51.100.1", "a guess").await, expected);
+    }
+    assert_eq!(from("198.51.100.1", PASSWORD).await, 429, "nor is the right one taken from there");
+    assert_eq!((from(home, PASSWORD).await, from("203.0.113.77", PASSWORD).await), (200, 200));
+    let mut looked_at = 3;
+    for n in 2..=60 {
+        match from(&format!("198.51.100.{n}"), "a guess").await {
+            401 => looked_at += 1,
+            status => assert_eq!(status, 429),
+        }
+    }
+    assert_eq!(looked_at, 30, "ten times what one network may try");
+    assert_eq!(from("192.0.2.1", PASSWORD).await, 429, "a place that nobody knows");
+    assert_eq!(from(home, PASSWORD).await, 200);
+    // Whoever is signed in changes their password as before.
+    let change = json!({ "currentPassword": PASSWORD, "newPassword": "another long password" });
+    app.customer.post("/api/auth/password", change).await.expect(204);
+}
+
+/// The janitor forgets thousands of expired tokens at a time: told as revocations they would have every process look at
+/// every socket again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_forget_what_is_over_is_no_revocation() {
+    let app = TestApp::new().await;
+    let new = json!({ "name": "t", "scopes": ["read"] });
+    let live = app.customer.post("/api/auth/tokens", new).await.expect(201).body["id"].as_str().unwrap().to_owned();
+    sqlx::raw_sql(
+        "insert into sessions (id, user_id, expires_at)
+         select gen_random_uuid(), id, now() - interval '3 days' from users where email = 'other@example.com';
+         insert into tokens (id, kind, hash, user_id, session_id, expires_at)
+         select gen_random_uuid(), 'access', sha256(n::text::bytea), s.user_id, s.id, now() - interval '2 days'
+         from sessions s, generate_series(1, 20) n where s.expires_at < now();
+         insert into tokens (id, kind, hash, user_id, name, revoked_at)
+         select gen_random_uuid(), 'api', sha256('x'::bytea), id, 'x', now() - interval '40 days'
+         from users where email = 'other@example.com'",
+    )
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let mut heard = sqlx::postgres::PgListener::connect(&app.db.url()).await.unwrap();
+    heard.listen("auth_changed").await.unwrap();
+    innkeeper::accounts::service::purge(&app.app).await.unwrap();
+    let left: i64 = sqlx::query_scalar(
+        "select (select count(*) from tokens where expires_at < now() or revoked_at is not null)
+                + (select count(*) from sessions where expires_at < now())",
+    )
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    assert_eq!(left, 0);
+    // What was good is told, and is the first that is.
+    sqlx::query("delete from tokens where id = $1::uuid").bind(&live).execute(&app.db.pool).await.unwrap();
+    let first = tokio::time::timeout(Duration::from_secs(60), heard.recv()).await.expect("something is told").unwrap();
+    assert_eq!(first.payload(), format!("token:{live}"));
+}

@@ -117,3 +117,21 @@ async fn behind_a_proxy_that_adds_ports_no_client_chooses_the_address_it_is_coun
     let audit = app.provider.get("/api/audit?limit=100").await.expect(200).text;
     assert!(audit.contains("\"198.51.100.77\"") && !audit.contains("203.0.113."), "{audit}");
 }
+
+/// Looking up what somebody shows as a token is work, and those who show none get so much of it a minute: over HTTP and
+/// where the live view begins alike.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_that_are_none_are_limited_on_sockets_too() {
+    let app = TestApp::with(|c| c.rate_limit_address = 5).await;
+    let mut live = crate::support::Live::new(&app.base);
+    let mut said = vec![];
+    for n in 0..8 {
+        live.tell(serde_json::json!({ "do": "connect", "token": format!("ink_a_made_up_{n}") })).await;
+        let refused = live.next("connect_error").await;
+        said.push(refused["message"].as_str().unwrap().split(':').next().unwrap().to_owned());
+    }
+    assert_eq!(said[..5], ["UNAUTHENTICATED"; 5]);
+    assert_eq!(said[5..], ["RATE_LIMITED"; 3]);
+    let answer = app.nobody.with_token("ink_a_another").get("/api/server").await.expect(429);
+    assert!(answer.headers.contains_key("retry-after"));
+}

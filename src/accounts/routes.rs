@@ -71,16 +71,16 @@ async fn refresh(State(app): State<Arc<App>>, Json(refresh): Json<Refresh>) -> R
 }
 
 /// Sign out: this login's tokens end at once
-#[utoipa::path(post, path = "/auth/logout", tag = "auth",
-operation_id = "logOut", responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", operation_id = "logOut",
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn logout(State(app): State<Arc<App>>, session: Session, once: Once) -> Result<StatusCode> {
     service::logout(&app, &once, session.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Who am I
-#[utoipa::path(get, path = "/auth/me", tag = "auth",
-operation_id = "getCurrentUser", responses((status = 200, body = User), (status = 401, body = ErrorBody)))]
+#[utoipa::path(get, path = "/auth/me", tag = "auth", operation_id = "getCurrentUser",
+    responses((status = 200, body = User), (status = 401, body = ErrorBody)))]
 async fn me(State(app): State<Arc<App>>, Anyone(caller): Anyone) -> Result<Json<User>> {
     let user = store::user(&app.db, caller.user).await?.ok_or_else(|| Error::not_found("account"))?;
     Ok(Json(user))
@@ -112,8 +112,8 @@ async fn change_password(
 }
 
 /// My API tokens
-#[utoipa::path(get, path = "/auth/tokens", tag = "auth",
-operation_id = "listApiTokens", responses((status = 200, body = Vec<ApiToken>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+#[utoipa::path(get, path = "/auth/tokens", tag = "auth", operation_id = "listApiTokens",
+    responses((status = 200, body = Vec<ApiToken>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn api_tokens(State(app): State<Arc<App>>, session: Session) -> Result<Json<Vec<ApiToken>>> {
     Ok(Json(service::api_tokens(&app, session.caller.user).await?))
 }

@@ -28,9 +28,14 @@ pub struct Origin {
     pub user_agent: String,
 }
 
-/// What attempts to sign in are counted by.
+/// What attempts to sign in are counted by: an account from one network, an account from everywhere, one network.
+const PLACE: &str = "place:";
 const ACCOUNT: &str = "account:";
 const ADDRESS: &str = "address:";
+/// What attempts at the present password are counted by, of somebody who is signed in.
+const SESSION: &str = "session:";
+/// An account's attempts from everywhere, as a multiple of those from one network: many strangers together get so far.
+const EVERYWHERE: i32 = 10;
 /// The API tokens that an account may have.
 const API_TOKENS: usize = 100;
 
@@ -63,12 +68,26 @@ pub async fn register(app: &App, new: Register, origin: &Origin) -> Result<Signe
 /// Signs in with mail address and password.
 pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn> {
     let network = origin.address.network();
-    let (account, address) = ((ACCOUNT, login.email.as_str()), (ADDRESS, network.as_str()));
+    let place = format!("{network} {}", login.email);
+    let (place, account) = ((PLACE, place.as_str()), (ACCOUNT, login.email.as_str()));
+    let address = (ADDRESS, network.as_str());
+    let most = app.config.login_limit_account;
     // Counted before the check and taken back after a success: parallel guesses can't outrun the count.
     limit(app, address, app.config.login_limit_address).await?;
-    limit(app, account, app.config.login_limit_account).await?;
+    limit(app, place, most).await?;
+    let everywhere = limit(app, account, most.saturating_mul(EVERYWHERE)).await;
     let wrong = || unauthenticated("The mail address or the password is wrong.");
     let found = store::credentials(&app.db, &login.email).await?;
+    // Strangers must not shut out the owner, who comes from where they came from before.
+    if let Err(too_many) = everywhere {
+        let known = match &found {
+            Some(found) => store::session_addresses(&app.db, found.user.id).await?,
+            None => vec![],
+        };
+        if !known.into_iter().any(|known| ClientAddress(known).network() == network) {
+            return Err(too_many);
+        }
+    }
     let hash = found.as_ref().map(|c| c.password_hash.clone());
     if let Some(found) = &found {
         audit::account(found.user.id);
@@ -76,8 +95,9 @@ pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn>
     let right = secrets::verify_password(login.password, hash).await?;
     match found {
         Some(found) if right && !found.disabled => {
-            store::forgive_attempt(&app.db, account).await?;
-            store::forgive_attempt(&app.db, address).await?;
+            for counted in [place, account, address] {
+                store::forgive_attempt(&app.db, counted).await?;
+            }
             // Checking takes a while. Who changed the password or shut the account meanwhile ended the logins there were.
             let mut tx = app.db.begin().await?;
             if !store::lock_credentials(&mut tx, found.user.id, &found.password_hash).await? {
@@ -193,7 +213,8 @@ pub async fn change_password(
         return Ok(answer);
     }
     let user = store::user(&app.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
-    let key = (ACCOUNT, user.email.as_str());
+    let tried = session.to_string();
+    let key = (SESSION, tried.as_str());
     limit(app, key, app.config.login_limit_account).await?;
     let wrong = || Error::field("currentPassword", "This is not your present password.");
     let present = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash);
@@ -248,16 +269,18 @@ pub async fn disable_user(app: &App, user: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Who shows this token. Refresh tokens are not for this.
-pub async fn authenticate(app: &App, token: &str) -> Result<Caller> {
+/// Who shows this token, from this address. Refresh tokens are not for this.
+pub async fn authenticate(app: &App, token: &str, address: ClientAddress) -> Result<Caller> {
     let hash = secrets::hash_token(token);
     let reading = match app.tokens.get(&hash) {
         Known::Yes(caller) => return Ok(caller),
         Known::No(reading) => reading,
     };
-    let row = store::live_token(&app.db, &hash)
-        .await?
-        .ok_or_else(|| unauthenticated("This token is not good (any more); sign in again."))?;
+    app.limits.may_guess(address)?;
+    let Some(row) = store::live_token(&app.db, &hash).await? else {
+        app.limits.guessed(app, address).await;
+        return Err(unauthenticated("This token is not good (any more); sign in again."));
+    };
     if row.stale_use {
         store::touch_token(&app.db, row.id).await?;
     }

@@ -1,5 +1,7 @@
 //! The SQL of accounts, sessions, tokens and login limits.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
@@ -373,7 +375,18 @@ pub(super) async fn revoke_api_token(db: &PgPool, user: UserId, token: Uuid) -> 
 /// What is counted, and whose: the database's `lower` finds accounts, so the database's `lower` makes their keys.
 pub(super) type Key<'a> = (&'static str, &'a str);
 
-/// Counts one attempt of `who` (an `account:` or an `address:`) in the present window of 15 minutes, and says how many there are now and for how
+/// Where an account's logins of late came from.
+pub(super) async fn session_addresses(db: &PgPool, user: UserId) -> Result<Vec<IpAddr>> {
+    let addresses = sqlx::query_scalar!(
+        r#"select address as "address!" from sessions where user_id = $1 order by created_at desc limit 100"#,
+        user.0
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(addresses.iter().filter_map(|address| address.parse().ok()).collect())
+}
+
+/// Counts one attempt of `who` (an `account:`, an `address:` and the like) in the present window of 15 minutes, and says how many there are now and for how
 /// many more seconds the window lasts. One statement, so that parallel attempts count each other.
 pub(super) async fn count_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<(i32, i64)> {
     let row = sqlx::query!(

@@ -13,8 +13,10 @@ use crate::accounts::model::Caller;
 use crate::accounts::{self, Level};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::http::ClientAddress;
 use crate::idempotency::{Begun, Once};
 use crate::ids::ServerId;
+use crate::locks::Lock;
 use crate::servers::model::{ServerRecord, Status};
 use crate::{hosts, secrets, servers};
 
@@ -87,7 +89,14 @@ fn why_not(status: Status) -> Option<&'static str> {
 
 /// Uses a ticket up and lets its owner in, with a ticket to come back with.
 pub(super) async fn enter(app: &App, ticket: &SecretString, address: IpAddr) -> Result<Visit, End> {
+    let client = ClientAddress(address);
+    app.limits.may_guess(client).map_err(|e| End::TOO_MANY.saying(&e.message))?;
     let hash = secrets::hash_token(ticket.expose_secret());
+    // Before the lock that all wait for: who has no ticket keeps nobody waiting.
+    if !store::is_good(&app.db, &hash, address).await.map_err(|e| fault(&e.into()))? {
+        app.limits.guessed(app, client).await;
+        return Err(End::TICKET);
+    }
     let used = connect(app, &hash, address).await.map_err(|e| fault(&e.into()))?;
     let (used, (of_user, of_server)) = used.ok_or(End::TICKET)?;
     let held = used.held();
@@ -115,7 +124,7 @@ pub(super) async fn enter(app: &App, ticket: &SecretString, address: IpAddr) -> 
 async fn connect(app: &App, hash: &[u8; 32], address: IpAddr) -> sqlx::Result<Option<(Used, (i64, i64))>> {
     let mut tx = app.db.begin().await?;
     // One after the other, so that each counts those before.
-    store::lock(&mut tx).await?;
+    Lock::Consoles.hold(&mut tx).await?;
     let Some(used) = store::use_up(&mut tx, hash, address, ALIVE).await? else { return Ok(None) };
     let counts = store::count(&mut tx, used.user, used.server).await?;
     tx.commit().await?;

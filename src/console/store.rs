@@ -12,9 +12,6 @@ use crate::ids::{ServerId, UserId};
 
 type Result<T> = sqlx::Result<T>;
 
-/// Any fixed number that nothing else in this database locks.
-const LOCK: i64 = 0x696e_6b63_6f6e_736f;
-
 /// Notes a ticket; false where the account has `most` of them already that were not used.
 pub(super) async fn insert(
     db: &mut PgConnection,
@@ -42,9 +39,15 @@ pub(super) async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// Lets connections be counted one after the other until the transaction ends.
-pub(super) async fn lock(tx: &mut PgConnection) -> Result<()> {
-    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(tx).await.map(drop)
+/// Whether this ticket is good, as it looks before anybody waits for anybody.
+pub(super) async fn is_good(db: &PgPool, ticket: &[u8; 32], address: IpAddr) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select 1 from consoles where ticket = $1 and ticket_until > now() and address = $2) as "good!""#,
+        &ticket[..],
+        address.to_string()
+    )
+    .fetch_one(db)
+    .await
 }
 
 /// A ticket that was good, which it is no more.

@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, Method, header};
 use uuid::Uuid;
 
+use super::ClientAddress;
 use crate::accounts::Level;
 use crate::accounts::model::Caller;
 use crate::accounts::service;
@@ -58,7 +59,7 @@ pub(crate) enum Identity {
 
 impl Identity {
     /// Reads the bearer token and asks whose it is.
-    pub(crate) async fn of(app: &App, headers: &HeaderMap) -> Self {
+    pub(crate) async fn of(app: &App, extensions: &Extensions, headers: &HeaderMap) -> Self {
         let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|v| v.to_str().ok())
@@ -66,7 +67,7 @@ impl Identity {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim());
         let Some(token) = token else { return Self::Nobody };
-        match service::authenticate(app, token).await {
+        match service::authenticate(app, token, ClientAddress::of(extensions, headers, app)).await {
             Ok(caller) => Self::Somebody(caller),
             Err(error) => Self::Refused(Arc::new(Mutex::new(Some(error)))),
         }

@@ -75,7 +75,7 @@ pub fn router_with(app: Arc<App>, more: Router<Arc<App>>) -> Router {
 
 /// Finds out who asks, once.
 async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let identity = Identity::of(&app, request.headers()).await;
+    let identity = Identity::of(&app, request.extensions(), request.headers()).await;
     request.extensions_mut().insert(identity);
     next.run(request).await
 }

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::store;
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
+use crate::http::ClientAddress;
 
 /// A minute's allowance is taken in so many shares: one question to the database for each. What a process took and does
 /// not use is lost until the minute is over, so shares are small.
@@ -23,6 +24,8 @@ pub(super) enum Who {
     Token(Uuid),
     /// Those of an address that show no good token.
     Address(String),
+    /// Tokens and tickets that an address showed and that were none.
+    Guess(String),
 }
 
 /// What one may do.
@@ -56,7 +59,7 @@ impl Limits {
     pub(super) async fn count(&self, app: &App, who: Who) -> Allowance {
         let limit = u64::from(match who {
             Who::Token(_) => app.config.rate_limit_token,
-            Who::Address(_) => app.config.rate_limit_address,
+            Who::Address(_) | Who::Guess(_) => app.config.rate_limit_address,
         });
         let share = self.share(&who);
         // Held while the database is asked, so that parallel requests of one client don't take a share each.
@@ -88,6 +91,25 @@ impl Limits {
         }
     }
 
+    /// Refuses an address that has shown too many tokens and tickets that were none: looking up the next one is work
+    /// that it gets no more of this minute. Asks nobody.
+    pub(crate) fn may_guess(&self, address: ClientAddress) -> Result<()> {
+        let shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(share) = shares.get(&Who::Guess(address.network())) else { return Ok(()) };
+        let Ok(share) = share.try_lock() else { return Ok(()) };
+        let reset = share.until.saturating_duration_since(Instant::now());
+        if share.left > 0 || share.rest > 0 || reset.is_zero() {
+            return Ok(());
+        }
+        let words = "Too many tokens that are none came from this address; try again in a minute.";
+        Err(Error { retry_after: Some(whole_seconds(reset)), ..Error::new(Code::RateLimited, words) })
+    }
+
+    /// Counts a token or ticket that was none.
+    pub(crate) async fn guessed(&self, app: &App, address: ClientAddress) {
+        self.count(app, Who::Guess(address.network())).await;
+    }
+
     fn share(&self, who: &Who) -> Arc<tokio::sync::Mutex<Share>> {
         let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(who) {
@@ -96,8 +118,13 @@ impl Limits {
         let now = Instant::now();
         if shares.len() >= SIZE {
             shares.retain(|_, share| share.try_lock().map_or(true, |share| share.until > now));
+            // Of addresses, of which anybody may have many, every other one: whoever is forgotten gets a share more.
             if shares.len() >= SIZE {
-                shares.clear();
+                let mut one = false;
+                shares.retain(|who, _| {
+                    one = !one;
+                    one || matches!(who, Who::Token(_))
+                });
             }
         }
         let share = Arc::new(tokio::sync::Mutex::new(Share { left: 0, rest: 0, until: now }));
@@ -123,6 +150,7 @@ impl Who {
         match self {
             Self::Token(id) => format!("token:{id}"),
             Self::Address(network) => format!("address:{network}"),
+            Self::Guess(network) => format!("guess:{network}"),
         }
     }
 }
@@ -131,4 +159,24 @@ impl Who {
 pub async fn purge(app: &App) -> Result<()> {
     app.limits.forget();
     Ok(store::purge(&app.db).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_addresses_make_it_forget_some_of_them_and_no_token() {
+        let limits = Limits::default();
+        let token = Who::Token(Uuid::nil());
+        let minute = Instant::now() + Duration::from_mins(1);
+        let present = |who: &Who| limits.share(who).try_lock().unwrap().until = minute;
+        present(&token);
+        for n in 0..SIZE {
+            present(&Who::Address(n.to_string()));
+        }
+        let shares = limits.0.lock().unwrap();
+        assert!(shares.contains_key(&token));
+        assert!((SIZE / 3..=SIZE).contains(&shares.len()), "{}", shares.len());
+    }
 }

@@ -18,6 +18,7 @@ use crate::accounts::model::Caller;
 use crate::accounts::{self, Level};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
+use crate::http::ClientAddress;
 use crate::ids::ServerId;
 use crate::servers;
 
@@ -153,7 +154,9 @@ pub(super) async fn authenticate(
     let token = token(&socket, auth.as_ref().ok()).ok_or_else(|| {
         Refused(Error::new(Code::Unauthenticated, "Sign in first: connect with auth: {token: \"<access token>\"}."))
     })?;
-    let caller = accounts::service::authenticate(&desk.app, &token).await.map_err(Refused)?;
+    let parts = socket.req_parts();
+    let address = ClientAddress::of(&parts.extensions, &parts.headers, &desk.app);
+    let caller = accounts::service::authenticate(&desk.app, &token, address).await.map_err(Refused)?;
     // Access tokens change while a login lives.
     let seat = desk.seats.take(caller.session.unwrap_or(caller.token)).ok_or_else(|| {
         let text = format!("One login or token may hold {MAX_SOCKETS} connections at a time; close others first.");

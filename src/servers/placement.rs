@@ -4,6 +4,7 @@ use sqlx::PgConnection;
 
 use super::store::Offer;
 use crate::ids::{HostId, ImageId};
+use crate::locks::Lock;
 
 /// A node with room.
 #[derive(Debug)]
@@ -12,12 +13,9 @@ pub(super) struct Candidate {
     pub node: String,
 }
 
-/// Any fixed number that nothing else in this database locks.
-const LOCK: i64 = 0x696e_6b70_6c61_6365;
-
 /// Locks placement until the transaction ends, so that no two orders count the same room.
 pub(crate) async fn lock(tx: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(tx).await.map(drop)
+    Lock::Placement.hold(tx).await
 }
 
 /// Whether the image is to be had on any host in use.
