@@ -22,6 +22,7 @@ mod corpus;
 mod errors;
 mod figures;
 mod history;
+mod hosts;
 mod idempotency;
 mod input;
 mod leases;

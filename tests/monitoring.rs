@@ -105,3 +105,56 @@ async fn a_host_that_keeps_failing_is_left_in_peace_half_the_time() {
     }
     drop(second);
 }
+
+/// A host that is in the database only, with these settings, sealed already.
+async fn unread_host(app: &TestApp, sealed: &[u8]) {
+    sqlx::query("insert into hosts (name, kind, config_sealed) values ('h', 'incus', $1)")
+        .bind(sealed)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+}
+
+/// Settings that can't be opened (another master key, a bug) are our own trouble: nobody is told that their host is down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_trouble_is_no_fault_of_the_host() {
+    let app = TestApp::new().await;
+    unread_host(&app, b"sealed with another key").await;
+    let state = async || -> (i32, Option<String>, i64) {
+        sqlx::query_as("select sweep_failures, last_error, (select count(*) from alert_tracks) from hosts")
+            .fetch_one(&app.db.pool)
+            .await
+            .unwrap()
+    };
+    for _ in 0..4 {
+        innkeeper::monitoring::look(&app.app).await.unwrap();
+    }
+    assert_eq!(state().await, (0, None, 0));
+
+    // With settings that can be read, it is the host's that nobody answers there.
+    let settings = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s" }).to_string();
+    let sealed = app.app.sealer.seal("host", settings.as_bytes()).unwrap();
+    sqlx::query("update hosts set config_sealed = $1, updated_at = now()")
+        .bind(sealed)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    innkeeper::monitoring::look(&app.app).await.unwrap();
+    let (failures, error, tracks) = state().await;
+    assert!(failures > 0 && error.is_some() && tracks == 1, "{failures} {error:?} {tracks}");
+}
+
+/// Traffic is charged for: it is metered whatever goes wrong with the rest of a sweep.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traffic_is_metered_where_nothing_can_be_judged() {
+    let fleet = fleet::Fleet::start(fleet::Options::new(fleet::Kind::Proxmox, 1, 3)).await.unwrap();
+    let app = TestApp::new().await;
+    crate::replicas::register(&app.provider, &app.db, &fleet).await;
+    sqlx::raw_sql("alter table alert_tracks rename to alert_tracks_away; delete from traffic")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    innkeeper::monitoring::look(&app.app).await.unwrap();
+    let metered: i64 = sqlx::query_scalar("select count(*) from traffic").fetch_one(&app.db.pool).await.unwrap();
+    assert_eq!(metered, 3);
+}

@@ -58,7 +58,7 @@ impl World {
     }
 }
 
-async fn register(provider: &Client, db: &TestDb, fleet: &Fleet) {
+pub(crate) async fn register(provider: &Client, db: &TestDb, fleet: &Fleet) {
     for (n, host) in fleet.hosts().iter().enumerate() {
         let new = json!({ "name": format!("rack-{n}"), "kind": "proxmox", "config": host.settings(), "force": true });
         let host_id = provider.post("/api/hosts", new).await.expect(201).body["id"].as_i64().unwrap();

@@ -191,13 +191,12 @@ impl<F: Fleet> Watch<F> {
     async fn sweep(&mut self, claimed_at: DateTime<Utc>) {
         let begun = Instant::now();
         let (fleet, host, timeout) = (Arc::clone(&self.fleet), self.host, self.sweeper.timeout);
-        let look = async move {
-            let driver = fleet.driver(host).await?;
-            Ok(async { driver?.sweep().await }.await)
-        };
-        let Some(result) = self.until(tokio::time::timeout(timeout, look)).await else { return };
+        // Not within the time that the host has: how long we take to know where it is says nothing of it.
+        let Some(Ok(driver)) = self.until(fleet.driver(host)).await else { return };
+        let look = tokio::time::timeout(timeout, async { driver?.sweep().await });
+        let Some(result) = self.until(look).await else { return };
         let silent = || Err(Error::Unreachable(format!("it did not answer within {} s", timeout.as_secs_f64())));
-        let Ok(result) = result.unwrap_or_else(|_| Ok::<_, F::Error>(silent())) else { return };
+        let result = result.unwrap_or_else(|_| silent());
         // A failure to store is the fleet's to log; the next sweep tries again.
         let _ = match result {
             Ok(sweep) => {

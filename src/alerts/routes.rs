@@ -175,8 +175,7 @@ async fn put_tariff_rule(
 }
 
 /// Forget a tariff's rule (provider)
-#[utoipa::path(delete, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts",
-operation_id = "deleteTariffAlertRule",
+#[utoipa::path(delete, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "deleteTariffAlertRule",
     params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -218,8 +217,7 @@ async fn put_server_rule(
 }
 
 /// Forget a server's rule
-#[utoipa::path(delete, path = "/server/{id}/alert-rules/{type}", tag = "alerts",
-operation_id = "deleteServerAlertRule",
+#[utoipa::path(delete, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "deleteServerAlertRule",
     params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]

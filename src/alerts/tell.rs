@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::model::Ended;
@@ -11,12 +12,16 @@ use super::rules::Rules;
 use super::store::{self, News};
 use crate::app::App;
 use crate::error::Result;
-use crate::ids::UserId;
+use crate::ids::{AlertId, UserId};
+use crate::locks::Lock;
 use crate::mail;
 use crate::mail::templates::{AlertLine, Alerts};
 
 /// How many times the seconds to settle the first waits while others keep coming: hosts are swept one after the other.
 const PATIENCE: f64 = 6.0;
+/// Alerts that are read at a time, and that are told of at a time: a whole fleet may have something to say at once.
+const PART: i64 = 500;
+const MOST: usize = 2_000;
 
 /// Tells everybody what there is to tell at this moment, and gives the number of mails; `None`, where another process is
 /// at it. What is muted, or in its quiet
@@ -27,15 +32,11 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<Option<usize>> {
         return Ok(Some(0));
     }
     // Whoever has the lock tells everything.
-    if !store::try_lock(&mut tx, "tell").await? {
+    if !Lock::Tell.try_hold(&mut tx).await? {
         return Ok(None);
     }
-    let mut news = store::news(&mut tx).await?;
-    let servers: Vec<i64> = news.iter().filter_map(|n| n.server_id).map(|id| id.0).collect();
-    let tariffs: Vec<i64> = news.iter().filter_map(|n| n.tariff_id).map(|id| id.0).collect();
-    let rules = store::rules_of(&mut *tx, &servers, &tariffs).await?;
-    news.retain(|n| !n.muted && !is_quiet(&rules, n, now));
-    if !has_settled(&news, app.config.alert_settle_seconds.into()) {
+    let news = loud(&mut tx, now).await?;
+    if news.len() < MOST && !has_settled(&news, app.config.alert_settle_seconds.into()) {
         return Ok(Some(0));
     }
     let staff = store::staff(&mut tx).await?;
@@ -63,6 +64,24 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<Option<usize>> {
     tx.commit().await?;
     tracing::info!(alerts = ids.len(), mails = mails.len(), "told of alerts");
     Ok(Some(mails.len()))
+}
+
+/// What may be told now, oldest first; what is beyond [`MOST`] is told the next time.
+async fn loud(tx: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<News>> {
+    let (mut loud, mut after) = (vec![], AlertId(0));
+    loop {
+        let part = store::news(tx, after, PART).await?;
+        let Some(last) = part.last() else { return Ok(loud) };
+        after = last.id;
+        let servers: Vec<i64> = part.iter().filter_map(|n| n.server_id).map(|id| id.0).collect();
+        let tariffs: Vec<i64> = part.iter().filter_map(|n| n.tariff_id).map(|id| id.0).collect();
+        let rules = store::rules_of(&mut *tx, &servers, &tariffs).await?;
+        loud.extend(part.into_iter().filter(|n| !n.muted && !is_quiet(&rules, n, now)));
+        if loud.len() >= MOST {
+            loud.truncate(MOST);
+            return Ok(loud);
+        }
+    }
 }
 
 /// Whether nothing has come for so many seconds, or the first has waited for long enough.

@@ -17,8 +17,8 @@ use super::subject::Subject;
 use crate::addresses;
 use crate::app::App;
 use crate::error::Result;
-use crate::history;
-use crate::ids::HostId;
+use crate::ids::{HostId, ServerId};
+use crate::locks::Lock;
 use crate::mail;
 use crate::monitoring;
 
@@ -50,15 +50,19 @@ impl Change {
     }
 }
 
-/// Judges a sweep of a host, in the transaction that stores it; `interval` is the time between two.
-pub async fn swept(tx: &mut PgConnection, interval: Duration, host: HostId, report: &Report) -> sqlx::Result<()> {
-    store::lock(tx, host).await?;
+/// Judges a sweep of a host, in the transaction that stores it; `interval` is the time between two, and `traffic` what
+/// the month's came to.
+pub async fn swept(
+    tx: &mut PgConnection,
+    interval: Duration,
+    host: HostId,
+    report: &Report,
+    traffic: &HashMap<ServerId, f64>,
+) -> sqlx::Result<()> {
+    Lock::Alerts(host).hold(tx).await?;
     let rules = store::rules_of_host(&mut *tx, host).await?;
     let servers = store::watched(tx, host, report.known_at).await?;
     let samples: HashMap<Uuid, &Sample> = report.samples.iter().map(|s| (s.marker, s)).collect();
-    // Of a guest that its host knows nothing of at the moment, no counter is one.
-    let counted: Vec<&Sample> = samples.values().copied().filter(|s| s.power != GuestPower::Unknown).collect();
-    let traffic = history::traffic::count(tx, host, report.taken_at, &counted).await?;
     let mut readings = Vec::with_capacity(servers.len() * 5);
     for server in &servers {
         let sample = samples.get(&server.marker).copied();
@@ -85,7 +89,7 @@ pub async fn failed(app: &App, host: HostId) -> Result<()> {
 /// The same at a moment of the caller's choice.
 pub async fn failed_at(app: &App, host: HostId, at: DateTime<Utc>) -> Result<()> {
     let mut tx = app.db.begin().await?;
-    store::lock(&mut tx, host).await?;
+    Lock::Alerts(host).hold(&mut tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
     if answers(&mut tx, app.config.sweep_interval(), host, &rules, at, false).await? {
         monitoring::notify_sampled(&mut tx, host).await?;
@@ -97,7 +101,7 @@ pub async fn failed_at(app: &App, host: HostId, at: DateTime<Utc>) -> Result<()>
 /// for all.
 pub async fn patrol(app: &App) -> Result<()> {
     let mut tx = app.db.begin().await?;
-    if !store::try_lock(&mut tx, "patrol").await? {
+    if !Lock::Patrol.try_hold(&mut tx).await? {
         return Ok(());
     }
     let pools = addresses::service::all(&mut *tx).await?;

@@ -4,7 +4,7 @@ pub mod model;
 mod routes;
 pub mod service;
 mod store;
-pub(crate) mod traffic;
+pub mod traffic;
 
 pub(crate) use routes::routes;
 pub use service::keep;

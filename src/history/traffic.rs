@@ -3,19 +3,34 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use monitor::Sample;
+use hypervisor::GuestPower;
+use monitor::{Report, Sample};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::model::TrafficMonth;
 use crate::ids::{HostId, ServerId};
+use crate::locks::Lock;
 
 type Result<T> = sqlx::Result<T>;
+
+/// Meters what a sweep of a host saw, and gives what the month's traffic came to, in bytes. It is charged for, so it is a
+/// transaction of its own: nothing else that goes wrong with a sweep costs it.
+pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> Result<HashMap<ServerId, f64>> {
+    // Of a guest that its host knows nothing of at the moment, no counter is one.
+    let known = report.samples.iter().filter(|s| s.power != GuestPower::Unknown);
+    let samples: Vec<&Sample> = known.map(|s| (s.marker, s)).collect::<HashMap<_, _>>().into_values().collect();
+    let mut tx = db.begin().await?;
+    Lock::Traffic(host).hold(&mut tx).await?;
+    let months = count(&mut tx, host, report.taken_at, &samples).await?;
+    tx.commit().await?;
+    Ok(months)
+}
 
 /// Adds what the guests' counters grew by to the month's traffic, and gives what it came to, in bytes. A counter that is
 /// lower than before started again at 0. What a guest had counted before it was first seen counts where it was made in
 /// the same month. A look from before the last one adds nothing. There is one sample a guest at most.
-pub(crate) async fn count(
+async fn count(
     tx: &mut PgConnection,
     host: HostId,
     at: DateTime<Utc>,

@@ -53,7 +53,9 @@ fn shell(app: &App, host: HostId, settings: &HostSettings, row: &Settings) -> Re
     };
     let key = String::from_utf8(app.sealer.open(KEY_PURPOSE, sealed)?).map_err(Error::internal)?;
     let known = Known { db: app.db.clone(), host };
-    Ok(Some(Arc::new(SshShell::new(&key.into(), ways(&settings.ssh), Arc::new(known))?)))
+    // We made the key: that it is none is not the host's fault.
+    let shell = SshShell::new(&key.into(), ways(&settings.ssh), Arc::new(known)).map_err(Error::internal)?;
+    Ok(Some(Arc::new(shell)))
 }
 
 /// The public key that new guests of the host let in beside their owner's; none where we don't sign in.
@@ -163,24 +165,28 @@ pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
     let name = update.name.as_deref().map_or_else(|| before.name.clone(), |name| name.trim().to_owned());
     let mut change = None;
     if let Some(config) = update.config {
-        let mut settings = HostSettings::read(before.kind, config)?;
-        settings.complete(Some(&open(app, before.kind, &before.config_sealed)?))?;
+        let settings = HostSettings::read(before.kind, config)?;
+        let mut tried = settings.clone();
+        tried.complete(Some(&open(app, before.kind, &before.config_sealed)?))?;
         // Outside the transaction: a host may take long to answer.
-        let looked = accepted(&name, preflight(&name, &settings).await, update.force)?;
+        let looked = accepted(&name, preflight(&name, &tried).await, update.force)?;
         let all = store::hosts(&app.db).await?;
         let known = twins(app, &all, Some(&before), &open(app, before.kind, &before.config_sealed)?, None)?;
-        let same = twins(app, &all, Some(&before), &settings, looked.0.as_ref())?;
+        let same = twins(app, &all, Some(&before), &tried, looked.0.as_ref())?;
         if !update.force
             && let Some(other) = same.iter().find(|other| !known.contains(other))
         {
-            return Err(twice_refused(&settings, other));
+            return Err(twice_refused(&tried, other));
         }
         change = Some((settings, looked));
     }
     let mut tx = app.db.begin().await?;
     let mut row = store::lock(&mut tx, id).await?.ok_or_else(no_host)?;
-    if let Some((settings, _)) = &change {
-        let moved = settings.moved(&open(app, row.kind, &row.config_sealed)?);
+    if let Some((settings, _)) = &mut change {
+        let now = open(app, row.kind, &row.config_sealed)?;
+        // The secrets of this moment: others may have been stored while the host was looked at.
+        settings.complete(Some(&now))?;
+        let moved = settings.moved(&now);
         let (live, _, _) = store::contents(&mut *tx, id).await?;
         if moved && live > 0 && !update.force {
             return Err(Error::new(

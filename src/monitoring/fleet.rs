@@ -1,6 +1,6 @@
 //! The fleet as the sweeper sees it: hosts and claims from the database, samples into it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use monitor::{Claim, Fleet, Report, Sweeper};
 use super::store;
 use crate::alerts;
 use crate::app::App;
-use crate::error::{Code, Error, Result};
-use crate::hosts;
+use crate::error::{Error, Result};
 use crate::ids::HostId;
+use crate::{history, hosts};
 
 /// Sweeps every host until shutdown.
 pub async fn watch(app: &Arc<App>) {
@@ -43,6 +43,9 @@ impl Hosts {
     }
 
     async fn keep(&self, host: HostId, report: &Report) -> sqlx::Result<()> {
+        // First and by itself, since it is charged for; without it, only the alerts about it go unjudged this once.
+        let traffic = history::traffic::meter(&self.app.db, host, report).await;
+        let used = traffic.as_ref().map_or_else(|_| HashMap::new(), Clone::clone);
         hosts::store::record_sweep(&self.app.db, host, &report.nodes).await?;
         let mut tx = self.app.db.begin().await?;
         store::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
@@ -53,9 +56,10 @@ impl Hosts {
                 tracing::info!(%host, moved, "servers were found in another state than ours");
             }
         }
-        alerts::watch::swept(&mut tx, self.app.config.sweep_interval(), host, report).await?;
+        alerts::watch::swept(&mut tx, self.app.config.sweep_interval(), host, report, &used).await?;
         store::notify_sampled(&mut tx, host).await?;
-        tx.commit().await
+        tx.commit().await?;
+        traffic.map(drop)
     }
 }
 
@@ -76,11 +80,15 @@ impl Fleet for Hosts {
     async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>> {
         match hosts::service::driver(&self.app, HostId(host)).await {
             Ok(driver) => Ok(Ok(driver)),
-            Err(error) if error.code == Code::DatabaseUnavailable => {
-                tracing::warn!(host, %error, "a host's settings could not be read; trying again");
-                Err(error)
-            }
-            Err(error) => Ok(Err(hypervisor::Error::Failed(error.to_string()))),
+            // Only what a driver says is about the host. All else (the database, a master key that changed, a bug) is
+            // our own trouble: nobody is to be told that their host is down.
+            Err(error) => match error.cause.as_ref().and_then(|cause| cause.downcast_ref::<hypervisor::Error>()) {
+                Some(of_the_host) => Ok(Err(of_the_host.clone())),
+                None => {
+                    tracing::error!(host, %error, "a host could not be swept for a reason of our own; trying again");
+                    Err(error)
+                }
+            },
         }
     }
 

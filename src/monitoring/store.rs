@@ -154,10 +154,17 @@ pub(super) async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Resu
     Ok(match row {
         Some(row) => match (row.mine, row.due) {
             (Some(at), _) => Claim::Ours(at),
-            (None, due) => Claim::Due(Duration::from_secs_f64(due.unwrap_or(seconds).clamp(0.01, seconds))),
+            (None, due) => Claim::Due(until_due(due, interval)),
         },
         None => Claim::Due(interval),
     })
+}
+
+/// How long until a host is due: never at once, and never longer than the interval, which is none where all are to be
+/// looked at now.
+fn until_due(seconds: Option<f64>, interval: Duration) -> Duration {
+    let due = seconds.map_or(interval, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    due.min(interval).max(Duration::from_millis(10))
 }
 
 /// Keeps the samples of one host, all in one statement. Guests that no server of that host goes with are left out.
@@ -279,4 +286,18 @@ pub(super) async fn fleet_servers(db: &PgPool) -> Result<Vec<FleetServer>> {
     )
     .fetch_all(db)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_due_within_its_interval_even_where_that_is_none() {
+        let ms = Duration::from_millis;
+        assert_eq!(until_due(Some(3.0), ms(30_000)), ms(3_000));
+        assert_eq!(until_due(Some(300.0), ms(30_000)), ms(30_000));
+        assert_eq!(until_due(Some(-3.0), ms(30_000)), ms(10));
+        assert_eq!(until_due(None, Duration::ZERO), ms(10));
+    }
 }

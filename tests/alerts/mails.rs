@@ -251,3 +251,31 @@ async fn quiet_hours_hold_beginnings_and_ends_back() {
     assert_eq!(mails.len(), 2);
     assert!(mails.iter().all(|m| m.recipient == "customer@example.com"));
 }
+
+/// A whole fleet may have something to say at once: it is told in parts, and what is muted is in nobody's way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn very_much_news_is_told_in_parts() {
+    let world = World::new().await;
+    let (loud, _) = world.server("customer@example.com", "loud").await;
+    let (other, _) = world.server("other@example.com", "other").await;
+    let raise = "insert into alerts (kind, subject, server_id, level, value, raised_at, changed_at)
+                 select 'cpu', 'server:' || $1 || ':' || n, $1, 'critical', 0.99, now(), now() - interval '1 hour'
+                 from generate_series(1, $2) n";
+    for (server, count) in [(loud, 2_100), (other, 1)] {
+        sqlx::query(raise).bind(server).bind(count).execute(world.db()).await.unwrap();
+    }
+    sqlx::query("insert into alert_mutes (server_id, kind, until) values ($1, 'cpu', now() + interval '1 hour')")
+        .bind(loud)
+        .execute(world.db())
+        .await
+        .unwrap();
+    assert_eq!((world.tell().await, world.tell().await), (1, 0));
+    assert_eq!(world.mails().await[0].recipient, "other@example.com");
+
+    sqlx::query("delete from alert_mutes").execute(world.db()).await.unwrap();
+    for alerts in [2_000, 100] {
+        assert_eq!(world.tell().await, 1);
+        assert_eq!(world.mails().await[0].subject, format!("{alerts} alerts"));
+    }
+    assert_eq!(world.tell().await, 0);
+}

@@ -88,8 +88,9 @@ impl World {
         let at = self.start + TimeDelta::seconds(seconds);
         let took = Duration::from_secs(1);
         let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes: vec![], samples, complete };
+        let traffic = innkeeper::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
         let mut tx = self.db().begin().await.unwrap();
-        watch::swept(&mut tx, Duration::from_secs(30), self.host, &report).await.unwrap();
+        watch::swept(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();
         tx.commit().await.unwrap();
     }
 

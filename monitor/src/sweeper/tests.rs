@@ -16,6 +16,8 @@ enum Mood {
     Hung,
     Broken,
     Panics,
+    /// It does well, and it takes us longer to know where it is than it may take to answer.
+    Obscure,
 }
 
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Driver for Fake {
             Mood::Hung => std::future::pending().await,
             Mood::Broken => return Err(Error::Unreachable("refused".into())),
             Mood::Panics => panic!("a bug"),
-            Mood::Well => {}
+            Mood::Well | Mood::Obscure => {}
         }
         let guest = GuestSample {
             marker: Uuid::nil(),
@@ -146,6 +148,9 @@ impl Fleet for Hotel {
     }
     async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>, String> {
         let mood = *self.hosts.lock().unwrap().get(&host).ok_or("gone")?;
+        if mood == Mood::Obscure {
+            tokio::time::sleep(INTERVAL).await;
+        }
         Ok(Ok(Arc::new(Fake(mood))))
     }
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim, String> {
@@ -201,6 +206,14 @@ async fn a_dead_host_delays_nobody_and_says_so() {
     let failed = hotel.failed.lock().unwrap();
     assert_eq!(failed.iter().map(|(h, _)| *h).collect::<BTreeSet<_>>(), BTreeSet::from([2, 3]));
     assert_eq!(failed.iter().filter(|(h, _)| *h == 2).count(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_is_not_blamed_for_the_time_that_we_take_ourselves() {
+    let hotel = Hotel::with(&[(1, Mood::Obscure)]);
+    Sweeper::every(INTERVAL).once(Arc::clone(&hotel)).await.unwrap();
+    assert_eq!(*hotel.failed.lock().unwrap(), vec![]);
+    assert_eq!(hotel.times(1).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,8 +51,8 @@ pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
     .await
 }
 
-/// Everything that is to be told, oldest first.
-pub(in crate::alerts) async fn news(tx: &mut PgConnection) -> Result<Vec<News>> {
+/// What is to be told, oldest first: so many of those after this one.
+pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most: i64) -> Result<Vec<News>> {
     sqlx::query_as!(
         News,
         r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value, a.raised_at, a.resolved_at,
@@ -77,12 +77,15 @@ pub(in crate::alerts) async fn news(tx: &mut PgConnection) -> Result<Vec<News>> 
                where a.kind = 'host_unreachable' and a.server_id is null and b.kind = a.kind and b.host_id = a.host_id
                  and b.raised_at = a.raised_at
            ) w on a.kind = 'host_unreachable' and a.server_id is null
-           where ((a.resolved_at is null and a.acknowledged_at is null
+           where a.id > $1
+             and ((a.resolved_at is null and a.acknowledged_at is null
                    and (a.told_at is null or (a.told_level = 'warning' and a.level = 'critical'))
                    and (a.level = 'critical' or a.kind in ('cpu', 'memory', 'disk')))
                   or (a.told_at is not null and a.resolved_at is not null and a.end_told_at is null))
              and (a.level = 'critical' or a.told_at is not null or u.alert_mails = 'all')
-           order by a.id"#
+           order by a.id limit $2"#,
+        after.0,
+        most
     )
     .fetch_all(tx)
     .await

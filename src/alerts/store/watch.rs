@@ -12,24 +12,6 @@ use crate::alerts::model::AlertKind;
 use crate::alerts::watch::Change;
 use crate::ids::{HostId, ServerId, TariffId};
 
-/// The lock under which the alerts of one host, or, with 0, of what is on none, are judged.
-pub(in crate::alerts) async fn lock(tx: &mut PgConnection, host: HostId) -> Result<()> {
-    sqlx::query!(
-        r#"select pg_advisory_xact_lock(hashtext('alerts'), $1) as "locked: ()""#,
-        i32::try_from(host.0 & 0x7fff_ffff).unwrap_or(0)
-    )
-    .fetch_one(tx)
-    .await
-    .map(drop)
-}
-
-/// Takes a job that one process does for all, until the transaction ends; false where another has it.
-pub(in crate::alerts) async fn try_lock(tx: &mut PgConnection, job: &str) -> Result<bool> {
-    sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock(hashtext('alerts'), hashtext($1)) as "ours!""#, job)
-        .fetch_one(tx)
-        .await
-}
-
 /// A server as alerts see it.
 #[derive(Debug)]
 pub(in crate::alerts) struct Watched {
