@@ -37,7 +37,8 @@ async fn promtool_finds_nothing_wrong_with_the_figures_of_a_service_at_work() {
     app.provider.post("/api/hosts", away).await.expect(201);
     let live = Live::connected(&app.base, app.customer.token.as_deref().unwrap()).await;
     let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
-    assert_eq!(ended(&app.customer, &server["operationId"]).await["state"], "succeeded");
+    let operation = ended(&app.customer, &server["operationId"]).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
     let path = format!("/api/server/{}/status", server["id"]);
     eventually(&app.customer, &path, |s| s["stats"]["data"]["memory"]["used"].as_i64() > Some(0)).await;
 

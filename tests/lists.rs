@@ -120,3 +120,56 @@ async fn unknown_sort_names_are_422() {
         ["/api/address-pools", "/api/alerts", "/api/audit", "/api/hosts", "/api/images", "/api/server", "/api/tariffs"];
     assert_eq!(lists, want);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stuck_operations_come_in_pages_and_their_logs_by_their_ends() {
+    let app = TestApp::new().await;
+    for _ in 0..23 {
+        let server = crate::live::server(&app, "customer@example.com").await;
+        sqlx::query(
+            "with o as (insert into operations (id, server_id, kind, state, step, data, deadline)
+                        values (gen_random_uuid(), $1, 'delete', 'stuck', 's', '{}', now()) returning id)
+             insert into operation_log (operation_id, level, step, message)
+             select id, 'info', 's', 'line ' || n from o, generate_series(1, 1005) n",
+        )
+        .bind(server)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    }
+    let get = async |query: &str| app.provider.get(&format!("/api/operations{query}")).await.expect(200);
+    let ids = |answer: &Response| -> Vec<String> {
+        answer.body.as_array().unwrap().iter().map(|o| o["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let (first, second) = (get("").await, get("?page=2").await);
+    assert_eq!(first.headers["x-total-count"], "23");
+    assert_eq!((ids(&first).len(), ids(&second).len()), (20, 3));
+    assert_eq!([ids(&first), ids(&second)].concat(), ids(&get("?limit=100").await), "oldest first");
+    app.provider.get("/api/operations?limit=101").await.expect(422);
+    app.provider.get("/api/operations?state=stuck").await.expect(422);
+
+    // What it said last says why it is stuck.
+    let log = app.provider.get(&format!("/api/operations/{}/log", ids(&first)[0])).await.expect(200).body;
+    let log = log.as_array().unwrap();
+    assert_eq!((log.len(), &log[0]["message"], &log[999]["message"]), (1000, &json!("line 6"), &json!("line 1005")));
+}
+
+/// A year of entries is not counted for each page of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_log_is_counted_and_paged_so_far_and_no_further() {
+    let app = TestApp::new().await;
+    sqlx::query(
+        "insert into audit (id, role, action) select gen_random_uuid(), 'cli', 'x' from generate_series(1, 10020)",
+    )
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let get = async |query: &str| app.provider.get(&format!("/api/audit?action=x&{query}")).await;
+    let last = get("page=100&limit=100").await.expect(200).body;
+    assert_eq!((&last["total"], &last["pages"]), (&json!(10_000), &json!(100)));
+    assert_eq!(last["data"].as_array().unwrap().len(), 100);
+    let beyond = get("page=101&limit=100").await.expect(422);
+    assert!(beyond.body["details"]["fields"]["page"].as_str().unwrap().contains("narrow"), "{}", beyond.text);
+    let few = app.provider.get("/api/audit?action=y").await.expect(200).body;
+    assert_eq!(few["total"], 0);
+}

@@ -347,3 +347,77 @@ async fn a_login_holds_only_so_many_sockets() {
     })
     .await;
 }
+
+/// What this thread's tasks send to the database.
+#[derive(Clone, Default)]
+struct Statements(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Statements {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{value:?} ");
+            }
+        }
+        if event.metadata().target() == "sqlx::query" {
+            let mut text = Text(String::new());
+            event.record(&mut text);
+            self.0.lock().unwrap().push(text.0);
+        }
+    }
+}
+
+impl Statements {
+    fn of(&self, part: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|statement| statement.contains(part)).count()
+    }
+}
+
+/// Waits until the socket was told of an operation of each of these servers.
+async fn hear_of(live: &mut Live, servers: &[i64]) {
+    let mut missing: std::collections::BTreeSet<i64> = servers.iter().copied().collect();
+    while !missing.is_empty() {
+        let told = live.next("operation").await;
+        missing.remove(&told["args"][0]["serverId"].as_i64().unwrap());
+    }
+}
+
+/// Everybody is looked at anew at once after the database was away: a look for all of them, not one for each.
+#[tokio::test]
+async fn looking_at_everybody_again_takes_no_more_statements_for_more_sockets_and_servers() {
+    use tracing_subscriber::layer::SubscriberExt;
+    let app = TestApp::new().await;
+    let mut servers = vec![];
+    for _ in 0..6 {
+        let server = server(&app, "customer@example.com").await;
+        operation(&app, server, "running").await;
+        servers.push(server);
+    }
+    let mut sockets = vec![];
+    for _ in 0..3 {
+        let mut live = Live::connected(&app.base, token(&app.customer)).await;
+        for id in &servers {
+            live.tell(json!({ "do": "subscribe", "id": id })).await;
+        }
+        hear_of(&mut live, &servers).await;
+        sockets.push(live);
+    }
+    let statements = Statements::default();
+    let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(statements.clone()));
+    app.app.events.publish(innkeeper::events::Event::Resync);
+    for live in &mut sockets {
+        hear_of(live, &servers).await;
+    }
+    // The look at who may still watch is another task's.
+    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    while statements.of("from servers where id = any") == 0 {
+        assert!(tokio::time::Instant::now() < until, "nobody looked: {:?}", statements.0.lock().unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(statements.of("from operations where id"), 1, "{:?}", statements.0.lock().unwrap());
+    // Two where the look of every minute has just come, too.
+    let looks = statements.of("from servers where id = any");
+    assert!(looks <= 2, "{looks}: {:?}", statements.0.lock().unwrap());
+}

@@ -116,8 +116,7 @@ async fn hold_back(
 }
 
 /// Let servers have an address that was held back
-#[utoipa::path(delete, path = "/address-pools/{id}/reserve/{address}", tag = "addresses",
-operation_id = "releaseAddress",
+#[utoipa::path(delete, path = "/address-pools/{id}/reserve/{address}", tag = "addresses", operation_id = "releaseAddress",
     params(("id" = PoolId, Path, description = "The pool's id"), ("address" = String, Path, description = "The address")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]

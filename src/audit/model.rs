@@ -54,6 +54,9 @@ pub struct Entry {
     pub operation_code: Option<String>,
 }
 
+/// How far entries are counted and shown in pages. There may be a year of them, and nobody reads them one by one.
+pub const COUNTED: i64 = 10_000;
+
 /// Which entries to show.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

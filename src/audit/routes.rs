@@ -20,6 +20,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// The audit log: all of it for a provider; what concerns them for a customer
+///
+/// `total` counts to 10,000, and pages go no further: for what is beyond, narrow the list.
 #[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listAuditEntries", params(ListEntries),
     responses((status = 200, body = Page<Entry>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::model::{Entry, ListEntries};
+use super::model::{COUNTED, Entry, ListEntries};
 use super::note::{NOTES, Notes};
 use super::store;
 use crate::accounts::model::Caller;
@@ -76,6 +76,10 @@ pub async fn command(app: &App, action: &str, work: impl Future<Output = anyhow:
 /// servers, and who tried to sign in to their account.
 pub async fn list(app: &App, caller: &Caller, query: &ListEntries) -> Result<Page<Entry>> {
     let page = PageQuery { page: query.page, limit: query.limit };
+    if page.offset() >= COUNTED {
+        let words = format!("Pages go as far as entry {COUNTED}; narrow the list, by `from` and `to` for one.");
+        return Err(Error::field("page", words));
+    }
     let mine = (!caller.is_provider()).then_some(caller.user);
     let (mut entries, total) = store::list(&app.db, mine, query, page).await?;
     for entry in entries.iter_mut().filter(|entry| mine.is_some() && entry.user_id != mine && entry.role != "nobody") {

@@ -3,7 +3,7 @@
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::model::{Entry, ListEntries};
+use super::model::{COUNTED, Entry, ListEntries};
 use super::service::{Begun, Deed, End};
 use crate::http::page::{Order, PageQuery};
 use crate::ids::{ServerId, UserId};
@@ -62,7 +62,7 @@ pub(super) async fn end(db: &PgPool, begun: Begun, end: &End) -> Result<()> {
     .map(drop)
 }
 
-/// Entries by a filter, with how many match in all; of one account's matters only, where it is given.
+/// Entries by a filter, with how many match in all, as far as they are counted; of one account's matters only, where it is given.
 pub(super) async fn list(
     db: &PgPool,
     mine: Option<UserId>,
@@ -107,7 +107,8 @@ pub(super) async fn list(
         page.size(),
         page.offset()
     );
-    let total = entries!(fetch_one, query_scalar, (), r#"count(*) as "n!""#, "");
+    let total =
+        entries!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $12) counted", COUNTED);
     tx.commit().await?;
     Ok((rows, total))
 }

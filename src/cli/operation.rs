@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use innkeeper::app::App;
 use innkeeper::audit;
+use innkeeper::http::page::PageQuery;
 use innkeeper::idempotency::Once;
 use innkeeper::operations::model::OperationView;
 use innkeeper::operations::service;
@@ -32,7 +33,14 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             let reason = |o: &OperationView| {
                 o.error.as_ref().map(|e| e.detail.as_ref().unwrap_or(&e.message).clone()).unwrap_or_default()
             };
-            let rows = service::stuck(app).await?;
+            let mut rows = vec![];
+            for page in 1.. {
+                let (some, _) = service::stuck(app, PageQuery { page: Some(page), limit: Some(100) }).await?;
+                if some.is_empty() {
+                    break;
+                }
+                rows.extend(some);
+            }
             table(
                 ["ID", "SERVER", "KIND", "STEP", "SINCE", "WHY"],
                 rows.iter().map(|o| {

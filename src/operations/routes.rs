@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -13,33 +14,39 @@ use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Anyone, Provider};
-use crate::http::extract::{Json, Path};
+use crate::http::extract::{Json, Path, Query};
+use crate::http::page::{PageQuery, TOTAL};
 use crate::idempotency::Once;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(stuck)).routes(routes!(get)).routes(routes!(log)).routes(routes!(retry))
 }
 
-/// Operations that wait for a person (provider)
-#[utoipa::path(get, path = "/operations", tag = "operations",
-operation_id = "listStuckOperations", responses((status = 200, body = Vec<OperationView>), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody)))]
-async fn stuck(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<OperationView>>> {
-    Ok(Json(service::stuck(&app).await?))
+/// Operations that wait for a person, oldest first (provider)
+///
+/// In pages; the header `X-Total-Count` tells how many there are in all.
+#[utoipa::path(get, path = "/operations", tag = "operations", operation_id = "listStuckOperations", params(PageQuery),
+    responses((status = 200, body = Vec<OperationView>), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn stuck(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Query(query): Query<PageQuery>,
+) -> Result<(HeaderMap, Json<Vec<OperationView>>)> {
+    let (operations, total) = service::stuck(&app, query).await?;
+    Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(operations)))
 }
 
 /// How an operation stands
-#[utoipa::path(get, path = "/operations/{id}", tag = "operations",
-operation_id = "getOperation", params(("id" = Uuid, Path, description = "The operation's id")),
+#[utoipa::path(get, path = "/operations/{id}", tag = "operations", operation_id = "getOperation", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn get(State(app): State<Arc<App>>, Anyone(caller): Anyone, Path(id): Path<Uuid>) -> Result<Json<OperationView>> {
     Ok(Json(service::get(&app, &caller, id).await?))
 }
 
-/// An operation's log (provider)
-#[utoipa::path(get, path = "/operations/{id}/log", tag = "operations",
-operation_id = "getOperationLog", params(("id" = Uuid, Path, description = "The operation's id")),
+/// An operation's log, its last thousand lines (provider)
+#[utoipa::path(get, path = "/operations/{id}/log", tag = "operations", operation_id = "getOperationLog", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = Vec<LogLine>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn log(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>) -> Result<Json<Vec<LogLine>>> {
@@ -47,8 +54,7 @@ async fn log(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>) -> 
 }
 
 /// Take a stuck operation up again (provider)
-#[utoipa::path(post, path = "/operations/{id}/retry", tag = "operations",
-operation_id = "retryOperation", params(("id" = Uuid, Path, description = "The operation's id")),
+#[utoipa::path(post, path = "/operations/{id}/retry", tag = "operations", operation_id = "retryOperation", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn retry(

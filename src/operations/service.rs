@@ -21,6 +21,14 @@ pub async fn view(app: &App, id: Uuid) -> Result<Option<OperationView>> {
     Ok(store::get(&app.db, id).await?.map(|row| row.view(false)))
 }
 
+/// Several operations, likewise, in one look.
+pub async fn views(app: &App, ids: &[Uuid]) -> Result<Vec<OperationView>> {
+    if ids.is_empty() {
+        return Ok(vec![]);
+    }
+    Ok(store::some(&app.db, ids).await?.into_iter().map(|row| row.view(false)).collect())
+}
+
 /// The operation that holds a server now, likewise.
 pub async fn active(app: &App, server: ServerId) -> Result<Option<OperationView>> {
     Ok(store::active(&app.db, server).await?.map(|row| row.view(false)))
@@ -50,15 +58,16 @@ pub async fn of_server(
     Ok((rows.into_iter().map(|row| row.view(caller.is_provider())).collect(), total))
 }
 
-/// An operation's log, for the provider.
+/// An operation's log, its last thousand lines, for the provider.
 pub async fn log(app: &App, id: Uuid) -> Result<Vec<LogLine>> {
     store::get(&app.db, id).await?.ok_or_else(|| Error::not_found("operation"))?;
     Ok(store::log_lines(&app.db, id).await?)
 }
 
-/// Operations that wait for a person, oldest first.
-pub async fn stuck(app: &App) -> Result<Vec<OperationView>> {
-    Ok(store::stuck(&app.db).await?.into_iter().map(|row| row.view(true)).collect())
+/// Operations that wait for a person, oldest first, and how many there are in all.
+pub async fn stuck(app: &App, page: PageQuery) -> Result<(Vec<OperationView>, i64)> {
+    let rows = store::stuck(&app.db, page.size(), page.offset()).await?;
+    Ok((rows.into_iter().map(|row| row.view(true)).collect(), store::count_stuck(&app.db).await?))
 }
 
 /// Takes a stuck operation up again where it stopped, after a person has put right what was in its way.

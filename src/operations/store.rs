@@ -315,6 +315,19 @@ pub(super) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Row>
     .await
 }
 
+/// These operations, in any order.
+pub(super) async fn some(db: &PgPool, ids: &[Uuid]) -> Result<Vec<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+                  error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where id = any($1)"#,
+        ids
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// A server's operations, newest first.
 pub(super) async fn of_server(db: &PgPool, server: ServerId, limit: i64, offset: i64) -> Result<Vec<Row>> {
     sqlx::query_as!(
@@ -347,16 +360,22 @@ pub(super) async fn active(db: &PgPool, server: ServerId) -> Result<Option<Row>>
     .await
 }
 
-/// Operations that wait for a person.
-pub(super) async fn stuck(db: &PgPool) -> Result<Vec<Row>> {
+/// Operations that wait for a person, oldest first.
+pub(super) async fn stuck(db: &PgPool, limit: i64, offset: i64) -> Result<Vec<Row>> {
     sqlx::query_as!(
         Row,
         r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
-           from operations where state = 'stuck' order by created_at"#
+           from operations where state = 'stuck' order by created_at, id limit $1 offset $2"#,
+        limit,
+        offset
     )
     .fetch_all(db)
     .await
+}
+
+pub(super) async fn count_stuck(db: &PgPool) -> Result<i64> {
+    sqlx::query_scalar!(r#"select count(*) as "n!" from operations where state = 'stuck'"#).fetch_one(db).await
 }
 
 /// A line of an operation's log.
@@ -373,10 +392,12 @@ pub struct LogLine {
     pub message: String,
 }
 
+/// The last of what an operation said: that says how it ended, or why it does not.
 pub(super) async fn log_lines(db: &PgPool, id: Uuid) -> Result<Vec<LogLine>> {
     sqlx::query_as!(
         LogLine,
-        "select at, level, step, message from operation_log where operation_id = $1 order by id limit 1000",
+        r#"select at as "at!", level as "level!", step as "step!", message as "message!"
+           from (select * from operation_log where operation_id = $1 order by id desc limit 1000) latest order by id"#,
         id
     )
     .fetch_all(db)

@@ -10,7 +10,7 @@ use socketioxide::extract::SocketRef;
 use tokio::time::MissedTickBehavior;
 
 use super::model::Refusal;
-use super::sockets::{Desk, Held, close, expel, held, send};
+use super::sockets::{Desk, close, expel, held, send};
 use crate::accounts::model::Caller;
 use crate::accounts::{self, Level};
 use crate::error::Code;
@@ -42,7 +42,8 @@ pub(super) async fn run(desk: Arc<Desk>, io: SocketIo, mut events: Subscription)
     }
 }
 
-/// Ends sockets whose token or login has ended, and subscriptions to what the others may not see any more.
+/// Ends sockets whose token or login has ended, and subscriptions to what the others may not see any more: two looks,
+/// however many sockets there are.
 pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
     let sockets: Vec<_> = sockets.into_iter().filter_map(|s| held(&s).map(|h| (s, h))).collect();
     if sockets.is_empty() {
@@ -57,28 +58,39 @@ pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
             return;
         }
     };
-    let checks = sockets.iter().zip(callers).map(|((socket, held), before)| {
-        let now = live.get(&before.token);
-        async move {
-            match now {
-                None => {
-                    let error = "The token or login that opened this connection has ended; sign in again.";
-                    send(socket, "session-ended", &Refusal { server_id: None, error, code: Code::Unauthenticated });
-                    close(socket);
+    let mut staying = Vec::new();
+    for ((socket, held), before) in sockets.into_iter().zip(callers) {
+        match live.get(&before.token) {
+            None => {
+                let error = "The token or login that opened this connection has ended; sign in again.";
+                send(&socket, "session-ended", &Refusal { server_id: None, error, code: Code::Unauthenticated });
+                close(&socket);
+            }
+            Some(now) => staying.push((socket, held, now.clone())),
+        }
+    }
+    let watching: Vec<_> = futures_util::stream::iter(staying)
+        .map(|(socket, held, caller)| async move {
+            held.set_caller(caller.clone());
+            // Who is subscribing at this moment does so by the rights of before; whoever does next has these.
+            drop(held.turn.lock().await);
+            let servers = held.servers();
+            ((socket, held), (caller, servers))
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let (sockets, asked): (Vec<_>, Vec<_>) = watching.into_iter().unzip();
+    match servers::service::refused(&desk.app, &asked, Level::Read).await {
+        Ok(refused) => {
+            for ((socket, held), refused) in sockets.into_iter().zip(refused) {
+                for (server, error) in refused {
+                    let _turn = held.turn.lock().await;
+                    expel(&socket, &held, server, &error);
                 }
-                Some(now) => narrow(desk, socket, held, now.clone()).await,
             }
         }
-    });
-    futures_util::stream::iter(checks).for_each_concurrent(AT_ONCE, |check| check).await;
-}
-
-async fn narrow(desk: &Desk, socket: &SocketRef, held: &Held, caller: Caller) {
-    let _turn = held.turn.lock().await;
-    held.set_caller(caller.clone());
-    match servers::service::refused(&desk.app, &caller, &held.servers(), Level::Read).await {
-        Ok(refused) => refused.into_iter().for_each(|(server, error)| expel(socket, held, server, &error)),
         // Not to know is no reason to end anything; the next look is in a minute.
-        Err(error) => tracing::warn!(%error, "what a socket watches could not be checked; trying again"),
+        Err(error) => tracing::warn!(%error, "what sockets watch could not be checked; trying again"),
     }
 }

@@ -7,7 +7,6 @@ use serde::Serialize;
 use socketioxide::extract::SocketRef;
 use socketioxide::{BroadcastError, SocketError, SocketIo};
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use super::model::{ServerAlerts, ServerStats, room, server_of};
 use super::sockets::{Desk, held, send};
@@ -87,7 +86,8 @@ async fn react(app: &App, io: &SocketIo, event: Event, shown: &mut Shown) -> Res
             let live = monitoring::service::stats_of(app, &rooms, &mut shown.charts).await?;
             tell_stats(io, &live, &mut shown.alarmed).await;
             // The latest of each, ended or not: its end may be what was missed.
-            for operation in views(app, store::latest_operations(&app.db, &rooms).await?).await? {
+            let latest = store::latest_operations(&app.db, &rooms).await?;
+            for operation in operations::service::views(app, &latest).await? {
                 tell(io, operation.server_id, "operation", &operation).await;
             }
         }
@@ -101,14 +101,6 @@ async fn watched(io: &SocketIo) -> Vec<ServerId> {
         Ok(rooms) => rooms.iter().filter_map(|r| server_of(r)).collect(),
         Err(never) => match never {},
     }
-}
-
-async fn views(app: &App, ids: Vec<Uuid>) -> Result<Vec<OperationView>> {
-    let mut views = Vec::with_capacity(ids.len());
-    for id in ids {
-        views.extend(operations::service::view(app, id).await?);
-    }
-    Ok(views)
 }
 
 /// Sends new subscribers the present state: one look for all of them.
@@ -126,11 +118,9 @@ async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Shown
     let servers: Vec<ServerId> = new.iter().map(|(_, s)| *s).collect::<BTreeSet<_>>().into_iter().collect();
     let live = monitoring::service::stats_of(app, &servers, &mut shown.charts).await?;
     let stats: HashMap<ServerId, Live> = live.into_iter().map(|l| (l.server, l)).collect();
-    let operations: HashMap<ServerId, OperationView> = views(app, store::active_operations(&app.db, &servers).await?)
-        .await?
-        .into_iter()
-        .map(|o| (o.server_id, o))
-        .collect();
+    let active = store::active_operations(&app.db, &servers).await?;
+    let operations = operations::service::views(app, &active).await?.into_iter();
+    let operations: HashMap<ServerId, OperationView> = operations.map(|o| (o.server_id, o)).collect();
     for (count, (socket, server)) in new.iter().enumerate() {
         if let Some(live) = stats.get(server) {
             send(socket, "server-stats", &ServerStats { server_id: *server, stats: &live.stats });

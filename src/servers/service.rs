@@ -1,5 +1,6 @@
 //! The rules of servers: who may see one, how an order is taken, what may be asked of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -51,14 +52,23 @@ pub async fn authorize(app: &App, caller: &Caller, server: ServerId, level: Leve
     check(caller, server, owner, level)
 }
 
-/// Those of many servers that the caller may not do this much with, and why.
-pub async fn refused(app: &App, caller: &Caller, servers: &[ServerId], level: Level) -> Result<Vec<(ServerId, Error)>> {
-    let owners = store::owners(&app.db, servers).await?;
-    let check = |server: &ServerId| {
-        let owner = owners.get(server).ok_or_else(|| Error::not_found("server"));
-        owner.and_then(|owner| check(caller, *server, *owner, level)).err().map(|error| (*server, error))
+/// Which of their servers each of many callers may not do this much with, and why; one look for all of them.
+pub async fn refused(
+    app: &App,
+    asked: &[(Caller, Vec<ServerId>)],
+    level: Level,
+) -> Result<Vec<Vec<(ServerId, Error)>>> {
+    let servers: BTreeSet<ServerId> = asked.iter().flat_map(|(_, servers)| servers).copied().collect();
+    if servers.is_empty() {
+        return Ok(asked.iter().map(|_| vec![]).collect());
+    }
+    let owners = store::owners(&app.db, &Vec::from_iter(servers)).await?;
+    let refused = |caller: &Caller, server: ServerId| {
+        let owner = owners.get(&server).ok_or_else(|| Error::not_found("server"));
+        owner.and_then(|owner| check(caller, server, *owner, level)).err().map(|error| (server, error))
     };
-    Ok(servers.iter().filter_map(check).collect())
+    let of = |(caller, servers): &(Caller, Vec<ServerId>)| servers.iter().filter_map(|s| refused(caller, *s)).collect();
+    Ok(asked.iter().map(of).collect())
 }
 
 /// A server that is not deleted, for somebody who may do this much with it.

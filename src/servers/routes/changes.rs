@@ -78,8 +78,8 @@ async fn suspend(
 }
 
 /// End a suspension (provider); a server that ran before is started
-#[utoipa::path(post, path = "/server/{id}/unsuspend", tag = "servers",
-operation_id = "unsuspendServer", params(("id" = ServerId, Path, description = "The server's id")),
+#[utoipa::path(post, path = "/server/{id}/unsuspend", tag = "servers", operation_id = "unsuspendServer",
+    params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn unsuspend(
@@ -92,8 +92,8 @@ async fn unsuspend(
 }
 
 /// A server's addresses and their reverse names
-#[utoipa::path(get, path = "/server/{id}/addresses", tag = "servers",
-operation_id = "listServerAddresses", params(("id" = ServerId, Path, description = "The server's id")),
+#[utoipa::path(get, path = "/server/{id}/addresses", tag = "servers", operation_id = "listServerAddresses",
+    params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn addresses(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Vec<NamedAddress>>> {
