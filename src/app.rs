@@ -18,7 +18,7 @@ use crate::events::{self, Events};
 use crate::hosts::Drivers;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
-use crate::{alerts, audit, console, history, http, idempotency, limits, mail, monitoring, realtime};
+use crate::{alerts, audit, console, history, http, idempotency, images, limits, mail, monitoring, realtime};
 
 /// Every part of one running process. Handlers and workers share it by reference.
 #[derive(Debug)]
@@ -59,6 +59,8 @@ pub enum Task {
     Monitoring,
     /// Sums samples up.
     History,
+    /// Looks which nodes have which images.
+    Images,
     /// Watches what no sweep sees, and tells people.
     Alerts,
     /// Sends queued mails.
@@ -69,8 +71,16 @@ pub enum Task {
 
 impl Task {
     /// Every one, as a service has them.
-    pub const ALL: [Self; 7] =
-        [Self::Events, Self::Operations, Self::Monitoring, Self::History, Self::Alerts, Self::Mail, Self::Janitor];
+    pub const ALL: [Self; 8] = [
+        Self::Events,
+        Self::Operations,
+        Self::Monitoring,
+        Self::History,
+        Self::Images,
+        Self::Alerts,
+        Self::Mail,
+        Self::Janitor,
+    ];
 }
 
 /// How long tasks may take to end after shutdown was asked for; what is not done by then is picked up by others.
@@ -155,6 +165,7 @@ impl App {
                 Task::Operations => operations::work(&app).await,
                 Task::Monitoring => monitoring::watch(&app).await,
                 Task::History => history::keep(&app).await,
+                Task::Images => images::watch(&app).await,
                 Task::Alerts => alerts::run(&app).await,
                 Task::Mail => mail::send_queued(&app).await,
                 Task::Janitor => janitor(&app).await,

@@ -166,3 +166,42 @@ async fn a_chart_that_makes_no_sense_is_refused() {
     app.other.get(&path("")).await.expect(404);
     app.nobody.get(&path("")).await.expect(401);
 }
+
+/// What was not known in some looks counts in none of the means, at any level; what never was is null.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_known_is_in_no_mean() {
+    let app = TestApp::new().await;
+    let id = server(&app, CUSTOMER).await;
+    let start = DateTime::from_timestamp((Utc::now().timestamp() / 3600 - 3) * 3600, 0).unwrap();
+    progress_back(&app, start).await;
+    // Of every other look the figures of processor and memory are known, and of none that of the disk.
+    sqlx::query(
+        "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max)
+         select $1, $2 + n * interval '30 seconds', 'running', 1, case when n % 2 = 0 then 0.5 end,
+                case when n % 2 = 0 then 100 end, 200 from generate_series(0, 239) n",
+    )
+    .bind(id)
+    .bind(start)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let drawn = async |step: i64| chart(&app, id, start, start + TimeDelta::hours(2), step).await;
+    let check = |points: Vec<Value>, samples: i64| {
+        for point in &points {
+            assert_eq!((&point["samples"], &point["up"]), (&json!(samples), &json!(1.0)), "{point}");
+            assert_eq!(point["cpu"], json!({ "min": 0.5, "mean": 0.5, "max": 0.5 }), "{point}");
+            assert_eq!(point["memory"], json!({ "min": 100.0, "mean": 100.0, "max": 100.0 }), "{point}");
+            assert_eq!(
+                (&point["memorySize"], &point["disk"], &point["diskSize"]),
+                (&json!(200), &json!(null), &json!(null))
+            );
+        }
+        points.len()
+    };
+    assert_eq!(check(drawn(60).await, 2), 120, "from samples");
+    sum_up(&app.app).await.unwrap();
+    sqlx::query("delete from samples").execute(&app.db.pool).await.unwrap();
+    assert_eq!(check(drawn(300).await, 10), 24, "from five minutes");
+    sqlx::query("delete from samples_5m").execute(&app.db.pool).await.unwrap();
+    assert_eq!(check(drawn(3600).await, 120), 2, "from hours");
+}

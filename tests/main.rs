@@ -20,6 +20,7 @@ mod console;
 mod contract;
 mod corpus;
 mod errors;
+mod evidence;
 mod figures;
 mod history;
 mod hosts;

@@ -220,7 +220,7 @@ async fn standing(app: &TestApp, lab: &Lab, path: &str) -> Value {
         view["memory"],
         view["disk"],
         seen.cores,
-        seen.memory_max >> 20,
+        seen.memory_max.map(|bytes| bytes >> 20),
         format!("{:?}", seen.power)
     ])
 }

@@ -107,7 +107,8 @@ fn guest_row<'a>(guest: &Guest, nodes: &'a [String]) -> GuestRow<'a> {
         cpu: shown.share.cpu,
         maxcpu: guest.cores,
         mem: guest.memory_used(),
-        memhost: guest.memory_used(),
+        // A machine's process takes some more.
+        memhost: guest.memory_used() + (16 << 20),
         maxmem: guest.memory,
         // Of a machine's disk its node knows the size alone.
         disk: if guest.kind == GuestKind::Lxc { guest.disk_used() } else { 0 },

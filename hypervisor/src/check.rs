@@ -3,7 +3,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{Error, GuestSpec, Limits, Result};
+use crate::{Error, GuestKind, GuestSpec, Limits, Result};
 
 /// Refuses text with control characters.
 pub(crate) fn line(what: &str, text: &str) -> Result<()> {
@@ -33,6 +33,12 @@ pub(crate) fn size(limits: &Limits) -> Result<(u32, u64, u64)> {
         return Err(Error::Invalid("cores, memory and disk must be more than nothing".to_owned()));
     }
     Ok((cores, memory, disk))
+}
+
+/// Memory in use, where that can be: a machine that uses all it has or more is one whose host looks from outside.
+pub(crate) fn memory_used(kind: GuestKind, used: u64, max: Option<u64>) -> Option<u64> {
+    let Some(max) = max.filter(|max| *max > 0) else { return Some(used) };
+    (used < max || (used == max && kind == GuestKind::Lxc)).then_some(used)
 }
 
 /// Refuses what `chpasswd` would misread: it reads lines, and ends its fields at a colon only once.

@@ -32,8 +32,8 @@ use secrecy::SecretString;
 pub use console::{Console, ConsoleInput, ConsoleKind};
 pub use error::{Error, Result};
 pub use model::{
-    Capabilities, ExecOutput, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSample, GuestSpec,
-    HostInfo, Interface, Limits, Node, Presence, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Coverage, ExecOutput, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSample,
+    GuestSpec, HostInfo, Interface, Limits, Node, Presence, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
 };
 pub use remote::{GuestShell, ShellTarget};
 
@@ -48,6 +48,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
 
     /// Whether an image or template of this name is there to create guests from.
     async fn has_image(&self, kind: GuestKind, source: &str) -> Result<bool>;
+
+    /// The nodes that guests can be made on from it; `None` where that is all of them, or the host does not decide by
+    /// node. Nodes that can't be asked now are not among them.
+    async fn image_nodes(&self, _kind: GuestKind, _source: &str) -> Result<Option<Vec<String>>> {
+        Ok(None)
+    }
 
     /// Looks at every guest that carries our marker, in a number of calls that does not grow with the guests.
     async fn sweep(&self) -> Result<Sweep>;
@@ -123,6 +129,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Puts the guest's disks back to a snapshot. A guest that ran runs again afterwards. A storage that goes back to its
     /// newest one only gives [`Error::Unsupported`] for the others, at once or at the task's end.
     async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task>;
+
+    /// Whether [`Driver::rollback`] would be refused for what can be seen now; [`Error::Conflict`] with words for the
+    /// server's owner where it would.
+    async fn check_rollback(&self, _guest: &GuestRef, _name: &str) -> Result<()> {
+        Ok(())
+    }
 
     /// Deletes a snapshot; one that is gone is a success.
     async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task>;

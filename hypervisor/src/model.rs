@@ -151,7 +151,9 @@ pub enum GuestPower {
     Running,
     /// It is stopped.
     Stopped,
-    /// Frozen, in error, or a state we have no word for.
+    /// It is up and stands still: somebody or something (a full storage, a crash) halted it.
+    Paused,
+    /// Not told, in error, on its way, or a state we have no word for.
     Unknown,
 }
 
@@ -178,7 +180,7 @@ pub struct HostInfo {
 pub struct Node {
     /// Its name on the host.
     pub name: String,
-    /// Whether it can take guests now.
+    /// Whether it can take guests now: it is up, and nobody keeps it free for maintenance.
     pub online: bool,
     /// Processor threads.
     pub cores: u32,
@@ -186,6 +188,8 @@ pub struct Node {
     pub memory_mib: u64,
     /// Room for root disks in GiB (the storage pool that guests go to).
     pub disk_gib: u64,
+    /// Whether that room is one storage's that several of the host's machines share, and so is there only once.
+    pub disk_shared: bool,
 }
 
 /// One look at every guest of a host.
@@ -197,13 +201,30 @@ pub struct Sweep {
     pub lag: Duration,
     /// The host's machines.
     pub nodes: Vec<Node>,
-    /// Guests with our marker. `complete` says whether a missing one means anything.
+    /// Guests with our marker. One that is here was seen, whatever the rest of the host does.
     pub guests: Vec<GuestSample>,
-    /// Whether every node answered.
-    pub complete: bool,
+    /// Where a guest that is missing means something.
+    pub coverage: Coverage,
 }
 
-/// One guest in a sweep. Byte figures are bytes; network figures are counters since the guest's start.
+/// What a sweep saw whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// The nodes of which every guest was read.
+    pub nodes: Vec<String>,
+    /// The numbers of guests that are there and could not be read.
+    pub unread: Vec<i64>,
+}
+
+impl Coverage {
+    /// Whether a guest of this number that was last known on this node would have been seen.
+    pub fn includes(&self, node: &str, vmid: i64) -> bool {
+        self.nodes.iter().any(|name| name == node) && !self.unread.contains(&vmid)
+    }
+}
+
+/// One guest in a sweep. Byte figures are bytes; network figures are counters since the guest's start. What the host
+/// does not know is `None`, never 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GuestSample {
     /// The server's uuid.
@@ -212,8 +233,10 @@ pub struct GuestSample {
     pub node: String,
     /// Whether it runs.
     pub power: GuestPower,
+    /// Why it is paused, in the host's word, where it says one.
+    pub reason: Option<String>,
     /// Seconds since its start; 0 when stopped.
-    pub uptime_s: u64,
+    pub uptime_s: Option<u64>,
     /// Share of its cores in use, 0 to 1, where the host gives a share.
     pub cpu: Option<f64>,
     /// Processor time used since its start in nanoseconds, where the host gives a counter instead.
@@ -221,17 +244,17 @@ pub struct GuestSample {
     /// Cores it may use.
     pub cores: u32,
     /// Memory in use.
-    pub memory_used: u64,
+    pub memory_used: Option<u64>,
     /// Memory it may use.
-    pub memory_max: u64,
-    /// Root disk in use; 0 where the host can't tell.
-    pub disk_used: u64,
+    pub memory_max: Option<u64>,
+    /// Root disk in use.
+    pub disk_used: Option<u64>,
     /// Root disk size.
-    pub disk_max: u64,
+    pub disk_max: Option<u64>,
     /// Bytes received since start.
-    pub net_in: u64,
+    pub net_in: Option<u64>,
     /// Bytes sent since start.
-    pub net_out: u64,
+    pub net_out: Option<u64>,
 }
 
 /// One network interface inside a guest.
@@ -267,6 +290,9 @@ pub struct Snapshot {
     pub taken_at: DateTime<Utc>,
     /// The snapshot it stands on, where the host knows.
     pub parent: Option<String>,
+    /// Whether the guest can be put back to it: false while it is being taken or deleted, and for good where that never
+    /// came to its end.
+    pub usable: bool,
     /// Its size in bytes, where the host knows.
     pub size: Option<u64>,
 }

@@ -210,6 +210,12 @@ impl Rig for IncusRig {
         let _ = tokio::process::Command::new("btrfs").args(["quota", "rescan", "-w", &pool]).output().await;
     }
 
+    async fn pause(&self, spec: &GuestSpec) -> bool {
+        let freeze = json!({"action": "freeze"});
+        let path = format!("instances/{}/state", Self::name(spec));
+        self.raw(reqwest::Method::PUT, &path, freeze).await["metadata"]["status"] == "Success"
+    }
+
     async fn requests(&self) -> Option<u64> {
         Some(self.relay.connections())
     }

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use crate::alerts::Usage;
 
-/// A guest at one moment. Byte figures are bytes; network figures are counters since the guest's start.
+/// A guest at one moment. Byte figures are bytes; network figures are counters since the guest's start. What is not known
+/// is `None`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// The server's uuid.
@@ -16,22 +17,24 @@ pub struct Sample {
     pub node: String,
     /// Whether it runs.
     pub power: GuestPower,
+    /// Why it is paused, in its host's word.
+    pub reason: Option<String>,
     /// Seconds since its start; 0 when stopped.
-    pub uptime_s: u64,
+    pub uptime_s: Option<u64>,
     /// Share of its cores in use, 0 to 1.
-    pub cpu: f64,
+    pub cpu: Option<f64>,
     /// Memory in use.
-    pub memory_used: u64,
+    pub memory_used: Option<u64>,
     /// Memory it may use.
-    pub memory_max: u64,
+    pub memory_max: Option<u64>,
     /// Root disk in use.
-    pub disk_used: u64,
+    pub disk_used: Option<u64>,
     /// Root disk size.
-    pub disk_max: u64,
+    pub disk_max: Option<u64>,
     /// Bytes received since its start.
-    pub net_in: u64,
+    pub net_in: Option<u64>,
     /// Bytes sent since its start.
-    pub net_out: u64,
+    pub net_out: Option<u64>,
     /// Bytes received a second since it was last seen; `None` where it was not seen before.
     pub net_in_rate: Option<f64>,
     /// Bytes sent a second since it was last seen.
@@ -46,38 +49,50 @@ pub struct Previous {
     /// Its counter of processor time, where its host has one.
     pub cpu_time_ns: Option<u64>,
     /// Its counter of bytes received.
-    pub net_in: u64,
+    pub net_in: Option<u64>,
     /// Its counter of bytes sent.
-    pub net_out: u64,
+    pub net_out: Option<u64>,
 }
 
 impl Sample {
-    /// Makes sense of what a host said, given what it said before. Live figures of a stopped guest are 0. One that the host
-    /// knows nothing of at the moment has the counters of before, and no rates.
+    /// Makes sense of what a host said, given what it said before. Live figures of a stopped guest are 0. Of one that the
+    /// host knows nothing of at the moment nothing is known: what was before is not now.
     pub fn new(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> Self {
         let stopped = guest.power == GuestPower::Stopped;
         let unknown = guest.power == GuestPower::Unknown;
-        let counter = |of: fn(&Previous) -> u64, now: u64| match previous {
-            Some(previous) if unknown => of(&previous),
-            _ => now,
+        let net_rate = |counter: fn(&Previous) -> Option<u64>, now: Option<u64>| {
+            let previous = previous.filter(|_| !unknown)?;
+            let seconds = (taken_at - previous.taken_at).as_seconds_f64();
+            match (seconds > 0.0, stopped) {
+                (false, _) => None,
+                (true, true) => Some(0.0),
+                (true, false) => Some(rate(counter(&previous)?, now?, seconds)),
+            }
         };
-        let net_rate = |counter: fn(&Previous) -> u64, now: u64| {
-            let previous = previous.filter(|_| !unknown);
-            let (before, seconds) = previous.map(|p| (counter(&p), (taken_at - p.taken_at).as_seconds_f64()))?;
-            (seconds > 0.0).then(|| if stopped { 0.0 } else { rate(before, now, seconds) })
+        let live = |figure: Option<u64>| match (stopped, unknown) {
+            (true, _) => Some(0),
+            (_, true) => None,
+            _ => figure,
+        };
+        let lasting = |figure: Option<u64>| figure.filter(|_| !unknown);
+        let cpu = match (stopped, unknown) {
+            (true, _) => Some(0.0),
+            (_, true) => None,
+            _ => cpu_share(guest, taken_at, previous),
         };
         Self {
             marker: guest.marker,
             node: guest.node.clone(),
             power: guest.power,
-            uptime_s: if stopped { 0 } else { guest.uptime_s },
-            cpu: if stopped { 0.0 } else { cpu_share(guest, taken_at, previous) },
-            memory_used: if stopped { 0 } else { guest.memory_used },
-            memory_max: guest.memory_max,
-            disk_used: guest.disk_used,
-            disk_max: guest.disk_max,
-            net_in: counter(|p| p.net_in, guest.net_in),
-            net_out: counter(|p| p.net_out, guest.net_out),
+            reason: guest.reason.clone(),
+            uptime_s: live(guest.uptime_s),
+            cpu,
+            memory_used: live(guest.memory_used),
+            memory_max: lasting(guest.memory_max),
+            disk_used: lasting(guest.disk_used),
+            disk_max: lasting(guest.disk_max),
+            net_in: lasting(guest.net_in),
+            net_out: lasting(guest.net_out),
             net_in_rate: net_rate(|p| p.net_in, guest.net_in),
             net_out_rate: net_rate(|p| p.net_out, guest.net_out),
         }
@@ -100,9 +115,10 @@ impl Previous {
     }
 }
 
-/// `used` of `max` as a share from 0 to 1; 0 where there is no telling.
-pub fn share(used: u64, max: u64) -> f64 {
-    if max == 0 { 0.0 } else { (used as f64 / max as f64).clamp(0.0, 1.0) }
+/// `used` of `max` as a share from 0 to 1, where that can be told.
+pub fn share(used: Option<u64>, max: Option<u64>) -> Option<f64> {
+    let max = max.filter(|max| *max > 0)?;
+    Some((used? as f64 / max as f64).clamp(0.0, 1.0))
 }
 
 /// How much a counter grew. One that is lower than before started again at 0 in between.
@@ -115,12 +131,12 @@ pub fn rate(before: u64, now: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { increase(before, now) as f64 / seconds } else { 0.0 }
 }
 
-fn cpu_share(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> f64 {
+fn cpu_share(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> Option<f64> {
     if let Some(share) = guest.cpu {
-        return clamp(share);
+        return share.is_finite().then(|| share.clamp(0.0, 1.0));
     }
-    let Some(now) = guest.cpu_time_ns else { return 0.0 };
-    let uptime = guest.uptime_s as f64;
+    let now = guest.cpu_time_ns?;
+    let uptime = guest.uptime_s.unwrap_or(0) as f64;
     let elapsed = |p: &Previous| (taken_at - p.taken_at).as_seconds_f64();
     let before = previous.filter(|p| elapsed(p) > 0.0).and_then(|p| Some((p.cpu_time_ns?, elapsed(&p))));
     let (nanoseconds, seconds) = match before {
@@ -129,14 +145,8 @@ fn cpu_share(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Prev
         // Seen for the first time, or started again since: its average since its start.
         _ => (now, uptime),
     };
-    if seconds <= 0.0 {
-        return 0.0;
-    }
-    clamp(nanoseconds as f64 / 1e9 / seconds / f64::from(guest.cores.max(1)))
-}
-
-fn clamp(share: f64) -> f64 {
-    if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
+    let share = nanoseconds as f64 / 1e9 / seconds / f64::from(guest.cores.max(1));
+    (seconds > 0.0 && share.is_finite()).then(|| share.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -150,20 +160,21 @@ mod tests {
             marker: Uuid::nil(),
             node: "n1".into(),
             power: GuestPower::Running,
-            uptime_s,
+            reason: None,
+            uptime_s: Some(uptime_s),
             cpu: None,
             cpu_time_ns: Some(cpu_time_ns),
             cores: 2,
-            memory_used: 256,
-            memory_max: 1024,
-            disk_used: 5,
-            disk_max: 20,
-            net_in: 0,
-            net_out: 0,
+            memory_used: Some(256),
+            memory_max: Some(1024),
+            disk_used: Some(5),
+            disk_max: Some(20),
+            net_in: Some(0),
+            net_out: Some(0),
         }
     }
 
-    fn cpu(before: Option<(u64, i64)>, now: GuestSample) -> f64 {
+    fn cpu(before: Option<(u64, i64)>, now: GuestSample) -> Option<f64> {
         let at = Utc::now();
         let previous = before.map(|(ns, seconds)| Previous::of(&guest(ns, 0), at - TimeDelta::seconds(seconds)));
         Sample::new(&now, at, previous).cpu
@@ -173,18 +184,18 @@ mod tests {
     #[allow(clippy::float_cmp)]
     fn a_counter_becomes_a_share_of_the_cores() {
         // 15 s of processor time in 30 s on 2 cores.
-        assert_eq!(cpu(Some((10_000_000_000, 30)), guest(25_000_000_000, 3600)), 0.25);
+        assert_eq!(cpu(Some((10_000_000_000, 30)), guest(25_000_000_000, 3600)), Some(0.25));
         // Nothing to compare with: the average since the start.
-        assert_eq!(cpu(None, guest(20_000_000_000, 100)), 0.1);
+        assert_eq!(cpu(None, guest(20_000_000_000, 100)), Some(0.1));
         // Restarted in between, noticed by the counter or by the uptime alone.
-        assert_eq!(cpu(Some((90_000_000_000, 30)), guest(2_000_000_000, 10)), 0.1);
-        assert_eq!(cpu(Some((1_000_000_000, 30)), guest(2_000_000_000, 10)), 0.1);
+        assert_eq!(cpu(Some((90_000_000_000, 30)), guest(2_000_000_000, 10)), Some(0.1));
+        assert_eq!(cpu(Some((1_000_000_000, 30)), guest(2_000_000_000, 10)), Some(0.1));
         // Two looks at one moment.
-        assert_eq!(cpu(Some((1, 0)), guest(2, 0)), 0.0);
+        assert_eq!(cpu(Some((1, 0)), guest(2, 0)), None);
         // The host's own share wins, and is believed only as far as it makes sense.
-        assert_eq!(cpu(None, GuestSample { cpu: Some(1.7), ..guest(0, 1) }), 1.0);
-        assert_eq!(cpu(None, GuestSample { cpu: Some(f64::NAN), ..guest(0, 1) }), 0.0);
-        assert_eq!(cpu(None, GuestSample { cpu_time_ns: None, ..guest(0, 1) }), 0.0);
+        assert_eq!(cpu(None, GuestSample { cpu: Some(1.7), ..guest(0, 1) }), Some(1.0));
+        assert_eq!(cpu(None, GuestSample { cpu: Some(f64::NAN), ..guest(0, 1) }), None);
+        assert_eq!(cpu(None, GuestSample { cpu_time_ns: None, ..guest(0, 1) }), None);
     }
 
     #[test]
@@ -196,7 +207,7 @@ mod tests {
             let mut now = guest(big(&mut rng), big(&mut rng));
             now.cores = rng.random_range(0..128);
             let share = cpu(before, now.clone());
-            assert!((0.0..=1.0).contains(&share), "{share} from {before:?} and {now:?}");
+            assert!(share.is_none_or(|s| (0.0..=1.0).contains(&s)), "{share:?} from {before:?} and {now:?}");
         }
     }
 
@@ -207,16 +218,18 @@ mod tests {
         assert_eq!(rate(400, 30, 30.0), 1.0);
         assert_eq!(rate(0, 30, 0.0), 0.0);
         assert_eq!(increase(u64::MAX, 0), 0);
-        assert_eq!(share(1, 0), 0.0);
-        assert_eq!(share(3, 2), 1.0);
+        assert_eq!(share(Some(1), Some(0)), None);
+        assert_eq!(share(None, Some(2)), None);
+        assert_eq!(share(Some(1), None), None);
+        assert_eq!(share(Some(3), Some(2)), Some(1.0));
     }
 
     #[test]
     fn network_rates_need_a_look_before_and_survive_a_restart() {
         let at = Utc::now();
         let look = |net, seconds, power| {
-            let before = Previous { net_in: 1_000, ..Previous::of(&guest(0, 0), at - TimeDelta::seconds(10)) };
-            let now = GuestSample { net_in: net, power, ..guest(0, 100) };
+            let before = Previous { net_in: Some(1_000), ..Previous::of(&guest(0, 0), at - TimeDelta::seconds(10)) };
+            let now = GuestSample { net_in: Some(net), power, ..guest(0, 100) };
             let sample = Sample::new(&now, at + TimeDelta::seconds(seconds), Some(before));
             (sample.net_in_rate, sample.net_out_rate)
         };
@@ -225,16 +238,24 @@ mod tests {
         assert_eq!(look(1_500, 0, GuestPower::Stopped), (Some(0.0), Some(0.0)));
         assert_eq!(look(1_500, -10, GuestPower::Running), (None, None));
         assert_eq!(Sample::new(&guest(0, 100), at, None).net_in_rate, None);
+        // Nor without a figure now or then.
+        let before = Previous::of(&guest(0, 0), at - TimeDelta::seconds(10));
+        let silent = GuestSample { net_in: None, ..guest(0, 100) };
+        let seen = Sample::new(&silent, at, Some(before));
+        assert_eq!((seen.net_in, seen.net_in_rate, seen.net_out_rate), (None, None, Some(0.0)));
+        let seen = Sample::new(&guest(0, 100), at, Some(Previous { net_in: None, ..before }));
+        assert_eq!((seen.net_in, seen.net_in_rate), (Some(0), None));
     }
 
     #[test]
-    fn a_guest_that_its_host_knows_nothing_of_keeps_its_counters() {
+    fn a_guest_that_its_host_knows_nothing_of_has_no_figures() {
         let at = Utc::now();
-        let before = Previous { net_in: 1_000, ..Previous::of(&guest(0, 0), at - TimeDelta::seconds(10)) };
+        let before = Previous { net_in: Some(1_000), ..Previous::of(&guest(0, 0), at - TimeDelta::seconds(10)) };
         let unknown = GuestSample { power: GuestPower::Unknown, ..guest(0, 0) };
         let sample = Sample::new(&unknown, at, Some(before));
-        assert_eq!((sample.net_in, sample.net_in_rate), (1_000, None));
-        assert_eq!(Sample::new(&unknown, at, None).net_in, 0);
+        assert_eq!((sample.net_in, sample.net_in_rate), (None, None));
+        assert_eq!((sample.net_in, sample.cpu, sample.memory_used, sample.disk_max), (None, None, None, None));
+        assert_eq!((sample.uptime_s, sample.memory_max, sample.disk_used), (None, None, None));
     }
 
     #[test]
@@ -242,7 +263,7 @@ mod tests {
     fn a_stopped_guest_uses_nothing() {
         let sample =
             Sample::new(&GuestSample { power: GuestPower::Stopped, cpu: Some(0.5), ..guest(7, 9) }, Utc::now(), None);
-        assert_eq!((sample.uptime_s, sample.memory_used, sample.memory_max), (0, 0, 1024));
-        assert!(sample.usage().cpu == 0.0 && sample.usage().disk == 0.25);
+        assert_eq!((sample.uptime_s, sample.memory_used, sample.memory_max), (Some(0), Some(0), Some(1024)));
+        assert_eq!((sample.usage().cpu, sample.usage().disk), (Some(0.0), Some(0.25)));
     }
 }

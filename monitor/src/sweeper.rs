@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use hypervisor::{Driver, Error, GuestPower, Node};
+use hypervisor::{Coverage, Driver, Error, GuestPower, Node};
 use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -40,8 +40,8 @@ pub struct Report {
     pub nodes: Vec<Node>,
     /// Its guests with our marker.
     pub samples: Vec<Sample>,
-    /// Whether every node answered, so that a missing guest means something.
-    pub complete: bool,
+    /// Where a guest that is missing means something.
+    pub coverage: Coverage,
 }
 
 /// The sweeper's surroundings: where hosts come from and where reports go.
@@ -213,7 +213,7 @@ impl<F: Fleet> Watch<F> {
                     took: begun.elapsed(),
                     nodes: sweep.nodes,
                     samples,
-                    complete: sweep.complete,
+                    coverage: sweep.coverage,
                 };
                 self.fleet.store(self.host, report).await
             }

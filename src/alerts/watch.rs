@@ -69,7 +69,8 @@ pub async fn swept(
         let subject = Subject::Server(server.id, host);
         let used =
             traffic.get(&server.id).zip(server.quota.filter(|quota| *quota > 0.0)).map(|(bytes, quota)| bytes / quota);
-        for (kind, value) in figures(server, sample, report.complete, used) {
+        let missed = report.coverage.includes(&server.node, server.guest_number);
+        for (kind, value) in figures(server, sample, missed, used) {
             let (_, settings) = rules.of(kind, Some(server.tariff), Some(server.id));
             let rule = settings.active().filter(|_| kind != Kind::Down || server.wanted).copied();
             readings.push(Reading { subject, kind, rule, value });
@@ -130,29 +131,23 @@ pub async fn patrol(app: &App) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// What there is to judge of a server.
-fn figures(
-    server: &Watched,
-    sample: Option<&Sample>,
-    complete: bool,
-    traffic: Option<f64>,
-) -> [(Kind, Option<f64>); 5] {
+/// What there is to judge of a server. `missed`: one that is not in the sweep would be, if it was there.
+fn figures(server: &Watched, sample: Option<&Sample>, missed: bool, traffic: Option<f64>) -> [(Kind, Option<f64>); 5] {
     let running = sample.is_some_and(|s| s.power == GuestPower::Running);
-    let known = sample.filter(|s| s.power != GuestPower::Unknown);
-    let usage = known.map(Sample::usage);
+    let usage = sample.map(Sample::usage);
     let down = match sample.map(|s| s.power) {
         _ if server.held => None,
         Some(GuestPower::Running) => Some(0.0),
-        Some(GuestPower::Stopped) => Some(1.0),
-        // A whole look that did not see it.
-        None if complete => Some(1.0),
+        // Paused, it serves nobody either.
+        Some(GuestPower::Stopped | GuestPower::Paused) => Some(1.0),
+        None if missed => Some(1.0),
         Some(GuestPower::Unknown) | None => None,
     };
     [
-        (Kind::Cpu, usage.map(|u| u.cpu)),
-        (Kind::Memory, known.filter(|s| s.memory_max > 0).and(usage).map(|u| u.memory)),
+        (Kind::Cpu, usage.and_then(|u| u.cpu)),
+        (Kind::Memory, usage.and_then(|u| u.memory)),
         // Of a stopped guest not every host can tell.
-        (Kind::Disk, known.filter(|s| running && s.disk_max > 0).and(usage).map(|u| u.disk)),
+        (Kind::Disk, usage.filter(|_| running).and_then(|u| u.disk)),
         (Kind::Traffic, traffic),
         (Kind::Down, down),
     ]

@@ -75,7 +75,7 @@ pub async fn order(app: &App, once: &Once, caller: &Caller, address: IpAddr, num
 fn why_not(status: Status) -> Option<&'static str> {
     match status {
         // Whether one that is resized or not known about runs is the host's to say.
-        Status::Running | Status::Resizing | Status::Unknown => None,
+        Status::Running | Status::Paused | Status::Resizing | Status::Unknown => None,
         Status::Creating => Some("The server is still being made; its console opens when it runs."),
         Status::Stopped => Some("The server is stopped; start it to open its console."),
         Status::Starting | Status::Restarting => Some("The server is starting; open its console in a moment."),

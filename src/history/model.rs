@@ -74,19 +74,19 @@ pub struct MetricsPoint {
     pub samples: i64,
     /// In which share of them it ran, 0 to 1.
     pub up: f64,
-    /// Share of its cores in use, 0 to 1.
-    pub cpu: Spread,
+    /// Share of its cores in use, 0 to 1. This and all below is null where no look could tell.
+    pub cpu: Option<Spread>,
     /// Memory in use in bytes.
-    pub memory: Spread,
+    pub memory: Option<Spread>,
     /// Memory it might use in bytes, at most.
-    pub memory_size: i64,
+    pub memory_size: Option<i64>,
     /// Root disk in use in bytes.
-    pub disk: Spread,
+    pub disk: Option<Spread>,
     /// Root disk in bytes, at most.
-    pub disk_size: i64,
-    /// Bytes received a second; null where only one look was ever taken.
+    pub disk_size: Option<i64>,
+    /// Bytes received a second; not known either where only one look was ever taken.
     pub net_in: Option<Spread>,
-    /// Bytes sent a second; null where only one look was ever taken.
+    /// Bytes sent a second.
     pub net_out: Option<Spread>,
 }
 
@@ -95,7 +95,7 @@ pub struct MetricsPoint {
 pub struct Spread {
     /// The smallest.
     pub min: f64,
-    /// Over all looks.
+    /// Over all looks that could tell.
     pub mean: f64,
     /// The greatest.
     pub max: f64,

@@ -78,13 +78,17 @@ pub(super) async fn sum_up(db: &PgPool, level: Level, settled: TimeDelta, at_onc
         Level::Coarse => sqlx::query!(
             "insert into samples_1h (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean,
                  memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
-                 net_in_max, net_out_min, net_out_mean, net_out_max)
+                 net_in_max, net_out_min, net_out_mean, net_out_max, cpus, memories, disks)
              select server_id, date_bin('1 hour', taken_at, 'epoch'), sum(samples), sum(up * samples) / sum(samples),
-                 min(cpu_min), sum(cpu_mean * samples) / sum(samples), max(cpu_max), min(memory_min),
-                 sum(memory_mean * samples) / sum(samples), max(memory_max), max(memory_size), min(disk_min),
-                 sum(disk_mean * samples) / sum(samples), max(disk_max), max(disk_size), sum(rates),
+                 min(cpu_min), sum(cpu_mean * coalesce(cpus, samples)) / nullif(sum(coalesce(cpus, samples)), 0),
+                 max(cpu_max), min(memory_min),
+                 sum(memory_mean * coalesce(memories, samples)) / nullif(sum(coalesce(memories, samples)), 0),
+                 max(memory_max), max(memory_size), min(disk_min),
+                 sum(disk_mean * coalesce(disks, samples)) / nullif(sum(coalesce(disks, samples)), 0), max(disk_max),
+                 max(disk_size), sum(rates),
                  min(net_in_min), sum(net_in_mean * rates) / nullif(sum(rates), 0), max(net_in_max),
-                 min(net_out_min), sum(net_out_mean * rates) / nullif(sum(rates), 0), max(net_out_max)
+                 min(net_out_min), sum(net_out_mean * rates) / nullif(sum(rates), 0), max(net_out_max),
+                 sum(coalesce(cpus, samples)), sum(coalesce(memories, samples)), sum(coalesce(disks, samples))
              from samples_5m where taken_at >= $1 and taken_at < $2
              group by 1, 2
              on conflict (server_id, taken_at) do nothing",
@@ -96,13 +100,13 @@ pub(super) async fn sum_up(db: &PgPool, level: Level, settled: TimeDelta, at_onc
         _ => sqlx::query!(
             "insert into samples_5m (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean,
                  memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
-                 net_in_max, net_out_min, net_out_mean, net_out_max)
+                 net_in_max, net_out_min, net_out_mean, net_out_max, cpus, memories, disks)
              select server_id, date_bin('5 minutes', taken_at, 'epoch'), count(*),
                  count(*) filter (where power = 'running')::float8 / count(*), min(cpu), avg(cpu), max(cpu),
                  min(memory_used), avg(memory_used)::float8, max(memory_used), max(samples.memory_max), min(disk_used),
                  avg(disk_used)::float8, max(disk_used), max(samples.disk_max), count(net_in_rate),
                  min(net_in_rate), avg(net_in_rate), max(net_in_rate), min(net_out_rate), avg(net_out_rate),
-                 max(net_out_rate)
+                 max(net_out_rate), count(cpu), count(memory_used), count(disk_used)
              from samples where taken_at >= $1 and taken_at < $2
              group by 1, 2
              on conflict (server_id, taken_at) do nothing",
@@ -134,25 +138,29 @@ pub(super) async fn points(db: &PgPool, server: ServerId, spans: Spans, step: i6
         r#"with parts as (
                select taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean, memory_max, memory_size,
                       disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean, net_in_max, net_out_min,
-                      net_out_mean, net_out_max
+                      net_out_mean, net_out_max, coalesce(cpus, samples) as cpus, coalesce(memories, samples) as memories,
+                      coalesce(disks, samples) as disks
                from samples_1h where server_id = $1 and taken_at >= $2 and taken_at < $3
                union all
                select taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean, memory_max, memory_size,
                       disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean, net_in_max, net_out_min,
-                      net_out_mean, net_out_max
+                      net_out_mean, net_out_max, coalesce(cpus, samples) as cpus, coalesce(memories, samples) as memories,
+                      coalesce(disks, samples) as disks
                from samples_5m where server_id = $1 and taken_at >= $3 and taken_at < $4
                union all
                select taken_at, 1, (power = 'running')::int, cpu, cpu, cpu, memory_used, memory_used, memory_used,
                       memory_max, disk_used, disk_used, disk_used, disk_max, (net_in_rate is not null)::int, net_in_rate,
-                      net_in_rate, net_in_rate, net_out_rate, net_out_rate, net_out_rate
+                      net_in_rate, net_in_rate, net_out_rate, net_out_rate, net_out_rate, (cpu is not null)::int,
+                      (memory_used is not null)::int, (disk_used is not null)::int
                from samples where server_id = $1 and taken_at >= $4 and taken_at < $5)
            select date_bin(make_interval(secs => $6), taken_at, 'epoch') as "time!", sum(samples)::bigint as "samples!",
-               sum(up * samples) / sum(samples)::float8 as "up!", min(cpu_min) as "cpu_min!",
-               sum(cpu_mean * samples) / sum(samples)::float8 as "cpu_mean!", max(cpu_max) as "cpu_max!",
-               min(memory_min)::float8 as "memory_min!", sum(memory_mean * samples) / sum(samples)::float8 as "memory_mean!",
-               max(memory_max)::float8 as "memory_max!", max(memory_size) as "memory_size!",
-               min(disk_min)::float8 as "disk_min!", sum(disk_mean * samples) / sum(samples)::float8 as "disk_mean!",
-               max(disk_max)::float8 as "disk_max!", max(disk_size) as "disk_size!",
+               sum(up * samples) / sum(samples)::float8 as "up!",
+               min(cpu_min) as cpu_min, sum(cpu_mean * cpus) / nullif(sum(cpus), 0)::float8 as cpu_mean,
+               max(cpu_max) as cpu_max, min(memory_min)::float8 as memory_min,
+               sum(memory_mean * memories) / nullif(sum(memories), 0)::float8 as memory_mean,
+               max(memory_max)::float8 as memory_max, max(memory_size) as memory_size, min(disk_min)::float8 as disk_min,
+               sum(disk_mean * disks) / nullif(sum(disks), 0)::float8 as disk_mean, max(disk_max)::float8 as disk_max,
+               max(disk_size) as disk_size,
                min(net_in_min) as in_min, sum(net_in_mean * rates) / nullif(sum(rates), 0)::float8 as in_mean,
                max(net_in_max) as in_max, min(net_out_min) as out_min,
                sum(net_out_mean * rates) / nullif(sum(rates), 0)::float8 as out_mean, max(net_out_max) as out_max
@@ -166,20 +174,20 @@ pub(super) async fn points(db: &PgPool, server: ServerId, spans: Spans, step: i6
     )
     .fetch_all(db)
     .await?;
-    let rate = |min, mean, max| Some(Spread { min: min?, mean: mean?, max: max? });
+    let spread = |min, mean, max| Some(Spread { min: min?, mean: mean?, max: max? });
     Ok(rows
         .into_iter()
         .map(|r| MetricsPoint {
             time: r.time,
             samples: r.samples,
             up: r.up,
-            cpu: Spread { min: r.cpu_min, mean: r.cpu_mean, max: r.cpu_max },
-            memory: Spread { min: r.memory_min, mean: r.memory_mean, max: r.memory_max },
+            cpu: spread(r.cpu_min, r.cpu_mean, r.cpu_max),
+            memory: spread(r.memory_min, r.memory_mean, r.memory_max),
             memory_size: r.memory_size,
-            disk: Spread { min: r.disk_min, mean: r.disk_mean, max: r.disk_max },
+            disk: spread(r.disk_min, r.disk_mean, r.disk_max),
             disk_size: r.disk_size,
-            net_in: rate(r.in_min, r.in_mean, r.in_max),
-            net_out: rate(r.out_min, r.out_mean, r.out_max),
+            net_in: spread(r.in_min, r.in_mean, r.in_max),
+            net_out: spread(r.out_min, r.out_mean, r.out_max),
         })
         .collect())
 }

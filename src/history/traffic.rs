@@ -28,7 +28,7 @@ pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> Result<HashMap
 }
 
 /// Adds what the guests' counters grew by to the month's traffic, and gives what it came to, in bytes. A counter that is
-/// lower than before started again at 0. What a guest had counted before it was first seen counts where it was made in
+/// lower than before started again at 0, and one that is not known adds nothing. What a guest had counted before it was first seen counts where it was made in
 /// the same month. A look from before the last one adds nothing. There is one sample a guest at most.
 async fn count(
     tx: &mut PgConnection,
@@ -36,10 +36,11 @@ async fn count(
     at: DateTime<Utc>,
     samples: &[&Sample],
 ) -> Result<HashMap<ServerId, f64>> {
-    let counter = |of: fn(&Sample) -> u64| -> Vec<i64> {
-        samples.iter().map(|s| i64::try_from(of(s)).unwrap_or(i64::MAX)).collect()
-    };
-    let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
+    let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let samples: Vec<(&Sample, u64, u64)> = samples.iter().filter_map(|s| Some((*s, s.net_in?, s.net_out?))).collect();
+    let received: Vec<i64> = samples.iter().map(|(_, received, _)| number(*received)).collect();
+    let sent: Vec<i64> = samples.iter().map(|(.., sent)| number(*sent)).collect();
+    let markers: Vec<Uuid> = samples.iter().map(|(s, ..)| s.marker).collect();
     let rows = sqlx::query!(
         r#"with seen as (
                select s.id, g.received, g.sent, l.last_received, l.last_sent,
@@ -65,8 +66,8 @@ async fn count(
         host.0,
         at,
         &markers,
-        &counter(|s| s.net_in),
-        &counter(|s| s.net_out)
+        &received,
+        &sent
     )
     .fetch_all(tx)
     .await?;

@@ -56,7 +56,7 @@ impl Listed for Host {
 pub struct HostNode {
     /// Its name on the host.
     pub name: String,
-    /// Whether it can take guests.
+    /// Whether it can take guests: it is up, and nobody keeps it free for maintenance.
     pub online: bool,
     /// Processor threads.
     pub cores: i32,
@@ -64,6 +64,9 @@ pub struct HostNode {
     pub memory: i64,
     /// Room for root disks in GiB.
     pub disk: i64,
+    /// Whether that is the room of one storage, which all of the host's machines that say so share: it is there once, and
+    /// what servers on all of them hold counts.
+    pub disk_shared: bool,
     /// What servers hold, from the order until the guest is certainly gone.
     pub reserved: Reserved,
     /// When it was last seen.

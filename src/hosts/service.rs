@@ -18,6 +18,7 @@ use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Once};
 use crate::ids::HostId;
+use crate::images;
 
 /// What settings are sealed for.
 const PURPOSE: &str = "host";
@@ -243,6 +244,10 @@ pub async fn check(app: &App, once: &Once, id: HostId) -> Result<HostCheck> {
             let settings = open(app, row.kind, &row.config_sealed)?;
             let same = twins(app, &store::hosts(&app.db).await?, Some(&row), &settings, Some(&info))?;
             info.problems.extend(same.iter().map(|other| twice(&settings, other)));
+            match images::service::missing(app, id, &info.nodes).await {
+                Ok(problems) => info.problems.extend(problems),
+                Err(error) => info.problems.push(format!("On which machines its images are can't be told: {error}")),
+            }
             let mut tx = match once.begin(app).await? {
                 Begun::New(tx) => tx,
                 Begun::Done(answer) => return Ok(answer),

@@ -44,12 +44,14 @@ pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node])
     let cores: Vec<i32> = nodes.iter().map(|n| i32::try_from(n.cores).unwrap_or(i32::MAX)).collect();
     let memory: Vec<i64> = nodes.iter().map(|n| i64::try_from(n.memory_mib).unwrap_or(i64::MAX)).collect();
     let disk: Vec<i64> = nodes.iter().map(|n| i64::try_from(n.disk_gib).unwrap_or(i64::MAX)).collect();
+    let shared: Vec<bool> = nodes.iter().map(|n| n.disk_shared).collect();
     sqlx::query!(
         "with there as (
-             insert into nodes (host_id, name, online, cores, memory_mib, disk_gib)
-             select $1, * from unnest($2::text[], $3::bool[], $4::int[], $5::bigint[], $6::bigint[])
+             insert into nodes (host_id, name, online, cores, memory_mib, disk_gib, disk_shared)
+             select $1, * from unnest($2::text[], $3::bool[], $4::int[], $5::bigint[], $6::bigint[], $7::bool[])
              on conflict (host_id, name) do update set online = excluded.online, cores = excluded.cores,
-                 memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib, seen_at = now()
+                 memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib, disk_shared = excluded.disk_shared,
+                 seen_at = now()
          ), missing as (
              update nodes set online = false where host_id = $1 and online and name <> all ($2::text[])
          )
@@ -59,7 +61,8 @@ pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node])
         &online,
         &cores,
         &memory,
-        &disk
+        &disk,
+        &shared
     )
     .execute(db)
     .await
@@ -208,7 +211,7 @@ pub async fn by_name(db: impl PgExecutor<'_>, name: &str) -> Result<Option<HostI
 /// The machines of these hosts, with what servers hold of them.
 pub(super) async fn nodes(db: impl PgExecutor<'_>, hosts: &[i64]) -> Result<Vec<(HostId, HostNode)>> {
     let rows = sqlx::query!(
-        r#"select n.host_id as "host: HostId", n.name, n.online, n.cores, n.memory_mib, n.disk_gib, n.seen_at,
+        r#"select n.host_id as "host: HostId", n.name, n.online, n.cores, n.memory_mib, n.disk_gib, n.disk_shared, n.seen_at,
                   count(s.id) as "servers!", coalesce(sum(s.cores), 0)::bigint as "reserved_cores!",
                   coalesce(sum(s.memory_mib), 0)::bigint as "reserved_memory!",
                   coalesce(sum(s.disk_gib), 0)::bigint as "reserved_disk!"
@@ -234,6 +237,7 @@ pub(super) async fn nodes(db: impl PgExecutor<'_>, hosts: &[i64]) -> Result<Vec<
                 cores: r.cores,
                 memory: r.memory_mib,
                 disk: r.disk_gib,
+                disk_shared: r.disk_shared,
                 reserved,
                 seen_at: r.seen_at,
             };

@@ -6,3 +6,4 @@ pub mod service;
 pub mod store;
 
 pub(crate) use routes::routes;
+pub(crate) use service::watch;

@@ -1,19 +1,24 @@
 //! The rules of images.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use sqlx::PgExecutor;
+use hypervisor::Node;
+use sqlx::{PgConnection, PgExecutor};
 
 use super::model::{Image, ImageSource, ImageView, NewImage, UpdateImage};
-use super::store;
+use super::store::{self, HostSource};
 use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::hosts;
 use crate::idempotency::{Begun, Once};
-use crate::ids::ImageId;
+use crate::ids::{HostId, ImageId};
 use crate::tariffs::Kind;
+
+/// How often hosts are asked on which nodes their images are.
+const LOOK_EVERY: Duration = Duration::from_mins(10);
 
 fn no_image() -> Error {
     Error::not_found("image")
@@ -59,28 +64,28 @@ pub async fn create(app: &App, once: &Once, new: NewImage) -> Result<ImageView> 
     if let Some(answer) = once.look(app).await? {
         return Ok(answer);
     }
-    if new.verify {
-        verify(app, new.kind, &new.sources, &[]).await?;
-    }
+    let found = if new.verify { verify(app, new.kind, &new.sources, &[]).await? } else { vec![] };
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
     let image = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
     store::set_sources(&mut tx, image.id, &new.sources).await.map_err(no_host)?;
+    note(&mut tx, image.id, &found).await?;
     let image = with_sources(&mut *tx, image).await?;
     tx.finish(app, image).await
 }
 
 /// Changes what `update` gives, and nothing else. New sources are asked for first, as with a new image.
 pub async fn update(app: &App, id: ImageId, update: UpdateImage) -> Result<ImageView> {
+    let mut found = vec![];
     if update.verify && (update.sources.is_some() || update.kind.is_some()) {
         // Outside the transaction: a host may take long to answer.
         let before = store::image(&app.db, id).await?.ok_or_else(no_image)?;
         let known: Vec<_> = store::sources(&app.db, Some(id)).await?.into_iter().map(|(_, source)| source).collect();
         let kind = update.kind.unwrap_or(before.kind);
         let known_good = if kind == before.kind { known.as_slice() } else { &[] };
-        verify(app, kind, update.sources.as_deref().unwrap_or(&known), known_good).await?;
+        found = verify(app, kind, update.sources.as_deref().unwrap_or(&known), known_good).await?;
     }
     let mut tx = app.db.begin().await?;
     let old = store::lock(&mut tx, id).await?.ok_or_else(no_image)?;
@@ -96,6 +101,7 @@ pub async fn update(app: &App, id: ImageId, update: UpdateImage) -> Result<Image
     if let Some(sources) = &update.sources {
         store::set_sources(&mut tx, id, sources).await.map_err(no_host)?;
     }
+    note(&mut tx, id, &found).await?;
     let image = with_sources(&mut *tx, image).await?;
     tx.commit().await?;
     Ok(image)
@@ -105,8 +111,12 @@ fn no_host(error: sqlx::Error) -> Error {
     if is_in_use(&error) { Error::field("sources", "One of the hosts is not there.") } else { error.into() }
 }
 
-/// Asks each host whether it has its source, but for those that are `known` already.
-async fn verify(app: &App, kind: Kind, sources: &[ImageSource], known: &[ImageSource]) -> Result<()> {
+/// A source, and the nodes that guests can be made on from it; none: on any.
+type Found = (ImageSource, Option<Vec<String>>);
+
+/// Asks each host whether it has its source and where, but for those that are `known` already.
+async fn verify(app: &App, kind: Kind, sources: &[ImageSource], known: &[ImageSource]) -> Result<Vec<Found>> {
+    let mut found = vec![];
     for (index, source) in sources.iter().enumerate().filter(|(_, source)| !known.contains(source)) {
         let field = |name: &str| format!("sources[{index}].{name}");
         let Some(host) = hosts::store::name(&app.db, source.host_id).await? else {
@@ -119,8 +129,80 @@ async fn verify(app: &App, kind: Kind, sources: &[ImageSource], known: &[ImageSo
             let message = format!("The host {host} has no {kind} image {name}.");
             return Err(Error::field(&field("source"), message));
         }
+        let nodes = driver.image_nodes(kind.into(), name).await;
+        found.push((source.clone(), nodes.map_err(|error| hosts::service::for_provider(&host, error))?));
+    }
+    Ok(found)
+}
+
+async fn note(tx: &mut PgConnection, image: ImageId, found: &[Found]) -> Result<()> {
+    for (source, nodes) in found {
+        store::set_nodes(&mut *tx, image, source.host_id, source.source.trim(), nodes.as_deref()).await?;
     }
     Ok(())
+}
+
+/// Looks again and again until shutdown on which nodes images are: somebody may have brought one to another node. Of
+/// several processes one does so.
+pub async fn watch(app: &App) {
+    loop {
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY / 10) => {}
+        }
+        let due = match store::take_due(&app.db, LOOK_EVERY.as_secs_f64()).await {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::warn!(%error, "which images are to be looked for can't be told; trying again");
+                continue;
+            }
+        };
+        // All hosts at one time: one that hangs delays no other.
+        let looks = due.iter().map(|source| async move {
+            if let Err(error) = look(app, source).await {
+                tracing::debug!(%error, host = %source.host, image = source.name, "on which nodes it is can't be told now");
+            }
+        });
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            _ = futures_util::future::join_all(looks) => {}
+        }
+    }
+}
+
+async fn look(app: &App, source: &HostSource) -> Result<Option<Vec<String>>> {
+    let driver = hosts::service::driver(app, source.host).await?;
+    let nodes = driver.image_nodes(source.kind.into(), &source.source).await?;
+    store::set_nodes(&app.db, source.image, source.host, &source.source, nodes.as_deref()).await?;
+    Ok(nodes)
+}
+
+/// Looks again where an image is on a host.
+pub async fn look_again(app: &App, image: ImageId, host: HostId) -> Result<()> {
+    for source in store::sources_on(&app.db, host).await?.iter().filter(|source| source.image == image) {
+        look(app, source).await?;
+    }
+    Ok(())
+}
+
+/// What nodes of a host lack of what is offered on it, a sentence each.
+pub async fn missing(app: &App, host: HostId, nodes: &[Node]) -> Result<Vec<String>> {
+    let mut problems = vec![];
+    for source in store::sources_on(&app.db, host).await? {
+        let Some(found) = look(app, &source).await? else { continue };
+        let lacking = nodes.iter().filter(|node| node.online && !found.contains(&node.name));
+        let lacking: Vec<&str> = lacking.map(|node| node.name.as_str()).collect();
+        if !lacking.is_empty() {
+            problems.push(format!(
+                "The image {} ({}) can't be installed on {}: it is not there, or on storages of other nodes alone. Servers \
+                 with it are placed elsewhere.",
+                source.name,
+                source.source,
+                lacking.join(", ")
+            ));
+        }
+    }
+    Ok(problems)
 }
 
 /// Deletes an image that no server has or ever had: the history of servers needs the others.

@@ -112,12 +112,76 @@ pub(super) async fn set_sources(tx: &mut PgConnection, image: ImageId, sources: 
     sqlx::query!(
         "insert into image_sources (image_id, host_id, source)
          select $1, * from unnest($2::bigint[], $3::text[])
-         on conflict (image_id, host_id) do update set source = excluded.source",
+         on conflict (image_id, host_id) do update set source = excluded.source, nodes = null, looked_at = null
+         where image_sources.source <> excluded.source",
         image.0,
         &hosts,
         &names
     )
     .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// An image on a host.
+#[derive(Debug)]
+pub(super) struct HostSource {
+    pub image: ImageId,
+    pub name: String,
+    pub kind: Kind,
+    pub host: HostId,
+    pub source: String,
+}
+
+/// The images that are offered on a host.
+pub(super) async fn sources_on(db: impl PgExecutor<'_>, host: HostId) -> Result<Vec<HostSource>> {
+    sqlx::query_as!(
+        HostSource,
+        r#"select s.image_id as "image: ImageId", i.name, i.kind as "kind: Kind", s.host_id as "host: HostId", s.source
+           from image_sources s join images i on i.id = s.image_id
+           where s.host_id = $1 and i.enabled order by s.image_id"#,
+        host.0
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Takes on the looks at sources that are due: their hosts were not asked for so many seconds.
+pub(super) async fn take_due(db: impl PgExecutor<'_>, seconds: f64) -> Result<Vec<HostSource>> {
+    sqlx::query_as!(
+        HostSource,
+        r#"update image_sources s set looked_at = now()
+           from images i, hosts h
+           where i.id = s.image_id and h.id = s.host_id and i.enabled and h.enabled
+             and (s.looked_at is null or s.looked_at < now() - make_interval(secs => $1))
+           returning s.image_id as "image: ImageId", i.name, i.kind as "kind: Kind", s.host_id as "host: HostId", s.source"#,
+        seconds
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Notes on which nodes guests can be made from an image; those that are down, and so could not be asked, keep what was
+/// known of them. `None`: on any.
+pub(super) async fn set_nodes(
+    db: impl PgExecutor<'_>,
+    image: ImageId,
+    host: HostId,
+    source: &str,
+    nodes: Option<&[String]>,
+) -> Result<()> {
+    sqlx::query!(
+        "update image_sources s set looked_at = now(), nodes = case when $4::text[] is not null then array(
+             select unnest($4)
+             union
+             select n.name from nodes n where n.host_id = $2 and not n.online and n.name = any(s.nodes)) end
+         where s.image_id = $1 and s.host_id = $2 and s.source = $3",
+        image.0,
+        host.0,
+        source,
+        nodes
+    )
+    .execute(db)
     .await
     .map(drop)
 }

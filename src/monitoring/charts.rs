@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn server(taken_at: DateTime<Utc>, net_in: i64) -> ServerRow {
-        let sample = SampleRow { taken_at, net_in, power: "running".into(), ..SampleRow::default() };
+        let sample = SampleRow { taken_at, net_in: Some(net_in), power: "running".into(), ..SampleRow::default() };
         let (status, sample) = ("running".into(), Some(sample));
         ServerRow { id: ServerId(1), guest_number: 1, status, memory_mib: 1, disk_gib: 1, sample }
     }
@@ -101,7 +101,7 @@ mod tests {
         let at = |seconds| now + TimeDelta::seconds(seconds);
         let (begin, gap) = (at(-3600), TimeDelta::seconds(60));
         let mut charts = Charts::default();
-        let nets = |charts: &Charts| charts.of(ServerId(1)).map(|p| p.net_in).collect::<Vec<_>>();
+        let nets = |charts: &Charts| charts.of(ServerId(1)).filter_map(|p| p.net_in).collect::<Vec<_>>();
         assert!(!charts.follow(&server(at(0), 1), begin, gap), "nothing is known of it");
         charts.0.insert(ServerId(1), VecDeque::new());
         assert!(!charts.follow(&server(at(0), 1), begin, gap), "it has a chart now");

@@ -49,12 +49,9 @@ impl Hosts {
         hosts::store::record_sweep(&self.app.db, host, &report.nodes).await?;
         let mut tx = self.app.db.begin().await?;
         store::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
-        // A partial look says nothing of what it did not see, and the next one is soon.
-        if report.complete {
-            let moved = store::settle_statuses(&mut tx, host, report.known_at, &report.samples).await?;
-            if moved > 0 {
-                tracing::info!(%host, moved, "servers were found in another state than ours");
-            }
+        let moved = store::settle_statuses(&mut tx, host, report).await?;
+        if moved > 0 {
+            tracing::info!(%host, moved, "servers were found in another state than ours");
         }
         alerts::watch::swept(&mut tx, self.app.config.sweep_interval(), host, report, &used).await?;
         store::notify_sampled(&mut tx, host).await?;

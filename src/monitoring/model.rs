@@ -16,18 +16,21 @@ pub struct Stats {
     pub data: StatsData,
 }
 
-/// The figures. Before the first sweep they are 0, with `sampledAt` null.
+/// The figures. What the host does not tell, and all of a server that runs and was not looked at yet, is null; what is
+/// stopped uses nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StatsData {
     /// The guest's number.
     pub vmid: i64,
-    /// What the server is doing: `running`, `stopped`, ….
+    /// What the server is doing: `running`, `stopped`, `paused`, ….
     pub status: String,
+    /// Why it is paused, in its host's word (`io-error`, …); null where it is not, or the host does not say.
+    pub reason: Option<String>,
     /// Seconds since its start.
-    pub uptime: i64,
+    pub uptime: Option<i64>,
     /// Share of its cores in use, 0 to 1.
-    pub cpu: f64,
+    pub cpu: Option<f64>,
     /// Memory.
     pub memory: Gauge,
     /// Root disk.
@@ -45,12 +48,12 @@ pub struct StatsData {
 /// How much of something is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Gauge {
-    /// Bytes in use.
-    pub used: i64,
+    /// Bytes in use; null where that is not known, as of the disks of Proxmox VE's machines.
+    pub used: Option<i64>,
     /// Bytes there are.
     pub max: i64,
     /// In use, in percent.
-    pub usage: f64,
+    pub usage: Option<f64>,
 }
 
 /// Bytes over the network since the guest's start.
@@ -58,31 +61,31 @@ pub struct Gauge {
 pub struct Network {
     /// Received.
     #[serde(rename = "in")]
-    pub received: i64,
+    pub received: Option<i64>,
     /// Sent.
     #[serde(rename = "out")]
-    pub sent: i64,
+    pub sent: Option<i64>,
 }
 
-/// One point of a chart, as Proxmox names its figures.
+/// One point of a chart, as Proxmox names its figures; what is not known is null.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Point {
     /// Seconds since 1970.
     pub time: i64,
     /// Share of its cores in use, 0 to 1.
-    pub cpu: f64,
+    pub cpu: Option<f64>,
     /// Memory in use in bytes.
-    pub mem: i64,
+    pub mem: Option<i64>,
     /// Memory in bytes.
-    pub maxmem: i64,
+    pub maxmem: Option<i64>,
     /// Root disk in use in bytes.
-    pub disk: i64,
+    pub disk: Option<i64>,
     /// Root disk in bytes.
-    pub maxdisk: i64,
+    pub maxdisk: Option<i64>,
     /// Bytes received per second since the point before.
-    pub netin: f64,
+    pub netin: Option<f64>,
     /// Bytes sent per second since the point before.
-    pub netout: f64,
+    pub netout: Option<f64>,
 }
 
 /// What is pushed to those who watch a server.
@@ -130,7 +133,7 @@ pub struct FleetServer {
     pub cores: i32,
     /// When it was looked at.
     pub taken_at: Option<DateTime<Utc>>,
-    /// `running`, `stopped` or `unknown`, as the host said.
+    /// `running`, `stopped`, `paused` or `unknown`, as the host said.
     pub power: Option<String>,
     /// Seconds since its start.
     pub uptime_s: Option<i64>,

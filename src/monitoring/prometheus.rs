@@ -43,7 +43,8 @@ fn of_servers(text: &mut Text, servers: &[FleetServer]) {
     text.family("innkeeper_guest_info", "gauge", "A server and where it is.", servers, |s| Some((info(s), 1.0)));
     let figures: [(&str, &str, &str, Figure); 11] = [
         ("innkeeper_guest_up", "gauge", "Whether it runs.", |s| {
-            Some(f64::from(u8::from(s.power.as_deref()? == "running")))
+            let known = s.power.as_deref().filter(|power| *power != "unknown")?;
+            Some(f64::from(u8::from(known == "running")))
         }),
         ("innkeeper_guest_sampled_timestamp_seconds", "gauge", "When it was looked at.", |s| {
             Some(s.taken_at?.timestamp_millis() as f64 / 1e3)

@@ -51,24 +51,31 @@ fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a Point
     let sample = server.sample.as_ref();
     // What is stopped uses nothing, whatever the last look, perhaps from before, has seen.
     let off = matches!(server.status.as_str(), "creating" | "stopped" | "deleted" | "failed");
-    let live = sample.filter(|s| !off && s.power != "stopped");
+    let idle = off || sample.is_some_and(|s| s.power == "stopped");
+    let live = sample.filter(|_| !idle);
+    // Of what runs nothing is known before it was looked at.
+    let nothing = idle.then_some(0);
     let max = |seen: Option<i64>, sold: i64| seen.filter(|m| *m > 0).unwrap_or(sold);
     Stats {
         status: "success",
         data: StatsData {
             vmid: server.guest_number,
             status: server.status.clone(),
-            uptime: live.map_or(0, |s| s.uptime_s),
-            cpu: live.map_or(0.0, |s| round(s.cpu, 4)),
+            reason: live.filter(|_| server.status == "paused").and_then(|s| s.reason.clone()),
+            uptime: live.map_or(nothing, |s| s.uptime_s),
+            cpu: live.map_or(idle.then_some(0.0), |s| s.cpu.map(|cpu| round(cpu, 4))),
             memory: gauge(
-                live.map_or(0, |s| s.memory_used),
-                max(sample.map(|s| s.memory_max), server.memory_mib.saturating_mul(1 << 20)),
+                live.map_or(nothing, |s| s.memory_used),
+                max(sample.and_then(|s| s.memory_max), server.memory_mib.saturating_mul(1 << 20)),
             ),
             disk: gauge(
-                sample.map_or(0, |s| s.disk_used),
-                max(sample.map(|s| s.disk_max), server.disk_gib.saturating_mul(1 << 30)),
+                sample.map_or(nothing, |s| s.disk_used),
+                max(sample.and_then(|s| s.disk_max), server.disk_gib.saturating_mul(1 << 30)),
             ),
-            network: Network { received: sample.map_or(0, |s| s.net_in), sent: sample.map_or(0, |s| s.net_out) },
+            network: Network {
+                received: sample.map_or(nothing, |s| s.net_in),
+                sent: sample.map_or(nothing, |s| s.net_out),
+            },
             rrd_data: chart(points),
             sampled_at: sample.map(|s| s.taken_at),
             // Clocks of processes differ a little.
@@ -77,8 +84,9 @@ fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a Point
     }
 }
 
-fn gauge(used: i64, max: i64) -> Gauge {
-    Gauge { used, max, usage: round(monitor::sample::share(unsigned(used), unsigned(max)) * 100.0, 2) }
+fn gauge(used: Option<i64>, max: i64) -> Gauge {
+    let share = monitor::sample::share(used.map(unsigned), Some(unsigned(max)));
+    Gauge { used, max, usage: share.map(|share| round(share * 100.0, 2)) }
 }
 
 /// The points with rates between them. The first only gives the second something to compare with, where it is from
@@ -87,16 +95,15 @@ fn chart<'a>(points: impl IntoIterator<Item = &'a PointRow>) -> Vec<Point> {
     let (begin, mut before) = (charts::begin(), None::<&PointRow>);
     let mut chart = Vec::new();
     for point in points {
-        let rate = |counter: fn(&PointRow) -> i64| {
-            before.map_or(0.0, |b| {
-                let seconds = (point.taken_at - b.taken_at).as_seconds_f64();
-                round(monitor::sample::rate(unsigned(counter(b)), unsigned(counter(point)), seconds), 2)
-            })
+        let rate = |counter: fn(&PointRow) -> Option<i64>| {
+            let seconds = (point.taken_at - before?.taken_at).as_seconds_f64();
+            let (then, now) = (unsigned(counter(before?)?), unsigned(counter(point)?));
+            Some(round(monitor::sample::rate(then, now, seconds), 2))
         };
         if point.taken_at > begin {
             chart.push(Point {
                 time: point.taken_at.timestamp(),
-                cpu: round(point.cpu, 4),
+                cpu: point.cpu.map(|cpu| round(cpu, 4)),
                 mem: point.memory_used,
                 maxmem: point.memory_max,
                 disk: point.disk_used,
@@ -105,7 +112,9 @@ fn chart<'a>(points: impl IntoIterator<Item = &'a PointRow>) -> Vec<Point> {
                 netout: rate(|p| p.net_out),
             });
         }
-        before = Some(point);
+        if point.net_in.is_some() && point.net_out.is_some() {
+            before = Some(point);
+        }
     }
     chart
 }
@@ -133,14 +142,15 @@ mod tests {
         SampleRow {
             taken_at: Utc::now(),
             power: power.into(),
-            uptime_s: 3600,
-            cpu: 0.15,
-            memory_used: 536_870_912,
-            memory_max: 2_147_483_648,
-            disk_used: 5_368_709_120,
-            disk_max: 21_474_836_480,
-            net_in: 104_857_600,
-            net_out: 52_428_800,
+            reason: None,
+            uptime_s: Some(3600),
+            cpu: Some(0.15),
+            memory_used: Some(536_870_912),
+            memory_max: Some(2_147_483_648),
+            disk_used: Some(5_368_709_120),
+            disk_max: Some(21_474_836_480),
+            net_in: Some(104_857_600),
+            net_out: Some(52_428_800),
         }
     }
 
@@ -172,9 +182,31 @@ mod tests {
     fn what_is_stopped_uses_nothing() {
         for (status, power) in [("stopped", "running"), ("running", "stopped")] {
             let data = stats_from(&server(status, Some(sample(power))), &[]).data;
-            assert!(data.cpu == 0.0 && data.memory.used == 0 && data.memory.usage == 0.0 && data.uptime == 0);
-            assert_eq!(data.disk.used, 5_368_709_120);
+            assert_eq!((data.cpu, data.memory.used, data.memory.usage), (Some(0.0), Some(0), Some(0.0)));
+            assert_eq!((data.uptime, data.disk.used), (Some(0), Some(5_368_709_120)));
         }
+        let data = stats_from(&server("stopped", None), &[]).data;
+        assert_eq!((data.cpu, data.memory.used, data.uptime), (Some(0.0), Some(0), Some(0)));
+    }
+
+    #[test]
+    fn what_is_not_known_is_null_and_not_nothing() {
+        let data = stats_from(&server("running", None), &[]).data;
+        assert_eq!((data.cpu, data.memory.used, data.memory.usage, data.uptime), (None, None, None, None));
+        assert_eq!((data.disk.used, data.disk.usage, data.network.received), (None, None, None));
+        assert_eq!((data.memory.max, data.disk.max), (2_147_483_648, 21_474_836_480));
+        let machine = SampleRow { disk_used: None, memory_used: None, ..sample("running") };
+        let data = stats_from(&server("running", Some(machine)), &[]).data;
+        assert_eq!((data.cpu, data.memory.used, data.disk.usage), (Some(0.15), None, None));
+        let json = serde_json::to_value(data).unwrap();
+        assert_eq!(json["disk"], serde_json::json!({ "used": null, "max": 21_474_836_480_i64, "usage": null }));
+    }
+
+    #[test]
+    fn a_paused_server_says_why() {
+        let paused = || SampleRow { reason: Some("io-error".into()), ..sample("paused") };
+        assert_eq!(stats_from(&server("paused", Some(paused())), &[]).data.reason.as_deref(), Some("io-error"));
+        assert_eq!(stats_from(&server("running", Some(paused())), &[]).data.reason, None);
     }
 
     #[test]
@@ -183,16 +215,22 @@ mod tests {
         let point = |seconds: i64, net: i64| PointRow {
             server_id: ServerId(1),
             taken_at: at + TimeDelta::seconds(seconds),
-            cpu: 0.123_456,
-            memory_used: 1,
-            memory_max: 2,
-            disk_used: 3,
-            disk_max: 4,
-            net_in: net,
-            net_out: net * 2,
+            cpu: Some(0.123_456),
+            memory_used: Some(1),
+            memory_max: Some(2),
+            disk_used: Some(3),
+            disk_max: Some(4),
+            net_in: Some(net),
+            net_out: Some(net * 2),
         };
-        let chart = chart(&[point(-3610, 100), point(-3580, 400), point(-3550, 60)]);
-        assert_eq!(chart.iter().map(|p| (p.netin, p.netout)).collect::<Vec<_>>(), [(10.0, 20.0), (2.0, 4.0)]);
-        assert!((chart[0].cpu - 0.1235).abs() < 1e-9 && chart[0].time < chart[1].time);
+        let drawn = chart(&[point(-3610, 100), point(-3580, 400), point(-3550, 60)]);
+        let rates = |chart: &[Point]| chart.iter().map(|p| (p.netin, p.netout)).collect::<Vec<_>>();
+        assert_eq!(rates(&drawn), [(Some(10.0), Some(20.0)), (Some(2.0), Some(4.0))]);
+        assert!((drawn[0].cpu.unwrap() - 0.1235).abs() < 1e-9 && drawn[0].time < drawn[1].time);
+        // A look that saw nothing is a gap, not a zero.
+        let blind = PointRow { cpu: None, memory_used: None, net_in: None, net_out: None, ..point(-3550, 0) };
+        let drawn = chart(&[point(-3580, 400), blind, point(-3520, 460)]);
+        assert_eq!(rates(&drawn), [(None, None), (None, None), (Some(1.0), Some(2.0))]);
+        assert_eq!((drawn[1].cpu, drawn[1].mem, drawn[1].maxmem), (None, None, Some(2)));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use monitor::{Claim, Sample};
+use monitor::{Claim, Report, Sample};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -30,14 +30,15 @@ pub(super) struct ServerRow {
 pub(super) struct SampleRow {
     pub taken_at: DateTime<Utc>,
     pub power: String,
-    pub uptime_s: i64,
-    pub cpu: f64,
-    pub memory_used: i64,
-    pub memory_max: i64,
-    pub disk_used: i64,
-    pub disk_max: i64,
-    pub net_in: i64,
-    pub net_out: i64,
+    pub reason: Option<String>,
+    pub uptime_s: Option<i64>,
+    pub cpu: Option<f64>,
+    pub memory_used: Option<i64>,
+    pub memory_max: Option<i64>,
+    pub disk_used: Option<i64>,
+    pub disk_max: Option<i64>,
+    pub net_in: Option<i64>,
+    pub net_out: Option<i64>,
 }
 
 /// These servers, on one host or wherever they are, each with its latest sample.
@@ -45,7 +46,7 @@ pub(super) async fn servers(db: &PgPool, host: Option<HostId>, servers: &[Server
     let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
     let rows = sqlx::query!(
         r#"select s.id as "id: ServerId", s.guest_number, s.status, s.memory_mib, s.disk_gib,
-                  l.taken_at as "taken_at?", l.power as "power?", l.uptime_s as "uptime_s?", l.cpu as "cpu?",
+                  l.taken_at as "taken_at?", l.power as "power?", l.reason as "reason?", l.uptime_s as "uptime_s?", l.cpu as "cpu?",
                   l.memory_used as "memory_used?", l.memory_max as "memory_max?", l.disk_used as "disk_used?",
                   l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?"
            from servers s
@@ -67,14 +68,15 @@ pub(super) async fn servers(db: &PgPool, host: Option<HostId>, servers: &[Server
             sample: r.taken_at.map(|taken_at| SampleRow {
                 taken_at,
                 power: r.power.unwrap_or_default(),
-                uptime_s: r.uptime_s.unwrap_or_default(),
-                cpu: r.cpu.unwrap_or_default(),
-                memory_used: r.memory_used.unwrap_or_default(),
-                memory_max: r.memory_max.unwrap_or_default(),
-                disk_used: r.disk_used.unwrap_or_default(),
-                disk_max: r.disk_max.unwrap_or_default(),
-                net_in: r.net_in.unwrap_or_default(),
-                net_out: r.net_out.unwrap_or_default(),
+                reason: r.reason,
+                uptime_s: r.uptime_s,
+                cpu: r.cpu,
+                memory_used: r.memory_used,
+                memory_max: r.memory_max,
+                disk_used: r.disk_used,
+                disk_max: r.disk_max,
+                net_in: r.net_in,
+                net_out: r.net_out,
             }),
         })
         .collect())
@@ -102,13 +104,13 @@ impl SampleRow {
 pub(super) struct PointRow {
     pub server_id: ServerId,
     pub taken_at: DateTime<Utc>,
-    pub cpu: f64,
-    pub memory_used: i64,
-    pub memory_max: i64,
-    pub disk_used: i64,
-    pub disk_max: i64,
-    pub net_in: i64,
-    pub net_out: i64,
+    pub cpu: Option<f64>,
+    pub memory_used: Option<i64>,
+    pub memory_max: Option<i64>,
+    pub disk_used: Option<i64>,
+    pub disk_max: Option<i64>,
+    pub net_in: Option<i64>,
+    pub net_out: Option<i64>,
 }
 
 /// The last hour of these servers and a little before it, oldest first; one point in each [`STEP`] at most.
@@ -178,66 +180,72 @@ pub async fn insert_samples(
     let mut seen = HashSet::with_capacity(samples.len());
     let samples: Vec<&Sample> = samples.iter().filter(|s| seen.insert(s.marker)).collect();
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let column = |figure: fn(&Sample) -> u64| samples.iter().map(|s| number(figure(s))).collect::<Vec<i64>>();
+    let column = |figure: fn(&Sample) -> Option<u64>| -> Vec<Option<i64>> {
+        samples.iter().map(|s| figure(s).map(number)).collect()
+    };
+    let (uptimes, memory, memory_max) = (column(|s| s.uptime_s), column(|s| s.memory_used), column(|s| s.memory_max));
+    let (disk, disk_max) = (column(|s| s.disk_used), column(|s| s.disk_max));
+    let (net_in, net_out) = (column(|s| s.net_in), column(|s| s.net_out));
     let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
     let powers: Vec<String> = samples.iter().map(|s| power(s).to_owned()).collect();
-    let cpus: Vec<f64> = samples.iter().map(|s| s.cpu).collect();
+    let reasons: Vec<Option<String>> = samples.iter().map(|s| s.reason.clone()).collect();
+    let cpus: Vec<Option<f64>> = samples.iter().map(|s| s.cpu).collect();
     let in_rates: Vec<Option<f64>> = samples.iter().map(|s| s.net_in_rate).collect();
     let out_rates: Vec<Option<f64>> = samples.iter().map(|s| s.net_out_rate).collect();
     sqlx::query!(
         "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
-                              net_in, net_out, net_in_rate, net_out_rate)
+                              net_in, net_out, net_in_rate, net_out_rate, reason)
          select s.id, $2, g.power, g.uptime_s, g.cpu, g.memory_used, g.memory_max, g.disk_used, g.disk_max, g.net_in,
-                g.net_out, g.net_in_rate, g.net_out_rate
+                g.net_out, g.net_in_rate, g.net_out_rate, g.reason
          from unnest($3::uuid[], $4::text[], $5::bigint[], $6::float8[], $7::bigint[], $8::bigint[], $9::bigint[],
-                     $10::bigint[], $11::bigint[], $12::bigint[], $13::float8[], $14::float8[])
+                     $10::bigint[], $11::bigint[], $12::bigint[], $13::float8[], $14::float8[], $15::text[])
               as g (marker, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max, net_in, net_out,
-                    net_in_rate, net_out_rate)
+                    net_in_rate, net_out_rate, reason)
          join servers s on s.uuid = g.marker and s.host_id = $1 and s.deleted_at is null",
         host.0,
         taken_at,
         &markers,
         &powers,
-        &column(|s| s.uptime_s),
-        &cpus,
-        &column(|s| s.memory_used),
-        &column(|s| s.memory_max),
-        &column(|s| s.disk_used),
-        &column(|s| s.disk_max),
-        &column(|s| s.net_in),
-        &column(|s| s.net_out),
+        &uptimes as &[Option<i64>],
+        &cpus as &[Option<f64>],
+        &memory as &[Option<i64>],
+        &memory_max as &[Option<i64>],
+        &disk as &[Option<i64>],
+        &disk_max as &[Option<i64>],
+        &net_in as &[Option<i64>],
+        &net_out as &[Option<i64>],
         &in_rates as &[Option<f64>],
-        &out_rates as &[Option<f64>]
+        &out_rates as &[Option<f64>],
+        &reasons as &[Option<String>]
     )
     .execute(db)
     .await
     .map(drop)
 }
 
-/// Moves servers between running, stopped and unknown as a complete sweep saw them; gives how many moved. Left alone
-/// are servers that an operation holds, or held when the host was asked: it knows better than a look from before.
-pub(super) async fn settle_statuses(
-    db: &mut PgConnection,
-    host: HostId,
-    known_at: DateTime<Utc>,
-    samples: &[Sample],
-) -> Result<u64> {
-    let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
-    let powers: Vec<String> = samples.iter().map(|s| power(s).to_owned()).collect();
+/// Moves servers between running, stopped, paused and unknown as a sweep saw them, those that it missed to unknown;
+/// gives how many moved. Left alone are servers that it can't have seen, and those that an operation holds, or held when
+/// the host was asked: it knows better than a look from before.
+pub(super) async fn settle_statuses(db: &mut PgConnection, host: HostId, report: &Report) -> Result<u64> {
+    let markers: Vec<Uuid> = report.samples.iter().map(|s| s.marker).collect();
+    let powers: Vec<String> = report.samples.iter().map(|s| power(s).to_owned()).collect();
     let done = sqlx::query!(
         "with seen as (
              select s.id, coalesce(g.power, 'unknown') as status
              from servers s left join unnest($3::uuid[], $4::text[]) as g (marker, power) on g.marker = s.uuid
-             where s.host_id = $1 and s.status in ('running', 'stopped', 'unknown')
+             where s.host_id = $1 and s.status in ('running', 'stopped', 'paused', 'unknown')
+               and (g.marker is not null or s.node = any($5) and s.guest_number <> all($6))
          )
          update servers s set status = seen.status, updated_at = now() from seen
-         where s.id = seen.id and s.status <> seen.status and s.status in ('running', 'stopped', 'unknown')
+         where s.id = seen.id and s.status <> seen.status and s.status in ('running', 'stopped', 'paused', 'unknown')
            and not exists (select from operations o where o.server_id = s.id
                and (o.state in ('queued', 'running', 'undoing', 'stuck') or o.ended_at >= $2))",
         host.0,
-        known_at,
+        report.known_at,
         &markers,
-        &powers
+        &powers,
+        &report.coverage.nodes,
+        &report.coverage.unread
     )
     .execute(db)
     .await?;
@@ -253,6 +261,7 @@ fn power(sample: &Sample) -> &'static str {
     match sample.power {
         hypervisor::GuestPower::Running => "running",
         hypervisor::GuestPower::Stopped => "stopped",
+        hypervisor::GuestPower::Paused => "paused",
         hypervisor::GuestPower::Unknown => "unknown",
     }
 }

@@ -13,14 +13,11 @@ type Result<T> = sqlx::Result<T>;
 pub(super) async fn has_room(tx: &mut PgConnection, server: &ServerRecord, from: Size, to: Size) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select (($3::int = 0 or used.cores + $3 <= n.cores * h.cpu_overcommit and $6::int <= n.cores)
-                   and ($4::bigint = 0 or used.memory + $4 <= n.memory_mib * h.memory_overcommit)
-                   and ($5::bigint = 0 or used.disk + $5 <= n.disk_gib * h.disk_overcommit)) as "room!"
+                   and ($4::bigint = 0 or used.memory_mib + $4 <= n.memory_mib * h.memory_overcommit)
+                   and ($5::bigint = 0 or used.disk_gib + $5 <= n.disk_gib * h.disk_overcommit)) as "room!"
            from nodes n
            join hosts h on h.id = n.host_id
-           cross join lateral (
-               select coalesce(sum(s.cores), 0) as cores, coalesce(sum(s.memory_mib), 0) as memory,
-                      coalesce(sum(s.disk_gib), 0) as disk
-               from servers s where s.reserved and s.host_id = n.host_id and s.node = n.name) used
+           join node_use used on used.host_id = n.host_id and used.name = n.name
            where n.host_id = $1 and n.name = $2"#,
         server.host_id.0,
         server.node,

@@ -109,8 +109,8 @@ impl Step<Data> for Reserve {
 /// How big the guest's disk is, in GiB: what has grown stays. And how old that may be.
 async fn disk_of(guest: &Guest) -> Result<Option<(i64, Duration)>, Fault> {
     let sweep = guest.driver.sweep().await?;
-    let seen = sweep.guests.iter().find(|g| g.marker == guest.at.marker && g.disk_max > 0);
-    Ok(seen.and_then(|g| Some((i64::try_from(g.disk_max >> 30).ok()?, sweep.lag))))
+    let seen = sweep.guests.iter().find(|g| g.marker == guest.at.marker).and_then(|g| g.disk_max);
+    Ok(seen.and_then(|bytes| Some((i64::try_from(bytes >> 30).ok()?, sweep.lag))))
 }
 
 /// Stops the guest where its size can't change while it runs.

@@ -23,6 +23,8 @@ pub enum Status {
     Running,
     /// It is stopped.
     Stopped,
+    /// It is up and stands still, halted by its host or by a crash; a start wakes it.
+    Paused,
     /// On its way up.
     Starting,
     /// On its way down.
@@ -53,6 +55,7 @@ impl Status {
             Self::Creating => "creating",
             Self::Running => "running",
             Self::Stopped => "stopped",
+            Self::Paused => "paused",
             Self::Starting => "starting",
             Self::Stopping => "stopping",
             Self::Restarting => "restarting",

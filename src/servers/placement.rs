@@ -1,13 +1,19 @@
 //! Where a new server goes: nodes with room for it, best first, under a lock that makes orders wait for each other.
 
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use super::store::Offer;
-use crate::ids::{HostId, ImageId};
+use super::model::ServerRecord;
+use super::store::{self, Offer};
+use crate::addresses;
+use crate::error::Result;
+use crate::ids::{HostId, ImageId, ServerId};
 use crate::locks::Lock;
 
 /// A node with room.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Candidate {
     pub host: HostId,
     pub node: String,
@@ -29,23 +35,20 @@ pub(super) async fn is_offered(tx: &mut PgConnection, image: ImageId) -> sqlx::R
     .await
 }
 
-/// Nodes that have the image and room for the offer: hosts that answer first, then the most memory left.
+/// Nodes that can make guests from the image and have room for the offer: hosts that answer first, then the most memory left.
 pub(super) async fn candidates(tx: &mut PgConnection, image: ImageId, offer: &Offer) -> sqlx::Result<Vec<Candidate>> {
     sqlx::query_as!(
         Candidate,
         r#"select n.host_id as "host: HostId", n.name as node
            from nodes n
            join hosts h on h.id = n.host_id and h.enabled
-           join image_sources i on i.host_id = h.id and i.image_id = $1
-           cross join lateral (
-               select coalesce(sum(s.cores), 0) as cores, coalesce(sum(s.memory_mib), 0) as memory,
-                      coalesce(sum(s.disk_gib), 0) as disk
-               from servers s where s.reserved and s.host_id = n.host_id and s.node = n.name) used
+           join image_sources i on i.host_id = h.id and i.image_id = $1 and (i.nodes is null or n.name = any(i.nodes))
+           join node_use used on used.host_id = n.host_id and used.name = n.name
            where n.online and n.cores >= $2
              and used.cores + $2 <= n.cores * h.cpu_overcommit
-             and used.memory + $3 <= n.memory_mib * h.memory_overcommit
-             and used.disk + $4 <= n.disk_gib * h.disk_overcommit
-           order by h.last_error is not null, n.memory_mib * h.memory_overcommit - used.memory desc, n.host_id, n.name"#,
+             and used.memory_mib + $3 <= n.memory_mib * h.memory_overcommit
+             and used.disk_gib + $4 <= n.disk_gib * h.disk_overcommit
+           order by h.last_error is not null, n.memory_mib * h.memory_overcommit - used.memory_mib desc, n.host_id, n.name"#,
         image.0,
         offer.cores,
         offer.memory_mib as i64,
@@ -53,4 +56,45 @@ pub(super) async fn candidates(tx: &mut PgConnection, image: ImageId, offer: &Of
     )
     .fetch_all(tx)
     .await
+}
+
+/// Puts a server on the first of these nodes whose host has addresses for it, and takes them; false where none has.
+pub(super) async fn settle(tx: &mut PgConnection, id: ServerId, candidates: &[Candidate]) -> Result<bool> {
+    // Addresses are the host's: where one node got none, no other will.
+    let mut without: HashSet<HostId> = HashSet::new();
+    for Candidate { host, node } in candidates {
+        if without.contains(host) {
+            continue;
+        }
+        store::place(tx, id, *host, node).await?;
+        if addresses::store::take(tx, *host, id).await? {
+            return Ok(true);
+        }
+        without.insert(*host);
+    }
+    Ok(false)
+}
+
+/// Finds another node for a server that could not be made where it is, under the lock of placement: on its own host where
+/// that has one, so that it keeps its addresses. False, and nothing changed, where there is none besides `refused`.
+pub(super) async fn elsewhere(tx: &mut PgConnection, server: &ServerRecord, refused: &[Candidate]) -> Result<bool> {
+    lock(tx).await?;
+    // On no node it holds no room: what it is to have elsewhere does not count twice.
+    store::place(tx, server.id, server.host_id, "").await?;
+    let offer = Offer {
+        kind: server.kind.clone(),
+        cores: server.cores,
+        memory_mib: server.memory_mib,
+        disk_gib: server.disk_gib,
+        bandwidth_mbps: server.bandwidth_mbps,
+    };
+    let image = store::image_of(tx, server.id).await?;
+    let mut candidates = candidates(tx, image, &offer).await?;
+    candidates.retain(|candidate| !refused.contains(candidate));
+    if let Some(near) = candidates.iter().find(|candidate| candidate.host == server.host_id) {
+        store::place(tx, server.id, near.host, &near.node).await?;
+        return Ok(true);
+    }
+    addresses::store::release(tx, server.id).await?;
+    settle(tx, server.id, &candidates).await
 }

@@ -25,7 +25,7 @@ use crate::ids::{ServerId, UserId};
 use crate::operations::model::{OperationError, State};
 use crate::operations::service::Progress;
 use crate::operations::{self, NewOperation};
-use crate::{addresses, hosts, monitoring, secrets, ssh_keys};
+use crate::{hosts, monitoring, secrets, ssh_keys};
 
 /// How long an answer waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
@@ -194,15 +194,7 @@ pub async fn order(app: &App, once: &Once, user: UserId, order: CreateServer) ->
         ssh_keys: &ssh_keys,
     };
     let (id, number) = store::insert(&mut tx, &new).await?;
-    let mut placed = false;
-    for candidate in &candidates {
-        store::place(&mut tx, id, candidate.host, &candidate.node).await?;
-        placed = addresses::store::take(&mut tx, candidate.host, id).await?;
-        if placed {
-            break;
-        }
-    }
-    if !placed {
+    if !placement::settle(&mut tx, id, &candidates).await? {
         return Err(Error::new(
             Code::ResourceUnavailable,
             "There is no free address at the moment; try again later or ask the provider.",

@@ -386,6 +386,11 @@ pub(super) async fn set_image(tx: &mut PgConnection, id: ServerId, image: ImageI
     .map(drop)
 }
 
+/// What a server is made from.
+pub(super) async fn image_of(tx: &mut PgConnection, id: ServerId) -> Result<ImageId> {
+    sqlx::query_scalar!(r#"select image_id as "image: ImageId" from servers where id = $1"#, id.0).fetch_one(tx).await
+}
+
 /// Where an image is to be had on a host.
 pub(super) async fn source_on(tx: &mut PgConnection, image: ImageId, host: HostId) -> Result<Option<String>> {
     sqlx::query_scalar!("select source from image_sources where image_id = $1 and host_id = $2", image.0, host.0)

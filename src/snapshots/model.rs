@@ -26,6 +26,9 @@ pub struct Snapshot {
     pub description: String,
     /// When it was taken, in seconds since 1970.
     pub snaptime: i64,
+    /// Whether the server can be put back to it: false while it is being taken or deleted, and for good where that never
+    /// came to its end; then it can only be deleted.
+    pub usable: bool,
     /// The snapshot it stands on; null where the host doesn't tell.
     pub parent: Option<String>,
     /// Its size in bytes; null where the host doesn't tell.
@@ -35,7 +38,8 @@ pub struct Snapshot {
 impl From<hypervisor::Snapshot> for Snapshot {
     fn from(s: hypervisor::Snapshot) -> Self {
         let snaptime = s.taken_at.timestamp();
-        Self { name: s.name, description: s.description, snaptime, parent: s.parent, size: s.size }
+        let usable = s.usable;
+        Self { name: s.name, description: s.description, snaptime, usable, parent: s.parent, size: s.size }
     }
 }
 

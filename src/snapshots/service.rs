@@ -50,6 +50,14 @@ pub(super) fn no_snapshots() -> Error {
     Error::new(Code::Invalid, "The storage that this server is on can't take snapshots.")
 }
 
+/// A roll-back that the host would refuse: a conflict comes with words for the server's owner.
+pub(super) fn refused(error: hypervisor::Error) -> Error {
+    match error {
+        hypervisor::Error::Conflict(words) => Error::new(Code::Conflict, words),
+        other => other.into(),
+    }
+}
+
 /// What to say where there is none of that name.
 pub(super) fn missing() -> Error {
     Error::not_found("snapshot")
@@ -93,6 +101,8 @@ pub async fn rollback(app: &App, once: &Once, access: &ServerAccess, wish: Rollb
     if !there.iter().any(|s| s.name == wish.snapname) {
         return Err(missing());
     }
+    let driver = hosts::service::driver(app, server.host_id).await?;
+    driver.check_rollback(&server.guest(), &wish.snapname).await.map_err(refused)?;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
     if let Some(name) = &safety {
         room_for(name, &there, limit)?;

@@ -120,8 +120,8 @@ async fn warnings_of_a_server_s_own_resources_are_mailed_and_once_more_when_they
     let world = World::new().await;
     let (_, marker) = world.server("customer@example.com", "web-1").await;
     let figures = |cpu: f64, memory: u64, disk: u64| monitor::Sample {
-        memory_used: memory,
-        disk_used: disk,
+        memory_used: Some(memory),
+        disk_used: Some(disk),
         ..busy(marker, cpu)
     };
     let mut at = 0;

@@ -1,7 +1,7 @@
 //! What sweeps raise and end.
 
 use chrono::Utc;
-use hypervisor::GuestPower;
+use hypervisor::{Coverage, GuestPower};
 use monitor::Sample;
 use serde_json::{Value, json};
 
@@ -64,7 +64,7 @@ async fn a_server_is_down_only_where_it_should_be_up() {
     };
     // Not seen in a look that did not see everything; seen in a state that says nothing.
     assert_eq!(down(0, &|| vec![], false).await, []);
-    let odd = || vec![Sample { power: hypervisor::GuestPower::Unknown, ..busy(marker, 0.0) }];
+    let odd = || vec![Sample { power: GuestPower::Unknown, ..busy(marker, 0.0) }];
     assert_eq!(down(90, &odd, true).await, []);
     // An operation is at it: whatever the sweep sees is in order.
     let operation: uuid::Uuid = sqlx::query_scalar(
@@ -101,6 +101,55 @@ async fn a_server_is_down_only_where_it_should_be_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_missed_only_where_it_would_have_been_seen() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    let number: i64 = sqlx::query_scalar("select guest_number from servers where id = $1")
+        .bind(id)
+        .fetch_one(world.db())
+        .await
+        .unwrap();
+    let mut at = 0;
+    let mut open = async |nodes: &[&str], unread: &[i64], sample: Option<Sample>| {
+        let nodes: Vec<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
+        for _ in 0..3 {
+            let coverage = Coverage { nodes: nodes.clone(), unread: unread.to_vec() };
+            world.covered(at, sample.clone().into_iter().collect(), coverage).await;
+            at += 30;
+        }
+        world.open().await
+    };
+    assert_eq!(open(&["other"], &[], None).await, [], "its node was not seen");
+    assert_eq!(open(&["n", "other"], &[number], None).await, [], "its row could not be read");
+    assert_eq!(open(&["n"], &[number + 1], None).await, [pair("down", "critical")]);
+    assert_eq!(open(&["n"], &[], Some(busy(marker, 0.1))).await, []);
+    // Seen, it counts, whatever was not; and one that stands still serves nobody.
+    assert_eq!(open(&[], &[], Some(stopped(marker))).await, [pair("down", "critical")]);
+    assert_eq!(open(&[], &[], Some(busy(marker, 0.1))).await, []);
+    let paused = Sample { power: GuestPower::Paused, reason: Some("io-error".into()), ..busy(marker, 0.0) };
+    assert_eq!(open(&[], &[], Some(paused)).await, [pair("down", "critical")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_that_are_not_known_raise_and_end_nothing() {
+    let world = World::new().await;
+    let (id, marker) = world.server("customer@example.com", "web-1").await;
+    for kind in ["cpu", "memory", "disk"] {
+        world.rule(id, kind, at_once()).await;
+    }
+    let full = Sample { memory_used: Some(990), disk_used: Some(990), ..busy(marker, 0.99) };
+    let blind = || Sample { cpu: None, memory_used: None, disk_used: None, net_in: None, ..busy(marker, 0.0) };
+    world.swept(0, vec![blind()]).await;
+    assert_eq!(world.open().await, []);
+    world.swept(30, vec![full]).await;
+    assert_eq!(world.open().await.len(), 3);
+    world.swept(60, vec![blind()]).await;
+    assert_eq!(world.open().await.len(), 3, "what is not known is not 0");
+    world.swept(90, vec![busy(marker, 0.1)]).await;
+    assert_eq!(world.open().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_last_asked_for_is_what_a_server_should_be() {
     let world = World::new().await;
     let (id, _) = world.server("customer@example.com", "web-1").await;
@@ -108,6 +157,7 @@ async fn what_was_last_asked_for_is_what_a_server_should_be() {
     for (status, wanted) in [
         ("stopped", true),
         ("unknown", true),
+        ("paused", true),
         ("running", true),
         ("resizing", true),
         ("stopping", false),
@@ -148,14 +198,14 @@ async fn traffic_is_counted_by_month_over_restarts_of_guests() {
             .unwrap()
     };
     let count = async |world: &World, seconds: i64, net_in: u64, net_out: u64| {
-        let sample = Sample { net_in: net_in * GIB, net_out: net_out * GIB, ..busy(marker, 0.1) };
+        let sample = Sample { net_in: Some(net_in * GIB), net_out: Some(net_out * GIB), ..busy(marker, 0.1) };
         world.swept(seconds, vec![sample]).await;
     };
     count(&world, 0, 50, 50).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 0)], "what it counted before is not of this month");
     count(&world, 30, 52, 51).await;
     // A node that knows nothing of its guests for a while has no counters either.
-    let unknown = Sample { power: GuestPower::Unknown, net_in: 0, net_out: 0, ..busy(marker, 0.0) };
+    let unknown = Sample { power: GuestPower::Unknown, net_in: Some(0), net_out: Some(0), ..busy(marker, 0.0) };
     world.swept(59, vec![unknown]).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 3)]);
     // Started again: its counters began at 0.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use hypervisor::GuestPower;
+use hypervisor::{Coverage, GuestPower};
 use innkeeper::accounts::model::Role;
 use innkeeper::accounts::service::add_user;
 use innkeeper::alerts::{tell, watch};
@@ -85,9 +85,15 @@ impl World {
     }
 
     pub async fn report(&self, seconds: i64, samples: Vec<Sample>, complete: bool) {
+        let coverage = Coverage { nodes: complete.then(|| "n".to_owned()).into_iter().collect(), unread: vec![] };
+        self.covered(seconds, samples, coverage).await;
+    }
+
+    /// A sweep that saw these nodes whole.
+    pub async fn covered(&self, seconds: i64, samples: Vec<Sample>, coverage: Coverage) {
         let at = self.start + TimeDelta::seconds(seconds);
         let took = Duration::from_secs(1);
-        let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes: vec![], samples, complete };
+        let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes: vec![], samples, coverage };
         let traffic = innkeeper::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
         let mut tx = self.db().begin().await.unwrap();
         watch::swept(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();
@@ -163,14 +169,15 @@ pub fn busy(marker: Uuid, cpu: f64) -> Sample {
         marker,
         node: "n".into(),
         power: GuestPower::Running,
-        uptime_s: 60,
-        cpu,
-        memory_used: 100,
-        memory_max: 1000,
-        disk_used: 100,
-        disk_max: 1000,
-        net_in: 0,
-        net_out: 0,
+        reason: None,
+        uptime_s: Some(60),
+        cpu: Some(cpu),
+        memory_used: Some(100),
+        memory_max: Some(1000),
+        disk_used: Some(100),
+        disk_max: Some(1000),
+        net_in: Some(0),
+        net_out: Some(0),
         net_in_rate: None,
         net_out_rate: None,
     }
@@ -178,5 +185,5 @@ pub fn busy(marker: Uuid, cpu: f64) -> Sample {
 
 /// A guest that is stopped.
 pub fn stopped(marker: Uuid) -> Sample {
-    Sample { power: GuestPower::Stopped, uptime_s: 0, memory_used: 0, ..busy(marker, 0.0) }
+    Sample { power: GuestPower::Stopped, uptime_s: Some(0), memory_used: Some(0), ..busy(marker, 0.0) }
 }

@@ -159,7 +159,7 @@ pub async fn cores_memory_and_disk_grow_live(lab: Lab) {
     }
     let sweep = lab.driver.sweep().await.unwrap();
     let seen = sweep.guests.iter().find(|g| g.marker == guest.marker).unwrap();
-    assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, 384 << 20, disk << 30));
+    assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, Some(384 << 20), Some(disk << 30)));
     let inside = lab.inside("the size that the guest sees");
     if inside {
         // Hosts share processors out anew a moment later.
@@ -228,7 +228,7 @@ pub async fn a_disk_does_not_shrink(lab: Lab) {
     );
     let sweep = lab.driver.sweep().await.unwrap();
     let seen = sweep.guests.iter().find(|g| g.marker == spec.guest.marker).unwrap();
-    assert_eq!((Some(seen.cores), seen.disk_max), (spec.limits.cores, disk << 30));
+    assert_eq!((Some(seen.cores), seen.disk_max), (spec.limits.cores, Some(disk << 30)));
 }
 
 /// A guest that its host protects is told while it runs, and is not deleted once it is stopped.
@@ -287,4 +287,23 @@ pub async fn a_full_spec_is_asked_for(lab: Lab) {
     bad.ssh_keys = vec!["ssh-ed25519 AAAA\nssh-ed25519 BBBB".to_owned()];
     refused(lab.driver.create(&bad).await, |e| matches!(e, Error::Invalid(_)));
     assert_eq!(lab.power(&spec.guest).await, None);
+}
+
+/// A guest that was halted where it stands neither runs nor is stopped: it is shown as paused, and a start wakes it.
+pub async fn a_paused_guest_is_shown_as_such_and_woken(lab: Lab) {
+    let spec = lab.running().await;
+    if !lab.rig.pause(&spec).await {
+        return;
+    }
+    assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Paused));
+    let sweep = lab.driver.sweep().await.unwrap();
+    let seen = sweep.guests.iter().find(|g| g.marker == spec.guest.marker).unwrap();
+    // A list may be older than the look at the guest itself.
+    assert!(matches!(seen.power, GuestPower::Paused | GuestPower::Running), "{seen:?}");
+    refused(lab.driver.delete(&spec.guest).await, |e| matches!(e, Error::Conflict(_)));
+    lab.done(lab.driver.start(&spec.guest).await).await;
+    assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Running));
+    assert!(lab.rig.pause(&spec).await);
+    lab.done(lab.driver.stop(&spec.guest, StopMode::Force).await).await;
+    assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Stopped));
 }

@@ -65,7 +65,7 @@ pub async fn a_roll_back_keeps_size_and_rest(lab: Lab) {
     assert_eq!(lab.power(guest).await, Some(GuestPower::Running));
     let sweep = driver.sweep().await.unwrap();
     let seen = sweep.guests.iter().find(|g| g.marker == guest.marker).unwrap();
-    assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, 384 << 20, disk << 30));
+    assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, Some(384 << 20), Some(disk << 30)));
     lab.up(guest).await;
     if lab.inside("the size that the guest sees") {
         lab.eventually("it has two cores", async || lab.sh(guest, "nproc").await.trim() == "2").await;

@@ -96,6 +96,9 @@ impl Operation {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Instance {
     pub(super) name: String,
+    /// `container` or `virtual-machine`.
+    #[serde(rename = "type", default)]
+    pub(super) kind: String,
     #[serde(default)]
     pub(super) status: String,
     #[serde(default, deserialize_with = "or_empty")]
@@ -132,9 +135,9 @@ impl Instance {
         nic.map(|(name, device)| (name.as_str(), device))
     }
 
-    /// Its root disk's size in bytes; 0 where none is set.
-    pub(super) fn disk_size(&self) -> u64 {
-        self.root_disk().and_then(|(_, d)| d.get("size")).and_then(|s| parse_size(s)).unwrap_or(0)
+    /// Its root disk's size in bytes, where one is set.
+    pub(super) fn disk_size(&self) -> Option<u64> {
+        self.root_disk().and_then(|(_, d)| d.get("size")).and_then(|s| parse_size(s))
     }
 
     /// An instant that changes with each start.
@@ -148,6 +151,7 @@ pub(super) fn power(status: &str) -> GuestPower {
     match status {
         "Running" | "Ready" => GuestPower::Running,
         "Stopped" => GuestPower::Stopped,
+        "Frozen" => GuestPower::Paused,
         _ => GuestPower::Unknown,
     }
 }

@@ -1,6 +1,7 @@
 //! Transport: one request, one answer, and what went wrong in words that a caller can act on.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Url};
@@ -26,6 +27,8 @@ pub(super) enum Reply {
 pub(super) struct Client {
     http: reqwest::Client,
     pub(super) config: Arc<IncusConfig>,
+    /// What could not be read of the list of instances the last time.
+    pub(super) odd: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Client {
@@ -51,7 +54,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| Error::Invalid(format!("no HTTP client: {e}")))?;
-        Ok(Self { http, config: Arc::new(config) })
+        Ok(Self { http, config: Arc::new(config), odd: Arc::default() })
     }
 
     /// How long a request may take.

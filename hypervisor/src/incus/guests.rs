@@ -23,9 +23,17 @@ pub(super) const READY: &str = "user.innkeeper.ready";
 /// How long a half-made guest's deletion may take within `create`.
 const REMAKE_WAIT: Duration = Duration::from_mins(1);
 
+/// What the names of our instances begin with.
+const PREFIX: &str = "ink-";
+
 /// The instance's name.
 pub(super) fn name(guest: &GuestRef) -> String {
-    format!("ink-{}", guest.vmid)
+    format!("{PREFIX}{}", guest.vmid)
+}
+
+/// The guest's number that an instance's name says, where it is one of ours.
+pub(super) fn number(name: &str) -> Option<i64> {
+    name.strip_prefix(PREFIX)?.parse().ok()
 }
 
 /// Incus's word for the kind.
@@ -228,7 +236,7 @@ pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
         )));
     }
     // A frozen guest is woken, not started.
-    let action = if instance.status == "Frozen" { "unfreeze" } else { "start" };
+    let action = if instance.power() == GuestPower::Paused { "unfreeze" } else { "start" };
     let reply = set_state(client, &instance.name, action, false, 0).await;
     let reply = or_already(client, guest, GuestPower::Running, reply).await?;
     Ok(follow(reply, Then::Started, guest))
@@ -287,7 +295,7 @@ pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
     }
     let present = if present.is_some() { present } else { get(client, guest).await? };
     let Some(instance) = present else { return Ok(Task::Done) };
-    if instance.power() == GuestPower::Running || instance.status == "Frozen" {
+    if matches!(instance.power(), GuestPower::Running | GuestPower::Paused) {
         return Err(Error::Conflict(format!("{} is running", instance.name)));
     }
     ready::unprotected(client, &instance)?;

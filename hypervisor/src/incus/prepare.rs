@@ -435,7 +435,8 @@ mod tests {
         for via in ["198.51.100.1", "fe80::1"] {
             assert!(text.contains(&format!("[Route]\nGateway={via}\nGatewayOnLink=yes\n")), "{text}");
         }
-        let network: Value = serde_json::from_str(&cloud_init(&spec, None).unwrap()["cloud-init.network-config"]).unwrap();
+        let network: Value =
+            serde_json::from_str(&cloud_init(&spec, None).unwrap()["cloud-init.network-config"]).unwrap();
         let routes = network["ethernets"]["eth0"]["routes"].as_array().unwrap();
         assert_eq!(routes[0], json!({"to": "0.0.0.0/0", "via": "198.51.100.1", "on-link": true}));
         assert_eq!(routes[1], json!({"to": "::/0", "via": "fe80::1", "on-link": true}));

@@ -27,7 +27,7 @@ pub(super) async fn resize(client: &Client, guest: &GuestRef, limits: &Limits) -
     let mut devices = JsonMap::new();
     if let Some(gib) = limits.disk_gib {
         let (name, root) = instance.root_disk().ok_or_else(|| Error::Failed("it has no root disk".to_owned()))?;
-        let (now, then) = (instance.disk_size(), gib.saturating_mul(GIB));
+        let (now, then) = (instance.disk_size().unwrap_or(0), gib.saturating_mul(GIB));
         if then < now {
             return Err(Error::Invalid(format!("the disk has {} GiB and can't shrink to {gib} GiB", now / GIB)));
         }

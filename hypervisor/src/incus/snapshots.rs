@@ -64,6 +64,7 @@ pub(super) async fn list(client: &Client, guest: &GuestRef) -> Result<Vec<Snapsh
             description: s.config.get(NOTE).cloned().unwrap_or_default(),
             taken_at: s.created_at.with_timezone(&Utc),
             parent: None,
+            usable: true,
             size: s.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0),
         })
         .collect())

@@ -1,6 +1,8 @@
 //! Looking at everything at once, and at the server itself.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -8,10 +10,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::api::{GIB, Instance, MIB, Map, parse_cpus, parse_size};
+use super::api::{Counters, GIB, Instance, MIB, Map, parse_cpus, parse_size};
 use super::client::Client;
-use super::guests::{Environment, MARKER, Server, shown_power};
-use crate::{GuestPower, GuestSample, HostInfo, Node, Result, Sweep};
+use super::guests::{Environment, MARKER, Server, instance_type, number, shown_power};
+use crate::{Coverage, GuestKind, GuestPower, GuestSample, HostInfo, Node, Result, Sweep, check};
 
 /// API extensions that we build on; all are in Incus 6.0.
 const NEEDED: &[&str] =
@@ -45,6 +47,7 @@ fn as_node(server: &Server, resources: &Resources, pool: Option<&PoolResources>)
         cores: resources.cpu.total,
         memory_mib: resources.memory.total / MIB,
         disk_gib: pool.map_or(0, |pool| pool.space.total / GIB),
+        disk_shared: false,
     }
 }
 
@@ -54,7 +57,7 @@ pub(super) async fn sweep(client: &Client) -> Result<Sweep> {
     // The project is read as well: a missing one must be an error and not an empty house.
     let resources_of_pool = ["storage-pools", pool, "resources"];
     let project = ["projects", client.config.project.as_str()];
-    let (server, resources, pool, _, instances): (Server, Resources, PoolResources, Value, Vec<Instance>) = tokio::try_join!(
+    let (server, resources, pool, _, list): (Server, Resources, PoolResources, Value, Vec<Value>) = tokio::try_join!(
         client.get(&[], &[]),
         client.get(&["resources"], &[]),
         client.get(&resources_of_pool, &[]),
@@ -62,11 +65,41 @@ pub(super) async fn sweep(client: &Client) -> Result<Sweep> {
         client.get(&["instances"], &[("recursion", "2")]),
     )?;
     let node = as_node(&server, &resources, Some(&pool));
-    // Incus lists an instance that it could not load (one being made or deleted just now) with nothing but its name.
-    // Whether that is a guest of ours can't be told, so a missing guest proves nothing this time.
-    let complete = !instances.iter().any(|i| i.config.is_empty() && i.name.starts_with("ink-"));
+    let (instances, coverage, odd) = read(&list, &node.name);
+    log(client, odd);
     let guests = instances.iter().filter_map(|instance| sample(instance, &node, taken_at)).collect();
-    Ok(Sweep { taken_at, lag: Duration::ZERO, nodes: vec![node], guests, complete })
+    Ok(Sweep { taken_at, lag: Duration::ZERO, nodes: vec![node], guests, coverage })
+}
+
+/// The instances one by one: what can't be read is left out, and what it may have said is not taken for said. Incus lists
+/// one that it could not load (being made or deleted just now) with nothing but its name.
+fn read(list: &[Value], node: &str) -> (Vec<Instance>, Coverage, HashSet<String>) {
+    let mut coverage = Coverage { nodes: vec![node.to_owned()], unread: vec![] };
+    let (mut instances, mut odd) = (vec![], HashSet::new());
+    for value in list {
+        match serde_json::from_value::<Instance>(value.clone()) {
+            Ok(instance) if !instance.config.is_empty() => instances.push(instance),
+            Ok(instance) => coverage.unread.extend(number(&instance.name)),
+            Err(error) => {
+                let name = value.get("name").and_then(Value::as_str);
+                coverage.unread.extend(name.and_then(number));
+                if name.is_none() {
+                    coverage.nodes.clear();
+                }
+                odd.insert(format!("{}: {error}", name.unwrap_or("one without a name")));
+            }
+        }
+    }
+    (instances, coverage, odd)
+}
+
+/// Tells of what can't be read once, not with each sweep.
+fn log(client: &Client, odd: HashSet<String>) {
+    let mut known = client.odd.lock().unwrap_or_else(PoisonError::into_inner);
+    for instance in odd.difference(&known) {
+        tracing::warn!(instance, "an instance in the list can't be read and is left out, until it changes");
+    }
+    *known = odd;
 }
 
 fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>) -> Option<GuestSample> {
@@ -74,31 +107,35 @@ fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>) -> Option<GuestS
     let power = shown_power(instance);
     let state = instance.state.clone().unwrap_or_default();
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    // Incus says -1, or 0, of what it does not know.
+    let known = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
     let limit = |key: &str| instance.expanded_config.get(key);
     // Go's zero time stands for "not running".
     let started = state.started_at.or(instance.last_used_at).filter(|at| at.timestamp() > 0);
-    let uptime = started.filter(|_| power == GuestPower::Running).map_or(0, |at| (now - at).num_seconds());
+    let up = matches!(power, GuestPower::Running | GuestPower::Paused);
+    let uptime = if up { started.map(|at| count((now - at).num_seconds())) } else { Some(0) };
     let memory_limit = limit("limits.memory").and_then(|text| parse_size(text));
+    let memory_max = memory_limit.or_else(|| known(state.memory.total)).unwrap_or(node.memory_mib * MIB);
+    let kind = if instance.kind == instance_type(GuestKind::Vm) { GuestKind::Vm } else { GuestKind::Lxc };
     let networks = state.network.unwrap_or_default();
     let outside = || networks.iter().filter(|(name, _)| *name != "lo").map(|(_, network)| network.counters);
+    let traffic = |counter: fn(&Counters) -> i64| up.then(|| outside().map(|c| count(counter(&c))).sum());
     let root = instance.root_disk().map_or("root", |(name, _)| name);
     Some(GuestSample {
         marker,
         node: node.name.clone(),
         power,
-        uptime_s: count(uptime),
+        reason: None,
+        uptime_s: uptime,
         cpu: None,
-        cpu_time_ns: (power == GuestPower::Running).then(|| count(state.cpu.usage)),
+        cpu_time_ns: if power == GuestPower::Running { known(state.cpu.usage) } else { None },
         cores: limit("limits.cpu").and_then(|text| parse_cpus(text)).unwrap_or(node.cores),
-        memory_used: count(state.memory.usage),
-        memory_max: memory_limit.unwrap_or_else(|| match count(state.memory.total) {
-            0 => node.memory_mib * MIB,
-            total => total,
-        }),
-        disk_used: state.disk.as_ref().and_then(|disks| disks.get(root)).map_or(0, |disk| count(disk.usage)),
+        memory_used: known(state.memory.usage).and_then(|used| check::memory_used(kind, used, Some(memory_max))),
+        memory_max: Some(memory_max),
+        disk_used: state.disk.as_ref().and_then(|disks| disks.get(root)).and_then(|disk| known(disk.usage)),
         disk_max: instance.disk_size(),
-        net_in: outside().map(|c| count(c.bytes_received)).sum(),
-        net_out: outside().map(|c| count(c.bytes_sent)).sum(),
+        net_in: traffic(|c| c.bytes_received),
+        net_out: traffic(|c| c.bytes_sent),
     })
 }
 
@@ -238,6 +275,8 @@ fn version(server: &Server) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -256,6 +295,42 @@ mod tests {
         assert_eq!([set("8192\n"), set("what\n")], [None, None]);
         std::fs::remove_dir_all(&sysctls).unwrap();
         assert_eq!(inotify_problem(&sysctls), None, "where it can't be read, nothing is said");
+    }
+
+    #[test]
+    fn one_odd_instance_hides_itself_and_no_other() {
+        let good = json!({"name": "ink-7", "status": "Running", "config": {MARKER: Uuid::nil().to_string()}});
+        for (odd, hidden) in [
+            (json!({"name": "ink-8"}), true),
+            (json!({"name": "ink-8", "config": {"a": 5}}), true),
+            (json!({"name": "ink-8", "status": null, "config": {"a": "b"}}), true),
+            (json!({"name": "other", "config": {"a": 5}}), false),
+            (json!({"name": "other"}), false),
+        ] {
+            let (instances, coverage, _) = read(&[odd.clone(), good.clone()], "n");
+            assert_eq!(instances.len(), 1, "{odd}");
+            assert!(coverage.includes("n", 8) != hidden && coverage.includes("n", 9), "{odd}: {coverage:?}");
+        }
+        let (_, coverage, odd) = read(&[json!({"name": null}), good.clone()], "n");
+        assert!(!coverage.includes("n", 9) && odd.len() == 1, "{coverage:?}");
+    }
+
+    #[test]
+    fn what_incus_does_not_know_is_not_nothing() {
+        let node = Node { name: "n".into(), online: true, cores: 4, memory_mib: 8, disk_gib: 1, disk_shared: false };
+        let shown = |status: &str, state: Value| {
+            let instance = json!({"name": "ink-7", "type": "virtual-machine", "status": status, "state": state,
+                "config": {MARKER: Uuid::nil().to_string(), super::super::guests::READY: "true"},
+                "expanded_config": {"limits.memory": "512MiB"}, "last_used_at": "2026-01-01T00:00:00Z"});
+            sample(&serde_json::from_value(instance).unwrap(), &node, Utc::now()).unwrap()
+        };
+        let unknown = json!({"memory": {"usage": -1}, "cpu": {"usage": -1}, "disk": {"root": {"usage": 0}}});
+        let seen = shown("Running", unknown);
+        assert_eq!((seen.memory_used, seen.disk_used, seen.disk_max, seen.cpu_time_ns), (None, None, None, None));
+        let full = shown("Frozen", json!({"memory": {"usage": 600 << 20}}));
+        assert_eq!((full.memory_used, full.memory_max, full.power), (None, Some(512 << 20), GuestPower::Paused));
+        assert!(full.uptime_s.is_some_and(|s| s > 0));
+        assert_eq!(shown("Stopped", json!({})).uptime_s, Some(0));
     }
 
     #[test]

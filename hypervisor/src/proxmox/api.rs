@@ -10,6 +10,8 @@ use crate::GuestPower;
 
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
+/// More than anything that is counted.
+const MOST: f64 = (1_u64 << 62) as f64;
 
 /// A number, perhaps written as a string; anything else is none.
 fn number(value: &Value) -> Option<f64> {
@@ -22,15 +24,23 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// A count, perhaps written as a string; 0 where it is missing.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let value = Value::deserialize(from)?;
+    Ok(figure(from)?.unwrap_or(0))
+}
+
+/// A figure; none where there is no sense in it.
+fn figure<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    Ok(whole_number(&Value::deserialize(from)?))
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub(super) fn whole_number(value: &Value) -> Option<u64> {
     // Counters beyond 2^53 would lose their last digits as floats.
-    Ok(value.as_u64().unwrap_or_else(|| number(&value).map_or(0, |n| n.max(0.0) as u64)))
+    value.as_u64().or_else(|| number(value).filter(|n| (0.0..=MOST).contains(n)).map(|n| n as u64))
 }
 
 fn share<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-    Ok(number(&Value::deserialize(from)?))
+    Ok(number(&Value::deserialize(from)?).filter(|share| share.is_finite() && *share >= 0.0))
 }
 
 fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
@@ -42,7 +52,7 @@ fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     Ok(as_text(&Value::deserialize(from)?))
 }
 
-fn as_text(value: &Value) -> String {
+pub(super) fn as_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
@@ -54,54 +64,90 @@ fn as_text(value: &Value) -> String {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Resource {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "text")]
     pub(super) kind: String,
+    #[serde(deserialize_with = "text")]
     pub(super) node: String,
     #[serde(deserialize_with = "count")]
     pub(super) vmid: u64,
     #[serde(deserialize_with = "text")]
     pub(super) name: String,
+    #[serde(deserialize_with = "text")]
     pub(super) status: String,
+    #[serde(deserialize_with = "text")]
+    pub(super) lock: String,
+    /// Of a node under high availability: what its manager does with it.
+    #[serde(deserialize_with = "text")]
+    pub(super) hastate: String,
     #[serde(deserialize_with = "text")]
     pub(super) tags: String,
     #[serde(deserialize_with = "flag")]
     pub(super) template: bool,
+    #[serde(deserialize_with = "text")]
     pub(super) storage: String,
+    #[serde(deserialize_with = "text")]
     pub(super) content: String,
     #[serde(deserialize_with = "text")]
     pub(super) plugintype: String,
+    /// Whether every node that has this storage sees the same one.
+    #[serde(deserialize_with = "flag")]
+    pub(super) shared: bool,
     #[serde(deserialize_with = "share")]
     pub(super) cpu: Option<f64>,
     #[serde(deserialize_with = "count")]
     pub(super) maxcpu: u64,
-    #[serde(deserialize_with = "count")]
-    pub(super) mem: u64,
-    #[serde(deserialize_with = "count")]
-    pub(super) maxmem: u64,
-    #[serde(deserialize_with = "count")]
-    pub(super) disk: u64,
-    #[serde(deserialize_with = "count")]
-    pub(super) maxdisk: u64,
-    #[serde(deserialize_with = "count")]
-    pub(super) netin: u64,
-    #[serde(deserialize_with = "count")]
-    pub(super) netout: u64,
-    #[serde(deserialize_with = "count")]
-    pub(super) uptime: u64,
+    #[serde(deserialize_with = "figure")]
+    pub(super) mem: Option<u64>,
+    /// What its process takes of the node.
+    #[serde(deserialize_with = "figure")]
+    pub(super) memhost: Option<u64>,
+    #[serde(deserialize_with = "figure")]
+    pub(super) maxmem: Option<u64>,
+    #[serde(deserialize_with = "figure")]
+    pub(super) disk: Option<u64>,
+    #[serde(deserialize_with = "figure")]
+    pub(super) maxdisk: Option<u64>,
+    #[serde(deserialize_with = "figure")]
+    pub(super) netin: Option<u64>,
+    #[serde(deserialize_with = "figure")]
+    pub(super) netout: Option<u64>,
+    #[serde(deserialize_with = "figure")]
+    pub(super) uptime: Option<u64>,
 }
 
 impl Resource {
     pub(super) fn is_guest(&self) -> bool {
         self.kind == "lxc" || self.kind == "qemu"
     }
+
+    /// Whether it says of what it is.
+    pub(super) fn makes_sense(&self) -> bool {
+        match self.kind.as_str() {
+            "" => false,
+            "lxc" | "qemu" => i64::try_from(self.vmid).is_ok_and(|vmid| vmid > 0) && !self.node.is_empty(),
+            "node" => !self.node.is_empty(),
+            _ => true,
+        }
+    }
+}
+
+/// A row of `/cluster/status`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Membership {
+    #[serde(rename = "type", deserialize_with = "text")]
+    pub(super) kind: String,
+    #[serde(deserialize_with = "flag")]
+    pub(super) quorate: bool,
 }
 
 /// A guest's `status/current`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Status {
-    #[serde(rename = "status")]
+    #[serde(rename = "status", deserialize_with = "text")]
     state: String,
+    #[serde(deserialize_with = "text")]
     qmpstatus: String,
     #[serde(deserialize_with = "text")]
     pub(super) tags: String,
@@ -124,18 +170,21 @@ impl Status {
 
     pub(super) fn power(&self) -> GuestPower {
         match (self.state.as_str(), self.qmpstatus.as_str()) {
-            (status, "" | "running") => power(status),
-            // Paused, broken, or up for a backup only (`prelaunch`): it does not run.
-            ("running", _) => GuestPower::Unknown,
-            (status, _) => power(status),
+            ("running", qemu) if !qemu.is_empty() => power(qemu, &self.lock),
+            (status, _) => power(status, &self.lock),
         }
     }
 }
 
-pub(super) fn power(status: &str) -> GuestPower {
+/// Whether a guest runs, by its status and, for machines, QEMU's own, in whose place it may stand.
+pub(super) fn power(status: &str, lock: &str) -> GuestPower {
     match status {
         "running" => GuestPower::Running,
         "stopped" => GuestPower::Stopped,
+        "io-error" | "internal-error" | "guest-panicked" | "watchdog" | "debug" => GuestPower::Paused,
+        // A backup or a snapshot halts it for a moment, under its lock.
+        "paused" | "suspended" if lock.is_empty() => GuestPower::Paused,
+        // On its way, up for a backup only (`prelaunch`), or not told.
         _ => GuestPower::Unknown,
     }
 }
@@ -245,8 +294,8 @@ mod tests {
             r#"{"type":"lxc","vmid":"100","maxmem":268435456,"cpu":"0.25","template":"1","netin":9007199254740993}"#,
         )
         .unwrap();
-        assert_eq!((row.vmid, row.maxmem, row.cpu, row.template), (100, 256 * MIB, Some(0.25), true));
-        assert_eq!((row.netin, row.uptime), (9_007_199_254_740_993, 0));
+        assert_eq!((row.vmid, row.maxmem, row.cpu, row.template), (100, Some(256 * MIB), Some(0.25), true));
+        assert_eq!((row.netin, row.uptime), (Some(9_007_199_254_740_993), None));
         let fresh: Resource = serde_json::from_str(
             r#"{"id":"lxc/1","type":"lxc","node":"a","vmid":1,"status":"unknown","lock":"create"}"#,
         )
@@ -278,8 +327,30 @@ mod tests {
     }
 
     #[test]
+    fn figures_without_sense_are_none() {
+        for odd in ["null", "-5", "1e22", r#""NaN""#, r#""-1""#, r#""x""#, "[]", r#""inf""#] {
+            let row: Resource =
+                serde_json::from_str(&format!(r#"{{"type":"qemu","mem":{odd},"cpu":{odd},"netin":{odd}}}"#)).unwrap();
+            assert_eq!((row.mem, row.netin, row.disk), (None, None, None), "{odd}");
+            assert!(row.cpu.is_none_or(f64::is_finite), "{odd}");
+        }
+    }
+
+    #[test]
     fn a_paused_machine_neither_runs_nor_is_stopped() {
-        let status: Status = serde_json::from_str(r#"{"status":"running","qmpstatus":"paused"}"#).unwrap();
-        assert_eq!(status.power(), GuestPower::Unknown);
+        let power = |text: &str| serde_json::from_str::<Status>(text).unwrap().power();
+        for qemu in ["paused", "suspended", "io-error", "internal-error", "guest-panicked"] {
+            let text = format!(r#"{{"status":"running","qmpstatus":"{qemu}"}}"#);
+            assert_eq!(power(&text), GuestPower::Paused, "{qemu}");
+        }
+        for passing in ["prelaunch", "inmigrate", "shutdown", "what"] {
+            let text = format!(r#"{{"status":"running","qmpstatus":"{passing}"}}"#);
+            assert_eq!(power(&text), GuestPower::Unknown, "{passing}");
+        }
+        // Halted for its backup.
+        assert_eq!(power(r#"{"status":"running","qmpstatus":"paused","lock":"backup"}"#), GuestPower::Unknown);
+        assert_eq!(power(r#"{"status":"running","qmpstatus":"running","lock":"backup"}"#), GuestPower::Running);
+        assert_eq!(power(r#"{"status":"running"}"#), GuestPower::Running);
+        assert_eq!(power(r#"{"status":"stopped","qmpstatus":"stopped"}"#), GuestPower::Stopped);
     }
 }

@@ -1,6 +1,6 @@
 //! Transport: one request, one answer, and what went wrong in words that a caller can act on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub(super) struct Client {
     /// The endpoint that answered last.
     current: Arc<AtomicUsize>,
     slots: Arc<Semaphore>,
+    /// Rows of the cluster's list that could not be read the last time.
+    pub(super) odd: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Client {
@@ -84,6 +86,7 @@ impl Client {
             tls: Arc::new(tls),
             current: Arc::default(),
             slots: slots_of(&config),
+            odd: Arc::default(),
             config: Arc::new(config),
         })
     }

@@ -3,14 +3,13 @@
 //! A container is whole when its task has ended. A machine takes more: its clone has our marker only in its
 //! description, with a word that it is being made; then it gets its size, and last the tag and its final description.
 
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::api::{Config, GIB, Properties, Resource, parse_size};
+use super::api::{Config, GIB, Properties, parse_size};
 use super::client::Client;
 use super::guests::{self, At, Found, Look};
 use super::tasks::{self, End, Then, Upid, chained};
-use super::{clones, locks, marker, network};
+use super::{clones, images, locks, marker, network};
 use crate::{Error, GuestKind, GuestRef, GuestSpec, Limits, Result, Task, TaskState, check};
 
 pub(super) async fn create(client: &Client, spec: &GuestSpec) -> Result<Task> {
@@ -79,14 +78,13 @@ pub(super) enum Source {
 pub(super) async fn source(client: &Client, spec: &GuestSpec, surely: bool) -> Result<Source> {
     let node = &spec.guest.node;
     if spec.guest.kind == GuestKind::Lxc {
-        if !has_archive(client, node, &spec.image).await? {
+        if !images::has_archive(client, node, &spec.image).await? {
             return Err(Error::NotFound(format!("container template {} on {node}", spec.image)));
         }
         return Ok(Source::Archive);
     }
     let (_, _, disk) = check::size(&spec.limits)?;
-    let missing = || Error::NotFound(format!("machine template {}", spec.image));
-    let template = template(client, node, &spec.image).await?.ok_or_else(missing)?;
+    let template = images::template(client, node, &spec.image).await?;
     let at = At { node: template.node.clone(), kind: GuestKind::Vm, vmid: template.vmid.to_string() };
     let config = guests::config(client, &at).await?;
     clones::check(&template, &config, surely)?;
@@ -152,7 +150,7 @@ async fn machine(client: &Client, spec: &GuestSpec, at: &At, root: &Properties) 
         ("pool", client.config.pool.as_deref().unwrap_or_default()),
     ];
     form.extend(optional.iter().filter(|(_, value)| !value.is_empty()));
-    client.post(&at.path(&["clone"]), &form).await
+    client.post(&at.path(&["clone"]), &form).await.map_err(images::elsewhere)
 }
 
 /// Makes of a cloned machine what was ordered. A UPID where its disk grows now; `None`: it is whole. `grown`: a task that grew the
@@ -256,50 +254,4 @@ pub(super) async fn can(client: &Client, at: &At, feature: &str) -> Result<bool>
     let answer: Value = client.get(&at.path(&["feature"]), &[("feature", feature)]).await?;
     let has = answer.get("hasFeature");
     Ok(has.is_some_and(|v| v.as_bool() == Some(true) || v.as_i64() == Some(1) || v.as_str() == Some("1")))
-}
-
-pub(super) async fn has_image(client: &Client, kind: GuestKind, source: &str) -> Result<bool> {
-    check::line("image", source)?;
-    if kind == GuestKind::Vm {
-        return Ok(template(client, "", source).await?.is_some());
-    }
-    let rows: Vec<Resource> = client.get(&["cluster", "resources"], &[]).await?;
-    let mut failure = None;
-    for node in rows.iter().filter(|row| row.kind == "node" && row.status == "online") {
-        match has_archive(client, &node.node, source).await {
-            Ok(true) => return Ok(true),
-            Ok(false) => {}
-            // A storage need not be on every node.
-            Err(error) => failure = Some(error),
-        }
-    }
-    failure.map_or(Ok(false), Err)
-}
-
-/// Whether a container's template, a volume id, is on a node's storage.
-async fn has_archive(client: &Client, node: &str, volume: &str) -> Result<bool> {
-    #[derive(Deserialize)]
-    struct Volume {
-        volid: String,
-    }
-    let Some((storage, _)) =
-        volume.split_once(":vztmpl/").filter(|(storage, name)| !storage.is_empty() && !name.is_empty())
-    else {
-        return Ok(false);
-    };
-    let path = ["nodes", node, "storage", storage, "content"];
-    match client.get::<Vec<Volume>>(&path, &[("content", "vztmpl")]).await {
-        Ok(volumes) => Ok(volumes.iter().any(|v| v.volid == volume)),
-        Err(Error::NotFound(_)) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// A machine's template by number or name. Of several with one name, the one on `node` is taken: local storages want a
-/// template on each node.
-async fn template(client: &Client, node: &str, source: &str) -> Result<Option<Resource>> {
-    let mut rows: Vec<Resource> = client.get(&["cluster", "resources"], &[]).await?;
-    rows.retain(|row| row.kind == "qemu" && row.template && (row.vmid.to_string() == source || row.name == source));
-    rows.sort_by_key(|row| (row.node != node, row.vmid));
-    Ok(rows.into_iter().next())
 }

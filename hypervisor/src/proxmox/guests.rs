@@ -1,15 +1,16 @@
 //! Finding guests, and changing their configuration.
 //!
 //! A guest's number is unique in its cluster, but the guest may be on another node than we last saw it on, and "no such
-//! configuration file" is what each node says of guests of the others. So absence is believed only when the cluster's
-//! list does not name it, every node was asked and said no, and the number is free.
+//! configuration file" is what each node says of guests of the others. So absence is believed only when the list of a
+//! cluster with quorum does not name it, every node that is up was asked and said no, and the number is free.
 
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
-use super::api::{Config, Resource, Status, TaskRow};
+use super::api::{Config, Membership, Resource, Status, TaskRow};
 use super::client::Client;
 use super::error::unless_no_config;
+use super::resources::{self, Resources};
 use super::{locks, marker};
 use crate::{Error, GuestKind, GuestPower, GuestRef, Presence, Result};
 
@@ -131,8 +132,8 @@ async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(At, Status)
         Ok(None) | Err(Error::Unreachable(_) | Error::Failed(_)) => {}
         Err(error) => return Err(error),
     }
-    let rows: Vec<Resource> = client.get(&["cluster", "resources"], &[]).await?;
-    let row = rows.iter().find(|row| row.is_guest() && i64::try_from(row.vmid) == Ok(guest.vmid));
+    let list = resources::read(client).await?;
+    let row = list.guests().find(|row| i64::try_from(row.vmid) == Ok(guest.vmid));
     match (row, at_home) {
         (Some(row), _) if row.kind != word(guest.kind) => {
             Err(Error::NotOurs(format!("{} {} on {}", row.kind, row.vmid, row.node)))
@@ -142,27 +143,35 @@ async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(At, Status)
             Some(status) => Ok(Some((At::new(&row.node, guest), status))),
             None => Err(Error::Locked(format!("{} is being moved or deleted", guest.vmid))),
         },
-        (None, Err(error)) => Err(error),
-        (None, Ok(_)) => absent(client, guest, &rows).await.map(|()| None),
+        (None, _) => absent(client, guest, &list).await.map(|()| None),
     }
 }
 
-/// Succeeds where it is evident that no node has a guest of this number.
-async fn absent(client: &Client, guest: &GuestRef, rows: &[Resource]) -> Result<()> {
+/// Succeeds where it is evident that no node has a guest of this number: a cluster with quorum does not list it, every
+/// node that is up says so itself, and the number is free. The configurations of guests on nodes that are down belong
+/// to the cluster, which lists them too.
+async fn absent(client: &Client, guest: &GuestRef, list: &Resources) -> Result<()> {
     let unknown = |text: String| Err(Error::Unreachable(format!("whether {} is there is unknown: {text}", guest.vmid)));
-    let nodes: Vec<_> = rows.iter().filter(|row| row.kind == "node").collect();
+    let nodes: Vec<_> = list.nodes().collect();
     if nodes.is_empty() {
         return unknown("the cluster named no node".to_owned());
     }
-    if let Some(down) = nodes.iter().find(|node| node.status != "online") {
-        return unknown(format!("node {} is {}", down.node, down.status));
+    if list.may_hide(guest.vmid) {
+        return unknown("a row of the cluster's list can't be read".to_owned());
+    }
+    let (up, down): (Vec<&Resource>, Vec<&Resource>) = nodes.iter().copied().partition(|node| node.status == "online");
+    // Without all of its nodes a cluster may be half of one, and its list an old one.
+    if let Some(node) = down.first()
+        && !is_quorate(client).await?
+    {
+        return unknown(format!("node {} is {}, and the cluster has no quorum", node.node, node.status));
     }
     if !guest.node.is_empty() && !nodes.iter().any(|node| node.node == guest.node) {
         return unknown(format!("its node {} is not in the cluster", guest.node));
     }
     // All at once: the client keeps to its places.
-    let mut asked = Vec::with_capacity(nodes.len());
-    for node in nodes {
+    let mut asked = Vec::with_capacity(up.len());
+    for node in up {
         asked.push(not_on(client, At::new(&node.node, guest)));
     }
     try_join_all(asked).await?;
@@ -172,6 +181,12 @@ async fn absent(client: &Client, guest: &GuestRef, rows: &[Resource]) -> Result<
     } else {
         Err(Error::Locked(format!("{} is taken by a guest that can't be seen", guest.vmid)))
     }
+}
+
+/// Whether the node that answers is of a cluster's majority, or alone.
+async fn is_quorate(client: &Client) -> Result<bool> {
+    let rows: Vec<Membership> = client.get(&["cluster", "status"], &[]).await?;
+    Ok(rows.iter().filter(|row| row.kind == "cluster").all(|row| row.quorate))
 }
 
 async fn not_on(client: &Client, at: At) -> Result<()> {

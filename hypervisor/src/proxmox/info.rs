@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::api::{Config, Properties, Resource};
 use super::client::Client;
-use super::{clones, preflight, sweep};
+use super::resources::{self, Resources};
+use super::{clones, images, preflight, sweep};
 use crate::{Error, HostInfo, Result};
 
 /// Privileges on guests, in every version.
@@ -119,31 +120,38 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
             ));
         }
     }
-    let rows: Vec<Resource> = client.get(&["cluster", "resources"], &[]).await?;
-    let nodes = sweep::nodes(&rows, &config.storage);
+    let list = resources::read(client).await?;
+    let nodes = sweep::nodes(&list, &config.storage);
     if nodes.is_empty() {
         problems.push(format!("The token {} is shown no node: give it Sys.Audit on /nodes.", config.token_id));
     }
-    for node in nodes.iter().filter(|node| !node.online) {
-        problems.push(format!("The node {} is not online.", node.name));
+    for node in list.nodes() {
+        match node.status.as_str() {
+            "online" if sweep::in_maintenance(node) => {
+                problems.push(format!("The node {} is in maintenance: no new guests are made there.", node.node));
+            }
+            "online" => {}
+            _ => problems.push(format!("The node {} is not online.", node.node)),
+        }
     }
     let online: Vec<&str> = nodes.iter().filter(|node| node.online).map(|node| node.name.as_str()).collect();
-    storages(client, &rows, &online, &mut problems).await?;
-    problems.extend(clones::problems(client, &rows).await?);
-    problems.extend(preflight::snapshots(&rows, &config.storage));
+    storages(client, &list, &online, &mut problems).await?;
+    problems.extend(clones::problems(client, &list.rows).await?);
+    problems.extend(preflight::snapshots(&list.rows, &config.storage));
     bridges(client, &online, &mut problems).await?;
     firewall(client, &online, &mut problems).await?;
     tags(client, &mut problems).await?;
     let identity = preflight::identity(client, &online).await;
-    let template_storages = preflight::template_storages(&rows);
+    let template_storages = preflight::template_storages(&list.rows);
     let version = format!("Proxmox VE {}", version.version);
     Ok(HostInfo { version, major, nodes, problems, identity, template_storages })
 }
 
-async fn storages(client: &Client, rows: &[Resource], online: &[&str], problems: &mut Vec<String>) -> Result<()> {
+async fn storages(client: &Client, list: &Resources, online: &[&str], problems: &mut Vec<String>) -> Result<()> {
+    let rows = &list.rows;
     let storage = client.config.storage.as_str();
     let holds = |row: &Resource, content: &str| row.content.split(',').any(|c| c == content);
-    let machines = rows.iter().any(|row| row.kind == "qemu" && row.template);
+    let machines = images::machine_nodes(client, list).await?;
     for node in online {
         let of_node = || rows.iter().filter(|row| row.kind == "storage" && row.node == *node);
         match of_node().find(|row| row.storage == storage) {
@@ -168,7 +176,7 @@ async fn storages(client: &Client, rows: &[Resource], online: &[&str], problems:
                 Err(error) => return Err(error),
             }
         }
-        if archives == 0 && !machines {
+        if archives == 0 && !machines.contains(*node) {
             problems.push(format!(
                 "There is nothing to make guests from on the node {node}: download a container template (pveam download), \
                  or make a machine with cloud-init a template. The token must see it (Datastore.Audit on the storage, \

@@ -64,9 +64,9 @@ pub(super) fn kept(description: &str) -> Option<&str> {
     description.lines().find_map(|line| line.strip_prefix(KEEP))
 }
 
-/// The description with `keep`, or with none.
+/// The description with `keep`, or with none. The other lines, which are anybody's, stay to the letter.
 pub(super) fn with_kept(description: &str, keep: Option<&str>) -> String {
-    let mut lines: Vec<&str> = description.lines().filter(|line| !line.starts_with(KEEP)).collect();
+    let mut lines: Vec<&str> = description.split('\n').filter(|line| !line.starts_with(KEEP)).collect();
     let line = keep.map(|keep| format!("{KEEP}{keep}"));
     lines.extend(line.as_deref());
     lines.join("\n")
@@ -101,5 +101,9 @@ mod tests {
         assert_eq!(kept(&with_kept(&with, Some("{}"))), Some("{}"));
         assert_eq!(kept(&text), None);
         assert_eq!(with_kept(&with, None), text);
+        // What a person wrote there stays, blank lines and line ends of other systems too.
+        for notes in ["", "a\r\nb\r", "\n\n a \n\n", "x"] {
+            assert_eq!(with_kept(&with_kept(notes, Some("{}")), None), notes, "{notes:?}");
+        }
     }
 }

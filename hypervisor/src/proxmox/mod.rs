@@ -18,6 +18,7 @@ mod create;
 mod error;
 mod firewall;
 mod guests;
+mod images;
 mod info;
 mod inside;
 mod locks;
@@ -28,6 +29,7 @@ mod preflight;
 mod prepare;
 mod ready;
 mod resize;
+mod resources;
 mod snapshots;
 mod sweep;
 mod tasks;
@@ -105,7 +107,11 @@ impl Driver for Proxmox {
     }
 
     async fn has_image(&self, kind: GuestKind, source: &str) -> Result<bool> {
-        create::has_image(&self.client, kind, source).await
+        images::has_image(&self.client, kind, source).await
+    }
+
+    async fn image_nodes(&self, kind: GuestKind, source: &str) -> Result<Option<Vec<String>>> {
+        images::nodes(&self.client, kind, source).await.map(Some)
     }
 
     async fn sweep(&self) -> Result<Sweep> {
@@ -187,6 +193,10 @@ impl Driver for Proxmox {
 
     async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task> {
         self.explained(guest, snapshots::rollback(&self.client, guest, name).await).await
+    }
+
+    async fn check_rollback(&self, guest: &GuestRef, name: &str) -> Result<()> {
+        snapshots::check_rollback(&self.client, guest, name).await
     }
 
     async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {

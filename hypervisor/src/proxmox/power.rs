@@ -30,7 +30,7 @@ pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
         GuestPower::Running => return Ok(Task::Done),
         GuestPower::Stopped => "start",
         // A paused machine is woken, not started.
-        GuestPower::Unknown => "resume",
+        GuestPower::Paused | GuestPower::Unknown => "resume",
     };
     locks::free_or_hibernated(client, &found).await?;
     // A hibernated machine's configuration can't be changed before it is up, and has it from when it ran.

@@ -35,6 +35,9 @@ const KEPT: &[&str] = &[
     "onboot",
 ];
 
+/// Characters that a description may have.
+const DESCRIPTION: usize = 8192;
+
 /// What a roll-back must not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Keep {
@@ -72,6 +75,15 @@ struct Row {
     snaptime: i64,
     #[serde(default)]
     parent: Option<String>,
+    /// `prepare` or `delete`, while that is under way, and for good where it never ended.
+    #[serde(default)]
+    snapstate: Option<String>,
+}
+
+impl Row {
+    fn is_usable(&self) -> bool {
+        self.snapstate.as_deref().is_none_or(str::is_empty)
+    }
 }
 
 async fn rows(client: &Client, at: &At) -> Result<Vec<Row>> {
@@ -103,6 +115,7 @@ pub(super) async fn list(client: &Client, guest: &GuestRef) -> Result<Vec<Snapsh
         .into_iter()
         .map(|row| Snapshot {
             description: row.description.strip_suffix('\n').unwrap_or(&row.description).to_owned(),
+            usable: row.is_usable(),
             name: row.name,
             taken_at: DateTime::from_timestamp(row.snaptime, 0).unwrap_or_default(),
             parent: row.parent,
@@ -133,6 +146,39 @@ pub(super) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Res
     client.delete(&found.at.path(&["snapshot", name]), &[]).await.map(plain)
 }
 
+/// What a roll-back would be refused for.
+pub(super) async fn check_rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<()> {
+    let found = guests::require(client, guest).await?;
+    prepare(client, guest, &found, name).await.map(drop)
+}
+
+/// The configuration before a roll-back, and the description that it is to have, where that is not written yet.
+async fn prepare(client: &Client, guest: &GuestRef, found: &Found, name: &str) -> Result<(Config, Option<String>)> {
+    let there = rows(client, &found.at).await?;
+    let Some(row) = there.iter().find(|row| row.name == name) else {
+        return Err(Error::NotFound(format!("snapshot {name} of {}", guest.vmid)));
+    };
+    if !row.is_usable() {
+        return Err(Error::Conflict(format!(
+            "The snapshot {name} is not whole: its making or its deletion has not ended. Where that stays so, delete it."
+        )));
+    }
+    let config = guests::config(client, &found.at).await?;
+    if marker::kept(&config.description()).is_some() {
+        return Ok((config, None));
+    }
+    let keep = serde_json::to_string(&Keep::of(found, &config)?).map_err(|e| Error::Failed(e.to_string()))?;
+    let description = marker::with_kept(&config.description(), Some(&keep));
+    let over = description.chars().count().saturating_sub(DESCRIPTION);
+    if over > 0 {
+        return Err(Error::Conflict(format!(
+            "The notes that the provider keeps with this server on its host are too long for a roll-back, which adds to \
+             them: they must be {over} characters shorter first."
+        )));
+    }
+    Ok((config, Some(description)))
+}
+
 pub(super) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
     check(name)?;
     let found = guests::require(client, guest).await?;
@@ -140,14 +186,9 @@ pub(super) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> R
     if let Some(row) = guests::active(client, at).await?.into_iter().find(|row| row.kind.ends_with("rollback")) {
         return Ok(chained(&row.upid, Then::Settled, guest));
     }
-    if !rows(client, at).await?.iter().any(|row| row.name == name) {
-        return Err(Error::NotFound(format!("snapshot {name} of {}", guest.vmid)));
-    }
-    let config = guests::config(client, at).await?;
-    if marker::kept(&config.description()).is_none() {
-        let keep = serde_json::to_string(&Keep::of(&found, &config)?).map_err(|e| Error::Failed(e.to_string()))?;
-        let description = marker::with_kept(&config.description(), Some(&keep));
-        guests::change(client, at, &config, &[("description", Some(description))]).await?;
+    let (config, description) = prepare(client, guest, &found, name).await?;
+    if description.is_some() {
+        guests::change(client, at, &config, &[("description", description)]).await?;
     }
     let upid: String = client.post(&at.path(&["snapshot", name, "rollback"]), &[]).await?;
     Ok(chained(&upid, Then::Settled, guest))

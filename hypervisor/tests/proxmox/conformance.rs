@@ -89,6 +89,12 @@ impl Rig for FakeRig {
         true
     }
 
+    async fn pause(&self, spec: &GuestSpec) -> bool {
+        // Of containers it shows no such thing.
+        let paused = format!("setattr(guest({}), 'qmpstatus', 'paused')", spec.guest.vmid);
+        self.kind == GuestKind::Vm && self.fake.run(&paused).await.is_null()
+    }
+
     async fn requests(&self) -> Option<u64> {
         self.fake.run("pve.came").await.as_u64()
     }

@@ -158,7 +158,9 @@ async fn a_node_that_goes_away_in_the_middle_of_a_creation_is_waited_for() {
         // Unknown, and not deleted.
         assert!(matches!(bench.driver.find(&bench.spec.guest).await, Err(Error::Unreachable(_))));
         assert!(matches!(bench.driver.create(&bench.spec).await, Err(Error::Unreachable(_))));
-        assert!(!bench.driver.sweep().await.unwrap().complete);
+        let sweep = bench.driver.sweep().await.unwrap();
+        assert!(!sweep.coverage.includes("pve1", 1));
+        assert!(sweep.guests.iter().all(|guest| guest.power == GuestPower::Unknown), "{sweep:?}");
         bench.fake.run("pve.set_node_offline('pve1', False)").await;
         bench.done(Ok(Task::Running(id))).await;
         assert_eq!(bench.driver.create(&bench.spec).await.unwrap(), Task::Done);
@@ -167,7 +169,7 @@ async fn a_node_that_goes_away_in_the_middle_of_a_creation_is_waited_for() {
 }
 
 #[tokio::test]
-async fn absence_is_believed_only_when_every_node_was_asked() {
+async fn absence_is_believed_when_a_majority_and_every_node_that_is_up_say_so() {
     let bench = Bench::new(Lxc).await;
     let guest = &bench.spec.guest;
     let unknown = async |what: &str| {
@@ -175,12 +177,36 @@ async fn absence_is_believed_only_when_every_node_was_asked() {
         assert!(matches!(&look, Err(e) if e.is_transient()), "{what}: {look:?}");
     };
     bench.fake.run("pve.add_node('pve2', online=False)").await;
-    unknown("a node is down").await;
-    let none = format!("Configuration file 'nodes/pve2/lxc/{}.conf' does not exist", guest.vmid);
-    bench.canned("GET", &format!("/nodes/pve2/lxc/{}/config", guest.vmid), 500, &none, "").await;
-    unknown("a node is down, whatever is said in its name").await;
+    // The cluster knows the guests of a node that is down, and this is none of them.
+    assert_eq!(bench.driver.find(guest).await.unwrap(), Presence::Absent);
+    let mut there = guest.clone();
+    there.node = "pve2".to_owned();
+    assert_eq!(bench.driver.find(&there).await.unwrap(), Presence::Absent);
+    // The smaller half of a cluster knows of old only.
+    let quorum = async |quorate: &str| {
+        let status = format!(
+            r#"{{"data":[{{"type":"cluster","id":"cluster","name":"c","nodes":2,"quorate":{quorate},"version":1}},
+                {{"type":"node","id":"node/pve1","name":"pve1","online":1,"local":1,"nodeid":1}}]}}"#
+        );
+        bench.canned("GET", "/cluster/status", 200, "OK", &status).await;
+    };
+    for lost in ["0", r#""0""#, "null", "false"] {
+        quorum(lost).await;
+        unknown("a node is down, and there is no quorum").await;
+    }
+    quorum(r#""1""#).await;
+    assert_eq!(bench.driver.find(guest).await.unwrap(), Presence::Absent);
     bench.fake.run("pve.set_node_offline('pve2', False)").await;
     assert_eq!(bench.driver.find(guest).await.unwrap(), Presence::Absent);
+    // What can't be read may be it.
+    for odd in [r#"{"type":null,"id":"lxc/VMID"}"#, r#"{"type":"node","node":null}"#, "null", r#"{"type":"qemu"}"#] {
+        let list = format!(
+            r#"{{"data":[{{"type":"node","node":"pve1","status":"online"}},{}]}}"#,
+            odd.replace("VMID", &guest.vmid.to_string())
+        );
+        bench.canned("GET", "/cluster/resources", 200, "OK", &list).await;
+        unknown(odd).await;
+    }
     bench.canned("GET", "/cluster/resources", 200, "OK", r#"{"data":[]}"#).await;
     unknown("an empty list").await;
     bench.canned("GET", &format!("/nodes/pve2/lxc/{}/config", guest.vmid), 595, "No route to host", "").await;

@@ -136,7 +136,7 @@ async fn a_guest_that_was_just_made_has_no_figures_yet() {
     bench.canned("GET", "/cluster/resources", 200, "OK", recorded).await;
     let sweep = bench.driver.sweep().await.unwrap();
     // Nor does the node; nothing of that is evidence.
-    assert!(sweep.guests.is_empty() && !sweep.complete && !sweep.nodes[0].online);
+    assert!(sweep.guests.is_empty() && sweep.coverage.nodes.is_empty() && !sweep.nodes[0].online);
 }
 
 #[tokio::test]

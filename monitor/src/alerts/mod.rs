@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 pub use quiet::Quiet;
 pub use track::{Event, Rule, Track, step};
 
-/// How much of what a guest has is in use, as shares from 0 to 1.
+/// How much of what a guest has is in use, as shares from 0 to 1, where that is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
     /// Of its cores.
-    pub cpu: f64,
+    pub cpu: Option<f64>,
     /// Of its memory.
-    pub memory: f64,
+    pub memory: Option<f64>,
     /// Of its root disk.
-    pub disk: f64,
+    pub disk: Option<f64>,
 }
 
 /// What an alert is about.

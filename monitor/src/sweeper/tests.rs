@@ -36,18 +36,20 @@ impl Driver for Fake {
             marker: Uuid::nil(),
             node: "n1".into(),
             power: GuestPower::Running,
-            uptime_s: 10,
+            reason: None,
+            uptime_s: Some(10),
             cpu: Some(0.5),
             cpu_time_ns: None,
             cores: 1,
-            memory_used: 1,
-            memory_max: 2,
-            disk_used: 1,
-            disk_max: 2,
-            net_in: 0,
-            net_out: 0,
+            memory_used: Some(1),
+            memory_max: Some(2),
+            disk_used: Some(1),
+            disk_max: Some(2),
+            net_in: Some(0),
+            net_out: Some(0),
         };
-        Ok(Sweep { taken_at: Utc::now(), lag: Duration::ZERO, nodes: vec![], guests: vec![guest], complete: true })
+        let coverage = Coverage::default();
+        Ok(Sweep { taken_at: Utc::now(), lag: Duration::ZERO, nodes: vec![], guests: vec![guest], coverage })
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -17,6 +17,9 @@ use crate::ids::{HostId, ServerId, TariffId};
 pub(in crate::alerts) struct Watched {
     pub id: ServerId,
     pub marker: Uuid,
+    /// Where it was last known to be, and under which number.
+    pub node: String,
+    pub guest_number: i64,
     pub tariff: TariffId,
     /// Whether it should be up.
     pub wanted: bool,
@@ -34,9 +37,9 @@ pub(in crate::alerts) async fn watched(
 ) -> Result<Vec<Watched>> {
     sqlx::query_as!(
         Watched,
-        r#"select s.id as "id: ServerId", s.uuid as marker, s.tariff_id as "tariff: TariffId",
+        r#"select s.id as "id: ServerId", s.uuid as marker, s.node, s.guest_number, s.tariff_id as "tariff: TariffId",
                   s.wanted_up and s.suspended_at is null as "wanted!",
-                  s.status not in ('running', 'stopped', 'unknown')
+                  s.status not in ('running', 'stopped', 'paused', 'unknown')
                   or s.id in (select server_id from operations where state in ('queued', 'running', 'undoing', 'stuck'))
                   or s.id in (select server_id from operations where ended_at >= $2) as "held!",
                   t.traffic_gib * 1073741824.0::float8 as quota

@@ -8,11 +8,13 @@ use super::guest::{Guest, HostWork, Removal};
 use crate::addresses;
 use crate::error::Code;
 use crate::hosts;
+use crate::images;
 use crate::mail;
 use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::resize::model::Size;
 use crate::secrets::Sealed;
 use crate::servers::model::Status;
+use crate::servers::placement::{self, Candidate};
 use crate::servers::store;
 
 /// The workflow's name.
@@ -34,6 +36,12 @@ pub struct Data {
     /// How many numbers were found taken.
     #[serde(default)]
     taken: u32,
+    /// Nodes that said that they can't make it.
+    #[serde(default)]
+    refused: Vec<Candidate>,
+    /// It is made anew in its own place, and in no other.
+    #[serde(default)]
+    stays: bool,
     create: HostWork,
     start: HostWork,
     removal: Removal,
@@ -47,10 +55,17 @@ impl Data {
             intent: None,
             heard: false,
             taken: 0,
+            refused: Vec::new(),
+            stays: false,
             create: HostWork::default(),
             start: HostWork::default(),
             removal: Removal::default(),
         }
+    }
+
+    /// The same for a server that has its place already.
+    pub(super) fn anew(password: Sealed) -> Self {
+        Self { stays: true, ..Self::new(password) }
     }
 }
 
@@ -169,7 +184,7 @@ impl Step<Data> for CreateGuest {
             let taken = hypervisor::Error::AlreadyExists(format!("a guest with the number {}", guest.at.vmid));
             return another_number(ctx, &guest, data, taken.into()).await;
         }
-        let mut unsent = false;
+        let (mut unsent, mut misplaced) = (false, false);
         let driven = data
             .create
             .drive(ctx, &*guest.driver, || async {
@@ -177,6 +192,8 @@ impl Step<Data> for CreateGuest {
                 // Refused for what somebody else has there, it was not made either.
                 let refused = |e: &hypervisor::Error| matches!(e, hypervisor::Error::AlreadyExists(_));
                 unsent = task.as_ref().is_err_and(|e| e.is_unsent() || refused(e));
+                // What it is made from is not to be had on this node.
+                misplaced = matches!(task, Err(hypervisor::Error::NotFound(_)));
                 task
             })
             .await;
@@ -187,6 +204,7 @@ impl Step<Data> for CreateGuest {
         }
         match driven {
             Err(fault) if fault.code == Code::AlreadyExists => another_number(ctx, &guest, data, fault).await,
+            Err(fault) if misplaced && !data.stays => another_node(ctx, &guest, data, fault).await,
             driven => Ok(driven?.unwrap_or(Outcome::Done)),
         }
     }
@@ -226,6 +244,27 @@ async fn another_number(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault
     let mut tx = ctx.begin().await?;
     store::renumber(&mut tx, ctx.server).await?;
     tx.commit().await?;
+    (data.heard, data.intent) = (false, None);
+    Ok(Outcome::Again)
+}
+
+/// Goes to another node where this one can't make the guest, if there is one; nothing of it is on this one then.
+async fn another_node(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault: Fault) -> Result<Outcome, Fault> {
+    if guest.driver.find(&guest.at).await? != Presence::Absent {
+        return Err(fault);
+    }
+    // The next order is to know; where that can't be learned now, it learns as this one did.
+    let image = store::image_of(&mut *ctx.app.db.acquire().await?, ctx.server).await?;
+    if let Err(error) = images::service::look_again(ctx.app, image, guest.server.host_id).await {
+        tracing::warn!(%error, server = %ctx.server, "on which nodes an image is can't be told now");
+    }
+    data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
+    let mut tx = ctx.begin().await?;
+    if !placement::elsewhere(&mut tx, &guest.server, &data.refused).await? {
+        return Err(fault);
+    }
+    tx.commit().await?;
+    tracing::info!(server = %ctx.server, node = guest.at.node, detail = fault.detail, "a node can't make this server; trying the next");
     (data.heard, data.intent) = (false, None);
     Ok(Outcome::Again)
 }

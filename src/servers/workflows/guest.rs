@@ -40,6 +40,7 @@ impl Guest {
             Ok(Presence::Present { busy: true, .. }) => None,
             Ok(Presence::Present { power: GuestPower::Running, .. }) => Some(Status::Running),
             Ok(Presence::Present { power: GuestPower::Stopped, .. }) => Some(Status::Stopped),
+            Ok(Presence::Present { power: GuestPower::Paused, .. }) => Some(Status::Paused),
             _ => Some(Status::Unknown),
         }
     }

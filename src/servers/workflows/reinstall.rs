@@ -34,7 +34,7 @@ impl Data {
     /// The first data of a server that was meant to be up, or not, with root's password sealed as
     /// [`create::PASSWORD`].
     pub fn new(password: Sealed, image: ImageId, ssh_keys: Vec<String>, up: bool) -> Self {
-        Self { image, ssh_keys, removal: Removal::default(), new: create::Data::new(password), up: Some(up) }
+        Self { image, ssh_keys, removal: Removal::default(), new: create::Data::anew(password), up: Some(up) }
     }
 }
 

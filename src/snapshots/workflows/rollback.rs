@@ -10,7 +10,7 @@ use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::servers::model::Status;
 use crate::servers::store;
 use crate::servers::workflows::guest::{self, Guest, HostWork};
-use crate::snapshots::service::missing;
+use crate::snapshots::service::{missing, refused};
 
 /// The workflow's name.
 pub const KIND: &str = "rollback";
@@ -75,6 +75,8 @@ impl Step<Data> for CheckSnapshot {
         if !there.iter().any(|s| s.name == data.name) {
             return Err(missing().into());
         }
+        // Before anything happens, a safety snapshot too.
+        guest.driver.check_rollback(&guest.at, &data.name).await.map_err(refused)?;
         let found = guest.driver.find(&guest.at).await?;
         data.running = matches!(found, Presence::Present { power: GuestPower::Running, .. });
         Ok(Outcome::Done)

@@ -1,0 +1,309 @@
+//! What is known of servers, and of where they can be: by node, by guest and by figure, and no more than the host says.
+
+use std::time::Duration;
+
+use innkeeper::monitoring::look;
+use serde_json::{Value, json};
+
+use crate::support::pve::Catalogue;
+use crate::support::{Pve, TestApp, ended, eventually};
+
+async fn pve() -> (TestApp, Pve, Catalogue) {
+    let app = TestApp::with(|c| {
+        c.workers = 8;
+        c.shutdown_seconds = 2;
+    })
+    .await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    sqlx::query("update users set server_limit = 1000").execute(&app.db.pool).await.unwrap();
+    (app, pve, catalogue)
+}
+
+async fn order(app: &TestApp, order: Value) -> Value {
+    let created = app.customer.post("/api/server/create", order).await.expect(200).body;
+    let operation = ended(&app.customer, &created["operationId"]).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    app.customer.get(&format!("/api/server/{}", created["id"])).await.expect(200).body
+}
+
+/// A look at the host that nothing of before stands in the way of.
+async fn sweep(app: &TestApp) {
+    sqlx::query("update operations set ended_at = ended_at - interval '1 hour'").execute(&app.db.pool).await.unwrap();
+    look(&app.app).await.unwrap();
+}
+
+async fn status(app: &TestApp, server: &Value) -> Value {
+    app.customer.get(&format!("/api/server/{}/status", server["id"])).await.expect(200).body
+}
+
+async fn node(app: &TestApp, server: &Value) -> String {
+    sqlx::query_scalar("select node from servers where id = $1")
+        .bind(server["id"].as_i64())
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap()
+}
+
+/// The tag that a server's guest carries.
+async fn tag(app: &TestApp, server: &Value) -> String {
+    sqlx::query_scalar("select 'innkeeper-' || guest_number || '-' || uuid from servers where id = $1")
+        .bind(server["id"].as_i64())
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_away_stops_nobody_else() {
+    let (app, pve, catalogue) = pve().await;
+    let (first, second) = (order(&app, catalogue.container()).await, order(&app, catalogue.container()).await);
+    pve.run("pve.add_node('pve9')").await;
+    let lost = order(&app, catalogue.container()).await;
+    // Somebody moved it there, and then the node went away.
+    pve.run(&format!("pve.migrate({}, 'pve9')", lost["proxmoxId"])).await;
+    pve.run("pve.set_node_offline('pve9')").await;
+
+    // One that powers itself off is seen to be off, the one on the lost node not known, the others left alone.
+    pve.run(&format!("setattr(guest({}), 'status', 'stopped')", first["proxmoxId"])).await;
+    sweep(&app).await;
+    assert_eq!(status(&app, &first).await["status"], "stopped");
+    assert_eq!(status(&app, &second).await["status"], "running");
+    let shown = status(&app, &lost).await;
+    assert_eq!((&shown["status"], &shown["stats"]["data"]["cpu"]), (&json!("unknown"), &Value::Null), "{shown}");
+    // One that somebody deleted is missed on a node that is up.
+    pve.run(&format!("pve.cts.remove(guest({}))", second["proxmoxId"])).await;
+    sweep(&app).await;
+    assert_eq!(status(&app, &second).await["status"], "unknown");
+
+    // Orders and deletions go on.
+    order(&app, catalogue.container()).await;
+    for gone in [&first, &second] {
+        let deleted = app.customer.delete(&format!("/api/server/{}", gone["id"])).await.expect(200).body;
+        assert_eq!(ended(&app.customer, &deleted["operationId"]).await["state"], "succeeded");
+    }
+    // Not that of the one that may still be there.
+    let deleted = app.customer.delete(&format!("/api/server/{}", lost["id"])).await.expect(200).body;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let path = format!("/api/operations/{}", deleted["operationId"].as_str().unwrap());
+    let waits = app.customer.get(&path).await.expect(200).body;
+    assert!(waits["endedAt"].is_null(), "{waits}");
+    pve.run("pve.set_node_offline('pve9', False)").await;
+    assert_eq!(ended(&app.customer, &deleted["operationId"]).await["state"], "succeeded");
+    pve.assert_no_orphan("after all").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_odd_row_hides_its_guest_and_nothing_else() {
+    let (app, pve, catalogue) = pve().await;
+    let (first, second) = (order(&app, catalogue.container()).await, order(&app, catalogue.container()).await);
+    sweep(&app).await;
+    let rows = |first: Value, second: Value| {
+        json!({ "data": [
+            { "type": "node", "node": "pve1", "id": "node/pve1", "status": "online", "maxcpu": 4, "maxmem": 8_589_934_592_i64 },
+            { "type": "storage", "node": "pve1", "storage": "local-lvm", "content": null, "status": null, "maxdisk": 1_i64 << 37 },
+            { "type": "storage", "node": null, "storage": null }, { "type": "pool", "pool": null },
+            first, second, null, { "type": "lxc", "node": "pve1", "vmid": 5, "status": "running", "tags": ["x"] },
+        ] })
+    };
+    let stopped = json!({ "type": "lxc", "node": "pve1", "vmid": first["proxmoxId"], "status": "stopped",
+                          "tags": tag(&app, &first).await, "mem": "NaN", "maxmem": -5, "netin": 1e22 });
+    // The second one's row says what it is of and no more.
+    let odd = json!({ "type": "lxc", "node": null, "vmid": second["proxmoxId"], "id": null, "status": { "a": 1 } });
+    pve.canned("GET", "/cluster/resources", 200, "OK", &rows(stopped, odd).to_string()).await;
+    sweep(&app).await;
+    let host = app.provider.get(&format!("/api/hosts/{}", catalogue.host)).await.expect(200).body;
+    assert_eq!(host["lastError"], Value::Null, "{host}");
+    assert_eq!(status(&app, &first).await["status"], "stopped");
+    assert_eq!(status(&app, &second).await["status"], "running", "what could not be read is not gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_machine_is_shown_with_its_reason_and_its_unknown_figures() {
+    let (app, pve, catalogue) = pve().await;
+    let server = order(&app, catalogue.machine()).await;
+    sweep(&app).await;
+    let data = status(&app, &server).await["stats"]["data"].clone();
+    assert_eq!(data["disk"], json!({ "used": null, "max": 3_i64 << 30, "usage": null }), "{data}");
+    assert_eq!((&data["memory"]["used"], &data["memory"]["max"]), (&Value::Null, &json!(256 << 20)), "{data}");
+    assert!(data["cpu"].is_number() && data["uptime"].is_number(), "{data}");
+    let last = data["rrdData"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&last["disk"], &last["mem"]), (&Value::Null, &Value::Null), "{last}");
+    let metrics = app.nobody.get("/metrics").await.expect(200).text;
+    let of_guest = format!("{{id=\"{}\"}}", server["id"]);
+    assert!(metrics.contains(&format!("innkeeper_guest_disk_size_bytes{of_guest}")), "{metrics}");
+    for unknown in ["innkeeper_guest_disk_usage_bytes", "innkeeper_guest_memory_usage_bytes"] {
+        assert!(!metrics.contains(&format!("{unknown}{of_guest}")), "{unknown}");
+    }
+    let history = app.customer.get(&format!("/api/server/{}/metrics", server["id"])).await.expect(200).body;
+    let point = history["points"].as_array().unwrap().last().unwrap();
+    assert_eq!((&point["disk"], &point["memory"]), (&Value::Null, &Value::Null), "{point}");
+    assert!(point["cpu"]["mean"].is_number() && point["diskSize"] == json!(3_i64 << 30), "{point}");
+
+    pve.run(&format!("[setattr(guest({}), key, 'io-error') for key in ('status', 'qmpstatus')]", server["proxmoxId"]))
+        .await;
+    sweep(&app).await;
+    let shown = status(&app, &server).await;
+    assert_eq!(
+        (&shown["status"], &shown["stats"]["data"]["reason"]),
+        (&json!("paused"), &json!("io-error")),
+        "{shown}"
+    );
+    assert_eq!(app.customer.get("/api/server?status=paused").await.expect(200).body[0]["id"], server["id"]);
+    let metrics = app.nobody.get("/metrics").await.expect(200).text;
+    assert!(metrics.contains(&format!("innkeeper_guest_up{of_guest} 0")), "{metrics}");
+    // What its node knows nothing of is neither up nor down.
+    pve.run(&format!("setattr(guest({}), 'status', 'unknown')", server["proxmoxId"])).await;
+    sweep(&app).await;
+    let metrics = app.nobody.get("/metrics").await.expect(200).text;
+    assert!(!metrics.contains(&format!("innkeeper_guest_up{of_guest}")), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_go_where_their_image_is() {
+    let (app, pve, catalogue) = pve().await;
+    // The archive's storage is the first node's alone, and so are the template's disks.
+    pve.run("pve.add_node('pve2')").await;
+    pve.run("pve.storages['local'].update(nodes='pve1')").await;
+    sweep(&app).await;
+    let image = |id: i64| format!("/api/images/{id}");
+    let checked = app.provider.post(&format!("/api/hosts/{}/check", catalogue.host), None).await.expect(200).body;
+    let problems = checked["problems"].to_string();
+    assert!(
+        problems.contains("Debian CT") && problems.contains("Debian VM") && problems.contains("pve2"),
+        "{problems}"
+    );
+    assert!(!problems.contains("on pve1"), "{problems}");
+    for wish in [catalogue.container(), catalogue.container(), catalogue.machine(), catalogue.machine()] {
+        let server = order(&app, wish).await;
+        assert_eq!(node(&app, &server).await, "pve1", "{server}");
+    }
+    // Where nobody knew, the next node is tried, and it is known from then on.
+    sqlx::query("update image_sources set nodes = null").execute(&app.db.pool).await.unwrap();
+    for wish in [catalogue.container(), catalogue.machine()] {
+        let server = order(&app, wish).await;
+        assert_eq!(node(&app, &server).await, "pve1", "{server}");
+    }
+    let known: Vec<Option<Vec<String>>> =
+        sqlx::query_scalar("select nodes from image_sources order by image_id").fetch_all(&app.db.pool).await.unwrap();
+    assert_eq!(known, [Some(vec!["pve1".to_owned()]), Some(vec!["pve1".to_owned()])]);
+    // With shared storages both nodes will do.
+    pve.run("[store.update(shared=1, nodes='') for store in pve.storages.values()] and None").await;
+    for id in [catalogue.lxc.0, catalogue.vm.0] {
+        let sources = json!([{ "hostId": catalogue.host, "source": "x" }]);
+        app.provider.put(&image(id), json!({ "sources": sources, "verify": false })).await.expect(200);
+    }
+    let sources = |source: &str| json!({ "sources": [{ "hostId": catalogue.host, "source": source }] });
+    use hypervisor::conformance::fakepve::{ARCHIVE, TEMPLATE};
+    app.provider.put(&image(catalogue.lxc.0), sources(ARCHIVE)).await.expect(200);
+    app.provider.put(&image(catalogue.vm.0), sources(TEMPLATE)).await.expect(200);
+    let known: Vec<Vec<String>> =
+        sqlx::query_scalar("select nodes from image_sources order by image_id").fetch_all(&app.db.pool).await.unwrap();
+    assert_eq!(known, [["pve1", "pve2"], ["pve1", "pve2"]]);
+    for wish in [catalogue.container(), catalogue.machine()] {
+        let server = order(&app, wish).await;
+        assert_eq!(node(&app, &server).await, "pve2", "{server}");
+    }
+    // Nothing is left of what was refused.
+    pve.assert_no_orphan("after all").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_storage_is_sold_once() {
+    let (app, pve, catalogue) = pve().await;
+    pve.run("pve.add_node('pve2')").await;
+    pve.run("pve.storages['local-lvm'].update(shared=1)").await;
+    let host = format!("/api/hosts/{}", catalogue.host);
+    let checked = app.provider.post(&format!("{host}/check"), None).await.expect(200).body;
+    assert!(checked["problems"].as_array().unwrap().iter().all(|p| p.to_string().contains("Debian VM")), "{checked}");
+    // 100 GiB once: room for three servers of 3 GiB.
+    app.provider.put(&host, json!({ "diskOvercommit": 0.1 })).await.expect(200);
+    let mut servers = vec![];
+    for _ in 0..3 {
+        servers.push(order(&app, catalogue.container()).await);
+    }
+    let shown = app.provider.get(&host).await.expect(200).body;
+    assert!(shown["nodes"].as_array().unwrap().iter().all(|n| n["diskShared"] == true && n["disk"] == 100), "{shown}");
+    let mut nodes = vec![node(&app, &servers[0]).await, node(&app, &servers[1]).await];
+    nodes.sort();
+    assert_eq!(nodes, ["pve1", "pve2"]);
+    app.customer.post("/api/server/create", catalogue.container()).await.expect(507);
+    let grow = json!({ "disk": 5 });
+    let resize = format!("/api/server/{}/resize", servers[0]["id"]);
+    app.provider.put(&resize, grow.clone()).await.expect(507);
+    // Each node's own again, there is room on both.
+    pve.run("pve.storages['local-lvm'].update(shared=0)").await;
+    sweep(&app).await;
+    order(&app, catalogue.container()).await;
+    let resized = app.provider.put(&resize, grow).await.expect(200).body;
+    assert_eq!(ended(&app.provider, &resized["operationId"]).await["state"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_without_addresses_is_asked_once_however_many_nodes_it_has() {
+    let (app, pve, catalogue) = pve().await;
+    pve.run("[pve.add_node('pve%d' % n) for n in range(2, 12)] and None").await;
+    sweep(&app).await;
+    sqlx::query("update image_sources set nodes = null").execute(&app.db.pool).await.unwrap();
+    app.provider.put(&format!("/api/address-pools/{}", catalogue.pool), json!({ "enabled": false })).await.expect(200);
+    // Not taken back with the transaction.
+    for statement in [
+        "create sequence tries",
+        "create function tried() returns trigger language plpgsql as $$ begin perform nextval('tries'); return new; end $$",
+        "create trigger tried after update of node on servers for each row execute function tried()",
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&app.db.pool).await.unwrap();
+    }
+    let refused = app.customer.post("/api/server/create", catalogue.container()).await.expect(507).body;
+    assert!(refused["error"].to_string().contains("address"), "{refused}");
+    let tries: i64 = sqlx::query_scalar("select last_value from tries").fetch_one(&app.db.pool).await.unwrap();
+    assert_eq!(tries, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_t_be_rolled_back_to_is_refused_before_anything_happens() {
+    let (app, pve, catalogue) = pve().await;
+    let limits = json!({ "snapshots": 5 });
+    app.provider.put(&format!("/api/tariffs/{}", catalogue.lxc.1), limits).await.expect(200);
+    let server = order(&app, catalogue.container()).await;
+    let path = format!("/api/server/{}/snapshots", server["id"]);
+    let guest = format!("guest({})", server["proxmoxId"]);
+    for name in ["whole", "half"] {
+        let taken = app.customer.post(&path, json!({ "snapname": name })).await.expect(200).body;
+        assert_eq!(ended(&app.customer, &taken["operationId"]).await["state"], "succeeded");
+    }
+    pve.run(&format!("{guest}.snapshots['half'].update(snapstate='prepare')")).await;
+    let list = app.customer.get(&path).await.expect(200).body;
+    let usable: Vec<_> = list["data"].as_array().unwrap().iter().map(|s| (&s["name"], &s["usable"])).collect();
+    assert_eq!(usable, [(&json!("whole"), &json!(true)), (&json!("half"), &json!(false))]);
+    let before = pve.run(&format!("[{guest}.config['description'], len(pve.tasks)]")).await;
+    let back = |name: &str| json!({ "snapname": name, "safetySnapshot": true });
+    let refused = app.customer.post(&format!("{path}/rollback"), back("half")).await.expect(409).body;
+    assert!(refused["error"].to_string().contains("not whole"), "{refused}");
+
+    // Notes of a person's that leave no room.
+    let notes = format!("{guest}.config.update(description='é' * 8000 + '\\r\\n\\n' + {guest}.config['description'])");
+    pve.run(&notes).await;
+    let long = pve.run(&format!("{guest}.config['description']")).await;
+    let refused = app.customer.post(&format!("{path}/rollback"), back("whole")).await.expect(409).body;
+    assert!(refused["error"].to_string().contains("shorter"), "{refused}");
+    assert_eq!(pve.run(&format!("[{guest}.config['description'], len(pve.tasks)]")).await[1], before[1]);
+    assert_eq!(pve.run(&format!("{guest}.config['description']")).await, long);
+    assert_eq!(status(&app, &server).await["status"], "running");
+    let operations = app.customer.get(&format!("/api/server/{}/operations", server["id"])).await.expect(200).body;
+    assert!(!operations.to_string().contains("rollback"), "{operations}");
+
+    // Shorter ones stay to the letter.
+    let short = "'a line\\r\\n\\n  another \\n' + DESC".replace("DESC", &before[0].to_string().replace('"', "'"));
+    pve.run(&format!("{guest}.config.update(description={short})")).await;
+    let notes = pve.run(&format!("{guest}.config['description']")).await;
+    let rolled = app.customer.post(&format!("{path}/rollback"), json!({ "snapname": "whole" })).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &rolled["operationId"]).await["state"], "succeeded");
+    let after = pve.run(&format!("{guest}.config['description']")).await;
+    assert_eq!(after.as_str().unwrap().trim_end(), notes.as_str().unwrap().trim_end());
+    // What is not whole can be deleted.
+    let half = Some(json!({ "snapname": "half" }));
+    let deleted = app.customer.send(reqwest::Method::DELETE, &path, half).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &deleted["operationId"]).await["state"], "succeeded");
+    eventually(&app.customer, &path, |list| list["data"].as_array().is_some_and(|all| all.len() == 1)).await;
+}
