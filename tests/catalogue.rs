@@ -67,6 +67,13 @@ async fn a_host_that_does_not_answer_is_saved_only_by_force() {
     app.provider.post("/api/images", image(true)).await.expect(503);
     let debian = app.provider.post("/api/images", image(false)).await.expect(201).body;
     assert_eq!((&debian["type"], &debian["sources"][0]["source"]), (&json!("linux"), &json!("debian-12")));
+    // What most systems do is what an image is taken to do, and is everybody's to know.
+    assert_eq!(debian["rootLogin"], "key");
+    let path_of_image = format!("/api/images/{}", debian["id"]);
+    app.provider.put(&path_of_image, json!({ "rootLogin": "yes" })).await.expect(422);
+    let changed = app.provider.put(&path_of_image, json!({ "rootLogin": "password" })).await.expect(200).body;
+    assert_eq!((&changed["rootLogin"], &changed["name"]), (&json!("password"), &debian["name"]));
+    assert_eq!(app.customer.get(&path_of_image).await.expect(200).body["rootLogin"], "password");
     let seen = app.customer.get(&format!("/api/images/{}", debian["id"])).await.expect(200).body;
     assert!(seen["name"] == "Debian 12" && seen.get("sources").is_none(), "{seen}");
     let unknown = json!({ "name": "x", "kind": "lxc", "sources": [{ "hostId": 4711, "source": "x" }] });

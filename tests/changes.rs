@@ -251,6 +251,19 @@ async fn a_server_is_made_anew_in_its_old_place_unless_it_is_protected() {
     patch(json!({ "deletionProtection": false })).await;
     me.post(&made.at("/reinstall"), json!({ "osId": 9999 })).await.expect(422);
 
+    // Names and keys that were taken before they were looked at closely: told before anything is lost.
+    let rename = json!({ "name": format!("{}.example.com", "c".repeat(60)) });
+    me.send(reqwest::Method::PATCH, &made.path, Some(rename)).await.expect(422);
+    let store = async |sql: &'static str| sqlx::query(sql).execute(&made.app.db.pool).await.unwrap();
+    store("update servers set name = repeat('c', 60) || '.example.com'").await;
+    let refused = me.post(&made.at("/reinstall"), wish.clone()).await.expect(409);
+    assert!(refused.body["error"].as_str().unwrap().contains("64 characters"), "{}", refused.text);
+    store("update servers set name = 'anew', ssh_keys = array['ssh-ed25519 AAAAAAAAAAAAAAAAAAAAAAA= old']").await;
+    let keep = json!({ "osId": made.catalogue.image });
+    let refused = me.post(&made.at("/reinstall"), keep).await.expect(422);
+    assert!(refused.body["details"]["fields"]["sshKeys"].is_string(), "{}", refused.text);
+    assert_eq!(made.sh("cat /root/f").await, "mine");
+
     let answer = me.post(&made.at("/reinstall"), wish).await;
     let anew = made.done(me, answer).await;
     let view = made.view().await;

@@ -53,6 +53,8 @@ async fn accounts_tokens_and_the_catalogue_are_made_on_the_command_line() {
     login("a@example.com", "ten letters or more").await.expect(200);
     bad("user add --email A@example.com", 1, "already").await;
     bad("user add --email nonsense", 1, "email").await;
+    bad("user add --email x@[192.0.2.1]", 1, "not an IP address").await;
+    bad("user add --email x@пример.example", 1, "xn--").await;
     bad("user add", 2, "--email").await;
     bad("nonsense", 2, "Usage").await;
     let said = good("user password a@example.com", "").await;
@@ -81,7 +83,10 @@ async fn accounts_tokens_and_the_catalogue_are_made_on_the_command_line() {
     assert!(good("host list", "").await.contains('h'));
     good("image add --name Debian --source h=debian --no-verify", "").await;
     bad("image add --name Other --source nowhere=debian", 1, "nowhere").await;
-    assert!(good("image list", "").await.contains("debian"));
+    good("image add --name Other --source h=other --root-login password --no-verify", "").await;
+    let images = good("image list", "").await;
+    assert!(images.lines().any(|l| l.contains("=debian") && l.contains(" key ")), "{images}");
+    assert!(images.lines().any(|l| l.contains("Other") && l.contains(" password ")), "{images}");
     assert!(good("pool add --name p --host h --cidr 10.0.0.0/24 --bridge b", "").await.contains("254"));
     assert!(good("pool list", "").await.contains("10.0.0.0/24"));
     bad("host remove h", 1, "pools").await;
@@ -174,6 +179,30 @@ async fn the_commands_beside_a_complaint_are_for_the_host_s_own_version_and_stor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mails_are_shown_and_sent_again_on_the_command_line() {
+    let app = TestApp::new().await;
+    let ids: Vec<String> = sqlx::query_scalar(
+        "insert into mails (id, event, recipient, subject, text_body, html_body, state, last_error)
+         select gen_random_uuid(), s, s || '@example.com', 'About ' || s, 'inside', 'inside', s, 'because'
+         from unnest(array['failed', 'sent']) s returning id::text",
+    )
+    .fetch_all(&app.db.pool)
+    .await
+    .unwrap();
+    let run = async |line: &str| run(&app.db, app.data.path(), line, "").await;
+    let said = text(&run("mail list --state failed").await.stdout);
+    assert!(said.contains(&ids[0]) && said.contains("About failed") && said.contains("because"), "{said}");
+    assert!(!said.contains(&ids[1]) && !said.contains("inside"), "{said}");
+    assert!(text(&run("mail list --to SENT@example.com").await.stdout).contains(&ids[1]));
+    let again = run(&format!("mail retry {}", ids[0])).await;
+    assert!(again.status.success() && text(&again.stdout).contains("failed@example.com"), "{again:?}");
+    let refused = run(&format!("mail retry {}", ids[1])).await;
+    assert!(refused.status.code() == Some(1) && text(&refused.stderr).contains("out already"), "{refused:?}");
+    let audit = app.provider.get("/api/audit?action=mail%20retry&order=asc").await.expect(200).body;
+    assert_eq!((&audit["data"][0]["subjectId"], audit["total"].as_i64()), (&ids[0].clone().into(), Some(2)), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_that_are_wrong_are_named() {
     let db = TestDb::new().await;
     let data = tempfile::tempdir().unwrap();
@@ -185,6 +214,11 @@ async fn settings_that_are_wrong_are_named() {
     assert!(said("INNKEEPER_SECRET_KEY", "short").await.contains("INNKEEPER_SECRET_KEY"));
     assert!(said("DATABASE_URL", "").await.contains("DATABASE_URL"));
     assert!(said("INNKEEPER_LOG", "a=b=c").await.contains("INNKEEPER_LOG"));
+    for (proxies, words) in [("10.0.0.1/8", "10.0.0.0/8"), ("0.0.0.0/0", "everybody"), ("proxy.example.com", "neither")]
+    {
+        let line = said("INNKEEPER_TRUSTED_PROXIES", proxies).await;
+        assert!(line.contains(words), "{proxies}: {line}");
+    }
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
     assert!(said("INNKEEPER_LISTEN", &address).await.contains(&address));
@@ -235,7 +269,8 @@ async fn a_demonstration_is_made_once() {
     let provider = Client::new(&service.base, Some(&value(&first, "INNKEEPER_PROVIDER_TOKEN")));
     let customer = Client::new(&service.base, Some(&value(&first, "INNKEEPER_CUSTOMER_TOKEN")));
     assert_eq!(customer.get("/api/tariffs").await.expect(200).body.as_array().unwrap().len(), 3);
-    assert_eq!(customer.get("/api/images").await.expect(200).body[0]["name"], "Debian 12");
+    let image = customer.get("/api/images").await.expect(200).body[0].clone();
+    assert_eq!((image["name"].as_str(), image["rootLogin"].as_str()), (Some("Debian 12"), Some("password")));
     assert_eq!(provider.get("/api/address-pools").await.expect(200).body.as_array().unwrap().len(), 2);
     assert_eq!(provider.get("/api/hosts").await.expect(200).body[0]["name"], "demo");
 

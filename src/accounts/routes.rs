@@ -87,7 +87,7 @@ async fn me(State(app): State<Arc<App>>, Anyone(caller): Anyone) -> Result<Json<
 }
 
 /// Change my settings
-#[utoipa::path(patch, path = "/auth/me", tag = "auth", request_body = UpdateMe,
+#[utoipa::path(patch, path = "/auth/me", tag = "auth", operation_id = "updateCurrentUser", request_body = UpdateMe,
     responses((status = 200, body = User), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn update_me(

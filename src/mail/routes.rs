@@ -22,7 +22,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// What became of the mails of the last 90 days (provider)
-#[utoipa::path(get, path = "/mails", tag = "mails", operation_id = "list_mails", params(ListMails),
+#[utoipa::path(get, path = "/mails", tag = "mails", operation_id = "listMails", params(ListMails),
     responses((status = 200, body = Page<MailView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn list(
@@ -34,7 +34,7 @@ async fn list(
 }
 
 /// Send a mail again that failed, that may be out, or that waits, at once (provider)
-#[utoipa::path(post, path = "/mails/{id}/retry", tag = "mails", operation_id = "retry_mail",
+#[utoipa::path(post, path = "/mails/{id}/retry", tag = "mails", operation_id = "retryMail",
     params(("id" = Uuid, Path, description = "The mail's id")),
     responses((status = 200, body = MailView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
