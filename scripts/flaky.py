@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ElementTree
 
 
 def first_words(failure):
-    lines = ((failure.get("message") or "") + "\n" + (failure.text or "")).splitlines()
-    return [line.strip() for line in lines if line.strip()][:4]
+    lines = (failure.text or failure.get("message") or "").partition("stack backtrace:")[0].splitlines()
+    return [line.strip() for line in lines if line.strip()][:6]
 
 
 def main(path):

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
+use innkeeper::app::App;
 use innkeeper::error::Code;
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, expect_error};
+use crate::support::{Client, TestApp, expect_error};
 
 /// Every code is on the page with its status, a meaning and whether to retry; and the page has no others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,6 +55,17 @@ async fn the_document_refers_to_nothing_that_is_not_there() {
     assert!(found > 100, "{found}");
 }
 
+/// A client of the service with more routes, which are served until the test ends.
+async fn with_routes(app: &TestApp, routes: Router<Arc<App>>) -> Client {
+    let router = innkeeper::http::router_with(Arc::clone(&app.app), routes);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        axum::serve(listener, router.into_make_service_with_connect_info::<std::net::SocketAddr>()).await
+    });
+    Client { base, ..app.customer.clone() }
+}
+
 async fn panics() -> &'static str {
     panic!("as planned")
 }
@@ -63,13 +75,7 @@ async fn a_panic_is_a_500_with_a_request_id_and_is_counted() {
     let app = TestApp::new().await;
     expect_error("as planned");
     let routes = Router::new().route("/api/panic", get(panics)).route("/api/panic/{id}", post(panics));
-    let router = innkeeper::http::router_with(Arc::clone(&app.app), routes);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let serving = tokio::spawn(async move {
-        axum::serve(listener, router.into_make_service_with_connect_info::<std::net::SocketAddr>()).await
-    });
-    let there = crate::support::Client { base, ..app.customer.clone() };
+    let there = with_routes(&app, routes).await;
     let count = async || -> u64 {
         let figures = there.get("/metrics").await.expect(200).text;
         let line = figures.lines().find(|line| line.starts_with("innkeeper_panics_total"));
@@ -89,5 +95,14 @@ async fn a_panic_is_a_500_with_a_request_id_and_is_counted() {
         (&json!("INTERNAL"), &json!("panic"), &json!("7"))
     );
     app.customer.get("/api/server").await.expect(200);
-    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_we_do_not_get_done_in_the_time_that_the_settings_give_is_a_503() {
+    expect_error("TOO_SLOW");
+    let app = TestApp::with(|c| c.request_seconds = 1).await;
+    let there = with_routes(&app, Router::new().route("/api/slow", get(std::future::pending::<()>))).await;
+    let answer = there.get("/api/slow").await.expect(503);
+    assert_eq!(answer.code(), "TOO_SLOW");
+    assert!(answer.headers.contains_key("retry-after"));
 }

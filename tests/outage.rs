@@ -136,3 +136,14 @@ async fn a_lock_that_nobody_gives_back_is_a_503_in_time() {
     frozen.rollback().await.unwrap();
     app.customer.get("/api/server").await.expect(200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_all_in_use_are_waited_for_as_long_as_the_settings_say() {
+    expect_error("pool timed out");
+    let app = TestApp::with(|c| (c.database_pool, c.database_wait_seconds) = (1, 1)).await;
+    let only = app.app.db.acquire().await.unwrap();
+    let answer = app.customer.get("/api/server").await.expect(503);
+    assert_eq!(answer.code(), "DATABASE_UNAVAILABLE");
+    drop(only);
+    app.customer.get("/api/server").await.expect(200);
+}

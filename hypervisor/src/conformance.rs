@@ -255,7 +255,7 @@ impl Lab {
     pub async fn eventually(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
         let since = Instant::now();
         while !holds().await {
-            assert!(since.elapsed() < Duration::from_mins(1), "never: {what}");
+            assert!(since.elapsed() < PATIENCE, "never: {what}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }

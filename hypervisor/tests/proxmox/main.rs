@@ -99,7 +99,7 @@ impl Bench {
     /// Follows a task to its end.
     async fn end(&self, task: Task) -> TaskState {
         let Task::Running(id) = task else { return TaskState::Succeeded(None) };
-        for _ in 0..1_000 {
+        for _ in 0..10_000 {
             match self.driver.task(&id).await.unwrap() {
                 TaskState::Running(_) => tokio::time::sleep(Duration::from_millis(10)).await,
                 state => return state,
