@@ -4,6 +4,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/packages.sh
+source "$(dirname "$0")/packages.sh"
 cd "$ROOT"
 
 tool=target/promtool
