@@ -124,6 +124,7 @@ async fn unknown_sort_names_are_422() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stuck_operations_come_in_pages_and_their_logs_by_their_ends() {
     let app = TestApp::new().await;
+    app.db.leaves_work();
     for _ in 0..23 {
         let server = crate::live::server(&app, "customer@example.com").await;
         sqlx::query(
