@@ -40,6 +40,7 @@ up() {
     ours storage "$name" || make_pool
     ours network "$bridge" || make_bridge
     keep_in
+    mend_hosts
     count_disks
     raise_inotify
     ours project "$name" || make_project
@@ -154,6 +155,14 @@ keep_in() {
     if [ "$(incus network get "$bridge" security.acls)" != "$bridge" ]; then
         incus network set "$bridge" security.acls="$bridge" ipv4.firewall=false ipv6.firewall=false >&2
     fi
+}
+
+# mend_hosts: when a network is changed while guests of it run, Incus 6.0 notes an address called "none" for those that have
+# addresses of one family only, stumbles over that note, and starts no other guest of that kind.
+mend_hosts() {
+    local notes
+    mapfile -t notes < <(grep -lsF '[none]' "$INCUS_HOME/networks/$bridge/dnsmasq.hosts"/* || true)
+    [ ${#notes[@]} = 0 ] || as_root sed -i 's/,\[none\]//' "${notes[@]}"
 }
 
 # network_of ADDRESS/PREFIX: that network; `make_bridge` makes /24 and /64 only.

@@ -319,8 +319,8 @@ impl Step<Data> for SetPassword {
         if !guest.driver.capabilities().password_at_create {
             let password = ctx.app.sealer.open_text(PASSWORD, &data.password)?;
             if let Err(error) = guest.driver.set_password(&guest.at, &password).await {
-                // That nothing can be run in it is not what is wrong with a guest that is down.
-                guest.stayed_up().await?;
+                // That nothing can be run in it is not what is wrong with a guest that goes down.
+                guest.stays_up().await?;
                 return Err(error.into());
             }
         }

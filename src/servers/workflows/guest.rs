@@ -15,6 +15,10 @@ use crate::operations::{Context, Fault, FaultKind, Outcome};
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::store;
 
+/// How often a guest in which something has failed is looked at, and after how long each time.
+const LOOKS: u32 = 5;
+const LOOK_PAUSE: Duration = Duration::from_millis(300);
+
 /// A server with the way to its guest.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -64,6 +68,15 @@ impl Guest {
 }
 
 impl Guest {
+    /// The same for one in which something has just failed: that it goes down may be seen a moment later only.
+    pub(crate) async fn stays_up(&self) -> Result<(), Fault> {
+        for _ in 0..LOOKS {
+            self.stayed_up().await?;
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        self.stayed_up().await
+    }
+
     /// Whether a guest that was started anew at the end of other work, which is done and stays done, is still up.
     pub(crate) async fn is_up_again(&self, ctx: &Context<'_>) -> bool {
         let Err(fault) = self.stayed_up().await else { return true };
