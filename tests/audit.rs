@@ -140,6 +140,7 @@ async fn nothing_secret_is_in_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn customers_see_what_concerns_them_and_nothing_of_others() {
     let app = TestApp::new().await;
+    app.db.leaves_work();
     let server = server(&app).await;
     app.provider.post(&format!("/api/server/{server}/stop"), None).await.expect(200);
     app.other.post(&format!("/api/server/{server}/stop"), None).await.expect(404);
