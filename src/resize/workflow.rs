@@ -20,6 +20,7 @@ pub const KIND: &str = "resize";
 
 /// What it keeps between steps.
 #[derive(Debug, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Data {
     from: Size,
     to: Size,
@@ -32,7 +33,7 @@ pub struct Data {
     grown: bool,
     /// Whether it has been seen to its end.
     #[serde(default)]
-    grew: bool,
+    grow_ended: bool,
     /// How often the way back has waited for the host to say how big the disk is now.
     #[serde(default)]
     waits: u32,
@@ -48,8 +49,8 @@ impl Data {
     pub fn new(from: Size, to: Size, tariff: Option<TariffId>, restart: bool) -> Self {
         let work = HostWork::default;
         let (stop, resize, back, grow, start) = (work(), work(), work(), work(), work());
-        let (stopped, grown, grew) = (false, false, false);
-        Self { from, to, tariff, restart, stopped, grown, grew, waits: 0, stop, resize, back, grow, start }
+        let (stopped, grown, grow_ended) = (false, false, false);
+        Self { from, to, tariff, restart, stopped, grown, grow_ended, waits: 0, stop, resize, back, grow, start }
     }
 
     fn grows(&self) -> bool {
@@ -206,11 +207,11 @@ impl Step<Data> for GrowDisk {
         }
         let guest = Guest::load(ctx).await?;
         let (driver, room) = (&*guest.driver, data.to.room());
-        if !data.grew {
+        if !data.grow_ended {
             if let Some(wait) = data.grow.drive(ctx, driver, || driver.resize(&guest.at, &room)).await? {
                 return Ok(wait);
             }
-            data.grew = true;
+            data.grow_ended = true;
         }
         resize(ctx, &mut data.resize, data.to).await
     }

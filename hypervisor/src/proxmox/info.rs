@@ -144,7 +144,7 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
     let identity = preflight::identity(client, &online).await;
     let template_storages = preflight::template_storages(&list.rows);
     let version = format!("Proxmox VE {}", version.version);
-    Ok(HostInfo { version, major, nodes, problems, identity, template_storages })
+    Ok(HostInfo { version, nodes, problems, major, identity, template_storages })
 }
 
 async fn storages(client: &Client, list: &Resources, online: &[&str], problems: &mut Vec<String>) -> Result<()> {

@@ -98,6 +98,8 @@ async fn stop(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> 
 }
 
 /// Restart a server; one that is stopped is started
+///
+/// Refused with 409 where it would not come back, since its own disk is full: it stays up.
 #[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", operation_id = "restartServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
