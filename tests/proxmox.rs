@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::contract::assert_shape;
 use crate::support::pve::Catalogue;
-use crate::support::{Pve, TestApp, ended, eventually};
+use crate::support::{Pve, TestApp, ended, eventually, expect_error};
 
 async fn pve() -> (TestApp, Pve, Catalogue) {
     let app = TestApp::new().await;
@@ -57,6 +57,7 @@ async fn secrets_are_kept_and_never_shown() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_keeps_a_host_from_being_added_is_said_in_words() {
+    expect_error("failed to verify TLS certificate");
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
     let add = async |change: Value| {
@@ -224,8 +225,7 @@ async fn the_document_s_requests_are_answered_in_its_shapes() {
     let stats = json!({ "id": 1, "status": "running", "stats": { "data": { "vmid": 100, "status": "running",
         "uptime": 1, "cpu": 0.1, "memory": { "used": 1, "max": 1, "usage": 25.0 },
         "disk": { "used": 1, "max": 1, "usage": 25.0 }, "network": { "in": 1, "out": 1 }, "rrdData": [] } } });
-    let status =
-        eventually(me, &format!("{path}/status"), |s| s["stats"]["data"]["memory"]["max"].as_i64() > Some(0)).await;
+    let status = eventually(me, &format!("{path}/status"), |s| s["stats"]["data"]["cpu"].is_number()).await;
     assert_shape(&status, &stats, "$");
     assert_eq!(status["stats"]["data"]["memory"]["max"], 256 << 20);
     for action in ["stop", "start", "restart"] {

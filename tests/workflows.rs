@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use crate::support::lab::Catalogue;
 use crate::support::{Lab, TestApp, ended, expect_error};
 
+/// What a request says that waited for an operation with an injected fault.
+const INJECTED: &str = "A fault was injected here.";
+
 async fn lab() -> (TestApp, Lab, Catalogue) {
     let app = TestApp::new().await;
     let lab = Lab::new(&app.db).await;
@@ -129,6 +132,7 @@ async fn a_delete_that_fails_at_any_step_can_be_asked_for_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn power_and_password_that_fail_show_where_the_server_stands() {
+    expect_error(INJECTED);
     let (app, lab, catalogue) = lab().await;
     let (server, operation) = create(&app, &catalogue).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
@@ -229,6 +233,7 @@ async fn standing(app: &TestApp, lab: &Lab, path: &str) -> Value {
 /// the way there and on the way back, changes nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_that_fail_leave_a_server_as_it_was() {
+    expect_error(INJECTED);
     let (app, lab, catalogue) = lab().await;
     let limits = json!({ "maxCores": 2, "maxMemory": 512, "maxDisk": 9, "snapshots": 50 });
     app.provider.put(&format!("/api/tariffs/{}", catalogue.tariff), limits).await.expect(200);
@@ -296,6 +301,7 @@ async fn changes_that_fail_leave_a_server_as_it_was() {
 /// address and can be reinstalled again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reinstallation_that_fails_can_be_asked_for_again() {
+    expect_error(INJECTED);
     let (app, lab, catalogue) = lab().await;
     let (server, operation) = create(&app, &catalogue).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");

@@ -74,7 +74,7 @@ mod tests {
             "[FAILED] to mount\nstop"
         );
         assert_eq!(last_lines(""), "");
-        let many: String = (0..1000).map(|n| format!("{n}{}\n", "x".repeat(1000))).collect();
+        let many: String = (0..1000).map(|n| format!("{n}{}", "x".repeat(1000))).collect::<Vec<_>>().join("\n");
         let end = last_lines(&many);
         assert!(end.lines().count() == 20 && end.lines().all(|l| l.len() == 200), "{end}");
         assert!(end.lines().last().is_some_and(|l| l.starts_with("999x")), "{end}");

@@ -17,7 +17,8 @@ use super::subject::Subject;
 use crate::addresses;
 use crate::app::App;
 use crate::error::Result;
-use crate::ids::{HostId, ServerId};
+use crate::history::traffic::Metered;
+use crate::ids::HostId;
 use crate::locks::Lock;
 use crate::mail;
 use crate::monitoring;
@@ -57,7 +58,7 @@ pub async fn swept(
     interval: Duration,
     host: HostId,
     report: &Report,
-    traffic: &HashMap<ServerId, f64>,
+    traffic: &Metered,
 ) -> sqlx::Result<()> {
     Lock::Alerts(host).hold(tx).await?;
     let rules = store::rules_of_host(&mut *tx, host).await?;

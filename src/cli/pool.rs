@@ -32,7 +32,7 @@ pub(super) struct Add {
     /// The network, such as 10.0.0.0/24
     #[arg(long)]
     cidr: IpNet,
-    /// The network's gateway, in the network or elsewhere on the link (fe80::1); within the range it is held back
+    /// The network's gateway, in the network or elsewhere on the link (link-local too); within the range it is held back
     #[arg(long)]
     gateway: Option<IpAddr>,
     /// The first address that may be given out; without it, the network's first

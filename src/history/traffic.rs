@@ -14,9 +14,12 @@ use crate::locks::Lock;
 
 type Result<T> = sqlx::Result<T>;
 
+/// What the month's traffic came to by server, in bytes.
+pub type Metered = HashMap<ServerId, f64>;
+
 /// Meters what a sweep of a host saw, and gives what the month's traffic came to, in bytes. It is charged for, so it is a
 /// transaction of its own: nothing else that goes wrong with a sweep costs it.
-pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> Result<HashMap<ServerId, f64>> {
+pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> Result<Metered> {
     // Of a guest that its host knows nothing of at the moment, no counter is one.
     let known = report.samples.iter().filter(|s| s.power != GuestPower::Unknown);
     let samples: Vec<&Sample> = known.map(|s| (s.marker, s)).collect::<HashMap<_, _>>().into_values().collect();
@@ -30,12 +33,7 @@ pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> Result<HashMap
 /// Adds what the guests' counters grew by to the month's traffic, and gives what it came to, in bytes. A counter that is
 /// lower than before started again at 0, and one that is not known adds nothing. What a guest had counted before it was first seen counts where it was made in
 /// the same month. A look from before the last one adds nothing. There is one sample a guest at most.
-async fn count(
-    tx: &mut PgConnection,
-    host: HostId,
-    at: DateTime<Utc>,
-    samples: &[&Sample],
-) -> Result<HashMap<ServerId, f64>> {
+async fn count(tx: &mut PgConnection, host: HostId, at: DateTime<Utc>, samples: &[&Sample]) -> Result<Metered> {
     let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let samples: Vec<(&Sample, u64, u64)> = samples.iter().filter_map(|s| Some((*s, s.net_in?, s.net_out?))).collect();
     let received: Vec<i64> = samples.iter().map(|(_, received, _)| number(*received)).collect();

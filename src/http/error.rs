@@ -63,13 +63,14 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
             None => return response,
         },
     };
-    let (code, cause) = (error.code.as_str(), error.cause.as_ref().map(|c| format!("{c:#}")));
+    let (code, told) = (error.code.as_str(), error.message.as_str());
+    let cause = error.cause.as_ref().map(|c| format!("{c:#}"));
     match error.code {
         // Hosts have their alerts, and a limit that was reached is no failure.
         Code::HostError | Code::HostUnreachable | Code::ResourceUnavailable => {
-            tracing::warn!(code, cause, "request failed");
+            tracing::warn!(code, told, cause, "request failed");
         }
-        _ if error.code.status() >= 500 => tracing::error!(code, cause, "request failed"),
+        _ if error.code.status() >= 500 => tracing::error!(code, told, cause, "request failed"),
         _ => {}
     }
     let body = ErrorBody { error: error.message.clone(), code: error.code, details: error.details.clone(), request_id };

@@ -113,12 +113,10 @@ fn describe(operation: &mut Operation) {
         if !own.description.is_empty() {
             continue;
         }
-        match failure_name(status) {
-            Some(name) => *response = RefOr::Ref(Ref::from_response_name(name)),
-            None => {
-                let known = STANDARD.iter().find(|(known, ..)| known == status);
-                known.map_or("", |(.., meaning)| meaning).clone_into(&mut own.description);
-            }
+        if let Some(name) = failure_name(status) {
+            *response = RefOr::Ref(Ref::from_response_name(name));
+        } else if let Some((.., meaning)) = STANDARD.iter().find(|(known, ..)| known == status) {
+            (*meaning).clone_into(&mut own.description);
         }
     }
 }

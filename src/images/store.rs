@@ -146,14 +146,14 @@ pub(super) async fn sources_on(db: impl PgExecutor<'_>, host: HostId) -> Result<
     .await
 }
 
-/// Takes on the looks at sources that are due: their hosts were not asked for so many seconds.
+/// Takes on the looks at sources that are due: their hosts were not asked for so many seconds, or no node had them.
 pub(super) async fn take_due(db: impl PgExecutor<'_>, seconds: f64) -> Result<Vec<HostSource>> {
     sqlx::query_as!(
         HostSource,
         r#"update image_sources s set looked_at = now()
            from images i, hosts h
            where i.id = s.image_id and h.id = s.host_id and i.enabled and h.enabled
-             and (s.looked_at is null or s.looked_at < now() - make_interval(secs => $1))
+             and (s.looked_at is null or s.nodes = '{}' or s.looked_at < now() - make_interval(secs => $1))
            returning s.image_id as "image: ImageId", i.name, i.kind as "kind: Kind", s.host_id as "host: HostId", s.source"#,
         seconds
     )

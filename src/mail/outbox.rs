@@ -78,10 +78,9 @@ async fn take_on(app: &App, transport: &Transport, look: bool, room: usize) -> s
     while mails.len() < room {
         match store::claim(&app.db, transport.claim().as_secs_f64()).await {
             Ok(Some(mail)) => mails.push(mail),
-            Ok(None) => break,
-            // What is claimed is sent all the same.
             Err(error) if mails.is_empty() => return Err(error),
-            Err(_) => break,
+            // What is claimed is sent all the same.
+            Ok(None) | Err(_) => break,
         }
     }
     Ok(mails)

@@ -11,7 +11,7 @@ use monitor::{Claim, Fleet, Report, Sweeper};
 use super::store;
 use crate::alerts;
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::ids::HostId;
 use crate::{history, hosts};
 
@@ -79,13 +79,18 @@ impl Fleet for Hosts {
             Ok(driver) => Ok(Ok(driver)),
             // Only what a driver says is about the host. All else (the database, a master key that changed, a bug) is
             // our own trouble: nobody is to be told that their host is down.
-            Err(error) => match error.cause.as_ref().and_then(|cause| cause.downcast_ref::<hypervisor::Error>()) {
-                Some(of_the_host) => Ok(Err(of_the_host.clone())),
-                None => {
-                    tracing::error!(host, %error, "a host could not be swept for a reason of our own; trying again");
-                    Err(error)
+            Err(error) => {
+                let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<hypervisor::Error>());
+                if let Some(of_the_host) = cause {
+                    return Ok(Err(of_the_host.clone()));
                 }
-            },
+                if error.code == Code::DatabaseUnavailable {
+                    tracing::warn!(host, %error, "a host could not be swept without the database; trying again");
+                } else {
+                    tracing::error!(host, %error, "a host could not be swept for a reason of our own; trying again");
+                }
+                Err(error)
+            }
         }
     }
 

@@ -36,13 +36,15 @@ pub(super) async fn is_offered(tx: &mut PgConnection, image: ImageId) -> sqlx::R
 }
 
 /// Nodes that can make guests from the image and have room for the offer: hosts that answer first, then the most memory left.
+/// Where no node of a host had the image at the last look, each may have it by now: the host itself will say.
 pub(super) async fn candidates(tx: &mut PgConnection, image: ImageId, offer: &Offer) -> sqlx::Result<Vec<Candidate>> {
     sqlx::query_as!(
         Candidate,
         r#"select n.host_id as "host: HostId", n.name as node
            from nodes n
            join hosts h on h.id = n.host_id and h.enabled
-           join image_sources i on i.host_id = h.id and i.image_id = $1 and (i.nodes is null or n.name = any(i.nodes))
+           join image_sources i on i.host_id = h.id and i.image_id = $1 
+             and (i.nodes is null or i.nodes = '{}' or n.name = any(i.nodes))
            join node_use used on used.host_id = n.host_id and used.name = n.name
            where n.online and n.cores >= $2
              and used.cores + $2 <= n.cores * h.cpu_overcommit

@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::Utc;
 use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
@@ -87,6 +88,8 @@ async fn template(admin: &mut PgConnection) -> String {
         migration.checksum.hash(&mut hasher);
     }
     PEOPLE.hash(&mut hasher);
+    // The partitions of days and months are made with it.
+    Utc::now().date_naive().hash(&mut hasher);
     let name = format!("ink_template_{:016x}", hasher.finish());
     if is_there(admin, &name).await {
         return name;

@@ -153,8 +153,8 @@ async fn machine(client: &Client, spec: &GuestSpec, at: &At, root: &Properties) 
     client.post(&at.path(&["clone"]), &form).await.map_err(images::elsewhere)
 }
 
-/// Makes of a cloned machine what was ordered. A UPID where its disk grows now; `None`: it is whole. `grown`: a task that grew the
-/// disk has ended well.
+/// Makes of a cloned machine what was ordered. A UPID where its disk grows now; `None`: it is whole. `grown`: a task that
+/// grew the disk has ended well.
 async fn shape(client: &Client, at: &At, guest: &GuestRef, limits: &Limits, grown: bool) -> Result<Option<String>> {
     let config = clones::strip(client, at).await?;
     guests::change(client, at, &config, &size_of(at.kind, &config, limits)).await?;

@@ -453,8 +453,8 @@ async fn a_template_is_found_though_its_storage_is_not_on_every_node() {
     let text = "storage 'local' is not available on node 'pve0'";
     bench.canned("GET", "/nodes/pve0/storage/local/content", 500, text, "").await;
     assert!(bench.driver.has_image(Lxc, ARCHIVE).await.unwrap());
-    // Where nobody has it, a node that could not be asked is no "no".
-    bench.canned("GET", "/nodes/pve0/storage/local/content", 500, text, "").await;
+    // Where nobody has it, a node that has the storage and could not be asked is no "no".
+    bench.canned("GET", "/nodes/pve1/storage/local/content", 500, "got timeout", "").await;
     let unknown = bench.driver.has_image(Lxc, "local:vztmpl/none.tar.zst").await;
     assert!(unknown.is_err(), "{unknown:?}");
 }

@@ -231,7 +231,7 @@ impl Removal {
                 tracing::warn!(operation = %ctx.operation, detail, "a guest that ran before could not be started again");
                 Ok(None)
             }
-            driven => driven,
+            outcome => outcome,
         }
     }
 }
