@@ -105,7 +105,11 @@ async fn a_servers_whole_life_as_the_document_has_it() {
         "vmid": 100, "status": "running", "uptime": 3600, "cpu": 0.15,
         "memory": { "used": 1, "max": 1, "usage": 25.0 }, "disk": { "used": 1, "max": 1, "usage": 25.0 },
         "network": { "in": 1, "out": 1 }, "rrdData": [] } } });
-    let status = eventually(me, &at("/status"), |s| s["stats"]["data"]["cpu"].is_number()).await;
+    let status = eventually(me, &at("/status"), |s| {
+        let data = &s["stats"]["data"];
+        data["cpu"].is_number() && data["network"]["in"].is_number()
+    })
+    .await;
     assert_shape(&status, &stats, "$");
     assert_eq!(status["stats"]["data"]["vmid"], created["proxmoxId"]);
     assert_eq!(status["stats"]["data"]["memory"]["max"], 256 * 1024 * 1024);
