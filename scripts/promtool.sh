@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Puts promtool, which tests check /metrics with, into target/promtool. It comes in Debian's package of Prometheus,
-# which would start a server of that name: so the package is taken apart and not installed.
+# Puts promtool, which tests check /metrics with, into target/promtool. It has a package of its own since Debian 13;
+# before it comes with Prometheus, which would start a server of that name: so the package is taken apart and not
+# installed.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -17,9 +18,11 @@ if installed=$(command -v promtool); then
     cp "$installed" "$parts/promtool"
 else
     [ -n "$(candidate prometheus)" ] || apt_update
-    fetch() { (cd "$parts" && apt-get download -qq -o APT::Sandbox::User=root prometheus >&2); }
+    package=prometheus
+    [ -z "$(candidate promtool)" ] || package=promtool
+    fetch() { (cd "$parts" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2); }
     # The lists may name a version that the mirror no longer has.
-    fetch || { apt_update && fetch; } || die "apt-get could not download the package prometheus, which has promtool"
+    fetch || { apt_update && fetch; } || die "apt-get could not download the package $package, which has promtool"
     dpkg-deb --fsys-tarfile "$parts"/*.deb | tar -xO ./usr/bin/promtool >"$parts/promtool"
     chmod 755 "$parts/promtool"
 fi

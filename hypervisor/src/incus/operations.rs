@@ -209,9 +209,12 @@ pub(super) async fn change_power(client: &Client, name: &str, action: &str) -> R
     // It changed by itself since we looked.
     let now = client.get::<Instance>(&["instances", name], &[]).await?.power();
     Ok(match (action, now) {
-        ("stop", GuestPower::Stopped) | ("start", GuestPower::Running) => TaskState::Succeeded(None),
-        // Gone down by itself: the next look starts it.
-        ("restart", GuestPower::Stopped) => TaskState::Running(None),
+        // One that was up already may have gone down by itself since: whoever looks whether it stays up sees that.
+        ("stop", GuestPower::Stopped) | ("start", GuestPower::Running | GuestPower::Stopped) => {
+            TaskState::Succeeded(None)
+        }
+        // Gone down by itself, or about to: the next look starts it.
+        ("restart", GuestPower::Stopped) | ("start", GuestPower::Unknown) => TaskState::Running(None),
         _ => state,
     })
 }
