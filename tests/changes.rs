@@ -50,7 +50,7 @@ impl Made {
 
     async fn sh(&self, script: &str) -> String {
         let argv = ["sh", "-c", script];
-        let out = self.driver.exec(&self.guest, &argv, b"", Duration::from_secs(20)).await.unwrap();
+        let out = self.driver.exec(&self.guest, &argv, b"", PATIENCE).await.unwrap();
         assert_eq!(out.status, 0, "{script}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap().trim().to_owned()
     }
