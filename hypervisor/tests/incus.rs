@@ -71,6 +71,30 @@ impl IncusRig {
         format!("ink-{}", spec.guest.vmid)
     }
 
+    /// Removes what a test that was killed left at an address: while it is ours, nobody else is there.
+    async fn clear(&self, number: u32) {
+        let there = self.raw(reqwest::Method::GET, "instances", Value::Null).await;
+        let mut names = Vec::new();
+        for path in there["metadata"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let last = path.rsplit('/').next().unwrap_or_default();
+            names.push(last.split('?').next().unwrap_or_default().to_owned());
+        }
+        for name in &names {
+            let found = self.raw(reqwest::Method::GET, &format!("instances/{name}"), Value::Null).await;
+            let devices = found["metadata"]["devices"].as_object().cloned().unwrap_or_default();
+            let here = |device: &Value| {
+                let address = device["ipv4.address"].as_str().and_then(|text| text.parse::<Ipv4Addr>().ok());
+                address.is_some_and(|address| u32::from(address.octets()[3]) == number)
+            };
+            if devices.values().any(here) {
+                let stop = json!({"action": "stop", "force": true});
+                self.raw(reqwest::Method::PUT, &format!("instances/{name}/state"), stop).await;
+                self.raw(reqwest::Method::DELETE, &format!("instances/{name}"), Value::Null).await;
+                self.raw(reqwest::Method::DELETE, &format!("profiles/{name}-keep"), Value::Null).await;
+            }
+        }
+    }
+
     /// A number from .100 to .199, which are these tests' own, that no other test of this machine holds: a lock on a
     /// file, which dies with the test.
     async fn take_address(&self) -> u32 {
@@ -83,6 +107,7 @@ impl IncusRig {
                 let file = File::create(folder.join(number.to_string())).unwrap();
                 if file.try_lock().is_ok() {
                     self.addresses.lock().unwrap().push(file);
+                    self.clear(number).await;
                     return number;
                 }
             }

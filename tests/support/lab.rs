@@ -78,18 +78,15 @@ impl Lab {
         let (slot, number) = take_slot().await;
         let start = 2 + number * SLOT;
         let base = u32::from(incus.subnet.network());
+        let (first, last) =
+            (Ipv4Addr::from(base + u32::from(start)), Ipv4Addr::from(base + u32::from(start + SLOT - 1)));
+        clear(&incus, first, last).await;
         let numbers = rand::random_range(1_000_000i64..900_000_000);
         sqlx::query(sqlx::AssertSqlSafe(format!("alter sequence guest_numbers restart with {numbers}")))
             .execute(&db.pool)
             .await
             .expect("guest numbers of our own");
-        Self {
-            first: Ipv4Addr::from(base + u32::from(start)),
-            last: Ipv4Addr::from(base + u32::from(start + SLOT - 1)),
-            incus,
-            db: Arc::clone(db),
-            _slot: slot,
-        }
+        Self { first, last, incus, db: Arc::clone(db), _slot: slot }
     }
 
     /// Registers host, image, pool and a tariff through the API, and returns their ids.
@@ -212,6 +209,43 @@ pub async fn finish(driver: &dyn Driver, task: hypervisor::Result<Task>) -> anyh
         Ok(TaskState::Succeeded(_) | TaskState::Unknown) => Ok(Ok(())),
     })
     .await
+}
+
+/// Removes what a test that was killed left at these addresses: while their slot is ours, nobody else is there.
+async fn clear(incus: &Incus, first: Ipv4Addr, last: Ipv4Addr) {
+    // An error says that the service in this process was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // No pool: a silent connection stops the daemon.
+    let client = reqwest::Client::builder().unix_socket(incus.socket.as_str()).pool_max_idle_per_host(0).no_proxy();
+    let client = client.build().expect("a client of the test Incus");
+    let ask = async |method: reqwest::Method, path: String, body: Value| -> Value {
+        let sign = if path.contains('?') { '&' } else { '?' };
+        let url = format!("http://incus/1.0/{path}{sign}project={}", incus.project);
+        let answer = client.request(method, url).json(&body).send().await.expect("the test Incus answers");
+        answer.json().await.expect("JSON")
+    };
+    let there = ask(reqwest::Method::GET, "instances?recursion=1".into(), Value::Null).await;
+    for instance in there["metadata"].as_array().into_iter().flatten() {
+        let mut addresses = instance["devices"].as_object().into_iter().flat_map(|devices| {
+            devices.values().filter_map(|device| device["ipv4.address"].as_str()?.parse::<Ipv4Addr>().ok())
+        });
+        if !addresses.any(|address| (first..=last).contains(&address)) {
+            continue;
+        }
+        let name = instance["name"].as_str().expect("a name");
+        eprintln!("{name} was left here by a test that was killed");
+        let stop = json!({ "action": "stop", "force": true });
+        for (method, path, body) in [
+            (reqwest::Method::PUT, format!("instances/{name}/state"), stop),
+            (reqwest::Method::DELETE, format!("instances/{name}"), Value::Null),
+            (reqwest::Method::DELETE, format!("profiles/{name}-keep"), Value::Null),
+        ] {
+            let answer = ask(method, path, body).await;
+            if let Some(operation) = answer["metadata"]["id"].as_str() {
+                ask(reqwest::Method::GET, format!("operations/{operation}/wait?timeout=60"), Value::Null).await;
+            }
+        }
+    }
 }
 
 /// A number below 19 that no other test of this machine holds.
