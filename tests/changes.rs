@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::Response;
 use crate::support::lab::Catalogue;
+use crate::support::wait::PATIENCE;
 use crate::support::{Client, Lab, TestApp, ended, wait_for};
 
 /// A running server, and the ways to it.
