@@ -80,13 +80,25 @@ pub async fn create(app: &App, once: &Once, access: &ServerAccess, new: NewSnaps
     if let Some(done) = once.look(app).await? {
         return Ok(answer(service::submitted(app, once, done).await?, new.snapname));
     }
-    let server = &access.server;
-    present(server)?;
-    let limit = limit(app, server).await?;
-    room_for(&new.snapname, &on_host(app, server).await?, limit)?;
+    let limit = match takes(app, &access.server, &new.snapname).await {
+        Ok(limit) => limit,
+        // The same request may have been faster, and what it made be on the host by now.
+        Err(error) => match once.look(app).await? {
+            Some(done) => return Ok(answer(service::submitted(app, once, done).await?, new.snapname)),
+            None => return Err(error),
+        },
+    };
     let data = create::Data::new(new.snapname.clone(), new.description, limit);
     let submitted = service::submit(app, once, access, create::KIND, None, data, None).await?;
     Ok(answer(submitted, new.snapname))
+}
+
+/// Looks whether the server can take a snapshot of this name, and gives how many it may have.
+async fn takes(app: &App, server: &ServerRecord, name: &str) -> Result<i32> {
+    present(server)?;
+    let limit = limit(app, server).await?;
+    room_for(name, &on_host(app, server).await?, limit)?;
+    Ok(limit)
 }
 
 /// Puts a server back to a snapshot.
