@@ -48,9 +48,7 @@ impl Guest {
             _ => Some(Status::Unknown),
         }
     }
-}
 
-impl Guest {
     /// An error where a guest that was just started is down again: hosts say no more of it than that it is stopped. One
     /// that can't be asked says nothing against it.
     pub(crate) async fn stayed_up(&self) -> Result<(), Fault> {
@@ -65,9 +63,7 @@ impl Guest {
             ..Fault::new(FaultKind::Fail, Code::HostError, "The server was started, and stopped again at once.")
         })
     }
-}
 
-impl Guest {
     /// The same for one in which something has just failed: that it goes down may be seen a moment later only.
     pub(crate) async fn stays_up(&self) -> Result<(), Fault> {
         for _ in 0..LOOKS {
