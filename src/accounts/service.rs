@@ -15,7 +15,7 @@ use super::{Scopes, store};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 use crate::http::ClientAddress;
-use crate::idempotency::{Begun, Once};
+use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::UserId;
 use crate::{audit, secrets};
 
@@ -209,19 +209,24 @@ pub async fn change_password(
     session: Uuid,
     change: ChangePassword,
 ) -> Result<()> {
-    if let Some(answer) = once.look(app).await? {
-        return Ok(answer);
-    }
-    let user = store::user(&app.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
-    let tried = session.to_string();
-    let key = (SESSION, tried.as_str());
-    limit(app, key, app.config.login_limit_account).await?;
     let wrong = || Error::field("currentPassword", "This is not your present password.");
-    let present = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash);
-    if !secrets::verify_password(change.current_password, present.clone()).await? {
-        return Err(wrong());
-    }
-    store::forgive_attempt(&app.db, key).await?;
+    let current = change.current_password;
+    let verified = async {
+        let user = store::user(&app.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
+        let tried = session.to_string();
+        let key = (SESSION, tried.as_str());
+        limit(app, key, app.config.login_limit_account).await?;
+        let present = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash);
+        if !secrets::verify_password(current, present.clone()).await? {
+            return Err(wrong());
+        }
+        store::forgive_attempt(&app.db, key).await?;
+        Ok((user, present))
+    };
+    let (user, present) = match once.check(app, verified).await? {
+        Checked::New(verified) => verified,
+        Checked::Done(answer) => return Ok(answer),
+    };
     let hash = secrets::hash_password(change.new_password).await?;
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,

@@ -131,7 +131,7 @@ fn start(command: Command, called: &str) -> anyhow::Result<()> {
                 }
                 match looks(called) {
                     true => work(&app, command).await,
-                    false => innkeeper::audit::service::command(&app, called, work(&app, command)).await,
+                    false => innkeeper::audit::service::command(&app, called, Box::pin(work(&app, command))).await,
                 }
             }
         }

@@ -14,7 +14,7 @@ use crate::accounts::{self, Level};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 use crate::http::ClientAddress;
-use crate::idempotency::{Begun, Once};
+use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::ServerId;
 use crate::locks::Lock;
 use crate::servers::model::{ServerRecord, Status};
@@ -44,14 +44,17 @@ pub async fn order(app: &App, once: &Once, caller: &Caller, address: IpAddr, num
     let server = servers::service::reach_by_number(app, caller, number, Level::Write).await?;
     servers::service::not_suspended(caller, &server)?;
     // Keys are the account's: a token that reaches less must not be given what another was answered.
-    if let Some(answer) = once.look(app).await? {
+    let open = async {
+        if let Some(words) = why_not(server.status) {
+            return Err(Error::new(Code::Conflict, words));
+        }
+        match hosts::service::driver(app, server.host_id).await?.capabilities().console {
+            true => Ok(()),
+            false => Err(Error::new(Code::Invalid, "The host that this server lives on can't open consoles.")),
+        }
+    };
+    if let Checked::Done(answer) = once.check(app, open).await? {
         return Ok(answer);
-    }
-    if let Some(words) = why_not(server.status) {
-        return Err(Error::new(Code::Conflict, words));
-    }
-    if !hosts::service::driver(app, server.host_id).await?.capabilities().console {
-        return Err(Error::new(Code::Invalid, "The host that this server lives on can't open consoles."));
     }
     let (ticket, hash) = secrets::new_token("ink_c_");
     let life = seconds(app.config.console_ticket_seconds);

@@ -16,7 +16,7 @@ use super::store::{self, HostRow, Settings};
 use crate::app::App;
 use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
-use crate::idempotency::{Begun, Once};
+use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::HostId;
 use crate::images;
 
@@ -127,21 +127,23 @@ fn shown(app: &App, row: HostRow, nodes: &mut HashMap<HostId, Vec<HostNode>>) ->
 /// Adds a host after a look at it. One that can't be reached or that could take no guest is refused in words, unless
 /// `force` says to save it all the same.
 pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
-    if let Some(answer) = once.look(app).await? {
-        return Ok(answer);
-    }
     let name = new.name.trim();
-    let mut settings = HostSettings::read(new.kind, new.config)?;
-    settings.complete(None)?;
-    let looked = preflight(name, &settings).await;
+    let (kind, config, force) = (new.kind, new.config, new.force);
+    let tried = async {
+        let mut settings = HostSettings::read(kind, config)?;
+        settings.complete(None)?;
+        let (looked, failure) = accepted(name, preflight(name, &settings).await, force)?;
+        let same = twins(app, &store::hosts(&app.db).await?, None, &settings, looked.as_ref())?;
+        match same.first() {
+            Some(other) if !force => Err(twice_refused(&settings, other)),
+            _ => Ok((settings, looked, failure, same)),
+        }
+    };
+    let (settings, looked, failure, same) = match once.check(app, tried).await? {
+        Checked::New(tried) => tried,
+        Checked::Done(answer) => return Ok(answer),
+    };
     let sealed = seal(app, &settings)?;
-    let (looked, failure) = accepted(name, looked, new.force)?;
-    let same = twins(app, &store::hosts(&app.db).await?, None, &settings, looked.as_ref())?;
-    if !new.force
-        && let Some(other) = same.first()
-    {
-        return Err(twice_refused(&settings, other));
-    }
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
@@ -235,31 +237,34 @@ pub async fn delete(app: &App, id: HostId) -> Result<()> {
 
 /// Looks at a host now, and notes what is there.
 pub async fn check(app: &App, once: &Once, id: HostId) -> Result<HostCheck> {
-    if let Some(answer) = once.look(app).await? {
-        return Ok(answer);
-    }
-    let row = store::host(&app.db, id).await?.ok_or_else(no_host)?;
-    match driver(app, id).await?.info().await {
-        Ok(mut info) => {
-            let settings = open(app, row.kind, &row.config_sealed)?;
-            let same = twins(app, &store::hosts(&app.db).await?, Some(&row), &settings, Some(&info))?;
-            info.problems.extend(same.iter().map(|other| twice(&settings, other)));
-            match images::service::missing(app, id, &info.nodes).await {
-                Ok(problems) => info.problems.extend(problems),
-                Err(error) => info.problems.push(format!("On which machines its images are can't be told: {error}")),
+    let looked = async {
+        let row = store::host(&app.db, id).await?.ok_or_else(no_host)?;
+        let mut info = match driver(app, id).await?.info().await {
+            Ok(info) => info,
+            Err(error) => {
+                store::record_failure(&app.db, id, &error.to_string()).await?;
+                return Err(for_provider(&row.name, error));
             }
-            let mut tx = match once.begin(app).await? {
-                Begun::New(tx) => tx,
-                Begun::Done(answer) => return Ok(answer),
-            };
-            record(&mut tx, id, Some(&info), None).await?;
-            tx.finish(app, info.into()).await
+        };
+        let settings = open(app, row.kind, &row.config_sealed)?;
+        let same = twins(app, &store::hosts(&app.db).await?, Some(&row), &settings, Some(&info))?;
+        info.problems.extend(same.iter().map(|other| twice(&settings, other)));
+        match images::service::missing(app, id, &info.nodes).await {
+            Ok(problems) => info.problems.extend(problems),
+            Err(error) => info.problems.push(format!("On which machines its images are can't be told: {error}")),
         }
-        Err(error) => {
-            store::record_failure(&app.db, id, &error.to_string()).await?;
-            Err(for_provider(&row.name, error))
-        }
-    }
+        Ok(info)
+    };
+    let info = match once.check(app, looked).await? {
+        Checked::New(info) => info,
+        Checked::Done(answer) => return Ok(answer),
+    };
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    record(&mut tx, id, Some(&info), None).await?;
+    tx.finish(app, info.into()).await
 }
 
 /// The names of the hosts among `all` that are the same as one with these settings, but for `own`, its own row: by what

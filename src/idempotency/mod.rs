@@ -19,7 +19,7 @@ use crate::http::auth::caller;
 use crate::http::extract::{body, is_json, parse};
 use crate::ids::UserId;
 
-pub use service::{Begun, Doing, purge};
+pub use service::{Begun, Checked, Doing, purge};
 
 /// The header's name.
 pub const HEADER: &str = "Idempotency-Key";

@@ -1,6 +1,7 @@
 //! The rules: same key and request, same answer; same key and another request, 422. Keys are kept for a day. A request
 //! that failed has changed nothing, so nothing is kept of it: sent again, it is tried again.
 
+use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -21,6 +22,15 @@ const PURPOSE: &str = "idempotent-answer";
 pub enum Begun<T> {
     /// It is to be done, in this transaction.
     New(Doing),
+    /// It was done before, and this was kept of it.
+    Done(T),
+}
+
+/// What looking before a request's transaction comes to.
+#[derive(Debug)]
+pub enum Checked<T, C> {
+    /// It may be done, and this was found.
+    New(C),
     /// It was done before, and this was kept of it.
     Done(T),
 }
@@ -53,9 +63,24 @@ impl Once {
         Ok(Begun::New(Doing { tx, once: self.clone() }))
     }
 
-    /// What was kept of the request if it was done before: for those that have something to ask elsewhere before their
-    /// transaction may begin.
-    pub async fn look<T: DeserializeOwned>(&self, app: &App) -> Result<Option<T>> {
+    /// Looks, before the transaction begins, whether the request may be done: for what has to be asked elsewhere. A
+    /// refusal counts only where the request was not done before, nor meanwhile: the same one, sent twice at one time,
+    /// may find what its twin has made.
+    pub async fn check<T: DeserializeOwned, C>(
+        &self,
+        app: &App,
+        check: impl Future<Output = Result<C>>,
+    ) -> Result<Checked<T, C>> {
+        if let Some(done) = self.look(app).await? {
+            return Ok(Checked::Done(done));
+        }
+        match check.await {
+            Ok(found) => Ok(Checked::New(found)),
+            Err(refused) => self.look(app).await?.map(Checked::Done).ok_or(refused),
+        }
+    }
+
+    async fn look<T: DeserializeOwned>(&self, app: &App) -> Result<Option<T>> {
         match &self.0 {
             Some(named) => named.kept(app, &mut *app.db.acquire().await?).await,
             None => Ok(None),

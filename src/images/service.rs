@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::db::{is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::hosts;
-use crate::idempotency::{Begun, Once};
+use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::{HostId, ImageId};
 use crate::tariffs::Kind;
 
@@ -61,10 +61,16 @@ async fn with_sources(db: impl PgExecutor<'_>, image: Image) -> Result<ImageView
 
 /// Makes an image, after asking each host for it unless told not to.
 pub async fn create(app: &App, once: &Once, new: NewImage) -> Result<ImageView> {
-    if let Some(answer) = once.look(app).await? {
-        return Ok(answer);
-    }
-    let found = if new.verify { verify(app, new.kind, &new.sources, &[]).await? } else { vec![] };
+    let verified = async {
+        match new.verify {
+            true => verify(app, new.kind, &new.sources, &[]).await,
+            false => Ok(vec![]),
+        }
+    };
+    let found = match once.check(app, verified).await? {
+        Checked::New(found) => found,
+        Checked::Done(answer) => return Ok(answer),
+    };
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),

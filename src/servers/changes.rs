@@ -15,7 +15,7 @@ use crate::addresses::model::NamedAddress;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 use crate::http::text;
-use crate::idempotency::{Begun, Once};
+use crate::idempotency::{Begun, Checked, Once};
 use crate::{addresses, secrets, ssh_keys};
 
 /// Renames, labels and protects a server. Nothing of it reaches the host.
@@ -51,13 +51,12 @@ pub async fn name_address(
 
 /// Has a server made anew, in its old place with its old addresses.
 pub async fn reinstall(app: &App, once: &Once, access: &ServerAccess, wish: ReinstallServer) -> Result<Reinstalling> {
-    if let Some(taken_on) = once.look(app).await? {
-        return answer(service::submitted(app, once, taken_on).await?);
+    if let Checked::Done(accepted) = once.check(app, service::unprotected_on_host(app, access)).await? {
+        return answer(service::submitted(app, once, accepted).await?);
     }
-    service::unprotected_on_host(app, access).await?;
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
-        Begun::Done(taken_on) => return answer(service::submitted(app, once, taken_on).await?),
+        Begun::Done(accepted) => return answer(service::submitted(app, once, accepted).await?),
     };
     let server = service::lock(&mut tx, access).await?;
     service::unprotected(&server)?;

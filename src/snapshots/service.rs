@@ -9,7 +9,7 @@ use super::model::{NewSnapshot, Rollback, SnapshotAction, SnapshotList};
 use super::workflows::{create, delete, rollback};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::idempotency::Once;
+use crate::idempotency::{Checked, Once};
 use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::service::{self, Submitted, present};
@@ -77,16 +77,9 @@ pub(super) fn room_for(name: &str, there: &[Snapshot], limit: i32) -> Result<()>
 
 /// Takes a snapshot.
 pub async fn create(app: &App, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
-    if let Some(done) = once.look(app).await? {
-        return Ok(answer(service::submitted(app, once, done).await?, new.snapname));
-    }
-    let limit = match takes(app, &access.server, &new.snapname).await {
-        Ok(limit) => limit,
-        // The same request may have been faster, and what it made be on the host by now.
-        Err(error) => match once.look(app).await? {
-            Some(done) => return Ok(answer(service::submitted(app, once, done).await?, new.snapname)),
-            None => return Err(error),
-        },
+    let limit = match once.check(app, takes(app, &access.server, &new.snapname)).await? {
+        Checked::New(limit) => limit,
+        Checked::Done(done) => return Ok(answer(service::submitted(app, once, done).await?, new.snapname)),
     };
     let data = create::Data::new(new.snapname.clone(), new.description, limit);
     let submitted = service::submit(app, once, access, create::KIND, None, data, None).await?;
@@ -103,26 +96,31 @@ async fn takes(app: &App, server: &ServerRecord, name: &str) -> Result<i32> {
 
 /// Puts a server back to a snapshot.
 pub async fn rollback(app: &App, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
-    if let Some(done) = once.look(app).await? {
-        return Ok(answer(service::submitted(app, once, done).await?, wish.snapname));
-    }
-    let server = &access.server;
-    present(server)?;
-    let limit = limit(app, server).await?;
-    let there = on_host(app, server).await?;
-    if !there.iter().any(|s| s.name == wish.snapname) {
-        return Err(missing());
-    }
-    let driver = hosts::service::driver(app, server.host_id).await?;
-    driver.check_rollback(&server.guest(), &wish.snapname).await.map_err(refused)?;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
-    if let Some(name) = &safety {
-        room_for(name, &there, limit)?;
-    }
+    let limit = match once.check(app, goes_back(app, &access.server, &wish.snapname, safety.as_deref())).await? {
+        Checked::New(limit) => limit,
+        Checked::Done(done) => return Ok(answer(service::submitted(app, once, done).await?, wish.snapname)),
+    };
     let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), limit);
     let (status, safety) = (Some(Status::Restoring), safety.as_deref());
     let submitted = service::submit(app, once, access, rollback::KIND, status, data, safety).await?;
     Ok(answer(submitted, wish.snapname))
+}
+
+/// Looks whether the server can go back to this snapshot, with a safety snapshot before, and gives how many it may have.
+async fn goes_back(app: &App, server: &ServerRecord, name: &str, safety: Option<&str>) -> Result<i32> {
+    present(server)?;
+    let limit = limit(app, server).await?;
+    let there = on_host(app, server).await?;
+    if !there.iter().any(|s| s.name == name) {
+        return Err(missing());
+    }
+    let driver = hosts::service::driver(app, server.host_id).await?;
+    driver.check_rollback(&server.guest(), name).await.map_err(refused)?;
+    if let Some(safety) = safety {
+        room_for(safety, &there, limit)?;
+    }
+    Ok(limit)
 }
 
 /// Deletes a snapshot.
