@@ -273,8 +273,11 @@ pub(super) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration
         return start(client, guest).await;
     }
     has_room(client, &instance.name).await?;
-    let reply = set_state(client, &instance.name, "restart", false, timeout.as_secs().max(1)).await?;
-    Ok(follow(reply, then, guest))
+    match set_state(client, &instance.name, "restart", false, timeout.as_secs().max(1)).await {
+        // It went down by itself since we looked: the next try starts it.
+        Err(Error::Conflict(detail)) => Err(Error::Locked(detail)),
+        reply => Ok(follow(reply?, then, guest)),
+    }
 }
 
 /// Refuses where the guest's disk is so full that Incus could not start it: it writes the guest's backup file, which is in
@@ -331,10 +334,12 @@ async fn set_state(client: &Client, name: &str, action: &str, force: bool, timeo
     client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await
 }
 
-/// A refused change of power that has come about by itself since we looked is done.
+/// A change of power that is refused since the guest changed by itself after we looked: it is done where that is what
+/// was wanted, and else asked for again.
 async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, reply: Result<Reply>) -> Result<Reply> {
     match reply {
         Err(Error::Conflict(_)) if require(client, guest).await?.power() == wanted => Ok(Reply::Done),
+        Err(Error::Conflict(detail)) => Err(Error::Locked(detail)),
         other => other,
     }
 }

@@ -162,12 +162,12 @@ async fn confirm(client: &Client, operation: Option<&Operation>, instance: &Inst
 }
 
 fn started(operation: Option<&Operation>, instance: &Instance) -> TaskState {
-    match operation.map_or(TaskState::Unknown, ended) {
-        // Somebody else was faster, or nobody saw the end of our own.
-        TaskState::Failed(Error::Conflict(_)) | TaskState::Unknown if instance.power() == GuestPower::Running => {
-            TaskState::Succeeded(None)
-        }
-        other => other,
+    match (operation.map_or(TaskState::Unknown, ended), instance.power()) {
+        // Somebody else was faster, or nobody saw the end of our own. One that was up already may have gone down by itself
+        // since: whoever looks whether it stays up sees that.
+        (TaskState::Failed(Error::Conflict(_)), GuestPower::Running | GuestPower::Stopped)
+        | (TaskState::Unknown, GuestPower::Running) => TaskState::Succeeded(None),
+        (other, _) => other,
     }
 }
 
@@ -209,13 +209,12 @@ pub(super) async fn change_power(client: &Client, name: &str, action: &str) -> R
     // It changed by itself since we looked.
     let now = client.get::<Instance>(&["instances", name], &[]).await?.power();
     Ok(match (action, now) {
-        // One that was up already may have gone down by itself since: whoever looks whether it stays up sees that.
+        // The same as in `started`.
         ("stop", GuestPower::Stopped) | ("start", GuestPower::Running | GuestPower::Stopped) => {
             TaskState::Succeeded(None)
         }
-        // Gone down by itself, or about to: the next look starts it.
-        ("restart", GuestPower::Stopped) | ("start", GuestPower::Unknown) => TaskState::Running(None),
-        _ => state,
+        // On its way to something else: the next look finds out what is left to do.
+        _ => TaskState::Running(None),
     })
 }
 
@@ -267,7 +266,8 @@ mod tests {
         assert_eq!(started(Some(&already), &instance("Running")), TaskState::Succeeded(None));
         assert_eq!(started(None, &instance("Running")), TaskState::Succeeded(None));
         assert_eq!(started(None, &instance("Stopped")), TaskState::Unknown);
-        assert!(matches!(started(Some(&already), &instance("Stopped")), TaskState::Failed(Error::Conflict(_))));
+        assert_eq!(started(Some(&already), &instance("Stopped")), TaskState::Succeeded(None));
+        assert!(matches!(started(Some(&already), &instance("Frozen")), TaskState::Failed(Error::Conflict(_))));
         let broken = operation(400, "exit status 1");
         assert!(matches!(started(Some(&broken), &instance("Running")), TaskState::Failed(Error::Failed(_))));
     }
