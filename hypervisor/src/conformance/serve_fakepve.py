@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import inspect
 import json
+import os
 import re
 import sys
 import tempfile
@@ -167,10 +168,19 @@ def furnish(pve):
     pve._fw()['cluster'].setdefault('options', {})['enable'] = 1
 
 
+def in_memory(path):
+    """Another path of a file's content, which leaves nothing behind when this program is killed."""
+    kept = os.memfd_create('fakepve')
+    with open(path, 'rb') as file:
+        os.write(kept, file.read())
+    return '/proc/self/fd/{0}'.format(kept)
+
+
 async def main():
     pve = Pve(user='root@pam', password='secret', host='127.0.0.1', port=0)
-    folder = tempfile.mkdtemp(prefix='fakepve-')
-    certificate, key, der = make_cert(folder, hosts=('127.0.0.1',))
+    with tempfile.TemporaryDirectory(prefix='fakepve-') as folder:
+        certificate, key, der = make_cert(folder, hosts=('127.0.0.1',))
+        certificate, key = in_memory(certificate), in_memory(key)
     furnish(pve)
     names = {'pve': pve, 'guest': pve.guest, 'PveError': PveError, 'TaskError': TaskError, 'asyncio': asyncio, 're': re,
              'time': time, 'schema': schema}
