@@ -6,6 +6,7 @@ mod conformance;
 mod console;
 mod faults;
 mod filters;
+mod guests;
 mod locks;
 mod made;
 mod preflight;
