@@ -31,8 +31,9 @@ pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> Result<Metered
 }
 
 /// Adds what the guests' counters grew by to the month's traffic, and gives what it came to, in bytes. A counter that is
-/// lower than before started again at 0, and one that is not known adds nothing. What a guest had counted before it was first seen counts where it was made in
-/// the same month. A look from before the last one adds nothing. There is one sample a guest at most.
+/// lower than before started again at 0, and one that is not known adds nothing. What a guest had counted before it was
+/// first seen counts where it was made in the same month. A look from before the last one adds nothing. There is one
+/// sample a guest at most.
 async fn count(tx: &mut PgConnection, host: HostId, at: DateTime<Utc>, samples: &[&Sample]) -> Result<Metered> {
     let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let samples: Vec<(&Sample, u64, u64)> = samples.iter().filter_map(|s| Some((*s, s.net_in?, s.net_out?))).collect();

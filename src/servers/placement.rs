@@ -43,7 +43,7 @@ pub(super) async fn candidates(tx: &mut PgConnection, image: ImageId, offer: &Of
         r#"select n.host_id as "host: HostId", n.name as node
            from nodes n
            join hosts h on h.id = n.host_id and h.enabled
-           join image_sources i on i.host_id = h.id and i.image_id = $1 
+           join image_sources i on i.host_id = h.id and i.image_id = $1
              and (i.nodes is null or i.nodes = '{}' or n.name = any(i.nodes))
            join node_use used on used.host_id = n.host_id and used.name = n.name
            where n.online and n.cores >= $2
