@@ -1,12 +1,10 @@
 //! What is known of servers, and of where they can be: by node, by guest and by figure, and no more than the host says.
 
-use std::time::Duration;
-
 use innkeeper::monitoring::look;
 use serde_json::{Value, json};
 
 use crate::support::pve::Catalogue;
-use crate::support::{Pve, TestApp, ended, eventually};
+use crate::support::{Pve, TestApp, ended, eventually, wait_for_sql};
 
 async fn pve() -> (TestApp, Pve, Catalogue) {
     let app = TestApp::with(|c| {
@@ -84,7 +82,7 @@ async fn a_node_that_is_away_stops_nobody_else() {
     }
     // Not that of the one that may still be there.
     let deleted = app.customer.delete(&format!("/api/server/{}", lost["id"])).await.expect(200).body;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    wait_for_sql(&app.db.pool, "three tries", "select exists (select from operations where attempts > 2)", true).await;
     let path = format!("/api/operations/{}", deleted["operationId"].as_str().unwrap());
     let waits = app.customer.get(&path).await.expect(200).body;
     assert!(waits["endedAt"].is_null(), "{waits}");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::relay::Detour;
 use crate::support::wait::PATIENCE;
-use crate::support::{Client, Lab, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_error, wait_for};
+use crate::support::{Client, Lab, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_outage, wait_for};
 
 /// POSTs by nobody: there is nobody whose key it could be. Signing in again is harmless, and so is a refused repeat of
 /// the others.
@@ -351,8 +351,7 @@ async fn with_the_database_cut_in_the_middle_parallel_orders_are_still_one_serve
         (c.database_wait_seconds, c.lease_seconds) = (3, 5);
     })
     .await;
-    expect_error("an operation's state could not be saved");
-    expect_error("DATABASE_UNAVAILABLE");
+    expect_outage();
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
 

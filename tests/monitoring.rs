@@ -6,7 +6,7 @@ use hypervisor::{GuestKind, GuestRef, StopMode};
 
 use crate::support::child::Service;
 use crate::support::lab::finish;
-use crate::support::{Lab, Live, TestApp, ended, eventually, wait_for};
+use crate::support::{Lab, Live, TestApp, ended, eventually, wait_for, wait_for_sql};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
@@ -75,6 +75,8 @@ async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
     let config = json!({ "socket": "/nowhere.sock", "project": lab.incus.project, "storagePool": lab.incus.pool });
     app.provider.put(&host, json!({ "config": config, "force": true })).await.expect(200);
     eventually(&app.provider, &host, |h| h["lastError"].is_string()).await;
+    // A sweep that had begun before may still say what it saw: the second to fail began after it had ended.
+    wait_for_sql(&app.db.pool, "two sweeps that fail", "select sweep_failures >= 2 from hosts", true).await;
     sqlx::query("update hosts set last_error = null").execute(&app.db.pool).await.unwrap();
     sqlx::query("update servers set status = 'running' where id = $1").bind(id).execute(&app.db.pool).await.unwrap();
     eventually(&app.provider, &host, |h| h["lastError"].is_string()).await;

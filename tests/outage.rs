@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use crate::support::relay::{Detour, Relay};
-use crate::support::{Lab, TestApp, TestDb, ended, eventually, expect_error, wait_for, wait_for_sql};
+use crate::support::{Lab, TestApp, TestDb, ended, eventually, expect_error, expect_outage, wait_for, wait_for_sql};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_is_down_during_a_create_is_waited_for() {
@@ -97,8 +97,7 @@ async fn a_database_that_is_away_is_a_503_and_comes_back_by_itself() {
         (c.database_wait_seconds, c.lease_seconds) = (3, 5);
     })
     .await;
-    expect_error("an operation's state could not be saved");
-    expect_error("DATABASE_UNAVAILABLE");
+    expect_outage();
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;

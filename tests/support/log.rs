@@ -26,6 +26,13 @@ pub fn expect_error(part: &'static str) {
     EXPECTED.lock().unwrap_or_else(PoisonError::into_inner).push(part);
 }
 
+/// The errors of a database that went away at any moment belong to the test.
+pub fn expect_outage() {
+    expect_error("DATABASE_UNAVAILABLE");
+    expect_error("an operation's state could not be saved");
+    expect_error("an entry of the audit log has no end");
+}
+
 /// The errors that nobody expected. Where tests share a process nobody can say whose they are, and there are none.
 pub fn unexpected() -> Vec<String> {
     let alone = std::env::var("NEXTEST_EXECUTION_MODE").is_ok_and(|mode| mode == "process-per-test");

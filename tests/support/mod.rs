@@ -23,7 +23,7 @@ pub use client::Client;
 pub use db::TestDb;
 pub use lab::Lab;
 pub use live::Live;
-pub use log::{expect_error, log};
+pub use log::{expect_error, expect_outage, log};
 pub use pve::Pve;
 pub use smtp::MailServer;
 pub use wait::{wait_for, wait_for_sql};
