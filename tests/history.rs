@@ -60,8 +60,9 @@ async fn samples_are_summed_up_once_and_every_level_draws_the_same() {
     let end = DateTime::from_timestamp(Utc::now().timestamp() / 3600 * 3600, 0).unwrap();
     let start = end - hour * 5;
     samples(&app, server, start, end).await;
-    let expected = chart(&app, server, start, end, 3600).await;
     progress_back(&app, start).await;
+    let expected = chart(&app, server, start, end, 3600).await;
+    assert_eq!(expected.len(), 5);
     let (one, two) = tokio::join!(sum_up(&app.app), sum_up(&app.app));
     one.unwrap();
     two.unwrap();
