@@ -8,6 +8,7 @@ use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -137,7 +138,7 @@ impl App {
         shutdown.cancel();
         self.tasks.close();
         if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
-            tracing::warn!("some tasks did not end in time; their leases run out and others take over");
+            tracing::warn!("some tasks or requests did not end in time; leases run out and others take over");
         }
         // Sockets may stay open for ever: they get a moment.
         let ended = match ended {
@@ -154,6 +155,11 @@ impl App {
             Some(ended) => ended.context("the server task ended"),
             None => Ok(()),
         }
+    }
+
+    /// Work that is not cut off: it goes on when nobody waits for it any more, and a shutdown waits for it.
+    pub(crate) fn go_on<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.tasks.spawn(work)
     }
 
     /// Starts a task, which ends with the process.

@@ -50,6 +50,8 @@ pub enum Code {
     TooSlow,
     /// 503: our database can't be reached or is too busy. Nothing was changed.
     DatabaseUnavailable,
+    /// 503: our database went away while it was committed: it may have been done or not.
+    OutcomeUnknown,
     /// 507: no room, no address, or the account's limit is reached.
     ResourceUnavailable,
 }
@@ -71,7 +73,7 @@ impl Code {
             Self::RateLimited => 429,
             Self::Internal => 500,
             Self::HostError => 502,
-            Self::HostUnreachable | Self::TooSlow | Self::DatabaseUnavailable => 503,
+            Self::HostUnreachable | Self::TooSlow | Self::DatabaseUnavailable | Self::OutcomeUnknown => 503,
             Self::ResourceUnavailable => 507,
         }
     }
@@ -97,6 +99,7 @@ impl Code {
             Self::HostUnreachable => "HOST_UNREACHABLE",
             Self::TooSlow => "TOO_SLOW",
             Self::DatabaseUnavailable => "DATABASE_UNAVAILABLE",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::ResourceUnavailable => "RESOURCE_UNAVAILABLE",
         }
     }
@@ -148,6 +151,17 @@ impl Error {
         Self {
             cause: Some(cause.into()),
             ..Self::new(Code::Internal, "Something went wrong on our side. Quote the request id to support.")
+        }
+    }
+
+    /// 503 where the answer to COMMIT was lost. No time to try again is told: programs would do so without a look.
+    pub fn perhaps_done(cause: impl Into<anyhow::Error>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..Self::new(
+                Code::OutcomeUnknown,
+                "Our database went away at the last moment, so this may have been done or not. Look before you do it again.",
+            )
         }
     }
 

@@ -308,7 +308,7 @@ async fn parallel_orders_with_one_key_are_one_server_and_keys_of_two_people_do_n
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_worked_on_for_too_long_is_a_409_to_come_back_to() {
     let app = TestApp::new().await;
-    let mut slow = app.db.pool.begin().await.unwrap();
+    let mut slow = innkeeper::db::begin(&app.db.pool).await.unwrap();
     sqlx::query("insert into idempotency_keys (user_id, key, request_hash) values ($1, 'slow', sha256(''))")
         .bind(app.customer_id.0)
         .execute(&mut *slow)

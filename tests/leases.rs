@@ -31,7 +31,7 @@ async fn an_end_that_is_being_written_down_is_not_lost_with_the_lease() {
     assert_eq!(ended(&app.customer, &created["operationId"]).await["state"], "succeeded");
     let before = succeeded(&app, "snapshot").await;
 
-    let mut slow = app.db.pool.begin().await.unwrap();
+    let mut slow = innkeeper::db::begin(&app.db.pool).await.unwrap();
     sqlx::query("lock table operation_log in exclusive mode").execute(&mut *slow).await.unwrap();
     let path = format!("/api/server/{}/snapshots", created["id"]);
     let taken = app.customer.post(&path, json!({ "snapname": "one" })).await.expect(200).body;
@@ -60,7 +60,7 @@ async fn a_step_whose_lease_is_lost_is_cut_off_and_done_by_whoever_claims_it() {
     wait_for("the step", async || points.all_fired().then_some(())).await;
     let claims = fence(&app.db.pool, "create").await;
 
-    let mut frozen = app.db.pool.begin().await.unwrap();
+    let mut frozen = innkeeper::db::begin(&app.db.pool).await.unwrap();
     sqlx::query("select from operations for update").execute(&mut *frozen).await.unwrap();
     wait_for_sql(&app.db.pool, "the end of a lease", LOST, true).await;
     frozen.rollback().await.unwrap();

@@ -17,7 +17,7 @@ async fn queue(app: &TestApp, event: &str) {
 }
 
 async fn queue_to(app: &TestApp, event: &str, recipient: &str) {
-    let mut tx = app.db.pool.begin().await.unwrap();
+    let mut tx = innkeeper::db::begin(&app.db.pool).await.unwrap();
     let mail = innkeeper::mail::templates::ServerReady {
         name: "web-1",
         addresses: &["10.0.0.5".parse().unwrap()],

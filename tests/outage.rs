@@ -127,7 +127,7 @@ async fn a_database_that_is_away_is_a_503_and_comes_back_by_itself() {
 async fn a_lock_that_nobody_gives_back_is_a_503_in_time() {
     let app = TestApp::new().await;
     expect_error("canceling statement due to lock timeout");
-    let mut frozen = app.db.pool.begin().await.unwrap();
+    let mut frozen = innkeeper::db::begin(&app.db.pool).await.unwrap();
     sqlx::query("lock table servers in access exclusive mode").execute(&mut *frozen).await.unwrap();
     let answer = app.customer.get("/api/server").await.expect(503);
     assert_eq!(answer.code(), "DATABASE_UNAVAILABLE");

@@ -137,7 +137,7 @@ async fn greetings(crowd: &mut Crowd, count: usize) -> anyhow::Result<Map<String
 
 /// A sweep's end, as the service writes it; returns when its commit was asked for.
 async fn sweep(db: &PgPool, cycle: u64) -> anyhow::Result<Instant> {
-    let mut tx = db.begin().await?;
+    let mut tx = innkeeper::db::begin(db).await?;
     sqlx::query(
         "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
                               net_in, net_out)

@@ -59,14 +59,14 @@ async fn writes(db: &PgPool, report: &mut Report) -> anyhow::Result<()> {
         let samples: Vec<Sample> =
             markers.iter().zip(0..).map(|(marker, n)| sample(*marker, n, sweep as u64)).collect();
         let start = Instant::now();
-        let mut tx = db.begin().await?;
+        let mut tx = innkeeper::db::begin(db).await?;
         insert_samples(&mut tx, HostId(host), at, &samples).await?;
         tx.commit().await?;
         let our_time = start.elapsed();
 
         let rows = rows(db, at).await?;
         let start = Instant::now();
-        let mut tx = db.begin().await?;
+        let mut tx = innkeeper::db::begin(db).await?;
         let mut copy = tx.copy_in_raw("copy copied from stdin").await?;
         copy.send(rows).await?;
         let copied = copy.finish().await?;

@@ -13,6 +13,7 @@ use super::model::{
 };
 use super::{Scopes, store};
 use crate::app::App;
+use crate::db::{self, Tx};
 use crate::error::{Code, Error, Result};
 use crate::http::ClientAddress;
 use crate::idempotency::{Begun, Checked, Once};
@@ -46,10 +47,14 @@ fn unauthenticated(message: &str) -> Error {
 /// Makes an account. `email` and `password` have been checked by whoever took them in.
 pub async fn add_user(app: &App, email: &str, name: &str, role: Role, password: SecretString) -> Result<User> {
     let hash = secrets::hash_password(password).await?;
-    let mut db = app.db.acquire().await?;
-    store::insert_user(&mut db, email, name, role, &hash)
-        .await?
-        .ok_or_else(|| Error::new(Code::AlreadyExists, "There is an account with this mail address already."))
+    let mut tx = db::begin(&app.db).await?;
+    let user = store::insert_user(&mut tx, email, name, role, &hash).await?.ok_or_else(address_taken)?;
+    tx.commit().await?;
+    Ok(user)
+}
+
+fn address_taken() -> Error {
+    Error::new(Code::AlreadyExists, "There is an account with this mail address already.")
 }
 
 /// A stranger becomes a customer, where the provider allows it.
@@ -60,9 +65,12 @@ pub async fn register(app: &App, new: Register, origin: &Origin) -> Result<Signe
     // Registrations count like failed logins from this address: hashing is dear, and lists of addresses are not
     // to be tried here.
     limit(app, (ADDRESS, &origin.address.network()), app.config.login_limit_address).await?;
-    let user = add_user(app, &new.email, new.name.trim(), Role::Customer, new.password).await?;
+    let hash = secrets::hash_password(new.password).await?;
+    let mut tx = db::begin(&app.db).await?;
+    let user = store::insert_user(&mut tx, &new.email, new.name.trim(), Role::Customer, &hash).await?;
+    let user = user.ok_or_else(address_taken)?;
     audit::account(user.id);
-    open_session(app, app.db.begin().await?, user, origin).await
+    open_session(app, tx, user, origin).await
 }
 
 /// Signs in with mail address and password.
@@ -99,7 +107,7 @@ pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn>
                 store::forgive_attempt(&app.db, counted).await?;
             }
             // Checking takes a while. Who changed the password or shut the account meanwhile ended the logins there were.
-            let mut tx = app.db.begin().await?;
+            let mut tx = db::begin(&app.db).await?;
             if !store::lock_credentials(&mut tx, found.user.id, &found.password_hash).await? {
                 return Err(wrong());
             }
@@ -122,12 +130,7 @@ async fn limit(app: &App, key: store::Key<'_>, limit: i32) -> Result<()> {
     })
 }
 
-async fn open_session(
-    app: &App,
-    mut tx: sqlx::Transaction<'_, sqlx::Postgres>,
-    user: User,
-    origin: &Origin,
-) -> Result<SignedIn> {
+async fn open_session(app: &App, mut tx: Tx, user: User, origin: &Origin) -> Result<SignedIn> {
     let session = Uuid::now_v7();
     let expires_at = Utc::now() + chrono::Duration::days(app.config.session_days.into());
     let agent: String = origin.user_agent.chars().filter(|c| !c.is_control()).take(200).collect();
@@ -163,13 +166,14 @@ async fn issue(
 pub async fn refresh(app: &App, refresh: Refresh) -> Result<SignedIn> {
     let refused = || unauthenticated("This refresh token is not good any more; sign in again.");
     let hash = secrets::hash_token(refresh.refresh_token.expose_secret());
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let row = store::lock_refresh(&mut tx, &hash).await?.ok_or_else(refused)?;
     audit::account(row.user);
     if row.used {
         store::revoke_session(&mut tx, row.session).await?;
-        tx.commit().await?;
+        let revoked = tx.commit().await;
         app.tokens.empty();
+        revoked?;
         tracing::warn!(user = row.user.0, session = %row.session, "a refresh token was used twice; its login is revoked");
         return Err(refused());
     }
@@ -190,14 +194,17 @@ pub async fn logout(app: &App, once: &Once, session: Uuid) -> Result<()> {
         Begun::Done(answer) => return Ok(answer),
     };
     store::revoke_session(&mut tx, session).await?;
-    tx.finish(app, ()).await?;
+    // Also where the answer of the commit was lost.
+    let done = tx.finish(app, ()).await;
     app.tokens.empty();
-    Ok(())
+    done
 }
 
 /// Changes somebody's own settings.
 pub async fn update_me(app: &App, user: UserId, update: &UpdateMe) -> Result<User> {
-    let changed = store::update_user(&app.db, user, update.alert_mails).await?;
+    let mut tx = db::begin(&app.db).await?;
+    let changed = store::update_user(&mut tx, user, update.alert_mails).await?;
+    tx.commit().await?;
     changed.ok_or_else(|| Error::not_found("account"))
 }
 
@@ -238,9 +245,10 @@ pub async fn change_password(
     }
     store::set_password(&mut tx, user.id, &hash).await?;
     store::revoke_other_sessions(&mut tx, user.id, session).await?;
-    tx.finish(app, ()).await?;
+    // Also where the answer of the commit was lost.
+    let done = tx.finish(app, ()).await;
     app.tokens.empty();
-    Ok(())
+    done
 }
 
 /// All accounts, oldest first.
@@ -256,22 +264,22 @@ pub async fn find_user(app: &App, email: &str) -> Result<User> {
 /// Gives an account a new password, without knowing the old one, and ends its logins. API tokens stay.
 pub async fn reset_password(app: &App, user: UserId, password: SecretString) -> Result<()> {
     let hash = secrets::hash_password(password).await?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     store::set_password(&mut tx, user, &hash).await?;
     store::revoke_sessions(&mut tx, user).await?;
-    tx.commit().await?;
+    let done = tx.commit().await;
     app.tokens.empty();
-    Ok(())
+    done
 }
 
 /// Shuts an account out: nobody can sign in to it, and its logins and tokens stop working at once.
 pub async fn disable_user(app: &App, user: UserId) -> Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     store::disable_user(&mut tx, user).await?;
     store::revoke_sessions(&mut tx, user).await?;
-    tx.commit().await?;
+    let done = tx.commit().await;
     app.tokens.empty();
-    Ok(())
+    done
 }
 
 /// Who shows this token, from this address. Refresh tokens are not for this.
@@ -323,12 +331,13 @@ pub async fn api_tokens(app: &App, user: UserId) -> Result<Vec<ApiToken>> {
 
 /// Revokes an API token at once, sockets included.
 pub async fn revoke_api_token(app: &App, user: UserId, token: Uuid) -> Result<()> {
-    let revoked = store::revoke_api_token(&app.db, user, token).await?;
-    app.tokens.empty();
-    match revoked {
-        true => Ok(()),
-        false => Err(Error::not_found("API token")),
+    let mut tx = db::begin(&app.db).await?;
+    if !store::revoke_api_token(&mut tx, user, token).await? {
+        return Err(Error::not_found("API token"));
     }
+    let revoked = tx.commit().await;
+    app.tokens.empty();
+    revoked
 }
 
 /// Forgets ended sessions and tokens.

@@ -69,7 +69,11 @@ pub async fn user_by_email(db: &PgPool, email: &str) -> Result<Option<User>> {
 }
 
 /// Changes an account's own settings; those that are not given stay.
-pub(super) async fn update_user(db: &PgPool, id: UserId, alert_mails: Option<AlertMails>) -> Result<Option<User>> {
+pub(super) async fn update_user(
+    tx: &mut PgConnection,
+    id: UserId,
+    alert_mails: Option<AlertMails>,
+) -> Result<Option<User>> {
     sqlx::query_as!(
         User,
         r#"update users set alert_mails = coalesce($2, alert_mails) where id = $1
@@ -78,7 +82,7 @@ pub(super) async fn update_user(db: &PgPool, id: UserId, alert_mails: Option<Ale
         id.0,
         alert_mails.map(AlertMails::as_str)
     )
-    .fetch_optional(db)
+    .fetch_optional(tx)
     .await
 }
 
@@ -361,13 +365,13 @@ pub(super) async fn api_tokens(db: impl PgExecutor<'_>, user: UserId) -> Result<
 }
 
 /// Revokes an account's own API token; false when there is none such.
-pub(super) async fn revoke_api_token(db: &PgPool, user: UserId, token: Uuid) -> Result<bool> {
+pub(super) async fn revoke_api_token(tx: &mut PgConnection, user: UserId, token: Uuid) -> Result<bool> {
     let done = sqlx::query!(
         "update tokens set revoked_at = now() where id = $1 and user_id = $2 and kind = 'api' and revoked_at is null",
         token,
         user.0
     )
-    .execute(db)
+    .execute(tx)
     .await?;
     Ok(done.rows_affected() == 1)
 }

@@ -8,7 +8,7 @@ use super::model::{Address, AddressPage, NewPool, Pool, UpdatePool};
 use super::range::{Problem, Range};
 use super::store::{self, PoolRow};
 use crate::app::App;
-use crate::db::{is_in_use, is_taken};
+use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::http::page::{Page, PageQuery};
 use crate::idempotency::{Begun, Once};
@@ -93,7 +93,7 @@ async fn hold_gateway_back(tx: &mut sqlx::PgConnection, pool: &PoolRow) -> Resul
 
 /// Changes what `update` gives, and nothing else. Servers keep what they hold, also outside of a new range.
 pub async fn update(app: &App, id: PoolId, update: UpdatePool) -> Result<Pool> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     // The host before the pool, as everywhere.
     let host = store::host_of(&mut *tx, id).await?.ok_or_else(no_pool)?;
     store::lock_host(&mut tx, host).await?;
@@ -129,15 +129,16 @@ pub async fn update(app: &App, id: PoolId, update: UpdatePool) -> Result<Pool> {
     refuse_overlap(&mut tx, &pool, Some(id)).await?;
     store::update(&mut *tx, &pool).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
     hold_gateway_back(&mut tx, &pool).await?;
+    let pool = find_on(&mut *tx, id).await?;
     tx.commit().await?;
-    find(app, id).await
+    Ok(pool)
 }
 
 /// Deletes a pool that no server holds an address of.
 pub async fn delete(app: &App, id: PoolId) -> Result<()> {
     let in_use =
         || Error::new(Code::Conflict, "Servers hold addresses of this pool: disable it, no more are taken then.");
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
     store::let_all_go(&mut *tx, id).await?;
     store::delete(&mut *tx, id).await.map_err(|e| if is_in_use(&e) { in_use() } else { e.into() })?;
@@ -176,7 +177,7 @@ pub async fn hold_back(app: &App, once: &Once, id: PoolId, address: IpAddr) -> R
 
 /// Gives an address that was held back to those that servers may get.
 pub async fn let_go(app: &App, id: PoolId, address: IpAddr) -> Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let pool = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
     if pool.range.gateway == Some(address) {
         return Err(Error::new(Code::Conflict, format!("{address} is the pool's gateway; no server can have it.")));

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
-use sqlx::{Acquire, PgConnection, PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor};
 
 use super::model::{Address, NamedAddress, Pool};
 use super::range::{MOST, Range};
+use crate::db::Savepoint;
 use crate::error::{Error, Result};
 use crate::ids::{HostId, PoolId, ServerId};
 
@@ -33,7 +34,7 @@ pub struct ServerAddress {
 /// its guests get no network from us.
 pub async fn take(tx: &mut PgConnection, host: HostId, server: ServerId) -> Result<bool> {
     // Nothing taken on failure: what was taken before the family that failed goes with the savepoint.
-    let mut tx = tx.begin().await?;
+    let mut tx = Savepoint::begin(tx).await?;
     // One order of locking for everyone, so that two orders can't wait for each other.
     let pools = sqlx::query!(
         r#"select id, family(cidr) as "family!", enabled from address_pools where host_id = $1 order by id
@@ -61,11 +62,10 @@ pub async fn take(tx: &mut PgConnection, host: HostId, server: ServerId) -> Resu
             }
         }
         if !taken {
-            tx.rollback().await?;
             return Ok(false);
         }
     }
-    tx.commit().await?;
+    tx.keep().await?;
     Ok(true)
 }
 
@@ -126,7 +126,7 @@ pub async fn of_server(db: &mut PgConnection, server: ServerId) -> Result<Vec<Se
 }
 
 /// What a server holds with its reverse names, IPv4 first.
-pub async fn names_of(db: &PgPool, server: ServerId) -> Result<Vec<NamedAddress>> {
+pub async fn names_of(db: impl PgExecutor<'_>, server: ServerId) -> Result<Vec<NamedAddress>> {
     let rows = sqlx::query!(
         r#"select host(address) as "address!", reverse_dns from addresses
            where server_id = $1 order by family(address), address"#,

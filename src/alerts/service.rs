@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use monitor::alerts::Kind;
+use sqlx::PgConnection;
 
 use super::model::{AlertView, ListAlerts, LiveAlert, Muted, PutRule, RuleView};
 use super::rules::{For, Rules, Settings};
@@ -11,6 +12,7 @@ use super::store::{self, MuteRow, Row, Whose};
 use crate::accounts::Level;
 use crate::accounts::model::Caller;
 use crate::app::App;
+use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::page::{Page, PageQuery};
 use crate::idempotency::{Begun, Once};
@@ -121,17 +123,16 @@ pub async fn of_tariff(app: &App, id: TariffId) -> Result<RulesOf> {
 
 /// The rules that hold.
 pub async fn rules(app: &App, of: RulesOf) -> Result<Vec<RuleView>> {
-    let (tariff, server) = of.ids();
-    let [tariffs, servers] = [tariff.map(|id| id.0), server.map(|id| id.0)].map(Vec::from_iter);
-    let rules = store::rules_of(&app.db, &servers, &tariffs).await?;
-    let mutes = store::mutes(&app.db, server).await?;
-    let kinds = Kind::ALL.into_iter().filter(|kind| of.check(*kind).is_ok());
-    Ok(kinds.map(|kind| view(&rules, &mutes, of, kind)).collect())
+    rules_on(&mut *app.db.acquire().await?, of).await
 }
 
-async fn rule(app: &App, of: RulesOf, kind: Kind) -> Result<RuleView> {
-    let rules = rules(app, of).await?;
-    rules.into_iter().find(|rule| rule.r#type.0 == kind).ok_or_else(|| Error::not_found("alert rule"))
+async fn rules_on(db: &mut PgConnection, of: RulesOf) -> Result<Vec<RuleView>> {
+    let (tariff, server) = of.ids();
+    let [tariffs, servers] = [tariff.map(|id| id.0), server.map(|id| id.0)].map(Vec::from_iter);
+    let rules = store::rules_of(&mut *db, &servers, &tariffs).await?;
+    let mutes = store::mutes(db, server).await?;
+    let kinds = Kind::ALL.into_iter().filter(|kind| of.check(*kind).is_ok());
+    Ok(kinds.map(|kind| view(&rules, &mutes, of, kind)).collect())
 }
 
 fn view(rules: &Rules, mutes: &[MuteRow], of: RulesOf, kind: Kind) -> RuleView {
@@ -158,15 +159,19 @@ fn view(rules: &Rules, mutes: &[MuteRow], of: RulesOf, kind: Kind) -> RuleView {
 /// Makes a rule. Every alert is judged by it with the next sweep: what it would not raise ends then.
 pub async fn put_rule(app: &App, of: RulesOf, kind: Kind, put: &PutRule) -> Result<RuleView> {
     let whose = of.check(kind)?;
-    store::put_rule(&app.db, whose, kind, &Settings::asked(kind, put)?).await?;
-    rule(app, of, kind).await
+    let mut tx = db::begin(&app.db).await?;
+    store::put_rule(&mut *tx, whose, kind, &Settings::asked(kind, put)?).await?;
+    let rule = rules_on(&mut tx, of).await?.into_iter().find(|rule| rule.r#type.0 == kind);
+    tx.commit().await?;
+    rule.ok_or_else(|| Error::not_found("alert rule"))
 }
 
 /// Forgets a rule; the next less specific one holds.
 pub async fn delete_rule(app: &App, of: RulesOf, kind: Kind) -> Result<()> {
     let whose = of.check(kind)?;
-    match store::delete_rule(&app.db, whose, kind).await? {
-        true => Ok(()),
+    let mut tx = db::begin(&app.db).await?;
+    match store::delete_rule(&mut *tx, whose, kind).await? {
+        true => tx.commit().await,
         false => Err(Error::not_found("alert rule")),
     }
 }
@@ -194,8 +199,9 @@ pub async fn mute(
 
 /// Tells people again.
 pub async fn unmute(app: &App, server: Option<ServerId>, kind: Option<Kind>) -> Result<()> {
-    match store::unmute(&app.db, server, kind).await? {
-        true => Ok(()),
+    let mut tx = db::begin(&app.db).await?;
+    match store::unmute(&mut *tx, server, kind).await? {
+        true => tx.commit().await,
         false => Err(Error::not_found("mute")),
     }
 }

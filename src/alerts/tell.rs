@@ -11,6 +11,7 @@ use super::model::Ended;
 use super::rules::Rules;
 use super::store::{self, News};
 use crate::app::App;
+use crate::db;
 use crate::error::Result;
 use crate::ids::{AlertId, UserId};
 use crate::locks::Lock;
@@ -27,7 +28,7 @@ const MOST: usize = 2_000;
 /// at it. What is muted, or in its quiet
 /// hours, waits; what has come and gone by their end is not told.
 pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<Option<usize>> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     if !store::is_any(&mut tx).await? {
         return Ok(Some(0));
     }

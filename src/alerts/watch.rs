@@ -16,6 +16,7 @@ use super::store::{self, Watched};
 use super::subject::Subject;
 use crate::addresses;
 use crate::app::App;
+use crate::db;
 use crate::error::Result;
 use crate::history::traffic::Metered;
 use crate::ids::HostId;
@@ -90,19 +91,19 @@ pub async fn failed(app: &App, host: HostId) -> Result<()> {
 
 /// The same at a moment of the caller's choice.
 pub async fn failed_at(app: &App, host: HostId, at: DateTime<Utc>) -> Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     Lock::Alerts(host).hold(&mut tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
     if answers(&mut tx, app.config.sweep_interval(), host, &rules, at, false).await? {
         monitoring::notify_sampled(&mut tx, host).await?;
     }
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
 /// Looks at what no sweep sees: address pools, stuck operations, mails that wait, and what is not watched any more. One process does so
 /// for all.
 pub async fn patrol(app: &App) -> Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     if !Lock::Patrol.try_hold(&mut tx).await? {
         return Ok(());
     }
@@ -129,7 +130,7 @@ pub async fn patrol(app: &App) -> Result<()> {
     readings.push(Reading { subject, kind, rule: rule(kind), value: Some(held) });
     judge(&mut tx, app.config.sweep_interval(), at, readings).await?;
     store::withdraw(&mut tx).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
 /// What there is to judge of a server. `missed`: one that is not in the sweep would be, if it was there.

@@ -84,7 +84,7 @@ fn subject<'a>(route: &'a str, path: &str) -> (Option<&'a str>, Option<String>) 
     (before, None)
 }
 
-/// An entry whose request has no answer yet. Dropped like that, it ends all the same: the client has left.
+/// An entry whose request has no answer yet. Dropped like that, it ends all the same.
 struct Unanswered(Option<(Arc<App>, Begun)>);
 
 impl Unanswered {

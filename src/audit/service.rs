@@ -33,7 +33,7 @@ pub(super) struct Begun {
     pub at: DateTime<Utc>,
 }
 
-/// How it ended; with nothing known, the client left before there was an answer.
+/// How it ended; with nothing known, it was cut off before there was an answer.
 #[derive(Debug, Default)]
 pub(super) struct End {
     pub status: Option<u16>,

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::model::{COUNTED, Entry, ListEntries};
 use super::service::{Begun, Deed, End};
+use crate::db;
 use crate::http::page::{Order, PageQuery};
 use crate::ids::{ServerId, UserId};
 use crate::operations::model::State;
@@ -69,7 +70,7 @@ pub(super) async fn list(
     query: &ListEntries,
     page: PageQuery,
 ) -> Result<(Vec<Entry>, i64)> {
-    let mut tx = db.begin().await?;
+    let mut tx = db::begin(db).await?;
     // A plan for these very filters: one for any would read everything.
     sqlx::query!("select set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
     macro_rules! entries {
@@ -109,7 +110,6 @@ pub(super) async fn list(
     );
     let total =
         entries!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $12) counted", COUNTED);
-    tx.commit().await?;
     Ok((rows, total))
 }
 

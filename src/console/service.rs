@@ -12,6 +12,7 @@ use super::store::{self, Held, Used};
 use crate::accounts::model::Caller;
 use crate::accounts::{self, Level};
 use crate::app::App;
+use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::ClientAddress;
 use crate::idempotency::{Begun, Checked, Once};
@@ -100,7 +101,7 @@ pub(super) async fn enter(app: &App, ticket: &SecretString, address: IpAddr) -> 
         app.limits.guessed(app, client).await;
         return Err(End::TICKET);
     }
-    let used = connect(app, &hash, address).await.map_err(|e| fault(&e.into()))?;
+    let used = connect(app, &hash, address).await.map_err(|e| fault(&e))?;
     let (used, (of_user, of_server)) = used.ok_or(End::TICKET)?;
     let held = used.held();
     let entered = async {
@@ -124,8 +125,8 @@ pub(super) async fn enter(app: &App, ticket: &SecretString, address: IpAddr) -> 
 }
 
 /// Uses a ticket up and says how many connections the account and the server have with it.
-async fn connect(app: &App, hash: &[u8; 32], address: IpAddr) -> sqlx::Result<Option<(Used, (i64, i64))>> {
-    let mut tx = app.db.begin().await?;
+async fn connect(app: &App, hash: &[u8; 32], address: IpAddr) -> Result<Option<(Used, (i64, i64))>> {
+    let mut tx = db::begin(&app.db).await?;
     // One after the other, so that each counts those before.
     Lock::Consoles.hold(&mut tx).await?;
     let Some(used) = store::use_up(&mut tx, hash, address, ALIVE).await? else { return Ok(None) };

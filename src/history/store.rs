@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
 use super::model::{MetricsPoint, Spread};
+use crate::db;
 use crate::ids::ServerId;
 
 type Result<T> = sqlx::Result<T>;
@@ -56,8 +57,13 @@ pub(super) async fn progress(db: &PgPool) -> Result<[DateTime<Utc>; 2]> {
 
 /// Sums up the next part of a level, `at_once` long at most, of what is older than `settled`. False when there is
 /// nothing to do, or another process does it.
-pub(super) async fn sum_up(db: &PgPool, level: Level, settled: TimeDelta, at_once: TimeDelta) -> Result<bool> {
-    let mut tx = db.begin().await?;
+pub(super) async fn sum_up(
+    db: &PgPool,
+    level: Level,
+    settled: TimeDelta,
+    at_once: TimeDelta,
+) -> crate::error::Result<bool> {
+    let mut tx = db::begin(db).await?;
     let step = level.seconds();
     let span = sqlx::query!(
         r#"with p as (select done_to from history_progress where level = $1 for update skip locked),

@@ -9,6 +9,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::model::TrafficMonth;
+use crate::db;
 use crate::ids::{HostId, ServerId};
 use crate::locks::Lock;
 
@@ -19,11 +20,11 @@ pub type Metered = HashMap<ServerId, f64>;
 
 /// Meters what a sweep of a host saw, and gives what the month's traffic came to, in bytes. It is charged for, so it is a
 /// transaction of its own: nothing else that goes wrong with a sweep costs it.
-pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> Result<Metered> {
+pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> crate::error::Result<Metered> {
     // Of a guest that its host knows nothing of at the moment, no counter is one.
     let known = report.samples.iter().filter(|s| s.power != GuestPower::Unknown);
     let samples: Vec<&Sample> = known.map(|s| (s.marker, s)).collect::<HashMap<_, _>>().into_values().collect();
-    let mut tx = db.begin().await?;
+    let mut tx = db::begin(db).await?;
     Lock::Traffic(host).hold(&mut tx).await?;
     let months = count(&mut tx, host, report.taken_at, &samples).await?;
     tx.commit().await?;

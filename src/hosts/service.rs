@@ -14,7 +14,7 @@ use super::model::{AddedHost, Host, HostCheck, HostNode, NewHost, UpdateHost};
 use super::settings::{HostKind, HostSettings};
 use super::store::{self, HostRow, Settings};
 use crate::app::App;
-use crate::db::{is_in_use, is_taken};
+use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::HostId;
@@ -183,7 +183,7 @@ pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
         }
         change = Some((settings, looked));
     }
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let mut row = store::lock(&mut tx, id).await?.ok_or_else(no_host)?;
     if let Some((settings, _)) = &mut change {
         let now = open(app, row.kind, &row.config_sealed)?;
@@ -211,14 +211,17 @@ pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
     if let Some((_, (info, failure))) = change {
         record(&mut tx, id, info.as_ref(), failure.as_deref()).await?;
     }
+    let host = find_on(app, &mut tx, id).await?;
     tx.commit().await?;
-    find(app, id).await
+    Ok(host)
 }
 
 /// Deletes a host that has no servers and no address pools.
 pub async fn delete(app: &App, id: HostId) -> Result<()> {
-    match store::delete(&app.db, id).await {
+    let mut tx = db::begin(&app.db).await?;
+    match store::delete(&mut *tx, id).await {
         Ok(true) => {
+            tx.commit().await?;
             app.drivers.forget(id);
             Ok(())
         }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
+use super::carry::Late;
 use crate::error::{Code, Error};
 
 /// A JSON body: read, parsed and checked, or refused with the field named. Also an answer.
@@ -55,8 +56,15 @@ pub(crate) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<
         BytesRejection::FailedToBufferBody(e) if e.status() == 413 => {
             Error::new(Code::TooLarge, "The request's body is larger than we take (256 KiB).")
         }
+        rejection if is_late(&rejection) => {
+            Error::new(Code::Timeout, "The request's body did not arrive in time. Nothing was done.")
+        }
         _ => Error::new(Code::Malformed, "The request's body could not be read."),
     })
+}
+
+fn is_late(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<Late>() || error.source().is_some_and(is_late)
 }
 
 /// Reads and checks a JSON body.

@@ -1,6 +1,7 @@
 //! Transport only: the router, what every request passes, extractors, errors, pages, OpenAPI, health.
 
 pub mod auth;
+mod carry;
 mod client;
 mod error;
 pub mod extract;

@@ -1,16 +1,13 @@
 //! The router: every feature's routes, and what every request passes on its way.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
-use futures_util::{StreamExt, stream};
+use axum::response::Response;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
@@ -21,9 +18,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::auth::Identity;
-use super::{error, health, openapi};
+use super::{carry, error, health, openapi};
 use crate::app::App;
-use crate::error::{Code, Error};
 use crate::{audit, limits};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -65,9 +61,9 @@ pub fn router_with(app: Arc<App>, more: Router<Arc<App>>) -> Router {
                 .layer(from_fn(error::finish))
                 .layer(from_fn_with_state(Arc::clone(&app), identify))
                 .layer(from_fn_with_state(Arc::clone(&app), limits::limit))
+                .layer(from_fn_with_state(Arc::clone(&app), carry::carry))
                 .layer(from_fn_with_state((Arc::clone(&app), open), audit::watch))
                 .layer(CatchPanicLayer::custom(error::from_panic))
-                .layer(from_fn_with_state(Arc::clone(&app), end_in_time))
                 .layer(DefaultBodyLimit::max(BODY_LIMIT)),
         )
         .layer(crate::app::socket_layer(&app))
@@ -78,39 +74,6 @@ async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next)
     let identity = Identity::of(&app, request.extensions(), request.headers()).await;
     request.extensions_mut().insert(identity);
     next.run(request).await
-}
-
-/// Gives up on a request after a while, and says whose fault it was: a body that did not arrive is the client's, who
-/// may send it again; one that arrived and is not done is ours, and may have been done in part.
-async fn end_in_time(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let awaited = Arc::new(AtomicBool::new(false));
-    let watched = Arc::clone(&awaited);
-    let request = request.map(|body| {
-        if body.is_end_stream() {
-            return body;
-        }
-        let mut body = body.into_data_stream();
-        Body::from_stream(stream::poll_fn(move |cx| {
-            let polled = body.poll_next_unpin(cx);
-            watched.store(polled.is_pending(), Ordering::Relaxed);
-            polled
-        }))
-    });
-    let most = Duration::from_secs(app.config.request_seconds.into());
-    let Ok(response) = tokio::time::timeout(most, next.run(request)).await else {
-        let error = match awaited.load(Ordering::Relaxed) {
-            true => Error::new(Code::Timeout, "The request's body did not arrive in time. Nothing was done."),
-            false => Error {
-                retry_after: Some(Duration::from_secs(10)),
-                ..Error::new(
-                    Code::TooSlow,
-                    "We did not get this done in time. Look whether it was done before you try again.",
-                )
-            },
-        };
-        return error.into_response();
-    };
-    response
 }
 
 /// A client's own request id is kept where it is short and plain; others get one of ours.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::{PgConnection, PgTransaction};
+use sqlx::PgConnection;
 
 use super::{HEADER, Named, Once, store};
 use crate::app::App;
-use crate::db::is_lock_timeout;
-use crate::error::{Code, Error, Result, is_database_away};
+use crate::db::{self, Tx, is_lock_timeout};
+use crate::error::{Code, Error, Result};
 
 /// What the answers are sealed for.
 const PURPOSE: &str = "idempotent-answer";
@@ -38,14 +38,14 @@ pub enum Checked<T, C> {
 /// The transaction of a request. [`Self::finish`] is the only way to commit it.
 #[derive(Debug)]
 pub struct Doing {
-    tx: PgTransaction<'static>,
+    tx: Tx,
     once: Once,
 }
 
 impl Once {
     /// Opens the transaction that will do the request. The same request under way elsewhere is waited for.
     pub async fn begin<T: DeserializeOwned>(&self, app: &App) -> Result<Begun<T>> {
-        let mut tx = app.db.begin().await?;
+        let mut tx = db::begin(&app.db).await?;
         if let Some(named) = &self.0 {
             let taken = store::insert(&mut tx, named).await.map_err(|error| match is_lock_timeout(&error) {
                 true => Error {
@@ -91,7 +91,7 @@ impl Once {
     /// first is believed, by both: returns what is kept now.
     pub async fn settle<T: Serialize + DeserializeOwned>(&self, app: &App, before: &T, answer: T) -> Result<T> {
         let Some(named) = &self.0 else { return Ok(answer) };
-        let mut tx = app.db.begin().await?;
+        let mut tx = db::begin(&app.db).await?;
         store::lock(&mut tx, named).await?;
         match named.kept(app, &mut tx).await? {
             Some(kept) if serde_json::to_vec::<T>(&kept).ok() != serde_json::to_vec(before).ok() => Ok(kept),
@@ -132,14 +132,14 @@ impl Doing {
         }
         match self.tx.commit().await {
             Ok(()) => Ok(answer),
-            // The last word was lost on its way, to us or from us.
-            Err(error) if is_database_away(&error) => Err(Error {
+            Err(error) if error.code == Code::OutcomeUnknown && self.once.0.is_some() => Err(Error {
                 message: "Our database went away at the last moment, so this may have been done or not. Send it again \
-                          with the same Idempotency-Key, or look before you do."
+                          with the same Idempotency-Key: it is done once."
                     .to_owned(),
-                ..error.into()
+                retry_after: Some(Duration::from_secs(5)),
+                ..error
             }),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::model::{Image, ImageSource, ImageView, NewImage, UpdateImage};
 use super::store::{self, HostSource};
 use crate::accounts::model::Caller;
 use crate::app::App;
-use crate::db::{is_in_use, is_taken};
+use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::hosts;
 use crate::idempotency::{Begun, Checked, Once};
@@ -93,7 +93,7 @@ pub async fn update(app: &App, id: ImageId, update: UpdateImage) -> Result<Image
         let known_good = if kind == before.kind { known.as_slice() } else { &[] };
         found = verify(app, kind, update.sources.as_deref().unwrap_or(&known), known_good).await?;
     }
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let old = store::lock(&mut tx, id).await?.ok_or_else(no_image)?;
     let new = Image {
         name: update.name.map_or(old.name, |name| name.trim().to_owned()),
@@ -213,8 +213,9 @@ pub async fn missing(app: &App, host: HostId, nodes: &[Node]) -> Result<Vec<Stri
 
 /// Deletes an image that no server has or ever had: the history of servers needs the others.
 pub async fn delete(app: &App, id: ImageId) -> Result<()> {
-    match store::delete(&app.db, id).await {
-        Ok(true) => Ok(()),
+    let mut tx = db::begin(&app.db).await?;
+    match store::delete(&mut *tx, id).await {
+        Ok(true) => tx.commit().await,
         Ok(false) => Err(no_image()),
         Err(error) if is_in_use(&error) => {
             let message = match store::live_servers(&app.db, id).await? {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::model::{ListMails, MailState, MailView};
 use super::templates::Rendered;
+use crate::db;
 use crate::http::page::{Order, PageQuery};
 
 type Result<T> = sqlx::Result<T>;
@@ -149,7 +150,7 @@ pub(super) async fn is_any_held(db: impl PgExecutor<'_>) -> Result<bool> {
 
 /// Mails by a filter, with how many match in all; nothing of what is in them but the subject.
 pub(super) async fn list(db: &PgPool, query: &ListMails, page: PageQuery) -> Result<(Vec<MailView>, i64)> {
-    let mut tx = db.begin().await?;
+    let mut tx = db::begin(db).await?;
     // A plan for these very filters: one for any would read everything.
     sqlx::query!("select set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
     macro_rules! mails {
@@ -178,7 +179,6 @@ pub(super) async fn list(db: &PgPool, query: &ListMails, page: PageQuery) -> Res
         page.offset()
     );
     let total = mails!(fetch_one, query_scalar, (), r#"count(*) as "n!""#, "");
-    tx.commit().await?;
     Ok((rows, total))
 }
 

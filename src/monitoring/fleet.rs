@@ -11,6 +11,7 @@ use monitor::{Claim, Fleet, Report, Sweeper};
 use super::store;
 use crate::alerts;
 use crate::app::App;
+use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::ids::HostId;
 use crate::{history, hosts};
@@ -42,12 +43,15 @@ impl Hosts {
         if well { silent.remove(&host) } else { silent.insert(host) }
     }
 
-    async fn keep(&self, host: HostId, report: &Report) -> sqlx::Result<()> {
+    async fn keep(&self, host: HostId, report: &Report) -> Result<()> {
         // First and by itself, since it is charged for; without it, only the alerts about it go unjudged this once.
         let traffic = history::traffic::meter(&self.app.db, host, report).await;
-        let used = traffic.as_ref().map_or_else(|_| HashMap::new(), Clone::clone);
+        let (used, traffic) = match traffic {
+            Ok(used) => (used, Ok(())),
+            Err(error) => (HashMap::new(), Err(error)),
+        };
         hosts::store::record_sweep(&self.app.db, host, &report.nodes).await?;
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = db::begin(&self.app.db).await?;
         store::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
         let moved = store::settle_statuses(&mut tx, host, report).await?;
         if moved > 0 {
@@ -56,7 +60,7 @@ impl Hosts {
         alerts::watch::swept(&mut tx, self.app.config.sweep_interval(), host, report, &used).await?;
         store::notify_sampled(&mut tx, host).await?;
         tx.commit().await?;
-        traffic.map(drop)
+        traffic
     }
 }
 
@@ -84,7 +88,7 @@ impl Fleet for Hosts {
                 if let Some(of_the_host) = cause {
                     return Ok(Err(of_the_host.clone()));
                 }
-                if error.code == Code::DatabaseUnavailable {
+                if matches!(error.code, Code::DatabaseUnavailable | Code::OutcomeUnknown) {
                     tracing::warn!(host, %error, "a host could not be swept without the database; trying again");
                 } else {
                     tracing::error!(host, %error, "a host could not be swept for a reason of our own; trying again");
@@ -109,9 +113,8 @@ impl Fleet for Hosts {
         if self.note(HostId(host), true) {
             tracing::info!(host, "the host answers again");
         }
-        self.keep(HostId(host), &report).await.map_err(|error| {
+        self.keep(HostId(host), &report).await.inspect_err(|error| {
             tracing::warn!(host, %error, "a sweep could not be stored; the next one will be");
-            error.into()
         })
     }
 

@@ -8,6 +8,7 @@
 
 mod engine;
 pub mod failpoints;
+mod fenced;
 pub mod model;
 mod routes;
 mod run;

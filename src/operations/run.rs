@@ -13,12 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::failpoints::Action;
 use super::model::State;
 use super::store::{self, Claimed, Save};
-use super::workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome};
+use super::workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome, overtaken};
 use crate::app::App;
+use crate::db::{self, Tx};
 use crate::error::{Code, Error, Result};
 
-/// How long a save that is under way when the lease is lost may take to be heard of.
-const SAVING: Duration = Duration::from_secs(30);
+/// How long what is under way when the lease is lost may take to its end: a call to the host, a transaction, a save.
+/// Each has its own limit; this is for what hangs all the same.
+const ENDING: Duration = Duration::from_mins(2);
 
 /// A claimed operation and when its time is over, by our clock: the claim said how much was left.
 struct Work {
@@ -47,8 +49,9 @@ enum Next {
 }
 
 /// Works on a claimed operation while its lease is kept alive. Errors are our own (the database): the lease runs out
-/// and the operation is taken up again from its last saved state. A lost lease cuts a step off, but never the save of
-/// what it came to: that may be committed already, and then its end is counted, logged and told.
+/// and the operation is taken up again from its last saved state. After a lost lease a step begins nothing new, neither
+/// in the database nor at the host; what it was at is brought to its end, and so is the save of what it came to: that may
+/// be committed already, and then its end is counted, logged and told.
 pub(super) async fn run(app: &App, claimed: Claimed) {
     let (id, fence) = (claimed.id, claimed.fence);
     let deadline = Instant::now() + Duration::from_secs_f64(claimed.seconds_left.max(0.0));
@@ -56,7 +59,7 @@ pub(super) async fn run(app: &App, claimed: Claimed) {
     let keep = async {
         lease_lost(app, id, fence).await;
         lost.cancel();
-        tokio::time::sleep(SAVING).await;
+        tokio::time::sleep(ENDING).await;
     };
     let worked = tokio::select! {
         biased;
@@ -96,6 +99,7 @@ async fn steps(app: &App, mut work: Work) -> Result<()> {
     };
     loop {
         match step(app, workflow, &mut work).await? {
+            Next::Go if work.lost.is_cancelled() => return Ok(()),
             Next::Go if app.shutdown.is_cancelled() => {
                 // Between steps nothing is at hand: give it to another process right away.
                 store::release(&app.db, work.op.id, work.op.fence).await?;
@@ -123,18 +127,19 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
         attempts: op.attempts,
         fence: op.fence,
         host_task: Mutex::new(op.host_task.clone()),
+        lost: work.lost.clone(),
     };
     let before = op.data.clone();
-    let acting = AssertUnwindSafe(act(app, workflow, op, index, name, &ctx)).catch_unwind();
-    let Some(outcome) = work.lost.run_until_cancelled(acting).await else {
-        tracing::warn!(operation = %ctx.operation, "the lease was lost; another worker goes on");
-        return Ok(Next::Leave);
-    };
-    let (mut outcome, forget) = outcome.unwrap_or_else(|panic| {
+    let acted = AssertUnwindSafe(act(app, workflow, op, index, name, &ctx)).catch_unwind().await;
+    let (mut outcome, forget) = acted.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "panic".into());
         metrics::counter!("innkeeper_panics_total").increment(1);
         (Err(Error::internal(anyhow::anyhow!("the step panicked: {text}")).into()), false)
     });
+    if ctx.lost.is_cancelled() && outcome.is_err() {
+        tracing::warn!(operation = %ctx.operation, "the lease was lost; another worker goes on");
+        return Ok(Next::Leave);
+    }
     op.host_task = ctx.host_task.into_inner().unwrap_or_else(PoisonError::into_inner);
     if forget {
         op.data = before;
@@ -150,7 +155,8 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
     }
     let undoing = op.undoing;
     let next = conclude(app, work, &names, index, outcome).await?;
-    app.engine.failpoints.pass(&work.op.kind, name, undoing, "saved").await;
+    let saved = app.engine.failpoints.pass(&work.op.kind, name, undoing, "saved");
+    work.lost.run_until_cancelled(saved).await;
     Ok(next)
 }
 
@@ -165,8 +171,10 @@ async fn act(
 ) -> (Result<Outcome, Fault>, bool) {
     let points = &app.engine.failpoints;
     let injected = || Fault::new(FaultKind::Fail, Code::Internal, "A fault was injected here.");
-    if points.pass(&op.kind, name, op.undoing, "before").await == Some(Action::Fail) {
-        return (Err(injected()), false);
+    match ctx.lost.run_until_cancelled(points.pass(&op.kind, name, op.undoing, "before")).await {
+        Some(Some(Action::Fail)) => return (Err(injected()), false),
+        Some(_) => {}
+        None => return (Err(overtaken()), false),
     }
     let outcome = workflow.run(index, op.undoing, ctx, &mut op.data).await;
     let boundary = match outcome {
@@ -174,7 +182,7 @@ async fn act(
         Ok(Outcome::Wait { .. }) => "waiting",
         _ => return (outcome, false),
     };
-    match points.pass(&op.kind, name, op.undoing, boundary).await {
+    match ctx.lost.run_until_cancelled(points.pass(&op.kind, name, op.undoing, boundary)).await.flatten() {
         Some(Action::Fail) => (Err(injected()), false),
         Some(Action::Repeat) => (outcome, true),
         _ => (outcome, false),
@@ -190,7 +198,7 @@ async fn conclude(
     outcome: Result<Outcome, Fault>,
 ) -> Result<Next> {
     match outcome {
-        Ok(Outcome::Done) => done(&mut work.op, names, index, app.db.begin().await?).await,
+        Ok(Outcome::Done) => done(&mut work.op, names, index, db::begin(&app.db).await?).await,
         Ok(Outcome::DoneIn(tx)) => done(&mut work.op, names, index, tx).await,
         Ok(Outcome::Again) => {
             let saved = write(app, &work.op, names[index], work.state(), None, None, None, false).await?;
@@ -225,12 +233,7 @@ fn progress_of(steps: usize, index: usize, inner: u8) -> i16 {
 }
 
 /// The step is done: on to the next one (or the one before), or to the end.
-async fn done(
-    op: &mut Claimed,
-    names: &[&'static str],
-    index: usize,
-    mut tx: sqlx::Transaction<'static, sqlx::Postgres>,
-) -> Result<Next> {
+async fn done(op: &mut Claimed, names: &[&'static str], index: usize, mut tx: Tx) -> Result<Next> {
     let ended = if op.undoing { index == 0 } else { index + 1 == names.len() };
     let state = match (ended, op.undoing) {
         (false, false) => State::Running,
@@ -387,7 +390,7 @@ async fn write(
     visible: bool,
 ) -> Result<bool> {
     let error = error_of(op);
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let save = Save {
         state,
         undoing: op.undoing,

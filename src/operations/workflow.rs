@@ -1,19 +1,21 @@
 //! What a workflow is made of: steps, what they come to, and what they may use.
 
 use std::fmt::Debug;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hypervisor::Driver;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use sqlx::{Postgres, Transaction};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::fenced::Fenced;
 use super::store;
 use crate::app::App;
+use crate::db::{self, Tx};
 use crate::error::{Code, Error};
 use crate::ids::ServerId;
 
@@ -24,7 +26,7 @@ pub enum Outcome {
     Done,
     /// It is done with the database changes of this transaction (from [`Context::begin`]), which the engine commits
     /// together with its own record: both happen or neither.
-    DoneIn(Transaction<'static, Postgres>),
+    DoneIn(Tx),
     /// Its data is to be saved, and then it goes on at once: a mark set before something irrevocable.
     Again,
     /// The host is at work. The worker is let go, and the step runs again after this long.
@@ -77,7 +79,9 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         // Our own trouble (the database, a bug) is no reason to take a customer's server apart: try until the deadline.
         let kind = match error.code {
-            Code::Internal | Code::DatabaseUnavailable | Code::HostUnreachable => FaultKind::Retry,
+            Code::Internal | Code::DatabaseUnavailable | Code::OutcomeUnknown | Code::HostUnreachable => {
+                FaultKind::Retry
+            }
             _ => FaultKind::Fail,
         };
         Self { kind, code: error.code, message: error.message, detail: error.cause.map(|c| format!("{c:#}")) }
@@ -164,6 +168,11 @@ impl<D: Serialize + DeserializeOwned + Debug + Send + Sync> AnyWorkflow for Work
     }
 }
 
+/// Why a step that has lost its lease goes no further. Nobody is told: another worker goes on.
+pub(super) fn overtaken() -> Fault {
+    Fault::new(FaultKind::Retry, Code::Internal, "The lease was lost.")
+}
+
 /// What a step may use.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -177,17 +186,27 @@ pub struct Context<'a> {
     pub attempts: i32,
     pub(super) fence: i64,
     pub(super) host_task: Mutex<Option<String>>,
+    /// Cancelled when the lease is lost: the step begins nothing new then.
+    pub(super) lost: CancellationToken,
 }
 
 impl Context<'_> {
     /// Begins a transaction that holds the operation: it fails when another worker has taken the operation over, and
     /// none can take it over before it ends.
-    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, Fault> {
-        let mut tx = self.app.db.begin().await?;
+    pub async fn begin(&self) -> Result<Tx, Fault> {
+        if self.lost.is_cancelled() {
+            return Err(overtaken());
+        }
+        let mut tx = db::begin(&self.app.db).await?;
         if !store::hold(&mut tx, self.operation, self.fence).await? {
             return Err(Fault::new(FaultKind::Retry, Code::Internal, "Another worker has this operation now."));
         }
         Ok(tx)
+    }
+
+    /// A driver as a step may use it: once the lease is lost nothing new is asked of the host.
+    pub fn fenced(&self, driver: Arc<dyn Driver>) -> Arc<dyn Driver> {
+        Arc::new(Fenced { driver, lost: self.lost.clone() })
     }
 
     /// Names this claim of the operation: the same number means that no other worker, and no other life of this

@@ -8,6 +8,7 @@ use super::model::{ResizeServer, Resizing, Size};
 use super::{store, workflow};
 use crate::accounts::model::Caller;
 use crate::app::App;
+use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::idempotency::Once;
 use crate::ids::TariffId;
@@ -20,7 +21,7 @@ use crate::{hosts, tariffs};
 /// Takes on a change of size: room and intent in one transaction.
 pub async fn resize(app: &App, access: &ServerAccess, wish: &ResizeServer) -> Result<Resizing> {
     let can = hosts::service::driver(app, access.server.host_id).await?.capabilities();
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let server = service::lock(&mut tx, access).await?;
     service::present(&server)?;
     let from = Size::of(&server);

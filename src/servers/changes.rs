@@ -13,6 +13,7 @@ use super::workflows::{create, reinstall};
 use super::{ServerAccess, store};
 use crate::addresses::model::NamedAddress;
 use crate::app::App;
+use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::text;
 use crate::idempotency::{Begun, Checked, Once};
@@ -20,12 +21,13 @@ use crate::{addresses, secrets, ssh_keys};
 
 /// Renames, labels and protects a server. Nothing of it reaches the host.
 pub async fn update(app: &App, access: &ServerAccess, update: UpdateServer) -> Result<ServerView> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let server = service::lock(&mut tx, access).await?;
     store::update(&mut tx, server.id, update.name.as_deref(), update.labels.as_ref(), update.deletion_protection)
         .await?;
+    let view = service::view_on(&mut *tx, server.id).await?;
     tx.commit().await?;
-    service::view(app, server.id).await
+    Ok(view)
 }
 
 /// A server's addresses and their reverse names.
@@ -40,13 +42,14 @@ pub async fn name_address(
     address: IpAddr,
     name: Option<&str>,
 ) -> Result<Vec<NamedAddress>> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let server = service::lock(&mut tx, access).await?;
     if !addresses::store::set_name(&mut tx, server.id, address, name).await? {
         return Err(Error::not_found("address"));
     }
+    let names = addresses::store::names_of(&mut *tx, server.id).await?;
     tx.commit().await?;
-    addresses(app, access).await
+    Ok(names)
 }
 
 /// Has a server made anew, in its old place with its old addresses.

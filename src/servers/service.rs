@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::labels::Selector;
@@ -19,6 +19,7 @@ use super::{ServerAccess, placement, store};
 use crate::accounts::Level;
 use crate::accounts::model::Caller;
 use crate::app::App;
+use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Once};
 use crate::ids::{ServerId, UserId};
@@ -126,6 +127,10 @@ pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Ve
 
 /// One server as it is shown.
 pub async fn view(app: &App, id: ServerId) -> Result<ServerView> {
+    view_on(&app.db, id).await
+}
+
+pub(super) async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView> {
     let filter = Filter {
         id: Some(id),
         user: None,
@@ -135,7 +140,7 @@ pub async fn view(app: &App, id: ServerId) -> Result<ServerView> {
         query: None,
         selector: &Selector::default(),
     };
-    let mut rows = store::list(&app.db, &filter).await?;
+    let mut rows = store::list(db, &filter).await?;
     rows.pop().map(|(view, _)| view).ok_or_else(|| Error::not_found("server"))
 }
 
@@ -226,7 +231,7 @@ pub async fn power(app: &App, once: &Once, access: &ServerAccess, power: power::
 /// Deletes a server with everything that is its own.
 pub async fn delete(app: &App, access: &ServerAccess) -> Result<Deleted> {
     unprotected_on_host(app, access).await?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let server = lock(&mut tx, access).await?;
     unprotected(&server)?;
     let operation_id = if server.reserved {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::labels::{Labels, Selector};
@@ -146,7 +146,7 @@ macro_rules! servers {
 ///
 /// One statement a kind of question: `$1 is null or …` for all of them in one would read every server there is, since
 /// a prepared statement's plan is made for any parameter.
-pub(super) async fn list(db: &PgPool, filter: &Filter<'_>) -> Result<Vec<(ServerView, i64)>> {
+pub(super) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_>) -> Result<Vec<(ServerView, i64)>> {
     let only = filter.only as Option<&[i64]>;
     let rows: Vec<Row> = match (filter.id, filter.user, filter.query) {
         (_, Some(user), Some(query)) => {

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::model::{NewSshKey, SshKey};
 use super::store;
 use crate::app::App;
+use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::text;
 use crate::idempotency::{Begun, Once};
@@ -41,8 +42,9 @@ pub async fn add(app: &App, once: &Once, user: UserId, new: NewSshKey) -> Result
 
 /// Deletes a key.
 pub async fn delete(app: &App, user: UserId, id: SshKeyId) -> Result<()> {
-    match store::delete(&app.db, user, id).await? {
-        true => Ok(()),
+    let mut tx = db::begin(&app.db).await?;
+    match store::delete(&mut tx, user, id).await? {
+        true => tx.commit().await,
         false => Err(Error::not_found("SSH key")),
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn public_key(tx: &mut PgConnection, user: UserId, id: SshKeyId
 }
 
 /// Deletes a key; false when the account has none such.
-pub(super) async fn delete(db: &PgPool, user: UserId, id: SshKeyId) -> Result<bool> {
-    let done = sqlx::query!("delete from ssh_keys where user_id = $1 and id = $2", user.0, id.0).execute(db).await?;
+pub(super) async fn delete(tx: &mut PgConnection, user: UserId, id: SshKeyId) -> Result<bool> {
+    let done = sqlx::query!("delete from ssh_keys where user_id = $1 and id = $2", user.0, id.0).execute(tx).await?;
     Ok(done.rows_affected() == 1)
 }

@@ -4,7 +4,7 @@ use super::model::{NewTariff, Tariff, UpdateTariff};
 use super::store;
 use crate::accounts::model::Caller;
 use crate::app::App;
-use crate::db::{is_in_use, is_taken};
+use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Once};
 use crate::ids::TariffId;
@@ -41,7 +41,7 @@ pub async fn create(app: &App, once: &Once, new: NewTariff) -> Result<Tariff> {
 
 /// Changes what `update` gives, and nothing else. Servers keep the size they were ordered with.
 pub async fn update(app: &App, id: TariffId, update: UpdateTariff) -> Result<Tariff> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let old = store::lock(&mut tx, id).await?.ok_or_else(|| Error::not_found("tariff"))?;
     let new = Tariff {
         name: update.name.map_or(old.name, |name| name.trim().to_owned()),
@@ -67,8 +67,9 @@ pub async fn update(app: &App, id: TariffId, update: UpdateTariff) -> Result<Tar
 
 /// Deletes a tariff that no server has or ever had: the history of servers needs the others.
 pub async fn delete(app: &App, id: TariffId) -> Result<()> {
-    match store::delete(&app.db, id).await {
-        Ok(true) => Ok(()),
+    let mut tx = db::begin(&app.db).await?;
+    match store::delete(&mut *tx, id).await {
+        Ok(true) => tx.commit().await,
         Ok(false) => Err(Error::not_found("tariff")),
         Err(error) if is_in_use(&error) => {
             let message = match store::live_servers(&app.db, id).await? {

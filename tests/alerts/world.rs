@@ -95,7 +95,7 @@ impl World {
         let took = Duration::from_secs(1);
         let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes: vec![], samples, coverage };
         let traffic = innkeeper::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
-        let mut tx = self.db().begin().await.unwrap();
+        let mut tx = innkeeper::db::begin(self.db()).await.unwrap();
         watch::swept(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();
         tx.commit().await.unwrap();
     }

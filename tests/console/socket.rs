@@ -271,7 +271,7 @@ async fn a_console_that_nobody_uses_is_closed_and_so_is_one_that_is_used_for_too
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_that_is_none_waits_for_nobody_and_is_limited() {
     let house = House::new(|c| c.rate_limit_address = 40).await;
-    let mut held = house.app.db.pool.begin().await.unwrap();
+    let mut held = innkeeper::db::begin(&house.app.db.pool).await.unwrap();
     sqlx::query("select pg_advisory_xact_lock($1)").bind(0x696e_6b63_6f6e_736f_i64).execute(&mut *held).await.unwrap();
     assert_eq!(Socket::with(&house, "ink_c_made_up").await.closed().await.0, 4401);
     held.rollback().await.unwrap();

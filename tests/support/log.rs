@@ -29,6 +29,7 @@ pub fn expect_error(part: &'static str) {
 /// The errors of a database that went away at any moment belong to the test.
 pub fn expect_outage() {
     expect_error("DATABASE_UNAVAILABLE");
+    expect_error("OUTCOME_UNKNOWN");
     expect_error("an operation's state could not be saved");
     expect_error("an entry of the audit log has no end");
 }

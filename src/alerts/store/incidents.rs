@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Result;
 use crate::alerts::model::{AlertKind, AlertLevel, AlertView, Ended, ListAlerts, LiveAlert, Sort};
+use crate::db;
 use crate::http::page::{Order, PageQuery};
 use crate::ids::{AlertId, HostId, PoolId, ServerId, UserId};
 
@@ -126,7 +127,7 @@ pub(in crate::alerts) async fn list(
     query: &ListAlerts,
     page: PageQuery,
 ) -> Result<(Vec<Row>, i64)> {
-    let mut tx = db.begin().await?;
+    let mut tx = db::begin(db).await?;
     // A plan for these very filters: one for any would read everything.
     sqlx::query!("select set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
     let rows = alerts!(
@@ -148,7 +149,6 @@ pub(in crate::alerts) async fn list(
         whose,
         query
     )?;
-    tx.commit().await?;
     Ok((rows, total))
 }
 

@@ -31,7 +31,7 @@ impl Guest {
     /// Loads the operation's server and its host's driver.
     pub(crate) async fn load(ctx: &Context<'_>) -> Result<Self, Fault> {
         let server = load(ctx.app, ctx.server).await?;
-        let driver = hosts::service::driver(ctx.app, server.host_id).await?;
+        let driver = ctx.fenced(hosts::service::driver(ctx.app, server.host_id).await?);
         let at = server.guest();
         Ok(Self { server, driver, at })
     }

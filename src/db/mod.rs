@@ -1,4 +1,6 @@
-//! The database: the pools of a process, and its migrations.
+//! The database: the pools of a process, transactions on them, and its migrations.
+
+mod tx;
 
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgPool};
 
 use crate::config::Config;
+
+pub use tx::{Savepoint, Tx, begin};
 
 /// The migrations, compiled in.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -22,6 +26,8 @@ const LIMITS: [(&str, &str); 3] =
 const LEASE_CONNECTIONS: u32 = 3;
 /// How long a connection may have lain in the pool to be taken for a live one.
 const UNTESTED: Duration = Duration::from_secs(1);
+/// How long a connection that comes back may take to bring what was begun on it to its end: longer than a statement may.
+const RETURN: Duration = Duration::from_secs(30);
 
 /// Opens the pool. A database that is away for the moment is no error here: requests answer 503 until it is back.
 pub fn pool(config: &Config) -> anyhow::Result<PgPool> {
@@ -36,7 +42,7 @@ pub fn lease_pool(config: &Config) -> anyhow::Result<PgPool> {
 
 /// A pool of one, for who listens: its connection may break without anybody noticing, and is then left behind whole.
 pub(crate) fn listening_pool(db: &PgPool) -> PgPool {
-    let options = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+    let options = guarded().max_connections(1).max_lifetime(None).idle_timeout(None);
     options.acquire_timeout(db.options().get_acquire_timeout()).connect_lazy_with((*db.connect_options()).clone())
 }
 
@@ -48,8 +54,23 @@ fn connection(config: &Config) -> anyhow::Result<PgConnectOptions> {
     Ok(options.application_name("innkeeper").options(LIMITS))
 }
 
+/// What every pool has: no connection comes back to it inside a transaction. The question is asked after the answer
+/// that its borrower waited for, while others have the next connection.
+fn guarded() -> PgPoolOptions {
+    PgPoolOptions::new().after_release(|connection, _| {
+        Box::pin(async move {
+            let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "a connection does not come back");
+            let outside = tokio::time::timeout(RETURN, tx::is_outside(connection)).await.map_err(late)??;
+            if !outside {
+                tracing::warn!("a connection came back inside a transaction; it is closed");
+            }
+            Ok(outside)
+        })
+    })
+}
+
 fn pool_of(config: &Config, connections: u32) -> anyhow::Result<PgPool> {
-    let pool = PgPoolOptions::new()
+    let pool = guarded()
         .max_connections(connections)
         .acquire_timeout(Duration::from_secs(config.database_wait_seconds.into()))
         // sqlx tests every connection that comes back. To test it again when it goes out a moment later would be one

@@ -1,0 +1,73 @@
+//! A host's driver as a step has it: once the operation's lease is lost nothing new is asked of the host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hypervisor::{
+    Capabilities, Console, Driver, Error, ExecOutput, GuestKind, GuestRef, GuestSpec, HostInfo, Interface, Limits,
+    Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+};
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+/// What is under way when the lease is lost is brought to its end: dropped, it would go on at the host all the same, and
+/// nobody would hear how it ended.
+#[derive(Debug)]
+pub(super) struct Fenced {
+    pub driver: Arc<dyn Driver>,
+    pub lost: CancellationToken,
+}
+
+impl Fenced {
+    fn may_ask(&self) -> Result<()> {
+        match self.lost.is_cancelled() {
+            true => Err(Error::Unreachable("not asked: the lease of the operation was lost".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+macro_rules! fenced {
+    ($(async fn $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl Driver for Fenced {
+            fn capabilities(&self) -> Capabilities {
+                self.driver.capabilities()
+            }
+            $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
+                self.may_ask()?;
+                self.driver.$name($($argument),*).await
+            })*
+        }
+    };
+}
+
+fenced! {
+    async fn info() -> HostInfo;
+    async fn has_image(kind: GuestKind, source: &str) -> bool;
+    async fn image_nodes(kind: GuestKind, source: &str) -> Option<Vec<String>>;
+    async fn sweep() -> Sweep;
+    async fn find(guest: &GuestRef) -> Presence;
+    async fn is_number_free(vmid: i64) -> bool;
+    async fn check_delete(guest: &GuestRef) -> ();
+    async fn check_create(spec: &GuestSpec) -> ();
+    async fn task(id: &TaskId) -> TaskState;
+    async fn create(spec: &GuestSpec) -> Task;
+    async fn prepare(spec: &GuestSpec) -> ();
+    async fn start(guest: &GuestRef) -> Task;
+    async fn stop(guest: &GuestRef, mode: StopMode) -> Task;
+    async fn restart(guest: &GuestRef, timeout: Duration) -> Task;
+    async fn delete(guest: &GuestRef) -> Task;
+    async fn resize(guest: &GuestRef, limits: &Limits) -> Task;
+    async fn set_password(guest: &GuestRef, password: &SecretString) -> ();
+    async fn exec(guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> ExecOutput;
+    async fn interfaces(guest: &GuestRef) -> Vec<Interface>;
+    async fn last_words(guest: &GuestRef) -> String;
+    async fn snapshots(guest: &GuestRef) -> Vec<Snapshot>;
+    async fn create_snapshot(guest: &GuestRef, name: &str, description: &str) -> Task;
+    async fn rollback(guest: &GuestRef, name: &str) -> Task;
+    async fn check_rollback(guest: &GuestRef, name: &str) -> ();
+    async fn delete_snapshot(guest: &GuestRef, name: &str) -> Task;
+    async fn console(guest: &GuestRef) -> Console;
+}
