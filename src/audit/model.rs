@@ -40,7 +40,7 @@ pub struct Entry {
     pub server_id: Option<ServerId>,
     /// The account it was about, where that was not the caller's: of a failed login.
     pub account_id: Option<UserId>,
-    /// The answer's status. Null where the client left before there was one, and while there is none yet.
+    /// The answer's status, also where the client left before it. Null while there is none yet.
     pub status: Option<i16>,
     /// The error's code; null where it was done.
     pub code: Option<String>,
