@@ -19,7 +19,7 @@ use crate::events::{self, Events};
 use crate::hosts::Drivers;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
-use crate::{alerts, audit, console, history, http, idempotency, images, limits, mail, monitoring, realtime};
+use crate::{alerts, history, http, images, janitor, limits, mail, monitoring, realtime};
 
 /// Every part of one running process. Handlers and workers share it by reference.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl App {
                 Task::Images => images::watch(&app).await,
                 Task::Alerts => alerts::run(&app).await,
                 Task::Mail => mail::send_queued(&app).await,
-                Task::Janitor => janitor(&app).await,
+                Task::Janitor => janitor::run(&app).await,
             }
         });
     }
@@ -192,32 +192,6 @@ fn metrics() -> anyhow::Result<PrometheusHandle> {
     ::metrics::set_global_recorder(recorder).context("installing the metrics recorder")?;
     http::describe();
     Ok(handle.insert(new).clone())
-}
-
-/// Every ten minutes: forgets what has ended.
-async fn janitor(app: &App) {
-    let mut tick = tokio::time::interval(Duration::from_mins(10));
-    loop {
-        tokio::select! {
-            () = app.shutdown.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        app.metrics.run_upkeep();
-        for purged in [
-            accounts::service::purge(app).await,
-            idempotency::purge(app).await,
-            limits::purge(app).await,
-            audit::service::upkeep(app).await,
-            console::service::purge(app).await,
-            alerts::purge(app).await,
-            mail::service::purge(app).await,
-            operations::service::purge(app).await,
-        ] {
-            if let Err(error) = purged {
-                tracing::warn!(%error, "what has ended could not be forgotten; trying again later");
-            }
-        }
-    }
 }
 
 /// The router's part of the composition: Socket.IO beside HTTP on one port.

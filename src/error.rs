@@ -191,13 +191,13 @@ pub fn is_database_away(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
         // A connection that broke off in the middle of a word.
         | sqlx::Error::Protocol(_) => true,
-        // 57P0x: the server is shutting down or starting up; 53300: out of connections; 08: the connection broke.
+        // 57P0x: the server is shutting down or starting up; 53: out of disk, memory or connections; 08: the connection
+        // broke; 25006: it takes no writes (a standby, or one that was told so); 58030: its disk fails.
         // 40P01, 40001: chosen to give way to another transaction. The others are the limits of db.rs: waiting for a
         // lock, a statement's time, a transaction's idle time.
         sqlx::Error::Database(e) => e.code().is_some_and(|c| {
-            c.starts_with("57P")
-                || c.starts_with("08")
-                || matches!(&*c, "53300" | "40P01" | "40001" | "55P03" | "57014" | "25P03" | "25P04")
+            ["57P", "08", "53"].iter().any(|class| c.starts_with(class))
+                || matches!(&*c, "25006" | "58030" | "40P01" | "40001" | "55P03" | "57014" | "25P03" | "25P04")
         }),
         _ => false,
     }
@@ -211,7 +211,8 @@ impl From<sqlx::Error> for Error {
                 cause: Some(error.into()),
                 ..Self::new(
                     Code::DatabaseUnavailable,
-                    "Our database can't be reached, or is too busy, at the moment. Nothing was changed; try again in a few seconds.",
+                    "Our database can't be reached, takes no changes or is too busy at the moment. Nothing was changed; try \
+                     again in a few seconds.",
                 )
             };
         }

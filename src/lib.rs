@@ -16,6 +16,7 @@ pub mod http;
 pub mod idempotency;
 pub mod ids;
 pub mod images;
+mod janitor;
 pub mod limits;
 mod locks;
 pub mod mail;

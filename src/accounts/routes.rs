@@ -66,8 +66,12 @@ async fn login(State(app): State<Arc<App>>, origin: Origin, Json(login): Json<Lo
 /// Exchange a refresh token for a new pair
 #[utoipa::path(post, path = "/auth/refresh", tag = "auth", operation_id = "refreshSession", security(()), request_body = Refresh,
     responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody)))]
-async fn refresh(State(app): State<Arc<App>>, Json(refresh): Json<Refresh>) -> Result<Json<SignedIn>> {
-    Ok(Json(service::refresh(&app, refresh).await?))
+async fn refresh(
+    State(app): State<Arc<App>>,
+    address: ClientAddress,
+    Json(refresh): Json<Refresh>,
+) -> Result<Json<SignedIn>> {
+    Ok(Json(service::refresh(&app, refresh, address).await?))
 }
 
 /// Sign out: this login's tokens end at once

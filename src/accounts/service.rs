@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
@@ -37,6 +36,8 @@ const ADDRESS: &str = "address:";
 const SESSION: &str = "session:";
 /// An account's attempts from everywhere, as a multiple of those from one network: many strangers together get so far.
 const EVERYWHERE: i32 = 10;
+/// How long the answer to a refresh that was lost can be had again, from where it was asked for.
+const REFRESH_GRACE: Duration = Duration::from_secs(15);
 /// The API tokens that an account may have.
 const API_TOKENS: usize = 100;
 
@@ -131,28 +132,20 @@ async fn limit(app: &App, key: store::Key<'_>, limit: i32) -> Result<()> {
 }
 
 async fn open_session(app: &App, mut tx: Tx, user: User, origin: &Origin) -> Result<SignedIn> {
-    let session = Uuid::now_v7();
-    let expires_at = Utc::now() + chrono::Duration::days(app.config.session_days.into());
+    let (session, days) = (Uuid::now_v7(), i32::try_from(app.config.session_days).unwrap_or(i32::MAX));
     let agent: String = origin.user_agent.chars().filter(|c| !c.is_control()).take(200).collect();
-    store::insert_session(&mut tx, session, user.id, &origin.address.0.to_string(), &agent, expires_at).await?;
-    let signed_in = issue(app, &mut tx, user, session, expires_at).await?;
+    store::insert_session(&mut tx, session, user.id, &origin.address.0.to_string(), &agent, days).await?;
+    let signed_in = issue(app, &mut tx, user, session).await?;
     tx.commit().await?;
     Ok(signed_in)
 }
 
-async fn issue(
-    app: &App,
-    tx: &mut sqlx::PgConnection,
-    user: User,
-    session: Uuid,
-    session_ends: chrono::DateTime<Utc>,
-) -> Result<SignedIn> {
+async fn issue(app: &App, tx: &mut sqlx::PgConnection, user: User, session: Uuid) -> Result<SignedIn> {
     let (access, access_hash) = secrets::new_token("ink_a_");
     let (refresh, refresh_hash) = secrets::new_token("ink_r_");
     let expires_in = app.config.access_token_minutes * 60;
-    let access_ends = session_ends.min(Utc::now() + chrono::Duration::seconds(expires_in.into()));
-    store::insert_session_token(tx, "access", &access_hash, user.id, session, access_ends).await?;
-    store::insert_session_token(tx, "refresh", &refresh_hash, user.id, session, session_ends).await?;
+    store::insert_session_token(tx, "access", &access_hash, session, Some(expires_in)).await?;
+    store::insert_session_token(tx, "refresh", &refresh_hash, session, None).await?;
     Ok(SignedIn {
         access_token: access.expose_secret().to_owned(),
         refresh_token: refresh.expose_secret().to_owned(),
@@ -162,14 +155,16 @@ async fn issue(
     })
 }
 
-/// Exchanges a refresh token for a new pair. A token that was exchanged before is a stolen one: the whole login ends.
-pub async fn refresh(app: &App, refresh: Refresh) -> Result<SignedIn> {
+/// Exchanges a refresh token for a new pair. A token that was exchanged before is a stolen one: the whole login ends. But
+/// an answer that was lost is asked for again at once, from the same place, and is given.
+pub async fn refresh(app: &App, refresh: Refresh, address: ClientAddress) -> Result<SignedIn> {
     let refused = || unauthenticated("This refresh token is not good any more; sign in again.");
     let hash = secrets::hash_token(refresh.refresh_token.expose_secret());
+    let from = address.0.to_string();
     let mut tx = db::begin(&app.db).await?;
-    let row = store::lock_refresh(&mut tx, &hash).await?.ok_or_else(refused)?;
+    let row = store::lock_refresh(&mut tx, &hash, &from, REFRESH_GRACE).await?.ok_or_else(refused)?;
     audit::account(row.user);
-    if row.used {
+    if row.used && !(row.just_here && row.live) {
         store::revoke_session(&mut tx, row.session).await?;
         let revoked = tx.commit().await;
         app.tokens.empty();
@@ -180,9 +175,11 @@ pub async fn refresh(app: &App, refresh: Refresh) -> Result<SignedIn> {
     if !row.live {
         return Err(refused());
     }
-    store::mark_used(&mut tx, row.id).await?;
+    if !row.used {
+        store::mark_used(&mut tx, row.id, &from).await?;
+    }
     let user = store::user(&mut *tx, row.user).await?.ok_or_else(refused)?;
-    let signed_in = issue(app, &mut tx, user, row.session, row.session_expires_at).await?;
+    let signed_in = issue(app, &mut tx, user, row.session).await?;
     tx.commit().await?;
     Ok(signed_in)
 }
@@ -294,8 +291,11 @@ pub async fn authenticate(app: &App, token: &str, address: ClientAddress) -> Res
         app.limits.guessed(app, address).await;
         return Err(unauthenticated("This token is not good (any more); sign in again."));
     };
-    if row.stale_use {
-        store::touch_token(&app.db, row.id).await?;
+    if row.stale_use
+        && let Err(error) = store::touch_token(&app.db, row.id).await
+    {
+        // It is only bookkeeping: who may read goes on reading, also while nothing can be written.
+        tracing::debug!(%error, "the use of a token could not be noted");
     }
     let scopes = if row.session.is_some() { Scopes::All } else { Scopes::from_stored(&row.scopes) };
     let caller = Caller { user: row.user, role: row.role, token: row.id, session: row.session, scopes };

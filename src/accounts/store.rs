@@ -1,6 +1,7 @@
 //! The SQL of accounts, sessions, tokens and login limits.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -166,43 +167,45 @@ pub(super) async fn set_password(db: &mut PgConnection, user: UserId, hash: &str
         .map(drop)
 }
 
+/// A login that ends after so many days, by the database's clock, which judges it too.
 pub(super) async fn insert_session(
     db: &mut PgConnection,
     id: Uuid,
     user: UserId,
     address: &str,
     user_agent: &str,
-    expires_at: DateTime<Utc>,
+    days: i32,
 ) -> Result<()> {
     sqlx::query!(
-        "insert into sessions (id, user_id, address, user_agent, expires_at) values ($1, $2, $3, $4, $5)",
+        "insert into sessions (id, user_id, address, user_agent, expires_at)
+         values ($1, $2, $3, $4, now() + make_interval(days => $5))",
         id,
         user.0,
         address,
         user_agent,
-        expires_at
+        days
     )
     .execute(db)
     .await
     .map(drop)
 }
 
+/// A token of a login: good for so many seconds, and as long as the login at most.
 pub(super) async fn insert_session_token(
     db: &mut PgConnection,
     kind: &str,
     hash: &[u8; 32],
-    user: UserId,
     session: Uuid,
-    expires_at: DateTime<Utc>,
+    seconds: Option<u32>,
 ) -> Result<()> {
     sqlx::query!(
-        "insert into tokens (id, kind, hash, user_id, session_id, expires_at) values ($1, $2, $3, $4, $5, $6)",
+        "insert into tokens (id, kind, hash, user_id, session_id, expires_at)
+         select $1, $2, $3, user_id, id, least(expires_at, now() + make_interval(secs => $5)) from sessions where id = $4",
         Uuid::now_v7(),
         kind,
         &hash[..],
-        user.0,
         session,
-        expires_at
+        seconds.map(f64::from)
     )
     .execute(db)
     .await
@@ -214,28 +217,41 @@ pub(super) struct RefreshRow {
     pub id: Uuid,
     pub user: UserId,
     pub session: Uuid,
-    pub session_expires_at: DateTime<Utc>,
     pub used: bool,
+    /// It was used a moment ago, from here.
+    pub just_here: bool,
     pub live: bool,
 }
 
-pub(super) async fn lock_refresh(db: &mut PgConnection, hash: &[u8; 32]) -> Result<Option<RefreshRow>> {
+pub(super) async fn lock_refresh(
+    db: &mut PgConnection,
+    hash: &[u8; 32],
+    from: &str,
+    grace: Duration,
+) -> Result<Option<RefreshRow>> {
     sqlx::query_as!(
         RefreshRow,
-        r#"select t.id, t.user_id as "user: UserId", s.id as session, s.expires_at as session_expires_at,
+        r#"select t.id, t.user_id as "user: UserId", s.id as session,
                   t.used_at is not null as "used!",
+                  coalesce(t.used_from = $2 and t.used_at between now() - make_interval(secs => $3) and now(), false)
+                      as "just_here!",
                   (t.revoked_at is null and t.expires_at > now() and s.revoked_at is null and s.expires_at > now()
                    and u.disabled_at is null) as "live!"
            from tokens t join sessions s on s.id = t.session_id join users u on u.id = t.user_id
            where t.hash = $1 and t.kind = 'refresh' for update of t"#,
-        &hash[..]
+        &hash[..],
+        from,
+        grace.as_secs_f64()
     )
     .fetch_optional(db)
     .await
 }
 
-pub(super) async fn mark_used(db: &mut PgConnection, token: Uuid) -> Result<()> {
-    sqlx::query!("update tokens set used_at = now() where id = $1", token).execute(db).await.map(drop)
+pub(super) async fn mark_used(db: &mut PgConnection, token: Uuid, from: &str) -> Result<()> {
+    sqlx::query!("update tokens set used_at = now(), used_from = $2 where id = $1", token, from)
+        .execute(db)
+        .await
+        .map(drop)
 }
 
 pub(super) async fn revoke_session(db: &mut PgConnection, session: Uuid) -> Result<()> {
@@ -279,7 +295,8 @@ pub(super) async fn live_token(db: &PgPool, hash: &[u8; 32]) -> Result<Option<To
     sqlx::query_as!(
         TokenRow,
         r#"select t.id, t.user_id as "user: UserId", u.role as "role: Role", t.session_id as session, t.scopes,
-                  (t.kind = 'api' and (t.last_used_at is null or t.last_used_at < now() - interval '1 minute'))
+                  (t.kind = 'api' and (t.last_used_at is null
+                      or t.last_used_at not between now() - interval '1 minute' and now()))
                       as "stale_use!",
                   extract(epoch from least(t.expires_at, s.expires_at) - now())::float8 as seconds_left
            from tokens t join users u on u.id = t.user_id left join sessions s on s.id = t.session_id
@@ -325,8 +342,16 @@ pub(super) async fn live_callers(db: &PgPool, callers: &[Caller]) -> Result<Vec<
         .collect())
 }
 
+/// Notes that an API token was used. Whoever holds its row notes something better.
 pub(super) async fn touch_token(db: &PgPool, token: Uuid) -> Result<()> {
-    sqlx::query!("update tokens set last_used_at = now() where id = $1", token).execute(db).await.map(drop)
+    sqlx::query!(
+        "update tokens set last_used_at = now()
+         where id = (select id from tokens where id = $1 for no key update skip locked)",
+        token
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 pub(super) async fn insert_api_token(
@@ -396,8 +421,8 @@ pub(super) async fn count_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<(
     let row = sqlx::query!(
         r#"insert into login_attempts as l (key, window_start, attempts) values ($1 || lower($2), now(), 1)
            on conflict (key) do update set
-               attempts = case when l.window_start < now() - interval '15 minutes' then 1 else l.attempts + 1 end,
-               window_start = case when l.window_start < now() - interval '15 minutes' then now()
+               attempts = case when l.window_start not between now() - interval '15 minutes' and now() then 1 else l.attempts + 1 end,
+               window_start = case when l.window_start not between now() - interval '15 minutes' and now() then now()
                                    else l.window_start end
            returning attempts,
                ceil(extract(epoch from window_start + interval '15 minutes' - now()))::bigint as "seconds!""#,
@@ -425,12 +450,12 @@ pub(super) async fn forgive_attempt(db: &PgPool, (what, who): Key<'_>) -> Result
 pub(super) async fn purge(db: &PgPool) -> Result<()> {
     // A used refresh token is kept as long as its session, so that its theft is noticed.
     sqlx::query!(
-        "delete from tokens where (kind = 'access' and expires_at < now() - interval '1 day')
-             or (kind = 'api' and least(expires_at, revoked_at) < now() - interval '30 days')"
+        "delete from tokens where (kind = 'access' and expires_at < aged_to() - interval '1 day')
+             or (kind = 'api' and least(expires_at, revoked_at) < aged_to() - interval '30 days')"
     )
     .execute(db)
     .await?;
-    sqlx::query!("delete from sessions where expires_at < now() - interval '1 day'").execute(db).await?;
-    sqlx::query!("delete from login_attempts where window_start < now() - interval '1 day'").execute(db).await?;
+    sqlx::query!("delete from sessions where expires_at < aged_to() - interval '1 day'").execute(db).await?;
+    sqlx::query!("delete from login_attempts where window_start < aged_to() - interval '1 day'").execute(db).await?;
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::note::{NOTES, Notes};
 use super::store;
 use crate::accounts::model::Caller;
 use crate::app::App;
+use crate::db::is_without_room;
 use crate::error::{Code, Error, Result};
 use crate::http::page::{Page, PageQuery};
 use crate::ids::{ServerId, UserId};
@@ -48,7 +49,14 @@ pub(super) struct End {
 pub(super) async fn begin(app: &App, deed: &Deed<'_>) -> Result<Begun> {
     let server = deed.subject_id.as_ref().filter(|_| deed.subject == Some("server")).and_then(|id| id.parse().ok());
     let role = deed.caller.as_ref().map_or("nobody", |caller| caller.role.as_str());
-    Ok(store::begin(&app.db, role, deed, server).await?)
+    match store::begin(&app.db, role, deed, server).await {
+        // The clock is months ahead of the janitor, or behind.
+        Err(error) if is_without_room(&error) => {
+            store::room(&app.db).await?;
+            Ok(store::begin(&app.db, role, deed, server).await?)
+        }
+        begun => Ok(begun?),
+    }
 }
 
 /// Ends an entry. It was done by now: that its end can't be written down is for our own log.

@@ -113,6 +113,11 @@ pub(super) async fn list(
     Ok((rows, total))
 }
 
+/// Makes room for entries of this month and the next ones.
+pub(super) async fn room(db: &PgPool) -> Result<()> {
+    sqlx::query!("select audit_room()").fetch_one(db).await.map(drop)
+}
+
 pub(super) async fn upkeep(db: &PgPool, days: i32) -> Result<()> {
     sqlx::query!("select audit_upkeep($1)", days).fetch_one(db).await.map(drop)
 }

@@ -113,6 +113,11 @@ pub fn is_in_use(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 
+/// Whether a row found no partition for its time.
+pub fn is_without_room(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("23514") && e.constraint().is_none())
+}
+
 /// Whether a statement waited too long for what another transaction holds.
 pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("55P03"))

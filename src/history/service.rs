@@ -54,6 +54,11 @@ pub async fn make_room(app: &App) -> Result<()> {
     Ok(traffic::purge(&app.db).await?)
 }
 
+/// Makes partitions for what was seen at this moment.
+pub(crate) async fn make_room_at(app: &App, moment: DateTime<Utc>) -> Result<()> {
+    Ok(store::room(&app.db, moment).await?)
+}
+
 /// Sums up all that is settled, unless another process is at it.
 pub async fn sum_up(app: &App) -> Result<()> {
     for (level, at_once) in AT_ONCE {

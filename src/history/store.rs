@@ -39,6 +39,11 @@ impl Level {
     }
 }
 
+/// Partitions around a moment.
+pub(super) async fn room(db: &PgPool, moment: DateTime<Utc>) -> Result<()> {
+    sqlx::query!(r#"select history_room($1) as "done: ()""#, moment).execute(db).await.map(drop)
+}
+
 /// Partitions for days to come; those of days long gone are dropped.
 pub(super) async fn upkeep(db: &PgPool) -> Result<()> {
     sqlx::query!(r#"select history_upkeep() as "done: ()""#).execute(db).await.map(drop)
@@ -66,7 +71,11 @@ pub(super) async fn sum_up(
     let mut tx = db::begin(db).await?;
     let step = level.seconds();
     let span = sqlx::query!(
-        r#"with p as (select done_to from history_progress where level = $1 for update skip locked),
+        // Where the clock was ahead for a while, the progress is too: it goes on from the present.
+        r#"with p as (select case when done_to < now() + interval '1 hour' then done_to
+                                  else date_bin(make_interval(secs => $2::bigint), now(), 'epoch')
+                                       - make_interval(secs => $4::bigint) end as done_to
+                      from history_progress where level = $1 for update skip locked),
                 finer as (select case when $1 = '1h' then (select done_to from history_progress where level = '5m')
                                       else now() - make_interval(secs => $3::bigint) end as end)
            select done_to as "from!", least(done_to + make_interval(secs => $4::bigint),

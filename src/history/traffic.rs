@@ -100,5 +100,5 @@ pub(super) async fn quota(db: &PgPool, server: ServerId) -> Result<Option<i64>> 
 
 /// Forgets months that are more than two years ago.
 pub(super) async fn purge(db: &PgPool) -> Result<()> {
-    sqlx::query!("delete from traffic where month < now() - interval '25 months'").execute(db).await.map(drop)
+    sqlx::query!("delete from traffic where month < aged_to() - interval '25 months'").execute(db).await.map(drop)
 }

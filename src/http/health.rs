@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
@@ -12,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::extract::Json;
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::monitoring;
 
 /// How the service feels.
@@ -54,11 +55,17 @@ async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Whether it can do its work: the database answers
+/// Whether it can do its work: the database answers, and takes changes
 #[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
     responses((status = 200, body = Health), (status = 503, body = super::ErrorBody)))]
 async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>> {
-    sqlx::query_scalar!("select 1 as one").fetch_one(&app.db).await?;
+    let writes = sqlx::query_scalar!(
+        r#"select not (pg_is_in_recovery() or current_setting('transaction_read_only')::bool) as "writes!""#
+    );
+    if !writes.fetch_one(&app.db).await? {
+        let error = Error::new(Code::DatabaseUnavailable, "Our database can be read, and takes no changes.");
+        return Err(Error { retry_after: Some(Duration::from_secs(5)), ..error });
+    }
     Ok(Json(Health { status: "ok" }))
 }
 

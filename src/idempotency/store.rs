@@ -52,7 +52,7 @@ pub(super) async fn set_answer(tx: &mut PgConnection, named: &Named, sealed: &[u
 }
 
 pub(super) async fn purge(db: &PgPool) -> Result<()> {
-    sqlx::query!("delete from idempotency_keys where created_at < now() - interval '24 hours'")
+    sqlx::query!("delete from idempotency_keys where created_at < aged_to() - interval '24 hours'")
         .execute(db)
         .await
         .map(drop)

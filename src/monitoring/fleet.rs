@@ -51,17 +51,32 @@ impl Hosts {
             Err(error) => (HashMap::new(), Err(error)),
         };
         hosts::store::record_sweep(&self.app.db, host, &report.nodes).await?;
+        let stored = match self.store(host, report, &used).await {
+            // The clock is days ahead of history's upkeep, or behind.
+            Err(error) if lacks_room(&error) => {
+                history::service::make_room_at(&self.app, report.taken_at).await?;
+                self.store(host, report, &used).await
+            }
+            stored => stored,
+        };
+        stored.and(traffic)
+    }
+
+    async fn store(&self, host: HostId, report: &Report, used: &history::traffic::Metered) -> Result<()> {
         let mut tx = db::begin(&self.app.db).await?;
         store::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
         let moved = store::settle_statuses(&mut tx, host, report).await?;
         if moved > 0 {
             tracing::info!(%host, moved, "servers were found in another state than ours");
         }
-        alerts::watch::swept(&mut tx, self.app.config.sweep_interval(), host, report, &used).await?;
+        alerts::watch::swept(&mut tx, self.app.config.sweep_interval(), host, report, used).await?;
         store::notify_sampled(&mut tx, host).await?;
-        tx.commit().await?;
-        traffic
+        tx.commit().await
     }
+}
+
+fn lacks_room(error: &Error) -> bool {
+    error.cause.as_ref().and_then(|cause| cause.downcast_ref()).is_some_and(db::is_without_room)
 }
 
 #[async_trait]

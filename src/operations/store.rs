@@ -102,7 +102,8 @@ pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Op
 }
 
 /// Claims up to `limit` operations that are due and that nobody holds, oldest first, so that this worker holds at most
-/// `per_host` of any one host: a host that hangs must not hold every hand.
+/// `per_host` of any one host: a host that hangs must not hold every hand. What is due, or held, for more than a day from
+/// now was noted when the clock was wrong.
 pub(super) async fn claim(
     db: &PgPool,
     owner: Uuid,
@@ -121,13 +122,14 @@ pub(super) async fn claim(
                select o.id, o.run_at,
                       row_number() over (partition by s.host_id order by o.run_at) + coalesce(held.n, 0) as nth
                from operations o join servers s on s.id = o.server_id left join held on held.host_id = s.host_id
-               where o.state in ('queued', 'running', 'undoing') and o.run_at <= now() and o.kind = any($3)
-                 and (o.lease_until is null or o.lease_until < now())),
+               where o.state in ('queued', 'running', 'undoing') and o.kind = any($3)
+                 and (o.run_at <= now() or o.run_at > now() + interval '1 day')
+                 and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')),
            due as (
                select o.id from operations o
                where o.id in (select id from candidates where nth <= $5 order by run_at limit $4)
                  and o.state in ('queued', 'running', 'undoing')
-                 and (o.lease_until is null or o.lease_until < now())
+                 and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')
                for update skip locked)
            update operations o set
                state = case when o.state = 'queued' then 'running' else o.state end,
@@ -428,8 +430,8 @@ pub(super) async fn unstick(tx: &mut PgConnection, id: Uuid, forward: Duration, 
 /// Forgets what operations said a year ago. That they were there stays: it is their servers' history.
 pub(super) async fn purge_log(db: &PgPool) -> Result<()> {
     sqlx::query!(
-        "delete from operation_log where at < now() - interval '1 year'
-             and operation_id in (select id from operations where ended_at < now() - interval '1 year')"
+        "delete from operation_log where at < aged_to() - interval '1 year'
+             and operation_id in (select id from operations where ended_at < aged_to() - interval '1 year')"
     )
     .execute(db)
     .await

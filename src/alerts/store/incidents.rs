@@ -196,5 +196,5 @@ pub(in crate::alerts) async fn open(db: &PgPool, servers: &[i64]) -> Result<Vec<
 
 /// Forgets incidents that ended a year ago.
 pub(in crate::alerts) async fn purge(db: &PgPool) -> Result<()> {
-    sqlx::query!("delete from alerts where resolved_at < now() - interval '1 year'").execute(db).await.map(drop)
+    sqlx::query!("delete from alerts where resolved_at < aged_to() - interval '1 year'").execute(db).await.map(drop)
 }
