@@ -95,7 +95,7 @@ impl App {
         Ok(Arc::new(Self {
             db: db::pool(&config)?,
             lease_db: db::lease_pool(&config)?,
-            sealer: Sealer::new(&config.secret_key)?,
+            sealer: Sealer::new(&config.secret_key, &config.old_secret_keys.0)?,
             events: Events::default(),
             tokens: accounts::TokenCache::new(config.token_life),
             limits: limits::Limits::default(),
@@ -212,6 +212,7 @@ async fn janitor(app: &App) {
             alerts::purge(app).await,
             mail::service::purge(app).await,
             operations::service::purge(app).await,
+            operations::service::strand(app).await,
         ] {
             if let Err(error) = purged {
                 tracing::warn!(%error, "what has ended could not be forgotten; trying again later");
