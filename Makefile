@@ -1,6 +1,6 @@
 # Every habit has a target; `make help` lists them. The work is done by scripts/, which say what they do.
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean-demo test fresh fuzz bench lint fmt sqlx web docs
+.PHONY: help run stop clean-demo test fresh upgrade-test fuzz bench lint fmt sqlx web docs
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: ## Lint, all tests against real PostgreSQL and containers, documentation
 
 fresh: ## The scripts on machines that have nothing: Debian 12 and 13, as root and as a user
 	@scripts/fresh.sh
+
+upgrade-test: ## Another version (OLD=commit, the last tag) beside this one, both killed in turn
+	@scripts/upgrade-test.sh $(OLD)
 
 fuzz: ## schemathesis, more than 10,000 cases (SEED=n repeats a run)
 	@scripts/fuzz.sh 200 $(SEED)

@@ -34,6 +34,10 @@ build() {
     # shellcheck disable=SC2016 # these are apt's variables
     mapfile -t targets < <(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
         awk -v r="$codename" '$3 == "main" && ($2 == r || $2 == r "-updates" || $2 == r "-security")')
+    # A password in a mirror's address is this machine's: the guests are other people's.
+    if printf '%s\n' "${targets[@]}" | grep -qE '^[a-z+]+://[^/ ]*@'; then
+        die "apt's source of $codename has a password in its address, which would be in every guest: put it in /etc/apt/auth.conf.d and the address without it in apt's sources"
+    fi
     mirror=$(printf '%s\n' "${targets[@]}" | awk -v r="$codename" '$2 == r && !n++ { print $1 }')
     [ -n "$mirror" ] || die "no apt source names the main archive of $codename, so the image can't be made from it"
     say "Building the image $title (once; about a minute)"

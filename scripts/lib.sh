@@ -111,17 +111,21 @@ node_modules() {
 
 # --- locks, ports, processes ----------------------------------------------------------------------
 
+# Seconds to wait for another run's lock: longer than any run takes. Anybody may hold a file in /run/lock.
+LOCK_SECONDS=3600
+
 # lock NAME [wait]: holds a machine-wide lock until this script ends; without `wait` it refuses at once.
 lock() {
     local name=$1 file=/run/lock/innkeeper-$1.lock fd
     [ -w /run/lock ] || file=/tmp/innkeeper-$1.lock
+    [ ! -L "$file" ] || die "$file is a link that somebody else put there: remove it"
     # Opened for reading: a sticky folder lets nobody but the owner open another's file for writing.
     [ -e "$file" ] || (umask 022 && : >"$file")
     exec {fd}<"$file"
     if ! flock -n "$fd"; then
         [ "${2:-}" = wait ] || return 1
         say "Waiting for another run to finish ($name)"
-        flock "$fd"
+        flock -w "$LOCK_SECONDS" "$fd" || die "$file is held by somebody for an hour: \`fuser -v $file\` says by whom"
     fi
 }
 

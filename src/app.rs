@@ -95,7 +95,7 @@ impl App {
         Ok(Arc::new(Self {
             db: db::pool(&config)?,
             lease_db: db::lease_pool(&config)?,
-            sealer: Sealer::new(&config.secret_key)?,
+            sealer: Sealer::new(&config.secret_key, &config.old_secret_keys.0)?,
             events: Events::default(),
             tokens: accounts::TokenCache::new(config.token_life),
             limits: limits::Limits::default(),

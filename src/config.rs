@@ -24,6 +24,8 @@ pub struct Config {
     pub database_wait_seconds: u32,
     /// The master key that seals secrets: 32 bytes as base64.
     pub secret_key: SecretString,
+    /// Master keys of before, comma-separated: they open what they sealed, and seal nothing.
+    pub old_secret_keys: SecretKeys,
     /// Address and port to serve on.
     pub listen: SocketAddr,
     /// The most connections of clients at a time; more wait.
@@ -146,6 +148,17 @@ fn submission() -> u16 {
     587
 }
 
+/// Master keys, comma-separated.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "String")]
+pub struct SecretKeys(pub Vec<SecretString>);
+
+impl From<String> for SecretKeys {
+    fn from(text: String) -> Self {
+        Self(text.split(',').map(str::trim).filter(|key| !key.is_empty()).map(SecretString::from).collect())
+    }
+}
+
 /// Proxies by address or network, comma-separated.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(try_from = "String")]
@@ -197,6 +210,7 @@ impl Default for Config {
             database_pool: 20,
             database_wait_seconds: 3,
             secret_key: SecretString::default(),
+            old_secret_keys: SecretKeys::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
             max_connections: 4096,
             head_seconds: 15,
@@ -266,7 +280,7 @@ impl Config {
             !self.database_url.expose_secret().is_empty(),
             "DATABASE_URL is not set; it names the PostgreSQL database, such as postgres://user@127.0.0.1/innkeeper"
         );
-        crate::secrets::Sealer::new(&self.secret_key)?;
+        crate::secrets::Sealer::new(&self.secret_key, &self.old_secret_keys.0)?;
         for (name, value) in [
             ("INNKEEPER_WORKERS", u64::try_from(self.workers)?),
             ("INNKEEPER_MAX_CONNECTIONS", u64::try_from(self.max_connections)?),

@@ -38,6 +38,7 @@ pub(crate) async fn run(app: &App) {
             alerts::purge(app).await,
             mail::service::purge(app).await,
             operations::service::purge(app).await,
+            operations::service::strand(app).await,
         ] {
             if let Err(error) = purged {
                 tracing::warn!(%error, "what has ended could not be forgotten; trying again later");

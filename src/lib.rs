@@ -17,6 +17,7 @@ pub mod idempotency;
 pub mod ids;
 pub mod images;
 mod janitor;
+pub mod keyring;
 pub mod limits;
 mod locks;
 pub mod mail;
@@ -24,10 +25,12 @@ pub mod monitoring;
 pub mod operations;
 pub mod realtime;
 pub mod resize;
+mod schema;
 pub mod secrets;
 pub mod servers;
 pub mod snapshots;
 pub mod ssh_keys;
+mod stored;
 pub mod tariffs;
 
 use std::sync::Arc;
@@ -59,6 +62,15 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
 /// What browsers open that is not below `/api`.
 pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
     console::pages()
+}
+
+/// Seals with the master key what old keys sealed, of everything that is sealed; or, without `change`, only looks.
+pub(crate) async fn reseal(app: &App, change: bool) -> error::Result<Vec<(&'static str, keyring::Resealed)>> {
+    Ok(vec![
+        ("settings of hosts", hosts::service::reseal(app, change).await?),
+        ("passwords in operations", operations::service::reseal(app, change).await?),
+        ("answers kept for a day", idempotency::reseal(app, change).await?),
+    ])
 }
 
 /// Every workflow that the operations engine knows.

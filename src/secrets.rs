@@ -15,57 +15,101 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 
 /// Seals small secrets (host credentials, passwords on their way to a guest) with the master key:
-/// XChaCha20-Poly1305, a random nonce in front, and a purpose that a sealed value can't be moved away from.
+/// XChaCha20-Poly1305, a random nonce in front, and a purpose that a sealed value can't be moved away from. Keys of
+/// before open what they sealed, and seal nothing.
 #[derive(Clone)]
 pub struct Sealer {
+    master: MasterKey,
+    old: Vec<MasterKey>,
+}
+
+#[derive(Clone)]
+struct MasterKey {
     cipher: XChaCha20Poly1305,
     mac: Hmac<Sha256>,
+}
+
+/// By which key a sealed secret opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SealedBy {
+    /// By the master key.
+    Master,
+    /// By an old key; the same secret, sealed with the master key.
+    Old(Vec<u8>),
+    /// By none that we have.
+    Unknown,
+}
+
+/// What tells a request from every other: by the master key, and by each old one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint(Vec<[u8; 32]>);
+
+impl Fingerprint {
+    /// As it is stored.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0[0]
+    }
+
+    /// Whether a stored one, made before the keys changed or after, is of the same request.
+    pub fn matches(&self, stored: &[u8]) -> bool {
+        self.0.iter().any(|known| known == stored)
+    }
 }
 
 const NONCE: usize = 24;
 
 impl Sealer {
-    /// Takes the master key: 32 bytes as base64.
-    pub fn new(key: &SecretString) -> anyhow::Result<Self> {
-        let bytes = STANDARD.decode(key.expose_secret().trim()).ok().filter(|b| b.len() == 32).ok_or_else(|| {
-            anyhow::anyhow!("INNKEEPER_SECRET_KEY must be 32 bytes in base64; make one with `openssl rand -base64 32`")
-        })?;
-        let key = Key::try_from(bytes.as_slice())?;
-        let mac = Hmac::new_from_slice(&Sha256::digest([b"innkeeper fingerprint ", bytes.as_slice()].concat()))?;
-        Ok(Self { cipher: XChaCha20Poly1305::new(&key), mac })
+    /// Takes the master key, and those of before: 32 bytes as base64 each.
+    pub fn new(key: &SecretString, old: &[SecretString]) -> anyhow::Result<Self> {
+        Ok(Self {
+            master: MasterKey::new(key, "INNKEEPER_SECRET_KEY")?,
+            old: old
+                .iter()
+                .map(|key| MasterKey::new(key, "each of INNKEEPER_OLD_SECRET_KEYS"))
+                .collect::<Result<_, _>>()?,
+        })
     }
 
     /// Seals `plain` for `purpose` (a fixed name such as `host`).
     pub fn seal(&self, purpose: &str, plain: &[u8]) -> Result<Vec<u8>> {
         let nonce: [u8; NONCE] = rand::rng().random();
         let sealed = self
+            .master
             .cipher
             .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: purpose.as_bytes() })
             .map_err(|_| Error::internal(anyhow::anyhow!("sealing failed")))?;
         Ok([&nonce[..], &sealed].concat())
     }
 
-    /// Opens what [`Self::seal`] made for the same purpose with the same key.
+    /// Opens what [`Self::seal`] made for the same purpose with this master key or an old one.
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>> {
         let failed = || {
             Error::internal(anyhow::anyhow!(
-                "a sealed {purpose} secret can't be opened: was INNKEEPER_SECRET_KEY changed?"
+                "a sealed {purpose} secret can't be opened with INNKEEPER_SECRET_KEY or INNKEEPER_OLD_SECRET_KEYS"
             ))
         };
-        let (nonce, body) = sealed.split_at_checked(NONCE).ok_or_else(failed)?;
-        let nonce = XNonce::try_from(nonce).map_err(|_| failed())?;
-        self.cipher.decrypt(&nonce, Payload { msg: body, aad: purpose.as_bytes() }).map_err(|_| failed())
+        self.keys().find_map(|key| key.open(purpose, sealed)).ok_or_else(failed)
+    }
+
+    /// By which key a secret opens, and where that is an old one, the same secret sealed with the master key.
+    pub fn sealed_by(&self, purpose: &str, sealed: &[u8]) -> Result<SealedBy> {
+        if self.master.open(purpose, sealed).is_some() {
+            return Ok(SealedBy::Master);
+        }
+        match self.old.iter().find_map(|key| key.open(purpose, sealed)) {
+            Some(plain) => self.seal(purpose, &plain).map(SealedBy::Old),
+            None => Ok(SealedBy::Unknown),
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &MasterKey> {
+        std::iter::once(&self.master).chain(&self.old)
     }
 
     /// What tells this from anything else and gives nothing of it away to who has not the master key, also where it is
     /// easy to guess (a person's password).
-    pub fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = self.mac.clone();
-        for part in parts {
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().into()
+    pub fn fingerprint(&self, parts: &[&[u8]]) -> Fingerprint {
+        Fingerprint(self.keys().map(|key| key.fingerprint(parts)).collect())
     }
 
     /// Seals a password for storing in an operation's data.
@@ -80,6 +124,32 @@ impl Sealer {
     }
 }
 
+impl MasterKey {
+    fn new(key: &SecretString, name: &str) -> anyhow::Result<Self> {
+        let bytes = STANDARD.decode(key.expose_secret().trim()).ok().filter(|b| b.len() == 32).ok_or_else(|| {
+            anyhow::anyhow!("{name} must be 32 bytes in base64; make one with `openssl rand -base64 32`")
+        })?;
+        let key = Key::try_from(bytes.as_slice())?;
+        let mac = Hmac::new_from_slice(&Sha256::digest([b"innkeeper fingerprint ", bytes.as_slice()].concat()))?;
+        Ok(Self { cipher: XChaCha20Poly1305::new(&key), mac })
+    }
+
+    fn open(&self, purpose: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, body) = sealed.split_at_checked(NONCE)?;
+        let nonce = XNonce::try_from(nonce).ok()?;
+        self.cipher.decrypt(&nonce, Payload { msg: body, aad: purpose.as_bytes() }).ok()
+    }
+
+    fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = self.mac.clone();
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Sealer")
@@ -90,6 +160,18 @@ impl std::fmt::Debug for Sealer {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sealed(String);
+
+impl Sealed {
+    /// By which key it opens. Where that is an old one, it is sealed with the master key from now on.
+    pub fn reseal(&mut self, sealer: &Sealer, purpose: &str) -> Result<SealedBy> {
+        let bytes = STANDARD.decode(&self.0).map_err(Error::internal)?;
+        let by = sealer.sealed_by(purpose, &bytes)?;
+        if let SealedBy::Old(new) = &by {
+            self.0 = STANDARD.encode(new);
+        }
+        Ok(by)
+    }
+}
 
 /// A new bearer token: what the client gets, once, and the hash that we keep.
 pub fn new_token(prefix: &str) -> (SecretString, [u8; 32]) {
@@ -158,8 +240,25 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 mod tests {
     use super::*;
 
+    fn key(byte: u8) -> SecretString {
+        SecretString::from(STANDARD.encode([byte; 32]))
+    }
+
     fn sealer(byte: u8) -> Sealer {
-        Sealer::new(&SecretString::from(STANDARD.encode([byte; 32]))).unwrap()
+        Sealer::new(&key(byte), &[]).unwrap()
+    }
+
+    #[test]
+    fn an_old_key_opens_and_the_first_one_seals() {
+        let both = Sealer::new(&key(2), &[key(1)]).unwrap();
+        let old = sealer(1).seal("host", b"secret").unwrap();
+        assert_eq!(both.open("host", &old).unwrap(), b"secret");
+        let SealedBy::Old(new) = both.sealed_by("host", &old).unwrap() else { panic!("it is sealed by the old key") };
+        assert_eq!(sealer(2).open("host", &new).unwrap(), b"secret");
+        assert_eq!(both.sealed_by("host", &new).unwrap(), SealedBy::Master);
+        assert_eq!(sealer(2).sealed_by("host", &old).unwrap(), SealedBy::Unknown);
+        assert!(both.fingerprint(&[b"a"]).matches(sealer(1).fingerprint(&[b"a"]).as_bytes()));
+        assert!(!sealer(2).fingerprint(&[b"a"]).matches(sealer(1).fingerprint(&[b"a"]).as_bytes()));
     }
 
     #[test]
@@ -182,8 +281,8 @@ mod tests {
 
     #[test]
     fn the_master_key_must_be_32_bytes() {
-        assert!(Sealer::new(&SecretString::from("c2hvcnQ=")).is_err());
-        assert!(Sealer::new(&SecretString::from("not base64!")).is_err());
+        assert!(Sealer::new(&SecretString::from("c2hvcnQ="), &[]).is_err());
+        assert!(Sealer::new(&key(1), &[SecretString::from("not base64!")]).is_err());
     }
 
     #[test]

@@ -72,7 +72,9 @@ async fn accounts_tokens_and_the_catalogue_are_made_on_the_command_line() {
     token.get("/api/tariffs").await.expect(401);
     good("user disable a@example.com", "").await;
     login("a@example.com", password).await.expect(401);
-    assert!(good("user list", "").await.contains("a@example.com"));
+    good("user limit a@example.com 7", "").await;
+    bad("user limit nobody@example.com 7", 1, "account").await;
+    assert!(good("user list", "").await.lines().any(|l| l.contains("a@example.com") && l.contains(" 7 ")));
 
     good("tariff add --name Базовый --cores 1 --memory 512 --disk 5 --price 300", "").await;
     assert!(good("tariff list", "").await.contains("Базовый"));

@@ -9,17 +9,23 @@ use uuid::Uuid;
 use super::{Scope, Scopes};
 use crate::http::text;
 use crate::ids::UserId;
+use crate::stored::stored;
 
 /// What an account is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Role {
     /// Runs the installation.
     Provider,
     /// Orders servers.
     Customer,
+    /// One that a newer version knows and this one does not.
+    #[serde(skip_deserializing)]
+    #[value(skip)]
+    Unknown,
 }
+
+stored!(Role, Self::Unknown);
 
 impl Role {
     /// As stored.
@@ -27,6 +33,7 @@ impl Role {
         match self {
             Self::Provider => "provider",
             Self::Customer => "customer",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -54,15 +61,16 @@ impl Caller {
 }
 
 /// Which alerts somebody is mailed about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum AlertMails {
     /// Critical ones, and warnings of processor, memory and disk.
     All,
     /// Critical ones.
     Critical,
 }
+
+stored!(AlertMails, Self::All);
 
 impl AlertMails {
     /// As stored.

@@ -279,6 +279,14 @@ pub async fn disable_user(app: &App, user: UserId) -> Result<()> {
     done
 }
 
+/// Says how many servers an account may have at most. Those that are there already stay.
+pub async fn set_server_limit(app: &App, user: UserId, servers: u16) -> Result<()> {
+    match store::set_server_limit(&app.db, user, servers.into()).await? {
+        true => Ok(()),
+        false => Err(Error::not_found("account")),
+    }
+}
+
 /// Who shows this token, from this address. Refresh tokens are not for this.
 pub async fn authenticate(app: &App, token: &str, address: ClientAddress) -> Result<Caller> {
     let hash = secrets::hash_token(token);

@@ -87,6 +87,12 @@ pub(super) async fn update_user(
     .await
 }
 
+/// Sets how many servers an account may have; false when there is none such.
+pub(super) async fn set_server_limit(db: &PgPool, id: UserId, servers: i32) -> Result<bool> {
+    let done = sqlx::query!("update users set server_limit = $2 where id = $1", id.0, servers).execute(db).await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// All accounts, oldest first.
 pub(super) async fn users(db: &PgPool) -> Result<Vec<Account>> {
     let rows = sqlx::query!(

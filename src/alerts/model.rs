@@ -8,10 +8,11 @@ use uuid::Uuid;
 
 use crate::http::page::Order;
 use crate::ids::{AlertId, HostId, PoolId, ServerId, UserId};
+use crate::stored::stored;
 
 /// A name of the monitor's, as it is stored and shown.
 macro_rules! word {
-    ($(#[$doc:meta])* $name:ident, $inner:ty) => {
+    ($(#[$doc:meta])* $name:ident, $inner:ty, $unknown:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
@@ -32,43 +33,37 @@ macro_rules! word {
             }
         }
 
-        impl sqlx::Type<sqlx::Postgres> for $name {
-            fn type_info() -> sqlx::postgres::PgTypeInfo {
-                <str as sqlx::Type<sqlx::Postgres>>::type_info()
-            }
-        }
-
-        impl<'r> sqlx::Decode<'r, sqlx::Postgres> for $name {
-            fn decode(value: sqlx::postgres::PgValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
-                let text = <&str as sqlx::Decode<sqlx::Postgres>>::decode(value)?;
-                let known = <$inner>::ALL.into_iter().find(|v| v.as_str() == text);
-                known.map(Self).ok_or_else(|| format!("{text} is none of ours").into())
-            }
-        }
+        stored!($name, Self($unknown));
     };
 }
 
 word!(
     /// What an alert is about.
     AlertKind,
-    monitor::alerts::Kind
+    monitor::alerts::Kind,
+    monitor::alerts::Kind::Unknown
 );
 word!(
     /// How bad an alert is: the worst it was since it was raised.
     AlertLevel,
-    monitor::alerts::Level
+    monitor::alerts::Level,
+    monitor::alerts::Level::Warning
 );
 
 /// How an alert ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Ended {
     /// All is well again, or an edited rule calls for no alert.
     Recovered,
     /// There is nothing to watch any more: it was deleted, disabled, or stopped on purpose, or the rule switched off.
     Withdrawn,
+    /// In a way that a newer version knows and this one does not.
+    #[serde(skip_deserializing)]
+    Unknown,
 }
+
+stored!(Ended, Self::Unknown);
 
 /// An alert: from when it was raised until it ended.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]

@@ -102,7 +102,7 @@ fn line(news: &News) -> AlertLine {
     let what = match news.ended {
         None => kind.message(news.value),
         Some(Ended::Recovered) => kind.over(news.value),
-        Some(Ended::Withdrawn) => format!("{}: not watched any more", kind.message(news.value)),
+        Some(Ended::Withdrawn | Ended::Unknown) => format!("{}: not watched any more", kind.message(news.value)),
     };
     let name = match (news.server_id, kind) {
         (Some(id), _) => format!("{} (server {id})", news.name),

@@ -129,7 +129,7 @@ async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
     };
     let known = hosts::service::all(app).await?.into_iter().find(|h| h.name == HOST);
     if let Some(known) = known {
-        if !matches!(known.config, HostSettings::Incus(known) if known == config) {
+        if !matches!(known.config, Some(HostSettings::Incus(known)) if known == config) {
             eprintln!("warning: the host {HOST} is there with other settings, and keeps them");
         }
         return Ok(known.id);

@@ -208,7 +208,9 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             complain(&found.problems);
             if lacks_rights(&found.problems) {
                 let driver = service::driver(app, host.id).await.ok();
-                explain(&host.config, driver.as_deref()).await;
+                if let Some(config) = &host.config {
+                    explain(config, driver.as_deref()).await;
+                }
             }
         }
         Command::Pveum(rights) => rights.print(),

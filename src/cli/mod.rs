@@ -7,6 +7,7 @@ mod database;
 mod demo;
 mod host;
 mod image;
+mod key;
 mod mail;
 mod operation;
 mod output;
@@ -19,6 +20,7 @@ mod top;
 mod user;
 
 use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,7 +30,7 @@ use garde::Validate;
 use innkeeper::app::App;
 use innkeeper::config::Config;
 use innkeeper::error::{Code, Error};
-use innkeeper::{db, hosts};
+use innkeeper::{db, hosts, keyring};
 use secrecy::SecretString;
 
 /// Innkeeper turns Proxmox-style hosts into a provider's cloud.
@@ -71,6 +73,9 @@ enum Command {
     /// Mails: what became of them, and sending them again
     #[command(subcommand)]
     Mail(mail::Command),
+    /// The master key that seals secrets
+    #[command(subcommand)]
+    Key(key::Command),
     /// The fleet in this terminal, live
     Top(top::Args),
     /// The audit log
@@ -129,6 +134,9 @@ fn start(command: Command, called: &str) -> anyhow::Result<()> {
                     database::wait_a_while(&app.db).await?;
                     db::migrate(&app.db).await?;
                 }
+                if !matches!(command, Command::Key(_)) {
+                    keyring::service::check(&app).await?;
+                }
                 match looks(called) {
                     true => work(&app, command).await,
                     false => innkeeper::audit::service::command(&app, called, Box::pin(work(&app, command))).await,
@@ -149,6 +157,7 @@ async fn work(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Operation(command) => operation::run(app, command).await,
         Command::Mail(command) => mail::run(app, command).await,
         Command::Audit(command) => audit::run(app, command).await,
+        Command::Key(command) => key::run(app, command).await,
         Command::Top(args) => top::run(app, args).await,
         Command::Demo(args) => demo::run(app, args).await,
         Command::Serve | Command::Migrate => Ok(()),
@@ -157,6 +166,16 @@ async fn work(app: &App, command: Command) -> anyhow::Result<()> {
 
 /// Takes settings from a file, where there is one. What is in the environment comes first.
 fn load_env_file(path: &Path) -> anyhow::Result<()> {
+    if let Ok(about) = std::fs::metadata(path) {
+        // Whoever can write it says which database we use, and as root perhaps which programs.
+        let (owner, me) = (about.uid(), rustix::process::geteuid().as_raw());
+        anyhow::ensure!(
+            (owner == me || owner == 0) && about.mode() & 0o002 == 0,
+            "{} is not read: it can be changed by others than you and root (owner {owner}, mode {:o})",
+            path.display(),
+            about.mode() & 0o777
+        );
+    }
     match dotenvy::from_path(path) {
         Ok(()) => Ok(()),
         Err(error) if error.not_found() => Ok(()),
@@ -264,6 +283,10 @@ mod tests {
         std::fs::write(folder.join(".env"), "secret text\n").unwrap();
         let error = load_env_file(&folder.join(".env")).unwrap_err().to_string();
         assert!(error.contains("KEY=value") && !error.contains("secret text"), "{error}");
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(folder.join(".env"), "A=b\n").unwrap();
+        std::fs::set_permissions(folder.join(".env"), std::fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(load_env_file(&folder.join(".env")).unwrap_err().to_string().contains("others than you"));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use anyhow::Context;
 use innkeeper::app::App;
 use innkeeper::config::{Config, LogFormat};
-use innkeeper::db;
+use innkeeper::{db, keyring};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 
 async fn prepare(app: &App) -> anyhow::Result<()> {
     database::wait(&app.db).await?;
-    db::migrate(&app.db).await
+    db::migrate(&app.db).await?;
+    Ok(keyring::service::check(app).await?)
 }
 
 async fn signals(

@@ -34,6 +34,13 @@ pub(super) enum Command {
         /// Its mail address
         email: String,
     },
+    /// Say how many servers an account may have at most
+    Limit {
+        /// Its mail address
+        email: String,
+        /// How many; those that are there already stay
+        servers: u16,
+    },
     /// Give an account a new password; without --password-stdin it is made up and shown once
     Password {
         /// Its mail address
@@ -78,6 +85,12 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             audit::account(user.id);
             service::disable_user(app, user.id).await?;
             println!("{} is shut out.", user.email);
+        }
+        Command::Limit { email, servers } => {
+            let user = service::find_user(app, &email).await?;
+            audit::account(user.id);
+            service::set_server_limit(app, user.id, servers).await?;
+            println!("{} may have {servers} servers at most.", user.email);
         }
         Command::Password { email, password_stdin } => {
             let user = service::find_user(app, &email).await?;

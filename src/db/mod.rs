@@ -13,8 +13,9 @@ use crate::config::Config;
 
 pub use tx::{Savepoint, Tx, begin};
 
-/// The migrations, compiled in.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+/// The migrations, compiled in. That a newer version beside this one has added more is no obstacle (see `schema`).
+pub static MIGRATIONS: sqlx::migrate::Migrator =
+    sqlx::migrate::Migrator { ignore_missing: true, ..sqlx::migrate!("./migrations") };
 
 /// Limits of every connection of the pools. A process that froze with a lock in its hands (the one of placement, an
 /// operation's row) would otherwise stop every order, and with them every connection of every other process.
@@ -96,6 +97,7 @@ pub async fn migrate(db: &PgPool) -> anyhow::Result<()> {
         for (limit, _) in LIMITS {
             db.execute(sqlx::AssertSqlSafe(format!("set {limit} = 0"))).await?;
         }
+        crate::schema::check(&mut db).await?;
         MIGRATIONS.run(&mut db).await?;
         db.close().await?;
         anyhow::Ok(())

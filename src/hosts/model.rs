@@ -20,8 +20,9 @@ pub struct Host {
     pub name: String,
     /// What drives it.
     pub kind: HostKind,
-    /// How it is reached, without secrets.
-    pub config: HostSettings,
+    /// How it is reached, without secrets. Null where the key that sealed it is lost, or only a
+    /// newer version can read it: give it again, whole.
+    pub config: Option<HostSettings>,
     /// The public key that we sign in with over SSH, as a line for `authorized_keys`; null where we don't.
     pub management_key: Option<String>,
     /// Whether new servers may be placed on it and it is watched.

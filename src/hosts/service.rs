@@ -12,13 +12,15 @@ use super::drivers::{connect, ways};
 use super::known::Known;
 use super::model::{AddedHost, Host, HostCheck, HostNode, NewHost, UpdateHost};
 use super::settings::{HostKind, HostSettings};
-use super::store::{self, HostRow, Settings};
+use super::store::{self, HostRow, Secrets, Settings};
 use crate::app::App;
 use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::HostId;
 use crate::images;
+use crate::keyring::Resealed;
+use crate::secrets::SealedBy;
 
 /// What settings are sealed for.
 const PURPOSE: &str = "host";
@@ -77,6 +79,35 @@ fn open(app: &App, kind: HostKind, sealed: &[u8]) -> Result<HostSettings> {
     HostSettings::from_stored(kind, &app.sealer.open(PURPOSE, sealed)?)
 }
 
+/// The same; none where the key that sealed them is lost, or only a newer version can read them.
+fn known(app: &App, kind: HostKind, sealed: &[u8]) -> Option<HostSettings> {
+    open(app, kind, sealed).ok()
+}
+
+/// Seals settings and management keys that an old key sealed with the master key.
+pub async fn reseal(app: &App, change: bool) -> Result<Resealed> {
+    let mut count = Resealed::default();
+    for row in store::secrets(&app.db).await? {
+        let config = app.sealer.sealed_by(PURPOSE, &row.config_sealed)?;
+        let key =
+            row.management_key_sealed.as_ref().map(|sealed| app.sealer.sealed_by(KEY_PURPOSE, sealed)).transpose()?;
+        let new =
+            |by: &SealedBy, before: &[u8]| if let SealedBy::Old(new) = by { new.clone() } else { before.to_vec() };
+        let after = Secrets {
+            id: row.id,
+            config_sealed: new(&config, &row.config_sealed),
+            management_key_sealed: key.as_ref().zip(row.management_key_sealed.as_ref()).map(|(by, old)| new(by, old)),
+        };
+        let old = std::iter::once(&config).chain(&key).any(|by| matches!(by, SealedBy::Old(_)));
+        let done = old && change && store::replace_secrets(&app.db, &row, &after).await?;
+        count.add(&config, done);
+        if let Some(key) = &key {
+            count.add(key, done);
+        }
+    }
+    Ok(count)
+}
+
 /// A host's error for the provider, with the host's own words, which say what to do about it.
 pub fn for_provider(host: &str, error: hypervisor::Error) -> Error {
     let message = format!("The host {host} can't be used: {error}.");
@@ -91,7 +122,7 @@ pub async fn all(app: &App) -> Result<Vec<Host>> {
     for (host, node) in store::nodes(&app.db, &ids).await? {
         nodes.entry(host).or_default().push(node);
     }
-    rows.into_iter().map(|row| shown(app, row, &mut nodes)).collect()
+    Ok(rows.into_iter().map(|row| shown(app, row, &mut nodes)).collect())
 }
 
 /// One host.
@@ -102,12 +133,12 @@ pub async fn find(app: &App, id: HostId) -> Result<Host> {
 async fn find_on(app: &App, db: &mut PgConnection, id: HostId) -> Result<Host> {
     let row = store::host(&mut *db, id).await?.ok_or_else(no_host)?;
     let nodes = store::nodes(db, &[id.0]).await?.into_iter().map(|(_, node)| node).collect();
-    shown(app, row, &mut HashMap::from([(id, nodes)]))
+    Ok(shown(app, row, &mut HashMap::from([(id, nodes)])))
 }
 
-fn shown(app: &App, row: HostRow, nodes: &mut HashMap<HostId, Vec<HostNode>>) -> Result<Host> {
-    Ok(Host {
-        config: open(app, row.kind, &row.config_sealed)?.shown(),
+fn shown(app: &App, row: HostRow, nodes: &mut HashMap<HostId, Vec<HostNode>>) -> Host {
+    Host {
+        config: known(app, row.kind, &row.config_sealed).map(HostSettings::shown),
         management_key: row.management_key,
         nodes: nodes.remove(&row.id).unwrap_or_default(),
         id: row.id,
@@ -121,7 +152,7 @@ fn shown(app: &App, row: HostRow, nodes: &mut HashMap<HostId, Vec<HostNode>>) ->
         last_error: row.last_error,
         created_at: row.created_at,
         updated_at: row.updated_at,
-    })
+    }
 }
 
 /// Adds a host after a look at it. One that can't be reached or that could take no guest is refused in words, unless
@@ -133,7 +164,7 @@ pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
         let mut settings = HostSettings::read(kind, config)?;
         settings.complete(None)?;
         let (looked, failure) = accepted(name, preflight(name, &settings).await, force)?;
-        let same = twins(app, &store::hosts(&app.db).await?, None, &settings, looked.as_ref())?;
+        let same = twins(app, &store::hosts(&app.db).await?, None, &settings, looked.as_ref());
         match same.first() {
             Some(other) if !force => Err(twice_refused(&settings, other)),
             _ => Ok((settings, looked, failure, same)),
@@ -151,15 +182,19 @@ pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
     let overcommit = [new.cpu_overcommit, new.memory_overcommit, new.disk_overcommit];
     let id = store::insert(&mut *tx, name, new.kind, &sealed, new.enabled, overcommit).await?.ok_or_else(name_taken)?;
     if new.kind == HostKind::Proxmox {
-        let (private, public) = ssh::new_key()?;
-        let sealed = app.sealer.seal(KEY_PURPOSE, private.expose_secret().as_bytes())?;
-        store::set_management_key(&mut *tx, id, &sealed, &public).await?;
+        make_management_key(app, &mut tx, id).await?;
     }
     record(&mut tx, id, looked.as_ref(), failure.as_deref()).await?;
     let mut problems = looked.map_or_else(|| failure.into_iter().collect(), |info| info.problems);
     problems.extend(same.iter().map(|other| twice(&settings, other)));
     let host = find_on(app, &mut tx, id).await?;
     tx.finish(app, AddedHost { host, problems }).await
+}
+
+async fn make_management_key(app: &App, tx: &mut PgConnection, id: HostId) -> Result<()> {
+    let (private, public) = ssh::new_key()?;
+    let sealed = app.sealer.seal(KEY_PURPOSE, private.expose_secret().as_bytes())?;
+    Ok(store::set_management_key(tx, id, &sealed, &public).await?)
 }
 
 /// Changes what `update` gives, and nothing else. New settings are tried first, as with a new host.
@@ -170,12 +205,16 @@ pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
     if let Some(config) = update.config {
         let settings = HostSettings::read(before.kind, config)?;
         let mut tried = settings.clone();
-        tried.complete(Some(&open(app, before.kind, &before.config_sealed)?))?;
+        let old = known(app, before.kind, &before.config_sealed);
+        tried.complete(old.as_ref())?;
         // Outside the transaction: a host may take long to answer.
         let looked = accepted(&name, preflight(&name, &tried).await, update.force)?;
         let all = store::hosts(&app.db).await?;
-        let known = twins(app, &all, Some(&before), &open(app, before.kind, &before.config_sealed)?, None)?;
-        let same = twins(app, &all, Some(&before), &tried, looked.0.as_ref())?;
+        let known = match &old {
+            Some(old) => twins(app, &all, Some(&before), old, None),
+            None => vec![],
+        };
+        let same = twins(app, &all, Some(&before), &tried, looked.0.as_ref());
         if !update.force
             && let Some(other) = same.iter().find(|other| !known.contains(other))
         {
@@ -185,11 +224,15 @@ pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
     }
     let mut tx = db::begin(&app.db).await?;
     let mut row = store::lock(&mut tx, id).await?.ok_or_else(no_host)?;
-    if let Some((settings, _)) = &mut change {
-        let now = open(app, row.kind, &row.config_sealed)?;
+    if let Some((settings, (looked, _))) = &mut change {
+        let now = known(app, row.kind, &row.config_sealed);
         // The secrets of this moment: others may have been stored while the host was looked at.
-        settings.complete(Some(&now))?;
-        let moved = settings.moved(&now);
+        settings.complete(now.as_ref())?;
+        let moved = match &now {
+            Some(now) => settings.moved(now),
+            // Where it was is lost with the key; what it said of itself is not.
+            None => !looked.as_ref().is_some_and(|info| row.identity.iter().any(|own| info.identity.contains(own))),
+        };
         let (live, _, _) = store::contents(&mut *tx, id).await?;
         if moved && live > 0 && !update.force {
             return Err(Error::new(
@@ -201,6 +244,11 @@ pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
             ));
         }
         row.config_sealed = seal(app, settings)?;
+        if let Some(sealed) = store::settings(&mut *tx, id).await?.and_then(|row| row.management_key_sealed)
+            && app.sealer.sealed_by(KEY_PURPOSE, &sealed)? == SealedBy::Unknown
+        {
+            make_management_key(app, &mut tx, id).await?;
+        }
     }
     row.name = update.name.map_or(row.name, |name| name.trim().to_owned());
     row.enabled = update.enabled.unwrap_or(row.enabled);
@@ -250,7 +298,7 @@ pub async fn check(app: &App, once: &Once, id: HostId) -> Result<HostCheck> {
             }
         };
         let settings = open(app, row.kind, &row.config_sealed)?;
-        let same = twins(app, &store::hosts(&app.db).await?, Some(&row), &settings, Some(&info))?;
+        let same = twins(app, &store::hosts(&app.db).await?, Some(&row), &settings, Some(&info));
         info.problems.extend(same.iter().map(|other| twice(&settings, other)));
         match images::service::missing(app, id, &info.nodes).await {
             Ok(problems) => info.problems.extend(problems),
@@ -278,7 +326,7 @@ fn twins(
     own: Option<&HostRow>,
     settings: &HostSettings,
     looked: Option<&HostInfo>,
-) -> Result<Vec<String>> {
+) -> Vec<String> {
     let identity = match looked {
         Some(info) => info.identity.as_slice(),
         None => own.map_or(&[][..], |row| row.identity.as_slice()),
@@ -287,11 +335,11 @@ fn twins(
     let mut names = Vec::new();
     for row in others {
         let known = row.identity.iter().any(|fingerprint| identity.contains(fingerprint));
-        if known || open(app, row.kind, &row.config_sealed)?.meets(settings) {
+        if known || self::known(app, row.kind, &row.config_sealed).is_some_and(|other| other.meets(settings)) {
             names.push(row.name.clone());
         }
     }
-    Ok(names)
+    names
 }
 
 /// What is wrong with a host that is another one already.

@@ -6,20 +6,26 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::http::extract::read;
 use crate::http::text;
+use crate::stored::stored;
 
 /// The kinds of hosts that there are drivers for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum HostKind {
     /// An Incus server.
     Incus,
     /// A Proxmox VE cluster or single node.
     Proxmox,
+    /// One that a newer version knows and this one does not.
+    #[serde(skip_deserializing)]
+    #[value(skip)]
+    Unknown,
 }
+
+stored!(HostKind, Self::Unknown);
 
 impl HostKind {
     /// As stored.
@@ -27,6 +33,7 @@ impl HostKind {
         match self {
             Self::Incus => "incus",
             Self::Proxmox => "proxmox",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -67,6 +74,7 @@ impl HostSettings {
         match kind {
             HostKind::Incus => read("config", given.0).map(Self::Incus),
             HostKind::Proxmox => read("config", given.0).map(Self::Proxmox),
+            HostKind::Unknown => Err(unknown_kind()),
         }
     }
 
@@ -83,6 +91,7 @@ impl HostSettings {
         match kind {
             HostKind::Incus => parse(stored).map(Self::Incus),
             HostKind::Proxmox => parse(stored).map(Self::Proxmox),
+            HostKind::Unknown => Err(unknown_kind()),
         }
     }
 
@@ -139,6 +148,10 @@ impl HostSettings {
             _ => true,
         }
     }
+}
+
+fn unknown_kind() -> Error {
+    Error::new(Code::Conflict, "This is a host of a kind that only a newer version of Innkeeper knows.")
 }
 
 /// How to reach an Incus server, and where on it our guests go.

@@ -109,6 +109,41 @@ pub(super) async fn settings(db: impl PgExecutor<'_>, host: HostId) -> Result<Op
     .await
 }
 
+/// A host's sealed secrets as they are stored.
+#[derive(Debug)]
+pub(super) struct Secrets {
+    pub id: HostId,
+    pub config_sealed: Vec<u8>,
+    pub management_key_sealed: Option<Vec<u8>>,
+}
+
+/// Every host's secrets.
+pub(super) async fn secrets(db: impl PgExecutor<'_>) -> Result<Vec<Secrets>> {
+    sqlx::query_as!(
+        Secrets,
+        r#"select id as "id: HostId", config_sealed, management_key_sealed from hosts order by id"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Puts the same secrets, sealed with another key, in their place; false when they are others by now. Nothing changes
+/// for who uses them.
+pub(super) async fn replace_secrets(db: impl PgExecutor<'_>, before: &Secrets, after: &Secrets) -> Result<bool> {
+    let done = sqlx::query!(
+        "update hosts set config_sealed = $4, management_key_sealed = $5
+         where id = $1 and config_sealed = $2 and management_key_sealed is not distinct from $3",
+        before.id.0,
+        before.config_sealed,
+        before.management_key_sealed,
+        after.config_sealed,
+        after.management_key_sealed
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Gives a host its management key.
 pub(super) async fn set_management_key(
     db: impl PgExecutor<'_>,

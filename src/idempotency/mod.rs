@@ -18,8 +18,9 @@ use crate::error::{Error, Result};
 use crate::http::auth::caller;
 use crate::http::extract::{body, is_json, parse};
 use crate::ids::UserId;
+use crate::secrets::Fingerprint;
 
-pub use service::{Begun, Checked, Doing, purge};
+pub use service::{Begun, Checked, Doing, purge, reseal};
 
 /// The header's name.
 pub const HEADER: &str = "Idempotency-Key";
@@ -34,7 +35,7 @@ pub struct Once(Option<Named>);
 struct Named {
     user: UserId,
     key: String,
-    fingerprint: [u8; 32],
+    fingerprint: Fingerprint,
 }
 
 /// A POST's body, read and checked, with what makes it be done once.

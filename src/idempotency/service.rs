@@ -13,6 +13,8 @@ use super::{HEADER, Named, Once, store};
 use crate::app::App;
 use crate::db::{self, Tx, is_lock_timeout};
 use crate::error::{Code, Error, Result};
+use crate::keyring::Resealed;
+use crate::secrets::SealedBy;
 
 /// What the answers are sealed for.
 const PURPOSE: &str = "idempotent-answer";
@@ -107,7 +109,7 @@ impl Once {
 impl Named {
     async fn kept<T: DeserializeOwned>(&self, app: &App, db: &mut PgConnection) -> Result<Option<T>> {
         match store::get(db, self).await? {
-            Some((known, _)) if known != self.fingerprint => {
+            Some((known, _)) if !self.fingerprint.matches(&known) => {
                 Err(Error::field(HEADER, "This key was used for another request; take a new one."))
             }
             Some((_, Some(sealed))) => {
@@ -155,6 +157,28 @@ impl Deref for Doing {
 impl DerefMut for Doing {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.tx
+    }
+}
+
+/// How many answers are looked at with one statement.
+const BATCH: i64 = 500;
+
+/// Seals the answers that an old key sealed with the master key. One that no key opens is lost: the request, sent
+/// again, fails instead of being done twice.
+pub async fn reseal(app: &App, change: bool) -> Result<Resealed> {
+    let (mut count, mut after) = (Resealed::default(), (0, String::new()));
+    loop {
+        let answers = store::answers(&app.db, &after, BATCH).await?;
+        let Some((user, key, _)) = answers.last() else { return Ok(count) };
+        after = (*user, key.clone());
+        for (user, key, sealed) in &answers {
+            let by = app.sealer.sealed_by(PURPOSE, sealed)?;
+            let done = match &by {
+                SealedBy::Old(new) if change => store::replace_answer(&app.db, *user, key, sealed, new).await?,
+                _ => false,
+            };
+            count.add(&by, done);
+        }
     }
 }
 

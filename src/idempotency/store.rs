@@ -12,7 +12,7 @@ pub(super) async fn insert(tx: &mut PgConnection, named: &Named) -> Result<bool>
         "insert into idempotency_keys (user_id, key, request_hash) values ($1, $2, $3) on conflict do nothing",
         named.user.0,
         named.key,
-        &named.fingerprint[..]
+        named.fingerprint.as_bytes()
     )
     .execute(tx)
     .await?;
@@ -49,6 +49,34 @@ pub(super) async fn set_answer(tx: &mut PgConnection, named: &Named, sealed: &[u
     .execute(tx)
     .await
     .map(drop)
+}
+
+/// Answers that are kept, of keys after `after`, by key.
+pub(super) async fn answers(db: &PgPool, after: &(i64, String), limit: i64) -> Result<Vec<(i64, String, Vec<u8>)>> {
+    let rows = sqlx::query!(
+        r#"select user_id, key, answer_sealed as "sealed!" from idempotency_keys
+           where answer_sealed is not null and (user_id, key) > ($1, $2) order by user_id, key limit $3"#,
+        after.0,
+        after.1,
+        limit
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.user_id, r.key, r.sealed)).collect())
+}
+
+/// Puts the same answer, sealed with another key, in an answer's place; false when it is another one by now.
+pub(super) async fn replace_answer(db: &PgPool, user: i64, key: &str, before: &[u8], sealed: &[u8]) -> Result<bool> {
+    let done = sqlx::query!(
+        "update idempotency_keys set answer_sealed = $4 where user_id = $1 and key = $2 and answer_sealed = $3",
+        user,
+        key,
+        before,
+        sealed
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 pub(super) async fn purge(db: &PgPool) -> Result<()> {

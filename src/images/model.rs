@@ -9,14 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::http::page::Listed;
 use crate::http::text;
 use crate::ids::{HostId, ImageId};
+use crate::stored::stored;
 use crate::tariffs::Kind;
 
 /// How root signs in over SSH to what an image installs. It is the image's own affair, and can't be seen from here.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum RootLogin {
     /// With the root password, or with an SSH key.
     Password,
@@ -25,7 +23,13 @@ pub enum RootLogin {
     Key,
     /// Not at all: the system has no SSH server, or lets no root in.
     None,
+    /// One that a newer version knows and this one does not.
+    #[serde(skip_deserializing)]
+    #[value(skip)]
+    Unknown,
 }
+
+stored!(RootLogin, Self::Unknown);
 
 impl RootLogin {
     /// As stored.
@@ -34,6 +38,7 @@ impl RootLogin {
             Self::Password => "password",
             Self::Key => "key",
             Self::None => "none",
+            Self::Unknown => "unknown",
         }
     }
 }

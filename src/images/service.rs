@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use hypervisor::Node;
+use hypervisor::{GuestKind, Node};
 use sqlx::{PgConnection, PgExecutor};
 
 use super::model::{Image, ImageSource, ImageView, NewImage, UpdateImage};
@@ -122,6 +122,7 @@ type Found = (ImageSource, Option<Vec<String>>);
 
 /// Asks each host whether it has its source and where, but for those that are `known` already.
 async fn verify(app: &App, kind: Kind, sources: &[ImageSource], known: &[ImageSource]) -> Result<Vec<Found>> {
+    let guest = GuestKind::try_from(kind)?;
     let mut found = vec![];
     for (index, source) in sources.iter().enumerate().filter(|(_, source)| !known.contains(source)) {
         let field = |name: &str| format!("sources[{index}].{name}");
@@ -130,12 +131,12 @@ async fn verify(app: &App, kind: Kind, sources: &[ImageSource], known: &[ImageSo
         };
         let driver = hosts::service::driver(app, source.host_id).await?;
         let name = source.source.trim();
-        let there = driver.has_image(kind.into(), name).await;
+        let there = driver.has_image(guest, name).await;
         if !there.map_err(|error| hosts::service::for_provider(&host, error))? {
             let message = format!("The host {host} has no {kind} image {name}.");
             return Err(Error::field(&field("source"), message));
         }
-        let nodes = driver.image_nodes(kind.into(), name).await;
+        let nodes = driver.image_nodes(guest, name).await;
         found.push((source.clone(), nodes.map_err(|error| hosts::service::for_provider(&host, error))?));
     }
     Ok(found)
@@ -178,7 +179,7 @@ pub async fn watch(app: &App) {
 
 async fn look(app: &App, source: &HostSource) -> Result<Option<Vec<String>>> {
     let driver = hosts::service::driver(app, source.host).await?;
-    let nodes = driver.image_nodes(source.kind.into(), &source.source).await?;
+    let nodes = driver.image_nodes(source.kind.try_into()?, &source.source).await?;
     store::set_nodes(&app.db, source.image, source.host, &source.source, nodes.as_deref()).await?;
     Ok(nodes)
 }

@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use crate::http::page::Order;
 use crate::http::text;
+use crate::stored::stored;
 
 /// How a mail stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum MailState {
     /// It waits for its first or its next try.
     Queued,
@@ -24,6 +24,8 @@ pub enum MailState {
     /// It may be out: the mail server had it and did not say. It is not tried again by itself.
     Unknown,
 }
+
+stored!(MailState, Self::Unknown);
 
 impl MailState {
     /// As stored.

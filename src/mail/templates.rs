@@ -90,6 +90,9 @@ impl SignIn {
                  root in over SSH with a key only, and the server was given none.",
                 false,
             ),
+            (RootLogin::Unknown, _) => {
+                ("Sign in on its console, with the root password that was shown when you ordered it.", false)
+            }
             (RootLogin::None, _) => (
                 "Sign in on its console, with the root password that was shown when you ordered it: this system does \
                  not let root in over SSH.",

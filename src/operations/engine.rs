@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::failpoints::Failpoints;
-use super::store;
-use super::workflow::AnyWorkflow;
+use super::store::{self, Known};
+use super::workflow::{AnyWorkflow, Data};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::ids::{ServerId, UserId};
@@ -60,19 +59,22 @@ impl Engine {
         self.workflows.get(kind).map(AsRef::as_ref)
     }
 
-    /// The kinds that this process can work on.
-    pub fn kinds(&self) -> Vec<String> {
-        self.workflows.keys().map(ToString::to_string).collect()
+    /// What this process can work on.
+    pub(super) fn known(&self) -> Known {
+        Known {
+            kinds: self.workflows.keys().map(ToString::to_string).collect(),
+            versions: self.workflows.values().map(|workflow| workflow.version()).collect(),
+        }
     }
 
     /// Puts an operation in, in the caller's transaction: it exists if and only if what it goes with does. Another
     /// operation on the same server gives `LOCKED` with its id.
-    pub async fn enqueue<D: Serialize>(&self, tx: &mut PgConnection, new: NewOperation<D>) -> Result<Uuid> {
+    pub async fn enqueue<D: Data>(&self, tx: &mut PgConnection, new: NewOperation<D>) -> Result<Uuid> {
         let data = serde_json::to_value(&new.data).map_err(Error::internal)?;
         let first = self.workflow(new.kind).and_then(|w| w.steps().first().copied()).unwrap_or_default();
         let id = Uuid::now_v7();
         loop {
-            if store::insert(tx, id, new.server, new.kind, first, &data, new.user, new.deadline).await? {
+            if store::insert(tx, id, new.server, new.kind, first, &data, D::VERSION, new.user, new.deadline).await? {
                 return Ok(id);
             }
             // The one that was in the way may have ended in between: then there is room.

@@ -20,4 +20,4 @@ mod workflow;
 pub use engine::{Engine, NewOperation};
 pub(crate) use routes::routes;
 pub(crate) use worker::work;
-pub use workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome, Step, Workflow};
+pub use workflow::{AnyWorkflow, Context, Data, Fault, FaultKind, Outcome, Step, Workflow};

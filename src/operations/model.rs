@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ids::ServerId;
+use crate::stored::stored;
 
 /// Where an operation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum State {
     /// Nobody works on it yet.
     Queued,
@@ -23,7 +23,12 @@ pub enum State {
     Failed,
     /// It could be neither ended nor undone: a person must look.
     Stuck,
+    /// One that a newer version knows and this one does not.
+    #[serde(skip_deserializing)]
+    Unknown,
 }
+
+stored!(State, Self::Unknown);
 
 impl State {
     /// Whether it has ended for good.

@@ -115,10 +115,17 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
     let op = &mut work.op;
     let names = workflow.steps();
     let index = usize::try_from(op.step_index).unwrap_or(usize::MAX);
-    let Some(&name) = names.get(index) else {
+    let Some(&name) = names.get(index).filter(|name| **name == op.step) else {
         // Begun by a version with other steps: nobody can say which of ours comes next.
-        let detail = format!("this version's {} has no step {index}", op.kind);
-        return stuck(app, op, "", &detail).await;
+        let detail = format!(
+            "step {} of this {} is `{}`, which is not where this version has it: let the version that began it go on, or \
+             look at the guest and retry at the step of that name",
+            index + 1,
+            op.kind,
+            op.step
+        );
+        let step = op.step.clone();
+        return stuck(app, op, &step, &detail).await;
     };
     let ctx = Context {
         app,
@@ -198,8 +205,8 @@ async fn conclude(
     outcome: Result<Outcome, Fault>,
 ) -> Result<Next> {
     match outcome {
-        Ok(Outcome::Done) => done(&mut work.op, names, index, db::begin(&app.db).await?).await,
-        Ok(Outcome::DoneIn(tx)) => done(&mut work.op, names, index, tx).await,
+        Ok(Outcome::Done) => done(app, &mut work.op, names, index, db::begin(&app.db).await?).await,
+        Ok(Outcome::DoneIn(tx)) => done(app, &mut work.op, names, index, tx).await,
         Ok(Outcome::Again) => {
             let saved = write(app, &work.op, names[index], work.state(), None, None, None, false).await?;
             Ok(if saved { Next::Go } else { Next::Leave })
@@ -233,7 +240,7 @@ fn progress_of(steps: usize, index: usize, inner: u8) -> i16 {
 }
 
 /// The step is done: on to the next one (or the one before), or to the end.
-async fn done(op: &mut Claimed, names: &[&'static str], index: usize, mut tx: Tx) -> Result<Next> {
+async fn done(app: &App, op: &mut Claimed, names: &[&'static str], index: usize, mut tx: Tx) -> Result<Next> {
     let ended = if op.undoing { index == 0 } else { index + 1 == names.len() };
     let state = match (ended, op.undoing) {
         (false, false) => State::Running,
@@ -255,6 +262,7 @@ async fn done(op: &mut Claimed, names: &[&'static str], index: usize, mut tx: Tx
         op.progress = if ended { 100 } else { progress_of(names.len(), next, 0) };
     }
     op.step_index = i32::try_from(next).unwrap_or(i32::MAX);
+    names[next].clone_into(&mut op.step);
     if ended {
         // Sealed passwords and the like have done their work.
         op.data = Value::Null;
@@ -266,6 +274,7 @@ async fn done(op: &mut Claimed, names: &[&'static str], index: usize, mut tx: Tx
         step_index: op.step_index,
         step: names[next],
         data: &op.data,
+        version: version(app, op),
         attempts: 0,
         progress: op.progress,
         error: error.as_ref().map(|(c, m, d)| (c.as_str(), m.as_str(), d.as_deref())),
@@ -361,6 +370,11 @@ async fn failed(app: &App, work: &mut Work, names: &[&'static str], index: usize
     }
 }
 
+/// The version of the data that this process writes.
+fn version(app: &App, op: &Claimed) -> i32 {
+    app.engine.workflow(&op.kind).map_or(1, AnyWorkflow::version)
+}
+
 /// Gives it to a person, unless somebody else has it by now.
 async fn stuck(app: &App, op: &Claimed, name: &str, detail: &str) -> Result<Next> {
     let log = Some(("error", format!("{detail}; a person must look")));
@@ -397,6 +411,7 @@ async fn write(
         step_index: op.step_index,
         step,
         data: &op.data,
+        version: version(app, op),
         attempts: op.attempts,
         progress: op.progress,
         error: error.as_ref().map(|(c, m, d)| (c.as_str(), m.as_str(), d.as_deref())),

@@ -10,10 +10,13 @@ pub use super::store::LogLine;
 use crate::accounts::Level;
 use crate::accounts::model::Caller;
 use crate::app::App;
+use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::page::PageQuery;
 use crate::idempotency::{Begun, Once};
 use crate::ids::ServerId;
+use crate::keyring::Resealed;
+use crate::secrets::SealedBy;
 use crate::servers;
 
 /// One operation, without the provider's detail; for whoever may see its server, which the caller has checked.
@@ -77,7 +80,11 @@ pub async fn retry(app: &App, once: &Once, id: Uuid) -> Result<OperationView> {
         Begun::Done(answer) => return Ok(answer),
     };
     let deadline = Duration::from_secs(app.config.operation_deadline_seconds.into());
-    let taken_up = store::unstick(&mut tx, id, deadline, app.engine.undo_deadline).await?;
+    let (kind, step, place) = store::place(&mut tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+    // Where another version had its steps elsewhere, a person says that it may go on at the one of the same name.
+    let here = app.engine.workflow(&kind).and_then(|w| w.steps().iter().position(|name| *name == step));
+    let place = here.and_then(|index| i32::try_from(index).ok()).unwrap_or(place);
+    let taken_up = store::unstick(&mut tx, id, place, deadline, app.engine.undo_deadline).await?;
     let row = store::get(&mut *tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
     if !taken_up {
         return Err(Error::new(Code::Conflict, "Only a stuck operation can be taken up again."));
@@ -123,6 +130,51 @@ pub async fn wait(app: &App, id: Uuid, at_most: Duration, enough: impl Fn(&Progr
             () = tokio::time::sleep_until(until) => return Ok(progress),
         }
     }
+}
+
+/// How long an operation that this version does not know is left to other processes.
+const STRANDED: Duration = Duration::from_mins(10);
+
+/// Tells the provider of operations that nobody takes because this version does not know their kind or data: a newer
+/// version has begun them. They hold their servers.
+pub async fn strand(app: &App) -> Result<()> {
+    let mut tx = db::begin(&app.db).await?;
+    let detail = "no process of a version that knows this kind of operation has come for ten minutes: start the version \
+                  that began it, then retry";
+    let message = "Nobody is working on this; the provider is told.";
+    let known = app.engine.known();
+    let stranded = store::strand(&mut tx, &known, STRANDED, Code::Internal.as_str(), message, detail).await?;
+    for (id, _) in &stranded {
+        store::log(&mut tx, *id, "error", "", detail).await?;
+    }
+    tx.commit().await?;
+    for (id, kind) in stranded {
+        metrics::counter!("innkeeper_operations_total", "kind" => kind.clone(), "state" => "stuck").increment(1);
+        tracing::error!(operation = %id, kind, detail, "an operation is stuck: a person must look");
+    }
+    Ok(())
+}
+
+/// Seals secrets in operations' data that an old key sealed with the master key. Those that somebody is at work with
+/// stay: their old data would be written back.
+pub async fn reseal(app: &App, change: bool) -> Result<Resealed> {
+    let mut count = Resealed::default();
+    for id in store::open_ids(&app.db).await? {
+        let mut tx = db::begin(&app.db).await?;
+        let Some((kind, mut data, leased)) = store::data(&mut tx, id).await? else { continue };
+        let Some(workflow) = app.engine.workflow(&kind) else { continue };
+        // What this version can't read it can't seal either; its operation is stuck, or a newer version's.
+        let Ok(secrets) = workflow.reseal(&app.sealer, &mut data) else { continue };
+        let done = change && !leased && secrets.iter().any(|by| matches!(by, SealedBy::Old(_)));
+        if done {
+            store::set_data(&mut tx, id, &data).await?;
+        }
+        tx.commit().await?;
+        for by in &secrets {
+            count.add(by, done);
+        }
+    }
+    Ok(count)
 }
 
 /// Forgets what operations said a year ago.

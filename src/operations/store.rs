@@ -22,6 +22,7 @@ pub(super) struct Claimed {
     pub kind: String,
     pub undoing: bool,
     pub step_index: i32,
+    pub step: String,
     pub data: Value,
     pub attempts: i32,
     pub progress: i16,
@@ -42,6 +43,8 @@ pub(super) struct Save<'a> {
     pub step_index: i32,
     pub step: &'a str,
     pub data: &'a Value,
+    /// The version of the workflow's data.
+    pub version: i32,
     pub attempts: i32,
     pub progress: i16,
     pub error: Option<(&'a str, &'a str, Option<&'a str>)>,
@@ -66,13 +69,14 @@ pub(super) async fn insert(
     kind: &str,
     step: &str,
     data: &Value,
+    version: i32,
     user: Option<UserId>,
     deadline: Duration,
 ) -> Result<bool> {
     let row = sqlx::query!(
         "with new as (
-             insert into operations (id, server_id, kind, state, step, data, user_id, deadline)
-             values ($1, $2, $3, 'queued', $4, $5, $6, now() + $7)
+             insert into operations (id, server_id, kind, state, step, data, user_id, deadline, data_version)
+             values ($1, $2, $3, 'queued', $4, $5, $6, now() + $7, $8)
              on conflict (server_id) where state in ('queued', 'running', 'undoing', 'stuck') do nothing
              returning id)
          select pg_notify('operation_due', ''), pg_notify('operation_changed', id::text) from new",
@@ -82,7 +86,8 @@ pub(super) async fn insert(
         step,
         data,
         user.map(|u| u.0),
-        interval(deadline)
+        interval(deadline),
+        version
     )
     .fetch_optional(tx)
     .await?;
@@ -101,14 +106,21 @@ pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Op
     Ok(row.map(|r| (r.id, r.kind)))
 }
 
-/// Claims up to `limit` operations that are due and that nobody holds, oldest first, so that this worker holds at most
-/// `per_host` of any one host: a host that hangs must not hold every hand. What is due, or held, for more than a day from
+/// The workflows of a process: their kinds, and the newest version of each one's data that it knows.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub kinds: Vec<String>,
+    pub versions: Vec<i32>,
+}
+
+/// Claims up to `limit` operations of what is `known` that are due and that nobody holds, oldest first, so that this
+/// worker holds at most `per_host` of any one host: a host that hangs must not hold every hand. What is due, or held, for more than a day from
 /// now was noted when the clock was wrong.
 pub(super) async fn claim(
     db: &PgPool,
     owner: Uuid,
     lease: Duration,
-    kinds: &[String],
+    known: &Known,
     limit: i64,
     per_host: i64,
 ) -> Result<Vec<Claimed>> {
@@ -122,7 +134,9 @@ pub(super) async fn claim(
                select o.id, o.run_at,
                       row_number() over (partition by s.host_id order by o.run_at) + coalesce(held.n, 0) as nth
                from operations o join servers s on s.id = o.server_id left join held on held.host_id = s.host_id
-               where o.state in ('queued', 'running', 'undoing') and o.kind = any($3)
+               where o.state in ('queued', 'running', 'undoing')
+                 and exists (select from unnest($3::text[], $6::integer[]) as known (kind, version)
+                             where known.kind = o.kind and o.data_version <= known.version)
                  and (o.run_at <= now() or o.run_at > now() + interval '1 day')
                  and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')),
            due as (
@@ -136,25 +150,29 @@ pub(super) async fn claim(
                started_at = coalesce(o.started_at, now()),
                lease_owner = $1, lease_until = now() + $2, fence = o.fence + 1, updated_at = now()
            from due where o.id = due.id
-           returning o.id, o.server_id as "server: ServerId", o.kind, o.undoing, o.step_index, o.data, o.attempts,
+           returning o.id, o.server_id as "server: ServerId", o.kind, o.undoing, o.step_index, o.step, o.data, o.attempts,
                o.progress, o.error_code, o.error_message, o.error_detail, o.host_task, o.fence,
                extract(epoch from o.deadline - now())::float8 as "seconds_left!""#,
         owner,
         interval(lease),
-        kinds,
+        &known.kinds,
         limit,
-        per_host
+        per_host,
+        &known.versions
     )
     .fetch_all(db)
     .await
 }
 
 /// Seconds until something is due that nobody holds or whose lease ends, if there is anything.
-pub(super) async fn next_due(db: &PgPool, kinds: &[String]) -> Result<Option<f64>> {
+pub(super) async fn next_due(db: &PgPool, known: &Known) -> Result<Option<f64>> {
     sqlx::query_scalar!(
         r#"select extract(epoch from min(greatest(run_at, coalesce(lease_until, run_at))) - now())::float8
-           from operations where state in ('queued', 'running', 'undoing') and kind = any($1)"#,
-        kinds
+           from operations o where state in ('queued', 'running', 'undoing')
+             and exists (select from unnest($1::text[], $2::integer[]) as known (kind, version)
+                         where known.kind = o.kind and o.data_version <= known.version)"#,
+        &known.kinds,
+        &known.versions
     )
     .fetch_one(db)
     .await
@@ -197,6 +215,7 @@ pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Sav
              lease_until = case when $15::interval is null then lease_until end,
              run_at = coalesce(now() + $15::interval, run_at),
              ended_at = case when $3 in ('succeeded', 'failed') then now() end,
+             data_version = $16,
              updated_at = now()
          where id = $1 and fence = $2",
         id,
@@ -213,7 +232,8 @@ pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Sav
         detail,
         save.host_task,
         save.deadline.map(interval),
-        save.release.map(interval)
+        save.release.map(interval),
+        save.version
     )
     .execute(&mut *tx)
     .await?;
@@ -406,16 +426,31 @@ pub(super) async fn log_lines(db: &PgPool, id: Uuid) -> Result<Vec<LogLine>> {
     .await
 }
 
-/// Takes a stuck operation up again where it stopped; false when it is not stuck.
-pub(super) async fn unstick(tx: &mut PgConnection, id: Uuid, forward: Duration, back: Duration) -> Result<bool> {
+/// The kind of an operation, and its step by name and by place.
+pub(super) async fn place(tx: &mut PgConnection, id: Uuid) -> Result<Option<(String, String, i32)>> {
+    let row = sqlx::query!("select kind, step, step_index from operations where id = $1 for update", id)
+        .fetch_optional(tx)
+        .await?;
+    Ok(row.map(|r| (r.kind, r.step, r.step_index)))
+}
+
+/// Takes a stuck operation up again at the step in this place; false when it is not stuck.
+pub(super) async fn unstick(
+    tx: &mut PgConnection,
+    id: Uuid,
+    step_index: i32,
+    forward: Duration,
+    back: Duration,
+) -> Result<bool> {
     let done = sqlx::query!(
         "update operations set state = case when undoing then 'undoing' else 'running' end, attempts = 0,
-             run_at = now(), lease_owner = null, lease_until = null, updated_at = now(),
+             run_at = now(), lease_owner = null, lease_until = null, updated_at = now(), step_index = $4,
              deadline = now() + case when undoing then $3::interval else $2::interval end
          where id = $1 and state = 'stuck'",
         id,
         interval(forward),
-        interval(back)
+        interval(back),
+        step_index
     )
     .execute(&mut *tx)
     .await?;
@@ -425,6 +460,61 @@ pub(super) async fn unstick(tx: &mut PgConnection, id: Uuid, forward: Duration, 
     sqlx::query!("select pg_notify('operation_due', '')").execute(&mut *tx).await?;
     changed(tx, id).await?;
     Ok(true)
+}
+
+/// Gives operations that nobody has taken for `since` to a person where they are none of what is `known`; says which.
+pub(super) async fn strand(
+    tx: &mut PgConnection,
+    known: &Known,
+    since: Duration,
+    code: &str,
+    message: &str,
+    detail: &str,
+) -> Result<Vec<(Uuid, String)>> {
+    let rows = sqlx::query!(
+        r#"with stranded as (
+               update operations o set state = 'stuck', error_code = $4, error_message = coalesce(o.error_message, $5),
+                   error_detail = $6, updated_at = now()
+               where o.state in ('queued', 'running', 'undoing') and o.run_at < now() - $3::interval
+                 and (o.lease_until is null or o.lease_until < now() - $3::interval)
+                 and not exists (select from unnest($1::text[], $2::integer[]) as known (kind, version)
+                                 where known.kind = o.kind and o.data_version <= known.version)
+               returning o.id, o.kind)
+           select id, kind, pg_notify('operation_changed', id::text)::text as told from stranded"#,
+        &known.kinds,
+        &known.versions,
+        interval(since),
+        code,
+        message,
+        detail
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.id, r.kind)).collect())
+}
+
+/// The ids of operations that are not over, and so may hold secrets.
+pub(super) async fn open_ids(db: &PgPool) -> Result<Vec<Uuid>> {
+    sqlx::query_scalar!("select id from operations where state not in ('succeeded', 'failed') order by id")
+        .fetch_all(db)
+        .await
+}
+
+/// An operation's kind and data, locked, and whether somebody is at work with them.
+pub(super) async fn data(tx: &mut PgConnection, id: Uuid) -> Result<Option<(String, Value, bool)>> {
+    let row = sqlx::query!(
+        r#"select kind, data, coalesce(lease_until > now(), false) as "leased!" from operations
+           where id = $1 and state not in ('succeeded', 'failed') for update"#,
+        id
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(|r| (r.kind, r.data, r.leased)))
+}
+
+/// Puts the same data, sealed with another key, in an operation that is locked and at rest.
+pub(super) async fn set_data(tx: &mut PgConnection, id: Uuid, data: &Value) -> Result<()> {
+    sqlx::query!("update operations set data = $2 where id = $1", id, data).execute(tx).await.map(drop)
 }
 
 /// Forgets what operations said a year ago. That they were there stays: it is their servers' history.

@@ -18,10 +18,10 @@ pub(crate) async fn work(app: &Arc<App>) {
     let hands = Arc::new(Semaphore::new(app.engine.workers));
     let freed = Arc::new(Notify::new());
     let running = TaskTracker::new();
-    let kinds = app.engine.kinds();
+    let known = app.engine.known();
     let mut events = app.events.subscribe();
     while !app.shutdown.is_cancelled() {
-        let wait = match claim(app, &hands, &freed, &running, &kinds).await {
+        let wait = match claim(app, &hands, &freed, &running, &known).await {
             Ok(wait) => wait,
             Err(error) => {
                 tracing::warn!(%error, "operations can't be claimed; trying again");
@@ -49,7 +49,7 @@ async fn claim(
     hands: &Arc<Semaphore>,
     freed: &Arc<Notify>,
     running: &TaskTracker,
-    kinds: &[String],
+    known: &store::Known,
 ) -> sqlx::Result<Duration> {
     let free = hands.available_permits();
     if free == 0 {
@@ -58,7 +58,7 @@ async fn claim(
     }
     let limit = i64::try_from(free).unwrap_or(i64::MAX);
     let per_host = i64::try_from((app.engine.workers * 3 / 4).max(1)).unwrap_or(i64::MAX);
-    let claimed = store::claim(&app.lease_db, app.engine.owner, app.engine.lease, kinds, limit, per_host).await?;
+    let claimed = store::claim(&app.lease_db, app.engine.owner, app.engine.lease, known, limit, per_host).await?;
     let idle = claimed.is_empty();
     for operation in claimed {
         let Ok(hand) = Arc::clone(hands).try_acquire_owned() else { break };
@@ -69,7 +69,7 @@ async fn claim(
             freed.notify_one();
         });
     }
-    let next = store::next_due(&app.lease_db, kinds).await?;
+    let next = store::next_due(&app.lease_db, known).await?;
     // What is due and was not claimed waits for its host's other operations to leave: `freed` tells.
     let least = if idle && next.is_some_and(|seconds| seconds <= 0.0) { 0.25 } else { 0.005 };
     Ok(next.map_or(POLL, |seconds| Duration::from_secs_f64(seconds.clamp(least, POLL.as_secs_f64()))))

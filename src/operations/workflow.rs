@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::db::{self, Tx};
 use crate::error::{Code, Error};
 use crate::ids::ServerId;
+use crate::secrets::{Sealed, SealedBy, Sealer};
 
 /// What a step came to.
 #[derive(Debug)]
@@ -124,6 +125,18 @@ pub trait Step<D>: Send + Sync + Debug {
     }
 }
 
+/// What a workflow keeps between steps, as JSON.
+pub trait Data: Serialize + DeserializeOwned + Debug + Send + Sync {
+    /// Raised with every change that a program of before could not read, would lose, or would go on with at another
+    /// step: such programs leave the operation to others. What is older is read, with defaults.
+    const VERSION: i32 = 1;
+
+    /// The secrets in it, each with what it is sealed for.
+    fn sealed(&mut self) -> Vec<(&'static str, &mut Sealed)> {
+        vec![]
+    }
+}
+
 /// A kind of operation: its steps in order, over durable data `D`.
 #[derive(Debug)]
 pub struct Workflow<D> {
@@ -140,14 +153,35 @@ pub trait AnyWorkflow: Send + Sync + Debug {
     fn kind(&self) -> &'static str;
     /// The names of its steps, in order.
     fn steps(&self) -> Vec<&'static str>;
+    /// The version of its data.
+    fn version(&self) -> i32;
     /// Runs a step, or its undo, over data as stored.
     async fn run(&self, step: usize, undo: bool, ctx: &Context<'_>, data: &mut Value) -> Result<Outcome, Fault>;
+    /// Seals secrets in data as stored with the master key, and says which keys they were sealed with.
+    fn reseal(&self, sealer: &Sealer, data: &mut Value) -> Result<Vec<SealedBy>, Error>;
 }
 
 #[async_trait]
-impl<D: Serialize + DeserializeOwned + Debug + Send + Sync> AnyWorkflow for Workflow<D> {
+impl<D: Data> AnyWorkflow for Workflow<D> {
     fn kind(&self) -> &'static str {
         self.kind
+    }
+
+    fn version(&self) -> i32 {
+        D::VERSION
+    }
+
+    fn reseal(&self, sealer: &Sealer, data: &mut Value) -> Result<Vec<SealedBy>, Error> {
+        let mut typed: D = serde_json::from_value(data.clone()).map_err(Error::internal)?;
+        let by: Vec<SealedBy> = typed
+            .sealed()
+            .into_iter()
+            .map(|(purpose, sealed)| sealed.reseal(sealer, purpose))
+            .collect::<Result<_, _>>()?;
+        if by.iter().any(|by| matches!(by, SealedBy::Old(_))) {
+            *data = serde_json::to_value(typed).map_err(Error::internal)?;
+        }
+        Ok(by)
     }
 
     fn steps(&self) -> Vec<&'static str> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::model::Size;
 use super::store;
 use crate::ids::TariffId;
-use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
 use crate::servers;
 use crate::servers::model::Status;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
@@ -43,6 +43,8 @@ pub struct Data {
     grow: HostWork,
     start: HostWork,
 }
+
+impl operations::Data for Data {}
 
 impl Data {
     /// The first data.

@@ -11,11 +11,11 @@ use crate::http::page::Order;
 use crate::http::text;
 use crate::ids::{HostId, ImageId, ServerId, SshKeyId, TariffId, UserId};
 use crate::monitoring::model::Stats;
+use crate::stored::stored;
 
 /// Where a server stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Status {
     /// Being made.
     Creating,
@@ -47,6 +47,8 @@ pub enum Status {
     /// addresses, and can be reinstalled or deleted.
     Failed,
 }
+
+stored!(Status, Self::Unknown);
 
 impl Status {
     /// As stored.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use hypervisor::GuestKind;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgExecutor};
@@ -26,7 +27,8 @@ use crate::ids::{ServerId, UserId};
 use crate::operations::model::{OperationError, State};
 use crate::operations::service::Progress;
 use crate::operations::{self, NewOperation};
-use crate::{hosts, monitoring, secrets, ssh_keys};
+use crate::tariffs::Kind;
+use crate::{hosts, monitoring, secrets, ssh_keys, stored};
 
 /// How long an answer waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
@@ -163,6 +165,7 @@ pub async fn order(app: &App, once: &Once, user: UserId, order: CreateServer) ->
     let kind = store::image_kind(&mut tx, order.os_id)
         .await?
         .ok_or_else(|| Error::field("osId", "There is no such image on offer."))?;
+    GuestKind::try_from(stored::word(&offer.kind).unwrap_or(Kind::Unknown))?;
     if kind != offer.kind {
         return Err(Error::field(
             "osId",
@@ -344,7 +347,7 @@ pub(super) async fn unprotected_on_host(app: &App, access: &ServerAccess) -> Res
 }
 
 /// Puts in an operation and shows what is under way.
-pub(crate) async fn enqueue<D: Serialize>(
+pub(crate) async fn enqueue<D: operations::Data>(
     app: &App,
     tx: &mut PgConnection,
     access: &ServerAccess,
@@ -393,7 +396,7 @@ impl TakenOn {
 }
 
 /// Puts in an operation on a server that is there.
-async fn begin<D: Serialize>(
+async fn begin<D: operations::Data>(
     app: &App,
     once: &Once,
     access: &ServerAccess,
@@ -422,7 +425,7 @@ pub(crate) struct Submitted {
 }
 
 /// Puts in an operation on a server that is there, and waits a moment for the host's own id of its task.
-pub(crate) async fn submit<D: Serialize>(
+pub(crate) async fn submit<D: operations::Data>(
     app: &App,
     once: &Once,
     access: &ServerAccess,

@@ -5,23 +5,28 @@ use garde::Validate;
 use hypervisor::GuestKind;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Code, Error};
 use crate::http::page::Listed;
 use crate::http::patch::Patch;
 use crate::http::text;
 use crate::ids::TariffId;
+use crate::stored::stored;
 
 /// What a guest is: of a tariff, an image, a server.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, clap::ValueEnum, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Kind {
     /// A system container.
     Lxc,
     /// A virtual machine.
     Vm,
+    /// One that a newer version knows and this one does not.
+    #[serde(skip_deserializing)]
+    #[value(skip)]
+    Unknown,
 }
+
+stored!(Kind, Self::Unknown);
 
 impl Kind {
     /// As stored.
@@ -29,6 +34,7 @@ impl Kind {
         match self {
             Self::Lxc => "lxc",
             Self::Vm => "vm",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -39,11 +45,16 @@ impl std::fmt::Display for Kind {
     }
 }
 
-impl From<Kind> for GuestKind {
-    fn from(kind: Kind) -> Self {
+impl TryFrom<Kind> for GuestKind {
+    type Error = Error;
+
+    fn try_from(kind: Kind) -> Result<Self, Error> {
         match kind {
-            Kind::Lxc => Self::Lxc,
-            Kind::Vm => Self::Vm,
+            Kind::Lxc => Ok(Self::Lxc),
+            Kind::Vm => Ok(Self::Vm),
+            Kind::Unknown => {
+                Err(Error::new(Code::Conflict, "This is of a kind that only a newer version of Innkeeper knows."))
+            }
         }
     }
 }

@@ -20,7 +20,11 @@ pub struct Service {
 
 /// The program under test with its settings, and nothing else from our environment.
 pub fn command(db: &TestDb, data: &std::path::Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_innkeeper"));
+    command_of(env!("CARGO_BIN_EXE_innkeeper"), db, data)
+}
+
+fn command_of(program: &str, db: &TestDb, data: &std::path::Path) -> Command {
+    let mut command = Command::new(program);
     command
         .env_clear()
         .current_dir(data)
@@ -49,7 +53,12 @@ impl Service {
     /// Starts it with more settings and waits until it says where it serves. From then on a failpoint may kill it at
     /// any moment.
     pub async fn start_with(db: &TestDb, data: &std::path::Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = command(db, data)
+        Self::start_program(env!("CARGO_BIN_EXE_innkeeper"), db, data, settings).await
+    }
+
+    /// The same with another version's program.
+    pub async fn start_program(program: &str, db: &TestDb, data: &std::path::Path, settings: &[(&str, &str)]) -> Self {
+        let mut child = command_of(program, db, data)
             .arg("serve")
             .envs(settings.iter().copied())
             .stdin(Stdio::null())

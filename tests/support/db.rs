@@ -47,6 +47,20 @@ impl TestDb {
         Self { name, pool, leaves_work: AtomicBool::new(false) }
     }
 
+    /// Without a schema.
+    pub async fn empty() -> Self {
+        let mut admin = PgConnection::connect_with(&cluster()).await.expect("the test cluster answers");
+        let name = format!("ink_test_{}", Uuid::new_v4().simple());
+        admin.execute(AssertSqlSafe(format!("create database {name}"))).await.expect("a new database");
+        let pool = PgPoolOptions::new().max_connections(5).connect_lazy_with(cluster().database(&name));
+        Self { name, pool, leaves_work: AtomicBool::new(false) }
+    }
+
+    /// Adds the people, where the schema came later.
+    pub async fn add_people(&self) {
+        people(&self.pool).await;
+    }
+
     /// The test ends with operations that are stuck or under way.
     pub fn leaves_work(&self) {
         self.leaves_work.store(true, Ordering::Relaxed);
@@ -101,21 +115,27 @@ async fn template(admin: &mut PgConnection) -> String {
         admin.execute(AssertSqlSafe(format!("create database {making}"))).await.expect("a new template");
         let mut db = PgConnection::connect_with(&cluster().database(&making)).await.expect("the new template");
         innkeeper::db::MIGRATIONS.run(&mut db).await.expect("the migrations run");
-        let hash = innkeeper::secrets::hash_password(SecretString::from(PASSWORD)).await.expect("a password's hash");
-        for (email, role) in PEOPLE {
-            sqlx::query("insert into users (email, role, password_hash) values ($1, $2, $3)")
-                .bind(email)
-                .bind(role)
-                .bind(&hash)
-                .execute(&mut db)
-                .await
-                .expect("a new account");
-        }
         db.close().await.expect("the new template is closed");
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(cluster().database(&making));
+        people(&pool).await;
+        pool.close().await;
         admin.execute(AssertSqlSafe(format!("alter database {making} rename to {name}"))).await.expect("the template");
     }
     admin.execute("select pg_advisory_unlock(4711)").await.expect("the template's lock");
     name
+}
+
+async fn people(db: &PgPool) {
+    let hash = innkeeper::secrets::hash_password(SecretString::from(PASSWORD)).await.expect("a password's hash");
+    for (email, role) in PEOPLE {
+        sqlx::query("insert into users (email, role, password_hash) values ($1, $2, $3)")
+            .bind(email)
+            .bind(role)
+            .bind(&hash)
+            .execute(db)
+            .await
+            .expect("a new account");
+    }
 }
 
 async fn is_there(admin: &mut PgConnection, name: &str) -> bool {

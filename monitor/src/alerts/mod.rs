@@ -41,10 +41,13 @@ pub enum Kind {
     OperationStuck,
     /// Mails that wait for the mail server.
     MailHeld,
+    /// Something that a newer version knows and this one does not: it is shown, and otherwise left alone.
+    #[serde(skip_deserializing)]
+    Unknown,
 }
 
 impl Kind {
-    /// Every kind.
+    /// Every kind that this version knows.
     pub const ALL: [Self; 9] = [
         Self::Cpu,
         Self::Memory,
@@ -69,6 +72,7 @@ impl Kind {
             Self::PoolLow => "pool_low",
             Self::OperationStuck => "operation_stuck",
             Self::MailHeld => "mail_held",
+            Self::Unknown => "unknown",
         }
     }
 
@@ -94,7 +98,7 @@ impl Kind {
         match self {
             Self::Cpu | Self::Memory | Self::Disk | Self::PoolLow => share,
             Self::Traffic => Rule { critical: 1.0, sustain_s: 0, clear_sustain_s: 0, ..share },
-            Self::Down | Self::HostUnreachable => so,
+            Self::Down | Self::HostUnreachable | Self::Unknown => so,
             Self::OperationStuck => Rule { sustain_s: 0, clear_sustain_s: 0, ..so },
             // A mail server may restart.
             Self::MailHeld => Rule { sustain_s: 300, clear_sustain_s: 0, ..so },
@@ -108,6 +112,7 @@ impl Kind {
             Self::HostUnreachable => "The host answers again".to_owned(),
             Self::OperationStuck => "The operation is not stuck any more".to_owned(),
             Self::MailHeld => "Mails are sent again".to_owned(),
+            Self::Unknown => "It is over".to_owned(),
             _ => self.message(value),
         }
     }
@@ -125,6 +130,7 @@ impl Kind {
             Self::PoolLow => format!("{percent:.0}% of the pool's addresses are in use"),
             Self::OperationStuck => "An operation is stuck and waits for a person".to_owned(),
             Self::MailHeld => "Mails wait: the mail server is away or takes none from us".to_owned(),
+            Self::Unknown => "This is an alert of a newer version".to_owned(),
         }
     }
 }

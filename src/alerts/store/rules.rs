@@ -52,7 +52,7 @@ macro_rules! rules {
         )
         .fetch_all($db)
         .await
-        .map(|rows| rows.into_iter().map(Into::into).collect())
+        .map(|rows| rows.into_iter().filter(|row| row.kind.0 != Kind::Unknown).map(Into::into).collect())
     };
 }
 

@@ -2,7 +2,7 @@
 //! incidents are locked in the order of their ids, so that nobody waits for each other.
 
 use chrono::{DateTime, Utc};
-use monitor::alerts::{Level, Track};
+use monitor::alerts::{Kind, Level, Track};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
@@ -69,7 +69,8 @@ pub(in crate::alerts) async fn tracks(
     )
     .fetch_all(tx)
     .await?;
-    Ok(rows.into_iter().map(|r| (r.subject, r.kind, r.track.0)).collect())
+    // What only a newer version watches is not for this one to end.
+    Ok(rows.into_iter().filter(|r| r.kind.0 != Kind::Unknown).map(|r| (r.subject, r.kind, r.track.0)).collect())
 }
 
 /// Remembers these, and forgets what has become quiet.

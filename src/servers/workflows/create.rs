@@ -10,7 +10,7 @@ use crate::error::Code;
 use crate::hosts;
 use crate::images;
 use crate::mail;
-use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::resize::model::Size;
 use crate::secrets::Sealed;
 use crate::servers::model::Status;
@@ -45,6 +45,12 @@ pub struct Data {
     create: HostWork,
     start: HostWork,
     removal: Removal,
+}
+
+impl operations::Data for Data {
+    fn sealed(&mut self) -> Vec<(&'static str, &mut Sealed)> {
+        vec![(PASSWORD, &mut self.password)]
+    }
 }
 
 impl Data {

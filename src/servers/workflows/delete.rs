@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guest::{self, Guest, Removal};
 use crate::addresses;
-use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
 use crate::servers::model::Status;
 use crate::servers::store;
 
@@ -20,6 +20,8 @@ pub struct Data {
     #[serde(default)]
     up: Option<bool>,
 }
+
+impl operations::Data for Data {}
 
 impl Data {
     /// The first data of a server that was meant to be up, or not.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guest::Guest;
 use crate::error::Code;
-use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::secrets::Sealed;
 
 /// The workflow's name.
@@ -18,6 +18,12 @@ pub const PASSWORD: &str = "root-password";
 pub struct Data {
     /// Sealed for [`PASSWORD`].
     pub password: Sealed,
+}
+
+impl operations::Data for Data {
+    fn sealed(&mut self) -> Vec<(&'static str, &mut Sealed)> {
+        vec![(PASSWORD, &mut self.password)]
+    }
 }
 
 /// The steps.

@@ -7,7 +7,7 @@ use hypervisor::StopMode;
 use serde::{Deserialize, Serialize};
 
 use super::guest::{self, Guest, HostWork};
-use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
 use crate::servers::model::Status;
 use crate::servers::store;
 
@@ -64,6 +64,8 @@ pub struct Data {
     #[serde(default)]
     watched: bool,
 }
+
+impl operations::Data for Data {}
 
 /// That moment.
 const WATCH: Duration = Duration::from_secs(1);

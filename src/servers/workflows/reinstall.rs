@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::create::{self, CreateGuest, PrepareGuest, SetPassword, StartGuest};
 use super::guest::{self, Guest, Removal};
 use crate::ids::ImageId;
-use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::secrets::Sealed;
 use crate::servers::model::Status;
 use crate::servers::store;
@@ -28,6 +28,12 @@ pub struct Data {
     /// Whether the server was meant to be up before.
     #[serde(default)]
     up: Option<bool>,
+}
+
+impl operations::Data for Data {
+    fn sealed(&mut self) -> Vec<(&'static str, &mut Sealed)> {
+        self.new.sealed()
+    }
 }
 
 impl Data {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::take::Take;
-use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
 
 /// The workflow's name.
 pub const KIND: &str = "snapshot";
@@ -14,6 +14,8 @@ pub const KIND: &str = "snapshot";
 pub struct Data {
     take: Take,
 }
+
+impl operations::Data for Data {}
 
 impl Data {
     /// The first data, with how many snapshots the server may have.

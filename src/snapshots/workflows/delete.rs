@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::operations::{Context, Fault, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
 use crate::servers::workflows::guest::{Guest, HostWork};
 
 /// The workflow's name.
@@ -15,6 +15,8 @@ pub struct Data {
     name: String,
     delete: HostWork,
 }
+
+impl operations::Data for Data {}
 
 impl Data {
     /// The first data.

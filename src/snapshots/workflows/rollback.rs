@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::take::{Take, fault};
 use crate::error::Code;
-use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::servers::model::Status;
 use crate::servers::store;
 use crate::servers::workflows::guest::{self, Guest, HostWork};
@@ -28,6 +28,8 @@ pub struct Data {
     roll_back: HostWork,
     start: HostWork,
 }
+
+impl operations::Data for Data {}
 
 impl Data {
     /// The first data; `safety` is the name of the snapshot to take first, `limit` how many there may be.

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# make upgrade-test: the program of another version beside this one on one database, with operations under way and both
+# killed in turn. Before a release; not part of `make test`.
+#
+#   scripts/upgrade-test.sh [COMMIT]     the version to come from: the last tag unless named (OLD=<commit> does so too)
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+OLD=${1:-${OLD:-$(git describe --tags --abbrev=0 2>/dev/null || true)}}
+[ -n "$OLD" ] || die "there is no tag to come from: name a commit, as in make upgrade-test OLD=<commit>"
+OLD=$(git rev-parse --verify --quiet "$OLD^{commit}") || die "there is no commit $OLD here"
+DIR=$ROOT/target/upgrade
+SOURCE=$DIR/source
+
+end() {
+    local code=$?
+    trap - EXIT
+    git worktree remove --force "$SOURCE" 2>/dev/null || true
+    exit "$code"
+}
+trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+mkdir -p "$DIR"
+git worktree remove --force "$SOURCE" 2>/dev/null || true
+git worktree prune
+git worktree add --quiet --detach "$SOURCE" "$OLD"
+build() {
+    (cd "$SOURCE" && SQLX_OFFLINE=true CARGO_TARGET_DIR="$DIR/build" cargo build --locked --bin innkeeper)
+}
+step "The version of ${OLD:0:12}" build
+INNKEEPER_TEST_OLD_PROGRAM=$DIR/build/debug/innkeeper scripts/test.sh --run-ignored only -E 'test(/^upgrade::/)'

@@ -1,0 +1,101 @@
+//! The rules of the master key: a wrong one starts nothing, an old one can be replaced while the service runs, and a
+//! lost one costs what it sealed and no more.
+
+use std::time::Duration;
+
+use super::{Resealed, store};
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::secrets::SealedBy;
+
+/// What the check value is sealed for.
+const PURPOSE: &str = "key-check";
+/// What is in it.
+const WORDS: &[u8] = b"innkeeper";
+/// How often secrets that somebody is at work with are looked at again, a second apart.
+const TRIES: u32 = 60;
+
+fn wrong_key() -> Error {
+    Error::new(
+        Code::Conflict,
+        "INNKEEPER_SECRET_KEY is not the key that this database's secrets were sealed with. Put that key back, or add it \
+         to INNKEEPER_OLD_SECRET_KEYS. If it is lost, see `innkeeper key replace --help`.",
+    )
+}
+
+/// Refuses to work with a key that the database's secrets were not sealed with. The first process that comes leaves the
+/// check value for all others.
+pub async fn check(app: &App) -> Result<()> {
+    if store::get(&app.db).await?.is_none() {
+        // A database from before there was a check value has secrets that tell.
+        let all = crate::reseal(app, false).await?;
+        if all.iter().any(|(_, n)| n.lost > 0) && all.iter().all(|(_, n)| n.lost == n.all()) {
+            return Err(wrong_key());
+        }
+        store::insert(&app.db, &app.sealer.seal(PURPOSE, WORDS)?).await?;
+    }
+    match opened(app).await? {
+        (_, SealedBy::Unknown) => Err(wrong_key()),
+        _ => Ok(()),
+    }
+}
+
+async fn opened(app: &App) -> Result<(Vec<u8>, SealedBy)> {
+    let sealed = store::get(&app.db).await?.ok_or_else(|| Error::internal(anyhow::anyhow!("no check value")))?;
+    let by = app.sealer.sealed_by(PURPOSE, &sealed)?;
+    Ok((sealed, by))
+}
+
+/// How many secrets of each kind there are, by key.
+pub async fn status(app: &App) -> Result<Vec<(&'static str, Resealed)>> {
+    check(app).await?;
+    crate::reseal(app, false).await
+}
+
+/// Seals everything that an old key sealed with the master key, while processes work. What somebody is at work with is
+/// waited for, up to a minute: what is left then is in the answer, as `old`.
+pub async fn rotate(app: &App) -> Result<Vec<(&'static str, Resealed)>> {
+    check(app).await?;
+    let mut all = crate::reseal(app, true).await?;
+    for _ in 0..TRIES {
+        if all.iter().all(|(_, n)| n.old == 0) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let again = crate::reseal(app, true).await?;
+        for ((_, before), (_, now)) in all.iter_mut().zip(again) {
+            let resealed = before.resealed + now.resealed;
+            *before = Resealed { resealed, master: now.all() - now.old - now.lost - resealed.min(now.all()), ..now };
+        }
+    }
+    if all.iter().all(|(_, n)| n.old == 0)
+        && let (sealed, SealedBy::Old(new)) = opened(app).await?
+        && !store::replace(&app.db, &sealed, &new).await?
+    {
+        return Err(Error::new(Code::Conflict, "Another process changed the key's check value; run this again."));
+    }
+    Ok(all)
+}
+
+/// Takes the master key for right although the one before it is lost, and says how many secrets are lost with that.
+/// Where nothing is lost it is refused.
+pub async fn replace(app: &App) -> Result<Vec<(&'static str, Resealed)>> {
+    let sealed = store::get(&app.db).await?;
+    if check(app).await.is_ok() {
+        return Err(Error::new(
+            Code::Conflict,
+            "INNKEEPER_SECRET_KEY is the right key, or the right one is among INNKEEPER_OLD_SECRET_KEYS: nothing is lost. \
+             To seal everything with the first key, use `innkeeper key rotate`.",
+        ));
+    }
+    let new = app.sealer.seal(PURPOSE, WORDS)?;
+    match sealed {
+        Some(before) => {
+            if !store::replace(&app.db, &before, &new).await? {
+                return Err(Error::new(Code::Conflict, "Another process changed the key's check value; look again."));
+            }
+        }
+        None => store::insert(&app.db, &new).await?,
+    }
+    crate::reseal(app, false).await
+}

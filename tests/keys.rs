@@ -1,0 +1,149 @@
+//! The master key: a wrong one starts nothing, a new one takes over while the service runs, a lost one costs what it
+//! sealed.
+
+use std::process::Stdio;
+use std::sync::Arc;
+
+use innkeeper::app::App;
+use innkeeper::config::{Config, SecretKeys};
+use innkeeper::keyring::{Resealed, service};
+use innkeeper::operations::failpoints::Action;
+use secrecy::SecretString;
+use serde_json::json;
+
+use crate::support::app::{KEY, config, signed_in};
+use crate::support::child::{Service, command};
+use crate::support::{Client, Pve, TestApp, TestDb, ended, expect_error, wait_for};
+
+const NEW: &str = "YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXpBQkNERUY=";
+
+/// Another process, which does nothing by itself.
+fn process(app: &TestApp, first: &str, old: &[&str]) -> Arc<App> {
+    App::new(keys(config(&app.db, app.data.path()), first, old)).unwrap()
+}
+
+fn keys(config: Config, first: &str, old: &[&str]) -> Config {
+    let old_secret_keys = SecretKeys(old.iter().map(|key| SecretString::from(*key)).collect());
+    Config { secret_key: SecretString::from(first), old_secret_keys, ..config }
+}
+
+/// Runs a command with a key: whether it went well, and all that it said.
+async fn run(db: &TestDb, data: &std::path::Path, key: &str, line: &str) -> (bool, String) {
+    let output = command(db, data)
+        .env("INNKEEPER_SECRET_KEY", key)
+        .args(line.split_whitespace())
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+fn sum(all: &[(&str, Resealed)], take: fn(&Resealed) -> u64) -> u64 {
+    all.iter().map(|(_, n)| take(n)).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_key_starts_nothing() {
+    let (db, data) = (TestDb::new().await, tempfile::tempdir().unwrap());
+    let add = "host add --name a --socket /nowhere --force";
+    assert!(run(&db, data.path(), KEY, add).await.0);
+    for from_before in [false, true] {
+        if from_before {
+            // A database of a version that had no check value.
+            sqlx::query("delete from key_check").execute(&db.pool).await.unwrap();
+        }
+        for line in ["serve", "host list", "user add --email a@example.com"] {
+            let (well, said) = run(&db, data.path(), NEW, line).await;
+            assert!(!well && said.contains("is not the key"), "{line}: {said}");
+        }
+    }
+    assert_eq!(sqlx::query_scalar::<_, i64>("select count(*) from users").fetch_one(&db.pool).await.unwrap(), 3);
+    let (well, said) = run(&db, data.path(), KEY, "host list").await;
+    assert!(well, "{said}");
+    // Nothing is lost, so nothing is given up.
+    let (well, said) = run(&db, data.path(), KEY, "key replace --lost").await;
+    assert!(!well && said.contains("nothing is lost"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_key_takes_over_while_the_service_works() {
+    let app = TestApp::with(|c| *c = keys(c.clone(), KEY, &[NEW])).await;
+    service::check(&app.app).await.unwrap();
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    let points = &app.app.engine.failpoints;
+    points.arm("create:create_guest:before", Action::Hold);
+    let created = app.customer.post_once("/api/server/create", "one", &catalogue.container()).await.expect(200);
+    wait_for("the step", async || points.all_fired().then_some(())).await;
+
+    let other = process(&app, NEW, &[KEY]);
+    let rotating = tokio::spawn(async move { service::rotate(&other).await.unwrap() });
+    // The password of the order is in somebody's hands, and waited for.
+    wait_for("the hosts' turn", async || {
+        let all = service::status(&process(&app, NEW, &[KEY])).await.unwrap();
+        if all[0].1.old == 0 && all[1].1.old == 1 { Ok(()) } else { Err(all) }
+    })
+    .await;
+    points.let_go();
+    let all = rotating.await.unwrap();
+    assert_eq!((sum(&all, |n| n.old), sum(&all, |n| n.lost)), (0, 0), "{all:?}");
+    assert_eq!(ended(&app.customer, &created.body["operationId"]).await["state"], "succeeded");
+
+    // The new key alone opens everything, the old one alone starts nothing, and a request is the same by either.
+    let alone = process(&app, NEW, &[]);
+    let all = service::status(&alone).await.unwrap();
+    assert_eq!(sum(&all, |n| n.master), sum(&all, Resealed::all), "{all:?}");
+    assert!(innkeeper::hosts::service::all(&alone).await.unwrap()[0].config.is_some());
+    assert!(service::check(&process(&app, KEY, &[])).await.is_err());
+    let again = app.customer.post_once("/api/server/create", "one", &catalogue.container()).await.expect(200);
+    assert_eq!(again.text, created.text);
+    let data = app.data.path();
+    let settings = [("INNKEEPER_SECRET_KEY", NEW), ("INNKEEPER_OLD_SECRET_KEYS", KEY)];
+    let second = Service::start_with(&app.db, data, &settings).await;
+    let customer = signed_in(&app.db, &Client::new(&second.base, None), "customer@example.com").await;
+    let again = customer.post_once("/api/server/create", "one", &catalogue.container()).await.expect(200);
+    assert_eq!(again.text, created.text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_key_costs_the_hosts_settings_and_nothing_else() {
+    expect_error("a host could not be swept for a reason of our own");
+    let mut app = TestApp::new().await;
+    service::check(&app.app).await.unwrap();
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &created["operationId"]).await["state"], "succeeded");
+    app.stop().await;
+    let data = app.data.path();
+
+    assert!(!run(&app.db, data, NEW, "key replace").await.0, "it wants to be told that the key is lost");
+    let (well, said) = run(&app.db, data, NEW, "key replace --lost").await;
+    assert!(well && said.contains("settings of each host again"), "{said}");
+    let new = Service::start_with(&app.db, data, &[("INNKEEPER_SECRET_KEY", NEW)]).await;
+    let nobody = Client::new(&new.base, None);
+    let provider = signed_in(&app.db, &nobody, "provider@example.com").await;
+    let customer = signed_in(&app.db, &nobody, "customer@example.com").await;
+
+    let path = format!("/api/hosts/{}", catalogue.host);
+    assert_eq!(provider.get("/api/hosts").await.expect(200).body[0]["config"], json!(null));
+    let renamed = provider.put(&path, json!({ "name": "rack" })).await.expect(200).body;
+    assert_eq!(renamed["name"], "rack");
+    let mut settings = pve.settings();
+    let secret = settings.as_object_mut().unwrap().remove("tokenSecret").unwrap();
+    assert_eq!(provider.put(&path, json!({ "config": settings })).await.expect(422).code(), "INVALID");
+    settings["tokenSecret"] = secret;
+    // Nothing tells that it is the same cluster, with one server on it.
+    assert_eq!(provider.put(&path, json!({ "config": settings })).await.expect(409).code(), "CONFLICT");
+    let given = provider.put(&path, json!({ "config": settings, "force": true })).await.expect(200).body;
+    assert_ne!(given["managementKey"], renamed["managementKey"], "the private half was lost");
+
+    let restart = format!("/api/server/{}/restart", created["id"]);
+    let action = customer.post(&restart, None).await.expect(200).body;
+    assert_eq!(ended(&customer, &action["operationId"]).await["state"], "succeeded");
+    let created = customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    assert_eq!(ended(&customer, &created["operationId"]).await["state"], "succeeded");
+    pve.assert_no_orphan("after a lost key").await;
+}
