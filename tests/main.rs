@@ -43,4 +43,5 @@ mod replicas;
 mod schema;
 mod ssh;
 mod storm;
+mod tenants;
 mod workflows;

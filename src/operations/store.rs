@@ -72,7 +72,8 @@ pub(super) async fn insert(
     let row = sqlx::query!(
         "with new as (
              insert into operations (id, server_id, kind, state, step, data, user_id, deadline)
-             values ($1, $2, $3, 'queued', $4, $5, $6, now() + $7)
+             select $1, $2, $3, 'queued', $4, $5, $6, now() + $7
+             where not exists (select from operations where server_id = $2 and state = 'waiting')
              on conflict (server_id) where state in ('queued', 'running', 'undoing', 'stuck') do nothing
              returning id)
          select pg_notify('operation_due', ''), pg_notify('operation_changed', id::text) from new",
@@ -89,16 +90,110 @@ pub(super) async fn insert(
     Ok(row.is_some())
 }
 
-/// The operation that holds a server, with its kind.
-pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Option<(Uuid, String)>> {
+/// Puts an operation in behind the one that holds its server; false where another waits already. `why` is for people.
+#[allow(clippy::too_many_arguments, reason = "the row's own columns")]
+pub(super) async fn insert_waiting(
+    tx: &mut PgConnection,
+    id: Uuid,
+    server: ServerId,
+    kind: &str,
+    step: &str,
+    data: &Value,
+    user: Option<UserId>,
+    deadline: Duration,
+    why: &str,
+) -> Result<bool> {
+    // Due at once, since nobody but us may know by the time of our commit that the one at work has ended.
     let row = sqlx::query!(
-        "select id, kind from operations
-         where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck')",
+        "with new as (
+             insert into operations (id, server_id, kind, state, step, data, user_id, deadline, error_code, error_message)
+             values ($1, $2, $3, 'waiting', $4, $5, $6, now() + $7, 'LOCKED', $8)
+             on conflict (server_id) where state = 'waiting' do nothing
+             returning id)
+         select pg_notify('operation_due', ''), pg_notify('operation_changed', id::text) from new",
+        id,
+        server.0,
+        kind,
+        step,
+        data,
+        user.map(|u| u.0),
+        interval(deadline),
+        why
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.is_some())
+}
+
+/// An operation in the way of another.
+#[derive(Debug)]
+pub(super) struct InTheWay {
+    pub id: Uuid,
+    pub kind: String,
+    pub state: State,
+}
+
+/// What keeps a server from other operations: the one that holds it, or the one that is to hold it next.
+pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Option<InTheWay>> {
+    sqlx::query_as!(
+        InTheWay,
+        r#"select id, kind, state as "state: State" from operations
+           where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck', 'waiting')
+           order by state = 'waiting' limit 1"#,
         server.0
     )
     .fetch_optional(db)
+    .await
+}
+
+/// The operation that waits for its turn on a server.
+pub(super) async fn waiting(db: &mut PgConnection, server: ServerId) -> Result<Option<InTheWay>> {
+    sqlx::query_as!(
+        InTheWay,
+        r#"select id, kind, state as "state: State" from operations where server_id = $1 and state = 'waiting'"#,
+        server.0
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Ends an operation that waits, since another takes its place; false where its turn has come.
+pub(super) async fn replace(tx: &mut PgConnection, id: Uuid, why: &str) -> Result<bool> {
+    let done = sqlx::query!(
+        "update operations set state = 'failed', data = 'null', error_code = 'CONFLICT', error_message = $2,
+             ended_at = now(), updated_at = now()
+         where id = $1 and state = 'waiting'",
+        id,
+        why
+    )
+    .execute(&mut *tx)
     .await?;
-    Ok(row.map(|r| (r.id, r.kind)))
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    changed(tx, id).await?;
+    Ok(true)
+}
+
+/// Has operations that wait take their turn where nothing holds their server any more; their time begins now.
+pub(super) async fn next_turns(db: &PgPool) -> Result<()> {
+    let done = sqlx::query!(
+        "with next as (
+             update operations o set state = 'queued', error_code = null, error_message = null, run_at = now(),
+                 deadline = now() + (o.deadline - o.created_at), updated_at = now()
+             where o.state = 'waiting' and not exists (
+                 select from operations h
+                 where h.server_id = o.server_id and h.state in ('queued', 'running', 'undoing', 'stuck'))
+             returning o.id)
+         select pg_notify('operation_changed', id::text) from next"
+    )
+    .fetch_all(db)
+    .await;
+    match done {
+        // Somebody was faster with a server that was free for a moment: its turn comes after that.
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
+        done => done.map(drop),
+    }
 }
 
 /// Claims up to `limit` operations that are due and that nobody holds, oldest first, so that this worker holds at most
@@ -218,11 +313,33 @@ pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Sav
     if done.rows_affected() == 0 {
         return Ok(false);
     }
+    if save.state == State::Stuck {
+        tell_waiting(tx, id).await?;
+    }
     if save.visible {
         changed(tx, id).await?;
     }
     Ok(true)
 }
+
+/// What waits behind an operation that has become stuck waits for a person, and says so.
+async fn tell_waiting(tx: &mut PgConnection, stuck: Uuid) -> Result<()> {
+    sqlx::query!(
+        "with told as (
+             update operations o set error_message = $2, updated_at = now() from operations h
+             where h.id = $1 and o.server_id = h.server_id and o.state = 'waiting' returning o.id)
+         select pg_notify('operation_changed', id::text) from told",
+        stuck,
+        BEHIND_STUCK
+    )
+    .fetch_all(tx)
+    .await
+    .map(drop)
+}
+
+/// What waits for the end of an operation that is stuck says this.
+pub(super) const BEHIND_STUCK: &str =
+    "It waits for another operation on this server, which is stuck: the provider must look at that one first.";
 
 async fn changed(tx: &mut PgConnection, id: Uuid) -> Result<()> {
     sqlx::query!("select pg_notify('operation_changed', $1)", id.to_string()).execute(tx).await.map(drop)

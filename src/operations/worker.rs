@@ -56,6 +56,7 @@ async fn claim(
         // `freed` wakes us.
         return Ok(POLL);
     }
+    store::next_turns(&app.lease_db).await?;
     let limit = i64::try_from(free).unwrap_or(i64::MAX);
     let per_host = i64::try_from((app.engine.workers * 3 / 4).max(1)).unwrap_or(i64::MAX);
     let claimed = store::claim(&app.lease_db, app.engine.owner, app.engine.lease, kinds, limit, per_host).await?;

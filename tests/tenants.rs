@@ -1,0 +1,141 @@
+//! Tenants who share a host: what one of them does is their own trouble, and the provider's word counts at once.
+
+use innkeeper::operations::failpoints::Action;
+use serde_json::{Value, json};
+
+use crate::support::lab::Catalogue;
+use crate::support::wait::within;
+use crate::support::{Client, Lab, TestApp, ended, eventually, wait_for};
+
+async fn lab() -> (TestApp, Lab, Catalogue) {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    (app, lab, catalogue)
+}
+
+/// A running server of this customer's: its address in the API.
+async fn server(client: &Client, catalogue: &Catalogue) -> String {
+    let made = client.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    assert_eq!(ended(client, &made["operationId"]).await["state"], "succeeded");
+    format!("/api/server/{}", made["id"])
+}
+
+async fn operation(client: &Client, id: &Value) -> Value {
+    client.get(&format!("/api/operations/{}", id.as_str().unwrap())).await.expect(200).body
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspension_takes_hold_at_once_whatever_its_owner_loops() {
+    let (app, _lab, catalogue) = lab().await;
+    let (path, provider) = (server(&app.customer, &catalogue).await, &app.provider);
+    let points = &app.app.engine.failpoints;
+    points.arm("restart:restart_guest:before", Action::Hold);
+    // Each ends with the first answer that is neither a restart nor that one is under way.
+    let loops: Vec<_> = (0..4)
+        .map(|_| {
+            let (me, path) = (app.customer.clone(), format!("{path}/restart"));
+            let refused = async move {
+                loop {
+                    let answer = me.post(&path, None).await;
+                    if answer.status != 200 && answer.code() != "LOCKED" {
+                        return answer;
+                    }
+                }
+            };
+            tokio::spawn(within("a restart that is refused for good", refused))
+        })
+        .collect();
+    wait_for("the restart at hand", async || points.all_fired().then_some(())).await;
+
+    let suspended = provider.post(&format!("{path}/suspend"), json!({ "reason": "abuse" })).await.expect(200).body;
+    let stop = operation(provider, &suspended["operationId"]).await;
+    assert_eq!(
+        (&stop["kind"], &stop["state"], &stop["error"]["code"]),
+        (&json!("suspend"), &json!("waiting"), &json!("LOCKED"))
+    );
+    assert!(stop["error"]["message"].as_str().unwrap().contains("(restart)"), "{stop}");
+    let again = provider.post(&format!("{path}/suspend"), json!({ "reason": "abuse" })).await.expect(200).body;
+    assert_eq!(again["operationId"], suspended["operationId"], "one waits");
+    for refused in loops {
+        let refused = refused.await.unwrap().expect(409);
+        assert!(refused.body["error"].as_str().unwrap().ends_with("abuse"), "{}", refused.text);
+    }
+    points.let_go();
+    let stopped = ended(provider, &suspended["operationId"]).await;
+    assert_eq!((&stopped["state"], &stopped["error"]), (&json!("succeeded"), &Value::Null), "{stopped}");
+    assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "stopped");
+    let after: i64 = sqlx::query_scalar(
+        "select count(*) from operations o join servers s on s.id = o.server_id
+         where o.kind = 'restart' and o.created_at > s.suspended_at",
+    )
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    assert_eq!(after, 0, "nothing of the owner's was taken on since");
+    let back = provider.post(&format!("{path}/unsuspend"), None).await.expect(200).body;
+    assert_eq!(ended(provider, &back["operationId"]).await["state"], "succeeded");
+    assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_provider_orders_comes_next_and_the_later_order_counts() {
+    let (app, lab, catalogue) = lab().await;
+    let (me, provider, points) = (&app.customer, &app.provider, &app.app.engine.failpoints);
+    let path = server(me, &catalogue).await;
+
+    // Behind an operation that is stuck it waits for a person, and says so.
+    let stuck: uuid::Uuid = sqlx::query_scalar(
+        "insert into operations (id, server_id, kind, state, data, deadline)
+         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from servers returning id",
+    )
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    let suspended = provider.post(&format!("{path}/suspend"), json!({ "reason": "unpaid" })).await.expect(200).body;
+    let waits = operation(provider, &suspended["operationId"]).await;
+    assert_eq!(waits["state"], "waiting", "{waits}");
+    assert!(waits["error"]["message"].as_str().unwrap().contains("stuck"), "{waits}");
+    let back = provider.post(&format!("{path}/unsuspend"), None).await.expect(200).body;
+    let replaced = operation(provider, &suspended["operationId"]).await;
+    assert_eq!((&replaced["state"], &replaced["error"]["code"]), (&json!("failed"), &json!("CONFLICT")), "{replaced}");
+    // Its owner is let in again, and waits as everybody does.
+    assert_eq!(me.post(&format!("{path}/restart"), None).await.expect(409).code(), "LOCKED");
+    sqlx::query("update operations set state = 'failed', ended_at = now() where id = $1")
+        .bind(stuck)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(ended(provider, &back["operationId"]).await["state"], "succeeded");
+    assert_eq!(me.get(&path).await.expect(200).body["status"], "running");
+
+    // A deletion, whatever waits, and whatever becomes of what it waits for.
+    points.arm("create:start_guest:before", Action::Hold);
+    points.arm("create:set_password:before", Action::Fail);
+    let made = me.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    let other = format!("/api/server/{}", made["id"]);
+    eventually(me, &format!("/api/operations/{}", made["operationId"].as_str().unwrap()), |o| {
+        o["step"] == "start_guest"
+    })
+    .await;
+    let suspended = provider.post(&format!("{other}/suspend"), json!({ "reason": "fraud" })).await.expect(200).body;
+    let deleted = provider.delete(&other).await.expect(200).body;
+    assert_eq!(operation(provider, &suspended["operationId"]).await["state"], "failed");
+    assert_eq!(operation(provider, &deleted["operationId"]).await["state"], "waiting");
+    let again = provider.post(&format!("{other}/suspend"), json!({ "reason": "fraud" })).await.expect(200).body;
+    assert_eq!(again["operationId"], deleted["operationId"], "what is deleted need not be stopped");
+    points.let_go();
+    assert_eq!(ended(provider, &made["operationId"]).await["state"], "failed");
+    assert_eq!(ended(provider, &deleted["operationId"]).await["state"], "succeeded");
+    provider.get(&other).await.expect(404);
+
+    // And behind one that does it already.
+    points.arm("delete:delete_guest:before", Action::Hold);
+    let first = me.delete(&path).await.expect(200).body;
+    let second = provider.delete(&path).await.expect(200).body;
+    assert_ne!(first["operationId"], second["operationId"]);
+    points.let_go();
+    assert_eq!(ended(provider, &first["operationId"]).await["state"], "succeeded");
+    assert_eq!(ended(provider, &second["operationId"]).await["state"], "succeeded");
+    assert_eq!(lab.guests().await, 0);
+}
