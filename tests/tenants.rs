@@ -1,10 +1,11 @@
 //! Tenants who share a host: what one of them does is their own trouble, and the provider's word counts at once.
 
+use hypervisor::{GuestKind, GuestRef};
 use innkeeper::operations::failpoints::Action;
 use serde_json::{Value, json};
 
 use crate::support::lab::Catalogue;
-use crate::support::wait::within;
+use crate::support::wait::{PATIENCE, within};
 use crate::support::{Client, Lab, TestApp, ended, eventually, wait_for};
 
 async fn lab() -> (TestApp, Lab, Catalogue) {
@@ -138,4 +139,77 @@ async fn what_the_provider_orders_comes_next_and_the_later_order_counts() {
     assert_eq!(ended(provider, &first["operationId"]).await["state"], "succeeded");
     assert_eq!(ended(provider, &second["operationId"]).await["state"], "succeeded");
     assert_eq!(lab.guests().await, 0);
+}
+
+/// The guest of a server, by its address in the API.
+async fn guest(app: &TestApp, path: &str) -> GuestRef {
+    let id: i64 = path.rsplit('/').next().unwrap().parse().unwrap();
+    let (marker, vmid, node): (uuid::Uuid, i64, String) =
+        sqlx::query_as("select uuid, guest_number, node from servers where id = $1")
+            .bind(id)
+            .fetch_one(&app.db.pool)
+            .await
+            .unwrap();
+    GuestRef { marker, vmid, kind: GuestKind::Lxc, node }
+}
+
+async fn inside(lab: &Lab, guest: &GuestRef, script: &str) {
+    let out = lab.incus.driver().exec(guest, &["sh", "-c", script], b"", PATIENCE).await.unwrap();
+    assert_eq!(out.status, 0, "{script}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_that_hang_hold_up_their_owner_and_nobody_else() {
+    // Four hands, three of them for one host, one of these for one account.
+    let app = TestApp::with(|c| c.workers = 4).await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    let (hostile, normal) = (&app.customer, &app.other);
+    let (path, first, second) =
+        tokio::join!(server(normal, &catalogue), server(hostile, &catalogue), server(hostile, &catalogue));
+    let hanging = [&first, &second];
+    for path in hanging {
+        let chpasswd = "printf '#!/bin/sh\nexec sleep 1000\n' > /usr/sbin/chpasswd && chmod 755 /usr/sbin/chpasswd";
+        inside(&lab, &guest(&app, path).await, chpasswd).await;
+    }
+    let asked = hanging.map(|path| {
+        let (me, path) = (hostile.clone(), format!("{path}/password"));
+        tokio::spawn(async move { me.post(&path, None).await })
+    });
+    let at_work = "select count(*) from operations where kind = 'password' and lease_until >= now()";
+    let begun = "select count(*) from operations where kind = 'password' and started_at is not null";
+    let count = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&app.db.pool).await.unwrap();
+    wait_for("the first of those that hang", async || (count(begun).await > 0).then_some(())).await;
+    wait_for("the second", async || {
+        (count("select count(*) from operations where kind = 'password'").await == 2).then_some(())
+    })
+    .await;
+    let restarted = normal.post(&format!("{path}/restart"), None).await.expect(200).body;
+    wait_for("the other's restart", async || {
+        let most = count(at_work).await;
+        assert!(most <= 1, "{most} hands are held by one account's guests");
+        let restart = operation(normal, &restarted["operationId"]).await;
+        if restart["state"] == "succeeded" { Ok(()) } else { Err(restart) }
+    })
+    .await;
+    // Those that hang are told so, once, and are not tried again.
+    for asked in asked {
+        let answer = asked.await.unwrap();
+        // One that was not begun in time for its answer is asked for by its operation.
+        if answer.status != 200 {
+            assert_eq!(answer.code(), "CONFLICT", "{}", answer.text);
+            assert!(answer.body["error"].as_str().unwrap().contains("own system"), "{}", answer.text);
+        }
+    }
+    app.all_ended(PATIENCE).await;
+    let ends: Vec<(String, String, i64)> = sqlx::query_as(
+        "select o.state, o.error_code, count(l.id) from operations o
+         left join operation_log l on l.operation_id = o.id and l.message like '%trying again%'
+         where o.kind = 'password' group by o.id",
+    )
+    .fetch_all(&app.db.pool)
+    .await
+    .unwrap();
+    assert_eq!(ends, vec![("failed".to_owned(), "CONFLICT".to_owned(), 0); 2]);
+    assert_eq!(hostile.get(&first).await.expect(200).body["status"], "running");
 }

@@ -196,31 +196,49 @@ pub(super) async fn next_turns(db: &PgPool) -> Result<()> {
     }
 }
 
-/// Claims up to `limit` operations that are due and that nobody holds, oldest first, so that this worker holds at most
-/// `per_host` of any one host: a host that hangs must not hold every hand.
+/// How many operations a worker may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shares {
+    /// More than it has now.
+    pub free: i64,
+    /// Of any one host: one that hangs must not hold every hand.
+    pub host: i64,
+    /// Of any one account on a host: neither must its guests.
+    pub account: i64,
+}
+
+/// Claims operations that are due and that nobody holds, so that this worker holds no more than its shares. Accounts take
+/// turns: first those with the fewest at work on a host, then the oldest.
 pub(super) async fn claim(
     db: &PgPool,
     owner: Uuid,
     lease: Duration,
     kinds: &[String],
-    limit: i64,
-    per_host: i64,
+    shares: Shares,
 ) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
         r#"with held as (
-               select s.host_id, count(*) as n from operations o join servers s on s.id = o.server_id
+               select s.host_id, s.user_id, count(*) as n from operations o join servers s on s.id = o.server_id
                where o.lease_owner = $1 and o.lease_until >= now() and o.state in ('queued', 'running', 'undoing')
-               group by s.host_id),
+               group by s.host_id, s.user_id),
+           on_host as (select host_id, sum(n)::bigint as n from held group by host_id),
            candidates as (
-               select o.id, o.run_at,
-                      row_number() over (partition by s.host_id order by o.run_at) + coalesce(held.n, 0) as nth
-               from operations o join servers s on s.id = o.server_id left join held on held.host_id = s.host_id
+               select o.id, o.run_at, s.host_id, coalesce(on_host.n, 0) as on_host,
+                      row_number() over (partition by s.host_id, s.user_id order by o.run_at) + coalesce(held.n, 0)
+                          as of_account
+               from operations o join servers s on s.id = o.server_id
+               left join held on held.host_id = s.host_id and held.user_id = s.user_id
+               left join on_host on on_host.host_id = s.host_id
                where o.state in ('queued', 'running', 'undoing') and o.run_at <= now() and o.kind = any($3)
                  and (o.lease_until is null or o.lease_until < now())),
+           fair as (
+               select id, run_at, of_account,
+                      row_number() over (partition by host_id order by of_account, run_at) + on_host as of_host
+               from candidates where of_account <= $6),
            due as (
                select o.id from operations o
-               where o.id in (select id from candidates where nth <= $5 order by run_at limit $4)
+               where o.id in (select id from fair where of_host <= $5 order by of_account, run_at limit $4)
                  and o.state in ('queued', 'running', 'undoing')
                  and (o.lease_until is null or o.lease_until < now())
                for update skip locked)
@@ -235,8 +253,9 @@ pub(super) async fn claim(
         owner,
         interval(lease),
         kinds,
-        limit,
-        per_host
+        shares.free,
+        shares.host,
+        shares.account
     )
     .fetch_all(db)
     .await

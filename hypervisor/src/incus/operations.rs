@@ -286,7 +286,7 @@ mod tests {
     }
 
     /// An Incus that answers a change of power, the wait for it and the look at the guest with these, in this order.
-    async fn incus(power: Value, wait: Value, instance: Value) -> (Client, PathBuf) {
+    fn incus(power: Value, wait: Value, instance: Value) -> (Client, PathBuf) {
         let socket = std::env::temp_dir().join(format!("incus-{}.sock", Uuid::new_v4()));
         let listener = UnixListener::bind(&socket).unwrap();
         tokio::spawn(async move {
@@ -343,7 +343,7 @@ mod tests {
                 [(refusal(text), json!(null)), (begun.clone(), refusal(text)), (begun.clone(), failed(text))]
             {
                 let case = format!("{action}, {power}, {wait}");
-                let (client, socket) = incus(power, wait, instance.clone()).await;
+                let (client, socket) = incus(power, wait, instance.clone());
                 assert_eq!(change_power(&client, "ink-1", action).await, Ok(then.clone()), "{case}");
                 std::fs::remove_file(socket).unwrap();
             }
