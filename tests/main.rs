@@ -31,6 +31,7 @@ mod limits;
 mod lists;
 mod live;
 mod mail;
+mod meters;
 mod monitoring;
 mod openapi;
 mod orders;

@@ -172,6 +172,12 @@ async fn guests_that_hang_hold_up_their_owner_and_nobody_else() {
         let chpasswd = "printf '#!/bin/sh\nexec sleep 1000\n' > /usr/sbin/chpasswd && chmod 755 /usr/sbin/chpasswd";
         inside(&lab, &guest(&app, path).await, chpasswd).await;
     }
+    // As many processes as it likes are no more than its memory allows.
+    let forks = "my @p; while (@p < 3000) { my $p = fork; last unless defined $p; if (!$p) { sleep 60; exit } push @p, $p } \
+                 kill 'KILL', @p; print scalar @p";
+    let out = lab.incus.driver().exec(&guest(&app, &first).await, &["perl", "-e", forks], b"", PATIENCE).await.unwrap();
+    let forks: u32 = String::from_utf8(out.stdout).unwrap().parse().unwrap();
+    assert!(forks < 750, "{forks} processes in 256 MiB");
     let asked = hanging.map(|path| {
         let (me, path) = (hostile.clone(), format!("{path}/password"));
         tokio::spawn(async move { me.post(&path, None).await })
@@ -212,4 +218,55 @@ async fn guests_that_hang_hold_up_their_owner_and_nobody_else() {
     .unwrap();
     assert_eq!(ends, vec![("failed".to_owned(), "CONFLICT".to_owned(), 0); 2]);
     assert_eq!(hostile.get(&first).await.expect(200).body["status"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_are_in_the_books_and_no_storage_is_filled_with_them() {
+    let (app, _lab, catalogue) = lab().await;
+    let (me, points) = (&app.customer, &app.app.engine.failpoints);
+    // Room for 4 GiB, to be sold once; a server of 1 GiB has less than that in use, which is 1 GiB a snapshot.
+    let set = async |sql: &'static str| sqlx::query(sql).execute(&app.db.pool).await.unwrap();
+    set("update hosts set disk_overcommit = 1").await;
+    set("update nodes set disk_gib = 4").await;
+    let path = server(me, &catalogue).await;
+    let at = format!("{path}/snapshots");
+    let take = async |name: &str| me.post(&at, json!({ "snapname": name })).await;
+    let done = async |answer: Value| assert_eq!(ended(me, &answer["operationId"]).await["state"], "succeeded");
+    let reserved = async || {
+        let host = app.provider.get(&format!("/api/hosts/{}", catalogue.host)).await.expect(200).body;
+        host["nodes"][0]["reserved"]["disk"].as_i64().unwrap()
+    };
+    for (name, held) in [("one", 2), ("two", 3), ("three", 4)] {
+        done(take(name).await.expect(200).body).await;
+        assert_eq!(reserved().await, held, "{name}");
+    }
+    let refused = take("four").await.expect(507);
+    assert_eq!(refused.code(), "RESOURCE_UNAVAILABLE");
+    assert!(refused.body["error"].as_str().unwrap().contains("no room for another snapshot"), "{}", refused.text);
+    let safely = json!({ "snapname": "one", "safetySnapshot": true });
+    me.post(&format!("{at}/rollback"), safely).await.expect(507);
+    app.other.post("/api/server/create", catalogue.order()).await.expect(507);
+    me.put(&format!("{path}/resize"), json!({ "disk": 2 })).await.expect(422);
+    app.provider.put(&format!("{path}/resize"), json!({ "disk": 2 })).await.expect(507);
+
+    // What is deleted, and what could not be taken, holds nothing.
+    let gone = me.send(reqwest::Method::DELETE, &at, Some(json!({ "snapname": "two" }))).await.expect(200).body;
+    done(gone).await;
+    assert_eq!(reserved().await, 3);
+    points.arm("snapshot:take_snapshot:acted", Action::Fail);
+    let failed = take("four").await;
+    if failed.status == 200 {
+        assert_eq!(ended(me, &failed.body["operationId"]).await["state"], "failed");
+    }
+    app.all_ended(PATIENCE).await;
+    assert_eq!(reserved().await, 3);
+    server(&app.other, &catalogue).await;
+
+    // Whatever the books say, a storage that is nearly full takes none, and no bigger disks.
+    set("update nodes set disk_gib = 40, disk_used = 37::bigint << 30").await;
+    let refused = take("four").await.expect(507);
+    assert!(refused.body["error"].as_str().unwrap().contains("nearly full"), "{}", refused.text);
+    app.provider.put(&format!("{path}/resize"), json!({ "disk": 2 })).await.expect(507);
+    set("update nodes set disk_used = 35::bigint << 30").await;
+    done(take("four").await.expect(200).body).await;
 }
