@@ -68,6 +68,8 @@ pub struct Config {
     pub undo_deadline_seconds: u32,
     /// Seconds a guest may take to shut down before it is forced.
     pub shutdown_seconds: u32,
+    /// The share of a storage, in percent, that must be free for one more snapshot or a bigger disk on it.
+    pub storage_margin_percent: u32,
     /// Seconds between two sweeps of a host.
     pub sweep_seconds: u32,
     /// Seconds without another alert after which people are mailed; while they keep coming, six times as long.
@@ -232,6 +234,7 @@ impl Default for Config {
             operation_deadline_seconds: 900,
             undo_deadline_seconds: 86_400,
             shutdown_seconds: 60,
+            storage_margin_percent: 10,
             sweep_seconds: 30,
             alert_settle_seconds: 10,
             console_ticket_seconds: 30,
@@ -304,6 +307,7 @@ impl Config {
         ] {
             anyhow::ensure!(value > 0, "{name} must be at least 1");
         }
+        anyhow::ensure!(self.storage_margin_percent < 100, "INNKEEPER_STORAGE_MARGIN_PERCENT must be less than 100");
         self.public_origin().context("INNKEEPER_PUBLIC_URL must be an address such as https://panel.example.com")?;
         self.mail_from
             .parse::<lettre::message::Mailbox>()

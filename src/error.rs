@@ -248,6 +248,11 @@ impl From<hypervisor::Error> for Error {
                 Code::Conflict,
                 "The server's own disk is full: delete files in it or give it a bigger disk, then try again.",
             ),
+            H::GuestHung(_) => (
+                Code::Conflict,
+                "The server's own system did not do this in time, so it may or may not have been done. See whether it hangs, or \
+                 restart the server, then try again.",
+            ),
             H::Conflict(_) => (Code::Conflict, "The server's present state does not allow this."),
             H::Unsupported(_) => (Code::Invalid, "The host that this server lives on can't do this."),
             _ => (Code::HostError, "The host refused or failed to do this."),

@@ -293,11 +293,6 @@ async fn a_server_is_made_anew_in_its_old_place_unless_it_is_protected() {
 async fn a_suspended_server_is_down_and_its_owner_can_only_look() {
     let made = Made::new().await;
     let (me, provider) = (&made.app.customer, &made.app.provider);
-    // What is under way may bring it up: to say that it is suspended would not be true.
-    let restarted = me.post(&made.at("/restart"), None).await.expect(200).body;
-    let locked = provider.post(&made.at("/suspend"), json!({ "reason": "unpaid" })).await.expect(409);
-    assert_eq!((locked.code(), &made.view().await["suspendedAt"]), ("LOCKED", &Value::Null));
-    ended(me, &restarted["operationId"]).await;
     let suspended = provider.post(&made.at("/suspend"), json!({ "reason": "unpaid" })).await;
     made.done(provider, suspended).await;
     let view = made.view().await;

@@ -94,7 +94,13 @@ async fn commands_arrive_exactly_and_only_at_the_machine_that_is_meant() {
     let missing = by_guest.exec(&at, &["no-such-program"], b"", A_MINUTE).await;
     assert!(matches!(missing, Err(Error::NotFound(_))), "{missing:?}");
     let late = by_guest.exec(&at, &["sleep", "60"], b"", Duration::from_millis(300)).await;
-    assert!(matches!(late, Err(Error::OutcomeUnknown(_))), "{late:?}");
+    assert!(matches!(late, Err(Error::GuestHung(_))), "{late:?}");
+    // Somebody who takes connections there and says nothing.
+    let tarpit = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let way = Ways { guests: Some(tarpit.local_addr().unwrap().port()), nodes: None };
+    let caught = ShellTarget { addresses: vec![[127, 0, 0, 1].into()], ..at.clone() };
+    let hung = shell(&key, way).exec(&caught, &["true"], b"", A_MINUTE).await;
+    assert!(matches!(&hung, Err(Error::GuestHung(text)) if text.contains("no sign-in")), "{hung:?}");
 
     // By the node: its `pct` gets the vector as it was meant.
     let pct = b"#!/bin/sh\nprintf '%s\\0' \"$@\"\n";

@@ -48,7 +48,9 @@ async fn is_seen_and_changed(options: Options) {
     let number = options.first_number + i64::try_from(options.guests).unwrap();
     assert_eq!(first.guests[0].marker, marker(options.seed, number), "guests are numbered over all hosts");
     assert!(
-        first.guests.iter().all(|g| g.power == GuestPower::Running && g.memory_used > Some(0) && g.net_in > Some(0))
+        first.guests.iter().all(|g| g.power == GuestPower::Running && g.memory_used > Some(0))
+            // Made-up guests of an Incus have no interfaces on this machine, where their traffic is counted.
+            && first.guests.iter().all(|g| if kind == Kind::Incus { g.net_in.is_none() } else { g.net_in > Some(0) })
     );
 
     host.alter([0], |g| g.power = Power::Stopped);

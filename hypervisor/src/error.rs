@@ -46,6 +46,10 @@ pub enum Error {
     /// The guest's own disk is full: the host has room, the guest has none left of what it was given.
     #[error("the guest's own disk is full: {0}")]
     DiskFull(String),
+    /// The guest did not do in time, or to its end, what was run in it: its own failure, and nobody else's. It may have
+    /// been done.
+    #[error("the guest did not do it in time: {0}")]
+    GuestHung(String),
     /// The values asked for can't be had there (a smaller disk, a bad name).
     #[error("the host can't do that: {0}")]
     Invalid(String),

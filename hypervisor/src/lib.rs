@@ -58,6 +58,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Looks at every guest that carries our marker, in a number of calls that does not grow with the guests.
     async fn sweep(&self) -> Result<Sweep>;
 
+    /// Bytes of a guest's root disk that are in use now, which is what a snapshot of it may come to hold; `None` where the
+    /// host can't tell.
+    async fn disk_used(&self, _guest: &GuestRef) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Looks for one guest everywhere it may be. [`Presence::Absent`] is evidence: every place that could hold
     /// it was read and answered. Anything less is an error, never `Absent`.
     async fn find(&self, guest: &GuestRef) -> Result<Presence>;

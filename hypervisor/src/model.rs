@@ -188,6 +188,8 @@ pub struct Node {
     pub memory_mib: u64,
     /// Room for root disks in GiB (the storage pool that guests go to).
     pub disk_gib: u64,
+    /// Bytes of that room in use, by whomever, where the host tells.
+    pub disk_used: Option<u64>,
     /// Whether that room is one storage's that several of the host's machines share, and so is there only once.
     pub disk_shared: bool,
 }

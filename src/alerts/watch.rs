@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use hypervisor::GuestPower;
+use hypervisor::{GuestPower, Node};
 use monitor::alerts::{Event, Kind, Level, Rule, Track, step};
 use monitor::{Report, Sample};
 use sqlx::PgConnection;
@@ -78,6 +78,10 @@ pub async fn swept(
             readings.push(Reading { subject, kind, rule, value });
         }
     }
+    let fullest = report.nodes.iter().filter_map(storage_use).max_by(f64::total_cmp);
+    let (subject, kind) = (Subject::Host(host), Kind::StorageLow);
+    let rule = rules.of(kind, None, None).1.active().copied();
+    readings.push(Reading { subject, kind, rule, value: fullest });
     judge(tx, interval, report.taken_at, readings).await?;
     // By the clock of the claims: a failure has no other.
     answers(tx, interval, host, &rules, report.claimed_at, true).await.map(drop)
@@ -131,6 +135,12 @@ pub async fn patrol(app: &App) -> Result<()> {
     judge(&mut tx, app.config.sweep_interval(), at, readings).await?;
     store::withdraw(&mut tx).await?;
     tx.commit().await
+}
+
+/// How much of the storage that a node's guests are on is in use, as a share.
+fn storage_use(node: &Node) -> Option<f64> {
+    let room = (node.disk_gib as f64) * f64::from(1 << 30);
+    node.disk_used.filter(|_| node.disk_gib > 0).map(|used| (used as f64 / room).clamp(0.0, 1.0))
 }
 
 /// What there is to judge of a server. `missed`: one that is not in the sweep would be, if it was there.

@@ -12,7 +12,7 @@ use innkeeper::addresses::model::NewPool;
 use innkeeper::app::App;
 use innkeeper::error::{Code, Error};
 use innkeeper::hosts::model::NewHost;
-use innkeeper::hosts::settings::{HostSettings, IncusSettings};
+use innkeeper::hosts::settings::{HostSettings, IncusSettings, default_processes};
 use innkeeper::idempotency::Once;
 use innkeeper::ids::{HostId, UserId};
 use innkeeper::images::model::{ImageSource, NewImage, RootLogin};
@@ -126,6 +126,7 @@ async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
         storage_pool: args.incus_pool.clone(),
         address_filters: !args.no_address_filters,
         search_domain: None,
+        processes_per_gib: default_processes(),
     };
     let known = hosts::service::all(app).await?.into_iter().find(|h| h.name == HOST);
     if let Some(known) = known {

@@ -11,7 +11,9 @@ use innkeeper::error::Code;
 use innkeeper::hosts::build_driver;
 use innkeeper::hosts::model::{HostNode, NewHost};
 use innkeeper::hosts::service;
-use innkeeper::hosts::settings::{HostKind, HostSettings, IncusSettings, ProxmoxLogin, ProxmoxSettings, SshSettings};
+use innkeeper::hosts::settings::{
+    HostKind, HostSettings, IncusSettings, ProxmoxLogin, ProxmoxSettings, SshSettings, default_processes,
+};
 use innkeeper::idempotency::Once;
 
 use super::output::{or_none, plain, table, time, yes};
@@ -59,6 +61,9 @@ pub(super) struct Add {
     /// The search domain of new guests. Without it they have that of their host name, and never their node's
     #[arg(long)]
     search_domain: Option<String>,
+    /// Incus: how many processes a container may have for each GiB of its memory, beside 500 that each may; 0: no limit
+    #[arg(long, default_value_t = default_processes())]
+    processes_per_gib: u32,
     /// How many times its cores may be sold
     #[arg(long, default_value_t = 4.0)]
     cpu_overcommit: f64,
@@ -130,6 +135,7 @@ impl Add {
                 storage_pool: self.pool.clone().unwrap_or_else(|| "default".to_owned()),
                 address_filters,
                 search_domain: self.search_domain.clone(),
+                processes_per_gib: self.processes_per_gib,
             }));
         }
         let args = &self.proxmox;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use hypervisor::GuestPower;
 use monitor::{Report, Sample};
 use sqlx::{PgConnection, PgPool};
@@ -26,27 +26,38 @@ pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> crate::error::
     let samples: Vec<&Sample> = known.map(|s| (s.marker, s)).collect::<HashMap<_, _>>().into_values().collect();
     let mut tx = db::begin(db).await?;
     Lock::Traffic(host).hold(&mut tx).await?;
-    let months = count(&mut tx, host, report.taken_at, &samples).await?;
+    let months = count(&mut tx, host, report, &samples).await?;
     tx.commit().await?;
     Ok(months)
 }
 
 /// Adds what the guests' counters grew by to the month's traffic, and gives what it came to, in bytes. A counter that is
-/// lower than before started again at 0, and one that is not known adds nothing. What a guest had counted before it was
+/// lower than before started again at 0, as did that of a guest that was started since it was last seen, however much it has
+/// counted by now; one that is not known adds nothing. What a guest had counted before it was
 /// first seen counts where it was made in the same month. A look from before the last one adds nothing. There is one
 /// sample a guest at most.
-async fn count(tx: &mut PgConnection, host: HostId, at: DateTime<Utc>, samples: &[&Sample]) -> Result<Metered> {
+async fn count(tx: &mut PgConnection, host: HostId, report: &Report, samples: &[&Sample]) -> Result<Metered> {
     let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let samples: Vec<(&Sample, u64, u64)> = samples.iter().filter_map(|s| Some((*s, s.net_in?, s.net_out?))).collect();
     let received: Vec<i64> = samples.iter().map(|(_, received, _)| number(*received)).collect();
     let sent: Vec<i64> = samples.iter().map(|(.., sent)| number(*sent)).collect();
     let markers: Vec<Uuid> = samples.iter().map(|(s, ..)| s.marker).collect();
+    // Uptimes are whole seconds, and may be from a little before. By the clock that says when a guest was last seen.
+    let known_at = report.taken_at - (report.claimed_at - report.known_at);
+    let started = |s: &Sample| {
+        let up = TimeDelta::try_seconds(i64::try_from(s.uptime_s.filter(|up| *up > 0)?).ok()?)?;
+        known_at.checked_sub_signed(up + TimeDelta::seconds(1))
+    };
+    let started: Vec<Option<DateTime<Utc>>> = samples.iter().map(|(s, ..)| started(s)).collect();
     let rows = sqlx::query!(
         r#"with seen as (
-               select s.id, g.received, g.sent, l.last_received, l.last_sent,
+               select s.id, g.received, g.sent,
+                      case when g.started > l.seen_at then 0 else l.last_received end as last_received,
+                      case when g.started > l.seen_at then 0 else l.last_sent end as last_sent,
                       s.created_at >= date_trunc('month', $2::timestamptz, 'UTC') as is_new,
                       ($2::timestamptz at time zone 'UTC')::date as day
-               from unnest($3::uuid[], $4::bigint[], $5::bigint[]) as g (marker, received, sent)
+               from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[])
+                    as g (marker, received, sent, started)
                join servers s on s.uuid = g.marker and s.host_id = $1 and s.deleted_at is null
                left join lateral (select * from traffic where server_id = s.id order by month desc limit 1) l on true
                where l.seen_at is null or l.seen_at < $2
@@ -64,10 +75,11 @@ async fn count(tx: &mut PgConnection, host: HostId, at: DateTime<Utc>, samples: 
                last_received = excluded.last_received, last_sent = excluded.last_sent, seen_at = excluded.seen_at
            returning m.server_id as "server: ServerId", (m.received + m.sent)::float8 as "bytes!""#,
         host.0,
-        at,
+        report.taken_at,
         &markers,
         &received,
-        &sent
+        &sent,
+        &started as &[Option<DateTime<Utc>>]
     )
     .fetch_all(tx)
     .await?;

@@ -92,6 +92,7 @@ fn incus(settings: &IncusSettings) -> IncusConfig {
         storage_pool: settings.storage_pool.clone(),
         address_filters: settings.address_filters,
         search_domain: settings.search_domain.clone(),
+        processes_per_gib: settings.processes_per_gib,
         ..IncusConfig::default()
     }
 }

@@ -84,7 +84,7 @@ pub struct Reserved {
     pub cores: i64,
     /// Their memory in MiB.
     pub memory: i64,
-    /// Their disks in GiB.
+    /// Their disks and snapshots in GiB.
     pub disk: i64,
 }
 

@@ -97,7 +97,15 @@ impl HostSettings {
 
     /// As they are stored, secrets in plain: to be sealed.
     pub(super) fn to_stored(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(Error::internal)
+        let mut stored = serde_json::to_value(self).map_err(Error::internal)?;
+        // A program of before there was this setting reads what says nothing of it.
+        let usual = |value: &mut Value| *value == default_processes();
+        if let Some(settings) = stored.as_object_mut()
+            && settings.get_mut("processesPerGib").is_some_and(usual)
+        {
+            settings.remove("processesPerGib");
+        }
+        serde_json::to_vec(&stored).map_err(Error::internal)
     }
 
     /// Without secrets, for showing.
@@ -179,6 +187,11 @@ pub struct IncusSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(inner(custom(is_domain)))]
     pub search_domain: Option<String>,
+    /// How many processes a container may have for each GiB of its memory, beside 500 that each may; 0: as many as it
+    /// likes; 1000 if left out. Containers that are there already have it from their next start, restart or change of size.
+    #[serde(default = "default_processes")]
+    #[garde(range(max = 1_000_000))]
+    pub processes_per_gib: u32,
 }
 
 /// How to reach a Proxmox VE cluster or single node, and where on it our guests go.
@@ -288,6 +301,11 @@ fn default_name() -> String {
 
 fn default_storage() -> String {
     "local-lvm".to_owned()
+}
+
+/// How many processes a container may have for each GiB of its memory where nobody says.
+pub fn default_processes() -> u32 {
+    1000
 }
 
 fn yes() -> bool {

@@ -44,14 +44,16 @@ pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node])
     let cores: Vec<i32> = nodes.iter().map(|n| i32::try_from(n.cores).unwrap_or(i32::MAX)).collect();
     let memory: Vec<i64> = nodes.iter().map(|n| i64::try_from(n.memory_mib).unwrap_or(i64::MAX)).collect();
     let disk: Vec<i64> = nodes.iter().map(|n| i64::try_from(n.disk_gib).unwrap_or(i64::MAX)).collect();
+    let used: Vec<Option<i64>> = nodes.iter().map(|n| n.disk_used.and_then(|used| i64::try_from(used).ok())).collect();
     let shared: Vec<bool> = nodes.iter().map(|n| n.disk_shared).collect();
     sqlx::query!(
         "with there as (
-             insert into nodes (host_id, name, online, cores, memory_mib, disk_gib, disk_shared)
-             select $1, * from unnest($2::text[], $3::bool[], $4::int[], $5::bigint[], $6::bigint[], $7::bool[])
+             insert into nodes (host_id, name, online, cores, memory_mib, disk_gib, disk_shared, disk_used)
+             select $1, * from unnest($2::text[], $3::bool[], $4::int[], $5::bigint[], $6::bigint[], $7::bool[],
+                                      $8::bigint[])
              on conflict (host_id, name) do update set online = excluded.online, cores = excluded.cores,
                  memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib, disk_shared = excluded.disk_shared,
-                 seen_at = now()
+                 disk_used = excluded.disk_used, seen_at = now()
          ), missing as (
              update nodes set online = false where host_id = $1 and online and name <> all ($2::text[])
          )
@@ -62,7 +64,8 @@ pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node])
         &cores,
         &memory,
         &disk,
-        &shared
+        &shared,
+        &used as &[Option<i64>]
     )
     .execute(db)
     .await
@@ -249,8 +252,10 @@ pub(super) async fn nodes(db: impl PgExecutor<'_>, hosts: &[i64]) -> Result<Vec<
         r#"select n.host_id as "host: HostId", n.name, n.online, n.cores, n.memory_mib, n.disk_gib, n.disk_shared, n.seen_at,
                   count(s.id) as "servers!", coalesce(sum(s.cores), 0)::bigint as "reserved_cores!",
                   coalesce(sum(s.memory_mib), 0)::bigint as "reserved_memory!",
-                  coalesce(sum(s.disk_gib), 0)::bigint as "reserved_disk!"
+                  coalesce(sum(s.disk_gib + held.gib), 0)::bigint as "reserved_disk!"
            from nodes n left join servers s on s.host_id = n.host_id and s.node = n.name and s.reserved
+           left join lateral (select coalesce(sum(r.gib), 0) as gib from snapshot_room r where r.server_id = s.id) held
+               on true
            where n.host_id = any ($1)
            group by n.host_id, n.name order by n.host_id, n.name"#,
         hosts

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::failpoints::Failpoints;
-use super::store::{self, Known};
+use super::model::State;
+use super::store::{self, InTheWay, Known, NewRow};
 use super::workflow::{AnyWorkflow, Data};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -68,23 +69,70 @@ impl Engine {
     }
 
     /// Puts an operation in, in the caller's transaction: it exists if and only if what it goes with does. Another
-    /// operation on the same server gives `LOCKED` with its id.
+    /// operation on the same server, at work or next, gives `LOCKED` with its id.
     pub async fn enqueue<D: Data>(&self, tx: &mut PgConnection, new: NewOperation<D>) -> Result<Uuid> {
-        let data = serde_json::to_value(&new.data).map_err(Error::internal)?;
-        let first = self.workflow(new.kind).and_then(|w| w.steps().first().copied()).unwrap_or_default();
-        let id = Uuid::now_v7();
+        let new = self.row(new)?;
         loop {
-            if store::insert(tx, id, new.server, new.kind, first, &data, D::VERSION, new.user, new.deadline).await? {
-                return Ok(id);
+            if store::insert(tx, &new).await? {
+                return Ok(new.id);
             }
             // The one that was in the way may have ended in between: then there is room.
-            if let Some((holder, what)) = store::holder(tx, new.server).await? {
+            if let Some(InTheWay { id, kind, .. }) = store::holder(tx, new.server).await? {
                 return Err(Error::new(
                     Code::Locked,
-                    format!("Another operation ({what}) is under way on this server; wait for its end and try again."),
+                    format!("Another operation ({kind}) is under way on this server; wait for its end and try again."),
                 )
-                .with_details(json!({ "operationId": holder })));
+                .with_details(json!({ "operationId": id })));
             }
         }
+    }
+
+    /// The same for what nobody may keep from happening: where another operation is at work on the server, this one is
+    /// next, and nothing else is taken on before it. One waits at a time: of the kinds in `instead_of` this one takes
+    /// the place, any other is left to happen instead of this one.
+    pub async fn enqueue_behind<D: Data>(
+        &self,
+        tx: &mut PgConnection,
+        new: NewOperation<D>,
+        instead_of: &[&str],
+    ) -> Result<Placed> {
+        let new = self.row(new)?;
+        loop {
+            if let Some(InTheWay { id, kind, .. }) = store::waiting(tx, new.server).await? {
+                if kind == new.kind || !instead_of.contains(&kind.as_str()) {
+                    return Ok(Placed { id, waits: true });
+                }
+                store::replace(tx, id, &format!("Another operation ({}) was asked for in its place.", new.kind))
+                    .await?;
+            }
+            if store::insert(tx, &new).await? {
+                return Ok(Placed { id: new.id, waits: false });
+            }
+            if let Some(InTheWay { kind, state, .. }) = store::holder(tx, new.server).await? {
+                let why = match state {
+                    State::Stuck => store::BEHIND_STUCK.to_owned(),
+                    _ => format!("It waits for the end of another operation ({kind}) on this server."),
+                };
+                if store::insert_waiting(tx, &new, &why).await? {
+                    return Ok(Placed { id: new.id, waits: true });
+                }
+            }
+        }
+    }
+}
+
+/// Where an operation was put that nobody may keep from happening.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed {
+    /// The operation, or the one that happens instead.
+    pub id: Uuid,
+    /// Whether it waits for another one's end.
+    pub waits: bool,
+
+    fn row<D: Data>(&self, new: NewOperation<D>) -> Result<NewRow> {
+        let NewOperation { kind, server, data, user, deadline } = new;
+        let data = serde_json::to_value(&data).map_err(Error::internal)?;
+        let step = self.workflow(kind).and_then(|w| w.steps().first().copied()).unwrap_or_default();
+        Ok(NewRow { id: Uuid::now_v7(), server, kind, step, data, version: D::VERSION, user, deadline })
     }
 }

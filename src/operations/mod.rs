@@ -17,7 +17,7 @@ mod store;
 mod worker;
 mod workflow;
 
-pub use engine::{Engine, NewOperation};
+pub use engine::{Engine, NewOperation, Placed};
 pub(crate) use routes::routes;
 pub(crate) use worker::work;
 pub use workflow::{AnyWorkflow, Context, Data, Fault, FaultKind, Outcome, Step, Workflow};

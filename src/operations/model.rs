@@ -11,6 +11,9 @@ use crate::stored::stored;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
+    /// Another operation is at work on its server, and this one is next, whatever becomes of that; `error` says what it
+    /// waits for.
+    Waiting,
     /// Nobody works on it yet.
     Queued,
     /// Under way.
@@ -66,7 +69,7 @@ pub struct OperationView {
     pub progress: u8,
     /// The step at work.
     pub step: String,
-    /// Why it failed, or, while it runs, why a step is being retried.
+    /// Why it failed, or, while it runs, why a step is being retried, or what it waits for.
     pub error: Option<OperationError>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,

@@ -61,49 +61,89 @@ fn interval(duration: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
 }
 
-#[allow(clippy::too_many_arguments, reason = "the row's own columns")]
-pub(super) async fn insert(
-    tx: &mut PgConnection,
-    id: Uuid,
-    server: ServerId,
-    kind: &str,
-    step: &str,
-    data: &Value,
-    version: i32,
-    user: Option<UserId>,
-    deadline: Duration,
-) -> Result<bool> {
+/// An operation to be, as a row.
+#[derive(Debug)]
+pub(super) struct NewRow {
+    pub id: Uuid,
+    pub server: ServerId,
+    pub kind: &'static str,
+    pub step: &'static str,
+    pub data: Value,
+    /// The version of the workflow's data.
+    pub version: i32,
+    pub user: Option<UserId>,
+    pub deadline: Duration,
+}
+
+/// Puts an operation in; false where another holds the server, or waits for it.
+pub(super) async fn insert(tx: &mut PgConnection, new: &NewRow) -> Result<bool> {
     let row = sqlx::query!(
         "with new as (
              insert into operations (id, server_id, kind, state, step, data, user_id, deadline, data_version)
-             values ($1, $2, $3, 'queued', $4, $5, $6, now() + $7, $8)
+             select $1, $2, $3, 'queued', $4, $5, $6, now() + $7, $8
+             where not exists (select from operations where server_id = $2 and state = 'waiting')
              on conflict (server_id) where state in ('queued', 'running', 'undoing', 'stuck') do nothing
              returning id)
          select pg_notify('operation_due', ''), pg_notify('operation_changed', id::text) from new",
-        id,
-        server.0,
-        kind,
-        step,
-        data,
-        user.map(|u| u.0),
-        interval(deadline),
-        version
+        new.id,
+        new.server.0,
+        new.kind,
+        new.step,
+        new.data,
+        new.user.map(|u| u.0),
+        interval(new.deadline),
+        new.version
     )
     .fetch_optional(tx)
     .await?;
     Ok(row.is_some())
 }
 
-/// The operation that holds a server, with its kind.
-pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Option<(Uuid, String)>> {
+/// Puts an operation in behind the one that holds its server; false where another waits already. `why` is for people.
+pub(super) async fn insert_waiting(tx: &mut PgConnection, new: &NewRow, why: &str) -> Result<bool> {
+    // Due at once, since nobody but us may know by the time of our commit that the one at work has ended.
     let row = sqlx::query!(
-        "select id, kind from operations
-         where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck')",
+        "with new as (
+             insert into operations (id, server_id, kind, state, step, data, user_id, deadline, data_version, error_code,
+                                     error_message)
+             values ($1, $2, $3, 'waiting', $4, $5, $6, now() + $7, $8, 'LOCKED', $9)
+             on conflict (server_id) where state = 'waiting' do nothing
+             returning id)
+         select pg_notify('operation_due', ''), pg_notify('operation_changed', id::text) from new",
+        new.id,
+        new.server.0,
+        new.kind,
+        new.step,
+        new.data,
+        new.user.map(|u| u.0),
+        interval(new.deadline),
+        new.version,
+        why
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.is_some())
+}
+
+/// An operation in the way of another.
+#[derive(Debug)]
+pub(super) struct InTheWay {
+    pub id: Uuid,
+    pub kind: String,
+    pub state: State,
+}
+
+/// What keeps a server from other operations: the one that holds it, or the one that is to hold it next.
+pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Option<InTheWay>> {
+    sqlx::query_as!(
+        InTheWay,
+        r#"select id, kind, state as "state: State" from operations
+           where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck', 'waiting')
+           order by state = 'waiting' limit 1"#,
         server.0
     )
     .fetch_optional(db)
-    .await?;
-    Ok(row.map(|r| (r.id, r.kind)))
+    .await
 }
 
 /// The workflows of a process: their kinds, and the newest version of each one's data that it knows.
@@ -113,35 +153,103 @@ pub(super) struct Known {
     pub versions: Vec<i32>,
 }
 
-/// Claims up to `limit` operations of what is `known` that are due and that nobody holds, oldest first, so that this
-/// worker holds at most `per_host` of any one host: a host that hangs must not hold every hand. What is due, or held, for more than a day from
-/// now was noted when the clock was wrong.
+/// The operation that waits for its turn on a server.
+pub(super) async fn waiting(db: &mut PgConnection, server: ServerId) -> Result<Option<InTheWay>> {
+    sqlx::query_as!(
+        InTheWay,
+        r#"select id, kind, state as "state: State" from operations where server_id = $1 and state = 'waiting'"#,
+        server.0
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Ends an operation that waits, since another takes its place; false where its turn has come.
+pub(super) async fn replace(tx: &mut PgConnection, id: Uuid, why: &str) -> Result<bool> {
+    let done = sqlx::query!(
+        "update operations set state = 'failed', data = 'null', error_code = 'CONFLICT', error_message = $2,
+             ended_at = now(), updated_at = now()
+         where id = $1 and state = 'waiting'",
+        id,
+        why
+    )
+    .execute(&mut *tx)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    changed(tx, id).await?;
+    Ok(true)
+}
+
+/// Has operations that wait take their turn where nothing holds their server any more; their time begins now.
+pub(super) async fn next_turns(db: &PgPool) -> Result<()> {
+    let done = sqlx::query!(
+        "with next as (
+             update operations o set state = 'queued', error_code = null, error_message = null, run_at = now(),
+                 deadline = now() + (o.deadline - o.created_at), updated_at = now()
+             where o.state = 'waiting' and not exists (
+                 select from operations h
+                 where h.server_id = o.server_id and h.state in ('queued', 'running', 'undoing', 'stuck'))
+             returning o.id)
+         select pg_notify('operation_changed', id::text) from next"
+    )
+    .fetch_all(db)
+    .await;
+    match done {
+        // Somebody was faster with a server that was free for a moment: its turn comes after that.
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// How many operations a worker may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shares {
+    /// More than it has now.
+    pub free: i64,
+    /// Of any one host: one that hangs must not hold every hand.
+    pub host: i64,
+    /// Of any one account on a host: neither must its guests.
+    pub account: i64,
+}
+
+/// Claims operations of what is `known` that are due and that nobody holds, so that this worker holds no more than its
+/// shares. Accounts take turns: first those with the fewest at work on a host, then the oldest. What is due, or held, for
+/// more than a day from now was noted when the clock was wrong.
 pub(super) async fn claim(
     db: &PgPool,
     owner: Uuid,
     lease: Duration,
     known: &Known,
-    limit: i64,
-    per_host: i64,
+    shares: Shares,
 ) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
         r#"with held as (
-               select s.host_id, count(*) as n from operations o join servers s on s.id = o.server_id
+               select s.host_id, s.user_id, count(*) as n from operations o join servers s on s.id = o.server_id
                where o.lease_owner = $1 and o.lease_until >= now() and o.state in ('queued', 'running', 'undoing')
-               group by s.host_id),
+               group by s.host_id, s.user_id),
+           on_host as (select host_id, sum(n)::bigint as n from held group by host_id),
            candidates as (
-               select o.id, o.run_at,
-                      row_number() over (partition by s.host_id order by o.run_at) + coalesce(held.n, 0) as nth
-               from operations o join servers s on s.id = o.server_id left join held on held.host_id = s.host_id
+               select o.id, o.run_at, s.host_id, coalesce(on_host.n, 0) as on_host,
+                      row_number() over (partition by s.host_id, s.user_id order by o.run_at) + coalesce(held.n, 0)
+                          as of_account
+               from operations o join servers s on s.id = o.server_id
+               left join held on held.host_id = s.host_id and held.user_id = s.user_id
+               left join on_host on on_host.host_id = s.host_id
                where o.state in ('queued', 'running', 'undoing')
-                 and exists (select from unnest($3::text[], $6::integer[]) as known (kind, version)
+                 and exists (select from unnest($3::text[], $7::integer[]) as known (kind, version)
                              where known.kind = o.kind and o.data_version <= known.version)
                  and (o.run_at <= now() or o.run_at > now() + interval '1 day')
                  and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')),
+           fair as (
+               select id, run_at, of_account,
+                      row_number() over (partition by host_id order by of_account, run_at) + on_host as of_host
+               from candidates where of_account <= $6),
            due as (
                select o.id from operations o
-               where o.id in (select id from candidates where nth <= $5 order by run_at limit $4)
+               where o.id in (select id from fair where of_host <= $5 order by of_account, run_at limit $4)
                  and o.state in ('queued', 'running', 'undoing')
                  and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')
                for update skip locked)
@@ -156,8 +264,9 @@ pub(super) async fn claim(
         owner,
         interval(lease),
         &known.kinds,
-        limit,
-        per_host,
+        shares.free,
+        shares.host,
+        shares.account,
         &known.versions
     )
     .fetch_all(db)
@@ -240,11 +349,33 @@ pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Sav
     if done.rows_affected() == 0 {
         return Ok(false);
     }
+    if save.state == State::Stuck {
+        tell_waiting(tx, id).await?;
+    }
     if save.visible {
         changed(tx, id).await?;
     }
     Ok(true)
 }
+
+/// What waits behind an operation that has become stuck waits for a person, and says so.
+async fn tell_waiting(tx: &mut PgConnection, stuck: Uuid) -> Result<()> {
+    sqlx::query!(
+        "with told as (
+             update operations o set error_message = $2, updated_at = now() from operations h
+             where h.id = $1 and o.server_id = h.server_id and o.state = 'waiting' returning o.id)
+         select pg_notify('operation_changed', id::text) from told",
+        stuck,
+        BEHIND_STUCK
+    )
+    .fetch_all(tx)
+    .await
+    .map(drop)
+}
+
+/// What waits for the end of an operation that is stuck says this.
+pub(super) const BEHIND_STUCK: &str =
+    "It waits for another operation on this server, which is stuck: the provider must look at that one first.";
 
 async fn changed(tx: &mut PgConnection, id: Uuid) -> Result<()> {
     sqlx::query!("select pg_notify('operation_changed', $1)", id.to_string()).execute(tx).await.map(drop)

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::{run, store};
+use super::run;
+use super::store::{self, Shares};
 use crate::app::App;
 use crate::events::Event;
 
@@ -56,9 +57,11 @@ async fn claim(
         // `freed` wakes us.
         return Ok(POLL);
     }
-    let limit = i64::try_from(free).unwrap_or(i64::MAX);
-    let per_host = i64::try_from((app.engine.workers * 3 / 4).max(1)).unwrap_or(i64::MAX);
-    let claimed = store::claim(&app.lease_db, app.engine.owner, app.engine.lease, known, limit, per_host).await?;
+    store::next_turns(&app.lease_db).await?;
+    let share = |n: usize| i64::try_from(n.max(1)).unwrap_or(i64::MAX);
+    let of_host = (app.engine.workers * 3 / 4).max(1);
+    let shares = Shares { free: share(free), host: share(of_host), account: share(of_host / 2) };
+    let claimed = store::claim(&app.lease_db, app.engine.owner, app.engine.lease, known, shares).await?;
     let idle = claimed.is_empty();
     for operation in claimed {
         let Ok(hand) = Arc::clone(hands).try_acquire_owned() else { break };
@@ -70,7 +73,7 @@ async fn claim(
         });
     }
     let next = store::next_due(&app.lease_db, known).await?;
-    // What is due and was not claimed waits for its host's other operations to leave: `freed` tells.
+    // What is due and was not claimed waits for its host's or its account's other operations to leave: `freed` tells.
     let least = if idle && next.is_some_and(|seconds| seconds <= 0.0) { 0.25 } else { 0.005 };
     Ok(next.map_or(POLL, |seconds| Duration::from_secs_f64(seconds.clamp(least, POLL.as_secs_f64()))))
 }

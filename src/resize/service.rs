@@ -44,7 +44,8 @@ pub async fn resize(app: &App, access: &ServerAccess, wish: &ResizeServer) -> Re
         ));
     }
     placement::lock(&mut tx).await?;
-    if !store::has_room(&mut tx, &server, from, from.max(to)).await? {
+    let margin = app.config.storage_margin_percent;
+    if !store::has_room(&mut tx, &server, from, from.max(to), margin).await? {
         return Err(Error::new(
             Code::ResourceUnavailable,
             "The machine that this server is on has no room for that size at the moment; choose a smaller one.",

@@ -9,12 +9,20 @@ use crate::servers::model::ServerRecord;
 type Result<T> = sqlx::Result<T>;
 
 /// Whether the server's node has room for it to grow, under the lock of placement. What does not grow needs none, even
-/// where a node is oversold.
-pub(super) async fn has_room(tx: &mut PgConnection, server: &ServerRecord, from: Size, to: Size) -> Result<bool> {
+/// where a node is oversold; a disk grows only while more of its storage than the margin is really free.
+pub(super) async fn has_room(
+    tx: &mut PgConnection,
+    server: &ServerRecord,
+    from: Size,
+    to: Size,
+    margin_percent: u32,
+) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select (($3::int = 0 or used.cores + $3 <= n.cores * h.cpu_overcommit and $6::int <= n.cores)
                    and ($4::bigint = 0 or used.memory_mib + $4 <= n.memory_mib * h.memory_overcommit)
-                   and ($5::bigint = 0 or used.disk_gib + $5 <= n.disk_gib * h.disk_overcommit)) as "room!"
+                   and ($5::bigint = 0 or used.disk_gib + $5 <= n.disk_gib * h.disk_overcommit
+                        and (n.disk_used is null
+                             or n.disk_used <= n.disk_gib * 1073741824.0 * (1 - $7::float8 / 100)))) as "room!"
            from nodes n
            join hosts h on h.id = n.host_id
            join node_use used on used.host_id = n.host_id and used.name = n.name
@@ -24,7 +32,8 @@ pub(super) async fn has_room(tx: &mut PgConnection, server: &ServerRecord, from:
         to.cores - from.cores,
         to.memory - from.memory,
         to.disk - from.disk,
-        to.cores
+        to.cores,
+        f64::from(margin_percent)
     )
     .fetch_optional(tx)
     .await

@@ -17,6 +17,7 @@ use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::text;
 use crate::idempotency::{Begun, Checked, Once};
+use crate::operations::NewOperation;
 use crate::{addresses, secrets, ssh_keys};
 
 /// Renames, labels and protects a server. Nothing of it reaches the host.
@@ -110,14 +111,14 @@ fn answer(submitted: Submitted) -> Result<Reinstalling> {
     Ok(Reinstalling { status: "success".to_owned(), task_id, root_password, operation_id })
 }
 
-/// Keeps a server down from now on. The customer is locked out at once, whatever its host does.
+/// Keeps a server down from now on. Its owner is locked out at once, whatever they have started and whatever its host
+/// does; it is stopped as soon as what is under way has ended.
 pub async fn suspend(app: &App, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspension> {
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
     let server = service::lock(&mut tx, access).await?;
-    // Where something is under way that may bring it up, the order to stop is refused, and all of this with it: locked.
     let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
     store::suspend(&mut tx, server.id, reason.trim(), running).await?;
     let operation_id = if running { Some(stop_or_start(app, &mut tx, access, Power::Suspend).await?) } else { None };
@@ -140,5 +141,13 @@ pub async fn unsuspend(app: &App, once: &Once, access: &ServerAccess) -> Result<
 }
 
 async fn stop_or_start(app: &App, tx: &mut PgConnection, access: &ServerAccess, power: Power) -> Result<Uuid> {
-    service::enqueue(app, tx, access, power.kind(), Some(power.under_way()), power::Data::default()).await
+    let new = NewOperation {
+        kind: power.kind(),
+        server: access.server.id,
+        data: power::Data::default(),
+        user: Some(access.caller.user),
+        deadline: service::seconds(app.config.operation_deadline_seconds),
+    };
+    // The later of the two is what the provider wants.
+    service::enqueue_behind(app, tx, new, power.under_way(), &["suspend", "unsuspend"]).await
 }

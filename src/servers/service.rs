@@ -241,10 +241,15 @@ pub async fn delete(app: &App, access: &ServerAccess) -> Result<Deleted> {
         // It goes on as long as an undo does: what the host may have begun to destroy can't be called off.
         let deadline = seconds(app.config.undo_deadline_seconds);
         let data = delete::Data::new(store::wanted_up(&mut tx, server.id).await?);
-        let new =
-            NewOperation { kind: delete::KIND, server: server.id, data, user: Some(access.caller.user), deadline };
-        let id = app.engine.enqueue(&mut tx, new).await?;
-        store::set_status(&mut tx, server.id, Status::Deleting).await?;
+        let (user, under_way) = (Some(access.caller.user), Status::Deleting);
+        let new = NewOperation { kind: delete::KIND, server: server.id, data, user, deadline };
+        let id = if access.caller.is_provider() {
+            enqueue_behind(app, &mut tx, new, under_way, &["suspend", "unsuspend"]).await?
+        } else {
+            let id = app.engine.enqueue(&mut tx, new).await?;
+            store::set_status(&mut tx, server.id, under_way).await?;
+            id
+        };
         Some(id)
     } else {
         // It was cleanly undone: there is nothing on the host to wait for.
@@ -363,6 +368,23 @@ pub(crate) async fn enqueue<D: operations::Data>(
         store::set_status(tx, server, status).await?;
     }
     Ok(id)
+}
+
+/// The same for what the owner can't keep from happening: it comes next, whatever is under way, and is shown when its turn
+/// has come. It takes the place of what waits and is of one of these kinds.
+pub(super) async fn enqueue_behind<D: Serialize>(
+    app: &App,
+    tx: &mut PgConnection,
+    new: NewOperation<D>,
+    under_way: Status,
+    instead_of: &[&str],
+) -> Result<Uuid> {
+    let server = new.server;
+    let placed = app.engine.enqueue_behind(tx, new, instead_of).await?;
+    if !placed.waits {
+        store::set_status(tx, server, under_way).await?;
+    }
+    Ok(placed.id)
 }
 
 /// What is kept of a request whose answer waits for its operation a little.

@@ -430,10 +430,11 @@ pub(super) async fn unreserve(tx: &mut PgConnection, id: ServerId, status: Statu
     .map(drop)
 }
 
-/// A failed server is put away.
+/// A failed server is put away; one that is deleted is left as it is.
 pub(super) async fn bury(tx: &mut PgConnection, id: ServerId) -> Result<()> {
     sqlx::query!(
-        "update servers set status = 'deleted', deleted_at = now(), updated_at = now() where id = $1 and not reserved",
+        "update servers set status = 'deleted', deleted_at = now(), updated_at = now() where id = $1 and not reserved
+             and deleted_at is null",
         id.0
     )
     .execute(tx)

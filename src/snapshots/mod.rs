@@ -1,8 +1,10 @@
-//! Snapshots of servers. The host has them; nothing about them is kept here.
+//! Snapshots of servers. The host has them; all that is kept here is the room that each takes.
 
 pub mod model;
+mod room;
 mod routes;
 pub mod service;
+pub(crate) mod store;
 pub mod workflows;
 
 pub(crate) use routes::routes;

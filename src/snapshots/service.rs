@@ -6,13 +6,14 @@
 use hypervisor::Snapshot;
 
 use super::model::{NewSnapshot, Rollback, SnapshotAction, SnapshotList};
+use super::room;
 use super::workflows::{create, delete, rollback};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::idempotency::{Checked, Once};
+use crate::idempotency::{Begun, Checked, Once};
 use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
-use crate::servers::service::{self, Submitted, present};
+use crate::servers::service::{self, Submitted, TakenOn, present};
 use crate::{hosts, tariffs};
 
 /// A server's snapshots, oldest first.
@@ -75,40 +76,82 @@ pub(super) fn room_for(name: &str, there: &[Snapshot], limit: i32) -> Result<()>
     Ok(())
 }
 
-/// Takes a snapshot.
-pub async fn create(app: &App, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
-    let limit = match once.check(app, takes(app, &access.server, &new.snapname)).await? {
-        Checked::New(limit) => limit,
-        Checked::Done(done) => return Ok(answer(service::submitted(app, once, done).await?, new.snapname)),
-    };
-    let data = create::Data::new(new.snapname.clone(), new.description, limit);
-    let submitted = service::submit(app, once, access, create::KIND, None, data, None).await?;
-    Ok(answer(submitted, new.snapname))
+/// What a look at the host has found before a snapshot is taken.
+struct Seen {
+    limit: i32,
+    there: Vec<Snapshot>,
+    /// What a snapshot taken now would hold.
+    gib: i64,
 }
 
-/// Looks whether the server can take a snapshot of this name, and gives how many it may have.
-async fn takes(app: &App, server: &ServerRecord, name: &str) -> Result<i32> {
+/// Takes a snapshot.
+pub async fn create(app: &App, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
+    let seen = match once.check(app, takes(app, &access.server, &new.snapname)).await? {
+        Checked::New(seen) => seen,
+        Checked::Done(done) => return Ok(answer(service::submitted(app, once, done).await?, new.snapname)),
+    };
+    let data = create::Data::new(new.snapname.clone(), new.description, seen.limit);
+    let taken_on = take(app, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
+    Ok(answer(service::submitted(app, once, taken_on).await?, new.snapname))
+}
+
+/// Takes room for a snapshot and puts in the operation that takes it, both or neither. `made`: its name is part of the
+/// answer.
+#[allow(clippy::too_many_arguments, reason = "a snapshot and its operation")]
+async fn take<D: serde::Serialize>(
+    app: &App,
+    once: &Once,
+    access: &ServerAccess,
+    seen: &Seen,
+    name: &str,
+    made: Option<&str>,
+    kind: &'static str,
+    under_way: Option<Status>,
+    data: D,
+) -> Result<TakenOn> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(done) => return Ok(done),
+    };
+    let server = service::lock(&mut tx, access).await?;
+    present(&server)?;
+    room::take(app, &mut tx, &server, name, &seen.there, seen.gib).await?;
+    let id = service::enqueue(app, &mut tx, access, kind, under_way, data).await?;
+    tx.finish(app, TakenOn::new(id, made)).await
+}
+
+/// Looks whether the server can take a snapshot of this name.
+async fn takes(app: &App, server: &ServerRecord, name: &str) -> Result<Seen> {
     present(server)?;
     let limit = limit(app, server).await?;
-    room_for(name, &on_host(app, server).await?, limit)?;
-    Ok(limit)
+    let there = on_host(app, server).await?;
+    room_for(name, &there, limit)?;
+    let driver = hosts::service::driver(app, server.host_id).await?;
+    let gib = room::of_now(&*driver, &server.guest(), server).await?;
+    Ok(Seen { limit, there, gib })
 }
 
 /// Puts a server back to a snapshot.
 pub async fn rollback(app: &App, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
-    let limit = match once.check(app, goes_back(app, &access.server, &wish.snapname, safety.as_deref())).await? {
-        Checked::New(limit) => limit,
+    let seen = match once.check(app, goes_back(app, &access.server, &wish.snapname, safety.as_deref())).await? {
+        Checked::New(seen) => seen,
         Checked::Done(done) => return Ok(answer(service::submitted(app, once, done).await?, wish.snapname)),
     };
-    let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), limit);
-    let (status, safety) = (Some(Status::Restoring), safety.as_deref());
-    let submitted = service::submit(app, once, access, rollback::KIND, status, data, safety).await?;
+    let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), seen.limit);
+    let status = Some(Status::Restoring);
+    let submitted = match &safety {
+        None => service::submit(app, once, access, rollback::KIND, status, data, None).await?,
+        Some(safety) => {
+            let taken_on = take(app, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
+            service::submitted(app, once, taken_on).await?
+        }
+    };
     Ok(answer(submitted, wish.snapname))
 }
 
-/// Looks whether the server can go back to this snapshot, with a safety snapshot before, and gives how many it may have.
-async fn goes_back(app: &App, server: &ServerRecord, name: &str, safety: Option<&str>) -> Result<i32> {
+/// Looks whether the server can go back to this snapshot, with a safety snapshot before.
+async fn goes_back(app: &App, server: &ServerRecord, name: &str, safety: Option<&str>) -> Result<Seen> {
     present(server)?;
     let limit = limit(app, server).await?;
     let there = on_host(app, server).await?;
@@ -117,10 +160,12 @@ async fn goes_back(app: &App, server: &ServerRecord, name: &str, safety: Option<
     }
     let driver = hosts::service::driver(app, server.host_id).await?;
     driver.check_rollback(&server.guest(), name).await.map_err(refused)?;
+    let mut gib = 0;
     if let Some(safety) = safety {
         room_for(safety, &there, limit)?;
+        gib = room::of_now(&*driver, &server.guest(), server).await?;
     }
-    Ok(limit)
+    Ok(Seen { limit, there, gib })
 }
 
 /// Deletes a snapshot.

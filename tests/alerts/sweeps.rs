@@ -198,8 +198,8 @@ async fn traffic_is_counted_by_month_over_restarts_of_guests() {
             .unwrap()
     };
     let count = async |world: &World, seconds: i64, net_in: u64, net_out: u64| {
-        let sample = Sample { net_in: Some(net_in * GIB), net_out: Some(net_out * GIB), ..busy(marker, 0.1) };
-        world.swept(seconds, vec![sample]).await;
+        let (net_in, net_out) = (Some(net_in * GIB), Some(net_out * GIB));
+        world.swept(seconds, vec![Sample { uptime_s: Some(90 * 86_400), net_in, net_out, ..busy(marker, 0.1) }]).await;
     };
     count(&world, 0, 50, 50).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 0)], "what it counted before is not of this month");
@@ -243,8 +243,35 @@ async fn traffic_is_counted_by_month_over_restarts_of_guests() {
     sqlx::query("update tariffs set traffic_gib = null").execute(world.db()).await.unwrap();
     count(&world, 230, 20, 1).await;
     assert_eq!((used(&world).await, world.open().await), (vec![("2027-03".into(), 21)], vec![]));
+    // Started again, and by now it has counted more than it had before.
+    let anew = Sample { uptime_s: Some(5), net_in: Some(25 * GIB), net_out: Some(4 * GIB), ..busy(marker, 0.1) };
+    world.swept(260, vec![anew]).await;
+    assert_eq!(used(&world).await, [("2027-03".into(), 21 + 29)]);
     let shown = world.app.customer.get(&format!("/api/server/{id}/traffic")).await.expect(200).body;
     assert_eq!(shown["quota"], json!(null));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storage_that_fills_up_is_the_providers_matter() {
+    let world = World::new().await;
+    world.server("customer@example.com", "web-1").await;
+    world.app.provider.put("/api/alert-rules/storage_low", at_once()).await.expect(200);
+    world.stored(0, &[20, 89]).await;
+    assert_eq!(world.open().await, []);
+    world.stored(30, &[20, 92]).await;
+    assert_eq!(world.open().await, [pair("storage_low", "warning")]);
+    world.stored(60, &[97, 92]).await;
+    assert_eq!(world.open().await, [pair("storage_low", "critical")]);
+    let shown = world.app.provider.get("/api/alerts?type=storage_low").await.expect(200).body;
+    let alert = shown["data"].as_array().unwrap_or_else(|| shown.as_array().unwrap())[0].clone();
+    assert_eq!(
+        (&alert["message"], &alert["name"]),
+        (&json!("97% of the storage that guests are on is in use"), &json!("rack-1"))
+    );
+    let mine = world.app.customer.get("/api/alerts").await.expect(200).body;
+    assert!(!mine.to_string().contains("storage_low"), "{mine}");
+    world.stored(90, &[20, 30]).await;
+    assert_eq!(world.open().await, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use hypervisor::{Coverage, GuestPower};
+use hypervisor::{Coverage, GuestPower, Node};
 use innkeeper::accounts::model::Role;
 use innkeeper::accounts::service::add_user;
 use innkeeper::alerts::{tell, watch};
@@ -89,11 +89,29 @@ impl World {
         self.covered(seconds, samples, coverage).await;
     }
 
+    /// A whole sweep of a host whose machines' storages have this many GiB of 100 in use.
+    pub async fn stored(&self, seconds: i64, used: &[u64]) {
+        let node = |used: &u64| Node {
+            name: format!("n{used}"),
+            online: true,
+            cores: 1,
+            memory_mib: 1024,
+            disk_gib: 100,
+            disk_used: Some(used << 30),
+            disk_shared: false,
+        };
+        self.looked(seconds, vec![], Coverage::default(), used.iter().map(node).collect()).await;
+    }
+
     /// A sweep that saw these nodes whole.
     pub async fn covered(&self, seconds: i64, samples: Vec<Sample>, coverage: Coverage) {
+        self.looked(seconds, samples, coverage, vec![]).await;
+    }
+
+    async fn looked(&self, seconds: i64, samples: Vec<Sample>, coverage: Coverage, nodes: Vec<Node>) {
         let at = self.start + TimeDelta::seconds(seconds);
         let took = Duration::from_secs(1);
-        let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes: vec![], samples, coverage };
+        let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes, samples, coverage };
         let traffic = innkeeper::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
         let mut tx = innkeeper::db::begin(self.db()).await.unwrap();
         watch::swept(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();

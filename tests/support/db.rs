@@ -150,7 +150,7 @@ async fn is_there(admin: &mut PgConnection, name: &str) -> bool {
 async fn unfinished(db: impl sqlx::PgExecutor<'_>) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar(
         "select concat_ws(' ', state, kind, step, error_message, error_detail) from operations
-         where state in ('queued', 'running', 'undoing', 'stuck') order by created_at",
+         where state in ('waiting', 'queued', 'running', 'undoing', 'stuck') order by created_at",
     )
     .fetch_all(db)
     .await

@@ -61,7 +61,7 @@ pub async fn commands_end_in_time(lab: Lab) {
     let spec = lab.running().await;
     let slow = lab.driver.exec(&spec.guest, &["sleep", "4242"], b"", Duration::from_secs(1));
     let slow = tokio::time::timeout(PATIENCE, slow).await.expect("it is given up");
-    refused(slow, |e| matches!(e, Error::OutcomeUnknown(_)));
+    refused(slow, |e| matches!(e, Error::GuestHung(_)));
     lab.eventually("the command is gone", async || {
         let found =
             lab.exec(&spec.guest, &["sh", "-c", "grep -las 4242 /proc/[0-9]*/cmdline | grep -v /self/ | wc -l"]).await;

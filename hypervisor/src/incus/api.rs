@@ -182,7 +182,6 @@ pub(super) struct Usage {
 pub(super) struct Network {
     #[serde(deserialize_with = "or_empty")]
     pub(super) addresses: Vec<Address>,
-    pub(super) counters: Counters,
     pub(super) hwaddr: String,
 }
 
@@ -190,14 +189,6 @@ pub(super) struct Network {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Address {
     pub(super) address: String,
-}
-
-/// Traffic since the interface came up.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Counters {
-    pub(super) bytes_received: i64,
-    pub(super) bytes_sent: i64,
 }
 
 /// A snapshot of an instance.

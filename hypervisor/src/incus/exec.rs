@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::api::Operation;
@@ -20,8 +20,12 @@ use crate::{Error, ExecOutput, GuestRef, Result};
 const OUTPUT_LIMIT: usize = 1 << 20;
 /// How much stdin goes into one message.
 const CHUNK: usize = 32 << 10;
-/// How long `chpasswd` may take. It is quick, and may be repeated: better again soon than one that hangs for long.
-const PASSWORD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long `chpasswd` may take. It is quick, and whoever asked for it holds a worker: one that hangs is to be let go.
+const PASSWORD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a command may take to end once its outputs have, beyond its own time.
+const LAST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long Incus may take over opening a command's streams.
+const STREAMS_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn set_password(client: &Client, guest: &GuestRef, password: &SecretString) -> Result<()> {
     check::password(password)?;
@@ -58,19 +62,23 @@ pub(super) async fn exec(
     else {
         return Err(Error::Failed("Incus ran a command without an operation".to_owned()));
     };
-    let deadline = tokio::time::Instant::now() + timeout;
-    let run = run(client, &operation, stdin);
+    let slow = |_| Error::OutcomeUnknown(format!("the streams of {} did not open", argv[0]));
+    let streams = tokio::time::timeout(STREAMS_TIMEOUT, Streams::open(client, &operation)).await.map_err(slow)??;
+    // From here on it is the guest that takes its time.
+    let deadline = Instant::now() + timeout;
+    let hung = || Error::GuestHung(format!("{} did not end within {} s", argv[0], timeout.as_secs()));
     // Dropping the sockets, the control socket among them, makes Incus kill the command.
-    let (stdout, stderr) = timeout_at(deadline, run)
-        .await
-        .map_err(|_| Error::OutcomeUnknown(format!("{} did not end within {} s", argv[0], timeout.as_secs())))??;
-    let ended = client.wait(&operation.id, Duration::from_secs(10)).await.map_err(|error| match error {
+    let (stdout, stderr) = timeout_at(deadline, streams.run(stdin)).await.map_err(|_| hung())?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let ended = client.wait(&operation.id, left.max(LAST_TIMEOUT)).await.map_err(|error| match error {
         // The command's own end can come back as a refusal of the wait.
         Error::Invalid(text) | Error::Failed(text) => not_run(argv[0], &text),
         other => other,
     })?;
     let status = ended.metadata.as_ref().and_then(|m| m.get("return")).and_then(Value::as_i64);
     match status.and_then(|status| i32::try_from(status).ok()) {
+        // It has closed its outputs and stays.
+        _ if ended.is_running() => Err(hung()),
         _ if !ended.is_success() => Err(not_run(argv[0], &ended.err)),
         Some(status) => Ok(ExecOutput { status, stdout, stderr }),
         None => Err(Error::Failed(format!("no exit status of {}", argv[0]))),
@@ -86,27 +94,42 @@ fn not_run(program: &str, text: &str) -> Error {
     }
 }
 
-async fn run(client: &Client, operation: &Operation, stdin: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
-    // Control first: Incus starts the command as soon as the other three are there.
-    let control = connect(client, operation, "control").await?;
-    let input = connect(client, operation, "0").await?;
-    let output = connect(client, operation, "1").await?;
-    let errors = connect(client, operation, "2").await?;
-    let reading = async { tokio::join!(read(output), read(errors)) };
-    tokio::pin!(reading);
-    let writing = write(input, stdin);
-    tokio::pin!(writing);
-    // A command that ends without reading its stdin must not hang us: the outputs' end is what counts. The input
-    // socket stays open until then, since a closed one could be taken for a client that went away.
-    let mut input = None;
-    let done = loop {
-        tokio::select! {
-            done = &mut reading => break done,
-            socket = &mut writing, if input.is_none() => input = Some(socket),
-        }
-    };
-    drop((control, input));
-    Ok(done)
+/// The streams of a command, which begins when they are open.
+struct Streams {
+    control: Socket,
+    input: Socket,
+    output: Socket,
+    errors: Socket,
+}
+
+impl Streams {
+    async fn open(client: &Client, operation: &Operation) -> Result<Self> {
+        // Control first: Incus starts the command as soon as the other three are there.
+        let control = connect(client, operation, "control").await?;
+        let input = connect(client, operation, "0").await?;
+        let output = connect(client, operation, "1").await?;
+        let errors = connect(client, operation, "2").await?;
+        Ok(Self { control, input, output, errors })
+    }
+
+    async fn run(self, stdin: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let Self { control, input, output, errors } = self;
+        let reading = async { tokio::join!(read(output), read(errors)) };
+        tokio::pin!(reading);
+        let writing = write(input, stdin);
+        tokio::pin!(writing);
+        // A command that ends without reading its stdin must not hang us: the outputs' end is what counts. The input
+        // socket stays open until then, since a closed one could be taken for a client that went away.
+        let mut input = None;
+        let done = loop {
+            tokio::select! {
+                done = &mut reading => break done,
+                socket = &mut writing, if input.is_none() => input = Some(socket),
+            }
+        };
+        drop((control, input));
+        done
+    }
 }
 
 /// Sends all of stdin and its end, and keeps the socket open. A command that closed its stdin is no error.

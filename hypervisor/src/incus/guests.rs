@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::api::{Instance, State, power};
 use super::client::{Client, Reply};
 use super::operations::{Then, busy, chained, join, plain};
-use super::{prepare, ready, snapshots};
+use super::{prepare, processes, ready, snapshots, traffic};
 use crate::check;
 use crate::{Error, GuestKind, GuestPower, GuestRef, GuestSpec, Interface, Presence, Result, StopMode, Task};
 
@@ -203,6 +203,7 @@ async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value
     config.insert(MARKER.to_owned(), spec.guest.marker.to_string());
     config.insert("limits.cpu".to_owned(), cores.to_string());
     config.insert("limits.memory".to_owned(), format!("{memory}MiB"));
+    config.extend(processes::limit(&client.config, spec.guest.kind, memory).map(|n| (processes::KEY.to_owned(), n)));
     // `boot.autostart` stays unset: Incus then starts after a reboot of the node exactly the guests that ran.
     let mut devices = json!({
         "root": {"type": "disk", "path": "/", "pool": client.config.storage_pool, "size": format!("{disk}GiB")},
@@ -235,6 +236,7 @@ pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
             instance.name
         )));
     }
+    processes::keep(client, &instance).await?;
     // A frozen guest is woken, not started.
     let action = if instance.power() == GuestPower::Paused { "unfreeze" } else { "start" };
     let reply = set_state(client, &instance.name, action, false, 0).await;
@@ -273,6 +275,7 @@ pub(super) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration
         return start(client, guest).await;
     }
     has_room(client, &instance.name).await?;
+    processes::keep(client, &instance).await?;
     match set_state(client, &instance.name, "restart", false, timeout.as_secs().max(1)).await {
         // It went down by itself since we looked: the next try starts it.
         Err(Error::Conflict(detail)) => Err(Error::Locked(detail)),
@@ -311,6 +314,14 @@ pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
     }
 }
 
+pub(super) async fn disk_used(client: &Client, guest: &GuestRef) -> Result<Option<u64>> {
+    let instance = require(client, guest).await?;
+    let state: State = client.get(&["instances", &instance.name, "state"], &[]).await?;
+    let root = instance.root_disk().map_or("root", |(name, _)| name);
+    let used = state.disk.as_ref().and_then(|disks| disks.get(root)).map(|disk| disk.usage);
+    Ok(used.and_then(|used| u64::try_from(used).ok()).filter(|used| *used > 0))
+}
+
 pub(super) async fn interfaces(client: &Client, guest: &GuestRef) -> Result<Vec<Interface>> {
     let instance = require(client, guest).await?;
     let state: State = client.get(&["instances", &instance.name, "state"], &[]).await?;
@@ -318,9 +329,7 @@ pub(super) async fn interfaces(client: &Client, guest: &GuestRef) -> Result<Vec<
         return Ok(Vec::new());
     }
     let networks = state.network.unwrap_or_default();
-    Ok(networks
-        .into_iter()
-        .filter(|(name, _)| name != "lo")
+    Ok(traffic::told(networks)
         .map(|(name, network)| Interface {
             name,
             mac: network.hwaddr,

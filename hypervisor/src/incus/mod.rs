@@ -16,10 +16,12 @@ mod exec;
 mod guests;
 mod operations;
 mod prepare;
+mod processes;
 mod ready;
 mod resize;
 mod snapshots;
 mod sweep;
+mod traffic;
 mod websocket;
 
 use std::path::PathBuf;
@@ -50,6 +52,8 @@ pub struct IncusConfig {
     pub address_filters: bool,
     /// The search domain of guests; none: they have none.
     pub search_domain: Option<String>,
+    /// How many processes a container may have for each GiB of its memory, beside 500 that each may; 0: not limited.
+    pub processes_per_gib: u32,
     /// Seconds in which a connection must stand.
     pub connect_timeout_s: u64,
     /// Seconds in which an answer must be complete.
@@ -64,6 +68,7 @@ impl Default for IncusConfig {
             storage_pool: "default".to_owned(),
             address_filters: true,
             search_domain: None,
+            processes_per_gib: 1000,
             connect_timeout_s: 5,
             request_timeout_s: 30,
         }
@@ -117,6 +122,10 @@ impl Driver for Incus {
 
     async fn sweep(&self) -> Result<Sweep> {
         sweep::sweep(&self.client).await
+    }
+
+    async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
+        guests::disk_used(&self.client, guest).await
     }
 
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {

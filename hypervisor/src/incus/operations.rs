@@ -192,18 +192,12 @@ async fn restarted(client: &Client, instance: &Instance, boot: i64) -> Result<Ta
 
 /// Submits a forced change of power and waits a little, so that its failure isn't lost.
 pub(super) async fn change_power(client: &Client, name: &str, action: &str) -> Result<TaskState> {
-    let body = json!({"action": action, "force": true, "timeout": 0});
-    let state = match client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await {
-        Ok(Reply::Done) => TaskState::Succeeded(None),
-        Ok(Reply::Operation(operation)) => {
-            let now = client.wait(&operation.id, FOLLOW_UP_WAIT).await?;
-            // Still at work: the next look finds it among the running operations.
-            if now.is_running() { TaskState::Running(None) } else { ended(&now) }
-        }
-        Err(error @ Error::Conflict(_)) => TaskState::Failed(error),
-        Err(error) => return Err(error),
+    let state = match force(client, name, action).await {
+        // Incus may say so at once, of the operation, or in place of an answer to the wait for it.
+        Err(Error::Conflict(_)) | Ok(TaskState::Failed(Error::Conflict(_))) => None,
+        other => Some(other?),
     };
-    if !matches!(state, TaskState::Failed(Error::Conflict(_))) {
+    if let Some(state) = state {
         return Ok(state);
     }
     // It changed by itself since we looked.
@@ -215,6 +209,18 @@ pub(super) async fn change_power(client: &Client, name: &str, action: &str) -> R
         }
         // On its way to something else: the next look finds out what is left to do.
         _ => TaskState::Running(None),
+    })
+}
+
+async fn force(client: &Client, name: &str, action: &str) -> Result<TaskState> {
+    let body = json!({"action": action, "force": true, "timeout": 0});
+    Ok(match client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await? {
+        Reply::Done => TaskState::Succeeded(None),
+        Reply::Operation(operation) => {
+            let now = client.wait(&operation.id, FOLLOW_UP_WAIT).await?;
+            // Still at work: the next look finds it among the running operations.
+            if now.is_running() { TaskState::Running(None) } else { ended(&now) }
+        }
     })
 }
 
@@ -236,7 +242,14 @@ pub(super) async fn join(client: &Client, instance: &str, doing: &str) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
     use super::*;
+    use crate::incus::IncusConfig;
 
     fn guest() -> GuestRef {
         GuestRef { marker: Uuid::new_v4(), vmid: 500_001, kind: GuestKind::Lxc, node: String::new() }
@@ -270,6 +283,71 @@ mod tests {
         assert!(matches!(started(Some(&already), &instance("Frozen")), TaskState::Failed(Error::Conflict(_))));
         let broken = operation(400, "exit status 1");
         assert!(matches!(started(Some(&broken), &instance("Running")), TaskState::Failed(Error::Failed(_))));
+    }
+
+    /// An Incus that answers a change of power, the wait for it and the look at the guest with these, in this order.
+    fn incus(power: Value, wait: Value, instance: Value) -> (Client, PathBuf) {
+        let socket = std::env::temp_dir().join(format!("incus-{}.sock", Uuid::new_v4()));
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            loop {
+                let Ok((mut stream, _)) = listener.accept().await else { return };
+                let mut request = String::new();
+                let mut some = [0; 1024];
+                let whole = |request: &str| {
+                    let (head, body) = request.split_once("\r\n\r\n")?;
+                    let length = head
+                        .to_lowercase()
+                        .split_once("content-length: ")
+                        .map_or(0, |(_, rest)| rest.lines().next().and_then(|n| n.parse().ok()).unwrap_or(0));
+                    (body.len() >= length).then_some(())
+                };
+                while whole(&request).is_none() {
+                    match stream.read(&mut some).await {
+                        Ok(n) if n > 0 => request.push_str(&String::from_utf8_lossy(&some[..n])),
+                        _ => break,
+                    }
+                }
+                let body = match request.split([' ', '?']).nth(1).unwrap_or_default() {
+                    "/1.0/instances/ink-1/state" => &power,
+                    path if path.starts_with("/1.0/operations/") => &wait,
+                    _ => &instance,
+                };
+                let body = body.to_string();
+                let status = if body.contains("error_code") { "400 Bad Request" } else { "200 OK" };
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let config = IncusConfig { socket: socket.clone(), ..IncusConfig::default() };
+        (Client::new(config).unwrap(), socket)
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_changed_by_itself_is_looked_at_again_wherever_incus_says_so() {
+        let begun = json!({"type": "async", "operation": "/1.0/operations/b3a1",
+            "metadata": {"id": "b3a1", "status_code": 103}});
+        let refusal = |text: &str| json!({"type": "error", "error_code": 400, "error": text});
+        let failed = |text: &str| json!({"type": "sync", "metadata": {"id": "b3a1", "status_code": 400, "err": text}});
+        for (action, text, status, then) in [
+            ("stop", "The instance is already stopped", "Stopped", TaskState::Succeeded(None)),
+            ("start", "The instance is already running", "Running", TaskState::Succeeded(None)),
+            ("start", "The instance is already running", "Stopped", TaskState::Succeeded(None)),
+            ("restart", "The instance is not running", "Stopped", TaskState::Running(None)),
+            ("restart", "The instance is already stopped", "Running", TaskState::Running(None)),
+        ] {
+            let instance = json!({"type": "sync", "metadata": {"name": "ink-1", "status": status}});
+            for (power, wait) in
+                [(refusal(text), json!(null)), (begun.clone(), refusal(text)), (begun.clone(), failed(text))]
+            {
+                let case = format!("{action}, {power}, {wait}");
+                let (client, socket) = incus(power, wait, instance.clone());
+                assert_eq!(change_power(&client, "ink-1", action).await, Ok(then.clone()), "{case}");
+                std::fs::remove_file(socket).unwrap();
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Map as JsonMap, Value, json};
 use super::api::GIB;
 use super::client::Client;
 use super::operations::{busy, plain};
-use super::{guests, prepare, snapshots};
+use super::{guests, prepare, processes, snapshots};
 use crate::{Error, GuestRef, Limits, Result, Task};
 
 pub(super) async fn resize(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Task> {
@@ -18,6 +18,7 @@ pub(super) async fn resize(client: &Client, guest: &GuestRef, limits: &Limits) -
     let wanted = [
         ("limits.cpu", limits.cores.map(|n| n.to_string())),
         ("limits.memory", limits.memory_mib.map(|n| format!("{n}MiB"))),
+        (processes::KEY, limits.memory_mib.and_then(|n| processes::limit(&client.config, guest.kind, n))),
     ];
     for (key, value) in wanted {
         if let Some(value) = value.filter(|value| instance.expanded_config.get(key) != Some(value)) {

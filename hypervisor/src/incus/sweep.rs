@@ -10,14 +10,18 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::api::{Counters, GIB, Instance, MIB, Map, parse_cpus, parse_size};
+use super::api::{GIB, Instance, MIB, Map, parse_cpus, parse_size};
 use super::client::Client;
 use super::guests::{Environment, MARKER, Server, instance_type, number, shown_power};
+use super::{processes, traffic};
 use crate::{Coverage, GuestKind, GuestPower, GuestSample, HostInfo, Node, Result, Sweep, check};
 
 /// API extensions that we build on; all are in Incus 6.0.
 const NEEDED: &[&str] =
     &["instances", "instance_state_started_at", "instances_state_total", "image_types", "projects", "resources_v2"];
+
+/// How long Incus may take over the list of instances with what they do.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
 struct Resources {
@@ -37,7 +41,14 @@ struct Total {
 
 #[derive(Debug, Deserialize)]
 struct PoolResources {
-    space: Total,
+    space: Space,
+}
+
+#[derive(Debug, Deserialize)]
+struct Space {
+    total: u64,
+    #[serde(default)]
+    used: Option<u64>,
 }
 
 fn as_node(server: &Server, resources: &Resources, pool: Option<&PoolResources>) -> Node {
@@ -47,6 +58,7 @@ fn as_node(server: &Server, resources: &Resources, pool: Option<&PoolResources>)
         cores: resources.cpu.total,
         memory_mib: resources.memory.total / MIB,
         disk_gib: pool.map_or(0, |pool| pool.space.total / GIB),
+        disk_used: pool.and_then(|pool| pool.space.used),
         disk_shared: false,
     }
 }
@@ -62,31 +74,48 @@ pub(super) async fn sweep(client: &Client) -> Result<Sweep> {
         client.get(&["resources"], &[]),
         client.get(&resources_of_pool, &[]),
         client.get(&project, &[]),
-        client.get(&["instances"], &[("recursion", "2")]),
+        list(client),
     )?;
+    // After the list, so that guests that started meanwhile are in it.
+    let interfaces = traffic::interfaces(Path::new(traffic::INTERFACES)).await;
     let node = as_node(&server, &resources, Some(&pool));
-    let (instances, coverage, odd) = read(&list, &node.name);
+    let (instances, coverage, odd) = read(list, &node.name);
     log(client, odd);
-    let guests = instances.iter().filter_map(|instance| sample(instance, &node, taken_at)).collect();
+    let guests = instances.iter().filter_map(|i| sample(i, &node, taken_at, traffic::of(i, &interfaces))).collect();
     Ok(Sweep { taken_at, lag: Duration::ZERO, nodes: vec![node], guests, coverage })
+}
+
+/// The instances with what they do at the moment. Incus reads that in the guests, and one that has made itself thousands of
+/// interfaces takes long: its neighbours are then seen without those figures rather than not at all.
+async fn list(client: &Client) -> Result<Vec<Value>> {
+    let whole = client.get(&["instances"], &[("recursion", "2")]);
+    if let Ok(list) = tokio::time::timeout(LIST_TIMEOUT, whole).await {
+        return list;
+    }
+    tracing::warn!("Incus takes too long over what its guests do; they are looked at without that");
+    client.get(&["instances"], &[("recursion", "1")]).await
 }
 
 /// The instances one by one: what can't be read is left out, and what it may have said is not taken for said. Incus lists
 /// one that it could not load (being made or deleted just now) with nothing but its name.
-fn read(list: &[Value], node: &str) -> (Vec<Instance>, Coverage, HashSet<String>) {
+fn read(list: Vec<Value>, node: &str) -> (Vec<Instance>, Coverage, HashSet<String>) {
     let mut coverage = Coverage { nodes: vec![node.to_owned()], unread: vec![] };
     let (mut instances, mut odd) = (vec![], HashSet::new());
-    for value in list {
-        match serde_json::from_value::<Instance>(value.clone()) {
+    for mut value in list {
+        // What a guest says of its interfaces is not asked for, and may be long.
+        if let Some(state) = value.get_mut("state").and_then(Value::as_object_mut) {
+            state.remove("network");
+        }
+        let name = value.get("name").and_then(Value::as_str).map(str::to_owned);
+        match serde_json::from_value::<Instance>(value) {
             Ok(instance) if !instance.config.is_empty() => instances.push(instance),
             Ok(instance) => coverage.unread.extend(number(&instance.name)),
             Err(error) => {
-                let name = value.get("name").and_then(Value::as_str);
-                coverage.unread.extend(name.and_then(number));
+                coverage.unread.extend(name.as_deref().and_then(number));
                 if name.is_none() {
                     coverage.nodes.clear();
                 }
-                odd.insert(format!("{}: {error}", name.unwrap_or("one without a name")));
+                odd.insert(format!("{}: {error}", name.as_deref().unwrap_or("one without a name")));
             }
         }
     }
@@ -102,7 +131,7 @@ fn log(client: &Client, odd: HashSet<String>) {
     *known = odd;
 }
 
-fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>) -> Option<GuestSample> {
+fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>, traffic: Option<(u64, u64)>) -> Option<GuestSample> {
     let marker = instance.config.get(MARKER).and_then(|text| Uuid::parse_str(text).ok())?;
     let power = shown_power(instance);
     let state = instance.state.clone().unwrap_or_default();
@@ -117,9 +146,7 @@ fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>) -> Option<GuestS
     let memory_limit = limit("limits.memory").and_then(|text| parse_size(text));
     let memory_max = memory_limit.or_else(|| known(state.memory.total)).unwrap_or(node.memory_mib * MIB);
     let kind = if instance.kind == instance_type(GuestKind::Vm) { GuestKind::Vm } else { GuestKind::Lxc };
-    let networks = state.network.unwrap_or_default();
-    let outside = || networks.iter().filter(|(name, _)| *name != "lo").map(|(_, network)| network.counters);
-    let traffic = |counter: fn(&Counters) -> i64| up.then(|| outside().map(|c| count(counter(&c))).sum());
+    let traffic = traffic.filter(|_| up);
     let root = instance.root_disk().map_or("root", |(name, _)| name);
     Some(GuestSample {
         marker,
@@ -134,8 +161,8 @@ fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>) -> Option<GuestS
         memory_max: Some(memory_max),
         disk_used: state.disk.as_ref().and_then(|disks| disks.get(root)).and_then(|disk| known(disk.usage)),
         disk_max: instance.disk_size(),
-        net_in: traffic(|c| c.bytes_received),
-        net_out: traffic(|c| c.bytes_sent),
+        net_in: traffic.map(|(received, _)| received),
+        net_out: traffic.map(|(_, sent)| sent),
     })
 }
 
@@ -168,6 +195,8 @@ pub(super) async fn info(client: &Client) -> Result<HostInfo> {
         Some(_) => {}
     }
     problems.extend(inotify_problem(Path::new("/proc/sys")));
+    problems.extend(traffic::problem(client).await);
+    problems.extend(processes::problem(Path::new("/proc"), config));
     if project.is_none() {
         problems.push(format!("The project {0} is missing: create it (incus project create {0}).", config.project));
     }
@@ -307,22 +336,30 @@ mod tests {
             (json!({"name": "other", "config": {"a": 5}}), false),
             (json!({"name": "other"}), false),
         ] {
-            let (instances, coverage, _) = read(&[odd.clone(), good.clone()], "n");
+            let (instances, coverage, _) = read(vec![odd.clone(), good.clone()], "n");
             assert_eq!(instances.len(), 1, "{odd}");
             assert!(coverage.includes("n", 8) != hidden && coverage.includes("n", 9), "{odd}: {coverage:?}");
         }
-        let (_, coverage, odd) = read(&[json!({"name": null}), good.clone()], "n");
+        let (_, coverage, odd) = read(vec![json!({"name": null}), good.clone()], "n");
         assert!(!coverage.includes("n", 9) && odd.len() == 1, "{coverage:?}");
     }
 
     #[test]
     fn what_incus_does_not_know_is_not_nothing() {
-        let node = Node { name: "n".into(), online: true, cores: 4, memory_mib: 8, disk_gib: 1, disk_shared: false };
+        let node = Node {
+            name: "n".into(),
+            online: true,
+            cores: 4,
+            memory_mib: 8,
+            disk_gib: 1,
+            disk_used: None,
+            disk_shared: false,
+        };
         let shown = |status: &str, state: Value| {
             let instance = json!({"name": "ink-7", "type": "virtual-machine", "status": status, "state": state,
                 "config": {MARKER: Uuid::nil().to_string(), super::super::guests::READY: "true"},
                 "expanded_config": {"limits.memory": "512MiB"}, "last_used_at": "2026-01-01T00:00:00Z"});
-            sample(&serde_json::from_value(instance).unwrap(), &node, Utc::now()).unwrap()
+            sample(&serde_json::from_value(instance).unwrap(), &node, Utc::now(), None).unwrap()
         };
         let unknown = json!({"memory": {"usage": -1}, "cpu": {"usage": -1}, "disk": {"root": {"usage": 0}}});
         let seen = shown("Running", unknown);

@@ -162,6 +162,11 @@ pub(super) struct Status {
 }
 
 impl Status {
+    /// Bytes of the root disk in use; nodes see into running containers only.
+    pub(super) fn disk_used(&self) -> Option<u64> {
+        Some(self.disk).filter(|used| *used > 0)
+    }
+
     /// Whether nothing more can be written to the root disk. Nodes see into running containers only: of machines, and
     /// of what is stopped, they say that nothing is in use.
     pub(super) fn is_disk_full(&self) -> bool {

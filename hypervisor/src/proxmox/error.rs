@@ -84,6 +84,7 @@ pub(super) fn with_detail(error: Error, detail: &str) -> Error {
         Error::NotOurs(t) => Error::NotOurs(more(t)),
         Error::Exhausted(t) => Error::Exhausted(more(t)),
         Error::DiskFull(t) => Error::DiskFull(more(t)),
+        Error::GuestHung(t) => Error::GuestHung(more(t)),
         Error::Invalid(t) => Error::Invalid(more(t)),
         Error::Unsupported(t) => Error::Unsupported(more(t)),
         Error::Failed(t) => Error::Failed(more(t)),
@@ -140,6 +141,10 @@ fn by_words(text: &str) -> Option<Error> {
     // The machine may well run: this is no word about its state.
     if lower.contains("guest agent is not running") {
         return Some(Error::Unsupported(text.to_owned()));
+    }
+    // The agent answers no more: who runs in the machine decides that.
+    if lower.contains("qga command") && lower.contains("timeout") {
+        return Some(Error::GuestHung(text.to_owned()));
     }
     let (_, meaning) = MEANINGS.iter().find(|(needles, _)| needles.iter().any(|needle| lower.contains(needle)))?;
     Some(meaning(text.to_owned()))

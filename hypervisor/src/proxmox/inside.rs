@@ -18,8 +18,8 @@ use crate::{Error, ExecOutput, GuestKind, GuestPower, GuestRef, GuestShell, Inte
 const OUTPUT_LIMIT: usize = 1 << 20;
 /// What the agent takes as a command's input.
 const INPUT_LIMIT: usize = 64 << 10;
-/// How long `chpasswd` may take.
-const PASSWORD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long `chpasswd` may take. Whoever asked for it holds a worker: one that hangs is to be let go.
+const PASSWORD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the agent is asked whether a command has ended, at first and at most.
 const POLLS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
@@ -186,7 +186,7 @@ async fn by_agent(
             return Ok(output(&status));
         }
         if Instant::now() + pause > deadline {
-            return Err(Error::OutcomeUnknown(format!("{} did not end within {} s", argv[0], timeout.as_secs())));
+            return Err(Error::GuestHung(format!("{} did not end within {} s", argv[0], timeout.as_secs())));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(POLLS.1);

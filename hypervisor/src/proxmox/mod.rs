@@ -118,6 +118,10 @@ impl Driver for Proxmox {
         sweep::sweep(&self.client).await
     }
 
+    async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
+        Ok(guests::require(&self.client, guest).await?.status.disk_used())
+    }
+
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
         guests::find(&self.client, guest).await
     }

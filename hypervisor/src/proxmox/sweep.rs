@@ -39,6 +39,7 @@ pub(super) fn nodes(list: &Resources, storage: &str) -> Vec<Node> {
             cores: u32::try_from(row.maxcpu).unwrap_or(u32::MAX),
             memory_mib: row.maxmem.unwrap_or(0) / MIB,
             disk_gib: storage.and_then(|row| row.maxdisk).unwrap_or(0) / GIB,
+            disk_used: storage.and_then(|row| row.disk),
             disk_shared: storage.is_some_and(|row| row.shared),
         }
     });

@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 pub use self::key::{BadKey, check_key};
-use self::session::Failure;
+use self::session::{Failure, SIGN_IN};
 use crate::{Error, ExecOutput, GuestKind, GuestShell, Result, ShellTarget};
 
 /// What the management key is called where it is put.
@@ -104,20 +104,34 @@ impl SshShell {
 #[async_trait]
 impl GuestShell for SshShell {
     async fn exec(&self, at: &ShellTarget, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
-        let mut obstacles = Vec::new();
-        for (address, machine, command) in self.ways_to(at, argv)? {
-            let place = match &machine {
-                Machine::Guest(_) => format!("the guest at {address}"),
-                Machine::Node(name) => format!("the node {name} at {address}"),
+        let (mut obstacles, mut silent) = (Vec::new(), false);
+        let ways = self.ways_to(at, argv)?;
+        let to_guest = ways.iter().filter(|(_, machine, _)| matches!(machine, Machine::Guest(_))).count();
+        for (address, machine, command) in ways {
+            // All of a guest's addresses together: the guest decides how long each takes.
+            let (place, in_guest) = match &machine {
+                Machine::Guest(_) => (format!("the guest at {address}"), true),
+                Machine::Node(name) => (format!("the node {name} at {address}"), false),
             };
-            match session::run(&self.key, address, machine, &self.known, command, stdin, timeout).await {
+            let patience = if in_guest { SIGN_IN / u32::try_from(to_guest).unwrap_or(1).max(1) } else { SIGN_IN };
+            match session::run(&self.key, address, machine, &self.known, command, stdin, patience, timeout).await {
                 Ok(output) if output.status == 127 => return Err(Error::NotFound(format!("{} in the guest", argv[0]))),
                 Ok(output) => return Ok(output),
                 // Nothing was run there: another way may be open.
                 Err(Failure::NoWay(text)) => obstacles.push(format!("{place}: {text}")),
+                Err(Failure::Silent(text)) => {
+                    silent |= in_guest;
+                    obstacles.push(format!("{place}: {text}"));
+                }
+                // By the node as well it is the command in the guest that takes so long.
+                Err(Failure::Late(text)) => return Err(Error::GuestHung(format!("{place}: {text}"))),
+                Err(Failure::Lost(text)) if in_guest => return Err(Error::GuestHung(format!("{place}: {text}"))),
                 Err(Failure::Lost(text)) => return Err(Error::OutcomeUnknown(format!("{place}: {text}"))),
                 Err(Failure::Ours(error)) => return Err(error),
             }
+        }
+        if silent {
+            return Err(Error::GuestHung(obstacles.join("; ")));
         }
         let why = if obstacles.is_empty() { "none is set up for it".to_owned() } else { obstacles.join("; ") };
         Err(Error::Unsupported(format!("there is no way over SSH into guest {}: {why}", at.vmid)))

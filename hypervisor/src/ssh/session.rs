@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use super::{KnownHosts, Machine};
 use crate::{Error, ExecOutput};
 
-/// How long a connection may take to stand, from the first packet to the end of signing in.
-const SIGN_IN: Duration = Duration::from_secs(10);
+/// How long connections to one machine may take to stand, from the first packet to the end of signing in.
+pub(super) const SIGN_IN: Duration = Duration::from_secs(5);
 /// How much of a command's output is kept, each of both streams.
 const KEPT: usize = 1 << 20;
 
@@ -21,13 +21,18 @@ const KEPT: usize = 1 << 20;
 pub(super) enum Failure {
     /// The command was certainly not run.
     NoWay(String),
-    /// It may have been.
+    /// It was not run, since the machine took a connection, or no notice, and said nothing in time.
+    Silent(String),
+    /// It did not end in time.
+    Late(String),
+    /// It may have been run: the connection broke.
     Lost(String),
     /// Our own trouble.
     Ours(Error),
 }
 
-/// Runs a command as root and waits for its end.
+/// Runs a command as root and waits for its end, for so long after signing in, which itself may take `patience`.
+#[allow(clippy::too_many_arguments, reason = "who, where, what and how long")]
 pub(super) async fn run(
     key: &Arc<PrivateKey>,
     address: SocketAddr,
@@ -35,14 +40,17 @@ pub(super) async fn run(
     known: &Arc<dyn KnownHosts>,
     command: String,
     stdin: &[u8],
+    patience: Duration,
     timeout: Duration,
 ) -> Result<ExecOutput, Failure> {
-    let late = |_| Failure::NoWay(format!("no sign-in within {} s", SIGN_IN.as_secs()));
-    let session = tokio::time::timeout(SIGN_IN, sign_in(key, address, machine, known)).await.map_err(late)??;
-    let late = |_| Failure::Lost(format!("the command did not end within {} s", timeout.as_secs()));
+    let late = |_| Failure::Silent(format!("no sign-in within {:.1} s", patience.as_secs_f64()));
+    let session = tokio::time::timeout(patience, sign_in(key, address, machine, known)).await.map_err(late)??;
+    let late = |_| Failure::Late(format!("the command did not end within {} s", timeout.as_secs()));
     let output = tokio::time::timeout(timeout, command_in(&session, command, stdin)).await.map_err(late);
-    // Said out of politeness: the connection ends either way.
-    let _ = session.disconnect(Disconnect::ByApplication, "", "en").await;
+    // Said out of politeness, and not to one that hangs: the connection ends either way.
+    if output.is_ok() {
+        let _ = session.disconnect(Disconnect::ByApplication, "", "en").await;
+    }
     output?
 }
 

@@ -164,7 +164,7 @@ async fn a_missing_or_hanging_agent_is_told_and_not_waited_for() {
         ))
         .await;
     assert_eq!(driver.exec(guest, &["uname", "-r"], b"", second).await.unwrap().stdout, b"6.1");
-    assert!(matches!(driver.exec(guest, &["sleep", "9"], b"", second).await, Err(Error::OutcomeUnknown(_))));
+    assert!(matches!(driver.exec(guest, &["sleep", "9"], b"", second).await, Err(Error::GuestHung(_))));
     let binary = driver.exec(guest, &["cat"], b"\xff\x00", second).await;
     assert!(matches!(binary, Err(Error::Unsupported(_))), "{binary:?}");
     driver.set_password(guest, &"secret".to_owned().into()).await.unwrap();

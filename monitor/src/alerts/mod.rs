@@ -35,6 +35,8 @@ pub enum Kind {
     Down,
     /// A host that does not answer.
     HostUnreachable,
+    /// What is in use of the storage that a host's guests are on, as a share of all.
+    StorageLow,
     /// An address pool's addresses in use, as a share of all.
     PoolLow,
     /// An operation that waits for a person.
@@ -48,13 +50,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind that this version knows.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Cpu,
         Self::Memory,
         Self::Disk,
         Self::Traffic,
         Self::Down,
         Self::HostUnreachable,
+        Self::StorageLow,
         Self::PoolLow,
         Self::OperationStuck,
         Self::MailHeld,
@@ -69,6 +72,7 @@ impl Kind {
             Self::Traffic => "traffic",
             Self::Down => "down",
             Self::HostUnreachable => "host_unreachable",
+            Self::StorageLow => "storage_low",
             Self::PoolLow => "pool_low",
             Self::OperationStuck => "operation_stuck",
             Self::MailHeld => "mail_held",
@@ -83,12 +87,12 @@ impl Kind {
 
     /// Whether its warnings are mailed as well, and not only what is critical: an owner can act before it is too late.
     pub fn tells_warnings(self) -> bool {
-        matches!(self, Self::Cpu | Self::Memory | Self::Disk)
+        matches!(self, Self::Cpu | Self::Memory | Self::Disk | Self::StorageLow)
     }
 
     /// Whether it has a figure; the others are so or not so (1 or 0).
     pub fn is_share(self) -> bool {
-        matches!(self, Self::Cpu | Self::Memory | Self::Disk | Self::Traffic | Self::PoolLow)
+        matches!(self, Self::Cpu | Self::Memory | Self::Disk | Self::Traffic | Self::StorageLow | Self::PoolLow)
     }
 
     /// The rule where nobody made another: two sweeps in a row for what comes and goes.
@@ -96,7 +100,7 @@ impl Kind {
         let share = Rule { warning: 0.9, critical: 0.95, clear: 0.85, sustain_s: 60, clear_sustain_s: 60 };
         let so = Rule { warning: 0.5, critical: 0.5, clear: 0.5, ..share };
         match self {
-            Self::Cpu | Self::Memory | Self::Disk | Self::PoolLow => share,
+            Self::Cpu | Self::Memory | Self::Disk | Self::StorageLow | Self::PoolLow => share,
             Self::Traffic => Rule { critical: 1.0, sustain_s: 0, clear_sustain_s: 0, ..share },
             Self::Down | Self::HostUnreachable | Self::Unknown => so,
             Self::OperationStuck => Rule { sustain_s: 0, clear_sustain_s: 0, ..so },
@@ -127,6 +131,7 @@ impl Kind {
             Self::Traffic => format!("Traffic is at {percent:.0}% of the month's quota"),
             Self::Down => "The server is down".to_owned(),
             Self::HostUnreachable => "The host can't be reached".to_owned(),
+            Self::StorageLow => format!("{percent:.0}% of the storage that guests are on is in use"),
             Self::PoolLow => format!("{percent:.0}% of the pool's addresses are in use"),
             Self::OperationStuck => "An operation is stuck and waits for a person".to_owned(),
             Self::MailHeld => "Mails wait: the mail server is away or takes none from us".to_owned(),

@@ -327,7 +327,10 @@ impl Step<Data> for SetPassword {
             if let Err(error) = guest.driver.set_password(&guest.at, &password).await {
                 // That nothing can be run in it is not what is wrong with a guest that goes down.
                 guest.stays_up().await?;
-                return Err(error.into());
+                // A new system may well be slow while it boots.
+                let slow = matches!(error, hypervisor::Error::GuestHung(_));
+                let fault = Fault::from(error);
+                return Err(if slow { fault.with_kind(FaultKind::Retry) } else { fault });
             }
         }
         Ok(Outcome::Done)

@@ -46,7 +46,13 @@ impl Step<Data> for DeleteGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let Some(guest) = Guest::left(ctx).await? else { return Ok(Outcome::Done) };
+        if guest.server.status != Status::Deleting {
+            // It has waited for its turn.
+            let mut tx = ctx.begin().await?;
+            store::set_status(&mut tx, ctx.server, Status::Deleting).await?;
+            tx.commit().await?;
+        }
         Ok(data.removal.advance(ctx, &guest).await?.unwrap_or(Outcome::Done))
     }
 
@@ -70,7 +76,13 @@ impl Step<Data> for Release {
     }
 
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        let left = Guest::left(ctx).await?.is_some();
         let mut tx = ctx.begin().await?;
+        if !left {
+            // What it waited for has taken everything back, or deleted it.
+            store::bury(&mut tx, ctx.server).await?;
+            return Ok(Outcome::DoneIn(tx));
+        }
         addresses::store::release(&mut tx, ctx.server).await?;
         store::unreserve(&mut tx, ctx.server, Status::Deleted).await?;
         Ok(Outcome::DoneIn(tx))

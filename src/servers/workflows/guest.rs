@@ -35,6 +35,15 @@ impl Guest {
         let at = server.guest();
         Ok(Self { server, driver, at })
     }
+
+    /// The same for an operation that may have waited for another one's end: `None` where that has left nothing of the
+    /// server on its host.
+    pub(crate) async fn left(ctx: &Context<'_>) -> Result<Option<Self>, Fault> {
+        match store::live(&ctx.app.db, ctx.server).await? {
+            Some(server) if server.reserved => Self::load(ctx).await.map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
 impl Guest {

@@ -47,6 +47,19 @@ impl Power {
         }
     }
 
+    /// Whether it is the provider's, who waits behind what is under way instead of being refused.
+    fn waits(self) -> bool {
+        matches!(self, Self::Suspend | Self::Unsuspend)
+    }
+
+    /// The guest; `None` where there is nothing to do, since what it waited for has left none.
+    async fn guest(self, ctx: &Context<'_>) -> Result<Option<Guest>, Fault> {
+        if !self.waits() {
+            return Guest::load(ctx).await.map(Some);
+        }
+        Ok(Guest::left(ctx).await?.filter(|guest| guest.server.status != Status::Failed))
+    }
+
     fn step(self) -> &'static str {
         match self {
             Self::Start | Self::Unsuspend => "start_guest",
@@ -63,6 +76,9 @@ pub struct Data {
     /// Whether it was given the moment in which a guest that can't boot goes down again.
     #[serde(default)]
     watched: bool,
+    /// Whether what it does is shown, where it may have waited for its turn.
+    #[serde(default)]
+    shown: bool,
 }
 
 impl operations::Data for Data {}
@@ -86,7 +102,13 @@ impl Step<Data> for Drive {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let Some(guest) = self.0.guest(ctx).await? else { return Ok(Outcome::Done) };
+        if self.0.waits() && !data.shown {
+            let mut tx = ctx.begin().await?;
+            store::set_status(&mut tx, ctx.server, self.0.under_way()).await?;
+            tx.commit().await?;
+            data.shown = true;
+        }
         let (driver, at) = (&*guest.driver, &guest.at);
         let timeout = Duration::from_secs(ctx.app.config.shutdown_seconds.into());
         let outcome = match self.0 {
@@ -115,6 +137,9 @@ impl Step<Data> for Show {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        if self.0.guest(ctx).await?.is_none() {
+            return Ok(Outcome::Done);
+        }
         let status = if self.0.under_way() == Status::Stopping { Status::Stopped } else { Status::Running };
         if status == Status::Running {
             if !std::mem::replace(&mut data.watched, true) {

@@ -14,6 +14,7 @@ use crate::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow
 use crate::secrets::Sealed;
 use crate::servers::model::Status;
 use crate::servers::store;
+use crate::snapshots;
 
 /// The workflow's name.
 pub const KIND: &str = "reinstall";
@@ -140,6 +141,7 @@ impl Step<Data> for RemoveGuest {
         }
         let mut tx = ctx.begin().await?;
         store::set_image(&mut tx, ctx.server, data.image, &data.ssh_keys).await?;
+        snapshots::store::free_all(&mut tx, ctx.server).await?;
         Ok(Outcome::DoneIn(tx))
     }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
 use crate::servers::workflows::guest::{Guest, HostWork};
+use crate::snapshots::store;
 
 /// The workflow's name.
 pub const KIND: &str = "delete_snapshot";
@@ -43,7 +44,11 @@ impl Step<Data> for DeleteSnapshot {
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
         let (driver, at, name) = (&*guest.driver, &guest.at, &data.name);
-        let ended = data.delete.drive(ctx, driver, || driver.delete_snapshot(at, name)).await?;
-        Ok(ended.unwrap_or(Outcome::Done))
+        if let Some(wait) = data.delete.drive(ctx, driver, || driver.delete_snapshot(at, name)).await? {
+            return Ok(wait);
+        }
+        let mut tx = ctx.begin().await?;
+        store::free(&mut tx, ctx.server, name).await?;
+        Ok(Outcome::DoneIn(tx))
     }
 }

@@ -109,7 +109,8 @@ impl Step<Data> for TakeSnapshot {
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         match &mut data.safety {
-            Some(safety) if data.refused => safety.take_back(ctx).await,
+            Some(safety) if data.refused || safety.is_too_big() => safety.take_back(ctx).await,
+            Some(safety) if !safety.is_asked() => safety.free(ctx).await,
             _ => Ok(Outcome::Done),
         }
     }

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::operations::{Context, Fault, FaultKind, Outcome};
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 use crate::snapshots::service::{no_snapshots, room_for};
+use crate::snapshots::{room, store};
 
 /// A snapshot to be taken, and how far that is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -16,13 +17,17 @@ pub(super) struct Take {
     limit: i32,
     /// Whether the host was about to be asked: from then on a snapshot of that name is ours.
     asked: bool,
+    /// Whether it was found to take more room than there is, once it was there.
+    #[serde(default)]
+    too_big: bool,
     work: HostWork,
     delete: HostWork,
 }
 
 impl Take {
     pub(super) fn new(name: String, description: String, limit: i32) -> Self {
-        Self { name, description, limit, asked: false, work: HostWork::default(), delete: HostWork::default() }
+        let (work, delete) = (HostWork::default(), HostWork::default());
+        Self { name, description, limit, asked: false, too_big: false, work, delete }
     }
 
     /// The next piece of it.
@@ -38,27 +43,62 @@ impl Take {
         let (name, description) = (&self.name, &self.description);
         let fault = match self.work.drive(ctx, driver, || driver.create_snapshot(at, name, description)).await {
             Err(fault) if fault.kind == FaultKind::Fail => fault,
-            ended => return Ok(ended?.unwrap_or(Outcome::Done)),
+            ended => match ended? {
+                Some(wait) => return Ok(wait),
+                None => return self.settle(ctx, &guest).await,
+            },
         };
         // Asked before a crash and again after it, the host refuses the second time. We looked before we asked for the
         // first time, and nobody else does anything on this server: what is there when the host is done is ours.
         match driver.find(at).await? {
             Presence::Present { busy: true, .. } => Ok(BUSY),
-            _ if driver.snapshots(at).await?.iter().any(|s| s.name == self.name) => Ok(Outcome::Done),
+            _ if driver.snapshots(at).await?.iter().any(|s| s.name == self.name) => self.settle(ctx, &guest).await,
             _ => Err(fault),
+        }
+    }
+
+    /// It is taken: the books have what it holds, or it has to go.
+    async fn settle(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Outcome, Fault> {
+        let gib = room::of_now(&*guest.driver, &guest.at, &guest.server).await?;
+        let mut tx = ctx.begin().await?;
+        match room::settle(ctx.app, &mut tx, &guest.server, &self.name, gib).await? {
+            true => Ok(Outcome::DoneIn(tx)),
+            false => {
+                self.too_big = true;
+                Err(room::none().into())
+            }
         }
     }
 
     /// Takes it away again.
     pub(super) async fn take_back(&mut self, ctx: &Context<'_>) -> Result<Outcome, Fault> {
         if !self.asked {
-            return Ok(Outcome::Done);
+            return self.free(ctx).await;
         }
         let guest = Guest::load(ctx).await?;
         let (driver, at) = (&*guest.driver, &guest.at);
         let name = &self.name;
-        let ended = self.delete.drive(ctx, driver, || driver.delete_snapshot(at, name)).await?;
-        Ok(ended.unwrap_or(Outcome::Done))
+        match self.delete.drive(ctx, driver, || driver.delete_snapshot(at, name)).await? {
+            Some(wait) => Ok(wait),
+            None => self.free(ctx).await,
+        }
+    }
+
+    /// Gives up the room that was taken for it, where it was not taken.
+    pub(super) async fn free(&self, ctx: &Context<'_>) -> Result<Outcome, Fault> {
+        let mut tx = ctx.begin().await?;
+        store::free(&mut tx, ctx.server, &self.name).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+
+    /// Whether it can't stay: it takes more room than there is.
+    pub(super) fn is_too_big(&self) -> bool {
+        self.too_big
+    }
+
+    /// Whether the host may have heard of it.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked
     }
 }
 

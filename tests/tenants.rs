@@ -1,0 +1,272 @@
+//! Tenants who share a host: what one of them does is their own trouble, and the provider's word counts at once.
+
+use hypervisor::{GuestKind, GuestRef};
+use innkeeper::operations::failpoints::Action;
+use serde_json::{Value, json};
+
+use crate::support::lab::Catalogue;
+use crate::support::wait::{PATIENCE, within};
+use crate::support::{Client, Lab, TestApp, ended, eventually, wait_for};
+
+async fn lab() -> (TestApp, Lab, Catalogue) {
+    let app = TestApp::new().await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    (app, lab, catalogue)
+}
+
+/// A running server of this customer's: its address in the API.
+async fn server(client: &Client, catalogue: &Catalogue) -> String {
+    let made = client.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    assert_eq!(ended(client, &made["operationId"]).await["state"], "succeeded");
+    format!("/api/server/{}", made["id"])
+}
+
+async fn operation(client: &Client, id: &Value) -> Value {
+    client.get(&format!("/api/operations/{}", id.as_str().unwrap())).await.expect(200).body
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspension_takes_hold_at_once_whatever_its_owner_loops() {
+    let (app, _lab, catalogue) = lab().await;
+    let (path, provider) = (server(&app.customer, &catalogue).await, &app.provider);
+    let points = &app.app.engine.failpoints;
+    points.arm("restart:restart_guest:before", Action::Hold);
+    // Each ends with the first answer that is neither a restart nor that one is under way.
+    let loops: Vec<_> = (0..4)
+        .map(|_| {
+            let (me, path) = (app.customer.clone(), format!("{path}/restart"));
+            let refused = async move {
+                loop {
+                    let answer = me.post(&path, None).await;
+                    if answer.status != 200 && answer.code() != "LOCKED" {
+                        return answer;
+                    }
+                }
+            };
+            tokio::spawn(within("a restart that is refused for good", refused))
+        })
+        .collect();
+    wait_for("the restart at hand", async || points.all_fired().then_some(())).await;
+
+    let suspended = provider.post(&format!("{path}/suspend"), json!({ "reason": "abuse" })).await.expect(200).body;
+    let stop = operation(provider, &suspended["operationId"]).await;
+    assert_eq!(
+        (&stop["kind"], &stop["state"], &stop["error"]["code"]),
+        (&json!("suspend"), &json!("waiting"), &json!("LOCKED"))
+    );
+    assert!(stop["error"]["message"].as_str().unwrap().contains("(restart)"), "{stop}");
+    let again = provider.post(&format!("{path}/suspend"), json!({ "reason": "abuse" })).await.expect(200).body;
+    assert_eq!(again["operationId"], suspended["operationId"], "one waits");
+    for refused in loops {
+        let refused = refused.await.unwrap().expect(409);
+        assert!(refused.body["error"].as_str().unwrap().ends_with("abuse"), "{}", refused.text);
+    }
+    points.let_go();
+    let stopped = ended(provider, &suspended["operationId"]).await;
+    assert_eq!((&stopped["state"], &stopped["error"]), (&json!("succeeded"), &Value::Null), "{stopped}");
+    assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "stopped");
+    let after: i64 = sqlx::query_scalar(
+        "select count(*) from operations o join servers s on s.id = o.server_id
+         where o.kind = 'restart' and o.created_at > s.suspended_at",
+    )
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    assert_eq!(after, 0, "nothing of the owner's was taken on since");
+    let back = provider.post(&format!("{path}/unsuspend"), None).await.expect(200).body;
+    assert_eq!(ended(provider, &back["operationId"]).await["state"], "succeeded");
+    assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_provider_orders_comes_next_and_the_later_order_counts() {
+    let (app, lab, catalogue) = lab().await;
+    let (me, provider, points) = (&app.customer, &app.provider, &app.app.engine.failpoints);
+    let path = server(me, &catalogue).await;
+
+    // Behind an operation that is stuck it waits for a person, and says so.
+    let stuck: uuid::Uuid = sqlx::query_scalar(
+        "insert into operations (id, server_id, kind, state, data, deadline)
+         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from servers returning id",
+    )
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    let suspended = provider.post(&format!("{path}/suspend"), json!({ "reason": "unpaid" })).await.expect(200).body;
+    let waits = operation(provider, &suspended["operationId"]).await;
+    assert_eq!(waits["state"], "waiting", "{waits}");
+    assert!(waits["error"]["message"].as_str().unwrap().contains("stuck"), "{waits}");
+    let back = provider.post(&format!("{path}/unsuspend"), None).await.expect(200).body;
+    let replaced = operation(provider, &suspended["operationId"]).await;
+    assert_eq!((&replaced["state"], &replaced["error"]["code"]), (&json!("failed"), &json!("CONFLICT")), "{replaced}");
+    // Its owner is let in again, and waits as everybody does.
+    assert_eq!(me.post(&format!("{path}/restart"), None).await.expect(409).code(), "LOCKED");
+    sqlx::query("update operations set state = 'failed', ended_at = now() where id = $1")
+        .bind(stuck)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(ended(provider, &back["operationId"]).await["state"], "succeeded");
+    assert_eq!(me.get(&path).await.expect(200).body["status"], "running");
+
+    // A deletion, whatever waits, and whatever becomes of what it waits for.
+    points.arm("create:start_guest:before", Action::Hold);
+    points.arm("create:set_password:before", Action::Fail);
+    let made = me.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    let other = format!("/api/server/{}", made["id"]);
+    eventually(me, &format!("/api/operations/{}", made["operationId"].as_str().unwrap()), |o| {
+        o["step"] == "start_guest"
+    })
+    .await;
+    let suspended = provider.post(&format!("{other}/suspend"), json!({ "reason": "fraud" })).await.expect(200).body;
+    let deleted = provider.delete(&other).await.expect(200).body;
+    assert_eq!(operation(provider, &suspended["operationId"]).await["state"], "failed");
+    assert_eq!(operation(provider, &deleted["operationId"]).await["state"], "waiting");
+    let again = provider.post(&format!("{other}/suspend"), json!({ "reason": "fraud" })).await.expect(200).body;
+    assert_eq!(again["operationId"], deleted["operationId"], "what is deleted need not be stopped");
+    points.let_go();
+    assert_eq!(ended(provider, &made["operationId"]).await["state"], "failed");
+    assert_eq!(ended(provider, &deleted["operationId"]).await["state"], "succeeded");
+    provider.get(&other).await.expect(404);
+
+    // And behind one that does it already.
+    points.arm("delete:delete_guest:before", Action::Hold);
+    let first = me.delete(&path).await.expect(200).body;
+    let second = provider.delete(&path).await.expect(200).body;
+    assert_ne!(first["operationId"], second["operationId"]);
+    points.let_go();
+    assert_eq!(ended(provider, &first["operationId"]).await["state"], "succeeded");
+    assert_eq!(ended(provider, &second["operationId"]).await["state"], "succeeded");
+    assert_eq!(lab.guests().await, 0);
+}
+
+/// The guest of a server, by its address in the API.
+async fn guest(app: &TestApp, path: &str) -> GuestRef {
+    let id: i64 = path.rsplit('/').next().unwrap().parse().unwrap();
+    let (marker, vmid, node): (uuid::Uuid, i64, String) =
+        sqlx::query_as("select uuid, guest_number, node from servers where id = $1")
+            .bind(id)
+            .fetch_one(&app.db.pool)
+            .await
+            .unwrap();
+    GuestRef { marker, vmid, kind: GuestKind::Lxc, node }
+}
+
+async fn inside(lab: &Lab, guest: &GuestRef, script: &str) {
+    let out = lab.incus.driver().exec(guest, &["sh", "-c", script], b"", PATIENCE).await.unwrap();
+    assert_eq!(out.status, 0, "{script}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_that_hang_hold_up_their_owner_and_nobody_else() {
+    // Four hands, three of them for one host, one of these for one account.
+    let app = TestApp::with(|c| c.workers = 4).await;
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    let (hostile, normal) = (&app.customer, &app.other);
+    let (path, first, second) =
+        tokio::join!(server(normal, &catalogue), server(hostile, &catalogue), server(hostile, &catalogue));
+    let hanging = [&first, &second];
+    for path in hanging {
+        let chpasswd = "printf '#!/bin/sh\nexec sleep 1000\n' > /usr/sbin/chpasswd && chmod 755 /usr/sbin/chpasswd";
+        inside(&lab, &guest(&app, path).await, chpasswd).await;
+    }
+    // As many processes as it likes are no more than its memory allows.
+    let forks = "my @p; while (@p < 3000) { my $p = fork; last unless defined $p; if (!$p) { sleep 60; exit } push @p, $p } \
+                 kill 'KILL', @p; print scalar @p";
+    let out = lab.incus.driver().exec(&guest(&app, &first).await, &["perl", "-e", forks], b"", PATIENCE).await.unwrap();
+    let forks: u32 = String::from_utf8(out.stdout).unwrap().parse().unwrap();
+    assert!(forks < 750, "{forks} processes in 256 MiB");
+    let asked = hanging.map(|path| {
+        let (me, path) = (hostile.clone(), format!("{path}/password"));
+        tokio::spawn(async move { me.post(&path, None).await })
+    });
+    let at_work = "select count(*) from operations where kind = 'password' and lease_until >= now()";
+    let begun = "select count(*) from operations where kind = 'password' and started_at is not null";
+    let count = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&app.db.pool).await.unwrap();
+    wait_for("the first of those that hang", async || (count(begun).await > 0).then_some(())).await;
+    wait_for("the second", async || {
+        (count("select count(*) from operations where kind = 'password'").await == 2).then_some(())
+    })
+    .await;
+    let restarted = normal.post(&format!("{path}/restart"), None).await.expect(200).body;
+    wait_for("the other's restart", async || {
+        let most = count(at_work).await;
+        assert!(most <= 1, "{most} hands are held by one account's guests");
+        let restart = operation(normal, &restarted["operationId"]).await;
+        if restart["state"] == "succeeded" { Ok(()) } else { Err(restart) }
+    })
+    .await;
+    // Those that hang are told so, once, and are not tried again.
+    for asked in asked {
+        let answer = asked.await.unwrap();
+        // One that was not begun in time for its answer is asked for by its operation.
+        if answer.status != 200 {
+            assert_eq!(answer.code(), "CONFLICT", "{}", answer.text);
+            assert!(answer.body["error"].as_str().unwrap().contains("own system"), "{}", answer.text);
+        }
+    }
+    app.all_ended(PATIENCE).await;
+    let ends: Vec<(String, String, i64)> = sqlx::query_as(
+        "select o.state, o.error_code, count(l.id) from operations o
+         left join operation_log l on l.operation_id = o.id and l.message like '%trying again%'
+         where o.kind = 'password' group by o.id",
+    )
+    .fetch_all(&app.db.pool)
+    .await
+    .unwrap();
+    assert_eq!(ends, vec![("failed".to_owned(), "CONFLICT".to_owned(), 0); 2]);
+    assert_eq!(hostile.get(&first).await.expect(200).body["status"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_are_in_the_books_and_no_storage_is_filled_with_them() {
+    let (app, _lab, catalogue) = lab().await;
+    let (me, points) = (&app.customer, &app.app.engine.failpoints);
+    // Room for 4 GiB, to be sold once; a server of 1 GiB has less than that in use, which is 1 GiB a snapshot.
+    let set = async |sql: &'static str| sqlx::query(sql).execute(&app.db.pool).await.unwrap();
+    set("update hosts set disk_overcommit = 1").await;
+    set("update nodes set disk_gib = 4").await;
+    let path = server(me, &catalogue).await;
+    let at = format!("{path}/snapshots");
+    let take = async |name: &str| me.post(&at, json!({ "snapname": name })).await;
+    let done = async |answer: Value| assert_eq!(ended(me, &answer["operationId"]).await["state"], "succeeded");
+    let reserved = async || {
+        let host = app.provider.get(&format!("/api/hosts/{}", catalogue.host)).await.expect(200).body;
+        host["nodes"][0]["reserved"]["disk"].as_i64().unwrap()
+    };
+    for (name, held) in [("one", 2), ("two", 3), ("three", 4)] {
+        done(take(name).await.expect(200).body).await;
+        assert_eq!(reserved().await, held, "{name}");
+    }
+    let refused = take("four").await.expect(507);
+    assert_eq!(refused.code(), "RESOURCE_UNAVAILABLE");
+    assert!(refused.body["error"].as_str().unwrap().contains("no room for another snapshot"), "{}", refused.text);
+    let safely = json!({ "snapname": "one", "safetySnapshot": true });
+    me.post(&format!("{at}/rollback"), safely).await.expect(507);
+    app.other.post("/api/server/create", catalogue.order()).await.expect(507);
+    me.put(&format!("{path}/resize"), json!({ "disk": 2 })).await.expect(422);
+    app.provider.put(&format!("{path}/resize"), json!({ "disk": 2 })).await.expect(507);
+
+    // What is deleted, and what could not be taken, holds nothing.
+    let gone = me.send(reqwest::Method::DELETE, &at, Some(json!({ "snapname": "two" }))).await.expect(200).body;
+    done(gone).await;
+    assert_eq!(reserved().await, 3);
+    points.arm("snapshot:take_snapshot:acted", Action::Fail);
+    let failed = take("four").await;
+    if failed.status == 200 {
+        assert_eq!(ended(me, &failed.body["operationId"]).await["state"], "failed");
+    }
+    app.all_ended(PATIENCE).await;
+    assert_eq!(reserved().await, 3);
+    server(&app.other, &catalogue).await;
+
+    // Whatever the books say, a storage that is nearly full takes none, and no bigger disks.
+    set("update nodes set disk_gib = 40, disk_used = 37::bigint << 30").await;
+    let refused = take("four").await.expect(507);
+    assert!(refused.body["error"].as_str().unwrap().contains("nearly full"), "{}", refused.text);
+    app.provider.put(&format!("{path}/resize"), json!({ "disk": 2 })).await.expect(507);
+    set("update nodes set disk_used = 35::bigint << 30").await;
+    done(take("four").await.expect(200).body).await;
+}
