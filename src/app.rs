@@ -19,7 +19,9 @@ use crate::events::{self, Events};
 use crate::hosts::Drivers;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
-use crate::{alerts, audit, console, history, http, idempotency, images, limits, mail, monitoring, realtime};
+use crate::{
+    addresses, alerts, audit, console, history, http, idempotency, images, limits, mail, monitoring, realtime, restores,
+};
 
 /// Every part of one running process. Handlers and workers share it by reference.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct App {
     pub drivers: Drivers,
     /// The operations engine: what workflows there are, and its settings.
     pub engine: Engine,
+    /// What is remembered of the database, to notice that it was restored.
+    pub heart: restores::Heart,
     /// Prometheus figures of the process.
     pub metrics: PrometheusHandle,
     /// Cancelled when the process is to end: tasks stop taking new work.
@@ -54,6 +58,8 @@ pub struct App {
 pub enum Task {
     /// Hears the database's notifications.
     Events,
+    /// Moves the count on by which a restored database is noticed.
+    Heartbeat,
     /// Works on operations.
     Operations,
     /// Sweeps hosts.
@@ -72,8 +78,9 @@ pub enum Task {
 
 impl Task {
     /// Every one, as a service has them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Events,
+        Self::Heartbeat,
         Self::Operations,
         Self::Monitoring,
         Self::History,
@@ -101,6 +108,7 @@ impl App {
             limits: limits::Limits::default(),
             drivers: Drivers::default(),
             engine: Engine::new(&config, crate::workflows())?,
+            heart: restores::Heart::default(),
             metrics: metrics()?,
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -168,6 +176,7 @@ impl App {
         self.tasks.spawn(async move {
             match task {
                 Task::Events => events::listen(&app).await,
+                Task::Heartbeat => restores::service::keep(&app).await,
                 Task::Operations => operations::work(&app).await,
                 Task::Monitoring => monitoring::watch(&app).await,
                 Task::History => history::keep(&app).await,
@@ -212,6 +221,7 @@ async fn janitor(app: &App) {
             alerts::purge(app).await,
             mail::service::purge(app).await,
             operations::service::purge(app).await,
+            addresses::service::purge(app).await,
         ] {
             if let Err(error) = purged {
                 tracing::warn!(%error, "what has ended could not be forgotten; trying again later");

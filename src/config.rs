@@ -52,6 +52,8 @@ pub struct Config {
     pub rate_limit_token: u32,
     /// Requests a minute from one address (IPv6: one /64) that show no good token, all processes together.
     pub rate_limit_address: u32,
+    /// Hours that an address which was given back rests before another account may have it; 0: none.
+    pub address_rest_hours: u32,
     /// Days that entries of the audit log are kept; they go a month at a time.
     pub audit_days: i32,
     /// Operations worked on at one time by this process.
@@ -211,6 +213,7 @@ impl Default for Config {
             login_limit_address: 50,
             rate_limit_token: 6000,
             rate_limit_address: 600,
+            address_rest_hours: 24,
             audit_days: 365,
             workers: 8,
             lease_seconds: 30,
@@ -241,6 +244,11 @@ impl Config {
     /// From the start of one sweep of a host to the start of the next.
     pub fn sweep_interval(&self) -> Duration {
         Duration::from_secs(self.sweep_seconds.into())
+    }
+
+    /// How long an address that was given back rests before another account may have it.
+    pub fn address_rest(&self) -> Duration {
+        Duration::from_hours(self.address_rest_hours.into())
     }
 
     /// Reads and checks the environment. Errors name the variable and what it should be.

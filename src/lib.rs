@@ -23,11 +23,13 @@ pub mod monitoring;
 pub mod operations;
 pub mod realtime;
 pub mod resize;
+pub mod restores;
 pub mod secrets;
 pub mod servers;
 pub mod snapshots;
 pub mod ssh_keys;
 pub mod tariffs;
+pub mod unknown_guests;
 
 use std::sync::Arc;
 
@@ -43,6 +45,7 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
         .merge(images::routes())
         .merge(hosts::routes())
         .merge(addresses::routes())
+        .merge(unknown_guests::routes())
         .merge(servers::routes())
         .merge(resize::routes())
         .merge(history::routes())

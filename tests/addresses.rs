@@ -43,7 +43,7 @@ async fn server(app: &TestApp, host: i64) -> ServerId {
 /// Takes addresses for a server in a transaction of its own and says which, or none where there are none.
 async fn taken(app: &TestApp, host: i64, server: ServerId) -> Option<Vec<String>> {
     let mut tx = innkeeper::db::begin(&app.app.db).await.unwrap();
-    let done = take(&mut tx, HostId(host), server).await.unwrap();
+    let done = take(&mut tx, HostId(host), server, app.app.config.address_rest()).await.unwrap();
     let held = of_server(&mut tx, server).await.unwrap().into_iter().map(|a| a.address.to_string()).collect();
     tx.commit().await.unwrap();
     done.then_some(held)

@@ -71,6 +71,8 @@ enum Command {
     /// Mails: what became of them, and sending them again
     #[command(subcommand)]
     Mail(mail::Command),
+    /// Say that the database was restored, where that was not noticed: what is under way waits for a person
+    Restored,
     /// The fleet in this terminal, live
     Top(top::Args),
     /// The audit log
@@ -101,7 +103,7 @@ fn called(matches: &ArgMatches) -> String {
 
 /// Whether a command only looks. Every other one is written down in the audit log.
 fn looks(called: &str) -> bool {
-    called.ends_with(" list") || matches!(called, "operation log" | "top")
+    called.ends_with(" list") || matches!(called, "operation log" | "host unknown" | "top")
 }
 
 fn start(command: Command, called: &str) -> anyhow::Result<()> {
@@ -149,6 +151,7 @@ async fn work(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Operation(command) => operation::run(app, command).await,
         Command::Mail(command) => mail::run(app, command).await,
         Command::Audit(command) => audit::run(app, command).await,
+        Command::Restored => operation::restored(app).await,
         Command::Top(args) => top::run(app, args).await,
         Command::Demo(args) => demo::run(app, args).await,
         Command::Serve | Command::Migrate => Ok(()),

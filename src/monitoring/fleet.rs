@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::ids::HostId;
-use crate::{history, hosts};
+use crate::{history, hosts, unknown_guests};
 
 /// Sweeps every host until shutdown.
 pub async fn watch(app: &Arc<App>) {
@@ -60,6 +60,9 @@ impl Hosts {
         alerts::watch::swept(&mut tx, self.app.config.sweep_interval(), host, report, &used).await?;
         store::notify_sampled(&mut tx, host).await?;
         tx.commit().await?;
+        if let Err(error) = unknown_guests::service::swept(&self.app, host, report).await {
+            tracing::warn!(%host, %error, "which guests no server goes with could not be told; the next sweep tries again");
+        }
         traffic
     }
 }

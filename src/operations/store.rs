@@ -1,5 +1,7 @@
 //! The SQL of operations. The database's clock is the only one: workers' clocks may differ.
 
+mod held;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -11,6 +13,8 @@ use uuid::Uuid;
 
 use super::model::{OperationError, OperationView, State};
 use crate::ids::{ServerId, UserId};
+
+pub(super) use held::{abandon, hold_all};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -102,7 +106,8 @@ pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Op
 }
 
 /// Claims up to `limit` operations that are due and that nobody holds, oldest first, so that this worker holds at most
-/// `per_host` of any one host: a host that hangs must not hold every hand.
+/// `per_host` of any one host: a host that hangs must not hold every hand. None from a database that is not `known`, or
+/// is behind it (`restores`).
 pub(super) async fn claim(
     db: &PgPool,
     owner: Uuid,
@@ -110,6 +115,7 @@ pub(super) async fn claim(
     kinds: &[String],
     limit: i64,
     per_host: i64,
+    known: (Uuid, i64),
 ) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
@@ -122,7 +128,8 @@ pub(super) async fn claim(
                       row_number() over (partition by s.host_id order by o.run_at) + coalesce(held.n, 0) as nth
                from operations o join servers s on s.id = o.server_id left join held on held.host_id = s.host_id
                where o.state in ('queued', 'running', 'undoing') and o.run_at <= now() and o.kind = any($3)
-                 and (o.lease_until is null or o.lease_until < now())),
+                 and (o.lease_until is null or o.lease_until < now())
+                 and exists (select from installation where id = $6 and beats >= $7)),
            due as (
                select o.id from operations o
                where o.id in (select id from candidates where nth <= $5 order by run_at limit $4)
@@ -141,7 +148,9 @@ pub(super) async fn claim(
         interval(lease),
         kinds,
         limit,
-        per_host
+        per_host,
+        known.0,
+        known.1
     )
     .fetch_all(db)
     .await

@@ -9,12 +9,16 @@ use tokio_util::task::TaskTracker;
 use super::{run, store};
 use crate::app::App;
 use crate::events::Event;
+use crate::restores;
 
 /// The poll behind the notifications: a lost one costs this much and no more.
 const POLL: Duration = Duration::from_secs(5);
 
 /// Works until shutdown, then waits for what is at hand to come to its next boundary.
 pub(crate) async fn work(app: &Arc<App>) {
+    if !restores::service::begun(app).await {
+        return;
+    }
     let hands = Arc::new(Semaphore::new(app.engine.workers));
     let freed = Arc::new(Notify::new());
     let running = TaskTracker::new();
@@ -57,8 +61,10 @@ async fn claim(
         return Ok(POLL);
     }
     let limit = i64::try_from(free).unwrap_or(i64::MAX);
+    let Some(known) = app.heart.known() else { return Ok(POLL) };
     let per_host = i64::try_from((app.engine.workers * 3 / 4).max(1)).unwrap_or(i64::MAX);
-    let claimed = store::claim(&app.lease_db, app.engine.owner, app.engine.lease, kinds, limit, per_host).await?;
+    let claimed =
+        store::claim(&app.lease_db, app.engine.owner, app.engine.lease, kinds, limit, per_host, known).await?;
     let idle = claimed.is_empty();
     for operation in claimed {
         let Ok(hand) = Arc::clone(hands).try_acquire_owned() else { break };

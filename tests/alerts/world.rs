@@ -93,7 +93,8 @@ impl World {
     pub async fn covered(&self, seconds: i64, samples: Vec<Sample>, coverage: Coverage) {
         let at = self.start + TimeDelta::seconds(seconds);
         let took = Duration::from_secs(1);
-        let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes: vec![], samples, coverage };
+        let (nodes, guests) = (vec![], vec![]);
+        let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes, samples, guests, coverage };
         let traffic = innkeeper::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
         let mut tx = innkeeper::db::begin(self.db()).await.unwrap();
         watch::swept(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();

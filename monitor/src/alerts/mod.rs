@@ -41,11 +41,15 @@ pub enum Kind {
     OperationStuck,
     /// Mails that wait for the mail server.
     MailHeld,
+    /// A host has guests with our marker that no server goes with.
+    UnknownGuest,
+    /// The database was found to be an older state of itself.
+    DatabaseRestored,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Cpu,
         Self::Memory,
         Self::Disk,
@@ -55,6 +59,8 @@ impl Kind {
         Self::PoolLow,
         Self::OperationStuck,
         Self::MailHeld,
+        Self::UnknownGuest,
+        Self::DatabaseRestored,
     ];
 
     /// Its name, as it is stored and shown.
@@ -69,6 +75,8 @@ impl Kind {
             Self::PoolLow => "pool_low",
             Self::OperationStuck => "operation_stuck",
             Self::MailHeld => "mail_held",
+            Self::UnknownGuest => "unknown_guest",
+            Self::DatabaseRestored => "database_restored",
         }
     }
 
@@ -95,7 +103,9 @@ impl Kind {
             Self::Cpu | Self::Memory | Self::Disk | Self::PoolLow => share,
             Self::Traffic => Rule { critical: 1.0, sustain_s: 0, clear_sustain_s: 0, ..share },
             Self::Down | Self::HostUnreachable => so,
-            Self::OperationStuck => Rule { sustain_s: 0, clear_sustain_s: 0, ..so },
+            // A sweep may see one that is just being put away.
+            Self::UnknownGuest => Rule { clear_sustain_s: 0, ..so },
+            Self::OperationStuck | Self::DatabaseRestored => Rule { sustain_s: 0, clear_sustain_s: 0, ..so },
             // A mail server may restart.
             Self::MailHeld => Rule { sustain_s: 300, clear_sustain_s: 0, ..so },
         }
@@ -108,6 +118,8 @@ impl Kind {
             Self::HostUnreachable => "The host answers again".to_owned(),
             Self::OperationStuck => "The operation is not stuck any more".to_owned(),
             Self::MailHeld => "Mails are sent again".to_owned(),
+            Self::UnknownGuest => "No guest on the host is unknown any more".to_owned(),
+            Self::DatabaseRestored => "It is a day since the database was restored".to_owned(),
             _ => self.message(value),
         }
     }
@@ -125,6 +137,12 @@ impl Kind {
             Self::PoolLow => format!("{percent:.0}% of the pool's addresses are in use"),
             Self::OperationStuck => "An operation is stuck and waits for a person".to_owned(),
             Self::MailHeld => "Mails wait: the mail server is away or takes none from us".to_owned(),
+            Self::UnknownGuest => {
+                "The host has guests of ours that no server goes with: adopt or delete them".to_owned()
+            }
+            Self::DatabaseRestored => {
+                "The database was restored to an older state; what was under way waits for a person".to_owned()
+            }
         }
     }
 }

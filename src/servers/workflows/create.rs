@@ -1,5 +1,7 @@
 //! Making a server: guest, files, first start, password; then it is the customer's, and a mail says so.
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Presence};
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,8 @@ pub const PASSWORD: &str = "root-password";
 
 /// How many numbers in a row may be taken on the host.
 const NUMBERS: u32 = 50;
+/// How many addresses in a row may be in use on the host.
+const ADDRESSES: u32 = 50;
 
 /// What it keeps between steps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +40,9 @@ pub struct Data {
     /// How many numbers were found taken.
     #[serde(default)]
     taken: u32,
+    /// How many addresses the host had for something else.
+    #[serde(default)]
+    passed_over: u32,
     /// Nodes that said that they can't make it.
     #[serde(default)]
     refused: Vec<Candidate>,
@@ -55,6 +62,7 @@ impl Data {
             intent: None,
             heard: false,
             taken: 0,
+            passed_over: 0,
             refused: Vec::new(),
             stays: false,
             create: HostWork::default(),
@@ -187,10 +195,12 @@ impl Step<Data> for CreateGuest {
         let (mut unsent, mut misplaced) = (false, false);
         let driven = data
             .create
-            .drive(ctx, &*guest.driver, || async {
+            .try_drive(ctx, &*guest.driver, || async {
                 let task = guest.driver.create(&spec).await;
                 // Refused for what somebody else has there, it was not made either.
-                let refused = |e: &hypervisor::Error| matches!(e, hypervisor::Error::AlreadyExists(_));
+                let refused = |e: &hypervisor::Error| {
+                    matches!(e, hypervisor::Error::AlreadyExists(_) | hypervisor::Error::AddressInUse(..))
+                };
                 unsent = task.as_ref().is_err_and(|e| e.is_unsent() || refused(e));
                 // What it is made from is not to be had on this node.
                 misplaced = matches!(task, Err(hypervisor::Error::NotFound(_)));
@@ -203,8 +213,11 @@ impl Step<Data> for CreateGuest {
             data.heard = true;
         }
         match driven {
-            Err(fault) if fault.code == Code::AlreadyExists => another_number(ctx, &guest, data, fault).await,
-            Err(fault) if misplaced && !data.stays => another_node(ctx, &guest, data, fault).await,
+            Err(error @ hypervisor::Error::AlreadyExists(_)) => another_number(ctx, &guest, data, error.into()).await,
+            Err(hypervisor::Error::AddressInUse(address, text)) if !data.stays => {
+                another_address(ctx, &guest, data, address, &text).await
+            }
+            Err(error) if misplaced && !data.stays => another_node(ctx, &guest, data, error.into()).await,
             driven => Ok(driven?.unwrap_or(Outcome::Done)),
         }
     }
@@ -248,6 +261,39 @@ async fn another_number(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault
     Ok(Outcome::Again)
 }
 
+/// Takes the next address where something else on the host has this one, which is held back from now on: whatever
+/// becomes of this order, the next is not to find the same. Nothing of ours is there then.
+async fn another_address(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    data: &mut Data,
+    address: IpAddr,
+    text: &str,
+) -> Result<Outcome, Fault> {
+    let fault = Fault::from(hypervisor::Error::AddressInUse(address, text.to_owned()));
+    if guest.driver.find(&guest.at).await? != Presence::Absent {
+        // It is ours after all: the host's next answer says how it stands.
+        data.heard = true;
+        return Err(fault.with_kind(FaultKind::Retry));
+    }
+    let mut tx = ctx.begin().await?;
+    let reason = format!("in use on the host, as it said when a server was to have it: {text}");
+    if addresses::store::pass_over(&mut tx, ctx.server, address, &reason).await? {
+        tracing::warn!(server = %ctx.server, %address, text, "an address is in use on the host; it is held back from now on");
+    }
+    data.passed_over += 1;
+    let rest = ctx.app.config.address_rest();
+    let found = data.passed_over <= ADDRESSES
+        && addresses::store::take(&mut tx, guest.server.host_id, ctx.server, rest).await?;
+    tx.commit().await?;
+    if !found {
+        let message = "The host has something else at every address that is free; the provider has to look.";
+        return Err(Fault { message: message.to_owned(), code: Code::ResourceUnavailable, ..fault });
+    }
+    (data.heard, data.intent) = (false, None);
+    Ok(Outcome::Again)
+}
+
 /// Goes to another node where this one can't make the guest, if there is one; nothing of it is on this one then.
 async fn another_node(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault: Fault) -> Result<Outcome, Fault> {
     if guest.driver.find(&guest.at).await? != Presence::Absent {
@@ -260,7 +306,7 @@ async fn another_node(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault: 
     }
     data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
     let mut tx = ctx.begin().await?;
-    if !placement::elsewhere(&mut tx, &guest.server, &data.refused).await? {
+    if !placement::elsewhere(&mut tx, &guest.server, &data.refused, ctx.app.config.address_rest()).await? {
         return Err(fault);
     }
     tx.commit().await?;

@@ -1,160 +1,22 @@
 //! The SQL of address pools and of the addresses in use. A row is a taken address; free ones have none.
 
+mod given;
+
 use std::net::IpAddr;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
 
-use super::model::{Address, NamedAddress, Pool};
+pub use given::{
+    ServerAddress, adopt, forget_guests, hold_for_guests, lock_pools, names_of, of_server, pass_over, purge, release,
+    rested_at, set_name, take,
+};
+
+use super::model::{Address, Pool};
 use super::range::{MOST, Range};
-use crate::db::Savepoint;
 use crate::error::{Error, Result};
 use crate::ids::{HostId, PoolId, ServerId};
-
-/// An address that a server holds, with what its guest must know of the network.
-#[derive(Debug, Clone)]
-pub struct ServerAddress {
-    /// The address.
-    pub address: IpAddr,
-    /// The network's prefix length.
-    pub prefix: u8,
-    /// The default gateway.
-    pub gateway: Option<IpAddr>,
-    /// The host's bridge or managed network.
-    pub bridge: String,
-    /// VLAN tag.
-    pub vlan: Option<u16>,
-    /// Name servers.
-    pub dns: Vec<IpAddr>,
-}
-
-/// Takes one address of each family that the host's enabled pools have, under the pools' locks. False, and nothing
-/// taken, when one of the families has none left, or when the host has pools and all are disabled. A family of which
-/// the server holds an address already is left as it is. A host without any pool gives none, and that is a success:
-/// its guests get no network from us.
-pub async fn take(tx: &mut PgConnection, host: HostId, server: ServerId) -> Result<bool> {
-    // Nothing taken on failure: what was taken before the family that failed goes with the savepoint.
-    let mut tx = Savepoint::begin(tx).await?;
-    // One order of locking for everyone, so that two orders can't wait for each other.
-    let pools = sqlx::query!(
-        r#"select id, family(cidr) as "family!", enabled from address_pools where host_id = $1 order by id
-           for no key update"#,
-        host.0
-    )
-    .fetch_all(&mut *tx)
-    .await?;
-    let enabled = |family| -> Vec<PoolId> {
-        pools.iter().filter(|p| p.enabled && p.family == family).map(|p| PoolId(p.id)).collect()
-    };
-    let families = [(4, enabled(4)), (6, enabled(6))];
-    if !pools.is_empty() && families.iter().all(|(_, pools)| pools.is_empty()) {
-        return Ok(false);
-    }
-    for (family, pools) in families {
-        if pools.is_empty() || holds(&mut tx, server, family).await? {
-            continue;
-        }
-        let mut taken = false;
-        for pool in pools {
-            taken = take_lowest(&mut tx, pool, server).await?;
-            if taken {
-                break;
-            }
-        }
-        if !taken {
-            return Ok(false);
-        }
-    }
-    tx.keep().await?;
-    Ok(true)
-}
-
-async fn holds(db: &mut PgConnection, server: ServerId, family: i32) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select exists (select from addresses where server_id = $1 and family(address) = $2) as "held!""#,
-        server.0,
-        family
-    )
-    .fetch_one(db)
-    .await
-}
-
-/// Takes the pool's lowest free address. The lowest one is the first of the range or comes right after a taken one, so
-/// the work grows with the addresses taken and not with the size of the pool.
-async fn take_lowest(tx: &mut PgConnection, pool: PoolId, server: ServerId) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "insert into addresses (pool_id, address, server_id)
-         select $1, candidate.address, $2 from (
-             select first_address as address from address_pools where id = $1
-             union all
-             select a.address + 1 from addresses a join address_pools p on p.id = a.pool_id
-             where a.pool_id = $1 and a.address >= p.first_address and a.address < p.last_address
-         ) candidate
-         where not exists (select from addresses b where b.pool_id = $1 and b.address = candidate.address)
-         order by candidate.address limit 1",
-        pool.0,
-        server.0
-    )
-    .execute(tx)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// What a server holds, IPv4 first.
-pub async fn of_server(db: &mut PgConnection, server: ServerId) -> Result<Vec<ServerAddress>> {
-    let rows = sqlx::query!(
-        r#"select host(a.address) as "address!", masklen(p.cidr) as "prefix!", host(p.gateway) as gateway, p.bridge,
-                  p.vlan, array(select host(d) from unnest(p.dns) with ordinality as t (d, n) order by n) as "dns!"
-           from addresses a join address_pools p on p.id = a.pool_id
-           where a.server_id = $1 order by family(a.address), a.address"#,
-        server.0
-    )
-    .fetch_all(db)
-    .await?;
-    rows.into_iter()
-        .map(|r| {
-            Ok(ServerAddress {
-                address: ip(&r.address)?,
-                prefix: u8::try_from(r.prefix).map_err(Error::internal)?,
-                gateway: r.gateway.as_deref().map(ip).transpose()?,
-                bridge: r.bridge,
-                vlan: r.vlan.map(u16::try_from).transpose().map_err(Error::internal)?,
-                dns: r.dns.iter().map(|d| ip(d)).collect::<Result<_>>()?,
-            })
-        })
-        .collect()
-}
-
-/// What a server holds with its reverse names, IPv4 first.
-pub async fn names_of(db: impl PgExecutor<'_>, server: ServerId) -> Result<Vec<NamedAddress>> {
-    let rows = sqlx::query!(
-        r#"select host(address) as "address!", reverse_dns from addresses
-           where server_id = $1 order by family(address), address"#,
-        server.0
-    )
-    .fetch_all(db)
-    .await?;
-    rows.into_iter().map(|r| Ok(NamedAddress { address: ip(&r.address)?, reverse_dns: r.reverse_dns })).collect()
-}
-
-/// Gives one of a server's addresses a reverse name, or takes it; false when the server does not hold it.
-pub async fn set_name(tx: &mut PgConnection, server: ServerId, address: IpAddr, name: Option<&str>) -> Result<bool> {
-    let done = sqlx::query!(
-        "update addresses set reverse_dns = $3 where server_id = $1 and host(address) = $2",
-        server.0,
-        address.to_string(),
-        name
-    )
-    .execute(tx)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Gives a server's addresses back; nothing held is no error.
-pub async fn release(tx: &mut PgConnection, server: ServerId) -> Result<()> {
-    sqlx::query!("delete from addresses where server_id = $1", server.0).execute(tx).await?;
-    Ok(())
-}
 
 fn ip(text: &str) -> Result<IpAddr> {
     text.parse().map_err(Error::internal)
@@ -179,20 +41,31 @@ pub(super) async fn lock_host(tx: &mut PgConnection, host: HostId) -> Result<boo
     Ok(found.fetch_optional(tx).await?.is_some())
 }
 
-/// All pools in the order they were made, or one.
-pub(super) async fn pools(db: impl PgExecutor<'_>, only: Option<PoolId>) -> Result<Vec<Pool>> {
+/// All pools in the order they were made, or one. `rest`: how long an address that was given back rests.
+pub(super) async fn pools(db: impl PgExecutor<'_>, only: Option<PoolId>, rest: Duration) -> Result<Vec<Pool>> {
     let rows = sqlx::query!(
         r#"select p.id as "id: PoolId", p.host_id as "host: HostId", p.name, text(p.cidr) as "cidr!",
                   host(p.gateway) as gateway, host(p.first_address) as "first!", host(p.last_address) as "last!",
                   p.bridge, p.vlan,
                   array(select host(d) from unnest(p.dns) with ordinality as t (d, n) order by n) as "dns!",
-                  p.enabled, p.created_at, p.updated_at, used.taken as "taken!", used.held_back as "held_back!"
+                  p.enabled, p.created_at, p.updated_at, used.taken as "taken!", used.held_back as "held_back!",
+                  rest.resting as "resting!",
+                  array(select o.id from address_pools o
+                        where o.host_id <> p.host_id and family(o.cidr) = family(p.cidr)
+                          and o.first_address <= p.last_address and o.last_address >= p.first_address
+                        order by o.id) as "overlaps!: Vec<PoolId>"
            from address_pools p, lateral (
                select count(*) as taken, count(*) filter (where server_id is null) as held_back from addresses
                where pool_id = p.id and address between p.first_address and p.last_address
-           ) used
+           ) used, lateral (
+               select count(*) as resting from released_addresses r
+               where r.pool_id = p.id and r.address between p.first_address and p.last_address
+                 and r.released_at > now() - make_interval(secs => $2)
+                 and not exists (select from addresses b where b.pool_id = p.id and b.address = r.address)
+           ) rest
            where $1::bigint is null or p.id = $1 order by p.id"#,
-        only.map(|id| id.0)
+        only.map(|id| id.0),
+        rest.as_secs_f64()
     )
     .fetch_all(db)
     .await?;
@@ -201,7 +74,7 @@ pub(super) async fn pools(db: impl PgExecutor<'_>, only: Option<PoolId>) -> Resu
             let range = range(&r.cidr, r.gateway.as_deref(), &r.first, &r.last)?;
             let total = range.total();
             // What is left of a range too large to count is too large to count.
-            let free = if total == MOST { MOST } else { (total - r.taken).max(0) };
+            let free = if total == MOST { MOST } else { (total - r.taken - r.resting).max(0) };
             Ok(Pool {
                 id: r.id,
                 name: r.name,
@@ -217,6 +90,8 @@ pub(super) async fn pools(db: impl PgExecutor<'_>, only: Option<PoolId>) -> Resu
                 total,
                 taken: r.taken,
                 held_back: r.held_back,
+                resting: r.resting,
+                overlaps: r.overlaps,
                 free,
                 created_at: r.created_at,
                 updated_at: r.updated_at,
@@ -363,7 +238,7 @@ pub(super) async fn count(db: impl PgExecutor<'_>, id: PoolId) -> Result<i64> {
 /// A part of a pool's addresses in use, lowest first.
 pub(super) async fn addresses(db: impl PgExecutor<'_>, id: PoolId, limit: i64, offset: i64) -> Result<Vec<Address>> {
     let rows = sqlx::query!(
-        r#"select host(address) as "address!", server_id as "server: ServerId", taken_at from addresses
+        r#"select host(address) as "address!", server_id as "server: ServerId", reason, taken_at from addresses
            where pool_id = $1 order by addresses.address limit $2 offset $3"#,
         id.0,
         limit,
@@ -372,16 +247,23 @@ pub(super) async fn addresses(db: impl PgExecutor<'_>, id: PoolId, limit: i64, o
     .fetch_all(db)
     .await?;
     rows.into_iter()
-        .map(|r| Ok(Address { address: ip(&r.address)?, server_id: r.server, taken_at: r.taken_at }))
+        .map(|r| Ok(Address { address: ip(&r.address)?, server_id: r.server, reason: r.reason, taken_at: r.taken_at }))
         .collect()
 }
 
 /// Holds an address back; `None` when it is in use.
-pub(super) async fn hold_back(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr) -> Result<Option<DateTime<Utc>>> {
+pub(super) async fn hold_back(
+    db: impl PgExecutor<'_>,
+    id: PoolId,
+    address: IpAddr,
+    reason: Option<&str>,
+) -> Result<Option<DateTime<Utc>>> {
     let taken_at = sqlx::query_scalar!(
-        "insert into addresses (pool_id, address) values ($1, $2::text::inet) on conflict do nothing returning taken_at",
+        "insert into addresses (pool_id, address, reason) values ($1, $2::text::inet, $3)
+         on conflict do nothing returning taken_at",
         id.0,
-        address.to_string()
+        address.to_string(),
+        reason
     );
     Ok(taken_at.fetch_optional(db).await?)
 }
@@ -406,8 +288,20 @@ pub(super) async fn let_go(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr)
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Forgets all that is held back of a pool.
-pub(super) async fn let_all_go(db: impl PgExecutor<'_>, id: PoolId) -> Result<()> {
-    sqlx::query!("delete from addresses where pool_id = $1 and server_id is null", id.0).execute(db).await?;
+/// Whether an address is held back for a guest that no server goes with.
+pub(super) async fn is_for_guest(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr) -> Result<bool> {
+    let held = sqlx::query_scalar!(
+        r#"select exists (select from addresses where pool_id = $1 and address = $2::text::inet and guest is not null)
+           as "held!""#,
+        id.0,
+        address.to_string()
+    );
+    Ok(held.fetch_one(db).await?)
+}
+
+/// Forgets all that is held back of a pool, and who had what of it.
+pub(super) async fn let_all_go(db: &mut PgConnection, id: PoolId) -> Result<()> {
+    sqlx::query!("delete from addresses where pool_id = $1 and server_id is null", id.0).execute(&mut *db).await?;
+    sqlx::query!("delete from released_addresses where pool_id = $1", id.0).execute(db).await?;
     Ok(())
 }
