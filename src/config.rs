@@ -11,6 +11,8 @@ use ipnet::{IpNet, Ipv4Net};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::addresses::reverse::Suffixes;
+
 /// Every setting of the service. Names in the environment are these in capitals after `INNKEEPER_`, but for
 /// `DATABASE_URL` and the mail settings, which start with `SMTP_` as the server-management API has them.
 #[derive(Debug, Clone, Deserialize)]
@@ -54,6 +56,8 @@ pub struct Config {
     pub rate_limit_address: u32,
     /// Hours that an address which was given back rests before another account may have it; 0: none.
     pub address_rest_hours: u32,
+    /// Names below which everybody may name their addresses (PTR), comma-separated.
+    pub reverse_suffixes: Suffixes,
     /// Days that entries of the audit log are kept; they go a month at a time.
     pub audit_days: i32,
     /// Operations worked on at one time by this process.
@@ -214,6 +218,7 @@ impl Default for Config {
             rate_limit_token: 6000,
             rate_limit_address: 600,
             address_rest_hours: 24,
+            reverse_suffixes: Suffixes::default(),
             audit_days: 365,
             workers: 8,
             lease_seconds: 30,

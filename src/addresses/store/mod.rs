@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 pub use given::{
     ServerAddress, adopt, forget_guests, hold_for_guests, lock_pools, names_of, of_server, pass_over, purge, release,
@@ -16,7 +16,29 @@ pub use given::{
 use super::model::{Address, Pool};
 use super::range::{MOST, Range};
 use crate::error::{Error, Result};
-use crate::ids::{HostId, PoolId, ServerId};
+use crate::ids::{HostId, PoolId, ServerId, UserId};
+
+/// The names below which an account may name its addresses.
+pub(super) async fn suffixes(db: &mut PgConnection, user: UserId) -> Result<Vec<String>> {
+    let names = sqlx::query_scalar!("select suffix from reverse_suffixes where user_id = $1 order by suffix", user.0);
+    Ok(names.fetch_all(db).await?)
+}
+
+/// Lets an account name its addresses below a name, or no longer.
+pub(super) async fn set_suffix(db: &PgPool, user: UserId, name: &str, allow: bool) -> Result<()> {
+    let done = if allow {
+        sqlx::query!(
+            "insert into reverse_suffixes (user_id, suffix) values ($1, $2) on conflict do nothing",
+            user.0,
+            name
+        )
+        .execute(db)
+        .await
+    } else {
+        sqlx::query!("delete from reverse_suffixes where user_id = $1 and suffix = $2", user.0, name).execute(db).await
+    };
+    Ok(done.map(drop)?)
+}
 
 fn ip(text: &str) -> Result<IpAddr> {
     text.parse().map_err(Error::internal)
