@@ -7,6 +7,9 @@ create table installation (
     -- Grows all the time while any process is alive.
     beats bigint not null default 0,
     beat_at timestamptz,
+    -- The last time that nobody was alive for long: from the last beat to the next.
+    silent_from timestamptz,
+    silent_to timestamptz,
     -- When the database was last found to be an older state of itself, and of when that state was.
     restored_at timestamptz,
     restored_to timestamptz

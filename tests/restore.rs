@@ -274,3 +274,37 @@ async fn a_restore_is_said_by_hand_and_a_new_machine_doubts_a_silent_database() 
     assert_eq!(state, "stuck");
     assert!(elsewhere.path().join("heartbeat.json").exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_made_while_nobody_was_alive_tells_that_a_whole_machine_was_put_back() {
+    expect_error(FOUND);
+    let app = TestApp::new().await;
+    app.db.leaves_work();
+    let lab = Lab::new(&app.db).await;
+    let catalogue = lab.register(&app.provider).await;
+    let made = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &made["operationId"]).await["state"], "succeeded");
+    let silence = async |from: &str, to: &str| {
+        let sql = format!("update installation set silent_from = now() {from}, silent_to = now() {to}");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&app.db.pool).await.unwrap();
+    };
+    let restart = async || {
+        let action = app.customer.post(&format!("/api/server/{}/restart", made["id"]), None).await.expect(200).body;
+        format!("/api/operations/{}", action["operationId"].as_str().unwrap())
+    };
+    // Nobody was alive for a while, and the guest is of another time: what was under way goes on, once its host was
+    // looked at.
+    silence("+ interval '1 second'", "+ interval '1 hour'").await;
+    let harmless = restart().await;
+    assert_eq!(app.customer.get(&harmless).await.expect(200).body["state"], "queued");
+    silence("- interval '1 minute'", "").await;
+    innkeeper::monitoring::look(&app.app).await.unwrap();
+    eventually(&app.customer, &harmless, |operation| operation["state"] == "succeeded").await;
+
+    // The guest was made in that time: by nobody that this database has heard of.
+    silence("- interval '1 hour'", "+ interval '1 hour'").await;
+    let waits = restart().await;
+    assert_eq!(app.customer.get(&waits).await.expect(200).body["state"], "queued");
+    innkeeper::monitoring::look(&app.app).await.unwrap();
+    assert_eq!(app.provider.get(&waits).await.expect(200).body["state"], "stuck");
+}

@@ -107,7 +107,7 @@ pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Op
 
 /// Claims up to `limit` operations that are due and that nobody holds, oldest first, so that this worker holds at most
 /// `per_host` of any one host: a host that hangs must not hold every hand. None from a database that is not `known`, or
-/// is behind it (`restores`).
+/// is behind it; and none from before a time in which nobody was alive whose host was not swept since (`restores`).
 pub(super) async fn claim(
     db: &PgPool,
     owner: Uuid,
@@ -129,7 +129,10 @@ pub(super) async fn claim(
                from operations o join servers s on s.id = o.server_id left join held on held.host_id = s.host_id
                where o.state in ('queued', 'running', 'undoing') and o.run_at <= now() and o.kind = any($3)
                  and (o.lease_until is null or o.lease_until < now())
-                 and exists (select from installation where id = $6 and beats >= $7)),
+                 and exists (select from installation i where i.id = $6 and i.beats >= $7
+                             and (i.silent_to is null or o.created_at > i.silent_to
+                                  or exists (select from hosts h
+                                             where h.id = s.host_id and h.guests_known_at > i.silent_to)))),
            due as (
                select o.id from operations o
                where o.id in (select id from candidates where nth <= $5 order by run_at limit $4)

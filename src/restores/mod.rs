@@ -9,6 +9,10 @@
 //!
 //! A process without a note knows nothing. It takes the database as it is, unless things are under way in it and nobody
 //! has been alive for ten minutes: that is what a restore on a new machine looks like.
+//!
+//! Where the note has gone back with the database (a whole machine was put back), the hosts' own times tell: after such a
+//! silence an operation of before is not claimed until its host was swept, and a guest of ours that was made in the
+//! silence was made by nobody that the database knows of.
 
 mod note;
 pub mod service;

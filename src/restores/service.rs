@@ -3,22 +3,25 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use tokio::sync::OnceCell;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use super::note::{self, Note};
-use super::store::{self, State};
+use super::store::{self, SILENCE, State};
 use crate::app::App;
+use crate::db;
 use crate::error::Result;
 use crate::{mail, operations};
 
 /// How often the count moves on: what a database lost within this time may go unnoticed.
 const BEAT: Duration = Duration::from_secs(2);
-/// Seconds without a sign of life after which whoever remembers nothing takes a database that is at work for a restored one.
-const SILENCE: f64 = 600.0;
+/// More than the count moves on by while something is written down.
+const FAR: i64 = 1000;
+/// How far hosts' clocks and ours may differ.
+const CLOCKS: TimeDelta = TimeDelta::minutes(2);
 
 /// What this process remembers of the database.
 #[derive(Debug, Default)]
@@ -154,7 +157,7 @@ fn remember(app: &App, now: Note) {
 
 /// Writes down that the database has gone back behind `known`, unless another process did.
 async fn record(app: &App, known: &Note, alive_at: Option<DateTime<Utc>>) -> Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let (installation, beats, beat_at) = store::lock(&mut tx).await?;
     if installation == known.installation && beats >= known.beats {
         // Another was first; its count is ahead of all.
@@ -175,10 +178,22 @@ async fn record(app: &App, known: &Note, alive_at: Option<DateTime<Utc>>) -> Res
     Ok(())
 }
 
+/// Looks for guests in a sweep that were made while nobody was alive, by what the database says: only we make any, so it
+/// has gone back, and with it all that this machine remembers.
+pub async fn swept(app: &App, report: &monitor::Report) -> Result<()> {
+    let Some((from, to)) = store::silent(&app.db).await? else { return Ok(()) };
+    let made = report.guests.iter().find(|(_, at)| at.is_some_and(|at| at > from + CLOCKS && at < to - CLOCKS));
+    let Some((guest, _)) = made else { return Ok(()) };
+    tracing::warn!(number = guest.vmid, %from, %to, "a guest of ours was made while nobody was alive");
+    let Some(known) = app.heart.note() else { return Ok(()) };
+    let state = store::state(&app.db).await?;
+    record(app, &Note { beats: state.beats.max(known.beats) + FAR, ..state.note() }, Some(from)).await
+}
+
 /// Says by hand that the database was restored; gives how many operations wait for a person now.
 pub async fn by_hand(app: &App) -> Result<u64> {
     let state = store::state(&app.db).await?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     let (installation, beats, beat_at) = store::lock(&mut tx).await?;
     let known = Note { installation, beats, guest_number: state.guest_number };
     let (held, _) = hold(&mut tx, &known, beat_at).await?;

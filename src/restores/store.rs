@@ -12,6 +12,9 @@ type Result<T> = sqlx::Result<T>;
 /// back: it is found once.
 const AHEAD: i64 = 1_000_000_000;
 
+/// Seconds without a sign of life after which what is under way is not simply gone on with.
+pub(super) const SILENCE: f64 = 600.0;
+
 /// How the database stands.
 #[derive(Debug, Clone)]
 pub(super) struct State {
@@ -54,14 +57,31 @@ pub(super) async fn state(db: &PgPool) -> Result<State> {
 pub(super) async fn beat(db: &PgPool, known: &Note) -> Result<Option<Note>> {
     sqlx::query_as!(
         Note,
-        r#"update installation i set beats = beats + 1, beat_at = clock_timestamp()
+        r#"update installation i set beats = beats + 1, beat_at = clock_timestamp(),
+               silent_from = case when i.beat_at < clock_timestamp() - make_interval(secs => $3) then i.beat_at
+                                  else i.silent_from end,
+               silent_to = case when i.beat_at < clock_timestamp() - make_interval(secs => $3) then clock_timestamp()
+                                else i.silent_to end
            where i.id = $1 and i.beats >= $2
            returning i.id as installation, i.beats, (select last_value from guest_numbers) as "guest_number!""#,
         known.installation,
-        known.beats
+        known.beats,
+        SILENCE
     )
     .fetch_optional(db)
     .await
+}
+
+/// The last time that nobody was alive for long, where nothing was found of it yet.
+pub(super) async fn silent(db: &PgPool) -> Result<Option<(DateTime<Utc>, DateTime<Utc>)>> {
+    let row = sqlx::query!(
+        r#"select silent_from as "from!", silent_to as "to!" from installation
+           where silent_from is not null and silent_to is not null
+             and (restored_at is null or restored_at < silent_to)"#
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|r| (r.from, r.to)))
 }
 
 /// Locks the count until the transaction ends; gives whose it is, where it stands, and when anybody was last alive.

@@ -275,13 +275,14 @@ pub(super) struct NewServer<'a> {
     pub ssh_keys: &'a [String],
 }
 
-/// The next guest number that no unknown guest has.
+/// The next guest number that nobody has, no unknown guest and none that was adopted either.
 async fn next_number(tx: &mut PgConnection) -> Result<i64> {
     loop {
         let next = sqlx::query!(
             r#"with n as materialized (select nextval('guest_numbers') as number)
                select n.number as "number!",
-                      exists (select from unknown_guests u where u.guest_number = n.number) as "taken!" from n"#
+                      exists (select from unknown_guests u where u.guest_number = n.number)
+                          or exists (select from servers s where s.guest_number = n.number) as "taken!" from n"#
         )
         .fetch_one(&mut *tx)
         .await?;

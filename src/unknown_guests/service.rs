@@ -10,13 +10,13 @@ use uuid::Uuid;
 use super::model::{AdoptGuest, UnknownGuest};
 use super::store;
 use crate::app::App;
-use crate::db::is_in_use;
+use crate::db::{self, is_in_use};
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Once};
 use crate::ids::{HostId, ServerId};
 use crate::servers::placement;
 use crate::servers::store::{Adopted, number_holder};
-use crate::{addresses, hosts, servers};
+use crate::{addresses, hosts, restores, servers};
 
 /// Guests that a host is asked about after one sweep, and how long it may take over each.
 const ASKED: i64 = 200;
@@ -24,6 +24,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Looks for guests in a sweep that no server goes with, holds back what they have, and forgets those that are gone.
 pub async fn swept(app: &App, host: HostId, report: &Report) -> Result<()> {
+    restores::service::swept(app, report).await?;
     let markers: Vec<Uuid> = report.guests.iter().map(|(at, _)| at.marker).collect();
     let unknown = store::strangers(&app.db, &markers, report.known_at).await?;
     let guests: Vec<&GuestRef> =
@@ -42,7 +43,7 @@ pub async fn swept(app: &App, host: HostId, report: &Report) -> Result<()> {
     let (nodes, unread) = (&report.coverage.nodes, &report.coverage.unread);
     let gone = store::gone(&app.db, host, &markers, &unknown, nodes, unread).await?;
     if !gone.is_empty() {
-        let mut tx = app.db.begin().await?;
+        let mut tx = db::begin(&app.db).await?;
         addresses::store::lock_pools(&mut tx, host).await?;
         addresses::store::forget_guests(&mut tx, &gone).await?;
         store::forget(&mut tx, host, &gone).await?;
@@ -83,7 +84,7 @@ async fn ask(app: &App, host: HostId) -> Result<bool> {
 
 /// Holds back what unknown guests have and nobody else does: with each sweep, since pools come and change.
 async fn hold_back(app: &App, host: HostId) -> Result<()> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = db::begin(&app.db).await?;
     addresses::store::lock_pools(&mut tx, host).await?;
     let held: Vec<(IpAddr, Uuid, String)> = store::addresses(&mut tx, host)
         .await?

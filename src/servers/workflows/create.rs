@@ -1,33 +1,30 @@
 //! Making a server: guest, files, first start, password; then it is the customer's, and a mail says so.
 
+mod another;
+
 use std::net::IpAddr;
 
 use async_trait::async_trait;
 use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Presence};
 use serde::{Deserialize, Serialize};
 
+use self::another::{another_address, another_node, another_number};
 use super::guest::{Guest, HostWork, Removal};
 use crate::addresses;
 use crate::error::Code;
 use crate::hosts;
-use crate::images;
 use crate::mail;
 use crate::operations::{Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::resize::model::Size;
 use crate::secrets::Sealed;
 use crate::servers::model::Status;
-use crate::servers::placement::{self, Candidate};
+use crate::servers::placement::Candidate;
 use crate::servers::store;
 
 /// The workflow's name.
 pub const KIND: &str = "create";
 /// What the password is sealed for.
 pub const PASSWORD: &str = "root-password";
-
-/// How many numbers in a row may be taken on the host.
-const NUMBERS: u32 = 50;
-/// How many addresses in a row may be in use on the host.
-const ADDRESSES: u32 = 50;
 
 /// What it keeps between steps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +40,9 @@ pub struct Data {
     /// How many addresses the host had for something else.
     #[serde(default)]
     passed_over: u32,
+    /// The address that the host has for something else, as it said, of a guest that is there: to be prepared with another.
+    #[serde(default)]
+    in_use: Option<(IpAddr, String)>,
     /// Nodes that said that they can't make it.
     #[serde(default)]
     refused: Vec<Candidate>,
@@ -63,6 +63,7 @@ impl Data {
             heard: false,
             taken: 0,
             passed_over: 0,
+            in_use: None,
             refused: Vec::new(),
             stays: false,
             create: HostWork::default(),
@@ -214,8 +215,14 @@ impl Step<Data> for CreateGuest {
         }
         match driven {
             Err(error @ hypervisor::Error::AlreadyExists(_)) => another_number(ctx, &guest, data, error.into()).await,
-            Err(hypervisor::Error::AddressInUse(address, text)) if !data.stays => {
-                another_address(ctx, &guest, data, address, &text).await
+            Err(error @ hypervisor::Error::AddressInUse(..)) if !data.stays => {
+                if guest.driver.find(&guest.at).await? != Presence::Absent {
+                    // It is ours after all: the host's next answer says how it stands.
+                    data.heard = true;
+                    return Err(Fault::from(error).with_kind(FaultKind::Retry));
+                }
+                (data.heard, data.intent) = (false, None);
+                another_address(ctx, &guest, data, error).await
             }
             Err(error) if misplaced && !data.stays => another_node(ctx, &guest, data, error.into()).await,
             driven => Ok(driven?.unwrap_or(Outcome::Done)),
@@ -239,82 +246,6 @@ async fn before(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<(GuestS
     Ok((spec, free))
 }
 
-/// Takes the next number where somebody else has this one; nothing of ours is under it then.
-async fn another_number(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault: Fault) -> Result<Outcome, Fault> {
-    match guest.driver.find(&guest.at).await {
-        Ok(Presence::Absent) | Err(hypervisor::Error::NotOurs(_)) => {}
-        // It is ours after all: the host's next answer says how it stands.
-        Ok(Presence::Present { .. }) => {
-            data.heard = true;
-            return Err(fault.with_kind(FaultKind::Retry));
-        }
-        Err(error) => return Err(error.into()),
-    }
-    data.taken += 1;
-    if data.taken > NUMBERS {
-        return Err(fault);
-    }
-    let mut tx = ctx.begin().await?;
-    store::renumber(&mut tx, ctx.server).await?;
-    tx.commit().await?;
-    (data.heard, data.intent) = (false, None);
-    Ok(Outcome::Again)
-}
-
-/// Takes the next address where something else on the host has this one, which is held back from now on: whatever
-/// becomes of this order, the next is not to find the same. Nothing of ours is there then.
-async fn another_address(
-    ctx: &Context<'_>,
-    guest: &Guest,
-    data: &mut Data,
-    address: IpAddr,
-    text: &str,
-) -> Result<Outcome, Fault> {
-    let fault = Fault::from(hypervisor::Error::AddressInUse(address, text.to_owned()));
-    if guest.driver.find(&guest.at).await? != Presence::Absent {
-        // It is ours after all: the host's next answer says how it stands.
-        data.heard = true;
-        return Err(fault.with_kind(FaultKind::Retry));
-    }
-    let mut tx = ctx.begin().await?;
-    let reason = format!("in use on the host, as it said when a server was to have it: {text}");
-    if addresses::store::pass_over(&mut tx, ctx.server, address, &reason).await? {
-        tracing::warn!(server = %ctx.server, %address, text, "an address is in use on the host; it is held back from now on");
-    }
-    data.passed_over += 1;
-    let rest = ctx.app.config.address_rest();
-    let found = data.passed_over <= ADDRESSES
-        && addresses::store::take(&mut tx, guest.server.host_id, ctx.server, rest).await?;
-    tx.commit().await?;
-    if !found {
-        let message = "The host has something else at every address that is free; the provider has to look.";
-        return Err(Fault { message: message.to_owned(), code: Code::ResourceUnavailable, ..fault });
-    }
-    (data.heard, data.intent) = (false, None);
-    Ok(Outcome::Again)
-}
-
-/// Goes to another node where this one can't make the guest, if there is one; nothing of it is on this one then.
-async fn another_node(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault: Fault) -> Result<Outcome, Fault> {
-    if guest.driver.find(&guest.at).await? != Presence::Absent {
-        return Err(fault);
-    }
-    // The next order is to know; where that can't be learned now, it learns as this one did.
-    let image = store::image_of(&mut *ctx.app.db.acquire().await?, ctx.server).await?;
-    if let Err(error) = images::service::look_again(ctx.app, image, guest.server.host_id).await {
-        tracing::warn!(%error, server = %ctx.server, "on which nodes an image is can't be told now");
-    }
-    data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
-    let mut tx = ctx.begin().await?;
-    if !placement::elsewhere(&mut tx, &guest.server, &data.refused, ctx.app.config.address_rest()).await? {
-        return Err(fault);
-    }
-    tx.commit().await?;
-    tracing::info!(server = %ctx.server, node = guest.at.node, detail = fault.detail, "a node can't make this server; trying the next");
-    (data.heard, data.intent) = (false, None);
-    Ok(Outcome::Again)
-}
-
 /// Writes host name, network and keys into the stopped guest.
 #[derive(Debug)]
 pub(super) struct PrepareGuest;
@@ -328,8 +259,12 @@ impl Step<Data> for PrepareGuest {
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
         let spec = spec(ctx, &guest, data).await?;
-        guest.driver.prepare(&spec).await?;
-        Ok(Outcome::Done)
+        match guest.driver.prepare(&spec).await {
+            Err(error @ hypervisor::Error::AddressInUse(..)) if !data.stays => {
+                another_address(ctx, &guest, data, error).await
+            }
+            prepared => Ok(prepared.map(|()| Outcome::Done)?),
+        }
     }
 }
 
@@ -345,8 +280,22 @@ impl Step<Data> for StartGuest {
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
-        let driven = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
-        Ok(driven.unwrap_or(Outcome::Done))
+        // Saved before anything is changed: it is not to start with an address that is not its own any more.
+        if let Some((address, text)) = data.in_use.clone() {
+            another_address(ctx, &guest, data, hypervisor::Error::AddressInUse(address, text)).await?;
+            let spec = spec(ctx, &guest, data).await?;
+            guest.driver.prepare(&spec).await?;
+            data.in_use = None;
+            return Ok(Outcome::Again);
+        }
+        // Incus looks at the addresses of others not before it starts a guest.
+        match data.start.try_drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await {
+            Err(hypervisor::Error::AddressInUse(address, text)) if !data.stays => {
+                data.in_use = Some((address, text));
+                Ok(Outcome::Again)
+            }
+            driven => Ok(driven?.unwrap_or(Outcome::Done)),
+        }
     }
 }
 
