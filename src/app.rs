@@ -19,7 +19,7 @@ use crate::events::{self, Events};
 use crate::hosts::Drivers;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
-use crate::{alerts, history, http, images, janitor, limits, mail, monitoring, realtime};
+use crate::{alerts, history, http, images, janitor, limits, mail, monitoring, realtime, restores};
 
 /// Every part of one running process. Handlers and workers share it by reference.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub struct App {
     pub drivers: Drivers,
     /// The operations engine: what workflows there are, and its settings.
     pub engine: Engine,
+    /// What is remembered of the database, to notice that it was restored.
+    pub heart: restores::Heart,
     /// Prometheus figures of the process.
     pub metrics: PrometheusHandle,
     /// Cancelled when the process is to end: tasks stop taking new work.
@@ -54,6 +56,8 @@ pub struct App {
 pub enum Task {
     /// Hears the database's notifications.
     Events,
+    /// Moves the count on by which a restored database is noticed.
+    Heartbeat,
     /// Works on operations.
     Operations,
     /// Sweeps hosts.
@@ -72,8 +76,9 @@ pub enum Task {
 
 impl Task {
     /// Every one, as a service has them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Events,
+        Self::Heartbeat,
         Self::Operations,
         Self::Monitoring,
         Self::History,
@@ -101,6 +106,7 @@ impl App {
             limits: limits::Limits::default(),
             drivers: Drivers::default(),
             engine: Engine::new(&config, crate::workflows())?,
+            heart: restores::Heart::default(),
             metrics: metrics()?,
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -168,6 +174,7 @@ impl App {
         self.tasks.spawn(async move {
             match task {
                 Task::Events => events::listen(&app).await,
+                Task::Heartbeat => restores::service::keep(&app).await,
                 Task::Operations => operations::work(&app).await,
                 Task::Monitoring => monitoring::watch(&app).await,
                 Task::History => history::keep(&app).await,

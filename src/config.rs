@@ -11,6 +11,8 @@ use ipnet::{IpNet, Ipv4Net};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::addresses::reverse::Suffixes;
+
 /// Every setting of the service. Names in the environment are these in capitals after `INNKEEPER_`, but for
 /// `DATABASE_URL` and the mail settings, which start with `SMTP_` as the server-management API has them.
 #[derive(Debug, Clone, Deserialize)]
@@ -54,6 +56,10 @@ pub struct Config {
     pub rate_limit_token: u32,
     /// Requests a minute from one address (IPv6: one /64) that show no good token, all processes together.
     pub rate_limit_address: u32,
+    /// Hours that an address which was given back rests before another account may have it; 0: none.
+    pub address_rest_hours: u32,
+    /// Names below which everybody may name their addresses (PTR), comma-separated.
+    pub reverse_suffixes: Suffixes,
     /// Days that entries of the audit log are kept; they go a month at a time.
     pub audit_days: i32,
     /// Operations worked on at one time by this process.
@@ -227,6 +233,8 @@ impl Default for Config {
             login_limit_address: 50,
             rate_limit_token: 6000,
             rate_limit_address: 600,
+            address_rest_hours: 24,
+            reverse_suffixes: Suffixes::default(),
             audit_days: 365,
             workers: 8,
             lease_seconds: 30,
@@ -258,6 +266,11 @@ impl Config {
     /// From the start of one sweep of a host to the start of the next.
     pub fn sweep_interval(&self) -> Duration {
         Duration::from_secs(self.sweep_seconds.into())
+    }
+
+    /// How long an address that was given back rests before another account may have it.
+    pub fn address_rest(&self) -> Duration {
+        Duration::from_hours(self.address_rest_hours.into())
     }
 
     /// Reads and checks the environment. Errors name the variable and what it should be.

@@ -229,6 +229,9 @@ impl From<hypervisor::Error> for Error {
             }
             H::Locked(_) => (Code::Locked, "The host is busy with this server; try again in a moment."),
             H::AlreadyExists(_) => (Code::AlreadyExists, "The host has something with this name or number already."),
+            H::AddressInUse(..) => {
+                (Code::Conflict, "Something else on the host has this server's address; the provider has to look.")
+            }
             H::Exhausted(_) => (Code::ResourceUnavailable, "The host is out of room."),
             H::StaleLock(_) => (
                 Code::Locked,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::error::Result;
-use crate::{accounts, alerts, audit, console, idempotency, limits, mail, operations};
+use crate::{accounts, addresses, alerts, audit, console, idempotency, limits, mail, operations};
 
 const EVERY: Duration = Duration::from_mins(10);
 /// How far clocks may be apart, and how far the horizon may be behind, before it is said.
@@ -39,6 +39,7 @@ pub(crate) async fn run(app: &App) {
             mail::service::purge(app).await,
             operations::service::purge(app).await,
             operations::service::strand(app).await,
+            addresses::service::purge(app).await,
         ] {
             if let Err(error) = purged {
                 tracing::warn!(%error, "what has ended could not be forgotten; trying again later");

@@ -25,6 +25,7 @@ pub mod monitoring;
 pub mod operations;
 pub mod realtime;
 pub mod resize;
+pub mod restores;
 mod schema;
 pub mod secrets;
 pub mod servers;
@@ -32,6 +33,7 @@ pub mod snapshots;
 pub mod ssh_keys;
 mod stored;
 pub mod tariffs;
+pub mod unknown_guests;
 
 use std::sync::Arc;
 
@@ -47,6 +49,7 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
         .merge(images::routes())
         .merge(hosts::routes())
         .merge(addresses::routes())
+        .merge(unknown_guests::routes())
         .merge(servers::routes())
         .merge(resize::routes())
         .merge(history::routes())

@@ -6,7 +6,7 @@
 //! 1. the request's idempotency key, then the account (`users`);
 //! 2. the server (`servers`);
 //! 3. [`Lock::Placement`], under which the nodes' room is counted;
-//! 4. the host (`hosts`), then its pools (`address_pools`) by their ids;
+//! 4. the host (`hosts`), then its pools (`address_pools`) by their ids, then its unknown guests;
 //! 5. the operation (`operations`). A step holds its operation first (`Context::begin`) and goes on from 2. Both can't
 //!    wait for each other: who holds a server only enqueues, and `on conflict do nothing` does not wait for a row that
 //!    is merely locked;

@@ -1,10 +1,11 @@
 //! Address pools: what is given out, in which order, to whom, and what is refused.
 
 use innkeeper::addresses::store::{of_server, release, take};
-use innkeeper::ids::{HostId, ServerId};
+use innkeeper::ids::{HostId, ServerId, UserId};
 use serde_json::{Value, json};
 
 use crate::support::TestApp;
+use crate::support::app::id_of;
 use crate::support::client::Response;
 
 /// A host that nothing answers at: pools don't need one that does.
@@ -23,6 +24,10 @@ async fn pool(app: &TestApp, host: i64, change: Value) -> Response {
 
 /// Rows that an address can belong to.
 async fn server(app: &TestApp, host: i64) -> ServerId {
+    server_of(app, host, app.customer_id).await
+}
+
+async fn server_of(app: &TestApp, host: i64, owner: UserId) -> ServerId {
     let id = sqlx::query_scalar(
         "with t as (insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
                     values (gen_random_uuid()::text, 'lxc', 1, 128, 1, 1) returning id),
@@ -32,7 +37,7 @@ async fn server(app: &TestApp, host: i64) -> ServerId {
          select gen_random_uuid(), $1, t.id, i.id, $2, 'n', nextval('guest_numbers'), 'lxc', 's', 'stopped', 1, 128, 1
          from t, i returning id",
     )
-    .bind(app.customer_id.0)
+    .bind(owner.0)
     .bind(host)
     .fetch_one(&app.db.pool)
     .await
@@ -43,7 +48,7 @@ async fn server(app: &TestApp, host: i64) -> ServerId {
 /// Takes addresses for a server in a transaction of its own and says which, or none where there are none.
 async fn taken(app: &TestApp, host: i64, server: ServerId) -> Option<Vec<String>> {
     let mut tx = innkeeper::db::begin(&app.app.db).await.unwrap();
-    let done = take(&mut tx, HostId(host), server).await.unwrap();
+    let done = take(&mut tx, HostId(host), server, app.app.config.address_rest()).await.unwrap();
     let held = of_server(&mut tx, server).await.unwrap().into_iter().map(|a| a.address.to_string()).collect();
     tx.commit().await.unwrap();
     done.then_some(held)
@@ -215,4 +220,71 @@ async fn addresses_are_held_back_and_let_go() {
     );
     app.provider.delete(&path("")).await.expect(204);
     app.provider.get(&path("")).await.expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_rests_before_another_account_has_it_and_its_own_has_it_back_at_once() {
+    let app = TestApp::new().await;
+    let host = host(&app).await;
+    let id = pool(&app, host, json!({})).await.expect(201).body["id"].clone();
+    let path = format!("/api/address-pools/{id}");
+    let other = id_of(&app.db, "other@example.com").await;
+    let mut mine = vec![];
+    for n in 2..=5 {
+        let server = server(&app, host).await;
+        assert_eq!(taken(&app, host, server).await.unwrap(), [format!("10.0.0.{n}")]);
+        mine.push(server);
+    }
+    let mut db = app.app.db.acquire().await.unwrap();
+    // .4 first, then .3.
+    for n in [2, 1] {
+        release(&mut db, mine[n]).await.unwrap();
+    }
+    let theirs = server_of(&app, host, other).await;
+    assert_eq!(taken(&app, host, theirs).await, None, "what is left was another's a moment ago");
+    let shown = app.provider.get(&path).await.expect(200).body;
+    assert_eq!((&shown["resting"], &shown["free"], &shown["taken"]), (&json!(2), &json!(0), &json!(3)));
+    let own = server(&app, host).await;
+    assert_eq!(taken(&app, host, own).await.unwrap(), ["10.0.0.4"], "its own, that of longest ago");
+    release(&mut db, own).await.unwrap();
+
+    // A day later everybody may have them: .3 was given back before .4 was.
+    sqlx::query("update released_addresses set released_at = released_at - interval '25 hours'")
+        .execute(&mut *db)
+        .await
+        .unwrap();
+    assert_eq!(app.provider.get(&path).await.expect(200).body["free"], 2);
+    assert_eq!(taken(&app, host, theirs).await.unwrap(), ["10.0.0.3"], "the one that was free for longest");
+    let (of, whose): (i64, i64) =
+        sqlx::query_as("select user_id, server_id from released_addresses where host(address) = '10.0.0.4'")
+            .fetch_one(&mut *db)
+            .await
+            .unwrap();
+    assert_eq!((of, whose), (app.customer_id.0, own.0), "whose it was is kept");
+
+    // One that nobody ever had comes before one that somebody had.
+    app.provider.put(&path, json!({ "last": "10.0.0.6" })).await.expect(200);
+    let fresh = server_of(&app, host, other).await;
+    assert_eq!(taken(&app, host, fresh).await.unwrap(), ["10.0.0.6"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pools_of_two_hosts_that_share_addresses_are_taken_and_told() {
+    let app = TestApp::new().await;
+    let first = host(&app).await;
+    let config = json!({ "socket": "/nowhere/else.socket" });
+    let second = json!({ "name": "h2", "kind": "incus", "config": config, "force": true });
+    let second = app.provider.post("/api/hosts", second).await.expect(201).body["id"].as_i64().unwrap();
+    let one = pool(&app, first, json!({})).await.expect(201).body;
+    assert_eq!(one["overlaps"], json!([]));
+    let two =
+        pool(&app, second, json!({ "name": "b", "first": "10.0.0.4", "last": "10.0.0.9" })).await.expect(201).body;
+    assert_eq!(two["overlaps"], json!([one["id"]]));
+    let apart =
+        pool(&app, second, json!({ "name": "c", "gateway": null, "first": "10.0.0.20", "last": "10.0.0.29" })).await;
+    assert_eq!(apart.expect(201).body["overlaps"], json!([]));
+    let again = app.provider.get(&format!("/api/address-pools/{}", one["id"])).await.expect(200).body;
+    assert_eq!(again["overlaps"], json!([two["id"]]));
+    let problems = innkeeper::addresses::service::problems(&app.app, HostId(first)).await.unwrap();
+    assert!(problems.len() == 1 && problems[0].contains("v4"), "{problems:?}");
 }

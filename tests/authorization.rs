@@ -67,6 +67,8 @@ const MATRIX: &[Row] = &[
     ("PUT", "/api/hosts/{id}", PROVIDER),
     ("DELETE", "/api/hosts/{id}", PROVIDER),
     ("POST", "/api/hosts/{id}/check", PROVIDER),
+    ("GET", "/api/hosts/{id}/unknown-guests", PROVIDER),
+    ("POST", "/api/hosts/{id}/unknown-guests/{number}/adopt", PROVIDER),
     ("GET", "/api/address-pools", PROVIDER),
     ("POST", "/api/address-pools", PROVIDER),
     ("GET", "/api/address-pools/{id}", PROVIDER),
@@ -106,6 +108,7 @@ const MATRIX: &[Row] = &[
     ("GET", "/api/operations/{id}", OWNED_READ),
     ("GET", "/api/operations/{id}/log", PROVIDER),
     ("POST", "/api/operations/{id}/retry", PROVIDER),
+    ("POST", "/api/operations/{id}/abandon", PROVIDER),
     ("GET", "/api/mails", PROVIDER),
     ("POST", "/api/mails/{id}/retry", PROVIDER),
     ("GET", "/api/audit", ACCOUNT_READ),
@@ -357,7 +360,7 @@ impl World {
             p if p.starts_with("/api/mails/") => self.mail.clone(),
             _ => self.server.to_string(),
         };
-        path.replace("{id}", &id).replace("{address}", "10.9.0.9").replace("{type}", "cpu")
+        path.replace("{id}", &id).replace("{address}", "10.9.0.9").replace("{type}", "cpu").replace("{number}", "4711")
     }
 
     fn body(&self, method: &str, path: &str) -> Option<Value> {
@@ -447,6 +450,15 @@ async fn each_role_sees_the_fields_it_should_see_and_no_others() {
         .execute(&app.db.pool)
         .await
         .unwrap();
+    sqlx::query(
+        "insert into unknown_guests (host_id, marker, guest_number, kind, node, hostname, addresses, cores, memory_mib,
+                                     disk_gib)
+         values ($1, gen_random_uuid(), 4711, 'lxc', 'n', 'web', '{10.9.0.9,10.9.0.7}', 1, 64, 1)",
+    )
+    .bind(host)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
     let started = app.provider.post(&format!("/api/server/{}/start", world.server), None).await.expect(200).body;
     // Until it has found nobody there, it has no error to show.
     let path = format!("/api/operations/{}", started["operationId"].as_str().unwrap());

@@ -358,9 +358,18 @@ async fn labels_reverse_names_and_keys_are_kept_as_they_were_sent() {
     let at = made.at(&format!("/addresses/{address}"));
     let named = me.put(&at, json!({ "reverseDns": "mail.example.com" })).await.expect(200).body;
     assert_eq!(named, json!([{ "address": address, "reverseDns": "mail.example.com" }]));
+    // Other people's names are not theirs to give, unless the provider gives them, or lets them.
+    let refused = me.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(422);
+    assert!(refused.text.contains("example.com"), "{}", refused.text);
+    me.put(&at, json!({ "reverseDns": "badexample.com" })).await.expect(422);
+    made.app.provider.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(200);
+    innkeeper::addresses::reverse::allow(&made.app.app, made.app.customer_id, "Example.org", true).await.unwrap();
+    me.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(200);
+    innkeeper::addresses::reverse::allow(&made.app.app, made.app.customer_id, "example.org", false).await.unwrap();
+    me.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(422);
     me.put(&at, json!({ "reverseDns": "a b" })).await.expect(422);
-    me.put(&made.at("/addresses/10.0.0.1"), json!({ "reverseDns": "a.example" })).await.expect(404);
-    me.put(&made.at("/addresses/x"), json!({ "reverseDns": "a.example" })).await.expect(400);
+    me.put(&made.at("/addresses/10.0.0.1"), json!({ "reverseDns": "a.example.com" })).await.expect(404);
+    me.put(&made.at("/addresses/x"), json!({ "reverseDns": "a.example.com" })).await.expect(400);
     let nameless = me.put(&at, json!({ "reverseDns": null })).await.expect(200).body;
     assert_eq!(nameless[0]["reverseDns"], Value::Null);
 

@@ -124,7 +124,23 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
         "POST /api/address-pools/{id}/reserve",
         format!("/api/address-pools/{pool}/reserve"),
         provider,
-        json!({ "address": "10.9.0.5" }),
+        json!({ "address": "10.9.0.5", "reason": "a printer" }),
+    );
+    sqlx::query(
+        "insert into unknown_guests (host_id, marker, guest_number, kind, node, addresses)
+         values ($1, gen_random_uuid(), 4711, 'lxc', 'n', '{}')",
+    )
+    .bind(host_id)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let adoption = json!({ "userId": app.customer_id.0, "tariffId": tariff.parse::<i64>().unwrap(),
+                           "osId": image.parse::<i64>().unwrap(), "name": "web-3" });
+    add(
+        "POST /api/hosts/{id}/unknown-guests/{number}/adopt",
+        format!("/api/hosts/{host}/unknown-guests/4711/adopt"),
+        provider,
+        adoption,
     );
     let server = server(app, host_id, image.parse().unwrap(), tariff.parse().unwrap(), pool.parse().unwrap()).await;
     let at = |rest: &str| format!("/api/server/{server}{rest}");
@@ -274,6 +290,8 @@ async fn fill_fields(part: Part) {
                 // There is no room, and the address is not free.
                 "/api/server/create" => &[507],
                 p if p.starts_with("/api/address-pools") => &[409],
+                // One that was adopted is unknown no more.
+                p if p.ends_with("/adopt") => &[404],
                 "/api/auth/tokens" | "/api/ssh-keys" => &[409, 507],
                 "/api/server/console" => &[404, 409, 503],
                 // An operation holds it, and the host that would know can't be asked.
@@ -393,6 +411,7 @@ async fn fill_parameters(part: Part) {
                             .replace(&format!("{{{name}}}"), &encode(text))
                             .replace("{id}", "4711")
                             .replace("{address}", "10.0.0.1")
+                            .replace("{number}", "4711")
                             .replace("{type}", "cpu"),
                         _ => format!("{}?{name}={}", path.replace("{id}", "4711"), encode(text)),
                     };

@@ -41,6 +41,27 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     .fetch_one(&app.db.pool)
     .await
     .unwrap();
+    let given_up: String = sqlx::query_scalar(
+        "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                    status, cores, memory_mib, disk_gib, reserved)
+                    select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
+                           'given up', 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
+         insert into operations (id, server_id, kind, state, data, deadline)
+         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from s returning id::text",
+    )
+    .bind(server)
+    .fetch_one(&app.db.pool)
+    .await
+    .unwrap();
+    sqlx::query(
+        "insert into unknown_guests (host_id, marker, guest_number, kind, node, addresses)
+         values ($1, gen_random_uuid(), 999999999, 'lxc', 'n', '{}')",
+    )
+    .bind(catalogue.host)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let adoption = json!({ "userId": app.customer_id.0, "tariffId": catalogue.tariff, "osId": catalogue.image, "name": "adopted" });
     let mail: String = sqlx::query_scalar(
         "insert into mails (id, event, recipient, subject, text_body, html_body, state)
          values (gen_random_uuid(), 'e', 'customer@example.com', 's', 't', 'h', 'failed') returning id::text",
@@ -91,6 +112,20 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
             provider,
             Value::Null,
             "from operation_log where message like 'taken up%'",
+        ),
+        case(
+            "/api/operations/{id}/abandon",
+            on("operations", &given_up, "abandon"),
+            provider,
+            Value::Null,
+            "from operation_log where message like 'given up%'",
+        ),
+        case(
+            "/api/hosts/{id}/unknown-guests/{number}/adopt",
+            on("hosts", &host, "unknown-guests/999999999/adopt"),
+            provider,
+            adoption,
+            "from servers where name = 'adopted'",
         ),
         case(
             "/api/mails/{id}/retry",

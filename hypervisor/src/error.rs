@@ -1,5 +1,7 @@
 //! The one error type of every driver: what a caller can act on, and the host's own words.
 
+use std::net::IpAddr;
+
 /// What a driver call returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -25,6 +27,9 @@ pub enum Error {
     /// The name or number is taken by something that is not this guest.
     #[error("already exists on the host: {0}")]
     AlreadyExists(String),
+    /// Something else on the host has this address, which was to be the guest's. The text is the host's own.
+    #[error("the address {0} is in use on the host: {1}")]
+    AddressInUse(IpAddr, String),
     /// Another task of the host holds the guest or a storage for the moment. Retry.
     #[error("the host is busy with it: {0}")]
     Locked(String),

@@ -32,8 +32,9 @@ use secrecy::SecretString;
 pub use console::{Console, ConsoleInput, ConsoleKind};
 pub use error::{Error, Result};
 pub use model::{
-    Capabilities, Coverage, ExecOutput, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSample,
-    GuestSpec, HostInfo, Interface, Limits, Node, Presence, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Coverage, ExecOutput, GuestAddress, GuestFacts, GuestKind, GuestNetwork, GuestPower, GuestRef,
+    GuestSample, GuestSpec, HostInfo, Interface, Limits, Node, Presence, Snapshot, StopMode, Sweep, Task, TaskId,
+    TaskState,
 };
 pub use remote::{GuestShell, ShellTarget};
 
@@ -67,6 +68,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Looks for one guest everywhere it may be. [`Presence::Absent`] is evidence: every place that could hold
     /// it was read and answered. Anything less is an error, never `Absent`.
     async fn find(&self, guest: &GuestRef) -> Result<Presence>;
+
+    /// What a guest that carries our marker was given: for one that a sweep saw and that no server goes with. Nobody's
+    /// guest is asked.
+    async fn facts(&self, guest: &GuestRef) -> Result<GuestFacts> {
+        Err(Error::Unsupported(format!("what guest {} was given can't be told here", guest.vmid)))
+    }
 
     /// Whether a guest may be made under this number: hosts with numbers of their own say no where anything has it,
     /// ours or not. A yes reserves nothing. Hosts that know guests by name only say yes.

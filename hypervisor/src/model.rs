@@ -231,6 +231,12 @@ impl Coverage {
 pub struct GuestSample {
     /// The server's uuid.
     pub marker: Uuid,
+    /// The guest's number.
+    pub vmid: i64,
+    /// What the guest is.
+    pub kind: GuestKind,
+    /// When it was made, where the host tells.
+    pub created_at: Option<DateTime<Utc>>,
     /// The node it is on.
     pub node: String,
     /// Whether it runs.
@@ -257,6 +263,17 @@ pub struct GuestSample {
     pub net_in: Option<u64>,
     /// Bytes sent since start.
     pub net_out: Option<u64>,
+}
+
+/// What a guest was given, as its host has it: for one that nobody knows any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GuestFacts {
+    /// Its host name, where the host has it.
+    pub hostname: Option<String>,
+    /// The addresses that its interfaces have in the host's configuration.
+    pub addresses: Vec<IpAddr>,
+    /// Its size; what the host does not say is `None`.
+    pub limits: Limits,
 }
 
 /// One network interface inside a guest.

@@ -158,6 +158,9 @@ mod tests {
     fn guest(cpu_time_ns: u64, uptime_s: u64) -> GuestSample {
         GuestSample {
             marker: Uuid::nil(),
+            vmid: 100,
+            kind: hypervisor::GuestKind::Lxc,
+            created_at: None,
             node: "n1".into(),
             power: GuestPower::Running,
             reason: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use hypervisor::{Coverage, Driver, Error, GuestPower, Node};
+use hypervisor::{Coverage, Driver, Error, GuestPower, GuestRef, Node};
 use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -40,6 +40,8 @@ pub struct Report {
     pub nodes: Vec<Node>,
     /// Its guests with our marker.
     pub samples: Vec<Sample>,
+    /// Where each of them is, in the same order, and when it was made, where the host tells.
+    pub guests: Vec<(GuestRef, Option<DateTime<Utc>>)>,
     /// Where a guest that is missing means something.
     pub coverage: Coverage,
 }
@@ -205,6 +207,11 @@ impl<F: Fleet> Watch<F> {
                     .iter()
                     .map(|g| Sample::new(g, sweep.taken_at, self.previous.get(&g.marker).copied()))
                     .collect();
+                let guests = sweep.guests.iter().map(|g| {
+                    let at = GuestRef { marker: g.marker, vmid: g.vmid, kind: g.kind, node: g.node.clone() };
+                    (at, g.created_at)
+                });
+                let guests = guests.collect();
                 self.remember(&sweep);
                 let report = Report {
                     claimed_at,
@@ -213,6 +220,7 @@ impl<F: Fleet> Watch<F> {
                     took: begun.elapsed(),
                     nodes: sweep.nodes,
                     samples,
+                    guests,
                     coverage: sweep.coverage,
                 };
                 self.fleet.store(self.host, report).await

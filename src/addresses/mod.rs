@@ -2,6 +2,7 @@
 
 pub mod model;
 pub mod range;
+pub mod reverse;
 mod routes;
 pub mod service;
 pub mod store;

@@ -50,8 +50,13 @@ pub struct Pool {
     pub taken: i64,
     /// Of those, how many are held back.
     pub held_back: i64,
-    /// Addresses left; 9007199254740991 (2^53 - 1) stands for that many or more.
+    /// Addresses that were given back and rest, so that nobody but the account that had them gets them yet.
+    pub resting: i64,
+    /// Addresses left for everybody; 9007199254740991 (2^53 - 1) stands for that many or more.
     pub free: i64,
+    /// Pools of other hosts that have some of these addresses. Where the hosts' guests are on one network, each such
+    /// address is given out twice.
+    pub overlaps: Vec<PoolId>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
@@ -162,6 +167,8 @@ pub struct Address {
     pub address: IpAddr,
     /// Who holds it; null: it is held back.
     pub server_id: Option<ServerId>,
+    /// Why it is held back, where somebody said so.
+    pub reason: Option<String>,
     /// Since when.
     pub taken_at: DateTime<Utc>,
 }
@@ -190,6 +197,11 @@ pub struct HoldBack {
     #[garde(skip)]
     #[schema(value_type = String, example = "10.0.0.20")]
     pub address: IpAddr,
+    /// Why, for whoever looks later.
+    #[serde(default)]
+    #[garde(inner(length(chars, max = 500), custom(text::title)))]
+    #[schema(example = "the office printer")]
+    pub reason: Option<String>,
 }
 
 fn yes() -> bool {

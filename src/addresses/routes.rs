@@ -37,7 +37,7 @@ async fn list(
     _: Provider,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Pool>>)> {
-    Ok(query.of(service::all(&app.db).await?))
+    Ok(query.of(service::all(&app.db, app.config.address_rest()).await?))
 }
 
 /// One address pool
@@ -110,9 +110,9 @@ async fn hold_back(
     State(app): State<Arc<App>>,
     _: Provider,
     Path(id): Path<PoolId>,
-    Post(once, HoldBack { address }): Post<HoldBack>,
+    Post(once, wish): Post<HoldBack>,
 ) -> Result<(StatusCode, Json<Address>)> {
-    Ok((StatusCode::CREATED, Json(service::hold_back(&app, &once, id, address).await?)))
+    Ok((StatusCode::CREATED, Json(service::hold_back(&app, &once, id, wish).await?)))
 }
 
 /// Let servers have an address that was held back

@@ -1,10 +1,11 @@
 //! The rules of address pools.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use sqlx::PgExecutor;
 
-use super::model::{Address, AddressPage, NewPool, Pool, UpdatePool};
+use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
 use super::range::{Problem, Range};
 use super::store::{self, PoolRow};
 use crate::app::App;
@@ -12,7 +13,7 @@ use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::http::page::{Page, PageQuery};
 use crate::idempotency::{Begun, Once};
-use crate::ids::PoolId;
+use crate::ids::{HostId, PoolId};
 
 fn no_pool() -> Error {
     Error::not_found("address pool")
@@ -26,18 +27,18 @@ fn invalid((field, message): Problem) -> Error {
     Error::field(field, message)
 }
 
-/// All pools.
-pub async fn all(db: impl PgExecutor<'_>) -> Result<Vec<Pool>> {
-    store::pools(db, None).await
+/// All pools. `rest`: how long an address that was given back rests.
+pub async fn all(db: impl PgExecutor<'_>, rest: Duration) -> Result<Vec<Pool>> {
+    store::pools(db, None, rest).await
 }
 
 /// One pool.
 pub async fn find(app: &App, id: PoolId) -> Result<Pool> {
-    find_on(&app.db, id).await
+    find_on(app, &app.db, id).await
 }
 
-async fn find_on(db: impl PgExecutor<'_>, id: PoolId) -> Result<Pool> {
-    store::pools(db, Some(id)).await?.pop().ok_or_else(no_pool)
+async fn find_on(app: &App, db: impl PgExecutor<'_>, id: PoolId) -> Result<Pool> {
+    store::pools(db, Some(id), app.config.address_rest()).await?.pop().ok_or_else(no_pool)
 }
 
 /// Makes a pool. A gateway within the range is held back.
@@ -64,8 +65,34 @@ pub async fn create(app: &App, once: &Once, new: NewPool) -> Result<Pool> {
     refuse_overlap(&mut tx, &pool, None).await?;
     pool.id = store::insert(&mut *tx, &pool).await?.ok_or_else(name_taken)?;
     hold_gateway_back(&mut tx, &pool).await?;
-    let pool = find_on(&mut *tx, pool.id).await?;
+    let pool = find_on(app, &mut *tx, pool.id).await?;
+    if !pool.overlaps.is_empty() {
+        let others = listed(&pool.overlaps);
+        tracing::warn!(pool = pool.name, others, "pools of other hosts have some of these addresses");
+    }
     tx.finish(app, pool).await
+}
+
+/// What there is to say of a pool that has addresses of others, by their ids; nothing where it has none.
+pub fn overlap(pool: &Pool) -> Option<String> {
+    (!pool.overlaps.is_empty()).then(|| {
+        format!(
+            "The address pool {} has some addresses of pools of other hosts ({}): where their guests are on one network, \
+             two of them get the same address.",
+            pool.name,
+            listed(&pool.overlaps)
+        )
+    })
+}
+
+fn listed(pools: &[PoolId]) -> String {
+    pools.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What there is to say of a host's pools.
+pub async fn problems(app: &App, host: HostId) -> Result<Vec<String>> {
+    let pools = all(&app.db, app.config.address_rest()).await?;
+    Ok(pools.iter().filter(|pool| pool.host_id == host).filter_map(overlap).collect())
 }
 
 async fn refuse_overlap(tx: &mut sqlx::PgConnection, pool: &PoolRow, id: Option<PoolId>) -> Result<()> {
@@ -80,7 +107,7 @@ async fn refuse_overlap(tx: &mut sqlx::PgConnection, pool: &PoolRow, id: Option<
 
 async fn hold_gateway_back(tx: &mut sqlx::PgConnection, pool: &PoolRow) -> Result<()> {
     let Some(gateway) = pool.range.gateway.filter(|g| pool.range.contains(*g)) else { return Ok(()) };
-    if store::hold_back(&mut *tx, pool.id, gateway).await?.is_some() {
+    if store::hold_back(&mut *tx, pool.id, gateway, Some("the gateway")).await?.is_some() {
         return Ok(());
     }
     match store::holder(&mut *tx, pool.id, gateway).await? {
@@ -105,7 +132,7 @@ pub async fn update(app: &App, id: PoolId, update: UpdatePool) -> Result<Pool> {
             let message = format!("Servers hold addresses of this pool ({held}), so its network can't be changed.");
             return Err(Error::new(Code::Conflict, message));
         }
-        store::let_all_go(&mut *tx, id).await?;
+        store::let_all_go(&mut tx, id).await?;
     }
     // A range belongs to its network: a new network without one is given out as a whole.
     let (first, last) = if renumbered { (None, None) } else { (Some(old.range.first), Some(old.range.last)) };
@@ -129,7 +156,7 @@ pub async fn update(app: &App, id: PoolId, update: UpdatePool) -> Result<Pool> {
     refuse_overlap(&mut tx, &pool, Some(id)).await?;
     store::update(&mut *tx, &pool).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
     hold_gateway_back(&mut tx, &pool).await?;
-    let pool = find_on(&mut *tx, id).await?;
+    let pool = find_on(app, &mut *tx, id).await?;
     tx.commit().await?;
     Ok(pool)
 }
@@ -140,7 +167,7 @@ pub async fn delete(app: &App, id: PoolId) -> Result<()> {
         || Error::new(Code::Conflict, "Servers hold addresses of this pool: disable it, no more are taken then.");
     let mut tx = db::begin(&app.db).await?;
     store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
-    store::let_all_go(&mut *tx, id).await?;
+    store::let_all_go(&mut tx, id).await?;
     store::delete(&mut *tx, id).await.map_err(|e| if is_in_use(&e) { in_use() } else { e.into() })?;
     tx.commit().await?;
     Ok(())
@@ -156,7 +183,8 @@ pub async fn addresses(app: &App, id: PoolId, query: PageQuery) -> Result<Addres
 }
 
 /// Holds an address back, so that no server gets it.
-pub async fn hold_back(app: &App, once: &Once, id: PoolId, address: IpAddr) -> Result<Address> {
+pub async fn hold_back(app: &App, once: &Once, id: PoolId, wish: HoldBack) -> Result<Address> {
+    let HoldBack { address, reason } = wish;
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
@@ -166,13 +194,13 @@ pub async fn hold_back(app: &App, once: &Once, id: PoolId, address: IpAddr) -> R
         let (first, last) = (pool.range.first, pool.range.last);
         return Err(Error::field("address", format!("{address} is not one of the pool's, {first} to {last}.")));
     }
-    let Some(taken_at) = store::hold_back(&mut *tx, id, address).await? else {
+    let Some(taken_at) = store::hold_back(&mut *tx, id, address, reason.as_deref()).await? else {
         return Err(match store::holder(&mut *tx, id, address).await? {
             Some(Some(server)) => Error::new(Code::Conflict, format!("The server {server} has the address {address}.")),
             _ => Error::new(Code::AlreadyExists, format!("{address} is held back already.")),
         });
     };
-    tx.finish(app, Address { address, server_id: None, taken_at }).await
+    tx.finish(app, Address { address, server_id: None, reason, taken_at }).await
 }
 
 /// Gives an address that was held back to those that servers may get.
@@ -182,6 +210,15 @@ pub async fn let_go(app: &App, id: PoolId, address: IpAddr) -> Result<()> {
     if pool.range.gateway == Some(address) {
         return Err(Error::new(Code::Conflict, format!("{address} is the pool's gateway; no server can have it.")));
     }
+    if store::is_for_guest(&mut *tx, id, address).await? {
+        return Err(Error::new(
+            Code::Conflict,
+            format!(
+                "{address} is held back for a guest on the host that no server goes with: adopt that guest, or delete it \
+                 on the host."
+            ),
+        ));
+    }
     if !store::let_go(&mut *tx, id, address).await? {
         return Err(match store::holder(&mut *tx, id, address).await? {
             Some(Some(server)) => Error::new(Code::Conflict, format!("The server {server} has the address {address}.")),
@@ -190,4 +227,9 @@ pub async fn let_go(app: &App, id: PoolId, address: IpAddr) -> Result<()> {
     }
     tx.commit().await?;
     Ok(())
+}
+
+/// Forgets who had what a year ago.
+pub async fn purge(app: &App) -> Result<()> {
+    store::purge(&app.db).await
 }

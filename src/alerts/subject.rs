@@ -14,6 +14,7 @@ pub(super) enum Subject {
     Pool(PoolId),
     Operation(Uuid),
     Mail,
+    Installation,
 }
 
 impl Subject {
@@ -24,7 +25,7 @@ impl Subject {
             Self::Host(host) => (None, Some(host.0), None, None),
             Self::Pool(pool) => (None, None, Some(pool.0), None),
             Self::Operation(id) => (None, None, None, Some(id)),
-            Self::Mail => (None, None, None, None),
+            Self::Mail | Self::Installation => (None, None, None, None),
         }
     }
 }
@@ -37,6 +38,7 @@ impl Display for Subject {
             Self::Pool(id) => write!(f, "pool:{id}"),
             Self::Operation(id) => write!(f, "operation:{id}"),
             Self::Mail => write!(f, "mail"),
+            Self::Installation => write!(f, "installation"),
         }
     }
 }

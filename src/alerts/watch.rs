@@ -104,14 +104,14 @@ pub async fn failed_at(app: &App, host: HostId, at: DateTime<Utc>) -> Result<()>
     tx.commit().await
 }
 
-/// Looks at what no sweep sees: address pools, stuck operations, mails that wait, and what is not watched any more. One process does so
+/// Looks at what no sweep sees: address pools, stuck operations, mails that wait, unknown guests, a restored database, and what is not watched any more. One process does so
 /// for all.
 pub async fn patrol(app: &App) -> Result<()> {
     let mut tx = db::begin(&app.db).await?;
     if !Lock::Patrol.try_hold(&mut tx).await? {
         return Ok(());
     }
-    let pools = addresses::service::all(&mut *tx).await?;
+    let pools = addresses::service::all(&mut *tx, app.config.address_rest()).await?;
     let at = store::now(&mut *tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
     let rule = |kind| rules.of(kind, None, None).1.active().copied();
@@ -122,7 +122,8 @@ pub async fn patrol(app: &App) -> Result<()> {
             subject: Subject::Pool(pool.id),
             kind: Kind::PoolLow,
             rule: rule(Kind::PoolLow),
-            value: Some(pool.taken as f64 / pool.total as f64),
+            // What rests is nobody's else to have.
+            value: Some((pool.taken + pool.resting) as f64 / pool.total as f64),
         })
         .collect();
     for (id, stuck) in store::stuck(&mut tx).await? {
@@ -132,6 +133,13 @@ pub async fn patrol(app: &App) -> Result<()> {
     let held = if mail::service::is_held(&mut *tx).await? { 1.0 } else { 0.0 };
     let (subject, kind) = (Subject::Mail, Kind::MailHeld);
     readings.push(Reading { subject, kind, rule: rule(kind), value: Some(held) });
+    for (host, any) in store::unknown_guests(&mut tx).await? {
+        let (subject, kind) = (Subject::Host(host), Kind::UnknownGuest);
+        readings.push(Reading { subject, kind, rule: rule(kind), value: Some(f64::from(u8::from(any))) });
+    }
+    let restored = f64::from(u8::from(store::is_restored(&mut tx).await?));
+    let (subject, kind) = (Subject::Installation, Kind::DatabaseRestored);
+    readings.push(Reading { subject, kind, rule: rule(kind), value: Some(restored) });
     judge(&mut tx, app.config.sweep_interval(), at, readings).await?;
     store::withdraw(&mut tx).await?;
     tx.commit().await

@@ -177,7 +177,7 @@ async fn pool(
 ) -> anyhow::Result<()> {
     let Some(cidr) = cidr else { return Ok(()) };
     let name = format!("{HOST}-{family}");
-    if addresses::service::all(&app.db).await?.iter().any(|pool| pool.name == name) {
+    if addresses::service::all(&app.db, app.config.address_rest()).await?.iter().any(|pool| pool.name == name) {
         return Ok(());
     }
     let new = checked(NewPool {

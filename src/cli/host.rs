@@ -6,7 +6,6 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use hypervisor::Driver;
 use innkeeper::app::App;
-use innkeeper::audit;
 use innkeeper::error::Code;
 use innkeeper::hosts::build_driver;
 use innkeeper::hosts::model::{HostNode, NewHost};
@@ -15,6 +14,8 @@ use innkeeper::hosts::settings::{
     HostKind, HostSettings, IncusSettings, ProxmoxLogin, ProxmoxSettings, SshSettings, default_processes,
 };
 use innkeeper::idempotency::Once;
+use innkeeper::unknown_guests::model::{AdoptGuest, UnknownGuest};
+use innkeeper::{accounts, audit, images, tariffs, unknown_guests};
 
 use super::output::{or_none, plain, table, time, yes};
 use super::pveum::Rights;
@@ -31,6 +32,13 @@ pub(super) enum Command {
         /// Its name or id
         host: String,
     },
+    /// Show the guests on a host that carry our marker and that no server goes with
+    Unknown {
+        /// Its name or id
+        host: String,
+    },
+    /// Make a server of such a guest; the guest itself is not changed
+    Adopt(Adopt),
     /// Show the commands that give Innkeeper its rights on a Proxmox VE cluster, and no more
     Pveum(Rights),
     /// Remove a host that has no servers and no address pools
@@ -38,6 +46,26 @@ pub(super) enum Command {
         /// Its name or id
         host: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Adopt {
+    /// The host's name or id
+    host: String,
+    /// The guest's number
+    number: i64,
+    /// Mail address of the account whose server it is to be
+    #[arg(long)]
+    user: String,
+    /// Name or id of the tariff that it is charged by
+    #[arg(long)]
+    tariff: String,
+    /// Name or id of the image that it is said to be made from; without it, the first that the host has for such guests
+    #[arg(long)]
+    image: Option<String>,
+    /// What the server is called; without it, the guest's own host name
+    #[arg(long)]
+    name: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -219,6 +247,11 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 }
             }
         }
+        Command::Unknown { host } => {
+            let host = host_called(app, &host).await?;
+            unknown(unknown_guests::service::of_host(app, host.id).await?);
+        }
+        Command::Adopt(wish) => adopt(app, wish).await?,
         Command::Pveum(rights) => rights.print(),
         Command::Remove { host } => {
             let host = host_called(app, &host).await?;
@@ -227,6 +260,60 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             println!("The host {} is removed; nothing on it was touched.", host.name);
         }
     }
+    Ok(())
+}
+
+fn unknown(guests: Vec<UnknownGuest>) {
+    table(
+        ["NUMBER", "NAME", "KIND", "NODE", "ADDRESSES", "CORES", "MIB", "GIB", "SINCE", "SAME ADDRESS AS"],
+        guests.into_iter().map(|guest| {
+            let addresses =
+                guest.addresses.map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+            let others: Vec<_> = guest.conflicts.iter().map(|server| format!("server {server}")).collect();
+            [
+                guest.proxmox_id.to_string(),
+                or_none(guest.name),
+                guest.kind,
+                guest.node,
+                addresses.unwrap_or_else(|| "not asked yet".to_owned()),
+                or_none(guest.cores),
+                or_none(guest.memory),
+                or_none(guest.disk),
+                time(guest.first_seen_at),
+                others.join(" "),
+            ]
+        }),
+    );
+}
+
+async fn adopt(app: &App, wish: Adopt) -> anyhow::Result<()> {
+    let host = host_called(app, &wish.host).await?;
+    let guests = unknown_guests::service::of_host(app, host.id).await?;
+    let guest = guests.iter().find(|guest| guest.proxmox_id == wish.number).with_context(|| {
+        format!("there is no such guest on {}; `innkeeper host unknown {}` shows those there are", host.name, host.name)
+    })?;
+    let user = accounts::service::find_user(app, &wish.user).await?;
+    let tariffs = tariffs::service::all(app).await?;
+    let tariff =
+        tariffs.iter().find(|t| t.name == wish.tariff || t.id.to_string() == wish.tariff).with_context(|| {
+            format!("there is no tariff called {}; `innkeeper tariff list` shows those there are", wish.tariff)
+        })?;
+    let images = images::service::all(app).await?;
+    let image = images
+        .iter()
+        .find(|view| match &wish.image {
+            Some(wanted) => view.image.name == *wanted || view.image.id.to_string() == *wanted,
+            None => {
+                let sources = view.sources.iter().flatten();
+                view.image.kind.to_string() == guest.kind && sources.into_iter().any(|s| s.host_id == host.id)
+            }
+        })
+        .context("there is no such image; `innkeeper image list` shows those there are")?;
+    let asked = checked(AdoptGuest { user_id: user.id, tariff_id: tariff.id, os_id: image.image.id, name: wish.name })?;
+    let server = unknown_guests::service::adopt(app, &Once::default(), host.id, wish.number, asked).await?;
+    audit::account(user.id);
+    audit::subject(server);
+    println!("The guest {} is the server {server} of {} now.", wish.number, user.email);
     Ok(())
 }
 

@@ -76,6 +76,8 @@ enum Command {
     /// The master key that seals secrets
     #[command(subcommand)]
     Key(key::Command),
+    /// Say that the database was restored, where that was not noticed: what is under way waits for a person
+    Restored,
     /// The fleet in this terminal, live
     Top(top::Args),
     /// The audit log
@@ -106,7 +108,7 @@ fn called(matches: &ArgMatches) -> String {
 
 /// Whether a command only looks. Every other one is written down in the audit log.
 fn looks(called: &str) -> bool {
-    called.ends_with(" list") || matches!(called, "operation log" | "top")
+    called.ends_with(" list") || matches!(called, "operation log" | "host unknown" | "top")
 }
 
 fn start(command: Command, called: &str) -> anyhow::Result<()> {
@@ -158,6 +160,7 @@ async fn work(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Mail(command) => mail::run(app, command).await,
         Command::Audit(command) => audit::run(app, command).await,
         Command::Key(command) => key::run(app, command).await,
+        Command::Restored => operation::restored(app).await,
         Command::Top(args) => top::run(app, args).await,
         Command::Demo(args) => demo::run(app, args).await,
         Command::Serve | Command::Migrate => Ok(()),

@@ -25,6 +25,11 @@ pub(super) enum Command {
         /// The operation's id
         id: Uuid,
     },
+    /// Give a stuck operation up: nothing more of it is done, and nothing is taken back
+    Abandon {
+        /// The operation's id
+        id: Uuid,
+    },
 }
 
 pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
@@ -66,6 +71,19 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             service::retry(app, &Once::default(), id).await?;
             println!("Operation {id} is taken up again.");
         }
+        Command::Abandon { id } => {
+            audit::subject(id);
+            service::abandon(app, &Once::default(), id).await?;
+            println!("Operation {id} is given up; its server shows what the next sweep finds.");
+        }
     }
+    Ok(())
+}
+
+/// Says that the database was restored.
+pub(super) async fn restored(app: &App) -> anyhow::Result<()> {
+    let held = innkeeper::restores::service::by_hand(app).await?;
+    println!("Operations that were under way and wait for a person now: {held} (innkeeper operation list).");
+    println!("Mails that were to go out wait, too (innkeeper mail list).");
     Ok(())
 }

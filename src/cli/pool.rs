@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
-use innkeeper::addresses::model::NewPool;
+use innkeeper::addresses::model::{NewPool, Pool};
 use innkeeper::addresses::service;
 use innkeeper::app::App;
 use innkeeper::audit;
 use innkeeper::idempotency::Once;
 use ipnet::IpNet;
 
-use super::output::{or_none, table, yes};
+use super::output::{or_none, plain, table, yes};
 use super::{checked, host_called};
 
 #[derive(Debug, Subcommand)]
@@ -73,12 +73,27 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             let made = service::create(app, &Once::default(), new).await?;
             audit::subject(made.id);
             println!("The address pool {} has the id {} and {} free addresses.", made.name, made.id, made.free);
+            warn(app, &[made]);
         }
         Command::List => {
-            let pools = service::all(&app.db).await?;
+            let pools = service::all(&app.db, app.config.address_rest()).await?;
             table(
-                ["ID", "NAME", "HOST", "NETWORK", "GATEWAY", "FIRST", "LAST", "BRIDGE", "VLAN", "FREE", "ENABLED"],
-                pools.into_iter().map(|p| {
+                [
+                    "ID",
+                    "NAME",
+                    "HOST",
+                    "NETWORK",
+                    "GATEWAY",
+                    "FIRST",
+                    "LAST",
+                    "BRIDGE",
+                    "VLAN",
+                    "HELD BACK",
+                    "RESTING",
+                    "FREE",
+                    "ENABLED",
+                ],
+                pools.clone().into_iter().map(|p| {
                     [
                         p.id.to_string(),
                         p.name,
@@ -89,12 +104,33 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                         p.last.to_string(),
                         p.bridge,
                         or_none(p.vlan),
+                        p.held_back.to_string(),
+                        p.resting.to_string(),
                         p.free.to_string(),
                         yes(p.enabled),
                     ]
                 }),
             );
+            warn(app, &pools);
         }
     }
     Ok(())
+}
+
+/// Says of each pool what there is to say of it.
+fn warn(app: &App, pools: &[Pool]) {
+    for pool in pools {
+        if let Some(problem) = service::overlap(pool) {
+            eprintln!("warning: {}", plain(&problem));
+        }
+        if pool.free == 0 && pool.resting > 0 {
+            eprintln!(
+                "warning: All that is left of the address pool {} rests ({}): nobody but the accounts that had these \
+                 addresses gets them within {} hours (INNKEEPER_ADDRESS_REST_HOURS).",
+                plain(&pool.name),
+                pool.resting,
+                app.config.address_rest_hours
+            );
+        }
+    }
 }

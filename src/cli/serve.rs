@@ -39,7 +39,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 async fn prepare(app: &App) -> anyhow::Result<()> {
     database::wait(&app.db).await?;
     db::migrate(&app.db).await?;
-    Ok(keyring::service::check(app).await?)
+    keyring::service::check(app).await?;
+    // Before anything is answered from a database that may be an older state of itself.
+    Ok(innkeeper::restores::service::begin(app).await?)
 }
 
 async fn signals(

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use innkeeper::accounts::model::{ChangePassword, Register, Role};
 use innkeeper::accounts::service;
+use innkeeper::addresses::reverse;
 use innkeeper::app::App;
 use innkeeper::audit;
 use secrecy::{ExposeSecret, SecretString};
@@ -40,6 +41,17 @@ pub(super) enum Command {
         email: String,
         /// How many; those that are there already stay
         servers: u16,
+    },
+    /// Show in which domains an account may give its addresses reverse names, or change that
+    Reverse {
+        /// Its mail address
+        email: String,
+        /// A domain that the account has shown to own; may be repeated
+        #[arg(long)]
+        allow: Vec<String>,
+        /// A domain that was allowed before; names that were given stay
+        #[arg(long)]
+        forbid: Vec<String>,
     },
     /// Give an account a new password; without --password-stdin it is made up and shown once
     Password {
@@ -91,6 +103,18 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             audit::account(user.id);
             service::set_server_limit(app, user.id, servers).await?;
             println!("{} may have {servers} servers at most.", user.email);
+        }
+        Command::Reverse { email, allow, forbid } => {
+            let user = service::find_user(app, &email).await?;
+            audit::account(user.id);
+            for (names, is_allowed) in [(allow, true), (forbid, false)] {
+                for name in names {
+                    reverse::allow(app, user.id, &name, is_allowed).await?;
+                }
+            }
+            for name in reverse::allowed(app, user.id).await? {
+                println!("{name}");
+            }
         }
         Command::Password { email, password_stdin } => {
             let user = service::find_user(app, &email).await?;

@@ -18,9 +18,9 @@ use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::HostId;
-use crate::images;
 use crate::keyring::Resealed;
 use crate::secrets::SealedBy;
+use crate::{addresses, images};
 
 /// What settings are sealed for.
 const PURPOSE: &str = "host";
@@ -300,6 +300,7 @@ pub async fn check(app: &App, once: &Once, id: HostId) -> Result<HostCheck> {
         let settings = open(app, row.kind, &row.config_sealed)?;
         let same = twins(app, &store::hosts(&app.db).await?, Some(&row), &settings, Some(&info));
         info.problems.extend(same.iter().map(|other| twice(&settings, other)));
+        info.problems.extend(addresses::service::problems(app, id).await?);
         match images::service::missing(app, id, &info.nodes).await {
             Ok(problems) => info.problems.extend(problems),
             Err(error) => info.problems.push(format!("On which machines its images are can't be told: {error}")),

@@ -72,6 +72,11 @@ pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node])
     .map(drop)
 }
 
+/// Notes that it is known which of the host's guests no server goes with, as of a sweep that was claimed at this time.
+pub async fn record_known(db: impl PgExecutor<'_>, host: HostId, claimed_at: DateTime<Utc>) -> Result<()> {
+    sqlx::query!("update hosts set guests_known_at = $2 where id = $1", host.0, claimed_at).execute(db).await.map(drop)
+}
+
 /// Notes why a host did not answer. What is known of its machines stays.
 pub async fn record_failure(db: impl PgExecutor<'_>, host: HostId, text: &str) -> Result<()> {
     let text: String = text.chars().filter(|c| *c != '\0').take(2000).collect();

@@ -33,6 +33,7 @@ pub(crate) fn describe() {
     describe_histogram!("innkeeper_sweep_seconds", "How long sweeps that succeeded took.");
     describe_counter!("innkeeper_sweep_failures_total", "Sweeps that failed.");
     describe_gauge!("innkeeper_guests", "Guests of ours that the last sweep saw.");
+    describe_gauge!("innkeeper_unknown_guests", "Guests with our marker that no server goes with.");
     describe_counter!("innkeeper_mails_total", "Mails, by what became of them.");
     describe_counter!("innkeeper_alerts_raised_total", "Alerts that were raised or became critical.");
     describe_counter!("innkeeper_alerts_resolved_total", "Alerts that ended.");

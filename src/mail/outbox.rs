@@ -12,6 +12,7 @@ use super::transport::{Failure, Ready, Transport};
 use crate::app::App;
 use crate::error::is_database_away;
 use crate::events::Event;
+use crate::restores;
 
 /// Mails under way at one time, of this process.
 const AT_ONCE: usize = 4;
@@ -31,6 +32,9 @@ pub async fn send_queued(app: &App) {
             return;
         }
     };
+    if !restores::service::begun(app).await {
+        return;
+    }
     let mut events = app.events.subscribe();
     let mut under_way = FuturesUnordered::new();
     let mut look = true;

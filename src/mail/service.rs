@@ -50,6 +50,11 @@ pub async fn is_held(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
     store::is_any_held(db).await
 }
 
+/// Sends nothing that is queued any more by itself: the database was restored, and it may be out already.
+pub(crate) async fn hold_all(tx: &mut PgConnection) -> Result<()> {
+    Ok(store::hold_all(tx).await?)
+}
+
 /// Whether a mail can be built for this address and handed to a mail server as its own.
 pub fn can_be_written_to(address: &str) -> bool {
     let Ok(to) = address.parse::<Address>() else { return false };

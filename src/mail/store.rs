@@ -142,6 +142,18 @@ pub(super) async fn abandoned(db: &PgPool, idempotent: bool) -> Result<Vec<Aband
     .await
 }
 
+/// Leaves it to a person whether what is to go out goes out.
+pub(super) async fn hold_all(tx: &mut PgConnection) -> Result<()> {
+    sqlx::query!(
+        "update mails set state = 'unknown', held = false,
+             last_error = 'the database was restored while this waited to be sent; it may be out already'
+         where state in ('queued', 'sending')"
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
 /// Whether mails wait for somebody to mend something.
 pub(super) async fn is_any_held(db: impl PgExecutor<'_>) -> Result<bool> {
     sqlx::query_scalar!(r#"select exists (select from mails where state in ('queued', 'sending') and held) as "any!""#)

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::ids::HostId;
-use crate::{history, hosts};
+use crate::{history, hosts, unknown_guests};
 
 /// Sweeps every host until shutdown.
 pub async fn watch(app: &Arc<App>) {
@@ -59,6 +59,9 @@ impl Hosts {
             }
             stored => stored,
         };
+        if let Err(error) = unknown_guests::service::swept(&self.app, host, report).await {
+            tracing::warn!(%host, %error, "which guests no server goes with could not be told; the next sweep tries again");
+        }
         stored.and(traffic)
     }
 

@@ -19,7 +19,12 @@ use crate::http::page::{PageQuery, TOTAL};
 use crate::idempotency::Once;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(stuck)).routes(routes!(get)).routes(routes!(log)).routes(routes!(retry))
+    OpenApiRouter::new()
+        .routes(routes!(stuck))
+        .routes(routes!(get))
+        .routes(routes!(log))
+        .routes(routes!(retry))
+        .routes(routes!(abandon))
 }
 
 /// Operations that wait for a person, oldest first (provider)
@@ -64,4 +69,20 @@ async fn retry(
     once: Once,
 ) -> Result<Json<OperationView>> {
     Ok(Json(service::retry(&app, &once, id).await?))
+}
+
+/// Give a stuck operation up (provider)
+///
+/// It ends as failed. Nothing more of it is done and nothing is taken back; its server shows what the next sweep finds. For
+/// what must not be done any more: after the database was restored, or where somebody did it by hand.
+#[utoipa::path(post, path = "/operations/{id}/abandon", tag = "operations", operation_id = "abandonOperation", params(("id" = Uuid, Path, description = "The operation's id")),
+    responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn abandon(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path(id): Path<Uuid>,
+    once: Once,
+) -> Result<Json<OperationView>> {
+    Ok(Json(service::abandon(&app, &once, id).await?))
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::model::OperationView;
@@ -91,6 +93,39 @@ pub async fn retry(app: &App, once: &Once, id: Uuid) -> Result<OperationView> {
     }
     store::log(&mut tx, id, "info", "", "taken up again by the provider").await?;
     tx.finish(app, row.view(true)).await
+}
+
+/// Ends a stuck operation as it stands: nothing more is done, and nothing is taken back. Its server shows what the next
+/// sweep finds.
+pub async fn abandon(app: &App, once: &Once, id: Uuid) -> Result<OperationView> {
+    let mut tx = match once.begin(app).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let unknown = || Error::not_found("operation");
+    let server = store::get(&mut *tx, id).await?.ok_or_else(unknown)?.server_id;
+    // The server before its operation, as everywhere.
+    servers::service::let_show(&mut tx, server).await?;
+    if store::abandon(&mut tx, id).await?.is_none() {
+        return Err(Error::new(Code::Conflict, "Only a stuck operation can be given up."));
+    }
+    store::log(&mut tx, id, "info", "", "given up by the provider").await?;
+    let row = store::get(&mut *tx, id).await?.ok_or_else(unknown)?;
+    tx.finish(app, row.view(true)).await
+}
+
+/// Puts everything that is under way into a person's hands: the database is an older state of itself, of that time.
+pub(crate) async fn hold_all(tx: &mut PgConnection, to: Option<DateTime<Utc>>) -> Result<u64> {
+    let to =
+        to.map_or_else(|| "of an unknown time".to_owned(), |at| format!("of {}", at.format("%Y-%m-%d %H:%M:%S UTC")));
+    let message = "The provider's database was restored from a backup while this was under way. It waits until the provider \
+                   has looked at the server.";
+    let detail = format!(
+        "The database was restored to its state {to}. What was done since then, by this operation too, it does not know. \
+         Look at the guest; then take the operation up again (innkeeper operation retry) or give it up (innkeeper \
+         operation abandon)."
+    );
+    Ok(store::hold_all(tx, message, &detail).await?)
 }
 
 /// How an operation stands after waiting for it a little.

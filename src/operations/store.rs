@@ -1,5 +1,7 @@
 //! The SQL of operations. The database's clock is the only one: workers' clocks may differ.
 
+mod held;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -11,6 +13,8 @@ use uuid::Uuid;
 
 use super::model::{OperationError, OperationView, State};
 use crate::ids::{ServerId, UserId};
+
+pub(super) use held::{abandon, hold_all};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -217,12 +221,15 @@ pub(super) struct Shares {
 /// Claims operations of what is `known` that are due and that nobody holds, so that this worker holds no more than its
 /// shares. Accounts take turns: first those with the fewest at work on a host, then the oldest. What is due, or held, for
 /// more than a day from now was noted when the clock was wrong.
+/// None from a database that is not the one `beats` are of, or is behind them; and none from before a time in which nobody
+/// was alive whose host was not swept since (`restores`).
 pub(super) async fn claim(
     db: &PgPool,
     owner: Uuid,
     lease: Duration,
     known: &Known,
     shares: Shares,
+    beats: (Uuid, i64),
 ) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
         Claimed,
@@ -242,7 +249,11 @@ pub(super) async fn claim(
                  and exists (select from unnest($3::text[], $7::integer[]) as known (kind, version)
                              where known.kind = o.kind and o.data_version <= known.version)
                  and (o.run_at <= now() or o.run_at > now() + interval '1 day')
-                 and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')),
+                 and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')
+                 and exists (select from installation i where i.id = $8 and i.beats >= $9
+                             and (i.silent_to is null or o.created_at > i.silent_to
+                                  or exists (select from hosts h
+                                             where h.id = s.host_id and h.guests_known_at > i.silent_to)))),
            fair as (
                select id, run_at, of_account,
                       row_number() over (partition by host_id order by of_account, run_at) + on_host as of_host
@@ -267,7 +278,9 @@ pub(super) async fn claim(
         shares.free,
         shares.host,
         shares.account,
-        &known.versions
+        &known.versions,
+        beats.0,
+        beats.1
     )
     .fetch_all(db)
     .await

@@ -10,12 +10,16 @@ use super::run;
 use super::store::{self, Shares};
 use crate::app::App;
 use crate::events::Event;
+use crate::restores;
 
 /// The poll behind the notifications: a lost one costs this much and no more.
 const POLL: Duration = Duration::from_secs(5);
 
 /// Works until shutdown, then waits for what is at hand to come to its next boundary.
 pub(crate) async fn work(app: &Arc<App>) {
+    if !restores::service::begun(app).await {
+        return;
+    }
     let hands = Arc::new(Semaphore::new(app.engine.workers));
     let freed = Arc::new(Notify::new());
     let running = TaskTracker::new();
@@ -57,11 +61,12 @@ async fn claim(
         // `freed` wakes us.
         return Ok(POLL);
     }
+    let Some(beats) = app.heart.known() else { return Ok(POLL) };
     store::next_turns(&app.lease_db).await?;
     let share = |n: usize| i64::try_from(n.max(1)).unwrap_or(i64::MAX);
     let of_host = (app.engine.workers * 3 / 4).max(1);
     let shares = Shares { free: share(free), host: share(of_host), account: share(of_host / 2) };
-    let claimed = store::claim(&app.lease_db, app.engine.owner, app.engine.lease, known, shares).await?;
+    let claimed = store::claim(&app.lease_db, app.engine.owner, app.engine.lease, known, shares, beats).await?;
     let idle = claimed.is_empty();
     for operation in claimed {
         let Ok(hand) = Arc::clone(hands).try_acquire_owned() else { break };

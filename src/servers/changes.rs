@@ -45,6 +45,9 @@ pub async fn name_address(
 ) -> Result<Vec<NamedAddress>> {
     let mut tx = db::begin(&app.db).await?;
     let server = service::lock(&mut tx, access).await?;
+    if let Some(name) = name.filter(|_| !access.caller.is_provider()) {
+        addresses::reverse::check(app, &mut tx, server.user_id, name).await?;
+    }
     if !addresses::store::set_name(&mut tx, server.id, address, name).await? {
         return Err(Error::not_found("address"));
     }

@@ -1,6 +1,7 @@
 //! Where a new server goes: nodes with room for it, best first, under a lock that makes orders wait for each other.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -35,6 +36,17 @@ pub(super) async fn is_offered(tx: &mut PgConnection, image: ImageId) -> sqlx::R
     .await
 }
 
+/// Whether hosts are looked at first, since the database was restored.
+pub(super) async fn is_waiting(tx: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from hosts h, installation i
+                          where h.enabled and i.restored_at is not null
+                            and (h.guests_known_at is null or h.guests_known_at <= i.restored_at)) as "waiting!""#
+    )
+    .fetch_one(tx)
+    .await
+}
+
 /// Nodes that can make guests from the image and have room for the offer: hosts that answer first, then the most memory left.
 /// Where no node of a host had the image at the last look, each may have it by now: the host itself will say.
 pub(super) async fn candidates(tx: &mut PgConnection, image: ImageId, offer: &Offer) -> sqlx::Result<Vec<Candidate>> {
@@ -47,6 +59,10 @@ pub(super) async fn candidates(tx: &mut PgConnection, image: ImageId, offer: &Of
              and (i.nodes is null or i.nodes = '{}' or n.name = any(i.nodes))
            join node_use used on used.host_id = n.host_id and used.name = n.name
            where n.online and n.cores >= $2
+             -- After a restore it must be known first which guests there are.
+             and not exists (select from installation i
+                             where i.restored_at is not null
+                               and (h.guests_known_at is null or h.guests_known_at <= i.restored_at))
              and used.cores + $2 <= n.cores * h.cpu_overcommit
              and used.memory_mib + $3 <= n.memory_mib * h.memory_overcommit
              and used.disk_gib + $4 <= n.disk_gib * h.disk_overcommit
@@ -61,7 +77,13 @@ pub(super) async fn candidates(tx: &mut PgConnection, image: ImageId, offer: &Of
 }
 
 /// Puts a server on the first of these nodes whose host has addresses for it, and takes them; false where none has.
-pub(super) async fn settle(tx: &mut PgConnection, id: ServerId, candidates: &[Candidate]) -> Result<bool> {
+/// `rest`: how long an address that another account gave back is left alone.
+pub(super) async fn settle(
+    tx: &mut PgConnection,
+    id: ServerId,
+    candidates: &[Candidate],
+    rest: Duration,
+) -> Result<bool> {
     // Addresses are the host's: where one node got none, no other will.
     let mut without: HashSet<HostId> = HashSet::new();
     for Candidate { host, node } in candidates {
@@ -69,7 +91,7 @@ pub(super) async fn settle(tx: &mut PgConnection, id: ServerId, candidates: &[Ca
             continue;
         }
         store::place(tx, id, *host, node).await?;
-        if addresses::store::take(tx, *host, id).await? {
+        if addresses::store::take(tx, *host, id, rest).await? {
             return Ok(true);
         }
         without.insert(*host);
@@ -79,7 +101,12 @@ pub(super) async fn settle(tx: &mut PgConnection, id: ServerId, candidates: &[Ca
 
 /// Finds another node for a server that could not be made where it is, under the lock of placement: on its own host where
 /// that has one, so that it keeps its addresses. False, and nothing changed, where there is none besides `refused`.
-pub(super) async fn elsewhere(tx: &mut PgConnection, server: &ServerRecord, refused: &[Candidate]) -> Result<bool> {
+pub(super) async fn elsewhere(
+    tx: &mut PgConnection,
+    server: &ServerRecord,
+    refused: &[Candidate],
+    rest: Duration,
+) -> Result<bool> {
     lock(tx).await?;
     // On no node it holds no room: what it is to have elsewhere does not count twice.
     store::place(tx, server.id, server.host_id, "").await?;
@@ -98,5 +125,5 @@ pub(super) async fn elsewhere(tx: &mut PgConnection, server: &ServerRecord, refu
         return Ok(true);
     }
     addresses::store::release(tx, server.id).await?;
-    settle(tx, server.id, &candidates).await
+    settle(tx, server.id, &candidates, rest).await
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use hypervisor::GuestKind;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ use crate::operations::model::{OperationError, State};
 use crate::operations::service::Progress;
 use crate::operations::{self, NewOperation};
 use crate::tariffs::Kind;
-use crate::{hosts, monitoring, secrets, ssh_keys, stored};
+use crate::{addresses, hosts, monitoring, secrets, ssh_keys, stored};
 
 /// How long an answer waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
@@ -186,6 +187,13 @@ pub async fn order(app: &App, once: &Once, user: UserId, order: CreateServer) ->
     }
     let candidates = placement::candidates(&mut tx, order.os_id, &offer).await?;
     let Some(first) = candidates.first() else {
+        if placement::is_waiting(&mut tx).await? {
+            return Err(Error::new(
+                Code::ResourceUnavailable,
+                "The provider's database was restored, and hosts are looked at before anything new is put on them; try \
+                 again in a minute.",
+            ));
+        }
         return Err(Error::new(
             Code::ResourceUnavailable,
             "No host has room for this tariff at the moment; choose a smaller one or try again later.",
@@ -202,11 +210,10 @@ pub async fn order(app: &App, once: &Once, user: UserId, order: CreateServer) ->
         ssh_keys: &ssh_keys,
     };
     let (id, number) = store::insert(&mut tx, &new).await?;
-    if !placement::settle(&mut tx, id, &candidates).await? {
-        return Err(Error::new(
-            Code::ResourceUnavailable,
-            "There is no free address at the moment; try again later or ask the provider.",
-        ));
+    let rest = app.config.address_rest();
+    if !placement::settle(&mut tx, id, &candidates, rest).await? {
+        let hosts: Vec<i64> = candidates.iter().map(|candidate| candidate.host.0).collect();
+        return Err(no_address(addresses::store::rested_at(&mut tx, &hosts, rest).await?));
     }
     let data = create::Data::new(app.sealer.seal_text(create::PASSWORD, &password)?);
     let deadline = seconds(app.config.create_deadline_seconds);
@@ -221,6 +228,19 @@ pub async fn order(app: &App, once: &Once, user: UserId, order: CreateServer) ->
         operation_id,
     };
     tx.finish(app, answer).await
+}
+
+/// No host has an address for a new server; the next that rests has rested at this time.
+fn no_address(rested_at: Option<DateTime<Utc>>) -> Error {
+    let message = match rested_at {
+        Some(at) => format!(
+            "There is no free address at the moment: those that others gave back rest before somebody else gets them, the \
+             next one until {}. Try again then, or ask the provider.",
+            at.format("%Y-%m-%d %H:%M UTC")
+        ),
+        None => "There is no free address at the moment; try again later or ask the provider.".to_owned(),
+    };
+    Error::new(Code::ResourceUnavailable, message)
 }
 
 /// Start, stop or restart.
@@ -477,6 +497,11 @@ pub(crate) async fn submitted(app: &App, once: &Once, taken_on: TakenOn) -> Resu
     };
     let task_id = taken_on.say(app, once, task_id).await;
     Ok(Submitted { operation_id, task_id, made })
+}
+
+/// What an operation that was given up was about shows what the next sweep finds.
+pub(crate) async fn let_show(tx: &mut PgConnection, server: ServerId) -> Result<()> {
+    Ok(store::let_show(tx, server).await?)
 }
 
 pub(super) fn seconds(seconds: u32) -> Duration {

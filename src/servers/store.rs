@@ -275,14 +275,31 @@ pub(super) struct NewServer<'a> {
     pub ssh_keys: &'a [String],
 }
 
+/// The next guest number that nobody has, no unknown guest and none that was adopted either.
+async fn next_number(tx: &mut PgConnection) -> Result<i64> {
+    loop {
+        let next = sqlx::query!(
+            r#"with n as materialized (select nextval('guest_numbers') as number)
+               select n.number as "number!",
+                      exists (select from unknown_guests u where u.guest_number = n.number)
+                          or exists (select from servers s where s.guest_number = n.number) as "taken!" from n"#
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if !next.taken {
+            return Ok(next.number);
+        }
+    }
+}
+
 /// Adds a server, with the next guest number.
 pub(super) async fn insert(tx: &mut PgConnection, new: &NewServer<'_>) -> Result<(ServerId, i64)> {
+    let number = next_number(tx).await?;
     let row = sqlx::query!(
-        r#"with n as (select nextval('guest_numbers') as number)
-           insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+        r#"insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
                                 cores, memory_mib, disk_gib, ssh_keys, bandwidth_mbps)
-           select $1, $2, $3, $4, $5, $6, n.number, $7, coalesce($8, 'server-' || n.number), 'creating',
-                  $9, $10, $11, $12, $13 from n
+           values ($1, $2, $3, $4, $5, $6, $14, $7, coalesce($8, 'server-' || $14::bigint), 'creating',
+                   $9, $10, $11, $12, $13)
            returning id as "id: ServerId", guest_number"#,
         Uuid::new_v4(),
         new.user.0,
@@ -296,7 +313,8 @@ pub(super) async fn insert(tx: &mut PgConnection, new: &NewServer<'_>) -> Result
         new.offer.memory_mib,
         new.offer.disk_gib,
         new.ssh_keys,
-        new.offer.bandwidth_mbps
+        new.offer.bandwidth_mbps,
+        number
     )
     .fetch_one(tx)
     .await?;
@@ -305,16 +323,79 @@ pub(super) async fn insert(tx: &mut PgConnection, new: &NewServer<'_>) -> Result
 
 /// Gives a server that is not on its host the next guest number, and a name that was made of the old one follows.
 pub(super) async fn renumber(tx: &mut PgConnection, id: ServerId) -> Result<()> {
+    let number = next_number(tx).await?;
     sqlx::query!(
-        "with n as (select nextval('guest_numbers') as number)
-         update servers s set guest_number = n.number, updated_at = now(),
-             name = case when s.name = 'server-' || s.guest_number then 'server-' || n.number else s.name end
-         from n where s.id = $1",
-        id.0
+        "update servers set guest_number = $2, updated_at = now(),
+             name = case when name = 'server-' || guest_number then 'server-' || $2::bigint else name end
+         where id = $1",
+        id.0,
+        number
     )
     .execute(tx)
     .await
     .map(drop)
+}
+
+/// A guest that is to be a server's.
+#[derive(Debug)]
+pub(crate) struct Adopted<'a> {
+    pub marker: Uuid,
+    pub user: UserId,
+    pub tariff: TariffId,
+    pub image: ImageId,
+    pub host: HostId,
+    pub node: &'a str,
+    pub number: i64,
+    pub kind: &'a str,
+    pub name: &'a str,
+    pub cores: Option<i32>,
+    pub memory_mib: Option<i64>,
+    pub disk_gib: Option<i64>,
+}
+
+/// The server that has a guest's number and another marker.
+pub(crate) async fn number_holder(tx: &mut PgConnection, number: i64, marker: Uuid) -> Result<Option<ServerId>> {
+    sqlx::query_scalar!(
+        r#"select id as "id: ServerId" from servers where guest_number = $1 and uuid <> $2"#,
+        number,
+        marker
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// Adds a server for a guest that is there, or takes up the one that was put away without it; what is not known of its
+/// size is as the tariff has it. `None` where there is no such tariff or image of its kind. The error is the database's
+/// own, so that an account that is not there can be told.
+pub(crate) async fn adopt(tx: &mut PgConnection, new: &Adopted<'_>) -> Result<Option<ServerId>> {
+    sqlx::query_scalar!(
+        r#"insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+                                cores, memory_mib, disk_gib, bandwidth_mbps)
+           select $1, $2, t.id, i.id, $5, $6, $7, $8, $9, 'unknown', coalesce($10, t.cores),
+                  coalesce($11, t.memory_mib), coalesce($12, t.disk_gib), t.bandwidth_mbps
+           from tariffs t, images i where t.id = $3 and i.id = $4 and t.kind = $8 and i.kind = $8
+           on conflict (uuid) do update set user_id = excluded.user_id, tariff_id = excluded.tariff_id,
+               image_id = excluded.image_id, host_id = excluded.host_id, node = excluded.node, name = excluded.name,
+               guest_number = excluded.guest_number, status = 'unknown', cores = excluded.cores,
+               memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib, reserved = true, deleted_at = null,
+               wanted_up = true, updated_at = now()
+               where not servers.reserved
+           returning id as "id: ServerId""#,
+        new.marker,
+        new.user.0,
+        new.tariff.0,
+        new.image.0,
+        new.host.0,
+        new.node,
+        new.number,
+        new.kind,
+        new.name,
+        new.cores,
+        new.memory_mib,
+        new.disk_gib
+    )
+    .fetch_optional(tx)
+    .await
 }
 
 /// Moves a new server to another node, before its operation begins.
@@ -404,6 +485,19 @@ pub(crate) async fn set_status(tx: &mut PgConnection, id: ServerId, status: Stat
         .execute(tx)
         .await
         .map(drop)
+}
+
+/// Leaves it to the next sweep what a server shows that something was under way on.
+pub(super) async fn let_show(tx: &mut PgConnection, id: ServerId) -> Result<()> {
+    sqlx::query!(
+        "update servers set status = 'unknown', updated_at = now()
+         where id = $1 and status in ('creating', 'starting', 'stopping', 'restarting', 'resizing', 'restoring',
+                                      'reinstalling', 'deleting')",
+        id.0
+    )
+    .execute(tx)
+    .await
+    .map(drop)
 }
 
 /// Whether a server is meant to be up.

@@ -111,7 +111,8 @@ impl World {
     async fn looked(&self, seconds: i64, samples: Vec<Sample>, coverage: Coverage, nodes: Vec<Node>) {
         let at = self.start + TimeDelta::seconds(seconds);
         let took = Duration::from_secs(1);
-        let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes, samples, coverage };
+        let guests = vec![];
+        let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes, samples, guests, coverage };
         let traffic = innkeeper::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
         let mut tx = innkeeper::db::begin(self.db()).await.unwrap();
         watch::swept(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();

@@ -50,6 +50,7 @@ pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
         login_limit_address: 1000,
         rate_limit_address: 100_000,
         rate_limit_token: 1_000_000,
+        reverse_suffixes: "example.com".to_owned().try_into().expect("a domain"),
         ..Config::default()
     }
 }

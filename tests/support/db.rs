@@ -1,6 +1,8 @@
 //! One PostgreSQL database a test, copied from a template that is migrated, and its people made, once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,9 +10,10 @@ use chrono::Utc;
 use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
+use tokio::process::Command;
 use uuid::Uuid;
 
-use super::wait::wait_long_for;
+use super::wait::{wait_long_for, within};
 use super::{PASSWORD, log};
 
 /// Who is in every test's database, with the password of tests.
@@ -87,12 +90,34 @@ impl TestDb {
         .await;
     }
 
+    /// Writes all of it into a file, as people make backups.
+    pub async fn dump(&self, file: &Path) {
+        run(Command::new("pg_dump").arg("--no-owner").arg("--file").arg(file).arg(self.url())).await;
+    }
+
+    /// Puts what a file has in the place of all of it. Nobody is connected afterwards.
+    pub async fn restore(&self, file: &Path) {
+        let mut admin = PgConnection::connect_with(&cluster()).await.expect("the test cluster answers");
+        for sql in [format!("drop database {} with (force)", self.name), format!("create database {}", self.name)] {
+            admin.execute(AssertSqlSafe(sql)).await.expect("an empty database in its place");
+        }
+        let psql = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file"];
+        run(Command::new("psql").args(psql).arg(file).arg(self.url())).await;
+    }
+
     /// Its URL, for the service under test.
     pub fn url(&self) -> String {
         let url = std::env::var("INNKEEPER_TEST_DATABASE_URL").expect("set, or there would be no database");
         let (server, _) = url.rsplit_once('/').expect("the URL names a database");
         format!("{server}/{}", self.name)
     }
+}
+
+/// Runs a program of PostgreSQL's to its end.
+async fn run(command: &mut Command) {
+    let ended = within("a program of PostgreSQL's", command.stdin(Stdio::null()).output()).await;
+    let ended = ended.expect("PostgreSQL's client programs are installed");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 /// The template of these very migrations, made by whichever test comes first.

@@ -110,6 +110,8 @@ pub(super) struct Instance {
     #[serde(default, deserialize_with = "or_empty")]
     pub(super) expanded_devices: Devices,
     #[serde(default)]
+    pub(super) created_at: Option<DateTime<Utc>>,
+    #[serde(default)]
     pub(super) last_used_at: Option<DateTime<Utc>>,
     #[serde(default)]
     pub(super) state: Option<State>,

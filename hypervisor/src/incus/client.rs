@@ -1,6 +1,7 @@
 //! Transport: one request, one answer, and what went wrong in words that a caller can act on.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -263,6 +264,8 @@ fn by_words(text: &str) -> Option<Error> {
         Some(Error::Exhausted(detail))
     } else if any(&["instance is protected"]) {
         Some(Error::Protected(detail))
+    } else if let Some(address) = address_in_use(&lower) {
+        Some(Error::AddressInUse(address, detail))
     } else if any(&["already exists", "already in use", "already defined on"]) {
         Some(Error::AlreadyExists(detail))
     } else if any(&["is already running", "is already stopped", "is not running", "is running", "is not stopped"]) {
@@ -273,6 +276,12 @@ fn by_words(text: &str) -> Option<Error> {
     } else {
         None
     }
+}
+
+/// The address that another interface has: `IP address "10.0.0.5" already defined on another NIC`.
+fn address_in_use(text: &str) -> Option<IpAddr> {
+    let (before, _) = text.split_once("already defined on")?;
+    before.split('"').find_map(|word| word.parse().ok())
 }
 
 #[cfg(test)]
@@ -286,6 +295,12 @@ mod tests {
         assert!(matches!(refusal(500, "Instance is protected"), Error::Protected(_)));
         assert!(matches!(refusal(500, "Instance is busy running a \"stop\" operation"), Error::Locked(_)));
         assert!(matches!(refusal(400, "Instance \"x\" already exists"), Error::AlreadyExists(_)));
+        let taken = refusal(400, r#"Failed: IP address "10.0.0.5" already defined on another NIC"#);
+        assert!(matches!(taken, Error::AddressInUse(address, _) if address.to_string() == "10.0.0.5"));
+        assert!(matches!(
+            refusal(400, r#"MAC address "aa:bb:cc:dd:ee:ff" already defined on another NIC"#),
+            Error::AlreadyExists(_)
+        ));
         assert!(matches!(refusal(400, "The instance is already running"), Error::Conflict(_)));
         assert!(matches!(refusal(400, "Invalid snapshot name"), Error::Invalid(_)));
         assert!(matches!(refusal(503, "Daemon is starting up"), Error::Unreachable(_)));

@@ -13,6 +13,7 @@ mod api;
 mod client;
 mod console;
 mod exec;
+mod facts;
 mod guests;
 mod operations;
 mod prepare;
@@ -33,8 +34,8 @@ use serde::{Deserialize, Serialize};
 
 use self::client::Client;
 use crate::{
-    Capabilities, Console, Driver, ExecOutput, GuestKind, GuestRef, GuestSpec, HostInfo, Interface, Limits, Presence,
-    Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, Driver, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, HostInfo, Interface, Limits,
+    Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
 };
 
 /// How to reach an Incus server and where on it our guests go.
@@ -130,6 +131,10 @@ impl Driver for Incus {
 
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
         guests::find(&self.client, guest).await
+    }
+
+    async fn facts(&self, guest: &GuestRef) -> Result<GuestFacts> {
+        facts::facts(&self.client, guest).await
     }
 
     async fn check_delete(&self, guest: &GuestRef) -> Result<()> {

@@ -150,6 +150,9 @@ fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>, traffic: Option<
     let root = instance.root_disk().map_or("root", |(name, _)| name);
     Some(GuestSample {
         marker,
+        vmid: number(&instance.name)?,
+        kind,
+        created_at: instance.created_at.filter(|at| at.timestamp() > 0),
         node: node.name.clone(),
         power,
         reason: None,

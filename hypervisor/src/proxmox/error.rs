@@ -79,6 +79,7 @@ pub(super) fn with_detail(error: Error, detail: &str) -> Error {
         Error::Protected(t) => Error::Protected(more(t)),
         Error::NotFound(t) => Error::NotFound(more(t)),
         Error::AlreadyExists(t) => Error::AlreadyExists(more(t)),
+        Error::AddressInUse(address, t) => Error::AddressInUse(address, more(t)),
         Error::Locked(t) => Error::Locked(more(t)),
         Error::Conflict(t) => Error::Conflict(more(t)),
         Error::NotOurs(t) => Error::NotOurs(more(t)),

@@ -16,6 +16,7 @@ mod config;
 mod console;
 mod create;
 mod error;
+mod facts;
 mod firewall;
 mod guests;
 mod images;
@@ -44,8 +45,8 @@ use secrecy::SecretString;
 use self::client::Client;
 pub use self::config::{Login, ProxmoxConfig, Tls};
 use crate::{
-    Capabilities, Console, Driver, ExecOutput, GuestKind, GuestRef, GuestShell, GuestSpec, HostInfo, Interface, Limits,
-    Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, Driver, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestShell, GuestSpec, HostInfo,
+    Interface, Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
 };
 
 /// One Proxmox VE cluster or single node. Cheap to clone.
@@ -124,6 +125,10 @@ impl Driver for Proxmox {
 
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
         guests::find(&self.client, guest).await
+    }
+
+    async fn facts(&self, guest: &GuestRef) -> Result<GuestFacts> {
+        facts::facts(&self.client, guest).await
     }
 
     async fn is_number_free(&self, vmid: i64) -> Result<bool> {

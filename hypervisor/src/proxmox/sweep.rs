@@ -47,13 +47,18 @@ pub(super) fn nodes(list: &Resources, storage: &str) -> Vec<Node> {
 }
 
 fn sample(row: &Resource) -> Option<GuestSample> {
-    let marker = marker::find(&row.tags, i64::try_from(row.vmid).ok()?)?;
+    let vmid = i64::try_from(row.vmid).ok()?;
+    let marker = marker::find(&row.tags, vmid)?;
     let power = power(&row.status, &row.lock);
     let kind = if row.kind == guests::word(GuestKind::Vm) { GuestKind::Vm } else { GuestKind::Lxc };
     // Where a machine does not tell, its node says what the machine's process takes instead.
     let told = kind == GuestKind::Lxc || row.memhost.is_none() || row.mem != row.memhost;
     Some(GuestSample {
         marker,
+        vmid,
+        kind,
+        // It stands in each guest's own configuration, if anywhere.
+        created_at: None,
         node: row.node.clone(),
         power,
         reason: (power == GuestPower::Paused).then(|| row.status.clone()),

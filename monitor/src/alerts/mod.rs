@@ -43,6 +43,10 @@ pub enum Kind {
     OperationStuck,
     /// Mails that wait for the mail server.
     MailHeld,
+    /// A host has guests with our marker that no server goes with.
+    UnknownGuest,
+    /// The database was found to be an older state of itself.
+    DatabaseRestored,
     /// Something that a newer version knows and this one does not: it is shown, and otherwise left alone.
     #[serde(skip_deserializing)]
     Unknown,
@@ -50,7 +54,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind that this version knows.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Cpu,
         Self::Memory,
         Self::Disk,
@@ -61,6 +65,8 @@ impl Kind {
         Self::PoolLow,
         Self::OperationStuck,
         Self::MailHeld,
+        Self::UnknownGuest,
+        Self::DatabaseRestored,
     ];
 
     /// Its name, as it is stored and shown.
@@ -77,6 +83,8 @@ impl Kind {
             Self::OperationStuck => "operation_stuck",
             Self::MailHeld => "mail_held",
             Self::Unknown => "unknown",
+            Self::UnknownGuest => "unknown_guest",
+            Self::DatabaseRestored => "database_restored",
         }
     }
 
@@ -103,7 +111,9 @@ impl Kind {
             Self::Cpu | Self::Memory | Self::Disk | Self::StorageLow | Self::PoolLow => share,
             Self::Traffic => Rule { critical: 1.0, sustain_s: 0, clear_sustain_s: 0, ..share },
             Self::Down | Self::HostUnreachable | Self::Unknown => so,
-            Self::OperationStuck => Rule { sustain_s: 0, clear_sustain_s: 0, ..so },
+            // A sweep may see one that is just being put away.
+            Self::UnknownGuest => Rule { clear_sustain_s: 0, ..so },
+            Self::OperationStuck | Self::DatabaseRestored => Rule { sustain_s: 0, clear_sustain_s: 0, ..so },
             // A mail server may restart.
             Self::MailHeld => Rule { sustain_s: 300, clear_sustain_s: 0, ..so },
         }
@@ -117,6 +127,8 @@ impl Kind {
             Self::OperationStuck => "The operation is not stuck any more".to_owned(),
             Self::MailHeld => "Mails are sent again".to_owned(),
             Self::Unknown => "It is over".to_owned(),
+            Self::UnknownGuest => "No guest on the host is unknown any more".to_owned(),
+            Self::DatabaseRestored => "It is a day since the database was restored".to_owned(),
             _ => self.message(value),
         }
     }
@@ -136,6 +148,12 @@ impl Kind {
             Self::OperationStuck => "An operation is stuck and waits for a person".to_owned(),
             Self::MailHeld => "Mails wait: the mail server is away or takes none from us".to_owned(),
             Self::Unknown => "This is an alert of a newer version".to_owned(),
+            Self::UnknownGuest => {
+                "The host has guests of ours that no server goes with: adopt or delete them".to_owned()
+            }
+            Self::DatabaseRestored => {
+                "The database was restored to an older state; what was under way waits for a person".to_owned()
+            }
         }
     }
 }

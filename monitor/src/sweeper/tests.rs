@@ -34,6 +34,9 @@ impl Driver for Fake {
         }
         let guest = GuestSample {
             marker: Uuid::nil(),
+            vmid: 100,
+            kind: GuestKind::Lxc,
+            created_at: None,
             node: "n1".into(),
             power: GuestPower::Running,
             reason: None,

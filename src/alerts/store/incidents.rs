@@ -95,7 +95,7 @@ macro_rules! alerts {
         alerts!(
             @ $run, query_as, (Row,), $db,
             r#"a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value,
-               coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' end, '') as "name!", a.server_id as "server_id: ServerId",
+               coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!", a.server_id as "server_id: ServerId",
                a.host_id as "host_id: HostId", a.pool_id as "pool_id: PoolId", a.operation_id,
                a.raised_at, a.resolved_at, a.ended as "ended: Ended", a.acknowledged_at,
                a.acknowledged_by as "acknowledged_by: UserId", a.told_at,

@@ -56,7 +56,7 @@ pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most:
     sqlx::query_as!(
         News,
         r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value, a.raised_at, a.resolved_at,
-                  a.ended as "ended: Ended", coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' end, '') as "name!",
+                  a.ended as "ended: Ended", coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!",
                   a.server_id as "server_id: ServerId", s.tariff_id as "tariff_id?: TariffId",
                   u.id as "owner?: UserId",
                   case when u.disabled_at is null then u.email end as "owner_email?",

@@ -237,6 +237,26 @@ pub(in crate::alerts) async fn stuck(tx: &mut PgConnection) -> Result<Vec<(Uuid,
     Ok(rows.into_iter().map(|r| (r.id, r.stuck)).collect())
 }
 
+/// Hosts that are watched: whether there are guests on them that no server goes with.
+pub(in crate::alerts) async fn unknown_guests(tx: &mut PgConnection) -> Result<Vec<(HostId, bool)>> {
+    let rows = sqlx::query!(
+        r#"select h.id as "id: HostId", exists (select from unknown_guests u where u.host_id = h.id) as "any!"
+           from hosts h where h.enabled order by h.id"#
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.id, r.any)).collect())
+}
+
+/// Whether the database was found to be an older state of itself within the last day.
+pub(in crate::alerts) async fn is_restored(tx: &mut PgConnection) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from installation where restored_at > now() - interval '1 day') as "restored!""#
+    )
+    .fetch_one(tx)
+    .await
+}
+
 /// Ends the incidents of what is not watched any more (deleted and failed servers, disabled hosts and pools), and forgets what was
 /// remembered of it.
 pub(in crate::alerts) async fn withdraw(tx: &mut PgConnection) -> Result<()> {
@@ -263,7 +283,7 @@ pub(in crate::alerts) async fn withdraw(tx: &mut PgConnection) -> Result<()> {
            and not exists (
              select from address_pools p where p.enabled
                and p.id = case when t.subject like 'pool:%' then split_part(t.subject, ':', 2)::bigint end)
-           and t.subject not like 'operation:%' and t.subject <> 'mail'"
+           and t.subject not like 'operation:%' and t.subject not in ('mail', 'installation')"
     )
     .execute(tx)
     .await

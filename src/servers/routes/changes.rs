@@ -102,7 +102,8 @@ async fn addresses(State(app): State<Arc<App>>, access: ServerAccess) -> Result<
 
 /// Give one of a server's addresses a reverse name
 ///
-/// It is kept here for whoever serves the reverse zone; the server itself is not changed.
+/// It is kept here for whoever serves the reverse zone; the server itself is not changed. Accounts give names in the
+/// domains that the provider allows them; providers give any.
 #[utoipa::path(put, path = "/server/{id}/addresses/{address}", tag = "servers", operation_id = "setReverseName", request_body = NameAddress,
     params(("id" = ServerId, Path, description = "The server's id"),
         ("address" = String, Path, description = "The address")),

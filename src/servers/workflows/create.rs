@@ -1,29 +1,30 @@
 //! Making a server: guest, files, first start, password; then it is the customer's, and a mail says so.
 
+mod another;
+
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Presence};
 use serde::{Deserialize, Serialize};
 
+use self::another::{another_address, another_node, another_number};
 use super::guest::{Guest, HostWork, Removal};
 use crate::addresses;
 use crate::error::Code;
 use crate::hosts;
-use crate::images;
 use crate::mail;
 use crate::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow};
 use crate::resize::model::Size;
 use crate::secrets::Sealed;
 use crate::servers::model::Status;
-use crate::servers::placement::{self, Candidate};
+use crate::servers::placement::Candidate;
 use crate::servers::store;
 
 /// The workflow's name.
 pub const KIND: &str = "create";
 /// What the password is sealed for.
 pub const PASSWORD: &str = "root-password";
-
-/// How many numbers in a row may be taken on the host.
-const NUMBERS: u32 = 50;
 
 /// What it keeps between steps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +37,12 @@ pub struct Data {
     /// How many numbers were found taken.
     #[serde(default)]
     taken: u32,
+    /// How many addresses the host had for something else.
+    #[serde(default)]
+    passed_over: u32,
+    /// The address that the host has for something else, as it said, of a guest that is there: to be prepared with another.
+    #[serde(default)]
+    in_use: Option<(IpAddr, String)>,
     /// Nodes that said that they can't make it.
     #[serde(default)]
     refused: Vec<Candidate>,
@@ -61,6 +68,8 @@ impl Data {
             intent: None,
             heard: false,
             taken: 0,
+            passed_over: 0,
+            in_use: None,
             refused: Vec::new(),
             stays: false,
             create: HostWork::default(),
@@ -193,10 +202,12 @@ impl Step<Data> for CreateGuest {
         let (mut unsent, mut misplaced) = (false, false);
         let driven = data
             .create
-            .drive(ctx, &*guest.driver, || async {
+            .try_drive(ctx, &*guest.driver, || async {
                 let task = guest.driver.create(&spec).await;
                 // Refused for what somebody else has there, it was not made either.
-                let refused = |e: &hypervisor::Error| matches!(e, hypervisor::Error::AlreadyExists(_));
+                let refused = |e: &hypervisor::Error| {
+                    matches!(e, hypervisor::Error::AlreadyExists(_) | hypervisor::Error::AddressInUse(..))
+                };
                 unsent = task.as_ref().is_err_and(|e| e.is_unsent() || refused(e));
                 // What it is made from is not to be had on this node.
                 misplaced = matches!(task, Err(hypervisor::Error::NotFound(_)));
@@ -209,8 +220,17 @@ impl Step<Data> for CreateGuest {
             data.heard = true;
         }
         match driven {
-            Err(fault) if fault.code == Code::AlreadyExists => another_number(ctx, &guest, data, fault).await,
-            Err(fault) if misplaced && !data.stays => another_node(ctx, &guest, data, fault).await,
+            Err(error @ hypervisor::Error::AlreadyExists(_)) => another_number(ctx, &guest, data, error.into()).await,
+            Err(error @ hypervisor::Error::AddressInUse(..)) if !data.stays => {
+                if guest.driver.find(&guest.at).await? != Presence::Absent {
+                    // It is ours after all: the host's next answer says how it stands.
+                    data.heard = true;
+                    return Err(Fault::from(error).with_kind(FaultKind::Retry));
+                }
+                (data.heard, data.intent) = (false, None);
+                another_address(ctx, &guest, data, error).await
+            }
+            Err(error) if misplaced && !data.stays => another_node(ctx, &guest, data, error.into()).await,
             driven => Ok(driven?.unwrap_or(Outcome::Done)),
         }
     }
@@ -232,49 +252,6 @@ async fn before(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<(GuestS
     Ok((spec, free))
 }
 
-/// Takes the next number where somebody else has this one; nothing of ours is under it then.
-async fn another_number(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault: Fault) -> Result<Outcome, Fault> {
-    match guest.driver.find(&guest.at).await {
-        Ok(Presence::Absent) | Err(hypervisor::Error::NotOurs(_)) => {}
-        // It is ours after all: the host's next answer says how it stands.
-        Ok(Presence::Present { .. }) => {
-            data.heard = true;
-            return Err(fault.with_kind(FaultKind::Retry));
-        }
-        Err(error) => return Err(error.into()),
-    }
-    data.taken += 1;
-    if data.taken > NUMBERS {
-        return Err(fault);
-    }
-    let mut tx = ctx.begin().await?;
-    store::renumber(&mut tx, ctx.server).await?;
-    tx.commit().await?;
-    (data.heard, data.intent) = (false, None);
-    Ok(Outcome::Again)
-}
-
-/// Goes to another node where this one can't make the guest, if there is one; nothing of it is on this one then.
-async fn another_node(ctx: &Context<'_>, guest: &Guest, data: &mut Data, fault: Fault) -> Result<Outcome, Fault> {
-    if guest.driver.find(&guest.at).await? != Presence::Absent {
-        return Err(fault);
-    }
-    // The next order is to know; where that can't be learned now, it learns as this one did.
-    let image = store::image_of(&mut *ctx.app.db.acquire().await?, ctx.server).await?;
-    if let Err(error) = images::service::look_again(ctx.app, image, guest.server.host_id).await {
-        tracing::warn!(%error, server = %ctx.server, "on which nodes an image is can't be told now");
-    }
-    data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
-    let mut tx = ctx.begin().await?;
-    if !placement::elsewhere(&mut tx, &guest.server, &data.refused).await? {
-        return Err(fault);
-    }
-    tx.commit().await?;
-    tracing::info!(server = %ctx.server, node = guest.at.node, detail = fault.detail, "a node can't make this server; trying the next");
-    (data.heard, data.intent) = (false, None);
-    Ok(Outcome::Again)
-}
-
 /// Writes host name, network and keys into the stopped guest.
 #[derive(Debug)]
 pub(super) struct PrepareGuest;
@@ -288,8 +265,12 @@ impl Step<Data> for PrepareGuest {
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
         let spec = spec(ctx, &guest, data).await?;
-        guest.driver.prepare(&spec).await?;
-        Ok(Outcome::Done)
+        match guest.driver.prepare(&spec).await {
+            Err(error @ hypervisor::Error::AddressInUse(..)) if !data.stays => {
+                another_address(ctx, &guest, data, error).await
+            }
+            prepared => Ok(prepared.map(|()| Outcome::Done)?),
+        }
     }
 }
 
@@ -305,8 +286,22 @@ impl Step<Data> for StartGuest {
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(ctx).await?;
-        let driven = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
-        Ok(driven.unwrap_or(Outcome::Done))
+        // Saved before anything is changed: it is not to start with an address that is not its own any more.
+        if let Some((address, text)) = data.in_use.clone() {
+            another_address(ctx, &guest, data, hypervisor::Error::AddressInUse(address, text)).await?;
+            let spec = spec(ctx, &guest, data).await?;
+            guest.driver.prepare(&spec).await?;
+            data.in_use = None;
+            return Ok(Outcome::Again);
+        }
+        // Incus looks at the addresses of others not before it starts a guest.
+        match data.start.try_drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await {
+            Err(hypervisor::Error::AddressInUse(address, text)) if !data.stays => {
+                data.in_use = Some((address, text));
+                Ok(Outcome::Again)
+            }
+            driven => Ok(driven?.unwrap_or(Outcome::Done)),
+        }
     }
 }
 

@@ -119,6 +119,19 @@ impl HostWork {
     where
         F: Future<Output = hypervisor::Result<Task>>,
     {
+        Ok(self.try_drive(ctx, driver, submit).await?)
+    }
+
+    /// The same with the host's own error, for who makes something of it.
+    pub(super) async fn try_drive<F>(
+        &mut self,
+        ctx: &Context<'_>,
+        driver: &dyn Driver,
+        submit: impl FnOnce() -> F,
+    ) -> hypervisor::Result<Option<Outcome>>
+    where
+        F: Future<Output = hypervisor::Result<Task>>,
+    {
         if let Some(id) = &self.task {
             match driver.task(id).await? {
                 TaskState::Running(progress) => return Ok(Some(self.wait(progress))),
@@ -131,7 +144,7 @@ impl HostWork {
                 }
                 TaskState::Failed(error) => {
                     *self = Self::default();
-                    return Err(error.into());
+                    return Err(error);
                 }
                 TaskState::Unknown => *self = Self::default(),
             }

@@ -1,0 +1,246 @@
+//! The rules: what is remembered, when the database is behind it, and what happens then.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgConnection;
+use tokio::sync::OnceCell;
+use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
+
+use super::note::{self, Note};
+use super::store::{self, SILENCE, State};
+use crate::app::App;
+use crate::db;
+use crate::error::Result;
+use crate::{mail, operations};
+
+/// How often the count moves on: what a database lost within this time may go unnoticed.
+const BEAT: Duration = Duration::from_secs(2);
+/// More than the count moves on by while something is written down.
+const FAR: i64 = 1000;
+/// How far hosts' clocks and ours may differ.
+const CLOCKS: TimeDelta = TimeDelta::minutes(2);
+
+/// What this process remembers of the database.
+#[derive(Debug, Default)]
+pub struct Heart {
+    known: Mutex<Option<Note>>,
+    begun: OnceCell<()>,
+}
+
+impl Heart {
+    /// Which installation the database is, and how far its count must be at least; `None` before the first look.
+    pub fn known(&self) -> Option<(Uuid, i64)> {
+        self.note().map(|note| (note.installation, note.beats))
+    }
+
+    fn note(&self) -> Option<Note> {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, note: Note) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
+    }
+}
+
+/// What the first look comes to.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    /// It is as it was left, or later.
+    Same,
+    /// It has gone back behind this.
+    Restored(Note),
+    /// Nobody can tell.
+    Doubtful,
+}
+
+fn judge(note: Option<Note>, state: &State) -> Verdict {
+    match note {
+        Some(note) if note.installation == state.installation && note.beats > state.beats => Verdict::Restored(note),
+        // From before there was a count, or another installation's altogether.
+        Some(note) if note.installation != state.installation && state.inhabited => Verdict::Restored(note),
+        None if state.busy && state.silence.is_some_and(|seconds| seconds > SILENCE) => Verdict::Doubtful,
+        _ => Verdict::Same,
+    }
+}
+
+/// Looks whether the database has gone back, before anything of this process acts on what it says; once.
+pub async fn begin(app: &App) -> Result<()> {
+    app.heart.begun.get_or_try_init(|| first_look(app)).await.map(drop)
+}
+
+/// The same for who can't go on before: true once it is done, false where the process ends first.
+pub async fn begun(app: &App) -> bool {
+    while let Err(error) = begin(app).await {
+        tracing::warn!(%error, "whether the database was restored can't be told yet; trying again");
+        tokio::select! {
+            () = app.shutdown.cancelled() => return false,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+    true
+}
+
+async fn first_look(app: &App) -> Result<()> {
+    // The note before the count: another process may move both on meanwhile.
+    let note = note::read(&app.config.data);
+    let state = store::state(&app.db).await?;
+    match judge(note, &state) {
+        Verdict::Same => {}
+        Verdict::Restored(known) => record(app, &known, state.alive_at).await?,
+        Verdict::Doubtful => {
+            tracing::warn!(
+                data = %app.config.data.display(),
+                "this process remembers nothing of the database (there is no heartbeat.json in INNKEEPER_DATA), things are \
+                 under way in it, and nobody has been alive for long: it is taken for a restored one"
+            );
+            record(app, &Note { beats: state.beats + 1, ..state.note() }, state.alive_at).await?;
+        }
+    }
+    if app.heart.note().is_none() {
+        app.heart.remember(state.note());
+    }
+    beat(app).await
+}
+
+/// Moves the count on until shutdown.
+pub async fn keep(app: &App) {
+    if !begun(app).await {
+        return;
+    }
+    let mut tick = tokio::time::interval(BEAT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut well = true;
+    loop {
+        let beaten = beat(app).await;
+        if let Err(error) = &beaten
+            && well
+        {
+            tracing::warn!(%error, "the heartbeat could not be written into the database; trying again");
+        }
+        well = beaten.is_ok();
+        tokio::select! {
+            () = app.shutdown.cancelled() => break,
+            _ = tick.tick() => {}
+        }
+    }
+    // How far it was at the end.
+    let _ = beat(app).await;
+}
+
+/// Moves the count on and remembers it, or notices that the database has gone back.
+pub async fn beat(app: &App) -> Result<()> {
+    let note = note::read(&app.config.data);
+    let Some(known) = app.heart.note() else { return Ok(()) };
+    let known = known.or_later(note);
+    match store::beat(&app.db, &known).await? {
+        Some(now) => {
+            remember(app, now);
+            Ok(())
+        }
+        None => record(app, &known, None).await,
+    }
+}
+
+fn remember(app: &App, now: Note) {
+    app.heart.remember(now);
+    if let Err(error) = note::write(&app.config.data, &now) {
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            tracing::warn!(%error, data = %app.config.data.display(), "the note of the heartbeat can't be written; a database \
+                that is restored while this process is down will not be noticed");
+        });
+    }
+}
+
+/// Writes down that the database has gone back behind `known`, unless another process did.
+async fn record(app: &App, known: &Note, alive_at: Option<DateTime<Utc>>) -> Result<()> {
+    let mut tx = db::begin(&app.db).await?;
+    let (installation, beats, beat_at) = store::lock(&mut tx).await?;
+    if installation == known.installation && beats >= known.beats {
+        // Another was first; its count is ahead of all.
+        tx.rollback().await?;
+        app.heart.remember(Note { beats, ..*known });
+        return Ok(());
+    }
+    let to = alive_at.max(beat_at);
+    let (held, now) = hold(&mut tx, known, to).await?;
+    tx.commit().await?;
+    remember(app, now);
+    tracing::error!(
+        state_of = to.map(|at| at.to_rfc3339()),
+        operations = held,
+        "the database is an older state of itself: it was restored. Operations that were under way wait for a person \
+         (innkeeper operation list); see docs/backup.md"
+    );
+    Ok(())
+}
+
+/// Looks for guests in a sweep that were made while nobody was alive, by what the database says: only we make any, so it
+/// has gone back, and with it all that this machine remembers.
+pub async fn swept(app: &App, report: &monitor::Report) -> Result<()> {
+    let Some((from, to)) = store::silent(&app.db).await? else { return Ok(()) };
+    let made = report.guests.iter().find(|(_, at)| at.is_some_and(|at| at > from + CLOCKS && at < to - CLOCKS));
+    let Some((guest, _)) = made else { return Ok(()) };
+    tracing::warn!(number = guest.vmid, %from, %to, "a guest of ours was made while nobody was alive");
+    let Some(known) = app.heart.note() else { return Ok(()) };
+    let state = store::state(&app.db).await?;
+    record(app, &Note { beats: state.beats.max(known.beats) + FAR, ..state.note() }, Some(from)).await
+}
+
+/// Says by hand that the database was restored; gives how many operations wait for a person now.
+pub async fn by_hand(app: &App) -> Result<u64> {
+    let state = store::state(&app.db).await?;
+    let mut tx = db::begin(&app.db).await?;
+    let (installation, beats, beat_at) = store::lock(&mut tx).await?;
+    let known = Note { installation, beats, guest_number: state.guest_number };
+    let (held, _) = hold(&mut tx, &known, beat_at).await?;
+    tx.commit().await?;
+    Ok(held)
+}
+
+async fn hold(tx: &mut PgConnection, known: &Note, to: Option<DateTime<Utc>>) -> Result<(u64, Note)> {
+    let held = operations::service::hold_all(tx, to).await?;
+    mail::service::hold_all(tx).await?;
+    Ok((held, store::restored(tx, known, to).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Uuid = Uuid::from_u128(1);
+
+    fn state(beats: i64) -> State {
+        let silence = Some(5.0);
+        State { installation: OURS, beats, guest_number: 1000, alive_at: None, silence, busy: true, inhabited: true }
+    }
+
+    fn note(installation: Uuid, beats: i64) -> Option<Note> {
+        Some(Note { installation, beats, guest_number: 1000 })
+    }
+
+    #[test]
+    fn a_count_behind_the_note_is_a_restored_database() {
+        assert_eq!(judge(note(OURS, 7), &state(7)), Verdict::Same);
+        assert_eq!(judge(note(OURS, 7), &state(900)), Verdict::Same, "others were alive meanwhile");
+        assert_eq!(judge(note(OURS, 7), &state(6)), Verdict::Restored(note(OURS, 7).unwrap()));
+    }
+
+    #[test]
+    fn another_installations_note_counts_where_there_are_servers() {
+        let other = Uuid::from_u128(2);
+        assert_eq!(judge(note(other, 7), &state(900)), Verdict::Restored(note(other, 7).unwrap()));
+        assert_eq!(judge(note(other, 7), &State { inhabited: false, busy: false, ..state(0) }), Verdict::Same);
+    }
+
+    #[test]
+    fn without_a_note_long_silence_over_open_work_is_doubtful() {
+        assert_eq!(judge(None, &state(7)), Verdict::Same);
+        assert_eq!(judge(None, &State { silence: Some(601.0), ..state(7) }), Verdict::Doubtful);
+        assert_eq!(judge(None, &State { silence: Some(601.0), busy: false, ..state(7) }), Verdict::Same);
+        assert_eq!(judge(None, &State { silence: None, ..state(7) }), Verdict::Same);
+    }
+}

@@ -1,0 +1,96 @@
+//! What a new server takes instead of what its host has for something else, or can't give: another number, address, node.
+
+use hypervisor::Presence;
+
+use super::Data;
+use crate::addresses;
+use crate::error::Code;
+use crate::images;
+use crate::operations::{Context, Fault, FaultKind, Outcome};
+use crate::servers::placement::{self, Candidate};
+use crate::servers::store;
+use crate::servers::workflows::guest::Guest;
+
+/// How many numbers in a row may be taken on the host.
+const NUMBERS: u32 = 50;
+/// How many addresses in a row may be in use on the host.
+const ADDRESSES: u32 = 50;
+
+/// Takes the next number where somebody else has this one; nothing of ours is under it then.
+pub(super) async fn another_number(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    data: &mut Data,
+    fault: Fault,
+) -> Result<Outcome, Fault> {
+    match guest.driver.find(&guest.at).await {
+        Ok(Presence::Absent) | Err(hypervisor::Error::NotOurs(_)) => {}
+        // It is ours after all: the host's next answer says how it stands.
+        Ok(Presence::Present { .. }) => {
+            data.heard = true;
+            return Err(fault.with_kind(FaultKind::Retry));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    data.taken += 1;
+    if data.taken > NUMBERS {
+        return Err(fault);
+    }
+    let mut tx = ctx.begin().await?;
+    store::renumber(&mut tx, ctx.server).await?;
+    tx.commit().await?;
+    (data.heard, data.intent) = (false, None);
+    Ok(Outcome::Again)
+}
+
+/// Takes the next address where something else on the host has this one, which is held back from now on: whatever
+/// becomes of this order, the next is not to find the same. Where the guest is there, it is to be prepared anew.
+pub(super) async fn another_address(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    data: &mut Data,
+    error: hypervisor::Error,
+) -> Result<Outcome, Fault> {
+    let hypervisor::Error::AddressInUse(address, text) = &error else { return Err(error.into()) };
+    let reason = format!("in use on the host, as it said when a server was to have it: {text}");
+    let mut tx = ctx.begin().await?;
+    if addresses::store::pass_over(&mut tx, ctx.server, *address, &reason).await? {
+        tracing::warn!(server = %ctx.server, %address, text, "an address is in use on the host; it is held back from now on");
+    }
+    data.passed_over += 1;
+    let rest = ctx.app.config.address_rest();
+    let found = data.passed_over <= ADDRESSES
+        && addresses::store::take(&mut tx, guest.server.host_id, ctx.server, rest).await?;
+    tx.commit().await?;
+    if found {
+        return Ok(Outcome::Again);
+    }
+    let message = "The host has something else at every address that is free; the provider has to look.";
+    Err(Fault { message: message.to_owned(), code: Code::ResourceUnavailable, ..error.into() })
+}
+
+/// Goes to another node where this one can't make the guest, if there is one; nothing of it is on this one then.
+pub(super) async fn another_node(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    data: &mut Data,
+    fault: Fault,
+) -> Result<Outcome, Fault> {
+    if guest.driver.find(&guest.at).await? != Presence::Absent {
+        return Err(fault);
+    }
+    // The next order is to know; where that can't be learned now, it learns as this one did.
+    let image = store::image_of(&mut *ctx.app.db.acquire().await?, ctx.server).await?;
+    if let Err(error) = images::service::look_again(ctx.app, image, guest.server.host_id).await {
+        tracing::warn!(%error, server = %ctx.server, "on which nodes an image is can't be told now");
+    }
+    data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
+    let mut tx = ctx.begin().await?;
+    if !placement::elsewhere(&mut tx, &guest.server, &data.refused, ctx.app.config.address_rest()).await? {
+        return Err(fault);
+    }
+    tx.commit().await?;
+    tracing::info!(server = %ctx.server, node = guest.at.node, detail = fault.detail, "a node can't make this server; trying the next");
+    (data.heard, data.intent) = (false, None);
+    Ok(Outcome::Again)
+}

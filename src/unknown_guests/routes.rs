@@ -1,0 +1,55 @@
+//! `/api/hosts/{id}/unknown-guests`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{AdoptGuest, UnknownGuest};
+use super::service;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::Provider;
+use crate::http::extract::{Json, Path};
+use crate::idempotency::Post;
+use crate::ids::HostId;
+use crate::servers::model::ServerView;
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(adopt))
+}
+
+/// Guests on a host that carry our marker and that no server goes with
+///
+/// A restored database leaves them, and so does a guest that somebody brought back by hand. As long as one is there, its
+/// addresses and its number are given to nobody.
+#[utoipa::path(get, path = "/hosts/{id}/unknown-guests", tag = "hosts", operation_id = "listUnknownGuests",
+    params(("id" = HostId, Path, description = "The host's id")),
+    responses((status = 200, body = Vec<UnknownGuest>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn list(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<Vec<UnknownGuest>>> {
+    Ok(Json(service::of_host(&app, id).await?))
+}
+
+/// Make a server of such a guest
+///
+/// The guest stays as it is, with its marker, its number and its addresses.
+#[utoipa::path(post, path = "/hosts/{id}/unknown-guests/{number}/adopt", tag = "hosts", operation_id = "adoptGuest",
+    request_body = AdoptGuest,
+    params(("id" = HostId, Path, description = "The host's id"),
+        ("number" = i64, Path, description = "The guest's number")),
+    responses((status = 201, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn adopt(
+    State(app): State<Arc<App>>,
+    _: Provider,
+    Path((id, number)): Path<(HostId, i64)>,
+    Post(once, wish): Post<AdoptGuest>,
+) -> Result<(StatusCode, Json<ServerView>)> {
+    let server = service::adopt(&app, &once, id, number, wish).await?;
+    Ok((StatusCode::CREATED, Json(crate::servers::service::view(&app, server).await?)))
+}
