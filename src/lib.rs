@@ -10,6 +10,7 @@ pub mod console;
 pub mod db;
 pub mod error;
 pub mod events;
+mod hashing;
 pub mod history;
 pub mod hosts;
 pub mod http;

@@ -154,6 +154,11 @@ pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Crede
     }))
 }
 
+/// Locks an account until the transaction ends: what it may have so many of is counted by one at a time.
+pub async fn lock_account(tx: &mut PgConnection, user: UserId) -> Result<()> {
+    sqlx::query!("select from users where id = $1 for no key update", user.0).fetch_optional(tx).await.map(drop)
+}
+
 /// Locks an account against changes of its password; whether it still has this hash and is not shut.
 pub(super) async fn lock_credentials(db: &mut PgConnection, user: UserId, hash: &str) -> Result<bool> {
     sqlx::query_scalar!(
