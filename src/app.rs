@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -39,6 +39,8 @@ pub struct App {
     pub tokens: accounts::TokenCache,
     /// How many requests who has left.
     pub limits: limits::Limits,
+    /// When the database last answered whoever asks for health.
+    pub readiness: tokio::sync::Mutex<Option<Instant>>,
     /// Who is at the door of the live view.
     pub gate: realtime::Gate,
     /// Connections to hosts.
@@ -105,6 +107,7 @@ impl App {
             events: Events::default(),
             tokens: accounts::TokenCache::new(config.token_life),
             limits: limits::Limits::default(),
+            readiness: tokio::sync::Mutex::default(),
             gate: realtime::Gate::default(),
             drivers: Drivers::default(),
             engine: Engine::new(&config, crate::workflows())?,

@@ -360,3 +360,65 @@ async fn to_forget_what_is_over_is_no_revocation() {
     let first = tokio::time::timeout(Duration::from_secs(60), heard.recv()).await.expect("something is told").unwrap();
     assert_eq!(first.payload(), format!("token:{live}"));
 }
+
+/// Whoever is shut out between a request's head and the end of its body is shut out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_are_those_of_the_moment_when_the_body_is_there() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let app = TestApp::new().await;
+    let make = json!({ "name": "slow", "scopes": ["write"] });
+    let token = app.customer.post("/api/auth/tokens", make).await.expect(201).body;
+    let (secret, id) = (token["token"].as_str().unwrap(), token["id"].as_str().unwrap());
+    let body = json!({ "name": "a key", "publicKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me" });
+    let body = body.to_string();
+    let send = async |meanwhile: Option<&Client>| {
+        let mut stream = tokio::net::TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();
+        let head = format!(
+            "POST /api/ssh-keys HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body.as_bytes()[..5]).await.unwrap();
+        // Its head was looked at: there is an entry of it.
+        let begun = "select count(*) from audit where action = 'POST /api/ssh-keys' and ended_at is null";
+        crate::support::wait_for_sql(&app.db.pool, "the request", begun, 1_i64).await;
+        if let Some(owner) = meanwhile {
+            owner.delete(&format!("/api/auth/tokens/{id}")).await.expect(204);
+        }
+        stream.write_all(&body.as_bytes()[5..]).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = send(None).await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    sqlx::query("delete from ssh_keys").execute(&app.db.pool).await.unwrap();
+    let answer = send(Some(&app.customer)).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert_eq!(app.customer.get("/api/ssh-keys").await.expect(200).body, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_has_no_more_api_tokens_than_it_may_however_many_are_asked_for_at_once() {
+    let app = TestApp::new().await;
+    sqlx::query(
+        "insert into tokens (id, kind, hash, user_id, name)
+         select gen_random_uuid(), 'api', sha256(n::text::bytea), $1, n::text from generate_series(1, 95) n",
+    )
+    .bind(app.customer_id.0)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let made = (0..40).map(|n| {
+        let customer = app.customer.clone();
+        let new = json!({ "name": format!("one of many {n}"), "scopes": ["read"] });
+        tokio::spawn(async move { customer.post("/api/auth/tokens", new).await.status })
+    });
+    let mut statuses = vec![];
+    for one in made.collect::<Vec<_>>() {
+        statuses.push(one.await.unwrap());
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
+    assert_eq!(app.customer.get("/api/auth/tokens").await.expect(200).body.as_array().unwrap().len(), 100);
+}

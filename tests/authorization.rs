@@ -39,7 +39,7 @@ const OWNED_WRITE: [To; ROLES] = [SignIn, Ok, Hidden, Ok, Forbidden, Hidden, Ok,
 const MATRIX: &[Row] = &[
     ("GET", "/health/live", OPEN),
     ("GET", "/health/ready", OPEN),
-    ("GET", "/metrics", OPEN),
+    ("GET", "/metrics", [Hidden; ROLES]),
     ("GET", "/console/socket", OPEN), // who may is in the ticket that its first message shows
     ("POST", "/api/auth/register", [Forbidden; ROLES]), // closed by default, for everyone
     ("POST", "/api/auth/login", OPEN),

@@ -55,7 +55,7 @@ async fn promtool_finds_nothing_wrong_with_the_figures_of_a_service_at_work() {
         "innkeeper_guest_memory_usage_bytes{",
     ];
     let page = wait_for("every figure", async || {
-        let page = app.nobody.get("/metrics").await.expect(200).text;
+        let page = app.figures().await;
         let missing: Vec<_> = wanted.iter().filter(|name| !page.lines().any(|l| l.starts_with(**name))).collect();
         if missing.is_empty() { Ok(page) } else { Err(format!("without {missing:?}: {page}")) }
     })

@@ -44,6 +44,7 @@ mod replicas;
 mod schema;
 mod ssh;
 mod storm;
+mod strangers;
 mod upgrade;
 mod versions;
 mod workflows;

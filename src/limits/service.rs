@@ -17,6 +17,8 @@ use crate::ids::UserId;
 const SHARES: u64 = 20;
 /// The most that is remembered; only what an attacker with many addresses does can come near it.
 const SIZE: usize = 100_000;
+/// How long the database is left alone that was away when something was to be counted: every request would wait for it.
+const AWAY: Duration = Duration::from_secs(5);
 /// What all of a /48 has, as a multiple of one address's.
 const WIDE: u64 = 8;
 
@@ -58,7 +60,11 @@ pub(super) struct Allowance {
 
 /// This process' shares.
 #[derive(Debug, Default)]
-pub struct Limits(Mutex<HashMap<Who, Arc<tokio::sync::Mutex<Share>>>>);
+pub struct Limits {
+    shares: Mutex<HashMap<Who, Arc<tokio::sync::Mutex<Share>>>>,
+    /// Until when the database is not asked, which was away.
+    away_until: Mutex<Option<Instant>>,
+}
 
 /// What this process took of someone's present minute and has left.
 #[derive(Debug)]
@@ -98,6 +104,10 @@ impl Limits {
         share.one(limit, now)
     }
 
+    fn is_away(&self) -> bool {
+        self.away_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| until > Instant::now())
+    }
+
     /// Counts one request of somebody who shows no good token: first in this process, for the whole network.
     pub(super) async fn count_stranger(&self, app: &App, address: ClientAddress) -> Allowance {
         if let Some(wide) = address.wide() {
@@ -119,18 +129,24 @@ impl Limits {
         let over = share.until <= now;
         if over || (share.left == 0 && share.rest > 0) {
             let want = (limit / SHARES).max(1);
-            match store::take(&app.db, &who.key(), want).await {
-                Ok((taken, left)) => {
-                    share.left = want.saturating_sub(taken.saturating_sub(limit));
-                    share.rest = limit.saturating_sub(taken);
-                    share.until = now + left;
+            let taken = match self.is_away() {
+                true => None,
+                false => match store::take(&app.db, &who.key(), want).await {
+                    Ok(taken) => Some(taken),
+                    Err(error) => {
+                        tracing::warn!(%error, "requests can't be counted");
+                        *self.away_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + AWAY);
+                        None
+                    }
+                },
+            };
+            (share.left, share.rest, share.until) = match taken {
+                Some((taken, left)) => {
+                    (want.saturating_sub(taken.saturating_sub(limit)), limit.saturating_sub(taken), now + left)
                 }
                 // Nobody is shut out because we can't count.
-                Err(error) => {
-                    tracing::warn!(%error, "requests can't be counted");
-                    (share.left, share.rest, share.until) = (want, 0, now + Duration::from_secs(1));
-                }
-            }
+                None => (want, 0, Instant::now() + Duration::from_secs(1)),
+            };
         }
         share.one(limit, now)
     }
@@ -161,7 +177,7 @@ impl Limits {
     }
 
     fn share(&self, who: &Who) -> Arc<tokio::sync::Mutex<Share>> {
-        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(who) {
             return Arc::clone(share);
         }
@@ -185,7 +201,7 @@ impl Limits {
     /// Forgets minutes that are over.
     fn forget(&self) {
         let now = Instant::now();
-        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         shares.retain(|_, share| share.try_lock().map_or(true, |share| share.until > now));
     }
 }
@@ -241,7 +257,7 @@ mod tests {
         for n in 0..SIZE {
             present(&Who::Address(n.to_string()));
         }
-        let shares = limits.0.lock().unwrap();
+        let shares = limits.shares.lock().unwrap();
         assert!(shares.contains_key(&token));
         assert!((SIZE / 3..=SIZE).contains(&shares.len()), "{}", shares.len());
     }
