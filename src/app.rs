@@ -39,6 +39,8 @@ pub struct App {
     pub tokens: accounts::TokenCache,
     /// How many requests who has left.
     pub limits: limits::Limits,
+    /// Who reads long lists.
+    pub turns: limits::Turns,
     /// When the database last answered whoever asks for health.
     pub readiness: tokio::sync::Mutex<Option<Instant>>,
     /// Who is at the door of the live view.
@@ -107,6 +109,7 @@ impl App {
             events: Events::default(),
             tokens: accounts::TokenCache::new(config.token_life),
             limits: limits::Limits::default(),
+            turns: limits::Turns::default(),
             readiness: tokio::sync::Mutex::default(),
             gate: realtime::Gate::default(),
             drivers: Drivers::default(),

@@ -381,7 +381,7 @@ async fn rights_are_those_of_the_moment_when_the_body_is_there() {
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(&body.as_bytes()[..5]).await.unwrap();
         // Its head was looked at: there is an entry of it.
-        let begun = "select count(*) from audit where action = 'POST /api/ssh-keys' and ended_at is null";
+        let begun = "select count(*) from audit_open where action = 'POST /api/ssh-keys'";
         crate::support::wait_for_sql(&app.db.pool, "the request", begun, 1_i64).await;
         if let Some(owner) = meanwhile {
             owner.delete(&format!("/api/auth/tokens/{id}")).await.expect(204);

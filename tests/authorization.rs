@@ -109,6 +109,7 @@ const MATRIX: &[Row] = &[
     ("GET", "/api/mails", PROVIDER),
     ("POST", "/api/mails/{id}/retry", PROVIDER),
     ("GET", "/api/audit", ACCOUNT_READ),
+    ("GET", "/api/audit/refused", ACCOUNT_READ),
     ("GET", "/api/alerts", ANYONE),
     ("GET", "/api/alerts/{id}", OWNED_READ),
     ("POST", "/api/alerts/{id}/acknowledge", OWNED_WRITE),

@@ -7,7 +7,9 @@ mod layer;
 mod places;
 mod service;
 mod store;
+mod turns;
 
 pub(crate) use layer::{Refused, admit_sockets, limit};
 pub use places::{Place, Places};
 pub use service::{Limits, purge};
+pub use turns::Turns;
