@@ -82,6 +82,9 @@ pub struct Config {
     pub sweep_seconds: u32,
     /// Seconds without another alert after which people are mailed; while they keep coming, six times as long.
     pub alert_settle_seconds: u32,
+    /// Seconds in which a server's owner is told once that something of one kind is wrong with it, however often it comes
+    /// and goes.
+    pub alert_floor_seconds: u32,
     /// Seconds in which a console's ticket must be used.
     pub console_ticket_seconds: u32,
     /// Seconds in which a console that lost its connection may be taken up again.
@@ -249,6 +252,7 @@ impl Default for Config {
             shutdown_seconds: 60,
             sweep_seconds: 30,
             alert_settle_seconds: 10,
+            alert_floor_seconds: 900,
             console_ticket_seconds: 30,
             console_reconnect_seconds: 120,
             console_idle_seconds: 900,

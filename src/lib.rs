@@ -62,7 +62,7 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
 
 /// What browsers open that is not below `/api`.
 pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
-    console::pages()
+    console::pages().merge(accounts::pages())
 }
 
 /// Seals with the master key what old keys sealed, of everything that is sealed; or, without `change`, only looks.

@@ -1,5 +1,8 @@
 //! The rules of accounts: who may sign in, how tokens rotate, what revokes what.
 
+mod confirmations;
+mod sessions;
+
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -19,6 +22,9 @@ use crate::http::ClientAddress;
 use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::UserId;
 use crate::{audit, secrets};
+
+pub use confirmations::{ask_again, confirm};
+pub use sessions::{end_other_sessions, end_session, sessions};
 
 /// Where a login comes from, for the list of sessions.
 #[derive(Debug, Clone)]
@@ -48,11 +54,11 @@ fn unauthenticated(message: &str) -> Error {
     Error::new(Code::Unauthenticated, message)
 }
 
-/// Makes an account. `email` and `password` have been checked by whoever took them in.
+/// Makes an account, as the provider does: its address counts as confirmed. `email` and `password` have been checked by whoever took them in.
 pub async fn add_user(app: &App, email: &str, name: &str, role: Role, password: SecretString) -> Result<User> {
     let hash = hashing::hash(Asker::Known, password).await?;
     let mut tx = db::begin(&app.db).await?;
-    let user = store::insert_user(&mut tx, email, name, role, &hash).await?.ok_or_else(address_taken)?;
+    let user = store::insert_user(&mut tx, email, name, role, &hash, true).await?.ok_or_else(address_taken)?;
     tx.commit().await?;
     Ok(user)
 }
@@ -71,9 +77,10 @@ pub async fn register(app: &App, new: Register, origin: &Origin) -> Result<Signe
     limit_address(app, origin.address).await?;
     let hash = hashing::hash(Asker::Stranger, new.password).await?;
     let mut tx = db::begin(&app.db).await?;
-    let user = store::insert_user(&mut tx, &new.email, new.name.trim(), Role::Customer, &hash).await?;
+    let user = store::insert_user(&mut tx, &new.email, new.name.trim(), Role::Customer, &hash, false).await?;
     let user = user.ok_or_else(address_taken)?;
     audit::account(user.id);
+    confirmations::ask(app, &mut tx, &user).await?;
     open_session(app, tx, user, origin).await
 }
 
@@ -258,6 +265,9 @@ pub async fn change_password(
     }
     store::set_password(&mut tx, user.id, &hash).await?;
     store::revoke_other_sessions(&mut tx, user.id, session).await?;
+    if change.revoke_tokens {
+        store::sessions::revoke_api_tokens(&mut tx, user.id).await?;
+    }
     // Also where the answer of the commit was lost.
     let done = tx.finish(app, ()).await;
     app.tokens.empty();
@@ -274,15 +284,17 @@ pub async fn find_user(app: &App, email: &str) -> Result<User> {
     store::user_by_email(&app.db, email).await?.ok_or_else(|| Error::not_found("account"))
 }
 
-/// Gives an account a new password, without knowing the old one, and ends its logins. API tokens stay.
-pub async fn reset_password(app: &App, user: UserId, password: SecretString) -> Result<()> {
+/// Gives an account a new password, without knowing the old one, and ends its logins. Its API tokens go as well, unless
+/// they are to be kept: whoever got in may have made some. Returns how many went.
+pub async fn reset_password(app: &App, user: UserId, password: SecretString, keep_tokens: bool) -> Result<u64> {
     let hash = hashing::hash(Asker::Known, password).await?;
     let mut tx = db::begin(&app.db).await?;
     store::set_password(&mut tx, user, &hash).await?;
     store::revoke_sessions(&mut tx, user).await?;
+    let revoked = if keep_tokens { 0 } else { store::sessions::revoke_api_tokens(&mut tx, user).await? };
     let done = tx.commit().await;
     app.tokens.empty();
-    done
+    done.map(|()| revoked)
 }
 
 /// Shuts an account out: nobody can sign in to it, and its logins and tokens stop working at once.

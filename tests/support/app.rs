@@ -54,6 +54,7 @@ pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
         rate_limit_address: 100_000,
         rate_limit_token: 1_000_000,
         rate_limit_account: 1_000_000,
+        alert_floor_seconds: 0,
         metrics_token: Some(SecretString::from(FIGURES)),
         ..Config::default()
     }

@@ -43,6 +43,7 @@ fn command_of(program: &str, db: &TestDb, data: &std::path::Path) -> Command {
         .env("INNKEEPER_RATE_LIMIT_ADDRESS", "100000")
         .env("INNKEEPER_RATE_LIMIT_TOKEN", "1000000")
         .env("INNKEEPER_RATE_LIMIT_ACCOUNT", "1000000")
+        .env("INNKEEPER_ALERT_FLOOR_SECONDS", "0")
         .env("INNKEEPER_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
         .kill_on_drop(true);
     command
