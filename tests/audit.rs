@@ -131,8 +131,10 @@ async fn nothing_secret_is_in_it() {
         .post("/api/auth/login", json!({ "email": "customer@example.com", "password": "guess!" }))
         .await
         .expect(401);
-    let all: String =
-        sqlx::query_scalar("select string_agg(a::text, ' ') from audit_entries a").fetch_one(&app.db.pool).await.unwrap();
+    let all: String = sqlx::query_scalar("select string_agg(a::text, ' ') from audit_entries a")
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
     for secret in [PASSWORD, "wholly", "guess!", token.as_str().unwrap(), "ink_", "customer@example.com"] {
         assert!(!all.contains(secret), "{secret} is in {all}");
     }
@@ -298,7 +300,8 @@ async fn what_is_refused_again_and_again_is_counted_and_does_not_fill_the_log() 
     assert_eq!(latest(&app).await["status"], 201);
     let mine = app.customer.get("/api/audit?code=FORBIDDEN").await.expect(200).body;
     assert!(mine["total"].as_i64() <= Some(40), "an hour or two of them: {}", mine["total"]);
-    let count = |page: &Value| page["data"].as_array().unwrap().iter().map(|row| row["count"].as_i64().unwrap()).sum::<i64>();
+    let count =
+        |page: &Value| page["data"].as_array().unwrap().iter().map(|row| row["count"].as_i64().unwrap()).sum::<i64>();
     let counted = app.customer.get("/api/audit/refused").await.expect(200).body;
     assert_eq!(count(&counted), 60, "{counted}");
     assert_eq!(counted["data"][0]["userId"], app.customer_id.0);

@@ -17,7 +17,10 @@ pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .route("/confirm", get(|| async { Redirect::permanent("/confirm/") }))
         .route("/confirm/", page("text/html; charset=utf-8", include_str!("../../web/confirm/index.html")))
-        .route("/confirm/confirm.js", page("text/javascript; charset=utf-8", include_str!("../../web/confirm/confirm.js")))
+        .route(
+            "/confirm/confirm.js",
+            page("text/javascript; charset=utf-8", include_str!("../../web/confirm/confirm.js")),
+        )
         .route("/confirm/confirm.css", page("text/css; charset=utf-8", include_str!("../../web/confirm/confirm.css")))
 }
 

@@ -50,7 +50,8 @@ impl End {
     /// Whether nothing was done, for certain, and by no fault of ours.
     fn was_refused(&self) -> bool {
         let no_room = [Code::ResourceUnavailable, Code::HostUnreachable, Code::HostError];
-        self.status.is_some_and(|status| (400..500).contains(&status)) || self.code.is_some_and(|c| no_room.contains(&c))
+        self.status.is_some_and(|status| (400..500).contains(&status))
+            || self.code.is_some_and(|c| no_room.contains(&c))
     }
 }
 

@@ -21,7 +21,7 @@ pub const COUNTED: i64 = 10_000;
 
 /// What reading a list came to: one that takes too long is to be narrowed, not tried again.
 pub fn too_long(error: sqlx::Error) -> Error {
-    match error.as_database_error().and_then(|e| e.code()).as_deref() {
+    match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
         Some("57014") => Error::field("page", "This list takes too long to read; narrow it by its other parameters."),
         _ => error.into(),
     }

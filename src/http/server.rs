@@ -44,7 +44,9 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
     let room = Arc::new(Semaphore::new(limits.connections));
     let mut make = router.into_make_service_with_connect_info::<SocketAddr>();
     let mut connections = JoinSet::new();
-    while let Some((stream, peer)) = shutdown.run_until_cancelled(accept(&listener, &room, &limits.places)).await.flatten() {
+    while let Some((stream, peer)) =
+        shutdown.run_until_cancelled(accept(&listener, &room, &limits.places)).await.flatten()
+    {
         while connections.try_join_next().is_some() {}
         let service = match make.call(peer).await {
             Ok(service) => service,

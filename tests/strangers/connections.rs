@@ -107,7 +107,8 @@ async fn never_reads(at: SocketAddr, path: String) {
 async fn a_client_that_reads_nothing_ends_on_every_path() {
     let (app, at) = hasty(120).await;
     // The kernel takes some megabytes for a client: what has short answers would have to be asked for very often.
-    let paths = ["/api/docs/swagger-ui-bundle.js", "/api/openapi.json", "/console/", "/socket.io/?EIO=4&transport=none"];
+    let paths =
+        ["/api/docs/swagger-ui-bundle.js", "/api/openapi.json", "/console/", "/socket.io/?EIO=4&transport=none"];
     let each = paths.map(str::to_owned).into_iter().map(|path| (path.clone(), never_reads(at, path)));
     all_end("a reader that reads nothing", each.collect()).await;
     app.nobody.get("/health/live").await.expect(200);

@@ -8,12 +8,7 @@ use crate::accounts::model::SessionView;
 use crate::ids::UserId;
 
 /// The account's live logins, newest first: so many of them.
-pub(in crate::accounts) async fn list(
-    db: &PgPool,
-    user: UserId,
-    current: Uuid,
-    most: i64,
-) -> Result<Vec<SessionView>> {
+pub(in crate::accounts) async fn list(db: &PgPool, user: UserId, current: Uuid, most: i64) -> Result<Vec<SessionView>> {
     sqlx::query_as!(
         SessionView,
         r#"select s.id, s.created_at, s.address, s.user_agent, s.expires_at, s.id = $2 as "current!",

@@ -52,12 +52,7 @@ pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
 }
 
 /// What is to be told, oldest first: so many of those after this one.
-pub(in crate::alerts) async fn news(
-    tx: &mut PgConnection,
-    after: AlertId,
-    most: i64,
-    floor: f64,
-) -> Result<Vec<News>> {
+pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most: i64, floor: f64) -> Result<Vec<News>> {
     sqlx::query_as!(
         News,
         r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value, a.raised_at, a.resolved_at,
