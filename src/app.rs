@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::db;
 use crate::events::{self, Events};
 use crate::hosts::Drivers;
+use crate::http::patience::Patience;
 use crate::operations::{self, Engine};
 use crate::secrets::Sealer;
 use crate::{alerts, history, http, images, janitor, limits, mail, monitoring, realtime, restores};
@@ -38,6 +39,12 @@ pub struct App {
     pub tokens: accounts::TokenCache,
     /// How many requests who has left.
     pub limits: limits::Limits,
+    /// Who reads long lists.
+    pub turns: limits::Turns,
+    /// When the database last answered whoever asks for health.
+    pub readiness: tokio::sync::Mutex<Option<Instant>>,
+    /// Who is at the door of the live view.
+    pub gate: realtime::Gate,
     /// Connections to hosts.
     pub drivers: Drivers,
     /// The operations engine: what workflows there are, and its settings.
@@ -92,6 +99,9 @@ impl Task {
 /// How long tasks may take to end after shutdown was asked for; what is not done by then is picked up by others.
 const GRACE: Duration = Duration::from_secs(15);
 
+/// How long a body that is late may be answered.
+const LATE: Duration = Duration::from_secs(2);
+
 impl App {
     /// Builds every part; nothing runs yet.
     pub fn new(config: Config) -> anyhow::Result<Arc<Self>> {
@@ -104,6 +114,9 @@ impl App {
             events: Events::default(),
             tokens: accounts::TokenCache::new(config.token_life),
             limits: limits::Limits::default(),
+            turns: limits::Turns::default(),
+            readiness: tokio::sync::Mutex::default(),
+            gate: realtime::Gate::default(),
             drivers: Drivers::default(),
             engine: Engine::new(&config, crate::workflows())?,
             heart: restores::Heart::default(),
@@ -128,14 +141,23 @@ impl App {
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let router = http::router(Arc::clone(&self));
+        let figures = match self.config.metrics_listen {
+            Some(listen) => Some(
+                TcpListener::bind(listen)
+                    .await
+                    .with_context(|| format!("listening on {listen} for figures (INNKEEPER_METRICS_LISTEN)"))?,
+            ),
+            None => None,
+        };
         for task in tasks {
             self.start(*task);
         }
         let shutdown = self.shutdown.clone();
-        let limits = http::server::Limits {
-            connections: self.config.max_connections,
-            head: Duration::from_secs(self.config.head_seconds.into()),
-        };
+        let limits = self.connection_limits();
+        if let Some(listener) = figures {
+            let (router, limits) = (http::figures(Arc::clone(&self)), limits.clone());
+            self.tasks.spawn(http::server::serve(listener, router, limits, shutdown.clone()));
+        }
         let mut server = tokio::spawn(http::server::serve(listener, router, limits, shutdown.clone()));
         let ended = tokio::select! {
             () = stop => None,
@@ -166,6 +188,18 @@ impl App {
     /// Work that is not cut off: it goes on when nobody waits for it any more, and a shutdown waits for it.
     pub(crate) fn go_on<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.tasks.spawn(work)
+    }
+
+    fn connection_limits(&self) -> http::server::Limits {
+        let config = &self.config;
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        http::server::Limits {
+            connections: config.max_connections,
+            places: limits::Places::new(config.places_of_an_address(), config.trusted_proxies.clone()),
+            head: seconds(config.head_seconds),
+            // Above HTTP a body that is late is answered; this is for what has no answer.
+            patience: Patience { body: seconds(config.request_seconds) + LATE, writing: seconds(config.write_seconds) },
+        }
     }
 
     /// Starts a task, which ends with the process.

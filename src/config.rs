@@ -32,14 +32,22 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The most connections of clients at a time; more wait.
     pub max_connections: usize,
+    /// How many of them one address (IPv6: one /64) may have, but for trusted proxies; a quarter where it is not set.
+    pub max_connections_address: Option<usize>,
     /// Seconds that a request's head may take to arrive, and that an idle connection is kept.
     pub head_seconds: u32,
+    /// Seconds after which a connection is closed whose client takes nothing of what it is sent.
+    pub write_seconds: u32,
     /// Seconds that a request may take; password changes wait for the guest.
     pub request_seconds: u32,
     /// The folder for what is not in the database (mails without SMTP).
     pub data: PathBuf,
     /// The address that people reach us at, for links in mails and for consoles.
     pub public_url: String,
+    /// The bearer token that `/metrics` is shown to; without one, to nobody.
+    pub metrics_token: Option<SecretString>,
+    /// Address and port to show `/metrics` on, to whoever reaches it, and nothing else.
+    pub metrics_listen: Option<SocketAddr>,
     /// Whether strangers may register as customers.
     pub registration: bool,
     /// Addresses and networks of proxies whose `X-Forwarded-For` is believed, comma-separated.
@@ -54,6 +62,8 @@ pub struct Config {
     pub login_limit_address: i32,
     /// Requests a minute with one token, all processes together.
     pub rate_limit_token: u32,
+    /// Requests a minute of one account with all its logins and tokens, all processes together.
+    pub rate_limit_account: u32,
     /// Requests a minute from one address (IPv6: one /64) that show no good token, all processes together.
     pub rate_limit_address: u32,
     /// Hours that an address which was given back rests before another account may have it; 0: none.
@@ -80,6 +90,9 @@ pub struct Config {
     pub sweep_seconds: u32,
     /// Seconds without another alert after which people are mailed; while they keep coming, six times as long.
     pub alert_settle_seconds: u32,
+    /// Seconds in which a server's owner is told once that something of one kind is wrong with it, however often it comes
+    /// and goes.
+    pub alert_floor_seconds: u32,
     /// Seconds in which a console's ticket must be used.
     pub console_ticket_seconds: u32,
     /// Seconds in which a console that lost its connection may be taken up again.
@@ -221,10 +234,14 @@ impl Default for Config {
             old_secret_keys: SecretKeys::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
             max_connections: 4096,
+            max_connections_address: None,
             head_seconds: 15,
+            write_seconds: 30,
             request_seconds: 30,
             data: PathBuf::from("data"),
             public_url: "http://127.0.0.1:5000".into(),
+            metrics_token: None,
+            metrics_listen: None,
             registration: false,
             trusted_proxies: Proxies::default(),
             access_token_minutes: 15,
@@ -232,6 +249,7 @@ impl Default for Config {
             login_limit_account: 10,
             login_limit_address: 50,
             rate_limit_token: 6000,
+            rate_limit_account: 18_000,
             rate_limit_address: 600,
             address_rest_hours: 24,
             reverse_suffixes: Suffixes::default(),
@@ -245,6 +263,7 @@ impl Default for Config {
             storage_margin_percent: 10,
             sweep_seconds: 30,
             alert_settle_seconds: 10,
+            alert_floor_seconds: 900,
             console_ticket_seconds: 30,
             console_reconnect_seconds: 120,
             console_idle_seconds: 900,
@@ -300,7 +319,9 @@ impl Config {
         for (name, value) in [
             ("INNKEEPER_WORKERS", u64::try_from(self.workers)?),
             ("INNKEEPER_MAX_CONNECTIONS", u64::try_from(self.max_connections)?),
+            ("INNKEEPER_MAX_CONNECTIONS_ADDRESS", u64::try_from(self.places_of_an_address())?),
             ("INNKEEPER_HEAD_SECONDS", self.head_seconds.into()),
+            ("INNKEEPER_WRITE_SECONDS", self.write_seconds.into()),
             ("INNKEEPER_REQUEST_SECONDS", self.request_seconds.into()),
             ("INNKEEPER_LEASE_SECONDS", self.lease_seconds.into()),
             ("INNKEEPER_SWEEP_SECONDS", self.sweep_seconds.into()),
@@ -309,6 +330,7 @@ impl Config {
             ("INNKEEPER_ACCESS_TOKEN_MINUTES", self.access_token_minutes.into()),
             ("INNKEEPER_SESSION_DAYS", self.session_days.into()),
             ("INNKEEPER_RATE_LIMIT_TOKEN", self.rate_limit_token.into()),
+            ("INNKEEPER_RATE_LIMIT_ACCOUNT", self.rate_limit_account.into()),
             ("INNKEEPER_RATE_LIMIT_ADDRESS", self.rate_limit_address.into()),
             ("INNKEEPER_AUDIT_DAYS", u64::try_from(self.audit_days).unwrap_or(0)),
             ("INNKEEPER_CONSOLE_TICKET_SECONDS", self.console_ticket_seconds.into()),
@@ -321,6 +343,12 @@ impl Config {
             anyhow::ensure!(value > 0, "{name} must be at least 1");
         }
         anyhow::ensure!(self.storage_margin_percent < 100, "INNKEEPER_STORAGE_MARGIN_PERCENT must be less than 100");
+        if let Some(token) = &self.metrics_token {
+            anyhow::ensure!(
+                token.expose_secret().len() >= 16,
+                "INNKEEPER_METRICS_TOKEN must have 16 characters or more; make one with `openssl rand -base64 32`"
+            );
+        }
         self.public_origin().context("INNKEEPER_PUBLIC_URL must be an address such as https://panel.example.com")?;
         self.mail_from
             .parse::<lettre::message::Mailbox>()
@@ -333,6 +361,11 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    /// How many connections one address may have.
+    pub fn places_of_an_address(&self) -> usize {
+        self.max_connections_address.unwrap_or_else(|| self.max_connections.div_ceil(4))
     }
 
     /// Where browsers say that our own pages come from: the public address without its path. None where it is no

@@ -10,6 +10,7 @@ pub mod console;
 pub mod db;
 pub mod error;
 pub mod events;
+mod hashing;
 pub mod history;
 pub mod hosts;
 pub mod http;
@@ -64,7 +65,7 @@ pub(crate) fn features() -> OpenApiRouter<Arc<App>> {
 
 /// What browsers open that is not below `/api`.
 pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
-    console::pages()
+    console::pages().merge(accounts::pages())
 }
 
 /// Seals with the master key what old keys sealed, of everything that is sealed; or, without `change`, only looks.

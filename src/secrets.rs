@@ -1,7 +1,5 @@
 //! What is secret: sealing with the master key, bearer tokens and their hashes, passwords that people can read.
 
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Argon2, PasswordHash};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -13,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::hashing;
 
 /// Seals small secrets (host credentials, passwords on their way to a guest) with the master key:
 /// XChaCha20-Poly1305, a random nonce in front, and a purpose that a sealed value can't be moved away from. Keys of
@@ -197,43 +196,9 @@ pub fn readable_password() -> SecretString {
     SecretString::from(groups.join("-"))
 }
 
-/// Hashes a person's password with argon2id. Slow and memory-hungry by intent, so off the async threads.
+/// Hashes a person's password with argon2id.
 pub async fn hash_password(password: SecretString) -> Result<String> {
-    blocking(move || {
-        let hash = Argon2::default()
-            .hash_password(password.expose_secret().as_bytes())
-            .map_err(|e| Error::internal(anyhow::anyhow!("argon2: {e}")))?;
-        Ok(hash.to_string())
-    })
-    .await
-}
-
-/// Checks a password against its hash; without a hash it works just as long and says no, so that the time does not
-/// tell whether an account exists.
-pub async fn verify_password(password: SecretString, hash: Option<String>) -> Result<bool> {
-    blocking(move || {
-        let bytes = password.expose_secret().as_bytes();
-        let Some(hash) = hash else {
-            let _ = Argon2::default().hash_password(bytes);
-            return Ok(false);
-        };
-        let hash = PasswordHash::new(&hash).map_err(|e| Error::internal(anyhow::anyhow!("argon2: {e}")))?;
-        Ok(Argon2::default().verify_password(bytes, &hash).is_ok())
-    })
-    .await
-}
-
-/// Each hashing takes 19 MiB: a burst of logins must not take all memory.
-static HASHING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(4);
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let permit = HASHING.acquire().await.map_err(Error::internal)?;
-    // The permit goes with the work: a client that leaves does not stop it.
-    let work = move || {
-        let _permit = permit;
-        work()
-    };
-    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+    hashing::hash(hashing::Asker::Known, password).await
 }
 
 #[cfg(test)]
@@ -291,14 +256,5 @@ mod tests {
         assert_ne!(a.expose_secret(), b.expose_secret());
         assert_eq!(a.expose_secret().len(), 23);
         assert!(a.expose_secret().chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
-    }
-
-    #[tokio::test]
-    async fn passwords_verify() {
-        let hash = hash_password(SecretString::from("correct horse")).await.unwrap();
-        assert!(hash.starts_with("$argon2id$"));
-        assert!(verify_password(SecretString::from("correct horse"), Some(hash.clone())).await.unwrap());
-        assert!(!verify_password(SecretString::from("wrong horse"), Some(hash)).await.unwrap());
-        assert!(!verify_password(SecretString::from("x"), None).await.unwrap());
     }
 }

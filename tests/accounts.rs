@@ -360,3 +360,171 @@ async fn to_forget_what_is_over_is_no_revocation() {
     let first = tokio::time::timeout(Duration::from_secs(60), heard.recv()).await.expect("something is told").unwrap();
     assert_eq!(first.payload(), format!("token:{live}"));
 }
+
+/// Whoever is shut out between a request's head and the end of its body is shut out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_are_those_of_the_moment_when_the_body_is_there() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let app = TestApp::new().await;
+    let make = json!({ "name": "slow", "scopes": ["write"] });
+    let token = app.customer.post("/api/auth/tokens", make).await.expect(201).body;
+    let (secret, id) = (token["token"].as_str().unwrap(), token["id"].as_str().unwrap());
+    let body = json!({ "name": "a key", "publicKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me" });
+    let body = body.to_string();
+    let send = async |meanwhile: Option<&Client>| {
+        let mut stream = tokio::net::TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();
+        let head = format!(
+            "POST /api/ssh-keys HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body.as_bytes()[..5]).await.unwrap();
+        // Its head was looked at: there is an entry of it.
+        let begun = "select count(*) from audit_open where action = 'POST /api/ssh-keys'";
+        crate::support::wait_for_sql(&app.db.pool, "the request", begun, 1_i64).await;
+        if let Some(owner) = meanwhile {
+            owner.delete(&format!("/api/auth/tokens/{id}")).await.expect(204);
+        }
+        stream.write_all(&body.as_bytes()[5..]).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = send(None).await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    sqlx::query("delete from ssh_keys").execute(&app.db.pool).await.unwrap();
+    let answer = send(Some(&app.customer)).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert_eq!(app.customer.get("/api/ssh-keys").await.expect(200).body, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_has_no_more_api_tokens_than_it_may_however_many_are_asked_for_at_once() {
+    let app = TestApp::new().await;
+    sqlx::query(
+        "insert into tokens (id, kind, hash, user_id, name)
+         select gen_random_uuid(), 'api', sha256(n::text::bytea), $1, n::text from generate_series(1, 95) n",
+    )
+    .bind(app.customer_id.0)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let made = (0..40).map(|n| {
+        let customer = app.customer.clone();
+        let new = json!({ "name": format!("one of many {n}"), "scopes": ["read"] });
+        tokio::spawn(async move { customer.post("/api/auth/tokens", new).await.status })
+    });
+    let mut statuses = vec![];
+    for one in made.collect::<Vec<_>>() {
+        statuses.push(one.await.unwrap());
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
+    assert_eq!(app.customer.get("/api/auth/tokens").await.expect(200).body.as_array().unwrap().len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_are_listed_and_ended_one_by_one_or_all_but_this() {
+    let app = TestApp::new().await;
+    let here = crate::support::app::login(&app.nobody, "customer@example.com").await;
+    let there = crate::support::app::login(&app.nobody, "customer@example.com").await;
+    let all = here.get("/api/auth/sessions").await.expect(200).body;
+    let all = all.as_array().unwrap();
+    // These two, and the one that the test began with.
+    assert_eq!(all.len(), 3, "{all:?}");
+    assert_eq!(all.iter().filter(|s| s["current"] == true).count(), 1);
+    assert!(all[0]["current"] == true && all[0]["address"] == "127.0.0.1" && all[0]["lastUsedAt"].is_string());
+    let of_there = there.get("/api/auth/sessions").await.expect(200).body[0]["id"].as_str().unwrap().to_owned();
+
+    let path = format!("/api/auth/sessions/{of_there}");
+    app.other.delete(&path).await.expect(404);
+    there.get("/api/auth/me").await.expect(200);
+    here.delete(&path).await.expect(204);
+    there.get("/api/auth/me").await.expect(401);
+    here.delete(&path).await.expect(404);
+    here.delete("/api/auth/sessions").await.expect(204);
+    app.customer.get("/api/auth/me").await.expect(401);
+    assert_eq!(here.get("/api/auth/sessions").await.expect(200).body.as_array().unwrap().len(), 1);
+    app.other.get("/api/auth/me").await.expect(200);
+
+    // A token that leaks must not show or end logins.
+    let token = here.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["write"] })).await.expect(201).body;
+    let token = app.nobody.with_token(token["token"].as_str().unwrap());
+    token.get("/api/auth/sessions").await.expect(403);
+    token.delete("/api/auth/sessions").await.expect(403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_password_leaves_api_tokens_only_where_that_is_wanted() {
+    let app = TestApp::new().await;
+    let token = async || {
+        let new = json!({ "name": "t", "scopes": ["read"] });
+        let made = app.customer.post("/api/auth/tokens", new).await.expect(201).body;
+        app.nobody.with_token(made["token"].as_str().unwrap())
+    };
+    let (first, mut old) = (token().await, PASSWORD.to_owned());
+    for (new, revoke, status) in
+        [("a new long password", json!(false), 200), ("another long password", json!(true), 401)]
+    {
+        let change = json!({ "currentPassword": old, "newPassword": new, "revokeTokens": revoke });
+        app.customer.post("/api/auth/password", change).await.expect(204);
+        first.get("/api/server").await.expect(status);
+        old = new.to_owned();
+    }
+    // The provider gives a new one to somebody whose account is in other hands.
+    let kept = token().await;
+    let reset = async |keep| {
+        let password = secrecy::SecretString::from("given by the provider");
+        innkeeper::accounts::service::reset_password(&app.app, app.customer_id, password, keep).await.unwrap()
+    };
+    assert_eq!(reset(true).await, 0);
+    kept.get("/api/server").await.expect(200);
+    app.customer.get("/api/auth/me").await.expect(401);
+    assert_eq!(reset(false).await, 1);
+    kept.get("/api/server").await.expect(401);
+}
+
+/// Whoever registers with somebody else's address has us mail there once, and no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_is_confirmed_by_what_was_mailed_to_it() {
+    let app = TestApp::with(|c| c.registration = true).await;
+    let new = json!({ "email": "new@example.com", "password": "a long password" });
+    let signed_in = app.nobody.post("/api/auth/register", new).await.expect(201).body;
+    assert_eq!(signed_in["user"]["emailConfirmedAt"], json!(null));
+    let me = app.nobody.with_token(signed_in["accessToken"].as_str().unwrap());
+    let mails = async || -> Vec<String> {
+        let sql = "select text_body from mails where recipient = 'new@example.com' order by created_at";
+        sqlx::query_scalar(sql).fetch_all(&app.db.pool).await.unwrap()
+    };
+    let asked = mails().await;
+    assert_eq!(asked.len(), 1);
+    let code = asked[0].lines().find_map(|line| line.split_once("/confirm/#")).unwrap().1.trim().to_owned();
+    assert!(asked[0].contains(&app.app.config.public_url), "{}", asked[0]);
+
+    let confirm = async |code: &str| app.nobody.post("/api/auth/confirm", json!({ "code": code })).await;
+    let refused = confirm("ink_e_made_up").await.expect(422);
+    assert!(refused.body["details"]["fields"]["code"].is_string(), "{}", refused.text);
+    assert_eq!(me.get("/api/auth/me").await.expect(200).body["emailConfirmedAt"], json!(null));
+
+    // Lost, it is sent again, so often and no more often.
+    me.post("/api/auth/confirm/mail", None).await.expect(204);
+    me.post("/api/auth/confirm/mail", None).await.expect(204);
+    let waits = me.post("/api/auth/confirm/mail", None).await.expect(429);
+    assert!(waits.headers.contains_key("retry-after"));
+    assert_eq!(mails().await.len(), 3);
+
+    confirm(&code).await.expect(204);
+    confirm(&code).await.expect(204);
+    assert!(me.get("/api/auth/me").await.expect(200).body["emailConfirmedAt"].is_string());
+    assert_eq!(me.post("/api/auth/confirm/mail", None).await.expect(409).code(), "CONFLICT");
+    // Whom the provider knows is asked nothing.
+    assert!(app.customer.get("/api/auth/me").await.expect(200).body["emailConfirmedAt"].is_string());
+
+    // The page that the mail's link opens, and its parts.
+    let page = app.nobody.get("/confirm/").await.expect(200);
+    assert!(page.headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    for part in ["confirm.js", "confirm.css"] {
+        assert!(page.text.contains(part), "{}", page.text);
+        app.nobody.get(&format!("/confirm/{part}")).await.expect(200);
+    }
+}

@@ -13,7 +13,7 @@ async fn latest(app: &TestApp) -> Value {
 }
 
 async fn entries(app: &TestApp) -> i64 {
-    sqlx::query_scalar("select count(*) from audit").fetch_one(&app.db.pool).await.unwrap()
+    sqlx::query_scalar("select count(*) from audit_entries").fetch_one(&app.db.pool).await.unwrap()
 }
 
 fn tariff(name: &str) -> Value {
@@ -131,8 +131,10 @@ async fn nothing_secret_is_in_it() {
         .post("/api/auth/login", json!({ "email": "customer@example.com", "password": "guess!" }))
         .await
         .expect(401);
-    let all: String =
-        sqlx::query_scalar("select string_agg(a::text, ' ') from audit a").fetch_one(&app.db.pool).await.unwrap();
+    let all: String = sqlx::query_scalar("select string_agg(a::text, ' ') from audit_entries a")
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
     for secret in [PASSWORD, "wholly", "guess!", token.as_str().unwrap(), "ink_", "customer@example.com"] {
         assert!(!all.contains(secret), "{secret} is in {all}");
     }
@@ -283,4 +285,57 @@ async fn the_command_line_is_in_it_too() {
     assert!(fine && list.lines().count() == 3, "{list}");
     assert!(list.contains("tariff add") && list.contains("NOT_FOUND"), "{list}");
     assert_eq!(entries(&app).await, before, "looking leaves nothing");
+}
+
+/// Whoever is refused again and again leaves a number, and no more entries than a person would read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_again_and_again_is_counted_and_does_not_fill_the_log() {
+    let app = TestApp::new().await;
+    let refused = (0..60).map(async |n: u32| {
+        app.customer.delete(&format!("/api/tariffs/{n}")).await.expect(403);
+    });
+    futures_util::future::join_all(refused).await;
+    // What is done is an entry, however much was refused before.
+    app.customer.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["read"] })).await.expect(201);
+    assert_eq!(latest(&app).await["status"], 201);
+    let mine = app.customer.get("/api/audit?code=FORBIDDEN").await.expect(200).body;
+    assert!(mine["total"].as_i64() <= Some(40), "an hour or two of them: {}", mine["total"]);
+    let count =
+        |page: &Value| page["data"].as_array().unwrap().iter().map(|row| row["count"].as_i64().unwrap()).sum::<i64>();
+    let counted = app.customer.get("/api/audit/refused").await.expect(200).body;
+    assert_eq!(count(&counted), 60, "{counted}");
+    assert_eq!(counted["data"][0]["userId"], app.customer_id.0);
+    assert_eq!(count(&app.provider.get("/api/audit/refused").await.expect(200).body), 60);
+    assert_eq!(count(&app.other.get("/api/audit/refused").await.expect(200).body), 0);
+    let open: i64 = sqlx::query_scalar("select count(*) from audit_open").fetch_one(&app.db.pool).await.unwrap();
+    assert_eq!(open, 0);
+}
+
+/// Guesses at an account's password are its owner's to see, by the first few and by their number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_logins_are_counted_for_the_account_that_they_were_about() {
+    let app = TestApp::with(|c| c.login_limit_account = 1000).await;
+    for _ in 0..25 {
+        let guess = json!({ "email": "customer@example.com", "password": "guess" });
+        app.nobody.post("/api/auth/login", guess).await.expect(401);
+    }
+    let counted = app.customer.get("/api/audit/refused").await.expect(200).body;
+    let count: i64 = counted["data"].as_array().unwrap().iter().map(|row| row["count"].as_i64().unwrap()).sum();
+    assert_eq!((count, &counted["data"][0]["userId"]), (25, &Value::Null), "{counted}");
+    assert_eq!(counted["data"][0]["accountId"], app.customer_id.0);
+}
+
+/// What nobody ended is kept as what it is, once its process must be dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_has_no_end_is_kept() {
+    let app = TestApp::new().await;
+    let begun = "insert into audit_open (id, at, role, action)
+                 values (gen_random_uuid(), now() - interval '2 hours', 'nobody', 'old'),
+                        (gen_random_uuid(), now(), 'nobody', 'new')";
+    sqlx::query(begun).execute(&app.db.pool).await.unwrap();
+    innkeeper::audit::service::upkeep(&app.app).await.unwrap();
+    let kept: Vec<String> =
+        sqlx::query_scalar("select action from audit where ended_at is null").fetch_all(&app.db.pool).await.unwrap();
+    assert_eq!(kept, ["old"]);
+    assert_eq!(app.provider.get("/api/audit?action=new").await.expect(200).body["total"], 1);
 }

@@ -39,7 +39,7 @@ const OWNED_WRITE: [To; ROLES] = [SignIn, Ok, Hidden, Ok, Forbidden, Hidden, Ok,
 const MATRIX: &[Row] = &[
     ("GET", "/health/live", OPEN),
     ("GET", "/health/ready", OPEN),
-    ("GET", "/metrics", OPEN),
+    ("GET", "/metrics", [Hidden; ROLES]),
     ("GET", "/console/socket", OPEN), // who may is in the ticket that its first message shows
     ("POST", "/api/auth/register", [Forbidden; ROLES]), // closed by default, for everyone
     ("POST", "/api/auth/login", OPEN),
@@ -48,6 +48,15 @@ const MATRIX: &[Row] = &[
     ("GET", "/api/auth/me", ANYONE),
     ("PATCH", "/api/auth/me", ACCOUNT_WRITE),
     ("POST", "/api/auth/password", LOGIN),
+    ("GET", "/api/auth/sessions", LOGIN),
+    ("DELETE", "/api/auth/sessions", LOGIN),
+    (
+        "DELETE",
+        "/api/auth/sessions/{id}",
+        [SignIn, Hidden, Hidden, Hidden, Forbidden, Forbidden, Forbidden, SignIn, SignIn],
+    ),
+    ("POST", "/api/auth/confirm", OPEN),
+    ("POST", "/api/auth/confirm/mail", LOGIN),
     ("GET", "/api/auth/tokens", LOGIN),
     ("POST", "/api/auth/tokens", LOGIN),
     ("DELETE", "/api/auth/tokens/{id}", OWN_TOKEN),
@@ -112,6 +121,7 @@ const MATRIX: &[Row] = &[
     ("GET", "/api/mails", PROVIDER),
     ("POST", "/api/mails/{id}/retry", PROVIDER),
     ("GET", "/api/audit", ACCOUNT_READ),
+    ("GET", "/api/audit/refused", ACCOUNT_READ),
     ("GET", "/api/alerts", ANYONE),
     ("GET", "/api/alerts/{id}", OWNED_READ),
     ("POST", "/api/alerts/{id}/acknowledge", OWNED_WRITE),
@@ -350,6 +360,8 @@ impl World {
     fn fill(&self, path: &str) -> String {
         let id = match path {
             p if p.starts_with("/api/auth/tokens/") => self.token.clone(),
+            // Of no login: tests/accounts.rs ends some.
+            p if p.starts_with("/api/auth/sessions/") => self.token.clone(),
             p if p.starts_with("/api/tariffs/") => self.tariff.to_string(),
             p if p.starts_with("/api/images/") => self.image.to_string(),
             p if p.starts_with("/api/hosts/") => self.host.to_string(),

@@ -86,6 +86,7 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     add("POST /api/auth/refresh", "/api/auth/refresh".into(), nobody, json!({ "refreshToken": "x" }));
     let change = json!({ "currentPassword": "not this one", "newPassword": "a long password" });
     add("POST /api/auth/password", "/api/auth/password".into(), customer, change);
+    add("POST /api/auth/confirm", "/api/auth/confirm".into(), nobody, json!({ "code": "ink_e_x" }));
     let token = json!({ "name": "t", "scopes": ["read"], "expiresAt": "2099-01-01T00:00:00Z" });
     add("PATCH /api/auth/me", "/api/auth/me".into(), customer, json!({ "alertMails": "all" }));
     add("POST /api/auth/tokens", "/api/auth/tokens".into(), customer, token);

@@ -8,6 +8,7 @@ use innkeeper::app::App;
 use innkeeper::error::Code;
 use serde_json::{Value, json};
 
+use crate::support::app::FIGURES;
 use crate::support::{Client, TestApp, expect_error};
 
 /// Every code is on the page with its status, a meaning and whether to retry; and the page has no others.
@@ -77,7 +78,7 @@ async fn a_panic_is_a_500_with_a_request_id_and_is_counted() {
     let routes = Router::new().route("/api/panic", get(panics)).route("/api/panic/{id}", post(panics));
     let there = with_routes(&app, routes).await;
     let count = async || -> u64 {
-        let figures = there.get("/metrics").await.expect(200).text;
+        let figures = there.with_token(FIGURES).get("/metrics").await.expect(200).text;
         let line = figures.lines().find(|line| line.starts_with("innkeeper_panics_total"));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
     };

@@ -127,7 +127,7 @@ async fn a_paused_machine_is_shown_with_its_reason_and_its_unknown_figures() {
     assert!(data["cpu"].is_number() && data["uptime"].is_number(), "{data}");
     let last = data["rrdData"].as_array().unwrap().last().unwrap().clone();
     assert_eq!((&last["disk"], &last["mem"]), (&Value::Null, &Value::Null), "{last}");
-    let metrics = app.nobody.get("/metrics").await.expect(200).text;
+    let metrics = app.figures().await;
     let of_guest = format!("{{id=\"{}\"}}", server["id"]);
     assert!(metrics.contains(&format!("innkeeper_guest_disk_size_bytes{of_guest}")), "{metrics}");
     for unknown in ["innkeeper_guest_disk_usage_bytes", "innkeeper_guest_memory_usage_bytes"] {
@@ -148,12 +148,12 @@ async fn a_paused_machine_is_shown_with_its_reason_and_its_unknown_figures() {
         "{shown}"
     );
     assert_eq!(app.customer.get("/api/server?status=paused").await.expect(200).body[0]["id"], server["id"]);
-    let metrics = app.nobody.get("/metrics").await.expect(200).text;
+    let metrics = app.figures().await;
     assert!(metrics.contains(&format!("innkeeper_guest_up{of_guest} 0")), "{metrics}");
     // What its node knows nothing of is neither up nor down.
     pve.run(&format!("setattr(guest({}), 'status', 'unknown')", server["proxmoxId"])).await;
     sweep(&app).await;
-    let metrics = app.nobody.get("/metrics").await.expect(200).text;
+    let metrics = app.figures().await;
     assert!(!metrics.contains(&format!("innkeeper_guest_up{of_guest}")), "{metrics}");
 }
 

@@ -55,7 +55,7 @@ async fn promtool_finds_nothing_wrong_with_the_figures_of_a_service_at_work() {
         "innkeeper_guest_memory_usage_bytes{",
     ];
     let page = wait_for("every figure", async || {
-        let page = app.nobody.get("/metrics").await.expect(200).text;
+        let page = app.figures().await;
         let missing: Vec<_> = wanted.iter().filter(|name| !page.lines().any(|l| l.starts_with(**name))).collect();
         if missing.is_empty() { Ok(page) } else { Err(format!("without {missing:?}: {page}")) }
     })
@@ -90,4 +90,25 @@ fn every_figure_has_its_help_text() {
     }
     assert!(counted.len() > 10, "{counted:?}");
     assert_eq!(counted, described.into_iter().collect(), "`describe` in src/http/health.rs has a line for each figure");
+}
+
+/// By themselves figures are nobody's: a proxy on the same machine lets everybody in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_are_closed_until_they_have_a_token_or_a_listener_of_their_own() {
+    let closed = TestApp::with(|c| c.metrics_token = None).await;
+    closed.nobody.get("/metrics").await.expect(404);
+    closed.nobody.with_token("").get("/metrics").await.expect(404);
+    closed.provider.get("/metrics").await.expect(404);
+
+    let port = crate::support::relay::Port::new();
+    let at = std::net::SocketAddr::from(([127, 0, 0, 1], port.number()));
+    let open = TestApp::with(|c| c.metrics_listen = Some(at)).await;
+    open.nobody.get("/metrics").await.expect(404);
+    open.nobody.with_token("not the token of figures").get("/metrics").await.expect(404);
+    assert!(open.figures().await.contains("innkeeper_http_requests_total{"));
+    let there = crate::support::Client::new(&format!("http://{at}"), None);
+    assert!(there.get("/metrics").await.expect(200).text.contains("innkeeper_http_requests_total{"));
+    for other in ["/api/server", "/health/live", "/"] {
+        there.get(other).await.expect(404);
+    }
 }

@@ -12,7 +12,7 @@ use crate::support::{Client, Lab, PASSWORD, Pve, TestApp, TestDb, ended, eventua
 
 /// POSTs by nobody: there is nobody whose key it could be. Signing in again is harmless, and so is a refused repeat of
 /// the others.
-const OPEN: [&str; 3] = ["/api/auth/register", "/api/auth/login", "/api/auth/refresh"];
+const OPEN: [&str; 3] = ["/api/auth/register", "/api/auth/login", "/api/auth/confirm", "/api/auth/refresh"];
 
 /// Every POST that takes a key: its route, where it is sent, by whom, with what, and what counts how often it was done.
 struct Case {
@@ -86,7 +86,16 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
         counts: format!("select count(*) {counts}"),
     };
     let on = |what: &str, id: &dyn std::fmt::Display, verb: &str| format!("/api/{what}/{id}/{verb}");
+    let asked = "update users set confirmed_at = null where email = 'other@example.com'";
+    sqlx::query(asked).execute(&app.db.pool).await.unwrap();
     let mut cases = vec![
+        case(
+            "/api/auth/confirm/mail",
+            "/api/auth/confirm/mail".into(),
+            &app.other,
+            Value::Null,
+            "from address_confirmations",
+        ),
         case("/api/auth/logout", "/api/auth/logout".into(), &leaving, Value::Null, "from servers where false"),
         case("/api/tariffs", "/api/tariffs".into(), provider, size, "from tariffs"),
         case("/api/images", "/api/images".into(), provider, json!({ "name": "again", "kind": "lxc" }), "from images"),

@@ -166,15 +166,15 @@ async fn answers_carry_what_browsers_and_supporters_need() {
     let docs = app.nobody.get("/api/docs/").await.expect(200);
     assert!(docs.text.contains("swagger"), "{}", docs.text);
     assert!(!docs.text.contains("https://"), "the docs are served offline: {}", docs.text);
-    let figures = app.nobody.get("/metrics").await.expect(200);
-    assert!(figures.text.contains("innkeeper_http_requests_total"), "{}", figures.text);
+    let figures = app.figures().await;
+    assert!(figures.contains("innkeeper_http_requests_total"), "{figures}");
 }
 
 /// A connection that never says what it wants is closed, and does not take a place for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_request_is_not_waited_for_for_ever() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let app = TestApp::with(|c| (c.head_seconds, c.max_connections) = (1, 6)).await;
+    let app = TestApp::with(|c| (c.head_seconds, c.max_connections, c.max_connections_address) = (1, 6, Some(6))).await;
     let address = app.base.trim_start_matches("http://").to_owned();
     let mut halves = Vec::new();
     for half in ["", "GET /health/live HTTP/1.1\r\nHost: x\r\n", "POST /api/auth/login HTTP/1.1\r\nX: ", "GET"] {

@@ -15,7 +15,7 @@ async fn fence(db: &PgPool, kind: &str) -> i64 {
 
 /// How many operations of a kind this process says it has brought to a good end.
 async fn succeeded(app: &TestApp, kind: &str) -> f64 {
-    let figures = app.nobody.get("/metrics").await.expect(200).text;
+    let figures = app.figures().await;
     let series = format!("innkeeper_operations_total{{kind=\"{kind}\",state=\"succeeded\"}} ");
     figures.lines().find_map(|line| line.strip_prefix(&series)).map_or(0.0, |count| count.parse().unwrap())
 }

@@ -122,7 +122,11 @@ async fn behind_a_proxy_that_adds_ports_no_client_chooses_the_address_it_is_coun
 /// where the live view begins alike.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_that_are_none_are_limited_on_sockets_too() {
-    let app = TestApp::with(|c| c.rate_limit_address = 5).await;
+    let app = TestApp::with(|c| c.rate_limit_address = 10).await;
+    let bad = |n| app.nobody.with_token(&format!("ink_t_made_up_{n}"));
+    for n in 0..5 {
+        bad(n).get("/api/server").await.expect(401);
+    }
     let mut live = crate::support::Live::new(&app.base);
     let mut said = vec![];
     for n in 0..8 {
@@ -134,4 +138,20 @@ async fn tokens_that_are_none_are_limited_on_sockets_too() {
     assert_eq!(said[5..], ["RATE_LIMITED"; 3]);
     let answer = app.nobody.with_token("ink_a_another").get("/api/server").await.expect(429);
     assert!(answer.headers.contains_key("retry-after"));
+}
+
+/// A hundred tokens are not a hundred times as many requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_is_limited_with_all_its_tokens_together() {
+    let app = TestApp::with(|c| (c.rate_limit_token, c.rate_limit_account) = (40, 60)).await;
+    let mut statuses = vec![];
+    for n in 0..4 {
+        let client = crate::support::app::signed_in(&app.db, &app.nobody, "customer@example.com").await;
+        for _ in 0..20 {
+            statuses.push((n, client.get("/api/server").await.status));
+        }
+    }
+    let fine = statuses.iter().filter(|(_, status)| *status == 200).count();
+    assert_eq!(fine, 60, "{statuses:?}");
+    app.other.get("/api/server").await.expect(200);
 }

@@ -46,6 +46,7 @@ mod restore;
 mod schema;
 mod ssh;
 mod storm;
+mod strangers;
 mod tenants;
 mod unknown_guests;
 mod upgrade;

@@ -30,7 +30,7 @@ async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
     assert!(data["sampledAt"].is_string() && data["uptime"].as_i64() >= Some(0), "{data}");
     eventually(&app.customer, &path, |s| s["stats"]["data"]["rrdData"].as_array().is_some_and(|p| p.len() >= 2)).await;
     live.find("server-stats", |s| s["stats"]["data"]["memory"]["used"].as_i64() > Some(0)).await;
-    let figures = app.nobody.get("/metrics").await.expect(200).text;
+    let figures = app.figures().await;
     for line in [
         format!("innkeeper_guest_up{{id=\"{id}\"}} 1\n"),
         format!("innkeeper_guest_memory_size_bytes{{id=\"{id}\"}} {}\n", 256 << 20),

@@ -107,6 +107,8 @@ pub struct User {
     pub server_limit: i32,
     /// Which alerts it is mailed about.
     pub alert_mails: AlertMails,
+    /// When its address was confirmed. Null: nothing is mailed there before it is, but the question.
+    pub email_confirmed_at: Option<DateTime<Utc>>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }
@@ -172,6 +174,41 @@ pub struct ChangePassword {
     #[garde(custom(strong))]
     #[schema(value_type = String, format = Password)]
     pub new_password: SecretString,
+    /// Whether the account's API tokens are revoked as well. They stay, if left out; somebody who fears that the old
+    /// password was known to others wants them gone.
+    #[serde(default)]
+    #[garde(skip)]
+    pub revoke_tokens: bool,
+}
+
+/// Confirming an address.
+#[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Confirm {
+    /// The code that was mailed to it.
+    #[garde(custom(bounded))]
+    #[schema(value_type = String)]
+    pub code: SecretString,
+}
+
+/// A login of an account's.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionView {
+    /// Its id.
+    pub id: Uuid,
+    /// Whether it is the one that asks.
+    pub current: bool,
+    /// When somebody signed in.
+    pub created_at: DateTime<Utc>,
+    /// From where.
+    pub address: String,
+    /// With what, as it called itself.
+    pub user_agent: String,
+    /// When it last got new tokens, which it does about every quarter of an hour that it is used.
+    pub last_used_at: DateTime<Utc>,
+    /// When it ends at the latest.
+    pub expires_at: DateTime<Utc>,
 }
 
 /// What signing in gives.

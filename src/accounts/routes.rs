@@ -10,7 +10,8 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::model::{
-    ApiToken, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, SignedIn, UpdateMe, User,
+    ApiToken, ChangePassword, Confirm, CreatedApiToken, Login, NewApiToken, Refresh, Register, SessionView, SignedIn,
+    UpdateMe, User,
 };
 use super::service::{self, Origin};
 use super::store;
@@ -29,6 +30,10 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(logout))
         .routes(routes!(me, update_me))
         .routes(routes!(change_password))
+        .routes(routes!(sessions, end_other_sessions))
+        .routes(routes!(end_session))
+        .routes(routes!(confirm))
+        .routes(routes!(ask_again))
         .routes(routes!(api_tokens, create_api_token))
         .routes(routes!(revoke_api_token))
 }
@@ -102,7 +107,7 @@ async fn update_me(
     Ok(Json(service::update_me(&app, caller.user, &update).await?))
 }
 
-/// Change my password; my other logins end
+/// Change my password; my other logins end, and my API tokens where I say so
 #[utoipa::path(post, path = "/auth/password", tag = "auth", operation_id = "changePassword", request_body = ChangePassword,
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
@@ -112,6 +117,51 @@ async fn change_password(
     Post(once, change): Post<ChangePassword>,
 ) -> Result<StatusCode> {
     service::change_password(&app, &once, session.caller.user, session.id, change).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// My logins: when, from where, and which of them this is
+#[utoipa::path(get, path = "/auth/sessions", tag = "auth", operation_id = "listSessions",
+    responses((status = 200, body = Vec<SessionView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn sessions(State(app): State<Arc<App>>, session: Session) -> Result<Json<Vec<SessionView>>> {
+    Ok(Json(service::sessions(&app, session.caller.user, session.id).await?))
+}
+
+/// End all my logins but this one
+#[utoipa::path(delete, path = "/auth/sessions", tag = "auth", operation_id = "revokeOtherSessions",
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn end_other_sessions(State(app): State<Arc<App>>, session: Session) -> Result<StatusCode> {
+    service::end_other_sessions(&app, session.caller.user, session.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// End one of my logins at once
+#[utoipa::path(delete, path = "/auth/sessions/{id}", tag = "auth", operation_id = "revokeSession", params(("id" = Uuid, Path, description = "The login's id")),
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn end_session(State(app): State<Arc<App>>, session: Session, Path(id): Path<Uuid>) -> Result<StatusCode> {
+    service::end_session(&app, session.caller.user, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Confirm a mail address, with the code that was mailed to it
+#[utoipa::path(post, path = "/auth/confirm", tag = "auth", operation_id = "confirmAddress", security(()), request_body = Confirm,
+    responses((status = 204), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn confirm(
+    State(app): State<Arc<App>>,
+    address: ClientAddress,
+    Json(confirm): Json<Confirm>,
+) -> Result<StatusCode> {
+    service::confirm(&app, &confirm.code, address).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Have the mail that asks for it sent once more
+#[utoipa::path(post, path = "/auth/confirm/mail", tag = "auth", operation_id = "sendConfirmation",
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 409, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn ask_again(State(app): State<Arc<App>>, session: Session, once: Once) -> Result<StatusCode> {
+    service::ask_again(&app, &once, session.caller.user).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

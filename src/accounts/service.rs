@@ -1,5 +1,8 @@
 //! The rules of accounts: who may sign in, how tokens rotate, what revokes what.
 
+mod confirmations;
+mod sessions;
+
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -14,10 +17,14 @@ use super::{Scopes, store};
 use crate::app::App;
 use crate::db::{self, Tx};
 use crate::error::{Code, Error, Result};
+use crate::hashing::{self, Asker};
 use crate::http::ClientAddress;
 use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::UserId;
 use crate::{audit, secrets};
+
+pub use confirmations::{ask_again, confirm};
+pub use sessions::{end_other_sessions, end_session, sessions};
 
 /// Where a login comes from, for the list of sessions.
 #[derive(Debug, Clone)]
@@ -38,6 +45,8 @@ const SESSION: &str = "session:";
 const EVERYWHERE: i32 = 10;
 /// How long the answer to a refresh that was lost can be had again, from where it was asked for.
 const REFRESH_GRACE: Duration = Duration::from_secs(15);
+/// A /48's attempts, as a multiple of one network's.
+const WIDE: i32 = 4;
 /// The API tokens that an account may have.
 const API_TOKENS: usize = 100;
 
@@ -45,11 +54,11 @@ fn unauthenticated(message: &str) -> Error {
     Error::new(Code::Unauthenticated, message)
 }
 
-/// Makes an account. `email` and `password` have been checked by whoever took them in.
+/// Makes an account, as the provider does: its address counts as confirmed. `email` and `password` have been checked by whoever took them in.
 pub async fn add_user(app: &App, email: &str, name: &str, role: Role, password: SecretString) -> Result<User> {
-    let hash = secrets::hash_password(password).await?;
+    let hash = hashing::hash(Asker::Known, password).await?;
     let mut tx = db::begin(&app.db).await?;
-    let user = store::insert_user(&mut tx, email, name, role, &hash).await?.ok_or_else(address_taken)?;
+    let user = store::insert_user(&mut tx, email, name, role, &hash, true).await?.ok_or_else(address_taken)?;
     tx.commit().await?;
     Ok(user)
 }
@@ -65,12 +74,13 @@ pub async fn register(app: &App, new: Register, origin: &Origin) -> Result<Signe
     }
     // Registrations count like failed logins from this address: hashing is dear, and lists of addresses are not
     // to be tried here.
-    limit(app, (ADDRESS, &origin.address.network()), app.config.login_limit_address).await?;
-    let hash = secrets::hash_password(new.password).await?;
+    limit_address(app, origin.address).await?;
+    let hash = hashing::hash(Asker::Stranger, new.password).await?;
     let mut tx = db::begin(&app.db).await?;
-    let user = store::insert_user(&mut tx, &new.email, new.name.trim(), Role::Customer, &hash).await?;
+    let user = store::insert_user(&mut tx, &new.email, new.name.trim(), Role::Customer, &hash, false).await?;
     let user = user.ok_or_else(address_taken)?;
     audit::account(user.id);
+    confirmations::ask(app, &mut tx, &user).await?;
     open_session(app, tx, user, origin).await
 }
 
@@ -82,30 +92,34 @@ pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn>
     let address = (ADDRESS, network.as_str());
     let most = app.config.login_limit_account;
     // Counted before the check and taken back after a success: parallel guesses can't outrun the count.
-    limit(app, address, app.config.login_limit_address).await?;
+    limit_address(app, origin.address).await?;
     limit(app, place, most).await?;
     let everywhere = limit(app, account, most.saturating_mul(EVERYWHERE)).await;
     let wrong = || unauthenticated("The mail address or the password is wrong.");
     let found = store::credentials(&app.db, &login.email).await?;
-    // Strangers must not shut out the owner, who comes from where they came from before.
-    if let Err(too_many) = everywhere {
-        let known = match &found {
-            Some(found) => store::session_addresses(&app.db, found.user.id).await?,
-            None => vec![],
-        };
-        if !known.into_iter().any(|known| ClientAddress(known).network() == network) {
-            return Err(too_many);
-        }
+    // Strangers must not shut out the owner, who comes from where they came from before, or from next to it.
+    let before = match &found {
+        Some(found) => store::session_addresses(&app.db, found.user.id).await?,
+        None => vec![],
+    };
+    let home = origin.address.neighbourhood();
+    let is_known = before.into_iter().any(|known| ClientAddress(known).neighbourhood() == home);
+    if !is_known {
+        everywhere?;
     }
+    let asker = if is_known { Asker::Known } else { Asker::Stranger };
     let hash = found.as_ref().map(|c| c.password_hash.clone());
     if let Some(found) = &found {
         audit::account(found.user.id);
     }
-    let right = secrets::verify_password(login.password, hash).await?;
+    let right = hashing::verify(asker, login.password, hash).await?;
     match found {
         Some(found) if right && !found.disabled => {
             for counted in [place, account, address] {
                 store::forgive_attempt(&app.db, counted).await?;
+            }
+            if let Some(wide) = origin.address.wide() {
+                store::forgive_attempt(&app.db, (ADDRESS, &wide)).await?;
             }
             // Checking takes a while. Who changed the password or shut the account meanwhile ended the logins there were.
             let mut tx = db::begin(&app.db).await?;
@@ -116,6 +130,15 @@ pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn>
         }
         _ => Err(wrong()),
     }
+}
+
+/// Counts an attempt by its address, and by the /48 around it: who has one has 65,536 networks to come from.
+async fn limit_address(app: &App, address: ClientAddress) -> Result<()> {
+    let most = app.config.login_limit_address;
+    if let Some(wide) = address.wide() {
+        limit(app, (ADDRESS, &wide), most.saturating_mul(WIDE)).await?;
+    }
+    limit(app, (ADDRESS, &address.network()), most).await
 }
 
 async fn limit(app: &App, key: store::Key<'_>, limit: i32) -> Result<()> {
@@ -221,7 +244,7 @@ pub async fn change_password(
         let key = (SESSION, tried.as_str());
         limit(app, key, app.config.login_limit_account).await?;
         let present = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash);
-        if !secrets::verify_password(current, present.clone()).await? {
+        if !hashing::verify(Asker::Known, current, present.clone()).await? {
             return Err(wrong());
         }
         store::forgive_attempt(&app.db, key).await?;
@@ -231,7 +254,7 @@ pub async fn change_password(
         Checked::New(verified) => verified,
         Checked::Done(answer) => return Ok(answer),
     };
-    let hash = secrets::hash_password(change.new_password).await?;
+    let hash = hashing::hash(Asker::Known, change.new_password).await?;
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
@@ -242,6 +265,9 @@ pub async fn change_password(
     }
     store::set_password(&mut tx, user.id, &hash).await?;
     store::revoke_other_sessions(&mut tx, user.id, session).await?;
+    if change.revoke_tokens {
+        store::sessions::revoke_api_tokens(&mut tx, user.id).await?;
+    }
     // Also where the answer of the commit was lost.
     let done = tx.finish(app, ()).await;
     app.tokens.empty();
@@ -258,15 +284,17 @@ pub async fn find_user(app: &App, email: &str) -> Result<User> {
     store::user_by_email(&app.db, email).await?.ok_or_else(|| Error::not_found("account"))
 }
 
-/// Gives an account a new password, without knowing the old one, and ends its logins. API tokens stay.
-pub async fn reset_password(app: &App, user: UserId, password: SecretString) -> Result<()> {
-    let hash = secrets::hash_password(password).await?;
+/// Gives an account a new password, without knowing the old one, and ends its logins. Its API tokens go as well, unless
+/// they are to be kept: whoever got in may have made some. Returns how many went.
+pub async fn reset_password(app: &App, user: UserId, password: SecretString, keep_tokens: bool) -> Result<u64> {
+    let hash = hashing::hash(Asker::Known, password).await?;
     let mut tx = db::begin(&app.db).await?;
     store::set_password(&mut tx, user, &hash).await?;
     store::revoke_sessions(&mut tx, user).await?;
+    let revoked = if keep_tokens { 0 } else { store::sessions::revoke_api_tokens(&mut tx, user).await? };
     let done = tx.commit().await;
     app.tokens.empty();
-    done
+    done.map(|()| revoked)
 }
 
 /// Shuts an account out: nobody can sign in to it, and its logins and tokens stop working at once.
@@ -294,11 +322,13 @@ pub async fn authenticate(app: &App, token: &str, address: ClientAddress) -> Res
         Known::Yes(caller) => return Ok(caller),
         Known::No(reading) => reading,
     };
-    app.limits.may_guess(address)?;
-    let Some(row) = store::live_token(&app.db, &hash).await? else {
-        app.limits.guessed(app, address).await;
-        return Err(unauthenticated("This token is not good (any more); sign in again."));
-    };
+    app.limits.guess(app, address).await?;
+    let row = store::live_token(&app.db, &hash).await;
+    // Nor is it a guess where nobody can say.
+    if !matches!(row, Ok(None)) {
+        app.limits.was_right(address).await;
+    }
+    let row = row?.ok_or_else(|| unauthenticated("This token is not good (any more); sign in again."))?;
     if row.stale_use
         && let Err(error) = store::touch_token(&app.db, row.id).await
     {
@@ -323,6 +353,7 @@ pub async fn create_api_token(app: &App, once: &Once, user: UserId, new: NewApiT
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
+    store::lock_account(&mut tx, user).await?;
     if store::api_tokens(&mut *tx, user).await?.len() >= API_TOKENS {
         let message = format!("Your account has {API_TOKENS} API tokens; revoke one that is no longer needed.");
         return Err(Error::new(Code::ResourceUnavailable, message));

@@ -1,5 +1,8 @@
 //! The SQL of accounts, sessions, tokens and login limits.
 
+pub(super) mod confirmations;
+pub(super) mod sessions;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -20,24 +23,27 @@ pub(super) struct Credentials {
     pub disabled: bool,
 }
 
-/// Adds an account; `None` when the address is taken.
+/// Adds an account, with its address confirmed or not; `None` when the address is taken.
 pub(super) async fn insert_user(
     db: &mut PgConnection,
     email: &str,
     name: &str,
     role: Role,
     password_hash: &str,
+    is_confirmed: bool,
 ) -> Result<Option<User>> {
     sqlx::query_as!(
         User,
-        r#"insert into users (email, name, role, password_hash) values ($1, $2, $3, $4)
+        r#"insert into users (email, name, role, password_hash, confirmed_at)
+           values ($1, $2, $3, $4, case when $5 then now() end)
            on conflict (lower(email)) do nothing
            returning id as "id: UserId", email, name, role as "role: Role", server_limit,
-                  alert_mails as "alert_mails: AlertMails", created_at"#,
+                  alert_mails as "alert_mails: AlertMails", confirmed_at as email_confirmed_at, created_at"#,
         email,
         name,
         role.as_str(),
-        password_hash
+        password_hash,
+        is_confirmed
     )
     .fetch_optional(db)
     .await
@@ -48,7 +54,7 @@ pub async fn user(db: impl PgExecutor<'_>, id: UserId) -> Result<Option<User>> {
     sqlx::query_as!(
         User,
         r#"select id as "id: UserId", email, name, role as "role: Role", server_limit,
-                  alert_mails as "alert_mails: AlertMails", created_at
+                  alert_mails as "alert_mails: AlertMails", confirmed_at as email_confirmed_at, created_at
            from users where id = $1"#,
         id.0
     )
@@ -61,7 +67,7 @@ pub async fn user_by_email(db: &PgPool, email: &str) -> Result<Option<User>> {
     sqlx::query_as!(
         User,
         r#"select id as "id: UserId", email, name, role as "role: Role", server_limit,
-                  alert_mails as "alert_mails: AlertMails", created_at
+                  alert_mails as "alert_mails: AlertMails", confirmed_at as email_confirmed_at, created_at
            from users where lower(email) = lower($1)"#,
         email
     )
@@ -79,7 +85,7 @@ pub(super) async fn update_user(
         User,
         r#"update users set alert_mails = coalesce($2, alert_mails) where id = $1
            returning id as "id: UserId", email, name, role as "role: Role", server_limit,
-                     alert_mails as "alert_mails: AlertMails", created_at"#,
+                     alert_mails as "alert_mails: AlertMails", confirmed_at as email_confirmed_at, created_at"#,
         id.0,
         alert_mails.map(AlertMails::as_str)
     )
@@ -97,7 +103,7 @@ pub(super) async fn set_server_limit(db: &PgPool, id: UserId, servers: i32) -> R
 pub(super) async fn users(db: &PgPool) -> Result<Vec<Account>> {
     let rows = sqlx::query!(
         r#"select id as "id: UserId", email, name, role as "role: Role", server_limit,
-                  alert_mails as "alert_mails: AlertMails", created_at, disabled_at
+                  alert_mails as "alert_mails: AlertMails", confirmed_at as email_confirmed_at, created_at, disabled_at
            from users order by id"#
     )
     .fetch_all(db)
@@ -112,6 +118,7 @@ pub(super) async fn users(db: &PgPool) -> Result<Vec<Account>> {
                 role: r.role,
                 server_limit: r.server_limit,
                 alert_mails: r.alert_mails,
+                email_confirmed_at: r.email_confirmed_at,
                 created_at: r.created_at,
             },
             disabled_at: r.disabled_at,
@@ -132,7 +139,7 @@ pub(super) async fn disable_user(db: &mut PgConnection, user: UserId) -> Result<
 pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Credentials>> {
     let row = sqlx::query!(
         r#"select id as "id: UserId", email, name, role as "role: Role", server_limit,
-                  alert_mails as "alert_mails: AlertMails", created_at, password_hash,
+                  alert_mails as "alert_mails: AlertMails", confirmed_at as email_confirmed_at, created_at, password_hash,
                   disabled_at is not null as "disabled!"
            from users where lower(email) = lower($1)"#,
         email
@@ -147,11 +154,17 @@ pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Crede
             role: r.role,
             server_limit: r.server_limit,
             alert_mails: r.alert_mails,
+            email_confirmed_at: r.email_confirmed_at,
             created_at: r.created_at,
         },
         password_hash: r.password_hash,
         disabled: r.disabled,
     }))
+}
+
+/// Locks an account until the transaction ends: what it may have so many of is counted by one at a time.
+pub async fn lock_account(tx: &mut PgConnection, user: UserId) -> Result<()> {
+    sqlx::query!("select from users where id = $1 for no key update", user.0).fetch_optional(tx).await.map(drop)
 }
 
 /// Locks an account against changes of its password; whether it still has this hash and is not shut.
@@ -462,6 +475,7 @@ pub(super) async fn purge(db: &PgPool) -> Result<()> {
     .execute(db)
     .await?;
     sqlx::query!("delete from sessions where expires_at < aged_to() - interval '1 day'").execute(db).await?;
+    confirmations::purge(db).await?;
     sqlx::query!("delete from login_attempts where window_start < aged_to() - interval '1 day'").execute(db).await?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::db;
 use crate::error::{Code, Error, Result};
-use crate::http::page::{Page, PageQuery};
+use crate::http::page::{self, Page, PageQuery};
 use crate::idempotency::{Begun, Once};
 use crate::ids::{AlertId, ServerId, TariffId};
 use crate::{servers, tariffs};
@@ -27,7 +27,10 @@ pub async fn list(app: &App, caller: &Caller, query: &ListAlerts) -> Result<Page
     let page = PageQuery { page: query.page, limit: query.limit };
     let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
     let customer = (!caller.is_provider()).then_some(caller.user);
-    let (rows, total) = store::list(&app.db, &Whose { user: customer, only: only.as_deref() }, query, page).await?;
+    page.check()?;
+    let _turn = app.turns.take(caller.user).await?;
+    let whose = Whose { user: customer, only: only.as_deref() };
+    let (rows, total) = store::list(&app.db, &whose, query, page).await.map_err(page::too_long)?;
     Ok(Page::new(rows.into_iter().map(|row| row.view(customer)).collect(), total, page))
 }
 

@@ -36,7 +36,7 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<Option<usize>> {
     if !Lock::Tell.try_hold(&mut tx).await? {
         return Ok(None);
     }
-    let news = loud(&mut tx, now).await?;
+    let news = loud(&mut tx, now, app.config.alert_floor_seconds.into()).await?;
     if news.len() < MOST && !has_settled(&news, app.config.alert_settle_seconds.into()) {
         return Ok(Some(0));
     }
@@ -68,10 +68,10 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<Option<usize>> {
 }
 
 /// What may be told now, oldest first; what is beyond [`MOST`] is told the next time.
-async fn loud(tx: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<News>> {
+async fn loud(tx: &mut PgConnection, now: DateTime<Utc>, floor: f64) -> Result<Vec<News>> {
     let (mut loud, mut after) = (vec![], AlertId(0));
     loop {
-        let part = store::news(tx, after, PART).await?;
+        let part = store::news(tx, after, PART, floor).await?;
         let Some(last) = part.last() else { return Ok(loud) };
         after = last.id;
         let servers: Vec<i64> = part.iter().filter_map(|n| n.server_id).map(|id| id.0).collect();

@@ -54,9 +54,6 @@ pub struct Entry {
     pub operation_code: Option<String>,
 }
 
-/// How far entries are counted and shown in pages. There may be a year of them, and nobody reads them one by one.
-pub const COUNTED: i64 = 10_000;
-
 /// Which entries to show.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -116,6 +113,22 @@ fn instant(at: &DateTime<Utc>, (): &()) -> garde::Result {
         true => Ok(()),
         false => Err(garde::Error::new("must be in the years 0 to 9999")),
     }
+}
+
+/// Writes of an hour that were refused. The first of them are entries of the log, the others are only counted.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// When the hour began.
+    pub hour: DateTime<Utc>,
+    /// Who was refused; null: nobody had signed in.
+    pub user_id: Option<UserId>,
+    /// The account it was about, where nobody had signed in.
+    pub account_id: Option<UserId>,
+    /// How many there were.
+    pub count: i64,
+    /// When the last one was.
+    pub last_at: DateTime<Utc>,
 }
 
 /// What entries can be sorted by.

@@ -6,22 +6,23 @@ use axum::extract::State;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{Entry, ListEntries};
+use super::model::{Entry, ListEntries, Refused};
 use super::service;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Account;
 use crate::http::extract::{Json, Query};
-use crate::http::page::Page;
+use crate::http::page::{Page, PageQuery};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(list))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(refused))
 }
 
 /// The audit log: all of it for a provider; what concerns them for a customer
 ///
-/// `total` counts to 10,000, and pages go no further: for what is beyond, narrow the list.
+/// `total` counts to 10,000, and pages go no further: for what is beyond, narrow the list. Of what was refused, the first
+/// 20 of an account's in an hour are entries; `GET /api/audit/refused` has how many there were.
 #[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listAuditEntries", params(ListEntries),
     responses((status = 200, body = Page<Entry>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
@@ -31,4 +32,16 @@ async fn list(
     Query(query): Query<ListEntries>,
 ) -> Result<Json<Page<Entry>>> {
     Ok(Json(service::list(&app, &caller, &query).await?))
+}
+
+/// How many writes were refused, by hour and account: all of them for a provider; what concerns them for a customer
+#[utoipa::path(get, path = "/audit/refused", tag = "audit", operation_id = "listRefusedWrites", params(PageQuery),
+    responses((status = 200, body = Page<Refused>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn refused(
+    State(app): State<Arc<App>>,
+    Account(caller): Account,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Refused>>> {
+    Ok(Json(service::refusals(&app, &caller, query).await?))
 }

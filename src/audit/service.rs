@@ -3,18 +3,20 @@
 use std::net::IpAddr;
 use std::sync::PoisonError;
 
-use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::model::{COUNTED, Entry, ListEntries};
+use super::model::{Entry, ListEntries, Refused};
 use super::note::{NOTES, Notes};
 use super::store;
 use crate::accounts::model::Caller;
 use crate::app::App;
 use crate::db::is_without_room;
 use crate::error::{Code, Error, Result};
-use crate::http::page::{Page, PageQuery};
+use crate::http::page::{self, Page, PageQuery};
 use crate::ids::{ServerId, UserId};
+
+/// Of what was refused, so many of an account's are kept as entries in an hour. The others are counted.
+const KEPT: i64 = 20;
 
 /// What somebody is about to do.
 #[derive(Debug)]
@@ -31,7 +33,6 @@ pub(super) struct Deed<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begun {
     pub id: Uuid,
-    pub at: DateTime<Utc>,
 }
 
 /// How it ended; with nothing known, it was cut off before there was an answer.
@@ -45,23 +46,41 @@ pub(super) struct End {
     pub operation: Option<Uuid>,
 }
 
+impl End {
+    /// Whether nothing was done, for certain, and by no fault of ours.
+    fn was_refused(&self) -> bool {
+        let no_room = [Code::ResourceUnavailable, Code::HostUnreachable, Code::HostError];
+        self.status.is_some_and(|status| (400..500).contains(&status))
+            || self.code.is_some_and(|c| no_room.contains(&c))
+    }
+}
+
 /// Begins an entry. What can't be written down is not done.
 pub(super) async fn begin(app: &App, deed: &Deed<'_>) -> Result<Begun> {
     let server = deed.subject_id.as_ref().filter(|_| deed.subject == Some("server")).and_then(|id| id.parse().ok());
     let role = deed.caller.as_ref().map_or("nobody", |caller| caller.role.as_str());
-    match store::begin(&app.db, role, deed, server).await {
-        // The clock is months ahead of the janitor, or behind.
-        Err(error) if is_without_room(&error) => {
-            store::room(&app.db).await?;
-            Ok(store::begin(&app.db, role, deed, server).await?)
-        }
-        begun => Ok(begun?),
-    }
+    Ok(store::begin(&app.db, role, deed, server).await?)
 }
 
 /// Ends an entry. It was done by now: that its end can't be written down is for our own log.
 pub(super) async fn end(app: &App, begun: Begun, end: &End) {
-    if let Err(error) = store::end(&app.db, begun, end).await {
+    keep(app, begun, end, end.was_refused()).await;
+}
+
+async fn keep(app: &App, begun: Begun, end: &End, counted: bool) {
+    let write = async || match counted {
+        true => store::refused(&app.db, begun, end, KEPT).await,
+        false => store::end(&app.db, begun, end).await,
+    };
+    let written = match write().await {
+        // The clock is months ahead of the janitor, or behind.
+        Err(error) if is_without_room(&error) => match store::room(&app.db).await {
+            Ok(()) => write().await,
+            failed => failed,
+        },
+        written => written,
+    };
+    if let Err(error) = written {
         tracing::error!(entry = %begun.id, %error, "an entry of the audit log has no end");
     }
 }
@@ -76,7 +95,8 @@ pub async fn command(app: &App, action: &str, work: impl Future<Output = anyhow:
     let code = result.as_ref().err().map(|error| error.downcast_ref::<Error>().map_or(Code::Internal, |e| e.code));
     let status = Some(code.map_or(200, Code::status));
     let ended = End { status, code, subject_id: known.subject_id, account: known.account, ..End::default() };
-    end(app, begun, &ended).await;
+    // Nobody floods the log from here.
+    keep(app, begun, &ended, false).await;
     result
 }
 
@@ -84,16 +104,24 @@ pub async fn command(app: &App, action: &str, work: impl Future<Output = anyhow:
 /// servers, and who tried to sign in to their account.
 pub async fn list(app: &App, caller: &Caller, query: &ListEntries) -> Result<Page<Entry>> {
     let page = PageQuery { page: query.page, limit: query.limit };
-    if page.offset() >= COUNTED {
-        let words = format!("Pages go as far as entry {COUNTED}; narrow the list, by `from` and `to` for one.");
-        return Err(Error::field("page", words));
-    }
+    page.check()?;
+    let _turn = app.turns.take(caller.user).await?;
     let mine = (!caller.is_provider()).then_some(caller.user);
-    let (mut entries, total) = store::list(&app.db, mine, query, page).await?;
+    let (mut entries, total) = store::list(&app.db, mine, query, page).await.map_err(page::too_long)?;
     for entry in entries.iter_mut().filter(|entry| mine.is_some() && entry.user_id != mine && entry.role != "nobody") {
         (entry.user_id, entry.token_id, entry.address, entry.request_id) = (None, None, None, None);
     }
     Ok(Page::new(entries, total, page))
+}
+
+/// How many writes were refused, by hour and account: all for a provider, one's own for a customer, with those about
+/// their account.
+pub async fn refusals(app: &App, caller: &Caller, query: PageQuery) -> Result<Page<Refused>> {
+    query.check()?;
+    let _turn = app.turns.take(caller.user).await?;
+    let mine = (!caller.is_provider()).then_some(caller.user);
+    let (rows, total) = store::refusals(&app.db, mine, query).await.map_err(page::too_long)?;
+    Ok(Page::new(rows, total, query))
 }
 
 /// The latest entries, for the command line.

@@ -222,7 +222,7 @@ async fn people(app: &App, args: &Args) -> anyhow::Result<()> {
         let password = readable_password();
         let id = match known {
             Some(user) => {
-                accounts::reset_password(app, user.id, password.clone()).await?;
+                accounts::reset_password(app, user.id, password.clone(), true).await?;
                 revoke_old_tokens(app, user.id).await?;
                 user.id
             }

@@ -53,10 +53,14 @@ pub(super) enum Command {
         #[arg(long)]
         forbid: Vec<String>,
     },
-    /// Give an account a new password; without --password-stdin it is made up and shown once
+    /// Give an account a new password; its logins end and its API tokens are revoked. Without --password-stdin the password
+    /// is made up and shown once
     Password {
         /// Its mail address
         email: String,
+        /// Leave its API tokens as they are
+        #[arg(long)]
+        keep_tokens: bool,
         /// Take the password from the first line of standard input
         #[arg(long)]
         password_stdin: bool,
@@ -116,13 +120,23 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 println!("{name}");
             }
         }
-        Command::Password { email, password_stdin } => {
+        Command::Password { email, keep_tokens, password_stdin } => {
             let user = service::find_user(app, &email).await?;
             audit::account(user.id);
             let (password, new) = password(password_stdin)?;
-            let wanted = checked(ChangePassword { current_password: password.clone(), new_password: password })?;
-            service::reset_password(app, user.id, wanted.new_password.clone()).await?;
+            let wanted = checked(ChangePassword {
+                current_password: password.clone(),
+                new_password: password,
+                revoke_tokens: !keep_tokens,
+            })?;
+            let revoked = service::reset_password(app, user.id, wanted.new_password.clone(), keep_tokens).await?;
             println!("{} has a new password; its logins have ended.", user.email);
+            match (keep_tokens, revoked) {
+                (true, _) => println!("Its API tokens are as they were."),
+                (false, 0) => {}
+                (false, 1) => println!("Its API token was revoked."),
+                (false, _) => println!("Its {revoked} API tokens were revoked."),
+            }
             show(&wanted.new_password, new);
         }
     }

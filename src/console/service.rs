@@ -65,6 +65,7 @@ pub async fn order(app: &App, once: &Once, caller: &Caller, address: IpAddr, num
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
+    accounts::store::lock_account(&mut tx, user).await?;
     if !store::insert(&mut tx, &way, &hash, life, TICKETS).await? {
         let words = "Too many consoles were asked for and not opened; try again in half a minute.";
         return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
@@ -94,11 +95,14 @@ fn why_not(status: Status) -> Option<&'static str> {
 /// Uses a ticket up and lets its owner in, with a ticket to come back with.
 pub(super) async fn enter(app: &App, ticket: &SecretString, address: IpAddr) -> Result<Visit, End> {
     let client = ClientAddress(address);
-    app.limits.may_guess(client).map_err(|e| End::TOO_MANY.saying(&e.message))?;
+    app.limits.guess(app, client).await.map_err(|e| End::TOO_MANY.saying(&e.message))?;
     let hash = secrets::hash_token(ticket.expose_secret());
     // Before the lock that all wait for: who has no ticket keeps nobody waiting.
-    if !store::is_good(&app.db, &hash, address).await.map_err(|e| fault(&e.into()))? {
-        app.limits.guessed(app, client).await;
+    let good = store::is_good(&app.db, &hash, address).await;
+    if !matches!(good, Ok(false)) {
+        app.limits.was_right(client).await;
+    }
+    if !good.map_err(|e| fault(&e.into()))? {
         return Err(End::TICKET);
     }
     let used = connect(app, &hash, address).await.map_err(|e| fault(&e))?;

@@ -89,6 +89,19 @@ fn pool_of(config: &Config, connections: u32) -> anyhow::Result<PgPool> {
     Ok(pool)
 }
 
+/// A transaction to read a list in, with a plan for these very filters (one for any would read everything), and an end
+/// after two seconds: nobody waits for more, and everybody waits for the connection.
+pub async fn reading(db: &PgPool) -> sqlx::Result<Tx> {
+    let mut tx = begin(db).await?;
+    sqlx::query!(
+        "select set_config('plan_cache_mode', 'force_custom_plan', true) as plans,
+                set_config('statement_timeout', '2s', true) as time"
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    Ok(tx)
+}
+
 /// Brings the schema up to date; several processes may do so at the same time. It happens on a connection of its own:
 /// a migration of a large table, or the wait for another process' one, may take longer than the pool's limits.
 pub async fn migrate(db: &PgPool) -> anyhow::Result<()> {

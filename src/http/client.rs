@@ -35,6 +35,29 @@ impl ClientAddress {
         }
     }
 
+    /// What whoever has many IPv6 networks has at the least: the /48. None for IPv4, where addresses are dear.
+    pub fn wide(self) -> Option<String> {
+        match self.0.to_canonical() {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => {
+                let s = v6.segments();
+                Some(format!("{:x}:{:x}:{:x}::/48", s[0], s[1], s[2]))
+            }
+        }
+    }
+
+    /// Where somebody is at home on and off: a /24, and the /48 of IPv6. Providers give their customers another address
+    /// of it now and then.
+    pub fn neighbourhood(self) -> String {
+        match self.0.to_canonical() {
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                format!("{a}.{b}.{c}.0/24")
+            }
+            IpAddr::V6(_) => self.wide().unwrap_or_default(),
+        }
+    }
+
     /// Reads it from a connection and its headers, hop by hop from our side: each trusted proxy is believed about the one
     /// before it, and nobody else about anything. A hop that can't be read ends the walk; to skip it would be to
     /// believe what is left of it, which is the client's own.

@@ -54,7 +54,7 @@ pub(crate) fn from_panic(panic: Box<dyn std::any::Any + Send + 'static>) -> Resp
 pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let request_id =
         request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
-    let path = request.uri().path().to_owned();
+    let path = super::router::cut(request.uri().path()).into_owned();
     let response = next.run(request).await;
     let error = match response.extensions().get::<Arc<Error>>() {
         Some(error) => Arc::clone(error),
@@ -80,6 +80,9 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
         if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
             answer.headers_mut().append(name.clone(), value.clone());
         }
+    }
+    if let Some(refused) = response.extensions().get::<crate::limits::Refused>() {
+        answer.extensions_mut().insert(*refused);
     }
     if let Some(after) = error.retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));

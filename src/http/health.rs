@@ -1,12 +1,13 @@
 //! Health for orchestrators and figures for Prometheus.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, State};
-use axum::http::HeaderMap;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,7 +15,7 @@ use utoipa_axum::routes;
 use super::extract::Json;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::monitoring;
+use crate::{monitoring, secrets};
 
 /// How the service feels.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -22,6 +23,9 @@ struct Health {
     /// `ok`.
     status: &'static str,
 }
+
+/// How often the database is asked whether it is there, at most.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Says what each figure of this process is. What is counted anywhere has its line here.
 pub(crate) fn describe() {
@@ -60,32 +64,57 @@ async fn live() -> Json<Health> {
 #[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
     responses((status = 200, body = Health), (status = 503, body = super::ErrorBody)))]
 async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>> {
-    let writes = sqlx::query_scalar!(
-        r#"select not (pg_is_in_recovery() or current_setting('transaction_read_only')::bool) as "writes!""#
-    );
-    if !writes.fetch_one(&app.db).await? {
-        let error = Error::new(Code::DatabaseUnavailable, "Our database can be read, and takes no changes.");
-        return Err(Error { retry_after: Some(Duration::from_secs(5)), ..error });
+    // Whoever asks meanwhile hears the same: health is open to all, and the database is not theirs to keep busy.
+    let mut looked = app.readiness.lock().await;
+    if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+        *looked = None;
+        let writes = sqlx::query_scalar!(
+            r#"select not (pg_is_in_recovery() or current_setting('transaction_read_only')::bool) as "writes!""#
+        );
+        if !writes.fetch_one(&app.db).await? {
+            let error = Error::new(Code::DatabaseUnavailable, "Our database can be read, and takes no changes.");
+            return Err(Error { retry_after: Some(Duration::from_secs(5)), ..error });
+        }
+        *looked = Some(Instant::now());
     }
     Ok(Json(Health { status: "ok" }))
 }
 
-/// Figures of this process, and of every host and server at its last sweep, in Prometheus' text format, for this machine only
+/// Figures of this process, and of every host and server at its last sweep, in Prometheus' text format
 ///
-/// A scraper elsewhere reaches it through a proxy of the provider's that adds its own access rule and no
-/// `X-Forwarded-For`.
+/// For a scraper that shows the bearer token of `INNKEEPER_METRICS_TOKEN`. Without that setting there is nothing here:
+/// where `INNKEEPER_METRICS_LISTEN` is set, the same figures are on an address of their own.
 #[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "getMetrics", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = super::ErrorBody),
         (status = 503, body = super::ErrorBody)))]
-async fn metrics(
-    State(app): State<Arc<App>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-) -> Result<impl IntoResponse> {
-    // A proxied stranger also comes from loopback; they must not learn the fleet's figures.
-    if !peer.ip().to_canonical().is_loopback() || headers.contains_key("x-forwarded-for") {
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl IntoResponse> {
+    let shown = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    // Hashes take the same time to compare wherever they differ, or tell nothing by it.
+    let is_it = |wanted: &SecretString| {
+        shown.is_some_and(|shown| secrets::hash_token(shown) == secrets::hash_token(wanted.expose_secret().trim()))
+    };
+    // To everybody else there is nothing here.
+    if !app.config.metrics_token.as_ref().is_some_and(is_it) {
         return Err(Error::not_found("page"));
     }
-    let text = app.metrics.render() + &monitoring::prometheus::fleet(&app).await?;
+    page(&app).await
+}
+
+/// The same on a listener of its own, for whoever reaches that.
+pub(crate) fn figures(app: Arc<App>) -> Router {
+    let show = async |State(app): State<Arc<App>>| page(&app).await;
+    Router::new()
+        .route("/metrics", axum::routing::get(show))
+        .layer(axum::middleware::from_fn(super::error::finish))
+        .with_state(app)
+}
+
+async fn page(app: &App) -> Result<impl IntoResponse + use<>> {
+    let text = app.metrics.render() + &monitoring::prometheus::fleet(app).await?;
     Ok(([("content-type", "text/plain; version=0.0.4")], text))
 }

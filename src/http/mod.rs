@@ -9,11 +9,13 @@ mod health;
 pub mod openapi;
 pub mod page;
 pub mod patch;
+pub mod patience;
+mod rights;
 mod router;
 pub mod server;
 pub mod text;
 
 pub use client::ClientAddress;
 pub use error::ErrorBody;
-pub(crate) use health::describe;
+pub(crate) use health::{describe, figures};
 pub use router::{router, router_with, routes};

@@ -7,12 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use super::extract::Json;
 use super::text;
+use crate::error::{Error, Result};
 
 /// How many there are in all, where a list is a bare array.
 pub const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
 /// Rows a page where nothing is said.
 pub const LIMIT: i64 = 20;
+
+/// How far lists are counted and shown in pages. Nobody reads more one by one, and to count all there is is as much work as
+/// to read it.
+pub const COUNTED: i64 = 10_000;
+
+/// What reading a list came to: one that takes too long is to be narrowed, not tried again.
+pub fn too_long(error: sqlx::Error) -> Error {
+    match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
+        Some("57014") => Error::field("page", "This list takes too long to read; narrow it by its other parameters."),
+        _ => error.into(),
+    }
+}
 
 /// A page of a list.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -60,6 +73,14 @@ impl PageQuery {
     /// The most rows on the page.
     pub fn size(self) -> i64 {
         self.limit.unwrap_or(LIMIT)
+    }
+
+    /// Refuses a page that is further than lists are counted.
+    pub fn check(self) -> Result<()> {
+        match self.offset() < COUNTED {
+            true => Ok(()),
+            false => Err(Error::field("page", format!("Pages go as far as row {COUNTED}; narrow the list."))),
+        }
     }
 
     /// How many rows come before it.

@@ -1,10 +1,11 @@
 //! The router: every feature's routes, and what every request passes on its way.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
@@ -17,14 +18,13 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::auth::Identity;
-use super::{carry, error, health, openapi};
+use super::{carry, error, health, openapi, rights};
 use crate::app::App;
 use crate::{audit, limits};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The largest body that anything here needs, with room to spare.
-const BODY_LIMIT: usize = 256 * 1024;
+pub(super) const BODY_LIMIT: usize = 256 * 1024;
 
 /// Every route with its documentation. The authorisation test walks the same list.
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -59,21 +59,16 @@ pub fn router_with(app: Arc<App>, more: Router<Arc<App>>) -> Router {
                 .layer(from_fn(count))
                 .layer(from_fn(harden))
                 .layer(from_fn(error::finish))
-                .layer(from_fn_with_state(Arc::clone(&app), identify))
+                .layer(from_fn_with_state(Arc::clone(&app), rights::identify))
                 .layer(from_fn_with_state(Arc::clone(&app), limits::limit))
                 .layer(from_fn_with_state(Arc::clone(&app), carry::carry))
                 .layer(from_fn_with_state((Arc::clone(&app), open), audit::watch))
                 .layer(CatchPanicLayer::custom(error::from_panic))
+                .layer(from_fn_with_state(Arc::clone(&app), rights::look_again))
                 .layer(DefaultBodyLimit::max(BODY_LIMIT)),
         )
         .layer(crate::app::socket_layer(&app))
-}
-
-/// Finds out who asks, once.
-async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let identity = Identity::of(&app, request.extensions(), request.headers()).await;
-    request.extensions_mut().insert(identity);
-    next.run(request).await
+        .layer(from_fn_with_state(app, limits::admit_sockets))
 }
 
 /// A client's own request id is kept where it is short and plain; others get one of ours.
@@ -89,10 +84,24 @@ async fn drop_unreadable_request_id(mut request: Request) -> Request {
 fn span(request: &Request) -> tracing::Span {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
     // The path only: a query may hold what does not belong in a log.
-    tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
+    let (method, path) = (cut(request.method().as_str()), cut(request.uri().path()));
+    tracing::info_span!("request", id, %method, %path)
+}
+
+/// A log is not to be filled by whoever asks for something long.
+pub(super) fn cut(text: &str) -> Cow<'_, str> {
+    const MOST: usize = 200;
+    match text.len() {
+        0..=MOST => text.into(),
+        length => format!("{}… ({length} bytes)", &text[..text.floor_char_boundary(MOST)]).into(),
+    }
 }
 
 fn log_response(response: &Response, latency: Duration, _span: &tracing::Span) {
+    // These are counted, and said together.
+    if response.extensions().get::<limits::Refused>().is_some() {
+        return;
+    }
     tracing::info!(status = response.status().as_u16(), ms = latency.as_secs_f64() * 1e3, "answered");
 }
 

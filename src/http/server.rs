@@ -1,4 +1,5 @@
-//! Connections: how many there may be at a time, and how long one may take to say what it wants.
+//! Connections: how many there may be at a time, of all and of one address, and how long one may take to say what it
+//! wants and to take what it asked for.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -9,6 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -17,15 +20,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::Service;
+use tower::{Service, ServiceExt};
+
+use super::patience::{BodyDue, Patience, Patient};
+use crate::limits::{Place, Places};
 
 /// What connections may take.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// The most connections at a time, sockets included. More wait in the kernel's queue.
     pub connections: usize,
+    /// How many of them one address may have. More are closed at once.
+    pub places: Arc<Places>,
     /// The longest that a request's head may take to arrive, and that an idle connection is kept.
     pub head: Duration,
+    /// How long clients are waited for after that.
+    pub patience: Patience,
 }
 
 /// Takes connections until `shutdown`, then lets those that are at something bring it to its end. Dropping the future
@@ -34,17 +44,23 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
     let room = Arc::new(Semaphore::new(limits.connections));
     let mut make = router.into_make_service_with_connect_info::<SocketAddr>();
     let mut connections = JoinSet::new();
-    while let Some((stream, peer)) = shutdown.run_until_cancelled(accept(&listener, &room)).await.flatten() {
+    while let Some((stream, peer)) =
+        shutdown.run_until_cancelled(accept(&listener, &room, &limits.places)).await.flatten()
+    {
         while connections.try_join_next().is_some() {}
         let service = match make.call(peer).await {
-            Ok(service) => TowerToHyperService::new(service),
+            Ok(service) => service,
             Err(never) => impossible(never),
         };
-        let shutdown = shutdown.clone();
+        let (due, Patience { body, writing }) = (BodyDue::default(), limits.patience);
+        let stream = Patient::new(stream, writing, due.clone());
+        let watch = move |request: Request<Incoming>| request.map(|incoming| due.watch(incoming, body));
+        let service = TowerToHyperService::new(service.map_request(watch));
+        let (shutdown, head) = (shutdown.clone(), limits.head);
         connections.spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(limits.head)
+                .header_read_timeout(head)
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
             let mut connection = pin!(connection);
@@ -69,17 +85,25 @@ fn impossible(never: Infallible) -> ! {
 }
 
 /// The next connection, once there is room for it. `None`: there will never be room again.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(Connection, SocketAddr)> {
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+    places: &Arc<Places>,
+) -> Option<(Connection, SocketAddr)> {
     let room = Arc::clone(room).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // A socket of IPv6 has its IPv4 peers in a form that equals no IPv4 address.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let Some(place) = places.take(peer.ip()) else {
+                    tracing::debug!(%peer, "an address has all the connections that it may have");
+                    continue;
+                };
                 // What a console shows is many small pieces, none of which may wait for the one before to arrive. Where
                 // it can't be set, they do.
                 let _ = stream.set_nodelay(true);
-                // A socket of IPv6 has its IPv4 peers in a form that equals no IPv4 address.
-                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                return Some((Connection { stream, _room: room }, peer));
+                return Some((Connection { stream, _place: place, _room: room }, peer));
             }
             // The peer's own affair: it hung up before we answered.
             Err(error) if is_about_the_peer(&error) => {}
@@ -100,6 +124,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 /// A connection with its place, which it keeps when it becomes a web socket.
 struct Connection {
     stream: TcpStream,
+    _place: Place,
     _room: OwnedSemaphorePermit,
 }
 

@@ -79,9 +79,20 @@ pub(super) async fn replace_answer(db: &PgPool, user: i64, key: &str, before: &[
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn purge(db: &PgPool) -> Result<()> {
-    sqlx::query!("delete from idempotency_keys where created_at < aged_to() - interval '24 hours'")
-        .execute(db)
-        .await
-        .map(drop)
+/// Forgets keys of more than a day ago, and, of an account that takes more than `most`, the oldest sooner.
+pub(super) async fn purge(db: &PgPool, most: i64) -> Result<()> {
+    sqlx::query!("delete from idempotency_keys where created_at < aged_to() - interval '24 hours'").execute(db).await?;
+    sqlx::query!(
+        "delete from idempotency_keys k using (
+             select o.user_id, l.created_at from (
+                 select user_id from idempotency_keys group by user_id having count(*) > $1) o
+             cross join lateral (
+                 select created_at from idempotency_keys i where i.user_id = o.user_id
+                 order by created_at desc offset $1 limit 1) l) over
+         where k.user_id = over.user_id and k.created_at <= over.created_at",
+        most
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }

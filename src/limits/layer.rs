@@ -1,9 +1,11 @@
-//! The layer that counts requests and says how many are left.
+//! The layers that count requests and say how many are left.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -13,20 +15,42 @@ use crate::error::{Code, Error};
 use crate::http::ClientAddress;
 use crate::http::auth::Identity;
 
-/// Counts what goes to the API; health and figures are not limited.
+/// An answer that says no more than that there were too many requests. Each such line in the log would be one that a
+/// stranger writes as fast as they can ask.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused;
+
+/// How often the log says that requests are refused.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// Counts every request: with a good token by token and account, else by address. What is not the API's needs no
+/// token, and costs the database nothing, so it is counted by address and here.
 pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with("/api/") {
-        return next.run(request).await;
+    let address = ClientAddress::of(request.extensions(), request.headers(), &app);
+    let path = request.uri().path();
+    if !path.starts_with("/api/") {
+        let network = address.network();
+        let who = if path.starts_with("/health/") { Who::Health(network) } else { Who::Page(network) };
+        let allowance = app.limits.count_here(&app, &who);
+        return match allowance.fine {
+            true => next.run(request).await,
+            false => refuse(&allowance, address),
+        };
     }
-    let who = match request.extensions().get::<Identity>() {
+    let allowance = match request.extensions().get::<Identity>() {
         // Access tokens change while a login lives.
-        Some(Identity::Somebody(caller)) => Who::Token(caller.session.unwrap_or(caller.token)),
-        _ => Who::Address(ClientAddress::of(request.extensions(), request.headers(), &app).network()),
+        Some(Identity::Somebody(caller)) => {
+            let of_token = app.limits.count(&app, Who::Token(caller.session.unwrap_or(caller.token))).await;
+            match of_token.fine {
+                true => tighter(of_token, app.limits.count(&app, Who::Account(caller.user)).await),
+                false => of_token,
+            }
+        }
+        _ => app.limits.count_stranger(&app, address).await,
     };
-    let allowance = app.limits.count(&app, who).await;
     let mut response = match allowance.fine {
         true => next.run(request).await,
-        false => refused(&allowance).into_response(),
+        false => refuse(&allowance, address),
     };
     for (name, value) in [
         ("x-ratelimit-limit", allowance.limit),
@@ -38,9 +62,54 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-fn refused(allowance: &Allowance) -> Error {
-    Error {
+/// Of two that both hold, the one that ends first.
+fn tighter(one: Allowance, other: Allowance) -> Allowance {
+    if !other.fine || other.remaining < one.remaining { other } else { one }
+}
+
+fn refuse(allowance: &Allowance, address: ClientAddress) -> Response {
+    note(address);
+    let error = Error {
         retry_after: Some(allowance.reset),
         ..Error::new(Code::RateLimited, format!("More than {} requests in a minute. Slow down.", allowance.limit))
+    };
+    let mut response = error.into_response();
+    response.extensions_mut().insert(Refused);
+    response
+}
+
+/// Says now and then that requests are refused, and how many were.
+fn note(address: ClientAddress) {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+        *said = Some(Instant::now());
+        let refused = COUNT.swap(0, Ordering::Relaxed);
+        tracing::info!(refused, latest = %address.0, "requests over their limits were refused");
     }
+}
+
+/// Stands before the live view, which has no other layer: a session that is begun costs memory before anybody has shown
+/// a token.
+pub(crate) async fn admit_sockets(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if !crate::realtime::is_for_sockets(request.uri().path()) {
+        return next.run(request).await;
+    }
+    let address = ClientAddress::of(request.extensions(), request.headers(), &app);
+    let network = address.network();
+    // Just as the protocol reads it.
+    let begins = !request.uri().query().is_some_and(|query| query.split('&').any(|part| part.starts_with("sid=")));
+    let who = if begins { Who::Handshake(network.clone()) } else { Who::Polling(network.clone()) };
+    let allowance = app.limits.count_here(&app, &who);
+    let wait = match allowance.fine {
+        false => Some((StatusCode::TOO_MANY_REQUESTS, allowance.reset)),
+        true if begins && !app.gate.enter(&network) => Some((StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(5))),
+        true => None,
+    };
+    let Some((status, wait)) = wait else { return next.run(request).await };
+    note(address);
+    let wait = HeaderValue::from(wait.as_secs().max(1));
+    (status, [(header::RETRY_AFTER, wait)], "Too many connections are begun from here. Slow down.").into_response()
 }

@@ -1,9 +1,15 @@
-//! How many requests a minute: by token, and by address for who shows none. The allowance holds for all processes
-//! together, and a request asks nobody: a process takes a share of a minute's allowance from the database at a time.
+//! How many requests a minute: by token and account, and by address for who shows no good token. The allowance holds for
+//! all processes together, and a request asks nobody: a process takes a share of a minute's allowance from the database
+//! at a time. What costs the database nothing (pages, health) is counted by each process alone. And how many connections
+//! an address may have.
 
 mod layer;
+mod places;
 mod service;
 mod store;
+mod turns;
 
-pub(crate) use layer::limit;
+pub(crate) use layer::{Refused, admit_sockets, limit};
+pub use places::{Place, Places};
 pub use service::{Limits, purge};
+pub use turns::Turns;

@@ -10,22 +10,39 @@ use super::store;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 use crate::http::ClientAddress;
+use crate::ids::UserId;
 
 /// A minute's allowance is taken in so many shares: one question to the database for each. What a process took and does
 /// not use is lost until the minute is over, so shares are small.
 const SHARES: u64 = 20;
 /// The most that is remembered; only what an attacker with many addresses does can come near it.
 const SIZE: usize = 100_000;
+/// How long the database is left alone that was away when something was to be counted: every request would wait for it.
+const AWAY: Duration = Duration::from_secs(5);
+/// What all of a /48 has, as a multiple of one address's.
+const WIDE: u64 = 8;
 
 /// Whose requests are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Who {
     /// A login's or an API token's.
     Token(Uuid),
+    /// Those of an account with all its tokens.
+    Account(UserId),
     /// Those of an address that show no good token.
     Address(String),
     /// Tokens and tickets that an address showed and that were none.
     Guess(String),
+    /// Those of a /48 that show no good token, in this process: who has one has 65,536 addresses to be counted by.
+    Wide(String),
+    /// What an address asks of us that is not the API's, in this process.
+    Page(String),
+    /// The same of health: whoever asks for pages must not be taken for a sick service.
+    Health(String),
+    /// What an address says on the live view without a web socket, in this process.
+    Polling(String),
+    /// Connections of the live view that an address begins, in this process.
+    Handshake(String),
 }
 
 /// What one may do.
@@ -43,7 +60,11 @@ pub(super) struct Allowance {
 
 /// This process' shares.
 #[derive(Debug, Default)]
-pub struct Limits(Mutex<HashMap<Who, Arc<tokio::sync::Mutex<Share>>>>);
+pub struct Limits {
+    shares: Mutex<HashMap<Who, Arc<tokio::sync::Mutex<Share>>>>,
+    /// Until when the database is not asked, which was away.
+    away_until: Mutex<Option<Instant>>,
+}
 
 /// What this process took of someone's present minute and has left.
 #[derive(Debug)]
@@ -54,13 +75,53 @@ struct Share {
     until: Instant,
 }
 
+impl Share {
+    fn one(&mut self, limit: u64, now: Instant) -> Allowance {
+        let fine = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        Allowance {
+            fine,
+            limit,
+            remaining: self.left + self.rest,
+            reset: whole_seconds(self.until.saturating_duration_since(now)),
+        }
+    }
+}
+
 impl Limits {
+    /// Counts one request of this process alone. Asks nobody.
+    pub(super) fn count_here(&self, app: &App, who: &Who) -> Allowance {
+        let limit = who.limit(app);
+        let share = self.share(who);
+        let now = Instant::now();
+        // Held for moments, and by nobody who waits.
+        let Ok(mut share) = share.try_lock() else {
+            return Allowance { fine: true, limit, remaining: 0, reset: Duration::from_secs(1) };
+        };
+        if share.until <= now {
+            *share = Share { left: limit, rest: 0, until: now + Duration::from_mins(1) };
+        }
+        share.one(limit, now)
+    }
+
+    fn is_away(&self) -> bool {
+        self.away_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| until > Instant::now())
+    }
+
+    /// Counts one request of somebody who shows no good token: first in this process, for the whole network.
+    pub(super) async fn count_stranger(&self, app: &App, address: ClientAddress) -> Allowance {
+        if let Some(wide) = address.wide() {
+            let all = self.count_here(app, &Who::Wide(wide));
+            if !all.fine {
+                return all;
+            }
+        }
+        self.count(app, Who::Address(address.network())).await
+    }
+
     /// Counts one request.
     pub(super) async fn count(&self, app: &App, who: Who) -> Allowance {
-        let limit = u64::from(match who {
-            Who::Token(_) => app.config.rate_limit_token,
-            Who::Address(_) | Who::Guess(_) => app.config.rate_limit_address,
-        });
+        let limit = who.limit(app);
         let share = self.share(&who);
         // Held while the database is asked, so that parallel requests of one client don't take a share each.
         let mut share = share.lock().await;
@@ -68,50 +129,55 @@ impl Limits {
         let over = share.until <= now;
         if over || (share.left == 0 && share.rest > 0) {
             let want = (limit / SHARES).max(1);
-            match store::take(&app.db, &who.key(), want).await {
-                Ok((taken, left)) => {
-                    share.left = want.saturating_sub(taken.saturating_sub(limit));
-                    share.rest = limit.saturating_sub(taken);
-                    share.until = now + left;
+            let taken = match self.is_away() {
+                true => None,
+                false => match store::take(&app.db, &who.key(), want).await {
+                    Ok(taken) => Some(taken),
+                    Err(error) => {
+                        tracing::warn!(%error, "requests can't be counted");
+                        *self.away_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + AWAY);
+                        None
+                    }
+                },
+            };
+            (share.left, share.rest, share.until) = match taken {
+                Some((taken, left)) => {
+                    (want.saturating_sub(taken.saturating_sub(limit)), limit.saturating_sub(taken), now + left)
                 }
                 // Nobody is shut out because we can't count.
-                Err(error) => {
-                    tracing::warn!(%error, "requests can't be counted");
-                    (share.left, share.rest, share.until) = (want, 0, now + Duration::from_secs(1));
-                }
-            }
+                None => (want, 0, Instant::now() + Duration::from_secs(1)),
+            };
         }
-        let fine = share.left > 0;
-        share.left = share.left.saturating_sub(1);
-        Allowance {
-            fine,
-            limit,
-            remaining: share.left + share.rest,
-            reset: whole_seconds(share.until.saturating_duration_since(now)),
-        }
+        share.one(limit, now)
     }
 
-    /// Refuses an address that has shown too many tokens and tickets that were none: looking up the next one is work
-    /// that it gets no more of this minute. Asks nobody.
-    pub(crate) fn may_guess(&self, address: ClientAddress) -> Result<()> {
-        let shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(share) = shares.get(&Who::Guess(address.network())) else { return Ok(()) };
-        let Ok(share) = share.try_lock() else { return Ok(()) };
-        let reset = share.until.saturating_duration_since(Instant::now());
-        if share.left > 0 || share.rest > 0 || reset.is_zero() {
+    /// Counts a token or ticket before it is looked up, which is work, and refuses an address that has shown too many
+    /// that were none. One that is good is given back by [`Self::was_right`]: however many are looked up at one time,
+    /// no more than the limit are none.
+    pub(crate) async fn guess(&self, app: &App, address: ClientAddress) -> Result<()> {
+        let mut allowance = self.count(app, Who::Guess(address.network())).await;
+        if let Some(wide) = address.wide().filter(|_| allowance.fine) {
+            allowance = self.count_here(app, &Who::Wide(wide));
+        }
+        if allowance.fine {
             return Ok(());
         }
         let words = "Too many tokens that are none came from this address; try again in a minute.";
-        Err(Error { retry_after: Some(whole_seconds(reset)), ..Error::new(Code::RateLimited, words) })
+        Err(Error { retry_after: Some(allowance.reset), ..Error::new(Code::RateLimited, words) })
     }
 
-    /// Counts a token or ticket that was none.
-    pub(crate) async fn guessed(&self, app: &App, address: ClientAddress) {
-        self.count(app, Who::Guess(address.network())).await;
+    /// What was counted as a guess was good.
+    pub(crate) async fn was_right(&self, address: ClientAddress) {
+        let mut given_back = vec![Who::Guess(address.network())];
+        given_back.extend(address.wide().map(Who::Wide));
+        for who in given_back {
+            let share = self.share(&who);
+            share.lock().await.left += 1;
+        }
     }
 
     fn share(&self, who: &Who) -> Arc<tokio::sync::Mutex<Share>> {
-        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(who) {
             return Arc::clone(share);
         }
@@ -123,7 +189,7 @@ impl Limits {
                 let mut one = false;
                 shares.retain(|who, _| {
                     one = !one;
-                    one || matches!(who, Who::Token(_))
+                    one || matches!(who, Who::Token(_) | Who::Account(_))
                 });
             }
         }
@@ -135,7 +201,7 @@ impl Limits {
     /// Forgets minutes that are over.
     fn forget(&self) {
         let now = Instant::now();
-        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         shares.retain(|_, share| share.try_lock().map_or(true, |share| share.until > now));
     }
 }
@@ -146,11 +212,27 @@ fn whole_seconds(time: Duration) -> Duration {
 }
 
 impl Who {
+    fn limit(&self, app: &App) -> u64 {
+        let (token, address) = (app.config.rate_limit_token.into(), app.config.rate_limit_address.into());
+        match self {
+            Self::Token(_) | Self::Polling(_) => token,
+            Self::Account(_) => app.config.rate_limit_account.into(),
+            Self::Address(_) | Self::Guess(_) | Self::Page(_) | Self::Health(_) | Self::Handshake(_) => address,
+            Self::Wide(_) => address * WIDE,
+        }
+    }
+
     fn key(&self) -> String {
         match self {
             Self::Token(id) => format!("token:{id}"),
+            Self::Account(id) => format!("account:{id}"),
             Self::Address(network) => format!("address:{network}"),
             Self::Guess(network) => format!("guess:{network}"),
+            Self::Wide(network) => format!("wide:{network}"),
+            Self::Page(network) => format!("page:{network}"),
+            Self::Health(network) => format!("health:{network}"),
+            Self::Polling(network) => format!("polling:{network}"),
+            Self::Handshake(network) => format!("handshake:{network}"),
         }
     }
 }
@@ -175,7 +257,7 @@ mod tests {
         for n in 0..SIZE {
             present(&Who::Address(n.to_string()));
         }
-        let shares = limits.0.lock().unwrap();
+        let shares = limits.shares.lock().unwrap();
         assert!(shares.contains_key(&token));
         assert!((SIZE / 3..=SIZE).contains(&shares.len()), "{}", shares.len());
     }

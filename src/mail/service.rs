@@ -10,7 +10,7 @@ use super::store;
 use super::templates::Mail;
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::http::page::{Page, PageQuery};
+use crate::http::page::{self, Page, PageQuery};
 use crate::idempotency::{Begun, Once};
 
 /// For so many days what was sent can be looked up.
@@ -25,7 +25,8 @@ pub async fn queue(tx: &mut PgConnection, event: &str, recipient: &str, mail: &i
 /// Mails, newest first where nothing else is asked for.
 pub async fn list(app: &App, query: &ListMails) -> Result<Page<MailView>> {
     let page = PageQuery { page: query.page, limit: query.limit };
-    let (mails, total) = store::list(&app.db, query, page).await?;
+    page.check()?;
+    let (mails, total) = store::list(&app.db, query, page).await.map_err(page::too_long)?;
     Ok(Page::new(mails, total, page))
 }
 

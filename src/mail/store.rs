@@ -6,8 +6,7 @@ use uuid::Uuid;
 
 use super::model::{ListMails, MailState, MailView};
 use super::templates::Rendered;
-use crate::db;
-use crate::http::page::{Order, PageQuery};
+use crate::http::page::{COUNTED, Order, PageQuery};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -163,9 +162,7 @@ pub(super) async fn is_any_held(db: impl PgExecutor<'_>) -> Result<bool> {
 
 /// Mails by a filter, with how many match in all; nothing of what is in them but the subject.
 pub(super) async fn list(db: &PgPool, query: &ListMails, page: PageQuery) -> Result<(Vec<MailView>, i64)> {
-    let mut tx = db::begin(db).await?;
-    // A plan for these very filters: one for any would read everything.
-    sqlx::query!("select set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
+    let mut tx = crate::db::reading(db).await?;
     macro_rules! mails {
         ($run:ident, $query:ident, ($($of:tt)*), $what:literal, $rest:literal $(, $more:expr)*) => {
             sqlx::$query!(
@@ -191,7 +188,8 @@ pub(super) async fn list(db: &PgPool, query: &ListMails, page: PageQuery) -> Res
         page.size(),
         page.offset()
     );
-    let total = mails!(fetch_one, query_scalar, (), r#"count(*) as "n!""#, "");
+    let total =
+        mails!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $4) counted", COUNTED);
     Ok((rows, total))
 }
 

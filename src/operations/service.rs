@@ -58,6 +58,8 @@ pub async fn of_server(
     server: ServerId,
     page: PageQuery,
 ) -> Result<(Vec<OperationView>, i64)> {
+    page.check()?;
+    let _turn = app.turns.take(caller.user).await?;
     let rows = store::of_server(&app.db, server, page.size(), page.offset()).await?;
     let total = store::count_of_server(&app.db, server).await?;
     Ok((rows.into_iter().map(|row| row.view(caller.is_provider())).collect(), total))

@@ -12,6 +12,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::model::{OperationError, OperationView, State};
+use crate::http::page::COUNTED;
 use crate::ids::{ServerId, UserId};
 
 pub(super) use held::{abandon, hold_all};
@@ -510,7 +511,13 @@ pub(super) async fn of_server(db: &PgPool, server: ServerId, limit: i64, offset:
 }
 
 pub(super) async fn count_of_server(db: &PgPool, server: ServerId) -> Result<i64> {
-    sqlx::query_scalar!(r#"select count(*) as "n!" from operations where server_id = $1"#, server.0).fetch_one(db).await
+    sqlx::query_scalar!(
+        r#"select count(*) as "n!" from (select 1 from operations where server_id = $1 limit $2) counted"#,
+        server.0,
+        COUNTED
+    )
+    .fetch_one(db)
+    .await
 }
 
 /// The operation that holds a server now.

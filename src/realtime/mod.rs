@@ -18,6 +18,7 @@
 //! that does not take its messages is disconnected, not waited for. To subscribe again to what is watched already is
 //! acknowledged, and nothing more.
 
+mod gate;
 mod guard;
 mod model;
 mod push;
@@ -34,12 +35,18 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::app::App;
+pub use gate::Gate;
 use sockets::{Desk, Seats};
 
 /// The largest message that we take: a subscription is a few bytes.
 const MAX_MESSAGE: usize = 16 * 1024;
 /// How many messages may wait for one client: a sweep of everything it may subscribe to, stats and alerts, twice.
 const MAX_WAITING: usize = 4 * sockets::MAX_SUBSCRIPTIONS;
+
+/// Whether a request is the live view's: what Socket.IO takes as its own.
+pub(crate) fn is_for_sockets(path: &str) -> bool {
+    path.strip_prefix("/socket.io").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 /// Socket.IO as a layer around the router, with the tasks that push to its clients until shutdown.
 pub fn layer(app: Arc<App>) -> SocketIoLayer {
@@ -50,7 +57,7 @@ pub fn layer(app: Arc<App>) -> SocketIoLayer {
     let (layer, io) = SocketIo::builder()
         .ping_interval(Duration::from_secs(25))
         .ping_timeout(Duration::from_secs(20))
-        .connect_timeout(Duration::from_secs(10))
+        .connect_timeout(gate::LIFE)
         .max_payload(MAX_MESSAGE as u64)
         .ws_max_message_size(MAX_MESSAGE)
         .ws_max_frame_size(MAX_MESSAGE)

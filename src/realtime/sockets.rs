@@ -19,13 +19,15 @@ use crate::accounts::{self, Level};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 use crate::http::ClientAddress;
-use crate::ids::ServerId;
+use crate::ids::{ServerId, UserId};
 use crate::servers;
 
 /// How many servers one socket may watch.
 pub(super) const MAX_SUBSCRIPTIONS: usize = 1_000;
 /// How many sockets one login or API token may hold open.
 const MAX_SOCKETS: usize = 50;
+/// How many an account may with all of them.
+const MAX_SOCKETS_OF_ACCOUNT: usize = 4 * MAX_SOCKETS;
 /// How many requests of one socket may wait for their turn: a client that asks for everything at once, or leaves it, is
 /// well within.
 const MAX_PENDING: usize = MAX_SUBSCRIPTIONS + 100;
@@ -39,36 +41,57 @@ pub(super) struct Desk {
     pub seats: Seats,
 }
 
-/// How many sockets each login or API token holds.
+/// How many sockets each account holds, and each of its logins and API tokens.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seats(Arc<Mutex<HashMap<Uuid, usize>>>);
+pub(super) struct Seats(Arc<Mutex<HashMap<Owner, usize>>>);
 
-impl Seats {
-    fn take(&self, owner: Uuid) -> Option<Seat> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.entry(owner).or_default();
-        if *count >= MAX_SOCKETS {
-            return None;
+/// Whose sockets are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Owner {
+    /// A login's or an API token's.
+    Token(Uuid),
+    Account(UserId),
+}
+
+impl Owner {
+    fn most(self) -> usize {
+        match self {
+            Self::Token(_) => MAX_SOCKETS,
+            Self::Account(_) => MAX_SOCKETS_OF_ACCOUNT,
         }
-        *count += 1;
-        Some(Seat { seats: self.clone(), owner })
     }
 }
 
-/// One socket's place among those of its owner, given back when dropped.
+impl Seats {
+    fn take(&self, login: Uuid, account: UserId) -> Option<Seat> {
+        let owners = [Owner::Token(login), Owner::Account(account)];
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if owners.iter().any(|owner| taken.get(owner).is_some_and(|count| *count >= owner.most())) {
+            return None;
+        }
+        for owner in owners {
+            *taken.entry(owner).or_default() += 1;
+        }
+        Some(Seat { seats: self.clone(), owners })
+    }
+}
+
+/// One socket's place among those of its owners, given back when dropped.
 #[derive(Debug)]
 struct Seat {
     seats: Seats,
-    owner: Uuid,
+    owners: [Owner; 2],
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.owner) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.owner);
+        for owner in self.owners {
+            if let Some(count) = taken.get_mut(&owner) {
+                *count -= 1;
+                if *count == 0 {
+                    taken.remove(&owner);
+                }
             }
         }
     }
@@ -158,10 +181,14 @@ pub(super) async fn authenticate(
     let address = ClientAddress::of(&parts.extensions, &parts.headers, &desk.app);
     let caller = accounts::service::authenticate(&desk.app, &token, address).await.map_err(Refused)?;
     // Access tokens change while a login lives.
-    let seat = desk.seats.take(caller.session.unwrap_or(caller.token)).ok_or_else(|| {
-        let text = format!("One login or token may hold {MAX_SOCKETS} connections at a time; close others first.");
+    let seat = desk.seats.take(caller.session.unwrap_or(caller.token), caller.user).ok_or_else(|| {
+        let text = format!(
+            "One login or token may hold {MAX_SOCKETS} connections at a time, and an account \
+             {MAX_SOCKETS_OF_ACCOUNT}; close others first."
+        );
         Refused(Error::new(Code::RateLimited, text))
     })?;
+    desk.app.gate.signed_in(&address.network());
     socket.extensions.insert(Arc::new(Held {
         caller: Mutex::new(caller),
         servers: Mutex::default(),
@@ -342,13 +369,21 @@ mod tests {
     fn each_owner_has_so_many_seats_and_gets_them_back() {
         let seats = Seats::default();
         let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
-        let mut taken: Vec<_> = (0..MAX_SOCKETS).map(|_| seats.take(one).unwrap()).collect();
-        assert!(seats.take(one).is_none());
-        assert!(seats.take(other).is_some());
+        let mut taken: Vec<_> = (0..MAX_SOCKETS).map(|_| seats.take(one, UserId(1)).unwrap()).collect();
+        assert!(seats.take(one, UserId(1)).is_none());
+        assert!(seats.take(other, UserId(1)).is_some());
         taken.pop();
-        taken.push(seats.take(one).unwrap());
-        assert!(seats.take(one).is_none());
+        taken.push(seats.take(one, UserId(1)).unwrap());
+        assert!(seats.take(one, UserId(1)).is_none());
         drop(taken);
         assert!(seats.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn many_tokens_are_no_way_round_what_an_account_may_hold() {
+        let seats = Seats::default();
+        let held: Vec<_> = (0..).map_while(|_| seats.take(Uuid::now_v7(), UserId(1))).collect();
+        assert_eq!(held.len(), MAX_SOCKETS_OF_ACCOUNT);
+        assert!(seats.take(Uuid::now_v7(), UserId(2)).is_some());
     }
 }

@@ -96,6 +96,7 @@ pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Ve
     if query.all && !caller.is_provider() {
         return Err(Error::new(Code::Forbidden, "Only the provider may list everyone's servers."));
     }
+    let _turn = app.turns.take(caller.user).await?;
     let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
     // An account's own servers come whole, as the document has it; a fleet comes in pages.
     let limit = match (query.limit, query.page) {

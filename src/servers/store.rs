@@ -550,7 +550,8 @@ pub(super) async fn image_source(db: &PgPool, id: ServerId) -> Result<Option<Str
 /// What the "server is ready" mail says.
 #[derive(Debug)]
 pub(super) struct Ready {
-    pub email: String,
+    /// None, where its owner has not said that it is theirs.
+    pub email: Option<String>,
     pub name: String,
     pub tariff: String,
     pub os: String,
@@ -561,7 +562,7 @@ pub(super) struct Ready {
 pub(super) async fn ready(tx: &mut PgConnection, id: ServerId) -> Result<Ready> {
     sqlx::query_as!(
         Ready,
-        r#"select u.email, s.name, t.name as tariff, i.name as os, i.root_login as "root_login: RootLogin",
+        r#"select case when u.confirmed_at is not null then u.email end as email, s.name, t.name as tariff, i.name as os, i.root_login as "root_login: RootLogin",
                 cardinality(s.ssh_keys) > 0 as "has_keys!"
          from servers s join users u on u.id = s.user_id join tariffs t on t.id = s.tariff_id
               join images i on i.id = s.image_id where s.id = $1"#,

@@ -279,3 +279,45 @@ async fn very_much_news_is_told_in_parts() {
     }
     assert_eq!(world.tell().await, 0);
 }
+
+/// Whoever has not said that an address is theirs is not mailed to: the alert waits, and is told when they have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_mailed_to_an_address_that_nobody_has_confirmed() {
+    let world = World::new().await;
+    let confirmed = async |sql: &'static str| {
+        sqlx::query(sql).execute(world.db()).await.unwrap();
+    };
+    confirmed("update users set confirmed_at = null where email = 'customer@example.com'").await;
+    let (_, theirs) = world.server("customer@example.com", "web-1").await;
+    let (_, others) = world.server("other@example.com", "web-2").await;
+    for n in 0..3 {
+        world.swept(n * 30, vec![busy(theirs, 0.99), busy(others, 0.99)]).await;
+    }
+    world.tell().await;
+    let recipients: Vec<String> = world.mails().await.into_iter().map(|mail| mail.recipient).collect();
+    assert_eq!(recipients, ["other@example.com"]);
+    confirmed("update users set confirmed_at = now() where email = 'customer@example.com'").await;
+    assert_eq!(world.tell().await, 1);
+    assert_eq!(world.mails().await[0].recipient, "customer@example.com");
+}
+
+/// However low its owner sets a rule, the same of a server is told so often and no more often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_and_goes_is_told_once_in_a_while() {
+    let mut world = World::new().await;
+    let config = innkeeper::config::Config { alert_floor_seconds: 900, ..world.teller.config.clone() };
+    world.teller = innkeeper::app::App::new(config).unwrap();
+    let (_, marker) = world.server("customer@example.com", "web-1").await;
+    let mut mailed = 0;
+    for round in 0..5 {
+        world.lasts(round * 300, marker, 0.99).await;
+        mailed += world.tell().await;
+        world.lasts(round * 300 + 120, marker, 0.1).await;
+        mailed += world.tell().await;
+    }
+    assert_eq!(mailed, 2, "its beginning and its end");
+    let told = "update alerts set told_at = told_at - interval '15 minutes' where told_at is not null";
+    sqlx::query(told).execute(world.db()).await.unwrap();
+    world.lasts(3000, marker, 0.99).await;
+    assert_eq!(world.tell().await, 1);
+}

@@ -21,6 +21,9 @@ pub const PASSWORD: &str = "correct horse battery";
 /// A master key for tests: 32 bytes as base64.
 pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
+/// What figures are shown to.
+pub const FIGURES: &str = "figures are for tests";
+
 /// A running service with a provider and two customers.
 pub struct TestApp {
     pub app: Arc<App>,
@@ -51,6 +54,9 @@ pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
         rate_limit_address: 100_000,
         rate_limit_token: 1_000_000,
         reverse_suffixes: "example.com".to_owned().try_into().expect("a domain"),
+        rate_limit_account: 1_000_000,
+        alert_floor_seconds: 0,
+        metrics_token: Some(SecretString::from(FIGURES)),
         ..Config::default()
     }
 }
@@ -104,6 +110,11 @@ impl TestApp {
             app = app.running(Task::Monitoring).running(Task::Alerts);
         }
         if mailed { app.running(Task::Mail) } else { app }
+    }
+
+    /// What `/metrics` says now.
+    pub async fn figures(&self) -> String {
+        self.nobody.with_token(FIGURES).get("/metrics").await.expect(200).text
     }
 
     /// Has a task run, too.

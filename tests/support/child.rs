@@ -2,6 +2,8 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -14,6 +16,7 @@ use super::{TestDb, log};
 pub struct Service {
     child: Child,
     pub base: String,
+    said: Arc<AtomicU64>,
     // Its standard output: it must not break.
     _said: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
 }
@@ -39,6 +42,8 @@ fn command_of(program: &str, db: &TestDb, data: &std::path::Path) -> Command {
         .env("INNKEEPER_DATABASE_POOL", "6")
         .env("INNKEEPER_RATE_LIMIT_ADDRESS", "100000")
         .env("INNKEEPER_RATE_LIMIT_TOKEN", "1000000")
+        .env("INNKEEPER_RATE_LIMIT_ACCOUNT", "1000000")
+        .env("INNKEEPER_ALERT_FLOOR_SECONDS", "0")
         .env("INNKEEPER_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
         .kill_on_drop(true);
     command
@@ -66,15 +71,28 @@ impl Service {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the service starts");
-        log::of_child(child.stderr.take().expect("piped").into_owned_fd().expect("a descriptor"));
-        let mut said = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let first = within("the service's first words", said.next_line()).await.expect("text");
+        let said = log::of_child(child.stderr.take().expect("piped").into_owned_fd().expect("a descriptor"));
+        let mut words = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let first = within("the service's first words", words.next_line()).await.expect("text");
         let Some(first) = first else {
             let status = within("the end of a service that says nothing", child.wait()).await;
             panic!("the service does not come up: {status:?}");
         };
         let base = first.split(' ').find(|word| word.starts_with("http://")).expect("where it serves").to_owned();
-        Self { child, base, _said: said }
+        Self { child, base, said, _said: words }
+    }
+
+    /// Bytes that it has logged.
+    pub fn logged(&self) -> u64 {
+        self.said.load(Ordering::Relaxed)
+    }
+
+    /// Its resident memory in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().expect("it runs")));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
     }
 
     /// Waits for it to die by SIGKILL, and leaves its leases as they are.

@@ -2,7 +2,8 @@
 //! error that no test expects fails it: the answers may be right by luck.
 
 use std::io::BufRead;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -43,17 +44,21 @@ pub fn unexpected() -> Vec<String> {
     errors
 }
 
-/// Passes on what a child says, and notes its errors.
-pub fn of_child(stderr: std::os::fd::OwnedFd) {
+/// Passes on what a child says, notes its errors, and counts its bytes.
+pub fn of_child(stderr: std::os::fd::OwnedFd) -> Arc<AtomicU64> {
+    let counted = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&counted);
     std::thread::spawn(move || {
         let lines = std::io::BufReader::new(std::fs::File::from(stderr)).lines();
         for line in lines.map_while(Result::ok) {
+            count.fetch_add(line.len() as u64 + 1, Ordering::Relaxed);
             eprintln!("{line}");
             if line.split_whitespace().nth(1) == Some("ERROR") && !line.contains(TRACE) {
                 note(line);
             }
         }
     });
+    counted
 }
 
 fn note(line: String) {

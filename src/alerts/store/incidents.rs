@@ -6,8 +6,7 @@ use uuid::Uuid;
 
 use super::Result;
 use crate::alerts::model::{AlertKind, AlertLevel, AlertView, Ended, ListAlerts, LiveAlert, Sort};
-use crate::db;
-use crate::http::page::{Order, PageQuery};
+use crate::http::page::{COUNTED, Order, PageQuery};
 use crate::ids::{AlertId, HostId, PoolId, ServerId, UserId};
 
 /// Whose alerts.
@@ -127,9 +126,7 @@ pub(in crate::alerts) async fn list(
     query: &ListAlerts,
     page: PageQuery,
 ) -> Result<(Vec<Row>, i64)> {
-    let mut tx = db::begin(db).await?;
-    // A plan for these very filters: one for any would read everything.
-    sqlx::query!("select set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
+    let mut tx = crate::db::reading(db).await?;
     let rows = alerts!(
         filtered (rows fetch_all, &mut *tx),
         r#" order by case when $9 then case a.level when 'critical' then 1 else 0 end * case when $10 then 1 else -1 end end,
@@ -144,10 +141,11 @@ pub(in crate::alerts) async fn list(
         page.offset()
     )?;
     let total = alerts!(
-        filtered (@ fetch_one, query_scalar, (), &mut *tx, r#"count(*) as "n!""#),
-        "",
+        filtered (@ fetch_one, query_scalar, (), &mut *tx, r#"count(*) as "n!" from (select 1"#),
+        " limit $9) counted",
         whose,
-        query
+        query,
+        COUNTED
     )?;
     Ok((rows, total))
 }

@@ -28,7 +28,7 @@ pub(in crate::alerts) struct News {
     /// Servers that went with a host, and of how many people.
     pub servers: i64,
     pub customers: i64,
-    /// Somebody asked not to be told.
+    /// Somebody asked not to be told, has not confirmed their address, or was told of the same a moment ago.
     pub muted: bool,
     /// Seconds since it changed.
     pub age: f64,
@@ -52,7 +52,7 @@ pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
 }
 
 /// What is to be told, oldest first: so many of those after this one.
-pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most: i64) -> Result<Vec<News>> {
+pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most: i64, floor: f64) -> Result<Vec<News>> {
     sqlx::query_as!(
         News,
         r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value, a.raised_at, a.resolved_at,
@@ -63,7 +63,13 @@ pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most:
                   coalesce(w.servers, 0) as "servers!", coalesce(w.customers, 0) as "customers!",
                   exists (select from alert_mutes m where m.until > now()
                           and (m.server_id is null or m.server_id = a.server_id)
-                          and (m.kind is null or m.kind = a.kind)) as "muted!",
+                          and (m.kind is null or m.kind = a.kind))
+                      or (u.id is not null and u.confirmed_at is null)
+                      -- Told of late: whatever a rule says, nobody is mailed every minute.
+                      or (a.told_at is null and a.server_id is not null
+                          and exists (select from alerts b where b.server_id = a.server_id and b.kind = a.kind
+                                      and b.told_at > now() - make_interval(secs => $3)
+                                      and (b.told_level = 'critical' or a.level = 'warning'))) as "muted!",
                   extract(epoch from clock_timestamp() - a.changed_at)::float8 as "age!"
            from alerts a
            left join servers s on s.id = a.server_id
@@ -85,7 +91,8 @@ pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most:
              and (a.level = 'critical' or a.told_at is not null or u.alert_mails = 'all')
            order by a.id limit $2"#,
         after.0,
-        most
+        most,
+        floor
     )
     .fetch_all(tx)
     .await
@@ -94,7 +101,8 @@ pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most:
 /// The providers' people.
 pub(in crate::alerts) async fn staff(tx: &mut PgConnection) -> Result<Vec<(UserId, String)>> {
     let rows = sqlx::query!(
-        r#"select id as "id: UserId", email from users where role = 'provider' and disabled_at is null order by id"#
+        r#"select id as "id: UserId", email from users where role = 'provider' and disabled_at is null
+           and confirmed_at is not null order by id"#
     )
     .fetch_all(tx)
     .await?;

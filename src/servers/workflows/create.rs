@@ -360,7 +360,9 @@ impl Step<Data> for HandOver {
             url: &ctx.app.config.public_url,
         };
         let event = format!("server-ready:{}", guest.server.uuid);
-        mail::service::queue(&mut tx, &event, &ready.email, &mail).await?;
+        if let Some(email) = &ready.email {
+            mail::service::queue(&mut tx, &event, email, &mail).await?;
+        }
         Ok(Outcome::DoneIn(tx))
     }
 }

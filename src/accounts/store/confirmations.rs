@@ -1,0 +1,59 @@
+//! The SQL of confirmed addresses.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+
+use super::Result;
+use crate::ids::UserId;
+
+/// Notes what is mailed to an address to come back from there.
+pub(in crate::accounts) async fn insert(
+    tx: &mut PgConnection,
+    hash: &[u8; 32],
+    user: UserId,
+    email: &str,
+    life: Duration,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into address_confirmations (hash, user_id, email, expires_at)
+         values ($1, $2, $3, now() + make_interval(secs => $4))",
+        &hash[..],
+        user.0,
+        email,
+        life.as_secs_f64()
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// How many were mailed to the account within the last hour.
+pub(in crate::accounts) async fn count_of_late(tx: &mut PgConnection, user: UserId) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "n!" from address_confirmations
+           where user_id = $1 and created_at > now() - interval '1 hour'"#,
+        user.0
+    )
+    .fetch_one(tx)
+    .await
+}
+
+/// Confirms the address that this was mailed to; whose it is, or `None` where it is not good (any more). It stays good
+/// for its time: a link is opened twice.
+pub(in crate::accounts) async fn confirm(tx: &mut PgConnection, hash: &[u8; 32]) -> Result<Option<UserId>> {
+    sqlx::query_scalar!(
+        r#"update users u set confirmed_at = coalesce(u.confirmed_at, now())
+           from address_confirmations c
+           where c.hash = $1 and c.expires_at > now() and u.id = c.user_id and lower(u.email) = lower(c.email)
+           returning u.id as "id: UserId""#,
+        &hash[..]
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// Forgets what is not good any more.
+pub(in crate::accounts) async fn purge(db: &PgPool) -> Result<()> {
+    sqlx::query!("delete from address_confirmations where expires_at < aged_to()").execute(db).await.map(drop)
+}

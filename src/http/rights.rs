@@ -1,0 +1,58 @@
+//! Who asks is found out with a request's head, and once more when its body is there: it may come half a minute later,
+//! and whoever was shut out meanwhile is.
+
+use std::sync::Arc;
+
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::BytesMut;
+use futures_util::{StreamExt, stream};
+
+use super::auth::Identity;
+use crate::app::App;
+
+/// Finds out who asks, once for all that want to know.
+pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    // Figures have a token of their own, which is no account's.
+    let identity = match request.uri().path() {
+        "/metrics" => Identity::Nobody,
+        _ => Identity::of(&app, request.extensions(), request.headers()).await,
+    };
+    request.extensions_mut().insert(identity);
+    next.run(request).await
+}
+
+/// Waits for the body of somebody's request, then looks again who they are. Whatever else is looked at on the way to the
+/// handler is looked at after this.
+pub(super) async fn look_again(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let known = matches!(request.extensions().get::<Identity>(), Some(Identity::Somebody(_)));
+    if !known || request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    let body = collect(body.into_data_stream()).await;
+    let identity = Identity::of(&app, &parts.extensions, &parts.headers).await;
+    parts.extensions.insert(identity);
+    next.run(Request::from_parts(parts, body)).await
+}
+
+/// The whole body, or as much as we take of one; whoever reads it finds what is wrong with it.
+async fn collect(mut body: BodyDataStream) -> Body {
+    let mut whole = BytesMut::new();
+    while let Some(part) = body.next().await {
+        match part {
+            Ok(part) => whole.extend_from_slice(&part),
+            Err(error) => {
+                let before = stream::iter([Ok(whole.freeze()), Err(error)]);
+                return Body::from_stream(before);
+            }
+        }
+        if whole.len() > super::router::BODY_LIMIT {
+            let before = stream::iter([Ok::<Bytes, axum::Error>(whole.freeze())]);
+            return Body::from_stream(before.chain(body));
+        }
+    }
+    Body::from(whole.freeze())
+}

@@ -1,0 +1,70 @@
+//! Lists are dear to read, and are read by so many requests of an account at a time: others wait for their turn, and
+//! not with a connection to the database in their hands.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Code, Error, Result};
+use crate::ids::UserId;
+
+/// Lists that an account reads at a time, in each process.
+const AT_ONCE: usize = 3;
+/// How long the others wait.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Accounts that are remembered, before those that read nothing are forgotten.
+const SIZE: usize = 1_000;
+
+/// Whose turn it is.
+#[derive(Debug, Default)]
+pub struct Turns(Mutex<HashMap<UserId, Arc<Semaphore>>>);
+
+/// The right to read a list, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Turns {
+    /// Waits for a turn of this account's.
+    pub(crate) async fn take(&self, user: UserId) -> Result<Turn> {
+        let places = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if all.len() >= SIZE {
+                all.retain(|_, places| Arc::strong_count(places) > 1 || places.available_permits() < AT_ONCE);
+            }
+            Arc::clone(all.entry(user).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))))
+        };
+        match tokio::time::timeout(PATIENCE, places.acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Turn { _permit: permit }),
+            Ok(Err(closed)) => Err(Error::internal(closed)),
+            Err(_) => Err(Error {
+                retry_after: Some(PATIENCE),
+                ..Error::new(
+                    Code::RateLimited,
+                    "Your account reads too many long lists at a time; narrow them, or wait for those before.",
+                )
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_account_waits_for_itself_and_for_nobody_else() {
+        let turns = Turns::default();
+        let mut held = vec![];
+        for _ in 0..AT_ONCE {
+            held.push(turns.take(UserId(1)).await.unwrap());
+        }
+        assert_eq!(turns.take(UserId(1)).await.unwrap_err().code, Code::RateLimited);
+        turns.take(UserId(2)).await.unwrap();
+        held.pop();
+        turns.take(UserId(1)).await.unwrap();
+    }
+}
