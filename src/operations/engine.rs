@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -119,6 +119,13 @@ impl Engine {
             }
         }
     }
+
+    fn row<D: Data>(&self, new: NewOperation<D>) -> Result<NewRow> {
+        let NewOperation { kind, server, data, user, deadline } = new;
+        let data = serde_json::to_value(&data).map_err(Error::internal)?;
+        let step = self.workflow(kind).and_then(|w| w.steps().first().copied()).unwrap_or_default();
+        Ok(NewRow { id: Uuid::now_v7(), server, kind, step, data, version: D::VERSION, user, deadline })
+    }
 }
 
 /// Where an operation was put that nobody may keep from happening.
@@ -128,11 +135,4 @@ pub struct Placed {
     pub id: Uuid,
     /// Whether it waits for another one's end.
     pub waits: bool,
-
-    fn row<D: Data>(&self, new: NewOperation<D>) -> Result<NewRow> {
-        let NewOperation { kind, server, data, user, deadline } = new;
-        let data = serde_json::to_value(&data).map_err(Error::internal)?;
-        let step = self.workflow(kind).and_then(|w| w.steps().first().copied()).unwrap_or_default();
-        Ok(NewRow { id: Uuid::now_v7(), server, kind, step, data, version: D::VERSION, user, deadline })
-    }
 }

@@ -1,44 +1,26 @@
 //! The SQL of operations. The database's clock is the only one: workers' clocks may differ.
 
+mod claim;
 mod held;
+mod views;
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::model::{OperationError, OperationView, State};
-use crate::http::page::COUNTED;
+use super::model::State;
 use crate::ids::{ServerId, UserId};
 
+pub(super) use claim::{Claimed, Known, Shares, claim, next_due, next_turns, release, renew};
 pub(super) use held::{abandon, hold_all};
+pub use views::LogLine;
+pub(super) use views::{active, count_of_server, count_stuck, get, log_lines, of_server, some, stuck};
 
 type Result<T> = sqlx::Result<T>;
-
-/// A claimed operation.
-#[derive(Debug, Clone)]
-pub(super) struct Claimed {
-    pub id: Uuid,
-    pub server: ServerId,
-    pub kind: String,
-    pub undoing: bool,
-    pub step_index: i32,
-    pub step: String,
-    pub data: Value,
-    pub attempts: i32,
-    pub progress: i16,
-    pub error_code: Option<String>,
-    pub error_message: Option<String>,
-    pub error_detail: Option<String>,
-    pub host_task: Option<String>,
-    pub fence: i64,
-    /// Seconds until its deadline when it was claimed.
-    pub seconds_left: f64,
-}
 
 /// What a worker writes after a step.
 #[derive(Debug)]
@@ -151,13 +133,6 @@ pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Op
     .await
 }
 
-/// The workflows of a process: their kinds, and the newest version of each one's data that it knows.
-#[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub kinds: Vec<String>,
-    pub versions: Vec<i32>,
-}
-
 /// The operation that waits for its turn on a server.
 pub(super) async fn waiting(db: &mut PgConnection, server: ServerId) -> Result<Option<InTheWay>> {
     sqlx::query_as!(
@@ -185,135 +160,6 @@ pub(super) async fn replace(tx: &mut PgConnection, id: Uuid, why: &str) -> Resul
     }
     changed(tx, id).await?;
     Ok(true)
-}
-
-/// Has operations that wait take their turn where nothing holds their server any more; their time begins now.
-pub(super) async fn next_turns(db: &PgPool) -> Result<()> {
-    let done = sqlx::query!(
-        "with next as (
-             update operations o set state = 'queued', error_code = null, error_message = null, run_at = now(),
-                 deadline = now() + (o.deadline - o.created_at), updated_at = now()
-             where o.state = 'waiting' and not exists (
-                 select from operations h
-                 where h.server_id = o.server_id and h.state in ('queued', 'running', 'undoing', 'stuck'))
-             returning o.id)
-         select pg_notify('operation_changed', id::text) from next"
-    )
-    .fetch_all(db)
-    .await;
-    match done {
-        // Somebody was faster with a server that was free for a moment: its turn comes after that.
-        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
-        done => done.map(drop),
-    }
-}
-
-/// How many operations a worker may hold.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shares {
-    /// More than it has now.
-    pub free: i64,
-    /// Of any one host: one that hangs must not hold every hand.
-    pub host: i64,
-    /// Of any one account on a host: neither must its guests.
-    pub account: i64,
-}
-
-/// Claims operations of what is `known` that are due and that nobody holds, so that this worker holds no more than its
-/// shares. Accounts take turns: first those with the fewest at work on a host, then the oldest. What is due, or held, for
-/// more than a day from now was noted when the clock was wrong.
-/// None from a database that is not the one `beats` are of, or is behind them; and none from before a time in which nobody
-/// was alive whose host was not swept since (`restores`).
-pub(super) async fn claim(
-    db: &PgPool,
-    owner: Uuid,
-    lease: Duration,
-    known: &Known,
-    shares: Shares,
-    beats: (Uuid, i64),
-) -> Result<Vec<Claimed>> {
-    sqlx::query_as!(
-        Claimed,
-        r#"with held as (
-               select s.host_id, s.user_id, count(*) as n from operations o join servers s on s.id = o.server_id
-               where o.lease_owner = $1 and o.lease_until >= now() and o.state in ('queued', 'running', 'undoing')
-               group by s.host_id, s.user_id),
-           on_host as (select host_id, sum(n)::bigint as n from held group by host_id),
-           candidates as (
-               select o.id, o.run_at, s.host_id, coalesce(on_host.n, 0) as on_host,
-                      row_number() over (partition by s.host_id, s.user_id order by o.run_at) + coalesce(held.n, 0)
-                          as of_account
-               from operations o join servers s on s.id = o.server_id
-               left join held on held.host_id = s.host_id and held.user_id = s.user_id
-               left join on_host on on_host.host_id = s.host_id
-               where o.state in ('queued', 'running', 'undoing')
-                 and exists (select from unnest($3::text[], $7::integer[]) as known (kind, version)
-                             where known.kind = o.kind and o.data_version <= known.version)
-                 and (o.run_at <= now() or o.run_at > now() + interval '1 day')
-                 and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')
-                 and exists (select from installation i where i.id = $8 and i.beats >= $9
-                             and (i.silent_to is null or o.created_at > i.silent_to
-                                  or exists (select from hosts h
-                                             where h.id = s.host_id and h.guests_known_at > i.silent_to)))),
-           fair as (
-               select id, run_at, of_account,
-                      row_number() over (partition by host_id order by of_account, run_at) + on_host as of_host
-               from candidates where of_account <= $6),
-           due as (
-               select o.id from operations o
-               where o.id in (select id from fair where of_host <= $5 order by of_account, run_at limit $4)
-                 and o.state in ('queued', 'running', 'undoing')
-                 and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')
-               for update skip locked)
-           update operations o set
-               state = case when o.state = 'queued' then 'running' else o.state end,
-               started_at = coalesce(o.started_at, now()),
-               lease_owner = $1, lease_until = now() + $2, fence = o.fence + 1, updated_at = now()
-           from due where o.id = due.id
-           returning o.id, o.server_id as "server: ServerId", o.kind, o.undoing, o.step_index, o.step, o.data, o.attempts,
-               o.progress, o.error_code, o.error_message, o.error_detail, o.host_task, o.fence,
-               extract(epoch from o.deadline - now())::float8 as "seconds_left!""#,
-        owner,
-        interval(lease),
-        &known.kinds,
-        shares.free,
-        shares.host,
-        shares.account,
-        &known.versions,
-        beats.0,
-        beats.1
-    )
-    .fetch_all(db)
-    .await
-}
-
-/// Seconds until something is due that nobody holds or whose lease ends, if there is anything.
-pub(super) async fn next_due(db: &PgPool, known: &Known) -> Result<Option<f64>> {
-    sqlx::query_scalar!(
-        r#"select extract(epoch from min(greatest(run_at, coalesce(lease_until, run_at))) - now())::float8
-           from operations o where state in ('queued', 'running', 'undoing')
-             and exists (select from unnest($1::text[], $2::integer[]) as known (kind, version)
-                         where known.kind = o.kind and o.data_version <= known.version)"#,
-        &known.kinds,
-        &known.versions
-    )
-    .fetch_one(db)
-    .await
-}
-
-/// Prolongs a lease; false when somebody else has claimed the operation since. One that was given back with what was
-/// saved stays given back: whoever saved it may not have heard of that yet, and is not to be disturbed.
-pub(super) async fn renew(db: &PgPool, id: Uuid, fence: i64, lease: Duration) -> Result<bool> {
-    let done = sqlx::query!(
-        "update operations set lease_until = case when lease_owner is not null then now() + $3::interval end
-         where id = $1 and fence = $2",
-        id,
-        fence,
-        interval(lease)
-    )
-    .execute(db)
-    .await?;
-    Ok(done.rows_affected() == 1)
 }
 
 /// Locks the row for a step's own transaction; false when the fencing token is not the latest.
@@ -402,20 +248,6 @@ fn text(value: &impl Serialize) -> String {
     }
 }
 
-/// Gives a lease back at once, for any process to go on.
-pub(super) async fn release(db: &PgPool, id: Uuid, fence: i64) -> Result<()> {
-    sqlx::query!(
-        "with freed as (
-             update operations set lease_until = null, lease_owner = null where id = $1 and fence = $2 returning id)
-         select pg_notify('operation_due', '') from freed",
-        id,
-        fence
-    )
-    .fetch_optional(db)
-    .await
-    .map(drop)
-}
-
 /// Adds a line to the operation's log.
 pub(super) async fn log(tx: &mut PgConnection, id: Uuid, level: &str, step: &str, message: &str) -> Result<()> {
     sqlx::query!(
@@ -428,153 +260,6 @@ pub(super) async fn log(tx: &mut PgConnection, id: Uuid, level: &str, step: &str
     .execute(tx)
     .await
     .map(drop)
-}
-
-/// A row as the API needs it.
-#[derive(Debug, Clone)]
-pub(super) struct Row {
-    pub id: Uuid,
-    pub server_id: ServerId,
-    pub kind: String,
-    pub state: State,
-    pub progress: i16,
-    pub step: String,
-    pub error_code: Option<String>,
-    pub error_message: Option<String>,
-    pub error_detail: Option<String>,
-    pub host_task: Option<String>,
-    pub created_at: DateTime<Utc>,
-    pub started_at: Option<DateTime<Utc>>,
-    pub ended_at: Option<DateTime<Utc>>,
-}
-
-impl Row {
-    /// For people; the host's own words only where `detail` says so.
-    pub(super) fn view(self, detail: bool) -> OperationView {
-        OperationView {
-            id: self.id,
-            server_id: self.server_id,
-            kind: self.kind,
-            state: self.state,
-            progress: u8::try_from(self.progress).unwrap_or(0),
-            step: self.step,
-            error: self.error_code.map(|code| OperationError {
-                code,
-                message: self.error_message.unwrap_or_default(),
-                detail: self.error_detail.filter(|_| detail),
-            }),
-            created_at: self.created_at,
-            started_at: self.started_at,
-            ended_at: self.ended_at,
-        }
-    }
-}
-
-pub(super) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Row>> {
-    sqlx::query_as!(
-        Row,
-        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
-                  error_message, error_detail, host_task, created_at, started_at, ended_at
-           from operations where id = $1"#,
-        id
-    )
-    .fetch_optional(db)
-    .await
-}
-
-/// These operations, in any order.
-pub(super) async fn some(db: &PgPool, ids: &[Uuid]) -> Result<Vec<Row>> {
-    sqlx::query_as!(
-        Row,
-        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
-                  error_message, error_detail, host_task, created_at, started_at, ended_at
-           from operations where id = any($1)"#,
-        ids
-    )
-    .fetch_all(db)
-    .await
-}
-
-/// A server's operations, newest first.
-pub(super) async fn of_server(db: &PgPool, server: ServerId, limit: i64, offset: i64) -> Result<Vec<Row>> {
-    sqlx::query_as!(
-        Row,
-        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
-                  error_message, error_detail, host_task, created_at, started_at, ended_at
-           from operations where server_id = $1 order by created_at desc, id desc limit $2 offset $3"#,
-        server.0,
-        limit,
-        offset
-    )
-    .fetch_all(db)
-    .await
-}
-
-pub(super) async fn count_of_server(db: &PgPool, server: ServerId) -> Result<i64> {
-    sqlx::query_scalar!(
-        r#"select count(*) as "n!" from (select 1 from operations where server_id = $1 limit $2) counted"#,
-        server.0,
-        COUNTED
-    )
-    .fetch_one(db)
-    .await
-}
-
-/// The operation that holds a server now.
-pub(super) async fn active(db: &PgPool, server: ServerId) -> Result<Option<Row>> {
-    sqlx::query_as!(
-        Row,
-        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
-                  error_message, error_detail, host_task, created_at, started_at, ended_at
-           from operations where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck')"#,
-        server.0
-    )
-    .fetch_optional(db)
-    .await
-}
-
-/// Operations that wait for a person, oldest first.
-pub(super) async fn stuck(db: &PgPool, limit: i64, offset: i64) -> Result<Vec<Row>> {
-    sqlx::query_as!(
-        Row,
-        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
-                  error_message, error_detail, host_task, created_at, started_at, ended_at
-           from operations where state = 'stuck' order by created_at, id limit $1 offset $2"#,
-        limit,
-        offset
-    )
-    .fetch_all(db)
-    .await
-}
-
-pub(super) async fn count_stuck(db: &PgPool) -> Result<i64> {
-    sqlx::query_scalar!(r#"select count(*) as "n!" from operations where state = 'stuck'"#).fetch_one(db).await
-}
-
-/// A line of an operation's log.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LogLine {
-    /// When.
-    pub at: DateTime<Utc>,
-    /// `info`, `warn` or `error`.
-    pub level: String,
-    /// At which step.
-    pub step: String,
-    /// What happened.
-    pub message: String,
-}
-
-/// The last of what an operation said: that says how it ended, or why it does not.
-pub(super) async fn log_lines(db: &PgPool, id: Uuid) -> Result<Vec<LogLine>> {
-    sqlx::query_as!(
-        LogLine,
-        r#"select at as "at!", level as "level!", step as "step!", message as "message!"
-           from (select * from operation_log where operation_id = $1 order by id desc limit 1000) latest order by id"#,
-        id
-    )
-    .fetch_all(db)
-    .await
 }
 
 /// The kind of an operation, and its step by name and by place.

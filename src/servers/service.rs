@@ -393,7 +393,7 @@ pub(crate) async fn enqueue<D: operations::Data>(
 
 /// The same for what the owner can't keep from happening: it comes next, whatever is under way, and is shown when its turn
 /// has come. It takes the place of what waits and is of one of these kinds.
-pub(super) async fn enqueue_behind<D: Serialize>(
+pub(super) async fn enqueue_behind<D: operations::Data>(
     app: &App,
     tx: &mut PgConnection,
     new: NewOperation<D>,

@@ -98,7 +98,7 @@ pub async fn create(app: &App, once: &Once, access: &ServerAccess, new: NewSnaps
 /// Takes room for a snapshot and puts in the operation that takes it, both or neither. `made`: its name is part of the
 /// answer.
 #[allow(clippy::too_many_arguments, reason = "a snapshot and its operation")]
-async fn take<D: serde::Serialize>(
+async fn take<D: crate::operations::Data>(
     app: &App,
     once: &Once,
     access: &ServerAccess,

@@ -8,7 +8,7 @@ use super::{Result, changed};
 use crate::ids::ServerId;
 
 /// Puts everything that is under way into a person's hands, whoever is at work on it: what they write from now on counts
-/// for nothing. Those that are stuck already are told of it, too. Gives how many it was.
+/// for nothing. Those that are stuck already are told of it, too; those that waited for their turn end. Gives how many it was.
 pub(in crate::operations) async fn hold_all(tx: &mut PgConnection, message: &str, detail: &str) -> Result<u64> {
     let rows = sqlx::query!(
         "with held as (
@@ -18,8 +18,13 @@ pub(in crate::operations) async fn hold_all(tx: &mut PgConnection, message: &str
              where state in ('queued', 'running', 'undoing', 'stuck') returning id, step),
          logged as (
              insert into operation_log (operation_id, level, step, message)
-             select id, 'error', step, $2 || ' A person must look.' from held)
-         select pg_notify('operation_changed', id::text) from held",
+             select id, 'error', step, $2 || ' A person must look.' from held),
+         dropped as (
+             update operations set state = 'failed', data = 'null', error_code = 'CONFLICT',
+                 error_message = 'It waited for another operation when the database was restored. Ask for it again.',
+                 ended_at = now(), updated_at = now()
+             where state = 'waiting' returning id)
+         select pg_notify('operation_changed', id::text) from (select id from held union all select id from dropped) told",
         message,
         detail
     )
