@@ -12,7 +12,7 @@ use crate::support::{Client, Lab, PASSWORD, Pve, TestApp, TestDb, ended, eventua
 
 /// POSTs by nobody: there is nobody whose key it could be. Signing in again is harmless, and so is a refused repeat of
 /// the others.
-const OPEN: [&str; 3] = ["/api/auth/register", "/api/auth/login", "/api/auth/refresh"];
+const OPEN: [&str; 4] = ["/api/auth/register", "/api/auth/login", "/api/auth/confirm", "/api/auth/refresh"];
 
 /// Every POST that takes a key: its route, where it is sent, by whom, with what, and what counts how often it was done.
 struct Case {

@@ -128,7 +128,7 @@ async fn sessions(State(app): State<Arc<App>>, session: Session) -> Result<Json<
 }
 
 /// End all my logins but this one
-#[utoipa::path(delete, path = "/auth/sessions", tag = "auth", operation_id = "endOtherSessions",
+#[utoipa::path(delete, path = "/auth/sessions", tag = "auth", operation_id = "revokeOtherSessions",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn end_other_sessions(State(app): State<Arc<App>>, session: Session) -> Result<StatusCode> {
     service::end_other_sessions(&app, session.caller.user, session.id).await?;
@@ -136,7 +136,7 @@ async fn end_other_sessions(State(app): State<Arc<App>>, session: Session) -> Re
 }
 
 /// End one of my logins at once
-#[utoipa::path(delete, path = "/auth/sessions/{id}", tag = "auth", operation_id = "endSession", params(("id" = Uuid, Path, description = "The login's id")),
+#[utoipa::path(delete, path = "/auth/sessions/{id}", tag = "auth", operation_id = "revokeSession", params(("id" = Uuid, Path, description = "The login's id")),
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn end_session(State(app): State<Arc<App>>, session: Session, Path(id): Path<Uuid>) -> Result<StatusCode> {

@@ -183,6 +183,8 @@ pub(super) async fn upkeep(db: &PgPool, days: i32) -> Result<()> {
     )
     .execute(db)
     .await?;
-    sqlx::query!("delete from audit_refused where hour < aged_to() - make_interval(days => $1)", days).execute(db).await?;
+    sqlx::query!("delete from audit_refused where hour < aged_to() - make_interval(days => $1)", days)
+        .execute(db)
+        .await?;
     sqlx::query!("select audit_upkeep($1)", days).fetch_one(db).await.map(drop)
 }

@@ -83,9 +83,9 @@ async fn made_up_tokens_reach_the_database_so_often_and_no_more() {
             join_all(many).await;
         }
     }
-    // 2400 requests: each might ask whose token it is, some how many are left, and health the database once.
+    // 2400 requests. 600 of them may ask whose token it is, which is two: the connection is looked at when it comes back.
     let asked = statements(&db.pool).await - before;
-    assert!(asked < 900, "{asked} statements for tokens that are none");
+    assert!(asked < 1800, "{asked} statements for tokens that are none");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
