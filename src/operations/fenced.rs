@@ -48,6 +48,7 @@ fenced! {
     async fn has_image(kind: GuestKind, source: &str) -> bool;
     async fn image_nodes(kind: GuestKind, source: &str) -> Option<Vec<String>>;
     async fn sweep() -> Sweep;
+    async fn disk_used(guest: &GuestRef) -> Option<u64>;
     async fn find(guest: &GuestRef) -> Presence;
     async fn is_number_free(vmid: i64) -> bool;
     async fn check_delete(guest: &GuestRef) -> ();

@@ -61,13 +61,11 @@ impl Take {
     async fn settle(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Outcome, Fault> {
         let gib = room::of_now(&*guest.driver, &guest.at, &guest.server).await?;
         let mut tx = ctx.begin().await?;
-        match room::settle(ctx.app, &mut tx, &guest.server, &self.name, gib).await? {
-            true => Ok(Outcome::DoneIn(tx)),
-            false => {
-                self.too_big = true;
-                Err(room::none().into())
-            }
+        if room::settle(ctx.app, &mut tx, &guest.server, &self.name, gib).await? {
+            return Ok(Outcome::DoneIn(tx));
         }
+        self.too_big = true;
+        Err(room::none().into())
     }
 
     /// Takes it away again.
