@@ -312,8 +312,8 @@ async fn adopt(app: &App, wish: Adopt) -> anyhow::Result<()> {
     let asked = checked(AdoptGuest { user_id: user.id, tariff_id: tariff.id, os_id: image.image.id, name: wish.name })?;
     let server = unknown_guests::service::adopt(app, &Once::default(), host.id, wish.number, asked).await?;
     audit::account(user.id);
-    audit::subject(server);
-    println!("The guest {} is the server {server} of {} now.", wish.number, user.email);
+    audit::subject(server.id);
+    println!("The guest {} is the server {} of {} now.", wish.number, server.id, user.email);
     Ok(())
 }
 

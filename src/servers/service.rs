@@ -134,7 +134,8 @@ pub async fn view(app: &App, id: ServerId) -> Result<ServerView> {
     view_on(&app.db, id).await
 }
 
-pub(super) async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView> {
+/// The same within a transaction.
+pub(crate) async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView> {
     let filter = Filter {
         id: Some(id),
         user: None,

@@ -50,6 +50,5 @@ async fn adopt(
     Path((id, number)): Path<(HostId, i64)>,
     Post(once, wish): Post<AdoptGuest>,
 ) -> Result<(StatusCode, Json<ServerView>)> {
-    let server = service::adopt(&app, &once, id, number, wish).await?;
-    Ok((StatusCode::CREATED, Json(crate::servers::service::view(&app, server).await?)))
+    Ok((StatusCode::CREATED, Json(service::adopt(&app, &once, id, number, wish).await?)))
 }

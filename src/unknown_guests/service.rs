@@ -13,7 +13,8 @@ use crate::app::App;
 use crate::db::{self, is_in_use};
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Once};
-use crate::ids::{HostId, ServerId};
+use crate::ids::HostId;
+use crate::servers::model::ServerView;
 use crate::servers::placement;
 use crate::servers::store::{Adopted, number_holder};
 use crate::{addresses, hosts, restores, servers};
@@ -105,10 +106,10 @@ pub async fn of_host(app: &App, host: HostId) -> Result<Vec<UnknownGuest>> {
 }
 
 /// Makes a server of such a guest, with its addresses. The guest is not touched, and the next sweep shows how it stands.
-pub async fn adopt(app: &App, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerId> {
+pub async fn adopt(app: &App, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerView> {
     let mut tx = match once.begin(app).await? {
         Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        Begun::Done(id) => return servers::service::view(app, id).await,
     };
     placement::lock(&mut tx).await?;
     addresses::store::lock_pools(&mut tx, host).await?;
@@ -152,5 +153,7 @@ pub async fn adopt(app: &App, once: &Once, host: HostId, number: i64, wish: Adop
         return Err(Error::new(Code::Conflict, message));
     }
     store::forget(&mut tx, host, &[guest.uuid]).await?;
-    tx.finish(app, id).await
+    let view = servers::service::view_on(&mut *tx, id).await?;
+    tx.finish(app, id).await?;
+    Ok(view)
 }
