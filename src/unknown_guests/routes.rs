@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::model::{AdoptGuest, UnknownGuest};
 use super::service;
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
 use crate::http::extract::{Json, Path};
@@ -51,5 +51,6 @@ async fn adopt(
     Post(once, wish): Post<AdoptGuest>,
 ) -> Result<(StatusCode, Json<ServerView>)> {
     let server = service::adopt(&app, &once, id, number, wish).await?;
-    Ok((StatusCode::CREATED, Json(crate::servers::service::view(&app, server).await?)))
+    let view = crate::servers::service::view(&app, server).await.map_err(Error::after_commit)?;
+    Ok((StatusCode::CREATED, Json(view)))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use innkeeper::app::App;
 use reqwest::Method;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::app::config;
@@ -83,19 +83,40 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     )
     .await;
     // No worker knows its kind, so it stays as it is put.
-    let stuck = scalar(
-        "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+    const STUCK: &str = "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
                     status, cores, memory_mib, disk_gib, reserved)
                     select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
                            'stuck', 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
          insert into operations (id, server_id, kind, state, data, deadline)
-         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from s returning id::text",
+         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from s returning id::text";
+    let (stuck, hopeless) = (scalar(STUCK).await, scalar(STUCK).await);
+    let stranger = scalar(
+        "insert into unknown_guests (host_id, marker, guest_number, kind, node, addresses, cores, memory_mib, disk_gib)
+         select host_id, gen_random_uuid(), nextval('guest_numbers'), kind, node, '{}', 1, 64, 1 from servers
+         where id = $1 returning guest_number::text",
     )
     .await;
+    let session = scalar(
+        "insert into sessions (id, user_id, expires_at) select gen_random_uuid(), user_id, now() + interval '1 day'
+         from servers where id = $1 returning id::text",
+    )
+    .await;
+    let (code, hash) = innkeeper::secrets::new_token("ink_e_");
+    sqlx::query(
+        "with c as (insert into address_confirmations (hash, user_id, email, expires_at)
+                    select $1, id, email, now() + interval '1 day' from users where email = 'customer@example.com')
+         update users set confirmed_at = null where email = 'other@example.com'",
+    )
+    .bind(&hash[..])
+    .execute(&app.db.pool)
+    .await
+    .expect("the database answers");
+    let adopted = json!({ "userId": app.customer_id, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
 
     let mut all = vec![];
     let mut add = |method: &str, route: &'static str, id: &str, by: &Client, body: Value| {
         let path = route.replace("{id}", id).replace("{address}", &address).replace("{type}", "cpu");
+        let path = path.replace("{number}", &stranger);
         all.push(Write { route, method: method.parse().unwrap(), path, by: by.clone(), body });
     };
     let id = server.to_string();
@@ -106,6 +127,9 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     add("POST", "/api/auth/login", "", nobody, sign);
     add("POST", "/api/auth/refresh", "", nobody, json!({ "refreshToken": signed_in["refreshToken"] }));
     add("POST", "/api/auth/logout", "", &leaving, none.clone());
+    add("POST", "/api/auth/confirm", "", nobody, json!({ "code": code.expose_secret() }));
+    add("POST", "/api/auth/confirm/mail", "", &app.other, none.clone());
+    add("DELETE", "/api/auth/sessions/{id}", &session, customer, none.clone());
     add("PATCH", "/api/auth/me", "", customer, json!({ "alertMails": "all" }));
     add("POST", "/api/auth/tokens", "", customer, json!({ "name": "new", "scopes": ["read"] }));
     add("DELETE", "/api/auth/tokens/{id}", &token, customer, none.clone());
@@ -121,6 +145,7 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     add("PUT", "/api/hosts/{id}", &host, provider, json!({ "enabled": false }));
     add("DELETE", "/api/hosts/{id}", &host, provider, none.clone());
     add("POST", "/api/hosts/{id}/check", &catalogue.host.to_string(), provider, none.clone());
+    add("POST", "/api/hosts/{id}/unknown-guests/{number}/adopt", &catalogue.host.to_string(), provider, adopted);
     add("POST", "/api/address-pools", "", provider, pool("new", "10.67.0.0/24"));
     add("PUT", "/api/address-pools/{id}", &old_pool, provider, json!({ "enabled": false }));
     add("POST", "/api/address-pools/{id}/reserve", &old_pool, provider, json!({ "address": "10.66.0.9" }));
@@ -134,6 +159,7 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     add("POST", "/api/alert-rules/{type}/mute", "", provider, mute.clone());
     add("DELETE", "/api/alert-rules/{type}/mute", "", provider, none.clone());
     add("POST", "/api/operations/{id}/retry", &stuck, provider, none.clone());
+    add("POST", "/api/operations/{id}/abandon", &hopeless, provider, none.clone());
     add("POST", "/api/mails/{id}/retry", &mail, provider, none.clone());
     add("POST", "/api/server/create", "", customer, catalogue.container());
     add("POST", "/api/server/console", "", customer, json!({ "vmid": number }));
@@ -160,8 +186,9 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     add("POST", "/api/server/{id}/reinstall", &id, customer, json!({ "osId": catalogue.lxc.0 }));
     add("POST", "/api/server/{id}/suspend", &id, provider, json!({ "reason": "unpaid" }));
     add("POST", "/api/server/{id}/unsuspend", &id, provider, none.clone());
-    add("DELETE", "/api/server/{id}", &id, customer, none);
-    // It ends the customer's other logins.
+    add("DELETE", "/api/server/{id}", &id, customer, none.clone());
+    // Both end the customer's other logins.
+    add("DELETE", "/api/auth/sessions", "", &changing, none);
     add("POST", "/api/auth/password", "", &changing, password);
     for write in all.iter_mut().filter(|write| write.route.ends_with("/reserve/{address}")) {
         write.path = format!("/api/address-pools/{old_pool}/reserve/10.66.0.9");
