@@ -165,6 +165,20 @@ impl Error {
         }
     }
 
+    /// An error of showing what has been committed: it does not say that nothing was changed.
+    #[must_use]
+    pub fn after_commit(self) -> Self {
+        match self.code {
+            Code::DatabaseUnavailable => Self {
+                code: Code::OutcomeUnknown,
+                message: "This was done, but our database went away before we could show it.".to_owned(),
+                retry_after: None,
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     /// Adds details for programs.
     #[must_use]
     pub fn with_details(mut self, details: Value) -> Self {

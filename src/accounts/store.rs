@@ -219,7 +219,8 @@ pub(super) async fn insert_session_token(
 ) -> Result<()> {
     sqlx::query!(
         "insert into tokens (id, kind, hash, user_id, session_id, expires_at)
-         select $1, $2, $3, user_id, id, least(expires_at, now() + make_interval(secs => $5)) from sessions where id = $4",
+         select $1, $2, $3, user_id, id, least(expires_at, now() + make_interval(secs => $5))
+         from sessions where id = $4",
         Uuid::now_v7(),
         kind,
         &hash[..],
@@ -440,7 +441,8 @@ pub(super) async fn count_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<(
     let row = sqlx::query!(
         r#"insert into login_attempts as l (key, window_start, attempts) values ($1 || lower($2), now(), 1)
            on conflict (key) do update set
-               attempts = case when l.window_start not between now() - interval '15 minutes' and now() then 1 else l.attempts + 1 end,
+               attempts = case when l.window_start not between now() - interval '15 minutes' and now() then 1
+                               else l.attempts + 1 end,
                window_start = case when l.window_start not between now() - interval '15 minutes' and now() then now()
                                    else l.window_start end
            returning attempts,

@@ -1,7 +1,7 @@
 //! The SQL of history. Levels sum each other up: five minutes from samples, hours from five minutes.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::model::{MetricsPoint, Spread};
 use crate::db;
@@ -70,16 +70,20 @@ pub(super) async fn sum_up(
 ) -> crate::error::Result<bool> {
     let mut tx = db::begin(db).await?;
     let step = level.seconds();
+    // Where the clock was ahead for a while, the progress is too: it goes on from a day back. One that is behind now is
+    // waited for.
     let span = sqlx::query!(
-        // Where the clock was ahead for a while, the progress is too: it goes on from the present.
         r#"with p as (select case when done_to < now() + interval '1 hour' then done_to
-                                  else date_bin(make_interval(secs => $2::bigint), now(), 'epoch')
-                                       - make_interval(secs => $4::bigint) end as done_to
-                      from history_progress where level = $1 for update skip locked),
-                finer as (select case when $1 = '1h' then (select done_to from history_progress where level = '5m')
-                                      else now() - make_interval(secs => $3::bigint) end as end)
-           select done_to as "from!", least(done_to + make_interval(secs => $4::bigint),
-                      date_bin(make_interval(secs => $2::bigint), finer.end, 'epoch')) as "to!"
+                                  else date_bin(make_interval(secs => $2::bigint), now(), 'epoch') - interval '1 day'
+                             end as done_to
+                      from history_progress
+                      where level = $1 and now() > (select horizon from upkeep) - interval '1 hour'
+                      for update skip locked),
+                finer as (select date_bin(make_interval(secs => $2::bigint), case when $1 = '1h'
+                              then (select done_to from history_progress where level = '5m')
+                              else now() - make_interval(secs => $3::bigint) end, 'epoch') as end)
+           select done_to as "from!", finer.end as "end!",
+                  least(done_to + make_interval(secs => $4::bigint), finer.end) as "to!"
            from p, finer"#,
         level.as_str(),
         step as f64,
@@ -89,7 +93,7 @@ pub(super) async fn sum_up(
     .fetch_optional(&mut *tx)
     .await?;
     let Some(span) = span.filter(|s| s.to > s.from) else { return Ok(false) };
-    match level {
+    let summed = match level {
         Level::Coarse => sqlx::query!(
             "insert into samples_1h (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean,
                  memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
@@ -131,11 +135,31 @@ pub(super) async fn sum_up(
         .execute(&mut *tx)
         .await?,
     };
-    sqlx::query!("update history_progress set done_to = $2 where level = $1", level.as_str(), span.to)
+    let done_to = match summed.rows_affected() {
+        0 => next(&mut tx, level, span.to, span.end).await?,
+        _ => span.to,
+    };
+    sqlx::query!("update history_progress set done_to = $2 where level = $1", level.as_str(), done_to)
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// Where there is something to sum up next: nobody was there for a while, or a clock has jumped.
+async fn next(tx: &mut PgConnection, level: Level, from: DateTime<Utc>, end: DateTime<Utc>) -> Result<DateTime<Utc>> {
+    sqlx::query_scalar!(
+        r#"select greatest($2::timestamptz, least($3::timestamptz, date_bin(make_interval(secs => $4::bigint),
+                      case when $1 = '1h' then (select min(taken_at) from samples_5m where taken_at >= $2 and taken_at < $3)
+                           else (select min(taken_at) from samples where taken_at >= $2 and taken_at < $3) end, 'epoch')))
+           as "next!""#,
+        level.as_str(),
+        from,
+        end,
+        level.seconds() as f64
+    )
+    .fetch_one(tx)
+    .await
 }
 
 /// Which part of a chart comes from where: hours up to `coarse_to`, then five minutes up to `fine_to`, then samples.

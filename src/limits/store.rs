@@ -10,8 +10,10 @@ pub(super) async fn take(db: &PgPool, key: &str, want: u64) -> sqlx::Result<(u64
     let row = sqlx::query!(
         r#"insert into rate_limits as r (key, window_end, taken) values ($1, now() + interval '1 minute', $2)
            on conflict (key) do update set
-               taken = case when r.window_end not between now() and excluded.window_end then excluded.taken else r.taken + excluded.taken end,
-               window_end = case when r.window_end not between now() and excluded.window_end then excluded.window_end else r.window_end end
+               taken = case when r.window_end not between now() and excluded.window_end then excluded.taken
+                            else r.taken + excluded.taken end,
+               window_end = case when r.window_end not between now() and excluded.window_end then excluded.window_end
+                                 else r.window_end end
            returning taken, extract(epoch from window_end - now())::float8 as "seconds!""#,
         key,
         i64::try_from(want).unwrap_or(i64::MAX)

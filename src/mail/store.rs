@@ -46,15 +46,16 @@ pub(super) struct Mail {
 }
 
 /// Takes the mail that waits longest, but none while an earlier one to the same person is under way or due: what is over
-/// is not told before what has begun. One that is due in more than a day was queued when the clock was wrong. It is `sending`, committed, before anyone hands it over. While it is sending,
-/// `run_at` says when its sender must have been dead, and `attempts` tells its sender from a later one.
+/// is not told before what has begun. One that is due in hours from now was queued when the clock was wrong. It is
+/// `sending`, committed, before anyone hands it over. While it is sending, `run_at` says when its sender must have been
+/// dead, and `attempts` tells its sender from a later one.
 pub(super) async fn claim(db: &PgPool, claim_seconds: f64) -> Result<Option<Mail>> {
     sqlx::query_as!(
         Mail,
         r#"update mails set state = 'sending', attempts = attempts + 1, handed_over_at = null,
                   run_at = now() + make_interval(secs => $1)
            where id = (select id from mails m where state = 'queued'
-                         and (run_at <= now() or run_at > now() + interval '1 day')
+                         and (run_at <= now() or run_at > now() + interval '2 hours')
                          and not exists (select from mails e where e.recipient = m.recipient and e.id < m.id
                                          and (e.state = 'sending' or (e.state = 'queued' and e.run_at <= now())))
                        order by run_at, id limit 1 for update of m skip locked)
@@ -133,7 +134,8 @@ pub(super) async fn abandoned(db: &PgPool, idempotent: bool) -> Result<Vec<Aband
         Abandoned,
         r#"update mails set state = case when $1 or handed_over_at is null then 'queued' else 'unknown' end,
                   last_error = 'the sending process ended before it knew the outcome'
-           where id in (select id from mails where state = 'sending' and (run_at < now() or run_at > now() + interval '1 day') for update skip locked)
+           where id in (select id from mails where state = 'sending'
+                          and (run_at < now() or run_at > now() + interval '2 hours') for update skip locked)
            returning id, state = 'queued' as "again!""#,
         idempotent
     )

@@ -218,22 +218,22 @@ mod tests {
         State { installation: OURS, beats, guest_number: 1000, alive_at: None, silence, busy: true, inhabited: true }
     }
 
-    fn note(installation: Uuid, beats: i64) -> Option<Note> {
-        Some(Note { installation, beats, guest_number: 1000 })
+    fn note(installation: Uuid, beats: i64) -> Note {
+        Note { installation, beats, guest_number: 1000 }
     }
 
     #[test]
     fn a_count_behind_the_note_is_a_restored_database() {
-        assert_eq!(judge(note(OURS, 7), &state(7)), Verdict::Same);
-        assert_eq!(judge(note(OURS, 7), &state(900)), Verdict::Same, "others were alive meanwhile");
-        assert_eq!(judge(note(OURS, 7), &state(6)), Verdict::Restored(note(OURS, 7).unwrap()));
+        assert_eq!(judge(Some(note(OURS, 7)), &state(7)), Verdict::Same);
+        assert_eq!(judge(Some(note(OURS, 7)), &state(900)), Verdict::Same, "others were alive meanwhile");
+        assert_eq!(judge(Some(note(OURS, 7)), &state(6)), Verdict::Restored(note(OURS, 7)));
     }
 
     #[test]
     fn another_installations_note_counts_where_there_are_servers() {
         let other = Uuid::from_u128(2);
-        assert_eq!(judge(note(other, 7), &state(900)), Verdict::Restored(note(other, 7).unwrap()));
-        assert_eq!(judge(note(other, 7), &State { inhabited: false, busy: false, ..state(0) }), Verdict::Same);
+        assert_eq!(judge(Some(note(other, 7)), &state(900)), Verdict::Restored(note(other, 7)));
+        assert_eq!(judge(Some(note(other, 7)), &State { inhabited: false, busy: false, ..state(0) }), Verdict::Same);
     }
 
     #[test]

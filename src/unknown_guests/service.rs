@@ -75,7 +75,7 @@ async fn ask(app: &App, host: HostId) -> Result<bool> {
             Ok(Err(error)) if error.is_transient() => all = false,
             // Gone by now, or not whole: the next sweep sees.
             Ok(Err(error)) => {
-                tracing::debug!(%host, number = guest.vmid, %error, "what an unknown guest was given is not told")
+                tracing::debug!(%host, number = guest.vmid, %error, "what an unknown guest was given is not told");
             }
             Err(_) => return Ok(false),
         }
@@ -96,7 +96,7 @@ async fn hold_back(app: &App, host: HostId) -> Result<()> {
         })
         .collect();
     addresses::store::hold_for_guests(&mut tx, host, &held).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
 /// A host's guests that no server goes with.

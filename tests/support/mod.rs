@@ -16,6 +16,7 @@ pub mod pve;
 pub mod relay;
 pub mod smtp;
 pub mod wait;
+pub mod writes;
 
 pub use app::{PASSWORD, TestApp, ended, eventually};
 pub use browser::Browser;

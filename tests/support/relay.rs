@@ -1,9 +1,12 @@
-//! A relay to a real part (PostgreSQL, Incus) that can be cut and mended.
+//! A relay to a real part (PostgreSQL, Incus) that can be cut and mended, is slow, or loses an answer.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
@@ -65,15 +68,19 @@ impl Relay {
 
     /// From a loopback port to another address.
     pub async fn tcp(from: &Port, to: String) -> Self {
+        Self::over(from, to, Arc::default()).await
+    }
+
+    async fn over(from: &Port, to: String, wire: Arc<Wire>) -> Self {
         let listener = from.listen().await;
         let end = CancellationToken::new();
         let ended = end.clone();
         tokio::spawn(async move {
-            while let Some(Ok((mut near, _))) = ended.run_until_cancelled(listener.accept()).await {
-                let (ended, to) = (ended.clone(), to.clone());
+            while let Some(Ok((near, _))) = ended.run_until_cancelled(listener.accept()).await {
+                let (ended, to, wire) = (ended.clone(), to.clone(), Arc::clone(&wire));
                 tokio::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect(to).await else { return };
-                    let _ = ended.run_until_cancelled(copy_bidirectional(&mut near, &mut far)).await;
+                    let Ok(far) = TcpStream::connect(to).await else { return };
+                    let _ = ended.run_until_cancelled(wire.pass(near, far)).await;
                 });
             }
         });
@@ -84,12 +91,67 @@ impl Relay {
     pub fn cut(self) {}
 }
 
-/// A way to a test's database that can be cut and mended.
+/// What a way does to what passes over it.
+#[derive(Default)]
+pub struct Wire {
+    /// Milliseconds, each way.
+    delay: AtomicU64,
+    /// The next COMMIT is passed on and done; its answer is lost with the connection.
+    loses: AtomicBool,
+}
+
+impl Wire {
+    async fn pass(&self, mut near: TcpStream, mut far: TcpStream) -> std::io::Result<()> {
+        let (mut from_near, mut to_near) = near.split();
+        let (mut from_far, mut to_far) = far.split();
+        let doomed = AtomicBool::new(false);
+        let there = async {
+            let mut piece = vec![0; 64 * 1024];
+            loop {
+                let length = from_near.read(&mut piece).await?;
+                if length == 0 {
+                    return std::io::Result::Ok(());
+                }
+                self.lag().await;
+                let commits = piece[..length].windows(7).any(|w| w == b"COMMIT\0");
+                if commits && self.loses.swap(false, Ordering::SeqCst) {
+                    doomed.store(true, Ordering::SeqCst);
+                }
+                to_far.write_all(&piece[..length]).await?;
+            }
+        };
+        let back = async {
+            let mut piece = vec![0; 64 * 1024];
+            loop {
+                let length = from_far.read(&mut piece).await?;
+                if length == 0 || doomed.load(Ordering::SeqCst) {
+                    return std::io::Result::Ok(());
+                }
+                self.lag().await;
+                to_near.write_all(&piece[..length]).await?;
+            }
+        };
+        tokio::select! {
+            ended = there => ended,
+            ended = back => ended,
+        }
+    }
+
+    async fn lag(&self) {
+        let delay = self.delay.load(Ordering::SeqCst);
+        if delay > 0 {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
+    }
+}
+
+/// A way to a test's database that can be cut and mended, made slow, and lose an answer.
 pub struct Detour {
     /// The database's URL by this way.
     pub url: String,
     port: Port,
     to: String,
+    wire: Arc<Wire>,
     relay: Option<Relay>,
 }
 
@@ -102,6 +164,7 @@ impl Detour {
             url: format!("{credentials}@127.0.0.1:{}/{name}", port.number()),
             port,
             to: to.to_owned(),
+            wire: Arc::default(),
             relay: None,
         };
         detour.mend().await;
@@ -113,7 +176,22 @@ impl Detour {
     }
 
     pub async fn mend(&mut self) {
-        self.relay = Some(Relay::tcp(&self.port, self.to.clone()).await);
+        self.relay = Some(Relay::over(&self.port, self.to.clone(), Arc::clone(&self.wire)).await);
+    }
+
+    /// Everything takes this long each way from now on.
+    pub fn delay(&self, each_way: Duration) {
+        self.wire.delay.store(each_way.as_millis().try_into().expect("not for ever"), Ordering::SeqCst);
+    }
+
+    /// The next transaction that is committed is done, and nobody hears of it.
+    pub fn lose_a_commit(&self) {
+        self.wire.loses.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether that has happened since; it does not any more.
+    pub fn has_lost(&self) -> bool {
+        !self.wire.loses.swap(false, Ordering::SeqCst)
     }
 }
 

@@ -336,6 +336,8 @@ pub async fn adopt(
 
 /// Forgets who had what a year ago: such an address is as good as new.
 pub async fn purge(db: &PgPool) -> Result<()> {
-    sqlx::query!("delete from released_addresses where released_at < now() - interval '1 year'").execute(db).await?;
+    sqlx::query!("delete from released_addresses where released_at < aged_to() - interval '1 year'")
+        .execute(db)
+        .await?;
     Ok(())
 }

@@ -71,7 +71,7 @@ pub(in crate::operations) struct Shares {
 
 /// Claims operations of what is `known` that are due and that nobody holds, so that this worker holds no more than its
 /// shares. Accounts take turns: first those with the fewest at work on a host, then the oldest. What is due, or held, for
-/// more than a day from now was noted when the clock was wrong.
+/// hours from now was noted when the clock was wrong.
 /// None from a database that is not the one `beats` are of, or is behind them; and none from before a time in which nobody
 /// was alive whose host was not swept since (`restores`).
 pub(in crate::operations) async fn claim(
@@ -99,8 +99,8 @@ pub(in crate::operations) async fn claim(
                where o.state in ('queued', 'running', 'undoing')
                  and exists (select from unnest($3::text[], $7::integer[]) as known (kind, version)
                              where known.kind = o.kind and o.data_version <= known.version)
-                 and (o.run_at <= now() or o.run_at > now() + interval '1 day')
-                 and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')
+                 and (o.run_at <= now() or o.run_at > now() + interval '2 hours')
+                 and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '2 hours' + $2)
                  and exists (select from installation i where i.id = $8 and i.beats >= $9
                              and (i.silent_to is null or o.created_at > i.silent_to
                                   or exists (select from hosts h
@@ -113,7 +113,7 @@ pub(in crate::operations) async fn claim(
                select o.id from operations o
                where o.id in (select id from fair where of_host <= $5 order by of_account, run_at limit $4)
                  and o.state in ('queued', 'running', 'undoing')
-                 and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '1 day')
+                 and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '2 hours' + $2)
                for update skip locked)
            update operations o set
                state = case when o.state = 'queued' then 'running' else o.state end,

@@ -1,0 +1,109 @@
+//! A transaction that is done, and whose answer is lost: nobody is told that nothing was changed, and who does as they
+//! are told does no harm.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::relay::Detour;
+use crate::support::writes::{second, writes};
+use crate::support::{PASSWORD, Pve, TestApp, expect_error};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_told_as_perhaps_done_on_every_writing_route() {
+    expect_error("OUTCOME_UNKNOWN");
+    let app = TestApp::with(|c| c.registration = true).await;
+    // The operation that a person has taken up again is of a kind that nobody knows.
+    app.db.leaves_work();
+    let pve = Pve::new(&app.db).await;
+    let (writes, server) = writes(&app, &pve).await;
+    let detour = Detour::new(&app.db).await;
+    let (_second, base) = second(&app, &detour).await;
+    for write in &writes {
+        let what = format!("{} {}", write.method, write.route);
+        if write.is_of_server() {
+            free(&app, server).await;
+        }
+        detour.lose_a_commit();
+        let answer = write.send(&base).await;
+        assert!(detour.has_lost(), "{what}: committed nothing: {} {}", answer.status, answer.text);
+        assert_eq!((answer.status, answer.code()), (503, "OUTCOME_UNKNOWN"), "{what}: {}", answer.text);
+        assert!(!answer.text.contains("Nothing was changed"), "{what}: {}", answer.text);
+        // As after any answer that says so: it is looked at, or done again.
+        let again = write.send(&base).await;
+        let harmless = match write.route {
+            "/api/auth/logout" => again.status == 401,
+            // By then it is another one.
+            "/api/auth/password" => again.status == 422,
+            // What was taken on has failed by then, and is told: this host has no way in.
+            "/api/server/{id}/password" => matches!(again.status, 200..300 | 409 | 422),
+            _ => matches!(again.status, 200..300 | 404 | 409),
+        };
+        assert!(harmless, "{what}, done again: {} {}", again.status, again.text);
+    }
+    free(&app, server).await;
+}
+
+async fn free(app: &TestApp, server: i64) {
+    let busy = format!("select count(*) from operations where server_id = {server} and ended_at is null");
+    crate::support::wait_for_sql(&app.db.pool, "the end of what holds the server", &busy, 0i64).await;
+}
+
+/// What was done is there, though nobody was told: a label, and what it means not to be sure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_makes_sure_where_an_answer_was_lost() {
+    expect_error("OUTCOME_UNKNOWN");
+    let app = TestApp::new().await;
+    let detour = Detour::new(&app.db).await;
+    let (_second, base) = second(&app, &detour).await;
+    let there = crate::support::Client { base, ..app.provider.clone() };
+    let size = json!({ "name": "once", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 });
+    detour.lose_a_commit();
+    let lost = there.post_once("/api/tariffs", "key", &size).await.expect(503);
+    assert_eq!(lost.code(), "OUTCOME_UNKNOWN");
+    assert!(lost.headers.contains_key("retry-after"), "{}", lost.text);
+    let made = there.post_once("/api/tariffs", "key", &size).await.expect(201).body;
+    let tariffs = app.provider.get("/api/tariffs").await.expect(200).body;
+    assert_eq!(tariffs.as_array().unwrap().len(), 1, "{tariffs}");
+    assert_eq!(tariffs[0]["id"], made["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_whose_answer_was_lost_may_be_done_again_at_once_and_from_there_only() {
+    expect_error("OUTCOME_UNKNOWN");
+    let app = TestApp::with(|c| c.trusted_proxies = "127.0.0.1".to_owned().try_into().unwrap()).await;
+    let sign = json!({ "email": "customer@example.com", "password": PASSWORD });
+    let refresh = async |token: &serde_json::Value, from: &str| {
+        let request = app.nobody.http.post(format!("{}/api/auth/refresh", app.base)).header("x-forwarded-for", from);
+        request.json(&json!({ "refreshToken": token })).send().await.unwrap()
+    };
+    let login = async || app.nobody.post("/api/auth/login", sign.clone()).await.expect(200).body;
+    let used = login().await["refreshToken"].clone();
+
+    assert_eq!(refresh(&used, "192.0.2.1").await.status(), 200);
+    let again: serde_json::Value = refresh(&used, "192.0.2.1").await.json().await.unwrap();
+    let me = app.nobody.with_token(again["accessToken"].as_str().expect("a new pair"));
+    me.get("/api/auth/me").await.expect(200);
+    assert_eq!(refresh(&again["refreshToken"], "192.0.2.1").await.status(), 200, "the login goes on");
+    // From anywhere else it is a stolen one.
+    assert_eq!(refresh(&used, "192.0.2.2").await.status(), 401);
+    me.get("/api/auth/me").await.expect(401);
+
+    // And so it is later.
+    let used = login().await["refreshToken"].clone();
+    assert_eq!(refresh(&used, "192.0.2.1").await.status(), 200);
+    let earlier = "update tokens set used_at = used_at - interval '1 minute' where used_at is not null";
+    sqlx::query(earlier).execute(&app.db.pool).await.unwrap();
+    assert_eq!(refresh(&used, "192.0.2.1").await.status(), 401);
+}
+
+/// Slow is not lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_database_is_waited_for() {
+    let app = TestApp::new().await;
+    let detour = Detour::new(&app.db).await;
+    let (_second, base) = second(&app, &detour).await;
+    detour.delay(Duration::from_millis(50));
+    let there = crate::support::Client { base, ..app.customer.clone() };
+    there.post("/api/auth/tokens", json!({ "name": "slow", "scopes": ["read"] })).await.expect(201);
+}

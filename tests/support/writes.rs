@@ -1,0 +1,221 @@
+//! Every request that changes something, with what is good for it: one of each writing route, in an order in which
+//! each finds what it needs. A route that is missing here fails the tests that walk them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use innkeeper::app::App;
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use super::app::config;
+use super::client::Response;
+use super::relay::Detour;
+use super::{Client, PASSWORD, Pve, TestApp, ended};
+
+/// One request.
+pub struct Write {
+    pub route: &'static str,
+    pub method: Method,
+    pub path: String,
+    pub by: Client,
+    pub body: Value,
+}
+
+impl Write {
+    /// Sends it to whichever process has this address.
+    pub async fn send(&self, base: &str) -> Response {
+        let by = Client { base: base.to_owned(), ..self.by.clone() };
+        by.send(self.method.clone(), &self.path, (!self.body.is_null()).then(|| self.body.clone())).await
+    }
+
+    /// Whether it is about the server, which one operation holds at a time.
+    pub fn is_of_server(&self) -> bool {
+        self.route.starts_with("/api/server/{id}")
+    }
+}
+
+/// The requests, and the server that many are about.
+pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
+    let catalogue = pve.register(&app.provider).await;
+    let ordered = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &ordered["operationId"]).await["state"], "succeeded");
+    let server = ordered["id"].as_i64().unwrap();
+    let made = async |by: &Client, path: &str, body: Value| by.post(path, body).await.expect(201).body["id"].clone();
+    let plain = |id: Value| id.as_str().map_or_else(|| id.to_string(), str::to_owned);
+    let scalar = async |sql: &'static str| -> String {
+        sqlx::query_scalar(sql).bind(server).fetch_one(&app.db.pool).await.expect("one row")
+    };
+    let (provider, customer, nobody) = (&app.provider, &app.customer, &app.nobody);
+
+    let size = |name: &str| json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 });
+    let elsewhere =
+        |name: &str| json!({ "name": name, "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
+    let pool = |name: &str, cidr: &str| json!({ "name": name, "hostId": catalogue.host, "cidr": cidr, "bridge": "b" });
+    let image = |name: &str| json!({ "name": name, "kind": "lxc" });
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
+    let other_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me";
+    let rule = json!({ "enabled": true, "warning": 0.5, "critical": 0.6, "clear": 0.4, "sustainSeconds": 60,
+                       "clearSustainSeconds": 60 });
+    let mute = json!({ "until": chrono::Utc::now() + chrono::TimeDelta::days(1) });
+    let sign = json!({ "email": "customer@example.com", "password": PASSWORD });
+
+    let tariff = plain(made(provider, "/api/tariffs", size("old")).await);
+    let old_image = plain(made(provider, "/api/images", image("old")).await);
+    let host = plain(made(provider, "/api/hosts", elsewhere("old")).await);
+    let old_pool = plain(made(provider, "/api/address-pools", pool("old", "10.66.0.0/24")).await);
+    let old_key = plain(made(customer, "/api/ssh-keys", json!({ "name": "old", "publicKey": key })).await);
+    let token = plain(made(customer, "/api/auth/tokens", json!({ "name": "old", "scopes": ["read"] })).await);
+    let signed_in = nobody.post("/api/auth/login", sign.clone()).await.expect(200).body;
+    let leaving = super::app::signed_in(&app.db, nobody, "customer@example.com").await;
+    let changing = nobody.with_token(signed_in["accessToken"].as_str().unwrap());
+    let address = scalar("select host(address) from addresses where server_id = $1").await;
+    let number: i64 = scalar("select guest_number::text from servers where id = $1").await.parse().unwrap();
+    let alert = scalar(
+        "insert into alerts (kind, subject, server_id, level, value, raised_at)
+         values ('cpu', 'server:' || $1, $1, 'critical', 1, now()) returning id::text",
+    )
+    .await;
+    let mail = scalar(
+        "insert into mails (id, event, recipient, subject, text_body, html_body, state)
+         select gen_random_uuid(), 'e', 'customer@example.com', 's', 't', 'h', 'failed' where $1 > 0 returning id::text",
+    )
+    .await;
+    // No worker knows its kind, so it stays as it is put.
+    const STUCK: &str = "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                    status, cores, memory_mib, disk_gib, reserved)
+                    select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
+                           'stuck', 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
+         insert into operations (id, server_id, kind, state, data, deadline)
+         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from s returning id::text";
+    let (stuck, hopeless) = (scalar(STUCK).await, scalar(STUCK).await);
+    let stranger = scalar(
+        "insert into unknown_guests (host_id, marker, guest_number, kind, node, addresses, cores, memory_mib, disk_gib)
+         select host_id, gen_random_uuid(), nextval('guest_numbers'), kind, node, '{}', 1, 64, 1 from servers
+         where id = $1 returning guest_number::text",
+    )
+    .await;
+    let session = scalar(
+        "insert into sessions (id, user_id, expires_at) select gen_random_uuid(), user_id, now() + interval '1 day'
+         from servers where id = $1 returning id::text",
+    )
+    .await;
+    let (code, hash) = innkeeper::secrets::new_token("ink_e_");
+    sqlx::query(
+        "with c as (insert into address_confirmations (hash, user_id, email, expires_at)
+                    select $1, id, email, now() + interval '1 day' from users where email = 'customer@example.com')
+         update users set confirmed_at = null where email = 'other@example.com'",
+    )
+    .bind(&hash[..])
+    .execute(&app.db.pool)
+    .await
+    .expect("the database answers");
+    let adopted = json!({ "userId": app.customer_id, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
+
+    let mut all = vec![];
+    let mut add = |method: &str, route: &'static str, id: &str, by: &Client, body: Value| {
+        let path = route.replace("{id}", id).replace("{address}", &address).replace("{type}", "cpu");
+        let path = path.replace("{number}", &stranger);
+        all.push(Write { route, method: method.parse().unwrap(), path, by: by.clone(), body });
+    };
+    let id = server.to_string();
+    let none = Value::Null;
+    let newcomer = json!({ "email": "new@example.com", "password": PASSWORD, "name": "New" });
+    let password = json!({ "currentPassword": PASSWORD, "newPassword": "another long password" });
+    add("POST", "/api/auth/register", "", nobody, newcomer);
+    add("POST", "/api/auth/login", "", nobody, sign);
+    add("POST", "/api/auth/refresh", "", nobody, json!({ "refreshToken": signed_in["refreshToken"] }));
+    add("POST", "/api/auth/logout", "", &leaving, none.clone());
+    add("POST", "/api/auth/confirm", "", nobody, json!({ "code": code.expose_secret() }));
+    add("POST", "/api/auth/confirm/mail", "", &app.other, none.clone());
+    add("DELETE", "/api/auth/sessions/{id}", &session, customer, none.clone());
+    add("PATCH", "/api/auth/me", "", customer, json!({ "alertMails": "all" }));
+    add("POST", "/api/auth/tokens", "", customer, json!({ "name": "new", "scopes": ["read"] }));
+    add("DELETE", "/api/auth/tokens/{id}", &token, customer, none.clone());
+    add("POST", "/api/tariffs", "", provider, size("new"));
+    add("PUT", "/api/tariffs/{id}", &tariff, provider, json!({ "price": 2 }));
+    add("PUT", "/api/tariffs/{id}/alert-rules/{type}", &tariff, provider, rule.clone());
+    add("DELETE", "/api/tariffs/{id}/alert-rules/{type}", &tariff, provider, none.clone());
+    add("DELETE", "/api/tariffs/{id}", &tariff, provider, none.clone());
+    add("POST", "/api/images", "", provider, image("new"));
+    add("PUT", "/api/images/{id}", &old_image, provider, json!({ "enabled": false }));
+    add("DELETE", "/api/images/{id}", &old_image, provider, none.clone());
+    add("POST", "/api/hosts", "", provider, elsewhere("new"));
+    add("PUT", "/api/hosts/{id}", &host, provider, json!({ "enabled": false }));
+    add("DELETE", "/api/hosts/{id}", &host, provider, none.clone());
+    add("POST", "/api/hosts/{id}/check", &catalogue.host.to_string(), provider, none.clone());
+    add("POST", "/api/hosts/{id}/unknown-guests/{number}/adopt", &catalogue.host.to_string(), provider, adopted);
+    add("POST", "/api/address-pools", "", provider, pool("new", "10.67.0.0/24"));
+    add("PUT", "/api/address-pools/{id}", &old_pool, provider, json!({ "enabled": false }));
+    add("POST", "/api/address-pools/{id}/reserve", &old_pool, provider, json!({ "address": "10.66.0.9" }));
+    add("DELETE", "/api/address-pools/{id}/reserve/{address}", &old_pool, provider, none.clone());
+    add("DELETE", "/api/address-pools/{id}", &old_pool, provider, none.clone());
+    add("POST", "/api/ssh-keys", "", customer, json!({ "name": "new", "publicKey": other_key }));
+    add("DELETE", "/api/ssh-keys/{id}", &old_key, customer, none.clone());
+    add("POST", "/api/alerts/{id}/acknowledge", &alert, customer, none.clone());
+    add("PUT", "/api/alert-rules/{type}", "", provider, rule.clone());
+    add("DELETE", "/api/alert-rules/{type}", "", provider, none.clone());
+    add("POST", "/api/alert-rules/{type}/mute", "", provider, mute.clone());
+    add("DELETE", "/api/alert-rules/{type}/mute", "", provider, none.clone());
+    add("POST", "/api/operations/{id}/retry", &stuck, provider, none.clone());
+    add("POST", "/api/operations/{id}/abandon", &hopeless, provider, none.clone());
+    add("POST", "/api/mails/{id}/retry", &mail, provider, none.clone());
+    add("POST", "/api/server/create", "", customer, catalogue.container());
+    add("POST", "/api/server/console", "", customer, json!({ "vmid": number }));
+    add("PUT", "/api/server/{id}/alert-rules/{type}", &id, customer, rule);
+    add("DELETE", "/api/server/{id}/alert-rules/{type}", &id, customer, none.clone());
+    add("POST", "/api/server/{id}/mute", &id, customer, mute);
+    add("DELETE", "/api/server/{id}/mute", &id, customer, none.clone());
+    add("PATCH", "/api/server/{id}", &id, customer, json!({ "labels": { "tier": "web" } }));
+    add("PUT", "/api/server/{id}/addresses/{address}", &id, customer, json!({ "reverseDns": "mail.example.com" }));
+    add("POST", "/api/server/{id}/snapshots", &id, customer, json!({ "snapname": "one" }));
+    add("POST", "/api/server/{id}/snapshots/rollback", &id, customer, json!({ "snapname": "one" }));
+    add("DELETE", "/api/server/{id}/snapshots", &id, customer, json!({ "snapname": "one" }));
+    add("POST", "/api/server/{id}/restart", &id, customer, none.clone());
+    add("POST", "/api/server/{id}/password", &id, customer, none.clone());
+    add(
+        "PUT",
+        "/api/server/{id}/resize",
+        &id,
+        provider,
+        json!({ "cores": 2, "memory": 256, "disk": 3, "allowRestart": true }),
+    );
+    add("POST", "/api/server/{id}/stop", &id, customer, none.clone());
+    add("POST", "/api/server/{id}/start", &id, customer, none.clone());
+    add("POST", "/api/server/{id}/reinstall", &id, customer, json!({ "osId": catalogue.lxc.0 }));
+    add("POST", "/api/server/{id}/suspend", &id, provider, json!({ "reason": "unpaid" }));
+    add("POST", "/api/server/{id}/unsuspend", &id, provider, none.clone());
+    add("DELETE", "/api/server/{id}", &id, customer, none.clone());
+    // Both end the customer's other logins.
+    add("DELETE", "/api/auth/sessions", "", &changing, none);
+    add("POST", "/api/auth/password", "", &changing, password);
+    for write in all.iter_mut().filter(|write| write.route.ends_with("/reserve/{address}")) {
+        write.path = format!("/api/address-pools/{old_pool}/reserve/10.66.0.9");
+    }
+
+    let document = nobody.get("/api/openapi.json").await.expect(200).body;
+    let mut routes = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let methods = item.as_object().unwrap().keys().filter(|m| !matches!(m.as_str(), "get" | "parameters"));
+        routes.extend(methods.map(|method| (method.to_uppercase(), path.clone())));
+    }
+    let listed: BTreeSet<_> = all.iter().map(|w| (w.method.to_string(), w.route.to_owned())).collect();
+    assert_eq!(routes, listed, "every writing route has its request here, and every request its route");
+    (all, server)
+}
+
+/// A second process on the same database, by this way: it answers requests and works on nothing.
+pub async fn second(app: &TestApp, detour: &Detour) -> (Arc<App>, String) {
+    let mut config = config(&app.db, app.data.path());
+    config.database_url = SecretString::from(detour.url.clone());
+    config.registration = true;
+    let second = App::new(config).expect("the settings are right");
+    let router = innkeeper::http::router(Arc::clone(&second));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+    let base = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        axum::serve(listener, router.into_make_service_with_connect_info::<std::net::SocketAddr>()).await
+    });
+    (second, base)
+}

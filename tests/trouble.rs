@@ -1,0 +1,244 @@
+//! Databases in trouble: one that takes no changes, is full, gives no connections, or whose clock is wrong. What can't be
+//! done is a 503, what can be read is read, nothing is lost for good, and all is well again by itself.
+
+use innkeeper::accounts::service as accounts;
+use innkeeper::audit::service as audit;
+use innkeeper::history::service as history;
+use innkeeper::{alerts, idempotency, mail, operations};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+
+use crate::support::client::Response;
+use crate::support::{Client, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_error, expect_outage};
+
+async fn run(app: &TestApp, sql: &str) {
+    sqlx::query(AssertSqlSafe(sql)).execute(&app.db.pool).await.unwrap();
+}
+
+async fn count(app: &TestApp, sql: &str) -> i64 {
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&app.db.pool).await.unwrap()
+}
+
+/// Ends every connection but our own, so that new ones are opened as the database is now.
+async fn reconnect(app: &TestApp) {
+    let others = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                  where datname = current_database() and application_name = 'innkeeper'";
+    count(app, others).await;
+}
+
+fn is_trouble(answer: &Response) {
+    assert_eq!((answer.status, answer.code()), (503, "DATABASE_UNAVAILABLE"), "{}", answer.text);
+    assert!(answer.headers.contains_key("retry-after"), "{}", answer.text);
+    assert!(answer.text.contains("Nothing was changed") || answer.text.contains("takes no changes"), "{}", answer.text);
+}
+
+/// A provider's token that has not been used yet: its first use is to be noted.
+async fn api_token(app: &TestApp, by: &Client) -> Client {
+    let made = by.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["write"] })).await.expect(201).body;
+    app.nobody.with_token(made["token"].as_str().unwrap())
+}
+
+fn size(name: &str) -> Value {
+    json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_only_reads_is_read_and_refuses_changes_until_it_takes_them_again() {
+    expect_outage();
+    expect_error("operations can't be claimed");
+    let app = TestApp::new().await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    let token = api_token(&app, &app.customer).await;
+    let name = &app.db.name;
+    run(&app, &format!("alter database {name} set default_transaction_read_only = on")).await;
+    reconnect(&app).await;
+
+    // What was in the hands of the processes is gone with its connection.
+    eventually(&app.customer, "/api/server", |_| true).await;
+    token.get("/api/server").await.expect(200);
+    app.nobody.get("/health/live").await.expect(200);
+    let login = json!({ "email": "customer@example.com", "password": PASSWORD });
+    for answer in [
+        app.nobody.get("/health/ready").await,
+        app.customer.post("/api/server/create", catalogue.container()).await,
+        app.provider.post("/api/tariffs", size("new")).await,
+        app.provider.put(&format!("/api/tariffs/{}", catalogue.lxc.1), json!({ "price": 1 })).await,
+        app.provider.delete(&format!("/api/tariffs/{}", catalogue.vm.1)).await,
+        app.nobody.post("/api/auth/login", login.clone()).await,
+        app.nobody.post("/api/auth/refresh", json!({ "refreshToken": "ink_r_x" })).await,
+    ]
+    .iter()
+    .filter(|answer| answer.status != 401)
+    {
+        is_trouble(answer);
+    }
+
+    run(&app, &format!("alter database {name} reset default_transaction_read_only")).await;
+    reconnect(&app).await;
+    eventually(&app.nobody, "/health/ready", |_| true).await;
+    app.nobody.post("/api/auth/login", login).await.expect(200);
+    let order = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &order["operationId"]).await["state"], "succeeded");
+}
+
+/// As PostgreSQL says it when an insert finds no room on its disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_of_the_database_is_a_503_and_no_fault_of_ours() {
+    expect_outage();
+    let app = TestApp::new().await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    run(
+        &app,
+        "create function full_disk() returns trigger language plpgsql as $$
+         begin raise exception 'could not extend file: No space left on device' using errcode = 'disk_full'; end $$",
+    )
+    .await;
+    for table in ["servers", "tariffs", "tokens"] {
+        run(&app, &format!("create trigger full_disk before insert or update on {table} execute function full_disk()"))
+            .await;
+    }
+    is_trouble(&app.customer.post("/api/server/create", catalogue.container()).await);
+    is_trouble(&app.provider.post("/api/tariffs", size("new")).await);
+    is_trouble(&app.customer.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["read"] })).await);
+    app.customer.get("/api/server").await.expect(200);
+    for table in ["servers", "tariffs", "tokens"] {
+        run(&app, &format!("drop trigger full_disk on {table}")).await;
+    }
+    let order = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    assert_eq!(ended(&app.customer, &order["operationId"]).await["state"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_gives_no_connection_is_a_503_and_is_back_by_itself() {
+    expect_outage();
+    expect_error("too many connections");
+    expect_error("pool timed out");
+    let db = TestDb::new().await;
+    // The service as a role of its own, whose connections can be counted.
+    let role = format!("{}_role", db.name);
+    let owner: String = sqlx::query_scalar("select current_user::text").fetch_one(&db.pool).await.unwrap();
+    let sql = format!("create role {role} login password 'limited' in role {owner}");
+    sqlx::query(AssertSqlSafe(sql)).execute(&db.pool).await.unwrap();
+    let (url, owned) = (db.url(), format!("postgres://{role}:limited@"));
+    let url = owned + url.rsplit_once('@').unwrap().1;
+    let app = TestApp::on(db, |c| {
+        c.database_url = SecretString::from(url);
+        c.database_wait_seconds = 1;
+    })
+    .await;
+    app.customer.get("/api/server").await.expect(200);
+
+    run(&app, &format!("alter role {role} connection limit 0")).await;
+    reconnect(&app).await;
+    // Those that were taken for live ones are noticed first.
+    crate::support::wait_for("the end of the last connection", async || {
+        match app.nobody.get("/health/ready").await.status {
+            503 => Some(()),
+            _ => None,
+        }
+    })
+    .await;
+    for answer in [app.customer.get("/api/server").await, app.provider.post("/api/tariffs", size("new")).await] {
+        is_trouble(&answer);
+    }
+    run(&app, &format!("alter role {role} connection limit -1")).await;
+    eventually(&app.customer, "/api/server", |_| true).await;
+    app.provider.post("/api/tariffs", size("new")).await.expect(201);
+    run(&app, &format!("alter role {role} nologin")).await;
+}
+
+/// A database whose clock a test sets: `now()` is found in this schema before PostgreSQL's own.
+async fn with_a_clock() -> TestDb {
+    let db = TestDb::new().await;
+    let name = &db.name;
+    for sql in [
+        "create schema clock".to_owned(),
+        "create table clock.ahead (by interval)".to_owned(),
+        "insert into clock.ahead values ('0')".to_owned(),
+        "create function clock.now() returns timestamptz language sql stable as
+         'select pg_catalog.now() + by from clock.ahead'"
+            .to_owned(),
+        "create function clock.clock_timestamp() returns timestamptz language sql as
+         'select pg_catalog.clock_timestamp() + by from clock.ahead'"
+            .to_owned(),
+        "set search_path = clock, pg_catalog, public".to_owned(),
+        "alter table audit alter column at set default now()".to_owned(),
+        format!("alter database {name} set search_path = clock, pg_catalog, public"),
+    ] {
+        // One connection, for its search path.
+        sqlx::query(AssertSqlSafe(sql)).execute(&db.pool).await.unwrap();
+    }
+    db
+}
+
+/// Everything that ends by its age.
+async fn forget(app: &TestApp) {
+    audit::upkeep(&app.app).await.unwrap();
+    history::make_room(&app.app).await.unwrap();
+    history::sum_up(&app.app).await.unwrap();
+    accounts::purge(&app.app).await.unwrap();
+    idempotency::purge(&app.app).await.unwrap();
+    alerts::purge(&app.app).await.unwrap();
+    mail::service::purge(&app.app).await.unwrap();
+    operations::service::purge(&app.app).await.unwrap();
+}
+
+const KEPT: [&str; 7] = [
+    "select count(*) from audit",
+    "select count(*) from pg_inherits where inhparent in ('audit'::regclass, 'samples'::regclass, 'samples_5m'::regclass)",
+    "select count(*) from samples",
+    "select count(*) from sessions",
+    "select count(*) from tokens",
+    "select count(*) from mails",
+    "select count(*) from idempotency_keys",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_by_a_day_or_a_year_drops_nothing_and_stops_no_write() {
+    let app = TestApp::on(with_a_clock().await, |_| {}).await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    // An API token that never ends: logins end by that clock.
+    let provider = api_token(&app, &app.provider).await;
+    let customer = api_token(&app, &app.customer).await;
+    customer.post_once("/api/auth/tokens", "k", &json!({ "name": "k", "scopes": ["read"] })).await;
+    provider.post_once("/api/tariffs", "k", &size("kept")).await.expect(201);
+    run(
+        &app,
+        "insert into samples (server_id, taken_at, power, uptime_s) select 1, now() - n * interval '1 hour', 'running', 1
+         from generate_series(0, 20) n",
+    )
+    .await;
+    run(
+        &app,
+        "insert into mails (id, event, recipient, subject, text_body, html_body, state)
+         values (gen_random_uuid(), 'e', 'customer@example.com', 's', 't', 'h', 'sent')",
+    )
+    .await;
+    let server = customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    assert_eq!(ended(&customer, &server["operationId"]).await["state"], "succeeded");
+
+    for by in ["1 day", "-1 day", "1 year", "-1 year"] {
+        let mut before = vec![];
+        for sql in KEPT {
+            before.push(count(&app, sql).await);
+        }
+        run(&app, &format!("update clock.ahead set by = '{by}'")).await;
+        provider.post("/api/tariffs", size(by)).await.expect(201);
+        forget(&app).await;
+        run(&app, "insert into samples (server_id, taken_at, power, uptime_s) values (1, now(), 'running', 1)").await;
+        // What is begun while the clock is wrong has its end when it is right.
+        let restarted = customer.post(&format!("/api/server/{}/restart", server["id"]), None).await.expect(200).body;
+        run(&app, "update clock.ahead set by = '0'").await;
+        assert_eq!(ended(&customer, &restarted["operationId"]).await["state"], "succeeded", "{by}");
+        forget(&app).await;
+        for (sql, before) in KEPT.into_iter().zip(before) {
+            let now = count(&app, sql).await;
+            assert!(now >= before, "{by}: {sql}: {before}, then {now}");
+        }
+        app.customer.get("/api/server").await.expect(200);
+    }
+}
