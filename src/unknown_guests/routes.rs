@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::model::{AdoptGuest, UnknownGuest};
 use super::service;
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
 use crate::http::extract::{Json, Path};
