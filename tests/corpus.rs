@@ -49,7 +49,8 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let made = async |path: &str, body: Value| app.provider.post(path, body).await.expect(201).body["id"].to_string();
     let size = json!({ "name": "t", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1, "bandwidth": 100, "traffic": 1,
                        "currency": "EUR", "maxCores": 2, "maxMemory": 128, "maxDisk": 2, "snapshots": 3 });
-    let config = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s", "searchDomain": "example.com" });
+    let config = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s", "searchDomain": "example.com",
+                         "processesPerGib": 1000 });
     let host_body = json!({ "name": "h", "kind": "incus", "config": config, "force": true, "cpuOvercommit": 1.0,
                             "memoryOvercommit": 1.0, "diskOvercommit": 1.0 });
     let host = made("/api/hosts", host_body.clone()).await;

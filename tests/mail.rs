@@ -67,6 +67,20 @@ async fn one_event_is_one_file() {
 }
 
 /// With a mail server on this port.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_that_is_forgotten_leaves_no_file() {
+    let app = TestApp::new().await.running(Task::Mail);
+    for event in ["old", "new"] {
+        queue(&app, event).await;
+        state(&app, event, "sent").await;
+    }
+    let old = "update mails set created_at = created_at - interval '91 days' where event = 'old'";
+    sqlx::query(old).execute(&app.db.pool).await.unwrap();
+    innkeeper::mail::service::purge(&app.app).await.unwrap();
+    let kept: String = sqlx::query_scalar("select id::text from mails").fetch_one(&app.db.pool).await.unwrap();
+    assert_eq!(files(&app), [app.data.path().join("mail").join(format!("{kept}.eml"))]);
+}
+
 async fn with_server(port: u16) -> TestApp {
     TestApp::with(|c| {
         c.smtp = Some(smtp(port));

@@ -301,12 +301,11 @@ async fn adopt(app: &App, wish: Adopt) -> anyhow::Result<()> {
     let images = images::service::all(app).await?;
     let image = images
         .iter()
-        .find(|view| match &wish.image {
-            Some(wanted) => view.image.name == *wanted || view.image.id.to_string() == *wanted,
-            None => {
-                let sources = view.sources.iter().flatten();
-                view.image.kind.to_string() == guest.kind && sources.into_iter().any(|s| s.host_id == host.id)
-            }
+        .find(|view| {
+            let sources = || view.sources.iter().flatten();
+            let fits = || view.image.kind.to_string() == guest.kind && sources().any(|s| s.host_id == host.id);
+            let called = |wanted: &String| view.image.name == *wanted || view.image.id.to_string() == *wanted;
+            wish.image.as_ref().map_or_else(fits, called)
         })
         .context("there is no such image; `innkeeper image list` shows those there are")?;
     let asked = checked(AdoptGuest { user_id: user.id, tariff_id: tariff.id, os_id: image.image.id, name: wish.name })?;

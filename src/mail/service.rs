@@ -6,8 +6,8 @@ use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::model::{ListMails, MailState, MailView};
-use super::store;
 use super::templates::Mail;
+use super::{store, transport};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 use crate::http::page::{self, Page, PageQuery};
@@ -66,5 +66,8 @@ pub fn can_be_written_to(address: &str) -> bool {
 
 /// Forgets mails of long ago: what was told, and to whom, is nobody's business for ever.
 pub async fn purge(app: &App) -> Result<()> {
-    Ok(store::purge(&app.db, KEPT_DAYS).await?)
+    for id in store::purge(&app.db, KEPT_DAYS).await? {
+        transport::forget(&app.config.data, id).await;
+    }
+    Ok(())
 }

@@ -223,12 +223,12 @@ pub(super) async fn queue_again(tx: &mut PgConnection, id: Uuid) -> Result<MailV
 }
 
 /// Forgets mails that were done with so many days ago.
-pub(super) async fn purge(db: &PgPool, days: i32) -> Result<()> {
-    sqlx::query!(
-        "delete from mails where state in ('sent', 'failed', 'unknown') and created_at < aged_to() - make_interval(days => $1)",
+pub(super) async fn purge(db: &PgPool, days: i32) -> Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "delete from mails where state in ('sent', 'failed', 'unknown') and created_at < aged_to() - make_interval(days => $1)
+         returning id",
         days
     )
-    .execute(db)
+    .fetch_all(db)
     .await
-    .map(drop)
 }

@@ -15,6 +15,7 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use lettre::{Address, Message};
 use secrecy::ExposeSecret;
 use tokio::io::AsyncWriteExt;
+use uuid::Uuid;
 
 use super::store::Mail;
 use crate::config::{Config, Smtp, SmtpTls};
@@ -74,7 +75,7 @@ impl Transport {
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
         let from = config.mail_from.parse().context("SMTP_FROM is not a mail address")?;
         let to = match &config.smtp {
-            None => Kind::Folder(config.data.join("mail")),
+            None => Kind::Folder(config.data.join(FOLDER)),
             Some(smtp) => Kind::Smtp(Box::new(Server {
                 tls: match smtp.tls {
                     SmtpTls::None => None,
@@ -110,7 +111,7 @@ impl Transport {
             Kind::Smtp(server) => {
                 Ready::Smtp { connection: Box::new(server.begin(message.envelope()).await?), content }
             }
-            Kind::Folder(folder) => Ready::Folder { folder: folder.clone(), name: format!("{}.eml", mail.id), content },
+            Kind::Folder(folder) => Ready::Folder { folder: folder.clone(), name: file(mail.id), content },
         })
     }
 
@@ -260,6 +261,23 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text.chars().filter(|c| *c != '\0').take(1000).collect()
+}
+
+/// Where mails go, in the data folder, when there is no mail server.
+const FOLDER: &str = "mail";
+
+fn file(mail: Uuid) -> String {
+    format!("{mail}.eml")
+}
+
+/// Removes a mail's file, where it has one.
+pub(super) async fn forget(data: &Path, mail: Uuid) {
+    match tokio::fs::remove_file(data.join(FOLDER).join(file(mail))).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%mail, %error, "the file of a mail that is forgotten could not be removed");
+        }
+        _ => {}
+    }
 }
 
 /// Writes a file as a whole or not at all, in a folder that is ours alone to read.
