@@ -269,6 +269,7 @@ pub(crate) async fn only_cycle() -> anyhow::Result<()> {
         data: data.path().to_owned(),
         sweep_seconds: 3600,
         rate_limit_token: 1_000_000_000,
+        rate_limit_account: 1_000_000_000,
         ..Config::default()
     })?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

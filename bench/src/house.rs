@@ -104,6 +104,7 @@ impl House {
             sweep_seconds: 3600,
             // Counted all the same.
             rate_limit_token: 1_000_000_000,
+            rate_limit_account: 1_000_000_000,
             ..Config::default()
         };
         let app = App::new(config)?;

@@ -165,6 +165,9 @@ async fn record(app: &App, known: &Note, alive_at: Option<DateTime<Utc>>) -> Res
         app.heart.remember(Note { beats, ..*known });
         return Ok(());
     }
+    // What another installation's count and numbers were says nothing of this one's.
+    let ours = Note { installation, beats, guest_number: 0 };
+    let known = if installation == known.installation { known } else { &ours };
     let to = alive_at.max(beat_at);
     let (held, now) = hold(&mut tx, known, to).await?;
     tx.commit().await?;

@@ -101,10 +101,9 @@ pub(super) async fn restored(tx: &mut PgConnection, known: &Note, to: Option<Dat
     .await?;
     sqlx::query_as!(
         Note,
-        r#"update installation i set id = $1, beats = greatest(beats, $2) + $3, beat_at = clock_timestamp(),
-                  restored_at = clock_timestamp(), restored_to = $4
+        r#"update installation i set beats = greatest(beats, $1) + $2, beat_at = clock_timestamp(),
+                  restored_at = clock_timestamp(), restored_to = $3
            returning i.id as installation, i.beats, (select last_value from guest_numbers) as "guest_number!""#,
-        known.installation,
         known.beats,
         AHEAD,
         to

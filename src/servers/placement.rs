@@ -40,7 +40,7 @@ pub(super) async fn is_offered(tx: &mut PgConnection, image: ImageId) -> sqlx::R
 pub(super) async fn is_waiting(tx: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select from hosts h, installation i
-                          where h.enabled and i.restored_at is not null
+                          where h.enabled and i.restored_at > now() - interval '1 hour'
                             and (h.guests_known_at is null or h.guests_known_at <= i.restored_at)) as "waiting!""#
     )
     .fetch_one(tx)

@@ -37,7 +37,7 @@ pub enum Kind {
     HostUnreachable,
     /// What is in use of the storage that a host's guests are on, as a share of all.
     StorageLow,
-    /// An address pool's addresses in use, as a share of all.
+    /// An address pool's addresses that are in use or rest, as a share of all.
     PoolLow,
     /// An operation that waits for a person.
     OperationStuck,
@@ -144,7 +144,7 @@ impl Kind {
             Self::Down => "The server is down".to_owned(),
             Self::HostUnreachable => "The host can't be reached".to_owned(),
             Self::StorageLow => format!("{percent:.0}% of the storage that guests are on is in use"),
-            Self::PoolLow => format!("{percent:.0}% of the pool's addresses are in use"),
+            Self::PoolLow => format!("{percent:.0}% of the pool's addresses are in use or rest"),
             Self::OperationStuck => "An operation is stuck and waits for a person".to_owned(),
             Self::MailHeld => "Mails wait: the mail server is away or takes none from us".to_owned(),
             Self::Unknown => "This is an alert of a newer version".to_owned(),
