@@ -102,7 +102,8 @@ pub(in crate::operations) async fn claim(
                  and (o.run_at <= now() or o.run_at > now() + interval '2 hours')
                  and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '2 hours' + $2)
                  and exists (select from installation i where i.id = $8 and i.beats >= $9
-                             and (i.silent_to is null or o.created_at > i.silent_to
+                             and (i.silent_to is null or i.silent_to > now() + interval '2 hours'
+                                  or o.created_at > i.silent_to
                                   or exists (select from hosts h
                                              where h.id = s.host_id and h.guests_known_at > i.silent_to)))),
            fair as (
