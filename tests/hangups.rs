@@ -152,30 +152,3 @@ async fn a_write_whose_client_has_left_is_done() {
     let made = "select count(*) from tariffs where name = 'left'";
     crate::support::wait_for_sql(&app.db.pool, "the tariff", made, 1i64).await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn measure() {
-    let app = TestApp::new().await;
-    let plain = sqlx::postgres::PgPoolOptions::new()
-        .max_connections(12)
-        .test_before_acquire(false)
-        .connect_lazy_with((*app.app.db.connect_options()).clone());
-    for round in 0..3 {
-        for (name, pool) in [("plain", &plain), ("guarded", &app.app.db)] {
-            for tasks in [1, 6, 24] {
-                let start = std::time::Instant::now();
-                let mut set = tokio::task::JoinSet::new();
-                for _ in 0..tasks {
-                    let pool = pool.clone();
-                    set.spawn(async move {
-                        for _ in 0..3000 / tasks {
-                            sqlx::query("select 1").execute(&pool).await.unwrap();
-                        }
-                    });
-                }
-                set.join_all().await;
-                eprintln!("MEASURE {round} {name} tasks={tasks} {:?} a query", start.elapsed() / 3000);
-            }
-        }
-    }
-}

@@ -250,6 +250,8 @@ fn secret(what: &str) -> anyhow::Result<SecretString> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -286,7 +288,6 @@ mod tests {
         std::fs::write(folder.join(".env"), "secret text\n").unwrap();
         let error = load_env_file(&folder.join(".env")).unwrap_err().to_string();
         assert!(error.contains("KEY=value") && !error.contains("secret text"), "{error}");
-        use std::os::unix::fs::PermissionsExt;
         std::fs::write(folder.join(".env"), "A=b\n").unwrap();
         std::fs::set_permissions(folder.join(".env"), std::fs::Permissions::from_mode(0o666)).unwrap();
         assert!(load_env_file(&folder.join(".env")).unwrap_err().to_string().contains("others than you"));
