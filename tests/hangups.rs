@@ -14,9 +14,9 @@ use crate::support::writes::{Write, second, writes};
 use crate::support::{Client, Pve, TestApp, expect_outage, wait_for};
 
 /// Hang-ups at each route, one after the other, while others are at other routes.
-const EACH: usize = 8;
+const EACH: usize = 4;
 /// How often somebody else is told that something was done, at least.
-const TOLD: usize = 20;
+const TOLD: usize = 10;
 /// The longest that a client stays, in milliseconds: most requests take less by this way.
 const STAYS: u64 = 60;
 
