@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::{accounts, addresses, alerts, audit, console, idempotency, limits, mail, operations};
 
 const EVERY: Duration = Duration::from_mins(10);
-/// How far clocks may be apart, and how far the horizon may be behind, before it is said.
+/// How far clocks may be apart, and jump, before it is said.
 const TOLERATED: Duration = Duration::from_mins(5);
 
 /// Works until shutdown.
@@ -74,6 +74,14 @@ impl Clock {
             );
         } else if let Some((before, last)) = &self.last {
             let passed = at - *before;
+            let moved = (looked.now - last.now).to_std().unwrap_or_default();
+            if moved > passed + TOLERATED {
+                tracing::error!(
+                    seconds = moved.saturating_sub(passed).as_secs(),
+                    "the clocks have moved further than time has: they were set. What is kept for a time grows old slowly \
+                     until it fits again. If they are wrong, set them right"
+                );
+            }
             let most = last.horizon + passed * 2;
             looked.horizon = sqlx::query_scalar!(
                 "update upkeep set horizon = greatest(horizon, least(now(), $1)) returning horizon",
@@ -83,11 +91,10 @@ impl Clock {
             .await?;
         }
         let behind = self::apart(looked.now, looked.horizon);
-        if behind > EVERY + TOLERATED {
-            tracing::error!(
+        if self.last.is_none() && behind > EVERY + TOLERATED {
+            tracing::info!(
                 seconds = behind.as_secs(),
-                "the clock has moved further than time has: it was set, or no process ran for so long; what is kept for \
-                 a time grows old slowly until it fits again. If the clock is wrong, set it right"
+                "no process ran for so long; what is kept for a time catches up"
             );
         }
         self.last = Some((at, looked));

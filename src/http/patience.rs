@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Patience {
     /// For the whole of a request's body, from its head on.
     pub body: Duration,
-    /// For any of what was sent to be taken. What is taken buys time at [`RATE`].
+    /// For any of what was sent to be taken. What is taken buys time at 1 KiB a second.
     pub writing: Duration,
 }
 
