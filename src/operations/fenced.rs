@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::{
-    Capabilities, Console, Driver, Error, ExecOutput, GuestKind, GuestRef, GuestSpec, HostInfo, Interface, Limits,
-    Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, Driver, Error, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, HostInfo, Interface,
+    Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,7 @@ fenced! {
     async fn sweep() -> Sweep;
     async fn disk_used(guest: &GuestRef) -> Option<u64>;
     async fn find(guest: &GuestRef) -> Presence;
+    async fn facts(guest: &GuestRef) -> GuestFacts;
     async fn is_number_free(vmid: i64) -> bool;
     async fn check_delete(guest: &GuestRef) -> ();
     async fn check_create(spec: &GuestSpec) -> ();
