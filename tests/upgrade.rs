@@ -41,7 +41,7 @@ async fn life(one: &Client, two: &Client, order: &Value) {
     let taken = one.post(&format!("{path}/snapshots"), json!({ "snapname": "one" })).await.expect(200).body;
     assert_eq!(ended(two, &taken["operationId"]).await["state"], "succeeded");
     for client in [one, two] {
-        for list in ["/api/server", "/api/tariffs", "/api/os", "/api/alerts"] {
+        for list in ["/api/server", "/api/tariffs", "/api/images", "/api/alerts"] {
             client.get(list).await.expect(200);
         }
     }
