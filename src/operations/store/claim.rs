@@ -71,7 +71,8 @@ pub(in crate::operations) struct Shares {
 
 /// Claims operations of what is `known` that are due and that nobody holds, so that this worker holds no more than its
 /// shares. Accounts take turns: first those with the fewest at work on a host, then the oldest. What is due, or held, for
-/// hours from now was noted when the clock was wrong.
+/// hours from now was noted when the clock was wrong; one that should have ended hours ago was, too, or nobody was there
+/// to work on it: its time begins anew.
 /// None from a database that is not the one `beats` are of, or is behind them; and none from before a time in which nobody
 /// was alive whose host was not swept since (`restores`).
 pub(in crate::operations) async fn claim(
@@ -119,6 +120,8 @@ pub(in crate::operations) async fn claim(
            update operations o set
                state = case when o.state = 'queued' then 'running' else o.state end,
                started_at = coalesce(o.started_at, now()),
+               deadline = case when o.deadline < now() - interval '2 hours' then now() + (o.deadline - o.created_at)
+                               else o.deadline end,
                lease_owner = $1, lease_until = now() + $2, fence = o.fence + 1, updated_at = now()
            from due where o.id = due.id
            returning o.id, o.server_id as "server: ServerId", o.kind, o.undoing, o.step_index, o.step, o.data, o.attempts,
