@@ -26,24 +26,25 @@ fn wrong_key() -> Error {
 /// Refuses to work with a key that the database's secrets were not sealed with. The first process that comes leaves the
 /// check value for all others.
 pub async fn check(app: &App) -> Result<()> {
-    if store::get(&app.db).await?.is_none() {
-        // A database from before there was a check value has secrets that tell.
-        let all = crate::reseal(app, false).await?;
-        if all.iter().any(|(_, n)| n.lost > 0) && all.iter().all(|(_, n)| n.lost == n.all()) {
-            return Err(wrong_key());
-        }
-        store::insert(&app.db, &app.sealer.seal(PURPOSE, WORDS)?).await?;
-    }
-    match opened(app).await? {
-        (_, SealedBy::Unknown) => Err(wrong_key()),
+    let sealed = match store::get(&app.db).await? {
+        Some(sealed) => sealed,
+        None => first(app).await?,
+    };
+    match app.sealer.sealed_by(PURPOSE, &sealed)? {
+        SealedBy::Unknown => Err(wrong_key()),
         _ => Ok(()),
     }
 }
 
-async fn opened(app: &App) -> Result<(Vec<u8>, SealedBy)> {
-    let sealed = store::get(&app.db).await?.ok_or_else(|| Error::internal(anyhow::anyhow!("no check value")))?;
-    let by = app.sealer.sealed_by(PURPOSE, &sealed)?;
-    Ok((sealed, by))
+/// Leaves the check value. A database from before there was one has secrets that tell a wrong key.
+async fn first(app: &App) -> Result<Vec<u8>> {
+    let all = crate::reseal(app, false).await?;
+    if all.iter().any(|(_, n)| n.lost > 0) && all.iter().all(|(_, n)| n.lost == n.all()) {
+        return Err(wrong_key());
+    }
+    store::insert(&app.db, &app.sealer.seal(PURPOSE, WORDS)?).await?;
+    // Another process may have been faster.
+    store::get(&app.db).await?.ok_or_else(|| Error::internal(anyhow::anyhow!("there is no check value")))
 }
 
 /// How many secrets of each kind there are, by key.
@@ -64,12 +65,14 @@ pub async fn rotate(app: &App) -> Result<Vec<(&'static str, Resealed)>> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let again = crate::reseal(app, true).await?;
         for ((_, before), (_, now)) in all.iter_mut().zip(again) {
-            let resealed = before.resealed + now.resealed;
-            *before = Resealed { resealed, master: now.all() - now.old - now.lost - resealed.min(now.all()), ..now };
+            // What was resealed before opens by the master key now, unless its operation has ended.
+            let (resealed, master) = (before.resealed + now.resealed, now.master.saturating_sub(before.resealed));
+            *before = Resealed { master, resealed, ..now };
         }
     }
     if all.iter().all(|(_, n)| n.old == 0)
-        && let (sealed, SealedBy::Old(new)) = opened(app).await?
+        && let Some(sealed) = store::get(&app.db).await?
+        && let SealedBy::Old(new) = app.sealer.sealed_by(PURPOSE, &sealed)?
         && !store::replace(&app.db, &sealed, &new).await?
     {
         return Err(Error::new(Code::Conflict, "Another process changed the key's check value; run this again."));
