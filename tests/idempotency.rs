@@ -29,30 +29,22 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     assert_eq!(ended(&app.customer, &server["operationId"]).await["state"], "succeeded");
     let server = server["id"].as_i64().unwrap();
     // No worker knows its kind, so it stays as it is put.
-    let stuck: String = sqlx::query_scalar(
-        "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
-                    status, cores, memory_mib, disk_gib, reserved)
-                    select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
-                           'stuck', 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
-         insert into operations (id, server_id, kind, state, data, deadline)
-         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from s returning id::text",
-    )
-    .bind(server)
-    .fetch_one(&app.db.pool)
-    .await
-    .unwrap();
-    let given_up: String = sqlx::query_scalar(
-        "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
-                    status, cores, memory_mib, disk_gib, reserved)
-                    select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
-                           'given up', 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
-         insert into operations (id, server_id, kind, state, data, deadline)
-         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from s returning id::text",
-    )
-    .bind(server)
-    .fetch_one(&app.db.pool)
-    .await
-    .unwrap();
+    let stuck = async |name: &str| -> String {
+        sqlx::query_scalar(
+            "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+                        status, cores, memory_mib, disk_gib, reserved)
+                        select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'),
+                               kind, $2, 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
+             insert into operations (id, server_id, kind, state, data, deadline)
+             select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from s returning id::text",
+        )
+        .bind(server)
+        .bind(name)
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap()
+    };
+    let (stuck, given_up) = (stuck("stuck").await, stuck("given up").await);
     sqlx::query(
         "insert into unknown_guests (host_id, marker, guest_number, kind, node, addresses)
          values ($1, gen_random_uuid(), 999999999, 'lxc', 'n', '{}')",
