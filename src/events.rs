@@ -3,89 +3,113 @@
 //! An event is a hint to look, never the only way to learn: after a lost connection [`Event::Resync`] says so, and
 //! every listener also looks by itself from time to time.
 
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::Executor;
 use sqlx::postgres::PgListener;
 use tokio::sync::broadcast;
-use uuid::Uuid;
 
-use crate::app::App;
+use crate::core::Core;
 use crate::db;
-use crate::ids::{HostId, ServerId, UserId};
+
+/// A channel on which the database says that something changed, with what is said on it.
+#[derive(Debug)]
+pub struct Topic<T> {
+    /// PostgreSQL's channel.
+    pub channel: &'static str,
+    parse: fn(&str) -> Option<T>,
+}
+
+impl<T> Topic<T> {
+    /// A topic of this channel, whose payloads are read by `parse`.
+    pub const fn new(channel: &'static str, parse: fn(&str) -> Option<T>) -> Self {
+        Self { channel, parse }
+    }
+
+    /// What an event says, where it is on this topic and can be read.
+    pub fn read(&self, event: &Event) -> Option<T> {
+        match event {
+            Event::Notified { channel, payload } if *channel == self.channel => (self.parse)(payload),
+            _ => None,
+        }
+    }
+
+    /// Whether an event is on this topic.
+    pub fn is(&self, event: &Event) -> bool {
+        matches!(event, Event::Notified { channel, .. } if *channel == self.channel)
+    }
+}
 
 /// Something changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// An operation waits to be worked on.
-    OperationDue,
-    /// An operation's visible state changed.
-    OperationChanged(Uuid),
-    /// A host was swept and its samples are stored.
-    Sampled(HostId),
-    /// A mail waits to be sent.
-    MailDue,
-    /// A token was revoked or changed.
-    TokenChanged(Uuid),
-    /// A login ended.
-    SessionChanged(Uuid),
-    /// An account was disabled or its role changed.
-    UserChanged(UserId),
-    /// A server's status or owner changed, or it was suspended or deleted.
-    ServerChanged(ServerId),
+    /// The database said so, on a topic's channel.
+    Notified {
+        /// The channel.
+        channel: &'static str,
+        /// What was said.
+        payload: Arc<str>,
+    },
     /// Events may have been missed: look at everything again.
     Resync,
 }
 
-/// PostgreSQL's channels that we listen to.
-const CHANNELS: [&str; 7] =
-    ["operation_due", "operation_changed", "sampled", "mail_due", "auth_changed", "server_changed", "heartbeat"];
+/// What is told before events are passed on: whoever takes rights away must be ahead of those who use them.
+pub trait Listener: Debug + Send + Sync {
+    /// Whether events are heard from now on.
+    fn heard(&self, heard: bool);
 
-/// How often we say something ourselves.
+    /// An event is about to be passed on.
+    fn event(&self, event: &Event);
+}
+
+/// Where we say something ourselves, to hear that the connection lives.
+const HEARTBEAT_CHANNEL: &str = "heartbeat";
+/// How often.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 /// Nothing heard for this long, not even that: the connection is dead, though nobody said so (a firewall that forgot
 /// it, a machine that lost its power).
 const SILENCE: Duration = Duration::from_mins(1);
 
-impl Event {
-    fn parse(channel: &str, payload: &str) -> Option<Self> {
-        match channel {
-            "operation_due" => Some(Self::OperationDue),
-            "operation_changed" => payload.parse().ok().map(Self::OperationChanged),
-            "sampled" => payload.parse().ok().map(Self::Sampled),
-            "server_changed" => payload.parse().ok().map(Self::ServerChanged),
-            "mail_due" => Some(Self::MailDue),
-            "auth_changed" => match payload.split_once(':')? {
-                ("token", id) => id.parse().ok().map(Self::TokenChanged),
-                ("session", id) => id.parse().ok().map(Self::SessionChanged),
-                ("user", id) => id.parse().ok().map(Self::UserChanged),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-}
-
 /// Where to hear of events.
-#[derive(Debug, Clone)]
-pub struct Events(broadcast::Sender<Event>);
+#[derive(Debug)]
+pub struct Events {
+    sender: broadcast::Sender<Event>,
+    listeners: Mutex<Vec<Arc<dyn Listener>>>,
+}
 
 impl Default for Events {
     fn default() -> Self {
-        Self(broadcast::Sender::new(4096))
+        Self { sender: broadcast::Sender::new(4096), listeners: Mutex::default() }
     }
 }
 
 impl Events {
     /// Hears events from now on. Call it before reading the state that the events are about.
     pub fn subscribe(&self) -> Subscription {
-        Subscription(self.0.subscribe())
+        Subscription(self.sender.subscribe())
     }
 
-    /// Tells this process' listeners.
+    /// Tells this one of every event before any subscriber.
+    pub fn listen_first(&self, listener: Arc<dyn Listener>) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
+    /// Tells this process' listeners and subscribers.
     pub fn publish(&self, event: Event) {
-        // No listener is no error.
-        let _ = self.0.send(event);
+        self.listeners().iter().for_each(|listener| listener.event(&event));
+        // No subscriber is no error.
+        let _ = self.sender.send(event);
+    }
+
+    fn heard(&self, heard: bool) {
+        self.listeners().iter().for_each(|listener| listener.heard(heard));
+    }
+
+    fn listeners(&self) -> Vec<Arc<dyn Listener>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -99,21 +123,32 @@ impl Subscription {
         match self.0.recv().await {
             Ok(event) => event,
             Err(broadcast::error::RecvError::Lagged(_)) => Event::Resync,
-            // The sender lives in the App, which outlives its tasks.
+            // The sender lives in the core, which outlives its tasks.
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+
+    /// The next event on a topic: what it says, or none where events may have been missed or one can't be read.
+    pub async fn next_of<T>(&mut self, topic: &Topic<T>) -> Option<T> {
+        loop {
+            match self.next().await {
+                Event::Resync => return None,
+                event if topic.is(&event) => return topic.read(&event),
+                Event::Notified { .. } => {}
+            }
         }
     }
 }
 
 /// Listens until shutdown, coming back by itself when the database was away.
-pub async fn listen(app: &App) {
+pub async fn listen(core: &Core, channels: &[&'static str]) {
     loop {
         let result = tokio::select! {
-            () = app.shutdown.cancelled() => Ok(()),
-            result = follow(app) => result,
+            () = core.shutdown.cancelled() => Ok(()),
+            result = follow(core, channels) => result,
         };
         // Whoever is deaf must not go by what was true before.
-        app.tokens.hear(false);
+        core.events.heard(false);
         let pause = match result {
             // What is said until it is back is lost, which the resync to come tells.
             Ok(()) => Duration::from_millis(50),
@@ -123,31 +158,31 @@ pub async fn listen(app: &App) {
             }
         };
         tokio::select! {
-            () = app.shutdown.cancelled() => return,
+            () = core.shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
 /// Listens until the connection breaks.
-async fn follow(app: &App) -> sqlx::Result<()> {
-    let mut listener = PgListener::connect_with(&db::listening_pool(&app.db)).await?;
+async fn follow(core: &Core, channels: &[&'static str]) -> sqlx::Result<()> {
+    let mut listener = PgListener::connect_with(&db::listening_pool(&core.db)).await?;
     // We connect again ourselves, after everybody has been told that nothing is heard.
     listener.eager_reconnect(false);
-    listener.listen_all(CHANNELS).await?;
-    app.tokens.hear(true);
-    app.events.publish(Event::Resync);
+    listener.listen_all(channels.iter().copied().chain([HEARTBEAT_CHANNEL])).await?;
+    core.events.heard(true);
+    core.events.publish(Event::Resync);
     tokio::select! {
-        heard = hear(app, &mut listener) => heard,
-        () = beat(app) => Ok(()),
+        heard = hear(core, channels, &mut listener) => heard,
+        () = beat(core) => Ok(()),
     }
 }
 
 /// Says something from time to time, for [`hear`] to hear that its connection lives.
-async fn beat(app: &App) {
+async fn beat(core: &Core) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
-        let said = tokio::time::timeout(HEARTBEAT, app.lease_db.execute("notify heartbeat")).await;
+        let said = tokio::time::timeout(HEARTBEAT, core.lease_db.execute("notify heartbeat")).await;
         if let Ok(Err(error)) = said {
             tracing::debug!(%error, "no heartbeat could be sent");
         }
@@ -155,23 +190,13 @@ async fn beat(app: &App) {
 }
 
 /// Passes on what is said, until the connection breaks or has been silent for too long.
-async fn hear(app: &App, listener: &mut PgListener) -> sqlx::Result<()> {
+async fn hear(core: &Core, channels: &[&'static str], listener: &mut PgListener) -> sqlx::Result<()> {
     let silent =
         |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing was heard for a minute"));
     while let Some(n) = tokio::time::timeout(SILENCE, listener.try_recv()).await.map_err(silent)?? {
-        if n.channel() == "heartbeat" {
-            continue;
-        }
-        let Some(event) = Event::parse(n.channel(), n.payload()) else {
-            tracing::warn!(channel = n.channel(), "an event could not be read");
-            // It may have been a revocation.
-            app.tokens.empty();
-            continue;
-        };
-        if matches!(event, Event::TokenChanged(_) | Event::SessionChanged(_) | Event::UserChanged(_)) {
-            app.tokens.empty();
-        }
-        app.events.publish(event);
+        // Ours, or one that nobody asked for.
+        let Some(channel) = channels.iter().find(|channel| **channel == n.channel()) else { continue };
+        core.events.publish(Event::Notified { channel, payload: n.payload().into() });
     }
     Ok(())
 }

@@ -4,47 +4,42 @@
 //! the time that has passed by this process's own measure, which no setting of a clock changes; and it stands still
 //! while the two clocks disagree.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::time::Instant;
 
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Result;
-use crate::{accounts, addresses, alerts, audit, console, idempotency, limits, mail, operations};
+use crate::feature::Feature;
 
 const EVERY: Duration = Duration::from_mins(10);
 /// How far clocks may be apart, and jump, before it is said.
 const TOLERATED: Duration = Duration::from_mins(5);
 
 /// Works until shutdown.
-pub(crate) async fn run(app: &App) {
+pub(crate) async fn run(core: &Core, features: &[Arc<dyn Feature>]) {
     let mut tick = tokio::time::interval(EVERY);
     let mut clock = Clock::default();
     loop {
         tokio::select! {
-            () = app.shutdown.cancelled() => return,
+            () = core.shutdown.cancelled() => return,
             _ = tick.tick() => {}
         }
-        app.metrics.run_upkeep();
-        for purged in [
-            clock.follow(&app.db).await,
-            accounts::service::purge(app).await,
-            idempotency::purge(app).await,
-            limits::purge(app).await,
-            audit::service::upkeep(app).await,
-            console::service::purge(app).await,
-            alerts::purge(app).await,
-            mail::service::purge(app).await,
-            operations::service::purge(app).await,
-            operations::service::strand(app).await,
-            addresses::service::purge(app).await,
-        ] {
-            if let Err(error) = purged {
-                tracing::warn!(%error, "what has ended could not be forgotten; trying again later");
-            }
+        core.metrics.run_upkeep();
+        let upkeep = features.iter().map(|feature| (feature.name(), feature.upkeep()));
+        report("the clock", clock.follow(&core.db).await);
+        for (name, upkeep) in upkeep {
+            report(name, upkeep.await);
         }
+    }
+}
+
+fn report(what: &str, done: Result<()>) {
+    if let Err(error) = done {
+        tracing::warn!(of = what, %error, "what has ended could not be forgotten; trying again later");
     }
 }
 

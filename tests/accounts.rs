@@ -162,7 +162,7 @@ async fn no_login_with_the_old_password_outlives_its_change() {
 }
 
 async fn second_process(first: &TestApp) -> Client {
-    let app = innkeeper::app::App::new(first.app.config.clone()).unwrap();
+    let app = innkeeper::run::Service::new(first.core.config.clone()).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(app.serve(listener, std::future::pending()));
@@ -356,7 +356,7 @@ async fn to_forget_what_is_over_is_no_revocation() {
     .unwrap();
     let mut heard = sqlx::postgres::PgListener::connect(&app.db.url()).await.unwrap();
     heard.listen("auth_changed").await.unwrap();
-    innkeeper::accounts::service::purge(&app.app).await.unwrap();
+    innkeeper::accounts::service::purge(&app.service.features.accounts).await.unwrap();
     let left: i64 = sqlx::query_scalar(
         "select (select count(*) from tokens where expires_at < now() or revoked_at is not null)
                 + (select count(*) from sessions where expires_at < now())",
@@ -485,7 +485,9 @@ async fn a_new_password_leaves_api_tokens_only_where_that_is_wanted() {
     let kept = token().await;
     let reset = async |keep| {
         let password = secrecy::SecretString::from("given by the provider");
-        innkeeper::accounts::service::reset_password(&app.app, app.customer_id, password, keep).await.unwrap()
+        innkeeper::accounts::service::reset_password(&app.service.features.accounts, app.customer_id, password, keep)
+            .await
+            .unwrap()
     };
     assert_eq!(reset(true).await, 0);
     kept.get("/api/server").await.expect(200);
@@ -509,7 +511,7 @@ async fn an_address_is_confirmed_by_what_was_mailed_to_it() {
     let asked = mails().await;
     assert_eq!(asked.len(), 1);
     let code = asked[0].lines().find_map(|line| line.split_once("/confirm/#")).unwrap().1.trim().to_owned();
-    assert!(asked[0].contains(&app.app.config.public_url), "{}", asked[0]);
+    assert!(asked[0].contains(&app.core.config.public_url), "{}", asked[0]);
 
     let confirm = async |code: &str| app.nobody.post("/api/auth/confirm", json!({ "code": code })).await;
     let refused = confirm("ink_e_made_up").await.expect(422);

@@ -47,8 +47,8 @@ async fn server_of(app: &TestApp, host: i64, owner: UserId) -> ServerId {
 
 /// Takes addresses for a server in a transaction of its own and says which, or none where there are none.
 async fn taken(app: &TestApp, host: i64, server: ServerId) -> Option<Vec<String>> {
-    let mut tx = innkeeper::db::begin(&app.app.db).await.unwrap();
-    let done = take(&mut tx, HostId(host), server, app.app.config.address_rest()).await.unwrap();
+    let mut tx = innkeeper::db::begin(&app.core.db).await.unwrap();
+    let done = take(&mut tx, HostId(host), server, app.core.config.address_rest()).await.unwrap();
     let held = of_server(&mut tx, server).await.unwrap().into_iter().map(|a| a.address.to_string()).collect();
     tx.commit().await.unwrap();
     done.then_some(held)
@@ -73,7 +73,7 @@ async fn the_lowest_free_address_is_given_and_comes_back() {
     assert_eq!(taken(&app, host, servers[0]).await.unwrap(), ["10.0.0.2"]);
     let late = server(&app, host).await;
     assert_eq!(taken(&app, host, late).await, None);
-    let mut db = app.app.db.acquire().await.unwrap();
+    let mut db = app.core.db.acquire().await.unwrap();
     release(&mut db, servers[1]).await.unwrap();
     release(&mut db, servers[1]).await.unwrap();
     assert_eq!(taken(&app, host, late).await.unwrap(), ["10.0.0.3"], "the gap is filled");
@@ -116,7 +116,7 @@ async fn one_address_of_each_family_or_none_at_all() {
     assert_eq!(app.provider.put(&path, small).await.expect(200).body["free"], 0);
     let second = server(&app, host).await;
     assert_eq!(taken(&app, host, second).await, None);
-    let mut db = app.app.db.acquire().await.unwrap();
+    let mut db = app.core.db.acquire().await.unwrap();
     assert!(of_server(&mut db, second).await.unwrap().is_empty(), "the IPv4 address is not kept");
 
     app.provider.put(&path, json!({ "enabled": false })).await.expect(200);
@@ -210,7 +210,7 @@ async fn addresses_are_held_back_and_let_go() {
     app.provider.put(&path(""), json!({ "gateway": "10.0.0.3" })).await.expect(409);
     let moved = app.provider.put(&path(""), json!({ "gateway": "10.0.0.4", "vlan": 7 })).await.expect(200).body;
     assert_eq!((&moved["gateway"], &moved["vlan"], &moved["heldBack"]), (&json!("10.0.0.4"), &json!(7), &json!(1)));
-    let mut db = app.app.db.acquire().await.unwrap();
+    let mut db = app.core.db.acquire().await.unwrap();
     release(&mut db, server).await.unwrap();
     let renumbered = app.provider.put(&path(""), json!({ "cidr": "10.1.0.0/29", "vlan": null })).await.expect(200).body;
     assert_eq!((&renumbered["first"], &renumbered["last"]), (&json!("10.1.0.1"), &json!("10.1.0.6")));
@@ -235,7 +235,7 @@ async fn an_address_rests_before_another_account_has_it_and_its_own_has_it_back_
         assert_eq!(taken(&app, host, server).await.unwrap(), [format!("10.0.0.{n}")]);
         mine.push(server);
     }
-    let mut db = app.app.db.acquire().await.unwrap();
+    let mut db = app.core.db.acquire().await.unwrap();
     // .4 first, then .3.
     for n in [2, 1] {
         release(&mut db, mine[n]).await.unwrap();
@@ -285,6 +285,6 @@ async fn pools_of_two_hosts_that_share_addresses_are_taken_and_told() {
     assert_eq!(apart.expect(201).body["overlaps"], json!([]));
     let again = app.provider.get(&format!("/api/address-pools/{}", one["id"])).await.expect(200).body;
     assert_eq!(again["overlaps"], json!([two["id"]]));
-    let problems = innkeeper::addresses::service::problems(&app.app, HostId(first)).await.unwrap();
+    let problems = innkeeper::addresses::service::problems(&app.core, HostId(first)).await.unwrap();
     assert!(problems.len() == 1 && problems[0].contains("v4"), "{problems:?}");
 }

@@ -216,7 +216,7 @@ async fn entries_stay_as_they_are_until_their_month_is_too_old() {
         sqlx::query(sql).execute(&app.db.pool).await.unwrap();
     }
     let with_old = entries(&app).await;
-    innkeeper::audit::service::upkeep(&app.app).await.unwrap();
+    innkeeper::audit::service::upkeep(&app.core).await.unwrap();
     assert_eq!(entries(&app).await, with_old - 1);
     let months: i64 = sqlx::query_scalar("select count(*) from pg_inherits where inhparent = 'audit'::regclass")
         .fetch_one(&app.db.pool)
@@ -333,7 +333,7 @@ async fn an_entry_that_has_no_end_is_kept() {
                  values (gen_random_uuid(), now() - interval '2 hours', 'nobody', 'old'),
                         (gen_random_uuid(), now(), 'nobody', 'new')";
     sqlx::query(begun).execute(&app.db.pool).await.unwrap();
-    innkeeper::audit::service::upkeep(&app.app).await.unwrap();
+    innkeeper::audit::service::upkeep(&app.core).await.unwrap();
     let kept: Vec<String> =
         sqlx::query_scalar("select action from audit where ended_at is null").fetch_all(&app.db.pool).await.unwrap();
     assert_eq!(kept, ["old"]);

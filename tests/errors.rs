@@ -1,10 +1,7 @@
 //! The closed list of errors and its page; and panics, which are errors like any other.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::routing::{get, post};
-use innkeeper::app::App;
 use innkeeper::error::Code;
 use serde_json::{Value, json};
 
@@ -57,8 +54,8 @@ async fn the_document_refers_to_nothing_that_is_not_there() {
 }
 
 /// A client of the service with more routes, which are served until the test ends.
-async fn with_routes(app: &TestApp, routes: Router<Arc<App>>) -> Client {
-    let router = innkeeper::http::router_with(Arc::clone(&app.app), routes);
+async fn with_routes(app: &TestApp, routes: Router) -> Client {
+    let router = app.service.router(routes);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {

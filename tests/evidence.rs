@@ -1,6 +1,6 @@
 //! What is known of servers, and of where they can be: by node, by guest and by figure, and no more than the host says.
 
-use innkeeper::monitoring::look;
+use innkeeper::sweep::look;
 use serde_json::{Value, json};
 
 use crate::support::pve::Catalogue;
@@ -28,7 +28,7 @@ async fn order(app: &TestApp, order: Value) -> Value {
 /// A look at the host that nothing of before stands in the way of.
 async fn sweep(app: &TestApp) {
     sqlx::query("update operations set ended_at = ended_at - interval '1 hour'").execute(&app.db.pool).await.unwrap();
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
 }
 
 async fn status(app: &TestApp, server: &Value) -> Value {

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use innkeeper::app::Task;
 use serde_json::json;
 
 use crate::support::{Lab, Live, TestApp, ended, eventually, wait_for};
@@ -30,7 +29,7 @@ fn check(page: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promtool_finds_nothing_wrong_with_the_figures_of_a_service_at_work() {
-    let app = TestApp::with(|c| c.sweep_seconds = 1).await.running(Task::Mail);
+    let app = TestApp::with(|c| c.sweep_seconds = 1).await.running("mail");
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let away = json!({ "name": "a \"host\"\\", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });

@@ -92,10 +92,10 @@ async fn hang_ups_at_any_moment_leave_no_transaction_open_and_undo_nothing_that_
     assert!(revoked.len() >= TOLD, "somebody is told of something: {}", revoked.len());
 
     // With every connection in our hands nobody else has one: what is open then was left open.
-    let most = second.db.options().get_max_connections();
+    let most = second.core.db.options().get_max_connections();
     let mut all = vec![];
     for _ in 0..most {
-        all.push(second.db.acquire().await.unwrap());
+        all.push(second.core.db.acquire().await.unwrap());
     }
     let mut pids: Vec<i32> = vec![];
     for connection in &mut all {

@@ -63,10 +63,10 @@ async fn samples_are_summed_up_once_and_every_level_draws_the_same() {
     progress_back(&app, start).await;
     let expected = chart(&app, server, start, end, 3600).await;
     assert_eq!(expected.len(), 5);
-    let (one, two) = tokio::join!(sum_up(&app.app), sum_up(&app.app));
+    let (one, two) = tokio::join!(sum_up(&app.core), sum_up(&app.core));
     one.unwrap();
     two.unwrap();
-    sum_up(&app.app).await.unwrap();
+    sum_up(&app.core).await.unwrap();
     assert_eq!(count(&app, "select count(*) from samples_5m").await, 5 * 12);
     assert_eq!(count(&app, "select sum(samples)::bigint from samples_5m").await, 5 * 120);
     // The last hour may not have settled.
@@ -132,8 +132,8 @@ async fn old_history_goes_by_the_partition_and_the_rest_stays() {
     }
     let parts = "select count(*) from pg_inherits where inhparent in ('samples_5m'::regclass, 'samples_1h'::regclass)";
     let before = count(&app, parts).await;
-    make_room(&app.app).await.unwrap();
-    make_room(&app.app).await.unwrap();
+    make_room(&app.core).await.unwrap();
+    make_room(&app.core).await.unwrap();
     assert_eq!(count(&app, parts).await, before - 2);
     assert_eq!(count(&app, "select count(*) from samples_5m").await, 1);
     assert_eq!(count(&app, "select count(*) from samples_1h").await, 1);
@@ -200,7 +200,7 @@ async fn what_is_not_known_is_in_no_mean() {
         points.len()
     };
     assert_eq!(check(drawn(60).await, 2), 120, "from samples");
-    sum_up(&app.app).await.unwrap();
+    sum_up(&app.core).await.unwrap();
     sqlx::query("delete from samples").execute(&app.db.pool).await.unwrap();
     assert_eq!(check(drawn(300).await, 10), 24, "from five minutes");
     sqlx::query("delete from samples_5m").execute(&app.db.pool).await.unwrap();

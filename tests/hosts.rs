@@ -58,6 +58,6 @@ async fn a_change_without_secrets_undoes_no_change_of_them() {
     hung_up_on(&mut connected, slow).await.unwrap().expect(200);
 
     let sealed: Vec<u8> = sqlx::query_scalar("select config_sealed from hosts").fetch_one(&app.db.pool).await.unwrap();
-    let stored: Value = serde_json::from_slice(&app.app.sealer.open("host", &sealed).unwrap()).unwrap();
+    let stored: Value = serde_json::from_slice(&app.core.sealer.open("host", &sealed).unwrap()).unwrap();
     assert_eq!((&stored["tokenSecret"], &stored["storage"]), (&json!("new"), &json!("other")));
 }

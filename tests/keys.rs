@@ -4,7 +4,6 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
-use innkeeper::app::App;
 use innkeeper::config::{Config, SecretKeys};
 use innkeeper::keyring::{Resealed, service};
 use innkeeper::operations::failpoints::Action;
@@ -18,8 +17,13 @@ use crate::support::{Client, Pve, TestApp, TestDb, ended, expect_error, wait_for
 const NEW: &str = "YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXpBQkNERUY=";
 
 /// Another process, which does nothing by itself.
-fn process(app: &TestApp, first: &str, old: &[&str]) -> Arc<App> {
-    App::new(keys(config(&app.db, app.data.path()), first, old)).unwrap()
+fn process(app: &TestApp, first: &str, old: &[&str]) -> Arc<innkeeper::run::Service> {
+    innkeeper::run::Service::new(keys(config(&app.db, app.data.path()), first, old)).unwrap()
+}
+
+/// How many secrets of each kind there are, by key, as a process with the right one sees them.
+async fn status(process: &innkeeper::run::Service) -> innkeeper::error::Result<Vec<(&'static str, Resealed)>> {
+    service::status(&process.core, process.features.all()).await
 }
 
 fn keys(config: Config, first: &str, old: &[&str]) -> Config {
@@ -70,19 +74,19 @@ async fn a_wrong_key_starts_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_key_takes_over_while_the_service_works() {
     let app = TestApp::with(|c| *c = keys(c.clone(), KEY, &[NEW])).await;
-    service::check(&app.app).await.unwrap();
+    service::check(&app.core, app.service.features.all()).await.unwrap();
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     points.arm("create:create_guest:before", Action::Hold);
     let created = app.customer.post_once("/api/server/create", "one", &catalogue.container()).await.expect(200);
     wait_for("the step", async || points.all_fired().then_some(())).await;
 
     let other = process(&app, NEW, &[KEY]);
-    let rotating = tokio::spawn(async move { service::rotate(&other).await.unwrap() });
+    let rotating = tokio::spawn(async move { service::rotate(&other.core, other.features.all()).await.unwrap() });
     // The password of the order is in somebody's hands, and waited for.
     wait_for("the hosts' turn", async || {
-        let all = service::status(&process(&app, NEW, &[KEY])).await.unwrap();
+        let all = status(&process(&app, NEW, &[KEY])).await.unwrap();
         if all[0].1.old == 0 && all[1].1.old == 1 { Ok(()) } else { Err(all) }
     })
     .await;
@@ -93,10 +97,10 @@ async fn a_new_key_takes_over_while_the_service_works() {
 
     // The new key alone opens everything, the old one alone starts nothing, and a request is the same by either.
     let alone = process(&app, NEW, &[]);
-    let all = service::status(&alone).await.unwrap();
+    let all = status(&alone).await.unwrap();
     assert_eq!(sum(&all, |n| n.master), sum(&all, Resealed::all), "{all:?}");
-    assert!(innkeeper::hosts::service::all(&alone).await.unwrap()[0].config.is_some());
-    assert!(service::check(&process(&app, KEY, &[])).await.is_err());
+    assert!(innkeeper::hosts::service::all(&alone.core).await.unwrap()[0].config.is_some());
+    assert!(status(&process(&app, KEY, &[])).await.is_err());
     let again = app.customer.post_once("/api/server/create", "one", &catalogue.container()).await.expect(200);
     assert_eq!(again.text, created.text);
     let data = app.data.path();
@@ -111,7 +115,7 @@ async fn a_new_key_takes_over_while_the_service_works() {
 async fn a_lost_key_costs_the_hosts_settings_and_nothing_else() {
     expect_error("a host could not be swept for a reason of our own");
     let mut app = TestApp::new().await;
-    service::check(&app.app).await.unwrap();
+    service::check(&app.core, app.service.features.all()).await.unwrap();
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
     let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;

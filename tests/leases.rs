@@ -54,7 +54,7 @@ async fn a_step_whose_lease_is_lost_is_cut_off_and_done_by_whoever_claims_it() {
     let app = TestApp::with(|c| c.lease_seconds = 2).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     points.arm("create:create_guest:before", Action::Hold);
     let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     wait_for("the step", async || points.all_fired().then_some(())).await;

@@ -415,7 +415,7 @@ async fn looking_at_everybody_again_takes_no_more_statements_for_more_sockets_an
     }
     let statements = Statements::default();
     let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(statements.clone()));
-    app.app.events.publish(innkeeper::events::Event::Resync);
+    app.core.events.publish(innkeeper::events::Event::Resync);
     for live in &mut sockets {
         hear_of(live, &servers).await;
     }
@@ -424,7 +424,7 @@ async fn looking_at_everybody_again_takes_no_more_statements_for_more_sockets_an
     wait_for("a look at who may still watch", async || (looks() > 0).then_some(())).await;
     // All of the first turn is over when the second has come so far.
     let first = looks();
-    app.app.events.publish(innkeeper::events::Event::Resync);
+    app.core.events.publish(innkeeper::events::Event::Resync);
     for live in &mut sockets {
         hear_of(live, &servers).await;
     }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use innkeeper::app::Task;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -18,7 +17,7 @@ async fn queue(app: &TestApp, event: &str) {
 
 async fn queue_to(app: &TestApp, event: &str, recipient: &str) {
     let mut tx = innkeeper::db::begin(&app.db.pool).await.unwrap();
-    let mail = innkeeper::mail::templates::ServerReady {
+    let mail = innkeeper::servers::mail::ServerReady {
         name: "web-1",
         addresses: &["10.0.0.5".parse().unwrap()],
         tariff: "Базовый",
@@ -52,7 +51,7 @@ async fn abandon(app: &TestApp, event: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_event_is_one_file() {
-    let app = TestApp::new().await.running(Task::Mail);
+    let app = TestApp::new().await.running("mail");
     for _ in 0..3 {
         queue(&app, "server-ready:1").await;
     }
@@ -69,14 +68,14 @@ async fn one_event_is_one_file() {
 /// With a mail server on this port.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mail_that_is_forgotten_leaves_no_file() {
-    let app = TestApp::new().await.running(Task::Mail);
+    let app = TestApp::new().await.running("mail");
     for event in ["old", "new"] {
         queue(&app, event).await;
         state(&app, event, "sent").await;
     }
     let old = "update mails set created_at = created_at - interval '91 days' where event = 'old'";
     sqlx::query(old).execute(&app.db.pool).await.unwrap();
-    innkeeper::mail::service::purge(&app.app).await.unwrap();
+    innkeeper::mail::service::purge(&app.core).await.unwrap();
     let kept: String = sqlx::query_scalar("select id::text from mails").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(files(&app), [app.data.path().join("mail").join(format!("{kept}.eml"))]);
 }

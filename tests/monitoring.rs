@@ -130,19 +130,19 @@ async fn our_own_trouble_is_no_fault_of_the_host() {
             .unwrap()
     };
     for _ in 0..4 {
-        innkeeper::monitoring::look(&app.app).await.unwrap();
+        innkeeper::sweep::look(&app.service.features.hosts).await.unwrap();
     }
     assert_eq!(state().await, (0, None, 0));
 
     // With settings that can be read, it is the host's that nobody answers there.
     let settings = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s" }).to_string();
-    let sealed = app.app.sealer.seal("host", settings.as_bytes()).unwrap();
+    let sealed = app.core.sealer.seal("host", settings.as_bytes()).unwrap();
     sqlx::query("update hosts set config_sealed = $1, updated_at = now()")
         .bind(sealed)
         .execute(&app.db.pool)
         .await
         .unwrap();
-    innkeeper::monitoring::look(&app.app).await.unwrap();
+    innkeeper::sweep::look(&app.service.features.hosts).await.unwrap();
     let (failures, error, tracks) = state().await;
     assert!(failures > 0 && error.is_some() && tracks == 1, "{failures} {error:?} {tracks}");
 }
@@ -157,7 +157,7 @@ async fn traffic_is_metered_where_nothing_can_be_judged() {
         .execute(&app.db.pool)
         .await
         .unwrap();
-    innkeeper::monitoring::look(&app.app).await.unwrap();
+    innkeeper::sweep::look(&app.service.features.hosts).await.unwrap();
     let metered: i64 = sqlx::query_scalar("select count(*) from traffic").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(metered, 3);
 }

@@ -7,10 +7,14 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::support::app::idle;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn document() -> Value {
-    serde_json::to_value(innkeeper::http::routes().split_for_parts().1).unwrap()
+    let service = idle();
+    let routes = innkeeper::http::routes(&service.core, service.features.all());
+    serde_json::to_value(routes.split_for_parts().1).unwrap()
 }
 
 /// The document as a file in a folder of its own.

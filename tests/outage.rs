@@ -65,7 +65,7 @@ async fn a_half_made_server_on_a_lost_host_keeps_its_address_until_the_host_is_b
     let relay = Relay::unix(&socket, &lab.incus.socket).await;
     let catalogue = lab.register_at(&app.provider, socket.to_str().unwrap()).await;
     // The host goes away between two steps, and the order's time runs out.
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     points.arm("create:start_guest:before", Action::Hold);
     let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
     wait_for("the step after the guest was made", async || points.all_fired().then_some(())).await;
@@ -140,7 +140,7 @@ async fn a_lock_that_nobody_gives_back_is_a_503_in_time() {
 async fn connections_that_are_all_in_use_are_waited_for_as_long_as_the_settings_say() {
     expect_error("pool timed out");
     let app = TestApp::with(|c| (c.database_pool, c.database_wait_seconds) = (1, 1)).await;
-    let only = app.app.db.acquire().await.unwrap();
+    let only = app.core.db.acquire().await.unwrap();
     let answer = app.customer.get("/api/server").await.expect(503);
     assert_eq!(answer.code(), "DATABASE_UNAVAILABLE");
     drop(only);

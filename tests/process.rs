@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use innkeeper::operations::failpoints::BOUNDARIES;
 use serde_json::{Value, json};
 
-use crate::support::app::signed_in;
+use crate::support::app::{idle, signed_in};
 use crate::support::child::Service;
 use crate::support::lab::Catalogue;
 use crate::support::{Client, Lab, TestDb, ended, wait_for, wait_for_sql};
@@ -18,7 +18,7 @@ const AT_ONCE: usize = 2;
 const WAITING: [&str; 3] = ["create_guest", "start_guest", "delete_guest"];
 
 fn steps(kind: &str) -> Vec<&'static str> {
-    innkeeper::workflows().iter().find(|w| w.kind() == kind).expect("a workflow").steps()
+    idle().features.operations.workflow(kind).expect("a workflow").steps()
 }
 
 /// Every point of a workflow that is passed on this way.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypervisor::{Driver, GuestKind, GuestRef};
-use innkeeper::app::Task;
 use innkeeper::operations::failpoints::Action;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -177,10 +176,10 @@ async fn after_a_restore_no_guest_is_touched_and_none_is_unreported() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_back_under_a_running_process_is_noticed_once() {
     expect_error(FOUND);
-    let app = TestApp::new().await.running(Task::Heartbeat);
+    let app = TestApp::new().await.running("heartbeat");
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    app.app.engine.failpoints.arm("create:prepare_guest:before", Action::Hold);
+    app.core.engine.failpoints.arm("create:prepare_guest:before", Action::Hold);
     let made = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     let step = "select exists (select from operations where step = 'prepare_guest')";
     wait_for_sql(&app.db.pool, "the step that is held", step, true).await;
@@ -205,7 +204,7 @@ async fn a_database_that_goes_back_under_a_running_process_is_noticed_once() {
     let told = app.customer.get(&path).await.expect(200).body;
     assert!(told["error"]["message"].as_str().unwrap().contains("restored from a backup"), "{told}");
     // Who was at work on it writes nothing any more.
-    app.app.engine.failpoints.let_go();
+    app.core.engine.failpoints.let_go();
     wait_for_sql(&app.db.pool, "a later beat", &format!("select beats > {} from installation", beats().await), true)
         .await;
     assert_eq!(app.provider.get(&path).await.expect(200).body["state"], "stuck");
@@ -215,14 +214,14 @@ async fn a_database_that_goes_back_under_a_running_process_is_noticed_once() {
     let rows = "select count(*) from operation_log where message like '%restored to its state%'";
     let told: i64 = sqlx::query_scalar(rows).fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(told, 1, "it is noticed once");
-    innkeeper::alerts::watch::patrol(&app.app).await.unwrap();
+    innkeeper::alerts::watch::patrol(&app.core).await.unwrap();
     let alerts = app.provider.get("/api/alerts?open=true&type=database_restored").await.expect(200).text;
     assert!(alerts.contains("restored to an older state"), "{alerts}");
 
     // Nothing new is put on a host that was not looked at since.
     let refused = app.customer.post("/api/server/create", catalogue.container()).await.expect(507);
     assert!(refused.text.contains("looked at"), "{}", refused.text);
-    innkeeper::monitoring::look(&app.app).await.unwrap();
+    innkeeper::sweep::look(&app.service.features.hosts).await.unwrap();
     let next = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     assert_eq!(ended(&app.customer, &next["operationId"]).await["state"], "succeeded");
 
@@ -258,16 +257,16 @@ async fn a_restore_is_said_by_hand_and_a_new_machine_doubts_a_silent_database() 
     app.db.leaves_work();
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    app.app.engine.failpoints.arm("create:prepare_guest:before", Action::Hold);
+    app.core.engine.failpoints.arm("create:prepare_guest:before", Action::Hold);
     let made = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     let step = "select exists (select from operations where step = 'prepare_guest')";
     wait_for_sql(&app.db.pool, "the step that is held", step, true).await;
-    assert_eq!(innkeeper::restores::service::by_hand(&app.app).await.unwrap(), 1);
+    assert_eq!(innkeeper::restores::service::by_hand(&app.core).await.unwrap(), 1);
     let path = format!("/api/operations/{}", made["operationId"].as_str().unwrap());
     assert_eq!(app.provider.get(&path).await.expect(200).body["state"], "stuck");
 
     // As if it was still under way, and nobody had been alive for an hour: whoever has no note can't tell what became of it.
-    app.app.engine.failpoints.let_go();
+    app.core.engine.failpoints.let_go();
     app.stop().await;
     for sql in [
         "update operations set state = 'running', error_detail = null, updated_at = now() - interval '1 hour'",
@@ -305,13 +304,13 @@ async fn a_guest_made_while_nobody_was_alive_tells_that_a_whole_machine_was_put_
     let harmless = restart().await;
     assert_eq!(app.customer.get(&harmless).await.expect(200).body["state"], "queued");
     silence("- interval '1 minute'", "").await;
-    innkeeper::monitoring::look(&app.app).await.unwrap();
+    innkeeper::sweep::look(&app.service.features.hosts).await.unwrap();
     eventually(&app.customer, &harmless, |operation| operation["state"] == "succeeded").await;
 
     // The guest was made in that time: by nobody that this database has heard of.
     silence("- interval '1 hour'", "+ interval '1 hour'").await;
     let waits = restart().await;
     assert_eq!(app.customer.get(&waits).await.expect(200).body["state"], "queued");
-    innkeeper::monitoring::look(&app.app).await.unwrap();
+    innkeeper::sweep::look(&app.service.features.hosts).await.unwrap();
     assert_eq!(app.provider.get(&waits).await.expect(200).body["state"], "stuck");
 }

@@ -30,7 +30,7 @@ async fn operation(client: &Client, id: &Value) -> Value {
 async fn a_suspension_takes_hold_at_once_whatever_its_owner_loops() {
     let (app, _lab, catalogue) = lab().await;
     let (path, provider) = (server(&app.customer, &catalogue).await, &app.provider);
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     points.arm("restart:restart_guest:before", Action::Hold);
     // Each ends with the first answer that is neither a restart nor that one is under way.
     let loops: Vec<_> = (0..4)
@@ -82,7 +82,7 @@ async fn a_suspension_takes_hold_at_once_whatever_its_owner_loops() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_provider_orders_comes_next_and_the_later_order_counts() {
     let (app, lab, catalogue) = lab().await;
-    let (me, provider, points) = (&app.customer, &app.provider, &app.app.engine.failpoints);
+    let (me, provider, points) = (&app.customer, &app.provider, &app.core.engine.failpoints);
     let path = server(me, &catalogue).await;
 
     // Behind an operation that is stuck it waits for a person, and says so.
@@ -223,7 +223,7 @@ async fn guests_that_hang_hold_up_their_owner_and_nobody_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_are_in_the_books_and_no_storage_is_filled_with_them() {
     let (app, _lab, catalogue) = lab().await;
-    let (me, points) = (&app.customer, &app.app.engine.failpoints);
+    let (me, points) = (&app.customer, &app.core.engine.failpoints);
     // Room for 4 GiB, to be sold once; a server of 1 GiB has less than that in use, which is 1 GiB a snapshot.
     let set = async |sql: &'static str| sqlx::query(sql).execute(&app.db.pool).await.unwrap();
     set("update hosts set disk_overcommit = 1").await;

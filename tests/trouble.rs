@@ -1,10 +1,7 @@
 //! Databases in trouble: one that takes no changes, is full, gives no connections, or whose clock is wrong. What can't be
 //! done is a 503, what can be read is read, nothing is lost for good, and all is well again by itself.
 
-use innkeeper::accounts::service as accounts;
-use innkeeper::audit::service as audit;
 use innkeeper::history::service as history;
-use innkeeper::{alerts, idempotency, mail, operations};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -176,14 +173,11 @@ async fn with_a_clock() -> TestDb {
 
 /// Everything that ends by its age.
 async fn forget(app: &TestApp) {
-    audit::upkeep(&app.app).await.unwrap();
-    history::make_room(&app.app).await.unwrap();
-    history::sum_up(&app.app).await.unwrap();
-    accounts::purge(&app.app).await.unwrap();
-    idempotency::purge(&app.app).await.unwrap();
-    alerts::purge(&app.app).await.unwrap();
-    mail::service::purge(&app.app).await.unwrap();
-    operations::service::purge(&app.app).await.unwrap();
+    history::make_room(&app.core).await.unwrap();
+    history::sum_up(&app.core).await.unwrap();
+    for feature in app.service.features.all() {
+        feature.upkeep().await.unwrap();
+    }
 }
 
 const KEPT: [&str; 7] = [

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use hypervisor::{GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, Presence};
-use innkeeper::monitoring::look;
 use innkeeper::operations::failpoints::Action;
+use innkeeper::sweep::look;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ async fn a_guest_that_no_server_knows_is_reported_and_what_it_has_is_given_to_no
     forget(&app, &lost).await;
     let rule = json!({ "sustainSeconds": 0 });
     app.provider.put("/api/alert-rules/unknown_guest", rule).await.expect(200);
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
 
     let path = format!("/api/hosts/{}/unknown-guests", catalogue.host);
     let unknown = app.provider.get(&path).await.expect(200).body;
@@ -56,7 +56,7 @@ async fn a_guest_that_no_server_knows_is_reported_and_what_it_has_is_given_to_no
         (&unknown[0]["proxmoxId"], &unknown[0]["addresses"], &unknown[0]["disk"]),
         (&lost["proxmoxId"], &json!([lost["ipAddress"]]), &json!(3))
     );
-    innkeeper::alerts::watch::patrol(&app.app).await.unwrap();
+    innkeeper::alerts::watch::patrol(&app.core).await.unwrap();
     let alerts = app.provider.get("/api/alerts?open=true&type=unknown_guest").await.expect(200).body;
     let alerts = alerts["alerts"].as_array().or(alerts.as_array()).or(alerts["data"].as_array()).unwrap().clone();
     assert_eq!(alerts.len(), 1, "{alerts:?}");
@@ -85,7 +85,7 @@ async fn a_guest_that_no_server_knows_is_reported_and_what_it_has_is_given_to_no
         (&adopted["proxmoxId"], &adopted["ipAddress"], &adopted["name"]),
         (&lost["proxmoxId"], &lost["ipAddress"], &lost["name"])
     );
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
     assert_eq!(app.customer.get(&format!("/api/server/{}", adopted["id"])).await.expect(200).body["status"], "running");
     app.provider.post(&adopt, wish).await.expect(404);
     assert_eq!(app.provider.get(&path).await.expect(200).body, json!([]));
@@ -104,7 +104,7 @@ async fn two_guests_with_one_address_are_told_and_one_that_goes_frees_its_own() 
     // Before anybody looked, its address went to the next.
     let twin = order(&app, catalogue.container()).await;
     assert_eq!(twin["ipAddress"], lost["ipAddress"], "nothing on Proxmox VE says that it is taken");
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
     let path = format!("/api/hosts/{}/unknown-guests", catalogue.host);
     let unknown = app.provider.get(&path).await.expect(200).body;
     assert_eq!(unknown[0]["conflicts"], json!([twin["id"]]), "{unknown}");
@@ -116,12 +116,12 @@ async fn two_guests_with_one_address_are_told_and_one_that_goes_frees_its_own() 
     // One with an address of its own, which goes: the address is free again, but not for others at once.
     let second = order(&app, catalogue.container()).await;
     forget(&app, &second).await;
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
     assert_eq!(app.provider.get(&path).await.expect(200).body.as_array().unwrap().len(), 2);
     for gone in [&lost, &second] {
         pve.run(&format!("pve.cts.remove(guest({}))", gone["proxmoxId"])).await;
     }
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
     assert_eq!(app.provider.get(&path).await.expect(200).body, json!([]));
     assert!(!held_back(&app, catalogue.pool).await.iter().any(|(address, _)| json!(address) == second["ipAddress"]));
     let pool = app.provider.get(&format!("/api/address-pools/{}", catalogue.pool)).await.expect(200).body;
@@ -157,7 +157,7 @@ async fn an_address_that_the_host_has_for_something_else_is_passed_over_and_held
     };
     finish(&*driver, driver.create(&spec).await).await.unwrap();
     // Whatever is lost on the way: it is done once more.
-    app.app.engine.failpoints.arm("create:create_guest:acted", Action::Repeat);
+    app.core.engine.failpoints.arm("create:create_guest:acted", Action::Repeat);
     let made = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
     let first = ended(&app.customer, &made["operationId"]).await;
     let held = held_back(&app, catalogue.pool).await;
@@ -198,7 +198,7 @@ async fn a_host_where_everything_is_taken_says_so_and_the_order_leaves_nothing()
     assert_eq!(guests, 1);
 
     // The lost one is adopted with the address that was held back for what the host said.
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
     let adopt = format!("/api/hosts/{}/unknown-guests/{}/adopt", catalogue.host, first["proxmoxId"]);
     let wish = json!({ "userId": app.customer_id.0, "tariffId": catalogue.tariff, "osId": catalogue.image });
     let adopted = app.provider.post(&adopt, wish).await.expect(201).body;

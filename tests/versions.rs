@@ -80,7 +80,7 @@ async fn an_operation_of_a_newer_version_is_left_to_it_and_told_of_when_nobody_c
         assert_eq!(app.provider.get(&path).await.expect(200).body["state"], "queued");
     }
 
-    service::strand(&app.app).await.unwrap();
+    service::strand(&app.service.features.operations).await.unwrap();
     for newer in [&data, &kind] {
         let path = format!("/api/operations/{}", newer["operationId"].as_str().unwrap());
         let told = app.provider.get(&path).await.expect(200).body;

@@ -18,7 +18,7 @@ async fn lab() -> (TestApp, Lab, Catalogue) {
 }
 
 fn steps(app: &TestApp, kind: &str) -> Vec<&'static str> {
-    app.app.engine.workflow(kind).expect("a workflow").steps()
+    app.service.features.operations.workflow(kind).expect("a workflow").steps()
 }
 
 async fn create(app: &TestApp, catalogue: &Catalogue) -> (Value, Value) {
@@ -46,11 +46,11 @@ async fn a_create_that_fails_at_any_step_leaves_a_clean_slate() {
     for step in steps(&app, "create") {
         for boundary in ["before", "acted"] {
             let point = format!("create:{step}:{boundary}");
-            app.app.engine.failpoints.arm(&point, Action::Fail);
+            app.core.engine.failpoints.arm(&point, Action::Fail);
             let (server, operation) = create(&app, &catalogue).await;
             assert_eq!(operation["state"], "failed", "{point}: {operation}");
             assert_eq!(operation["error"]["code"], "INTERNAL", "{point}");
-            assert!(app.app.engine.failpoints.all_fired(), "{point}");
+            assert!(app.core.engine.failpoints.all_fired(), "{point}");
             assert_eq!(lab.guests().await, 0, "{point}");
             assert_eq!(addresses(&app).await, 0, "{point}");
             let path = format!("/api/server/{}", server["id"]);
@@ -69,7 +69,7 @@ async fn a_create_that_fails_at_any_step_leaves_a_clean_slate() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeating_every_action_and_every_undo_changes_nothing() {
     let (app, lab, catalogue) = lab().await;
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     for step in steps(&app, "create") {
         points.arm(&format!("create:{step}:acted"), Action::Repeat);
     }
@@ -117,7 +117,7 @@ async fn a_delete_that_fails_at_any_step_can_be_asked_for_again() {
             let (server, operation) = create(&app, &catalogue).await;
             assert_eq!(operation["state"], "succeeded", "{operation}");
             let point = format!("delete:{step}:{boundary}");
-            app.app.engine.failpoints.arm(&point, Action::Fail);
+            app.core.engine.failpoints.arm(&point, Action::Fail);
             assert_eq!(delete(&app, &server).await["state"], "failed", "{point}");
             // The server is still its owner's, with its address, and shows what there is.
             assert_eq!(addresses(&app).await, 1, "{point}");
@@ -140,7 +140,7 @@ async fn power_and_password_that_fail_show_where_the_server_stands() {
     for kind in ["stop", "start", "restart"] {
         for step in steps(&app, kind) {
             for boundary in ["before", "acted"] {
-                app.app.engine.failpoints.arm(&format!("{kind}:{step}:{boundary}"), Action::Fail);
+                app.core.engine.failpoints.arm(&format!("{kind}:{step}:{boundary}"), Action::Fail);
                 let answer = app.customer.post(&format!("{path}/{kind}"), None).await;
                 if answer.status == 200 {
                     // The host was still at it when the answer went out.
@@ -158,7 +158,7 @@ async fn power_and_password_that_fail_show_where_the_server_stands() {
             }
         }
     }
-    app.app.engine.failpoints.arm("password:set_password:before", Action::Fail);
+    app.core.engine.failpoints.arm("password:set_password:before", Action::Fail);
     app.customer.post(&format!("{path}/password"), None).await.expect(500);
 }
 
@@ -171,10 +171,10 @@ async fn guest(app: &TestApp) -> hypervisor::GuestRef {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_that_panics_is_tried_again() {
     let (app, lab, catalogue) = lab().await;
-    app.app.engine.failpoints.arm("create:start_guest:before", Action::Panic);
+    app.core.engine.failpoints.arm("create:start_guest:before", Action::Panic);
     let (_, operation) = create(&app, &catalogue).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
-    assert!(app.app.engine.failpoints.all_fired());
+    assert!(app.core.engine.failpoints.all_fired());
     assert_eq!(lab.guests().await, 1);
 }
 
@@ -258,7 +258,7 @@ async fn changes_that_fail_leave_a_server_as_it_was() {
         let list = app.customer.get(&format!("{path}/snapshots")).await.expect(200).body;
         list["data"].as_array().unwrap().len()
     };
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     for (kind, taken_after) in [("resize", 0), ("snapshot", 1), ("rollback", 1), ("delete_snapshot", 0)] {
         let (before, taken) = (standing(&app, &lab, &path).await, snapshots().await);
         for step in steps(&app, kind) {
@@ -313,7 +313,7 @@ async fn a_reinstallation_that_fails_can_be_asked_for_again() {
         let last = app.customer.get(&format!("{path}/operations?limit=1")).await.expect(200).body;
         ended(&app.customer, &last["data"][0]["id"]).await["state"].clone()
     };
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     for step in steps(&app, "reinstall") {
         for boundary in ["before", "acted"] {
             let point = format!("reinstall:{step}:{boundary}");

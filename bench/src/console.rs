@@ -42,7 +42,7 @@ async fn rounds(house: &House, lab: &Lab, report: &mut Report) -> anyhow::Result
     let (server, _) = shop.buy(house).await?;
     let (marker, vmid): (Uuid, i64) = sqlx::query_as("select uuid, guest_number from servers where id = $1")
         .bind(server["id"].as_i64())
-        .fetch_one(&house.app.db)
+        .fetch_one(&house.app.core.db)
         .await?;
     let guest = GuestRef { marker, vmid, kind: GuestKind::Lxc, node: String::new() };
     let driver = lab.driver()?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use innkeeper::accounts::model::Role;
+use innkeeper::auth::Role;
 use innkeeper::operations;
 use innkeeper::operations::model::State;
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ impl Shop {
     pub(crate) async fn open(house: &House, lab: &Lab) -> anyhow::Result<Self> {
         let numbers = rand::random_range(1_000_000i64..900_000_000);
         sqlx::query(AssertSqlSafe(format!("alter sequence guest_numbers restart with {numbers}")))
-            .execute(&house.app.db)
+            .execute(&house.app.core.db)
             .await?;
         house.person("provider@example.com", Role::Provider).await?;
         house.person("customer@example.com", Role::Customer).await?;
@@ -164,7 +164,7 @@ impl Shop {
 async fn succeeded(house: &House, answer: &Value) -> anyhow::Result<Uuid> {
     let id: Uuid = answer["operationId"].as_str().context("no operation in the answer")?.parse()?;
     let ended = |p: &operations::service::Progress| p.view.state.is_ended() || p.view.state == State::Stuck;
-    let view = operations::service::wait(&house.app, id, Duration::from_mins(2), ended).await?.view;
+    let view = operations::service::wait(&house.app.core, id, Duration::from_mins(2), ended).await?.view;
     anyhow::ensure!(view.state == State::Succeeded, "the operation did not succeed: {view:?}");
     Ok(id)
 }
@@ -200,7 +200,7 @@ async fn steps(house: &House, operations: &[Uuid]) -> anyhow::Result<String> {
          where o.id = any($1) and l.level = 'info' order by o.id, l.id",
     )
     .bind(operations)
-    .fetch_all(&house.app.db)
+    .fetch_all(&house.app.core.db)
     .await?;
     let mut order: Vec<String> = Vec::new();
     let mut by_step: HashMap<String, Vec<f64>> = HashMap::new();

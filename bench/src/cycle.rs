@@ -15,12 +15,11 @@ use futures_util::TryStreamExt;
 use futures_util::stream::{self, StreamExt};
 use innkeeper::accounts::model::NewApiToken;
 use innkeeper::accounts::service::create_api_token;
-use innkeeper::app::App;
 use innkeeper::config::Config;
 use innkeeper::hosts;
 use innkeeper::idempotency::Once;
 use innkeeper::ids::UserId;
-use innkeeper::monitoring;
+use innkeeper::sweep;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -93,7 +92,7 @@ async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
     }
     let ours = (cpu(pid)? - before) / CYCLES as f64;
     let memory = proc::peak_memory(pid)?;
-    let samples: i64 = sqlx::query_scalar("select count(*) from samples").fetch_one(&house.app.db).await?;
+    let samples: i64 = sqlx::query_scalar("select count(*) from samples").fetch_one(&house.app.core.db).await?;
     // The service's own first sweeps, and each cycle.
     let least = i64::try_from(GUESTS * (WARM_UP + CYCLES))?;
     anyhow::ensure!(samples >= least, "only {samples} samples were stored");
@@ -138,7 +137,7 @@ fn cpu(pid: u32) -> anyhow::Result<f64> {
 
 /// The hosts with their guests in the database, each a server of a tenant; who is to watch some of them.
 async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
-    let db = &house.app.db;
+    let db = &house.app.core.db;
     let one = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(db).await;
     let image = one("insert into images (name, kind) values ('Debian 12', 'lxc') returning id").await?;
     let tariff = one("insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
@@ -148,7 +147,7 @@ async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
     for (n, host) in fleet.hosts.iter().enumerate() {
         // Swept from when all of them have their guests.
         let new = json!({ "name": format!("host{n}"), "kind": "proxmox", "config": host.settings, "enabled": false });
-        let id = hosts::service::add(&house.app, &Once::default(), serde_json::from_value(new)?).await?.host.id.0;
+        let id = hosts::service::add(&house.app.core, &Once::default(), serde_json::from_value(new)?).await?.host.id.0;
         let guests = fleet.guests(n).await?;
         let (markers, numbers): (Vec<Uuid>, Vec<i64>) = guests.iter().map(|g| (g.marker, g.number)).unzip();
         let user: i64 = sqlx::query_scalar(
@@ -174,7 +173,7 @@ async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
         .await?;
         anyhow::ensure!(servers.len() / WATCHED <= SEATS, "too many watchers for one token");
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        let token = create_api_token(&house.app, &Once::default(), UserId(user), new).await?.token;
+        let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(user), new).await?.token;
         let watched = servers.into_iter().step_by(WATCHED);
         watchers.extend(watched.map(|server| Watcher { token: token.clone(), server }));
     }
@@ -263,7 +262,7 @@ impl Service {
 /// once, at the start.
 pub(crate) async fn only_cycle() -> anyhow::Result<()> {
     let data = tempfile::tempdir()?;
-    let app = App::new(Config {
+    let app = innkeeper::run::Service::new(Config {
         database_url: SecretString::from(std::env::var("DATABASE_URL")?),
         secret_key: SecretString::from(KEY),
         data: data.path().to_owned(),
@@ -278,7 +277,7 @@ pub(crate) async fn only_cycle() -> anyhow::Result<()> {
     let served = tokio::spawn(std::sync::Arc::clone(&app).serve(listener, async move { drop(stopped.await) }));
     // The first cycle of a process: all hosts are due.
     let until = Instant::now() + PATIENCE;
-    while sqlx::query_scalar::<_, i64>("select count(*) from samples").fetch_one(&app.db).await?
+    while sqlx::query_scalar::<_, i64>("select count(*) from samples").fetch_one(&app.core.db).await?
         < i64::try_from(GUESTS)?
     {
         anyhow::ensure!(Instant::now() < until, "the hosts are not swept");
@@ -286,7 +285,7 @@ pub(crate) async fn only_cycle() -> anyhow::Result<()> {
     }
     tell(&address.to_string())?;
     while tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await?.transpose()?.is_some() {
-        monitoring::look(&app).await?;
+        sweep::look(&app.features.hosts).await?;
         tell("stored")?;
     }
     drop(stop);

@@ -57,7 +57,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    let db = &house.app.db;
+    let db = &house.app.core.db;
     let watchers = watchers(house).await?;
     let (count, rooms) = (watchers.len(), watchers.len() / WATCHERS_EACH);
 
@@ -95,7 +95,7 @@ async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
 
 /// 500 servers with an hour behind them, and who is to watch them: no login holds more than 50 sockets.
 async fn watchers(house: &House) -> anyhow::Result<Vec<Watcher>> {
-    let db = &house.app.db;
+    let db = &house.app.core.db;
     let first = fill(db, SERVERS_EACH).await?;
     sqlx::query(
         "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
@@ -111,7 +111,7 @@ async fn watchers(house: &House) -> anyhow::Result<Vec<Watcher>> {
     let mut watchers = Vec::new();
     for tenant in first..first + i64::from(TENANTS) {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        let token = create_api_token(&house.app, &Once::default(), UserId(tenant), new).await?.token;
+        let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(tenant), new).await?.token;
         let servers: Vec<i64> =
             sqlx::query_scalar("select id from servers where user_id = $1").bind(tenant).fetch_all(db).await?;
         for server in servers {

@@ -40,8 +40,8 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    let first = fill(&house.app.db, SERVERS_EACH).await?;
-    let written = writes(&house.app.db, report).await;
+    let first = fill(&house.app.core.db, SERVERS_EACH).await?;
+    let written = writes(&house.app.core.db, report).await;
     report.keep("history: samples written", written);
     charts(house, first, report).await.context("charts")
 }
@@ -118,7 +118,7 @@ async fn rows(db: &PgPool, at: DateTime<Utc>) -> anyhow::Result<Vec<u8>> {
 }
 
 async fn charts(house: &House, first: i64, report: &mut Report) -> anyhow::Result<()> {
-    let db = &house.app.db;
+    let db = &house.app.core.db;
     month(db, first).await?;
     let servers: Vec<(i64, i64)> =
         sqlx::query_as("select id, user_id from servers where user_id = $1 order by id limit $2")
@@ -127,7 +127,7 @@ async fn charts(house: &House, first: i64, report: &mut Report) -> anyhow::Resul
             .fetch_all(db)
             .await?;
     let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-    let token = create_api_token(&house.app, &Once::default(), UserId(first), new).await?.token;
+    let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(first), new).await?.token;
     let from = (Utc::now() - TimeDelta::days(30) + TimeDelta::minutes(10)).format("%Y-%m-%dT%H:%M:%SZ");
     let requests: Vec<(String, String)> = servers
         .iter()

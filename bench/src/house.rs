@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use hypervisor::{GuestKind, GuestRef};
-use innkeeper::accounts::model::{Role, User};
+use innkeeper::accounts::model::User;
 use innkeeper::accounts::service::add_user;
-use innkeeper::app::App;
+use innkeeper::auth::Role;
 use innkeeper::config::Config;
+use innkeeper::run::Service;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
@@ -32,7 +33,7 @@ static LEFT: Mutex<Vec<Leavings>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 struct Leavings {
     database: String,
-    app: Arc<App>,
+    app: Arc<Service>,
     served: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<anyhow::Result<()>>)>,
     /// Guests that the driver alone has made.
     guests: Vec<GuestRef>,
@@ -77,7 +78,7 @@ pub(crate) async fn cluster_words() -> anyhow::Result<String> {
 /// A running service.
 #[derive(Debug)]
 pub(crate) struct House {
-    pub app: Arc<App>,
+    pub app: Arc<Service>,
     /// Where it is served.
     pub address: SocketAddr,
     /// Its database's URL.
@@ -107,7 +108,7 @@ impl House {
             rate_limit_account: 1_000_000_000,
             ..Config::default()
         };
-        let app = App::new(config)?;
+        let app = Service::new(config)?;
         admin().await?.execute(AssertSqlSafe(format!("create database {database}"))).await?;
         left().push(Leavings {
             database: database.clone(),
@@ -116,7 +117,7 @@ impl House {
             guests: Vec::new(),
             lab: lab.cloned(),
         });
-        innkeeper::db::migrate(&app.db).await?;
+        innkeeper::db::migrate(&app.core.db).await?;
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
@@ -132,7 +133,7 @@ impl House {
 
     /// A new account.
     pub(crate) async fn person(&self, email: &str, role: Role) -> anyhow::Result<User> {
-        Ok(add_user(&self.app, email, "", role, SecretString::from(PASSWORD)).await?)
+        Ok(add_user(&self.app.features.accounts, email, "", role, SecretString::from(PASSWORD)).await?)
     }
 
     /// Signs in and returns the access token.
@@ -209,7 +210,7 @@ async fn tidy(left: Leavings) -> anyhow::Result<()> {
         let _ = stop.send(());
         served.await.context("the service's task")?
     } else {
-        left.app.db.close().await;
+        left.app.core.db.close().await;
         Ok(())
     };
     let removed = remove_guests(&left.database, &left.guests, left.lab.as_ref()).await;

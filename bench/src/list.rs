@@ -30,17 +30,20 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    let first = fill(&house.app.db, SERVERS_EACH).await?;
+    let first = fill(&house.app.core.db, SERVERS_EACH).await?;
     let mut tokens = Vec::new();
     for tenant in 0..TENANTS {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        tokens
-            .push(create_api_token(&house.app, &Once::default(), UserId(first + i64::from(tenant)), new).await?.token);
+        tokens.push(
+            create_api_token(&house.app.features.accounts, &Once::default(), UserId(first + i64::from(tenant)), new)
+                .await?
+                .token,
+        );
     }
-    sqlx::query("vacuum analyze").execute(&house.app.db).await?;
+    sqlx::query("vacuum analyze").execute(&house.app.core.db).await?;
     let ours = async |time| load::run(house.address, "/api/server", &tokens, CLIENTS, time).await;
     ours(Duration::from_secs(2)).await?;
-    let query = pgbench::prepared(&house.app.db, "%from servers s join images i%").await?;
+    let query = pgbench::prepared(&house.app.core.db, "%from servers s join images i%").await?;
     let script = script(&query, first);
     let peer = async |time| pgbench::run(&house.database_url, &script, CLIENTS, time).await;
     peer(Duration::from_secs(1)).await?;

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use innkeeper::accounts::model::{NewApiToken, Role};
+use innkeeper::accounts::model::NewApiToken;
 use innkeeper::accounts::service::create_api_token;
+use innkeeper::auth::Role;
 use innkeeper::hosts;
 use innkeeper::idempotency::Once;
 use innkeeper::ids::UserId;
@@ -28,11 +29,11 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    let db = &house.app.db;
+    let db = &house.app.core.db;
     let first = fill(db, SERVERS_EACH).await?;
     // Shown to providers, so it must be there to be opened.
     let new = json!({ "name": "sealed", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true, "enabled": false });
-    hosts::service::add(&house.app, &Once::default(), serde_json::from_value(new)?).await?;
+    hosts::service::add(&house.app.core, &Once::default(), serde_json::from_value(new)?).await?;
     sqlx::query("update hosts set config_sealed = (select config_sealed from hosts where name = 'sealed')")
         .execute(db)
         .await?;
@@ -54,7 +55,7 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
     let provider = house.person("provider@example.com", Role::Provider).await?.id;
     let token = async |user: UserId| {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        create_api_token(&house.app, &Once::default(), user, new).await.map(|made| made.token)
+        create_api_token(&house.app.features.accounts, &Once::default(), user, new).await.map(|made| made.token)
     };
     let whole = token(provider).await?;
     let mut tenants = Vec::new();

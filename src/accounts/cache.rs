@@ -9,14 +9,16 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::model::Caller;
+use super::topics::AUTH_CHANGED;
+use crate::auth::Caller;
+use crate::events::{Event, Listener};
 
 /// The most tokens remembered. Only good ones are, so nobody can fill it by guessing.
 const SIZE: usize = 10_000;
 
 /// Live tokens by their hashes.
 #[derive(Debug)]
-pub struct TokenCache {
+pub(super) struct TokenCache {
     life: Duration,
     inner: Mutex<Inner>,
 }
@@ -80,16 +82,25 @@ impl TokenCache {
         inner.tokens.clear();
     }
 
-    /// Whether the database's word is heard from now on; either way what was is forgotten.
-    pub(crate) fn hear(&self, heard: bool) {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener for TokenCache {
+    /// Whoever is deaf must not go by what was true before; whoever hears again has missed something.
+    fn heard(&self, heard: bool) {
         let mut inner = self.lock();
         inner.heard = heard;
         inner.emptied += 1;
         inner.tokens.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// One that can't be read may be a revocation, too.
+    fn event(&self, event: &Event) {
+        if AUTH_CHANGED.is(event) {
+            self.empty();
+        }
     }
 }
 
@@ -97,9 +108,8 @@ impl TokenCache {
 mod tests {
     use uuid::Uuid;
 
-    use super::super::Scopes;
-    use super::super::model::Role;
     use super::*;
+    use crate::auth::{Role, Scopes};
     use crate::ids::UserId;
 
     fn caller() -> Caller {
@@ -115,7 +125,7 @@ mod tests {
 
     fn hearing() -> TokenCache {
         let cache = TokenCache::new(Duration::from_secs(5));
-        cache.hear(true);
+        cache.heard(true);
         cache
     }
 
@@ -142,10 +152,10 @@ mod tests {
         let cache = TokenCache::new(Duration::from_secs(5));
         cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), None);
         assert!(reading(&cache, 1).is_some());
-        cache.hear(true);
+        cache.heard(true);
         cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), None);
         assert!(reading(&cache, 1).is_none());
-        cache.hear(false);
+        cache.heard(false);
         assert!(reading(&cache, 1).is_some());
     }
 

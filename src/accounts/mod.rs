@@ -1,14 +1,14 @@
 //! People: accounts, logins, tokens, and what each may do.
 
 mod cache;
+mod feature;
+pub mod mail;
 pub mod model;
 mod pages;
 mod routes;
-mod scopes;
 pub mod service;
 pub mod store;
+mod topics;
 
-pub use cache::TokenCache;
-pub(crate) use pages::pages;
-pub(crate) use routes::routes;
-pub use scopes::{Level, Scope, Scopes};
+pub use feature::Accounts;
+pub use topics::{AUTH_CHANGED, AuthChanged};

@@ -3,16 +3,13 @@
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
-
-use crate::app::App;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
 /// Outside of `/api`: what a browser opens.
-pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
+pub(super) fn pages() -> OpenApiRouter {
     let page = |kind, text| get(move || async move { file(kind, text) });
     OpenApiRouter::new()
         .route("/confirm", get(|| async { Redirect::permanent("/confirm/") }))

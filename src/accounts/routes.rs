@@ -14,15 +14,14 @@ use super::model::{
     UpdateMe, User,
 };
 use super::service::{self, Origin};
-use super::store;
-use crate::app::App;
+use super::{Accounts, store};
 use crate::error::{Error, Result};
 use crate::http::auth::{Account, Anyone, Session};
 use crate::http::extract::{Json, Path};
 use crate::http::{ClientAddress, ErrorBody};
 use crate::idempotency::{Once, Post};
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Accounts>> {
     OpenApiRouter::new()
         .routes(routes!(register))
         .routes(routes!(login))
@@ -38,11 +37,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(revoke_api_token))
 }
 
-impl FromRequestParts<Arc<App>> for Origin {
-    type Rejection = std::convert::Infallible;
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
-        let address = ClientAddress::from_request_parts(parts, app).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let address = ClientAddress::from_request_parts(parts, state).await?;
         let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         Ok(Self { address, user_agent: agent.to_owned() })
     }
@@ -53,45 +52,49 @@ impl FromRequestParts<Arc<App>> for Origin {
     responses((status = 201, body = SignedIn), (status = 403, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn register(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     origin: Origin,
     Json(new): Json<Register>,
 ) -> Result<(StatusCode, Json<SignedIn>)> {
-    Ok((StatusCode::CREATED, Json(service::register(&app, new, &origin).await?)))
+    Ok((StatusCode::CREATED, Json(service::register(&accounts, new, &origin).await?)))
 }
 
 /// Sign in
 #[utoipa::path(post, path = "/auth/login", tag = "auth", operation_id = "logIn", security(()), request_body = Login,
     responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 429, body = ErrorBody)))]
-async fn login(State(app): State<Arc<App>>, origin: Origin, Json(login): Json<Login>) -> Result<Json<SignedIn>> {
-    Ok(Json(service::login(&app, login, &origin).await?))
+async fn login(
+    State(accounts): State<Arc<Accounts>>,
+    origin: Origin,
+    Json(login): Json<Login>,
+) -> Result<Json<SignedIn>> {
+    Ok(Json(service::login(&accounts, login, &origin).await?))
 }
 
 /// Exchange a refresh token for a new pair
 #[utoipa::path(post, path = "/auth/refresh", tag = "auth", operation_id = "refreshSession", security(()), request_body = Refresh,
     responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn refresh(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     address: ClientAddress,
     Json(refresh): Json<Refresh>,
 ) -> Result<Json<SignedIn>> {
-    Ok(Json(service::refresh(&app, refresh, address).await?))
+    Ok(Json(service::refresh(&accounts, refresh, address).await?))
 }
 
 /// Sign out: this login's tokens end at once
 #[utoipa::path(post, path = "/auth/logout", tag = "auth", operation_id = "logOut",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn logout(State(app): State<Arc<App>>, session: Session, once: Once) -> Result<StatusCode> {
-    service::logout(&app, &once, session.id).await?;
+async fn logout(State(accounts): State<Arc<Accounts>>, session: Session, once: Once) -> Result<StatusCode> {
+    service::logout(&accounts, &once, session.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Who am I
 #[utoipa::path(get, path = "/auth/me", tag = "auth", operation_id = "getCurrentUser",
     responses((status = 200, body = User), (status = 401, body = ErrorBody)))]
-async fn me(State(app): State<Arc<App>>, Anyone(caller): Anyone) -> Result<Json<User>> {
-    let user = store::user(&app.db, caller.user).await?.ok_or_else(|| Error::not_found("account"))?;
+async fn me(State(accounts): State<Arc<Accounts>>, Anyone(caller): Anyone) -> Result<Json<User>> {
+    let user = store::user(&accounts.core.db, caller.user).await?.ok_or_else(|| Error::not_found("account"))?;
     Ok(Json(user))
 }
 
@@ -100,11 +103,11 @@ async fn me(State(app): State<Arc<App>>, Anyone(caller): Anyone) -> Result<Json<
     responses((status = 200, body = User), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn update_me(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     Account(caller): Account,
     Json(update): Json<UpdateMe>,
 ) -> Result<Json<User>> {
-    Ok(Json(service::update_me(&app, caller.user, &update).await?))
+    Ok(Json(service::update_me(&accounts, caller.user, &update).await?))
 }
 
 /// Change my password; my other logins end, and my API tokens where I say so
@@ -112,26 +115,26 @@ async fn update_me(
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn change_password(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     session: Session,
     Post(once, change): Post<ChangePassword>,
 ) -> Result<StatusCode> {
-    service::change_password(&app, &once, session.caller.user, session.id, change).await?;
+    service::change_password(&accounts, &once, session.caller.user, session.id, change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// My logins: when, from where, and which of them this is
 #[utoipa::path(get, path = "/auth/sessions", tag = "auth", operation_id = "listSessions",
     responses((status = 200, body = Vec<SessionView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn sessions(State(app): State<Arc<App>>, session: Session) -> Result<Json<Vec<SessionView>>> {
-    Ok(Json(service::sessions(&app, session.caller.user, session.id).await?))
+async fn sessions(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<Json<Vec<SessionView>>> {
+    Ok(Json(service::sessions(&accounts, session.caller.user, session.id).await?))
 }
 
 /// End all my logins but this one
 #[utoipa::path(delete, path = "/auth/sessions", tag = "auth", operation_id = "revokeOtherSessions",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn end_other_sessions(State(app): State<Arc<App>>, session: Session) -> Result<StatusCode> {
-    service::end_other_sessions(&app, session.caller.user, session.id).await?;
+async fn end_other_sessions(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<StatusCode> {
+    service::end_other_sessions(&accounts, session.caller.user, session.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -139,8 +142,12 @@ async fn end_other_sessions(State(app): State<Arc<App>>, session: Session) -> Re
 #[utoipa::path(delete, path = "/auth/sessions/{id}", tag = "auth", operation_id = "revokeSession", params(("id" = Uuid, Path, description = "The login's id")),
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
-async fn end_session(State(app): State<Arc<App>>, session: Session, Path(id): Path<Uuid>) -> Result<StatusCode> {
-    service::end_session(&app, session.caller.user, id).await?;
+async fn end_session(
+    State(accounts): State<Arc<Accounts>>,
+    session: Session,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode> {
+    service::end_session(&accounts, session.caller.user, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -148,11 +155,11 @@ async fn end_session(State(app): State<Arc<App>>, session: Session, Path(id): Pa
 #[utoipa::path(post, path = "/auth/confirm", tag = "auth", operation_id = "confirmAddress", security(()), request_body = Confirm,
     responses((status = 204), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn confirm(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     address: ClientAddress,
     Json(confirm): Json<Confirm>,
 ) -> Result<StatusCode> {
-    service::confirm(&app, &confirm.code, address).await?;
+    service::confirm(&accounts, &confirm.code, address).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -160,16 +167,16 @@ async fn confirm(
 #[utoipa::path(post, path = "/auth/confirm/mail", tag = "auth", operation_id = "sendConfirmation",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 429, body = ErrorBody)))]
-async fn ask_again(State(app): State<Arc<App>>, session: Session, once: Once) -> Result<StatusCode> {
-    service::ask_again(&app, &once, session.caller.user).await?;
+async fn ask_again(State(accounts): State<Arc<Accounts>>, session: Session, once: Once) -> Result<StatusCode> {
+    service::ask_again(&accounts, &once, session.caller.user).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// My API tokens
 #[utoipa::path(get, path = "/auth/tokens", tag = "auth", operation_id = "listApiTokens",
     responses((status = 200, body = Vec<ApiToken>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn api_tokens(State(app): State<Arc<App>>, session: Session) -> Result<Json<Vec<ApiToken>>> {
-    Ok(Json(service::api_tokens(&app, session.caller.user).await?))
+async fn api_tokens(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<Json<Vec<ApiToken>>> {
+    Ok(Json(service::api_tokens(&accounts, session.caller.user).await?))
 }
 
 /// Make an API token; its secret is shown this once
@@ -177,18 +184,22 @@ async fn api_tokens(State(app): State<Arc<App>>, session: Session) -> Result<Jso
     responses((status = 201, body = CreatedApiToken), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create_api_token(
-    State(app): State<Arc<App>>,
+    State(accounts): State<Arc<Accounts>>,
     session: Session,
     Post(once, new): Post<NewApiToken>,
 ) -> Result<(StatusCode, Json<CreatedApiToken>)> {
-    Ok((StatusCode::CREATED, Json(service::create_api_token(&app, &once, session.caller.user, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::create_api_token(&accounts, &once, session.caller.user, new).await?)))
 }
 
 /// Revoke an API token at once
 #[utoipa::path(delete, path = "/auth/tokens/{id}", tag = "auth", operation_id = "revokeApiToken", params(("id" = Uuid, Path, description = "The token's id")),
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
-async fn revoke_api_token(State(app): State<Arc<App>>, session: Session, Path(id): Path<Uuid>) -> Result<StatusCode> {
-    service::revoke_api_token(&app, session.caller.user, id).await?;
+async fn revoke_api_token(
+    State(accounts): State<Arc<Accounts>>,
+    session: Session,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode> {
+    service::revoke_api_token(&accounts, session.caller.user, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

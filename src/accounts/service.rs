@@ -10,11 +10,10 @@ use uuid::Uuid;
 
 use super::cache::Known;
 use super::model::{
-    Account, ApiToken, Caller, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, Role, SignedIn,
-    UpdateMe, User,
+    Account, ApiToken, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, SignedIn, UpdateMe, User,
 };
-use super::{Scopes, store};
-use crate::app::App;
+use super::{Accounts, store};
+use crate::auth::{Caller, Role, Scopes};
 use crate::db::{self, Tx};
 use crate::error::{Code, Error, Result};
 use crate::hashing::{self, Asker};
@@ -55,9 +54,15 @@ fn unauthenticated(message: &str) -> Error {
 }
 
 /// Makes an account, as the provider does: its address counts as confirmed. `email` and `password` have been checked by whoever took them in.
-pub async fn add_user(app: &App, email: &str, name: &str, role: Role, password: SecretString) -> Result<User> {
+pub async fn add_user(
+    accounts: &Accounts,
+    email: &str,
+    name: &str,
+    role: Role,
+    password: SecretString,
+) -> Result<User> {
     let hash = hashing::hash(Asker::Known, password).await?;
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&accounts.core.db).await?;
     let user = store::insert_user(&mut tx, email, name, role, &hash, true).await?.ok_or_else(address_taken)?;
     tx.commit().await?;
     Ok(user)
@@ -68,38 +73,38 @@ fn address_taken() -> Error {
 }
 
 /// A stranger becomes a customer, where the provider allows it.
-pub async fn register(app: &App, new: Register, origin: &Origin) -> Result<SignedIn> {
-    if !app.config.registration {
+pub async fn register(accounts: &Accounts, new: Register, origin: &Origin) -> Result<SignedIn> {
+    if !accounts.core.config.registration {
         return Err(Error::new(Code::Forbidden, "Registration is closed here; ask the provider for an account."));
     }
     // Registrations count like failed logins from this address: hashing is dear, and lists of addresses are not
     // to be tried here.
-    limit_address(app, origin.address).await?;
+    limit_address(accounts, origin.address).await?;
     let hash = hashing::hash(Asker::Stranger, new.password).await?;
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&accounts.core.db).await?;
     let user = store::insert_user(&mut tx, &new.email, new.name.trim(), Role::Customer, &hash, false).await?;
     let user = user.ok_or_else(address_taken)?;
     audit::account(user.id);
-    confirmations::ask(app, &mut tx, &user).await?;
-    open_session(app, tx, user, origin).await
+    confirmations::ask(accounts, &mut tx, &user).await?;
+    open_session(accounts, tx, user, origin).await
 }
 
 /// Signs in with mail address and password.
-pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn> {
+pub async fn login(accounts: &Accounts, login: Login, origin: &Origin) -> Result<SignedIn> {
     let network = origin.address.network();
     let place = format!("{network} {}", login.email);
     let (place, account) = ((PLACE, place.as_str()), (ACCOUNT, login.email.as_str()));
     let address = (ADDRESS, network.as_str());
-    let most = app.config.login_limit_account;
+    let most = accounts.core.config.login_limit_account;
     // Counted before the check and taken back after a success: parallel guesses can't outrun the count.
-    limit_address(app, origin.address).await?;
-    limit(app, place, most).await?;
-    let everywhere = limit(app, account, most.saturating_mul(EVERYWHERE)).await;
+    limit_address(accounts, origin.address).await?;
+    limit(accounts, place, most).await?;
+    let everywhere = limit(accounts, account, most.saturating_mul(EVERYWHERE)).await;
     let wrong = || unauthenticated("The mail address or the password is wrong.");
-    let found = store::credentials(&app.db, &login.email).await?;
+    let found = store::credentials(&accounts.core.db, &login.email).await?;
     // Strangers must not shut out the owner, who comes from where they came from before, or from next to it.
     let before = match &found {
-        Some(found) => store::session_addresses(&app.db, found.user.id).await?,
+        Some(found) => store::session_addresses(&accounts.core.db, found.user.id).await?,
         None => vec![],
     };
     let home = origin.address.neighbourhood();
@@ -116,33 +121,33 @@ pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn>
     match found {
         Some(found) if right && !found.disabled => {
             for counted in [place, account, address] {
-                store::forgive_attempt(&app.db, counted).await?;
+                store::forgive_attempt(&accounts.core.db, counted).await?;
             }
             if let Some(wide) = origin.address.wide() {
-                store::forgive_attempt(&app.db, (ADDRESS, &wide)).await?;
+                store::forgive_attempt(&accounts.core.db, (ADDRESS, &wide)).await?;
             }
             // Checking takes a while. Who changed the password or shut the account meanwhile ended the logins there were.
-            let mut tx = db::begin(&app.db).await?;
+            let mut tx = db::begin(&accounts.core.db).await?;
             if !store::lock_credentials(&mut tx, found.user.id, &found.password_hash).await? {
                 return Err(wrong());
             }
-            open_session(app, tx, found.user, origin).await
+            open_session(accounts, tx, found.user, origin).await
         }
         _ => Err(wrong()),
     }
 }
 
 /// Counts an attempt by its address, and by the /48 around it: who has one has 65,536 networks to come from.
-async fn limit_address(app: &App, address: ClientAddress) -> Result<()> {
-    let most = app.config.login_limit_address;
+async fn limit_address(accounts: &Accounts, address: ClientAddress) -> Result<()> {
+    let most = accounts.core.config.login_limit_address;
     if let Some(wide) = address.wide() {
-        limit(app, (ADDRESS, &wide), most.saturating_mul(WIDE)).await?;
+        limit(accounts, (ADDRESS, &wide), most.saturating_mul(WIDE)).await?;
     }
-    limit(app, (ADDRESS, &address.network()), most).await
+    limit(accounts, (ADDRESS, &address.network()), most).await
 }
 
-async fn limit(app: &App, key: store::Key<'_>, limit: i32) -> Result<()> {
-    let (attempts, seconds) = store::count_attempt(&app.db, key).await?;
+async fn limit(accounts: &Accounts, key: store::Key<'_>, limit: i32) -> Result<()> {
+    let (attempts, seconds) = store::count_attempt(&accounts.core.db, key).await?;
     if attempts <= limit {
         return Ok(());
     }
@@ -154,19 +159,19 @@ async fn limit(app: &App, key: store::Key<'_>, limit: i32) -> Result<()> {
     })
 }
 
-async fn open_session(app: &App, mut tx: Tx, user: User, origin: &Origin) -> Result<SignedIn> {
-    let (session, days) = (Uuid::now_v7(), i32::try_from(app.config.session_days).unwrap_or(i32::MAX));
+async fn open_session(accounts: &Accounts, mut tx: Tx, user: User, origin: &Origin) -> Result<SignedIn> {
+    let (session, days) = (Uuid::now_v7(), i32::try_from(accounts.core.config.session_days).unwrap_or(i32::MAX));
     let agent: String = origin.user_agent.chars().filter(|c| !c.is_control()).take(200).collect();
     store::insert_session(&mut tx, session, user.id, &origin.address.0.to_string(), &agent, days).await?;
-    let signed_in = issue(app, &mut tx, user, session).await?;
+    let signed_in = issue(accounts, &mut tx, user, session).await?;
     tx.commit().await?;
     Ok(signed_in)
 }
 
-async fn issue(app: &App, tx: &mut sqlx::PgConnection, user: User, session: Uuid) -> Result<SignedIn> {
+async fn issue(accounts: &Accounts, tx: &mut sqlx::PgConnection, user: User, session: Uuid) -> Result<SignedIn> {
     let (access, access_hash) = secrets::new_token("ink_a_");
     let (refresh, refresh_hash) = secrets::new_token("ink_r_");
-    let expires_in = app.config.access_token_minutes * 60;
+    let expires_in = accounts.core.config.access_token_minutes * 60;
     store::insert_session_token(tx, "access", &access_hash, session, Some(expires_in)).await?;
     store::insert_session_token(tx, "refresh", &refresh_hash, session, None).await?;
     Ok(SignedIn {
@@ -180,17 +185,17 @@ async fn issue(app: &App, tx: &mut sqlx::PgConnection, user: User, session: Uuid
 
 /// Exchanges a refresh token for a new pair. A token that was exchanged before is a stolen one: the whole login ends. But
 /// an answer that was lost is asked for again at once, from the same place, and is given.
-pub async fn refresh(app: &App, refresh: Refresh, address: ClientAddress) -> Result<SignedIn> {
+pub async fn refresh(accounts: &Accounts, refresh: Refresh, address: ClientAddress) -> Result<SignedIn> {
     let refused = || unauthenticated("This refresh token is not good any more; sign in again.");
     let hash = secrets::hash_token(refresh.refresh_token.expose_secret());
     let from = address.0.to_string();
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&accounts.core.db).await?;
     let row = store::lock_refresh(&mut tx, &hash, &from, REFRESH_GRACE).await?.ok_or_else(refused)?;
     audit::account(row.user);
     if row.used && !(row.just_here && row.live) {
         store::revoke_session(&mut tx, row.session).await?;
         let revoked = tx.commit().await;
-        app.tokens.empty();
+        accounts.tokens.empty();
         revoked?;
         tracing::warn!(user = row.user.0, session = %row.session, "a refresh token was used twice; its login is revoked");
         return Err(refused());
@@ -202,27 +207,27 @@ pub async fn refresh(app: &App, refresh: Refresh, address: ClientAddress) -> Res
         store::mark_used(&mut tx, row.id, &from).await?;
     }
     let user = store::user(&mut *tx, row.user).await?.ok_or_else(refused)?;
-    let signed_in = issue(app, &mut tx, user, row.session).await?;
+    let signed_in = issue(accounts, &mut tx, user, row.session).await?;
     tx.commit().await?;
     Ok(signed_in)
 }
 
 /// Ends a login: its access and refresh tokens stop working at once.
-pub async fn logout(app: &App, once: &Once, session: Uuid) -> Result<()> {
-    let mut tx = match once.begin(app).await? {
+pub async fn logout(accounts: &Accounts, once: &Once, session: Uuid) -> Result<()> {
+    let mut tx = match once.begin(&accounts.core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
     store::revoke_session(&mut tx, session).await?;
     // Also where the answer of the commit was lost.
-    let done = tx.finish(app, ()).await;
-    app.tokens.empty();
+    let done = tx.finish(&accounts.core, ()).await;
+    accounts.tokens.empty();
     done
 }
 
 /// Changes somebody's own settings.
-pub async fn update_me(app: &App, user: UserId, update: &UpdateMe) -> Result<User> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn update_me(accounts: &Accounts, user: UserId, update: &UpdateMe) -> Result<User> {
+    let mut tx = db::begin(&accounts.core.db).await?;
     let changed = store::update_user(&mut tx, user, update.alert_mails).await?;
     tx.commit().await?;
     changed.ok_or_else(|| Error::not_found("account"))
@@ -230,7 +235,7 @@ pub async fn update_me(app: &App, user: UserId, update: &UpdateMe) -> Result<Use
 
 /// Changes a password and ends the account's other logins.
 pub async fn change_password(
-    app: &App,
+    accounts: &Accounts,
     once: &Once,
     user: UserId,
     session: Uuid,
@@ -239,23 +244,23 @@ pub async fn change_password(
     let wrong = || Error::field("currentPassword", "This is not your present password.");
     let current = change.current_password;
     let verified = async {
-        let user = store::user(&app.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
+        let user = store::user(&accounts.core.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
         let tried = session.to_string();
         let key = (SESSION, tried.as_str());
-        limit(app, key, app.config.login_limit_account).await?;
-        let present = store::credentials(&app.db, &user.email).await?.map(|c| c.password_hash);
+        limit(accounts, key, accounts.core.config.login_limit_account).await?;
+        let present = store::credentials(&accounts.core.db, &user.email).await?.map(|c| c.password_hash);
         if !hashing::verify(Asker::Known, current, present.clone()).await? {
             return Err(wrong());
         }
-        store::forgive_attempt(&app.db, key).await?;
+        store::forgive_attempt(&accounts.core.db, key).await?;
         Ok((user, present))
     };
-    let (user, present) = match once.check(app, verified).await? {
+    let (user, present) = match once.check(&accounts.core, verified).await? {
         Checked::New(verified) => verified,
         Checked::Done(answer) => return Ok(answer),
     };
     let hash = hashing::hash(Asker::Known, change.new_password).await?;
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(&accounts.core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -269,68 +274,73 @@ pub async fn change_password(
         store::sessions::revoke_api_tokens(&mut tx, user.id).await?;
     }
     // Also where the answer of the commit was lost.
-    let done = tx.finish(app, ()).await;
-    app.tokens.empty();
+    let done = tx.finish(&accounts.core, ()).await;
+    accounts.tokens.empty();
     done
 }
 
 /// All accounts, oldest first.
-pub async fn users(app: &App) -> Result<Vec<Account>> {
-    Ok(store::users(&app.db).await?)
+pub async fn users(accounts: &Accounts) -> Result<Vec<Account>> {
+    Ok(store::users(&accounts.core.db).await?)
 }
 
 /// The account with this mail address, without regard to case.
-pub async fn find_user(app: &App, email: &str) -> Result<User> {
-    store::user_by_email(&app.db, email).await?.ok_or_else(|| Error::not_found("account"))
+pub async fn find_user(accounts: &Accounts, email: &str) -> Result<User> {
+    store::user_by_email(&accounts.core.db, email).await?.ok_or_else(|| Error::not_found("account"))
 }
 
 /// Gives an account a new password, without knowing the old one, and ends its logins. Its API tokens go as well, unless
 /// they are to be kept: whoever got in may have made some. Returns how many went.
-pub async fn reset_password(app: &App, user: UserId, password: SecretString, keep_tokens: bool) -> Result<u64> {
+pub async fn reset_password(
+    accounts: &Accounts,
+    user: UserId,
+    password: SecretString,
+    keep_tokens: bool,
+) -> Result<u64> {
     let hash = hashing::hash(Asker::Known, password).await?;
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&accounts.core.db).await?;
     store::set_password(&mut tx, user, &hash).await?;
     store::revoke_sessions(&mut tx, user).await?;
     let revoked = if keep_tokens { 0 } else { store::sessions::revoke_api_tokens(&mut tx, user).await? };
     let done = tx.commit().await;
-    app.tokens.empty();
+    accounts.tokens.empty();
     done.map(|()| revoked)
 }
 
 /// Shuts an account out: nobody can sign in to it, and its logins and tokens stop working at once.
-pub async fn disable_user(app: &App, user: UserId) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn disable_user(accounts: &Accounts, user: UserId) -> Result<()> {
+    let mut tx = db::begin(&accounts.core.db).await?;
     store::disable_user(&mut tx, user).await?;
     store::revoke_sessions(&mut tx, user).await?;
     let done = tx.commit().await;
-    app.tokens.empty();
+    accounts.tokens.empty();
     done
 }
 
 /// Says how many servers an account may have at most. Those that are there already stay.
-pub async fn set_server_limit(app: &App, user: UserId, servers: u16) -> Result<()> {
-    match store::set_server_limit(&app.db, user, servers.into()).await? {
+pub async fn set_server_limit(accounts: &Accounts, user: UserId, servers: u16) -> Result<()> {
+    match store::set_server_limit(&accounts.core.db, user, servers.into()).await? {
         true => Ok(()),
         false => Err(Error::not_found("account")),
     }
 }
 
 /// Who shows this token, from this address. Refresh tokens are not for this.
-pub async fn authenticate(app: &App, token: &str, address: ClientAddress) -> Result<Caller> {
+pub async fn authenticate(accounts: &Accounts, token: &str, address: ClientAddress) -> Result<Caller> {
     let hash = secrets::hash_token(token);
-    let reading = match app.tokens.get(&hash) {
+    let reading = match accounts.tokens.get(&hash) {
         Known::Yes(caller) => return Ok(caller),
         Known::No(reading) => reading,
     };
-    app.limits.guess(app, address).await?;
-    let row = store::live_token(&app.db, &hash).await;
+    accounts.core.limits.guess(&accounts.core, address).await?;
+    let row = store::live_token(&accounts.core.db, &hash).await;
     // Nor is it a guess where nobody can say.
     if !matches!(row, Ok(None)) {
-        app.limits.was_right(address).await;
+        accounts.core.limits.was_right(address).await;
     }
     let row = row?.ok_or_else(|| unauthenticated("This token is not good (any more); sign in again."))?;
     if row.stale_use
-        && let Err(error) = store::touch_token(&app.db, row.id).await
+        && let Err(error) = store::touch_token(&accounts.core.db, row.id).await
     {
         // It is only bookkeeping: who may read goes on reading, also while nothing can be written.
         tracing::debug!(%error, "the use of a token could not be noted");
@@ -338,18 +348,23 @@ pub async fn authenticate(app: &App, token: &str, address: ClientAddress) -> Res
     let scopes = if row.session.is_some() { Scopes::All } else { Scopes::from_stored(&row.scopes) };
     let caller = Caller { user: row.user, role: row.role, token: row.id, session: row.session, scopes };
     let left = row.seconds_left.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
-    app.tokens.put(reading, hash, &caller, left);
+    accounts.tokens.put(reading, hash, &caller, left);
     Ok(caller)
 }
 
 /// Those of these callers who may still be here, with what they may do now: for what stays open after it was let in.
-pub async fn live(app: &App, callers: &[Caller]) -> Result<Vec<Caller>> {
-    Ok(store::live_callers(&app.db, callers).await?)
+pub async fn live(accounts: &Accounts, callers: &[Caller]) -> Result<Vec<Caller>> {
+    Ok(store::live_callers(&accounts.core.db, callers).await?)
 }
 
 /// Makes an API token. Its secret is in the answer and nowhere else.
-pub async fn create_api_token(app: &App, once: &Once, user: UserId, new: NewApiToken) -> Result<CreatedApiToken> {
-    let mut tx = match once.begin(app).await? {
+pub async fn create_api_token(
+    accounts: &Accounts,
+    once: &Once,
+    user: UserId,
+    new: NewApiToken,
+) -> Result<CreatedApiToken> {
+    let mut tx = match once.begin(&accounts.core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -360,26 +375,26 @@ pub async fn create_api_token(app: &App, once: &Once, user: UserId, new: NewApiT
     }
     let (token, hash) = secrets::new_token("ink_t_");
     let details = store::insert_api_token(&mut *tx, user, &hash, new.name.trim(), &new.scopes, new.expires_at).await?;
-    tx.finish(app, CreatedApiToken { token: token.expose_secret().to_owned(), details }).await
+    tx.finish(&accounts.core, CreatedApiToken { token: token.expose_secret().to_owned(), details }).await
 }
 
 /// The account's live API tokens, oldest first.
-pub async fn api_tokens(app: &App, user: UserId) -> Result<Vec<ApiToken>> {
-    Ok(store::api_tokens(&app.db, user).await?)
+pub async fn api_tokens(accounts: &Accounts, user: UserId) -> Result<Vec<ApiToken>> {
+    Ok(store::api_tokens(&accounts.core.db, user).await?)
 }
 
 /// Revokes an API token at once, sockets included.
-pub async fn revoke_api_token(app: &App, user: UserId, token: Uuid) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn revoke_api_token(accounts: &Accounts, user: UserId, token: Uuid) -> Result<()> {
+    let mut tx = db::begin(&accounts.core.db).await?;
     if !store::revoke_api_token(&mut tx, user, token).await? {
         return Err(Error::not_found("API token"));
     }
     let revoked = tx.commit().await;
-    app.tokens.empty();
+    accounts.tokens.empty();
     revoked
 }
 
 /// Forgets ended sessions and tokens.
-pub async fn purge(app: &App) -> Result<()> {
-    Ok(store::purge(&app.db).await?)
+pub async fn purge(accounts: &Accounts) -> Result<()> {
+    Ok(store::purge(&accounts.core.db).await?)
 }

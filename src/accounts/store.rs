@@ -10,8 +10,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::Scopes;
-use super::model::{Account, AlertMails, ApiToken, Caller, Role, User};
+use super::model::{Account, AlertMails, ApiToken, User};
+use crate::auth::{Caller, Role, Scopes};
 use crate::ids::UserId;
 
 type Result<T> = sqlx::Result<T>;

@@ -1,5 +1,6 @@
 //! Address pools: which addresses servers may have, and which are in use.
 
+mod feature;
 pub mod model;
 pub mod range;
 pub mod reverse;
@@ -7,4 +8,4 @@ mod routes;
 pub mod service;
 pub mod store;
 
-pub(crate) use routes::routes;
+pub use feature::Addresses;

@@ -5,7 +5,7 @@
 use sqlx::PgConnection;
 
 use super::store;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::http::text;
 use crate::ids::UserId;
@@ -41,9 +41,9 @@ fn is_below(name: &str, suffix: &str) -> bool {
 }
 
 /// Refuses a name that the account may not give to its addresses.
-pub async fn check(app: &App, tx: &mut PgConnection, user: UserId, name: &str) -> Result<()> {
+pub async fn check(core: &Core, tx: &mut PgConnection, user: UserId, name: &str) -> Result<()> {
     let mut allowed = store::suffixes(tx, user).await?;
-    allowed.extend(app.config.reverse_suffixes.0.iter().cloned());
+    allowed.extend(core.config.reverse_suffixes.0.iter().cloned());
     if allowed.iter().any(|suffix| is_below(name, suffix)) {
         return Ok(());
     }
@@ -58,14 +58,14 @@ pub async fn check(app: &App, tx: &mut PgConnection, user: UserId, name: &str) -
 }
 
 /// The names below which an account may name its addresses, but for those that everybody may.
-pub async fn allowed(app: &App, user: UserId) -> Result<Vec<String>> {
-    store::suffixes(&mut *app.db.acquire().await?, user).await
+pub async fn allowed(core: &Core, user: UserId) -> Result<Vec<String>> {
+    store::suffixes(&mut *core.db.acquire().await?, user).await
 }
 
 /// Lets an account name its addresses below a name, or no longer. Names that are given stay.
-pub async fn allow(app: &App, user: UserId, name: &str, allow: bool) -> Result<()> {
+pub async fn allow(core: &Core, user: UserId, name: &str, allow: bool) -> Result<()> {
     let name = suffix(name).map_err(|problem| Error::field("suffix", problem))?;
-    store::set_suffix(&app.db, user, &name, allow).await
+    store::set_suffix(&core.db, user, &name, allow).await
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
 use super::service;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
@@ -19,7 +19,7 @@ use crate::http::page::{CatalogueQuery, PageQuery};
 use crate::idempotency::Post;
 use crate::ids::PoolId;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show, update, delete))
@@ -33,11 +33,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     params(CatalogueQuery),
     responses((status = 200, body = Vec<Pool>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Pool>>)> {
-    Ok(query.of(service::all(&app.db, app.config.address_rest()).await?))
+    Ok(query.of(service::all(&core.db, core.config.address_rest()).await?))
 }
 
 /// One address pool
@@ -45,8 +45,8 @@ async fn list(
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn show(State(app): State<Arc<App>>, _: Provider, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
-    Ok(Json(service::find(&app, id).await?))
+async fn show(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
+    Ok(Json(service::find(&core, id).await?))
 }
 
 /// Make an address pool
@@ -54,11 +54,11 @@ async fn show(State(app): State<Arc<App>>, _: Provider, Path(id): Path<PoolId>) 
     responses((status = 201, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Post(once, new): Post<NewPool>,
 ) -> Result<(StatusCode, Json<Pool>)> {
-    Ok((StatusCode::CREATED, Json(service::create(&app, &once, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::create(&core, &once, new).await?)))
 }
 
 /// Change the given fields of an address pool
@@ -68,12 +68,12 @@ async fn create(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn update(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path(id): Path<PoolId>,
     Json(update): Json<UpdatePool>,
 ) -> Result<Json<Pool>> {
-    Ok(Json(service::update(&app, id, update).await?))
+    Ok(Json(service::update(&core, id, update).await?))
 }
 
 /// Delete an address pool that no server holds an address of
@@ -81,8 +81,8 @@ async fn update(
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<PoolId>) -> Result<StatusCode> {
-    service::delete(&app, id).await?;
+async fn delete(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<PoolId>) -> Result<StatusCode> {
+    service::delete(&core, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -92,12 +92,12 @@ async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<PoolId>
     responses((status = 200, body = AddressPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn addresses(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path(id): Path<PoolId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<AddressPage>> {
-    Ok(Json(service::addresses(&app, id, query).await?))
+    Ok(Json(service::addresses(&core, id, query).await?))
 }
 
 /// Hold an address back from servers
@@ -107,12 +107,12 @@ async fn addresses(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn hold_back(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path(id): Path<PoolId>,
     Post(once, wish): Post<HoldBack>,
 ) -> Result<(StatusCode, Json<Address>)> {
-    Ok((StatusCode::CREATED, Json(service::hold_back(&app, &once, id, wish).await?)))
+    Ok((StatusCode::CREATED, Json(service::hold_back(&core, &once, id, wish).await?)))
 }
 
 /// Let servers have an address that was held back
@@ -121,10 +121,10 @@ async fn hold_back(
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn let_go(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path((id, address)): Path<(PoolId, IpAddr)>,
 ) -> Result<StatusCode> {
-    service::let_go(&app, id, address).await?;
+    service::let_go(&core, id, address).await?;
     Ok(StatusCode::NO_CONTENT)
 }

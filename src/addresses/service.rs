@@ -8,7 +8,7 @@ use sqlx::PgExecutor;
 use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
 use super::range::{Problem, Range};
 use super::store::{self, PoolRow};
-use crate::app::App;
+use crate::core::Core;
 use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::http::page::{Page, PageQuery};
@@ -33,18 +33,18 @@ pub async fn all(db: impl PgExecutor<'_>, rest: Duration) -> Result<Vec<Pool>> {
 }
 
 /// One pool.
-pub async fn find(app: &App, id: PoolId) -> Result<Pool> {
-    find_on(app, &app.db, id).await
+pub async fn find(core: &Core, id: PoolId) -> Result<Pool> {
+    find_on(core, &core.db, id).await
 }
 
-async fn find_on(app: &App, db: impl PgExecutor<'_>, id: PoolId) -> Result<Pool> {
-    store::pools(db, Some(id), app.config.address_rest()).await?.pop().ok_or_else(no_pool)
+async fn find_on(core: &Core, db: impl PgExecutor<'_>, id: PoolId) -> Result<Pool> {
+    store::pools(db, Some(id), core.config.address_rest()).await?.pop().ok_or_else(no_pool)
 }
 
 /// Makes a pool. A gateway within the range is held back.
-pub async fn create(app: &App, once: &Once, new: NewPool) -> Result<Pool> {
+pub async fn create(core: &Core, once: &Once, new: NewPool) -> Result<Pool> {
     let range = Range::new(new.cidr, new.gateway, new.first, new.last).map_err(invalid)?;
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -65,12 +65,12 @@ pub async fn create(app: &App, once: &Once, new: NewPool) -> Result<Pool> {
     refuse_overlap(&mut tx, &pool, None).await?;
     pool.id = store::insert(&mut *tx, &pool).await?.ok_or_else(name_taken)?;
     hold_gateway_back(&mut tx, &pool).await?;
-    let pool = find_on(app, &mut *tx, pool.id).await?;
+    let pool = find_on(core, &mut *tx, pool.id).await?;
     if !pool.overlaps.is_empty() {
         let others = listed(&pool.overlaps);
         tracing::warn!(pool = pool.name, others, "pools of other hosts have some of these addresses");
     }
-    tx.finish(app, pool).await
+    tx.finish(core, pool).await
 }
 
 /// What there is to say of a pool that has addresses of others, by their ids; nothing where it has none.
@@ -90,8 +90,8 @@ fn listed(pools: &[PoolId]) -> String {
 }
 
 /// What there is to say of a host's pools.
-pub async fn problems(app: &App, host: HostId) -> Result<Vec<String>> {
-    let pools = all(&app.db, app.config.address_rest()).await?;
+pub async fn problems(core: &Core, host: HostId) -> Result<Vec<String>> {
+    let pools = all(&core.db, core.config.address_rest()).await?;
     Ok(pools.iter().filter(|pool| pool.host_id == host).filter_map(overlap).collect())
 }
 
@@ -119,8 +119,8 @@ async fn hold_gateway_back(tx: &mut sqlx::PgConnection, pool: &PoolRow) -> Resul
 }
 
 /// Changes what `update` gives, and nothing else. Servers keep what they hold, also outside of a new range.
-pub async fn update(app: &App, id: PoolId, update: UpdatePool) -> Result<Pool> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn update(core: &Core, id: PoolId, update: UpdatePool) -> Result<Pool> {
+    let mut tx = db::begin(&core.db).await?;
     // The host before the pool, as everywhere.
     let host = store::host_of(&mut *tx, id).await?.ok_or_else(no_pool)?;
     store::lock_host(&mut tx, host).await?;
@@ -156,16 +156,16 @@ pub async fn update(app: &App, id: PoolId, update: UpdatePool) -> Result<Pool> {
     refuse_overlap(&mut tx, &pool, Some(id)).await?;
     store::update(&mut *tx, &pool).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
     hold_gateway_back(&mut tx, &pool).await?;
-    let pool = find_on(app, &mut *tx, id).await?;
+    let pool = find_on(core, &mut *tx, id).await?;
     tx.commit().await?;
     Ok(pool)
 }
 
 /// Deletes a pool that no server holds an address of.
-pub async fn delete(app: &App, id: PoolId) -> Result<()> {
+pub async fn delete(core: &Core, id: PoolId) -> Result<()> {
     let in_use =
         || Error::new(Code::Conflict, "Servers hold addresses of this pool: disable it, no more are taken then.");
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&core.db).await?;
     store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
     store::let_all_go(&mut tx, id).await?;
     store::delete(&mut *tx, id).await.map_err(|e| if is_in_use(&e) { in_use() } else { e.into() })?;
@@ -174,18 +174,18 @@ pub async fn delete(app: &App, id: PoolId) -> Result<()> {
 }
 
 /// A page of the pool's addresses in use.
-pub async fn addresses(app: &App, id: PoolId, query: PageQuery) -> Result<AddressPage> {
-    store::host_of(&app.db, id).await?.ok_or_else(no_pool)?;
-    let total = store::count(&app.db, id).await?;
-    let addresses = store::addresses(&app.db, id, query.size(), query.offset()).await?;
+pub async fn addresses(core: &Core, id: PoolId, query: PageQuery) -> Result<AddressPage> {
+    store::host_of(&core.db, id).await?.ok_or_else(no_pool)?;
+    let total = store::count(&core.db, id).await?;
+    let addresses = store::addresses(&core.db, id, query.size(), query.offset()).await?;
     let Page { data: addresses, total, page, limit, pages } = Page::new(addresses, total, query);
     Ok(AddressPage { addresses, total, page, limit, pages })
 }
 
 /// Holds an address back, so that no server gets it.
-pub async fn hold_back(app: &App, once: &Once, id: PoolId, wish: HoldBack) -> Result<Address> {
+pub async fn hold_back(core: &Core, once: &Once, id: PoolId, wish: HoldBack) -> Result<Address> {
     let HoldBack { address, reason } = wish;
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -200,12 +200,12 @@ pub async fn hold_back(app: &App, once: &Once, id: PoolId, wish: HoldBack) -> Re
             _ => Error::new(Code::AlreadyExists, format!("{address} is held back already.")),
         });
     };
-    tx.finish(app, Address { address, server_id: None, reason, taken_at }).await
+    tx.finish(core, Address { address, server_id: None, reason, taken_at }).await
 }
 
 /// Gives an address that was held back to those that servers may get.
-pub async fn let_go(app: &App, id: PoolId, address: IpAddr) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn let_go(core: &Core, id: PoolId, address: IpAddr) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
     let pool = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
     if pool.range.gateway == Some(address) {
         return Err(Error::new(Code::Conflict, format!("{address} is the pool's gateway; no server can have it.")));
@@ -230,6 +230,6 @@ pub async fn let_go(app: &App, id: PoolId, address: IpAddr) -> Result<()> {
 }
 
 /// Forgets who had what a year ago.
-pub async fn purge(app: &App) -> Result<()> {
-    store::purge(&app.db).await
+pub async fn purge(core: &Core) -> Result<()> {
+    store::purge(&core.db).await
 }

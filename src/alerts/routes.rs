@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::model::{AlertKind, AlertView, ListAlerts, Mute, MuteRule, Muted, PutRule, RuleView, Unmute};
 use super::service::{self, RulesOf};
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Anyone, Provider};
@@ -20,7 +20,7 @@ use crate::idempotency::{Once, Post};
 use crate::ids::{AlertId, ServerId, TariffId};
 use crate::servers::ServerAccess;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(get))
@@ -52,11 +52,11 @@ struct Typed {
     responses((status = 200, body = Page<AlertView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn list(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     Anyone(caller): Anyone,
     Query(query): Query<ListAlerts>,
 ) -> Result<Json<Page<AlertView>>> {
-    Ok(Json(service::list(&app, &caller, &query).await?))
+    Ok(Json(service::list(&core, &caller, &query).await?))
 }
 
 /// One alert
@@ -64,8 +64,12 @@ async fn list(
     params(("id" = AlertId, Path, description = "The alert's id")),
     responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
-async fn get(State(app): State<Arc<App>>, Anyone(caller): Anyone, Path(id): Path<AlertId>) -> Result<Json<AlertView>> {
-    Ok(Json(service::get(&app, &caller, id).await?))
+async fn get(
+    State(core): State<Arc<Core>>,
+    Anyone(caller): Anyone,
+    Path(id): Path<AlertId>,
+) -> Result<Json<AlertView>> {
+    Ok(Json(service::get(&core, &caller, id).await?))
 }
 
 /// Take an alert on: no more mails about it but that it is over
@@ -75,19 +79,19 @@ async fn get(State(app): State<Arc<App>>, Anyone(caller): Anyone, Path(id): Path
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn acknowledge(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     Anyone(caller): Anyone,
     Path(id): Path<AlertId>,
     once: Once,
 ) -> Result<Json<AlertView>> {
-    Ok(Json(service::acknowledge(&app, &once, &caller, id).await?))
+    Ok(Json(service::acknowledge(&core, &once, &caller, id).await?))
 }
 
 /// The rules that hold for everything (provider)
 #[utoipa::path(get, path = "/alert-rules", tag = "alerts", operation_id = "listAlertRules",
     responses((status = 200, body = Vec<RuleView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn rules(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<RuleView>>> {
-    Ok(Json(service::rules(&app, RulesOf::Everything).await?))
+async fn rules(State(core): State<Arc<Core>>, _: Provider) -> Result<Json<Vec<RuleView>>> {
+    Ok(Json(service::rules(&core, RulesOf::Everything).await?))
 }
 
 /// Make a rule for everything that has none of its own (provider)
@@ -96,12 +100,12 @@ async fn rules(State(app): State<Arc<App>>, _: Provider) -> Result<Json<Vec<Rule
     responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn put_rule(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path(Typed { r#type }): Path<Typed>,
     Json(put): Json<PutRule>,
 ) -> Result<Json<RuleView>> {
-    Ok(Json(service::put_rule(&app, RulesOf::Everything, r#type.0, &put).await?))
+    Ok(Json(service::put_rule(&core, RulesOf::Everything, r#type.0, &put).await?))
 }
 
 /// Back to the rule that came with the service (provider)
@@ -110,11 +114,11 @@ async fn put_rule(
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn delete_rule(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path(Typed { r#type }): Path<Typed>,
 ) -> Result<StatusCode> {
-    service::delete_rule(&app, RulesOf::Everything, r#type.0).await?;
+    service::delete_rule(&core, RulesOf::Everything, r#type.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -124,12 +128,12 @@ async fn delete_rule(
     responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn mute_rule(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     Provider(caller): Provider,
     Path(Typed { r#type }): Path<Typed>,
     Post(once, mute): Post<MuteRule>,
 ) -> Result<Json<Muted>> {
-    Ok(Json(service::mute(&app, &once, &caller, None, Some(r#type.0), mute.until).await?))
+    Ok(Json(service::mute(&core, &once, &caller, None, Some(r#type.0), mute.until).await?))
 }
 
 /// Mail people about one type of alert again (provider)
@@ -138,11 +142,11 @@ async fn mute_rule(
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn unmute_rule(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path(Typed { r#type }): Path<Typed>,
 ) -> Result<StatusCode> {
-    service::unmute(&app, None, Some(r#type.0)).await?;
+    service::unmute(&core, None, Some(r#type.0)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -152,11 +156,11 @@ async fn unmute_rule(
     responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn tariff_rules(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path(id): Path<TariffId>,
 ) -> Result<Json<Vec<RuleView>>> {
-    Ok(Json(service::rules(&app, service::of_tariff(&app, id).await?).await?))
+    Ok(Json(service::rules(&core, service::of_tariff(&core, id).await?).await?))
 }
 
 /// Make a rule for a tariff's servers (provider)
@@ -166,12 +170,12 @@ async fn tariff_rules(
     responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn put_tariff_rule(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path(Named { id, r#type }): Path<Named<TariffId>>,
     Json(put): Json<PutRule>,
 ) -> Result<Json<RuleView>> {
-    Ok(Json(service::put_rule(&app, service::of_tariff(&app, id).await?, r#type.0, &put).await?))
+    Ok(Json(service::put_rule(&core, service::of_tariff(&core, id).await?, r#type.0, &put).await?))
 }
 
 /// Forget a tariff's rule (provider)
@@ -180,11 +184,11 @@ async fn put_tariff_rule(
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn delete_tariff_rule(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path(Named { id, r#type }): Path<Named<TariffId>>,
 ) -> Result<StatusCode> {
-    service::delete_rule(&app, service::of_tariff(&app, id).await?, r#type.0).await?;
+    service::delete_rule(&core, service::of_tariff(&core, id).await?, r#type.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -197,8 +201,8 @@ fn of_server(access: &ServerAccess) -> RulesOf {
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
-async fn server_rules(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Vec<RuleView>>> {
-    Ok(Json(service::rules(&app, of_server(&access)).await?))
+async fn server_rules(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<Vec<RuleView>>> {
+    Ok(Json(service::rules(&core, of_server(&access)).await?))
 }
 
 /// Make a rule for one server
@@ -208,12 +212,12 @@ async fn server_rules(State(app): State<Arc<App>>, access: ServerAccess) -> Resu
     responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn put_server_rule(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     access: ServerAccess,
     Path(Typed { r#type }): Path<Typed>,
     Json(put): Json<PutRule>,
 ) -> Result<Json<RuleView>> {
-    Ok(Json(service::put_rule(&app, of_server(&access), r#type.0, &put).await?))
+    Ok(Json(service::put_rule(&core, of_server(&access), r#type.0, &put).await?))
 }
 
 /// Forget a server's rule
@@ -222,11 +226,11 @@ async fn put_server_rule(
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn delete_server_rule(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     access: ServerAccess,
     Path(Typed { r#type }): Path<Typed>,
 ) -> Result<StatusCode> {
-    service::delete_rule(&app, of_server(&access), r#type.0).await?;
+    service::delete_rule(&core, of_server(&access), r#type.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -237,12 +241,12 @@ async fn delete_server_rule(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn mute_server(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     access: ServerAccess,
     Post(once, mute): Post<Mute>,
 ) -> Result<Json<Muted>> {
     let (server, kind) = (Some(access.server.id), mute.kind.map(|kind| kind.0));
-    Ok(Json(service::mute(&app, &once, &access.caller, server, kind, mute.until).await?))
+    Ok(Json(service::mute(&core, &once, &access.caller, server, kind, mute.until).await?))
 }
 
 /// Mail people about a server again
@@ -251,10 +255,10 @@ async fn mute_server(
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn unmute_server(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     access: ServerAccess,
     Query(query): Query<Unmute>,
 ) -> Result<StatusCode> {
-    service::unmute(&app, Some(access.server.id), query.kind.map(|kind| kind.0)).await?;
+    service::unmute(&core, Some(access.server.id), query.kind.map(|kind| kind.0)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

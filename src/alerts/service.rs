@@ -9,9 +9,9 @@ use sqlx::PgConnection;
 use super::model::{AlertView, ListAlerts, LiveAlert, Muted, PutRule, RuleView};
 use super::rules::{For, Rules, Settings};
 use super::store::{self, MuteRow, Row, Whose};
-use crate::accounts::Level;
-use crate::accounts::model::Caller;
-use crate::app::App;
+use crate::auth::Caller;
+use crate::auth::Level;
+use crate::core::Core;
 use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::page::{self, Page, PageQuery};
@@ -20,7 +20,7 @@ use crate::ids::{AlertId, ServerId, TariffId};
 use crate::{servers, tariffs};
 
 /// The alerts that the caller may see: those of their servers, everybody's for a provider.
-pub async fn list(app: &App, caller: &Caller, query: &ListAlerts) -> Result<Page<AlertView>> {
+pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Page<AlertView>> {
     if query.host_id.is_some() && !caller.is_provider() {
         return Err(Error::new(Code::Forbidden, "Only the provider may ask by host."));
     }
@@ -28,19 +28,19 @@ pub async fn list(app: &App, caller: &Caller, query: &ListAlerts) -> Result<Page
     let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
     let customer = (!caller.is_provider()).then_some(caller.user);
     page.check()?;
-    let _turn = app.turns.take(caller.user).await?;
+    let _turn = core.turns.take(caller.user).await?;
     let whose = Whose { user: customer, only: only.as_deref() };
-    let (rows, total) = store::list(&app.db, &whose, query, page).await.map_err(page::too_long)?;
+    let (rows, total) = store::list(&core.db, &whose, query, page).await.map_err(page::too_long)?;
     Ok(Page::new(rows.into_iter().map(|row| row.view(customer)).collect(), total, page))
 }
 
 /// One alert, for somebody who may do this much with what it is about.
-async fn reach(app: &App, caller: &Caller, id: AlertId, level: Level) -> Result<Row> {
+async fn reach(core: &Core, caller: &Caller, id: AlertId, level: Level) -> Result<Row> {
     let unknown = || Error::not_found("alert");
-    let row = store::incident(&app.db, id).await?.ok_or_else(unknown)?;
+    let row = store::incident(&core.db, id).await?.ok_or_else(unknown)?;
     match row.server() {
         // The history of a server outlives it.
-        Some(server) => servers::service::authorize(app, caller, server, level).await.map_err(|e| match e.code {
+        Some(server) => servers::service::authorize(core, caller, server, level).await.map_err(|e| match e.code {
             Code::NotFound => unknown(),
             _ => e,
         })?,
@@ -58,14 +58,14 @@ fn seen_by(caller: &Caller, row: Row) -> AlertView {
 }
 
 /// One alert, for someone who asks for it.
-pub async fn get(app: &App, caller: &Caller, id: AlertId) -> Result<AlertView> {
-    reach(app, caller, id, Level::Read).await.map(|row| seen_by(caller, row))
+pub async fn get(core: &Core, caller: &Caller, id: AlertId) -> Result<AlertView> {
+    reach(core, caller, id, Level::Read).await.map(|row| seen_by(caller, row))
 }
 
 /// Takes an alert on: nobody is mailed about it any more, but for the end of what was mailed.
-pub async fn acknowledge(app: &App, once: &Once, caller: &Caller, id: AlertId) -> Result<AlertView> {
-    reach(app, caller, id, Level::Write).await?;
-    let mut tx = match once.begin(app).await? {
+pub async fn acknowledge(core: &Core, once: &Once, caller: &Caller, id: AlertId) -> Result<AlertView> {
+    reach(core, caller, id, Level::Write).await?;
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -74,14 +74,14 @@ pub async fn acknowledge(app: &App, once: &Once, caller: &Caller, id: AlertId) -
     if row.is_over() {
         return Err(Error::new(Code::Conflict, "This alert is over; there is nothing to take on."));
     }
-    tx.finish(app, seen_by(caller, row)).await
+    tx.finish(core, seen_by(caller, row)).await
 }
 
 /// The open alerts of these servers.
-pub async fn open(app: &App, servers: &[ServerId]) -> Result<HashMap<ServerId, Vec<LiveAlert>>> {
+pub async fn open(core: &Core, servers: &[ServerId]) -> Result<HashMap<ServerId, Vec<LiveAlert>>> {
     let ids: Vec<i64> = servers.iter().map(|id| id.0).collect();
     let mut open: HashMap<ServerId, Vec<LiveAlert>> = HashMap::new();
-    for (server, alert) in store::open(&app.db, &ids).await? {
+    for (server, alert) in store::open(&core.db, &ids).await? {
         open.entry(server).or_default().push(alert);
     }
     Ok(open)
@@ -119,14 +119,14 @@ impl RulesOf {
 }
 
 /// A tariff's rules, where there is such a tariff.
-pub async fn of_tariff(app: &App, id: TariffId) -> Result<RulesOf> {
-    tariffs::store::tariff(&app.db, id).await?.ok_or_else(|| Error::not_found("tariff"))?;
+pub async fn of_tariff(core: &Core, id: TariffId) -> Result<RulesOf> {
+    tariffs::store::tariff(&core.db, id).await?.ok_or_else(|| Error::not_found("tariff"))?;
     Ok(RulesOf::Tariff(id))
 }
 
 /// The rules that hold.
-pub async fn rules(app: &App, of: RulesOf) -> Result<Vec<RuleView>> {
-    rules_on(&mut *app.db.acquire().await?, of).await
+pub async fn rules(core: &Core, of: RulesOf) -> Result<Vec<RuleView>> {
+    rules_on(&mut *core.db.acquire().await?, of).await
 }
 
 async fn rules_on(db: &mut PgConnection, of: RulesOf) -> Result<Vec<RuleView>> {
@@ -160,9 +160,9 @@ fn view(rules: &Rules, mutes: &[MuteRow], of: RulesOf, kind: Kind) -> RuleView {
 }
 
 /// Makes a rule. Every alert is judged by it with the next sweep: what it would not raise ends then.
-pub async fn put_rule(app: &App, of: RulesOf, kind: Kind, put: &PutRule) -> Result<RuleView> {
+pub async fn put_rule(core: &Core, of: RulesOf, kind: Kind, put: &PutRule) -> Result<RuleView> {
     let whose = of.check(kind)?;
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&core.db).await?;
     store::put_rule(&mut *tx, whose, kind, &Settings::asked(kind, put)?).await?;
     let rule = rules_on(&mut tx, of).await?.into_iter().find(|rule| rule.r#type.0 == kind);
     tx.commit().await?;
@@ -170,9 +170,9 @@ pub async fn put_rule(app: &App, of: RulesOf, kind: Kind, put: &PutRule) -> Resu
 }
 
 /// Forgets a rule; the next less specific one holds.
-pub async fn delete_rule(app: &App, of: RulesOf, kind: Kind) -> Result<()> {
+pub async fn delete_rule(core: &Core, of: RulesOf, kind: Kind) -> Result<()> {
     let whose = of.check(kind)?;
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&core.db).await?;
     match store::delete_rule(&mut *tx, whose, kind).await? {
         true => tx.commit().await,
         false => Err(Error::not_found("alert rule")),
@@ -181,7 +181,7 @@ pub async fn delete_rule(app: &App, of: RulesOf, kind: Kind) -> Result<()> {
 
 /// Tells nobody for a while: about a server, about one kind of alert, or about one kind on one server.
 pub async fn mute(
-    app: &App,
+    core: &Core,
     once: &Once,
     caller: &Caller,
     server: Option<ServerId>,
@@ -192,17 +192,17 @@ pub async fn mute(
     if until <= now || until > now + TimeDelta::days(366) {
         return Err(Error::field("until", "Must be in the future, a year ahead at most."));
     }
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
     store::mute(&mut tx, server, kind, until, caller.user).await?;
-    tx.finish(app, Muted { r#type: kind.map(super::model::AlertKind), until }).await
+    tx.finish(core, Muted { r#type: kind.map(super::model::AlertKind), until }).await
 }
 
 /// Tells people again.
-pub async fn unmute(app: &App, server: Option<ServerId>, kind: Option<Kind>) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn unmute(core: &Core, server: Option<ServerId>, kind: Option<Kind>) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
     match store::unmute(&mut *tx, server, kind).await? {
         true => tx.commit().await,
         false => Err(Error::not_found("mute")),
@@ -210,7 +210,7 @@ pub async fn unmute(app: &App, server: Option<ServerId>, kind: Option<Kind>) -> 
 }
 
 /// Forgets what is long over.
-pub async fn purge(app: &App) -> Result<()> {
-    store::purge_mutes(&app.db).await?;
-    Ok(store::purge(&app.db).await?)
+pub async fn purge(core: &Core) -> Result<()> {
+    store::purge_mutes(&core.db).await?;
+    Ok(store::purge(&core.db).await?)
 }

@@ -7,16 +7,16 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::mail::{AlertLine, Alerts};
 use super::model::Ended;
 use super::rules::Rules;
 use super::store::{self, News};
-use crate::app::App;
+use crate::core::Core;
 use crate::db;
 use crate::error::Result;
 use crate::ids::{AlertId, UserId};
 use crate::locks::Lock;
-use crate::mail;
-use crate::mail::templates::{AlertLine, Alerts};
+use crate::mail::service::queue;
 
 /// How many times the seconds to settle the first waits while others keep coming: hosts are swept one after the other.
 const PATIENCE: f64 = 6.0;
@@ -27,8 +27,8 @@ const MOST: usize = 2_000;
 /// Tells everybody what there is to tell at this moment, and gives the number of mails; `None`, where another process is
 /// at it. What is muted, or in its quiet
 /// hours, waits; what has come and gone by their end is not told.
-pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<Option<usize>> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn tell(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
+    let mut tx = db::begin(&core.db).await?;
     if !store::is_any(&mut tx).await? {
         return Ok(Some(0));
     }
@@ -36,8 +36,8 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<Option<usize>> {
     if !Lock::Tell.try_hold(&mut tx).await? {
         return Ok(None);
     }
-    let news = loud(&mut tx, now, app.config.alert_floor_seconds.into()).await?;
-    if news.len() < MOST && !has_settled(&news, app.config.alert_settle_seconds.into()) {
+    let news = loud(&mut tx, now, core.config.alert_floor_seconds.into()).await?;
+    if news.len() < MOST && !has_settled(&news, core.config.alert_settle_seconds.into()) {
         return Ok(Some(0));
     }
     let staff = store::staff(&mut tx).await?;
@@ -49,13 +49,13 @@ pub async fn tell(app: &App, now: DateTime<Utc>) -> Result<Option<usize>> {
             None => staff.iter().map(|(id, email)| (*id, email.as_str())).collect(),
         };
         for (user, email) in recipients {
-            let (_, mail) = mails.entry(user).or_insert_with(|| (email, Alerts::new(&app.config.public_url)));
+            let (_, mail) = mails.entry(user).or_insert_with(|| (email, Alerts::new(&core.config.public_url)));
             if n.resolved_at.is_some() { &mut mail.over } else { &mut mail.raised }.push(line(n));
         }
     }
     let batch = Uuid::now_v7();
     for (user, (email, mail)) in &mails {
-        mail::service::queue(&mut tx, &format!("alerts:{batch}:{user}"), email, mail).await?;
+        queue(&mut tx, &format!("alerts:{batch}:{user}"), email, mail).await?;
     }
     let ids: Vec<i64> = news.iter().map(|n| n.id.0).collect();
     let ended: Vec<i64> = news.iter().filter(|n| n.resolved_at.is_some()).map(|n| n.id.0).collect();

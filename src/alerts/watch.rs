@@ -15,7 +15,7 @@ use super::rules::Rules;
 use super::store::{self, Watched};
 use super::subject::Subject;
 use crate::addresses;
-use crate::app::App;
+use crate::core::Core;
 use crate::db;
 use crate::error::Result;
 use crate::history::traffic::Metered;
@@ -88,17 +88,17 @@ pub async fn swept(
 }
 
 /// Notes that a host could not be swept. Of its guests nothing is known, and nothing is judged.
-pub async fn failed(app: &App, host: HostId) -> Result<()> {
-    let at = store::now(&app.db).await?;
-    failed_at(app, host, at).await
+pub async fn failed(core: &Core, host: HostId) -> Result<()> {
+    let at = store::now(&core.db).await?;
+    failed_at(core, host, at).await
 }
 
 /// The same at a moment of the caller's choice.
-pub async fn failed_at(app: &App, host: HostId, at: DateTime<Utc>) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn failed_at(core: &Core, host: HostId, at: DateTime<Utc>) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
     Lock::Alerts(host).hold(&mut tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
-    if answers(&mut tx, app.config.sweep_interval(), host, &rules, at, false).await? {
+    if answers(&mut tx, core.config.sweep_interval(), host, &rules, at, false).await? {
         monitoring::notify_sampled(&mut tx, host).await?;
     }
     tx.commit().await
@@ -106,12 +106,12 @@ pub async fn failed_at(app: &App, host: HostId, at: DateTime<Utc>) -> Result<()>
 
 /// Looks at what no sweep sees: address pools, stuck operations, mails that wait, unknown guests, a restored database, and what is not watched any more. One process does so
 /// for all.
-pub async fn patrol(app: &App) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn patrol(core: &Core) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
     if !Lock::Patrol.try_hold(&mut tx).await? {
         return Ok(());
     }
-    let pools = addresses::service::all(&mut *tx, app.config.address_rest()).await?;
+    let pools = addresses::service::all(&mut *tx, core.config.address_rest()).await?;
     let at = store::now(&mut *tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
     let rule = |kind| rules.of(kind, None, None).1.active().copied();
@@ -140,7 +140,7 @@ pub async fn patrol(app: &App) -> Result<()> {
     let restored = f64::from(u8::from(store::is_restored(&mut tx).await?));
     let (subject, kind) = (Subject::Installation, Kind::DatabaseRestored);
     readings.push(Reading { subject, kind, rule: rule(kind), value: Some(restored) });
-    judge(&mut tx, app.config.sweep_interval(), at, readings).await?;
+    judge(&mut tx, core.config.sweep_interval(), at, readings).await?;
     store::withdraw(&mut tx).await?;
     tx.commit().await
 }

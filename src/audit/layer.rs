@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::note::{NOTES, Notes};
 use super::service::{self, Begun, Deed, End};
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Error;
 use crate::http::ClientAddress;
 use crate::http::auth::Identity;
@@ -29,7 +29,11 @@ pub(crate) type OpenRoutes = Arc<BTreeSet<String>>;
 
 /// Watches a request that may change something. Where nobody has signed in and the route asks for it, nothing can be
 /// done and nothing is written down: strangers are not to fill the log.
-pub(crate) async fn watch(State((app, open)): State<(Arc<App>, OpenRoutes)>, request: Request, next: Next) -> Response {
+pub(crate) async fn watch(
+    State((core, open)): State<(Arc<Core>, OpenRoutes)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let route = request.extensions().get::<MatchedPath>().filter(|_| !request.method().is_safe());
     let Some(route) = route.map(|path| path.as_str().to_owned()) else { return next.run(request).await };
     let action = format!("{} {route}", request.method());
@@ -41,17 +45,17 @@ pub(crate) async fn watch(State((app, open)): State<(Arc<App>, OpenRoutes)>, req
     let (subject, subject_id) = subject(&route, request.uri().path());
     let deed = Deed {
         caller,
-        address: ClientAddress::of(request.extensions(), request.headers(), &app).0,
+        address: ClientAddress::of(request.extensions(), request.headers(), &core).0,
         request_id: request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()),
         action: &action,
         subject,
         subject_id,
     };
-    let begun = match service::begin(&app, &deed).await {
+    let begun = match service::begin(&core, &deed).await {
         Ok(begun) => begun,
         Err(error) => return error.into_response(),
     };
-    let unanswered = Unanswered(Some((Arc::clone(&app), begun)));
+    let unanswered = Unanswered(Some((Arc::clone(&core), begun)));
     let notes = Notes::default();
     let response = NOTES.scope(Arc::clone(&notes), next.run(request)).await;
     let (response, made) = look(response).await;
@@ -85,20 +89,20 @@ fn subject<'a>(route: &'a str, path: &str) -> (Option<&'a str>, Option<String>) 
 }
 
 /// An entry whose request has no answer yet. Dropped like that, it ends all the same.
-struct Unanswered(Option<(Arc<App>, Begun)>);
+struct Unanswered(Option<(Arc<Core>, Begun)>);
 
 impl Unanswered {
     async fn answered(mut self, end: End) {
-        if let Some((app, begun)) = self.0.take() {
-            service::end(&app, begun, &end).await;
+        if let Some((core, begun)) = self.0.take() {
+            service::end(&core, begun, &end).await;
         }
     }
 }
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        let (Some((app, begun)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
-        runtime.spawn(async move { service::end(&app, begun, &End::default()).await });
+        let (Some((core, begun)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
+        runtime.spawn(async move { service::end(&core, begun, &End::default()).await });
     }
 }
 

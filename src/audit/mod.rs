@@ -5,6 +5,7 @@
 //! line passes every command through [`service::command`]. An entry is begun before the deed and ended after it, so
 //! that a killed process leaves an open entry and not none.
 
+mod feature;
 mod layer;
 pub mod model;
 mod note;
@@ -12,6 +13,6 @@ mod routes;
 pub mod service;
 mod store;
 
+pub use feature::Audit;
 pub(crate) use layer::watch;
 pub use note::{account, subject};
-pub(crate) use routes::routes;

@@ -8,14 +8,14 @@ use utoipa_axum::routes;
 
 use super::model::{Entry, ListEntries, Refused};
 use super::service;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Account;
 use crate::http::extract::{Json, Query};
 use crate::http::page::{Page, PageQuery};
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(refused))
 }
 
@@ -27,11 +27,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     responses((status = 200, body = Page<Entry>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn list(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     Account(caller): Account,
     Query(query): Query<ListEntries>,
 ) -> Result<Json<Page<Entry>>> {
-    Ok(Json(service::list(&app, &caller, &query).await?))
+    Ok(Json(service::list(&core, &caller, &query).await?))
 }
 
 /// How many writes were refused, by hour and account: all of them for a provider; what concerns them for a customer
@@ -39,9 +39,9 @@ async fn list(
     responses((status = 200, body = Page<Refused>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn refused(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     Account(caller): Account,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Refused>>> {
-    Ok(Json(service::refusals(&app, &caller, query).await?))
+    Ok(Json(service::refusals(&core, &caller, query).await?))
 }

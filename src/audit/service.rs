@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::model::{Entry, ListEntries, Refused};
 use super::note::{NOTES, Notes};
 use super::store;
-use crate::accounts::model::Caller;
-use crate::app::App;
+use crate::auth::Caller;
+use crate::core::Core;
 use crate::db::is_without_room;
 use crate::error::{Code, Error, Result};
 use crate::http::page::{self, Page, PageQuery};
@@ -56,25 +56,25 @@ impl End {
 }
 
 /// Begins an entry. What can't be written down is not done.
-pub(super) async fn begin(app: &App, deed: &Deed<'_>) -> Result<Begun> {
+pub(super) async fn begin(core: &Core, deed: &Deed<'_>) -> Result<Begun> {
     let server = deed.subject_id.as_ref().filter(|_| deed.subject == Some("server")).and_then(|id| id.parse().ok());
     let role = deed.caller.as_ref().map_or("nobody", |caller| caller.role.as_str());
-    Ok(store::begin(&app.db, role, deed, server).await?)
+    Ok(store::begin(&core.db, role, deed, server).await?)
 }
 
 /// Ends an entry. It was done by now: that its end can't be written down is for our own log.
-pub(super) async fn end(app: &App, begun: Begun, end: &End) {
-    keep(app, begun, end, end.was_refused()).await;
+pub(super) async fn end(core: &Core, begun: Begun, end: &End) {
+    keep(core, begun, end, end.was_refused()).await;
 }
 
-async fn keep(app: &App, begun: Begun, end: &End, counted: bool) {
+async fn keep(core: &Core, begun: Begun, end: &End, counted: bool) {
     let write = async || match counted {
-        true => store::refused(&app.db, begun, end, KEPT).await,
-        false => store::end(&app.db, begun, end).await,
+        true => store::refused(&core.db, begun, end, KEPT).await,
+        false => store::end(&core.db, begun, end).await,
     };
     let written = match write().await {
         // The clock is months ahead of the janitor, or behind.
-        Err(error) if is_without_room(&error) => match store::room(&app.db).await {
+        Err(error) if is_without_room(&error) => match store::room(&core.db).await {
             Ok(()) => write().await,
             failed => failed,
         },
@@ -86,9 +86,9 @@ async fn keep(app: &App, begun: Begun, end: &End, counted: bool) {
 }
 
 /// Runs a command of the command line and writes down that it was run. `action` names it, without its arguments.
-pub async fn command(app: &App, action: &str, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let (subject, _) = action.split_once(' ').unwrap_or((action, ""));
-    let begun = store::begin_command(&app.db, action, subject).await.map_err(Error::from)?;
+    let begun = store::begin_command(&core.db, action, subject).await.map_err(Error::from)?;
     let notes = Notes::default();
     let result = NOTES.scope(Notes::clone(&notes), work).await;
     let known = notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -96,18 +96,18 @@ pub async fn command(app: &App, action: &str, work: impl Future<Output = anyhow:
     let status = Some(code.map_or(200, Code::status));
     let ended = End { status, code, subject_id: known.subject_id, account: known.account, ..End::default() };
     // Nobody floods the log from here.
-    keep(app, begun, &ended, false).await;
+    keep(core, begun, &ended, false).await;
     result
 }
 
 /// The entries that the caller may see: all for a provider; for a customer what they did, what providers did to their
 /// servers, and who tried to sign in to their account.
-pub async fn list(app: &App, caller: &Caller, query: &ListEntries) -> Result<Page<Entry>> {
+pub async fn list(core: &Core, caller: &Caller, query: &ListEntries) -> Result<Page<Entry>> {
     let page = PageQuery { page: query.page, limit: query.limit };
     page.check()?;
-    let _turn = app.turns.take(caller.user).await?;
+    let _turn = core.turns.take(caller.user).await?;
     let mine = (!caller.is_provider()).then_some(caller.user);
-    let (mut entries, total) = store::list(&app.db, mine, query, page).await.map_err(page::too_long)?;
+    let (mut entries, total) = store::list(&core.db, mine, query, page).await.map_err(page::too_long)?;
     for entry in entries.iter_mut().filter(|entry| mine.is_some() && entry.user_id != mine && entry.role != "nobody") {
         (entry.user_id, entry.token_id, entry.address, entry.request_id) = (None, None, None, None);
     }
@@ -116,21 +116,21 @@ pub async fn list(app: &App, caller: &Caller, query: &ListEntries) -> Result<Pag
 
 /// How many writes were refused, by hour and account: all for a provider, one's own for a customer, with those about
 /// their account.
-pub async fn refusals(app: &App, caller: &Caller, query: PageQuery) -> Result<Page<Refused>> {
+pub async fn refusals(core: &Core, caller: &Caller, query: PageQuery) -> Result<Page<Refused>> {
     query.check()?;
-    let _turn = app.turns.take(caller.user).await?;
+    let _turn = core.turns.take(caller.user).await?;
     let mine = (!caller.is_provider()).then_some(caller.user);
-    let (rows, total) = store::refusals(&app.db, mine, query).await.map_err(page::too_long)?;
+    let (rows, total) = store::refusals(&core.db, mine, query).await.map_err(page::too_long)?;
     Ok(Page::new(rows, total, query))
 }
 
 /// The latest entries, for the command line.
-pub async fn latest(app: &App, limit: i64) -> Result<Vec<Entry>> {
+pub async fn latest(core: &Core, limit: i64) -> Result<Vec<Entry>> {
     let page = PageQuery { page: None, limit: Some(limit) };
-    Ok(store::list(&app.db, None, &ListEntries::default(), page).await?.0)
+    Ok(store::list(&core.db, None, &ListEntries::default(), page).await?.0)
 }
 
 /// Makes room for the months to come, and lets go of what is older than the settings say.
-pub async fn upkeep(app: &App) -> Result<()> {
-    Ok(store::upkeep(&app.db, app.config.audit_days).await?)
+pub async fn upkeep(core: &Core) -> Result<()> {
+    Ok(store::upkeep(&core.db, core.config.audit_days).await?)
 }

@@ -1,9 +1,9 @@
 //! `innkeeper audit …`: who did what.
 
 use clap::Subcommand;
-use innkeeper::app::App;
 use innkeeper::audit::model::Entry;
 use innkeeper::audit::service;
+use innkeeper::run::Service;
 
 use super::output::{or_none, table, time};
 
@@ -17,9 +17,9 @@ pub(super) enum Command {
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     let Command::List { limit } = command;
-    let entries = service::latest(app, limit).await?;
+    let entries = service::latest(&service.core, limit).await?;
     table(
         ["WHEN", "WHO", "FROM", "WHAT", "ON", "RESULT", "OPERATION", "REQUEST"],
         entries.into_iter().map(|e| {

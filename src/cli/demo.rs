@@ -6,16 +6,17 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use innkeeper::accounts::model::{NewApiToken, Role};
+use innkeeper::accounts::model::NewApiToken;
 use innkeeper::accounts::service as accounts;
 use innkeeper::addresses::model::NewPool;
-use innkeeper::app::App;
+use innkeeper::auth::Role;
 use innkeeper::error::{Code, Error};
 use innkeeper::hosts::model::NewHost;
 use innkeeper::hosts::settings::{HostSettings, IncusSettings, default_processes};
 use innkeeper::idempotency::Once;
 use innkeeper::ids::{HostId, UserId};
 use innkeeper::images::model::{ImageSource, NewImage, RootLogin};
+use innkeeper::run::Service;
 use innkeeper::secrets::readable_password;
 use innkeeper::tariffs::model::{Kind, NewTariff};
 use innkeeper::{addresses, hosts, images, tariffs};
@@ -76,20 +77,21 @@ pub(super) struct Args {
     ipv6_gateway: Option<IpAddr>,
 }
 
-pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, args: Args) -> anyhow::Result<()> {
     for (name, cores, memory, disk, price) in
         [("Базовый", 1, 512, 5, 300), ("Standard", 2, 1024, 10, 600), ("Pro", 2, 2048, 20, 1200)]
     {
-        tariff(app, name, cores, memory, disk, price).await?;
+        tariff(service, name, cores, memory, disk, price).await?;
     }
-    let host = host(app, &args).await?;
-    image(app, &args, host).await?;
-    pool(app, &args, host, "v4", Some(args.ipv4_cidr), args.ipv4_gateway, [args.ipv4_first, args.ipv4_last]).await?;
-    pool(app, &args, host, "v6", args.ipv6_cidr, args.ipv6_gateway, [None, None]).await?;
-    people(app, &args).await
+    let host = host(service, &args).await?;
+    image(service, &args, host).await?;
+    pool(service, &args, host, "v4", Some(args.ipv4_cidr), args.ipv4_gateway, [args.ipv4_first, args.ipv4_last])
+        .await?;
+    pool(service, &args, host, "v6", args.ipv6_cidr, args.ipv6_gateway, [None, None]).await?;
+    people(service, &args).await
 }
 
-async fn tariff(app: &App, name: &str, cores: i32, memory: i64, disk: i64, price: i64) -> anyhow::Result<()> {
+async fn tariff(service: &Service, name: &str, cores: i32, memory: i64, disk: i64, price: i64) -> anyhow::Result<()> {
     let new = checked(NewTariff {
         name: name.to_owned(),
         kind: Kind::Lxc,
@@ -107,7 +109,7 @@ async fn tariff(app: &App, name: &str, cores: i32, memory: i64, disk: i64, price
         max_disk: Some(disk * 2),
         snapshots: 5,
     })?;
-    there(tariffs::service::create(app, &Once::default(), new).await)
+    there(tariffs::service::create(&service.core, &Once::default(), new).await)
 }
 
 /// What exists already is as good as made.
@@ -119,7 +121,7 @@ fn there<T>(made: Result<T, Error>) -> anyhow::Result<()> {
     }
 }
 
-async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
+async fn host(service: &Service, args: &Args) -> anyhow::Result<HostId> {
     let config = IncusSettings {
         socket: args.incus_socket.clone(),
         project: args.incus_project.clone(),
@@ -128,7 +130,7 @@ async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
         search_domain: None,
         processes_per_gib: default_processes(),
     };
-    let known = hosts::service::all(app).await?.into_iter().find(|h| h.name == HOST);
+    let known = hosts::service::all(&service.core).await?.into_iter().find(|h| h.name == HOST);
     if let Some(known) = known {
         if !matches!(known.config, Some(HostSettings::Incus(known)) if known == config) {
             eprintln!("warning: the host {HOST} is there with other settings, and keeps them");
@@ -136,7 +138,7 @@ async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
         return Ok(known.id);
     }
     let added = hosts::service::add(
-        app,
+        &service.core,
         &Once::default(),
         checked(NewHost::new(HOST.to_owned(), &HostSettings::Incus(config))?)?,
     )
@@ -147,10 +149,10 @@ async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
     Ok(added.host.id)
 }
 
-async fn image(app: &App, args: &Args, host: HostId) -> anyhow::Result<()> {
+async fn image(service: &Service, args: &Args, host: HostId) -> anyhow::Result<()> {
     let name = args.image_name.trim().to_lowercase();
     let is_it = |i: &images::model::Image| i.kind == Kind::Lxc && i.name.to_lowercase() == name;
-    if images::service::all(app).await?.iter().any(|view| is_it(&view.image)) {
+    if images::service::all(&service.core).await?.iter().any(|view| is_it(&view.image)) {
         return Ok(());
     }
     let new = checked(NewImage {
@@ -163,11 +165,11 @@ async fn image(app: &App, args: &Args, host: HostId) -> anyhow::Result<()> {
         sources: vec![ImageSource { host_id: host, source: args.image_source.clone() }],
         verify: true,
     })?;
-    there(images::service::create(app, &Once::default(), new).await)
+    there(images::service::create(&service.features.hosts, &Once::default(), new).await)
 }
 
 async fn pool(
-    app: &App,
+    service: &Service,
     args: &Args,
     host: HostId,
     family: &str,
@@ -177,7 +179,11 @@ async fn pool(
 ) -> anyhow::Result<()> {
     let Some(cidr) = cidr else { return Ok(()) };
     let name = format!("{HOST}-{family}");
-    if addresses::service::all(&app.db, app.config.address_rest()).await?.iter().any(|pool| pool.name == name) {
+    if addresses::service::all(&service.core.db, service.core.config.address_rest())
+        .await?
+        .iter()
+        .any(|pool| pool.name == name)
+    {
         return Ok(());
     }
     let new = checked(NewPool {
@@ -192,19 +198,19 @@ async fn pool(
         dns: Vec::new(),
         enabled: true,
     })?;
-    there(addresses::service::create(app, &Once::default(), new).await)
+    there(addresses::service::create(&service.core, &Once::default(), new).await)
 }
 
 /// Makes the accounts and the file that names them, or leaves both as they are. Where one of them is missing, both
 /// get new passwords and tokens: the old ones are nowhere to be read.
-async fn people(app: &App, args: &Args) -> anyhow::Result<()> {
+async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
     let people = [
         ("PROVIDER", "provider@demo.example", "Demo provider", Role::Provider),
         ("CUSTOMER", "customer@demo.example", "Demo customer", Role::Customer),
     ];
     let mut known = Vec::new();
     for (_, email, ..) in people {
-        known.push(innkeeper::accounts::store::user_by_email(&app.db, email).await.map_err(Error::from)?);
+        known.push(innkeeper::accounts::store::user_by_email(&service.core.db, email).await.map_err(Error::from)?);
     }
     let file = &args.env_file;
     if file.exists() && known.iter().all(Option::is_some) {
@@ -216,20 +222,22 @@ async fn people(app: &App, args: &Args) -> anyhow::Result<()> {
     }
     // First of all, so that a run that dies in between leaves no file with passwords that are not right.
     env_file::remove(file)?;
-    let mut values = vec![("INNKEEPER_URL".to_owned(), app.config.public_url.trim_end_matches('/').to_owned())];
+    let mut values =
+        vec![("INNKEEPER_URL".to_owned(), service.core.config.public_url.trim_end_matches('/').to_owned())];
     println!("Accounts of the demonstration (their passwords are shown this once):");
     for ((prefix, email, name, role), known) in people.into_iter().zip(known) {
         let password = readable_password();
         let id = match known {
             Some(user) => {
-                accounts::reset_password(app, user.id, password.clone(), true).await?;
-                revoke_old_tokens(app, user.id).await?;
+                accounts::reset_password(&service.features.accounts, user.id, password.clone(), true).await?;
+                revoke_old_tokens(service, user.id).await?;
                 user.id
             }
-            None => accounts::add_user(app, email, name, role, password.clone()).await?.id,
+            None => accounts::add_user(&service.features.accounts, email, name, role, password.clone()).await?.id,
         };
         let new = NewApiToken { name: TOKEN.to_owned(), scopes: vec!["write".to_owned()], expires_at: None };
-        let token = accounts::create_api_token(app, &Once::default(), id, checked(new)?).await?.token;
+        let token =
+            accounts::create_api_token(&service.features.accounts, &Once::default(), id, checked(new)?).await?.token;
         println!("  {email}  {}", password.expose_secret());
         values.push((format!("INNKEEPER_{prefix}_EMAIL"), email.to_owned()));
         values.push((format!("INNKEEPER_{prefix}_PASSWORD"), password.expose_secret().to_owned()));
@@ -240,9 +248,9 @@ async fn people(app: &App, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn revoke_old_tokens(app: &App, user: UserId) -> anyhow::Result<()> {
-    for token in accounts::api_tokens(app, user).await?.into_iter().filter(|t| t.name == TOKEN) {
-        accounts::revoke_api_token(app, user, token.id).await?;
+async fn revoke_old_tokens(service: &Service, user: UserId) -> anyhow::Result<()> {
+    for token in accounts::api_tokens(&service.features.accounts, user).await?.into_iter().filter(|t| t.name == TOKEN) {
+        accounts::revoke_api_token(&service.features.accounts, user, token.id).await?;
     }
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use hypervisor::Driver;
-use innkeeper::app::App;
 use innkeeper::error::Code;
 use innkeeper::hosts::build_driver;
 use innkeeper::hosts::model::{HostNode, NewHost};
@@ -14,6 +13,7 @@ use innkeeper::hosts::settings::{
     HostKind, HostSettings, IncusSettings, ProxmoxLogin, ProxmoxSettings, SshSettings, default_processes,
 };
 use innkeeper::idempotency::Once;
+use innkeeper::run::Service;
 use innkeeper::unknown_guests::model::{AdoptGuest, UnknownGuest};
 use innkeeper::{accounts, audit, images, tariffs, unknown_guests};
 
@@ -193,7 +193,7 @@ impl Add {
     }
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
             let settings = add.settings()?;
@@ -204,7 +204,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 force: add.force,
                 ..NewHost::new(add.name, &settings)?
             })?;
-            let added = match service::add(app, &Once::default(), new).await {
+            let added = match service::add(&service.core, &Once::default(), new).await {
                 Ok(added) => added,
                 Err(error) => {
                     // What the host says of our rights, or of what it does not show us for lack of them.
@@ -224,15 +224,15 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             }
             complain(&added.problems);
             if lacks_rights(&added.problems) {
-                let driver = service::driver(app, added.host.id).await.ok();
+                let driver = service.features.hosts.driver(added.host.id).await.ok();
                 explain(&settings, driver.as_deref()).await;
             }
         }
-        Command::List => list(app).await?,
+        Command::List => list(service).await?,
         Command::Check { host } => {
-            let host = host_called(app, &host).await?;
+            let host = host_called(service, &host).await?;
             audit::subject(host.id);
-            let found = service::check(app, &Once::default(), host.id).await?;
+            let found = service::check(&service.features.hosts, &Once::default(), host.id).await?;
             println!("The host {} runs {}.", host.name, plain(&found.version));
             for node in &found.nodes {
                 let state = if node.online { "" } else { ", offline" };
@@ -241,22 +241,22 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             }
             complain(&found.problems);
             if lacks_rights(&found.problems) {
-                let driver = service::driver(app, host.id).await.ok();
+                let driver = service.features.hosts.driver(host.id).await.ok();
                 if let Some(config) = &host.config {
                     explain(config, driver.as_deref()).await;
                 }
             }
         }
         Command::Unknown { host } => {
-            let host = host_called(app, &host).await?;
-            unknown(unknown_guests::service::of_host(app, host.id).await?);
+            let host = host_called(service, &host).await?;
+            unknown(unknown_guests::service::of_host(&service.core, host.id).await?);
         }
-        Command::Adopt(wish) => adopt(app, wish).await?,
+        Command::Adopt(wish) => adopt(service, wish).await?,
         Command::Pveum(rights) => rights.print(),
         Command::Remove { host } => {
-            let host = host_called(app, &host).await?;
+            let host = host_called(service, &host).await?;
             audit::subject(host.id);
-            service::delete(app, host.id).await?;
+            service::delete(&service.features.hosts, host.id).await?;
             println!("The host {} is removed; nothing on it was touched.", host.name);
         }
     }
@@ -286,19 +286,19 @@ fn unknown(guests: Vec<UnknownGuest>) {
     );
 }
 
-async fn adopt(app: &App, wish: Adopt) -> anyhow::Result<()> {
-    let host = host_called(app, &wish.host).await?;
-    let guests = unknown_guests::service::of_host(app, host.id).await?;
+async fn adopt(service: &Service, wish: Adopt) -> anyhow::Result<()> {
+    let host = host_called(service, &wish.host).await?;
+    let guests = unknown_guests::service::of_host(&service.core, host.id).await?;
     let guest = guests.iter().find(|guest| guest.proxmox_id == wish.number).with_context(|| {
         format!("there is no such guest on {}; `innkeeper host unknown {}` shows those there are", host.name, host.name)
     })?;
-    let user = accounts::service::find_user(app, &wish.user).await?;
-    let tariffs = tariffs::service::all(app).await?;
+    let user = accounts::service::find_user(&service.features.accounts, &wish.user).await?;
+    let tariffs = tariffs::service::all(&service.core).await?;
     let tariff =
         tariffs.iter().find(|t| t.name == wish.tariff || t.id.to_string() == wish.tariff).with_context(|| {
             format!("there is no tariff called {}; `innkeeper tariff list` shows those there are", wish.tariff)
         })?;
-    let images = images::service::all(app).await?;
+    let images = images::service::all(&service.core).await?;
     let image = images
         .iter()
         .find(|view| {
@@ -309,7 +309,7 @@ async fn adopt(app: &App, wish: Adopt) -> anyhow::Result<()> {
         })
         .context("there is no such image; `innkeeper image list` shows those there are")?;
     let asked = checked(AdoptGuest { user_id: user.id, tariff_id: tariff.id, os_id: image.image.id, name: wish.name })?;
-    let server = unknown_guests::service::adopt(app, &Once::default(), host.id, wish.number, asked).await?;
+    let server = unknown_guests::service::adopt(&service.core, &Once::default(), host.id, wish.number, asked).await?;
     audit::account(user.id);
     audit::subject(server.id);
     println!("The guest {} is the server {} of {} now.", wish.number, server.id, user.email);
@@ -329,8 +329,8 @@ async fn explain(settings: &HostSettings, driver: Option<&dyn Driver>) {
     Rights::of(settings, found.as_ref()).iter().for_each(Rights::explain);
 }
 
-async fn list(app: &App) -> anyhow::Result<()> {
-    let hosts = service::all(app).await?;
+async fn list(service: &Service) -> anyhow::Result<()> {
+    let hosts = service::all(&service.core).await?;
     let rows = hosts.into_iter().flat_map(|host| {
         let told = |node: Option<&HostNode>| {
             let reserved =

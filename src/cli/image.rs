@@ -1,11 +1,11 @@
 //! `innkeeper image …`: operating system images.
 
 use clap::{Args, Subcommand};
-use innkeeper::app::App;
 use innkeeper::audit;
 use innkeeper::idempotency::Once;
 use innkeeper::images::model::{ImageSource, NewImage, RootLogin};
 use innkeeper::images::service;
+use innkeeper::run::Service;
 use innkeeper::tariffs::Kind;
 
 use super::output::{table, yes};
@@ -49,12 +49,12 @@ fn source(text: &str) -> Result<(String, String), String> {
     Ok((host.to_owned(), source.to_owned()))
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
             let mut sources = Vec::new();
             for (host, source) in add.sources {
-                sources.push(ImageSource { host_id: host_called(app, &host).await?.id, source });
+                sources.push(ImageSource { host_id: host_called(service, &host).await?.id, source });
             }
             let new = checked(NewImage {
                 name: add.name,
@@ -65,12 +65,12 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 sources,
                 verify: !add.no_verify,
             })?;
-            let made = service::create(app, &Once::default(), new).await?.image;
+            let made = service::create(&service.features.hosts, &Once::default(), new).await?.image;
             audit::subject(made.id);
             println!("The image {} has the id {}.", made.name, made.id);
         }
         Command::List => {
-            let images = service::all(app).await?;
+            let images = service::all(&service.core).await?;
             table(
                 ["ID", "NAME", "TYPE", "KIND", "ROOT LOGIN", "ENABLED", "SOURCES"],
                 images.into_iter().map(|view| {

@@ -1,8 +1,8 @@
 //! `innkeeper key …`: the master key.
 
 use clap::Subcommand;
-use innkeeper::app::App;
 use innkeeper::keyring::{Resealed, service};
+use innkeeper::run::Service;
 
 use super::output::table;
 
@@ -20,11 +20,11 @@ pub(super) enum Command {
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     let all = match command {
-        Command::List => service::status(app).await?,
-        Command::Rotate => service::rotate(app).await?,
-        Command::Replace { lost: _ } => service::replace(app).await?,
+        Command::List => service::status(&service.core, service.features.all()).await?,
+        Command::Rotate => service::rotate(&service.core, service.features.all()).await?,
+        Command::Replace { lost: _ } => service::replace(&service.core, service.features.all()).await?,
     };
     table(
         ["SECRETS", "MASTER KEY", "RESEALED NOW", "OLD KEYS", "LOST"],

@@ -1,11 +1,11 @@
 //! `innkeeper mail …`: what became of mails, and sending them again.
 
 use clap::Subcommand;
-use innkeeper::app::App;
 use innkeeper::audit;
 use innkeeper::idempotency::Once;
 use innkeeper::mail::model::{ListMails, MailState};
 use innkeeper::mail::service;
+use innkeeper::run::Service;
 use uuid::Uuid;
 
 use super::checked;
@@ -35,7 +35,7 @@ pub(super) enum Command {
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::List { state, held, to, limit } => {
             let query = ListMails {
@@ -45,7 +45,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 held: held.then_some(true),
                 ..Default::default()
             };
-            let mails = service::list(app, &checked(query)?).await?.data;
+            let mails = service::list(&service.core, &checked(query)?).await?.data;
             table(
                 ["ID", "QUEUED", "TO", "ABOUT", "STATE", "TRIES", "WHY"],
                 mails.into_iter().map(|mail| {
@@ -64,7 +64,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         }
         Command::Retry { id } => {
             audit::subject(id);
-            let mail = service::retry(app, &Once::default(), id).await?;
+            let mail = service::retry(&service.core, &Once::default(), id).await?;
             println!("The mail to {} is sent again.", plain(&mail.recipient));
         }
     }

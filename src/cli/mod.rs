@@ -27,9 +27,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use garde::Validate;
-use innkeeper::app::App;
 use innkeeper::config::Config;
 use innkeeper::error::{Code, Error};
+use innkeeper::run::Service;
 use innkeeper::{db, hosts, keyring};
 use secrecy::SecretString;
 
@@ -131,38 +131,41 @@ fn start(command: Command, called: &str) -> anyhow::Result<()> {
                 Ok(())
             }
             command => {
-                let app = App::new(config)?;
+                let service = Service::new(config)?;
                 if matches!(command, Command::Demo(_)) {
-                    database::wait_a_while(&app.db).await?;
-                    db::migrate(&app.db).await?;
+                    database::wait_a_while(&service.core.db).await?;
+                    db::migrate(&service.core.db).await?;
                 }
                 if !matches!(command, Command::Key(_)) {
-                    keyring::service::check(&app).await?;
+                    keyring::service::check(&service.core, service.features.all()).await?;
                 }
                 match looks(called) {
-                    true => work(&app, command).await,
-                    false => innkeeper::audit::service::command(&app, called, Box::pin(work(&app, command))).await,
+                    true => work(&service, command).await,
+                    false => {
+                        innkeeper::audit::service::command(&service.core, called, Box::pin(work(&service, command)))
+                            .await
+                    }
                 }
             }
         }
     })
 }
 
-async fn work(app: &App, command: Command) -> anyhow::Result<()> {
+async fn work(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::User(command) => user::run(app, command).await,
-        Command::Token(command) => token::run(app, command).await,
-        Command::Host(command) => host::run(app, command).await,
-        Command::Tariff(command) => tariff::run(app, command).await,
-        Command::Image(command) => image::run(app, command).await,
-        Command::Pool(command) => pool::run(app, command).await,
-        Command::Operation(command) => operation::run(app, command).await,
-        Command::Mail(command) => mail::run(app, command).await,
-        Command::Audit(command) => audit::run(app, command).await,
-        Command::Key(command) => key::run(app, command).await,
-        Command::Restored => operation::restored(app).await,
-        Command::Top(args) => top::run(app, args).await,
-        Command::Demo(args) => demo::run(app, args).await,
+        Command::User(command) => user::run(service, command).await,
+        Command::Token(command) => token::run(service, command).await,
+        Command::Host(command) => host::run(service, command).await,
+        Command::Tariff(command) => tariff::run(service, command).await,
+        Command::Image(command) => image::run(service, command).await,
+        Command::Pool(command) => pool::run(service, command).await,
+        Command::Operation(command) => operation::run(service, command).await,
+        Command::Mail(command) => mail::run(service, command).await,
+        Command::Audit(command) => audit::run(service, command).await,
+        Command::Key(command) => key::run(service, command).await,
+        Command::Restored => operation::restored(service).await,
+        Command::Top(args) => top::run(service, args).await,
+        Command::Demo(args) => demo::run(service, args).await,
         Command::Serve | Command::Migrate => Ok(()),
     }
 }
@@ -220,8 +223,8 @@ fn checked<T: Validate<Context = ()>>(value: T) -> anyhow::Result<T> {
 }
 
 /// A host by its name or id.
-async fn host_called(app: &App, text: &str) -> anyhow::Result<hosts::model::Host> {
-    let hosts = hosts::service::all(app).await?;
+async fn host_called(service: &Service, text: &str) -> anyhow::Result<hosts::model::Host> {
+    let hosts = hosts::service::all(&service.core).await?;
     let lower = text.to_lowercase();
     let by_name = hosts.iter().position(|h| h.name.to_lowercase() == lower);
     let found = by_name.or_else(|| hosts.iter().position(|h| h.id.to_string() == text));

@@ -1,12 +1,12 @@
 //! `innkeeper operation …`: what waits for a person.
 
 use clap::Subcommand;
-use innkeeper::app::App;
 use innkeeper::audit;
 use innkeeper::http::page::PageQuery;
 use innkeeper::idempotency::Once;
 use innkeeper::operations::model::OperationView;
 use innkeeper::operations::service;
+use innkeeper::run::Service;
 use uuid::Uuid;
 
 use super::output::{plain, table, time};
@@ -32,7 +32,7 @@ pub(super) enum Command {
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::List => {
             let reason = |o: &OperationView| {
@@ -40,7 +40,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             };
             let mut rows = vec![];
             for page in 1.. {
-                let (some, _) = service::stuck(app, PageQuery { page: Some(page), limit: Some(100) }).await?;
+                let (some, _) = service::stuck(&service.core, PageQuery { page: Some(page), limit: Some(100) }).await?;
                 if some.is_empty() {
                     break;
                 }
@@ -62,18 +62,18 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             );
         }
         Command::Log { id } => {
-            for line in service::log(app, id).await? {
+            for line in service::log(&service.core, id).await? {
                 println!("{} {:5} {} {}", time(line.at), line.level, line.step, plain(&line.message));
             }
         }
         Command::Retry { id } => {
             audit::subject(id);
-            service::retry(app, &Once::default(), id).await?;
+            service::retry(&service.features.operations, &Once::default(), id).await?;
             println!("Operation {id} is taken up again.");
         }
         Command::Abandon { id } => {
             audit::subject(id);
-            service::abandon(app, &Once::default(), id).await?;
+            service::abandon(&service.features.operations, &Once::default(), id).await?;
             println!("Operation {id} is given up; its server shows what the next sweep finds.");
         }
     }
@@ -81,8 +81,8 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
 }
 
 /// Says that the database was restored.
-pub(super) async fn restored(app: &App) -> anyhow::Result<()> {
-    let held = innkeeper::restores::service::by_hand(app).await?;
+pub(super) async fn restored(service: &Service) -> anyhow::Result<()> {
+    let held = innkeeper::restores::service::by_hand(&service.core).await?;
     println!("Operations that were under way and wait for a person now: {held} (innkeeper operation list).");
     println!("Mails that were to go out wait, too (innkeeper mail list).");
     Ok(())

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand};
 use innkeeper::addresses::model::{NewPool, Pool};
 use innkeeper::addresses::service;
-use innkeeper::app::App;
 use innkeeper::audit;
 use innkeeper::idempotency::Once;
+use innkeeper::run::Service;
 use ipnet::IpNet;
 
 use super::output::{or_none, plain, table, yes};
@@ -55,12 +55,12 @@ pub(super) struct Add {
     disabled: bool,
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
             let new = checked(NewPool {
                 name: add.name,
-                host_id: host_called(app, &add.host).await?.id,
+                host_id: host_called(service, &add.host).await?.id,
                 cidr: add.cidr,
                 gateway: add.gateway,
                 first: add.first,
@@ -70,13 +70,13 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 dns: add.dns,
                 enabled: !add.disabled,
             })?;
-            let made = service::create(app, &Once::default(), new).await?;
+            let made = service::create(&service.core, &Once::default(), new).await?;
             audit::subject(made.id);
             println!("The address pool {} has the id {} and {} free addresses.", made.name, made.id, made.free);
-            warn(app, &[made]);
+            warn(service, &[made]);
         }
         Command::List => {
-            let pools = service::all(&app.db, app.config.address_rest()).await?;
+            let pools = service::all(&service.core.db, service.core.config.address_rest()).await?;
             table(
                 [
                     "ID",
@@ -111,14 +111,14 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                     ]
                 }),
             );
-            warn(app, &pools);
+            warn(service, &pools);
         }
     }
     Ok(())
 }
 
 /// Says of each pool what there is to say of it.
-fn warn(app: &App, pools: &[Pool]) {
+fn warn(service: &Service, pools: &[Pool]) {
     for pool in pools {
         if let Some(problem) = service::overlap(pool) {
             eprintln!("warning: {}", plain(&problem));
@@ -129,7 +129,7 @@ fn warn(app: &App, pools: &[Pool]) {
                  addresses gets them within {} hours (INNKEEPER_ADDRESS_REST_HOURS).",
                 plain(&pool.name),
                 pool.resting,
-                app.config.address_rest_hours
+                service.core.config.address_rest_hours
             );
         }
     }

@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use innkeeper::app::App;
 use innkeeper::config::{Config, LogFormat};
+use innkeeper::run::Service;
 use innkeeper::{db, keyring};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,25 +23,25 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         stop.clone(),
     ));
     let listen = config.listen;
-    let app = App::new(config)?;
+    let service = Service::new(config)?;
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        ready = prepare(&app) => ready?,
+        ready = prepare(&service) => ready?,
     }
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("listening on {listen} (INNKEEPER_LISTEN); does something else listen there?"))?;
     let address = listener.local_addr().context("asking for the address listened on")?;
     println!("Innkeeper serves on http://{address} (documentation at http://{address}/api/docs)");
-    app.serve(listener, stop.cancelled_owned()).await
+    service.serve(listener, stop.cancelled_owned()).await
 }
 
-async fn prepare(app: &App) -> anyhow::Result<()> {
-    database::wait(&app.db).await?;
-    db::migrate(&app.db).await?;
-    keyring::service::check(app).await?;
+async fn prepare(service: &Service) -> anyhow::Result<()> {
+    database::wait(&service.core.db).await?;
+    db::migrate(&service.core.db).await?;
+    keyring::service::check(&service.core, service.features.all()).await?;
     // Before anything is answered from a database that may be an older state of itself.
-    Ok(innkeeper::restores::service::begin(app).await?)
+    Ok(innkeeper::restores::service::begin(&service.core).await?)
 }
 
 async fn signals(

@@ -1,9 +1,9 @@
 //! `innkeeper tariff …`: tariffs.
 
 use clap::{Args, Subcommand};
-use innkeeper::app::App;
 use innkeeper::audit;
 use innkeeper::idempotency::Once;
+use innkeeper::run::Service;
 use innkeeper::tariffs::model::{Kind, NewTariff};
 use innkeeper::tariffs::service;
 
@@ -64,7 +64,7 @@ pub(super) struct Add {
     disabled: bool,
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
             let new = checked(NewTariff {
@@ -83,12 +83,12 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 max_disk: add.max_disk,
                 snapshots: add.snapshots,
             })?;
-            let made = service::create(app, &Once::default(), new).await?;
+            let made = service::create(&service.core, &Once::default(), new).await?;
             audit::subject(made.id);
             println!("The tariff {} has the id {}.", made.name, made.id);
         }
         Command::List => {
-            let tariffs = service::all(app).await?;
+            let tariffs = service::all(&service.core).await?;
             table(
                 ["ID", "NAME", "KIND", "CORES", "MIB", "GIB", "TRAFFIC", "PRICE", "ENABLED"],
                 tariffs.into_iter().map(|t| {

@@ -4,9 +4,9 @@ use chrono::{Duration, Utc};
 use clap::Subcommand;
 use innkeeper::accounts::model::NewApiToken;
 use innkeeper::accounts::service;
-use innkeeper::app::App;
 use innkeeper::audit;
 use innkeeper::idempotency::Once;
+use innkeeper::run::Service;
 use uuid::Uuid;
 
 use super::checked;
@@ -45,22 +45,22 @@ pub(super) enum Command {
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create { user, name, scopes, days } => {
-            let user = service::find_user(app, &user).await?;
+            let user = service::find_user(&service.features.accounts, &user).await?;
             audit::account(user.id);
             let expires_at = days.map(|days| Utc::now() + Duration::days(days.into()));
             let new = checked(NewApiToken { name, scopes, expires_at })?;
-            let made = service::create_api_token(app, &Once::default(), user.id, new).await?;
+            let made = service::create_api_token(&service.features.accounts, &Once::default(), user.id, new).await?;
             audit::subject(made.details.id);
             println!("{} has the API token {} with the id {}.", user.email, made.details.name, made.details.id);
             println!("Secret (shown this once): {}", made.token);
         }
         Command::List { user } => {
-            let user = service::find_user(app, &user).await?;
+            let user = service::find_user(&service.features.accounts, &user).await?;
             audit::account(user.id);
-            let tokens = service::api_tokens(app, user.id).await?;
+            let tokens = service::api_tokens(&service.features.accounts, user.id).await?;
             table(
                 ["ID", "NAME", "SCOPES", "MADE", "ENDS", "LAST USED"],
                 tokens.into_iter().map(|t| {
@@ -76,10 +76,10 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             );
         }
         Command::Revoke { user, id } => {
-            let user = service::find_user(app, &user).await?;
+            let user = service::find_user(&service.features.accounts, &user).await?;
             audit::account(user.id);
             audit::subject(id);
-            service::revoke_api_token(app, user.id, id).await?;
+            service::revoke_api_token(&service.features.accounts, user.id, id).await?;
             println!("The token {id} is revoked.");
         }
     }

@@ -1,11 +1,12 @@
 //! `innkeeper user …`: accounts.
 
 use clap::Subcommand;
-use innkeeper::accounts::model::{ChangePassword, Register, Role};
+use innkeeper::accounts::model::{ChangePassword, Register};
 use innkeeper::accounts::service;
 use innkeeper::addresses::reverse;
-use innkeeper::app::App;
 use innkeeper::audit;
+use innkeeper::auth::Role;
+use innkeeper::run::Service;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::output::{table, time, yes};
@@ -67,19 +68,21 @@ pub(super) enum Command {
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add { email, name, role, password_stdin } => {
             let (password, new) = password(password_stdin)?;
             let wanted = checked(Register { email, password, name })?;
             let password = wanted.password.clone();
-            let user = service::add_user(app, &wanted.email, wanted.name.trim(), role, wanted.password).await?;
+            let user =
+                service::add_user(&service.features.accounts, &wanted.email, wanted.name.trim(), role, wanted.password)
+                    .await?;
             audit::account(user.id);
             println!("{} {} has the id {}.", role.as_str(), user.email, user.id);
             show(&password, new);
         }
         Command::List => {
-            let users = service::users(app).await?;
+            let users = service::users(&service.features.accounts).await?;
             table(
                 ["ID", "EMAIL", "NAME", "ROLE", "SERVERS AT MOST", "ENABLED", "SINCE"],
                 users.into_iter().map(|account| {
@@ -97,31 +100,31 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             );
         }
         Command::Disable { email } => {
-            let user = service::find_user(app, &email).await?;
+            let user = service::find_user(&service.features.accounts, &email).await?;
             audit::account(user.id);
-            service::disable_user(app, user.id).await?;
+            service::disable_user(&service.features.accounts, user.id).await?;
             println!("{} is shut out.", user.email);
         }
         Command::Limit { email, servers } => {
-            let user = service::find_user(app, &email).await?;
+            let user = service::find_user(&service.features.accounts, &email).await?;
             audit::account(user.id);
-            service::set_server_limit(app, user.id, servers).await?;
+            service::set_server_limit(&service.features.accounts, user.id, servers).await?;
             println!("{} may have {servers} servers at most.", user.email);
         }
         Command::Reverse { email, allow, forbid } => {
-            let user = service::find_user(app, &email).await?;
+            let user = service::find_user(&service.features.accounts, &email).await?;
             audit::account(user.id);
             for (names, is_allowed) in [(allow, true), (forbid, false)] {
                 for name in names {
-                    reverse::allow(app, user.id, &name, is_allowed).await?;
+                    reverse::allow(&service.core, user.id, &name, is_allowed).await?;
                 }
             }
-            for name in reverse::allowed(app, user.id).await? {
+            for name in reverse::allowed(&service.core, user.id).await? {
                 println!("{name}");
             }
         }
         Command::Password { email, keep_tokens, password_stdin } => {
-            let user = service::find_user(app, &email).await?;
+            let user = service::find_user(&service.features.accounts, &email).await?;
             audit::account(user.id);
             let (password, new) = password(password_stdin)?;
             let wanted = checked(ChangePassword {
@@ -129,7 +132,9 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 new_password: password,
                 revoke_tokens: !keep_tokens,
             })?;
-            let revoked = service::reset_password(app, user.id, wanted.new_password.clone(), keep_tokens).await?;
+            let revoked =
+                service::reset_password(&service.features.accounts, user.id, wanted.new_password.clone(), keep_tokens)
+                    .await?;
             println!("{} has a new password; its logins have ended.", user.email);
             match (keep_tokens, revoked) {
                 (true, _) => println!("Its API tokens are as they were."),

@@ -1,6 +1,7 @@
 //! Consoles in the browser: `POST /api/server/console` gives the address of our page with a ticket, the page opens a
 //! WebSocket with it, and we carry bytes between that and the host. `docs/console.md` has the rules and the messages.
 
+mod feature;
 pub mod model;
 mod page;
 mod rfb;
@@ -9,4 +10,4 @@ pub mod service;
 mod socket;
 mod store;
 
-pub(crate) use routes::{pages, routes};
+pub use feature::Consoles;

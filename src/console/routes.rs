@@ -12,20 +12,19 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::model::{ConsoleUrl, OpenConsole};
-use super::{page, service, socket};
-use crate::app::App;
+use super::{Consoles, page, service, socket};
 use crate::error::{Code, Error, Result};
 use crate::http::auth::Anyone;
 use crate::http::extract::Json;
 use crate::http::{ClientAddress, ErrorBody};
 use crate::idempotency::Post;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Consoles>> {
     OpenApiRouter::new().routes(routes!(open))
 }
 
 /// Outside of `/api`: what a browser opens.
-pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
+pub(super) fn pages() -> OpenApiRouter<Arc<Consoles>> {
     OpenApiRouter::new()
         .routes(routes!(connect))
         .route("/console", routing::get(|| async { Redirect::permanent("/console/") }))
@@ -42,12 +41,12 @@ pub(crate) fn pages() -> OpenApiRouter<Arc<App>> {
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn open(
-    State(app): State<Arc<App>>,
+    State(consoles): State<Arc<Consoles>>,
     Anyone(caller): Anyone,
     ClientAddress(address): ClientAddress,
     Post(once, console): Post<OpenConsole>,
 ) -> Result<Json<ConsoleUrl>> {
-    Ok(Json(service::order(&app, &once, &caller, address, console.vmid).await?))
+    Ok(Json(service::order(&consoles, &once, &caller, address, console.vmid).await?))
 }
 
 /// The console page's WebSocket
@@ -56,7 +55,7 @@ async fn open(
 #[utoipa::path(get, path = "/console/socket", tag = "servers", operation_id = "connectConsole", security(()),
     responses((status = 101, description = "A WebSocket"), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn connect(
-    State(app): State<Arc<App>>,
+    State(consoles): State<Arc<Consoles>>,
     ClientAddress(address): ClientAddress,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -64,11 +63,11 @@ async fn connect(
     let upgrade = upgrade.map_err(|_| Error::new(Code::Malformed, "This address takes WebSockets only."))?;
     // Browsers always say which page a socket is for. Another site's page has no business here.
     let origin = headers.get(header::ORIGIN).and_then(|v| v.to_str().ok());
-    if origin.is_none() || origin != app.config.public_origin().as_deref() {
+    if origin.is_none() || origin != consoles.core.config.public_origin().as_deref() {
         return Err(Error::new(Code::Forbidden, "A console is opened from our own page only."));
     }
     Ok(upgrade
         .max_message_size(socket::MAX_MESSAGE)
         .max_frame_size(socket::MAX_MESSAGE)
-        .on_upgrade(move |socket| socket::serve(app, address, socket)))
+        .on_upgrade(move |socket| socket::serve(consoles, address, socket)))
 }

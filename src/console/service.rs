@@ -7,11 +7,13 @@ use hypervisor::{Console, GuestPower, Presence};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
+use super::Consoles;
 use super::model::{ConsoleUrl, End, Way};
 use super::store::{self, Held, Used};
-use crate::accounts::model::Caller;
-use crate::accounts::{self, Level};
-use crate::app::App;
+use crate::accounts;
+use crate::auth::Caller;
+use crate::auth::Level;
+use crate::core::Core;
 use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::ClientAddress;
@@ -19,7 +21,7 @@ use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::ServerId;
 use crate::locks::Lock;
 use crate::servers::model::{ServerRecord, Status};
-use crate::{hosts, secrets, servers};
+use crate::{secrets, servers};
 
 /// How long a connection counts as alive without a sign of it: its process may have died.
 pub(super) const ALIVE: Duration = Duration::from_secs(90);
@@ -41,27 +43,34 @@ pub(super) struct Visit {
 }
 
 /// Gives a ticket for the console of the server with this guest number.
-pub async fn order(app: &App, once: &Once, caller: &Caller, address: IpAddr, number: i64) -> Result<ConsoleUrl> {
-    let server = servers::service::reach_by_number(app, caller, number, Level::Write).await?;
+pub async fn order(
+    consoles: &Consoles,
+    once: &Once,
+    caller: &Caller,
+    address: IpAddr,
+    number: i64,
+) -> Result<ConsoleUrl> {
+    let core = &consoles.core;
+    let server = servers::service::reach_by_number(core, caller, number, Level::Write).await?;
     servers::service::not_suspended(caller, &server)?;
     // Keys are the account's: a token that reaches less must not be given what another was answered.
     let open = async {
         if let Some(words) = why_not(server.status) {
             return Err(Error::new(Code::Conflict, words));
         }
-        match hosts::service::driver(app, server.host_id).await?.capabilities().console {
+        match consoles.hosts.driver(server.host_id).await?.capabilities().console {
             true => Ok(()),
             false => Err(Error::new(Code::Invalid, "The host that this server lives on can't open consoles.")),
         }
     };
-    if let Checked::Done(answer) = once.check(app, open).await? {
+    if let Checked::Done(answer) = once.check(core, open).await? {
         return Ok(answer);
     }
     let (ticket, hash) = secrets::new_token("ink_c_");
-    let life = seconds(app.config.console_ticket_seconds);
+    let life = seconds(core.config.console_ticket_seconds);
     let (id, user, token, session) = (Uuid::now_v7(), caller.user, caller.token, caller.session);
     let way = Way { id, server: server.id, user, token, session, address };
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -71,9 +80,9 @@ pub async fn order(app: &App, once: &Once, caller: &Caller, address: IpAddr, num
         return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
     }
     // Behind the #, where neither a server's log nor another page's Referer gets to see it.
-    let base = app.config.public_url.trim_end_matches('/');
+    let base = core.config.public_url.trim_end_matches('/');
     let url = format!("{base}/console/#{}", ticket.expose_secret());
-    tx.finish(app, ConsoleUrl { status: "success".to_owned(), url }).await
+    tx.finish(core, ConsoleUrl { status: "success".to_owned(), url }).await
 }
 
 /// Why a server has no console now, as far as we know.
@@ -93,29 +102,30 @@ fn why_not(status: Status) -> Option<&'static str> {
 }
 
 /// Uses a ticket up and lets its owner in, with a ticket to come back with.
-pub(super) async fn enter(app: &App, ticket: &SecretString, address: IpAddr) -> Result<Visit, End> {
+pub(super) async fn enter(consoles: &Consoles, ticket: &SecretString, address: IpAddr) -> Result<Visit, End> {
+    let core = &consoles.core;
     let client = ClientAddress(address);
-    app.limits.guess(app, client).await.map_err(|e| End::TOO_MANY.saying(&e.message))?;
+    core.limits.guess(core, client).await.map_err(|e| End::TOO_MANY.saying(&e.message))?;
     let hash = secrets::hash_token(ticket.expose_secret());
     // Before the lock that all wait for: who has no ticket keeps nobody waiting.
-    let good = store::is_good(&app.db, &hash, address).await;
+    let good = store::is_good(&core.db, &hash, address).await;
     if !matches!(good, Ok(false)) {
-        app.limits.was_right(client).await;
+        core.limits.was_right(client).await;
     }
     if !good.map_err(|e| fault(&e.into()))? {
         return Err(End::TICKET);
     }
-    let used = connect(app, &hash, address).await.map_err(|e| fault(&e))?;
+    let used = connect(consoles, &hash, address).await.map_err(|e| fault(&e))?;
     let (used, (of_user, of_server)) = used.ok_or(End::TICKET)?;
     let held = used.held();
     let entered = async {
-        let config = &app.config;
+        let config = &core.config;
         if of_user > config.console_limit_account.into() || of_server > config.console_limit_server.into() {
             return Err(End::TOO_MANY);
         }
-        let (caller, server) = still_may(app, &used.caller(), used.server).await?;
+        let (caller, server) = still_may(consoles, &used.caller(), used.server).await?;
         let (ticket, hash) = secrets::new_token("ink_c_");
-        store::offer(&app.db, held, &hash, seconds(config.console_reconnect_seconds))
+        store::offer(&core.db, held, &hash, seconds(config.console_reconnect_seconds))
             .await
             .map_err(|e| fault(&e.into()))?;
         let age = Duration::try_from_secs_f64(used.age).unwrap_or_default();
@@ -123,14 +133,15 @@ pub(super) async fn enter(app: &App, ticket: &SecretString, address: IpAddr) -> 
     };
     let entered = entered.await;
     if let Err(end) = &entered {
-        leave(app, held, end).await;
+        leave(consoles, held, end).await;
     }
     entered
 }
 
 /// Uses a ticket up and says how many connections the account and the server have with it.
-async fn connect(app: &App, hash: &[u8; 32], address: IpAddr) -> Result<Option<(Used, (i64, i64))>> {
-    let mut tx = db::begin(&app.db).await?;
+async fn connect(consoles: &Consoles, hash: &[u8; 32], address: IpAddr) -> Result<Option<(Used, (i64, i64))>> {
+    let core = &consoles.core;
+    let mut tx = db::begin(&core.db).await?;
     // One after the other, so that each counts those before.
     Lock::Consoles.hold(&mut tx).await?;
     let Some(used) = store::use_up(&mut tx, hash, address, ALIVE).await? else { return Ok(None) };
@@ -140,10 +151,16 @@ async fn connect(app: &App, hash: &[u8; 32], address: IpAddr) -> Result<Option<(
 }
 
 /// Whether somebody may (still) use a server's console, with what they may do now.
-pub(super) async fn still_may(app: &App, caller: &Caller, server: ServerId) -> Result<(Caller, ServerRecord), End> {
-    let live = accounts::service::live(app, std::slice::from_ref(caller)).await.map_err(|e| fault(&e))?;
+pub(super) async fn still_may(
+    consoles: &Consoles,
+    caller: &Caller,
+    server: ServerId,
+) -> Result<(Caller, ServerRecord), End> {
+    let core = &consoles.core;
+    let live =
+        accounts::service::live(&consoles.accounts, std::slice::from_ref(caller)).await.map_err(|e| fault(&e))?;
     let caller = live.into_iter().next().ok_or(End::SIGNED_OUT)?;
-    let server = servers::service::reach(app, &caller, server, Level::Write).await.map_err(|e| match e.code {
+    let server = servers::service::reach(core, &caller, server, Level::Write).await.map_err(|e| match e.code {
         Code::NotFound => End::GONE,
         Code::Forbidden => End::FORBIDDEN,
         _ => fault(&e),
@@ -158,11 +175,11 @@ pub(super) async fn still_may(app: &App, caller: &Caller, server: ServerId) -> R
 }
 
 /// Has the host open the console.
-pub(super) async fn open(app: &App, server: &ServerRecord) -> Result<Console, End> {
+pub(super) async fn open(consoles: &Consoles, server: &ServerRecord) -> Result<Console, End> {
     if let Some(words) = why_not(server.status) {
         return Err(End::STOPPED.saying(words));
     }
-    let driver = hosts::service::driver(app, server.host_id).await.map_err(|e| fault(&e))?;
+    let driver = consoles.hosts.driver(server.host_id).await.map_err(|e| fault(&e))?;
     match tokio::time::timeout(PATIENCE, driver.console(&server.guest())).await {
         Ok(Ok(console)) => Ok(console),
         Ok(Err(hypervisor::Error::Conflict(_))) => Err(End::STOPPED.saying("The server does not run.")),
@@ -175,11 +192,12 @@ pub(super) async fn open(app: &App, server: &ServerRecord) -> Result<Console, En
 }
 
 /// Why the host has closed the console, as far as can be seen.
-pub(super) async fn why_over(app: &App, visit: &Visit) -> End {
-    if matches!(store::others(&app.db, visit.held, visit.server.id).await, Ok(true)) {
+pub(super) async fn why_over(consoles: &Consoles, visit: &Visit) -> End {
+    let core = &consoles.core;
+    if matches!(store::others(&core.db, visit.held, visit.server.id).await, Ok(true)) {
         return End::TAKEN;
     }
-    let Ok(driver) = hosts::service::driver(app, visit.server.host_id).await else { return End::OVER };
+    let Ok(driver) = consoles.hosts.driver(visit.server.host_id).await else { return End::OVER };
     let guest = visit.server.guest();
     match tokio::time::timeout(PATIENCE, driver.find(&guest)).await {
         Ok(Ok(Presence::Present { power: GuestPower::Stopped, .. })) => End::STOPPED,
@@ -189,15 +207,17 @@ pub(super) async fn why_over(app: &App, visit: &Visit) -> End {
 }
 
 /// Says that a connection lives; false where a later one has taken its place.
-pub(super) async fn beat(app: &App, held: Held) -> Result<bool> {
-    Ok(store::beat(&app.db, held, ALIVE, seconds(app.config.console_reconnect_seconds)).await?)
+pub(super) async fn beat(consoles: &Consoles, held: Held) -> Result<bool> {
+    let core = &consoles.core;
+    Ok(store::beat(&core.db, held, ALIVE, seconds(core.config.console_reconnect_seconds)).await?)
 }
 
 /// Lets a console go, to be taken up again or for good. What is lost here runs out by itself.
-pub(super) async fn leave(app: &App, held: Held, end: &End) {
+pub(super) async fn leave(consoles: &Consoles, held: Held, end: &End) {
+    let core = &consoles.core;
     let left = match end.again {
-        true => store::let_go(&app.db, held, seconds(app.config.console_reconnect_seconds)).await,
-        false => store::remove(&app.db, held).await,
+        true => store::let_go(&core.db, held, seconds(core.config.console_reconnect_seconds)).await,
+        false => store::remove(&core.db, held).await,
     };
     if let Err(error) = left {
         tracing::warn!(%error, "a console's end could not be noted");
@@ -205,8 +225,8 @@ pub(super) async fn leave(app: &App, held: Held, end: &End) {
 }
 
 /// Forgets what has ended.
-pub async fn purge(app: &App) -> Result<()> {
-    Ok(store::purge(&app.db).await?)
+pub async fn purge(core: &Core) -> Result<()> {
+    Ok(store::purge(&core.db).await?)
 }
 
 /// An error that is no refusal, as an end.

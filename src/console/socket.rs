@@ -15,11 +15,13 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+use super::Consoles;
 use super::model::{End, Kind, Named, Said, Size, Told};
 use super::rfb;
 use super::service::{self, Visit};
-use crate::app::App;
+use crate::accounts::AUTH_CHANGED;
 use crate::events::{Event, Subscription};
+use crate::servers::SERVER_CHANGED;
 
 /// The largest message that we take, in bytes: the page cuts what is pasted.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024;
@@ -40,17 +42,17 @@ type Sink = SplitSink<WebSocket, Message>;
 type Stream = SplitStream<WebSocket>;
 
 /// Serves one socket to its end, and says why it ended.
-pub(super) async fn serve(app: Arc<App>, address: IpAddr, socket: WebSocket) {
+pub(super) async fn serve(consoles: Arc<Consoles>, address: IpAddr, socket: WebSocket) {
     // Heard from before the first look, so that no right ends unseen.
-    let events = app.events.subscribe();
+    let events = consoles.core.events.subscribe();
     let (mut sink, mut stream) = socket.split();
-    let end = match enter(&app, address, &mut stream).await {
+    let end = match enter(&consoles, address, &mut stream).await {
         Ok((visit, size)) => {
             metrics::gauge!("innkeeper_consoles").increment(1);
             let (user, server) = (visit.caller.user.0, visit.server.id.0);
             tracing::info!(user, server, %address, console = %visit.held.id, "a console was opened");
-            let end = visit_to_its_end(&app, &visit, size, events, &mut sink, &mut stream).await;
-            service::leave(&app, visit.held, &end).await;
+            let end = visit_to_its_end(&consoles, &visit, size, events, &mut sink, &mut stream).await;
+            service::leave(&consoles, visit.held, &end).await;
             tracing::info!(user, server, console = %visit.held.id, code = end.code, "a console was closed");
             metrics::gauge!("innkeeper_consoles").decrement(1);
             end
@@ -67,15 +69,15 @@ pub(super) async fn serve(app: Arc<App>, address: IpAddr, socket: WebSocket) {
 }
 
 /// Reads the first message and uses its ticket up.
-async fn enter(app: &App, address: IpAddr, stream: &mut Stream) -> Result<(Visit, Option<Size>), End> {
+async fn enter(consoles: &Consoles, address: IpAddr, stream: &mut Stream) -> Result<(Visit, Option<Size>), End> {
     let first = timeout(GREETING, stream.next()).await.map_err(|_| End::NONSENSE)?;
     let Some(Ok(Message::Text(text))) = first else { return Err(End::NONSENSE) };
     let Ok(Told::Open { ticket, size }) = serde_json::from_str(&text) else { return Err(End::NONSENSE) };
-    Ok((service::enter(app, &ticket, address).await?, size))
+    Ok((service::enter(consoles, &ticket, address).await?, size))
 }
 
 async fn visit_to_its_end(
-    app: &App,
+    consoles: &Consoles,
     visit: &Visit,
     size: Option<Size>,
     events: Subscription,
@@ -83,10 +85,10 @@ async fn visit_to_its_end(
     stream: &mut Stream,
 ) -> End {
     let used = Mutex::new(Instant::now());
-    let watching = watch(app, visit, events, &used);
+    let watching = watch(consoles, visit, events, &used);
     let carrying = async {
-        match begin(app, visit, size, sink, stream).await {
-            Ok((console, early)) => carry(app, visit, console, early, sink, stream, &used).await,
+        match begin(consoles, visit, size, sink, stream).await {
+            Ok((console, early)) => carry(consoles, visit, console, early, sink, stream, &used).await,
             Err(end) => end,
         }
     };
@@ -98,7 +100,7 @@ async fn visit_to_its_end(
 
 /// Opens the console at the host and tells the page what it is. What the page has said to it already is passed on.
 async fn begin(
-    app: &App,
+    consoles: &Consoles,
     visit: &Visit,
     size: Option<Size>,
     sink: &mut Sink,
@@ -106,7 +108,7 @@ async fn begin(
 ) -> Result<(Console, Bytes), End> {
     // Before the host is asked: it may fail now and be well in a moment.
     say(sink, &Said::Ticket { ticket: visit.ticket.expose_secret() }).await?;
-    let mut console = service::open(app, &visit.server).await?;
+    let mut console = service::open(consoles, &visit.server).await?;
     let password = match &console.kind {
         ConsoleKind::Text => None,
         ConsoleKind::Screen { password } => Some(password.clone()),
@@ -146,7 +148,7 @@ async fn say(sink: &mut Sink, said: &Said<'_>) -> Result<(), End> {
 
 /// Carries bytes both ways until one side has ended.
 async fn carry(
-    app: &App,
+    consoles: &Consoles,
     visit: &Visit,
     console: Console,
     early: Bytes,
@@ -155,15 +157,15 @@ async fn carry(
     used: &Mutex<Instant>,
 ) -> End {
     let Console { kind, output, input } = console;
-    let typed = Typed { app, input, used, is_text: matches!(kind, ConsoleKind::Text) };
+    let typed = Typed { consoles, input, used, is_text: matches!(kind, ConsoleKind::Text) };
     tokio::select! {
         end = show(output, sink) => match end {
             Some(end) => end,
-            None => service::why_over(app, visit).await,
+            None => service::why_over(consoles, visit).await,
         },
         end = typed.carry(early, stream) => match end {
             Some(end) => end,
-            None => service::why_over(app, visit).await,
+            None => service::why_over(consoles, visit).await,
         },
     }
 }
@@ -185,7 +187,7 @@ async fn show(mut output: mpsc::Receiver<Bytes>, sink: &mut Sink) -> Option<End>
 
 /// What the client types, on its way to the guest.
 struct Typed<'a> {
-    app: &'a App,
+    consoles: &'a Consoles,
     input: mpsc::Sender<ConsoleInput>,
     used: &'a Mutex<Instant>,
     is_text: bool,
@@ -194,7 +196,7 @@ struct Typed<'a> {
 impl Typed<'_> {
     /// `None`: the host has ended.
     async fn carry(&self, early: Bytes, stream: &mut Stream) -> Option<End> {
-        let pace = pace(self.app.config.console_input_kib);
+        let pace = pace(self.consoles.core.config.console_input_kib);
         if !early.is_empty() {
             self.input.send(ConsoleInput::Data(early)).await.ok()?;
         }
@@ -261,16 +263,16 @@ fn is_too_large(error: &axum::Error) -> bool {
 }
 
 /// Ends the console when its time is over, or its owner's rights.
-async fn watch(app: &App, visit: &Visit, mut events: Subscription, used: &Mutex<Instant>) -> End {
+async fn watch(consoles: &Consoles, visit: &Visit, mut events: Subscription, used: &Mutex<Instant>) -> End {
     let began = Instant::now();
-    let total = Duration::from_secs(app.config.console_total_seconds.into()).saturating_sub(visit.age);
-    let idle = Duration::from_secs(app.config.console_idle_seconds.into());
+    let total = Duration::from_secs(consoles.core.config.console_total_seconds.into()).saturating_sub(visit.age);
+    let idle = Duration::from_secs(consoles.core.config.console_idle_seconds.into());
     let last_used = || *used.lock().unwrap_or_else(PoisonError::into_inner);
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let concerns_us = tokio::select! {
-            () = app.shutdown.cancelled() => return End::RESTARTING,
+            () = consoles.core.shutdown.cancelled() => return End::RESTARTING,
             () = tokio::time::sleep_until(began + total) => return End::TIME_OVER,
             () = tokio::time::sleep_until(last_used() + idle) => match last_used() + idle <= Instant::now() {
                 true => return End::IDLE,
@@ -278,24 +280,21 @@ async fn watch(app: &App, visit: &Visit, mut events: Subscription, used: &Mutex<
                 false => false,
             },
             _ = beat.tick() => {
-                match service::beat(app, visit.held).await {
+                match service::beat(consoles, visit.held).await {
                     Ok(true) => {}
                     Ok(false) => return End::TAKEN,
                     Err(error) => tracing::warn!(%error, "a console's life could not be noted; trying again"),
                 }
                 true
             }
-            event = events.next() => match event {
-                Event::TokenChanged(id) => id == visit.caller.token,
-                Event::SessionChanged(id) => Some(id) == visit.caller.session,
-                Event::UserChanged(id) => id == visit.caller.user,
-                Event::ServerChanged(id) => id == visit.server.id,
-                Event::Resync => true,
-                _ => false,
-            },
+            event = events.next() => {
+                event == Event::Resync
+                    || AUTH_CHANGED.read(&event).is_some_and(|changed| changed.affects(&visit.caller))
+                    || SERVER_CHANGED.read(&event) == Some(visit.server.id)
+            }
         };
         if concerns_us {
-            match service::still_may(app, &visit.caller, visit.server.id).await {
+            match service::still_may(consoles, &visit.caller, visit.server.id).await {
                 Ok(_) => {}
                 // Not to know is no reason to end anything: it is looked at again soon.
                 Err(end) if end.code == End::FAILED.code => {}

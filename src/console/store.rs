@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::model::Way;
-use crate::accounts::model::Caller;
+use crate::auth::Caller;
 use crate::ids::{ServerId, UserId};
 
 type Result<T> = sqlx::Result<T>;
@@ -187,8 +187,7 @@ pub(super) async fn purge(db: &PgPool) -> Result<()> {
 impl Used {
     /// Who asked for the ticket, for [`crate::accounts::service::live`] to say what they may do now.
     pub(super) fn caller(&self) -> Caller {
-        use crate::accounts::Scopes;
-        use crate::accounts::model::Role;
+        use crate::auth::{Role, Scopes};
         // The least there is, until it was looked up.
         let (role, scopes) = (Role::Customer, Scopes::Only(Vec::new()));
         Caller { user: self.user, role, token: self.token, session: self.session, scopes }

@@ -8,14 +8,14 @@ use utoipa_axum::routes;
 
 use super::model::{Metrics, ShowMetrics, Traffic};
 use super::service;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::extract::{Json, Query};
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(metrics)).routes(routes!(traffic))
 }
 
@@ -26,11 +26,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     responses((status = 200, body = Metrics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn metrics(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     access: ServerAccess,
     Query(query): Query<ShowMetrics>,
 ) -> Result<Json<Metrics>> {
-    Ok(Json(service::metrics(&app, access.server.id, &query).await?))
+    Ok(Json(service::metrics(&core, access.server.id, &query).await?))
 }
 
 /// A server's traffic by month
@@ -40,6 +40,6 @@ async fn metrics(
 #[utoipa::path(get, path = "/server/{id}/traffic", tag = "servers", operation_id = "getServerTraffic", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Traffic), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
-async fn traffic(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Traffic>> {
-    Ok(Json(service::traffic(&app, access.server.id).await?))
+async fn traffic(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<Traffic>> {
+    Ok(Json(service::traffic(&core, access.server.id).await?))
 }

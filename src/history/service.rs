@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::model::{Metrics, ShowMetrics, Traffic};
 use super::store::{self, Level, Spans};
 use super::traffic;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::ids::ServerId;
 
@@ -27,48 +27,48 @@ const SETTLED: TimeDelta = TimeDelta::minutes(2);
 const AT_ONCE: [(Level, TimeDelta); 2] = [(Level::Fine, TimeDelta::minutes(30)), (Level::Coarse, TimeDelta::hours(6))];
 
 /// Sums up and makes room until shutdown. Any number of processes may do so.
-pub async fn keep(app: &App) {
+pub async fn keep(core: &Core) {
     let mut tick = tokio::time::interval(Duration::from_mins(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut upkept: Option<tokio::time::Instant> = None;
     loop {
         tokio::select! {
-            () = app.shutdown.cancelled() => return,
+            () = core.shutdown.cancelled() => return,
             _ = tick.tick() => {}
         }
         if upkept.is_none_or(|at| at.elapsed() > Duration::from_mins(30)) {
-            match make_room(app).await {
+            match make_room(core).await {
                 Ok(()) => upkept = Some(tokio::time::Instant::now()),
                 Err(error) => tracing::warn!(%error, "history could not make room; trying again"),
             }
         }
-        if let Err(error) = sum_up(app).await {
+        if let Err(error) = sum_up(core).await {
             tracing::warn!(%error, "history could not be summed up; trying again");
         }
     }
 }
 
 /// Makes partitions for the days to come and drops those that are too old, and forgets traffic of long ago.
-pub async fn make_room(app: &App) -> Result<()> {
-    store::upkeep(&app.db).await?;
-    Ok(traffic::purge(&app.db).await?)
+pub async fn make_room(core: &Core) -> Result<()> {
+    store::upkeep(&core.db).await?;
+    Ok(traffic::purge(&core.db).await?)
 }
 
 /// Makes partitions for what was seen at this moment.
-pub(crate) async fn make_room_at(app: &App, moment: DateTime<Utc>) -> Result<()> {
-    Ok(store::room(&app.db, moment).await?)
+pub(crate) async fn make_room_at(core: &Core, moment: DateTime<Utc>) -> Result<()> {
+    Ok(store::room(&core.db, moment).await?)
 }
 
 /// Sums up all that is settled, unless another process is at it.
-pub async fn sum_up(app: &App) -> Result<()> {
+pub async fn sum_up(core: &Core) -> Result<()> {
     for (level, at_once) in AT_ONCE {
-        while !app.shutdown.is_cancelled() && store::sum_up(&app.db, level, SETTLED, at_once).await? {}
+        while !core.shutdown.is_cancelled() && store::sum_up(&core.db, level, SETTLED, at_once).await? {}
     }
     Ok(())
 }
 
 /// A part of a server's history.
-pub async fn metrics(app: &App, server: ServerId, query: &ShowMetrics) -> Result<Metrics> {
+pub async fn metrics(core: &Core, server: ServerId, query: &ShowMetrics) -> Result<Metrics> {
     let now = Utc::now();
     let near = |at: DateTime<Utc>| at.clamp(now - COARSE, now + TimeDelta::hours(1));
     let to = near(query.to.unwrap_or(now));
@@ -85,14 +85,14 @@ pub async fn metrics(app: &App, server: ServerId, query: &ShowMetrics) -> Result
     }
     let finest = finest(now - from);
     let step = wished.max(finest.seconds());
-    let progress = store::progress(&app.db).await?;
-    let points = store::points(&app.db, server, spans(from, to, step, finest, progress), step).await?;
+    let progress = store::progress(&core.db).await?;
+    let points = store::points(&core.db, server, spans(from, to, step, finest, progress), step).await?;
     Ok(Metrics { server_id: server, from, to, step, points })
 }
 
 /// A server's traffic by month.
-pub async fn traffic(app: &App, server: ServerId) -> Result<Traffic> {
-    let (quota, months) = (traffic::quota(&app.db, server).await?, traffic::months(&app.db, server).await?);
+pub async fn traffic(core: &Core, server: ServerId) -> Result<Traffic> {
+    let (quota, months) = (traffic::quota(&core.db, server).await?, traffic::months(&core.db, server).await?);
     Ok(Traffic { server_id: server, quota, months })
 }
 

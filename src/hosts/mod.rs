@@ -1,6 +1,7 @@
 //! Hosts: the hypervisors we drive, and the connections to them.
 
 mod drivers;
+mod feature;
 mod known;
 pub mod model;
 mod routes;
@@ -9,4 +10,4 @@ pub mod settings;
 pub mod store;
 
 pub use drivers::{Drivers, build_driver};
-pub(crate) use routes::routes;
+pub use feature::Hosts;

@@ -8,8 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::model::{AddedHost, Host, HostCheck, NewHost, UpdateHost};
-use super::service;
-use crate::app::App;
+use super::{Hosts, service};
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
@@ -18,7 +17,7 @@ use crate::http::page::CatalogueQuery;
 use crate::idempotency::{Once, Post};
 use crate::ids::HostId;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(show, update, delete)).routes(routes!(check))
 }
 
@@ -27,11 +26,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     params(CatalogueQuery),
     responses((status = 200, body = Vec<Host>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     _: Provider,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Host>>)> {
-    Ok(query.of(service::all(&app).await?))
+    Ok(query.of(service::all(&hosts.core).await?))
 }
 
 /// One host
@@ -39,8 +38,8 @@ async fn list(
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 200, body = Host), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn show(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<Host>> {
-    Ok(Json(service::find(&app, id).await?))
+async fn show(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<Host>> {
+    Ok(Json(service::find(&hosts.core, id).await?))
 }
 
 /// Add a host, after a look at it
@@ -49,11 +48,11 @@ async fn show(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) 
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody),
         (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn add(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     _: Provider,
     Post(once, new): Post<NewHost>,
 ) -> Result<(StatusCode, Json<AddedHost>)> {
-    Ok((StatusCode::CREATED, Json(service::add(&app, &once, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::add(&hosts.core, &once, new).await?)))
 }
 
 /// Change the given fields of a host
@@ -63,12 +62,12 @@ async fn add(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn update(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     _: Provider,
     Path(id): Path<HostId>,
     Json(update): Json<UpdateHost>,
 ) -> Result<Json<Host>> {
-    Ok(Json(service::update(&app, id, update).await?))
+    Ok(Json(service::update(&hosts.core, id, update).await?))
 }
 
 /// Delete a host that has no servers and no address pools
@@ -76,8 +75,8 @@ async fn update(
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) -> Result<StatusCode> {
-    service::delete(&app, id).await?;
+async fn delete(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostId>) -> Result<StatusCode> {
+    service::delete(&hosts, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -88,10 +87,10 @@ async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 502, body = ErrorBody),
         (status = 503, body = ErrorBody)))]
 async fn check(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     _: Provider,
     Path(id): Path<HostId>,
     once: Once,
 ) -> Result<Json<HostCheck>> {
-    Ok(Json(service::check(&app, &once, id).await?))
+    Ok(Json(service::check(&hosts, &once, id).await?))
 }

@@ -8,12 +8,13 @@ use hypervisor::{Driver, GuestShell, HostInfo};
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 
+use super::Hosts;
 use super::drivers::{connect, ways};
 use super::known::Known;
 use super::model::{AddedHost, Host, HostCheck, HostNode, NewHost, UpdateHost};
 use super::settings::{HostKind, HostSettings};
 use super::store::{self, HostRow, Secrets, Settings};
-use crate::app::App;
+use crate::core::Core;
 use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Checked, Once};
@@ -37,60 +38,61 @@ fn name_taken() -> Error {
 
 /// The driver of a host, enabled or not. A change of the host's settings takes effect with the next call, in every
 /// process.
-pub async fn driver(app: &App, host: HostId) -> Result<Arc<dyn Driver>> {
-    let changed_at = store::changed_at(&app.db, host).await?.ok_or_else(no_host)?;
-    if let Some(driver) = app.drivers.get(host, changed_at) {
+pub(super) async fn driver(hosts: &Hosts, host: HostId) -> Result<Arc<dyn Driver>> {
+    let core = &hosts.core;
+    let changed_at = store::changed_at(&core.db, host).await?.ok_or_else(no_host)?;
+    if let Some(driver) = hosts.drivers.get(host, changed_at) {
         return Ok(driver);
     }
-    let row = store::settings(&app.db, host).await?.ok_or_else(no_host)?;
-    let settings = open(app, row.kind, &row.config_sealed)?;
-    let driver = connect(&settings, shell(app, host, &settings, &row)?)?;
-    app.drivers.put(host, row.updated_at, Arc::clone(&driver));
+    let row = store::settings(&core.db, host).await?.ok_or_else(no_host)?;
+    let settings = open(core, row.kind, &row.config_sealed)?;
+    let driver = connect(&settings, shell(core, host, &settings, &row)?)?;
+    hosts.drivers.put(host, row.updated_at, Arc::clone(&driver));
     Ok(driver)
 }
 
 /// The way into guests that the host's own API has none into.
-fn shell(app: &App, host: HostId, settings: &HostSettings, row: &Settings) -> Result<Option<Arc<dyn GuestShell>>> {
+fn shell(core: &Core, host: HostId, settings: &HostSettings, row: &Settings) -> Result<Option<Arc<dyn GuestShell>>> {
     let (HostSettings::Proxmox(settings), Some(sealed)) = (settings, &row.management_key_sealed) else {
         return Ok(None);
     };
-    let key = String::from_utf8(app.sealer.open(KEY_PURPOSE, sealed)?).map_err(Error::internal)?;
-    let known = Known { db: app.db.clone(), host };
+    let key = String::from_utf8(core.sealer.open(KEY_PURPOSE, sealed)?).map_err(Error::internal)?;
+    let known = Known { db: core.db.clone(), host };
     // We made the key: that it is none is not the host's fault.
     let shell = SshShell::new(&key.into(), ways(&settings.ssh), Arc::new(known)).map_err(Error::internal)?;
     Ok(Some(Arc::new(shell)))
 }
 
 /// The public key that new guests of the host let in beside their owner's; none where we don't sign in.
-pub async fn guest_key(app: &App, host: HostId) -> Result<Option<String>> {
-    let row = store::settings(&app.db, host).await?.ok_or_else(no_host)?;
-    let wanted = match open(app, row.kind, &row.config_sealed)? {
+pub async fn guest_key(core: &Core, host: HostId) -> Result<Option<String>> {
+    let row = store::settings(&core.db, host).await?.ok_or_else(no_host)?;
+    let wanted = match open(core, row.kind, &row.config_sealed)? {
         HostSettings::Proxmox(settings) => settings.ssh.guests,
         HostSettings::Incus(_) => false,
     };
     Ok(row.management_key.filter(|_| wanted))
 }
 
-fn seal(app: &App, settings: &HostSettings) -> Result<Vec<u8>> {
-    app.sealer.seal(PURPOSE, &settings.to_stored()?)
+fn seal(core: &Core, settings: &HostSettings) -> Result<Vec<u8>> {
+    core.sealer.seal(PURPOSE, &settings.to_stored()?)
 }
 
-fn open(app: &App, kind: HostKind, sealed: &[u8]) -> Result<HostSettings> {
-    HostSettings::from_stored(kind, &app.sealer.open(PURPOSE, sealed)?)
+fn open(core: &Core, kind: HostKind, sealed: &[u8]) -> Result<HostSettings> {
+    HostSettings::from_stored(kind, &core.sealer.open(PURPOSE, sealed)?)
 }
 
 /// The same; none where the key that sealed them is lost, or only a newer version can read them.
-fn known(app: &App, kind: HostKind, sealed: &[u8]) -> Option<HostSettings> {
-    open(app, kind, sealed).ok()
+fn known(core: &Core, kind: HostKind, sealed: &[u8]) -> Option<HostSettings> {
+    open(core, kind, sealed).ok()
 }
 
 /// Seals settings and management keys that an old key sealed with the master key.
-pub async fn reseal(app: &App, change: bool) -> Result<Resealed> {
+pub async fn reseal(core: &Core, change: bool) -> Result<Resealed> {
     let mut count = Resealed::default();
-    for row in store::secrets(&app.db).await? {
-        let config = app.sealer.sealed_by(PURPOSE, &row.config_sealed)?;
+    for row in store::secrets(&core.db).await? {
+        let config = core.sealer.sealed_by(PURPOSE, &row.config_sealed)?;
         let key =
-            row.management_key_sealed.as_ref().map(|sealed| app.sealer.sealed_by(KEY_PURPOSE, sealed)).transpose()?;
+            row.management_key_sealed.as_ref().map(|sealed| core.sealer.sealed_by(KEY_PURPOSE, sealed)).transpose()?;
         let new =
             |by: &SealedBy, before: &[u8]| if let SealedBy::Old(new) = by { new.clone() } else { before.to_vec() };
         let after = Secrets {
@@ -99,7 +101,7 @@ pub async fn reseal(app: &App, change: bool) -> Result<Resealed> {
             management_key_sealed: key.as_ref().zip(row.management_key_sealed.as_ref()).map(|(by, old)| new(by, old)),
         };
         let old = std::iter::once(&config).chain(&key).any(|by| matches!(by, SealedBy::Old(_)));
-        let done = old && change && store::replace_secrets(&app.db, &row, &after).await?;
+        let done = old && change && store::replace_secrets(&core.db, &row, &after).await?;
         count.add(&config, done);
         if let Some(key) = &key {
             count.add(key, done);
@@ -115,30 +117,30 @@ pub fn for_provider(host: &str, error: hypervisor::Error) -> Error {
 }
 
 /// All hosts.
-pub async fn all(app: &App) -> Result<Vec<Host>> {
-    let rows = store::hosts(&app.db).await?;
+pub async fn all(core: &Core) -> Result<Vec<Host>> {
+    let rows = store::hosts(&core.db).await?;
     let ids: Vec<i64> = rows.iter().map(|r| r.id.0).collect();
     let mut nodes: HashMap<HostId, Vec<HostNode>> = HashMap::new();
-    for (host, node) in store::nodes(&app.db, &ids).await? {
+    for (host, node) in store::nodes(&core.db, &ids).await? {
         nodes.entry(host).or_default().push(node);
     }
-    Ok(rows.into_iter().map(|row| shown(app, row, &mut nodes)).collect())
+    Ok(rows.into_iter().map(|row| shown(core, row, &mut nodes)).collect())
 }
 
 /// One host.
-pub async fn find(app: &App, id: HostId) -> Result<Host> {
-    find_on(app, &mut *app.db.acquire().await?, id).await
+pub async fn find(core: &Core, id: HostId) -> Result<Host> {
+    find_on(core, &mut *core.db.acquire().await?, id).await
 }
 
-async fn find_on(app: &App, db: &mut PgConnection, id: HostId) -> Result<Host> {
+async fn find_on(core: &Core, db: &mut PgConnection, id: HostId) -> Result<Host> {
     let row = store::host(&mut *db, id).await?.ok_or_else(no_host)?;
     let nodes = store::nodes(db, &[id.0]).await?.into_iter().map(|(_, node)| node).collect();
-    Ok(shown(app, row, &mut HashMap::from([(id, nodes)])))
+    Ok(shown(core, row, &mut HashMap::from([(id, nodes)])))
 }
 
-fn shown(app: &App, row: HostRow, nodes: &mut HashMap<HostId, Vec<HostNode>>) -> Host {
+fn shown(core: &Core, row: HostRow, nodes: &mut HashMap<HostId, Vec<HostNode>>) -> Host {
     Host {
-        config: known(app, row.kind, &row.config_sealed).map(HostSettings::shown),
+        config: known(core, row.kind, &row.config_sealed).map(HostSettings::shown),
         management_key: row.management_key,
         nodes: nodes.remove(&row.id).unwrap_or_default(),
         id: row.id,
@@ -157,64 +159,64 @@ fn shown(app: &App, row: HostRow, nodes: &mut HashMap<HostId, Vec<HostNode>>) ->
 
 /// Adds a host after a look at it. One that can't be reached or that could take no guest is refused in words, unless
 /// `force` says to save it all the same.
-pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
+pub async fn add(core: &Core, once: &Once, new: NewHost) -> Result<AddedHost> {
     let name = new.name.trim();
     let (kind, config, force) = (new.kind, new.config, new.force);
     let tried = async {
         let mut settings = HostSettings::read(kind, config)?;
         settings.complete(None)?;
         let (looked, failure) = accepted(name, preflight(name, &settings).await, force)?;
-        let same = twins(app, &store::hosts(&app.db).await?, None, &settings, looked.as_ref());
+        let same = twins(core, &store::hosts(&core.db).await?, None, &settings, looked.as_ref());
         match same.first() {
             Some(other) if !force => Err(twice_refused(&settings, other)),
             _ => Ok((settings, looked, failure, same)),
         }
     };
-    let (settings, looked, failure, same) = match once.check(app, tried).await? {
+    let (settings, looked, failure, same) = match once.check(core, tried).await? {
         Checked::New(tried) => tried,
         Checked::Done(answer) => return Ok(answer),
     };
-    let sealed = seal(app, &settings)?;
-    let mut tx = match once.begin(app).await? {
+    let sealed = seal(core, &settings)?;
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
     let overcommit = [new.cpu_overcommit, new.memory_overcommit, new.disk_overcommit];
     let id = store::insert(&mut *tx, name, new.kind, &sealed, new.enabled, overcommit).await?.ok_or_else(name_taken)?;
     if new.kind == HostKind::Proxmox {
-        make_management_key(app, &mut tx, id).await?;
+        make_management_key(core, &mut tx, id).await?;
     }
     record(&mut tx, id, looked.as_ref(), failure.as_deref()).await?;
     let mut problems = looked.map_or_else(|| failure.into_iter().collect(), |info| info.problems);
     problems.extend(same.iter().map(|other| twice(&settings, other)));
-    let host = find_on(app, &mut tx, id).await?;
-    tx.finish(app, AddedHost { host, problems }).await
+    let host = find_on(core, &mut tx, id).await?;
+    tx.finish(core, AddedHost { host, problems }).await
 }
 
-async fn make_management_key(app: &App, tx: &mut PgConnection, id: HostId) -> Result<()> {
+async fn make_management_key(core: &Core, tx: &mut PgConnection, id: HostId) -> Result<()> {
     let (private, public) = ssh::new_key()?;
-    let sealed = app.sealer.seal(KEY_PURPOSE, private.expose_secret().as_bytes())?;
+    let sealed = core.sealer.seal(KEY_PURPOSE, private.expose_secret().as_bytes())?;
     Ok(store::set_management_key(tx, id, &sealed, &public).await?)
 }
 
 /// Changes what `update` gives, and nothing else. New settings are tried first, as with a new host.
-pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
-    let before = store::host(&app.db, id).await?.ok_or_else(no_host)?;
+pub async fn update(core: &Core, id: HostId, update: UpdateHost) -> Result<Host> {
+    let before = store::host(&core.db, id).await?.ok_or_else(no_host)?;
     let name = update.name.as_deref().map_or_else(|| before.name.clone(), |name| name.trim().to_owned());
     let mut change = None;
     if let Some(config) = update.config {
         let settings = HostSettings::read(before.kind, config)?;
         let mut tried = settings.clone();
-        let old = known(app, before.kind, &before.config_sealed);
+        let old = known(core, before.kind, &before.config_sealed);
         tried.complete(old.as_ref())?;
         // Outside the transaction: a host may take long to answer.
         let looked = accepted(&name, preflight(&name, &tried).await, update.force)?;
-        let all = store::hosts(&app.db).await?;
+        let all = store::hosts(&core.db).await?;
         let known = match &old {
-            Some(old) => twins(app, &all, Some(&before), old, None),
+            Some(old) => twins(core, &all, Some(&before), old, None),
             None => vec![],
         };
-        let same = twins(app, &all, Some(&before), &tried, looked.0.as_ref());
+        let same = twins(core, &all, Some(&before), &tried, looked.0.as_ref());
         if !update.force
             && let Some(other) = same.iter().find(|other| !known.contains(other))
         {
@@ -222,10 +224,10 @@ pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
         }
         change = Some((settings, looked));
     }
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&core.db).await?;
     let mut row = store::lock(&mut tx, id).await?.ok_or_else(no_host)?;
     if let Some((settings, (looked, _))) = &mut change {
-        let now = known(app, row.kind, &row.config_sealed);
+        let now = known(core, row.kind, &row.config_sealed);
         // The secrets of this moment: others may have been stored while the host was looked at.
         settings.complete(now.as_ref())?;
         let moved = match &now {
@@ -243,11 +245,11 @@ pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
                 ),
             ));
         }
-        row.config_sealed = seal(app, settings)?;
+        row.config_sealed = seal(core, settings)?;
         if let Some(sealed) = store::settings(&mut *tx, id).await?.and_then(|row| row.management_key_sealed)
-            && app.sealer.sealed_by(KEY_PURPOSE, &sealed)? == SealedBy::Unknown
+            && core.sealer.sealed_by(KEY_PURPOSE, &sealed)? == SealedBy::Unknown
         {
-            make_management_key(app, &mut tx, id).await?;
+            make_management_key(core, &mut tx, id).await?;
         }
     }
     row.name = update.name.map_or(row.name, |name| name.trim().to_owned());
@@ -259,23 +261,24 @@ pub async fn update(app: &App, id: HostId, update: UpdateHost) -> Result<Host> {
     if let Some((_, (info, failure))) = change {
         record(&mut tx, id, info.as_ref(), failure.as_deref()).await?;
     }
-    let host = find_on(app, &mut tx, id).await?;
+    let host = find_on(core, &mut tx, id).await?;
     tx.commit().await?;
     Ok(host)
 }
 
 /// Deletes a host that has no servers and no address pools.
-pub async fn delete(app: &App, id: HostId) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn delete(hosts: &Hosts, id: HostId) -> Result<()> {
+    let core = &hosts.core;
+    let mut tx = db::begin(&core.db).await?;
     match store::delete(&mut *tx, id).await {
         Ok(true) => {
             tx.commit().await?;
-            app.drivers.forget(id);
+            hosts.drivers.forget(id);
             Ok(())
         }
         Ok(false) => Err(no_host()),
         Err(error) if is_in_use(&error) => {
-            let message = match store::contents(&app.db, id).await? {
+            let message = match store::contents(&core.db, id).await? {
                 (0, 0, pools) => format!("The host has address pools ({pools}): delete them first."),
                 (0, ..) => "Deleted servers lived on this host and their history needs it: disable it instead.".into(),
                 (live, ..) => format!("Servers live on this host ({live}): delete them first, or disable the host."),
@@ -287,42 +290,43 @@ pub async fn delete(app: &App, id: HostId) -> Result<()> {
 }
 
 /// Looks at a host now, and notes what is there.
-pub async fn check(app: &App, once: &Once, id: HostId) -> Result<HostCheck> {
+pub async fn check(hosts: &Hosts, once: &Once, id: HostId) -> Result<HostCheck> {
+    let core = &hosts.core;
     let looked = async {
-        let row = store::host(&app.db, id).await?.ok_or_else(no_host)?;
-        let mut info = match driver(app, id).await?.info().await {
+        let row = store::host(&core.db, id).await?.ok_or_else(no_host)?;
+        let mut info = match driver(hosts, id).await?.info().await {
             Ok(info) => info,
             Err(error) => {
-                store::record_failure(&app.db, id, &error.to_string()).await?;
+                store::record_failure(&core.db, id, &error.to_string()).await?;
                 return Err(for_provider(&row.name, error));
             }
         };
-        let settings = open(app, row.kind, &row.config_sealed)?;
-        let same = twins(app, &store::hosts(&app.db).await?, Some(&row), &settings, Some(&info));
+        let settings = open(core, row.kind, &row.config_sealed)?;
+        let same = twins(core, &store::hosts(&core.db).await?, Some(&row), &settings, Some(&info));
         info.problems.extend(same.iter().map(|other| twice(&settings, other)));
-        info.problems.extend(addresses::service::problems(app, id).await?);
-        match images::service::missing(app, id, &info.nodes).await {
+        info.problems.extend(addresses::service::problems(core, id).await?);
+        match images::service::missing(hosts, id, &info.nodes).await {
             Ok(problems) => info.problems.extend(problems),
             Err(error) => info.problems.push(format!("On which machines its images are can't be told: {error}")),
         }
         Ok(info)
     };
-    let info = match once.check(app, looked).await? {
+    let info = match once.check(core, looked).await? {
         Checked::New(info) => info,
         Checked::Done(answer) => return Ok(answer),
     };
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
     record(&mut tx, id, Some(&info), None).await?;
-    tx.finish(app, info.into()).await
+    tx.finish(core, info.into()).await
 }
 
 /// The names of the hosts among `all` that are the same as one with these settings, but for `own`, its own row: by what
 /// the host told of itself, now or at an earlier look, or by its address.
 fn twins(
-    app: &App,
+    core: &Core,
     all: &[HostRow],
     own: Option<&HostRow>,
     settings: &HostSettings,
@@ -336,7 +340,7 @@ fn twins(
     let mut names = Vec::new();
     for row in others {
         let known = row.identity.iter().any(|fingerprint| identity.contains(fingerprint));
-        if known || self::known(app, row.kind, &row.config_sealed).is_some_and(|other| other.meets(settings)) {
+        if known || self::known(core, row.kind, &row.config_sealed).is_some_and(|other| other.meets(settings)) {
             names.push(row.name.clone());
         }
     }

@@ -10,10 +10,8 @@ use axum::http::{Extensions, HeaderMap, Method, header};
 use uuid::Uuid;
 
 use super::ClientAddress;
-use crate::accounts::Level;
-use crate::accounts::model::Caller;
-use crate::accounts::service;
-use crate::app::App;
+use crate::auth::{Authenticator, Caller, Level};
+use crate::core::Core;
 use crate::error::{Code, Error, Result};
 
 /// Anyone who is signed in, whatever their token may do. What they see must be narrowed by the handler.
@@ -37,6 +35,11 @@ pub struct Session {
 #[derive(Debug, Clone)]
 pub struct Provider(pub Caller);
 
+/// What every part of the service shares, of the service that a request came to.
+pub fn core(extensions: &Extensions) -> Result<&Arc<Core>> {
+    extensions.get().ok_or_else(|| Error::internal(anyhow::anyhow!("the request did not come through the router")))
+}
+
 /// The right that a method asks for.
 pub fn level(method: &Method) -> Level {
     if method.is_safe() { Level::Read } else { Level::Write }
@@ -59,7 +62,12 @@ pub(crate) enum Identity {
 
 impl Identity {
     /// Reads the bearer token and asks whose it is.
-    pub(crate) async fn of(app: &App, extensions: &Extensions, headers: &HeaderMap) -> Self {
+    pub(crate) async fn of(
+        core: &Core,
+        authenticator: &dyn Authenticator,
+        extensions: &Extensions,
+        headers: &HeaderMap,
+    ) -> Self {
         let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|v| v.to_str().ok())
@@ -67,7 +75,7 @@ impl Identity {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim());
         let Some(token) = token else { return Self::Nobody };
-        match service::authenticate(app, token, ClientAddress::of(extensions, headers, app)).await {
+        match authenticator.authenticate(token, ClientAddress::of(extensions, headers, core)).await {
             Ok(caller) => Self::Somebody(caller),
             Err(error) => Self::Refused(Arc::new(Mutex::new(Some(error)))),
         }
@@ -86,28 +94,28 @@ pub(crate) fn caller(extensions: &Extensions) -> Result<&Caller> {
     }))
 }
 
-impl FromRequestParts<Arc<App>> for Anyone {
+impl<S: Send + Sync> FromRequestParts<S> for Anyone {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         caller(&parts.extensions).cloned().map(Self)
     }
 }
 
-impl FromRequestParts<Arc<App>> for Account {
+impl<S: Send + Sync> FromRequestParts<S> for Account {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
-        let Anyone(caller) = Anyone::from_request_parts(parts, app).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
         if caller.scopes.allow(level(&parts.method)) { Ok(Self(caller)) } else { Err(narrow()) }
     }
 }
 
-impl FromRequestParts<Arc<App>> for Session {
+impl<S: Send + Sync> FromRequestParts<S> for Session {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
-        let Anyone(caller) = Anyone::from_request_parts(parts, app).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
         match caller.session {
             Some(id) => Ok(Self { caller, id }),
             None => Err(Error::new(Code::Forbidden, "An API token may not do this; sign in with your password.")),
@@ -115,11 +123,11 @@ impl FromRequestParts<Arc<App>> for Session {
     }
 }
 
-impl FromRequestParts<Arc<App>> for Provider {
+impl<S: Send + Sync> FromRequestParts<S> for Provider {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
-        let Account(caller) = Account::from_request_parts(parts, app).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Account(caller) = Account::from_request_parts(parts, state).await?;
         match caller.is_provider() {
             true => Ok(Self(caller)),
             false => Err(Error::new(Code::Forbidden, "Only the provider may do this.")),

@@ -15,7 +15,7 @@ use futures_util::task::AtomicWaker;
 use futures_util::{StreamExt, stream};
 use tracing::Instrument;
 
-use crate::app::App;
+use crate::core::Core;
 use crate::error::{Code, Error};
 
 /// How long work goes on after its request has been answered for it: by then whatever waits has its own limit.
@@ -25,8 +25,8 @@ const REFUSAL: Duration = Duration::from_secs(1);
 
 /// Gives up on a request after a while, and says whose fault it was: a body that did not arrive is the client's, who
 /// may send it again; one that arrived and is not done is ours, and may be done yet.
-pub(super) async fn carry(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let most = Duration::from_secs(app.config.request_seconds.into());
+pub(super) async fn carry(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
+    let most = Duration::from_secs(core.config.request_seconds.into());
     let gate = Arc::new(Gate::default());
     let safe = request.method().is_safe();
     let work = next.run(watched(request, &gate));
@@ -37,7 +37,7 @@ pub(super) async fn carry(State(app): State<Arc<App>>, request: Request, next: N
         };
     }
     let whole = tokio::time::timeout(most + REST, work).in_current_span();
-    let mut work = app.go_on(async { whole.await.unwrap_or_else(|_| too_slow()) });
+    let mut work = core.spawn(async { whole.await.unwrap_or_else(|_| too_slow()) });
     let ended = match tokio::time::timeout(most, &mut work).await {
         Ok(ended) => ended,
         // Nothing is at hand before the body is there: the handler ends, and so does the entry of the audit log.

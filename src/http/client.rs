@@ -1,15 +1,14 @@
 //! Who is at the other end of the connection.
 
-use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
 
-use crate::app::App;
 use crate::config::Proxies;
+use crate::core::Core;
+use crate::error::{Error, Result};
 
 /// The client's address: the peer's, or, where the peer is a proxy we trust, the last hop it names that is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,11 +16,11 @@ pub struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
     /// Reads it from a request.
-    pub fn of(extensions: &Extensions, headers: &HeaderMap, app: &App) -> Self {
+    pub fn of(extensions: &Extensions, headers: &HeaderMap, core: &Core) -> Self {
         let peer = extensions
             .get::<ConnectInfo<SocketAddr>>()
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-        Self::from_headers(peer, headers, &app.config.trusted_proxies)
+        Self::from_headers(peer, headers, &core.config.trusted_proxies)
     }
 
     /// What counts as one client: IPv6 clients have a whole /64 to themselves.
@@ -85,11 +84,11 @@ fn hop(text: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-impl FromRequestParts<Arc<App>> for ClientAddress {
-    type Rejection = Infallible;
+impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
+    type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
-        Ok(Self::of(&parts.extensions, &parts.headers, app))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        Ok(Self::of(&parts.extensions, &parts.headers, super::auth::core(&parts.extensions)?))
     }
 }
 

@@ -9,13 +9,15 @@ use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use tokio::sync::Mutex;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::Json;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::{Code, Error, Result};
-use crate::{monitoring, secrets};
+use crate::feature::Feature;
+use crate::secrets;
 
 /// How the service feels.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -27,30 +29,30 @@ struct Health {
 /// How often the database is asked whether it is there, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Says what each figure of this process is. What is counted anywhere has its line here.
+/// Describes the kernel's own metrics; each feature describes its own.
 pub(crate) fn describe() {
-    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    use metrics::{describe_counter, describe_histogram};
     describe_counter!("innkeeper_http_requests_total", "Requests that were answered.");
     describe_histogram!("innkeeper_http_request_seconds", "How long requests took.");
     describe_counter!("innkeeper_panics_total", "Panics that were caught: faults of ours.");
-    describe_counter!("innkeeper_operations_total", "Operations that came to an end, or to a stop.");
-    describe_histogram!("innkeeper_sweep_seconds", "How long sweeps that succeeded took.");
-    describe_counter!("innkeeper_sweep_failures_total", "Sweeps that failed.");
-    describe_gauge!("innkeeper_guests", "Guests of ours that the last sweep saw.");
-    describe_gauge!("innkeeper_unknown_guests", "Guests with our marker that no server goes with.");
-    describe_counter!("innkeeper_mails_total", "Mails, by what became of them.");
-    describe_counter!("innkeeper_alerts_raised_total", "Alerts that were raised or became critical.");
-    describe_counter!("innkeeper_alerts_resolved_total", "Alerts that ended.");
-    describe_gauge!("innkeeper_sockets", "Sockets of the live view that are open.");
-    describe_counter!(
-        "innkeeper_sockets_dropped_total",
-        "Sockets that were closed because they took nothing any more."
-    );
-    describe_gauge!("innkeeper_consoles", "Consoles that are open.");
 }
 
-pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(live)).routes(routes!(ready)).routes(routes!(metrics))
+/// What health and figures are told from.
+#[derive(Debug)]
+struct Probes {
+    core: Arc<Core>,
+    features: Vec<Arc<dyn Feature>>,
+    /// When the database last answered.
+    readiness: Mutex<Option<Instant>>,
+}
+
+pub(super) fn routes(core: &Arc<Core>, features: &[Arc<dyn Feature>]) -> OpenApiRouter {
+    let probes = Probes { core: Arc::clone(core), features: features.to_vec(), readiness: Mutex::default() };
+    OpenApiRouter::new()
+        .routes(routes!(live))
+        .routes(routes!(ready))
+        .routes(routes!(metrics))
+        .with_state(Arc::new(probes))
 }
 
 /// Whether the process runs
@@ -63,15 +65,15 @@ async fn live() -> Json<Health> {
 /// Whether it can do its work: the database answers, and takes changes
 #[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
     responses((status = 200, body = Health), (status = 503, body = super::ErrorBody)))]
-async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>> {
+async fn ready(State(probes): State<Arc<Probes>>) -> Result<Json<Health>> {
     // Whoever asks meanwhile hears the same: health is open to all, and the database is not theirs to keep busy.
-    let mut looked = app.readiness.lock().await;
+    let mut looked = probes.readiness.lock().await;
     if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
         *looked = None;
         let writes = sqlx::query_scalar!(
             r#"select not (pg_is_in_recovery() or current_setting('transaction_read_only')::bool) as "writes!""#
         );
-        if !writes.fetch_one(&app.db).await? {
+        if !writes.fetch_one(&probes.core.db).await? {
             let error = Error::new(Code::DatabaseUnavailable, "Our database can be read, and takes no changes.");
             return Err(Error { retry_after: Some(Duration::from_secs(5)), ..error });
         }
@@ -87,7 +89,7 @@ async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>> {
 #[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "getMetrics", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = super::ErrorBody),
         (status = 503, body = super::ErrorBody)))]
-async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl IntoResponse> {
+async fn metrics(State(probes): State<Arc<Probes>>, headers: HeaderMap) -> Result<impl IntoResponse> {
     let shown = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -99,22 +101,23 @@ async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl
         shown.is_some_and(|shown| secrets::hash_token(shown) == secrets::hash_token(wanted.expose_secret().trim()))
     };
     // To everybody else there is nothing here.
-    if !app.config.metrics_token.as_ref().is_some_and(is_it) {
+    if !probes.core.config.metrics_token.as_ref().is_some_and(is_it) {
         return Err(Error::not_found("page"));
     }
-    page(&app).await
+    page(&probes.core, &probes.features).await
 }
 
 /// The same on a listener of its own, for whoever reaches that.
-pub(crate) fn figures(app: Arc<App>) -> Router {
-    let show = async |State(app): State<Arc<App>>| page(&app).await;
-    Router::new()
-        .route("/metrics", axum::routing::get(show))
-        .layer(axum::middleware::from_fn(super::error::finish))
-        .with_state(app)
+pub(crate) fn figures(core: &Arc<Core>, features: &[Arc<dyn Feature>]) -> Router {
+    let (core, features) = (Arc::clone(core), Arc::<[_]>::from(features));
+    let show = async move || page(&core, &features).await;
+    Router::new().route("/metrics", axum::routing::get(show)).layer(axum::middleware::from_fn(super::error::finish))
 }
 
-async fn page(app: &App) -> Result<impl IntoResponse + use<>> {
-    let text = app.metrics.render() + &monitoring::prometheus::fleet(app).await?;
+async fn page(core: &Core, features: &[Arc<dyn Feature>]) -> Result<impl IntoResponse + use<>> {
+    let mut text = core.metrics.render();
+    for feature in features {
+        text += &feature.figures().await?;
+    }
     Ok(([("content-type", "text/plain; version=0.0.4")], text))
 }

@@ -18,4 +18,4 @@ pub mod text;
 pub use client::ClientAddress;
 pub use error::ErrorBody;
 pub(crate) use health::{describe, figures};
-pub use router::{router, router_with, routes};
+pub use router::{router, routes};

@@ -5,20 +5,35 @@ use std::sync::Arc;
 
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::{Request, State};
+use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::BytesMut;
 use futures_util::{StreamExt, stream};
 
 use super::auth::Identity;
-use crate::app::App;
+use crate::auth::Authenticator;
+use crate::core::Core;
+
+/// What finds out who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Doors {
+    pub core: Arc<Core>,
+    pub authenticator: Arc<dyn Authenticator>,
+}
+
+impl Doors {
+    async fn identity(&self, extensions: &Extensions, headers: &HeaderMap) -> Identity {
+        Identity::of(&self.core, &*self.authenticator, extensions, headers).await
+    }
+}
 
 /// Finds out who asks, once for all that want to know.
-pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn identify(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
     // Figures have a token of their own, which is no account's.
     let identity = match request.uri().path() {
         "/metrics" => Identity::Nobody,
-        _ => Identity::of(&app, request.extensions(), request.headers()).await,
+        _ => doors.identity(request.extensions(), request.headers()).await,
     };
     request.extensions_mut().insert(identity);
     next.run(request).await
@@ -26,14 +41,14 @@ pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, 
 
 /// Waits for the body of somebody's request, then looks again who they are. Whatever else is looked at on the way to the
 /// handler is looked at after this.
-pub(super) async fn look_again(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn look_again(State(doors): State<Doors>, request: Request, next: Next) -> Response {
     let known = matches!(request.extensions().get::<Identity>(), Some(Identity::Somebody(_)));
     if !known || request.body().is_end_stream() {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
     let body = collect(body.into_data_stream()).await;
-    let identity = Identity::of(&app, &parts.extensions, &parts.headers).await;
+    let identity = doors.identity(&parts.extensions, &parts.headers).await;
     parts.extensions.insert(identity);
     next.run(Request::from_parts(parts, body)).await
 }

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
+use axum::{Extension, Router};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
@@ -18,57 +18,63 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use super::rights::Doors;
 use super::{carry, error, health, openapi, rights};
-use crate::app::App;
+use crate::auth::Authenticator;
+use crate::core::Core;
+use crate::feature::Feature;
 use crate::{audit, limits};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The largest body that anything here needs, with room to spare.
 pub(super) const BODY_LIMIT: usize = 256 * 1024;
 
-/// Every route with its documentation. The authorisation test walks the same list.
-pub fn routes() -> OpenApiRouter<Arc<App>> {
+/// Every route of these features with its documentation.
+pub fn routes(core: &Arc<Core>, features: &[Arc<dyn Feature>]) -> OpenApiRouter {
+    let (mut pages, mut api) = (OpenApiRouter::new(), OpenApiRouter::new());
+    for feature in features {
+        pages = pages.merge(Arc::clone(feature).pages());
+        api = api.merge(Arc::clone(feature).routes());
+    }
     let mut routes = OpenApiRouter::with_openapi(openapi::Document::openapi())
-        .merge(health::routes())
-        .merge(crate::pages())
-        .nest("/api", crate::features());
+        .merge(health::routes(core, features))
+        .merge(pages)
+        .nest("/api", api);
     openapi::complete(routes.get_openapi_mut());
     routes
 }
 
-/// The whole service as one router.
-pub fn router(app: Arc<App>) -> Router {
-    router_with(app, Router::new())
-}
-
-/// The same with routes that are not in the document: tests have some that fail as ours don't.
-pub fn router_with(app: Arc<App>, more: Router<Arc<App>>) -> Router {
-    let (router, document) = routes().split_for_parts();
+/// The whole service as one router. `more` are routes that are not in the document: tests have some that fail as ours
+/// don't.
+pub fn router(
+    core: &Arc<Core>,
+    authenticator: Arc<dyn Authenticator>,
+    features: &[Arc<dyn Feature>],
+    more: Router,
+) -> Router {
+    let (router, document) = routes(core, features).split_for_parts();
     let open = Arc::new(openapi::open_routes(&document));
-    router
-        .merge(more)
-        .merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", document))
-        .with_state(Arc::clone(&app))
-        .layer(
-            ServiceBuilder::new()
-                .layer(axum::middleware::map_request(drop_unreadable_request_id))
-                .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
-                .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
-                .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log_response))
-                .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-                .layer(from_fn(count))
-                .layer(from_fn(harden))
-                .layer(from_fn(error::finish))
-                .layer(from_fn_with_state(Arc::clone(&app), rights::identify))
-                .layer(from_fn_with_state(Arc::clone(&app), limits::limit))
-                .layer(from_fn_with_state(Arc::clone(&app), carry::carry))
-                .layer(from_fn_with_state((Arc::clone(&app), open), audit::watch))
-                .layer(CatchPanicLayer::custom(error::from_panic))
-                .layer(from_fn_with_state(Arc::clone(&app), rights::look_again))
-                .layer(DefaultBodyLimit::max(BODY_LIMIT)),
-        )
-        .layer(crate::app::socket_layer(&app))
-        .layer(from_fn_with_state(app, limits::admit_sockets))
+    let doors = Doors { core: Arc::clone(core), authenticator };
+    let router = router.merge(more).merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", document)).layer(
+        ServiceBuilder::new()
+            .layer(axum::middleware::map_request(drop_unreadable_request_id))
+            .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+            .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+            .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log_response))
+            .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+            .layer(from_fn(count))
+            .layer(from_fn(harden))
+            .layer(from_fn(error::finish))
+            .layer(Extension(Arc::clone(core)))
+            .layer(from_fn_with_state(doors.clone(), rights::identify))
+            .layer(from_fn_with_state(Arc::clone(core), limits::limit))
+            .layer(from_fn_with_state(Arc::clone(core), carry::carry))
+            .layer(from_fn_with_state((Arc::clone(core), open), audit::watch))
+            .layer(CatchPanicLayer::custom(error::from_panic))
+            .layer(from_fn_with_state(doors, rights::look_again))
+            .layer(DefaultBodyLimit::max(BODY_LIMIT)),
+    );
+    features.iter().fold(router, |router, feature| Arc::clone(feature).wrap(router))
 }
 
 /// A client's own request id is kept where it is short and plain; others get one of ours.

@@ -4,6 +4,7 @@
 //! its transaction with [`Once::begin`] and ends it with [`Doing::finish`]: what is done, the key and the answer are
 //! committed together or not at all.
 
+mod feature;
 mod service;
 mod store;
 
@@ -13,14 +14,14 @@ use axum::extract::{FromRequest, Request};
 use garde::Validate;
 use serde::de::DeserializeOwned;
 
-use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::auth::caller;
+use crate::http::auth::{caller, core};
 use crate::http::extract::{body, is_json, parse};
 use crate::ids::UserId;
 use crate::secrets::Fingerprint;
 
-pub use service::{Begun, Checked, Doing, purge, reseal};
+pub use feature::Idempotency;
+pub use service::{Begun, Checked, Doing};
 
 /// The header's name.
 pub const HEADER: &str = "Idempotency-Key";
@@ -53,31 +54,32 @@ fn named(request: &Request) -> Result<Option<(UserId, String)>> {
 }
 
 /// The key and the body, with a fingerprint of the whole request.
-async fn read(request: Request, app: &Arc<App>) -> Result<(Once, axum::body::Bytes)> {
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<(Once, axum::body::Bytes)> {
+    let core = Arc::clone(core(request.extensions())?);
     let (named, uri) = (named(&request)?, request.uri().to_string());
-    let body = body(request, app).await?;
+    let body = body(request, state).await?;
     let once = named.map(|(user, key)| Named {
         user,
         key,
-        fingerprint: app.sealer.fingerprint(&[b"request", uri.as_bytes(), &body]),
+        fingerprint: core.sealer.fingerprint(&[b"request", uri.as_bytes(), &body]),
     });
     Ok((Once(once), body))
 }
 
-impl FromRequest<Arc<App>> for Once {
+impl<S: Send + Sync> FromRequest<S> for Once {
     type Rejection = Error;
 
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self> {
-        Ok(read(request, app).await?.0)
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        Ok(read(request, state).await?.0)
     }
 }
 
-impl<T: DeserializeOwned + Validate<Context = ()>> FromRequest<Arc<App>> for Post<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Validate<Context = ()>> FromRequest<S> for Post<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self> {
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
         is_json(request.headers())?;
-        let (once, body) = read(request, app).await?;
+        let (once, body) = read(request, state).await?;
         Ok(Self(once, parse(&body)?))
     }
 }

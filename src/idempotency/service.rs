@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use sqlx::PgConnection;
 
 use super::{HEADER, Named, Once, store};
-use crate::app::App;
+use crate::core::Core;
 use crate::db::{self, Tx, is_lock_timeout};
 use crate::error::{Code, Error, Result};
 use crate::keyring::Resealed;
@@ -50,8 +50,8 @@ pub struct Doing {
 
 impl Once {
     /// Opens the transaction that will do the request. The same request under way elsewhere is waited for.
-    pub async fn begin<T: DeserializeOwned>(&self, app: &App) -> Result<Begun<T>> {
-        let mut tx = db::begin(&app.db).await?;
+    pub async fn begin<T: DeserializeOwned>(&self, core: &Core) -> Result<Begun<T>> {
+        let mut tx = db::begin(&core.db).await?;
         if let Some(named) = &self.0 {
             let taken = store::insert(&mut tx, named).await.map_err(|error| match is_lock_timeout(&error) {
                 true => Error {
@@ -63,7 +63,7 @@ impl Once {
             if !taken {
                 // It was forgotten in this very moment, a day old.
                 let gone = || Error::new(Code::Conflict, "This key has just been forgotten; take a new one.");
-                return named.kept(app, &mut tx).await?.ok_or_else(gone).map(Begun::Done);
+                return named.kept(core, &mut tx).await?.ok_or_else(gone).map(Begun::Done);
             }
         }
         Ok(Begun::New(Doing { tx, once: self.clone() }))
@@ -74,35 +74,35 @@ impl Once {
     /// may find what its twin has made.
     pub async fn check<T: DeserializeOwned, C>(
         &self,
-        app: &App,
+        core: &Core,
         check: impl Future<Output = Result<C>>,
     ) -> Result<Checked<T, C>> {
-        if let Some(done) = self.look(app).await? {
+        if let Some(done) = self.look(core).await? {
             return Ok(Checked::Done(done));
         }
         match check.await {
             Ok(found) => Ok(Checked::New(found)),
-            Err(refused) => self.look(app).await?.map(Checked::Done).ok_or(refused),
+            Err(refused) => self.look(core).await?.map(Checked::Done).ok_or(refused),
         }
     }
 
-    async fn look<T: DeserializeOwned>(&self, app: &App) -> Result<Option<T>> {
+    async fn look<T: DeserializeOwned>(&self, core: &Core) -> Result<Option<T>> {
         match &self.0 {
-            Some(named) => named.kept(app, &mut *app.db.acquire().await?).await,
+            Some(named) => named.kept(core, &mut *core.db.acquire().await?).await,
             None => Ok(None),
         }
     }
 
     /// Keeps more of the answer, where it is known only after the transaction. Of two that say different things the
     /// first is believed, by both: returns what is kept now.
-    pub async fn settle<T: Serialize + DeserializeOwned>(&self, app: &App, before: &T, answer: T) -> Result<T> {
+    pub async fn settle<T: Serialize + DeserializeOwned>(&self, core: &Core, before: &T, answer: T) -> Result<T> {
         let Some(named) = &self.0 else { return Ok(answer) };
-        let mut tx = db::begin(&app.db).await?;
+        let mut tx = db::begin(&core.db).await?;
         store::lock(&mut tx, named).await?;
-        match named.kept(app, &mut tx).await? {
+        match named.kept(core, &mut tx).await? {
             Some(kept) if serde_json::to_vec::<T>(&kept).ok() != serde_json::to_vec(before).ok() => Ok(kept),
             _ => {
-                named.keep(app, &mut tx, &answer).await?;
+                named.keep(core, &mut tx, &answer).await?;
                 tx.commit().await?;
                 Ok(answer)
             }
@@ -111,30 +111,30 @@ impl Once {
 }
 
 impl Named {
-    async fn kept<T: DeserializeOwned>(&self, app: &App, db: &mut PgConnection) -> Result<Option<T>> {
+    async fn kept<T: DeserializeOwned>(&self, core: &Core, db: &mut PgConnection) -> Result<Option<T>> {
         match store::get(db, self).await? {
             Some((known, _)) if !self.fingerprint.matches(&known) => {
                 Err(Error::field(HEADER, "This key was used for another request; take a new one."))
             }
             Some((_, Some(sealed))) => {
-                let answer = app.sealer.open(PURPOSE, &sealed)?;
+                let answer = core.sealer.open(PURPOSE, &sealed)?;
                 serde_json::from_slice(&answer).map(Some).map_err(Error::internal)
             }
             Some((_, None)) | None => Ok(None),
         }
     }
 
-    async fn keep(&self, app: &App, tx: &mut PgConnection, answer: &impl Serialize) -> Result<()> {
+    async fn keep(&self, core: &Core, tx: &mut PgConnection, answer: &impl Serialize) -> Result<()> {
         let answer = serde_json::to_vec(answer).map_err(Error::internal)?;
-        Ok(store::set_answer(tx, self, &app.sealer.seal(PURPOSE, &answer)?).await?)
+        Ok(store::set_answer(tx, self, &core.sealer.seal(PURPOSE, &answer)?).await?)
     }
 }
 
 impl Doing {
     /// Commits what was done, with what answers for it from now on.
-    pub async fn finish<T: Serialize>(mut self, app: &App, answer: T) -> Result<T> {
+    pub async fn finish<T: Serialize>(mut self, core: &Core, answer: T) -> Result<T> {
         if let Some(named) = &self.once.0 {
-            named.keep(app, &mut self.tx, &answer).await?;
+            named.keep(core, &mut self.tx, &answer).await?;
         }
         match self.tx.commit().await {
             Ok(()) => Ok(answer),
@@ -169,16 +169,16 @@ const BATCH: i64 = 500;
 
 /// Seals the answers that an old key sealed with the master key. One that no key opens is lost: the request, sent
 /// again, fails instead of being done twice.
-pub async fn reseal(app: &App, change: bool) -> Result<Resealed> {
+pub(super) async fn reseal(core: &Core, change: bool) -> Result<Resealed> {
     let (mut count, mut after) = (Resealed::default(), (0, String::new()));
     loop {
-        let answers = store::answers(&app.db, &after, BATCH).await?;
+        let answers = store::answers(&core.db, &after, BATCH).await?;
         let Some((user, key, _)) = answers.last() else { return Ok(count) };
         after = (*user, key.clone());
         for (user, key, sealed) in &answers {
-            let by = app.sealer.sealed_by(PURPOSE, sealed)?;
+            let by = core.sealer.sealed_by(PURPOSE, sealed)?;
             let done = match &by {
-                SealedBy::Old(new) if change => store::replace_answer(&app.db, *user, key, sealed, new).await?,
+                SealedBy::Old(new) if change => store::replace_answer(&core.db, *user, key, sealed, new).await?,
                 _ => false,
             };
             count.add(&by, done);
@@ -187,6 +187,6 @@ pub async fn reseal(app: &App, change: bool) -> Result<Resealed> {
 }
 
 /// Forgets keys of more than a day ago, and those that are too many.
-pub async fn purge(app: &App) -> Result<()> {
-    Ok(store::purge(&app.db, MOST).await?)
+pub(super) async fn purge(core: &Core) -> Result<()> {
+    Ok(store::purge(&core.db, MOST).await?)
 }

@@ -1,9 +1,9 @@
 //! Operating systems to choose from: images, and where each host has them.
 
+mod feature;
 pub mod model;
 mod routes;
 pub mod service;
 pub mod store;
 
-pub(crate) use routes::routes;
-pub(crate) use service::watch;
+pub use feature::Images;

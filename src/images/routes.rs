@@ -9,8 +9,8 @@ use utoipa_axum::routes;
 
 use super::model::{ImageView, NewImage, UpdateImage};
 use super::service;
-use crate::app::App;
 use crate::error::Result;
+use crate::hosts::Hosts;
 use crate::http::ErrorBody;
 use crate::http::auth::{Account, Provider};
 use crate::http::extract::{Json, Path, Query};
@@ -18,7 +18,7 @@ use crate::http::page::CatalogueQuery;
 use crate::idempotency::Post;
 use crate::ids::ImageId;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
 }
 
@@ -27,11 +27,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     params(CatalogueQuery),
     responses((status = 200, body = Vec<ImageView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     Account(caller): Account,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<ImageView>>)> {
-    Ok(query.of(service::visible(&app, &caller).await?))
+    Ok(query.of(service::visible(&hosts.core, &caller).await?))
 }
 
 /// One image
@@ -40,11 +40,11 @@ async fn list(
     responses((status = 200, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn show(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     Account(caller): Account,
     Path(id): Path<ImageId>,
 ) -> Result<Json<ImageView>> {
-    Ok(Json(service::find(&app, &caller, id).await?))
+    Ok(Json(service::find(&hosts.core, &caller, id).await?))
 }
 
 /// Make an image
@@ -52,11 +52,11 @@ async fn show(
     responses((status = 201, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     _: Provider,
     Post(once, new): Post<NewImage>,
 ) -> Result<(StatusCode, Json<ImageView>)> {
-    Ok((StatusCode::CREATED, Json(service::create(&app, &once, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::create(&hosts, &once, new).await?)))
 }
 
 /// Change the given fields of an image
@@ -66,12 +66,12 @@ async fn create(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn update(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     _: Provider,
     Path(id): Path<ImageId>,
     Json(update): Json<UpdateImage>,
 ) -> Result<Json<ImageView>> {
-    Ok(Json(service::update(&app, id, update).await?))
+    Ok(Json(service::update(&hosts, id, update).await?))
 }
 
 /// Delete an image that no server was ever made from
@@ -79,7 +79,7 @@ async fn update(
     params(("id" = ImageId, Path, description = "The image's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<ImageId>) -> Result<StatusCode> {
-    service::delete(&app, id).await?;
+async fn delete(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<ImageId>) -> Result<StatusCode> {
+    service::delete(&hosts.core, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,11 +8,12 @@ use sqlx::{PgConnection, PgExecutor};
 
 use super::model::{Image, ImageSource, ImageView, NewImage, UpdateImage};
 use super::store::{self, HostSource};
-use crate::accounts::model::Caller;
-use crate::app::App;
+use crate::auth::Caller;
+use crate::core::Core;
 use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::hosts;
+use crate::hosts::Hosts;
 use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::{HostId, ImageId};
 use crate::tariffs::Kind;
@@ -29,19 +30,19 @@ fn name_taken() -> Error {
 }
 
 /// The images that the caller may see: all with their sources for a provider, those that can be ordered for others.
-pub async fn visible(app: &App, caller: &Caller) -> Result<Vec<ImageView>> {
+pub async fn visible(core: &Core, caller: &Caller) -> Result<Vec<ImageView>> {
     if !caller.is_provider() {
-        let images = store::images(&app.db, true).await?;
+        let images = store::images(&core.db, true).await?;
         return Ok(images.into_iter().map(|image| ImageView { image, sources: None }).collect());
     }
-    all(app).await
+    all(core).await
 }
 
 /// All images with their sources.
-pub async fn all(app: &App) -> Result<Vec<ImageView>> {
-    let images = store::images(&app.db, false).await?;
+pub async fn all(core: &Core) -> Result<Vec<ImageView>> {
+    let images = store::images(&core.db, false).await?;
     let mut sources: HashMap<ImageId, Vec<ImageSource>> = HashMap::new();
-    for (image, source) in store::sources(&app.db, None).await? {
+    for (image, source) in store::sources(&core.db, None).await? {
         sources.entry(image).or_default().push(source);
     }
     let view = |image: Image| ImageView { sources: Some(sources.remove(&image.id).unwrap_or_default()), image };
@@ -49,9 +50,9 @@ pub async fn all(app: &App) -> Result<Vec<ImageView>> {
 }
 
 /// One of the images that the caller may see.
-pub async fn find(app: &App, caller: &Caller, id: ImageId) -> Result<ImageView> {
-    let image = store::image(&app.db, id).await?.filter(|i| i.enabled || caller.is_provider()).ok_or_else(no_image)?;
-    if caller.is_provider() { with_sources(&app.db, image).await } else { Ok(ImageView { image, sources: None }) }
+pub async fn find(core: &Core, caller: &Caller, id: ImageId) -> Result<ImageView> {
+    let image = store::image(&core.db, id).await?.filter(|i| i.enabled || caller.is_provider()).ok_or_else(no_image)?;
+    if caller.is_provider() { with_sources(&core.db, image).await } else { Ok(ImageView { image, sources: None }) }
 }
 
 async fn with_sources(db: impl PgExecutor<'_>, image: Image) -> Result<ImageView> {
@@ -60,18 +61,19 @@ async fn with_sources(db: impl PgExecutor<'_>, image: Image) -> Result<ImageView
 }
 
 /// Makes an image, after asking each host for it unless told not to.
-pub async fn create(app: &App, once: &Once, new: NewImage) -> Result<ImageView> {
+pub async fn create(hosts: &Hosts, once: &Once, new: NewImage) -> Result<ImageView> {
+    let core = &hosts.core;
     let verified = async {
         match new.verify {
-            true => verify(app, new.kind, &new.sources, &[]).await,
+            true => verify(hosts, new.kind, &new.sources, &[]).await,
             false => Ok(vec![]),
         }
     };
-    let found = match once.check(app, verified).await? {
+    let found = match once.check(core, verified).await? {
         Checked::New(found) => found,
         Checked::Done(answer) => return Ok(answer),
     };
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -79,21 +81,22 @@ pub async fn create(app: &App, once: &Once, new: NewImage) -> Result<ImageView> 
     store::set_sources(&mut tx, image.id, &new.sources).await.map_err(no_host)?;
     note(&mut tx, image.id, &found).await?;
     let image = with_sources(&mut *tx, image).await?;
-    tx.finish(app, image).await
+    tx.finish(core, image).await
 }
 
 /// Changes what `update` gives, and nothing else. New sources are asked for first, as with a new image.
-pub async fn update(app: &App, id: ImageId, update: UpdateImage) -> Result<ImageView> {
+pub async fn update(hosts: &Hosts, id: ImageId, update: UpdateImage) -> Result<ImageView> {
+    let core = &hosts.core;
     let mut found = vec![];
     if update.verify && (update.sources.is_some() || update.kind.is_some()) {
         // Outside the transaction: a host may take long to answer.
-        let before = store::image(&app.db, id).await?.ok_or_else(no_image)?;
-        let known: Vec<_> = store::sources(&app.db, Some(id)).await?.into_iter().map(|(_, source)| source).collect();
+        let before = store::image(&core.db, id).await?.ok_or_else(no_image)?;
+        let known: Vec<_> = store::sources(&core.db, Some(id)).await?.into_iter().map(|(_, source)| source).collect();
         let kind = update.kind.unwrap_or(before.kind);
         let known_good = if kind == before.kind { known.as_slice() } else { &[] };
-        found = verify(app, kind, update.sources.as_deref().unwrap_or(&known), known_good).await?;
+        found = verify(hosts, kind, update.sources.as_deref().unwrap_or(&known), known_good).await?;
     }
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&core.db).await?;
     let old = store::lock(&mut tx, id).await?.ok_or_else(no_image)?;
     let new = Image {
         name: update.name.map_or(old.name, |name| name.trim().to_owned()),
@@ -121,15 +124,16 @@ fn no_host(error: sqlx::Error) -> Error {
 type Found = (ImageSource, Option<Vec<String>>);
 
 /// Asks each host whether it has its source and where, but for those that are `known` already.
-async fn verify(app: &App, kind: Kind, sources: &[ImageSource], known: &[ImageSource]) -> Result<Vec<Found>> {
+async fn verify(hosts: &Hosts, kind: Kind, sources: &[ImageSource], known: &[ImageSource]) -> Result<Vec<Found>> {
+    let core = &hosts.core;
     let guest = GuestKind::try_from(kind)?;
     let mut found = vec![];
     for (index, source) in sources.iter().enumerate().filter(|(_, source)| !known.contains(source)) {
         let field = |name: &str| format!("sources[{index}].{name}");
-        let Some(host) = hosts::store::name(&app.db, source.host_id).await? else {
+        let Some(host) = hosts::store::name(&core.db, source.host_id).await? else {
             return Err(Error::field(&field("hostId"), "There is no such host."));
         };
-        let driver = hosts::service::driver(app, source.host_id).await?;
+        let driver = hosts.driver(source.host_id).await?;
         let name = source.source.trim();
         let there = driver.has_image(guest, name).await;
         if !there.map_err(|error| hosts::service::for_provider(&host, error))? {
@@ -151,13 +155,14 @@ async fn note(tx: &mut PgConnection, image: ImageId, found: &[Found]) -> Result<
 
 /// Looks again and again until shutdown on which nodes images are: somebody may have brought one to another node. Of
 /// several processes one does so.
-pub async fn watch(app: &App) {
+pub async fn watch(hosts: &Hosts) {
+    let core = &hosts.core;
     loop {
         tokio::select! {
-            () = app.shutdown.cancelled() => return,
+            () = core.shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY / 10) => {}
         }
-        let due = match store::take_due(&app.db, LOOK_EVERY.as_secs_f64()).await {
+        let due = match store::take_due(&core.db, LOOK_EVERY.as_secs_f64()).await {
             Ok(due) => due,
             Err(error) => {
                 tracing::warn!(%error, "which images are to be looked for can't be told; trying again");
@@ -166,37 +171,40 @@ pub async fn watch(app: &App) {
         };
         // All hosts at one time: one that hangs delays no other.
         let looks = due.iter().map(|source| async move {
-            if let Err(error) = look(app, source).await {
+            if let Err(error) = look(hosts, source).await {
                 tracing::debug!(%error, host = %source.host, image = source.name, "on which nodes it is can't be told now");
             }
         });
         tokio::select! {
-            () = app.shutdown.cancelled() => return,
+            () = core.shutdown.cancelled() => return,
             _ = futures_util::future::join_all(looks) => {}
         }
     }
 }
 
-async fn look(app: &App, source: &HostSource) -> Result<Option<Vec<String>>> {
-    let driver = hosts::service::driver(app, source.host).await?;
+async fn look(hosts: &Hosts, source: &HostSource) -> Result<Option<Vec<String>>> {
+    let core = &hosts.core;
+    let driver = hosts.driver(source.host).await?;
     let nodes = driver.image_nodes(source.kind.try_into()?, &source.source).await?;
-    store::set_nodes(&app.db, source.image, source.host, &source.source, nodes.as_deref()).await?;
+    store::set_nodes(&core.db, source.image, source.host, &source.source, nodes.as_deref()).await?;
     Ok(nodes)
 }
 
 /// Looks again where an image is on a host.
-pub async fn look_again(app: &App, image: ImageId, host: HostId) -> Result<()> {
-    for source in store::sources_on(&app.db, host).await?.iter().filter(|source| source.image == image) {
-        look(app, source).await?;
+pub async fn look_again(hosts: &Hosts, image: ImageId, host: HostId) -> Result<()> {
+    let core = &hosts.core;
+    for source in store::sources_on(&core.db, host).await?.iter().filter(|source| source.image == image) {
+        look(hosts, source).await?;
     }
     Ok(())
 }
 
 /// What nodes of a host lack of what is offered on it, a sentence each.
-pub async fn missing(app: &App, host: HostId, nodes: &[Node]) -> Result<Vec<String>> {
+pub async fn missing(hosts: &Hosts, host: HostId, nodes: &[Node]) -> Result<Vec<String>> {
+    let core = &hosts.core;
     let mut problems = vec![];
-    for source in store::sources_on(&app.db, host).await? {
-        let Some(found) = look(app, &source).await? else { continue };
+    for source in store::sources_on(&core.db, host).await? {
+        let Some(found) = look(hosts, &source).await? else { continue };
         let lacking = nodes.iter().filter(|node| node.online && !found.contains(&node.name));
         let lacking: Vec<&str> = lacking.map(|node| node.name.as_str()).collect();
         if !lacking.is_empty() {
@@ -213,13 +221,13 @@ pub async fn missing(app: &App, host: HostId, nodes: &[Node]) -> Result<Vec<Stri
 }
 
 /// Deletes an image that no server has or ever had: the history of servers needs the others.
-pub async fn delete(app: &App, id: ImageId) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn delete(core: &Core, id: ImageId) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
     match store::delete(&mut *tx, id).await {
         Ok(true) => tx.commit().await,
         Ok(false) => Err(no_image()),
         Err(error) if is_in_use(&error) => {
-            let message = match store::live_servers(&app.db, id).await? {
+            let message = match store::live_servers(&core.db, id).await? {
                 0 => "Deleted servers had this image and their history needs it: disable it instead.".to_owned(),
                 n => format!("Servers were made from this image ({n}): disable it instead."),
             };

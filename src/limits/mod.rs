@@ -3,13 +3,15 @@
 //! at a time. What costs the database nothing (pages, health) is counted by each process alone. And how many connections
 //! an address may have.
 
+mod feature;
 mod layer;
 mod places;
 mod service;
 mod store;
 mod turns;
 
-pub(crate) use layer::{Refused, admit_sockets, limit};
+pub use feature::Limiting;
+pub(crate) use layer::{Refused, limit, note_refusal};
 pub use places::{Place, Places};
-pub use service::{Limits, purge};
+pub use service::{Allowance, Limits, Who};
 pub use turns::Turns;

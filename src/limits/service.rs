@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::store;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::{Code, Error, Result};
 use crate::http::ClientAddress;
 use crate::ids::UserId;
@@ -24,7 +24,7 @@ const WIDE: u64 = 8;
 
 /// Whose requests are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Who {
+pub enum Who {
     /// A login's or an API token's.
     Token(Uuid),
     /// Those of an account with all its tokens.
@@ -47,7 +47,7 @@ pub(super) enum Who {
 
 /// What one may do.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Allowance {
+pub struct Allowance {
     /// Whether this request is within it.
     pub fine: bool,
     /// Requests a minute.
@@ -90,8 +90,8 @@ impl Share {
 
 impl Limits {
     /// Counts one request of this process alone. Asks nobody.
-    pub(super) fn count_here(&self, app: &App, who: &Who) -> Allowance {
-        let limit = who.limit(app);
+    pub fn count_here(&self, core: &Core, who: &Who) -> Allowance {
+        let limit = who.limit(core);
         let share = self.share(who);
         let now = Instant::now();
         // Held for moments, and by nobody who waits.
@@ -109,19 +109,19 @@ impl Limits {
     }
 
     /// Counts one request of somebody who shows no good token: first in this process, for the whole network.
-    pub(super) async fn count_stranger(&self, app: &App, address: ClientAddress) -> Allowance {
+    pub(super) async fn count_stranger(&self, core: &Core, address: ClientAddress) -> Allowance {
         if let Some(wide) = address.wide() {
-            let all = self.count_here(app, &Who::Wide(wide));
+            let all = self.count_here(core, &Who::Wide(wide));
             if !all.fine {
                 return all;
             }
         }
-        self.count(app, Who::Address(address.network())).await
+        self.count(core, Who::Address(address.network())).await
     }
 
     /// Counts one request.
-    pub(super) async fn count(&self, app: &App, who: Who) -> Allowance {
-        let limit = who.limit(app);
+    pub(super) async fn count(&self, core: &Core, who: Who) -> Allowance {
+        let limit = who.limit(core);
         let share = self.share(&who);
         // Held while the database is asked, so that parallel requests of one client don't take a share each.
         let mut share = share.lock().await;
@@ -131,7 +131,7 @@ impl Limits {
             let want = (limit / SHARES).max(1);
             let taken = match self.is_away() {
                 true => None,
-                false => match store::take(&app.db, &who.key(), want).await {
+                false => match store::take(&core.db, &who.key(), want).await {
                     Ok(taken) => Some(taken),
                     Err(error) => {
                         tracing::warn!(%error, "requests can't be counted");
@@ -154,10 +154,10 @@ impl Limits {
     /// Counts a token or ticket before it is looked up, which is work, and refuses an address that has shown too many
     /// that were none. One that is good is given back by [`Self::was_right`]: however many are looked up at one time,
     /// no more than the limit are none.
-    pub(crate) async fn guess(&self, app: &App, address: ClientAddress) -> Result<()> {
-        let mut allowance = self.count(app, Who::Guess(address.network())).await;
+    pub async fn guess(&self, core: &Core, address: ClientAddress) -> Result<()> {
+        let mut allowance = self.count(core, Who::Guess(address.network())).await;
         if let Some(wide) = address.wide().filter(|_| allowance.fine) {
-            allowance = self.count_here(app, &Who::Wide(wide));
+            allowance = self.count_here(core, &Who::Wide(wide));
         }
         if allowance.fine {
             return Ok(());
@@ -167,7 +167,7 @@ impl Limits {
     }
 
     /// What was counted as a guess was good.
-    pub(crate) async fn was_right(&self, address: ClientAddress) {
+    pub async fn was_right(&self, address: ClientAddress) {
         let mut given_back = vec![Who::Guess(address.network())];
         given_back.extend(address.wide().map(Who::Wide));
         for who in given_back {
@@ -212,11 +212,11 @@ fn whole_seconds(time: Duration) -> Duration {
 }
 
 impl Who {
-    fn limit(&self, app: &App) -> u64 {
-        let (token, address) = (app.config.rate_limit_token.into(), app.config.rate_limit_address.into());
+    fn limit(&self, core: &Core) -> u64 {
+        let (token, address) = (core.config.rate_limit_token.into(), core.config.rate_limit_address.into());
         match self {
             Self::Token(_) | Self::Polling(_) => token,
-            Self::Account(_) => app.config.rate_limit_account.into(),
+            Self::Account(_) => core.config.rate_limit_account.into(),
             Self::Address(_) | Self::Guess(_) | Self::Page(_) | Self::Health(_) | Self::Handshake(_) => address,
             Self::Wide(_) => address * WIDE,
         }
@@ -238,9 +238,9 @@ impl Who {
 }
 
 /// Forgets minutes that are over.
-pub async fn purge(app: &App) -> Result<()> {
-    app.limits.forget();
-    Ok(store::purge(&app.db).await?)
+pub(super) async fn purge(core: &Core) -> Result<()> {
+    core.limits.forget();
+    Ok(store::purge(&core.db).await?)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Outgoing mail: queued in the database, sent by a task, never twice for one event.
 
+mod feature;
 pub mod model;
 mod outbox;
 mod routes;
@@ -8,5 +9,8 @@ mod store;
 pub mod templates;
 mod transport;
 
-pub use outbox::send_queued;
-pub(crate) use routes::routes;
+use crate::events::Topic;
+pub use feature::Mails;
+
+/// A mail waits to be sent.
+pub const MAIL_DUE: Topic<()> = Topic::new("mail_due", |_| Some(()));

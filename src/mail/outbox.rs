@@ -7,11 +7,11 @@ use chrono::{TimeDelta, Utc};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::MAIL_DUE;
 use super::store::{self, Mail};
 use super::transport::{Failure, Ready, Transport};
-use crate::app::App;
+use crate::core::Core;
 use crate::error::is_database_away;
-use crate::events::Event;
 use crate::restores;
 
 /// Mails under way at one time, of this process.
@@ -24,24 +24,24 @@ const NOTE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(15);
 
 /// Sends queued mails until shutdown. Any number of processes may do so.
-pub async fn send_queued(app: &App) {
-    let transport = match Transport::new(&app.config) {
+pub(super) async fn send_queued(core: &Core) {
+    let transport = match Transport::new(&core.config) {
         Ok(transport) => transport,
         Err(error) => {
             tracing::error!(error = %format!("{error:#}"), "mails can't be sent; they wait in the queue");
             return;
         }
     };
-    if !restores::service::begun(app).await {
+    if !restores::service::begun(core).await {
         return;
     }
-    let mut events = app.events.subscribe();
+    let mut events = core.events.subscribe();
     let mut under_way = FuturesUnordered::new();
     let mut look = true;
-    while !app.shutdown.is_cancelled() {
-        let full = match take_on(app, &transport, look, AT_ONCE - under_way.len()).await {
+    while !core.shutdown.is_cancelled() {
+        let full = match take_on(core, &transport, look, AT_ONCE - under_way.len()).await {
             Ok(mails) => {
-                under_way.extend(mails.into_iter().map(|mail| send(app, &transport, mail)));
+                under_way.extend(mails.into_iter().map(|mail| send(core, &transport, mail)));
                 under_way.len() >= AT_ONCE
             }
             Err(error) => {
@@ -49,14 +49,14 @@ pub async fn send_queued(app: &App) {
                 false
             }
         };
-        let wake = async { while !matches!(events.next().await, Event::MailDue | Event::Resync) {} };
+        let wake = events.next_of(&MAIL_DUE);
         tokio::select! {
             Some(sent) = under_way.next() => {
                 look = false;
                 note(sent);
             }
-            () = app.shutdown.cancelled() => {}
-            () = wake, if !full => look = true,
+            () = core.shutdown.cancelled() => {}
+            _ = wake, if !full => look = true,
             () = tokio::time::sleep(POLL) => look = true,
         }
     }
@@ -74,13 +74,13 @@ fn note(sent: sqlx::Result<()>) {
 
 /// Claims what is due, as much as there is room for: a mail server that takes its time over one mail must not hold up the
 /// others.
-async fn take_on(app: &App, transport: &Transport, look: bool, room: usize) -> sqlx::Result<Vec<Mail>> {
+async fn take_on(core: &Core, transport: &Transport, look: bool, room: usize) -> sqlx::Result<Vec<Mail>> {
     if look {
-        settle_abandoned(app, transport).await?;
+        settle_abandoned(core, transport).await?;
     }
     let mut mails = vec![];
     while mails.len() < room {
-        match store::claim(&app.db, transport.claim().as_secs_f64()).await {
+        match store::claim(&core.db, transport.claim().as_secs_f64()).await {
             Ok(Some(mail)) => mails.push(mail),
             Err(error) if mails.is_empty() => return Err(error),
             // What is claimed is sent all the same.
@@ -90,29 +90,29 @@ async fn take_on(app: &App, transport: &Transport, look: bool, room: usize) -> s
     Ok(mails)
 }
 
-async fn send(app: &App, transport: &Transport, mail: Mail) -> sqlx::Result<()> {
+async fn send(core: &Core, transport: &Transport, mail: Mail) -> sqlx::Result<()> {
     let ready = tokio::select! {
         biased;
         // Nobody has it yet: the next one to look sends it.
-        () = app.shutdown.cancelled() => {
-            return store::retry(&app.db, &mail, 0.0, "the sending process was ended", None).await;
+        () = core.shutdown.cancelled() => {
+            return store::retry(&core.db, &mail, 0.0, "the sending process was ended", None).await;
         }
-        ready = offer(app, transport, &mail) => ready,
+        ready = offer(core, transport, &mail) => ready,
     };
     let outcome = match ready {
         Ok(ready) => ready.hand_over().await,
         Err(failure) => Err(failure),
     };
-    settle(app, transport, &mail, outcome).await
+    settle(core, transport, &mail, outcome).await
 }
 
 /// Everything short of the content, so that giving up anywhere in here leaves the mail unsent.
-async fn offer(app: &App, transport: &Transport, mail: &Mail) -> Result<Ready, Failure> {
+async fn offer(core: &Core, transport: &Transport, mail: &Mail) -> Result<Ready, Failure> {
     let ready = transport.prepare(mail).await?;
     if transport.is_idempotent() {
         return Ok(ready);
     }
-    match tokio::time::timeout(NOTE, store::hand_over(&app.db, mail)).await {
+    match tokio::time::timeout(NOTE, store::hand_over(&core.db, mail)).await {
         Ok(Ok(true)) => Ok(ready),
         Ok(Ok(false)) => Err(Failure::Later("the mail server took so long that another process took over".into())),
         Ok(Err(error)) => Err(Failure::Later(format!("the database was away: {error}"))),
@@ -122,10 +122,10 @@ async fn offer(app: &App, transport: &Transport, mail: &Mail) -> Result<Ready, F
 
 /// Writes the outcome down. What is known must not be lost to a database that is away for a moment: it is tried for as
 /// long as the claim lasts.
-async fn settle(app: &App, transport: &Transport, mail: &Mail, outcome: Result<(), Failure>) -> sqlx::Result<()> {
+async fn settle(core: &Core, transport: &Transport, mail: &Mail, outcome: Result<(), Failure>) -> sqlx::Result<()> {
     let until = tokio::time::Instant::now() + transport.claim();
     loop {
-        match record(app, mail, &outcome).await {
+        match record(core, mail, &outcome).await {
             Err(error) if is_database_away(&error) && tokio::time::Instant::now() < until => {
                 tracing::warn!(mail = %mail.id, %error, "a mail's outcome can't be written down; trying again");
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -136,8 +136,8 @@ async fn settle(app: &App, transport: &Transport, mail: &Mail, outcome: Result<(
 }
 
 /// Mails whose sender died in the act. A file written twice is one file; a mail handed over twice is two mails.
-async fn settle_abandoned(app: &App, transport: &Transport) -> sqlx::Result<()> {
-    for mail in store::abandoned(&app.db, transport.is_idempotent()).await? {
+async fn settle_abandoned(core: &Core, transport: &Transport) -> sqlx::Result<()> {
+    for mail in store::abandoned(&core.db, transport.is_idempotent()).await? {
         if mail.again {
             tracing::info!(mail = %mail.id, "a mail whose sender ended is sent by another");
         } else {
@@ -151,33 +151,33 @@ async fn settle_abandoned(app: &App, transport: &Transport) -> sqlx::Result<()> 
     Ok(())
 }
 
-async fn record(app: &App, mail: &Mail, outcome: &Result<(), Failure>) -> sqlx::Result<()> {
+async fn record(core: &Core, mail: &Mail, outcome: &Result<(), Failure>) -> sqlx::Result<()> {
     let id = mail.id;
     match outcome {
         Ok(()) => {
-            store::sent(&app.db, id).await?;
+            store::sent(&core.db, id).await?;
             tracing::info!(mail = %id, "mail sent");
             count("sent");
         }
         Err(Failure::Held(error)) => {
             let wait = backoff(mail.attempts);
-            store::retry(&app.db, mail, wait.as_secs_f64(), error, Some(true)).await?;
+            store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(true)).await?;
             tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "a mail waits for the mail server");
             count("retried");
         }
         Err(Failure::Later(error)) if Utc::now() - mail.queued_at < PATIENCE => {
             let wait = backoff(mail.attempts);
-            store::retry(&app.db, mail, wait.as_secs_f64(), error, Some(false)).await?;
+            store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(false)).await?;
             tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "a mail could not be sent; trying again later");
             count("retried");
         }
         Err(Failure::Later(error) | Failure::Never(error)) => {
-            store::give_up(&app.db, mail, "failed", error).await?;
+            store::give_up(&core.db, mail, "failed", error).await?;
             tracing::error!(mail = %id, error, "a mail could not be sent and is given up");
             count("failed");
         }
         Err(Failure::Unknown(error)) => {
-            store::give_up(&app.db, mail, "unknown", error).await?;
+            store::give_up(&core.db, mail, "unknown", error).await?;
             tracing::error!(mail = %id, error, "a mail may or may not have been sent; it is not sent again by itself");
             count("unknown");
         }

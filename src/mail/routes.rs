@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::model::{ListMails, MailView};
 use super::service;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
@@ -17,7 +17,7 @@ use crate::http::extract::{Json, Path, Query};
 use crate::http::page::Page;
 use crate::idempotency::Once;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))
 }
 
@@ -26,11 +26,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     responses((status = 200, body = Page<MailView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn list(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Query(query): Query<ListMails>,
 ) -> Result<Json<Page<MailView>>> {
-    Ok(Json(service::list(&app, &query).await?))
+    Ok(Json(service::list(&core, &query).await?))
 }
 
 /// Send a mail again that failed, that may be out, or that waits, at once (provider)
@@ -38,6 +38,6 @@ async fn list(
     params(("id" = Uuid, Path, description = "The mail's id")),
     responses((status = 200, body = MailView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn retry(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>, once: Once) -> Result<Json<MailView>> {
-    Ok(Json(service::retry(&app, &once, id).await?))
+async fn retry(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<Uuid>, once: Once) -> Result<Json<MailView>> {
+    Ok(Json(service::retry(&core, &once, id).await?))
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::model::{ListMails, MailState, MailView};
 use super::templates::Mail;
 use super::{store, transport};
-use crate::app::App;
+use crate::core::Core;
 use crate::error::{Code, Error, Result};
 use crate::http::page::{self, Page, PageQuery};
 use crate::idempotency::{Begun, Once};
@@ -23,16 +23,16 @@ pub async fn queue(tx: &mut PgConnection, event: &str, recipient: &str, mail: &i
 }
 
 /// Mails, newest first where nothing else is asked for.
-pub async fn list(app: &App, query: &ListMails) -> Result<Page<MailView>> {
+pub async fn list(core: &Core, query: &ListMails) -> Result<Page<MailView>> {
     let page = PageQuery { page: query.page, limit: query.limit };
     page.check()?;
-    let (mails, total) = store::list(&app.db, query, page).await.map_err(page::too_long)?;
+    let (mails, total) = store::list(&core.db, query, page).await.map_err(page::too_long)?;
     Ok(Page::new(mails, total, page))
 }
 
 /// Has a mail sent once more, or at once: it is tried as long as a new one is.
-pub async fn retry(app: &App, once: &Once, id: Uuid) -> Result<MailView> {
-    let mut tx = match once.begin(app).await? {
+pub async fn retry(core: &Core, once: &Once, id: Uuid) -> Result<MailView> {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -43,7 +43,7 @@ pub async fn retry(app: &App, once: &Once, id: Uuid) -> Result<MailView> {
         MailState::Queued | MailState::Failed | MailState::Unknown => {}
     }
     let queued = store::queue_again(&mut tx, id).await?;
-    tx.finish(app, queued).await
+    tx.finish(core, queued).await
 }
 
 /// Whether mails wait for somebody to mend something: the mail server is away, or takes none from us.
@@ -65,9 +65,9 @@ pub fn can_be_written_to(address: &str) -> bool {
 }
 
 /// Forgets mails of long ago: what was told, and to whom, is nobody's business for ever.
-pub async fn purge(app: &App) -> Result<()> {
-    for id in store::purge(&app.db, KEPT_DAYS).await? {
-        transport::forget(&app.config.data, id).await;
+pub async fn purge(core: &Core) -> Result<()> {
+    for id in store::purge(&core.db, KEPT_DAYS).await? {
+        transport::forget(&core.config.data, id).await;
     }
     Ok(())
 }

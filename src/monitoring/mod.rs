@@ -1,13 +1,20 @@
 //! What servers are doing: sweeps stored, shown and pushed. The sweeping itself is the `monitor` crate's.
 
 mod charts;
-mod fleet;
+mod feature;
 pub mod model;
-pub mod prometheus;
+mod prometheus;
+mod routes;
 pub mod service;
 mod store;
 
+use crate::events::Topic;
+use crate::ids::HostId;
+pub use feature::Monitoring;
+
 pub use charts::Charts;
-pub use fleet::{look, watch};
 pub use store::insert_samples;
-pub(crate) use store::notify_sampled;
+pub(crate) use store::{claim, notify_sampled, settle_statuses};
+
+/// A host was swept, and its samples are stored.
+pub const SAMPLED: Topic<HostId> = Topic::new("sampled", |id| id.parse().ok());

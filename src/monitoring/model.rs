@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::alerts::model::LiveAlert;
 use crate::ids::ServerId;
+use crate::servers::model::Status;
 
 /// A server's latest figures and the last hour's chart.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
@@ -88,15 +88,15 @@ pub struct Point {
     pub netout: Option<f64>,
 }
 
-/// What is pushed to those who watch a server.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Live {
-    /// Whose.
-    pub server: ServerId,
-    /// Its figures.
+/// A server's status and figures.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ServerStatus {
+    /// The server.
+    pub id: ServerId,
+    /// Where it stands.
+    pub status: Status,
+    /// Its figures at the last sweep.
     pub stats: Stats,
-    /// Its open alerts.
-    pub alerts: Vec<LiveAlert>,
 }
 
 /// A host in the fleet's figures.

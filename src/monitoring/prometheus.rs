@@ -5,12 +5,12 @@ use std::fmt::{Display, Write as _};
 
 use super::model::{FleetHost, FleetServer};
 use super::service;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Result;
 
 /// Every host and server as the last sweeps saw them.
-pub async fn fleet(app: &App) -> Result<String> {
-    let (hosts, servers) = service::fleet(app).await?;
+pub(super) async fn fleet(core: &Core) -> Result<String> {
+    let (hosts, servers) = service::fleet(core).await?;
     let mut text = Text::default();
     of_hosts(&mut text, &hosts);
     of_servers(&mut text, &servers);

@@ -3,48 +3,42 @@
 use chrono::Utc;
 
 use super::charts::{self, Charts};
-use super::model::{FleetHost, FleetServer, Gauge, Live, Network, Point, Stats, StatsData};
+use super::model::{FleetHost, FleetServer, Gauge, Network, Point, ServerStatus, Stats, StatsData};
 use super::store::{self, PointRow, ServerRow};
-use crate::alerts;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::ids::{HostId, ServerId};
+use crate::servers::model::ServerRecord;
+
+/// One server's status and figures.
+pub async fn status(core: &Core, server: &ServerRecord) -> Result<ServerStatus> {
+    Ok(ServerStatus { id: server.id, status: server.status, stats: stats(core, server.id).await? })
+}
 
 /// The contract's `stats` of a server.
-pub async fn stats(app: &App, server: ServerId) -> Result<Stats> {
-    let rows = store::servers(&app.db, None, &[server]).await?;
+pub async fn stats(core: &Core, server: ServerId) -> Result<Stats> {
+    let rows = store::servers(&core.db, None, &[server]).await?;
     let row = rows.first().ok_or_else(|| Error::not_found("server"))?;
     let mut chart = Charts::default();
-    chart.update(&app.db, &rows, app.config.sweep_interval() * 2).await?;
+    chart.update(&core.db, &rows, core.config.sweep_interval() * 2).await?;
     Ok(stats_from(row, chart.of(server)))
 }
 
-/// The figures of these servers and their open alerts, in a number of queries that does not grow with them.
-pub async fn stats_of(app: &App, servers: &[ServerId], charts: &mut Charts) -> Result<Vec<Live>> {
-    assemble(app, store::servers(&app.db, None, servers).await?, charts).await
-}
-
-/// The same of those that are on this host.
-pub async fn stats_of_host(app: &App, host: HostId, servers: &[ServerId], charts: &mut Charts) -> Result<Vec<Live>> {
-    assemble(app, store::servers(&app.db, Some(host), servers).await?, charts).await
+/// The figures of these servers, or of those of them on one host, in a number of queries that does not grow with them.
+pub async fn stats_of(
+    core: &Core,
+    host: Option<HostId>,
+    servers: &[ServerId],
+    charts: &mut Charts,
+) -> Result<Vec<(ServerId, Stats)>> {
+    let rows = store::servers(&core.db, host, servers).await?;
+    charts.update(&core.db, &rows, core.config.sweep_interval() * 2).await?;
+    Ok(rows.iter().map(|row| (row.id, stats_from(row, charts.of(row.id)))).collect())
 }
 
 /// Every host that is swept and every server, as the last sweeps saw them.
-pub async fn fleet(app: &App) -> Result<(Vec<FleetHost>, Vec<FleetServer>)> {
-    Ok(tokio::try_join!(store::fleet_hosts(&app.db), store::fleet_servers(&app.db))?)
-}
-
-async fn assemble(app: &App, servers: Vec<ServerRow>, charts: &mut Charts) -> Result<Vec<Live>> {
-    charts.update(&app.db, &servers, app.config.sweep_interval() * 2).await?;
-    let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
-    let mut open = alerts::service::open(app, &ids).await?;
-    Ok(servers
-        .into_iter()
-        .map(|server| {
-            let alerts = open.remove(&server.id).unwrap_or_default();
-            Live { server: server.id, alerts, stats: stats_from(&server, charts.of(server.id)) }
-        })
-        .collect())
+pub async fn fleet(core: &Core) -> Result<(Vec<FleetHost>, Vec<FleetServer>)> {
+    Ok(tokio::try_join!(store::fleet_hosts(&core.db), store::fleet_servers(&core.db))?)
 }
 
 fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a PointRow>) -> Stats {

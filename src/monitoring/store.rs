@@ -133,7 +133,7 @@ pub(super) async fn points(db: &PgPool, servers: &[ServerId]) -> Result<Vec<Poin
 
 /// Takes a host for one interval, unless another process has it; one that has failed three times in a row, for two. A
 /// little earlier than due is due: clocks and networks jitter, and a claim missed by a hair would halve the rate.
-pub(super) async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Result<Claim> {
+pub(crate) async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Result<Claim> {
     let seconds = interval.as_secs_f64();
     let row = sqlx::query!(
         r#"with mine as (
@@ -226,7 +226,7 @@ pub async fn insert_samples(
 /// Moves servers between running, stopped, paused and unknown as a sweep saw them, those that it missed to unknown;
 /// gives how many moved. Left alone are servers that it can't have seen, and those that an operation holds, or held when
 /// the host was asked: it knows better than a look from before.
-pub(super) async fn settle_statuses(db: &mut PgConnection, host: HostId, report: &Report) -> Result<u64> {
+pub(crate) async fn settle_statuses(db: &mut PgConnection, host: HostId, report: &Report) -> Result<u64> {
     let markers: Vec<Uuid> = report.samples.iter().map(|s| s.marker).collect();
     let powers: Vec<String> = report.samples.iter().map(|s| power(s).to_owned()).collect();
     let done = sqlx::query!(

@@ -1,6 +1,5 @@
-//! What the engine knows: its workflows and settings; and how an operation is put in.
+//! The engine's settings, and how an operation is enqueued.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,16 +8,15 @@ use uuid::Uuid;
 
 use super::failpoints::Failpoints;
 use super::model::State;
-use super::store::{self, InTheWay, Known, NewRow};
-use super::workflow::{AnyWorkflow, Data};
+use super::store::{self, InTheWay, NewRow};
+use super::workflow::{Data, Kind};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::ids::{ServerId, UserId};
 
-/// The engine's fixed parts.
+/// The engine's settings, and the way to enqueue.
 #[derive(Debug)]
 pub struct Engine {
-    workflows: HashMap<&'static str, Box<dyn AnyWorkflow>>,
     /// Where tests make it fail.
     pub failpoints: Failpoints,
     /// This process, as lease owner.
@@ -31,8 +29,8 @@ pub struct Engine {
 /// An operation to be.
 #[derive(Debug)]
 pub struct NewOperation<D> {
-    /// A workflow's name.
-    pub kind: &'static str,
+    /// Which workflow.
+    pub kind: Kind,
     /// On which server.
     pub server: ServerId,
     /// The workflow's first data.
@@ -44,9 +42,8 @@ pub struct NewOperation<D> {
 }
 
 impl Engine {
-    pub(crate) fn new(config: &Config, workflows: Vec<Box<dyn AnyWorkflow>>) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
-            workflows: workflows.into_iter().map(|w| (w.kind(), w)).collect(),
             failpoints: Failpoints::parse(&config.failpoints)?,
             owner: Uuid::new_v4(),
             workers: config.workers,
@@ -55,23 +52,10 @@ impl Engine {
         })
     }
 
-    /// The workflow of a kind.
-    pub fn workflow(&self, kind: &str) -> Option<&dyn AnyWorkflow> {
-        self.workflows.get(kind).map(AsRef::as_ref)
-    }
-
-    /// What this process can work on.
-    pub(super) fn known(&self) -> Known {
-        Known {
-            kinds: self.workflows.keys().map(ToString::to_string).collect(),
-            versions: self.workflows.values().map(|workflow| workflow.version()).collect(),
-        }
-    }
-
     /// Puts an operation in, in the caller's transaction: it exists if and only if what it goes with does. Another
     /// operation on the same server, at work or next, gives `LOCKED` with its id.
     pub async fn enqueue<D: Data>(&self, tx: &mut PgConnection, new: NewOperation<D>) -> Result<Uuid> {
-        let new = self.row(new)?;
+        let new = row(new)?;
         loop {
             if store::insert(tx, &new).await? {
                 return Ok(new.id);
@@ -96,7 +80,7 @@ impl Engine {
         new: NewOperation<D>,
         instead_of: &[&str],
     ) -> Result<Placed> {
-        let new = self.row(new)?;
+        let new = row(new)?;
         loop {
             if let Some(InTheWay { id, kind, .. }) = store::waiting(tx, new.server).await? {
                 if kind == new.kind || !instead_of.contains(&kind.as_str()) {
@@ -119,13 +103,13 @@ impl Engine {
             }
         }
     }
+}
 
-    fn row<D: Data>(&self, new: NewOperation<D>) -> Result<NewRow> {
-        let NewOperation { kind, server, data, user, deadline } = new;
-        let data = serde_json::to_value(&data).map_err(Error::internal)?;
-        let step = self.workflow(kind).and_then(|w| w.steps().first().copied()).unwrap_or_default();
-        Ok(NewRow { id: Uuid::now_v7(), server, kind, step, data, version: D::VERSION, user, deadline })
-    }
+fn row<D: Data>(new: NewOperation<D>) -> Result<NewRow> {
+    let NewOperation { kind, server, data, user, deadline } = new;
+    let data = serde_json::to_value(&data).map_err(Error::internal)?;
+    let Kind { name, first_step } = kind;
+    Ok(NewRow { id: Uuid::now_v7(), server, kind: name, step: first_step, data, version: D::VERSION, user, deadline })
 }
 
 /// Where an operation was put that nobody may keep from happening.

@@ -6,8 +6,13 @@
 //! undone is *stuck* and waits for a person. A process that dies loses nothing: its lease runs out and another
 //! process repeats the step it was at, which is why steps must be repeatable.
 
+use uuid::Uuid;
+
+use crate::events::Topic;
+
 mod engine;
 pub mod failpoints;
+mod feature;
 mod fenced;
 pub mod model;
 mod routes;
@@ -17,7 +22,11 @@ mod store;
 mod worker;
 mod workflow;
 
+/// An operation waits for a worker.
+pub const OPERATION_DUE: Topic<()> = Topic::new("operation_due", |_| Some(()));
+/// What people see of an operation has changed.
+pub const OPERATION_CHANGED: Topic<Uuid> = Topic::new("operation_changed", |id| id.parse().ok());
+
 pub use engine::{Engine, NewOperation, Placed};
-pub(crate) use routes::routes;
-pub(crate) use worker::work;
-pub use workflow::{AnyWorkflow, Context, Data, Fault, FaultKind, Outcome, Step, Workflow};
+pub use feature::Operations;
+pub use workflow::{AnyWorkflow, Context, Data, Fault, FaultKind, Kind, Outcome, Step, Workflow};

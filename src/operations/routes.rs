@@ -8,9 +8,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::Operations;
 use super::model::OperationView;
 use super::service::{self, LogLine};
-use crate::app::App;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Anyone, Provider};
@@ -18,7 +18,7 @@ use crate::http::extract::{Json, Path, Query};
 use crate::http::page::{PageQuery, TOTAL};
 use crate::idempotency::Once;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Operations>> {
     OpenApiRouter::new()
         .routes(routes!(stuck))
         .routes(routes!(get))
@@ -34,11 +34,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     responses((status = 200, body = Vec<OperationView>), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn stuck(
-    State(app): State<Arc<App>>,
+    State(operations): State<Arc<Operations>>,
     _: Provider,
     Query(query): Query<PageQuery>,
 ) -> Result<(HeaderMap, Json<Vec<OperationView>>)> {
-    let (operations, total) = service::stuck(&app, query).await?;
+    let (operations, total) = service::stuck(&operations.core, query).await?;
     Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(operations)))
 }
 
@@ -46,16 +46,24 @@ async fn stuck(
 #[utoipa::path(get, path = "/operations/{id}", tag = "operations", operation_id = "getOperation", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
-async fn get(State(app): State<Arc<App>>, Anyone(caller): Anyone, Path(id): Path<Uuid>) -> Result<Json<OperationView>> {
-    Ok(Json(service::get(&app, &caller, id).await?))
+async fn get(
+    State(operations): State<Arc<Operations>>,
+    Anyone(caller): Anyone,
+    Path(id): Path<Uuid>,
+) -> Result<Json<OperationView>> {
+    Ok(Json(service::get(&operations, &caller, id).await?))
 }
 
 /// An operation's log, its last thousand lines (provider)
 #[utoipa::path(get, path = "/operations/{id}/log", tag = "operations", operation_id = "getOperationLog", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = Vec<LogLine>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn log(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>) -> Result<Json<Vec<LogLine>>> {
-    Ok(Json(service::log(&app, id).await?))
+async fn log(
+    State(operations): State<Arc<Operations>>,
+    _: Provider,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Vec<LogLine>>> {
+    Ok(Json(service::log(&operations.core, id).await?))
 }
 
 /// Take a stuck operation up again (provider)
@@ -63,12 +71,12 @@ async fn log(State(app): State<Arc<App>>, _: Provider, Path(id): Path<Uuid>) -> 
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn retry(
-    State(app): State<Arc<App>>,
+    State(operations): State<Arc<Operations>>,
     _: Provider,
     Path(id): Path<Uuid>,
     once: Once,
 ) -> Result<Json<OperationView>> {
-    Ok(Json(service::retry(&app, &once, id).await?))
+    Ok(Json(service::retry(&operations, &once, id).await?))
 }
 
 /// Give a stuck operation up (provider)
@@ -79,10 +87,10 @@ async fn retry(
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn abandon(
-    State(app): State<Arc<App>>,
+    State(operations): State<Arc<Operations>>,
     _: Provider,
     Path(id): Path<Uuid>,
     once: Once,
 ) -> Result<Json<OperationView>> {
-    Ok(Json(service::abandon(&app, &once, id).await?))
+    Ok(Json(service::abandon(&operations, &once, id).await?))
 }

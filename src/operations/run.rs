@@ -10,17 +10,24 @@ use rand::RngExt;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::Operations;
 use super::failpoints::Action;
 use super::model::State;
 use super::store::{self, Claimed, Save};
 use super::workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome, overtaken};
-use crate::app::App;
+use crate::core::Core;
 use crate::db::{self, Tx};
 use crate::error::{Code, Error, Result};
 
 /// How long what is under way when the lease is lost may take to its end: a call to the host, a transaction, a save.
 /// Each has its own limit; this is for what hangs all the same.
 const ENDING: Duration = Duration::from_mins(2);
+
+/// What runs an operation: the service, and the operation's workflow.
+struct Run<'a> {
+    core: &'a Core,
+    workflow: &'a dyn AnyWorkflow,
+}
 
 /// A claimed operation and when its time is over, by our clock: the claim said how much was left.
 struct Work {
@@ -52,18 +59,26 @@ enum Next {
 /// and the operation is taken up again from its last saved state. After a lost lease a step begins nothing new, neither
 /// in the database nor at the host; what it was at is brought to its end, and so is the save of what it came to: that may
 /// be committed already, and then its end is counted, logged and told.
-pub(super) async fn run(app: &App, claimed: Claimed) {
+pub(super) async fn run(operations: &Operations, claimed: Claimed) {
+    let core = &operations.core;
     let (id, fence) = (claimed.id, claimed.fence);
     let deadline = Instant::now() + Duration::from_secs_f64(claimed.seconds_left.max(0.0));
     let lost = CancellationToken::new();
     let keep = async {
-        lease_lost(app, id, fence).await;
+        lease_lost(core, id, fence).await;
         lost.cancel();
         tokio::time::sleep(ENDING).await;
     };
+    let kind = claimed.kind.clone();
+    let worked = async {
+        let Some(workflow) = operations.workflow(&kind) else {
+            return Err(Error::internal(anyhow::anyhow!("there is no workflow {kind}")));
+        };
+        steps(&Run { core, workflow }, Work { op: claimed, deadline, lost: lost.clone() }).await
+    };
     let worked = tokio::select! {
         biased;
-        worked = steps(app, Work { op: claimed, deadline, lost: lost.clone() }) => worked,
+        worked = worked => worked,
         () = keep => {
             tracing::warn!(operation = %id, "the lease was lost, and the database says nothing; another worker goes on");
             return;
@@ -75,14 +90,14 @@ pub(super) async fn run(app: &App, claimed: Claimed) {
 }
 
 /// Renews the lease until it can't be renewed.
-async fn lease_lost(app: &App, id: uuid::Uuid, fence: i64) {
-    let lease = app.engine.lease;
+async fn lease_lost(core: &Core, id: uuid::Uuid, fence: i64) {
+    let lease = core.engine.lease;
     let mut last = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(lease / 3).await;
         let asked = tokio::time::Instant::now();
         // A database that does not answer must not hide that the lease is over.
-        match tokio::time::timeout(lease / 3, store::renew(&app.lease_db, id, fence, lease)).await {
+        match tokio::time::timeout(lease / 3, store::renew(&core.lease_db, id, fence, lease)).await {
             Ok(Ok(true)) => last = asked,
             Ok(Ok(false)) => return,
             // Past its end somebody else may hold it, whether or not we can see that.
@@ -93,16 +108,14 @@ async fn lease_lost(app: &App, id: uuid::Uuid, fence: i64) {
     }
 }
 
-async fn steps(app: &App, mut work: Work) -> Result<()> {
-    let Some(workflow) = app.engine.workflow(&work.op.kind) else {
-        return Err(Error::internal(anyhow::anyhow!("there is no workflow {}", work.op.kind)));
-    };
+async fn steps(run: &Run<'_>, mut work: Work) -> Result<()> {
+    let core = run.core;
     loop {
-        match step(app, workflow, &mut work).await? {
+        match step(run, &mut work).await? {
             Next::Go if work.lost.is_cancelled() => return Ok(()),
-            Next::Go if app.shutdown.is_cancelled() => {
+            Next::Go if core.shutdown.is_cancelled() => {
                 // Between steps nothing is at hand: give it to another process right away.
-                store::release(&app.db, work.op.id, work.op.fence).await?;
+                store::release(&core.db, work.op.id, work.op.fence).await?;
                 return Ok(());
             }
             Next::Go => {}
@@ -111,9 +124,10 @@ async fn steps(app: &App, mut work: Work) -> Result<()> {
     }
 }
 
-async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<Next> {
+async fn step(run: &Run<'_>, work: &mut Work) -> Result<Next> {
+    let core = run.core;
     let op = &mut work.op;
-    let names = workflow.steps();
+    let names = run.workflow.steps();
     let index = usize::try_from(op.step_index).unwrap_or(usize::MAX);
     let Some(&name) = names.get(index).filter(|name| **name == op.step) else {
         // Begun by a version with other steps: nobody can say which of ours comes next.
@@ -125,10 +139,10 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
             op.step
         );
         let step = op.step.clone();
-        return stuck(app, op, &step, &detail).await;
+        return stuck(run, op, &step, &detail).await;
     };
     let ctx = Context {
-        app,
+        core,
         operation: op.id,
         server: op.server,
         attempts: op.attempts,
@@ -137,7 +151,7 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
         lost: work.lost.clone(),
     };
     let before = op.data.clone();
-    let acted = AssertUnwindSafe(act(app, workflow, op, index, name, &ctx)).catch_unwind().await;
+    let acted = AssertUnwindSafe(act(run, op, index, name, &ctx)).catch_unwind().await;
     let (mut outcome, forget) = acted.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "panic".into());
         metrics::counter!("innkeeper_panics_total").increment(1);
@@ -161,29 +175,28 @@ async fn step(app: &App, workflow: &dyn AnyWorkflow, work: &mut Work) -> Result<
         };
     }
     let undoing = op.undoing;
-    let next = conclude(app, work, &names, index, outcome).await?;
-    let saved = app.engine.failpoints.pass(&work.op.kind, name, undoing, "saved");
+    let next = conclude(run, work, &names, index, outcome).await?;
+    let saved = core.engine.failpoints.pass(&work.op.kind, name, undoing, "saved");
     work.lost.run_until_cancelled(saved).await;
     Ok(next)
 }
 
 /// Runs the step between its two failpoints. True: forget that it ran.
 async fn act(
-    app: &App,
-    workflow: &dyn AnyWorkflow,
+    run: &Run<'_>,
     op: &mut Claimed,
     index: usize,
     name: &str,
     ctx: &Context<'_>,
 ) -> (Result<Outcome, Fault>, bool) {
-    let points = &app.engine.failpoints;
+    let points = &run.core.engine.failpoints;
     let injected = || Fault::new(FaultKind::Fail, Code::Internal, "A fault was injected here.");
     match ctx.lost.run_until_cancelled(points.pass(&op.kind, name, op.undoing, "before")).await {
         Some(Some(Action::Fail)) => return (Err(injected()), false),
         Some(_) => {}
         None => return (Err(overtaken()), false),
     }
-    let outcome = workflow.run(index, op.undoing, ctx, &mut op.data).await;
+    let outcome = run.workflow.run(index, op.undoing, ctx, &mut op.data).await;
     let boundary = match outcome {
         Ok(Outcome::Done | Outcome::DoneIn(_)) => "acted",
         Ok(Outcome::Wait { .. }) => "waiting",
@@ -198,23 +211,23 @@ async fn act(
 
 /// Writes what the step came to, and says how to go on.
 async fn conclude(
-    app: &App,
+    run: &Run<'_>,
     work: &mut Work,
     names: &[&'static str],
     index: usize,
     outcome: Result<Outcome, Fault>,
 ) -> Result<Next> {
     match outcome {
-        Ok(Outcome::Done) => done(app, &mut work.op, names, index, db::begin(&app.db).await?).await,
-        Ok(Outcome::DoneIn(tx)) => done(app, &mut work.op, names, index, tx).await,
+        Ok(Outcome::Done) => done(run, &mut work.op, names, index, db::begin(&run.core.db).await?).await,
+        Ok(Outcome::DoneIn(tx)) => done(run, &mut work.op, names, index, tx).await,
         Ok(Outcome::Again) => {
-            let saved = write(app, &work.op, names[index], work.state(), None, None, None, false).await?;
+            let saved = write(run, &work.op, Entry::new(names[index], work.state())).await?;
             Ok(if saved { Next::Go } else { Next::Leave })
         }
         Ok(Outcome::Wait { after, progress }) => {
             if work.is_late() {
                 let fault = Fault::new(FaultKind::Retry, Code::HostError, "The host did not get it done in time.");
-                return failed(app, work, names, index, fault).await;
+                return failed(run, work, names, index, fault).await;
             }
             let state = work.state();
             let op = &mut work.op;
@@ -226,10 +239,10 @@ async fn conclude(
                 (op.error_code, op.error_message, op.error_detail) = (None, None, None);
             }
             op.attempts = 0;
-            write(app, op, names[index], state, Some(after), None, None, visible).await?;
+            write(run, op, Entry { release: Some(after), visible, ..Entry::new(names[index], state) }).await?;
             Ok(Next::Leave)
         }
-        Err(fault) => failed(app, work, names, index, fault).await,
+        Err(fault) => failed(run, work, names, index, fault).await,
     }
 }
 
@@ -240,7 +253,7 @@ fn progress_of(steps: usize, index: usize, inner: u8) -> i16 {
 }
 
 /// The step is done: on to the next one (or the one before), or to the end.
-async fn done(app: &App, op: &mut Claimed, names: &[&'static str], index: usize, mut tx: Tx) -> Result<Next> {
+async fn done(run: &Run<'_>, op: &mut Claimed, names: &[&'static str], index: usize, mut tx: Tx) -> Result<Next> {
     let ended = if op.undoing { index == 0 } else { index + 1 == names.len() };
     let state = match (ended, op.undoing) {
         (false, false) => State::Running,
@@ -274,7 +287,7 @@ async fn done(app: &App, op: &mut Claimed, names: &[&'static str], index: usize,
         step_index: op.step_index,
         step: names[next],
         data: &op.data,
-        version: version(app, op),
+        version: run.workflow.version(),
         attempts: 0,
         progress: op.progress,
         error: error.as_ref().map(|(c, m, d)| (c.as_str(), m.as_str(), d.as_deref())),
@@ -312,7 +325,7 @@ fn error_of(op: &Claimed) -> Option<(String, String, Option<String>)> {
 }
 
 /// The step failed: try again, turn round, or give it to a person.
-async fn failed(app: &App, work: &mut Work, names: &[&'static str], index: usize, fault: Fault) -> Result<Next> {
+async fn failed(run: &Run<'_>, work: &mut Work, names: &[&'static str], index: usize, fault: Fault) -> Result<Next> {
     let (late, state) = (work.is_late(), work.state());
     let op = &mut work.op;
     let name = names[index];
@@ -347,7 +360,7 @@ async fn failed(app: &App, work: &mut Work, names: &[&'static str], index: usize
             let after = back_off(op.attempts, op.undoing);
             // The log gets the first of a row of like failures.
             let log = (!same || op.attempts == 1).then(|| ("warn", format!("{detail}; trying again")));
-            if write(app, op, name, state, Some(after), None, log, true).await? {
+            if write(run, op, Entry { release: Some(after), log, visible: true, ..Entry::new(name, state) }).await? {
                 tracing::warn!(operation = %op.id, kind = op.kind, step = name, attempts = op.attempts, detail, "a step failed; it is tried again");
             }
             Ok(Next::Leave)
@@ -355,10 +368,12 @@ async fn failed(app: &App, work: &mut Work, names: &[&'static str], index: usize
         FaultKind::Fail => {
             op.undoing = true;
             op.attempts = 0;
-            let deadline = Some(app.engine.undo_deadline);
+            let undo_deadline = run.core.engine.undo_deadline;
             let log = Some(("error", format!("{detail}; undoing")));
-            let saved = write(app, op, name, State::Undoing, None, deadline, log, true).await?;
-            work.deadline = Instant::now() + app.engine.undo_deadline;
+            let turned =
+                Entry { deadline: Some(undo_deadline), log, visible: true, ..Entry::new(name, State::Undoing) };
+            let saved = write(run, op, turned).await?;
+            work.deadline = Instant::now() + undo_deadline;
             if !saved {
                 return Ok(Next::Leave);
             }
@@ -366,19 +381,15 @@ async fn failed(app: &App, work: &mut Work, names: &[&'static str], index: usize
             tracing::warn!(operation = %op.id, kind = op.kind, step = name, detail, "an operation failed and is undone");
             Ok(Next::Go)
         }
-        FaultKind::Stuck => stuck(app, op, name, &detail).await,
+        FaultKind::Stuck => stuck(run, op, name, &detail).await,
     }
 }
 
-/// The version of the data that this process writes.
-fn version(app: &App, op: &Claimed) -> i32 {
-    app.engine.workflow(&op.kind).map_or(1, AnyWorkflow::version)
-}
-
 /// Gives it to a person, unless somebody else has it by now.
-async fn stuck(app: &App, op: &Claimed, name: &str, detail: &str) -> Result<Next> {
+async fn stuck(run: &Run<'_>, op: &Claimed, name: &str, detail: &str) -> Result<Next> {
     let log = Some(("error", format!("{detail}; a person must look")));
-    if write(app, op, name, State::Stuck, Some(Duration::ZERO), None, log, true).await? {
+    let release = Some(Duration::ZERO);
+    if write(run, op, Entry { release, log, visible: true, ..Entry::new(name, State::Stuck) }).await? {
         metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => "stuck").increment(1);
         tracing::error!(operation = %op.id, kind = op.kind, server = op.server.0, step = name, detail, "an operation is stuck: a person must look");
     }
@@ -392,39 +403,50 @@ fn back_off(attempts: i32, undoing: bool) -> Duration {
     Duration::from_secs_f64(seconds * rand::rng().random_range(0.75..1.25))
 }
 
-#[allow(clippy::too_many_arguments, reason = "one call a kind of outcome, each naming what differs")]
-async fn write(
-    app: &App,
-    op: &Claimed,
-    step: &str,
+/// What is written of an operation, beside what it holds itself.
+struct Entry<'a> {
+    step: &'a str,
     state: State,
+    /// Give the lease back, to be claimed again after this long.
     release: Option<Duration>,
+    /// A new deadline from now.
     deadline: Option<Duration>,
-    log: Option<(&str, String)>,
+    /// A line for its log: level and message.
+    log: Option<(&'a str, String)>,
+    /// Whether watchers can see a difference.
     visible: bool,
-) -> Result<bool> {
+}
+
+impl<'a> Entry<'a> {
+    fn new(step: &'a str, state: State) -> Self {
+        Self { step, state, release: None, deadline: None, log: None, visible: false }
+    }
+}
+
+/// Saves an operation; false where another worker has it now.
+async fn write(run: &Run<'_>, op: &Claimed, entry: Entry<'_>) -> Result<bool> {
     let error = error_of(op);
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&run.core.db).await?;
     let save = Save {
-        state,
+        state: entry.state,
         undoing: op.undoing,
         step_index: op.step_index,
-        step,
+        step: entry.step,
         data: &op.data,
-        version: version(app, op),
+        version: run.workflow.version(),
         attempts: op.attempts,
         progress: op.progress,
         error: error.as_ref().map(|(c, m, d)| (c.as_str(), m.as_str(), d.as_deref())),
         host_task: op.host_task.as_deref(),
-        release,
-        deadline,
-        visible,
+        release: entry.release,
+        deadline: entry.deadline,
+        visible: entry.visible,
     };
     if !store::save(&mut tx, op.id, op.fence, &save).await? {
         return Ok(false);
     }
-    if let Some((level, message)) = log {
-        store::log(&mut tx, op.id, level, step, &message).await?;
+    if let Some((level, message)) = entry.log {
+        store::log(&mut tx, op.id, level, entry.step, &message).await?;
     }
     tx.commit().await?;
     Ok(true)

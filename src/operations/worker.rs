@@ -6,27 +6,26 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::run;
 use super::store::{self, Shares};
-use crate::app::App;
-use crate::events::Event;
+use super::{OPERATION_DUE, Operations, run};
 use crate::restores;
 
 /// The poll behind the notifications: a lost one costs this much and no more.
 const POLL: Duration = Duration::from_secs(5);
 
 /// Works until shutdown, then waits for what is at hand to come to its next boundary.
-pub(crate) async fn work(app: &Arc<App>) {
-    if !restores::service::begun(app).await {
+pub(super) async fn work(operations: &Arc<Operations>) {
+    let core = &operations.core;
+    if !restores::service::begun(core).await {
         return;
     }
-    let hands = Arc::new(Semaphore::new(app.engine.workers));
+    let hands = Arc::new(Semaphore::new(core.engine.workers));
     let freed = Arc::new(Notify::new());
     let running = TaskTracker::new();
-    let known = app.engine.known();
-    let mut events = app.events.subscribe();
-    while !app.shutdown.is_cancelled() {
-        let wait = match claim(app, &hands, &freed, &running, &known).await {
+    let known = operations.known();
+    let mut events = core.events.subscribe();
+    while !core.shutdown.is_cancelled() {
+        let wait = match claim(operations, &hands, &freed, &running, &known).await {
             Ok(wait) => wait,
             Err(error) => {
                 tracing::warn!(%error, "operations can't be claimed; trying again");
@@ -34,50 +33,47 @@ pub(crate) async fn work(app: &Arc<App>) {
             }
         };
         tokio::select! {
-            () = app.shutdown.cancelled() => {}
+            () = core.shutdown.cancelled() => {}
             () = freed.notified() => {}
             () = tokio::time::sleep(wait) => {}
-            () = due(&mut events) => {}
+            _ = events.next_of(&OPERATION_DUE) => {}
         }
     }
     running.close();
     running.wait().await;
 }
 
-async fn due(events: &mut crate::events::Subscription) {
-    while !matches!(events.next().await, Event::OperationDue | Event::Resync) {}
-}
-
 /// Claims what there are hands for, and says when to look again.
 async fn claim(
-    app: &Arc<App>,
+    operations: &Arc<Operations>,
     hands: &Arc<Semaphore>,
     freed: &Arc<Notify>,
     running: &TaskTracker,
     known: &store::Known,
 ) -> sqlx::Result<Duration> {
+    let core = &operations.core;
     let free = hands.available_permits();
     if free == 0 {
         // `freed` wakes us.
         return Ok(POLL);
     }
-    let Some(beats) = app.heart.known() else { return Ok(POLL) };
-    store::next_turns(&app.lease_db).await?;
+    let Some(beats) = core.heart.known() else { return Ok(POLL) };
+    store::next_turns(&core.lease_db).await?;
     let share = |n: usize| i64::try_from(n.max(1)).unwrap_or(i64::MAX);
-    let of_host = (app.engine.workers * 3 / 4).max(1);
+    let of_host = (core.engine.workers * 3 / 4).max(1);
     let shares = Shares { free: share(free), host: share(of_host), account: share(of_host / 2) };
-    let claimed = store::claim(&app.lease_db, app.engine.owner, app.engine.lease, known, shares, beats).await?;
+    let claimed = store::claim(&core.lease_db, core.engine.owner, core.engine.lease, known, shares, beats).await?;
     let idle = claimed.is_empty();
     for operation in claimed {
         let Ok(hand) = Arc::clone(hands).try_acquire_owned() else { break };
-        let (app, freed) = (Arc::clone(app), Arc::clone(freed));
+        let (operations, freed) = (Arc::clone(operations), Arc::clone(freed));
         running.spawn(async move {
-            run::run(&app, operation).await;
+            run::run(&operations, operation).await;
             drop(hand);
             freed.notify_one();
         });
     }
-    let next = store::next_due(&app.lease_db, known).await?;
+    let next = store::next_due(&core.lease_db, known).await?;
     // What is due and was not claimed waits for its host's or its account's other operations to leave: `freed` tells.
     let least = if idle && next.is_some_and(|seconds| seconds <= 0.0) { 0.25 } else { 0.005 };
     Ok(next.map_or(POLL, |seconds| Duration::from_secs_f64(seconds.clamp(least, POLL.as_secs_f64()))))

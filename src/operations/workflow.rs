@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::fenced::Fenced;
 use super::store;
-use crate::app::App;
+use crate::core::Core;
 use crate::db::{self, Tx};
 use crate::error::{Code, Error};
 use crate::ids::ServerId;
@@ -137,11 +137,20 @@ pub trait Data: Serialize + DeserializeOwned + Debug + Send + Sync {
     }
 }
 
+/// What names a workflow where an operation is enqueued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Its name in the database and the API, such as `create`.
+    pub name: &'static str,
+    /// The step that an operation of it begins with, which is shown while the operation is queued.
+    pub first_step: &'static str,
+}
+
 /// A kind of operation: its steps in order, over durable data `D`.
 #[derive(Debug)]
 pub struct Workflow<D> {
-    /// Its name in the database and the API, such as `create`.
-    pub kind: &'static str,
+    /// Its kind.
+    pub kind: Kind,
     /// Its steps.
     pub steps: Vec<Box<dyn Step<D>>>,
 }
@@ -149,8 +158,8 @@ pub struct Workflow<D> {
 /// A workflow whose data type is forgotten, as the engine keeps it.
 #[async_trait]
 pub trait AnyWorkflow: Send + Sync + Debug {
-    /// Its name.
-    fn kind(&self) -> &'static str;
+    /// Its kind.
+    fn kind(&self) -> Kind;
     /// The names of its steps, in order.
     fn steps(&self) -> Vec<&'static str>;
     /// The version of its data.
@@ -163,7 +172,7 @@ pub trait AnyWorkflow: Send + Sync + Debug {
 
 #[async_trait]
 impl<D: Data> AnyWorkflow for Workflow<D> {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> Kind {
         self.kind
     }
 
@@ -190,7 +199,8 @@ impl<D: Data> AnyWorkflow for Workflow<D> {
 
     async fn run(&self, step: usize, undo: bool, ctx: &Context<'_>, data: &mut Value) -> Result<Outcome, Fault> {
         let stuck = |e: serde_json::Error| {
-            let fault = Fault::from(Error::internal(anyhow::anyhow!("the data of a {} operation: {e}", self.kind)));
+            let fault =
+                Fault::from(Error::internal(anyhow::anyhow!("the data of a {} operation: {e}", self.kind.name)));
             fault.with_kind(FaultKind::Stuck)
         };
         let mut typed: D = serde_json::from_value(data.clone()).map_err(stuck)?;
@@ -210,8 +220,8 @@ pub(super) fn overtaken() -> Fault {
 /// What a step may use.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// The service.
-    pub app: &'a App,
+    /// What every part of the service shares.
+    pub core: &'a Core,
     /// The operation.
     pub operation: Uuid,
     /// Its server.
@@ -231,7 +241,7 @@ impl Context<'_> {
         if self.lost.is_cancelled() {
             return Err(overtaken());
         }
-        let mut tx = db::begin(&self.app.db).await?;
+        let mut tx = db::begin(&self.core.db).await?;
         if !store::hold(&mut tx, self.operation, self.fence).await? {
             return Err(Fault::new(FaultKind::Retry, Code::Internal, "Another worker has this operation now."));
         }

@@ -16,7 +16,7 @@ const MOST_OF_ONE: usize = 100;
 
 /// Who began a session of late and has not signed in.
 #[derive(Debug, Default)]
-pub struct Gate(Mutex<Strangers>);
+pub(super) struct Gate(Mutex<Strangers>);
 
 #[derive(Debug, Default)]
 struct Strangers {
@@ -26,7 +26,7 @@ struct Strangers {
 
 impl Gate {
     /// Notes a session that begins; false where there are too many.
-    pub(crate) fn enter(&self, network: &str) -> bool {
+    pub(super) fn enter(&self, network: &str) -> bool {
         self.enter_at(network, Instant::now())
     }
 

@@ -11,8 +11,9 @@ use tokio::time::MissedTickBehavior;
 
 use super::model::Refusal;
 use super::sockets::{Desk, close, expel, held, send};
-use crate::accounts::model::Caller;
-use crate::accounts::{self, Level};
+use crate::accounts::{self, AUTH_CHANGED};
+use crate::auth::Caller;
+use crate::auth::Level;
 use crate::error::Code;
 use crate::events::{Event, Subscription};
 use crate::servers;
@@ -26,17 +27,15 @@ pub(super) async fn run(desk: Arc<Desk>, io: SocketIo, mut events: Subscription)
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
-            () = desk.app.shutdown.cancelled() => return,
+            () = desk.core.shutdown.cancelled() => return,
             event = events.next() => event,
             _ = tick.tick() => Event::Resync,
         };
-        let affected: Box<dyn Fn(&Caller) -> bool + Send> = match event {
-            Event::TokenChanged(id) => Box::new(move |c| c.token == id),
-            Event::SessionChanged(id) => Box::new(move |c| c.session == Some(id)),
-            Event::UserChanged(id) => Box::new(move |c| c.user == id),
-            Event::Resync => Box::new(|_| true),
-            _ => continue,
-        };
+        let changed = AUTH_CHANGED.read(&event);
+        if changed.is_none() && event != Event::Resync {
+            continue;
+        }
+        let affected = |caller: &Caller| changed.is_none_or(|changed| changed.affects(caller));
         let sockets = io.sockets().into_iter().filter(|s| held(s).is_some_and(|h| affected(&h.caller()))).collect();
         recheck(&desk, sockets).await;
     }
@@ -50,7 +49,7 @@ pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
         return;
     }
     let callers: Vec<Caller> = sockets.iter().map(|(_, h)| h.caller()).collect();
-    let live = match accounts::service::live(&desk.app, &callers).await {
+    let live = match accounts::service::live(&desk.accounts, &callers).await {
         Ok(live) => live.into_iter().map(|c| (c.token, c)).collect::<HashMap<_, _>>(),
         // Not to know is no reason to end anything; back in touch with the database, everybody is checked.
         Err(error) => {
@@ -81,7 +80,7 @@ pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
         .collect()
         .await;
     let (sockets, asked): (Vec<_>, Vec<_>) = watching.into_iter().unzip();
-    match servers::service::refused(&desk.app, &asked, Level::Read).await {
+    match servers::service::refused(&desk.core, &asked, Level::Read).await {
         Ok(refused) => {
             for ((socket, held), refused) in sockets.into_iter().zip(refused) {
                 for (server, error) in refused {

@@ -8,18 +8,17 @@ use socketioxide::extract::SocketRef;
 use socketioxide::{BroadcastError, SocketError, SocketIo};
 use tokio::sync::mpsc;
 
+use super::live::{self, Live};
 use super::model::{ServerAlerts, ServerStats, room, server_of};
 use super::sockets::{Desk, held, send};
 use super::store;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Result;
 use crate::events::{Event, Subscription};
 use crate::ids::ServerId;
-use crate::monitoring;
-use crate::monitoring::Charts;
-use crate::monitoring::model::Live;
-use crate::operations;
+use crate::monitoring::{Charts, SAMPLED};
 use crate::operations::model::OperationView;
+use crate::operations::{self, OPERATION_CHANGED};
 
 /// New subscribers that are served with one look.
 const BATCH: usize = 256;
@@ -41,14 +40,14 @@ pub(super) async fn run(
     mut events: Subscription,
     mut greetings: mpsc::Receiver<(SocketRef, ServerId)>,
 ) {
-    let app = &desk.app;
+    let core = &*desk.core;
     let mut new = Vec::new();
     let mut shown = Shown::default();
     loop {
         let done = tokio::select! {
-            () = app.shutdown.cancelled() => break,
-            _ = greetings.recv_many(&mut new, BATCH) => greet(app, std::mem::take(&mut new), &mut shown).await,
-            event = events.next() => react(app, &io, event, &mut shown).await,
+            () = core.shutdown.cancelled() => break,
+            _ = greetings.recv_many(&mut new, BATCH) => greet(core, std::mem::take(&mut new), &mut shown).await,
+            event = events.next() => react(core, &io, event, &mut shown).await,
         };
         if let Err(error) = done {
             tracing::warn!(%error, "subscribers could not be told of a change; they get the next one");
@@ -57,7 +56,7 @@ pub(super) async fn run(
     io.close().await;
 }
 
-async fn react(app: &App, io: &SocketIo, event: Event, shown: &mut Shown) -> Result<()> {
+async fn react(core: &Core, io: &SocketIo, event: Event, shown: &mut Shown) -> Result<()> {
     // Nobody there is the common case, and costs nothing.
     let rooms = watched(io).await;
     shown.charts.keep(&rooms);
@@ -65,33 +64,30 @@ async fn react(app: &App, io: &SocketIo, event: Event, shown: &mut Shown) -> Res
         shown.alarmed.clear();
         return Ok(());
     }
-    match event {
-        Event::Sampled(host) => {
-            let live = monitoring::service::stats_of_host(app, host, &rooms, &mut shown.charts).await?;
-            tell_stats(io, &live, &mut shown.alarmed).await;
-        }
-        Event::OperationChanged(id) => {
-            let Some(operation) = operations::service::view(app, id).await? else { return Ok(()) };
-            let server = operation.server_id;
-            if rooms.contains(&server) {
-                tell(io, server, "operation", &operation).await;
-                if operation.state.is_ended() {
-                    let live = monitoring::service::stats_of(app, &[server], &mut shown.charts).await?;
-                    tell_stats(io, &live, &mut shown.alarmed).await;
-                }
+    if let Some(host) = SAMPLED.read(&event) {
+        let live = live::of(core, Some(host), &rooms, &mut shown.charts).await?;
+        tell_stats(io, &live, &mut shown.alarmed).await;
+    }
+    if let Some(id) = OPERATION_CHANGED.read(&event) {
+        let Some(operation) = operations::service::view(core, id).await? else { return Ok(()) };
+        let server = operation.server_id;
+        if rooms.contains(&server) {
+            tell(io, server, "operation", &operation).await;
+            if operation.state.is_ended() {
+                let live = live::of(core, None, &[server], &mut shown.charts).await?;
+                tell_stats(io, &live, &mut shown.alarmed).await;
             }
         }
-        Event::Resync => {
-            shown.charts.clear();
-            let live = monitoring::service::stats_of(app, &rooms, &mut shown.charts).await?;
-            tell_stats(io, &live, &mut shown.alarmed).await;
-            // The latest of each, ended or not: its end may be what was missed.
-            let latest = store::latest_operations(&app.db, &rooms).await?;
-            for operation in operations::service::views(app, &latest).await? {
-                tell(io, operation.server_id, "operation", &operation).await;
-            }
+    }
+    if event == Event::Resync {
+        shown.charts.clear();
+        let live = live::of(core, None, &rooms, &mut shown.charts).await?;
+        tell_stats(io, &live, &mut shown.alarmed).await;
+        // The latest of each, ended or not: its end may be what was missed.
+        let latest = store::latest_operations(&core.db, &rooms).await?;
+        for operation in operations::service::views(core, &latest).await? {
+            tell(io, operation.server_id, "operation", &operation).await;
         }
-        _ => {}
     }
     Ok(())
 }
@@ -104,7 +100,7 @@ async fn watched(io: &SocketIo) -> Vec<ServerId> {
 }
 
 /// Sends new subscribers the present state: one look for all of them.
-async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Shown) -> Result<()> {
+async fn greet(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Shown) -> Result<()> {
     // Who has left again gets nothing.
     new.retain(|(socket, server)| {
         held(socket).is_some_and(|held| {
@@ -116,10 +112,10 @@ async fn greet(app: &App, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Shown
         return Ok(());
     }
     let servers: Vec<ServerId> = new.iter().map(|(_, s)| *s).collect::<BTreeSet<_>>().into_iter().collect();
-    let live = monitoring::service::stats_of(app, &servers, &mut shown.charts).await?;
+    let live = live::of(core, None, &servers, &mut shown.charts).await?;
     let stats: HashMap<ServerId, Live> = live.into_iter().map(|l| (l.server, l)).collect();
-    let active = store::active_operations(&app.db, &servers).await?;
-    let operations = operations::service::views(app, &active).await?.into_iter();
+    let active = store::active_operations(&core.db, &servers).await?;
+    let operations = operations::service::views(core, &active).await?.into_iter();
     let operations: HashMap<ServerId, OperationView> = operations.map(|o| (o.server_id, o)).collect();
     for (count, (socket, server)) in new.iter().enumerate() {
         if let Some(live) = stats.get(server) {

@@ -12,11 +12,13 @@ use socketioxide::{SendError, SocketError};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::gate::Gate;
 use super::guard;
 use super::model::{Ack, Refusal, room, server_id};
-use crate::accounts::model::Caller;
-use crate::accounts::{self, Level};
-use crate::app::App;
+use crate::accounts::{self, Accounts};
+use crate::auth::Caller;
+use crate::auth::Level;
+use crate::core::Core;
 use crate::error::{Code, Error, Result};
 use crate::http::ClientAddress;
 use crate::ids::{ServerId, UserId};
@@ -35,7 +37,9 @@ const MAX_PENDING: usize = MAX_SUBSCRIPTIONS + 100;
 /// What every handler needs.
 #[derive(Debug)]
 pub(super) struct Desk {
-    pub app: Arc<App>,
+    pub core: Arc<Core>,
+    pub accounts: Arc<Accounts>,
+    pub gate: Gate,
     /// New subscribers, for the pushing task: it sends them the present state in order with everything else.
     pub greet: mpsc::Sender<(SocketRef, ServerId)>,
     pub seats: Seats,
@@ -178,8 +182,8 @@ pub(super) async fn authenticate(
         Refused(Error::new(Code::Unauthenticated, "Sign in first: connect with auth: {token: \"<access token>\"}."))
     })?;
     let parts = socket.req_parts();
-    let address = ClientAddress::of(&parts.extensions, &parts.headers, &desk.app);
-    let caller = accounts::service::authenticate(&desk.app, &token, address).await.map_err(Refused)?;
+    let address = ClientAddress::of(&parts.extensions, &parts.headers, &desk.core);
+    let caller = accounts::service::authenticate(&desk.accounts, &token, address).await.map_err(Refused)?;
     // Access tokens change while a login lives.
     let seat = desk.seats.take(caller.session.unwrap_or(caller.token), caller.user).ok_or_else(|| {
         let text = format!(
@@ -188,7 +192,7 @@ pub(super) async fn authenticate(
         );
         Refused(Error::new(Code::RateLimited, text))
     })?;
-    desk.app.gate.signed_in(&address.network());
+    desk.gate.signed_in(&address.network());
     socket.extensions.insert(Arc::new(Held {
         caller: Mutex::new(caller),
         servers: Mutex::default(),
@@ -261,7 +265,7 @@ async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSende
 async fn enter(desk: &Desk, socket: &SocketRef, held: &Held, id: &Value) -> Result<(ServerId, bool)> {
     let server = server_id(id).ok_or_else(|| Error::new(Code::Malformed, "Send the server's id: a number."))?;
     let _turn = held.turn.lock().await;
-    servers::service::authorize(&desk.app, &held.caller(), server, Level::Read).await?;
+    servers::service::authorize(&desk.core, &held.caller(), server, Level::Read).await?;
     if held.closing.load(Ordering::Relaxed) {
         return Err(Error::new(Code::Unauthenticated, "This connection is being closed."));
     }

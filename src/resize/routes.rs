@@ -8,14 +8,14 @@ use utoipa_axum::routes;
 
 use super::model::{ResizeServer, Resizing};
 use super::service;
-use crate::app::App;
 use crate::error::Result;
+use crate::hosts::Hosts;
 use crate::http::ErrorBody;
 use crate::http::extract::Json;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(resize))
 }
 
@@ -29,9 +29,9 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn resize(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Json(wish): Json<ResizeServer>,
 ) -> Result<Json<Resizing>> {
-    Ok(Json(service::resize(&app, &access, &wish).await?))
+    Ok(Json(service::resize(&hosts, &access, &wish).await?))
 }

@@ -6,22 +6,23 @@ use sqlx::PgConnection;
 
 use super::model::{ResizeServer, Resizing, Size};
 use super::{store, workflow};
-use crate::accounts::model::Caller;
-use crate::app::App;
+use crate::auth::Caller;
 use crate::db;
 use crate::error::{Code, Error, Result};
+use crate::hosts::Hosts;
 use crate::idempotency::Once;
 use crate::ids::TariffId;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::service::{self, TakenOn};
 use crate::servers::{ServerAccess, placement};
+use crate::tariffs;
 use crate::tariffs::model::Tariff;
-use crate::{hosts, tariffs};
 
 /// Takes on a change of size: room and intent in one transaction.
-pub async fn resize(app: &App, access: &ServerAccess, wish: &ResizeServer) -> Result<Resizing> {
-    let can = hosts::service::driver(app, access.server.host_id).await?.capabilities();
-    let mut tx = db::begin(&app.db).await?;
+pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -> Result<Resizing> {
+    let core = &hosts.core;
+    let can = hosts.driver(access.server.host_id).await?.capabilities();
+    let mut tx = db::begin(&core.db).await?;
     let server = service::lock(&mut tx, access).await?;
     service::present(&server)?;
     let from = Size::of(&server);
@@ -44,7 +45,7 @@ pub async fn resize(app: &App, access: &ServerAccess, wish: &ResizeServer) -> Re
         ));
     }
     placement::lock(&mut tx).await?;
-    let margin = app.config.storage_margin_percent;
+    let margin = core.config.storage_margin_percent;
     if !store::has_room(&mut tx, &server, from, from.max(to), margin).await? {
         return Err(Error::new(
             Code::ResourceUnavailable,
@@ -53,10 +54,10 @@ pub async fn resize(app: &App, access: &ServerAccess, wish: &ResizeServer) -> Re
     }
     let data = workflow::Data::new(from, to, tariff, restart);
     let status = restart.then_some(Status::Resizing);
-    let id = service::enqueue(app, &mut tx, access, workflow::KIND, status, data).await?;
+    let id = service::enqueue(core, &mut tx, access, workflow::KIND, status, data).await?;
     store::set_size(&mut tx, server.id, from.max(to), None).await?;
     tx.commit().await?;
-    let submitted = service::submitted(app, &Once::default(), TakenOn::new(id, None)).await?;
+    let submitted = service::submitted(core, &Once::default(), TakenOn::new(id, None)).await?;
     Ok(Resizing { status: "success".to_owned(), data: submitted.task_id, restart, operation_id: Some(id) })
 }
 

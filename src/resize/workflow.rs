@@ -3,20 +3,23 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use hypervisor::{GuestPower, Presence, StopMode};
 use serde::{Deserialize, Serialize};
 
 use super::model::Size;
 use super::store;
+use crate::hosts::Hosts;
 use crate::ids::TariffId;
-use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 use crate::servers;
 use crate::servers::model::Status;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 
-/// The workflow's name.
-pub const KIND: &str = "resize";
+/// The workflow.
+pub const KIND: Kind = Kind { name: "resize", first_step: "reserve" };
 
 /// What it keeps between steps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,23 +64,26 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow() -> Workflow<Data> {
+pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
     Workflow {
         kind: KIND,
         steps: vec![
-            Box::new(Reserve),
-            Box::new(StopGuest),
-            Box::new(ResizeGuest),
-            Box::new(GrowDisk),
-            Box::new(StartGuest),
-            Box::new(Record),
+            Box::new(Reserve { hosts: hosts() }),
+            Box::new(StopGuest { hosts: hosts() }),
+            Box::new(ResizeGuest { hosts: hosts() }),
+            Box::new(GrowDisk { hosts: hosts() }),
+            Box::new(StartGuest { hosts: hosts() }),
+            Box::new(Record { hosts: hosts() }),
         ],
     }
 }
 
 /// The request's own transaction has taken the room; going back gives it up, last of all.
 #[derive(Debug)]
-struct Reserve;
+struct Reserve {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for Reserve {
@@ -90,7 +96,7 @@ impl Step<Data> for Reserve {
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         let mut disk = data.from.disk;
         if data.grown {
             let (seen, lag) = disk_of(&guest).await?.unwrap_or((data.to.disk, Duration::ZERO));
@@ -118,7 +124,9 @@ async fn disk_of(guest: &Guest) -> Result<Option<(i64, Duration)>, Fault> {
 
 /// Stops the guest where its size can't change while it runs.
 #[derive(Debug)]
-struct StopGuest;
+struct StopGuest {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for StopGuest {
@@ -130,7 +138,7 @@ impl Step<Data> for StopGuest {
         if !data.restart {
             return Ok(Outcome::Done);
         }
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         let (driver, at) = (&*guest.driver, &guest.at);
         if !data.stopped {
             if let Presence::Present { power: GuestPower::Stopped, .. } = driver.find(at).await? {
@@ -139,29 +147,31 @@ impl Step<Data> for StopGuest {
             data.stopped = true;
             return Ok(Outcome::Again);
         }
-        let timeout = Duration::from_secs(ctx.app.config.shutdown_seconds.into());
+        let timeout = Duration::from_secs(ctx.core.config.shutdown_seconds.into());
         let ended = data.stop.drive(ctx, driver, || driver.stop(at, StopMode::Clean { timeout })).await?;
         Ok(ended.unwrap_or(Outcome::Done))
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        start(ctx, data).await
+        start(&self.hosts, ctx, data).await
     }
 }
 
 /// Starts what we stopped.
-async fn start(ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+async fn start(hosts: &Hosts, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
     if !data.stopped {
         return Ok(Outcome::Done);
     }
-    let guest = Guest::load(ctx).await?;
+    let guest = Guest::load(hosts, ctx).await?;
     let ended = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
     Ok(ended.unwrap_or(Outcome::Done))
 }
 
 /// Gives it its cores and memory, unless its disk comes first; takes them back in any case.
 #[derive(Debug)]
-struct ResizeGuest;
+struct ResizeGuest {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for ResizeGuest {
@@ -173,16 +183,16 @@ impl Step<Data> for ResizeGuest {
         if data.grows() {
             return Ok(Outcome::Done);
         }
-        resize(ctx, &mut data.resize, data.to).await
+        resize(&self.hosts, ctx, &mut data.resize, data.to).await
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        resize(ctx, &mut data.back, data.from).await
+        resize(&self.hosts, ctx, &mut data.back, data.from).await
     }
 }
 
-async fn resize(ctx: &Context<'_>, work: &mut HostWork, size: Size) -> Result<Outcome, Fault> {
-    let guest = Guest::load(ctx).await?;
+async fn resize(hosts: &Hosts, ctx: &Context<'_>, work: &mut HostWork, size: Size) -> Result<Outcome, Fault> {
+    let guest = Guest::load(hosts, ctx).await?;
     let (driver, power) = (&*guest.driver, size.power());
     let ended = work.drive(ctx, driver, || driver.resize(&guest.at, &power)).await?;
     Ok(ended.unwrap_or(Outcome::Done))
@@ -191,7 +201,9 @@ async fn resize(ctx: &Context<'_>, work: &mut HostWork, size: Size) -> Result<Ou
 /// Gives it its disk, then its cores and memory. The host may have grown it whatever its answer was, so the intent is saved
 /// first.
 #[derive(Debug)]
-struct GrowDisk;
+struct GrowDisk {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for GrowDisk {
@@ -207,7 +219,7 @@ impl Step<Data> for GrowDisk {
             data.grown = true;
             return Ok(Outcome::Again);
         }
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         let (driver, room) = (&*guest.driver, data.to.room());
         if !data.grow_ended {
             if let Some(wait) = data.grow.drive(ctx, driver, || driver.resize(&guest.at, &room)).await? {
@@ -215,13 +227,15 @@ impl Step<Data> for GrowDisk {
             }
             data.grow_ended = true;
         }
-        resize(ctx, &mut data.resize, data.to).await
+        resize(&self.hosts, ctx, &mut data.resize, data.to).await
     }
 }
 
 /// Starts it again.
 #[derive(Debug)]
-struct StartGuest;
+struct StartGuest {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for StartGuest {
@@ -230,13 +244,15 @@ impl Step<Data> for StartGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        start(ctx, data).await
+        start(&self.hosts, ctx, data).await
     }
 }
 
 /// Says so: the server has its new size and tariff.
 #[derive(Debug)]
-struct Record;
+struct Record {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for Record {
@@ -245,7 +261,7 @@ impl Step<Data> for Record {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let up = data.restart && data.stopped && Guest::load(ctx).await?.is_up_again(ctx).await;
+        let up = data.restart && data.stopped && Guest::load(&self.hosts, ctx).await?.is_up_again(ctx).await;
         let mut tx = ctx.begin().await?;
         store::set_size(&mut tx, ctx.server, data.to, data.tariff).await?;
         if data.restart {

@@ -14,8 +14,10 @@
 //! silence an operation of before is not claimed until its host was swept, and a guest of ours that was made in the
 //! silence was made by nobody that the database knows of.
 
+mod feature;
 mod note;
 pub mod service;
 mod store;
 
+pub use feature::Restores;
 pub use service::Heart;

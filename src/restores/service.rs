@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::note::{self, Note};
 use super::store::{self, SILENCE, State};
-use crate::app::App;
+use crate::core::Core;
 use crate::db;
 use crate::error::Result;
 use crate::{mail, operations};
@@ -67,54 +67,54 @@ fn judge(note: Option<Note>, state: &State) -> Verdict {
 }
 
 /// Looks whether the database has gone back, before anything of this process acts on what it says; once.
-pub async fn begin(app: &App) -> Result<()> {
-    app.heart.begun.get_or_try_init(|| first_look(app)).await.map(drop)
+pub async fn begin(core: &Core) -> Result<()> {
+    core.heart.begun.get_or_try_init(|| first_look(core)).await.map(drop)
 }
 
 /// The same for who can't go on before: true once it is done, false where the process ends first.
-pub async fn begun(app: &App) -> bool {
-    while let Err(error) = begin(app).await {
+pub async fn begun(core: &Core) -> bool {
+    while let Err(error) = begin(core).await {
         tracing::warn!(%error, "whether the database was restored can't be told yet; trying again");
         tokio::select! {
-            () = app.shutdown.cancelled() => return false,
+            () = core.shutdown.cancelled() => return false,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }
     true
 }
 
-async fn first_look(app: &App) -> Result<()> {
+async fn first_look(core: &Core) -> Result<()> {
     // The note before the count: another process may move both on meanwhile.
-    let note = note::read(&app.config.data);
-    let state = store::state(&app.db).await?;
+    let note = note::read(&core.config.data);
+    let state = store::state(&core.db).await?;
     match judge(note, &state) {
         Verdict::Same => {}
-        Verdict::Restored(known) => record(app, &known, state.alive_at).await?,
+        Verdict::Restored(known) => record(core, &known, state.alive_at).await?,
         Verdict::Doubtful => {
             tracing::warn!(
-                data = %app.config.data.display(),
+                data = %core.config.data.display(),
                 "this process remembers nothing of the database (there is no heartbeat.json in INNKEEPER_DATA), things are \
                  under way in it, and nobody has been alive for long: it is taken for a restored one"
             );
-            record(app, &Note { beats: state.beats + 1, ..state.note() }, state.alive_at).await?;
+            record(core, &Note { beats: state.beats + 1, ..state.note() }, state.alive_at).await?;
         }
     }
-    if app.heart.note().is_none() {
-        app.heart.remember(state.note());
+    if core.heart.note().is_none() {
+        core.heart.remember(state.note());
     }
-    beat(app).await
+    beat(core).await
 }
 
 /// Moves the count on until shutdown.
-pub async fn keep(app: &App) {
-    if !begun(app).await {
+pub async fn keep(core: &Core) {
+    if !begun(core).await {
         return;
     }
     let mut tick = tokio::time::interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut well = true;
     loop {
-        let beaten = beat(app).await;
+        let beaten = beat(core).await;
         if let Err(error) = &beaten
             && well
         {
@@ -122,47 +122,47 @@ pub async fn keep(app: &App) {
         }
         well = beaten.is_ok();
         tokio::select! {
-            () = app.shutdown.cancelled() => break,
+            () = core.shutdown.cancelled() => break,
             _ = tick.tick() => {}
         }
     }
     // How far it was at the end.
-    let _ = beat(app).await;
+    let _ = beat(core).await;
 }
 
 /// Moves the count on and remembers it, or notices that the database has gone back.
-pub async fn beat(app: &App) -> Result<()> {
-    let note = note::read(&app.config.data);
-    let Some(known) = app.heart.note() else { return Ok(()) };
+pub async fn beat(core: &Core) -> Result<()> {
+    let note = note::read(&core.config.data);
+    let Some(known) = core.heart.note() else { return Ok(()) };
     let known = known.or_later(note);
-    match store::beat(&app.db, &known).await? {
+    match store::beat(&core.db, &known).await? {
         Some(now) => {
-            remember(app, now);
+            remember(core, now);
             Ok(())
         }
-        None => record(app, &known, None).await,
+        None => record(core, &known, None).await,
     }
 }
 
-fn remember(app: &App, now: Note) {
-    app.heart.remember(now);
-    if let Err(error) = note::write(&app.config.data, &now) {
+fn remember(core: &Core, now: Note) {
+    core.heart.remember(now);
+    if let Err(error) = note::write(&core.config.data, &now) {
         static SAID: std::sync::Once = std::sync::Once::new();
         SAID.call_once(|| {
-            tracing::warn!(%error, data = %app.config.data.display(), "the note of the heartbeat can't be written; a database \
+            tracing::warn!(%error, data = %core.config.data.display(), "the note of the heartbeat can't be written; a database \
                 that is restored while this process is down will not be noticed");
         });
     }
 }
 
 /// Writes down that the database has gone back behind `known`, unless another process did.
-async fn record(app: &App, known: &Note, alive_at: Option<DateTime<Utc>>) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+async fn record(core: &Core, known: &Note, alive_at: Option<DateTime<Utc>>) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
     let (installation, beats, beat_at) = store::lock(&mut tx).await?;
     if installation == known.installation && beats >= known.beats {
         // Another was first; its count is ahead of all.
         tx.rollback().await?;
-        app.heart.remember(Note { beats, ..*known });
+        core.heart.remember(Note { beats, ..*known });
         return Ok(());
     }
     // What another installation's count and numbers were says nothing of this one's.
@@ -171,7 +171,7 @@ async fn record(app: &App, known: &Note, alive_at: Option<DateTime<Utc>>) -> Res
     let to = alive_at.max(beat_at);
     let (held, now) = hold(&mut tx, known, to).await?;
     tx.commit().await?;
-    remember(app, now);
+    remember(core, now);
     tracing::error!(
         state_of = to.map(|at| at.to_rfc3339()),
         operations = held,
@@ -183,20 +183,20 @@ async fn record(app: &App, known: &Note, alive_at: Option<DateTime<Utc>>) -> Res
 
 /// Looks for guests in a sweep that were made while nobody was alive, by what the database says: only we make any, so it
 /// has gone back, and with it all that this machine remembers.
-pub async fn swept(app: &App, report: &monitor::Report) -> Result<()> {
-    let Some((from, to)) = store::silent(&app.db).await? else { return Ok(()) };
+pub async fn swept(core: &Core, report: &monitor::Report) -> Result<()> {
+    let Some((from, to)) = store::silent(&core.db).await? else { return Ok(()) };
     let made = report.guests.iter().find(|(_, at)| at.is_some_and(|at| at > from + CLOCKS && at < to - CLOCKS));
     let Some((guest, _)) = made else { return Ok(()) };
     tracing::warn!(number = guest.vmid, %from, %to, "a guest of ours was made while nobody was alive");
-    let Some(known) = app.heart.note() else { return Ok(()) };
-    let state = store::state(&app.db).await?;
-    record(app, &Note { beats: state.beats.max(known.beats) + FAR, ..state.note() }, Some(from)).await
+    let Some(known) = core.heart.note() else { return Ok(()) };
+    let state = store::state(&core.db).await?;
+    record(core, &Note { beats: state.beats.max(known.beats) + FAR, ..state.note() }, Some(from)).await
 }
 
 /// Says by hand that the database was restored; gives how many operations wait for a person now.
-pub async fn by_hand(app: &App) -> Result<u64> {
-    let state = store::state(&app.db).await?;
-    let mut tx = db::begin(&app.db).await?;
+pub async fn by_hand(core: &Core) -> Result<u64> {
+    let state = store::state(&core.db).await?;
+    let mut tx = db::begin(&core.db).await?;
     let (installation, beats, beat_at) = store::lock(&mut tx).await?;
     let known = Note { installation, beats, guest_number: state.guest_number };
     let (held, _) = hold(&mut tx, &known, beat_at).await?;

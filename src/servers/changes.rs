@@ -12,17 +12,18 @@ use super::workflows::power::{self, Power};
 use super::workflows::{create, reinstall};
 use super::{ServerAccess, store};
 use crate::addresses::model::NamedAddress;
-use crate::app::App;
+use crate::core::Core;
 use crate::db;
 use crate::error::{Code, Error, Result};
+use crate::hosts::Hosts;
 use crate::http::text;
 use crate::idempotency::{Begun, Checked, Once};
 use crate::operations::NewOperation;
 use crate::{addresses, secrets, ssh_keys};
 
 /// Renames, labels and protects a server. Nothing of it reaches the host.
-pub async fn update(app: &App, access: &ServerAccess, update: UpdateServer) -> Result<ServerView> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn update(core: &Core, access: &ServerAccess, update: UpdateServer) -> Result<ServerView> {
+    let mut tx = db::begin(&core.db).await?;
     let server = service::lock(&mut tx, access).await?;
     store::update(&mut tx, server.id, update.name.as_deref(), update.labels.as_ref(), update.deletion_protection)
         .await?;
@@ -32,21 +33,21 @@ pub async fn update(app: &App, access: &ServerAccess, update: UpdateServer) -> R
 }
 
 /// A server's addresses and their reverse names.
-pub async fn addresses(app: &App, access: &ServerAccess) -> Result<Vec<NamedAddress>> {
-    addresses::store::names_of(&app.db, access.server.id).await
+pub async fn addresses(core: &Core, access: &ServerAccess) -> Result<Vec<NamedAddress>> {
+    addresses::store::names_of(&core.db, access.server.id).await
 }
 
 /// Gives one of a server's addresses a reverse name, or takes it.
 pub async fn name_address(
-    app: &App,
+    core: &Core,
     access: &ServerAccess,
     address: IpAddr,
     name: Option<&str>,
 ) -> Result<Vec<NamedAddress>> {
-    let mut tx = db::begin(&app.db).await?;
+    let mut tx = db::begin(&core.db).await?;
     let server = service::lock(&mut tx, access).await?;
     if let Some(name) = name.filter(|_| !access.caller.is_provider()) {
-        addresses::reverse::check(app, &mut tx, server.user_id, name).await?;
+        addresses::reverse::check(core, &mut tx, server.user_id, name).await?;
     }
     if !addresses::store::set_name(&mut tx, server.id, address, name).await? {
         return Err(Error::not_found("address"));
@@ -57,13 +58,19 @@ pub async fn name_address(
 }
 
 /// Has a server made anew, in its old place with its old addresses.
-pub async fn reinstall(app: &App, once: &Once, access: &ServerAccess, wish: ReinstallServer) -> Result<Reinstalling> {
-    if let Checked::Done(accepted) = once.check(app, service::unprotected_on_host(app, access)).await? {
-        return answer(service::submitted(app, once, accepted).await?);
+pub async fn reinstall(
+    hosts: &Hosts,
+    once: &Once,
+    access: &ServerAccess,
+    wish: ReinstallServer,
+) -> Result<Reinstalling> {
+    let core = &hosts.core;
+    if let Checked::Done(accepted) = once.check(core, service::unprotected_on_host(hosts, access)).await? {
+        return answer(service::submitted(core, once, accepted).await?);
     }
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
-        Begun::Done(accepted) => return answer(service::submitted(app, once, accepted).await?),
+        Begun::Done(accepted) => return answer(service::submitted(core, once, accepted).await?),
     };
     let server = service::lock(&mut tx, access).await?;
     service::unprotected(&server)?;
@@ -86,12 +93,12 @@ pub async fn reinstall(app: &App, once: &Once, access: &ServerAccess, wish: Rein
     };
     still_good(&server.name, &keys)?;
     let password = secrets::readable_password();
-    let sealed = app.sealer.seal_text(create::PASSWORD, &password)?;
+    let sealed = core.sealer.seal_text(create::PASSWORD, &password)?;
     let up = store::wanted_up(&mut tx, server.id).await?;
     let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
-    let id = service::enqueue(app, &mut tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
-    let taken_on = tx.finish(app, TakenOn::new(id, Some(password.expose_secret()))).await?;
-    answer(service::submitted(app, once, taken_on).await?)
+    let id = service::enqueue(core, &mut tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
+    let taken_on = tx.finish(core, TakenOn::new(id, Some(password.expose_secret()))).await?;
+    answer(service::submitted(core, once, taken_on).await?)
 }
 
 /// Names and keys were taken once that no guest takes: to be told before the old guest is gone.
@@ -116,21 +123,21 @@ fn answer(submitted: Submitted) -> Result<Reinstalling> {
 
 /// Keeps a server down from now on. Its owner is locked out at once, whatever they have started and whatever its host
 /// does; it is stopped as soon as what is under way has ended.
-pub async fn suspend(app: &App, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspension> {
-    let mut tx = match once.begin(app).await? {
+pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspension> {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
     let server = service::lock(&mut tx, access).await?;
     let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
     store::suspend(&mut tx, server.id, reason.trim(), running).await?;
-    let operation_id = if running { Some(stop_or_start(app, &mut tx, access, Power::Suspend).await?) } else { None };
-    tx.finish(app, Suspension { status: "success".to_owned(), action: "suspend".to_owned(), operation_id }).await
+    let operation_id = if running { Some(stop_or_start(core, &mut tx, access, Power::Suspend).await?) } else { None };
+    tx.finish(core, Suspension { status: "success".to_owned(), action: "suspend".to_owned(), operation_id }).await
 }
 
 /// Lets a server up again.
-pub async fn unsuspend(app: &App, once: &Once, access: &ServerAccess) -> Result<Suspension> {
-    let mut tx = match once.begin(app).await? {
+pub async fn unsuspend(core: &Core, once: &Once, access: &ServerAccess) -> Result<Suspension> {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -139,18 +146,18 @@ pub async fn unsuspend(app: &App, once: &Once, access: &ServerAccess) -> Result<
         return Err(Error::new(Code::Conflict, "This server is not suspended."));
     }
     let start = store::unsuspend(&mut tx, server.id).await?;
-    let operation_id = if start { Some(stop_or_start(app, &mut tx, access, Power::Unsuspend).await?) } else { None };
-    tx.finish(app, Suspension { status: "success".to_owned(), action: "unsuspend".to_owned(), operation_id }).await
+    let operation_id = if start { Some(stop_or_start(core, &mut tx, access, Power::Unsuspend).await?) } else { None };
+    tx.finish(core, Suspension { status: "success".to_owned(), action: "unsuspend".to_owned(), operation_id }).await
 }
 
-async fn stop_or_start(app: &App, tx: &mut PgConnection, access: &ServerAccess, power: Power) -> Result<Uuid> {
+async fn stop_or_start(core: &Core, tx: &mut PgConnection, access: &ServerAccess, power: Power) -> Result<Uuid> {
     let new = NewOperation {
         kind: power.kind(),
         server: access.server.id,
         data: power::Data::default(),
         user: Some(access.caller.user),
-        deadline: service::seconds(app.config.operation_deadline_seconds),
+        deadline: service::seconds(core.config.operation_deadline_seconds),
     };
     // The later of the two is what the provider wants.
-    service::enqueue_behind(app, tx, new, power.under_way(), &["suspend", "unsuspend"]).await
+    service::enqueue_behind(core, tx, new, power.under_way(), &["suspend", "unsuspend"]).await
 }

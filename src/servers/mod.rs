@@ -2,7 +2,9 @@
 
 mod access;
 pub mod changes;
+mod feature;
 pub mod labels;
+pub mod mail;
 pub mod model;
 pub(crate) mod placement;
 mod routes;
@@ -10,5 +12,11 @@ pub mod service;
 pub mod store;
 pub mod workflows;
 
+use crate::events::Topic;
+use crate::ids::ServerId;
+
 pub use access::ServerAccess;
-pub(crate) use routes::routes;
+pub use feature::Servers;
+
+/// A server's status or owner changed, or it was suspended or deleted.
+pub const SERVER_CHANGED: Topic<ServerId> = Topic::new("server_changed", |id| id.parse().ok());

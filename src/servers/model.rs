@@ -10,7 +10,6 @@ use super::labels::{Labels, selector};
 use crate::http::page::Order;
 use crate::http::text;
 use crate::ids::{HostId, ImageId, ServerId, SshKeyId, TariffId, UserId};
-use crate::monitoring::model::Stats;
 use crate::stored::stored;
 
 /// Where a server stands.
@@ -335,17 +334,6 @@ pub struct PasswordChanged {
     pub password: String,
     /// The operation, for `GET /api/operations/{id}`.
     pub operation_id: Uuid,
-}
-
-/// A server's status and figures.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct ServerStatus {
-    /// The server.
-    pub id: ServerId,
-    /// Where it stands.
-    pub status: Status,
-    /// Its figures at the last sweep.
-    pub stats: Stats,
 }
 
 /// Which servers to list.

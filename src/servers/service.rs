@@ -12,24 +12,24 @@ use uuid::Uuid;
 
 use super::labels::Selector;
 use super::model::{
-    Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerRecord, ServerStatus, ServerView,
-    Status,
+    Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerRecord, ServerView, Status,
 };
 use super::store::{Filter, NewServer};
 use super::workflows::{create, delete, password, power};
 use super::{ServerAccess, placement, store};
-use crate::accounts::Level;
-use crate::accounts::model::Caller;
-use crate::app::App;
+use crate::auth::Caller;
+use crate::auth::Level;
+use crate::core::Core;
 use crate::db;
 use crate::error::{Code, Error, Result};
+use crate::hosts::Hosts;
 use crate::idempotency::{Begun, Once};
 use crate::ids::{ServerId, UserId};
 use crate::operations::model::{OperationError, State};
 use crate::operations::service::Progress;
-use crate::operations::{self, NewOperation};
-use crate::tariffs::Kind;
-use crate::{addresses, hosts, monitoring, secrets, ssh_keys, stored};
+use crate::operations::{self, Kind, NewOperation};
+use crate::tariffs;
+use crate::{addresses, secrets, ssh_keys, stored};
 
 /// How long an answer waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
@@ -51,14 +51,14 @@ fn check(caller: &Caller, server: ServerId, owner: UserId, level: Level) -> Resu
 }
 
 /// The same check for those who have an id and no row. Deleted servers count: their history stays their owner's.
-pub async fn authorize(app: &App, caller: &Caller, server: ServerId, level: Level) -> Result<()> {
-    let owner = store::owner(&app.db, server).await?.ok_or_else(|| Error::not_found("server"))?;
+pub async fn authorize(core: &Core, caller: &Caller, server: ServerId, level: Level) -> Result<()> {
+    let owner = store::owner(&core.db, server).await?.ok_or_else(|| Error::not_found("server"))?;
     check(caller, server, owner, level)
 }
 
 /// Which of their servers each of many callers may not do this much with, and why; one look for all of them.
 pub async fn refused(
-    app: &App,
+    core: &Core,
     asked: &[(Caller, Vec<ServerId>)],
     level: Level,
 ) -> Result<Vec<Vec<(ServerId, Error)>>> {
@@ -66,7 +66,7 @@ pub async fn refused(
     if servers.is_empty() {
         return Ok(asked.iter().map(|_| vec![]).collect());
     }
-    let owners = store::owners(&app.db, &Vec::from_iter(servers)).await?;
+    let owners = store::owners(&core.db, &Vec::from_iter(servers)).await?;
     let refused = |caller: &Caller, server: ServerId| {
         let owner = owners.get(&server).ok_or_else(|| Error::not_found("server"));
         owner.and_then(|owner| check(caller, server, *owner, level)).err().map(|error| (server, error))
@@ -76,13 +76,13 @@ pub async fn refused(
 }
 
 /// A server that is not deleted, for somebody who may do this much with it.
-pub async fn reach(app: &App, caller: &Caller, id: ServerId, level: Level) -> Result<ServerRecord> {
-    permit(caller, store::live(&app.db, id).await?, level)
+pub async fn reach(core: &Core, caller: &Caller, id: ServerId, level: Level) -> Result<ServerRecord> {
+    permit(caller, store::live(&core.db, id).await?, level)
 }
 
 /// The same by the guest's number.
-pub async fn reach_by_number(app: &App, caller: &Caller, number: i64, level: Level) -> Result<ServerRecord> {
-    permit(caller, store::by_number(&app.db, number).await?, level)
+pub async fn reach_by_number(core: &Core, caller: &Caller, number: i64, level: Level) -> Result<ServerRecord> {
+    permit(caller, store::by_number(&core.db, number).await?, level)
 }
 
 fn permit(caller: &Caller, server: Option<ServerRecord>, level: Level) -> Result<ServerRecord> {
@@ -92,11 +92,11 @@ fn permit(caller: &Caller, server: Option<ServerRecord>, level: Level) -> Result
 }
 
 /// The servers that the caller may see, and how many match in all.
-pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Vec<ServerView>, i64)> {
+pub async fn list(core: &Core, caller: &Caller, query: &ListServers) -> Result<(Vec<ServerView>, i64)> {
     if query.all && !caller.is_provider() {
         return Err(Error::new(Code::Forbidden, "Only the provider may list everyone's servers."));
     }
-    let _turn = app.turns.take(caller.user).await?;
+    let _turn = core.turns.take(caller.user).await?;
     let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
     // An account's own servers come whole, as the document has it; a fleet comes in pages.
     let limit = match (query.limit, query.page) {
@@ -116,12 +116,12 @@ pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Ve
         query: query.asks().then_some(query),
         selector: &selector,
     };
-    let rows = store::list(&app.db, &filter).await?;
+    let rows = store::list(&core.db, &filter).await?;
     let total = match rows.first() {
         Some((_, total)) => *total,
         // Past the last page no row tells.
         None if filter.offset > 0 => {
-            let first = store::list(&app.db, &Filter { limit: Some(1), offset: 0, ..filter }).await?;
+            let first = store::list(&core.db, &Filter { limit: Some(1), offset: 0, ..filter }).await?;
             first.first().map_or(0, |(_, total)| *total)
         }
         None => 0,
@@ -130,8 +130,8 @@ pub async fn list(app: &App, caller: &Caller, query: &ListServers) -> Result<(Ve
 }
 
 /// One server as it is shown.
-pub async fn view(app: &App, id: ServerId) -> Result<ServerView> {
-    view_on(&app.db, id).await
+pub async fn view(core: &Core, id: ServerId) -> Result<ServerView> {
+    view_on(&core.db, id).await
 }
 
 /// The same within a transaction.
@@ -149,16 +149,10 @@ pub(crate) async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<Ser
     rows.pop().map(|(view, _)| view).ok_or_else(|| Error::not_found("server"))
 }
 
-/// One server's status and figures.
-pub async fn status(app: &App, server: &ServerRecord) -> Result<ServerStatus> {
-    let stats = monitoring::service::stats(app, server.id).await?;
-    Ok(ServerStatus { id: server.id, status: server.status, stats })
-}
-
 /// Takes an order: place, addresses and intent in one transaction, so that it is all there or not at all.
-pub async fn order(app: &App, once: &Once, user: UserId, order: CreateServer) -> Result<CreatedServer> {
+pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) -> Result<CreatedServer> {
     let password = secrets::readable_password();
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -168,7 +162,7 @@ pub async fn order(app: &App, once: &Once, user: UserId, order: CreateServer) ->
     let kind = store::image_kind(&mut tx, order.os_id)
         .await?
         .ok_or_else(|| Error::field("osId", "There is no such image on offer."))?;
-    GuestKind::try_from(stored::word(&offer.kind).unwrap_or(Kind::Unknown))?;
+    GuestKind::try_from(stored::word(&offer.kind).unwrap_or(tariffs::Kind::Unknown))?;
     if kind != offer.kind {
         return Err(Error::field(
             "osId",
@@ -212,15 +206,15 @@ pub async fn order(app: &App, once: &Once, user: UserId, order: CreateServer) ->
         ssh_keys: &ssh_keys,
     };
     let (id, number) = store::insert(&mut tx, &new).await?;
-    let rest = app.config.address_rest();
+    let rest = core.config.address_rest();
     if !placement::settle(&mut tx, id, &candidates, rest).await? {
         let hosts: Vec<i64> = candidates.iter().map(|candidate| candidate.host.0).collect();
         return Err(no_address(addresses::store::rested_at(&mut tx, &hosts, rest).await?));
     }
-    let data = create::Data::new(app.sealer.seal_text(create::PASSWORD, &password)?);
-    let deadline = seconds(app.config.create_deadline_seconds);
+    let data = create::Data::new(core.sealer.seal_text(create::PASSWORD, &password)?);
+    let deadline = seconds(core.config.create_deadline_seconds);
     let operation = NewOperation { kind: create::KIND, server: id, data, user: Some(user), deadline };
-    let operation_id = app.engine.enqueue(&mut tx, operation).await?;
+    let operation_id = core.engine.enqueue(&mut tx, operation).await?;
     let answer = CreatedServer {
         id,
         status: Status::Creating,
@@ -229,7 +223,7 @@ pub async fn order(app: &App, once: &Once, user: UserId, order: CreateServer) ->
         root_password: password.expose_secret().to_owned(),
         operation_id,
     };
-    tx.finish(app, answer).await
+    tx.finish(core, answer).await
 }
 
 /// No host has an address for a new server; the next that rests has rested at this time.
@@ -246,29 +240,30 @@ fn no_address(rested_at: Option<DateTime<Utc>>) -> Error {
 }
 
 /// Start, stop or restart.
-pub async fn power(app: &App, once: &Once, access: &ServerAccess, power: power::Power) -> Result<Action> {
+pub async fn power(core: &Core, once: &Once, access: &ServerAccess, power: power::Power) -> Result<Action> {
     let data = power::Data::default();
     let Submitted { operation_id, task_id, .. } =
-        submit(app, once, access, power.kind(), Some(power.under_way()), data, None).await?;
-    Ok(Action { status: "success", action: power.kind(), task_id, operation_id })
+        submit(core, once, access, power.kind(), Some(power.under_way()), data, None).await?;
+    Ok(Action { status: "success", action: power.name(), task_id, operation_id })
 }
 
 /// Deletes a server with everything that is its own.
-pub async fn delete(app: &App, access: &ServerAccess) -> Result<Deleted> {
-    unprotected_on_host(app, access).await?;
-    let mut tx = db::begin(&app.db).await?;
+pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
+    let core = &hosts.core;
+    unprotected_on_host(hosts, access).await?;
+    let mut tx = db::begin(&core.db).await?;
     let server = lock(&mut tx, access).await?;
     unprotected(&server)?;
     let operation_id = if server.reserved {
         // It goes on as long as an undo does: what the host may have begun to destroy can't be called off.
-        let deadline = seconds(app.config.undo_deadline_seconds);
+        let deadline = seconds(core.config.undo_deadline_seconds);
         let data = delete::Data::new(store::wanted_up(&mut tx, server.id).await?);
         let (user, under_way) = (Some(access.caller.user), Status::Deleting);
         let new = NewOperation { kind: delete::KIND, server: server.id, data, user, deadline };
         let id = if access.caller.is_provider() {
-            enqueue_behind(app, &mut tx, new, under_way, &["suspend", "unsuspend"]).await?
+            enqueue_behind(core, &mut tx, new, under_way, &["suspend", "unsuspend"]).await?
         } else {
-            let id = app.engine.enqueue(&mut tx, new).await?;
+            let id = core.engine.enqueue(&mut tx, new).await?;
             store::set_status(&mut tx, server.id, under_way).await?;
             id
         };
@@ -283,21 +278,22 @@ pub async fn delete(app: &App, access: &ServerAccess) -> Result<Deleted> {
 }
 
 /// Makes a new root password and sets it in the guest.
-pub async fn change_password(app: &App, once: &Once, access: &ServerAccess) -> Result<PasswordChanged> {
+pub async fn change_password(hosts: &Hosts, once: &Once, access: &ServerAccess) -> Result<PasswordChanged> {
+    let core = &hosts.core;
     let server = &access.server;
-    if !hosts::service::driver(app, server.host_id).await?.capabilities().set_password {
+    if !hosts.driver(server.host_id).await?.capabilities().set_password {
         return Err(Error::new(Code::Invalid, "The host that this server lives on can't change passwords."));
     }
     let new = secrets::readable_password();
-    let data = password::Data { password: app.sealer.seal_text(password::PASSWORD, &new)? };
-    let taken_on = begin(app, once, access, password::KIND, None, data, Some(new.expose_secret())).await?;
+    let data = password::Data { password: core.sealer.seal_text(password::PASSWORD, &new)? };
+    let taken_on = begin(core, once, access, password::KIND, None, data, Some(new.expose_secret())).await?;
     let id = taken_on.operation;
     let changed = |status, password| PasswordChanged { status, password, operation_id: id };
     let password = taken_on.made.clone().unwrap_or_default();
     if let Some(status) = taken_on.said {
         return Ok(changed(status, password));
     }
-    let status = match operations::service::wait(app, id, PASSWORD_WAIT, |p| is_over(p.view.state)).await {
+    let status = match operations::service::wait(core, id, PASSWORD_WAIT, |p| is_over(p.view.state)).await {
         Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
             return Err(failed(view.error));
         }
@@ -305,7 +301,7 @@ pub async fn change_password(app: &App, once: &Once, access: &ServerAccess) -> R
         // It may well be set: whoever asked must have it.
         Ok(_) | Err(_) => "pending",
     };
-    Ok(changed(taken_on.say(app, once, status.to_owned()).await, password))
+    Ok(changed(taken_on.say(core, once, status.to_owned()).await, password))
 }
 
 fn is_over(state: State) -> bool {
@@ -358,15 +354,14 @@ pub(super) fn unprotected(server: &ServerRecord) -> Result<()> {
 
 /// The same where its host keeps it, and says so right away. Whatever else the host says, or does not, is for the
 /// operation, which asks again before it touches anything.
-pub(super) async fn unprotected_on_host(app: &App, access: &ServerAccess) -> Result<()> {
+pub(super) async fn unprotected_on_host(hosts: &Hosts, access: &ServerAccess) -> Result<()> {
     let server = &access.server;
     not_suspended(&access.caller, server)?;
     unprotected(server)?;
     if !server.reserved {
         return Ok(());
     }
-    let asked =
-        async { hosts::service::driver(app, server.host_id).await.ok()?.check_delete(&server.guest()).await.err() };
+    let asked = async { hosts.driver(server.host_id).await.ok()?.check_delete(&server.guest()).await.err() };
     match tokio::time::timeout(PROTECTION_WAIT, asked).await {
         Ok(Some(error @ hypervisor::Error::Protected(_))) => Err(error.into()),
         _ => Ok(()),
@@ -375,17 +370,17 @@ pub(super) async fn unprotected_on_host(app: &App, access: &ServerAccess) -> Res
 
 /// Puts in an operation and shows what is under way.
 pub(crate) async fn enqueue<D: operations::Data>(
-    app: &App,
+    core: &Core,
     tx: &mut PgConnection,
     access: &ServerAccess,
-    kind: &'static str,
+    kind: Kind,
     under_way: Option<Status>,
     data: D,
 ) -> Result<Uuid> {
-    let deadline = seconds(app.config.operation_deadline_seconds);
+    let deadline = seconds(core.config.operation_deadline_seconds);
     let server = access.server.id;
     let new = NewOperation { kind, server, data, user: Some(access.caller.user), deadline };
-    let id = app.engine.enqueue(tx, new).await?;
+    let id = core.engine.enqueue(tx, new).await?;
     if let Some(status) = under_way {
         store::set_status(tx, server, status).await?;
     }
@@ -395,14 +390,14 @@ pub(crate) async fn enqueue<D: operations::Data>(
 /// The same for what the owner can't keep from happening: it comes next, whatever is under way, and is shown when its turn
 /// has come. It takes the place of what waits and is of one of these kinds.
 pub(super) async fn enqueue_behind<D: operations::Data>(
-    app: &App,
+    core: &Core,
     tx: &mut PgConnection,
     new: NewOperation<D>,
     under_way: Status,
     instead_of: &[&str],
 ) -> Result<Uuid> {
     let server = new.server;
-    let placed = app.engine.enqueue_behind(tx, new, instead_of).await?;
+    let placed = core.engine.enqueue_behind(tx, new, instead_of).await?;
     if !placed.waits {
         store::set_status(tx, server, under_way).await?;
     }
@@ -427,9 +422,9 @@ impl TakenOn {
 
     /// What is answered: the first one's answer, where two wait for the same operation. Keeping it is for those who
     /// ask again; that it failed is no reason to say that what was done was not.
-    async fn say(self, app: &App, once: &Once, said: String) -> String {
+    async fn say(self, core: &Core, once: &Once, said: String) -> String {
         let answer = Self { said: Some(said.clone()), ..self.clone() };
-        match once.settle(app, &self, answer).await {
+        match once.settle(core, &self, answer).await {
             Ok(kept) => kept.said.unwrap_or(said),
             Err(error) => {
                 tracing::warn!(%error, operation = %self.operation, "an answer could not be kept under its key");
@@ -441,21 +436,21 @@ impl TakenOn {
 
 /// Puts in an operation on a server that is there.
 async fn begin<D: operations::Data>(
-    app: &App,
+    core: &Core,
     once: &Once,
     access: &ServerAccess,
-    kind: &'static str,
+    kind: Kind,
     under_way: Option<Status>,
     data: D,
     made: Option<&str>,
 ) -> Result<TakenOn> {
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
     present(&lock(&mut tx, access).await?)?;
-    let id = enqueue(app, &mut tx, access, kind, under_way, data).await?;
-    tx.finish(app, TakenOn::new(id, made)).await
+    let id = enqueue(core, &mut tx, access, kind, under_way, data).await?;
+    tx.finish(core, TakenOn::new(id, made)).await
 }
 
 /// An operation that has been taken on.
@@ -470,26 +465,26 @@ pub(crate) struct Submitted {
 
 /// Puts in an operation on a server that is there, and waits a moment for the host's own id of its task.
 pub(crate) async fn submit<D: operations::Data>(
-    app: &App,
+    core: &Core,
     once: &Once,
     access: &ServerAccess,
-    kind: &'static str,
+    kind: Kind,
     under_way: Option<Status>,
     data: D,
     made: Option<&str>,
 ) -> Result<Submitted> {
-    let taken_on = begin(app, once, access, kind, under_way, data, made).await?;
-    submitted(app, once, taken_on).await
+    let taken_on = begin(core, once, access, kind, under_way, data, made).await?;
+    submitted(core, once, taken_on).await
 }
 
 /// Waits a moment for the host's own id of an operation's task. One that has failed by then is an error.
-pub(crate) async fn submitted(app: &App, once: &Once, taken_on: TakenOn) -> Result<Submitted> {
+pub(crate) async fn submitted(core: &Core, once: &Once, taken_on: TakenOn) -> Result<Submitted> {
     let (operation_id, made) = (taken_on.operation, taken_on.made.clone());
     if let Some(task_id) = taken_on.said {
         return Ok(Submitted { operation_id, task_id, made });
     }
     let known = |p: &Progress| p.host_task.is_some() || is_over(p.view.state);
-    let task_id = match operations::service::wait(app, operation_id, TASK_ID_WAIT, known).await {
+    let task_id = match operations::service::wait(core, operation_id, TASK_ID_WAIT, known).await {
         Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
             return Err(failed(view.error));
         }
@@ -497,7 +492,7 @@ pub(crate) async fn submitted(app: &App, once: &Once, taken_on: TakenOn) -> Resu
         // It has been taken on, whether or not we can see how it goes.
         Ok(_) | Err(_) => format!("operation:{operation_id}"),
     };
-    let task_id = taken_on.say(app, once, task_id).await;
+    let task_id = taken_on.say(core, once, task_id).await;
     Ok(Submitted { operation_id, task_id, made })
 }
 

@@ -1,5 +1,6 @@
 //! Snapshots of servers. The host has them; all that is kept here is the room that each takes.
 
+mod feature;
 pub mod model;
 mod room;
 mod routes;
@@ -7,4 +8,4 @@ pub mod service;
 pub(crate) mod store;
 pub mod workflows;
 
-pub(crate) use routes::routes;
+pub use feature::Snapshots;

@@ -6,7 +6,7 @@ use hypervisor::{Driver, GuestRef, Snapshot};
 use sqlx::PgConnection;
 
 use super::store;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::{Code, Error, Result};
 use crate::servers::model::ServerRecord;
 use crate::servers::placement;
@@ -19,7 +19,7 @@ pub(super) async fn of_now(driver: &dyn Driver, at: &GuestRef, server: &ServerRe
 
 /// Takes room for a snapshot, in the request's transaction, which holds the server.
 pub(super) async fn take(
-    app: &App,
+    core: &Core,
     tx: &mut PgConnection,
     server: &ServerRecord,
     name: &str,
@@ -28,7 +28,7 @@ pub(super) async fn take(
 ) -> Result<()> {
     placement::lock(tx).await?;
     store::put_right(tx, server.id, there, gib).await?;
-    let storage = store::storage(tx, server, gib, app.config.storage_margin_percent).await?;
+    let storage = store::storage(tx, server, gib, core.config.storage_margin_percent).await?;
     match storage {
         Some(storage) if !storage.fits => Err(none()),
         Some(storage) if !storage.free => Err(nearly_full()),
@@ -40,7 +40,7 @@ pub(super) async fn take(
 /// Puts right what a snapshot that has just been taken holds: its guest may have grown since room was taken for it. False
 /// where the node has no room for the difference.
 pub(super) async fn settle(
-    app: &App,
+    core: &Core,
     tx: &mut PgConnection,
     server: &ServerRecord,
     name: &str,
@@ -52,7 +52,7 @@ pub(super) async fn settle(
     let gib = gib.max(noted);
     let more = gib - noted;
     if more > 0
-        && let Some(storage) = store::storage(tx, server, more, app.config.storage_margin_percent).await?
+        && let Some(storage) = store::storage(tx, server, more, core.config.storage_margin_percent).await?
         && !storage.fits
     {
         return Ok(false);

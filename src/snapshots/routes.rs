@@ -8,15 +8,15 @@ use utoipa_axum::routes;
 
 use super::model::{NamedSnapshot, NewSnapshot, Rollback, SnapshotAction, SnapshotList};
 use super::service;
-use crate::app::App;
 use crate::error::Result;
+use crate::hosts::Hosts;
 use crate::http::ErrorBody;
 use crate::http::extract::Json;
 use crate::idempotency::Post;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, create, delete)).routes(routes!(rollback))
 }
 
@@ -26,8 +26,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     responses((status = 200, body = SnapshotList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody),
         (status = 503, body = ErrorBody)))]
-async fn list(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
-    Ok(Json(service::list(&app, &access.server).await?))
+async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
+    Ok(Json(service::list(&hosts, &access.server).await?))
 }
 
 /// Take a snapshot of a server's disks
@@ -38,11 +38,11 @@ async fn list(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
         (status = 507, body = ErrorBody)))]
 async fn create(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Post(once, new): Post<NewSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::create(&app, &once, &access, new).await?))
+    Ok(Json(service::create(&hosts, &once, &access, new).await?))
 }
 
 /// Put a server's disks back to a snapshot
@@ -55,11 +55,11 @@ async fn create(
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
         (status = 507, body = ErrorBody)))]
 async fn rollback(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Post(once, wish): Post<Rollback>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::rollback(&app, &once, &access, wish).await?))
+    Ok(Json(service::rollback(&hosts, &once, &access, wish).await?))
 }
 
 /// Delete a snapshot
@@ -69,9 +69,9 @@ async fn rollback(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn delete(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Json(wish): Json<NamedSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::delete(&app, &access, wish.snapname).await?))
+    Ok(Json(service::delete(&hosts, &access, wish.snapname).await?))
 }

@@ -8,31 +8,34 @@ use hypervisor::Snapshot;
 use super::model::{NewSnapshot, Rollback, SnapshotAction, SnapshotList};
 use super::room;
 use super::workflows::{create, delete, rollback};
-use crate::app::App;
+use crate::core::Core;
 use crate::error::{Code, Error, Result};
+use crate::hosts::Hosts;
 use crate::idempotency::{Begun, Checked, Once};
+use crate::operations::Kind;
 use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::service::{self, Submitted, TakenOn, present};
-use crate::{hosts, tariffs};
+use crate::tariffs;
 
 /// A server's snapshots, oldest first.
-pub async fn list(app: &App, server: &ServerRecord) -> Result<SnapshotList> {
-    let limit = limit(app, server).await?;
+pub async fn list(hosts: &Hosts, server: &ServerRecord) -> Result<SnapshotList> {
+    let core = &hosts.core;
+    let limit = limit(core, server).await?;
     // There is no guest that could have any.
     let none = !server.reserved || matches!(server.status, Status::Creating | Status::Reinstalling | Status::Failed);
-    let data = if none { Vec::new() } else { on_host(app, server).await? };
+    let data = if none { Vec::new() } else { on_host(hosts, server).await? };
     Ok(SnapshotList { status: "success", data: data.into_iter().map(Into::into).collect(), limit })
 }
 
 /// How many snapshots a server may have.
-async fn limit(app: &App, server: &ServerRecord) -> Result<i32> {
-    let tariff = tariffs::store::tariff(&app.db, server.tariff_id).await?;
+async fn limit(core: &Core, server: &ServerRecord) -> Result<i32> {
+    let tariff = tariffs::store::tariff(&core.db, server.tariff_id).await?;
     Ok(tariff.map_or(0, |t| t.snapshots))
 }
 
-async fn on_host(app: &App, server: &ServerRecord) -> Result<Vec<Snapshot>> {
-    let driver = hosts::service::driver(app, server.host_id).await?;
+async fn on_host(hosts: &Hosts, server: &ServerRecord) -> Result<Vec<Snapshot>> {
+    let driver = hosts.driver(server.host_id).await?;
     if !driver.capabilities().snapshots {
         return Err(no_snapshots());
     }
@@ -85,80 +88,84 @@ struct Seen {
 }
 
 /// Takes a snapshot.
-pub async fn create(app: &App, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
-    let seen = match once.check(app, takes(app, &access.server, &new.snapname)).await? {
+pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
+    let core = &hosts.core;
+    let seen = match once.check(core, takes(hosts, &access.server, &new.snapname)).await? {
         Checked::New(seen) => seen,
-        Checked::Done(done) => return Ok(answer(service::submitted(app, once, done).await?, new.snapname)),
+        Checked::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, new.snapname)),
     };
     let data = create::Data::new(new.snapname.clone(), new.description, seen.limit);
-    let taken_on = take(app, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
-    Ok(answer(service::submitted(app, once, taken_on).await?, new.snapname))
+    let taken_on = take(core, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
+    Ok(answer(service::submitted(core, once, taken_on).await?, new.snapname))
 }
 
 /// Takes room for a snapshot and puts in the operation that takes it, both or neither. `made`: its name is part of the
 /// answer.
 #[allow(clippy::too_many_arguments, reason = "a snapshot and its operation")]
 async fn take<D: crate::operations::Data>(
-    app: &App,
+    core: &Core,
     once: &Once,
     access: &ServerAccess,
     seen: &Seen,
     name: &str,
     made: Option<&str>,
-    kind: &'static str,
+    kind: Kind,
     under_way: Option<Status>,
     data: D,
 ) -> Result<TakenOn> {
-    let mut tx = match once.begin(app).await? {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(done) => return Ok(done),
     };
     let server = service::lock(&mut tx, access).await?;
     present(&server)?;
-    room::take(app, &mut tx, &server, name, &seen.there, seen.gib).await?;
-    let id = service::enqueue(app, &mut tx, access, kind, under_way, data).await?;
-    tx.finish(app, TakenOn::new(id, made)).await
+    room::take(core, &mut tx, &server, name, &seen.there, seen.gib).await?;
+    let id = service::enqueue(core, &mut tx, access, kind, under_way, data).await?;
+    tx.finish(core, TakenOn::new(id, made)).await
 }
 
 /// Looks whether the server can take a snapshot of this name.
-async fn takes(app: &App, server: &ServerRecord, name: &str) -> Result<Seen> {
+async fn takes(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<Seen> {
+    let core = &hosts.core;
     present(server)?;
-    let limit = limit(app, server).await?;
-    let there = on_host(app, server).await?;
+    let limit = limit(core, server).await?;
+    let there = on_host(hosts, server).await?;
     room_for(name, &there, limit)?;
-    let driver = hosts::service::driver(app, server.host_id).await?;
+    let driver = hosts.driver(server.host_id).await?;
     let gib = room::of_now(&*driver, &server.guest(), server).await?;
     Ok(Seen { limit, there, gib })
 }
 
 /// Puts a server back to a snapshot.
-pub async fn rollback(app: &App, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
+pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
+    let core = &hosts.core;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
-    let seen = match once.check(app, goes_back(app, &access.server, &wish.snapname, safety.as_deref())).await? {
+    let seen = match once.check(core, goes_back(hosts, &access.server, &wish.snapname, safety.as_deref())).await? {
         Checked::New(seen) => seen,
-        Checked::Done(done) => return Ok(answer(service::submitted(app, once, done).await?, wish.snapname)),
+        Checked::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, wish.snapname)),
     };
     let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), seen.limit);
     let status = Some(Status::Restoring);
     let submitted = match &safety {
-        None => service::submit(app, once, access, rollback::KIND, status, data, None).await?,
+        None => service::submit(core, once, access, rollback::KIND, status, data, None).await?,
         Some(safety) => {
-            let taken_on = take(app, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
-            service::submitted(app, once, taken_on).await?
+            let taken_on = take(core, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
+            service::submitted(core, once, taken_on).await?
         }
     };
     Ok(answer(submitted, wish.snapname))
 }
 
 /// Looks whether the server can go back to this snapshot, with a safety snapshot before.
-async fn goes_back(app: &App, server: &ServerRecord, name: &str, safety: Option<&str>) -> Result<Seen> {
+async fn goes_back(hosts: &Hosts, server: &ServerRecord, name: &str, safety: Option<&str>) -> Result<Seen> {
+    let core = &hosts.core;
     present(server)?;
-    let limit = limit(app, server).await?;
-    let there = on_host(app, server).await?;
+    let limit = limit(core, server).await?;
+    let there = on_host(hosts, server).await?;
     if !there.iter().any(|s| s.name == name) {
         return Err(missing());
     }
-    let driver = hosts::service::driver(app, server.host_id).await?;
+    let driver = hosts.driver(server.host_id).await?;
     driver.check_rollback(&server.guest(), name).await.map_err(refused)?;
     let mut gib = 0;
     if let Some(safety) = safety {
@@ -169,14 +176,15 @@ async fn goes_back(app: &App, server: &ServerRecord, name: &str, safety: Option<
 }
 
 /// Deletes a snapshot.
-pub async fn delete(app: &App, access: &ServerAccess, name: String) -> Result<SnapshotAction> {
+pub async fn delete(hosts: &Hosts, access: &ServerAccess, name: String) -> Result<SnapshotAction> {
+    let core = &hosts.core;
     let server = &access.server;
     present(server)?;
-    if !on_host(app, server).await?.iter().any(|s| s.name == name) {
+    if !on_host(hosts, server).await?.iter().any(|s| s.name == name) {
         return Err(missing());
     }
     let (once, data) = (Once::default(), delete::Data::new(name.clone()));
-    let submitted = service::submit(app, &once, access, delete::KIND, None, data, None).await?;
+    let submitted = service::submit(core, &once, access, delete::KIND, None, data, None).await?;
     Ok(answer(submitted, name))
 }
 

@@ -1,8 +1,9 @@
 //! An account's SSH keys, to order servers with.
 
+mod feature;
 pub mod model;
 mod routes;
 pub mod service;
 mod store;
 
-pub(crate) use routes::routes;
+pub use feature::SshKeys;

@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use super::model::{NewSshKey, SshKey};
 use super::service;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::Account;
@@ -17,15 +17,15 @@ use crate::http::extract::{Json, Path};
 use crate::idempotency::Post;
 use crate::ids::SshKeyId;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(delete))
 }
 
 /// My SSH keys
 #[utoipa::path(get, path = "/ssh-keys", tag = "ssh keys", operation_id = "listSshKeys",
     responses((status = 200, body = Vec<SshKey>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list(State(app): State<Arc<App>>, Account(caller): Account) -> Result<Json<Vec<SshKey>>> {
-    Ok(Json(service::list(&app, caller.user).await?))
+async fn list(State(core): State<Arc<Core>>, Account(caller): Account) -> Result<Json<Vec<SshKey>>> {
+    Ok(Json(service::list(&core, caller.user).await?))
 }
 
 /// Add an SSH key
@@ -33,11 +33,11 @@ async fn list(State(app): State<Arc<App>>, Account(caller): Account) -> Result<J
     responses((status = 201, body = SshKey), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn add(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     Account(caller): Account,
     Post(once, new): Post<NewSshKey>,
 ) -> Result<(StatusCode, Json<SshKey>)> {
-    Ok((StatusCode::CREATED, Json(service::add(&app, &once, caller.user, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::add(&core, &once, caller.user, new).await?)))
 }
 
 /// Delete an SSH key; servers keep what they were given
@@ -45,7 +45,11 @@ async fn add(
     params(("id" = SshKeyId, Path, description = "The key's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn delete(State(app): State<Arc<App>>, Account(caller): Account, Path(id): Path<SshKeyId>) -> Result<StatusCode> {
-    service::delete(&app, caller.user, id).await?;
+async fn delete(
+    State(core): State<Arc<Core>>,
+    Account(caller): Account,
+    Path(id): Path<SshKeyId>,
+) -> Result<StatusCode> {
+    service::delete(&core, caller.user, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

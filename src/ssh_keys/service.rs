@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::model::{NewSshKey, SshKey};
 use super::store;
-use crate::app::App;
+use crate::core::Core;
 use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::text;
@@ -20,13 +20,13 @@ const MOST: i64 = 100;
 const MOST_OF_A_SERVER: usize = 20;
 
 /// An account's keys, oldest first.
-pub async fn list(app: &App, user: UserId) -> Result<Vec<SshKey>> {
-    Ok(store::list(&app.db, user).await?)
+pub async fn list(core: &Core, user: UserId) -> Result<Vec<SshKey>> {
+    Ok(store::list(&core.db, user).await?)
 }
 
 /// Adds a key. `new` has been checked by whoever took it in.
-pub async fn add(app: &App, once: &Once, user: UserId, new: NewSshKey) -> Result<SshKey> {
-    let mut tx = match once.begin(app).await? {
+pub async fn add(core: &Core, once: &Once, user: UserId, new: NewSshKey) -> Result<SshKey> {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
@@ -37,12 +37,12 @@ pub async fn add(app: &App, once: &Once, user: UserId, new: NewSshKey) -> Result
     let (name, key) = (new.name.trim(), new.public_key.trim());
     let taken = || Error::new(Code::AlreadyExists, "Your account has this SSH key already.");
     let made = store::insert(&mut tx, user, name, key, &fingerprint).await?.ok_or_else(taken)?;
-    tx.finish(app, made).await
+    tx.finish(core, made).await
 }
 
 /// Deletes a key.
-pub async fn delete(app: &App, user: UserId, id: SshKeyId) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn delete(core: &Core, user: UserId, id: SshKeyId) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
     match store::delete(&mut tx, user, id).await? {
         true => tx.commit().await,
         false => Err(Error::not_found("SSH key")),

@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use super::model::{NewTariff, Tariff, UpdateTariff};
 use super::service;
-use crate::app::App;
+use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{Account, Provider};
@@ -18,7 +18,7 @@ use crate::http::page::CatalogueQuery;
 use crate::idempotency::Post;
 use crate::ids::TariffId;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
 }
 
@@ -27,11 +27,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     params(CatalogueQuery),
     responses((status = 200, body = Vec<Tariff>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     Account(caller): Account,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Tariff>>)> {
-    Ok(query.of(service::visible(&app, &caller).await?))
+    Ok(query.of(service::visible(&core, &caller).await?))
 }
 
 /// One tariff
@@ -39,8 +39,12 @@ async fn list(
     params(("id" = TariffId, Path, description = "The tariff's id")),
     responses((status = 200, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn show(State(app): State<Arc<App>>, Account(caller): Account, Path(id): Path<TariffId>) -> Result<Json<Tariff>> {
-    Ok(Json(service::find(&app, &caller, id).await?))
+async fn show(
+    State(core): State<Arc<Core>>,
+    Account(caller): Account,
+    Path(id): Path<TariffId>,
+) -> Result<Json<Tariff>> {
+    Ok(Json(service::find(&core, &caller, id).await?))
 }
 
 /// Make a tariff
@@ -48,11 +52,11 @@ async fn show(State(app): State<Arc<App>>, Account(caller): Account, Path(id): P
     responses((status = 201, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Post(once, new): Post<NewTariff>,
 ) -> Result<(StatusCode, Json<Tariff>)> {
-    Ok((StatusCode::CREATED, Json(service::create(&app, &once, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::create(&core, &once, new).await?)))
 }
 
 /// Change the given fields of a tariff
@@ -62,12 +66,12 @@ async fn create(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn update(
-    State(app): State<Arc<App>>,
+    State(core): State<Arc<Core>>,
     _: Provider,
     Path(id): Path<TariffId>,
     Json(update): Json<UpdateTariff>,
 ) -> Result<Json<Tariff>> {
-    Ok(Json(service::update(&app, id, update).await?))
+    Ok(Json(service::update(&core, id, update).await?))
 }
 
 /// Delete a tariff that was never used
@@ -75,7 +79,7 @@ async fn update(
     params(("id" = TariffId, Path, description = "The tariff's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn delete(State(app): State<Arc<App>>, _: Provider, Path(id): Path<TariffId>) -> Result<StatusCode> {
-    service::delete(&app, id).await?;
+async fn delete(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<TariffId>) -> Result<StatusCode> {
+    service::delete(&core, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,8 +2,8 @@
 
 use super::model::{NewTariff, Tariff, UpdateTariff};
 use super::store;
-use crate::accounts::model::Caller;
-use crate::app::App;
+use crate::auth::Caller;
+use crate::core::Core;
 use crate::db::{self, is_in_use, is_taken};
 use crate::error::{Code, Error, Result};
 use crate::idempotency::{Begun, Once};
@@ -14,34 +14,34 @@ fn name_taken() -> Error {
 }
 
 /// The tariffs that the caller may see: all for a provider, those that can be ordered for others.
-pub async fn visible(app: &App, caller: &Caller) -> Result<Vec<Tariff>> {
-    Ok(store::tariffs(&app.db, !caller.is_provider()).await?)
+pub async fn visible(core: &Core, caller: &Caller) -> Result<Vec<Tariff>> {
+    Ok(store::tariffs(&core.db, !caller.is_provider()).await?)
 }
 
 /// All tariffs.
-pub async fn all(app: &App) -> Result<Vec<Tariff>> {
-    Ok(store::tariffs(&app.db, false).await?)
+pub async fn all(core: &Core) -> Result<Vec<Tariff>> {
+    Ok(store::tariffs(&core.db, false).await?)
 }
 
 /// One of the tariffs that the caller may see.
-pub async fn find(app: &App, caller: &Caller, id: TariffId) -> Result<Tariff> {
-    let found = store::tariff(&app.db, id).await?;
+pub async fn find(core: &Core, caller: &Caller, id: TariffId) -> Result<Tariff> {
+    let found = store::tariff(&core.db, id).await?;
     found.filter(|t| t.enabled || caller.is_provider()).ok_or_else(|| Error::not_found("tariff"))
 }
 
 /// Makes a tariff. `new` has been checked by whoever took it in.
-pub async fn create(app: &App, once: &Once, new: NewTariff) -> Result<Tariff> {
-    let mut tx = match once.begin(app).await? {
+pub async fn create(core: &Core, once: &Once, new: NewTariff) -> Result<Tariff> {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
     let tariff = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
-    tx.finish(app, tariff).await
+    tx.finish(core, tariff).await
 }
 
 /// Changes what `update` gives, and nothing else. Servers keep the size they were ordered with.
-pub async fn update(app: &App, id: TariffId, update: UpdateTariff) -> Result<Tariff> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn update(core: &Core, id: TariffId, update: UpdateTariff) -> Result<Tariff> {
+    let mut tx = db::begin(&core.db).await?;
     let old = store::lock(&mut tx, id).await?.ok_or_else(|| Error::not_found("tariff"))?;
     let new = Tariff {
         name: update.name.map_or(old.name, |name| name.trim().to_owned()),
@@ -66,13 +66,13 @@ pub async fn update(app: &App, id: TariffId, update: UpdateTariff) -> Result<Tar
 }
 
 /// Deletes a tariff that no server has or ever had: the history of servers needs the others.
-pub async fn delete(app: &App, id: TariffId) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+pub async fn delete(core: &Core, id: TariffId) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
     match store::delete(&mut *tx, id).await {
         Ok(true) => tx.commit().await,
         Ok(false) => Err(Error::not_found("tariff")),
         Err(error) if is_in_use(&error) => {
-            let message = match store::live_servers(&app.db, id).await? {
+            let message = match store::live_servers(&core.db, id).await? {
                 0 => "Deleted servers had this tariff and their history needs it: disable it instead.".to_owned(),
                 n => format!("Servers have this tariff ({n}): disable it instead, they keep it then."),
             };

@@ -2,9 +2,10 @@
 //! left behind. They are reported, their addresses and numbers are held back, and a provider can make servers of them.
 //! None is ever changed from here.
 
+mod feature;
 pub mod model;
 mod routes;
 pub mod service;
 mod store;
 
-pub(crate) use routes::routes;
+pub use feature::UnknownGuests;

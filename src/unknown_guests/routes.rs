@@ -9,8 +9,8 @@ use utoipa_axum::routes;
 
 use super::model::{AdoptGuest, UnknownGuest};
 use super::service;
-use crate::app::App;
 use crate::error::Result;
+use crate::hosts::Hosts;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
 use crate::http::extract::{Json, Path};
@@ -18,7 +18,7 @@ use crate::idempotency::Post;
 use crate::ids::HostId;
 use crate::servers::model::ServerView;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(adopt))
 }
 
@@ -30,8 +30,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 200, body = Vec<UnknownGuest>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn list(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<Vec<UnknownGuest>>> {
-    Ok(Json(service::of_host(&app, id).await?))
+async fn list(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<Vec<UnknownGuest>>> {
+    Ok(Json(service::of_host(&hosts.core, id).await?))
 }
 
 /// Make a server of such a guest
@@ -45,10 +45,10 @@ async fn list(State(app): State<Arc<App>>, _: Provider, Path(id): Path<HostId>) 
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn adopt(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     _: Provider,
     Path((id, number)): Path<(HostId, i64)>,
     Post(once, wish): Post<AdoptGuest>,
 ) -> Result<(StatusCode, Json<ServerView>)> {
-    Ok((StatusCode::CREATED, Json(service::adopt(&app, &once, id, number, wish).await?)))
+    Ok((StatusCode::CREATED, Json(service::adopt(&hosts.core, &once, id, number, wish).await?)))
 }

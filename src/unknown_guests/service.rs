@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::model::{AdoptGuest, UnknownGuest};
 use super::store;
-use crate::app::App;
+use crate::core::Core;
 use crate::db::{self, is_in_use};
 use crate::error::{Code, Error, Result};
+use crate::hosts::Hosts;
 use crate::idempotency::{Begun, Once};
 use crate::ids::HostId;
 use crate::servers::model::ServerView;
@@ -24,15 +25,16 @@ const ASKED: i64 = 200;
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Looks for guests in a sweep that no server goes with, holds back what they have, and forgets those that are gone.
-pub async fn swept(app: &App, host: HostId, report: &Report) -> Result<()> {
-    restores::service::swept(app, report).await?;
+pub async fn swept(hosts: &Hosts, host: HostId, report: &Report) -> Result<()> {
+    let core = &hosts.core;
+    restores::service::swept(core, report).await?;
     let markers: Vec<Uuid> = report.guests.iter().map(|(at, _)| at.marker).collect();
-    let unknown = store::strangers(&app.db, &markers, report.known_at).await?;
+    let unknown = store::strangers(&core.db, &markers, report.known_at).await?;
     let guests: Vec<&GuestRef> =
         report.guests.iter().map(|(at, _)| at).filter(|at| unknown.contains(&at.marker)).collect();
     metrics::gauge!("innkeeper_unknown_guests", "host" => host.to_string()).set(guests.len() as f64);
     if !guests.is_empty() {
-        for number in store::seen(&app.db, host, &guests).await? {
+        for number in store::seen(&core.db, host, &guests).await? {
             tracing::warn!(
                 %host,
                 number,
@@ -42,9 +44,9 @@ pub async fn swept(app: &App, host: HostId, report: &Report) -> Result<()> {
         }
     }
     let (nodes, unread) = (&report.coverage.nodes, &report.coverage.unread);
-    let gone = store::gone(&app.db, host, &markers, &unknown, nodes, unread).await?;
+    let gone = store::gone(&core.db, host, &markers, &unknown, nodes, unread).await?;
     if !gone.is_empty() {
-        let mut tx = db::begin(&app.db).await?;
+        let mut tx = db::begin(&core.db).await?;
         addresses::store::lock_pools(&mut tx, host).await?;
         addresses::store::forget_guests(&mut tx, &gone).await?;
         store::forget(&mut tx, host, &gone).await?;
@@ -52,26 +54,27 @@ pub async fn swept(app: &App, host: HostId, report: &Report) -> Result<()> {
     }
     let mut known = true;
     if !guests.is_empty() {
-        known = ask(app, host).await?;
-        hold_back(app, host).await?;
+        known = ask(hosts, host).await?;
+        hold_back(core, host).await?;
     }
     if known {
-        hosts::store::record_known(&app.db, host, report.claimed_at).await?;
+        hosts::store::record_known(&core.db, host, report.claimed_at).await?;
     }
     Ok(())
 }
 
 /// Asks a host what it gave to those that it was not asked about yet. True: it has said all that it ever will.
-async fn ask(app: &App, host: HostId) -> Result<bool> {
-    let unasked = store::unasked(&app.db, host, ASKED).await?;
+async fn ask(hosts: &Hosts, host: HostId) -> Result<bool> {
+    let core = &hosts.core;
+    let unasked = store::unasked(&core.db, host, ASKED).await?;
     if unasked.is_empty() {
         return Ok(true);
     }
     let mut all = unasked.len() < usize::try_from(ASKED).unwrap_or(usize::MAX);
-    let driver = hosts::service::driver(app, host).await?;
+    let driver = hosts.driver(host).await?;
     for guest in unasked {
         match tokio::time::timeout(ANSWER, driver.facts(&guest)).await {
-            Ok(Ok(facts)) => store::told(&app.db, host, guest.marker, &facts).await?,
+            Ok(Ok(facts)) => store::told(&core.db, host, guest.marker, &facts).await?,
             Ok(Err(error)) if error.is_transient() => all = false,
             // Gone by now, or not whole: the next sweep sees.
             Ok(Err(error)) => {
@@ -84,8 +87,8 @@ async fn ask(app: &App, host: HostId) -> Result<bool> {
 }
 
 /// Holds back what unknown guests have and nobody else does: with each sweep, since pools come and change.
-async fn hold_back(app: &App, host: HostId) -> Result<()> {
-    let mut tx = db::begin(&app.db).await?;
+async fn hold_back(core: &Core, host: HostId) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
     addresses::store::lock_pools(&mut tx, host).await?;
     let held: Vec<(IpAddr, Uuid, String)> = store::addresses(&mut tx, host)
         .await?
@@ -100,16 +103,16 @@ async fn hold_back(app: &App, host: HostId) -> Result<()> {
 }
 
 /// A host's guests that no server goes with.
-pub async fn of_host(app: &App, host: HostId) -> Result<Vec<UnknownGuest>> {
-    hosts::store::name(&app.db, host).await?.ok_or_else(|| Error::not_found("host"))?;
-    store::of_host(&app.db, host).await
+pub async fn of_host(core: &Core, host: HostId) -> Result<Vec<UnknownGuest>> {
+    hosts::store::name(&core.db, host).await?.ok_or_else(|| Error::not_found("host"))?;
+    store::of_host(&core.db, host).await
 }
 
 /// Makes a server of such a guest, with its addresses. The guest is not touched, and the next sweep shows how it stands.
-pub async fn adopt(app: &App, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerView> {
-    let mut tx = match once.begin(app).await? {
+pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerView> {
+    let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
-        Begun::Done(id) => return servers::service::view(app, id).await,
+        Begun::Done(id) => return servers::service::view(core, id).await,
     };
     placement::lock(&mut tx).await?;
     addresses::store::lock_pools(&mut tx, host).await?;
@@ -154,6 +157,6 @@ pub async fn adopt(app: &App, once: &Once, host: HostId, number: i64, wish: Adop
     }
     store::forget(&mut tx, host, &[guest.uuid]).await?;
     let view = servers::service::view_on(&mut *tx, id).await?;
-    tx.finish(app, id).await?;
+    tx.finish(core, id).await?;
     Ok(view)
 }

@@ -31,7 +31,7 @@ async fn a_host_that_dies_with_500_servers_is_one_mail_to_each_who_must_know() {
     world.silent(90).await;
 
     // Several processes at once, and again.
-    let other = innkeeper::app::App::new(world.teller.config.clone()).unwrap();
+    let other = innkeeper::core::Core::new(world.teller.config.clone()).unwrap();
     let now = Utc::now();
     let told = tokio::join!(
         tell::tell(&world.teller, now),
@@ -100,7 +100,7 @@ async fn what_comes_together_goes_together() {
     world.app.provider.put("/api/alert-rules/cpu", at_once()).await.expect(200);
     world.swept(0, guests.iter().map(|(_, marker)| busy(*marker, 0.99)).collect()).await;
     let config = innkeeper::config::Config { alert_settle_seconds: 100, ..world.teller.config.clone() };
-    let patient = innkeeper::app::App::new(config).unwrap();
+    let patient = innkeeper::core::Core::new(config).unwrap();
     for (first, second, mails) in [(50, 50, 0), (200, 50, 0), (590, 90, 0), (610, 50, 1), (610, 610, 0)] {
         for ((id, _), age) in guests.iter().zip([first, second]) {
             sqlx::query("update alerts set changed_at = now() - make_interval(secs => $2) where server_id = $1")
@@ -306,7 +306,7 @@ async fn nothing_is_mailed_to_an_address_that_nobody_has_confirmed() {
 async fn what_comes_and_goes_is_told_once_in_a_while() {
     let mut world = World::new().await;
     let config = innkeeper::config::Config { alert_floor_seconds: 900, ..world.teller.config.clone() };
-    world.teller = innkeeper::app::App::new(config).unwrap();
+    world.teller = innkeeper::core::Core::new(config).unwrap();
     let (_, marker) = world.server("customer@example.com", "web-1").await;
     let mut mailed = 0;
     for round in 0..5 {

@@ -346,7 +346,7 @@ async fn pools_that_run_out_and_operations_that_are_stuck_are_the_providers_matt
 }
 
 async fn patrol(world: &World) {
-    innkeeper::alerts::watch::patrol(&world.app.app).await.unwrap();
+    innkeeper::alerts::watch::patrol(&world.app.core).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

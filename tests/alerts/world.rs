@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hypervisor::{Coverage, GuestPower, Node};
-use innkeeper::accounts::model::Role;
 use innkeeper::accounts::service::add_user;
 use innkeeper::alerts::{tell, watch};
-use innkeeper::app::App;
+use innkeeper::auth::Role;
 use innkeeper::config::Config;
+use innkeeper::core::Core;
 use innkeeper::ids::HostId;
 use monitor::{Report, Sample};
 use secrecy::SecretString;
@@ -23,7 +23,7 @@ use crate::support::{PASSWORD, TestApp, wait_for};
 pub struct World {
     pub app: TestApp,
     /// Another process on the same database, which tells people when the test says so.
-    pub teller: Arc<App>,
+    pub teller: Arc<Core>,
     pub host: HostId,
     pub tariff: i64,
     /// After whatever the service's own tasks do.
@@ -43,7 +43,9 @@ impl World {
         // Nothing looks at alerts by itself.
         let app = TestApp::new().await;
         let db = &app.db.pool;
-        add_user(&app.app, "third@example.com", "", Role::Customer, SecretString::from(PASSWORD)).await.unwrap();
+        add_user(&app.service.features.accounts, "third@example.com", "", Role::Customer, SecretString::from(PASSWORD))
+            .await
+            .unwrap();
         let (host, tariff): (i64, i64) = sqlx::query_as(
             "with h as (insert into hosts (name, kind, config_sealed) values ('rack-1', 'incus', '') returning id),
                   i as (insert into images (name, kind) values ('i', 'lxc')),
@@ -54,7 +56,7 @@ impl World {
         .fetch_one(db)
         .await
         .unwrap();
-        let teller = App::new(Config { alert_settle_seconds: 0, ..app.app.config.clone() }).unwrap();
+        let teller = Core::new(Config { alert_settle_seconds: 0, ..app.core.config.clone() }).unwrap();
         Self { app, teller, host: HostId(host), tariff, start: Utc::now() + TimeDelta::days(1) }
     }
 
@@ -121,7 +123,7 @@ impl World {
 
     /// The host did not answer so many seconds after the start.
     pub async fn silent(&self, seconds: i64) {
-        watch::failed_at(&self.app.app, self.host, self.start + TimeDelta::seconds(seconds)).await.unwrap();
+        watch::failed_at(&self.app.core, self.host, self.start + TimeDelta::seconds(seconds)).await.unwrap();
     }
 
     /// One figure for three sweeps in a row, which is what a rule asks for by itself.
@@ -173,8 +175,8 @@ impl World {
 }
 
 /// What this process tells once no other is at it.
-pub async fn tell(app: &App, now: DateTime<Utc>) -> usize {
-    wait_for("a turn to tell", async || tell::tell(app, now).await.unwrap()).await
+pub async fn tell(core: &Core, now: DateTime<Utc>) -> usize {
+    wait_for("a turn to tell", async || tell::tell(core, now).await.unwrap()).await
 }
 
 /// A rule without waiting.

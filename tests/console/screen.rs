@@ -135,14 +135,14 @@ async fn a_screen_is_shown_and_its_password_stays_with_us() {
 
     let mut wrong = Qemu::start("right").await;
     wrong.password = "wrong".to_owned().into();
-    app.app.drivers.pin(HostId(host), Arc::new(wrong));
+    app.service.features.hosts.drivers.pin(HostId(host), Arc::new(wrong));
     let mut browser = Browser::new();
     browser.open(&url().await).await;
     let (title, words, _) = browser.notice().await;
     assert_eq!(title, "The host did not open the console");
     assert!(words.starts_with("The host's screen could not be signed in to."), "{words}");
 
-    app.app.drivers.pin(HostId(host), Arc::new(Qemu::start("s3cret-8").await));
+    app.service.features.hosts.drivers.pin(HostId(host), Arc::new(Qemu::start("s3cret-8").await));
     browser.open(&url().await).await;
     browser.status("Connected").await;
     // The firmware's own words, so more colours than one.

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper::app::{App, Task};
 use innkeeper::config::Config;
+use innkeeper::core::Core;
 use innkeeper::ids::UserId;
+use innkeeper::run::Service;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -26,7 +27,8 @@ pub const FIGURES: &str = "figures are for tests";
 
 /// A running service with a provider and two customers.
 pub struct TestApp {
-    pub app: Arc<App>,
+    pub service: Arc<Service>,
+    pub core: Arc<Core>,
     pub base: String,
     pub nobody: Client,
     pub provider: Client,
@@ -61,6 +63,19 @@ pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
     }
 }
 
+/// A service without a database, for what it says of itself.
+pub fn idle() -> Arc<Service> {
+    let database_url = SecretString::from("postgres://nobody@127.0.0.1:1/nothing");
+    let config = Config { database_url, secret_key: SecretString::from(KEY), ..Config::default() };
+    // Pools want a runtime to close idle connections in.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _inside = runtime.enter();
+    Service::new(config).expect("the settings are right")
+}
+
+/// What runs in every test: events are heard, operations worked on, sockets told.
+const ALWAYS: [&str; 4] = ["events", "operations", "push", "guard"];
+
 /// Seconds between sweeps where nothing is swept.
 pub const UNSWEPT: u32 = 3600;
 
@@ -84,11 +99,13 @@ impl TestApp {
         let mut config = config(&db, data.path());
         change(&mut config);
         let (swept, mailed) = (config.sweep_seconds != UNSWEPT, config.smtp.is_some());
-        let app = App::new(config).expect("the settings are right");
+        let service = Service::new(config).expect("the settings are right");
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a loopback port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let (stop, stopped) = oneshot::channel();
-        let serving = Arc::clone(&app).serve_with(&[Task::Events, Task::Operations], listener, async move {
+        let mut tasks = service.tasks();
+        tasks.retain(|task| ALWAYS.contains(&task.name));
+        let serving = Arc::clone(&service).serve_with(tasks, listener, async move {
             let _ = stopped.await;
         });
         let served = Some(tokio::spawn(serving));
@@ -101,15 +118,16 @@ impl TestApp {
             nobody,
             stop: Some(stop),
             served,
-            app,
+            core: Arc::clone(&service.core),
+            service,
             base,
             data,
             db: Arc::new(db),
         };
         if swept {
-            app = app.running(Task::Monitoring).running(Task::Alerts);
+            app = app.running("sweeps").running("alerts");
         }
-        if mailed { app.running(Task::Mail) } else { app }
+        if mailed { app.running("mail") } else { app }
     }
 
     /// What `/metrics` says now.
@@ -118,8 +136,11 @@ impl TestApp {
     }
 
     /// Has a task run, too.
-    pub fn running(self, task: Task) -> Self {
-        self.app.start(task);
+    pub fn running(self, name: &str) -> Self {
+        let mut tasks = self.service.tasks();
+        let known: Vec<&str> = tasks.iter().map(|task| task.name).collect();
+        let at = known.iter().position(|known| *known == name).unwrap_or_else(|| panic!("no task {name}: {known:?}"));
+        self.core.spawn(tasks.swap_remove(at).work);
         self
     }
 
@@ -140,7 +161,7 @@ impl TestApp {
 impl Drop for TestApp {
     fn drop(&mut self) {
         // The runtime ends with the test; tasks must not start anything new meanwhile.
-        self.app.shutdown.cancel();
+        self.core.shutdown.cancel();
         if let Some(served) = &self.served {
             served.abort();
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use innkeeper::app::App;
+use innkeeper::run::Service;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -206,12 +206,12 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
 }
 
 /// A second process on the same database, by this way: it answers requests and works on nothing.
-pub async fn second(app: &TestApp, detour: &Detour) -> (Arc<App>, String) {
+pub async fn second(app: &TestApp, detour: &Detour) -> (Arc<Service>, String) {
     let mut config = config(&app.db, app.data.path());
     config.database_url = SecretString::from(detour.url.clone());
     config.registration = true;
-    let second = App::new(config).expect("the settings are right");
-    let router = innkeeper::http::router(Arc::clone(&second));
+    let second = Service::new(config).expect("the settings are right");
+    let router = second.router(axum::Router::new());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move {

@@ -7,8 +7,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Context;
-use innkeeper::app::App;
 use innkeeper::monitoring;
+use innkeeper::run::Service;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -36,9 +36,9 @@ pub(super) struct Args {
 /// How often keys are looked for.
 const KEYS: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, args: Args) -> anyhow::Result<()> {
     let mut view = View::new(args.sort, args.filter);
-    let (hosts, servers) = monitoring::service::fleet(app).await?;
+    let (hosts, servers) = monitoring::service::fleet(&service.core).await?;
     view.show(hosts, servers);
     if args.once {
         println!("{}", view.summary());
@@ -62,7 +62,7 @@ pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
             _ = tick.tick() => {}
         }
         // What was seen last stays on the screen, with the reason why it is old.
-        let looked = monitoring::service::fleet(app).await;
+        let looked = monitoring::service::fleet(&service.core).await;
         looks.send_modify(|view| match looked {
             Ok((hosts, servers)) => view.show(hosts, servers),
             Err(error) => view.complain(error.to_string()),

@@ -9,6 +9,7 @@ use super::Result;
 use crate::http::page::COUNTED;
 use crate::ids::ServerId;
 use crate::operations::model::{OperationError, OperationView, State};
+use crate::subjects::Subject;
 
 /// A row as the API needs it.
 #[derive(Debug, Clone)]
@@ -29,6 +30,11 @@ pub(in crate::operations) struct Row {
 }
 
 impl Row {
+    /// What it is about.
+    pub(in crate::operations) fn subject(&self) -> Subject {
+        Subject::new("server", self.server_id)
+    }
+
     /// For people; the host's own words only where `detail` says so.
     pub(in crate::operations) fn view(self, detail: bool) -> OperationView {
         OperationView {

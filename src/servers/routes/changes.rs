@@ -8,8 +8,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::addresses::model::{NameAddress, NamedAddress};
-use crate::app::App;
 use crate::error::Result;
+use crate::hosts::Hosts;
 use crate::http::ErrorBody;
 use crate::http::auth::Provider;
 use crate::http::extract::{Json, Path};
@@ -19,7 +19,7 @@ use crate::servers::ServerAccess;
 use crate::servers::changes as service;
 use crate::servers::model::{ReinstallServer, Reinstalling, ServerView, SuspendServer, Suspension, UpdateServer};
 
-pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new()
         .routes(routes!(update))
         .routes(routes!(reinstall))
@@ -35,11 +35,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     responses((status = 200, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn update(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Json(update): Json<UpdateServer>,
 ) -> Result<Json<ServerView>> {
-    Ok(Json(service::update(&app, &access, update).await?))
+    Ok(Json(service::update(&hosts.core, &access, update).await?))
 }
 
 /// Make a server anew from an image
@@ -53,11 +53,11 @@ async fn update(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn reinstall(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Post(once, wish): Post<ReinstallServer>,
 ) -> Result<Json<Reinstalling>> {
-    Ok(Json(service::reinstall(&app, &once, &access, wish).await?))
+    Ok(Json(service::reinstall(&hosts, &once, &access, wish).await?))
 }
 
 /// Keep a server down (provider)
@@ -69,12 +69,12 @@ async fn reinstall(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn suspend(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     _: Provider,
     access: ServerAccess,
     Post(once, wish): Post<SuspendServer>,
 ) -> Result<Json<Suspension>> {
-    Ok(Json(service::suspend(&app, &once, &access, &wish.reason).await?))
+    Ok(Json(service::suspend(&hosts.core, &once, &access, &wish.reason).await?))
 }
 
 /// End a suspension (provider); a server that ran before is started
@@ -83,12 +83,12 @@ async fn suspend(
     responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn unsuspend(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     _: Provider,
     access: ServerAccess,
     once: Once,
 ) -> Result<Json<Suspension>> {
-    Ok(Json(service::unsuspend(&app, &once, &access).await?))
+    Ok(Json(service::unsuspend(&hosts.core, &once, &access).await?))
 }
 
 /// A server's addresses and their reverse names
@@ -96,8 +96,8 @@ async fn unsuspend(
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
-async fn addresses(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Vec<NamedAddress>>> {
-    Ok(Json(service::addresses(&app, &access).await?))
+async fn addresses(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<Vec<NamedAddress>>> {
+    Ok(Json(service::addresses(&hosts.core, &access).await?))
 }
 
 /// Give one of a server's addresses a reverse name
@@ -111,10 +111,10 @@ async fn addresses(State(app): State<Arc<App>>, access: ServerAccess) -> Result<
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn name_address(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Path((_id, address)): Path<(ServerId, IpAddr)>,
     Json(wish): Json<NameAddress>,
 ) -> Result<Json<Vec<NamedAddress>>> {
-    Ok(Json(service::name_address(&app, &access, address, wish.reverse_dns.as_deref()).await?))
+    Ok(Json(service::name_address(&hosts.core, &access, address, wish.reverse_dns.as_deref()).await?))
 }

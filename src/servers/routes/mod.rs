@@ -9,8 +9,8 @@ use axum::http::HeaderMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::App;
 use crate::error::Result;
+use crate::hosts::Hosts;
 use crate::http::ErrorBody;
 use crate::http::auth::{Account, Anyone};
 use crate::http::extract::{Json, Query};
@@ -19,18 +19,15 @@ use crate::idempotency::{Once, Post};
 use crate::ids::ServerId;
 use crate::operations::{self, model::OperationView};
 use crate::servers::ServerAccess;
-use crate::servers::model::{
-    Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerStatus, ServerView,
-};
+use crate::servers::model::{Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerView};
 use crate::servers::service;
 use crate::servers::workflows::power::Power;
 
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     changes::routes()
         .routes(routes!(list))
         .routes(routes!(create))
         .routes(routes!(get, delete))
-        .routes(routes!(status))
         .routes(routes!(start))
         .routes(routes!(stop))
         .routes(routes!(restart))
@@ -45,11 +42,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     responses((status = 200, body = Vec<ServerView>), (status = 400, body = ErrorBody),
         (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     Anyone(caller): Anyone,
     Query(query): Query<ListServers>,
 ) -> Result<(HeaderMap, Json<Vec<ServerView>>)> {
-    let (servers, total) = service::list(&app, &caller, &query).await?;
+    let (servers, total) = service::list(&hosts.core, &caller, &query).await?;
     Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(servers)))
 }
 
@@ -58,43 +55,35 @@ async fn list(
     responses((status = 200, body = CreatedServer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn create(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     Account(caller): Account,
     Post(once, order): Post<CreateServer>,
 ) -> Result<Json<CreatedServer>> {
-    Ok(Json(service::order(&app, &once, caller.user, order).await?))
+    Ok(Json(service::order(&hosts.core, &once, caller.user, order).await?))
 }
 
 /// One server
 #[utoipa::path(get, path = "/server/{id}", tag = "servers", operation_id = "getServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
-async fn get(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<ServerView>> {
-    Ok(Json(service::view(&app, access.server.id).await?))
-}
-
-/// A server's status and figures at the last sweep
-#[utoipa::path(get, path = "/server/{id}/status", tag = "servers", operation_id = "getServerStatus", params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = ServerStatus), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
-async fn status(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<ServerStatus>> {
-    Ok(Json(service::status(&app, &access.server).await?))
+async fn get(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<ServerView>> {
+    Ok(Json(service::view(&hosts.core, access.server.id).await?))
 }
 
 /// Start a server; one that runs is left as it is
 #[utoipa::path(post, path = "/server/{id}/start", tag = "servers", operation_id = "startServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn start(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    Ok(Json(service::power(&app, &once, &access, Power::Start).await?))
+async fn start(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
+    Ok(Json(service::power(&hosts.core, &once, &access, Power::Start).await?))
 }
 
 /// Stop a server: cleanly, and by force when it takes too long
 #[utoipa::path(post, path = "/server/{id}/stop", tag = "servers", operation_id = "stopServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn stop(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    Ok(Json(service::power(&app, &once, &access, Power::Stop).await?))
+async fn stop(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
+    Ok(Json(service::power(&hosts.core, &once, &access, Power::Stop).await?))
 }
 
 /// Restart a server; one that is stopped is started
@@ -103,8 +92,8 @@ async fn stop(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> 
 #[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", operation_id = "restartServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn restart(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    Ok(Json(service::power(&app, &once, &access, Power::Restart).await?))
+async fn restart(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
+    Ok(Json(service::power(&hosts.core, &once, &access, Power::Restart).await?))
 }
 
 /// Delete a server with its disks, snapshots and addresses
@@ -113,8 +102,8 @@ async fn restart(State(app): State<Arc<App>>, access: ServerAccess, once: Once) 
 #[utoipa::path(delete, path = "/server/{id}", tag = "servers", operation_id = "deleteServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Deleted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn delete(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Json<Deleted>> {
-    Ok(Json(service::delete(&app, &access).await?))
+async fn delete(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<Deleted>> {
+    Ok(Json(service::delete(&hosts, &access).await?))
 }
 
 /// Make and set a new root password; it is shown this once
@@ -122,8 +111,8 @@ async fn delete(State(app): State<Arc<App>>, access: ServerAccess) -> Result<Jso
     responses((status = 200, body = PasswordChanged), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
-async fn password(State(app): State<Arc<App>>, access: ServerAccess, once: Once) -> Result<Json<PasswordChanged>> {
-    Ok(Json(service::change_password(&app, &once, &access).await?))
+async fn password(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<PasswordChanged>> {
+    Ok(Json(service::change_password(&hosts, &once, &access).await?))
 }
 
 /// A server's operations, newest first
@@ -131,10 +120,10 @@ async fn password(State(app): State<Arc<App>>, access: ServerAccess, once: Once)
     responses((status = 200, body = Page<OperationView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn operations(
-    State(app): State<Arc<App>>,
+    State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<OperationView>>> {
-    let (data, total) = operations::service::of_server(&app, &access.caller, access.server.id, query).await?;
+    let (data, total) = operations::service::of_server(&hosts.core, &access.caller, access.server.id, query).await?;
     Ok(Json(Page::new(data, total, query)))
 }

@@ -4,6 +4,8 @@ mod another;
 
 use std::net::IpAddr;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Presence};
 use serde::{Deserialize, Serialize};
@@ -13,16 +15,18 @@ use super::guest::{Guest, HostWork, Removal};
 use crate::addresses;
 use crate::error::Code;
 use crate::hosts;
+use crate::hosts::Hosts;
 use crate::mail;
-use crate::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
 use crate::resize::model::Size;
 use crate::secrets::Sealed;
+use crate::servers::mail::ServerReady;
 use crate::servers::model::Status;
 use crate::servers::placement::Candidate;
 use crate::servers::store;
 
-/// The workflow's name.
-pub const KIND: &str = "create";
+/// The workflow.
+pub const KIND: Kind = Kind { name: "create", first_step: "reserve" };
 /// What the password is sealed for.
 pub const PASSWORD: &str = "root-password";
 
@@ -85,16 +89,17 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow() -> Workflow<Data> {
+pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
     Workflow {
         kind: KIND,
         steps: vec![
             Box::new(Reserve),
-            Box::new(CreateGuest),
-            Box::new(PrepareGuest),
-            Box::new(StartGuest),
-            Box::new(SetPassword),
-            Box::new(HandOver),
+            Box::new(CreateGuest { hosts: hosts() }),
+            Box::new(PrepareGuest { hosts: hosts() }),
+            Box::new(StartGuest { hosts: hosts() }),
+            Box::new(SetPassword { hosts: hosts() }),
+            Box::new(HandOver { hosts: hosts() }),
         ],
     }
 }
@@ -106,7 +111,7 @@ pub(super) fn image_gone() -> Fault {
 
 /// What the server's guest is to be.
 async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec, Fault> {
-    let image = store::image_source(&ctx.app.db, ctx.server).await?.ok_or_else(image_gone)?;
+    let image = store::image_source(&ctx.core.db, ctx.server).await?.ok_or_else(image_gone)?;
     spec_of(ctx, guest, data, image, &guest.server.ssh_keys).await
 }
 
@@ -118,10 +123,10 @@ pub(super) async fn spec_of(
     image: String,
     keys: &[String],
 ) -> Result<GuestSpec, Fault> {
-    let mut db = ctx.app.db.acquire().await?;
+    let mut db = ctx.core.db.acquire().await?;
     let held = addresses::store::of_server(&mut db, ctx.server).await?;
     let server = &guest.server;
-    let management = hosts::service::guest_key(ctx.app, server.host_id).await?;
+    let management = hosts::service::guest_key(ctx.core, server.host_id).await?;
     Ok(GuestSpec {
         guest: guest.at.clone(),
         hostname: server.name.clone(),
@@ -138,7 +143,7 @@ pub(super) async fn spec_of(
             dns: held.iter().flat_map(|a| a.dns.iter().copied()).collect(),
         },
         ssh_keys: keys.iter().cloned().chain(management).collect(),
-        password: ctx.app.sealer.open_text(PASSWORD, &data.password)?,
+        password: ctx.core.sealer.open_text(PASSWORD, &data.password)?,
     })
 }
 
@@ -171,7 +176,9 @@ impl Step<Data> for Reserve {
 /// all the time is undone at once. So the intent is saved before each first call, under this claim's number. A call
 /// that surely made nothing takes it back; an intent of another claim means that somebody else may have called.
 #[derive(Debug)]
-pub(super) struct CreateGuest;
+pub(super) struct CreateGuest {
+    pub(super) hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for CreateGuest {
@@ -180,7 +187,7 @@ impl Step<Data> for CreateGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         if !data.heard && data.intent != Some(ctx.claim()) {
             data.heard = data.intent.is_some();
             data.intent = Some(ctx.claim());
@@ -230,7 +237,7 @@ impl Step<Data> for CreateGuest {
                 (data.heard, data.intent) = (false, None);
                 another_address(ctx, &guest, data, error).await
             }
-            Err(error) if misplaced && !data.stays => another_node(ctx, &guest, data, error.into()).await,
+            Err(error) if misplaced && !data.stays => another_node(&self.hosts, ctx, &guest, data, error.into()).await,
             driven => Ok(driven?.unwrap_or(Outcome::Done)),
         }
     }
@@ -239,7 +246,7 @@ impl Step<Data> for CreateGuest {
         if !data.heard && data.intent.is_none() {
             return Ok(Outcome::Done);
         }
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         Ok(data.removal.advance(ctx, &guest).await?.unwrap_or(Outcome::Done))
     }
 }
@@ -254,7 +261,9 @@ async fn before(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<(GuestS
 
 /// Writes host name, network and keys into the stopped guest.
 #[derive(Debug)]
-pub(super) struct PrepareGuest;
+pub(super) struct PrepareGuest {
+    pub(super) hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for PrepareGuest {
@@ -263,7 +272,7 @@ impl Step<Data> for PrepareGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         let spec = spec(ctx, &guest, data).await?;
         match guest.driver.prepare(&spec).await {
             Err(error @ hypervisor::Error::AddressInUse(..)) if !data.stays => {
@@ -276,7 +285,9 @@ impl Step<Data> for PrepareGuest {
 
 /// Starts it for the first time.
 #[derive(Debug)]
-pub(super) struct StartGuest;
+pub(super) struct StartGuest {
+    pub(super) hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for StartGuest {
@@ -285,7 +296,7 @@ impl Step<Data> for StartGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         // Saved before anything is changed: it is not to start with an address that is not its own any more.
         if let Some((address, text)) = data.in_use.clone() {
             another_address(ctx, &guest, data, hypervisor::Error::AddressInUse(address, text)).await?;
@@ -307,7 +318,9 @@ impl Step<Data> for StartGuest {
 
 /// Sets root's password where the host could not do so at creation.
 #[derive(Debug)]
-pub(super) struct SetPassword;
+pub(super) struct SetPassword {
+    pub(super) hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for SetPassword {
@@ -316,9 +329,9 @@ impl Step<Data> for SetPassword {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         if !guest.driver.capabilities().password_at_create {
-            let password = ctx.app.sealer.open_text(PASSWORD, &data.password)?;
+            let password = ctx.core.sealer.open_text(PASSWORD, &data.password)?;
             if let Err(error) = guest.driver.set_password(&guest.at, &password).await {
                 // That nothing can be run in it is not what is wrong with a guest that goes down.
                 guest.stays_up().await?;
@@ -334,7 +347,9 @@ impl Step<Data> for SetPassword {
 
 /// Gives it to the customer: status and mail in one transaction with the operation's end.
 #[derive(Debug)]
-struct HandOver;
+struct HandOver {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for HandOver {
@@ -343,21 +358,21 @@ impl Step<Data> for HandOver {
     }
 
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         guest.stayed_up().await?;
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, Status::Running).await?;
         let ready = store::ready(&mut tx, ctx.server).await?;
         let held: Vec<_> =
             addresses::store::of_server(&mut tx, ctx.server).await?.into_iter().map(|a| a.address).collect();
-        let mail = mail::templates::ServerReady {
+        let mail = ServerReady {
             name: &ready.name,
             addresses: &held,
             tariff: &ready.tariff,
             os: &ready.os,
             root_login: ready.root_login,
             has_keys: ready.has_keys,
-            url: &ctx.app.config.public_url,
+            url: &ctx.core.config.public_url,
         };
         let event = format!("server-ready:{}", guest.server.uuid);
         if let Some(email) = &ready.email {

@@ -1,16 +1,19 @@
 //! Deleting a server: guest, disks and snapshots go, then addresses and room are free again.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::guest::{self, Guest, Removal};
 use crate::addresses;
-use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
+use crate::hosts::Hosts;
+use crate::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 use crate::servers::model::Status;
 use crate::servers::store;
 
-/// The workflow's name.
-pub const KIND: &str = "delete";
+/// The workflow.
+pub const KIND: Kind = Kind { name: "delete", first_step: "delete_guest" };
 
 /// What it keeps between steps.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -31,13 +34,16 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow() -> Workflow<Data> {
-    Workflow { kind: KIND, steps: vec![Box::new(DeleteGuest), Box::new(Release)] }
+pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
+    Workflow { kind: KIND, steps: vec![Box::new(DeleteGuest { hosts: hosts() }), Box::new(Release { hosts: hosts() })] }
 }
 
 /// Removes the guest. Where that fails, what is there is as it was before, and the server may be deleted again.
 #[derive(Debug)]
-struct DeleteGuest;
+struct DeleteGuest {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for DeleteGuest {
@@ -46,7 +52,7 @@ impl Step<Data> for DeleteGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let Some(guest) = Guest::left(ctx).await? else { return Ok(Outcome::Done) };
+        let Some(guest) = Guest::left(&self.hosts, ctx).await? else { return Ok(Outcome::Done) };
         if guest.server.status != Status::Deleting {
             // It has waited for its turn.
             let mut tx = ctx.begin().await?;
@@ -57,17 +63,19 @@ impl Step<Data> for DeleteGuest {
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         match data.removal.restore(ctx, &guest).await? {
             Some(wait) => Ok(wait),
-            None => guest::settle_as(ctx, data.up).await,
+            None => guest::settle_as(&self.hosts, ctx, data.up).await,
         }
     }
 }
 
 /// Frees what the server held, now that nothing can use it.
 #[derive(Debug)]
-struct Release;
+struct Release {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for Release {
@@ -76,7 +84,7 @@ impl Step<Data> for Release {
     }
 
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
-        let left = Guest::left(ctx).await?.is_some();
+        let left = Guest::left(&self.hosts, ctx).await?.is_some();
         let mut tx = ctx.begin().await?;
         if !left {
             // What it waited for has taken everything back, or deleted it.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use hypervisor::{Driver, GuestPower, GuestRef, Presence, StopMode, Task, TaskId, TaskState};
 use serde::{Deserialize, Serialize};
 
-use crate::app::App;
+use crate::core::Core;
 use crate::error::{Code, Error};
-use crate::hosts;
+use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::operations::{Context, Fault, FaultKind, Outcome};
 use crate::servers::model::{ServerRecord, Status};
@@ -29,18 +29,18 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// Loads the operation's server and its host's driver.
-    pub(crate) async fn load(ctx: &Context<'_>) -> Result<Self, Fault> {
-        let server = load(ctx.app, ctx.server).await?;
-        let driver = ctx.fenced(hosts::service::driver(ctx.app, server.host_id).await?);
+    pub(crate) async fn load(hosts: &Hosts, ctx: &Context<'_>) -> Result<Self, Fault> {
+        let server = load(ctx.core, ctx.server).await?;
+        let driver = ctx.fenced(hosts.driver(server.host_id).await?);
         let at = server.guest();
         Ok(Self { server, driver, at })
     }
 
     /// The same for an operation that may have waited for another one's end: `None` where that has left nothing of the
     /// server on its host.
-    pub(crate) async fn left(ctx: &Context<'_>) -> Result<Option<Self>, Fault> {
-        match store::live(&ctx.app.db, ctx.server).await? {
-            Some(server) if server.reserved => Self::load(ctx).await.map(Some),
+    pub(crate) async fn left(hosts: &Hosts, ctx: &Context<'_>) -> Result<Option<Self>, Fault> {
+        match store::live(&ctx.core.db, ctx.server).await? {
+            Some(server) if server.reserved => Self::load(hosts, ctx).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -91,9 +91,9 @@ impl Guest {
     }
 }
 
-async fn load(app: &App, id: ServerId) -> Result<ServerRecord, Fault> {
+async fn load(core: &Core, id: ServerId) -> Result<ServerRecord, Fault> {
     // A server with an operation can't have been deleted by anything but that operation.
-    store::live(&app.db, id)
+    store::live(&core.db, id)
         .await?
         .ok_or_else(|| Fault::from(Error::internal(anyhow::anyhow!("server {id} is gone"))).with_kind(FaultKind::Stuck))
 }
@@ -255,13 +255,13 @@ impl Removal {
 }
 
 /// The last step of a way back: the server shows what a look at the host finds, or that the host can't be asked now.
-pub(crate) async fn settle(ctx: &Context<'_>) -> Result<Outcome, Fault> {
-    settle_as(ctx, None).await
+pub(crate) async fn settle(hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
+    settle_as(hosts, ctx, None).await
 }
 
 /// The same where the request said that it should be up, or down: that is as it was `before`, where that is known.
-pub(super) async fn settle_as(ctx: &Context<'_>, before: Option<bool>) -> Result<Outcome, Fault> {
-    let guest = Guest::load(ctx).await?;
+pub(super) async fn settle_as(hosts: &Hosts, ctx: &Context<'_>, before: Option<bool>) -> Result<Outcome, Fault> {
+    let guest = Guest::load(hosts, ctx).await?;
     let Some(status) = guest.standing().await else { return Ok(BUSY) };
     let mut tx = ctx.begin().await?;
     store::set_status(&mut tx, ctx.server, status).await?;

@@ -7,19 +7,22 @@ pub mod password;
 pub mod power;
 pub mod reinstall;
 
+use std::sync::Arc;
+
+use crate::hosts::Hosts;
 use crate::operations::AnyWorkflow;
 
 /// Every workflow on servers.
-pub fn all() -> Vec<Box<dyn AnyWorkflow>> {
+pub fn all(hosts: &Arc<Hosts>) -> Vec<Box<dyn AnyWorkflow>> {
     vec![
-        Box::new(create::workflow()),
-        Box::new(delete::workflow()),
-        Box::new(power::workflow(power::Power::Start)),
-        Box::new(power::workflow(power::Power::Stop)),
-        Box::new(power::workflow(power::Power::Restart)),
-        Box::new(power::workflow(power::Power::Suspend)),
-        Box::new(power::workflow(power::Power::Unsuspend)),
-        Box::new(reinstall::workflow()),
-        Box::new(password::workflow()),
+        Box::new(create::workflow(hosts)),
+        Box::new(delete::workflow(hosts)),
+        Box::new(power::workflow(hosts, power::Power::Start)),
+        Box::new(power::workflow(hosts, power::Power::Stop)),
+        Box::new(power::workflow(hosts, power::Power::Restart)),
+        Box::new(power::workflow(hosts, power::Power::Suspend)),
+        Box::new(power::workflow(hosts, power::Power::Unsuspend)),
+        Box::new(reinstall::workflow(hosts)),
+        Box::new(password::workflow(hosts)),
     ]
 }

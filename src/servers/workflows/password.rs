@@ -1,15 +1,18 @@
 //! Setting a new root password in a running server.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::guest::Guest;
 use crate::error::Code;
-use crate::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::hosts::Hosts;
+use crate::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
 use crate::secrets::Sealed;
 
-/// The workflow's name.
-pub const KIND: &str = "password";
+/// The workflow.
+pub const KIND: Kind = Kind { name: "password", first_step: "set_password" };
 /// What the password is sealed for.
 pub const PASSWORD: &str = "root-password";
 
@@ -27,13 +30,16 @@ impl operations::Data for Data {
 }
 
 /// The steps.
-pub fn workflow() -> Workflow<Data> {
-    Workflow { kind: KIND, steps: vec![Box::new(SetPassword)] }
+pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
+    Workflow { kind: KIND, steps: vec![Box::new(SetPassword { hosts: hosts() })] }
 }
 
 /// Sets it. Setting it again is the same; a guest that is not changed keeps its old one.
 #[derive(Debug)]
-struct SetPassword;
+struct SetPassword {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for SetPassword {
@@ -42,8 +48,8 @@ impl Step<Data> for SetPassword {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
-        let password = ctx.app.sealer.open_text(PASSWORD, &data.password)?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        let password = ctx.core.sealer.open_text(PASSWORD, &data.password)?;
         guest.driver.set_password(&guest.at, &password).await.map_err(|error| match error {
             hypervisor::Error::Conflict(_) => Fault {
                 detail: Some(error.to_string()),

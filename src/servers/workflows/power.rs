@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use hypervisor::StopMode;
 use serde::{Deserialize, Serialize};
 
 use super::guest::{self, Guest, HostWork};
-use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
+use crate::hosts::Hosts;
+use crate::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 use crate::servers::model::Status;
 use crate::servers::store;
 
@@ -27,8 +30,13 @@ pub enum Power {
 }
 
 impl Power {
+    /// The workflow.
+    pub fn kind(self) -> Kind {
+        Kind { name: self.name(), first_step: self.step() }
+    }
+
     /// The workflow's name.
-    pub fn kind(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Stop => "stop",
@@ -53,11 +61,11 @@ impl Power {
     }
 
     /// The guest; `None` where there is nothing to do, since what it waited for has left none.
-    async fn guest(self, ctx: &Context<'_>) -> Result<Option<Guest>, Fault> {
+    async fn guest(self, hosts: &Hosts, ctx: &Context<'_>) -> Result<Option<Guest>, Fault> {
         if !self.waits() {
-            return Guest::load(ctx).await.map(Some);
+            return Guest::load(hosts, ctx).await.map(Some);
         }
-        Ok(Guest::left(ctx).await?.filter(|guest| guest.server.status != Status::Failed))
+        Ok(Guest::left(hosts, ctx).await?.filter(|guest| guest.server.status != Status::Failed))
     }
 
     fn step(self) -> &'static str {
@@ -87,31 +95,37 @@ impl operations::Data for Data {}
 const WATCH: Duration = Duration::from_secs(1);
 
 /// The steps.
-pub fn workflow(power: Power) -> Workflow<Data> {
-    Workflow { kind: power.kind(), steps: vec![Box::new(Drive(power)), Box::new(Show(power))] }
+pub fn workflow(hosts: &Arc<Hosts>, power: Power) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
+    let steps: Vec<Box<dyn Step<Data>>> =
+        vec![Box::new(Drive { hosts: hosts(), power }), Box::new(Show { hosts: hosts(), power })];
+    Workflow { kind: power.kind(), steps }
 }
 
 /// Has the host do it. There is nothing to take back; a look says where the server stands.
 #[derive(Debug)]
-struct Drive(Power);
+struct Drive {
+    hosts: Arc<Hosts>,
+    power: Power,
+}
 
 #[async_trait]
 impl Step<Data> for Drive {
     fn name(&self) -> &'static str {
-        self.0.step()
+        self.power.step()
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let Some(guest) = self.0.guest(ctx).await? else { return Ok(Outcome::Done) };
-        if self.0.waits() && !data.shown {
+        let Some(guest) = self.power.guest(&self.hosts, ctx).await? else { return Ok(Outcome::Done) };
+        if self.power.waits() && !data.shown {
             let mut tx = ctx.begin().await?;
-            store::set_status(&mut tx, ctx.server, self.0.under_way()).await?;
+            store::set_status(&mut tx, ctx.server, self.power.under_way()).await?;
             tx.commit().await?;
             data.shown = true;
         }
         let (driver, at) = (&*guest.driver, &guest.at);
-        let timeout = Duration::from_secs(ctx.app.config.shutdown_seconds.into());
-        let outcome = match self.0 {
+        let timeout = Duration::from_secs(ctx.core.config.shutdown_seconds.into());
+        let outcome = match self.power {
             Power::Start | Power::Unsuspend => data.work.drive(ctx, driver, || driver.start(at)).await?,
             Power::Stop | Power::Suspend => {
                 data.work.drive(ctx, driver, || driver.stop(at, StopMode::Clean { timeout })).await?
@@ -122,13 +136,16 @@ impl Step<Data> for Drive {
     }
 
     async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
-        guest::settle(ctx).await
+        guest::settle(&self.hosts, ctx).await
     }
 }
 
 /// Shows it.
 #[derive(Debug)]
-struct Show(Power);
+struct Show {
+    hosts: Arc<Hosts>,
+    power: Power,
+}
 
 #[async_trait]
 impl Step<Data> for Show {
@@ -137,15 +154,15 @@ impl Step<Data> for Show {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        if self.0.guest(ctx).await?.is_none() {
+        if self.power.guest(&self.hosts, ctx).await?.is_none() {
             return Ok(Outcome::Done);
         }
-        let status = if self.0.under_way() == Status::Stopping { Status::Stopped } else { Status::Running };
+        let status = if self.power.under_way() == Status::Stopping { Status::Stopped } else { Status::Running };
         if status == Status::Running {
             if !std::mem::replace(&mut data.watched, true) {
                 return Ok(Outcome::Wait { after: WATCH, progress: None });
             }
-            Guest::load(ctx).await?.stayed_up().await?;
+            Guest::load(&self.hosts, ctx).await?.stayed_up().await?;
         }
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, status).await?;

@@ -3,21 +3,24 @@
 //! Once the old guest is gone there is no way back to it. Where the new one can't be made, nothing of the server is on
 //! the host; it shows `failed`, keeps its place and its addresses, and can be reinstalled again or deleted.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use hypervisor::Presence;
 use serde::{Deserialize, Serialize};
 
 use super::create::{self, CreateGuest, PrepareGuest, SetPassword, StartGuest};
 use super::guest::{self, Guest, Removal};
+use crate::hosts::Hosts;
 use crate::ids::ImageId;
-use crate::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
 use crate::secrets::Sealed;
 use crate::servers::model::Status;
 use crate::servers::store;
 use crate::snapshots;
 
-/// The workflow's name.
-pub const KIND: &str = "reinstall";
+/// The workflow.
+pub const KIND: Kind = Kind { name: "reinstall", first_step: "check_image" };
 
 /// What it keeps between steps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,17 +49,18 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow() -> Workflow<Data> {
+pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
     Workflow {
         kind: KIND,
         steps: vec![
-            Box::new(CheckImage),
-            Box::new(RemoveGuest),
-            Box::new(Anew(CreateGuest)),
-            Box::new(Anew(PrepareGuest)),
-            Box::new(Anew(StartGuest)),
-            Box::new(Anew(SetPassword)),
-            Box::new(Show),
+            Box::new(CheckImage { hosts: hosts() }),
+            Box::new(RemoveGuest { hosts: hosts() }),
+            Box::new(Anew(CreateGuest { hosts: hosts() })),
+            Box::new(Anew(PrepareGuest { hosts: hosts() })),
+            Box::new(Anew(StartGuest { hosts: hosts() })),
+            Box::new(Anew(SetPassword { hosts: hosts() })),
+            Box::new(Show { hosts: hosts() }),
         ],
     }
 }
@@ -82,7 +86,9 @@ impl<S: Step<create::Data>> Step<Data> for Anew<S> {
 
 /// Makes sure, before anything is lost, that the old guest can be deleted and the new one made.
 #[derive(Debug)]
-struct CheckImage;
+struct CheckImage {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for CheckImage {
@@ -91,8 +97,8 @@ impl Step<Data> for CheckImage {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
-        let mut db = ctx.app.db.acquire().await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        let mut db = ctx.core.db.acquire().await?;
         let source = store::source_on(&mut db, data.image, guest.server.host_id).await?;
         drop(db);
         let source = source.ok_or_else(create::image_gone)?;
@@ -114,9 +120,9 @@ impl Step<Data> for CheckImage {
 
     /// The last of the way back: what is there is what the server shows.
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         if guest.driver.find(&guest.at).await != Ok(Presence::Absent) {
-            return guest::settle_as(ctx, data.up).await;
+            return guest::settle_as(&self.hosts, ctx, data.up).await;
         }
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, Status::Failed).await?;
@@ -126,7 +132,9 @@ impl Step<Data> for CheckImage {
 
 /// Removes the old guest with its disks and snapshots. From then on the server is what it is to become.
 #[derive(Debug)]
-struct RemoveGuest;
+struct RemoveGuest {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for RemoveGuest {
@@ -135,7 +143,7 @@ impl Step<Data> for RemoveGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         if let Some(wait) = data.removal.advance(ctx, &guest).await? {
             return Ok(wait);
         }
@@ -146,14 +154,16 @@ impl Step<Data> for RemoveGuest {
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         Ok(data.removal.restore(ctx, &guest).await?.unwrap_or(Outcome::Done))
     }
 }
 
 /// Shows it.
 #[derive(Debug)]
-struct Show;
+struct Show {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for Show {
@@ -162,7 +172,7 @@ impl Step<Data> for Show {
     }
 
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
-        Guest::load(ctx).await?.stayed_up().await?;
+        Guest::load(&self.hosts, ctx).await?.stayed_up().await?;
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, Status::Running).await?;
         Ok(Outcome::DoneIn(tx))

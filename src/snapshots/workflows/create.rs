@@ -1,13 +1,16 @@
 //! Taking a snapshot.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::take::Take;
-use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
+use crate::hosts::Hosts;
+use crate::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 
-/// The workflow's name.
-pub const KIND: &str = "snapshot";
+/// The workflow.
+pub const KIND: Kind = Kind { name: "snapshot", first_step: "take_snapshot" };
 
 /// What it keeps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,13 +28,16 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow() -> Workflow<Data> {
-    Workflow { kind: KIND, steps: vec![Box::new(TakeSnapshot)] }
+pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
+    Workflow { kind: KIND, steps: vec![Box::new(TakeSnapshot { hosts: hosts() })] }
 }
 
 /// Takes it.
 #[derive(Debug)]
-struct TakeSnapshot;
+struct TakeSnapshot {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for TakeSnapshot {
@@ -40,10 +46,10 @@ impl Step<Data> for TakeSnapshot {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        data.take.advance(ctx).await
+        data.take.advance(&self.hosts, ctx).await
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        data.take.take_back(ctx).await
+        data.take.take_back(&self.hosts, ctx).await
     }
 }

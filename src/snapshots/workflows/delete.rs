@@ -1,14 +1,17 @@
 //! Deleting a snapshot.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::operations::{self, Context, Fault, Outcome, Step, Workflow};
+use crate::hosts::Hosts;
+use crate::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 use crate::servers::workflows::guest::{Guest, HostWork};
 use crate::snapshots::store;
 
-/// The workflow's name.
-pub const KIND: &str = "delete_snapshot";
+/// The workflow.
+pub const KIND: Kind = Kind { name: "delete_snapshot", first_step: "delete_snapshot" };
 
 /// What it keeps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,13 +30,16 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow() -> Workflow<Data> {
-    Workflow { kind: KIND, steps: vec![Box::new(DeleteSnapshot)] }
+pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
+    Workflow { kind: KIND, steps: vec![Box::new(DeleteSnapshot { hosts: hosts() })] }
 }
 
 /// Deletes it. One that is gone is a success, so there is nothing to take back.
 #[derive(Debug)]
-struct DeleteSnapshot;
+struct DeleteSnapshot {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for DeleteSnapshot {
@@ -42,7 +48,7 @@ impl Step<Data> for DeleteSnapshot {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         let (driver, at, name) = (&*guest.driver, &guest.at, &data.name);
         if let Some(wait) = data.delete.drive(ctx, driver, || driver.delete_snapshot(at, name)).await? {
             return Ok(wait);

@@ -5,9 +5,12 @@ pub mod delete;
 pub mod rollback;
 mod take;
 
+use std::sync::Arc;
+
+use crate::hosts::Hosts;
 use crate::operations::AnyWorkflow;
 
 /// Every workflow on snapshots.
-pub(crate) fn all() -> Vec<Box<dyn AnyWorkflow>> {
-    vec![Box::new(create::workflow()), Box::new(rollback::workflow()), Box::new(delete::workflow())]
+pub(crate) fn all(hosts: &Arc<Hosts>) -> Vec<Box<dyn AnyWorkflow>> {
+    vec![Box::new(create::workflow(hosts)), Box::new(rollback::workflow(hosts)), Box::new(delete::workflow(hosts))]
 }

@@ -1,19 +1,22 @@
 //! Putting a server's disks back to a snapshot, after taking one of how they are, where that was asked for.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use hypervisor::{GuestPower, Presence};
 use serde::{Deserialize, Serialize};
 
 use super::take::{Take, fault};
 use crate::error::Code;
-use crate::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow};
+use crate::hosts::Hosts;
+use crate::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
 use crate::servers::model::Status;
 use crate::servers::store;
 use crate::servers::workflows::guest::{self, Guest, HostWork};
 use crate::snapshots::service::{missing, refused};
 
-/// The workflow's name.
-pub const KIND: &str = "rollback";
+/// The workflow.
+pub const KIND: Kind = Kind { name: "rollback", first_step: "check_snapshot" };
 
 /// What it keeps between steps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,22 +51,25 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow() -> Workflow<Data> {
+pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
     Workflow {
         kind: KIND,
         steps: vec![
-            Box::new(CheckSnapshot),
-            Box::new(TakeSnapshot),
-            Box::new(RollBack),
-            Box::new(StartGuest),
-            Box::new(Show),
+            Box::new(CheckSnapshot { hosts: hosts() }),
+            Box::new(TakeSnapshot { hosts: hosts() }),
+            Box::new(RollBack { hosts: hosts() }),
+            Box::new(StartGuest { hosts: hosts() }),
+            Box::new(Show { hosts: hosts() }),
         ],
     }
 }
 
 /// Sees that the snapshot is there, and whether the guest runs.
 #[derive(Debug)]
-struct CheckSnapshot;
+struct CheckSnapshot {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for CheckSnapshot {
@@ -72,7 +78,7 @@ impl Step<Data> for CheckSnapshot {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         let there = guest.driver.snapshots(&guest.at).await.map_err(fault)?;
         if !there.iter().any(|s| s.name == data.name) {
             return Err(missing().into());
@@ -85,14 +91,16 @@ impl Step<Data> for CheckSnapshot {
     }
 
     async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
-        guest::settle(ctx).await
+        guest::settle(&self.hosts, ctx).await
     }
 }
 
 /// Takes the snapshot of how it is. It stays, whatever becomes of the rest: somebody may need it. But where it would only
 /// be in the way, since the storage goes back to the newest one.
 #[derive(Debug)]
-struct TakeSnapshot;
+struct TakeSnapshot {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for TakeSnapshot {
@@ -102,14 +110,14 @@ impl Step<Data> for TakeSnapshot {
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         match &mut data.safety {
-            Some(safety) => safety.advance(ctx).await,
+            Some(safety) => safety.advance(&self.hosts, ctx).await,
             None => Ok(Outcome::Done),
         }
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         match &mut data.safety {
-            Some(safety) if data.refused || safety.is_too_big() => safety.take_back(ctx).await,
+            Some(safety) if data.refused || safety.is_too_big() => safety.take_back(&self.hosts, ctx).await,
             Some(safety) if !safety.is_asked() => safety.free(ctx).await,
             _ => Ok(Outcome::Done),
         }
@@ -118,7 +126,9 @@ impl Step<Data> for TakeSnapshot {
 
 /// Goes back. Going back twice is the same; what a half-done one left is told as it is.
 #[derive(Debug)]
-struct RollBack;
+struct RollBack {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for RollBack {
@@ -127,7 +137,7 @@ impl Step<Data> for RollBack {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(&self.hosts, ctx).await?;
         let (driver, at, name) = (&*guest.driver, &guest.at, &data.name);
         match data.roll_back.drive(ctx, driver, || driver.rollback(at, name)).await {
             // That there are snapshots was seen before.
@@ -150,23 +160,25 @@ impl Step<Data> for RollBack {
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        start(ctx, data).await
+        start(&self.hosts, ctx, data).await
     }
 }
 
 /// A guest that ran runs again.
-async fn start(ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+async fn start(hosts: &Hosts, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
     if !data.running {
         return Ok(Outcome::Done);
     }
-    let guest = Guest::load(ctx).await?;
+    let guest = Guest::load(hosts, ctx).await?;
     let ended = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
     Ok(ended.unwrap_or(Outcome::Done))
 }
 
 /// Starts it, where the host has not.
 #[derive(Debug)]
-struct StartGuest;
+struct StartGuest {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for StartGuest {
@@ -175,13 +187,15 @@ impl Step<Data> for StartGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        start(ctx, data).await
+        start(&self.hosts, ctx, data).await
     }
 }
 
 /// Shows it.
 #[derive(Debug)]
-struct Show;
+struct Show {
+    hosts: Arc<Hosts>,
+}
 
 #[async_trait]
 impl Step<Data> for Show {
@@ -190,7 +204,7 @@ impl Step<Data> for Show {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let up = data.running && Guest::load(ctx).await?.is_up_again(ctx).await;
+        let up = data.running && Guest::load(&self.hosts, ctx).await?.is_up_again(ctx).await;
         let status = if up { Status::Running } else { Status::Stopped };
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, status).await?;

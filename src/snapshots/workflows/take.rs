@@ -4,6 +4,7 @@ use hypervisor::Presence;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::hosts::Hosts;
 use crate::operations::{Context, Fault, FaultKind, Outcome};
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 use crate::snapshots::service::{no_snapshots, room_for};
@@ -31,8 +32,8 @@ impl Take {
     }
 
     /// The next piece of it.
-    pub(super) async fn advance(&mut self, ctx: &Context<'_>) -> Result<Outcome, Fault> {
-        let guest = Guest::load(ctx).await?;
+    pub(super) async fn advance(&mut self, hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
+        let guest = Guest::load(hosts, ctx).await?;
         let (driver, at) = (&*guest.driver, &guest.at);
         if !self.asked {
             let there = driver.snapshots(at).await.map_err(fault)?;
@@ -61,7 +62,7 @@ impl Take {
     async fn settle(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Outcome, Fault> {
         let gib = room::of_now(&*guest.driver, &guest.at, &guest.server).await?;
         let mut tx = ctx.begin().await?;
-        if room::settle(ctx.app, &mut tx, &guest.server, &self.name, gib).await? {
+        if room::settle(ctx.core, &mut tx, &guest.server, &self.name, gib).await? {
             return Ok(Outcome::DoneIn(tx));
         }
         self.too_big = true;
@@ -69,11 +70,11 @@ impl Take {
     }
 
     /// Takes it away again.
-    pub(super) async fn take_back(&mut self, ctx: &Context<'_>) -> Result<Outcome, Fault> {
+    pub(super) async fn take_back(&mut self, hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
         if !self.asked {
             return self.free(ctx).await;
         }
-        let guest = Guest::load(ctx).await?;
+        let guest = Guest::load(hosts, ctx).await?;
         let (driver, at) = (&*guest.driver, &guest.at);
         let name = &self.name;
         match self.delete.drive(ctx, driver, || driver.delete_snapshot(at, name)).await? {

@@ -5,6 +5,7 @@ use hypervisor::Presence;
 use super::Data;
 use crate::addresses;
 use crate::error::Code;
+use crate::hosts::Hosts;
 use crate::images;
 use crate::operations::{Context, Fault, FaultKind, Outcome};
 use crate::servers::placement::{self, Candidate};
@@ -58,7 +59,7 @@ pub(super) async fn another_address(
         tracing::warn!(server = %ctx.server, %address, text, "an address is in use on the host; it is held back from now on");
     }
     data.passed_over += 1;
-    let rest = ctx.app.config.address_rest();
+    let rest = ctx.core.config.address_rest();
     let found = data.passed_over <= ADDRESSES
         && addresses::store::take(&mut tx, guest.server.host_id, ctx.server, rest).await?;
     tx.commit().await?;
@@ -71,6 +72,7 @@ pub(super) async fn another_address(
 
 /// Goes to another node where this one can't make the guest, if there is one; nothing of it is on this one then.
 pub(super) async fn another_node(
+    hosts: &Hosts,
     ctx: &Context<'_>,
     guest: &Guest,
     data: &mut Data,
@@ -80,13 +82,13 @@ pub(super) async fn another_node(
         return Err(fault);
     }
     // The next order is to know; where that can't be learned now, it learns as this one did.
-    let image = store::image_of(&mut *ctx.app.db.acquire().await?, ctx.server).await?;
-    if let Err(error) = images::service::look_again(ctx.app, image, guest.server.host_id).await {
+    let image = store::image_of(&mut *ctx.core.db.acquire().await?, ctx.server).await?;
+    if let Err(error) = images::service::look_again(hosts, image, guest.server.host_id).await {
         tracing::warn!(%error, server = %ctx.server, "on which nodes an image is can't be told now");
     }
     data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
     let mut tx = ctx.begin().await?;
-    if !placement::elsewhere(&mut tx, &guest.server, &data.refused, ctx.app.config.address_rest()).await? {
+    if !placement::elsewhere(&mut tx, &guest.server, &data.refused, ctx.core.config.address_rest()).await? {
         return Err(fault);
     }
     tx.commit().await?;

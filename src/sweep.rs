@@ -8,33 +8,61 @@ use async_trait::async_trait;
 use hypervisor::Driver;
 use monitor::{Claim, Fleet, Report, Sweeper};
 
-use super::store;
 use crate::alerts;
-use crate::app::App;
 use crate::db;
 use crate::error::{Code, Error, Result};
+use crate::feature::{Feature, Task};
+use crate::hosts::Hosts;
 use crate::ids::HostId;
-use crate::{history, hosts, unknown_guests};
+use crate::{history, hosts, monitoring, unknown_guests};
 
-/// Sweeps every host until shutdown.
-pub async fn watch(app: &Arc<App>) {
-    Sweeper::every(app.config.sweep_interval()).run(Hosts::of(app), app.shutdown.clone()).await;
+/// What sweeps hosts and stores what was seen: samples, statuses, traffic, alerts.
+#[derive(Debug)]
+pub struct Sweeps {
+    hosts: Arc<Hosts>,
+}
+
+impl Sweeps {
+    /// Of these hosts.
+    pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
+        Arc::new(Self { hosts: Arc::clone(hosts) })
+    }
+}
+
+impl Feature for Sweeps {
+    fn name(&self) -> &'static str {
+        "sweeps"
+    }
+
+    fn tasks(self: Arc<Self>) -> Vec<Task> {
+        vec![Task::new("sweeps", async move {
+            let core = &self.hosts.core;
+            Sweeper::every(core.config.sweep_interval()).run(SweptHosts::of(&self.hosts), core.shutdown.clone()).await;
+        })]
+    }
+
+    fn describe(&self) {
+        use metrics::{describe_counter, describe_gauge, describe_histogram};
+        describe_histogram!("innkeeper_sweep_seconds", "How long sweeps that succeeded took.");
+        describe_counter!("innkeeper_sweep_failures_total", "Sweeps that failed.");
+        describe_gauge!("innkeeper_guests", "Guests of ours that the last sweep saw.");
+    }
 }
 
 /// Sweeps every host now, all at the same time; returns when all is stored.
-pub async fn look(app: &Arc<App>) -> Result<()> {
-    Sweeper::every(app.config.sweep_interval()).once(Hosts::of(app)).await
+pub async fn look(hosts: &Arc<Hosts>) -> Result<()> {
+    Sweeper::every(hosts.core.config.sweep_interval()).once(SweptHosts::of(hosts)).await
 }
 
-struct Hosts {
-    app: Arc<App>,
+struct SweptHosts {
+    hosts: Arc<Hosts>,
     /// Hosts whose last sweep failed: the log tells of the first failure and of the recovery, not of each try.
     silent: Mutex<HashSet<HostId>>,
 }
 
-impl Hosts {
-    fn of(app: &Arc<App>) -> Arc<Self> {
-        Arc::new(Self { app: Arc::clone(app), silent: Mutex::default() })
+impl SweptHosts {
+    fn of(hosts: &Arc<Hosts>) -> Arc<Self> {
+        Arc::new(Self { hosts: Arc::clone(hosts), silent: Mutex::default() })
     }
 
     /// Notes how a host does; true when that is news.
@@ -45,35 +73,35 @@ impl Hosts {
 
     async fn keep(&self, host: HostId, report: &Report) -> Result<()> {
         // First and by itself, since it is charged for; without it, only the alerts about it go unjudged this once.
-        let traffic = history::traffic::meter(&self.app.db, host, report).await;
+        let traffic = history::traffic::meter(&self.hosts.core.db, host, report).await;
         let (used, traffic) = match traffic {
             Ok(used) => (used, Ok(())),
             Err(error) => (HashMap::new(), Err(error)),
         };
-        hosts::store::record_sweep(&self.app.db, host, &report.nodes).await?;
+        hosts::store::record_sweep(&self.hosts.core.db, host, &report.nodes).await?;
         let stored = match self.store(host, report, &used).await {
             // The clock is days ahead of history's upkeep, or behind.
             Err(error) if lacks_room(&error) => {
-                history::service::make_room_at(&self.app, report.taken_at).await?;
+                history::service::make_room_at(&self.hosts.core, report.taken_at).await?;
                 self.store(host, report, &used).await
             }
             stored => stored,
         };
-        if let Err(error) = unknown_guests::service::swept(&self.app, host, report).await {
+        if let Err(error) = unknown_guests::service::swept(&self.hosts, host, report).await {
             tracing::warn!(%host, %error, "which guests no server goes with could not be told; the next sweep tries again");
         }
         stored.and(traffic)
     }
 
     async fn store(&self, host: HostId, report: &Report, used: &history::traffic::Metered) -> Result<()> {
-        let mut tx = db::begin(&self.app.db).await?;
-        store::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
-        let moved = store::settle_statuses(&mut tx, host, report).await?;
+        let mut tx = db::begin(&self.hosts.core.db).await?;
+        monitoring::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
+        let moved = monitoring::settle_statuses(&mut tx, host, report).await?;
         if moved > 0 {
             tracing::info!(%host, moved, "servers were found in another state than ours");
         }
-        alerts::watch::swept(&mut tx, self.app.config.sweep_interval(), host, report, used).await?;
-        store::notify_sampled(&mut tx, host).await?;
+        alerts::watch::swept(&mut tx, self.hosts.core.config.sweep_interval(), host, report, used).await?;
+        monitoring::notify_sampled(&mut tx, host).await?;
         tx.commit().await
     }
 }
@@ -83,11 +111,11 @@ fn lacks_room(error: &Error) -> bool {
 }
 
 #[async_trait]
-impl Fleet for Hosts {
+impl Fleet for SweptHosts {
     type Error = Error;
 
     async fn hosts(&self) -> Result<Vec<i64>> {
-        match hosts::store::enabled_hosts(&self.app.db).await {
+        match hosts::store::enabled_hosts(&self.hosts.core.db).await {
             Ok(hosts) => Ok(hosts.into_iter().map(|h| h.0).collect()),
             Err(error) => {
                 tracing::warn!(%error, "the list of hosts could not be read; going on with the last one");
@@ -97,7 +125,7 @@ impl Fleet for Hosts {
     }
 
     async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>> {
-        match hosts::service::driver(&self.app, HostId(host)).await {
+        match self.hosts.driver(HostId(host)).await {
             Ok(driver) => Ok(Ok(driver)),
             // Only what a driver says is about the host. All else (the database, a master key that changed, a bug) is
             // our own trouble: nobody is to be told that their host is down.
@@ -117,7 +145,7 @@ impl Fleet for Hosts {
     }
 
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim> {
-        let claim = store::claim(&self.app.db, HostId(host), interval).await;
+        let claim = monitoring::claim(&self.hosts.core.db, HostId(host), interval).await;
         claim.map_err(|error| {
             tracing::warn!(host, %error, "a host could not be claimed for its sweep; trying again");
             error.into()
@@ -141,7 +169,7 @@ impl Fleet for Hosts {
         if self.note(HostId(host), false) {
             tracing::warn!(host, %error, "the host could not be swept; its servers keep the state they had");
         }
-        hosts::store::record_failure(&self.app.db, HostId(host), &error.to_string()).await?;
-        alerts::watch::failed(&self.app, HostId(host)).await
+        hosts::store::record_failure(&self.hosts.core.db, HostId(host), &error.to_string()).await?;
+        alerts::watch::failed(&self.hosts.core, HostId(host)).await
     }
 }

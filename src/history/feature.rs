@@ -1,0 +1,36 @@
+//! History as a part of the service.
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{routes, service};
+use crate::core::Core;
+use crate::feature::{Feature, Task};
+
+/// What samples come to over time, and the traffic of months.
+#[derive(Debug)]
+pub struct History {
+    pub(super) core: Arc<Core>,
+}
+
+impl History {
+    /// Of this service.
+    pub fn new(core: &Arc<Core>) -> Arc<Self> {
+        Arc::new(Self { core: Arc::clone(core) })
+    }
+}
+
+impl Feature for History {
+    fn name(&self) -> &'static str {
+        "history"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(Arc::clone(&self.core))
+    }
+
+    fn tasks(self: Arc<Self>) -> Vec<Task> {
+        vec![Task::new("history", async move { service::keep(&self.core).await })]
+    }
+}

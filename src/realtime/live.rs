@@ -1,0 +1,36 @@
+//! What is pushed to those who watch a server: its figures with its open alerts.
+
+use crate::alerts;
+use crate::alerts::model::LiveAlert;
+use crate::core::Core;
+use crate::error::Result;
+use crate::ids::{HostId, ServerId};
+use crate::monitoring;
+use crate::monitoring::Charts;
+use crate::monitoring::model::Stats;
+
+/// What is pushed to those who watch a server.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Live {
+    /// Whose.
+    pub server: ServerId,
+    /// Its figures.
+    pub stats: Stats,
+    /// Its open alerts.
+    pub alerts: Vec<LiveAlert>,
+}
+
+/// The figures of these servers, or of those of them on one host, with their open alerts, in a number of queries that
+/// does not grow with them.
+pub(super) async fn of(
+    core: &Core,
+    host: Option<HostId>,
+    servers: &[ServerId],
+    charts: &mut Charts,
+) -> Result<Vec<Live>> {
+    let stats = monitoring::service::stats_of(core, host, servers, charts).await?;
+    let ids: Vec<ServerId> = stats.iter().map(|(id, _)| *id).collect();
+    let mut open = alerts::service::open(core, &ids).await?;
+    let live = |(server, stats)| Live { server, alerts: open.remove(&server).unwrap_or_default(), stats };
+    Ok(stats.into_iter().map(live).collect())
+}
