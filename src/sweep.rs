@@ -1,4 +1,4 @@
-//! The fleet as the sweeper sees it: hosts and claims from the database, samples into it.
+//! Connects the sweeper to the database: it provides hosts and claims, and stores the samples.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +16,14 @@ use crate::hosts::Hosts;
 use crate::ids::HostId;
 use crate::{history, hosts, monitoring, unknown_guests};
 
-/// What sweeps hosts and stores what was seen: samples, statuses, traffic, alerts.
+/// Sweeps hosts and stores the results: samples, statuses, traffic, alerts.
 #[derive(Debug)]
 pub struct Sweeps {
     hosts: Arc<Hosts>,
 }
 
 impl Sweeps {
-    /// Of these hosts.
+    /// Creates the feature for these hosts.
     pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
         Arc::new(Self { hosts: Arc::clone(hosts) })
     }
@@ -43,20 +43,20 @@ impl Feature for Sweeps {
 
     fn describe(&self) {
         use metrics::{describe_counter, describe_gauge, describe_histogram};
-        describe_histogram!("innkeeper_sweep_seconds", "How long sweeps that succeeded took.");
-        describe_counter!("innkeeper_sweep_failures_total", "Sweeps that failed.");
-        describe_gauge!("innkeeper_guests", "Guests of ours that the last sweep saw.");
+        describe_histogram!("innkeeper_sweep_seconds", "Duration of successful sweeps.");
+        describe_counter!("innkeeper_sweep_failures_total", "Failed sweeps.");
+        describe_gauge!("innkeeper_guests", "Our guests seen by the last sweep.");
     }
 }
 
-/// Sweeps every host now, all at the same time; returns when all is stored.
+/// Sweeps every host now, all at once; returns when everything is stored.
 pub async fn look(hosts: &Arc<Hosts>) -> Result<()> {
     Sweeper::every(hosts.core.config.sweep_interval()).once(SweptHosts::of(hosts)).await
 }
 
 struct SweptHosts {
     hosts: Arc<Hosts>,
-    /// Hosts whose last sweep failed: the log tells of the first failure and of the recovery, not of each try.
+    /// Hosts whose last sweep failed, so that only the first failure and the recovery are logged.
     silent: Mutex<HashSet<HostId>>,
 }
 
@@ -65,14 +65,15 @@ impl SweptHosts {
         Arc::new(Self { hosts: Arc::clone(hosts), silent: Mutex::default() })
     }
 
-    /// Notes how a host does; true when that is news.
+    /// Records whether a sweep succeeded; true if that changed.
     fn note(&self, host: HostId, well: bool) -> bool {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         if well { silent.remove(&host) } else { silent.insert(host) }
     }
 
     async fn keep(&self, host: HostId, report: &Report) -> Result<()> {
-        // First and by itself, since it is charged for; without it, only the alerts about it go unjudged this once.
+        // First and on its own, since traffic is billed. If it fails, only the traffic alerts of this sweep are
+        // skipped.
         let traffic = history::traffic::meter(&self.hosts.core.db, host, report).await;
         let (used, traffic) = match traffic {
             Ok(used) => (used, Ok(())),
@@ -80,7 +81,7 @@ impl SweptHosts {
         };
         hosts::store::record_sweep(&self.hosts.core.db, host, &report.nodes).await?;
         let stored = match self.store(host, report, &used).await {
-            // The clock is days ahead of history's upkeep, or behind.
+            // The clock is days ahead of history's upkeep, or behind it.
             Err(error) if lacks_room(&error) => {
                 history::service::make_room_at(&self.hosts.core, report.taken_at).await?;
                 self.store(host, report, &used).await
@@ -88,7 +89,7 @@ impl SweptHosts {
             stored => stored,
         };
         if let Err(error) = unknown_guests::service::swept(&self.hosts, host, report).await {
-            tracing::warn!(%host, %error, "which guests no server goes with could not be told; the next sweep tries again");
+            tracing::warn!(%host, %error, "unknown guests could not be determined; the next sweep retries");
         }
         stored.and(traffic)
     }
@@ -98,7 +99,7 @@ impl SweptHosts {
         monitoring::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
         let moved = monitoring::settle_statuses(&mut tx, host, report).await?;
         if moved > 0 {
-            tracing::info!(%host, moved, "servers were found in another state than ours");
+            tracing::info!(%host, moved, "server statuses changed by a sweep");
         }
         alerts::watch::swept(&mut tx, self.hosts.core.config.sweep_interval(), host, report, used).await?;
         monitoring::notify_sampled(&mut tx, host).await?;
@@ -118,7 +119,7 @@ impl Fleet for SweptHosts {
         match hosts::store::enabled_hosts(&self.hosts.core.db).await {
             Ok(hosts) => Ok(hosts.into_iter().map(|h| h.0).collect()),
             Err(error) => {
-                tracing::warn!(%error, "the list of hosts could not be read; going on with the last one");
+                tracing::warn!(%error, "could not list hosts; continuing with the previous list");
                 Err(error.into())
             }
         }
@@ -127,17 +128,17 @@ impl Fleet for SweptHosts {
     async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>> {
         match self.hosts.driver(HostId(host)).await {
             Ok(driver) => Ok(Ok(driver)),
-            // Only what a driver says is about the host. All else (the database, a master key that changed, a bug) is
-            // our own trouble: nobody is to be told that their host is down.
+            // Only a driver's error is about the host. Anything else (the database, a changed master key, a bug) is our
+            // own problem, and no one must be told that their host is down.
             Err(error) => {
                 let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<hypervisor::Error>());
                 if let Some(of_the_host) = cause {
                     return Ok(Err(of_the_host.clone()));
                 }
                 if matches!(error.code, Code::DatabaseUnavailable | Code::OutcomeUnknown) {
-                    tracing::warn!(host, %error, "a host could not be swept without the database; trying again");
+                    tracing::warn!(host, %error, "could not sweep a host without the database; retrying");
                 } else {
-                    tracing::error!(host, %error, "a host could not be swept for a reason of our own; trying again");
+                    tracing::error!(host, %error, "could not sweep a host because of an internal error; retrying");
                 }
                 Err(error)
             }
@@ -147,7 +148,7 @@ impl Fleet for SweptHosts {
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim> {
         let claim = monitoring::claim(&self.hosts.core.db, HostId(host), interval).await;
         claim.map_err(|error| {
-            tracing::warn!(host, %error, "a host could not be claimed for its sweep; trying again");
+            tracing::warn!(host, %error, "could not claim a host for its sweep; retrying");
             error.into()
         })
     }
@@ -157,17 +158,17 @@ impl Fleet for SweptHosts {
         metrics::histogram!("innkeeper_sweep_seconds", &labels).record(report.took.as_secs_f64());
         metrics::gauge!("innkeeper_guests", &labels).set(report.samples.len() as f64);
         if self.note(HostId(host), true) {
-            tracing::info!(host, "the host answers again");
+            tracing::info!(host, "host is reachable again");
         }
         self.keep(HostId(host), &report).await.inspect_err(|error| {
-            tracing::warn!(host, %error, "a sweep could not be stored; the next one will be");
+            tracing::warn!(host, %error, "could not store a sweep; retrying with the next one");
         })
     }
 
     async fn failed(&self, host: i64, error: hypervisor::Error) -> Result<()> {
         metrics::counter!("innkeeper_sweep_failures_total", &[("host", host.to_string())]).increment(1);
         if self.note(HostId(host), false) {
-            tracing::warn!(host, %error, "the host could not be swept; its servers keep the state they had");
+            tracing::warn!(host, %error, "sweep failed; servers keep their last known status");
         }
         hosts::store::record_failure(&self.hosts.core.db, HostId(host), &error.to_string()).await?;
         alerts::watch::failed(&self.hosts.core, HostId(host)).await

@@ -11,7 +11,7 @@ use crate::support::{Lab, TestApp, ended};
 /// The first program of such a guest.
 const BREAK: &str =
     "rm /sbin/init && printf '#!/bin/sh\\necho no room for the manager\\n' >/sbin/init && chmod 755 /sbin/init";
-const TOLD: &str = "The server was started, and stopped again at once.";
+const TOLD: &str = "The server was started, but stopped again at once.";
 
 /// What the customer and the provider are told of an operation that failed.
 async fn told(app: &TestApp, operation: &Value) {

@@ -142,7 +142,7 @@ async fn a_person_works_at_a_console_in_the_browser() {
     browser.line("clear; before=still-here; echo noted-$((40+2))").await;
     browser.see("^noted-42$").await;
     house.relay.take().unwrap().cut();
-    browser.status("Connecting again").await;
+    browser.status("Reconnecting").await;
     let (title, words, again) = browser.notice().await;
     assert_eq!((title.as_str(), again), ("The connection was lost", true), "{words}");
     browser.shot("lost").await;
@@ -164,18 +164,18 @@ async fn a_person_works_at_a_console_in_the_browser() {
     let mut second = Browser::new();
     second.open(&url).await;
     let (title, words, again) = second.notice().await;
-    assert_eq!((title.as_str(), again), ("This link is no longer good", false), "{words}");
+    assert_eq!((title.as_str(), again), ("This link is no longer valid", false), "{words}");
     second.shot("used").await;
 
     // Opened in another place, and taken back.
     second.open(&house.url(&house.app.customer).await).await;
     second.status("Connected").await;
     let (title, _, again) = browser.notice().await;
-    assert_eq!((title.as_str(), again), ("Opened in another place", true));
+    assert_eq!((title.as_str(), again), ("Opened somewhere else", true));
     browser.shot("taken").await;
     browser.tell(json!({ "do": "click", "on": "#again" })).await;
     browser.status("Connected").await;
-    assert_eq!(second.notice().await.0, "Opened in another place");
+    assert_eq!(second.notice().await.0, "Opened somewhere else");
 
     // The login ends, and with it the console.
     house.app.customer.post("/api/auth/logout", None).await.expect(204);
@@ -206,7 +206,7 @@ async fn tickets_are_refused_to_strangers_and_when_they_are_old() {
     let refused = async |browser: &mut Browser, url: &str| {
         browser.open(url).await;
         let (title, words, again) = browser.notice().await;
-        assert_eq!((title.as_str(), again), ("This link is no longer good", false), "{words}");
+        assert_eq!((title.as_str(), again), ("This link is no longer valid", false), "{words}");
         assert!(words.contains("panel"), "{words}");
     };
     // One that somebody at another address asked for.
@@ -232,7 +232,7 @@ async fn tickets_are_refused_to_strangers_and_when_they_are_old() {
     refused(&mut browser, &invented).await;
     // None at all.
     browser.open(&format!("http://127.0.0.1:{}/console", house.port.number())).await;
-    assert_eq!(browser.notice().await.0, "No console here");
+    assert_eq!(browser.notice().await.0, "No console to open");
 
     // What the API says to those who may not have one.
     let console = |vmid: i64| json!({ "vmid": vmid });

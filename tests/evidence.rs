@@ -277,7 +277,7 @@ async fn what_can_t_be_rolled_back_to_is_refused_before_anything_happens() {
     let before = pve.run(&format!("[{guest}.config['description'], len(pve.tasks)]")).await;
     let back = |name: &str| json!({ "snapname": name, "safetySnapshot": true });
     let refused = app.customer.post(&format!("{path}/rollback"), back("half")).await.expect(409).body;
-    assert!(refused["error"].to_string().contains("not whole"), "{refused}");
+    assert!(refused["error"].to_string().contains("incomplete"), "{refused}");
 
     // Notes of a person's that leave no room.
     let notes = format!("{guest}.config.update(description='é' * 8000 + '\\r\\n\\n' + {guest}.config['description'])");

@@ -113,7 +113,7 @@ async fn a_new_key_takes_over_while_the_service_works() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_key_costs_the_hosts_settings_and_nothing_else() {
-    expect_error("a host could not be swept for a reason of our own");
+    expect_error("could not sweep a host because of an internal error");
     let mut app = TestApp::new().await;
     service::check(&app.core, app.service.features.all()).await.unwrap();
     let pve = Pve::new(&app.db).await;

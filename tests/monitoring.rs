@@ -120,7 +120,7 @@ async fn unread_host(app: &TestApp, sealed: &[u8]) {
 /// Settings that can't be opened (another master key, a bug) are our own trouble: nobody is told that their host is down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_own_trouble_is_no_fault_of_the_host() {
-    crate::support::expect_error("a host could not be swept for a reason of our own");
+    crate::support::expect_error("could not sweep a host because of an internal error");
     let app = TestApp::new().await;
     unread_host(&app, b"sealed with another key").await;
     let state = async || -> (i32, Option<String>, i64) {

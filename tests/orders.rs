@@ -69,7 +69,7 @@ async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
     // More memory than any node has in all.
     let huge = tariff(&app.provider, "huge", 16_000_000).await;
     let answer = refused(order(huge, catalogue.image), 507, "").await;
-    assert!(answer.body["error"].as_str().unwrap().contains("room"), "{}", answer.text);
+    assert!(answer.body["error"].as_str().unwrap().contains("capacity"), "{}", answer.text);
 
     // A tariff that is no longer sold.
     let old = tariff(&app.provider, "old", 128).await;

@@ -73,7 +73,7 @@ async fn what_keeps_a_host_from_being_added_is_said_in_words() {
     let seen = said.split("--fingerprint ").nth(1).unwrap().split(' ').next().unwrap();
     add(json!({ "fingerprint": "ab".repeat(32) })).await.expect(503);
     let refused = add(json!({ "tokenSecret": "00000000-0000-0000-0000-000000000000" })).await.expect(502);
-    assert!(refused.body["error"].as_str().unwrap().contains("secret right"), "{}", refused.text);
+    assert!(refused.body["error"].as_str().unwrap().contains("secret correct"), "{}", refused.text);
     let refused = add(json!({ "storage": "nowhere" })).await.expect(422);
     assert!(refused.body["error"].as_str().unwrap().contains("storage nowhere"), "{}", refused.text);
     add(json!({ "endpoints": ["https://127.0.0.1:1"] })).await.expect(503);

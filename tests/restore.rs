@@ -220,7 +220,7 @@ async fn a_database_that_goes_back_under_a_running_process_is_noticed_once() {
 
     // Nothing new is put on a host that was not looked at since.
     let refused = app.customer.post("/api/server/create", catalogue.container()).await.expect(507);
-    assert!(refused.text.contains("looked at"), "{}", refused.text);
+    assert!(refused.text.contains("being checked"), "{}", refused.text);
     innkeeper::sweep::look(&app.service.features.hosts).await.unwrap();
     let next = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     assert_eq!(ended(&app.customer, &next["operationId"]).await["state"], "succeeded");

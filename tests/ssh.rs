@@ -157,7 +157,7 @@ async fn passwords_of_proxmox_containers_are_set_over_ssh() {
     // Another machine at that address gets no password of ours, until the server is made anew.
     change_host_keys(&driver, &guest, address).await;
     let refused = me.post(&format!("{path}/password"), None).await.expect(422);
-    assert!(refused.body["error"].as_str().unwrap().contains("no way into this server"), "{}", refused.text);
+    assert!(refused.body["error"].as_str().unwrap().contains("no access to this server"), "{}", refused.text);
     assert!(unlocks(&driver, &guest, changed["password"].as_str().unwrap()).await, "the old one still holds");
     let anew = me.post(&format!("{path}/reinstall"), json!({ "osId": catalogue.lxc.0 })).await.expect(200).body;
     let operation = ended(me, &anew["operationId"]).await;

@@ -242,7 +242,7 @@ async fn snapshots_are_in_the_books_and_no_storage_is_filled_with_them() {
     }
     let refused = take("four").await.expect(507);
     assert_eq!(refused.code(), "RESOURCE_UNAVAILABLE");
-    assert!(refused.body["error"].as_str().unwrap().contains("no room for another snapshot"), "{}", refused.text);
+    assert!(refused.body["error"].as_str().unwrap().contains("no space for another snapshot"), "{}", refused.text);
     let safely = json!({ "snapname": "one", "safetySnapshot": true });
     me.post(&format!("{at}/rollback"), safely).await.expect(507);
     app.other.post("/api/server/create", catalogue.order()).await.expect(507);

@@ -1,4 +1,4 @@
-//! Address pools: which addresses servers may have, and which are in use.
+//! Address pools: the addresses that servers may get, and those in use.
 
 mod feature;
 pub mod model;

@@ -1,4 +1,4 @@
-//! Address pools as they are asked for and answered.
+//! Request and response types for address pools.
 
 use std::net::IpAddr;
 
@@ -20,44 +20,44 @@ pub struct Pool {
     pub id: PoolId,
     /// Its name.
     pub name: String,
-    /// Whose servers get its addresses.
+    /// The host whose servers get its addresses.
     pub host_id: HostId,
     /// The network.
     #[schema(value_type = String, example = "10.0.0.0/24")]
     pub cidr: IpNet,
-    /// The network's gateway: in the network, link-local (IPv6), or elsewhere on the link, which guests then reach by a
-    /// route of its own. Within the range it is held back.
+    /// The network's gateway: in the network, link-local (IPv6), or elsewhere on the link, in which case guests reach
+    /// it by a route of its own. If it is within the range, it is reserved.
     #[schema(value_type = Option<String>, example = "10.0.0.1")]
     pub gateway: Option<IpAddr>,
-    /// The first address that may be given out.
+    /// The first address that servers may get.
     #[schema(value_type = String, example = "10.0.0.10")]
     pub first: IpAddr,
-    /// The last address that may be given out.
+    /// The last address that servers may get.
     #[schema(value_type = String, example = "10.0.0.250")]
     pub last: IpAddr,
     /// The host's bridge or managed network.
     pub bridge: String,
     /// VLAN tag.
     pub vlan: Option<i32>,
-    /// Name servers for the guests; none: the image's own.
+    /// Name servers for the guests; empty: the image's own.
     #[schema(value_type = Vec<String>)]
     pub dns: Vec<IpAddr>,
-    /// Whether new servers get addresses of it.
+    /// Whether new servers get addresses from it.
     pub enabled: bool,
-    /// Addresses in the range; 9007199254740991 (2^53 - 1) stands for that many or more.
+    /// Addresses in the range, at most 9007199254740991 (2^53 - 1), which also stands for more.
     pub total: i64,
-    /// Addresses of the range in use, those held back included.
+    /// Addresses of the range in use, reserved ones included.
     pub taken: i64,
-    /// Of those, how many are held back.
+    /// How many of those are reserved.
     pub held_back: i64,
-    /// Addresses that were given back and rest, so that nobody but the account that had them gets them yet.
+    /// Released addresses that are resting: for now only the account that had them can get them.
     pub resting: i64,
-    /// Addresses left for everybody; 9007199254740991 (2^53 - 1) stands for that many or more.
+    /// Addresses free for any account, at most 9007199254740991 (2^53 - 1), which also stands for more.
     pub free: i64,
-    /// Pools of other hosts that have some of these addresses. Where the hosts' guests are on one network, each such
-    /// address is given out twice.
+    /// Pools of other hosts that have some of these addresses. If the hosts' guests share a network, each of these
+    /// addresses may be assigned twice.
     pub overlaps: Vec<PoolId>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
@@ -73,28 +73,28 @@ impl Listed for Pool {
 #[derive(Debug, Clone, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewPool {
-    /// Its name; no two pools have the same, without regard to case.
+    /// Its name, unique among pools, ignoring case.
     #[garde(length(chars, max = 100), custom(text::title))]
     pub name: String,
-    /// Whose servers get its addresses.
+    /// The host whose servers get its addresses.
     #[garde(skip)]
     pub host_id: HostId,
     /// The network.
     #[garde(skip)]
     #[schema(value_type = String, example = "10.0.0.0/24")]
     pub cidr: IpNet,
-    /// The network's gateway: in the network, link-local (IPv6), or elsewhere on the link, which guests then reach by a
-    /// route of its own. Within the range it is held back.
+    /// The network's gateway: in the network, link-local (IPv6), or elsewhere on the link, in which case guests reach
+    /// it by a route of its own. If it is within the range, it is reserved.
     #[serde(default)]
     #[garde(skip)]
     #[schema(value_type = Option<String>, example = "10.0.0.1")]
     pub gateway: Option<IpAddr>,
-    /// The first address that may be given out; the network's first, if left out.
+    /// The first address that servers may get; the network's first, if omitted.
     #[serde(default)]
     #[garde(skip)]
     #[schema(value_type = Option<String>, example = "10.0.0.10")]
     pub first: Option<IpAddr>,
-    /// The last address that may be given out; the network's last, if left out.
+    /// The last address that servers may get; the network's last, if omitted.
     #[serde(default)]
     #[garde(skip)]
     #[schema(value_type = Option<String>, example = "10.0.0.250")]
@@ -106,25 +106,26 @@ pub struct NewPool {
     #[serde(default)]
     #[garde(range(min = 1, max = 4094))]
     pub vlan: Option<i32>,
-    /// Name servers for the guests; none: the image's own.
+    /// Name servers for the guests; empty: the image's own.
     #[serde(default)]
     #[garde(length(max = 8), inner(custom(name_server)))]
     #[schema(value_type = Vec<String>)]
     pub dns: Vec<IpAddr>,
-    /// Whether new servers get addresses of it; true if left out.
+    /// Whether new servers get addresses from it; true if omitted.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub enabled: bool,
 }
 
-/// A change of a pool. Fields left out stay as they are. Servers keep the addresses that they hold.
+/// A change of a pool. Omitted fields stay unchanged. Servers keep their addresses.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdatePool {
     /// Its name.
     #[garde(inner(length(chars, max = 100), custom(text::title)))]
     pub name: Option<String>,
-    /// The network; it can't be changed while servers hold addresses of it. `first` and `last` go with it.
+    /// The network; it can't be changed while servers have addresses of it. `first` and `last` are reset with it unless
+    /// given.
     #[garde(skip)]
     #[schema(value_type = Option<String>)]
     pub cidr: Option<IpNet>,
@@ -133,11 +134,11 @@ pub struct UpdatePool {
     #[garde(skip)]
     #[schema(value_type = Option<String>)]
     pub gateway: Patch<IpAddr>,
-    /// The first address that may be given out.
+    /// The first address that servers may get.
     #[garde(skip)]
     #[schema(value_type = Option<String>)]
     pub first: Option<IpAddr>,
-    /// The last address that may be given out.
+    /// The last address that servers may get.
     #[garde(skip)]
     #[schema(value_type = Option<String>)]
     pub last: Option<IpAddr>,
@@ -153,7 +154,7 @@ pub struct UpdatePool {
     #[garde(inner(length(max = 8), inner(custom(name_server))))]
     #[schema(value_type = Option<Vec<String>>)]
     pub dns: Option<Vec<IpAddr>>,
-    /// Whether new servers get addresses of it.
+    /// Whether new servers get addresses from it.
     #[garde(skip)]
     pub enabled: Option<bool>,
 }
@@ -165,31 +166,31 @@ pub struct Address {
     /// The address.
     #[schema(value_type = String, example = "10.0.0.10")]
     pub address: IpAddr,
-    /// Who holds it; null: it is held back.
+    /// The server that has it; null: it is reserved.
     pub server_id: Option<ServerId>,
-    /// Why it is held back, where somebody said so.
+    /// Why it is reserved, if a reason was given.
     pub reason: Option<String>,
-    /// Since when.
+    /// When it was assigned or reserved.
     pub taken_at: DateTime<Utc>,
 }
 
-/// A page of addresses in use, lowest first.
+/// A page of the addresses in use, lowest first.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressPage {
     /// The addresses.
     pub addresses: Vec<Address>,
-    /// How many there are on all pages.
+    /// The total number of addresses on all pages.
     pub total: i64,
-    /// This page, counted from 1.
+    /// The number of this page, from 1.
     pub page: i64,
-    /// The most addresses on a page.
+    /// The maximum number of addresses per page.
     pub limit: i64,
-    /// How many pages there are.
+    /// The number of pages.
     pub pages: i64,
 }
 
-/// An address to hold back.
+/// An address to reserve.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HoldBack {
@@ -197,7 +198,7 @@ pub struct HoldBack {
     #[garde(skip)]
     #[schema(value_type = String, example = "10.0.0.20")]
     pub address: IpAddr,
-    /// Why, for whoever looks later.
+    /// Why it is reserved.
     #[serde(default)]
     #[garde(inner(length(chars, max = 500), custom(text::title)))]
     #[schema(example = "the office printer")]
@@ -218,7 +219,7 @@ fn bridge_name(name: &str, (): &()) -> garde::Result {
 
 fn name_server(address: &IpAddr, (): &()) -> garde::Result {
     match address.is_unspecified() || address.is_multicast() {
-        true => Err(garde::Error::new("is not an address of a name server")),
+        true => Err(garde::Error::new("can't be a name server's address")),
         false => Ok(()),
     }
 }
@@ -237,15 +238,15 @@ pub struct NamedAddress {
     /// The address.
     #[schema(value_type = String, example = "10.0.0.5")]
     pub address: IpAddr,
-    /// The name that it is to be found under (PTR); null: none.
+    /// Its reverse DNS name (PTR); null: none.
     pub reverse_dns: Option<String>,
 }
 
-/// A reverse name for an address.
+/// A reverse DNS name for an address.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NameAddress {
-    /// The name that it is to be found under (PTR); null takes it away.
+    /// The reverse DNS name (PTR); null clears it.
     #[garde(inner(custom(text::domain)))]
     #[schema(example = "mail.example.com")]
     pub reverse_dns: Option<String>,

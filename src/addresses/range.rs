@@ -1,31 +1,31 @@
-//! What a pool gives out: a range of addresses in a network, and the checks on both.
+//! The range of addresses that a pool assigns, its network, and the checks on both.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// A network and the addresses of it that may be given out.
+/// A network and the range of its addresses that servers may get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
     /// The network.
     pub cidr: IpNet,
-    /// Its gateway; outside the network guests reach it by a route of its own (on-link).
+    /// Its gateway; if it is outside the network, guests reach it by a route of its own (on-link).
     pub gateway: Option<IpAddr>,
-    /// The first address that may be given out.
+    /// The first address that servers may get.
     pub first: IpAddr,
     /// The last one.
     pub last: IpAddr,
 }
 
-/// What is wrong with a range: the field and a sentence.
+/// The problem with a range: the field and a sentence.
 pub type Problem = (&'static str, String);
 
-/// The largest whole number that every JSON reader takes exactly: sizes above it are shown as it.
+/// The largest integer that every JSON parser reads exactly: larger sizes are reported as this one.
 pub const MOST: i64 = (1 << 53) - 1;
 
 impl Range {
-    /// Checks a range. Without `first` and `last` it is the whole network but for what hosts may not have: the
-    /// network's own address and, in IPv4, the broadcast address.
+    /// Checks a range. Without `first` and `last` it is the whole network except the addresses that hosts may not have:
+    /// the network's own address and, in IPv4, the broadcast address.
     pub fn new(
         cidr: IpNet,
         gateway: Option<IpAddr>,
@@ -50,19 +50,19 @@ impl Range {
         if let Some(gateway) = gateway {
             check_gateway(gateway, cidr, (lowest, highest))?;
             if first == last && first == gateway {
-                let text = format!("{gateway} is the only address that there is to give out; the gateway is another.");
+                let text = format!("The only address in the range, {gateway}, is also the gateway.");
                 return Err(("gateway", text));
             }
         }
         Ok(Self { cidr, gateway, first, last })
     }
 
-    /// Whether an address may be given out.
+    /// Whether servers may get an address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.first.is_ipv4() == address.is_ipv4() && self.first <= address && address <= self.last
     }
 
-    /// How many addresses there are; [`MOST`] stands for that many or more.
+    /// The number of addresses, at most [`MOST`], which also stands for more.
     pub fn total(&self) -> i64 {
         let size = number(self.last) - number(self.first);
         i64::try_from(size).map_or(MOST, |n| n.saturating_add(1).min(MOST))
@@ -86,10 +86,10 @@ fn check_network(cidr: IpNet) -> Result<(), Problem> {
     };
     let network = cidr.network();
     if cidr.prefix_len() < least {
-        return Err(("cidr", format!("{cidr} is larger than any network to give out: a prefix of {least} or more.")));
+        return Err(("cidr", format!("{cidr} is too large: the prefix length must be at least {least}.")));
     }
     if mapped || network.is_loopback() || network.is_multicast() || network.is_unspecified() || is_reserved(network) {
-        return Err(("cidr", format!("{cidr} is not a network that guests can have.")));
+        return Err(("cidr", format!("Guests can't have addresses in {cidr}.")));
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ fn check_network(cidr: IpNet) -> Result<(), Problem> {
 fn check_gateway(gateway: IpAddr, cidr: IpNet, (lowest, highest): (IpAddr, IpAddr)) -> Result<(), Problem> {
     let wrong = |text: String| Err(("gateway", text));
     if gateway.is_ipv4() != cidr.network().is_ipv4() {
-        return wrong(format!("{gateway} is of another family than {cidr}."));
+        return wrong(format!("{gateway} and {cidr} are of different address families."));
     }
     if cidr.contains(&gateway) {
         return match lowest <= gateway && gateway <= highest {
@@ -111,12 +111,12 @@ fn check_gateway(gateway: IpAddr, cidr: IpNet, (lowest, highest): (IpAddr, IpAdd
         IpAddr::V6(v6) => v6.to_ipv4_mapped().is_some() || v6.is_loopback(),
     };
     match odd || gateway.is_multicast() || gateway.is_unspecified() {
-        true => wrong(format!("{gateway} is no address that a gateway can have.")),
+        true => wrong(format!("A gateway can't have the address {gateway}.")),
         false => Ok(()),
     }
 }
 
-/// 0.0.0.0/8 and 240.0.0.0/4; link-local IPv6, of which every link has its own.
+/// 0.0.0.0/8 and 240.0.0.0/4; link-local IPv6, because each link has its own.
 fn is_reserved(network: IpAddr) -> bool {
     match network {
         IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.octets()[0] >= 240 || v4.octets()[0] == 127,
@@ -135,7 +135,7 @@ fn usable(cidr: IpNet) -> (IpAddr, IpAddr) {
         }
         IpNet::V6(v6) => {
             let (low, high) = (u128::from(v6.network()), u128::from(v6.broadcast()));
-            // The lowest one is the anycast address of the network's routers (RFC 4291), but on point-to-point links.
+            // The lowest one is the subnet-router anycast address (RFC 4291), except on point-to-point links.
             let edge = u128::from(v6.prefix_len() < 127);
             (IpAddr::V6((low + edge).into()), IpAddr::V6(high.into()))
         }

@@ -1,6 +1,6 @@
-//! Reverse names (PTR): who may have which. A name in a reverse zone is the provider's word for who is there: mail servers
-//! and logs believe it. So an account names its addresses below the names that it has shown the provider to own, or that
-//! the provider gives to everybody, and no others.
+//! Reverse DNS names (PTR), and who may set which. A name in a reverse zone is the provider's statement about who is at
+//! an address: mail servers and logs trust it. So accounts may only use names in domains that the provider knows to be
+//! theirs, or that the provider opens to all accounts.
 
 use sqlx::PgConnection;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::http::text;
 use crate::ids::UserId;
 
-/// Names by commas, below which everybody may name their addresses.
+/// Comma-separated domains in which all accounts may name their addresses.
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Suffixes(Vec<String>);
@@ -27,20 +27,20 @@ impl TryFrom<String> for Suffixes {
     }
 }
 
-/// A name as it is kept: small letters, no dot around it.
+/// Normalises a domain: lower case, without dots at either end.
 fn suffix(name: &str) -> std::result::Result<String, String> {
     let name = name.trim_matches('.').to_ascii_lowercase();
     text::domain(&name, &()).map_err(|problem| problem.to_string())?;
     Ok(name)
 }
 
-/// Whether a name is this one or below it.
+/// Whether a name is this domain or in it.
 fn is_below(name: &str, suffix: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Refuses a name that the account may not give to its addresses.
+/// Refuses a reverse DNS name that the account may not use.
 pub async fn check(core: &Core, tx: &mut PgConnection, user: UserId, name: &str) -> Result<()> {
     let mut allowed = store::suffixes(tx, user).await?;
     allowed.extend(core.config.reverse_suffixes.0.iter().cloned());
@@ -48,21 +48,21 @@ pub async fn check(core: &Core, tx: &mut PgConnection, user: UserId, name: &str)
         return Ok(());
     }
     let message = match allowed.as_slice() {
-        [] => "The provider has to allow your account a domain before its addresses can have names in it.".to_owned(),
+        [] => "Your account has no domain for reverse DNS names; ask the provider to allow it one.".to_owned(),
         names => format!(
-            "Your addresses can have names in {}; the provider has to allow your account others.",
+            "Your addresses can have names in {}; ask the provider to allow your account others.",
             names.join(", ")
         ),
     };
     Err(Error::field("reverseDns", message))
 }
 
-/// The names below which an account may name its addresses, but for those that everybody may.
+/// The domains in which an account may name its addresses, beyond those open to all accounts.
 pub async fn allowed(core: &Core, user: UserId) -> Result<Vec<String>> {
     store::suffixes(&mut *core.db.acquire().await?, user).await
 }
 
-/// Lets an account name its addresses below a name, or no longer. Names that are given stay.
+/// Allows or forbids an account to name its addresses in a domain. Existing names stay.
 pub async fn allow(core: &Core, user: UserId, name: &str, allow: bool) -> Result<()> {
     let name = suffix(name).map_err(|problem| Error::field("suffix", problem))?;
     store::set_suffix(&core.db, user, &name, allow).await

@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
         .routes(routes!(let_go))
 }
 
-/// Address pools with what is left in them
+/// Address pools with their free addresses
 #[utoipa::path(get, path = "/address-pools", tag = "addresses", operation_id = "listAddressPools",
     params(CatalogueQuery),
     responses((status = 200, body = Vec<Pool>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -49,7 +49,7 @@ async fn show(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<PoolId>
     Ok(Json(service::find(&core, id).await?))
 }
 
-/// Make an address pool
+/// Create an address pool
 #[utoipa::path(post, path = "/address-pools", tag = "addresses", operation_id = "createAddressPool", request_body = NewPool,
     responses((status = 201, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -61,7 +61,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(service::create(&core, &once, new).await?)))
 }
 
-/// Change the given fields of an address pool
+/// Change some fields of an address pool
 #[utoipa::path(put, path = "/address-pools/{id}", tag = "addresses", operation_id = "updateAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")), request_body = UpdatePool,
     responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -76,7 +76,7 @@ async fn update(
     Ok(Json(service::update(&core, id, update).await?))
 }
 
-/// Delete an address pool that no server holds an address of
+/// Delete an address pool of which no server has an address
 #[utoipa::path(delete, path = "/address-pools/{id}", tag = "addresses", operation_id = "deleteAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -100,7 +100,7 @@ async fn addresses(
     Ok(Json(service::addresses(&core, id, query).await?))
 }
 
-/// Hold an address back from servers
+/// Reserve an address, so that no server gets it
 #[utoipa::path(post, path = "/address-pools/{id}/reserve", tag = "addresses", operation_id = "reserveAddress",
     params(("id" = PoolId, Path, description = "The pool's id")), request_body = HoldBack,
     responses((status = 201, body = Address), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -115,7 +115,7 @@ async fn hold_back(
     Ok((StatusCode::CREATED, Json(service::hold_back(&core, &once, id, wish).await?)))
 }
 
-/// Let servers have an address that was held back
+/// Release a reserved address
 #[utoipa::path(delete, path = "/address-pools/{id}/reserve/{address}", tag = "addresses", operation_id = "releaseAddress",
     params(("id" = PoolId, Path, description = "The pool's id"), ("address" = String, Path, description = "The address")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

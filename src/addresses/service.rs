@@ -1,4 +1,4 @@
-//! The rules of address pools.
+//! Business logic for address pools.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,14 +20,14 @@ fn no_pool() -> Error {
 }
 
 fn name_taken() -> Error {
-    Error::new(Code::AlreadyExists, "There is an address pool with this name already.")
+    Error::new(Code::AlreadyExists, "An address pool with this name already exists.")
 }
 
 fn invalid((field, message): Problem) -> Error {
     Error::field(field, message)
 }
 
-/// All pools. `rest`: how long an address that was given back rests.
+/// All pools. `rest`: how long released addresses rest.
 pub async fn all(db: impl PgExecutor<'_>, rest: Duration) -> Result<Vec<Pool>> {
     store::pools(db, None, rest).await
 }
@@ -41,16 +41,16 @@ async fn find_on(core: &Core, db: impl PgExecutor<'_>, id: PoolId) -> Result<Poo
     store::pools(db, Some(id), core.config.address_rest()).await?.pop().ok_or_else(no_pool)
 }
 
-/// Makes a pool. A gateway within the range is held back.
+/// Creates a pool. A gateway within the range is reserved.
 pub async fn create(core: &Core, once: &Once, new: NewPool) -> Result<Pool> {
     let range = Range::new(new.cidr, new.gateway, new.first, new.last).map_err(invalid)?;
     let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
-    // Under the host's lock, so that of two overlapping pools made at one time the second is refused.
+    // Under the host's lock, so that the second of two overlapping pools created at the same time is refused.
     if !store::lock_host(&mut tx, new.host_id).await? {
-        return Err(Error::field("hostId", "There is no such host."));
+        return Err(Error::field("hostId", "No such host exists."));
     }
     let mut pool = PoolRow {
         id: PoolId(0),
@@ -73,12 +73,12 @@ pub async fn create(core: &Core, once: &Once, new: NewPool) -> Result<Pool> {
     tx.finish(core, pool).await
 }
 
-/// What there is to say of a pool that has addresses of others, by their ids; nothing where it has none.
+/// The warning about a pool that shares addresses with other hosts' pools; `None` if there are none.
 pub fn overlap(pool: &Pool) -> Option<String> {
     (!pool.overlaps.is_empty()).then(|| {
         format!(
-            "The address pool {} has some addresses of pools of other hosts ({}): where their guests are on one network, \
-             two of them get the same address.",
+            "The address pool {} shares addresses with pools of other hosts ({}): if their guests are on one network, \
+             two of them may get the same address.",
             pool.name,
             listed(&pool.overlaps)
         )
@@ -89,7 +89,7 @@ fn listed(pools: &[PoolId]) -> String {
     pools.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// What there is to say of a host's pools.
+/// Warnings about a host's pools.
 pub async fn problems(core: &Core, host: HostId) -> Result<Vec<String>> {
     let pools = all(&core.db, core.config.address_rest()).await?;
     Ok(pools.iter().filter(|pool| pool.host_id == host).filter_map(overlap).collect())
@@ -100,7 +100,7 @@ async fn refuse_overlap(tx: &mut sqlx::PgConnection, pool: &PoolRow, id: Option<
         None => Ok(()),
         Some(other) => Err(Error::new(
             Code::Conflict,
-            format!("The host's address pool {other} has some of these addresses, or its gateway is one of them."),
+            format!("The host's address pool {other} overlaps with this range, or one has the other's gateway."),
         )),
     }
 }
@@ -118,10 +118,10 @@ async fn hold_gateway_back(tx: &mut sqlx::PgConnection, pool: &PoolRow) -> Resul
     }
 }
 
-/// Changes what `update` gives, and nothing else. Servers keep what they hold, also outside of a new range.
+/// Changes only the fields that `update` has. Servers keep their addresses, even outside of a new range.
 pub async fn update(core: &Core, id: PoolId, update: UpdatePool) -> Result<Pool> {
     let mut tx = db::begin(&core.db).await?;
-    // The host before the pool, as everywhere.
+    // The host before the pool: the lock order everywhere.
     let host = store::host_of(&mut *tx, id).await?.ok_or_else(no_pool)?;
     store::lock_host(&mut tx, host).await?;
     let old = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
@@ -129,12 +129,12 @@ pub async fn update(core: &Core, id: PoolId, update: UpdatePool) -> Result<Pool>
     if renumbered {
         let held = store::held_by_servers(&mut *tx, id).await?;
         if held > 0 {
-            let message = format!("Servers hold addresses of this pool ({held}), so its network can't be changed.");
+            let message = format!("Servers have addresses of this pool ({held}), so its network can't be changed.");
             return Err(Error::new(Code::Conflict, message));
         }
         store::let_all_go(&mut tx, id).await?;
     }
-    // A range belongs to its network: a new network without one is given out as a whole.
+    // A range belongs to its network: a new network without a range is used as a whole.
     let (first, last) = if renumbered { (None, None) } else { (Some(old.range.first), Some(old.range.last)) };
     let gateway = update.gateway.apply(old.range.gateway.filter(|_| !renumbered));
     let range =
@@ -161,10 +161,10 @@ pub async fn update(core: &Core, id: PoolId, update: UpdatePool) -> Result<Pool>
     Ok(pool)
 }
 
-/// Deletes a pool that no server holds an address of.
+/// Deletes a pool of which no server has an address.
 pub async fn delete(core: &Core, id: PoolId) -> Result<()> {
     let in_use =
-        || Error::new(Code::Conflict, "Servers hold addresses of this pool: disable it, no more are taken then.");
+        || Error::new(Code::Conflict, "Servers have addresses of this pool; disable it so that no more are used.");
     let mut tx = db::begin(&core.db).await?;
     store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
     store::let_all_go(&mut tx, id).await?;
@@ -182,7 +182,7 @@ pub async fn addresses(core: &Core, id: PoolId, query: PageQuery) -> Result<Addr
     Ok(AddressPage { addresses, total, page, limit, pages })
 }
 
-/// Holds an address back, so that no server gets it.
+/// Reserves an address, so that no server gets it.
 pub async fn hold_back(core: &Core, once: &Once, id: PoolId, wish: HoldBack) -> Result<Address> {
     let HoldBack { address, reason } = wish;
     let mut tx = match once.begin(core).await? {
@@ -192,18 +192,18 @@ pub async fn hold_back(core: &Core, once: &Once, id: PoolId, wish: HoldBack) -> 
     let pool = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
     if !pool.range.contains(address) {
         let (first, last) = (pool.range.first, pool.range.last);
-        return Err(Error::field("address", format!("{address} is not one of the pool's, {first} to {last}.")));
+        return Err(Error::field("address", format!("{address} is not in the pool's range, {first} to {last}.")));
     }
     let Some(taken_at) = store::hold_back(&mut *tx, id, address, reason.as_deref()).await? else {
         return Err(match store::holder(&mut *tx, id, address).await? {
             Some(Some(server)) => Error::new(Code::Conflict, format!("The server {server} has the address {address}.")),
-            _ => Error::new(Code::AlreadyExists, format!("{address} is held back already.")),
+            _ => Error::new(Code::AlreadyExists, format!("{address} is already reserved.")),
         });
     };
     tx.finish(core, Address { address, server_id: None, reason, taken_at }).await
 }
 
-/// Gives an address that was held back to those that servers may get.
+/// Releases a reserved address.
 pub async fn let_go(core: &Core, id: PoolId, address: IpAddr) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     let pool = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
@@ -214,7 +214,7 @@ pub async fn let_go(core: &Core, id: PoolId, address: IpAddr) -> Result<()> {
         return Err(Error::new(
             Code::Conflict,
             format!(
-                "{address} is held back for a guest on the host that no server goes with: adopt that guest, or delete it \
+                "{address} is reserved for an unknown guest, one without a server: adopt that guest, or delete it \
                  on the host."
             ),
         ));
@@ -222,14 +222,14 @@ pub async fn let_go(core: &Core, id: PoolId, address: IpAddr) -> Result<()> {
     if !store::let_go(&mut *tx, id, address).await? {
         return Err(match store::holder(&mut *tx, id, address).await? {
             Some(Some(server)) => Error::new(Code::Conflict, format!("The server {server} has the address {address}.")),
-            _ => Error::not_found("address that is held back"),
+            _ => Error::not_found("reserved address"),
         });
     }
     tx.commit().await?;
     Ok(())
 }
 
-/// Forgets who had what a year ago.
+/// Deletes records of previous holders after a year.
 pub async fn purge(core: &Core) -> Result<()> {
     store::purge(&core.db).await
 }

@@ -1,4 +1,4 @@
-//! Alerts as a part of the service.
+//! Alerts as a feature of the service.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::core::Core;
 use crate::error::Result;
 use crate::feature::{Feature, Task};
 
-/// What judges sweeps and notifies people.
+/// Judges sweeps and sends notifications.
 #[derive(Debug)]
 pub struct Alerts {
     pub(super) core: Arc<Core>,
 }
 
 impl Alerts {
-    /// Of this service.
+    /// Creates the feature.
     pub fn new(core: &Arc<Core>) -> Arc<Self> {
         Arc::new(Self { core: Arc::clone(core) })
     }
@@ -43,7 +43,7 @@ impl Feature for Alerts {
 
     fn describe(&self) {
         use metrics::describe_counter;
-        describe_counter!("innkeeper_alerts_raised_total", "Alerts that were raised or became critical.");
-        describe_counter!("innkeeper_alerts_resolved_total", "Alerts that ended.");
+        describe_counter!("innkeeper_alerts_raised_total", "Alerts raised or escalated to critical.");
+        describe_counter!("innkeeper_alerts_resolved_total", "Alerts resolved.");
     }
 }

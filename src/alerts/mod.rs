@@ -1,4 +1,5 @@
-//! Alerts: rules, what sweeps make of them, incidents, and who is told. The state machine is the `monitor` crate's.
+//! Alerts: rules, incidents, how sweeps open and close them, and who is notified. The state machine itself is in the
+//! `monitor` crate.
 
 mod feature;
 pub mod mail;
@@ -19,10 +20,10 @@ use crate::core::Core;
 
 pub use feature::Alerts;
 
-/// How often to look whether there is something to tell.
+/// How often to check for pending notifications.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Watches what no sweep sees, and tells people, until shutdown. Any number of processes may do so.
+/// Watches what no sweep covers, and sends notifications, until shutdown. Any number of processes may run this.
 pub async fn run(core: &Core) {
     let every = Duration::from_secs(core.config.sweep_seconds.clamp(1, 30).into());
     let (mut patrol, mut look) = (tokio::time::interval(every), tokio::time::interval(LOOK));
@@ -33,12 +34,12 @@ pub async fn run(core: &Core) {
             () = core.shutdown.cancelled() => return,
             _ = patrol.tick() => {
                 if let Err(error) = watch::patrol(core).await {
-                    tracing::warn!(%error, "pools and operations could not be looked at; trying again");
+                    tracing::warn!(%error, "pools and operations could not be checked; retrying");
                 }
             }
             _ = look.tick() => {
                 if let Err(error) = tell::tell(core, chrono::Utc::now()).await {
-                    tracing::warn!(%error, "nobody could be told of alerts; trying again");
+                    tracing::warn!(%error, "alert notifications failed; retrying");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Alerts and their rules as the API has them.
+//! Alerts and alert rules, as the API shows them.
 
 use chrono::{DateTime, NaiveTime, Utc};
 use garde::Validate;
@@ -10,7 +10,7 @@ use crate::http::page::Order;
 use crate::ids::{AlertId, HostId, PoolId, ServerId, UserId};
 use crate::stored::stored;
 
-/// A name of the monitor's, as it is stored and shown.
+/// Gives a `monitor` enum its stored and displayed text form.
 macro_rules! word {
     ($(#[$doc:meta])* $name:ident, $inner:ty, $unknown:expr) => {
         $(#[$doc])*
@@ -44,7 +44,7 @@ word!(
     monitor::alerts::Kind::Unknown
 );
 word!(
-    /// How bad an alert is: the worst it was since it was raised.
+    /// Severity of an alert: the worst level it has had since it was raised.
     AlertLevel,
     monitor::alerts::Level,
     monitor::alerts::Level::Warning
@@ -54,41 +54,42 @@ word!(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Ended {
-    /// All is well again, or an edited rule calls for no alert.
+    /// The condition cleared, or an edited rule no longer raises the alert.
     Recovered,
-    /// There is nothing to watch any more: it was deleted, disabled, or stopped on purpose, or the rule switched off.
+    /// There is nothing left to watch: the subject was deleted, disabled or stopped on purpose, or the rule was
+    /// disabled.
     Withdrawn,
-    /// In a way that a newer version knows and this one does not.
+    /// In a way that only a newer version knows.
     #[serde(skip_deserializing)]
     Unknown,
 }
 
 stored!(Ended, Self::Unknown);
 
-/// An alert: from when it was raised until it ended.
+/// An alert, from when it was raised until it ended.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertView {
     /// Its id.
     pub id: AlertId,
-    /// What it is about.
+    /// What the alert is about.
     pub r#type: AlertKind,
-    /// How bad it is.
+    /// Severity.
     pub level: AlertLevel,
-    /// For a person.
+    /// Human-readable message.
     #[schema(example = "CPU usage is at 95%")]
     pub message: String,
-    /// The latest figure, and the last one where it has ended: a share, or 1 where there is no figure.
+    /// Latest value, or the last one if the alert has ended: a fraction, or 1 for types without a measured value.
     pub value: f64,
-    /// What the server, host or pool is called, or which kind of operation it is.
+    /// Name of the server, host or pool, or the kind of operation.
     pub name: String,
-    /// The server, where it is about one.
+    /// The server, if the alert is about one.
     pub server_id: Option<ServerId>,
-    /// The host, to providers.
+    /// The host; shown to providers only.
     pub host_id: Option<HostId>,
-    /// The address pool.
+    /// The address pool, if the alert is about one.
     pub pool_id: Option<PoolId>,
-    /// The operation.
+    /// The operation, if the alert is about one.
     pub operation_id: Option<Uuid>,
     /// When it was raised.
     pub raised_at: DateTime<Utc>,
@@ -96,171 +97,171 @@ pub struct AlertView {
     pub resolved_at: Option<DateTime<Utc>>,
     /// How it ended.
     pub ended: Option<Ended>,
-    /// When somebody took it on.
+    /// When it was acknowledged.
     pub acknowledged_at: Option<DateTime<Utc>>,
-    /// Who did. Null to customers where it was the provider.
+    /// Who acknowledged it. Null for customers if it was the provider.
     pub acknowledged_by: Option<UserId>,
-    /// Until when nobody is mailed about it.
+    /// No mail is sent about it before this time.
     pub muted_until: Option<DateTime<Utc>>,
-    /// When the mail about it was queued.
+    /// When the email about it was queued.
     pub mailed_at: Option<DateTime<Utc>>,
 }
 
-/// An open alert, as the event `server-alerts` has it.
+/// An open alert, as sent in the `server-alerts` event.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LiveAlert {
-    /// What it is about.
+    /// What the alert is about.
     pub r#type: AlertKind,
-    /// For a person.
+    /// Human-readable message.
     pub message: String,
-    /// How bad it is.
+    /// Severity.
     pub level: AlertLevel,
     /// Its id, for `GET /api/alerts/{id}`.
     pub id: AlertId,
     /// When it was raised.
     pub raised_at: DateTime<Utc>,
-    /// Whether somebody took it on.
+    /// Whether it has been acknowledged.
     pub acknowledged: bool,
 }
 
-/// Which alerts to show.
+/// Filters for listing alerts.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListAlerts {
-    /// From 1.
+    /// Page number, starting at 1.
     #[garde(range(min = 1, max = 1_000_000))]
     #[param(minimum = 1, maximum = 1_000_000)]
     pub page: Option<i64>,
-    /// Alerts a page: 20, at most 100.
+    /// Alerts per page: 20 by default, at most 100.
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
-    /// By what; `raisedAt` if left out.
+    /// Sort field; `raisedAt` by default.
     #[garde(skip)]
     #[param(inline)]
     pub sort: Option<Sort>,
-    /// Latest, or worst, first (`desc`) if left out.
+    /// Sort order; `desc` (latest or worst first) by default.
     #[garde(skip)]
     #[param(inline)]
     pub order: Option<Order>,
-    /// Those that are open, or those that have ended.
+    /// true: open alerts only; false: ended ones only.
     #[garde(skip)]
     pub open: Option<bool>,
-    /// About this.
+    /// Only alerts of this type.
     #[garde(skip)]
     #[serde(rename = "type")]
     pub kind: Option<AlertKind>,
-    /// This bad.
+    /// Only alerts of this level.
     #[garde(skip)]
     pub level: Option<AlertLevel>,
-    /// Of this server.
+    /// Only alerts of this server.
     #[garde(skip)]
     pub server_id: Option<ServerId>,
-    /// Of this host and its servers (providers only).
+    /// Only alerts of this host and its servers (providers only).
     #[garde(skip)]
     pub host_id: Option<HostId>,
-    /// Those that somebody took on, or those that nobody did.
+    /// true: acknowledged alerts only; false: unacknowledged ones only.
     #[garde(skip)]
     pub acknowledged: Option<bool>,
 }
 
-/// What alerts can be sorted by.
+/// Fields that alerts can be sorted by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Sort {
-    /// When they were raised.
+    /// By the time they were raised.
     #[default]
     RaisedAt,
-    /// How bad they are.
+    /// By severity.
     Level,
 }
 
-/// Where a rule was made.
+/// The scope that a rule was set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Nowhere: it came with the service.
+    /// No one set it: this is the built-in default.
     Builtin,
-    /// For everything.
+    /// All servers and other subjects.
     Everything,
-    /// For the servers of a tariff.
+    /// The servers of a tariff.
     Tariff,
-    /// For one server.
+    /// One server.
     Server,
 }
 
-/// The rule that holds for one kind of alert.
+/// The effective rule for one type of alert.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleView {
-    /// What it is about.
+    /// The type of alert.
     pub r#type: AlertKind,
-    /// Where it was made.
+    /// Scope that the rule comes from.
     pub scope: Scope,
-    /// Whether there are alerts at all.
+    /// Whether alerts are raised at all.
     pub enabled: bool,
-    /// Above this share it is a warning; null where there is no figure.
+    /// Threshold of a warning, as a fraction; null for types without a measured value.
     pub warning: Option<f64>,
-    /// Above this share it is critical.
+    /// Threshold of a critical alert, as a fraction.
     pub critical: Option<f64>,
-    /// At this share or below the alert may end.
+    /// The alert may end once the value is at or below this fraction.
     pub clear: Option<f64>,
-    /// Seconds that the figure must have been too high.
+    /// Seconds that the value must stay above a threshold before the alert is raised.
     pub sustain_seconds: u32,
-    /// Seconds that it must have been low enough again.
+    /// Seconds that the value must stay at or below `clear` before the alert ends.
     pub clear_sustain_seconds: u32,
-    /// Hours in which nobody is mailed; null: none.
+    /// Daily hours in which no mail is sent; null: none.
     pub quiet_hours: Option<QuietHours>,
-    /// Until when nobody is mailed; null: it is not muted.
+    /// No mail is sent before this time; null: not muted.
     pub muted_until: Option<DateTime<Utc>>,
 }
 
-/// A rule to hold from now on, as a whole: what is left out is as it came with the service.
+/// A new rule. It replaces the previous one as a whole: fields that are left out take the built-in defaults.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PutRule {
-    /// Whether there are alerts at all; true if left out.
+    /// Whether alerts of this type are raised at all; true by default.
     #[garde(skip)]
     pub enabled: Option<bool>,
-    /// Above this share (1 is all there is) it is a warning. Not for what has no figure.
+    /// Threshold of a warning, as a fraction (1 = 100 %). Not allowed for types without a measured value.
     #[garde(inner(range(min = 0.01, max = 10.0)))]
     #[schema(minimum = 0.01, maximum = 10.0)]
     pub warning: Option<f64>,
-    /// Above this share it is critical, which is mailed; not below `warning`.
+    /// Threshold of a critical alert, which is always mailed; not below `warning`.
     #[garde(inner(range(min = 0.01, max = 10.0)))]
     #[schema(minimum = 0.01, maximum = 10.0)]
     pub critical: Option<f64>,
-    /// At this share or below the alert may end; not above `warning`, and 0.05 below it if left out.
+    /// The alert may end once the value is at or below this; not above `warning`, and 0.05 below it by default.
     #[garde(inner(range(min = 0.0, max = 10.0)))]
     #[schema(minimum = 0.0, maximum = 10.0)]
     pub clear: Option<f64>,
-    /// Seconds that the figure must have been too high.
+    /// Seconds that the value must stay above a threshold before the alert is raised.
     #[garde(inner(range(min = 0, max = 86_400)))]
     pub sustain_seconds: Option<u32>,
-    /// Seconds that it must have been low enough again.
+    /// Seconds that the value must stay at or below `clear` before the alert ends.
     #[garde(inner(range(min = 0, max = 86_400)))]
     pub clear_sustain_seconds: Option<u32>,
-    /// Hours in which nobody is mailed, of ends as little as of beginnings.
+    /// Daily hours in which no mail is sent, neither about new alerts nor about ended ones.
     #[garde(dive)]
     pub quiet_hours: Option<QuietHours>,
 }
 
-/// Hours of every day. What is still to be told when they are over is told then.
+/// Quiet hours of every day. Notifications that are still relevant are sent when they end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[garde(allow_unvalidated)]
 pub struct QuietHours {
-    /// Their first minute.
+    /// Start time.
     #[garde(custom(clock))]
     #[schema(example = "22:00")]
     pub from: String,
-    /// The first minute after them.
+    /// End time (exclusive).
     #[garde(custom(clock))]
     #[schema(example = "07:00")]
     pub to: String,
-    /// The place whose clock counts, by its IANA name.
+    /// Time zone, as an IANA name.
     #[garde(custom(zone))]
     #[schema(example = "Europe/Berlin")]
     pub time_zone: String,
@@ -277,12 +278,12 @@ fn clock(text: &str, (): &()) -> garde::Result {
 fn zone(text: &str, (): &()) -> garde::Result {
     match text.parse::<chrono_tz::Tz>() {
         Ok(_) => Ok(()),
-        Err(_) => Err(garde::Error::new("must be the IANA name of a time zone such as Europe/Berlin or UTC")),
+        Err(_) => Err(garde::Error::new("must be an IANA time zone name such as Europe/Berlin or UTC")),
     }
 }
 
 impl QuietHours {
-    /// The hours themselves; `None` where they are not what the checks let pass.
+    /// Parsed hours; `None` if the values would not pass validation.
     pub fn hours(&self) -> Option<Quiet> {
         Some(Quiet { from: time(&self.from)?, to: time(&self.to)?, zone: self.time_zone.parse().ok()? })
     }
@@ -295,44 +296,44 @@ impl From<Quiet> for QuietHours {
     }
 }
 
-/// Tell nobody for a while.
+/// Suspends notifications for a while.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mute {
-    /// Until when: a year ahead at most.
+    /// End of the mute: at most a year ahead.
     #[garde(skip)]
     pub until: DateTime<Utc>,
-    /// Of this only; of everything if left out.
+    /// Mutes only this type; all types if left out.
     #[serde(default, rename = "type")]
     #[garde(skip)]
     pub kind: Option<AlertKind>,
 }
 
-/// Tell nobody for a while about one kind of alert.
+/// Suspends notifications of one type of alert for a while.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MuteRule {
-    /// Until when: a year ahead at most.
+    /// End of the mute: at most a year ahead.
     #[garde(skip)]
     pub until: DateTime<Utc>,
 }
 
-/// Nobody is told until then.
+/// No notifications are sent until then.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Muted {
-    /// About this only; null: about everything.
+    /// Only this type is muted; null: all types.
     pub r#type: Option<AlertKind>,
-    /// Until when.
+    /// End of the mute.
     pub until: DateTime<Utc>,
 }
 
-/// Which mute of a server to end.
+/// Which mutes of a server to lift.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Unmute {
-    /// The one about this; every one if left out.
+    /// Only the mute of this type; all of them if left out.
     #[garde(skip)]
     #[serde(rename = "type")]
     pub kind: Option<AlertKind>,

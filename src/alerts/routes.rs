@@ -1,4 +1,4 @@
-//! `/api/alerts`, and rules and mutes.
+//! Routes for `/api/alerts`, alert rules and mutes.
 
 use std::sync::Arc;
 
@@ -41,13 +41,13 @@ struct Named<T> {
     r#type: AlertKind,
 }
 
-/// The type of alert in a path below a server, whose id [`ServerAccess`] reads.
+/// Path of an alert type below a server. [`ServerAccess`] reads the server's id.
 #[derive(Deserialize)]
 struct Typed {
     r#type: AlertKind,
 }
 
-/// Alerts: of one's own servers; all of them for a provider
+/// List alerts: of the caller's servers, or all of them for a provider
 #[utoipa::path(get, path = "/alerts", tag = "alerts", operation_id = "listAlerts", params(ListAlerts),
     responses((status = 200, body = Page<AlertView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
@@ -59,7 +59,7 @@ async fn list(
     Ok(Json(service::list(&core, &caller, &query).await?))
 }
 
-/// One alert
+/// Get an alert
 #[utoipa::path(get, path = "/alerts/{id}", tag = "alerts", operation_id = "getAlert",
     params(("id" = AlertId, Path, description = "The alert's id")),
     responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -72,7 +72,7 @@ async fn get(
     Ok(Json(service::get(&core, &caller, id).await?))
 }
 
-/// Take an alert on: no more mails about it but that it is over
+/// Acknowledge an alert: no more mail about it until it ends
 #[utoipa::path(post, path = "/alerts/{id}/acknowledge", tag = "alerts", operation_id = "acknowledgeAlert",
     params(("id" = AlertId, Path, description = "The alert's id")),
     responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -87,14 +87,14 @@ async fn acknowledge(
     Ok(Json(service::acknowledge(&core, &once, &caller, id).await?))
 }
 
-/// The rules that hold for everything (provider)
+/// List the rules for everything (provider)
 #[utoipa::path(get, path = "/alert-rules", tag = "alerts", operation_id = "listAlertRules",
     responses((status = 200, body = Vec<RuleView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn rules(State(core): State<Arc<Core>>, _: Provider) -> Result<Json<Vec<RuleView>>> {
     Ok(Json(service::rules(&core, RulesOf::Everything).await?))
 }
 
-/// Make a rule for everything that has none of its own (provider)
+/// Set a rule for everything that has no rule of its own (provider)
 #[utoipa::path(put, path = "/alert-rules/{type}", tag = "alerts", operation_id = "setAlertRule", request_body = PutRule,
     params(("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -108,7 +108,7 @@ async fn put_rule(
     Ok(Json(service::put_rule(&core, RulesOf::Everything, r#type.0, &put).await?))
 }
 
-/// Back to the rule that came with the service (provider)
+/// Restore the built-in rule (provider)
 #[utoipa::path(delete, path = "/alert-rules/{type}", tag = "alerts", operation_id = "deleteAlertRule",
     params(("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -122,7 +122,7 @@ async fn delete_rule(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Mail nobody about one type of alert for a while (provider)
+/// Mute one type of alert for a while (provider)
 #[utoipa::path(post, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "muteAlertRule",
     request_body = MuteRule, params(("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -136,7 +136,7 @@ async fn mute_rule(
     Ok(Json(service::mute(&core, &once, &caller, None, Some(r#type.0), mute.until).await?))
 }
 
-/// Mail people about one type of alert again (provider)
+/// Unmute one type of alert (provider)
 #[utoipa::path(delete, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "unmuteAlertRule",
     params(("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -150,7 +150,7 @@ async fn unmute_rule(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The rules that hold for a tariff's servers (provider)
+/// List the effective rules for a tariff's servers (provider)
 #[utoipa::path(get, path = "/tariffs/{id}/alert-rules", tag = "alerts", operation_id = "listTariffAlertRules",
     params(("id" = TariffId, Path, description = "The tariff's id")),
     responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -163,7 +163,7 @@ async fn tariff_rules(
     Ok(Json(service::rules(&core, service::of_tariff(&core, id).await?).await?))
 }
 
-/// Make a rule for a tariff's servers (provider)
+/// Set a rule for a tariff's servers (provider)
 #[utoipa::path(put, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setTariffAlertRule",
     request_body = PutRule,
     params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
@@ -178,7 +178,7 @@ async fn put_tariff_rule(
     Ok(Json(service::put_rule(&core, service::of_tariff(&core, id).await?, r#type.0, &put).await?))
 }
 
-/// Forget a tariff's rule (provider)
+/// Delete a tariff's rule (provider)
 #[utoipa::path(delete, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "deleteTariffAlertRule",
     params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -196,7 +196,7 @@ fn of_server(access: &ServerAccess) -> RulesOf {
     RulesOf::Server(access.server.id, access.server.tariff_id)
 }
 
-/// The rules that hold for a server
+/// List the effective rules for a server
 #[utoipa::path(get, path = "/server/{id}/alert-rules", tag = "alerts", operation_id = "listServerAlertRules",
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -205,7 +205,7 @@ async fn server_rules(State(core): State<Arc<Core>>, access: ServerAccess) -> Re
     Ok(Json(service::rules(&core, of_server(&access)).await?))
 }
 
-/// Make a rule for one server
+/// Set a rule for one server
 #[utoipa::path(put, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setServerAlertRule",
     request_body = PutRule,
     params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
@@ -220,7 +220,7 @@ async fn put_server_rule(
     Ok(Json(service::put_rule(&core, of_server(&access), r#type.0, &put).await?))
 }
 
-/// Forget a server's rule
+/// Delete a server's rule
 #[utoipa::path(delete, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "deleteServerAlertRule",
     params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -234,7 +234,7 @@ async fn delete_server_rule(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Mail nobody about a server for a while
+/// Mute a server's alerts for a while
 #[utoipa::path(post, path = "/server/{id}/mute", tag = "alerts", operation_id = "muteServer", request_body = Mute,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -249,7 +249,7 @@ async fn mute_server(
     Ok(Json(service::mute(&core, &once, &access.caller, server, kind, mute.until).await?))
 }
 
-/// Mail people about a server again
+/// Unmute a server's alerts
 #[utoipa::path(delete, path = "/server/{id}/mute", tag = "alerts", operation_id = "unmuteServer",
     params(("id" = ServerId, Path, description = "The server's id"), Unmute),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

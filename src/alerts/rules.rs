@@ -1,4 +1,4 @@
-//! Which rule holds for whom.
+//! Picks the rule that applies to a subject.
 
 use std::collections::HashMap;
 
@@ -8,21 +8,21 @@ use super::model::{PutRule, Scope};
 use crate::error::{Error, Result};
 use crate::ids::{ServerId, TariffId};
 
-/// A rule with what is around it.
+/// A rule with its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// Whether there are alerts at all.
+    /// Whether alerts are raised at all.
     pub enabled: bool,
-    /// When.
+    /// Thresholds and durations.
     pub rule: Rule,
-    /// Hours in which nobody is mailed.
+    /// Quiet hours, in which no mail is sent.
     pub quiet: Option<Quiet>,
 }
 
-/// What a rule was made for.
+/// Scope that a rule is set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum For {
-    /// Whatever has no rule of its own.
+    /// Everything without a more specific rule.
     Everything,
     /// The servers of a tariff.
     Tariff(TariffId),
@@ -30,7 +30,7 @@ pub enum For {
     Server(ServerId),
 }
 
-/// The rules that people made.
+/// The rules that users have set.
 #[derive(Debug, Default)]
 pub struct Rules(HashMap<(For, Kind), Settings>);
 
@@ -41,7 +41,7 @@ impl FromIterator<((For, Kind), Settings)> for Rules {
 }
 
 impl Rules {
-    /// The most specific rule, which holds as a whole.
+    /// The most specific rule. It applies as a whole.
     pub fn of(&self, kind: Kind, tariff: Option<TariffId>, server: Option<ServerId>) -> (Scope, Settings) {
         let made = |whose: Option<For>| whose.and_then(|whose| self.0.get(&(whose, kind)).copied());
         [
@@ -56,21 +56,21 @@ impl Rules {
 }
 
 impl Settings {
-    /// What came with the service.
+    /// The built-in default.
     pub fn builtin(kind: Kind) -> Self {
         Self { enabled: true, rule: kind.default_rule(), quiet: None }
     }
 
-    /// The rule to judge by, where there is one.
+    /// The rule to judge by, if alerts are enabled.
     pub fn active(&self) -> Option<&Rule> {
         self.enabled.then_some(&self.rule)
     }
 
-    /// What somebody asks for.
+    /// Validates a rule from a request and fills in the defaults.
     pub fn asked(kind: Kind, put: &PutRule) -> Result<Self> {
         let builtin = kind.default_rule();
         if !kind.is_share() && [put.warning, put.critical, put.clear].iter().any(Option::is_some) {
-            let text = format!("{} is so or not so: there is no figure to compare.", kind.as_str());
+            let text = format!("{} is on or off and takes no thresholds.", kind.as_str());
             return Err(Error::field("warning", text));
         }
         let warning = put.warning.unwrap_or(builtin.warning);
@@ -86,9 +86,9 @@ impl Settings {
         let quiet = match &put.quiet_hours {
             None => None,
             Some(hours) if hours.from == hours.to => {
-                return Err(Error::field("quietHours.to", "Must be another time than from."));
+                return Err(Error::field("quietHours.to", "Must differ from `from`."));
             }
-            Some(hours) => Some(hours.hours().ok_or_else(|| Error::field("quietHours", "Must be hours of a day."))?),
+            Some(hours) => Some(hours.hours().ok_or_else(|| Error::field("quietHours", "Must be times of day."))?),
         };
         let rule = Rule {
             warning,

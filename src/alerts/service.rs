@@ -1,4 +1,4 @@
-//! The rules of looking at alerts, taking them on, muting them, and making rules.
+//! Listing, acknowledging and muting alerts, and managing their rules.
 
 use std::collections::HashMap;
 
@@ -19,10 +19,10 @@ use crate::idempotency::{Begun, Once};
 use crate::ids::{AlertId, ServerId, TariffId};
 use crate::{servers, tariffs};
 
-/// The alerts that the caller may see: those of their servers, everybody's for a provider.
+/// The alerts that the caller may see: those of their own servers, or all of them for a provider.
 pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Page<AlertView>> {
     if query.host_id.is_some() && !caller.is_provider() {
-        return Err(Error::new(Code::Forbidden, "Only the provider may ask by host."));
+        return Err(Error::new(Code::Forbidden, "Only providers may filter by host."));
     }
     let page = PageQuery { page: query.page, limit: query.limit };
     let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
@@ -34,19 +34,19 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Pa
     Ok(Page::new(rows.into_iter().map(|row| row.view(customer)).collect(), total, page))
 }
 
-/// One alert, for somebody who may do this much with what it is about.
+/// One alert, if the caller has this level of access to its subject.
 async fn reach(core: &Core, caller: &Caller, id: AlertId, level: Level) -> Result<Row> {
     let unknown = || Error::not_found("alert");
     let row = store::incident(&core.db, id).await?.ok_or_else(unknown)?;
     match row.server() {
-        // The history of a server outlives it.
+        // A server's alert history outlives the server.
         Some(server) => servers::service::authorize(core, caller, server, level).await.map_err(|e| match e.code {
             Code::NotFound => unknown(),
             _ => e,
         })?,
         None if !caller.is_provider() || !caller.scopes.allow(Level::Read) => return Err(unknown()),
         None if !caller.scopes.allow(level) => {
-            return Err(Error::new(Code::Forbidden, "This token may look at the alert, not change it."));
+            return Err(Error::new(Code::Forbidden, "This token may read the alert but not change it."));
         }
         None => {}
     }
@@ -57,12 +57,12 @@ fn seen_by(caller: &Caller, row: Row) -> AlertView {
     row.view((!caller.is_provider()).then_some(caller.user))
 }
 
-/// One alert, for someone who asks for it.
+/// One alert that the caller may see.
 pub async fn get(core: &Core, caller: &Caller, id: AlertId) -> Result<AlertView> {
     reach(core, caller, id, Level::Read).await.map(|row| seen_by(caller, row))
 }
 
-/// Takes an alert on: nobody is mailed about it any more, but for the end of what was mailed.
+/// Acknowledges an alert: no more mail is sent about it, except that it has ended if its beginning was mailed.
 pub async fn acknowledge(core: &Core, once: &Once, caller: &Caller, id: AlertId) -> Result<AlertView> {
     reach(core, caller, id, Level::Write).await?;
     let mut tx = match once.begin(core).await? {
@@ -72,7 +72,7 @@ pub async fn acknowledge(core: &Core, once: &Once, caller: &Caller, id: AlertId)
     store::acknowledge(&mut tx, id, caller.user).await?;
     let row = store::incident(&mut *tx, id).await?.ok_or_else(|| Error::not_found("alert"))?;
     if row.is_over() {
-        return Err(Error::new(Code::Conflict, "This alert is over; there is nothing to take on."));
+        return Err(Error::new(Code::Conflict, "This alert has ended and can no longer be acknowledged."));
     }
     tx.finish(core, seen_by(caller, row)).await
 }
@@ -87,14 +87,14 @@ pub async fn open(core: &Core, servers: &[ServerId]) -> Result<HashMap<ServerId,
     Ok(open)
 }
 
-/// Whose rules: everybody's, a tariff's, a server's with its tariff's.
+/// Scope of a set of rules.
 #[derive(Debug, Clone, Copy)]
 pub enum RulesOf {
-    /// Everybody's.
+    /// Everything.
     Everything,
-    /// Of a tariff's servers.
+    /// A tariff's servers.
     Tariff(TariffId),
-    /// Of one server.
+    /// One server, which also inherits its tariff's rules.
     Server(ServerId, TariffId),
 }
 
@@ -107,7 +107,7 @@ impl RulesOf {
         }
     }
 
-    /// What there can be a rule about, and for whom it would be.
+    /// The scope to store a rule of this type under, or not found if this scope can't have one.
     fn check(self, kind: Kind) -> Result<For> {
         let whose = match self {
             Self::Everything => return Ok(For::Everything),
@@ -118,13 +118,13 @@ impl RulesOf {
     }
 }
 
-/// A tariff's rules, where there is such a tariff.
+/// The scope of a tariff's rules, if the tariff exists.
 pub async fn of_tariff(core: &Core, id: TariffId) -> Result<RulesOf> {
     tariffs::store::tariff(&core.db, id).await?.ok_or_else(|| Error::not_found("tariff"))?;
     Ok(RulesOf::Tariff(id))
 }
 
-/// The rules that hold.
+/// The effective rules of a scope.
 pub async fn rules(core: &Core, of: RulesOf) -> Result<Vec<RuleView>> {
     rules_on(&mut *core.db.acquire().await?, of).await
 }
@@ -159,7 +159,7 @@ fn view(rules: &Rules, mutes: &[MuteRow], of: RulesOf, kind: Kind) -> RuleView {
     }
 }
 
-/// Makes a rule. Every alert is judged by it with the next sweep: what it would not raise ends then.
+/// Sets a rule. The next sweep judges every alert by it: an open alert that it would not raise ends then.
 pub async fn put_rule(core: &Core, of: RulesOf, kind: Kind, put: &PutRule) -> Result<RuleView> {
     let whose = of.check(kind)?;
     let mut tx = db::begin(&core.db).await?;
@@ -169,7 +169,7 @@ pub async fn put_rule(core: &Core, of: RulesOf, kind: Kind, put: &PutRule) -> Re
     rule.ok_or_else(|| Error::not_found("alert rule"))
 }
 
-/// Forgets a rule; the next less specific one holds.
+/// Deletes a rule; the next less specific one applies.
 pub async fn delete_rule(core: &Core, of: RulesOf, kind: Kind) -> Result<()> {
     let whose = of.check(kind)?;
     let mut tx = db::begin(&core.db).await?;
@@ -179,7 +179,7 @@ pub async fn delete_rule(core: &Core, of: RulesOf, kind: Kind) -> Result<()> {
     }
 }
 
-/// Tells nobody for a while: about a server, about one kind of alert, or about one kind on one server.
+/// Mutes a server, one type of alert, or one type on one server.
 pub async fn mute(
     core: &Core,
     once: &Once,
@@ -190,7 +190,7 @@ pub async fn mute(
 ) -> Result<Muted> {
     let now = Utc::now();
     if until <= now || until > now + TimeDelta::days(366) {
-        return Err(Error::field("until", "Must be in the future, a year ahead at most."));
+        return Err(Error::field("until", "Must be in the future, at most a year ahead."));
     }
     let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
@@ -200,7 +200,7 @@ pub async fn mute(
     tx.finish(core, Muted { r#type: kind.map(super::model::AlertKind), until }).await
 }
 
-/// Tells people again.
+/// Lifts mutes.
 pub async fn unmute(core: &Core, server: Option<ServerId>, kind: Option<Kind>) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     match store::unmute(&mut *tx, server, kind).await? {
@@ -209,7 +209,7 @@ pub async fn unmute(core: &Core, server: Option<ServerId>, kind: Option<Kind>) -
     }
 }
 
-/// Forgets what is long over.
+/// Deletes incidents after a year, and expired mutes.
 pub async fn purge(core: &Core) -> Result<()> {
     store::purge_mutes(&core.db).await?;
     Ok(store::purge(&core.db).await?)

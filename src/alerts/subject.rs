@@ -1,4 +1,4 @@
-//! What alerts can be about.
+//! Subjects of alerts.
 
 use std::fmt::{Display, Formatter};
 
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::ids::{HostId, PoolId, ServerId};
 
-/// What an alert is about. As text, `server:1`, it is the key of its tracks and incidents.
+/// What an alert is about. Its text form (`server:1`) is the key of its tracks and incidents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Server(ServerId, HostId),
@@ -18,7 +18,7 @@ pub(super) enum Subject {
 }
 
 impl Subject {
-    /// The server, host, pool and operation of an incident's row.
+    /// Server, host, pool and operation ids for an incident's row.
     pub(super) fn ids(self) -> (Option<i64>, Option<i64>, Option<i64>, Option<Uuid>) {
         match self {
             Self::Server(server, host) => (Some(server.0), Some(host.0), None, None),

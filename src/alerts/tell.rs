@@ -1,5 +1,6 @@
-//! Telling: what is critical, warnings of a server's own resources, and the ends of what was told, in one mail a person. What is told is noted in the
-//! transaction that queues the mails, under a lock: it is told once, whoever dies and however many there are.
+//! Notifications: critical alerts, warnings about a server's own resources, and the ends of what was notified, in one
+//! email per person. They are marked as sent in the transaction that queues the emails, under a lock. So each is sent
+//! once, whichever process dies and however many there are.
 
 use std::collections::BTreeMap;
 
@@ -18,21 +19,20 @@ use crate::ids::{AlertId, UserId};
 use crate::locks::Lock;
 use crate::mail::service::queue;
 
-/// How many times the seconds to settle the first waits while others keep coming: hosts are swept one after the other.
+/// The oldest alert waits at most this many settle periods while others keep coming: hosts are swept one after another.
 const PATIENCE: f64 = 6.0;
-/// Alerts that are read at a time, and that are told of at a time: a whole fleet may have something to say at once.
+/// Batch size of reads, and the most alerts per round: a whole fleet may raise alerts at once.
 const PART: i64 = 500;
 const MOST: usize = 2_000;
 
-/// Tells everybody what there is to tell at this moment, and gives the number of mails; `None`, where another process is
-/// at it. What is muted, or in its quiet
-/// hours, waits; what has come and gone by their end is not told.
+/// Sends everything that is due and returns the number of emails; `None` if another process is doing so. Muted alerts
+/// and those in quiet hours wait. Alerts that begin and end in that time are never sent.
 pub async fn tell(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
     let mut tx = db::begin(&core.db).await?;
     if !store::is_any(&mut tx).await? {
         return Ok(Some(0));
     }
-    // Whoever has the lock tells everything.
+    // The holder of the lock sends everything.
     if !Lock::Tell.try_hold(&mut tx).await? {
         return Ok(None);
     }
@@ -63,11 +63,11 @@ pub async fn tell(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
     let critical: Vec<i64> = news.iter().filter(critical).map(|n| n.id.0).collect();
     store::told(&mut tx, &ids, &critical, &ended).await?;
     tx.commit().await?;
-    tracing::info!(alerts = ids.len(), mails = mails.len(), "told of alerts");
+    tracing::info!(alerts = ids.len(), mails = mails.len(), "alert notifications queued");
     Ok(Some(mails.len()))
 }
 
-/// What may be told now, oldest first; what is beyond [`MOST`] is told the next time.
+/// What may be sent now, oldest first; anything beyond [`MOST`] is left for the next round.
 async fn loud(tx: &mut PgConnection, now: DateTime<Utc>, floor: f64) -> Result<Vec<News>> {
     let (mut loud, mut after) = (vec![], AlertId(0));
     loop {
@@ -85,7 +85,7 @@ async fn loud(tx: &mut PgConnection, now: DateTime<Utc>, floor: f64) -> Result<V
     }
 }
 
-/// Whether nothing has come for so many seconds, or the first has waited for long enough.
+/// Whether nothing new has come for `settle` seconds, or the oldest has waited long enough.
 fn has_settled(news: &[News], settle: f64) -> bool {
     let youngest = news.iter().map(|n| n.age).reduce(f64::min);
     let oldest = news.iter().map(|n| n.age).reduce(f64::max);
@@ -102,7 +102,7 @@ fn line(news: &News) -> AlertLine {
     let what = match news.ended {
         None => kind.message(news.value),
         Some(Ended::Recovered) => kind.over(news.value),
-        Some(Ended::Withdrawn | Ended::Unknown) => format!("{}: not watched any more", kind.message(news.value)),
+        Some(Ended::Withdrawn | Ended::Unknown) => format!("{}: no longer watched", kind.message(news.value)),
     };
     let name = match (news.server_id, kind) {
         (Some(id), _) => format!("{} (server {id})", news.name),
@@ -111,7 +111,7 @@ fn line(news: &News) -> AlertLine {
     };
     let what = match news.servers {
         0 => what,
-        servers => format!("{what}; servers on it: {servers}, of customers: {}", news.customers),
+        servers => format!("{what}; affected servers: {servers}, customers: {}", news.customers),
     };
     let (at, word) = news.resolved_at.map_or((news.raised_at, "since"), |at| (at, "ended"));
     AlertLine { name, what, when: format!("{word} {}", at.format("%Y-%m-%d %H:%M UTC")) }

@@ -1,5 +1,5 @@
-//! Looking: what sweeps saw, judged by the rules, becomes incidents. What is judged and what is stored are one
-//! transaction, so that a process that dies in the middle leaves nothing behind, and another judges the next sweep.
+//! Judging: sweep results are checked against the rules and become incidents. Judging and storing share a transaction,
+//! so a process that dies half-way leaves nothing behind and another one judges the next sweep.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::locks::Lock;
 use crate::mail;
 use crate::monitoring;
 
-/// One figure, and the rule to judge it by; none, where nobody wants to hear of it.
+/// One value with the rule to judge it by; no rule if alerts of this kind are disabled.
 #[derive(Debug)]
 struct Reading {
     subject: Subject,
@@ -33,27 +33,27 @@ struct Reading {
     value: Option<f64>,
 }
 
-/// What a reading changed.
+/// What judging a reading changed.
 #[derive(Debug)]
 pub(super) struct Change {
     pub subject: Subject,
     pub kind: Kind,
-    /// What is remembered from now on.
+    /// The track to store; `None` once it is quiet.
     pub track: Option<Track>,
     pub value: f64,
-    /// Nobody wants to hear of it any more.
+    /// Alerts of this kind were disabled.
     pub withdrawn: bool,
 }
 
 impl Change {
-    /// What tracks and open incidents are found by: subject and kind.
+    /// The key of tracks and open incidents: subject and kind.
     pub(super) fn key(&self) -> (String, String) {
         (self.subject.to_string(), self.kind.as_str().to_owned())
     }
 }
 
-/// Judges a sweep of a host, in the transaction that stores it; `interval` is the time between two, and `traffic` what
-/// the month's came to.
+/// Judges a sweep of a host in the transaction that stores it. `interval` is the time between two sweeps, `traffic`
+/// this month's totals.
 pub async fn swept(
     tx: &mut PgConnection,
     interval: Duration,
@@ -83,17 +83,17 @@ pub async fn swept(
     let rule = rules.of(kind, None, None).1.active().copied();
     readings.push(Reading { subject, kind, rule, value: fullest });
     judge(tx, interval, report.taken_at, readings).await?;
-    // By the clock of the claims: a failure has no other.
+    // By the claim's clock: a failed sweep has no other.
     answers(tx, interval, host, &rules, report.claimed_at, true).await.map(drop)
 }
 
-/// Notes that a host could not be swept. Of its guests nothing is known, and nothing is judged.
+/// Records that a host could not be swept. Nothing is known of its guests, so none of them is judged.
 pub async fn failed(core: &Core, host: HostId) -> Result<()> {
     let at = store::now(&core.db).await?;
     failed_at(core, host, at).await
 }
 
-/// The same at a moment of the caller's choice.
+/// The same, at a time of the caller's choice.
 pub async fn failed_at(core: &Core, host: HostId, at: DateTime<Utc>) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     Lock::Alerts(host).hold(&mut tx).await?;
@@ -104,8 +104,8 @@ pub async fn failed_at(core: &Core, host: HostId, at: DateTime<Utc>) -> Result<(
     tx.commit().await
 }
 
-/// Looks at what no sweep sees: address pools, stuck operations, mails that wait, unknown guests, a restored database, and what is not watched any more. One process does so
-/// for all.
+/// Checks what no sweep covers: address pools, stuck operations, held mail, unknown guests, a restored database, and
+/// subjects that are no longer watched. One process does so for all.
 pub async fn patrol(core: &Core) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     if !Lock::Patrol.try_hold(&mut tx).await? {
@@ -122,7 +122,7 @@ pub async fn patrol(core: &Core) -> Result<()> {
             subject: Subject::Pool(pool.id),
             kind: Kind::PoolLow,
             rule: rule(Kind::PoolLow),
-            // What rests is nobody's else to have.
+            // Resting addresses can't be assigned to anyone else.
             value: Some((pool.taken + pool.resting) as f64 / pool.total as f64),
         })
         .collect();
@@ -145,20 +145,20 @@ pub async fn patrol(core: &Core) -> Result<()> {
     tx.commit().await
 }
 
-/// How much of the storage that a node's guests are on is in use, as a share.
+/// Share of the storage in use that a node's guests are on.
 fn storage_use(node: &Node) -> Option<f64> {
     let room = (node.disk_gib as f64) * f64::from(1 << 30);
     node.disk_used.filter(|_| node.disk_gib > 0).map(|used| (used as f64 / room).clamp(0.0, 1.0))
 }
 
-/// What there is to judge of a server. `missed`: one that is not in the sweep would be, if it was there.
+/// The values to judge for a server. `missed`: the sweep would have shown the server if it existed.
 fn figures(server: &Watched, sample: Option<&Sample>, missed: bool, traffic: Option<f64>) -> [(Kind, Option<f64>); 5] {
     let running = sample.is_some_and(|s| s.power == GuestPower::Running);
     let usage = sample.map(Sample::usage);
     let down = match sample.map(|s| s.power) {
         _ if server.held => None,
         Some(GuestPower::Running) => Some(0.0),
-        // Paused, it serves nobody either.
+        // A paused guest serves nobody either.
         Some(GuestPower::Stopped | GuestPower::Paused) => Some(1.0),
         None if missed => Some(1.0),
         Some(GuestPower::Unknown) | None => None,
@@ -166,14 +166,14 @@ fn figures(server: &Watched, sample: Option<&Sample>, missed: bool, traffic: Opt
     [
         (Kind::Cpu, usage.and_then(|u| u.cpu)),
         (Kind::Memory, usage.and_then(|u| u.memory)),
-        // Of a stopped guest not every host can tell.
+        // Not every host reports the disk of a stopped guest.
         (Kind::Disk, usage.filter(|_| running).and_then(|u| u.disk)),
         (Kind::Traffic, traffic),
         (Kind::Down, down),
     ]
 }
 
-/// Whether a host answers, and with it what its servers' owners are to know. True where that is news.
+/// Updates whether a host answers, along with the incidents of its servers' owners. True if that changed.
 async fn answers(
     tx: &mut PgConnection,
     interval: Duration,
@@ -194,14 +194,14 @@ async fn answers(
     Ok(true)
 }
 
-/// Judges readings by what is remembered, and writes down what came of it: a few statements, however many there are.
+/// Judges readings by their tracks and stores the outcome, in a fixed number of statements.
 async fn judge(
     tx: &mut PgConnection,
     interval: Duration,
     at: DateTime<Utc>,
     readings: Vec<Reading>,
 ) -> sqlx::Result<Vec<Event>> {
-    // Three sweeps may be missed before what lasts is counted anew.
+    // Up to three sweeps may be missed before durations restart from zero.
     let gap = TimeDelta::from_std(interval * 3).unwrap_or(TimeDelta::MAX).max(TimeDelta::minutes(5));
     let mut subjects: Vec<Subject> = readings.iter().map(|r| r.subject).collect();
     subjects.dedup();

@@ -46,6 +46,6 @@ impl Feature for Consoles {
     }
 
     fn describe(&self) {
-        metrics::describe_gauge!("innkeeper_consoles", "Consoles that are open.");
+        metrics::describe_gauge!("innkeeper_consoles", "Open consoles.");
     }
 }

@@ -1,5 +1,5 @@
-//! Consoles in the browser: `POST /api/server/console` gives the address of our page with a ticket, the page opens a
-//! WebSocket with it, and we carry bytes between that and the host. `docs/console.md` has the rules and the messages.
+//! Consoles in the browser: `POST /api/server/console` returns the URL of our page with a ticket, the page opens a
+//! WebSocket with it, and we carry bytes between that and the host. `docs/console.md` describes the rules and messages.
 
 mod feature;
 pub mod model;

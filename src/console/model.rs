@@ -1,4 +1,4 @@
-//! What is asked for and answered, over HTTP and over the console's socket.
+//! Request and response types, and the messages on the console's socket.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::ids::{ServerId, UserId};
 
-/// Which server's console.
+/// A request to open a server's console.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpenConsole {
@@ -20,16 +20,17 @@ pub struct OpenConsole {
     pub vmid: i64,
 }
 
-/// A way to a console.
+/// A link to a console.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ConsoleUrl {
     /// `success`.
     pub status: String,
-    /// The page to open, with a ticket that works once, within half a minute, from the address that asked.
+    /// The page to open, with a ticket that works once, within half a minute, from the client address that requested
+    /// it.
     pub url: String,
 }
 
-/// One person's way to one server's console.
+/// A user's access to a server's console.
 #[derive(Debug)]
 pub(super) struct Way {
     pub id: Uuid,
@@ -40,47 +41,47 @@ pub(super) struct Way {
     pub address: IpAddr,
 }
 
-/// A window's size in characters.
+/// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(super) struct Size {
     pub columns: u16,
     pub rows: u16,
 }
 
-/// What the page says in text messages; all that is typed comes in binary ones.
+/// The page's text messages; keyboard and mouse input is sent in binary messages.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum Told {
     /// The first message.
     Open {
         ticket: SecretString,
-        /// Of a terminal.
+        /// For a terminal only.
         #[serde(flatten)]
         size: Option<Size>,
     },
-    /// The window has another size.
+    /// The terminal's size has changed.
     Resize(Size),
-    /// Somebody is at the screen. At a terminal what is typed says so.
+    /// The user is active at a graphical console. At a text console, typing shows that.
     Active,
 }
 
-/// What we say in text messages; all that is shown goes in binary ones.
+/// Our text messages; the console's output is sent in binary messages.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum Said<'a> {
-    /// A ticket to open it again with, once, when this connection is lost.
+    /// A ticket to reconnect with, once, if this connection is lost.
     Ticket { ticket: &'a str },
     /// The console is open.
     Ready { kind: Kind, server: Named<'a> },
 }
 
-/// What a console is.
+/// The kind of console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
-    /// A terminal.
+    /// A text console.
     Text,
-    /// A screen, in RFB 3.8 without a password.
+    /// A graphical console: RFB 3.8 without a password.
     Screen,
 }
 
@@ -92,14 +93,14 @@ pub(super) struct Named<'a> {
     pub name: &'a str,
 }
 
-/// Why a console ends. `docs/console.md` lists the codes.
+/// Why a console was closed. `docs/console.md` lists the codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct End {
     /// The close frame's code.
     pub code: u16,
-    /// For the person, at most 123 bytes.
+    /// The reason for the user, at most 123 bytes.
     pub words: Cow<'static, str>,
-    /// Whether the console may be taken up again with its next ticket.
+    /// Whether the console can be reconnected with its next ticket.
     pub again: bool,
 }
 
@@ -108,44 +109,44 @@ impl End {
         Self { code, words: Cow::Borrowed(words), again }
     }
 
-    /// The client has left, or its network.
+    /// The client has disconnected.
     pub(super) const LEFT: Self = Self::new(1000, true, "");
-    /// A message that is larger than we take.
-    pub(super) const TOO_LARGE: Self = Self::new(1009, false, "That was too much in one piece.");
-    /// Our process ends.
+    /// A message exceeds the maximum size.
+    pub(super) const TOO_LARGE: Self = Self::new(1009, false, "The message was too large.");
+    /// Our process is shutting down.
     pub(super) const RESTARTING: Self = Self::new(1012, true, "The service is being restarted.");
-    /// The host has ended it.
+    /// The host has closed the console.
     pub(super) const OVER: Self = Self::new(4000, true, "The server has closed its console.");
-    /// The guest does not run any more.
+    /// The guest is no longer running.
     pub(super) const STOPPED: Self = Self::new(4001, true, "The server has stopped.");
-    /// Something that is not said here.
+    /// A message that is not part of the protocol.
     pub(super) const NONSENSE: Self =
         Self::new(4400, false, "The page and the service don't understand each other; reload it.");
-    /// A bad ticket. Not told apart: wrong, used, too old, or another's.
+    /// An invalid ticket. Whether it is wrong, used, expired or for another address is not revealed.
     pub(super) const TICKET: Self =
-        Self::new(4401, false, "This link was used already or is too old. Open the console again from the panel.");
-    /// The login or token has ended.
+        Self::new(4401, false, "This link was already used or has expired. Open the console again from the panel.");
+    /// The login or token has expired or was revoked.
     pub(super) const SIGNED_OUT: Self =
-        Self::new(4402, false, "The login or token that opened this console has ended.");
-    /// The rights have ended.
-    pub(super) const FORBIDDEN: Self = Self::new(4403, false, "You may not use this server's console any more.");
-    /// The server has gone, or to somebody else.
-    pub(super) const GONE: Self = Self::new(4404, false, "This server was deleted, or is not yours any more.");
-    /// Nobody did anything for long.
+        Self::new(4402, false, "The login or token that opened this console is no longer valid.");
+    /// The user has lost access.
+    pub(super) const FORBIDDEN: Self = Self::new(4403, false, "You no longer have access to this server's console.");
+    /// The server was deleted, or has another owner.
+    pub(super) const GONE: Self = Self::new(4404, false, "This server was deleted or is no longer yours.");
+    /// The user has been inactive for too long.
     pub(super) const IDLE: Self =
-        Self::new(4408, false, "Nothing was typed for a long time, so the console was closed.");
-    /// It was opened somewhere else.
-    pub(super) const TAKEN: Self = Self::new(4409, true, "This console was opened in another place.");
-    /// It was open for as long as one may be.
-    pub(super) const TIME_OVER: Self = Self::new(4410, false, "A console stays open for so long and no longer.");
+        Self::new(4408, false, "The console was closed because it was not used for a long time.");
+    /// Another connection has taken over the console.
+    pub(super) const TAKEN: Self = Self::new(4409, true, "This console was opened somewhere else.");
+    /// The maximum duration has been reached.
+    pub(super) const TIME_OVER: Self = Self::new(4410, false, "This console has reached its maximum duration.");
     /// The account's or the server's limit.
     pub(super) const TOO_MANY: Self = Self::new(4429, false, "Too many consoles are open; close another one first.");
-    /// What we can't explain to a customer.
+    /// An internal error.
     pub(super) const FAILED: Self = Self::new(4500, true, "Something went wrong on our side.");
     /// The host refused or failed.
     pub(super) const HOST: Self = Self::new(4502, true, "The host could not open the console.");
 
-    /// The same end in other words, as far as they fit.
+    /// The same end with another message, cut to the maximum length.
     pub(super) fn saying(self, words: &str) -> Self {
         let mut end = words.len().min(123);
         while !words.is_char_boundary(end) {

@@ -1,5 +1,5 @@
-//! The page: built from `web/console` (`make web`), part of the program, and served with a policy that lets nothing in
-//! from elsewhere.
+//! The console page: built from `web/console` (`make web`), embedded in the program, and served with a content security
+//! policy that allows nothing from elsewhere.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -7,20 +7,19 @@ use rust_embed::{Embed, RustEmbed};
 
 use crate::error::{Code, Error};
 
-/// What was built. Debug builds read the folder, so that a page can be worked on without compiling.
+/// The built files. Debug builds read the folder, so that the page can be changed without recompiling.
 #[derive(RustEmbed)]
 #[folder = "web/console/dist"]
 #[allow_missing = true]
 struct Files;
 
-/// Scripts from us only, and none inline. Styles may be inline: xterm.js writes its sizes and colours so.
+/// Scripts only from us, and none inline. Styles may be inline: xterm.js sets its sizes and colours that way.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page itself.
 pub(super) fn index() -> Response {
     let Some(file) = <Files as Embed>::get("index.html") else {
-        tracing::error!("this program was built without the console's page: run `make web`, then build again");
+        tracing::error!("this program was built without the console page: run `make web`, then build again");
         let error = Error::internal(anyhow::anyhow!("web/console/dist was empty when this program was built"));
         return error.into_response();
     };
@@ -31,7 +30,7 @@ pub(super) fn index() -> Response {
     response
 }
 
-/// A script or style. Their names change with what is in them.
+/// A script or style. Its name changes with its contents.
 pub(super) fn asset(path: &str) -> Response {
     let kind = match path.rsplit_once('.') {
         Some((_, "js")) => "text/javascript; charset=utf-8",

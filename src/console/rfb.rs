@@ -1,5 +1,5 @@
-//! Signing in to a screen: the one place where we speak RFB ourselves (RFC 6143, version 3.8). The host's password stays
-//! here; towards the browser the screen asks for none.
+//! Authentication to a graphical console: the one place where we speak RFB ourselves (RFC 6143, version 3.8). The
+//! host's password stays here; the browser is not asked for one.
 
 use axum::extract::ws::{Message, WebSocket};
 use bytes::{Bytes, BytesMut};
@@ -19,9 +19,9 @@ const NONE: u8 = 1;
 /// Security type "VNC Authentication".
 const VNC: u8 = 2;
 
-/// Where bytes come from, in pieces of any size.
+/// A source of bytes, in chunks of any size.
 pub(super) trait Source {
-    /// The next piece; `None` at the end.
+    /// The next chunk; `None` at the end.
     async fn piece(&mut self) -> Option<Bytes>;
 }
 
@@ -31,7 +31,6 @@ impl Source for Console {
     }
 }
 
-/// A browser's socket.
 pub(super) struct Browser<'a> {
     pub sink: &'a mut SplitSink<WebSocket, Message>,
     pub stream: &'a mut SplitStream<WebSocket>,
@@ -63,13 +62,13 @@ impl Reader {
     }
 }
 
-/// Signs in at the host's screen, up to the point where it waits for `ClientInit`.
+/// Authenticates to the host's VNC server, up to the point where it waits for `ClientInit`.
 pub(super) async fn sign_in(console: &mut Console, password: &SecretString) -> Result<(), End> {
-    let refused = || End::HOST.saying("The host's screen could not be signed in to.");
+    let refused = || End::HOST.saying("Could not log in to the host's graphical console.");
     let mut reader = Reader::default();
     let version: [u8; 12] = reader.take(console).await.ok_or_else(refused)?;
     if !version.starts_with(b"RFB 003.") || &version[8..11] < b"008".as_slice() {
-        tracing::warn!(version = %version.escape_ascii(), "a host's screen speaks no RFB 3.8");
+        tracing::warn!(version = %version.escape_ascii(), "a host's VNC server does not speak RFB 3.8");
         return Err(refused());
     }
     say(console, VERSION).await?;
@@ -80,14 +79,14 @@ pub(super) async fn sign_in(console: &mut Console, password: &SecretString) -> R
         offered.push(kind);
     }
     if !offered.contains(&VNC) {
-        tracing::warn!(?offered, "a host's screen takes no VNC password");
+        tracing::warn!(?offered, "a host's VNC server does not offer VNC authentication");
         return Err(refused());
     }
     say(console, &[VNC]).await?;
     let challenge = reader.take(console).await.ok_or_else(refused)?;
     say(console, &answer(challenge, password)).await?;
     if reader.take(console).await.ok_or_else(refused)? != [0, 0, 0, 0] {
-        tracing::warn!("a host's screen did not take the password that the host gave for it");
+        tracing::warn!("a host's VNC server rejected the password that the host gave for it");
         return Err(refused());
     }
     Ok(())
@@ -98,7 +97,7 @@ async fn say(console: &Console, bytes: &[u8]) -> Result<(), End> {
     console.input.send(data).await.map_err(|_| End::OVER)
 }
 
-/// DES under the password, whose bytes VNC has always read with their bits reversed.
+/// DES with the password as the key; VNC has always reversed the bits of its bytes.
 fn answer(mut challenge: [u8; 16], password: &SecretString) -> [u8; 16] {
     let mut key = [0; 8];
     for (key, byte) in key.iter_mut().zip(password.expose_secret().bytes()) {
@@ -113,8 +112,8 @@ fn answer(mut challenge: [u8; 16], password: &SecretString) -> [u8; 16] {
     challenge
 }
 
-/// Welcomes a browser in the name of a screen that asks for nothing, and gives what it has said beyond that. `None`: it
-/// has left.
+/// Greets a browser as a VNC server without authentication, and returns what it has sent beyond that. `None`: it has
+/// disconnected.
 pub(super) async fn welcome(browser: &mut Browser<'_>) -> Option<Bytes> {
     let mut reader = Reader::default();
     browser.say(VERSION).await?;
@@ -137,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_answer_is_des_with_the_password_s_bits_reversed() {
-        // Blocks of zeros under the keys 00…, 80… and 40…, from the standard's own tables (FIPS 81, SP 800-17).
+        // All-zero blocks under the keys 00…, 80… and 40…, from the standard's own tables (FIPS 81, SP 800-17).
         for (password, expected) in
             [("", 0x8CA6_4DE9_C1B1_23A7_u64), ("\u{1}", 0x95A8_D728_13DA_A94D), ("\u{2}", 0x0EEC_1487_DD8C_26D5)]
         {

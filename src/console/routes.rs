@@ -23,7 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Consoles>> {
     OpenApiRouter::new().routes(routes!(open))
 }
 
-/// Outside of `/api`: what a browser opens.
+/// Routes outside of `/api`: those that a browser opens.
 pub(super) fn pages() -> OpenApiRouter<Arc<Consoles>> {
     OpenApiRouter::new()
         .routes(routes!(connect))
@@ -34,8 +34,8 @@ pub(super) fn pages() -> OpenApiRouter<Arc<Consoles>> {
 
 /// Open a server's console
 ///
-/// The answer's address is a page with a ticket, which works once, within half a minute, from the client address that
-/// asked for it.
+/// The URL in the response is a page with a ticket that works once, within half a minute, from the client address that
+/// requested it.
 #[utoipa::path(post, path = "/server/console", tag = "servers", operation_id = "openConsole", request_body = OpenConsole,
     responses((status = 200, body = ConsoleUrl), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -51,7 +51,7 @@ async fn open(
 
 /// The console page's WebSocket
 ///
-/// For our own page, whose first message shows the ticket. docs/console.md has the messages.
+/// For our own page, whose first message has the ticket. docs/console.md describes the messages.
 #[utoipa::path(get, path = "/console/socket", tag = "servers", operation_id = "connectConsole", security(()),
     responses((status = 101, description = "A WebSocket"), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn connect(
@@ -60,11 +60,11 @@ async fn connect(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response> {
-    let upgrade = upgrade.map_err(|_| Error::new(Code::Malformed, "This address takes WebSockets only."))?;
-    // Browsers always say which page a socket is for. Another site's page has no business here.
+    let upgrade = upgrade.map_err(|_| Error::new(Code::Malformed, "This endpoint only accepts WebSockets."))?;
+    // Browsers always send the origin of a WebSocket. Other sites' pages have no business here.
     let origin = headers.get(header::ORIGIN).and_then(|v| v.to_str().ok());
     if origin.is_none() || origin != consoles.core.config.public_origin().as_deref() {
-        return Err(Error::new(Code::Forbidden, "A console is opened from our own page only."));
+        return Err(Error::new(Code::Forbidden, "Consoles can only be opened from our own page."));
     }
     Ok(upgrade
         .max_message_size(socket::MAX_MESSAGE)

@@ -1,4 +1,4 @@
-//! The rules of consoles: who gets a ticket, what a ticket opens, and who may stay.
+//! Business logic for consoles: who gets a ticket, what a ticket opens, and who may stay connected.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,26 +23,26 @@ use crate::locks::Lock;
 use crate::servers::model::{ServerRecord, Status};
 use crate::{secrets, servers};
 
-/// How long a connection counts as alive without a sign of it: its process may have died.
+/// How long a connection counts as alive without a heartbeat: its process may have died.
 pub(super) const ALIVE: Duration = Duration::from_secs(90);
-/// Tickets of an account that wait to be used.
+/// The maximum number of an account's unused tickets.
 const TICKETS: i64 = 50;
 /// How long a host may take to open a console.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A connected console, as far as we are concerned; the host has not heard of it yet.
+/// A connected console on our side; the host has not been asked to open it yet.
 #[derive(Debug)]
 pub(super) struct Visit {
     pub held: Held,
     pub caller: Caller,
     pub server: ServerRecord,
-    /// Since its first connection.
+    /// Time since the first connection.
     pub age: Duration,
-    /// To connect it again.
+    /// For reconnecting.
     pub ticket: SecretString,
 }
 
-/// Gives a ticket for the console of the server with this guest number.
+/// Issues a ticket for the console of the server with this guest number.
 pub async fn order(
     consoles: &Consoles,
     once: &Once,
@@ -53,14 +53,14 @@ pub async fn order(
     let core = &consoles.core;
     let server = servers::service::reach_by_number(core, caller, number, Level::Write).await?;
     servers::service::not_suspended(caller, &server)?;
-    // Keys are the account's: a token that reaches less must not be given what another was answered.
+    // Idempotency keys belong to the account: a token with fewer rights must not get the response to another one.
     let open = async {
         if let Some(words) = why_not(server.status) {
             return Err(Error::new(Code::Conflict, words));
         }
         match consoles.hosts.driver(server.host_id).await?.capabilities().console {
             true => Ok(()),
-            false => Err(Error::new(Code::Invalid, "The host that this server lives on can't open consoles.")),
+            false => Err(Error::new(Code::Invalid, "This server's host can't open consoles.")),
         }
     };
     if let Checked::Done(answer) = once.check(core, open).await? {
@@ -76,38 +76,38 @@ pub async fn order(
     };
     accounts::store::lock_account(&mut tx, user).await?;
     if !store::insert(&mut tx, &way, &hash, life, TICKETS).await? {
-        let words = "Too many consoles were asked for and not opened; try again in half a minute.";
+        let words = "Too many consoles were requested but not opened; try again in half a minute.";
         return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
     }
-    // Behind the #, where neither a server's log nor another page's Referer gets to see it.
+    // Behind the #, so that neither a server's log nor another page gets to see it in a Referer.
     let base = core.config.public_url.trim_end_matches('/');
     let url = format!("{base}/console/#{}", ticket.expose_secret());
     tx.finish(core, ConsoleUrl { status: "success".to_owned(), url }).await
 }
 
-/// Why a server has no console now, as far as we know.
+/// Why a server can't have a console now, according to its status.
 fn why_not(status: Status) -> Option<&'static str> {
     match status {
-        // Whether one that is resized or not known about runs is the host's to say.
+        // Whether a server that is being resized, or whose status is unknown, is running is for the host to say.
         Status::Running | Status::Paused | Status::Resizing | Status::Unknown => None,
-        Status::Creating => Some("The server is still being made; its console opens when it runs."),
+        Status::Creating => Some("The server is still being created; its console will be available once it runs."),
         Status::Stopped => Some("The server is stopped; start it to open its console."),
         Status::Starting | Status::Restarting => Some("The server is starting; open its console in a moment."),
         Status::Restoring => Some("The server is being rolled back; open its console when that is done."),
         Status::Reinstalling => Some("The server is being reinstalled; open its console when that is done."),
         Status::Stopping => Some("The server is being stopped."),
         Status::Deleting | Status::Deleted => Some("The server is being deleted."),
-        Status::Failed => Some("This server could not be made; delete it and order another."),
+        Status::Failed => Some("This server could not be created; delete it and order another."),
     }
 }
 
-/// Uses a ticket up and lets its owner in, with a ticket to come back with.
+/// Uses up a ticket and authorises its owner, with a new ticket to reconnect with.
 pub(super) async fn enter(consoles: &Consoles, ticket: &SecretString, address: IpAddr) -> Result<Visit, End> {
     let core = &consoles.core;
     let client = ClientAddress(address);
     core.limits.guess(core, client).await.map_err(|e| End::TOO_MANY.saying(&e.message))?;
     let hash = secrets::hash_token(ticket.expose_secret());
-    // Before the lock that all wait for: who has no ticket keeps nobody waiting.
+    // Before taking the global lock, so that clients without a valid ticket keep no one waiting.
     let good = store::is_good(&core.db, &hash, address).await;
     if !matches!(good, Ok(false)) {
         core.limits.was_right(client).await;
@@ -138,11 +138,11 @@ pub(super) async fn enter(consoles: &Consoles, ticket: &SecretString, address: I
     entered
 }
 
-/// Uses a ticket up and says how many connections the account and the server have with it.
+/// Uses up a ticket and returns how many connections the account and the server have, including this one.
 async fn connect(consoles: &Consoles, hash: &[u8; 32], address: IpAddr) -> Result<Option<(Used, (i64, i64))>> {
     let core = &consoles.core;
     let mut tx = db::begin(&core.db).await?;
-    // One after the other, so that each counts those before.
+    // Serialised, so that each one counts those before it.
     Lock::Consoles.hold(&mut tx).await?;
     let Some(used) = store::use_up(&mut tx, hash, address, ALIVE).await? else { return Ok(None) };
     let counts = store::count(&mut tx, used.user, used.server).await?;
@@ -150,7 +150,7 @@ async fn connect(consoles: &Consoles, hash: &[u8; 32], address: IpAddr) -> Resul
     Ok(Some((used, counts)))
 }
 
-/// Whether somebody may (still) use a server's console, with what they may do now.
+/// Whether a user may (still) use a server's console, and their current rights.
 pub(super) async fn still_may(
     consoles: &Consoles,
     caller: &Caller,
@@ -174,7 +174,7 @@ pub(super) async fn still_may(
     }
 }
 
-/// Has the host open the console.
+/// Asks the host to open the console.
 pub(super) async fn open(consoles: &Consoles, server: &ServerRecord) -> Result<Console, End> {
     if let Some(words) = why_not(server.status) {
         return Err(End::STOPPED.saying(words));
@@ -182,16 +182,16 @@ pub(super) async fn open(consoles: &Consoles, server: &ServerRecord) -> Result<C
     let driver = consoles.hosts.driver(server.host_id).await.map_err(|e| fault(&e))?;
     match tokio::time::timeout(PATIENCE, driver.console(&server.guest())).await {
         Ok(Ok(console)) => Ok(console),
-        Ok(Err(hypervisor::Error::Conflict(_))) => Err(End::STOPPED.saying("The server does not run.")),
+        Ok(Err(hypervisor::Error::Conflict(_))) => Err(End::STOPPED.saying("The server is not running.")),
         Ok(Err(error)) => {
             tracing::warn!(server = server.id.0, %error, "the host did not open a console");
             Err(End::HOST.saying(&Error::from(error).message))
         }
-        Err(_) => Err(End::HOST.saying("The host that this server lives on does not answer.")),
+        Err(_) => Err(End::HOST.saying("This server's host does not respond.")),
     }
 }
 
-/// Why the host has closed the console, as far as can be seen.
+/// Why the host has closed the console, as far as we can tell.
 pub(super) async fn why_over(consoles: &Consoles, visit: &Visit) -> End {
     let core = &consoles.core;
     if matches!(store::others(&core.db, visit.held, visit.server.id).await, Ok(true)) {
@@ -206,13 +206,13 @@ pub(super) async fn why_over(consoles: &Consoles, visit: &Visit) -> End {
     }
 }
 
-/// Says that a connection lives; false where a later one has taken its place.
+/// Records a connection's heartbeat; false if a later one has taken over.
 pub(super) async fn beat(consoles: &Consoles, held: Held) -> Result<bool> {
     let core = &consoles.core;
     Ok(store::beat(&core.db, held, ALIVE, seconds(core.config.console_reconnect_seconds)).await?)
 }
 
-/// Lets a console go, to be taken up again or for good. What is lost here runs out by itself.
+/// Ends a connection, for good or to be reconnected later. If this fails, the connection simply times out.
 pub(super) async fn leave(consoles: &Consoles, held: Held, end: &End) {
     let core = &consoles.core;
     let left = match end.again {
@@ -220,16 +220,16 @@ pub(super) async fn leave(consoles: &Consoles, held: Held, end: &End) {
         false => store::remove(&core.db, held).await,
     };
     if let Err(error) = left {
-        tracing::warn!(%error, "a console's end could not be noted");
+        tracing::warn!(%error, "could not record the end of a console");
     }
 }
 
-/// Forgets what has ended.
+/// Deletes consoles that have ended.
 pub async fn purge(core: &Core) -> Result<()> {
     Ok(store::purge(&core.db).await?)
 }
 
-/// An error that is no refusal, as an end.
+/// Converts an error that is not a refusal into an end.
 fn fault(error: &Error) -> End {
     if error.code.status() >= 500 {
         tracing::warn!(%error, "a console failed");

@@ -1,4 +1,4 @@
-//! One connection of a console: from its ticket to its close frame.
+//! One console connection, from its ticket to its close frame.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -23,27 +23,27 @@ use crate::accounts::AUTH_CHANGED;
 use crate::events::{Event, Subscription};
 use crate::servers::SERVER_CHANGED;
 
-/// The largest message that we take, in bytes: the page cuts what is pasted.
+/// The maximum size of a message, in bytes: the page splits large pastes.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024;
-/// What a message costs besides its bytes: many small ones are as much work.
+/// A message's cost in addition to its bytes: many small ones are as much work.
 const MESSAGE_COST: usize = 64;
-/// How long the first message, and a screen's welcome, may take.
+/// How long the first message, and a graphical console's handshake, may take.
 const GREETING: Duration = Duration::from_secs(10);
-/// How often a client is asked whether it is there.
+/// How often the client is pinged.
 const PING: Duration = Duration::from_secs(25);
-/// Nothing heard for this long, not even an answer to that: it is not there.
+/// Without any message for this long, not even a pong, the client counts as gone.
 const SILENCE: Duration = Duration::from_secs(75);
-/// How often a console says that it lives, and looks whether it may.
+/// How often a console records that it is alive, and checks whether it may stay open.
 const BEAT: Duration = Duration::from_secs(30);
-/// How long a client may take to hear why it is closed.
+/// How long a client may take to receive the reason for the close.
 const PARTING: Duration = Duration::from_secs(5);
 
 type Sink = SplitSink<WebSocket, Message>;
 type Stream = SplitStream<WebSocket>;
 
-/// Serves one socket to its end, and says why it ended.
+/// Serves one socket to its end, and sends the reason for it.
 pub(super) async fn serve(consoles: Arc<Consoles>, address: IpAddr, socket: WebSocket) {
-    // Heard from before the first look, so that no right ends unseen.
+    // Subscribed before the first check, so that no loss of access is missed.
     let events = consoles.core.events.subscribe();
     let (mut sink, mut stream) = socket.split();
     let end = match enter(&consoles, address, &mut stream).await {
@@ -62,13 +62,13 @@ pub(super) async fn serve(consoles: Arc<Consoles>, address: IpAddr, socket: WebS
     let frame = CloseFrame { code: end.code, reason: end.words.as_ref().into() };
     let parting = async {
         let _ = sink.send(Message::Close(Some(frame))).await;
-        // Its answer, so that nothing that was sent is lost to a reset.
+        // Waits for the client's close frame, so that a reset loses nothing that was sent.
         while let Some(Ok(_)) = stream.next().await {}
     };
     let _ = timeout(PARTING, parting).await;
 }
 
-/// Reads the first message and uses its ticket up.
+/// Reads the first message and uses up its ticket.
 async fn enter(consoles: &Consoles, address: IpAddr, stream: &mut Stream) -> Result<(Visit, Option<Size>), End> {
     let first = timeout(GREETING, stream.next()).await.map_err(|_| End::NONSENSE)?;
     let Some(Ok(Message::Text(text))) = first else { return Err(End::NONSENSE) };
@@ -98,7 +98,7 @@ async fn visit_to_its_end(
     }
 }
 
-/// Opens the console at the host and tells the page what it is. What the page has said to it already is passed on.
+/// Opens the console on the host and sends the page its kind. Input that the page has already sent is passed on.
 async fn begin(
     consoles: &Consoles,
     visit: &Visit,
@@ -106,7 +106,7 @@ async fn begin(
     sink: &mut Sink,
     stream: &mut Stream,
 ) -> Result<(Console, Bytes), End> {
-    // Before the host is asked: it may fail now and be well in a moment.
+    // Before the host is asked: it may fail now and work again in a moment.
     say(sink, &Said::Ticket { ticket: visit.ticket.expose_secret() }).await?;
     let mut console = service::open(consoles, &visit.server).await?;
     let password = match &console.kind {
@@ -132,7 +132,7 @@ async fn begin(
 async fn sign_in(console: &mut Console, password: &SecretString) -> Result<(), End> {
     timeout(GREETING, rfb::sign_in(console, password))
         .await
-        .unwrap_or_else(|_| Err(End::HOST.saying("The host's screen does not answer.")))
+        .unwrap_or_else(|_| Err(End::HOST.saying("The host's graphical console does not respond.")))
 }
 
 async fn welcome(sink: &mut Sink, stream: &mut Stream) -> Result<Bytes, End> {
@@ -170,7 +170,7 @@ async fn carry(
     }
 }
 
-/// What the guest shows, to the client. A client that is slow to take it slows the guest. `None`: the host has ended.
+/// Sends the guest's output to the client. A slow client slows down the guest. `None`: the host has closed the console.
 async fn show(mut output: mpsc::Receiver<Bytes>, sink: &mut Sink) -> Option<End> {
     let mut ping = tokio::time::interval(PING);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -185,7 +185,7 @@ async fn show(mut output: mpsc::Receiver<Bytes>, sink: &mut Sink) -> Option<End>
     }
 }
 
-/// What the client types, on its way to the guest.
+/// The client's input, on its way to the guest.
 struct Typed<'a> {
     consoles: &'a Consoles,
     input: mpsc::Sender<ConsoleInput>,
@@ -194,7 +194,7 @@ struct Typed<'a> {
 }
 
 impl Typed<'_> {
-    /// `None`: the host has ended.
+    /// `None`: the host has closed the console.
     async fn carry(&self, early: Bytes, stream: &mut Stream) -> Option<End> {
         let pace = pace(self.consoles.core.config.console_input_kib);
         if !early.is_empty() {
@@ -237,7 +237,8 @@ impl Typed<'_> {
     }
 }
 
-/// A client may send so much a second, and a second's worth at once. More is not refused: it waits in the network.
+/// Limits a client's input per second, with a burst of one second's worth. Anything beyond is not refused: it waits in
+/// the network.
 fn pace(kib: u32) -> DefaultDirectRateLimiter {
     let bytes = kib.saturating_mul(1024).max(u32::try_from(MAX_MESSAGE + MESSAGE_COST).unwrap_or(u32::MAX));
     RateLimiter::direct(Quota::per_second(NonZeroU32::new(bytes).unwrap_or(NonZeroU32::MIN)))
@@ -245,7 +246,7 @@ fn pace(kib: u32) -> DefaultDirectRateLimiter {
 
 async fn wait_for_room(pace: &DefaultDirectRateLimiter, length: usize) {
     let cost = u32::try_from(length + MESSAGE_COST).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-    // An error would say that it can never be: no message is that large.
+    // It could only fail for messages larger than the burst, and no message is that large.
     let _ = pace.until_n_ready(cost).await;
 }
 
@@ -258,11 +259,11 @@ fn message_len(message: &Message) -> usize {
 }
 
 fn is_too_large(error: &axum::Error) -> bool {
-    // axum keeps tungstenite's error to itself; its words are all there is.
+    // axum hides tungstenite's error; its message is all that we get.
     std::error::Error::source(error).is_some_and(|e| e.to_string().contains("too long"))
 }
 
-/// Ends the console when its time is over, or its owner's rights.
+/// Ends the console when its maximum duration is reached, when it is idle, or when its user loses access.
 async fn watch(consoles: &Consoles, visit: &Visit, mut events: Subscription, used: &Mutex<Instant>) -> End {
     let began = Instant::now();
     let total = Duration::from_secs(consoles.core.config.console_total_seconds.into()).saturating_sub(visit.age);
@@ -276,14 +277,14 @@ async fn watch(consoles: &Consoles, visit: &Visit, mut events: Subscription, use
             () = tokio::time::sleep_until(began + total) => return End::TIME_OVER,
             () = tokio::time::sleep_until(last_used() + idle) => match last_used() + idle <= Instant::now() {
                 true => return End::IDLE,
-                // Something was typed meanwhile.
+                // There was input meanwhile.
                 false => false,
             },
             _ = beat.tick() => {
                 match service::beat(consoles, visit.held).await {
                     Ok(true) => {}
                     Ok(false) => return End::TAKEN,
-                    Err(error) => tracing::warn!(%error, "a console's life could not be noted; trying again"),
+                    Err(error) => tracing::warn!(%error, "could not record a console's heartbeat; retrying"),
                 }
                 true
             }
@@ -296,7 +297,7 @@ async fn watch(consoles: &Consoles, visit: &Visit, mut events: Subscription, use
         if concerns_us {
             match service::still_may(consoles, &visit.caller, visit.server.id).await {
                 Ok(_) => {}
-                // Not to know is no reason to end anything: it is looked at again soon.
+                // A failed check is no reason to end the console: it is repeated soon.
                 Err(end) if end.code == End::FAILED.code => {}
                 Err(end) => return end,
             }

@@ -1,4 +1,4 @@
-//! The SQL of consoles.
+//! SQL for consoles.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::ids::{ServerId, UserId};
 
 type Result<T> = sqlx::Result<T>;
 
-/// Notes a ticket; false where the account has `most` of them already that were not used.
+/// Stores a ticket; false if the account already has `most` unused tickets.
 pub(super) async fn insert(
     db: &mut PgConnection,
     way: &Way,
@@ -39,7 +39,7 @@ pub(super) async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// Whether this ticket is good, as it looks before anybody waits for anybody.
+/// Whether this ticket is valid, checked before taking the lock.
 pub(super) async fn is_good(db: &PgPool, ticket: &[u8; 32], address: IpAddr) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select 1 from consoles where ticket = $1 and ticket_until > now() and address = $2) as "good!""#,
@@ -50,7 +50,7 @@ pub(super) async fn is_good(db: &PgPool, ticket: &[u8; 32], address: IpAddr) -> 
     .await
 }
 
-/// A ticket that was good, which it is no more.
+/// A valid ticket that has been used up.
 #[derive(Debug)]
 pub(super) struct Used {
     pub id: Uuid,
@@ -58,13 +58,13 @@ pub(super) struct Used {
     pub user: UserId,
     pub token: Uuid,
     pub session: Option<Uuid>,
-    /// Which connection this is.
+    /// The number of this connection.
     pub connection: i32,
-    /// Seconds since the first one.
+    /// Seconds since the first connection.
     pub age: f64,
 }
 
-/// Uses a ticket up: of two who show it at one time, one gets nothing.
+/// Uses up a ticket: if two clients present it at the same time, only one of them succeeds.
 pub(super) async fn use_up(
     tx: &mut PgConnection,
     ticket: &[u8; 32],
@@ -99,7 +99,7 @@ pub(super) async fn count(tx: &mut PgConnection, user: UserId, server: ServerId)
     Ok((row.of_user, row.of_server))
 }
 
-/// Gives a connected console its next ticket.
+/// Stores a connected console's next ticket.
 pub(super) async fn offer(db: &PgPool, held: Held, ticket: &[u8; 32], life: Duration) -> Result<()> {
     sqlx::query!(
         "update consoles set ticket = $3, ticket_until = now() + make_interval(secs => $4)
@@ -121,7 +121,7 @@ pub(super) struct Held {
     pub connection: i32,
 }
 
-/// A sign of life of a connection, and of its next ticket; false where a later one has it.
+/// Records a heartbeat of a connection, and extends its next ticket; false if a later connection has taken over.
 pub(super) async fn beat(db: &PgPool, held: Held, alive: Duration, ticket: Duration) -> Result<bool> {
     let done = sqlx::query!(
         "update consoles set alive_until = now() + make_interval(secs => $3),
@@ -137,7 +137,7 @@ pub(super) async fn beat(db: &PgPool, held: Held, alive: Duration, ticket: Durat
     Ok(done.rows_affected() == 1)
 }
 
-/// A connection was lost: its ticket is good for a while.
+/// Records that a connection was lost: its ticket stays valid for a while.
 pub(super) async fn let_go(db: &PgPool, held: Held, ticket: Duration) -> Result<()> {
     sqlx::query!(
         "update consoles set alive_until = null,
@@ -152,7 +152,7 @@ pub(super) async fn let_go(db: &PgPool, held: Held, ticket: Duration) -> Result<
     .map(drop)
 }
 
-/// A console has ended for good.
+/// Deletes a console that has ended for good.
 pub(super) async fn remove(db: &PgPool, held: Held) -> Result<()> {
     sqlx::query!("delete from consoles where id = $1 and connection = $2", held.id, held.connection)
         .execute(db)
@@ -160,7 +160,7 @@ pub(super) async fn remove(db: &PgPool, held: Held) -> Result<()> {
         .map(drop)
 }
 
-/// Whether somebody else's connection to this server's console is alive.
+/// Whether another connection to this server's console is alive.
 pub(super) async fn others(db: &PgPool, held: Held, server: ServerId) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select 1 from consoles where server_id = $1 and alive_until > now()
@@ -173,7 +173,7 @@ pub(super) async fn others(db: &PgPool, held: Held, server: ServerId) -> Result<
     .await
 }
 
-/// Forgets what nobody can take up any more.
+/// Deletes consoles that no one can reconnect to.
 pub(super) async fn purge(db: &PgPool) -> Result<()> {
     sqlx::query!(
         "delete from consoles where coalesce(ticket_until, '-infinity') < now()
@@ -185,15 +185,15 @@ pub(super) async fn purge(db: &PgPool) -> Result<()> {
 }
 
 impl Used {
-    /// Who asked for the ticket, for [`crate::accounts::service::live`] to say what they may do now.
+    /// The account and token that requested the ticket, for [`crate::accounts::service::live`] to look up their current
+    /// rights.
     pub(super) fn caller(&self) -> Caller {
         use crate::auth::{Role, Scopes};
-        // The least there is, until it was looked up.
+        // The lowest access until it has been looked up.
         let (role, scopes) = (Role::Customer, Scopes::Only(Vec::new()));
         Caller { user: self.user, role, token: self.token, session: self.session, scopes }
     }
 
-    /// The connection that it opened.
     pub(super) fn held(&self) -> Held {
         Held { id: self.id, connection: self.connection }
     }

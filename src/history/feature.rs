@@ -1,4 +1,4 @@
-//! History as a part of the service.
+//! History as a feature of the service.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use super::{routes, service};
 use crate::core::Core;
 use crate::feature::{Feature, Task};
 
-/// What samples come to over time, and the traffic of months.
+/// Aggregates samples over time, and shows charts and monthly traffic.
 #[derive(Debug)]
 pub struct History {
     pub(super) core: Arc<Core>,
 }
 
 impl History {
-    /// Of this service.
+    /// Creates the feature.
     pub fn new(core: &Arc<Core>) -> Arc<Self> {
         Arc::new(Self { core: Arc::clone(core) })
     }

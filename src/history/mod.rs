@@ -1,4 +1,4 @@
-//! What servers did: samples summed up and kept for two years, charts of any part of it, and the traffic of each month.
+//! Server history: samples aggregated and kept for two years, charts of any period, and monthly traffic.
 
 mod feature;
 pub mod model;

@@ -1,4 +1,4 @@
-//! Charts as they are asked for and answered.
+//! Requests and responses for charts and traffic.
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
@@ -6,56 +6,56 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::ServerId;
 
-/// Which part of a server's history to show, and how finely.
+/// The period of a server's history to show, and its resolution.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ShowMetrics {
-    /// From this time on; an hour before `to` if left out.
+    /// Start of the period; an hour before `to` by default.
     #[garde(skip)]
     pub from: Option<DateTime<Utc>>,
-    /// Before this time; now if left out.
+    /// End of the period (exclusive); now by default.
     #[garde(skip)]
     pub to: Option<DateTime<Utc>>,
-    /// Seconds a point; if left out, as many as make about 120 points. At most 2,000 points are shown at once.
+    /// Seconds per point; by default chosen to give about 120 points. A response has at most 2,000 points.
     #[garde(range(min = 1, max = 31_536_000))]
     #[param(minimum = 1, maximum = 31_536_000)]
     pub step: Option<i64>,
 }
 
-/// A part of a server's history.
+/// The metrics of a server over a period.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Metrics {
-    /// Whose.
+    /// The server's id.
     pub server_id: ServerId,
-    /// From this time on.
+    /// Start of the period.
     pub from: DateTime<Utc>,
-    /// Before this time.
+    /// End of the period (exclusive).
     pub to: DateTime<Utc>,
-    /// Seconds a point: as asked for, or as fine as that part of history is kept.
+    /// Seconds per point: as requested, or the finest step kept for that period.
     pub step: i64,
-    /// Oldest first. Where nothing is known there is no point.
+    /// Oldest first. Steps without any data are left out.
     pub points: Vec<MetricsPoint>,
 }
 
-/// How much a server received and sent.
+/// A server's traffic.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Traffic {
-    /// Whose.
+    /// The server's id.
     pub server_id: ServerId,
-    /// Bytes a month, received and sent together, that the tariff includes; null where it sets no limit.
+    /// Bytes per month included in the tariff, both directions together; null if it sets no limit.
     pub quota: Option<i64>,
-    /// Newest first, beginning with the current month; two years at most.
+    /// Newest first, starting with the current month; at most two years.
     pub months: Vec<TrafficMonth>,
 }
 
-/// A calendar month's traffic.
+/// The traffic of one calendar month.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficMonth {
-    /// In UTC.
+    /// The month, in UTC.
     #[schema(example = "2026-01")]
     pub month: String,
     /// Bytes received.
@@ -64,39 +64,40 @@ pub struct TrafficMonth {
     pub sent: i64,
 }
 
-/// What a server did in one step.
+/// A server's metrics over one step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricsPoint {
-    /// When the step began.
+    /// Start of the step.
     pub time: DateTime<Utc>,
-    /// How many looks at the server it sums up.
+    /// Number of samples in this step.
     pub samples: i64,
-    /// In which share of them it ran, 0 to 1.
+    /// Fraction of the samples in which it was running, 0 to 1.
     pub up: f64,
-    /// Share of its cores in use, 0 to 1. This and all below is null where no look could tell.
+    /// CPU usage as a fraction of its cores, 0 to 1. This and everything below is null if no sample in the step had the
+    /// value.
     pub cpu: Option<Spread>,
-    /// Memory in use in bytes.
+    /// Memory in use, in bytes.
     pub memory: Option<Spread>,
-    /// Memory it might use in bytes, at most.
+    /// Memory limit, in bytes.
     pub memory_size: Option<i64>,
-    /// Root disk in use in bytes.
+    /// Root disk in use, in bytes.
     pub disk: Option<Spread>,
-    /// Root disk in bytes, at most.
+    /// Root disk size, in bytes.
     pub disk_size: Option<i64>,
-    /// Bytes received a second; not known either where only one look was ever taken.
+    /// Bytes received per second; also null if there has only ever been one sample.
     pub net_in: Option<Spread>,
-    /// Bytes sent a second.
+    /// Bytes sent per second.
     pub net_out: Option<Spread>,
 }
 
-/// A figure over a step.
+/// Distribution of a metric over a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Spread {
-    /// The smallest.
+    /// Minimum.
     pub min: f64,
-    /// Over all looks that could tell.
+    /// Mean of the samples that have the value.
     pub mean: f64,
-    /// The greatest.
+    /// Maximum.
     pub max: f64,
 }

@@ -19,9 +19,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(metrics)).routes(routes!(traffic))
 }
 
-/// A server's figures over time
+/// Get a server's metrics over time
 ///
-/// The last 48 hours are kept look by look, 30 days in steps of 5 minutes, two years in steps of an hour.
+/// Individual samples are kept for 48 hours, 5-minute steps for 30 days, and hourly steps for two years.
 #[utoipa::path(get, path = "/server/{id}/metrics", tag = "servers", operation_id = "getServerMetrics", params(("id" = ServerId, Path, description = "The server's id"), ShowMetrics),
     responses((status = 200, body = Metrics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -33,10 +33,10 @@ async fn metrics(
     Ok(Json(service::metrics(&core, access.server.id, &query).await?))
 }
 
-/// A server's traffic by month
+/// Get a server's traffic by month
 ///
-/// Counted with every look at the host. What passed between the last look and a restart of the guest is lost with its
-/// counters.
+/// Metered with every sweep of its host. Traffic between the last sweep and a restart of the guest is not counted,
+/// since the restart resets its counters.
 #[utoipa::path(get, path = "/server/{id}/traffic", tag = "servers", operation_id = "getServerTraffic", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Traffic), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]

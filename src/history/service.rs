@@ -1,4 +1,4 @@
-//! Summing samples up, and choosing the level that a chart is drawn from.
+//! Aggregates samples, and chooses the resolution that a chart is drawn from.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::ids::ServerId;
 
-/// How long samples are kept as they came.
+/// How long raw samples are kept.
 const RAW: TimeDelta = TimeDelta::hours(48);
-/// How long steps of five minutes are kept.
+/// How long 5-minute steps are kept.
 const FINE: TimeDelta = TimeDelta::days(30);
-/// Longer than steps of an hour are kept; nothing is further away.
+/// Longer than hourly steps are kept: nothing older exists.
 const COARSE: TimeDelta = TimeDelta::days(800);
-/// Points that are shown at once.
+/// Most points in one chart.
 const MOST_POINTS: i64 = 2_000;
-/// Points that are aimed for where no step is asked for.
+/// Points to aim for if no step is requested.
 const POINTS: i64 = 120;
-/// What is taken at a step's end is stored a little later: a sweep's time-out and then some.
+/// Delay before a step is aggregated: samples taken at its end are stored up to a sweep's time-out later.
 const SETTLED: TimeDelta = TimeDelta::minutes(2);
-/// What is summed up in one transaction at most, by level.
+/// Longest span to aggregate in one transaction, by level.
 const AT_ONCE: [(Level, TimeDelta); 2] = [(Level::Fine, TimeDelta::minutes(30)), (Level::Coarse, TimeDelta::hours(6))];
 
-/// Sums up and makes room until shutdown. Any number of processes may do so.
+/// Aggregates samples and maintains partitions until shutdown. Any number of processes may run this.
 pub async fn keep(core: &Core) {
     let mut tick = tokio::time::interval(Duration::from_mins(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -39,27 +39,27 @@ pub async fn keep(core: &Core) {
         if upkept.is_none_or(|at| at.elapsed() > Duration::from_mins(30)) {
             match make_room(core).await {
                 Ok(()) => upkept = Some(tokio::time::Instant::now()),
-                Err(error) => tracing::warn!(%error, "history could not make room; trying again"),
+                Err(error) => tracing::warn!(%error, "history partitions could not be maintained; retrying"),
             }
         }
         if let Err(error) = sum_up(core).await {
-            tracing::warn!(%error, "history could not be summed up; trying again");
+            tracing::warn!(%error, "samples could not be aggregated; retrying");
         }
     }
 }
 
-/// Makes partitions for the days to come and drops those that are too old, and forgets traffic of long ago.
+/// Creates partitions for the coming days, drops expired ones, and deletes expired traffic.
 pub async fn make_room(core: &Core) -> Result<()> {
     store::upkeep(&core.db).await?;
     Ok(traffic::purge(&core.db).await?)
 }
 
-/// Makes partitions for what was seen at this moment.
+/// Creates the partitions for samples taken at this moment.
 pub(crate) async fn make_room_at(core: &Core, moment: DateTime<Utc>) -> Result<()> {
     Ok(store::room(&core.db, moment).await?)
 }
 
-/// Sums up all that is settled, unless another process is at it.
+/// Aggregates everything that has settled, unless another process is doing so.
 pub async fn sum_up(core: &Core) -> Result<()> {
     for (level, at_once) in AT_ONCE {
         while !core.shutdown.is_cancelled() && store::sum_up(&core.db, level, SETTLED, at_once).await? {}
@@ -67,21 +67,21 @@ pub async fn sum_up(core: &Core) -> Result<()> {
     Ok(())
 }
 
-/// A part of a server's history.
+/// The metrics of a server over a period.
 pub async fn metrics(core: &Core, server: ServerId, query: &ShowMetrics) -> Result<Metrics> {
     let now = Utc::now();
     let near = |at: DateTime<Utc>| at.clamp(now - COARSE, now + TimeDelta::hours(1));
     let to = near(query.to.unwrap_or(now));
     let from = near(query.from.unwrap_or(to - TimeDelta::hours(1)));
     if from >= to {
-        return Err(Error::field("from", "Must be before `to`, and not in the future."));
+        return Err(Error::field("from", "Must be before `to` and not in the future."));
     }
     let seconds = (to - from).num_seconds().max(1);
-    // Rounded up.
+    // Round up.
     let least = (seconds + MOST_POINTS - 1) / MOST_POINTS;
     let wished = query.step.unwrap_or_else(|| (seconds / POINTS).max(1));
     if wished < least {
-        return Err(Error::field("step", format!("That is more than {MOST_POINTS} points: take at least {least}.")));
+        return Err(Error::field("step", format!("Gives more than {MOST_POINTS} points: use at least {least}.")));
     }
     let finest = finest(now - from);
     let step = wished.max(finest.seconds());
@@ -96,7 +96,7 @@ pub async fn traffic(core: &Core, server: ServerId) -> Result<Traffic> {
     Ok(Traffic { server_id: server, quota, months })
 }
 
-/// The finest level that reaches so far back.
+/// The finest level that is kept for this age.
 fn finest(age: TimeDelta) -> Level {
     match age {
         age if age <= RAW => Level::Raw,
@@ -105,8 +105,8 @@ fn finest(age: TimeDelta) -> Level {
     }
 }
 
-/// Which part of a chart comes from which level: the coarsest that is fine enough for the step, and what that has not
-/// summed up yet from the finer ones.
+/// Picks the level for each part of a chart: the coarsest one that is fine enough for the step, then finer ones for the
+/// latest part that it has not aggregated yet.
 fn spans(
     from: DateTime<Utc>,
     to: DateTime<Utc>,
@@ -130,15 +130,15 @@ mod tests {
         let now = Utc::now();
         let ago = |hours: i64| now - TimeDelta::hours(hours);
         let drawn = |from, step, finest| spans(from, now, step, finest, [ago(1), ago(2)]);
-        // Look by look, and the last hour in 30 s.
+        // Raw samples: the last hours in 30 s steps.
         let raw = drawn(ago(3), 30, Level::Raw);
         assert_eq!((raw.coarse_to, raw.fine_to, raw.to), (ago(3), ago(3), now));
-        // Five minutes: as far as they are summed up.
+        // Five-minute steps, as far as they are aggregated.
         let fine = drawn(ago(30), 300, Level::Raw);
         assert_eq!((fine.coarse_to, fine.fine_to), (ago(30), ago(1)));
         let coarse = drawn(ago(24 * 300), 86_400, Level::Coarse);
         assert_eq!((coarse.coarse_to, coarse.fine_to), (ago(2), ago(1)));
-        // All of it before anything is summed up, or all of it after.
+        // Everything from raw samples before any aggregation, or everything after it.
         let late = spans(ago(1), now, 3600, Level::Raw, [ago(5), ago(6)]);
         assert_eq!((late.coarse_to, late.fine_to), (ago(1), ago(1)));
         let early = spans(ago(9), ago(8), 3600, Level::Raw, [ago(1), ago(2)]);

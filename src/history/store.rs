@@ -1,4 +1,4 @@
-//! The SQL of history. Levels sum each other up: five minutes from samples, hours from five minutes.
+//! The SQL of history. Each level is aggregated from the one below: five minutes from samples, hours from five minutes.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgPool};
@@ -9,19 +9,19 @@ use crate::ids::ServerId;
 
 type Result<T> = sqlx::Result<T>;
 
-/// How finely history is kept.
+/// Resolution of stored history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
-    /// As the samples came.
+    /// Raw samples.
     Raw,
-    /// In steps of five minutes.
+    /// Steps of five minutes.
     Fine,
-    /// In steps of an hour.
+    /// Steps of an hour.
     Coarse,
 }
 
 impl Level {
-    /// The least step that it can show.
+    /// The shortest step that this level can show, in seconds.
     pub(super) fn seconds(self) -> i64 {
         match self {
             Self::Raw => 1,
@@ -39,17 +39,17 @@ impl Level {
     }
 }
 
-/// Partitions around a moment.
+/// Creates the partitions around a moment.
 pub(super) async fn room(db: &PgPool, moment: DateTime<Utc>) -> Result<()> {
     sqlx::query!(r#"select history_room($1) as "done: ()""#, moment).execute(db).await.map(drop)
 }
 
-/// Partitions for days to come; those of days long gone are dropped.
+/// Creates partitions for the coming days and drops expired ones.
 pub(super) async fn upkeep(db: &PgPool) -> Result<()> {
     sqlx::query!(r#"select history_upkeep() as "done: ()""#).execute(db).await.map(drop)
 }
 
-/// How far five minutes and hours are summed up.
+/// Until when five-minute and hourly steps are aggregated.
 pub(super) async fn progress(db: &PgPool) -> Result<[DateTime<Utc>; 2]> {
     let row = sqlx::query!(
         r#"select (select done_to from history_progress where level = '5m') as "fine!",
@@ -60,8 +60,8 @@ pub(super) async fn progress(db: &PgPool) -> Result<[DateTime<Utc>; 2]> {
     Ok([row.fine, row.coarse])
 }
 
-/// Sums up the next part of a level, `at_once` long at most, of what is older than `settled`. False when there is
-/// nothing to do, or another process does it.
+/// Aggregates the next span of a level: at most `at_once` long, and older than `settled`. False if there is nothing to
+/// do or another process is at it.
 pub(super) async fn sum_up(
     db: &PgPool,
     level: Level,
@@ -70,8 +70,8 @@ pub(super) async fn sum_up(
 ) -> crate::error::Result<bool> {
     let mut tx = db::begin(db).await?;
     let step = level.seconds();
-    // Where the clock was ahead for a while, the progress is too: it goes on from a day back. One that is behind now is
-    // waited for.
+    // If the clock was ahead for a while, the recorded progress is too: resume a day back. If the clock is behind now,
+    // wait for it.
     let span = sqlx::query!(
         r#"with p as (select case when done_to < now() + interval '1 hour' then done_to
                                   else date_bin(make_interval(secs => $2::bigint), now(), 'epoch') - interval '1 day'
@@ -146,7 +146,7 @@ pub(super) async fn sum_up(
     Ok(true)
 }
 
-/// Where there is something to sum up next: nobody was there for a while, or a clock has jumped.
+/// Where the next data to aggregate begins, after a gap without samples or a jump of the clock.
 async fn next(tx: &mut PgConnection, level: Level, from: DateTime<Utc>, end: DateTime<Utc>) -> Result<DateTime<Utc>> {
     sqlx::query_scalar!(
         r#"select greatest($2::timestamptz, least($3::timestamptz, date_bin(make_interval(secs => $4::bigint),
@@ -162,7 +162,7 @@ async fn next(tx: &mut PgConnection, level: Level, from: DateTime<Utc>, end: Dat
     .await
 }
 
-/// Which part of a chart comes from where: hours up to `coarse_to`, then five minutes up to `fine_to`, then samples.
+/// Source of each part of a chart: hours up to `coarse_to`, five minutes up to `fine_to`, then raw samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spans {
     pub from: DateTime<Utc>,
@@ -171,7 +171,7 @@ pub(super) struct Spans {
     pub to: DateTime<Utc>,
 }
 
-/// A server's points, oldest first.
+/// A server's chart points, oldest first.
 pub(super) async fn points(db: &PgPool, server: ServerId, spans: Spans, step: i64) -> Result<Vec<MetricsPoint>> {
     let rows = sqlx::query!(
         r#"with parts as (

@@ -1,4 +1,4 @@
-//! How many bytes a server received and sent, by month (UTC), counted from its guest's counters.
+//! Bytes that servers received and sent per month (UTC), metered from their guests' counters.
 
 use std::collections::HashMap;
 
@@ -15,13 +15,13 @@ use crate::locks::Lock;
 
 type Result<T> = sqlx::Result<T>;
 
-/// What the month's traffic came to by server, in bytes.
+/// This month's traffic by server, in bytes.
 pub type Metered = HashMap<ServerId, f64>;
 
-/// Meters what a sweep of a host saw, and gives what the month's traffic came to, in bytes. It is charged for, so it is a
-/// transaction of its own: nothing else that goes wrong with a sweep costs it.
+/// Meters the samples of a host's sweep and returns this month's totals. Traffic is billed, so this has a transaction
+/// of its own: no other failure of the sweep can lose it.
 pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> crate::error::Result<Metered> {
-    // Of a guest that its host knows nothing of at the moment, no counter is one.
+    // Counters of a guest that its host currently knows nothing about mean nothing.
     let known = report.samples.iter().filter(|s| s.power != GuestPower::Unknown);
     let samples: Vec<&Sample> = known.map(|s| (s.marker, s)).collect::<HashMap<_, _>>().into_values().collect();
     let mut tx = db::begin(db).await?;
@@ -31,18 +31,17 @@ pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> crate::error::
     Ok(months)
 }
 
-/// Adds what the guests' counters grew by to the month's traffic, and gives what it came to, in bytes. A counter that is
-/// lower than before started again at 0, as did that of a guest that was started since it was last seen, however much it has
-/// counted by now; one that is not known adds nothing. What a guest had counted before it was
-/// first seen counts where it was made in the same month. A look from before the last one adds nothing. There is one
-/// sample a guest at most.
+/// Adds the growth of the guests' counters to this month's traffic and returns the totals in bytes. A counter restarted
+/// at 0 if it is lower than before, or if the guest was started since it was last seen, however high it is by now. An
+/// unknown counter adds nothing. What a guest counted before it was first seen is included if it was created in the
+/// same month. A report older than the last one adds nothing. There must be at most one sample per guest.
 async fn count(tx: &mut PgConnection, host: HostId, report: &Report, samples: &[&Sample]) -> Result<Metered> {
     let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let samples: Vec<(&Sample, u64, u64)> = samples.iter().filter_map(|s| Some((*s, s.net_in?, s.net_out?))).collect();
     let received: Vec<i64> = samples.iter().map(|(_, received, _)| number(*received)).collect();
     let sent: Vec<i64> = samples.iter().map(|(.., sent)| number(*sent)).collect();
     let markers: Vec<Uuid> = samples.iter().map(|(s, ..)| s.marker).collect();
-    // Uptimes are whole seconds, and may be from a little before. By the clock that says when a guest was last seen.
+    // Uptimes are whole seconds and may be slightly old. This uses the clock that recorded when a guest was last seen.
     let known_at = report.taken_at - (report.claimed_at - report.known_at);
     let started = |s: &Sample| {
         let up = TimeDelta::try_seconds(i64::try_from(s.uptime_s.filter(|up| *up > 0)?).ok()?)?;
@@ -86,7 +85,7 @@ async fn count(tx: &mut PgConnection, host: HostId, report: &Report, samples: &[
     Ok(rows.into_iter().map(|r| (r.server, r.bytes)).collect())
 }
 
-/// A server's months, newest first; the current one is there also where nothing was counted in it yet.
+/// A server's traffic by month, newest first. The current month is always included.
 pub(super) async fn months(db: &PgPool, server: ServerId) -> Result<Vec<TrafficMonth>> {
     sqlx::query_as!(
         TrafficMonth,
@@ -100,7 +99,7 @@ pub(super) async fn months(db: &PgPool, server: ServerId) -> Result<Vec<TrafficM
     .await
 }
 
-/// The bytes a month that a server's tariff includes, if it says so.
+/// Bytes per month included in a server's tariff; `None` if it sets no limit.
 pub(super) async fn quota(db: &PgPool, server: ServerId) -> Result<Option<i64>> {
     sqlx::query_scalar!(
         "select t.traffic_gib * 1073741824 from servers s join tariffs t on t.id = s.tariff_id where s.id = $1",
@@ -110,7 +109,7 @@ pub(super) async fn quota(db: &PgPool, server: ServerId) -> Result<Option<i64>> 
     .await
 }
 
-/// Forgets months that are more than two years ago.
+/// Deletes months older than two years.
 pub(super) async fn purge(db: &PgPool) -> Result<()> {
     sqlx::query!("delete from traffic where month < aged_to() - interval '25 months'").execute(db).await.map(drop)
 }

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use super::store;
 use crate::ids::HostId;
 
-/// The machines of one host.
+/// The known nodes and guests of one host.
 #[derive(Debug)]
 pub(super) struct Known {
     pub db: PgPool,
@@ -21,7 +21,7 @@ impl KnownHosts for Known {
             Machine::Guest(server) => store::pin_guest(&self.db, self.host, *server, key).await,
             Machine::Node(name) => store::pin_node(&self.db, self.host, name, key).await,
         };
-        // Nothing was sent to the machine: it is as if it could not be reached.
+        // Nothing was sent to it: the same as if it could not be reached.
         let pinned = pinned.map_err(|e| hypervisor::Error::Unreachable(format!("our own database: {e}")))?;
         Ok(pinned.is_some_and(|pinned| pinned == key))
     }

@@ -1,4 +1,4 @@
-//! Hosts as they are asked for and answered.
+//! Request and response types for hosts.
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
@@ -10,7 +10,7 @@ use crate::http::page::Listed;
 use crate::http::text;
 use crate::ids::HostId;
 
-/// A host with its machines.
+/// A host with its nodes.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Host {
@@ -18,26 +18,26 @@ pub struct Host {
     pub id: HostId,
     /// Its name.
     pub name: String,
-    /// What drives it.
+    /// The kind of hypervisor.
     pub kind: HostKind,
-    /// How it is reached, without secrets. Null where the key that sealed it is lost, or only a
-    /// newer version can read it: give it again, whole.
+    /// How it is reached, without secrets. Null if the key that sealed it is lost, or if only a newer version can read
+    /// it: set it again in full.
     pub config: Option<HostSettings>,
-    /// The public key that we sign in with over SSH, as a line for `authorized_keys`; null where we don't.
+    /// The public key that we log in with over SSH, as a line for `authorized_keys`; null if we don't use SSH.
     pub management_key: Option<String>,
-    /// Whether new servers may be placed on it and it is watched.
+    /// Whether it is monitored and new servers may be placed on it.
     pub enabled: bool,
-    /// How many times its cores may be sold.
+    /// CPU overcommit factor.
     pub cpu_overcommit: f64,
-    /// How many times its memory may be sold.
+    /// Memory overcommit factor.
     pub memory_overcommit: f64,
-    /// How many times its disk may be sold.
+    /// Disk overcommit factor.
     pub disk_overcommit: f64,
-    /// Its machines.
+    /// Its nodes.
     pub nodes: Vec<HostNode>,
-    /// When it last answered a sweep or check.
+    /// When it last responded to a sweep or check.
     pub seen_at: Option<DateTime<Utc>>,
-    /// Why it did not answer the last one; null when it did.
+    /// Why it did not respond to the last one; null if it did.
     pub last_error: Option<String>,
     /// When it was added.
     pub created_at: DateTime<Utc>,
@@ -51,26 +51,26 @@ impl Listed for Host {
     }
 }
 
-/// One machine of a host: what it has, and what servers hold of it.
+/// One node of a host: its capacity, and what servers hold of it.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostNode {
     /// Its name on the host.
     pub name: String,
-    /// Whether it can take guests: it is up, and nobody keeps it free for maintenance.
+    /// Whether it can take guests: it is up and not in maintenance.
     pub online: bool,
     /// Processor threads.
     pub cores: i32,
     /// Memory in MiB.
     pub memory: i64,
-    /// Room for root disks in GiB.
+    /// Capacity for root disks in GiB.
     pub disk: i64,
-    /// Whether that is the room of one storage, which all of the host's machines that say so share: it is there once, and
-    /// what servers on all of them hold counts.
+    /// Whether that is the capacity of one storage shared by all of the host's nodes that report so: it exists only
+    /// once, and what servers on all of those nodes hold counts against it.
     pub disk_shared: bool,
     /// What servers hold, from the order until the guest is certainly gone.
     pub reserved: Reserved,
-    /// When it was last seen.
+    /// When a sweep or check last found it.
     pub seen_at: DateTime<Utc>,
 }
 
@@ -78,7 +78,7 @@ pub struct HostNode {
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reserved {
-    /// How many servers.
+    /// The number of servers.
     pub servers: i64,
     /// Their cores.
     pub cores: i64,
@@ -88,19 +88,19 @@ pub struct Reserved {
     pub disk: i64,
 }
 
-/// What a look at a host found.
+/// The result of checking a host.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostCheck {
-    /// Product and version, as the host names them.
+    /// Product and version, as the host reports them.
     pub version: String,
-    /// Its machines.
+    /// Its nodes.
     pub nodes: Vec<CheckedNode>,
-    /// What is missing or doubtful, a sentence each; empty when all is well.
+    /// What is missing or questionable, one sentence each; empty if all is well.
     pub problems: Vec<String>,
 }
 
-/// One machine of a host that was looked at.
+/// One node of a host that was checked.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckedNode {
@@ -112,7 +112,7 @@ pub struct CheckedNode {
     pub cores: u32,
     /// Memory in MiB.
     pub memory: u64,
-    /// Room for root disks in GiB.
+    /// Capacity for root disks in GiB.
     pub disk: u64,
 }
 
@@ -129,14 +129,14 @@ impl From<hypervisor::HostInfo> for HostCheck {
     }
 }
 
-/// A host that was added, with what the check before it found.
+/// A host that was added, with the results of the check before.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddedHost {
     /// The host.
     #[serde(flatten)]
     pub host: Host,
-    /// What is doubtful about it, a sentence each.
+    /// What is questionable about it, one sentence each.
     pub problems: Vec<String>,
 }
 
@@ -144,40 +144,40 @@ pub struct AddedHost {
 #[derive(Debug, Clone, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewHost {
-    /// Its name; no two hosts have the same, without regard to case.
+    /// Its name, unique among hosts, ignoring case.
     #[garde(length(chars, max = 100), custom(text::title))]
     pub name: String,
-    /// What drives it.
+    /// The kind of hypervisor.
     #[garde(skip)]
     pub kind: HostKind,
     /// How it is reached.
     #[garde(skip)]
     #[schema(value_type = HostSettings)]
     pub config: GivenSettings,
-    /// Whether new servers may be placed on it and it is watched; true if left out.
+    /// Whether it is monitored and new servers may be placed on it; true if omitted.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub enabled: bool,
-    /// How many times its cores may be sold; 4 if left out.
+    /// CPU overcommit factor; 4 if omitted.
     #[serde(default = "four")]
     #[garde(custom(factor))]
     pub cpu_overcommit: f64,
-    /// How many times its memory may be sold; 1 if left out.
+    /// Memory overcommit factor; 1 if omitted.
     #[serde(default = "one")]
     #[garde(custom(factor))]
     pub memory_overcommit: f64,
-    /// How many times its disk may be sold; 1 if left out.
+    /// Disk overcommit factor; 1 if omitted.
     #[serde(default = "one")]
     #[garde(custom(factor))]
     pub disk_overcommit: f64,
-    /// Save it even though it can't be reached, lacks something, or is there already as another host.
+    /// Save it even if it can't be reached, lacks something, or already exists as another host.
     #[serde(default)]
     #[garde(skip)]
     pub force: bool,
 }
 
 impl NewHost {
-    /// A host with defaults for all but its name and how it is reached.
+    /// A host with defaults for everything but its name and settings.
     pub fn new(name: String, settings: &HostSettings) -> Result<Self> {
         Ok(Self {
             name,
@@ -192,31 +192,31 @@ impl NewHost {
     }
 }
 
-/// A change of a host. Fields left out stay as they are; `config` is replaced as a whole.
+/// A change of a host. Omitted fields stay unchanged; `config` is replaced as a whole.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateHost {
     /// Its name.
     #[garde(inner(length(chars, max = 100), custom(text::title)))]
     pub name: Option<String>,
-    /// How it is reached; checked like a new host's. Secrets that are left out stay as they are.
+    /// How it is reached; checked like a new host's. Omitted secrets stay unchanged.
     #[garde(skip)]
     #[schema(value_type = Option<HostSettings>)]
     pub config: Option<GivenSettings>,
-    /// Whether new servers may be placed on it and it is watched.
+    /// Whether it is monitored and new servers may be placed on it.
     #[garde(skip)]
     pub enabled: Option<bool>,
-    /// How many times its cores may be sold.
+    /// CPU overcommit factor.
     #[garde(inner(custom(factor)))]
     pub cpu_overcommit: Option<f64>,
-    /// How many times its memory may be sold.
+    /// Memory overcommit factor.
     #[garde(inner(custom(factor)))]
     pub memory_overcommit: Option<f64>,
-    /// How many times its disk may be sold.
+    /// Disk overcommit factor.
     #[garde(inner(custom(factor)))]
     pub disk_overcommit: Option<f64>,
-    /// Save the new `config` even though the host can't be reached with it, lacks something, is there already as another
-    /// host, or has servers on it and is told to look for them elsewhere.
+    /// Save the new `config` even if the host can't be reached with it, lacks something, already exists as another
+    /// host, or has servers on it that would be looked for elsewhere.
     #[serde(default)]
     #[garde(skip)]
     pub force: bool,
@@ -235,7 +235,7 @@ fn four() -> f64 {
 }
 
 fn factor(times: &f64, (): &()) -> garde::Result {
-    // Not the `range` rule, which lets through what is not a number.
+    // Not the `range` rule, which accepts NaN.
     match (0.1..=100.0).contains(times) {
         true => Ok(()),
         false => Err(garde::Error::new("must be between 0.1 and 100")),

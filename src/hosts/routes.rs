@@ -21,7 +21,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(show, update, delete)).routes(routes!(check))
 }
 
-/// Hosts with their machines
+/// Hosts with their nodes
 #[utoipa::path(get, path = "/hosts", tag = "hosts", operation_id = "listHosts",
     params(CatalogueQuery),
     responses((status = 200, body = Vec<Host>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -42,7 +42,7 @@ async fn show(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostI
     Ok(Json(service::find(&hosts.core, id).await?))
 }
 
-/// Add a host, after a look at it
+/// Add a host, after checking it
 #[utoipa::path(post, path = "/hosts", tag = "hosts", operation_id = "addHost", request_body = NewHost,
     responses((status = 201, body = AddedHost), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody),
@@ -55,7 +55,7 @@ async fn add(
     Ok((StatusCode::CREATED, Json(service::add(&hosts.core, &once, new).await?)))
 }
 
-/// Change the given fields of a host
+/// Change some fields of a host
 #[utoipa::path(put, path = "/hosts/{id}", tag = "hosts", operation_id = "updateHost",
     params(("id" = HostId, Path, description = "The host's id")), request_body = UpdateHost,
     responses((status = 200, body = Host), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -80,7 +80,7 @@ async fn delete(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<Hos
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Look at a host now: its version, its machines, what is missing
+/// Check a host now: its version, its nodes, what is missing
 #[utoipa::path(post, path = "/hosts/{id}/check", tag = "hosts", operation_id = "checkHost",
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 200, body = HostCheck), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

@@ -1,4 +1,4 @@
-//! The rules of hosts.
+//! Business logic for hosts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::keyring::Resealed;
 use crate::secrets::SealedBy;
 use crate::{addresses, images};
 
-/// What settings are sealed for.
+/// The purpose that settings are sealed for.
 const PURPOSE: &str = "host";
-/// What management keys are sealed for.
+/// The purpose that management keys are sealed for.
 const KEY_PURPOSE: &str = "management-key";
 
 fn no_host() -> Error {
@@ -33,7 +33,7 @@ fn no_host() -> Error {
 }
 
 fn name_taken() -> Error {
-    Error::new(Code::AlreadyExists, "There is a host with this name already.")
+    Error::new(Code::AlreadyExists, "A host with this name already exists.")
 }
 
 /// The driver of a host, enabled or not. A change of the host's settings takes effect with the next call, in every
@@ -51,19 +51,19 @@ pub(super) async fn driver(hosts: &Hosts, host: HostId) -> Result<Arc<dyn Driver
     Ok(driver)
 }
 
-/// The way into guests that the host's own API has none into.
+/// Access to guests over SSH, for what the host's own API can't do.
 fn shell(core: &Core, host: HostId, settings: &HostSettings, row: &Settings) -> Result<Option<Arc<dyn GuestShell>>> {
     let (HostSettings::Proxmox(settings), Some(sealed)) = (settings, &row.management_key_sealed) else {
         return Ok(None);
     };
     let key = String::from_utf8(core.sealer.open(KEY_PURPOSE, sealed)?).map_err(Error::internal)?;
     let known = Known { db: core.db.clone(), host };
-    // We made the key: that it is none is not the host's fault.
+    // We generated the key: if it is invalid, the host is not to blame.
     let shell = SshShell::new(&key.into(), ways(&settings.ssh), Arc::new(known)).map_err(Error::internal)?;
     Ok(Some(Arc::new(shell)))
 }
 
-/// The public key that new guests of the host let in beside their owner's; none where we don't sign in.
+/// The public key that new guests of the host accept beside their owner's; `None` if we don't log in to guests.
 pub async fn guest_key(core: &Core, host: HostId) -> Result<Option<String>> {
     let row = store::settings(&core.db, host).await?.ok_or_else(no_host)?;
     let wanted = match open(core, row.kind, &row.config_sealed)? {
@@ -81,12 +81,12 @@ fn open(core: &Core, kind: HostKind, sealed: &[u8]) -> Result<HostSettings> {
     HostSettings::from_stored(kind, &core.sealer.open(PURPOSE, sealed)?)
 }
 
-/// The same; none where the key that sealed them is lost, or only a newer version can read them.
+/// The same; `None` if the key that sealed them is lost, or if only a newer version can read them.
 fn known(core: &Core, kind: HostKind, sealed: &[u8]) -> Option<HostSettings> {
     open(core, kind, sealed).ok()
 }
 
-/// Seals settings and management keys that an old key sealed with the master key.
+/// Reseals settings and management keys that were sealed with an old key, using the master key.
 pub async fn reseal(core: &Core, change: bool) -> Result<Resealed> {
     let mut count = Resealed::default();
     for row in store::secrets(&core.db).await? {
@@ -110,7 +110,7 @@ pub async fn reseal(core: &Core, change: bool) -> Result<Resealed> {
     Ok(count)
 }
 
-/// A host's error for the provider, with the host's own words, which say what to do about it.
+/// A host's error for the provider, with the host's own message, which says what to do about it.
 pub fn for_provider(host: &str, error: hypervisor::Error) -> Error {
     let message = format!("The host {host} can't be used: {error}.");
     Error { message, ..error.into() }
@@ -157,8 +157,8 @@ fn shown(core: &Core, row: HostRow, nodes: &mut HashMap<HostId, Vec<HostNode>>) 
     }
 }
 
-/// Adds a host after a look at it. One that can't be reached or that could take no guest is refused in words, unless
-/// `force` says to save it all the same.
+/// Adds a host after checking it. One that can't be reached, or that could take no guest, is refused with the reason
+/// unless `force` is set.
 pub async fn add(core: &Core, once: &Once, new: NewHost) -> Result<AddedHost> {
     let name = new.name.trim();
     let (kind, config, force) = (new.kind, new.config, new.force);
@@ -199,7 +199,7 @@ async fn make_management_key(core: &Core, tx: &mut PgConnection, id: HostId) -> 
     Ok(store::set_management_key(tx, id, &sealed, &public).await?)
 }
 
-/// Changes what `update` gives, and nothing else. New settings are tried first, as with a new host.
+/// Changes only the fields that `update` has. New settings are tried first, as for a new host.
 pub async fn update(core: &Core, id: HostId, update: UpdateHost) -> Result<Host> {
     let before = store::host(&core.db, id).await?.ok_or_else(no_host)?;
     let name = update.name.as_deref().map_or_else(|| before.name.clone(), |name| name.trim().to_owned());
@@ -209,7 +209,7 @@ pub async fn update(core: &Core, id: HostId, update: UpdateHost) -> Result<Host>
         let mut tried = settings.clone();
         let old = known(core, before.kind, &before.config_sealed);
         tried.complete(old.as_ref())?;
-        // Outside the transaction: a host may take long to answer.
+        // Outside the transaction: a host may take long to respond.
         let looked = accepted(&name, preflight(&name, &tried).await, update.force)?;
         let all = store::hosts(&core.db).await?;
         let known = match &old {
@@ -228,11 +228,11 @@ pub async fn update(core: &Core, id: HostId, update: UpdateHost) -> Result<Host>
     let mut row = store::lock(&mut tx, id).await?.ok_or_else(no_host)?;
     if let Some((settings, (looked, _))) = &mut change {
         let now = known(core, row.kind, &row.config_sealed);
-        // The secrets of this moment: others may have been stored while the host was looked at.
+        // The secrets as stored now: others may have been stored while the host was checked.
         settings.complete(now.as_ref())?;
         let moved = match &now {
             Some(now) => settings.moved(now),
-            // Where it was is lost with the key; what it said of itself is not.
+            // Its address is lost with the key, but its reported identity is not.
             None => !looked.as_ref().is_some_and(|info| row.identity.iter().any(|own| info.identity.contains(own))),
         };
         let (live, _, _) = store::contents(&mut *tx, id).await?;
@@ -240,7 +240,7 @@ pub async fn update(core: &Core, id: HostId, update: UpdateHost) -> Result<Host>
             return Err(Error::new(
                 Code::Conflict,
                 format!(
-                    "Servers live on this host ({live}). In another place they may not be found any more: check that \
+                    "This host has servers ({live}). At another address they may not be found any more: check that \
                      it is the same host and project, then repeat with \"force\": true."
                 ),
             ));
@@ -280,8 +280,8 @@ pub async fn delete(hosts: &Hosts, id: HostId) -> Result<()> {
         Err(error) if is_in_use(&error) => {
             let message = match store::contents(&core.db, id).await? {
                 (0, 0, pools) => format!("The host has address pools ({pools}): delete them first."),
-                (0, ..) => "Deleted servers lived on this host and their history needs it: disable it instead.".into(),
-                (live, ..) => format!("Servers live on this host ({live}): delete them first, or disable the host."),
+                (0, ..) => "The history of deleted servers needs this host: disable it instead.".into(),
+                (live, ..) => format!("This host has servers ({live}): delete them first, or disable the host."),
             };
             Err(Error::new(Code::Conflict, message))
         }
@@ -289,7 +289,7 @@ pub async fn delete(hosts: &Hosts, id: HostId) -> Result<()> {
     }
 }
 
-/// Looks at a host now, and notes what is there.
+/// Checks a host now, and records the results.
 pub async fn check(hosts: &Hosts, once: &Once, id: HostId) -> Result<HostCheck> {
     let core = &hosts.core;
     let looked = async {
@@ -307,7 +307,7 @@ pub async fn check(hosts: &Hosts, once: &Once, id: HostId) -> Result<HostCheck> 
         info.problems.extend(addresses::service::problems(core, id).await?);
         match images::service::missing(hosts, id, &info.nodes).await {
             Ok(problems) => info.problems.extend(problems),
-            Err(error) => info.problems.push(format!("On which machines its images are can't be told: {error}")),
+            Err(error) => info.problems.push(format!("Could not check which nodes have its images: {error}")),
         }
         Ok(info)
     };
@@ -323,8 +323,8 @@ pub async fn check(hosts: &Hosts, once: &Once, id: HostId) -> Result<HostCheck> 
     tx.finish(core, info.into()).await
 }
 
-/// The names of the hosts among `all` that are the same as one with these settings, but for `own`, its own row: by what
-/// the host told of itself, now or at an earlier look, or by its address.
+/// The names of the hosts among `all` that are the same as one with these settings, except `own`, its own row: by the
+/// identity that the host reported, now or at an earlier check, or by its address.
 fn twins(
     core: &Core,
     all: &[HostRow],
@@ -347,13 +347,13 @@ fn twins(
     names
 }
 
-/// What is wrong with a host that is another one already.
+/// The problem with a host that is already added under another name.
 fn twice(settings: &HostSettings, other: &str) -> String {
     let what = match settings {
         HostSettings::Incus(_) => "Incus server",
         HostSettings::Proxmox(_) => "cluster",
     };
-    format!("This is the {what} that the host {other} is too: what it has is counted, and sold, twice.")
+    format!("The host {other} is the same {what}: its capacity would be counted, and sold, twice.")
 }
 
 fn twice_refused(settings: &HostSettings, other: &str) -> Error {
@@ -378,10 +378,10 @@ fn hint(settings: &HostSettings, error: &hypervisor::Error) -> Option<String> {
     use hypervisor::Error as H;
     match (settings, error) {
         (HostSettings::Incus(incus), H::Unreachable(_)) => {
-            Some(format!("Does Incus run there, and may we open its socket {}?", incus.socket))
+            Some(format!("Is Incus running there, and may we open its socket {}?", incus.socket))
         }
         (HostSettings::Proxmox(_), H::Unreachable(text)) => {
-            // A certificate that was refused is told by its fingerprint.
+            // A rejected certificate is identified by its fingerprint.
             let seen = text.split(|c: char| !c.is_ascii_hexdigit() && c != ':').find(|word| word.len() == 95)?;
             Some(format!(
                 "Compare it with what `pvenode cert info` shows on the node. If it is the same, pin it: \"fingerprint\": \
@@ -389,19 +389,19 @@ fn hint(settings: &HostSettings, error: &hypervisor::Error) -> Option<String> {
             ))
         }
         (HostSettings::Proxmox(_), H::Unauthorized(_)) => {
-            Some("Is the token's id whole (user@realm!name), its secret right, and has it not expired?".to_owned())
+            Some("Is the token id complete (user@realm!name), its secret correct, and has it not expired?".to_owned())
         }
         _ => None,
     }
 }
 
-/// What a look found, or, where `force` lets that pass, why it found nothing.
+/// The result of a check or, if `force` allows it, the reason why there is none.
 fn accepted(name: &str, looked: Result<HostInfo>, force: bool) -> Result<(Option<HostInfo>, Option<String>)> {
     match looked {
         Ok(info) if force || info.nodes.iter().any(|n| n.disk_gib > 0) => Ok((Some(info), None)),
         Ok(info) => {
             let problems = match info.problems.as_slice() {
-                [] => "It has no machine with room for guests.".to_owned(),
+                [] => "It has no node with capacity for guests.".to_owned(),
                 problems => problems.join(" "),
             };
             Err(Error::field("config", format!("The host {name} could take no guest. {problems}")))

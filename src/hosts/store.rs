@@ -1,4 +1,4 @@
-//! The SQL of hosts and their nodes.
+//! SQL for hosts and their nodes.
 
 use chrono::{DateTime, Utc};
 use hypervisor::Node;
@@ -11,7 +11,7 @@ use crate::ids::HostId;
 
 type Result<T> = sqlx::Result<T>;
 
-/// A host as stored, its settings sealed.
+/// A host's row, with sealed settings.
 #[derive(Debug)]
 pub(super) struct HostRow {
     pub id: HostId,
@@ -25,19 +25,19 @@ pub(super) struct HostRow {
     pub disk_overcommit: f64,
     pub seen_at: Option<DateTime<Utc>>,
     pub last_error: Option<String>,
-    /// Fingerprints that no other host has; empty where no look has told them.
+    /// Fingerprints that no other host has; empty until a check has reported them.
     pub identity: Vec<String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
 
-/// The hosts that are watched and take servers, oldest first.
+/// The enabled hosts, which are monitored and take servers, oldest first.
 pub async fn enabled_hosts(db: impl PgExecutor<'_>) -> Result<Vec<HostId>> {
     sqlx::query_scalar!(r#"select id as "id: HostId" from hosts where enabled order by id"#).fetch_all(db).await
 }
 
-/// Notes that a host answered and what machines it has. One that is missing from a host's answer is kept, and takes
-/// no new servers.
+/// Records that a host responded, and its nodes. A node that is missing from the response is kept, but takes no new
+/// servers.
 pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node]) -> Result<()> {
     let names: Vec<String> = nodes.iter().map(|n| n.name.clone()).collect();
     let online: Vec<bool> = nodes.iter().map(|n| n.online).collect();
@@ -72,12 +72,12 @@ pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node])
     .map(drop)
 }
 
-/// Notes that it is known which of the host's guests no server goes with, as of a sweep that was claimed at this time.
+/// Records that the host's unknown guests are known, as of a sweep that was claimed at this time.
 pub async fn record_known(db: impl PgExecutor<'_>, host: HostId, claimed_at: DateTime<Utc>) -> Result<()> {
     sqlx::query!("update hosts set guests_known_at = $2 where id = $1", host.0, claimed_at).execute(db).await.map(drop)
 }
 
-/// Notes why a host did not answer. What is known of its machines stays.
+/// Records why a host did not respond. What is known of its nodes stays.
 pub async fn record_failure(db: impl PgExecutor<'_>, host: HostId, text: &str) -> Result<()> {
     let text: String = text.chars().filter(|c| *c != '\0').take(2000).collect();
     sqlx::query!("update hosts set last_error = $2, sweep_failures = sweep_failures + 1 where id = $1", host.0, text)
@@ -86,7 +86,7 @@ pub async fn record_failure(db: impl PgExecutor<'_>, host: HostId, text: &str) -
         .map(drop)
 }
 
-/// Notes what tells a host from every other, where a look has told it.
+/// Records the fingerprints that identify a host, if a check has reported them.
 pub(super) async fn record_identity(db: impl PgExecutor<'_>, host: HostId, identity: &[String]) -> Result<()> {
     sqlx::query!("update hosts set identity = $2 where id = $1 and cardinality($2::text[]) > 0", host.0, identity)
         .execute(db)
@@ -94,14 +94,14 @@ pub(super) async fn record_identity(db: impl PgExecutor<'_>, host: HostId, ident
         .map(drop)
 }
 
-/// What a host is driven with.
+/// What a driver needs to connect to a host.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub kind: HostKind,
     pub config_sealed: Vec<u8>,
     pub management_key: Option<String>,
     pub management_key_sealed: Option<Vec<u8>>,
-    /// When any of it was last changed.
+    /// When any of these last changed.
     pub updated_at: DateTime<Utc>,
 }
 
@@ -117,7 +117,6 @@ pub(super) async fn settings(db: impl PgExecutor<'_>, host: HostId) -> Result<Op
     .await
 }
 
-/// A host's sealed secrets as they are stored.
 #[derive(Debug)]
 pub(super) struct Secrets {
     pub id: HostId,
@@ -125,7 +124,6 @@ pub(super) struct Secrets {
     pub management_key_sealed: Option<Vec<u8>>,
 }
 
-/// Every host's secrets.
 pub(super) async fn secrets(db: impl PgExecutor<'_>) -> Result<Vec<Secrets>> {
     sqlx::query_as!(
         Secrets,
@@ -135,8 +133,8 @@ pub(super) async fn secrets(db: impl PgExecutor<'_>) -> Result<Vec<Secrets>> {
     .await
 }
 
-/// Puts the same secrets, sealed with another key, in their place; false when they are others by now. Nothing changes
-/// for who uses them.
+/// Replaces a host's secrets with the same ones, sealed with another key; false if they have changed meanwhile. Nothing
+/// changes for those who use them.
 pub(super) async fn replace_secrets(db: impl PgExecutor<'_>, before: &Secrets, after: &Secrets) -> Result<bool> {
     let done = sqlx::query!(
         "update hosts set config_sealed = $4, management_key_sealed = $5
@@ -152,7 +150,6 @@ pub(super) async fn replace_secrets(db: impl PgExecutor<'_>, before: &Secrets, a
     Ok(done.rows_affected() == 1)
 }
 
-/// Gives a host its management key.
 pub(super) async fn set_management_key(
     db: impl PgExecutor<'_>,
     host: HostId,
@@ -170,7 +167,7 @@ pub(super) async fn set_management_key(
     .map(drop)
 }
 
-/// The host key of a server's guest: this one from now on, where there was none.
+/// The host key of a server's guest; pins this one if none is stored.
 pub(super) async fn pin_guest(
     db: impl PgExecutor<'_>,
     host: HostId,
@@ -188,7 +185,7 @@ pub(super) async fn pin_guest(
     .await
 }
 
-/// The host key of a node: this one from now on, where there was none.
+/// The host key of a node; pins this one if none is stored.
 pub(super) async fn pin_node(db: impl PgExecutor<'_>, host: HostId, node: &str, key: &str) -> Result<Option<String>> {
     sqlx::query_scalar!(
         r#"update nodes set ssh_host_key = coalesce(ssh_host_key, $3) where host_id = $1 and name = $2
@@ -251,7 +248,7 @@ pub async fn by_name(db: impl PgExecutor<'_>, name: &str) -> Result<Option<HostI
         .await
 }
 
-/// The machines of these hosts, with what servers hold of them.
+/// The nodes of these hosts, with what servers hold of them.
 pub(super) async fn nodes(db: impl PgExecutor<'_>, hosts: &[i64]) -> Result<Vec<(HostId, HostNode)>> {
     let rows = sqlx::query!(
         r#"select n.host_id as "host: HostId", n.name, n.online, n.cores, n.memory_mib, n.disk_gib, n.disk_shared, n.seen_at,
@@ -315,7 +312,7 @@ pub(super) async fn insert(
     .await
 }
 
-/// Writes a host's settings back.
+/// Updates a host's row.
 pub(super) async fn update(db: impl PgExecutor<'_>, host: &HostRow) -> Result<()> {
     sqlx::query!(
         "update hosts set name = $2, config_sealed = $3, enabled = $4, cpu_overcommit = $5, memory_overcommit = $6,
@@ -334,13 +331,13 @@ pub(super) async fn update(db: impl PgExecutor<'_>, host: &HostRow) -> Result<()
     .map(drop)
 }
 
-/// Deletes a host; false when there is none such.
+/// Deletes a host; false if it does not exist.
 pub(super) async fn delete(db: impl PgExecutor<'_>, id: HostId) -> Result<bool> {
     let done = sqlx::query!("delete from hosts where id = $1", id.0).execute(db).await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// What is on a host: servers that aren't certainly gone, servers of the past, and address pools.
+/// What is on a host: servers that aren't certainly gone, deleted servers, and address pools.
 pub(super) async fn contents(db: impl PgExecutor<'_>, id: HostId) -> Result<(i64, i64, i64)> {
     let row = sqlx::query!(
         r#"select (select count(*) from servers where host_id = $1 and (reserved or deleted_at is null)) as "live!",

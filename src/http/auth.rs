@@ -1,6 +1,6 @@
-//! Authorisation as extractors: a handler can't be written without naming who may call it.
+//! Authorisation as extractors: every handler has to name who may call it.
 //!
-//! GET asks for the right to read, every other method for the right to write.
+//! Safe methods (GET) require read access, all others require write access.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,24 +14,25 @@ use crate::auth::{Authenticator, Caller, Level};
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
 
-/// Anyone who is signed in, whatever their token may do. What they see must be narrowed by the handler.
+/// Any authenticated caller, whatever the token's scopes. The handler must limit what they see.
 #[derive(Debug, Clone)]
 pub struct Anyone(pub Caller);
 
-/// An account's own matters: any role, with a token that reaches the whole account.
+/// The caller's own account: any role, with a token whose scopes cover the whole account.
 #[derive(Debug, Clone)]
 pub struct Account(pub Caller);
 
-/// A login, not an API token: for what would let a leaked token grow (other tokens, the password).
+/// A login session, not an API token: for anything that would let a leaked token gain access (other tokens, the
+/// password).
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Who.
+    /// The caller.
     pub caller: Caller,
-    /// Which login.
+    /// The session's id.
     pub id: Uuid,
 }
 
-/// A provider, with a token that reaches the whole account.
+/// A provider, with a token whose scopes cover the whole account.
 #[derive(Debug, Clone)]
 pub struct Provider(pub Caller);
 
@@ -40,28 +41,28 @@ pub fn core(extensions: &Extensions) -> Result<&Arc<Core>> {
     extensions.get().ok_or_else(|| Error::internal(anyhow::anyhow!("the request did not come through the router")))
 }
 
-/// The right that a method asks for.
+/// The access level that a method requires.
 pub fn level(method: &Method) -> Level {
     if method.is_safe() { Level::Read } else { Level::Write }
 }
 
 fn narrow() -> Error {
-    Error::new(Code::Forbidden, "This token's scopes do not reach that far.")
+    Error::new(Code::Forbidden, "This token's scopes do not allow this.")
 }
 
-/// Who a request is from, found out once, on its way in: limits and the audit log want to know it as well.
+/// The caller of a request, authenticated once on its way in: rate limits and the audit log need to know it as well.
 #[derive(Debug, Clone)]
 pub(crate) enum Identity {
-    /// It shows no token.
+    /// No token was sent.
     Nobody,
-    /// Its token is good.
+    /// The token is valid.
     Somebody(Caller),
-    /// Its token is not, or can't be looked up. The reason is for whoever asks first: it ends the request.
+    /// The token is invalid or can't be looked up. The first extractor to ask takes the error, which ends the request.
     Refused(Arc<Mutex<Option<Error>>>),
 }
 
 impl Identity {
-    /// Reads the bearer token and asks whose it is.
+    /// Reads the bearer token and looks up its owner.
     pub(crate) async fn of(
         core: &Core,
         authenticator: &dyn Authenticator,
@@ -82,7 +83,7 @@ impl Identity {
     }
 }
 
-/// Who a request is from, or why it has to sign in first.
+/// The caller of a request, or the reason they have to sign in first.
 pub(crate) fn caller(extensions: &Extensions) -> Result<&Caller> {
     let refused = match extensions.get::<Identity>() {
         Some(Identity::Somebody(caller)) => return Ok(caller),

@@ -1,7 +1,7 @@
-//! How long a request may take, and that what it began is not cut off: hyper drops a handler whose client has left.
+//! Request timeouts, and handlers that survive a disconnect: hyper drops a handler when its client is gone.
 //!
-//! What may change something runs to its end in a task of its own, whoever waits for it; only its answer can be lost.
-//! What only reads is dropped, and its connection with it.
+//! A request that may change something runs to completion in its own task, even if no one waits for it any more; only
+//! its response can be lost. A request that only reads is dropped, and its connection with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,13 +18,14 @@ use tracing::Instrument;
 use crate::core::Core;
 use crate::error::{Code, Error};
 
-/// How long work goes on after its request has been answered for it: by then whatever waits has its own limit.
+/// How long work may continue after its request has timed out: by then everything it waits for has hit a limit of its
+/// own.
 const REST: Duration = Duration::from_mins(5);
-/// How long a handler may take to say that its body is not coming.
+/// How long a handler may take to report that its body is not coming.
 const REFUSAL: Duration = Duration::from_secs(1);
 
-/// Gives up on a request after a while, and says whose fault it was: a body that did not arrive is the client's, who
-/// may send it again; one that arrived and is not done is ours, and may be done yet.
+/// Times out a request and says whose fault it was: a body that did not arrive is the client's, who may send it again;
+/// a request that arrived but is not done yet is ours, and may still be completed.
 pub(super) async fn carry(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
     let most = Duration::from_secs(core.config.request_seconds.into());
     let gate = Arc::new(Gate::default());
@@ -40,7 +41,7 @@ pub(super) async fn carry(State(core): State<Arc<Core>>, request: Request, next:
     let mut work = core.spawn(async { whole.await.unwrap_or_else(|_| too_slow()) });
     let ended = match tokio::time::timeout(most, &mut work).await {
         Ok(ended) => ended,
-        // Nothing is at hand before the body is there: the handler ends, and so does the entry of the audit log.
+        // Nothing is in progress before the body has arrived: the handler ends, and so does its audit log entry.
         Err(_) if gate.shut() => match tokio::time::timeout(REFUSAL, work).await {
             Ok(ended) => ended,
             Err(_) => return too_slow(),
@@ -51,17 +52,19 @@ pub(super) async fn carry(State(core): State<Arc<Core>>, request: Request, next:
 }
 
 fn too_slow() -> Response {
-    let error =
-        Error::new(Code::TooSlow, "We did not get this done in time. Look whether it was done before you try again.");
+    let error = Error::new(
+        Code::TooSlow,
+        "This took too long, and may still complete. Check whether it was done before you try again.",
+    );
     Error { retry_after: Some(Duration::from_secs(10)), ..error }.into_response()
 }
 
-/// What a body that came too late is cut off with.
+/// The error that a late body is cut off with.
 #[derive(Debug, thiserror::Error)]
-#[error("the request's body did not arrive in time")]
+#[error("the request body did not arrive in time")]
 pub(super) struct Late;
 
-/// Whether a request waits for its body, and whether it may go on waiting.
+/// Whether a request is waiting for its body, and whether it may keep waiting.
 #[derive(Default)]
 struct Gate {
     state: AtomicU8,
@@ -72,7 +75,7 @@ const AWAITED: u8 = 1;
 const SHUT: u8 = 2;
 
 impl Gate {
-    /// Takes no more of a body that is waited for. False where nobody waits for any.
+    /// Accepts no more of a body that is being waited for. Returns false if nothing waits for one.
     fn shut(&self) -> bool {
         let shut = self.state.compare_exchange(AWAITED, SHUT, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if shut {
@@ -85,7 +88,7 @@ impl Gate {
         self.state.load(Ordering::SeqCst) == SHUT
     }
 
-    /// Notes whether the body is waited for; false where it is too late for it.
+    /// Records whether the body is being waited for; returns false if it is too late for it.
     fn note(&self, awaited: bool) -> bool {
         let to = if awaited { AWAITED } else { 0 };
         let noted = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| (now != SHUT).then_some(to));
@@ -93,7 +96,7 @@ impl Gate {
     }
 }
 
-/// The request with a body that the gate knows of.
+/// Passes the request's body through the gate.
 fn watched(request: Request, gate: &Arc<Gate>) -> Request {
     let gate = Arc::clone(gate);
     request.map(|body| {

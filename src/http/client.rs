@@ -1,4 +1,4 @@
-//! Who is at the other end of the connection.
+//! The client at the other end of a connection.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -10,12 +10,12 @@ use crate::config::Proxies;
 use crate::core::Core;
 use crate::error::{Error, Result};
 
-/// The client's address: the peer's, or, where the peer is a proxy we trust, the last hop it names that is not one.
+/// The client's address: the peer's or, if the peer is a trusted proxy, the last hop it names that is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
-    /// Reads it from a request.
+    /// Reads the address from a request.
     pub fn of(extensions: &Extensions, headers: &HeaderMap, core: &Core) -> Self {
         let peer = extensions
             .get::<ConnectInfo<SocketAddr>>()
@@ -23,7 +23,7 @@ impl ClientAddress {
         Self::from_headers(peer, headers, &core.config.trusted_proxies)
     }
 
-    /// What counts as one client: IPv6 clients have a whole /64 to themselves.
+    /// The network that counts as one client: IPv6 clients have a whole /64 to themselves.
     pub fn network(self) -> String {
         match self.0.to_canonical() {
             IpAddr::V4(v4) => v4.to_string(),
@@ -34,7 +34,8 @@ impl ClientAddress {
         }
     }
 
-    /// What whoever has many IPv6 networks has at the least: the /48. None for IPv4, where addresses are dear.
+    /// The /48 of an IPv6 address: anyone with many IPv6 networks has at least one. None for IPv4, where addresses are
+    /// expensive.
     pub fn wide(self) -> Option<String> {
         match self.0.to_canonical() {
             IpAddr::V4(_) => None,
@@ -45,8 +46,8 @@ impl ClientAddress {
         }
     }
 
-    /// Where somebody is at home on and off: a /24, and the /48 of IPv6. Providers give their customers another address
-    /// of it now and then.
+    /// The network that a user usually stays in: a /24, or a /48 for IPv6. Internet providers give their customers
+    /// another address of it now and then.
     pub fn neighbourhood(self) -> String {
         match self.0.to_canonical() {
             IpAddr::V4(v4) => {
@@ -57,12 +58,12 @@ impl ClientAddress {
         }
     }
 
-    /// Reads it from a connection and its headers, hop by hop from our side: each trusted proxy is believed about the one
-    /// before it, and nobody else about anything. A hop that can't be read ends the walk; to skip it would be to
-    /// believe what is left of it, which is the client's own.
+    /// Reads the address from a connection and its headers, hop by hop from our side: each trusted proxy is believed
+    /// about the hop before it, and no one else is believed. An unreadable hop ends the walk; skipping it would mean
+    /// believing what is left of it, which the client controls.
     pub fn from_headers(peer: IpAddr, headers: &HeaderMap, trusted: &Proxies) -> Self {
         let mut at = peer.to_canonical();
-        // Several lines are one list in their order (RFC 9110, 5.3).
+        // Several header lines form one list, in their order (RFC 9110, 5.3).
         let lines = headers.get_all("x-forwarded-for").iter().rev();
         let mut hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         while trusted.contains(at) {
@@ -75,7 +76,7 @@ impl ClientAddress {
     }
 }
 
-/// An address in the list: alone or with a port, in IPv6 with or without brackets.
+/// An address in the list, with or without a port; IPv6 with or without brackets.
 fn hop(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim_matches([' ', '\t']);
     let alone = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
@@ -162,7 +163,7 @@ mod tests {
         ] {
             assert_eq!(seen("10.0.0.1", &[&format!("6.6.6.6, {odd}")], "10.0.0.1"), "10.0.0.1", "{odd:?}");
             assert_eq!(seen("10.0.0.1", &[&format!("6.6.6.6, {odd}, 10.0.0.2")], "10.0.0.0/8"), "10.0.0.2", "{odd:?}");
-            // Left of the client it is the client's own affair.
+            // Everything left of the client is under the client's control.
             assert_eq!(seen("10.0.0.1", &[&format!("{odd}, 1.2.3.4, 10.0.0.2")], "10.0.0.0/8"), "1.2.3.4", "{odd:?}");
         }
     }
@@ -181,8 +182,8 @@ mod tests {
         assert_eq!(seen("::ffff:9.9.9.9", &["1.2.3.4"], "10.0.0.1"), "9.9.9.9");
     }
 
-    /// Whatever a client sends, in however many lines, the outermost proxy appends where it saw the client, and that is
-    /// who it is.
+    /// Whatever a client sends, in any number of header lines, the outermost proxy appends the address it saw, and that
+    /// is the client's.
     #[test]
     fn no_client_chooses_its_address() {
         let mut random = StdRng::seed_from_u64(7);

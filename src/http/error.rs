@@ -1,4 +1,4 @@
-//! Errors as answers: one JSON shape for every failure, whoever raised it, with the request's id in it.
+//! Errors as responses: every failure has the same JSON shape, whichever layer raised it, and carries the request id.
 
 use axum::Json;
 use axum::extract::Request;
@@ -12,21 +12,21 @@ use tower_http::request_id::RequestId;
 
 use crate::error::{Code, Error};
 
-/// What a failed request gets.
+/// The body of every failed response.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorBody {
-    /// What happened and what to do, for a person.
+    /// What happened and what to do about it, for people.
     pub error: String,
-    /// What happened, for a program.
+    /// What happened, for programs.
     pub code: Code,
-    /// More for programs; null where there is nothing to add.
+    /// Additional details for programs, or null.
     pub details: Option<Value>,
-    /// Quote it to support: our log has the rest.
+    /// Quote this id to support: the log has the details.
     pub request_id: Option<String>,
 }
 
-/// Carries the error to `finish`, which knows the request's id.
+/// Passes the error to `finish`, which knows the request id.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = status(self.code).into_response();
@@ -39,7 +39,7 @@ fn status(code: Code) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// What a caught panic becomes: a 500 like any other, counted.
+/// Turns a caught panic into a 500 like any other, and counts it.
 pub(crate) fn from_panic(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
     let text = panic
         .downcast_ref::<String>()
@@ -50,7 +50,7 @@ pub(crate) fn from_panic(panic: Box<dyn std::any::Any + Send + 'static>) -> Resp
     Error::internal(anyhow::anyhow!("panic: {text}")).into_response()
 }
 
-/// Middleware: gives every failed answer its body, and the log its cause.
+/// Middleware: gives every failed response its body, and logs the cause.
 pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let request_id =
         request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
@@ -66,7 +66,7 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let (code, told) = (error.code.as_str(), error.message.as_str());
     let cause = error.cause.as_ref().map(|c| format!("{c:#}"));
     match error.code {
-        // Hosts have their alerts, and a limit that was reached is no failure.
+        // Hosts have alerts of their own, and reaching a limit is not a failure.
         Code::HostError | Code::HostUnreachable | Code::ResourceUnavailable => {
             tracing::warn!(code, told, cause, "request failed");
         }
@@ -75,7 +75,7 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
     }
     let body = ErrorBody { error: error.message.clone(), code: error.code, details: error.details.clone(), request_id };
     let mut answer = (status(error.code), Json(body)).into_response();
-    // What an outer layer said in headers (Allow, for one) stays.
+    // Headers that are already set, such as Allow, are kept.
     for (name, value) in response.headers() {
         if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
             answer.headers_mut().append(name.clone(), value.clone());
@@ -93,16 +93,16 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
     answer
 }
 
-/// Failures that a layer or the router raised without our error type. Socket.IO speaks its own protocol.
+/// Failures raised by a layer or the router, without our error type. Socket.IO speaks its own protocol.
 fn foreign(status: StatusCode, path: &str) -> Option<Error> {
     if path.starts_with("/socket.io") {
         return None;
     }
     let (code, message) = match status {
         StatusCode::NOT_FOUND => (Code::NotFound, "There is nothing at this address."),
-        StatusCode::METHOD_NOT_ALLOWED => (Code::MethodNotAllowed, "This address does not take that method."),
+        StatusCode::METHOD_NOT_ALLOWED => (Code::MethodNotAllowed, "This address does not support that method."),
         StatusCode::REQUEST_TIMEOUT => (Code::Timeout, "The request did not arrive in time."),
-        StatusCode::PAYLOAD_TOO_LARGE => (Code::TooLarge, "The request's body is larger than we take (256 KiB)."),
+        StatusCode::PAYLOAD_TOO_LARGE => (Code::TooLarge, "The request body exceeds the limit of 256 KiB."),
         s if s.is_client_error() => (Code::Malformed, "The request could not be read."),
         s if s.is_server_error() => {
             return Some(Error::internal(anyhow::anyhow!("a layer answered {s} on {path}")));

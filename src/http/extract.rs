@@ -1,4 +1,4 @@
-//! Extractors that answer bad input in our own words: JSON bodies, paths and queries.
+//! Extractors that report bad input in our own error format: JSON bodies, paths and queries.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use serde_json::error::Category;
 use super::carry::Late;
 use crate::error::{Code, Error};
 
-/// A JSON body: read, parsed and checked, or refused with the field named. Also an answer.
+/// A JSON body: read, parsed and validated, or rejected with the field named. Also a response.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -32,7 +32,7 @@ where
     }
 }
 
-/// Refuses a body that doesn't say that it is JSON.
+/// Rejects a body that is not declared as JSON.
 pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), Error> {
     let is_json = headers
         .get(header::CONTENT_TYPE)
@@ -50,16 +50,16 @@ pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), Error> {
     }
 }
 
-/// The whole body.
+/// Reads the whole body.
 pub(crate) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Error> {
     Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(e) if e.status() == 413 => {
-            Error::new(Code::TooLarge, "The request's body is larger than we take (256 KiB).")
+            Error::new(Code::TooLarge, "The request body exceeds the limit of 256 KiB.")
         }
         rejection if is_late(&rejection) => {
-            Error::new(Code::Timeout, "The request's body did not arrive in time. Nothing was done.")
+            Error::new(Code::Timeout, "The request body did not arrive in time. Nothing was done.")
         }
-        _ => Error::new(Code::Malformed, "The request's body could not be read."),
+        _ => Error::new(Code::Malformed, "The request body could not be read."),
     })
 }
 
@@ -67,7 +67,7 @@ fn is_late(error: &(dyn std::error::Error + 'static)) -> bool {
     error.is::<Late>() || error.source().is_some_and(is_late)
 }
 
-/// Reads and checks a JSON body.
+/// Parses and validates a JSON body.
 pub(crate) fn parse<T: DeserializeOwned + Validate<Context = ()>>(bytes: &[u8]) -> Result<T, Error> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value: T = typed("", &mut json)?;
@@ -82,7 +82,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// Reads and checks a part of a body whose form only the service knows; `at` is where it was.
+/// Parses and validates a part of a body whose shape only the service knows; `at` is its path.
 pub(crate) fn read<T>(at: &str, value: serde_json::Value) -> Result<T, Error>
 where
     T: DeserializeOwned + Validate<Context = ()>,
@@ -117,7 +117,7 @@ fn check<T: Validate<Context = ()>>(at: &str, value: &T) -> Result<(), Error> {
     })
 }
 
-/// A checked field's path as the JSON has it: the checks know fields by their names in our code.
+/// The path of a validated field as it is in the JSON: validation knows fields by their Rust names.
 fn camel(path: &garde::Path) -> String {
     let path = path.to_string();
     let mut words = path.split('_');
@@ -136,7 +136,7 @@ fn malformed(error: &serde_json::Error) -> Error {
     Error::new(Code::Malformed, format!("The body is not valid JSON: {}", sentence(&error.to_string())))
 }
 
-/// `missing field x at line 1 column 2` as a sentence, without the position in our compact bodies.
+/// Turns `missing field x at line 1 column 2` into a sentence, without the position, which is useless in compact JSON.
 fn sentence(text: &str) -> String {
     let text = text.split(" at line ").next().unwrap_or(text);
     let mut chars = text.chars();
@@ -145,7 +145,7 @@ fn sentence(text: &str) -> String {
     format!("{first}{}{end}", chars.as_str())
 }
 
-/// A path's parameters.
+/// Path parameters.
 #[derive(Debug)]
 pub struct Path<T>(pub T);
 
@@ -156,11 +156,11 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
         axum::extract::Path::from_request_parts(parts, state)
             .await
             .map(|axum::extract::Path(value)| Self(value))
-            .map_err(|_| Error::new(Code::Malformed, "The id in the address is not one of ours."))
+            .map_err(|_| Error::new(Code::Malformed, "The id in the address is invalid."))
     }
 }
 
-/// A query's parameters, checked.
+/// Validated query parameters.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 

@@ -1,4 +1,4 @@
-//! Health for orchestrators and figures for Prometheus.
+//! Health checks for orchestrators, and metrics for Prometheus.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,22 +19,22 @@ use crate::error::{Code, Error, Result};
 use crate::feature::Feature;
 use crate::secrets;
 
-/// How the service feels.
+/// Health of the service.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct Health {
-    /// `ok`.
+    /// Always `ok`.
     status: &'static str,
 }
 
-/// How often the database is asked whether it is there, at most.
+/// How often readiness checks query the database, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Describes the kernel's own metrics; each feature describes its own.
 pub(crate) fn describe() {
     use metrics::{describe_counter, describe_histogram};
-    describe_counter!("innkeeper_http_requests_total", "Requests that were answered.");
-    describe_histogram!("innkeeper_http_request_seconds", "How long requests took.");
-    describe_counter!("innkeeper_panics_total", "Panics that were caught: faults of ours.");
+    describe_counter!("innkeeper_http_requests_total", "HTTP requests answered.");
+    describe_histogram!("innkeeper_http_request_seconds", "Duration of HTTP requests.");
+    describe_counter!("innkeeper_panics_total", "Panics caught: bugs in the service.");
 }
 
 /// What health and figures are told from.
@@ -55,18 +55,18 @@ pub(super) fn routes(core: &Arc<Core>, features: &[Arc<dyn Feature>]) -> OpenApi
         .with_state(Arc::new(probes))
 }
 
-/// Whether the process runs
+/// Check that the process is running
 #[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "getLiveness", security(()),
     responses((status = 200, body = Health)))]
 async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Whether it can do its work: the database answers, and takes changes
+/// Check that the service can work: the database answers and accepts writes
 #[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
     responses((status = 200, body = Health), (status = 503, body = super::ErrorBody)))]
 async fn ready(State(probes): State<Arc<Probes>>) -> Result<Json<Health>> {
-    // Whoever asks meanwhile hears the same: health is open to all, and the database is not theirs to keep busy.
+    // Concurrent callers share one check: health is open to everyone, and must not be a way to load the database.
     let mut looked = probes.readiness.lock().await;
     if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
         *looked = None;
@@ -74,7 +74,7 @@ async fn ready(State(probes): State<Arc<Probes>>) -> Result<Json<Health>> {
             r#"select not (pg_is_in_recovery() or current_setting('transaction_read_only')::bool) as "writes!""#
         );
         if !writes.fetch_one(&probes.core.db).await? {
-            let error = Error::new(Code::DatabaseUnavailable, "Our database can be read, and takes no changes.");
+            let error = Error::new(Code::DatabaseUnavailable, "Our database is read-only at the moment.");
             return Err(Error { retry_after: Some(Duration::from_secs(5)), ..error });
         }
         *looked = Some(Instant::now());
@@ -82,10 +82,10 @@ async fn ready(State(probes): State<Arc<Probes>>) -> Result<Json<Health>> {
     Ok(Json(Health { status: "ok" }))
 }
 
-/// Figures of this process, and of every host and server at its last sweep, in Prometheus' text format
+/// Metrics of this process, and of every host and server at its last sweep, in the Prometheus text format
 ///
-/// For a scraper that shows the bearer token of `INNKEEPER_METRICS_TOKEN`. Without that setting there is nothing here:
-/// where `INNKEEPER_METRICS_LISTEN` is set, the same figures are on an address of their own.
+/// For scrapers that send the bearer token from `INNKEEPER_METRICS_TOKEN`. Without that setting this route does not
+/// exist; if `INNKEEPER_METRICS_LISTEN` is set, the same metrics are served on an address of their own.
 #[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "getMetrics", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = super::ErrorBody),
         (status = 503, body = super::ErrorBody)))]
@@ -96,18 +96,18 @@ async fn metrics(State(probes): State<Arc<Probes>>, headers: HeaderMap) -> Resul
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
-    // Hashes take the same time to compare wherever they differ, or tell nothing by it.
+    // Hashes are compared, so the time it takes reveals nothing about the token.
     let is_it = |wanted: &SecretString| {
         shown.is_some_and(|shown| secrets::hash_token(shown) == secrets::hash_token(wanted.expose_secret().trim()))
     };
-    // To everybody else there is nothing here.
+    // For everyone else this route does not exist.
     if !probes.core.config.metrics_token.as_ref().is_some_and(is_it) {
         return Err(Error::not_found("page"));
     }
     page(&probes.core, &probes.features).await
 }
 
-/// The same on a listener of its own, for whoever reaches that.
+/// The same metrics on a listener of their own, for anyone who can reach it.
 pub(crate) fn figures(core: &Arc<Core>, features: &[Arc<dyn Feature>]) -> Router {
     let (core, features) = (Arc::clone(core), Arc::<[_]>::from(features));
     let show = async move || page(&core, &features).await;

@@ -1,4 +1,4 @@
-//! Transport only: the router, what every request passes, extractors, errors, pages, OpenAPI, health.
+//! Transport only: the router, the layers every request passes, extractors, errors, pages, OpenAPI, health.
 
 pub mod auth;
 mod carry;

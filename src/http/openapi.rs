@@ -1,5 +1,5 @@
-//! The OpenAPI document's frame; its paths come from the routes themselves, and what all of them have in common is
-//! added here, where no route can forget it.
+//! The frame of the OpenAPI document. Its paths come from the routes themselves; what all of them have in common is
+//! added here, so that no route can forget it.
 
 use std::collections::BTreeSet;
 
@@ -14,12 +14,12 @@ use utoipa::{Modify, OpenApi};
 use super::page::{CatalogueSort, Order};
 use crate::idempotency;
 
-/// Title, licence, and how to sign in.
+/// Title, licence and authentication.
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(title = "Innkeeper", description = "Servers by tariff on Proxmox-style hosts.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     modifiers(&Bearer),
-    servers((url = "/", description = "The service that this document is of")),
+    servers((url = "/", description = "The service that serves this document")),
     security(("bearer" = [])),
     components(schemas(super::ErrorBody, CatalogueSort, Order)),
 )]
@@ -42,36 +42,40 @@ impl Modify for Bearer {
     }
 }
 
-/// What an answer with this status means on every route, for failures with the name of the component that says so. A
-/// route that has more to say of one writes its own description.
+/// What a response with each status means on every route, and for failures the name of the shared response component. A
+/// route that has more to say about a status writes its own description.
 const STANDARD: [(&str, &str, &str); 17] = [
-    ("200", "", "Done: this is what was asked for, or what has come of it."),
-    ("201", "", "Made: this is what was made."),
-    ("204", "", "Done; there is nothing to say about it."),
-    ("400", "BadRequest", "The request can't be read: broken JSON, an id or an address that is none."),
-    ("401", "Unauthenticated", "There is no token, or it is wrong, has ended or was revoked."),
-    ("403", "Forbidden", "This role may not do it, or the token's scopes do not reach that far."),
-    ("404", "NotFound", "It is not there, or it is somebody else's."),
-    ("408", "RequestTimeout", "The request's body did not arrive in time. Nothing was done."),
-    ("409", "Conflict", "The present state does not allow it: something has this name, is in use or being worked on."),
-    ("413", "TooLarge", "The request's body is too large."),
-    ("415", "UnsupportedMediaType", "The request's body is not declared as JSON."),
+    ("200", "", "Success: the requested data, or the result."),
+    ("201", "", "Created: this is the new object."),
+    ("204", "", "Done; the response has no body."),
+    ("400", "BadRequest", "The request can't be read: broken JSON, or an invalid id or address."),
+    ("401", "Unauthenticated", "The token is missing, wrong, expired or revoked."),
+    ("403", "Forbidden", "This role may not do it, or the token's scopes do not allow it."),
+    ("404", "NotFound", "It does not exist, or it belongs to someone else."),
+    ("408", "RequestTimeout", "The request body did not arrive in time. Nothing was done."),
+    (
+        "409",
+        "Conflict",
+        "The current state does not allow it: the name is taken, or the object is in use or being changed.",
+    ),
+    ("413", "TooLarge", "The request body is too large."),
+    ("415", "UnsupportedMediaType", "The request body is not declared as JSON."),
     ("422", "Invalid", "Understood, but impossible; `details.fields` has a message per field, parameter or header."),
-    ("429", "RateLimited", "Too many requests; the header `Retry-After` says when to try again."),
-    ("500", "Internal", "Our fault; our log has more under the `requestId`."),
-    ("502", "HostError", "The host refused or failed."),
-    ("503", "Unavailable", "The host or our database can't be reached; try again after a while."),
-    ("507", "NoRoom", "There is no room, no free address, or the account's limit is reached."),
+    ("429", "RateLimited", "Too many requests; the `Retry-After` header says when to try again."),
+    ("500", "Internal", "Internal error; our log has the details under the `requestId`."),
+    ("502", "HostError", "The host refused the request or failed."),
+    ("503", "Unavailable", "The host or our database can't be reached; try again later."),
+    ("507", "NoRoom", "There is no capacity or no free address, or the account's limit is reached."),
 ];
 
-/// The name of the component that this status's failures refer to.
+/// The name of the response component for failures with this status.
 fn failure_name(status: &str) -> Option<&'static str> {
     let (_, name, _) = STANDARD.iter().find(|(known, ..)| *known == status)?;
     (!name.is_empty()).then_some(name)
 }
 
-/// Adds what holds for every route: the failures that layers answer with, `Idempotency-Key` on POSTs by someone, and what
-/// each status means; and leaves one schema for each shape.
+/// Adds what applies to every route: the failures that layers answer with, `Idempotency-Key` on authenticated POSTs,
+/// and the meaning of each status; and leaves one schema for each shape.
 pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
     for (path, item) in &mut document.paths.paths {
         if path.starts_with("/api/") {
@@ -106,7 +110,7 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
     }
 }
 
-/// Says what each answer means where the route says nothing; a failure that has no more to say than that is one for all.
+/// Describes each response that the route does not; failures with nothing more to say share one component.
 fn describe(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(own) = response else { continue };
@@ -121,7 +125,7 @@ fn describe(operation: &mut Operation) {
     }
 }
 
-/// Objects and enumerations that have a name, with what they look like.
+/// Named objects and enumerations, with their schemas.
 fn shapes(components: &Components) -> Vec<(String, Schema)> {
     let named = components.schemas.iter().filter_map(|(name, schema)| match schema {
         RefOr::T(schema @ Schema::Object(object)) if !object.properties.is_empty() || object.enum_values.is_some() => {
@@ -140,7 +144,7 @@ fn nameless(schema: &Schema) -> Schema {
     schema
 }
 
-/// Puts a named schema's name in the place of a copy of it: generic types and parameters have their parts written out.
+/// Replaces a copy of a named schema by a reference: generic types and parameters have their parts written out.
 fn fold(schema: &mut RefOr<Schema>, shapes: &[(String, Schema)]) {
     let RefOr::T(whole) = schema else { return };
     if let Schema::Object(_) = whole {
@@ -173,7 +177,7 @@ fn fold_parts(schema: &mut Schema, shapes: &[(String, Schema)]) {
     }
 }
 
-/// The routes that nobody has to sign in for, as `POST /api/auth/login`.
+/// The routes that need no authentication, in the form `POST /api/auth/login`.
 pub(super) fn open_routes(document: &utoipa::openapi::OpenApi) -> BTreeSet<String> {
     let methods = |item: &PathItem| {
         [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("PATCH", &item.patch), ("DELETE", &item.delete)]
@@ -183,7 +187,7 @@ pub(super) fn open_routes(document: &utoipa::openapi::OpenApi) -> BTreeSet<Strin
     paths.flat_map(|(path, item)| methods(item).into_iter().flatten().map(move |m| format!("{m} {path}"))).collect()
 }
 
-/// Whether nobody has to sign in for it.
+/// Whether it needs no authentication.
 fn is_open(operation: &Operation) -> bool {
     operation.security.as_ref().is_some_and(|security| security.iter().all(|s| *s == SecurityRequirement::default()))
 }
@@ -192,7 +196,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete].into_iter().flatten()
 }
 
-/// Documents these statuses as failures, where the route has nothing to say of them itself.
+/// Documents these statuses as failures, unless the route does so itself.
 fn fail(operation: &mut Operation, statuses: &[&str]) {
     for status in statuses {
         let Some(name) = failure_name(status) else { continue };
@@ -218,8 +222,8 @@ fn key() -> Parameter {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "The client's own name for this request. Sent again within a day with the same key, it is done once and \
-             answered alike; another request with the same key is refused.",
+            "A name for this request, chosen by the client. Repeated within a day with the same key, the request is \
+             executed once and gets the same answer; a different request with the same key is refused.",
         ))
         .schema(Some(Schema::Object(schema)))
         .build()

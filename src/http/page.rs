@@ -1,4 +1,4 @@
-//! Lists in pages.
+//! Paged lists.
 
 use axum::http::{HeaderMap, HeaderName};
 use chrono::{DateTime, Utc};
@@ -9,36 +9,38 @@ use super::extract::Json;
 use super::text;
 use crate::error::{Error, Result};
 
-/// How many there are in all, where a list is a bare array.
+/// Header with the total count, for lists that are bare arrays.
 pub const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
-/// Rows a page where nothing is said.
+/// Default number of rows per page.
 pub const LIMIT: i64 = 20;
 
-/// How far lists are counted and shown in pages. Nobody reads more one by one, and to count all there is is as much work as
-/// to read it.
+/// How far lists are counted and paged. No one reads further one by one, and counting all rows is as much work as
+/// reading them.
 pub const COUNTED: i64 = 10_000;
 
-/// What reading a list came to: one that takes too long is to be narrowed, not tried again.
+/// The error for a failed listing: a list that takes too long has to be filtered, not retried.
 pub fn too_long(error: sqlx::Error) -> Error {
     match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
-        Some("57014") => Error::field("page", "This list takes too long to read; narrow it by its other parameters."),
+        Some("57014") => {
+            Error::field("page", "This list takes too long to read; narrow it down with the other parameters.")
+        }
         _ => error.into(),
     }
 }
 
-/// A page of a list.
+/// One page of a list.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Page<T> {
-    /// What is on it.
+    /// The rows on this page.
     pub data: Vec<T>,
-    /// How many there are on all pages.
+    /// Total count over all pages.
     pub total: i64,
-    /// This page, counted from 1.
+    /// The number of this page, starting at 1.
     pub page: i64,
-    /// The most rows on a page.
+    /// Maximum number of rows per page.
     pub limit: i64,
-    /// How many pages there are.
+    /// Number of pages.
     pub pages: i64,
 }
 
@@ -50,16 +52,16 @@ impl<T> Page<T> {
     }
 }
 
-/// Which page of a list.
+/// Selects a page of a list.
 #[derive(Debug, Clone, Copy, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// From 1.
+    /// Page number, starting at 1.
     #[garde(range(min = 1, max = 1_000_000))]
     #[param(minimum = 1, maximum = 1_000_000)]
     pub page: Option<i64>,
-    /// Rows a page: 20, at most 100.
+    /// Rows per page: 20 by default, at most 100.
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
@@ -70,26 +72,26 @@ impl PageQuery {
         self.page.unwrap_or(1)
     }
 
-    /// The most rows on the page.
+    /// Maximum number of rows on the page.
     pub fn size(self) -> i64 {
         self.limit.unwrap_or(LIMIT)
     }
 
-    /// Refuses a page that is further than lists are counted.
+    /// Rejects a page beyond the rows that lists count.
     pub fn check(self) -> Result<()> {
         match self.offset() < COUNTED {
             true => Ok(()),
-            false => Err(Error::field("page", format!("Pages go as far as row {COUNTED}; narrow the list."))),
+            false => Err(Error::field("page", format!("Pages end at row {COUNTED}; filter the list."))),
         }
     }
 
-    /// How many rows come before it.
+    /// Number of rows before this page.
     pub fn offset(self) -> i64 {
         (self.number() - 1) * self.size()
     }
 }
 
-/// Which way a list is sorted.
+/// Sort direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
@@ -99,18 +101,18 @@ pub enum Order {
     Desc,
 }
 
-/// Something of the catalogue: few enough to be sorted and counted here.
+/// A catalogue item. Catalogues are small enough to be sorted and counted in memory.
 pub trait Listed {
-    /// What can be asked of it: id, name, whether it is in use, when it was made and changed.
+    /// What lists sort and filter by: id, name, whether it is enabled, creation time, time of the last change.
     fn facts(&self) -> (i64, &str, bool, DateTime<Utc>, DateTime<Utc>);
 }
 
-/// Which of a catalogue's things to list.
+/// Filters, sorting and paging for a catalogue.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct CatalogueQuery {
-    /// From 1. Without it, and without `limit`, all are listed.
+    /// Page number, starting at 1. Without it, and without `limit`, everything is listed.
     #[garde(range(min = 1, max = 1_000_000))]
     #[param(minimum = 1, maximum = 1_000_000)]
     pub page: Option<i64>,
@@ -118,39 +120,39 @@ pub struct CatalogueQuery {
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
-    /// By what; `id` if left out.
+    /// Sort key; `id` by default.
     #[garde(skip)]
     #[param(inline)]
     pub sort: Option<CatalogueSort>,
-    /// Which way; `asc` if left out.
+    /// Sort direction; `asc` by default.
     #[garde(skip)]
     #[param(inline)]
     pub order: Option<Order>,
-    /// Those whose name has this in it, without regard to case.
+    /// Only items whose name contains this text, ignoring case.
     #[garde(inner(length(chars, max = 255), custom(text::plain)))]
     pub name: Option<String>,
-    /// Those that are in use, or those that are not.
+    /// Only enabled items, or only disabled ones.
     #[garde(skip)]
     pub enabled: Option<bool>,
 }
 
-/// What a catalogue can be sorted by.
+/// Sort keys for a catalogue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum CatalogueSort {
-    /// The order they were made in.
+    /// Id, which is the order of creation.
     #[default]
     Id,
-    /// Their names.
+    /// Name.
     Name,
-    /// When they were made.
+    /// Creation time.
     CreatedAt,
-    /// When they last changed.
+    /// Time of the last change.
     UpdatedAt,
 }
 
 impl CatalogueQuery {
-    /// The part of `rows` that is asked for, with how many there are of it on all pages.
+    /// The requested part of `rows`, with the total count over all pages.
     pub fn of<T: Listed>(&self, mut rows: Vec<T>) -> (HeaderMap, Json<Vec<T>>) {
         let name = self.name.as_ref().map(|name| name.to_lowercase());
         rows.retain(|row| {

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Deserializer};
 
-/// A field of a partial update that can also be cleared: left out, `null`, or a value. Goes with `#[serde(default)]`.
+/// A field of a partial update that can also be cleared: omitted, `null`, or a value. Use with `#[serde(default)]`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Patch<T> {
-    /// Left out: stays as it is.
+    /// Omitted: unchanged.
     #[default]
     Keep,
     /// `null`: cleared.
@@ -15,7 +15,7 @@ pub enum Patch<T> {
 }
 
 impl<T> Patch<T> {
-    /// What the field is after the update.
+    /// The value of the field after the update.
     pub fn apply(self, current: Option<T>) -> Option<T> {
         match self {
             Self::Keep => current,
@@ -24,7 +24,7 @@ impl<T> Patch<T> {
         }
     }
 
-    /// The new value, where there is one.
+    /// The new value, if there is one.
     pub fn value(&self) -> Option<&T> {
         match self {
             Self::Set(value) => Some(value),

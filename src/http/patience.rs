@@ -1,5 +1,5 @@
-//! A connection that waits for its client for so long and no longer: for the rest of a request's body, and for what it
-//! was sent to be taken. It stands below HTTP, so that it holds for every path, and for what a connection becomes.
+//! A connection with limits on how long it waits for its client: for the rest of a request body, and for the client to
+//! read what was sent. It sits below HTTP, so it covers every path, and whatever a connection is upgraded to.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -13,24 +13,24 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a client is waited for.
+/// How long to wait for a client.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For the whole of a request's body, from its head on.
+    /// For a whole request body, measured from its head.
     pub body: Duration,
-    /// For any of what was sent to be taken. What is taken buys time at 1 KiB a second.
+    /// For the client to read any of what was sent. What it reads buys time at 1 KiB per second.
     pub writing: Duration,
 }
 
-/// Bytes a second that a client has to take of what waits for it: one by one they would keep its place for ever.
+/// Bytes per second that a client has to read of what is pending: byte by byte it could keep its slot forever.
 const RATE: u64 = 1024;
 
-/// When the body that is under way has to be there, if one is.
+/// Deadline of the body that is being received, if there is one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BodyDue(Arc<Mutex<Option<Instant>>>);
 
 impl BodyDue {
-    /// Watches over a request's body: until it has ended, or nobody wants it any more, it is due.
+    /// Watches a request body: the deadline applies until it has ended, or is dropped.
     pub(super) fn watch(&self, body: Incoming, most: Duration) -> Awaited {
         if !body.is_end_stream() {
             self.set(Some(Instant::now() + most));
@@ -47,7 +47,7 @@ impl BodyDue {
     }
 }
 
-/// A request's body that says when it has ended.
+/// A request body that reports when it has ended.
 #[derive(Debug)]
 pub(super) struct Awaited {
     body: Incoming,
@@ -81,7 +81,7 @@ impl Drop for Awaited {
     }
 }
 
-/// A stream that fails where its client lets us wait.
+/// A stream that fails if its client keeps us waiting.
 #[derive(Debug)]
 pub(super) struct Patient<S> {
     stream: S,
@@ -91,11 +91,11 @@ pub(super) struct Patient<S> {
     blocked: Option<Blocked>,
 }
 
-/// What was sent is not taken.
+/// The client does not read what was sent.
 #[derive(Debug)]
 struct Blocked {
     since: Instant,
-    /// Bytes that were taken since, a few at a time.
+    /// Bytes it has read since, a few at a time.
     taken: u64,
     end: Pin<Box<Sleep>>,
 }
@@ -105,7 +105,7 @@ impl<S> Patient<S> {
         Self { stream, writing, due, reading: None, blocked: None }
     }
 
-    /// Ready once the body that is under way should have been there.
+    /// Ready once the body in progress is overdue.
     fn poll_body_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(due) = self.due.get() else {
             self.reading = None;
@@ -118,7 +118,7 @@ impl<S> Patient<S> {
         end.as_mut().poll(cx)
     }
 
-    /// Ready once the client should have taken more.
+    /// Ready once the client should have read more.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (now, most) = (Instant::now(), self.writing);
         let blocked = self.blocked.get_or_insert_with(|| Blocked {
@@ -135,7 +135,7 @@ impl<S> Patient<S> {
 
     fn wrote(&mut self, polled: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match polled {
-            Poll::Pending => self.poll_blocked(cx).map(|()| Err(overdue("the client does not take what it is sent"))),
+            Poll::Pending => self.poll_blocked(cx).map(|()| Err(overdue("the client does not read what it is sent"))),
             Poll::Ready(Ok(bytes)) => {
                 if let Some(blocked) = &mut self.blocked {
                     blocked.taken += bytes as u64;
@@ -154,7 +154,7 @@ fn overdue(words: &'static str) -> io::Error {
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
-            Poll::Pending => self.poll_body_due(cx).map(|()| Err(overdue("the body of the request does not arrive"))),
+            Poll::Pending => self.poll_body_due(cx).map(|()| Err(overdue("the request body does not arrive"))),
             read @ Poll::Ready(_) => read,
         }
     }
@@ -179,7 +179,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         self.stream.is_write_vectored()
     }
 
-    /// Who writes flushes once nothing is left to be written.
+    /// Writers flush once nothing is left to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.blocked = None;
         Pin::new(&mut self.stream).poll_flush(cx)

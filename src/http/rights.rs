@@ -1,5 +1,5 @@
-//! Who asks is found out with a request's head, and once more when its body is there: it may come half a minute later,
-//! and whoever was shut out meanwhile is.
+//! Authenticates the caller when a request's head arrives, and again when its body is complete: that may be half a
+//! minute later, and access may have been revoked meanwhile.
 
 use std::sync::Arc;
 
@@ -28,9 +28,9 @@ impl Doors {
     }
 }
 
-/// Finds out who asks, once for all that want to know.
+/// Authenticates the caller, once for everything that needs to know.
 pub(super) async fn identify(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
-    // Figures have a token of their own, which is no account's.
+    // Metrics have a token of their own, which belongs to no account.
     let identity = match request.uri().path() {
         "/metrics" => Identity::Nobody,
         _ => doors.identity(request.extensions(), request.headers()).await,
@@ -39,8 +39,8 @@ pub(super) async fn identify(State(doors): State<Doors>, mut request: Request, n
     next.run(request).await
 }
 
-/// Waits for the body of somebody's request, then looks again who they are. Whatever else is looked at on the way to the
-/// handler is looked at after this.
+/// Waits for the body of an authenticated request, then authenticates the caller again. Every other check on the way to
+/// the handler runs after this.
 pub(super) async fn look_again(State(doors): State<Doors>, request: Request, next: Next) -> Response {
     let known = matches!(request.extensions().get::<Identity>(), Some(Identity::Somebody(_)));
     if !known || request.body().is_end_stream() {
@@ -53,7 +53,7 @@ pub(super) async fn look_again(State(doors): State<Doors>, request: Request, nex
     next.run(Request::from_parts(parts, body)).await
 }
 
-/// The whole body, or as much as we take of one; whoever reads it finds what is wrong with it.
+/// Reads the whole body, or a little more than the limit; whatever reads it next finds what is wrong with it.
 async fn collect(mut body: BodyDataStream) -> Body {
     let mut whole = BytesMut::new();
     while let Some(part) = body.next().await {

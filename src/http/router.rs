@@ -1,4 +1,4 @@
-//! The router: every feature's routes, and what every request passes on its way.
+//! The router: every feature's routes, and the layers that every request passes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::feature::Feature;
 use crate::{audit, limits};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The largest body that anything here needs, with room to spare.
+/// The largest body that any route needs, with room to spare.
 pub(super) const BODY_LIMIT: usize = 256 * 1024;
 
 /// Every route of these features with its documentation.
@@ -77,7 +77,7 @@ pub fn router(
     features.iter().fold(router, |router, feature| Arc::clone(feature).wrap(router))
 }
 
-/// A client's own request id is kept where it is short and plain; others get one of ours.
+/// Keeps a client's own request id if it is short and plain; other requests get one of ours.
 async fn drop_unreadable_request_id(mut request: Request) -> Request {
     let fine =
         |v: &HeaderValue| v.len() <= 64 && v.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b));
@@ -89,12 +89,12 @@ async fn drop_unreadable_request_id(mut request: Request) -> Request {
 
 fn span(request: &Request) -> tracing::Span {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
-    // The path only: a query may hold what does not belong in a log.
+    // Only the path: a query may hold what does not belong in a log.
     let (method, path) = (cut(request.method().as_str()), cut(request.uri().path()));
     tracing::info_span!("request", id, %method, %path)
 }
 
-/// A log is not to be filled by whoever asks for something long.
+/// Shortens text for the log, which clients must not be able to fill with long requests.
 pub(super) fn cut(text: &str) -> Cow<'_, str> {
     const MOST: usize = 200;
     match text.len() {
@@ -104,7 +104,7 @@ pub(super) fn cut(text: &str) -> Cow<'_, str> {
 }
 
 fn log_response(response: &Response, latency: Duration, _span: &tracing::Span) {
-    // These are counted, and said together.
+    // Refusals are counted and logged in one line.
     if response.extensions().get::<limits::Refused>().is_some() {
         return;
     }
@@ -117,7 +117,7 @@ async fn count(request: Request, next: Next) -> Response {
         .extensions()
         .get::<axum::extract::MatchedPath>()
         .map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
-    // Any token is a method to HTTP; a series for each would be memory for whoever asks.
+    // HTTP allows any token as a method; a series for each would let clients use up our memory.
     let method = match request.method().as_str() {
         known @ ("GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS") => known.to_owned(),
         _ => "other".to_owned(),
@@ -130,7 +130,7 @@ async fn count(request: Request, next: Next) -> Response {
     response
 }
 
-/// Headers that keep browsers from guessing, framing and caching what is private.
+/// Sets headers that keep browsers from sniffing content types, framing, and caching private data.
 async fn harden(request: Request, next: Next) -> Response {
     let api = request.uri().path().starts_with("/api/") && !request.uri().path().starts_with("/api/docs");
     let mut response = next.run(request).await;

@@ -1,5 +1,5 @@
-//! Connections: how many there may be at a time, of all and of one address, and how long one may take to say what it
-//! wants and to take what it asked for.
+//! Connections: how many there may be at a time, in total and per address, and how long one may take to send its
+//! request and to read the response.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -25,21 +25,20 @@ use tower::{Service, ServiceExt};
 use super::patience::{BodyDue, Patience, Patient};
 use crate::limits::{Place, Places};
 
-/// What connections may take.
+/// Limits on connections.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The most connections at a time, sockets included. More wait in the kernel's queue.
+    /// Maximum number at a time, sockets included. More wait in the kernel's queue.
     pub connections: usize,
     /// How many of them one address may have. More are closed at once.
     pub places: Arc<Places>,
-    /// The longest that a request's head may take to arrive, and that an idle connection is kept.
+    /// Maximum time for a request's head to arrive, and for a connection to stay idle.
     pub head: Duration,
-    /// How long clients are waited for after that.
+    /// How long to wait for clients after that.
     pub patience: Patience,
 }
 
-/// Takes connections until `shutdown`, then lets those that are at something bring it to its end. Dropping the future
-/// ends them at once.
+/// Accepts connections until `shutdown`, then lets the active ones finish. Dropping the future ends them at once.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
     let room = Arc::new(Semaphore::new(limits.connections));
     let mut make = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -84,7 +83,7 @@ fn impossible(never: Infallible) -> ! {
     match never {}
 }
 
-/// The next connection, once there is room for it. `None`: there will never be room again.
+/// Accepts the next connection once there is room for it. `None`: there will never be room again.
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
@@ -94,22 +93,22 @@ async fn accept(
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // A socket of IPv6 has its IPv4 peers in a form that equals no IPv4 address.
+                // An IPv6 socket reports IPv4 peers in a mapped form, which equals no IPv4 address.
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let Some(place) = places.take(peer.ip()) else {
-                    tracing::debug!(%peer, "an address has all the connections that it may have");
+                    tracing::debug!(%peer, "closed a connection: the address has reached its limit");
                     continue;
                 };
-                // What a console shows is many small pieces, none of which may wait for the one before to arrive. Where
-                // it can't be set, they do.
+                // A console's output is many small pieces, and none may wait for the previous one to arrive. If the
+                // option can't be set, they do.
                 let _ = stream.set_nodelay(true);
                 return Some((Connection { stream, _place: place, _room: room }, peer));
             }
-            // The peer's own affair: it hung up before we answered.
+            // The peer's own doing: it hung up before we answered.
             Err(error) if is_about_the_peer(&error) => {}
-            // Out of file descriptors, for one: others must end first.
+            // Out of file descriptors, for example: others must end first.
             Err(error) => {
-                tracing::error!(%error, "connections can't be taken; trying again");
+                tracing::error!(%error, "cannot accept connections; retrying");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
@@ -121,7 +120,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
     matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused)
 }
 
-/// A connection with its place, which it keeps when it becomes a web socket.
+/// A connection with its slot, which it keeps when it becomes a web socket.
 struct Connection {
     stream: TcpStream,
     _place: Place,

@@ -1,10 +1,10 @@
-//! Checks of text that people send, for garde's `custom`, and how lines are read.
+//! Validators for text from users, for garde's `custom`, and deserializers for lines.
 
 use hypervisor::ssh::BadKey;
 use serde::{Deserialize, Deserializer};
 
-/// Refuses control characters (NUL, CR, LF, escape sequences) and marks that change the direction of text: they have
-/// no place in a name, and carry attacks into logs, mails, configuration files and terminals.
+/// Rejects control characters (NUL, CR, LF, escape sequences) and marks that change the direction of text: they have no
+/// place in a name, and allow attacks on logs, emails, configuration files and terminals.
 pub fn plain(text: &str, (): &()) -> garde::Result {
     let bad = |c: char| {
         c.is_control()
@@ -16,7 +16,7 @@ pub fn plain(text: &str, (): &()) -> garde::Result {
     }
 }
 
-/// A name for people, in any script: not blank, no spaces around it, no control characters.
+/// A display name in any script: not blank, no surrounding spaces, no control characters.
 pub fn title(text: &str, ctx: &()) -> garde::Result {
     if text.trim().is_empty() {
         return Err(garde::Error::new("must not be blank"));
@@ -24,7 +24,7 @@ pub fn title(text: &str, ctx: &()) -> garde::Result {
     trimmed(text, ctx)
 }
 
-/// [`plain`], with no spaces around it: they are not cut off in silence, what is stored is what was sent.
+/// [`plain`], without surrounding spaces: these are not trimmed silently, what is stored is what was sent.
 pub fn trimmed(text: &str, ctx: &()) -> garde::Result {
     if text.trim() != text {
         return Err(garde::Error::new("must not begin or end with a space"));
@@ -32,19 +32,19 @@ pub fn trimmed(text: &str, ctx: &()) -> garde::Result {
     plain(text, ctx)
 }
 
-/// The longest name that Linux gives a machine: a longer one is cut, or keeps a container from starting.
+/// The longest host name that Linux accepts: a longer one is truncated, or keeps a container from starting.
 const HOST_NAME: usize = 64;
 
-/// A machine's host name: a [`domain`] name that Linux takes whole.
+/// A host name: a [`domain`] name short enough for Linux.
 pub fn hostname(text: &str, ctx: &()) -> garde::Result {
     domain(text, ctx).map_err(|_| garde::Error::new("must be a host name such as web-1 or web-1.example.com"))?;
     match text.len() <= HOST_NAME {
         true => Ok(()),
-        false => Err(garde::Error::new("must be a host name of 64 characters at most, its domain included")),
+        false => Err(garde::Error::new("must be a host name of at most 64 characters, including its domain")),
     }
 }
 
-/// A name in the DNS: labels of letters, digits and inner hyphens, not numeric throughout (RFC 1123).
+/// A DNS name: labels of letters, digits and inner hyphens, not all numeric (RFC 1123).
 pub fn domain(text: &str, (): &()) -> garde::Result {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
@@ -59,17 +59,17 @@ pub fn domain(text: &str, (): &()) -> garde::Result {
     Err(garde::Error::new("must be a name such as mail.example.com"))
 }
 
-/// A mail address that every relay takes mail for.
+/// An email address that every relay accepts.
 pub fn email(text: &str, ctx: &()) -> garde::Result {
     plain(text, ctx)?;
-    let wrong = || garde::Error::new("must be a mail address such as me@example.com");
+    let wrong = || garde::Error::new("must be an email address such as me@example.com");
     let (local, name) = text.rsplit_once('@').ok_or_else(wrong)?;
     if !name.is_ascii() {
         let words = "must have its domain in the xn-- form (ASCII), such as me@xn--e1afmkfd.example";
         return Err(garde::Error::new(words));
     }
     if !local.is_ascii() {
-        return Err(garde::Error::new("must have nothing but ASCII before the @: many mail servers take nothing else"));
+        return Err(garde::Error::new("must have only ASCII before the @: many mail servers accept nothing else"));
     }
     if name.starts_with('[') {
         return Err(garde::Error::new("must have a domain after the @, not an IP address"));
@@ -81,30 +81,30 @@ pub fn email(text: &str, ctx: &()) -> garde::Result {
     }
 }
 
-/// One OpenSSH public key a line: a known type and a whole key of that type, with an optional comment.
+/// A single OpenSSH public key: a known type and a complete key of that type, with an optional comment.
 pub fn ssh_key(text: &str, ctx: &()) -> garde::Result {
     let words = match hypervisor::ssh::check_key(text) {
         Ok(()) => return plain(text, ctx),
-        Err(BadKey::Private) => "is a private key, which nobody but you may have; send the line of its .pub file",
+        Err(BadKey::Private) => "is a private key, which you must never share; send the line from its .pub file",
         Err(BadKey::Shape) => "must be an OpenSSH public key such as `ssh-ed25519 AAAA… name`",
-        Err(BadKey::Body) => "is not a whole key of its type; copy the line of the .pub file once more",
-        Err(BadKey::Length) => "is an RSA key of a length that OpenSSH does not take: 1024 to 16384 bits",
+        Err(BadKey::Body) => "is not a complete key of its type; copy the line from the .pub file again",
+        Err(BadKey::Length) => "is an RSA key of a length that OpenSSH does not accept: use 1024 to 16384 bits",
     };
     plain(text, ctx)?;
     Err(garde::Error::new(words))
 }
 
-/// Reads a line as `cat` gives it: without the line end behind it.
+/// Deserializes a line as `cat` prints it, without the trailing line end.
 pub fn line<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     String::deserialize(from).map(cut)
 }
 
-/// Reads several, each as `line` does.
+/// Deserializes several lines, each like [`line`].
 pub fn lines<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     Vec::<String>::deserialize(from).map(|lines| lines.into_iter().map(cut).collect())
 }
 
-/// Reads several, or null.
+/// Deserializes several lines, or null.
 pub fn some_lines<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
     let lines: Option<Vec<String>> = Option::deserialize(from)?;
     Ok(lines.map(|lines| lines.into_iter().map(cut).collect()))
@@ -196,7 +196,7 @@ mod tests {
             let error = email(bad, &()).unwrap_err().to_string();
             assert!(error.contains(words), "{bad:?}: {error}");
         }
-        // Whatever passes, a mail can be built for it.
+        // An email can be built for every address that passes.
         let odd = "\"\\()<>[]:;@,. ab'%+!#$&*/=?^_`{|}~-\u{e9}";
         for first in odd.chars() {
             for second in odd.chars() {

@@ -1,4 +1,4 @@
-//! Operating systems to choose from: images, and where each host has them.
+//! Operating system images, and where each host has them.
 
 mod feature;
 pub mod model;

@@ -1,4 +1,4 @@
-//! Images as they are asked for and answered.
+//! Request and response types for images.
 
 use std::collections::HashSet;
 
@@ -12,18 +12,19 @@ use crate::ids::{HostId, ImageId};
 use crate::stored::stored;
 use crate::tariffs::Kind;
 
-/// How root signs in over SSH to what an image installs. It is the image's own affair, and can't be seen from here.
+/// How root logs in over SSH to a server made from an image. That is up to the image and can't be detected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RootLogin {
     /// With the root password, or with an SSH key.
     Password,
-    /// With an SSH key: so it is in Debian's, Ubuntu's and most other systems, containers and cloud images alike.
+    /// With an SSH key only: the default of Debian, Ubuntu and most other systems, for containers and cloud images
+    /// alike.
     #[default]
     Key,
-    /// Not at all: the system has no SSH server, or lets no root in.
+    /// Not at all: the system has no SSH server, or doesn't allow root logins.
     None,
-    /// One that a newer version knows and this one does not.
+    /// A value that only a newer version knows.
     #[serde(skip_deserializing)]
     #[value(skip)]
     Unknown,
@@ -32,7 +33,7 @@ pub enum RootLogin {
 stored!(RootLogin, Self::Unknown);
 
 impl RootLogin {
-    /// As stored.
+    /// The value stored in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Password => "password",
@@ -43,7 +44,7 @@ impl RootLogin {
     }
 }
 
-/// An operating system to install.
+/// An operating system image.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Image {
@@ -56,26 +57,26 @@ pub struct Image {
     #[serde(rename = "type")]
     #[schema(example = "linux")]
     pub family: String,
-    /// What it installs.
+    /// The kind of guest that it is for.
     pub kind: Kind,
-    /// How root signs in over SSH to what it installs.
+    /// How root logs in over SSH to a server made from it.
     pub root_login: RootLogin,
     /// Whether it can be ordered.
     pub enabled: bool,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
 }
 
-/// An image with where it is to be had, which only providers are told.
+/// An image with its sources, which only providers see.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageView {
     /// The image.
     #[serde(flatten)]
     pub image: Image,
-    /// Where it is to be had; for providers only.
+    /// Where hosts have it; for providers only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sources: Option<Vec<ImageSource>>,
 }
@@ -86,14 +87,14 @@ impl Listed for ImageView {
     }
 }
 
-/// Where an image is to be had on a host.
+/// An image's source on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImageSource {
     /// The host.
     #[garde(skip)]
     pub host_id: HostId,
-    /// The image in the host's own terms: an Incus alias or fingerprint.
+    /// The image as the host names it: an Incus alias or fingerprint.
     #[garde(length(chars, max = 255), custom(text::title))]
     #[schema(example = "debian-12")]
     pub source: String,
@@ -103,35 +104,35 @@ pub struct ImageSource {
 #[derive(Debug, Clone, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewImage {
-    /// Its name, in any script; no two images of a kind have the same, without regard to case.
+    /// Its name, in any script; unique among images of the same kind, ignoring case.
     #[garde(length(chars, max = 100), custom(text::title))]
     pub name: String,
-    /// The operating system's family; `linux` if left out.
+    /// The operating system's family; `linux` if omitted.
     #[serde(default = "linux", rename = "type")]
     #[garde(length(chars, max = 40), custom(text::title))]
     pub family: String,
-    /// What it installs.
+    /// The kind of guest that it is for.
     #[garde(skip)]
     pub kind: Kind,
-    /// How root signs in over SSH to what it installs, for the mail that a server is ready; `key` if left out.
+    /// How root logs in over SSH to a server made from it, for the email that a server is ready; `key` if omitted.
     #[serde(default)]
     #[garde(skip)]
     pub root_login: RootLogin,
-    /// Whether it can be ordered; true if left out.
+    /// Whether it can be ordered; true if omitted.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub enabled: bool,
-    /// Where it is to be had.
+    /// Where hosts have it.
     #[serde(default)]
     #[garde(length(max = 100), custom(distinct), dive)]
     pub sources: Vec<ImageSource>,
-    /// Whether to ask the hosts for it before saving; true if left out.
+    /// Whether to check with the hosts that they have it before saving; true if omitted.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub verify: bool,
 }
 
-/// A change of an image. Fields left out stay as they are; `sources` are replaced as a whole.
+/// A change of an image. Omitted fields stay unchanged; `sources` are replaced as a whole.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateImage {
@@ -142,19 +143,19 @@ pub struct UpdateImage {
     #[serde(rename = "type")]
     #[garde(inner(length(chars, max = 40), custom(text::title)))]
     pub family: Option<String>,
-    /// What it installs.
+    /// The kind of guest that it is for.
     #[garde(skip)]
     pub kind: Option<Kind>,
-    /// How root signs in over SSH to what it installs.
+    /// How root logs in over SSH to a server made from it.
     #[garde(skip)]
     pub root_login: Option<RootLogin>,
     /// Whether it can be ordered.
     #[garde(skip)]
     pub enabled: Option<bool>,
-    /// Where it is to be had: these and no others.
+    /// Where hosts have it: these replace all current sources.
     #[garde(length(max = 100), custom(distinct_opt), dive)]
     pub sources: Option<Vec<ImageSource>>,
-    /// Whether to ask the hosts for new sources before saving; true if left out.
+    /// Whether to check with the hosts that they have new sources before saving; true if omitted.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub verify: bool,
@@ -172,7 +173,7 @@ fn distinct(sources: &[ImageSource], (): &()) -> garde::Result {
     let mut hosts = HashSet::new();
     match sources.iter().all(|s| hosts.insert(s.host_id)) {
         true => Ok(()),
-        false => Err(garde::Error::new("must name each host once")),
+        false => Err(garde::Error::new("must name each host only once")),
     }
 }
 

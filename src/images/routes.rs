@@ -1,4 +1,4 @@
-//! `/api/images`: the catalogue of operating systems, and its upkeep.
+//! `/api/images`: the catalogue of operating systems, and its administration.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ async fn show(
     Ok(Json(service::find(&hosts.core, &caller, id).await?))
 }
 
-/// Make an image
+/// Create an image
 #[utoipa::path(post, path = "/images", tag = "catalogue", operation_id = "createImage", request_body = NewImage,
     responses((status = 201, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -59,7 +59,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(service::create(&hosts, &once, new).await?)))
 }
 
-/// Change the given fields of an image
+/// Change some fields of an image
 #[utoipa::path(put, path = "/images/{id}", tag = "catalogue", operation_id = "updateImage",
     params(("id" = ImageId, Path, description = "The image's id")), request_body = UpdateImage,
     responses((status = 200, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

@@ -1,4 +1,4 @@
-//! The rules of images.
+//! Business logic for images.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::idempotency::{Begun, Checked, Once};
 use crate::ids::{HostId, ImageId};
 use crate::tariffs::Kind;
 
-/// How often hosts are asked on which nodes their images are.
+/// How often hosts are asked which of their nodes have an image.
 const LOOK_EVERY: Duration = Duration::from_mins(10);
 
 fn no_image() -> Error {
@@ -26,7 +26,7 @@ fn no_image() -> Error {
 }
 
 fn name_taken() -> Error {
-    Error::new(Code::AlreadyExists, "There is an image of this kind with this name already.")
+    Error::new(Code::AlreadyExists, "An image of this kind with this name already exists.")
 }
 
 /// The images that the caller may see: all with their sources for a provider, those that can be ordered for others.
@@ -60,7 +60,7 @@ async fn with_sources(db: impl PgExecutor<'_>, image: Image) -> Result<ImageView
     Ok(ImageView { image, sources: Some(sources) })
 }
 
-/// Makes an image, after asking each host for it unless told not to.
+/// Creates an image, after checking with each host that it has it, unless told not to.
 pub async fn create(hosts: &Hosts, once: &Once, new: NewImage) -> Result<ImageView> {
     let core = &hosts.core;
     let verified = async {
@@ -84,12 +84,12 @@ pub async fn create(hosts: &Hosts, once: &Once, new: NewImage) -> Result<ImageVi
     tx.finish(core, image).await
 }
 
-/// Changes what `update` gives, and nothing else. New sources are asked for first, as with a new image.
+/// Changes only the fields that `update` has. New sources are checked first, as for a new image.
 pub async fn update(hosts: &Hosts, id: ImageId, update: UpdateImage) -> Result<ImageView> {
     let core = &hosts.core;
     let mut found = vec![];
     if update.verify && (update.sources.is_some() || update.kind.is_some()) {
-        // Outside the transaction: a host may take long to answer.
+        // Outside the transaction: a host may take long to respond.
         let before = store::image(&core.db, id).await?.ok_or_else(no_image)?;
         let known: Vec<_> = store::sources(&core.db, Some(id)).await?.into_iter().map(|(_, source)| source).collect();
         let kind = update.kind.unwrap_or(before.kind);
@@ -117,13 +117,13 @@ pub async fn update(hosts: &Hosts, id: ImageId, update: UpdateImage) -> Result<I
 }
 
 fn no_host(error: sqlx::Error) -> Error {
-    if is_in_use(&error) { Error::field("sources", "One of the hosts is not there.") } else { error.into() }
+    if is_in_use(&error) { Error::field("sources", "One of the hosts does not exist.") } else { error.into() }
 }
 
-/// A source, and the nodes that guests can be made on from it; none: on any.
+/// A source, and the nodes that can create guests from it; `None`: all nodes.
 type Found = (ImageSource, Option<Vec<String>>);
 
-/// Asks each host whether it has its source and where, but for those that are `known` already.
+/// Asks each host whether, and on which nodes, it has its source, except for those in `known`.
 async fn verify(hosts: &Hosts, kind: Kind, sources: &[ImageSource], known: &[ImageSource]) -> Result<Vec<Found>> {
     let core = &hosts.core;
     let guest = GuestKind::try_from(kind)?;
@@ -131,7 +131,7 @@ async fn verify(hosts: &Hosts, kind: Kind, sources: &[ImageSource], known: &[Ima
     for (index, source) in sources.iter().enumerate().filter(|(_, source)| !known.contains(source)) {
         let field = |name: &str| format!("sources[{index}].{name}");
         let Some(host) = hosts::store::name(&core.db, source.host_id).await? else {
-            return Err(Error::field(&field("hostId"), "There is no such host."));
+            return Err(Error::field(&field("hostId"), "No such host exists."));
         };
         let driver = hosts.driver(source.host_id).await?;
         let name = source.source.trim();
@@ -153,8 +153,8 @@ async fn note(tx: &mut PgConnection, image: ImageId, found: &[Found]) -> Result<
     Ok(())
 }
 
-/// Looks again and again until shutdown on which nodes images are: somebody may have brought one to another node. Of
-/// several processes one does so.
+/// Checks repeatedly until shutdown which nodes have the images: one may have been copied to another node. Only one of
+/// several processes does so.
 pub async fn watch(hosts: &Hosts) {
     let core = &hosts.core;
     loop {
@@ -165,14 +165,14 @@ pub async fn watch(hosts: &Hosts) {
         let due = match store::take_due(&core.db, LOOK_EVERY.as_secs_f64()).await {
             Ok(due) => due,
             Err(error) => {
-                tracing::warn!(%error, "which images are to be looked for can't be told; trying again");
+                tracing::warn!(%error, "could not read which images to check; retrying");
                 continue;
             }
         };
-        // All hosts at one time: one that hangs delays no other.
+        // All hosts concurrently: one that hangs delays no other.
         let looks = due.iter().map(|source| async move {
             if let Err(error) = look(hosts, source).await {
-                tracing::debug!(%error, host = %source.host, image = source.name, "on which nodes it is can't be told now");
+                tracing::debug!(%error, host = %source.host, image = source.name, "could not check an image's nodes");
             }
         });
         tokio::select! {
@@ -190,7 +190,7 @@ async fn look(hosts: &Hosts, source: &HostSource) -> Result<Option<Vec<String>>>
     Ok(nodes)
 }
 
-/// Looks again where an image is on a host.
+/// Checks again which nodes of a host have an image.
 pub async fn look_again(hosts: &Hosts, image: ImageId, host: HostId) -> Result<()> {
     let core = &hosts.core;
     for source in store::sources_on(&core.db, host).await?.iter().filter(|source| source.image == image) {
@@ -199,7 +199,7 @@ pub async fn look_again(hosts: &Hosts, image: ImageId, host: HostId) -> Result<(
     Ok(())
 }
 
-/// What nodes of a host lack of what is offered on it, a sentence each.
+/// Available images that some of a host's nodes lack, one sentence each.
 pub async fn missing(hosts: &Hosts, host: HostId, nodes: &[Node]) -> Result<Vec<String>> {
     let core = &hosts.core;
     let mut problems = vec![];
@@ -209,8 +209,8 @@ pub async fn missing(hosts: &Hosts, host: HostId, nodes: &[Node]) -> Result<Vec<
         let lacking: Vec<&str> = lacking.map(|node| node.name.as_str()).collect();
         if !lacking.is_empty() {
             problems.push(format!(
-                "The image {} ({}) can't be installed on {}: it is not there, or on storages of other nodes alone. Servers \
-                 with it are placed elsewhere.",
+                "The image {} ({}) can't be installed on {}: it is missing there, or only on other nodes' storages. \
+                 Servers with it are placed elsewhere.",
                 source.name,
                 source.source,
                 lacking.join(", ")
@@ -228,7 +228,7 @@ pub async fn delete(core: &Core, id: ImageId) -> Result<()> {
         Ok(false) => Err(no_image()),
         Err(error) if is_in_use(&error) => {
             let message = match store::live_servers(&core.db, id).await? {
-                0 => "Deleted servers had this image and their history needs it: disable it instead.".to_owned(),
+                0 => "The history of deleted servers needs this image: disable it instead.".to_owned(),
                 n => format!("Servers were made from this image ({n}): disable it instead."),
             };
             Err(Error::new(Code::Conflict, message))

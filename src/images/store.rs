@@ -1,4 +1,4 @@
-//! The SQL of images and where they are to be had.
+//! SQL for images and their sources.
 
 use sqlx::{PgConnection, PgExecutor};
 
@@ -8,7 +8,7 @@ use crate::tariffs::Kind;
 
 type Result<T> = sqlx::Result<T>;
 
-/// All images in the order they were made, or only those that can be ordered.
+/// All images in order of creation, or only those that can be ordered.
 pub async fn images(db: impl PgExecutor<'_>, only_enabled: bool) -> Result<Vec<Image>> {
     sqlx::query_as!(
         Image,
@@ -34,14 +34,14 @@ pub async fn image(db: impl PgExecutor<'_>, id: ImageId) -> Result<Option<Image>
     .await
 }
 
-/// An image's name on a host, in the host's own terms; `None` where the host does not have it.
+/// How a host names an image; `None` if the host does not have it.
 pub async fn source(db: impl PgExecutor<'_>, image: ImageId, host: HostId) -> Result<Option<String>> {
     sqlx::query_scalar!("select source from image_sources where image_id = $1 and host_id = $2", image.0, host.0)
         .fetch_optional(db)
         .await
 }
 
-/// Where images are to be had: of all, or of one.
+/// The sources of all images, or of one.
 pub(super) async fn sources(db: impl PgExecutor<'_>, only: Option<ImageId>) -> Result<Vec<(ImageId, ImageSource)>> {
     let rows = sqlx::query!(
         r#"select image_id as "image: ImageId", host_id as "host: HostId", source from image_sources
@@ -84,7 +84,7 @@ pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewImage) -> Result<Op
     .await
 }
 
-/// Writes an image back.
+/// Updates an image's row.
 pub(super) async fn update(db: impl PgExecutor<'_>, image: &Image) -> Result<Image> {
     sqlx::query_as!(
         Image,
@@ -102,7 +102,7 @@ pub(super) async fn update(db: impl PgExecutor<'_>, image: &Image) -> Result<Ima
     .await
 }
 
-/// Makes these, and no others, the places where an image is to be had.
+/// Replaces the sources of an image.
 pub(super) async fn set_sources(tx: &mut PgConnection, image: ImageId, sources: &[ImageSource]) -> Result<()> {
     let hosts: Vec<i64> = sources.iter().map(|s| s.host_id.0).collect();
     let names: Vec<String> = sources.iter().map(|s| s.source.trim().to_owned()).collect();
@@ -123,7 +123,6 @@ pub(super) async fn set_sources(tx: &mut PgConnection, image: ImageId, sources: 
     .map(drop)
 }
 
-/// An image on a host.
 #[derive(Debug)]
 pub(super) struct HostSource {
     pub image: ImageId,
@@ -133,7 +132,7 @@ pub(super) struct HostSource {
     pub source: String,
 }
 
-/// The images that are offered on a host.
+/// The images that are available on a host.
 pub(super) async fn sources_on(db: impl PgExecutor<'_>, host: HostId) -> Result<Vec<HostSource>> {
     sqlx::query_as!(
         HostSource,
@@ -146,7 +145,7 @@ pub(super) async fn sources_on(db: impl PgExecutor<'_>, host: HostId) -> Result<
     .await
 }
 
-/// Takes on the looks at sources that are due: their hosts were not asked for so many seconds, or no node had them.
+/// Claims the sources that are due for a check: not checked for this many seconds, or on no node at the last check.
 pub(super) async fn take_due(db: impl PgExecutor<'_>, seconds: f64) -> Result<Vec<HostSource>> {
     sqlx::query_as!(
         HostSource,
@@ -161,8 +160,8 @@ pub(super) async fn take_due(db: impl PgExecutor<'_>, seconds: f64) -> Result<Ve
     .await
 }
 
-/// Notes on which nodes guests can be made from an image; those that are down, and so could not be asked, keep what was
-/// known of them. `None`: on any.
+/// Records which nodes can create guests from an image; nodes that are down, and so could not be asked, keep their last
+/// state. `None`: all nodes.
 pub(super) async fn set_nodes(
     db: impl PgExecutor<'_>,
     image: ImageId,
@@ -187,7 +186,7 @@ pub(super) async fn set_nodes(
     .map(drop)
 }
 
-/// Deletes an image; false when there is none such.
+/// Deletes an image; false if it does not exist.
 pub(super) async fn delete(db: impl PgExecutor<'_>, id: ImageId) -> Result<bool> {
     let done = sqlx::query!("delete from images where id = $1", id.0).execute(db).await?;
     Ok(done.rows_affected() == 1)

@@ -37,6 +37,6 @@ impl Feature for Mails {
     }
 
     fn describe(&self) {
-        metrics::describe_counter!("innkeeper_mails_total", "Mails, by what became of them.");
+        metrics::describe_counter!("innkeeper_mails_total", "Emails by outcome.");
     }
 }

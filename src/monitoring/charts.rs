@@ -1,5 +1,5 @@
-//! The last hour of servers that are watched, kept between looks: a chart grows by a point with each sweep, and reading
-//! all of it anew for everybody each time would be most of the work.
+//! Caches the last hour of watched servers between reads: each sweep adds one point to a chart, and reading whole
+//! charts from the database for everybody each time would be most of the work.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -10,17 +10,17 @@ use sqlx::PgPool;
 use super::store::{self, PointRow, ServerRow};
 use crate::ids::ServerId;
 
-/// How much of the past a chart shows.
+/// Period that a chart covers.
 const WINDOW: TimeDelta = TimeDelta::hours(1);
-/// There is one point in so many seconds at most, the latest, so that a fast sweep does not make long charts.
+/// At most one point per `STEP` seconds, the latest, so that fast sweeps don't make long charts.
 pub(super) const STEP: i64 = 15;
 
-/// The charts of some servers, for one reader that looks again and again.
+/// The charts of some servers, cached for a reader that polls them repeatedly.
 #[derive(Debug, Default)]
 pub struct Charts(HashMap<ServerId, VecDeque<PointRow>>);
 
 impl Charts {
-    /// Forgets all but these: nobody watches the others any more.
+    /// Drops all charts but these: the others are no longer watched.
     pub fn keep(&mut self, servers: &[ServerId]) {
         if self.0.len() > servers.len() {
             let servers: HashSet<_> = servers.iter().collect();
@@ -28,18 +28,18 @@ impl Charts {
         }
     }
 
-    /// Forgets all: what happened may have been missed.
+    /// Drops everything, since updates may have been missed.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// A server's points, oldest first. The first may be from before the hour, to compare the second with.
+    /// A server's points, oldest first. The first may be older than the hour: rates need a predecessor.
     pub(super) fn of(&self, server: ServerId) -> impl Iterator<Item = &PointRow> {
         self.0.get(&server).into_iter().flatten()
     }
 
-    /// Brings the charts of these servers up to date: by their latest samples where those follow what is known, else
-    /// with one look for all the others. `gap` is more than there is between two sweeps.
+    /// Updates the charts of these servers: by appending their latest samples if nothing is missing in between, else by
+    /// one query for all the others. `gap` must exceed the time between two sweeps.
     pub(super) async fn update(&mut self, db: &PgPool, servers: &[ServerRow], gap: Duration) -> sqlx::Result<()> {
         let begin = begin();
         let gap = TimeDelta::from_std(gap).unwrap_or(WINDOW);
@@ -55,7 +55,7 @@ impl Charts {
         Ok(())
     }
 
-    /// Takes a server's latest sample in; false where points between it and what is known may be missing.
+    /// Appends a server's latest sample; false if points in between may be missing.
     fn follow(&mut self, server: &ServerRow, begin: DateTime<Utc>, gap: TimeDelta) -> bool {
         let Some(points) = self.0.get_mut(&server.id) else { return false };
         let Some(sample) = &server.sample else { return true };
@@ -78,7 +78,7 @@ impl Charts {
     }
 }
 
-/// When a chart that is shown now begins.
+/// Start of a chart shown now.
 pub(super) fn begin() -> DateTime<Utc> {
     Utc::now() - WINDOW
 }
@@ -96,16 +96,16 @@ mod tests {
 
     #[test]
     fn samples_are_taken_in_until_one_may_be_missing() {
-        // The begin of a step, so that it is known which samples share one.
+        // Start of a step, so that it is clear which samples share one.
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let at = |seconds| now + TimeDelta::seconds(seconds);
         let (begin, gap) = (at(-3600), TimeDelta::seconds(60));
         let mut charts = Charts::default();
         let nets = |charts: &Charts| charts.of(ServerId(1)).filter_map(|p| p.net_in).collect::<Vec<_>>();
-        assert!(!charts.follow(&server(at(0), 1), begin, gap), "nothing is known of it");
+        assert!(!charts.follow(&server(at(0), 1), begin, gap), "it is not cached");
         charts.0.insert(ServerId(1), VecDeque::new());
-        assert!(!charts.follow(&server(at(0), 1), begin, gap), "it has a chart now");
-        assert!(charts.follow(&server(at(-7200), 1), begin, gap), "what it had is long gone");
+        assert!(!charts.follow(&server(at(0), 1), begin, gap), "its chart is still empty");
+        assert!(charts.follow(&server(at(-7200), 1), begin, gap), "its old points have expired");
         charts.0.insert(
             ServerId(1),
             [-4000, -3700, -3500].map(|s| server(at(s), s).sample.unwrap().point(ServerId(1))).into(),
@@ -114,7 +114,7 @@ mod tests {
         for (second, net) in [(-3500, 9), (-3450, 2), (-3440, 3), (-3430, 4)] {
             assert!(charts.follow(&server(at(second), net), begin, gap), "{second}");
         }
-        assert_eq!(nets(&charts), [-3700, -3500, 3, 4], "one before the hour, and one of each step");
+        assert_eq!(nets(&charts), [-3700, -3500, 3, 4], "one before the hour, then one per step");
         charts.keep(&[ServerId(1)]);
         assert_eq!(nets(&charts).len(), 4);
         charts.keep(&[]);

@@ -1,4 +1,4 @@
-//! Monitoring as a part of the service.
+//! Monitoring as a feature of the service.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::core::Core;
 use crate::error::Result;
 use crate::feature::Feature;
 
-/// What shows what sweeps have seen.
+/// Shows the results of sweeps.
 #[derive(Debug)]
 pub struct Monitoring {
     pub(super) core: Arc<Core>,
 }
 
 impl Monitoring {
-    /// Of this service.
+    /// Creates the feature.
     pub fn new(core: &Arc<Core>) -> Arc<Self> {
         Arc::new(Self { core: Arc::clone(core) })
     }

@@ -1,4 +1,4 @@
-//! What servers are doing: sweeps stored, shown and pushed. The sweeping itself is the `monitor` crate's.
+//! Monitoring: sweep results are stored, shown and pushed. The sweeping itself is in the `monitor` crate.
 
 mod charts;
 mod feature;

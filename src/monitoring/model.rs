@@ -1,4 +1,4 @@
-//! A server's figures as the API and the sockets show them.
+//! A server's stats, as the API and the sockets show them.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -6,170 +6,170 @@ use serde::Serialize;
 use crate::ids::ServerId;
 use crate::servers::model::Status;
 
-/// A server's latest figures and the last hour's chart.
+/// A server's latest stats and a chart of the last hour.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
-    /// `success`.
+    /// Always `success`.
     pub status: &'static str,
-    /// The figures.
+    /// The stats.
     pub data: StatsData,
 }
 
-/// The figures. What the host does not tell, and all of a server that runs and was not looked at yet, is null; what is
-/// stopped uses nothing.
+/// The stats of a server. Values that the host does not report are null, as is everything of a running server before
+/// its first sample; a stopped server uses nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StatsData {
-    /// The guest's number.
+    /// The guest's number on its host.
     pub vmid: i64,
-    /// What the server is doing: `running`, `stopped`, `paused`, ….
+    /// The server's status: `running`, `stopped`, `paused`, ….
     pub status: String,
-    /// Why it is paused, in its host's word (`io-error`, …); null where it is not, or the host does not say.
+    /// Why it is paused, as the host puts it (`io-error`, …); null if it isn't paused or the host does not say.
     pub reason: Option<String>,
-    /// Seconds since its start.
+    /// Seconds since its last start.
     pub uptime: Option<i64>,
-    /// Share of its cores in use, 0 to 1.
+    /// CPU usage as a fraction of its cores, 0 to 1.
     pub cpu: Option<f64>,
-    /// Memory.
+    /// Memory usage.
     pub memory: Gauge,
-    /// Root disk.
+    /// Root disk usage.
     pub disk: Gauge,
-    /// Network, counted since its start.
+    /// Network traffic since its last start.
     pub network: Network,
-    /// The last hour, oldest first.
+    /// Chart of the last hour, oldest point first.
     pub rrd_data: Vec<Point>,
-    /// When the figures were taken; null before the first sweep.
+    /// When the sample was taken; null before the first sweep.
     pub sampled_at: Option<DateTime<Utc>>,
-    /// How old they are, in seconds; null before the first sweep.
+    /// Age of the sample in seconds; null before the first sweep.
     pub age: Option<i64>,
 }
 
-/// How much of something is in use.
+/// Usage of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Gauge {
-    /// Bytes in use; null where that is not known, as of the disks of Proxmox VE's machines.
+    /// Bytes in use; null if unknown, as for disks of Proxmox VE virtual machines.
     pub used: Option<i64>,
-    /// Bytes there are.
+    /// Total bytes.
     pub max: i64,
-    /// In use, in percent.
+    /// Usage in percent.
     pub usage: Option<f64>,
 }
 
-/// Bytes over the network since the guest's start.
+/// Network bytes since the guest's last start.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Network {
-    /// Received.
+    /// Bytes received.
     #[serde(rename = "in")]
     pub received: Option<i64>,
-    /// Sent.
+    /// Bytes sent.
     #[serde(rename = "out")]
     pub sent: Option<i64>,
 }
 
-/// One point of a chart, as Proxmox names its figures; what is not known is null.
+/// One chart point, with Proxmox's field names. Unknown values are null.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Point {
-    /// Seconds since 1970.
+    /// Unix time in seconds.
     pub time: i64,
-    /// Share of its cores in use, 0 to 1.
+    /// CPU usage as a fraction of its cores, 0 to 1.
     pub cpu: Option<f64>,
-    /// Memory in use in bytes.
+    /// Memory in use, in bytes.
     pub mem: Option<i64>,
-    /// Memory in bytes.
+    /// Memory limit, in bytes.
     pub maxmem: Option<i64>,
-    /// Root disk in use in bytes.
+    /// Root disk in use, in bytes.
     pub disk: Option<i64>,
-    /// Root disk in bytes.
+    /// Root disk size, in bytes.
     pub maxdisk: Option<i64>,
-    /// Bytes received per second since the point before.
+    /// Bytes received per second since the previous point.
     pub netin: Option<f64>,
-    /// Bytes sent per second since the point before.
+    /// Bytes sent per second since the previous point.
     pub netout: Option<f64>,
 }
 
-/// A server's status and figures.
+/// A server's status and metrics.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ServerStatus {
     /// The server.
     pub id: ServerId,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// Its figures at the last sweep.
+    /// Its metrics at the last sweep.
     pub stats: Stats,
 }
 
-/// A host in the fleet's figures.
+/// A host in the fleet overview.
 #[derive(Debug, Clone)]
 pub struct FleetHost {
-    /// Its name.
+    /// The host's name.
     pub name: String,
     /// Whether the last sweep succeeded.
     pub up: bool,
-    /// When one last did.
+    /// When a sweep last succeeded.
     pub seen_at: Option<DateTime<Utc>>,
 }
 
-/// A server in the fleet's figures. The sample's part is `None` where none was taken in the last ten minutes.
+/// A server in the fleet overview. Sample fields are `None` if there was no sample in the last ten minutes.
 #[derive(Debug, Clone, Default)]
 pub struct FleetServer {
-    /// Its id.
+    /// The server's id.
     pub id: i64,
-    /// Its guest's number.
+    /// The guest's number on its host.
     pub guest_number: i64,
-    /// Its name.
+    /// The server's name.
     pub name: String,
     /// `lxc` or `vm`.
     pub kind: String,
-    /// Its host's name.
+    /// Name of its host.
     pub host: String,
-    /// The node it is on.
+    /// The node that it is on.
     pub node: String,
-    /// Its tariff's name.
+    /// Name of its tariff.
     pub tariff: String,
-    /// What it is doing: `running`, `stopped`, ….
+    /// The server's status: `running`, `stopped`, ….
     pub status: String,
-    /// Its cores.
+    /// Number of cores.
     pub cores: i32,
-    /// When it was looked at.
+    /// When the sample was taken.
     pub taken_at: Option<DateTime<Utc>>,
-    /// `running`, `stopped`, `paused` or `unknown`, as the host said.
+    /// Power state that the host reported: `running`, `stopped`, `paused` or `unknown`.
     pub power: Option<String>,
-    /// Seconds since its start.
+    /// Seconds since its last start.
     pub uptime_s: Option<i64>,
-    /// Share of its cores in use, 0 to 1.
+    /// CPU usage as a fraction of its cores, 0 to 1.
     pub cpu: Option<f64>,
-    /// Memory in use in bytes.
+    /// Memory in use, in bytes.
     pub memory_used: Option<i64>,
-    /// Memory in bytes.
+    /// Memory limit, in bytes.
     pub memory_max: Option<i64>,
-    /// Root disk in use in bytes.
+    /// Root disk in use, in bytes.
     pub disk_used: Option<i64>,
-    /// Root disk in bytes.
+    /// Root disk size, in bytes.
     pub disk_max: Option<i64>,
-    /// Bytes received since its start.
+    /// Bytes received since its last start.
     pub net_in: Option<i64>,
-    /// Bytes sent since its start.
+    /// Bytes sent since its last start.
     pub net_out: Option<i64>,
-    /// Bytes received a second.
+    /// Bytes received per second.
     pub net_in_rate: Option<f64>,
-    /// Bytes sent a second.
+    /// Bytes sent per second.
     pub net_out_rate: Option<f64>,
 }
 
 impl FleetServer {
-    /// Share of its memory in use, 0 to 1.
+    /// Memory usage as a fraction, 0 to 1.
     pub fn memory_share(&self) -> Option<f64> {
         share(self.memory_used, self.memory_max)
     }
 
-    /// Share of its root disk in use, 0 to 1.
+    /// Root disk usage as a fraction, 0 to 1.
     pub fn disk_share(&self) -> Option<f64> {
         share(self.disk_used, self.disk_max)
     }
 }
 
-/// Part of a whole, where there is a whole to be part of.
+/// `used / max`, if both are known and `max` is not 0.
 fn share(used: Option<i64>, max: Option<i64>) -> Option<f64> {
     Some(used? as f64 / max.filter(|m| *m > 0)? as f64)
 }

@@ -1,5 +1,5 @@
-//! The fleet for Prometheus: what the last sweeps saw, in the text format. Names end as Prometheus asks: `_ratio`,
-//! `_bytes`, `_seconds`, `_total`; guests go by the labels that prometheus-pve-exporter's users know.
+//! Fleet metrics in Prometheus' text format, from the last sweeps. Names have Prometheus' suffixes (`_ratio`, `_bytes`,
+//! `_seconds`, `_total`); guest labels follow prometheus-pve-exporter.
 
 use std::fmt::{Display, Write as _};
 
@@ -8,7 +8,7 @@ use super::service;
 use crate::core::Core;
 use crate::error::Result;
 
-/// Every host and server as the last sweeps saw them.
+/// Metrics of all hosts and servers, as of their last sweeps.
 pub(super) async fn fleet(core: &Core) -> Result<String> {
     let (hosts, servers) = service::fleet(core).await?;
     let mut text = Text::default();
@@ -22,12 +22,12 @@ fn of_hosts(text: &mut Text, hosts: &[FleetHost]) {
     text.family("innkeeper_host_up", "gauge", "Whether the last sweep of the host succeeded.", hosts, |h| {
         Some((labels(h), f64::from(u8::from(h.up))))
     });
-    text.family("innkeeper_host_swept_timestamp_seconds", "gauge", "When a sweep of it last succeeded.", hosts, |h| {
+    text.family("innkeeper_host_swept_timestamp_seconds", "gauge", "Time of its last successful sweep.", hosts, |h| {
         Some((labels(h), h.seen_at?.timestamp_millis() as f64 / 1e3))
     });
 }
 
-/// A server's figure, where it is known.
+/// Reads a metric of a server; `None` if unknown.
 type Figure = fn(&FleetServer) -> Option<f64>;
 
 fn of_servers(text: &mut Text, servers: &[FleetServer]) {
@@ -40,26 +40,26 @@ fn of_servers(text: &mut Text, servers: &[FleetServer]) {
              tariff=\"{tariff}\",status=\"{status}\""
         )
     };
-    text.family("innkeeper_guest_info", "gauge", "A server and where it is.", servers, |s| Some((info(s), 1.0)));
+    text.family("innkeeper_guest_info", "gauge", "A server and its placement.", servers, |s| Some((info(s), 1.0)));
     let figures: [(&str, &str, &str, Figure); 11] = [
-        ("innkeeper_guest_up", "gauge", "Whether it runs.", |s| {
+        ("innkeeper_guest_up", "gauge", "Whether the guest is running.", |s| {
             let known = s.power.as_deref().filter(|power| *power != "unknown")?;
             Some(f64::from(u8::from(known == "running")))
         }),
-        ("innkeeper_guest_sampled_timestamp_seconds", "gauge", "When it was looked at.", |s| {
+        ("innkeeper_guest_sampled_timestamp_seconds", "gauge", "Time of the last sample.", |s| {
             Some(s.taken_at?.timestamp_millis() as f64 / 1e3)
         }),
-        ("innkeeper_guest_uptime_seconds", "gauge", "Since its start.", |s| Some(s.uptime_s? as f64)),
-        ("innkeeper_guest_cpu_usage_ratio", "gauge", "Share of its cores in use.", |s| s.cpu),
-        ("innkeeper_guest_cpu_usage_limit", "gauge", "Its cores.", |s| Some(f64::from(s.cores))),
-        ("innkeeper_guest_memory_usage_bytes", "gauge", "Memory in use.", |s| Some(s.memory_used? as f64)),
-        ("innkeeper_guest_memory_size_bytes", "gauge", "Memory it may use.", |s| Some(s.memory_max? as f64)),
-        ("innkeeper_guest_disk_usage_bytes", "gauge", "Root disk in use.", |s| Some(s.disk_used? as f64)),
-        ("innkeeper_guest_disk_size_bytes", "gauge", "Root disk.", |s| Some(s.disk_max? as f64)),
-        ("innkeeper_guest_network_receive_bytes_total", "counter", "Received since its start.", |s| {
+        ("innkeeper_guest_uptime_seconds", "gauge", "Time since the guest's last start.", |s| Some(s.uptime_s? as f64)),
+        ("innkeeper_guest_cpu_usage_ratio", "gauge", "CPU usage as a fraction of the guest's cores.", |s| s.cpu),
+        ("innkeeper_guest_cpu_usage_limit", "gauge", "Number of cores.", |s| Some(f64::from(s.cores))),
+        ("innkeeper_guest_memory_usage_bytes", "gauge", "Memory usage.", |s| Some(s.memory_used? as f64)),
+        ("innkeeper_guest_memory_size_bytes", "gauge", "Memory limit.", |s| Some(s.memory_max? as f64)),
+        ("innkeeper_guest_disk_usage_bytes", "gauge", "Root disk usage.", |s| Some(s.disk_used? as f64)),
+        ("innkeeper_guest_disk_size_bytes", "gauge", "Root disk size.", |s| Some(s.disk_max? as f64)),
+        ("innkeeper_guest_network_receive_bytes_total", "counter", "Bytes received since its last start.", |s| {
             Some(s.net_in? as f64)
         }),
-        ("innkeeper_guest_network_transmit_bytes_total", "counter", "Sent since its start.", |s| {
+        ("innkeeper_guest_network_transmit_bytes_total", "counter", "Bytes sent since its last start.", |s| {
             Some(s.net_out? as f64)
         }),
     ];
@@ -68,7 +68,7 @@ fn of_servers(text: &mut Text, servers: &[FleetServer]) {
     }
 }
 
-/// A page in Prometheus' text format.
+/// A page in Prometheus' text format, under construction.
 #[derive(Default)]
 struct Text(String);
 
@@ -81,7 +81,7 @@ impl Text {
         all: &[T],
         value: impl Fn(&T) -> Option<(String, f64)>,
     ) {
-        // Writing to a String does not fail.
+        // Writing to a `String` can't fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in all.iter().filter_map(value) {
             let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
@@ -89,7 +89,7 @@ impl Text {
     }
 }
 
-/// A label's value: names are anybody's text.
+/// Escapes a label value: names can contain any text.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -19,7 +19,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(status))
 }
 
-/// A server's status and figures at the last sweep
+/// A server's status, and its metrics at the last sweep
 #[utoipa::path(get, path = "/server/{id}/status", tag = "servers", operation_id = "getServerStatus", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = ServerStatus), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]

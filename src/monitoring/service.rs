@@ -1,4 +1,4 @@
-//! Making sense of stored samples.
+//! Turns stored samples into stats.
 
 use chrono::Utc;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ids::{HostId, ServerId};
 use crate::servers::model::ServerRecord;
 
-/// One server's status and figures.
+/// One server's status and metrics.
 pub async fn status(core: &Core, server: &ServerRecord) -> Result<ServerStatus> {
     Ok(ServerStatus { id: server.id, status: server.status, stats: stats(core, server.id).await? })
 }
@@ -24,7 +24,7 @@ pub async fn stats(core: &Core, server: ServerId) -> Result<Stats> {
     Ok(stats_from(row, chart.of(server)))
 }
 
-/// The figures of these servers, or of those of them on one host, in a number of queries that does not grow with them.
+/// The stats of these servers, limited to one host if given, in a fixed number of queries.
 pub async fn stats_of(
     core: &Core,
     host: Option<HostId>,
@@ -36,18 +36,18 @@ pub async fn stats_of(
     Ok(rows.iter().map(|row| (row.id, stats_from(row, charts.of(row.id)))).collect())
 }
 
-/// Every host that is swept and every server, as the last sweeps saw them.
+/// All enabled hosts and all servers, as of their last sweeps.
 pub async fn fleet(core: &Core) -> Result<(Vec<FleetHost>, Vec<FleetServer>)> {
     Ok(tokio::try_join!(store::fleet_hosts(&core.db), store::fleet_servers(&core.db))?)
 }
 
 fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a PointRow>) -> Stats {
     let sample = server.sample.as_ref();
-    // What is stopped uses nothing, whatever the last look, perhaps from before, has seen.
+    // A stopped server uses nothing, whatever its last sample, perhaps an older one, says.
     let off = matches!(server.status.as_str(), "creating" | "stopped" | "deleted" | "failed");
     let idle = off || sample.is_some_and(|s| s.power == "stopped");
     let live = sample.filter(|_| !idle);
-    // Of what runs nothing is known before it was looked at.
+    // Nothing is known of a running server before its first sample.
     let nothing = idle.then_some(0);
     let max = |seen: Option<i64>, sold: i64| seen.filter(|m| *m > 0).unwrap_or(sold);
     Stats {
@@ -72,7 +72,7 @@ fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a Point
             },
             rrd_data: chart(points),
             sampled_at: sample.map(|s| s.taken_at),
-            // Clocks of processes differ a little.
+            // Clocks of different processes differ a little.
             age: sample.map(|s| (Utc::now() - s.taken_at).num_seconds().max(0)),
         },
     }
@@ -83,8 +83,8 @@ fn gauge(used: Option<i64>, max: i64) -> Gauge {
     Gauge { used, max, usage: share.map(|share| round(share * 100.0, 2)) }
 }
 
-/// The points with rates between them. The first only gives the second something to compare with, where it is from
-/// before the hour.
+/// Chart points with the rates between them. If the first point is older than the hour, it only serves as the
+/// predecessor of the second.
 fn chart<'a>(points: impl IntoIterator<Item = &'a PointRow>) -> Vec<Point> {
     let (begin, mut before) = (charts::begin(), None::<&PointRow>);
     let mut chart = Vec::new();
@@ -221,7 +221,7 @@ mod tests {
         let rates = |chart: &[Point]| chart.iter().map(|p| (p.netin, p.netout)).collect::<Vec<_>>();
         assert_eq!(rates(&drawn), [(Some(10.0), Some(20.0)), (Some(2.0), Some(4.0))]);
         assert!((drawn[0].cpu.unwrap() - 0.1235).abs() < 1e-9 && drawn[0].time < drawn[1].time);
-        // A look that saw nothing is a gap, not a zero.
+        // A point without data is a gap, not a zero.
         let blind = PointRow { cpu: None, memory_used: None, net_in: None, net_out: None, ..point(-3550, 0) };
         let drawn = chart(&[point(-3580, 400), blind, point(-3520, 460)]);
         assert_eq!(rates(&drawn), [(None, None), (None, None), (Some(1.0), Some(2.0))]);

@@ -14,7 +14,7 @@ use crate::ids::{HostId, ServerId};
 
 type Result<T> = sqlx::Result<T>;
 
-/// A server and the latest look at it.
+/// A server with its latest sample.
 #[derive(Debug)]
 pub(super) struct ServerRow {
     pub id: ServerId,
@@ -25,7 +25,6 @@ pub(super) struct ServerRow {
     pub sample: Option<SampleRow>,
 }
 
-/// The latest look.
 #[derive(Debug, Default)]
 pub(super) struct SampleRow {
     pub taken_at: DateTime<Utc>,
@@ -41,7 +40,7 @@ pub(super) struct SampleRow {
     pub net_out: Option<i64>,
 }
 
-/// These servers, on one host or wherever they are, each with its latest sample.
+/// These servers with their latest samples; only those on `host` if given.
 pub(super) async fn servers(db: &PgPool, host: Option<HostId>, servers: &[ServerId]) -> Result<Vec<ServerRow>> {
     let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
     let rows = sqlx::query!(
@@ -83,7 +82,7 @@ pub(super) async fn servers(db: &PgPool, host: Option<HostId>, servers: &[Server
 }
 
 impl SampleRow {
-    /// The point that it is in its server's chart.
+    /// The sample as a chart point.
     pub(super) fn point(&self, server_id: ServerId) -> PointRow {
         PointRow {
             server_id,
@@ -113,7 +112,7 @@ pub(super) struct PointRow {
     pub net_out: Option<i64>,
 }
 
-/// The last hour of these servers and a little before it, oldest first; one point in each [`STEP`] at most.
+/// Points of the last hour and slightly before, oldest first; at most one per [`STEP`] and server.
 pub(super) async fn points(db: &PgPool, servers: &[ServerId]) -> Result<Vec<PointRow>> {
     let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
     sqlx::query_as!(
@@ -131,8 +130,8 @@ pub(super) async fn points(db: &PgPool, servers: &[ServerId]) -> Result<Vec<Poin
     .await
 }
 
-/// Takes a host for one interval, unless another process has it; one that has failed three times in a row, for two. A
-/// little earlier than due is due: clocks and networks jitter, and a claim missed by a hair would halve the rate.
+/// Claims a host for one interval (two after three failures in a row), unless another process holds it. A claim may
+/// come a little early: clocks and networks jitter, and missing one by a hair would halve the rate.
 pub(crate) async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Result<Claim> {
     let seconds = interval.as_secs_f64();
     let row = sqlx::query!(
@@ -162,21 +161,20 @@ pub(crate) async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Resu
     })
 }
 
-/// How long until a host is due: never at once, and never longer than the interval, which is none where all are to be
-/// looked at now.
+/// Time until a host is due: never 0, and never more than the interval, which is 0 if every host is to be swept now.
 fn until_due(seconds: Option<f64>, interval: Duration) -> Duration {
     let due = seconds.map_or(interval, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
     due.min(interval).max(Duration::from_millis(10))
 }
 
-/// Keeps the samples of one host, all in one statement. Guests that no server of that host goes with are left out.
+/// Stores the samples of a host in one statement. Guests that belong to no server of that host are skipped.
 pub async fn insert_samples(
     db: &mut PgConnection,
     host: HostId,
     taken_at: DateTime<Utc>,
     samples: &[Sample],
 ) -> Result<()> {
-    // A clone that somebody made by hand may carry a guest's marker too; `on conflict` would cost more than a look.
+    // A manual clone may carry another guest's marker; `on conflict` would cost more than this check.
     let mut seen = HashSet::with_capacity(samples.len());
     let samples: Vec<&Sample> = samples.iter().filter(|s| seen.insert(s.marker)).collect();
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -223,9 +221,9 @@ pub async fn insert_samples(
     .map(drop)
 }
 
-/// Moves servers between running, stopped, paused and unknown as a sweep saw them, those that it missed to unknown;
-/// gives how many moved. Left alone are servers that it can't have seen, and those that an operation holds, or held when
-/// the host was asked: it knows better than a look from before.
+/// Moves servers between running, stopped, paused and unknown as the sweep found them, missing ones to unknown, and
+/// returns how many changed. Servers that the sweep can't have seen are skipped, and so are those that an operation
+/// holds, or held when the host was asked: operations know better than an older sweep.
 pub(crate) async fn settle_statuses(db: &mut PgConnection, host: HostId, report: &Report) -> Result<u64> {
     let markers: Vec<Uuid> = report.samples.iter().map(|s| s.marker).collect();
     let powers: Vec<String> = report.samples.iter().map(|s| power(s).to_owned()).collect();
@@ -252,7 +250,7 @@ pub(crate) async fn settle_statuses(db: &mut PgConnection, host: HostId, report:
     Ok(done.rows_affected())
 }
 
-/// Tells every process that a host's samples are there, once the transaction commits.
+/// Notifies all processes of a host's new samples when the transaction commits.
 pub(crate) async fn notify_sampled(db: &mut PgConnection, host: HostId) -> Result<()> {
     sqlx::query!(r#"select pg_notify('sampled', $1) as "notified: ()""#, host.to_string()).execute(db).await.map(drop)
 }
@@ -266,7 +264,7 @@ fn power(sample: &Sample) -> &'static str {
     }
 }
 
-/// Every host that is swept.
+/// All enabled hosts.
 pub(super) async fn fleet_hosts(db: &PgPool) -> Result<Vec<FleetHost>> {
     sqlx::query_as!(
         FleetHost,
@@ -277,7 +275,7 @@ pub(super) async fn fleet_hosts(db: &PgPool) -> Result<Vec<FleetHost>> {
     .await
 }
 
-/// Every server that is not deleted. Samples of long ago are left out: they say nothing of now.
+/// All servers that are not deleted. Old samples are left out: they say nothing about the present.
 pub(super) async fn fleet_servers(db: &PgPool) -> Result<Vec<FleetServer>> {
     sqlx::query_as!(
         FleetServer,

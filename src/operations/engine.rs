@@ -17,7 +17,7 @@ use crate::ids::{ServerId, UserId};
 /// The engine's settings, and the way to enqueue.
 #[derive(Debug)]
 pub struct Engine {
-    /// Where tests make it fail.
+    /// Points where tests make it fail.
     pub failpoints: Failpoints,
     /// This process, as lease owner.
     pub(super) owner: Uuid,
@@ -26,18 +26,18 @@ pub struct Engine {
     pub(super) undo_deadline: Duration,
 }
 
-/// An operation to be.
+/// An operation to enqueue.
 #[derive(Debug)]
 pub struct NewOperation<D> {
     /// Which workflow.
     pub kind: Kind,
-    /// On which server.
+    /// The server it works on.
     pub server: ServerId,
-    /// The workflow's first data.
+    /// The workflow's initial data.
     pub data: D,
-    /// Who asked.
+    /// The user who requested it.
     pub user: Option<UserId>,
-    /// How long its steps may take in all before it is undone.
+    /// How long its steps may take in total before it is undone.
     pub deadline: Duration,
 }
 
@@ -52,28 +52,30 @@ impl Engine {
         })
     }
 
-    /// Puts an operation in, in the caller's transaction: it exists if and only if what it goes with does. Another
-    /// operation on the same server, at work or next, gives `LOCKED` with its id.
+    /// Enqueues an operation in the caller's transaction: it exists if and only if that transaction commits. If another
+    /// operation holds the server, or waits for it, the error is `LOCKED` with its id.
     pub async fn enqueue<D: Data>(&self, tx: &mut PgConnection, new: NewOperation<D>) -> Result<Uuid> {
         let new = row(new)?;
         loop {
             if store::insert(tx, &new).await? {
                 return Ok(new.id);
             }
-            // The one that was in the way may have ended in between: then there is room.
+            // The conflicting operation may have ended in between: then there is room.
             if let Some(InTheWay { id, kind, .. }) = store::holder(tx, new.server).await? {
                 return Err(Error::new(
                     Code::Locked,
-                    format!("Another operation ({kind}) is under way on this server; wait for its end and try again."),
+                    format!(
+                        "Another operation ({kind}) is in progress on this server; wait for it to finish and try again."
+                    ),
                 )
                 .with_details(json!({ "operationId": id })));
             }
         }
     }
 
-    /// The same for what nobody may keep from happening: where another operation is at work on the server, this one is
-    /// next, and nothing else is taken on before it. One waits at a time: of the kinds in `instead_of` this one takes
-    /// the place, any other is left to happen instead of this one.
+    /// The same for what nothing may prevent: if another operation holds the server, this one is next, and nothing else
+    /// is accepted before it. Only one waits at a time: this one replaces a waiting operation of a kind in
+    /// `instead_of`; any other waiting operation runs instead of this one.
     pub async fn enqueue_behind<D: Data>(
         &self,
         tx: &mut PgConnection,
@@ -86,8 +88,7 @@ impl Engine {
                 if kind == new.kind || !instead_of.contains(&kind.as_str()) {
                     return Ok(Placed { id, waits: true });
                 }
-                store::replace(tx, id, &format!("Another operation ({}) was asked for in its place.", new.kind))
-                    .await?;
+                store::replace(tx, id, &format!("Replaced by another operation ({}).", new.kind)).await?;
             }
             if store::insert(tx, &new).await? {
                 return Ok(Placed { id: new.id, waits: false });
@@ -95,7 +96,7 @@ impl Engine {
             if let Some(InTheWay { kind, state, .. }) = store::holder(tx, new.server).await? {
                 let why = match state {
                     State::Stuck => store::BEHIND_STUCK.to_owned(),
-                    _ => format!("It waits for the end of another operation ({kind}) on this server."),
+                    _ => format!("Waiting for another operation ({kind}) on this server to finish."),
                 };
                 if store::insert_waiting(tx, &new, &why).await? {
                     return Ok(Placed { id: new.id, waits: true });
@@ -112,11 +113,11 @@ fn row<D: Data>(new: NewOperation<D>) -> Result<NewRow> {
     Ok(NewRow { id: Uuid::now_v7(), server, kind: name, step: first_step, data, version: D::VERSION, user, deadline })
 }
 
-/// Where an operation was put that nobody may keep from happening.
+/// What became of an operation that nothing may prevent.
 #[derive(Debug, Clone, Copy)]
 pub struct Placed {
-    /// The operation, or the one that happens instead.
+    /// The operation, or the one that runs instead.
     pub id: Uuid,
-    /// Whether it waits for another one's end.
+    /// Whether it waits for another one to end.
     pub waits: bool,
 }

@@ -1,12 +1,12 @@
-//! Places where tests make the engine fail: every boundary of every step. Release builds have none.
+//! Points where tests make the engine fail: every boundary of every step. Release builds have none.
 //!
-//! A point is `kind:step:boundary`, where the boundary is `before` (the step has not run), `waiting` (the host is at
-//! work on it and our database does not know yet), `acted` (it is done and our database does not know yet) or `saved`
-//! (what it came to is in the database), each with `undo-` in front on the way back.
+//! A point is `kind:step:boundary`, where the boundary is `before` (the step has not run), `waiting` (the host is
+//! working on it and our database does not know yet), `acted` (it is done and our database does not know yet) or
+//! `saved` (the outcome is in the database), each with the prefix `undo-` while undoing.
 
 use std::str::FromStr;
 
-/// The boundaries of a step, in the order in which they are passed.
+/// The boundaries of a step, in the order they are passed.
 pub const BOUNDARIES: [&str; 4] = ["before", "waiting", "acted", "saved"];
 
 /// What happens at a point. Each fires once.
@@ -14,13 +14,13 @@ pub const BOUNDARIES: [&str; 4] = ["before", "waiting", "acted", "saved"];
 pub enum Action {
     /// The process is killed with SIGKILL.
     Kill,
-    /// The step fails for good.
+    /// The step fails permanently.
     Fail,
     /// The step panics.
     Panic,
-    /// What the step did is forgotten, so it runs a second time.
+    /// The outcome of the step is discarded, so it runs a second time.
     Repeat,
-    /// It waits here until it is let go.
+    /// The operation waits here until it is released.
     Hold,
 }
 
@@ -48,7 +48,7 @@ mod imp {
 
     use super::Action;
 
-    /// The points that are armed.
+    /// The armed points.
     #[derive(Debug, Default)]
     pub struct Failpoints {
         armed: Mutex<HashMap<String, Action>>,
@@ -56,7 +56,7 @@ mod imp {
     }
 
     impl Failpoints {
-        /// Reads `point=action` joined with `;`.
+        /// Parses `point=action` entries joined with `;`.
         pub fn parse(text: &str) -> anyhow::Result<Self> {
             let points = Self::default();
             for entry in text.split(';').map(str::trim).filter(|e| !e.is_empty()) {
@@ -78,12 +78,12 @@ mod imp {
             self.armed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
         }
 
-        /// Lets the one that is held, or will be held next, go on.
+        /// Releases the operation that is held, or the next one to be held.
         pub fn let_go(&self) {
             self.go.notify_one();
         }
 
-        /// Passes a point. A kill, a panic or a wait happens here; the rest is the caller's.
+        /// Passes a point. Kill, panic and hold happen here; the rest is up to the caller.
         #[allow(clippy::panic, reason = "that is what the point is for")]
         pub(in crate::operations) async fn pass(
             &self,
@@ -115,12 +115,12 @@ mod imp {
 mod imp {
     use super::Action;
 
-    /// Nothing: release builds have no failpoints.
+    /// Empty: release builds have no failpoints.
     #[derive(Debug, Default)]
     pub struct Failpoints;
 
     impl Failpoints {
-        /// Refuses any.
+        /// Rejects any failpoint.
         pub fn parse(text: &str) -> anyhow::Result<Self> {
             anyhow::ensure!(text.is_empty(), "INNKEEPER_FAILPOINTS is for debug builds only");
             Ok(Self)

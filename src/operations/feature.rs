@@ -84,7 +84,7 @@ impl Feature for Operations {
     }
 
     fn describe(&self) {
-        metrics::describe_counter!("innkeeper_operations_total", "Operations that came to an end, or to a stop.");
+        metrics::describe_counter!("innkeeper_operations_total", "Operations that ended or became stuck.");
     }
 
     async fn reseal(&self, change: bool) -> Result<Vec<(&'static str, Resealed)>> {

@@ -1,4 +1,4 @@
-//! A host's driver as a step has it: once the operation's lease is lost nothing new is asked of the host.
+//! A host's driver as steps see it: once the operation's lease is lost, the host gets no new calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use hypervisor::{
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-/// What is under way when the lease is lost is brought to its end: dropped, it would go on at the host all the same, and
-/// nobody would hear how it ended.
+/// Calls in progress when the lease is lost are completed: a dropped call would continue on the host anyway, and no one
+/// would learn its outcome.
 #[derive(Debug)]
 pub(super) struct Fenced {
     pub driver: Arc<dyn Driver>,
@@ -22,7 +22,7 @@ pub(super) struct Fenced {
 impl Fenced {
     fn may_ask(&self) -> Result<()> {
         match self.lost.is_cancelled() {
-            true => Err(Error::Unreachable("not asked: the lease of the operation was lost".to_owned())),
+            true => Err(Error::Unreachable("not called: the operation's lease was lost".to_owned())),
             false => Ok(()),
         }
     }

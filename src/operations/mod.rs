@@ -1,10 +1,10 @@
 //! The durable operations engine: every change to a host is a row here before the host hears of it.
 //!
-//! A [`Workflow`] is a typed list of [`Step`]s. A worker claims an operation with a lease and a fencing token, runs
-//! its present step, writes the outcome with the token, and goes on; a step that waits lets the worker go. A step
-//! that fails for good turns the operation round: its steps are undone, last first. What can be neither ended nor
-//! undone is *stuck* and waits for a person. A process that dies loses nothing: its lease runs out and another
-//! process repeats the step it was at, which is why steps must be repeatable.
+//! A [`Workflow`] is a typed list of [`Step`]s. A worker claims an operation with a lease and a fencing token, runs its
+//! current step, writes the outcome with the token, and continues; a step that waits frees the worker. If a step fails
+//! permanently, the steps are undone, last first. An operation that can be neither completed nor undone is *stuck* and
+//! needs manual intervention. A process that dies loses nothing: its lease expires and another process repeats the
+//! current step, which is why steps must be repeatable.
 
 use uuid::Uuid;
 

@@ -1,4 +1,4 @@
-//! Operations as people see them.
+//! Operations as the API shows them.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -7,26 +7,26 @@ use uuid::Uuid;
 use crate::ids::ServerId;
 use crate::stored::stored;
 
-/// Where an operation stands.
+/// State of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Another operation is at work on its server, and this one is next, whatever becomes of that; `error` says what it
-    /// waits for.
+    /// Another operation holds the server, and this one runs next, whatever its outcome; `error` says what it waits
+    /// for.
     Waiting,
-    /// Nobody works on it yet.
+    /// No worker has claimed it yet.
     Queued,
-    /// Under way.
+    /// In progress.
     Running,
-    /// It failed, and what it had done is being taken back.
+    /// It failed, and what it had done is being undone.
     Undoing,
-    /// Ended as asked.
+    /// Completed.
     Succeeded,
-    /// Ended, cleanly undone.
+    /// Failed, and cleanly undone.
     Failed,
-    /// It could be neither ended nor undone: a person must look.
+    /// It could be neither completed nor undone: manual intervention is required.
     Stuck,
-    /// One that a newer version knows and this one does not.
+    /// A state that only a newer version knows.
     #[serde(skip_deserializing)]
     Unknown,
 }
@@ -44,11 +44,11 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationError {
-    /// One of the closed list of codes.
+    /// An error code from the closed list.
     pub code: String,
     /// What happened, for the customer.
     pub message: String,
-    /// The host's own words: for providers only, null for everyone else.
+    /// The host's own message: for providers only, null for everyone else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -57,23 +57,23 @@ pub struct OperationError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperationView {
-    /// Its id.
+    /// The operation's id.
     pub id: Uuid,
-    /// Whose.
+    /// The server it works on.
     pub server_id: ServerId,
     /// What it does: `create`, `start`, ….
     pub kind: String,
-    /// Where it stands.
+    /// Its current state.
     pub state: State,
-    /// 0 to 100.
+    /// Progress in percent, 0 to 100.
     pub progress: u8,
-    /// The step at work.
+    /// The current step.
     pub step: String,
-    /// Why it failed, or, while it runs, why a step is being retried, or what it waits for.
+    /// Why it failed or, while it runs, why a step is being retried or what it waits for.
     pub error: Option<OperationError>,
-    /// When it was asked for.
+    /// When it was requested.
     pub created_at: DateTime<Utc>,
-    /// When work on it began.
+    /// When work on it started.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,

@@ -27,9 +27,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Operations>> {
         .routes(routes!(abandon))
 }
 
-/// Operations that wait for a person, oldest first (provider)
+/// Stuck operations, oldest first (provider)
 ///
-/// In pages; the header `X-Total-Count` tells how many there are in all.
+/// Paged; the `X-Total-Count` header has the total count.
 #[utoipa::path(get, path = "/operations", tag = "operations", operation_id = "listStuckOperations", params(PageQuery),
     responses((status = 200, body = Vec<OperationView>), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -42,7 +42,7 @@ async fn stuck(
     Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(operations)))
 }
 
-/// How an operation stands
+/// State of an operation
 #[utoipa::path(get, path = "/operations/{id}", tag = "operations", operation_id = "getOperation", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
@@ -54,7 +54,7 @@ async fn get(
     Ok(Json(service::get(&operations, &caller, id).await?))
 }
 
-/// An operation's log, its last thousand lines (provider)
+/// The last thousand lines of an operation's log (provider)
 #[utoipa::path(get, path = "/operations/{id}/log", tag = "operations", operation_id = "getOperationLog", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = Vec<LogLine>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -66,7 +66,7 @@ async fn log(
     Ok(Json(service::log(&operations.core, id).await?))
 }
 
-/// Take a stuck operation up again (provider)
+/// Retry a stuck operation (provider)
 #[utoipa::path(post, path = "/operations/{id}/retry", tag = "operations", operation_id = "retryOperation", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
@@ -79,10 +79,10 @@ async fn retry(
     Ok(Json(service::retry(&operations, &once, id).await?))
 }
 
-/// Give a stuck operation up (provider)
+/// Abandon a stuck operation (provider)
 ///
-/// It ends as failed. Nothing more of it is done and nothing is taken back; its server shows what the next sweep finds. For
-/// what must not be done any more: after the database was restored, or where somebody did it by hand.
+/// It ends as failed. Nothing more is done and nothing is undone; its server shows what the next sweep finds. For
+/// operations that must not continue: after the database was restored, or if someone did the work by hand.
 #[utoipa::path(post, path = "/operations/{id}/abandon", tag = "operations", operation_id = "abandonOperation", params(("id" = Uuid, Path, description = "The operation's id")),
     responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]

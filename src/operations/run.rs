@@ -1,4 +1,4 @@
-//! One claimed operation, step by step, until it ends, waits, or is lost to another worker.
+//! Runs one claimed operation, step by step, until it ends, waits, or loses its lease.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
@@ -19,8 +19,8 @@ use crate::core::Core;
 use crate::db::{self, Tx};
 use crate::error::{Code, Error, Result};
 
-/// How long what is under way when the lease is lost may take to its end: a call to the host, a transaction, a save.
-/// Each has its own limit; this is for what hangs all the same.
+/// How long work in progress may take to finish after the lease is lost: a call to the host, a transaction, a save.
+/// Each has a limit of its own; this is for anything that hangs anyway.
 const ENDING: Duration = Duration::from_mins(2);
 
 /// What runs an operation: the service, and the operation's workflow.
@@ -29,7 +29,7 @@ struct Run<'a> {
     workflow: &'a dyn AnyWorkflow,
 }
 
-/// A claimed operation and when its time is over, by our clock: the claim said how much was left.
+/// A claimed operation and its deadline on our clock: the claim said how much time was left.
 struct Work {
     op: Claimed,
     deadline: Instant,
@@ -47,7 +47,7 @@ impl Work {
     }
 }
 
-/// What became of one step.
+/// What to do after a step.
 enum Next {
     /// The next step may run at once.
     Go,
@@ -55,10 +55,10 @@ enum Next {
     Leave,
 }
 
-/// Works on a claimed operation while its lease is kept alive. Errors are our own (the database): the lease runs out
-/// and the operation is taken up again from its last saved state. After a lost lease a step begins nothing new, neither
-/// in the database nor at the host; what it was at is brought to its end, and so is the save of what it came to: that may
-/// be committed already, and then its end is counted, logged and told.
+/// Works on a claimed operation while its lease is kept alive. Errors are our own (the database): the lease expires and
+/// the operation resumes from its last saved state. Once the lease is lost, a step starts nothing new, neither in the
+/// database nor on the host; the work in progress is finished, and so is the save of its outcome: that may be committed
+/// already, and then its end is counted, logged and reported.
 pub(super) async fn run(operations: &Operations, claimed: Claimed) {
     let core = &operations.core;
     let (id, fence) = (claimed.id, claimed.fence);
@@ -80,30 +80,30 @@ pub(super) async fn run(operations: &Operations, claimed: Claimed) {
         biased;
         worked = worked => worked,
         () = keep => {
-            tracing::warn!(operation = %id, "the lease was lost, and the database says nothing; another worker goes on");
+            tracing::warn!(operation = %id, "lease lost, and the database does not answer; another worker continues");
             return;
         }
     };
     if let Err(error) = worked {
-        tracing::error!(operation = %id, %error, "an operation's state could not be saved; it is taken up again");
+        tracing::error!(operation = %id, %error, "cannot save the operation's state; it will be resumed");
     }
 }
 
-/// Renews the lease until it can't be renewed.
+/// Renews the lease until that fails.
 async fn lease_lost(core: &Core, id: uuid::Uuid, fence: i64) {
     let lease = core.engine.lease;
     let mut last = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(lease / 3).await;
         let asked = tokio::time::Instant::now();
-        // A database that does not answer must not hide that the lease is over.
+        // A database that does not answer must not hide that the lease has expired.
         match tokio::time::timeout(lease / 3, store::renew(&core.lease_db, id, fence, lease)).await {
             Ok(Ok(true)) => last = asked,
             Ok(Ok(false)) => return,
-            // Past its end somebody else may hold it, whether or not we can see that.
+            // Past its end another worker may hold it, whether or not we can see that.
             _ if last.elapsed() + lease / 3 >= lease => return,
-            Ok(Err(error)) => tracing::warn!(operation = %id, %error, "a lease could not be renewed; trying again"),
-            Err(_) => tracing::warn!(operation = %id, "a lease could not be renewed in time; trying again"),
+            Ok(Err(error)) => tracing::warn!(operation = %id, %error, "cannot renew the lease; retrying"),
+            Err(_) => tracing::warn!(operation = %id, "cannot renew the lease in time; retrying"),
         }
     }
 }
@@ -114,7 +114,7 @@ async fn steps(run: &Run<'_>, mut work: Work) -> Result<()> {
         match step(run, &mut work).await? {
             Next::Go if work.lost.is_cancelled() => return Ok(()),
             Next::Go if core.shutdown.is_cancelled() => {
-                // Between steps nothing is at hand: give it to another process right away.
+                // Between steps nothing is in progress: hand it to another process right away.
                 store::release(&core.db, work.op.id, work.op.fence).await?;
                 return Ok(());
             }
@@ -130,10 +130,10 @@ async fn step(run: &Run<'_>, work: &mut Work) -> Result<Next> {
     let names = run.workflow.steps();
     let index = usize::try_from(op.step_index).unwrap_or(usize::MAX);
     let Some(&name) = names.get(index).filter(|name| **name == op.step) else {
-        // Begun by a version with other steps: nobody can say which of ours comes next.
+        // Started by a version with other steps: there is no telling which of ours comes next.
         let detail = format!(
-            "step {} of this {} is `{}`, which is not where this version has it: let the version that began it go on, or \
-             look at the guest and retry at the step of that name",
+            "step {} of this {} is `{}`, which is not where this version has it: let the version that started it continue, or \
+             check the guest and retry at the step of that name",
             index + 1,
             op.kind,
             op.step
@@ -158,13 +158,13 @@ async fn step(run: &Run<'_>, work: &mut Work) -> Result<Next> {
         (Err(Error::internal(anyhow::anyhow!("the step panicked: {text}")).into()), false)
     });
     if ctx.lost.is_cancelled() && outcome.is_err() {
-        tracing::warn!(operation = %ctx.operation, "the lease was lost; another worker goes on");
+        tracing::warn!(operation = %ctx.operation, "lease lost; another worker continues");
         return Ok(Next::Leave);
     }
     op.host_task = ctx.host_task.into_inner().unwrap_or_else(PoisonError::into_inner);
     if forget {
         op.data = before;
-        // As after a crash between acting and saving: what the step wrote by itself stays, the record of it does not.
+        // As after a crash between acting and saving: what the step wrote on its own stays, the record of it does not.
         outcome = match outcome {
             Ok(Outcome::DoneIn(tx)) => {
                 tx.commit().await?;
@@ -181,7 +181,7 @@ async fn step(run: &Run<'_>, work: &mut Work) -> Result<Next> {
     Ok(next)
 }
 
-/// Runs the step between its two failpoints. True: forget that it ran.
+/// Runs the step between its two failpoints. True: discard the outcome.
 async fn act(
     run: &Run<'_>,
     op: &mut Claimed,
@@ -190,7 +190,7 @@ async fn act(
     ctx: &Context<'_>,
 ) -> (Result<Outcome, Fault>, bool) {
     let points = &run.core.engine.failpoints;
-    let injected = || Fault::new(FaultKind::Fail, Code::Internal, "A fault was injected here.");
+    let injected = || Fault::new(FaultKind::Fail, Code::Internal, "This fault was injected.");
     match ctx.lost.run_until_cancelled(points.pass(&op.kind, name, op.undoing, "before")).await {
         Some(Some(Action::Fail)) => return (Err(injected()), false),
         Some(_) => {}
@@ -209,7 +209,7 @@ async fn act(
     }
 }
 
-/// Writes what the step came to, and says how to go on.
+/// Saves the outcome of the step, and decides how to continue.
 async fn conclude(
     run: &Run<'_>,
     work: &mut Work,
@@ -226,13 +226,13 @@ async fn conclude(
         }
         Ok(Outcome::Wait { after, progress }) => {
             if work.is_late() {
-                let fault = Fault::new(FaultKind::Retry, Code::HostError, "The host did not get it done in time.");
+                let fault = Fault::new(FaultKind::Retry, Code::HostError, "The host did not finish in time.");
                 return failed(run, work, names, index, fault).await;
             }
             let state = work.state();
             let op = &mut work.op;
             let percent = progress_of(names.len(), index, progress.unwrap_or(0));
-            // The host is at work, so what was retried has worked.
+            // The host is working, so the retry succeeded.
             let visible = !op.undoing && (percent > op.progress || op.error_code.is_some());
             if visible {
                 op.progress = op.progress.max(percent);
@@ -246,13 +246,13 @@ async fn conclude(
     }
 }
 
-/// The share of the whole that is done, with a step `inner` percent along.
+/// Overall progress, with the current step `inner` percent done.
 fn progress_of(steps: usize, index: usize, inner: u8) -> i16 {
     let whole = (index * 100 + usize::from(inner.min(99))) / steps.max(1);
     i16::try_from(whole.min(99)).unwrap_or(99)
 }
 
-/// The step is done: on to the next one (or the one before), or to the end.
+/// The step is done: continue with the next one (or the previous one), or end the operation.
 async fn done(run: &Run<'_>, op: &mut Claimed, names: &[&'static str], index: usize, mut tx: Tx) -> Result<Next> {
     let ended = if op.undoing { index == 0 } else { index + 1 == names.len() };
     let state = match (ended, op.undoing) {
@@ -270,14 +270,14 @@ async fn done(run: &Run<'_>, op: &mut Claimed, names: &[&'static str], index: us
     if op.undoing {
         op.error_detail = op.error_detail.as_deref().and_then(why_undone).map(str::to_owned);
     } else {
-        // What was retried has worked.
+        // The retry succeeded.
         (op.error_code, op.error_message, op.error_detail) = (None, None, None);
         op.progress = if ended { 100 } else { progress_of(names.len(), next, 0) };
     }
     op.step_index = i32::try_from(next).unwrap_or(i32::MAX);
     names[next].clone_into(&mut op.step);
     if ended {
-        // Sealed passwords and the like have done their work.
+        // Sealed passwords and the like are no longer needed.
         op.data = Value::Null;
     }
     let error = error_of(op);
@@ -312,7 +312,7 @@ async fn done(run: &Run<'_>, op: &mut Claimed, names: &[&'static str], index: us
     Ok(Next::Go)
 }
 
-/// Stands in an operation's detail between why it failed and what keeps it from being undone.
+/// Separates the reason of a failure from what keeps it from being undone, in an operation's detail.
 const UNDOING: &str = "\nundoing it: ";
 
 /// The first of the two.
@@ -324,14 +324,14 @@ fn error_of(op: &Claimed) -> Option<(String, String, Option<String>)> {
     Some((op.error_code.clone()?, op.error_message.clone().unwrap_or_default(), op.error_detail.clone()))
 }
 
-/// The step failed: try again, turn round, or give it to a person.
+/// The step failed: retry it, undo the operation, or mark it stuck.
 async fn failed(run: &Run<'_>, work: &mut Work, names: &[&'static str], index: usize, fault: Fault) -> Result<Next> {
     let (late, state) = (work.is_late(), work.state());
     let op = &mut work.op;
     let name = names[index];
     let detail = fault.detail.as_deref().unwrap_or(&fault.message).to_owned();
     let told = if op.undoing {
-        // An undo's own trouble is told beside why the operation failed, and does not hide it.
+        // A failing undo is reported next to why the operation failed, and does not hide it.
         let why = op.error_detail.as_deref().and_then(why_undone).unwrap_or_default();
         Some(format!("{why}{UNDOING}{detail}"))
     } else {
@@ -342,7 +342,7 @@ async fn failed(run: &Run<'_>, work: &mut Work, names: &[&'static str], index: u
     let verdict = match (fault.kind, op.undoing) {
         (FaultKind::Stuck, _) => FaultKind::Stuck,
         (_, true) if late => FaultKind::Stuck,
-        // On the way back nothing but time or a person helps.
+        // While undoing, only time or manual intervention helps.
         (_, true) => FaultKind::Retry,
         (FaultKind::Retry, false) if late => FaultKind::Fail,
         (kind, false) => kind,
@@ -358,10 +358,10 @@ async fn failed(run: &Run<'_>, work: &mut Work, names: &[&'static str], index: u
         FaultKind::Retry => {
             op.attempts += 1;
             let after = back_off(op.attempts, op.undoing);
-            // The log gets the first of a row of like failures.
-            let log = (!same || op.attempts == 1).then(|| ("warn", format!("{detail}; trying again")));
+            // Only the first of a series of identical failures is logged.
+            let log = (!same || op.attempts == 1).then(|| ("warn", format!("{detail}; retrying")));
             if write(run, op, Entry { release: Some(after), log, visible: true, ..Entry::new(name, state) }).await? {
-                tracing::warn!(operation = %op.id, kind = op.kind, step = name, attempts = op.attempts, detail, "a step failed; it is tried again");
+                tracing::warn!(operation = %op.id, kind = op.kind, step = name, attempts = op.attempts, detail, "step failed; it will be retried");
             }
             Ok(Next::Leave)
         }
@@ -378,25 +378,25 @@ async fn failed(run: &Run<'_>, work: &mut Work, names: &[&'static str], index: u
                 return Ok(Next::Leave);
             }
             let op = &work.op;
-            tracing::warn!(operation = %op.id, kind = op.kind, step = name, detail, "an operation failed and is undone");
+            tracing::warn!(operation = %op.id, kind = op.kind, step = name, detail, "operation failed and is being undone");
             Ok(Next::Go)
         }
         FaultKind::Stuck => stuck(run, op, name, &detail).await,
     }
 }
 
-/// Gives it to a person, unless somebody else has it by now.
+/// Marks it stuck, unless another worker has it by now.
 async fn stuck(run: &Run<'_>, op: &Claimed, name: &str, detail: &str) -> Result<Next> {
-    let log = Some(("error", format!("{detail}; a person must look")));
+    let log = Some(("error", format!("{detail}; manual intervention is required")));
     let release = Some(Duration::ZERO);
     if write(run, op, Entry { release, log, visible: true, ..Entry::new(name, State::Stuck) }).await? {
         metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => "stuck").increment(1);
-        tracing::error!(operation = %op.id, kind = op.kind, server = op.server.0, step = name, detail, "an operation is stuck: a person must look");
+        tracing::error!(operation = %op.id, kind = op.kind, server = op.server.0, step = name, detail, "operation is stuck; manual intervention is required");
     }
     Ok(Next::Leave)
 }
 
-/// Half a second, doubling to half a minute (on the way back to five minutes), give or take a quarter.
+/// Half a second, doubling up to 30 seconds (five minutes while undoing), with 25 % jitter.
 fn back_off(attempts: i32, undoing: bool) -> Duration {
     let most = if undoing { 300.0 } else { 30.0 };
     let seconds = (0.25 * 2f64.powi(attempts.clamp(1, 16))).min(most);

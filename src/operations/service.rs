@@ -1,4 +1,4 @@
-//! Operations as they are looked at, waited for and taken up again.
+//! Reads, waits for and retries operations.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ use crate::ids::ServerId;
 use crate::keyring::Resealed;
 use crate::secrets::SealedBy;
 
-/// One operation, without the provider's detail; for whoever may see its server, which the caller has checked.
+/// One operation, without the provider's detail. The caller has checked access to its server.
 pub async fn view(core: &Core, id: Uuid) -> Result<Option<OperationView>> {
     Ok(store::get(&core.db, id).await?.map(|row| row.view(false)))
 }
 
-/// Several operations, likewise, in one look.
+/// Several operations, likewise, in one query.
 pub async fn views(core: &Core, ids: &[Uuid]) -> Result<Vec<OperationView>> {
     if ids.is_empty() {
         return Ok(vec![]);
@@ -39,7 +39,7 @@ pub async fn active(core: &Core, server: ServerId) -> Result<Option<OperationVie
     Ok(store::active(&core.db, server).await?.map(|row| row.view(false)))
 }
 
-/// One operation, for someone who asks for it: 404 unless they may see its server.
+/// One operation for a caller: 404 unless they may see its server.
 pub async fn get(operations: &Operations, caller: &Caller, id: Uuid) -> Result<OperationView> {
     let unknown = || Error::not_found("operation");
     let row = store::get(&operations.core.db, id).await?.ok_or_else(unknown)?;
@@ -51,7 +51,7 @@ pub async fn get(operations: &Operations, caller: &Caller, id: Uuid) -> Result<O
     Ok(row.view(caller.is_provider()))
 }
 
-/// A server's operations, newest first, and how many there are in all.
+/// A server's operations, newest first, and the total count.
 pub async fn of_server(
     core: &Core,
     caller: &Caller,
@@ -65,19 +65,19 @@ pub async fn of_server(
     Ok((rows.into_iter().map(|row| row.view(caller.is_provider())).collect(), total))
 }
 
-/// An operation's log, its last thousand lines, for the provider.
+/// The last thousand lines of an operation's log, for the provider.
 pub async fn log(core: &Core, id: Uuid) -> Result<Vec<LogLine>> {
     store::get(&core.db, id).await?.ok_or_else(|| Error::not_found("operation"))?;
     Ok(store::log_lines(&core.db, id).await?)
 }
 
-/// Operations that wait for a person, oldest first, and how many there are in all.
+/// Stuck operations, oldest first, and the total count.
 pub async fn stuck(core: &Core, page: PageQuery) -> Result<(Vec<OperationView>, i64)> {
     let rows = store::stuck(&core.db, page.size(), page.offset()).await?;
     Ok((rows.into_iter().map(|row| row.view(true)).collect(), store::count_stuck(&core.db).await?))
 }
 
-/// Takes a stuck operation up again where it stopped, after a person has put right what was in its way.
+/// Resumes a stuck operation where it stopped, after the provider has fixed what blocked it.
 pub async fn retry(operations: &Operations, once: &Once, id: Uuid) -> Result<OperationView> {
     let core = &operations.core;
     let mut tx = match once.begin(core).await? {
@@ -86,20 +86,21 @@ pub async fn retry(operations: &Operations, once: &Once, id: Uuid) -> Result<Ope
     };
     let deadline = Duration::from_secs(core.config.operation_deadline_seconds.into());
     let (kind, step, place) = store::place(&mut tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
-    // Where another version had its steps elsewhere, a person says that it may go on at the one of the same name.
+    // If another version had its steps in other places, the retry confirms that it may continue at the one of the same
+    // name.
     let here = operations.workflow(&kind).and_then(|w| w.steps().iter().position(|name| *name == step));
     let place = here.and_then(|index| i32::try_from(index).ok()).unwrap_or(place);
     let taken_up = store::unstick(&mut tx, id, place, deadline, core.engine.undo_deadline).await?;
     let row = store::get(&mut *tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
     if !taken_up {
-        return Err(Error::new(Code::Conflict, "Only a stuck operation can be taken up again."));
+        return Err(Error::new(Code::Conflict, "Only a stuck operation can be retried."));
     }
-    store::log(&mut tx, id, "info", "", "taken up again by the provider").await?;
+    store::log(&mut tx, id, "info", "", "retried by the provider").await?;
     tx.finish(core, row.view(true)).await
 }
 
-/// Ends a stuck operation as it stands: nothing more is done, and nothing is taken back. Its server shows what the next
-/// sweep finds.
+/// Ends a stuck operation as it is: nothing more is done, and nothing is undone. Its server shows what the next sweep
+/// finds.
 pub async fn abandon(operations: &Operations, once: &Once, id: Uuid) -> Result<OperationView> {
     let core = &operations.core;
     let mut tx = match once.begin(core).await? {
@@ -111,37 +112,37 @@ pub async fn abandon(operations: &Operations, once: &Once, id: Uuid) -> Result<O
     // The subject before its operation, as everywhere.
     operations.subjects.kind(&subject.kind)?.abandoned(&mut tx, &subject.id).await?;
     if store::abandon(&mut tx, id).await?.is_none() {
-        return Err(Error::new(Code::Conflict, "Only a stuck operation can be given up."));
+        return Err(Error::new(Code::Conflict, "Only a stuck operation can be abandoned."));
     }
-    store::log(&mut tx, id, "info", "", "given up by the provider").await?;
+    store::log(&mut tx, id, "info", "", "abandoned by the provider").await?;
     let row = store::get(&mut *tx, id).await?.ok_or_else(unknown)?;
     tx.finish(core, row.view(true)).await
 }
 
-/// Puts everything that is under way into a person's hands: the database is an older state of itself, of that time.
+/// Marks everything in progress as stuck: the database was restored to an older state, from the time `to`.
 pub(crate) async fn hold_all(tx: &mut PgConnection, to: Option<DateTime<Utc>>) -> Result<u64> {
     let to =
         to.map_or_else(|| "of an unknown time".to_owned(), |at| format!("of {}", at.format("%Y-%m-%d %H:%M:%S UTC")));
-    let message = "The provider's database was restored from a backup while this was under way. It waits until the provider \
-                   has looked at the server.";
+    let message = "The provider's database was restored from a backup while this was in progress. It waits until the \
+                   provider has checked the server.";
     let detail = format!(
-        "The database was restored to its state {to}. What was done since then, by this operation too, it does not know. \
-         Look at the guest; then take the operation up again (innkeeper operation retry) or give it up (innkeeper \
-         operation abandon)."
+        "The database was restored to its state {to}. It does not know what was done since then, by this operation or \
+         others. Check the guest; then retry the operation (innkeeper operation retry) or abandon it (innkeeper operation \
+         abandon)."
     );
     Ok(store::hold_all(tx, message, &detail).await?)
 }
 
-/// How an operation stands after waiting for it a little.
+/// State of an operation after a short wait for it.
 #[derive(Debug)]
 pub struct Progress {
-    /// As the API shows it.
+    /// The operation as the API shows it.
     pub view: OperationView,
-    /// The host's own id of its latest task.
+    /// The host's id of its latest task.
     pub host_task: Option<String>,
 }
 
-/// Waits until `enough` says so, or until `at_most` has passed, and tells how the operation stands then.
+/// Waits until `enough` returns true, or until `at_most` has passed, and returns the operation's state at that time.
 pub async fn wait(core: &Core, id: Uuid, at_most: Duration, enough: impl Fn(&Progress) -> bool) -> Result<Progress> {
     let mut events = core.events.subscribe();
     let until = tokio::time::Instant::now() + at_most;
@@ -152,7 +153,7 @@ pub async fn wait(core: &Core, id: Uuid, at_most: Duration, enough: impl Fn(&Pro
             return Ok(progress);
         }
         let changed = async { while events.next_of(&OPERATION_CHANGED).await.is_some_and(|changed| changed != id) {} };
-        // The poll is for a process that can't hear events at the moment.
+        // The poll is for a process that can't receive events at the moment.
         let poll = tokio::time::sleep(Duration::from_millis(500));
         tokio::select! {
             () = changed => {}
@@ -165,14 +166,14 @@ pub async fn wait(core: &Core, id: Uuid, at_most: Duration, enough: impl Fn(&Pro
 /// How long an operation that this version does not know is left to other processes.
 const STRANDED: Duration = Duration::from_mins(10);
 
-/// Tells the provider of operations that nobody takes because this version does not know their kind or data: a newer
-/// version has begun them. They hold their servers.
+/// Marks operations stuck that no process claims because this version does not know their kind or data: a newer version
+/// started them. They hold their servers.
 pub async fn strand(operations: &Operations) -> Result<()> {
     let core = &operations.core;
     let mut tx = db::begin(&core.db).await?;
-    let detail = "no process of a version that knows this kind of operation has come for ten minutes: start the version \
-                  that began it, then retry";
-    let message = "Nobody is working on this; the provider is told.";
+    let detail = "no process of a version that knows this kind of operation has claimed it for ten minutes: start the \
+                  version that started it, then retry";
+    let message = "No one is working on this; the provider has been notified.";
     let known = operations.known();
     let stranded = store::strand(&mut tx, &known, STRANDED, Code::Internal.as_str(), message, detail).await?;
     for (id, _) in &stranded {
@@ -181,13 +182,13 @@ pub async fn strand(operations: &Operations) -> Result<()> {
     tx.commit().await?;
     for (id, kind) in stranded {
         metrics::counter!("innkeeper_operations_total", "kind" => kind.clone(), "state" => "stuck").increment(1);
-        tracing::error!(operation = %id, kind, detail, "an operation is stuck: a person must look");
+        tracing::error!(operation = %id, kind, detail, "operation is stuck; manual intervention is required");
     }
     Ok(())
 }
 
-/// Seals secrets in operations' data that an old key sealed with the master key. Those that somebody is at work with
-/// stay: their old data would be written back.
+/// Reseals secrets in operations' data that an old key sealed, using the master key. Operations that a worker is
+/// running are left alone: it would write the old data back.
 pub async fn reseal(operations: &Operations, change: bool) -> Result<Resealed> {
     let core = &operations.core;
     let mut count = Resealed::default();
@@ -195,7 +196,8 @@ pub async fn reseal(operations: &Operations, change: bool) -> Result<Resealed> {
         let mut tx = db::begin(&core.db).await?;
         let Some((kind, mut data, leased)) = store::data(&mut tx, id).await? else { continue };
         let Some(workflow) = operations.workflow(&kind) else { continue };
-        // What this version can't read it can't seal either; its operation is stuck, or a newer version's.
+        // What this version can't read it can't reseal either; such an operation is stuck, or belongs to a newer
+        // version.
         let Ok(secrets) = workflow.reseal(&core.sealer, &mut data) else { continue };
         let done = change && !leased && secrets.iter().any(|by| matches!(by, SealedBy::Old(_)));
         if done {
@@ -209,7 +211,7 @@ pub async fn reseal(operations: &Operations, change: bool) -> Result<Resealed> {
     Ok(count)
 }
 
-/// Forgets what operations said a year ago.
+/// Deletes log lines of operations that ended over a year ago.
 pub async fn purge(core: &Core) -> Result<()> {
     Ok(store::purge_log(&core.db).await?)
 }

@@ -1,4 +1,4 @@
-//! The SQL of operations. The database's clock is the only one: workers' clocks may differ.
+//! SQL for operations. Only the database's clock counts: workers' clocks may differ.
 
 mod claim;
 mod held;
@@ -22,7 +22,7 @@ pub(super) use views::{active, count_of_server, count_stuck, get, log_lines, of_
 
 type Result<T> = sqlx::Result<T>;
 
-/// What a worker writes after a step.
+/// What a worker saves after a step.
 #[derive(Debug)]
 pub(super) struct Save<'a> {
     pub state: State,
@@ -36,7 +36,7 @@ pub(super) struct Save<'a> {
     pub progress: i16,
     pub error: Option<(&'a str, &'a str, Option<&'a str>)>,
     pub host_task: Option<&'a str>,
-    /// Give the lease back, to be claimed again after this long.
+    /// Releases the lease, to be claimed again after this long.
     pub release: Option<Duration>,
     /// A new deadline from now.
     pub deadline: Option<Duration>,
@@ -48,7 +48,7 @@ fn interval(duration: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
 }
 
-/// An operation to be, as a row.
+/// A new operation, as a row.
 #[derive(Debug)]
 pub(super) struct NewRow {
     pub id: Uuid,
@@ -62,7 +62,7 @@ pub(super) struct NewRow {
     pub deadline: Duration,
 }
 
-/// Puts an operation in; false where another holds the server, or waits for it.
+/// Inserts an operation; false if another one holds the server, or waits for it.
 pub(super) async fn insert(tx: &mut PgConnection, new: &NewRow) -> Result<bool> {
     let row = sqlx::query!(
         "with new as (
@@ -86,9 +86,9 @@ pub(super) async fn insert(tx: &mut PgConnection, new: &NewRow) -> Result<bool> 
     Ok(row.is_some())
 }
 
-/// Puts an operation in behind the one that holds its server; false where another waits already. `why` is for people.
+/// Inserts an operation that waits for the one holding its server; false if another already waits. `why` is for users.
 pub(super) async fn insert_waiting(tx: &mut PgConnection, new: &NewRow, why: &str) -> Result<bool> {
-    // Due at once, since nobody but us may know by the time of our commit that the one at work has ended.
+    // Due at once: if the running operation ends before we commit, no one else knows that this one is next.
     let row = sqlx::query!(
         "with new as (
              insert into operations (id, server_id, kind, state, step, data, user_id, deadline, data_version, error_code,
@@ -112,7 +112,7 @@ pub(super) async fn insert_waiting(tx: &mut PgConnection, new: &NewRow, why: &st
     Ok(row.is_some())
 }
 
-/// An operation in the way of another.
+/// An operation that blocks another one.
 #[derive(Debug)]
 pub(super) struct InTheWay {
     pub id: Uuid,
@@ -120,7 +120,7 @@ pub(super) struct InTheWay {
     pub state: State,
 }
 
-/// What keeps a server from other operations: the one that holds it, or the one that is to hold it next.
+/// The operation that blocks a server: the one that holds it, or the one that will hold it next.
 pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Option<InTheWay>> {
     sqlx::query_as!(
         InTheWay,
@@ -133,7 +133,7 @@ pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Op
     .await
 }
 
-/// The operation that waits for its turn on a server.
+/// The operation that is waiting for a server.
 pub(super) async fn waiting(db: &mut PgConnection, server: ServerId) -> Result<Option<InTheWay>> {
     sqlx::query_as!(
         InTheWay,
@@ -144,7 +144,7 @@ pub(super) async fn waiting(db: &mut PgConnection, server: ServerId) -> Result<O
     .await
 }
 
-/// Ends an operation that waits, since another takes its place; false where its turn has come.
+/// Ends a waiting operation because another one replaces it; false if it no longer waits.
 pub(super) async fn replace(tx: &mut PgConnection, id: Uuid, why: &str) -> Result<bool> {
     let done = sqlx::query!(
         "update operations set state = 'failed', data = 'null', error_code = 'CONFLICT', error_message = $2,
@@ -162,7 +162,7 @@ pub(super) async fn replace(tx: &mut PgConnection, id: Uuid, why: &str) -> Resul
     Ok(true)
 }
 
-/// Locks the row for a step's own transaction; false when the fencing token is not the latest.
+/// Locks the row for a step's own transaction; false if the fencing token is stale.
 pub(super) async fn hold(tx: &mut PgConnection, id: Uuid, fence: i64) -> Result<bool> {
     let row = sqlx::query_scalar!("select id from operations where id = $1 and fence = $2 for update", id, fence)
         .fetch_optional(tx)
@@ -170,7 +170,7 @@ pub(super) async fn hold(tx: &mut PgConnection, id: Uuid, fence: i64) -> Result<
     Ok(row.is_some())
 }
 
-/// Writes what a step came to; false when the fencing token is not the latest, and then nothing is written.
+/// Saves the outcome of a step; false if the fencing token is stale, and then nothing is written.
 pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Save<'_>) -> Result<bool> {
     let (code, message, detail) = save.error.map_or((None, None, None), |(c, m, d)| (Some(c), Some(m), d));
     let state = text(&save.state);
@@ -218,7 +218,7 @@ pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Sav
     Ok(true)
 }
 
-/// What waits behind an operation that has become stuck waits for a person, and says so.
+/// An operation that waits behind one that has become stuck depends on the provider, and its message says so.
 async fn tell_waiting(tx: &mut PgConnection, stuck: Uuid) -> Result<()> {
     sqlx::query!(
         "with told as (
@@ -233,9 +233,9 @@ async fn tell_waiting(tx: &mut PgConnection, stuck: Uuid) -> Result<()> {
     .map(drop)
 }
 
-/// What waits for the end of an operation that is stuck says this.
+/// Message of an operation that waits behind a stuck one.
 pub(super) const BEHIND_STUCK: &str =
-    "It waits for another operation on this server, which is stuck: the provider must look at that one first.";
+    "Waiting for another operation on this server, which is stuck: the provider must resolve that one first.";
 
 async fn changed(tx: &mut PgConnection, id: Uuid) -> Result<()> {
     sqlx::query!("select pg_notify('operation_changed', $1)", id.to_string()).execute(tx).await.map(drop)
@@ -262,7 +262,7 @@ pub(super) async fn log(tx: &mut PgConnection, id: Uuid, level: &str, step: &str
     .map(drop)
 }
 
-/// The kind of an operation, and its step by name and by place.
+/// An operation's kind, and its step by name and by index.
 pub(super) async fn place(tx: &mut PgConnection, id: Uuid) -> Result<Option<(String, String, i32)>> {
     let row = sqlx::query!("select kind, step, step_index from operations where id = $1 for update", id)
         .fetch_optional(tx)
@@ -270,7 +270,7 @@ pub(super) async fn place(tx: &mut PgConnection, id: Uuid) -> Result<Option<(Str
     Ok(row.map(|r| (r.kind, r.step, r.step_index)))
 }
 
-/// Takes a stuck operation up again at the step in this place; false when it is not stuck.
+/// Resumes a stuck operation at the step with this index; false if it is not stuck.
 pub(super) async fn unstick(
     tx: &mut PgConnection,
     id: Uuid,
@@ -298,7 +298,7 @@ pub(super) async fn unstick(
     Ok(true)
 }
 
-/// Gives operations that nobody has taken for `since` to a person where they are none of what is `known`; says which.
+/// Marks operations stuck that no one has claimed for `since` and that are not among the `known`; returns them.
 pub(super) async fn strand(
     tx: &mut PgConnection,
     known: &Known,
@@ -329,14 +329,14 @@ pub(super) async fn strand(
     Ok(rows.into_iter().map(|r| (r.id, r.kind)).collect())
 }
 
-/// The ids of operations that are not over, and so may hold secrets.
+/// The ids of operations that have not ended, and so may hold secrets.
 pub(super) async fn open_ids(db: &PgPool) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!("select id from operations where state not in ('succeeded', 'failed') order by id")
         .fetch_all(db)
         .await
 }
 
-/// An operation's kind and data, locked, and whether somebody is at work with them.
+/// An operation's kind and data, locked, and whether a worker is running it.
 pub(super) async fn data(tx: &mut PgConnection, id: Uuid) -> Result<Option<(String, Value, bool)>> {
     let row = sqlx::query!(
         r#"select kind, data, coalesce(lease_until > now(), false) as "leased!" from operations
@@ -348,12 +348,12 @@ pub(super) async fn data(tx: &mut PgConnection, id: Uuid) -> Result<Option<(Stri
     Ok(row.map(|r| (r.kind, r.data, r.leased)))
 }
 
-/// Puts the same data, sealed with another key, in an operation that is locked and at rest.
+/// Stores the same data, sealed with another key, in an operation that is locked and not being run.
 pub(super) async fn set_data(tx: &mut PgConnection, id: Uuid, data: &Value) -> Result<()> {
     sqlx::query!("update operations set data = $2 where id = $1", id, data).execute(tx).await.map(drop)
 }
 
-/// Forgets what operations said a year ago. That they were there stays: it is their servers' history.
+/// Deletes log lines of operations that ended over a year ago. The operations stay: they are their servers' history.
 pub(super) async fn purge_log(db: &PgPool) -> Result<()> {
     sqlx::query!(
         "delete from operation_log where at < aged_to() - interval '1 year'

@@ -1,4 +1,4 @@
-//! The worker pool of a process: claims what is due, never more than it has hands for.
+//! The worker pool of a process: claims due operations, never more than it has free slots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::store::{self, Shares};
 use super::{OPERATION_DUE, Operations, run};
 use crate::restores;
 
-/// The poll behind the notifications: a lost one costs this much and no more.
+/// The poll behind the notifications: a lost one costs at most this much.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Works until shutdown, then waits for what is at hand to come to its next boundary.
+/// Works until shutdown, then waits for the running operations to reach their next boundary.
 pub(super) async fn work(operations: &Arc<Operations>) {
     let core = &operations.core;
     if !restores::service::begun(core).await {
@@ -28,7 +28,7 @@ pub(super) async fn work(operations: &Arc<Operations>) {
         let wait = match claim(operations, &hands, &freed, &running, &known).await {
             Ok(wait) => wait,
             Err(error) => {
-                tracing::warn!(%error, "operations can't be claimed; trying again");
+                tracing::warn!(%error, "cannot claim operations; retrying");
                 Duration::from_secs(1)
             }
         };
@@ -43,7 +43,7 @@ pub(super) async fn work(operations: &Arc<Operations>) {
     running.wait().await;
 }
 
-/// Claims what there are hands for, and says when to look again.
+/// Claims as many operations as there are free slots, and returns when to check again.
 async fn claim(
     operations: &Arc<Operations>,
     hands: &Arc<Semaphore>,
@@ -74,7 +74,7 @@ async fn claim(
         });
     }
     let next = store::next_due(&core.lease_db, known).await?;
-    // What is due and was not claimed waits for its host's or its account's other operations to leave: `freed` tells.
+    // A due operation that was not claimed waits for others of its host or account to finish: `freed` wakes us.
     let least = if idle && next.is_some_and(|seconds| seconds <= 0.0) { 0.25 } else { 0.005 };
     Ok(next.map_or(POLL, |seconds| Duration::from_secs_f64(seconds.clamp(least, POLL.as_secs_f64()))))
 }

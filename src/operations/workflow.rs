@@ -1,4 +1,4 @@
-//! What a workflow is made of: steps, what they come to, and what they may use.
+//! The parts of a workflow: steps, their outcomes, and what they may use.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,56 +20,56 @@ use crate::error::{Code, Error};
 use crate::ids::ServerId;
 use crate::secrets::{Sealed, SealedBy, Sealer};
 
-/// What a step came to.
+/// Outcome of a step.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is done; the next one may run.
+    /// The step is done; the next one may run.
     Done,
-    /// It is done with the database changes of this transaction (from [`Context::begin`]), which the engine commits
+    /// The step is done, with the database changes of this transaction (from [`Context::begin`]). The engine commits it
     /// together with its own record: both happen or neither.
     DoneIn(Tx),
-    /// Its data is to be saved, and then it goes on at once: a mark set before something irrevocable.
+    /// The data has to be saved, then the step continues at once: for a mark set before something irrevocable.
     Again,
-    /// The host is at work. The worker is let go, and the step runs again after this long.
+    /// The host is working. The worker is freed, and the step runs again after this long.
     Wait {
-        /// How long.
+        /// Delay before the step runs again.
         after: Duration,
-        /// How far the step is, in percent, where known.
+        /// Progress of the step in percent, if known.
         progress: Option<u8>,
     },
 }
 
-/// How bad a failure is.
+/// Severity of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// May pass by itself: tried again with back-off until the operation's deadline.
+    /// May pass on its own: retried with backoff until the operation's deadline.
     Retry,
-    /// Will not pass: the operation is undone.
+    /// Permanent: the operation is undone.
     Fail,
-    /// Going on or back could do harm: a person must look.
+    /// Continuing or undoing could do harm: manual intervention is required.
     Stuck,
 }
 
-/// Why a step did not come to its end.
+/// Why a step did not complete.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// How bad.
+    /// Its severity.
     pub kind: FaultKind,
-    /// For the customer's program.
+    /// Error code for the customer's program.
     pub code: Code,
-    /// For the customer.
+    /// Message for the customer.
     pub message: String,
-    /// For the provider: the host's own words.
+    /// Detail for the provider: the host's own message.
     pub detail: Option<String>,
 }
 
 impl Fault {
-    /// A fault with a sentence for the customer.
+    /// A fault with a message for the customer.
     pub fn new(kind: FaultKind, code: Code, message: impl Into<String>) -> Self {
         Self { kind, code, message: message.into(), detail: None }
     }
 
-    /// The same fault, made worse or better.
+    /// The same fault with another severity.
     #[must_use]
     pub fn with_kind(self, kind: FaultKind) -> Self {
         Self { kind, ..self }
@@ -78,7 +78,8 @@ impl Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        // Our own trouble (the database, a bug) is no reason to take a customer's server apart: try until the deadline.
+        // Internal errors (the database, a bug) are no reason to tear down a customer's server: retry until the
+        // deadline.
         let kind = match error.code {
             Code::Internal | Code::DatabaseUnavailable | Code::OutcomeUnknown | Code::HostUnreachable => {
                 FaultKind::Retry
@@ -100,8 +101,8 @@ impl From<hypervisor::Error> for Fault {
         use hypervisor::Error as H;
         let kind = match &error {
             H::NotOurs(_) => FaultKind::Stuck,
-            // Credentials are the provider's to mend, and mending them takes no new order; nor can a host always look
-            // them up. That they lack a right is an answer, as any other refusal is.
+            // Credentials are for the provider to fix, which takes no new order; nor can a host always look them up. A
+            // missing right is an answer, like any other refusal.
             H::Unauthorized(_) => FaultKind::Retry,
             e if e.is_transient() => FaultKind::Retry,
             _ => FaultKind::Fail,
@@ -110,28 +111,28 @@ impl From<hypervisor::Error> for Fault {
     }
 }
 
-/// One step of a workflow. Both ways must be repeatable: after a crash they run again with the data saved before.
+/// One step of a workflow. Both directions must be repeatable: after a crash they run again with the last saved data.
 #[async_trait]
 pub trait Step<D>: Send + Sync + Debug {
-    /// Its name in the log and the API, such as `start_guest`.
+    /// The step's name in the log and the API, such as `start_guest`.
     fn name(&self) -> &'static str;
 
-    /// Does it, or the next piece of it.
+    /// Runs the step, or the next part of it.
     async fn run(&self, ctx: &Context<'_>, data: &mut D) -> Result<Outcome, Fault>;
 
-    /// Takes it back, whether it was done wholly, in part or not at all.
+    /// Undoes the step, whether it was done completely, in part or not at all.
     async fn undo(&self, _ctx: &Context<'_>, _data: &mut D) -> Result<Outcome, Fault> {
         Ok(Outcome::Done)
     }
 }
 
-/// What a workflow keeps between steps, as JSON.
+/// The data that a workflow keeps between steps, as JSON.
 pub trait Data: Serialize + DeserializeOwned + Debug + Send + Sync {
-    /// Raised with every change that a program of before could not read, would lose, or would go on with at another
-    /// step: such programs leave the operation to others. What is older is read, with defaults.
+    /// Increased with every change that an older version could not read, would lose, or would resume at another step:
+    /// such versions leave the operation to others. Older data is read, with defaults.
     const VERSION: i32 = 1;
 
-    /// The secrets in it, each with what it is sealed for.
+    /// The secrets in it, each with the purpose it is sealed for.
     fn sealed(&mut self) -> Vec<(&'static str, &mut Sealed)> {
         vec![]
     }
@@ -140,7 +141,7 @@ pub trait Data: Serialize + DeserializeOwned + Debug + Send + Sync {
 /// What names a workflow where an operation is enqueued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// Its name in the database and the API, such as `create`.
+    /// The workflow's name in the database and the API, such as `create`.
     pub name: &'static str,
     /// The step that an operation of it begins with, which is shown while the operation is queued.
     pub first_step: &'static str,
@@ -151,22 +152,22 @@ pub struct Kind {
 pub struct Workflow<D> {
     /// Its kind.
     pub kind: Kind,
-    /// Its steps.
+    /// The steps, in order.
     pub steps: Vec<Box<dyn Step<D>>>,
 }
 
-/// A workflow whose data type is forgotten, as the engine keeps it.
+/// A workflow with its data type erased, as the engine keeps it.
 #[async_trait]
 pub trait AnyWorkflow: Send + Sync + Debug {
     /// Its kind.
     fn kind(&self) -> Kind;
-    /// The names of its steps, in order.
+    /// The names of the steps, in order.
     fn steps(&self) -> Vec<&'static str>;
-    /// The version of its data.
+    /// The version of the workflow's data.
     fn version(&self) -> i32;
-    /// Runs a step, or its undo, over data as stored.
+    /// Runs a step, or its undo, on stored data.
     async fn run(&self, step: usize, undo: bool, ctx: &Context<'_>, data: &mut Value) -> Result<Outcome, Fault>;
-    /// Seals secrets in data as stored with the master key, and says which keys they were sealed with.
+    /// Reseals secrets in stored data with the master key, and returns the keys they were sealed with.
     fn reseal(&self, sealer: &Sealer, data: &mut Value) -> Result<Vec<SealedBy>, Error>;
 }
 
@@ -206,13 +207,13 @@ impl<D: Data> AnyWorkflow for Workflow<D> {
         let mut typed: D = serde_json::from_value(data.clone()).map_err(stuck)?;
         let step = &self.steps[step];
         let outcome = if undo { step.undo(ctx, &mut typed).await } else { step.run(ctx, &mut typed).await };
-        // A failed step's data counts too: it says what the host may have heard.
+        // The data of a failed step counts too: it says what the host may have heard.
         *data = serde_json::to_value(typed).map_err(stuck)?;
         outcome
     }
 }
 
-/// Why a step that has lost its lease goes no further. Nobody is told: another worker goes on.
+/// The fault of a step whose lease is lost. No one is notified: another worker continues.
 pub(super) fn overtaken() -> Fault {
     Fault::new(FaultKind::Retry, Code::Internal, "The lease was lost.")
 }
@@ -222,21 +223,21 @@ pub(super) fn overtaken() -> Fault {
 pub struct Context<'a> {
     /// What every part of the service shares.
     pub core: &'a Core,
-    /// The operation.
+    /// The operation's id.
     pub operation: Uuid,
-    /// Its server.
+    /// The server it works on.
     pub server: ServerId,
-    /// The tries of this step before this one.
+    /// Earlier attempts at this step.
     pub attempts: i32,
     pub(super) fence: i64,
     pub(super) host_task: Mutex<Option<String>>,
-    /// Cancelled when the lease is lost: the step begins nothing new then.
+    /// Cancelled when the lease is lost: the step starts nothing new after that.
     pub(super) lost: CancellationToken,
 }
 
 impl Context<'_> {
-    /// Begins a transaction that holds the operation: it fails when another worker has taken the operation over, and
-    /// none can take it over before it ends.
+    /// Begins a transaction that locks the operation: it fails if another worker has taken the operation over, and none
+    /// can take it over until the transaction ends.
     pub async fn begin(&self) -> Result<Tx, Fault> {
         if self.lost.is_cancelled() {
             return Err(overtaken());
@@ -248,18 +249,18 @@ impl Context<'_> {
         Ok(tx)
     }
 
-    /// A driver as a step may use it: once the lease is lost nothing new is asked of the host.
+    /// Wraps a driver for use in a step: once the lease is lost, the host gets no new calls.
     pub fn fenced(&self, driver: Arc<dyn Driver>) -> Arc<dyn Driver> {
         Arc::new(Fenced { driver, lost: self.lost.clone() })
     }
 
-    /// Names this claim of the operation: the same number means that no other worker, and no other life of this
-    /// process, has run the step since.
+    /// Identifies this claim of the operation: the same number means that no other worker, and no earlier or later run
+    /// of this process, has run the step since.
     pub fn claim(&self) -> i64 {
         self.fence
     }
 
-    /// Keeps the host's own id of its latest task, for the API's `taskId`.
+    /// Stores the host's id of its latest task, for the API's `taskId`.
     pub fn host_task(&self, id: &hypervisor::TaskId) {
         *self.host_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.0.clone());
     }

@@ -1,5 +1,5 @@
-//! Stands before the live view, which has no other layer: a session that is begun costs memory before anybody has shown
-//! a token.
+//! Admission control in front of the live view, which no other layer covers: a new session uses memory before it has
+//! sent a token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use super::sockets::Desk;
 use crate::http::ClientAddress;
 use crate::limits::{Who, note_refusal};
 
-/// Whether a request is the live view's: what Socket.IO takes as its own.
+/// Whether a request is for the live view: these are the paths that Socket.IO handles.
 fn is_for_sockets(path: &str) -> bool {
     path.strip_prefix("/socket.io").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Counts requests of the live view by address, and sessions that nobody has signed in to.
+/// Limits requests to the live view by address, and sessions that have not signed in.
 pub(super) async fn admit(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
     let core = &desk.core;
     if !is_for_sockets(request.uri().path()) {
@@ -26,7 +26,7 @@ pub(super) async fn admit(State(desk): State<Arc<Desk>>, request: Request, next:
     }
     let address = ClientAddress::of(request.extensions(), request.headers(), core);
     let network = address.network();
-    // Just as the protocol reads it.
+    // Parsed exactly as the protocol does.
     let begins = !request.uri().query().is_some_and(|query| query.split('&').any(|part| part.starts_with("sid=")));
     let who = if begins { Who::Handshake(network.clone()) } else { Who::Polling(network.clone()) };
     let allowance = core.limits.count_here(core, &who);
@@ -38,5 +38,5 @@ pub(super) async fn admit(State(desk): State<Arc<Desk>>, request: Request, next:
     let Some((status, wait)) = wait else { return next.run(request).await };
     note_refusal(address);
     let wait = HeaderValue::from(wait.as_secs().max(1));
-    (status, [(header::RETRY_AFTER, wait)], "Too many connections are begun from here. Slow down.").into_response()
+    (status, [(header::RETRY_AFTER, wait)], "Too many connections from this address. Slow down.").into_response()
 }

@@ -1,4 +1,4 @@
-//! The live view as a part of the service.
+//! The live view as a feature of the service.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,17 +20,17 @@ use crate::events::Subscription;
 use crate::feature::{Feature, Task};
 use crate::ids::ServerId;
 
-/// The largest message that we take: a subscription is a few bytes.
+/// Largest message accepted from a client: a subscription is a few bytes.
 const MAX_MESSAGE: usize = 16 * 1024;
-/// How many messages may wait for one client: a sweep of everything it may subscribe to, stats and alerts, twice.
+/// Most messages queued for one client: two sweeps of everything it may subscribe to, stats and alerts.
 const MAX_WAITING: usize = 4 * sockets::MAX_SUBSCRIPTIONS;
 
-/// The live view: Socket.IO on the port of the API.
+/// The live view: Socket.IO on the API's port.
 pub struct Realtime {
     desk: Arc<Desk>,
     layer: SocketIoLayer,
     io: SocketIo,
-    /// What the tasks hear from the start, so that no socket is older than what its task hears.
+    /// Subscriptions for the tasks, made before the first socket so that none misses an event.
     heard: Mutex<Option<Heard>>,
 }
 
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Realtime {
 }
 
 impl Realtime {
-    /// For these accounts.
+    /// Creates the feature.
     pub fn new(core: &Arc<Core>, accounts: &Arc<Accounts>) -> Arc<Self> {
         let (greet, greetings) = mpsc::channel(1024);
         let (pushed, guarded) = (core.events.subscribe(), core.events.subscribe());
@@ -94,10 +94,7 @@ impl Feature for Realtime {
 
     fn describe(&self) {
         use metrics::{describe_counter, describe_gauge};
-        describe_gauge!("innkeeper_sockets", "Sockets of the live view that are open.");
-        describe_counter!(
-            "innkeeper_sockets_dropped_total",
-            "Sockets that were closed because they took nothing any more."
-        );
+        describe_gauge!("innkeeper_sockets", "Open sockets of the live view.");
+        describe_counter!("innkeeper_sockets_dropped_total", "Sockets closed because their client stopped reading.");
     }
 }

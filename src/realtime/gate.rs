@@ -1,20 +1,20 @@
-//! How many sessions of the live view may be open that nobody has signed in to. Each costs memory from its first request
-//! on, and none lives longer than [`LIFE`] without a token.
+//! Limits the live-view sessions that have not signed in yet. Each uses memory from its first request on, and is
+//! dropped after [`LIFE`] without a token.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a session may take to sign in.
+/// Time that a session has to sign in.
 pub(super) const LIFE: Duration = Duration::from_secs(10);
-/// Until it is surely gone.
+/// After this time a session is certainly gone.
 const GONE: Duration = Duration::from_secs(12);
-/// Sessions that have not signed in: about 10 KiB each.
+/// Most sessions that have not signed in; each uses about 10 KiB.
 const MOST: usize = 2_000;
-/// How many of them one address may have.
+/// Most of them per address.
 const MOST_OF_ONE: usize = 100;
 
-/// Who began a session of late and has not signed in.
+/// Recent sessions that have not signed in.
 #[derive(Debug, Default)]
 pub(super) struct Gate(Mutex<Strangers>);
 
@@ -25,7 +25,7 @@ struct Strangers {
 }
 
 impl Gate {
-    /// Notes a session that begins; false where there are too many.
+    /// Registers a new session; false if there are too many.
     pub(super) fn enter(&self, network: &str) -> bool {
         self.enter_at(network, Instant::now())
     }

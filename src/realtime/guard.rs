@@ -1,4 +1,4 @@
-//! Taking rights away from open sockets: at once when a token, login or account changes, and by looking every minute.
+//! Revokes access of open sockets: at once when a token, login or account changes, and by a check every minute.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::error::Code;
 use crate::events::{Event, Subscription};
 use crate::servers;
 
-/// Sockets re-checked at one time: one that is busy subscribing delays no other.
+/// Sockets re-checked concurrently, so that one that is busy subscribing delays no other.
 const AT_ONCE: usize = 8;
 
 /// Re-checks sockets until shutdown.
@@ -41,8 +41,8 @@ pub(super) async fn run(desk: Arc<Desk>, io: SocketIo, mut events: Subscription)
     }
 }
 
-/// Ends sockets whose token or login has ended, and subscriptions to what the others may not see any more: two looks,
-/// however many sockets there are.
+/// Closes sockets whose token or login has ended, and ends subscriptions that the others may no longer see: two
+/// queries, however many sockets there are.
 pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
     let sockets: Vec<_> = sockets.into_iter().filter_map(|s| held(&s).map(|h| (s, h))).collect();
     if sockets.is_empty() {
@@ -51,9 +51,9 @@ pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
     let callers: Vec<Caller> = sockets.iter().map(|(_, h)| h.caller()).collect();
     let live = match accounts::service::live(&desk.accounts, &callers).await {
         Ok(live) => live.into_iter().map(|c| (c.token, c)).collect::<HashMap<_, _>>(),
-        // Not to know is no reason to end anything; back in touch with the database, everybody is checked.
+        // Not knowing is no reason to close anything. Once the database is reachable again, every socket is checked.
         Err(error) => {
-            tracing::warn!(%error, "open sockets could not be checked; trying again");
+            tracing::warn!(%error, "could not check open sockets; retrying");
             return;
         }
     };
@@ -71,7 +71,7 @@ pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
     let watching: Vec<_> = futures_util::stream::iter(staying)
         .map(|(socket, held, caller)| async move {
             held.set_caller(caller.clone());
-            // Who is subscribing at this moment does so by the rights of before; whoever does next has these.
+            // A subscription in progress still uses the old rights; any later one uses the new ones.
             drop(held.turn.lock().await);
             let servers = held.servers();
             ((socket, held), (caller, servers))
@@ -89,7 +89,7 @@ pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
                 }
             }
         }
-        // Not to know is no reason to end anything; the next look is in a minute.
-        Err(error) => tracing::warn!(%error, "what sockets watch could not be checked; trying again"),
+        // Not knowing is no reason to end anything. The next check is in a minute.
+        Err(error) => tracing::warn!(%error, "could not check subscriptions; retrying"),
     }
 }

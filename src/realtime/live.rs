@@ -1,4 +1,4 @@
-//! What is pushed to those who watch a server: its figures with its open alerts.
+//! What the sockets push to the watchers of a server: its stats and open alerts.
 
 use crate::alerts;
 use crate::alerts::model::LiveAlert;
@@ -9,19 +9,18 @@ use crate::monitoring;
 use crate::monitoring::Charts;
 use crate::monitoring::model::Stats;
 
-/// What is pushed to those who watch a server.
+/// What the sockets push to the watchers of a server.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Live {
-    /// Whose.
+    /// The server's id.
     pub server: ServerId,
-    /// Its figures.
+    /// Its latest stats.
     pub stats: Stats,
     /// Its open alerts.
     pub alerts: Vec<LiveAlert>,
 }
 
-/// The figures of these servers, or of those of them on one host, with their open alerts, in a number of queries that
-/// does not grow with them.
+/// The stats and open alerts of these servers, limited to one host if given, in a fixed number of queries.
 pub(super) async fn of(
     core: &Core,
     host: Option<HostId>,

@@ -1,4 +1,4 @@
-//! What goes over the sockets.
+//! The messages of the live view.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::error::{Code, Error};
 use crate::ids::ServerId;
 use crate::monitoring::model::Stats;
 
-/// `server-stats`.
+/// Payload of `server-stats`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ServerStats<'a> {
@@ -15,7 +15,7 @@ pub(super) struct ServerStats<'a> {
     pub stats: &'a Stats,
 }
 
-/// `server-alerts`.
+/// Payload of `server-alerts`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ServerAlerts<'a> {
@@ -23,7 +23,7 @@ pub(super) struct ServerAlerts<'a> {
     pub alerts: &'a [LiveAlert],
 }
 
-/// The answer to what a client asked for.
+/// Acknowledgement of a client's request.
 #[derive(Debug, Serialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
 pub(super) enum Ack<'a> {
@@ -46,28 +46,28 @@ impl<'a> Ack<'a> {
     }
 }
 
-/// `subscribe-error`, and, without a server, `session-ended`.
+/// Payload of `subscribe-error` and, without a server, of `session-ended`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Refusal<'a> {
-    /// The id as the client gave it.
+    /// The id as the client sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_id: Option<&'a serde_json::Value>,
     pub error: &'a str,
     pub code: Code,
 }
 
-/// The room of those who watch a server.
+/// The room of a server's watchers.
 pub(super) fn room(server: ServerId) -> String {
     format!("server:{server}")
 }
 
-/// The server that a room is for.
+/// The server of a room.
 pub(super) fn server_of(room: &str) -> Option<ServerId> {
     room.strip_prefix("server:")?.parse().ok()
 }
 
-/// A server's id as clients write it: a number, or a text with one in it.
+/// A server's id as sent by clients: a number, or a string that contains one.
 pub(super) fn server_id(value: &serde_json::Value) -> Option<ServerId> {
     let id = match value {
         serde_json::Value::Number(n) => n.as_i64(),

@@ -1,4 +1,4 @@
-//! Pushing: one task reads the state and sends it, so that nobody gets an older state after a newer one.
+//! Pushes updates. A single task reads the state and sends it, so that no client gets older state after newer.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use crate::monitoring::{Charts, SAMPLED};
 use crate::operations::model::OperationView;
 use crate::operations::{self, OPERATION_CHANGED};
 
-/// New subscribers that are served with one look.
+/// New subscribers to serve with one read.
 const BATCH: usize = 256;
-/// Rooms served before others get a turn.
+/// Rooms to serve before yielding to other tasks.
 const BREATH: usize = 32;
 
-/// What watchers have been shown.
+/// What has been sent to watchers.
 #[derive(Default)]
 struct Shown {
     charts: Charts,
-    /// Servers whose watchers were told of alerts: their end is told as well.
+    /// Servers with alerts that were pushed, so that their end is pushed too.
     alarmed: HashSet<ServerId>,
 }
 
-/// Pushes until shutdown, then closes every socket.
+/// Pushes updates until shutdown, then closes every socket.
 pub(super) async fn run(
     desk: Arc<Desk>,
     io: SocketIo,
@@ -50,14 +50,14 @@ pub(super) async fn run(
             event = events.next() => react(core, &io, event, &mut shown).await,
         };
         if let Err(error) = done {
-            tracing::warn!(%error, "subscribers could not be told of a change; they get the next one");
+            tracing::warn!(%error, "could not push a change to subscribers; they get the next one");
         }
     }
     io.close().await;
 }
 
 async fn react(core: &Core, io: &SocketIo, event: Event, shown: &mut Shown) -> Result<()> {
-    // Nobody there is the common case, and costs nothing.
+    // Usually nobody is watching, which must cost nothing.
     let rooms = watched(io).await;
     shown.charts.keep(&rooms);
     if rooms.is_empty() {
@@ -83,7 +83,7 @@ async fn react(core: &Core, io: &SocketIo, event: Event, shown: &mut Shown) -> R
         shown.charts.clear();
         let live = live::of(core, None, &rooms, &mut shown.charts).await?;
         tell_stats(io, &live, &mut shown.alarmed).await;
-        // The latest of each, ended or not: its end may be what was missed.
+        // The latest of each server, even if it has ended: its end may be what was missed.
         let latest = store::latest_operations(&core.db, &rooms).await?;
         for operation in operations::service::views(core, &latest).await? {
             tell(io, operation.server_id, "operation", &operation).await;
@@ -99,9 +99,9 @@ async fn watched(io: &SocketIo) -> Vec<ServerId> {
     }
 }
 
-/// Sends new subscribers the present state: one look for all of them.
+/// Sends the current state to new subscribers, with one read for all of them.
 async fn greet(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Shown) -> Result<()> {
-    // Who has left again gets nothing.
+    // Skip those that have unsubscribed or left meanwhile.
     new.retain(|(socket, server)| {
         held(socket).is_some_and(|held| {
             held.greeted(*server);
@@ -137,7 +137,7 @@ async fn tell_stats(io: &SocketIo, servers: &[Live], alarmed: &mut HashSet<Serve
     for (count, live) in servers.iter().enumerate() {
         let server_id = live.server;
         tell(io, server_id, "server-stats", &ServerStats { server_id, stats: &live.stats }).await;
-        // An empty list says that it is over, once.
+        // An empty list is sent once, when all alerts have ended.
         let was_open = alarmed.remove(&server_id);
         if !live.alerts.is_empty() {
             alarmed.insert(server_id);
@@ -149,25 +149,25 @@ async fn tell_stats(io: &SocketIo, servers: &[Live], alarmed: &mut HashSet<Serve
     }
 }
 
-/// Lets the sockets' own tasks write what they were given.
+/// Lets the sockets' own tasks write their queued messages.
 async fn breathe(count: usize) {
     if count % BREATH == BREATH - 1 {
         tokio::task::yield_now().await;
     }
 }
 
-/// One message to everybody who watches a server; who does not take it is dropped.
+/// Sends a message to everyone who watches a server. Clients that don't read it are dropped.
 async fn tell<T: Serialize>(io: &SocketIo, server: ServerId, event: &str, data: &T) {
     match io.to(room(server)).emit(event, data).await {
         Ok(()) => {}
         Err(BroadcastError::Socket(errors)) => {
-            // It does not say which: asked one by one, those with room get a harmless second copy.
+            // The error does not say which socket is full: send to each. Those that are not get a harmless duplicate.
             if errors.iter().any(|e| matches!(e, SocketError::InternalChannelFull)) {
                 for socket in io.to(room(server)).sockets() {
                     send(&socket, event, data);
                 }
             }
         }
-        Err(error) => tracing::error!(event, %error, "a message could not be sent"),
+        Err(error) => tracing::error!(event, %error, "could not send a message"),
     }
 }

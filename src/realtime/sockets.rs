@@ -1,4 +1,4 @@
-//! One socket: who it is, and what it may watch.
+//! A single socket: its owner and its subscriptions.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,35 +24,34 @@ use crate::http::ClientAddress;
 use crate::ids::{ServerId, UserId};
 use crate::servers;
 
-/// How many servers one socket may watch.
+/// Most servers that one socket may watch.
 pub(super) const MAX_SUBSCRIPTIONS: usize = 1_000;
-/// How many sockets one login or API token may hold open.
+/// Most sockets per login or API token.
 const MAX_SOCKETS: usize = 50;
-/// How many an account may with all of them.
+/// Most sockets per account, over all its logins and tokens.
 const MAX_SOCKETS_OF_ACCOUNT: usize = 4 * MAX_SOCKETS;
-/// How many requests of one socket may wait for their turn: a client that asks for everything at once, or leaves it, is
-/// well within.
+/// Most pending requests per socket. A client that subscribes to everything at once, or unsubscribes, stays well below.
 const MAX_PENDING: usize = MAX_SUBSCRIPTIONS + 100;
 
-/// What every handler needs.
+/// State shared by all handlers.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub core: Arc<Core>,
     pub accounts: Arc<Accounts>,
     pub gate: Gate,
-    /// New subscribers, for the pushing task: it sends them the present state in order with everything else.
+    /// New subscribers, for the pushing task: it sends them the current state in order with everything else.
     pub greet: mpsc::Sender<(SocketRef, ServerId)>,
     pub seats: Seats,
 }
 
-/// How many sockets each account holds, and each of its logins and API tokens.
+/// Number of open sockets by account, and by login or API token.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seats(Arc<Mutex<HashMap<Owner, usize>>>);
 
 /// Whose sockets are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Owner {
-    /// A login's or an API token's.
+    /// A login or an API token.
     Token(Uuid),
     Account(UserId),
 }
@@ -80,7 +79,7 @@ impl Seats {
     }
 }
 
-/// One socket's place among those of its owners, given back when dropped.
+/// A socket's place in its owners' quotas, released on drop.
 #[derive(Debug)]
 struct Seat {
     seats: Seats,
@@ -101,16 +100,16 @@ impl Drop for Seat {
     }
 }
 
-/// What we know of a socket.
+/// State of a socket.
 #[derive(Debug)]
 pub(super) struct Held {
     caller: Mutex<Caller>,
     servers: Mutex<HashSet<ServerId>>,
-    /// Servers whose present state is still to be sent.
+    /// Servers whose current state is still to be sent.
     greetings: Mutex<HashSet<ServerId>>,
-    /// Until it is disconnected, or never got in.
+    /// Held until the socket is disconnected.
     seat: Mutex<Option<Seat>>,
-    /// Subscribing and re-checking take turns, so that what a re-check takes away is not given back behind it.
+    /// Taken for subscribing and for re-checking, so that a subscription in progress can't undo a revocation.
     pub turn: tokio::sync::Mutex<()>,
     pending: AtomicUsize,
     leaving: AtomicUsize,
@@ -118,32 +117,31 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// What a socket's owner may do, as of the last check.
+    /// The caller's rights as of the last check.
     pub(super) fn caller(&self) -> Caller {
         self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The owner's rights have changed.
+    /// Updates the caller's rights.
     pub(super) fn set_caller(&self, caller: Caller) {
         *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = caller;
     }
 
-    /// What the socket watches.
+    /// The servers that this socket watches.
     pub(super) fn servers(&self) -> Vec<ServerId> {
         self.watched(|s| s.iter().copied().collect())
     }
 
-    /// Whether the socket watches a server.
     pub(super) fn watches(&self, server: ServerId) -> bool {
         self.watched(|s| s.contains(&server))
     }
 
-    /// The present state of a server is to be sent; false where it is to be sent already.
+    /// Marks a server's current state as still to be sent; false if it was already.
     fn expect_greeting(&self, server: ServerId) -> bool {
         self.greetings.lock().unwrap_or_else(PoisonError::into_inner).insert(server)
     }
 
-    /// The present state of a server is about to be looked up for this socket.
+    /// Unmarks it: the current state is about to be read.
     pub(super) fn greeted(&self, server: ServerId) {
         self.greetings.lock().unwrap_or_else(PoisonError::into_inner).remove(&server);
     }
@@ -157,12 +155,12 @@ impl Held {
     }
 }
 
-/// What we know of this socket; nothing, where it did not get past [`authenticate`].
+/// This socket's state; `None` if it did not pass [`authenticate`].
 pub(super) fn held(socket: &SocketRef) -> Option<Arc<Held>> {
     socket.extensions.get()
 }
 
-/// Why a connection is refused. Socket.IO's `connect_error` has room for one text.
+/// Why a connection is refused. Socket.IO's `connect_error` carries a single text.
 #[derive(Debug)]
 pub(super) struct Refused(Error);
 
@@ -172,7 +170,7 @@ impl std::fmt::Display for Refused {
     }
 }
 
-/// Connect middleware: nobody gets in without a good token.
+/// Connect middleware: requires a valid token.
 pub(super) async fn authenticate(
     socket: SocketRef,
     TryData(auth): TryData<Value>,
@@ -184,11 +182,11 @@ pub(super) async fn authenticate(
     let parts = socket.req_parts();
     let address = ClientAddress::of(&parts.extensions, &parts.headers, &desk.core);
     let caller = accounts::service::authenticate(&desk.accounts, &token, address).await.map_err(Refused)?;
-    // Access tokens change while a login lives.
+    // Count by login: access tokens change during its life.
     let seat = desk.seats.take(caller.session.unwrap_or(caller.token), caller.user).ok_or_else(|| {
         let text = format!(
-            "One login or token may hold {MAX_SOCKETS} connections at a time, and an account \
-             {MAX_SOCKETS_OF_ACCOUNT}; close others first."
+            "At most {MAX_SOCKETS} connections per login or token and \
+             {MAX_SOCKETS_OF_ACCOUNT} per account are allowed; close others first."
         );
         Refused(Error::new(Code::RateLimited, text))
     })?;
@@ -203,7 +201,7 @@ pub(super) async fn authenticate(
         leaving: AtomicUsize::new(0),
         closing: AtomicBool::new(false),
     }));
-    // Here, not after the connection: a fast client's first message would come before anyone listens.
+    // Registered here and not after connecting: the first message of a fast client would come too early.
     socket.on("subscribe-server", subscribe);
     socket.on("unsubscribe-server", unsubscribe);
     Ok(())
@@ -224,7 +222,7 @@ fn token(socket: &SocketRef, auth: Option<&Value>) -> Option<String> {
     .filter(|t| !t.is_empty())
 }
 
-/// A socket that got in.
+/// Runs when a socket has connected.
 pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Desk>>) {
     metrics::gauge!("innkeeper_sockets").increment(1);
     socket.on_disconnect(async |socket: SocketRef| {
@@ -233,7 +231,7 @@ pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Desk>>) 
             held.give_seat_back();
         }
     });
-    // Its token may have ended since it was looked at, when the socket was not yet among those that are told.
+    // Its token may have ended after it was checked, before this socket would have been notified.
     guard::recheck(&desk, vec![socket]).await;
 }
 
@@ -251,9 +249,9 @@ async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSende
     };
     answer(&socket, ack, &result);
     match result {
-        // Asked for again, or left and entered again before its turn came: once is enough.
+        // Already pending (subscribed twice, or left and re-joined): once is enough.
         Ok(server) if new && held.expect_greeting(server) => {
-            // Ends only with the process.
+            // Fails only when the process ends.
             let _ = desk.greet.send((socket, server)).await;
         }
         Ok(_) => {}
@@ -261,9 +259,9 @@ async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSende
     }
 }
 
-/// Begins a subscription; says whether it is a new one.
+/// Adds a subscription and returns whether it is new.
 async fn enter(desk: &Desk, socket: &SocketRef, held: &Held, id: &Value) -> Result<(ServerId, bool)> {
-    let server = server_id(id).ok_or_else(|| Error::new(Code::Malformed, "Send the server's id: a number."))?;
+    let server = server_id(id).ok_or_else(|| Error::new(Code::Malformed, "Send the server's id as a number."))?;
     let _turn = held.turn.lock().await;
     servers::service::authorize(&desk.core, &held.caller(), server, Level::Read).await?;
     if held.closing.load(Ordering::Relaxed) {
@@ -275,11 +273,11 @@ async fn enter(desk: &Desk, socket: &SocketRef, held: &Held, id: &Value) -> Resu
     if !held.watched(|s| s.len() < MAX_SUBSCRIPTIONS && s.insert(server)) {
         return Err(Error::new(
             Code::RateLimited,
-            format!("One connection may watch {MAX_SUBSCRIPTIONS} servers; unsubscribe from others first."),
+            format!("A connection may watch at most {MAX_SUBSCRIPTIONS} servers; unsubscribe from others first."),
         ));
     }
     socket.join(room(server));
-    // Gone in the meantime: nobody else takes it out of the room.
+    // It disconnected in the meantime, and nothing else would remove it from the room.
     if !socket.connected() {
         socket.leave_all();
     }
@@ -295,12 +293,12 @@ async fn unsubscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSen
     }
     let result = match server_id(&id) {
         Some(server) => {
-            // In turn: a subscription asked for before is over by then.
+            // Taking turns makes earlier subscription requests finish first.
             let _turn = held.turn.lock().await;
             leave(&socket, &held, server);
             Ok(server)
         }
-        None => Err(Error::new(Code::Malformed, "Send the server's id: a number.")),
+        None => Err(Error::new(Code::Malformed, "Send the server's id as a number.")),
     };
     held.leaving.fetch_sub(1, Ordering::Relaxed);
     answer(&socket, ack, &result);
@@ -311,7 +309,7 @@ fn leave(socket: &SocketRef, held: &Held, server: ServerId) {
     socket.leave(room(server));
 }
 
-/// Ends a subscription that the socket's owner has no right to any more.
+/// Ends a subscription that the owner no longer has the right to.
 pub(super) fn expel(socket: &SocketRef, held: &Held, server: ServerId, error: &Error) {
     leave(socket, held, server);
     refuse(socket, &Value::from(server.0), error);
@@ -323,7 +321,7 @@ fn answer(socket: &SocketRef, ack: AckSender, result: &Result<ServerId>) {
     }
 }
 
-/// Said besides the ack, since not every client asks for one.
+/// Sent in addition to the ack, since not every client asks for one.
 fn refuse(socket: &SocketRef, id: &Value, error: &Error) {
     if error.code.status() >= 500 {
         tracing::error!(%error, "a subscription failed");
@@ -331,16 +329,16 @@ fn refuse(socket: &SocketRef, id: &Value, error: &Error) {
     send(socket, "subscribe-error", &Refusal { server_id: Some(id), error: &error.message, code: error.code });
 }
 
-/// Sends to one socket, or drops it where it does not take what it is sent.
+/// Sends to one socket, or drops it if its queue is full.
 pub(super) fn send<T: serde::Serialize>(socket: &SocketRef, event: &str, data: &T) {
     match socket.emit(event, data) {
         Err(SendError::Socket(SocketError::InternalChannelFull)) => close(socket),
-        Err(SendError::Serialize(error)) => tracing::error!(event, %error, "a message could not be written"),
+        Err(SendError::Serialize(error)) => tracing::error!(event, %error, "could not serialize a message"),
         Ok(()) | Err(SendError::Socket(SocketError::Closed)) => {}
     }
 }
 
-/// Ends a socket: it gets nothing more from now on. One that is full can't even be told so at once.
+/// Closes a socket. Nothing more is sent to it. If its queue is full, not even the disconnect can be sent at once.
 pub(super) fn close(socket: &SocketRef) {
     let Some(held) = held(socket) else { return };
     if held.closing.swap(true, Ordering::Relaxed) {
@@ -351,11 +349,11 @@ pub(super) fn close(socket: &SocketRef) {
     if socket.clone().disconnect().is_ok() {
         return;
     }
-    tracing::info!(socket = %socket.id, "a client does not take its messages and is dropped");
+    tracing::info!(socket = %socket.id, "client does not read its messages; dropped");
     metrics::counter!("innkeeper_sockets_dropped_total").increment(1);
     let socket = socket.clone();
     tokio::spawn(async move {
-        // At the latest its next ping ends it.
+        // At the latest its next ping will end it.
         for _ in 0..60 {
             tokio::time::sleep(Duration::from_secs(1)).await;
             if !socket.connected() || socket.clone().disconnect().is_ok() {

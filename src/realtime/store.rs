@@ -1,4 +1,4 @@
-//! The SQL of the sockets.
+//! The SQL of the live view.
 
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use crate::ids::ServerId;
 
 type Result<T> = sqlx::Result<T>;
 
-/// The operations that hold these servers.
+/// The operations in progress on these servers.
 pub(super) async fn active_operations(db: &PgPool, servers: &[ServerId]) -> Result<Vec<Uuid>> {
     let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
     sqlx::query_scalar!(

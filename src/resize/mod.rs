@@ -1,4 +1,4 @@
-//! Changing a server's size: to another tariff's, or by parts.
+//! Changing a server's size: to another tariff, or its cores, memory and disk one by one.
 
 mod feature;
 pub mod model;

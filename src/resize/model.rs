@@ -1,4 +1,4 @@
-//! Sizes as they are asked for, answered and kept.
+//! Request and response types for sizes, and the type that workflows store.
 
 use garde::Validate;
 use hypervisor::Limits;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::ids::TariffId;
 use crate::servers::model::ServerRecord;
 
-/// A wish for another size: another tariff, or parts of it. Fields left out stay as they are.
+/// A request for another size: another tariff, or single values. Omitted fields stay unchanged.
 #[derive(Debug, Default, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResizeServer {
@@ -21,26 +21,27 @@ pub struct ResizeServer {
     /// Disk in GiB; it can only grow.
     #[garde(inner(range(min = 1, max = 1_048_576)))]
     pub disk: Option<i64>,
-    /// Another tariff, which brings its own cores, memory and disk: goes with none of these.
+    /// Another tariff, which sets cores, memory and disk itself: can't be combined with any of these.
     #[garde(skip)]
     pub tariff_id: Option<TariffId>,
-    /// Whether the server may be restarted where its size can't change while it runs. Asked for with a 422.
+    /// Whether the server may be restarted if its size can't be changed while it runs. If that is needed, the response
+    /// is 422 without it.
     #[serde(default)]
     #[garde(skip)]
     pub allow_restart: bool,
 }
 
-/// The answer to a wish for another size.
+/// The response to a request for another size.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resizing {
-    /// `success`: it has been taken on.
+    /// `success`: the request was accepted.
     pub status: String,
-    /// The host's own id of the task, the operation's where the host has none (yet), or `unchanged`.
+    /// The host's own task id, the operation's id if the host has none (yet), or `unchanged`.
     pub data: String,
-    /// Whether the server goes down and up again for it.
+    /// Whether the server is restarted for it.
     pub restart: bool,
-    /// The operation, for `GET /api/operations/{id}`; null where the server has that size already.
+    /// The operation, for `GET /api/operations/{id}`; null if the server already has that size.
     pub operation_id: Option<Uuid>,
 }
 
@@ -53,18 +54,19 @@ pub struct Size {
     pub memory: i64,
     /// Disk in GiB.
     pub disk: i64,
-    /// Rate of the network in Mbit/s; none: not limited. It comes with the tariff.
+    /// Network rate in Mbit/s; `None`: unlimited. It comes from the tariff.
     #[serde(default)]
     pub bandwidth: Option<i32>,
 }
 
 impl Size {
-    /// What a server has.
+    /// A server's current size.
     pub fn of(server: &ServerRecord) -> Self {
         Self { cores: server.cores, memory: server.memory_mib, disk: server.disk_gib, bandwidth: server.bandwidth_mbps }
     }
 
-    /// The greater of each (of the network nothing is held): what is held of the node while a change is under way.
+    /// The maximum of each value (the network rate reserves nothing): what is held of the node while a change is in
+    /// progress.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self {
@@ -75,7 +77,7 @@ impl Size {
         }
     }
 
-    /// All of it as a driver takes it.
+    /// All of it, as driver limits.
     pub(crate) fn limits(self) -> Limits {
         Limits {
             cores: u32::try_from(self.cores).ok(),
@@ -85,12 +87,12 @@ impl Size {
         }
     }
 
-    /// Cores, memory and the network's rate, as a driver takes them.
+    /// Cores, memory and the network rate, as driver limits.
     pub(super) fn power(self) -> Limits {
         Limits { disk_gib: None, ..self.limits() }
     }
 
-    /// The disk, as a driver takes it.
+    /// The disk, as driver limits.
     pub(super) fn room(self) -> Limits {
         Limits { disk_gib: self.limits().disk_gib, ..Limits::default() }
     }

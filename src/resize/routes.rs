@@ -21,8 +21,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 
 /// Change a server's size
 ///
-/// To another tariff's, or by parts as far as its tariff allows. Containers change while they run; a virtual machine
-/// is restarted, where `allowRestart` says that it may be. A disk never shrinks.
+/// To another tariff, or to single values as far as its tariff allows. Containers are changed while they run; a virtual
+/// machine is restarted if `allowRestart` permits it. A disk never shrinks.
 #[utoipa::path(put, path = "/server/{id}/resize", tag = "servers", operation_id = "resizeServer", request_body = ResizeServer,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Resizing), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

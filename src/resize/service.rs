@@ -1,4 +1,4 @@
-//! The rules of sizes: what may be sold, what there is room for, and what needs a restart.
+//! Business logic for sizes: what may be sold, whether there is capacity, and what needs a restart.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::servers::{ServerAccess, placement};
 use crate::tariffs;
 use crate::tariffs::model::Tariff;
 
-/// Takes on a change of size: room and intent in one transaction.
+/// Accepts a change of size: capacity and operation in one transaction.
 pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -> Result<Resizing> {
     let core = &hosts.core;
     let can = hosts.driver(access.server.host_id).await?.capabilities();
@@ -41,7 +41,7 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
     if restart && !wish.allow_restart {
         return Err(Error::field(
             "allowRestart",
-            "This server must be restarted to change its cores or memory: send true.",
+            "This server must be restarted to change its cores or memory: send true to allow it.",
         ));
     }
     placement::lock(&mut tx).await?;
@@ -49,7 +49,7 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
     if !store::has_room(&mut tx, &server, from, from.max(to), margin).await? {
         return Err(Error::new(
             Code::ResourceUnavailable,
-            "The machine that this server is on has no room for that size at the moment; choose a smaller one.",
+            "This server's node has no capacity for that size at the moment; choose a smaller one.",
         ));
     }
     let data = workflow::Data::new(from, to, tariff, restart);
@@ -61,7 +61,7 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
     Ok(Resizing { status: "success".to_owned(), data: submitted.task_id, restart, operation_id: Some(id) })
 }
 
-/// The size that is asked for and, where it is one's, the tariff.
+/// The requested size and, if a tariff was requested, that tariff.
 async fn wanted(
     tx: &mut PgConnection,
     caller: &Caller,
@@ -79,17 +79,16 @@ async fn wanted(
         return check_parts(tx, caller, server, to).await.map(|()| (to, None));
     };
     if wish.cores.is_some() || wish.memory.is_some() || wish.disk.is_some() {
-        return Err(Error::field("tariffId", "Goes with neither cores nor memory nor disk: a tariff brings its own."));
+        return Err(Error::field("tariffId", "Can't be combined with cores, memory or disk: a tariff sets them."));
     }
     let tariff = tariffs::store::tariff(tx, id).await?.filter(|t| t.enabled && t.kind.as_str() == server.kind);
-    let tariff = tariff.ok_or_else(|| {
-        Error::field("tariffId", format!("There is no such tariff on offer for {} servers.", server.kind))
-    })?;
+    let tariff = tariff
+        .ok_or_else(|| Error::field("tariffId", format!("No such tariff is available for {} servers.", server.kind)))?;
     let Tariff { cores, memory, disk, bandwidth, .. } = tariff;
     Ok((Size { cores, memory, disk, bandwidth }, Some(id)))
 }
 
-/// By parts, a customer gets no more than the tariff sells by parts, and keeps what they have.
+/// With single values, customers get no more than the tariff's maximum, but keep what they have.
 async fn check_parts(tx: &mut PgConnection, caller: &Caller, server: &ServerRecord, to: Size) -> Result<()> {
     if caller.is_provider() {
         return Ok(());
@@ -105,7 +104,7 @@ async fn check_parts(tx: &mut PgConnection, caller: &Caller, server: &ServerReco
         .into_iter()
         .filter(|(_, wanted, most): &(_, i64, i64)| wanted > most)
         .map(|(part, _, most)| {
-            (part.to_owned(), format!("The tariff goes up to {most}; take another tariff for more."))
+            (part.to_owned(), format!("The tariff allows at most {most}; choose another tariff for more."))
         })
         .collect();
     if over.is_empty() { Ok(()) } else { Err(Error::fields(over)) }

@@ -1,4 +1,4 @@
-//! The SQL of sizes.
+//! SQL for sizes.
 
 use sqlx::PgConnection;
 
@@ -8,8 +8,9 @@ use crate::servers::model::ServerRecord;
 
 type Result<T> = sqlx::Result<T>;
 
-/// Whether the server's node has room for it to grow, under the lock of placement. What does not grow needs none, even
-/// where a node is oversold; a disk grows only while more of its storage than the margin is really free.
+/// Whether the server's node has the capacity for it to grow, under the placement lock. A value that does not grow
+/// needs none, even if the node is oversold; a disk grows only while its storage has more than the margin actually
+/// free.
 pub(super) async fn has_room(
     tx: &mut PgConnection,
     server: &ServerRecord,
@@ -40,7 +41,7 @@ pub(super) async fn has_room(
     .map(|room| room.unwrap_or(false))
 }
 
-/// Says what a server holds and, where it is given, under which tariff.
+/// Sets what a server holds and, if given, its tariff.
 pub(super) async fn set_size(tx: &mut PgConnection, id: ServerId, size: Size, tariff: Option<TariffId>) -> Result<()> {
     sqlx::query!(
         "update servers set cores = $2, memory_mib = $3, disk_gib = $4, tariff_id = coalesce($5, tariff_id),

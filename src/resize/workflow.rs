@@ -1,4 +1,4 @@
-//! Giving a guest another size. Room for it was taken with the request. A bigger disk comes first: where the old one is
+//! Changing a guest's size. The request has already reserved the capacity. A bigger disk comes first: if the old one is
 //! full, the host can't change anything else before.
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 /// The workflow.
 pub const KIND: Kind = Kind { name: "resize", first_step: "reserve" };
 
-/// What it keeps between steps.
+/// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Data {
@@ -30,14 +30,14 @@ pub struct Data {
     tariff: Option<TariffId>,
     /// Whether the guest may be stopped for it.
     restart: bool,
-    /// Whether it ran, and so we stopped it.
+    /// Whether it was running, and so we stopped it.
     stopped: bool,
     /// Whether the host may have heard of the bigger disk.
     grown: bool,
-    /// Whether it has been seen to its end.
+    /// Whether the growth was seen to finish.
     #[serde(default)]
     grow_ended: bool,
-    /// How often the way back has waited for the host to say how big the disk is now.
+    /// How many times the undo has waited for the host to report the disk's current size.
     #[serde(default)]
     waits: u32,
     stop: HostWork,
@@ -50,7 +50,7 @@ pub struct Data {
 impl operations::Data for Data {}
 
 impl Data {
-    /// The first data.
+    /// The initial data.
     pub fn new(from: Size, to: Size, tariff: Option<TariffId>, restart: bool) -> Self {
         let work = HostWork::default;
         let (stop, resize, back, grow, start) = (work(), work(), work(), work(), work());
@@ -79,7 +79,7 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     }
 }
 
-/// The request's own transaction has taken the room; going back gives it up, last of all.
+/// The request's own transaction has reserved the capacity; undoing releases it, last of all.
 #[derive(Debug)]
 struct Reserve {
     hosts: Arc<Hosts>,
@@ -100,7 +100,7 @@ impl Step<Data> for Reserve {
         let mut disk = data.from.disk;
         if data.grown {
             let (seen, lag) = disk_of(&guest).await?.unwrap_or((data.to.disk, Duration::ZERO));
-            // It may have been so before it grew: whether it did is seen later.
+            // This size may predate the growth: check again once the lag has passed.
             if seen < data.to.disk && !lag.is_zero() && data.waits == 0 {
                 data.waits += 1;
                 return Ok(Outcome::Wait { after: lag, progress: None });
@@ -115,14 +115,14 @@ impl Step<Data> for Reserve {
     }
 }
 
-/// How big the guest's disk is, in GiB: what has grown stays. And how old that may be.
+/// The size of the guest's disk in GiB (growth is permanent), and how old that value may be.
 async fn disk_of(guest: &Guest) -> Result<Option<(i64, Duration)>, Fault> {
     let sweep = guest.driver.sweep().await?;
     let seen = sweep.guests.iter().find(|g| g.marker == guest.at.marker).and_then(|g| g.disk_max);
     Ok(seen.and_then(|bytes| Some((i64::try_from(bytes >> 30).ok()?, sweep.lag))))
 }
 
-/// Stops the guest where its size can't change while it runs.
+/// Stops the guest if its size can't be changed while it runs.
 #[derive(Debug)]
 struct StopGuest {
     hosts: Arc<Hosts>,
@@ -157,7 +157,7 @@ impl Step<Data> for StopGuest {
     }
 }
 
-/// Starts what we stopped.
+/// Starts the guest if we stopped it.
 async fn start(hosts: &Hosts, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
     if !data.stopped {
         return Ok(Outcome::Done);
@@ -167,7 +167,7 @@ async fn start(hosts: &Hosts, ctx: &Context<'_>, data: &mut Data) -> Result<Outc
     Ok(ended.unwrap_or(Outcome::Done))
 }
 
-/// Gives it its cores and memory, unless its disk comes first; takes them back in any case.
+/// Sets cores and memory, unless the disk comes first; the undo always restores them.
 #[derive(Debug)]
 struct ResizeGuest {
     hosts: Arc<Hosts>,
@@ -198,8 +198,8 @@ async fn resize(hosts: &Hosts, ctx: &Context<'_>, work: &mut HostWork, size: Siz
     Ok(ended.unwrap_or(Outcome::Done))
 }
 
-/// Gives it its disk, then its cores and memory. The host may have grown it whatever its answer was, so the intent is saved
-/// first.
+/// Grows the disk, then sets cores and memory. The host may have grown the disk whatever its answer was, so the intent
+/// is saved first.
 #[derive(Debug)]
 struct GrowDisk {
     hosts: Arc<Hosts>,
@@ -231,7 +231,7 @@ impl Step<Data> for GrowDisk {
     }
 }
 
-/// Starts it again.
+/// Starts the guest again.
 #[derive(Debug)]
 struct StartGuest {
     hosts: Arc<Hosts>,
@@ -248,7 +248,7 @@ impl Step<Data> for StartGuest {
     }
 }
 
-/// Says so: the server has its new size and tariff.
+/// Records the server's new size and tariff.
 #[derive(Debug)]
 struct Record {
     hosts: Arc<Hosts>,

@@ -1,4 +1,4 @@
-//! The one way to a server: the extractor that answers 404 to everyone who may not know it.
+//! Access to a server: the extractor answers 404 to everyone who may not know that the server exists.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -12,12 +12,12 @@ use crate::http::auth::{Anyone, core, level};
 use crate::http::extract::Path;
 use crate::ids::ServerId;
 
-/// A server that the caller may look at (GET) or change (other methods).
+/// A server that the caller may read (GET) or change (other methods).
 #[derive(Debug, Clone)]
 pub struct ServerAccess {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
-    /// The server, which is not deleted.
+    /// The server, never a deleted one.
     pub server: ServerRecord,
 }
 
@@ -31,7 +31,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ServerAccess {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
-        // By its name: a path may have more parameters.
+        // By name: a path may have more parameters.
         let Path(Named { id }) = Path::<Named>::from_request_parts(parts, state).await?;
         let server = service::reach(core(&parts.extensions)?, &caller, id, level(&parts.method)).await?;
         Ok(Self { caller, server })

@@ -1,4 +1,4 @@
-//! The rules of changing what a server is called, how it is kept, and what runs on it.
+//! Business logic for changing a server's name, labels and protection, for suspending it, and for reinstalling it.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ use crate::idempotency::{Begun, Checked, Once};
 use crate::operations::NewOperation;
 use crate::{addresses, secrets, ssh_keys};
 
-/// Renames, labels and protects a server. Nothing of it reaches the host.
+/// Renames, labels and protects a server. The host is not involved.
 pub async fn update(core: &Core, access: &ServerAccess, update: UpdateServer) -> Result<ServerView> {
     let mut tx = db::begin(&core.db).await?;
     let server = service::lock(&mut tx, access).await?;
@@ -32,12 +32,12 @@ pub async fn update(core: &Core, access: &ServerAccess, update: UpdateServer) ->
     Ok(view)
 }
 
-/// A server's addresses and their reverse names.
+/// Lists a server's addresses and their reverse DNS names.
 pub async fn addresses(core: &Core, access: &ServerAccess) -> Result<Vec<NamedAddress>> {
     addresses::store::names_of(&core.db, access.server.id).await
 }
 
-/// Gives one of a server's addresses a reverse name, or takes it.
+/// Sets the reverse DNS name of one of a server's addresses, or clears it.
 pub async fn name_address(
     core: &Core,
     access: &ServerAccess,
@@ -57,7 +57,7 @@ pub async fn name_address(
     Ok(names)
 }
 
-/// Has a server made anew, in its old place with its old addresses.
+/// Enqueues a reinstallation: the server is recreated on the same node with the same addresses.
 pub async fn reinstall(
     hosts: &Hosts,
     once: &Once,
@@ -79,10 +79,10 @@ pub async fn reinstall(
     }
     let kind = store::image_kind(&mut tx, wish.os_id).await?;
     if kind.as_deref() != Some(&*server.kind) {
-        return Err(Error::field("osId", format!("There is no such image on offer for {} servers.", server.kind)));
+        return Err(Error::field("osId", format!("No such image is available for {} servers.", server.kind)));
     }
     if store::source_on(&mut tx, wish.os_id, server.host_id).await?.is_none() {
-        return Err(Error::field("osId", "The host that this server lives on does not have this image."));
+        return Err(Error::field("osId", "This server's host does not have this image."));
     }
     let keys = match (&wish.ssh_keys, &wish.ssh_key_ids) {
         (None, None) => server.ssh_keys.clone(),
@@ -101,15 +101,15 @@ pub async fn reinstall(
     answer(service::submitted(core, once, taken_on).await?)
 }
 
-/// Names and keys were taken once that no guest takes: to be told before the old guest is gone.
+/// Older versions accepted names and keys that no guest accepts: this has to fail before the old guest is gone.
 fn still_good(name: &str, keys: &[String]) -> Result<()> {
     if let Err(problem) = text::hostname(name, &()) {
-        return Err(Error::new(Code::Conflict, format!("This server's name {problem}. Give it another one first.")));
+        return Err(Error::new(Code::Conflict, format!("This server's name {problem}. Rename it first.")));
     }
     for key in keys {
         text::ssh_key(key, &()).map_err(|problem| {
             let kept: String = key.chars().filter(|c| !c.is_control()).take(40).collect();
-            Error::field("sshKeys", format!("The key {kept}… {problem}. Say which keys it is to have instead."))
+            Error::field("sshKeys", format!("The key {kept}… {problem}. Specify other keys instead."))
         })?;
     }
     Ok(())
@@ -117,12 +117,12 @@ fn still_good(name: &str, keys: &[String]) -> Result<()> {
 
 fn answer(submitted: Submitted) -> Result<Reinstalling> {
     let Submitted { operation_id, task_id, made } = submitted;
-    let root_password = made.ok_or_else(|| Error::internal(anyhow::anyhow!("no password was kept")))?;
+    let root_password = made.ok_or_else(|| Error::internal(anyhow::anyhow!("no password was stored")))?;
     Ok(Reinstalling { status: "success".to_owned(), task_id, root_password, operation_id })
 }
 
-/// Keeps a server down from now on. Its owner is locked out at once, whatever they have started and whatever its host
-/// does; it is stopped as soon as what is under way has ended.
+/// Suspends a server. Its owner is locked out at once, whatever they have started and whatever the host does; the guest
+/// is stopped as soon as the current operation has ended.
 pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspension> {
     let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
@@ -135,7 +135,7 @@ pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &s
     tx.finish(core, Suspension { status: "success".to_owned(), action: "suspend".to_owned(), operation_id }).await
 }
 
-/// Lets a server up again.
+/// Ends a suspension.
 pub async fn unsuspend(core: &Core, once: &Once, access: &ServerAccess) -> Result<Suspension> {
     let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
@@ -158,6 +158,6 @@ async fn stop_or_start(core: &Core, tx: &mut PgConnection, access: &ServerAccess
         user: Some(access.caller.user),
         deadline: service::seconds(core.config.operation_deadline_seconds),
     };
-    // The later of the two is what the provider wants.
+    // The later of the two requests is what the provider wants.
     service::enqueue_behind(core, tx, new, power.under_way(), &["suspend", "unsuspend"]).await
 }

@@ -1,4 +1,4 @@
-//! Labels: a customer's own words on servers, and how to ask for them.
+//! Labels: key-value pairs that customers attach to servers, and the selector syntax for filtering by them.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 
 /// Labels by key. At most 32; keys and values have up to 63 letters, digits, `-`, `_`, `.` and inner `/`, and a value
-/// may be empty (the form of Kubernetes' labels, which people know).
+/// may be empty (the format of Kubernetes labels, which many users know).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(transparent)]
 #[schema(example = json!({ "env": "production", "team": "shop" }))]
@@ -30,16 +30,16 @@ fn is_word(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
 }
 
-/// Which labels a server must have: `env=production,team!=shop,web,!old`.
+/// A label selector: `env=production,team!=shop,web,!old`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// `key=value`: all of these.
+    /// `key=value`: all of these must match.
     pub equal: BTreeMap<String, String>,
-    /// `key!=value`: none of these; a server without the key passes.
+    /// `key!=value`: none of these may match; a server without the key passes.
     pub unequal: Vec<BTreeMap<String, String>>,
-    /// `key`: all of these keys.
+    /// `key`: all of these keys must be present.
     pub present: Vec<String>,
-    /// `!key`: none of these keys.
+    /// `!key`: none of these keys may be present.
     pub absent: Vec<String>,
 }
 
@@ -49,14 +49,14 @@ impl FromStr for Selector {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut selector = Self::default();
         for part in text.split(',').map(str::trim) {
-            let wrong = || format!("`{part}` is none of key=value, key!=value, key and !key");
+            let wrong = || format!("`{part}` is not one of key=value, key!=value, key and !key");
             let word = |text: &str| is_word(text).then(|| text.to_owned()).ok_or_else(wrong);
             let value = |text: &str| if text.is_empty() { Ok(String::new()) } else { word(text) };
             if let Some((key, not)) = part.split_once("!=") {
                 selector.unequal.push(BTreeMap::from([(word(key)?, value(not)?)]));
             } else if let Some((key, equal)) = part.split_once('=') {
                 let before = selector.equal.insert(word(key)?, value(equal)?);
-                // Both can't be, and the map has room for one.
+                // Both can't match, and the map holds only one.
                 if before.is_some_and(|before| before != equal) {
                     return Err(format!("`{key}` can't have two values"));
                 }
@@ -70,7 +70,7 @@ impl FromStr for Selector {
     }
 }
 
-/// [`Selector`] as a check of a query's parameter.
+/// Validates a [`Selector`] in a query parameter.
 pub(super) fn selector(text: &str, (): &()) -> garde::Result {
     text.parse::<Selector>().map(drop).map_err(garde::Error::new)
 }

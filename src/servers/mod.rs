@@ -1,4 +1,4 @@
-//! Servers: what customers order, use and give back.
+//! Servers: what customers order, use and delete.
 
 mod access;
 pub mod changes;

@@ -1,4 +1,5 @@
-//! Servers as the server-management API has them. Answers may carry more fields than its document, never fewer.
+//! Request and response types for the server-management API. Responses may have more fields than its specification,
+//! never fewer.
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
@@ -12,45 +13,45 @@ use crate::http::text;
 use crate::ids::{HostId, ImageId, ServerId, SshKeyId, TariffId, UserId};
 use crate::stored::stored;
 
-/// Where a server stands.
+/// A server's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Being made.
+    /// Being created.
     Creating,
-    /// It runs.
+    /// Running.
     Running,
-    /// It is stopped.
+    /// Stopped.
     Stopped,
-    /// It is up and stands still, halted by its host or by a crash; a start wakes it.
+    /// Running but frozen, by its host or after a crash; a start resumes it.
     Paused,
-    /// On its way up.
+    /// Being started.
     Starting,
-    /// On its way down.
+    /// Being stopped.
     Stopping,
-    /// Going down and up again.
+    /// Being restarted.
     Restarting,
-    /// Down for a change of its size.
+    /// Stopped while its size is changed.
     Resizing,
-    /// Being put back to a snapshot.
+    /// Being rolled back to a snapshot.
     Restoring,
-    /// Being made anew.
+    /// Being reinstalled.
     Reinstalling,
     /// Being deleted.
     Deleting,
-    /// Gone.
+    /// Deleted.
     Deleted,
-    /// The host does not tell.
+    /// The host does not report it.
     Unknown,
-    /// It could not be made, and nothing of it is on the host. After a reinstallation that failed it keeps its place and
-    /// addresses, and can be reinstalled or deleted.
+    /// The server could not be created, and the host has nothing of it. After a failed reinstallation it keeps its
+    /// place and addresses, and can be reinstalled or deleted.
     Failed,
 }
 
 stored!(Status, Self::Unknown);
 
 impl Status {
-    /// As stored.
+    /// The value stored in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "creating",
@@ -77,7 +78,7 @@ impl Status {
 pub struct ServerView {
     /// Its id.
     pub id: ServerId,
-    /// Whose.
+    /// Its owner.
     pub user_id: UserId,
     /// Its tariff.
     pub tariff_id: TariffId,
@@ -85,15 +86,15 @@ pub struct ServerView {
     pub os_id: ImageId,
     /// Host name.
     pub name: String,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// The guest's number, which names one guest in the whole installation.
+    /// The guest's number, which is unique in the whole installation.
     pub proxmox_id: i64,
-    /// Its first address, IPv4 before IPv6; null until it has been made.
+    /// Its first address, IPv4 before IPv6; null until the server has been created.
     pub ip_address: Option<String>,
     /// All its addresses.
     pub ip_addresses: Vec<String>,
-    /// Always null: the password is shown once, when it is made.
+    /// Always null: the password is shown only once, when it is generated.
     pub root_password: Option<String>,
     /// Processor cores.
     pub cores: i32,
@@ -107,15 +108,15 @@ pub struct ServerView {
     pub updated_at: DateTime<Utc>,
     /// The customer's labels.
     pub labels: Labels,
-    /// Whether deleting and reinstalling it are refused.
+    /// Whether deletion and reinstallation are refused.
     pub deletion_protection: bool,
-    /// Since when the provider keeps it down; null: it is not suspended.
+    /// When the provider suspended it; null: it is not suspended.
     pub suspended_at: Option<DateTime<Utc>>,
     /// Why it is suspended.
     pub suspend_reason: Option<String>,
     /// Its operating system.
     pub os: Os,
-    /// Its tariff, in short.
+    /// Its tariff, in brief.
     pub tariff: TariffBrief,
 }
 
@@ -130,31 +131,31 @@ pub struct Os {
     pub r#type: String,
 }
 
-/// A server's tariff, in short.
+/// A server's tariff, in brief.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct TariffBrief {
     /// Its id.
     pub id: TariffId,
     /// Its name.
     pub name: String,
-    /// Price a month in minor units of its currency.
+    /// Monthly price in minor units of the currency.
     pub price: i64,
-    /// ISO 4217.
+    /// ISO 4217 code.
     pub currency: String,
 }
 
-/// What the service knows of a server beyond what it shows.
+/// A server's row: more than [`ServerView`] shows.
 #[derive(Debug, Clone)]
 pub struct ServerRecord {
     /// Its id.
     pub id: ServerId,
-    /// The marker that its guest carries.
+    /// The UUID that marks its guest on the host.
     pub uuid: Uuid,
-    /// Whose.
+    /// Its owner.
     pub user_id: UserId,
-    /// Under which tariff.
+    /// Its tariff.
     pub tariff_id: TariffId,
-    /// Where.
+    /// Its host.
     pub host_id: HostId,
     /// The node it was placed on.
     pub node: String,
@@ -164,7 +165,7 @@ pub struct ServerRecord {
     pub kind: String,
     /// Host name.
     pub name: String,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
     /// Cores.
     pub cores: i32,
@@ -172,27 +173,27 @@ pub struct ServerRecord {
     pub memory_mib: i64,
     /// Disk in GiB.
     pub disk_gib: i64,
-    /// Rate of its network in Mbit/s; none: not limited.
+    /// Network rate in Mbit/s; `None`: unlimited.
     pub bandwidth_mbps: Option<i32>,
     /// Root's public keys.
     pub ssh_keys: Vec<String>,
-    /// Whether anything of it may be on the host.
+    /// Whether something of the server may be on the host.
     pub reserved: bool,
-    /// Whether deleting and reinstalling it are refused.
+    /// Whether deletion and reinstallation are refused.
     pub protected: bool,
-    /// Why the provider keeps it down; `None`: it does not.
+    /// Why the provider has suspended it; `None`: it is not suspended.
     pub suspend_reason: Option<String>,
 }
 
 impl ServerRecord {
-    /// What its host knows it by.
+    /// How the host identifies the guest.
     pub fn guest(&self) -> GuestRef {
         let kind = if self.kind == "vm" { GuestKind::Vm } else { GuestKind::Lxc };
         GuestRef { marker: self.uuid, vmid: self.guest_number, kind, node: self.node.clone() }
     }
 }
 
-/// An order.
+/// A server order.
 #[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateServer {
@@ -202,87 +203,88 @@ pub struct CreateServer {
     /// A tariff's id, from `GET /api/tariffs`.
     #[garde(skip)]
     pub tariff_id: TariffId,
-    /// Host name, of 64 characters at most; `server-<proxmoxId>` if left out.
+    /// Host name, of 64 characters at most; `server-<proxmoxId>` if omitted.
     #[serde(default)]
     #[garde(inner(custom(text::hostname)))]
     pub name: Option<String>,
-    /// Public keys that may sign in as root, one OpenSSH line each; a line end behind one is cut off.
+    /// Public keys for root's login, one OpenSSH line each; a trailing line break is removed.
     #[serde(default, deserialize_with = "text::lines")]
     #[garde(length(max = 20), inner(length(max = 8192), custom(text::ssh_key)))]
     pub ssh_keys: Vec<String>,
-    /// Keys of the account (`GET /api/ssh-keys`) that may sign in as well.
+    /// Keys of the account (`GET /api/ssh-keys`) for root's login, in addition.
     #[serde(default)]
     #[garde(length(max = 20))]
     pub ssh_key_ids: Vec<SshKeyId>,
 }
 
-/// A change of what a server is called and how it is kept. Fields left out stay as they are.
+/// A change of a server's name, labels and protection. Omitted fields stay unchanged.
 #[derive(Debug, Default, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateServer {
-    /// Its name here, in mails and, when it is reinstalled, its host name; inside it, the host name is the customer's.
+    /// Its name here, in emails and, after a reinstallation, its host name; the host name inside the guest is the
+    /// customer's business.
     #[garde(inner(custom(text::hostname)))]
     pub name: Option<String>,
-    /// All of its labels.
+    /// All of its labels: these replace the current ones.
     #[garde(dive)]
     pub labels: Option<Labels>,
-    /// Whether deleting and reinstalling it are refused.
+    /// Whether deletion and reinstallation are refused.
     #[garde(skip)]
     pub deletion_protection: Option<bool>,
 }
 
-/// A wish to have a server made anew.
+/// A request to reinstall a server.
 #[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReinstallServer {
     /// An image's id, from `GET /api/images`.
     #[garde(skip)]
     pub os_id: ImageId,
-    /// Public keys that may sign in as root, one OpenSSH line each; those it has, if neither these nor ids are given.
+    /// Public keys for root's login, one OpenSSH line each; the current keys, if neither these nor ids are given.
     #[serde(default, deserialize_with = "text::some_lines")]
     #[garde(inner(length(max = 20), inner(length(max = 8192), custom(text::ssh_key))))]
     pub ssh_keys: Option<Vec<String>>,
-    /// Keys of the account (`GET /api/ssh-keys`) that may sign in.
+    /// Keys of the account (`GET /api/ssh-keys`) for root's login.
     #[garde(inner(length(max = 20)))]
     pub ssh_key_ids: Option<Vec<SshKeyId>>,
 }
 
-/// The answer to a reinstallation.
+/// The response to a reinstallation.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reinstalling {
-    /// `success`: it has been taken on.
+    /// `success`: the request was accepted.
     pub status: String,
-    /// The host's own id of the task, or the operation's where the host has none (yet).
+    /// The host's own task id, or the operation's id if the host has none (yet).
     pub task_id: String,
-    /// Root's new password. It is shown this once.
+    /// Root's new password, shown only once.
     pub root_password: String,
     /// The operation, for `GET /api/operations/{id}`.
     pub operation_id: Uuid,
 }
 
-/// Why a server is suspended.
+/// The reason for a suspension.
 #[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SuspendServer {
-    /// For the customer.
+    /// Shown to the customer.
     #[garde(length(chars, max = 500), custom(text::title))]
     pub reason: String,
 }
 
-/// The answer to a suspension and to its end.
+/// The response to suspending or unsuspending a server.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Suspension {
-    /// `success`: it counts from now on.
+    /// `success`: it takes effect immediately.
     pub status: String,
     /// `suspend` or `unsuspend`.
     pub action: String,
-    /// The operation that stops or starts the server; null where it is as it should be.
+    /// The operation that stops or starts the server; null if there is nothing to do.
     pub operation_id: Option<Uuid>,
 }
 
-/// The answer to an order.
+/// The response to an order.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreatedServer {
@@ -292,51 +294,51 @@ pub struct CreatedServer {
     pub status: Status,
     /// The guest's number.
     pub proxmox_id: i64,
-    /// Null: it is in `GET /api/server/{id}` once the server has been made.
+    /// Null: `GET /api/server/{id}` has it once the server has been created.
     pub ip_address: Option<String>,
-    /// Root's password. It is shown this once.
+    /// Root's password, shown only once.
     pub root_password: String,
-    /// The operation that makes it, for `GET /api/operations/{id}`.
+    /// The operation that creates it, for `GET /api/operations/{id}`.
     pub operation_id: Uuid,
 }
 
-/// The answer to start, stop and restart.
+/// The response to start, stop and restart.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Action {
-    /// `success`: it has been taken on.
+    /// `success`: the request was accepted.
     pub status: &'static str,
-    /// What.
+    /// `start`, `stop` or `restart`.
     pub action: &'static str,
-    /// The host's own id of the task, or the operation's where the host has none (yet).
+    /// The host's own task id, or the operation's id if the host has none (yet).
     pub task_id: String,
     /// The operation, for `GET /api/operations/{id}`.
     pub operation_id: Uuid,
 }
 
-/// The answer to a deletion.
+/// The response to a deletion.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Deleted {
-    /// `deleted`: it has been taken on; the server shows as `deleting` until its guest is gone.
+    /// `deleted`: the request was accepted; the status is `deleting` until the guest is gone.
     pub status: &'static str,
-    /// The operation, for `GET /api/operations/{id}`; null where nothing was left to do.
+    /// The operation, for `GET /api/operations/{id}`; null if there was nothing left to do.
     pub operation_id: Option<Uuid>,
 }
 
-/// The answer to a change of root's password.
+/// The response to a change of root's password.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordChanged {
-    /// `success`: it is set in the guest. `pending`: the host is slow, and the operation goes on.
+    /// `success`: the password is set in the guest. `pending`: the host is slow, and the operation continues.
     pub status: String,
-    /// Root's new password. It is shown this once.
+    /// Root's new password, shown only once.
     pub password: String,
     /// The operation, for `GET /api/operations/{id}`.
     pub operation_id: Uuid,
 }
 
-/// Which servers to list.
+/// Filters, sorting and paging for the list of servers.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -345,43 +347,43 @@ pub struct ListServers {
     #[serde(default)]
     #[garde(skip)]
     pub all: bool,
-    /// From 1. Without it, and without `limit`, all of one's own are listed.
+    /// From 1. Without `page` and `limit`, all of the caller's own servers are listed.
     #[garde(range(min = 1, max = 1_000_000))]
     #[param(minimum = 1, maximum = 1_000_000)]
     pub page: Option<i64>,
-    /// Servers a page, at most 100.
+    /// Servers per page, at most 100.
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
-    /// By what; `id`, oldest order first, if left out.
+    /// The field to sort by; `id`, in order of creation, if omitted.
     #[garde(skip)]
     #[param(inline)]
     pub sort: Option<Sort>,
-    /// Which way; `asc` if left out.
+    /// Sort direction; `asc` if omitted.
     #[garde(skip)]
     #[param(inline)]
     pub order: Option<Order>,
-    /// Those that stand so.
+    /// Only servers with this status.
     #[garde(skip)]
     #[param(inline)]
     pub status: Option<Status>,
-    /// Those of this tariff.
+    /// Only servers with this tariff.
     #[garde(skip)]
     pub tariff_id: Option<TariffId>,
-    /// Those made from this image.
+    /// Only servers with this image.
     #[garde(skip)]
     pub os_id: Option<ImageId>,
-    /// Those whose host name has this in it, without regard to case.
+    /// Only servers whose host name contains this, ignoring case.
     #[garde(inner(length(chars, max = 253), custom(text::plain)))]
     pub name: Option<String>,
-    /// Those whose labels are like this: `key=value`, `key!=value`, `key` and `!key`, joined by commas.
+    /// Only servers whose labels match: `key=value`, `key!=value`, `key` and `!key`, separated by commas.
     #[garde(inner(length(chars, max = 1000), custom(selector)))]
     #[param(example = "env=production,!old")]
     pub labels: Option<String>,
 }
 
 impl ListServers {
-    /// Whether it asks for anything beyond a page.
+    /// Whether it filters, sorts or lists other accounts' servers, beyond plain paging.
     pub fn asks(&self) -> bool {
         let Self { all: _, page: _, limit: _, sort, order, status, tariff_id, os_id, name, labels } = self;
         sort.is_some()
@@ -394,16 +396,16 @@ impl ListServers {
     }
 }
 
-/// What servers can be sorted by.
+/// Fields that servers can be sorted by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Sort {
-    /// The order they were ordered in.
+    /// In order of creation.
     #[default]
     Id,
     /// Host name.
     Name,
-    /// Where they stand.
+    /// The rest of the response (the host's task id, a status), once it is known.
     Status,
     /// When they were ordered.
     CreatedAt,
@@ -412,7 +414,7 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// As the query has it.
+    /// The value used in the query.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Id => "id",

@@ -1,4 +1,4 @@
-//! Where a new server goes: nodes with room for it, best first, under a lock that makes orders wait for each other.
+//! Placement of new servers: nodes with enough capacity, best first, under a lock that serialises orders.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::error::Result;
 use crate::ids::{HostId, ImageId, ServerId};
 use crate::locks::Lock;
 
-/// A node with room.
+/// A node with enough capacity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Candidate {
     pub host: HostId,
     pub node: String,
 }
 
-/// Locks placement until the transaction ends, so that no two orders count the same room.
+/// Locks placement until the transaction ends, so that no two orders count the same free capacity.
 pub(crate) async fn lock(tx: &mut PgConnection) -> sqlx::Result<()> {
     Lock::Placement.hold(tx).await
 }
 
-/// Whether the image is to be had on any host in use.
+/// Whether the image is available on any enabled host.
 pub(super) async fn is_offered(tx: &mut PgConnection, image: ImageId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select 1 from image_sources i join hosts h on h.id = i.host_id
@@ -36,7 +36,7 @@ pub(super) async fn is_offered(tx: &mut PgConnection, image: ImageId) -> sqlx::R
     .await
 }
 
-/// Whether hosts are looked at first, since the database was restored.
+/// Whether placement waits for hosts to be checked first, because the database was restored.
 pub(super) async fn is_waiting(tx: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select from hosts h, installation i
@@ -47,8 +47,9 @@ pub(super) async fn is_waiting(tx: &mut PgConnection) -> sqlx::Result<bool> {
     .await
 }
 
-/// Nodes that can make guests from the image and have room for the offer: hosts that answer first, then the most memory left.
-/// Where no node of a host had the image at the last look, each may have it by now: the host itself will say.
+/// Nodes that can create guests from the image and have the capacity for the offer: hosts that answer first, then by
+/// free memory. If no node of a host had the image at the last check, all of its nodes are candidates, since they may
+/// have it by now: the host itself will say.
 pub(super) async fn candidates(tx: &mut PgConnection, image: ImageId, offer: &Offer) -> sqlx::Result<Vec<Candidate>> {
     sqlx::query_as!(
         Candidate,
@@ -76,15 +77,15 @@ pub(super) async fn candidates(tx: &mut PgConnection, image: ImageId, offer: &Of
     .await
 }
 
-/// Puts a server on the first of these nodes whose host has addresses for it, and takes them; false where none has.
-/// `rest`: how long an address that another account gave back is left alone.
+/// Places a server on the first of these nodes whose host has addresses for it, and takes the addresses; false if none
+/// has. `rest`: how long an address released by another account is not reused.
 pub(super) async fn settle(
     tx: &mut PgConnection,
     id: ServerId,
     candidates: &[Candidate],
     rest: Duration,
 ) -> Result<bool> {
-    // Addresses are the host's: where one node got none, no other will.
+    // Addresses belong to the host: if one node got none, its other nodes won't either.
     let mut without: HashSet<HostId> = HashSet::new();
     for Candidate { host, node } in candidates {
         if without.contains(host) {
@@ -99,8 +100,8 @@ pub(super) async fn settle(
     Ok(false)
 }
 
-/// Finds another node for a server that could not be made where it is, under the lock of placement: on its own host where
-/// that has one, so that it keeps its addresses. False, and nothing changed, where there is none besides `refused`.
+/// Finds another node for a server that could not be created on its own, under the placement lock: on its own host if
+/// possible, so that it keeps its addresses. Returns false and changes nothing if there is no node besides `refused`.
 pub(super) async fn elsewhere(
     tx: &mut PgConnection,
     server: &ServerRecord,
@@ -108,7 +109,7 @@ pub(super) async fn elsewhere(
     rest: Duration,
 ) -> Result<bool> {
     lock(tx).await?;
-    // On no node it holds no room: what it is to have elsewhere does not count twice.
+    // Its reservation must not count twice, so it is on no node while another is searched for.
     store::place(tx, server.id, server.host_id, "").await?;
     let offer = Offer {
         kind: server.kind.clone(),

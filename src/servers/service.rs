@@ -1,4 +1,4 @@
-//! The rules of servers: who may see one, how an order is taken, what may be asked of it.
+//! Business logic for servers: access, orders, and operations on them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,32 +31,32 @@ use crate::operations::{self, Kind, NewOperation};
 use crate::tariffs;
 use crate::{addresses, secrets, ssh_keys, stored};
 
-/// How long an answer waits for the host's own task id.
+/// How long a response waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
-/// How long a request waits for its host to say that it keeps the guest.
+/// How long a request waits for its host to report that the guest is protected.
 const PROTECTION_WAIT: Duration = Duration::from_secs(3);
 /// How long a password change waits for the guest.
 const PASSWORD_WAIT: Duration = Duration::from_secs(15);
 
-/// 404 to those who may not know the server, 403 to a token of the owner's that does not reach it.
+/// 404 if the caller may not know that the server exists, 403 if it is theirs but the token's scopes don't allow this.
 fn check(caller: &Caller, server: ServerId, owner: UserId, level: Level) -> Result<()> {
     let known = caller.is_provider() || owner == caller.user;
     if !known || !caller.scopes.allow_server(Level::Read, server) {
         return Err(Error::not_found("server"));
     }
     if !caller.scopes.allow_server(level, server) {
-        return Err(Error::new(Code::Forbidden, "This token may look at the server, not change it."));
+        return Err(Error::new(Code::Forbidden, "This token may read the server, but not change it."));
     }
     Ok(())
 }
 
-/// The same check for those who have an id and no row. Deleted servers count: their history stays their owner's.
+/// The same check for callers that have an id but no row. Deleted servers count: their history stays their owner's.
 pub async fn authorize(core: &Core, caller: &Caller, server: ServerId, level: Level) -> Result<()> {
     let owner = store::owner(&core.db, server).await?.ok_or_else(|| Error::not_found("server"))?;
     check(caller, server, owner, level)
 }
 
-/// Which of their servers each of many callers may not do this much with, and why; one look for all of them.
+/// Which of their servers each of many callers may not access at this level, and why; all in one query.
 pub async fn refused(
     core: &Core,
     asked: &[(Caller, Vec<ServerId>)],
@@ -75,12 +75,12 @@ pub async fn refused(
     Ok(asked.iter().map(of).collect())
 }
 
-/// A server that is not deleted, for somebody who may do this much with it.
+/// A server that is not deleted, if the caller may access it at this level.
 pub async fn reach(core: &Core, caller: &Caller, id: ServerId, level: Level) -> Result<ServerRecord> {
     permit(caller, store::live(&core.db, id).await?, level)
 }
 
-/// The same by the guest's number.
+/// The same by guest number.
 pub async fn reach_by_number(core: &Core, caller: &Caller, number: i64, level: Level) -> Result<ServerRecord> {
     permit(caller, store::by_number(&core.db, number).await?, level)
 }
@@ -91,14 +91,14 @@ fn permit(caller: &Caller, server: Option<ServerRecord>, level: Level) -> Result
     Ok(server)
 }
 
-/// The servers that the caller may see, and how many match in all.
+/// The servers that the caller may see, and the total number of matches.
 pub async fn list(core: &Core, caller: &Caller, query: &ListServers) -> Result<(Vec<ServerView>, i64)> {
     if query.all && !caller.is_provider() {
         return Err(Error::new(Code::Forbidden, "Only the provider may list everyone's servers."));
     }
     let _turn = core.turns.take(caller.user).await?;
     let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
-    // An account's own servers come whole, as the document has it; a fleet comes in pages.
+    // An account's own servers come unpaged, as the specification says; a whole fleet comes in pages.
     let limit = match (query.limit, query.page) {
         (None, None) if !query.all => None,
         (limit, _) => Some(limit.unwrap_or(20)),
@@ -119,7 +119,7 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListServers) -> Result<(
     let rows = store::list(&core.db, &filter).await?;
     let total = match rows.first() {
         Some((_, total)) => *total,
-        // Past the last page no row tells.
+        // Past the last page there is no row that has the total.
         None if filter.offset > 0 => {
             let first = store::list(&core.db, &Filter { limit: Some(1), offset: 0, ..filter }).await?;
             first.first().map_or(0, |(_, total)| *total)
@@ -129,7 +129,7 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListServers) -> Result<(
     Ok((rows.into_iter().map(|(view, _)| view).collect(), total))
 }
 
-/// One server as it is shown.
+/// One server, as the API shows it.
 pub async fn view(core: &Core, id: ServerId) -> Result<ServerView> {
     view_on(&core.db, id).await
 }
@@ -149,7 +149,7 @@ pub(crate) async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<Ser
     rows.pop().map(|(view, _)| view).ok_or_else(|| Error::not_found("server"))
 }
 
-/// Takes an order: place, addresses and intent in one transaction, so that it is all there or not at all.
+/// Accepts an order: placement, addresses and operation in one transaction, so that either all of it exists or nothing.
 pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) -> Result<CreatedServer> {
     let password = secrets::readable_password();
     let mut tx = match once.begin(core).await? {
@@ -158,10 +158,10 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
     };
     let offer = store::offer(&mut tx, order.tariff_id)
         .await?
-        .ok_or_else(|| Error::field("tariffId", "There is no such tariff on offer."))?;
+        .ok_or_else(|| Error::field("tariffId", "No such tariff is available."))?;
     let kind = store::image_kind(&mut tx, order.os_id)
         .await?
-        .ok_or_else(|| Error::field("osId", "There is no such image on offer."))?;
+        .ok_or_else(|| Error::field("osId", "No such image is available."))?;
     GuestKind::try_from(stored::word(&offer.kind).unwrap_or(tariffs::Kind::Unknown))?;
     if kind != offer.kind {
         return Err(Error::field(
@@ -174,7 +174,7 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
     if count >= limit {
         return Err(Error::new(
             Code::ResourceUnavailable,
-            format!("Your account has {count} of {limit} servers; delete one or ask the provider for more."),
+            format!("Your account has {count} of at most {limit} servers; delete one or ask the provider for more."),
         ));
     }
     placement::lock(&mut tx).await?;
@@ -186,13 +186,13 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
         if placement::is_waiting(&mut tx).await? {
             return Err(Error::new(
                 Code::ResourceUnavailable,
-                "The provider's database was restored, and hosts are looked at before anything new is put on them; try \
+                "The provider's database was restored, and hosts are being checked before new servers are created; try \
                  again in a minute.",
             ));
         }
         return Err(Error::new(
             Code::ResourceUnavailable,
-            "No host has room for this tariff at the moment; choose a smaller one or try again later.",
+            "No host has the capacity for this tariff at the moment; choose a smaller one or try again later.",
         ));
     };
     let new = NewServer {
@@ -226,12 +226,13 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
     tx.finish(core, answer).await
 }
 
-/// No host has an address for a new server; the next that rests has rested at this time.
+/// The error for a new server without a free address on any host; `rested_at`: when the next resting one becomes
+/// available.
 fn no_address(rested_at: Option<DateTime<Utc>>) -> Error {
     let message = match rested_at {
         Some(at) => format!(
-            "There is no free address at the moment: those that others gave back rest before somebody else gets them, the \
-             next one until {}. Try again then, or ask the provider.",
+            "There is no free address at the moment: addresses that others released are not reused at once; the \
+             next one becomes available at {}. Try again then, or ask the provider.",
             at.format("%Y-%m-%d %H:%M UTC")
         ),
         None => "There is no free address at the moment; try again later or ask the provider.".to_owned(),
@@ -239,7 +240,7 @@ fn no_address(rested_at: Option<DateTime<Utc>>) -> Error {
     Error::new(Code::ResourceUnavailable, message)
 }
 
-/// Start, stop or restart.
+/// Enqueues a start, stop or restart.
 pub async fn power(core: &Core, once: &Once, access: &ServerAccess, power: power::Power) -> Result<Action> {
     let data = power::Data::default();
     let Submitted { operation_id, task_id, .. } =
@@ -247,7 +248,7 @@ pub async fn power(core: &Core, once: &Once, access: &ServerAccess, power: power
     Ok(Action { status: "success", action: power.name(), task_id, operation_id })
 }
 
-/// Deletes a server with everything that is its own.
+/// Deletes a server with everything that belongs to it.
 pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
     let core = &hosts.core;
     unprotected_on_host(hosts, access).await?;
@@ -255,7 +256,7 @@ pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
     let server = lock(&mut tx, access).await?;
     unprotected(&server)?;
     let operation_id = if server.reserved {
-        // It goes on as long as an undo does: what the host may have begun to destroy can't be called off.
+        // It gets the deadline of an undo: what the host may have begun to destroy can't be called off.
         let deadline = seconds(core.config.undo_deadline_seconds);
         let data = delete::Data::new(store::wanted_up(&mut tx, server.id).await?);
         let (user, under_way) = (Some(access.caller.user), Status::Deleting);
@@ -269,7 +270,7 @@ pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
         };
         Some(id)
     } else {
-        // It was cleanly undone: there is nothing on the host to wait for.
+        // Its creation was cleanly undone: there is nothing on the host to wait for.
         store::bury(&mut tx, server.id).await?;
         None
     };
@@ -277,12 +278,12 @@ pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
     Ok(Deleted { status: "deleted", operation_id })
 }
 
-/// Makes a new root password and sets it in the guest.
+/// Generates a new root password and sets it in the guest.
 pub async fn change_password(hosts: &Hosts, once: &Once, access: &ServerAccess) -> Result<PasswordChanged> {
     let core = &hosts.core;
     let server = &access.server;
     if !hosts.driver(server.host_id).await?.capabilities().set_password {
-        return Err(Error::new(Code::Invalid, "The host that this server lives on can't change passwords."));
+        return Err(Error::new(Code::Invalid, "This server's host can't change passwords."));
     }
     let new = secrets::readable_password();
     let data = password::Data { password: core.sealer.seal_text(password::PASSWORD, &new)? };
@@ -298,7 +299,7 @@ pub async fn change_password(hosts: &Hosts, once: &Once, access: &ServerAccess) 
             return Err(failed(view.error));
         }
         Ok(Progress { view, .. }) if view.state == State::Succeeded => "success",
-        // It may well be set: whoever asked must have it.
+        // It may well be set: the caller must have it.
         Ok(_) | Err(_) => "pending",
     };
     Ok(changed(taken_on.say(core, once, status.to_owned()).await, password))
@@ -316,14 +317,15 @@ fn failed(error: Option<OperationError>) -> Error {
     Error::new(code, error.message)
 }
 
-/// The server's row, against whatever has ended since the request was let in, where it is the caller's to change.
+/// Locks the server's row and checks it again, since it may have been suspended or deleted after the request was
+/// authorised.
 pub(crate) async fn lock(tx: &mut PgConnection, access: &ServerAccess) -> Result<ServerRecord> {
     let server = store::lock(tx, access.server.id).await?.ok_or_else(|| Error::not_found("server"))?;
     not_suspended(&access.caller, &server)?;
     Ok(server)
 }
 
-/// A suspended server is its owner's to look at only.
+/// Refuses changes to a suspended server by its owner, who may only view it.
 pub(crate) fn not_suspended(caller: &Caller, server: &ServerRecord) -> Result<()> {
     match &server.suspend_reason {
         Some(reason) if !caller.is_provider() => {
@@ -333,10 +335,10 @@ pub(crate) fn not_suspended(caller: &Caller, server: &ServerRecord) -> Result<()
     }
 }
 
-/// Refuses where something of the server must be on its host.
+/// Refuses operations that need the server's guest, if the host has none.
 pub(crate) fn present(server: &ServerRecord) -> Result<()> {
     match (server.reserved, server.status) {
-        (false, _) => Err(Error::new(Code::Conflict, "This server could not be made; delete it and order another.")),
+        (false, _) => Err(Error::new(Code::Conflict, "This server could not be created; delete it and order another.")),
         (true, Status::Failed) => {
             Err(Error::new(Code::Conflict, "This server could not be reinstalled; reinstall it again, or delete it."))
         }
@@ -344,7 +346,7 @@ pub(crate) fn present(server: &ServerRecord) -> Result<()> {
     }
 }
 
-/// Refuses what destroys a server that is protected.
+/// Refuses destructive operations on a protected server.
 pub(super) fn unprotected(server: &ServerRecord) -> Result<()> {
     match server.protected {
         true => Err(Error::new(Code::Conflict, "Deletion protection is on; switch it off first.")),
@@ -352,8 +354,8 @@ pub(super) fn unprotected(server: &ServerRecord) -> Result<()> {
     }
 }
 
-/// The same where its host keeps it, and says so right away. Whatever else the host says, or does not, is for the
-/// operation, which asks again before it touches anything.
+/// The same for a guest that its host protects, if the host says so right away. Any other answer, or none, is left to
+/// the operation, which asks again before it touches anything.
 pub(super) async fn unprotected_on_host(hosts: &Hosts, access: &ServerAccess) -> Result<()> {
     let server = &access.server;
     not_suspended(&access.caller, server)?;
@@ -368,7 +370,7 @@ pub(super) async fn unprotected_on_host(hosts: &Hosts, access: &ServerAccess) ->
     }
 }
 
-/// Puts in an operation and shows what is under way.
+/// Enqueues an operation and shows its status.
 pub(crate) async fn enqueue<D: operations::Data>(
     core: &Core,
     tx: &mut PgConnection,
@@ -387,8 +389,8 @@ pub(crate) async fn enqueue<D: operations::Data>(
     Ok(id)
 }
 
-/// The same for what the owner can't keep from happening: it comes next, whatever is under way, and is shown when its turn
-/// has come. It takes the place of what waits and is of one of these kinds.
+/// The same for operations that the owner can't prevent: it runs next, whatever is in progress, and its status is shown
+/// when its turn comes. It replaces waiting operations of these kinds.
 pub(super) async fn enqueue_behind<D: operations::Data>(
     core: &Core,
     tx: &mut PgConnection,
@@ -404,37 +406,37 @@ pub(super) async fn enqueue_behind<D: operations::Data>(
     Ok(placed.id)
 }
 
-/// What is kept of a request whose answer waits for its operation a little.
+/// What is stored of an accepted request whose response waits briefly for its operation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TakenOn {
     operation: Uuid,
-    /// What was made up for it and is part of the answer: a password, a snapshot's name.
+    /// A generated value that is part of the response: a password, a snapshot's name.
     made: Option<String>,
-    /// What became known in that time, once it was answered.
+    /// The rest of the response (the host's task id, a status), once it is known.
     said: Option<String>,
 }
 
 impl TakenOn {
-    /// An operation that has just been put in.
+    /// An operation that has just been enqueued.
     pub(crate) fn new(operation: Uuid, made: Option<&str>) -> Self {
         Self { operation, made: made.map(str::to_owned), said: None }
     }
 
-    /// What is answered: the first one's answer, where two wait for the same operation. Keeping it is for those who
-    /// ask again; that it failed is no reason to say that what was done was not.
+    /// Completes the response with `said`, or with what came first if two requests wait for the same operation. Storing
+    /// it only serves retries: if that fails, the operation was accepted all the same.
     async fn say(self, core: &Core, once: &Once, said: String) -> String {
         let answer = Self { said: Some(said.clone()), ..self.clone() };
         match once.settle(core, &self, answer).await {
             Ok(kept) => kept.said.unwrap_or(said),
             Err(error) => {
-                tracing::warn!(%error, operation = %self.operation, "an answer could not be kept under its key");
+                tracing::warn!(%error, operation = %self.operation, "a response could not be stored for retries");
                 said
             }
         }
     }
 }
 
-/// Puts in an operation on a server that is there.
+/// Enqueues an operation on a server that exists on its host.
 async fn begin<D: operations::Data>(
     core: &Core,
     once: &Once,
@@ -453,17 +455,17 @@ async fn begin<D: operations::Data>(
     tx.finish(core, TakenOn::new(id, made)).await
 }
 
-/// An operation that has been taken on.
+/// An accepted operation.
 #[derive(Debug)]
 pub(crate) struct Submitted {
     pub operation_id: Uuid,
-    /// The host's own id of the task, or `operation:<id>` where the host has none (yet).
+    /// The host's own task id, or `operation:<id>` if the host has none (yet).
     pub task_id: String,
-    /// What was made up for it and is part of the answer.
+    /// A generated value that is part of the response.
     pub made: Option<String>,
 }
 
-/// Puts in an operation on a server that is there, and waits a moment for the host's own id of its task.
+/// Enqueues an operation on a server that exists on its host, and waits briefly for the host's own task id.
 pub(crate) async fn submit<D: operations::Data>(
     core: &Core,
     once: &Once,
@@ -477,7 +479,7 @@ pub(crate) async fn submit<D: operations::Data>(
     submitted(core, once, taken_on).await
 }
 
-/// Waits a moment for the host's own id of an operation's task. One that has failed by then is an error.
+/// Waits briefly for the host's own task id of an operation. One that has failed by then is an error.
 pub(crate) async fn submitted(core: &Core, once: &Once, taken_on: TakenOn) -> Result<Submitted> {
     let (operation_id, made) = (taken_on.operation, taken_on.made.clone());
     if let Some(task_id) = taken_on.said {
@@ -489,14 +491,14 @@ pub(crate) async fn submitted(core: &Core, once: &Once, taken_on: TakenOn) -> Re
             return Err(failed(view.error));
         }
         Ok(Progress { host_task: Some(task), .. }) => task,
-        // It has been taken on, whether or not we can see how it goes.
+        // It was accepted, whether or not we can see its progress.
         Ok(_) | Err(_) => format!("operation:{operation_id}"),
     };
     let task_id = taken_on.say(core, once, task_id).await;
     Ok(Submitted { operation_id, task_id, made })
 }
 
-/// What an operation that was given up was about shows what the next sweep finds.
+/// Leaves the status of a server whose operation was abandoned to the next sweep.
 pub(crate) async fn let_show(tx: &mut PgConnection, server: ServerId) -> Result<()> {
     Ok(store::let_show(tx, server).await?)
 }

@@ -1,4 +1,4 @@
-//! The SQL of servers.
+//! SQL for servers.
 
 use std::collections::HashMap;
 
@@ -15,12 +15,12 @@ use crate::images::model::RootLogin;
 
 type Result<T> = sqlx::Result<T>;
 
-/// Who owns a server, deleted ones included: their history stays theirs.
+/// The owner of a server; deleted ones count, because their history stays theirs.
 pub(super) async fn owner(db: &PgPool, id: ServerId) -> Result<Option<UserId>> {
     sqlx::query_scalar!(r#"select user_id as "user: UserId" from servers where id = $1"#, id.0).fetch_optional(db).await
 }
 
-/// Whose these servers are, deleted ones too.
+/// The owners of these servers, deleted ones included.
 pub(super) async fn owners(db: &PgPool, ids: &[ServerId]) -> Result<HashMap<ServerId, UserId>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     let rows =
@@ -78,29 +78,29 @@ pub(crate) async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<Option<S
     .await
 }
 
-/// Which servers to show.
+/// The filter for a list of servers.
 #[derive(Debug)]
 pub(super) struct Filter<'a> {
-    /// This one, whatever the rest says.
+    /// Only this server, whatever the other fields are.
     pub id: Option<ServerId>,
-    /// This account's.
+    /// Only this account's.
     pub user: Option<UserId>,
-    /// The only ones that the token reaches.
+    /// Only those that the token's scopes include.
     pub only: Option<&'a [i64]>,
     pub limit: Option<i64>,
     pub offset: i64,
-    /// What was asked for beyond that, where anything was.
+    /// The query's own filters and sorting, if it has any.
     pub query: Option<&'a ListServers>,
-    /// What the labels must be like, where anything was asked for.
+    /// The query's label selector, if it has one.
     pub selector: &'a Selector,
 }
 
-/// The servers that are not deleted and meet a condition, whose parameters follow those of the page (`$1` and `$2`).
+/// Servers that are not deleted and meet a condition, whose parameters follow those of the page (`$1` and `$2`).
 macro_rules! servers {
     ($db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
         servers!(@ $db, $filter, "", ($condition), " order by s.id limit $1 offset $2" $(, $parameter)*)
     };
-    // By what was asked for: `$3` to `$12`, the condition's own parameters follow.
+    // With the query's filters in `$3` to `$12`; the condition's own parameters follow.
     (asked $query:expr, $selector:expr, $db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
         servers!(
             @ $db, $filter,
@@ -142,10 +142,10 @@ macro_rules! servers {
     };
 }
 
-/// Servers that are not deleted, oldest first, with how many match in all.
+/// Servers that are not deleted, oldest first, with the total number of matches.
 ///
-/// One statement a kind of question: `$1 is null or …` for all of them in one would read every server there is, since
-/// a prepared statement's plan is made for any parameter.
+/// One statement per kind of query: a single one with `$1 is null or …` for everything would read every server there
+/// is, since a prepared statement's plan is made for any parameter.
 pub(super) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_>) -> Result<Vec<(ServerView, i64)>> {
     let only = filter.only as Option<&[i64]>;
     let rows: Vec<Row> = match (filter.id, filter.user, filter.query) {
@@ -193,7 +193,7 @@ struct Row {
 
 impl From<Row> for ServerView {
     fn from(r: Row) -> Self {
-        // Until it is made nobody answers there.
+        // Nothing answers at these addresses until the server has been created.
         let addresses = if r.status == Status::Creating { Vec::new() } else { r.addresses };
         Self {
             id: r.id,
@@ -221,7 +221,7 @@ impl From<Row> for ServerView {
     }
 }
 
-/// What is sold, as an order needs it.
+/// What an order needs to know of a tariff.
 #[derive(Debug)]
 pub(super) struct Offer {
     pub kind: String,
@@ -231,7 +231,7 @@ pub(super) struct Offer {
     pub bandwidth_mbps: Option<i32>,
 }
 
-/// A tariff that is sold.
+/// A tariff that is available.
 pub(super) async fn offer(tx: &mut PgConnection, tariff: TariffId) -> Result<Option<Offer>> {
     sqlx::query_as!(
         Offer,
@@ -242,13 +242,13 @@ pub(super) async fn offer(tx: &mut PgConnection, tariff: TariffId) -> Result<Opt
     .await
 }
 
-/// The kind of an image that is offered.
+/// The kind of an image that is available.
 pub(super) async fn image_kind(tx: &mut PgConnection, image: ImageId) -> Result<Option<String>> {
     sqlx::query_scalar!("select kind from images where id = $1 and enabled", image.0).fetch_optional(tx).await
 }
 
-/// Locks an account against other orders of its own, and says how many servers it has and may have. Not `for update`:
-/// each order has by then written rows that refer to the account, and they would wait for each other in a ring.
+/// Locks an account against its other orders, and returns its number of servers and its limit. Not `for update`: each
+/// order has by then written rows that refer to the account, so they would deadlock.
 pub(super) async fn lock_limit(tx: &mut PgConnection, user: UserId) -> Result<(i64, i64)> {
     let limit = sqlx::query_scalar!("select server_limit from users where id = $1 for no key update", user.0)
         .fetch_one(&mut *tx)
@@ -262,7 +262,6 @@ pub(super) async fn lock_limit(tx: &mut PgConnection, user: UserId) -> Result<(i
     Ok((count, limit.into()))
 }
 
-/// A server to be.
 #[derive(Debug)]
 pub(super) struct NewServer<'a> {
     pub user: UserId,
@@ -275,7 +274,7 @@ pub(super) struct NewServer<'a> {
     pub ssh_keys: &'a [String],
 }
 
-/// The next guest number that nobody has, no unknown guest and none that was adopted either.
+/// The next guest number that no server, adopted ones included, and no unknown guest has.
 async fn next_number(tx: &mut PgConnection) -> Result<i64> {
     loop {
         let next = sqlx::query!(
@@ -292,7 +291,7 @@ async fn next_number(tx: &mut PgConnection) -> Result<i64> {
     }
 }
 
-/// Adds a server, with the next guest number.
+/// Adds a server with the next guest number.
 pub(super) async fn insert(tx: &mut PgConnection, new: &NewServer<'_>) -> Result<(ServerId, i64)> {
     let number = next_number(tx).await?;
     let row = sqlx::query!(
@@ -321,7 +320,7 @@ pub(super) async fn insert(tx: &mut PgConnection, new: &NewServer<'_>) -> Result
     Ok((row.id, row.guest_number))
 }
 
-/// Gives a server that is not on its host the next guest number, and a name that was made of the old one follows.
+/// Gives a server that is not on its host the next guest number; a name derived from the old number is changed with it.
 pub(super) async fn renumber(tx: &mut PgConnection, id: ServerId) -> Result<()> {
     let number = next_number(tx).await?;
     sqlx::query!(
@@ -336,7 +335,7 @@ pub(super) async fn renumber(tx: &mut PgConnection, id: ServerId) -> Result<()> 
     .map(drop)
 }
 
-/// A guest that is to be a server's.
+/// A guest that is to become a server.
 #[derive(Debug)]
 pub(crate) struct Adopted<'a> {
     pub marker: Uuid,
@@ -353,7 +352,7 @@ pub(crate) struct Adopted<'a> {
     pub disk_gib: Option<i64>,
 }
 
-/// The server that has a guest's number and another marker.
+/// The server that has this guest number but another marker.
 pub(crate) async fn number_holder(tx: &mut PgConnection, number: i64, marker: Uuid) -> Result<Option<ServerId>> {
     sqlx::query_scalar!(
         r#"select id as "id: ServerId" from servers where guest_number = $1 and uuid <> $2"#,
@@ -364,9 +363,9 @@ pub(crate) async fn number_holder(tx: &mut PgConnection, number: i64, marker: Uu
     .await
 }
 
-/// Adds a server for a guest that is there, or takes up the one that was put away without it; what is not known of its
-/// size is as the tariff has it. `None` where there is no such tariff or image of its kind. The error is the database's
-/// own, so that an account that is not there can be told.
+/// Adds a server for an existing guest, or restores the server that was deleted without it; anything unknown of its
+/// size is taken from the tariff. `None` if there is no such tariff or image of its kind. Returns the database's own
+/// error, so that the caller can recognise a missing account.
 pub(crate) async fn adopt(tx: &mut PgConnection, new: &Adopted<'_>) -> Result<Option<ServerId>> {
     sqlx::query_scalar!(
         r#"insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
@@ -398,7 +397,7 @@ pub(crate) async fn adopt(tx: &mut PgConnection, new: &Adopted<'_>) -> Result<Op
     .await
 }
 
-/// Moves a new server to another node, before its operation begins.
+/// Moves a new server to another node before its operation begins.
 pub(super) async fn place(tx: &mut PgConnection, id: ServerId, host: HostId, node: &str) -> Result<()> {
     sqlx::query!("update servers set host_id = $2, node = $3 where id = $1", id.0, host.0, node)
         .execute(tx)
@@ -406,7 +405,7 @@ pub(super) async fn place(tx: &mut PgConnection, id: ServerId, host: HostId, nod
         .map(drop)
 }
 
-/// Changes what a server is called and how it is kept; `None` leaves a value alone.
+/// Updates a server's name, labels and protection; `None` leaves a value unchanged.
 pub(super) async fn update(
     tx: &mut PgConnection,
     id: ServerId,
@@ -428,7 +427,7 @@ pub(super) async fn update(
     .map(drop)
 }
 
-/// Keeps a server down from now on, or again for another reason.
+/// Suspends a server, or changes the reason of a suspension.
 pub(super) async fn suspend(tx: &mut PgConnection, id: ServerId, reason: &str, running: bool) -> Result<()> {
     sqlx::query!(
         "update servers set suspend_reason = $2, suspended_at = coalesce(suspended_at, now()),
@@ -443,7 +442,7 @@ pub(super) async fn suspend(tx: &mut PgConnection, id: ServerId, reason: &str, r
     .map(drop)
 }
 
-/// Lets a server up again; gives whether it ran before.
+/// Ends a suspension; returns whether the server was running before.
 pub(super) async fn unsuspend(tx: &mut PgConnection, id: ServerId) -> Result<bool> {
     sqlx::query_scalar!(
         r#"update servers s set suspended_at = null, suspend_reason = null, suspended_running = false, updated_at = now()
@@ -454,7 +453,7 @@ pub(super) async fn unsuspend(tx: &mut PgConnection, id: ServerId) -> Result<boo
     .await
 }
 
-/// Gives a server another image and other keys: its old guest is gone.
+/// Sets a server's new image and keys once its old guest is gone.
 pub(super) async fn set_image(tx: &mut PgConnection, id: ServerId, image: ImageId, ssh_keys: &[String]) -> Result<()> {
     sqlx::query!(
         "update servers set image_id = $2, ssh_keys = $3, ssh_host_key = null, updated_at = now() where id = $1",
@@ -467,19 +466,17 @@ pub(super) async fn set_image(tx: &mut PgConnection, id: ServerId, image: ImageI
     .map(drop)
 }
 
-/// What a server is made from.
 pub(super) async fn image_of(tx: &mut PgConnection, id: ServerId) -> Result<ImageId> {
     sqlx::query_scalar!(r#"select image_id as "image: ImageId" from servers where id = $1"#, id.0).fetch_one(tx).await
 }
 
-/// Where an image is to be had on a host.
+/// An image's source on a host.
 pub(super) async fn source_on(tx: &mut PgConnection, image: ImageId, host: HostId) -> Result<Option<String>> {
     sqlx::query_scalar!("select source from image_sources where image_id = $1 and host_id = $2", image.0, host.0)
         .fetch_optional(tx)
         .await
 }
 
-/// Says where a server stands.
 pub(crate) async fn set_status(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
     sqlx::query!("update servers set status = $2, updated_at = now() where id = $1", id.0, status.as_str())
         .execute(tx)
@@ -487,7 +484,7 @@ pub(crate) async fn set_status(tx: &mut PgConnection, id: ServerId, status: Stat
         .map(drop)
 }
 
-/// Leaves it to the next sweep what a server shows that something was under way on.
+/// Leaves the status of a server that had an operation in progress to the next sweep.
 pub(super) async fn let_show(tx: &mut PgConnection, id: ServerId) -> Result<()> {
     sqlx::query!(
         "update servers set status = 'unknown', updated_at = now()
@@ -500,17 +497,17 @@ pub(super) async fn let_show(tx: &mut PgConnection, id: ServerId) -> Result<()> 
     .map(drop)
 }
 
-/// Whether a server is meant to be up.
+/// Whether a server should be running.
 pub(super) async fn wanted_up(tx: &mut PgConnection, id: ServerId) -> Result<bool> {
     sqlx::query_scalar!("select wanted_up from servers where id = $1", id.0).fetch_one(tx).await
 }
 
-/// Puts back whether it is meant to be up: what was asked of it has come to nothing.
+/// Restores whether it should be running, after a request that came to nothing.
 pub(crate) async fn set_wanted_up(tx: &mut PgConnection, id: ServerId, up: bool) -> Result<()> {
     sqlx::query!("update servers set wanted_up = $2 where id = $1", id.0, up).execute(tx).await.map(drop)
 }
 
-/// Its share of the node is free again: nothing of it is on the host.
+/// Releases the server's share of its node: nothing of it is on the host.
 pub(super) async fn unreserve(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
     sqlx::query!(
         "update servers set reserved = false, status = $2, updated_at = now(),
@@ -524,7 +521,7 @@ pub(super) async fn unreserve(tx: &mut PgConnection, id: ServerId, status: Statu
     .map(drop)
 }
 
-/// A failed server is put away; one that is deleted is left as it is.
+/// Marks a failed server as deleted; one that is deleted already stays unchanged.
 pub(super) async fn bury(tx: &mut PgConnection, id: ServerId) -> Result<()> {
     sqlx::query!(
         "update servers set status = 'deleted', deleted_at = now(), updated_at = now() where id = $1 and not reserved
@@ -536,7 +533,7 @@ pub(super) async fn bury(tx: &mut PgConnection, id: ServerId) -> Result<()> {
     .map(drop)
 }
 
-/// Where a server's image is to be had on its host.
+/// The source of a server's image on its host.
 pub(super) async fn image_source(db: &PgPool, id: ServerId) -> Result<Option<String>> {
     sqlx::query_scalar!(
         "select i.source from servers s join image_sources i on i.image_id = s.image_id and i.host_id = s.host_id
@@ -547,10 +544,10 @@ pub(super) async fn image_source(db: &PgPool, id: ServerId) -> Result<Option<Str
     .await
 }
 
-/// What the "server is ready" mail says.
+/// The contents of the "server is ready" email.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// None, where its owner has not said that it is theirs.
+    /// `None` if the owner has not confirmed the address.
     pub email: Option<String>,
     pub name: String,
     pub tariff: String,

@@ -1,4 +1,4 @@
-//! Snapshots of servers. The host has them; all that is kept here is the room that each takes.
+//! Snapshots of servers. They are on the host; only the space that each of them takes is recorded here.
 
 mod feature;
 pub mod model;

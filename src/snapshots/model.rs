@@ -1,4 +1,4 @@
-//! Snapshots as the server-management API has them.
+//! Request and response types for snapshots, as the server-management API has them.
 
 use garde::Validate;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub struct SnapshotList {
     pub status: &'static str,
     /// Oldest first.
     pub data: Vec<Snapshot>,
-    /// How many the server may have at one time.
+    /// How many the server may have at a time.
     pub limit: i32,
 }
 
@@ -22,16 +22,16 @@ pub struct SnapshotList {
 pub struct Snapshot {
     /// Its name.
     pub name: String,
-    /// What was written about it.
+    /// Its description.
     pub description: String,
     /// When it was taken, in seconds since 1970.
     pub snaptime: i64,
-    /// Whether the server can be put back to it: false while it is being taken or deleted, and for good where that never
-    /// came to its end; then it can only be deleted.
+    /// Whether the server can be rolled back to it: false while it is being created or deleted, and permanently if that
+    /// never finished; then it can only be deleted.
     pub usable: bool,
-    /// The snapshot it stands on; null where the host doesn't tell.
+    /// The snapshot that it is based on; null if the host doesn't report it.
     pub parent: Option<String>,
-    /// Its size in bytes; null where the host doesn't tell.
+    /// Its size in bytes; null if the host doesn't report it.
     pub size: Option<u64>,
 }
 
@@ -43,34 +43,34 @@ impl From<hypervisor::Snapshot> for Snapshot {
     }
 }
 
-/// A snapshot to be taken.
+/// A snapshot to create.
 #[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSnapshot {
-    /// Its name: a letter, then letters, digits, `-` and `_`, 2 to 40 in all.
+    /// Its name: a letter, then letters, digits, `-` and `_`, 2 to 40 characters in total.
     #[garde(custom(name))]
     #[schema(example = "backup-2024-01-01")]
     pub snapname: String,
-    /// About it.
+    /// Its description.
     #[serde(default)]
     #[garde(length(chars, max = 500), custom(text::plain))]
     pub description: String,
 }
 
-/// A snapshot to go back to.
+/// A snapshot to roll back to.
 #[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// Its name.
     #[garde(custom(name))]
     pub snapname: String,
-    /// Takes a snapshot of how it is now before going back, so that nothing is lost; false if left out.
+    /// Takes a snapshot of the current state first, so that nothing is lost; false if omitted.
     #[serde(default, rename = "safetySnapshot")]
     #[garde(skip)]
     pub safety_snapshot: bool,
 }
 
-/// A snapshot that is meant.
+/// The name of a snapshot.
 #[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedSnapshot {
@@ -79,24 +79,24 @@ pub struct NamedSnapshot {
     pub snapname: String,
 }
 
-/// The answer to what is done with a snapshot.
+/// The response to an operation on a snapshot.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotAction {
-    /// `success`: it has been taken on.
+    /// `success`: the request was accepted.
     pub status: String,
-    /// The host's own id of the task, or the operation's where the host has none (yet).
+    /// The host's own task id, or the operation's id if the host has none (yet).
     pub task_id: String,
-    /// The snapshot.
+    /// The snapshot's name.
     pub snapname: String,
-    /// The snapshot that is taken before going back, where one was asked for.
+    /// The name of the snapshot that is taken before the rollback, if one was requested.
     pub safety_snapshot: Option<String>,
     /// The operation, for `GET /api/operations/{id}`.
     pub operation_id: Uuid,
 }
 
-/// A name that every kind of host takes. Proxmox VE is the strictest: a configuration id of at most 40 characters that
-/// isn't `current` or `vzdump`, which it keeps for itself; `pending` is a section of its configuration files.
+/// A name that every kind of host accepts. Proxmox VE is the strictest: a configuration id of at most 40 characters,
+/// but not `current` or `vzdump`, which it reserves; `pending` is a section of its configuration files.
 fn name(text: &str, (): &()) -> garde::Result {
     let reserved = ["current", "vzdump", "pending"].iter().any(|r| text.eq_ignore_ascii_case(r));
     let letters = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');

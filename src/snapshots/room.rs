@@ -1,6 +1,6 @@
-//! The room that snapshots take. While a guest writes its disk anew, a snapshot keeps what was there when it was taken: so
-//! each holds, beside the server's own disk, what its guest had in use at that moment, in whole GiB. That is what the node
-//! can come to need at most, and it is taken from the node as disks are.
+//! The space that snapshots take. While a guest overwrites its disk, a snapshot keeps the old contents: so in addition
+//! to the server's own disk, each one holds what its guest had in use when it was taken, in whole GiB. That is the most
+//! that the node can need for it, and it is reserved on the node like disks are.
 
 use hypervisor::{Driver, GuestRef, Snapshot};
 use sqlx::PgConnection;
@@ -11,13 +11,13 @@ use crate::error::{Code, Error, Result};
 use crate::servers::model::ServerRecord;
 use crate::servers::placement;
 
-/// How many GiB a snapshot taken now would hold: all of the disk, where the host can't tell what is in use.
+/// How many GiB a snapshot taken now would hold: the whole disk, if the host can't report how much is in use.
 pub(super) async fn of_now(driver: &dyn Driver, at: &GuestRef, server: &ServerRecord) -> hypervisor::Result<i64> {
     let used = driver.disk_used(at).await?;
     Ok(used.map_or(server.disk_gib, |used| i64::try_from(used.div_ceil(1 << 30)).unwrap_or(i64::MAX)))
 }
 
-/// Takes room for a snapshot, in the request's transaction, which holds the server.
+/// Reserves space for a snapshot in the request's transaction, which has locked the server.
 pub(super) async fn take(
     core: &Core,
     tx: &mut PgConnection,
@@ -32,13 +32,13 @@ pub(super) async fn take(
     match storage {
         Some(storage) if !storage.fits => Err(none()),
         Some(storage) if !storage.free => Err(nearly_full()),
-        // A node that no sweep has seen yet tells nothing.
+        // Nothing is known of a node that no sweep has seen yet.
         _ => Ok(store::note(tx, server.id, name, gib).await?),
     }
 }
 
-/// Puts right what a snapshot that has just been taken holds: its guest may have grown since room was taken for it. False
-/// where the node has no room for the difference.
+/// Corrects what a snapshot that has just been taken holds: its guest may have grown since space was reserved for it.
+/// False if the node has no space for the difference.
 pub(super) async fn settle(
     core: &Core,
     tx: &mut PgConnection,
@@ -47,7 +47,7 @@ pub(super) async fn settle(
     gib: i64,
 ) -> sqlx::Result<bool> {
     placement::lock(tx).await?;
-    // What it deleted since is in the snapshot all the same.
+    // Anything that the guest has deleted since is still in the snapshot.
     let noted = store::noted(tx, server.id, name).await?.unwrap_or(0);
     let gib = gib.max(noted);
     let more = gib - noted;
@@ -61,19 +61,19 @@ pub(super) async fn settle(
     Ok(true)
 }
 
-/// What to say where there is no room for one more.
+/// The error for a storage that has no space for another snapshot.
 pub(super) fn none() -> Error {
     Error::new(
         Code::ResourceUnavailable,
-        "The storage that this server is on has no room for another snapshot of it at the moment: delete one, or free space in \
-         the server, since a snapshot takes as much as is in use.",
+        "This server's storage has no space for another snapshot at the moment: delete one, or free disk space in the \
+         server, since a snapshot takes as much as is in use.",
     )
 }
 
 fn nearly_full() -> Error {
     Error::new(
         Code::ResourceUnavailable,
-        "The storage that this server is on is nearly full, so it takes no snapshots at the moment; the provider has to free \
-         some of it.",
+        "This server's storage is nearly full, so no snapshots can be taken at the moment; the provider has to free \
+         some space.",
     )
 }

@@ -20,7 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, create, delete)).routes(routes!(rollback))
 }
 
-/// A server's snapshots, as its host has them now
+/// A server's snapshots, as reported by its host now
 #[utoipa::path(get, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "listSnapshots",
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = SnapshotList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -30,7 +30,7 @@ async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<J
     Ok(Json(service::list(&hosts, &access.server).await?))
 }
 
-/// Take a snapshot of a server's disks
+/// Create a snapshot of a server's disks
 #[utoipa::path(post, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "createSnapshot",
     request_body = NewSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -45,9 +45,9 @@ async fn create(
     Ok(Json(service::create(&hosts, &once, &access, new).await?))
 }
 
-/// Put a server's disks back to a snapshot
+/// Roll a server's disks back to a snapshot
 ///
-/// What was written since is lost, unless `safetySnapshot` asks for a snapshot of it first. Its size stays.
+/// Everything written since is lost, unless `safetySnapshot` requests a snapshot of it first. The server's size stays.
 #[utoipa::path(post, path = "/server/{id}/snapshots/rollback", tag = "snapshots", operation_id = "rollBackServer",
     request_body = Rollback, params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

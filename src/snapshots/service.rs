@@ -1,6 +1,6 @@
-//! The rules of snapshots.
+//! Business logic for snapshots.
 //!
-//! What the host has is looked at before an operation is put in, so that a mistake is told at once, and again by the
+//! The host is checked before an operation is enqueued, so that mistakes are reported at once, and checked again by the
 //! operation itself, when nothing else can happen to the server.
 
 use hypervisor::Snapshot;
@@ -22,13 +22,12 @@ use crate::tariffs;
 pub async fn list(hosts: &Hosts, server: &ServerRecord) -> Result<SnapshotList> {
     let core = &hosts.core;
     let limit = limit(core, server).await?;
-    // There is no guest that could have any.
+    // Without a guest there are none.
     let none = !server.reserved || matches!(server.status, Status::Creating | Status::Reinstalling | Status::Failed);
     let data = if none { Vec::new() } else { on_host(hosts, server).await? };
     Ok(SnapshotList { status: "success", data: data.into_iter().map(Into::into).collect(), limit })
 }
 
-/// How many snapshots a server may have.
 async fn limit(core: &Core, server: &ServerRecord) -> Result<i32> {
     let tariff = tariffs::store::tariff(&core.db, server.tariff_id).await?;
     Ok(tariff.map_or(0, |t| t.snapshots))
@@ -41,20 +40,20 @@ async fn on_host(hosts: &Hosts, server: &ServerRecord) -> Result<Vec<Snapshot>> 
     }
     driver.snapshots(&server.guest()).await.map_err(|error| match error {
         hypervisor::Error::Unsupported(_) => no_snapshots(),
-        // It is just being made, or deleted, or somebody took it away.
+        // It is being created or deleted, or someone has removed it from the host.
         hypervisor::Error::NotFound(_) => {
-            Error::new(Code::Conflict, "There is nothing of this server on its host at the moment; look at its status.")
+            Error::new(Code::Conflict, "The server has no guest on its host right now; check its status.")
         }
         other => other.into(),
     })
 }
 
-/// What to say where there can be none.
+/// The error for a storage without support for snapshots.
 pub(super) fn no_snapshots() -> Error {
-    Error::new(Code::Invalid, "The storage that this server is on can't take snapshots.")
+    Error::new(Code::Invalid, "This server's storage does not support snapshots.")
 }
 
-/// A roll-back that the host would refuse: a conflict comes with words for the server's owner.
+/// The error for a rollback that the host would refuse: the message of a conflict is meant for the server's owner.
 pub(super) fn refused(error: hypervisor::Error) -> Error {
     match error {
         hypervisor::Error::Conflict(words) => Error::new(Code::Conflict, words),
@@ -62,24 +61,24 @@ pub(super) fn refused(error: hypervisor::Error) -> Error {
     }
 }
 
-/// What to say where there is none of that name.
+/// The error for a snapshot that does not exist.
 pub(super) fn missing() -> Error {
     Error::not_found("snapshot")
 }
 
-/// Refuses one more snapshot named `name`: the name is taken, or there are as many as may be.
+/// Refuses another snapshot named `name` if the name is taken or the limit is reached.
 pub(super) fn room_for(name: &str, there: &[Snapshot], limit: i32) -> Result<()> {
     if there.iter().any(|s| s.name == name) {
-        return Err(Error::new(Code::AlreadyExists, format!("This server has a snapshot named {name} already.")));
+        return Err(Error::new(Code::AlreadyExists, format!("This server already has a snapshot named {name}.")));
     }
     if i64::try_from(there.len()).unwrap_or(i64::MAX) >= i64::from(limit) {
-        let message = format!("This server has {} of {limit} snapshots; delete one first.", there.len());
+        let message = format!("This server has {} of at most {limit} snapshots; delete one first.", there.len());
         return Err(Error::new(Code::ResourceUnavailable, message));
     }
     Ok(())
 }
 
-/// What a look at the host has found before a snapshot is taken.
+/// The results of the check before a snapshot is taken.
 struct Seen {
     limit: i32,
     there: Vec<Snapshot>,
@@ -87,7 +86,7 @@ struct Seen {
     gib: i64,
 }
 
-/// Takes a snapshot.
+/// Creates a snapshot.
 pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
     let core = &hosts.core;
     let seen = match once.check(core, takes(hosts, &access.server, &new.snapname)).await? {
@@ -99,8 +98,8 @@ pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewS
     Ok(answer(service::submitted(core, once, taken_on).await?, new.snapname))
 }
 
-/// Takes room for a snapshot and puts in the operation that takes it, both or neither. `made`: its name is part of the
-/// answer.
+/// Reserves space for a snapshot and enqueues the operation that takes it, both or neither. `made`: the generated name
+/// that is part of the response.
 #[allow(clippy::too_many_arguments, reason = "a snapshot and its operation")]
 async fn take<D: crate::operations::Data>(
     core: &Core,
@@ -124,7 +123,7 @@ async fn take<D: crate::operations::Data>(
     tx.finish(core, TakenOn::new(id, made)).await
 }
 
-/// Looks whether the server can take a snapshot of this name.
+/// Checks whether the server can take a snapshot of this name.
 async fn takes(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<Seen> {
     let core = &hosts.core;
     present(server)?;
@@ -136,7 +135,7 @@ async fn takes(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<Seen>
     Ok(Seen { limit, there, gib })
 }
 
-/// Puts a server back to a snapshot.
+/// Rolls a server back to a snapshot.
 pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
     let core = &hosts.core;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
@@ -156,7 +155,7 @@ pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: R
     Ok(answer(submitted, wish.snapname))
 }
 
-/// Looks whether the server can go back to this snapshot, with a safety snapshot before.
+/// Checks whether the server can be rolled back to this snapshot, with a safety snapshot first.
 async fn goes_back(hosts: &Hosts, server: &ServerRecord, name: &str, safety: Option<&str>) -> Result<Seen> {
     let core = &hosts.core;
     present(server)?;

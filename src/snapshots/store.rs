@@ -1,4 +1,4 @@
-//! The SQL of the room that snapshots hold. Which snapshots there are the host alone knows.
+//! SQL for the space that snapshots hold. Only the host knows which snapshots exist.
 
 use hypervisor::Snapshot;
 use sqlx::PgConnection;
@@ -8,16 +8,16 @@ use crate::servers::model::ServerRecord;
 
 type Result<T> = sqlx::Result<T>;
 
-/// What there is of the storage that a server is on.
+/// The state of the storage that a server is on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage {
-    /// Whether the books have room for so much more.
+    /// Whether the additional space is available according to our records.
     pub fits: bool,
-    /// Whether more than the margin is really free, as far as the last sweep knows.
+    /// Whether more than the margin is actually free, as of the last sweep.
     pub free: bool,
 }
 
-/// Looks, under the lock of placement, whether a server's node has room for so many GiB more.
+/// Checks, under the placement lock, whether a server's node has space for this many additional GiB.
 pub(super) async fn storage(
     tx: &mut PgConnection,
     server: &ServerRecord,
@@ -42,7 +42,7 @@ pub(super) async fn storage(
     .await
 }
 
-/// Notes what a snapshot holds, or will; noted again, the later figure counts.
+/// Records what a snapshot holds, or will hold; a later value replaces it.
 pub(super) async fn note(tx: &mut PgConnection, server: ServerId, name: &str, gib: i64) -> Result<()> {
     sqlx::query!(
         "insert into snapshot_room (server_id, name, gib) values ($1, $2, $3)
@@ -56,14 +56,14 @@ pub(super) async fn note(tx: &mut PgConnection, server: ServerId, name: &str, gi
     .map(drop)
 }
 
-/// What a snapshot is noted to hold.
+/// The recorded size of a snapshot.
 pub(super) async fn noted(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<Option<i64>> {
     sqlx::query_scalar!("select gib from snapshot_room where server_id = $1 and name = $2", server.0, name)
         .fetch_optional(tx)
         .await
 }
 
-/// A snapshot is gone, and with it what it held.
+/// Deletes the record of a snapshot that is gone.
 pub(super) async fn free(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<()> {
     sqlx::query!("delete from snapshot_room where server_id = $1 and name = $2", server.0, name)
         .execute(tx)
@@ -71,13 +71,13 @@ pub(super) async fn free(tx: &mut PgConnection, server: ServerId, name: &str) ->
         .map(drop)
 }
 
-/// All of a server's snapshots are gone.
+/// Deletes the records of all of a server's snapshots, which are gone.
 pub(crate) async fn free_all(tx: &mut PgConnection, server: ServerId) -> Result<()> {
     sqlx::query!("delete from snapshot_room where server_id = $1", server.0).execute(tx).await.map(drop)
 }
 
-/// Puts the books right by what the host has: what somebody took away there holds nothing, and what is not in the books
-/// (it was taken before there were any, or by hand) holds `gib`. What was noted just now may not be there yet.
+/// Reconciles our records with the host: snapshots that were deleted there hold nothing, and those without a record
+/// (taken before there were any, or manually) hold `gib`. One that was recorded just now may not exist yet.
 pub(super) async fn put_right(tx: &mut PgConnection, server: ServerId, there: &[Snapshot], gib: i64) -> Result<()> {
     let names: Vec<String> = there.iter().map(|s| s.name.clone()).collect();
     sqlx::query!(

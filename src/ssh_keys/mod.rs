@@ -1,4 +1,4 @@
-//! An account's SSH keys, to order servers with.
+//! An account's SSH keys, for use in server orders.
 
 mod feature;
 pub mod model;

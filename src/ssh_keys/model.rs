@@ -1,4 +1,4 @@
-//! SSH keys as they are asked for and answered.
+//! Request and response types for SSH keys.
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
@@ -13,25 +13,25 @@ use crate::ids::SshKeyId;
 pub struct SshKey {
     /// Its id.
     pub id: SshKeyId,
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// The OpenSSH line.
     pub public_key: String,
-    /// As `ssh-keygen -l` prints it.
+    /// As printed by `ssh-keygen -l`.
     #[schema(example = "SHA256:jplVdD3DTURTIaNMwccPtyvRg7vHg9qw6xQMkHPgyRc")]
     pub fingerprint: String,
     /// When it was added.
     pub created_at: DateTime<Utc>,
 }
 
-/// A key to be added.
+/// A key to add.
 #[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewSshKey {
-    /// What it is called.
+    /// Its name.
     #[garde(length(chars, max = 100), custom(text::title))]
     pub name: String,
-    /// One OpenSSH line; a line end behind it is cut off.
+    /// One OpenSSH line; a trailing line break is removed.
     #[serde(deserialize_with = "text::line")]
     #[garde(length(max = 8192), custom(text::ssh_key))]
     #[schema(example = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me@there")]

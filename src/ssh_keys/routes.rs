@@ -40,7 +40,7 @@ async fn add(
     Ok((StatusCode::CREATED, Json(service::add(&core, &once, caller.user, new).await?)))
 }
 
-/// Delete an SSH key; servers keep what they were given
+/// Delete an SSH key; servers keep the keys that they were created with
 #[utoipa::path(delete, path = "/ssh-keys/{id}", tag = "ssh keys", operation_id = "deleteSshKey",
     params(("id" = SshKeyId, Path, description = "The key's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

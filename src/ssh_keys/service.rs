@@ -1,4 +1,4 @@
-//! The rules of SSH keys.
+//! Business logic for SSH keys.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -14,9 +14,9 @@ use crate::http::text;
 use crate::idempotency::{Begun, Once};
 use crate::ids::{SshKeyId, UserId};
 
-/// How many keys an account may have.
+/// The maximum number of keys per account.
 const MOST: i64 = 100;
-/// How many keys a server may be given.
+/// The maximum number of keys per server.
 const MOST_OF_A_SERVER: usize = 20;
 
 /// An account's keys, oldest first.
@@ -24,7 +24,7 @@ pub async fn list(core: &Core, user: UserId) -> Result<Vec<SshKey>> {
     Ok(store::list(&core.db, user).await?)
 }
 
-/// Adds a key. `new` has been checked by whoever took it in.
+/// Adds a key. The caller has validated `new`.
 pub async fn add(core: &Core, once: &Once, user: UserId, new: NewSshKey) -> Result<SshKey> {
     let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
@@ -35,7 +35,7 @@ pub async fn add(core: &Core, once: &Once, user: UserId, new: NewSshKey) -> Resu
     }
     let fingerprint = fingerprint(&new.public_key);
     let (name, key) = (new.name.trim(), new.public_key.trim());
-    let taken = || Error::new(Code::AlreadyExists, "Your account has this SSH key already.");
+    let taken = || Error::new(Code::AlreadyExists, "Your account already has this SSH key.");
     let made = store::insert(&mut tx, user, name, key, &fingerprint).await?.ok_or_else(taken)?;
     tx.finish(core, made).await
 }
@@ -49,26 +49,27 @@ pub async fn delete(core: &Core, user: UserId, id: SshKeyId) -> Result<()> {
     }
 }
 
-/// Lines and keys of the account as one list, each once. Ids that aren't the account's are an error of `sshKeyIds`.
+/// Merges lines and keys of the account into one list without duplicates. Ids that aren't the account's are an error of
+/// `sshKeyIds`.
 pub async fn together(tx: &mut PgConnection, user: UserId, lines: &[String], ids: &[SshKeyId]) -> Result<Vec<String>> {
     let mut all = lines.to_vec();
     for id in ids {
         let unknown = || Error::field("sshKeyIds", format!("There is no SSH key {id} in your account."));
         let key = store::public_key(tx, user, *id).await?.ok_or_else(unknown)?;
-        // Some were taken once that no SSH server takes.
+        // Older versions accepted keys that no SSH server accepts.
         text::ssh_key(&key, &())
-            .map_err(|problem| Error::field("sshKeyIds", format!("The SSH key {id} {problem}. Add it anew.")))?;
+            .map_err(|problem| Error::field("sshKeyIds", format!("The SSH key {id} {problem}. Replace it.")))?;
         all.push(key);
     }
     let mut known = std::collections::HashSet::new();
     all.retain(|key| known.insert(fingerprint(key)));
     match all.len() > MOST_OF_A_SERVER {
-        true => Err(Error::field("sshKeyIds", format!("A server takes {MOST_OF_A_SERVER} SSH keys at most."))),
+        true => Err(Error::field("sshKeyIds", format!("A server can have at most {MOST_OF_A_SERVER} SSH keys."))),
         false => Ok(all),
     }
 }
 
-/// The key's fingerprint as OpenSSH prints it; of a line that passed [`crate::http::text::ssh_key`].
+/// The key's fingerprint as printed by OpenSSH; the line must have passed [`crate::http::text::ssh_key`].
 fn fingerprint(line: &str) -> String {
     let body = line.split_whitespace().nth(1).and_then(|b| STANDARD.decode(b).ok()).unwrap_or_default();
     format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(body)))

@@ -1,4 +1,4 @@
-//! The SQL of SSH keys.
+//! SQL for SSH keys.
 
 use sqlx::{PgConnection, PgPool};
 
@@ -18,13 +18,13 @@ pub(super) async fn list(db: &PgPool, user: UserId) -> Result<Vec<SshKey>> {
     .await
 }
 
-/// Locks the account against others who add keys, and counts those it has.
+/// Locks the account against concurrent additions, and counts its keys.
 pub(super) async fn lock_and_count(tx: &mut PgConnection, user: UserId) -> Result<i64> {
     sqlx::query!("select from users where id = $1 for no key update", user.0).fetch_one(&mut *tx).await?;
     sqlx::query_scalar!(r#"select count(*) as "n!" from ssh_keys where user_id = $1"#, user.0).fetch_one(tx).await
 }
 
-/// Adds a key; `None` when the account has it.
+/// Adds a key; `None` if the account already has it.
 pub(super) async fn insert(
     tx: &mut PgConnection,
     user: UserId,
@@ -52,7 +52,7 @@ pub(super) async fn public_key(tx: &mut PgConnection, user: UserId, id: SshKeyId
         .await
 }
 
-/// Deletes a key; false when the account has none such.
+/// Deletes a key; false if the account has no such key.
 pub(super) async fn delete(tx: &mut PgConnection, user: UserId, id: SshKeyId) -> Result<bool> {
     let done = sqlx::query!("delete from ssh_keys where user_id = $1 and id = $2", user.0, id.0).execute(tx).await?;
     Ok(done.rows_affected() == 1)

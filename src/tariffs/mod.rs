@@ -1,4 +1,4 @@
-//! What can be ordered: tariffs.
+//! Tariffs: the server sizes that can be ordered, and their prices.
 
 mod feature;
 pub mod model;

@@ -1,4 +1,4 @@
-//! Tariffs as they are asked for and answered.
+//! Request and response types for tariffs.
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
@@ -12,7 +12,7 @@ use crate::http::text;
 use crate::ids::TariffId;
 use crate::stored::stored;
 
-/// What a guest is: of a tariff, an image, a server.
+/// The kind of guest, of a tariff, an image or a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -20,7 +20,7 @@ pub enum Kind {
     Lxc,
     /// A virtual machine.
     Vm,
-    /// One that a newer version knows and this one does not.
+    /// A value that only a newer version knows.
     #[serde(skip_deserializing)]
     #[value(skip)]
     Unknown,
@@ -29,7 +29,7 @@ pub enum Kind {
 stored!(Kind, Self::Unknown);
 
 impl Kind {
-    /// As stored.
+    /// The value stored in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Lxc => "lxc",
@@ -52,9 +52,7 @@ impl TryFrom<Kind> for GuestKind {
         match kind {
             Kind::Lxc => Ok(Self::Lxc),
             Kind::Vm => Ok(Self::Vm),
-            Kind::Unknown => {
-                Err(Error::new(Code::Conflict, "This is of a kind that only a newer version of Innkeeper knows."))
-            }
+            Kind::Unknown => Err(Error::new(Code::Conflict, "Only a newer version of Innkeeper supports this kind.")),
         }
     }
 }
@@ -68,7 +66,7 @@ pub struct Tariff {
     /// Its name, in any script.
     #[schema(example = "Базовый")]
     pub name: String,
-    /// What its servers are.
+    /// The kind of its servers.
     pub kind: Kind,
     /// Processor cores.
     pub cores: i32,
@@ -76,26 +74,26 @@ pub struct Tariff {
     pub memory: i64,
     /// Disk in GiB.
     pub disk: i64,
-    /// Traffic a month in GiB; null: not limited.
+    /// Monthly traffic in GiB; null: unlimited.
     pub traffic: Option<i64>,
-    /// Rate of the network in Mbit/s, each way; null: not limited.
+    /// Network rate in Mbit/s, in each direction; null: unlimited.
     pub bandwidth: Option<i32>,
-    /// Price a month in minor units of the currency (cents, kopeks).
+    /// Monthly price in minor units of the currency (cents, kopeks).
     pub price: i64,
-    /// Three letters of ISO 4217.
+    /// Three-letter ISO 4217 code.
     #[schema(example = "EUR")]
     pub currency: String,
-    /// Whether it can be ordered. A disabled one stays with the servers that have it.
+    /// Whether it can be ordered. Servers keep a tariff that is disabled.
     pub enabled: bool,
-    /// How many cores a customer may resize a server of it to; null: not more than it has.
+    /// The maximum number of cores that customers may resize a server to; null: the tariff's own.
     pub max_cores: Option<i32>,
-    /// How much memory a customer may resize a server of it to, in MiB; null: not more than it has.
+    /// The maximum memory that customers may resize a server to, in MiB; null: the tariff's own.
     pub max_memory: Option<i64>,
-    /// How much disk a customer may resize a server of it to, in GiB; null: not more than it has.
+    /// The maximum disk that customers may resize a server to, in GiB; null: the tariff's own.
     pub max_disk: Option<i64>,
-    /// How many snapshots a server of it may have at one time.
+    /// How many snapshots a server may have at a time.
     pub snapshots: i32,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
@@ -111,10 +109,10 @@ impl Listed for Tariff {
 #[derive(Debug, Clone, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewTariff {
-    /// Its name, in any script; no two tariffs have the same, without regard to case.
+    /// Its name, in any script; unique among tariffs, ignoring case.
     #[garde(length(chars, max = 100), custom(text::title))]
     pub name: String,
-    /// What its servers are.
+    /// The kind of its servers.
     #[garde(skip)]
     pub kind: Kind,
     /// Processor cores.
@@ -126,51 +124,51 @@ pub struct NewTariff {
     /// Disk in GiB.
     #[garde(range(min = 1, max = 1_048_576))]
     pub disk: i64,
-    /// Traffic a month in GiB; null or left out: not limited.
+    /// Monthly traffic in GiB; null or omitted: unlimited.
     #[serde(default)]
     #[garde(range(min = 0, max = MAX_TRAFFIC))]
     pub traffic: Option<i64>,
-    /// Rate of the network in Mbit/s, each way; null or left out: not limited.
+    /// Network rate in Mbit/s, in each direction; null or omitted: unlimited.
     #[serde(default)]
     #[garde(range(min = 1, max = 1_000_000))]
     pub bandwidth: Option<i32>,
-    /// Price a month in minor units of the currency (cents, kopeks).
+    /// Monthly price in minor units of the currency (cents, kopeks).
     #[garde(range(min = 0, max = MAX_PRICE))]
     pub price: i64,
-    /// Three letters of ISO 4217; EUR if left out.
+    /// Three-letter ISO 4217 code; EUR if omitted.
     #[serde(default = "euro")]
     #[garde(custom(currency_code))]
     pub currency: String,
-    /// Whether it can be ordered; true if left out.
+    /// Whether it can be ordered; true if omitted.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub enabled: bool,
-    /// How many cores a customer may resize a server to; null or left out: not more than the tariff has.
+    /// The maximum number of cores that customers may resize a server to; null or omitted: the tariff's own.
     #[serde(default)]
     #[garde(range(min = 1, max = 1024))]
     pub max_cores: Option<i32>,
-    /// How much memory a customer may resize a server to, in MiB; null or left out: not more than the tariff has.
+    /// The maximum memory that customers may resize a server to, in MiB; null or omitted: the tariff's own.
     #[serde(default)]
     #[garde(range(min = 16, max = 16_777_216))]
     pub max_memory: Option<i64>,
-    /// How much disk a customer may resize a server to, in GiB; null or left out: not more than the tariff has.
+    /// The maximum disk that customers may resize a server to, in GiB; null or omitted: the tariff's own.
     #[serde(default)]
     #[garde(range(min = 1, max = 1_048_576))]
     pub max_disk: Option<i64>,
-    /// How many snapshots a server may have at one time; 5 if left out.
+    /// How many snapshots a server may have at a time; 5 if omitted.
     #[serde(default = "five")]
     #[garde(range(min = 0, max = 1000))]
     pub snapshots: i32,
 }
 
-/// A change of a tariff. Fields left out stay as they are. Servers keep the size they were ordered with.
+/// A change of a tariff. Omitted fields stay unchanged. Servers keep the size they were ordered with.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateTariff {
     /// Its name.
     #[garde(inner(length(chars, max = 100), custom(text::title)))]
     pub name: Option<String>,
-    /// What its servers are.
+    /// The kind of its servers.
     #[garde(skip)]
     pub kind: Option<Kind>,
     /// Processor cores.
@@ -182,48 +180,48 @@ pub struct UpdateTariff {
     /// Disk in GiB.
     #[garde(inner(range(min = 1, max = 1_048_576)))]
     pub disk: Option<i64>,
-    /// Traffic a month in GiB; null: not limited from now on.
+    /// Monthly traffic in GiB; null: unlimited from now on.
     #[serde(default)]
     #[garde(custom(within(0, MAX_TRAFFIC)))]
     #[schema(value_type = Option<i64>)]
     pub traffic: Patch<i64>,
-    /// Rate of the network in Mbit/s, each way; null: not limited. Servers keep the one they were ordered with.
+    /// Network rate in Mbit/s, in each direction; null: unlimited. Servers keep the rate they were ordered with.
     #[serde(default)]
     #[garde(custom(within(1, 1_000_000)))]
     #[schema(value_type = Option<i32>)]
     pub bandwidth: Patch<i32>,
-    /// Price a month in minor units of the currency.
+    /// Monthly price in minor units of the currency.
     #[garde(inner(range(min = 0, max = MAX_PRICE)))]
     pub price: Option<i64>,
-    /// Three letters of ISO 4217.
+    /// Three-letter ISO 4217 code.
     #[garde(inner(custom(currency_code)))]
     pub currency: Option<String>,
     /// Whether it can be ordered.
     #[garde(skip)]
     pub enabled: Option<bool>,
-    /// How many cores a customer may resize a server to; null: not more than the tariff has.
+    /// The maximum number of cores that customers may resize a server to; null: the tariff's own.
     #[serde(default)]
     #[garde(custom(within(1, 1024)))]
     #[schema(value_type = Option<i32>)]
     pub max_cores: Patch<i32>,
-    /// How much memory a customer may resize a server to, in MiB; null: not more than the tariff has.
+    /// The maximum memory that customers may resize a server to, in MiB; null: the tariff's own.
     #[serde(default)]
     #[garde(custom(within(16, 16_777_216)))]
     #[schema(value_type = Option<i64>)]
     pub max_memory: Patch<i64>,
-    /// How much disk a customer may resize a server to, in GiB; null: not more than the tariff has.
+    /// The maximum disk that customers may resize a server to, in GiB; null: the tariff's own.
     #[serde(default)]
     #[garde(custom(within(1, 1_048_576)))]
     #[schema(value_type = Option<i64>)]
     pub max_disk: Patch<i64>,
-    /// How many snapshots a server may have at one time.
+    /// How many snapshots a server may have at a time.
     #[garde(inner(range(min = 0, max = 1000)))]
     pub snapshots: Option<i32>,
 }
 
-/// An exabyte a month.
+/// One exabyte per month.
 const MAX_TRAFFIC: i64 = 1_000_000_000;
-/// Far below where programs that count in floating point begin to err.
+/// Far below the point where floating-point numbers become inexact.
 const MAX_PRICE: i64 = 1_000_000_000_000;
 
 fn euro() -> String {
@@ -245,7 +243,7 @@ fn five() -> i32 {
     5
 }
 
-/// A range for a field that can be cleared.
+/// A range check for a field that can be cleared.
 fn within<T: PartialOrd + std::fmt::Display>(min: T, max: T) -> impl FnOnce(&Patch<T>, &()) -> garde::Result {
     move |field, ()| match field.value() {
         Some(value) if *value < min || *value > max => {

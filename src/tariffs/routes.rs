@@ -1,4 +1,4 @@
-//! `/api/tariffs`: the catalogue of what can be ordered, and its upkeep.
+//! `/api/tariffs`: the catalogue of tariffs, and its administration.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ async fn show(
     Ok(Json(service::find(&core, &caller, id).await?))
 }
 
-/// Make a tariff
+/// Create a tariff
 #[utoipa::path(post, path = "/tariffs", tag = "catalogue", operation_id = "createTariff", request_body = NewTariff,
     responses((status = 201, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -59,7 +59,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(service::create(&core, &once, new).await?)))
 }
 
-/// Change the given fields of a tariff
+/// Change some fields of a tariff
 #[utoipa::path(put, path = "/tariffs/{id}", tag = "catalogue", operation_id = "updateTariff",
     params(("id" = TariffId, Path, description = "The tariff's id")), request_body = UpdateTariff,
     responses((status = 200, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

@@ -1,4 +1,4 @@
-//! The rules of tariffs.
+//! Business logic for tariffs.
 
 use super::model::{NewTariff, Tariff, UpdateTariff};
 use super::store;
@@ -10,7 +10,7 @@ use crate::idempotency::{Begun, Once};
 use crate::ids::TariffId;
 
 fn name_taken() -> Error {
-    Error::new(Code::AlreadyExists, "There is a tariff with this name already.")
+    Error::new(Code::AlreadyExists, "A tariff with this name already exists.")
 }
 
 /// The tariffs that the caller may see: all for a provider, those that can be ordered for others.
@@ -29,7 +29,7 @@ pub async fn find(core: &Core, caller: &Caller, id: TariffId) -> Result<Tariff> 
     found.filter(|t| t.enabled || caller.is_provider()).ok_or_else(|| Error::not_found("tariff"))
 }
 
-/// Makes a tariff. `new` has been checked by whoever took it in.
+/// Creates a tariff. The caller has validated `new`.
 pub async fn create(core: &Core, once: &Once, new: NewTariff) -> Result<Tariff> {
     let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
@@ -39,7 +39,7 @@ pub async fn create(core: &Core, once: &Once, new: NewTariff) -> Result<Tariff> 
     tx.finish(core, tariff).await
 }
 
-/// Changes what `update` gives, and nothing else. Servers keep the size they were ordered with.
+/// Changes only the fields that `update` has. Servers keep the size they were ordered with.
 pub async fn update(core: &Core, id: TariffId, update: UpdateTariff) -> Result<Tariff> {
     let mut tx = db::begin(&core.db).await?;
     let old = store::lock(&mut tx, id).await?.ok_or_else(|| Error::not_found("tariff"))?;
@@ -73,8 +73,8 @@ pub async fn delete(core: &Core, id: TariffId) -> Result<()> {
         Ok(false) => Err(Error::not_found("tariff")),
         Err(error) if is_in_use(&error) => {
             let message = match store::live_servers(&core.db, id).await? {
-                0 => "Deleted servers had this tariff and their history needs it: disable it instead.".to_owned(),
-                n => format!("Servers have this tariff ({n}): disable it instead, they keep it then."),
+                0 => "The history of deleted servers needs this tariff: disable it instead.".to_owned(),
+                n => format!("Servers have this tariff ({n}): disable it instead; they will keep it."),
             };
             Err(Error::new(Code::Conflict, message))
         }

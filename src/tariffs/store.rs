@@ -1,4 +1,4 @@
-//! The SQL of tariffs.
+//! SQL for tariffs.
 
 use sqlx::{PgConnection, PgExecutor};
 
@@ -7,7 +7,7 @@ use crate::ids::TariffId;
 
 type Result<T> = sqlx::Result<T>;
 
-/// All tariffs in the order they were made, or only those that can be ordered.
+/// All tariffs in order of creation, or only those that can be ordered.
 pub async fn tariffs(db: impl PgExecutor<'_>, only_enabled: bool) -> Result<Vec<Tariff>> {
     sqlx::query_as!(
         Tariff,
@@ -79,7 +79,7 @@ pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewTariff) -> Result<O
     .await
 }
 
-/// Writes a tariff back.
+/// Updates a tariff's row.
 pub(super) async fn update(db: impl PgExecutor<'_>, tariff: &Tariff) -> Result<Tariff> {
     sqlx::query_as!(
         Tariff,
@@ -110,7 +110,7 @@ pub(super) async fn update(db: impl PgExecutor<'_>, tariff: &Tariff) -> Result<T
     .await
 }
 
-/// Deletes a tariff; false when there is none such.
+/// Deletes a tariff; false if it does not exist.
 pub(super) async fn delete(db: impl PgExecutor<'_>, id: TariffId) -> Result<bool> {
     let done = sqlx::query!("delete from tariffs where id = $1", id.0).execute(db).await?;
     Ok(done.rows_affected() == 1)

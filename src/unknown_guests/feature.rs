@@ -8,7 +8,7 @@ use super::routes;
 use crate::feature::Feature;
 use crate::hosts::Hosts;
 
-/// Guests with our marker that no server goes with.
+/// Guests with our marker that belong to no server.
 #[derive(Debug)]
 pub struct UnknownGuests {
     pub(super) hosts: Arc<Hosts>,

@@ -1,6 +1,6 @@
-//! Guests that carry our marker and that no server goes with: what a restored database, or somebody's hands on a host,
-//! left behind. They are reported, their addresses and numbers are held back, and a provider can make servers of them.
-//! None is ever changed from here.
+//! Guests that carry our marker but belong to no server: left behind by a restored database, or by manual changes on a
+//! host. They are reported, their addresses and numbers are reserved, and a provider can turn them into servers. This
+//! module never changes a guest.
 
 mod feature;
 pub mod model;

@@ -1,4 +1,4 @@
-//! Unknown guests as they are shown and adopted.
+//! Request and response types for unknown guests.
 
 use std::net::IpAddr;
 
@@ -10,54 +10,54 @@ use uuid::Uuid;
 use crate::http::text;
 use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
 
-/// A guest with our marker that no server goes with.
+/// A guest that carries our marker but belongs to no server.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnknownGuest {
-    /// Where it is.
+    /// The host that it is on.
     pub host_id: HostId,
     /// The guest's number there.
     pub proxmox_id: i64,
-    /// The marker that it carries: the uuid of the server that it was.
+    /// The marker that it carries: the UUID of the server that it belonged to.
     pub uuid: Uuid,
     /// `lxc` or `vm`.
     pub kind: String,
-    /// The machine that it is on.
+    /// The node that it is on.
     pub node: String,
-    /// Its host name, where its host has it.
+    /// Its host name, if the host reports one.
     pub name: Option<String>,
-    /// Its addresses, as its host has them; null: its host was not asked yet.
+    /// Its addresses, as reported by the host; null: the host has not been asked yet.
     #[schema(value_type = Option<Vec<String>>)]
     pub addresses: Option<Vec<IpAddr>>,
-    /// Its cores, where its host says.
+    /// Its cores, if the host reports them.
     pub cores: Option<i32>,
     /// Its memory in MiB.
     pub memory: Option<i64>,
     /// Its root disk in GiB.
     pub disk: Option<i64>,
-    /// Servers that hold one of its addresses: two guests have the same one.
+    /// Servers that have one of its addresses: two guests with the same address.
     pub conflicts: Vec<ServerId>,
     /// When a sweep first saw it.
     pub first_seen_at: DateTime<Utc>,
-    /// When one last did, to within a minute.
+    /// When a sweep last saw it, to within a minute.
     pub last_seen_at: DateTime<Utc>,
 }
 
-/// Make a server of an unknown guest. The guest itself is not changed.
+/// A request to turn an unknown guest into a server. The guest itself is not changed.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdoptGuest {
-    /// Whose server it is to be.
+    /// The new server's owner.
     #[garde(skip)]
     pub user_id: UserId,
-    /// The tariff that it is charged by, on offer or not. What the host does not say of the guest's size is as the
-    /// tariff has it.
+    /// The tariff that it is charged by, which may be disabled. Any size that the host does not report is taken from
+    /// the tariff.
     #[garde(skip)]
     pub tariff_id: TariffId,
-    /// The image that it is said to be made from.
+    /// The image that it is recorded as made from.
     #[garde(skip)]
     pub os_id: ImageId,
-    /// What it is called; the guest's own host name if left out.
+    /// Its name; the guest's own host name if omitted.
     #[garde(inner(custom(text::hostname)))]
     pub name: Option<String>,
 }

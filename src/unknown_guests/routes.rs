@@ -22,10 +22,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(adopt))
 }
 
-/// Guests on a host that carry our marker and that no server goes with
+/// Guests on a host that carry our marker but belong to no server
 ///
-/// A restored database leaves them, and so does a guest that somebody brought back by hand. As long as one is there, its
-/// addresses and its number are given to nobody.
+/// A restored database leaves them behind, and so does a guest that was restored manually. As long as such a guest
+/// exists, its addresses and its number are not assigned to anything else.
 #[utoipa::path(get, path = "/hosts/{id}/unknown-guests", tag = "hosts", operation_id = "listUnknownGuests",
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 200, body = Vec<UnknownGuest>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -34,9 +34,9 @@ async fn list(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostI
     Ok(Json(service::of_host(&hosts.core, id).await?))
 }
 
-/// Make a server of such a guest
+/// Turn such a guest into a server
 ///
-/// The guest stays as it is, with its marker, its number and its addresses.
+/// The guest is unchanged: it keeps its marker, its number and its addresses.
 #[utoipa::path(post, path = "/hosts/{id}/unknown-guests/{number}/adopt", tag = "hosts", operation_id = "adoptGuest",
     request_body = AdoptGuest,
     params(("id" = HostId, Path, description = "The host's id"),

@@ -1,4 +1,4 @@
-//! The rules of guests that no server goes with.
+//! Business logic for unknown guests.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::servers::placement;
 use crate::servers::store::{Adopted, number_holder};
 use crate::{addresses, hosts, restores, servers};
 
-/// Guests that a host is asked about after one sweep, and how long it may take over each.
+/// How many guests a host is asked about after a sweep, and how long it may take for each.
 const ASKED: i64 = 200;
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Looks for guests in a sweep that no server goes with, holds back what they have, and forgets those that are gone.
+/// Finds unknown guests in a sweep, reserves what they use, and deletes the records of those that are gone.
 pub async fn swept(hosts: &Hosts, host: HostId, report: &Report) -> Result<()> {
     let core = &hosts.core;
     restores::service::swept(core, report).await?;
@@ -38,8 +38,8 @@ pub async fn swept(hosts: &Hosts, host: HostId, report: &Report) -> Result<()> {
             tracing::warn!(
                 %host,
                 number,
-                "a guest on the host carries our marker, and no server goes with it; its addresses and its number are held \
-                 back (innkeeper host unknown, innkeeper host adopt)"
+                "a guest on the host carries our marker but belongs to no server; its addresses and its number are \
+                 reserved (innkeeper host unknown, innkeeper host adopt)"
             );
         }
     }
@@ -63,7 +63,7 @@ pub async fn swept(hosts: &Hosts, host: HostId, report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// Asks a host what it gave to those that it was not asked about yet. True: it has said all that it ever will.
+/// Asks a host about the guests that it has not been asked about yet. True: nothing is left to ask.
 async fn ask(hosts: &Hosts, host: HostId) -> Result<bool> {
     let core = &hosts.core;
     let unasked = store::unasked(&core.db, host, ASKED).await?;
@@ -76,9 +76,9 @@ async fn ask(hosts: &Hosts, host: HostId) -> Result<bool> {
         match tokio::time::timeout(ANSWER, driver.facts(&guest)).await {
             Ok(Ok(facts)) => store::told(&core.db, host, guest.marker, &facts).await?,
             Ok(Err(error)) if error.is_transient() => all = false,
-            // Gone by now, or not whole: the next sweep sees.
+            // Gone by now, or incomplete: the next sweep will show.
             Ok(Err(error)) => {
-                tracing::debug!(%host, number = guest.vmid, %error, "what an unknown guest was given is not told");
+                tracing::debug!(%host, number = guest.vmid, %error, "could not read an unknown guest's settings");
             }
             Err(_) => return Ok(false),
         }
@@ -86,7 +86,7 @@ async fn ask(hosts: &Hosts, host: HostId) -> Result<bool> {
     Ok(all)
 }
 
-/// Holds back what unknown guests have and nobody else does: with each sweep, since pools come and change.
+/// Reserves addresses that only unknown guests use: with each sweep, since pools come and go.
 async fn hold_back(core: &Core, host: HostId) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     addresses::store::lock_pools(&mut tx, host).await?;
@@ -95,20 +95,20 @@ async fn hold_back(core: &Core, host: HostId) -> Result<()> {
         .into_iter()
         .map(|(address, marker, number, hostname)| {
             let name = hostname.map_or(String::new(), |name| format!(" ({name})"));
-            (address, marker, format!("guest {number}{name} on the host has it, and no server goes with that guest"))
+            (address, marker, format!("in use by the unknown guest {number}{name} on the host"))
         })
         .collect();
     addresses::store::hold_for_guests(&mut tx, host, &held).await?;
     tx.commit().await
 }
 
-/// A host's guests that no server goes with.
+/// A host's unknown guests.
 pub async fn of_host(core: &Core, host: HostId) -> Result<Vec<UnknownGuest>> {
     hosts::store::name(&core.db, host).await?.ok_or_else(|| Error::not_found("host"))?;
     store::of_host(&core.db, host).await
 }
 
-/// Makes a server of such a guest, with its addresses. The guest is not touched, and the next sweep shows how it stands.
+/// Turns an unknown guest into a server, with its addresses. The guest is not touched; the next sweep shows its status.
 pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerView> {
     let mut tx = match once.begin(core).await? {
         Begun::New(tx) => tx,
@@ -118,11 +118,11 @@ pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: Ad
     addresses::store::lock_pools(&mut tx, host).await?;
     let guest = store::lock(&mut tx, host, number).await?.ok_or_else(|| Error::not_found("unknown guest"))?;
     if let Some(other) = number_holder(&mut tx, number, guest.uuid).await? {
-        let message = format!("The server {other} has the number {number}, so this guest can't be a server beside it.");
+        let message = format!("The server {other} already has the number {number}: this guest can't become a server.");
         return Err(Error::new(Code::Conflict, message));
     }
     let Some(held) = &guest.addresses else {
-        let message = "The host was not asked yet what the guest's addresses are; try again after its next sweep.";
+        let message = "The host has not been asked for the guest's addresses yet; try again after its next sweep.";
         return Err(Error::new(Code::Conflict, message));
     };
     let name = wish.name.or_else(|| guest.name.clone()).unwrap_or_else(|| format!("server-{number}"));
@@ -143,15 +143,15 @@ pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: Ad
     let id = match servers::store::adopt(&mut tx, &adopted).await {
         Ok(Some(id)) => id,
         Ok(None) => {
-            let message = format!("There is no such tariff, or no such image, for {} servers.", guest.kind);
+            let message = format!("No such tariff or image exists for {} servers.", guest.kind);
             return Err(Error::field("tariffId", message));
         }
-        Err(error) if is_in_use(&error) => return Err(Error::field("userId", "There is no such account.")),
+        Err(error) if is_in_use(&error) => return Err(Error::field("userId", "No such account exists.")),
         Err(error) => return Err(error.into()),
     };
     if let Some((address, other)) = addresses::store::adopt(&mut tx, host, guest.uuid, id, held).await?.first() {
         let message = format!(
-            "The server {other} has the address {address} as well: delete one of the two guests, this one on its host."
+            "The server {other} also has the address {address}: delete one of the two guests, this one on its host."
         );
         return Err(Error::new(Code::Conflict, message));
     }

@@ -1,4 +1,4 @@
-//! The SQL of guests that no server goes with.
+//! SQL for unknown guests.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,8 @@ use super::model::UnknownGuest;
 use crate::error::{Error, Result};
 use crate::ids::{HostId, ServerId};
 
-/// Which of these markers no server goes with. One whose server was put away only after the host was asked may be in what
-/// the host said by right.
+/// Which of these markers belong to no server. If a server was deleted only after the host was asked, its guest may
+/// rightly be in the host's response.
 pub(super) async fn strangers(db: &PgPool, markers: &[Uuid], known_at: DateTime<Utc>) -> Result<Vec<Uuid>> {
     let rows = sqlx::query_scalar!(
         r#"select g.marker as "marker!" from unnest($1::uuid[]) as g (marker)
@@ -31,7 +31,7 @@ fn kind(kind: GuestKind) -> &'static str {
     }
 }
 
-/// Notes that these were seen; gives those that are new, by their numbers.
+/// Records that these were seen; returns the numbers of the new ones.
 pub(super) async fn seen(db: &PgPool, host: HostId, guests: &[&GuestRef]) -> Result<Vec<i64>> {
     let markers: Vec<Uuid> = guests.iter().map(|g| g.marker).collect();
     let numbers: Vec<i64> = guests.iter().map(|g| g.vmid).collect();
@@ -56,7 +56,7 @@ pub(super) async fn seen(db: &PgPool, host: HostId, guests: &[&GuestRef]) -> Res
     Ok(rows.into_iter().filter(|r| r.is_new).map(|r| r.guest_number).collect())
 }
 
-/// Those of a host that are unknown no more: not among these, though a sweep saw their nodes whole, or somebody's by now.
+/// Those of a host that are no longer unknown: missing from a complete sweep of their nodes, or a server's by now.
 pub(super) async fn gone(
     db: &PgPool,
     host: HostId,
@@ -78,7 +78,7 @@ pub(super) async fn gone(
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Forgets these.
+/// Deletes these records.
 pub(super) async fn forget(tx: &mut PgConnection, host: HostId, markers: &[Uuid]) -> Result<()> {
     sqlx::query!("delete from unknown_guests where host_id = $1 and marker = any($2)", host.0, markers)
         .execute(tx)
@@ -103,7 +103,7 @@ pub(super) async fn unasked(db: &PgPool, host: HostId, most: i64) -> Result<Vec<
         .collect())
 }
 
-/// Keeps what a host said of one.
+/// Stores a host's report about a guest.
 pub(super) async fn told(db: &PgPool, host: HostId, marker: Uuid, facts: &GuestFacts) -> Result<()> {
     let addresses: Vec<String> = facts.addresses.iter().map(ToString::to_string).collect();
     let number = |n: Option<u64>| n.and_then(|n| i64::try_from(n).ok());
@@ -124,7 +124,7 @@ pub(super) async fn told(db: &PgPool, host: HostId, marker: Uuid, facts: &GuestF
     Ok(())
 }
 
-/// The addresses of a host's unknown guests: each with the guest's marker, number and host name.
+/// The addresses of a host's unknown guests, each with the guest's marker, number and host name.
 pub(super) async fn addresses(tx: &mut PgConnection, host: HostId) -> Result<Vec<(IpAddr, Uuid, i64, Option<String>)>> {
     let rows = sqlx::query!(
         r#"select host(a.address) as "address!", u.marker, u.guest_number, u.hostname
@@ -200,7 +200,7 @@ impl Row {
     }
 }
 
-/// All of a host, by their numbers.
+/// All unknown guests of a host, by number.
 pub(super) async fn of_host(db: &PgPool, host: HostId) -> Result<Vec<UnknownGuest>> {
     guests!(fetch_all, db, "u.host_id = $1 order by u.guest_number, u.marker", host.0)
         .into_iter()
@@ -208,7 +208,7 @@ pub(super) async fn of_host(db: &PgPool, host: HostId) -> Result<Vec<UnknownGues
         .collect()
 }
 
-/// One of a host by its number, locked until the transaction ends.
+/// One of a host's unknown guests by number, locked until the transaction ends.
 pub(super) async fn lock(tx: &mut PgConnection, host: HostId, number: i64) -> Result<Option<UnknownGuest>> {
     guests!(
         fetch_optional,

@@ -45,7 +45,7 @@ async fn a_host_that_dies_with_500_servers_is_one_mail_to_each_who_must_know() {
     let mails = world.mails().await;
     let recipients: Vec<&str> = mails.iter().map(|m| m.recipient.as_str()).collect();
     assert_eq!(recipients, ["customer@example.com", "other@example.com", "provider@example.com", "third@example.com"]);
-    assert_eq!(mails[2].subject, "Alert: rack-1: The host can't be reached; servers on it: 499, of customers: 3");
+    assert_eq!(mails[2].subject, "Alert: rack-1: The host can't be reached; affected servers: 499, customers: 3");
     let names = |text: &str| -> BTreeSet<String> {
         text.lines().filter_map(|l| l.strip_prefix("- web-")).map(|l| l.split(' ').next().unwrap().to_owned()).collect()
     };
@@ -63,7 +63,7 @@ async fn a_host_that_dies_with_500_servers_is_one_mail_to_each_who_must_know() {
     }
     let mails = world.mails().await;
     assert_eq!(mails.iter().map(|m| m.recipient.as_str()).collect::<Vec<_>>(), recipients);
-    assert_eq!(mails[2].subject, "Over: rack-1: The host answers again; servers on it: 499, of customers: 3");
+    assert_eq!(mails[2].subject, "Over: rack-1: The host is reachable again; affected servers: 499, customers: 3");
     assert_eq!((mails[0].subject.as_str(), names(&mails[0].text_body)), ("165 alerts are over", mine));
     assert_eq!(world.tell().await, 0);
 }

@@ -264,10 +264,7 @@ async fn a_storage_that_fills_up_is_the_providers_matter() {
     assert_eq!(world.open().await, [pair("storage_low", "critical")]);
     let shown = world.app.provider.get("/api/alerts?type=storage_low").await.expect(200).body;
     let alert = shown["data"].as_array().unwrap_or_else(|| shown.as_array().unwrap())[0].clone();
-    assert_eq!(
-        (&alert["message"], &alert["name"]),
-        (&json!("97% of the storage that guests are on is in use"), &json!("rack-1"))
-    );
+    assert_eq!((&alert["message"], &alert["name"]), (&json!("97% of the guests' storage is in use"), &json!("rack-1")));
     let mine = world.app.customer.get("/api/alerts").await.expect(200).body;
     assert!(!mine.to_string().contains("storage_low"), "{mine}");
     world.stored(90, &[20, 30]).await;

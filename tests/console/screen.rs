@@ -139,8 +139,8 @@ async fn a_screen_is_shown_and_its_password_stays_with_us() {
     let mut browser = Browser::new();
     browser.open(&url().await).await;
     let (title, words, _) = browser.notice().await;
-    assert_eq!(title, "The host did not open the console");
-    assert!(words.starts_with("The host's screen could not be signed in to."), "{words}");
+    assert_eq!(title, "The host could not open the console");
+    assert!(words.starts_with("Could not log in to the host's graphical console."), "{words}");
 
     app.service.features.hosts.drivers.pin(HostId(host), Arc::new(Qemu::start("s3cret-8").await));
     browser.open(&url().await).await;

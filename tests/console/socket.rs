@@ -131,7 +131,7 @@ async fn a_console_ends_with_the_rights_to_it() {
     // The owner.
     let (socket, _) = Socket::open(&house, customer).await;
     run(&house, "update servers set user_id = (select id from users where email like 'other%')").await;
-    assert_eq!(socket.closed().await, (4404, "This server was deleted, or is not yours any more.".to_owned()));
+    assert_eq!(socket.closed().await, (4404, "This server was deleted or is no longer yours.".to_owned()));
     run(&house, "update servers set user_id = (select id from users where email like 'customer%')").await;
 
     // The guest: it may be taken up again when it runs again.

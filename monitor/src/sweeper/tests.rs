@@ -9,14 +9,14 @@ use secrecy::SecretString;
 
 use super::*;
 
-/// How a host of the test behaves.
+/// Behaviour of a test host.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Mood {
     Well,
     Hung,
     Broken,
     Panics,
-    /// It does well, and it takes us longer to know where it is than it may take to answer.
+    /// Works, but finding its address takes us longer than its timeout.
     Obscure,
 }
 
@@ -123,7 +123,7 @@ impl Driver for Fake {
     }
 }
 
-/// A fleet in memory: moods by host, claims as the database would give them, and what came of it.
+/// A fleet in memory: the behaviour of each host, claims as the database would give them, and the results.
 #[derive(Debug, Default)]
 struct Hotel {
     hosts: Mutex<HashMap<i64, Mood>>,
@@ -203,10 +203,10 @@ async fn a_dead_host_delays_nobody_and_says_so() {
     let hotel = Hotel::with(&[(1, Mood::Well), (2, Mood::Hung), (3, Mood::Broken), (4, Mood::Panics)]);
     watch(&hotel, 1, Duration::from_secs(299), async {}).await;
     let times = hotel.times(1);
-    assert_eq!(times.len(), 10, "one sweep an interval");
+    assert_eq!(times.len(), 10, "one sweep per interval");
     for pair in times.windows(2) {
         let gap = (pair[1] - pair[0]).as_secs_f64();
-        assert!((29.9..30.1).contains(&gap), "the rate is fixed, but there were {gap} s");
+        assert!((29.9..30.1).contains(&gap), "the rate is fixed, but the gap was {gap} s");
     }
     let failed = hotel.failed.lock().unwrap();
     assert_eq!(failed.iter().map(|(h, _)| *h).collect::<BTreeSet<_>>(), BTreeSet::from([2, 3]));
@@ -239,7 +239,7 @@ async fn several_processes_share_and_one_that_dies_is_replaced_within_an_interva
     assert!((12..=15).contains(&times.len()), "{} sweeps in 400 s", times.len());
     for pair in times.windows(2) {
         let gap = (pair[1] - pair[0]).as_secs_f64();
-        assert!((28.0..33.0).contains(&gap), "{gap} s between two sweeps");
+        assert!((28.0..33.0).contains(&gap), "the gap was {gap} s");
     }
 }
 
@@ -248,7 +248,7 @@ async fn all_are_swept_once_when_that_is_asked_for() {
     let hotel = Hotel::with(&[(1, Mood::Well), (2, Mood::Hung), (3, Mood::Broken), (4, Mood::Well)]);
     for round in 1..=2 {
         Sweeper::every(INTERVAL).once(Arc::clone(&hotel)).await.unwrap();
-        assert_eq!((hotel.times(1).len(), hotel.times(4).len()), (round, round), "due or not");
+        assert_eq!((hotel.times(1).len(), hotel.times(4).len()), (round, round), "swept whether due or not");
         assert_eq!(hotel.failed.lock().unwrap().len(), 2 * round);
     }
 }
@@ -271,6 +271,6 @@ async fn hosts_come_go_and_change() {
         hotel.hosts.lock().unwrap().insert(2, Mood::Well);
     })
     .await;
-    assert_eq!(hotel.times(1).len(), before, "a host that is gone is left alone");
-    assert!(hotel.times(2).len() >= 3, "a host whose settings changed is swept with them");
+    assert_eq!(hotel.times(1).len(), before, "a removed host is no longer swept");
+    assert!(hotel.times(2).len() >= 3, "changed settings are used");
 }

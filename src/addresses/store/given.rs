@@ -1,6 +1,6 @@
-//! The SQL of giving addresses out: to servers, back from them, and around what is in use without us.
+//! SQL for assigning addresses to servers, releasing them, and working around addresses in use by others.
 //!
-//! What was given back is remembered in `released_addresses`, so that it rests before another account has it.
+//! Released addresses are recorded in `released_addresses`, so that they rest before another account gets them.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::db::Savepoint;
 use crate::error::{Error, Result};
 use crate::ids::{HostId, PoolId, ServerId};
 
-/// An address that a server holds, with what its guest must know of the network.
+/// A server's address, with the network settings that its guest needs.
 #[derive(Debug, Clone)]
 pub struct ServerAddress {
     /// The address.
@@ -33,13 +33,13 @@ pub struct ServerAddress {
 }
 
 /// Takes one address of each family that the host's enabled pools have, under the pools' locks. False, and nothing
-/// taken, when one of the families has none left, or when the host has pools and all are disabled. A family of which
-/// the server holds an address already is left as it is. A host without any pool gives none, and that is a success:
-/// its guests get no network from us. `rest`: how long one that another account gave back is left alone.
+/// taken, if one of the families has none left, or if the host has pools and all are disabled. A family of which the
+/// server already has an address is skipped. A host without any pool assigns none, and that is a success: its guests
+/// get no network from us. `rest`: how long an address released by another account is not reused.
 pub async fn take(tx: &mut PgConnection, host: HostId, server: ServerId, rest: Duration) -> Result<bool> {
-    // Nothing taken on failure: what was taken before the family that failed goes with the savepoint.
+    // Nothing stays taken on failure: the savepoint also rolls back the families before the one that failed.
     let mut tx = Savepoint::begin(tx).await?;
-    // One order of locking for everyone, so that two orders can't wait for each other.
+    // The same lock order for every order, so that two can't deadlock.
     let pools = sqlx::query!(
         r#"select id, family(cidr) as "family!", enabled from address_pools where host_id = $1 order by id
            for no key update"#,
@@ -76,8 +76,8 @@ async fn holds(db: &mut PgConnection, server: ServerId, family: i32) -> sqlx::Re
     .await
 }
 
-/// Takes the address that was free for longest. First come those that the account itself gave back a short while ago:
-/// who orders and deletes all day would have every address of a pool at rest otherwise.
+/// Takes the address that has been free for longest. Those that the account itself released recently come first:
+/// otherwise an account that orders and deletes all day would put every address of a pool to rest.
 async fn take_one(tx: &mut PgConnection, pools: &[PoolId], server: ServerId, rest: f64) -> sqlx::Result<bool> {
     for pool in pools {
         if take_released(tx, *pool, server, rest, true).await? {
@@ -97,8 +97,8 @@ async fn take_one(tx: &mut PgConnection, pools: &[PoolId], server: ServerId, res
     Ok(false)
 }
 
-/// Takes the pool's lowest address that nobody ever had. It is the first of the range or comes right after one that
-/// somebody has or had, so the work grows with those and not with the size of the pool.
+/// Takes the pool's lowest address that was never in use. It is the first of the range, or comes right after one that
+/// is or was in use, so the cost grows with the number of those, not with the size of the pool.
 async fn take_fresh(tx: &mut PgConnection, pool: PoolId, server: ServerId) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "with known as (
@@ -123,8 +123,8 @@ async fn take_fresh(tx: &mut PgConnection, pool: PoolId, server: ServerId) -> sq
     Ok(done.rows_affected() == 1)
 }
 
-/// Takes what was given back the longest ago: by the server's own account while it rests (`own`), or by whomever once it
-/// has rested.
+/// Takes the address that was released the longest ago: by the server's own account while it rests (`own`), or by any
+/// account once it has rested.
 async fn take_released(
     tx: &mut PgConnection,
     pool: PoolId,
@@ -151,7 +151,7 @@ async fn take_released(
     Ok(done.rows_affected() == 1)
 }
 
-/// When the next address of these hosts' enabled pools has rested; `None` where none rests.
+/// When the next address of these hosts' enabled pools has rested; `None` if none is resting.
 pub async fn rested_at(tx: &mut PgConnection, hosts: &[i64], rest: Duration) -> Result<Option<DateTime<Utc>>> {
     let at = sqlx::query_scalar!(
         "select min(r.released_at) + make_interval(secs => $2)
@@ -165,7 +165,7 @@ pub async fn rested_at(tx: &mut PgConnection, hosts: &[i64], rest: Duration) -> 
     Ok(at.fetch_one(tx).await?)
 }
 
-/// What a server holds, IPv4 first.
+/// A server's addresses, IPv4 first.
 pub async fn of_server(db: &mut PgConnection, server: ServerId) -> Result<Vec<ServerAddress>> {
     let rows = sqlx::query!(
         r#"select host(a.address) as "address!", masklen(p.cidr) as "prefix!", host(p.gateway) as gateway, p.bridge,
@@ -190,7 +190,7 @@ pub async fn of_server(db: &mut PgConnection, server: ServerId) -> Result<Vec<Se
         .collect()
 }
 
-/// What a server holds with its reverse names, IPv4 first.
+/// A server's addresses with their reverse DNS names, IPv4 first.
 pub async fn names_of(db: impl PgExecutor<'_>, server: ServerId) -> Result<Vec<NamedAddress>> {
     let rows = sqlx::query!(
         r#"select host(address) as "address!", reverse_dns from addresses
@@ -202,7 +202,7 @@ pub async fn names_of(db: impl PgExecutor<'_>, server: ServerId) -> Result<Vec<N
     rows.into_iter().map(|r| Ok(NamedAddress { address: ip(&r.address)?, reverse_dns: r.reverse_dns })).collect()
 }
 
-/// Gives one of a server's addresses a reverse name, or takes it; false when the server does not hold it.
+/// Sets or clears the reverse DNS name of one of a server's addresses; false if the server does not have the address.
 pub async fn set_name(tx: &mut PgConnection, server: ServerId, address: IpAddr, name: Option<&str>) -> Result<bool> {
     let done = sqlx::query!(
         "update addresses set reverse_dns = $3 where server_id = $1 and host(address) = $2",
@@ -215,7 +215,7 @@ pub async fn set_name(tx: &mut PgConnection, server: ServerId, address: IpAddr, 
     Ok(done.rows_affected() == 1)
 }
 
-/// Gives a server's addresses back, with a note whose they were; nothing held is no error.
+/// Releases a server's addresses, and records which account had them; it is no error if there are none.
 pub async fn release(tx: &mut PgConnection, server: ServerId) -> Result<()> {
     sqlx::query!(
         "with freed as (delete from addresses where server_id = $1 returning pool_id, address)
@@ -230,8 +230,8 @@ pub async fn release(tx: &mut PgConnection, server: ServerId) -> Result<()> {
     Ok(())
 }
 
-/// Takes from a server an address that its host has for something else, and holds it back with the reason; false where
-/// the server does not hold it.
+/// Takes an address away from a server because its host has it in use elsewhere, and reserves it with the reason; false
+/// if the server does not have it.
 pub async fn pass_over(tx: &mut PgConnection, server: ServerId, address: IpAddr, reason: &str) -> Result<bool> {
     let done = sqlx::query!(
         "update addresses set server_id = null, reverse_dns = null, taken_at = now(), reason = left($3, 500)
@@ -245,7 +245,7 @@ pub async fn pass_over(tx: &mut PgConnection, server: ServerId, address: IpAddr,
     Ok(done.rows_affected() == 1)
 }
 
-/// Locks a host's pools, in the one order, until the transaction ends.
+/// Locks a host's pools, in the common lock order, until the transaction ends.
 pub async fn lock_pools(tx: &mut PgConnection, host: HostId) -> Result<()> {
     sqlx::query!("select id from address_pools where host_id = $1 order by id for no key update", host.0)
         .fetch_all(tx)
@@ -253,7 +253,7 @@ pub async fn lock_pools(tx: &mut PgConnection, host: HostId) -> Result<()> {
     Ok(())
 }
 
-/// Holds these addresses of a host's pools back, each for a guest and with a reason, where nobody has them. The pools
+/// Reserves these addresses of a host's pools, each for a guest and with a reason, unless they are in use. The pools
 /// are locked.
 pub async fn hold_for_guests(tx: &mut PgConnection, host: HostId, held: &[(IpAddr, Uuid, String)]) -> Result<u64> {
     let addresses: Vec<String> = held.iter().map(|(address, ..)| address.to_string()).collect();
@@ -276,7 +276,7 @@ pub async fn hold_for_guests(tx: &mut PgConnection, host: HostId, held: &[(IpAdd
     Ok(done.rows_affected())
 }
 
-/// Lets go what was held back for these guests, which are there no more. It rests: somebody had it.
+/// Releases the addresses reserved for these guests, which no longer exist. They rest, since they were in use.
 pub async fn forget_guests(tx: &mut PgConnection, guests: &[Uuid]) -> Result<()> {
     sqlx::query!(
         "with freed as (delete from addresses where guest = any($1) returning pool_id, address)
@@ -289,8 +289,8 @@ pub async fn forget_guests(tx: &mut PgConnection, guests: &[Uuid]) -> Result<()>
     Ok(())
 }
 
-/// Gives a server what was held back for its guest, and of these addresses those that nobody has. Gives those that
-/// another server has. The pools are locked.
+/// Assigns a server the addresses reserved for its guest, and those of `addresses` that no server has. Returns those
+/// that another server has. The pools are locked.
 pub async fn adopt(
     tx: &mut PgConnection,
     host: HostId,
@@ -306,7 +306,7 @@ pub async fn adopt(
     )
     .execute(&mut *tx)
     .await?;
-    // One that the provider, or the host's word, held back is this guest's as well.
+    // One reserved by the provider, or because the host reported it as in use, is this guest's as well.
     sqlx::query!(
         "insert into addresses (pool_id, address, server_id)
          select p.id, g.address::inet, $2 from unnest($3::text[]) as g (address)
@@ -334,7 +334,7 @@ pub async fn adopt(
     rows.into_iter().map(|r| Ok((ip(&r.address)?, r.server))).collect()
 }
 
-/// Forgets who had what a year ago: such an address is as good as new.
+/// Deletes records of previous holders after a year: by then an address counts as never used.
 pub async fn purge(db: &PgPool) -> Result<()> {
     sqlx::query!("delete from released_addresses where released_at < aged_to() - interval '1 year'")
         .execute(db)

@@ -1,4 +1,4 @@
-//! The SQL of address pools and of the addresses in use. A row is a taken address; free ones have none.
+//! SQL for address pools and the addresses in use. A row is an address in use; free ones have none.
 
 mod given;
 
@@ -18,13 +18,13 @@ use super::range::{MOST, Range};
 use crate::error::{Error, Result};
 use crate::ids::{HostId, PoolId, ServerId, UserId};
 
-/// The names below which an account may name its addresses.
+/// The domains in which an account may name its addresses.
 pub(super) async fn suffixes(db: &mut PgConnection, user: UserId) -> Result<Vec<String>> {
     let names = sqlx::query_scalar!("select suffix from reverse_suffixes where user_id = $1 order by suffix", user.0);
     Ok(names.fetch_all(db).await?)
 }
 
-/// Lets an account name its addresses below a name, or no longer.
+/// Allows or forbids an account to name its addresses in a domain.
 pub(super) async fn set_suffix(db: &PgPool, user: UserId, name: &str, allow: bool) -> Result<()> {
     let done = if allow {
         sqlx::query!(
@@ -44,7 +44,6 @@ fn ip(text: &str) -> Result<IpAddr> {
     text.parse().map_err(Error::internal)
 }
 
-/// A pool as stored.
 #[derive(Debug, Clone)]
 pub(super) struct PoolRow {
     pub id: PoolId,
@@ -57,13 +56,13 @@ pub(super) struct PoolRow {
     pub enabled: bool,
 }
 
-/// The host, locked against other changes of its pools until the transaction ends; false when there is none such.
+/// Locks a host against other changes of its pools until the transaction ends; false if it does not exist.
 pub(super) async fn lock_host(tx: &mut PgConnection, host: HostId) -> Result<bool> {
     let found = sqlx::query_scalar!("select id from hosts where id = $1 for no key update", host.0);
     Ok(found.fetch_optional(tx).await?.is_some())
 }
 
-/// All pools in the order they were made, or one. `rest`: how long an address that was given back rests.
+/// All pools in order of creation, or one. `rest`: how long released addresses rest.
 pub(super) async fn pools(db: impl PgExecutor<'_>, only: Option<PoolId>, rest: Duration) -> Result<Vec<Pool>> {
     let rows = sqlx::query!(
         r#"select p.id as "id: PoolId", p.host_id as "host: HostId", p.name, text(p.cidr) as "cidr!",
@@ -95,7 +94,7 @@ pub(super) async fn pools(db: impl PgExecutor<'_>, only: Option<PoolId>, rest: D
         .map(|r| {
             let range = range(&r.cidr, r.gateway.as_deref(), &r.first, &r.last)?;
             let total = range.total();
-            // What is left of a range too large to count is too large to count.
+            // If a range is too large to count, so is what is left of it.
             let free = if total == MOST { MOST } else { (total - r.taken - r.resting).max(0) };
             Ok(Pool {
                 id: r.id,
@@ -137,7 +136,7 @@ pub(super) async fn host_of(db: impl PgExecutor<'_>, pool: PoolId) -> Result<Opt
     Ok(host.fetch_optional(db).await?)
 }
 
-/// One pool, locked until the transaction ends: nobody takes an address of it meanwhile.
+/// One pool, locked until the transaction ends, so that no address of it is taken meanwhile.
 pub(super) async fn lock(tx: &mut PgConnection, id: PoolId) -> Result<Option<PoolRow>> {
     let row = sqlx::query!(
         r#"select host_id as "host: HostId", name, text(cidr) as "cidr!", host(gateway) as gateway,
@@ -163,8 +162,8 @@ pub(super) async fn lock(tx: &mut PgConnection, id: PoolId) -> Result<Option<Poo
     .transpose()
 }
 
-/// The name of another pool of the host that has addresses of this range, or whose gateway this one would give out or
-/// the other way round.
+/// The name of another pool of the host that overlaps with this range, or whose gateway this one would assign or vice
+/// versa.
 pub(super) async fn overlapping(
     db: impl PgExecutor<'_>,
     host: HostId,
@@ -209,7 +208,7 @@ pub(super) async fn insert(db: impl PgExecutor<'_>, pool: &PoolRow) -> Result<Op
     Ok(id.fetch_optional(db).await?)
 }
 
-/// Writes a pool back. The error is the database's own, so that a taken name can be told.
+/// Updates a pool's row. Returns the database's own error, so that the caller can recognise a taken name.
 pub(super) async fn update(db: impl PgExecutor<'_>, pool: &PoolRow) -> sqlx::Result<()> {
     sqlx::query!(
         "update address_pools set name = $2, cidr = $3::text::cidr, gateway = $4::text::inet,
@@ -236,13 +235,13 @@ fn texts(addresses: &[IpAddr]) -> Vec<String> {
     addresses.iter().map(ToString::to_string).collect()
 }
 
-/// Deletes a pool of which nothing is in use; false when there is none such. The error is the database's own.
+/// Deletes a pool with no address in use; false if it does not exist. Returns the database's own error.
 pub(super) async fn delete(db: impl PgExecutor<'_>, id: PoolId) -> sqlx::Result<bool> {
     let done = sqlx::query!("delete from address_pools where id = $1", id.0).execute(db).await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// How many addresses of a pool servers hold.
+/// The number of a pool's addresses that servers have.
 pub(super) async fn held_by_servers(db: impl PgExecutor<'_>, id: PoolId) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"select count(*) as "n!" from addresses where pool_id = $1 and server_id is not null"#,
@@ -251,13 +250,13 @@ pub(super) async fn held_by_servers(db: impl PgExecutor<'_>, id: PoolId) -> Resu
     Ok(count.fetch_one(db).await?)
 }
 
-/// How many addresses of a pool are in use.
+/// The number of a pool's addresses in use.
 pub(super) async fn count(db: impl PgExecutor<'_>, id: PoolId) -> Result<i64> {
     let count = sqlx::query_scalar!(r#"select count(*) as "n!" from addresses where pool_id = $1"#, id.0);
     Ok(count.fetch_one(db).await?)
 }
 
-/// A part of a pool's addresses in use, lowest first.
+/// A page of a pool's addresses in use, lowest first.
 pub(super) async fn addresses(db: impl PgExecutor<'_>, id: PoolId, limit: i64, offset: i64) -> Result<Vec<Address>> {
     let rows = sqlx::query!(
         r#"select host(address) as "address!", server_id as "server: ServerId", reason, taken_at from addresses
@@ -273,7 +272,7 @@ pub(super) async fn addresses(db: impl PgExecutor<'_>, id: PoolId, limit: i64, o
         .collect()
 }
 
-/// Holds an address back; `None` when it is in use.
+/// Reserves an address; `None` if it is in use.
 pub(super) async fn hold_back(
     db: impl PgExecutor<'_>,
     id: PoolId,
@@ -290,7 +289,7 @@ pub(super) async fn hold_back(
     Ok(taken_at.fetch_optional(db).await?)
 }
 
-/// Who holds an address: nobody, or a server, or (the inner `None`) the provider.
+/// Who has an address: no one, a server, or (the inner `None`) the provider.
 pub(super) async fn holder(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr) -> Result<Option<Option<ServerId>>> {
     let holder = sqlx::query_scalar!(
         r#"select server_id as "server: ServerId" from addresses where pool_id = $1 and address = $2::text::inet"#,
@@ -300,7 +299,7 @@ pub(super) async fn holder(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr)
     Ok(holder.fetch_optional(db).await?)
 }
 
-/// Gives an address that was held back to those that may be given out; false when it is not held back.
+/// Releases a reserved address; false if it is not reserved.
 pub(super) async fn let_go(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr) -> Result<bool> {
     let done = sqlx::query!(
         "delete from addresses where pool_id = $1 and address = $2::text::inet and server_id is null",
@@ -310,7 +309,7 @@ pub(super) async fn let_go(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr)
     Ok(done.execute(db).await?.rows_affected() == 1)
 }
 
-/// Whether an address is held back for a guest that no server goes with.
+/// Whether an address is reserved for an unknown guest.
 pub(super) async fn is_for_guest(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr) -> Result<bool> {
     let held = sqlx::query_scalar!(
         r#"select exists (select from addresses where pool_id = $1 and address = $2::text::inet and guest is not null)
@@ -321,7 +320,7 @@ pub(super) async fn is_for_guest(db: impl PgExecutor<'_>, id: PoolId, address: I
     Ok(held.fetch_one(db).await?)
 }
 
-/// Forgets all that is held back of a pool, and who had what of it.
+/// Deletes all reservations of a pool, and the records of its addresses' previous holders.
 pub(super) async fn let_all_go(db: &mut PgConnection, id: PoolId) -> Result<()> {
     sqlx::query!("delete from addresses where pool_id = $1 and server_id is null", id.0).execute(&mut *db).await?;
     sqlx::query!("delete from released_addresses where pool_id = $1", id.0).execute(db).await?;

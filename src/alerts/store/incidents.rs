@@ -1,4 +1,4 @@
-//! The SQL of incidents as people look at them.
+//! The SQL for listing, acknowledging and deleting incidents.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -9,16 +9,16 @@ use crate::alerts::model::{AlertKind, AlertLevel, AlertView, Ended, ListAlerts, 
 use crate::http::page::{COUNTED, Order, PageQuery};
 use crate::ids::{AlertId, HostId, PoolId, ServerId, UserId};
 
-/// Whose alerts.
+/// Which alerts the caller may see.
 #[derive(Debug, Default)]
 pub(in crate::alerts) struct Whose<'a> {
-    /// Those of this account's servers; of everything, where it is not given.
+    /// Only this account's servers; everything if `None`.
     pub user: Option<UserId>,
-    /// The only servers that the token reaches.
+    /// Only these servers: those that the token's scopes allow.
     pub only: Option<&'a [i64]>,
 }
 
-/// An incident with what it is about.
+/// An incident with its subject.
 #[derive(Debug)]
 pub(in crate::alerts) struct Row {
     id: AlertId,
@@ -40,17 +40,16 @@ pub(in crate::alerts) struct Row {
 }
 
 impl Row {
-    /// The server, where it is about one.
+    /// The server, if the alert is about one.
     pub(in crate::alerts) fn server(&self) -> Option<ServerId> {
         self.server_id
     }
 
-    /// Whether it has ended.
     pub(in crate::alerts) fn is_over(&self) -> bool {
         self.resolved_at.is_some()
     }
 
-    /// As this account, or a provider, sees it.
+    /// As this customer sees it, or a provider if `None`.
     pub(in crate::alerts) fn view(self, customer: Option<UserId>) -> AlertView {
         let over = self.ended == Some(Ended::Recovered);
         let kind = self.kind.0;
@@ -119,7 +118,7 @@ macro_rules! alerts {
     };
 }
 
-/// Incidents by a filter, with how many match in all.
+/// Incidents by a filter, with the total count.
 pub(in crate::alerts) async fn list(
     db: &PgPool,
     whose: &Whose<'_>,
@@ -150,12 +149,11 @@ pub(in crate::alerts) async fn list(
     Ok((rows, total))
 }
 
-/// One incident.
 pub(in crate::alerts) async fn incident(db: impl PgExecutor<'_>, id: AlertId) -> Result<Option<Row>> {
     alerts!(rows fetch_optional, db, ("where a.id = $1"), id.0)
 }
 
-/// Somebody takes an incident on; who did so first stays.
+/// Acknowledges an incident. The first acknowledgement stays.
 pub(in crate::alerts) async fn acknowledge(tx: &mut PgConnection, id: AlertId, user: UserId) -> Result<()> {
     sqlx::query!(
         "update alerts set acknowledged_at = now(), acknowledged_by = $2
@@ -168,7 +166,7 @@ pub(in crate::alerts) async fn acknowledge(tx: &mut PgConnection, id: AlertId, u
     .map(drop)
 }
 
-/// The open incidents of these servers, the oldest first.
+/// The open incidents of these servers, oldest first.
 pub(in crate::alerts) async fn open(db: &PgPool, servers: &[i64]) -> Result<Vec<(ServerId, LiveAlert)>> {
     let rows = sqlx::query!(
         r#"select server_id as "server!: ServerId", id as "id: AlertId", kind as "kind: AlertKind",
@@ -192,7 +190,7 @@ pub(in crate::alerts) async fn open(db: &PgPool, servers: &[i64]) -> Result<Vec<
         .collect())
 }
 
-/// Forgets incidents that ended a year ago.
+/// Deletes incidents that ended over a year ago.
 pub(in crate::alerts) async fn purge(db: &PgPool) -> Result<()> {
     sqlx::query!("delete from alerts where resolved_at < aged_to() - interval '1 year'").execute(db).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! The SQL of rules and mutes.
+//! The SQL of alert rules and mutes.
 
 use chrono::{DateTime, Utc};
 use monitor::alerts::{Kind, Quiet, Rule};
@@ -56,7 +56,7 @@ macro_rules! rules {
     };
 }
 
-/// The rules that any server of a host may come under.
+/// All rules that may apply to the servers of a host.
 pub(in crate::alerts) async fn rules_of_host(db: impl PgExecutor<'_>, host: HostId) -> Result<Rules> {
     rules!(
         db,
@@ -66,7 +66,7 @@ pub(in crate::alerts) async fn rules_of_host(db: impl PgExecutor<'_>, host: Host
     )
 }
 
-/// The rules that these servers and tariffs may come under.
+/// All rules that may apply to these servers and tariffs.
 pub(in crate::alerts) async fn rules_of(db: impl PgExecutor<'_>, servers: &[i64], tariffs: &[i64]) -> Result<Rules> {
     rules!(db, "server_id = any($1) or tariff_id = any($2)", servers, tariffs)
 }
@@ -79,7 +79,7 @@ fn scope(whose: For) -> (Option<i64>, Option<i64>) {
     }
 }
 
-/// Makes a rule, or makes it another.
+/// Creates or replaces a rule.
 pub(in crate::alerts) async fn put_rule(
     db: impl PgExecutor<'_>,
     whose: For,
@@ -112,7 +112,7 @@ pub(in crate::alerts) async fn put_rule(
     .map(drop)
 }
 
-/// Forgets a rule; false when there is none such.
+/// Deletes a rule; false if there was none.
 pub(in crate::alerts) async fn delete_rule(db: impl PgExecutor<'_>, whose: For, kind: Kind) -> Result<bool> {
     let (tariff, server) = scope(whose);
     let done = sqlx::query!(
@@ -127,7 +127,7 @@ pub(in crate::alerts) async fn delete_rule(db: impl PgExecutor<'_>, whose: For, 
     Ok(done.rows_affected() == 1)
 }
 
-/// A mute that has not ended.
+/// An active mute.
 #[derive(Debug)]
 pub(in crate::alerts) struct MuteRow {
     pub server_id: Option<ServerId>,
@@ -135,7 +135,7 @@ pub(in crate::alerts) struct MuteRow {
     pub until: DateTime<Utc>,
 }
 
-/// The mutes that hold for a server, or for none in particular.
+/// The active mutes of a server and those that are not bound to a server.
 pub(in crate::alerts) async fn mutes(db: impl PgExecutor<'_>, server: Option<ServerId>) -> Result<Vec<MuteRow>> {
     sqlx::query_as!(
         MuteRow,
@@ -147,7 +147,6 @@ pub(in crate::alerts) async fn mutes(db: impl PgExecutor<'_>, server: Option<Ser
     .await
 }
 
-/// Tells nobody for a while.
 pub(in crate::alerts) async fn mute(
     db: &mut PgConnection,
     server: Option<ServerId>,
@@ -169,7 +168,7 @@ pub(in crate::alerts) async fn mute(
     .map(drop)
 }
 
-/// Ends a server's mutes, or those of a kind on no server in particular; false when there were none.
+/// Ends a server's mutes, or those of a kind without a server; false if there were none.
 pub(in crate::alerts) async fn unmute(
     db: impl PgExecutor<'_>,
     server: Option<ServerId>,
@@ -185,7 +184,7 @@ pub(in crate::alerts) async fn unmute(
     Ok(done.rows_affected() > 0)
 }
 
-/// Forgets mutes that have ended.
+/// Deletes expired mutes.
 pub(in crate::alerts) async fn purge_mutes(db: impl PgExecutor<'_>) -> Result<()> {
     sqlx::query!("delete from alert_mutes where until <= now()").execute(db).await.map(drop)
 }

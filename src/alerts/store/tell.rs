@@ -1,4 +1,4 @@
-//! The SQL of telling people.
+//! The SQL of notifications.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -7,7 +7,7 @@ use super::Result;
 use crate::alerts::model::{AlertKind, AlertLevel, Ended};
 use crate::ids::{AlertId, ServerId, TariffId, UserId};
 
-/// An incident whose beginning or end somebody is to be told of.
+/// An incident whose beginning or end has to be notified.
 #[derive(Debug)]
 pub(in crate::alerts) struct News {
     pub id: AlertId,
@@ -15,26 +15,26 @@ pub(in crate::alerts) struct News {
     pub level: AlertLevel,
     pub value: f64,
     pub raised_at: DateTime<Utc>,
-    /// It has ended: its beginning was told.
+    /// Set if the incident has ended after its beginning was notified.
     pub resolved_at: Option<DateTime<Utc>>,
     pub ended: Option<Ended>,
-    /// What it is about, by name.
+    /// Name of the subject.
     pub name: String,
     pub server_id: Option<ServerId>,
     pub tariff_id: Option<TariffId>,
-    /// Whose server; nobody's, where it is the provider's matter.
+    /// Owner of the server; `None` if it concerns the provider.
     pub owner: Option<UserId>,
     pub owner_email: Option<String>,
-    /// Servers that went with a host, and of how many people.
+    /// Number of servers affected along with a host, and of their owners.
     pub servers: i64,
     pub customers: i64,
-    /// Somebody asked not to be told, has not confirmed their address, or was told of the same a moment ago.
+    /// Muted, or the address is unconfirmed, or the owner was notified of the same a moment ago.
     pub muted: bool,
-    /// Seconds since it changed.
+    /// Seconds since its last change.
     pub age: f64,
 }
 
-/// Whether there is anything to tell: the one question that is asked all the time.
+/// Whether there is anything to notify. This is the one query that runs all the time.
 pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (
@@ -51,7 +51,7 @@ pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
     .await
 }
 
-/// What is to be told, oldest first: so many of those after this one.
+/// Pending notifications after this id, oldest first, at most `most`.
 pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most: i64, floor: f64) -> Result<Vec<News>> {
     sqlx::query_as!(
         News,
@@ -98,7 +98,7 @@ pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most:
     .await
 }
 
-/// The providers' people.
+/// Users with the provider role.
 pub(in crate::alerts) async fn staff(tx: &mut PgConnection) -> Result<Vec<(UserId, String)>> {
     let rows = sqlx::query!(
         r#"select id as "id: UserId", email from users where role = 'provider' and disabled_at is null
@@ -109,8 +109,8 @@ pub(in crate::alerts) async fn staff(tx: &mut PgConnection) -> Result<Vec<(UserI
     Ok(rows.into_iter().map(|r| (r.id, r.email)).collect())
 }
 
-/// Notes that these incidents' beginnings were told, which of them as critical, and of which also the ends. One that has
-/// ended or become critical since it was read still has that to be told.
+/// Records which incidents' beginnings were notified, which of them as critical, and which ends. An incident that has
+/// ended or become critical since it was read stays pending for that.
 pub(in crate::alerts) async fn told(
     tx: &mut PgConnection,
     alerts: &[i64],

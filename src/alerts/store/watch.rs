@@ -1,5 +1,5 @@
-//! The SQL of looking: what was known, and what has become of it. Everything goes in batches, never one by one, and
-//! incidents are locked in the order of their ids, so that nobody waits for each other.
+//! The SQL of judging: loads what was known and stores what changed. Everything is batched, and incidents are locked in
+//! the order of their ids so that transactions can't deadlock.
 
 use chrono::{DateTime, Utc};
 use monitor::alerts::{Kind, Level, Track};
@@ -12,20 +12,20 @@ use crate::alerts::model::AlertKind;
 use crate::alerts::watch::Change;
 use crate::ids::{HostId, ServerId, TariffId};
 
-/// A server as alerts see it.
+/// A server, as far as alerts need it.
 #[derive(Debug)]
 pub(in crate::alerts) struct Watched {
     pub id: ServerId,
     pub marker: Uuid,
-    /// Where it was last known to be, and under which number.
+    /// Last known node, and its number there.
     pub node: String,
     pub guest_number: i64,
     pub tariff: TariffId,
     /// Whether it should be up.
     pub wanted: bool,
-    /// Whether an operation holds it, or held it when the host was asked: nobody can tell whether it should be up.
+    /// Whether an operation holds it, or did when the host was asked: then it is unknown whether it should be up.
     pub held: bool,
-    /// Bytes a month.
+    /// Bytes per month.
     pub quota: Option<f64>,
 }
 
@@ -52,12 +52,12 @@ pub(in crate::alerts) async fn watched(
     .await
 }
 
-/// What tracks and open incidents are found by, as columns.
+/// The key columns of tracks and open incidents.
 fn keys<'a>(changes: impl IntoIterator<Item = &'a Change>) -> (Vec<String>, Vec<String>) {
     changes.into_iter().map(Change::key).unzip()
 }
 
-/// What is remembered of these subjects.
+/// The stored tracks of these subjects.
 pub(in crate::alerts) async fn tracks(
     tx: &mut PgConnection,
     subjects: &[String],
@@ -69,11 +69,11 @@ pub(in crate::alerts) async fn tracks(
     )
     .fetch_all(tx)
     .await?;
-    // What only a newer version watches is not for this one to end.
+    // Kinds that only a newer version watches must not be ended by this one.
     Ok(rows.into_iter().filter(|r| r.kind.0 != Kind::Unknown).map(|r| (r.subject, r.kind, r.track.0)).collect())
 }
 
-/// Remembers these, and forgets what has become quiet.
+/// Stores tracks, and deletes those that are quiet again.
 pub(in crate::alerts) async fn keep_tracks(tx: &mut PgConnection, changes: &[Change]) -> Result<()> {
     let (subjects, kinds) = keys(changes.iter().filter(|c| c.track.is_none()));
     if !subjects.is_empty() {
@@ -104,7 +104,6 @@ pub(in crate::alerts) async fn keep_tracks(tx: &mut PgConnection, changes: &[Cha
     Ok(())
 }
 
-/// Opens incidents.
 pub(in crate::alerts) async fn raise(
     tx: &mut PgConnection,
     changes: &[(&Change, Level)],
@@ -138,7 +137,7 @@ pub(in crate::alerts) async fn raise(
     .map(drop)
 }
 
-/// Notes the latest figures of open incidents, and levels that changed. Figures that read the same are left alone.
+/// Updates the latest values of open incidents, and changed levels. Values that round to the same text are skipped.
 pub(in crate::alerts) async fn refresh(tx: &mut PgConnection, changes: &[(&Change, Option<Level>)]) -> Result<()> {
     let (subjects, kinds) = keys(changes.iter().map(|(c, _)| *c));
     let values: Vec<f64> = changes.iter().map(|(c, _)| c.value).collect();
@@ -162,7 +161,6 @@ pub(in crate::alerts) async fn refresh(tx: &mut PgConnection, changes: &[(&Chang
     .map(drop)
 }
 
-/// Closes incidents.
 pub(in crate::alerts) async fn resolve(tx: &mut PgConnection, changes: &[&Change], at: DateTime<Utc>) -> Result<()> {
     let (subjects, kinds) = keys(changes.iter().copied());
     let values: Vec<f64> = changes.iter().map(|c| c.value).collect();
@@ -186,7 +184,7 @@ pub(in crate::alerts) async fn resolve(tx: &mut PgConnection, changes: &[&Change
     .map(drop)
 }
 
-/// Opens an incident for each server of a host that should be up: their owners are to know, and know of no host.
+/// Opens an incident for each server of a host that should be up: their owners must be notified and can't see hosts.
 pub(in crate::alerts) async fn raise_on_host(tx: &mut PgConnection, host: HostId, at: DateTime<Utc>) -> Result<()> {
     sqlx::query!(
         "insert into alerts (subject, kind, level, value, server_id, host_id, raised_at)
@@ -202,7 +200,6 @@ pub(in crate::alerts) async fn raise_on_host(tx: &mut PgConnection, host: HostId
     .map(drop)
 }
 
-/// Closes the incidents of a host's servers.
 pub(in crate::alerts) async fn resolve_on_host(
     tx: &mut PgConnection,
     host: HostId,
@@ -224,7 +221,7 @@ pub(in crate::alerts) async fn resolve_on_host(
     .map(drop)
 }
 
-/// Operations that are stuck, and those of which something is remembered: whether they are.
+/// Stuck operations, and those that have a track: whether each is stuck.
 pub(in crate::alerts) async fn stuck(tx: &mut PgConnection) -> Result<Vec<(Uuid, bool)>> {
     let rows = sqlx::query!(
         r#"select id, state = 'stuck' as "stuck!" from operations
@@ -237,7 +234,7 @@ pub(in crate::alerts) async fn stuck(tx: &mut PgConnection) -> Result<Vec<(Uuid,
     Ok(rows.into_iter().map(|r| (r.id, r.stuck)).collect())
 }
 
-/// Hosts that are watched: whether there are guests on them that no server goes with.
+/// Enabled hosts, and whether each has unknown guests.
 pub(in crate::alerts) async fn unknown_guests(tx: &mut PgConnection) -> Result<Vec<(HostId, bool)>> {
     let rows = sqlx::query!(
         r#"select h.id as "id: HostId", exists (select from unknown_guests u where u.host_id = h.id) as "any!"
@@ -248,7 +245,7 @@ pub(in crate::alerts) async fn unknown_guests(tx: &mut PgConnection) -> Result<V
     Ok(rows.into_iter().map(|r| (r.id, r.any)).collect())
 }
 
-/// Whether the database was found to be an older state of itself within the last day.
+/// Whether a restore of the database was noticed within the last day.
 pub(in crate::alerts) async fn is_restored(tx: &mut PgConnection) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select from installation where restored_at > now() - interval '1 day') as "restored!""#
@@ -257,8 +254,8 @@ pub(in crate::alerts) async fn is_restored(tx: &mut PgConnection) -> Result<bool
     .await
 }
 
-/// Ends the incidents of what is not watched any more (deleted and failed servers, disabled hosts and pools), and forgets what was
-/// remembered of it.
+/// Ends the incidents of subjects that are no longer watched (deleted and failed servers, disabled hosts and pools),
+/// and deletes their tracks.
 pub(in crate::alerts) async fn withdraw(tx: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         "update alerts set resolved_at = now(), ended = 'withdrawn', changed_at = now()

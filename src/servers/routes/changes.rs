@@ -1,4 +1,4 @@
-//! Changing what a server is called, how it is kept, and what runs on it.
+//! Routes that rename, label, protect, reinstall and suspend a server, and set its reverse DNS names.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
         .routes(routes!(name_address))
 }
 
-/// Rename a server, label it, protect it
+/// Rename, label or protect a server
 #[utoipa::path(patch, path = "/server/{id}", tag = "servers", operation_id = "updateServer", request_body = UpdateServer,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -42,11 +42,11 @@ async fn update(
     Ok(Json(service::update(&hosts.core, &access, update).await?))
 }
 
-/// Make a server anew from an image
+/// Reinstall a server from an image
 ///
 /// Everything on its disks and all its snapshots are deleted; its addresses and its size stay. Root's new password is
-/// shown this once. Refused with 409 while the server is protected, here or on its host; nothing is deleted before it is
-/// certain that the new one can be made.
+/// shown only once. Refused with 409 while the server is protected, here or on its host; nothing is deleted before it
+/// is certain that the new guest can be created.
 #[utoipa::path(post, path = "/server/{id}/reinstall", tag = "servers", operation_id = "reinstallServer", request_body = ReinstallServer,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Reinstalling), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -60,9 +60,9 @@ async fn reinstall(
     Ok(Json(service::reinstall(&hosts, &once, &access, wish).await?))
 }
 
-/// Keep a server down (provider)
+/// Suspend a server (provider)
 ///
-/// It is stopped, and its owner can look at it and change nothing until the suspension ends.
+/// It is stopped, and its owner can view it but not change anything until the suspension ends.
 #[utoipa::path(post, path = "/server/{id}/suspend", tag = "servers", operation_id = "suspendServer", request_body = SuspendServer,
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -77,7 +77,7 @@ async fn suspend(
     Ok(Json(service::suspend(&hosts.core, &once, &access, &wish.reason).await?))
 }
 
-/// End a suspension (provider); a server that ran before is started
+/// End a suspension (provider); a server that was running before is started
 #[utoipa::path(post, path = "/server/{id}/unsuspend", tag = "servers", operation_id = "unsuspendServer",
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -91,7 +91,7 @@ async fn unsuspend(
     Ok(Json(service::unsuspend(&hosts.core, &once, &access).await?))
 }
 
-/// A server's addresses and their reverse names
+/// A server's addresses and their reverse DNS names
 #[utoipa::path(get, path = "/server/{id}/addresses", tag = "servers", operation_id = "listServerAddresses",
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -100,10 +100,10 @@ async fn addresses(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Res
     Ok(Json(service::addresses(&hosts.core, &access).await?))
 }
 
-/// Give one of a server's addresses a reverse name
+/// Set the reverse DNS name of one of a server's addresses
 ///
-/// It is kept here for whoever serves the reverse zone; the server itself is not changed. Accounts give names in the
-/// domains that the provider allows them; providers give any.
+/// It is stored here for the DNS server that serves the reverse zone; the server itself is not changed. Accounts may
+/// use names in the domains that the provider allows them; providers may use any.
 #[utoipa::path(put, path = "/server/{id}/addresses/{address}", tag = "servers", operation_id = "setReverseName", request_body = NameAddress,
     params(("id" = ServerId, Path, description = "The server's id"),
         ("address" = String, Path, description = "The address")),

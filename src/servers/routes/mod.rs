@@ -37,7 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 
 /// My servers
 ///
-/// The header `X-Total-Count` tells how many there are in all.
+/// The header `X-Total-Count` has the total number of servers.
 #[utoipa::path(get, path = "/server", tag = "servers", operation_id = "listServers", params(ListServers),
     responses((status = 200, body = Vec<ServerView>), (status = 400, body = ErrorBody),
         (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -70,7 +70,7 @@ async fn get(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Js
     Ok(Json(service::view(&hosts.core, access.server.id).await?))
 }
 
-/// Start a server; one that runs is left as it is
+/// Start a server; a running server is left alone
 #[utoipa::path(post, path = "/server/{id}/start", tag = "servers", operation_id = "startServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
@@ -78,7 +78,7 @@ async fn start(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once
     Ok(Json(service::power(&hosts.core, &once, &access, Power::Start).await?))
 }
 
-/// Stop a server: cleanly, and by force when it takes too long
+/// Stop a server: cleanly at first, by force if it takes too long
 #[utoipa::path(post, path = "/server/{id}/stop", tag = "servers", operation_id = "stopServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
@@ -88,7 +88,7 @@ async fn stop(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once)
 
 /// Restart a server; one that is stopped is started
 ///
-/// Refused with 409 where it would not come back, since its own disk is full: it stays up.
+/// Refused with 409 if the server could not start again because its own disk is full: it keeps running.
 #[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", operation_id = "restartServer", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
@@ -106,7 +106,7 @@ async fn delete(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result
     Ok(Json(service::delete(&hosts, &access).await?))
 }
 
-/// Make and set a new root password; it is shown this once
+/// Generate and set a new root password; it is shown only once
 #[utoipa::path(post, path = "/server/{id}/password", tag = "servers", operation_id = "changeServerPassword", params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = PasswordChanged), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),

@@ -1,4 +1,4 @@
-//! Making a server: guest, files, first start, password; then it is the customer's, and a mail says so.
+//! Creating a server: guest, files, first start, password; then it is handed over to the customer with an email.
 
 mod another;
 
@@ -27,30 +27,31 @@ use crate::servers::store;
 
 /// The workflow.
 pub const KIND: Kind = Kind { name: "create", first_step: "reserve" };
-/// What the password is sealed for.
+/// The purpose that the password is sealed for.
 pub const PASSWORD: &str = "root-password";
 
-/// What it keeps between steps.
+/// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
     password: Sealed,
-    /// The claim under which the host was about to be asked. See [`CreateGuest`].
+    /// The claim under which the host was about to be called. See [`CreateGuest`].
     intent: Option<i64>,
     /// Whether the host may have heard of the guest.
     heard: bool,
-    /// How many numbers were found taken.
+    /// How many guest numbers turned out to be taken.
     #[serde(default)]
     taken: u32,
-    /// How many addresses the host had for something else.
+    /// How many addresses turned out to be in use on the host.
     #[serde(default)]
     passed_over: u32,
-    /// The address that the host has for something else, as it said, of a guest that is there: to be prepared with another.
+    /// The address that the host has in use elsewhere, with the host's message, for a guest that exists: it is to be
+    /// prepared with another address.
     #[serde(default)]
     in_use: Option<(IpAddr, String)>,
-    /// Nodes that said that they can't make it.
+    /// Nodes that reported that they can't create it.
     #[serde(default)]
     refused: Vec<Candidate>,
-    /// It is made anew in its own place, and in no other.
+    /// It is recreated in its own place, and in no other.
     #[serde(default)]
     stays: bool,
     create: HostWork,
@@ -65,7 +66,7 @@ impl operations::Data for Data {
 }
 
 impl Data {
-    /// The first data, with root's password sealed.
+    /// The initial data, with root's password sealed.
     pub fn new(password: Sealed) -> Self {
         Self {
             password,
@@ -82,7 +83,7 @@ impl Data {
         }
     }
 
-    /// The same for a server that has its place already.
+    /// The same for a server that already has its place.
     pub(super) fn anew(password: Sealed) -> Self {
         Self { stays: true, ..Self::new(password) }
     }
@@ -104,18 +105,18 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     }
 }
 
-/// What to say where there is nothing to make a server from.
+/// The error for an image that the host no longer has.
 pub(super) fn image_gone() -> Fault {
     Fault::new(FaultKind::Fail, Code::HostError, "The image is no longer on the server's host.")
 }
 
-/// What the server's guest is to be.
+/// The specification of the server's guest.
 async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec, Fault> {
     let image = store::image_source(&ctx.core.db, ctx.server).await?.ok_or_else(image_gone)?;
     spec_of(ctx, guest, data, image, &guest.server.ssh_keys).await
 }
 
-/// The same from this image and with these keys.
+/// The same with this image and these keys.
 pub(super) async fn spec_of(
     ctx: &Context<'_>,
     guest: &Guest,
@@ -147,7 +148,7 @@ pub(super) async fn spec_of(
     })
 }
 
-/// The order's own transaction has taken room and addresses; going back gives them up, last of all, when nothing is
+/// The order's own transaction has reserved capacity and addresses; undoing releases them, last of all, when nothing is
 /// left on the host that could use them.
 #[derive(Debug)]
 struct Reserve;
@@ -170,11 +171,12 @@ impl Step<Data> for Reserve {
     }
 }
 
-/// Makes the guest on the host.
+/// Creates the guest on the host.
 ///
-/// Whether the host may have heard of it decides whether going back needs the host: an order for a host that was down
-/// all the time is undone at once. So the intent is saved before each first call, under this claim's number. A call
-/// that surely made nothing takes it back; an intent of another claim means that somebody else may have called.
+/// Whether undoing needs the host depends on whether the host may have heard of the guest: an order for a host that was
+/// down all along is undone at once. So the intent is saved before each first call, under this claim's number. A call
+/// that certainly created nothing clears it; an intent of another claim means that another worker may have made the
+/// call.
 #[derive(Debug)]
 pub(super) struct CreateGuest {
     pub(super) hosts: Arc<Hosts>,
@@ -211,12 +213,12 @@ impl Step<Data> for CreateGuest {
             .create
             .try_drive(ctx, &*guest.driver, || async {
                 let task = guest.driver.create(&spec).await;
-                // Refused for what somebody else has there, it was not made either.
+                // If it was refused for something else on the host, nothing was created either.
                 let refused = |e: &hypervisor::Error| {
                     matches!(e, hypervisor::Error::AlreadyExists(_) | hypervisor::Error::AddressInUse(..))
                 };
                 unsent = task.as_ref().is_err_and(|e| e.is_unsent() || refused(e));
-                // What it is made from is not to be had on this node.
+                // The node does not have the image that it is created from.
                 misplaced = matches!(task, Err(hypervisor::Error::NotFound(_)));
                 task
             })
@@ -230,7 +232,7 @@ impl Step<Data> for CreateGuest {
             Err(error @ hypervisor::Error::AlreadyExists(_)) => another_number(ctx, &guest, data, error.into()).await,
             Err(error @ hypervisor::Error::AddressInUse(..)) if !data.stays => {
                 if guest.driver.find(&guest.at).await? != Presence::Absent {
-                    // It is ours after all: the host's next answer says how it stands.
+                    // It is ours after all: the host's next answer shows its state.
                     data.heard = true;
                     return Err(Fault::from(error).with_kind(FaultKind::Retry));
                 }
@@ -251,15 +253,15 @@ impl Step<Data> for CreateGuest {
     }
 }
 
-/// What must be known before the host is asked to make anything: what to make, and whether the number is free. Nothing
-/// of it can make a guest, so a failure here leaves none.
+/// Checks everything that must be known before the host is asked to create anything: the specification, and whether the
+/// number is free. Nothing here can create a guest, so a failure leaves none behind.
 async fn before(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<(GuestSpec, bool), Fault> {
     let spec = spec(ctx, guest, data).await?;
     let free = data.heard || guest.driver.is_number_free(guest.at.vmid).await?;
     Ok((spec, free))
 }
 
-/// Writes host name, network and keys into the stopped guest.
+/// Writes the host name, network and keys into the stopped guest.
 #[derive(Debug)]
 pub(super) struct PrepareGuest {
     pub(super) hosts: Arc<Hosts>,
@@ -283,7 +285,7 @@ impl Step<Data> for PrepareGuest {
     }
 }
 
-/// Starts it for the first time.
+/// Starts the guest for the first time.
 #[derive(Debug)]
 pub(super) struct StartGuest {
     pub(super) hosts: Arc<Hosts>,
@@ -297,7 +299,7 @@ impl Step<Data> for StartGuest {
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(&self.hosts, ctx).await?;
-        // Saved before anything is changed: it is not to start with an address that is not its own any more.
+        // Saved before anything is changed: the guest must not start with an address that it no longer has.
         if let Some((address, text)) = data.in_use.clone() {
             another_address(ctx, &guest, data, hypervisor::Error::AddressInUse(address, text)).await?;
             let spec = spec(ctx, &guest, data).await?;
@@ -305,7 +307,7 @@ impl Step<Data> for StartGuest {
             data.in_use = None;
             return Ok(Outcome::Again);
         }
-        // Incus looks at the addresses of others not before it starts a guest.
+        // Incus checks for address conflicts only when it starts a guest.
         match data.start.try_drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await {
             Err(hypervisor::Error::AddressInUse(address, text)) if !data.stays => {
                 data.in_use = Some((address, text));
@@ -316,7 +318,7 @@ impl Step<Data> for StartGuest {
     }
 }
 
-/// Sets root's password where the host could not do so at creation.
+/// Sets root's password if the host could not do so at creation.
 #[derive(Debug)]
 pub(super) struct SetPassword {
     pub(super) hosts: Arc<Hosts>,
@@ -333,9 +335,9 @@ impl Step<Data> for SetPassword {
         if !guest.driver.capabilities().password_at_create {
             let password = ctx.core.sealer.open_text(PASSWORD, &data.password)?;
             if let Err(error) = guest.driver.set_password(&guest.at, &password).await {
-                // That nothing can be run in it is not what is wrong with a guest that goes down.
+                // A guest that goes down can't run anything: that is the symptom, not the cause.
                 guest.stays_up().await?;
-                // A new system may well be slow while it boots.
+                // A new system may be slow while it boots.
                 let slow = matches!(error, hypervisor::Error::GuestHung(_));
                 let fault = Fault::from(error);
                 return Err(if slow { fault.with_kind(FaultKind::Retry) } else { fault });
@@ -345,7 +347,7 @@ impl Step<Data> for SetPassword {
     }
 }
 
-/// Gives it to the customer: status and mail in one transaction with the operation's end.
+/// Hands the server over to the customer: status and email in one transaction with the operation's end.
 #[derive(Debug)]
 struct HandOver {
     hosts: Arc<Hosts>,

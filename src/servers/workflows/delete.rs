@@ -1,4 +1,4 @@
-//! Deleting a server: guest, disks and snapshots go, then addresses and room are free again.
+//! Deleting a server: guest, disks and snapshots are removed, then addresses and capacity are released.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::servers::store;
 /// The workflow.
 pub const KIND: Kind = Kind { name: "delete", first_step: "delete_guest" };
 
-/// What it keeps between steps.
+/// Data kept between steps.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Data {
     removal: Removal,
-    /// Whether the server was meant to be up before.
+    /// Whether the server was supposed to be running before.
     #[serde(default)]
     up: Option<bool>,
 }
@@ -27,7 +27,7 @@ pub struct Data {
 impl operations::Data for Data {}
 
 impl Data {
-    /// The first data of a server that was meant to be up, or not.
+    /// The initial data.
     pub fn new(up: bool) -> Self {
         Self { removal: Removal::default(), up: Some(up) }
     }
@@ -39,7 +39,7 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     Workflow { kind: KIND, steps: vec![Box::new(DeleteGuest { hosts: hosts() }), Box::new(Release { hosts: hosts() })] }
 }
 
-/// Removes the guest. Where that fails, what is there is as it was before, and the server may be deleted again.
+/// Removes the guest. If that fails, what is there stays as it was before, and the server can be deleted again.
 #[derive(Debug)]
 struct DeleteGuest {
     hosts: Arc<Hosts>,
@@ -54,7 +54,7 @@ impl Step<Data> for DeleteGuest {
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let Some(guest) = Guest::left(&self.hosts, ctx).await? else { return Ok(Outcome::Done) };
         if guest.server.status != Status::Deleting {
-            // It has waited for its turn.
+            // It was queued behind another operation.
             let mut tx = ctx.begin().await?;
             store::set_status(&mut tx, ctx.server, Status::Deleting).await?;
             tx.commit().await?;
@@ -71,7 +71,7 @@ impl Step<Data> for DeleteGuest {
     }
 }
 
-/// Frees what the server held, now that nothing can use it.
+/// Releases what the server held, now that nothing can use it.
 #[derive(Debug)]
 struct Release {
     hosts: Arc<Hosts>,
@@ -87,7 +87,7 @@ impl Step<Data> for Release {
         let left = Guest::left(&self.hosts, ctx).await?.is_some();
         let mut tx = ctx.begin().await?;
         if !left {
-            // What it waited for has taken everything back, or deleted it.
+            // The operation before it has released everything, or deleted the server.
             store::bury(&mut tx, ctx.server).await?;
             return Ok(Outcome::DoneIn(tx));
         }

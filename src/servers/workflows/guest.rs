@@ -1,4 +1,4 @@
-//! A server's guest on its host, as steps need it: found, driven to the end of a task, removed.
+//! A server's guest on its host, for use by steps: found, driven to the end of a task, removed.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::operations::{Context, Fault, FaultKind, Outcome};
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::store;
 
-/// How often a guest in which something has failed is looked at, and after how long each time.
+/// How often, and how long apart, a guest in which something has failed is checked.
 const LOOKS: u32 = 5;
 const LOOK_PAUSE: Duration = Duration::from_millis(300);
 
-/// A server with the way to its guest.
+/// A server with its driver and its guest's reference.
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub server: ServerRecord,
@@ -36,8 +36,8 @@ impl Guest {
         Ok(Self { server, driver, at })
     }
 
-    /// The same for an operation that may have waited for another one's end: `None` where that has left nothing of the
-    /// server on its host.
+    /// The same for an operation that was queued behind another one: `None` if that has left nothing of the server on
+    /// its host.
     pub(crate) async fn left(hosts: &Hosts, ctx: &Context<'_>) -> Result<Option<Self>, Fault> {
         match store::live(&ctx.core.db, ctx.server).await? {
             Some(server) if server.reserved => Self::load(hosts, ctx).await.map(Some),
@@ -47,7 +47,7 @@ impl Guest {
 }
 
 impl Guest {
-    /// Where the server stands as a look at the host finds it; `None` while the host is at work on it.
+    /// The server's status as the host reports it now; `None` while the host is working on it.
     pub(crate) async fn standing(&self) -> Option<Status> {
         match self.driver.find(&self.at).await {
             Ok(Presence::Present { busy: true, .. }) => None,
@@ -58,22 +58,22 @@ impl Guest {
         }
     }
 
-    /// An error where a guest that was just started is down again: hosts say no more of it than that it is stopped. One
-    /// that can't be asked says nothing against it.
+    /// Fails if a guest that was just started is down again: hosts report only that it is stopped. If the host can't be
+    /// asked, the guest counts as up.
     pub(crate) async fn stayed_up(&self) -> Result<(), Fault> {
         let Ok(Presence::Present { power: GuestPower::Stopped, busy: false, .. }) = self.driver.find(&self.at).await
         else {
             return Ok(());
         };
         let said = self.driver.last_words(&self.at).await.unwrap_or_else(|error| error.to_string());
-        let said = if said.is_empty() { "its host keeps nothing of what it said".to_owned() } else { said };
+        let said = if said.is_empty() { "its host has no output of it".to_owned() } else { said };
         Err(Fault {
-            detail: Some(format!("The guest stopped right after its start. The last of its console or start:\n{said}")),
-            ..Fault::new(FaultKind::Fail, Code::HostError, "The server was started, and stopped again at once.")
+            detail: Some(format!("The guest stopped right after its start. Last console or start output:\n{said}")),
+            ..Fault::new(FaultKind::Fail, Code::HostError, "The server was started, but stopped again at once.")
         })
     }
 
-    /// The same for one in which something has just failed: that it goes down may be seen a moment later only.
+    /// The same for a guest in which something has just failed: it may take a moment until it is seen to go down.
     pub(crate) async fn stays_up(&self) -> Result<(), Fault> {
         for _ in 0..LOOKS {
             self.stayed_up().await?;
@@ -82,7 +82,7 @@ impl Guest {
         self.stayed_up().await
     }
 
-    /// Whether a guest that was started anew at the end of other work, which is done and stays done, is still up.
+    /// Whether a guest that was restarted at the end of other work is still up; the work itself is done either way.
     pub(crate) async fn is_up_again(&self, ctx: &Context<'_>) -> bool {
         let Err(fault) = self.stayed_up().await else { return true };
         let detail = fault.detail.as_deref().unwrap_or_default();
@@ -92,13 +92,13 @@ impl Guest {
 }
 
 async fn load(core: &Core, id: ServerId) -> Result<ServerRecord, Fault> {
-    // A server with an operation can't have been deleted by anything but that operation.
+    // Only its own operation can delete a server that has one.
     store::live(&core.db, id)
         .await?
         .ok_or_else(|| Fault::from(Error::internal(anyhow::anyhow!("server {id} is gone"))).with_kind(FaultKind::Stuck))
 }
 
-/// A task of the host in a step's durable data: submitted once, then asked for until it ends.
+/// A host task in a step's durable data: submitted once, then polled until it ends.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct HostWork {
     task: Option<TaskId>,
@@ -106,9 +106,9 @@ pub(crate) struct HostWork {
 }
 
 impl HostWork {
-    /// Submits the work, or asks after it. `None`: it is done. Otherwise what the step returns to the engine.
+    /// Submits the work, or polls it. `None`: it is done. Otherwise the outcome that the step returns to the engine.
     ///
-    /// Driver calls may be repeated, so a task that the host has forgotten is simply submitted again: the driver
+    /// Driver calls may be repeated, so a task that the host no longer knows is simply submitted again: the driver
     /// finds that there is nothing left to do, or does it.
     pub(crate) async fn drive<F>(
         &mut self,
@@ -122,7 +122,7 @@ impl HostWork {
         Ok(self.try_drive(ctx, driver, submit).await?)
     }
 
-    /// The same with the host's own error, for who makes something of it.
+    /// The same with the host's own error, for callers that handle it.
     pub(super) async fn try_drive<F>(
         &mut self,
         ctx: &Context<'_>,
@@ -159,8 +159,8 @@ impl HostWork {
         }
     }
 
-    /// Soon at first, since most tasks of a container are quick; then less and less often. Each wait is about a fifth of
-    /// what has passed, so that a task's end is seen late by a tenth of its length in the mean.
+    /// Polls soon at first, since most container tasks are quick, then less and less often. Each wait is about a fifth
+    /// of the time passed so far, so that on average a task's end is noticed late by a tenth of its length.
     fn wait(&mut self, progress: Option<u8>) -> Outcome {
         let millis = 20.0 * 1.2f64.powi(i32::try_from(self.polls).unwrap_or(i32::MAX).min(40));
         self.polls += 1;
@@ -169,35 +169,35 @@ impl HostWork {
 }
 
 /// Removes a server's guest from its host, in whatever state it is: durable, repeatable, and done only when a full
-/// look says that it is gone.
+/// search shows that it is gone.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Removal {
     stop: HostWork,
     delete: HostWork,
     stopped: bool,
-    /// Whether it ran when we came to stop it.
+    /// Whether it was running when we came to stop it.
     #[serde(default)]
     ran: bool,
     #[serde(default)]
     start: HostWork,
 }
 
-/// How often a guest that ran is tried to be started again: half an hour.
+/// How many times a guest that was running is tried to be started again: half an hour.
 const STARTS: i32 = 16;
 
 impl Removal {
-    /// The next piece of it. `None`: the guest is gone.
+    /// Does the next part of the removal. `None`: the guest is gone.
     pub(super) async fn advance(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Option<Outcome>, Fault> {
         let (driver, at) = (&*guest.driver, &guest.at);
         if self.stop.task.is_none() && self.delete.task.is_none() {
             match driver.find(at).await? {
                 Presence::Absent => return Ok(None),
-                // It is being made or snapshotted: the host would refuse.
+                // It is being created or snapshotted: the host would refuse.
                 Presence::Present { busy: true, .. } => {
                     return Ok(Some(Outcome::Wait { after: Duration::from_millis(500), progress: None }));
                 }
                 Presence::Present { power, .. } => {
-                    // Before anything is touched: a guest that the host keeps is not to be stopped for nothing.
+                    // Before anything is touched: a guest that the host protects must not be stopped for nothing.
                     driver.check_delete(at).await?;
                     self.stopped = power == GuestPower::Stopped;
                     if power == GuestPower::Running && !self.ran {
@@ -221,14 +221,14 @@ impl Removal {
             Presence::Present { .. } => Err(Fault::new(
                 FaultKind::Retry,
                 Code::HostError,
-                "The host said that the server was deleted, but it is still there.",
+                "The host reported the server as deleted, but it still exists.",
             )),
         }
     }
 }
 
 impl Removal {
-    /// The way back from a removal that could not be: a guest that ran runs again. `None`: it does, or can't any more.
+    /// Undoes a failed removal: a guest that was running is started again. `None`: it runs, or can't any more.
     pub(super) async fn restore(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Option<Outcome>, Fault> {
         if !self.ran {
             return Ok(None);
@@ -244,9 +244,9 @@ impl Removal {
         }
         match self.start.drive(ctx, driver, || driver.start(at)).await {
             Err(fault) if fault.kind != FaultKind::Retry || ctx.attempts >= STARTS => {
-                // Its disks may be gone already: it is shown as it is.
+                // Its disks may be gone already: its status is shown as is.
                 let detail = fault.detail.as_deref().unwrap_or(&fault.message);
-                tracing::warn!(operation = %ctx.operation, detail, "a guest that ran before could not be started again");
+                tracing::warn!(operation = %ctx.operation, detail, "a guest that ran before could not be restarted");
                 Ok(None)
             }
             outcome => outcome,
@@ -254,12 +254,13 @@ impl Removal {
     }
 }
 
-/// The last step of a way back: the server shows what a look at the host finds, or that the host can't be asked now.
+/// The last step of an undo: sets the server's status to what the host reports, or to unknown if it can't be asked now.
 pub(crate) async fn settle(hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
     settle_as(hosts, ctx, None).await
 }
 
-/// The same where the request said that it should be up, or down: that is as it was `before`, where that is known.
+/// The same for a request that changed whether the server should be running: that is restored to `before`, if it is
+/// known.
 pub(super) async fn settle_as(hosts: &Hosts, ctx: &Context<'_>, before: Option<bool>) -> Result<Outcome, Fault> {
     let guest = Guest::load(hosts, ctx).await?;
     let Some(status) = guest.standing().await else { return Ok(BUSY) };
@@ -271,5 +272,5 @@ pub(super) async fn settle_as(hosts: &Hosts, ctx: &Context<'_>, before: Option<b
     Ok(Outcome::DoneIn(tx))
 }
 
-/// How long to leave a host alone that is still at work on the guest: how it stands now is not how it will.
+/// How long to leave a host alone that is still working on the guest: its current state is not final.
 pub(crate) const BUSY: Outcome = Outcome::Wait { after: Duration::from_secs(1), progress: None };

@@ -1,4 +1,4 @@
-//! What is done to servers' guests, step by step.
+//! Workflows on servers' guests.
 
 pub mod create;
 pub mod delete;

@@ -13,10 +13,10 @@ use crate::secrets::Sealed;
 
 /// The workflow.
 pub const KIND: Kind = Kind { name: "password", first_step: "set_password" };
-/// What the password is sealed for.
+/// The purpose that the password is sealed for.
 pub const PASSWORD: &str = "root-password";
 
-/// What it keeps: the password, until the operation ends.
+/// Data kept between steps: the password, until the operation ends.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
     /// Sealed for [`PASSWORD`].
@@ -35,7 +35,7 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     Workflow { kind: KIND, steps: vec![Box::new(SetPassword { hosts: hosts() })] }
 }
 
-/// Sets it. Setting it again is the same; a guest that is not changed keeps its old one.
+/// Sets the password. Setting it again has the same effect; if the guest is not changed, it keeps its old password.
 #[derive(Debug)]
 struct SetPassword {
     hosts: Arc<Hosts>,
@@ -60,8 +60,8 @@ impl Step<Data> for SetPassword {
                 ..Fault::new(
                     FaultKind::Fail,
                     Code::Invalid,
-                    "There is no way into this server to set its password: a container must let our management key in over \
-                     SSH, a machine's guest agent must run. Set it from inside, or reinstall the server.",
+                    "We have no access to this server to set its password: a container must accept our management key \
+                     over SSH, a virtual machine's guest agent must run. Set it from inside, or reinstall the server.",
                 )
             },
             other => other.into(),

@@ -14,18 +14,16 @@ use crate::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 use crate::servers::model::Status;
 use crate::servers::store;
 
-/// Which of them.
+/// The requested action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Power {
-    /// Up.
     Start,
-    /// Down, cleanly if the guest will.
+    /// Stop, cleanly if the guest cooperates.
     Stop,
-    /// Down and up.
     Restart,
-    /// Down, because the provider wants it.
+    /// Stop, because the provider has suspended the server.
     Suspend,
-    /// Up, when the provider no longer does.
+    /// Start, because the suspension has ended.
     Unsuspend,
 }
 
@@ -46,7 +44,7 @@ impl Power {
         }
     }
 
-    /// What the server shows meanwhile.
+    /// The status that the server shows meanwhile.
     pub fn under_way(self) -> Status {
         match self {
             Self::Start | Self::Unsuspend => Status::Starting,
@@ -55,12 +53,12 @@ impl Power {
         }
     }
 
-    /// Whether it is the provider's, who waits behind what is under way instead of being refused.
+    /// Whether it is the provider's request, which is queued behind the current operation instead of being refused.
     fn waits(self) -> bool {
         matches!(self, Self::Suspend | Self::Unsuspend)
     }
 
-    /// The guest; `None` where there is nothing to do, since what it waited for has left none.
+    /// The guest; `None` if there is nothing to do, because the operation before it has left none.
     async fn guest(self, hosts: &Hosts, ctx: &Context<'_>) -> Result<Option<Guest>, Fault> {
         if !self.waits() {
             return Guest::load(hosts, ctx).await.map(Some);
@@ -77,21 +75,21 @@ impl Power {
     }
 }
 
-/// What it keeps between steps.
+/// Data kept between steps.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Data {
     work: HostWork,
-    /// Whether it was given the moment in which a guest that can't boot goes down again.
+    /// Whether it has waited for [`WATCH`].
     #[serde(default)]
     watched: bool,
-    /// Whether what it does is shown, where it may have waited for its turn.
+    /// Whether its status is shown; an operation that may have been queued shows it only when its turn comes.
     #[serde(default)]
     shown: bool,
 }
 
 impl operations::Data for Data {}
 
-/// That moment.
+/// The time in which a guest that can't boot goes down again.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// The steps.
@@ -102,7 +100,7 @@ pub fn workflow(hosts: &Arc<Hosts>, power: Power) -> Workflow<Data> {
     Workflow { kind: power.kind(), steps }
 }
 
-/// Has the host do it. There is nothing to take back; a look says where the server stands.
+/// Has the host do it. There is nothing to undo; a check of the host shows the server's status.
 #[derive(Debug)]
 struct Drive {
     hosts: Arc<Hosts>,
@@ -140,7 +138,7 @@ impl Step<Data> for Drive {
     }
 }
 
-/// Shows it.
+/// Shows the final status.
 #[derive(Debug)]
 struct Show {
     hosts: Arc<Hosts>,

@@ -1,7 +1,7 @@
-//! Making a server anew in its old place: the old guest goes, then a new one is made as for an order.
+//! Reinstalling a server in its old place: the old guest is removed, then a new one is created as for an order.
 //!
-//! Once the old guest is gone there is no way back to it. Where the new one can't be made, nothing of the server is on
-//! the host; it shows `failed`, keeps its place and its addresses, and can be reinstalled again or deleted.
+//! Once the old guest is gone it can't be restored. If the new one can't be created, nothing of the server is on the
+//! host; it shows `failed`, keeps its place and its addresses, and can be reinstalled again or deleted.
 
 use std::sync::Arc;
 
@@ -22,14 +22,14 @@ use crate::snapshots;
 /// The workflow.
 pub const KIND: Kind = Kind { name: "reinstall", first_step: "check_image" };
 
-/// What it keeps between steps.
+/// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
     image: ImageId,
     ssh_keys: Vec<String>,
     removal: Removal,
     new: create::Data,
-    /// Whether the server was meant to be up before.
+    /// Whether the server was supposed to be running before.
     #[serde(default)]
     up: Option<bool>,
 }
@@ -41,8 +41,7 @@ impl operations::Data for Data {
 }
 
 impl Data {
-    /// The first data of a server that was meant to be up, or not, with root's password sealed as
-    /// [`create::PASSWORD`].
+    /// The initial data, with root's password sealed as [`create::PASSWORD`].
     pub fn new(password: Sealed, image: ImageId, ssh_keys: Vec<String>, up: bool) -> Self {
         Self { image, ssh_keys, removal: Removal::default(), new: create::Data::anew(password), up: Some(up) }
     }
@@ -65,7 +64,7 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     }
 }
 
-/// A step of [`create`].
+/// A step of [`create`], run on the new guest's data.
 #[derive(Debug)]
 struct Anew<S>(S);
 
@@ -84,7 +83,7 @@ impl<S: Step<create::Data>> Step<Data> for Anew<S> {
     }
 }
 
-/// Makes sure, before anything is lost, that the old guest can be deleted and the new one made.
+/// Makes sure, before anything is lost, that the old guest can be deleted and the new one created.
 #[derive(Debug)]
 struct CheckImage {
     hosts: Arc<Hosts>,
@@ -118,7 +117,7 @@ impl Step<Data> for CheckImage {
         Ok(Outcome::Done)
     }
 
-    /// The last of the way back: what is there is what the server shows.
+    /// The last step of the undo: the server's status becomes what the host reports.
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(&self.hosts, ctx).await?;
         if guest.driver.find(&guest.at).await != Ok(Presence::Absent) {
@@ -130,7 +129,7 @@ impl Step<Data> for CheckImage {
     }
 }
 
-/// Removes the old guest with its disks and snapshots. From then on the server is what it is to become.
+/// Removes the old guest with its disks and snapshots. From then on the server's image and keys are the new ones.
 #[derive(Debug)]
 struct RemoveGuest {
     hosts: Arc<Hosts>,
@@ -159,7 +158,7 @@ impl Step<Data> for RemoveGuest {
     }
 }
 
-/// Shows it.
+/// Shows the final status.
 #[derive(Debug)]
 struct Show {
     hosts: Arc<Hosts>,

@@ -1,4 +1,4 @@
-//! Taking a snapshot.
+//! Creating a snapshot.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 /// The workflow.
 pub const KIND: Kind = Kind { name: "snapshot", first_step: "take_snapshot" };
 
-/// What it keeps.
+/// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
     take: Take,
@@ -21,7 +21,7 @@ pub struct Data {
 impl operations::Data for Data {}
 
 impl Data {
-    /// The first data, with how many snapshots the server may have.
+    /// The initial data, with the server's snapshot limit.
     pub fn new(name: String, description: String, limit: i32) -> Self {
         Self { take: Take::new(name, description, limit) }
     }
@@ -33,7 +33,7 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     Workflow { kind: KIND, steps: vec![Box::new(TakeSnapshot { hosts: hosts() })] }
 }
 
-/// Takes it.
+/// Creates the snapshot.
 #[derive(Debug)]
 struct TakeSnapshot {
     hosts: Arc<Hosts>,

@@ -13,7 +13,7 @@ use crate::snapshots::store;
 /// The workflow.
 pub const KIND: Kind = Kind { name: "delete_snapshot", first_step: "delete_snapshot" };
 
-/// What it keeps.
+/// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
     name: String,
@@ -23,7 +23,7 @@ pub struct Data {
 impl operations::Data for Data {}
 
 impl Data {
-    /// The first data.
+    /// The initial data.
     pub fn new(name: String) -> Self {
         Self { name, delete: HostWork::default() }
     }
@@ -35,7 +35,7 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     Workflow { kind: KIND, steps: vec![Box::new(DeleteSnapshot { hosts: hosts() })] }
 }
 
-/// Deletes it. One that is gone is a success, so there is nothing to take back.
+/// Deletes the snapshot. If it is already gone, that is a success, so there is nothing to undo.
 #[derive(Debug)]
 struct DeleteSnapshot {
     hosts: Arc<Hosts>,

@@ -1,4 +1,4 @@
-//! What is done with snapshots, step by step.
+//! Workflows on snapshots.
 
 pub mod create;
 pub mod delete;
@@ -10,7 +10,6 @@ use std::sync::Arc;
 use crate::hosts::Hosts;
 use crate::operations::AnyWorkflow;
 
-/// Every workflow on snapshots.
 pub(crate) fn all(hosts: &Arc<Hosts>) -> Vec<Box<dyn AnyWorkflow>> {
     vec![Box::new(create::workflow(hosts)), Box::new(rollback::workflow(hosts)), Box::new(delete::workflow(hosts))]
 }

@@ -1,4 +1,4 @@
-//! Putting a server's disks back to a snapshot, after taking one of how they are, where that was asked for.
+//! Rolling a server's disks back to a snapshot, with a snapshot of the current state first if requested.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use crate::snapshots::service::{missing, refused};
 /// The workflow.
 pub const KIND: Kind = Kind { name: "rollback", first_step: "check_snapshot" };
 
-/// What it keeps between steps.
+/// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
     name: String,
     safety: Option<Take>,
-    /// Whether the guest ran before, and so runs afterwards.
+    /// Whether the guest was running before, and so has to run afterwards.
     running: bool,
-    /// The storage goes back to its newest snapshot only, and this one is not.
+    /// The storage only rolls back to its newest snapshot, and this is not the newest.
     #[serde(default)]
     refused: bool,
     roll_back: HostWork,
@@ -35,9 +35,9 @@ pub struct Data {
 impl operations::Data for Data {}
 
 impl Data {
-    /// The first data; `safety` is the name of the snapshot to take first, `limit` how many there may be.
+    /// The initial data; `safety` is the name of the snapshot to take first, `limit` the server's snapshot limit.
     pub fn new(name: String, safety: Option<String>, limit: i32) -> Self {
-        let description = format!("Taken before going back to {name}");
+        let description = format!("Taken before the rollback to {name}");
         let safety = safety.map(|safety| Take::new(safety, description, limit));
         Self {
             name,
@@ -65,7 +65,7 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     }
 }
 
-/// Sees that the snapshot is there, and whether the guest runs.
+/// Checks that the snapshot exists, and whether the guest is running.
 #[derive(Debug)]
 struct CheckSnapshot {
     hosts: Arc<Hosts>,
@@ -83,7 +83,7 @@ impl Step<Data> for CheckSnapshot {
         if !there.iter().any(|s| s.name == data.name) {
             return Err(missing().into());
         }
-        // Before anything happens, a safety snapshot too.
+        // Before anything happens, including a safety snapshot.
         guest.driver.check_rollback(&guest.at, &data.name).await.map_err(refused)?;
         let found = guest.driver.find(&guest.at).await?;
         data.running = matches!(found, Presence::Present { power: GuestPower::Running, .. });
@@ -95,8 +95,8 @@ impl Step<Data> for CheckSnapshot {
     }
 }
 
-/// Takes the snapshot of how it is. It stays, whatever becomes of the rest: somebody may need it. But where it would only
-/// be in the way, since the storage goes back to the newest one.
+/// Takes a snapshot of the current state. It stays whatever becomes of the rest, since it may be needed, unless it
+/// would only block the rollback because the storage only rolls back to its newest snapshot.
 #[derive(Debug)]
 struct TakeSnapshot {
     hosts: Arc<Hosts>,
@@ -124,7 +124,7 @@ impl Step<Data> for TakeSnapshot {
     }
 }
 
-/// Goes back. Going back twice is the same; what a half-done one left is told as it is.
+/// Rolls back. Doing it twice has the same effect; if it fails halfway, the server's state is shown as it is.
 #[derive(Debug)]
 struct RollBack {
     hosts: Arc<Hosts>,
@@ -140,16 +140,16 @@ impl Step<Data> for RollBack {
         let guest = Guest::load(&self.hosts, ctx).await?;
         let (driver, at, name) = (&*guest.driver, &guest.at, &data.name);
         match data.roll_back.drive(ctx, driver, || driver.rollback(at, name)).await {
-            // That there are snapshots was seen before.
+            // That the storage supports snapshots was checked before.
             Err(fault) if fault.code == Code::Invalid => {
                 data.refused = true;
                 let words = match data.safety {
                     Some(_) => {
-                        "The storage that this server is on goes back to its newest snapshot only, so none can be taken \
-                         before: go back without a safety snapshot."
+                        "This server's storage can only roll back to its newest snapshot, so none can be taken first: \
+                         roll back without a safety snapshot."
                     }
                     None => {
-                        "The storage that this server is on goes back to its newest snapshot only: delete the newer \
+                        "This server's storage can only roll back to its newest snapshot: delete the newer \
                          ones first."
                     }
                 };
@@ -164,7 +164,7 @@ impl Step<Data> for RollBack {
     }
 }
 
-/// A guest that ran runs again.
+/// Starts the guest again if it was running.
 async fn start(hosts: &Hosts, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
     if !data.running {
         return Ok(Outcome::Done);
@@ -174,7 +174,7 @@ async fn start(hosts: &Hosts, ctx: &Context<'_>, data: &mut Data) -> Result<Outc
     Ok(ended.unwrap_or(Outcome::Done))
 }
 
-/// Starts it, where the host has not.
+/// Starts the guest, if the host has not.
 #[derive(Debug)]
 struct StartGuest {
     hosts: Arc<Hosts>,
@@ -191,7 +191,7 @@ impl Step<Data> for StartGuest {
     }
 }
 
-/// Shows it.
+/// Shows the final status.
 #[derive(Debug)]
 struct Show {
     hosts: Arc<Hosts>,

@@ -1,4 +1,4 @@
-//! Taking one snapshot, as a step needs it.
+//! Taking a snapshot, for use by steps.
 
 use hypervisor::Presence;
 use serde::{Deserialize, Serialize};
@@ -10,15 +10,15 @@ use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 use crate::snapshots::service::{no_snapshots, room_for};
 use crate::snapshots::{room, store};
 
-/// A snapshot to be taken, and how far that is.
+/// A snapshot to take, and its progress.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Take {
     pub name: String,
     description: String,
     limit: i32,
-    /// Whether the host was about to be asked: from then on a snapshot of that name is ours.
+    /// Whether the host was about to be called: from then on a snapshot of that name is ours.
     asked: bool,
-    /// Whether it was found to take more room than there is, once it was there.
+    /// Whether it turned out to take more space than is available, once it existed.
     #[serde(default)]
     too_big: bool,
     work: HostWork,
@@ -31,7 +31,7 @@ impl Take {
         Self { name, description, limit, asked: false, too_big: false, work, delete }
     }
 
-    /// The next piece of it.
+    /// Does the next part of it.
     pub(super) async fn advance(&mut self, hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
         let guest = Guest::load(hosts, ctx).await?;
         let (driver, at) = (&*guest.driver, &guest.at);
@@ -49,8 +49,8 @@ impl Take {
                 None => return self.settle(ctx, &guest).await,
             },
         };
-        // Asked before a crash and again after it, the host refuses the second time. We looked before we asked for the
-        // first time, and nobody else does anything on this server: what is there when the host is done is ours.
+        // If it was called before a crash and again after it, the host refuses the second call. We checked before the
+        // first call, and nothing else works on this server: a snapshot that exists when the host is done is ours.
         match driver.find(at).await? {
             Presence::Present { busy: true, .. } => Ok(BUSY),
             _ if driver.snapshots(at).await?.iter().any(|s| s.name == self.name) => self.settle(ctx, &guest).await,
@@ -58,7 +58,7 @@ impl Take {
         }
     }
 
-    /// It is taken: the books have what it holds, or it has to go.
+    /// Records what the finished snapshot holds; fails if it has to be deleted again.
     async fn settle(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Outcome, Fault> {
         let gib = room::of_now(&*guest.driver, &guest.at, &guest.server).await?;
         let mut tx = ctx.begin().await?;
@@ -69,7 +69,7 @@ impl Take {
         Err(room::none().into())
     }
 
-    /// Takes it away again.
+    /// Deletes the snapshot again.
     pub(super) async fn take_back(&mut self, hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
         if !self.asked {
             return self.free(ctx).await;
@@ -83,14 +83,14 @@ impl Take {
         }
     }
 
-    /// Gives up the room that was taken for it, where it was not taken.
+    /// Releases the space that was reserved for a snapshot that was not taken.
     pub(super) async fn free(&self, ctx: &Context<'_>) -> Result<Outcome, Fault> {
         let mut tx = ctx.begin().await?;
         store::free(&mut tx, ctx.server, &self.name).await?;
         Ok(Outcome::DoneIn(tx))
     }
 
-    /// Whether it can't stay: it takes more room than there is.
+    /// Whether it can't stay: it takes more space than is available.
     pub(super) fn is_too_big(&self) -> bool {
         self.too_big
     }
@@ -101,7 +101,7 @@ impl Take {
     }
 }
 
-/// A driver's error about snapshots, in words about snapshots.
+/// Translates a driver's error about snapshots.
 pub(super) fn fault(error: hypervisor::Error) -> Fault {
     match error {
         hypervisor::Error::Unsupported(detail) => {

@@ -1,4 +1,5 @@
-//! What a new server takes instead of what its host has for something else, or can't give: another number, address, node.
+//! Alternatives for a new server if its host uses something for another guest, or lacks it: another number, address or
+//! node.
 
 use hypervisor::Presence;
 
@@ -17,7 +18,7 @@ const NUMBERS: u32 = 50;
 /// How many addresses in a row may be in use on the host.
 const ADDRESSES: u32 = 50;
 
-/// Takes the next number where somebody else has this one; nothing of ours is under it then.
+/// Takes the next number if another guest has this one; nothing of ours is under it then.
 pub(super) async fn another_number(
     ctx: &Context<'_>,
     guest: &Guest,
@@ -26,7 +27,7 @@ pub(super) async fn another_number(
 ) -> Result<Outcome, Fault> {
     match guest.driver.find(&guest.at).await {
         Ok(Presence::Absent) | Err(hypervisor::Error::NotOurs(_)) => {}
-        // It is ours after all: the host's next answer says how it stands.
+        // It is ours after all: the host's next answer shows its state.
         Ok(Presence::Present { .. }) => {
             data.heard = true;
             return Err(fault.with_kind(FaultKind::Retry));
@@ -44,8 +45,8 @@ pub(super) async fn another_number(
     Ok(Outcome::Again)
 }
 
-/// Takes the next address where something else on the host has this one, which is held back from now on: whatever
-/// becomes of this order, the next is not to find the same. Where the guest is there, it is to be prepared anew.
+/// Takes the next address if something else on the host has this one, which is reserved from now on: whatever becomes
+/// of this order, the next one must not run into the same address. An existing guest is to be prepared again.
 pub(super) async fn another_address(
     ctx: &Context<'_>,
     guest: &Guest,
@@ -53,10 +54,10 @@ pub(super) async fn another_address(
     error: hypervisor::Error,
 ) -> Result<Outcome, Fault> {
     let hypervisor::Error::AddressInUse(address, text) = &error else { return Err(error.into()) };
-    let reason = format!("in use on the host, as it said when a server was to have it: {text}");
+    let reason = format!("reported by the host as in use when a server was to get it: {text}");
     let mut tx = ctx.begin().await?;
     if addresses::store::pass_over(&mut tx, ctx.server, *address, &reason).await? {
-        tracing::warn!(server = %ctx.server, %address, text, "an address is in use on the host; it is held back from now on");
+        tracing::warn!(server = %ctx.server, %address, text, "an address is in use on the host; it is now reserved");
     }
     data.passed_over += 1;
     let rest = ctx.core.config.address_rest();
@@ -66,11 +67,11 @@ pub(super) async fn another_address(
     if found {
         return Ok(Outcome::Again);
     }
-    let message = "The host has something else at every address that is free; the provider has to look.";
+    let message = "Every free address is in use by something else on the host; the provider has to check.";
     Err(Fault { message: message.to_owned(), code: Code::ResourceUnavailable, ..error.into() })
 }
 
-/// Goes to another node where this one can't make the guest, if there is one; nothing of it is on this one then.
+/// Moves to another node if this one can't create the guest; nothing of it is on this one then.
 pub(super) async fn another_node(
     hosts: &Hosts,
     ctx: &Context<'_>,
@@ -81,10 +82,10 @@ pub(super) async fn another_node(
     if guest.driver.find(&guest.at).await? != Presence::Absent {
         return Err(fault);
     }
-    // The next order is to know; where that can't be learned now, it learns as this one did.
+    // So that the next order knows; if the check fails now, that order finds out as this one did.
     let image = store::image_of(&mut *ctx.core.db.acquire().await?, ctx.server).await?;
     if let Err(error) = images::service::look_again(hosts, image, guest.server.host_id).await {
-        tracing::warn!(%error, server = %ctx.server, "on which nodes an image is can't be told now");
+        tracing::warn!(%error, server = %ctx.server, "could not check which nodes have an image");
     }
     data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
     let mut tx = ctx.begin().await?;
@@ -92,7 +93,7 @@ pub(super) async fn another_node(
         return Err(fault);
     }
     tx.commit().await?;
-    tracing::info!(server = %ctx.server, node = guest.at.node, detail = fault.detail, "a node can't make this server; trying the next");
+    tracing::info!(server = %ctx.server, node = guest.at.node, detail = fault.detail, "a node can't create a server; trying the next");
     (data.heard, data.intent) = (false, None);
     Ok(Outcome::Again)
 }
