@@ -1,4 +1,4 @@
-//! Hosts: how their settings are kept.
+//! Hosts: how their settings are stored.
 
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 
 use crate::support::TestApp;
 
-/// Runs a request to the end while whoever connects to the host is hung up on.
-async fn hung_up_on<T>(connected: &mut mpsc::UnboundedReceiver<TcpStream>, request: impl Future<Output = T>) -> T {
+/// Runs a request to its end while every connection to the host is closed.
+async fn hang_up_during<T>(connected: &mut mpsc::UnboundedReceiver<TcpStream>, request: impl Future<Output = T>) -> T {
     tokio::pin!(request);
     loop {
         tokio::select! {
@@ -17,10 +17,10 @@ async fn hung_up_on<T>(connected: &mut mpsc::UnboundedReceiver<TcpStream>, reque
     }
 }
 
-/// A change that leaves the secrets out means those of this moment, not those of when it began: a host may take long to
-/// be looked at, and somebody else may give it another token meanwhile.
+/// A change that leaves the secrets out keeps the current ones, not those from when it began: checking a host can take
+/// long, and somebody else may change its token meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_without_secrets_undoes_no_change_of_them() {
+async fn a_change_without_secrets_keeps_concurrently_changed_secrets() {
     let app = TestApp::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("https://{}", listener.local_addr().unwrap());
@@ -42,20 +42,20 @@ async fn a_change_without_secrets_undoes_no_change_of_them() {
     };
     let new = json!({ "name": "pve", "kind": "proxmox", "config": config(Some("old"), "local"), "force": true,
                       "enabled": false });
-    let added = hung_up_on(&mut connected, app.provider.post("/api/hosts", new)).await.expect(201).body;
+    let added = hang_up_during(&mut connected, app.provider.post("/api/hosts", new)).await.expect(201).body;
     let path = format!("/api/hosts/{}", added["id"]);
 
-    // One looks at the host, which is slow to answer; the other has another secret stored meanwhile.
+    // One request is checking the host, which is slow to answer; the other stores a new secret meanwhile.
     let slow = tokio::spawn({
         let (provider, path) = (app.provider.clone(), path.clone());
         let body = json!({ "config": config(None, "other"), "force": true });
         async move { provider.put(&path, body).await }
     });
-    let held = connected.recv().await.expect("the host is looked at");
+    let held = connected.recv().await.expect("the host is checked");
     let body = json!({ "config": config(Some("new"), "local"), "force": true });
-    hung_up_on(&mut connected, app.provider.put(&path, body)).await.expect(200);
+    hang_up_during(&mut connected, app.provider.put(&path, body)).await.expect(200);
     drop(held);
-    hung_up_on(&mut connected, slow).await.unwrap().expect(200);
+    hang_up_during(&mut connected, slow).await.unwrap().expect(200);
 
     let sealed: Vec<u8> = sqlx::query_scalar("select config_sealed from hosts").fetch_one(&app.db.pool).await.unwrap();
     let stored: Value = serde_json::from_slice(&app.core.sealer.open("host", &sealed).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Servers that are in the database only, and sweeps of them at chosen times.
+//! Servers that exist only in the database, and sweeps of them at chosen times.
 #![allow(unreachable_pub, reason = "for the tests beside it")]
 
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use crate::support::{PASSWORD, TestApp, wait_for};
 
 pub struct World {
     pub app: TestApp,
-    /// Another process on the same database, which tells people when the test says so.
+    /// Another process on the same database, which notifies people when the test says so.
     pub teller: Arc<Core>,
     pub host: HostId,
     pub tariff: i64,
-    /// After whatever the service's own tasks do.
+    /// Later than anything the service's own tasks do.
     pub start: DateTime<Utc>,
 }
 
@@ -40,7 +40,7 @@ pub struct Mail {
 
 impl World {
     pub async fn new() -> Self {
-        // Nothing looks at alerts by itself.
+        // No task evaluates alerts by itself.
         let app = TestApp::new().await;
         let db = &app.db.pool;
         add_user(&app.service.features.accounts, "third@example.com", "", Role::Customer, SecretString::from(PASSWORD))
@@ -64,7 +64,7 @@ impl World {
         &self.app.db.pool
     }
 
-    /// A running server of somebody's.
+    /// A running server of this user.
     pub async fn server(&self, email: &str, name: &str) -> (i64, Uuid) {
         sqlx::query_as(
             "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
@@ -81,7 +81,7 @@ impl World {
         .unwrap()
     }
 
-    /// A whole sweep of the host so many seconds after the start.
+    /// A complete sweep of the host, this many seconds after the start.
     pub async fn swept(&self, seconds: i64, samples: Vec<Sample>) {
         self.report(seconds, samples, true).await;
     }
@@ -91,7 +91,7 @@ impl World {
         self.covered(seconds, samples, coverage).await;
     }
 
-    /// A whole sweep of a host whose machines' storages have this many GiB of 100 in use.
+    /// A complete sweep of a host whose nodes have this many of 100 GiB in use.
     pub async fn stored(&self, seconds: i64, used: &[u64]) {
         let node = |used: &u64| Node {
             name: format!("n{used}"),
@@ -105,7 +105,7 @@ impl World {
         self.looked(seconds, vec![], Coverage::default(), used.iter().map(node).collect()).await;
     }
 
-    /// A sweep that saw these nodes whole.
+    /// A sweep that saw these nodes completely.
     pub async fn covered(&self, seconds: i64, samples: Vec<Sample>, coverage: Coverage) {
         self.looked(seconds, samples, coverage, vec![]).await;
     }
@@ -121,19 +121,19 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// The host did not answer so many seconds after the start.
+    /// The host did not answer, this many seconds after the start.
     pub async fn silent(&self, seconds: i64) {
         watch::failed_at(&self.app.core, self.host, self.start + TimeDelta::seconds(seconds)).await.unwrap();
     }
 
-    /// One figure for three sweeps in a row, which is what a rule asks for by itself.
+    /// The same value in three sweeps in a row, which is what a rule requires by default.
     pub async fn lasts(&self, from: i64, marker: Uuid, cpu: f64) {
         for n in 0..3 {
             self.swept(from + n * 30, vec![busy(marker, cpu)]).await;
         }
     }
 
-    /// Tells everybody now; gives the number of mails.
+    /// Sends all notifications that are due; returns the number of emails.
     pub async fn tell(&self) -> usize {
         self.tell_at(Utc::now()).await
     }
@@ -142,7 +142,7 @@ impl World {
         tell(&self.teller, now).await
     }
 
-    /// Every mail about alerts since the last time.
+    /// All emails about alerts since the last call.
     pub async fn mails(&self) -> Vec<Mail> {
         sqlx::query_as(
             "with m as (update mails set event = 'seen:' || event where event like 'alerts:%'
@@ -168,19 +168,19 @@ impl World {
         list["data"][0].clone()
     }
 
-    /// A rule of a server's, made by its owner.
+    /// A rule for a server, made by its owner.
     pub async fn rule(&self, server: i64, kind: &str, rule: Value) {
         self.app.customer.put(&format!("/api/server/{server}/alert-rules/{kind}"), rule).await.expect(200);
     }
 }
 
-/// What this process tells once no other is at it.
+/// What this process sends once no other process is sending.
 pub async fn tell(core: &Core, now: DateTime<Utc>) -> usize {
-    wait_for("a turn to tell", async || tell::tell(core, now).await.unwrap()).await
+    wait_for("a turn to notify", async || tell::tell(core, now).await.unwrap()).await
 }
 
-/// A rule without waiting.
-pub fn at_once() -> Value {
+/// A rule without delays.
+pub fn immediate_rule() -> Value {
     json!({ "sustainSeconds": 0, "clearSustainSeconds": 0 })
 }
 
@@ -204,7 +204,7 @@ pub fn busy(marker: Uuid, cpu: f64) -> Sample {
     }
 }
 
-/// A guest that is stopped.
+/// A stopped guest.
 pub fn stopped(marker: Uuid) -> Sample {
     Sample { power: GuestPower::Stopped, uptime_s: Some(0), memory_used: Some(0), ..busy(marker, 0.0) }
 }

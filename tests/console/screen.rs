@@ -1,4 +1,4 @@
-//! A screen: a real QEMU with a password on its VNC, shown in Chromium by way of our proxy, which keeps the password.
+//! A graphical console: a real QEMU with a VNC password, shown in Chromium through our proxy, which keeps the password.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use crate::support::relay::{Port, Relay};
 use crate::support::{Browser, TestApp, wait_for};
 
-/// The only guest of its host, whose screen is all that it has.
+/// The only guest of its host, with nothing but a VNC console.
 #[derive(Debug)]
 struct Qemu {
     folder: tempfile::TempDir,
@@ -42,14 +42,14 @@ impl Qemu {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .expect("QEMU is there; `make test` installs it");
+            .expect("QEMU starts; `make test` installs it");
         wait_for("QEMU's screen", async || UnixStream::connect(&socket).await).await;
         Self { folder, password: password.to_owned().into(), _machine: machine }
     }
 }
 
-/// A driver of which nothing but the console is asked.
-macro_rules! driver_of_a_console {
+/// A driver that implements only the console.
+macro_rules! console_only_driver {
     ($($call:ident($($argument:ty),*) -> $answer:ty;)*) => {
         #[async_trait]
         impl Driver for Qemu {
@@ -93,7 +93,7 @@ macro_rules! driver_of_a_console {
     };
 }
 
-driver_of_a_console! {
+console_only_driver! {
     info() -> HostInfo;
     has_image(GuestKind, &str) -> bool;
     sweep() -> Sweep;
@@ -118,7 +118,7 @@ driver_of_a_console! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_screen_is_shown_and_its_password_stays_with_us() {
+async fn a_graphical_console_is_shown_without_exposing_its_password() {
     let port = Port::new();
     let app = TestApp::with(|c| c.public_url = format!("http://127.0.0.1:{}", port.number())).await;
     let _relay = Relay::tcp(&port, app.base.trim_start_matches("http://").to_owned()).await;
@@ -145,7 +145,7 @@ async fn a_screen_is_shown_and_its_password_stays_with_us() {
     app.service.features.hosts.drivers.pin(HostId(host), Arc::new(Qemu::start("s3cret-8").await));
     browser.open(&url().await).await;
     browser.status("Connected").await;
-    // The firmware's own words, so more colours than one.
+    // The firmware prints text, so there is more than one colour.
     let picture = browser.tell(json!({ "do": "picture" })).await;
     assert!(picture["width"].as_i64() >= Some(640) && picture["height"].as_i64() >= Some(400), "{picture}");
     browser.shot("screen").await;

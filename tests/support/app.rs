@@ -17,13 +17,13 @@ use super::client::Client;
 use super::db::TestDb;
 use super::wait_for;
 
-/// The password of everyone in tests.
+/// Everybody's password in tests.
 pub const PASSWORD: &str = "correct horse battery";
 /// A master key for tests: 32 bytes as base64.
 pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-/// What figures are shown to.
-pub const FIGURES: &str = "figures are for tests";
+/// The token that opens `/metrics`.
+pub const METRICS_TOKEN: &str = "figures are for tests";
 
 /// A running service with a provider and two customers.
 pub struct TestApp {
@@ -41,7 +41,7 @@ pub struct TestApp {
     pub db: Arc<TestDb>,
 }
 
-/// Settings for tests: patience where a busy machine needs it, mail to a folder, no sweep unless a test asks for one.
+/// Settings for tests: long timeouts for busy machines, mail to a folder, no sweeps unless a test asks for them.
 pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
     Config {
         database_url: SecretString::from(db.url()),
@@ -50,7 +50,7 @@ pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
         request_seconds: 120,
         secret_key: SecretString::from(KEY),
         data: data.to_owned(),
-        sweep_seconds: UNSWEPT,
+        sweep_seconds: NO_SWEEPS,
         shutdown_seconds: 10,
         login_limit_address: 1000,
         rate_limit_address: 100_000,
@@ -58,7 +58,7 @@ pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
         reverse_suffixes: "example.com".to_owned().try_into().expect("a domain"),
         rate_limit_account: 1_000_000,
         alert_floor_seconds: 0,
-        metrics_token: Some(SecretString::from(FIGURES)),
+        metrics_token: Some(SecretString::from(METRICS_TOKEN)),
         ..Config::default()
     }
 }
@@ -76,29 +76,29 @@ pub fn idle() -> Arc<Service> {
 /// What runs in every test: events are heard, operations worked on, sockets told.
 const ALWAYS: [&str; 4] = ["events", "operations", "push", "guard"];
 
-/// Seconds between sweeps where nothing is swept.
-pub const UNSWEPT: u32 = 3600;
+/// The sweep interval that means no sweeps.
+pub const NO_SWEEPS: u32 = 3600;
 
 impl TestApp {
-    /// With the usual settings, working on operations and hearing what happens; whatever else is to run, a test starts
-    /// with [`TestApp::running`].
+    /// With the usual settings, running operations and listening for events; other tasks are started with
+    /// [`TestApp::running`].
     pub async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// With settings changed. How often to sweep asks for sweeps and whatever comes of them; a mail server, for mails.
+    /// With changed settings. A sweep interval also starts sweeps and alerts, a mail server the sending of emails.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let db = TestDb::new().await;
         Self::on(db, change).await
     }
 
-    /// On a database that is there already.
+    /// On an existing database.
     pub async fn on(db: TestDb, change: impl FnOnce(&mut Config)) -> Self {
         super::log();
         let data = tempfile::tempdir().expect("a data folder");
         let mut config = config(&db, data.path());
         change(&mut config);
-        let (swept, mailed) = (config.sweep_seconds != UNSWEPT, config.smtp.is_some());
+        let (swept, mailed) = (config.sweep_seconds != NO_SWEEPS, config.smtp.is_some());
         let service = Service::new(config).expect("the settings are right");
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a loopback port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
@@ -130,12 +130,12 @@ impl TestApp {
         if mailed { app.running("mail") } else { app }
     }
 
-    /// What `/metrics` says now.
+    /// The current content of `/metrics`.
     pub async fn figures(&self) -> String {
-        self.nobody.with_token(FIGURES).get("/metrics").await.expect(200).text
+        self.nobody.with_token(METRICS_TOKEN).get("/metrics").await.expect(200).text
     }
 
-    /// Has a task run, too.
+    /// Starts another task.
     pub fn running(self, name: &str) -> Self {
         let mut tasks = self.service.tasks();
         let known: Vec<&str> = tasks.iter().map(|task| task.name).collect();
@@ -171,10 +171,10 @@ impl Drop for TestApp {
 /// An account's id.
 pub async fn id_of(db: &TestDb, email: &str) -> UserId {
     let id = sqlx::query_scalar("select id from users where email = $1").bind(email).fetch_one(&db.pool).await;
-    UserId(id.expect("one of the people"))
+    UserId(id.expect("one of the test users"))
 }
 
-/// As if they had just signed in, without the price of a password.
+/// As after a login, without the cost of hashing a password.
 pub async fn signed_in(db: &TestDb, client: &Client, email: &str) -> Client {
     let (token, hash) = innkeeper::secrets::new_token("ink_a_");
     sqlx::query(
@@ -192,14 +192,14 @@ pub async fn signed_in(db: &TestDb, client: &Client, email: &str) -> Client {
     client.with_token(token.expose_secret())
 }
 
-/// Signs in with the password of tests.
+/// Signs in with the password used in tests.
 pub async fn login(client: &Client, email: &str) -> Client {
     let body = json!({ "email": email, "password": PASSWORD });
     let answer = client.post("/api/auth/login", body).await.expect(200);
     client.with_token(answer.body["accessToken"].as_str().expect("an access token"))
 }
 
-/// Waits until `path` answers what `enough` accepts.
+/// Waits until `path` gives an answer that `enough` accepts.
 pub async fn eventually(client: &Client, path: &str, enough: impl Fn(&Value) -> bool) -> Value {
     wait_for(path, async || {
         let answer = client.get(path).await;
@@ -216,7 +216,7 @@ pub async fn ended(client: &Client, operation: &Value) -> Value {
     })
     .await;
     if operation["state"] != "succeeded" {
-        // For the output of a test that did not want that.
+        // For the output of a test that expected success.
         eprintln!("{operation}");
     }
     operation
