@@ -1,4 +1,4 @@
-//! Settings from the environment, checked once, at the start. `.env.example` lists them all.
+//! Settings from the environment, validated at startup. `.env.example` lists them all.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,155 +13,158 @@ use serde::Deserialize;
 
 use crate::addresses::reverse::Suffixes;
 
-/// Every setting of the service. Names in the environment are these in capitals after `INNKEEPER_`, but for
-/// `DATABASE_URL` and the mail settings, which start with `SMTP_` as the server-management API has them.
+/// All settings of the service. A setting's environment variable is its name in capitals after `INNKEEPER_`, except for
+/// `DATABASE_URL` and the email settings, which start with `SMTP_` as in the server-management API.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// PostgreSQL, as a URL (`DATABASE_URL`).
+    /// URL of the PostgreSQL database (`DATABASE_URL`).
     pub database_url: SecretString,
-    /// The most database connections of this process for requests and work; four more claim, keep leases and listen.
+    /// Maximum number of this process's database connections for requests and operations; four more claim operations,
+    /// keep leases and listen.
     pub database_pool: u32,
-    /// Seconds that a request waits for a free database connection before it is a 503.
+    /// Seconds that a request waits for a free database connection before it fails with a 503.
     pub database_wait_seconds: u32,
-    /// The master key that seals secrets: 32 bytes as base64.
+    /// The master key that seals secrets: 32 bytes in base64.
     pub secret_key: SecretString,
-    /// Master keys of before, comma-separated: they open what they sealed, and seal nothing.
+    /// Previous master keys, comma-separated: they only open secrets that were sealed with them.
     pub old_secret_keys: SecretKeys,
-    /// Address and port to serve on.
+    /// Address and port to listen on.
     pub listen: SocketAddr,
-    /// The most connections of clients at a time; more wait.
+    /// Maximum number of concurrent client connections; further clients wait.
     pub max_connections: usize,
-    /// How many of them one address (IPv6: one /64) may have, but for trusted proxies; a quarter where it is not set.
+    /// Maximum number of them per address (IPv6: per /64), except for trusted proxies; a quarter of the total by
+    /// default.
     pub max_connections_address: Option<usize>,
-    /// Seconds that a request's head may take to arrive, and that an idle connection is kept.
+    /// Seconds until a request's headers must have arrived, and until an idle connection is closed.
     pub head_seconds: u32,
-    /// Seconds after which a connection is closed whose client takes nothing of what it is sent.
+    /// Seconds after which a connection is closed if its client reads nothing.
     pub write_seconds: u32,
-    /// Seconds that a request may take; password changes wait for the guest.
+    /// Maximum duration of a request in seconds; password changes wait for the guest.
     pub request_seconds: u32,
-    /// The folder for what is not in the database (mails without SMTP).
+    /// The folder for data outside the database (such as emails without SMTP).
     pub data: PathBuf,
-    /// The address that people reach us at, for links in mails and for consoles.
+    /// The service's public address, for links in emails and for consoles.
     pub public_url: String,
-    /// The bearer token that `/metrics` is shown to; without one, to nobody.
+    /// Bearer token for `/metrics`; without it, `/metrics` is disabled.
     pub metrics_token: Option<SecretString>,
-    /// Address and port to show `/metrics` on, to whoever reaches it, and nothing else.
+    /// Address and port that serves only `/metrics`, without authentication.
     pub metrics_listen: Option<SocketAddr>,
-    /// Whether strangers may register as customers.
+    /// Whether anyone may register as a customer.
     pub registration: bool,
-    /// Addresses and networks of proxies whose `X-Forwarded-For` is believed, comma-separated.
+    /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted, comma-separated.
     pub trusted_proxies: Proxies,
-    /// Life of an access token in minutes.
+    /// Lifetime of an access token in minutes.
     pub access_token_minutes: u32,
-    /// Life of a login in days; a refresh token lasts no longer.
+    /// Lifetime of a login session in days; its refresh tokens expire with it.
     pub session_days: u32,
-    /// Failed logins per account in 15 minutes.
+    /// Failed logins per account within 15 minutes.
     pub login_limit_account: i32,
-    /// Failed logins per address in 15 minutes.
+    /// Failed logins per address within 15 minutes.
     pub login_limit_address: i32,
-    /// Requests a minute with one token, all processes together.
+    /// Requests per minute with one token, across all processes.
     pub rate_limit_token: u32,
-    /// Requests a minute of one account with all its logins and tokens, all processes together.
+    /// Requests per minute of one account with all its sessions and tokens, across all processes.
     pub rate_limit_account: u32,
-    /// Requests a minute from one address (IPv6: one /64) that show no good token, all processes together.
+    /// Requests per minute without a valid token from one address (IPv6: one /64), across all processes.
     pub rate_limit_address: u32,
-    /// Hours that an address which was given back rests before another account may have it; 0: none.
+    /// Hours that a released address rests before another account may get it; 0 disables this.
     pub address_rest_hours: u32,
-    /// Names below which everybody may name their addresses (PTR), comma-separated.
+    /// Domains under which any customer may choose reverse DNS names (PTR), comma-separated.
     pub reverse_suffixes: Suffixes,
-    /// Days that entries of the audit log are kept; they go a month at a time.
+    /// Days that audit entries are kept; they are deleted a month at a time.
     pub audit_days: i32,
-    /// Operations worked on at one time by this process.
+    /// Operations that this process runs concurrently.
     pub workers: usize,
-    /// Seconds that a worker holds an operation without a sign of life before another may take it over.
+    /// Seconds without a sign of life after which another worker may take over an operation.
     pub lease_seconds: u32,
-    /// Seconds after which a create that has not succeeded is undone.
+    /// Seconds after which the creation of a server is undone if it has not succeeded.
     pub create_deadline_seconds: u32,
-    /// Seconds after which any other operation gives up.
+    /// Seconds after which any other operation fails.
     pub operation_deadline_seconds: u32,
-    /// Seconds that an undo is tried before a person is asked (`stuck`).
+    /// Seconds that undoing is retried before the operation is `stuck`.
     pub undo_deadline_seconds: u32,
-    /// Seconds a guest may take to shut down before it is forced.
+    /// Seconds that a guest may take to shut down before it is forced off.
     pub shutdown_seconds: u32,
-    /// The share of a storage, in percent, that must be free for one more snapshot or a bigger disk on it.
+    /// Percentage of a storage that must stay free after another snapshot or a larger disk.
     pub storage_margin_percent: u32,
     /// Seconds between two sweeps of a host.
     pub sweep_seconds: u32,
-    /// Seconds without another alert after which people are mailed; while they keep coming, six times as long.
+    /// Seconds without a further alert before emails are sent; at most six times as long while new ones keep coming.
     pub alert_settle_seconds: u32,
-    /// Seconds in which a server's owner is told once that something of one kind is wrong with it, however often it comes
-    /// and goes.
+    /// Seconds in which a server's owner is notified only once of the same kind of problem, however often it comes and
+    /// goes.
     pub alert_floor_seconds: u32,
-    /// Seconds in which a console's ticket must be used.
+    /// Seconds within which a console ticket must be used.
     pub console_ticket_seconds: u32,
-    /// Seconds in which a console that lost its connection may be taken up again.
+    /// Seconds within which a console that lost its connection can be reconnected.
     pub console_reconnect_seconds: u32,
-    /// Seconds without anything typed after which a console is closed.
+    /// Seconds without input after which a console is closed.
     pub console_idle_seconds: u32,
-    /// Seconds that a console may be open, however often it is connected again.
+    /// Maximum duration of a console in seconds, including all reconnects.
     pub console_total_seconds: u32,
-    /// Consoles that an account may have open at one time.
+    /// Maximum number of open consoles per account.
     pub console_limit_account: u32,
-    /// Consoles that may be open on a server at one time.
+    /// Maximum number of open consoles per server.
     pub console_limit_server: u32,
-    /// KiB a second that a console takes from its client; more waits.
+    /// Maximum input of a console in KiB per second; more is delayed.
     pub console_input_kib: u32,
-    /// What to log, in `tracing`'s filter language.
+    /// Log filter, in `tracing`'s syntax.
     pub log: String,
-    /// `text` for people, `json` for machines.
+    /// `text` for people, `json` for programs.
     pub log_format: LogFormat,
-    /// The longest that a token is taken for good without asking, should the database's word not come through. Not for
-    /// the environment: more would be unsafe.
+    /// How long a token is trusted without a query if notifications of the database don't arrive. Not settable from the
+    /// environment: a higher value would be unsafe.
     #[serde(skip)]
     pub token_life: Duration,
-    /// Where mails go.
+    /// The mail server, if there is one.
     #[serde(skip)]
     pub smtp: Option<Smtp>,
-    /// Sender of mails (`SMTP_FROM`).
+    /// Sender of emails (`SMTP_FROM`).
     #[serde(skip)]
     pub mail_from: String,
-    /// Debug builds only: boundaries to fail at, as `kind:step:boundary=action` joined with `;`.
+    /// Debug builds only: boundaries to fail at, as `kind:step:boundary=action` entries joined with `;`.
     pub failpoints: String,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// A mail server to hand mails to.
+/// The mail server to send emails through.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Smtp {
-    /// Its name (`SMTP_HOST`).
+    /// Host name (`SMTP_HOST`).
     pub host: String,
-    /// Its port (`SMTP_PORT`): 587 by default.
+    /// Port (`SMTP_PORT`): 587 by default.
     #[serde(default = "submission")]
     pub port: u16,
-    /// User name (`SMTP_USER`), where it wants one.
+    /// User name (`SMTP_USER`), if the server requires one.
     pub user: Option<String>,
     /// Password (`SMTP_PASS`).
     pub pass: Option<SecretString>,
-    /// `starttls` (default), `tls` from the first byte, or `none`, which is taken for loopback only (`SMTP_TLS`).
+    /// `starttls` (default), `tls` from the first byte, or `none`, which is allowed only for loopback addresses
+    /// (`SMTP_TLS`).
     #[serde(default)]
     pub tls: SmtpTls,
 }
 
-/// How the connection to the mail server is protected.
+/// Encryption of the connection to the mail server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpTls {
-    /// Plain at first, then TLS, or nothing at all.
+    /// Plain at first, then upgraded to TLS; fails without TLS.
     #[default]
     Starttls,
     /// TLS from the first byte.
     Tls,
-    /// No protection.
+    /// No encryption.
     None,
 }
 
@@ -186,7 +189,7 @@ impl From<String> for SecretKeys {
 pub struct Proxies(Vec<IpNet>);
 
 impl Proxies {
-    /// Whether the proxy at this address is among them.
+    /// Whether this address belongs to a trusted proxy.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -201,7 +204,7 @@ impl TryFrom<String> for Proxies {
     }
 }
 
-/// An address, or a network of addresses.
+/// Parses an address or a network.
 fn proxies(text: &str) -> Result<IpNet, String> {
     let network: IpNet = match text.parse::<IpAddr>() {
         Ok(address) => address.into(),
@@ -210,7 +213,7 @@ fn proxies(text: &str) -> Result<IpNet, String> {
     if network != network.trunc() {
         return Err(format!("{text} is an address in a network; the network is {}", network.trunc()));
     }
-    // An IPv4 address may be written as IPv6 has it.
+    // An IPv4 address may be written in its IPv6-mapped form.
     let network = match network {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.network().to_ipv4_mapped() {
             Some(v4) => Ipv4Net::new(v4, v6.prefix_len() - 96).map_err(|e| format!("{text}: {e}"))?.into(),
@@ -219,7 +222,7 @@ fn proxies(text: &str) -> Result<IpNet, String> {
         _ => network,
     };
     match network.prefix_len() {
-        0 => Err(format!("{text} is everybody: whoever is trusted chooses the address that is believed")),
+        0 => Err(format!("{text} covers every address, but a trusted proxy decides which client address is believed")),
         _ => Ok(network),
     }
 }
@@ -282,17 +285,17 @@ impl Default for Config {
 }
 
 impl Config {
-    /// From the start of one sweep of a host to the start of the next.
+    /// From the start of one sweep of a host to the start of the next one.
     pub fn sweep_interval(&self) -> Duration {
         Duration::from_secs(self.sweep_seconds.into())
     }
 
-    /// How long an address that was given back rests before another account may have it.
+    /// How long a released address rests before another account may get it.
     pub fn address_rest(&self) -> Duration {
         Duration::from_hours(self.address_rest_hours.into())
     }
 
-    /// Reads and checks the environment. Errors name the variable and what it should be.
+    /// Reads and validates the environment. Errors name the variable and the expected value.
     pub fn from_env() -> anyhow::Result<Self> {
         let mut config: Self = Figment::from(Env::prefixed("INNKEEPER_"))
             .merge(Env::raw().only(&["DATABASE_URL"]))
@@ -313,7 +316,7 @@ impl Config {
         use secrecy::ExposeSecret;
         anyhow::ensure!(
             !self.database_url.expose_secret().is_empty(),
-            "DATABASE_URL is not set; it names the PostgreSQL database, such as postgres://user@127.0.0.1/innkeeper"
+            "DATABASE_URL is not set; it is the PostgreSQL URL, such as postgres://user@127.0.0.1/innkeeper"
         );
         crate::secrets::Sealer::new(&self.secret_key, &self.old_secret_keys.0)?;
         for (name, value) in [
@@ -346,40 +349,40 @@ impl Config {
         if let Some(token) = &self.metrics_token {
             anyhow::ensure!(
                 token.expose_secret().len() >= 16,
-                "INNKEEPER_METRICS_TOKEN must have 16 characters or more; make one with `openssl rand -base64 32`"
+                "INNKEEPER_METRICS_TOKEN must have at least 16 characters; generate one with `openssl rand -base64 32`"
             );
         }
-        self.public_origin().context("INNKEEPER_PUBLIC_URL must be an address such as https://panel.example.com")?;
+        self.public_origin().context("INNKEEPER_PUBLIC_URL must be a URL such as https://panel.example.com")?;
         self.mail_from
             .parse::<lettre::message::Mailbox>()
-            .context("SMTP_FROM must be a mail address such as \"Innkeeper <panel@example.com>\"")?;
+            .context("SMTP_FROM must be an email address such as \"Innkeeper <panel@example.com>\"")?;
         if let Some(smtp) = &self.smtp {
             let loopback = smtp.host == "localhost" || smtp.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
             anyhow::ensure!(
                 smtp.tls != SmtpTls::None || loopback,
-                "SMTP_TLS=none is taken for a mail server on this machine only; use starttls or tls"
+                "SMTP_TLS=none is allowed only for a mail server on this machine; use starttls or tls"
             );
         }
         Ok(())
     }
 
-    /// How many connections one address may have.
+    /// Maximum number of connections from one address.
     pub fn places_of_an_address(&self) -> usize {
         self.max_connections_address.unwrap_or_else(|| self.max_connections.div_ceil(4))
     }
 
-    /// Where browsers say that our own pages come from: the public address without its path. None where it is no
-    /// http(s) address.
+    /// The origin that browsers send for our own pages: the public address without its path. None if it is not an
+    /// http(s) URL.
     pub fn public_origin(&self) -> Option<String> {
         let (scheme, rest) = self.public_url.split_once("://").filter(|(s, _)| matches!(*s, "http" | "https"))?;
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default().to_ascii_lowercase();
-        // Browsers leave the usual port out.
+        // Browsers omit the default port.
         let usual = if scheme == "http" { ":80" } else { ":443" };
         let host = host.strip_suffix(usual).unwrap_or(&host);
         (!host.is_empty() && !host.contains('@')).then(|| format!("{scheme}://{host}"))
     }
 
-    /// How long a worker's claim lasts.
+    /// How long a worker's claim lasts without renewal.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.into())
     }

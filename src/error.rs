@@ -1,5 +1,5 @@
-//! The one error type of the service: a closed list of codes, a sentence for the person who can act, and the cause
-//! for the log. `http` turns it into an answer.
+//! The only error type of the service: a closed list of codes, a sentence for the person who can act on it, and the
+//! cause for the log. `http` turns it into a response.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// What the service's fallible functions return.
+/// Result type of the service's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The closed list of error codes, as clients see them. `docs/errors.md` explains each.
@@ -16,48 +16,48 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Code {
     /// 400: the request could not be read.
     Malformed,
-    /// 401: no token, or one that is not good (any more).
+    /// 401: no token, or one that is invalid or has expired.
     Unauthenticated,
-    /// 403: signed in, but this role or token may not do it.
+    /// 403: authenticated, but this role or token may not do it.
     Forbidden,
-    /// 404: not there, or not yours.
+    /// 404: it does not exist, or is not yours.
     NotFound,
-    /// 405: the path is there, this method is not.
+    /// 405: the path exists, but not with this method.
     MethodNotAllowed,
-    /// 408: the request's body did not arrive in time.
+    /// 408: the request body did not arrive in time.
     Timeout,
     /// 409: something with that name exists.
     AlreadyExists,
-    /// 409: another operation holds the server; `details.operationId` names it.
+    /// 409: another operation holds the server; `details.operationId` is its id.
     Locked,
-    /// 409: the present state does not allow it.
+    /// 409: the current state does not allow it.
     Conflict,
-    /// 413: the body is larger than we take.
+    /// 413: the body exceeds the size limit.
     TooLarge,
     /// 415: the body is not JSON.
     UnsupportedMediaType,
-    /// 422: understood, but impossible; `details.fields` has a message per field.
+    /// 422: well-formed but invalid; `details.fields` has a message per field.
     Invalid,
-    /// 429: too often; `Retry-After` says when to come back.
+    /// 429: too many requests; `Retry-After` says when to retry.
     RateLimited,
-    /// 500: our fault.
+    /// 500: internal error.
     Internal,
     /// 502: the host refused or failed.
     HostError,
     /// 503: the host can't be reached.
     HostUnreachable,
-    /// 503: we did not get it done in time.
+    /// 503: it took too long.
     TooSlow,
-    /// 503: our database can't be reached or is too busy. Nothing was changed.
+    /// 503: our database is unreachable or too busy. Nothing was changed.
     DatabaseUnavailable,
-    /// 503: our database went away while it was committed: it may have been done or not.
+    /// 503: the database connection was lost during the commit: it may or may not have been done.
     OutcomeUnknown,
-    /// 507: no room, no address, or the account's limit is reached.
+    /// 507: no capacity or no free address, or the account has reached a limit.
     ResourceUnavailable,
 }
 
 impl Code {
-    /// The HTTP status that goes with the code.
+    /// The HTTP status of the code.
     pub fn status(self) -> u16 {
         match self {
             Self::Malformed => 400,
@@ -78,7 +78,7 @@ impl Code {
         }
     }
 
-    /// The code as text, as it is stored with operations.
+    /// The code as text, as it is stored in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "MALFORMED",
@@ -105,38 +105,38 @@ impl Code {
     }
 }
 
-/// An error on its way to a person.
+/// An error to report to a client.
 #[derive(Debug)]
 pub struct Error {
-    /// What kind.
+    /// The error's code.
     pub code: Code,
-    /// What happened and what to do, in a sentence.
+    /// What happened and what to do about it, in a sentence.
     pub message: String,
-    /// More for programs: `fields`, `operationId`, ….
+    /// Details for programs: `fields`, `operationId`, ….
     pub details: Option<Value>,
-    /// When to try again.
+    /// When to retry.
     pub retry_after: Option<Duration>,
-    /// For our log only.
+    /// The cause, only for the log.
     pub cause: Option<anyhow::Error>,
 }
 
 impl Error {
-    /// An error of this code with this sentence.
+    /// An error with this code and message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), details: None, retry_after: None, cause: None }
     }
 
-    /// 404 for a kind of thing. The same words whether it is missing or somebody else's.
+    /// 404 for a kind of object. The message is the same whether it is missing or belongs to someone else.
     pub fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("There is no such {what}."))
     }
 
-    /// 422 about one field.
+    /// 422 for one field.
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         Self::fields(BTreeMap::from([(field.to_owned(), message.into())]))
     }
 
-    /// 422 about several fields.
+    /// 422 for several fields.
     pub fn fields(fields: BTreeMap<String, String>) -> Self {
         let message = fields
             .iter()
@@ -154,24 +154,25 @@ impl Error {
         }
     }
 
-    /// 503 where the answer to COMMIT was lost. No time to try again is told: programs would do so without a look.
+    /// 503 for a lost response to COMMIT. It has no `Retry-After`: programs would repeat the request without checking.
     pub fn perhaps_done(cause: impl Into<anyhow::Error>) -> Self {
         Self {
             cause: Some(cause.into()),
             ..Self::new(
                 Code::OutcomeUnknown,
-                "Our database went away at the last moment, so this may have been done or not. Look before you do it again.",
+                "The database connection was lost at the last moment, so this may or may not have been done. \
+                 Check before you retry.",
             )
         }
     }
 
-    /// An error of showing what has been committed: it does not say that nothing was changed.
+    /// An error after the commit, while reading back the result: it must not say that nothing was changed.
     #[must_use]
     pub fn after_commit(self) -> Self {
         match self.code {
             Code::DatabaseUnavailable => Self {
                 code: Code::OutcomeUnknown,
-                message: "This was done, but our database went away before we could show it.".to_owned(),
+                message: "This was done, but the database connection was lost before it could be shown.".to_owned(),
                 retry_after: None,
                 ..self
             },
@@ -199,16 +200,16 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Whether this database error says that the database is away or too busy, not that the statement is wrong.
+/// Whether a database error means that the database is unreachable or too busy, and not that the statement is wrong.
 pub fn is_database_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
-        // A connection that broke off in the middle of a word.
+        // A connection that broke in the middle of a message.
         | sqlx::Error::Protocol(_) => true,
         // 57P0x: the server is shutting down or starting up; 53: out of disk, memory or connections; 08: the connection
-        // broke; 25006: it takes no writes (a standby, or one that was told so); 58030: its disk fails.
-        // 40P01, 40001: chosen to give way to another transaction. The others are the limits of db.rs: waiting for a
-        // lock, a statement's time, a transaction's idle time.
+        // broke; 25006: it accepts no writes (a standby, or one that is set read-only); 58030: its disk fails. 40P01,
+        // 40001: chosen to give way to another transaction. The others are the limits in `db`: waiting for a lock, a
+        // statement's duration, a transaction's idle time.
         sqlx::Error::Database(e) => e.code().is_some_and(|c| {
             ["57P", "08", "53"].iter().any(|class| c.starts_with(class))
                 || matches!(&*c, "25006" | "58030" | "40P01" | "40001" | "55P03" | "57014" | "25P03" | "25P04")
@@ -225,8 +226,8 @@ impl From<sqlx::Error> for Error {
                 cause: Some(error.into()),
                 ..Self::new(
                     Code::DatabaseUnavailable,
-                    "Our database can't be reached, takes no changes or is too busy at the moment. Nothing was changed; try \
-                     again in a few seconds.",
+                    "Our database is unreachable, accepts no changes or is too busy at the moment. Nothing was \
+                     changed; try again in a few seconds.",
                 )
             };
         }
@@ -238,21 +239,19 @@ impl From<hypervisor::Error> for Error {
     fn from(error: hypervisor::Error) -> Self {
         use hypervisor::Error as H;
         let (code, message) = match &error {
-            H::Unreachable(_) | H::OutcomeUnknown(_) => {
-                (Code::HostUnreachable, "The host that this server lives on can't be reached.")
-            }
+            H::Unreachable(_) | H::OutcomeUnknown(_) => (Code::HostUnreachable, "This server's host can't be reached."),
             H::Locked(_) => (Code::Locked, "The host is busy with this server; try again in a moment."),
-            H::AlreadyExists(_) => (Code::AlreadyExists, "The host has something with this name or number already."),
+            H::AlreadyExists(_) => (Code::AlreadyExists, "The host already has an object with this name or number."),
             H::AddressInUse(..) => {
-                (Code::Conflict, "Something else on the host has this server's address; the provider has to look.")
+                (Code::Conflict, "Something else on the host uses this server's address; the provider has to fix this.")
             }
-            H::Exhausted(_) => (Code::ResourceUnavailable, "The host is out of room."),
+            H::Exhausted(_) => (Code::ResourceUnavailable, "The host is out of capacity."),
             H::StaleLock(_) => (
                 Code::Locked,
-                "This server is locked on its host, and nothing is at work on it there: the provider has to lift the lock.",
+                "This server is locked on its host although nothing is running there: the provider has to unlock it.",
             ),
             H::Forbidden(_) => {
-                (Code::HostError, "The host refused this for lack of a right, which the provider has to give.")
+                (Code::HostError, "The host refused this: a permission is missing, which the provider has to grant.")
             }
             H::Protected(command) => {
                 let message = format!(
@@ -267,11 +266,11 @@ impl From<hypervisor::Error> for Error {
             ),
             H::GuestHung(_) => (
                 Code::Conflict,
-                "The server's own system did not do this in time, so it may or may not have been done. See whether it hangs, or \
-                 restart the server, then try again.",
+                "The server's operating system did not do this in time, so it may or may not have been done. Check \
+                 whether it hangs, or restart the server, then try again.",
             ),
-            H::Conflict(_) => (Code::Conflict, "The server's present state does not allow this."),
-            H::Unsupported(_) => (Code::Invalid, "The host that this server lives on can't do this."),
+            H::Conflict(_) => (Code::Conflict, "The server's current state does not allow this."),
+            H::Unsupported(_) => (Code::Invalid, "This server's host does not support this."),
             _ => (Code::HostError, "The host refused or failed to do this."),
         };
         Self { cause: Some(error.into()), ..Self::new(code, message) }

@@ -1,7 +1,7 @@
-//! What happens in the database, told to every process: one LISTEN connection, fanned out in memory.
+//! Notifications from the database for every process: one LISTEN connection, fanned out in memory.
 //!
-//! An event is a hint to look, never the only way to learn: after a lost connection [`Event::Resync`] says so, and
-//! every listener also looks by itself from time to time.
+//! An event is a hint to check, never the only source: after a lost connection there is an [`Event::Resync`], and every
+//! listener also polls from time to time.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +52,7 @@ pub enum Event {
         /// What was said.
         payload: Arc<str>,
     },
-    /// Events may have been missed: look at everything again.
+    /// Events may have been missed: recheck everything.
     Resync,
 }
 
@@ -69,11 +69,11 @@ pub trait Listener: Debug + Send + Sync {
 const HEARTBEAT_CHANNEL: &str = "heartbeat";
 /// How often.
 const HEARTBEAT: Duration = Duration::from_secs(20);
-/// Nothing heard for this long, not even that: the connection is dead, though nobody said so (a firewall that forgot
-/// it, a machine that lost its power).
+/// If nothing, not even that, has arrived for this long, the connection is dead although it has not been closed (a
+/// firewall that lost its state, a machine that lost power).
 const SILENCE: Duration = Duration::from_mins(1);
 
-/// Where to hear of events.
+/// The stream of events.
 #[derive(Debug)]
 pub struct Events {
     sender: broadcast::Sender<Event>,
@@ -87,7 +87,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Hears events from now on. Call it before reading the state that the events are about.
+    /// Receives events from now on. Call it before reading the state that the events are about.
     pub fn subscribe(&self) -> Subscription {
         Subscription(self.sender.subscribe())
     }
@@ -113,7 +113,7 @@ impl Events {
     }
 }
 
-/// One listener's place in the stream.
+/// One listener's position in the stream.
 #[derive(Debug)]
 pub struct Subscription(broadcast::Receiver<Event>);
 
@@ -140,20 +140,20 @@ impl Subscription {
     }
 }
 
-/// Listens until shutdown, coming back by itself when the database was away.
+/// Listens until shutdown, reconnecting after the database was unreachable.
 pub async fn listen(core: &Core, channels: &[&'static str]) {
     loop {
         let result = tokio::select! {
             () = core.shutdown.cancelled() => Ok(()),
             result = follow(core, channels) => result,
         };
-        // Whoever is deaf must not go by what was true before.
+        // A process that hears no notifications must not rely on cached tokens.
         core.events.heard(false);
         let pause = match result {
-            // What is said until it is back is lost, which the resync to come tells.
+            // Notifications until the reconnect are lost; the resync that follows makes up for them.
             Ok(()) => Duration::from_millis(50),
             Err(error) => {
-                tracing::warn!(%error, "the database's events can't be heard; trying again");
+                tracing::warn!(%error, "cannot listen for database notifications; retrying");
                 Duration::from_secs(1)
             }
         };
@@ -167,7 +167,7 @@ pub async fn listen(core: &Core, channels: &[&'static str]) {
 /// Listens until the connection breaks.
 async fn follow(core: &Core, channels: &[&'static str]) -> sqlx::Result<()> {
     let mut listener = PgListener::connect_with(&db::listening_pool(&core.db)).await?;
-    // We connect again ourselves, after everybody has been told that nothing is heard.
+    // We reconnect ourselves, after everyone has learned that notifications are missing.
     listener.eager_reconnect(false);
     listener.listen_all(channels.iter().copied().chain([HEARTBEAT_CHANNEL])).await?;
     core.events.heard(true);
@@ -178,21 +178,20 @@ async fn follow(core: &Core, channels: &[&'static str]) -> sqlx::Result<()> {
     }
 }
 
-/// Says something from time to time, for [`hear`] to hear that its connection lives.
+/// Sends a notification from time to time, so that [`hear`] knows that its connection is alive.
 async fn beat(core: &Core) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let said = tokio::time::timeout(HEARTBEAT, core.lease_db.execute("notify heartbeat")).await;
         if let Ok(Err(error)) = said {
-            tracing::debug!(%error, "no heartbeat could be sent");
+            tracing::debug!(%error, "cannot send a heartbeat");
         }
     }
 }
 
-/// Passes on what is said, until the connection breaks or has been silent for too long.
+/// Forwards notifications until the connection breaks or has been silent for too long.
 async fn hear(core: &Core, channels: &[&'static str], listener: &mut PgListener) -> sqlx::Result<()> {
-    let silent =
-        |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing was heard for a minute"));
+    let silent = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no notification for a minute"));
     while let Some(n) = tokio::time::timeout(SILENCE, listener.try_recv()).await.map_err(silent)?? {
         // Ours, or one that nobody asked for.
         let Some(channel) = channels.iter().find(|channel| **channel == n.channel()) else { continue };

@@ -1,5 +1,5 @@
-//! Hashing passwords, which is slow and takes much memory by intent, without taking the machine: so many threads with
-//! memory of their own, allocated once, and a queue that is refused at once where it is long.
+//! Hashes passwords, which is slow and takes much memory by design, without taking over the machine: a fixed number of
+//! threads, each with memory that is allocated once, and a queue that refuses work at once when it is full.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,20 +15,20 @@ use tokio::sync::oneshot;
 
 use crate::error::{Code, Error, Result};
 
-/// Threads that hash. Each keeps 19 MiB for good; freed and allocated again they would be more, since the allocator
-/// keeps what each thread of the runtime gave back.
+/// Threads for hashing. Each keeps 19 MiB permanently; freeing and allocating it again would take more, because the
+/// allocator keeps what each thread of the runtime freed.
 const THREADS: usize = 2;
-/// What may wait for them, all in all: a second or two of work.
+/// Maximum length of the queue: a second or two of work.
 const QUEUE: usize = 64;
-/// What strangers may fill of it. The rest is for those who come from where they were before.
+/// The part of it for unknown clients. The rest is for clients from known networks.
 const STRANGERS: usize = QUEUE / 2;
 
-/// Who waits.
+/// The kind of client that waits for a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// Anybody.
+    /// Any client.
     Stranger,
-    /// Somebody who is signed in, or comes from where they were before.
+    /// A client that is authenticated, or comes from a known network.
     Known,
 }
 
@@ -49,7 +49,7 @@ impl Pool {
             let (work, waiting) = (Arc::clone(&work), Arc::clone(&waiting));
             let thread = std::thread::Builder::new().name(format!("hashing-{n}"));
             if let Err(error) = thread.spawn(move || work_on(&work, &waiting)) {
-                tracing::error!(%error, "a thread that hashes passwords could not be started");
+                tracing::error!(%error, "cannot start a password hashing thread");
             }
         }
         Self { queue, waiting }
@@ -66,7 +66,7 @@ impl Pool {
         }
         let (answer, answered) = oneshot::channel();
         let work: Work = Box::new(move |memory| {
-            // Whoever has left gets no more work done.
+            // No work for a client that has disconnected.
             if !answer.is_closed() {
                 let _ = answer.send(work(memory));
             }
@@ -85,17 +85,17 @@ fn work_on(work: &Mutex<Receiver<Work>>, waiting: &AtomicUsize) {
     loop {
         let Ok(next) = work.lock().unwrap_or_else(PoisonError::into_inner).recv() else { return };
         waiting.fetch_sub(1, Ordering::Relaxed);
-        // A panic is an error of whoever waits for the answer, and no end of the thread.
+        // A panic is an error for the caller that waits for the result, and must not end the thread.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| next(&mut memory)));
     }
 }
 
 fn too_many() -> Error {
-    let words = "More people sign in at this moment than we can check; try again in a few seconds.";
+    let words = "Too many users are signing in right now; try again in a few seconds.";
     Error { retry_after: Some(Duration::from_secs(3)), ..Error::new(Code::RateLimited, words) }
 }
 
-/// Hashes a person's password with argon2id.
+/// Hashes a user's password with argon2id.
 pub(crate) async fn hash(asker: Asker, password: SecretString) -> Result<String> {
     POOL.run(asker, move |memory| {
         let (params, salt): (_, [u8; 16]) = (Params::default(), rand::rng().random());
@@ -107,8 +107,8 @@ pub(crate) async fn hash(asker: Asker, password: SecretString) -> Result<String>
     .await
 }
 
-/// Checks a password against its hash; without a hash it works just as long and says no, so that the time does not
-/// tell whether an account exists.
+/// Checks a password against its hash. Without a hash it works just as long and returns false, so that the time does
+/// not reveal whether an account exists.
 pub(crate) async fn verify(asker: Asker, password: SecretString, hash: Option<String>) -> Result<bool> {
     POOL.run(asker, move |memory| {
         let Some(hash) = hash else {
@@ -120,10 +120,10 @@ pub(crate) async fn verify(asker: Asker, password: SecretString, hash: Option<St
         let version = known.version.map_or(Ok(Version::default()), Version::try_from).map_err(Error::internal)?;
         let params = Params::try_from(&known).map_err(Error::internal)?;
         let (Some(salt), Some(expected)) = (known.salt, known.hash) else {
-            return Err(Error::internal(anyhow::anyhow!("a stored password hash is cut off")));
+            return Err(Error::internal(anyhow::anyhow!("a stored password hash is truncated")));
         };
         let found = compute(algorithm, version, &params, &password, &salt, memory)?;
-        // In constant time.
+        // Compared in constant time.
         Ok(argon2::password_hash::phc::Output::new(&found).map_err(Error::internal)? == expected)
     })
     .await
@@ -164,7 +164,7 @@ mod tests {
         assert!(!verify(Asker::Stranger, secret("x"), None).await.unwrap());
     }
 
-    /// Accounts of before have hashes that the library wrote by itself.
+    /// Existing accounts have hashes that the library encoded itself.
     #[tokio::test]
     async fn what_was_stored_before_verifies() {
         use argon2::password_hash::PasswordHasher;

@@ -1,4 +1,4 @@
-//! Typed ids, so that a tariff's id can't be handed to what wants a server's.
+//! Typed ids, so that a tariff's id can't be passed where a server's is expected.
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -29,7 +29,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A person's account.
+    /// A user's account.
     UserId
 );
 id!(

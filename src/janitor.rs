@@ -1,8 +1,8 @@
-//! Forgets what has ended long ago, in every feature, and sees to it that no wrong clock makes it long ago.
+//! Deletes expired data of every feature, and makes sure that a clock that is off does not make it expire early.
 //!
-//! Ages count up to a horizon (`aged_to()` in the database). It follows the database's clock, but no faster than twice
-//! the time that has passed by this process's own measure, which no setting of a clock changes; and it stands still
-//! while the two clocks disagree.
+//! Ages are measured against a horizon (`aged_to()` in the database). It follows the database's clock, but at most at
+//! twice the speed of this process's monotonic clock, which nobody can set; and it stands still while the clocks of the
+//! database and this machine disagree.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::error::Result;
 use crate::feature::Feature;
 
 const EVERY: Duration = Duration::from_mins(10);
-/// How far clocks may be apart, and jump, before it is said.
+/// How far clocks may differ, or jump, before it is logged.
 const TOLERATED: Duration = Duration::from_mins(5);
 
-/// Works until shutdown.
+/// Runs until shutdown.
 pub(crate) async fn run(core: &Core, features: &[Arc<dyn Feature>]) {
     let mut tick = tokio::time::interval(EVERY);
     let mut clock = Clock::default();
@@ -39,11 +39,11 @@ pub(crate) async fn run(core: &Core, features: &[Arc<dyn Feature>]) {
 
 fn report(what: &str, done: Result<()>) {
     if let Err(error) = done {
-        tracing::warn!(of = what, %error, "what has ended could not be forgotten; trying again later");
+        tracing::warn!(of = what, %error, "cannot delete expired data; retrying later");
     }
 }
 
-/// What the database's clock showed at the last look.
+/// The database's clock at the last check.
 #[derive(Debug, Default)]
 struct Clock {
     last: Option<(Instant, Looked)>,
@@ -56,7 +56,7 @@ struct Looked {
 }
 
 impl Clock {
-    /// Moves the horizon on, as far as time has passed since the last look.
+    /// Advances the horizon by the time that has passed since the last check.
     async fn follow(&mut self, db: &PgPool) -> Result<()> {
         let at = Instant::now();
         let mut looked =
@@ -65,7 +65,7 @@ impl Clock {
         if apart > TOLERATED {
             tracing::error!(
                 seconds = apart.as_secs(),
-                "the database's clock and this machine's disagree: set them right; until then nothing grows old"
+                "the database's clock and this machine's disagree: correct them; until then nothing expires"
             );
         } else if let Some((before, last)) = &self.last {
             let passed = at - *before;
@@ -73,8 +73,8 @@ impl Clock {
             if moved > passed + TOLERATED {
                 tracing::error!(
                     seconds = moved.saturating_sub(passed).as_secs(),
-                    "the clocks have moved further than time has: they were set. What is kept for a time grows old slowly \
-                     until it fits again. If they are wrong, set them right"
+                    "the clocks were set forward. Stored data ages slowly until the horizon has caught up. If the \
+                     clocks are wrong, correct them"
                 );
             }
             let most = last.horizon + passed * 2;
@@ -87,10 +87,7 @@ impl Clock {
         }
         let behind = self::apart(looked.now, looked.horizon);
         if self.last.is_none() && behind > EVERY + TOLERATED {
-            tracing::info!(
-                seconds = behind.as_secs(),
-                "no process ran for so long; what is kept for a time catches up"
-            );
+            tracing::info!(seconds = behind.as_secs(), "no process has run for this long; expiry is catching up");
         }
         self.last = Some((at, looked));
         Ok(())

@@ -1,46 +1,46 @@
-//! The locks of the database that are not rows, and the order in which all locks are taken.
+//! The database locks that are not rows, and the order in which all locks are taken.
 //!
-//! Two transactions that take the same locks in different orders wait for each other until one of them is ended. So
-//! everybody takes what they need in this order, and leaves out what they don't:
+//! Two transactions that take the same locks in different orders wait for each other until one of them is aborted. So
+//! all code takes the locks it needs in this order, and skips the others:
 //!
 //! 1. the request's idempotency key, then the account (`users`);
 //! 2. the server (`servers`);
-//! 3. [`Lock::Placement`], under which the nodes' room is counted;
-//! 4. the host (`hosts`), then its pools (`address_pools`) by their ids, then its unknown guests;
-//! 5. the operation (`operations`). A step holds its operation first (`Context::begin`) and goes on from 2. Both can't
-//!    wait for each other: who holds a server only enqueues, and `on conflict do nothing` does not wait for a row that
+//! 3. [`Lock::Placement`], under which the nodes' capacity is counted;
+//! 4. the host (`hosts`), then its pools (`address_pools`) by id, then its unknown guests;
+//! 5. the operation (`operations`). A step locks its operation first (`Context::begin`) and continues at 2. The two
+//!    can't deadlock: code that holds a server only enqueues, and `on conflict do nothing` does not wait for a row that
 //!    is merely locked;
-//! 6. [`Lock::Alerts`] and what else judges, then incidents (`alerts`) by their ids.
+//! 6. [`Lock::Alerts`] and the other alert locks, then incidents (`alerts`) by id.
 //!
-//! [`Lock::Consoles`] and [`Lock::Traffic`] are the only ones in their transactions, and so are `audit_upkeep` and
-//! `history_upkeep`, which their functions in the database lock.
+//! [`Lock::Consoles`] and [`Lock::Traffic`] are the only locks in their transactions, and so are those that
+//! `audit_upkeep` and `history_upkeep` take inside the database.
 
 use sqlx::PgConnection;
 
 use crate::ids::HostId;
 
-/// Everything that is locked by name.
+/// All locks that are taken by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lock {
-    /// Which node has room for what: one order after the other.
+    /// Choosing a node with enough capacity: one order at a time.
     Placement,
     /// Counting connected consoles.
     Consoles,
-    /// Judging what a host's sweep saw.
+    /// Evaluating the alerts of a host's sweep.
     Alerts(HostId),
-    /// Judging what no sweep sees: one process does so for all.
+    /// Evaluating alerts that no sweep covers: one process does so for all.
     Patrol,
-    /// Telling people of alerts: one process does so for all.
+    /// Notifying users of alerts: one process does so for all.
     Tell,
     /// Metering the traffic of a host's servers.
     Traffic(HostId),
 }
 
-/// What PostgreSQL knows a lock by. Both stay as they are: processes of two versions may run side by side.
+/// The key of a PostgreSQL lock. Neither form may change: processes of two versions may run at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Number(i64),
-    /// A name, and a number or another name in it.
+    /// A name, and a number or a second name within it.
     Name(&'static str, Option<i32>, &'static str),
 }
 
@@ -57,7 +57,7 @@ impl Lock {
         }
     }
 
-    /// Waits for it, and holds it until the transaction ends.
+    /// Waits for the lock, and holds it until the transaction ends.
     pub(crate) async fn hold(self, tx: &mut PgConnection) -> sqlx::Result<()> {
         match self.key() {
             Key::Number(key) => {
@@ -77,7 +77,7 @@ impl Lock {
         Ok(())
     }
 
-    /// Holds it until the transaction ends; false where another has it.
+    /// Holds the lock until the transaction ends; false if another transaction has it.
     pub(crate) async fn try_hold(self, tx: &mut PgConnection) -> sqlx::Result<bool> {
         match self.key() {
             Key::Number(key) => {

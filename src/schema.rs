@@ -1,18 +1,19 @@
-//! Which schema a program can work on. A newer version's migrations only add to what an older one uses, so both run
-//! beside each other; one that does not raises the schema's generation, and then older programs say so and don't start.
+//! Checks that this version can work on the database's schema. Migrations of a newer version only add to what an older
+//! one uses, so both can run at the same time; a migration that breaks this raises the schema's generation, and older
+//! versions then refuse to start.
 
 use anyhow::Context;
 use sqlx::PgConnection;
 
-/// The newest generation that this program knows.
+/// The latest generation that this version knows.
 const GENERATION: i32 = 1;
 
-/// Refuses a database whose schema is of a later generation. One without migrations is of none yet.
+/// Refuses a database whose schema is of a later generation. One without migrations has none yet.
 pub(crate) async fn check(db: &mut PgConnection) -> anyhow::Result<()> {
     let known = sqlx::query_scalar!(r#"select to_regclass('schema_generation') is not null as "known!""#)
         .fetch_one(&mut *db)
         .await
-        .context("asking for the schema's generation")?;
+        .context("reading the schema's generation")?;
     if !known {
         return Ok(());
     }
@@ -20,8 +21,8 @@ pub(crate) async fn check(db: &mut PgConnection) -> anyhow::Result<()> {
     let generation = generation.unwrap_or(GENERATION);
     anyhow::ensure!(
         generation <= GENERATION,
-        "the database's schema is of generation {generation}, and this version of Innkeeper knows generation \
-         {GENERATION} and earlier ones: run the newer version that brought the schema up to date"
+        "the database schema has generation {generation}, and this version of Innkeeper only knows generations up \
+         to {GENERATION}: run the newer version that migrated the schema"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is secret: sealing with the master key, bearer tokens and their hashes, passwords that people can read.
+//! Secrets: sealing with the master key, bearer tokens and their hashes, readable passwords.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::hashing;
 
-/// Seals small secrets (host credentials, passwords on their way to a guest) with the master key:
-/// XChaCha20-Poly1305, a random nonce in front, and a purpose that a sealed value can't be moved away from. Keys of
-/// before open what they sealed, and seal nothing.
+/// Seals small secrets (host credentials, passwords on their way to a guest) with the master key: XChaCha20-Poly1305,
+/// with a random nonce in front, and bound to a purpose, so that a sealed value can't be used for another one. Old keys
+/// only open secrets that were sealed with them.
 #[derive(Clone)]
 pub struct Sealer {
     master: MasterKey,
@@ -28,28 +28,28 @@ struct MasterKey {
     mac: Hmac<Sha256>,
 }
 
-/// By which key a sealed secret opens.
+/// The key that opens a sealed secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SealedBy {
-    /// By the master key.
+    /// The master key.
     Master,
-    /// By an old key; the same secret, sealed with the master key.
+    /// An old key; holds the same secret sealed with the master key.
     Old(Vec<u8>),
-    /// By none that we have.
+    /// No key that we have.
     Unknown,
 }
 
-/// What tells a request from every other: by the master key, and by each old one.
+/// The fingerprint of a request: by the master key, and by each old one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint(Vec<[u8; 32]>);
 
 impl Fingerprint {
-    /// As it is stored.
+    /// The value to store.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0[0]
     }
 
-    /// Whether a stored one, made before the keys changed or after, is of the same request.
+    /// Whether a stored fingerprint, made before or after a change of keys, belongs to the same request.
     pub fn matches(&self, stored: &[u8]) -> bool {
         self.0.iter().any(|known| known == stored)
     }
@@ -58,7 +58,7 @@ impl Fingerprint {
 const NONCE: usize = 24;
 
 impl Sealer {
-    /// Takes the master key, and those of before: 32 bytes as base64 each.
+    /// Takes the master key and the old ones: each 32 bytes in base64.
     pub fn new(key: &SecretString, old: &[SecretString]) -> anyhow::Result<Self> {
         Ok(Self {
             master: MasterKey::new(key, "INNKEEPER_SECRET_KEY")?,
@@ -80,7 +80,7 @@ impl Sealer {
         Ok([&nonce[..], &sealed].concat())
     }
 
-    /// Opens what [`Self::seal`] made for the same purpose with this master key or an old one.
+    /// Opens a value that [`Self::seal`] sealed for the same purpose, with this master key or an old one.
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>> {
         let failed = || {
             Error::internal(anyhow::anyhow!(
@@ -90,7 +90,7 @@ impl Sealer {
         self.keys().find_map(|key| key.open(purpose, sealed)).ok_or_else(failed)
     }
 
-    /// By which key a secret opens, and where that is an old one, the same secret sealed with the master key.
+    /// Returns the key that opens a secret and, if that is an old one, the same secret sealed with the master key.
     pub fn sealed_by(&self, purpose: &str, sealed: &[u8]) -> Result<SealedBy> {
         if self.master.open(purpose, sealed).is_some() {
             return Ok(SealedBy::Master);
@@ -105,18 +105,18 @@ impl Sealer {
         std::iter::once(&self.master).chain(&self.old)
     }
 
-    /// What tells this from anything else and gives nothing of it away to who has not the master key, also where it is
-    /// easy to guess (a person's password).
+    /// A keyed fingerprint of the parts. It reveals nothing without the master key, even if they are easy to guess (a
+    /// user's password).
     pub fn fingerprint(&self, parts: &[&[u8]]) -> Fingerprint {
         Fingerprint(self.keys().map(|key| key.fingerprint(parts)).collect())
     }
 
-    /// Seals a password for storing in an operation's data.
+    /// Seals a password to be stored in an operation's data.
     pub fn seal_text(&self, purpose: &str, plain: &SecretString) -> Result<Sealed> {
         Ok(Sealed(STANDARD.encode(self.seal(purpose, plain.expose_secret().as_bytes())?)))
     }
 
-    /// Opens what [`Self::seal_text`] made.
+    /// Opens a value that [`Self::seal_text`] sealed.
     pub fn open_text(&self, purpose: &str, sealed: &Sealed) -> Result<SecretString> {
         let bytes = self.open(purpose, &STANDARD.decode(&sealed.0).map_err(Error::internal)?)?;
         String::from_utf8(bytes).map(SecretString::from).map_err(Error::internal)
@@ -126,7 +126,7 @@ impl Sealer {
 impl MasterKey {
     fn new(key: &SecretString, name: &str) -> anyhow::Result<Self> {
         let bytes = STANDARD.decode(key.expose_secret().trim()).ok().filter(|b| b.len() == 32).ok_or_else(|| {
-            anyhow::anyhow!("{name} must be 32 bytes in base64; make one with `openssl rand -base64 32`")
+            anyhow::anyhow!("{name} must be 32 bytes in base64; generate one with `openssl rand -base64 32`")
         })?;
         let key = Key::try_from(bytes.as_slice())?;
         let mac = Hmac::new_from_slice(&Sha256::digest([b"innkeeper fingerprint ", bytes.as_slice()].concat()))?;
@@ -155,13 +155,13 @@ impl std::fmt::Debug for Sealer {
     }
 }
 
-/// A sealed text, base64: safe to store, useless without the master key.
+/// A sealed text in base64: safe to store, useless without the master key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sealed(String);
 
 impl Sealed {
-    /// By which key it opens. Where that is an old one, it is sealed with the master key from now on.
+    /// Returns the key that opens it. If that is an old one, reseals it with the master key.
     pub fn reseal(&mut self, sealer: &Sealer, purpose: &str) -> Result<SealedBy> {
         let bytes = STANDARD.decode(&self.0).map_err(Error::internal)?;
         let by = sealer.sealed_by(purpose, &bytes)?;
@@ -172,7 +172,7 @@ impl Sealed {
     }
 }
 
-/// A new bearer token: what the client gets, once, and the hash that we keep.
+/// Generates a bearer token: the text for the client, which is shown only once, and the hash to store.
 pub fn new_token(prefix: &str) -> (SecretString, [u8; 32]) {
     let bytes: [u8; 32] = rand::rng().random();
     let text = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes));
@@ -180,12 +180,12 @@ pub fn new_token(prefix: &str) -> (SecretString, [u8; 32]) {
     (SecretString::from(text), hash)
 }
 
-/// The hash under which a token is kept. Tokens are 256 random bits, so a plain hash can't be reversed.
+/// The hash that a token is stored under. Tokens are 256 random bits, so a plain hash can't be reversed.
 pub fn hash_token(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// A password for a person to read and type: four groups of five, about 99 bits, without look-alikes.
+/// A password for people to read and type: four groups of five characters, about 99 bits, without look-alikes.
 pub fn readable_password() -> SecretString {
     const LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyzACDEFGHJKLMNPQRTUVWXY34679";
     let mut rng = rand::rng();
@@ -196,7 +196,7 @@ pub fn readable_password() -> SecretString {
     SecretString::from(groups.join("-"))
 }
 
-/// Hashes a person's password with argon2id.
+/// Hashes a user's password with argon2id.
 pub async fn hash_password(password: SecretString) -> Result<String> {
     hashing::hash(hashing::Asker::Known, password).await
 }

@@ -1,15 +1,15 @@
-//! Words of the database as types. A newer version beside this one may write words that this one does not know: those
-//! are read as `unknown`, so that one row of another time breaks no list.
+//! Enums stored as text in the database. A newer version running at the same time may write values that this one does
+//! not know: they are read as `unknown`, so that a single such row does not break a list.
 
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
 
-/// A word of the database; none where this version does not know it.
+/// Parses a stored value; none if this version does not know it.
 pub(crate) fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
     T::deserialize(StrDeserializer::<Error>::new(text)).ok()
 }
 
-/// Reads a type from a text column by its serde names, and what is none of them as `$unknown`.
+/// Decodes a type from a text column by its serde names, and any other value as `$unknown`.
 macro_rules! stored {
     ($name:ty, $unknown:expr) => {
         impl sqlx::Type<sqlx::Postgres> for $name {

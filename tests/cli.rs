@@ -199,7 +199,7 @@ async fn mails_are_listed_and_retried_on_the_command_line() {
     let again = run(&format!("mail retry {}", ids[0])).await;
     assert!(again.status.success() && text(&again.stdout).contains("failed@example.com"), "{again:?}");
     let refused = run(&format!("mail retry {}", ids[1])).await;
-    assert!(refused.status.code() == Some(1) && text(&refused.stderr).contains("out already"), "{refused:?}");
+    assert!(refused.status.code() == Some(1) && text(&refused.stderr).contains("already been sent"), "{refused:?}");
     let audit = app.provider.get("/api/audit?action=mail%20retry&order=asc").await.expect(200).body;
     assert_eq!((&audit["data"][0]["subjectId"], audit["total"].as_i64()), (&ids[0].clone().into(), Some(2)), "{audit}");
 }

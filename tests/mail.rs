@@ -129,7 +129,7 @@ async fn a_mail_server_is_never_given_a_mail_twice() {
     abandon(&app, "server-ready:1").await;
     wait_for_the_mail(&app, "attempts = 2 and state = 'queued' and run_at > now() + interval '50 s'").await;
     // Its sender died while handing the email over: it may have been sent.
-    expect_error("it is not sent again by itself");
+    expect_error("it is not retried automatically");
     sqlx::query("update mails set handed_over_at = now()").execute(&app.db.pool).await.unwrap();
     abandon(&app, "server-ready:1").await;
     state(&app, "server-ready:1", "unknown").await;
@@ -303,7 +303,7 @@ async fn mails_refused_by_the_relay_are_held_and_the_provider_is_alerted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_provider_sees_failed_mails_and_can_retry_them() {
-    expect_error("a mail could not be sent and is given up");
+    expect_error("email not sent; giving up");
     let refuses = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let still = Arc::clone(&refuses);
     let relay = Relay::start(move |line| match still.load(std::sync::atomic::Ordering::SeqCst) {

@@ -16,7 +16,7 @@ use crate::support::lab::remove;
 use crate::support::{Client, Lab, Pve, TestApp, TestDb, ended, eventually, expect_error, wait_for, wait_for_sql};
 
 /// What the log says about a restored database.
-const FOUND: &str = "an older state of itself";
+const FOUND: &str = "the database was restored to an earlier state";
 
 /// Every guest that the database knows.
 async fn guests(db: &TestDb) -> Vec<GuestRef> {

@@ -204,7 +204,7 @@ async fn hanging_guests_delay_only_their_owner() {
         // One that did not start in time for its answer is reported by its operation.
         if answer.status != 200 {
             assert_eq!(answer.code(), "CONFLICT", "{}", answer.text);
-            assert!(answer.body["error"].as_str().unwrap().contains("own system"), "{}", answer.text);
+            assert!(answer.body["error"].as_str().unwrap().contains("operating system"), "{}", answer.text);
         }
     }
     app.all_ended(PATIENCE).await;

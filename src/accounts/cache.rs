@@ -1,9 +1,9 @@
-//! Who showed which token a moment ago, so that a busy client's every request doesn't ask the database again.
+//! Recently seen tokens with their callers, so that a busy client does not cost a database query per request.
 //!
-//! Revocation stays at once. Whatever takes rights away empties the cache: in the process that does it, before the
-//! answer goes out; in every other one as soon as the database tells, which it does for each such change
-//! (`auth_changed`). A process that can't hear the database remembers nothing. And since a connection can be dead
-//! without anybody noticing, nothing is remembered for longer than `Config::token_life`.
+//! Revocation still takes effect at once. Anything that takes rights away empties the cache: in the process that does
+//! it, before the response is sent; in every other process as soon as the database notifies it, which happens for each
+//! such change (`auth_changed`). A process that isn't listening to the database caches nothing. And since a connection
+//! can be dead without anyone noticing, nothing is cached for longer than `Config::token_life`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,10 +13,10 @@ use super::topics::AUTH_CHANGED;
 use crate::auth::Caller;
 use crate::events::{Event, Listener};
 
-/// The most tokens remembered. Only good ones are, so nobody can fill it by guessing.
+/// The maximum number of cached tokens. Only valid ones are cached, so no one can fill it by guessing.
 const SIZE: usize = 10_000;
 
-/// Live tokens by their hashes.
+/// Live tokens by hash.
 #[derive(Debug)]
 pub(super) struct TokenCache {
     life: Duration,
@@ -25,28 +25,28 @@ pub(super) struct TokenCache {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Whether revocations elsewhere are heard of.
+    /// Whether this process hears of revocations elsewhere.
     heard: bool,
-    /// How often it was emptied: what was read from the database before is not to be put in after.
+    /// How often the cache was emptied: a row read before that must not be cached after it.
     emptied: u64,
     tokens: HashMap<[u8; 32], (Caller, Instant)>,
 }
 
-/// What the cache knows of a token.
+/// Result of a lookup in the cache.
 #[derive(Debug)]
 pub(super) enum Known {
-    /// Whose it is.
+    /// The token's caller.
     Yes(Caller),
-    /// Nothing. Take this before asking the database, and put the answer in with it.
+    /// Not cached. Take this before the database query, and store the result with it.
     No(Reading),
 }
 
-/// A reading of the database begun at a certain time.
+/// Marks when a database read began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading(u64);
 
 impl TokenCache {
-    /// Remembers each for `life` at most.
+    /// Caches each token for at most `life`.
     pub(crate) fn new(life: Duration) -> Self {
         Self { life, inner: Mutex::default() }
     }
@@ -59,7 +59,7 @@ impl TokenCache {
         }
     }
 
-    /// Remembers a live token, `left` before it ends by itself. In vain where anything was revoked since `reading`.
+    /// Caches a live token that expires in `left`. Does nothing if anything was revoked since `reading`.
     pub(super) fn put(&self, reading: Reading, hash: [u8; 32], caller: &Caller, left: Option<Duration>) {
         let now = Instant::now();
         let mut inner = self.lock();
@@ -75,7 +75,7 @@ impl TokenCache {
         inner.tokens.insert(hash, (caller.clone(), now + left.unwrap_or(self.life).min(self.life)));
     }
 
-    /// Rights were taken away. Whose does not matter: it happens seldom, and asking again costs little.
+    /// Rights were taken away. Whose does not matter: it is rare, and a query costs little.
     pub(crate) fn empty(&self) {
         let mut inner = self.lock();
         inner.emptied += 1;

@@ -5,14 +5,14 @@ use askama::Template;
 use crate::error::{Error, Result};
 use crate::mail::templates::{Mail, Rendered, line};
 
-/// "Is this address yours?"
+/// Asks the recipient to confirm their address.
 #[derive(Debug)]
 pub struct ConfirmAddress<'a> {
-    /// The page that says yes.
+    /// URL of the confirmation page.
     pub url: &'a str,
-    /// What it says it with.
+    /// The confirmation code.
     pub code: &'a str,
-    /// Where the account is.
+    /// URL of the service that the account is on.
     pub service: &'a str,
 }
 
@@ -35,7 +35,7 @@ struct ConfirmAddressHtml<'a> {
 impl Mail for ConfirmAddress<'_> {
     fn render(&self) -> Result<Rendered> {
         let (url, code, service) = (&line(self.url), self.code, &line(self.service));
-        let subject = "Is this address yours?";
+        let subject = "Confirm your email address";
         Ok(Rendered {
             subject: subject.to_owned(),
             text: ConfirmAddressText { url, code, service }.render().map_err(Error::internal)?,

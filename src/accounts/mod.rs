@@ -1,4 +1,4 @@
-//! People: accounts, logins, tokens, and what each may do.
+//! Users: accounts, sessions, tokens, and what each may do.
 
 mod cache;
 mod feature;

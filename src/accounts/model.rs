@@ -1,4 +1,4 @@
-//! Accounts, logins and tokens as they are asked for and answered.
+//! Request and response types for accounts, sessions and tokens.
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
@@ -11,20 +11,20 @@ use crate::http::text;
 use crate::ids::UserId;
 use crate::stored::stored;
 
-/// Which alerts somebody is mailed about.
+/// Which alerts a user is emailed about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertMails {
-    /// Critical ones, and warnings of processor, memory and disk.
+    /// Critical alerts, and warnings about CPU, memory and disk.
     All,
-    /// Critical ones.
+    /// Critical alerts only.
     Critical,
 }
 
 stored!(AlertMails, Self::All);
 
 impl AlertMails {
-    /// As stored.
+    /// The value stored in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::All => "all",
@@ -33,11 +33,11 @@ impl AlertMails {
     }
 }
 
-/// A change of one's own account. Fields left out stay as they are.
+/// Changes to the caller's own account. Omitted fields stay unchanged.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateMe {
-    /// Which alerts I am mailed about.
+    /// Which alerts I get by email.
     #[garde(skip)]
     pub alert_mails: Option<AlertMails>,
 }
@@ -46,55 +46,55 @@ pub struct UpdateMe {
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
-    /// Its id.
+    /// The account's id.
     pub id: UserId,
-    /// Mail address, with which one signs in.
+    /// Email address, used to sign in.
     pub email: String,
-    /// The person's name.
+    /// The user's name.
     pub name: String,
-    /// What it may do.
+    /// The account's role.
     pub role: Role,
-    /// How many servers it may have at one time.
+    /// Maximum number of servers.
     pub server_limit: i32,
-    /// Which alerts it is mailed about.
+    /// Which alerts are sent by email.
     pub alert_mails: AlertMails,
-    /// When its address was confirmed. Null: nothing is mailed there before it is, but the question.
+    /// When the email address was confirmed; null if it was not. Until then only confirmation emails are sent to it.
     pub email_confirmed_at: Option<DateTime<Utc>>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: DateTime<Utc>,
 }
 
-/// An account with whether it is shut out, as the command line lists it.
+/// An account and whether it is disabled, as the command line lists it.
 #[derive(Debug, Clone)]
 pub struct Account {
     /// The account.
     pub user: User,
-    /// Since when it is shut out.
+    /// When it was disabled, if it is.
     pub disabled_at: Option<DateTime<Utc>>,
 }
 
-/// A new account.
+/// A registration.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Register {
-    /// Mail address, with which one signs in: ASCII, a domain in another script in its `xn--` form.
+    /// Email address, used to sign in: ASCII, with a domain in another script in its `xn--` form.
     #[garde(length(max = 254), custom(text::email))]
     pub email: String,
-    /// Ten characters or more.
+    /// At least ten characters.
     #[garde(custom(strong))]
     #[schema(value_type = String, format = Password)]
     pub password: SecretString,
-    /// The person's name.
+    /// The user's name.
     #[serde(default)]
     #[garde(length(chars, max = 200), custom(text::trimmed))]
     pub name: String,
 }
 
-/// Signing in.
+/// Credentials to sign in with.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Login {
-    /// Mail address.
+    /// Email address.
     #[garde(length(min = 1, max = 254), custom(text::plain))]
     pub email: String,
     /// Password.
@@ -103,78 +103,78 @@ pub struct Login {
     pub password: SecretString,
 }
 
-/// Exchanging a refresh token.
+/// A refresh token to exchange.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Refresh {
-    /// The refresh token of the last login or refresh. It works once.
+    /// The refresh token from the last login or refresh. It can be used once.
     #[garde(custom(bounded))]
     #[schema(value_type = String)]
     pub refresh_token: SecretString,
 }
 
-/// Changing one's password.
+/// A change of the caller's own password.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangePassword {
-    /// The one in use.
+    /// The current password.
     #[garde(custom(bounded))]
     #[schema(value_type = String, format = Password)]
     pub current_password: SecretString,
-    /// The new one: ten characters or more.
+    /// The new password: at least ten characters.
     #[garde(custom(strong))]
     #[schema(value_type = String, format = Password)]
     pub new_password: SecretString,
-    /// Whether the account's API tokens are revoked as well. They stay, if left out; somebody who fears that the old
-    /// password was known to others wants them gone.
+    /// Whether to revoke the account's API tokens as well; by default they stay. Set it if others may have known the
+    /// old password.
     #[serde(default)]
     #[garde(skip)]
     pub revoke_tokens: bool,
 }
 
-/// Confirming an address.
+/// The confirmation of an email address.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Confirm {
-    /// The code that was mailed to it.
+    /// The code from the confirmation email.
     #[garde(custom(bounded))]
     #[schema(value_type = String)]
     pub code: SecretString,
 }
 
-/// A login of an account's.
+/// A session of an account.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionView {
-    /// Its id.
+    /// The session's id.
     pub id: Uuid,
-    /// Whether it is the one that asks.
+    /// Whether this is the session that made the request.
     pub current: bool,
-    /// When somebody signed in.
+    /// Time of the login.
     pub created_at: DateTime<Utc>,
-    /// From where.
+    /// The client's address at login.
     pub address: String,
-    /// With what, as it called itself.
+    /// The client's user agent at login.
     pub user_agent: String,
-    /// When it last got new tokens, which it does about every quarter of an hour that it is used.
+    /// When the session last got new tokens: about every 15 minutes while it is in use.
     pub last_used_at: DateTime<Utc>,
-    /// When it ends at the latest.
+    /// When the session expires.
     pub expires_at: DateTime<Utc>,
 }
 
-/// What signing in gives.
+/// The tokens of a new login or refresh.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SignedIn {
     /// For the `Authorization: Bearer` header.
     pub access_token: String,
-    /// For `/api/auth/refresh`, once.
+    /// For `/api/auth/refresh`; can be used once.
     pub refresh_token: String,
     /// `Bearer`.
     pub token_type: &'static str,
-    /// Seconds until the access token ends.
+    /// Seconds until the access token expires.
     pub expires_in: u32,
-    /// Who signed in.
+    /// The account that signed in.
     pub user: User,
 }
 
@@ -182,43 +182,43 @@ pub struct SignedIn {
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewApiToken {
-    /// What it is for.
+    /// What the token is for.
     #[garde(length(chars, max = 100), custom(text::title))]
     pub name: String,
     /// `read`, `write`, `read:server:ID`, `write:server:ID`.
     #[garde(length(min = 1, max = 50), inner(custom(scope)))]
     pub scopes: Vec<String>,
-    /// When it ends; never, if left out.
+    /// When the token expires; omit it for one that never does.
     #[serde(default)]
     #[garde(custom(in_future))]
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// An API token in a list: all but the secret.
+/// An API token in a list, without its secret.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiToken {
-    /// Its id.
+    /// The token's id.
     pub id: Uuid,
-    /// What it is for.
+    /// What the token is for.
     pub name: String,
-    /// What it may do.
+    /// The token's scopes.
     pub scopes: Vec<String>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: DateTime<Utc>,
-    /// When it ends.
+    /// When the token expires; null if it never does.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was last shown to us, to within a minute.
+    /// When the token was last used, to within a minute.
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-/// A new API token with its secret, which is shown this once.
+/// A new API token with its secret, which is shown only once.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreatedApiToken {
     /// The secret, for the `Authorization: Bearer` header.
     pub token: String,
-    /// The rest.
+    /// All other details.
     #[serde(flatten)]
     pub details: ApiToken,
 }

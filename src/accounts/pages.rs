@@ -1,4 +1,4 @@
-//! The page that a mail's link opens, to confirm its address: small enough to be part of the program as it is.
+//! The page that the link in a confirmation email opens: small enough to be compiled into the program.
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
-/// Outside of `/api`: what a browser opens.
+/// Pages outside of `/api`, for browsers.
 pub(super) fn pages() -> OpenApiRouter {
     let page = |kind, text| get(move || async move { file(kind, text) });
     OpenApiRouter::new()

@@ -1,4 +1,4 @@
-//! `/api/auth`: signing in and out, and API tokens.
+//! `/api/auth`: accounts, sessions and API tokens.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Origin {
     }
 }
 
-/// Register as a customer, where the provider allows it
+/// Register as a customer, if the provider allows it
 #[utoipa::path(post, path = "/auth/register", tag = "auth", operation_id = "registerUser", security(()), request_body = Register,
     responses((status = 201, body = SignedIn), (status = 403, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
@@ -82,7 +82,7 @@ async fn refresh(
     Ok(Json(service::refresh(&accounts, refresh, address).await?))
 }
 
-/// Sign out: this login's tokens end at once
+/// Sign out; the session's tokens stop working at once
 #[utoipa::path(post, path = "/auth/logout", tag = "auth", operation_id = "logOut",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn logout(State(accounts): State<Arc<Accounts>>, session: Session, once: Once) -> Result<StatusCode> {
@@ -90,7 +90,7 @@ async fn logout(State(accounts): State<Arc<Accounts>>, session: Session, once: O
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Who am I
+/// Get my account
 #[utoipa::path(get, path = "/auth/me", tag = "auth", operation_id = "getCurrentUser",
     responses((status = 200, body = User), (status = 401, body = ErrorBody)))]
 async fn me(State(accounts): State<Arc<Accounts>>, Anyone(caller): Anyone) -> Result<Json<User>> {
@@ -110,7 +110,7 @@ async fn update_me(
     Ok(Json(service::update_me(&accounts, caller.user, &update).await?))
 }
 
-/// Change my password; my other logins end, and my API tokens where I say so
+/// Change my password; ends my other sessions and, on request, revokes my API tokens
 #[utoipa::path(post, path = "/auth/password", tag = "auth", operation_id = "changePassword", request_body = ChangePassword,
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
@@ -123,14 +123,14 @@ async fn change_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// My logins: when, from where, and which of them this is
+/// List my sessions
 #[utoipa::path(get, path = "/auth/sessions", tag = "auth", operation_id = "listSessions",
     responses((status = 200, body = Vec<SessionView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn sessions(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<Json<Vec<SessionView>>> {
     Ok(Json(service::sessions(&accounts, session.caller.user, session.id).await?))
 }
 
-/// End all my logins but this one
+/// End all my other sessions
 #[utoipa::path(delete, path = "/auth/sessions", tag = "auth", operation_id = "revokeOtherSessions",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn end_other_sessions(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<StatusCode> {
@@ -138,8 +138,8 @@ async fn end_other_sessions(State(accounts): State<Arc<Accounts>>, session: Sess
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// End one of my logins at once
-#[utoipa::path(delete, path = "/auth/sessions/{id}", tag = "auth", operation_id = "revokeSession", params(("id" = Uuid, Path, description = "The login's id")),
+/// End one of my sessions
+#[utoipa::path(delete, path = "/auth/sessions/{id}", tag = "auth", operation_id = "revokeSession", params(("id" = Uuid, Path, description = "The session's id")),
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn end_session(
@@ -151,7 +151,7 @@ async fn end_session(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Confirm a mail address, with the code that was mailed to it
+/// Confirm an email address with the code that was sent to it
 #[utoipa::path(post, path = "/auth/confirm", tag = "auth", operation_id = "confirmAddress", security(()), request_body = Confirm,
     responses((status = 204), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn confirm(
@@ -163,7 +163,7 @@ async fn confirm(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Have the mail that asks for it sent once more
+/// Send the confirmation email again
 #[utoipa::path(post, path = "/auth/confirm/mail", tag = "auth", operation_id = "sendConfirmation",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 429, body = ErrorBody)))]
@@ -172,14 +172,14 @@ async fn ask_again(State(accounts): State<Arc<Accounts>>, session: Session, once
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// My API tokens
+/// List my API tokens
 #[utoipa::path(get, path = "/auth/tokens", tag = "auth", operation_id = "listApiTokens",
     responses((status = 200, body = Vec<ApiToken>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn api_tokens(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<Json<Vec<ApiToken>>> {
     Ok(Json(service::api_tokens(&accounts, session.caller.user).await?))
 }
 
-/// Make an API token; its secret is shown this once
+/// Create an API token; its secret is shown only once
 #[utoipa::path(post, path = "/auth/tokens", tag = "auth", operation_id = "createApiToken", request_body = NewApiToken,
     responses((status = 201, body = CreatedApiToken), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -191,7 +191,7 @@ async fn create_api_token(
     Ok((StatusCode::CREATED, Json(service::create_api_token(&accounts, &once, session.caller.user, new).await?)))
 }
 
-/// Revoke an API token at once
+/// Revoke an API token
 #[utoipa::path(delete, path = "/auth/tokens/{id}", tag = "auth", operation_id = "revokeApiToken", params(("id" = Uuid, Path, description = "The token's id")),
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody)))]

@@ -1,4 +1,4 @@
-//! The rules of accounts: who may sign in, how tokens rotate, what revokes what.
+//! Business logic for accounts: signing in, rotating tokens, revoking them.
 
 mod confirmations;
 mod sessions;
@@ -30,30 +30,32 @@ pub use sessions::{end_other_sessions, end_session, sessions};
 pub struct Origin {
     /// The client's address.
     pub address: ClientAddress,
-    /// What it calls itself.
+    /// The client's user agent.
     pub user_agent: String,
 }
 
-/// What attempts to sign in are counted by: an account from one network, an account from everywhere, one network.
+/// What login attempts are counted by: an account from one network, an account from everywhere, one network.
 const PLACE: &str = "place:";
 const ACCOUNT: &str = "account:";
 const ADDRESS: &str = "address:";
-/// What attempts at the present password are counted by, of somebody who is signed in.
+/// What attempts at the current password are counted by, for an authenticated user.
 const SESSION: &str = "session:";
-/// An account's attempts from everywhere, as a multiple of those from one network: many strangers together get so far.
+/// Limit of an account's attempts from everywhere, as a multiple of those from one network: many attackers together get
+/// no further.
 const EVERYWHERE: i32 = 10;
-/// How long the answer to a refresh that was lost can be had again, from where it was asked for.
+/// How long a lost response to a refresh can be requested again, from the same address.
 const REFRESH_GRACE: Duration = Duration::from_secs(15);
-/// A /48's attempts, as a multiple of one network's.
+/// Limit of a /48's attempts, as a multiple of one network's.
 const WIDE: i32 = 4;
-/// The API tokens that an account may have.
+/// Maximum number of API tokens per account.
 const API_TOKENS: usize = 100;
 
 fn unauthenticated(message: &str) -> Error {
     Error::new(Code::Unauthenticated, message)
 }
 
-/// Makes an account, as the provider does: its address counts as confirmed. `email` and `password` have been checked by whoever took them in.
+/// Creates an account on the provider's behalf: its address counts as confirmed. The caller has validated `email` and
+/// `password`.
 pub async fn add_user(
     accounts: &Accounts,
     email: &str,
@@ -69,16 +71,16 @@ pub async fn add_user(
 }
 
 fn address_taken() -> Error {
-    Error::new(Code::AlreadyExists, "There is an account with this mail address already.")
+    Error::new(Code::AlreadyExists, "An account with this email address already exists.")
 }
 
-/// A stranger becomes a customer, where the provider allows it.
+/// Registers a customer, if the provider allows it.
 pub async fn register(accounts: &Accounts, new: Register, origin: &Origin) -> Result<SignedIn> {
     if !accounts.core.config.registration {
-        return Err(Error::new(Code::Forbidden, "Registration is closed here; ask the provider for an account."));
+        return Err(Error::new(Code::Forbidden, "Registration is closed; ask the provider for an account."));
     }
-    // Registrations count like failed logins from this address: hashing is dear, and lists of addresses are not
-    // to be tried here.
+    // Registrations count like failed logins from this address: hashing is expensive, and this must not become a way to
+    // test which email addresses have accounts.
     limit_address(accounts, origin.address).await?;
     let hash = hashing::hash(Asker::Stranger, new.password).await?;
     let mut tx = db::begin(&accounts.core.db).await?;
@@ -89,20 +91,20 @@ pub async fn register(accounts: &Accounts, new: Register, origin: &Origin) -> Re
     open_session(accounts, tx, user, origin).await
 }
 
-/// Signs in with mail address and password.
+/// Signs in with an email address and a password.
 pub async fn login(accounts: &Accounts, login: Login, origin: &Origin) -> Result<SignedIn> {
     let network = origin.address.network();
     let place = format!("{network} {}", login.email);
     let (place, account) = ((PLACE, place.as_str()), (ACCOUNT, login.email.as_str()));
     let address = (ADDRESS, network.as_str());
     let most = accounts.core.config.login_limit_account;
-    // Counted before the check and taken back after a success: parallel guesses can't outrun the count.
+    // Counted before the check and taken back on success: parallel guesses can't outrun the count.
     limit_address(accounts, origin.address).await?;
     limit(accounts, place, most).await?;
     let everywhere = limit(accounts, account, most.saturating_mul(EVERYWHERE)).await;
-    let wrong = || unauthenticated("The mail address or the password is wrong.");
+    let wrong = || unauthenticated("The email address or the password is wrong.");
     let found = store::credentials(&accounts.core.db, &login.email).await?;
-    // Strangers must not shut out the owner, who comes from where they came from before, or from next to it.
+    // Attackers must not lock out the owner, who signs in from a known network or its neighbourhood.
     let before = match &found {
         Some(found) => store::session_addresses(&accounts.core.db, found.user.id).await?,
         None => vec![],
@@ -126,7 +128,8 @@ pub async fn login(accounts: &Accounts, login: Login, origin: &Origin) -> Result
             if let Some(wide) = origin.address.wide() {
                 store::forgive_attempt(&accounts.core.db, (ADDRESS, &wide)).await?;
             }
-            // Checking takes a while. Who changed the password or shut the account meanwhile ended the logins there were.
+            // The check takes a while. If the password was changed or the account disabled meanwhile, its sessions have
+            // been ended.
             let mut tx = db::begin(&accounts.core.db).await?;
             if !store::lock_credentials(&mut tx, found.user.id, &found.password_hash).await? {
                 return Err(wrong());
@@ -137,7 +140,7 @@ pub async fn login(accounts: &Accounts, login: Login, origin: &Origin) -> Result
     }
 }
 
-/// Counts an attempt by its address, and by the /48 around it: who has one has 65,536 networks to come from.
+/// Counts an attempt by address, and by the /48 around it: anyone with a /48 has 65,536 networks to come from.
 async fn limit_address(accounts: &Accounts, address: ClientAddress) -> Result<()> {
     let most = accounts.core.config.login_limit_address;
     if let Some(wide) = address.wide() {
@@ -155,7 +158,7 @@ async fn limit(accounts: &Accounts, key: store::Key<'_>, limit: i32) -> Result<(
     let minutes = wait.as_secs().div_ceil(60);
     Err(Error {
         retry_after: Some(wait),
-        ..Error::new(Code::RateLimited, format!("Too many attempts to sign in. Try again in {minutes} minutes."))
+        ..Error::new(Code::RateLimited, format!("Too many login attempts. Try again in {minutes} minutes."))
     })
 }
 
@@ -183,10 +186,10 @@ async fn issue(accounts: &Accounts, tx: &mut sqlx::PgConnection, user: User, ses
     })
 }
 
-/// Exchanges a refresh token for a new pair. A token that was exchanged before is a stolen one: the whole login ends. But
-/// an answer that was lost is asked for again at once, from the same place, and is given.
+/// Exchanges a refresh token for a new pair. A token that was used before counts as stolen: its session is revoked. The
+/// exception is an immediate retry from the same address, because the response may have been lost.
 pub async fn refresh(accounts: &Accounts, refresh: Refresh, address: ClientAddress) -> Result<SignedIn> {
-    let refused = || unauthenticated("This refresh token is not good any more; sign in again.");
+    let refused = || unauthenticated("This refresh token is no longer valid; sign in again.");
     let hash = secrets::hash_token(refresh.refresh_token.expose_secret());
     let from = address.0.to_string();
     let mut tx = db::begin(&accounts.core.db).await?;
@@ -197,7 +200,7 @@ pub async fn refresh(accounts: &Accounts, refresh: Refresh, address: ClientAddre
         let revoked = tx.commit().await;
         accounts.tokens.empty();
         revoked?;
-        tracing::warn!(user = row.user.0, session = %row.session, "a refresh token was used twice; its login is revoked");
+        tracing::warn!(user = row.user.0, session = %row.session, "a refresh token was used twice; session revoked");
         return Err(refused());
     }
     if !row.live {
@@ -212,20 +215,20 @@ pub async fn refresh(accounts: &Accounts, refresh: Refresh, address: ClientAddre
     Ok(signed_in)
 }
 
-/// Ends a login: its access and refresh tokens stop working at once.
+/// Ends a session: its access and refresh tokens stop working at once.
 pub async fn logout(accounts: &Accounts, once: &Once, session: Uuid) -> Result<()> {
     let mut tx = match once.begin(&accounts.core).await? {
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
     store::revoke_session(&mut tx, session).await?;
-    // Also where the answer of the commit was lost.
+    // Also if the outcome of the commit is unknown.
     let done = tx.finish(&accounts.core, ()).await;
     accounts.tokens.empty();
     done
 }
 
-/// Changes somebody's own settings.
+/// Changes a user's own settings.
 pub async fn update_me(accounts: &Accounts, user: UserId, update: &UpdateMe) -> Result<User> {
     let mut tx = db::begin(&accounts.core.db).await?;
     let changed = store::update_user(&mut tx, user, update.alert_mails).await?;
@@ -233,7 +236,7 @@ pub async fn update_me(accounts: &Accounts, user: UserId, update: &UpdateMe) -> 
     changed.ok_or_else(|| Error::not_found("account"))
 }
 
-/// Changes a password and ends the account's other logins.
+/// Changes a password and ends the account's other sessions.
 pub async fn change_password(
     accounts: &Accounts,
     once: &Once,
@@ -241,7 +244,7 @@ pub async fn change_password(
     session: Uuid,
     change: ChangePassword,
 ) -> Result<()> {
-    let wrong = || Error::field("currentPassword", "This is not your present password.");
+    let wrong = || Error::field("currentPassword", "This is not your current password.");
     let current = change.current_password;
     let verified = async {
         let user = store::user(&accounts.core.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
@@ -264,7 +267,7 @@ pub async fn change_password(
         Begun::New(tx) => tx,
         Begun::Done(answer) => return Ok(answer),
     };
-    // Whoever else knew it may have changed it meanwhile.
+    // Anyone else who knew it may have changed it meanwhile.
     if !store::lock_credentials(&mut tx, user.id, present.as_deref().unwrap_or_default()).await? {
         return Err(wrong());
     }
@@ -273,7 +276,7 @@ pub async fn change_password(
     if change.revoke_tokens {
         store::sessions::revoke_api_tokens(&mut tx, user.id).await?;
     }
-    // Also where the answer of the commit was lost.
+    // Also if the outcome of the commit is unknown.
     let done = tx.finish(&accounts.core, ()).await;
     accounts.tokens.empty();
     done
@@ -284,13 +287,13 @@ pub async fn users(accounts: &Accounts) -> Result<Vec<Account>> {
     Ok(store::users(&accounts.core.db).await?)
 }
 
-/// The account with this mail address, without regard to case.
+/// The account with this email address, ignoring case.
 pub async fn find_user(accounts: &Accounts, email: &str) -> Result<User> {
     store::user_by_email(&accounts.core.db, email).await?.ok_or_else(|| Error::not_found("account"))
 }
 
-/// Gives an account a new password, without knowing the old one, and ends its logins. Its API tokens go as well, unless
-/// they are to be kept: whoever got in may have made some. Returns how many went.
+/// Sets a new password without knowing the old one, and ends the account's sessions. API tokens are revoked as well
+/// unless `keep_tokens` is set: an intruder may have created some. Returns the number of tokens revoked.
 pub async fn reset_password(
     accounts: &Accounts,
     user: UserId,
@@ -307,7 +310,7 @@ pub async fn reset_password(
     done.map(|()| revoked)
 }
 
-/// Shuts an account out: nobody can sign in to it, and its logins and tokens stop working at once.
+/// Disables an account: no one can sign in to it, and its sessions and tokens stop working at once.
 pub async fn disable_user(accounts: &Accounts, user: UserId) -> Result<()> {
     let mut tx = db::begin(&accounts.core.db).await?;
     store::disable_user(&mut tx, user).await?;
@@ -317,7 +320,7 @@ pub async fn disable_user(accounts: &Accounts, user: UserId) -> Result<()> {
     done
 }
 
-/// Says how many servers an account may have at most. Those that are there already stay.
+/// Sets the maximum number of servers of an account. Existing servers stay.
 pub async fn set_server_limit(accounts: &Accounts, user: UserId, servers: u16) -> Result<()> {
     match store::set_server_limit(&accounts.core.db, user, servers.into()).await? {
         true => Ok(()),
@@ -325,7 +328,7 @@ pub async fn set_server_limit(accounts: &Accounts, user: UserId, servers: u16) -
     }
 }
 
-/// Who shows this token, from this address. Refresh tokens are not for this.
+/// Authenticates the caller with this token, from this address. Refresh tokens are not accepted.
 pub async fn authenticate(accounts: &Accounts, token: &str, address: ClientAddress) -> Result<Caller> {
     let hash = secrets::hash_token(token);
     let reading = match accounts.tokens.get(&hash) {
@@ -334,16 +337,16 @@ pub async fn authenticate(accounts: &Accounts, token: &str, address: ClientAddre
     };
     accounts.core.limits.guess(&accounts.core, address).await?;
     let row = store::live_token(&accounts.core.db, &hash).await;
-    // Nor is it a guess where nobody can say.
+    // If the database can't say, it does not count as a guess either.
     if !matches!(row, Ok(None)) {
         accounts.core.limits.was_right(address).await;
     }
-    let row = row?.ok_or_else(|| unauthenticated("This token is not good (any more); sign in again."))?;
+    let row = row?.ok_or_else(|| unauthenticated("This token is invalid or has expired; sign in again."))?;
     if row.stale_use
         && let Err(error) = store::touch_token(&accounts.core.db, row.id).await
     {
-        // It is only bookkeeping: who may read goes on reading, also while nothing can be written.
-        tracing::debug!(%error, "the use of a token could not be noted");
+        // This is only bookkeeping: reads must keep working while the database accepts no writes.
+        tracing::debug!(%error, "cannot record the use of a token");
     }
     let scopes = if row.session.is_some() { Scopes::All } else { Scopes::from_stored(&row.scopes) };
     let caller = Caller { user: row.user, role: row.role, token: row.id, session: row.session, scopes };
@@ -352,12 +355,13 @@ pub async fn authenticate(accounts: &Accounts, token: &str, address: ClientAddre
     Ok(caller)
 }
 
-/// Those of these callers who may still be here, with what they may do now: for what stays open after it was let in.
+/// Those callers that are still authenticated, with their current rights: for connections that stay open after
+/// authentication.
 pub async fn live(accounts: &Accounts, callers: &[Caller]) -> Result<Vec<Caller>> {
     Ok(store::live_callers(&accounts.core.db, callers).await?)
 }
 
-/// Makes an API token. Its secret is in the answer and nowhere else.
+/// Creates an API token. Its secret is in the response and nowhere else.
 pub async fn create_api_token(
     accounts: &Accounts,
     once: &Once,
@@ -394,7 +398,7 @@ pub async fn revoke_api_token(accounts: &Accounts, user: UserId, token: Uuid) ->
     revoked
 }
 
-/// Forgets ended sessions and tokens.
+/// Deletes expired sessions and tokens.
 pub async fn purge(accounts: &Accounts) -> Result<()> {
     Ok(store::purge(&accounts.core.db).await?)
 }

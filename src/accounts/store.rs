@@ -1,4 +1,4 @@
-//! The SQL of accounts, sessions, tokens and login limits.
+//! SQL for accounts, sessions, tokens and login limits.
 
 pub(super) mod confirmations;
 pub(super) mod sessions;
@@ -16,14 +16,14 @@ use crate::ids::UserId;
 
 type Result<T> = sqlx::Result<T>;
 
-/// A user with what only the login check may see.
+/// A user with the fields that only the login check may see.
 pub(super) struct Credentials {
     pub user: User,
     pub password_hash: String,
     pub disabled: bool,
 }
 
-/// Adds an account, with its address confirmed or not; `None` when the address is taken.
+/// Adds an account, with its address confirmed or not; `None` if the address is taken.
 pub(super) async fn insert_user(
     db: &mut PgConnection,
     email: &str,
@@ -49,7 +49,7 @@ pub(super) async fn insert_user(
     .await
 }
 
-/// One account.
+/// Finds an account by id.
 pub async fn user(db: impl PgExecutor<'_>, id: UserId) -> Result<Option<User>> {
     sqlx::query_as!(
         User,
@@ -62,7 +62,7 @@ pub async fn user(db: impl PgExecutor<'_>, id: UserId) -> Result<Option<User>> {
     .await
 }
 
-/// One account by its mail address, without regard to case.
+/// Finds an account by email address, ignoring case.
 pub async fn user_by_email(db: &PgPool, email: &str) -> Result<Option<User>> {
     sqlx::query_as!(
         User,
@@ -75,7 +75,7 @@ pub async fn user_by_email(db: &PgPool, email: &str) -> Result<Option<User>> {
     .await
 }
 
-/// Changes an account's own settings; those that are not given stay.
+/// Changes an account's own settings; `None` leaves a setting unchanged.
 pub(super) async fn update_user(
     tx: &mut PgConnection,
     id: UserId,
@@ -93,7 +93,7 @@ pub(super) async fn update_user(
     .await
 }
 
-/// Sets how many servers an account may have; false when there is none such.
+/// Sets the maximum number of servers of an account; false if it does not exist.
 pub(super) async fn set_server_limit(db: &PgPool, id: UserId, servers: i32) -> Result<bool> {
     let done = sqlx::query!("update users set server_limit = $2 where id = $1", id.0, servers).execute(db).await?;
     Ok(done.rows_affected() == 1)
@@ -162,12 +162,12 @@ pub(super) async fn credentials(db: &PgPool, email: &str) -> Result<Option<Crede
     }))
 }
 
-/// Locks an account until the transaction ends: what it may have so many of is counted by one at a time.
+/// Locks an account until the transaction ends, so that checks against its limits run one at a time.
 pub async fn lock_account(tx: &mut PgConnection, user: UserId) -> Result<()> {
     sqlx::query!("select from users where id = $1 for no key update", user.0).fetch_optional(tx).await.map(drop)
 }
 
-/// Locks an account against changes of its password; whether it still has this hash and is not shut.
+/// Locks an account against changes of its password; whether it still has this hash and is not disabled.
 pub(super) async fn lock_credentials(db: &mut PgConnection, user: UserId, hash: &str) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select password_hash = $2 and disabled_at is null as "same!" from users where id = $1 for no key update"#,
@@ -186,7 +186,7 @@ pub(super) async fn set_password(db: &mut PgConnection, user: UserId, hash: &str
         .map(drop)
 }
 
-/// A login that ends after so many days, by the database's clock, which judges it too.
+/// Inserts a session that expires after `days`, by the database's clock, which also checks it.
 pub(super) async fn insert_session(
     db: &mut PgConnection,
     id: Uuid,
@@ -209,7 +209,7 @@ pub(super) async fn insert_session(
     .map(drop)
 }
 
-/// A token of a login: good for so many seconds, and as long as the login at most.
+/// Inserts a session's token that expires after `seconds`, and with the session at the latest.
 pub(super) async fn insert_session_token(
     db: &mut PgConnection,
     kind: &str,
@@ -232,13 +232,13 @@ pub(super) async fn insert_session_token(
     .map(drop)
 }
 
-/// A refresh token's row, locked until the transaction ends: of two uses at one time, one sees the other's.
+/// A refresh token's row, locked until the transaction ends: of two concurrent uses, one sees the other's.
 pub(super) struct RefreshRow {
     pub id: Uuid,
     pub user: UserId,
     pub session: Uuid,
     pub used: bool,
-    /// It was used a moment ago, from here.
+    /// It was used a moment ago, from the same address.
     pub just_here: bool,
     pub live: bool,
 }
@@ -300,7 +300,7 @@ pub(super) async fn revoke_other_sessions(db: &mut PgConnection, user: UserId, k
     .map(drop)
 }
 
-/// What a live access or API token stands for.
+/// A live access or API token, with its account.
 pub(super) struct TokenRow {
     pub id: Uuid,
     pub user: UserId,
@@ -308,7 +308,7 @@ pub(super) struct TokenRow {
     pub session: Option<Uuid>,
     pub scopes: Vec<String>,
     pub stale_use: bool,
-    /// Seconds until it ends by itself, if it does.
+    /// Seconds until it expires, if it does.
     pub seconds_left: Option<f64>,
 }
 
@@ -331,8 +331,8 @@ pub(super) async fn live_token(db: &PgPool, hash: &[u8; 32]) -> Result<Option<To
     .await
 }
 
-/// Those of these callers who may still be here, with what they may do now. A login lives as long as its session, also
-/// when the access token that was shown is long over; an API token lives by itself.
+/// Those callers that are still authenticated, with their current rights. A login lives as long as its session, even if
+/// the access token it was opened with has expired; an API token has a lifetime of its own.
 pub(super) async fn live_callers(db: &PgPool, callers: &[Caller]) -> Result<Vec<Caller>> {
     let tokens: Vec<Uuid> = callers.iter().map(|c| c.token).collect();
     let sessions: Vec<Option<Uuid>> = callers.iter().map(|c| c.session).collect();
@@ -363,7 +363,7 @@ pub(super) async fn live_callers(db: &PgPool, callers: &[Caller]) -> Result<Vec<
         .collect())
 }
 
-/// Notes that an API token was used. Whoever holds its row notes something better.
+/// Records that an API token was used. Skipped if the row is locked: that transaction records something better.
 pub(super) async fn touch_token(db: &PgPool, token: Uuid) -> Result<()> {
     sqlx::query!(
         "update tokens set last_used_at = now()
@@ -410,7 +410,7 @@ pub(super) async fn api_tokens(db: impl PgExecutor<'_>, user: UserId) -> Result<
     .await
 }
 
-/// Revokes an account's own API token; false when there is none such.
+/// Revokes an account's own API token; false if it does not exist.
 pub(super) async fn revoke_api_token(tx: &mut PgConnection, user: UserId, token: Uuid) -> Result<bool> {
     let done = sqlx::query!(
         "update tokens set revoked_at = now() where id = $1 and user_id = $2 and kind = 'api' and revoked_at is null",
@@ -422,10 +422,10 @@ pub(super) async fn revoke_api_token(tx: &mut PgConnection, user: UserId, token:
     Ok(done.rows_affected() == 1)
 }
 
-/// What is counted, and whose: the database's `lower` finds accounts, so the database's `lower` makes their keys.
+/// What is counted, and for whom. The database's `lower` finds accounts, so the database's `lower` makes their keys.
 pub(super) type Key<'a> = (&'static str, &'a str);
 
-/// Where an account's logins of late came from.
+/// The addresses of an account's recent logins.
 pub(super) async fn session_addresses(db: &PgPool, user: UserId) -> Result<Vec<IpAddr>> {
     let addresses = sqlx::query_scalar!(
         r#"select address as "address!" from sessions where user_id = $1 order by created_at desc limit 100"#,
@@ -436,8 +436,9 @@ pub(super) async fn session_addresses(db: &PgPool, user: UserId) -> Result<Vec<I
     Ok(addresses.iter().filter_map(|address| address.parse().ok()).collect())
 }
 
-/// Counts one attempt of `who` (an `account:`, an `address:` and the like) in the present window of 15 minutes, and says how many there are now and for how
-/// many more seconds the window lasts. One statement, so that parallel attempts count each other.
+/// Counts one attempt of `who` (an `account:`, an `address:` and the like) in the current window of 15 minutes. Returns
+/// the count, and for how many more seconds the window lasts. One statement, so that parallel attempts count each
+/// other.
 pub(super) async fn count_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<(i32, i64)> {
     let row = sqlx::query!(
         r#"insert into login_attempts as l (key, window_start, attempts) values ($1 || lower($2), now(), 1)
@@ -456,7 +457,7 @@ pub(super) async fn count_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<(
     Ok((row.attempts, row.seconds))
 }
 
-/// Takes one attempt back: it was a success.
+/// Takes back one attempt after a success.
 pub(super) async fn forgive_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<()> {
     sqlx::query!(
         "update login_attempts set attempts = greatest(attempts - 1, 0) where key = $1 || lower($2)",
@@ -468,7 +469,7 @@ pub(super) async fn forgive_attempt(db: &PgPool, (what, who): Key<'_>) -> Result
     .map(drop)
 }
 
-/// Forgets what has ended long ago.
+/// Deletes rows that expired some time ago.
 pub(super) async fn purge(db: &PgPool) -> Result<()> {
     // A used refresh token is kept as long as its session, so that its theft is noticed.
     sqlx::query!(

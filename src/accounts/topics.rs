@@ -11,7 +11,7 @@ use crate::ids::UserId;
 pub enum AuthChanged {
     /// A token was revoked or changed.
     Token(Uuid),
-    /// A login ended.
+    /// A session ended.
     Session(Uuid),
     /// An account was disabled or its role changed.
     User(UserId),

@@ -5,29 +5,29 @@ use askama::Template;
 use crate::error::{Error, Result};
 use crate::mail::templates::{Mail, Rendered, line};
 
-/// Alerts that were raised, and alerts that are over: one mail, however many there are.
+/// Alerts that were raised or resolved: one email, however many there are.
 #[derive(Debug)]
 pub struct Alerts<'a> {
-    /// What is new.
+    /// New alerts.
     pub raised: Vec<AlertLine>,
-    /// What is over.
+    /// Resolved alerts.
     pub over: Vec<AlertLine>,
-    /// Where to see them.
+    /// URL of the alerts page.
     pub url: &'a str,
 }
 
-/// One alert in a mail.
+/// An alert in an email.
 #[derive(Debug, Clone)]
 pub struct AlertLine {
-    /// What it is about, by name.
+    /// Name of the server or host.
     pub name: String,
-    /// What there is to say of it.
+    /// Description of the alert.
     pub what: String,
-    /// Since when, or when it ended.
+    /// When it was raised or resolved.
     pub when: String,
 }
 
-/// Lines of each part of a mail; of more there is the number only.
+/// Maximum number of lines in each part of an email; the rest is only counted.
 const LINES: usize = 200;
 
 #[derive(Template)]
@@ -52,7 +52,7 @@ struct Part<'a> {
 }
 
 impl<'a> Alerts<'a> {
-    /// Nothing yet.
+    /// An email without alerts.
     pub fn new(url: &'a str) -> Self {
         Self { raised: vec![], over: vec![], url }
     }
@@ -64,10 +64,10 @@ impl<'a> Alerts<'a> {
         };
         match (&self.raised[..], &self.over[..]) {
             ([a], []) => one("Alert", a),
-            ([], [a]) => one("Over", a),
+            ([], [a]) => one("Resolved", a),
             (raised, []) => format!("{} alerts", raised.len()),
-            ([], over) => format!("{} alerts are over", over.len()),
-            (raised, over) => format!("Alerts: {} new, {} over", raised.len(), over.len()),
+            ([], over) => format!("{} alerts resolved", over.len()),
+            (raised, over) => format!("Alerts: {} new, {} resolved", raised.len(), over.len()),
         }
     }
 }
@@ -84,7 +84,7 @@ impl Mail for Alerts<'_> {
                 .collect(),
             more: alerts.len().saturating_sub(LINES),
         };
-        let parts = [part("Needs you now", &self.raised), part("Is over", &self.over)];
+        let parts = [part("New", &self.raised), part("Resolved", &self.over)];
         let (parts, url) = (&parts[..], &line(self.url));
         Ok(Rendered {
             text: AlertsText { parts, url }.render().map_err(Error::internal)?,
@@ -109,10 +109,10 @@ mod tests {
         let one = mail.render().unwrap();
         assert_eq!(one.subject, "Alert: web-1: CPU usage is at 97%");
         assert!(one.text.contains("web-1: CPU usage is at 97%, since 2026-01-01 10:00 UTC"), "{}", one.text);
-        assert!(!one.text.contains("Is over") && !one.html.contains("Is over"), "{}", one.text);
+        assert!(!one.text.contains("Resolved") && !one.html.contains("Resolved"), "{}", one.text);
         mail.over.extend((0..500).map(|n| alert(&format!("db-{n}"))));
         let many = mail.render().unwrap();
-        assert_eq!(many.subject, "Alerts: 1 new, 500 over");
+        assert_eq!(many.subject, "Alerts: 1 new, 500 resolved");
         for part in [&many.text, &many.html] {
             assert!(part.contains("db-199") && !part.contains("db-200") && part.contains("300 more"), "{part}");
         }

@@ -1,4 +1,4 @@
-//! The layer that begins and ends entries.
+//! The middleware that begins and ends audit entries.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -21,14 +21,14 @@ use crate::http::ClientAddress;
 use crate::http::auth::Identity;
 use crate::ids::ServerId;
 
-/// The largest answer that is looked into for what was made.
+/// The largest response that is parsed for the ids of created objects.
 const ANSWER: usize = 256 * 1024;
 
-/// Routes that nobody has to sign in for, as `POST /api/auth/login`.
+/// Routes that need no authentication, such as `POST /api/auth/login`.
 pub(crate) type OpenRoutes = Arc<BTreeSet<String>>;
 
-/// Watches a request that may change something. Where nobody has signed in and the route asks for it, nothing can be
-/// done and nothing is written down: strangers are not to fill the log.
+/// Records a request that may change something. An unauthenticated request to a route that needs authentication can
+/// change nothing, and is not recorded: anonymous clients must not be able to fill the log.
 pub(crate) async fn watch(
     State((core, open)): State<(Arc<Core>, OpenRoutes)>,
     request: Request,
@@ -76,7 +76,7 @@ pub(crate) async fn watch(
     response
 }
 
-/// What the route is about: the part of the path before the first id, or else its last that is not a verb.
+/// The subject of a route: the part of the path before the first id, or else the last part that is not a verb.
 fn subject<'a>(route: &'a str, path: &str) -> (Option<&'a str>, Option<String>) {
     let mut before = None;
     for (part, value) in route.split('/').zip(path.split('/')).skip(2) {
@@ -88,7 +88,7 @@ fn subject<'a>(route: &'a str, path: &str) -> (Option<&'a str>, Option<String>) 
     (before, None)
 }
 
-/// An entry whose request has no answer yet. Dropped like that, it ends all the same.
+/// An entry whose request has no response yet. If it is dropped, the entry still ends.
 struct Unanswered(Option<(Arc<Core>, Begun)>);
 
 impl Unanswered {
@@ -106,7 +106,7 @@ impl Drop for Unanswered {
     }
 }
 
-/// What an answer says of what was made. It may hold secrets; they are not looked at.
+/// The ids of created objects in a response. It may hold secrets, which are not read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Made {

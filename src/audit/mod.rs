@@ -1,9 +1,9 @@
-//! The audit log: every change, who tried it, from where, with which token, on what, and how it ended. Never what was
-//! sent: that may hold secrets.
+//! The audit log: every change, who attempted it, from where, with which token, on what, and how it ended. Request
+//! bodies are never recorded: they may hold secrets.
 //!
-//! Nobody has to think of it: a layer around the router sees every request that may change something, and the command
-//! line passes every command through [`service::command`]. An entry is begun before the deed and ended after it, so
-//! that a killed process leaves an open entry and not none.
+//! Recording is automatic: a layer around the router sees every request that may change something, and the command line
+//! runs every command through [`service::command`]. An entry is begun before the action and ended after it, so that a
+//! killed process leaves an open entry instead of none.
 
 mod feature;
 mod layer;

@@ -1,4 +1,4 @@
-//! Entries of the audit log as they are asked for and shown.
+//! Request and response types for the audit log.
 
 use chrono::{DateTime, Datelike, Utc};
 use garde::Validate;
@@ -14,100 +14,101 @@ use crate::operations::model::State;
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// Its id.
+    /// The entry's id.
     pub id: Uuid,
-    /// When it was begun.
+    /// When the action began.
     pub at: DateTime<Utc>,
-    /// Who; null for nobody, for the command line, and, to customers, for the provider.
+    /// The account that acted; null for unauthenticated clients, for the command line and, if a customer reads the
+    /// entry, for the provider.
     pub user_id: Option<UserId>,
-    /// What they were: `provider`, `customer`, `nobody` (not signed in), `cli` (the command line).
+    /// Role of the account: `provider`, `customer`, `nobody` (unauthenticated) or `cli` (the command line).
     pub role: String,
-    /// The token shown. Null to customers where it is not theirs.
+    /// The id of the token that was sent. Null to customers where it is not theirs.
     pub token_id: Option<Uuid>,
-    /// From where. Null to customers where it is the provider.
+    /// The client's address. Customers get null if the provider acted.
     pub address: Option<String>,
-    /// The request's id, as its answer had it.
+    /// The request id, as sent in the response.
     pub request_id: Option<String>,
     /// Method and route, or the command.
     #[schema(example = "POST /api/server/{id}/start")]
     pub action: String,
-    /// The kind of thing it was done to.
+    /// The kind of object that the action applied to.
     #[schema(example = "server")]
     pub subject: Option<String>,
-    /// Which.
+    /// The object's id.
     pub subject_id: Option<String>,
-    /// The server that it was done to.
+    /// The server that the action applied to.
     pub server_id: Option<ServerId>,
-    /// The account it was about, where that was not the caller's: of a failed login.
+    /// The account that the action concerned, if it was not the caller's own: after a failed login.
     pub account_id: Option<UserId>,
-    /// The answer's status, also where the client left before it. Null while there is none yet.
+    /// Status of the response, even if the client disconnected before it was sent. Null as long as there is none.
     pub status: Option<i16>,
-    /// The error's code; null where it was done.
+    /// The error code; null on success.
     pub code: Option<String>,
-    /// When it ended; null while it is under way, and where the process died.
+    /// When the action ended; null while it is in progress, or if the process died.
     pub ended_at: Option<DateTime<Utc>>,
-    /// The operation that it began, for `GET /api/operations/{id}`.
+    /// The operation that it started, for `GET /api/operations/{id}`.
     pub operation_id: Option<Uuid>,
-    /// How that operation stands now.
+    /// Current state of that operation.
     pub operation_state: Option<State>,
     /// Why that operation failed.
     pub operation_code: Option<String>,
 }
 
-/// Which entries to show.
+/// Selects audit entries.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListEntries {
-    /// From 1.
+    /// Page number, from 1.
     #[garde(range(min = 1, max = 1_000_000))]
     #[param(minimum = 1, maximum = 1_000_000)]
     pub page: Option<i64>,
-    /// Entries a page: 20, at most 100.
+    /// Entries per page: 20 by default, at most 100.
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
-    /// Entries are sorted by when they were begun.
+    /// Sort key: entries are sorted by the time they began.
     #[garde(skip)]
     #[param(inline)]
     pub sort: Option<Sort>,
-    /// Newest first (`desc`) if left out.
+    /// Newest first (`desc`) by default.
     #[garde(skip)]
     #[param(inline)]
     pub order: Option<Order>,
-    /// By this account.
+    /// Only actions of this account.
     #[garde(skip)]
     pub user_id: Option<UserId>,
-    /// With this token.
+    /// Only actions with this token.
     #[garde(skip)]
     pub token_id: Option<Uuid>,
-    /// To this server.
+    /// Only actions on this server.
     #[garde(skip)]
     pub server_id: Option<ServerId>,
-    /// Method and route, or the command: exactly this.
+    /// Method and route, or the command: an exact match.
     #[garde(inner(length(chars, max = 200), custom(text::plain)))]
     pub action: Option<String>,
-    /// To things of this kind.
+    /// Only actions on objects of this kind.
     #[garde(inner(length(chars, max = 200), custom(text::plain)))]
     pub subject: Option<String>,
-    /// To the thing with this id.
+    /// Only actions on the object with this id.
     #[garde(inner(length(chars, max = 200), custom(text::plain)))]
     pub subject_id: Option<String>,
-    /// With this request id.
+    /// Only actions with this request id.
     #[garde(inner(length(chars, max = 200), custom(text::plain)))]
     pub request_id: Option<String>,
-    /// That ended with this error code.
+    /// Only actions that ended with this error code.
     #[garde(inner(length(chars, max = 200), custom(text::plain)))]
     pub code: Option<String>,
-    /// Begun at this time or later.
+    /// Only actions that began at this time or later.
     #[garde(inner(custom(instant)))]
     pub from: Option<DateTime<Utc>>,
-    /// Begun before this time.
+    /// Only actions that began before this time.
     #[garde(inner(custom(instant)))]
     pub to: Option<DateTime<Utc>>,
 }
 
-/// A time that a calendar has.
+/// Rejects times that the database can't store.
 fn instant(at: &DateTime<Utc>, (): &()) -> garde::Result {
     match (0..=9999).contains(&at.year()) {
         true => Ok(()),
@@ -115,27 +116,27 @@ fn instant(at: &DateTime<Utc>, (): &()) -> garde::Result {
     }
 }
 
-/// Writes of an hour that were refused. The first of them are entries of the log, the others are only counted.
+/// The refused writes of an hour. The first of them are entries in the audit log, the others are only counted.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
-    /// When the hour began.
+    /// Start of the hour.
     pub hour: DateTime<Utc>,
-    /// Who was refused; null: nobody had signed in.
+    /// The account that was refused; null for unauthenticated clients.
     pub user_id: Option<UserId>,
-    /// The account it was about, where nobody had signed in.
+    /// The account that an unauthenticated request concerned.
     pub account_id: Option<UserId>,
-    /// How many there were.
+    /// Number of refused writes.
     pub count: i64,
-    /// When the last one was.
+    /// Time of the last one.
     pub last_at: DateTime<Utc>,
 }
 
-/// What entries can be sorted by.
+/// Sort keys for entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Sort {
-    /// When they were begun.
+    /// The time an entry began.
     #[default]
     At,
 }

@@ -1,10 +1,10 @@
-//! What only the code at work knows about a deed: noted here, by whoever knows it, for the entry's end.
+//! Task-local notes that handlers attach to the current audit entry: facts that only the running code knows.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ids::UserId;
 
-/// What was noted.
+/// The notes of an entry.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Noted {
     pub account: Option<UserId>,
@@ -18,16 +18,16 @@ tokio::task_local! {
 }
 
 fn note(write: impl FnOnce(&mut Noted)) {
-    // Where nobody watches there is nothing to note.
+    // Outside of an audited action there is no entry to attach it to.
     let _ = NOTES.try_with(|notes| write(&mut notes.lock().unwrap_or_else(PoisonError::into_inner)));
 }
 
-/// It is about this account, whoever does it.
+/// The action concerns this account, whoever the caller is.
 pub fn account(user: UserId) {
     note(|noted| noted.account = Some(user));
 }
 
-/// It is about the thing with this id, where neither the address nor the answer tells.
+/// The action concerns the object with this id, which neither the path nor the response contains.
 pub fn subject(id: impl std::fmt::Display) {
     note(|noted| noted.subject_id = Some(id.to_string()));
 }

@@ -19,10 +19,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(refused))
 }
 
-/// The audit log: all of it for a provider; what concerns them for a customer
+/// List audit entries: a provider sees all, a customer only those about themselves
 ///
-/// `total` counts to 10,000, and pages go no further: for what is beyond, narrow the list. Of what was refused, the first
-/// 20 of an account's in an hour are entries; `GET /api/audit/refused` has how many there were.
+/// `total` counts up to 10,000, and paging ends there: filter the list to get further. Only the first 20 refused writes
+/// per account and hour are entries; `GET /api/audit/refused` has their total number.
 #[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listAuditEntries", params(ListEntries),
     responses((status = 200, body = Page<Entry>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
@@ -34,7 +34,7 @@ async fn list(
     Ok(Json(service::list(&core, &caller, &query).await?))
 }
 
-/// How many writes were refused, by hour and account: all of them for a provider; what concerns them for a customer
+/// Count refused writes by hour and account: a provider sees all, a customer only those about themselves
 #[utoipa::path(get, path = "/audit/refused", tag = "audit", operation_id = "listRefusedWrites", params(PageQuery),
     responses((status = 200, body = Page<Refused>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]

@@ -1,4 +1,4 @@
-//! The rules of the audit log: how entries begin and end, and who may read which.
+//! Business logic for the audit log: how entries begin and end, and who may read which.
 
 use std::net::IpAddr;
 use std::sync::PoisonError;
@@ -15,10 +15,10 @@ use crate::error::{Code, Error, Result};
 use crate::http::page::{self, Page, PageQuery};
 use crate::ids::{ServerId, UserId};
 
-/// Of what was refused, so many of an account's are kept as entries in an hour. The others are counted.
+/// Maximum number of refused writes per account and hour that are stored as entries. The others are only counted.
 const KEPT: i64 = 20;
 
-/// What somebody is about to do.
+/// An action that is about to begin.
 #[derive(Debug)]
 pub(super) struct Deed<'a> {
     pub caller: Option<Caller>,
@@ -29,13 +29,13 @@ pub(super) struct Deed<'a> {
     pub subject_id: Option<String>,
 }
 
-/// An entry that has been begun.
+/// An entry that has begun.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begun {
     pub id: Uuid,
 }
 
-/// How it ended; with nothing known, it was cut off before there was an answer.
+/// The outcome of an action; empty if it was cut off before there was a response.
 #[derive(Debug, Default)]
 pub(super) struct End {
     pub status: Option<u16>,
@@ -47,7 +47,7 @@ pub(super) struct End {
 }
 
 impl End {
-    /// Whether nothing was done, for certain, and by no fault of ours.
+    /// Whether it is certain that nothing was done, and that this was no internal error.
     fn was_refused(&self) -> bool {
         let no_room = [Code::ResourceUnavailable, Code::HostUnreachable, Code::HostError];
         self.status.is_some_and(|status| (400..500).contains(&status))
@@ -55,14 +55,14 @@ impl End {
     }
 }
 
-/// Begins an entry. What can't be written down is not done.
+/// Begins an entry. If it can't be recorded, the action does not take place.
 pub(super) async fn begin(core: &Core, deed: &Deed<'_>) -> Result<Begun> {
     let server = deed.subject_id.as_ref().filter(|_| deed.subject == Some("server")).and_then(|id| id.parse().ok());
     let role = deed.caller.as_ref().map_or("nobody", |caller| caller.role.as_str());
     Ok(store::begin(&core.db, role, deed, server).await?)
 }
 
-/// Ends an entry. It was done by now: that its end can't be written down is for our own log.
+/// Ends an entry. The action is done by now, so a failure to record its end only goes to the log.
 pub(super) async fn end(core: &Core, begun: Begun, end: &End) {
     keep(core, begun, end, end.was_refused()).await;
 }
@@ -73,7 +73,7 @@ async fn keep(core: &Core, begun: Begun, end: &End, counted: bool) {
         false => store::end(&core.db, begun, end).await,
     };
     let written = match write().await {
-        // The clock is months ahead of the janitor, or behind.
+        // The clock is months ahead of the janitor, or behind it.
         Err(error) if is_without_room(&error) => match store::room(&core.db).await {
             Ok(()) => write().await,
             failed => failed,
@@ -81,11 +81,11 @@ async fn keep(core: &Core, begun: Begun, end: &End, counted: bool) {
         written => written,
     };
     if let Err(error) = written {
-        tracing::error!(entry = %begun.id, %error, "an entry of the audit log has no end");
+        tracing::error!(entry = %begun.id, %error, "cannot record the end of an audit entry");
     }
 }
 
-/// Runs a command of the command line and writes down that it was run. `action` names it, without its arguments.
+/// Runs a CLI command and records that it was run. `action` names it, without its arguments.
 pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let (subject, _) = action.split_once(' ').unwrap_or((action, ""));
     let begun = store::begin_command(&core.db, action, subject).await.map_err(Error::from)?;
@@ -95,13 +95,13 @@ pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyho
     let code = result.as_ref().err().map(|error| error.downcast_ref::<Error>().map_or(Code::Internal, |e| e.code));
     let status = Some(code.map_or(200, Code::status));
     let ended = End { status, code, subject_id: known.subject_id, account: known.account, ..End::default() };
-    // Nobody floods the log from here.
+    // The command line can't flood the log.
     keep(core, begun, &ended, false).await;
     result
 }
 
-/// The entries that the caller may see: all for a provider; for a customer what they did, what providers did to their
-/// servers, and who tried to sign in to their account.
+/// The entries that the caller may see: all for a provider; for a customer their own actions, those of providers on
+/// their servers, and login attempts to their account.
 pub async fn list(core: &Core, caller: &Caller, query: &ListEntries) -> Result<Page<Entry>> {
     let page = PageQuery { page: query.page, limit: query.limit };
     page.check()?;
@@ -114,8 +114,8 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListEntries) -> Result<P
     Ok(Page::new(entries, total, page))
 }
 
-/// How many writes were refused, by hour and account: all for a provider, one's own for a customer, with those about
-/// their account.
+/// Number of refused writes by hour and account: all for a provider; for a customer their own and those about their
+/// account.
 pub async fn refusals(core: &Core, caller: &Caller, query: PageQuery) -> Result<Page<Refused>> {
     query.check()?;
     let _turn = core.turns.take(caller.user).await?;
@@ -130,7 +130,7 @@ pub async fn latest(core: &Core, limit: i64) -> Result<Vec<Entry>> {
     Ok(store::list(&core.db, None, &ListEntries::default(), page).await?.0)
 }
 
-/// Makes room for the months to come, and lets go of what is older than the settings say.
+/// Creates partitions for the coming months, and deletes entries past the configured retention.
 pub async fn upkeep(core: &Core) -> Result<()> {
     Ok(store::upkeep(&core.db, core.config.audit_days).await?)
 }

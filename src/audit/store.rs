@@ -1,4 +1,4 @@
-//! The SQL of the audit log.
+//! SQL for the audit log.
 
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -43,7 +43,7 @@ pub(super) async fn begin_command(db: &PgPool, action: &str, subject: &str) -> R
     .await
 }
 
-/// Keeps an entry for good, with its end.
+/// Stores an entry permanently, with its end.
 pub(super) async fn end(db: &PgPool, begun: Begun, end: &End) -> Result<()> {
     sqlx::query!(
         "with o as (delete from audit_open where id = $1 returning *)
@@ -65,7 +65,7 @@ pub(super) async fn end(db: &PgPool, begun: Begun, end: &End) -> Result<()> {
     .map(drop)
 }
 
-/// Counts an entry of what was refused, and keeps it where it is among the first `kept` of the account's in this hour.
+/// Counts a refused write, and stores its entry if it is among the first `kept` of the account in this hour.
 pub(super) async fn refused(db: &PgPool, begun: Begun, end: &End, kept: i64) -> Result<()> {
     sqlx::query!(
         "with o as (delete from audit_open where id = $1 returning *),
@@ -96,7 +96,7 @@ pub(super) async fn refused(db: &PgPool, begun: Begun, end: &End, kept: i64) -> 
     .map(drop)
 }
 
-/// Entries by a filter, with how many match in all, as far as they are counted; of one account's matters only, where it is given.
+/// Filtered entries, with the total count up to a limit; only those about one account if `mine` is set.
 pub(super) async fn list(
     db: &PgPool,
     mine: Option<UserId>,
@@ -144,12 +144,12 @@ pub(super) async fn list(
     Ok((rows, total))
 }
 
-/// Makes room for entries of this month and the next ones.
+/// Creates the partitions for this month and the next ones.
 pub(super) async fn room(db: &PgPool) -> Result<()> {
     sqlx::query!("select audit_room()").fetch_one(db).await.map(drop)
 }
 
-/// How many writes were refused, by hour, newest first; of one account's matters only, where it is given.
+/// Number of refused writes by hour, newest first; only those about one account if `mine` is set.
 pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, page: PageQuery) -> Result<(Vec<Refused>, i64)> {
     let mut tx = crate::db::reading(db).await?;
     let rows = sqlx::query_as!(
@@ -174,7 +174,7 @@ pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, page: PageQuery)
     Ok((rows, total))
 }
 
-/// Keeps the entries whose processes died, and lets go of what is too old.
+/// Stores entries whose processes died, and deletes expired ones.
 pub(super) async fn upkeep(db: &PgPool, days: i32) -> Result<()> {
     sqlx::query!(
         "with o as (delete from audit_open where at < now() - interval '1 hour' returning *)

@@ -12,7 +12,7 @@ use crate::http::ClientAddress;
 use crate::ids::UserId;
 use crate::stored::stored;
 
-/// What an account is.
+/// The role of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -20,7 +20,7 @@ pub enum Role {
     Provider,
     /// Orders servers.
     Customer,
-    /// One that a newer version knows and this one does not.
+    /// A role known to a newer version but not to this one.
     #[serde(skip_deserializing)]
     #[value(skip)]
     Unknown,
@@ -29,7 +29,7 @@ pub enum Role {
 stored!(Role, Self::Unknown);
 
 impl Role {
-    /// As stored.
+    /// The value stored in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Provider => "provider",
@@ -39,16 +39,16 @@ impl Role {
     }
 }
 
-/// Who makes a request, with what.
+/// The authenticated caller of a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Whose account.
+    /// The account.
     pub user: UserId,
-    /// Its role.
+    /// The account's role.
     pub role: Role,
     /// The token shown.
     pub token: Uuid,
-    /// The login it belongs to; none for an API token.
+    /// The session that the token belongs to; none for an API token.
     pub session: Option<Uuid>,
     /// What the token may do.
     pub scopes: Scopes,

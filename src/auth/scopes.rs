@@ -1,24 +1,24 @@
-//! What a token may do: read or write, everywhere or on one server.
+//! Scopes of a token: read or write, on everything or on one server.
 
 use std::str::FromStr;
 
 use crate::ids::ServerId;
 
-/// How much.
+/// The access level of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Look.
+    /// Read only.
     Read,
-    /// Look and change.
+    /// Read and change.
     Write,
 }
 
 /// One grant: `read`, `write`, `read:server:12` or `write:server:12`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
-    /// How much.
+    /// The access level.
     pub level: Level,
-    /// On what; none: on everything that the account may.
+    /// The server it is limited to; none: everything in the account.
     pub server: Option<ServerId>,
 }
 
@@ -54,22 +54,22 @@ impl std::fmt::Display for Scope {
     }
 }
 
-/// Everything a token may do.
+/// All scopes of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scopes {
-    /// A login: all that the account may.
+    /// A login: everything that the account may do.
     All,
-    /// An API token: these grants and no more.
+    /// An API token: only these scopes.
     Only(Vec<Scope>),
 }
 
 impl Scopes {
-    /// Reads them as stored. What can't be read grants nothing.
+    /// Parses the stored scopes. An unreadable one grants nothing.
     pub fn from_stored(scopes: &[String]) -> Self {
         Self::Only(scopes.iter().filter_map(|s| s.parse().ok()).collect())
     }
 
-    /// Whether they reach the account as a whole (ordering, lists of others, settings).
+    /// Whether they cover the account as a whole (ordering, other lists, settings).
     pub fn allow(&self, level: Level) -> bool {
         match self {
             Self::All => true,
@@ -77,7 +77,7 @@ impl Scopes {
         }
     }
 
-    /// Whether they reach this server.
+    /// Whether they cover this server.
     pub fn allow_server(&self, level: Level, server: ServerId) -> bool {
         match self {
             Self::All => true,
@@ -85,7 +85,7 @@ impl Scopes {
         }
     }
 
-    /// The only servers they reach, or none where they reach all of the account's.
+    /// The only servers they cover, or none if they cover all of the account's.
     pub fn only_servers(&self) -> Option<Vec<ServerId>> {
         match self {
             Self::Only(scopes) if !self.allow(Level::Read) => Some(scopes.iter().filter_map(|s| s.server).collect()),

@@ -1,4 +1,4 @@
-//! `innkeeper audit …`: who did what.
+//! `innkeeper audit …`: the audit log.
 
 use clap::Subcommand;
 use innkeeper::audit::model::Entry;
@@ -11,7 +11,7 @@ use super::output::{or_none, table, time};
 pub(super) enum Command {
     /// Show the latest entries of the audit log, newest first
     List {
-        /// How many
+        /// Maximum number of entries
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,
     },

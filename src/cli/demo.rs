@@ -1,4 +1,4 @@
-//! `innkeeper demo`: something to look at and to order. What is there already, by name, is left as it is.
+//! `innkeeper demo`: sample data to explore and order from. Items that already exist, by name, are left unchanged.
 
 mod env_file;
 
@@ -26,53 +26,53 @@ use secrecy::ExposeSecret;
 use super::checked;
 use super::output::plain;
 
-/// The name of the host, and what the names of its pools begin with.
+/// Name of the host, and prefix of its pools' names.
 const HOST: &str = "demo";
-/// The name of the accounts' API tokens.
+/// Name of the accounts' API tokens.
 const TOKEN: &str = "demo";
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// Where the demonstration's accounts are written to, readable for you alone
+    /// File for the credentials of the demo accounts, readable only by you
     #[arg(long, default_value = "data/demo.env")]
     env_file: PathBuf,
-    /// The Incus daemon's unix socket
+    /// Unix socket of the Incus daemon
     #[arg(long)]
     incus_socket: String,
-    /// The Incus project that the guests live in
+    /// Incus project for the guests
     #[arg(long)]
     incus_project: String,
-    /// The storage pool of the guests' root disks
+    /// Storage pool for the guests' root disks
     #[arg(long)]
     incus_pool: String,
-    /// Don't let Incus filter the guests' addresses: for kernels that can't
+    /// Don't let Incus filter the guests' addresses: for kernels that don't support it
     #[arg(long)]
     no_address_filters: bool,
-    /// The host's bridge
+    /// Network bridge of the host
     #[arg(long)]
     bridge: String,
-    /// The image in Incus, an alias or fingerprint
+    /// Image in Incus, by alias or fingerprint
     #[arg(long)]
     image_source: String,
-    /// The image's name for customers
+    /// Name of the image for customers
     #[arg(long, default_value = "Debian 12")]
     image_name: String,
-    /// The IPv4 network, such as 10.0.0.0/24
+    /// IPv4 network, such as 10.0.0.0/24
     #[arg(long)]
     ipv4_cidr: IpNet,
-    /// Its gateway
+    /// IPv4 gateway
     #[arg(long)]
     ipv4_gateway: Option<IpAddr>,
-    /// The first address to give out
+    /// First IPv4 address to assign
     #[arg(long)]
     ipv4_first: Option<IpAddr>,
-    /// The last address to give out
+    /// Last IPv4 address to assign
     #[arg(long)]
     ipv4_last: Option<IpAddr>,
-    /// The IPv6 network, such as `fd00:1::/64`
+    /// IPv6 network, such as `fd00:1::/64`
     #[arg(long)]
     ipv6_cidr: Option<IpNet>,
-    /// Its gateway
+    /// IPv6 gateway
     #[arg(long, requires = "ipv6_cidr")]
     ipv6_gateway: Option<IpAddr>,
 }
@@ -103,7 +103,7 @@ async fn tariff(service: &Service, name: &str, cores: i32, memory: i64, disk: i6
         price,
         currency: "EUR".to_owned(),
         enabled: true,
-        // Up to twice of everything by parts, which is what any of today's machines has room for.
+        // Resizing single resources up to twice their size, which fits on any current machine.
         max_cores: Some(cores * 2),
         max_memory: Some(memory * 2),
         max_disk: Some(disk * 2),
@@ -112,7 +112,7 @@ async fn tariff(service: &Service, name: &str, cores: i32, memory: i64, disk: i6
     there(tariffs::service::create(&service.core, &Once::default(), new).await)
 }
 
-/// What exists already is as good as made.
+/// Treats an item that already exists as created.
 fn there<T>(made: Result<T, Error>) -> anyhow::Result<()> {
     match made {
         Ok(_) => Ok(()),
@@ -133,7 +133,7 @@ async fn host(service: &Service, args: &Args) -> anyhow::Result<HostId> {
     let known = hosts::service::all(&service.core).await?.into_iter().find(|h| h.name == HOST);
     if let Some(known) = known {
         if !matches!(known.config, Some(HostSettings::Incus(known)) if known == config) {
-            eprintln!("warning: the host {HOST} is there with other settings, and keeps them");
+            eprintln!("warning: the host {HOST} already exists with other settings, which are left unchanged");
         }
         return Ok(known.id);
     }
@@ -159,7 +159,7 @@ async fn image(service: &Service, args: &Args, host: HostId) -> anyhow::Result<(
         name: args.image_name.clone(),
         family: "linux".to_owned(),
         kind: Kind::Lxc,
-        // The recipe of the image says so.
+        // Set by the image's build recipe.
         root_login: RootLogin::Password,
         enabled: true,
         sources: vec![ImageSource { host_id: host, source: args.image_source.clone() }],
@@ -201,8 +201,8 @@ async fn pool(
     there(addresses::service::create(&service.core, &Once::default(), new).await)
 }
 
-/// Makes the accounts and the file that names them, or leaves both as they are. Where one of them is missing, both
-/// get new passwords and tokens: the old ones are nowhere to be read.
+/// Creates the accounts and the file with their credentials, or leaves both unchanged. If one of them is missing, the
+/// accounts get new passwords and tokens: the old ones can't be read anywhere.
 async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
     let people = [
         ("PROVIDER", "provider@demo.example", "Demo provider", Role::Provider),
@@ -214,17 +214,17 @@ async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
     }
     let file = &args.env_file;
     if file.exists() && known.iter().all(Option::is_some) {
-        println!("The demonstration is there already; its accounts are in {}.", file.display());
+        println!("The demo data already exists; its accounts are in {}.", file.display());
         return Ok(());
     }
     if known.iter().any(Option::is_some) {
-        println!("{} is not there or not of this database: the accounts get new passwords and tokens.", file.display());
+        println!("{} is missing or of another database: the accounts get new passwords and tokens.", file.display());
     }
-    // First of all, so that a run that dies in between leaves no file with passwords that are not right.
+    // Removed first, so that an interrupted run leaves no file with wrong passwords.
     env_file::remove(file)?;
     let mut values =
         vec![("INNKEEPER_URL".to_owned(), service.core.config.public_url.trim_end_matches('/').to_owned())];
-    println!("Accounts of the demonstration (their passwords are shown this once):");
+    println!("Demo accounts (their passwords are shown only once):");
     for ((prefix, email, name, role), known) in people.into_iter().zip(known) {
         let password = readable_password();
         let id = match known {
@@ -244,7 +244,7 @@ async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
         values.push((format!("INNKEEPER_{prefix}_TOKEN"), token));
     }
     env_file::write(file, &values)?;
-    println!("They and their API tokens are in {}.", file.display());
+    println!("The passwords and API tokens are in {}.", file.display());
     Ok(())
 }
 

@@ -23,85 +23,86 @@ use super::{checked, host_called, secret};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Add a host, after a look at it
+    /// Add a host, after checking it
     Add(Box<Add>),
-    /// Show all hosts
+    /// List all hosts
     List,
-    /// Look at a host now: its version, its machines, what is missing
+    /// Check a host now: its version, its nodes, and anything that is missing
     Check {
-        /// Its name or id
+        /// Name or id of the host
         host: String,
     },
-    /// Show the guests on a host that carry our marker and that no server goes with
+    /// List the guests on a host that carry our marker but belong to no server
     Unknown {
-        /// Its name or id
+        /// Name or id of the host
         host: String,
     },
-    /// Make a server of such a guest; the guest itself is not changed
+    /// Adopt such a guest as a server; the guest itself is not changed
     Adopt(Adopt),
-    /// Show the commands that give Innkeeper its rights on a Proxmox VE cluster, and no more
+    /// Print the commands that grant Innkeeper exactly the permissions it needs on a Proxmox VE cluster
     Pveum(Rights),
     /// Remove a host that has no servers and no address pools
     Remove {
-        /// Its name or id
+        /// Name or id of the host
         host: String,
     },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Adopt {
-    /// The host's name or id
+    /// Name or id of the host
     host: String,
-    /// The guest's number
+    /// Number of the guest
     number: i64,
-    /// Mail address of the account whose server it is to be
+    /// Email address of the account that will own the server
     #[arg(long)]
     user: String,
-    /// Name or id of the tariff that it is charged by
+    /// Name or id of the tariff that the server is billed by
     #[arg(long)]
     tariff: String,
-    /// Name or id of the image that it is said to be made from; without it, the first that the host has for such guests
+    /// Name or id of the image to record for the server; by default the first one that this host has for such guests
     #[arg(long)]
     image: Option<String>,
-    /// What the server is called; without it, the guest's own host name
+    /// Name of the server; by default the guest's own host name
     #[arg(long)]
     name: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// What drives it
+    /// Driver of the host
     #[arg(long, value_enum, default_value_t = HostKind::Incus)]
     kind: HostKind,
-    /// Its name
+    /// Name of the host
     #[arg(long)]
     name: String,
     #[command(flatten)]
     incus: IncusArgs,
     #[command(flatten)]
     proxmox: ProxmoxArgs,
-    /// Incus: the storage pool of the guests' root disks (default). Proxmox VE: the resource pool of our guests (none)
+    /// Incus: storage pool for the guests' root disks (default: "default"). Proxmox VE: resource pool for our guests
+    /// (default: none)
     #[arg(long)]
     pool: Option<String>,
-    /// Don't let the host filter the guests' addresses: for kernels and clusters that can't
+    /// Don't let the host filter the guests' addresses: for kernels and clusters that don't support it
     #[arg(long)]
     no_address_filters: bool,
-    /// The search domain of new guests. Without it they have that of their host name, and never their node's
+    /// Search domain of new guests. Without it they use the domain of their host name, and never their node's
     #[arg(long)]
     search_domain: Option<String>,
-    /// Incus: how many processes a container may have for each GiB of its memory, beside 500 that each may; 0: no limit
+    /// Incus: number of processes a container may have per GiB of its memory, on top of 500 for each; 0: no limit
     #[arg(long, default_value_t = default_processes())]
     processes_per_gib: u32,
-    /// How many times its cores may be sold
+    /// CPU overcommit factor
     #[arg(long, default_value_t = 4.0)]
     cpu_overcommit: f64,
-    /// How many times its memory may be sold
+    /// Memory overcommit factor
     #[arg(long, default_value_t = 1.0)]
     memory_overcommit: f64,
-    /// How many times its disk may be sold
+    /// Disk overcommit factor
     #[arg(long, default_value_t = 1.0)]
     disk_overcommit: f64,
-    /// Save it even though it can't be reached, lacks something, or is there already as another host
+    /// Save the host even if it is unreachable, lacks something, or has already been added under another name
     #[arg(long)]
     force: bool,
 }
@@ -109,10 +110,10 @@ pub(super) struct Add {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Incus")]
 struct IncusArgs {
-    /// The daemon's unix socket
+    /// Unix socket of the daemon
     #[arg(long, default_value = "/var/lib/incus/unix.socket")]
     socket: String,
-    /// The Incus project that our guests live in
+    /// Incus project for our guests
     #[arg(long, default_value = "default")]
     project: String,
 }
@@ -120,35 +121,36 @@ struct IncusArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Proxmox VE")]
 struct ProxmoxArgs {
-    /// The address of a node, `https://HOST:8006`; repeated for more nodes of the same cluster
+    /// URL of a node, `https://HOST:8006`; may be repeated for more nodes of the same cluster
     #[arg(long = "endpoint", required_if_eq("kind", "proxmox"))]
     endpoints: Vec<String>,
-    /// The API token's whole id, USER@REALM!NAME. Its secret is read from standard input; `innkeeper host pveum` shows
-    /// how to make one
+    /// Full id of the API token, USER@REALM!NAME. Its secret is read from standard input; `innkeeper host pveum` shows
+    /// how to create one
     #[arg(long, required_if_eq("kind", "proxmox"))]
     token_id: Option<String>,
-    /// A user, USER@REALM, for consoles of versions before 9.1 (or 8.4 with the updates of April 2026). The password is the next line of standard input
+    /// A user, USER@REALM, for consoles on versions before 9.1 (or 8.4 with the updates of April 2026). The password is
+    /// read from the next line of standard input
     #[arg(long)]
     login: Option<String>,
-    /// A file with the authority's certificate (/etc/pve/pve-root-ca.pem of a node)
+    /// File with the CA certificate (/etc/pve/pve-root-ca.pem on a node)
     #[arg(long, conflicts_with = "fingerprint")]
     ca: Option<PathBuf>,
-    /// The SHA-256 fingerprint of the certificate to take; several separated by commas
+    /// SHA-256 fingerprint of the certificate to accept; separate several with commas
     #[arg(long)]
     fingerprint: Option<String>,
-    /// The storage of the guests' root disks
+    /// Storage for the guests' root disks
     #[arg(long, default_value = "local-lvm")]
     storage: String,
-    /// Make containers without nesting, which systemd in present templates needs to set its services apart
+    /// Create containers without nesting, which systemd in current templates needs to isolate its services
     #[arg(long)]
     no_nesting: bool,
-    /// Don't put the management key into guests
+    /// Don't install the management key in guests
     #[arg(long)]
     no_guest_ssh: bool,
     /// Sign in to the nodes as root with the management key, and run `pct exec` there
     #[arg(long)]
     node_ssh: bool,
-    /// The port of the nodes' SSH servers
+    /// SSH port of the nodes
     #[arg(long, default_value_t = 22)]
     node_ssh_port: u16,
 }
@@ -207,7 +209,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             let added = match service::add(&service.core, &Once::default(), new).await {
                 Ok(added) => added,
                 Err(error) => {
-                    // What the host says of our rights, or of what it does not show us for lack of them.
+                    // The error may come from missing permissions, or from what the host hides because of them.
                     if matches!(error.code, Code::HostError | Code::Invalid) {
                         let driver = build_driver(settings.kind().as_str(), serde_json::to_value(&settings)?).ok();
                         explain(&settings, driver.as_deref()).await;
@@ -219,7 +221,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             println!("The host {} has the id {}.", added.host.name, added.host.id);
             added.host.nodes.iter().for_each(show);
             if let HostSettings::Proxmox(ProxmoxSettings { ssh: SshSettings { nodes: true, .. }, .. }) = &settings {
-                println!("Put this line into /root/.ssh/authorized_keys of every node:");
+                println!("Add this line to /root/.ssh/authorized_keys on every node:");
                 println!("{}", added.host.management_key.unwrap_or_default());
             }
             complain(&added.problems);
@@ -257,7 +259,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             let host = host_called(service, &host).await?;
             audit::subject(host.id);
             service::delete(&service.features.hosts, host.id).await?;
-            println!("The host {} is removed; nothing on it was touched.", host.name);
+            println!("The host {} has been removed; nothing on it was changed.", host.name);
         }
     }
     Ok(())
@@ -275,7 +277,7 @@ fn unknown(guests: Vec<UnknownGuest>) {
                 or_none(guest.name),
                 guest.kind,
                 guest.node,
-                addresses.unwrap_or_else(|| "not asked yet".to_owned()),
+                addresses.unwrap_or_else(|| "not known yet".to_owned()),
                 or_none(guest.cores),
                 or_none(guest.memory),
                 or_none(guest.disk),
@@ -290,14 +292,14 @@ async fn adopt(service: &Service, wish: Adopt) -> anyhow::Result<()> {
     let host = host_called(service, &wish.host).await?;
     let guests = unknown_guests::service::of_host(&service.core, host.id).await?;
     let guest = guests.iter().find(|guest| guest.proxmox_id == wish.number).with_context(|| {
-        format!("there is no such guest on {}; `innkeeper host unknown {}` shows those there are", host.name, host.name)
+        format!("there is no such guest on {}; see `innkeeper host unknown {}`", host.name, host.name)
     })?;
     let user = accounts::service::find_user(&service.features.accounts, &wish.user).await?;
     let tariffs = tariffs::service::all(&service.core).await?;
-    let tariff =
-        tariffs.iter().find(|t| t.name == wish.tariff || t.id.to_string() == wish.tariff).with_context(|| {
-            format!("there is no tariff called {}; `innkeeper tariff list` shows those there are", wish.tariff)
-        })?;
+    let tariff = tariffs
+        .iter()
+        .find(|t| t.name == wish.tariff || t.id.to_string() == wish.tariff)
+        .with_context(|| format!("there is no tariff called {}; see `innkeeper tariff list`", wish.tariff))?;
     let images = images::service::all(&service.core).await?;
     let image = images
         .iter()
@@ -307,12 +309,12 @@ async fn adopt(service: &Service, wish: Adopt) -> anyhow::Result<()> {
             let called = |wanted: &String| view.image.name == *wanted || view.image.id.to_string() == *wanted;
             wish.image.as_ref().map_or_else(fits, called)
         })
-        .context("there is no such image; `innkeeper image list` shows those there are")?;
+        .context("there is no such image; see `innkeeper image list`")?;
     let asked = checked(AdoptGuest { user_id: user.id, tariff_id: tariff.id, os_id: image.image.id, name: wish.name })?;
     let server = unknown_guests::service::adopt(&service.core, &Once::default(), host.id, wish.number, asked).await?;
     audit::account(user.id);
     audit::subject(server.id);
-    println!("The guest {} is the server {} of {} now.", wish.number, server.id, user.email);
+    println!("The guest {} is now the server {} of {}.", wish.number, server.id, user.email);
     Ok(())
 }
 
@@ -320,7 +322,7 @@ fn lacks_rights(problems: &[String]) -> bool {
     problems.iter().any(|problem| problem.contains(" lacks "))
 }
 
-/// Shows the commands that give the rights, for the version that the host has and the storages that are seen there.
+/// Prints the commands that grant the permissions, for the version and the storages that the host reports.
 async fn explain(settings: &HostSettings, driver: Option<&dyn Driver>) {
     let found = match driver {
         Some(driver) => driver.info().await.ok(),

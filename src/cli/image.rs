@@ -13,33 +13,33 @@ use super::{checked, host_called};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make an image, after asking the hosts for it
+    /// Create an image, after checking that the hosts have it
     Add(Add),
-    /// Show all images
+    /// List all images
     List,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// Its name, in any script
+    /// Name, in any script
     #[arg(long)]
     name: String,
-    /// What it installs
+    /// Kind of guest that it installs
     #[arg(long, value_enum, default_value_t = Kind::Lxc)]
     kind: Kind,
-    /// The operating system's family
+    /// Operating system family
     #[arg(long = "type", default_value = "linux")]
     family: String,
-    /// Where it is to be had, as HOST=SOURCE (an Incus alias or fingerprint); may be repeated
+    /// Where the image is available, as HOST=SOURCE (an Incus alias or fingerprint); may be repeated
     #[arg(long = "source", value_name = "HOST=SOURCE", value_parser = source)]
     sources: Vec<(String, String)>,
-    /// How root signs in over SSH to what it installs
+    /// How root signs in over SSH to servers with this image
     #[arg(long, value_enum, default_value_t = RootLogin::Key)]
     root_login: RootLogin,
-    /// Don't ask the hosts for it
+    /// Don't check that the hosts have it
     #[arg(long)]
     no_verify: bool,
-    /// Don't offer it yet
+    /// Don't make it available yet
     #[arg(long)]
     disabled: bool,
 }

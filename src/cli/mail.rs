@@ -1,4 +1,4 @@
-//! `innkeeper mail …`: what became of mails, and sending them again.
+//! `innkeeper mail …`: listing and retrying emails.
 
 use clap::Subcommand;
 use innkeeper::audit;
@@ -13,24 +13,24 @@ use super::output::{plain, table, time};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show the latest mails: to whom, about what, and what became of them
+    /// List the latest emails: recipient, subject and delivery state
     List {
-        /// Those that stand so
+        /// Only emails in this state
         #[arg(long, value_enum)]
         state: Option<MailState>,
-        /// Those that wait for the mail server
+        /// Only emails that are held until the mail server accepts them
         #[arg(long)]
         held: bool,
-        /// Those to this address
+        /// Only emails to this address
         #[arg(long)]
         to: Option<String>,
-        /// How many
+        /// Maximum number of emails
         #[arg(long, default_value_t = 20)]
         limit: i64,
     },
-    /// Send a mail again that failed or may be out, or one that waits at once
+    /// Send an email again that failed or may have been sent, or send a queued one at once
     Retry {
-        /// The mail's id
+        /// Id of the email
         id: Uuid,
     },
 }
@@ -47,7 +47,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             };
             let mails = service::list(&service.core, &checked(query)?).await?.data;
             table(
-                ["ID", "QUEUED", "TO", "ABOUT", "STATE", "TRIES", "WHY"],
+                ["ID", "QUEUED", "TO", "SUBJECT", "STATE", "ATTEMPTS", "ERROR"],
                 mails.into_iter().map(|mail| {
                     let state = if mail.held { "held" } else { mail.state.as_str() };
                     [
@@ -65,7 +65,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
         Command::Retry { id } => {
             audit::subject(id);
             let mail = service::retry(&service.core, &Once::default(), id).await?;
-            println!("The mail to {} is sent again.", plain(&mail.recipient));
+            println!("The email to {} has been queued again.", plain(&mail.recipient));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `innkeeper operation …`: what waits for a person.
+//! `innkeeper operation …`: operations that require manual intervention.
 
 use clap::Subcommand;
 use innkeeper::audit;
@@ -13,21 +13,21 @@ use super::output::{plain, table, time};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show the operations that are stuck
+    /// List the stuck operations
     List,
     /// Show an operation's log
     Log {
-        /// The operation's id
+        /// Id of the operation
         id: Uuid,
     },
-    /// Take a stuck operation up again, after what was in its way has been put right
+    /// Retry a stuck operation, after fixing the cause
     Retry {
-        /// The operation's id
+        /// Id of the operation
         id: Uuid,
     },
-    /// Give a stuck operation up: nothing more of it is done, and nothing is taken back
+    /// Abandon a stuck operation: it is not continued, and nothing is undone
     Abandon {
-        /// The operation's id
+        /// Id of the operation
         id: Uuid,
     },
 }
@@ -47,7 +47,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
                 rows.extend(some);
             }
             table(
-                ["ID", "SERVER", "KIND", "STEP", "SINCE", "WHY"],
+                ["ID", "SERVER", "KIND", "STEP", "SINCE", "ERROR"],
                 rows.iter().map(|o| {
                     let since = time(o.created_at);
                     [
@@ -69,21 +69,21 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
         Command::Retry { id } => {
             audit::subject(id);
             service::retry(&service.features.operations, &Once::default(), id).await?;
-            println!("Operation {id} is taken up again.");
+            println!("Operation {id} will be retried.");
         }
         Command::Abandon { id } => {
             audit::subject(id);
             service::abandon(&service.features.operations, &Once::default(), id).await?;
-            println!("Operation {id} is given up; its server shows what the next sweep finds.");
+            println!("Operation {id} has been abandoned; the next sweep updates its server.");
         }
     }
     Ok(())
 }
 
-/// Says that the database was restored.
+/// Declares that the database was restored.
 pub(super) async fn restored(service: &Service) -> anyhow::Result<()> {
     let held = innkeeper::restores::service::by_hand(&service.core).await?;
-    println!("Operations that were under way and wait for a person now: {held} (innkeeper operation list).");
-    println!("Mails that were to go out wait, too (innkeeper mail list).");
+    println!("Operations that were in progress and are now stuck: {held} (innkeeper operation list).");
+    println!("Queued emails are held as well (innkeeper mail list).");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! `innkeeper host pveum`: the commands, to be run as root on a node, that make a user and a token with the rights that
-//! the driver needs and no others.
+//! `innkeeper host pveum`: the commands, to be run as root on a node, that create a user and a token with exactly the
+//! permissions that the driver needs.
 
 use clap::Args;
 use hypervisor::HostInfo;
@@ -8,38 +8,38 @@ use innkeeper::hosts::settings::HostSettings;
 
 #[derive(Debug, Args)]
 pub(super) struct Rights {
-    /// The cluster's main version (`pveversion` shows it): 9 named some rights anew
+    /// Major version of the cluster (`pveversion` shows it): 9 renamed some permissions
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(8..=9))]
     version: u32,
-    /// The user to make; nobody can sign in as this user
+    /// User to create; no one can sign in as this user
     #[arg(long, default_value = "innkeeper@pve", value_parser = word)]
     user: String,
-    /// The token's name
+    /// Name of the token
     #[arg(long, default_value = "innkeeper", value_parser = word)]
     token: String,
-    /// The storage of the guests' root disks
+    /// Storage for the guests' root disks
     #[arg(long, default_value = "local-lvm", value_parser = word)]
     storage: String,
-    /// The storage that container templates are on; repeated for more
+    /// Storage for container templates; may be repeated
     #[arg(long, default_value = "local", value_parser = word)]
     templates: Vec<String>,
-    /// A resource pool for our guests: rights on guests are given for it alone. Machine templates must be in it
+    /// Resource pool for our guests: permissions on guests are limited to it. VM templates must be in it
     #[arg(long, value_parser = word)]
     pool: Option<String>,
 }
 
-/// Only what needs no quoting, whatever shell the lines are pasted into.
+/// Only characters that need no quoting, in any shell the lines are pasted into.
 fn word(text: &str) -> Result<String, String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
     match !text.is_empty() && !text.starts_with('-') && text.chars().all(fine) {
         true => Ok(text.to_owned()),
-        false => Err("letters, digits, dots, hyphens and underscores only".to_owned()),
+        false => Err("must have only letters, digits, dots, hyphens, underscores and @".to_owned()),
     }
 }
 
 impl Rights {
-    /// The rights for a host with these settings, of the version and with the storages that a look found; none where its
-    /// kind knows no `pveum`.
+    /// The permissions for a host with these settings, for the version and the storages that a check found; none for a
+    /// kind of host without `pveum`.
     pub(super) fn of(settings: &HostSettings, found: Option<&HostInfo>) -> Option<Self> {
         let HostSettings::Proxmox(settings) = settings else { return None };
         let (user, token) = settings.token_id.split_once('!')?;
@@ -50,17 +50,17 @@ impl Rights {
             user: word(user)?,
             token: word(token)?,
             storage: word(&settings.storage)?,
-            // Where none is seen, that may be for want of the right.
+            // If none is visible, that permission may be missing.
             templates: if templates.is_empty() { vec!["local".to_owned()] } else { templates },
             pool: settings.pool.as_deref().and_then(word),
         })
     }
 
-    /// Shows the commands beside a complaint.
+    /// Prints the commands after an error message.
     pub(super) fn explain(&self) {
-        eprintln!("These commands, run as root on a node, make the user and the token with all rights that are needed");
+        eprintln!("These commands, run as root on a node, create the user and the token with all rights they need");
         eprintln!(
-            "(version {}; `innkeeper host pveum --help` has more). What is there already they put right:",
+            "(version {}; `innkeeper host pveum --help` has more options). Existing ones are corrected:",
             self.version
         );
         self.commands().iter().for_each(|line| eprintln!("  {line}"));
@@ -88,7 +88,7 @@ impl Rights {
             }
             lines.push(format!("pveum acl modify {path} --users {} --roles {role}", self.user));
         }
-        // Nothing else is this user's, so the token may have all of it. One that is there keeps its secret.
+        // The user has no other permissions, so the token may have all of them. An existing token keeps its secret.
         let token = format!("{} {} --privsep 0", self.user, self.token);
         let add = format!("pveum user token add {token} --output-format json-pretty");
         lines.push(first(&format!("pveum user token modify {token}"), &add));
@@ -96,16 +96,15 @@ impl Rights {
     }
 }
 
-/// One command, or another where the first does not work: so that all of them may be run again, after a change or an
-/// upgrade.
+/// One command, or another if the first one fails: so all of them can be run again, after a change or an upgrade.
 fn first(one: &str, other: &str) -> String {
     format!("{one} >/dev/null 2>&1 || {other}")
 }
 
-/// A role's name says what it is for.
+/// A role's name shows its purpose.
 fn role(path: &str, privileges: &[&str]) -> String {
     let name = match path.split('/').nth(1).unwrap_or_default() {
-        // Beside a pool: whether a number is taken is seen everywhere.
+        // With a pool: whether a number is taken must be visible everywhere.
         "vms" if privileges == ["VM.Audit"] => "Numbers",
         "vms" | "pool" => "Guests",
         "storage" if privileges == ["Datastore.Audit"] => "Templates",

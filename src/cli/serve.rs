@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::database;
 
-/// Serves until SIGTERM or SIGINT. A second signal ends the process at once; what is at hand is picked up later.
+/// Serves until SIGTERM or SIGINT. A second signal ends the process at once; unfinished work is resumed later.
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     log(&config)?;
     let stop = CancellationToken::new();
@@ -31,8 +31,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("listening on {listen} (INNKEEPER_LISTEN); does something else listen there?"))?;
-    let address = listener.local_addr().context("asking for the address listened on")?;
-    println!("Innkeeper serves on http://{address} (documentation at http://{address}/api/docs)");
+    let address = listener.local_addr().context("reading the listener's address")?;
+    println!("Innkeeper is listening on http://{address} (documentation at http://{address}/api/docs)");
     service.serve(listener, stop.cancelled_owned()).await
 }
 
@@ -40,7 +40,7 @@ async fn prepare(service: &Service) -> anyhow::Result<()> {
     database::wait(&service.core.db).await?;
     db::migrate(&service.core.db).await?;
     keyring::service::check(&service.core, service.features.all()).await?;
-    // Before anything is answered from a database that may be an older state of itself.
+    // Before any request is answered from a database that may have been restored.
     Ok(innkeeper::restores::service::begin(&service.core).await?)
 }
 
@@ -57,7 +57,7 @@ async fn signals(
         if stop.is_cancelled() {
             std::process::exit(1);
         }
-        tracing::info!("asked to stop; ending what is at hand");
+        tracing::info!("shutting down; finishing work in progress");
         stop.cancel();
     }
 }

@@ -12,21 +12,21 @@ use super::output::{or_none, table, yes};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a tariff
+    /// Create a tariff
     Add(Add),
-    /// Show all tariffs
+    /// List all tariffs
     List,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// Its name, in any script
+    /// Name, in any script
     #[arg(long)]
     name: String,
-    /// What its servers are
+    /// Kind of its servers
     #[arg(long, value_enum, default_value_t = Kind::Lxc)]
     kind: Kind,
-    /// Processor cores
+    /// CPU cores
     #[arg(long)]
     cores: i32,
     /// Memory in MiB
@@ -35,31 +35,31 @@ pub(super) struct Add {
     /// Disk in GiB
     #[arg(long)]
     disk: i64,
-    /// Traffic a month in GiB; without it, it is not limited
+    /// Traffic per month in GiB; unlimited by default
     #[arg(long)]
     traffic: Option<i64>,
-    /// Rate of the network in Mbit/s, each way; without it, it is not limited
+    /// Network bandwidth in Mbit/s, in each direction; unlimited by default
     #[arg(long)]
     bandwidth: Option<i32>,
-    /// Price a month in minor units of the currency (cents, kopeks)
+    /// Price per month in minor units of the currency (cents, kopeks)
     #[arg(long)]
     price: i64,
-    /// Three letters of ISO 4217
+    /// Currency, as three letters of ISO 4217
     #[arg(long, default_value = "EUR")]
     currency: String,
-    /// How many cores a customer may resize a server to; without it, not more than the tariff has
+    /// Maximum number of cores that customers may resize to; by default the tariff's own
     #[arg(long)]
     max_cores: Option<i32>,
-    /// How much memory a customer may resize a server to, in MiB; without it, not more than the tariff has
+    /// Maximum memory that customers may resize to, in MiB; by default the tariff's own
     #[arg(long)]
     max_memory: Option<i64>,
-    /// How much disk a customer may resize a server to, in GiB; without it, not more than the tariff has
+    /// Maximum disk that customers may resize to, in GiB; by default the tariff's own
     #[arg(long)]
     max_disk: Option<i64>,
-    /// How many snapshots a server may have at one time
+    /// Maximum number of snapshots per server
     #[arg(long, default_value_t = 5)]
     snapshots: i32,
-    /// Don't sell it yet
+    /// Don't make it available yet
     #[arg(long)]
     disabled: bool,
 }

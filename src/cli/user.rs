@@ -14,55 +14,55 @@ use super::{checked, password};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make an account; without --password-stdin its password is made up and shown once
+    /// Create an account; without --password-stdin its password is generated and shown only once
     Add {
-        /// Mail address, with which one signs in
+        /// Email address, used to sign in
         #[arg(long)]
         email: String,
-        /// The person's name
+        /// Name of the user
         #[arg(long, default_value = "")]
         name: String,
-        /// What it may do
+        /// Role of the account
         #[arg(long, value_enum, default_value_t = Role::Customer)]
         role: Role,
-        /// Take the password from the first line of standard input
+        /// Read the password from the first line of standard input
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Show all accounts
+    /// List all accounts
     List,
-    /// Shut an account out: its logins and tokens stop working at once
+    /// Disable an account: its sessions and tokens stop working at once
     Disable {
-        /// Its mail address
+        /// Email address of the account
         email: String,
     },
-    /// Say how many servers an account may have at most
+    /// Set the maximum number of servers of an account
     Limit {
-        /// Its mail address
+        /// Email address of the account
         email: String,
-        /// How many; those that are there already stay
+        /// Maximum number of servers; existing ones stay
         servers: u16,
     },
-    /// Show in which domains an account may give its addresses reverse names, or change that
+    /// Show or change the domains in which an account may choose reverse DNS names
     Reverse {
-        /// Its mail address
+        /// Email address of the account
         email: String,
-        /// A domain that the account has shown to own; may be repeated
+        /// A domain that the account has proved to own; may be repeated
         #[arg(long)]
         allow: Vec<String>,
-        /// A domain that was allowed before; names that were given stay
+        /// A domain to remove; existing names stay
         #[arg(long)]
         forbid: Vec<String>,
     },
-    /// Give an account a new password; its logins end and its API tokens are revoked. Without --password-stdin the password
-    /// is made up and shown once
+    /// Set a new password for an account; its sessions end and its API tokens are revoked. Without --password-stdin the
+    /// password is generated and shown only once
     Password {
-        /// Its mail address
+        /// Email address of the account
         email: String,
-        /// Leave its API tokens as they are
+        /// Keep its API tokens
         #[arg(long)]
         keep_tokens: bool,
-        /// Take the password from the first line of standard input
+        /// Read the password from the first line of standard input
         #[arg(long)]
         password_stdin: bool,
     },
@@ -84,7 +84,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
         Command::List => {
             let users = service::users(&service.features.accounts).await?;
             table(
-                ["ID", "EMAIL", "NAME", "ROLE", "SERVERS AT MOST", "ENABLED", "SINCE"],
+                ["ID", "EMAIL", "NAME", "ROLE", "SERVER LIMIT", "ENABLED", "SINCE"],
                 users.into_iter().map(|account| {
                     let user = account.user;
                     [
@@ -103,13 +103,13 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             let user = service::find_user(&service.features.accounts, &email).await?;
             audit::account(user.id);
             service::disable_user(&service.features.accounts, user.id).await?;
-            println!("{} is shut out.", user.email);
+            println!("{} has been disabled.", user.email);
         }
         Command::Limit { email, servers } => {
             let user = service::find_user(&service.features.accounts, &email).await?;
             audit::account(user.id);
             service::set_server_limit(&service.features.accounts, user.id, servers).await?;
-            println!("{} may have {servers} servers at most.", user.email);
+            println!("{} may have at most {servers} servers.", user.email);
         }
         Command::Reverse { email, allow, forbid } => {
             let user = service::find_user(&service.features.accounts, &email).await?;
@@ -135,9 +135,9 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             let revoked =
                 service::reset_password(&service.features.accounts, user.id, wanted.new_password.clone(), keep_tokens)
                     .await?;
-            println!("{} has a new password; its logins have ended.", user.email);
+            println!("{} has a new password; its sessions have ended.", user.email);
             match (keep_tokens, revoked) {
-                (true, _) => println!("Its API tokens are as they were."),
+                (true, _) => println!("Its API tokens are unchanged."),
                 (false, 0) => {}
                 (false, 1) => println!("Its API token was revoked."),
                 (false, _) => println!("Its {revoked} API tokens were revoked."),
@@ -150,6 +150,6 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
 
 fn show(password: &SecretString, new: bool) {
     if new {
-        println!("Password (shown this once): {}", password.expose_secret());
+        println!("Password (shown only once): {}", password.expose_secret());
     }
 }

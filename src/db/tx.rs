@@ -1,9 +1,9 @@
-//! The one way to begin a transaction and to commit it.
+//! The only way to begin and commit a transaction.
 //!
-//! sqlx 0.9.0 forgets a transaction whose `begin` is dropped while PostgreSQL answers it (transact-rs/sqlx#4393): the
-//! connection goes back to the pool inside of it, and what the next borrower is told was done is rolled back later. So
-//! [`begin`] is brought to its end by whoever drops it, and [`is_outside`] looks at each connection that comes back,
-//! whoever had it. Lints forbid every other way (`clippy.toml`).
+//! sqlx 0.9.0 loses a transaction whose `begin` is dropped while PostgreSQL answers it (transact-rs/sqlx#4393): the
+//! connection returns to the pool inside that transaction, and changes reported to its next borrower as done are rolled
+//! back later. So a dropped [`begin`] still runs to completion, and [`is_outside`] checks each connection that is
+//! released, whoever had it. Lints forbid every other way (`clippy.toml`).
 
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
@@ -18,19 +18,19 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
 
-/// A transaction. Dropped, it is rolled back.
+/// A transaction. Rolled back when dropped.
 #[derive(Debug)]
 pub struct Tx(PgTransaction<'static>);
 
-/// Begins a transaction on a connection of the pool. It may be dropped at any moment.
+/// Begins a transaction on a connection of the pool. The future may be dropped at any moment.
 pub async fn begin(pool: &PgPool) -> sqlx::Result<Tx> {
     let connection = pool.acquire().await?;
     Beginning(Some(PgTransaction::begin(connection, None))).await.map(Tx)
 }
 
 impl Tx {
-    /// Commits it. Where the answer is lost the error says that it may have been done.
-    #[expect(clippy::disallowed_methods, reason = "this is how it is done")]
+    /// Commits it. If the response is lost, the error says that it may have been done.
+    #[expect(clippy::disallowed_methods, reason = "the only place that commits")]
     pub async fn commit(self) -> Result<()> {
         match self.0.commit().await {
             Ok(()) => Ok(()),
@@ -39,7 +39,7 @@ impl Tx {
         }
     }
 
-    /// Takes back what was done in it, and waits for that.
+    /// Rolls back, and waits until that is done.
     pub async fn rollback(self) -> sqlx::Result<()> {
         self.0.rollback().await
     }
@@ -59,14 +59,14 @@ impl DerefMut for Tx {
     }
 }
 
-/// Whether an error of COMMIT is PostgreSQL's answer, by which nothing was done. One that ends the connection is none:
-/// it may have come after the deed, unless it says that the transaction had been idle for too long.
+/// Whether an error of COMMIT is PostgreSQL's answer that nothing was committed. An error that ends the connection is
+/// not: it may have come after the commit, unless it reports an idle transaction timeout.
 fn is_refusal(error: &sqlx::Error) -> bool {
     let answer = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
     answer.is_some_and(|e| e.severity() == PgSeverity::Error || e.code() == "25P03")
 }
 
-/// A transaction that is being begun. Dropped, it goes on by itself, to be rolled back.
+/// A transaction that is being begun. If dropped, it continues in the background and is rolled back.
 struct Beginning(Option<BoxFuture<'static, sqlx::Result<PgTransaction<'static>>>>);
 
 impl Future for Beginning {
@@ -84,25 +84,25 @@ impl Future for Beginning {
 impl Drop for Beginning {
     fn drop(&mut self) {
         if let (Some(begun), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            // Past its time the connection comes back as it is, and is closed.
+            // After this time the connection is released as is, and closed.
             runtime.spawn(tokio::time::timeout(super::RETURN, begun));
         }
     }
 }
 
-/// A part of a transaction that can be taken back by itself. Dropped, it is.
+/// A part of a transaction that can be rolled back on its own, as it is when dropped.
 #[derive(Debug)]
 pub struct Savepoint<'a>(PgTransaction<'a>);
 
 impl<'a> Savepoint<'a> {
-    /// Begins it.
-    #[expect(clippy::disallowed_methods, reason = "dropped, it goes with the transaction around it")]
+    /// Sets the savepoint.
+    #[expect(clippy::disallowed_methods, reason = "it ends with the transaction around it")]
     pub async fn begin(tx: &'a mut PgConnection) -> sqlx::Result<Self> {
         tx.begin().await.map(Self)
     }
 
-    /// Makes it a part of the transaction like any other.
-    #[expect(clippy::disallowed_methods, reason = "nothing is committed by it")]
+    /// Releases the savepoint and keeps its changes in the transaction.
+    #[expect(clippy::disallowed_methods, reason = "it commits nothing")]
     pub async fn keep(self) -> sqlx::Result<()> {
         self.0.commit().await
     }
@@ -122,13 +122,13 @@ impl DerefMut for Savepoint<'_> {
     }
 }
 
-/// Whether a connection is outside of every transaction. sqlx reads PostgreSQL's word on it with every answer and
-/// shows it nowhere, but refuses to have begun a transaction by a statement that begins none.
-#[expect(clippy::disallowed_methods, reason = "nothing is begun by it")]
+/// Whether a connection is outside of any transaction. sqlx reads PostgreSQL's transaction status with every response
+/// and does not expose it, but `begin_with` fails if its statement has begun no transaction.
+#[expect(clippy::disallowed_methods, reason = "it begins nothing")]
 pub(super) async fn is_outside(connection: &mut PgConnection) -> sqlx::Result<bool> {
     match connection.begin_with("select").await {
         Err(sqlx::Error::BeginFailed) => Ok(true),
-        // Inside one that has failed the statement is refused.
+        // In a failed transaction the statement is refused.
         Ok(_) | Err(sqlx::Error::Database(_) | sqlx::Error::InvalidSavePointStatement) => Ok(false),
         Err(error) => Err(error),
     }

@@ -1,7 +1,8 @@
-//! `Idempotency-Key`: a request sent again, because its answer was lost, is answered again and done once.
+//! `Idempotency-Key`: a request that is retried because its response was lost gets the same response, and is done only
+//! once.
 //!
-//! A POST's handler takes [`Once`] (or [`Post`], which has the body with it) and hands it to the service, which begins
-//! its transaction with [`Once::begin`] and ends it with [`Doing::finish`]: what is done, the key and the answer are
+//! A POST's handler takes [`Once`] (or [`Post`], which includes the body) and passes it to the service, which begins
+//! its transaction with [`Once::begin`] and ends it with [`Doing::finish`]: the changes, the key and the response are
 //! committed together or not at all.
 
 mod feature;
@@ -23,15 +24,15 @@ use crate::secrets::Fingerprint;
 pub use feature::Idempotency;
 pub use service::{Begun, Checked, Doing};
 
-/// The header's name.
+/// Name of the header.
 pub const HEADER: &str = "Idempotency-Key";
 
-/// A request that is done once, however often it is sent. Without the header it is a request like any other, and so is
-/// every command of the command line (`Once::default()`).
+/// A request that is done only once, however often it is sent. Without the header it is an ordinary request, and so is
+/// every CLI command (`Once::default()`).
 #[derive(Debug, Clone, Default)]
 pub struct Once(Option<Named>);
 
-/// Whose request, by which name, and what tells all it says from any other.
+/// A request's owner and key, and the fingerprint that tells it from any other request.
 #[derive(Debug, Clone)]
 struct Named {
     user: UserId,
@@ -39,11 +40,11 @@ struct Named {
     fingerprint: Fingerprint,
 }
 
-/// A POST's body, read and checked, with what makes it be done once.
+/// A POST's validated body, with its idempotency key.
 #[derive(Debug)]
 pub struct Post<T>(pub Once, pub T);
 
-/// The header's key with whose it is: 1 to 255 printable ASCII characters.
+/// The caller and the key in the header: 1 to 255 printable ASCII characters.
 fn named(request: &Request) -> Result<Option<(UserId, String)>> {
     let Some(value) = request.headers().get(HEADER) else { return Ok(None) };
     let fine = |v: &&str| (1..=255).contains(&v.len()) && v.chars().all(|c| c.is_ascii_graphic() || c == ' ');
@@ -53,7 +54,7 @@ fn named(request: &Request) -> Result<Option<(UserId, String)>> {
     }
 }
 
-/// The key and the body, with a fingerprint of the whole request.
+/// Reads the key and the body, and makes a fingerprint of the whole request.
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<(Once, axum::body::Bytes)> {
     let core = Arc::clone(core(request.extensions())?);
     let (named, uri) = (named(&request)?, request.uri().to_string());

@@ -1,5 +1,6 @@
-//! The rules: same key and request, same answer; same key and another request, 422. Keys are kept for a day. A request
-//! that failed has changed nothing, so nothing is kept of it: sent again, it is tried again.
+//! Business logic for idempotency keys: a repeated key with the same request gets the same response, with another
+//! request a 422. Keys are stored for a day. A failed request has changed nothing and stores nothing: if it is
+//! repeated, it runs again.
 
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
@@ -16,32 +17,32 @@ use crate::error::{Code, Error, Result};
 use crate::keyring::Resealed;
 use crate::secrets::SealedBy;
 
-/// What the answers are sealed for.
+/// The purpose that responses are sealed for.
 const PURPOSE: &str = "idempotent-answer";
 
-/// Keys of an account that are kept for their day. Whoever takes more loses the oldest sooner: they are rows, and no
-/// client that means well comes near it.
+/// Maximum number of keys stored per account. Beyond that the oldest are deleted early: they are rows, and no
+/// well-behaved client gets near this limit.
 const MOST: i64 = 20_000;
 
-/// What beginning a request comes to.
+/// Outcome of beginning a request.
 #[derive(Debug)]
 pub enum Begun<T> {
-    /// It is to be done, in this transaction.
+    /// To be done, in this transaction.
     New(Doing),
-    /// It was done before, and this was kept of it.
+    /// Already done; this is the stored response.
     Done(T),
 }
 
-/// What looking before a request's transaction comes to.
+/// Outcome of checking a request before its transaction.
 #[derive(Debug)]
 pub enum Checked<T, C> {
-    /// It may be done, and this was found.
+    /// May be done; this is the result of the check.
     New(C),
-    /// It was done before, and this was kept of it.
+    /// Already done; this is the stored response.
     Done(T),
 }
 
-/// The transaction of a request. [`Self::finish`] is the only way to commit it.
+/// A request's transaction. [`Self::finish`] is the only way to commit it.
 #[derive(Debug)]
 pub struct Doing {
     tx: Tx,
@@ -49,29 +50,29 @@ pub struct Doing {
 }
 
 impl Once {
-    /// Opens the transaction that will do the request. The same request under way elsewhere is waited for.
+    /// Begins the request's transaction. Waits for the same request if it is in progress elsewhere.
     pub async fn begin<T: DeserializeOwned>(&self, core: &Core) -> Result<Begun<T>> {
         let mut tx = db::begin(&core.db).await?;
         if let Some(named) = &self.0 {
             let taken = store::insert(&mut tx, named).await.map_err(|error| match is_lock_timeout(&error) {
                 true => Error {
                     retry_after: Some(Duration::from_secs(2)),
-                    ..Error::new(Code::Conflict, "This very request is being worked on; send it again for its answer.")
+                    ..Error::new(Code::Conflict, "This request is already in progress; send it again for its result.")
                 },
                 false => error.into(),
             })?;
             if !taken {
-                // It was forgotten in this very moment, a day old.
-                let gone = || Error::new(Code::Conflict, "This key has just been forgotten; take a new one.");
+                // It was deleted just now, a day old.
+                let gone = || Error::new(Code::Conflict, "This key has just expired; use a new one.");
                 return named.kept(core, &mut tx).await?.ok_or_else(gone).map(Begun::Done);
             }
         }
         Ok(Begun::New(Doing { tx, once: self.clone() }))
     }
 
-    /// Looks, before the transaction begins, whether the request may be done: for what has to be asked elsewhere. A
-    /// refusal counts only where the request was not done before, nor meanwhile: the same one, sent twice at one time,
-    /// may find what its twin has made.
+    /// Checks, before the transaction begins, whether the request may be done: for checks that call other systems. A
+    /// refusal counts only if the request was not done before or meanwhile: of two identical concurrent requests, one
+    /// may be refused because of what the other has created.
     pub async fn check<T: DeserializeOwned, C>(
         &self,
         core: &Core,
@@ -93,8 +94,8 @@ impl Once {
         }
     }
 
-    /// Keeps more of the answer, where it is known only after the transaction. Of two that say different things the
-    /// first is believed, by both: returns what is kept now.
+    /// Updates the stored response with facts known only after the transaction. If two callers disagree, the first one
+    /// wins for both: returns the response that is stored now.
     pub async fn settle<T: Serialize + DeserializeOwned>(&self, core: &Core, before: &T, answer: T) -> Result<T> {
         let Some(named) = &self.0 else { return Ok(answer) };
         let mut tx = db::begin(&core.db).await?;
@@ -114,7 +115,7 @@ impl Named {
     async fn kept<T: DeserializeOwned>(&self, core: &Core, db: &mut PgConnection) -> Result<Option<T>> {
         match store::get(db, self).await? {
             Some((known, _)) if !self.fingerprint.matches(&known) => {
-                Err(Error::field(HEADER, "This key was used for another request; take a new one."))
+                Err(Error::field(HEADER, "This key was used for another request; use a new one."))
             }
             Some((_, Some(sealed))) => {
                 let answer = core.sealer.open(PURPOSE, &sealed)?;
@@ -131,7 +132,7 @@ impl Named {
 }
 
 impl Doing {
-    /// Commits what was done, with what answers for it from now on.
+    /// Commits the changes, together with the response to replay from now on.
     pub async fn finish<T: Serialize>(mut self, core: &Core, answer: T) -> Result<T> {
         if let Some(named) = &self.once.0 {
             named.keep(core, &mut self.tx, &answer).await?;
@@ -139,8 +140,8 @@ impl Doing {
         match self.tx.commit().await {
             Ok(()) => Ok(answer),
             Err(error) if error.code == Code::OutcomeUnknown && self.once.0.is_some() => Err(Error {
-                message: "Our database went away at the last moment, so this may have been done or not. Send it again \
-                          with the same Idempotency-Key: it is done once."
+                message: "The database connection was lost at the last moment, so this may or may not have been done. \
+                          Send it again with the same Idempotency-Key: it will not be done twice."
                     .to_owned(),
                 retry_after: Some(Duration::from_secs(5)),
                 ..error
@@ -164,11 +165,11 @@ impl DerefMut for Doing {
     }
 }
 
-/// How many answers are looked at with one statement.
+/// The number of responses read with one query.
 const BATCH: i64 = 500;
 
-/// Seals the answers that an old key sealed with the master key. One that no key opens is lost: the request, sent
-/// again, fails instead of being done twice.
+/// Reseals responses that were sealed with an old key. One that no key opens is lost: if the request is repeated, it
+/// fails instead of being done twice.
 pub(super) async fn reseal(core: &Core, change: bool) -> Result<Resealed> {
     let (mut count, mut after) = (Resealed::default(), (0, String::new()));
     loop {
@@ -186,7 +187,7 @@ pub(super) async fn reseal(core: &Core, change: bool) -> Result<Resealed> {
     }
 }
 
-/// Forgets keys of more than a day ago, and those that are too many.
+/// Deletes keys older than a day, and those over the limit.
 pub(super) async fn purge(core: &Core) -> Result<()> {
     Ok(store::purge(&core.db, MOST).await?)
 }

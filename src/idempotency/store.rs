@@ -1,4 +1,4 @@
-//! The SQL of idempotency keys.
+//! SQL for idempotency keys.
 
 use sqlx::{PgConnection, PgPool};
 
@@ -6,7 +6,7 @@ use super::Named;
 
 type Result<T> = sqlx::Result<T>;
 
-/// Takes a key; false when it is taken. Two requests at one time wait for each other here.
+/// Inserts a key; false if it exists. Concurrent requests with the same key wait for each other here.
 pub(super) async fn insert(tx: &mut PgConnection, named: &Named) -> Result<bool> {
     let done = sqlx::query!(
         "insert into idempotency_keys (user_id, key, request_hash) values ($1, $2, $3) on conflict do nothing",
@@ -19,7 +19,7 @@ pub(super) async fn insert(tx: &mut PgConnection, named: &Named) -> Result<bool>
     Ok(done.rows_affected() == 1)
 }
 
-/// The request and the answer that a key stands for.
+/// The request fingerprint and the response stored under a key.
 pub(super) async fn get(db: &mut PgConnection, named: &Named) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
     let row = sqlx::query!(
         "select request_hash, answer_sealed from idempotency_keys where user_id = $1 and key = $2",
@@ -51,7 +51,7 @@ pub(super) async fn set_answer(tx: &mut PgConnection, named: &Named, sealed: &[u
     .map(drop)
 }
 
-/// Answers that are kept, of keys after `after`, by key.
+/// Stored responses of the keys after `after`, in the order of the keys.
 pub(super) async fn answers(db: &PgPool, after: &(i64, String), limit: i64) -> Result<Vec<(i64, String, Vec<u8>)>> {
     let rows = sqlx::query!(
         r#"select user_id, key, answer_sealed as "sealed!" from idempotency_keys
@@ -65,7 +65,7 @@ pub(super) async fn answers(db: &PgPool, after: &(i64, String), limit: i64) -> R
     Ok(rows.into_iter().map(|r| (r.user_id, r.key, r.sealed)).collect())
 }
 
-/// Puts the same answer, sealed with another key, in an answer's place; false when it is another one by now.
+/// Replaces a stored response by the same one sealed with another key; false if it has changed meanwhile.
 pub(super) async fn replace_answer(db: &PgPool, user: i64, key: &str, before: &[u8], sealed: &[u8]) -> Result<bool> {
     let done = sqlx::query!(
         "update idempotency_keys set answer_sealed = $4 where user_id = $1 and key = $2 and answer_sealed = $3",
@@ -79,7 +79,7 @@ pub(super) async fn replace_answer(db: &PgPool, user: i64, key: &str, before: &[
     Ok(done.rows_affected() == 1)
 }
 
-/// Forgets keys of more than a day ago, and, of an account that takes more than `most`, the oldest sooner.
+/// Deletes keys older than a day and, for an account with more than `most`, the oldest ones early.
 pub(super) async fn purge(db: &PgPool, most: i64) -> Result<()> {
     sqlx::query!("delete from idempotency_keys where created_at < aged_to() - interval '24 hours'").execute(db).await?;
     sqlx::query!(

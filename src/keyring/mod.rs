@@ -1,4 +1,4 @@
-//! The master key and those before it: whether a process has the right one, and what is sealed with which.
+//! The master key and its predecessors: whether a process has the right one, and which secrets are sealed with which.
 
 pub mod service;
 mod store;
@@ -8,18 +8,18 @@ use crate::secrets::SealedBy;
 /// Sealed secrets of one kind, by the key that opens them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resealed {
-    /// By the master key from the start.
+    /// Sealed with the master key already.
     pub master: u64,
-    /// By an old key until now, and by the master key from now on.
+    /// Resealed from an old key to the master key.
     pub resealed: u64,
-    /// By an old key still.
+    /// Still sealed with an old key.
     pub old: u64,
-    /// By none that we have.
+    /// Opened by no key that we have.
     pub lost: u64,
 }
 
 impl Resealed {
-    /// Counts a secret; `done` says that one of an old key was written back, sealed with the master key.
+    /// Counts a secret; `done` means that it was sealed with an old key and has been resealed with the master key.
     pub fn add(&mut self, by: &SealedBy, done: bool) {
         *match by {
             SealedBy::Master => &mut self.master,
@@ -29,7 +29,7 @@ impl Resealed {
         } += 1;
     }
 
-    /// How many there are.
+    /// Total number of secrets.
     pub fn all(&self) -> u64 {
         self.master + self.resealed + self.old + self.lost
     }

@@ -1,5 +1,5 @@
-//! The rules of the master key: a wrong one starts nothing, an old one can be replaced while the service runs, and a
-//! lost one costs what it sealed and no more.
+//! Business logic for the master key: the service does not start with a wrong one, an old one can be replaced while it
+//! runs, and a lost one costs only the secrets it sealed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use crate::error::{Code, Error, Result};
 use crate::feature::Feature;
 use crate::secrets::SealedBy;
 
-/// What the check value is sealed for.
+/// The purpose that the check value is sealed for.
 const PURPOSE: &str = "key-check";
-/// What is in it.
+/// Content of the check value.
 const WORDS: &[u8] = b"innkeeper";
-/// How often secrets that somebody is at work with are looked at again, a second apart.
+/// How often secrets in use are retried, a second apart.
 const TRIES: u32 = 60;
 
 fn wrong_key() -> Error {
     Error::new(
         Code::Conflict,
-        "INNKEEPER_SECRET_KEY is not the key that this database's secrets were sealed with. Put that key back, or add it \
-         to INNKEEPER_OLD_SECRET_KEYS. If it is lost, see `innkeeper key replace --help`.",
+        "INNKEEPER_SECRET_KEY is not the key that this database's secrets were sealed with. Restore that key, or add \
+         it to INNKEEPER_OLD_SECRET_KEYS. If it is lost, see `innkeeper key replace --help`.",
     )
 }
 
@@ -34,8 +34,8 @@ async fn reseal(features: &[Arc<dyn Feature>], change: bool) -> Result<Vec<(&'st
     Ok(all)
 }
 
-/// Refuses to work with a key that the database's secrets were not sealed with. The first process that comes leaves the
-/// check value for all others.
+/// Refuses to work with a key that the database's secrets were not sealed with. The first process stores the check
+/// value for all others.
 pub async fn check(core: &Core, features: &[Arc<dyn Feature>]) -> Result<()> {
     let sealed = match store::get(&core.db).await? {
         Some(sealed) => sealed,
@@ -47,7 +47,7 @@ pub async fn check(core: &Core, features: &[Arc<dyn Feature>]) -> Result<()> {
     }
 }
 
-/// Leaves the check value. A database from before there was one has secrets that tell a wrong key.
+/// Stores the check value. A database older than the check has secrets that reveal a wrong key.
 async fn first(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<u8>> {
     let all = reseal(features, false).await?;
     if all.iter().any(|(_, n)| n.lost > 0) && all.iter().all(|(_, n)| n.lost == n.all()) {
@@ -55,17 +55,17 @@ async fn first(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<u8>> {
     }
     store::insert(&core.db, &core.sealer.seal(PURPOSE, WORDS)?).await?;
     // Another process may have been faster.
-    store::get(&core.db).await?.ok_or_else(|| Error::internal(anyhow::anyhow!("there is no check value")))
+    store::get(&core.db).await?.ok_or_else(|| Error::internal(anyhow::anyhow!("the check value is missing")))
 }
 
-/// How many secrets of each kind there are, by key.
+/// Number of secrets of each kind, by key.
 pub async fn status(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&'static str, Resealed)>> {
     check(core, features).await?;
     reseal(features, false).await
 }
 
-/// Seals everything that an old key sealed with the master key, while processes work. What somebody is at work with is
-/// waited for, up to a minute: what is left then is in the answer, as `old`.
+/// Reseals with the master key everything that an old key sealed, while the service runs. Secrets in use are retried
+/// for up to a minute: those left after that are counted as `old`.
 pub async fn rotate(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&'static str, Resealed)>> {
     check(core, features).await?;
     let mut all = reseal(features, true).await?;
@@ -76,7 +76,7 @@ pub async fn rotate(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&
         tokio::time::sleep(Duration::from_secs(1)).await;
         let again = reseal(features, true).await?;
         for ((_, before), (_, now)) in all.iter_mut().zip(again) {
-            // What was resealed before opens by the master key now, unless its operation has ended.
+            // Secrets resealed in an earlier pass open with the master key now, unless their operations have ended.
             let (resealed, master) = (before.resealed + now.resealed, now.master.saturating_sub(before.resealed));
             *before = Resealed { master, resealed, ..now };
         }
@@ -86,13 +86,16 @@ pub async fn rotate(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&
         && let SealedBy::Old(new) = core.sealer.sealed_by(PURPOSE, &sealed)?
         && !store::replace(&core.db, &sealed, &new).await?
     {
-        return Err(Error::new(Code::Conflict, "Another process changed the key's check value; run this again."));
+        return Err(Error::new(
+            Code::Conflict,
+            "Another process changed the key's check value; run the command again.",
+        ));
     }
     Ok(all)
 }
 
-/// Takes the master key for right although the one before it is lost, and says how many secrets are lost with that.
-/// Where nothing is lost it is refused.
+/// Accepts the master key although its predecessor is lost, and returns how many secrets are lost with it. Refused if
+/// none is lost.
 pub async fn replace(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&'static str, Resealed)>> {
     let sealed = store::get(&core.db).await?;
     if check(core, features).await.is_ok() {
@@ -106,7 +109,7 @@ pub async fn replace(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(
     match sealed {
         Some(before) => {
             if !store::replace(&core.db, &before, &new).await? {
-                return Err(Error::new(Code::Conflict, "Another process changed the key's check value; look again."));
+                return Err(Error::new(Code::Conflict, "Another process changed the key's check value; check again."));
             }
         }
         None => store::insert(&core.db, &new).await?,

@@ -1,4 +1,4 @@
-//! The SQL of the key's check value.
+//! SQL for the key's check value.
 
 use sqlx::PgPool;
 
@@ -8,7 +8,7 @@ pub(super) async fn get(db: &PgPool) -> Result<Option<Vec<u8>>> {
     sqlx::query_scalar!("select sealed from key_check").fetch_optional(db).await
 }
 
-/// Puts the first check value there; one that another process put there stays.
+/// Inserts the first check value; keeps one that another process has inserted.
 pub(super) async fn insert(db: &PgPool, sealed: &[u8]) -> Result<()> {
     sqlx::query!("insert into key_check (sealed) values ($1) on conflict do nothing", sealed)
         .execute(db)
@@ -16,7 +16,7 @@ pub(super) async fn insert(db: &PgPool, sealed: &[u8]) -> Result<()> {
         .map(drop)
 }
 
-/// Puts another one in its place; false when it has been changed since it was read.
+/// Replaces the check value; false if it has changed since it was read.
 pub(super) async fn replace(db: &PgPool, before: &[u8], sealed: &[u8]) -> Result<bool> {
     let done = sqlx::query!("update key_check set sealed = $2, sealed_at = now() where sealed = $1", before, sealed)
         .execute(db)

@@ -1,4 +1,4 @@
-//! The layers that count requests and say how many are left.
+//! The middleware that enforces rate limits and reports how much is left.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,16 +15,16 @@ use crate::error::{Code, Error};
 use crate::http::ClientAddress;
 use crate::http::auth::Identity;
 
-/// An answer that says no more than that there were too many requests. Each such line in the log would be one that a
-/// stranger writes as fast as they can ask.
+/// Marks a response that only reports a rate limit. Such requests are not logged one by one: otherwise an anonymous
+/// client could fill the log as fast as it can send.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refused;
 
-/// How often the log says that requests are refused.
+/// How often the log reports refused requests.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// Counts every request: with a good token by token and account, else by address. What is not the API's needs no
-/// token, and costs the database nothing, so it is counted by address and here.
+/// Counts every request: by token and account if the token is valid, else by address. Paths outside the API need no
+/// token and cost no database query, so they are counted by address, in this process only.
 pub(crate) async fn limit(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
     let address = ClientAddress::of(request.extensions(), request.headers(), &core);
     let path = request.uri().path();
@@ -38,7 +38,7 @@ pub(crate) async fn limit(State(core): State<Arc<Core>>, request: Request, next:
         };
     }
     let allowance = match request.extensions().get::<Identity>() {
-        // Access tokens change while a login lives.
+        // The access token changes during a session.
         Some(Identity::Somebody(caller)) => {
             let of_token = core.limits.count(&core, Who::Token(caller.session.unwrap_or(caller.token))).await;
             match of_token.fine {
@@ -62,7 +62,7 @@ pub(crate) async fn limit(State(core): State<Arc<Core>>, request: Request, next:
     response
 }
 
-/// Of two that both hold, the one that ends first.
+/// Of two limits that both apply, the one that is reached first.
 fn tighter(one: Allowance, other: Allowance) -> Allowance {
     if !other.fine || other.remaining < one.remaining { other } else { one }
 }
@@ -71,14 +71,14 @@ fn refuse(allowance: &Allowance, address: ClientAddress) -> Response {
     note_refusal(address);
     let error = Error {
         retry_after: Some(allowance.reset),
-        ..Error::new(Code::RateLimited, format!("More than {} requests in a minute. Slow down.", allowance.limit))
+        ..Error::new(Code::RateLimited, format!("More than {} requests per minute. Slow down.", allowance.limit))
     };
     let mut response = error.into_response();
     response.extensions_mut().insert(Refused);
     response
 }
 
-/// Says now and then that requests are refused, and how many were.
+/// Logs from time to time how many requests were refused.
 pub(crate) fn note_refusal(address: ClientAddress) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     static SAID: Mutex<Option<Instant>> = Mutex::new(None);
@@ -87,6 +87,6 @@ pub(crate) fn note_refusal(address: ClientAddress) {
     if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
         *said = Some(Instant::now());
         let refused = COUNT.swap(0, Ordering::Relaxed);
-        tracing::info!(refused, latest = %address.0, "requests over their limits were refused");
+        tracing::info!(refused, latest = %address.0, "requests over their rate limits were refused");
     }
 }

@@ -1,7 +1,7 @@
-//! How many requests a minute: by token and account, and by address for who shows no good token. The allowance holds for
-//! all processes together, and a request asks nobody: a process takes a share of a minute's allowance from the database
-//! at a time. What costs the database nothing (pages, health) is counted by each process alone. And how many connections
-//! an address may have.
+//! Rate limits per minute: by token and account, and by address for requests without a valid token. A limit applies to
+//! all processes together without a query per request: each process takes a share of the minute's allowance from the
+//! database at a time. Requests that cost no query (pages, health checks) are counted by each process on its own. Also
+//! limits the number of connections per address.
 
 mod feature;
 mod layer;

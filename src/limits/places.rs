@@ -1,4 +1,4 @@
-//! Places for connections: so many from one address, so that nobody has all there are.
+//! Connection slots: a limit per address, so that no client can take them all.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::config::Proxies;
 use crate::http::ClientAddress;
 
-/// What all of an IPv6 /48 may have together, as a multiple of one network's.
+/// Limit of a whole IPv6 /48, as a multiple of one network's.
 const WIDE: usize = 2;
 
-/// Who has how many connections.
+/// Connections per network.
 #[derive(Debug)]
 pub struct Places {
     most: usize,
-    /// Proxies have those of everybody behind them.
+    /// Proxies carry the connections of all clients behind them.
     trusted: Proxies,
     taken: Mutex<HashMap<String, usize>>,
 }
 
-/// One connection's place, given back when dropped.
+/// A connection slot, released when dropped.
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
@@ -27,12 +27,12 @@ pub struct Place {
 }
 
 impl Places {
-    /// `most` for each address (IPv6: each /64), but for trusted proxies.
+    /// `most` per address (IPv6: per /64), without a limit for trusted proxies.
     pub fn new(most: usize, trusted: Proxies) -> Arc<Self> {
         Arc::new(Self { most, trusted, taken: Mutex::default() })
     }
 
-    /// A place for a connection from `peer`; none where its network has all it may have.
+    /// A slot for a connection from `peer`; none if its network has reached the limit.
     pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let address = ClientAddress(peer);
         let wanted = match self.trusted.contains(peer) {

@@ -1,4 +1,4 @@
-//! The rules of rate limits.
+//! Business logic for rate limits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,65 +12,65 @@ use crate::error::{Code, Error, Result};
 use crate::http::ClientAddress;
 use crate::ids::UserId;
 
-/// A minute's allowance is taken in so many shares: one question to the database for each. What a process took and does
-/// not use is lost until the minute is over, so shares are small.
+/// A minute's allowance is taken in this many shares, with one query each. What a process takes and does not use is
+/// lost until the minute is over, so shares are small.
 const SHARES: u64 = 20;
-/// The most that is remembered; only what an attacker with many addresses does can come near it.
+/// Maximum number of counters in memory; only an attacker with many addresses can reach it.
 const SIZE: usize = 100_000;
-/// How long the database is left alone that was away when something was to be counted: every request would wait for it.
+/// How long no queries are made after the database was unreachable: otherwise every request would wait for it.
 const AWAY: Duration = Duration::from_secs(5);
-/// What all of a /48 has, as a multiple of one address's.
+/// Limit of a /48, as a multiple of one address's.
 const WIDE: u64 = 8;
 
-/// Whose requests are counted together.
+/// The requests that are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Who {
-    /// A login's or an API token's.
+    /// Of a session or an API token.
     Token(Uuid),
-    /// Those of an account with all its tokens.
+    /// Of an account, with all its tokens.
     Account(UserId),
-    /// Those of an address that show no good token.
+    /// From an address, without a valid token.
     Address(String),
-    /// Tokens and tickets that an address showed and that were none.
+    /// Invalid tokens and tickets from an address.
     Guess(String),
-    /// Those of a /48 that show no good token, in this process: who has one has 65,536 addresses to be counted by.
+    /// From a /48, without a valid token, in this process: anyone with a /48 has 65,536 networks to be counted by.
     Wide(String),
-    /// What an address asks of us that is not the API's, in this process.
+    /// From an address, for paths outside the API, in this process.
     Page(String),
-    /// The same of health: whoever asks for pages must not be taken for a sick service.
+    /// Health checks from an address, in this process: too many page requests must not make the service look unhealthy.
     Health(String),
-    /// What an address says on the live view without a web socket, in this process.
+    /// Long polling on the live view from an address, in this process.
     Polling(String),
-    /// Connections of the live view that an address begins, in this process.
+    /// New connections to the live view from an address, in this process.
     Handshake(String),
 }
 
-/// What one may do.
+/// A client's allowance.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowance {
-    /// Whether this request is within it.
+    /// Whether this request is within the limit.
     pub fine: bool,
-    /// Requests a minute.
+    /// Requests per minute.
     pub limit: u64,
-    /// How many are left, as far as this process knows.
+    /// Remaining requests, as far as this process knows.
     pub remaining: u64,
-    /// Until the next minute begins.
+    /// Time until the next minute begins.
     pub reset: Duration,
 }
 
-/// This process' shares.
+/// The shares of this process.
 #[derive(Debug, Default)]
 pub struct Limits {
     shares: Mutex<HashMap<Who, Arc<tokio::sync::Mutex<Share>>>>,
-    /// Until when the database is not asked, which was away.
+    /// Until when no queries are made because the database was unreachable.
     away_until: Mutex<Option<Instant>>,
 }
 
-/// What this process took of someone's present minute and has left.
+/// This process's share of a client's current minute.
 #[derive(Debug)]
 struct Share {
     left: u64,
-    /// What nobody has taken, as far as we know.
+    /// What no process has taken, as far as this one knows.
     rest: u64,
     until: Instant,
 }
@@ -89,12 +89,12 @@ impl Share {
 }
 
 impl Limits {
-    /// Counts one request of this process alone. Asks nobody.
+    /// Counts one request in this process only, without a query.
     pub fn count_here(&self, core: &Core, who: &Who) -> Allowance {
         let limit = who.limit(core);
         let share = self.share(who);
         let now = Instant::now();
-        // Held for moments, and by nobody who waits.
+        // Held only for moments, and never while waiting.
         let Ok(mut share) = share.try_lock() else {
             return Allowance { fine: true, limit, remaining: 0, reset: Duration::from_secs(1) };
         };
@@ -108,7 +108,7 @@ impl Limits {
         self.away_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| until > Instant::now())
     }
 
-    /// Counts one request of somebody who shows no good token: first in this process, for the whole network.
+    /// Counts one request without a valid token: first in this process, for the whole network.
     pub(super) async fn count_stranger(&self, core: &Core, address: ClientAddress) -> Allowance {
         if let Some(wide) = address.wide() {
             let all = self.count_here(core, &Who::Wide(wide));
@@ -123,7 +123,7 @@ impl Limits {
     pub(super) async fn count(&self, core: &Core, who: Who) -> Allowance {
         let limit = who.limit(core);
         let share = self.share(&who);
-        // Held while the database is asked, so that parallel requests of one client don't take a share each.
+        // Held during the query, so that parallel requests of one client don't take a share each.
         let mut share = share.lock().await;
         let now = Instant::now();
         let over = share.until <= now;
@@ -134,7 +134,7 @@ impl Limits {
                 false => match store::take(&core.db, &who.key(), want).await {
                     Ok(taken) => Some(taken),
                     Err(error) => {
-                        tracing::warn!(%error, "requests can't be counted");
+                        tracing::warn!(%error, "cannot count requests against their rate limits");
                         *self.away_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + AWAY);
                         None
                     }
@@ -144,16 +144,16 @@ impl Limits {
                 Some((taken, left)) => {
                     (want.saturating_sub(taken.saturating_sub(limit)), limit.saturating_sub(taken), now + left)
                 }
-                // Nobody is shut out because we can't count.
+                // A failure to count must not block anyone.
                 None => (want, 0, Instant::now() + Duration::from_secs(1)),
             };
         }
         share.one(limit, now)
     }
 
-    /// Counts a token or ticket before it is looked up, which is work, and refuses an address that has shown too many
-    /// that were none. One that is good is given back by [`Self::was_right`]: however many are looked up at one time,
-    /// no more than the limit are none.
+    /// Counts a token or ticket before it is looked up, which is work, and refuses an address that has sent too many
+    /// invalid ones. [`Self::was_right`] takes a valid one back: however many are looked up concurrently, no more than
+    /// the limit can be invalid.
     pub async fn guess(&self, core: &Core, address: ClientAddress) -> Result<()> {
         let mut allowance = self.count(core, Who::Guess(address.network())).await;
         if let Some(wide) = address.wide().filter(|_| allowance.fine) {
@@ -162,11 +162,11 @@ impl Limits {
         if allowance.fine {
             return Ok(());
         }
-        let words = "Too many tokens that are none came from this address; try again in a minute.";
+        let words = "Too many invalid tokens came from this address; try again in a minute.";
         Err(Error { retry_after: Some(allowance.reset), ..Error::new(Code::RateLimited, words) })
     }
 
-    /// What was counted as a guess was good.
+    /// Takes back a guess that turned out to be valid.
     pub async fn was_right(&self, address: ClientAddress) {
         let mut given_back = vec![Who::Guess(address.network())];
         given_back.extend(address.wide().map(Who::Wide));
@@ -184,7 +184,7 @@ impl Limits {
         let now = Instant::now();
         if shares.len() >= SIZE {
             shares.retain(|_, share| share.try_lock().map_or(true, |share| share.until > now));
-            // Of addresses, of which anybody may have many, every other one: whoever is forgotten gets a share more.
+            // Drops every other address, as anyone may have many of them: a dropped one gets one extra share.
             if shares.len() >= SIZE {
                 let mut one = false;
                 shares.retain(|who, _| {
@@ -198,7 +198,7 @@ impl Limits {
         share
     }
 
-    /// Forgets minutes that are over.
+    /// Drops minutes that are over.
     fn forget(&self) {
         let now = Instant::now();
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
@@ -206,7 +206,7 @@ impl Limits {
     }
 }
 
-/// Rounded up: whoever waits that long is not too early.
+/// Rounded up, so that a client that waits this long is not too early.
 fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }
@@ -237,7 +237,7 @@ impl Who {
     }
 }
 
-/// Forgets minutes that are over.
+/// Drops minutes that are over, here and in the database.
 pub(super) async fn purge(core: &Core) -> Result<()> {
     core.limits.forget();
     Ok(store::purge(&core.db).await?)

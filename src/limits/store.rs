@@ -1,11 +1,11 @@
-//! The SQL of rate limits.
+//! SQL for rate limits.
 
 use std::time::Duration;
 
 use sqlx::PgPool;
 
-/// Takes `want` of the present minute, or begins a new one, also where the last ends in a future that the clock has been
-/// turned back from: how much was taken in it with that, and how long it lasts.
+/// Takes `want` of the current minute, or begins a new one, also if the stored one ends in a future that the clock has
+/// been turned back from. Returns the total taken in it so far, and the time until it ends.
 pub(super) async fn take(db: &PgPool, key: &str, want: u64) -> sqlx::Result<(u64, Duration)> {
     let row = sqlx::query!(
         r#"insert into rate_limits as r (key, window_end, taken) values ($1, now() + interval '1 minute', $2)

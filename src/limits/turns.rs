@@ -1,5 +1,5 @@
-//! Lists are dear to read, and are read by so many requests of an account at a time: others wait for their turn, and
-//! not with a connection to the database in their hands.
+//! Limits how many lists each account reads at the same time, because they are expensive: other requests wait for a
+//! slot, without holding a database connection.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,25 +10,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::{Code, Error, Result};
 use crate::ids::UserId;
 
-/// Lists that an account reads at a time, in each process.
+/// Lists that an account may read at the same time, in each process.
 const AT_ONCE: usize = 3;
-/// How long the others wait.
+/// How long other requests wait.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Accounts that are remembered, before those that read nothing are forgotten.
+/// Accounts kept in memory before idle ones are dropped.
 const SIZE: usize = 1_000;
 
-/// Whose turn it is.
+/// The slots of each account.
 #[derive(Debug, Default)]
 pub struct Turns(Mutex<HashMap<UserId, Arc<Semaphore>>>);
 
-/// The right to read a list, given back when dropped.
+/// A slot for reading a list, released when dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Turns {
-    /// Waits for a turn of this account's.
+    /// Waits for one of this account's slots.
     pub(crate) async fn take(&self, user: UserId) -> Result<Turn> {
         let places = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,7 +44,7 @@ impl Turns {
                 retry_after: Some(PATIENCE),
                 ..Error::new(
                     Code::RateLimited,
-                    "Your account reads too many long lists at a time; narrow them, or wait for those before.",
+                    "Your account is reading too many long lists at once; filter them, or wait for the earlier ones.",
                 )
             }),
         }

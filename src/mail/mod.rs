@@ -1,4 +1,4 @@
-//! Outgoing mail: queued in the database, sent by a task, never twice for one event.
+//! Outgoing email: queued in the database, sent by a background task, never twice for one event.
 
 mod feature;
 pub mod model;

@@ -1,4 +1,5 @@
-//! Mails as the provider sees them: to whom, about what, and what became of them. What is in them is nobody's business.
+//! Request and response types for emails, as the provider sees them: recipient, subject and delivery state. Bodies are
+//! private.
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
@@ -9,26 +10,26 @@ use crate::http::page::Order;
 use crate::http::text;
 use crate::stored::stored;
 
-/// How a mail stands.
+/// Delivery state of an email.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MailState {
-    /// It waits for its first or its next try.
+    /// Waiting for its first or next attempt.
     Queued,
-    /// It is being handed over.
+    /// Being handed to the mail server.
     Sending,
-    /// The mail server has it.
+    /// Accepted by the mail server.
     Sent,
-    /// It is not out, and is not tried again by itself.
+    /// Not sent; it is not retried automatically.
     Failed,
-    /// It may be out: the mail server had it and did not say. It is not tried again by itself.
+    /// Possibly sent: the mail server received it and did not confirm. It is not retried automatically.
     Unknown,
 }
 
 stored!(MailState, Self::Unknown);
 
 impl MailState {
-    /// As stored.
+    /// The value stored in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -40,58 +41,58 @@ impl MailState {
     }
 }
 
-/// A mail, without what is in it.
+/// An email, without its body.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MailView {
-    /// Its id, which is in its Message-ID too.
+    /// The email's id, which is part of its Message-ID.
     pub id: Uuid,
-    /// To whom.
+    /// The recipient's address.
     #[schema(example = "me@example.com")]
     pub recipient: String,
-    /// What it is about.
+    /// The subject line.
     pub subject: String,
-    /// How it stands.
+    /// Delivery state.
     pub state: MailState,
-    /// Whether it waits for the mail server, which is away or takes no mail from us, for as long as that lasts.
+    /// Whether it is held until the mail server is reachable and accepts our email again.
     pub held: bool,
-    /// Tries so far.
+    /// Number of attempts so far.
     pub attempts: i32,
-    /// Why the last try failed.
+    /// Why the last attempt failed.
     pub error: Option<String>,
-    /// When it is tried next; null where it is not.
+    /// Time of the next attempt; null if there is none.
     pub next_try_at: Option<DateTime<Utc>>,
-    /// When it was queued first.
+    /// When it was first queued.
     pub created_at: DateTime<Utc>,
-    /// When the mail server took it.
+    /// When the mail server accepted it.
     pub sent_at: Option<DateTime<Utc>>,
 }
 
-/// Which mails to show.
+/// Selects emails.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListMails {
-    /// From 1.
+    /// Page number, from 1.
     #[garde(range(min = 1, max = 1_000_000))]
     #[param(minimum = 1, maximum = 1_000_000)]
     pub page: Option<i64>,
-    /// Mails a page: 20, at most 100.
+    /// Emails per page: 20 by default, at most 100.
     #[garde(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
-    /// Mails are sorted by when they were queued first: newest first (`desc`) if left out.
+    /// Emails are sorted by the time they were first queued: newest first (`desc`) by default.
     #[garde(skip)]
     #[param(inline)]
     pub order: Option<Order>,
-    /// Those that stand so.
+    /// Only emails in this state.
     #[garde(skip)]
     #[param(inline)]
     pub state: Option<MailState>,
-    /// Those that wait for the mail server, or those that do not.
+    /// Only emails that wait for the mail server, or only those that do not.
     #[garde(skip)]
     pub held: Option<bool>,
-    /// Those to this address, without regard to case.
+    /// Only emails to this address, ignoring case.
     #[garde(inner(length(chars, max = 254), custom(text::plain)))]
     pub recipient: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! Sending what is queued: each mail is claimed, offered to the mail server, noted as handed over, handed over, and its
-//! outcome written down. Each of these is committed before the next.
+//! Sends queued emails: each is claimed, offered to the mail server, recorded as handed over, handed over, and its
+//! outcome recorded. Each of these is committed before the next.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use crate::core::Core;
 use crate::error::is_database_away;
 use crate::restores;
 
-/// Mails under way at one time, of this process.
+/// Emails that this process sends concurrently.
 const AT_ONCE: usize = 4;
-/// How long sending is tried before it has failed.
+/// How long sending is retried before the email has failed.
 const PATIENCE: TimeDelta = TimeDelta::hours(24);
-/// How long the note that a mail is handed over may take, while the mail server waits.
+/// How long it may take to record that an email is handed over, while the mail server waits.
 const NOTE: Duration = Duration::from_secs(10);
-/// How often to look without being woken.
+/// How often to poll without a notification.
 const POLL: Duration = Duration::from_secs(15);
 
-/// Sends queued mails until shutdown. Any number of processes may do so.
+/// Sends queued emails until shutdown. Any number of processes may do so.
 pub(super) async fn send_queued(core: &Core) {
     let transport = match Transport::new(&core.config) {
         Ok(transport) => transport,
         Err(error) => {
-            tracing::error!(error = %format!("{error:#}"), "mails can't be sent; they wait in the queue");
+            tracing::error!(error = %format!("{error:#}"), "cannot send emails; they stay queued");
             return;
         }
     };
@@ -45,7 +45,7 @@ pub(super) async fn send_queued(core: &Core) {
                 under_way.len() >= AT_ONCE
             }
             Err(error) => {
-                tracing::warn!(%error, "the mail queue can't be read; trying again");
+                tracing::warn!(%error, "cannot read the email queue; retrying");
                 false
             }
         };
@@ -60,7 +60,7 @@ pub(super) async fn send_queued(core: &Core) {
             () = tokio::time::sleep(POLL) => look = true,
         }
     }
-    // What is under way is brought to its end.
+    // Emails in progress are finished.
     while let Some(sent) = under_way.next().await {
         note(sent);
     }
@@ -68,12 +68,12 @@ pub(super) async fn send_queued(core: &Core) {
 
 fn note(sent: sqlx::Result<()>) {
     if let Err(error) = sent {
-        tracing::warn!(%error, "a mail's outcome could not be written down");
+        tracing::warn!(%error, "cannot record the outcome of an email");
     }
 }
 
-/// Claims what is due, as much as there is room for: a mail server that takes its time over one mail must not hold up the
-/// others.
+/// Claims due emails, at most as many as there are free slots: a mail server that is slow with one email must not hold
+/// up the others.
 async fn take_on(core: &Core, transport: &Transport, look: bool, room: usize) -> sqlx::Result<Vec<Mail>> {
     if look {
         settle_abandoned(core, transport).await?;
@@ -83,7 +83,7 @@ async fn take_on(core: &Core, transport: &Transport, look: bool, room: usize) ->
         match store::claim(&core.db, transport.claim().as_secs_f64()).await {
             Ok(Some(mail)) => mails.push(mail),
             Err(error) if mails.is_empty() => return Err(error),
-            // What is claimed is sent all the same.
+            // Emails that are already claimed are still sent.
             Ok(None) | Err(_) => break,
         }
     }
@@ -93,9 +93,9 @@ async fn take_on(core: &Core, transport: &Transport, look: bool, room: usize) ->
 async fn send(core: &Core, transport: &Transport, mail: Mail) -> sqlx::Result<()> {
     let ready = tokio::select! {
         biased;
-        // Nobody has it yet: the next one to look sends it.
+        // Not handed over yet: the next process to poll sends it.
         () = core.shutdown.cancelled() => {
-            return store::retry(&core.db, &mail, 0.0, "the sending process was ended", None).await;
+            return store::retry(&core.db, &mail, 0.0, "the sending process shut down", None).await;
         }
         ready = offer(core, transport, &mail) => ready,
     };
@@ -106,7 +106,7 @@ async fn send(core: &Core, transport: &Transport, mail: Mail) -> sqlx::Result<()
     settle(core, transport, &mail, outcome).await
 }
 
-/// Everything short of the content, so that giving up anywhere in here leaves the mail unsent.
+/// Everything short of the content, so that a failure anywhere in here leaves the email unsent.
 async fn offer(core: &Core, transport: &Transport, mail: &Mail) -> Result<Ready, Failure> {
     let ready = transport.prepare(mail).await?;
     if transport.is_idempotent() {
@@ -114,20 +114,20 @@ async fn offer(core: &Core, transport: &Transport, mail: &Mail) -> Result<Ready,
     }
     match tokio::time::timeout(NOTE, store::hand_over(&core.db, mail)).await {
         Ok(Ok(true)) => Ok(ready),
-        Ok(Ok(false)) => Err(Failure::Later("the mail server took so long that another process took over".into())),
-        Ok(Err(error)) => Err(Failure::Later(format!("the database was away: {error}"))),
+        Ok(Ok(false)) => Err(Failure::Later("the mail server was so slow that another process took over".into())),
+        Ok(Err(error)) => Err(Failure::Later(format!("the database was unreachable: {error}"))),
         Err(_) => Err(Failure::Later("the database did not answer in time".into())),
     }
 }
 
-/// Writes the outcome down. What is known must not be lost to a database that is away for a moment: it is tried for as
+/// Records the outcome. It must not be lost because the database is unreachable for a moment: this is retried for as
 /// long as the claim lasts.
 async fn settle(core: &Core, transport: &Transport, mail: &Mail, outcome: Result<(), Failure>) -> sqlx::Result<()> {
     let until = tokio::time::Instant::now() + transport.claim();
     loop {
         match record(core, mail, &outcome).await {
             Err(error) if is_database_away(&error) && tokio::time::Instant::now() < until => {
-                tracing::warn!(mail = %mail.id, %error, "a mail's outcome can't be written down; trying again");
+                tracing::warn!(mail = %mail.id, %error, "cannot record the outcome of an email; retrying");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             done => return done,
@@ -135,15 +135,15 @@ async fn settle(core: &Core, transport: &Transport, mail: &Mail, outcome: Result
     }
 }
 
-/// Mails whose sender died in the act. A file written twice is one file; a mail handed over twice is two mails.
+/// Emails whose sender died while sending. A file written twice is one file; an email handed over twice is two emails.
 async fn settle_abandoned(core: &Core, transport: &Transport) -> sqlx::Result<()> {
     for mail in store::abandoned(&core.db, transport.is_idempotent()).await? {
         if mail.again {
-            tracing::info!(mail = %mail.id, "a mail whose sender ended is sent by another");
+            tracing::info!(mail = %mail.id, "the sender of an email died; another process sends it");
         } else {
             tracing::error!(
                 mail = %mail.id,
-                "a mail may or may not have been sent when its sender ended; it is not sent again by itself"
+                "the sender of an email died and the email may have been sent; it is not retried automatically"
             );
             count("unknown");
         }
@@ -162,23 +162,23 @@ async fn record(core: &Core, mail: &Mail, outcome: &Result<(), Failure>) -> sqlx
         Err(Failure::Held(error)) => {
             let wait = backoff(mail.attempts);
             store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(true)).await?;
-            tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "a mail waits for the mail server");
+            tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "email held until the mail server accepts it");
             count("retried");
         }
         Err(Failure::Later(error)) if Utc::now() - mail.queued_at < PATIENCE => {
             let wait = backoff(mail.attempts);
             store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(false)).await?;
-            tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "a mail could not be sent; trying again later");
+            tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "email not sent; retrying later");
             count("retried");
         }
         Err(Failure::Later(error) | Failure::Never(error)) => {
             store::give_up(&core.db, mail, "failed", error).await?;
-            tracing::error!(mail = %id, error, "a mail could not be sent and is given up");
+            tracing::error!(mail = %id, error, "email not sent; giving up");
             count("failed");
         }
         Err(Failure::Unknown(error)) => {
             store::give_up(&core.db, mail, "unknown", error).await?;
-            tracing::error!(mail = %id, error, "a mail may or may not have been sent; it is not sent again by itself");
+            tracing::error!(mail = %id, error, "email may have been sent; it is not retried automatically");
             count("unknown");
         }
     }
@@ -189,7 +189,7 @@ fn count(state: &'static str) {
     metrics::counter!("innkeeper_mails_total", "state" => state).increment(1);
 }
 
-/// One minute after the first try, doubling to an hour.
+/// One minute after the first attempt, doubling up to an hour.
 fn backoff(attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(6);
     Duration::from_secs((60_u64 << doublings).min(3600))

@@ -21,7 +21,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))
 }
 
-/// What became of the mails of the last 90 days (provider)
+/// List the emails of the last 90 days (provider)
 #[utoipa::path(get, path = "/mails", tag = "mails", operation_id = "listMails", params(ListMails),
     responses((status = 200, body = Page<MailView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
@@ -33,9 +33,9 @@ async fn list(
     Ok(Json(service::list(&core, &query).await?))
 }
 
-/// Send a mail again that failed, that may be out, or that waits, at once (provider)
+/// Retry an email at once that failed, may have been sent, or is still queued (provider)
 #[utoipa::path(post, path = "/mails/{id}/retry", tag = "mails", operation_id = "retryMail",
-    params(("id" = Uuid, Path, description = "The mail's id")),
+    params(("id" = Uuid, Path, description = "The email's id")),
     responses((status = 200, body = MailView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn retry(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<Uuid>, once: Once) -> Result<Json<MailView>> {

@@ -1,4 +1,4 @@
-//! The SQL of the outbox.
+//! SQL for the outbox.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -10,7 +10,7 @@ use crate::http::page::{COUNTED, Order, PageQuery};
 
 type Result<T> = sqlx::Result<T>;
 
-/// Queues one mail for an event and wakes the senders when the transaction commits; nothing, where there is one.
+/// Queues an email for an event and wakes the senders when the transaction commits; does nothing if the event has one.
 pub(super) async fn insert(db: &mut PgConnection, event: &str, recipient: &str, mail: &Rendered) -> Result<()> {
     let done = sqlx::query!(
         "insert into mails (id, event, recipient, subject, text_body, html_body) values ($1, $2, $3, $4, $5, $6)
@@ -30,7 +30,7 @@ pub(super) async fn insert(db: &mut PgConnection, event: &str, recipient: &str, 
     Ok(())
 }
 
-/// A mail that this process may send now, and nobody else.
+/// An email that this process may send now, and no other.
 #[derive(Debug)]
 pub(super) struct Mail {
     pub id: Uuid,
@@ -38,17 +38,17 @@ pub(super) struct Mail {
     pub subject: String,
     pub text_body: String,
     pub html_body: String,
-    /// Tries so far, this one included.
+    /// Attempts so far, including this one.
     pub attempts: i32,
     pub created_at: DateTime<Utc>,
-    /// From when sending is tried.
+    /// When the first of the attempts was due.
     pub queued_at: DateTime<Utc>,
 }
 
-/// Takes the mail that waits longest, but none while an earlier one to the same person is under way or due: what is over
-/// is not told before what has begun. One that is due in hours from now was queued when the clock was wrong. It is
-/// `sending`, committed, before anyone hands it over. While it is sending, `run_at` says when its sender must have been
-/// dead, and `attempts` tells its sender from a later one.
+/// Claims the email that has waited longest, but none while an earlier one to the same recipient is being sent or due:
+/// the end of an alert must not arrive before its beginning. An email that is due hours from now was queued while the
+/// clock was off. It is committed as `sending` before it is handed over. While it is being sent, `run_at` is the time
+/// by which its sender must have died, and `attempts` tells its sender from a later one.
 pub(super) async fn claim(db: &PgPool, claim_seconds: f64) -> Result<Option<Mail>> {
     sqlx::query_as!(
         Mail,
@@ -66,8 +66,8 @@ pub(super) async fn claim(db: &PgPool, claim_seconds: f64) -> Result<Option<Mail
     .await
 }
 
-/// Notes that the mail server is about to get the content: from here on it may be out. False where the claim has run
-/// out, and the mail is somebody else's.
+/// Records that the mail server is about to get the content: from now on the email may have been sent. False if the
+/// claim has expired, and the email belongs to another process.
 pub(super) async fn hand_over(db: &PgPool, mail: &Mail) -> Result<bool> {
     let done = sqlx::query!(
         "update mails set handed_over_at = now()
@@ -80,7 +80,7 @@ pub(super) async fn hand_over(db: &PgPool, mail: &Mail) -> Result<bool> {
     Ok(done.rows_affected() == 1)
 }
 
-/// It is out.
+/// Records that an email was sent.
 pub(super) async fn sent(db: &PgPool, id: Uuid) -> Result<()> {
     sqlx::query!("update mails set state = 'sent', sent_at = now(), last_error = null, held = false where id = $1", id)
         .execute(db)
@@ -88,8 +88,8 @@ pub(super) async fn sent(db: &PgPool, id: Uuid) -> Result<()> {
         .map(drop)
 }
 
-/// It is certainly not out, and is tried again after `wait_seconds`; `held`: for as long as it takes, and where it was
-/// not tried, as before.
+/// Records that an email was certainly not sent, and is retried after `wait_seconds`. `held`: retried without a time
+/// limit; `None` if it was not attempted, which leaves the flag unchanged.
 pub(super) async fn retry(db: &PgPool, mail: &Mail, wait_seconds: f64, error: &str, held: Option<bool>) -> Result<()> {
     sqlx::query!(
         "update mails set state = 'queued', run_at = now() + make_interval(secs => $3), last_error = $4, held = coalesce($5, held)
@@ -105,7 +105,8 @@ pub(super) async fn retry(db: &PgPool, mail: &Mail, wait_seconds: f64, error: &s
     .map(drop)
 }
 
-/// It ended otherwise: `failed` (certainly not out) or `unknown` (perhaps out). Neither is sent again by itself.
+/// Records another outcome: `failed` (certainly not sent) or `unknown` (possibly sent). Neither is retried
+/// automatically.
 pub(super) async fn give_up(db: &PgPool, mail: &Mail, state: &str, error: &str) -> Result<()> {
     sqlx::query!(
         "update mails set state = $3, last_error = $4, held = false where id = $1 and state = 'sending' and attempts = $2",
@@ -119,16 +120,16 @@ pub(super) async fn give_up(db: &PgPool, mail: &Mail, state: &str, error: &str) 
     .map(drop)
 }
 
-/// A mail whose sender died.
+/// An email whose sender died.
 #[derive(Debug)]
 pub(super) struct Abandoned {
     pub id: Uuid,
-    /// It is queued again; else it is `unknown`.
+    /// It is queued again; otherwise it is `unknown`.
     pub again: bool,
 }
 
-/// Mails whose sender died: queued again where the content was certainly not handed over or (`idempotent`) handing over
-/// twice is the same as once; else `unknown`.
+/// Emails whose sender died: queued again if the content was certainly not handed over, or if handing it over twice
+/// does no harm (`idempotent`); otherwise `unknown`.
 pub(super) async fn abandoned(db: &PgPool, idempotent: bool) -> Result<Vec<Abandoned>> {
     sqlx::query_as!(
         Abandoned,
@@ -143,7 +144,7 @@ pub(super) async fn abandoned(db: &PgPool, idempotent: bool) -> Result<Vec<Aband
     .await
 }
 
-/// Leaves it to a person whether what is to go out goes out.
+/// Leaves the decision whether to send unsent emails to the provider.
 pub(super) async fn hold_all(tx: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         "update mails set state = 'unknown', held = false,
@@ -155,14 +156,14 @@ pub(super) async fn hold_all(tx: &mut PgConnection) -> Result<()> {
     .map(drop)
 }
 
-/// Whether mails wait for somebody to mend something.
+/// Whether emails are held until someone fixes a problem.
 pub(super) async fn is_any_held(db: impl PgExecutor<'_>) -> Result<bool> {
     sqlx::query_scalar!(r#"select exists (select from mails where state in ('queued', 'sending') and held) as "any!""#)
         .fetch_one(db)
         .await
 }
 
-/// Mails by a filter, with how many match in all; nothing of what is in them but the subject.
+/// Filtered emails with the total count; the subject is the only content included.
 pub(super) async fn list(db: &PgPool, query: &ListMails, page: PageQuery) -> Result<(Vec<MailView>, i64)> {
     let mut tx = crate::db::reading(db).await?;
     macro_rules! mails {
@@ -195,7 +196,7 @@ pub(super) async fn list(db: &PgPool, query: &ListMails, page: PageQuery) -> Res
     Ok((rows, total))
 }
 
-/// One mail, locked until the transaction ends.
+/// Finds an email and locks it until the transaction ends.
 pub(super) async fn lock(tx: &mut PgConnection, id: Uuid) -> Result<Option<MailView>> {
     sqlx::query_as!(
         MailView,
@@ -208,7 +209,7 @@ pub(super) async fn lock(tx: &mut PgConnection, id: Uuid) -> Result<Option<MailV
     .await
 }
 
-/// Queues a mail anew, due at once, and wakes the senders when the transaction commits.
+/// Queues an email again, due at once, and wakes the senders when the transaction commits.
 pub(super) async fn queue_again(tx: &mut PgConnection, id: Uuid) -> Result<MailView> {
     sqlx::query!(r#"select pg_notify('mail_due', '') as "notified: ()""#).execute(&mut *tx).await?;
     sqlx::query_as!(
@@ -222,7 +223,7 @@ pub(super) async fn queue_again(tx: &mut PgConnection, id: Uuid) -> Result<MailV
     .await
 }
 
-/// Forgets mails that were done with so many days ago.
+/// Deletes emails that were finished and are older than `days`.
 pub(super) async fn purge(db: &PgPool, days: i32) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         "delete from mails where state in ('sent', 'failed', 'unknown') and created_at < aged_to() - make_interval(days => $1)

@@ -2,24 +2,24 @@
 
 use crate::error::Result;
 
-/// A mail ready to be queued.
+/// A rendered email, ready to be queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// Subject, one line.
+    /// The subject, on one line.
     pub subject: String,
-    /// For readers of plain text.
+    /// The plain text body.
     pub text: String,
-    /// For everybody else.
+    /// The HTML body.
     pub html: String,
 }
 
-/// A mail that can be written.
+/// An email that can be rendered.
 pub trait Mail {
-    /// Subject, text and HTML.
+    /// Renders subject, text and HTML.
     fn render(&self) -> Result<Rendered>;
 }
 
-/// A name on one line: what breaks lines or turns the direction of text becomes a space.
+/// A name on one line: characters that break lines or change the direction of text become spaces.
 pub fn line(text: &str) -> String {
     let odd = |c: char| {
         c.is_control()

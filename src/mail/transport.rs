@@ -1,5 +1,4 @@
-//! Handing a mail over: to a mail server, or, without one, to a folder. What matters is to know afterwards whether it
-//! is out.
+//! Hands an email over: to a mail server or, without one, to a folder. It must be known afterwards whether it was sent.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,23 +19,23 @@ use uuid::Uuid;
 use super::store::Mail;
 use crate::config::{Config, Smtp, SmtpTls};
 
-/// Why a mail was not sent, as far as is known.
+/// Why an email was not sent, as far as is known.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It is certainly not out; another try may do.
+    /// Certainly not sent; a retry may succeed.
     Later(String),
-    /// It is certainly not out, for a reason that has nothing to do with this mail and that somebody has to mend: the
-    /// mail server is away, or does not take mail from us.
+    /// Certainly not sent, for a reason unrelated to this email that someone has to fix: the mail server is
+    /// unreachable, or rejects us.
     Held(String),
-    /// It is certainly not out and never will be.
+    /// Certainly not sent, and never will be.
     Never(String),
-    /// The mail server had all of it and did not say what became of it.
+    /// The mail server received everything and did not report an outcome.
     Unknown(String),
 }
 
 type Outcome<T = ()> = Result<T, Failure>;
 
-/// Where mails go.
+/// The destination of emails.
 pub(super) struct Transport {
     from: Mailbox,
     to: Kind,
@@ -53,27 +52,27 @@ struct Server {
     name: ClientId,
 }
 
-/// A mail that waits to be handed over: nothing of it is out yet.
+/// An email that is ready to be handed over: nothing of its content has been sent.
 pub(super) enum Ready {
-    /// A mail server knows from whom and to whom.
+    /// The mail server has accepted sender and recipient.
     Smtp { connection: Box<AsyncSmtpConnection>, content: Vec<u8> },
-    /// A file is to be written.
+    /// To be written to a file.
     Folder { folder: PathBuf, name: String, content: Vec<u8> },
 }
 
-/// How long a mail server may take to greet, protect the connection and let us in.
+/// How long a mail server may take for its greeting, TLS and authentication.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long it may take to hear from whom and to whom.
+/// How long it may take to accept sender and recipient.
 const ENVELOPE: Duration = Duration::from_mins(1);
-/// How long it may take to say that it is ready for the content.
+/// How long it may take to be ready for the content.
 const DATA: Duration = Duration::from_secs(30);
-/// How long it may take to swallow a mail. RFC 5321 grants it ten minutes; ours are small.
+/// How long it may take to accept the content. RFC 5321 allows ten minutes; our emails are small.
 const CONTENT: Duration = Duration::from_mins(2);
 
 impl Transport {
-    /// As the settings have it.
+    /// Builds the transport from the settings.
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
-        let from = config.mail_from.parse().context("SMTP_FROM is not a mail address")?;
+        let from = config.mail_from.parse().context("SMTP_FROM is not an email address")?;
         let to = match &config.smtp {
             None => Kind::Folder(config.data.join(FOLDER)),
             Some(smtp) => Kind::Smtp(Box::new(Server {
@@ -90,12 +89,12 @@ impl Transport {
         Ok(Self { from, to })
     }
 
-    /// Whether handing a mail over twice is the same as once.
+    /// Whether handing an email over twice has the same effect as once.
     pub(super) fn is_idempotent(&self) -> bool {
         matches!(self.to, Kind::Folder(_))
     }
 
-    /// After how long a sender that has not said what became of a mail must be dead: well over all time-outs.
+    /// How long until a sender that has not reported an outcome must have died: well over the sum of all timeouts.
     pub(super) fn claim(&self) -> Duration {
         match self.to {
             Kind::Smtp(_) => Duration::from_mins(5),
@@ -103,7 +102,7 @@ impl Transport {
         }
     }
 
-    /// Does everything but handing the mail over. Whatever fails here, or is dropped, leaves it unsent.
+    /// Does everything short of handing the email over. If it fails or is dropped, the email is unsent.
     pub(super) async fn prepare(&self, mail: &Mail) -> Outcome<Ready> {
         let message = self.message(mail).map_err(|e| Failure::Never(format!("{e:#}")))?;
         let content = message.formatted();
@@ -115,10 +114,10 @@ impl Transport {
         })
     }
 
-    /// The mail with its headers. The same mail gets the same Message-ID and date, however often it is tried, so that
-    /// readers' programs can tell.
+    /// The email with its headers. Every attempt has the same Message-ID and date, so that mail clients recognise
+    /// duplicates.
     fn message(&self, mail: &Mail) -> anyhow::Result<Message> {
-        let to: Address = mail.recipient.parse().context("the recipient is not a mail address")?;
+        let to: Address = mail.recipient.parse().context("the recipient is not an email address")?;
         Message::builder()
             .message_id(Some(format!("<{}@{}>", mail.id, self.from.email.domain())))
             .date(mail.created_at.into())
@@ -126,7 +125,7 @@ impl Transport {
             .to(Mailbox::new(None, to))
             .subject(mail.subject.as_str())
             .multipart(MultiPart::alternative_plain_html(mail.text_body.clone(), mail.html_body.clone()))
-            .context("building the mail")
+            .context("building the email")
     }
 }
 
@@ -162,12 +161,12 @@ impl Server {
 }
 
 impl Ready {
-    /// Hands the mail over.
+    /// Hands the email over.
     pub(super) async fn hand_over(self) -> Outcome {
         match self {
             Self::Smtp { mut connection, content } => {
                 let outcome = deliver(&mut connection, &content).await;
-                // Manners only: what became of the mail is known.
+                // Only a courtesy: the outcome is known.
                 quit(&mut connection).await;
                 outcome
             }
@@ -180,12 +179,12 @@ impl Ready {
 
 async fn deliver(connection: &mut AsyncSmtpConnection, content: &[u8]) -> Outcome {
     within(DATA, async { connection.command(Data).await.map(drop).map_err(|e| refused(&e)) }).await?;
-    // From here on it may be out.
+    // From here on it may have been sent.
     match tokio::time::timeout(CONTENT, connection.message(content)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(e)) if e.is_permanent() || e.is_transient() => Err(content_refused(&e)),
         Ok(Err(e)) => Err(Failure::Unknown(chain(&e))),
-        Err(_) => Err(Failure::Unknown("the mail server had the mail and did not answer".into())),
+        Err(_) => Err(Failure::Unknown("the mail server received the email and did not confirm it".into())),
     }
 }
 
@@ -193,16 +192,16 @@ async fn quit(connection: &mut AsyncSmtpConnection) {
     let _ = tokio::time::timeout(Duration::from_secs(5), connection.quit()).await;
 }
 
-/// From whom and to whom. Nothing of the mail itself is sent yet, so that whatever fails here leaves it unsent.
+/// Sends the envelope. The content is not sent yet, so any failure here leaves the email unsent.
 async fn address(connection: &mut AsyncSmtpConnection, envelope: &Envelope) -> Outcome {
     let mut parameters = vec![];
     if envelope.from().into_iter().chain(envelope.to()).any(|a| !AsRef::<str>::as_ref(a).is_ascii()) {
         if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
-            return Err(Failure::Never("the mail server takes no addresses like the recipient's (SMTPUTF8)".into()));
+            return Err(Failure::Never("the mail server does not support the recipient's address (SMTPUTF8)".into()));
         }
         parameters.push(MailParameter::SmtpUtfEight);
     }
-    // Who we are is all that it has heard so far.
+    // So far it knows only who we are.
     connection.command(MailFrom::new(envelope.from().cloned(), parameters)).await.map_err(|e| held(&e))?;
     for to in envelope.to() {
         connection.command(Rcpt::new(to.clone(), vec![])).await.map_err(|e| refused(&e))?;
@@ -216,12 +215,12 @@ async fn within<T>(time: Duration, work: impl Future<Output = Outcome<T>>) -> Ou
         .unwrap_or_else(|_| Err(Failure::Held("the mail server did not answer in time".into())))
 }
 
-/// A failure before the mail server heard to whom: whatever it was, it holds for every mail.
+/// A failure before the mail server knew the recipient: it applies to every email.
 fn held(error: &smtp::Error) -> Failure {
     Failure::Held(chain(error))
 }
 
-/// A failure once it knew to whom, which leaves this mail unsent.
+/// A failure after the mail server knew the recipient, which leaves this email unsent.
 fn refused(error: &smtp::Error) -> Failure {
     match error.status().map(u16::from) {
         Some(400..=499) => Failure::Later(chain(error)),
@@ -230,7 +229,7 @@ fn refused(error: &smtp::Error) -> Failure {
     }
 }
 
-/// A refusal of the content itself: another mail may pass.
+/// A refusal of the content: another email may be accepted.
 fn content_refused(error: &smtp::Error) -> Failure {
     match error.status().map(u16::from) {
         Some(530 | 535) => Failure::Held(chain(error)),
@@ -239,13 +238,13 @@ fn content_refused(error: &smtp::Error) -> Failure {
     }
 }
 
-/// Whether a refusal for good says nothing of the recipient: it wants us to sign in (RFC 4954), does not understand us
-/// (RFC 5321), or forbids us to send there (X.7.X of RFC 3463).
+/// Whether a permanent refusal is not about the recipient: the server requires authentication (RFC 4954), does not
+/// understand us (RFC 5321), or forbids us to send there (X.7.X of RFC 3463).
 fn is_about_us(status: u16, text: &str) -> bool {
     matches!(status, 500 | 502 | 503 | 521 | 523 | 530 | 534 | 535 | 538) || text.trim_start().starts_with("5.7.")
 }
 
-/// What the mail server said.
+/// The mail server's message.
 fn reason(error: &smtp::Error) -> String {
     std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
 }
@@ -263,24 +262,24 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.chars().filter(|c| *c != '\0').take(1000).collect()
 }
 
-/// Where mails go, in the data folder, when there is no mail server.
+/// The subfolder of the data folder that emails are written to without a mail server.
 const FOLDER: &str = "mail";
 
 fn file(mail: Uuid) -> String {
     format!("{mail}.eml")
 }
 
-/// Removes a mail's file, where it has one.
+/// Removes an email's file, if it has one.
 pub(super) async fn forget(data: &Path, mail: Uuid) {
     match tokio::fs::remove_file(data.join(FOLDER).join(file(mail))).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(%mail, %error, "the file of a mail that is forgotten could not be removed");
+            tracing::warn!(%mail, %error, "cannot remove the file of a deleted email");
         }
         _ => {}
     }
 }
 
-/// Writes a file as a whole or not at all, in a folder that is ours alone to read.
+/// Writes a file atomically, in a folder that only we can read.
 async fn write(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()> {
     tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).await?;
     let temporary = folder.join(format!(".{name}.tmp"));

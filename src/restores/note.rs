@@ -1,27 +1,27 @@
-//! The note beside the service: how far the database was when this machine last saw it.
+//! The note on the local disk: the state of the database when this machine last saw it.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Its name in `INNKEEPER_DATA`.
+/// The file's name in `INNKEEPER_DATA`.
 const FILE: &str = "heartbeat.json";
 
 /// What is remembered of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Note {
-    /// Which installation it is of.
+    /// The installation that the database belongs to.
     pub installation: Uuid,
-    /// How far its count was.
+    /// The value of its counter.
     pub beats: i64,
-    /// The last guest number that was given out.
+    /// The last guest number that was assigned.
     pub guest_number: i64,
 }
 
 impl Note {
-    /// The later of two; of two installations the first.
+    /// The later of two notes; the first if they belong to different installations.
     pub(super) fn or_later(self, other: Option<Self>) -> Self {
         match other {
             Some(other) if other.installation == self.installation && other.beats > self.beats => {
@@ -36,19 +36,19 @@ fn path(data: &Path) -> PathBuf {
     data.join(FILE)
 }
 
-/// The note, where there is one that can be read.
+/// Reads the note, if there is a readable one.
 pub(super) fn read(data: &Path) -> Option<Note> {
     let text = std::fs::read(path(data)).ok()?;
     match serde_json::from_slice(&text) {
         Ok(note) => Some(note),
         Err(error) => {
-            tracing::warn!(%error, file = %path(data).display(), "the note of the last heartbeat can't be read; going on without it");
+            tracing::warn!(%error, file = %path(data).display(), "cannot read the heartbeat note; ignoring it");
             None
         }
     }
 }
 
-/// Writes the note in place of the one before; whoever reads it meanwhile sees one or the other.
+/// Replaces the note atomically: a concurrent reader gets the old one or the new one.
 pub(super) fn write(data: &Path, note: &Note) -> std::io::Result<()> {
     std::fs::create_dir_all(data)?;
     let new = data.join(format!("{FILE}.{}", std::process::id()));

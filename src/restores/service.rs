@@ -1,4 +1,4 @@
-//! The rules: what is remembered, when the database is behind it, and what happens then.
+//! Business logic for restores: what is remembered, when the database is behind it, and what happens then.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::db;
 use crate::error::Result;
 use crate::{mail, operations};
 
-/// How often the count moves on: what a database lost within this time may go unnoticed.
+/// How often the counter is incremented: if a database loses less than this, it may go unnoticed.
 const BEAT: Duration = Duration::from_secs(2);
-/// More than the count moves on by while something is written down.
+/// More than the counter advances while a restore is being recorded.
 const FAR: i64 = 1000;
-/// How far hosts' clocks and ours may differ.
+/// How far the hosts' clocks and ours may differ.
 const CLOCKS: TimeDelta = TimeDelta::minutes(2);
 
 /// What this process remembers of the database.
@@ -31,7 +31,7 @@ pub struct Heart {
 }
 
 impl Heart {
-    /// Which installation the database is, and how far its count must be at least; `None` before the first look.
+    /// The installation, and the minimum value of its counter; `None` before the first check.
     pub fn known(&self) -> Option<(Uuid, i64)> {
         self.note().map(|note| (note.installation, note.beats))
     }
@@ -45,36 +45,36 @@ impl Heart {
     }
 }
 
-/// What the first look comes to.
+/// Result of the first check.
 #[derive(Debug, PartialEq)]
 enum Verdict {
-    /// It is as it was left, or later.
+    /// Unchanged, or later.
     Same,
-    /// It has gone back behind this.
+    /// Restored to a state earlier than this.
     Restored(Note),
-    /// Nobody can tell.
+    /// Impossible to tell.
     Doubtful,
 }
 
 fn judge(note: Option<Note>, state: &State) -> Verdict {
     match note {
         Some(note) if note.installation == state.installation && note.beats > state.beats => Verdict::Restored(note),
-        // From before there was a count, or another installation's altogether.
+        // From before the counter existed, or of another installation altogether.
         Some(note) if note.installation != state.installation && state.inhabited => Verdict::Restored(note),
         None if state.busy && state.silence.is_some_and(|seconds| seconds > SILENCE) => Verdict::Doubtful,
         _ => Verdict::Same,
     }
 }
 
-/// Looks whether the database has gone back, before anything of this process acts on what it says; once.
+/// Checks whether the database was restored, before this process acts on anything it contains; runs once.
 pub async fn begin(core: &Core) -> Result<()> {
     core.heart.begun.get_or_try_init(|| first_look(core)).await.map(drop)
 }
 
-/// The same for who can't go on before: true once it is done, false where the process ends first.
+/// The same for callers that can't continue without it: true once it is done, false if the process shuts down first.
 pub async fn begun(core: &Core) -> bool {
     while let Err(error) = begin(core).await {
-        tracing::warn!(%error, "whether the database was restored can't be told yet; trying again");
+        tracing::warn!(%error, "cannot check yet whether the database was restored; retrying");
         tokio::select! {
             () = core.shutdown.cancelled() => return false,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -84,7 +84,7 @@ pub async fn begun(core: &Core) -> bool {
 }
 
 async fn first_look(core: &Core) -> Result<()> {
-    // The note before the count: another process may move both on meanwhile.
+    // The note is read before the counter: another process may advance both meanwhile.
     let note = note::read(&core.config.data);
     let state = store::state(&core.db).await?;
     match judge(note, &state) {
@@ -93,8 +93,8 @@ async fn first_look(core: &Core) -> Result<()> {
         Verdict::Doubtful => {
             tracing::warn!(
                 data = %core.config.data.display(),
-                "this process remembers nothing of the database (there is no heartbeat.json in INNKEEPER_DATA), things are \
-                 under way in it, and nobody has been alive for long: it is taken for a restored one"
+                "there is no heartbeat.json in INNKEEPER_DATA, but operations are in progress in the database and no \
+                 process has been alive for a while: treating the database as restored"
             );
             record(core, &Note { beats: state.beats + 1, ..state.note() }, state.alive_at).await?;
         }
@@ -105,7 +105,7 @@ async fn first_look(core: &Core) -> Result<()> {
     beat(core).await
 }
 
-/// Moves the count on until shutdown.
+/// Keeps incrementing the counter until shutdown.
 pub async fn keep(core: &Core) {
     if !begun(core).await {
         return;
@@ -118,7 +118,7 @@ pub async fn keep(core: &Core) {
         if let Err(error) = &beaten
             && well
         {
-            tracing::warn!(%error, "the heartbeat could not be written into the database; trying again");
+            tracing::warn!(%error, "cannot write the heartbeat to the database; retrying");
         }
         well = beaten.is_ok();
         tokio::select! {
@@ -126,11 +126,11 @@ pub async fn keep(core: &Core) {
             _ = tick.tick() => {}
         }
     }
-    // How far it was at the end.
+    // The final value.
     let _ = beat(core).await;
 }
 
-/// Moves the count on and remembers it, or notices that the database has gone back.
+/// Increments the counter and remembers it, or detects that the database was restored.
 pub async fn beat(core: &Core) -> Result<()> {
     let note = note::read(&core.config.data);
     let Some(known) = core.heart.note() else { return Ok(()) };
@@ -149,23 +149,23 @@ fn remember(core: &Core, now: Note) {
     if let Err(error) = note::write(&core.config.data, &now) {
         static SAID: std::sync::Once = std::sync::Once::new();
         SAID.call_once(|| {
-            tracing::warn!(%error, data = %core.config.data.display(), "the note of the heartbeat can't be written; a database \
-                that is restored while this process is down will not be noticed");
+            tracing::warn!(%error, data = %core.config.data.display(), "cannot write the heartbeat note; a database \
+                that is restored while this process is down will go unnoticed");
         });
     }
 }
 
-/// Writes down that the database has gone back behind `known`, unless another process did.
+/// Records that the database was restored to a state before `known`, unless another process has done so.
 async fn record(core: &Core, known: &Note, alive_at: Option<DateTime<Utc>>) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     let (installation, beats, beat_at) = store::lock(&mut tx).await?;
     if installation == known.installation && beats >= known.beats {
-        // Another was first; its count is ahead of all.
+        // Another process was first; its counter is ahead of all others.
         tx.rollback().await?;
         core.heart.remember(Note { beats, ..*known });
         return Ok(());
     }
-    // What another installation's count and numbers were says nothing of this one's.
+    // Counter and guest numbers of another installation say nothing about this one.
     let ours = Note { installation, beats, guest_number: 0 };
     let known = if installation == known.installation { known } else { &ours };
     let to = alive_at.max(beat_at);
@@ -175,25 +175,26 @@ async fn record(core: &Core, known: &Note, alive_at: Option<DateTime<Utc>>) -> R
     tracing::error!(
         state_of = to.map(|at| at.to_rfc3339()),
         operations = held,
-        "the database is an older state of itself: it was restored. Operations that were under way wait for a person \
+        "the database was restored to an earlier state. Operations in progress are stuck until you decide about them \
          (innkeeper operation list); see docs/backup.md"
     );
     Ok(())
 }
 
-/// Looks for guests in a sweep that were made while nobody was alive, by what the database says: only we make any, so it
-/// has gone back, and with it all that this machine remembers.
+/// Looks in a sweep for guests that were created while, according to the database, no process was alive: only we create
+/// any, so the database was restored, and this machine's note with it.
 pub async fn swept(core: &Core, report: &monitor::Report) -> Result<()> {
     let Some((from, to)) = store::silent(&core.db).await? else { return Ok(()) };
     let made = report.guests.iter().find(|(_, at)| at.is_some_and(|at| at > from + CLOCKS && at < to - CLOCKS));
     let Some((guest, _)) = made else { return Ok(()) };
-    tracing::warn!(number = guest.vmid, %from, %to, "a guest of ours was made while nobody was alive");
+    tracing::warn!(number = guest.vmid, %from, %to, "a guest of ours was created while no process was alive");
     let Some(known) = core.heart.note() else { return Ok(()) };
     let state = store::state(&core.db).await?;
     record(core, &Note { beats: state.beats.max(known.beats) + FAR, ..state.note() }, Some(from)).await
 }
 
-/// Says by hand that the database was restored; gives how many operations wait for a person now.
+/// Declares that the database was restored, on an operator's command; returns the number of operations that are now
+/// stuck.
 pub async fn by_hand(core: &Core) -> Result<u64> {
     let state = store::state(&core.db).await?;
     let mut tx = db::begin(&core.db).await?;

@@ -1,4 +1,4 @@
-//! The SQL of the count that moves on while anybody is alive.
+//! SQL for the counter that shows which processes are alive.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
@@ -8,26 +8,26 @@ use super::note::Note;
 
 type Result<T> = sqlx::Result<T>;
 
-/// So far ahead of everything that any process can remember the count is put where the database was found to have gone
-/// back: it is found once.
+/// When a restore is found the counter is set this far ahead of anything that a process can remember, so that it is
+/// found only once.
 const AHEAD: i64 = 1_000_000_000;
 
-/// Seconds without a sign of life after which what is under way is not simply gone on with.
+/// Seconds without a sign of life after which operations in progress are not simply resumed.
 pub(super) const SILENCE: f64 = 600.0;
 
-/// How the database stands.
+/// State of the database.
 #[derive(Debug, Clone)]
 pub(super) struct State {
     pub installation: Uuid,
     pub beats: i64,
     pub guest_number: i64,
-    /// When anybody was last seen to be alive.
+    /// When a process was last known to be alive.
     pub alive_at: Option<DateTime<Utc>>,
-    /// How many seconds ago that was.
+    /// Seconds since then.
     pub silence: Option<f64>,
-    /// Whether anything is under way.
+    /// Whether any operation is in progress.
     pub busy: bool,
-    /// Whether it knows any server.
+    /// Whether it contains any servers.
     pub inhabited: bool,
 }
 
@@ -37,7 +37,7 @@ impl State {
     }
 }
 
-/// How the database stands now.
+/// Reads the state of the database.
 pub(super) async fn state(db: &PgPool) -> Result<State> {
     sqlx::query_as!(
         State,
@@ -53,7 +53,7 @@ pub(super) async fn state(db: &PgPool) -> Result<State> {
     .await
 }
 
-/// Moves the count on; `None` where it is behind what is known of it, or another installation's.
+/// Increments the counter; `None` if it is behind its known value, or belongs to another installation.
 pub(super) async fn beat(db: &PgPool, known: &Note) -> Result<Option<Note>> {
     sqlx::query_as!(
         Note,
@@ -72,7 +72,7 @@ pub(super) async fn beat(db: &PgPool, known: &Note) -> Result<Option<Note>> {
     .await
 }
 
-/// The last time that nobody was alive for long, where nothing was found of it yet.
+/// The last long period without a live process, if no restore has been found since.
 pub(super) async fn silent(db: &PgPool) -> Result<Option<(DateTime<Utc>, DateTime<Utc>)>> {
     let row = sqlx::query!(
         r#"select silent_from as "from!", silent_to as "to!" from installation
@@ -84,14 +84,14 @@ pub(super) async fn silent(db: &PgPool) -> Result<Option<(DateTime<Utc>, DateTim
     Ok(row.map(|r| (r.from, r.to)))
 }
 
-/// Locks the count until the transaction ends; gives whose it is, where it stands, and when anybody was last alive.
+/// Locks the counter until the transaction ends; returns its installation, its value and when a process was last alive.
 pub(super) async fn lock(tx: &mut PgConnection) -> Result<(Uuid, i64, Option<DateTime<Utc>>)> {
     let row = sqlx::query!("select id, beats, beat_at from installation for update").fetch_one(tx).await?;
     Ok((row.id, row.beats, row.beat_at))
 }
 
-/// Notes that the database has gone back behind what is known of it, to its state of then; guest numbers go on where they
-/// were.
+/// Records that the database was restored to a state before `known`, that of the time `to`; guest numbers continue from
+/// their known value.
 pub(super) async fn restored(tx: &mut PgConnection, known: &Note, to: Option<DateTime<Utc>>) -> Result<Note> {
     sqlx::query!(
         "select setval('guest_numbers', $1) from guest_numbers where last_value < $1 and $1 between 100 and 999999999",

@@ -8,22 +8,22 @@ use crate::error::{Error, Result};
 use crate::images::model::RootLogin;
 use crate::mail::templates::{Mail, Rendered, line};
 
-/// "Your server is ready". It never holds a password: mail is no place for one.
+/// "Your server is ready". It never contains a password: email is not a safe place for one.
 #[derive(Debug)]
 pub struct ServerReady<'a> {
     /// The server's host name.
     pub name: &'a str,
-    /// Its addresses.
+    /// The server's addresses.
     pub addresses: &'a [IpAddr],
-    /// Its tariff's name.
+    /// The tariff's name.
     pub tariff: &'a str,
-    /// Its image's name.
+    /// The image's name.
     pub os: &'a str,
-    /// How root signs in to it over SSH.
+    /// How root signs in over SSH.
     pub root_login: RootLogin,
-    /// Whether it was given SSH keys.
+    /// Whether SSH keys were installed.
     pub has_keys: bool,
-    /// Where to see it.
+    /// URL of the server's page.
     pub url: &'a str,
 }
 
@@ -49,7 +49,7 @@ struct ServerReadyHtml<'a> {
     url: &'a str,
 }
 
-/// How to get in: only what the image permits, with what the server was given.
+/// How to sign in: only ways that the image permits, with the credentials that the server has.
 #[derive(Debug, Clone, Copy)]
 struct SignIn {
     words: &'static str,
@@ -70,8 +70,8 @@ impl SignIn {
                 true,
             ),
             (RootLogin::Key, false) => (
-                "Sign in on its console, with the root password that was shown when you ordered it: this system lets \
-                 root in over SSH with a key only, and the server was given none.",
+                "Sign in on its console, with the root password that was shown when you ordered it: this system \
+                 allows root over SSH only with a key, and the server was given none.",
                 false,
             ),
             (RootLogin::Unknown, _) => {
@@ -79,7 +79,7 @@ impl SignIn {
             }
             (RootLogin::None, _) => (
                 "Sign in on its console, with the root password that was shown when you ordered it: this system does \
-                 not let root in over SSH.",
+                 not allow root over SSH.",
                 false,
             ),
         };
@@ -125,7 +125,7 @@ mod tests {
         assert!(!mail.text.contains("\n\n\n"), "{}", mail.text);
     }
 
-    /// Text and HTML alike promise a way in that there is, and no other.
+    /// Text and HTML both offer a way to sign in that works, and no other.
     #[test]
     fn the_way_in_is_the_image_s() {
         let addresses = ["10.0.0.5".parse().unwrap()];
@@ -139,8 +139,8 @@ mod tests {
                 "with the root password",
             ),
             (RootLogin::Key, false, ["console", "root password", "was given none"], "ssh root@"),
-            (RootLogin::None, true, ["console", "root password", "not let root in over SSH"], "ssh root@"),
-            (RootLogin::None, false, ["console", "root password", "not let root in over SSH"], "ssh root@"),
+            (RootLogin::None, true, ["console", "root password", "not allow root over SSH"], "ssh root@"),
+            (RootLogin::None, false, ["console", "root password", "not allow root over SSH"], "ssh root@"),
         ] {
             let mail = ServerReady { root_login, has_keys, ..mail("web-1", &addresses, "Small") }.render().unwrap();
             for part in [&mail.text, &mail.html] {

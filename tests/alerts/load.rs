@@ -54,7 +54,7 @@ async fn a_busy_guest_and_its_recovery_show_on_the_socket_and_in_mails() {
 
     inside("kill $(cat /run/load)").await;
     live.find("server-alerts", |a| a["alerts"] == json!([])).await;
-    arrives(&mailbox, &prefix("Over")).await;
+    arrives(&mailbox, &prefix("Resolved")).await;
     let list = app.customer.get("/api/alerts").await.expect(200).body;
     assert_eq!((&list["total"], &list["data"][0]["ended"]), (&json!(1), &json!("recovered")), "{list}");
     let subjects = mailbox.subjects("customer@example.com");

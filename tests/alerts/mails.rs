@@ -63,8 +63,8 @@ async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
     }
     let mails = world.mails().await;
     assert_eq!(mails.iter().map(|m| m.recipient.as_str()).collect::<Vec<_>>(), recipients);
-    assert_eq!(mails[2].subject, "Over: rack-1: The host is reachable again; affected servers: 499, customers: 3");
-    assert_eq!((mails[0].subject.as_str(), names(&mails[0].text_body)), ("165 alerts are over", mine));
+    assert_eq!(mails[2].subject, "Resolved: rack-1: The host is reachable again; affected servers: 499, customers: 3");
+    assert_eq!((mails[0].subject.as_str(), names(&mails[0].text_body)), ("165 alerts resolved", mine));
     assert_eq!(world.tell().await, 0);
 }
 
@@ -144,7 +144,7 @@ async fn resource_warnings_are_mailed_and_mailed_again_when_they_become_critical
     assert!(world.mails().await[0].subject.contains("Memory usage is at 98%"));
     assert_eq!((lasts(figures(0.93, 930, 940)).await, lasts(figures(0.93, 980, 940)).await), (0, 0));
     assert_eq!(lasts(figures(0.1, 100, 100)).await, 1);
-    assert_eq!(world.mails().await[0].subject, "3 alerts are over");
+    assert_eq!(world.mails().await[0].subject, "3 alerts resolved");
     assert_eq!(world.tell().await, 0);
 }
 
@@ -182,7 +182,8 @@ async fn users_can_choose_critical_alerts_only_and_acknowledged_ones_are_not_mai
     let mut subjects: Vec<&str> = mails.iter().map(|m| m.subject.as_str()).collect();
     subjects.sort_unstable();
     let name = format!("web-1 (server {id})");
-    assert_eq!(subjects, [format!("Alert: {name}: CPU usage is at 99%"), format!("Over: {name}: CPU usage is at 10%")]);
+    let expected = [("Alert", 99), ("Resolved", 10)];
+    assert_eq!(subjects, expected.map(|(word, share)| format!("{word}: {name}: CPU usage is at {share}%")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,7 +32,7 @@ pub fn expect_outage() {
     expect_error("DATABASE_UNAVAILABLE");
     expect_error("OUTCOME_UNKNOWN");
     expect_error("cannot save the operation's state");
-    expect_error("an entry of the audit log has no end");
+    expect_error("cannot record the end of an audit entry");
 }
 
 /// The unexpected errors. Where tests share a process nobody can say whose they are, so there are none.

@@ -1,4 +1,4 @@
-//! An account's own logins: looking at them, and ending them.
+//! An account's own sessions: listing and ending them.
 
 use uuid::Uuid;
 
@@ -8,26 +8,26 @@ use crate::db;
 use crate::error::{Error, Result};
 use crate::ids::UserId;
 
-/// The logins that are shown: nobody has more by signing in as people do.
+/// Maximum number of sessions shown: no one gets there by normal logins.
 const SHOWN: i64 = 100;
 
-/// The account's live logins, the one that asks first, then the newest.
+/// The account's live sessions, the current one first, then the newest.
 pub async fn sessions(accounts: &Accounts, user: UserId, current: Uuid) -> Result<Vec<SessionView>> {
     Ok(store::sessions::list(&accounts.core.db, user, current, SHOWN).await?)
 }
 
-/// Ends one of the account's logins at once, sockets included.
+/// Ends one of the account's sessions at once, sockets included.
 pub async fn end_session(accounts: &Accounts, user: UserId, session: Uuid) -> Result<()> {
     let mut tx = db::begin(&accounts.core.db).await?;
     if !store::sessions::revoke_own(&mut tx, user, session).await? {
-        return Err(Error::not_found("login"));
+        return Err(Error::not_found("session"));
     }
     let ended = tx.commit().await;
     accounts.tokens.empty();
     ended
 }
 
-/// Ends all of the account's logins but this one.
+/// Ends all of the account's sessions but this one.
 pub async fn end_other_sessions(accounts: &Accounts, user: UserId, keep: Uuid) -> Result<()> {
     let mut tx = db::begin(&accounts.core.db).await?;
     store::revoke_other_sessions(&mut tx, user, keep).await?;

@@ -1,4 +1,4 @@
-//! The SQL of confirmed addresses.
+//! SQL for confirmations of email addresses.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgPool};
 use super::Result;
 use crate::ids::UserId;
 
-/// Notes what is mailed to an address to come back from there.
+/// Inserts a confirmation that was sent to an address.
 pub(in crate::accounts) async fn insert(
     tx: &mut PgConnection,
     hash: &[u8; 32],
@@ -28,7 +28,7 @@ pub(in crate::accounts) async fn insert(
     .map(drop)
 }
 
-/// How many were mailed to the account within the last hour.
+/// The number of confirmations sent to the account within the last hour.
 pub(in crate::accounts) async fn count_of_late(tx: &mut PgConnection, user: UserId) -> Result<i64> {
     sqlx::query_scalar!(
         r#"select count(*) as "n!" from address_confirmations
@@ -39,8 +39,8 @@ pub(in crate::accounts) async fn count_of_late(tx: &mut PgConnection, user: User
     .await
 }
 
-/// Confirms the address that this was mailed to; whose it is, or `None` where it is not good (any more). It stays good
-/// for its time: a link is opened twice.
+/// Confirms the address that this code was sent to. Returns its account, or `None` if the code is invalid or has
+/// expired. A code can be used until it expires: links get opened twice.
 pub(in crate::accounts) async fn confirm(tx: &mut PgConnection, hash: &[u8; 32]) -> Result<Option<UserId>> {
     sqlx::query_scalar!(
         r#"update users u set confirmed_at = coalesce(u.confirmed_at, now())
@@ -53,7 +53,7 @@ pub(in crate::accounts) async fn confirm(tx: &mut PgConnection, hash: &[u8; 32])
     .await
 }
 
-/// Forgets what is not good any more.
+/// Deletes expired confirmations.
 pub(in crate::accounts) async fn purge(db: &PgPool) -> Result<()> {
     sqlx::query!("delete from address_confirmations where expires_at < aged_to()").execute(db).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! The SQL of an account's own logins.
+//! SQL for an account's own sessions.
 
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use super::Result;
 use crate::accounts::model::SessionView;
 use crate::ids::UserId;
 
-/// The account's live logins, newest first: so many of them.
+/// The account's live sessions, newest first: at most `most`.
 pub(in crate::accounts) async fn list(db: &PgPool, user: UserId, current: Uuid, most: i64) -> Result<Vec<SessionView>> {
     sqlx::query_as!(
         SessionView,
@@ -24,7 +24,7 @@ pub(in crate::accounts) async fn list(db: &PgPool, user: UserId, current: Uuid, 
     .await
 }
 
-/// Ends a login of the account's; false when there is none such.
+/// Ends a session of the account; false if it does not exist.
 pub(in crate::accounts) async fn revoke_own(db: &mut PgConnection, user: UserId, session: Uuid) -> Result<bool> {
     let done = sqlx::query!(
         "update sessions set revoked_at = now()
@@ -37,7 +37,7 @@ pub(in crate::accounts) async fn revoke_own(db: &mut PgConnection, user: UserId,
     Ok(done.rows_affected() == 1)
 }
 
-/// Revokes all of the account's API tokens, and says how many there were.
+/// Revokes all of the account's API tokens, and returns their number.
 pub(in crate::accounts) async fn revoke_api_tokens(db: &mut PgConnection, user: UserId) -> Result<u64> {
     let done = sqlx::query!(
         "update tokens set revoked_at = now()

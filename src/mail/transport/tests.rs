@@ -29,7 +29,7 @@ async fn send(transport: &Transport, mail: &Mail) -> Outcome {
     transport.prepare(mail).await?.hand_over().await
 }
 
-/// A mail server that greets, says `answers` in turn, a command each, and then hangs up; gives what it heard.
+/// A mail server that greets, sends one of `answers` per command, and then hangs up; returns the lines it received.
 async fn server(answers: &'static [&'static str]) -> (Transport, tokio::task::JoinHandle<String>) {
     greeting_server("220 hello", answers).await
 }
@@ -75,26 +75,26 @@ async fn a_mail_that_is_taken_is_sent() {
     assert_eq!(outcome, Ok(()));
     assert!(heard.contains("RCPT TO:<guest@example.com>"), "{heard}");
     assert!(heard.contains("multipart/alternative") && heard.contains("Message-ID: <"), "{heard}");
-    // A subject can't start a header of its own.
+    // A subject can't add a header.
     assert!(!heard.lines().any(|l| l.starts_with("Bcc:")), "{heard}");
 }
 
 #[tokio::test]
 async fn what_failed_tells_whether_the_mail_may_be_out() {
-    // Refused for the moment, and for good, before the content and after it.
+    // Refused temporarily and permanently, before the content and after it.
     assert!(matches!(outcome(&["250 ok", "250 ok", "451 later"]).await.0, Err(Failure::Later(_))));
     assert!(matches!(outcome(&["250 ok", "250 ok", "550 nobody"]).await.0, Err(Failure::Never(_))));
     let after = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "452 full", "221 bye"]).await.0;
     assert!(matches!(after, Err(Failure::Later(_))));
     let after = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "554 spam", "221 bye"]).await.0;
     assert!(matches!(after, Err(Failure::Never(_))));
-    // Hung up before the content: not out. After it: who knows.
+    // Disconnected before the content: not sent. After it: unknown.
     assert!(matches!(outcome(&["250 ok", "250 ok"]).await.0, Err(Failure::Held(_))));
     let silent = outcome(&["250 ok", "250 ok", "250 ok", "354 go on"]).await.0;
     assert!(matches!(silent, Err(Failure::Unknown(_))), "{silent:?}");
 }
 
-/// What the mail server says of us, or of itself, is no word about the recipient.
+/// A refusal that is about us, or about the mail server itself, says nothing about the recipient.
 #[tokio::test]
 async fn what_is_about_us_holds_the_mail() {
     for greeting in ["554 5.7.1 not from your address", "421 too busy", "500 what"] {
@@ -130,14 +130,14 @@ async fn what_is_about_us_holds_the_mail() {
         assert!(matches!(&outcome, Err(Failure::Held(_))) == held, "{recipient}: {outcome:?}");
         assert!(matches!(&outcome, Err(Failure::Never(_))) != held, "{recipient}: {outcome:?}");
     }
-    // The content's own fate is the mail's.
+    // A refusal of the content is about the email.
     let refused = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "554 5.7.1 spam", "221 bye"]).await.0;
     assert!(matches!(refused, Err(Failure::Never(_))), "{refused:?}");
     let refused = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "530 5.7.0 sign in", "221 bye"]).await.0;
     assert!(matches!(refused, Err(Failure::Held(_))), "{refused:?}");
 }
 
-/// A mail server with this answer to the sender, or, where that is a good one, to the recipient.
+/// A mail server with this response to the sender or, if it accepts the sender, to the recipient.
 async fn answering(sender: &'static str, recipient: &'static str) -> (Transport, tokio::task::JoinHandle<String>) {
     let answers: Vec<&'static str> = match sender {
         "250 ok" => vec!["250 hello", recipient, "221 bye"],
@@ -160,7 +160,7 @@ async fn nobody_there_is_tried_again() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     assert!(matches!(send(&smtp(port), &mail()).await, Err(Failure::Held(_))));
-    // A mail that can't be written to anybody is not.
+    // An email that can't be addressed to anyone is not retried.
     let nobody = Mail { recipient: "a@b\r\nRCPT TO:<x@evil.example>".into(), ..mail() };
     assert!(matches!(send(&smtp(port), &nobody).await, Err(Failure::Never(_))));
 }
