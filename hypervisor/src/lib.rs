@@ -4,7 +4,7 @@
 //! and honest translation: it submits work, tells whether that work has ended, and looks. It never decides
 //! policy: retries, deadlines and undo belong to the caller's operations engine.
 //!
-//! Three rules hold for every driver, and [`conformance`] tests them:
+//! Three rules hold for every driver, and the crate `conformance` tests them:
 //!
 //! 1. **The marker.** Every guest we make carries the server's uuid. Calls on a guest check it and answer
 //!    [`Error::NotOurs`] where it is missing or another's: nothing without our marker is ever changed.
@@ -14,8 +14,6 @@
 //!    [`Driver::task`] until it ends; its id is plain text and survives a restart of ours.
 
 mod check;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod console;
 mod error;
 pub mod incus;

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -11,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hypervisor::conformance::{Fault, Rig};
+use conformance::relay::Relay;
+use conformance::{Fault, Rig};
 use hypervisor::incus::{Incus, IncusConfig};
 use hypervisor::{Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits};
 use serde_json::{Value, json};
-use support::relay::Relay;
 use uuid::Uuid;
 
 fn variable(name: &str) -> String {
@@ -246,7 +244,7 @@ impl Rig for IncusRig {
     }
 }
 
-hypervisor::conformance_tests!(rig);
+conformance::conformance_tests!(rig);
 
 /// A storage pool that is not there any more is told before a guest is destroyed for one that could not be made.
 #[tokio::test]

@@ -43,7 +43,7 @@ async fn a_container_s_terminal_by_token() {
 #[tokio::test]
 async fn a_container_s_terminal_by_login_with_a_ticket_each() {
     let mut bench = Bench::running(GuestKind::Lxc).await;
-    let mut config = bench.fake.config();
+    let mut config = bench.config();
     config.login = Some(Login { user: "innkeeper@pve".to_owned(), password: "secret of the login".to_owned().into() });
     bench.driver = Proxmox::new(config.clone()).unwrap();
     a_terminal(&bench).await;

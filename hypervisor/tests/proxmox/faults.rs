@@ -105,7 +105,7 @@ async fn a_lost_quorum_stops_everything_and_harms_nothing() {
 async fn a_storage_that_is_full_or_away_is_told_apart() {
     let bench = Bench::new(Vm).await;
     bench.fake.run("pve.storages.update(other=dict(pve.storages['local-lvm'], volumes={}, avail=1 << 20))").await;
-    let mut config = bench.fake.config();
+    let mut config = bench.config();
     config.storage = "other".to_owned();
     let driver = hypervisor::proxmox::Proxmox::new(config).unwrap();
     let error = bench.failed(driver.create(&bench.spec).await).await;

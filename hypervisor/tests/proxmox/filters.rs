@@ -104,7 +104,7 @@ async fn a_guest_of_ipv6_alone_can_t_answer_for_anybody_s_ipv4() {
 #[tokio::test]
 async fn filters_can_be_switched_off_and_the_preflight_says_so() {
     let mut bench = Bench::new(GuestKind::Lxc).await;
-    let mut config = bench.fake.config();
+    let mut config = bench.config();
     config.address_filters = false;
     bench.driver = Proxmox::new(config).unwrap();
     bench.done(bench.driver.create(&bench.spec).await).await;
@@ -150,7 +150,7 @@ async fn a_machine_is_made_as_ordered() {
     assert_eq!(config["ipconfig0"], format!("gw=10.0.0.1,ip={address}/8"));
     // Another storage than the template's takes a full clone.
     bench.fake.run("pve.storages.update(other=dict(pve.storages['local-lvm'], volumes={}))").await;
-    let mut config = bench.fake.config();
+    let mut config = bench.config();
     config.storage = "other".to_owned();
     let other = crate::spec(GuestKind::Vm);
     bench.done(Proxmox::new(config).unwrap().create(&other).await).await;

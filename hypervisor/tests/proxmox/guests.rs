@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hypervisor::conformance::fakepve::ARCHIVE;
+use conformance::fakepve::ARCHIVE;
 use hypervisor::{
     Driver, Error, ExecOutput, GuestKind, GuestPower, GuestShell, Limits, Result, ShellTarget, StopMode, Task,
     TaskState,

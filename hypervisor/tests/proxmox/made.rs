@@ -19,7 +19,7 @@ async fn writes(bench: &Bench, method: &str, path: &str) -> Vec<Vec<(String, Str
 #[tokio::test]
 async fn rights_on_a_pool_suffice_for_a_container_s_whole_life() {
     let mut bench = Bench::new(Lxc).await;
-    let mut config = bench.fake.config();
+    let mut config = bench.config();
     config.pool = Some("innkeeper".to_owned());
     bench.driver = Proxmox::new(config).unwrap();
     bench.fake.run("pve.pools.setdefault('innkeeper', set()) and None").await;
@@ -65,7 +65,7 @@ async fn a_tag_of_ours_comes_beside_others() {
 async fn containers_are_nested_unless_the_host_s_settings_say_otherwise() {
     let bench = Bench::stopped(Lxc).await;
     assert_eq!(bench.fake.run(&format!("guest({}).config['features']", bench.vmid())).await, "nesting=1");
-    let mut config = bench.fake.config();
+    let mut config = bench.config();
     config.nesting = false;
     let (driver, plain) = (Proxmox::new(config).unwrap(), spec(Lxc));
     bench.done(driver.create(&plain).await).await;
@@ -82,7 +82,7 @@ async fn what_can_t_be_made_anew_is_told_while_the_old_one_runs() {
         bench.fake.run("pve.storages['local-lvm'].update(active=0)").await;
         assert!(matches!(driver.check_create(spec).await, Err(Error::Failed(text)) if text.contains("local-lvm")));
         bench.fake.run("pve.storages['local-lvm'].update(active=1)").await;
-        let mut config = bench.fake.config();
+        let mut config = bench.config();
         config.storage = "other".to_owned();
         bench.fake.run("pve.storages.update(other=dict(pve.storages['local-lvm'], volumes={}, avail=1 << 20))").await;
         let elsewhere = Proxmox::new(config).unwrap();

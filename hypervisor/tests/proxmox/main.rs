@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod conformance;
 mod console;
 mod faults;
 mod filters;
@@ -12,13 +11,14 @@ mod made;
 mod preflight;
 mod recorded;
 mod schema;
+mod suite;
 mod transport;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use hypervisor::conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
-use hypervisor::proxmox::Proxmox;
+use conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
+use hypervisor::proxmox::{Proxmox, ProxmoxConfig};
 use hypervisor::{
     Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSpec, Limits, Presence, Result,
     Task, TaskState,
@@ -47,6 +47,11 @@ fn spec(kind: GuestKind) -> GuestSpec {
     }
 }
 
+/// The settings with which a driver reaches a fake.
+fn config(fake: &FakePve) -> ProxmoxConfig {
+    serde_json::from_value(fake.driver_settings()).unwrap()
+}
+
 /// A fake, a driver of it, and a spec.
 struct Bench {
     fake: FakePve,
@@ -57,7 +62,7 @@ struct Bench {
 impl Bench {
     async fn new(kind: GuestKind) -> Self {
         let fake = FakePve::start().await;
-        let driver = Proxmox::new(fake.config()).unwrap();
+        let driver = Proxmox::new(config(&fake)).unwrap();
         Self { fake, driver, spec: spec(kind) }
     }
 
@@ -74,6 +79,10 @@ impl Bench {
         let bench = Self::stopped(kind).await;
         bench.done(bench.driver.start(&bench.spec.guest).await).await;
         bench
+    }
+
+    fn config(&self) -> ProxmoxConfig {
+        config(&self.fake)
     }
 
     fn vmid(&self) -> i64 {

@@ -74,7 +74,7 @@ async fn guests_have_a_search_domain_of_their_own_and_never_the_node_s() {
             (None, "web.example.org", "example.org"),
             (Some("customers.example"), "web.example.org", "customers.example"),
         ] {
-            let mut config = bench.fake.config();
+            let mut config = bench.config();
             config.search_domain = set.map(str::to_owned);
             bench.driver = Proxmox::new(config).unwrap();
             bench.spec = crate::spec(kind);
@@ -124,7 +124,7 @@ impl GuestShell for Failing {
 #[tokio::test]
 async fn a_container_whose_disk_is_full_is_not_taken_down() {
     let bench = Bench::running(Lxc).await;
-    let driver = Proxmox::new(bench.fake.config()).unwrap().with_shell(Arc::new(Failing));
+    let driver = Proxmox::new(bench.config()).unwrap().with_shell(Arc::new(Failing));
     let guest = &bench.spec.guest;
     let tag = format!("innkeeper-{}-{}", bench.vmid(), guest.marker);
     let used = async |disk: u64| {

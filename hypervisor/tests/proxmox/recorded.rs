@@ -235,5 +235,5 @@ async fn an_answer_that_is_not_proxmox_s_is_no_success() {
     assert!(matches!(bench.driver.start(&bench.spec.guest).await, Err(Error::OutcomeUnknown(_))));
     bench.canned("GET", "/cluster/resources", 200, "OK", "<html>").await;
     assert!(matches!(bench.driver.sweep().await, Err(Error::Failed(_))));
-    assert!(Proxmox::new(bench.fake.config()).is_ok());
+    assert!(Proxmox::new(bench.config()).is_ok());
 }

@@ -116,7 +116,7 @@ impl GuestShell for Nowhere {
 /// Everything a driver does, with every option it has, on one kind of guest.
 async fn live(kind: GuestKind) -> Vec<(String, String, Vec<(String, String)>)> {
     let mut bench = Bench::new(kind).await;
-    let mut config = bench.fake.config();
+    let mut config = bench.config();
     config.login = Some(Login { user: "innkeeper@pve".to_owned(), password: "secret of the login".to_owned().into() });
     config.pool = Some("guests".to_owned());
     bench.fake.run("pve.pools.setdefault('guests', set()) and None").await;

@@ -12,11 +12,11 @@ use crate::Bench;
 async fn a_certificate_is_trusted_by_authority_or_fingerprint() {
     let bench = Bench::new(GuestKind::Lxc).await;
     let with = |tls| {
-        let mut config = bench.fake.config();
+        let mut config = bench.config();
         config.tls = tls;
         Proxmox::new(config).unwrap()
     };
-    let Tls::Fingerprint { sha256: right } = bench.fake.config().tls else { unreachable!() };
+    let Tls::Fingerprint { sha256: right } = bench.config().tls else { unreachable!() };
     with(Tls::Fingerprint { sha256: right.clone() }).sweep().await.unwrap();
     with(Tls::Ca { pem: bench.fake.certificate().to_owned() }).sweep().await.unwrap();
     // Whatever refuses it names what it saw, so that a person can pin it.
@@ -31,7 +31,7 @@ async fn a_certificate_is_trusted_by_authority_or_fingerprint() {
 #[tokio::test]
 async fn another_endpoint_is_asked_where_one_can_t_be_reached() {
     let bench = Bench::stopped(GuestKind::Lxc).await;
-    let mut config = bench.fake.config();
+    let mut config = bench.config();
     config.endpoints.insert(0, "https://127.0.0.1:1".to_owned());
     let driver = Proxmox::new(config).unwrap();
     bench.done(driver.start(&bench.spec.guest).await).await;
@@ -46,7 +46,7 @@ async fn another_endpoint_is_asked_where_one_can_t_be_reached() {
 async fn another_endpoint_is_asked_where_one_is_cut_off_from_its_cluster() {
     let bench = Bench::stopped(GuestKind::Lxc).await;
     // Two names of one fake; the first answer is that of a node without its quorum.
-    let mut config = bench.fake.config();
+    let mut config = bench.config();
     config.endpoints.push(config.endpoints[0].replace("127.0.0.1", "localhost"));
     let driver = Proxmox::new(config).unwrap();
     let text = "cluster not ready - no quorum?";
@@ -63,7 +63,7 @@ async fn at_most_two_calls_are_under_way_to_a_host() {
     bench.fake.run("pve.slow_network(0.05)").await;
     bench.fake.run("setattr(pve, 'most', 0)").await;
     // Two drivers of one host, as a host whose settings just changed has them.
-    let drivers = [bench.driver.clone(), Proxmox::new(bench.fake.config()).unwrap()].map(Arc::new);
+    let drivers = [bench.driver.clone(), Proxmox::new(bench.config()).unwrap()].map(Arc::new);
     let looks = (0..10).map(|n| {
         let (driver, guest) = (Arc::clone(&drivers[n % 2]), bench.spec.guest.clone());
         tokio::spawn(async move { driver.find(&guest).await.unwrap() })
@@ -82,7 +82,7 @@ async fn at_most_twenty_calls_are_under_way_in_all() {
     bench.fake.run("setattr(pve, 'most', 0)").await;
     // Twelve hosts, as far as the driver knows.
     let hosts = (1..=12).map(|n| {
-        let mut config = bench.fake.config();
+        let mut config = bench.config();
         config.endpoints = vec![config.endpoints[0].clone(); n];
         Arc::new(Proxmox::new(config).unwrap())
     });
@@ -102,7 +102,7 @@ async fn at_most_twenty_calls_are_under_way_in_all() {
 #[tokio::test]
 async fn a_host_that_hangs_is_given_up_in_time() {
     let bench = Bench::stopped(GuestKind::Lxc).await;
-    let mut config = bench.fake.config();
+    let mut config = bench.config();
     config.request_timeout_s = 1;
     let driver = Proxmox::new(config).unwrap();
     bench.fake.run("pve.flaky_network(hang_rate=1.0, hang_secs=30)").await;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use hypervisor::{Error, GuestAddress, GuestPower, StopMode};
+
 use super::{Lab, PATIENCE, refused};
-use crate::{Error, GuestAddress, GuestPower, StopMode};
 
 /// The password that was set opens root's account, another does not.
 pub async fn a_password_is_set_and_works(lab: Lab) {

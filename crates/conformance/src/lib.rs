@@ -1,7 +1,7 @@
 //! The suite that a driver must pass, on a real host of its kind.
 //!
-//! A driver's test file gives a [`Rig`] and calls [`crate::conformance_tests!`], which makes one test of each
-//! behaviour. Every test makes guests of its own and removes them, also when it fails.
+//! A driver's test file gives a [`Rig`] and calls [`conformance_tests!`], which makes one test of each behaviour. Every
+//! test makes guests of its own and removes them, also when it fails. The suite knows the driver trait and no driver.
 
 // This is test code that happens to live in a library: it fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
@@ -10,6 +10,7 @@ mod consoles;
 pub mod fakepve;
 mod inside;
 mod life;
+pub mod relay;
 mod rules;
 mod snaps;
 
@@ -20,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-
-use crate::{Driver, Error, ExecOutput, GuestPower, GuestRef, GuestSpec, Presence, Result, Task, TaskId, TaskState};
+use hypervisor::{
+    Driver, Error, ExecOutput, GuestPower, GuestRef, GuestSpec, Presence, Result, Task, TaskId, TaskState,
+};
 
 pub use consoles::*;
 pub use inside::*;
@@ -314,7 +316,7 @@ macro_rules! conformance_tests {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                $crate::conformance::run($rig().await, $crate::conformance::$name).await;
+                $crate::run($rig().await, $crate::$name).await;
             }
         )*
     };

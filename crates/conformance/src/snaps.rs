@@ -1,7 +1,8 @@
 //! Snapshots.
 
+use hypervisor::{Error, GuestPower, Limits, StopMode, Task};
+
 use super::{Lab, refused};
-use crate::{Error, GuestPower, Limits, StopMode, Task};
 
 /// Snapshots are listed oldest first with the customer's words, and go one by one.
 pub async fn snapshots_are_kept_in_order(lab: Lab) {

@@ -2,8 +2,8 @@
 //!
 //! ```no_run
 //! # async fn example() {
-//! let fake = hypervisor::conformance::fakepve::FakePve::start().await;
-//! let driver = hypervisor::proxmox::Proxmox::new(fake.config()).unwrap();
+//! let fake = conformance::fakepve::FakePve::start().await;
+//! let settings = fake.driver_settings();
 //! fake.run("pve.lose_quorum()").await;
 //! # }
 //! ```
@@ -15,12 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
-
-use crate::proxmox::{ProxmoxConfig, Tls};
 
 /// The volume id of the container template that it has.
 pub const ARCHIVE: &str = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst";
@@ -47,14 +45,14 @@ pub struct FakePve {
 
 /// The interpreter that has fakepve.
 fn python() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fakepve/bin/python");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fakepve/bin/python");
     std::env::var_os("INNKEEPER_TEST_FAKEPVE").map_or(here, PathBuf::from)
 }
 
 impl FakePve {
     /// Starts one with a node `pve1`, whose tasks take no time.
     pub async fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/conformance/serve_fakepve.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/serve_fakepve.py");
         let python = python();
         let mut child = Command::new(&python)
             .arg(script)
@@ -70,22 +68,13 @@ impl FakePve {
         Self { about, pipe: Mutex::new((input, lines)), _child: child }
     }
 
-    /// Settings with which a driver reaches it, by its API token and pinned certificate.
-    pub fn config(&self) -> ProxmoxConfig {
-        ProxmoxConfig {
-            endpoints: vec![self.about.url.clone()],
-            token_id: self.about.token.clone(),
-            token_secret: self.about.secret.clone().into(),
-            login: None,
-            tls: Tls::Fingerprint { sha256: self.about.fingerprint.clone() },
-            storage: "local-lvm".to_owned(),
-            pool: None,
-            address_filters: true,
-            nesting: true,
-            search_domain: None,
-            connect_timeout_s: 5,
-            request_timeout_s: 15,
-        }
+    /// The Proxmox VE driver's settings for it: its API token and pinned certificate.
+    pub fn driver_settings(&self) -> Value {
+        let About { url, token, secret, fingerprint, .. } = &self.about;
+        json!({
+            "endpoints": [url], "token_id": token, "token_secret": secret, "storage": "local-lvm",
+            "tls": { "fingerprint": { "sha256": fingerprint } }, "connect_timeout_s": 5, "request_timeout_s": 15,
+        })
     }
 
     /// Its own certificate in PEM.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hypervisor::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestSpec, Presence, StopMode};
 
 use super::{Lab, refused};
-use crate::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestSpec, Presence, StopMode};
 
 /// How long a guest may take to say what is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);

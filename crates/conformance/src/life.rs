@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use hypervisor::{Error, GuestKind, GuestPower, GuestSpec, Limits, Presence, StopMode, Task};
+
 use super::{Lab, refused};
-use crate::{Error, GuestKind, GuestPower, GuestSpec, Limits, Presence, StopMode, Task};
 
 /// `info` names a version and nodes with room, and has nothing to say against the host.
 pub async fn info_names_the_host_and_no_problem(lab: Lab) {

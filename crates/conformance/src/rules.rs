@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use hypervisor::{Error, GuestPower, GuestSpec, Limits, StopMode, Task, TaskId, TaskState};
 use uuid::Uuid;
 
 use super::{Fault, Lab, refused};
-use crate::{Error, GuestPower, Limits, StopMode, Task, TaskId, TaskState};
 
 /// Every call on a guest that has the number but not our marker is refused, and the guest stays as it is.
 pub async fn strangers_are_never_touched(lab: Lab) {
@@ -140,7 +140,7 @@ pub async fn a_sweep_costs_the_same_for_any_number(lab: Lab) {
     })
     .await;
     let sweep = sweep.unwrap();
-    let seen = |spec: &crate::GuestSpec| sweep.guests.iter().filter(|g| g.marker == spec.guest.marker).count();
+    let seen = |spec: &GuestSpec| sweep.guests.iter().filter(|g| g.marker == spec.guest.marker).count();
     assert_eq!((seen(&first), seen(&second), seen(&stranger)), (1, 1, 0));
     assert!(sweep.nodes.iter().any(|n| n.online && n.memory_mib > 0));
 }

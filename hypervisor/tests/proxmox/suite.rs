@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hypervisor::conformance::fakepve::FakePve;
-use hypervisor::conformance::{Fault, Rig};
+use conformance::fakepve::FakePve;
+use conformance::{Fault, Rig};
 use hypervisor::proxmox::Proxmox;
 use hypervisor::{Driver, GuestKind, GuestSpec, TaskId};
 
-use crate::spec;
+use crate::{config, spec};
 
 struct FakeRig {
     fake: FakePve,
@@ -29,7 +29,7 @@ impl FakeRig {
 #[async_trait]
 impl Rig for FakeRig {
     fn driver(&self) -> Arc<dyn Driver> {
-        Arc::new(Proxmox::new(self.fake.config()).unwrap())
+        Arc::new(Proxmox::new(config(&self.fake)).unwrap())
     }
 
     async fn spec(&self) -> GuestSpec {
@@ -123,7 +123,7 @@ mod containers_9 {
     async fn rig() -> Arc<dyn Rig> {
         FakeRig::start(GuestKind::Lxc, "9.2.0").await
     }
-    hypervisor::conformance_tests!(rig);
+    conformance::conformance_tests!(rig);
 }
 
 mod containers_8 {
@@ -132,7 +132,7 @@ mod containers_8 {
     async fn rig() -> Arc<dyn Rig> {
         FakeRig::start(GuestKind::Lxc, "8.4.1").await
     }
-    hypervisor::conformance_tests!(rig);
+    conformance::conformance_tests!(rig);
 }
 
 mod machines_9 {
@@ -141,7 +141,7 @@ mod machines_9 {
     async fn rig() -> Arc<dyn Rig> {
         FakeRig::start(GuestKind::Vm, "9.2.0").await
     }
-    hypervisor::conformance_tests!(rig);
+    conformance::conformance_tests!(rig);
 }
 
 mod machines_8 {
@@ -150,5 +150,5 @@ mod machines_8 {
     async fn rig() -> Arc<dyn Rig> {
         FakeRig::start(GuestKind::Vm, "8.4.1").await
     }
-    hypervisor::conformance_tests!(rig);
+    conformance::conformance_tests!(rig);
 }

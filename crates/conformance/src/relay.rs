@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hypervisor::conformance::Fault;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::Fault;
+
 /// The relay; its socket goes with it.
-pub(crate) struct Relay {
+#[derive(Debug)]
+pub struct Relay {
     path: PathBuf,
     fault: watch::Sender<Fault>,
     connections: Arc<AtomicU64>,
@@ -20,7 +22,7 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// A relay in front of `target`, all well.
-    pub(crate) fn start(target: &Path) -> Self {
+    pub fn start(target: &Path) -> Self {
         let path = std::env::temp_dir().join(format!("innkeeper-relay-{}.sock", uuid::Uuid::new_v4().simple()));
         let listener = UnixListener::bind(&path).unwrap();
         let (fault, state) = watch::channel(Fault::None);
@@ -38,17 +40,17 @@ impl Relay {
     }
 
     /// Where it listens.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// How many connections it has taken; the driver makes one a request.
-    pub(crate) fn connections(&self) -> u64 {
+    pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 
     /// What happens to connections from now on. While cut, the socket is not where it was.
-    pub(crate) fn set(&self, fault: Fault) {
+    pub fn set(&self, fault: Fault) {
         let aside = self.path.with_extension("aside");
         match fault {
             Fault::Cut => drop(std::fs::rename(&self.path, aside)),
