@@ -13,10 +13,9 @@
 //! 3. **Outcomes are believed when the task has ended.** Mutating calls return a [`Task`], to be asked for with
 //!    [`Driver::task`] until it ends; its id is plain text and survives a restart of ours.
 
-mod check;
+pub mod check;
 mod console;
 mod error;
-pub mod incus;
 mod model;
 pub mod proxmox;
 mod remote;
@@ -27,7 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-pub use console::{Console, ConsoleInput, ConsoleKind};
+pub use console::{Console, ConsoleInput, ConsoleKind, last_lines};
 pub use error::{Error, Result};
 pub use model::{
     Capabilities, Coverage, ExecOutput, GuestAddress, GuestFacts, GuestKind, GuestNetwork, GuestPower, GuestRef,

@@ -1,22 +1,22 @@
 //! Looking before something is destroyed: whether a guest can be deleted, and whether another can take its place.
 
+use hypervisor::{Error, GuestRef, GuestSpec, Result, check};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::api::{GIB, Instance};
-use super::client::Client;
-use super::guests;
-use crate::{Error, GuestRef, GuestSpec, Result, check};
+use crate::api::{GIB, Instance};
+use crate::client::Client;
+use crate::guests;
 
 /// The config key with which an instance is kept from being deleted.
 const PROTECTED: &str = "security.protection.delete";
 
-pub(super) async fn check_delete(client: &Client, guest: &GuestRef) -> Result<()> {
+pub(crate) async fn check_delete(client: &Client, guest: &GuestRef) -> Result<()> {
     guests::get(client, guest).await?.map_or(Ok(()), |instance| unprotected(client, &instance))
 }
 
 /// Refuses where an instance is protected, by itself or by a profile.
-pub(super) fn unprotected(client: &Client, instance: &Instance) -> Result<()> {
+pub(crate) fn unprotected(client: &Client, instance: &Instance) -> Result<()> {
     let flag = instance.expanded_config.get(PROTECTED).map(|text| text.to_lowercase()).unwrap_or_default();
     if !["true", "1", "yes", "on"].contains(&flag.as_str()) {
         return Ok(());
@@ -25,7 +25,7 @@ pub(super) fn unprotected(client: &Client, instance: &Instance) -> Result<()> {
     Err(Error::Protected(format!("incus config set {name} {PROTECTED}=false --project {project}")))
 }
 
-pub(super) async fn check_create(client: &Client, spec: &GuestSpec) -> Result<()> {
+pub(crate) async fn check_create(client: &Client, spec: &GuestSpec) -> Result<()> {
     check::size(&spec.limits)?;
     check::texts(spec)?;
     let present = match guests::get(client, &spec.guest).await {

@@ -5,18 +5,18 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hypervisor::{Error, Result};
 use reqwest::{Method, RequestBuilder, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::IncusConfig;
-use super::api::{Envelope, Operation};
-use crate::{Error, Result};
+use crate::IncusConfig;
+use crate::api::{Envelope, Operation};
 
 /// What a mutation was answered with.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// It is done.
     Done,
     /// A background operation has begun.
@@ -25,15 +25,15 @@ pub(super) enum Reply {
 
 /// The connection to one Incus server.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
-    pub(super) config: Arc<IncusConfig>,
+    pub(crate) config: Arc<IncusConfig>,
     /// What could not be read of the list of instances the last time.
-    pub(super) odd: Arc<Mutex<HashSet<String>>>,
+    pub(crate) odd: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Client {
-    pub(super) fn new(config: IncusConfig) -> Result<Self> {
+    pub(crate) fn new(config: IncusConfig) -> Result<Self> {
         for (what, text) in [("project", &config.project), ("storage pool", &config.storage_pool)] {
             if text.is_empty() || text.chars().any(|c| c.is_control() || matches!(c, '/' | '?' | '&' | '#' | ' ')) {
                 return Err(Error::Invalid(format!("{text:?} is no name of a {what}")));
@@ -59,12 +59,12 @@ impl Client {
     }
 
     /// How long a request may take.
-    pub(super) fn timeout(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         Duration::from_secs(self.config.request_timeout_s.max(1))
     }
 
     /// `/1.0/<segments>?project=<ours>&<query>`; every segment is encoded.
-    pub(super) fn url(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Url> {
+    pub(crate) fn url(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Url> {
         let mut url = Url::parse("http://incus/1.0").map_err(|e| Error::Failed(e.to_string()))?;
         if segments.iter().any(|s| s.is_empty() || *s == "." || *s == "..") {
             return Err(Error::Invalid("an empty or relative name".to_owned()));
@@ -75,19 +75,19 @@ impl Client {
     }
 
     /// A request builder for callers with bodies and headers of their own (files).
-    pub(super) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
         self.http.request(method, url)
     }
 
     /// Reads something.
-    pub(super) async fn get<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<T> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<T> {
         let envelope = self.call(Method::GET, segments, query, None, None).await?;
         serde_json::from_value(envelope.metadata)
             .map_err(|e| Error::Failed(format!("an answer that makes no sense: {e}")))
     }
 
     /// Reads something that may be missing.
-    pub(super) async fn get_opt<T: DeserializeOwned>(
+    pub(crate) async fn get_opt<T: DeserializeOwned>(
         &self,
         segments: &[&str],
         query: &[(&str, &str)],
@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// Changes something.
-    pub(super) async fn send(&self, method: Method, segments: &[&str], body: Option<&Value>) -> Result<Reply> {
+    pub(crate) async fn send(&self, method: Method, segments: &[&str], body: Option<&Value>) -> Result<Reply> {
         let envelope = self.call(method, segments, &[], body, None).await?;
         if envelope.kind != "async" {
             return Ok(Reply::Done);
@@ -113,7 +113,7 @@ impl Client {
     }
 
     /// Waits for an operation's end, at most `limit`; returns it as it then stands.
-    pub(super) async fn wait(&self, id: &str, limit: Duration) -> Result<Operation> {
+    pub(crate) async fn wait(&self, id: &str, limit: Duration) -> Result<Operation> {
         let seconds = limit.as_secs().max(1).to_string();
         let patience = limit + self.timeout();
         let envelope =
@@ -123,7 +123,7 @@ impl Client {
     }
 
     /// Changes something small and waits for it, so that the caller sees one call.
-    pub(super) async fn send_and_wait(&self, method: Method, segments: &[&str], body: Option<&Value>) -> Result<()> {
+    pub(crate) async fn send_and_wait(&self, method: Method, segments: &[&str], body: Option<&Value>) -> Result<()> {
         let Reply::Operation(operation) = self.send(method, segments, body).await? else { return Ok(()) };
         let limit = self.timeout();
         let ended = self.wait(&operation.id, limit).await.map_err(|error| match error {
@@ -164,7 +164,7 @@ impl Client {
 }
 
 /// Reads an answer, turning Incus's errors into ours.
-pub(super) fn envelope(status: u16, bytes: &[u8]) -> Result<Envelope> {
+pub(crate) fn envelope(status: u16, bytes: &[u8]) -> Result<Envelope> {
     let Ok(envelope) = serde_json::from_slice::<Envelope>(bytes) else {
         // Never `NotFound`: this is not Incus speaking, so it is no evidence of anything.
         return Err(Error::Failed(format!("HTTP {status} with an answer that is not Incus's")));
@@ -177,7 +177,7 @@ pub(super) fn envelope(status: u16, bytes: &[u8]) -> Result<Envelope> {
 }
 
 /// A failure below HTTP.
-pub(super) fn transport(error: &reqwest::Error, mutates: bool) -> Error {
+pub(crate) fn transport(error: &reqwest::Error, mutates: bool) -> Error {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -193,7 +193,7 @@ pub(super) fn transport(error: &reqwest::Error, mutates: bool) -> Error {
 
 /// A shortage is the guest's own where Incus found no room for the guest's backup file, which is in the guest's own volume,
 /// and the pool has room: not every kind of pool speaks of a quota.
-pub(super) async fn whose(client: &Client, error: Error) -> Error {
+pub(crate) async fn whose(client: &Client, error: Error) -> Error {
     #[derive(Deserialize)]
     struct Resources {
         space: Space,
@@ -214,7 +214,7 @@ pub(super) async fn whose(client: &Client, error: Error) -> Error {
 }
 
 /// Maps an error answer: the words where they say more than the code, else the code.
-pub(super) fn refusal(code: u16, text: &str) -> Error {
+pub(crate) fn refusal(code: u16, text: &str) -> Error {
     let detail = text.to_owned();
     by_words(text).unwrap_or(match code {
         400 | 413 | 422 => Error::Invalid(detail),
@@ -233,7 +233,7 @@ pub(super) fn refusal(code: u16, text: &str) -> Error {
 }
 
 /// Maps the text of an operation that failed.
-pub(super) fn failure(text: &str) -> Error {
+pub(crate) fn failure(text: &str) -> Error {
     by_words(text).unwrap_or_else(|| {
         let lower = text.to_lowercase();
         if lower.contains("not found") || lower.contains("no such object") {

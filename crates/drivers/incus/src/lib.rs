@@ -4,13 +4,14 @@
 //!   `user.innkeeper.server`.
 //! * A creation is believed only when it was seen to end well: [`Driver::task`] then writes
 //!   `user.innkeeper.ready`. An instance with our marker and without that key is half-made (we or the daemon died
-//!   in the middle); it is shown as [`GuestPower::Unknown`](crate::GuestPower::Unknown), can't be started, and
+//!   in the middle); it is shown as [`GuestPower::Unknown`](hypervisor::GuestPower::Unknown), can't be started, and
 //!   [`Driver::create`] makes it again. It never ran, so nothing is lost.
 //! * Some of our tasks take more than one Incus operation (a clean stop that times out must become a forced one).
 //!   The [`TaskId`] then names what follows, so that any process of ours can carry it on; see `operations`.
 
 mod api;
 mod client;
+mod config;
 mod console;
 mod exec;
 mod facts;
@@ -25,56 +26,17 @@ mod sweep;
 mod traffic;
 mod websocket;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
-
-use self::client::Client;
-use crate::{
+use hypervisor::{
     Capabilities, Console, Driver, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, HostInfo, Interface, Limits,
     Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
 };
+use secrecy::SecretString;
 
-/// How to reach an Incus server and where on it our guests go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct IncusConfig {
-    /// The daemon's unix socket.
-    pub socket: PathBuf,
-    /// The Incus project our guests live in.
-    pub project: String,
-    /// The storage pool of the guests' root disks.
-    pub storage_pool: String,
-    /// Whether Incus filters the guests' traffic, so that none can take another's address. Switch it off only
-    /// where the node's kernel can't do it (no bridge family in nftables).
-    pub address_filters: bool,
-    /// The search domain of guests; none: they have none.
-    pub search_domain: Option<String>,
-    /// How many processes a container may have for each GiB of its memory, beside 500 that each may; 0: not limited.
-    pub processes_per_gib: u32,
-    /// Seconds in which a connection must stand.
-    pub connect_timeout_s: u64,
-    /// Seconds in which an answer must be complete.
-    pub request_timeout_s: u64,
-}
-
-impl Default for IncusConfig {
-    fn default() -> Self {
-        Self {
-            socket: PathBuf::from("/var/lib/incus/unix.socket"),
-            project: "default".to_owned(),
-            storage_pool: "default".to_owned(),
-            address_filters: true,
-            search_domain: None,
-            processes_per_gib: 1000,
-            connect_timeout_s: 5,
-            request_timeout_s: 30,
-        }
-    }
-}
+use crate::client::Client;
+pub use crate::config::IncusConfig;
 
 /// One Incus server. Cheap to clone; holds no connection between calls.
 #[derive(Debug, Clone)]
@@ -86,7 +48,7 @@ impl Incus {
     /// A driver for the server that `config` names. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] where the configuration can't be used.
+    /// [`hypervisor::Error::Invalid`] where the configuration can't be used.
     pub fn new(config: IncusConfig) -> Result<Self> {
         Ok(Self { client: Client::new(config)? })
     }

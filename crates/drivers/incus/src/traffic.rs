@@ -4,22 +4,22 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::api::{Instance, Network};
-use super::client::Client;
+use crate::api::{Instance, Network};
+use crate::client::Client;
 
 /// Every interface of the machine (of our network namespace) with its counters, read in one go. Incus has no call that
 /// tells of all of them, and the socket is this machine's.
-pub(super) const INTERFACES: &str = "/proc/net/dev";
+pub(crate) const INTERFACES: &str = "/proc/net/dev";
 
 /// What an interface of the machine has received and sent since it was made, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Counted {
+pub(crate) struct Counted {
     received: u64,
     sent: u64,
 }
 
 /// The machine's interfaces by name; none where they can't be read.
-pub(super) async fn interfaces(file: &Path) -> HashMap<String, Counted> {
+pub(crate) async fn interfaces(file: &Path) -> HashMap<String, Counted> {
     tokio::fs::read_to_string(file).await.map(|text| parse(&text)).unwrap_or_default()
 }
 
@@ -41,14 +41,14 @@ fn sides(instance: &Instance) -> Option<Vec<&String>> {
 }
 
 /// What a running guest has received and sent since its start; `None` where that can't be seen from here.
-pub(super) fn of(instance: &Instance, interfaces: &HashMap<String, Counted>) -> Option<(u64, u64)> {
+pub(crate) fn of(instance: &Instance, interfaces: &HashMap<String, Counted>) -> Option<(u64, u64)> {
     let counted: Option<Vec<_>> = sides(instance)?.into_iter().map(|side| interfaces.get(side)).collect();
     // What the machine's side receives is what the guest sends.
     Some(counted?.into_iter().fold((0, 0), |(received, sent), side| (received + side.sent, sent + side.received)))
 }
 
 /// What to say where Incus' own bridges are not among the interfaces that we see.
-pub(super) async fn problem(client: &Client) -> Option<String> {
+pub(crate) async fn problem(client: &Client) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Named {
         name: String,
@@ -66,10 +66,10 @@ pub(super) async fn problem(client: &Client) -> Option<String> {
 }
 
 /// How many of a guest's interfaces are told: it can make as many as it likes.
-pub(super) const TOLD: usize = 64;
+pub(crate) const TOLD: usize = 64;
 
 /// The first of a guest's interfaces as Incus reads them inside, but for the loopback one.
-pub(super) fn told(networks: impl IntoIterator<Item = (String, Network)>) -> impl Iterator<Item = (String, Network)> {
+pub(crate) fn told(networks: impl IntoIterator<Item = (String, Network)>) -> impl Iterator<Item = (String, Network)> {
     networks.into_iter().filter(|(name, _)| name != "lo").take(TOLD)
 }
 

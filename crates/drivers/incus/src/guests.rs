@@ -3,22 +3,23 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hypervisor::{
+    Error, GuestKind, GuestPower, GuestRef, GuestSpec, Interface, Presence, Result, StopMode, Task, check,
+};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::api::{Instance, State, power};
-use super::client::{Client, Reply};
-use super::operations::{Then, busy, chained, join, plain};
-use super::{prepare, processes, ready, snapshots, traffic};
-use crate::check;
-use crate::{Error, GuestKind, GuestPower, GuestRef, GuestSpec, Interface, Presence, Result, StopMode, Task};
+use crate::api::{Instance, State, power};
+use crate::client::{Client, Reply};
+use crate::operations::{Then, busy, chained, join, plain};
+use crate::{prepare, processes, ready, snapshots, traffic};
 
 /// The config key with our marker.
-pub(super) const MARKER: &str = "user.innkeeper.server";
+pub(crate) const MARKER: &str = "user.innkeeper.server";
 /// The config key that says that the guest was seen to be wholly made.
-pub(super) const READY: &str = "user.innkeeper.ready";
+pub(crate) const READY: &str = "user.innkeeper.ready";
 
 /// How long a half-made guest's deletion may take within `create`.
 const REMAKE_WAIT: Duration = Duration::from_mins(1);
@@ -27,17 +28,17 @@ const REMAKE_WAIT: Duration = Duration::from_mins(1);
 const PREFIX: &str = "ink-";
 
 /// The instance's name.
-pub(super) fn name(guest: &GuestRef) -> String {
+pub(crate) fn name(guest: &GuestRef) -> String {
     format!("{PREFIX}{}", guest.vmid)
 }
 
 /// The guest's number that an instance's name says, where it is one of ours.
-pub(super) fn number(name: &str) -> Option<i64> {
+pub(crate) fn number(name: &str) -> Option<i64> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
 /// Incus's word for the kind.
-pub(super) fn instance_type(kind: GuestKind) -> &'static str {
+pub(crate) fn instance_type(kind: GuestKind) -> &'static str {
     match kind {
         GuestKind::Lxc => "container",
         GuestKind::Vm => "virtual-machine",
@@ -45,7 +46,7 @@ pub(super) fn instance_type(kind: GuestKind) -> &'static str {
 }
 
 /// Reads a guest, its marker checked. `None` is evidence: Incus says that the project is there and the guest is not.
-pub(super) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Instance>> {
+pub(crate) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Instance>> {
     let name = name(guest);
     let Some(instance) = client.get_opt::<Instance>(&["instances", &name], &[]).await? else {
         // A missing project would answer 404 as well.
@@ -61,12 +62,12 @@ pub(super) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Inst
 }
 
 /// Reads a guest that must be there.
-pub(super) async fn require(client: &Client, guest: &GuestRef) -> Result<Instance> {
+pub(crate) async fn require(client: &Client, guest: &GuestRef) -> Result<Instance> {
     get(client, guest).await?.ok_or_else(|| Error::NotFound(name(guest)))
 }
 
 /// Reads a guest that must run.
-pub(super) async fn require_running(client: &Client, guest: &GuestRef) -> Result<Instance> {
+pub(crate) async fn require_running(client: &Client, guest: &GuestRef) -> Result<Instance> {
     let instance = require(client, guest).await?;
     if instance.power() == GuestPower::Running {
         Ok(instance)
@@ -76,7 +77,7 @@ pub(super) async fn require_running(client: &Client, guest: &GuestRef) -> Result
 }
 
 /// Whether a guest runs, as callers should see it: a half-made one is neither running nor stopped.
-pub(super) fn shown_power(instance: &Instance) -> GuestPower {
+pub(crate) fn shown_power(instance: &Instance) -> GuestPower {
     match instance.power() {
         GuestPower::Stopped if !instance.config.contains_key(READY) => GuestPower::Unknown,
         power => power,
@@ -84,34 +85,34 @@ pub(super) fn shown_power(instance: &Instance) -> GuestPower {
 }
 
 /// The name of this server, which is its one node.
-pub(super) async fn node(client: &Client) -> Result<String> {
+pub(crate) async fn node(client: &Client) -> Result<String> {
     let server: Server = client.get(&[], &[]).await?;
     Ok(server.environment.server_name)
 }
 
 /// What `GET /1.0` says.
 #[derive(Debug, Deserialize)]
-pub(super) struct Server {
+pub(crate) struct Server {
     #[serde(default)]
-    pub(super) api_extensions: Vec<String>,
+    pub(crate) api_extensions: Vec<String>,
     #[serde(default)]
-    pub(super) auth: String,
-    pub(super) environment: Environment,
+    pub(crate) auth: String,
+    pub(crate) environment: Environment,
 }
 
 /// The server's surroundings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Environment {
-    pub(super) server_name: String,
-    pub(super) server_version: String,
-    pub(super) server_clustered: bool,
-    pub(super) driver: String,
-    pub(super) firewall: String,
-    pub(super) certificate_fingerprint: String,
+pub(crate) struct Environment {
+    pub(crate) server_name: String,
+    pub(crate) server_version: String,
+    pub(crate) server_clustered: bool,
+    pub(crate) driver: String,
+    pub(crate) firewall: String,
+    pub(crate) certificate_fingerprint: String,
 }
 
-pub(super) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> {
+pub(crate) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> {
     let found = match get(client, guest).await? {
         Some(instance) => Some(instance),
         // An operation just begun may not have written its instance: that guest is coming, not absent.
@@ -127,7 +128,7 @@ pub(super) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> 
 }
 
 /// The fingerprint of an image by alias or fingerprint, where one of this kind is there.
-pub(super) async fn image(client: &Client, kind: GuestKind, source: &str) -> Result<Option<String>> {
+pub(crate) async fn image(client: &Client, kind: GuestKind, source: &str) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Alias {
         target: String,
@@ -151,7 +152,7 @@ pub(super) async fn image(client: &Client, kind: GuestKind, source: &str) -> Res
     Ok(image.filter(|image| image.kind == instance_type(kind)).map(|image| image.fingerprint))
 }
 
-pub(super) async fn create(client: &Client, spec: &GuestSpec) -> Result<Task> {
+pub(crate) async fn create(client: &Client, spec: &GuestSpec) -> Result<Task> {
     let name = name(&spec.guest);
     let present = match get(client, &spec.guest).await {
         Err(Error::NotOurs(name)) => return Err(Error::AlreadyExists(name)),
@@ -184,14 +185,14 @@ async fn remove(client: &Client, name: &str) -> Result<()> {
         Ok(Reply::Done) | Err(Error::NotFound(_)) => Ok(()),
         Ok(Reply::Operation(operation)) => {
             let ended = client.wait(&operation.id, REMAKE_WAIT).await?;
-            if ended.is_success() { Ok(()) } else { Err(super::client::failure(&ended.err)) }
+            if ended.is_success() { Ok(()) } else { Err(crate::client::failure(&ended.err)) }
         }
         Err(error) => Err(error),
     }
 }
 
 /// The fingerprint of the image that a spec names.
-pub(super) async fn source(client: &Client, spec: &GuestSpec) -> Result<String> {
+pub(crate) async fn source(client: &Client, spec: &GuestSpec) -> Result<String> {
     let missing = || Error::NotFound(format!("image {} for a {}", spec.image, instance_type(spec.guest.kind)));
     image(client, spec.guest.kind, &spec.image).await?.ok_or_else(missing)
 }
@@ -222,7 +223,7 @@ async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value
     }))
 }
 
-pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
+pub(crate) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
     let instance = require(client, guest).await?;
     if let Some(operation) = join(client, &instance.name, "Starting instance").await? {
         return Ok(chained(&operation.id, Then::Started, guest));
@@ -244,7 +245,7 @@ pub(super) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
     Ok(follow(reply, Then::Started, guest))
 }
 
-pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> Result<Task> {
+pub(crate) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> Result<Task> {
     let instance = require(client, guest).await?;
     let then = Then::Stopped { boot: instance.boot() };
     let reply = match mode {
@@ -265,7 +266,7 @@ pub(super) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> R
     Ok(follow(reply, then, guest))
 }
 
-pub(super) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration) -> Result<Task> {
+pub(crate) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration) -> Result<Task> {
     let instance = require(client, guest).await?;
     let then = Then::Restarted { boot: instance.boot() };
     if let Some(operation) = join(client, &instance.name, "Restarting instance").await? {
@@ -285,7 +286,7 @@ pub(super) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration
 
 /// Refuses where the guest's disk is so full that Incus could not start it: it writes the guest's backup file, which is in
 /// the guest's own volume, at each start and at each change. A change that changes nothing tells.
-pub(super) async fn has_room(client: &Client, name: &str) -> Result<()> {
+pub(crate) async fn has_room(client: &Client, name: &str) -> Result<()> {
     match client.send_and_wait(Method::PATCH, &["instances", name], Some(&json!({}))).await {
         Err(error @ (Error::DiskFull(_) | Error::Exhausted(_))) => Err(error),
         // Whatever else is amiss is for what was asked to find.
@@ -293,7 +294,7 @@ pub(super) async fn has_room(client: &Client, name: &str) -> Result<()> {
     }
 }
 
-pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
+pub(crate) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
     let present = get(client, guest).await?;
     // Also when nothing is there: an operation just begun may not have written its instance.
     if let Some(operation) = join(client, &name(guest), "Deleting instance").await? {
@@ -314,7 +315,7 @@ pub(super) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
     }
 }
 
-pub(super) async fn disk_used(client: &Client, guest: &GuestRef) -> Result<Option<u64>> {
+pub(crate) async fn disk_used(client: &Client, guest: &GuestRef) -> Result<Option<u64>> {
     let instance = require(client, guest).await?;
     let state: State = client.get(&["instances", &instance.name, "state"], &[]).await?;
     let root = instance.root_disk().map_or("root", |(name, _)| name);
@@ -322,7 +323,7 @@ pub(super) async fn disk_used(client: &Client, guest: &GuestRef) -> Result<Optio
     Ok(used.and_then(|used| u64::try_from(used).ok()).filter(|used| *used > 0))
 }
 
-pub(super) async fn interfaces(client: &Client, guest: &GuestRef) -> Result<Vec<Interface>> {
+pub(crate) async fn interfaces(client: &Client, guest: &GuestRef) -> Result<Vec<Interface>> {
     let instance = require(client, guest).await?;
     let state: State = client.get(&["instances", &instance.name, "state"], &[]).await?;
     if power(&state.status) != GuestPower::Running {

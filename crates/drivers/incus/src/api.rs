@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use hypervisor::GuestPower;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::GuestPower;
-
 /// One mebibyte in bytes.
-pub(super) const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// One gibibyte in bytes.
-pub(super) const GIB: u64 = 1 << 30;
+pub(crate) const GIB: u64 = 1 << 30;
 
 /// String keys and values, as Incus keeps nearly everything.
-pub(super) type Map = BTreeMap<String, String>;
+pub(crate) type Map = BTreeMap<String, String>;
 /// Devices by name.
-pub(super) type Devices = BTreeMap<String, Map>;
+pub(crate) type Devices = BTreeMap<String, Map>;
 
 /// Reads Go's `null` for an empty map or list as empty.
 fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
@@ -25,50 +24,50 @@ fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializ
 
 /// What wraps every answer.
 #[derive(Debug, Deserialize)]
-pub(super) struct Envelope {
+pub(crate) struct Envelope {
     #[serde(rename = "type")]
-    pub(super) kind: String,
+    pub(crate) kind: String,
     #[serde(default)]
-    pub(super) operation: String,
+    pub(crate) operation: String,
     #[serde(default)]
-    pub(super) error: String,
+    pub(crate) error: String,
     #[serde(default)]
-    pub(super) error_code: u16,
+    pub(crate) error_code: u16,
     #[serde(default)]
-    pub(super) metadata: Value,
+    pub(crate) metadata: Value,
 }
 
 /// A background operation.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Operation {
-    pub(super) id: String,
+pub(crate) struct Operation {
+    pub(crate) id: String,
     #[serde(default)]
-    pub(super) class: String,
+    pub(crate) class: String,
     #[serde(default)]
-    pub(super) description: String,
+    pub(crate) description: String,
     #[serde(default)]
-    pub(super) status_code: u16,
+    pub(crate) status_code: u16,
     #[serde(default)]
-    pub(super) err: String,
+    pub(crate) err: String,
     #[serde(default)]
-    pub(super) resources: Option<BTreeMap<String, Vec<String>>>,
+    pub(crate) resources: Option<BTreeMap<String, Vec<String>>>,
     #[serde(default)]
-    pub(super) metadata: Option<Value>,
+    pub(crate) metadata: Option<Value>,
 }
 
 impl Operation {
     /// Whether it is still at work (created, running, cancelling and the like are 1xx; ends are 200, 400, 401).
-    pub(super) fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.status_code < 200
     }
 
     /// Whether it ended well.
-    pub(super) fn is_success(&self) -> bool {
+    pub(crate) fn is_success(&self) -> bool {
         self.status_code == 200
     }
 
     /// Whether it works on the instance of this name.
-    pub(super) fn concerns(&self, instance: &str) -> bool {
+    pub(crate) fn concerns(&self, instance: &str) -> bool {
         self.resources.iter().flat_map(BTreeMap::values).flatten().any(|url| {
             url.split("/instances/")
                 .nth(1)
@@ -77,7 +76,7 @@ impl Operation {
     }
 
     /// Progress in percent, where Incus tells (unpacking and copying an image do).
-    pub(super) fn progress(&self) -> Option<u8> {
+    pub(crate) fn progress(&self) -> Option<u8> {
         let metadata = self.metadata.as_ref()?.as_object()?;
         if let Some(percent) = metadata.get("progress").and_then(|p| p.get("percent")) {
             return match percent {
@@ -94,37 +93,37 @@ impl Operation {
 
 /// An instance; `state` only with `recursion=2`.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Instance {
-    pub(super) name: String,
+pub(crate) struct Instance {
+    pub(crate) name: String,
     /// `container` or `virtual-machine`.
     #[serde(rename = "type", default)]
-    pub(super) kind: String,
+    pub(crate) kind: String,
     #[serde(default)]
-    pub(super) status: String,
+    pub(crate) status: String,
     #[serde(default, deserialize_with = "or_empty")]
-    pub(super) config: Map,
+    pub(crate) config: Map,
     #[serde(default, deserialize_with = "or_empty")]
-    pub(super) devices: Devices,
+    pub(crate) devices: Devices,
     #[serde(default, deserialize_with = "or_empty")]
-    pub(super) expanded_config: Map,
+    pub(crate) expanded_config: Map,
     #[serde(default, deserialize_with = "or_empty")]
-    pub(super) expanded_devices: Devices,
+    pub(crate) expanded_devices: Devices,
     #[serde(default)]
-    pub(super) created_at: Option<DateTime<Utc>>,
+    pub(crate) created_at: Option<DateTime<Utc>>,
     #[serde(default)]
-    pub(super) last_used_at: Option<DateTime<Utc>>,
+    pub(crate) last_used_at: Option<DateTime<Utc>>,
     #[serde(default)]
-    pub(super) state: Option<State>,
+    pub(crate) state: Option<State>,
 }
 
 impl Instance {
     /// Whether it runs, by its status word.
-    pub(super) fn power(&self) -> GuestPower {
+    pub(crate) fn power(&self) -> GuestPower {
         power(&self.status)
     }
 
     /// Its root disk device, under whatever name, and that name.
-    pub(super) fn root_disk(&self) -> Option<(&str, &Map)> {
+    pub(crate) fn root_disk(&self) -> Option<(&str, &Map)> {
         self.expanded_devices
             .iter()
             .find(|(_, d)| d.get("type").is_some_and(|t| t == "disk") && d.get("path").is_some_and(|p| p == "/"))
@@ -132,24 +131,24 @@ impl Instance {
     }
 
     /// Its network device and that one's name.
-    pub(super) fn nic(&self) -> Option<(&str, &Map)> {
+    pub(crate) fn nic(&self) -> Option<(&str, &Map)> {
         let nic = self.expanded_devices.iter().find(|(_, d)| d.get("type").is_some_and(|t| t == "nic"));
         nic.map(|(name, device)| (name.as_str(), device))
     }
 
     /// Its root disk's size in bytes, where one is set.
-    pub(super) fn disk_size(&self) -> Option<u64> {
+    pub(crate) fn disk_size(&self) -> Option<u64> {
         self.root_disk().and_then(|(_, d)| d.get("size")).and_then(|s| parse_size(s))
     }
 
     /// An instant that changes with each start.
-    pub(super) fn boot(&self) -> i64 {
+    pub(crate) fn boot(&self) -> i64 {
         self.last_used_at.map_or(0, |at| at.timestamp_micros())
     }
 }
 
 /// Maps Incus's status word.
-pub(super) fn power(status: &str) -> GuestPower {
+pub(crate) fn power(status: &str) -> GuestPower {
     match status {
         "Running" | "Ready" => GuestPower::Running,
         "Stopped" => GuestPower::Stopped,
@@ -161,51 +160,51 @@ pub(super) fn power(status: &str) -> GuestPower {
 /// What an instance does at the moment.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct State {
-    pub(super) status: String,
-    pub(super) disk: Option<BTreeMap<String, Usage>>,
-    pub(super) memory: Usage,
-    pub(super) network: Option<BTreeMap<String, Network>>,
-    pub(super) cpu: Usage,
-    pub(super) started_at: Option<DateTime<Utc>>,
+pub(crate) struct State {
+    pub(crate) status: String,
+    pub(crate) disk: Option<BTreeMap<String, Usage>>,
+    pub(crate) memory: Usage,
+    pub(crate) network: Option<BTreeMap<String, Network>>,
+    pub(crate) cpu: Usage,
+    pub(crate) started_at: Option<DateTime<Utc>>,
 }
 
 /// A usage and, for some, a total; -1 is Incus's "unknown".
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Usage {
-    pub(super) usage: i64,
-    pub(super) total: i64,
+pub(crate) struct Usage {
+    pub(crate) usage: i64,
+    pub(crate) total: i64,
 }
 
 /// One interface of a running instance.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Network {
+pub(crate) struct Network {
     #[serde(deserialize_with = "or_empty")]
-    pub(super) addresses: Vec<Address>,
-    pub(super) hwaddr: String,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) hwaddr: String,
 }
 
 /// One address of an interface.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Address {
-    pub(super) address: String,
+pub(crate) struct Address {
+    pub(crate) address: String,
 }
 
 /// A snapshot of an instance.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct InstanceSnapshot {
-    pub(super) name: String,
-    pub(super) created_at: DateTime<Utc>,
+pub(crate) struct InstanceSnapshot {
+    pub(crate) name: String,
+    pub(crate) created_at: DateTime<Utc>,
     #[serde(default, deserialize_with = "or_empty")]
-    pub(super) config: Map,
+    pub(crate) config: Map,
     #[serde(default)]
-    pub(super) size: Option<i64>,
+    pub(crate) size: Option<i64>,
 }
 
 /// Parses Incus's sizes (`512MiB`, `10GB`, `1024`) to bytes; percentages and nonsense give `None`.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -225,7 +224,7 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Counts the processors that `limits.cpu` allows: a number (`2`) or a set (`0-3,7`).
-pub(super) fn parse_cpus(text: &str) -> Option<u32> {
+pub(crate) fn parse_cpus(text: &str) -> Option<u32> {
     if let Ok(count) = text.trim().parse() {
         return Some(count);
     }

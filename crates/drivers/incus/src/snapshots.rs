@@ -7,15 +7,15 @@
 //! has ended, whoever of us sees that, and then deletes it.
 
 use chrono::Utc;
+use hypervisor::{Error, GuestPower, GuestRef, Result, Snapshot, Task, TaskState};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::api::{Devices, Instance, InstanceSnapshot, Map, Operation};
-use super::client::{Client, Reply};
-use super::guests::{self, MARKER};
-use super::operations::{Then, chained, change_power, ended, join, plain};
-use crate::{Error, GuestPower, GuestRef, Result, Snapshot, Task, TaskState};
+use crate::api::{Devices, Instance, InstanceSnapshot, Map, Operation};
+use crate::client::{Client, Reply};
+use crate::guests::{self, MARKER};
+use crate::operations::{Then, chained, change_power, ended, join, plain};
 
 /// The instance config key that carries a description into the next snapshot, which keeps a copy of the config.
 const NOTE: &str = "user.innkeeper.note";
@@ -51,7 +51,7 @@ fn check(name: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn list(client: &Client, guest: &GuestRef) -> Result<Vec<Snapshot>> {
+pub(crate) async fn list(client: &Client, guest: &GuestRef) -> Result<Vec<Snapshot>> {
     let instance = guests::require(client, guest).await?;
     let mut snapshots: Vec<InstanceSnapshot> =
         client.get(&["instances", &instance.name, "snapshots"], &[("recursion", "1")]).await?;
@@ -74,7 +74,7 @@ async fn exists(client: &Client, instance: &str, name: &str) -> Result<bool> {
     Ok(client.get_opt::<Value>(&["instances", instance, "snapshots", name], &[]).await?.is_some())
 }
 
-pub(super) async fn create(client: &Client, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
+pub(crate) async fn create(client: &Client, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
     check(name)?;
     let instance = guests::require(client, guest).await?;
     if exists(client, &instance.name, name).await? {
@@ -91,7 +91,7 @@ pub(super) async fn create(client: &Client, guest: &GuestRef, name: &str, descri
     client.send(Method::POST, &["instances", &instance.name, "snapshots"], Some(&body)).await.map(plain)
 }
 
-pub(super) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
+pub(crate) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
     check(name)?;
     let instance = guests::require(client, guest).await?;
     if let Some(operation) = join(client, &instance.name, "Deleting snapshot").await? {
@@ -104,7 +104,7 @@ pub(super) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Res
     }
 }
 
-pub(super) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
+pub(crate) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
     check(name)?;
     let instance = guests::require(client, guest).await?;
     if let Some(operation) = join(client, &instance.name, "Restoring snapshot").await? {
@@ -125,7 +125,7 @@ pub(super) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> R
 }
 
 /// The restore has ended or is forgotten: put back what it must not have changed.
-pub(super) async fn settle(
+pub(crate) async fn settle(
     client: &Client,
     operation: Option<&Operation>,
     guest: &GuestRef,
@@ -184,7 +184,7 @@ async fn kept(client: &Client, guest: &GuestRef) -> Result<Option<Keep>> {
 }
 
 /// Whether a roll-back was begun and never seen to its end.
-pub(super) async fn unfinished(client: &Client, guest: &GuestRef) -> Result<bool> {
+pub(crate) async fn unfinished(client: &Client, guest: &GuestRef) -> Result<bool> {
     Ok(kept(client, guest).await?.is_some())
 }
 
@@ -200,7 +200,7 @@ async fn keep(client: &Client, guest: &GuestRef, keep: &Keep) -> Result<()> {
 }
 
 /// Deletes what an unfinished roll-back has kept; nothing there is a success.
-pub(super) async fn forget(client: &Client, guest: &GuestRef) -> Result<()> {
+pub(crate) async fn forget(client: &Client, guest: &GuestRef) -> Result<()> {
     if !unfinished(client, guest).await? {
         return Ok(());
     }

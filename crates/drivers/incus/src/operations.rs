@@ -8,22 +8,22 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Result, Task, TaskId, TaskState};
 use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::api::{Instance, Operation};
-use super::client::{Client, Reply, failure, whose};
-use super::guests::{self, READY};
-use super::snapshots;
-use crate::{Error, GuestKind, GuestPower, GuestRef, Result, Task, TaskId, TaskState};
+use crate::api::{Instance, Operation};
+use crate::client::{Client, Reply, failure, whose};
+use crate::guests::{self, READY};
+use crate::snapshots;
 
 /// How long [`task`] itself waits for a follow-up that it had to submit.
 const FOLLOW_UP_WAIT: Duration = Duration::from_secs(15);
 
 /// What must follow an operation for our task to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Then {
+pub(crate) enum Then {
     /// Mark a new guest as wholly made.
     Confirm,
     /// The guest must run: that it was started by another in the meantime is as good.
@@ -49,7 +49,7 @@ struct Parsed {
 }
 
 /// The task for an operation that must be followed by something.
-pub(super) fn chained(operation: &str, then: Then, guest: &GuestRef) -> Task {
+pub(crate) fn chained(operation: &str, then: Then, guest: &GuestRef) -> Task {
     let (word, boot) = match then {
         Then::Confirm => ("confirm", None),
         Then::Started => ("started", None),
@@ -65,7 +65,7 @@ pub(super) fn chained(operation: &str, then: Then, guest: &GuestRef) -> Task {
 }
 
 /// The task for a mutation's answer that nothing must follow.
-pub(super) fn plain(reply: Reply) -> Task {
+pub(crate) fn plain(reply: Reply) -> Task {
     match reply {
         Reply::Done => Task::Done,
         Reply::Operation(operation) => Task::Running(TaskId(operation.id)),
@@ -97,7 +97,7 @@ fn parse(id: &TaskId) -> Result<Parsed> {
 }
 
 /// How a task stands; carries it on where something must follow.
-pub(super) async fn task(client: &Client, id: &TaskId) -> Result<TaskState> {
+pub(crate) async fn task(client: &Client, id: &TaskId) -> Result<TaskState> {
     match carry_on(client, id).await? {
         TaskState::Failed(error) => Ok(TaskState::Failed(whose(client, error).await)),
         other => Ok(other),
@@ -136,7 +136,7 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
 }
 
 /// The state of an operation that has ended.
-pub(super) fn ended(operation: &Operation) -> TaskState {
+pub(crate) fn ended(operation: &Operation) -> TaskState {
     if operation.is_success() { TaskState::Succeeded(None) } else { TaskState::Failed(failure(&operation.err)) }
 }
 
@@ -191,7 +191,7 @@ async fn restarted(client: &Client, instance: &Instance, boot: i64) -> Result<Ta
 }
 
 /// Submits a forced change of power and waits a little, so that its failure isn't lost.
-pub(super) async fn change_power(client: &Client, name: &str, action: &str) -> Result<TaskState> {
+pub(crate) async fn change_power(client: &Client, name: &str, action: &str) -> Result<TaskState> {
     let state = match force(client, name, action).await {
         // Incus may say so at once, of the operation, or in place of an answer to the wait for it.
         Err(Error::Conflict(_)) | Ok(TaskState::Failed(Error::Conflict(_))) => None,
@@ -225,14 +225,14 @@ async fn force(client: &Client, name: &str, action: &str) -> Result<TaskState> {
 }
 
 /// The background operation at work on an instance, if any. Open consoles and execs don't count.
-pub(super) async fn busy(client: &Client, instance: &str) -> Result<Option<Operation>> {
+pub(crate) async fn busy(client: &Client, instance: &str) -> Result<Option<Operation>> {
     let by_state: std::collections::BTreeMap<String, Vec<Operation>> =
         client.get(&["operations"], &[("recursion", "1")]).await?;
     Ok(by_state.into_values().flatten().find(|o| o.class == "task" && o.is_running() && o.concerns(instance)))
 }
 
 /// What may be done with a guest that an operation is at work on: join it where it does the same, else come back.
-pub(super) async fn join(client: &Client, instance: &str, doing: &str) -> Result<Option<Operation>> {
+pub(crate) async fn join(client: &Client, instance: &str, doing: &str) -> Result<Option<Operation>> {
     match busy(client, instance).await? {
         Some(operation) if operation.description == doing => Ok(Some(operation)),
         Some(operation) => Err(Error::Locked(format!("{instance}: {}", operation.description))),
@@ -249,7 +249,7 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
-    use crate::incus::IncusConfig;
+    use crate::IncusConfig;
 
     fn guest() -> GuestRef {
         GuestRef { marker: Uuid::new_v4(), vmid: 500_001, kind: GuestKind::Lxc, node: String::new() }

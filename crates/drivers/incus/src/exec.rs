@@ -3,18 +3,17 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use hypervisor::{Error, ExecOutput, GuestRef, Result, check};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::api::Operation;
-use super::client::{Client, Reply, failure};
-use super::guests;
-use super::websocket::{Socket, connect};
-use crate::check;
-use crate::{Error, ExecOutput, GuestRef, Result};
+use crate::api::Operation;
+use crate::client::{Client, Reply, failure};
+use crate::guests;
+use crate::websocket::{Socket, connect};
 
 /// What is kept of an output; the rest is read and dropped.
 const OUTPUT_LIMIT: usize = 1 << 20;
@@ -27,7 +26,7 @@ const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long Incus may take over opening a command's streams.
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn set_password(client: &Client, guest: &GuestRef, password: &SecretString) -> Result<()> {
+pub(crate) async fn set_password(client: &Client, guest: &GuestRef, password: &SecretString) -> Result<()> {
     check::password(password)?;
     let line = SecretString::from(format!("root:{}\n", password.expose_secret()));
     let output = exec(client, guest, &["chpasswd"], line.expose_secret().as_bytes(), PASSWORD_TIMEOUT).await?;
@@ -40,7 +39,7 @@ pub(super) async fn set_password(client: &Client, guest: &GuestRef, password: &S
     }
 }
 
-pub(super) async fn exec(
+pub(crate) async fn exec(
     client: &Client,
     guest: &GuestRef,
     argv: &[&str],

@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conformance::relay::Relay;
 use conformance::{Fault, Rig};
-use hypervisor::incus::{Incus, IncusConfig};
 use hypervisor::{Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits};
+use incus::{Incus, IncusConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -9,17 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use hypervisor::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestRef, Result, last_lines};
 use reqwest::Method;
 use reqwest::header::RANGE;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::client::{Client, Reply, transport};
-use super::websocket::{Socket, connect};
-use super::{exec, guests};
-use crate::console::last_lines;
-use crate::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestRef, Result};
+use crate::client::{Client, Reply, transport};
+use crate::websocket::{Socket, connect};
+use crate::{exec, guests};
 
 /// Messages that wait for either side: enough that a burst of output does not stop and go.
 const WAITING: usize = 32;
@@ -38,7 +37,7 @@ const SIZE_TIMEOUT: Duration = Duration::from_secs(10);
 type Size = (u16, u16);
 
 /// Opens the console. Incus has one for each guest: whoever holds it loses it to us.
-pub(super) async fn open(client: &Client, guest: &GuestRef) -> Result<Console> {
+pub(crate) async fn open(client: &Client, guest: &GuestRef) -> Result<Console> {
     let instance = guests::require_running(client, guest).await?;
     let sockets = attach(client, &instance.name).await?;
     let (output, shown) = mpsc::channel(WAITING);
@@ -53,7 +52,7 @@ pub(super) async fn open(client: &Client, guest: &GuestRef) -> Result<Console> {
 
 /// The end of the console's log, which Incus keeps of a guest that is down as well. Incus writes it down a moment after
 /// the guest's end, so an empty one is looked at again.
-pub(super) async fn last_words(client: &Client, guest: &GuestRef) -> Result<String> {
+pub(crate) async fn last_words(client: &Client, guest: &GuestRef) -> Result<String> {
     let instance = guests::require(client, guest).await?;
     let mut said = String::new();
     for attempt in 0..LOG_TRIES {

@@ -1,22 +1,21 @@
 //! What a guest gets before its first start: its network device, and the files inside it.
 //!
-//! Customer text goes into files only after [`check`](crate::check): nothing with a control character passes, so that no line can
+//! Customer text goes into files only after [`check`]: nothing with a control character passes, so that no line can
 //! be added to a file. What goes to cloud-init is JSON, which is YAML whose quoting can't be escaped from.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hypervisor::{Error, GuestKind, GuestNetwork, GuestPower, GuestSpec, Limits, Result, check};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::Map;
-use super::client::{Client, envelope, transport};
-use super::guests;
-use crate::check;
-use crate::{Error, GuestKind, GuestNetwork, GuestPower, GuestSpec, Limits, Result};
+use crate::api::Map;
+use crate::client::{Client, envelope, transport};
+use crate::guests;
 
 /// The one network interface inside a guest.
 const NIC: &str = "eth0";
@@ -70,7 +69,7 @@ fn contains(network: &str, address: IpAddr) -> bool {
 }
 
 /// The network device; `None` for a guest without addresses.
-pub(super) async fn nic(client: &Client, network: &GuestNetwork, limits: &Limits) -> Result<Option<Map>> {
+pub(crate) async fn nic(client: &Client, network: &GuestNetwork, limits: &Limits) -> Result<Option<Map>> {
     if network.addresses.is_empty() {
         return Ok(None);
     }
@@ -89,7 +88,7 @@ pub(super) async fn nic(client: &Client, network: &GuestNetwork, limits: &Limits
 }
 
 /// The device's rate, in Mbit/s each way; 0 for none.
-pub(super) fn limit(mbps: u32, nic: &mut Map) {
+pub(crate) fn limit(mbps: u32, nic: &mut Map) {
     match mbps {
         0 => drop(nic.remove("limits.max")),
         mbps => drop(nic.insert("limits.max".to_owned(), format!("{mbps}Mbit"))),
@@ -139,7 +138,7 @@ fn short(hostname: &str) -> &str {
 }
 
 /// The `cloud-init.*` keys, for images that read them.
-pub(super) fn cloud_init(spec: &GuestSpec, search: Option<&str>) -> Result<Map> {
+pub(crate) fn cloud_init(spec: &GuestSpec, search: Option<&str>) -> Result<Map> {
     check::texts(spec)?;
     let user = json!({
         "hostname": short(&spec.hostname),
@@ -224,7 +223,7 @@ fn lines(keys: &[String]) -> String {
     text
 }
 
-pub(super) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
+pub(crate) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
     let cloud_init = cloud_init(spec, client.config.search_domain.as_deref())?;
     let instance = guests::require(client, &spec.guest).await?;
     if instance.power() != GuestPower::Stopped {
@@ -341,8 +340,9 @@ impl Files<'_> {
 
 #[cfg(test)]
 mod tests {
+    use hypervisor::{GuestAddress, GuestRef};
+
     use super::*;
-    use crate::{GuestAddress, GuestRef};
 
     fn spec() -> GuestSpec {
         GuestSpec {

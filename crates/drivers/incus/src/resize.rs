@@ -1,15 +1,15 @@
 //! Changing a guest's size.
 
+use hypervisor::{Error, GuestRef, Limits, Result, Task};
 use reqwest::Method;
 use serde_json::{Map as JsonMap, Value, json};
 
-use super::api::GIB;
-use super::client::Client;
-use super::operations::{busy, plain};
-use super::{guests, prepare, processes, snapshots};
-use crate::{Error, GuestRef, Limits, Result, Task};
+use crate::api::GIB;
+use crate::client::Client;
+use crate::operations::{busy, plain};
+use crate::{guests, prepare, processes, snapshots};
 
-pub(super) async fn resize(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Task> {
+pub(crate) async fn resize(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Task> {
     if limits.cores == Some(0) || limits.memory_mib == Some(0) {
         return Err(Error::Invalid("cores and memory must be more than nothing".to_owned()));
     }

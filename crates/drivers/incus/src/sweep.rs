@@ -6,15 +6,15 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use hypervisor::{Coverage, GuestKind, GuestPower, GuestSample, HostInfo, Node, Result, Sweep, check};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::api::{GIB, Instance, MIB, Map, parse_cpus, parse_size};
-use super::client::Client;
-use super::guests::{Environment, MARKER, Server, instance_type, number, shown_power};
-use super::{processes, traffic};
-use crate::{Coverage, GuestKind, GuestPower, GuestSample, HostInfo, Node, Result, Sweep, check};
+use crate::api::{GIB, Instance, MIB, Map, parse_cpus, parse_size};
+use crate::client::Client;
+use crate::guests::{Environment, MARKER, Server, instance_type, number, shown_power};
+use crate::{processes, traffic};
 
 /// API extensions that we build on; all are in Incus 6.0.
 const NEEDED: &[&str] =
@@ -63,7 +63,7 @@ fn as_node(server: &Server, resources: &Resources, pool: Option<&PoolResources>)
     }
 }
 
-pub(super) async fn sweep(client: &Client) -> Result<Sweep> {
+pub(crate) async fn sweep(client: &Client) -> Result<Sweep> {
     let taken_at = Utc::now();
     let pool = client.config.storage_pool.as_str();
     // The project is read as well: a missing one must be an error and not an empty house.
@@ -169,7 +169,7 @@ fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>, traffic: Option<
     })
 }
 
-pub(super) async fn info(client: &Client) -> Result<HostInfo> {
+pub(crate) async fn info(client: &Client) -> Result<HostInfo> {
     let server: Server = client.get(&[], &[]).await?;
     let mut problems = Vec::new();
     if server.auth != "trusted" {
@@ -360,7 +360,7 @@ mod tests {
         };
         let shown = |status: &str, state: Value| {
             let instance = json!({"name": "ink-7", "type": "virtual-machine", "status": status, "state": state,
-                "config": {MARKER: Uuid::nil().to_string(), super::super::guests::READY: "true"},
+                "config": {MARKER: Uuid::nil().to_string(), crate::guests::READY: "true"},
                 "expanded_config": {"limits.memory": "512MiB"}, "last_used_at": "2026-01-01T00:00:00Z"});
             sample(&serde_json::from_value(instance).unwrap(), &node, Utc::now(), None).unwrap()
         };

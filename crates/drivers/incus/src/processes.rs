@@ -3,29 +3,29 @@
 
 use std::path::Path;
 
+use hypervisor::{GuestKind, Result};
 use reqwest::Method;
 use serde_json::json;
 
-use super::IncusConfig;
-use super::api::{Instance, MIB, parse_size};
-use super::client::Client;
-use super::guests::instance_type;
-use crate::{GuestKind, Result};
+use crate::IncusConfig;
+use crate::api::{Instance, MIB, parse_size};
+use crate::client::Client;
+use crate::guests::instance_type;
 
 /// The config key; it takes effect in a running container too.
-pub(super) const KEY: &str = "limits.processes";
+pub(crate) const KEY: &str = "limits.processes";
 /// What each container may have, however small it is: an idle one of systemd has some 30.
 const EACH: u64 = 500;
 
 /// The limit of a guest with so much memory; `None` where there is none.
-pub(super) fn limit(config: &IncusConfig, kind: GuestKind, memory_mib: u64) -> Option<String> {
+pub(crate) fn limit(config: &IncusConfig, kind: GuestKind, memory_mib: u64) -> Option<String> {
     let per_gib = u64::from(config.processes_per_gib);
     // A virtual machine has a kernel of its own.
     (kind == GuestKind::Lxc && per_gib > 0).then(|| (EACH + per_gib * memory_mib / 1024).to_string())
 }
 
 /// Gives a guest its limit where it has another, or none since it was made before there was one.
-pub(super) async fn keep(client: &Client, instance: &Instance) -> Result<()> {
+pub(crate) async fn keep(client: &Client, instance: &Instance) -> Result<()> {
     let memory = instance.expanded_config.get("limits.memory").and_then(|text| parse_size(text));
     let kind = if instance.kind == instance_type(GuestKind::Lxc) { GuestKind::Lxc } else { GuestKind::Vm };
     let Some(limit) = memory.and_then(|memory| limit(&client.config, kind, memory / MIB)) else { return Ok(()) };
@@ -38,7 +38,7 @@ pub(super) async fn keep(client: &Client, instance: &Instance) -> Result<()> {
 
 /// Whether this kernel has fewer numbers for processes than containers with all of the machine's memory may have. The
 /// socket is this machine's, so its procfs tells.
-pub(super) fn problem(procfs: &Path, config: &IncusConfig) -> Option<String> {
+pub(crate) fn problem(procfs: &Path, config: &IncusConfig) -> Option<String> {
     const NAME: &str = "kernel.pid_max";
     const ADVICE: u64 = 4_194_304;
     let read = |file: &str| std::fs::read_to_string(procfs.join(file)).ok();

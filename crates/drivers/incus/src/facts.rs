@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
+use hypervisor::{GuestFacts, GuestRef, Limits, Result};
 use serde_json::Value;
 
-use super::api::{GIB, Instance, MIB, parse_cpus, parse_size};
-use super::client::Client;
-use super::guests;
-use crate::{GuestFacts, GuestRef, Limits, Result};
+use crate::api::{GIB, Instance, MIB, parse_cpus, parse_size};
+use crate::client::Client;
+use crate::guests;
 
-pub(super) async fn facts(client: &Client, guest: &GuestRef) -> Result<GuestFacts> {
+pub(crate) async fn facts(client: &Client, guest: &GuestRef) -> Result<GuestFacts> {
     Ok(read(&guests::require(client, guest).await?))
 }
 

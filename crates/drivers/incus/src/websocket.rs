@@ -1,18 +1,18 @@
 //! The websockets of an Incus operation: one for each of its streams, and one to control it.
 
+use hypervisor::{Error, Result};
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio_tungstenite::WebSocketStream;
 
-use super::api::Operation;
-use super::client::Client;
-use crate::{Error, Result};
+use crate::api::Operation;
+use crate::client::Client;
 
 /// One of them.
-pub(super) type Socket = WebSocketStream<UnixStream>;
+pub(crate) type Socket = WebSocketStream<UnixStream>;
 
 /// Connects the stream `fd` (`0`, `1`, `2` or `control`) of an operation.
-pub(super) async fn connect(client: &Client, operation: &Operation, fd: &str) -> Result<Socket> {
+pub(crate) async fn connect(client: &Client, operation: &Operation, fd: &str) -> Result<Socket> {
     let secret = operation.metadata.as_ref().and_then(|m| m.get("fds")).and_then(|fds| fds.get(fd));
     let secret = secret
         .and_then(Value::as_str)
