@@ -1,6 +1,6 @@
 //! What a host refuses is found out before anything is touched, and said in words to who can act.
 
-use hypervisor::proxmox::Proxmox;
+use proxmox::Proxmox;
 use serde_json::{Value, json};
 
 use crate::support::pve::Catalogue;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fleet::{Fleet, Kind, Options};
 use hypervisor::Driver;
-use hypervisor::proxmox::{Proxmox, ProxmoxConfig};
+use proxmox::{Proxmox, ProxmoxConfig};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::{Behaviour, Change, Fleet, GuestKind, Host, Kind, Load, Options, Power, control, marker};
-use hypervisor::proxmox::Proxmox;
 use hypervisor::{Driver, Error, GuestPower, GuestRef, Presence};
 use incus::Incus;
+use proxmox::Proxmox;
 use serde_json::{Value, json};
 
 /// A driver as the service makes it of a host's settings, with little patience.

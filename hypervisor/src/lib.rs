@@ -1,4 +1,5 @@
-//! One driver trait over hypervisor hosts (Proxmox VE, libvirt, Incus), and the drivers.
+//! What drivers of hypervisor hosts (Proxmox VE, libvirt, Incus) are: the trait, and what it takes and gives. The drivers are
+//! crates of their own.
 //!
 //! A *host* is an endpoint we drive, a *node* one machine of it, a *guest* what runs there. A driver is a thin
 //! and honest translation: it submits work, tells whether that work has ended, and looks. It never decides
@@ -17,7 +18,6 @@ pub mod check;
 mod console;
 mod error;
 mod model;
-pub mod proxmox;
 mod remote;
 pub mod ssh;
 

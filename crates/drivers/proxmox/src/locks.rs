@@ -1,0 +1,94 @@
+//! Locks on guests.
+//!
+//! There are two kinds. A task that changes a guest holds a lock of its node's operating system ("can't lock file"): it
+//! is gone with the task. And backups, migrations, snapshots and the like write a `lock` into the guest's configuration.
+//! That one stays where its task was killed, and only a person can lift it. So where the configuration has a lock, the
+//! node's tasks tell whether it will pass.
+
+use hypervisor::{Error, GuestKind, GuestRef, Result, TaskId, TaskState};
+
+use crate::api::{Status, TaskRow};
+use crate::client::Client;
+use crate::error::config_lock;
+use crate::guests::{self, At, Found};
+use crate::tasks::Upid;
+
+/// The lock of a machine whose memory was written to disk: its next start reads it, and takes the lock away.
+const HIBERNATED: &str = "suspended";
+
+/// Refuses where a guest's configuration is locked: with [`Error::Locked`] where that will pass.
+pub(crate) async fn free(client: &Client, found: &Found) -> Result<()> {
+    match found.status.lock.as_str() {
+        "" => Ok(()),
+        lock => Err(held(client, &found.at, lock).await?),
+    }
+}
+
+/// The same for what can be done with a hibernated machine too: starting it, or deleting it.
+pub(crate) async fn free_or_hibernated(client: &Client, found: &Found) -> Result<()> {
+    if found.at.kind == GuestKind::Vm && found.status.lock == HIBERNATED { Ok(()) } else { free(client, found).await }
+}
+
+/// What to say of a guest that was seen with this lock.
+pub(crate) async fn held(client: &Client, at: &At, lock: &str) -> Result<Error> {
+    let (what, tool) = if at.kind == GuestKind::Lxc { ("CT", "pct") } else { ("VM", "qm") };
+    let (node, vmid) = (&at.node, &at.vmid);
+    if lock == HIBERNATED && at.kind == GuestKind::Vm {
+        return Ok(Error::Conflict(format!(
+            "{what} {vmid} is hibernated: start it first, or give up what was in its memory (qm unlock {vmid} on {node})"
+        )));
+    }
+    let passing = || Ok(Error::Locked(format!("{what} {vmid} on {node} is locked ({lock})")));
+    if is_at_work(client, at).await? {
+        return passing();
+    }
+    // The task may have ended, and its lock with it, between the two looks.
+    let now = client.get::<Status>(&at.path(&["status", "current"]), &[]).await;
+    if now.is_ok_and(|status| status.lock == lock) {
+        let lift = if lock == "mounted" { "unmount" } else { "unlock" };
+        return Ok(Error::StaleLock(format!(
+            "{what} {vmid} on {node} is locked ({lock}) and no task is at work on it: see what was left undone there, \
+             then lift the lock with {tool} {lift} {vmid}"
+        )));
+    }
+    passing()
+}
+
+/// Whether a task may be at work on a guest. A backup job is one task for many guests and names none of them, a clone's
+/// task names its source.
+async fn is_at_work(client: &Client, at: &At) -> Result<bool> {
+    const OF_OTHER_NAMES: &[&str] = &["vzdump", "qmclone", "vzclone"];
+    let rows: Vec<TaskRow> =
+        client.get(&["nodes", &at.node, "tasks"], &[("source", "active"), ("limit", "1000")]).await?;
+    let works = |row: &TaskRow| OF_OTHER_NAMES.contains(&row.kind.as_str()) || guests::is_work_on(row, &at.vmid);
+    Ok(rows.iter().any(|row| row.is_running() && works(row)))
+}
+
+/// The result of a call on a guest, a refusal for its lock looked into.
+pub(crate) async fn explained<T>(client: &Client, guest: &GuestRef, result: Result<T>) -> Result<T> {
+    let Err(error) = result else { return result };
+    if config_lock(&error)
+        && let Ok(Some(found)) = guests::get(client, guest).await
+    {
+        free(client, &found).await?;
+    }
+    Err(error)
+}
+
+/// How a task stands, where it failed for a lock with that looked into.
+pub(crate) async fn explained_end(client: &Client, id: &TaskId, state: TaskState) -> TaskState {
+    let TaskState::Failed(error) = &state else { return state };
+    let Some(upid) = Upid::parse(id.0.split('?').next().unwrap_or_default()).ok().filter(|_| config_lock(error)) else {
+        return state;
+    };
+    // Its words name the kind; a task of the kind `resize` does not.
+    let kind = if error.to_string().contains("CT is locked") { GuestKind::Lxc } else { GuestKind::Vm };
+    let at = At { node: upid.node, kind, vmid: upid.id };
+    match client.get::<Status>(&at.path(&["status", "current"]), &[]).await {
+        Ok(status) if !status.lock.is_empty() => match held(client, &at, &status.lock).await {
+            Ok(Error::Locked(_)) | Err(_) => state,
+            Ok(told) => TaskState::Failed(told),
+        },
+        _ => state,
+    }
+}

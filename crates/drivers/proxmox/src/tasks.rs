@@ -1,0 +1,360 @@
+//! Tasks: a UPID, and what must follow it.
+//!
+//! What follows is decided by level, not by edge: once a task has ended or is lost, [`task`] looks at the guest and
+//! submits what is missing, and whether that was done already, and how it went, is read from the node's own list of
+//! tasks. Everything needed is in the [`TaskId`], which is text and outlives us:
+//! `<upid>?then=<what>&kind=<lxc|vm>&vmid=<n>&marker=<uuid>&node=<name>[&cores=..&memory=..&disk=..]`.
+
+use std::fmt::Write as _;
+
+use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Limits, Result, Task, TaskId, TaskState, last_lines};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::api::TaskRow;
+use crate::client::Client;
+use crate::error::failure_with;
+use crate::guests::{self, At, Found, Look};
+use crate::{create, power, snapshots};
+
+/// How many of a log's last lines go into an error or a warning.
+const TAIL: usize = 12;
+/// For so many seconds after its start a task may be unknown to a node that has not written it down yet.
+const YOUNG_S: i64 = 15;
+
+/// What must follow a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// A container was made: it must be ours.
+    Made,
+    /// A machine was cloned: it must get its size, and then its tag.
+    Sized(Limits),
+    /// The guest must run.
+    Started,
+    /// The guest must be stopped.
+    Stopped,
+    /// The guest must run anew.
+    Restarted,
+    /// What a roll-back must not change is put back.
+    Settled,
+}
+
+/// A UPID's parts that we read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upid {
+    pub(crate) text: String,
+    pub(crate) node: String,
+    pub(crate) kind: String,
+    /// What it works on: a guest's number, where it is one guest.
+    pub(crate) id: String,
+    /// Seconds since 1970, and the worker's start in the node's own ticks: they order a node's tasks.
+    pub(crate) age: (u64, u64),
+}
+
+impl Upid {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let nonsense = || Error::Invalid(format!("{text:?} is no task of ours"));
+        let parts: Vec<&str> = text.split(':').collect();
+        let ["UPID", node, _pid, pstart, start, kind, id, _user, ""] = parts[..] else { return Err(nonsense()) };
+        let hex = |digits: &str| u64::from_str_radix(digits, 16).map_err(|_| nonsense());
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '?' | '&');
+        if node.is_empty() || kind.is_empty() || !text.chars().all(plain) {
+            return Err(nonsense());
+        }
+        let age = (hex(start)?, hex(pstart)?);
+        Ok(Self { text: text.to_owned(), node: node.to_owned(), kind: kind.to_owned(), id: id.to_owned(), age })
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Parsed {
+    upid: Upid,
+    follow_up: Option<(Then, GuestRef)>,
+}
+
+/// The task for a UPID that nothing must follow.
+pub(crate) fn plain(upid: String) -> Task {
+    Task::Running(TaskId(upid))
+}
+
+/// The task for a UPID that must be followed by something.
+pub(crate) fn chained(upid: &str, then: Then, guest: &GuestRef) -> Task {
+    let word = match then {
+        Then::Made => "made",
+        Then::Sized(_) => "sized",
+        Then::Started => "started",
+        Then::Stopped => "stopped",
+        Then::Restarted => "restarted",
+        Then::Settled => "settled",
+    };
+    let kind = if guest.kind == GuestKind::Lxc { "lxc" } else { "vm" };
+    let mut id =
+        format!("{upid}?then={word}&kind={kind}&vmid={}&marker={}&node={}", guest.vmid, guest.marker, guest.node);
+    if let Then::Sized(limits) = then {
+        let (cores, memory) = (limits.cores.unwrap_or_default(), limits.memory_mib.unwrap_or_default());
+        let _ = write!(id, "&cores={cores}&memory={memory}&disk={}", limits.disk_gib.unwrap_or_default());
+    }
+    Task::Running(TaskId(id))
+}
+
+fn parse(id: &TaskId) -> Result<Parsed> {
+    let nonsense = || Error::Invalid(format!("{:?} is no task of ours", id.0));
+    let (upid, rest) = id.0.split_once('?').unwrap_or((&id.0, ""));
+    let upid = Upid::parse(upid)?;
+    if rest.is_empty() {
+        return Ok(Parsed { upid, follow_up: None });
+    }
+    let value = |key: &str| {
+        let mut pairs = rest.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(k, _)| *k == key).map(|(_, value)| value).ok_or_else(nonsense)
+    };
+    let then = match value("then")? {
+        "made" => Then::Made,
+        "sized" => Then::Sized(Limits {
+            cores: Some(value("cores")?.parse().map_err(|_| nonsense())?),
+            memory_mib: Some(value("memory")?.parse().map_err(|_| nonsense())?),
+            disk_gib: Some(value("disk")?.parse().map_err(|_| nonsense())?),
+            // That is the network's, which a guest gets when it is prepared.
+            bandwidth_mbps: None,
+        }),
+        "started" => Then::Started,
+        "stopped" => Then::Stopped,
+        "restarted" => Then::Restarted,
+        "settled" => Then::Settled,
+        _ => return Err(nonsense()),
+    };
+    let guest = GuestRef {
+        marker: Uuid::parse_str(value("marker")?).map_err(|_| nonsense())?,
+        vmid: value("vmid")?.parse().map_err(|_| nonsense())?,
+        kind: if value("kind")? == "vm" { GuestKind::Vm } else { GuestKind::Lxc },
+        node: value("node")?.to_owned(),
+    };
+    Ok(Parsed { upid, follow_up: Some((then, guest)) })
+}
+
+/// How a task of the host stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    Running,
+    Well(Option<String>),
+    Badly(Error),
+    /// Nobody saw its end: the node died or forgot it.
+    Lost,
+}
+
+impl From<End> for TaskState {
+    fn from(end: End) -> Self {
+        match end {
+            End::Running => Self::Running(None),
+            End::Well(warnings) => Self::Succeeded(warnings),
+            End::Badly(error) => Self::Failed(error),
+            End::Lost => Self::Unknown,
+        }
+    }
+}
+
+/// How a task stands; carries it on where something must follow.
+pub(crate) async fn task(client: &Client, id: &TaskId) -> Result<TaskState> {
+    let Parsed { upid, follow_up } = parse(id)?;
+    let end = state(client, &upid).await?;
+    let Some((then, guest)) = follow_up.filter(|_| end != End::Running) else { return Ok(end.into()) };
+    // A manager of high availability is only asked: what it then does is to be seen at the guest.
+    let asked_only = upid.kind.starts_with("ha");
+    match (then, &end) {
+        (Then::Made | Then::Sized(_), End::Lost | End::Badly(_)) => return Ok(end.into()),
+        (Then::Started | Then::Stopped, End::Well(_)) if !asked_only => return Ok(end.into()),
+        _ => {}
+    }
+    let found = match guests::look(client, &guest).await {
+        Ok(Look::Ours(found)) => found,
+        Ok(Look::Coming(_)) => return Ok(TaskState::Running(None)),
+        Ok(Look::Absent) => {
+            return Ok(match end {
+                End::Well(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
+                other => other.into(),
+            });
+        }
+        Err(error @ Error::NotOurs(_)) => return Ok(TaskState::Failed(error)),
+        Err(error) => return Err(error),
+    };
+    match then {
+        Then::Made => Ok(end.into()),
+        Then::Sized(limits) => create::size(client, &upid, end, &found, &guest, &limits).await,
+        Then::Started => Ok(reached(end, found.power(), GuestPower::Running)),
+        Then::Stopped => power::stopped(client, &upid, end, &found).await,
+        Then::Restarted => power::restarted(client, &upid, end, &found).await,
+        Then::Settled => snapshots::settle(client, &upid, end, &found).await,
+    }
+}
+
+/// A change of power whose task has ended: what is so is so, whoever did it.
+pub(crate) fn reached(end: End, is: GuestPower, wanted: GuestPower) -> TaskState {
+    match end {
+        End::Badly(_) | End::Lost if is == wanted => TaskState::Succeeded(None),
+        // High availability has not come round to it yet.
+        End::Well(_) if is != wanted => TaskState::Running(None),
+        other => other.into(),
+    }
+}
+
+/// Looks at a task of the host.
+pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<End> {
+    #[derive(Deserialize)]
+    struct Status {
+        status: String,
+        exitstatus: Option<String>,
+    }
+    let status: Status = match client.get(&["nodes", &upid.node, "tasks", &upid.text, "status"], &[]).await {
+        Ok(status) => status,
+        // No such task, or (some versions) a UPID that no task has.
+        Err(Error::NotFound(_) | Error::Invalid(_)) => {
+            let age = chrono::Utc::now().timestamp().saturating_sub_unsigned(upid.age.0);
+            return Ok(if (0..YOUNG_S).contains(&age) { End::Running } else { End::Lost });
+        }
+        // The same credentials were good when it was submitted: a node that can't read its users just now.
+        Err(Error::Unauthorized(text) | Error::Forbidden(text)) => return Err(Error::Unreachable(text)),
+        Err(error) => return Err(error),
+    };
+    if status.status == "running" {
+        return Ok(End::Running);
+    }
+    match status.exitstatus.as_deref() {
+        Some("OK") => Ok(End::Well(None)),
+        Some(text) if text.starts_with("WARNINGS") => Ok(End::Well(Some(tail(client, upid).await?))),
+        Some(text) if !unseen(text) => {
+            // The log is more words, no more: that it can't be read must not hide the failure.
+            let detail = tail(client, upid).await.unwrap_or_default();
+            Ok(End::Badly(failure_with(text, &detail)))
+        }
+        // Read in the moment between the process's end and its last line, such a status sticks; the log is the truth.
+        _ => Ok(by_log(&tail(client, upid).await?)),
+    }
+}
+
+/// Exit statuses that say that nobody saw the end.
+fn unseen(text: &str) -> bool {
+    ["unexpected status", "unable to get last line", "unable to read tail"].iter().any(|words| text.starts_with(words))
+}
+
+fn by_log(log: &str) -> End {
+    let last = log.lines().last().unwrap_or_default();
+    if last == "TASK OK" {
+        return End::Well(None);
+    }
+    if last.starts_with("TASK WARNINGS") {
+        return End::Well(Some(log.to_owned()));
+    }
+    last.strip_prefix("TASK ERROR: ").map_or(End::Lost, |text| End::Badly(failure_with(text, log)))
+}
+
+/// The last lines of a task's log.
+async fn tail(client: &Client, upid: &Upid) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(default)]
+        t: String,
+    }
+    let lines: Vec<Line> =
+        client.get(&["nodes", &upid.node, "tasks", &upid.text, "log"], &[("start", "0"), ("limit", "2000")]).await?;
+    let skip = lines.len().saturating_sub(TAIL);
+    Ok(lines[skip..].iter().map(|line| line.t.as_str()).collect::<Vec<_>>().join("\n"))
+}
+
+/// The end of the log of a guest's newest task of these kinds; empty where the node remembers none.
+pub(crate) async fn last_log(client: &Client, at: &At, kinds: &[&str]) -> Result<String> {
+    let query = [("vmid", at.vmid.as_str()), ("source", "all"), ("limit", "100")];
+    let rows: Vec<TaskRow> = client.get(&["nodes", &at.node, "tasks"], &query).await?;
+    let ours = rows.iter().filter(|row| kinds.contains(&row.kind.as_str()) && row.id == at.vmid);
+    match ours.filter_map(|row| Upid::parse(&row.upid).ok()).max_by_key(|upid| upid.age) {
+        Some(upid) => Ok(last_lines(&tail(client, &upid).await?)),
+        None => Ok(String::new()),
+    }
+}
+
+/// The newest task of one of these kinds on a guest that was submitted after `first`, and how it stands.
+pub(crate) async fn follower(client: &Client, first: &Upid, at: &At, kinds: &[&str]) -> Result<Option<End>> {
+    let since = first.age.0.to_string();
+    let query = [("vmid", at.vmid.as_str()), ("source", "all"), ("since", &since), ("limit", "100")];
+    let rows: Vec<TaskRow> = client.get(&["nodes", &at.node, "tasks"], &query).await?;
+    let later = |upid: &Upid| if upid.node == first.node { upid.age > first.age } else { upid.age.0 >= first.age.0 };
+    let ours = rows.iter().filter(|row| kinds.contains(&row.kind.as_str()) && row.id == at.vmid);
+    let newest = ours.filter_map(|row| Upid::parse(&row.upid).ok()).filter(later).max_by_key(|upid| upid.age);
+    match newest {
+        Some(upid) => match state(client, &upid).await? {
+            // High availability was told of it, and that is all: the guest's own state says when it is so.
+            End::Well(_) if upid.kind.starts_with("ha") => Ok(Some(End::Running)),
+            end => Ok(Some(end)),
+        },
+        None => Ok(None),
+    }
+}
+
+/// Submits what follows unless that was done: `None` is "well, and what now?".
+pub(crate) async fn follow<F>(
+    client: &Client,
+    first: &Upid,
+    found: &Found,
+    kinds: &[&str],
+    submit: impl FnOnce() -> F,
+) -> Result<Option<TaskState>>
+where
+    F: Future<Output = Result<String>>,
+{
+    match follower(client, first, &found.at, kinds).await? {
+        Some(End::Well(_)) => Ok(None),
+        Some(End::Running) => Ok(Some(TaskState::Running(None))),
+        Some(End::Badly(error)) if !error.is_transient() => Ok(Some(TaskState::Failed(error))),
+        // Never, or it ended for a reason that passes.
+        Some(End::Badly(_) | End::Lost) | None => submit().await.map(|_| Some(TaskState::Running(None))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPID: &str = "UPID:pve1:000004F0:0002D892:6B018A7A:vzcreate:100:root@pam!t1:";
+
+    #[test]
+    fn chained_ids_survive_as_text() {
+        let guest = GuestRef { marker: Uuid::new_v4(), vmid: 500_001, kind: GuestKind::Vm, node: "pve-1".to_owned() };
+        let sized =
+            Then::Sized(Limits { cores: Some(2), memory_mib: Some(512), disk_gib: Some(9), ..Limits::default() });
+        for then in [Then::Made, sized, Then::Started, Then::Stopped, Then::Restarted, Then::Settled] {
+            let Task::Running(id) = chained(UPID, then, &guest) else { unreachable!() };
+            let text = serde_json::to_string(&id).unwrap();
+            let parsed = parse(&serde_json::from_str(&text).unwrap()).unwrap();
+            assert_eq!(parsed, Parsed { upid: Upid::parse(UPID).unwrap(), follow_up: Some((then, guest.clone())) });
+        }
+    }
+
+    #[test]
+    fn foreign_ids_are_refused() {
+        let upid = Upid::parse(UPID).unwrap();
+        assert_eq!((upid.node.as_str(), upid.kind.as_str()), ("pve1", "vzcreate"));
+        assert_eq!(upid.age, (0x6B01_8A7A, 0x2D892));
+        for text in ["", "no task of ours", "UPID:pve1", &UPID.replace("pve1", "../x"), &format!("{UPID}?then=delete")]
+        {
+            assert!(matches!(parse(&TaskId(text.to_owned())), Err(Error::Invalid(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_end_that_nobody_saw_is_read_from_the_log() {
+        assert_eq!(by_log("a\nTASK OK"), End::Well(None));
+        assert!(matches!(by_log("a\nTASK WARNINGS: 1"), End::Well(Some(_))));
+        assert!(matches!(by_log("TASK ERROR: CT is locked (backup)"), End::Badly(Error::Locked(_))));
+        assert_eq!(by_log("half a li"), End::Lost);
+        assert!(unseen("unexpected status") && unseen("unable to get last line from task log - x"));
+        assert!(!unseen("unable to create CT 120 - out of space"));
+    }
+
+    #[test]
+    fn what_is_so_is_so_whoever_did_it() {
+        let locked = || End::Badly(Error::Locked(String::new()));
+        assert_eq!(reached(locked(), GuestPower::Running, GuestPower::Running), TaskState::Succeeded(None));
+        assert!(matches!(reached(locked(), GuestPower::Stopped, GuestPower::Running), TaskState::Failed(_)));
+        assert_eq!(reached(End::Lost, GuestPower::Stopped, GuestPower::Running), TaskState::Unknown);
+        assert_eq!(reached(End::Well(None), GuestPower::Stopped, GuestPower::Running), TaskState::Running(None));
+    }
+}
