@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fleet::{Fleet, Kind, Options};
-use hypervisor::Driver;
+use hypervisor::Inventory;
 use proxmox::{Proxmox, ProxmoxConfig};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;

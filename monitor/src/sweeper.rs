@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use hypervisor::{Coverage, Driver, Error, GuestPower, GuestRef, Node};
+use hypervisor::{Coverage, Error, GuestPower, GuestRef, Inventory, Node};
 use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -57,7 +57,7 @@ pub trait Fleet: Send + Sync + 'static {
 
     /// The connection to a host, or why there can be none with its settings. Asked for before each sweep, so that changed
     /// settings are used. Trouble on our side says nothing of the host, and nothing is noted of it.
-    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>, Self::Error>;
+    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>, Self::Error>;
 
     /// Takes a host for one interval, so that several processes share the work and don't double it.
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim, Self::Error>;

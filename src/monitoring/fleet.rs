@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hypervisor::Driver;
+use hypervisor::Inventory;
 use monitor::{Claim, Fleet, Report, Sweeper};
 
 use super::store;
@@ -96,7 +96,7 @@ impl Fleet for Hosts {
         }
     }
 
-    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>> {
+    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>> {
         match hosts::service::driver(&self.app, HostId(host)).await {
             Ok(driver) => Ok(Ok(driver)),
             // Only what a driver says is about the host. All else (the database, a master key that changed, a bug) is

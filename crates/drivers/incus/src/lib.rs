@@ -2,10 +2,10 @@
 //!
 //! * A guest is the instance `ink-<vmid>` of the configured project, our marker its config key
 //!   `user.innkeeper.server`.
-//! * A creation is believed only when it was seen to end well: [`Driver::task`] then writes
+//! * A creation is believed only when it was seen to end well: [`Tasks::task`] then writes
 //!   `user.innkeeper.ready`. An instance with our marker and without that key is half-made (we or the daemon died
 //!   in the middle); it is shown as [`GuestPower::Unknown`](hypervisor::GuestPower::Unknown), can't be started, and
-//!   [`Driver::create`] makes it again. It never ran, so nothing is lost.
+//!   [`Provision::create`] makes it again. It never ran, so nothing is lost.
 //! * Some of our tasks take more than one Incus operation (a clean stop that times out must become a forced one).
 //!   The [`TaskId`] then names what follows, so that any process of ours can carry it on; see `operations`.
 
@@ -30,8 +30,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::{
-    Capabilities, Console, Driver, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, HostInfo, Interface, Limits,
-    Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, Consoles, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, Host, HostInfo, Inside,
+    Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots, StopMode, Sweep, Task,
+    TaskId, TaskState, Tasks,
 };
 use secrecy::SecretString;
 
@@ -60,7 +61,7 @@ impl Incus {
 }
 
 #[async_trait]
-impl Driver for Incus {
+impl Host for Incus {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             password_at_create: false,
@@ -82,13 +83,12 @@ impl Driver for Incus {
     async fn has_image(&self, kind: GuestKind, source: &str) -> Result<bool> {
         Ok(guests::image(&self.client, kind, source).await?.is_some())
     }
+}
 
+#[async_trait]
+impl Inventory for Incus {
     async fn sweep(&self) -> Result<Sweep> {
         sweep::sweep(&self.client).await
-    }
-
-    async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
-        guests::disk_used(&self.client, guest).await
     }
 
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
@@ -99,16 +99,22 @@ impl Driver for Incus {
         facts::facts(&self.client, guest).await
     }
 
-    async fn check_delete(&self, guest: &GuestRef) -> Result<()> {
-        ready::check_delete(&self.client, guest).await
+    async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
+        guests::disk_used(&self.client, guest).await
     }
+}
 
-    async fn check_create(&self, spec: &GuestSpec) -> Result<()> {
-        ready::check_create(&self.client, spec).await
-    }
-
+#[async_trait]
+impl Tasks for Incus {
     async fn task(&self, id: &TaskId) -> Result<TaskState> {
         operations::task(&self.client, id).await
+    }
+}
+
+#[async_trait]
+impl Provision for Incus {
+    async fn check_create(&self, spec: &GuestSpec) -> Result<()> {
+        ready::check_create(&self.client, spec).await
     }
 
     async fn create(&self, spec: &GuestSpec) -> Result<Task> {
@@ -119,6 +125,21 @@ impl Driver for Incus {
         prepare::prepare(&self.client, spec).await
     }
 
+    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
+        resize::resize(&self.client, guest, limits).await
+    }
+
+    async fn check_delete(&self, guest: &GuestRef) -> Result<()> {
+        ready::check_delete(&self.client, guest).await
+    }
+
+    async fn delete(&self, guest: &GuestRef) -> Result<Task> {
+        guests::delete(&self.client, guest).await
+    }
+}
+
+#[async_trait]
+impl Power for Incus {
     async fn start(&self, guest: &GuestRef) -> Result<Task> {
         guests::start(&self.client, guest).await
     }
@@ -130,31 +151,10 @@ impl Driver for Incus {
     async fn restart(&self, guest: &GuestRef, timeout: Duration) -> Result<Task> {
         guests::restart(&self.client, guest, timeout).await
     }
+}
 
-    async fn delete(&self, guest: &GuestRef) -> Result<Task> {
-        guests::delete(&self.client, guest).await
-    }
-
-    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
-        resize::resize(&self.client, guest, limits).await
-    }
-
-    async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()> {
-        exec::set_password(&self.client, guest, password).await
-    }
-
-    async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
-        exec::exec(&self.client, guest, argv, stdin, timeout).await
-    }
-
-    async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>> {
-        guests::interfaces(&self.client, guest).await
-    }
-
-    async fn last_words(&self, guest: &GuestRef) -> Result<String> {
-        console::last_words(&self.client, guest).await
-    }
-
+#[async_trait]
+impl Snapshots for Incus {
     async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
         snapshots::list(&self.client, guest).await
     }
@@ -170,8 +170,30 @@ impl Driver for Incus {
     async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
         snapshots::delete(&self.client, guest, name).await
     }
+}
 
+#[async_trait]
+impl Inside for Incus {
+    async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
+        exec::exec(&self.client, guest, argv, stdin, timeout).await
+    }
+
+    async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()> {
+        exec::set_password(&self.client, guest, password).await
+    }
+
+    async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>> {
+        guests::interfaces(&self.client, guest).await
+    }
+}
+
+#[async_trait]
+impl Consoles for Incus {
     async fn console(&self, guest: &GuestRef) -> Result<Console> {
         console::open(&self.client, guest).await
+    }
+
+    async fn last_words(&self, guest: &GuestRef) -> Result<String> {
+        console::last_words(&self.client, guest).await
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conformance::relay::Relay;
 use conformance::{Fault, Rig};
-use hypervisor::{Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits};
+use hypervisor::{Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, Provision};
 use incus::{Incus, IncusConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;

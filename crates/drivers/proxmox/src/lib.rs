@@ -41,8 +41,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::{
-    Capabilities, Console, Driver, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestShell, GuestSpec, HostInfo,
-    Interface, Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, Consoles, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestShell, GuestSpec, Host,
+    HostInfo, Inside, Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots, StopMode,
+    Sweep, Task, TaskId, TaskState, Tasks,
 };
 use secrecy::SecretString;
 
@@ -88,7 +89,7 @@ impl Proxmox {
 }
 
 #[async_trait]
-impl Driver for Proxmox {
+impl Host for Proxmox {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             password_at_create: true,
@@ -114,13 +115,12 @@ impl Driver for Proxmox {
     async fn image_nodes(&self, kind: GuestKind, source: &str) -> Result<Option<Vec<String>>> {
         images::nodes(&self.client, kind, source).await.map(Some)
     }
+}
 
+#[async_trait]
+impl Inventory for Proxmox {
     async fn sweep(&self) -> Result<Sweep> {
         sweep::sweep(&self.client).await
-    }
-
-    async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
-        Ok(guests::require(&self.client, guest).await?.status.disk_used())
     }
 
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
@@ -131,21 +131,27 @@ impl Driver for Proxmox {
         facts::facts(&self.client, guest).await
     }
 
+    async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
+        Ok(guests::require(&self.client, guest).await?.status.disk_used())
+    }
+
     async fn is_number_free(&self, vmid: i64) -> Result<bool> {
         guests::is_number_free(&self.client, vmid).await
     }
+}
 
-    async fn check_delete(&self, guest: &GuestRef) -> Result<()> {
-        ready::check_delete(&self.client, guest).await
-    }
-
-    async fn check_create(&self, spec: &GuestSpec) -> Result<()> {
-        ready::check_create(&self.client, spec).await
-    }
-
+#[async_trait]
+impl Tasks for Proxmox {
     async fn task(&self, id: &TaskId) -> Result<TaskState> {
         let state = tasks::task(&self.client, id).await?;
         Ok(locks::explained_end(&self.client, id, state).await)
+    }
+}
+
+#[async_trait]
+impl Provision for Proxmox {
+    async fn check_create(&self, spec: &GuestSpec) -> Result<()> {
+        ready::check_create(&self.client, spec).await
     }
 
     async fn create(&self, spec: &GuestSpec) -> Result<Task> {
@@ -156,6 +162,21 @@ impl Driver for Proxmox {
         self.explained(&spec.guest, prepare::prepare(&self.client, spec).await).await
     }
 
+    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
+        self.explained(guest, resize::resize(&self.client, guest, limits).await).await
+    }
+
+    async fn check_delete(&self, guest: &GuestRef) -> Result<()> {
+        ready::check_delete(&self.client, guest).await
+    }
+
+    async fn delete(&self, guest: &GuestRef) -> Result<Task> {
+        self.explained(guest, power::delete(&self.client, guest).await).await
+    }
+}
+
+#[async_trait]
+impl Power for Proxmox {
     async fn start(&self, guest: &GuestRef) -> Result<Task> {
         power::start(&self.client, guest).await
     }
@@ -167,31 +188,10 @@ impl Driver for Proxmox {
     async fn restart(&self, guest: &GuestRef, timeout: Duration) -> Result<Task> {
         power::restart(&self.client, guest, timeout).await
     }
+}
 
-    async fn delete(&self, guest: &GuestRef) -> Result<Task> {
-        self.explained(guest, power::delete(&self.client, guest).await).await
-    }
-
-    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
-        self.explained(guest, resize::resize(&self.client, guest, limits).await).await
-    }
-
-    async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()> {
-        inside::set_password(&self.client, self.shell.as_deref(), guest, password).await
-    }
-
-    async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
-        inside::exec(&self.client, self.shell.as_deref(), guest, argv, stdin, timeout).await
-    }
-
-    async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>> {
-        inside::interfaces(&self.client, guest).await
-    }
-
-    async fn last_words(&self, guest: &GuestRef) -> Result<String> {
-        power::last_words(&self.client, guest).await
-    }
-
+#[async_trait]
+impl Snapshots for Proxmox {
     async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
         snapshots::list(&self.client, guest).await
     }
@@ -211,8 +211,30 @@ impl Driver for Proxmox {
     async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
         self.explained(guest, snapshots::delete(&self.client, guest, name).await).await
     }
+}
 
+#[async_trait]
+impl Inside for Proxmox {
+    async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
+        inside::exec(&self.client, self.shell.as_deref(), guest, argv, stdin, timeout).await
+    }
+
+    async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()> {
+        inside::set_password(&self.client, self.shell.as_deref(), guest, password).await
+    }
+
+    async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>> {
+        inside::interfaces(&self.client, guest).await
+    }
+}
+
+#[async_trait]
+impl Consoles for Proxmox {
     async fn console(&self, guest: &GuestRef) -> Result<Console> {
         console::console(&self.client, guest).await
+    }
+
+    async fn last_words(&self, guest: &GuestRef) -> Result<String> {
+        power::last_words(&self.client, guest).await
     }
 }

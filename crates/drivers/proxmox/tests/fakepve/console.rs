@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hypervisor::{Console, ConsoleInput, ConsoleKind, Driver, Error, GuestKind};
+use hypervisor::{Console, ConsoleInput, ConsoleKind, Consoles, Error, GuestKind};
 use proxmox::{Login, Proxmox};
 use secrecy::ExposeSecret;
 

@@ -1,7 +1,9 @@
 //! What a host can do wrong, by name: each is told apart, changes nothing that it should not, and is got over where the
 //! same call is made again.
 
-use hypervisor::{Driver, Error, GuestKind, GuestPower, Limits, Presence, StopMode, Task};
+use hypervisor::{
+    Error, GuestKind, GuestPower, Host, Inventory, Limits, Power, Presence, Provision, Snapshots, StopMode, Task, Tasks,
+};
 use proxmox::Proxmox;
 
 use crate::{Bench, spec};

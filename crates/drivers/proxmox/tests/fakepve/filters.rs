@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use hypervisor::{Driver, GuestAddress, GuestKind};
+use hypervisor::{GuestAddress, GuestKind, Host, Power, Provision};
 use proxmox::Proxmox;
 
 use crate::Bench;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conformance::fakepve::ARCHIVE;
 use hypervisor::{
-    Driver, Error, ExecOutput, GuestKind, GuestPower, GuestShell, Limits, Result, ShellTarget, StopMode, Task,
-    TaskState,
+    Error, ExecOutput, GuestKind, GuestPower, GuestShell, Host, Inside, Inventory, Limits, Power, Provision, Result,
+    ShellTarget, Snapshots, StopMode, Task, TaskState, Tasks,
 };
 
 use crate::Bench;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use hypervisor::{Driver, Error, GuestKind, GuestPower, Limits, Result, StopMode, Task, TaskState};
+use hypervisor::{
+    Error, GuestKind, GuestPower, Limits, Power, Provision, Result, Snapshots, StopMode, Task, TaskState,
+};
 
 use crate::Bench;
 

@@ -1,6 +1,6 @@
 //! What is made, as what, and with which rights.
 
-use hypervisor::{Driver, Error, GuestKind, GuestPower, Task};
+use hypervisor::{Error, GuestKind, GuestPower, Host, Inventory, Power, Provision, Task, Tasks};
 use proxmox::Proxmox;
 use serde_json::json;
 

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
 use hypervisor::{
-    Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSpec, Limits, Presence, Result,
-    Task, TaskState,
+    Error, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSpec, Inventory, Limits, Power, Presence,
+    Provision, Result, Task, TaskState, Tasks,
 };
 use proxmox::{Proxmox, ProxmoxConfig};
 use uuid::Uuid;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hypervisor::{Driver, Error, ExecOutput, GuestKind, GuestPower, GuestShell, Result, ShellTarget};
+use hypervisor::{
+    Consoles, Error, ExecOutput, GuestKind, GuestPower, GuestShell, Host, Inside, Power, Provision, Result, ShellTarget,
+};
 use proxmox::Proxmox;
 use serde_json::json;
 

@@ -1,6 +1,9 @@
 //! Answers as the real API gives them (recorded from version 9.2), where fakepve gives others.
 
-use hypervisor::{Driver, Error, GuestKind, GuestPower, Limits, Presence, Task, TaskId, TaskState};
+use hypervisor::{
+    Error, GuestKind, GuestPower, Inside, Inventory, Limits, Power, Presence, Provision, Snapshots, Task, TaskId,
+    TaskState, Tasks,
+};
 use proxmox::Proxmox;
 
 use crate::{Bench, spec};

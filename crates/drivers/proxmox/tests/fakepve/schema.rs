@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hypervisor::{Driver, Error, ExecOutput, GuestKind, GuestShell, Limits, Result, ShellTarget, StopMode};
+use hypervisor::{
+    Consoles, Error, ExecOutput, GuestKind, GuestShell, Host, Inside, Inventory, Limits, Power, Provision, Result,
+    ShellTarget, Snapshots, StopMode,
+};
 use proxmox::{Login, Proxmox};
 use serde_json::Value;
 

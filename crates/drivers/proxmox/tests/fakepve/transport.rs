@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypervisor::{Driver, Error, GuestKind, GuestPower};
+use hypervisor::{Error, GuestKind, GuestPower, Inventory, Power, Provision};
 use proxmox::{Proxmox, Tls};
 
 use crate::Bench;
