@@ -136,7 +136,7 @@ impl Client {
         } else if ended.is_running() {
             Err(Error::Locked(format!("{} still runs after {} s", ended.description, limit.as_secs())))
         } else {
-            Err(whose(self, failure(&ended.err)).await)
+            Err(classify_shortage(self, failure(&ended.err)).await)
         }
     }
 
@@ -193,7 +193,7 @@ pub(crate) fn transport(error: &reqwest::Error, mutates: bool) -> Error {
 
 /// A shortage is the guest's own where Incus found no room for the guest's backup file, which is in the guest's own volume,
 /// and the pool has room: not every kind of pool speaks of a quota.
-pub(crate) async fn whose(client: &Client, error: Error) -> Error {
+pub(crate) async fn classify_shortage(client: &Client, error: Error) -> Error {
     #[derive(Deserialize)]
     struct Resources {
         space: Space,

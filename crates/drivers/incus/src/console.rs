@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::{Client, Reply, transport};
 use crate::websocket::{Socket, connect};
-use crate::{exec, guests};
+use crate::{exec, lookup};
 
 /// Messages that wait for either side: enough that a burst of output does not stop and go.
 const WAITING: usize = 32;
@@ -38,7 +38,7 @@ type Size = (u16, u16);
 
 /// Opens the console. Incus has one for each guest: whoever holds it loses it to us.
 pub(crate) async fn open(client: &Client, guest: &GuestRef) -> Result<Console> {
-    let instance = guests::require_running(client, guest).await?;
+    let instance = lookup::require_running(client, guest).await?;
     let sockets = attach(client, &instance.name).await?;
     let (output, shown) = mpsc::channel(WAITING);
     let (typed, input) = mpsc::channel(WAITING);
@@ -53,7 +53,7 @@ pub(crate) async fn open(client: &Client, guest: &GuestRef) -> Result<Console> {
 /// The end of the console's log, which Incus keeps of a guest that is down as well. Incus writes it down a moment after
 /// the guest's end, so an empty one is looked at again.
 pub(crate) async fn last_words(client: &Client, guest: &GuestRef) -> Result<String> {
-    let instance = guests::require(client, guest).await?;
+    let instance = lookup::require(client, guest).await?;
     let mut said = String::new();
     for attempt in 0..LOG_TRIES {
         if attempt > 0 {

@@ -12,8 +12,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::api::Operation;
 use crate::client::{Client, Reply, failure};
-use crate::guests;
 use crate::websocket::{Socket, connect};
+use crate::{guests, lookup};
 
 /// What is kept of an output; the rest is read and dropped.
 const OUTPUT_LIMIT: usize = 1 << 20;
@@ -33,7 +33,7 @@ pub(crate) async fn set_password(client: &Client, guest: &GuestRef, password: &S
     if output.status == 0 {
         Ok(())
     } else {
-        guests::has_room(client, &guests::name(guest)).await?;
+        guests::has_room(client, &lookup::name(guest)).await?;
         // Its words could quote the line, so they are not passed on.
         Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
     }
@@ -47,7 +47,7 @@ pub(crate) async fn exec(
     timeout: Duration,
 ) -> Result<ExecOutput> {
     check::command(argv)?;
-    let instance = guests::require_running(client, guest).await?;
+    let instance = lookup::require_running(client, guest).await?;
     let body = json!({
         "command": argv,
         "environment": {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"},

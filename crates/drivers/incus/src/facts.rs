@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::api::{GIB, Instance, MIB, parse_cpus, parse_size};
 use crate::client::Client;
-use crate::guests;
+use crate::lookup;
 
 pub(crate) async fn facts(client: &Client, guest: &GuestRef) -> Result<GuestFacts> {
-    Ok(read(&guests::require(client, guest).await?))
+    Ok(read(&lookup::require(client, guest).await?))
 }
 
 fn read(instance: &Instance) -> GuestFacts {

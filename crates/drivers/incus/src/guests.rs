@@ -3,114 +3,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hypervisor::{
-    Error, GuestKind, GuestPower, GuestRef, GuestSpec, Interface, Presence, Result, StopMode, Task, check,
-};
+use hypervisor::{Error, GuestPower, GuestRef, GuestSpec, Interface, Presence, Result, StopMode, Task, check};
 use reqwest::Method;
-use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::api::{Instance, State, power};
-use crate::client::{Client, Reply};
+use crate::client::{Client, Reply, failure};
+use crate::lookup::{MARKER, READY, get, instance_type, name, node, require, shown_power};
 use crate::operations::{Then, busy, chained, join, plain};
-use crate::{prepare, processes, ready, snapshots, traffic};
-
-/// The config key with our marker.
-pub(crate) const MARKER: &str = "user.innkeeper.server";
-/// The config key that says that the guest was seen to be wholly made.
-pub(crate) const READY: &str = "user.innkeeper.ready";
+use crate::{images, prepare, processes, ready, snapshots, traffic};
 
 /// How long a half-made guest's deletion may take within `create`.
 const REMAKE_WAIT: Duration = Duration::from_mins(1);
-
-/// What the names of our instances begin with.
-const PREFIX: &str = "ink-";
-
-/// The instance's name.
-pub(crate) fn name(guest: &GuestRef) -> String {
-    format!("{PREFIX}{}", guest.vmid)
-}
-
-/// The guest's number that an instance's name says, where it is one of ours.
-pub(crate) fn number(name: &str) -> Option<i64> {
-    name.strip_prefix(PREFIX)?.parse().ok()
-}
-
-/// Incus's word for the kind.
-pub(crate) fn instance_type(kind: GuestKind) -> &'static str {
-    match kind {
-        GuestKind::Lxc => "container",
-        GuestKind::Vm => "virtual-machine",
-    }
-}
-
-/// Reads a guest, its marker checked. `None` is evidence: Incus says that the project is there and the guest is not.
-pub(crate) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Instance>> {
-    let name = name(guest);
-    let Some(instance) = client.get_opt::<Instance>(&["instances", &name], &[]).await? else {
-        // A missing project would answer 404 as well.
-        let project = &client.config.project;
-        return match client.get::<Value>(&["projects", project], &[]).await {
-            Ok(_) => Ok(None),
-            Err(Error::NotFound(_)) => Err(Error::Failed(format!("the project {project} is missing"))),
-            Err(error) => Err(error),
-        };
-    };
-    let marker = instance.config.get(MARKER).and_then(|text| Uuid::parse_str(text).ok());
-    if marker == Some(guest.marker) { Ok(Some(instance)) } else { Err(Error::NotOurs(name)) }
-}
-
-/// Reads a guest that must be there.
-pub(crate) async fn require(client: &Client, guest: &GuestRef) -> Result<Instance> {
-    get(client, guest).await?.ok_or_else(|| Error::NotFound(name(guest)))
-}
-
-/// Reads a guest that must run.
-pub(crate) async fn require_running(client: &Client, guest: &GuestRef) -> Result<Instance> {
-    let instance = require(client, guest).await?;
-    if instance.power() == GuestPower::Running {
-        Ok(instance)
-    } else {
-        Err(Error::Conflict(format!("{} is not running", instance.name)))
-    }
-}
-
-/// Whether a guest runs, as callers should see it: a half-made one is neither running nor stopped.
-pub(crate) fn shown_power(instance: &Instance) -> GuestPower {
-    match instance.power() {
-        GuestPower::Stopped if !instance.config.contains_key(READY) => GuestPower::Unknown,
-        power => power,
-    }
-}
-
-/// The name of this server, which is its one node.
-pub(crate) async fn node(client: &Client) -> Result<String> {
-    let server: Server = client.get(&[], &[]).await?;
-    Ok(server.environment.server_name)
-}
-
-/// What `GET /1.0` says.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Server {
-    #[serde(default)]
-    pub(crate) api_extensions: Vec<String>,
-    #[serde(default)]
-    pub(crate) auth: String,
-    pub(crate) environment: Environment,
-}
-
-/// The server's surroundings.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Environment {
-    pub(crate) server_name: String,
-    pub(crate) server_version: String,
-    pub(crate) server_clustered: bool,
-    pub(crate) driver: String,
-    pub(crate) firewall: String,
-    pub(crate) certificate_fingerprint: String,
-}
 
 pub(crate) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> {
     let found = match get(client, guest).await? {
@@ -125,31 +29,6 @@ pub(crate) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> 
     let Some(instance) = found else { return Ok(Presence::Absent) };
     let (busy, node) = tokio::try_join!(busy(client, &instance.name), node(client))?;
     Ok(Presence::Present { node, power: shown_power(&instance), busy: busy.is_some() })
-}
-
-/// The fingerprint of an image by alias or fingerprint, where one of this kind is there.
-pub(crate) async fn image(client: &Client, kind: GuestKind, source: &str) -> Result<Option<String>> {
-    #[derive(Deserialize)]
-    struct Alias {
-        target: String,
-    }
-    #[derive(Deserialize)]
-    struct Image {
-        fingerprint: String,
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    if source.is_empty() || source.chars().any(char::is_control) {
-        return Err(Error::Invalid(format!("{source:?} is no name of an image")));
-    }
-    let alias: Option<Alias> = client.get_opt(&["images", "aliases", source], &[]).await?;
-    let fingerprint = match alias {
-        Some(alias) => alias.target,
-        None if source.len() >= 12 && source.chars().all(|c| c.is_ascii_hexdigit()) => source.to_owned(),
-        None => return Ok(None),
-    };
-    let image: Option<Image> = client.get_opt(&["images", &fingerprint], &[]).await?;
-    Ok(image.filter(|image| image.kind == instance_type(kind)).map(|image| image.fingerprint))
 }
 
 pub(crate) async fn create(client: &Client, spec: &GuestSpec) -> Result<Task> {
@@ -185,21 +64,15 @@ async fn remove(client: &Client, name: &str) -> Result<()> {
         Ok(Reply::Done) | Err(Error::NotFound(_)) => Ok(()),
         Ok(Reply::Operation(operation)) => {
             let ended = client.wait(&operation.id, REMAKE_WAIT).await?;
-            if ended.is_success() { Ok(()) } else { Err(crate::client::failure(&ended.err)) }
+            if ended.is_success() { Ok(()) } else { Err(failure(&ended.err)) }
         }
         Err(error) => Err(error),
     }
 }
 
-/// The fingerprint of the image that a spec names.
-pub(crate) async fn source(client: &Client, spec: &GuestSpec) -> Result<String> {
-    let missing = || Error::NotFound(format!("image {} for a {}", spec.image, instance_type(spec.guest.kind)));
-    image(client, spec.guest.kind, &spec.image).await?.ok_or_else(missing)
-}
-
 async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value> {
     let (cores, memory, disk) = check::size(&spec.limits)?;
-    let fingerprint = source(client, spec).await?;
+    let fingerprint = images::of_spec(client, spec).await?;
     let mut config = prepare::cloud_init(spec, client.config.search_domain.as_deref())?;
     config.insert(MARKER.to_owned(), spec.guest.marker.to_string());
     config.insert("limits.cpu".to_owned(), cores.to_string());

@@ -2,12 +2,12 @@
 //!
 //! * A guest is the instance `ink-<vmid>` of the configured project, our marker its config key
 //!   `user.innkeeper.server`.
-//! * A creation is believed only when it was seen to end well: [`Tasks::task`] then writes
+//! * A creation is believed only when it was seen to end well: [`Tasks::task`](hypervisor::Tasks::task) then writes
 //!   `user.innkeeper.ready`. An instance with our marker and without that key is half-made (we or the daemon died
 //!   in the middle); it is shown as [`GuestPower::Unknown`](hypervisor::GuestPower::Unknown), can't be started, and
 //!   [`Provision::create`] makes it again. It never ran, so nothing is lost.
 //! * Some of our tasks take more than one Incus operation (a clean stop that times out must become a forced one).
-//!   The [`TaskId`] then names what follows, so that any process of ours can carry it on; see `operations`.
+//!   Their [`TaskId`](hypervisor::TaskId) names what follows, so that any process of ours can carry it on; see `follow`.
 
 mod api;
 mod client;
@@ -15,7 +15,10 @@ mod config;
 mod console;
 mod exec;
 mod facts;
+mod follow;
 mod guests;
+mod images;
+mod lookup;
 mod operations;
 mod prepare;
 mod processes;
@@ -32,7 +35,6 @@ use async_trait::async_trait;
 use hypervisor::{
     Capabilities, Console, Consoles, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, Host, HostInfo, Inside,
     Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots, StopMode, Sweep, Task,
-    TaskId, TaskState, Tasks,
 };
 use secrecy::SecretString;
 
@@ -81,7 +83,7 @@ impl Host for Incus {
     }
 
     async fn has_image(&self, kind: GuestKind, source: &str) -> Result<bool> {
-        Ok(guests::image(&self.client, kind, source).await?.is_some())
+        Ok(images::fingerprint(&self.client, kind, source).await?.is_some())
     }
 }
 
@@ -101,13 +103,6 @@ impl Inventory for Incus {
 
     async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
         guests::disk_used(&self.client, guest).await
-    }
-}
-
-#[async_trait]
-impl Tasks for Incus {
-    async fn task(&self, id: &TaskId) -> Result<TaskState> {
-        operations::task(&self.client, id).await
     }
 }
 

@@ -1,9 +1,8 @@
-//! Tasks: an Incus operation, and what must follow it.
+//! Incus's operations, and the names of our tasks.
 //!
-//! Incus forgets an operation seconds after its end, and dies with all of them. So what follows is decided by level,
-//! not by edge: once the operation has ended *or is forgotten*, [`task`] looks at the guest and does what is missing.
-//! Everything needed for that is in the [`TaskId`], which is text and outlives us:
-//! `<operation>?then=<what>&vmid=<n>&marker=<uuid>[&boot=<n>]`.
+//! Incus forgets an operation seconds after its end, and dies with all of them. So a [`TaskId`] names the operation and
+//! all that is needed to finish the work without it: `<operation>?then=<what>&vmid=<n>&marker=<uuid>[&boot=<n>]`. It is text
+//! and outlives us; `follow` carries it on.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,11 +13,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::api::{Instance, Operation};
-use crate::client::{Client, Reply, failure, whose};
-use crate::guests::{self, READY};
-use crate::snapshots;
+use crate::client::{Client, Reply, failure};
 
-/// How long [`task`] itself waits for a follow-up that it had to submit.
+/// How long a look at a task waits for what it had to submit.
 const FOLLOW_UP_WAIT: Duration = Duration::from_secs(15);
 
 /// What must follow an operation for our task to be done.
@@ -42,10 +39,11 @@ pub(crate) enum Then {
     Settle,
 }
 
+/// What a [`TaskId`] says.
 #[derive(Debug, PartialEq, Eq)]
-struct Parsed {
-    operation: String,
-    follow_up: Option<(Then, GuestRef)>,
+pub(crate) struct Parsed {
+    pub(crate) operation: String,
+    pub(crate) follow_up: Option<(Then, GuestRef)>,
 }
 
 /// The task for an operation that must be followed by something.
@@ -72,7 +70,7 @@ pub(crate) fn plain(reply: Reply) -> Task {
     }
 }
 
-fn parse(id: &TaskId) -> Result<Parsed> {
+pub(crate) fn parse(id: &TaskId) -> Result<Parsed> {
     let nonsense = || Error::Invalid(format!("{:?} is no task of ours", id.0));
     let (operation, rest) = id.0.split_once('?').unwrap_or((&id.0, ""));
     Uuid::parse_str(operation).map_err(|_| nonsense())?;
@@ -96,98 +94,9 @@ fn parse(id: &TaskId) -> Result<Parsed> {
     Ok(Parsed { operation, follow_up: Some((then, guest)) })
 }
 
-/// How a task stands; carries it on where something must follow.
-pub(crate) async fn task(client: &Client, id: &TaskId) -> Result<TaskState> {
-    match carry_on(client, id).await? {
-        TaskState::Failed(error) => Ok(TaskState::Failed(whose(client, error).await)),
-        other => Ok(other),
-    }
-}
-
-async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
-    let parsed = parse(id)?;
-    let operation: Option<Operation> = client.get_opt(&["operations", &parsed.operation], &[]).await?;
-    if let Some(operation) = operation.as_ref().filter(|o| o.is_running()) {
-        return Ok(TaskState::Running(operation.progress()));
-    }
-    let Some((then, guest)) = parsed.follow_up else {
-        return Ok(operation.map_or(TaskState::Unknown, |o| ended(&o)));
-    };
-    if then == Then::Started && operation.as_ref().is_some_and(Operation::is_success) {
-        return Ok(TaskState::Succeeded(None));
-    }
-    // Another process of ours may have submitted what follows already.
-    if busy(client, &guests::name(&guest)).await?.is_some() {
-        return Ok(TaskState::Running(None));
-    }
-    let instance = match guests::get(client, &guest).await {
-        Ok(Some(instance)) => instance,
-        Ok(None) => return Ok(operation.map_or(TaskState::Unknown, |o| gone(&o))),
-        Err(error @ Error::NotOurs(_)) => return Ok(TaskState::Failed(error)),
-        Err(error) => return Err(error),
-    };
-    match then {
-        Then::Confirm => confirm(client, operation.as_ref(), &instance).await,
-        Then::Started => Ok(started(operation.as_ref(), &instance)),
-        Then::Stopped { boot } => stopped(client, &instance, boot).await,
-        Then::Restarted { boot } => restarted(client, &instance, boot).await,
-        Then::Settle => snapshots::settle(client, operation.as_ref(), &guest, &instance).await,
-    }
-}
-
 /// The state of an operation that has ended.
 pub(crate) fn ended(operation: &Operation) -> TaskState {
     if operation.is_success() { TaskState::Succeeded(None) } else { TaskState::Failed(failure(&operation.err)) }
-}
-
-/// An operation ended and its guest is not there: a success makes no sense then.
-fn gone(operation: &Operation) -> TaskState {
-    match ended(operation) {
-        TaskState::Succeeded(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
-        other => other,
-    }
-}
-
-async fn confirm(client: &Client, operation: Option<&Operation>, instance: &Instance) -> Result<TaskState> {
-    if instance.config.contains_key(READY) {
-        return Ok(TaskState::Succeeded(None));
-    }
-    // Forgotten before anyone of us saw its end: nothing tells whether the instance is whole. `create` makes it again.
-    let Some(operation) = operation else { return Ok(TaskState::Unknown) };
-    if operation.is_success() {
-        let body = json!({"config": {READY: "true"}});
-        client.send_and_wait(Method::PATCH, &["instances", &instance.name], Some(&body)).await?;
-    }
-    Ok(ended(operation))
-}
-
-fn started(operation: Option<&Operation>, instance: &Instance) -> TaskState {
-    match (operation.map_or(TaskState::Unknown, ended), instance.power()) {
-        // Somebody else was faster, or nobody saw the end of our own. One that was up already may have gone down by itself
-        // since: whoever looks whether it stays up sees that.
-        (TaskState::Failed(Error::Conflict(_)), GuestPower::Running | GuestPower::Stopped)
-        | (TaskState::Unknown, GuestPower::Running) => TaskState::Succeeded(None),
-        (other, _) => other,
-    }
-}
-
-async fn stopped(client: &Client, instance: &Instance, boot: i64) -> Result<TaskState> {
-    if instance.power() == GuestPower::Stopped {
-        return Ok(TaskState::Succeeded(None));
-    }
-    if instance.boot() != boot {
-        return Ok(TaskState::Failed(Error::Conflict("it was started again while it was to be stopped".to_owned())));
-    }
-    change_power(client, &instance.name, "stop").await
-}
-
-async fn restarted(client: &Client, instance: &Instance, boot: i64) -> Result<TaskState> {
-    match instance.power() {
-        GuestPower::Running if instance.boot() != boot => Ok(TaskState::Succeeded(None)),
-        // Down, and the daemon died or gave up before the way up.
-        GuestPower::Stopped => change_power(client, &instance.name, "start").await,
-        _ => change_power(client, &instance.name, "restart").await,
-    }
 }
 
 /// Submits a forced change of power and waits a little, so that its failure isn't lost.
@@ -203,7 +112,7 @@ pub(crate) async fn change_power(client: &Client, name: &str, action: &str) -> R
     // It changed by itself since we looked.
     let now = client.get::<Instance>(&["instances", name], &[]).await?.power();
     Ok(match (action, now) {
-        // The same as in `started`.
+        // One that was up already may have gone down by itself since: whoever checks whether it stays up sees that.
         ("stop", GuestPower::Stopped) | ("start", GuestPower::Running | GuestPower::Stopped) => {
             TaskState::Succeeded(None)
         }
@@ -266,23 +175,6 @@ mod tests {
             let parsed = parse(&serde_json::from_str(&text).unwrap()).unwrap();
             assert_eq!(parsed, Parsed { operation: operation.clone(), follow_up: Some((then, guest.clone())) });
         }
-    }
-
-    #[test]
-    fn a_start_that_another_was_faster_with_is_a_success() {
-        let operation = |code: u16, err: &str| -> Operation {
-            serde_json::from_value(json!({"id": "b3a1", "status_code": code, "err": err})).unwrap()
-        };
-        let instance =
-            |status: &str| -> Instance { serde_json::from_value(json!({"name": "ink-1", "status": status})).unwrap() };
-        let already = operation(400, "The instance is already running");
-        assert_eq!(started(Some(&already), &instance("Running")), TaskState::Succeeded(None));
-        assert_eq!(started(None, &instance("Running")), TaskState::Succeeded(None));
-        assert_eq!(started(None, &instance("Stopped")), TaskState::Unknown);
-        assert_eq!(started(Some(&already), &instance("Stopped")), TaskState::Succeeded(None));
-        assert!(matches!(started(Some(&already), &instance("Frozen")), TaskState::Failed(Error::Conflict(_))));
-        let broken = operation(400, "exit status 1");
-        assert!(matches!(started(Some(&broken), &instance("Running")), TaskState::Failed(Error::Failed(_))));
     }
 
     /// An Incus that answers a change of power, the wait for it and the look at the guest with these, in this order.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::api::Map;
 use crate::client::{Client, envelope, transport};
-use crate::guests;
+use crate::lookup;
 
 /// The one network interface inside a guest.
 const NIC: &str = "eth0";
@@ -225,7 +225,7 @@ fn lines(keys: &[String]) -> String {
 
 pub(crate) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
     let cloud_init = cloud_init(spec, client.config.search_domain.as_deref())?;
-    let instance = guests::require(client, &spec.guest).await?;
+    let instance = lookup::require(client, &spec.guest).await?;
     if instance.power() != GuestPower::Stopped {
         return Err(Error::Conflict(format!("{} is not stopped", instance.name)));
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::IncusConfig;
 use crate::api::{Instance, MIB, parse_size};
 use crate::client::Client;
-use crate::guests::instance_type;
+use crate::lookup::instance_type;
 
 /// The config key; it takes effect in a running container too.
 pub(crate) const KEY: &str = "limits.processes";

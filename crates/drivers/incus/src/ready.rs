@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::api::{GIB, Instance};
 use crate::client::Client;
-use crate::guests;
+use crate::{images, lookup};
 
 /// The config key with which an instance is kept from being deleted.
 const PROTECTED: &str = "security.protection.delete";
 
 pub(crate) async fn check_delete(client: &Client, guest: &GuestRef) -> Result<()> {
-    guests::get(client, guest).await?.map_or(Ok(()), |instance| unprotected(client, &instance))
+    lookup::get(client, guest).await?.map_or(Ok(()), |instance| unprotected(client, &instance))
 }
 
 /// Refuses where an instance is protected, by itself or by a profile.
@@ -28,11 +28,11 @@ pub(crate) fn unprotected(client: &Client, instance: &Instance) -> Result<()> {
 pub(crate) async fn check_create(client: &Client, spec: &GuestSpec) -> Result<()> {
     check::size(&spec.limits)?;
     check::texts(spec)?;
-    let present = match guests::get(client, &spec.guest).await {
+    let present = match lookup::get(client, &spec.guest).await {
         Err(Error::NotOurs(name)) => return Err(Error::AlreadyExists(name)),
         found => found?,
     };
-    guests::source(client, spec).await?;
+    images::of_spec(client, spec).await?;
     room(client, present.as_ref()).await
 }
 

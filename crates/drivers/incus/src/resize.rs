@@ -7,13 +7,13 @@ use serde_json::{Map as JsonMap, Value, json};
 use crate::api::GIB;
 use crate::client::Client;
 use crate::operations::{busy, plain};
-use crate::{guests, prepare, processes, snapshots};
+use crate::{lookup, prepare, processes, snapshots};
 
 pub(crate) async fn resize(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Task> {
     if limits.cores == Some(0) || limits.memory_mib == Some(0) {
         return Err(Error::Invalid("cores and memory must be more than nothing".to_owned()));
     }
-    let instance = guests::require(client, guest).await?;
+    let instance = lookup::require(client, guest).await?;
     let mut config = JsonMap::new();
     let wanted = [
         ("limits.cpu", limits.cores.map(|n| n.to_string())),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Devices, Instance, InstanceSnapshot, Map, Operation};
 use crate::client::{Client, Reply};
-use crate::guests::{self, MARKER};
+use crate::lookup::{self, MARKER};
 use crate::operations::{Then, chained, change_power, ended, join, plain};
 
 /// The instance config key that carries a description into the next snapshot, which keeps a copy of the config.
@@ -52,7 +52,7 @@ fn check(name: &str) -> Result<()> {
 }
 
 pub(crate) async fn list(client: &Client, guest: &GuestRef) -> Result<Vec<Snapshot>> {
-    let instance = guests::require(client, guest).await?;
+    let instance = lookup::require(client, guest).await?;
     let mut snapshots: Vec<InstanceSnapshot> =
         client.get(&["instances", &instance.name, "snapshots"], &[("recursion", "1")]).await?;
     snapshots.sort_by_key(|s| s.created_at);
@@ -76,7 +76,7 @@ async fn exists(client: &Client, instance: &str, name: &str) -> Result<bool> {
 
 pub(crate) async fn create(client: &Client, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
     check(name)?;
-    let instance = guests::require(client, guest).await?;
+    let instance = lookup::require(client, guest).await?;
     if exists(client, &instance.name, name).await? {
         return Err(Error::AlreadyExists(format!("snapshot {name} of {}", instance.name)));
     }
@@ -93,7 +93,7 @@ pub(crate) async fn create(client: &Client, guest: &GuestRef, name: &str, descri
 
 pub(crate) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
     check(name)?;
-    let instance = guests::require(client, guest).await?;
+    let instance = lookup::require(client, guest).await?;
     if let Some(operation) = join(client, &instance.name, "Deleting snapshot").await? {
         return Err(Error::Locked(format!("{}: {}", instance.name, operation.description)));
     }
@@ -106,7 +106,7 @@ pub(crate) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Res
 
 pub(crate) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
     check(name)?;
-    let instance = guests::require(client, guest).await?;
+    let instance = lookup::require(client, guest).await?;
     if let Some(operation) = join(client, &instance.name, "Restoring snapshot").await? {
         return Ok(chained(&operation.id, Then::Settle, guest));
     }
@@ -165,7 +165,7 @@ async fn put_back(client: &Client, name: &str, keep: &Keep) -> Result<()> {
 }
 
 fn keeper(guest: &GuestRef) -> String {
-    format!("{}-keep", guests::name(guest))
+    format!("{}-keep", lookup::name(guest))
 }
 
 /// What an unfinished roll-back has kept.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::api::{GIB, Instance, MIB, Map, parse_cpus, parse_size};
 use crate::client::Client;
-use crate::guests::{Environment, MARKER, Server, instance_type, number, shown_power};
+use crate::lookup::{Environment, MARKER, Server, instance_type, number, shown_power};
 use crate::{processes, traffic};
 
 /// API extensions that we build on; all are in Incus 6.0.
@@ -360,7 +360,7 @@ mod tests {
         };
         let shown = |status: &str, state: Value| {
             let instance = json!({"name": "ink-7", "type": "virtual-machine", "status": status, "state": state,
-                "config": {MARKER: Uuid::nil().to_string(), crate::guests::READY: "true"},
+                "config": {MARKER: Uuid::nil().to_string(), crate::lookup::READY: "true"},
                 "expanded_config": {"limits.memory": "512MiB"}, "last_used_at": "2026-01-01T00:00:00Z"});
             sample(&serde_json::from_value(instance).unwrap(), &node, Utc::now(), None).unwrap()
         };

@@ -1,0 +1,102 @@
+//! Guests by name: reading an instance, with its marker checked.
+
+use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Result};
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::api::Instance;
+use crate::client::Client;
+
+/// The config key with our marker.
+pub(crate) const MARKER: &str = "user.innkeeper.server";
+/// The config key that says that the guest was seen to be wholly made.
+pub(crate) const READY: &str = "user.innkeeper.ready";
+
+/// What the names of our instances begin with.
+const PREFIX: &str = "ink-";
+
+/// The instance's name.
+pub(crate) fn name(guest: &GuestRef) -> String {
+    format!("{PREFIX}{}", guest.vmid)
+}
+
+/// The guest's number that an instance's name says, where it is one of ours.
+pub(crate) fn number(name: &str) -> Option<i64> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
+/// Incus's word for the kind.
+pub(crate) fn instance_type(kind: GuestKind) -> &'static str {
+    match kind {
+        GuestKind::Lxc => "container",
+        GuestKind::Vm => "virtual-machine",
+    }
+}
+
+/// Reads a guest, its marker checked. `None` is evidence: Incus says that the project is there and the guest is not.
+pub(crate) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Instance>> {
+    let name = name(guest);
+    let Some(instance) = client.get_opt::<Instance>(&["instances", &name], &[]).await? else {
+        // A missing project would answer 404 as well.
+        let project = &client.config.project;
+        return match client.get::<Value>(&["projects", project], &[]).await {
+            Ok(_) => Ok(None),
+            Err(Error::NotFound(_)) => Err(Error::Failed(format!("the project {project} is missing"))),
+            Err(error) => Err(error),
+        };
+    };
+    let marker = instance.config.get(MARKER).and_then(|text| Uuid::parse_str(text).ok());
+    if marker == Some(guest.marker) { Ok(Some(instance)) } else { Err(Error::NotOurs(name)) }
+}
+
+/// Reads a guest that must be there.
+pub(crate) async fn require(client: &Client, guest: &GuestRef) -> Result<Instance> {
+    get(client, guest).await?.ok_or_else(|| Error::NotFound(name(guest)))
+}
+
+/// Reads a guest that must run.
+pub(crate) async fn require_running(client: &Client, guest: &GuestRef) -> Result<Instance> {
+    let instance = require(client, guest).await?;
+    if instance.power() == GuestPower::Running {
+        Ok(instance)
+    } else {
+        Err(Error::Conflict(format!("{} is not running", instance.name)))
+    }
+}
+
+/// Whether a guest runs, as callers should see it: a half-made one is neither running nor stopped.
+pub(crate) fn shown_power(instance: &Instance) -> GuestPower {
+    match instance.power() {
+        GuestPower::Stopped if !instance.config.contains_key(READY) => GuestPower::Unknown,
+        power => power,
+    }
+}
+
+/// The name of this server, which is its one node.
+pub(crate) async fn node(client: &Client) -> Result<String> {
+    let server: Server = client.get(&[], &[]).await?;
+    Ok(server.environment.server_name)
+}
+
+/// What `GET /1.0` says.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Server {
+    #[serde(default)]
+    pub(crate) api_extensions: Vec<String>,
+    #[serde(default)]
+    pub(crate) auth: String,
+    pub(crate) environment: Environment,
+}
+
+/// The server's surroundings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Environment {
+    pub(crate) server_name: String,
+    pub(crate) server_version: String,
+    pub(crate) server_clustered: bool,
+    pub(crate) driver: String,
+    pub(crate) firewall: String,
+    pub(crate) certificate_fingerprint: String,
+}
