@@ -117,7 +117,6 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Whether it runs, by its status word.
     pub(crate) fn power(&self) -> GuestPower {
         power(&self.status)
     }
@@ -148,7 +147,7 @@ impl Instance {
 }
 
 /// Maps Incus's status word.
-pub(crate) fn power(status: &str) -> GuestPower {
+fn power(status: &str) -> GuestPower {
     match status {
         "Running" | "Ready" => GuestPower::Running,
         "Stopped" => GuestPower::Stopped,
@@ -161,12 +160,18 @@ pub(crate) fn power(status: &str) -> GuestPower {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct State {
-    pub(crate) status: String,
+    status: String,
     pub(crate) disk: Option<BTreeMap<String, Usage>>,
     pub(crate) memory: Usage,
     pub(crate) network: Option<BTreeMap<String, Network>>,
     pub(crate) cpu: Usage,
     pub(crate) started_at: Option<DateTime<Utc>>,
+}
+
+impl State {
+    pub(crate) fn power(&self) -> GuestPower {
+        power(&self.status)
+    }
 }
 
 /// A usage and, for some, a total; -1 is Incus's "unknown".

@@ -7,9 +7,12 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use hypervisor::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestRef, Result, last_lines};
+use hypervisor::{
+    Console, ConsoleInput, ConsoleKind, Consoles, Error, GuestKind, GuestRef, Inside, Result, last_lines,
+};
 use reqwest::Method;
 use reqwest::header::RANGE;
 use serde_json::json;
@@ -18,7 +21,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::{Client, Reply, transport};
 use crate::websocket::{Socket, connect};
-use crate::{exec, lookup};
+use crate::{Incus, lookup};
 
 /// Messages that wait for either side: enough that a burst of output does not stop and go.
 const WAITING: usize = 32;
@@ -36,35 +39,40 @@ const SIZE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Characters in a line, and lines.
 type Size = (u16, u16);
 
-/// Opens the console. Incus has one for each guest: whoever holds it loses it to us.
-pub(crate) async fn open(client: &Client, guest: &GuestRef) -> Result<Console> {
-    let instance = lookup::require_running(client, guest).await?;
-    let sockets = attach(client, &instance.name).await?;
-    let (output, shown) = mpsc::channel(WAITING);
-    let (typed, input) = mpsc::channel(WAITING);
-    let (size, sizes) = watch::channel((0, 0));
-    if guest.kind == GuestKind::Lxc {
-        tokio::spawn(follow(client.clone(), guest.clone(), sizes));
+#[async_trait]
+impl Consoles for Incus {
+    /// Incus has one console for each guest: whoever holds it loses it to us.
+    async fn console(&self, guest: &GuestRef) -> Result<Console> {
+        let client = &self.client;
+        let instance = lookup::require_running(client, guest).await?;
+        let sockets = attach(client, &instance.name).await?;
+        let (output, shown) = mpsc::channel(WAITING);
+        let (typed, input) = mpsc::channel(WAITING);
+        let (size, sizes) = watch::channel((0, 0));
+        if guest.kind == GuestKind::Lxc {
+            tokio::spawn(follow_size(self.clone(), guest.clone(), sizes));
+        }
+        tokio::spawn(hold(client.clone(), instance.name, sockets, output, input, size));
+        Ok(Console { kind: ConsoleKind::Text, output: shown, input: typed })
     }
-    tokio::spawn(hold(client.clone(), instance.name, sockets, output, input, size));
-    Ok(Console { kind: ConsoleKind::Text, output: shown, input: typed })
-}
 
-/// The end of the console's log, which Incus keeps of a guest that is down as well. Incus writes it down a moment after
-/// the guest's end, so an empty one is looked at again.
-pub(crate) async fn last_words(client: &Client, guest: &GuestRef) -> Result<String> {
-    let instance = lookup::require(client, guest).await?;
-    let mut said = String::new();
-    for attempt in 0..LOG_TRIES {
-        if attempt > 0 {
-            tokio::time::sleep(PAUSE).await;
+    /// The end of the console's log, which Incus keeps of a guest that is down as well. Incus writes it down a moment after
+    /// the guest's end, so an empty one is looked at again.
+    async fn last_words(&self, guest: &GuestRef) -> Result<String> {
+        let client = &self.client;
+        let instance = lookup::require(client, guest).await?;
+        let mut said = String::new();
+        for attempt in 0..LOG_TRIES {
+            if attempt > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            said = last_lines(&String::from_utf8_lossy(&log_end(client, &instance.name).await?));
+            if !said.is_empty() {
+                break;
+            }
         }
-        said = last_lines(&String::from_utf8_lossy(&log_end(client, &instance.name).await?));
-        if !said.is_empty() {
-            break;
-        }
+        Ok(said)
     }
-    Ok(said)
 }
 
 async fn log_end(client: &Client, instance: &str) -> Result<Bytes> {
@@ -167,12 +175,12 @@ async fn carry(
 }
 
 /// Sets a container's terminal to the last size asked for, until the console ends. A guest without `stty` keeps its size.
-async fn follow(client: Client, guest: GuestRef, mut sizes: watch::Receiver<Size>) {
+async fn follow_size(incus: Incus, guest: GuestRef, mut sizes: watch::Receiver<Size>) {
     while sizes.changed().await.is_ok() {
         let (columns, rows) = *sizes.borrow_and_update();
         let (columns, rows) = (columns.to_string(), rows.to_string());
         let argv = ["stty", "-F", "/dev/console", "cols", &columns, "rows", &rows];
-        if let Err(error) = exec::exec(&client, &guest, &argv, b"", SIZE_TIMEOUT).await {
+        if let Err(error) = incus.exec(&guest, &argv, b"", SIZE_TIMEOUT).await {
             tracing::debug!(guest = guest.vmid, %error, "a console's size could not be set");
         }
     }

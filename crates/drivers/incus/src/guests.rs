@@ -1,17 +1,16 @@
-//! Guests: finding, making, powering and deleting them.
+//! Guests: finding, making and deleting them.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use hypervisor::{Error, GuestPower, GuestRef, GuestSpec, Interface, Presence, Result, StopMode, Task, check};
+use hypervisor::{Error, GuestPower, GuestRef, GuestSpec, Presence, Result, Task, check};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::api::{Instance, State, power};
+use crate::api::State;
 use crate::client::{Client, Reply, failure};
 use crate::lookup::{MARKER, READY, get, instance_type, name, node, require, shown_power};
 use crate::operations::{Then, busy, chained, join, plain};
-use crate::{images, prepare, processes, ready, snapshots, traffic};
+use crate::{images, prepare, processes, ready, snapshots};
 
 /// How long a half-made guest's deletion may take within `create`.
 const REMAKE_WAIT: Duration = Duration::from_mins(1);
@@ -96,77 +95,6 @@ async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value
     }))
 }
 
-pub(crate) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
-    let instance = require(client, guest).await?;
-    if let Some(operation) = join(client, &instance.name, "Starting instance").await? {
-        return Ok(chained(&operation.id, Then::Started, guest));
-    }
-    if instance.power() == GuestPower::Running {
-        return Ok(Task::Done);
-    }
-    if !instance.config.contains_key(READY) {
-        return Err(Error::Conflict(format!(
-            "the creation of {} was never seen to end: create it again",
-            instance.name
-        )));
-    }
-    processes::keep(client, &instance).await?;
-    // A frozen guest is woken, not started.
-    let action = if instance.power() == GuestPower::Paused { "unfreeze" } else { "start" };
-    let reply = set_state(client, &instance.name, action, false, 0).await;
-    let reply = or_already(client, guest, GuestPower::Running, reply).await?;
-    Ok(follow(reply, Then::Started, guest))
-}
-
-pub(crate) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> Result<Task> {
-    let instance = require(client, guest).await?;
-    let then = Then::Stopped { boot: instance.boot() };
-    let reply = match mode {
-        // No joining: pulling the plug is just what a hanging clean stop needs, and Incus allows it.
-        StopMode::Force if instance.power() == GuestPower::Stopped => return Ok(Task::Done),
-        StopMode::Force => set_state(client, &instance.name, "stop", true, 0).await,
-        StopMode::Clean { timeout } => {
-            if let Some(operation) = join(client, &instance.name, "Stopping instance").await? {
-                return Ok(chained(&operation.id, then, guest));
-            }
-            if instance.power() == GuestPower::Stopped {
-                return Ok(Task::Done);
-            }
-            set_state(client, &instance.name, "stop", false, timeout.as_secs().max(1)).await
-        }
-    };
-    let reply = or_already(client, guest, GuestPower::Stopped, reply).await?;
-    Ok(follow(reply, then, guest))
-}
-
-pub(crate) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration) -> Result<Task> {
-    let instance = require(client, guest).await?;
-    let then = Then::Restarted { boot: instance.boot() };
-    if let Some(operation) = join(client, &instance.name, "Restarting instance").await? {
-        return Ok(chained(&operation.id, then, guest));
-    }
-    if instance.power() == GuestPower::Stopped {
-        return start(client, guest).await;
-    }
-    has_room(client, &instance.name).await?;
-    processes::keep(client, &instance).await?;
-    match set_state(client, &instance.name, "restart", false, timeout.as_secs().max(1)).await {
-        // It went down by itself since we looked: the next try starts it.
-        Err(Error::Conflict(detail)) => Err(Error::Locked(detail)),
-        reply => Ok(follow(reply?, then, guest)),
-    }
-}
-
-/// Refuses where the guest's disk is so full that Incus could not start it: it writes the guest's backup file, which is in
-/// the guest's own volume, at each start and at each change. A change that changes nothing tells.
-pub(crate) async fn has_room(client: &Client, name: &str) -> Result<()> {
-    match client.send_and_wait(Method::PATCH, &["instances", name], Some(&json!({}))).await {
-        Err(error @ (Error::DiskFull(_) | Error::Exhausted(_))) => Err(error),
-        // Whatever else is amiss is for what was asked to find.
-        _ => Ok(()),
-    }
-}
-
 pub(crate) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
     let present = get(client, guest).await?;
     // Also when nothing is there: an operation just begun may not have written its instance.
@@ -194,42 +122,4 @@ pub(crate) async fn disk_used(client: &Client, guest: &GuestRef) -> Result<Optio
     let root = instance.root_disk().map_or("root", |(name, _)| name);
     let used = state.disk.as_ref().and_then(|disks| disks.get(root)).map(|disk| disk.usage);
     Ok(used.and_then(|used| u64::try_from(used).ok()).filter(|used| *used > 0))
-}
-
-pub(crate) async fn interfaces(client: &Client, guest: &GuestRef) -> Result<Vec<Interface>> {
-    let instance = require(client, guest).await?;
-    let state: State = client.get(&["instances", &instance.name, "state"], &[]).await?;
-    if power(&state.status) != GuestPower::Running {
-        return Ok(Vec::new());
-    }
-    let networks = state.network.unwrap_or_default();
-    Ok(traffic::told(networks)
-        .map(|(name, network)| Interface {
-            name,
-            mac: network.hwaddr,
-            addresses: network.addresses.iter().filter_map(|a| a.address.parse::<IpAddr>().ok()).collect(),
-        })
-        .collect())
-}
-
-async fn set_state(client: &Client, name: &str, action: &str, force: bool, timeout: u64) -> Result<Reply> {
-    let body = json!({"action": action, "force": force, "timeout": timeout});
-    client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await
-}
-
-/// A change of power that is refused since the guest changed by itself after we looked: it is done where that is what
-/// was wanted, and else asked for again.
-async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, reply: Result<Reply>) -> Result<Reply> {
-    match reply {
-        Err(Error::Conflict(_)) if require(client, guest).await?.power() == wanted => Ok(Reply::Done),
-        Err(Error::Conflict(detail)) => Err(Error::Locked(detail)),
-        other => other,
-    }
-}
-
-fn follow(reply: Reply, then: Then, guest: &GuestRef) -> Task {
-    match reply {
-        Reply::Done => Task::Done,
-        Reply::Operation(operation) => chained(&operation.id, then, guest),
-    }
 }

@@ -13,13 +13,14 @@ mod api;
 mod client;
 mod config;
 mod console;
-mod exec;
 mod facts;
 mod follow;
 mod guests;
 mod images;
+mod inside;
 mod lookup;
 mod operations;
+mod power;
 mod prepare;
 mod processes;
 mod ready;
@@ -29,14 +30,11 @@ mod sweep;
 mod traffic;
 mod websocket;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use hypervisor::{
-    Capabilities, Console, Consoles, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, Host, HostInfo, Inside,
-    Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots, StopMode, Sweep, Task,
+    Capabilities, GuestFacts, GuestKind, GuestRef, GuestSpec, Host, HostInfo, Inventory, Limits, Presence, Provision,
+    Result, Sweep, Task,
 };
-use secrecy::SecretString;
 
 use crate::client::Client;
 pub use crate::config::IncusConfig;
@@ -130,65 +128,5 @@ impl Provision for Incus {
 
     async fn delete(&self, guest: &GuestRef) -> Result<Task> {
         guests::delete(&self.client, guest).await
-    }
-}
-
-#[async_trait]
-impl Power for Incus {
-    async fn start(&self, guest: &GuestRef) -> Result<Task> {
-        guests::start(&self.client, guest).await
-    }
-
-    async fn stop(&self, guest: &GuestRef, mode: StopMode) -> Result<Task> {
-        guests::stop(&self.client, guest, mode).await
-    }
-
-    async fn restart(&self, guest: &GuestRef, timeout: Duration) -> Result<Task> {
-        guests::restart(&self.client, guest, timeout).await
-    }
-}
-
-#[async_trait]
-impl Snapshots for Incus {
-    async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
-        snapshots::list(&self.client, guest).await
-    }
-
-    async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
-        snapshots::create(&self.client, guest, name, description).await
-    }
-
-    async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task> {
-        snapshots::rollback(&self.client, guest, name).await
-    }
-
-    async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
-        snapshots::delete(&self.client, guest, name).await
-    }
-}
-
-#[async_trait]
-impl Inside for Incus {
-    async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
-        exec::exec(&self.client, guest, argv, stdin, timeout).await
-    }
-
-    async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()> {
-        exec::set_password(&self.client, guest, password).await
-    }
-
-    async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>> {
-        guests::interfaces(&self.client, guest).await
-    }
-}
-
-#[async_trait]
-impl Consoles for Incus {
-    async fn console(&self, guest: &GuestRef) -> Result<Console> {
-        console::open(&self.client, guest).await
-    }
-
-    async fn last_words(&self, guest: &GuestRef) -> Result<String> {
-        console::last_words(&self.client, guest).await
     }
 }

@@ -62,6 +62,14 @@ pub(crate) fn chained(operation: &str, then: Then, guest: &GuestRef) -> Task {
     Task::Running(TaskId(id))
 }
 
+/// The same for a mutation's answer.
+pub(crate) fn chained_reply(reply: Reply, then: Then, guest: &GuestRef) -> Task {
+    match reply {
+        Reply::Done => Task::Done,
+        Reply::Operation(operation) => chained(&operation.id, then, guest),
+    }
+}
+
 /// The task for a mutation's answer that nothing must follow.
 pub(crate) fn plain(reply: Reply) -> Task {
     match reply {

@@ -6,12 +6,14 @@
 //! (one that is there already is an earlier attempt's, and the truth); [`settle`] puts things back once the restore
 //! has ended, whoever of us sees that, and then deletes it.
 
+use async_trait::async_trait;
 use chrono::Utc;
-use hypervisor::{Error, GuestPower, GuestRef, Result, Snapshot, Task, TaskState};
+use hypervisor::{Error, GuestPower, GuestRef, Result, Snapshot, Snapshots, Task, TaskState};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::Incus;
 use crate::api::{Devices, Instance, InstanceSnapshot, Map, Operation};
 use crate::client::{Client, Reply};
 use crate::lookup::{self, MARKER};
@@ -51,77 +53,84 @@ fn check(name: &str) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn list(client: &Client, guest: &GuestRef) -> Result<Vec<Snapshot>> {
-    let instance = lookup::require(client, guest).await?;
-    let mut snapshots: Vec<InstanceSnapshot> =
-        client.get(&["instances", &instance.name, "snapshots"], &[("recursion", "1")]).await?;
-    snapshots.sort_by_key(|s| s.created_at);
-    Ok(snapshots
-        .into_iter()
-        .map(|s| Snapshot {
-            // Some versions say `instance/snapshot`.
-            name: s.name.rsplit('/').next().unwrap_or_default().to_owned(),
-            description: s.config.get(NOTE).cloned().unwrap_or_default(),
-            taken_at: s.created_at.with_timezone(&Utc),
-            parent: None,
-            usable: true,
-            size: s.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0),
-        })
-        .collect())
+#[async_trait]
+impl Snapshots for Incus {
+    async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
+        let client = &self.client;
+        let instance = lookup::require(client, guest).await?;
+        let mut snapshots: Vec<InstanceSnapshot> =
+            client.get(&["instances", &instance.name, "snapshots"], &[("recursion", "1")]).await?;
+        snapshots.sort_by_key(|s| s.created_at);
+        Ok(snapshots
+            .into_iter()
+            .map(|s| Snapshot {
+                // Some versions say `instance/snapshot`.
+                name: s.name.rsplit('/').next().unwrap_or_default().to_owned(),
+                description: s.config.get(NOTE).cloned().unwrap_or_default(),
+                taken_at: s.created_at.with_timezone(&Utc),
+                parent: None,
+                usable: true,
+                size: s.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0),
+            })
+            .collect())
+    }
+
+    async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
+        let client = &self.client;
+        check(name)?;
+        let instance = lookup::require(client, guest).await?;
+        if exists(client, &instance.name, name).await? {
+            return Err(Error::AlreadyExists(format!("snapshot {name} of {}", instance.name)));
+        }
+        if let Some(operation) = join(client, &instance.name, "Snapshotting instance").await? {
+            return Err(Error::Locked(format!("{}: {}", instance.name, operation.description)));
+        }
+        if instance.config.get(NOTE).map_or("", String::as_str) != description {
+            let body = json!({"config": {NOTE: description}});
+            client.send_and_wait(Method::PATCH, &["instances", &instance.name], Some(&body)).await?;
+        }
+        let body = json!({"name": name, "stateful": false});
+        client.send(Method::POST, &["instances", &instance.name, "snapshots"], Some(&body)).await.map(plain)
+    }
+
+    async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task> {
+        let client = &self.client;
+        check(name)?;
+        let instance = lookup::require(client, guest).await?;
+        if let Some(operation) = join(client, &instance.name, "Restoring snapshot").await? {
+            return Ok(chained(&operation.id, Then::Settle, guest));
+        }
+        if !exists(client, &instance.name, name).await? {
+            return Err(Error::NotFound(format!("snapshot {name} of {}", instance.name)));
+        }
+        // What an attempt before us wrote is the truth: the instance may show the snapshot's configuration already.
+        if kept(client, guest).await?.is_none() {
+            keep(client, guest, &Keep::of(&instance)).await?;
+        }
+        let body = json!({"restore": name, "stateful": false});
+        match client.send(Method::PUT, &["instances", &instance.name], Some(&body)).await? {
+            Reply::Operation(operation) => Ok(chained(&operation.id, Then::Settle, guest)),
+            Reply::Done => Err(Error::Failed("Incus restored a snapshot without an operation".to_owned())),
+        }
+    }
+
+    async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
+        let client = &self.client;
+        check(name)?;
+        let instance = lookup::require(client, guest).await?;
+        if let Some(operation) = join(client, &instance.name, "Deleting snapshot").await? {
+            return Err(Error::Locked(format!("{}: {}", instance.name, operation.description)));
+        }
+        match client.send(Method::DELETE, &["instances", &instance.name, "snapshots", name], None).await {
+            Ok(reply) => Ok(plain(reply)),
+            Err(Error::NotFound(_)) => Ok(Task::Done),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 async fn exists(client: &Client, instance: &str, name: &str) -> Result<bool> {
     Ok(client.get_opt::<Value>(&["instances", instance, "snapshots", name], &[]).await?.is_some())
-}
-
-pub(crate) async fn create(client: &Client, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
-    check(name)?;
-    let instance = lookup::require(client, guest).await?;
-    if exists(client, &instance.name, name).await? {
-        return Err(Error::AlreadyExists(format!("snapshot {name} of {}", instance.name)));
-    }
-    if let Some(operation) = join(client, &instance.name, "Snapshotting instance").await? {
-        return Err(Error::Locked(format!("{}: {}", instance.name, operation.description)));
-    }
-    if instance.config.get(NOTE).map_or("", String::as_str) != description {
-        let body = json!({"config": {NOTE: description}});
-        client.send_and_wait(Method::PATCH, &["instances", &instance.name], Some(&body)).await?;
-    }
-    let body = json!({"name": name, "stateful": false});
-    client.send(Method::POST, &["instances", &instance.name, "snapshots"], Some(&body)).await.map(plain)
-}
-
-pub(crate) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
-    check(name)?;
-    let instance = lookup::require(client, guest).await?;
-    if let Some(operation) = join(client, &instance.name, "Deleting snapshot").await? {
-        return Err(Error::Locked(format!("{}: {}", instance.name, operation.description)));
-    }
-    match client.send(Method::DELETE, &["instances", &instance.name, "snapshots", name], None).await {
-        Ok(reply) => Ok(plain(reply)),
-        Err(Error::NotFound(_)) => Ok(Task::Done),
-        Err(error) => Err(error),
-    }
-}
-
-pub(crate) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
-    check(name)?;
-    let instance = lookup::require(client, guest).await?;
-    if let Some(operation) = join(client, &instance.name, "Restoring snapshot").await? {
-        return Ok(chained(&operation.id, Then::Settle, guest));
-    }
-    if !exists(client, &instance.name, name).await? {
-        return Err(Error::NotFound(format!("snapshot {name} of {}", instance.name)));
-    }
-    // What an attempt before us wrote is the truth: the instance may show the snapshot's configuration already.
-    if kept(client, guest).await?.is_none() {
-        keep(client, guest, &Keep::of(&instance)).await?;
-    }
-    let body = json!({"restore": name, "stateful": false});
-    match client.send(Method::PUT, &["instances", &instance.name], Some(&body)).await? {
-        Reply::Operation(operation) => Ok(chained(&operation.id, Then::Settle, guest)),
-        Reply::Done => Err(Error::Failed("Incus restored a snapshot without an operation".to_owned())),
-    }
 }
 
 /// The restore has ended or is forgotten: put back what it must not have changed.
