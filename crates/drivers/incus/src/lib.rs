@@ -5,7 +5,7 @@
 //! * A creation is believed only when it was seen to end well: [`Tasks::task`](hypervisor::Tasks::task) then writes
 //!   `user.innkeeper.ready`. An instance with our marker and without that key is half-made (we or the daemon died
 //!   in the middle); it is shown as [`GuestPower::Unknown`](hypervisor::GuestPower::Unknown), can't be started, and
-//!   [`Provision::create`] makes it again. It never ran, so nothing is lost.
+//!   [`Provision::create`](hypervisor::Provision::create) makes it again. It never ran, so nothing is lost.
 //! * Some of our tasks take more than one Incus operation (a clean stop that times out must become a forced one).
 //!   Their [`TaskId`](hypervisor::TaskId) names what follows, so that any process of ours can carry it on; see `follow`.
 
@@ -19,22 +19,19 @@ mod guests;
 mod images;
 mod inside;
 mod lookup;
+mod network;
 mod operations;
 mod power;
 mod prepare;
 mod processes;
-mod ready;
-mod resize;
+mod provision;
 mod snapshots;
 mod sweep;
 mod traffic;
 mod websocket;
 
 use async_trait::async_trait;
-use hypervisor::{
-    Capabilities, GuestFacts, GuestKind, GuestRef, GuestSpec, Host, HostInfo, Inventory, Limits, Presence, Provision,
-    Result, Sweep, Task,
-};
+use hypervisor::{Capabilities, GuestFacts, GuestKind, GuestRef, Host, HostInfo, Inventory, Presence, Result, Sweep};
 
 use crate::client::Client;
 pub use crate::config::IncusConfig;
@@ -101,32 +98,5 @@ impl Inventory for Incus {
 
     async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
         guests::disk_used(&self.client, guest).await
-    }
-}
-
-#[async_trait]
-impl Provision for Incus {
-    async fn check_create(&self, spec: &GuestSpec) -> Result<()> {
-        ready::check_create(&self.client, spec).await
-    }
-
-    async fn create(&self, spec: &GuestSpec) -> Result<Task> {
-        guests::create(&self.client, spec).await
-    }
-
-    async fn prepare(&self, spec: &GuestSpec) -> Result<()> {
-        prepare::prepare(&self.client, spec).await
-    }
-
-    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
-        resize::resize(&self.client, guest, limits).await
-    }
-
-    async fn check_delete(&self, guest: &GuestRef) -> Result<()> {
-        ready::check_delete(&self.client, guest).await
-    }
-
-    async fn delete(&self, guest: &GuestRef) -> Result<Task> {
-        guests::delete(&self.client, guest).await
     }
 }

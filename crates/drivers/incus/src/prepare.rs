@@ -1,4 +1,4 @@
-//! What a guest gets before its first start: its network device, and the files inside it.
+//! What is inside a guest before its first start: the files of a container, and what cloud-init is told.
 //!
 //! Customer text goes into files only after [`check`]: nothing with a control character passes, so that no line can
 //! be added to a file. What goes to cloud-init is JSON, which is YAML whose quoting can't be escaped from.
@@ -7,18 +7,14 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hypervisor::{Error, GuestKind, GuestNetwork, GuestPower, GuestSpec, Limits, Result, check};
+use hypervisor::{Error, GuestKind, GuestNetwork, GuestSpec, Result, check};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::Map;
 use crate::client::{Client, envelope, transport};
-use crate::lookup;
-
-/// The one network interface inside a guest.
-const NIC: &str = "eth0";
+use crate::network::NIC;
 
 /// How often to ask anew for a guest's files: after a failure, after silence; and how long to wait before, at first and
 /// at most. Half a minute in all: on a busy machine a helper takes its time.
@@ -27,110 +23,6 @@ const SILENT_TRIES: u32 = 2;
 const HELPER_WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// How long Incus may take over one small file.
 const FILE_TIME: Duration = Duration::from_secs(15);
-
-/// A network as Incus knows it.
-#[derive(Debug, Deserialize)]
-struct Network {
-    managed: bool,
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    config: Map,
-}
-
-impl Network {
-    /// Incus pins no address outside of a network that it gives out itself: it would say so of the device, in words that
-    /// name nothing to do.
-    fn takes(&self, name: &str, address: IpAddr) -> Result<()> {
-        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-        let of = |key: &str| self.config.get(&format!("{family}.{key}")).map_or("", String::as_str);
-        let given_out = !["", "none"].contains(&of("address")) && of("dhcp") != "false";
-        if !given_out || contains(of("address"), address) {
-            return Ok(());
-        }
-        Err(Error::Invalid(format!(
-            "{address} is outside of {}, which Incus gives out on {name}: switch {family}.dhcp off there, or take another bridge",
-            of("address")
-        )))
-    }
-}
-
-/// Whether a network, as `10.0.0.1/24`, has this address.
-fn contains(network: &str, address: IpAddr) -> bool {
-    let Some((base, Ok(prefix))) = network.split_once('/').map(|(base, prefix)| (base, prefix.parse::<u32>())) else {
-        return false;
-    };
-    let same = |a: u128, b: u128, bits: u32| (a ^ b).checked_shr(bits.saturating_sub(prefix)).unwrap_or(0) == 0;
-    match (base.parse(), address) {
-        (Ok(IpAddr::V4(base)), IpAddr::V4(address)) => same(base.to_bits().into(), address.to_bits().into(), 32),
-        (Ok(IpAddr::V6(base)), IpAddr::V6(address)) => same(base.to_bits(), address.to_bits(), 128),
-        _ => false,
-    }
-}
-
-/// The network device; `None` for a guest without addresses.
-pub(crate) async fn nic(client: &Client, network: &GuestNetwork, limits: &Limits) -> Result<Option<Map>> {
-    if network.addresses.is_empty() {
-        return Ok(None);
-    }
-    let bridge = network.bridge.as_str();
-    check::line("bridge", bridge)?;
-    if bridge.is_empty() || bridge.contains('/') {
-        return Err(Error::Invalid(format!("{bridge:?} is no bridge")));
-    }
-    let known: Option<Network> = client.get_opt(&["networks", bridge], &[]).await?;
-    let managed = known.filter(|n| n.managed && n.kind == "bridge");
-    let mut nic = device(network, managed.is_some(), client.config.address_filters);
-    let pinned = network.addresses.iter().map(|a| a.address).filter(|a| nic.values().any(|v| *v == a.to_string()));
-    managed.map_or(Ok(()), |known| pinned.into_iter().try_for_each(|address| known.takes(bridge, address)))?;
-    limit(limits.bandwidth_mbps.unwrap_or_default(), &mut nic);
-    Ok(Some(nic))
-}
-
-/// The device's rate, in Mbit/s each way; 0 for none.
-pub(crate) fn limit(mbps: u32, nic: &mut Map) {
-    match mbps {
-        0 => drop(nic.remove("limits.max")),
-        mbps => drop(nic.insert("limits.max".to_owned(), format!("{mbps}Mbit"))),
-    }
-}
-
-fn device(network: &GuestNetwork, managed: bool, filters: bool) -> Map {
-    let mut nic = Map::new();
-    let mut set = |key: &str, value: String| nic.insert(key.to_owned(), value);
-    set("type", "nic".to_owned());
-    set("name", NIC.to_owned());
-    if managed {
-        set("network", network.bridge.clone());
-    } else {
-        set("nictype", "bridged".to_owned());
-        set("parent", network.bridge.clone());
-    }
-    if let Some(vlan) = network.vlan {
-        set("vlan", vlan.to_string());
-    }
-    if !filters {
-        return nic;
-    }
-    set("security.mac_filtering", "true".to_owned());
-    for (family, v4) in [("ipv4", true), ("ipv6", false)] {
-        let mut of_family = network.addresses.iter().filter(|a| a.address.is_ipv4() == v4);
-        match (of_family.next(), of_family.next()) {
-            (Some(one), None) => {
-                set(&format!("{family}.address"), one.address.to_string());
-                set(&format!("security.{family}_filtering"), "true".to_owned());
-            }
-            // "none" with the filter lets nothing of that family out.
-            (None, _) => {
-                set(&format!("{family}.address"), "none".to_owned());
-                set(&format!("security.{family}_filtering"), "true".to_owned());
-            }
-            // Incus filters for one address a family; a second would be cut off.
-            (Some(_), Some(_)) => {}
-        }
-    }
-    nic
-}
 
 /// The name without its domain.
 fn short(hostname: &str) -> &str {
@@ -223,32 +115,12 @@ fn lines(keys: &[String]) -> String {
     text
 }
 
-pub(crate) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
-    let cloud_init = cloud_init(spec, client.config.search_domain.as_deref())?;
-    let instance = lookup::require(client, &spec.guest).await?;
-    if instance.power() != GuestPower::Stopped {
-        return Err(Error::Conflict(format!("{} is not stopped", instance.name)));
-    }
-    let name = instance.name.as_str();
-    let mut change = serde_json::Map::new();
-    if cloud_init.iter().any(|(key, value)| instance.config.get(key) != Some(value)) {
-        change.insert("config".to_owned(), json!(cloud_init));
-    }
-    let nic = nic(client, &spec.network, &spec.limits).await?;
-    if let Some(nic) = nic.filter(|nic| instance.devices.get(NIC) != Some(nic)) {
-        change.insert("devices".to_owned(), json!({NIC: nic}));
-    }
-    if !change.is_empty() {
-        client.send_and_wait(Method::PATCH, &["instances", name], Some(&Value::Object(change))).await?;
-    }
-    // A stopped VM's disk is not open to us: its image must read cloud-init.
-    if spec.guest.kind == GuestKind::Vm {
-        return Ok(());
-    }
-    let files = Files { client, instance: name };
+/// Writes a guest's files; repeated, it writes the same.
+pub(crate) async fn write_files(client: &Client, instance: &str, spec: &GuestSpec) -> Result<()> {
+    let files = Files { client, instance };
     let mut tries = 0;
     loop {
-        match inside(&files, spec).await {
+        match files.write_all(spec).await {
             // Incus gives a stopped guest's files to a helper that ends when nobody asks, and whom it may ask meanwhile: it
             // says so, or nothing at all.
             Err(Error::Failed(text)) if text.contains("forkfile.sock") => {
@@ -264,24 +136,6 @@ pub(crate) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
     }
 }
 
-/// Writes a guest's files; repeated, it writes the same.
-async fn inside(files: &Files<'_>, spec: &GuestSpec) -> Result<()> {
-    let search = files.client.config.search_domain.as_deref();
-    files.write("/etc/hostname", 0o644, format!("{}\n", spec.hostname)).await?;
-    files.write("/etc/hosts", 0o644, hosts(&spec.hostname)).await?;
-    if !spec.network.addresses.is_empty() {
-        files.directory("/etc/systemd", 0o755).await?;
-        files.directory("/etc/systemd/network", 0o755).await?;
-        // Sorts before whatever the image has for its interface; the first match wins.
-        files.write("/etc/systemd/network/00-innkeeper.network", 0o644, networkd(&spec.network, search)).await?;
-    }
-    if !spec.network.dns.is_empty() && !files.is_managed("/etc/resolv.conf").await? {
-        files.write("/etc/resolv.conf", 0o644, resolv_conf(&spec.network.dns, search)).await?;
-    }
-    files.directory("/root/.ssh", 0o700).await?;
-    files.write("/root/.ssh/authorized_keys", 0o600, lines(&spec.ssh_keys)).await
-}
-
 /// The files API of one instance.
 struct Files<'a> {
     client: &'a Client,
@@ -289,6 +143,23 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
+    async fn write_all(&self, spec: &GuestSpec) -> Result<()> {
+        let search = self.client.config.search_domain.as_deref();
+        self.write("/etc/hostname", 0o644, format!("{}\n", spec.hostname)).await?;
+        self.write("/etc/hosts", 0o644, hosts(&spec.hostname)).await?;
+        if !spec.network.addresses.is_empty() {
+            self.directory("/etc/systemd", 0o755).await?;
+            self.directory("/etc/systemd/network", 0o755).await?;
+            // Sorts before whatever the image has for its interface; the first match wins.
+            self.write("/etc/systemd/network/00-innkeeper.network", 0o644, networkd(&spec.network, search)).await?;
+        }
+        if !spec.network.dns.is_empty() && !self.is_managed("/etc/resolv.conf").await? {
+            self.write("/etc/resolv.conf", 0o644, resolv_conf(&spec.network.dns, search)).await?;
+        }
+        self.directory("/root/.ssh", 0o700).await?;
+        self.write("/root/.ssh/authorized_keys", 0o600, lines(&spec.ssh_keys)).await
+    }
+
     /// Writes a file of root's, replacing what is there, its mode included.
     async fn write(&self, path: &str, mode: u32, content: String) -> Result<()> {
         self.post(path, "file", mode, content).await
@@ -340,7 +211,8 @@ impl Files<'_> {
 
 #[cfg(test)]
 mod tests {
-    use hypervisor::{GuestAddress, GuestRef};
+    use hypervisor::{GuestAddress, GuestRef, Limits};
+    use serde_json::Value;
 
     use super::*;
 
@@ -402,25 +274,6 @@ mod tests {
         assert_eq!(lines(&[" a ".to_owned(), String::new()]), "a\n");
     }
 
-    #[test]
-    fn a_network_that_incus_gives_out_takes_its_own_addresses_only() {
-        let network = |address: &str, dhcp: &str| Network {
-            managed: true,
-            kind: "bridge".to_owned(),
-            config: Map::from([
-                ("ipv4.address".to_owned(), address.to_owned()),
-                ("ipv4.dhcp".to_owned(), dhcp.to_owned()),
-                ("ipv6.address".to_owned(), "fd00::1/64".to_owned()),
-            ]),
-        };
-        let takes = |network: &Network, address: &str| network.takes("br0", address.parse().unwrap()).is_ok();
-        let own = network("10.0.0.1/24", "true");
-        assert!(takes(&own, "10.0.0.255") && takes(&own, "fd00::ffff:1"));
-        assert!(!takes(&own, "10.0.1.0") && !takes(&own, "192.0.2.7") && !takes(&own, "fd00:0:0:1::1"));
-        assert!(takes(&network("10.0.0.1/24", "false"), "192.0.2.7") && takes(&network("none", ""), "192.0.2.7"));
-        assert!(contains("10.0.0.1/0", "192.0.2.7".parse().unwrap()) && !contains("x", "192.0.2.7".parse().unwrap()));
-    }
-
     /// A guest with a /32, or with a gateway that is link-local, finds its gateway on the link.
     #[test]
     fn a_gateway_outside_is_on_the_link() {
@@ -440,16 +293,5 @@ mod tests {
         let routes = network["ethernets"]["eth0"]["routes"].as_array().unwrap();
         assert_eq!(routes[0], json!({"to": "0.0.0.0/0", "via": "198.51.100.1", "on-link": true}));
         assert_eq!(routes[1], json!({"to": "::/0", "via": "fe80::1", "on-link": true}));
-    }
-
-    #[test]
-    fn a_managed_network_pins_the_addresses() {
-        let nic = device(&spec().network, true, true);
-        assert_eq!(nic["network"], "br0");
-        assert_eq!(nic["ipv4.address"], "10.0.0.5");
-        assert_eq!(nic["security.ipv6_filtering"], "true");
-        let bare = device(&spec().network, false, false);
-        assert_eq!(bare["parent"], "br0");
-        assert!(!bare.contains_key("security.mac_filtering"));
     }
 }
