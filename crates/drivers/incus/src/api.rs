@@ -197,6 +197,20 @@ pub(crate) struct Address {
     pub(crate) address: String,
 }
 
+/// The resources of a storage pool.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PoolResources {
+    pub(crate) space: Space,
+}
+
+/// A storage pool's room in bytes.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Space {
+    pub(crate) total: u64,
+    #[serde(default)]
+    pub(crate) used: Option<u64>,
+}
+
 /// A snapshot of an instance.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct InstanceSnapshot {

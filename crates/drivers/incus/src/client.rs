@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use hypervisor::{Error, Result};
 use reqwest::{Method, RequestBuilder, Url};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::IncusConfig;
-use crate::api::{Envelope, Operation};
+use crate::api::{Envelope, Operation, PoolResources, Space};
 
 /// What a mutation was answered with.
 #[derive(Debug)]
@@ -194,21 +193,14 @@ pub(crate) fn transport(error: &reqwest::Error, mutates: bool) -> Error {
 /// A shortage is the guest's own where Incus found no room for the guest's backup file, which is in the guest's own volume,
 /// and the pool has room: not every kind of pool speaks of a quota.
 pub(crate) async fn classify_shortage(client: &Client, error: Error) -> Error {
-    #[derive(Deserialize)]
-    struct Resources {
-        space: Space,
-    }
-    #[derive(Deserialize)]
-    struct Space {
-        used: u64,
-        total: u64,
-    }
     let Error::Exhausted(text) = error else { return error };
     if !text.contains("backup.yaml") {
         return Error::Exhausted(text);
     }
-    match client.get::<Resources>(&["storage-pools", &client.config.storage_pool, "resources"], &[]).await {
-        Ok(Resources { space }) if space.total.saturating_sub(space.used) > space.total / 100 => Error::DiskFull(text),
+    match client.get::<PoolResources>(&["storage-pools", &client.config.storage_pool, "resources"], &[]).await {
+        Ok(PoolResources { space: Space { total, used: Some(used) } }) if total.saturating_sub(used) > total / 100 => {
+            Error::DiskFull(text)
+        }
         _ => Error::Exhausted(text),
     }
 }

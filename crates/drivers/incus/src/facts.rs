@@ -2,18 +2,12 @@
 
 use std::net::IpAddr;
 
-use hypervisor::{GuestFacts, GuestRef, Limits, Result};
+use hypervisor::{GuestFacts, Limits};
 use serde_json::Value;
 
 use crate::api::{GIB, Instance, MIB, parse_cpus, parse_size};
-use crate::client::Client;
-use crate::lookup;
 
-pub(crate) async fn facts(client: &Client, guest: &GuestRef) -> Result<GuestFacts> {
-    Ok(read(&lookup::require(client, guest).await?))
-}
-
-fn read(instance: &Instance) -> GuestFacts {
+pub(crate) fn read(instance: &Instance) -> GuestFacts {
     let limit = |key: &str| instance.expanded_config.get(key);
     let mut addresses: Vec<IpAddr> = instance
         .expanded_devices

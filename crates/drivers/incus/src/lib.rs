@@ -15,23 +15,24 @@ mod config;
 mod console;
 mod facts;
 mod follow;
-mod guests;
+mod host;
 mod images;
 mod inside;
+mod inventory;
 mod lookup;
 mod network;
 mod operations;
 mod power;
+mod preflight;
 mod prepare;
 mod processes;
 mod provision;
+mod server;
 mod snapshots;
-mod sweep;
 mod traffic;
 mod websocket;
 
-use async_trait::async_trait;
-use hypervisor::{Capabilities, GuestFacts, GuestKind, GuestRef, Host, HostInfo, Inventory, Presence, Result, Sweep};
+use hypervisor::Result;
 
 use crate::client::Client;
 pub use crate::config::IncusConfig;
@@ -54,49 +55,5 @@ impl Incus {
     /// The configuration it was made with.
     pub fn config(&self) -> &IncusConfig {
         &self.client.config
-    }
-}
-
-#[async_trait]
-impl Host for Incus {
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            password_at_create: false,
-            set_password: true,
-            exec: true,
-            live_resize: true,
-            vm_live_resize: false,
-            snapshots: true,
-            console: true,
-            lxc: true,
-            vm: true,
-        }
-    }
-
-    async fn info(&self) -> Result<HostInfo> {
-        sweep::info(&self.client).await
-    }
-
-    async fn has_image(&self, kind: GuestKind, source: &str) -> Result<bool> {
-        Ok(images::fingerprint(&self.client, kind, source).await?.is_some())
-    }
-}
-
-#[async_trait]
-impl Inventory for Incus {
-    async fn sweep(&self) -> Result<Sweep> {
-        sweep::sweep(&self.client).await
-    }
-
-    async fn find(&self, guest: &GuestRef) -> Result<Presence> {
-        guests::find(&self.client, guest).await
-    }
-
-    async fn facts(&self, guest: &GuestRef) -> Result<GuestFacts> {
-        facts::facts(&self.client, guest).await
-    }
-
-    async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
-        guests::disk_used(&self.client, guest).await
     }
 }

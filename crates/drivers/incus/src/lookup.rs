@@ -1,7 +1,6 @@
 //! Guests by name: reading an instance, with its marker checked.
 
 use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Result};
-use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -71,32 +70,4 @@ pub(crate) fn shown_power(instance: &Instance) -> GuestPower {
         GuestPower::Stopped if !instance.config.contains_key(READY) => GuestPower::Unknown,
         power => power,
     }
-}
-
-/// The name of this server, which is its one node.
-pub(crate) async fn node(client: &Client) -> Result<String> {
-    let server: Server = client.get(&[], &[]).await?;
-    Ok(server.environment.server_name)
-}
-
-/// What `GET /1.0` says.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Server {
-    #[serde(default)]
-    pub(crate) api_extensions: Vec<String>,
-    #[serde(default)]
-    pub(crate) auth: String,
-    pub(crate) environment: Environment,
-}
-
-/// The server's surroundings.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Environment {
-    pub(crate) server_name: String,
-    pub(crate) server_version: String,
-    pub(crate) server_clustered: bool,
-    pub(crate) driver: String,
-    pub(crate) firewall: String,
-    pub(crate) certificate_fingerprint: String,
 }

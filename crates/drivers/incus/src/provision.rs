@@ -5,10 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hypervisor::{Error, GuestKind, GuestPower, GuestRef, GuestSpec, Limits, Provision, Result, Task, check};
 use reqwest::Method;
-use serde::Deserialize;
 use serde_json::{Map as JsonMap, Value, json};
 
-use crate::api::{GIB, Instance};
+use crate::api::{GIB, Instance, PoolResources};
 use crate::client::{Client, Reply, failure};
 use crate::lookup::{MARKER, READY, get, instance_type, name, require};
 use crate::network::{self, NIC};
@@ -209,25 +208,15 @@ async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value
 
 /// Refuses where the storage pool is missing or full. The room of `before`, which the guest is to replace, is its own.
 async fn room(client: &Client, before: Option<&Instance>) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Resources {
-        space: Space,
-    }
-    #[derive(Deserialize)]
-    struct Space {
-        #[serde(default)]
-        used: u64,
-        total: u64,
-    }
     let pool = client.config.storage_pool.as_str();
     // Asked for its resources, Incus says nothing that tells a missing pool from a broken one.
     client.get::<Value>(&["storage-pools", pool], &[]).await.map_err(|error| match error {
         Error::NotFound(_) => Error::NotFound(format!("the storage pool {pool}")),
         other => other,
     })?;
-    let Resources { space } = client.get(&["storage-pools", pool, "resources"], &[]).await?;
+    let PoolResources { space } = client.get(&["storage-pools", pool, "resources"], &[]).await?;
     let there = before.and_then(Instance::root_disk).and_then(|(_, disk)| disk.get("pool"));
-    let free = space.total.saturating_sub(space.used);
+    let free = space.total.saturating_sub(space.used.unwrap_or(0));
     if there.is_none_or(|there| there != pool) && free < GIB {
         return Err(Error::Exhausted(format!("the storage pool {pool} has {} MiB left", free >> 20)));
     }

@@ -1,0 +1,65 @@
+//! What the server says of itself and its machine.
+
+use hypervisor::{Node, Result};
+use serde::Deserialize;
+
+use crate::api::{GIB, MIB, PoolResources};
+use crate::client::Client;
+
+/// What `GET /1.0` says.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Server {
+    #[serde(default)]
+    pub(crate) api_extensions: Vec<String>,
+    #[serde(default)]
+    pub(crate) auth: String,
+    pub(crate) environment: Environment,
+}
+
+/// The server's surroundings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Environment {
+    pub(crate) server_name: String,
+    pub(crate) server_version: String,
+    pub(crate) server_clustered: bool,
+    pub(crate) driver: String,
+    pub(crate) firewall: String,
+    pub(crate) certificate_fingerprint: String,
+}
+
+/// What `GET /1.0/resources` says.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Resources {
+    cpu: Cpu,
+    memory: Total,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cpu {
+    total: u32,
+}
+
+#[derive(Debug, Deserialize)]
+struct Total {
+    total: u64,
+}
+
+/// The name of this server, which is its one node.
+pub(crate) async fn name(client: &Client) -> Result<String> {
+    let server: Server = client.get(&[], &[]).await?;
+    Ok(server.environment.server_name)
+}
+
+/// The server as its one node.
+pub(crate) fn as_node(server: &Server, resources: &Resources, pool: Option<&PoolResources>) -> Node {
+    Node {
+        name: server.environment.server_name.clone(),
+        online: true,
+        cores: resources.cpu.total,
+        memory_mib: resources.memory.total / MIB,
+        disk_gib: pool.map_or(0, |pool| pool.space.total / GIB),
+        disk_used: pool.and_then(|pool| pool.space.used),
+        disk_shared: false,
+    }
+}
