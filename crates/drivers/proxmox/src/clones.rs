@@ -5,8 +5,8 @@ use hypervisor::{Error, GuestKind, Result};
 
 use crate::api::{Config, Properties, Resource};
 use crate::client::Client;
-use crate::create::root_disk;
-use crate::guests::{self, At};
+use crate::place::{self, Place};
+use crate::size::root_disk;
 
 /// Keys that a clone keeps; those with numbers are in [`is_kept`].
 #[rustfmt::skip]
@@ -100,16 +100,16 @@ pub(crate) fn check(template: &Resource, config: &Config, surely: bool) -> Resul
 }
 
 /// Takes from a clone what it must not keep, and gives its configuration as it is then.
-pub(crate) async fn strip(client: &Client, at: &At) -> Result<Config> {
+pub(crate) async fn strip(client: &Client, at: &Place) -> Result<Config> {
     // A disk that is taken away becomes an unused one first.
     for _ in 0..3 {
-        let config = guests::config(client, at).await?;
+        let config = place::config(client, at).await?;
         let keys = not_kept(&config)?;
         if keys.is_empty() {
             return Ok(config);
         }
         let gone: Vec<_> = keys.iter().map(|key| (*key, None)).collect();
-        guests::change(client, at, &config, &gone).await.map_err(|error| match error {
+        place::change(client, at, &config, &gone).await.map_err(|error| match error {
             Error::Forbidden(text) => Error::Invalid(format!(
                 "its template has {}, which clones do not keep, and we may not take it away: take it from the template \
                  ({text})",
@@ -126,9 +126,9 @@ pub(crate) async fn problems(client: &Client, rows: &[Resource]) -> Result<Vec<S
     let mut problems = Vec::new();
     for template in rows.iter().filter(|row| row.kind == "qemu" && row.template) {
         let (name, vmid) = (&template.name, template.vmid);
-        let at = At { node: template.node.clone(), kind: GuestKind::Vm, vmid: vmid.to_string() };
+        let at = Place { node: template.node.clone(), kind: GuestKind::Vm, vmid: vmid.to_string() };
         // One that is just being changed, or on a node that is away, can't be judged.
-        let Ok(config) = guests::config(client, &at).await else { continue };
+        let Ok(config) = place::config(client, &at).await else { continue };
         let Ok(keys) = not_kept(&config) else { continue };
         let (sure, doubtful): (Vec<&str>, Vec<&str>) = keys.into_iter().partition(|key| is_ours_to_reset(key));
         if !doubtful.is_empty() {

@@ -36,7 +36,8 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::client::{Client, Identity, encoded_params, encoded_path};
 use crate::error::{refusal, words};
-use crate::guests::{self, At};
+use crate::lookup;
+use crate::place::Place;
 
 /// Messages that may wait in each direction.
 const QUEUE: usize = 32;
@@ -66,7 +67,7 @@ fn port<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
 }
 
 pub(crate) async fn console(client: &Client, guest: &GuestRef) -> Result<Console> {
-    let found = guests::require_running(client, guest).await?;
+    let found = lookup::require_running(client, guest).await?;
     let who = match &client.config.login {
         Some(login) => client.login(login).await?,
         None => Identity::Token,
@@ -111,7 +112,7 @@ async fn wants_asking(client: &Client) -> Result<bool> {
     Ok((numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (9, 2))
 }
 
-async fn connect(client: &Client, who: &Identity, at: &At, proxy: &Proxy) -> Result<Socket> {
+async fn connect(client: &Client, who: &Identity, at: &Place, proxy: &Proxy) -> Result<Socket> {
     let path = encoded_path(&at.path(&["vncwebsocket"]))?;
     let query = encoded_params(&[("port", &proxy.port.to_string()), ("vncticket", proxy.ticket.expose_secret())]);
     // The endpoint that gave the ticket; it reaches the guest's node by itself.

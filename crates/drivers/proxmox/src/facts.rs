@@ -6,11 +6,11 @@ use hypervisor::{GuestFacts, GuestKind, GuestRef, Limits, Result};
 
 use crate::api::{Config, GIB, Properties, parse_size};
 use crate::client::Client;
-use crate::guests;
+use crate::{lookup, place};
 
 pub(crate) async fn facts(client: &Client, guest: &GuestRef) -> Result<GuestFacts> {
-    let found = guests::require(client, guest).await?;
-    let config = guests::config(client, &found.at).await?;
+    let found = lookup::require(client, guest).await?;
+    let config = place::config(client, &found.at).await?;
     Ok(read(guest.kind, &config))
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::api::Config;
 use crate::client::Client;
-use crate::guests::At;
+use crate::place::Place;
 
 const SET: &str = "ipfilter-net0";
 
@@ -40,7 +40,7 @@ struct Set {
 }
 
 /// Lets a guest use these addresses and no others.
-pub(crate) async fn filter(client: &Client, at: &At, allowed: &[IpAddr]) -> Result<()> {
+pub(crate) async fn filter(client: &Client, at: &Place, allowed: &[IpAddr]) -> Result<()> {
     let sets: Vec<Set> = client.get(&at.path(&["firewall", "ipset"]), &[]).await?;
     if !sets.iter().any(|set| set.name == SET) {
         done(client.post(&at.path(&["firewall", "ipset"]), &[("name", SET)]).await)?;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::api::{Config, Properties, Resource};
 use crate::client::Client;
-use crate::guests::{self, At};
+use crate::place::{self, Place};
 use crate::resources::{self, Resources};
 
 /// Buses that a machine's disks are on.
@@ -114,8 +114,8 @@ async fn is_movable(client: &Client, list: &Resources, template: &Resource) -> R
     if !shared(&client.config.storage) || !list.nodes().any(|row| row.node != template.node) {
         return Ok(false);
     }
-    let at = At { node: template.node.clone(), kind: GuestKind::Vm, vmid: template.vmid.to_string() };
-    let config = guests::config(client, &at).await?;
+    let at = Place { node: template.node.clone(), kind: GuestKind::Vm, vmid: template.vmid.to_string() };
+    let config = place::config(client, &at).await?;
     Ok(storages(&config).iter().all(|storage| shared(storage)))
 }
 

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::api::Properties;
 use crate::client::Client;
-use crate::guests::{self, Found};
+use crate::lookup;
+use crate::place::{self, Found};
 
 /// What is kept of an output; the rest is dropped.
 const OUTPUT_LIMIT: usize = 1 << 20;
@@ -45,7 +46,7 @@ struct Address {
 }
 
 pub(crate) async fn interfaces(client: &Client, guest: &GuestRef) -> Result<Vec<Interface>> {
-    let found = guests::require(client, guest).await?;
+    let found = lookup::require(client, guest).await?;
     if found.power() != GuestPower::Running {
         return Ok(Vec::new());
     }
@@ -87,7 +88,7 @@ pub(crate) async fn set_password(
     password: &SecretString,
 ) -> Result<()> {
     check::password(password)?;
-    let found = guests::require_running(client, guest).await?;
+    let found = lookup::require_running(client, guest).await?;
     if guest.kind == GuestKind::Vm {
         let form = [("username", "root"), ("password", password.expose_secret())];
         return client.post::<Value>(&found.at.path(&["agent", "set-user-password"]), &form).await.map(drop);
@@ -99,7 +100,7 @@ pub(crate) async fn set_password(
     if output.status == 0 {
         Ok(())
     } else {
-        guests::has_room(&found)?;
+        found.check_room()?;
         // Its words could quote the line, so they are not passed on.
         Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
     }
@@ -114,7 +115,7 @@ pub(crate) async fn exec(
     timeout: Duration,
 ) -> Result<ExecOutput> {
     check::command(argv)?;
-    let found = guests::require_running(client, guest).await?;
+    let found = lookup::require_running(client, guest).await?;
     match guest.kind {
         GuestKind::Lxc => by_shell(client, shell, &found, guest, argv, stdin, timeout).await,
         GuestKind::Vm => by_agent(client, &found, argv, stdin, timeout).await,
@@ -134,7 +135,7 @@ async fn by_shell(
         Error::Unsupported("Proxmox VE runs no commands in containers; it takes SSH, which is not set up".to_owned())
     };
     let shell = shell.ok_or_else(none)?;
-    let config = guests::config(client, &found.at).await?;
+    let config = place::config(client, &found.at).await?;
     let net = Properties::parse(&config.get("net0").unwrap_or_default());
     let addresses = ["ip", "ip6"].iter().filter_map(|key| net.get(key)?.split('/').next()?.parse().ok()).collect();
     let target = ShellTarget {

@@ -5,8 +5,8 @@
 //!   machine the number or name of a template that reads cloud-init. Where several nodes have a template of one name,
 //!   each as good as the other, the one on the guest's node is taken.
 //! * The marker is the word `innkeeper-<number>-<uuid>`, in a guest's tags and in its description; see `marker`.
-//! * Some of our tasks take more than one of the host's. The [`TaskId`] then names what follows, so that any process of
-//!   ours can carry it on; see `tasks`.
+//! * Some of our tasks take more than one of the host's. Their [`TaskId`](hypervisor::TaskId) names what follows, so that
+//!   any process of ours can carry it on; see `follow`.
 //! * Commands in containers have no call in the API: they need a [`GuestShell`].
 
 mod api;
@@ -16,21 +16,25 @@ mod config;
 mod console;
 mod create;
 mod error;
+mod explain;
 mod facts;
 mod firewall;
-mod guests;
+mod follow;
 mod images;
 mod info;
 mod inside;
 mod locks;
+mod lookup;
 mod marker;
 mod network;
+mod place;
 mod power;
 mod preflight;
 mod prepare;
 mod ready;
 mod resize;
 mod resources;
+mod size;
 mod snapshots;
 mod sweep;
 mod tasks;
@@ -43,12 +47,13 @@ use async_trait::async_trait;
 use hypervisor::{
     Capabilities, Console, Consoles, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestShell, GuestSpec, Host,
     HostInfo, Inside, Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots, StopMode,
-    Sweep, Task, TaskId, TaskState, Tasks,
+    Sweep, Task,
 };
 use secrecy::SecretString;
 
 use crate::client::Client;
 pub use crate::config::{Login, ProxmoxConfig, Tls};
+use crate::explain::explained;
 
 /// One Proxmox VE cluster or single node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -75,11 +80,6 @@ impl Proxmox {
     /// The configuration it was made with.
     pub fn config(&self) -> &ProxmoxConfig {
         &self.client.config
-    }
-
-    /// What a call on a guest came to, with a refusal for its lock looked into.
-    async fn explained<T: Send>(&self, guest: &GuestRef, result: Result<T>) -> Result<T> {
-        locks::explained(&self.client, guest, result).await
     }
 
     /// What a token needs in a version of Proxmox VE (8 or 9): paths, and the privileges on each.
@@ -124,7 +124,7 @@ impl Inventory for Proxmox {
     }
 
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
-        guests::find(&self.client, guest).await
+        lookup::find(&self.client, guest).await
     }
 
     async fn facts(&self, guest: &GuestRef) -> Result<GuestFacts> {
@@ -132,19 +132,11 @@ impl Inventory for Proxmox {
     }
 
     async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
-        Ok(guests::require(&self.client, guest).await?.status.disk_used())
+        Ok(lookup::require(&self.client, guest).await?.status.disk_used())
     }
 
     async fn is_number_free(&self, vmid: i64) -> Result<bool> {
-        guests::is_number_free(&self.client, vmid).await
-    }
-}
-
-#[async_trait]
-impl Tasks for Proxmox {
-    async fn task(&self, id: &TaskId) -> Result<TaskState> {
-        let state = tasks::task(&self.client, id).await?;
-        Ok(locks::explained_end(&self.client, id, state).await)
+        lookup::is_number_free(&self.client, vmid).await
     }
 }
 
@@ -159,11 +151,11 @@ impl Provision for Proxmox {
     }
 
     async fn prepare(&self, spec: &GuestSpec) -> Result<()> {
-        self.explained(&spec.guest, prepare::prepare(&self.client, spec).await).await
+        explained(&self.client, &spec.guest, prepare::prepare(&self.client, spec)).await
     }
 
     async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
-        self.explained(guest, resize::resize(&self.client, guest, limits).await).await
+        explained(&self.client, guest, resize::resize(&self.client, guest, limits)).await
     }
 
     async fn check_delete(&self, guest: &GuestRef) -> Result<()> {
@@ -171,7 +163,7 @@ impl Provision for Proxmox {
     }
 
     async fn delete(&self, guest: &GuestRef) -> Result<Task> {
-        self.explained(guest, power::delete(&self.client, guest).await).await
+        explained(&self.client, guest, power::delete(&self.client, guest)).await
     }
 }
 
@@ -197,11 +189,11 @@ impl Snapshots for Proxmox {
     }
 
     async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
-        self.explained(guest, snapshots::create(&self.client, guest, name, description).await).await
+        explained(&self.client, guest, snapshots::create(&self.client, guest, name, description)).await
     }
 
     async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task> {
-        self.explained(guest, snapshots::rollback(&self.client, guest, name).await).await
+        explained(&self.client, guest, snapshots::rollback(&self.client, guest, name)).await
     }
 
     async fn check_rollback(&self, guest: &GuestRef, name: &str) -> Result<()> {
@@ -209,7 +201,7 @@ impl Snapshots for Proxmox {
     }
 
     async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
-        self.explained(guest, snapshots::delete(&self.client, guest, name).await).await
+        explained(&self.client, guest, snapshots::delete(&self.client, guest, name)).await
     }
 }
 

@@ -5,13 +5,11 @@
 //! That one stays where its task was killed, and only a person can lift it. So where the configuration has a lock, the
 //! node's tasks tell whether it will pass.
 
-use hypervisor::{Error, GuestKind, GuestRef, Result, TaskId, TaskState};
+use hypervisor::{Error, GuestKind, Result};
 
 use crate::api::{Status, TaskRow};
 use crate::client::Client;
-use crate::error::config_lock;
-use crate::guests::{self, At, Found};
-use crate::tasks::Upid;
+use crate::place::{self, Found, Place};
 
 /// The lock of a machine whose memory was written to disk: its next start reads it, and takes the lock away.
 const HIBERNATED: &str = "suspended";
@@ -30,7 +28,7 @@ pub(crate) async fn free_or_hibernated(client: &Client, found: &Found) -> Result
 }
 
 /// What to say of a guest that was seen with this lock.
-pub(crate) async fn held(client: &Client, at: &At, lock: &str) -> Result<Error> {
+pub(crate) async fn held(client: &Client, at: &Place, lock: &str) -> Result<Error> {
     let (what, tool) = if at.kind == GuestKind::Lxc { ("CT", "pct") } else { ("VM", "qm") };
     let (node, vmid) = (&at.node, &at.vmid);
     if lock == HIBERNATED && at.kind == GuestKind::Vm {
@@ -56,39 +54,10 @@ pub(crate) async fn held(client: &Client, at: &At, lock: &str) -> Result<Error> 
 
 /// Whether a task may be at work on a guest. A backup job is one task for many guests and names none of them, a clone's
 /// task names its source.
-async fn is_at_work(client: &Client, at: &At) -> Result<bool> {
+async fn is_at_work(client: &Client, at: &Place) -> Result<bool> {
     const OF_OTHER_NAMES: &[&str] = &["vzdump", "qmclone", "vzclone"];
     let rows: Vec<TaskRow> =
         client.get(&["nodes", &at.node, "tasks"], &[("source", "active"), ("limit", "1000")]).await?;
-    let works = |row: &TaskRow| OF_OTHER_NAMES.contains(&row.kind.as_str()) || guests::is_work_on(row, &at.vmid);
+    let works = |row: &TaskRow| OF_OTHER_NAMES.contains(&row.kind.as_str()) || place::is_work_on(row, &at.vmid);
     Ok(rows.iter().any(|row| row.is_running() && works(row)))
-}
-
-/// The result of a call on a guest, a refusal for its lock looked into.
-pub(crate) async fn explained<T>(client: &Client, guest: &GuestRef, result: Result<T>) -> Result<T> {
-    let Err(error) = result else { return result };
-    if config_lock(&error)
-        && let Ok(Some(found)) = guests::get(client, guest).await
-    {
-        free(client, &found).await?;
-    }
-    Err(error)
-}
-
-/// How a task stands, where it failed for a lock with that looked into.
-pub(crate) async fn explained_end(client: &Client, id: &TaskId, state: TaskState) -> TaskState {
-    let TaskState::Failed(error) = &state else { return state };
-    let Some(upid) = Upid::parse(id.0.split('?').next().unwrap_or_default()).ok().filter(|_| config_lock(error)) else {
-        return state;
-    };
-    // Its words name the kind; a task of the kind `resize` does not.
-    let kind = if error.to_string().contains("CT is locked") { GuestKind::Lxc } else { GuestKind::Vm };
-    let at = At { node: upid.node, kind, vmid: upid.id };
-    match client.get::<Status>(&at.path(&["status", "current"]), &[]).await {
-        Ok(status) if !status.lock.is_empty() => match held(client, &at, &status.lock).await {
-            Ok(Error::Locked(_)) | Err(_) => state,
-            Ok(told) => TaskState::Failed(told),
-        },
-        _ => state,
-    }
 }

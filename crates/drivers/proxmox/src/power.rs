@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::api::TaskRow;
 use crate::client::Client;
 use crate::error::no_config;
-use crate::guests::{self, At, Found};
-use crate::tasks::{self, End, Then, Upid, chained, plain, reached};
-use crate::{locks, marker, ready};
+use crate::place::{self, Found, Place};
+use crate::tasks::{self, Outcome, Then, Upid, chained, plain, reached};
+use crate::{locks, lookup, marker, ready};
 
 /// Kinds of tasks, as a node names them.
 const STARTS: &[&str] = &["vzstart", "qmstart", "hastart"];
@@ -21,7 +21,7 @@ const STOPS: &[&str] = &["vzstop", "qmstop", "hastop"];
 const SHUTDOWNS: &[&str] = &["vzshutdown", "qmshutdown", "vzreboot", "qmreboot"];
 
 pub(crate) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
-    let found = guests::require(client, guest).await?;
+    let found = lookup::require(client, guest).await?;
     if !found.whole {
         let text = format!("the creation of {} was never seen to end: create it again", guest.vmid);
         return Err(Error::Conflict(text));
@@ -44,7 +44,7 @@ pub(crate) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
 }
 
 pub(crate) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> Result<Task> {
-    let found = guests::require(client, guest).await?;
+    let found = lookup::require(client, guest).await?;
     // A half-made one never ran.
     if found.status.power() == GuestPower::Stopped {
         return Ok(Task::Done);
@@ -77,7 +77,7 @@ pub(crate) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> R
 }
 
 pub(crate) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration) -> Result<Task> {
-    let found = guests::require(client, guest).await?;
+    let found = lookup::require(client, guest).await?;
     if let Some(row) = shutdown_under_way(client, &found.at).await?.filter(|row| row.kind.ends_with("reboot")) {
         return Ok(chained(&row.upid, Then::Restarted, guest));
     }
@@ -86,7 +86,7 @@ pub(crate) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration
     }
     // A reboot does not ask for the lock: it takes the guest down, and then can't bring it up.
     locks::free(client, &found).await?;
-    guests::has_room(&found)?;
+    found.check_room()?;
     let seconds = timeout.as_secs().max(1).to_string();
     match act(client, &found.at, "reboot", &[("timeout", &seconds)]).await {
         Ok(upid) => Ok(chained(&upid, Then::Restarted, guest)),
@@ -97,28 +97,28 @@ pub(crate) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration
 }
 
 pub(crate) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
-    let Some(found) = guests::get(client, guest).await? else { return Ok(Task::Done) };
+    let Some(found) = lookup::get(client, guest).await? else { return Ok(Task::Done) };
     if found.status.power() != GuestPower::Stopped {
         return Err(Error::Conflict(format!("{} is running", guest.vmid)));
     }
-    let config = guests::config(client, &found.at).await?;
+    let config = place::config(client, &found.at).await?;
     ready::unprotected(&found, &config)?;
     if ready::is_protected(&config) {
-        guests::change(client, &found.at, &config, &[("protection", None)]).await?;
+        place::change(client, &found.at, &config, &[("protection", None)]).await?;
     }
     // Purged from backup jobs, replication and high availability too; nothing of its number elsewhere is touched.
     match client.delete::<String>(&found.at.path(&[]), &[("purge", "1")]).await {
         Ok(upid) => Ok(plain(upid)),
-        Err(error) if no_config(&error) => match guests::get(client, guest).await? {
+        Err(error) if no_config(&error) => match lookup::get(client, guest).await? {
             None => Ok(Task::Done),
             Some(_) => Err(Error::Locked(format!("{} is being moved", guest.vmid))),
         },
         Err(error @ Error::Locked(_)) => {
-            let rows = guests::active(client, &found.at).await?;
+            let rows = place::active(client, &found.at).await?;
             match rows.into_iter().find(|row| row.kind.ends_with("destroy")) {
                 Some(row) => Ok(plain(row.upid)),
                 // It may have ended between the two looks.
-                None if guests::get(client, guest).await?.is_none() => Ok(Task::Done),
+                None if lookup::get(client, guest).await?.is_none() => Ok(Task::Done),
                 None => Err(error),
             }
         }
@@ -127,12 +127,14 @@ pub(crate) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
 }
 
 /// A stop's task has ended: force it where the guest still runs.
-pub(crate) async fn stopped(client: &Client, upid: &Upid, end: End, found: &Found) -> Result<TaskState> {
+pub(crate) async fn stopped(client: &Client, upid: &Upid, end: Outcome, found: &Found) -> Result<TaskState> {
     match (&end, found.status.power()) {
-        (_, GuestPower::Stopped) | (End::Well(_), _) => Ok(reached(end, found.status.power(), GuestPower::Stopped)),
+        (_, GuestPower::Stopped) | (Outcome::Succeeded(_), _) => {
+            Ok(reached(end, found.status.power(), GuestPower::Stopped))
+        }
         // Only a clean one is followed by a forced one.
-        (End::Badly(Error::Conflict(_)), _) if upid.kind.ends_with("shutdown") => {
-            let forced = tasks::follow(client, upid, found, STOPS, || act(client, &found.at, "stop", &[])).await?;
+        (Outcome::Failed(Error::Conflict(_)), _) if upid.kind.ends_with("shutdown") => {
+            let forced = tasks::submit_next(client, upid, found, STOPS, || act(client, &found.at, "stop", &[])).await?;
             let again = || Error::Conflict("it was started again while it was to be stopped".to_owned());
             Ok(forced.unwrap_or_else(|| TaskState::Failed(again())))
         }
@@ -141,68 +143,68 @@ pub(crate) async fn stopped(client: &Client, upid: &Upid, end: End, found: &Foun
 }
 
 /// A restart's task has ended: bring the guest up where it is down, and down first where it would not go.
-pub(crate) async fn restarted(client: &Client, upid: &Upid, end: End, found: &Found) -> Result<TaskState> {
+pub(crate) async fn restarted(client: &Client, upid: &Upid, end: Outcome, found: &Found) -> Result<TaskState> {
     let start = || act(client, &found.at, "start", &[]);
     match (&end, found.power()) {
         // The task saw it go down. After a node's own restart, so did that.
-        (End::Well(_) | End::Lost, GuestPower::Running) => Ok(TaskState::Succeeded(None)),
+        (Outcome::Succeeded(_) | Outcome::Lost, GuestPower::Running) => Ok(TaskState::Succeeded(None)),
         (_, GuestPower::Stopped) => {
             match locks::free_or_hibernated(client, found).await {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => return Ok(TaskState::Running(None)),
                 Err(error) => return Ok(TaskState::Failed(error)),
             }
-            let started = tasks::follow(client, upid, found, STARTS, start).await?;
+            let started = tasks::submit_next(client, upid, found, STARTS, start).await?;
             let down = || TaskState::Failed(Error::Conflict("it stopped again after its start".to_owned()));
             Ok(started.unwrap_or_else(down))
         }
         // Whatever held it will let go; it has not been asked to go down yet.
-        (End::Badly(error), _) if error.is_transient() => Ok(end.into()),
-        (End::Badly(_), _) => {
+        (Outcome::Failed(error), _) if error.is_transient() => Ok(end.into()),
+        (Outcome::Failed(_), _) => {
             if tasks::follower(client, upid, &found.at, STARTS).await?.is_some() {
                 return Ok(TaskState::Succeeded(None));
             }
-            let forced = tasks::follow(client, upid, found, STOPS, || act(client, &found.at, "stop", &[])).await?;
+            let forced = tasks::submit_next(client, upid, found, STOPS, || act(client, &found.at, "stop", &[])).await?;
             Ok(forced.unwrap_or(TaskState::Running(None)))
         }
         _ => Ok(end.into()),
     }
 }
 
-async fn act(client: &Client, at: &At, action: &str, form: &[(&str, &str)]) -> Result<String> {
+async fn act(client: &Client, at: &Place, action: &str, form: &[(&str, &str)]) -> Result<String> {
     client.post(&at.path(&["status", action]), form).await
 }
 
 /// Starts a guest that a roll-back left stopped.
 pub(crate) async fn start_after(client: &Client, upid: &Upid, found: &Found) -> Result<Option<TaskState>> {
-    tasks::follow(client, upid, found, STARTS, || act(client, &found.at, "start", &[])).await
+    tasks::submit_next(client, upid, found, STARTS, || act(client, &found.at, "start", &[])).await
 }
 
 /// The log of the guest's last start: Proxmox VE keeps nothing of a console.
 pub(crate) async fn last_words(client: &Client, guest: &GuestRef) -> Result<String> {
-    let at = guests::require(client, guest).await?.at;
+    let at = lookup::require(client, guest).await?.at;
     tasks::last_log(client, &at, STARTS).await
 }
 
-async fn shutdown_under_way(client: &Client, at: &At) -> Result<Option<TaskRow>> {
-    Ok(guests::active(client, at).await?.into_iter().find(|row| SHUTDOWNS.contains(&row.kind.as_str())))
+async fn shutdown_under_way(client: &Client, at: &Place) -> Result<Option<TaskRow>> {
+    Ok(place::active(client, at).await?.into_iter().find(|row| SHUTDOWNS.contains(&row.kind.as_str())))
 }
 
 /// Writes whether the guest starts with its node, and our tag where somebody took it away.
-async fn onboot(client: &Client, at: &At, guest: &GuestRef, flag: &str) -> Result<()> {
-    let now = guests::config(client, at).await?;
+async fn onboot(client: &Client, at: &Place, guest: &GuestRef, flag: &str) -> Result<()> {
+    let now = place::config(client, at).await?;
     let tags = marker::tags_with(&now.get("tags").unwrap_or_default(), guest);
     // Missing is off.
     let flag = Some(flag.to_owned()).filter(|flag| now.get("onboot").as_deref().unwrap_or("0") != flag);
     let mut wanted = vec![("tags", Some(tags))];
     wanted.extend(flag.map(|flag| ("onboot", Some(flag))));
-    guests::change(client, at, &now, &wanted).await
+    place::change(client, at, &now, &wanted).await
 }
 
 /// A refused change of power that has come about by itself since we looked is done.
 async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, error: Error) -> Result<Task> {
     match error {
-        Error::Conflict(_) if guests::require(client, guest).await?.status.power() == wanted => Ok(Task::Done),
+        Error::Conflict(_) if lookup::require(client, guest).await?.status.power() == wanted => Ok(Task::Done),
         other => Err(other),
     }
 }

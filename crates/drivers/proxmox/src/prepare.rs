@@ -6,25 +6,25 @@ use secrecy::ExposeSecret;
 
 use crate::api::{Config, Properties};
 use crate::client::{Client, encoded};
-use crate::{firewall, guests, marker, network};
+use crate::{firewall, lookup, marker, network, place};
 
 pub(crate) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
     check::texts(spec)?;
-    let found = guests::require(client, &spec.guest).await?;
+    let found = lookup::require(client, &spec.guest).await?;
     if found.power() != GuestPower::Stopped {
         return Err(Error::Conflict(format!("{} is not stopped", spec.guest.vmid)));
     }
-    let config = guests::config(client, &found.at).await?;
+    let config = place::config(client, &found.at).await?;
     let mut wanted = match spec.guest.kind {
         GuestKind::Lxc => container(client, spec, &config)?,
         GuestKind::Vm => machine(client, spec, &config)?,
     };
     // From now on sweeps know it.
     wanted.push(("tags", Some(marker::tags_with(&config.get("tags").unwrap_or_default(), &spec.guest))));
-    guests::change(client, &found.at, &config, &wanted).await?;
+    place::change(client, &found.at, &config, &wanted).await?;
     if client.config.address_filters && !spec.network.addresses.is_empty() {
         // Read again: Proxmox VE gives an interface its hardware address.
-        let net = guests::config(client, &found.at).await?.get("net0").unwrap_or_default();
+        let net = place::config(client, &found.at).await?.get("net0").unwrap_or_default();
         let allowed = network::allowed(&spec.network, network::hardware_address(&net));
         firewall::filter(client, &found.at, &allowed).await?;
     }

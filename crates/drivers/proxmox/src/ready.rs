@@ -4,10 +4,10 @@ use hypervisor::{Error, GuestKind, GuestRef, GuestSpec, Result, check};
 
 use crate::api::{Config, GIB, Properties};
 use crate::client::Client;
-use crate::create::{self, root_disk};
-use crate::guests::{self, At, Found};
 use crate::info::Permissions;
-use crate::locks;
+use crate::place::{self, Found, Place};
+use crate::size::root_disk;
+use crate::{create, locks, lookup};
 
 /// What making a guest takes, on its number or its pool.
 const TO_MAKE: &[&str] = &[
@@ -21,9 +21,9 @@ const TO_MAKE: &[&str] = &[
 ];
 
 pub(crate) async fn check_delete(client: &Client, guest: &GuestRef) -> Result<()> {
-    let Some(found) = guests::get(client, guest).await? else { return Ok(()) };
+    let Some(found) = lookup::get(client, guest).await? else { return Ok(()) };
     locks::free_or_hibernated(client, &found).await?;
-    unprotected(&found, &guests::config(client, &found.at).await?)?;
+    unprotected(&found, &place::config(client, &found.at).await?)?;
     let path = format!("/vms/{}", guest.vmid);
     let held: Permissions = client.get(&["access", "permissions"], &[("path", &path)]).await?;
     // A node names exactly the path that it was asked for, with what the guest's pool gives.
@@ -51,11 +51,11 @@ pub(crate) async fn check_create(client: &Client, spec: &GuestSpec) -> Result<()
     check::size(&spec.limits)?;
     check::texts(spec)?;
     let guest = &spec.guest;
-    let present = match guests::get(client, guest).await {
+    let present = match lookup::get(client, guest).await {
         Err(Error::NotOurs(text)) => return Err(Error::AlreadyExists(text)),
         found => found?,
     };
-    if present.is_none() && !guests::is_number_free(client, guest.vmid).await? {
+    if present.is_none() && !lookup::is_number_free(client, guest.vmid).await? {
         return Err(Error::AlreadyExists(format!("a guest with the number {}", guest.vmid)));
     }
     create::source(client, spec, true).await?;
@@ -93,8 +93,8 @@ async fn rights(client: &Client, spec: &GuestSpec) -> Result<()> {
 }
 
 /// The storage of a guest's root disk.
-async fn storage_of(client: &Client, at: &At) -> Result<Option<String>> {
-    let root = root_disk(at.kind, &guests::config(client, at).await?).ok();
+async fn storage_of(client: &Client, at: &Place) -> Result<Option<String>> {
+    let root = root_disk(at.kind, &place::config(client, at).await?).ok();
     let volume = root.and_then(|(_, Properties { head, .. })| head);
     Ok(volume.and_then(|volume| volume.split_once(':').map(|(storage, _)| storage.to_owned())))
 }

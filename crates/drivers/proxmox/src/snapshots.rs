@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Config, GIB};
 use crate::client::Client;
-use crate::create::{can, disk_size, grow, root_disk};
-use crate::guests::{self, At, Found};
-use crate::tasks::{self, End, Then, Upid, chained, plain};
-use crate::{marker, power};
+use crate::place::{self, Found, Place};
+use crate::size::{disk_size, grow, root_disk};
+use crate::tasks::{self, Outcome, Then, Upid, chained, plain};
+use crate::{lookup, marker, power};
 
 /// The keys of a configuration that a roll-back must not change.
 const KEPT: &[&str] = &[
@@ -86,7 +86,7 @@ impl Row {
     }
 }
 
-async fn rows(client: &Client, at: &At) -> Result<Vec<Row>> {
+async fn rows(client: &Client, at: &Place) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = client.get(&at.path(&["snapshot"]), &[]).await?;
     // "You are here": not a snapshot.
     rows.retain(|row| row.name != "current");
@@ -94,7 +94,7 @@ async fn rows(client: &Client, at: &At) -> Result<Vec<Row>> {
 }
 
 pub(crate) async fn list(client: &Client, guest: &GuestRef) -> Result<Vec<Snapshot>> {
-    let found = guests::require(client, guest).await?;
+    let found = lookup::require(client, guest).await?;
     let mut rows = rows(client, &found.at).await?;
     // Several may be of one second: then a parent comes before its child.
     let depth = |row: &Row, rows: &[Row]| {
@@ -126,11 +126,11 @@ pub(crate) async fn list(client: &Client, guest: &GuestRef) -> Result<Vec<Snapsh
 
 pub(crate) async fn create(client: &Client, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
     check(name)?;
-    let found = guests::require(client, guest).await?;
+    let found = lookup::require(client, guest).await?;
     if rows(client, &found.at).await?.iter().any(|row| row.name == name) {
         return Err(Error::AlreadyExists(format!("snapshot {name} of {}", guest.vmid)));
     }
-    if !can(client, &found.at, "snapshot").await? {
+    if !place::has_feature(client, &found.at, "snapshot").await? {
         return Err(Error::Unsupported(format!("the storage of {} has no snapshots", guest.vmid)));
     }
     let form = [("snapname", name), ("description", description)];
@@ -139,7 +139,7 @@ pub(crate) async fn create(client: &Client, guest: &GuestRef, name: &str, descri
 
 pub(crate) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
     check(name)?;
-    let found = guests::require(client, guest).await?;
+    let found = lookup::require(client, guest).await?;
     if !rows(client, &found.at).await?.iter().any(|row| row.name == name) {
         return Ok(Task::Done);
     }
@@ -148,7 +148,7 @@ pub(crate) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Res
 
 /// What a roll-back would be refused for.
 pub(crate) async fn check_rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<()> {
-    let found = guests::require(client, guest).await?;
+    let found = lookup::require(client, guest).await?;
     prepare(client, guest, &found, name).await.map(drop)
 }
 
@@ -163,7 +163,7 @@ async fn prepare(client: &Client, guest: &GuestRef, found: &Found, name: &str) -
             "The snapshot {name} is not whole: its making or its deletion has not ended. Where that stays so, delete it."
         )));
     }
-    let config = guests::config(client, &found.at).await?;
+    let config = place::config(client, &found.at).await?;
     if marker::kept(&config.description()).is_some() {
         return Ok((config, None));
     }
@@ -181,42 +181,42 @@ async fn prepare(client: &Client, guest: &GuestRef, found: &Found, name: &str) -
 
 pub(crate) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
     check(name)?;
-    let found = guests::require(client, guest).await?;
+    let found = lookup::require(client, guest).await?;
     let at = &found.at;
-    if let Some(row) = guests::active(client, at).await?.into_iter().find(|row| row.kind.ends_with("rollback")) {
+    if let Some(row) = place::active(client, at).await?.into_iter().find(|row| row.kind.ends_with("rollback")) {
         return Ok(chained(&row.upid, Then::Settled, guest));
     }
     let (config, description) = prepare(client, guest, &found, name).await?;
     if description.is_some() {
-        guests::change(client, at, &config, &[("description", description)]).await?;
+        place::change(client, at, &config, &[("description", description)]).await?;
     }
     let upid: String = client.post(&at.path(&["snapshot", name, "rollback"]), &[]).await?;
     Ok(chained(&upid, Then::Settled, guest))
 }
 
 /// The roll-back's task has ended: put back what it must not have changed.
-pub(crate) async fn settle(client: &Client, upid: &Upid, end: End, found: &Found) -> Result<TaskState> {
+pub(crate) async fn settle(client: &Client, upid: &Upid, end: Outcome, found: &Found) -> Result<TaskState> {
     let at = &found.at;
-    let config = guests::config(client, at).await?;
+    let config = place::config(client, at).await?;
     let description = config.description();
     let Some(keep) = marker::kept(&description) else { return Ok(end.into()) };
     let keep: Keep = serde_json::from_str(keep)
         .map_err(|e| Error::Failed(format!("what the roll-back of {} keeps can't be read: {e}", at.vmid)))?;
     let wanted: Vec<_> = KEPT.iter().map(|key| (*key, keep.config.get(*key).cloned())).collect();
-    guests::change(client, at, &config, &wanted).await?;
+    place::change(client, at, &config, &wanted).await?;
     let (key, root) = root_disk(at.kind, &config)?;
     if disk_size(&root) < keep.disk_gib * GIB {
         let grow = || grow(client, at, &key, keep.disk_gib);
         let small = || TaskState::Failed(Error::Failed("the disk did not get its size back".to_owned()));
-        return Ok(tasks::follow(client, upid, found, &["resize"], grow).await?.unwrap_or_else(small));
+        return Ok(tasks::submit_next(client, upid, found, &["resize"], grow).await?.unwrap_or_else(small));
     }
     if keep.running && found.status.power() == GuestPower::Stopped {
         let down = || TaskState::Failed(Error::Conflict("it stopped again after its start".to_owned()));
         return Ok(power::start_after(client, upid, found).await?.unwrap_or_else(down));
     }
-    let config = guests::config(client, at).await?;
+    let config = place::config(client, at).await?;
     let description = marker::with_kept(&config.description(), None);
-    guests::change(client, at, &config, &[("description", Some(description))]).await?;
+    place::change(client, at, &config, &[("description", Some(description))]).await?;
     Ok(end.into())
 }
 

@@ -8,7 +8,7 @@ use hypervisor::{GuestKind, GuestPower, GuestSample, Node, Result, Sweep, check}
 use crate::api::{GIB, MIB, Resource, power};
 use crate::client::Client;
 use crate::resources::{self, Resources};
-use crate::{guests, marker};
+use crate::{marker, place};
 
 /// `pvestatd` of each node tells the cluster of its guests every ten seconds, and takes a moment to ask them.
 const LAG: Duration = Duration::from_secs(15);
@@ -50,7 +50,7 @@ fn sample(row: &Resource) -> Option<GuestSample> {
     let vmid = i64::try_from(row.vmid).ok()?;
     let marker = marker::find(&row.tags, vmid)?;
     let power = power(&row.status, &row.lock);
-    let kind = if row.kind == guests::word(GuestKind::Vm) { GuestKind::Vm } else { GuestKind::Lxc };
+    let kind = if row.kind == place::word(GuestKind::Vm) { GuestKind::Vm } else { GuestKind::Lxc };
     // Where a machine does not tell, its node says what the machine's process takes instead.
     let told = kind == GuestKind::Lxc || row.memhost.is_none() || row.mem != row.memhost;
     Some(GuestSample {

@@ -1,9 +1,8 @@
-//! Tasks: a UPID, and what must follow it.
+//! The host's tasks, and the names of ours.
 //!
-//! What follows is decided by level, not by edge: once a task has ended or is lost, [`task`] looks at the guest and
-//! submits what is missing, and whether that was done already, and how it went, is read from the node's own list of
-//! tasks. Everything needed is in the [`TaskId`], which is text and outlives us:
-//! `<upid>?then=<what>&kind=<lxc|vm>&vmid=<n>&marker=<uuid>&node=<name>[&cores=..&memory=..&disk=..]`.
+//! A [`TaskId`] is a UPID and what must follow it, with everything that is needed for that:
+//! `<upid>?then=<what>&kind=<lxc|vm>&vmid=<n>&marker=<uuid>&node=<name>[&cores=..&memory=..&disk=..]`. It is text and
+//! outlives us; `follow` carries it on.
 
 use std::fmt::Write as _;
 
@@ -14,8 +13,7 @@ use uuid::Uuid;
 use crate::api::TaskRow;
 use crate::client::Client;
 use crate::error::failure_with;
-use crate::guests::{self, At, Found, Look};
-use crate::{create, power, snapshots};
+use crate::place::{Found, Place};
 
 /// How many of a log's last lines go into an error or a warning.
 const TAIL: usize = 12;
@@ -66,10 +64,11 @@ impl Upid {
     }
 }
 
+/// What a [`TaskId`] says.
 #[derive(Debug, PartialEq, Eq)]
-struct Parsed {
-    upid: Upid,
-    follow_up: Option<(Then, GuestRef)>,
+pub(crate) struct Parsed {
+    pub(crate) upid: Upid,
+    pub(crate) follow_up: Option<(Then, GuestRef)>,
 }
 
 /// The task for a UPID that nothing must follow.
@@ -97,7 +96,7 @@ pub(crate) fn chained(upid: &str, then: Then, guest: &GuestRef) -> Task {
     Task::Running(TaskId(id))
 }
 
-fn parse(id: &TaskId) -> Result<Parsed> {
+pub(crate) fn parse(id: &TaskId) -> Result<Parsed> {
     let nonsense = || Error::Invalid(format!("{:?} is no task of ours", id.0));
     let (upid, rest) = id.0.split_once('?').unwrap_or((&id.0, ""));
     let upid = Upid::parse(upid)?;
@@ -134,71 +133,38 @@ fn parse(id: &TaskId) -> Result<Parsed> {
 
 /// How a task of the host stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum Outcome {
     Running,
-    Well(Option<String>),
-    Badly(Error),
+    /// With the warnings of its log, where it has any.
+    Succeeded(Option<String>),
+    Failed(Error),
     /// Nobody saw its end: the node died or forgot it.
     Lost,
 }
 
-impl From<End> for TaskState {
-    fn from(end: End) -> Self {
+impl From<Outcome> for TaskState {
+    fn from(end: Outcome) -> Self {
         match end {
-            End::Running => Self::Running(None),
-            End::Well(warnings) => Self::Succeeded(warnings),
-            End::Badly(error) => Self::Failed(error),
-            End::Lost => Self::Unknown,
+            Outcome::Running => Self::Running(None),
+            Outcome::Succeeded(warnings) => Self::Succeeded(warnings),
+            Outcome::Failed(error) => Self::Failed(error),
+            Outcome::Lost => Self::Unknown,
         }
     }
 }
 
-/// How a task stands; carries it on where something must follow.
-pub(crate) async fn task(client: &Client, id: &TaskId) -> Result<TaskState> {
-    let Parsed { upid, follow_up } = parse(id)?;
-    let end = state(client, &upid).await?;
-    let Some((then, guest)) = follow_up.filter(|_| end != End::Running) else { return Ok(end.into()) };
-    // A manager of high availability is only asked: what it then does is to be seen at the guest.
-    let asked_only = upid.kind.starts_with("ha");
-    match (then, &end) {
-        (Then::Made | Then::Sized(_), End::Lost | End::Badly(_)) => return Ok(end.into()),
-        (Then::Started | Then::Stopped, End::Well(_)) if !asked_only => return Ok(end.into()),
-        _ => {}
-    }
-    let found = match guests::look(client, &guest).await {
-        Ok(Look::Ours(found)) => found,
-        Ok(Look::Coming(_)) => return Ok(TaskState::Running(None)),
-        Ok(Look::Absent) => {
-            return Ok(match end {
-                End::Well(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
-                other => other.into(),
-            });
-        }
-        Err(error @ Error::NotOurs(_)) => return Ok(TaskState::Failed(error)),
-        Err(error) => return Err(error),
-    };
-    match then {
-        Then::Made => Ok(end.into()),
-        Then::Sized(limits) => create::size(client, &upid, end, &found, &guest, &limits).await,
-        Then::Started => Ok(reached(end, found.power(), GuestPower::Running)),
-        Then::Stopped => power::stopped(client, &upid, end, &found).await,
-        Then::Restarted => power::restarted(client, &upid, end, &found).await,
-        Then::Settled => snapshots::settle(client, &upid, end, &found).await,
-    }
-}
-
-/// A change of power whose task has ended: what is so is so, whoever did it.
-pub(crate) fn reached(end: End, is: GuestPower, wanted: GuestPower) -> TaskState {
+/// A change of power whose task has ended. The guest's state counts, whoever brought it about.
+pub(crate) fn reached(end: Outcome, is: GuestPower, wanted: GuestPower) -> TaskState {
     match end {
-        End::Badly(_) | End::Lost if is == wanted => TaskState::Succeeded(None),
+        Outcome::Failed(_) | Outcome::Lost if is == wanted => TaskState::Succeeded(None),
         // High availability has not come round to it yet.
-        End::Well(_) if is != wanted => TaskState::Running(None),
+        Outcome::Succeeded(_) if is != wanted => TaskState::Running(None),
         other => other.into(),
     }
 }
 
 /// Looks at a task of the host.
-pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<End> {
+pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<Outcome> {
     #[derive(Deserialize)]
     struct Status {
         status: String,
@@ -209,22 +175,22 @@ pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<End> {
         // No such task, or (some versions) a UPID that no task has.
         Err(Error::NotFound(_) | Error::Invalid(_)) => {
             let age = chrono::Utc::now().timestamp().saturating_sub_unsigned(upid.age.0);
-            return Ok(if (0..YOUNG_S).contains(&age) { End::Running } else { End::Lost });
+            return Ok(if (0..YOUNG_S).contains(&age) { Outcome::Running } else { Outcome::Lost });
         }
         // The same credentials were good when it was submitted: a node that can't read its users just now.
         Err(Error::Unauthorized(text) | Error::Forbidden(text)) => return Err(Error::Unreachable(text)),
         Err(error) => return Err(error),
     };
     if status.status == "running" {
-        return Ok(End::Running);
+        return Ok(Outcome::Running);
     }
     match status.exitstatus.as_deref() {
-        Some("OK") => Ok(End::Well(None)),
-        Some(text) if text.starts_with("WARNINGS") => Ok(End::Well(Some(tail(client, upid).await?))),
+        Some("OK") => Ok(Outcome::Succeeded(None)),
+        Some(text) if text.starts_with("WARNINGS") => Ok(Outcome::Succeeded(Some(tail(client, upid).await?))),
         Some(text) if !unseen(text) => {
             // The log is more words, no more: that it can't be read must not hide the failure.
             let detail = tail(client, upid).await.unwrap_or_default();
-            Ok(End::Badly(failure_with(text, &detail)))
+            Ok(Outcome::Failed(failure_with(text, &detail)))
         }
         // Read in the moment between the process's end and its last line, such a status sticks; the log is the truth.
         _ => Ok(by_log(&tail(client, upid).await?)),
@@ -236,15 +202,15 @@ fn unseen(text: &str) -> bool {
     ["unexpected status", "unable to get last line", "unable to read tail"].iter().any(|words| text.starts_with(words))
 }
 
-fn by_log(log: &str) -> End {
+fn by_log(log: &str) -> Outcome {
     let last = log.lines().last().unwrap_or_default();
     if last == "TASK OK" {
-        return End::Well(None);
+        return Outcome::Succeeded(None);
     }
     if last.starts_with("TASK WARNINGS") {
-        return End::Well(Some(log.to_owned()));
+        return Outcome::Succeeded(Some(log.to_owned()));
     }
-    last.strip_prefix("TASK ERROR: ").map_or(End::Lost, |text| End::Badly(failure_with(text, log)))
+    last.strip_prefix("TASK ERROR: ").map_or(Outcome::Lost, |text| Outcome::Failed(failure_with(text, log)))
 }
 
 /// The last lines of a task's log.
@@ -261,7 +227,7 @@ async fn tail(client: &Client, upid: &Upid) -> Result<String> {
 }
 
 /// The end of the log of a guest's newest task of these kinds; empty where the node remembers none.
-pub(crate) async fn last_log(client: &Client, at: &At, kinds: &[&str]) -> Result<String> {
+pub(crate) async fn last_log(client: &Client, at: &Place, kinds: &[&str]) -> Result<String> {
     let query = [("vmid", at.vmid.as_str()), ("source", "all"), ("limit", "100")];
     let rows: Vec<TaskRow> = client.get(&["nodes", &at.node, "tasks"], &query).await?;
     let ours = rows.iter().filter(|row| kinds.contains(&row.kind.as_str()) && row.id == at.vmid);
@@ -272,7 +238,7 @@ pub(crate) async fn last_log(client: &Client, at: &At, kinds: &[&str]) -> Result
 }
 
 /// The newest task of one of these kinds on a guest that was submitted after `first`, and how it stands.
-pub(crate) async fn follower(client: &Client, first: &Upid, at: &At, kinds: &[&str]) -> Result<Option<End>> {
+pub(crate) async fn follower(client: &Client, first: &Upid, at: &Place, kinds: &[&str]) -> Result<Option<Outcome>> {
     let since = first.age.0.to_string();
     let query = [("vmid", at.vmid.as_str()), ("source", "all"), ("since", &since), ("limit", "100")];
     let rows: Vec<TaskRow> = client.get(&["nodes", &at.node, "tasks"], &query).await?;
@@ -282,15 +248,15 @@ pub(crate) async fn follower(client: &Client, first: &Upid, at: &At, kinds: &[&s
     match newest {
         Some(upid) => match state(client, &upid).await? {
             // High availability was told of it, and that is all: the guest's own state says when it is so.
-            End::Well(_) if upid.kind.starts_with("ha") => Ok(Some(End::Running)),
+            Outcome::Succeeded(_) if upid.kind.starts_with("ha") => Ok(Some(Outcome::Running)),
             end => Ok(Some(end)),
         },
         None => Ok(None),
     }
 }
 
-/// Submits what follows unless that was done: `None` is "well, and what now?".
-pub(crate) async fn follow<F>(
+/// Submits what follows, unless that was done already; `None` once it has succeeded.
+pub(crate) async fn submit_next<F>(
     client: &Client,
     first: &Upid,
     found: &Found,
@@ -301,11 +267,11 @@ where
     F: Future<Output = Result<String>>,
 {
     match follower(client, first, &found.at, kinds).await? {
-        Some(End::Well(_)) => Ok(None),
-        Some(End::Running) => Ok(Some(TaskState::Running(None))),
-        Some(End::Badly(error)) if !error.is_transient() => Ok(Some(TaskState::Failed(error))),
+        Some(Outcome::Succeeded(_)) => Ok(None),
+        Some(Outcome::Running) => Ok(Some(TaskState::Running(None))),
+        Some(Outcome::Failed(error)) if !error.is_transient() => Ok(Some(TaskState::Failed(error))),
         // Never, or it ended for a reason that passes.
-        Some(End::Badly(_) | End::Lost) | None => submit().await.map(|_| Some(TaskState::Running(None))),
+        Some(Outcome::Failed(_) | Outcome::Lost) | None => submit().await.map(|_| Some(TaskState::Running(None))),
     }
 }
 
@@ -341,20 +307,23 @@ mod tests {
 
     #[test]
     fn an_end_that_nobody_saw_is_read_from_the_log() {
-        assert_eq!(by_log("a\nTASK OK"), End::Well(None));
-        assert!(matches!(by_log("a\nTASK WARNINGS: 1"), End::Well(Some(_))));
-        assert!(matches!(by_log("TASK ERROR: CT is locked (backup)"), End::Badly(Error::Locked(_))));
-        assert_eq!(by_log("half a li"), End::Lost);
+        assert_eq!(by_log("a\nTASK OK"), Outcome::Succeeded(None));
+        assert!(matches!(by_log("a\nTASK WARNINGS: 1"), Outcome::Succeeded(Some(_))));
+        assert!(matches!(by_log("TASK ERROR: CT is locked (backup)"), Outcome::Failed(Error::Locked(_))));
+        assert_eq!(by_log("half a li"), Outcome::Lost);
         assert!(unseen("unexpected status") && unseen("unable to get last line from task log - x"));
         assert!(!unseen("unable to create CT 120 - out of space"));
     }
 
     #[test]
     fn what_is_so_is_so_whoever_did_it() {
-        let locked = || End::Badly(Error::Locked(String::new()));
+        let locked = || Outcome::Failed(Error::Locked(String::new()));
         assert_eq!(reached(locked(), GuestPower::Running, GuestPower::Running), TaskState::Succeeded(None));
         assert!(matches!(reached(locked(), GuestPower::Stopped, GuestPower::Running), TaskState::Failed(_)));
-        assert_eq!(reached(End::Lost, GuestPower::Stopped, GuestPower::Running), TaskState::Unknown);
-        assert_eq!(reached(End::Well(None), GuestPower::Stopped, GuestPower::Running), TaskState::Running(None));
+        assert_eq!(reached(Outcome::Lost, GuestPower::Stopped, GuestPower::Running), TaskState::Unknown);
+        assert_eq!(
+            reached(Outcome::Succeeded(None), GuestPower::Stopped, GuestPower::Running),
+            TaskState::Running(None)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Finding guests, and changing their configuration.
+//! Finding guests.
 //!
 //! A guest's number is unique in its cluster, but the guest may be on another node than we last saw it on, and "no such
 //! configuration file" is what each node says of guests of the others. So absence is believed only when the list of a
@@ -8,61 +8,12 @@ use futures_util::future::try_join_all;
 use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Presence, Result};
 use serde_json::Value;
 
-use crate::api::{Config, Membership, Resource, Status, TaskRow};
+use crate::api::{Membership, Resource, Status, TaskRow};
 use crate::client::Client;
 use crate::error::unless_no_config;
+use crate::place::{Found, Place, active, config, word};
 use crate::resources::{self, Resources};
 use crate::{locks, marker};
-
-/// Kinds of tasks that are somebody looking at a guest, not work on it.
-const CONSOLES: &[&str] = &["vncproxy", "vncshell", "termproxy", "spiceproxy", "spiceshell"];
-
-/// Proxmox VE's word for the kind.
-pub(crate) fn word(kind: GuestKind) -> &'static str {
-    match kind {
-        GuestKind::Lxc => "lxc",
-        GuestKind::Vm => "qemu",
-    }
-}
-
-/// A guest's place in the API.
-#[derive(Debug, Clone)]
-pub(crate) struct At {
-    pub(crate) node: String,
-    pub(crate) kind: GuestKind,
-    pub(crate) vmid: String,
-}
-
-impl At {
-    pub(crate) fn new(node: &str, guest: &GuestRef) -> Self {
-        Self { node: node.to_owned(), kind: guest.kind, vmid: guest.vmid.to_string() }
-    }
-
-    /// `nodes/<node>/<kind>/<vmid>/<rest>`.
-    pub(crate) fn path<'a>(&'a self, rest: &[&'a str]) -> Vec<&'a str> {
-        let mut path = vec!["nodes", self.node.as_str(), word(self.kind), self.vmid.as_str()];
-        path.extend(rest);
-        path
-    }
-}
-
-/// A guest of ours, where it is now.
-#[derive(Debug, Clone)]
-pub(crate) struct Found {
-    pub(crate) at: At,
-    pub(crate) status: Status,
-    /// Whether its creation was seen to its end.
-    pub(crate) whole: bool,
-}
-
-impl Found {
-    pub(crate) fn power(&self) -> GuestPower {
-        match self.status.power() {
-            GuestPower::Stopped if !self.whole => GuestPower::Unknown,
-            power => power,
-        }
-    }
-}
 
 /// What a look for a guest found.
 #[derive(Debug)]
@@ -70,28 +21,13 @@ pub(crate) enum Look {
     /// It is there, with our marker.
     Ours(Found),
     /// Something of its number is being made, and does not say yet whose it is.
-    Coming(At),
+    Coming(Place),
     /// It is certainly not there.
     Absent,
 }
 
-/// Refuses what a container with a full disk does not come back from: its node writes into it before each start.
-pub(crate) fn has_room(found: &Found) -> Result<()> {
-    if found.status.is_disk_full() {
-        return Err(Error::DiskFull(format!(
-            "{} on {} has no room left in its root disk",
-            found.at.vmid, found.at.node
-        )));
-    }
-    Ok(())
-}
-
-pub(crate) async fn config(client: &Client, at: &At) -> Result<Config> {
-    client.get(&at.path(&["config"]), &[]).await
-}
-
 async fn status(client: &Client, node: &str, guest: &GuestRef) -> Result<Option<Status>> {
-    unless_no_config(client.get(&At::new(node, guest).path(&["status", "current"]), &[]).await)
+    unless_no_config(client.get(&Place::new(node, guest).path(&["status", "current"]), &[]).await)
 }
 
 /// Looks for a guest everywhere; something else of its number is [`Error::NotOurs`].
@@ -121,13 +57,13 @@ pub(crate) async fn look(client: &Client, guest: &GuestRef) -> Result<Look> {
     }
 }
 
-async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(At, Status)>> {
+async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(Place, Status)>> {
     let at_home = match guest.node.as_str() {
         "" => Ok(None),
         node => status(client, node, guest).await,
     };
     match at_home {
-        Ok(Some(status)) => return Ok(Some((At::new(&guest.node, guest), status))),
+        Ok(Some(status)) => return Ok(Some((Place::new(&guest.node, guest), status))),
         // A node that is down or gone may have left its guests to others.
         Ok(None) | Err(Error::Unreachable(_) | Error::Failed(_)) => {}
         Err(error) => return Err(error),
@@ -140,7 +76,7 @@ async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(At, Status)
         }
         (Some(row), Err(error)) if row.node == guest.node => Err(error),
         (Some(row), _) => match status(client, &row.node, guest).await? {
-            Some(status) => Ok(Some((At::new(&row.node, guest), status))),
+            Some(status) => Ok(Some((Place::new(&row.node, guest), status))),
             None => Err(Error::Locked(format!("{} is being moved or deleted", guest.vmid))),
         },
         (None, _) => absent(client, guest, &list).await.map(|()| None),
@@ -172,7 +108,7 @@ async fn absent(client: &Client, guest: &GuestRef, list: &Resources) -> Result<(
     // All at once: the client keeps to its places.
     let mut asked = Vec::with_capacity(up.len());
     for node in up {
-        asked.push(not_on(client, At::new(&node.node, guest)));
+        asked.push(not_on(client, Place::new(&node.node, guest)));
     }
     try_join_all(asked).await?;
     // The cluster's own word, last: it sees what our rights hide, and what moved while we looked.
@@ -189,7 +125,7 @@ async fn is_quorate(client: &Client) -> Result<bool> {
     Ok(rows.iter().filter(|row| row.kind == "cluster").all(|row| row.quorate))
 }
 
-async fn not_on(client: &Client, at: At) -> Result<()> {
+async fn not_on(client: &Client, at: Place) -> Result<()> {
     match unless_no_config(config(client, &at).await)? {
         None => Ok(()),
         Some(_) => Err(Error::Locked(format!("{} is being moved", at.vmid))),
@@ -229,19 +165,6 @@ pub(crate) async fn require_running(client: &Client, guest: &GuestRef) -> Result
     }
 }
 
-/// The tasks that are at work on a guest now.
-pub(crate) async fn active(client: &Client, at: &At) -> Result<Vec<TaskRow>> {
-    let mut rows: Vec<TaskRow> =
-        client.get(&["nodes", &at.node, "tasks"], &[("vmid", &at.vmid), ("source", "active")]).await?;
-    rows.retain(|row| row.is_running() && is_work_on(row, &at.vmid));
-    Ok(rows)
-}
-
-/// Whether a task works on this guest: somebody who looks at it does not.
-pub(crate) fn is_work_on(row: &TaskRow, vmid: &str) -> bool {
-    row.id == vmid && !CONSOLES.contains(&row.kind.as_str())
-}
-
 pub(crate) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> {
     let (at, power) = match look(client, guest).await? {
         Look::Absent => return Ok(Presence::Absent),
@@ -262,38 +185,11 @@ pub(crate) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> 
 }
 
 /// Whether a task makes this guest now. A clone's task has its template's number.
-async fn is_made_now(client: &Client, at: &At) -> Result<bool> {
+async fn is_made_now(client: &Client, at: &Place) -> Result<bool> {
     if at.kind == GuestKind::Lxc {
         return Ok(!active(client, at).await?.is_empty());
     }
     let query = [("typefilter", "qmclone"), ("source", "active")];
     let rows: Vec<TaskRow> = client.get(&["nodes", &at.node, "tasks"], &query).await?;
     Ok(rows.iter().any(|row| row.is_running() && row.kind == "qmclone"))
-}
-
-/// Writes what differs from `wanted` into a guest's configuration; `None` deletes a key. It is guarded by the digest of
-/// `now`, so that nobody else's change is lost.
-pub(crate) async fn change(client: &Client, at: &At, now: &Config, wanted: &[(&str, Option<String>)]) -> Result<()> {
-    let differs = |config: &Config| -> Vec<(String, Option<String>)> {
-        let other = wanted.iter().filter(|(key, value)| config.get(key) != *value);
-        other.map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
-    };
-    let changes = differs(now);
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let gone: Vec<&str> = changes.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key.as_str()).collect();
-    let (gone, digest) = (gone.join(","), now.get("digest").unwrap_or_default());
-    let mut form: Vec<(&str, &str)> =
-        changes.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_deref()?))).collect();
-    form.extend([("delete", gone.as_str()), ("digest", digest.as_str())].iter().filter(|(_, value)| !value.is_empty()));
-    match client.put::<Value>(&at.path(&["config"]), &form).await {
-        Ok(_) => Ok(()),
-        // A 500 may come after the configuration was written, and a lost answer too.
-        Err(error @ (Error::Failed(_) | Error::OutcomeUnknown(_))) => {
-            let written = config(client, at).await.is_ok_and(|after| differs(&after).is_empty());
-            if written { Ok(()) } else { Err(error) }
-        }
-        Err(error) => Err(error),
-    }
 }
