@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::client::conn::http1;
@@ -17,7 +18,7 @@ use hyper::http::uri::InvalidUri;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use hypervisor::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestRef, Result};
+use hypervisor::{Console, ConsoleInput, ConsoleKind, Consoles, Error, GuestKind, GuestRef, Result};
 use reqwest::Url;
 use rustls::pki_types::ServerName;
 use secrecy::{ExposeSecret, SecretString};
@@ -36,8 +37,9 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::client::{Client, Identity, encoded_params, encoded_path};
 use crate::error::{refusal, words};
-use crate::lookup;
 use crate::place::Place;
+use crate::power::STARTS;
+use crate::{Proxmox, lookup, tasks};
 
 /// Messages that may wait in each direction.
 const QUEUE: usize = 32;
@@ -66,38 +68,48 @@ fn port<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     number.ok_or_else(|| serde::de::Error::custom("no port"))
 }
 
-pub(crate) async fn console(client: &Client, guest: &GuestRef) -> Result<Console> {
-    let found = lookup::require_running(client, guest).await?;
-    let who = match &client.config.login {
-        Some(login) => client.login(login).await?,
-        None => Identity::Token,
-    };
-    let at = &found.at;
-    let proxy: Proxy = match guest.kind {
-        GuestKind::Lxc => client.post_as(&who, &at.path(&["termproxy"]), &[]).await?,
-        GuestKind::Vm => {
-            let mut form = vec![("websocket", "1")];
-            form.extend(wants_asking(client).await?.then_some(("generate-password", "1")));
-            client.post_as(&who, &at.path(&["vncproxy"]), &form).await?
+#[async_trait]
+impl Consoles for Proxmox {
+    async fn console(&self, guest: &GuestRef) -> Result<Console> {
+        let client = &self.client;
+        let found = lookup::require_running(client, guest).await?;
+        let who = match &client.config.login {
+            Some(login) => client.login(login).await?,
+            None => Identity::Token,
+        };
+        let at = &found.at;
+        let proxy: Proxy = match guest.kind {
+            GuestKind::Lxc => client.post_as(&who, &at.path(&["termproxy"]), &[]).await?,
+            GuestKind::Vm => {
+                let mut form = vec![("websocket", "1")];
+                form.extend(wants_asking(client).await?.then_some(("generate-password", "1")));
+                client.post_as(&who, &at.path(&["vncproxy"]), &form).await?
+            }
+        };
+        let mut socket = connect(client, &who, at, &proxy).await?;
+        let mut first = Bytes::new();
+        let kind = match guest.kind {
+            GuestKind::Lxc => {
+                first = sign_in(&mut socket, &proxy).await?;
+                ConsoleKind::Text
+            }
+            // Without a password of its own the ticket is it.
+            GuestKind::Vm => ConsoleKind::Screen { password: Some(proxy.password.unwrap_or(proxy.ticket)) },
+        };
+        let (to_person, output) = mpsc::channel(QUEUE);
+        let (input, from_person) = mpsc::channel(QUEUE);
+        if !first.is_empty() {
+            let _ = to_person.try_send(first);
         }
-    };
-    let mut socket = connect(client, &who, at, &proxy).await?;
-    let mut first = Bytes::new();
-    let kind = match guest.kind {
-        GuestKind::Lxc => {
-            first = sign_in(&mut socket, &proxy).await?;
-            ConsoleKind::Text
-        }
-        // Without a password of its own the ticket is it.
-        GuestKind::Vm => ConsoleKind::Screen { password: Some(proxy.password.unwrap_or(proxy.ticket)) },
-    };
-    let (to_person, output) = mpsc::channel(QUEUE);
-    let (input, from_person) = mpsc::channel(QUEUE);
-    if !first.is_empty() {
-        let _ = to_person.try_send(first);
+        tokio::spawn(carry(socket, matches!(kind, ConsoleKind::Text), to_person, from_person));
+        Ok(Console { kind, output, input })
     }
-    tokio::spawn(carry(socket, matches!(kind, ConsoleKind::Text), to_person, from_person));
-    Ok(Console { kind, output, input })
+
+    /// The log of the guest's last start: Proxmox VE keeps nothing of a console.
+    async fn last_words(&self, guest: &GuestRef) -> Result<String> {
+        let at = lookup::require(&self.client, guest).await?.at;
+        tasks::last_log(&self.client, &at, STARTS).await
+    }
 }
 
 /// Whether a screen has a password of its own only where that is asked for. From 9.2 on it always has, and to ask is

@@ -13,29 +13,8 @@ use crate::size::{disk_size, grow, root_disk, size_of};
 use crate::tasks::{self, Outcome, Then, Upid, chained};
 use crate::{clones, images, locks, marker, network};
 
-pub(crate) async fn create(client: &Client, spec: &GuestSpec) -> Result<Task> {
-    let limits = spec.limits;
-    check::size(&limits)?;
-    check::texts(spec)?;
-    let guest = &spec.guest;
-    if let Some(task) = present(client, guest, &limits).await? {
-        return Ok(task);
-    }
-    let submitted = match source(client, spec, false).await? {
-        Source::Archive => container(client, spec).await,
-        Source::Template(at, root) => machine(client, spec, &at, &root).await,
-    };
-    let then = if guest.kind == GuestKind::Lxc { Then::Made } else { Then::Sized(limits) };
-    match submitted {
-        Ok(upid) => Ok(chained(&upid, then, guest)),
-        // Another of us may have been faster.
-        Err(error @ Error::AlreadyExists(_)) => present(client, guest, &limits).await?.ok_or(error),
-        Err(error) => Err(error),
-    }
-}
-
 /// What is to be done where something of this number is there already; `None` where nothing is.
-async fn present(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Option<Task>> {
+pub(crate) async fn present(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Option<Task>> {
     match lookup::look(client, guest).await {
         Ok(Look::Absent) => Ok(None),
         Ok(Look::Ours(found)) if found.whole => Ok(Some(Task::Done)),
@@ -97,7 +76,7 @@ pub(crate) async fn source(client: &Client, spec: &GuestSpec, surely: bool) -> R
     Ok(Source::Template(at, root))
 }
 
-async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
+pub(crate) async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
     use secrecy::ExposeSecret;
     let (cores, memory, disk) = check::size(&spec.limits)?;
     let vmid = spec.guest.vmid.to_string();
@@ -134,7 +113,7 @@ async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
     client.post(&["nodes", &spec.guest.node, "lxc"], &form).await
 }
 
-async fn machine(client: &Client, spec: &GuestSpec, at: &Place, root: &Properties) -> Result<String> {
+pub(crate) async fn machine(client: &Client, spec: &GuestSpec, at: &Place, root: &Properties) -> Result<String> {
     let storage = root.head.as_deref().and_then(|volume| volume.split(':').next()).unwrap_or_default();
     // A linked clone lives on its template's storage.
     let linked = storage == client.config.storage && place::has_feature(client, at, "clone").await?;

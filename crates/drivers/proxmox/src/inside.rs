@@ -1,12 +1,11 @@
 //! Inside a running guest: its interfaces, commands, root's password. A machine has its guest agent for that; a container
-//! has no call but for its interfaces, so commands go by a [`GuestShell`].
+//! has no call but for its interfaces, so commands go by a [`GuestShell`](hypervisor::GuestShell).
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hypervisor::{
-    Error, ExecOutput, GuestKind, GuestPower, GuestRef, GuestShell, Interface, Result, ShellTarget, check,
-};
+use async_trait::async_trait;
+use hypervisor::{Error, ExecOutput, GuestKind, GuestPower, GuestRef, Inside, Interface, Result, ShellTarget, check};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,8 +13,8 @@ use tokio::time::Instant;
 
 use crate::api::Properties;
 use crate::client::Client;
-use crate::lookup;
 use crate::place::{self, Found};
+use crate::{Proxmox, lookup};
 
 /// What is kept of an output; the rest is dropped.
 const OUTPUT_LIMIT: usize = 1 << 20;
@@ -45,23 +44,89 @@ struct Address {
     address: String,
 }
 
-pub(crate) async fn interfaces(client: &Client, guest: &GuestRef) -> Result<Vec<Interface>> {
-    let found = lookup::require(client, guest).await?;
-    if found.power() != GuestPower::Running {
-        return Ok(Vec::new());
+#[async_trait]
+impl Inside for Proxmox {
+    async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
+        let client = &self.client;
+        check::command(argv)?;
+        let found = lookup::require_running(client, guest).await?;
+        match guest.kind {
+            GuestKind::Lxc => self.by_shell(&found, guest, argv, stdin, timeout).await,
+            GuestKind::Vm => by_agent(client, &found, argv, stdin, timeout).await,
+        }
     }
-    let answer: Value = match guest.kind {
-        GuestKind::Lxc => client.get(&found.at.path(&["interfaces"]), &[]).await?,
-        GuestKind::Vm => client
-            .get::<Value>(&found.at.path(&["agent", "network-get-interfaces"]), &[])
-            .await?
-            .get("result")
-            .cloned()
-            .unwrap_or_default(),
-    };
-    // Versions differ in the names: both are sent at one time too, which one struct with an alias would refuse.
-    let rows = answer.as_array().cloned().unwrap_or_default();
-    Ok(rows.into_iter().filter_map(nic).filter(|nic| nic.name != "lo").map(interface).collect())
+
+    async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()> {
+        let client = &self.client;
+        check::password(password)?;
+        let found = lookup::require_running(client, guest).await?;
+        if guest.kind == GuestKind::Vm {
+            let form = [("username", "root"), ("password", password.expose_secret())];
+            return client.post::<Value>(&found.at.path(&["agent", "set-user-password"]), &form).await.map(drop);
+        }
+        let line = SecretString::from(format!("root:{}\n", password.expose_secret()));
+        let input = line.expose_secret().as_bytes();
+        let output = self.by_shell(&found, guest, &["chpasswd"], input, PASSWORD_TIMEOUT).await?;
+        if output.status == 0 {
+            Ok(())
+        } else {
+            found.check_room()?;
+            // Its words could quote the line, so they are not passed on.
+            Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
+        }
+    }
+
+    async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>> {
+        let client = &self.client;
+        let found = lookup::require(client, guest).await?;
+        if found.power() != GuestPower::Running {
+            return Ok(Vec::new());
+        }
+        let answer: Value = match guest.kind {
+            GuestKind::Lxc => client.get(&found.at.path(&["interfaces"]), &[]).await?,
+            GuestKind::Vm => client
+                .get::<Value>(&found.at.path(&["agent", "network-get-interfaces"]), &[])
+                .await?
+                .get("result")
+                .cloned()
+                .unwrap_or_default(),
+        };
+        // Versions differ in the names: both are sent at one time too, which one struct with an alias would refuse.
+        let rows = answer.as_array().cloned().unwrap_or_default();
+        Ok(rows.into_iter().filter_map(nic).filter(|nic| nic.name != "lo").map(interface).collect())
+    }
+}
+
+impl Proxmox {
+    /// Runs a command in a container, by the way that we were given.
+    async fn by_shell(
+        &self,
+        found: &Found,
+        guest: &GuestRef,
+        argv: &[&str],
+        stdin: &[u8],
+        timeout: Duration,
+    ) -> Result<ExecOutput> {
+        let client = &self.client;
+        let none = || {
+            Error::Unsupported(
+                "Proxmox VE runs no commands in containers; it takes SSH, which is not set up".to_owned(),
+            )
+        };
+        let shell = self.shell.as_deref().ok_or_else(none)?;
+        let config = place::config(client, &found.at).await?;
+        let net = Properties::parse(&config.get("net0").unwrap_or_default());
+        let addresses = ["ip", "ip6"].iter().filter_map(|key| net.get(key)?.split('/').next()?.parse().ok()).collect();
+        let target = ShellTarget {
+            marker: guest.marker,
+            vmid: guest.vmid,
+            kind: guest.kind,
+            addresses,
+            node: found.at.node.clone(),
+            node_address: node_address(client, &found.at.node).await,
+        };
+        shell.exec(&target, argv, stdin, timeout).await
+    }
 }
 
 fn nic(mut row: Value) -> Option<Nic> {
@@ -79,74 +144,6 @@ fn interface(nic: Nic) -> Interface {
     addresses.sort_unstable();
     addresses.dedup();
     Interface { name: nic.name, mac: nic.mac.to_lowercase(), addresses }
-}
-
-pub(crate) async fn set_password(
-    client: &Client,
-    shell: Option<&dyn GuestShell>,
-    guest: &GuestRef,
-    password: &SecretString,
-) -> Result<()> {
-    check::password(password)?;
-    let found = lookup::require_running(client, guest).await?;
-    if guest.kind == GuestKind::Vm {
-        let form = [("username", "root"), ("password", password.expose_secret())];
-        return client.post::<Value>(&found.at.path(&["agent", "set-user-password"]), &form).await.map(drop);
-    }
-    let line = SecretString::from(format!("root:{}\n", password.expose_secret()));
-    let output =
-        by_shell(client, shell, &found, guest, &["chpasswd"], line.expose_secret().as_bytes(), PASSWORD_TIMEOUT)
-            .await?;
-    if output.status == 0 {
-        Ok(())
-    } else {
-        found.check_room()?;
-        // Its words could quote the line, so they are not passed on.
-        Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
-    }
-}
-
-pub(crate) async fn exec(
-    client: &Client,
-    shell: Option<&dyn GuestShell>,
-    guest: &GuestRef,
-    argv: &[&str],
-    stdin: &[u8],
-    timeout: Duration,
-) -> Result<ExecOutput> {
-    check::command(argv)?;
-    let found = lookup::require_running(client, guest).await?;
-    match guest.kind {
-        GuestKind::Lxc => by_shell(client, shell, &found, guest, argv, stdin, timeout).await,
-        GuestKind::Vm => by_agent(client, &found, argv, stdin, timeout).await,
-    }
-}
-
-async fn by_shell(
-    client: &Client,
-    shell: Option<&dyn GuestShell>,
-    found: &Found,
-    guest: &GuestRef,
-    argv: &[&str],
-    stdin: &[u8],
-    timeout: Duration,
-) -> Result<ExecOutput> {
-    let none = || {
-        Error::Unsupported("Proxmox VE runs no commands in containers; it takes SSH, which is not set up".to_owned())
-    };
-    let shell = shell.ok_or_else(none)?;
-    let config = place::config(client, &found.at).await?;
-    let net = Properties::parse(&config.get("net0").unwrap_or_default());
-    let addresses = ["ip", "ip6"].iter().filter_map(|key| net.get(key)?.split('/').next()?.parse().ok()).collect();
-    let target = ShellTarget {
-        marker: guest.marker,
-        vmid: guest.vmid,
-        kind: guest.kind,
-        addresses,
-        node: found.at.node.clone(),
-        node_address: node_address(client, &found.at.node).await,
-    };
-    shell.exec(&target, argv, stdin, timeout).await
 }
 
 /// A node's address in its cluster; none where we may not see it.

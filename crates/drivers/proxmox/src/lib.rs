@@ -31,8 +31,7 @@ mod place;
 mod power;
 mod preflight;
 mod prepare;
-mod ready;
-mod resize;
+mod provision;
 mod resources;
 mod size;
 mod snapshots;
@@ -41,19 +40,14 @@ mod tasks;
 mod tls;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::{
-    Capabilities, Console, Consoles, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestShell, GuestSpec, Host,
-    HostInfo, Inside, Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots, StopMode,
-    Sweep, Task,
+    Capabilities, GuestFacts, GuestKind, GuestRef, GuestShell, Host, HostInfo, Inventory, Presence, Result, Sweep,
 };
-use secrecy::SecretString;
 
 use crate::client::Client;
 pub use crate::config::{Login, ProxmoxConfig, Tls};
-use crate::explain::explained;
 
 /// One Proxmox VE cluster or single node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -137,96 +131,5 @@ impl Inventory for Proxmox {
 
     async fn is_number_free(&self, vmid: i64) -> Result<bool> {
         lookup::is_number_free(&self.client, vmid).await
-    }
-}
-
-#[async_trait]
-impl Provision for Proxmox {
-    async fn check_create(&self, spec: &GuestSpec) -> Result<()> {
-        ready::check_create(&self.client, spec).await
-    }
-
-    async fn create(&self, spec: &GuestSpec) -> Result<Task> {
-        create::create(&self.client, spec).await
-    }
-
-    async fn prepare(&self, spec: &GuestSpec) -> Result<()> {
-        explained(&self.client, &spec.guest, prepare::prepare(&self.client, spec)).await
-    }
-
-    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
-        explained(&self.client, guest, resize::resize(&self.client, guest, limits)).await
-    }
-
-    async fn check_delete(&self, guest: &GuestRef) -> Result<()> {
-        ready::check_delete(&self.client, guest).await
-    }
-
-    async fn delete(&self, guest: &GuestRef) -> Result<Task> {
-        explained(&self.client, guest, power::delete(&self.client, guest)).await
-    }
-}
-
-#[async_trait]
-impl Power for Proxmox {
-    async fn start(&self, guest: &GuestRef) -> Result<Task> {
-        power::start(&self.client, guest).await
-    }
-
-    async fn stop(&self, guest: &GuestRef, mode: StopMode) -> Result<Task> {
-        power::stop(&self.client, guest, mode).await
-    }
-
-    async fn restart(&self, guest: &GuestRef, timeout: Duration) -> Result<Task> {
-        power::restart(&self.client, guest, timeout).await
-    }
-}
-
-#[async_trait]
-impl Snapshots for Proxmox {
-    async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
-        snapshots::list(&self.client, guest).await
-    }
-
-    async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
-        explained(&self.client, guest, snapshots::create(&self.client, guest, name, description)).await
-    }
-
-    async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task> {
-        explained(&self.client, guest, snapshots::rollback(&self.client, guest, name)).await
-    }
-
-    async fn check_rollback(&self, guest: &GuestRef, name: &str) -> Result<()> {
-        snapshots::check_rollback(&self.client, guest, name).await
-    }
-
-    async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
-        explained(&self.client, guest, snapshots::delete(&self.client, guest, name)).await
-    }
-}
-
-#[async_trait]
-impl Inside for Proxmox {
-    async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
-        inside::exec(&self.client, self.shell.as_deref(), guest, argv, stdin, timeout).await
-    }
-
-    async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()> {
-        inside::set_password(&self.client, self.shell.as_deref(), guest, password).await
-    }
-
-    async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>> {
-        inside::interfaces(&self.client, guest).await
-    }
-}
-
-#[async_trait]
-impl Consoles for Proxmox {
-    async fn console(&self, guest: &GuestRef) -> Result<Console> {
-        console::console(&self.client, guest).await
-    }
-
-    async fn last_words(&self, guest: &GuestRef) -> Result<String> {
-        power::last_words(&self.client, guest).await
     }
 }

@@ -1,128 +1,105 @@
-//! Power: starting, stopping, restarting and deleting.
+//! Power: starting, stopping and restarting.
 //!
 //! Proxmox VE starts guests with `onboot` after a node's own restart. We set it while a guest is to run and clear it
 //! before a stop, so that after a failure of power the guests run that ran.
 
 use std::time::Duration;
 
-use hypervisor::{Error, GuestPower, GuestRef, Result, StopMode, Task, TaskState};
+use async_trait::async_trait;
+use hypervisor::{Error, GuestPower, GuestRef, Power, Result, StopMode, Task, TaskState};
 use serde_json::Value;
 
 use crate::api::TaskRow;
 use crate::client::Client;
-use crate::error::no_config;
 use crate::place::{self, Found, Place};
-use crate::tasks::{self, Outcome, Then, Upid, chained, plain, reached};
-use crate::{locks, lookup, marker, ready};
+use crate::tasks::{self, Outcome, Then, Upid, chained, reached};
+use crate::{Proxmox, locks, lookup, marker};
 
 /// Kinds of tasks, as a node names them.
-const STARTS: &[&str] = &["vzstart", "qmstart", "hastart"];
+pub(crate) const STARTS: &[&str] = &["vzstart", "qmstart", "hastart"];
 const STOPS: &[&str] = &["vzstop", "qmstop", "hastop"];
 const SHUTDOWNS: &[&str] = &["vzshutdown", "qmshutdown", "vzreboot", "qmreboot"];
 
-pub(crate) async fn start(client: &Client, guest: &GuestRef) -> Result<Task> {
-    let found = lookup::require(client, guest).await?;
-    if !found.whole {
-        let text = format!("the creation of {} was never seen to end: create it again", guest.vmid);
-        return Err(Error::Conflict(text));
-    }
-    let action = match found.power() {
-        GuestPower::Running => return Ok(Task::Done),
-        GuestPower::Stopped => "start",
-        // A paused machine is woken, not started.
-        GuestPower::Paused | GuestPower::Unknown => "resume",
-    };
-    locks::free_or_hibernated(client, &found).await?;
-    // A hibernated machine's configuration can't be changed before it is up, and has it from when it ran.
-    if found.status.lock.is_empty() {
-        onboot(client, &found.at, guest, "1").await?;
-    }
-    match act(client, &found.at, action, &[]).await {
-        Ok(upid) => Ok(chained(&upid, Then::Started, guest)),
-        Err(error) => or_already(client, guest, GuestPower::Running, error).await,
-    }
-}
-
-pub(crate) async fn stop(client: &Client, guest: &GuestRef, mode: StopMode) -> Result<Task> {
-    let found = lookup::require(client, guest).await?;
-    // A half-made one never ran.
-    if found.status.power() == GuestPower::Stopped {
-        return Ok(Task::Done);
-    }
-    let under_way = shutdown_under_way(client, &found.at).await?;
-    if let (StopMode::Clean { .. }, Some(row)) = (mode, under_way.as_ref().filter(|row| row.kind.ends_with("shutdown")))
-    {
-        return Ok(chained(&row.upid, Then::Stopped, guest));
-    }
-    locks::free(client, &found).await?;
-    let submitted = match mode {
-        StopMode::Clean { timeout } => {
-            onboot(client, &found.at, guest, "0").await?;
-            let seconds = timeout.as_secs().max(1).to_string();
-            act(client, &found.at, "shutdown", &[("timeout", &seconds), ("forceStop", "1")]).await
+#[async_trait]
+impl Power for Proxmox {
+    async fn start(&self, guest: &GuestRef) -> Result<Task> {
+        let client = &self.client;
+        let found = lookup::require(client, guest).await?;
+        if !found.whole {
+            let text = format!("the creation of {} was never seen to end: create it again", guest.vmid);
+            return Err(Error::Conflict(text));
         }
-        StopMode::Force => {
-            // It would hold the guest's lock until its own time is over.
-            if let Some(row) = under_way {
-                client.delete::<Value>(&["nodes", &found.at.node, "tasks", &row.upid], &[]).await?;
+        let action = match found.power() {
+            GuestPower::Running => return Ok(Task::Done),
+            GuestPower::Stopped => "start",
+            // A paused machine is woken, not started.
+            GuestPower::Paused | GuestPower::Unknown => "resume",
+        };
+        locks::free_or_hibernated(client, &found).await?;
+        // A hibernated machine's configuration can't be changed before it is up, and has it from when it ran.
+        if found.status.lock.is_empty() {
+            onboot(client, &found.at, guest, "1").await?;
+        }
+        match act(client, &found.at, action, &[]).await {
+            Ok(upid) => Ok(chained(&upid, Then::Started, guest)),
+            Err(error) => or_already(client, guest, GuestPower::Running, error).await,
+        }
+    }
+
+    async fn stop(&self, guest: &GuestRef, mode: StopMode) -> Result<Task> {
+        let client = &self.client;
+        let found = lookup::require(client, guest).await?;
+        // A half-made one never ran.
+        if found.status.power() == GuestPower::Stopped {
+            return Ok(Task::Done);
+        }
+        let under_way = shutdown_under_way(client, &found.at).await?;
+        if let (StopMode::Clean { .. }, Some(row)) =
+            (mode, under_way.as_ref().filter(|row| row.kind.ends_with("shutdown")))
+        {
+            return Ok(chained(&row.upid, Then::Stopped, guest));
+        }
+        locks::free(client, &found).await?;
+        let submitted = match mode {
+            StopMode::Clean { timeout } => {
+                onboot(client, &found.at, guest, "0").await?;
+                let seconds = timeout.as_secs().max(1).to_string();
+                act(client, &found.at, "shutdown", &[("timeout", &seconds), ("forceStop", "1")]).await
             }
-            onboot(client, &found.at, guest, "0").await?;
-            act(client, &found.at, "stop", &[]).await
-        }
-    };
-    match submitted {
-        Ok(upid) => Ok(chained(&upid, Then::Stopped, guest)),
-        Err(error) => or_already(client, guest, GuestPower::Stopped, error).await,
-    }
-}
-
-pub(crate) async fn restart(client: &Client, guest: &GuestRef, timeout: Duration) -> Result<Task> {
-    let found = lookup::require(client, guest).await?;
-    if let Some(row) = shutdown_under_way(client, &found.at).await?.filter(|row| row.kind.ends_with("reboot")) {
-        return Ok(chained(&row.upid, Then::Restarted, guest));
-    }
-    if found.power() != GuestPower::Running {
-        return start(client, guest).await;
-    }
-    // A reboot does not ask for the lock: it takes the guest down, and then can't bring it up.
-    locks::free(client, &found).await?;
-    found.check_room()?;
-    let seconds = timeout.as_secs().max(1).to_string();
-    match act(client, &found.at, "reboot", &[("timeout", &seconds)]).await {
-        Ok(upid) => Ok(chained(&upid, Then::Restarted, guest)),
-        // It went down by itself since we looked.
-        Err(Error::Conflict(_)) => start(client, guest).await,
-        Err(error) => Err(error),
-    }
-}
-
-pub(crate) async fn delete(client: &Client, guest: &GuestRef) -> Result<Task> {
-    let Some(found) = lookup::get(client, guest).await? else { return Ok(Task::Done) };
-    if found.status.power() != GuestPower::Stopped {
-        return Err(Error::Conflict(format!("{} is running", guest.vmid)));
-    }
-    let config = place::config(client, &found.at).await?;
-    ready::unprotected(&found, &config)?;
-    if ready::is_protected(&config) {
-        place::change(client, &found.at, &config, &[("protection", None)]).await?;
-    }
-    // Purged from backup jobs, replication and high availability too; nothing of its number elsewhere is touched.
-    match client.delete::<String>(&found.at.path(&[]), &[("purge", "1")]).await {
-        Ok(upid) => Ok(plain(upid)),
-        Err(error) if no_config(&error) => match lookup::get(client, guest).await? {
-            None => Ok(Task::Done),
-            Some(_) => Err(Error::Locked(format!("{} is being moved", guest.vmid))),
-        },
-        Err(error @ Error::Locked(_)) => {
-            let rows = place::active(client, &found.at).await?;
-            match rows.into_iter().find(|row| row.kind.ends_with("destroy")) {
-                Some(row) => Ok(plain(row.upid)),
-                // It may have ended between the two looks.
-                None if lookup::get(client, guest).await?.is_none() => Ok(Task::Done),
-                None => Err(error),
+            StopMode::Force => {
+                // It would hold the guest's lock until its own time is over.
+                if let Some(row) = under_way {
+                    client.delete::<Value>(&["nodes", &found.at.node, "tasks", &row.upid], &[]).await?;
+                }
+                onboot(client, &found.at, guest, "0").await?;
+                act(client, &found.at, "stop", &[]).await
             }
+        };
+        match submitted {
+            Ok(upid) => Ok(chained(&upid, Then::Stopped, guest)),
+            Err(error) => or_already(client, guest, GuestPower::Stopped, error).await,
         }
-        Err(error) => Err(error),
+    }
+
+    async fn restart(&self, guest: &GuestRef, timeout: Duration) -> Result<Task> {
+        let client = &self.client;
+        let found = lookup::require(client, guest).await?;
+        if let Some(row) = shutdown_under_way(client, &found.at).await?.filter(|row| row.kind.ends_with("reboot")) {
+            return Ok(chained(&row.upid, Then::Restarted, guest));
+        }
+        if found.power() != GuestPower::Running {
+            return self.start(guest).await;
+        }
+        // A reboot does not ask for the lock: it takes the guest down, and then can't bring it up.
+        locks::free(client, &found).await?;
+        found.check_room()?;
+        let seconds = timeout.as_secs().max(1).to_string();
+        match act(client, &found.at, "reboot", &[("timeout", &seconds)]).await {
+            Ok(upid) => Ok(chained(&upid, Then::Restarted, guest)),
+            // It went down by itself since we looked.
+            Err(Error::Conflict(_)) => self.start(guest).await,
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -178,12 +155,6 @@ async fn act(client: &Client, at: &Place, action: &str, form: &[(&str, &str)]) -
 /// Starts a guest that a roll-back left stopped.
 pub(crate) async fn start_after(client: &Client, upid: &Upid, found: &Found) -> Result<Option<TaskState>> {
     tasks::submit_next(client, upid, found, STARTS, || act(client, &found.at, "start", &[])).await
-}
-
-/// The log of the guest's last start: Proxmox VE keeps nothing of a console.
-pub(crate) async fn last_words(client: &Client, guest: &GuestRef) -> Result<String> {
-    let at = lookup::require(client, guest).await?.at;
-    tasks::last_log(client, &at, STARTS).await
 }
 
 async fn shutdown_under_way(client: &Client, at: &Place) -> Result<Option<TaskRow>> {

@@ -1,37 +1,15 @@
-//! What a guest gets before its first start: its network as ordered, a machine's cloud-init values, and the filters
-//! against borrowed addresses. A container's files are written by Proxmox VE itself when it is made.
+//! What a guest's configuration is to be before its first start: its network as ordered, a machine's cloud-init values. A
+//! container's files are written by Proxmox VE itself when it is made.
 
-use hypervisor::{Error, GuestKind, GuestPower, GuestSpec, Result, check};
+use hypervisor::{GuestSpec, Result};
 use secrecy::ExposeSecret;
 
 use crate::api::{Config, Properties};
 use crate::client::{Client, encoded};
-use crate::{firewall, lookup, marker, network, place};
+use crate::network;
 
-pub(crate) async fn prepare(client: &Client, spec: &GuestSpec) -> Result<()> {
-    check::texts(spec)?;
-    let found = lookup::require(client, &spec.guest).await?;
-    if found.power() != GuestPower::Stopped {
-        return Err(Error::Conflict(format!("{} is not stopped", spec.guest.vmid)));
-    }
-    let config = place::config(client, &found.at).await?;
-    let mut wanted = match spec.guest.kind {
-        GuestKind::Lxc => container(client, spec, &config)?,
-        GuestKind::Vm => machine(client, spec, &config)?,
-    };
-    // From now on sweeps know it.
-    wanted.push(("tags", Some(marker::tags_with(&config.get("tags").unwrap_or_default(), &spec.guest))));
-    place::change(client, &found.at, &config, &wanted).await?;
-    if client.config.address_filters && !spec.network.addresses.is_empty() {
-        // Read again: Proxmox VE gives an interface its hardware address.
-        let net = place::config(client, &found.at).await?.get("net0").unwrap_or_default();
-        let allowed = network::allowed(&spec.network, network::hardware_address(&net));
-        firewall::filter(client, &found.at, &allowed).await?;
-    }
-    Ok(())
-}
-
-type Wanted<'a> = Vec<(&'a str, Option<String>)>;
+/// Keys of a configuration, and what they are to be; `None` takes one away.
+pub(crate) type Wanted<'a> = Vec<(&'a str, Option<String>)>;
 
 /// `wanted` as the configuration has it where it says the same: Proxmox VE has an order of its own.
 fn same(config: &Config, key: &str, wanted: Option<String>) -> Option<String> {
@@ -40,7 +18,7 @@ fn same(config: &Config, key: &str, wanted: Option<String>) -> Option<String> {
     Some(present.unwrap_or(wanted))
 }
 
-fn container<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Result<Wanted<'a>> {
+pub(crate) fn container<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Result<Wanted<'a>> {
     let net =
         network::container(&spec.network, &spec.limits, client.config.address_filters, config.get("net0").as_deref())?;
     let dns = Some(network::name_servers(&spec.network)).filter(|text| !text.is_empty());
@@ -53,7 +31,7 @@ fn container<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Resul
     ])
 }
 
-fn machine<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Result<Wanted<'a>> {
+pub(crate) fn machine<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Result<Wanted<'a>> {
     let net =
         network::machine(&spec.network, &spec.limits, client.config.address_filters, config.get("net0").as_deref())?;
     let addresses = network::cloud_init(&spec.network)?;

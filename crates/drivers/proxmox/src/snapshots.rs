@@ -7,16 +7,18 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use chrono::DateTime;
-use hypervisor::{Error, GuestPower, GuestRef, Result, Snapshot, Task, TaskState};
+use hypervisor::{Error, GuestPower, GuestRef, Result, Snapshot, Snapshots, Task, TaskState};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Config, GIB};
 use crate::client::Client;
+use crate::explain::explained;
 use crate::place::{self, Found, Place};
 use crate::size::{disk_size, grow, root_disk};
 use crate::tasks::{self, Outcome, Then, Upid, chained, plain};
-use crate::{lookup, marker, power};
+use crate::{Proxmox, lookup, marker, power};
 
 /// The keys of a configuration that a roll-back must not change.
 const KEPT: &[&str] = &[
@@ -93,63 +95,94 @@ async fn rows(client: &Client, at: &Place) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-pub(crate) async fn list(client: &Client, guest: &GuestRef) -> Result<Vec<Snapshot>> {
-    let found = lookup::require(client, guest).await?;
-    let mut rows = rows(client, &found.at).await?;
-    // Several may be of one second: then a parent comes before its child.
-    let depth = |row: &Row, rows: &[Row]| {
-        let mut parent = row.parent.as_deref();
-        let mut depth = 0;
-        while let Some(row) =
-            parent.and_then(|name| rows.iter().find(|row| row.name == name)).filter(|_| depth < rows.len())
-        {
-            parent = row.parent.as_deref();
-            depth += 1;
-        }
-        depth
-    };
-    let order: BTreeMap<String, (i64, usize)> =
-        rows.iter().map(|row| (row.name.clone(), (row.snaptime, depth(row, &rows)))).collect();
-    rows.sort_by_key(|row| order.get(&row.name).copied());
-    Ok(rows
-        .into_iter()
-        .map(|row| Snapshot {
-            description: row.description.strip_suffix('\n').unwrap_or(&row.description).to_owned(),
-            usable: row.is_usable(),
-            name: row.name,
-            taken_at: DateTime::from_timestamp(row.snaptime, 0).unwrap_or_default(),
-            parent: row.parent,
-            size: None,
+#[async_trait]
+impl Snapshots for Proxmox {
+    async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
+        let client = &self.client;
+        let found = lookup::require(client, guest).await?;
+        let mut rows = rows(client, &found.at).await?;
+        // Several may be of one second: then a parent comes before its child.
+        let depth = |row: &Row, rows: &[Row]| {
+            let mut parent = row.parent.as_deref();
+            let mut depth = 0;
+            while let Some(row) =
+                parent.and_then(|name| rows.iter().find(|row| row.name == name)).filter(|_| depth < rows.len())
+            {
+                parent = row.parent.as_deref();
+                depth += 1;
+            }
+            depth
+        };
+        let order: BTreeMap<String, (i64, usize)> =
+            rows.iter().map(|row| (row.name.clone(), (row.snaptime, depth(row, &rows)))).collect();
+        rows.sort_by_key(|row| order.get(&row.name).copied());
+        Ok(rows
+            .into_iter()
+            .map(|row| Snapshot {
+                description: row.description.strip_suffix('\n').unwrap_or(&row.description).to_owned(),
+                usable: row.is_usable(),
+                name: row.name,
+                taken_at: DateTime::from_timestamp(row.snaptime, 0).unwrap_or_default(),
+                parent: row.parent,
+                size: None,
+            })
+            .collect())
+    }
+
+    async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
+        let client = &self.client;
+        explained(client, guest, async {
+            check(name)?;
+            let found = lookup::require(client, guest).await?;
+            if rows(client, &found.at).await?.iter().any(|row| row.name == name) {
+                return Err(Error::AlreadyExists(format!("snapshot {name} of {}", guest.vmid)));
+            }
+            if !place::has_feature(client, &found.at, "snapshot").await? {
+                return Err(Error::Unsupported(format!("the storage of {} has no snapshots", guest.vmid)));
+            }
+            let form = [("snapname", name), ("description", description)];
+            client.post(&found.at.path(&["snapshot"]), &form).await.map(plain)
         })
-        .collect())
-}
-
-pub(crate) async fn create(client: &Client, guest: &GuestRef, name: &str, description: &str) -> Result<Task> {
-    check(name)?;
-    let found = lookup::require(client, guest).await?;
-    if rows(client, &found.at).await?.iter().any(|row| row.name == name) {
-        return Err(Error::AlreadyExists(format!("snapshot {name} of {}", guest.vmid)));
+        .await
     }
-    if !place::has_feature(client, &found.at, "snapshot").await? {
-        return Err(Error::Unsupported(format!("the storage of {} has no snapshots", guest.vmid)));
-    }
-    let form = [("snapname", name), ("description", description)];
-    client.post(&found.at.path(&["snapshot"]), &form).await.map(plain)
-}
 
-pub(crate) async fn delete(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
-    check(name)?;
-    let found = lookup::require(client, guest).await?;
-    if !rows(client, &found.at).await?.iter().any(|row| row.name == name) {
-        return Ok(Task::Done);
+    async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task> {
+        let client = &self.client;
+        explained(client, guest, async {
+            check(name)?;
+            let found = lookup::require(client, guest).await?;
+            let at = &found.at;
+            if let Some(row) = place::active(client, at).await?.into_iter().find(|row| row.kind.ends_with("rollback")) {
+                return Ok(chained(&row.upid, Then::Settled, guest));
+            }
+            let (config, description) = prepare(client, guest, &found, name).await?;
+            if description.is_some() {
+                place::change(client, at, &config, &[("description", description)]).await?;
+            }
+            let upid: String = client.post(&at.path(&["snapshot", name, "rollback"]), &[]).await?;
+            Ok(chained(&upid, Then::Settled, guest))
+        })
+        .await
     }
-    client.delete(&found.at.path(&["snapshot", name]), &[]).await.map(plain)
-}
 
-/// What a roll-back would be refused for.
-pub(crate) async fn check_rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<()> {
-    let found = lookup::require(client, guest).await?;
-    prepare(client, guest, &found, name).await.map(drop)
+    async fn check_rollback(&self, guest: &GuestRef, name: &str) -> Result<()> {
+        let client = &self.client;
+        let found = lookup::require(client, guest).await?;
+        prepare(client, guest, &found, name).await.map(drop)
+    }
+
+    async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task> {
+        let client = &self.client;
+        explained(client, guest, async {
+            check(name)?;
+            let found = lookup::require(client, guest).await?;
+            if !rows(client, &found.at).await?.iter().any(|row| row.name == name) {
+                return Ok(Task::Done);
+            }
+            client.delete(&found.at.path(&["snapshot", name]), &[]).await.map(plain)
+        })
+        .await
+    }
 }
 
 /// The configuration before a roll-back, and the description that it is to have, where that is not written yet.
@@ -177,21 +210,6 @@ async fn prepare(client: &Client, guest: &GuestRef, found: &Found, name: &str) -
         )));
     }
     Ok((config, Some(description)))
-}
-
-pub(crate) async fn rollback(client: &Client, guest: &GuestRef, name: &str) -> Result<Task> {
-    check(name)?;
-    let found = lookup::require(client, guest).await?;
-    let at = &found.at;
-    if let Some(row) = place::active(client, at).await?.into_iter().find(|row| row.kind.ends_with("rollback")) {
-        return Ok(chained(&row.upid, Then::Settled, guest));
-    }
-    let (config, description) = prepare(client, guest, &found, name).await?;
-    if description.is_some() {
-        place::change(client, at, &config, &[("description", description)]).await?;
-    }
-    let upid: String = client.post(&at.path(&["snapshot", name, "rollback"]), &[]).await?;
-    Ok(chained(&upid, Then::Settled, guest))
 }
 
 /// The roll-back's task has ended: put back what it must not have changed.
