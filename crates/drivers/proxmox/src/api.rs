@@ -119,6 +119,11 @@ impl Resource {
         self.kind == "lxc" || self.kind == "qemu"
     }
 
+    /// Whether a node is kept free for maintenance.
+    pub(crate) fn in_maintenance(&self) -> bool {
+        self.hastate.eq_ignore_ascii_case("maintenance")
+    }
+
     /// Whether it says of what it is.
     pub(crate) fn makes_sense(&self) -> bool {
         match self.kind.as_str() {

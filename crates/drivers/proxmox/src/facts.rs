@@ -2,19 +2,11 @@
 
 use std::net::IpAddr;
 
-use hypervisor::{GuestFacts, GuestKind, GuestRef, Limits, Result};
+use hypervisor::{GuestFacts, GuestKind, Limits};
 
 use crate::api::{Config, GIB, Properties, parse_size};
-use crate::client::Client;
-use crate::{lookup, place};
 
-pub(crate) async fn facts(client: &Client, guest: &GuestRef) -> Result<GuestFacts> {
-    let found = lookup::require(client, guest).await?;
-    let config = place::config(client, &found.at).await?;
-    Ok(read(guest.kind, &config))
-}
-
-fn read(kind: GuestKind, config: &Config) -> GuestFacts {
+pub(crate) fn read(kind: GuestKind, config: &Config) -> GuestFacts {
     let number = |key: &str| config.get(key).and_then(|text| text.parse().ok());
     // Of a container they are with its interfaces, of a machine with what cloud-init is told.
     let (interface, hostname) = match kind {

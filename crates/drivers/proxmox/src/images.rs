@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use hypervisor::{Error, GuestKind, Result, check};
+use hypervisor::{Error, GuestKind, Result};
 use serde::Deserialize;
 
 use crate::api::{Config, Properties, Resource};
@@ -14,38 +14,13 @@ use crate::resources::{self, Resources};
 /// Buses that a machine's disks are on.
 const BUSES: &[&str] = &["ide", "sata", "scsi", "virtio", "efidisk", "tpmstate"];
 
-pub(crate) async fn has_image(client: &Client, kind: GuestKind, source: &str) -> Result<bool> {
-    check::line("image", source)?;
-    let list = resources::read(client).await?;
-    if kind == GuestKind::Vm {
-        return Ok(!templates(&list, source).is_empty());
-    }
-    let mut failure = None;
-    for node in list.nodes().filter(|row| row.status == "online") {
-        match has_archive(client, &node.node, source).await {
-            Ok(true) => return Ok(true),
-            Ok(false) => {}
-            // A storage need not be on every node.
-            Err(error) => failure = Some(error),
-        }
-    }
-    failure.map_or(Ok(false), Err)
-}
-
-/// The nodes that are up and can make guests from it.
-pub(crate) async fn nodes(client: &Client, kind: GuestKind, source: &str) -> Result<Vec<String>> {
-    check::line("image", source)?;
-    let list = resources::read(client).await?;
-    let up: Vec<&str> = list.nodes().filter(|row| row.status == "online").map(|row| row.node.as_str()).collect();
-    let found = match kind {
-        GuestKind::Lxc => of_archive(client, &list, &up, source).await?,
-        GuestKind::Vm => of_template(client, &list, source).await?,
-    };
-    Ok(up.into_iter().filter(|node| found.contains(*node)).map(str::to_owned).collect())
-}
-
 /// The nodes that have an archive; of those that share its storage one is asked.
-async fn of_archive(client: &Client, list: &Resources, up: &[&str], volume: &str) -> Result<BTreeSet<String>> {
+pub(crate) async fn of_archive(
+    client: &Client,
+    list: &Resources,
+    up: &[&str],
+    volume: &str,
+) -> Result<BTreeSet<String>> {
     let Some((storage, _)) = archive(volume) else { return Ok(BTreeSet::new()) };
     let mut found = BTreeSet::new();
     let (shared, own): (Vec<_>, Vec<_>) =
@@ -64,7 +39,7 @@ async fn of_archive(client: &Client, list: &Resources, up: &[&str], volume: &str
 }
 
 /// The nodes that a machine's template can be cloned on.
-async fn of_template(client: &Client, list: &Resources, source: &str) -> Result<BTreeSet<String>> {
+pub(crate) async fn of_template(client: &Client, list: &Resources, source: &str) -> Result<BTreeSet<String>> {
     reach(client, list, &templates(list, source)).await
 }
 
@@ -103,7 +78,7 @@ pub(crate) async fn template(client: &Client, node: &str, source: &str) -> Resul
     }))
 }
 
-fn templates<'a>(list: &'a Resources, source: &str) -> Vec<&'a Resource> {
+pub(crate) fn templates<'a>(list: &'a Resources, source: &str) -> Vec<&'a Resource> {
     let named = |row: &&Resource| row.vmid.to_string() == source || row.name == source;
     list.rows.iter().filter(|row| row.kind == "qemu" && row.template).filter(named).collect()
 }

@@ -20,13 +20,15 @@ mod explain;
 mod facts;
 mod firewall;
 mod follow;
+mod host;
 mod images;
-mod info;
 mod inside;
+mod inventory;
 mod locks;
 mod lookup;
 mod marker;
 mod network;
+mod permissions;
 mod place;
 mod power;
 mod preflight;
@@ -35,16 +37,12 @@ mod provision;
 mod resources;
 mod size;
 mod snapshots;
-mod sweep;
 mod tasks;
 mod tls;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use hypervisor::{
-    Capabilities, GuestFacts, GuestKind, GuestRef, GuestShell, Host, HostInfo, Inventory, Presence, Result, Sweep,
-};
+use hypervisor::{GuestShell, Result};
 
 use crate::client::Client;
 pub use crate::config::{Login, ProxmoxConfig, Tls};
@@ -74,62 +72,5 @@ impl Proxmox {
     /// The configuration it was made with.
     pub fn config(&self) -> &ProxmoxConfig {
         &self.client.config
-    }
-
-    /// What a token needs in a version of Proxmox VE (8 or 9): paths, and the privileges on each.
-    pub fn privileges(major: u32, storage: &str, pool: Option<&str>) -> Vec<(String, Vec<&'static str>)> {
-        info::needed(major, storage, pool)
-    }
-}
-
-#[async_trait]
-impl Host for Proxmox {
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            password_at_create: true,
-            set_password: true,
-            exec: true,
-            live_resize: true,
-            vm_live_resize: false,
-            snapshots: true,
-            console: true,
-            lxc: true,
-            vm: true,
-        }
-    }
-
-    async fn info(&self) -> Result<HostInfo> {
-        info::info(&self.client).await
-    }
-
-    async fn has_image(&self, kind: GuestKind, source: &str) -> Result<bool> {
-        images::has_image(&self.client, kind, source).await
-    }
-
-    async fn image_nodes(&self, kind: GuestKind, source: &str) -> Result<Option<Vec<String>>> {
-        images::nodes(&self.client, kind, source).await.map(Some)
-    }
-}
-
-#[async_trait]
-impl Inventory for Proxmox {
-    async fn sweep(&self) -> Result<Sweep> {
-        sweep::sweep(&self.client).await
-    }
-
-    async fn find(&self, guest: &GuestRef) -> Result<Presence> {
-        lookup::find(&self.client, guest).await
-    }
-
-    async fn facts(&self, guest: &GuestRef) -> Result<GuestFacts> {
-        facts::facts(&self.client, guest).await
-    }
-
-    async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
-        Ok(lookup::require(&self.client, guest).await?.status.disk_used())
-    }
-
-    async fn is_number_free(&self, vmid: i64) -> Result<bool> {
-        lookup::is_number_free(&self.client, vmid).await
     }
 }

@@ -5,13 +5,13 @@
 //! cluster with quorum does not name it, every node that is up was asked and said no, and the number is free.
 
 use futures_util::future::try_join_all;
-use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Presence, Result};
+use hypervisor::{Error, GuestPower, GuestRef, Result};
 use serde_json::Value;
 
-use crate::api::{Membership, Resource, Status, TaskRow};
+use crate::api::{Membership, Resource, Status};
 use crate::client::Client;
 use crate::error::unless_no_config;
-use crate::place::{Found, Place, active, config, word};
+use crate::place::{Found, Place, config, word};
 use crate::resources::{self, Resources};
 use crate::{locks, marker};
 
@@ -163,33 +163,4 @@ pub(crate) async fn require_running(client: &Client, guest: &GuestRef) -> Result
     } else {
         Err(Error::Conflict(format!("{} is not running", guest.vmid)))
     }
-}
-
-pub(crate) async fn find(client: &Client, guest: &GuestRef) -> Result<Presence> {
-    let (at, power) = match look(client, guest).await? {
-        Look::Absent => return Ok(Presence::Absent),
-        Look::Ours(found) => (found.at.clone(), found.power()),
-        Look::Coming(at) => {
-            if is_made_now(client, &at).await? {
-                return Ok(Presence::Present { node: at.node, power: GuestPower::Unknown, busy: true });
-            }
-            return Err(Error::StaleLock(format!(
-                "{0} is locked by a creation that no task is at work on: a person must look at it on node {1} (unlock \
-                 and destroy it)",
-                guest.vmid, at.node
-            )));
-        }
-    };
-    let busy = !active(client, &at).await?.is_empty();
-    Ok(Presence::Present { node: at.node, power, busy })
-}
-
-/// Whether a task makes this guest now. A clone's task has its template's number.
-async fn is_made_now(client: &Client, at: &Place) -> Result<bool> {
-    if at.kind == GuestKind::Lxc {
-        return Ok(!active(client, at).await?.is_empty());
-    }
-    let query = [("typefilter", "qmclone"), ("source", "active")];
-    let rows: Vec<TaskRow> = client.get(&["nodes", &at.node, "tasks"], &query).await?;
-    Ok(rows.iter().any(|row| row.is_running() && row.kind == "qmclone"))
 }

@@ -1,9 +1,13 @@
-//! Parts of the preflight: what storages can't do, and what tells one cluster from another.
+//! Parts of the preflight: a sentence for each thing that is missing, and what tells one cluster from another.
 
+use hypervisor::{Error, Result};
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::api::Resource;
+use crate::api::{Config, Properties, Resource};
 use crate::client::Client;
+use crate::images;
+use crate::resources::Resources;
 
 /// Kinds of storages whose volumes of containers can't be snapshotted, and of machines only as the kind's format allows.
 const FILES: &[&str] = &["dir", "nfs", "cifs", "glusterfs"];
@@ -48,6 +52,131 @@ pub(crate) async fn identity(client: &Client, online: &[&str]) -> Vec<String> {
     let all: Vec<Certificate> = client.get(&["nodes", node, "certificates", "info"], &[]).await.unwrap_or_default();
     let own = all.into_iter().filter(|c| c.filename.as_deref().is_some_and(|name| name.ends_with("pve-root-ca.pem")));
     own.filter_map(|c| c.fingerprint).map(|text| text.replace(':', "").to_lowercase()).collect()
+}
+
+/// What is amiss with the storage of root disks, and where there is nothing to make guests from.
+pub(crate) async fn storages(
+    client: &Client,
+    list: &Resources,
+    online: &[&str],
+    problems: &mut Vec<String>,
+) -> Result<()> {
+    let rows = &list.rows;
+    let storage = client.config.storage.as_str();
+    let holds = |row: &Resource, content: &str| row.content.split(',').any(|c| c == content);
+    let machines = images::machine_nodes(client, list).await?;
+    for node in online {
+        let of_node = || rows.iter().filter(|row| row.kind == "storage" && row.node == *node);
+        match of_node().find(|row| row.storage == storage) {
+            None => problems.push(format!(
+                "The storage {storage} is not on the node {node}, or the token may not see it: name another one, or give \
+                 the token Datastore.Audit on /storage/{storage}."
+            )),
+            Some(row) if row.status != "available" => {
+                problems.push(format!("The storage {storage} on the node {node} is {}.", row.status));
+            }
+            Some(row) if !holds(row, "rootdir") && !holds(row, "images") => problems.push(format!(
+                "The storage {storage} holds neither containers (rootdir) nor machines (images): change its content."
+            )),
+            Some(_) => {}
+        }
+        let mut archives = 0;
+        for row in of_node().filter(|row| row.status == "available" && holds(row, "vztmpl")) {
+            let path = ["nodes", node, "storage", &row.storage, "content"];
+            match client.get::<Vec<Value>>(&path, &[("content", "vztmpl")]).await {
+                Ok(volumes) => archives += volumes.len(),
+                Err(Error::Forbidden(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if archives == 0 && !machines.contains(*node) {
+            problems.push(format!(
+                "There is nothing to make guests from on the node {node}: download a container template (pveam download), \
+                 or make a machine with cloud-init a template. The token must see it (Datastore.Audit on the storage, \
+                 VM.Audit on the template)."
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn bridges(client: &Client, online: &[&str], problems: &mut Vec<String>) -> Result<()> {
+    for node in online {
+        let bridges: Vec<Value> = client.get(&["nodes", node, "network"], &[("type", "any_bridge")]).await?;
+        if bridges.is_empty() {
+            problems.push(format!(
+                "The node {node} has no bridge that the token may use: make one (vmbr0), and give the token SDN.Use on \
+                 /sdn/zones/localnetwork."
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What may be read where our rights reach; what they lack was said before.
+async fn readable(client: &Client, path: &[&str]) -> Result<Option<Config>> {
+    match client.get(path, &[]).await {
+        Ok(options) => Ok(Some(options)),
+        Err(Error::Forbidden(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) async fn tags(client: &Client, problems: &mut Vec<String>) -> Result<()> {
+    let options = readable(client, &["cluster", "options"]).await?.unwrap_or_default();
+    // Parsed in some versions, a property string in others.
+    let text = options.get("user-tag-access").unwrap_or_default();
+    let parsed: Option<Value> = serde_json::from_str(&text).ok();
+    let allow = match &parsed {
+        Some(access) => access.get("user-allow").and_then(Value::as_str).map(str::to_owned),
+        None => Properties::parse(&text).get("user-allow").map(str::to_owned),
+    };
+    if allow.is_some_and(|allow| allow != "free") {
+        problems.push(
+            "The datacenter lets users set only some tags, and Innkeeper marks its guests with one of its own: set User \
+             Tag Access to free (Datacenter, Options)."
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+pub(crate) async fn firewall(client: &Client, online: &[&str], problems: &mut Vec<String>) -> Result<()> {
+    if !client.config.address_filters {
+        problems.push(
+            "Address filters are switched off: guests on one bridge can take each other's addresses. Switch \
+             address_filters on and enable the datacenter's firewall."
+                .to_owned(),
+        );
+        return Ok(());
+    }
+    let on = |options: &Config, default: bool| options.get("enable").map_or(default, |flag| flag != "0");
+    if let Some(options) = readable(client, &["cluster", "firewall", "options"]).await? {
+        if !on(&options, false) {
+            problems.push(
+                "The datacenter's firewall is off, so nothing keeps a guest from taking another's address: allow what \
+                 the nodes themselves need, then enable it (Datacenter, Firewall, Options)."
+                    .to_owned(),
+            );
+        }
+        if options.get("ebtables").is_some_and(|flag| flag == "0") {
+            problems.push(
+                "The datacenter's firewall does not filter ARP, so a guest can answer for another's address: enable \
+                 ebtables (Datacenter, Firewall, Options)."
+                    .to_owned(),
+            );
+        }
+    }
+    for node in online {
+        let path = ["nodes", node, "firewall", "options"];
+        if readable(client, &path).await?.is_some_and(|options| !on(&options, true)) {
+            problems.push(format!(
+                "The firewall of the node {node} is off, so nothing keeps its guests from taking each other's addresses: \
+                 enable it (the node, Firewall, Options)."
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::create::{self, Source};
 use crate::error::no_config;
 use crate::explain::explained;
-use crate::info::Permissions;
+use crate::permissions::Permissions;
 use crate::place::{self, Found, Place};
 use crate::size::{disk_size, grow, root_disk, size_of};
 use crate::tasks::{Then, chained, plain};

@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 use std::sync::PoisonError;
 
-use hypervisor::{Coverage, Result};
+use hypervisor::{Coverage, Node, Result};
 use serde_json::Value;
 
-use crate::api::{Resource, as_text, whole_number};
+use crate::api::{GIB, MIB, Resource, as_text, whole_number};
 use crate::client::Client;
 
 /// So much of an odd row is logged.
@@ -71,6 +71,27 @@ impl Resources {
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Resource> {
         self.rows.iter().filter(|row| row.kind == "node")
+    }
+
+    /// The cluster's machines, with the room of `storage` on each.
+    pub(crate) fn as_nodes(&self, storage: &str) -> Vec<Node> {
+        let storage_of = |node: &str| {
+            let of_node = |row: &&Resource| row.kind == "storage" && row.storage == storage && row.node == node;
+            self.rows.iter().find(of_node)
+        };
+        let nodes = self.nodes().map(|row| {
+            let storage = storage_of(&row.node);
+            Node {
+                name: row.node.clone(),
+                online: row.status == "online" && !row.in_maintenance(),
+                cores: u32::try_from(row.maxcpu).unwrap_or(u32::MAX),
+                memory_mib: row.maxmem.unwrap_or(0) / MIB,
+                disk_gib: storage.and_then(|row| row.maxdisk).unwrap_or(0) / GIB,
+                disk_used: storage.and_then(|row| row.disk),
+                disk_shared: storage.is_some_and(|row| row.shared),
+            }
+        });
+        nodes.collect()
     }
 
     /// Whether a row that can't be read may be a node's or this guest's.

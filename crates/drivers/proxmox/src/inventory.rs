@@ -1,49 +1,82 @@
-//! Looking at everything at once: one call for a whole cluster, whatever its size.
+//! Which guests are there and how they are: all at once, in one call for a whole cluster whatever its size, and one by one.
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chrono::Utc;
-use hypervisor::{GuestKind, GuestPower, GuestSample, Node, Result, Sweep, check};
+use hypervisor::{
+    Error, GuestFacts, GuestKind, GuestPower, GuestRef, GuestSample, Inventory, Presence, Result, Sweep, check,
+};
 
-use crate::api::{GIB, MIB, Resource, power};
+use crate::api::{Resource, TaskRow, power};
 use crate::client::Client;
-use crate::resources::{self, Resources};
-use crate::{marker, place};
+use crate::lookup::Look;
+use crate::place::Place;
+use crate::{Proxmox, facts, lookup, marker, place, resources};
 
 /// `pvestatd` of each node tells the cluster of its guests every ten seconds, and takes a moment to ask them.
 const LAG: Duration = Duration::from_secs(15);
 
-pub(crate) async fn sweep(client: &Client) -> Result<Sweep> {
-    let taken_at = Utc::now();
-    let list = resources::read(client).await?;
-    let guests = list.guests().filter_map(sample).collect();
-    Ok(Sweep { taken_at, lag: LAG, nodes: nodes(&list, &client.config.storage), guests, coverage: list.coverage() })
+#[async_trait]
+impl Inventory for Proxmox {
+    async fn sweep(&self) -> Result<Sweep> {
+        let client = &self.client;
+        let taken_at = Utc::now();
+        let list = resources::read(client).await?;
+        let guests = list.guests().filter_map(sample).collect();
+        Ok(Sweep {
+            taken_at,
+            lag: LAG,
+            nodes: list.as_nodes(&client.config.storage),
+            guests,
+            coverage: list.coverage(),
+        })
+    }
+
+    async fn find(&self, guest: &GuestRef) -> Result<Presence> {
+        let client = &self.client;
+        let (at, power) = match lookup::look(client, guest).await? {
+            Look::Absent => return Ok(Presence::Absent),
+            Look::Ours(found) => (found.at.clone(), found.power()),
+            Look::Coming(at) => {
+                if is_made_now(client, &at).await? {
+                    return Ok(Presence::Present { node: at.node, power: GuestPower::Unknown, busy: true });
+                }
+                return Err(Error::StaleLock(format!(
+                    "{0} is locked by a creation that no task is at work on: a person must look at it on node {1} (unlock \
+                     and destroy it)",
+                    guest.vmid, at.node
+                )));
+            }
+        };
+        let busy = !place::active(client, &at).await?.is_empty();
+        Ok(Presence::Present { node: at.node, power, busy })
+    }
+
+    async fn facts(&self, guest: &GuestRef) -> Result<GuestFacts> {
+        let client = &self.client;
+        let found = lookup::require(client, guest).await?;
+        let config = place::config(client, &found.at).await?;
+        Ok(facts::read(guest.kind, &config))
+    }
+
+    async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
+        Ok(lookup::require(&self.client, guest).await?.status.disk_used())
+    }
+
+    async fn is_number_free(&self, vmid: i64) -> Result<bool> {
+        lookup::is_number_free(&self.client, vmid).await
+    }
 }
 
-/// Whether a node is kept free for maintenance.
-pub(crate) fn in_maintenance(node: &Resource) -> bool {
-    node.hastate.eq_ignore_ascii_case("maintenance")
-}
-
-/// The cluster's machines, with the room of `storage` on each.
-pub(crate) fn nodes(list: &Resources, storage: &str) -> Vec<Node> {
-    let storage_of = |node: &str| {
-        let of_node = |row: &&Resource| row.kind == "storage" && row.storage == storage && row.node == node;
-        list.rows.iter().find(of_node)
-    };
-    let nodes = list.nodes().map(|row| {
-        let storage = storage_of(&row.node);
-        Node {
-            name: row.node.clone(),
-            online: row.status == "online" && !in_maintenance(row),
-            cores: u32::try_from(row.maxcpu).unwrap_or(u32::MAX),
-            memory_mib: row.maxmem.unwrap_or(0) / MIB,
-            disk_gib: storage.and_then(|row| row.maxdisk).unwrap_or(0) / GIB,
-            disk_used: storage.and_then(|row| row.disk),
-            disk_shared: storage.is_some_and(|row| row.shared),
-        }
-    });
-    nodes.collect()
+/// Whether a task makes this guest now. A clone's task has its template's number.
+async fn is_made_now(client: &Client, at: &Place) -> Result<bool> {
+    if at.kind == GuestKind::Lxc {
+        return Ok(!place::active(client, at).await?.is_empty());
+    }
+    let query = [("typefilter", "qmclone"), ("source", "active")];
+    let rows: Vec<TaskRow> = client.get(&["nodes", &at.node, "tasks"], &query).await?;
+    Ok(rows.iter().any(|row| row.is_running() && row.kind == "qmclone"))
 }
 
 fn sample(row: &Resource) -> Option<GuestSample> {
@@ -79,6 +112,7 @@ fn sample(row: &Resource) -> Option<GuestSample> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::Resources;
 
     #[test]
     fn only_guests_with_our_marker_are_sampled() {
@@ -94,7 +128,7 @@ mod tests {
         let samples: Vec<_> = list.guests().filter_map(sample).collect();
         assert_eq!(samples.len(), 1, "a clone of ours is not ours");
         assert_eq!((samples[0].marker, samples[0].cpu, samples[0].uptime_s), (uuid, Some(0.5), Some(7)));
-        let nodes = nodes(&list, "big");
+        let nodes = list.as_nodes("big");
         assert_eq!((nodes[0].memory_mib, nodes[0].disk_gib, nodes[0].online), (8192, 1024, true));
     }
 
@@ -145,7 +179,7 @@ mod tests {
             {"type":"storage","node":"a","storage":"big","maxdisk":107374182400,"shared":0}]"#;
         let list = Resources { rows: serde_json::from_str(text).unwrap(), ..Resources::default() };
         let shown =
-            |storage| nodes(&list, storage).iter().map(|n| (n.online, n.disk_gib, n.disk_shared)).collect::<Vec<_>>();
+            |storage| list.as_nodes(storage).iter().map(|n| (n.online, n.disk_gib, n.disk_shared)).collect::<Vec<_>>();
         assert_eq!(shown("ceph"), [(true, 100, true), (false, 100, true)]);
         assert_eq!(shown("big"), [(true, 100, false), (false, 0, false)]);
     }
