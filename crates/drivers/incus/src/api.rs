@@ -7,12 +7,10 @@ use hypervisor::GuestPower;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// One mebibyte in bytes.
 pub(crate) const MIB: u64 = 1 << 20;
-/// One gibibyte in bytes.
 pub(crate) const GIB: u64 = 1 << 30;
 
-/// String keys and values, as Incus keeps nearly everything.
+/// Incus keeps nearly everything as string keys and values.
 pub(crate) type Map = BTreeMap<String, String>;
 /// Devices by name.
 pub(crate) type Devices = BTreeMap<String, Map>;
@@ -22,7 +20,7 @@ fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializ
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// What wraps every answer.
+/// The wrapper of every answer.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Envelope {
     #[serde(rename = "type")]
@@ -37,7 +35,6 @@ pub(crate) struct Envelope {
     pub(crate) metadata: Value,
 }
 
-/// A background operation.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Operation {
     pub(crate) id: String,
@@ -56,17 +53,15 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// Whether it is still at work (created, running, cancelling and the like are 1xx; ends are 200, 400, 401).
+    /// Created, running, cancelling and the like are 1xx; ends are 200, 400 and 401.
     pub(crate) fn is_running(&self) -> bool {
         self.status_code < 200
     }
 
-    /// Whether it ended well.
     pub(crate) fn is_success(&self) -> bool {
         self.status_code == 200
     }
 
-    /// Whether it works on the instance of this name.
     pub(crate) fn concerns(&self, instance: &str) -> bool {
         self.resources.iter().flat_map(BTreeMap::values).flatten().any(|url| {
             url.split("/instances/")
@@ -75,7 +70,7 @@ impl Operation {
         })
     }
 
-    /// Progress in percent, where Incus tells (unpacking and copying an image do).
+    /// In percent, where Incus reports it: unpacking and copying an image do.
     pub(crate) fn progress(&self) -> Option<u8> {
         let metadata = self.metadata.as_ref()?.as_object()?;
         if let Some(percent) = metadata.get("progress").and_then(|p| p.get("percent")) {
@@ -121,7 +116,7 @@ impl Instance {
         power(&self.status)
     }
 
-    /// Its root disk device, under whatever name, and that name.
+    /// The root disk's device and its name, which the image may have chosen.
     pub(crate) fn root_disk(&self) -> Option<(&str, &Map)> {
         self.expanded_devices
             .iter()
@@ -129,13 +124,12 @@ impl Instance {
             .map(|(name, device)| (name.as_str(), device))
     }
 
-    /// Its network device and that one's name.
     pub(crate) fn nic(&self) -> Option<(&str, &Map)> {
         let nic = self.expanded_devices.iter().find(|(_, d)| d.get("type").is_some_and(|t| t == "nic"));
         nic.map(|(name, device)| (name.as_str(), device))
     }
 
-    /// Its root disk's size in bytes, where one is set.
+    /// In bytes; `None` where no size is set.
     pub(crate) fn disk_size(&self) -> Option<u64> {
         self.root_disk().and_then(|(_, d)| d.get("size")).and_then(|s| parse_size(s))
     }
@@ -146,7 +140,6 @@ impl Instance {
     }
 }
 
-/// Maps Incus's status word.
 fn power(status: &str) -> GuestPower {
     match status {
         "Running" | "Ready" => GuestPower::Running,
@@ -156,7 +149,7 @@ fn power(status: &str) -> GuestPower {
     }
 }
 
-/// What an instance does at the moment.
+/// The live state of an instance.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct State {
@@ -174,7 +167,7 @@ impl State {
     }
 }
 
-/// A usage and, for some, a total; -1 is Incus's "unknown".
+/// -1 is Incus's "unknown".
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Usage {
@@ -182,7 +175,7 @@ pub(crate) struct Usage {
     pub(crate) total: i64,
 }
 
-/// One interface of a running instance.
+/// An interface as Incus sees it inside a running instance.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Network {
@@ -191,19 +184,17 @@ pub(crate) struct Network {
     pub(crate) hwaddr: String,
 }
 
-/// One address of an interface.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Address {
     pub(crate) address: String,
 }
 
-/// The resources of a storage pool.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PoolResources {
     pub(crate) space: Space,
 }
 
-/// A storage pool's room in bytes.
+/// In bytes.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Space {
     pub(crate) total: u64,
@@ -211,7 +202,6 @@ pub(crate) struct Space {
     pub(crate) used: Option<u64>,
 }
 
-/// A snapshot of an instance.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct InstanceSnapshot {
     pub(crate) name: String,

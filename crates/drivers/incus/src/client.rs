@@ -1,4 +1,4 @@
-//! Transport: one request, one answer, and what went wrong in words that a caller can act on.
+//! Transport: requests and answers, and errors that a caller can act on.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -13,10 +13,9 @@ use serde_json::Value;
 use crate::IncusConfig;
 use crate::api::{Envelope, Operation, PoolResources, Space};
 
-/// What a mutation was answered with.
+/// The answer to a mutation.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// It is done.
     Done,
     /// A background operation has begun.
     Operation(Operation),
@@ -27,8 +26,8 @@ pub(crate) enum Reply {
 pub(crate) struct Client {
     http: reqwest::Client,
     pub(crate) config: Arc<IncusConfig>,
-    /// What could not be read of the list of instances the last time.
-    pub(crate) odd: Arc<Mutex<HashSet<String>>>,
+    /// The instances that the last sweep could not read.
+    pub(crate) unreadable: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Client {
@@ -54,10 +53,9 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| Error::Invalid(format!("no HTTP client: {e}")))?;
-        Ok(Self { http, config: Arc::new(config), odd: Arc::default() })
+        Ok(Self { http, config: Arc::new(config), unreadable: Arc::default() })
     }
 
-    /// How long a request may take.
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_secs(self.config.request_timeout_s.max(1))
     }
@@ -73,19 +71,18 @@ impl Client {
         Ok(url)
     }
 
-    /// A request builder for callers with bodies and headers of their own (files).
+    /// For callers with their own bodies and headers (files).
     pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
         self.http.request(method, url)
     }
 
-    /// Reads something.
     pub(crate) async fn get<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<T> {
         let envelope = self.call(Method::GET, segments, query, None, None).await?;
         serde_json::from_value(envelope.metadata)
             .map_err(|e| Error::Failed(format!("an answer that makes no sense: {e}")))
     }
 
-    /// Reads something that may be missing.
+    /// `None` where it is missing.
     pub(crate) async fn get_opt<T: DeserializeOwned>(
         &self,
         segments: &[&str],
@@ -98,20 +95,19 @@ impl Client {
         }
     }
 
-    /// Changes something.
     pub(crate) async fn send(&self, method: Method, segments: &[&str], body: Option<&Value>) -> Result<Reply> {
         let envelope = self.call(method, segments, &[], body, None).await?;
         if envelope.kind != "async" {
             return Ok(Reply::Done);
         }
         let operation = serde_json::from_value(envelope.metadata).map_err(|e| {
-            // It has begun; without its id we can only say that we don't know how it goes.
+            // It has begun, but without its id nobody can follow it.
             Error::OutcomeUnknown(format!("operation {} could not be read: {e}", envelope.operation))
         })?;
         Ok(Reply::Operation(operation))
     }
 
-    /// Waits for an operation's end, at most `limit`; returns it as it then stands.
+    /// Waits for an operation's end, for `limit` at most, and returns its state then.
     pub(crate) async fn wait(&self, id: &str, limit: Duration) -> Result<Operation> {
         let seconds = limit.as_secs().max(1).to_string();
         let patience = limit + self.timeout();
@@ -121,12 +117,12 @@ impl Client {
             .map_err(|e| Error::Failed(format!("an operation that makes no sense: {e}")))
     }
 
-    /// Changes something small and waits for it, so that the caller sees one call.
+    /// For small changes: the caller sees one call.
     pub(crate) async fn send_and_wait(&self, method: Method, segments: &[&str], body: Option<&Value>) -> Result<()> {
         let Reply::Operation(operation) = self.send(method, segments, body).await? else { return Ok(()) };
         let limit = self.timeout();
         let ended = self.wait(&operation.id, limit).await.map_err(|error| match error {
-            // The change is under way: that we lost sight of it doesn't mean it won't happen.
+            // The change is under way, and may well happen although we lost sight of it.
             Error::Unreachable(text) | Error::NotFound(text) => Error::OutcomeUnknown(text),
             other => other,
         })?;
@@ -165,7 +161,7 @@ impl Client {
 /// Reads an answer, turning Incus's errors into ours.
 pub(crate) fn envelope(status: u16, bytes: &[u8]) -> Result<Envelope> {
     let Ok(envelope) = serde_json::from_slice::<Envelope>(bytes) else {
-        // Never `NotFound`: this is not Incus speaking, so it is no evidence of anything.
+        // Never `NotFound`: this does not come from Incus, so it is no evidence.
         return Err(Error::Failed(format!("HTTP {status} with an answer that is not Incus's")));
     };
     if envelope.kind == "error" || status >= 400 {
@@ -190,8 +186,8 @@ pub(crate) fn transport(error: &reqwest::Error, mutates: bool) -> Error {
     }
 }
 
-/// A shortage is the guest's own where Incus found no room for the guest's backup file, which is in the guest's own volume,
-/// and the pool has room: not every kind of pool speaks of a quota.
+/// A shortage is the guest's own where Incus found no room for the guest's backup file, which is in the guest's own
+/// volume, and the pool has room: not every kind of pool reports a quota.
 pub(crate) async fn classify_shortage(client: &Client, error: Error) -> Error {
     let Error::Exhausted(text) = error else { return error };
     if !text.contains("backup.yaml") {
@@ -205,7 +201,7 @@ pub(crate) async fn classify_shortage(client: &Client, error: Error) -> Error {
     }
 }
 
-/// Maps an error answer: the words where they say more than the code, else the code.
+/// Maps an error by its text where that says more than the code, else by its code.
 pub(crate) fn refusal(code: u16, text: &str) -> Error {
     let detail = text.to_owned();
     by_words(text).unwrap_or(match code {
@@ -214,11 +210,11 @@ pub(crate) fn refusal(code: u16, text: &str) -> Error {
         403 => Error::Forbidden(detail),
         404 => Error::NotFound(detail),
         409 => Error::Conflict(detail),
-        // The object changed between our reading and writing: the same call again works on the new one.
+        // The object changed between our read and our write: the call can be repeated on the new one.
         412 | 423 | 429 => Error::Locked(detail),
         501 => Error::Unsupported(detail),
         507 => Error::Exhausted(detail),
-        // The daemon starts or shuts down and has done nothing.
+        // The daemon is starting or shutting down and has done nothing.
         503 => Error::Unreachable(detail),
         _ => Error::Failed(detail),
     })
@@ -243,7 +239,7 @@ fn by_words(text: &str) -> Option<Error> {
     if any(&["is busy running", "operation is already running", "currently in use by another", "database is locked"]) {
         Some(Error::Locked(detail))
     } else if any(&["disk quota exceeded"]) {
-        // A quota is the guest's own; a pool that is full says that no space is left.
+        // A quota is the guest's own; a full pool says "no space left".
         Some(Error::DiskFull(detail))
     } else if any(&[
         "no space left",
@@ -263,7 +259,7 @@ fn by_words(text: &str) -> Option<Error> {
     } else if any(&["is already running", "is already stopped", "is not running", "is running", "is not stopped"]) {
         Some(Error::Conflict(detail))
     } else if any(&["cannot be restored due to subsequent snapshot"]) {
-        // ZFS goes back to the newest only.
+        // ZFS restores only the newest snapshot.
         Some(Error::Unsupported(detail))
     } else {
         None

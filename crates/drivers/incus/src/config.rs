@@ -17,13 +17,13 @@ pub struct IncusConfig {
     /// Whether Incus filters the guests' traffic, so that none can take another's address. Switch it off only
     /// where the node's kernel can't do it (no bridge family in nftables).
     pub address_filters: bool,
-    /// The search domain of guests; none: they have none.
+    /// The search domain of guests.
     pub search_domain: Option<String>,
-    /// How many processes a container may have for each GiB of its memory, beside 500 that each may; 0: not limited.
+    /// How many processes a container may have per GiB of memory, on top of 500; 0: no limit.
     pub processes_per_gib: u32,
-    /// Seconds in which a connection must stand.
+    /// Timeout for connecting, in seconds.
     pub connect_timeout_s: u64,
-    /// Seconds in which an answer must be complete.
+    /// Timeout for a whole request, in seconds.
     pub request_timeout_s: u64,
 }
 

@@ -1,9 +1,9 @@
-//! A guest's text console: its terminal for a container, its serial line for a VM. Incus's screens speak SPICE, which
-//! no browser page of ours does.
+//! A guest's text console: the terminal of a container, the serial line of a VM. Incus's graphical consoles speak
+//! SPICE, which our console page does not.
 //!
-//! Two things are Incus's own. Once a console is let go, Incus types a terminal's reset (Esc c) at it, which a login
-//! prompt takes for the begin of a name. And a container's terminal does not follow the size that is set over the
-//! control socket, since nobody signals the process between; so its size is set inside.
+//! Two peculiarities of Incus: when a console is released, Incus sends it a terminal reset (Esc c), which a login
+//! prompt takes for the start of a user name. And a container's terminal does not follow the size set over the
+//! control socket, since the process in between gets no signal; so the size is set inside the guest.
 
 use std::time::Duration;
 
@@ -23,25 +23,25 @@ use crate::client::{Client, Reply, transport};
 use crate::websocket::{Socket, connect};
 use crate::{Incus, lookup};
 
-/// Messages that wait for either side: enough that a burst of output does not stop and go.
+/// Messages buffered in each direction, so that a burst of output does not stutter.
 const WAITING: usize = 32;
-/// What Incus says at a console whose holder before has not let go of it yet; how often to ask anew, and after how long.
+/// What Incus prints where the previous holder has not released the console yet; how often to try again, and how long
+/// to wait before.
 const REFUSED: &[u8] = b"Error: Failed running forkconsole";
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(300);
-/// So much of a console's log is read, in bytes.
+/// How many bytes of a console's log are read.
 const LOG_END: usize = 16 << 10;
-/// How often it is looked at.
+/// How often an empty log is read again.
 const LOG_TRIES: u32 = 8;
-/// How long `stty` may take.
 const SIZE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Characters in a line, and lines.
+/// Columns and rows.
 type Size = (u16, u16);
 
 #[async_trait]
 impl Consoles for Incus {
-    /// Incus has one console for each guest: whoever holds it loses it to us.
+    /// Incus has one console per guest: we take it from whoever holds it.
     async fn console(&self, guest: &GuestRef) -> Result<Console> {
         let client = &self.client;
         let instance = lookup::require_running(client, guest).await?;
@@ -56,8 +56,8 @@ impl Consoles for Incus {
         Ok(Console { kind: ConsoleKind::Text, output: shown, input: typed })
     }
 
-    /// The end of the console's log, which Incus keeps of a guest that is down as well. Incus writes it down a moment after
-    /// the guest's end, so an empty one is looked at again.
+    /// The end of the console's log, which Incus keeps for stopped guests too. It writes the log a moment after the
+    /// guest has stopped, so an empty one is read again.
     async fn last_words(&self, guest: &GuestRef) -> Result<String> {
         let client = &self.client;
         let instance = lookup::require(client, guest).await?;
@@ -80,14 +80,14 @@ async fn log_end(client: &Client, instance: &str) -> Result<Bytes> {
     // A negative range counts from the end.
     let request = client.request(Method::GET, url).header(RANGE, format!("bytes=-{LOG_END}"));
     let response = request.send().await.map_err(|e| transport(&e, false))?;
-    // No log yet, or an empty one, which has no such range.
+    // There is no log yet, or it is empty and has no such range.
     if !response.status().is_success() {
         return Ok(Bytes::new());
     }
     response.bytes().await.map_err(|e| transport(&e, false))
 }
 
-/// The sockets for control and for bytes.
+/// The control socket and the data socket.
 async fn attach(client: &Client, instance: &str) -> Result<(Socket, Socket)> {
     let body = json!({"type": "console", "force": true});
     let Reply::Operation(operation) =
@@ -95,13 +95,13 @@ async fn attach(client: &Client, instance: &str) -> Result<(Socket, Socket)> {
     else {
         return Err(Error::Failed("Incus opened a console without an operation".to_owned()));
     };
-    // Control first: Incus attaches to the guest as soon as the other one is there.
+    // Control first: Incus attaches to the guest as soon as the data socket is open.
     let control = connect(client, &operation, "control").await?;
     let data = connect(client, &operation, "0").await?;
     Ok((control, data))
 }
 
-/// Carries bytes until either side has had enough, over another attachment where this one was refused.
+/// Relays until either side closes, over a new attachment where Incus refused this one.
 async fn hold(
     client: Client,
     instance: String,
@@ -124,8 +124,8 @@ async fn hold(
     }
 }
 
-/// Carries bytes until either side has had enough; gives Incus's words where it refused. Dropping the sockets, the one
-/// for control among them, makes Incus let go of the guest's terminal.
+/// Relays until either side closes; returns Incus's message where it refused. Dropping the sockets, the control socket
+/// among them, makes Incus release the guest's terminal.
 async fn carry(
     (mut control, data): (Socket, Socket),
     output: &mpsc::Sender<Bytes>,
@@ -142,7 +142,7 @@ async fn carry(
                     begun = true;
                     output.send(bytes).await
                 }
-                // A text message is Incus's end of the stream.
+                // Incus ends the stream with a text message.
                 Message::Text(_) | Message::Close(_) => break,
                 _ => Ok(()),
             };
@@ -174,7 +174,8 @@ async fn carry(
     }
 }
 
-/// Sets a container's terminal to the last size asked for, until the console ends. A guest without `stty` keeps its size.
+/// Sets a container's terminal to the size last asked for, until the console ends. A guest without `stty` keeps its
+/// size.
 async fn follow_size(incus: Incus, guest: GuestRef, mut sizes: watch::Receiver<Size>) {
     while sizes.changed().await.is_ok() {
         let (columns, rows) = *sizes.borrow_and_update();

@@ -16,7 +16,7 @@ pub(crate) fn read(instance: &Instance) -> GuestFacts {
         .flatten()
         .filter_map(|text| text.parse().ok())
         .collect();
-    // Without address filters they are with the guest's own configuration only.
+    // Without address filters they are only in the guest's own configuration.
     addresses.extend(written(instance.config.get("cloud-init.network-config")));
     addresses.sort_unstable();
     addresses.dedup();
@@ -32,7 +32,7 @@ pub(crate) fn read(instance: &Instance) -> GuestFacts {
     }
 }
 
-/// The addresses of the network configuration that we wrote for cloud-init, which is JSON.
+/// The addresses in the network configuration that we wrote for cloud-init, as JSON.
 fn written(text: Option<&String>) -> Vec<IpAddr> {
     let Some(config) = text.and_then(|text| serde_json::from_str::<Value>(text).ok()) else { return vec![] };
     let links = config["ethernets"].as_object().into_iter().flat_map(serde_json::Map::values);
@@ -40,7 +40,7 @@ fn written(text: Option<&String>) -> Vec<IpAddr> {
     networks.filter_map(|network| network.split('/').next()?.parse().ok()).collect()
 }
 
-/// The host name of what we wrote for cloud-init: a comment, then JSON.
+/// The host name in the user data that we wrote for cloud-init: a comment, then JSON.
 fn hostname(text: Option<&String>) -> Option<String> {
     let (_, json) = text?.split_once('\n')?;
     let user: Value = serde_json::from_str(json).ok()?;

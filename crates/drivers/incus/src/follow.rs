@@ -1,7 +1,7 @@
-//! Following a task to its end: what became of its operation, and what is still missing.
+//! Following a task to its end: the state of its operation, and what is still missing.
 //!
-//! What follows is decided by level, not by edge: once the operation has ended *or is forgotten*, a look at the guest says
-//! what is left to do, whichever process of ours takes it.
+//! What follows is decided by level, not by edge: once the operation has ended *or is forgotten*, the guest's own
+//! state says what is left to do. Any process of ours can do it.
 
 use async_trait::async_trait;
 use hypervisor::{Error, GuestPower, Result, TaskId, TaskState, Tasks};
@@ -56,7 +56,7 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
     }
 }
 
-/// An operation ended and its guest is not there: a success makes no sense then.
+/// The operation has ended and its guest is not there: that can't be a success.
 fn gone(operation: &Operation) -> TaskState {
     match ended(operation) {
         TaskState::Succeeded(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
@@ -68,7 +68,7 @@ async fn confirm(client: &Client, operation: Option<&Operation>, instance: &Inst
     if instance.config.contains_key(READY) {
         return Ok(TaskState::Succeeded(None));
     }
-    // Forgotten before anyone of us saw its end: nothing tells whether the instance is whole. `create` makes it again.
+    // Forgotten before any process of ours saw its end: the instance may be incomplete. `create` makes it again.
     let Some(operation) = operation else { return Ok(TaskState::Unknown) };
     if operation.is_success() {
         let body = json!({"config": {READY: "true"}});
@@ -79,8 +79,8 @@ async fn confirm(client: &Client, operation: Option<&Operation>, instance: &Inst
 
 fn started(operation: Option<&Operation>, instance: &Instance) -> TaskState {
     match (operation.map_or(TaskState::Unknown, ended), instance.power()) {
-        // Somebody else was faster, or nobody saw the end of our own. One that was up already may have gone down by itself
-        // since: whoever looks whether it stays up sees that.
+        // Another start was faster, or nobody saw the end of ours. A guest that was already up may have stopped
+        // since: the caller checks whether it stays up.
         (TaskState::Failed(Error::Conflict(_)), GuestPower::Running | GuestPower::Stopped)
         | (TaskState::Unknown, GuestPower::Running) => TaskState::Succeeded(None),
         (other, _) => other,
@@ -100,7 +100,7 @@ async fn stopped(client: &Client, instance: &Instance, boot: i64) -> Result<Task
 async fn restarted(client: &Client, instance: &Instance, boot: i64) -> Result<TaskState> {
     match instance.power() {
         GuestPower::Running if instance.boot() != boot => Ok(TaskState::Succeeded(None)),
-        // Down, and the daemon died or gave up before the way up.
+        // It went down, and the daemon died or gave up before it started it again.
         GuestPower::Stopped => change_power(client, &instance.name, "start").await,
         _ => change_power(client, &instance.name, "restart").await,
     }

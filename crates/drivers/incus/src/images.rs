@@ -1,4 +1,4 @@
-//! The images that guests are made from.
+//! Images to make guests from.
 
 use hypervisor::{Error, GuestKind, GuestSpec, Result};
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::client::Client;
 use crate::lookup::instance_type;
 
-/// The fingerprint of an image by alias or fingerprint, where one of this kind is there.
+/// Looks an image of this kind up by alias or fingerprint.
 pub(crate) async fn fingerprint(client: &Client, kind: GuestKind, source: &str) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Alias {
@@ -31,8 +31,7 @@ pub(crate) async fn fingerprint(client: &Client, kind: GuestKind, source: &str) 
     Ok(image.filter(|image| image.kind == instance_type(kind)).map(|image| image.fingerprint))
 }
 
-/// The fingerprint of the image that a spec names.
-pub(crate) async fn of_spec(client: &Client, spec: &GuestSpec) -> Result<String> {
+pub(crate) async fn for_spec(client: &Client, spec: &GuestSpec) -> Result<String> {
     let missing = || Error::NotFound(format!("image {} for a {}", spec.image, instance_type(spec.guest.kind)));
     fingerprint(client, spec.guest.kind, &spec.image).await?.ok_or_else(missing)
 }

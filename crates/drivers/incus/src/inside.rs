@@ -1,5 +1,5 @@
-//! Inside a running guest: commands, over Incus's exec websockets (one each for stdin, stdout, stderr and control), root's
-//! password, interfaces.
+//! Inside a running guest: commands, over Incus's exec websockets (one each for stdin, stdout, stderr and control),
+//! root's password, interfaces.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,15 +18,14 @@ use crate::client::{Client, Reply, failure};
 use crate::websocket::{Socket, connect};
 use crate::{Incus, lookup, power, traffic};
 
-/// What is kept of an output; the rest is read and dropped.
+/// How much of an output is kept; the rest is read and dropped.
 const OUTPUT_LIMIT: usize = 1 << 20;
 /// How much stdin goes into one message.
 const CHUNK: usize = 32 << 10;
-/// How long `chpasswd` may take. It is quick, and whoever asked for it holds a worker: one that hangs is to be let go.
+/// `chpasswd` is quick, and the caller holds a worker meanwhile: one that hangs is given up.
 const PASSWORD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a command may take to end once its outputs have, beyond its own time.
+/// How long a command may take to exit after it has closed its outputs, on top of its own timeout.
 const LAST_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long Incus may take over opening a command's streams.
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[async_trait]
@@ -51,7 +50,7 @@ impl Inside for Incus {
         let slow = |_| Error::OutcomeUnknown(format!("the streams of {} did not open", argv[0]));
         let streams =
             tokio::time::timeout(STREAMS_TIMEOUT, Streams::open(client, &operation)).await.map_err(slow)??;
-        // From here on it is the guest that takes its time.
+        // From here on a delay is the guest's.
         let deadline = Instant::now() + timeout;
         let hung = || Error::GuestHung(format!("{} did not end within {} s", argv[0], timeout.as_secs()));
         // Dropping the sockets, the control socket among them, makes Incus kill the command.
@@ -64,7 +63,7 @@ impl Inside for Incus {
         })?;
         let status = ended.metadata.as_ref().and_then(|m| m.get("return")).and_then(Value::as_i64);
         match status.and_then(|status| i32::try_from(status).ok()) {
-            // It has closed its outputs and stays.
+            // It has closed its outputs and keeps running.
             _ if ended.is_running() => Err(hung()),
             _ if !ended.is_success() => Err(not_run(argv[0], &ended.err)),
             Some(status) => Ok(ExecOutput { status, stdout, stderr }),
@@ -80,7 +79,7 @@ impl Inside for Incus {
             Ok(())
         } else {
             power::has_room(&self.client, &lookup::name(guest)).await?;
-            // Its words could quote the line, so they are not passed on.
+            // Its output could quote the password, so it is not passed on.
             Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
         }
     }
@@ -93,7 +92,7 @@ impl Inside for Incus {
             return Ok(Vec::new());
         }
         let networks = state.network.unwrap_or_default();
-        Ok(traffic::told(networks)
+        Ok(traffic::shown(networks)
             .map(|(name, network)| Interface {
                 name,
                 mac: network.hwaddr,
@@ -112,7 +111,7 @@ fn not_run(program: &str, text: &str) -> Error {
     }
 }
 
-/// The streams of a command, which begins when they are open.
+/// The streams of a command, which starts once they are open.
 struct Streams {
     control: Socket,
     input: Socket,
@@ -122,7 +121,7 @@ struct Streams {
 
 impl Streams {
     async fn open(client: &Client, operation: &Operation) -> Result<Self> {
-        // Control first: Incus starts the command as soon as the other three are there.
+        // Control first: Incus starts the command as soon as the other three are open.
         let control = connect(client, operation, "control").await?;
         let input = connect(client, operation, "0").await?;
         let output = connect(client, operation, "1").await?;
@@ -136,8 +135,8 @@ impl Streams {
         tokio::pin!(reading);
         let writing = write(input, stdin);
         tokio::pin!(writing);
-        // A command that ends without reading its stdin must not hang us: the outputs' end is what counts. The input
-        // socket stays open until then, since a closed one could be taken for a client that went away.
+        // A command that exits without reading its stdin must not block us: the end of its outputs counts. The input
+        // socket stays open until then, since Incus could take a closed one for a client that went away.
         let mut input = None;
         let done = loop {
             tokio::select! {
@@ -157,7 +156,7 @@ async fn write(mut socket: Socket, stdin: &[u8]) -> Socket {
             return socket;
         }
     }
-    // Incus takes a text message for the end of the stream.
+    // A text message is the end of the stream.
     let _ = socket.send(Message::text("")).await;
     socket
 }
@@ -171,8 +170,8 @@ async fn read(mut socket: Socket) -> Vec<u8> {
                 let room = OUTPUT_LIMIT - kept.len();
                 kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
             }
-            // The end of the command may also come as a plain end of the connection; the operation's exit status,
-            // which is asked for next, tells whether it was one.
+            // The command's end may also show as a closed connection; the exit status, which is read next, tells
+            // whether it was one.
             Ok(Message::Text(_) | Message::Close(_)) | Err(_) => break,
             Ok(_) => {}
         }

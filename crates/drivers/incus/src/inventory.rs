@@ -20,7 +20,7 @@ use crate::operations::busy;
 use crate::server::{self, Resources, Server, as_node};
 use crate::{Incus, facts, traffic};
 
-/// How long Incus may take over the list of instances with what they do.
+/// How long Incus may take to list the instances with their live state.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[async_trait]
@@ -29,7 +29,7 @@ impl Inventory for Incus {
         let client = &self.client;
         let taken_at = Utc::now();
         let pool = client.config.storage_pool.as_str();
-        // The project is read as well: a missing one must be an error and not an empty house.
+        // The project is read as well: a missing one must be an error, not an empty list.
         let resources_of_pool = ["storage-pools", pool, "resources"];
         let project = ["projects", client.config.project.as_str()];
         let (server, resources, pool, _, list): (Server, Resources, PoolResources, Value, Vec<Value>) = tokio::try_join!(
@@ -39,12 +39,13 @@ impl Inventory for Incus {
             client.get(&project, &[]),
             list(client),
         )?;
-        // After the list, so that guests that started meanwhile are in it.
+        // After the list, so that the interfaces of guests that started meanwhile are included.
         let interfaces = traffic::interfaces(Path::new(traffic::INTERFACES)).await;
         let node = as_node(&server, &resources, Some(&pool));
-        let (instances, coverage, odd) = read(list, &node.name);
-        log(client, odd);
-        let guests = instances.iter().filter_map(|i| sample(i, &node, taken_at, traffic::of(i, &interfaces))).collect();
+        let (instances, coverage, unreadable) = read(list, &node.name);
+        log_unreadable(client, unreadable);
+        let guests =
+            instances.iter().filter_map(|i| sample(i, &node, taken_at, traffic::counted(i, &interfaces))).collect();
         Ok(Sweep { taken_at, lag: Duration::ZERO, nodes: vec![node], guests, coverage })
     }
 
@@ -52,7 +53,7 @@ impl Inventory for Incus {
         let client = &self.client;
         let found = match lookup::get(client, guest).await? {
             Some(instance) => Some(instance),
-            // An operation just begun may not have written its instance: that guest is coming, not absent.
+            // A creation that has just begun may not have written its instance yet: the guest is coming, not absent.
             None if busy(client, &lookup::name(guest)).await?.is_some() => {
                 return Ok(Presence::Present {
                     node: server::name(client).await?,
@@ -60,7 +61,7 @@ impl Inventory for Incus {
                     busy: true,
                 });
             }
-            // It may have written it and ended between the two looks.
+            // It may have written it and ended between the two reads.
             None => lookup::get(client, guest).await?,
         };
         let Some(instance) = found else { return Ok(Presence::Absent) };
@@ -82,8 +83,8 @@ impl Inventory for Incus {
     }
 }
 
-/// The instances with what they do at the moment. Incus reads that in the guests, and one that has made itself thousands of
-/// interfaces takes long: its neighbours are then seen without those figures rather than not at all.
+/// The instances with their live state. Incus reads that inside the guests, and one that has made itself thousands of
+/// interfaces takes long: then its neighbours are listed without live figures rather than not at all.
 async fn list(client: &Client) -> Result<Vec<Value>> {
     let whole = client.get(&["instances"], &[("recursion", "2")]);
     if let Ok(list) = tokio::time::timeout(LIST_TIMEOUT, whole).await {
@@ -93,13 +94,13 @@ async fn list(client: &Client) -> Result<Vec<Value>> {
     client.get(&["instances"], &[("recursion", "1")]).await
 }
 
-/// The instances one by one: what can't be read is left out, and what it may have said is not taken for said. Incus lists
-/// one that it could not load (being made or deleted just now) with nothing but its name.
+/// Reads the instances one by one: one that can't be read is left out, and counts as not seen. Incus lists one that
+/// it could not load (since it is being created or deleted) with nothing but its name.
 fn read(list: Vec<Value>, node: &str) -> (Vec<Instance>, Coverage, HashSet<String>) {
     let mut coverage = Coverage { nodes: vec![node.to_owned()], unread: vec![] };
-    let (mut instances, mut odd) = (vec![], HashSet::new());
+    let (mut instances, mut unreadable) = (vec![], HashSet::new());
     for mut value in list {
-        // What a guest says of its interfaces is not asked for, and may be long.
+        // A guest's own view of its interfaces is not needed, and may be huge.
         if let Some(state) = value.get_mut("state").and_then(Value::as_object_mut) {
             state.remove("network");
         }
@@ -112,20 +113,20 @@ fn read(list: Vec<Value>, node: &str) -> (Vec<Instance>, Coverage, HashSet<Strin
                 if name.is_none() {
                     coverage.nodes.clear();
                 }
-                odd.insert(format!("{}: {error}", name.as_deref().unwrap_or("one without a name")));
+                unreadable.insert(format!("{}: {error}", name.as_deref().unwrap_or("one without a name")));
             }
         }
     }
-    (instances, coverage, odd)
+    (instances, coverage, unreadable)
 }
 
-/// Tells of what can't be read once, not with each sweep.
-fn log(client: &Client, odd: HashSet<String>) {
-    let mut known = client.odd.lock().unwrap_or_else(PoisonError::into_inner);
-    for instance in odd.difference(&known) {
+/// Logs an unreadable instance once, not with each sweep.
+fn log_unreadable(client: &Client, unreadable: HashSet<String>) {
+    let mut known = client.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+    for instance in unreadable.difference(&known) {
         tracing::warn!(instance, "an instance in the list can't be read and is left out, until it changes");
     }
-    *known = odd;
+    *known = unreadable;
 }
 
 fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>, traffic: Option<(u64, u64)>) -> Option<GuestSample> {
@@ -133,10 +134,10 @@ fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>, traffic: Option<
     let power = shown_power(instance);
     let state = instance.state.clone().unwrap_or_default();
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
-    // Incus says -1, or 0, of what it does not know.
+    // Incus reports -1 or 0 for what it does not know.
     let known = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
     let limit = |key: &str| instance.expanded_config.get(key);
-    // Go's zero time stands for "not running".
+    // Go's zero time means "not running".
     let started = state.started_at.or(instance.last_used_at).filter(|at| at.timestamp() > 0);
     let up = matches!(power, GuestPower::Running | GuestPower::Paused);
     let uptime = if up { started.map(|at| count((now - at).num_seconds())) } else { Some(0) };

@@ -2,12 +2,13 @@
 //!
 //! * A guest is the instance `ink-<vmid>` of the configured project, our marker its config key
 //!   `user.innkeeper.server`.
-//! * A creation is believed only when it was seen to end well: [`Tasks::task`](hypervisor::Tasks::task) then writes
-//!   `user.innkeeper.ready`. An instance with our marker and without that key is half-made (we or the daemon died
-//!   in the middle); it is shown as [`GuestPower::Unknown`](hypervisor::GuestPower::Unknown), can't be started, and
+//! * A creation counts only once we saw it succeed: [`Tasks::task`](hypervisor::Tasks::task) then writes
+//!   `user.innkeeper.ready`. An instance with our marker and without that key is half-made (we or the daemon died in
+//!   the middle); it is shown as [`GuestPower::Unknown`](hypervisor::GuestPower::Unknown), can't be started, and
 //!   [`Provision::create`](hypervisor::Provision::create) makes it again. It never ran, so nothing is lost.
 //! * Some of our tasks take more than one Incus operation (a clean stop that times out must become a forced one).
-//!   Their [`TaskId`](hypervisor::TaskId) names what follows, so that any process of ours can carry it on; see `follow`.
+//!   Their [`TaskId`](hypervisor::TaskId) names what follows, so that any process of ours can carry it on; see
+//!   `follow`.
 
 mod api;
 mod client;

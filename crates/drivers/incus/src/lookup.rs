@@ -1,4 +1,4 @@
-//! Guests by name: reading an instance, with its marker checked.
+//! Looking guests up: reading an instance and checking its marker.
 
 use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Result};
 use serde_json::Value;
@@ -9,23 +9,20 @@ use crate::client::Client;
 
 /// The config key with our marker.
 pub(crate) const MARKER: &str = "user.innkeeper.server";
-/// The config key that says that the guest was seen to be wholly made.
+/// The config key that says that the guest's creation was seen to succeed.
 pub(crate) const READY: &str = "user.innkeeper.ready";
 
-/// What the names of our instances begin with.
 const PREFIX: &str = "ink-";
 
-/// The instance's name.
 pub(crate) fn name(guest: &GuestRef) -> String {
     format!("{PREFIX}{}", guest.vmid)
 }
 
-/// The guest's number that an instance's name says, where it is one of ours.
+/// The guest's number in an instance's name; `None` for others' instances.
 pub(crate) fn number(name: &str) -> Option<i64> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-/// Incus's word for the kind.
 pub(crate) fn instance_type(kind: GuestKind) -> &'static str {
     match kind {
         GuestKind::Lxc => "container",
@@ -33,11 +30,11 @@ pub(crate) fn instance_type(kind: GuestKind) -> &'static str {
     }
 }
 
-/// Reads a guest, its marker checked. `None` is evidence: Incus says that the project is there and the guest is not.
+/// `None` is evidence: Incus says that the project is there and the guest is not.
 pub(crate) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Instance>> {
     let name = name(guest);
     let Some(instance) = client.get_opt::<Instance>(&["instances", &name], &[]).await? else {
-        // A missing project would answer 404 as well.
+        // A missing project gives 404 as well.
         let project = &client.config.project;
         return match client.get::<Value>(&["projects", project], &[]).await {
             Ok(_) => Ok(None),
@@ -49,12 +46,10 @@ pub(crate) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Inst
     if marker == Some(guest.marker) { Ok(Some(instance)) } else { Err(Error::NotOurs(name)) }
 }
 
-/// Reads a guest that must be there.
 pub(crate) async fn require(client: &Client, guest: &GuestRef) -> Result<Instance> {
     get(client, guest).await?.ok_or_else(|| Error::NotFound(name(guest)))
 }
 
-/// Reads a guest that must run.
 pub(crate) async fn require_running(client: &Client, guest: &GuestRef) -> Result<Instance> {
     let instance = require(client, guest).await?;
     if instance.power() == GuestPower::Running {
@@ -64,7 +59,7 @@ pub(crate) async fn require_running(client: &Client, guest: &GuestRef) -> Result
     }
 }
 
-/// Whether a guest runs, as callers should see it: a half-made one is neither running nor stopped.
+/// The power state as callers see it: a half-made guest is neither running nor stopped.
 pub(crate) fn shown_power(instance: &Instance) -> GuestPower {
     match instance.power() {
         GuestPower::Stopped if !instance.config.contains_key(READY) => GuestPower::Unknown,

@@ -22,8 +22,8 @@ struct Network {
 }
 
 impl Network {
-    /// Incus pins no address outside of a network that it gives out itself: it would say so of the device, in words that
-    /// name nothing to do.
+    /// Incus can't pin an address outside a network for which it is the DHCP server. Its own error would not say what
+    /// to do.
     fn takes(&self, name: &str, address: IpAddr) -> Result<()> {
         let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
         let of = |key: &str| self.config.get(&format!("{family}.{key}")).map_or("", String::as_str);
@@ -103,12 +103,12 @@ fn device(network: &GuestNetwork, managed: bool, filters: bool) -> Map {
                 set(&format!("{family}.address"), one.address.to_string());
                 set(&format!("security.{family}_filtering"), "true".to_owned());
             }
-            // "none" with the filter lets nothing of that family out.
+            // "none" with the filter drops all of that family.
             (None, _) => {
                 set(&format!("{family}.address"), "none".to_owned());
                 set(&format!("security.{family}_filtering"), "true".to_owned());
             }
-            // Incus filters for one address a family; a second would be cut off.
+            // Incus filters for one address per family and would drop the second.
             (Some(_), Some(_)) => {}
         }
     }

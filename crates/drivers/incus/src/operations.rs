@@ -1,8 +1,8 @@
 //! Incus's operations, and the names of our tasks.
 //!
-//! Incus forgets an operation seconds after its end, and dies with all of them. So a [`TaskId`] names the operation and
-//! all that is needed to finish the work without it: `<operation>?then=<what>&vmid=<n>&marker=<uuid>[&boot=<n>]`. It is text
-//! and outlives us; `follow` carries it on.
+//! Incus forgets an operation seconds after its end, and dies with all of them. So a [`TaskId`] names the operation
+//! and all that is needed to finish the work without it: `<operation>?then=<what>&vmid=<n>&marker=<uuid>[&boot=<n>]`.
+//! It is text and outlives us; `follow` carries it on.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -21,21 +21,21 @@ const FOLLOW_UP_WAIT: Duration = Duration::from_secs(15);
 /// What must follow an operation for our task to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// Mark a new guest as wholly made.
+    /// Mark a new guest as complete.
     Confirm,
-    /// The guest must run: that it was started by another in the meantime is as good.
+    /// The guest must run, whoever started it.
     Started,
-    /// The guest must be stopped: force it where it still is in the boot it was in.
+    /// The guest must be stopped: force it where it is still in the same boot.
     Stopped {
         /// [`Instance::boot`] when the stop was asked for.
         boot: i64,
     },
-    /// The guest must have started anew: force it where it still is in the boot it was in.
+    /// The guest must have restarted: force it where it is still in the same boot.
     Restarted {
         /// [`Instance::boot`] when the restart was asked for.
         boot: i64,
     },
-    /// Put configuration and power back to what they were before a snapshot was restored.
+    /// Restore configuration and power to what they were before the roll-back.
     Settle,
 }
 
@@ -107,24 +107,24 @@ pub(crate) fn ended(operation: &Operation) -> TaskState {
     if operation.is_success() { TaskState::Succeeded(None) } else { TaskState::Failed(failure(&operation.err)) }
 }
 
-/// Submits a forced change of power and waits a little, so that its failure isn't lost.
+/// Submits a forced change of power and waits briefly, so that its failure isn't lost.
 pub(crate) async fn change_power(client: &Client, name: &str, action: &str) -> Result<TaskState> {
     let state = match force(client, name, action).await {
-        // Incus may say so at once, of the operation, or in place of an answer to the wait for it.
+        // Incus may say so at once, as the operation's result, or instead of an answer to the wait.
         Err(Error::Conflict(_)) | Ok(TaskState::Failed(Error::Conflict(_))) => None,
         other => Some(other?),
     };
     if let Some(state) = state {
         return Ok(state);
     }
-    // It changed by itself since we looked.
+    // The guest changed by itself after we looked.
     let now = client.get::<Instance>(&["instances", name], &[]).await?.power();
     Ok(match (action, now) {
-        // One that was up already may have gone down by itself since: whoever checks whether it stays up sees that.
+        // A guest that was already up may have stopped since: the caller checks whether it stays up.
         ("stop", GuestPower::Stopped) | ("start", GuestPower::Running | GuestPower::Stopped) => {
             TaskState::Succeeded(None)
         }
-        // On its way to something else: the next look finds out what is left to do.
+        // In transition: the next look finds what is left to do.
         _ => TaskState::Running(None),
     })
 }
@@ -135,20 +135,20 @@ async fn force(client: &Client, name: &str, action: &str) -> Result<TaskState> {
         Reply::Done => TaskState::Succeeded(None),
         Reply::Operation(operation) => {
             let now = client.wait(&operation.id, FOLLOW_UP_WAIT).await?;
-            // Still at work: the next look finds it among the running operations.
+            // Still running: the next look finds it among the running operations.
             if now.is_running() { TaskState::Running(None) } else { ended(&now) }
         }
     })
 }
 
-/// The background operation at work on an instance, if any. Open consoles and execs don't count.
+/// The background operation that is running on an instance. Open consoles and execs don't count.
 pub(crate) async fn busy(client: &Client, instance: &str) -> Result<Option<Operation>> {
     let by_state: std::collections::BTreeMap<String, Vec<Operation>> =
         client.get(&["operations"], &[("recursion", "1")]).await?;
     Ok(by_state.into_values().flatten().find(|o| o.class == "task" && o.is_running() && o.concerns(instance)))
 }
 
-/// What may be done with a guest that an operation is at work on: join it where it does the same, else come back.
+/// Finds a running operation that does the same, for the caller to join; any other one is [`Error::Locked`].
 pub(crate) async fn join(client: &Client, instance: &str, doing: &str) -> Result<Option<Operation>> {
     match busy(client, instance).await? {
         Some(operation) if operation.description == doing => Ok(Some(operation)),
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    /// An Incus that answers a change of power, the wait for it and the look at the guest with these, in this order.
+    /// An Incus that gives these answers to a change of power, to the wait for it and to reading the guest.
     fn incus(power: Value, wait: Value, instance: Value) -> (Client, PathBuf) {
         let socket = std::env::temp_dir().join(format!("incus-{}.sock", Uuid::new_v4()));
         let listener = UnixListener::bind(&socket).unwrap();

@@ -29,7 +29,7 @@ impl Power for Incus {
                 instance.name
             )));
         }
-        processes::keep(client, &instance).await?;
+        processes::apply(client, &instance).await?;
         // A frozen guest is woken, not started.
         let action = if instance.power() == GuestPower::Paused { "unfreeze" } else { "start" };
         let reply = set_state(client, &instance.name, action, false, 0).await;
@@ -42,7 +42,7 @@ impl Power for Incus {
         let instance = require(client, guest).await?;
         let then = Then::Stopped { boot: instance.boot() };
         let reply = match mode {
-            // No joining: pulling the plug is just what a hanging clean stop needs, and Incus allows it.
+            // Not joined: a hanging clean stop needs just this, and Incus allows it.
             StopMode::Force if instance.power() == GuestPower::Stopped => return Ok(Task::Done),
             StopMode::Force => set_state(client, &instance.name, "stop", true, 0).await,
             StopMode::Clean { timeout } => {
@@ -70,9 +70,9 @@ impl Power for Incus {
             return self.start(guest).await;
         }
         has_room(client, &instance.name).await?;
-        processes::keep(client, &instance).await?;
+        processes::apply(client, &instance).await?;
         match set_state(client, &instance.name, "restart", false, timeout.as_secs().max(1)).await {
-            // It went down by itself since we looked: the next try starts it.
+            // It stopped by itself after we looked: the next try starts it.
             Err(Error::Conflict(detail)) => Err(Error::Locked(detail)),
             reply => Ok(chained_reply(reply?, then, guest)),
         }
@@ -84,8 +84,8 @@ async fn set_state(client: &Client, name: &str, action: &str, force: bool, timeo
     client.send(Method::PUT, &["instances", name, "state"], Some(&body)).await
 }
 
-/// A change of power that is refused since the guest changed by itself after we looked: it is done where that is what
-/// was wanted, and else asked for again.
+/// A change of power may be refused because the guest changed by itself after we looked: it is done if that is the
+/// wanted state, else the caller tries again.
 async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, reply: Result<Reply>) -> Result<Reply> {
     match reply {
         Err(Error::Conflict(_)) if require(client, guest).await?.power() == wanted => Ok(Reply::Done),
@@ -94,12 +94,12 @@ async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, reply
     }
 }
 
-/// Refuses where the guest's disk is so full that Incus could not start it: it writes the guest's backup file, which is in
-/// the guest's own volume, at each start and at each change. A change that changes nothing tells.
+/// Refuses a guest whose disk is so full that Incus could not start it: at each start and each change Incus writes the
+/// guest's backup file into the guest's own volume. An empty change finds out.
 pub(crate) async fn has_room(client: &Client, name: &str) -> Result<()> {
     match client.send_and_wait(Method::PATCH, &["instances", name], Some(&json!({}))).await {
         Err(error @ (Error::DiskFull(_) | Error::Exhausted(_))) => Err(error),
-        // Whatever else is amiss is for what was asked to find.
+        // Any other error is for the actual call to report.
         _ => Ok(()),
     }
 }

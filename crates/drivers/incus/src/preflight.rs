@@ -1,4 +1,4 @@
-//! What the preflight says of the machine and its storage pool, a sentence for each thing that is amiss.
+//! Preflight checks of the machine and its storage pool: a sentence for each problem.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,6 @@ use serde::Deserialize;
 use crate::api::Map;
 use crate::client::Client;
 
-/// What is amiss with the storage pool.
 pub(crate) async fn storage_problem(client: &Client) -> Result<Option<String>> {
     let name = &client.config.storage_pool;
     let pool: Option<StoragePool> = client.get_opt(&["storage-pools", name], &[]).await?;
@@ -25,7 +24,6 @@ pub(crate) async fn storage_problem(client: &Client) -> Result<Option<String>> {
     })
 }
 
-/// A storage pool as Incus knows it.
 #[derive(Deserialize)]
 struct StoragePool {
     driver: String,
@@ -33,9 +31,10 @@ struct StoragePool {
     config: Map,
 }
 
-/// Whether this kernel has stopped to count a btrfs pool's quotas. Since Linux 6.1 the deletion of a large subvolume (so
-/// of any guest) marks them inconsistent, and from then on no disk size is enforced and no use is counted. The socket is
-/// this machine's, so its sysfs tells; where it can't be read, or the pool's device is not found in it, nothing is said.
+/// Whether the kernel has stopped counting a btrfs pool's quotas. Since Linux 6.1 deleting a large subvolume (so any
+/// guest) marks them inconsistent, and from then on no disk size is enforced and no usage counted. The socket is
+/// local, so this machine's sysfs tells; where it can't be read, or the pool's device is not in it, there is no
+/// problem to report.
 fn quota_problem(sysfs: &Path, source: Option<&String>) -> Option<String> {
     let filesystem = filesystem(sysfs, Path::new(source?))?;
     let read = |name: &str| -> Option<u32> {
@@ -50,9 +49,9 @@ fn quota_problem(sysfs: &Path, source: Option<&String>) -> Option<String> {
     })
 }
 
-/// Whether this kernel lets root have too few inotify instances. Every container's systemd takes up to ten, and however
-/// containers are mapped, they count against the host's root: the first one that finds none left dies at boot, and Incus
-/// says no more than that it is stopped. The socket is this machine's, so its sysctls tell.
+/// Whether the kernel's limit of inotify instances is too low. Every container's systemd takes up to ten, and
+/// whatever the id mapping, they count against the host's root: the first container that gets none dies at boot, and
+/// Incus only shows it as stopped. The socket is local, so this machine's sysctls tell.
 pub(crate) fn inotify_problem(sysctls: &Path) -> Option<String> {
     const NAME: &str = "fs.inotify.max_user_instances";
     /// Enough for some 800 guests.
@@ -69,7 +68,8 @@ pub(crate) fn inotify_problem(sysctls: &Path) -> Option<String> {
     })
 }
 
-/// The btrfs file system in sysfs on a pool's source: a block device, or a file behind a loop device.
+/// The sysfs folder of the btrfs file system on a pool's source, which is a block device or a file behind a loop
+/// device.
 fn filesystem(sysfs: &Path, source: &Path) -> Option<PathBuf> {
     let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
     let behind = |entry: &std::fs::DirEntry| {

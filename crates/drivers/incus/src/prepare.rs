@@ -1,7 +1,7 @@
-//! What is inside a guest before its first start: the files of a container, and what cloud-init is told.
+//! What a guest has inside before its first start: a container's files, and the data for cloud-init.
 //!
-//! Customer text goes into files only after [`check`]: nothing with a control character passes, so that no line can
-//! be added to a file. What goes to cloud-init is JSON, which is YAML whose quoting can't be escaped from.
+//! Customers' text passes [`check`] first: without control characters it can't add a line to a file. Cloud-init gets
+//! JSON, which is YAML with quoting that can't be escaped from.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -16,15 +16,13 @@ use crate::api::Map;
 use crate::client::{Client, envelope, transport};
 use crate::network::NIC;
 
-/// How often to ask anew for a guest's files: after a failure, after silence; and how long to wait before, at first and
-/// at most. Half a minute in all: on a busy machine a helper takes its time.
+/// How often to try a guest's files again after an error of Incus's helper process, and after no answer; and the
+/// first and longest wait between tries. Half a minute in all: on a busy machine the helper is slow.
 const HELPER_TRIES: u32 = 20;
 const SILENT_TRIES: u32 = 2;
 const HELPER_WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
-/// How long Incus may take over one small file.
 const FILE_TIME: Duration = Duration::from_secs(15);
 
-/// The name without its domain.
 fn short(hostname: &str) -> &str {
     hostname.split('.').next().unwrap_or(hostname)
 }
@@ -115,14 +113,14 @@ fn lines(keys: &[String]) -> String {
     text
 }
 
-/// Writes a guest's files; repeated, it writes the same.
+/// Writes a container's files. Repeatable.
 pub(crate) async fn write_files(client: &Client, instance: &str, spec: &GuestSpec) -> Result<()> {
     let files = Files { client, instance };
     let mut tries = 0;
     loop {
         match files.write_all(spec).await {
-            // Incus gives a stopped guest's files to a helper that ends when nobody asks, and whom it may ask meanwhile: it
-            // says so, or nothing at all.
+            // Incus reads a stopped guest's files through a helper process that exits when idle. A request at that
+            // moment fails, or gets no answer.
             Err(Error::Failed(text)) if text.contains("forkfile.sock") => {
                 if tries >= HELPER_TRIES {
                     return Err(Error::Locked(text));
@@ -136,7 +134,6 @@ pub(crate) async fn write_files(client: &Client, instance: &str, spec: &GuestSpe
     }
 }
 
-/// The files API of one instance.
 struct Files<'a> {
     client: &'a Client,
     instance: &'a str,
@@ -150,7 +147,7 @@ impl Files<'_> {
         if !spec.network.addresses.is_empty() {
             self.directory("/etc/systemd", 0o755).await?;
             self.directory("/etc/systemd/network", 0o755).await?;
-            // Sorts before whatever the image has for its interface; the first match wins.
+            // Sorts before the image's own file for the interface: the first match wins.
             self.write("/etc/systemd/network/00-innkeeper.network", 0o644, networkd(&spec.network, search)).await?;
         }
         if !spec.network.dns.is_empty() && !self.is_managed("/etc/resolv.conf").await? {
@@ -160,12 +157,12 @@ impl Files<'_> {
         self.write("/root/.ssh/authorized_keys", 0o600, lines(&spec.ssh_keys)).await
     }
 
-    /// Writes a file of root's, replacing what is there, its mode included.
+    /// Owned by root; replaces the file and its mode.
     async fn write(&self, path: &str, mode: u32, content: String) -> Result<()> {
         self.post(path, "file", mode, content).await
     }
 
-    /// Makes a directory of root's; one that is there keeps its mode.
+    /// Owned by root; an existing one keeps its mode.
     async fn directory(&self, path: &str, mode: u32) -> Result<()> {
         self.post(path, "directory", mode, String::new()).await
     }
@@ -191,7 +188,7 @@ impl Files<'_> {
         envelope(status, &bytes).map(drop)
     }
 
-    /// Whether a path is a link, which something in the image keeps.
+    /// Whether a path is a symlink, which some service in the image manages.
     async fn is_managed(&self, path: &str) -> Result<bool> {
         let url = self.client.url(&["instances", self.instance, "files"], &[("path", path)])?;
         let response = self.client.request(Method::GET, url).send().await.map_err(|e| transport(&e, false))?;

@@ -1,5 +1,5 @@
-//! How many processes a container may have. All containers' processes are their machine's: one without a limit can use up
-//! the numbers that the kernel has for all of them, and then nobody starts anything there.
+//! How many processes a container may have. All containers share the kernel's process ids: one without a limit can
+//! use them up, and then nothing can be started on the machine.
 
 use std::path::Path;
 
@@ -14,18 +14,18 @@ use crate::lookup::instance_type;
 
 /// The config key; it takes effect in a running container too.
 pub(crate) const KEY: &str = "limits.processes";
-/// What each container may have, however small it is: an idle one of systemd has some 30.
+/// What each container may have, however small. An idle one with systemd has some 30.
 const EACH: u64 = 500;
 
-/// The limit of a guest with so much memory; `None` where there is none.
+/// `None`: no limit.
 pub(crate) fn limit(config: &IncusConfig, kind: GuestKind, memory_mib: u64) -> Option<String> {
     let per_gib = u64::from(config.processes_per_gib);
     // A virtual machine has a kernel of its own.
     (kind == GuestKind::Lxc && per_gib > 0).then(|| (EACH + per_gib * memory_mib / 1024).to_string())
 }
 
-/// Gives a guest its limit where it has another, or none since it was made before there was one.
-pub(crate) async fn keep(client: &Client, instance: &Instance) -> Result<()> {
+/// Sets a guest's limit where it has another, or none since it is older than the limit.
+pub(crate) async fn apply(client: &Client, instance: &Instance) -> Result<()> {
     let memory = instance.expanded_config.get("limits.memory").and_then(|text| parse_size(text));
     let kind = if instance.kind == instance_type(GuestKind::Lxc) { GuestKind::Lxc } else { GuestKind::Vm };
     let Some(limit) = memory.and_then(|memory| limit(&client.config, kind, memory / MIB)) else { return Ok(()) };
@@ -36,8 +36,8 @@ pub(crate) async fn keep(client: &Client, instance: &Instance) -> Result<()> {
     client.send_and_wait(Method::PATCH, &["instances", &instance.name], Some(&body)).await
 }
 
-/// Whether this kernel has fewer numbers for processes than containers with all of the machine's memory may have. The
-/// socket is this machine's, so its procfs tells.
+/// Whether the kernel has fewer process ids than containers with all of the machine's memory may use. The socket is
+/// local, so this machine's procfs tells.
 pub(crate) fn problem(procfs: &Path, config: &IncusConfig) -> Option<String> {
     const NAME: &str = "kernel.pid_max";
     const ADVICE: u64 = 4_194_304;

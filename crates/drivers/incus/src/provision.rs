@@ -14,9 +14,9 @@ use crate::network::{self, NIC};
 use crate::operations::{Then, busy, chained, join, plain};
 use crate::{Incus, images, prepare, processes, snapshots};
 
-/// How long a half-made guest's deletion may take within `create`.
+/// How long `create` waits for the deletion of a half-made guest.
 const REMAKE_WAIT: Duration = Duration::from_mins(1);
-/// The config key with which an instance is kept from being deleted.
+/// The config key that protects an instance from deletion.
 const PROTECTED: &str = "security.protection.delete";
 
 #[async_trait]
@@ -29,7 +29,7 @@ impl Provision for Incus {
             Err(Error::NotOurs(name)) => return Err(Error::AlreadyExists(name)),
             found => found?,
         };
-        images::of_spec(client, spec).await?;
+        images::for_spec(client, spec).await?;
         room(client, present.as_ref()).await
     }
 
@@ -40,7 +40,7 @@ impl Provision for Incus {
             Err(Error::NotOurs(name)) => return Err(Error::AlreadyExists(name)),
             other => other?,
         };
-        // Also when nothing is there yet: an operation just begun may not have written its instance.
+        // Also when nothing is there: a creation that has just begun may not have written its instance yet.
         if let Some(operation) = join(client, &name, "Creating instance").await? {
             return Ok(chained(&operation.id, Then::Confirm, &spec.guest));
         }
@@ -49,7 +49,7 @@ impl Provision for Incus {
                 return Ok(Task::Done);
             }
             if instance.power() != GuestPower::Stopped {
-                // Someone started it by hand. It may be whole, and it may be in use: that is for a person to decide.
+                // Somebody started it by hand. It may be complete and in use: a person has to decide.
                 return Err(Error::Conflict(format!("{name} runs, but its creation was never seen to end")));
             }
             tracing::warn!(instance = name, "making a half-made guest again");
@@ -83,7 +83,7 @@ impl Provision for Incus {
         }
         match spec.guest.kind {
             GuestKind::Lxc => prepare::write_files(client, name, spec).await,
-            // A stopped VM's disk is not open to us: its image must read cloud-init.
+            // We can't write to a stopped VM's disk: its image must read cloud-init.
             GuestKind::Vm => Ok(()),
         }
     }
@@ -131,7 +131,7 @@ impl Provision for Incus {
             return Err(Error::Locked(format!("{}: {}", instance.name, operation.description)));
         }
         if snapshots::unfinished(client, guest).await? {
-            // Its end would undo this change.
+            // Finishing it would undo this change.
             return Err(Error::Conflict(format!("a roll-back of {} is unfinished: repeat it first", instance.name)));
         }
         if config.is_empty() && devices.is_empty() {
@@ -149,7 +149,7 @@ impl Provision for Incus {
     async fn delete(&self, guest: &GuestRef) -> Result<Task> {
         let client = &self.client;
         let present = get(client, guest).await?;
-        // Also when nothing is there: an operation just begun may not have written its instance.
+        // Also when nothing is there: a creation that has just begun may not have written its instance yet.
         if let Some(operation) = join(client, &name(guest), "Deleting instance").await? {
             return Ok(plain(Reply::Operation(operation)));
         }
@@ -159,7 +159,7 @@ impl Provision for Incus {
             return Err(Error::Conflict(format!("{} is running", instance.name)));
         }
         unprotected(client, &instance)?;
-        // Before the guest, since nothing leads to it afterwards.
+        // Before the guest: nothing refers to it afterwards.
         snapshots::forget(client, guest).await?;
         match client.send(Method::DELETE, &["instances", &instance.name], None).await {
             Ok(reply) => Ok(plain(reply)),
@@ -182,13 +182,13 @@ async fn remove(client: &Client, name: &str) -> Result<()> {
 
 async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value> {
     let (cores, memory, disk) = check::size(&spec.limits)?;
-    let fingerprint = images::of_spec(client, spec).await?;
+    let fingerprint = images::for_spec(client, spec).await?;
     let mut config = prepare::cloud_init(spec, client.config.search_domain.as_deref())?;
     config.insert(MARKER.to_owned(), spec.guest.marker.to_string());
     config.insert("limits.cpu".to_owned(), cores.to_string());
     config.insert("limits.memory".to_owned(), format!("{memory}MiB"));
     config.extend(processes::limit(&client.config, spec.guest.kind, memory).map(|n| (processes::KEY.to_owned(), n)));
-    // `boot.autostart` stays unset: Incus then starts after a reboot of the node exactly the guests that ran.
+    // `boot.autostart` stays unset: after a reboot of the node Incus then starts exactly the guests that ran.
     let mut devices = json!({
         "root": {"type": "disk", "path": "/", "pool": client.config.storage_pool, "size": format!("{disk}GiB")},
     });
@@ -199,17 +199,17 @@ async fn creation(client: &Client, spec: &GuestSpec, name: &str) -> Result<Value
         "name": name,
         "type": instance_type(spec.guest.kind),
         "source": {"type": "image", "fingerprint": fingerprint},
-        // No profiles: what the provider keeps in `default` must not leak into guests.
+        // No profiles: the provider's `default` must not leak into guests.
         "profiles": [],
         "config": config,
         "devices": devices,
     }))
 }
 
-/// Refuses where the storage pool is missing or full. The room of `before`, which the guest is to replace, is its own.
+/// Refuses where the storage pool is missing or full. The guest gets the room of `before`, which it is to replace.
 async fn room(client: &Client, before: Option<&Instance>) -> Result<()> {
     let pool = client.config.storage_pool.as_str();
-    // Asked for its resources, Incus says nothing that tells a missing pool from a broken one.
+    // The error of a pool's resources does not tell a missing pool from a broken one.
     client.get::<Value>(&["storage-pools", pool], &[]).await.map_err(|error| match error {
         Error::NotFound(_) => Error::NotFound(format!("the storage pool {pool}")),
         other => other,
@@ -223,7 +223,7 @@ async fn room(client: &Client, before: Option<&Instance>) -> Result<()> {
     Ok(())
 }
 
-/// Refuses where an instance is protected, by itself or by a profile.
+/// Refuses an instance that is protected, by its own configuration or a profile's.
 fn unprotected(client: &Client, instance: &Instance) -> Result<()> {
     let flag = instance.expanded_config.get(PROTECTED).map(|text| text.to_lowercase()).unwrap_or_default();
     if !["true", "1", "yes", "on"].contains(&flag.as_str()) {

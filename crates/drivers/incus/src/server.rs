@@ -1,4 +1,4 @@
-//! What the server says of itself and its machine.
+//! The server and its machine.
 
 use hypervisor::{Node, Result};
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::api::{GIB, MIB, PoolResources};
 use crate::client::Client;
 
-/// What `GET /1.0` says.
+/// `GET /1.0`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Server {
     #[serde(default)]
@@ -16,7 +16,6 @@ pub(crate) struct Server {
     pub(crate) environment: Environment,
 }
 
-/// The server's surroundings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Environment {
@@ -28,7 +27,7 @@ pub(crate) struct Environment {
     pub(crate) certificate_fingerprint: String,
 }
 
-/// What `GET /1.0/resources` says.
+/// `GET /1.0/resources`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Resources {
     cpu: Cpu,
@@ -45,13 +44,12 @@ struct Total {
     total: u64,
 }
 
-/// The name of this server, which is its one node.
+/// The server's name, which is that of its only node.
 pub(crate) async fn name(client: &Client) -> Result<String> {
     let server: Server = client.get(&[], &[]).await?;
     Ok(server.environment.server_name)
 }
 
-/// The server as its one node.
 pub(crate) fn as_node(server: &Server, resources: &Resources, pool: Option<&PoolResources>) -> Node {
     Node {
         name: server.environment.server_name.clone(),

@@ -1,10 +1,10 @@
 //! Snapshots.
 //!
-//! Incus puts an instance's *configuration* back together with its disk, its root volume's as well. Ours must not: a
-//! resize since the snapshot would be lost, and with it the tariff that is paid for. So a roll-back first writes what
-//! must stay, durably and beside the instance: in a profile that nothing uses, `ink-<vmid>-keep`. Making it is atomic
-//! (one that is there already is an earlier attempt's, and the truth); [`settle`] puts things back once the restore
-//! has ended, whoever of us sees that, and then deletes it.
+//! Incus restores an instance's *configuration* together with its disk, and the root volume's as well. Ours must not:
+//! a resize since the snapshot would be lost, and with it what the customer pays for. So a roll-back first saves what
+//! must stay, in a profile beside the instance that nothing uses: `ink-<vmid>-keep`. Creating it is atomic (an
+//! existing one is an earlier attempt's, and right); once the restore has ended, [`settle`] restores what was saved
+//! and deletes the profile, in whichever process of ours.
 
 use async_trait::async_trait;
 use chrono::Utc;
@@ -19,9 +19,9 @@ use crate::client::{Client, Reply};
 use crate::lookup::{self, MARKER};
 use crate::operations::{Then, chained, change_power, ended, join, plain};
 
-/// The instance config key that carries a description into the next snapshot, which keeps a copy of the config.
+/// The config key for the description of the next snapshot, which copies the instance's config.
 const NOTE: &str = "user.innkeeper.note";
-/// The profile config key with what a roll-back must keep.
+/// The profile's config key for what a roll-back must not change.
 const KEEP: &str = "user.innkeeper.keep";
 
 /// What a roll-back must not change.
@@ -40,7 +40,7 @@ impl Keep {
     }
 }
 
-/// Whether a config key is ours to put back: not what Incus itself or the image wrote.
+/// Whether a config key is ours to restore: not one that Incus or the image wrote.
 fn is_kept(key: &str) -> bool {
     !(key.starts_with("volatile.") || key.starts_with("image.") || key == NOTE)
 }
@@ -103,7 +103,7 @@ impl Snapshots for Incus {
         if !exists(client, &instance.name, name).await? {
             return Err(Error::NotFound(format!("snapshot {name} of {}", instance.name)));
         }
-        // What an attempt before us wrote is the truth: the instance may show the snapshot's configuration already.
+        // What an earlier attempt saved is right: the instance may have the snapshot's configuration by now.
         if kept(client, guest).await?.is_none() {
             keep(client, guest, &Keep::of(&instance)).await?;
         }
@@ -133,7 +133,7 @@ async fn exists(client: &Client, instance: &str, name: &str) -> Result<bool> {
     Ok(client.get_opt::<Value>(&["instances", instance, "snapshots", name], &[]).await?.is_some())
 }
 
-/// The restore has ended or is forgotten: put back what it must not have changed.
+/// The restore has ended or is forgotten: undo what it must not change.
 pub(crate) async fn settle(
     client: &Client,
     operation: Option<&Operation>,
@@ -157,7 +157,7 @@ pub(crate) async fn settle(
 }
 
 async fn put_back(client: &Client, name: &str, keep: &Keep) -> Result<()> {
-    // The whole of it, since PATCH can't take keys away that the snapshot brought back.
+    // The whole configuration: PATCH can't remove keys that the snapshot brought back.
     let mut whole: serde_json::Map<String, Value> = client.get(&["instances", name], &[]).await?;
     let mut config = keep.config.clone();
     if let Some(Value::Object(now)) = whole.get("config") {
@@ -177,7 +177,7 @@ fn keeper(guest: &GuestRef) -> String {
     format!("{}-keep", lookup::name(guest))
 }
 
-/// What an unfinished roll-back has kept.
+/// What an unfinished roll-back has saved.
 async fn kept(client: &Client, guest: &GuestRef) -> Result<Option<Keep>> {
     #[derive(Deserialize)]
     struct Profile {
@@ -192,7 +192,6 @@ async fn kept(client: &Client, guest: &GuestRef) -> Result<Option<Keep>> {
     serde_json::from_str(text).map(Some).map_err(|e| Error::Failed(format!("the profile {name} can't be read: {e}")))
 }
 
-/// Whether a roll-back was begun and never seen to its end.
 pub(crate) async fn unfinished(client: &Client, guest: &GuestRef) -> Result<bool> {
     Ok(kept(client, guest).await?.is_some())
 }
@@ -202,13 +201,13 @@ async fn keep(client: &Client, guest: &GuestRef, keep: &Keep) -> Result<()> {
     let config = json!({MARKER: guest.marker.to_string(), KEEP: text});
     let body = json!({"name": keeper(guest), "config": config, "devices": {}});
     match client.send_and_wait(Method::POST, &["profiles"], Some(&body)).await {
-        // Another of us was faster. It saw what we saw, or better.
+        // Another process of ours was faster, and saw the same or better.
         Err(Error::AlreadyExists(_)) => Ok(()),
         other => other,
     }
 }
 
-/// Deletes what an unfinished roll-back has kept; nothing there is a success.
+/// Deletes what an unfinished roll-back has saved, if anything.
 pub(crate) async fn forget(client: &Client, guest: &GuestRef) -> Result<()> {
     if !unfinished(client, guest).await? {
         return Ok(());

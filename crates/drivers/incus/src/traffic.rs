@@ -1,5 +1,5 @@
-//! What guests send and receive, counted on the machine's side of their interfaces. What Incus reads in a guest is the
-//! guest's to change: it may rename its interface, move it where nobody looks, or make thousands of its own.
+//! Guests' traffic, counted on the machine's side of their interfaces. What Incus reads inside a guest is under the
+//! guest's control: it may rename or hide its interface, or make thousands.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,47 +7,47 @@ use std::path::Path;
 use crate::api::{Instance, Network};
 use crate::client::Client;
 
-/// Every interface of the machine (of our network namespace) with its counters, read in one go. Incus has no call that
-/// tells of all of them, and the socket is this machine's.
+/// The counters of all interfaces in our network namespace, in one read. Incus has no call for all of them, and the
+/// socket is local.
 pub(crate) const INTERFACES: &str = "/proc/net/dev";
 
-/// What an interface of the machine has received and sent since it was made, in bytes.
+/// In bytes, since the interface was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Counted {
+pub(crate) struct Counters {
     received: u64,
     sent: u64,
 }
 
-/// The machine's interfaces by name; none where they can't be read.
-pub(crate) async fn interfaces(file: &Path) -> HashMap<String, Counted> {
+/// By name; empty where they can't be read.
+pub(crate) async fn interfaces(file: &Path) -> HashMap<String, Counters> {
     tokio::fs::read_to_string(file).await.map(|text| parse(&text)).unwrap_or_default()
 }
 
-fn parse(text: &str) -> HashMap<String, Counted> {
+fn parse(text: &str) -> HashMap<String, Counters> {
     let line = |line: &str| {
         let (name, counters) = line.split_once(':')?;
         let mut counters = counters.split_ascii_whitespace();
         let received = counters.next()?.parse().ok()?;
         let sent = counters.nth(7)?.parse().ok()?;
-        Some((name.trim().to_owned(), Counted { received, sent }))
+        Some((name.trim().to_owned(), Counters { received, sent }))
     };
     text.lines().filter_map(line).collect()
 }
 
-/// The machine's sides of a guest's interfaces: Incus notes their names at each start.
-fn sides(instance: &Instance) -> Option<Vec<&String>> {
+/// The names of the machine's side of a guest's interfaces, which Incus notes at each start.
+fn host_names(instance: &Instance) -> Option<Vec<&String>> {
     let nics = instance.expanded_devices.iter().filter(|(_, d)| d.get("type").is_some_and(|t| t == "nic"));
     nics.map(|(name, _)| instance.config.get(&format!("volatile.{name}.host_name"))).collect()
 }
 
-/// What a running guest has received and sent since its start; `None` where that can't be seen from here.
-pub(crate) fn of(instance: &Instance, interfaces: &HashMap<String, Counted>) -> Option<(u64, u64)> {
-    let counted: Option<Vec<_>> = sides(instance)?.into_iter().map(|side| interfaces.get(side)).collect();
-    // What the machine's side receives is what the guest sends.
-    Some(counted?.into_iter().fold((0, 0), |(received, sent), side| (received + side.sent, sent + side.received)))
+/// What a running guest has received and sent since its start; `None` where its interfaces can't be seen from here.
+pub(crate) fn counted(instance: &Instance, interfaces: &HashMap<String, Counters>) -> Option<(u64, u64)> {
+    let sides: Option<Vec<_>> = host_names(instance)?.into_iter().map(|side| interfaces.get(side)).collect();
+    // The machine's side receives what the guest sends.
+    Some(sides?.into_iter().fold((0, 0), |(received, sent), side| (received + side.sent, sent + side.received)))
 }
 
-/// What to say where Incus' own bridges are not among the interfaces that we see.
+/// The preflight's problem where Incus's own bridges are not among the interfaces that we see.
 pub(crate) async fn problem(client: &Client) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Named {
@@ -65,12 +65,12 @@ pub(crate) async fn problem(client: &Client) -> Option<String> {
     })
 }
 
-/// How many of a guest's interfaces are told: it can make as many as it likes.
-pub(crate) const TOLD: usize = 64;
+/// How many of a guest's interfaces are shown: it can make any number.
+pub(crate) const SHOWN: usize = 64;
 
-/// The first of a guest's interfaces as Incus reads them inside, but for the loopback one.
-pub(crate) fn told(networks: impl IntoIterator<Item = (String, Network)>) -> impl Iterator<Item = (String, Network)> {
-    networks.into_iter().filter(|(name, _)| name != "lo").take(TOLD)
+/// A guest's interfaces as Incus reads them inside: the first few, without the loopback interface.
+pub(crate) fn shown(networks: impl IntoIterator<Item = (String, Network)>) -> impl Iterator<Item = (String, Network)> {
+    networks.into_iter().filter(|(name, _)| name != "lo").take(SHOWN)
 }
 
 #[cfg(test)]
@@ -95,12 +95,15 @@ mod tests {
             serde_json::from_value(guest).unwrap()
         };
         let one = guest(json!({"volatile.eth0.host_name": "vethab12"}), json!({"eth0": nic, "root": {"type": "disk"}}));
-        assert_eq!(of(&one, &interfaces), Some((9000, 700)));
+        assert_eq!(counted(&one, &interfaces), Some((9000, 700)));
         let both = json!({"volatile.eth0.host_name": "vethab12", "volatile.eth1.host_name": "veth0"});
-        assert_eq!(of(&guest(both, json!({"eth0": nic, "eth1": nic})), &interfaces), Some((9005, 770)));
+        assert_eq!(counted(&guest(both, json!({"eth0": nic, "eth1": nic})), &interfaces), Some((9005, 770)));
         // One that can't be seen is not nothing; one that is not there is.
-        assert_eq!(of(&guest(json!({"volatile.eth0.host_name": "gone"}), json!({"eth0": nic})), &interfaces), None);
-        assert_eq!(of(&guest(json!({}), json!({"eth0": nic})), &interfaces), None);
-        assert_eq!(of(&guest(json!({}), json!({})), &interfaces), Some((0, 0)));
+        assert_eq!(
+            counted(&guest(json!({"volatile.eth0.host_name": "gone"}), json!({"eth0": nic})), &interfaces),
+            None
+        );
+        assert_eq!(counted(&guest(json!({}), json!({"eth0": nic})), &interfaces), None);
+        assert_eq!(counted(&guest(json!({}), json!({})), &interfaces), Some((0, 0)));
     }
 }

@@ -1,4 +1,4 @@
-//! The websockets of an Incus operation: one for each of its streams, and one to control it.
+//! The websockets of an Incus operation: one for each stream, and one for control.
 
 use hypervisor::{Error, Result};
 use serde_json::Value;
@@ -8,7 +8,6 @@ use tokio_tungstenite::WebSocketStream;
 use crate::api::Operation;
 use crate::client::Client;
 
-/// One of them.
 pub(crate) type Socket = WebSocketStream<UnixStream>;
 
 /// Connects the stream `fd` (`0`, `1`, `2` or `control`) of an operation.
