@@ -1,5 +1,5 @@
-//! What Proxmox VE answers, as far as it is read: numbers may come as strings, flags are 0 or 1, and anything may be
-//! missing. Property strings (`a=1,b=2`) are taken apart and put together here.
+//! The parts of Proxmox VE's JSON that we read: numbers may be strings, flags are 0 or 1, and anything may be
+//! missing. And property strings (`a=1,b=2`).
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
-/// More than anything that is counted.
+/// More than any count.
 const MOST: f64 = (1_u64 << 62) as f64;
 
-/// A number, perhaps written as a string; anything else is none.
+/// A number, perhaps as a string.
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(n) => n.as_f64(),
@@ -22,19 +22,19 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// A count, perhaps written as a string; 0 where it is missing.
+/// A count, perhaps as a string; 0 where it is missing.
 fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     Ok(figure(from)?.unwrap_or(0))
 }
 
-/// A figure; none where there is no sense in it.
+/// A figure, perhaps as a string; `None` where it is no sensible number.
 fn figure<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     Ok(whole_number(&Value::deserialize(from)?))
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub(crate) fn whole_number(value: &Value) -> Option<u64> {
-    // Counters beyond 2^53 would lose their last digits as floats.
+    // As floats, counters above 2^53 would lose digits.
     value.as_u64().or_else(|| number(value).filter(|n| (0.0..=MOST).contains(n)).map(|n| n as u64))
 }
 
@@ -46,7 +46,7 @@ fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     Ok(number(&Value::deserialize(from)?).is_some_and(|n| n != 0.0))
 }
 
-/// Text, where a number is text too.
+/// Text, perhaps as a number.
 fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     Ok(as_text(&Value::deserialize(from)?))
 }
@@ -75,7 +75,7 @@ pub(crate) struct Resource {
     pub(crate) status: String,
     #[serde(deserialize_with = "text")]
     pub(crate) lock: String,
-    /// Of a node under high availability: what its manager does with it.
+    /// A node's state in the HA manager.
     #[serde(deserialize_with = "text")]
     pub(crate) hastate: String,
     #[serde(deserialize_with = "text")]
@@ -88,7 +88,7 @@ pub(crate) struct Resource {
     pub(crate) content: String,
     #[serde(deserialize_with = "text")]
     pub(crate) plugintype: String,
-    /// Whether every node that has this storage sees the same one.
+    /// Whether all nodes that have this storage see the same one.
     #[serde(deserialize_with = "flag")]
     pub(crate) shared: bool,
     #[serde(deserialize_with = "share")]
@@ -97,7 +97,7 @@ pub(crate) struct Resource {
     pub(crate) maxcpu: u64,
     #[serde(deserialize_with = "figure")]
     pub(crate) mem: Option<u64>,
-    /// What its process takes of the node.
+    /// The memory of the guest's process on the node.
     #[serde(deserialize_with = "figure")]
     pub(crate) memhost: Option<u64>,
     #[serde(deserialize_with = "figure")]
@@ -119,12 +119,11 @@ impl Resource {
         self.kind == "lxc" || self.kind == "qemu"
     }
 
-    /// Whether a node is kept free for maintenance.
     pub(crate) fn in_maintenance(&self) -> bool {
         self.hastate.eq_ignore_ascii_case("maintenance")
     }
 
-    /// Whether it says of what it is.
+    /// Whether it says what it is about.
     pub(crate) fn makes_sense(&self) -> bool {
         match self.kind.as_str() {
             "" => false,
@@ -166,13 +165,13 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    /// Bytes of the root disk in use; nodes see into running containers only.
+    /// Bytes of the root disk in use, which nodes know of running containers only.
     pub(crate) fn disk_used(&self) -> Option<u64> {
         Some(self.disk).filter(|used| *used > 0)
     }
 
-    /// Whether nothing more can be written to the root disk. Nodes see into running containers only: of machines, and
-    /// of what is stopped, they say that nothing is in use.
+    /// Whether the root disk is full. Nodes know that of running containers only: for machines and stopped guests they
+    /// report 0 in use.
     pub(crate) fn is_disk_full(&self) -> bool {
         self.maxdisk > 0 && self.disk.saturating_add(MIB) > self.maxdisk
     }
@@ -185,15 +184,15 @@ impl Status {
     }
 }
 
-/// Whether a guest runs, by its status and, for machines, QEMU's own, in whose place it may stand.
+/// By the status or, for machines, QEMU's own status, which may stand in its place.
 pub(crate) fn power(status: &str, lock: &str) -> GuestPower {
     match status {
         "running" => GuestPower::Running,
         "stopped" => GuestPower::Stopped,
         "io-error" | "internal-error" | "guest-panicked" | "watchdog" | "debug" => GuestPower::Paused,
-        // A backup or a snapshot halts it for a moment, under its lock.
+        // With a lock it is a backup or snapshot that pauses it for a moment.
         "paused" | "suspended" if lock.is_empty() => GuestPower::Paused,
-        // On its way, up for a backup only (`prelaunch`), or not told.
+        // In transition, started for a backup only (`prelaunch`), or not reported.
         _ => GuestPower::Unknown,
     }
 }
@@ -204,7 +203,7 @@ pub(crate) fn power(status: &str, lock: &str) -> GuestPower {
 pub(crate) struct Config(BTreeMap<String, Value>);
 
 impl Config {
-    /// A value as text; `None` where the key is missing.
+    /// A value as text.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         self.0.get(key).filter(|value| !value.is_null()).map(as_text)
     }
@@ -213,7 +212,7 @@ impl Config {
         self.0.keys().map(String::as_str)
     }
 
-    /// The description without the line end that Proxmox VE adds.
+    /// Without the newline that Proxmox VE adds.
     pub(crate) fn description(&self) -> String {
         self.get("description").map(|text| text.trim_end_matches('\n').to_owned()).unwrap_or_default()
     }
@@ -246,10 +245,10 @@ impl TaskRow {
     }
 }
 
-/// A property string: `key=value` pairs with commas between, the first perhaps without a key.
+/// A property string: `key=value` pairs separated by commas, the first perhaps without a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Properties {
-    /// What stands alone in front.
+    /// The value without a key.
     pub(crate) head: Option<String>,
     pub(crate) pairs: BTreeMap<String, String>,
 }

@@ -1,4 +1,4 @@
-//! Transport: one request, one answer, and what went wrong in words that a caller can act on.
+//! Transport: requests and answers, and errors that a caller can act on.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,34 +21,33 @@ use crate::config::{Login, ProxmoxConfig};
 use crate::error::{Refusal, refusal, words};
 use crate::tls;
 
-/// Calls under way at one time: to one host, and in all.
+/// How many calls may be under way at one time: to one host, and in all.
 const PER_HOST: usize = 2;
 const IN_ALL: usize = 20;
 
-/// How long a connection for reading is kept. Nodes keep theirs for 5 s.
+/// How long an idle connection for reading is kept. Nodes keep theirs for 5 s.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Everything that is not a letter, digit or one of these is encoded: the other end splits forms at `;` too.
+/// All but letters, digits and these is encoded: Proxmox VE splits forms at `;` too.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Names and values of a query or form; a name may come several times.
+/// Names and values of a query or form; names may repeat.
 pub(crate) type Params<'a> = [(&'a str, &'a str)];
 
-/// Who asks.
+/// Whom we are authenticated as.
 #[derive(Debug, Clone)]
 pub(crate) enum Identity {
     /// The API token.
     Token,
     /// A login's ticket.
     Ticket {
-        /// For the cookie.
         ticket: SecretString,
-        /// For every request that changes something.
+        /// Sent with every request that changes something.
         csrf: SecretString,
     },
 }
 
-/// The way to one cluster.
+/// The connection to one cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) config: Arc<ProxmoxConfig>,
@@ -59,7 +58,7 @@ pub(crate) struct Client {
     /// The endpoint that answered last.
     current: Arc<AtomicUsize>,
     slots: Arc<Semaphore>,
-    /// Rows of the cluster's list that could not be read the last time.
+    /// The rows of the cluster's list that could not be read the last time.
     pub(crate) odd: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -91,22 +90,18 @@ impl Client {
         })
     }
 
-    /// How long a request may take.
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_secs(self.config.request_timeout_s.max(1))
     }
 
-    /// Reads something.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &Params<'_>) -> Result<T> {
         typed(&self.call(&Identity::Token, Method::GET, path, query).await?)
     }
 
-    /// Creates or does something; what it gives is a task's id or nothing.
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &[&str], form: &Params<'_>) -> Result<T> {
         self.post_as(&Identity::Token, path, form).await
     }
 
-    /// The same as somebody else.
     pub(crate) async fn post_as<T: DeserializeOwned>(
         &self,
         who: &Identity,
@@ -116,12 +111,10 @@ impl Client {
         sent(&self.call(who, Method::POST, path, form).await?)
     }
 
-    /// Changes something.
     pub(crate) async fn put<T: DeserializeOwned>(&self, path: &[&str], form: &Params<'_>) -> Result<T> {
         sent(&self.call(&Identity::Token, Method::PUT, path, form).await?)
     }
 
-    /// Deletes something.
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &[&str], query: &Params<'_>) -> Result<T> {
         sent(&self.call(&Identity::Token, Method::DELETE, path, query).await?)
     }
@@ -137,7 +130,7 @@ impl Client {
             second_factor: Value,
         }
         let form = [("username", login.user.as_str()), ("password", login.password.expose_secret())];
-        // The ticket is asked for without showing the token: the two don't go together.
+        // Without the token: a request can't have both.
         let answer: Answer = typed(&self.request(None, Method::POST, &["access", "ticket"], &form).await?)?;
         if !answer.second_factor.is_null() {
             return Err(Error::Unauthorized(format!(
@@ -148,7 +141,7 @@ impl Client {
         Ok(Identity::Ticket { ticket: answer.ticket, csrf: answer.csrf })
     }
 
-    /// The headers that say who asks.
+    /// The headers for authentication.
     pub(crate) fn headers(&self, who: &Identity) -> Result<HeaderMap> {
         let secret = |text: String| -> Result<HeaderValue> {
             let mut value = HeaderValue::from_str(&text).map_err(|_| Error::Invalid("an odd credential".to_owned()))?;
@@ -206,12 +199,12 @@ impl Client {
             let mut request = http.request(method.clone(), url).headers(headers.clone().unwrap_or_default());
             if !in_query {
                 let form = HeaderValue::from_static("application/x-www-form-urlencoded");
-                // Said also where it is nothing: nodes want a length.
+                // Nodes want a length even where it is 0.
                 request = request.header(CONTENT_TYPE, form).header(CONTENT_LENGTH, params.len()).body(params.clone());
             }
             match request.send().await {
                 Ok(response) => match answer(response, mutates).await {
-                    // It is cut off from the others, who may well do without it.
+                    // This node is cut off from the others, which may well work without it.
                     Err(error) if error.is_unsent() => failure = error,
                     answered => {
                         self.current.store(n, Ordering::Relaxed);
@@ -220,7 +213,7 @@ impl Client {
                 },
                 Err(error) => failure = transport(&error, mutates),
             }
-            // Another node of the same cluster knows the same, but only what was never heard may be said again.
+            // Any node of the cluster can answer, but only a request that was certainly not heard may be repeated.
             if !failure.is_unsent() {
                 break;
             }
@@ -228,7 +221,7 @@ impl Client {
         Err(failure)
     }
 
-    /// A place among the calls that are under way.
+    /// Waits for a slot among the calls that may be under way.
     async fn slot(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'static>)> {
         static ALL: Semaphore = Semaphore::const_new(IN_ALL);
         let waiting = async { Ok((self.slots.acquire().await?, ALL.acquire().await?)) };
@@ -268,7 +261,7 @@ fn check(config: &ProxmoxConfig) -> Result<()> {
     Ok(())
 }
 
-/// The places of one host, shared by all drivers of it in this process.
+/// The slots of one host, shared by all drivers for it in this process.
 fn slots_of(config: &ProxmoxConfig) -> Arc<Semaphore> {
     static HOSTS: LazyLock<Mutex<HashMap<String, Weak<Semaphore>>>> = LazyLock::new(Mutex::default);
     let mut endpoints = config.endpoints.clone();
@@ -300,7 +293,7 @@ pub(crate) fn encoded_params(params: &Params<'_>) -> String {
     pairs.join("&")
 }
 
-/// The body of a success, unread: a cluster's list is large.
+/// The body of a success, not parsed yet: a cluster's list is large.
 async fn answer(response: Response, mutates: bool) -> Result<Bytes> {
     let status = response.status();
     let reason = response.extensions().get::<ReasonPhrase>();
@@ -323,12 +316,12 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     success.map(|success| success.data).map_err(|e| format!("an answer that makes no sense: {e}"))
 }
 
-/// Reads what was asked for.
+/// Parses the answer to a read.
 fn typed<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     read(body).map_err(Error::Failed)
 }
 
-/// Reads what a change gave. It is done or under way; without its words nobody can tell which.
+/// Parses the answer to a change, which is done or under way: without the answer nobody can tell which.
 fn sent<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     read(body).map_err(Error::OutcomeUnknown)
 }

@@ -1,5 +1,5 @@
-//! What a machine's clone has of its template: Proxmox VE copies nearly every key of a configuration. A clone keeps what
-//! makes it boot as the template does; what changes what was sold, or keeps it from being deleted, is taken from it.
+//! What a clone keeps of its template. Proxmox VE copies nearly every key of the configuration. A clone keeps what
+//! makes it boot like the template; keys that change what was sold, or protect it from deletion, are removed.
 
 use hypervisor::{Error, GuestKind, Result};
 
@@ -8,21 +8,21 @@ use crate::client::Client;
 use crate::place::{self, Place};
 use crate::size::root_disk;
 
-/// Keys that a clone keeps; those with numbers are in [`is_kept`].
+/// Keys that a clone keeps; for numbered ones see [`is_kept`].
 #[rustfmt::skip]
 const KEPT: &[&str] = &[
-    // What it is made of, and how it boots.
+    // Hardware and boot.
     "acpi", "agent", "arch", "audio0", "bios", "boot", "bootdisk", "cpu", "efidisk0", "hotplug", "keyboard", "kvm",
     "localtime", "machine", "numa", "ostype", "rng0", "scsihw", "startdate", "tablet", "tpmstate0", "vga", "watchdog",
-    // What we write ourselves: size, name, marker, cloud-init's values.
+    // What we write ourselves: size, name, marker, cloud-init.
     "balloon", "ciuser", "cipassword", "citype", "ciupgrade", "cores", "description", "memory", "name", "nameserver",
     "onboot", "searchdomain", "sockets", "sshkeys", "tags",
-    // What is Proxmox VE's own to write.
+    // What Proxmox VE writes itself.
     "digest", "lock", "meta", "migrate_downtime", "migrate_speed", "smbios1", "template", "vmgenid", "vmstatestorage",
 ];
-/// Keys that root alone may take away, by any rights.
+/// Keys that only root may remove, whatever the token's rights.
 const OF_ROOT: &[&str] = &["args", "hookscript"];
-/// Keys that our rights certainly suffice to take away; those with numbers are in [`is_ours_to_reset`].
+/// Keys that our rights certainly suffice to remove; for numbered ones see [`is_ours_to_reset`].
 const RESET: &[&str] =
     &["autostart", "cicustom", "cpulimit", "cpuunits", "freeze", "protection", "reboot", "shares", "startup", "vcpus"];
 
@@ -32,12 +32,11 @@ fn numbered(key: &str) -> Option<&str> {
     (name.len() < key.len()).then_some(name)
 }
 
-/// A disk, drive or the like, by its key.
 fn is_drive(key: &str) -> bool {
     numbered(key).is_some_and(|name| matches!(name, "ide" | "sata" | "scsi" | "virtio"))
 }
 
-/// Whether a drive is the one that cloud-init reads: a volume `cloudinit` still to be made, or `vm-<number>-cloudinit`.
+/// Whether a volume is a cloud-init drive: `cloudinit`, which is still to be made, or `vm-<number>-cloudinit`.
 fn is_cloud_init(volume: &str) -> bool {
     let Some((_, name)) = volume.split_once(':') else { return false };
     let name = name.rsplit('/').next().unwrap_or(name);
@@ -46,7 +45,6 @@ fn is_cloud_init(volume: &str) -> bool {
     stem == "cloudinit" || stem.strip_prefix("vm-").and_then(|s| s.strip_suffix("-cloudinit")).is_some_and(number)
 }
 
-/// Whether a machine has a drive that cloud-init reads.
 pub(crate) fn has_cloud_init(config: &Config) -> bool {
     let volume = |key: &str| Properties::parse(&config.get(key).unwrap_or_default()).head.unwrap_or_default();
     config.keys().any(|key| is_drive(key) && is_cloud_init(&volume(key)))
@@ -54,16 +52,16 @@ pub(crate) fn has_cloud_init(config: &Config) -> bool {
 
 fn is_kept(key: &str, value: &str, root: &str) -> bool {
     if is_drive(key) {
-        // A drive without a disk of its own holds nothing.
+        // A CD drive holds no data of its own.
         return key == root || Properties::parse(value).get("media") == Some("cdrom") || {
             Properties::parse(value).head.is_some_and(|volume| is_cloud_init(&volume))
         };
     }
     match (key, numbered(key)) {
-        // Its own user data would take the place of keys and password.
+        // The template's own user data would replace keys and password.
         ("cicustom", _) => !["user", "network", "meta"].iter().any(|part| Properties::parse(value).get(part).is_some()),
         (_, Some("ipconfig" | "net")) => true,
-        // One of the node's devices otherwise.
+        // Otherwise it is a device of the node.
         (_, Some("serial")) => value == "socket",
         (_, Some("usb")) => value.starts_with("spice"),
         _ => KEPT.contains(&key),
@@ -81,7 +79,7 @@ fn not_kept(config: &Config) -> Result<Vec<&str>> {
     Ok(config.keys().filter(|key| !kept(key)).collect())
 }
 
-/// Refuses a template whose clones can't be made what was sold. `surely`: also one of which that is doubtful.
+/// Refuses a template whose clones can't be turned into what was sold. `surely`: also where that is doubtful.
 pub(crate) fn check(template: &Resource, config: &Config, surely: bool) -> Result<()> {
     let (name, vmid) = (&template.name, template.vmid);
     if !has_cloud_init(config) {
@@ -99,9 +97,9 @@ pub(crate) fn check(template: &Resource, config: &Config, surely: bool) -> Resul
     )))
 }
 
-/// Takes from a clone what it must not keep, and gives its configuration as it is then.
+/// Removes what a clone must not keep, and returns its configuration then.
 pub(crate) async fn strip(client: &Client, at: &Place) -> Result<Config> {
-    // A disk that is taken away becomes an unused one first.
+    // A removed disk becomes an unused one first.
     for _ in 0..3 {
         let config = place::config(client, at).await?;
         let keys = not_kept(&config)?;
@@ -121,13 +119,13 @@ pub(crate) async fn strip(client: &Client, at: &Place) -> Result<Config> {
     Err(Error::Failed(format!("{} keeps what it has of its template", at.vmid)))
 }
 
-/// What to say of machine templates whose clones differ from them, or can't be made.
+/// The preflight's problems with machine templates whose clones differ from them or can't be made.
 pub(crate) async fn problems(client: &Client, rows: &[Resource]) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     for template in rows.iter().filter(|row| row.kind == "qemu" && row.template) {
         let (name, vmid) = (&template.name, template.vmid);
         let at = Place { node: template.node.clone(), kind: GuestKind::Vm, vmid: vmid.to_string() };
-        // One that is just being changed, or on a node that is away, can't be judged.
+        // A template that is being changed, or on a node that is offline, can't be judged.
         let Ok(config) = place::config(client, &at).await else { continue };
         let Ok(keys) = not_kept(&config) else { continue };
         let (sure, doubtful): (Vec<&str>, Vec<&str>) = keys.into_iter().partition(|key| is_ours_to_reset(key));

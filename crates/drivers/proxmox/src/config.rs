@@ -7,17 +7,18 @@ use serde::{Deserialize, Serialize, Serializer};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProxmoxConfig {
-    /// `https://host:8006` of one or more nodes of the same cluster; the next is taken where one can't be reached.
+    /// `https://host:8006` of one or more nodes of the same cluster; where one can't be reached, the next is used.
     pub endpoints: Vec<String>,
-    /// The API token's whole id, `user@realm!name`.
+    /// The API token's full id, `user@realm!name`.
     pub token_id: String,
     /// The API token's secret.
     #[serde(serialize_with = "plain")]
     pub token_secret: SecretString,
-    /// A login for consoles, which nodes before version 9.1 (or 8.4 with the updates of April 2026) don't open with a token.
+    /// A login for consoles, which nodes before version 9.1 (or 8.4 with the updates of April 2026) don't open with a
+    /// token.
     #[serde(default)]
     pub login: Option<Login>,
-    /// Whose certificate the nodes must show.
+    /// How the nodes' certificates are verified.
     #[serde(default)]
     pub tls: Tls,
     /// The storage of the guests' root disks.
@@ -31,13 +32,13 @@ pub struct ProxmoxConfig {
     /// Whether containers may make containers and mounts of their own, which systemd needs to set its services apart.
     #[serde(default = "yes")]
     pub nesting: bool,
-    /// The search domain of guests; none: that of a guest's own host name.
+    /// The search domain of guests; `None`: the domain of a guest's own host name.
     #[serde(default)]
     pub search_domain: Option<String>,
-    /// Seconds in which a connection must stand.
+    /// Timeout for connecting, in seconds.
     #[serde(default = "connect_timeout")]
     pub connect_timeout_s: u64,
-    /// Seconds in which an answer must be complete. Nodes give each other 30.
+    /// Timeout for a whole request, in seconds. Nodes give each other 30.
     #[serde(default = "request_timeout")]
     pub request_timeout_s: u64,
 }
@@ -53,7 +54,7 @@ pub struct Login {
     pub password: SecretString,
 }
 
-/// How a node proves that it is the right one.
+/// How a node's certificate is verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Tls {

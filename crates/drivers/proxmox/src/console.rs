@@ -1,8 +1,8 @@
 //! Consoles: a container's terminal, a machine's screen (VNC), both carried by a websocket of the node's.
 //!
-//! The ticket that opens the websocket is good for the user who asked for it and for seconds. Nodes before version 9.1, and
-//! those of 8.4 without the updates of April 2026, check a terminal's user in a way that no API token passes: where a
-//! login is configured, it is used, with a new ticket for each console, so that none is ever too old.
+//! The ticket that opens the websocket is valid for the user who asked for it, and for seconds. Nodes before version
+//! 9.1, and 8.4 without the updates of April 2026, check a terminal's user in a way that no API token passes: where a
+//! login is configured, it is used, with a new ticket for each console, so that none is too old.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,11 +41,11 @@ use crate::place::Place;
 use crate::power::STARTS;
 use crate::{Proxmox, lookup, tasks};
 
-/// Messages that may wait in each direction.
+/// Messages buffered in each direction.
 const QUEUE: usize = 32;
-/// A terminal that says nothing for so long is closed by the node.
+/// Nodes close a terminal that is silent for longer.
 const PING: Duration = Duration::from_secs(30);
-/// How long a message may wait for a peer that does not read.
+/// How long to wait for a peer that does not read.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -56,12 +56,12 @@ struct Proxy {
     port: u16,
     ticket: SecretString,
     user: String,
-    /// Versions before 9.2 leave it out where it was not asked for.
+    /// Versions before 9.2 leave it out unless it was requested.
     #[serde(default)]
     password: Option<SecretString>,
 }
 
-/// A number that may come as text.
+/// A number, perhaps as a string.
 fn port<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     let value = serde_json::Value::deserialize(from)?;
     let number = value.as_u64().or_else(|| value.as_str()?.parse().ok()).and_then(|n| u16::try_from(n).ok());
@@ -93,7 +93,7 @@ impl Consoles for Proxmox {
                 first = sign_in(&mut socket, &proxy).await?;
                 ConsoleKind::Text
             }
-            // Without a password of its own the ticket is it.
+            // Without a password, the ticket is the password.
             GuestKind::Vm => ConsoleKind::Screen { password: Some(proxy.password.unwrap_or(proxy.ticket)) },
         };
         let (to_person, output) = mpsc::channel(QUEUE);
@@ -112,8 +112,7 @@ impl Consoles for Proxmox {
     }
 }
 
-/// Whether a screen has a password of its own only where that is asked for. From 9.2 on it always has, and to ask is
-/// deprecated.
+/// Whether a screen gets a password only on request. From 9.2 on it always does, and the request is deprecated.
 async fn wants_asking(client: &Client) -> Result<bool> {
     #[derive(Deserialize)]
     struct Version {
@@ -127,7 +126,7 @@ async fn wants_asking(client: &Client) -> Result<bool> {
 async fn connect(client: &Client, who: &Identity, at: &Place, proxy: &Proxy) -> Result<Socket> {
     let path = encoded_path(&at.path(&["vncwebsocket"]))?;
     let query = encoded_params(&[("port", &proxy.port.to_string()), ("vncticket", proxy.ticket.expose_secret())]);
-    // The endpoint that gave the ticket; it reaches the guest's node by itself.
+    // The endpoint that gave the ticket; it proxies to the guest's node.
     let endpoint = client.endpoints().next().map(|(_, endpoint)| endpoint.to_owned()).unwrap_or_default();
     let odd = |e: &dyn std::fmt::Display| Error::Failed(format!("the console's websocket: {e}"));
     let url = Url::parse(&endpoint).map_err(|e| odd(&e))?;
@@ -152,8 +151,8 @@ async fn connect(client: &Client, who: &Identity, at: &Place, proxy: &Proxy) -> 
     timeout(client.timeout(), opening).await.map_err(|_| late())?
 }
 
-/// The websocket's opening handshake. By hand, since tungstenite's own gives up where a server does not repeat the
-/// subprotocol, which old versions must be told and new ones don't know.
+/// The websocket's opening handshake. By hand: tungstenite fails where a server does not confirm the subprotocol,
+/// which old versions require and new ones don't know.
 async fn upgrade(tls: TlsStream<TcpStream>, request: Request<()>) -> Result<Socket> {
     let odd = |e: &dyn std::fmt::Display| Error::Failed(format!("the console's websocket: {e}"));
     let key = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes())).unwrap_or_default();
@@ -177,7 +176,7 @@ async fn upgrade(tls: TlsStream<TcpStream>, request: Request<()>) -> Result<Sock
     Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await)
 }
 
-/// Says who is there at a terminal; the node's answer is "OK", and what may come right behind it.
+/// Authenticates at a terminal. The node answers "OK", perhaps with the first output right behind it.
 async fn sign_in(socket: &mut Socket, proxy: &Proxy) -> Result<Bytes> {
     let refused = || {
         Error::Unauthorized(format!(
@@ -193,7 +192,7 @@ async fn sign_in(socket: &mut Socket, proxy: &Proxy) -> Result<Bytes> {
     if answer.starts_with(b"OK") { Ok(answer.slice(2..)) } else { Err(refused()) }
 }
 
-/// Carries both ways until one side ends.
+/// Relays both ways until either side closes.
 async fn carry(
     mut socket: Socket,
     text: bool,
@@ -230,7 +229,7 @@ async fn carry(
     let _ = timeout(PATIENCE, socket.close(None)).await;
 }
 
-/// A terminal takes `0:<length>:<bytes>` and `1:<columns>:<rows>:`, a screen plain bytes.
+/// A terminal takes `0:<length>:<bytes>` and `1:<columns>:<rows>:`; a screen takes plain bytes.
 fn message(input: ConsoleInput, text: bool) -> Option<Message> {
     match input {
         ConsoleInput::Data(data) if text => {

@@ -1,7 +1,7 @@
 //! Making guests: containers from a template's archive, machines as clones of a template.
 //!
-//! A container is whole when its task has ended. A machine takes more: its clone has our marker only in its
-//! description, with a word that it is being made; then it gets its size, and last the tag and its final description.
+//! A container is complete when its task has ended. A machine takes more: its clone has our marker only in its
+//! description, with a note that it is being made; then it gets its size, and last the tag and its final description.
 
 use hypervisor::{Error, GuestKind, GuestRef, GuestSpec, Limits, Result, Task, TaskState, check};
 
@@ -13,7 +13,7 @@ use crate::size::{disk_size, grow, root_disk, size_of};
 use crate::tasks::{self, Outcome, Then, Upid, chained};
 use crate::{clones, images, locks, marker, network};
 
-/// What is to be done where something of this number is there already; `None` where nothing is.
+/// The task for a guest of this number that is there already; `None` where nothing is.
 pub(crate) async fn present(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Option<Task>> {
     match lookup::look(client, guest).await {
         Ok(Look::Absent) => Ok(None),
@@ -30,14 +30,14 @@ pub(crate) async fn present(client: &Client, guest: &GuestRef, limits: &Limits) 
     }
 }
 
-/// The creation of this very container, where our own token began it; else its end has to be waited for.
+/// Joins a container's creation that our own token started; any other one has to be waited for.
 async fn being_made(client: &Client, at: &Place, guest: &GuestRef) -> Result<Task> {
     let owner = format!(":{}:", client.config.token_id);
     let rows = place::active(client, at).await?;
     if let Some(row) = rows.into_iter().find(|row| row.kind == "vzcreate" && row.upid.ends_with(&owner)) {
         return Ok(chained(&row.upid, Then::Made, guest));
     }
-    // It may have ended between the two looks.
+    // It may have ended between the two reads.
     match lookup::look(client, guest).await? {
         Look::Ours(found) if found.whole => Ok(Task::Done),
         Look::Coming(_) => Err(locks::held(client, at, "create").await?),
@@ -48,13 +48,13 @@ async fn being_made(client: &Client, at: &Place, guest: &GuestRef) -> Result<Tas
 
 /// What a guest is made from.
 pub(crate) enum Source {
-    /// The archive of a container's template.
+    /// A container template's archive.
     Archive,
-    /// A machine's template, where it is, and its root disk.
+    /// A machine template and its root disk.
     Template(Place, Properties),
 }
 
-/// The source that a spec names, where a guest can be made from it. `surely`: where that is certain.
+/// The source that a spec names, checked. `surely`: also refuses a template whose clones may turn out wrong.
 pub(crate) async fn source(client: &Client, spec: &GuestSpec, surely: bool) -> Result<Source> {
     let node = &spec.guest.node;
     if spec.guest.kind == GuestKind::Lxc {
@@ -82,7 +82,7 @@ pub(crate) async fn container(client: &Client, spec: &GuestSpec) -> Result<Strin
     let vmid = spec.guest.vmid.to_string();
     let (cores, memory) = (cores.to_string(), memory.to_string());
     let rootfs = format!("{}:{disk}", client.config.storage);
-    // Its tag comes when it is prepared: rights that come from a pool count for no tags before the guest is in it.
+    // The tag is set when the guest is prepared: a pool's rights don't allow tags before the guest is in the pool.
     let description = marker::description(&spec.guest);
     let (keys, dns) = (spec.ssh_keys.join("\n"), network::name_servers(&spec.network));
     let net = network::container(&spec.network, &spec.limits, client.config.address_filters, None)?;
@@ -93,10 +93,10 @@ pub(crate) async fn container(client: &Client, spec: &GuestSpec) -> Result<Strin
         ("hostname", spec.hostname.as_str()),
         ("cores", &cores),
         ("memory", &memory),
-        // The tariff sells memory, and no more.
+        // Tariffs sell memory and no swap.
         ("swap", "0"),
         ("rootfs", &rootfs),
-        // Version 8 would make it privileged.
+        // In version 8 the default is privileged.
         ("unprivileged", "1"),
         ("description", &description),
     ];
@@ -133,8 +133,8 @@ pub(crate) async fn machine(client: &Client, spec: &GuestSpec, at: &Place, root:
     client.post(&at.path(&["clone"]), &form).await.map_err(images::elsewhere)
 }
 
-/// Makes of a cloned machine what was ordered. A UPID where its disk grows now; `None`: it is whole. `grown`: a task that
-/// grew the disk has ended well.
+/// Turns a cloned machine into what was ordered. Returns a UPID while its disk grows; `None`: it is complete.
+/// `grown`: a task that grows the disk has succeeded.
 async fn shape(client: &Client, at: &Place, guest: &GuestRef, limits: &Limits, grown: bool) -> Result<Option<String>> {
     let config = clones::strip(client, at).await?;
     place::change(client, at, &config, &size_of(at.kind, &config, limits)).await?;
@@ -147,14 +147,14 @@ async fn shape(client: &Client, at: &Place, guest: &GuestRef, limits: &Limits, g
         return grow(client, at, &key, wanted).await.map(Some);
     }
     let now = place::config(client, at).await?;
-    // In one change, for what one of them says the other must not deny.
+    // In one change: the two must not contradict each other.
     let tags = Some(marker::tags(&now.get("tags").unwrap_or_default(), guest));
     let description = Some(marker::description(guest));
     place::change(client, at, &now, &[("tags", tags), ("description", description)]).await?;
     Ok(None)
 }
 
-/// A clone's or its disk's task has ended well: the next piece.
+/// The clone's task, or its disk's, has succeeded: submits what is still missing.
 pub(crate) async fn complete(
     client: &Client,
     upid: &Upid,
@@ -174,7 +174,7 @@ pub(crate) async fn complete(
         _ => {}
     }
     match shape(client, &found.at, guest, limits, grown).await? {
-        // Its own task is found in the node's list from now on.
+        // From now on its task is found in the node's list.
         Some(_) => Ok(TaskState::Running(None)),
         None => Ok(end.into()),
     }

@@ -1,5 +1,5 @@
-//! What Proxmox VE's answers mean. It knows almost only "400, the parameters" and "500, something died": the words
-//! are what tells them apart, in answers and in the exit statuses of tasks alike.
+//! What Proxmox VE's errors mean. Nearly all are 400 (parameters) or 500 (something died): only their text tells them
+//! apart, in answers and in tasks' exit statuses alike.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use hypervisor::{Error, Result};
 use serde::Deserialize;
 
-/// The body of a refusal. Up to version 8.3 its words are only in the reason phrase.
+/// The body of a refusal. Up to version 8.3 the text is only in the reason phrase.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Refusal {
     #[serde(default)]
@@ -16,7 +16,7 @@ pub(crate) struct Refusal {
     errors: Option<BTreeMap<String, String>>,
 }
 
-/// The words of a refusal, on one line.
+/// The text of a refusal, on one line.
 pub(crate) fn words(body: Option<&Refusal>, reason: Option<&str>, status: u16) -> String {
     let message = body.and_then(|b| b.message.as_deref()).map(str::trim).filter(|m| !m.is_empty());
     let mut text = message.or(reason).unwrap_or_default().trim().replace('\n', " ");
@@ -26,10 +26,9 @@ pub(crate) fn words(body: Option<&Refusal>, reason: Option<&str>, status: u16) -
     if text.is_empty() { format!("HTTP {status}") } else { text }
 }
 
-/// Maps a refusal. `mutates`: whether the request was to change something.
 pub(crate) fn refusal(status: u16, text: String, mutates: bool) -> Error {
     match status {
-        // The node that was asked could not reach the one that should act, or lost sight of it.
+        // The node that we asked could not reach the one that should act, or lost the connection to it.
         502..=504 | 595..=599 if mutates => Error::OutcomeUnknown(format!("{text} (HTTP {status})")),
         502..=504 | 595..=599 => Error::Unreachable(format!("{text} (HTTP {status})")),
         401 => Error::Unauthorized(text),
@@ -43,12 +42,12 @@ pub(crate) fn refusal(status: u16, text: String, mutates: bool) -> Error {
     }
 }
 
-/// Maps the exit status of a task that failed.
+/// Maps a failed task's exit status.
 pub(crate) fn failure(text: &str) -> Error {
     by_words(text).unwrap_or_else(|| Error::Failed(text.to_owned()))
 }
 
-/// Maps the exit status of a task that failed, with the last lines of its log.
+/// Maps a failed task's exit status, with the last lines of its log.
 pub(crate) fn failure_with(text: &str, log: &str) -> Error {
     match failure(text).with_detail(log) {
         Error::Failed(words) | Error::Exhausted(words) if in_the_guest(&words) => Error::DiskFull(words),
@@ -56,15 +55,15 @@ pub(crate) fn failure_with(text: &str, log: &str) -> Error {
     }
 }
 
-/// Whether a task found no room in a container's own file system: the node writes into it before each start.
+/// Whether a task found a container's own file system full: the node writes into it before each start.
 fn in_the_guest(words: &str) -> bool {
     let lower = words.to_lowercase();
     let full = lower.contains("no space left on device") || lower.contains("disk quota exceeded");
     full && (lower.contains("error in setup task") || lower.contains("/rootfs/"))
 }
 
-/// Whether a read says that a guest's configuration is not on the node that was asked. No evidence of absence: it may
-/// be on another node.
+/// Whether a guest's configuration is not on the node that was asked. No evidence of absence: it may be on another
+/// node.
 pub(crate) fn no_config(error: &Error) -> bool {
     matches!(error, Error::NotFound(text) if text.contains("onfiguration file"))
 }
@@ -78,19 +77,19 @@ pub(crate) fn unless_no_config<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Whether an error names a lock in a guest's configuration, which may outlive what set it, rather than one that a task
-/// holds while it lives.
+/// Whether an error is about a lock in a guest's configuration, which may outlive its task, rather than one that a
+/// running task holds.
 pub(crate) fn config_lock(error: &Error) -> bool {
     matches!(error, Error::Locked(text) if text.to_lowercase().contains("is locked ("))
 }
 
-/// Some words, and what they mean.
+/// Texts, and the error that they mean.
 type Meaning = (&'static [&'static str], fn(String) -> Error);
 
-/// Words, most telling first.
+/// The first match counts.
 #[rustfmt::skip]
 const MEANINGS: &[Meaning] = &[
-    // Nothing was done, and nothing is amiss with the guest.
+    // Nothing was done, and the guest is fine.
     (&["no quorum"], Error::Unreachable),
     (&["is locked (", "can't lock file", "got lock request timeout", "got lock timeout", "cfs-lock", "lock request timed out",
        "file changed by other user", "file change by other user"], Error::Locked),
@@ -110,11 +109,11 @@ const MEANINGS: &[Meaning] = &[
 
 fn by_words(text: &str) -> Option<Error> {
     let lower = text.to_lowercase();
-    // The machine may well run: this is no word about its state.
+    // The machine may well run: this says nothing about its state.
     if lower.contains("guest agent is not running") {
         return Some(Error::Unsupported(text.to_owned()));
     }
-    // The agent answers no more: who runs in the machine decides that.
+    // The agent has stopped answering: that is up to the machine's owner.
     if lower.contains("qga command") && lower.contains("timeout") {
         return Some(Error::GuestHung(text.to_owned()));
     }

@@ -1,4 +1,4 @@
-//! Refusals for a lock, explained: whether it will pass, or what to do about it.
+//! Errors about a guest's lock, explained: whether it will pass, or what to do about it.
 
 use hypervisor::{GuestRef, Result};
 
@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::error::config_lock;
 use crate::{locks, lookup};
 
-/// Makes a call on a guest. Where its configuration's lock is in the way, the refusal says whether that will pass.
+/// Makes a call on a guest. If it fails for a lock in the guest's configuration, the error says whether that will pass.
 pub(crate) async fn explained<T>(
     client: &Client,
     guest: &GuestRef,

@@ -8,7 +8,7 @@ use crate::api::{Config, GIB, Properties, parse_size};
 
 pub(crate) fn read(kind: GuestKind, config: &Config) -> GuestFacts {
     let number = |key: &str| config.get(key).and_then(|text| text.parse().ok());
-    // Of a container they are with its interfaces, of a machine with what cloud-init is told.
+    // A container has them in its interfaces, a machine in its cloud-init values.
     let (interface, hostname) = match kind {
         GuestKind::Lxc => ("net", "hostname"),
         GuestKind::Vm => ("ipconfig", "name"),
@@ -19,7 +19,7 @@ pub(crate) fn read(kind: GuestKind, config: &Config) -> GuestFacts {
         let networks = ["ip", "ip6"].map(|key| properties.get(key).and_then(|text| text.split('/').next()));
         addresses.extend(networks.into_iter().flatten().filter_map(|text| text.parse::<IpAddr>().ok()));
     }
-    // The root disk is the container's own, or the largest of a machine's.
+    // For a machine, the largest disk is taken for the root disk.
     let sizes = config.keys().filter(|key| is_disk(key)).filter_map(|key| {
         let disk = Properties::parse(&config.get(key)?);
         parse_size(disk.get("size")?)

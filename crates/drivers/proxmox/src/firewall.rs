@@ -1,8 +1,8 @@
-//! The guest's firewall, as far as it keeps a guest from using addresses that are not its own. It acts where the
-//! datacenter's firewall is on, which the preflight looks after.
+//! The guest's firewall, as far as it keeps a guest from using others' addresses. It works where the datacenter's
+//! firewall is on, which the preflight checks.
 //!
-//! The set `ipfilter-net0` names what the interface `net0` may send from. It is rewritten before every first start,
-//! since a clone brings its template's along. The policies are stated: the default would let nothing in.
+//! The set `ipfilter-net0` lists the addresses that the interface `net0` may send from. It is rewritten before every
+//! first start, since a clone brings its template's. The policies are set: the default would let nothing in.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,7 +17,6 @@ use crate::place::Place;
 
 const SET: &str = "ipfilter-net0";
 
-/// Options and what they must be.
 const OPTIONS: &[(&str, &str)] = &[
     ("enable", "1"),
     ("macfilter", "1"),
@@ -57,7 +56,7 @@ pub(crate) async fn filter(client: &Client, at: &Place, allowed: &[IpAddr]) -> R
             Err(error) => return Err(error),
         }
     }
-    // Last, so that no guest is ever filtered by half a set.
+    // Last, so that no guest is filtered by an incomplete set.
     let options: Config = client.get(&at.path(&["firewall", "options"]), &[]).await?;
     let form: Vec<_> =
         OPTIONS.iter().copied().filter(|(key, value)| options.get(key).as_deref() != Some(*value)).collect();
@@ -67,7 +66,7 @@ pub(crate) async fn filter(client: &Client, at: &Place, allowed: &[IpAddr]) -> R
     client.put::<Value>(&at.path(&["firewall", "options"]), &form).await.map(drop)
 }
 
-/// What is there already is well.
+/// An entry that exists already is a success.
 fn done(result: Result<Value>) -> Result<()> {
     match result {
         Ok(_) | Err(Error::AlreadyExists(_)) => Ok(()),

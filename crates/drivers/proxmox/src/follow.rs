@@ -1,7 +1,7 @@
-//! Following a task to its end: how it went, and what is still missing.
+//! Following a task to its end: its outcome, and what is still missing.
 //!
-//! What follows is decided by level, not by edge: once a task has ended or is lost, a look at the guest says what is left to
-//! do. Whether that was submitted already, and how it went, is read from the node's own list of tasks.
+//! What follows is decided by level, not by edge: once a task has ended or is lost, the guest's own state says what
+//! is left to do. Whether that was submitted already, and its outcome, is read from the node's list of tasks.
 
 use async_trait::async_trait;
 use hypervisor::{Error, GuestKind, GuestPower, Result, TaskId, TaskState, Tasks};
@@ -26,7 +26,7 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
     let Parsed { upid, follow_up } = parse(id)?;
     let end = state(client, &upid).await?;
     let Some((then, guest)) = follow_up.filter(|_| end != Outcome::Running) else { return Ok(end.into()) };
-    // A manager of high availability is only asked: what it then does is to be seen at the guest.
+    // The HA manager only takes a request: its effect shows in the guest's state.
     let asked_only = upid.kind.starts_with("ha");
     match (then, &end) {
         (Then::Made | Then::Sized(_), Outcome::Lost | Outcome::Failed(_)) => return Ok(end.into()),
@@ -55,13 +55,13 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
     }
 }
 
-/// A failure for a lock says whether the lock will pass.
+/// If the task failed for a lock, the error says whether that will pass.
 async fn explained(client: &Client, id: &TaskId, state: TaskState) -> TaskState {
     let TaskState::Failed(error) = &state else { return state };
     let Some(upid) = Upid::parse(id.0.split('?').next().unwrap_or_default()).ok().filter(|_| config_lock(error)) else {
         return state;
     };
-    // Its words name the kind; a task of the kind `resize` does not.
+    // The text names the guest's kind; the task's kind may not (`resize`).
     let kind = if error.to_string().contains("CT is locked") { GuestKind::Lxc } else { GuestKind::Vm };
     let at = Place { node: upid.node, kind, vmid: upid.id };
     match client.get::<Status>(&at.path(&["status", "current"]), &[]).await {

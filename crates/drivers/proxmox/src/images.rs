@@ -1,5 +1,5 @@
-//! What guests are made from, and on which nodes: an archive is where its storage has it, and a machine's template is
-//! cloned to other nodes only where all of its disks, and those of the clone, are on shared storages.
+//! What guests are made from, and on which nodes: an archive on the nodes whose storage has it; a machine template on
+//! other nodes only if all of its disks, and those of the clone, are on shared storages.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::resources::{self, Resources};
 /// Buses that a machine's disks are on.
 const BUSES: &[&str] = &["ide", "sata", "scsi", "virtio", "efidisk", "tpmstate"];
 
-/// The nodes that have an archive; of those that share its storage one is asked.
+/// The nodes that have an archive; of the nodes that share its storage, one is asked.
 pub(crate) async fn of_archive(
     client: &Client,
     list: &Resources,
@@ -38,12 +38,12 @@ pub(crate) async fn of_archive(
     Ok(found)
 }
 
-/// The nodes that a machine's template can be cloned on.
+/// The nodes that a machine template can be cloned to.
 pub(crate) async fn of_template(client: &Client, list: &Resources, source: &str) -> Result<BTreeSet<String>> {
     reach(client, list, &templates(list, source)).await
 }
 
-/// The nodes that any machine's template can be cloned on.
+/// The nodes that any machine template can be cloned to.
 pub(crate) async fn machine_nodes(client: &Client, list: &Resources) -> Result<BTreeSet<String>> {
     let all: Vec<&Resource> = list.rows.iter().filter(|row| row.kind == "qemu" && row.template).collect();
     reach(client, list, &all).await
@@ -60,7 +60,7 @@ async fn reach(client: &Client, list: &Resources, templates: &[&Resource]) -> Re
     Ok(found)
 }
 
-/// The template to clone for a guest on `node`, by number or name: the node's own where there are several.
+/// The template to clone for a guest on `node`, by number or name; of several, the one on that node.
 pub(crate) async fn template(client: &Client, node: &str, source: &str) -> Result<Resource> {
     let list = resources::read(client).await?;
     let mut all = templates(&list, source);
@@ -114,7 +114,7 @@ fn archive(volume: &str) -> Option<(&str, &str)> {
     volume.split_once(":vztmpl/").filter(|(storage, name)| !storage.is_empty() && !name.is_empty())
 }
 
-/// Whether a container's template, a volume id, is on a node's storage.
+/// Whether a node's storage has a container template, which is a volume id.
 pub(crate) async fn has_archive(client: &Client, node: &str, volume: &str) -> Result<bool> {
     #[derive(Deserialize)]
     struct Volume {
@@ -130,7 +130,7 @@ pub(crate) async fn has_archive(client: &Client, node: &str, volume: &str) -> Re
     }
 }
 
-/// A clone that is refused for where it should be: that template is not to be had there.
+/// A clone may be refused for its target node: the template is not available there.
 pub(crate) fn elsewhere(error: Error) -> Error {
     match error {
         Error::Failed(text) if text.contains("can't clone") => Error::NotFound(text),

@@ -1,5 +1,5 @@
-//! Inside a running guest: its interfaces, commands, root's password. A machine has its guest agent for that; a container
-//! has no call but for its interfaces, so commands go by a [`GuestShell`](hypervisor::GuestShell).
+//! Inside a running guest: interfaces, commands, root's password. Machines have the guest agent for that. For
+//! containers the API has only the interfaces, so commands go through a [`GuestShell`](hypervisor::GuestShell).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::client::Client;
 use crate::place::{self, Found};
 use crate::{Proxmox, lookup};
 
-/// What is kept of an output; the rest is dropped.
+/// How much of an output is kept; the rest is dropped.
 const OUTPUT_LIMIT: usize = 1 << 20;
-/// What the agent takes as a command's input.
+/// How much input the agent takes.
 const INPUT_LIMIT: usize = 64 << 10;
-/// How long `chpasswd` may take. Whoever asked for it holds a worker: one that hangs is to be let go.
+/// `chpasswd` is quick, and the caller holds a worker meanwhile: one that hangs is given up.
 const PASSWORD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the agent is asked whether a command has ended, at first and at most.
+/// The first and the longest wait before the agent is asked whether a command has ended.
 const POLLS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 #[derive(Debug, Default, Deserialize)]
@@ -71,7 +71,7 @@ impl Inside for Proxmox {
             Ok(())
         } else {
             found.check_room()?;
-            // Its words could quote the line, so they are not passed on.
+            // Its output could quote the password, so it is not passed on.
             Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
         }
     }
@@ -91,14 +91,13 @@ impl Inside for Proxmox {
                 .cloned()
                 .unwrap_or_default(),
         };
-        // Versions differ in the names: both are sent at one time too, which one struct with an alias would refuse.
+        // Versions differ in the keys, and some send both, which a serde alias would refuse.
         let rows = answer.as_array().cloned().unwrap_or_default();
         Ok(rows.into_iter().filter_map(nic).filter(|nic| nic.name != "lo").map(interface).collect())
     }
 }
 
 impl Proxmox {
-    /// Runs a command in a container, by the way that we were given.
     async fn by_shell(
         &self,
         found: &Found,
@@ -146,7 +145,7 @@ fn interface(nic: Nic) -> Interface {
     Interface { name: nic.name, mac: nic.mac.to_lowercase(), addresses }
 }
 
-/// A node's address in its cluster; none where we may not see it.
+/// A node's address in its cluster; `None` where we may not see it.
 async fn node_address(client: &Client, node: &str) -> Option<IpAddr> {
     #[derive(Deserialize)]
     struct Row {
@@ -204,7 +203,7 @@ fn output(status: &Value) -> ExecOutput {
         bytes
     };
     let number = |key: &str| status.get(key).and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok());
-    // As a shell tells of a signal.
+    // As shells report a signal.
     let status = number("exitcode").or(number("signal").map(|signal| 128 + signal)).unwrap_or(-1);
     ExecOutput { status, stdout: bytes("out-data"), stderr: bytes("err-data") }
 }

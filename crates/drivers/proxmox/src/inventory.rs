@@ -1,4 +1,4 @@
-//! Which guests are there and how they are: all at once, in one call for a whole cluster whatever its size, and one by one.
+//! Which guests are there and how they are: all at once, with one call for a whole cluster of any size, and one by one.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::lookup::Look;
 use crate::place::Place;
 use crate::{Proxmox, facts, lookup, marker, place, resources};
 
-/// `pvestatd` of each node tells the cluster of its guests every ten seconds, and takes a moment to ask them.
+/// Each node's `pvestatd` reports its guests to the cluster every ten seconds, and takes a moment to ask them.
 const LAG: Duration = Duration::from_secs(15);
 
 #[async_trait]
@@ -69,7 +69,7 @@ impl Inventory for Proxmox {
     }
 }
 
-/// Whether a task makes this guest now. A clone's task has its template's number.
+/// Whether a running task creates this guest. A clone's task has its template's number.
 async fn is_made_now(client: &Client, at: &Place) -> Result<bool> {
     if at.kind == GuestKind::Lxc {
         return Ok(!place::active(client, at).await?.is_empty());
@@ -84,13 +84,13 @@ fn sample(row: &Resource) -> Option<GuestSample> {
     let marker = marker::find(&row.tags, vmid)?;
     let power = power(&row.status, &row.lock);
     let kind = if row.kind == place::word(GuestKind::Vm) { GuestKind::Vm } else { GuestKind::Lxc };
-    // Where a machine does not tell, its node says what the machine's process takes instead.
+    // If a machine does not report its memory, its node reports that of the machine's process instead.
     let told = kind == GuestKind::Lxc || row.memhost.is_none() || row.mem != row.memhost;
     Some(GuestSample {
         marker,
         vmid,
         kind,
-        // It stands in each guest's own configuration, if anywhere.
+        // Only in each guest's own configuration, if anywhere.
         created_at: None,
         node: row.node.clone(),
         power,
@@ -101,7 +101,7 @@ fn sample(row: &Resource) -> Option<GuestSample> {
         cores: u32::try_from(row.maxcpu).unwrap_or(u32::MAX),
         memory_used: row.mem.filter(|_| told).and_then(|used| check::memory_used(kind, used, row.maxmem)),
         memory_max: row.maxmem.filter(|max| *max > 0),
-        // Of machines, and of what is stopped, it says 0.
+        // For machines and stopped guests it is 0.
         disk_used: row.disk.filter(|used| *used > 0),
         disk_max: row.maxdisk.filter(|max| *max > 0),
         net_in: row.netin,

@@ -1,13 +1,13 @@
-//! The Proxmox VE driver (versions 8 and 9): REST API of a node's port 8006, for containers (LXC) and virtual machines
-//! (QEMU).
+//! The Proxmox VE driver (versions 8 and 9): REST API of a node's port 8006, for containers (LXC) and virtual
+//! machines (QEMU).
 //!
-//! * Images: for a container the volume id of a template (`local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst`), for a
-//!   machine the number or name of a template that reads cloud-init. Where several nodes have a template of one name,
-//!   each as good as the other, the one on the guest's node is taken.
+//! * Images: for a container the volume id of a template (`local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst`),
+//!   for a machine the number or name of a template with cloud-init. If several nodes have a template of one name,
+//!   the one on the guest's node is used.
 //! * The marker is the word `innkeeper-<number>-<uuid>`, in a guest's tags and in its description; see `marker`.
-//! * Some of our tasks take more than one of the host's. Their [`TaskId`](hypervisor::TaskId) names what follows, so that
-//!   any process of ours can carry it on; see `follow`.
-//! * Commands in containers have no call in the API: they need a [`GuestShell`].
+//! * Some of our tasks take more than one of the host's. Their [`TaskId`](hypervisor::TaskId) names what follows, so
+//!   that any process of ours can carry it on; see `follow`.
+//! * The API has no call for commands in containers: they need a [`GuestShell`].
 
 mod api;
 mod client;
@@ -63,7 +63,7 @@ impl Proxmox {
         Ok(Self { client: Client::new(config)?, shell: None })
     }
 
-    /// The same with a way into guests that the API has none into.
+    /// With a way into guests for what the API can't do.
     #[must_use]
     pub fn with_shell(self, shell: Arc<dyn GuestShell>) -> Self {
         Self { shell: Some(shell), ..self }

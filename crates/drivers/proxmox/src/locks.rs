@@ -1,9 +1,9 @@
 //! Locks on guests.
 //!
-//! There are two kinds. A task that changes a guest holds a lock of its node's operating system ("can't lock file"): it
-//! is gone with the task. And backups, migrations, snapshots and the like write a `lock` into the guest's configuration.
-//! That one stays where its task was killed, and only a person can lift it. So where the configuration has a lock, the
-//! node's tasks tell whether it will pass.
+//! There are two kinds. A task that changes a guest holds a file lock on its node ("can't lock file"), which ends
+//! with the task. And backups, migrations, snapshots and the like write a `lock` into the guest's configuration. That
+//! one stays if its task is killed, and only a person can lift it. So the node's tasks tell whether a lock in the
+//! configuration will pass.
 
 use hypervisor::{Error, GuestKind, Result};
 
@@ -11,10 +11,10 @@ use crate::api::{Status, TaskRow};
 use crate::client::Client;
 use crate::place::{self, Found, Place};
 
-/// The lock of a machine whose memory was written to disk: its next start reads it, and takes the lock away.
+/// The lock of a machine whose memory was saved to disk: its next start restores the memory and lifts the lock.
 const HIBERNATED: &str = "suspended";
 
-/// Refuses where a guest's configuration is locked: with [`Error::Locked`] where that will pass.
+/// Refuses a guest whose configuration is locked, with [`Error::Locked`] if that will pass.
 pub(crate) async fn free(client: &Client, found: &Found) -> Result<()> {
     match found.status.lock.as_str() {
         "" => Ok(()),
@@ -22,12 +22,12 @@ pub(crate) async fn free(client: &Client, found: &Found) -> Result<()> {
     }
 }
 
-/// The same for what can be done with a hibernated machine too: starting it, or deleting it.
+/// The same for calls that work on a hibernated machine too: starting and deleting it.
 pub(crate) async fn free_or_hibernated(client: &Client, found: &Found) -> Result<()> {
     if found.at.kind == GuestKind::Vm && found.status.lock == HIBERNATED { Ok(()) } else { free(client, found).await }
 }
 
-/// What to say of a guest that was seen with this lock.
+/// The error for a guest that was seen with this lock.
 pub(crate) async fn held(client: &Client, at: &Place, lock: &str) -> Result<Error> {
     let (what, tool) = if at.kind == GuestKind::Lxc { ("CT", "pct") } else { ("VM", "qm") };
     let (node, vmid) = (&at.node, &at.vmid);
@@ -40,7 +40,7 @@ pub(crate) async fn held(client: &Client, at: &Place, lock: &str) -> Result<Erro
     if is_at_work(client, at).await? {
         return passing();
     }
-    // The task may have ended, and its lock with it, between the two looks.
+    // The task may have ended, and its lock with it, between the two reads.
     let now = client.get::<Status>(&at.path(&["status", "current"]), &[]).await;
     if now.is_ok_and(|status| status.lock == lock) {
         let lift = if lock == "mounted" { "unmount" } else { "unlock" };
@@ -52,8 +52,8 @@ pub(crate) async fn held(client: &Client, at: &Place, lock: &str) -> Result<Erro
     passing()
 }
 
-/// Whether a task may be at work on a guest. A backup job is one task for many guests and names none of them, a clone's
-/// task names its source.
+/// Whether a running task may work on a guest. A backup job is one task for many guests and names none of them; a
+/// clone's task names its source.
 async fn is_at_work(client: &Client, at: &Place) -> Result<bool> {
     const OF_OTHER_NAMES: &[&str] = &["vzdump", "qmclone", "vzclone"];
     let rows: Vec<TaskRow> =

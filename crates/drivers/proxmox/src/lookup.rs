@@ -1,8 +1,8 @@
-//! Finding guests.
+//! Looking guests up.
 //!
-//! A guest's number is unique in its cluster, but the guest may be on another node than we last saw it on, and "no such
-//! configuration file" is what each node says of guests of the others. So absence is believed only when the list of a
-//! cluster with quorum does not name it, every node that is up was asked and said no, and the number is free.
+//! A guest's number is unique in its cluster, but the guest may have moved since we last saw it, and each node says
+//! "no such configuration file" about the other nodes' guests. So absence counts only when the list of a cluster with
+//! quorum does not have the guest, every online node was asked and said no, and the number is free.
 
 use futures_util::future::try_join_all;
 use hypervisor::{Error, GuestPower, GuestRef, Result};
@@ -15,12 +15,11 @@ use crate::place::{Found, Place, config, word};
 use crate::resources::{self, Resources};
 use crate::{locks, marker};
 
-/// What a look for a guest found.
 #[derive(Debug)]
 pub(crate) enum Look {
     /// It is there, with our marker.
     Ours(Found),
-    /// Something of its number is being made, and does not say yet whose it is.
+    /// A guest of its number is being created and does not have its marker yet.
     Coming(Place),
     /// It is certainly not there.
     Absent,
@@ -30,7 +29,7 @@ async fn status(client: &Client, node: &str, guest: &GuestRef) -> Result<Option<
     unless_no_config(client.get(&Place::new(node, guest).path(&["status", "current"]), &[]).await)
 }
 
-/// Looks for a guest everywhere; something else of its number is [`Error::NotOurs`].
+/// Looks for a guest everywhere; any other guest of its number is [`Error::NotOurs`].
 pub(crate) async fn look(client: &Client, guest: &GuestRef) -> Result<Look> {
     let Some((at, status)) = locate(client, guest).await? else { return Ok(Look::Absent) };
     let making = |lock: &str| matches!(lock, "create" | "clone");
@@ -45,13 +44,13 @@ pub(crate) async fn look(client: &Client, guest: &GuestRef) -> Result<Look> {
     }
     let config = config(client, &at).await?;
     match marker::find(&config.description(), guest.vmid) {
-        // Not yet given its tag; or somebody took it away, and the next start gives it back.
+        // It does not have its tag yet; or somebody removed it, and the next start restores it.
         Some(uuid) if uuid == guest.marker => {
             let whole = !making(&config.lock()) && !marker::is_making(&config.description());
             Ok(Look::Ours(Found { at, status, whole }))
         }
         None if making(&config.lock()) => Ok(Look::Coming(at)),
-        // The last that is left of a guest whose disks are gone already. Whose it was it does not say any more.
+        // The rest of a guest whose disks are gone already. It no longer says whose it was.
         None if config.lock() == "destroyed" => Err(locks::held(client, &at, "destroyed").await?),
         _ => not_ours(),
     }
@@ -64,7 +63,7 @@ async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(Place, Stat
     };
     match at_home {
         Ok(Some(status)) => return Ok(Some((Place::new(&guest.node, guest), status))),
-        // A node that is down or gone may have left its guests to others.
+        // The guests of a node that is down or gone may have moved to others.
         Ok(None) | Err(Error::Unreachable(_) | Error::Failed(_)) => {}
         Err(error) => return Err(error),
     }
@@ -83,9 +82,8 @@ async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(Place, Stat
     }
 }
 
-/// Succeeds where it is evident that no node has a guest of this number: a cluster with quorum does not list it, every
-/// node that is up says so itself, and the number is free. The configurations of guests on nodes that are down belong
-/// to the cluster, which lists them too.
+/// Succeeds where it is certain that no node has a guest of this number. The configurations of guests on nodes that
+/// are down belong to the cluster, which lists them too.
 async fn absent(client: &Client, guest: &GuestRef, list: &Resources) -> Result<()> {
     let unknown = |text: String| Err(Error::Unreachable(format!("whether {} is there is unknown: {text}", guest.vmid)));
     let nodes: Vec<_> = list.nodes().collect();
@@ -96,7 +94,7 @@ async fn absent(client: &Client, guest: &GuestRef, list: &Resources) -> Result<(
         return unknown("a row of the cluster's list can't be read".to_owned());
     }
     let (up, down): (Vec<&Resource>, Vec<&Resource>) = nodes.iter().copied().partition(|node| node.status == "online");
-    // Without all of its nodes a cluster may be half of one, and its list an old one.
+    // With nodes missing, this may be half of a split cluster with an outdated list.
     if let Some(node) = down.first()
         && !is_quorate(client).await?
     {
@@ -105,13 +103,13 @@ async fn absent(client: &Client, guest: &GuestRef, list: &Resources) -> Result<(
     if !guest.node.is_empty() && !nodes.iter().any(|node| node.node == guest.node) {
         return unknown(format!("its node {} is not in the cluster", guest.node));
     }
-    // All at once: the client keeps to its places.
+    // All at once: the client limits how many run at a time.
     let mut asked = Vec::with_capacity(up.len());
     for node in up {
         asked.push(not_on(client, Place::new(&node.node, guest)));
     }
     try_join_all(asked).await?;
-    // The cluster's own word, last: it sees what our rights hide, and what moved while we looked.
+    // Last, what the cluster says: it sees what our rights hide, and what moved meanwhile.
     if is_number_free(client, guest.vmid).await? {
         Ok(())
     } else {
@@ -119,7 +117,7 @@ async fn absent(client: &Client, guest: &GuestRef, list: &Resources) -> Result<(
     }
 }
 
-/// Whether the node that answers is of a cluster's majority, or alone.
+/// Whether the answering node is in its cluster's majority, or standalone.
 async fn is_quorate(client: &Client) -> Result<bool> {
     let rows: Vec<Membership> = client.get(&["cluster", "status"], &[]).await?;
     Ok(rows.iter().filter(|row| row.kind == "cluster").all(|row| row.quorate))
@@ -132,7 +130,6 @@ async fn not_on(client: &Client, at: Place) -> Result<()> {
     }
 }
 
-/// Whether no guest of the cluster has this number.
 pub(crate) async fn is_number_free(client: &Client, vmid: i64) -> Result<bool> {
     match client.get::<Value>(&["cluster", "nextid"], &[("vmid", &vmid.to_string())]).await {
         Ok(_) => Ok(true),
@@ -141,7 +138,7 @@ pub(crate) async fn is_number_free(client: &Client, vmid: i64) -> Result<bool> {
     }
 }
 
-/// A guest of ours; `None` is evidence.
+/// `None` is evidence.
 pub(crate) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Found>> {
     match look(client, guest).await? {
         Look::Ours(found) => Ok(Some(found)),
@@ -150,12 +147,10 @@ pub(crate) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Foun
     }
 }
 
-/// A guest of ours that must be there.
 pub(crate) async fn require(client: &Client, guest: &GuestRef) -> Result<Found> {
     get(client, guest).await?.ok_or_else(|| Error::NotFound(format!("{} {}", word(guest.kind), guest.vmid)))
 }
 
-/// A guest of ours that must run.
 pub(crate) async fn require_running(client: &Client, guest: &GuestRef) -> Result<Found> {
     let found = require(client, guest).await?;
     if found.power() == GuestPower::Running {

@@ -1,24 +1,23 @@
 //! Our marker: the word `innkeeper-<number>-<uuid>` among a guest's tags and in its description.
 //!
-//! Tags are what a sweep of the whole cluster shows; the description survives where tags don't (a roll-back, and the
-//! first moments of a clone). The number is part of it since a person's clone of one of our guests keeps both texts: it
-//! has another number and so is not ours.
+//! A sweep of the whole cluster shows tags; the description survives where tags don't (a roll-back, and the first
+//! moments of a clone). The number is part of the word because a person's clone of one of our guests keeps both
+//! texts: with its other number it is not ours.
 
 use hypervisor::{GuestKind, GuestRef};
 use uuid::Uuid;
 
 const PREFIX: &str = "innkeeper-";
-/// The line of the description of a machine that is still being made.
+/// The description's line in a machine that is still being made.
 const MAKING: &str = "innkeeper-making";
-/// Begins the line of the description that keeps what a roll-back must not change.
+/// Begins the description's line with what a roll-back must not change.
 const KEEP: &str = "innkeeper-keep ";
 
-/// The word.
 pub(crate) fn word(guest: &GuestRef) -> String {
     format!("{PREFIX}{}-{}", guest.vmid, guest.marker)
 }
 
-/// The server's uuid, where `text` (tags or a description) has the word of the guest with this number.
+/// The server's uuid, if `text` (tags or a description) has our word with this number.
 pub(crate) fn find(text: &str, vmid: i64) -> Option<Uuid> {
     let prefix = format!("{PREFIX}{vmid}-");
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').find_map(|word| {
@@ -27,7 +26,7 @@ pub(crate) fn find(text: &str, vmid: i64) -> Option<Uuid> {
     })
 }
 
-/// The tags with our word, whatever others are there; Proxmox VE sorts them.
+/// The present tags with our word, sorted as Proxmox VE sorts them.
 pub(crate) fn tags(present: &str, guest: &GuestRef) -> String {
     let mut tags: Vec<String> = present.split([';', ',', ' ']).map(str::to_ascii_lowercase).collect();
     tags.retain(|tag| !tag.is_empty() && !tag.starts_with(PREFIX));
@@ -37,33 +36,31 @@ pub(crate) fn tags(present: &str, guest: &GuestRef) -> String {
     tags.join(";")
 }
 
-/// The tags as they are where our word is among them, else with it.
+/// The same, but unchanged if our word is among them.
 pub(crate) fn tags_with(present: &str, guest: &GuestRef) -> String {
     if find(present, guest.vmid).is_some() { present.to_owned() } else { tags(present, guest) }
 }
 
-/// The description of a guest of ours.
 pub(crate) fn description(guest: &GuestRef) -> String {
     let what = if guest.kind == GuestKind::Lxc { "container" } else { "machine" };
     format!("This {what} belongs to a server of Innkeeper ({}). Change it there.", word(guest))
 }
 
-/// The description of a guest of ours that takes more than one task to make, until the last has ended.
+/// The description of a guest whose creation takes several tasks, until the last has ended.
 pub(crate) fn making(guest: &GuestRef) -> String {
     format!("{}\n{MAKING}", description(guest))
 }
 
-/// Whether a description is that of a guest that is still being made.
 pub(crate) fn is_making(description: &str) -> bool {
     description.lines().any(|line| line == MAKING)
 }
 
-/// What a roll-back keeps in the description.
+/// What a roll-back saved in the description.
 pub(crate) fn kept(description: &str) -> Option<&str> {
     description.lines().find_map(|line| line.strip_prefix(KEEP))
 }
 
-/// The description with `keep`, or with none. The other lines, which are anybody's, stay to the letter.
+/// The description with `keep`, or without. All other lines, which others may have written, stay exactly as they are.
 pub(crate) fn with_kept(description: &str, keep: Option<&str>) -> String {
     let mut lines: Vec<&str> = description.split('\n').filter(|line| !line.starts_with(KEEP)).collect();
     let line = keep.map(|keep| format!("{KEEP}{keep}"));

@@ -6,7 +6,7 @@ use hypervisor::{Error, GuestAddress, GuestNetwork, Limits, Result, check};
 
 use crate::api::Properties;
 
-/// The one address of each family: Proxmox VE configures no more on an interface.
+/// One address per family: Proxmox VE configures no more on an interface.
 fn families(network: &GuestNetwork) -> Result<(Option<&GuestAddress>, Option<&GuestAddress>)> {
     let of = |v4: bool| {
         let mut addresses = network.addresses.iter().filter(move |a| a.address.is_ipv4() == v4);
@@ -41,7 +41,7 @@ fn addresses(network: &GuestNetwork, to: &mut Properties) -> Result<()> {
     Ok(())
 }
 
-/// The rate, which Proxmox VE counts in megabytes a second.
+/// Proxmox VE has the rate in megabytes per second.
 fn limit(mbps: u32, to: &mut Properties) {
     match mbps {
         0 => drop(to.pairs.remove("rate")),
@@ -49,7 +49,7 @@ fn limit(mbps: u32, to: &mut Properties) {
     }
 }
 
-/// A `net0` at another rate in Mbit/s, 0 for none; `None` where it has that rate.
+/// A `net0` with another rate in Mbit/s, 0 for none; `None` if it has that rate already.
 pub(crate) fn at_rate(present: &str, mbps: u32) -> Option<String> {
     let before = Properties::parse(present);
     let mut net = before.clone();
@@ -70,7 +70,7 @@ fn attach(network: &GuestNetwork, limits: &Limits, filters: bool, to: &mut Prope
     Ok(())
 }
 
-/// A container's `net0`; `None` without addresses. What `present` has beyond that (its hardware address) stays.
+/// A container's `net0`; `None` without addresses. Other properties of `present` stay, the hardware address among them.
 pub(crate) fn container(
     network: &GuestNetwork,
     limits: &Limits,
@@ -108,27 +108,26 @@ pub(crate) fn cloud_init(network: &GuestNetwork) -> Result<Option<String>> {
     Ok((!config.pairs.is_empty()).then(|| config.print()))
 }
 
-/// Whether a key of a machine's configuration is of another interface than the first.
+/// Whether a key belongs to another interface than the first.
 pub(crate) fn is_further(key: &str) -> bool {
     let number = key.strip_prefix("net").or_else(|| key.strip_prefix("ipconfig"));
     number.and_then(|n| n.parse::<u8>().ok()).is_some_and(|n| n > 0)
 }
 
-/// The search domain where neither the settings nor a guest's host name give one. It must be given: Proxmox VE takes its
-/// node's own otherwise, which is nothing that customers should be shown or have their names looked up in.
+/// The search domain if neither the settings nor the guest's host name give one. Without any, Proxmox VE uses the
+/// node's own, which customers should neither see nor resolve names in.
 const NO_DOMAIN: &str = "localdomain";
 
-/// A guest's search domain.
 pub(crate) fn search_domain<'a>(set: Option<&'a str>, hostname: &'a str) -> &'a str {
     set.or_else(|| hostname.split_once('.').map(|(_, domain)| domain)).filter(|d| !d.is_empty()).unwrap_or(NO_DOMAIN)
 }
 
-/// The name servers, with spaces between.
+/// Separated by spaces.
 pub(crate) fn name_servers(network: &GuestNetwork) -> String {
     network.dns.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// The hardware address in a `net0`, of a container or a machine.
+/// The hardware address in a container's or machine's `net0`.
 pub(crate) fn hardware_address(net: &str) -> Option<[u8; 6]> {
     Properties::parse(net).pairs.values().find_map(|value| {
         let bytes: Vec<u8> =
@@ -137,9 +136,9 @@ pub(crate) fn hardware_address(net: &str) -> Option<[u8; 6]> {
     })
 }
 
-/// What the guest may send from: its addresses, and for IPv6 the link-local one that its hardware address makes, without
-/// which it can't find its neighbours. One of IPv4 is always among them, if only one that nobody can use: ARP is
-/// filtered only where there is any.
+/// The addresses that the guest may send from: its own, and for IPv6 the link-local one of its hardware address,
+/// without which neighbour discovery fails. There is always an IPv4 address, if only an unusable one: without any,
+/// ARP is not filtered.
 pub(crate) fn allowed(network: &GuestNetwork, hardware: Option<[u8; 6]>) -> Vec<IpAddr> {
     let mut allowed: Vec<IpAddr> = network.addresses.iter().map(|a| a.address).collect();
     if let Some([a, b, c, d, e, f]) = hardware.filter(|_| allowed.iter().any(IpAddr::is_ipv6)) {

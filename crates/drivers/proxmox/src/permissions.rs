@@ -1,4 +1,4 @@
-//! What a token may do, and what it needs.
+//! A token's privileges: what it has and what it needs.
 
 use std::collections::BTreeMap;
 
@@ -25,9 +25,9 @@ const ON_GUESTS: &[&str] = &[
 ];
 
 impl Proxmox {
-    /// What a token needs in a version of Proxmox VE (8 or 9): paths, and the privileges on each.
+    /// What a token needs in a version of Proxmox VE (8 or 9): paths and the privileges on each.
     pub fn privileges(major: u32, storage: &str, pool: Option<&str>) -> Vec<(String, Vec<&'static str>)> {
-        // Version 9 renamed those of the guest agent.
+        // Version 9 renamed the guest agent's.
         let agent: &[&str] =
             if major >= 9 { &["VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"] } else { &["VM.Monitor"] };
         let mut needed = vec![
@@ -40,21 +40,21 @@ impl Proxmox {
             ("/sdn/zones/localnetwork".to_owned(), vec!["SDN.Use"]),
         ];
         if pool.is_some() {
-            // A number that no guest has is in no pool, and must be seen to be free all the same.
+            // A free number is in no pool, and must be seen to be free.
             needed.push(("/vms".to_owned(), vec!["VM.Audit"]));
         }
         needed
     }
 }
 
-/// What a token may do: privileges by path.
+/// A token's privileges by path.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Permissions(BTreeMap<String, BTreeMap<String, Value>>);
 
 impl Permissions {
-    /// Whether a privilege is held on a path: the nearest path above that has any decides. Each is told with a flag, whether
-    /// it is handed down, which it must be where something below is meant.
+    /// Whether a privilege is held on a path: the nearest listed path above decides. Each privilege has a flag that
+    /// says whether it propagates, as it must unless the path is the thing itself.
     fn has(&self, path: &str, privilege: &str) -> bool {
         let mut at = path;
         loop {
@@ -69,7 +69,7 @@ impl Permissions {
         }
     }
 
-    /// Whether anything is said of this very path.
+    /// Whether this very path is listed.
     pub(crate) fn names(&self, path: &str) -> bool {
         self.0.contains_key(path)
     }
@@ -79,7 +79,7 @@ impl Permissions {
     }
 }
 
-/// Whether a path names one thing, and does not stand for all that is below it.
+/// Whether a path is a single object, with nothing below it.
 fn is_one_thing(path: &str) -> bool {
     let number = path.strip_prefix("/vms/").is_some_and(|number| !number.is_empty());
     number || path.strip_prefix("/storage/").is_some_and(|name| !name.is_empty())

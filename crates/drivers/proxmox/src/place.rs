@@ -1,4 +1,4 @@
-//! A guest's place in the API, and what is read and written there.
+//! Where a guest is in the API, and reading and changing it there.
 
 use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Result};
 use serde_json::Value;
@@ -6,10 +6,9 @@ use serde_json::Value;
 use crate::api::{Config, Status, TaskRow};
 use crate::client::Client;
 
-/// Kinds of tasks that are somebody looking at a guest, not work on it.
+/// Kinds of tasks that only show a guest to somebody.
 const CONSOLES: &[&str] = &["vncproxy", "vncshell", "termproxy", "spiceproxy", "spiceshell"];
 
-/// Proxmox VE's word for the kind.
 pub(crate) fn word(kind: GuestKind) -> &'static str {
     match kind {
         GuestKind::Lxc => "lxc",
@@ -17,7 +16,7 @@ pub(crate) fn word(kind: GuestKind) -> &'static str {
     }
 }
 
-/// A guest's place in the API.
+/// The node, kind and number in a guest's API path.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) node: String,
@@ -43,7 +42,7 @@ impl Place {
 pub(crate) struct Found {
     pub(crate) at: Place,
     pub(crate) status: Status,
-    /// Whether its creation was seen to its end.
+    /// Whether its creation has ended.
     pub(crate) whole: bool,
 }
 
@@ -55,7 +54,7 @@ impl Found {
         }
     }
 
-    /// Refuses what a container with a full disk does not come back from: its node writes into it before each start.
+    /// Refuses a container with a full disk: its node writes into it before each start, so it would not come up again.
     pub(crate) fn check_room(&self) -> Result<()> {
         if self.status.is_disk_full() {
             let Place { node, vmid, .. } = &self.at;
@@ -65,12 +64,11 @@ impl Found {
     }
 }
 
-/// A guest's configuration.
 pub(crate) async fn config(client: &Client, at: &Place) -> Result<Config> {
     client.get(&at.path(&["config"]), &[]).await
 }
 
-/// The tasks that are at work on a guest now.
+/// The running tasks that work on a guest.
 pub(crate) async fn active(client: &Client, at: &Place) -> Result<Vec<TaskRow>> {
     let mut rows: Vec<TaskRow> =
         client.get(&["nodes", &at.node, "tasks"], &[("vmid", &at.vmid), ("source", "active")]).await?;
@@ -78,20 +76,20 @@ pub(crate) async fn active(client: &Client, at: &Place) -> Result<Vec<TaskRow>> 
     Ok(rows)
 }
 
-/// Whether a task works on this guest: somebody who looks at it does not.
+/// Whether a task works on this guest, and does not only show it to somebody.
 pub(crate) fn is_work_on(row: &TaskRow, vmid: &str) -> bool {
     row.id == vmid && !CONSOLES.contains(&row.kind.as_str())
 }
 
-/// Whether a guest's storages can do something.
+/// Whether a guest's storages have a feature.
 pub(crate) async fn has_feature(client: &Client, at: &Place, feature: &str) -> Result<bool> {
     let answer: Value = client.get(&at.path(&["feature"]), &[("feature", feature)]).await?;
     let has = answer.get("hasFeature");
     Ok(has.is_some_and(|v| v.as_bool() == Some(true) || v.as_i64() == Some(1) || v.as_str() == Some("1")))
 }
 
-/// Writes what differs from `wanted` into a guest's configuration; `None` deletes a key. It is guarded by the digest of
-/// `now`, so that nobody else's change is lost.
+/// Changes what differs from `wanted` in a guest's configuration; `None` deletes a key. The digest of `now` guards
+/// against losing another change.
 pub(crate) async fn change(client: &Client, at: &Place, now: &Config, wanted: &[(&str, Option<String>)]) -> Result<()> {
     let differs = |config: &Config| -> Vec<(String, Option<String>)> {
         let other = wanted.iter().filter(|(key, value)| config.get(key) != *value);
@@ -108,7 +106,7 @@ pub(crate) async fn change(client: &Client, at: &Place, now: &Config, wanted: &[
     form.extend([("delete", gone.as_str()), ("digest", digest.as_str())].iter().filter(|(_, value)| !value.is_empty()));
     match client.put::<Value>(&at.path(&["config"]), &form).await {
         Ok(_) => Ok(()),
-        // A 500 may come after the configuration was written, and a lost answer too.
+        // The configuration may have been written before a 500 or a lost answer.
         Err(error @ (Error::Failed(_) | Error::OutcomeUnknown(_))) => {
             let written = config(client, at).await.is_ok_and(|after| differs(&after).is_empty());
             if written { Ok(()) } else { Err(error) }

@@ -1,7 +1,7 @@
 //! Power: starting, stopping and restarting.
 //!
-//! Proxmox VE starts guests with `onboot` after a node's own restart. We set it while a guest is to run and clear it
-//! before a stop, so that after a failure of power the guests run that ran.
+//! After a node's restart Proxmox VE starts the guests with `onboot`. We set it when a guest is started and clear it
+//! before a stop, so that after a power failure the guests that ran run again.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::place::{self, Found, Place};
 use crate::tasks::{self, Outcome, Then, Upid, chained, reached};
 use crate::{Proxmox, locks, lookup, marker};
 
-/// Kinds of tasks, as a node names them.
+/// A node's names for kinds of tasks.
 pub(crate) const STARTS: &[&str] = &["vzstart", "qmstart", "hastart"];
 const STOPS: &[&str] = &["vzstop", "qmstop", "hastop"];
 const SHUTDOWNS: &[&str] = &["vzshutdown", "qmshutdown", "vzreboot", "qmreboot"];
@@ -36,7 +36,7 @@ impl Power for Proxmox {
             GuestPower::Paused | GuestPower::Unknown => "resume",
         };
         locks::free_or_hibernated(client, &found).await?;
-        // A hibernated machine's configuration can't be changed before it is up, and has it from when it ran.
+        // A hibernated machine's configuration can't be changed before it is up, and still has `onboot`.
         if found.status.lock.is_empty() {
             onboot(client, &found.at, guest, "1").await?;
         }
@@ -49,7 +49,7 @@ impl Power for Proxmox {
     async fn stop(&self, guest: &GuestRef, mode: StopMode) -> Result<Task> {
         let client = &self.client;
         let found = lookup::require(client, guest).await?;
-        // A half-made one never ran.
+        // A half-made guest never ran.
         if found.status.power() == GuestPower::Stopped {
             return Ok(Task::Done);
         }
@@ -67,7 +67,7 @@ impl Power for Proxmox {
                 act(client, &found.at, "shutdown", &[("timeout", &seconds), ("forceStop", "1")]).await
             }
             StopMode::Force => {
-                // It would hold the guest's lock until its own time is over.
+                // It would hold the guest's lock until its own timeout.
                 if let Some(row) = under_way {
                     client.delete::<Value>(&["nodes", &found.at.node, "tasks", &row.upid], &[]).await?;
                 }
@@ -90,20 +90,20 @@ impl Power for Proxmox {
         if found.power() != GuestPower::Running {
             return self.start(guest).await;
         }
-        // A reboot does not ask for the lock: it takes the guest down, and then can't bring it up.
+        // A reboot does not check the lock: it stops the guest and then can't start it.
         locks::free(client, &found).await?;
         found.check_room()?;
         let seconds = timeout.as_secs().max(1).to_string();
         match act(client, &found.at, "reboot", &[("timeout", &seconds)]).await {
             Ok(upid) => Ok(chained(&upid, Then::Restarted, guest)),
-            // It went down by itself since we looked.
+            // It stopped by itself after we looked.
             Err(Error::Conflict(_)) => self.start(guest).await,
             Err(error) => Err(error),
         }
     }
 }
 
-/// A stop's task has ended: force it where the guest still runs.
+/// A stop's task has ended: forces the stop if the guest still runs.
 pub(crate) async fn stopped(client: &Client, upid: &Upid, end: Outcome, found: &Found) -> Result<TaskState> {
     match (&end, found.status.power()) {
         (_, GuestPower::Stopped) | (Outcome::Succeeded(_), _) => {
@@ -119,11 +119,11 @@ pub(crate) async fn stopped(client: &Client, upid: &Upid, end: Outcome, found: &
     }
 }
 
-/// A restart's task has ended: bring the guest up where it is down, and down first where it would not go.
+/// A restart's task has ended: starts the guest if it is stopped, and forces the stop first if it would not stop.
 pub(crate) async fn restarted(client: &Client, upid: &Upid, end: Outcome, found: &Found) -> Result<TaskState> {
     let start = || act(client, &found.at, "start", &[]);
     match (&end, found.power()) {
-        // The task saw it go down. After a node's own restart, so did that.
+        // The task, or the node's own restart, has stopped it in between.
         (Outcome::Succeeded(_) | Outcome::Lost, GuestPower::Running) => Ok(TaskState::Succeeded(None)),
         (_, GuestPower::Stopped) => {
             match locks::free_or_hibernated(client, found).await {
@@ -135,7 +135,7 @@ pub(crate) async fn restarted(client: &Client, upid: &Upid, end: Outcome, found:
             let down = || TaskState::Failed(Error::Conflict("it stopped again after its start".to_owned()));
             Ok(started.unwrap_or_else(down))
         }
-        // Whatever held it will let go; it has not been asked to go down yet.
+        // What held the guest will pass; it has not been asked to stop yet.
         (Outcome::Failed(error), _) if error.is_transient() => Ok(end.into()),
         (Outcome::Failed(_), _) => {
             if tasks::follower(client, upid, &found.at, STARTS).await?.is_some() {
@@ -161,7 +161,7 @@ async fn shutdown_under_way(client: &Client, at: &Place) -> Result<Option<TaskRo
     Ok(place::active(client, at).await?.into_iter().find(|row| SHUTDOWNS.contains(&row.kind.as_str())))
 }
 
-/// Writes whether the guest starts with its node, and our tag where somebody took it away.
+/// Sets whether the guest starts with its node, and restores our tag if somebody removed it.
 async fn onboot(client: &Client, at: &Place, guest: &GuestRef, flag: &str) -> Result<()> {
     let now = place::config(client, at).await?;
     let tags = marker::tags_with(&now.get("tags").unwrap_or_default(), guest);
@@ -172,7 +172,8 @@ async fn onboot(client: &Client, at: &Place, guest: &GuestRef, flag: &str) -> Re
     place::change(client, at, &now, &wanted).await
 }
 
-/// A refused change of power that has come about by itself since we looked is done.
+/// A change of power may be refused because the guest changed by itself after we looked: if that is the wanted state,
+/// it is done.
 async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, error: Error) -> Result<Task> {
     match error {
         Error::Conflict(_) if lookup::require(client, guest).await?.status.power() == wanted => Ok(Task::Done),

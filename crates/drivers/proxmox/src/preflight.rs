@@ -1,4 +1,4 @@
-//! Parts of the preflight: a sentence for each thing that is missing, and what tells one cluster from another.
+//! Preflight checks of a cluster: a sentence for each problem. And what tells one cluster from another.
 
 use hypervisor::{Error, Result};
 use serde::Deserialize;
@@ -9,18 +9,18 @@ use crate::client::Client;
 use crate::images;
 use crate::resources::Resources;
 
-/// Kinds of storages whose volumes of containers can't be snapshotted, and of machines only as the kind's format allows.
+/// Kinds of storages without snapshots for containers, and for machines only with qcow2.
 const FILES: &[&str] = &["dir", "nfs", "cifs", "glusterfs"];
-/// Kinds of storages whose volumes can't be snapshotted.
+/// Kinds of storages without snapshots.
 const PLAIN: &[&str] = &["lvm", "iscsi", "iscsidirect"];
 
-/// What customers could not do on the storage of their root disks, where its kind tells.
+/// Whether the storage of root disks lacks snapshots.
 pub(crate) fn snapshots(rows: &[Resource], storage: &str) -> Option<String> {
     let row = rows.iter().find(|row| row.kind == "storage" && row.storage == storage)?;
     let kind = row.plugintype.as_str();
     let what = match kind {
         _ if FILES.contains(&kind) => "containers, and of machines only where their disks are qcow2",
-        // Version 9 has chains of volumes for it, which are to be switched on, and are for machines.
+        // Version 9 can chain volumes for it, if that is switched on, and for machines only.
         _ if PLAIN.contains(&kind) => "containers, and of machines only where it is told to chain volumes",
         _ => return None,
     };
@@ -30,7 +30,7 @@ pub(crate) fn snapshots(rows: &[Resource], storage: &str) -> Option<String> {
     ))
 }
 
-/// The storages that hold templates of containers, as far as we may see them.
+/// The storages for container templates that we may see.
 pub(crate) fn template_storages(rows: &[Resource]) -> Vec<String> {
     let holding = rows.iter().filter(|row| row.kind == "storage" && row.content.split(',').any(|c| c == "vztmpl"));
     let mut names: Vec<String> = holding.map(|row| row.storage.clone()).collect();
@@ -39,8 +39,8 @@ pub(crate) fn template_storages(rows: &[Resource]) -> Vec<String> {
     names
 }
 
-/// The fingerprint of the cluster's own authority: every cluster, and every node that is in none, has made one for itself.
-/// Empty where it is not told, which is no reason not to use the cluster.
+/// The fingerprint of the cluster's own CA: each cluster, and each standalone node, has made its own. Empty where it
+/// can't be read, which is no problem for using the cluster.
 pub(crate) async fn identity(client: &Client, online: &[&str]) -> Vec<String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -54,7 +54,6 @@ pub(crate) async fn identity(client: &Client, online: &[&str]) -> Vec<String> {
     own.filter_map(|c| c.fingerprint).map(|text| text.replace(':', "").to_lowercase()).collect()
 }
 
-/// What is amiss with the storage of root disks, and where there is nothing to make guests from.
 pub(crate) async fn storages(
     client: &Client,
     list: &Resources,
@@ -113,7 +112,7 @@ pub(crate) async fn bridges(client: &Client, online: &[&str], problems: &mut Vec
     Ok(())
 }
 
-/// What may be read where our rights reach; what they lack was said before.
+/// `None` without the rights to read it, which have been reported by then.
 async fn readable(client: &Client, path: &[&str]) -> Result<Option<Config>> {
     match client.get(path, &[]).await {
         Ok(options) => Ok(Some(options)),
@@ -124,7 +123,7 @@ async fn readable(client: &Client, path: &[&str]) -> Result<Option<Config>> {
 
 pub(crate) async fn tags(client: &Client, problems: &mut Vec<String>) -> Result<()> {
     let options = readable(client, &["cluster", "options"]).await?.unwrap_or_default();
-    // Parsed in some versions, a property string in others.
+    // A JSON object in some versions, a property string in others.
     let text = options.get("user-tag-access").unwrap_or_default();
     let parsed: Option<Value> = serde_json::from_str(&text).ok();
     let allow = match &parsed {

@@ -1,5 +1,5 @@
-//! What a guest's configuration is to be before its first start: its network as ordered, a machine's cloud-init values. A
-//! container's files are written by Proxmox VE itself when it is made.
+//! A guest's configuration before its first start: its network and a machine's cloud-init values. Proxmox VE writes a
+//! container's files itself when it creates it.
 
 use hypervisor::{GuestSpec, Result};
 use secrecy::ExposeSecret;
@@ -8,10 +8,10 @@ use crate::api::{Config, Properties};
 use crate::client::{Client, encoded};
 use crate::network;
 
-/// Keys of a configuration, and what they are to be; `None` takes one away.
+/// Configuration keys and their wanted values; `None` deletes a key.
 pub(crate) type Wanted<'a> = Vec<(&'a str, Option<String>)>;
 
-/// `wanted` as the configuration has it where it says the same: Proxmox VE has an order of its own.
+/// `wanted`, in the configuration's own spelling if that means the same: Proxmox VE orders properties its own way.
 fn same(config: &Config, key: &str, wanted: Option<String>) -> Option<String> {
     let wanted = wanted?;
     let present = config.get(key).filter(|present| Properties::parse(present) == Properties::parse(&wanted));
@@ -46,14 +46,14 @@ pub(crate) fn machine<'a>(client: &Client, spec: &GuestSpec, config: &'a Config)
             Some(network::search_domain(client.config.search_domain.as_deref(), &spec.hostname).to_owned()),
         ),
         ("ciuser", Some("root".to_owned())),
-        // The form is encoded once more on its way: Proxmox VE keeps the keys encoded.
+        // Encoded twice, with the form: Proxmox VE stores the keys encoded.
         ("sshkeys", present(encoded(&spec.ssh_keys.join("\n")))),
-        // An upgrade of all packages would come before the first login.
+        // Else all packages would be upgraded before the first login.
         ("ciupgrade", Some("0".to_owned())),
     ];
-    // A guest has one interface, and nothing would filter the others that its template has.
+    // A guest has one interface. Others from its template would not be filtered.
     wanted.extend(config.keys().filter(|key| network::is_further(key)).map(|key| (key, None)));
-    // It is shown as stars, so it can't be compared: always written.
+    // It is shown as asterisks and can't be compared, so it is always written.
     if !spec.password.expose_secret().is_empty() {
         wanted.push(("cipassword", Some(spec.password.expose_secret().to_owned())));
     }

@@ -16,7 +16,7 @@ use crate::size::{disk_size, grow, root_disk, size_of};
 use crate::tasks::{Then, chained, plain};
 use crate::{Proxmox, firewall, locks, lookup, marker, network, prepare};
 
-/// What making a guest takes, on its number or its pool.
+/// The privileges for creating a guest, on its number or its pool.
 const TO_MAKE: &[&str] = &[
     "VM.Allocate",
     "VM.Config.CPU",
@@ -66,7 +66,7 @@ impl Provision for Proxmox {
         let then = if guest.kind == GuestKind::Lxc { Then::Made } else { Then::Sized(limits) };
         match submitted {
             Ok(upid) => Ok(chained(&upid, then, guest)),
-            // Another of us may have been faster.
+            // Another process of ours may have been faster.
             Err(error @ Error::AlreadyExists(_)) => create::present(client, guest, &limits).await?.ok_or(error),
             Err(error) => Err(error),
         }
@@ -85,11 +85,11 @@ impl Provision for Proxmox {
                 GuestKind::Lxc => prepare::container(client, spec, &config)?,
                 GuestKind::Vm => prepare::machine(client, spec, &config)?,
             };
-            // From now on sweeps know it.
+            // From now on sweeps see it.
             wanted.push(("tags", Some(marker::tags_with(&config.get("tags").unwrap_or_default(), &spec.guest))));
             place::change(client, &found.at, &config, &wanted).await?;
             if client.config.address_filters && !spec.network.addresses.is_empty() {
-                // Read again: Proxmox VE gives an interface its hardware address.
+                // Read again: Proxmox VE has chosen the hardware address.
                 let net = place::config(client, &found.at).await?.get("net0").unwrap_or_default();
                 let allowed = network::allowed(&spec.network, network::hardware_address(&net));
                 firewall::filter(client, &found.at, &allowed).await?;
@@ -99,7 +99,7 @@ impl Provision for Proxmox {
         .await
     }
 
-    /// A container takes another size at once; a running machine takes its disk at once, and cores and memory with its next
+    /// Containers change at once; a running machine's disk grows at once, its cores and memory change with its next
     /// start.
     async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
         let client = &self.client;
@@ -120,7 +120,7 @@ impl Provision for Proxmox {
                 return Err(Error::Invalid(text));
             }
             if marker::kept(&config.description()).is_some() {
-                // Its end would undo this change.
+                // Finishing it would undo this change.
                 return Err(Error::Conflict(format!("a roll-back of {} is unfinished: repeat it first", guest.vmid)));
             }
             place::change(client, &found.at, &config, &size_of(guest.kind, &config, limits)).await?;
@@ -139,7 +139,7 @@ impl Provision for Proxmox {
         unprotected(&found, &place::config(client, &found.at).await?)?;
         let path = format!("/vms/{}", guest.vmid);
         let held: Permissions = client.get(&["access", "permissions"], &[("path", &path)]).await?;
-        // A node names exactly the path that it was asked for, with what the guest's pool gives.
+        // A node lists exactly the path that it was asked for, with the privileges from the guest's pool.
         let in_pool = client.config.pool.as_ref().filter(|_| !held.names(&path)).map(|pool| format!("/pool/{pool}"));
         if held.missing(&path, &["VM.Allocate"]).is_empty() || in_pool.is_some() {
             return Ok(());
@@ -159,7 +159,7 @@ impl Provision for Proxmox {
             if is_protected(&config) {
                 place::change(client, &found.at, &config, &[("protection", None)]).await?;
             }
-            // Purged from backup jobs, replication and high availability too; nothing of its number elsewhere is touched.
+            // Also removes it from backup jobs, replication and HA; nothing else with its number is touched.
             match client.delete::<String>(&found.at.path(&[]), &[("purge", "1")]).await {
                 Ok(upid) => Ok(plain(upid)),
                 Err(error) if no_config(&error) => match lookup::get(client, guest).await? {
@@ -170,7 +170,7 @@ impl Provision for Proxmox {
                     let rows = place::active(client, &found.at).await?;
                     match rows.into_iter().find(|row| row.kind.ends_with("destroy")) {
                         Some(row) => Ok(plain(row.upid)),
-                        // It may have ended between the two looks.
+                        // It may have ended between the two reads.
                         None if lookup::get(client, guest).await?.is_none() => Ok(Task::Done),
                         None => Err(error),
                     }
@@ -214,8 +214,8 @@ async fn storage_of(client: &Client, at: &Place) -> Result<Option<String>> {
     Ok(volume.and_then(|volume| volume.split_once(':').map(|(storage, _)| storage.to_owned())))
 }
 
-/// Refuses where the storage can't take the guest. `before`: the storage of the guest that it is to replace, whose room
-/// it gets.
+/// Refuses where the storage can't take the guest. `before`: the storage of the guest that it replaces, whose room it
+/// gets.
 async fn room(client: &Client, spec: &GuestSpec, before: Option<&str>) -> Result<()> {
     let (storage, node) = (client.config.storage.as_str(), spec.guest.node.as_str());
     let state: Config = client.get(&["nodes", node, "storage", storage, "status"], &[]).await?;
@@ -226,7 +226,7 @@ async fn room(client: &Client, spec: &GuestSpec, before: Option<&str>) -> Result
     if before == Some(storage) {
         return Ok(());
     }
-    // Only LVM gives a disk all of its room at once.
+    // Only LVM allocates a disk's whole size at once.
     let wanted = if state.get("type").as_deref() == Some("lvm") { spec.limits.disk_gib.unwrap_or(1) } else { 1 };
     let free: u64 = state.get("avail").and_then(|bytes| bytes.parse().ok()).unwrap_or(u64::MAX);
     if free < wanted.saturating_mul(GIB) {
@@ -235,7 +235,7 @@ async fn room(client: &Client, spec: &GuestSpec, before: Option<&str>) -> Result
     Ok(())
 }
 
-/// Refuses where a guest is protected. One that was never wholly made has that of its template.
+/// Refuses a protected guest. A half-made one only has its template's protection.
 fn unprotected(found: &Found, config: &Config) -> Result<()> {
     if !found.whole || !is_protected(config) {
         return Ok(());

@@ -1,5 +1,4 @@
-//! The cluster's list of everything, read row by row: one odd row is left out, and what it may have said is not taken for
-//! said.
+//! The cluster's list of all resources, read row by row: one that can't be read is left out, and counts as not seen.
 
 use std::collections::HashSet;
 use std::sync::PoisonError;
@@ -10,17 +9,16 @@ use serde_json::Value;
 use crate::api::{GIB, MIB, Resource, as_text, whole_number};
 use crate::client::Client;
 
-/// So much of an odd row is logged.
+/// How much of an unreadable row is logged.
 const SHOWN: usize = 300;
 
-/// The list.
 #[derive(Debug, Default)]
 pub(crate) struct Resources {
     pub(crate) rows: Vec<Resource>,
     pub(crate) odd: Vec<Odd>,
 }
 
-/// A row that can't be read, and what can be told of it.
+/// What is known of a row that can't be read.
 #[derive(Debug)]
 pub(crate) struct Odd {
     kind: String,
@@ -31,7 +29,7 @@ pub(crate) struct Odd {
 impl Odd {
     fn of(row: &Value) -> Self {
         let text = |key: &str| row.get(key).map(as_text).unwrap_or_default();
-        // `lxc/100`, `node/pve1`: what it is and of what number says its id as well.
+        // The id says kind and number as well: `lxc/100`, `node/pve1`.
         let id = text("id");
         let (of_id, name) = id.split_once('/').unwrap_or(("", ""));
         let kind = Some(text("type")).filter(|kind| !kind.is_empty()).unwrap_or_else(|| of_id.to_owned());
@@ -39,7 +37,6 @@ impl Odd {
         Self { kind, node: text("node"), vmid: number.or_else(|| name.parse().ok()) }
     }
 
-    /// Whether it may be that of a guest.
     fn may_be_guest(&self) -> bool {
         matches!(self.kind.as_str(), "" | "lxc" | "qemu")
     }
@@ -54,7 +51,7 @@ impl Resources {
         let (mut resources, mut texts) = (Self::default(), vec![]);
         for value in list {
             match serde_json::from_value::<Resource>(value.clone()) {
-                // A list would be read as a row too, field by field.
+                // Serde would read a JSON array as a row too, field by field.
                 Ok(row) if value.is_object() && row.makes_sense() => resources.rows.push(row),
                 _ => {
                     resources.odd.push(Odd::of(value));
@@ -99,10 +96,9 @@ impl Resources {
         self.odd.iter().any(|odd| odd.may_be_node() || (odd.may_be_guest() && odd.vmid.is_none_or(|n| n == vmid)))
     }
 
-    /// Where a guest that is not in the list means something: on nodes that are up. What the others do is told of by the
-    /// cluster only as far as it knows.
+    /// A guest's absence from the list counts on nodes that are online. For the others the cluster may be out of date.
     pub(crate) fn coverage(&self) -> Coverage {
-        // A token that lost its rights is shown no guests at all: that is no evidence of anything.
+        // A token that has lost its rights sees no guests at all: that is no evidence.
         if self.guests().next().is_none() {
             return Coverage::default();
         }

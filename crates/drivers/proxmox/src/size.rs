@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::network;
 use crate::place::Place;
 
-/// Cores, memory and the interface's rate as a configuration has them.
+/// The configuration keys for cores, memory and the interface's rate.
 pub(crate) fn size_of(kind: GuestKind, config: &Config, limits: &Limits) -> Vec<(&'static str, Option<String>)> {
     let mut wanted = Vec::new();
     if let Some(cores) = limits.cores {
@@ -18,7 +18,7 @@ pub(crate) fn size_of(kind: GuestKind, config: &Config, limits: &Limits) -> Vec<
     }
     if let Some(memory) = limits.memory_mib {
         wanted.push(("memory", Some(memory.to_string())));
-        // A balloon that is bigger than the memory is refused; none follows the memory.
+        // A balloon larger than the memory is refused; without one it follows the memory.
         if kind == GuestKind::Vm && config.get("balloon").is_some_and(|balloon| balloon != "0") {
             wanted.push(("balloon", None));
         }
@@ -29,7 +29,7 @@ pub(crate) fn size_of(kind: GuestKind, config: &Config, limits: &Limits) -> Vec<
     wanted
 }
 
-/// A guest's root disk: its key in the configuration, and what that says.
+/// A guest's root disk: its configuration key and properties.
 pub(crate) fn root_disk(kind: GuestKind, config: &Config) -> Result<(String, Properties)> {
     let read = |key: &str| config.get(key).map(|value| (key.to_owned(), Properties::parse(&value)));
     let is_disk = |(_, disk): &(String, Properties)| disk.get("media") != Some("cdrom") && disk.get("size").is_some();
@@ -46,12 +46,11 @@ pub(crate) fn root_disk(kind: GuestKind, config: &Config) -> Result<(String, Pro
     found.ok_or_else(|| Error::Failed("it has no root disk".to_owned()))
 }
 
-/// A disk's size in bytes.
+/// In bytes.
 pub(crate) fn disk_size(disk: &Properties) -> u64 {
     disk.get("size").and_then(parse_size).unwrap_or_default()
 }
 
-/// Submits the growth of a disk.
 pub(crate) async fn grow(client: &Client, at: &Place, key: &str, gib: u64) -> Result<String> {
     client.put(&at.path(&["resize"]), &[("disk", key), ("size", &format!("{gib}G"))]).await
 }

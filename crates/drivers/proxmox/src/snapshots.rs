@@ -1,9 +1,9 @@
 //! Snapshots.
 //!
-//! Proxmox VE puts a guest's *configuration* back together with its disks: size, network and tags. Ours must not: a
-//! resize since the snapshot would be lost, and with it the tariff that is paid for. The description is the one thing
-//! that stays, so a roll-back first writes there what must stay (what is there already is an earlier attempt's, and the
-//! truth); [`settle`] puts things back once the task has ended, whoever of us sees that, and then takes it out.
+//! Proxmox VE restores a guest's *configuration* together with its disks: size, network and tags. Ours must not: a
+//! resize since the snapshot would be lost, and with it what the customer pays for. Only the description stays, so a
+//! roll-back first saves there what must stay (what is saved already is an earlier attempt's, and right); once the
+//! task has ended, [`settle`] restores what was saved and removes it, in whichever process of ours.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::size::{disk_size, grow, root_disk};
 use crate::tasks::{self, Outcome, Then, Upid, chained, plain};
 use crate::{Proxmox, lookup, marker, power};
 
-/// The keys of a configuration that a roll-back must not change.
+/// Configuration keys that a roll-back must not change.
 const KEPT: &[&str] = &[
     "cores",
     "sockets",
@@ -37,7 +37,7 @@ const KEPT: &[&str] = &[
     "onboot",
 ];
 
-/// Characters that a description may have.
+/// The longest description, in characters.
 const DESCRIPTION: usize = 8192;
 
 /// What a roll-back must not change.
@@ -77,7 +77,7 @@ struct Row {
     snaptime: i64,
     #[serde(default)]
     parent: Option<String>,
-    /// `prepare` or `delete`, while that is under way, and for good where it never ended.
+    /// `prepare` or `delete`, while that is under way, and for good if it never ends.
     #[serde(default)]
     snapstate: Option<String>,
 }
@@ -90,7 +90,7 @@ impl Row {
 
 async fn rows(client: &Client, at: &Place) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = client.get(&at.path(&["snapshot"]), &[]).await?;
-    // "You are here": not a snapshot.
+    // The "you are here" entry.
     rows.retain(|row| row.name != "current");
     Ok(rows)
 }
@@ -101,7 +101,7 @@ impl Snapshots for Proxmox {
         let client = &self.client;
         let found = lookup::require(client, guest).await?;
         let mut rows = rows(client, &found.at).await?;
-        // Several may be of one second: then a parent comes before its child.
+        // Of several in one second, a parent comes before its child.
         let depth = |row: &Row, rows: &[Row]| {
             let mut parent = row.parent.as_deref();
             let mut depth = 0;
@@ -185,7 +185,7 @@ impl Snapshots for Proxmox {
     }
 }
 
-/// The configuration before a roll-back, and the description that it is to have, where that is not written yet.
+/// The configuration before a roll-back, and the description to write first, unless it is written already.
 async fn prepare(client: &Client, guest: &GuestRef, found: &Found, name: &str) -> Result<(Config, Option<String>)> {
     let there = rows(client, &found.at).await?;
     let Some(row) = there.iter().find(|row| row.name == name) else {
@@ -212,7 +212,7 @@ async fn prepare(client: &Client, guest: &GuestRef, found: &Found, name: &str) -
     Ok((config, Some(description)))
 }
 
-/// The roll-back's task has ended: put back what it must not have changed.
+/// The roll-back's task has ended: undo what it must not change.
 pub(crate) async fn settle(client: &Client, upid: &Upid, end: Outcome, found: &Found) -> Result<TaskState> {
     let at = &found.at;
     let config = place::config(client, at).await?;

@@ -15,9 +15,9 @@ use crate::client::Client;
 use crate::error::failure_with;
 use crate::place::{Found, Place};
 
-/// How many of a log's last lines go into an error or a warning.
+/// How many last lines of a log go into an error or a warning.
 const TAIL: usize = 12;
-/// For so many seconds after its start a task may be unknown to a node that has not written it down yet.
+/// How many seconds after its start a task may still be unknown to its node.
 const YOUNG_S: i64 = 15;
 
 /// What must follow a task.
@@ -31,21 +31,21 @@ pub(crate) enum Then {
     Started,
     /// The guest must be stopped.
     Stopped,
-    /// The guest must run anew.
+    /// The guest must have restarted.
     Restarted,
-    /// What a roll-back must not change is put back.
+    /// What a roll-back must not change must be restored.
     Settled,
 }
 
-/// A UPID's parts that we read.
+/// The parts of a UPID that we use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Upid {
     pub(crate) text: String,
     pub(crate) node: String,
     pub(crate) kind: String,
-    /// What it works on: a guest's number, where it is one guest.
+    /// What it works on: a guest's number if it is one guest.
     pub(crate) id: String,
-    /// Seconds since 1970, and the worker's start in the node's own ticks: they order a node's tasks.
+    /// The start in seconds since 1970, and in the node's own ticks: they order a node's tasks.
     pub(crate) age: (u64, u64),
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn parse(id: &TaskId) -> Result<Parsed> {
             cores: Some(value("cores")?.parse().map_err(|_| nonsense())?),
             memory_mib: Some(value("memory")?.parse().map_err(|_| nonsense())?),
             disk_gib: Some(value("disk")?.parse().map_err(|_| nonsense())?),
-            // That is the network's, which a guest gets when it is prepared.
+            // Part of the network, which a guest gets when it is prepared.
             bandwidth_mbps: None,
         }),
         "started" => Then::Started,
@@ -131,14 +131,14 @@ pub(crate) fn parse(id: &TaskId) -> Result<Parsed> {
     Ok(Parsed { upid, follow_up: Some((then, guest)) })
 }
 
-/// How a task of the host stands.
+/// The outcome of a host's task, so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Running,
     /// With the warnings of its log, where it has any.
     Succeeded(Option<String>),
     Failed(Error),
-    /// Nobody saw its end: the node died or forgot it.
+    /// Its end was not seen: the node died or forgot it.
     Lost,
 }
 
@@ -157,13 +157,12 @@ impl From<Outcome> for TaskState {
 pub(crate) fn reached(end: Outcome, is: GuestPower, wanted: GuestPower) -> TaskState {
     match end {
         Outcome::Failed(_) | Outcome::Lost if is == wanted => TaskState::Succeeded(None),
-        // High availability has not come round to it yet.
+        // The HA manager has not done it yet.
         Outcome::Succeeded(_) if is != wanted => TaskState::Running(None),
         other => other.into(),
     }
 }
 
-/// Looks at a task of the host.
 pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<Outcome> {
     #[derive(Deserialize)]
     struct Status {
@@ -172,12 +171,12 @@ pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<Outcome> {
     }
     let status: Status = match client.get(&["nodes", &upid.node, "tasks", &upid.text, "status"], &[]).await {
         Ok(status) => status,
-        // No such task, or (some versions) a UPID that no task has.
+        // No such task, or in some versions an unknown UPID.
         Err(Error::NotFound(_) | Error::Invalid(_)) => {
             let age = chrono::Utc::now().timestamp().saturating_sub_unsigned(upid.age.0);
             return Ok(if (0..YOUNG_S).contains(&age) { Outcome::Running } else { Outcome::Lost });
         }
-        // The same credentials were good when it was submitted: a node that can't read its users just now.
+        // The credentials were good when it was submitted: the node can't read its users at the moment.
         Err(Error::Unauthorized(text) | Error::Forbidden(text)) => return Err(Error::Unreachable(text)),
         Err(error) => return Err(error),
     };
@@ -188,16 +187,17 @@ pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<Outcome> {
         Some("OK") => Ok(Outcome::Succeeded(None)),
         Some(text) if text.starts_with("WARNINGS") => Ok(Outcome::Succeeded(Some(tail(client, upid).await?))),
         Some(text) if !unseen(text) => {
-            // The log is more words, no more: that it can't be read must not hide the failure.
+            // The log is only detail: without it the failure is still a failure.
             let detail = tail(client, upid).await.unwrap_or_default();
             Ok(Outcome::Failed(failure_with(text, &detail)))
         }
-        // Read in the moment between the process's end and its last line, such a status sticks; the log is the truth.
+        // The node may have read the log between the process's end and its last line, and keeps that status. The log
+        // is right.
         _ => Ok(by_log(&tail(client, upid).await?)),
     }
 }
 
-/// Exit statuses that say that nobody saw the end.
+/// Exit statuses that mean that the node did not see the end.
 fn unseen(text: &str) -> bool {
     ["unexpected status", "unable to get last line", "unable to read tail"].iter().any(|words| text.starts_with(words))
 }
@@ -237,7 +237,7 @@ pub(crate) async fn last_log(client: &Client, at: &Place, kinds: &[&str]) -> Res
     }
 }
 
-/// The newest task of one of these kinds on a guest that was submitted after `first`, and how it stands.
+/// The outcome of a guest's newest task of these kinds that was submitted after `first`.
 pub(crate) async fn follower(client: &Client, first: &Upid, at: &Place, kinds: &[&str]) -> Result<Option<Outcome>> {
     let since = first.age.0.to_string();
     let query = [("vmid", at.vmid.as_str()), ("source", "all"), ("since", &since), ("limit", "100")];
@@ -247,7 +247,7 @@ pub(crate) async fn follower(client: &Client, first: &Upid, at: &Place, kinds: &
     let newest = ours.filter_map(|row| Upid::parse(&row.upid).ok()).filter(later).max_by_key(|upid| upid.age);
     match newest {
         Some(upid) => match state(client, &upid).await? {
-            // High availability was told of it, and that is all: the guest's own state says when it is so.
+            // The HA manager has only taken the request: the guest's own state says when it is done.
             Outcome::Succeeded(_) if upid.kind.starts_with("ha") => Ok(Some(Outcome::Running)),
             end => Ok(Some(end)),
         },
@@ -270,7 +270,7 @@ where
         Some(Outcome::Succeeded(_)) => Ok(None),
         Some(Outcome::Running) => Ok(Some(TaskState::Running(None))),
         Some(Outcome::Failed(error)) if !error.is_transient() => Ok(Some(TaskState::Failed(error))),
-        // Never, or it ended for a reason that passes.
+        // It was never submitted, or failed for a reason that passes.
         Some(Outcome::Failed(_) | Outcome::Lost) | None => submit().await.map(|_| Some(TaskState::Running(None))),
     }
 }

@@ -1,5 +1,5 @@
-//! Whether a node is the right one: by this machine's trust, an authority of the provider's own, or a pinned
-//! certificate. Whatever the rule, a refusal names the fingerprint that was seen, so that a person can compare.
+//! Verifying a node's certificate: by this machine's roots, the provider's own CA, or a pinned fingerprint. Every
+//! refusal names the fingerprint that was seen, so that a person can compare it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
