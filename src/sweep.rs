@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hypervisor::Driver;
+use hypervisor::Inventory;
 use monitor::{Claim, Fleet, Report, Sweeper};
 
 use crate::alerts;
@@ -125,7 +125,7 @@ impl Fleet for SweptHosts {
         }
     }
 
-    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>> {
+    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>> {
         match self.hosts.driver(HostId(host)).await {
             Ok(driver) => Ok(Ok(driver)),
             // Only a driver's error is about the host. Anything else (the database, a changed master key, a bug) is our

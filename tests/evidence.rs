@@ -194,7 +194,7 @@ async fn servers_are_placed_where_their_image_is() {
         app.provider.put(&image(id), json!({ "sources": sources, "verify": false })).await.expect(200);
     }
     let sources = |source: &str| json!({ "sources": [{ "hostId": catalogue.host, "source": source }] });
-    use hypervisor::conformance::fakepve::{ARCHIVE, TEMPLATE};
+    use conformance::fakepve::{ARCHIVE, TEMPLATE};
     app.provider.put(&image(catalogue.lxc.0), sources(ARCHIVE)).await.expect(200);
     app.provider.put(&image(catalogue.vm.0), sources(TEMPLATE)).await.expect(200);
     let known: Vec<Vec<String>> =

@@ -1,6 +1,6 @@
 //! What a host would refuse is found out before anything is touched, and explained to those who can act on it.
 
-use hypervisor::proxmox::Proxmox;
+use proxmox::Proxmox;
 use serde_json::{Value, json};
 
 use crate::support::pve::Catalogue;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use hypervisor::incus::{Incus, IncusConfig};
 use hypervisor::{
     Driver, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, Presence, StopMode, Task, TaskState,
 };
+use incus::{Incus, IncusConfig};
 use secrecy::SecretString;
 use uuid::Uuid;
 

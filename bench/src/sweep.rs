@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fleet::{Fleet, Kind, Options};
-use hypervisor::Driver;
-use hypervisor::proxmox::{Proxmox, ProxmoxConfig};
+use hypervisor::Inventory;
+use proxmox::{Proxmox, ProxmoxConfig};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};

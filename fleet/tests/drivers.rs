@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::{Behaviour, Change, Fleet, GuestKind, Host, Kind, Load, Options, Power, control, marker};
-use hypervisor::incus::Incus;
-use hypervisor::proxmox::Proxmox;
 use hypervisor::{Driver, Error, GuestPower, GuestRef, Presence};
+use incus::Incus;
+use proxmox::Proxmox;
 use serde_json::{Value, json};
 
 /// A driver as the service builds it from a host's settings, with short timeouts.

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{Error, GuestKind, GuestSpec, Limits, Result};
 
 /// Refuses text with control characters.
-pub(crate) fn line(what: &str, text: &str) -> Result<()> {
+pub fn line(what: &str, text: &str) -> Result<()> {
     if text.chars().any(char::is_control) {
         return Err(Error::Invalid(format!("the {what} holds a control character")));
     }
@@ -14,7 +14,7 @@ pub(crate) fn line(what: &str, text: &str) -> Result<()> {
 }
 
 /// Refuses a spec whose texts can't go into a guest's files.
-pub(crate) fn texts(spec: &GuestSpec) -> Result<()> {
+pub fn texts(spec: &GuestSpec) -> Result<()> {
     line("hostname", &spec.hostname)?;
     let host_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     // Linux has no longer ones.
@@ -25,7 +25,7 @@ pub(crate) fn texts(spec: &GuestSpec) -> Result<()> {
 }
 
 /// The size of a guest to be made: cores, MiB and GiB, all of them given and more than nothing.
-pub(crate) fn size(limits: &Limits) -> Result<(u32, u64, u64)> {
+pub fn size(limits: &Limits) -> Result<(u32, u64, u64)> {
     let (Some(cores), Some(memory), Some(disk)) = (limits.cores, limits.memory_mib, limits.disk_gib) else {
         return Err(Error::Invalid("cores, memory and disk must all be given".to_owned()));
     };
@@ -36,13 +36,13 @@ pub(crate) fn size(limits: &Limits) -> Result<(u32, u64, u64)> {
 }
 
 /// Memory in use, where that can be: a machine that uses all it has or more is one whose host looks from outside.
-pub(crate) fn memory_used(kind: GuestKind, used: u64, max: Option<u64>) -> Option<u64> {
+pub fn memory_used(kind: GuestKind, used: u64, max: Option<u64>) -> Option<u64> {
     let Some(max) = max.filter(|max| *max > 0) else { return Some(used) };
     (used < max || (used == max && kind == GuestKind::Lxc)).then_some(used)
 }
 
 /// Refuses what `chpasswd` would misread: it reads lines, and ends its fields at a colon only once.
-pub(crate) fn password(password: &SecretString) -> Result<()> {
+pub fn password(password: &SecretString) -> Result<()> {
     let plain = password.expose_secret();
     if plain.is_empty() || plain.chars().any(char::is_control) {
         return Err(Error::Invalid("a password must not be empty or hold control characters".to_owned()));
@@ -51,7 +51,7 @@ pub(crate) fn password(password: &SecretString) -> Result<()> {
 }
 
 /// Refuses an argument vector that is none.
-pub(crate) fn command(argv: &[&str]) -> Result<()> {
+pub fn command(argv: &[&str]) -> Result<()> {
     if argv.first().is_none_or(|program| program.is_empty()) || argv.iter().any(|a| a.contains('\0')) {
         return Err(Error::Invalid("an empty command".to_owned()));
     }

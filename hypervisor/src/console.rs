@@ -43,7 +43,7 @@ pub enum ConsoleInput {
 
 /// The last lines of what a console or a task has said, without what only a terminal understands: colours, cursor
 /// movements, lines overwritten.
-pub(crate) fn last_lines(text: &str) -> String {
+pub fn last_lines(text: &str) -> String {
     const LINES: usize = 20;
     const WIDTH: usize = 200;
     let mut plain = String::with_capacity(text.len());

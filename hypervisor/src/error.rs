@@ -76,4 +76,33 @@ impl Error {
     pub fn is_unsent(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
+
+    /// The same error with more of the host's words.
+    #[must_use]
+    pub fn with_detail(self, detail: &str) -> Self {
+        if detail.is_empty() {
+            return self;
+        }
+        let more = |text: String| format!("{text}\n{detail}");
+        match self {
+            Self::Unreachable(t) => Self::Unreachable(more(t)),
+            Self::OutcomeUnknown(t) => Self::OutcomeUnknown(more(t)),
+            Self::Unauthorized(t) => Self::Unauthorized(more(t)),
+            Self::Forbidden(t) => Self::Forbidden(more(t)),
+            Self::StaleLock(t) => Self::StaleLock(more(t)),
+            Self::Protected(t) => Self::Protected(more(t)),
+            Self::NotFound(t) => Self::NotFound(more(t)),
+            Self::AlreadyExists(t) => Self::AlreadyExists(more(t)),
+            Self::AddressInUse(address, t) => Self::AddressInUse(address, more(t)),
+            Self::Locked(t) => Self::Locked(more(t)),
+            Self::Conflict(t) => Self::Conflict(more(t)),
+            Self::NotOurs(t) => Self::NotOurs(more(t)),
+            Self::Exhausted(t) => Self::Exhausted(more(t)),
+            Self::DiskFull(t) => Self::DiskFull(more(t)),
+            Self::GuestHung(t) => Self::GuestHung(more(t)),
+            Self::Invalid(t) => Self::Invalid(more(t)),
+            Self::Unsupported(t) => Self::Unsupported(more(t)),
+            Self::Failed(t) => Self::Failed(more(t)),
+        }
+    }
 }

@@ -47,7 +47,7 @@ pub struct GuestSpec {
     /// Public keys for root's `authorized_keys`, one OpenSSH line each.
     pub ssh_keys: Vec<String>,
     /// Root's password. Drivers with [`Capabilities::password_at_create`] set it at creation; others leave it to
-    /// [`crate::Driver::set_password`] after the first start.
+    /// [`crate::Inside::set_password`] after the first start.
     pub password: SecretString,
 }
 
@@ -110,7 +110,7 @@ pub struct TaskId(pub String);
 pub enum Task {
     /// It is done already (or nothing had to be done).
     Done,
-    /// The host works on it; ask for it with [`crate::Driver::task`].
+    /// The host works on it; ask for it with [`crate::Tasks::task`].
     Running(TaskId),
 }
 

@@ -12,7 +12,7 @@ use crate::{ExecOutput, GuestKind, Result};
 #[async_trait]
 pub trait GuestShell: Send + Sync + std::fmt::Debug {
     /// Runs an argument vector, no shell, as root in a running guest and waits for its end. What it gives and how it
-    /// fails is what [`crate::Driver::exec`] says; [`crate::Error::Unsupported`] where there is no way to this guest.
+    /// fails is what [`crate::Inside::exec`] says; [`crate::Error::Unsupported`] where there is no way to this guest.
     async fn exec(&self, at: &ShellTarget, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput>;
 }
 

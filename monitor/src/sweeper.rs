@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use hypervisor::{Coverage, Driver, Error, GuestPower, GuestRef, Node};
+use hypervisor::{Coverage, Error, GuestPower, GuestRef, Inventory, Node};
 use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -58,7 +58,7 @@ pub trait Fleet: Send + Sync + 'static {
     /// The driver for a host, or the reason why its settings allow none. Requested before each sweep so that changed
     /// settings take effect. The outer error is a failure on our side: it says nothing about the host, and nothing is
     /// recorded for it.
-    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>, Self::Error>;
+    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>, Self::Error>;
 
     /// Claims a host for one interval, so that several processes share the work and don't duplicate it.
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim, Self::Error>;

@@ -3,8 +3,8 @@
 
 use clap::Args;
 use hypervisor::HostInfo;
-use hypervisor::proxmox::Proxmox;
 use innkeeper::hosts::settings::HostSettings;
+use proxmox::Proxmox;
 
 #[derive(Debug, Args)]
 pub(super) struct Rights {

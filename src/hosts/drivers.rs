@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
-use hypervisor::incus::{Incus, IncusConfig};
-use hypervisor::proxmox::{Login, Proxmox, ProxmoxConfig, Tls};
 use hypervisor::ssh::Ways;
 use hypervisor::{Driver, GuestShell};
+use incus::{Incus, IncusConfig};
+use proxmox::{Login, Proxmox, ProxmoxConfig, Tls};
 
 use super::settings::{HostKind, HostSettings, IncusSettings, ProxmoxSettings, SshSettings};
 use crate::error::{Error, Result};

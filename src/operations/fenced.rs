@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::{
-    Capabilities, Console, Driver, Error, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, HostInfo, Interface,
-    Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, Consoles, Driver, Error, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, Host,
+    HostInfo, Inside, Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots, StopMode,
+    Sweep, Task, TaskId, TaskState, Tasks,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -28,48 +29,70 @@ impl Fenced {
     }
 }
 
+/// Implements the traits of a driver. A method that is left out has the trait's default, which asks nobody: none with a
+/// default may be missing.
 macro_rules! fenced {
-    ($(async fn $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
-        #[async_trait]
-        impl Driver for Fenced {
-            fn capabilities(&self) -> Capabilities {
-                self.driver.capabilities()
-            }
+    ($($matter:ident {
+        $(fn $constant:ident() -> $value:ty;)?
+        $(async fn $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*
+    })*) => {
+        $(#[async_trait]
+        impl $matter for Fenced {
+            $(fn $constant(&self) -> $value {
+                self.driver.$constant()
+            })?
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
                 self.may_ask()?;
                 self.driver.$name($($argument),*).await
             })*
-        }
+        })*
     };
 }
 
 fenced! {
-    async fn info() -> HostInfo;
-    async fn has_image(kind: GuestKind, source: &str) -> bool;
-    async fn image_nodes(kind: GuestKind, source: &str) -> Option<Vec<String>>;
-    async fn sweep() -> Sweep;
-    async fn disk_used(guest: &GuestRef) -> Option<u64>;
-    async fn find(guest: &GuestRef) -> Presence;
-    async fn facts(guest: &GuestRef) -> GuestFacts;
-    async fn is_number_free(vmid: i64) -> bool;
-    async fn check_delete(guest: &GuestRef) -> ();
-    async fn check_create(spec: &GuestSpec) -> ();
-    async fn task(id: &TaskId) -> TaskState;
-    async fn create(spec: &GuestSpec) -> Task;
-    async fn prepare(spec: &GuestSpec) -> ();
-    async fn start(guest: &GuestRef) -> Task;
-    async fn stop(guest: &GuestRef, mode: StopMode) -> Task;
-    async fn restart(guest: &GuestRef, timeout: Duration) -> Task;
-    async fn delete(guest: &GuestRef) -> Task;
-    async fn resize(guest: &GuestRef, limits: &Limits) -> Task;
-    async fn set_password(guest: &GuestRef, password: &SecretString) -> ();
-    async fn exec(guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> ExecOutput;
-    async fn interfaces(guest: &GuestRef) -> Vec<Interface>;
-    async fn last_words(guest: &GuestRef) -> String;
-    async fn snapshots(guest: &GuestRef) -> Vec<Snapshot>;
-    async fn create_snapshot(guest: &GuestRef, name: &str, description: &str) -> Task;
-    async fn rollback(guest: &GuestRef, name: &str) -> Task;
-    async fn check_rollback(guest: &GuestRef, name: &str) -> ();
-    async fn delete_snapshot(guest: &GuestRef, name: &str) -> Task;
-    async fn console(guest: &GuestRef) -> Console;
+    Host {
+        fn capabilities() -> Capabilities;
+        async fn info() -> HostInfo;
+        async fn has_image(kind: GuestKind, source: &str) -> bool;
+        async fn image_nodes(kind: GuestKind, source: &str) -> Option<Vec<String>>;
+    }
+    Inventory {
+        async fn sweep() -> Sweep;
+        async fn find(guest: &GuestRef) -> Presence;
+        async fn facts(guest: &GuestRef) -> GuestFacts;
+        async fn disk_used(guest: &GuestRef) -> Option<u64>;
+        async fn is_number_free(vmid: i64) -> bool;
+    }
+    Tasks {
+        async fn task(id: &TaskId) -> TaskState;
+    }
+    Provision {
+        async fn check_create(spec: &GuestSpec) -> ();
+        async fn create(spec: &GuestSpec) -> Task;
+        async fn prepare(spec: &GuestSpec) -> ();
+        async fn resize(guest: &GuestRef, limits: &Limits) -> Task;
+        async fn check_delete(guest: &GuestRef) -> ();
+        async fn delete(guest: &GuestRef) -> Task;
+    }
+    Power {
+        async fn start(guest: &GuestRef) -> Task;
+        async fn stop(guest: &GuestRef, mode: StopMode) -> Task;
+        async fn restart(guest: &GuestRef, timeout: Duration) -> Task;
+    }
+    Snapshots {
+        async fn snapshots(guest: &GuestRef) -> Vec<Snapshot>;
+        async fn create_snapshot(guest: &GuestRef, name: &str, description: &str) -> Task;
+        async fn rollback(guest: &GuestRef, name: &str) -> Task;
+        async fn check_rollback(guest: &GuestRef, name: &str) -> ();
+        async fn delete_snapshot(guest: &GuestRef, name: &str) -> Task;
+    }
+    Inside {
+        async fn exec(guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> ExecOutput;
+        async fn set_password(guest: &GuestRef, password: &SecretString) -> ();
+        async fn interfaces(guest: &GuestRef) -> Vec<Interface>;
+    }
+    Consoles {
+        async fn console(guest: &GuestRef) -> Console;
+        async fn last_words(guest: &GuestRef) -> String;
+    }
 }

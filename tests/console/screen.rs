@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hypervisor::{
-    Capabilities, Console, ConsoleInput, ConsoleKind, Driver, Error, ExecOutput, GuestKind, GuestRef, GuestSpec,
-    HostInfo, Interface, Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, ConsoleInput, ConsoleKind, Consoles, Error, ExecOutput, GuestKind, GuestRef, GuestSpec,
+    Host, HostInfo, Inside, Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots,
+    StopMode, Sweep, Task, TaskId, TaskState, Tasks,
 };
 use innkeeper::ids::HostId;
 use secrecy::SecretString;
@@ -48,73 +49,101 @@ impl Qemu {
     }
 }
 
-/// A driver that implements only the console.
-macro_rules! console_only_driver {
-    ($($call:ident($($argument:ty),*) -> $answer:ty;)*) => {
-        #[async_trait]
-        impl Driver for Qemu {
-            fn capabilities(&self) -> Capabilities {
-                Capabilities {
-                    password_at_create: false, set_password: false, exec: false, live_resize: false, vm_live_resize: false,
-                    snapshots: false,
-                    console: true, lxc: false, vm: true,
+#[async_trait]
+impl Consoles for Qemu {
+    async fn console(&self, _: &GuestRef) -> Result<Console> {
+        let stream = UnixStream::connect(self.folder.path().join("screen")).await;
+        let (mut reading, mut writing) = stream.map_err(|e| Error::Unreachable(e.to_string()))?.into_split();
+        let (output, shown) = mpsc::channel(32);
+        let (typed, mut input) = mpsc::channel(32);
+        tokio::spawn(async move {
+            let mut bytes = vec![0; 64 << 10];
+            while let Ok(length @ 1..) = reading.read(&mut bytes).await {
+                if output.send(Bytes::copy_from_slice(&bytes[..length])).await.is_err() {
+                    break;
                 }
             }
-
-            async fn console(&self, _: &GuestRef) -> Result<Console> {
-                let stream = UnixStream::connect(self.folder.path().join("screen")).await;
-                let (mut reading, mut writing) = stream.map_err(|e| Error::Unreachable(e.to_string()))?.into_split();
-                let (output, shown) = mpsc::channel(32);
-                let (typed, mut input) = mpsc::channel(32);
-                tokio::spawn(async move {
-                    let mut bytes = vec![0; 64 << 10];
-                    while let Ok(length @ 1..) = reading.read(&mut bytes).await {
-                        if output.send(Bytes::copy_from_slice(&bytes[..length])).await.is_err() {
-                            break;
-                        }
-                    }
-                });
-                tokio::spawn(async move {
-                    while let Some(input) = input.recv().await {
-                        let ConsoleInput::Data(bytes) = input else { continue };
-                        if writing.write_all(&bytes).await.is_err() {
-                            break;
-                        }
-                    }
-                });
-                let kind = ConsoleKind::Screen { password: Some(self.password.clone()) };
-                Ok(Console { kind, output: shown, input: typed })
+        });
+        tokio::spawn(async move {
+            while let Some(input) = input.recv().await {
+                let ConsoleInput::Data(bytes) = input else { continue };
+                if writing.write_all(&bytes).await.is_err() {
+                    break;
+                }
             }
+        });
+        let kind = ConsoleKind::Screen { password: Some(self.password.clone()) };
+        Ok(Console { kind, output: shown, input: typed })
+    }
+}
 
+/// Nothing but the console is asked of this driver.
+macro_rules! unsupported {
+    ($($matter:ident {
+        $(fn $constant:ident() -> $value:ty = $is:expr;)?
+        $(async fn $call:ident($($argument:ty),*) -> $answer:ty;)*
+    })*) => {
+        $(#[async_trait]
+        impl $matter for Qemu {
+            $(fn $constant(&self) -> $value {
+                $is
+            })?
             $(async fn $call(&self, $(_: $argument),*) -> Result<$answer> {
                 Err(Error::Unsupported(stringify!($call).to_owned()))
             })*
-        }
+        })*
     };
 }
 
-console_only_driver! {
-    info() -> HostInfo;
-    has_image(GuestKind, &str) -> bool;
-    sweep() -> Sweep;
-    find(&GuestRef) -> Presence;
-    check_delete(&GuestRef) -> ();
-    check_create(&GuestSpec) -> ();
-    task(&TaskId) -> TaskState;
-    create(&GuestSpec) -> Task;
-    prepare(&GuestSpec) -> ();
-    start(&GuestRef) -> Task;
-    stop(&GuestRef, StopMode) -> Task;
-    restart(&GuestRef, Duration) -> Task;
-    delete(&GuestRef) -> Task;
-    resize(&GuestRef, &Limits) -> Task;
-    set_password(&GuestRef, &SecretString) -> ();
-    exec(&GuestRef, &[&str], &[u8], Duration) -> ExecOutput;
-    interfaces(&GuestRef) -> Vec<Interface>;
-    snapshots(&GuestRef) -> Vec<Snapshot>;
-    create_snapshot(&GuestRef, &str, &str) -> Task;
-    rollback(&GuestRef, &str) -> Task;
-    delete_snapshot(&GuestRef, &str) -> Task;
+const CONSOLE_ONLY: Capabilities = Capabilities {
+    password_at_create: false,
+    set_password: false,
+    exec: false,
+    live_resize: false,
+    vm_live_resize: false,
+    snapshots: false,
+    console: true,
+    lxc: false,
+    vm: true,
+};
+
+unsupported! {
+    Host {
+        fn capabilities() -> Capabilities = CONSOLE_ONLY;
+        async fn info() -> HostInfo;
+        async fn has_image(GuestKind, &str) -> bool;
+    }
+    Inventory {
+        async fn sweep() -> Sweep;
+        async fn find(&GuestRef) -> Presence;
+    }
+    Tasks {
+        async fn task(&TaskId) -> TaskState;
+    }
+    Provision {
+        async fn check_create(&GuestSpec) -> ();
+        async fn create(&GuestSpec) -> Task;
+        async fn prepare(&GuestSpec) -> ();
+        async fn resize(&GuestRef, &Limits) -> Task;
+        async fn check_delete(&GuestRef) -> ();
+        async fn delete(&GuestRef) -> Task;
+    }
+    Power {
+        async fn start(&GuestRef) -> Task;
+        async fn stop(&GuestRef, StopMode) -> Task;
+        async fn restart(&GuestRef, Duration) -> Task;
+    }
+    Snapshots {
+        async fn snapshots(&GuestRef) -> Vec<Snapshot>;
+        async fn create_snapshot(&GuestRef, &str, &str) -> Task;
+        async fn rollback(&GuestRef, &str) -> Task;
+        async fn delete_snapshot(&GuestRef, &str) -> Task;
+    }
+    Inside {
+        async fn exec(&GuestRef, &[&str], &[u8], Duration) -> ExecOutput;
+        async fn set_password(&GuestRef, &SecretString) -> ();
+        async fn interfaces(&GuestRef) -> Vec<Interface>;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

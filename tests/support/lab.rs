@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hypervisor::incus::IncusConfig;
 use hypervisor::{Driver, GuestKind, GuestRef, Presence, StopMode, Task, TaskState};
+use incus::IncusConfig;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -52,7 +52,7 @@ impl Incus {
             storage_pool: self.pool.clone(),
             ..IncusConfig::default()
         };
-        Arc::new(hypervisor::incus::Incus::new(config).expect("the test Incus' settings are valid"))
+        Arc::new(incus::Incus::new(config).expect("the test Incus' settings are valid"))
     }
 }
 

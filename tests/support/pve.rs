@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use hypervisor::conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
-use hypervisor::proxmox::Tls;
-use secrecy::ExposeSecret;
+use conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
 use serde_json::{Value, json};
 
 use super::{Client, TestDb};
@@ -43,10 +41,10 @@ impl Pve {
 
     /// The host's settings as the API takes them.
     pub fn settings(&self) -> Value {
-        let config = self.fake.config();
-        let Tls::Fingerprint { sha256 } = &config.tls else { panic!("the fake's certificate is pinned") };
-        json!({ "endpoints": config.endpoints, "tokenId": config.token_id, "fingerprint": sha256,
-                "tokenSecret": config.token_secret.expose_secret(), "storage": config.storage })
+        let driver = self.fake.driver_settings();
+        json!({ "endpoints": driver["endpoints"], "tokenId": driver["token_id"],
+                "fingerprint": driver["tls"]["fingerprint"]["sha256"], "tokenSecret": driver["token_secret"],
+                "storage": driver["storage"] })
     }
 
     /// Registers host, images, an address pool and tariffs through the API.

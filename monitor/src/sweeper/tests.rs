@@ -1,11 +1,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use hypervisor::{
-    Capabilities, Console, ExecOutput, GuestKind, GuestPower, GuestRef, GuestSample, GuestSpec, HostInfo, Interface,
-    Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
-};
-use secrecy::SecretString;
+use hypervisor::{GuestKind, GuestPower, GuestRef, GuestSample, Presence, Result, Sweep};
 
 use super::*;
 
@@ -24,7 +20,7 @@ enum Mood {
 struct Fake(Mood);
 
 #[async_trait]
-impl Driver for Fake {
+impl Inventory for Fake {
     async fn sweep(&self) -> Result<Sweep> {
         match self.0 {
             Mood::Hung => std::future::pending().await,
@@ -55,70 +51,7 @@ impl Driver for Fake {
         Ok(Sweep { taken_at: Utc::now(), lag: Duration::ZERO, nodes: vec![], guests: vec![guest], coverage })
     }
 
-    fn capabilities(&self) -> Capabilities {
-        unimplemented!()
-    }
-    async fn info(&self) -> Result<HostInfo> {
-        unimplemented!()
-    }
-    async fn has_image(&self, _: GuestKind, _: &str) -> Result<bool> {
-        unimplemented!()
-    }
     async fn find(&self, _: &GuestRef) -> Result<Presence> {
-        unimplemented!()
-    }
-    async fn check_delete(&self, _: &GuestRef) -> Result<()> {
-        unimplemented!()
-    }
-    async fn check_create(&self, _: &GuestSpec) -> Result<()> {
-        unimplemented!()
-    }
-    async fn task(&self, _: &TaskId) -> Result<TaskState> {
-        unimplemented!()
-    }
-    async fn create(&self, _: &GuestSpec) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn prepare(&self, _: &GuestSpec) -> Result<()> {
-        unimplemented!()
-    }
-    async fn start(&self, _: &GuestRef) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn stop(&self, _: &GuestRef, _: StopMode) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn restart(&self, _: &GuestRef, _: Duration) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn delete(&self, _: &GuestRef) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn resize(&self, _: &GuestRef, _: &Limits) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn set_password(&self, _: &GuestRef, _: &SecretString) -> Result<()> {
-        unimplemented!()
-    }
-    async fn exec(&self, _: &GuestRef, _: &[&str], _: &[u8], _: Duration) -> Result<ExecOutput> {
-        unimplemented!()
-    }
-    async fn interfaces(&self, _: &GuestRef) -> Result<Vec<Interface>> {
-        unimplemented!()
-    }
-    async fn snapshots(&self, _: &GuestRef) -> Result<Vec<Snapshot>> {
-        unimplemented!()
-    }
-    async fn create_snapshot(&self, _: &GuestRef, _: &str, _: &str) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn rollback(&self, _: &GuestRef, _: &str) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn delete_snapshot(&self, _: &GuestRef, _: &str) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn console(&self, _: &GuestRef) -> Result<Console> {
         unimplemented!()
     }
 }
@@ -151,7 +84,7 @@ impl Fleet for Hotel {
     async fn hosts(&self) -> Result<Vec<i64>, String> {
         Ok(self.hosts.lock().unwrap().keys().copied().collect())
     }
-    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>, String> {
+    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>, String> {
         let mood = *self.hosts.lock().unwrap().get(&host).ok_or("gone")?;
         if mood == Mood::Obscure {
             tokio::time::sleep(INTERVAL).await;
