@@ -16,13 +16,14 @@ use crate::{
 /// The host as a whole: what it can do, who it is, and what it can make guests from.
 #[async_trait]
 pub trait Host: Send + Sync {
-    /// What this kind of host can do, so that callers refuse early and in words. Constant for a driver.
+    /// The features of this kind of host, so that callers can reject a request early with a clear message. Constant for
+    /// a driver.
     fn capabilities(&self) -> Capabilities;
 
-    /// Asks the host who it is: version, nodes and whether we may do our work there (the preflight of `host add`).
+    /// Describes the host: version, nodes, and whether we have what we need there (the preflight of `host add`).
     async fn info(&self) -> Result<HostInfo>;
 
-    /// Whether an image or template of this name is there to create guests from.
+    /// Whether an image or template of this name exists to create guests from.
     async fn has_image(&self, kind: GuestKind, source: &str) -> Result<bool>;
 
     /// The nodes on which guests can be made from it; `None` where that is all of them, or the host does not decide by
@@ -35,27 +36,27 @@ pub trait Host: Send + Sync {
 /// Which guests are there and how they are. Looking changes nothing.
 #[async_trait]
 pub trait Inventory: Send + Sync {
-    /// Looks at every guest that carries our marker, in a number of calls that does not grow with the guests.
+    /// Reads all guests that carry our marker, in a number of calls that does not depend on the number of guests.
     async fn sweep(&self) -> Result<Sweep>;
 
-    /// Looks for one guest everywhere it may be. [`Presence::Absent`] is evidence: every place that could hold
-    /// it was read and answered. Anything less is an error, never `Absent`.
+    /// Looks for a guest everywhere it may be. [`Presence::Absent`] is evidence: every place that could hold it was
+    /// read and answered. Anything less is an error, never `Absent`.
     async fn find(&self, guest: &GuestRef) -> Result<Presence>;
 
     /// What a guest that carries our marker was given: for one that a sweep saw and that belongs to no server. The guest
     /// itself is not asked.
     async fn facts(&self, guest: &GuestRef) -> Result<GuestFacts> {
-        Err(Error::Unsupported(format!("what guest {} was given can't be told here", guest.vmid)))
+        Err(Error::Unsupported(format!("reading the configuration of guest {} is not supported here", guest.vmid)))
     }
 
-    /// Bytes of a guest's root disk that are in use now, which is what a snapshot of it may come to hold; `None` where the
+    /// Bytes of a guest's root disk currently in use, which is how large a snapshot of it may become; `None` if the
     /// host can't tell.
     async fn disk_used(&self, _guest: &GuestRef) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// Whether a guest may be made under this number: hosts with numbers of their own say no where anything has it,
-    /// ours or not. A yes reserves nothing. Hosts that know guests by name only say yes.
+    /// Whether a guest may be created with this number. Hosts with numbers of their own say no if anything uses it,
+    /// ours or not. A yes reserves nothing. Hosts that identify guests only by name always say yes.
     async fn is_number_free(&self, _vmid: i64) -> Result<bool> {
         Ok(true)
     }
@@ -77,23 +78,22 @@ pub trait Provision: Send + Sync {
     /// [`Provision::create`] would.
     async fn check_create(&self, spec: &GuestSpec) -> Result<()>;
 
-    /// Creates a stopped guest from `spec`, with the marker. A guest that carries the marker already is a success.
+    /// Creates a stopped guest from `spec`, with the marker. Succeeds if a guest with the marker already exists.
     async fn create(&self, spec: &GuestSpec) -> Result<Task>;
 
-    /// Writes what must be in a stopped guest before its first start and could not be given at creation (hostname,
-    /// network files, keys, filters against address spoofing). Repeatable.
+    /// Writes into a stopped guest what it needs before its first start and what could not be set at creation (host
+    /// name, network files, keys, filters against address spoofing). Repeatable.
     async fn prepare(&self, spec: &GuestSpec) -> Result<()>;
 
-    /// Changes cores, memory or disk, live where the guest can. `None` leaves a value alone; a smaller disk is
+    /// Changes cores, memory or disk, live if the guest supports it. `None` leaves a value unchanged; a smaller disk is
     /// refused with [`Error::Invalid`].
     async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task>;
 
-    /// Whether the guest could be deleted, were it stopped: asks, changes nothing, and is to be called before anything is
-    /// stopped for a deletion. [`Error::Protected`] where the host keeps it from being deleted; a guest that is gone can
-    /// be.
+    /// Whether the guest could be deleted if it were stopped. Changes nothing; call it before stopping anything for a
+    /// deletion. [`Error::Protected`] if the host protects it from deletion; a missing guest is fine.
     async fn check_delete(&self, guest: &GuestRef) -> Result<()>;
 
-    /// Deletes the guest with its disks and snapshots; a running guest is refused with [`Error::Conflict`].
+    /// Deletes the guest with its disks and snapshots. A running guest is refused with [`Error::Conflict`].
     async fn delete(&self, guest: &GuestRef) -> Result<Task>;
 }
 
@@ -103,7 +103,7 @@ pub trait Power: Send + Sync {
     /// Starts the guest; wakes one that is paused.
     async fn start(&self, guest: &GuestRef) -> Result<Task>;
 
-    /// Stops the guest, cleanly (and by force when the time is over) or by force at once.
+    /// Stops the guest: cleanly, and by force after the timeout, or by force at once.
     async fn stop(&self, guest: &GuestRef, mode: StopMode) -> Result<Task>;
 
     /// Restarts a running guest, cleanly within `timeout`, then by force; starts a stopped one.
@@ -116,11 +116,11 @@ pub trait Snapshots: Send + Sync {
     /// The guest's snapshots, oldest first.
     async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>>;
 
-    /// Takes a snapshot of the guest's disks. A name that is taken gives [`Error::AlreadyExists`].
+    /// Takes a snapshot of the guest's disks. [`Error::AlreadyExists`] if the name is taken.
     async fn create_snapshot(&self, guest: &GuestRef, name: &str, description: &str) -> Result<Task>;
 
-    /// Puts the guest's disks back to a snapshot. A guest that ran runs again afterwards. A storage that goes back to its
-    /// newest one only gives [`Error::Unsupported`] for the others, at once or at the task's end.
+    /// Rolls the guest's disks back to a snapshot. A guest that was running runs again afterwards. A storage that can
+    /// only roll back to the newest snapshot gives [`Error::Unsupported`] for others, at once or when the task ends.
     async fn rollback(&self, guest: &GuestRef, name: &str) -> Result<Task>;
 
     /// Whether [`Snapshots::rollback`] would be refused for what can be seen now; [`Error::Conflict`] with words for the
@@ -129,27 +129,27 @@ pub trait Snapshots: Send + Sync {
         Ok(())
     }
 
-    /// Deletes a snapshot; one that is gone is a success.
+    /// Deletes a snapshot. Succeeds if it does not exist.
     async fn delete_snapshot(&self, guest: &GuestRef, name: &str) -> Result<Task>;
 }
 
 /// What is done and seen inside a running guest.
 #[async_trait]
 pub trait Inside: Send + Sync {
-    /// Runs a command, an argument vector and no shell, in a running guest and waits for its end.
+    /// Runs a command (an argument vector, no shell) in a running guest and waits for it to end.
     async fn exec(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput>;
 
-    /// Sets root's password in a running guest. It never appears in an argument list or a log.
+    /// Sets root's password in a running guest. The password never appears in an argument list or a log.
     async fn set_password(&self, guest: &GuestRef, password: &SecretString) -> Result<()>;
 
-    /// The guest's network interfaces as the guest sees them; empty while it is stopped.
+    /// The guest's network interfaces as seen inside it; empty if it is stopped.
     async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>>;
 }
 
 /// What a guest says and shows.
 #[async_trait]
 pub trait Consoles: Send + Sync {
-    /// Opens a console of a running guest: a terminal, or a screen where it has one.
+    /// Opens a console of a running guest: a graphical one if it has a display, else a terminal.
     async fn console(&self, guest: &GuestRef) -> Result<Console>;
 
     /// The last output of a guest where its host keeps it (its console's log, else the log of the task that started it),

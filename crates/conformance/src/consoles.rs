@@ -1,4 +1,4 @@
-//! Consoles: what a person sees and types.
+//! Consoles: output and input.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use hypervisor::{Console, ConsoleInput, ConsoleKind, Error, GuestKind, GuestSpec
 
 use super::{Lab, refused};
 
-/// How long a guest may take to say what is waited for.
+/// How long to wait for expected output of a guest.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A guest with its console open; `None` where this driver has none, which it then says.
+/// A guest with its console open; `None` if this driver has no consoles, which its capabilities must say.
 async fn opened(lab: &Lab) -> Option<(GuestSpec, Console)> {
     let spec = lab.running().await;
     let console = lab.driver.console(&spec.guest).await;
     if lab.driver.capabilities().console {
         let console = console.unwrap();
-        return lab.inside("what a console shows").then_some((spec, console));
+        return lab.inside("console output").then_some((spec, console));
     }
     refused(console, |e| matches!(e, Error::Unsupported(_)));
     None
@@ -26,8 +26,8 @@ async fn say(console: &Console, text: &str) {
     console.input.send(ConsoleInput::Data(Bytes::copy_from_slice(text.as_bytes()))).await.unwrap();
 }
 
-/// Reads until `wanted` was shown, with `pressed` pressing Enter in every silence: a host may drop what is typed in
-/// the first moment, and what was typed at a console before may still stand there.
+/// Reads until `wanted` is shown. With `pressed`, presses Enter whenever the console is silent: a host may drop what is
+/// typed in the first moment, and earlier input may still be on the line.
 async fn see(console: &mut Console, wanted: &str, pressed: bool) {
     let mut seen = Vec::new();
     let reading = async {
@@ -45,7 +45,7 @@ async fn see(console: &mut Console, wanted: &str, pressed: bool) {
     assert_eq!(read, Ok(()), "{wanted:?} was not shown: {:?}", String::from_utf8_lossy(&seen));
 }
 
-/// Waits for what a console shows of itself: a login prompt, or the RFB server's version.
+/// Waits for a console's greeting: a login prompt, or the RFB server's version.
 async fn greeting(console: &mut Console) {
     match console.kind {
         ConsoleKind::Text => see(console, "login: ", true).await,
@@ -53,12 +53,12 @@ async fn greeting(console: &mut Console) {
     }
 }
 
-/// What is typed at the login prompt is shown there and heard, at any size of the window.
+/// Input at the login prompt is echoed and received, at any window size.
 pub async fn a_console_shows_what_is_typed(lab: Lab) {
     let Some((spec, mut console)) = opened(&lab).await else { return };
     greeting(&mut console).await;
     if let ConsoleKind::Screen { .. } = console.kind {
-        // All else is for those who look at pictures.
+        // The rest would need a VNC client.
         return;
     }
     for (columns, rows) in [(132, 50), (1, 1), (100, 30)] {
@@ -75,7 +75,7 @@ pub async fn a_console_shows_what_is_typed(lab: Lab) {
     see(&mut console, "Password: ", false).await;
 }
 
-/// A console can be opened again at once, whether the one before was let go or is still held.
+/// A console can be reopened at once, whether the previous one was released or is still open.
 pub async fn a_console_can_be_opened_again(lab: Lab) {
     let Some((spec, mut console)) = opened(&lab).await else { return };
     let mut held = Vec::new();
@@ -86,7 +86,7 @@ pub async fn a_console_can_be_opened_again(lab: Lab) {
     }
 }
 
-/// An open console is no work at the guest: it does not hold it up, and ends with it. A stopped guest has none.
+/// An open console does not count as work on the guest: it delays nothing and ends with it. A stopped guest has none.
 pub async fn a_console_ends_with_its_guest(lab: Lab) {
     let Some((spec, mut console)) = opened(&lab).await else { return };
     let guest = &spec.guest;

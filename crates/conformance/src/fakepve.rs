@@ -1,4 +1,4 @@
-//! The Python program `fakepve` as a host for tests: a process of its own on a port of its own, which ends with the test.
+//! Runs the Python program `fakepve` as a host for tests: a process on a port of its own, which ends with the test.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -8,8 +8,8 @@
 //! # }
 //! ```
 //!
-//! `scripts/fakepve.sh` installs it. What a test says with [`FakePve::run`] is Python over the fake `pve`; see
-//! `serve_fakepve.py` beside this file for what is furnished (template, token, login) and added.
+//! `scripts/fakepve.sh` installs it. [`FakePve::run`] takes Python code that uses the fake as `pve`; see
+//! `serve_fakepve.py` beside this file for what it is set up with (template, token, login) and what is added.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -20,9 +20,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
-/// The volume id of the container template that it has.
+/// Volume id of the container template that it provides.
 pub const ARCHIVE: &str = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst";
-/// The name of the machine template that it has; its number is 9000.
+/// Name of the VM template that it provides; its number is 9000.
 pub const TEMPLATE: &str = "debian-12";
 
 #[derive(Debug, Deserialize)]
@@ -34,23 +34,23 @@ struct About {
     fingerprint: String,
 }
 
-/// A running fake; it ends when this is dropped.
+/// A running fake. It ends when this is dropped.
 #[derive(Debug)]
 pub struct FakePve {
     about: About,
     pipe: Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
-    /// Killed with this.
+    /// Kills the process on drop.
     _child: Child,
 }
 
-/// The interpreter that has fakepve.
+/// The Python interpreter that has fakepve installed.
 fn python() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fakepve/bin/python");
     std::env::var_os("INNKEEPER_TEST_FAKEPVE").map_or(here, PathBuf::from)
 }
 
 impl FakePve {
-    /// Starts one with a node `pve1`, whose tasks take no time.
+    /// Starts a fake with one node, `pve1`, whose tasks take no time.
     pub async fn start() -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/serve_fakepve.py");
         let python = python();
@@ -63,7 +63,7 @@ impl FakePve {
             .unwrap_or_else(|e| panic!("{}: {e}; scripts/fakepve.sh installs it", python.display()));
         let input = child.stdin.take().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next_line().await.unwrap().expect("fakepve started");
+        let first = lines.next_line().await.unwrap().expect("fakepve starts");
         let about = serde_json::from_str(&first).unwrap();
         Self { about, pipe: Mutex::new((input, lines)), _child: child }
     }
@@ -77,12 +77,12 @@ impl FakePve {
         })
     }
 
-    /// Its own certificate in PEM.
+    /// Its certificate in PEM.
     pub fn certificate(&self) -> &str {
         &self.about.certificate
     }
 
-    /// Runs a piece of Python over `pve` and `guest(vmid)`, and gives its value.
+    /// Runs Python code that uses `pve` and `guest(vmid)`, and returns its value.
     pub async fn run(&self, python: &str) -> Value {
         let mut pipe = self.pipe.lock().await;
         let line = format!("{}\n", serde_json::to_string(python).unwrap());
@@ -95,7 +95,7 @@ impl FakePve {
         answer["ok"].take()
     }
 
-    /// The numbers of its guests, in order, templates left out.
+    /// The numbers of its guests in order, without templates.
     pub async fn guests(&self) -> Vec<i64> {
         let all = self.run("sorted(g.vmid for g in pve.vms + pve.cts if not g.template)").await;
         serde_json::from_value(all).unwrap()

@@ -1,4 +1,4 @@
-//! What is seen inside a guest: its network, its keys, commands.
+//! Checks inside a guest: network, keys, commands.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use hypervisor::{Error, GuestAddress, GuestPower, StopMode};
 
 use super::{Lab, PATIENCE, refused};
 
-/// The password that was set opens root's account, another does not.
+/// The new password works for root's account; a different one does not.
 pub async fn a_password_is_set_and_works(lab: Lab) {
     if !lab.inside("a password's effect") {
         return;
@@ -15,7 +15,7 @@ pub async fn a_password_is_set_and_works(lab: Lab) {
     let guest = &spec.guest;
     for password in ["correct horse", "it's:a \"$trange\" one; `reboot`"] {
         lab.driver.set_password(guest, &password.to_owned().into()).await.unwrap();
-        // PAM's own helper, which ends with 0 for the right password, read from its stdin with a NUL behind it.
+        // PAM's own helper. It exits with 0 if the password on its stdin, terminated by a NUL, is right.
         let check = async |text: &str| {
             let stdin = format!("{text}\0");
             let argv = ["unix_chkpwd", "root", "nonull"];
@@ -30,7 +30,7 @@ pub async fn a_password_is_set_and_works(lab: Lab) {
     }
 }
 
-/// Arguments arrive as they are, stdin and both outputs are kept apart, and the exit status is the command's.
+/// Arguments arrive unchanged, stdin and both outputs are separate, and the exit status is the command's.
 pub async fn commands_are_vectors_and_not_shell(lab: Lab) {
     if !lab.inside("commands") {
         return;
@@ -43,7 +43,7 @@ pub async fn commands_are_vectors_and_not_shell(lab: Lab) {
     assert!(output.status == 0 && output.stdout == input, "stdin came back as {} bytes", output.stdout.len());
     let output = lab.exec(&spec.guest, &["sh", "-c", "echo out; echo err >&2; exit 7"]).await;
     assert_eq!((output.status, output.stdout, output.stderr), (7, b"out\n".to_vec(), b"err\n".to_vec()));
-    // A command that never reads its stdin ends all the same.
+    // A command that never reads its stdin still ends.
     let output = lab.driver.exec(&spec.guest, &["true"], &input, Duration::from_secs(30)).await.unwrap();
     assert_eq!(output.status, 0);
     let missing = lab.driver.exec(&spec.guest, &["innkeeper-no-such-program"], b"", Duration::from_secs(30)).await;
@@ -54,25 +54,25 @@ pub async fn commands_are_vectors_and_not_shell(lab: Lab) {
     refused(lab.driver.exec(&spec.guest, &[], b"", Duration::from_secs(1)).await, |e| matches!(e, Error::Invalid(_)));
 }
 
-/// A command that takes too long is given up and killed.
+/// A command that takes too long is abandoned and killed.
 pub async fn commands_end_in_time(lab: Lab) {
     if !lab.inside("commands") {
         return;
     }
     let spec = lab.running().await;
     let slow = lab.driver.exec(&spec.guest, &["sleep", "4242"], b"", Duration::from_secs(1));
-    let slow = tokio::time::timeout(PATIENCE, slow).await.expect("it is given up");
+    let slow = tokio::time::timeout(PATIENCE, slow).await.expect("it times out");
     refused(slow, |e| matches!(e, Error::GuestHung(_)));
     lab.eventually("the command is gone", async || {
         let found =
             lab.exec(&spec.guest, &["sh", "-c", "grep -las 4242 /proc/[0-9]*/cmdline | grep -v /self/ | wc -l"]).await;
-        // Only the shell and the grep that look have the number on their own command lines.
+        // Only the shell and the grep themselves have the number on their command lines.
         String::from_utf8_lossy(&found.stdout).trim().parse::<u32>().is_ok_and(|n| n <= 2)
     })
     .await;
 }
 
-/// Of a large output 1 MiB is kept, and the command still ends by itself.
+/// Only 1 MiB of a large output is kept, and the command still ends normally.
 pub async fn large_output_is_cut(lab: Lab) {
     if !lab.inside("commands") {
         return;
@@ -92,15 +92,15 @@ pub async fn a_stopped_guest_runs_nothing(lab: Lab) {
     refused(refusal, |e| matches!(e, Error::Conflict(_)));
 }
 
-/// Addresses, name, keys and name servers are the ordered ones, right after the first start.
+/// Addresses, name, keys and name servers are as ordered, right after the first start.
 pub async fn the_guest_is_what_was_ordered(lab: Lab) {
-    if !lab.inside("what is inside a new guest") {
+    if !lab.inside("the inside of a new guest") {
         return;
     }
     let spec = lab.running().await;
     let guest = &spec.guest;
     for GuestAddress { address, .. } in &spec.network.addresses {
-        lab.eventually("the address answers", async || lab.rig.answers(*address).await).await;
+        lab.eventually("the address responds", async || lab.rig.answers(*address).await).await;
     }
     let interfaces = lab.driver.interfaces(guest).await.unwrap();
     assert!(interfaces.iter().all(|i| i.name != "lo" && i.mac.len() == 17), "{interfaces:?}");
@@ -121,14 +121,14 @@ pub async fn the_guest_is_what_was_ordered(lab: Lab) {
     }
 }
 
-/// A guest with a network of its own, or a link-local gateway, reaches that gateway, and what is behind it.
+/// A guest with an unusual network, or with a link-local gateway, reaches its gateway and what is behind it.
 pub async fn a_gateway_may_be_elsewhere_on_the_link(lab: Lab) {
-    if !lab.inside("routes to gateways outside of the guest's network") {
+    if !lab.inside("routes to gateways outside the guest's network") {
         return;
     }
-    // The host's own network is another one, whose addresses alone it may let pass.
+    // These addresses are not on the host's own network, which may be the only one that its filters allow.
     let Some(driver) = lab.rig.without_filters() else {
-        eprintln!("not tested on this rig, which lets no other addresses pass");
+        eprintln!("not tested on this rig, which filters all other addresses");
         return;
     };
     let lab = Lab { driver, ..lab };
@@ -139,7 +139,7 @@ pub async fn a_gateway_may_be_elsewhere_on_the_link(lab: Lab) {
         prefix,
         gateway: gateway.map(|via| via.parse().unwrap()),
     };
-    // Each is the other's gateway in IPv4.
+    // In IPv4 each is the other's gateway.
     let v4 = [18, 19].map(|net| format!("198.{net}.{b}.{c}"));
     let v6 = [1, 2].map(|net| format!("2001:db8:{a}:{net}::{b:x}{c:02x}"));
     let far_addresses = vec![address(&v4[1], 32, Some(&v4[0])), address(&v6[1], 128, None)];
@@ -163,16 +163,16 @@ pub async fn a_gateway_may_be_elsewhere_on_the_link(lab: Lab) {
     }
 }
 
-/// Guests on one bridge reach each other, by each family that both have.
+/// Guests on one bridge can reach each other, in each address family that both have.
 pub async fn guests_reach_each_other(lab: Lab) {
     if !lab.rig.filters_addresses() || !lab.inside("traffic") {
         return;
     }
     let (one, other) = (lab.running().await, lab.running().await);
     for GuestAddress { address, .. } in &other.network.addresses {
-        lab.eventually("the address answers", async || lab.rig.answers(*address).await).await;
+        lab.eventually("the address responds", async || lab.rig.answers(*address).await).await;
         let ping = format!("ping -q -c 1 -W 2 {address} 2>&1");
-        lab.eventually(&format!("{address} answers its neighbour"), async || {
+        lab.eventually(&format!("{address} responds to its neighbour"), async || {
             let argv = ["sh", "-c", ping.as_str()];
             let output = lab.driver.exec(&one.guest, &argv, b"", Duration::from_secs(20)).await;
             output.is_ok_and(|output| output.status == 0)
@@ -181,12 +181,12 @@ pub async fn guests_reach_each_other(lab: Lab) {
     }
 }
 
-/// A guest whose first program ends at once is started as asked, is down, and its last words say why.
+/// A guest whose init exits at once is started as requested, is down soon after, and its last output says why.
 pub async fn a_guest_that_can_t_boot_leaves_its_last_words(lab: Lab) {
     let spec = lab.running().await;
     let guest = &spec.guest;
     if !lab.inside("a boot that fails") {
-        assert_ne!(lab.driver.last_words(guest).await.unwrap(), "", "the host has the log of its start");
+        assert_ne!(lab.driver.last_words(guest).await.unwrap(), "", "the host keeps the log of its start");
         return;
     }
     let init =
@@ -199,17 +199,17 @@ pub async fn a_guest_that_can_t_boot_leaves_its_last_words(lab: Lab) {
     assert!(said.contains("no room for the manager"), "{said:?}");
 }
 
-/// An address that a guest gives itself does not work.
+/// An address that a guest assigns to itself does not work.
 pub async fn a_guest_can_t_take_another_s_address(lab: Lab) {
     if !lab.rig.filters_addresses() || !lab.inside("traffic") {
         return;
     }
     let spec = lab.running().await;
     let own = spec.network.addresses[0].clone();
-    lab.eventually("its own address answers", async || lab.rig.answers(own.address).await).await;
+    lab.eventually("its own address responds", async || lab.rig.answers(own.address).await).await;
     let other = lab.spec().await.network.addresses[0].address;
     lab.sh(&spec.guest, &format!("ip address add {other}/{} dev eth0", own.prefix)).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!lab.rig.answers(other).await, "the guest answers at {other}");
+    assert!(!lab.rig.answers(other).await, "the guest responds at {other}");
     assert!(lab.rig.answers(own.address).await);
 }

@@ -1,4 +1,4 @@
-//! Making, powering, resizing and deleting.
+//! Creating, powering, resizing and deleting guests.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use hypervisor::{Error, GuestKind, GuestPower, GuestSpec, Limits, Presence, Stop
 
 use super::{Lab, refused};
 
-/// `info` names a version and nodes with room, and has nothing to say against the host.
+/// `info` returns a version and nodes with capacity, and reports no problems.
 pub async fn info_names_the_host_and_no_problem(lab: Lab) {
     let mut info = lab.driver.info().await.unwrap();
-    // Other tests delete guests meanwhile, which may cost the storage its count again.
+    // Other tests delete guests meanwhile, which may make the storage lose count again.
     for _ in 0..10 {
         if info.problems.is_empty() {
             break;
@@ -23,7 +23,7 @@ pub async fn info_names_the_host_and_no_problem(lab: Lab) {
     assert!(node.online && node.cores > 0 && node.memory_mib > 0 && node.disk_gib > 0, "{node:?}");
 }
 
-/// `has_image` tells an image from none, and from one of the other kind.
+/// `has_image` distinguishes existing from missing images, and images of the other kind.
 pub async fn images_are_found_by_kind(lab: Lab) {
     let spec = lab.spec().await;
     let other = if spec.guest.kind == GuestKind::Lxc { GuestKind::Vm } else { GuestKind::Lxc };
@@ -36,12 +36,12 @@ pub async fn images_are_found_by_kind(lab: Lab) {
     assert_eq!(lab.driver.find(&spec.guest).await.unwrap(), Presence::Absent);
 }
 
-/// Creating leaves one stopped guest, however often and concurrently it is asked for.
+/// Creating gives one stopped guest, however often and concurrently it is called.
 pub async fn a_guest_is_made_once_and_stopped(lab: Lab) {
     let spec = lab.spec().await;
     assert_eq!(lab.driver.find(&spec.guest).await.unwrap(), Presence::Absent);
     let first = lab.driver.create(&spec).await.unwrap();
-    assert_ne!(lab.driver.find(&spec.guest).await.unwrap(), Presence::Absent, "it is coming");
+    assert_ne!(lab.driver.find(&spec.guest).await.unwrap(), Presence::Absent, "it is being created");
     // As a second process would, before the first task has ended.
     let second = lab.driver.create(&spec).await.unwrap();
     lab.end(first).await.unwrap();
@@ -51,14 +51,14 @@ pub async fn a_guest_is_made_once_and_stopped(lab: Lab) {
         panic!("absent after its creation")
     };
     assert_eq!((power, busy), (GuestPower::Stopped, false));
-    assert!(lab.driver.info().await.unwrap().nodes.iter().any(|n| n.name == node), "{node} is no node");
+    assert!(lab.driver.info().await.unwrap().nodes.iter().any(|n| n.name == node), "{node} is not a node of the host");
     lab.driver.prepare(&spec).await.unwrap();
     lab.driver.prepare(&spec).await.unwrap();
     let sweep = lab.driver.sweep().await.unwrap();
     assert_eq!(sweep.guests.iter().filter(|g| g.marker == spec.guest.marker).count(), 1);
 }
 
-/// What a killed creation left is neither shown as a sound guest nor started, and is made anew.
+/// What a killed creation leaves behind is not shown as a complete guest, can't be started, and is recreated.
 pub async fn a_half_made_guest_is_made_again(lab: Lab) {
     let spec = lab.spec().await;
     if !lab.rig.half_made(&spec).await {
@@ -71,14 +71,14 @@ pub async fn a_half_made_guest_is_made_again(lab: Lab) {
     assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Stopped));
     lab.done(lab.driver.start(&spec.guest).await).await;
     lab.up(&spec.guest).await;
-    // And one that is to be undone is just deleted.
+    // And one that is to be undone is simply deleted.
     let other = lab.spec().await;
     lab.rig.half_made(&other).await;
     lab.done(lab.driver.delete(&other.guest).await).await;
     assert_eq!(lab.power(&other.guest).await, None);
 }
 
-/// Start, stop, restart and delete succeed again when they have succeeded.
+/// Start, stop, restart and delete succeed again after they have succeeded.
 pub async fn power_calls_may_be_repeated(lab: Lab) {
     let spec = lab.stopped().await;
     let (driver, guest) = (&lab.driver, &spec.guest);
@@ -105,7 +105,7 @@ pub async fn power_calls_may_be_repeated(lab: Lab) {
     refused(driver.start(guest).await, |e| matches!(e, Error::NotFound(_)));
 }
 
-/// Makes the guest ignore every request to shut down.
+/// Makes the guest ignore every shutdown request.
 const STUBBORN: &str = "mkdir -p /run/systemd/system/poweroff.target.d; systemctl mask --runtime --now poweroff.target \
     halt.target reboot.target shutdown.target systemd-poweroff.service systemd-halt.service systemd-reboot.service \
     >/dev/null 2>&1";
@@ -116,7 +116,7 @@ async fn make_stubborn(lab: &Lab, spec: &GuestSpec) {
     }
 }
 
-/// One task of a clean stop ends with the guest stopped, whatever the guest thinks of it.
+/// A single task of a clean stop ends with the guest stopped, even if it ignores the request.
 pub async fn a_guest_that_won_t_stop_is_forced(lab: Lab) {
     let spec = lab.running().await;
     make_stubborn(&lab, &spec).await;
@@ -124,7 +124,7 @@ pub async fn a_guest_that_won_t_stop_is_forced(lab: Lab) {
     assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Stopped));
 }
 
-/// One task of a restart ends with the guest started anew, whatever the guest thinks of it.
+/// A single task of a restart ends with the guest restarted, even if it ignores the request.
 pub async fn a_guest_that_won_t_restart_is_forced(lab: Lab) {
     let spec = lab.running().await;
     make_stubborn(&lab, &spec).await;
@@ -135,14 +135,14 @@ pub async fn a_guest_that_won_t_restart_is_forced(lab: Lab) {
     assert_ne!(lab.boot(&spec).await, before, "it never restarted");
 }
 
-/// What runs is not deleted.
+/// A running guest is not deleted.
 pub async fn a_running_guest_is_not_deleted(lab: Lab) {
     let spec = lab.running().await;
     refused(lab.driver.delete(&spec.guest).await, |e| matches!(e, Error::Conflict(_)));
     assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Running));
 }
 
-/// A bigger size is there at once, without a restart; where the host can't, with the next start.
+/// A bigger size applies at once without a restart, or from the next start if the host can't do that.
 pub async fn cores_memory_and_disk_grow_live(lab: Lab) {
     let spec = lab.running().await;
     let guest = &spec.guest;
@@ -161,14 +161,14 @@ pub async fn cores_memory_and_disk_grow_live(lab: Lab) {
     let sweep = lab.driver.sweep().await.unwrap();
     let seen = sweep.guests.iter().find(|g| g.marker == guest.marker).unwrap();
     assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, Some(384 << 20), Some(disk << 30)));
-    let inside = lab.inside("the size that the guest sees");
+    let inside = lab.inside("the size as seen by the guest");
     if inside {
-        // Hosts share processors out anew a moment later.
+        // Hosts take a moment to redistribute CPUs.
         lab.eventually("it has two cores", async || lab.sh(guest, "nproc").await.trim() == "2").await;
         let kib: u64 = lab.sh(guest, "awk '/MemTotal/{print $2}' /proc/meminfo").await.trim().parse().unwrap();
         assert!((300 << 10..=384 << 10).contains(&kib), "the guest sees {kib} KiB");
     }
-    // Less memory and fewer cores are fine, and what is not given stays.
+    // Less memory and fewer cores are allowed, and values that are left out don't change.
     lab.done(lab.driver.resize(guest, &Limits { cores: Some(1), ..Limits::default() }).await).await;
     if inside {
         lab.eventually("it has one core", async || lab.sh(guest, "nproc").await.trim() == "1").await;
@@ -179,9 +179,9 @@ pub async fn cores_memory_and_disk_grow_live(lab: Lab) {
     );
 }
 
-/// A guest's network has the rate that was ordered, which changes while it runs (where the host can't, with the next
-/// start), and goes.
-#[allow(clippy::float_cmp, reason = "rates are set as they are read")]
+/// A guest's network has the rate that was ordered. The rate can be changed while it runs (or from the next start if
+/// the host can't do that), and removed.
+#[allow(clippy::float_cmp, reason = "rates are read back exactly as they were set")]
 pub async fn a_network_keeps_to_its_rate(lab: Lab) {
     let mut spec = lab.spec().await;
     let guest = spec.guest.clone();
@@ -191,7 +191,7 @@ pub async fn a_network_keeps_to_its_rate(lab: Lab) {
     assert_eq!(lab.rig.bandwidth(&spec).await, Some(100.0));
     let started = lab.end(lab.driver.start(&guest).await.unwrap()).await;
     let runs = match started {
-        // A kernel that can't police traffic starts no guest with a rate, and says so.
+        // A kernel that can't police traffic can't start a guest with a rate limit, and reports it.
         Err(Error::Failed(text)) if text.contains("TC action module") => {
             eprintln!("not tested on this kernel, which has no act_police: a running guest's rate");
             false
@@ -218,7 +218,7 @@ pub async fn a_network_keeps_to_its_rate(lab: Lab) {
     }
 }
 
-/// A smaller disk is refused with the present size, and nothing changes.
+/// Shrinking a disk is refused with the current size, and nothing changes.
 pub async fn a_disk_does_not_shrink(lab: Lab) {
     let spec = lab.stopped().await;
     let disk = spec.limits.disk_gib.unwrap();
@@ -232,7 +232,7 @@ pub async fn a_disk_does_not_shrink(lab: Lab) {
     assert_eq!((Some(seen.cores), seen.disk_max), (spec.limits.cores, Some(disk << 30)));
 }
 
-/// A guest that its host protects is told while it runs, and is not deleted once it is stopped.
+/// Deletion protection is reported while the guest runs, and holds once it is stopped.
 pub async fn a_protected_guest_is_told_before_it_is_touched(lab: Lab) {
     let spec = lab.running().await;
     let (driver, guest) = (&lab.driver, &spec.guest);
@@ -250,11 +250,11 @@ pub async fn a_protected_guest_is_told_before_it_is_touched(lab: Lab) {
     lab.rig.protect(&spec, false).await;
     driver.check_delete(guest).await.unwrap();
     lab.done(driver.delete(guest).await).await;
-    // Gone, it is as good as deleted.
+    // A missing guest counts as deleted.
     driver.check_delete(guest).await.unwrap();
 }
 
-/// Whether a guest could be made is told without making it, also while the one that it is to replace is there.
+/// Whether a guest can be created is checked without creating it, even while the one to be replaced exists.
 pub async fn what_could_not_be_made_is_told_before(lab: Lab) {
     let spec = lab.spec().await;
     lab.driver.check_create(&spec).await.unwrap();
@@ -273,7 +273,7 @@ pub async fn what_could_not_be_made_is_told_before(lab: Lab) {
     assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Stopped));
 }
 
-/// A spec that can't be met is refused before anything is made.
+/// An invalid spec is rejected before anything is created.
 pub async fn a_full_spec_is_asked_for(lab: Lab) {
     let spec = lab.spec().await;
     let mut sizeless = spec.clone();
@@ -290,7 +290,7 @@ pub async fn a_full_spec_is_asked_for(lab: Lab) {
     assert_eq!(lab.power(&spec.guest).await, None);
 }
 
-/// A guest that was halted where it stands neither runs nor is stopped: it is shown as paused, and a start wakes it.
+/// A guest that was halted neither runs nor is stopped: it is shown as paused, and a start resumes it.
 pub async fn a_paused_guest_is_shown_as_such_and_woken(lab: Lab) {
     let spec = lab.running().await;
     if !lab.rig.pause(&spec).await {
@@ -299,7 +299,7 @@ pub async fn a_paused_guest_is_shown_as_such_and_woken(lab: Lab) {
     assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Paused));
     let sweep = lab.driver.sweep().await.unwrap();
     let seen = sweep.guests.iter().find(|g| g.marker == spec.guest.marker).unwrap();
-    // A list may be older than the look at the guest itself.
+    // A list may be older than the guest's own status.
     assert!(matches!(seen.power, GuestPower::Paused | GuestPower::Running), "{seen:?}");
     refused(lab.driver.delete(&spec.guest).await, |e| matches!(e, Error::Conflict(_)));
     lab.done(lab.driver.start(&spec.guest).await).await;

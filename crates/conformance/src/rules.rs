@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Fault, Lab, refused};
 
-/// Every call on a guest that has the number but not our marker is refused, and the guest stays as it is.
+/// Every call on a guest that has the number but not our marker is refused, and the guest stays unchanged.
 pub async fn strangers_are_never_touched(lab: Lab) {
     let spec = lab.spec().await;
     lab.rig.stranger(&spec).await;
@@ -35,7 +35,7 @@ pub async fn strangers_are_never_touched(lab: Lab) {
     refused(driver.delete_snapshot(guest, "one").await, not_ours);
     assert!(driver.sweep().await.unwrap().guests.iter().all(|g| g.marker != guest.marker));
     assert!(lab.rig.stranger_is_untouched(&spec).await);
-    // Nor is one of ours taken for another of ours.
+    // Nor is one of our guests mistaken for another.
     let ours = lab.stopped().await;
     let mut other = ours.guest.clone();
     other.marker = Uuid::new_v4();
@@ -43,7 +43,7 @@ pub async fn strangers_are_never_touched(lab: Lab) {
     assert_eq!(lab.power(&ours.guest).await, Some(GuestPower::Stopped));
 }
 
-/// A host that can't be reached is an error in every call, and never an absence.
+/// With an unreachable host every call fails; none reports a guest as absent.
 pub async fn an_unreachable_host_is_not_an_empty_one(lab: Lab) {
     let spec = lab.stopped().await;
     if !lab.rig.fault(Fault::Cut).await {
@@ -63,7 +63,8 @@ pub async fn an_unreachable_host_is_not_an_empty_one(lab: Lab) {
     assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Stopped));
 }
 
-/// A request whose answer is lost has an unknown outcome; repeating it ends as if it had been answered.
+/// A request whose answer is lost has an unknown outcome; repeating it gives the same result as if it had been
+/// answered.
 pub async fn a_lost_answer_is_no_failure(lab: Lab) {
     let spec = lab.spec().await;
     if !lab.rig.fault(Fault::LoseAnswers).await {
@@ -87,38 +88,38 @@ pub async fn a_lost_answer_is_no_failure(lab: Lab) {
     assert_eq!(lab.power(&spec.guest).await, None);
 }
 
-/// A task that the host does not know is `Unknown`, and a text that is no task is an error.
+/// A task that the host does not know is `Unknown`, and a malformed task id is an error.
 pub async fn a_forgotten_task_is_unknown(lab: Lab) {
     let spec = lab.spec().await;
-    let Task::Running(id) = lab.driver.create(&spec).await.unwrap() else { panic!("made at once") };
+    let Task::Running(id) = lab.driver.create(&spec).await.unwrap() else { panic!("no task") };
     lab.end(Task::Running(id.clone())).await.unwrap();
-    // Whatever the host still knows, it must never turn into a failure.
+    // Whatever the host still knows, this must never become a failure.
     let state = lab.driver.task(&id).await.unwrap();
     assert!(matches!(state, TaskState::Unknown | TaskState::Succeeded(_)), "{state:?}");
     refused(lab.driver.task(&TaskId("no task of ours".to_owned())).await, |e| matches!(e, Error::Invalid(_)));
 }
 
-/// A task id is plain text with which a new driver object, as after a restart of ours, carries the task to its end.
+/// A task id is plain text. With it a new driver, as after a restart of the service, carries the task to its end.
 pub async fn another_process_carries_a_task_on(lab: Lab) {
     let spec = lab.spec().await;
-    let Task::Running(id) = lab.driver.create(&spec).await.unwrap() else { panic!("made at once") };
+    let Task::Running(id) = lab.driver.create(&spec).await.unwrap() else { panic!("no task") };
     let text = serde_json::to_string(&id).unwrap();
     let mut later = lab.clone();
     later.driver = lab.rig.driver();
     later.end(Task::Running(serde_json::from_str(&text).unwrap())).await.unwrap();
     assert_eq!(later.driver.create(&spec).await.unwrap(), Task::Done);
     assert_eq!(later.power(&spec.guest).await, Some(GuestPower::Stopped));
-    // Nobody looked at this one until the host may have forgotten it: repeating is what helps.
+    // Nobody polls this one until the host may have forgotten it: then the call has to be repeated.
     let unseen = lab.spec().await;
     lab.driver.create(&unseen).await.unwrap();
-    if lab.inside("the time in which a host forgets a task") {
+    if lab.inside("the time after which a host forgets a task") {
         tokio::time::sleep(Duration::from_secs(8)).await;
     }
     later.done(later.driver.create(&unseen).await).await;
     assert_eq!(later.power(&unseen.guest).await, Some(GuestPower::Stopped));
 }
 
-/// A sweep sends as many requests for three guests as for one, and sees only ours.
+/// A sweep takes as many requests for three guests as for one, and sees only our guests.
 pub async fn a_sweep_costs_the_same_for_any_number(lab: Lab) {
     let requests = async || lab.rig.requests().await.unwrap_or_default();
     let first = lab.stopped().await;
@@ -129,8 +130,8 @@ pub async fn a_sweep_costs_the_same_for_any_number(lab: Lab) {
     lab.rig.stranger(&stranger).await;
     let second = lab.running().await;
     let mut sweep = None;
-    // Guests of other tests that come and go may be there and not be read.
-    lab.eventually("a sweep sees all", async || {
+    // Guests of other tests come and go meanwhile, and may be listed but unreadable.
+    lab.eventually("a sweep sees all of them", async || {
         let before = requests().await;
         let now = lab.driver.sweep().await.unwrap();
         assert_eq!(requests().await - before, cost);
@@ -145,10 +146,10 @@ pub async fn a_sweep_costs_the_same_for_any_number(lab: Lab) {
     assert!(sweep.nodes.iter().any(|n| n.online && n.memory_mib > 0));
 }
 
-/// A sweep's figures are those that the guest has.
+/// A sweep's values match those of the guest.
 pub async fn a_sweep_has_true_figures(lab: Lab) {
     let spec = lab.running().await;
-    let inside = lab.inside("what a guest uses");
+    let inside = lab.inside("a guest's resource usage");
     let look = async || {
         let sweep = lab.driver.sweep().await.unwrap();
         sweep.guests.into_iter().find(|g| g.marker == spec.guest.marker).unwrap()
@@ -167,7 +168,7 @@ pub async fn a_sweep_has_true_figures(lab: Lab) {
     assert!(before.memory_used > Some(0) && before.memory_used < before.memory_max, "{before:?}");
     assert!(before.cpu.is_some() || before.cpu_time_ns.is_some_and(|ns| ns > 0), "{before:?}");
     let address = spec.network.addresses[0].address;
-    lab.eventually("its address answers", async || lab.rig.answers(address).await).await;
+    lab.eventually("its address responds", async || lab.rig.answers(address).await).await;
     lab.sh(&spec.guest, "dd if=/dev/urandom of=/var/tmp/fill bs=1M count=64 2>/dev/null; sync").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let after = look().await;
@@ -179,8 +180,8 @@ pub async fn a_sweep_has_true_figures(lab: Lab) {
     );
     assert!(after.cpu_time_ns > before.cpu_time_ns || after.cpu.is_some());
     if let Some(used) = before.disk_used {
-        // Some storages count late.
-        lab.eventually("the disk's use is counted", async || {
+        // Some storages update their counts late.
+        lab.eventually("the disk usage is counted", async || {
             lab.rig.recount().await;
             look().await.disk_used >= Some(used + (60 << 20))
         })

@@ -1,12 +1,11 @@
-"""Serves one fakepve (PyPI) on loopback for our tests, and lets them drive it.
+"""Serves one fakepve (PyPI) on loopback for our tests and lets them control it.
 
-Prints one line of JSON about itself; then each line read is a JSON string, a Python expression or statement over `pve`
-(the fake) and `guest(vmid)`, and is answered with one line {"ok": value} or {"error": text}. Ends with its input, so
-with the test that started it.
+Prints one line of JSON about itself. Then each input line is a JSON string with a Python expression or statement that
+may use `pve` (the fake) and `guest(vmid)`, and is answered with one line {"ok": value} or {"error": text}. Exits at the
+end of its input, and so with the test that started it.
 
-The fake is right in most things. What is added here are paths that it answers without keeping what was asked: a
-machine's resize and pending configuration, what storages can, a container's terminal; and answers that get lost on
-their way.
+The fake is mostly accurate. Added here are paths that it answers without keeping what was set (a VM's resize and
+pending configuration, storage features, a container's terminal), and answers that get lost.
 """
 
 import asyncio
@@ -34,19 +33,19 @@ TOKEN = ('innkeeper@pve!test', '11111111-2222-3333-4444-555555555555')
 class Pve(FakePve):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        # Requests that change something are carried out and not answered.
+        # Changes are carried out but not answered.
         self.lose_answers = False
-        # How many requests came, and how many were under way at one time at most.
+        # Number of requests, and the most that were in progress at the same time.
         self.came = self.under_way = self.most = 0
-        # (method, end of the path) -> [status, how many times]: carried out, then answered with this status.
+        # (method, end of the path) -> [status, count]: carried out, then answered with this status.
         self.after = {}
-        # (method, end of the path) -> [[status, reason, body], ...]: answers from recordings, each given once.
+        # (method, end of the path) -> [[status, reason, body], ...]: recorded answers, each given once.
         self.canned = {}
-        # What was asked: (method, path, [[name, value], ...], headers that matter), once logged in.
+        # Requests so far: (method, path, [[name, value], ...], relevant headers), once logged in.
         self.asked = []
-        # A console's websocket does not repeat the subprotocol, as RFC 6455 allows.
+        # The console's websocket does not repeat the subprotocol, as RFC 6455 allows.
         self.no_subprotocol = False
-        # A machine's disk grows in so many seconds.
+        # Seconds that growing a VM's disk takes.
         self.resize_secs = 0
         self.broken_resize = False
 
@@ -73,7 +72,7 @@ class Pve(FakePve):
         for (method, suffix), rule in self.after.items():
             if request.method == method and request.path.endswith(suffix) and rule[1] > 0:
                 rule[1] -= 1
-                # Such answers of real nodes have no body.
+                # Real nodes send such answers without a body.
                 return web.Response(status=rule[0], reason='Connection timed out')
         if self.lose_answers and request.method != 'GET':
             request.transport.abort()
@@ -86,7 +85,7 @@ class Pve(FakePve):
         router.add_get(one + '/vncwebsocket', self._ct_console(self._vncwebsocket))
 
     async def _lxc_create(self, user, v):
-        # As recorded: what a pool gives counts for everything but tags, since the guest is not in it yet.
+        # As recorded: a pool's rights apply to everything but tags, since the guest is not in the pool yet.
         if v.get('tags'):
             self.require(user, '/vms/{0}'.format(v['vmid']), 'VM.Config.Options')
         return await super()._lxc_create(user, v)
@@ -108,7 +107,7 @@ class Pve(FakePve):
         answer = await super()._config_get(request)
         if request.query.get('current'):
             return answer
-        # As the schema says: with what is pending, unless the current one is asked for.
+        # As in the schema: includes pending values unless the current ones are requested.
         config = json.loads(answer.text)['data']
         config.update(self._vm(request).pending)
         return web.json_response({'data': {k: x for k, x in config.items() if x is not None}})
@@ -117,7 +116,7 @@ class Pve(FakePve):
         held = await super()._permissions(v, user)
         if not self.version.startswith('8'):
             return held
-        # What 9 divided was one privilege.
+        # The privileges that version 9 split used to be one.
         return {path: {'VM.Monitor' if p.startswith('VM.GuestAgent') else p: 1 for p in privs}
                 for path, privs in held.items()}
 
@@ -154,7 +153,7 @@ class Pve(FakePve):
 
 
 def furnish(pve):
-    """What a host has that Innkeeper may use: a token, templates, the firewall."""
+    """Sets up what Innkeeper uses on a host: a token, templates, the firewall."""
     pve.apitokens[TOKEN[0]] = TOKEN[1]
     pve.users['innkeeper@pve'] = 'secret of the login'
     pve.store_file('local', 'debian-12-standard_12.7-1_amd64.tar.zst', 120 << 20, content='vztmpl')
@@ -169,7 +168,7 @@ def furnish(pve):
 
 
 def in_memory(path):
-    """Another path of a file's content, which leaves nothing behind when this program is killed."""
+    """A path to the file's content in memory, so that nothing is left behind if this program is killed."""
     kept = os.memfd_create('fakepve')
     with open(path, 'rb') as file:
         os.write(kept, file.read())
@@ -206,7 +205,7 @@ async def main():
             if inspect.isawaitable(value):
                 value = await value
             answer = json.dumps({'ok': value}, default=str)
-        except Exception as error:  # noqa: BLE001 - the test hears of it
+        except Exception as error:  # noqa: BLE001 - reported to the test
             answer = json.dumps({'error': '{0}: {1}'.format(type(error).__name__, error)})
         print(answer, flush=True)
 

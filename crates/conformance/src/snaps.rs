@@ -4,7 +4,7 @@ use hypervisor::{Error, GuestPower, Limits, StopMode, Task};
 
 use super::{Lab, refused};
 
-/// Snapshots are listed oldest first with the customer's words, and go one by one.
+/// Snapshots are listed oldest first with the customer's description, and can be deleted one by one.
 pub async fn snapshots_are_kept_in_order(lab: Lab) {
     let spec = lab.stopped().await;
     let (driver, guest) = (&lab.driver, &spec.guest);
@@ -20,16 +20,16 @@ pub async fn snapshots_are_kept_in_order(lab: Lab) {
     assert!(age.num_seconds().abs() < 120, "taken {age} ago");
     lab.done(driver.delete_snapshot(guest, "zulu").await).await;
     assert_eq!(driver.snapshots(guest).await.unwrap().len(), 1);
-    // A guest goes with its snapshots.
+    // A guest's snapshots are deleted with it.
     lab.done(driver.delete(guest).await).await;
     assert_eq!(lab.power(guest).await, None);
 }
 
-/// Files are what they were, and a guest that ran runs again while a stopped one stays stopped.
+/// A rollback restores files; a guest that was running runs again, and a stopped one stays stopped.
 pub async fn a_roll_back_restores_files(lab: Lab) {
     let spec = lab.running().await;
     let (driver, guest) = (&lab.driver, &spec.guest);
-    let inside = lab.inside("the files of a roll-back");
+    let inside = lab.inside("the files after a rollback");
     if inside {
         lab.sh(guest, "echo first > /root/file; sync").await;
     }
@@ -48,7 +48,8 @@ pub async fn a_roll_back_restores_files(lab: Lab) {
     assert_eq!(lab.power(guest).await, Some(GuestPower::Stopped));
 }
 
-/// A roll-back takes the disk back and nothing else: size and other snapshots stay, later ones where the storage can.
+/// A rollback restores the disk and nothing else: size and other snapshots stay, later ones if the storage supports
+/// that.
 pub async fn a_roll_back_keeps_size_and_rest(lab: Lab) {
     let spec = lab.running().await;
     let (driver, guest) = (&lab.driver, &spec.guest);
@@ -56,7 +57,7 @@ pub async fn a_roll_back_keeps_size_and_rest(lab: Lab) {
     let disk = spec.limits.disk_gib.unwrap() + 1;
     let limits = Limits { cores: Some(2), memory_mib: Some(384), disk_gib: Some(disk), ..Limits::default() };
     lab.done(driver.resize(guest, &limits).await).await;
-    // Asked for twice, as after a crash of ours in its middle.
+    // Requested twice, as after a crash half-way.
     let first = driver.rollback(guest, "small").await.unwrap();
     match driver.rollback(guest, "small").await {
         Ok(second) => lab.end(second).await.unwrap(),
@@ -68,14 +69,14 @@ pub async fn a_roll_back_keeps_size_and_rest(lab: Lab) {
     let seen = sweep.guests.iter().find(|g| g.marker == guest.marker).unwrap();
     assert_eq!((seen.cores, seen.memory_max, seen.disk_max), (2, Some(384 << 20), Some(disk << 30)));
     lab.up(guest).await;
-    if lab.inside("the size that the guest sees") {
+    if lab.inside("the size as seen by the guest") {
         lab.eventually("it has two cores", async || lab.sh(guest, "nproc").await.trim() == "2").await;
     }
     assert_eq!(driver.snapshots(guest).await.unwrap().len(), 1);
     assert_eq!(driver.resize(guest, &limits).await.unwrap(), Task::Done);
 }
 
-/// Taken names are refused; what is gone is deleted; what never was can't be rolled back to.
+/// Taken names are refused, deleting a missing snapshot succeeds, and rolling back to a missing one fails.
 pub async fn snapshot_calls_may_be_repeated(lab: Lab) {
     let spec = lab.stopped().await;
     let (driver, guest) = (&lab.driver, &spec.guest);

@@ -1,4 +1,4 @@
-//! The parts of Incus's JSON that we read, and its sizes.
+//! The parts of Incus's JSON that we read, and its size notation.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub(crate) type Map = BTreeMap<String, String>;
 /// Devices by name.
 pub(crate) type Devices = BTreeMap<String, Map>;
 
-/// Reads Go's `null` for an empty map or list as empty.
+/// Reads Go's `null` for an empty map or list.
 fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
@@ -86,7 +86,7 @@ impl Operation {
     }
 }
 
-/// An instance; `state` only with `recursion=2`.
+/// An instance; `state` is only set with `recursion=2`.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Instance {
     pub(crate) name: String,
@@ -134,7 +134,7 @@ impl Instance {
         self.root_disk().and_then(|(_, d)| d.get("size")).and_then(|s| parse_size(s))
     }
 
-    /// An instant that changes with each start.
+    /// A timestamp that changes with each start.
     pub(crate) fn boot(&self) -> i64 {
         self.last_used_at.map_or(0, |at| at.timestamp_micros())
     }
@@ -212,7 +212,7 @@ pub(crate) struct InstanceSnapshot {
     pub(crate) size: Option<i64>,
 }
 
-/// Parses Incus's sizes (`512MiB`, `10GB`, `1024`) to bytes; percentages and nonsense give `None`.
+/// Parses Incus's sizes (`512MiB`, `10GB`, `1024`) to bytes; `None` for percentages and invalid text.
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -232,7 +232,7 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// Counts the processors that `limits.cpu` allows: a number (`2`) or a set (`0-3,7`).
+/// Counts the CPUs that `limits.cpu` allows: a number (`2`) or a set (`0-3,7`).
 pub(crate) fn parse_cpus(text: &str) -> Option<u32> {
     if let Ok(count) = text.trim().parse() {
         return Some(count);

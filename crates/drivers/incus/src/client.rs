@@ -17,7 +17,7 @@ use crate::api::{Envelope, Operation, PoolResources, Space};
 #[derive(Debug)]
 pub(crate) enum Reply {
     Done,
-    /// A background operation has begun.
+    /// A background operation was started.
     Operation(Operation),
 }
 
@@ -34,25 +34,25 @@ impl Client {
     pub(crate) fn new(config: IncusConfig) -> Result<Self> {
         for (what, text) in [("project", &config.project), ("storage pool", &config.storage_pool)] {
             if text.is_empty() || text.chars().any(|c| c.is_control() || matches!(c, '/' | '?' | '&' | '#' | ' ')) {
-                return Err(Error::Invalid(format!("{text:?} is no name of a {what}")));
+                return Err(Error::Invalid(format!("{text:?} is not a valid {what} name")));
             }
         }
-        // reqwest sets TLS up even for a unix socket and panics where no provider is installed. Losing the race to
-        // install one is as good as winning it.
+        // reqwest sets up TLS even for a unix socket, and panics if no provider is installed. It doesn't matter if
+        // another thread installs one first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .unix_socket(config.socket.as_path())
             .connect_timeout(Duration::from_secs(config.connect_timeout_s.max(1)))
             .timeout(Duration::from_secs(config.request_timeout_s.max(1)))
-            // A kept connection may be dead, and then nobody can tell whether the request was heard; a new one on a
-            // unix socket costs microseconds. And a pool now and then opens one that it doesn't use at once: Incus
-            // reads the first byte of a connection before it accepts the next (it looks for TLS), so one silent
-            // client stops the whole daemon.
+            // A kept connection may be dead, and then nobody can tell whether the request was received; a new one on a
+            // unix socket costs microseconds. A pool also opens connections now and then without using them at once:
+            // Incus reads the first byte of a connection before it accepts the next (to detect TLS), so one silent
+            // client blocks the whole daemon.
             .pool_max_idle_per_host(0)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|e| Error::Invalid(format!("no HTTP client: {e}")))?;
+            .map_err(|e| Error::Invalid(format!("can't create an HTTP client: {e}")))?;
         Ok(Self { http, config: Arc::new(config), unreadable: Arc::default() })
     }
 
@@ -78,8 +78,7 @@ impl Client {
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<T> {
         let envelope = self.call(Method::GET, segments, query, None, None).await?;
-        serde_json::from_value(envelope.metadata)
-            .map_err(|e| Error::Failed(format!("an answer that makes no sense: {e}")))
+        serde_json::from_value(envelope.metadata).map_err(|e| Error::Failed(format!("invalid response: {e}")))
     }
 
     /// `None` where it is missing.
@@ -113,8 +112,7 @@ impl Client {
         let patience = limit + self.timeout();
         let envelope =
             self.call(Method::GET, &["operations", id, "wait"], &[("timeout", &seconds)], None, Some(patience)).await?;
-        serde_json::from_value(envelope.metadata)
-            .map_err(|e| Error::Failed(format!("an operation that makes no sense: {e}")))
+        serde_json::from_value(envelope.metadata).map_err(|e| Error::Failed(format!("invalid operation: {e}")))
     }
 
     /// For small changes: the caller sees one call.
@@ -129,7 +127,7 @@ impl Client {
         if ended.is_success() {
             Ok(())
         } else if ended.is_running() {
-            Err(Error::Locked(format!("{} still runs after {} s", ended.description, limit.as_secs())))
+            Err(Error::Locked(format!("{} is still running after {} s", ended.description, limit.as_secs())))
         } else {
             Err(classify_shortage(self, failure(&ended.err)).await)
         }
@@ -158,11 +156,11 @@ impl Client {
     }
 }
 
-/// Reads an answer, turning Incus's errors into ours.
+/// Reads a response and maps Incus's errors to ours.
 pub(crate) fn envelope(status: u16, bytes: &[u8]) -> Result<Envelope> {
     let Ok(envelope) = serde_json::from_slice::<Envelope>(bytes) else {
         // Never `NotFound`: this does not come from Incus, so it is no evidence.
-        return Err(Error::Failed(format!("HTTP {status} with an answer that is not Incus's")));
+        return Err(Error::Failed(format!("HTTP {status} with a response that is not from Incus")));
     };
     if envelope.kind == "error" || status >= 400 {
         let code = if envelope.error_code == 0 { status } else { envelope.error_code };
@@ -171,7 +169,7 @@ pub(crate) fn envelope(status: u16, bytes: &[u8]) -> Result<Envelope> {
     Ok(envelope)
 }
 
-/// A failure below HTTP.
+/// Maps a failure below HTTP.
 pub(crate) fn transport(error: &reqwest::Error, mutates: bool) -> Error {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -220,7 +218,7 @@ pub(crate) fn refusal(code: u16, text: &str) -> Error {
     })
 }
 
-/// Maps the text of an operation that failed.
+/// Maps the error text of a failed operation.
 pub(crate) fn failure(text: &str) -> Error {
     by_words(text).unwrap_or_else(|| {
         let lower = text.to_lowercase();
@@ -266,7 +264,7 @@ fn by_words(text: &str) -> Option<Error> {
     }
 }
 
-/// The address that another interface has: `IP address "10.0.0.5" already defined on another NIC`.
+/// Extracts the address that another interface has: `IP address "10.0.0.5" already defined on another NIC`.
 fn address_in_use(text: &str) -> Option<IpAddr> {
     let (before, _) = text.split_once("already defined on")?;
     before.split('"').find_map(|word| word.parse().ok())

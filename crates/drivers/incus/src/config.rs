@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 pub struct IncusConfig {
     /// The daemon's unix socket.
     pub socket: PathBuf,
-    /// The Incus project our guests live in.
+    /// The Incus project of our guests.
     pub project: String,
-    /// The storage pool of the guests' root disks.
+    /// The storage pool for guests' root disks.
     pub storage_pool: String,
-    /// Whether Incus filters the guests' traffic, so that none can take another's address. Switch it off only
-    /// where the node's kernel can't do it (no bridge family in nftables).
+    /// Whether Incus filters the guests' traffic, so that none can use another's address. Only switch it off if the
+    /// node's kernel lacks support (nftables' bridge family).
     pub address_filters: bool,
     /// The search domain of guests.
     pub search_domain: Option<String>,

@@ -93,7 +93,7 @@ async fn attach(client: &Client, instance: &str) -> Result<(Socket, Socket)> {
     let Reply::Operation(operation) =
         client.send(Method::POST, &["instances", instance, "console"], Some(&body)).await?
     else {
-        return Err(Error::Failed("Incus opened a console without an operation".to_owned()));
+        return Err(Error::Failed("Incus opened a console without returning an operation".to_owned()));
     };
     // Control first: Incus attaches to the guest as soon as the data socket is open.
     let control = connect(client, &operation, "control").await?;
@@ -119,7 +119,7 @@ async fn hold(
         tokio::time::sleep(PAUSE).await;
         sockets = match attach(&client, &instance).await {
             Ok(sockets) => sockets,
-            Err(error) => return tracing::debug!(instance, %error, "a console could not be opened again"),
+            Err(error) => return tracing::debug!(instance, %error, "could not reattach to a console"),
         };
     }
 }
@@ -182,7 +182,7 @@ async fn follow_size(incus: Incus, guest: GuestRef, mut sizes: watch::Receiver<S
         let (columns, rows) = (columns.to_string(), rows.to_string());
         let argv = ["stty", "-F", "/dev/console", "cols", &columns, "rows", &rows];
         if let Err(error) = incus.exec(&guest, &argv, b"", SIZE_TIMEOUT).await {
-            tracing::debug!(guest = guest.vmid, %error, "a console's size could not be set");
+            tracing::debug!(guest = guest.vmid, %error, "could not set a console's size");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a guest was given, as Incus has it.
+//! Reads a guest's configuration from Incus.
 
 use std::net::IpAddr;
 

@@ -37,7 +37,7 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
     if then == Then::Started && operation.as_ref().is_some_and(Operation::is_success) {
         return Ok(TaskState::Succeeded(None));
     }
-    // Another process of ours may have submitted what follows already.
+    // Another process may have submitted the follow-up already.
     if busy(client, &lookup::name(&guest)).await?.is_some() {
         return Ok(TaskState::Running(None));
     }
@@ -92,7 +92,7 @@ async fn stopped(client: &Client, instance: &Instance, boot: i64) -> Result<Task
         return Ok(TaskState::Succeeded(None));
     }
     if instance.boot() != boot {
-        return Ok(TaskState::Failed(Error::Conflict("it was started again while it was to be stopped".to_owned())));
+        return Ok(TaskState::Failed(Error::Conflict("it was started again while it was being stopped".to_owned())));
     }
     change_power(client, &instance.name, "stop").await
 }

@@ -10,7 +10,7 @@ use crate::api::PoolResources;
 use crate::server::{Environment, Resources, Server, as_node};
 use crate::{Incus, images, preflight, processes, traffic};
 
-/// API extensions that we build on; all are in Incus 6.0.
+/// API extensions that we rely on; Incus 6.0 has all of them.
 const NEEDED: &[&str] =
     &["instances", "instance_state_started_at", "instances_state_total", "image_types", "projects", "resources_v2"];
 
@@ -55,10 +55,10 @@ impl Host for Incus {
         let missing: Vec<_> =
             NEEDED.iter().filter(|needed| !server.api_extensions.iter().any(|has| has == *needed)).collect();
         if !missing.is_empty() {
-            problems.push(format!("The server is too old, it lacks {missing:?}: upgrade to Incus 6.0 or later."));
+            problems.push(format!("The server is too old and lacks {missing:?}: upgrade to Incus 6.0 or later."));
         }
         if server.environment.server_clustered {
-            problems.push("The server is part of a cluster; only single servers are looked after so far.".to_owned());
+            problems.push("The server is part of a cluster; only single servers are supported so far.".to_owned());
         }
         if !config.address_filters {
             problems.push(

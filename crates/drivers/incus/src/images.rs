@@ -19,7 +19,7 @@ pub(crate) async fn fingerprint(client: &Client, kind: GuestKind, source: &str) 
         kind: String,
     }
     if source.is_empty() || source.chars().any(char::is_control) {
-        return Err(Error::Invalid(format!("{source:?} is no name of an image")));
+        return Err(Error::Invalid(format!("{source:?} is not a valid image name")));
     }
     let alias: Option<Alias> = client.get_opt(&["images", "aliases", source], &[]).await?;
     let fingerprint = match alias {

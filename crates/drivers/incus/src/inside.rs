@@ -20,7 +20,7 @@ use crate::{Incus, lookup, power, traffic};
 
 /// How much of an output is kept; the rest is read and dropped.
 const OUTPUT_LIMIT: usize = 1 << 20;
-/// How much stdin goes into one message.
+/// Size of stdin messages.
 const CHUNK: usize = 32 << 10;
 /// `chpasswd` is quick, and the caller holds a worker meanwhile: one that hangs is given up.
 const PASSWORD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ impl Inside for Incus {
         let Reply::Operation(operation) =
             client.send(Method::POST, &["instances", &instance.name, "exec"], Some(&body)).await?
         else {
-            return Err(Error::Failed("Incus ran a command without an operation".to_owned()));
+            return Err(Error::Failed("Incus ran a command without returning an operation".to_owned()));
         };
         let slow = |_| Error::OutcomeUnknown(format!("the streams of {} did not open", argv[0]));
         let streams =
@@ -53,11 +53,11 @@ impl Inside for Incus {
         // From here on a delay is the guest's.
         let deadline = Instant::now() + timeout;
         let hung = || Error::GuestHung(format!("{} did not end within {} s", argv[0], timeout.as_secs()));
-        // Dropping the sockets, the control socket among them, makes Incus kill the command.
+        // Dropping the sockets, including the control socket, makes Incus kill the command.
         let (stdout, stderr) = timeout_at(deadline, streams.run(stdin)).await.map_err(|_| hung())?;
         let left = deadline.saturating_duration_since(Instant::now());
         let ended = client.wait(&operation.id, left.max(LAST_TIMEOUT)).await.map_err(|error| match error {
-            // The command's own end can come back as a refusal of the wait.
+            // The command's exit can come back as an error of the wait.
             Error::Invalid(text) | Error::Failed(text) => not_run(argv[0], &text),
             other => other,
         })?;
@@ -80,7 +80,7 @@ impl Inside for Incus {
         } else {
             power::has_room(&self.client, &lookup::name(guest)).await?;
             // Its output could quote the password, so it is not passed on.
-            Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
+            Err(Error::Failed(format!("chpasswd exited with status {}", output.status)))
         }
     }
 
@@ -102,7 +102,7 @@ impl Inside for Incus {
     }
 }
 
-/// The command could not be run at all.
+/// The command could not be started.
 fn not_run(program: &str, text: &str) -> Error {
     if text.to_lowercase().contains("command not found") || text.to_lowercase().contains("not executable") {
         Error::NotFound(format!("{program} in the guest"))
@@ -149,7 +149,7 @@ impl Streams {
     }
 }
 
-/// Sends all of stdin and its end, and keeps the socket open. A command that closed its stdin is no error.
+/// Sends all of stdin and its end, and keeps the socket open. It is not an error if the command has closed its stdin.
 async fn write(mut socket: Socket, stdin: &[u8]) -> Socket {
     for chunk in stdin.chunks(CHUNK) {
         if socket.send(Message::binary(chunk.to_vec())).await.is_err() {
@@ -161,7 +161,7 @@ async fn write(mut socket: Socket, stdin: &[u8]) -> Socket {
     socket
 }
 
-/// Reads an output to its end, keeping at most [`OUTPUT_LIMIT`].
+/// Reads an output to its end and keeps at most [`OUTPUT_LIMIT`].
 async fn read(mut socket: Socket) -> Vec<u8> {
     let mut kept = Vec::new();
     while let Some(message) = socket.next().await {

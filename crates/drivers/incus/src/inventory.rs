@@ -90,7 +90,7 @@ async fn list(client: &Client) -> Result<Vec<Value>> {
     if let Ok(list) = tokio::time::timeout(LIST_TIMEOUT, whole).await {
         return list;
     }
-    tracing::warn!("Incus takes too long over what its guests do; they are looked at without that");
+    tracing::warn!("Incus is too slow to report its guests' state; sweeping without it");
     client.get(&["instances"], &[("recursion", "1")]).await
 }
 
@@ -124,7 +124,7 @@ fn read(list: Vec<Value>, node: &str) -> (Vec<Instance>, Coverage, HashSet<Strin
 fn log_unreadable(client: &Client, unreadable: HashSet<String>) {
     let mut known = client.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
     for instance in unreadable.difference(&known) {
-        tracing::warn!(instance, "an instance in the list can't be read and is left out, until it changes");
+        tracing::warn!(instance, "an instance in the list can't be read; ignored until it changes");
     }
     *known = unreadable;
 }

@@ -38,7 +38,7 @@ use hypervisor::Result;
 use crate::client::Client;
 pub use crate::config::IncusConfig;
 
-/// One Incus server. Cheap to clone; holds no connection between calls.
+/// An Incus server. Cheap to clone; keeps no connection between calls.
 #[derive(Debug, Clone)]
 pub struct Incus {
     client: Client,
@@ -53,7 +53,7 @@ impl Incus {
         Ok(Self { client: Client::new(config)? })
     }
 
-    /// The configuration it was made with.
+    /// The configuration that it was created with.
     pub fn config(&self) -> &IncusConfig {
         &self.client.config
     }

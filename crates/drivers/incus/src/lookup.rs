@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::api::Instance;
 use crate::client::Client;
 
-/// The config key with our marker.
+/// The config key that holds our marker.
 pub(crate) const MARKER: &str = "user.innkeeper.server";
 /// The config key that says that the guest's creation was seen to succeed.
 pub(crate) const READY: &str = "user.innkeeper.ready";

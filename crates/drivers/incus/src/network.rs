@@ -8,10 +8,10 @@ use serde::Deserialize;
 use crate::api::Map;
 use crate::client::Client;
 
-/// The one network interface inside a guest.
+/// The only network interface inside a guest.
 pub(crate) const NIC: &str = "eth0";
 
-/// A network as Incus knows it.
+/// An Incus network.
 #[derive(Debug, Deserialize)]
 struct Network {
     managed: bool,
@@ -32,13 +32,14 @@ impl Network {
             return Ok(());
         }
         Err(Error::Invalid(format!(
-            "{address} is outside of {}, which Incus gives out on {name}: switch {family}.dhcp off there, or take another bridge",
+            "{address} is outside {}, which Incus serves with DHCP on {name}: switch {family}.dhcp off there or use \
+             another bridge",
             of("address")
         )))
     }
 }
 
-/// Whether a network, as `10.0.0.1/24`, has this address.
+/// Whether a network, such as `10.0.0.1/24`, contains this address.
 fn contains(network: &str, address: IpAddr) -> bool {
     let Some((base, Ok(prefix))) = network.split_once('/').map(|(base, prefix)| (base, prefix.parse::<u32>())) else {
         return false;
@@ -70,7 +71,7 @@ pub(crate) async fn nic(client: &Client, network: &GuestNetwork, limits: &Limits
     Ok(Some(nic))
 }
 
-/// The device's rate, in Mbit/s each way; 0 for none.
+/// The device's rate limit in Mbit/s, each way; 0 for none.
 pub(crate) fn limit(mbps: u32, nic: &mut Map) {
     match mbps {
         0 => drop(nic.remove("limits.max")),

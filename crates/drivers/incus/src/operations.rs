@@ -18,7 +18,7 @@ use crate::client::{Client, Reply, failure};
 /// How long a look at a task waits for what it had to submit.
 const FOLLOW_UP_WAIT: Duration = Duration::from_secs(15);
 
-/// What must follow an operation for our task to be done.
+/// What must follow an operation to complete our task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
     /// Mark a new guest as complete.
@@ -27,12 +27,12 @@ pub(crate) enum Then {
     Started,
     /// The guest must be stopped: force it where it is still in the same boot.
     Stopped {
-        /// [`Instance::boot`] when the stop was asked for.
+        /// [`Instance::boot`] when the stop was requested.
         boot: i64,
     },
     /// The guest must have restarted: force it where it is still in the same boot.
     Restarted {
-        /// [`Instance::boot`] when the restart was asked for.
+        /// [`Instance::boot`] when the restart was requested.
         boot: i64,
     },
     /// Restore configuration and power to what they were before the roll-back.
@@ -46,7 +46,7 @@ pub(crate) struct Parsed {
     pub(crate) follow_up: Option<(Then, GuestRef)>,
 }
 
-/// The task for an operation that must be followed by something.
+/// The task for an operation that has a follow-up.
 pub(crate) fn chained(operation: &str, then: Then, guest: &GuestRef) -> Task {
     let (word, boot) = match then {
         Then::Confirm => ("confirm", None),
@@ -70,7 +70,7 @@ pub(crate) fn chained_reply(reply: Reply, then: Then, guest: &GuestRef) -> Task 
     }
 }
 
-/// The task for a mutation's answer that nothing must follow.
+/// The task for a mutation without a follow-up.
 pub(crate) fn plain(reply: Reply) -> Task {
     match reply {
         Reply::Done => Task::Done,
@@ -79,7 +79,7 @@ pub(crate) fn plain(reply: Reply) -> Task {
 }
 
 pub(crate) fn parse(id: &TaskId) -> Result<Parsed> {
-    let nonsense = || Error::Invalid(format!("{:?} is no task of ours", id.0));
+    let nonsense = || Error::Invalid(format!("{:?} is not a task id of ours", id.0));
     let (operation, rest) = id.0.split_once('?').unwrap_or((&id.0, ""));
     Uuid::parse_str(operation).map_err(|_| nonsense())?;
     let operation = operation.to_owned();
@@ -102,7 +102,7 @@ pub(crate) fn parse(id: &TaskId) -> Result<Parsed> {
     Ok(Parsed { operation, follow_up: Some((then, guest)) })
 }
 
-/// The state of an operation that has ended.
+/// Maps the result of an operation that has ended.
 pub(crate) fn ended(operation: &Operation) -> TaskState {
     if operation.is_success() { TaskState::Succeeded(None) } else { TaskState::Failed(failure(&operation.err)) }
 }

@@ -25,12 +25,12 @@ impl Power for Incus {
         }
         if !instance.config.contains_key(READY) {
             return Err(Error::Conflict(format!(
-                "the creation of {} was never seen to end: create it again",
+                "the creation of {} was never seen to complete: create it again",
                 instance.name
             )));
         }
         processes::apply(client, &instance).await?;
-        // A frozen guest is woken, not started.
+        // A frozen guest is resumed, not started.
         let action = if instance.power() == GuestPower::Paused { "unfreeze" } else { "start" };
         let reply = set_state(client, &instance.name, action, false, 0).await;
         let reply = or_already(client, guest, GuestPower::Running, reply).await?;

@@ -43,7 +43,7 @@ fn quota_problem(sysfs: &Path, source: Option<&String>) -> Option<String> {
     let doubtful = read("enabled") == Some(1)
         && (read("drop_subtree_threshold").is_some_and(|n| n < 8) || read("inconsistent") == Some(1));
     doubtful.then(|| {
-        "btrfs stops counting quotas when a guest is deleted, and then keeps no guest to its disk size: write 8 to \
+        "btrfs stops counting quotas when a guest is deleted, and then enforces no disk sizes: write 8 to \
          /sys/fs/btrfs/*/qgroups/drop_subtree_threshold at each start, then run btrfs quota rescan on the pool."
             .to_owned()
     })
@@ -54,15 +54,15 @@ fn quota_problem(sysfs: &Path, source: Option<&String>) -> Option<String> {
 /// Incus only shows it as stopped. The socket is local, so this machine's sysctls tell.
 pub(crate) fn inotify_problem(sysctls: &Path) -> Option<String> {
     const NAME: &str = "fs.inotify.max_user_instances";
-    /// Enough for some 800 guests.
+    /// Enough for about 800 guests.
     const ENOUGH: u64 = 8192;
     const ADVICE: u64 = 1_048_576;
     let now: u64 = std::fs::read_to_string(sysctls.join(NAME.replace('.', "/"))).ok()?.trim().parse().ok()?;
     (now < ENOUGH).then(|| {
         format!(
             "{NAME} is {now}, and every container takes up to 10 of them: from about the {}th on, guests die at boot. Run \
-             sysctl -w {NAME}={ADVICE}, and put the line {NAME}={ADVICE} into /etc/sysctl.d/90-innkeeper.conf, which \
-             keeps it.",
+             sysctl -w {NAME}={ADVICE}, and put the line {NAME}={ADVICE} into /etc/sysctl.d/90-innkeeper.conf to make \
+             it permanent.",
             now / 8 + 1
         )
     })
@@ -104,7 +104,7 @@ mod tests {
         );
         assert_eq!([set("8192\n"), set("what\n")], [None, None]);
         std::fs::remove_dir_all(&sysctls).unwrap();
-        assert_eq!(inotify_problem(&sysctls), None, "where it can't be read, nothing is said");
+        assert_eq!(inotify_problem(&sysctls), None, "no warning if it can't be read");
     }
 
     #[test]
@@ -125,7 +125,7 @@ mod tests {
             write(&format!("fs/btrfs/{of}/qgroups/inconsistent"), inconsistent);
             quota_problem(&sysfs, Some(&pool)).is_some()
         };
-        assert!(!set("other", "3\n", "1\n"), "what is not the pool's is not ours to judge");
+        assert!(!set("other", "3\n", "1\n"), "other file systems are ignored");
         assert_eq!(
             [set("ours", "3\n", "0\n"), set("ours", "8\n", "1\n"), set("ours", "8\n", "0\n")],
             [true, true, false]

@@ -27,7 +27,7 @@ fn short(hostname: &str) -> &str {
     hostname.split('.').next().unwrap_or(hostname)
 }
 
-/// The `cloud-init.*` keys, for images that read them.
+/// The `cloud-init.*` keys, for images that use cloud-init.
 pub(crate) fn cloud_init(spec: &GuestSpec, search: Option<&str>) -> Result<Map> {
     check::texts(spec)?;
     let user = json!({
@@ -52,7 +52,7 @@ pub(crate) fn cloud_init(spec: &GuestSpec, search: Option<&str>) -> Result<Map> 
     if let Some(domain) = search {
         link["nameservers"]["search"] = json!([domain]);
     }
-    // In a VM the kernel chooses the interface's name.
+    // In a VM the kernel names the interface.
     let ethernets = match spec.guest.kind {
         GuestKind::Lxc => json!({NIC: link}),
         GuestKind::Vm => {
@@ -83,7 +83,7 @@ fn networkd(network: &GuestNetwork, search: Option<&str>) -> String {
         let _ = writeln!(text, "Domains={domain}");
     }
     for gateway in network.addresses.iter().filter_map(|a| a.gateway) {
-        // On-link: a pool's gateway need not be inside the guest's own prefix.
+        // On-link: a pool's gateway need not be within the guest's own prefix.
         let _ = writeln!(text, "\n[Route]\nGateway={gateway}\nGatewayOnLink=yes");
     }
     text
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(lines(&[" a ".to_owned(), String::new()]), "a\n");
     }
 
-    /// A guest with a /32, or with a gateway that is link-local, finds its gateway on the link.
+    /// A guest with a /32, or with a link-local gateway, can reach its gateway on the link.
     #[test]
     fn a_gateway_outside_is_on_the_link() {
         let mut spec = spec();

@@ -12,7 +12,7 @@ use crate::api::{Instance, MIB, parse_size};
 use crate::client::Client;
 use crate::lookup::instance_type;
 
-/// The config key; it takes effect in a running container too.
+/// The config key; it also applies to running containers.
 pub(crate) const KEY: &str = "limits.processes";
 /// What each container may have, however small. An idle one with systemd has some 30.
 const EACH: u64 = 500;
@@ -20,7 +20,7 @@ const EACH: u64 = 500;
 /// `None`: no limit.
 pub(crate) fn limit(config: &IncusConfig, kind: GuestKind, memory_mib: u64) -> Option<String> {
     let per_gib = u64::from(config.processes_per_gib);
-    // A virtual machine has a kernel of its own.
+    // A VM has its own kernel.
     (kind == GuestKind::Lxc && per_gib > 0).then(|| (EACH + per_gib * memory_mib / 1024).to_string())
 }
 
@@ -49,9 +49,9 @@ pub(crate) fn problem(procfs: &Path, config: &IncusConfig) -> Option<String> {
     let may = u64::from(config.processes_per_gib) * kib / MIB;
     (now < may).then(|| {
         format!(
-            "{NAME} is {now}, and containers with all of this machine's memory may have {may} processes: when the numbers are \
-             used up, nobody can start anything. Run sysctl -w {NAME}={ADVICE}, and put the line {NAME}={ADVICE} into \
-             /etc/sysctl.d/90-innkeeper.conf, which keeps it."
+            "{NAME} is {now}, but containers with all of this machine's memory may have {may} processes: once the ids \
+             are used up, nothing can be started. Run sysctl -w {NAME}={ADVICE}, and put the line {NAME}={ADVICE} \
+             into /etc/sysctl.d/90-innkeeper.conf to make it permanent."
         )
     })
 }
@@ -85,6 +85,6 @@ mod tests {
         assert!(text.contains("64000 processes") && text.contains("sysctl -w kernel.pid_max=4194304"), "{text}");
         assert_eq!(with(16), None);
         std::fs::remove_dir_all(&procfs).unwrap();
-        assert_eq!(problem(&procfs, &config), None, "where it can't be read, nothing is said");
+        assert_eq!(problem(&procfs, &config), None, "no warning if it can't be read");
     }
 }

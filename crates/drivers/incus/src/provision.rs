@@ -50,15 +50,15 @@ impl Provision for Incus {
             }
             if instance.power() != GuestPower::Stopped {
                 // Somebody started it by hand. It may be complete and in use: a person has to decide.
-                return Err(Error::Conflict(format!("{name} runs, but its creation was never seen to end")));
+                return Err(Error::Conflict(format!("{name} is running, but its creation was never seen to complete")));
             }
-            tracing::warn!(instance = name, "making a half-made guest again");
+            tracing::warn!(instance = name, "recreating a half-made guest");
             remove(client, &name).await?;
         }
         let body = creation(client, spec, &name).await?;
         match client.send(Method::POST, &["instances"], Some(&body)).await? {
             Reply::Operation(operation) => Ok(chained(&operation.id, Then::Confirm, &spec.guest)),
-            Reply::Done => Err(Error::Failed("Incus made an instance without an operation".to_owned())),
+            Reply::Done => Err(Error::Failed("Incus created an instance without returning an operation".to_owned())),
         }
     }
 
@@ -91,7 +91,7 @@ impl Provision for Incus {
     async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
         let client = &self.client;
         if limits.cores == Some(0) || limits.memory_mib == Some(0) {
-            return Err(Error::Invalid("cores and memory must be more than nothing".to_owned()));
+            return Err(Error::Invalid("cores and memory must be greater than 0".to_owned()));
         }
         let instance = require(client, guest).await?;
         let mut config = JsonMap::new();
@@ -132,7 +132,7 @@ impl Provision for Incus {
         }
         if snapshots::unfinished(client, guest).await? {
             // Finishing it would undo this change.
-            return Err(Error::Conflict(format!("a roll-back of {} is unfinished: repeat it first", instance.name)));
+            return Err(Error::Conflict(format!("a rollback of {} is unfinished: repeat it first", instance.name)));
         }
         if config.is_empty() && devices.is_empty() {
             return Ok(Task::Done);

@@ -24,7 +24,7 @@ const NOTE: &str = "user.innkeeper.note";
 /// The profile's config key for what a roll-back must not change.
 const KEEP: &str = "user.innkeeper.keep";
 
-/// What a roll-back must not change.
+/// The settings that a rollback must not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Keep {
     running: bool,
@@ -48,7 +48,7 @@ fn is_kept(key: &str) -> bool {
 fn check(name: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 63 || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(Error::Invalid(format!("{name:?} is no name of a snapshot")));
+        return Err(Error::Invalid(format!("{name:?} is not a valid snapshot name")));
     }
     Ok(())
 }
@@ -64,7 +64,7 @@ impl Snapshots for Incus {
         Ok(snapshots
             .into_iter()
             .map(|s| Snapshot {
-                // Some versions say `instance/snapshot`.
+                // Some versions return `instance/snapshot`.
                 name: s.name.rsplit('/').next().unwrap_or_default().to_owned(),
                 description: s.config.get(NOTE).cloned().unwrap_or_default(),
                 taken_at: s.created_at.with_timezone(&Utc),
@@ -110,7 +110,7 @@ impl Snapshots for Incus {
         let body = json!({"restore": name, "stateful": false});
         match client.send(Method::PUT, &["instances", &instance.name], Some(&body)).await? {
             Reply::Operation(operation) => Ok(chained(&operation.id, Then::Settle, guest)),
-            Reply::Done => Err(Error::Failed("Incus restored a snapshot without an operation".to_owned())),
+            Reply::Done => Err(Error::Failed("Incus restored a snapshot without returning an operation".to_owned())),
         }
     }
 

@@ -59,8 +59,8 @@ pub(crate) async fn problem(client: &Client) -> Option<String> {
     let bridges: Vec<_> = networks.into_iter().filter(|n| n.kind == "bridge").map(|n| n.name).collect();
     let seen = interfaces(Path::new(INTERFACES)).await;
     (!bridges.is_empty() && !bridges.iter().any(|name| seen.contains_key(name))).then(|| {
-        "Innkeeper runs in another network namespace than Incus and can't see the guests' interfaces, so their traffic is \
-         not counted: run it on the machine itself."
+        "Innkeeper runs in a different network namespace than Incus and can't see the guests' interfaces, so their \
+         traffic is not counted: run it on the host itself."
             .to_owned()
     })
 }
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(counted(&one, &interfaces), Some((9000, 700)));
         let both = json!({"volatile.eth0.host_name": "vethab12", "volatile.eth1.host_name": "veth0"});
         assert_eq!(counted(&guest(both, json!({"eth0": nic, "eth1": nic})), &interfaces), Some((9005, 770)));
-        // One that can't be seen is not nothing; one that is not there is.
+        // An interface that we can't see is unknown; one that does not exist counts as 0.
         assert_eq!(
             counted(&guest(json!({"volatile.eth0.host_name": "gone"}), json!({"eth0": nic})), &interfaces),
             None

@@ -10,12 +10,12 @@ use crate::client::Client;
 
 pub(crate) type Socket = WebSocketStream<UnixStream>;
 
-/// Connects the stream `fd` (`0`, `1`, `2` or `control`) of an operation.
+/// Connects to a stream of an operation: `fd` is `0`, `1`, `2` or `control`.
 pub(crate) async fn connect(client: &Client, operation: &Operation, fd: &str) -> Result<Socket> {
     let secret = operation.metadata.as_ref().and_then(|m| m.get("fds")).and_then(|fds| fds.get(fd));
     let secret = secret
         .and_then(Value::as_str)
-        .ok_or_else(|| Error::Failed(format!("no websocket {fd} of the operation {}", operation.description)))?;
+        .ok_or_else(|| Error::Failed(format!("no websocket {fd} in the operation {}", operation.description)))?;
     let lost = |e: &dyn std::fmt::Display| Error::OutcomeUnknown(format!("the websocket {fd}: {e}"));
     let url = client.url(&["operations", &operation.id, "websocket"], &[("secret", secret)])?;
     let url = url.as_str().replacen("http://", "ws://", 1);

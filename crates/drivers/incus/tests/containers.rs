@@ -1,4 +1,4 @@
-//! The conformance suite on real Incus containers. `make test` sets the variables that say where.
+//! The conformance suite on real Incus containers. `make test` sets the variables that say where they are.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -21,7 +21,7 @@ fn variable(name: &str) -> String {
         .unwrap_or_else(|_| panic!("{name} is not set: these tests need a real Incus server; `make test` prepares one"))
 }
 
-/// A network's own address and prefix, as `10.0.0.1/24`.
+/// Address and prefix length of a network such as `10.0.0.1/24`.
 fn subnet(text: &str) -> (IpAddr, u8) {
     let (address, prefix) = text.split_once('/').expect("an address and a prefix");
     (address.parse().unwrap(), prefix.parse().unwrap())
@@ -30,10 +30,10 @@ fn subnet(text: &str) -> (IpAddr, u8) {
 struct IncusRig {
     relay: Relay,
     config: IncusConfig,
-    /// Straight to the daemon, past the faults.
+    /// Directly to the daemon, bypassing the faults.
     raw: reqwest::Client,
     project: String,
-    /// Held while the test lives.
+    /// Locked for the test's lifetime.
     addresses: Mutex<Vec<File>>,
 }
 
@@ -48,7 +48,7 @@ async fn rig() -> Arc<dyn Rig> {
         storage_pool: variable("INNKEEPER_TEST_INCUS_POOL"),
         ..IncusConfig::default()
     };
-    // No pool, for the reason that the driver has none: a silent connection stops the daemon.
+    // Without a pool, for the same reason as the driver: a silent connection blocks the daemon.
     let raw = reqwest::Client::builder().unix_socket(socket.as_path()).pool_max_idle_per_host(0).no_proxy();
     let raw = raw.build().unwrap();
     Arc::new(IncusRig { relay, config, raw, project, addresses: Mutex::default() })
@@ -69,7 +69,7 @@ impl IncusRig {
         format!("ink-{}", spec.guest.vmid)
     }
 
-    /// Removes what a test that was killed left at an address: while it is ours, nobody else is there.
+    /// Removes what a killed test has left at an address: as long as we hold it, nobody else uses it.
     async fn clear(&self, number: u32) {
         let there = self.raw(reqwest::Method::GET, "instances", Value::Null).await;
         let mut names = Vec::new();
@@ -93,13 +93,13 @@ impl IncusRig {
         }
     }
 
-    /// A number from .100 to .199, which are these tests' own, that no other test of this machine holds: a lock on a
-    /// file, which dies with the test.
+    /// Takes a number from .100 to .199, the range of these tests, that no other test on this machine holds: a file
+    /// lock that ends with the test.
     async fn take_address(&self) -> u32 {
         let folder = std::env::temp_dir().join("innkeeper-test-addresses");
         std::fs::create_dir_all(&folder).unwrap();
         let start = rand::random_range(0..100);
-        // Others' tests hold them for as long as they take.
+        // Other tests hold their numbers until they end.
         for _ in 0..6_000 {
             for number in (0..100).map(|n| 100 + (start + n) % 100) {
                 let file = File::create(folder.join(number.to_string())).unwrap();
@@ -111,7 +111,7 @@ impl IncusRig {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("no address is free, and none was given back in ten minutes");
+        panic!("no address has become free in ten minutes");
     }
 }
 
@@ -153,11 +153,11 @@ impl Rig for IncusRig {
     async fn remove(&self, spec: &GuestSpec) {
         let name = Self::name(spec);
         let marker = spec.guest.marker.to_string();
-        // A daemon under load may refuse once or twice.
+        // A busy daemon may refuse once or twice.
         for _ in 0..5 {
             let found = self.raw(reqwest::Method::GET, &format!("instances/{name}"), Value::Null).await;
             let config = &found["metadata"]["config"];
-            // By marker here as well: the number is random, and might be another's.
+            // Check the marker here too: the number is random and may belong to another guest.
             if config["user.innkeeper.server"] != *marker && config["user.stranger"] != *marker {
                 return;
             }
@@ -221,14 +221,14 @@ impl Rig for IncusRig {
 
     async fn fault(&self, fault: Fault) -> bool {
         self.relay.set(fault);
-        // What is under way may still end as it would have.
+        // An operation in progress may still complete.
         tokio::time::sleep(Duration::from_millis(20)).await;
         true
     }
 
     async fn recount(&self) {
-        // Kernels since 6.1 may lose a btrfs pool's count whenever a guest is deleted, and here many are. Where this
-        // needs rights that we lack, or the pool is no btrfs, there is nothing to do.
+        // Since Linux 6.1 a btrfs pool may lose its count whenever a guest is deleted, and this happens often here. If
+        // we lack the privileges for a rescan, or the pool is not btrfs, there is nothing to do.
         let pool = format!("/var/lib/incus/storage-pools/{}", self.config.storage_pool);
         let _ = tokio::process::Command::new("btrfs").args(["quota", "rescan", "-w", &pool]).output().await;
     }
@@ -246,7 +246,7 @@ impl Rig for IncusRig {
 
 conformance::conformance_tests!(rig);
 
-/// A storage pool that is not there any more is told before a guest is destroyed for one that could not be made.
+/// A missing storage pool is reported before a guest is destroyed for one that could not be created.
 #[tokio::test]
 async fn a_missing_storage_pool_is_told_before_anything_is_lost() {
     let lab = rig().await;

@@ -197,7 +197,7 @@ pub(crate) fn power(status: &str, lock: &str) -> GuestPower {
     }
 }
 
-/// A guest's configuration: plain keys and values.
+/// A guest's configuration as plain keys and values.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Config(BTreeMap<String, Value>);
@@ -235,7 +235,7 @@ pub(crate) struct TaskRow {
     pub(crate) starttime: u64,
     #[serde(deserialize_with = "count")]
     pub(crate) endtime: u64,
-    /// The exit status, once it has ended.
+    /// The exit status, if it has ended.
     pub(crate) status: Option<String>,
 }
 
@@ -275,7 +275,7 @@ impl Properties {
     }
 }
 
-/// A size such as `8G`, `102M` or `8` (GiB, as storages write it in configurations) in bytes.
+/// Parses a size such as `8G`, `102M` or `8` (GiB, as in storage configurations) to bytes.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -355,7 +355,7 @@ mod tests {
             let text = format!(r#"{{"status":"running","qmpstatus":"{passing}"}}"#);
             assert_eq!(power(&text), GuestPower::Unknown, "{passing}");
         }
-        // Halted for its backup.
+        // Paused for its backup.
         assert_eq!(power(r#"{"status":"running","qmpstatus":"paused","lock":"backup"}"#), GuestPower::Unknown);
         assert_eq!(power(r#"{"status":"running","qmpstatus":"running","lock":"backup"}"#), GuestPower::Running);
         assert_eq!(power(r#"{"status":"running"}"#), GuestPower::Running);

@@ -39,7 +39,7 @@ pub(crate) type Params<'a> = [(&'a str, &'a str)];
 pub(crate) enum Identity {
     /// The API token.
     Token,
-    /// A login's ticket.
+    /// The ticket of a login.
     Ticket {
         ticket: SecretString,
         /// Sent with every request that changes something.
@@ -53,9 +53,9 @@ pub(crate) struct Client {
     pub(crate) config: Arc<ProxmoxConfig>,
     pub(crate) tls: Arc<rustls::ClientConfig>,
     reads: reqwest::Client,
-    /// Keeps no connection: a kept one may be dead, and then nobody can tell whether a request was heard.
+    /// Keeps no connections alive: a kept one may be dead, and then nobody can tell whether a request was received.
     writes: reqwest::Client,
-    /// The endpoint that answered last.
+    /// Index of the endpoint that answered last.
     current: Arc<AtomicUsize>,
     slots: Arc<Semaphore>,
     /// The rows of the cluster's list that could not be read the last time.
@@ -77,7 +77,7 @@ impl Client {
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
-                .map_err(|e| Error::Invalid(format!("no HTTP client: {e}")))
+                .map_err(|e| Error::Invalid(format!("can't create an HTTP client: {e}")))
         };
         Ok(Self {
             reads: build(PER_HOST)?,
@@ -119,7 +119,7 @@ impl Client {
         sent(&self.call(&Identity::Token, Method::DELETE, path, query).await?)
     }
 
-    /// Logs in with a password, for what a token can't do.
+    /// Logs in with a password, for calls that don't accept a token.
     pub(crate) async fn login(&self, login: &Login) -> Result<Identity> {
         #[derive(Deserialize)]
         struct Answer {
@@ -134,7 +134,7 @@ impl Client {
         let answer: Answer = typed(&self.request(None, Method::POST, &["access", "ticket"], &form).await?)?;
         if !answer.second_factor.is_null() {
             return Err(Error::Unauthorized(format!(
-                "{} needs a second factor, which nobody is there for",
+                "{} requires a second factor, which is not supported",
                 login.user
             )));
         }
@@ -144,7 +144,7 @@ impl Client {
     /// The headers for authentication.
     pub(crate) fn headers(&self, who: &Identity) -> Result<HeaderMap> {
         let secret = |text: String| -> Result<HeaderValue> {
-            let mut value = HeaderValue::from_str(&text).map_err(|_| Error::Invalid("an odd credential".to_owned()))?;
+            let mut value = HeaderValue::from_str(&text).map_err(|_| Error::Invalid("a bad credential".to_owned()))?;
             value.set_sensitive(true);
             Ok(value)
         };
@@ -164,7 +164,7 @@ impl Client {
         Ok(headers)
     }
 
-    /// The endpoints, the one that answered last first.
+    /// The endpoints, starting with the one that answered last.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = (usize, &str)> {
         let (first, count) = (self.current.load(Ordering::Relaxed), self.config.endpoints.len());
         (0..count).map(move |n| (first + n) % count).map(|n| (n, self.config.endpoints[n].as_str()))
@@ -175,7 +175,7 @@ impl Client {
         self.request(Some(headers), method, path, params).await
     }
 
-    /// Sends one request to the first endpoint that a connection can be made to.
+    /// Sends a request to the first endpoint that accepts a connection.
     async fn request(
         &self,
         headers: Option<HeaderMap>,
@@ -187,7 +187,7 @@ impl Client {
         let path = encoded_path(path)?;
         let params = encoded_params(params);
         let _slot = self.slot().await?;
-        let mut failure = Error::Unreachable("no endpoint".to_owned());
+        let mut failure = Error::Unreachable("no endpoint is configured".to_owned());
         for (n, endpoint) in self.endpoints() {
             let mut url = format!("{}/api2/json{path}", endpoint.trim_end_matches('/'));
             let in_query = matches!(method, Method::GET | Method::DELETE);
@@ -225,37 +225,37 @@ impl Client {
     async fn slot(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'static>)> {
         static ALL: Semaphore = Semaphore::const_new(IN_ALL);
         let waiting = async { Ok((self.slots.acquire().await?, ALL.acquire().await?)) };
-        let closed = |_: tokio::sync::AcquireError| Error::Failed("no more calls are taken".to_owned());
+        let closed = |_: tokio::sync::AcquireError| Error::Failed("the client has been shut down".to_owned());
         tokio::time::timeout(self.timeout(), waiting)
             .await
-            .map_err(|_| Error::Unreachable("earlier calls to the host are still waiting for it".to_owned()))?
+            .map_err(|_| Error::Unreachable("earlier calls to the host are still waiting for a response".to_owned()))?
             .map_err(closed)
     }
 }
 
-/// Checks what can be checked without a connection.
+/// Validates the configuration as far as possible without a connection.
 fn check(config: &ProxmoxConfig) -> Result<()> {
     let invalid = |text: String| Err(Error::Invalid(text));
     if config.endpoints.is_empty() {
-        return invalid("no endpoint".to_owned());
+        return invalid("no endpoint is configured".to_owned());
     }
     for endpoint in &config.endpoints {
         let url = Url::parse(endpoint).ok().filter(|u| u.scheme() == "https" && u.has_host());
         if url.is_none_or(|u| u.path() != "/" || u.query().is_some() || !u.username().is_empty()) {
-            return invalid(format!("{endpoint:?} is no endpoint: https://host:8006"));
+            return invalid(format!("{endpoint:?} is not a valid endpoint: use https://host:8006"));
         }
     }
     let graphic = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
     let parts = config.token_id.split_once('!').filter(|(user, name)| user.contains('@') && graphic(name));
     if parts.is_none() || !graphic(&config.token_id) || config.token_id.contains('=') {
-        return invalid(format!("{:?} is no token: user@realm!name", config.token_id));
+        return invalid(format!("{:?} is not a valid token id: use user@realm!name", config.token_id));
     }
     if !graphic(config.token_secret.expose_secret()) {
-        return invalid("the token's secret is empty or holds odd characters".to_owned());
+        return invalid("the token's secret is empty or contains invalid characters".to_owned());
     }
     for (what, name) in [("storage", Some(&config.storage)), ("pool", config.pool.as_ref())] {
         if name.is_some_and(|n| !graphic(n) || n.contains([',', ':', ';', '='])) {
-            return invalid(format!("{:?} is no name of a {what}", name.map_or("", String::as_str)));
+            return invalid(format!("{:?} is not a valid {what} name", name.map_or("", String::as_str)));
         }
     }
     Ok(())
@@ -313,7 +313,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
         data: T,
     }
     let success: Result<Success<T>, _> = serde_json::from_slice(body);
-    success.map(|success| success.data).map_err(|e| format!("an answer that makes no sense: {e}"))
+    success.map(|success| success.data).map_err(|e| format!("invalid response: {e}"))
 }
 
 /// Parses the answer to a read.
@@ -326,7 +326,7 @@ fn sent<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     read(body).map_err(Error::OutcomeUnknown)
 }
 
-/// A failure below HTTP.
+/// Maps a failure below HTTP.
 fn transport(error: &reqwest::Error, mutates: bool) -> Error {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

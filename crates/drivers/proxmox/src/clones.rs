@@ -26,7 +26,7 @@ const OF_ROOT: &[&str] = &["args", "hookscript"];
 const RESET: &[&str] =
     &["autostart", "cicustom", "cpulimit", "cpuunits", "freeze", "protection", "reboot", "shares", "startup", "vcpus"];
 
-/// A key without its number, where it ends in one.
+/// A key without its trailing number, if it has one.
 fn numbered(key: &str) -> Option<&str> {
     let name = key.trim_end_matches(|c: char| c.is_ascii_digit());
     (name.len() < key.len()).then_some(name)
@@ -72,7 +72,7 @@ fn is_ours_to_reset(key: &str) -> bool {
     is_drive(key) || RESET.contains(&key) || numbered(key).is_some_and(|name| matches!(name, "unused" | "numa"))
 }
 
-/// The keys of a template, or of a fresh clone of it, that a clone does not keep.
+/// The keys of a template, or of a new clone of it, that a clone does not keep.
 fn not_kept(config: &Config) -> Result<Vec<&str>> {
     let (root, _) = root_disk(GuestKind::Vm, config)?;
     let kept = |key: &&str| is_kept(key, &config.get(key).unwrap_or_default(), &root);
@@ -92,7 +92,7 @@ pub(crate) fn check(template: &Resource, config: &Config, surely: bool) -> Resul
     }
     let keys = keys.join(",");
     Err(Error::Invalid(format!(
-        "the template {name} has {keys}, which its clones must not keep and root alone may take away: qm set {vmid} \
+        "the template {name} has {keys}, which its clones must not keep and only root may remove: qm set {vmid} \
          --delete {keys}"
     )))
 }
@@ -109,14 +109,14 @@ pub(crate) async fn strip(client: &Client, at: &Place) -> Result<Config> {
         let gone: Vec<_> = keys.iter().map(|key| (*key, None)).collect();
         place::change(client, at, &config, &gone).await.map_err(|error| match error {
             Error::Forbidden(text) => Error::Invalid(format!(
-                "its template has {}, which clones do not keep, and we may not take it away: take it from the template \
+                "its template has {}, which clones do not keep, and we may not remove it: remove it from the template \
                  ({text})",
                 keys.join(",")
             )),
             other => other,
         })?;
     }
-    Err(Error::Failed(format!("{} keeps what it has of its template", at.vmid)))
+    Err(Error::Failed(format!("{} still has settings of its template", at.vmid)))
 }
 
 /// The preflight's problems with machine templates whose clones differ from them or can't be made.
@@ -132,12 +132,12 @@ pub(crate) async fn problems(client: &Client, rows: &[Resource]) -> Result<Vec<S
         if !doubtful.is_empty() {
             let keys = doubtful.join(",");
             problems.push(format!(
-                "The machine template {name} has {keys}, which its clones must not keep and a token may not be allowed to \
-                 take away, so orders for it may fail: qm set {vmid} --delete {keys}."
+                "The VM template {name} has {keys}, which its clones must not keep and a token may not be allowed to \
+                 remove, so orders for it may fail: qm set {vmid} --delete {keys}."
             ));
         }
         if !sure.is_empty() {
-            problems.push(format!("The machine template {name} has {}: its clones do not keep that.", sure.join(", ")));
+            problems.push(format!("The VM template {name} has {}: its clones do not keep that.", sure.join(", ")));
         }
     }
     Ok(problems)

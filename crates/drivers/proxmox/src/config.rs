@@ -1,9 +1,9 @@
-//! How to reach a Proxmox VE cluster and where on it our guests go.
+//! How to reach a Proxmox VE cluster, and where to place guests on it.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The settings of one cluster or single node. Serialized with its secrets in plain text: whoever stores it seals it.
+/// The settings of a cluster or single node. They are serialized with secrets in plain text: seal them before storing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProxmoxConfig {
@@ -21,15 +21,16 @@ pub struct ProxmoxConfig {
     /// How the nodes' certificates are verified.
     #[serde(default)]
     pub tls: Tls,
-    /// The storage of the guests' root disks.
+    /// The storage for guests' root disks.
     pub storage: String,
-    /// The resource pool that our guests are put in.
+    /// The resource pool to add our guests to.
     #[serde(default)]
     pub pool: Option<String>,
-    /// Whether the firewall keeps guests from using addresses that are not their own.
+    /// Whether the firewall prevents guests from using other addresses than their own.
     #[serde(default = "yes")]
     pub address_filters: bool,
-    /// Whether containers may make containers and mounts of their own, which systemd needs to set its services apart.
+    /// Whether containers may use nesting (containers and mounts of their own), which systemd needs to isolate its
+    /// services.
     #[serde(default = "yes")]
     pub nesting: bool,
     /// The search domain of guests; `None`: the domain of a guest's own host name.
@@ -43,7 +44,7 @@ pub struct ProxmoxConfig {
     pub request_timeout_s: u64,
 }
 
-/// A user with a password, without a second factor.
+/// A user with a password and without a second factor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
@@ -61,14 +62,14 @@ pub enum Tls {
     /// By a certificate that this machine trusts.
     #[default]
     SystemRoots,
-    /// By a certificate that this authority signed (`/etc/pve/pve-root-ca.pem` of the cluster).
+    /// By a certificate that this CA has signed (the cluster's `/etc/pve/pve-root-ca.pem`).
     Ca {
         /// One or more certificates in PEM.
         pem: String,
     },
-    /// By a certificate with one of these fingerprints, whatever else it says. Nodes have one each.
+    /// By a certificate with one of these fingerprints; nothing else is checked. Each node has its own.
     Fingerprint {
-        /// SHA-256 of the certificate in hexadecimal, with or without colons; several separated by commas.
+        /// SHA-256 of the certificate in hexadecimal, with or without colons; several are separated by commas.
         sha256: String,
     },
 }

@@ -65,7 +65,7 @@ struct Proxy {
 fn port<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     let value = serde_json::Value::deserialize(from)?;
     let number = value.as_u64().or_else(|| value.as_str()?.parse().ok()).and_then(|n| u16::try_from(n).ok());
-    number.ok_or_else(|| serde::de::Error::custom("no port"))
+    number.ok_or_else(|| serde::de::Error::custom("not a port number"))
 }
 
 #[async_trait]
@@ -105,7 +105,7 @@ impl Consoles for Proxmox {
         Ok(Console { kind, output, input })
     }
 
-    /// The log of the guest's last start: Proxmox VE keeps nothing of a console.
+    /// The log of the guest's last start: Proxmox VE keeps no console output.
     async fn last_words(&self, guest: &GuestRef) -> Result<String> {
         let at = lookup::require(&self.client, guest).await?.at;
         tasks::last_log(&self.client, &at, STARTS).await
@@ -147,7 +147,7 @@ async fn connect(client: &Client, who: &Identity, at: &Place, proxy: &Proxy) -> 
         let tls = TlsConnector::from(Arc::clone(&client.tls)).connect(name, tcp).await.map_err(unreachable)?;
         upgrade(tls, request).await
     };
-    let late = || Error::Unreachable(format!("{host}:{port} did not open the console"));
+    let late = || Error::Unreachable(format!("{host}:{port} did not open the console in time"));
     timeout(client.timeout(), opening).await.map_err(|_| late())?
 }
 
@@ -170,7 +170,7 @@ async fn upgrade(tls: TlsStream<TcpStream>, request: Request<()>) -> Result<Sock
         return Err(refusal(status, words(None, reason, status), false));
     }
     if response.headers().get(SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| accept != key.as_str()) {
-        return Err(odd(&"an answer to another's handshake"));
+        return Err(odd(&"the response does not match the handshake"));
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(|e| odd(&e))?;
     Ok(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await)
@@ -180,8 +180,8 @@ async fn upgrade(tls: TlsStream<TcpStream>, request: Request<()>) -> Result<Sock
 async fn sign_in(socket: &mut Socket, proxy: &Proxy) -> Result<Bytes> {
     let refused = || {
         Error::Unauthorized(format!(
-            "the terminal refused {}: nodes before version 9.1 (or 8.4 with the updates of April 2026) open none with an API \
-             token, they need a login",
+            "the terminal refused {}: nodes before version 9.1 (or 8.4 with the updates of April 2026) don't open \
+             terminals with an API token, they need a login",
             proxy.user
         ))
     };

@@ -42,11 +42,11 @@ async fn being_made(client: &Client, at: &Place, guest: &GuestRef) -> Result<Tas
         Look::Ours(found) if found.whole => Ok(Task::Done),
         Look::Coming(_) => Err(locks::held(client, at, "create").await?),
         Look::Ours(found) if !found.status.lock.is_empty() => Err(locks::held(client, at, &found.status.lock).await?),
-        _ => Err(Error::Locked(format!("{} on {} is being made", at.vmid, at.node))),
+        _ => Err(Error::Locked(format!("{} on {} is being created", at.vmid, at.node))),
     }
 }
 
-/// What a guest is made from.
+/// What a guest is created from.
 pub(crate) enum Source {
     /// A container template's archive.
     Archive,
@@ -115,7 +115,7 @@ pub(crate) async fn container(client: &Client, spec: &GuestSpec) -> Result<Strin
 
 pub(crate) async fn machine(client: &Client, spec: &GuestSpec, at: &Place, root: &Properties) -> Result<String> {
     let storage = root.head.as_deref().and_then(|volume| volume.split(':').next()).unwrap_or_default();
-    // A linked clone lives on its template's storage.
+    // A linked clone must be on its template's storage.
     let linked = storage == client.config.storage && place::has_feature(client, at, "clone").await?;
     let (newid, description) = (spec.guest.vmid.to_string(), marker::making(&spec.guest));
     let mut form = vec![

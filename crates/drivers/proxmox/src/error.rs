@@ -191,7 +191,7 @@ mod tests {
         let text = words(Some(&body), Some("Parameter verification failed."), 400);
         assert_eq!(text, "Parameter verification failed. vmid: VM 100 already exists");
         assert!(matches!(refusal(400, text, false), Error::AlreadyExists(_)));
-        // Versions before 8.4 have `{"data":null}` and the words in the reason.
+        // Versions before 8.4 return `{"data":null}` and put the message into the reason phrase.
         let old: Refusal = serde_json::from_str(r#"{"data":null}"#).unwrap();
         assert_eq!(words(Some(&old), Some("CT is locked (backup)"), 500), "CT is locked (backup)");
         assert_eq!(words(None, None, 599), "HTTP 599");

@@ -1,4 +1,4 @@
-//! What a guest was given, as its configuration has it.
+//! Reads a guest's configuration from Proxmox VE.
 
 use std::net::IpAddr;
 

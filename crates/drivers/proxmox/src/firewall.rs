@@ -38,7 +38,7 @@ struct Set {
     name: String,
 }
 
-/// Lets a guest use these addresses and no others.
+/// Allows a guest to use these addresses only.
 pub(crate) async fn filter(client: &Client, at: &Place, allowed: &[IpAddr]) -> Result<()> {
     let sets: Vec<Set> = client.get(&at.path(&["firewall", "ipset"]), &[]).await?;
     if !sets.iter().any(|set| set.name == SET) {

@@ -34,10 +34,8 @@ impl Host for Proxmox {
         let major = version.version.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut problems = Vec::new();
         if !(8..=9).contains(&major) {
-            problems.push(format!(
-                "The nodes run Proxmox VE {}: only versions 8 and 9 are known to work.",
-                version.version
-            ));
+            problems
+                .push(format!("The nodes run Proxmox VE {}: only versions 8 and 9 are supported.", version.version));
         }
         let config = &client.config;
         let permissions: Permissions = client.get(&["access", "permissions"], &[]).await?;
@@ -55,12 +53,12 @@ impl Host for Proxmox {
         let list = resources::read(client).await?;
         let nodes = list.as_nodes(&config.storage);
         if nodes.is_empty() {
-            problems.push(format!("The token {} is shown no node: give it Sys.Audit on /nodes.", config.token_id));
+            problems.push(format!("The token {} can't see any node: give it Sys.Audit on /nodes.", config.token_id));
         }
         for node in list.nodes() {
             match node.status.as_str() {
                 "online" if node.in_maintenance() => {
-                    problems.push(format!("The node {} is in maintenance: no new guests are made there.", node.node));
+                    problems.push(format!("The node {} is in maintenance: no new guests are placed there.", node.node));
                 }
                 "online" => {}
                 _ => problems.push(format!("The node {} is not online.", node.node)),

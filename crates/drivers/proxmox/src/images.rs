@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::place::{self, Place};
 use crate::resources::{self, Resources};
 
-/// Buses that a machine's disks are on.
+/// Buses for a VM's disks.
 const BUSES: &[&str] = &["ide", "sata", "scsi", "virtio", "efidisk", "tpmstate"];
 
 /// The nodes that have an archive; of the nodes that share its storage, one is asked.
@@ -71,9 +71,9 @@ pub(crate) async fn template(client: &Client, node: &str, source: &str) -> Resul
         }
     }
     Err(Error::NotFound(match all.first() {
-        None => format!("machine template {source}"),
+        None => format!("VM template {source}"),
         Some(other) => {
-            format!("machine template {source} on {node}: the one on {} has disks that only that node sees", other.node)
+            format!("VM template {source} on {node}: the one on {} has disks on storages of that node only", other.node)
         }
     }))
 }
@@ -94,7 +94,7 @@ async fn is_movable(client: &Client, list: &Resources, template: &Resource) -> R
     Ok(storages(&config).iter().all(|storage| shared(storage)))
 }
 
-/// The storages that a machine's disks are on.
+/// The storages of a VM's disks.
 fn storages(config: &Config) -> BTreeSet<String> {
     let is_disk = |key: &&str| {
         BUSES
@@ -109,7 +109,7 @@ fn rows_of<'a>(list: &'a Resources, storage: &str) -> impl Iterator<Item = &'a R
     list.rows.iter().filter(move |row| row.kind == "storage" && row.storage == storage)
 }
 
-/// An archive's storage and name.
+/// Splits a volume id into the archive's storage and name.
 fn archive(volume: &str) -> Option<(&str, &str)> {
     volume.split_once(":vztmpl/").filter(|(storage, name)| !storage.is_empty() && !name.is_empty())
 }

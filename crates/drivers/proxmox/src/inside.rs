@@ -72,7 +72,7 @@ impl Inside for Proxmox {
         } else {
             found.check_room()?;
             // Its output could quote the password, so it is not passed on.
-            Err(Error::Failed(format!("chpasswd ended with status {}", output.status)))
+            Err(Error::Failed(format!("chpasswd exited with status {}", output.status)))
         }
     }
 
@@ -107,11 +107,8 @@ impl Proxmox {
         timeout: Duration,
     ) -> Result<ExecOutput> {
         let client = &self.client;
-        let none = || {
-            Error::Unsupported(
-                "Proxmox VE runs no commands in containers; it takes SSH, which is not set up".to_owned(),
-            )
-        };
+        let none =
+            || Error::Unsupported("Proxmox VE can't run commands in containers, and SSH is not configured".to_owned());
         let shell = self.shell.as_deref().ok_or_else(none)?;
         let config = place::config(client, &found.at).await?;
         let net = Properties::parse(&config.get("net0").unwrap_or_default());
@@ -170,7 +167,7 @@ async fn by_agent(
     }
     let input = std::str::from_utf8(stdin).ok().filter(|text| text.is_ascii() && text.len() <= INPUT_LIMIT);
     let input =
-        input.ok_or_else(|| Error::Unsupported("the guest agent takes 64 KiB of plain text as input".to_owned()))?;
+        input.ok_or_else(|| Error::Unsupported("the guest agent takes at most 64 KiB of plain text".to_owned()))?;
     let mut form: Vec<_> = argv.iter().map(|argument| ("command", *argument)).collect();
     if !input.is_empty() {
         form.push(("input-data", input));

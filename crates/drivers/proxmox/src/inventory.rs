@@ -147,7 +147,7 @@ mod tests {
         assert_eq!((machine.memory_used, machine.memory_max), (Some(100), Some(512)));
         assert_eq!((machine.disk_used, machine.disk_max), (None, Some(8000)));
         assert_eq!((machine.net_in, machine.net_out, machine.uptime_s), (Some(5), Some(0), Some(9)));
-        // What QEMU takes is no figure of the guest's.
+        // The memory of QEMU's process is not the guest's usage.
         for memory in
             [r#""mem":544,"maxmem":512"#, r#""mem":512,"maxmem":512"#, r#""mem":300,"memhost":300,"maxmem":512"#]
         {

@@ -47,7 +47,7 @@ use hypervisor::{GuestShell, Result};
 use crate::client::Client;
 pub use crate::config::{Login, ProxmoxConfig, Tls};
 
-/// One Proxmox VE cluster or single node. Cheap to clone.
+/// A Proxmox VE cluster or single node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Proxmox {
     client: Client,
@@ -69,7 +69,7 @@ impl Proxmox {
         Self { shell: Some(shell), ..self }
     }
 
-    /// The configuration it was made with.
+    /// The configuration that it was created with.
     pub fn config(&self) -> &ProxmoxConfig {
         &self.client.config
     }

@@ -33,7 +33,7 @@ pub(crate) async fn held(client: &Client, at: &Place, lock: &str) -> Result<Erro
     let (node, vmid) = (&at.node, &at.vmid);
     if lock == HIBERNATED && at.kind == GuestKind::Vm {
         return Ok(Error::Conflict(format!(
-            "{what} {vmid} is hibernated: start it first, or give up what was in its memory (qm unlock {vmid} on {node})"
+            "{what} {vmid} is hibernated: start it first, or discard its saved memory (qm unlock {vmid} on {node})"
         )));
     }
     let passing = || Ok(Error::Locked(format!("{what} {vmid} on {node} is locked ({lock})")));
@@ -45,8 +45,8 @@ pub(crate) async fn held(client: &Client, at: &Place, lock: &str) -> Result<Erro
     if now.is_ok_and(|status| status.lock == lock) {
         let lift = if lock == "mounted" { "unmount" } else { "unlock" };
         return Ok(Error::StaleLock(format!(
-            "{what} {vmid} on {node} is locked ({lock}) and no task is at work on it: see what was left undone there, \
-             then lift the lock with {tool} {lift} {vmid}"
+            "{what} {vmid} on {node} is locked ({lock}), but no task is working on it: check what was left unfinished, \
+             then remove the lock with {tool} {lift} {vmid}"
         )));
     }
     passing()

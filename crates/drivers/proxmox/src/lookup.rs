@@ -17,11 +17,11 @@ use crate::{locks, marker};
 
 #[derive(Debug)]
 pub(crate) enum Look {
-    /// It is there, with our marker.
+    /// It exists and carries our marker.
     Ours(Found),
     /// A guest of its number is being created and does not have its marker yet.
     Coming(Place),
-    /// It is certainly not there.
+    /// It certainly does not exist.
     Absent,
 }
 
@@ -85,10 +85,10 @@ async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(Place, Stat
 /// Succeeds where it is certain that no node has a guest of this number. The configurations of guests on nodes that
 /// are down belong to the cluster, which lists them too.
 async fn absent(client: &Client, guest: &GuestRef, list: &Resources) -> Result<()> {
-    let unknown = |text: String| Err(Error::Unreachable(format!("whether {} is there is unknown: {text}", guest.vmid)));
+    let unknown = |text: String| Err(Error::Unreachable(format!("unknown whether {} exists: {text}", guest.vmid)));
     let nodes: Vec<_> = list.nodes().collect();
     if nodes.is_empty() {
-        return unknown("the cluster named no node".to_owned());
+        return unknown("the cluster lists no nodes".to_owned());
     }
     if list.may_hide(guest.vmid) {
         return unknown("a row of the cluster's list can't be read".to_owned());
@@ -113,7 +113,7 @@ async fn absent(client: &Client, guest: &GuestRef, list: &Resources) -> Result<(
     if is_number_free(client, guest.vmid).await? {
         Ok(())
     } else {
-        Err(Error::Locked(format!("{} is taken by a guest that can't be seen", guest.vmid)))
+        Err(Error::Locked(format!("{} is taken by a guest that we can't see", guest.vmid)))
     }
 }
 

@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(kept(&with_kept(&with, Some("{}"))), Some("{}"));
         assert_eq!(kept(&text), None);
         assert_eq!(with_kept(&with, None), text);
-        // What a person wrote there stays, blank lines and line ends of other systems too.
+        // Users' notes are preserved, including blank lines and foreign line endings.
         for notes in ["", "a\r\nb\r", "\n\n a \n\n", "x"] {
             assert_eq!(with_kept(&with_kept(notes, Some("{}")), None), notes, "{notes:?}");
         }

@@ -1,4 +1,4 @@
-//! A guest's network interface and addresses, in Proxmox VE's property strings.
+//! A guest's network interface and addresses, as Proxmox VE's property strings.
 
 use std::net::IpAddr;
 
@@ -21,12 +21,12 @@ fn families(network: &GuestNetwork) -> Result<(Option<&GuestAddress>, Option<&Gu
 fn bridge(network: &GuestNetwork) -> Result<&str> {
     check::line("bridge", &network.bridge)?;
     if network.bridge.is_empty() || network.bridge.contains([',', '=', '/', ' ']) {
-        return Err(Error::Invalid(format!("{:?} is no bridge", network.bridge)));
+        return Err(Error::Invalid(format!("{:?} is not a valid bridge", network.bridge)));
     }
     Ok(&network.bridge)
 }
 
-/// The addresses as `ip`, `gw`, `ip6` and `gw6`.
+/// Sets the addresses as `ip`, `gw`, `ip6` and `gw6`.
 fn addresses(network: &GuestNetwork, to: &mut Properties) -> Result<()> {
     let (v4, v6) = families(network)?;
     for (address, ip, gateway) in [(v4, "ip", "gw"), (v6, "ip6", "gw6")] {
@@ -86,7 +86,7 @@ pub(crate) fn container(
     Ok(Some(net.print()))
 }
 
-/// A machine's `net0`, which keeps its model and hardware address.
+/// A VM's `net0`, keeping its model and MAC address.
 pub(crate) fn machine(
     network: &GuestNetwork,
     limits: &Limits,
@@ -101,7 +101,7 @@ pub(crate) fn machine(
     Ok(Some(net.print()))
 }
 
-/// A machine's `ipconfig0`, for cloud-init.
+/// A VM's `ipconfig0` for cloud-init.
 pub(crate) fn cloud_init(network: &GuestNetwork) -> Result<Option<String>> {
     let mut config = Properties::default();
     addresses(network, &mut config)?;
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(cloud_init(&network()).unwrap().unwrap(), "gw=10.0.0.1,ip=10.0.0.5/24,ip6=2001:db8::5/64");
     }
 
-    /// Proxmox VE adds the on-link route itself in a container; in a machine cloud-init does.
+    /// Proxmox VE adds the on-link route itself in a container; in a VM cloud-init does.
     #[test]
     fn a_gateway_may_be_outside_of_the_guest_s_network() {
         let mut outside = network();

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::Proxmox;
 
-/// Privileges on guests, in every version.
+/// Privileges on guests that all versions need.
 const ON_GUESTS: &[&str] = &[
     "VM.Allocate",
     "VM.Audit",
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(held.missing("/vms", &["VM.Audit", "VM.Clone", "VM.Console"]), ["VM.Audit", "VM.Console"]);
         assert!(!held.has("/vms/100", "VM.Audit") && held.has("/vms/100", "VM.Clone"));
         assert!(!held.has("/", "Sys.Audit") && !held.has("/nodes/a", "Sys.Audit"));
-        assert!(held.has("/storage/s", "Datastore.Audit"), "the storage itself is what is asked for");
+        assert!(held.has("/storage/s", "Datastore.Audit"), "the storage itself is meant");
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Place {
     }
 }
 
-/// A guest of ours, where it is now.
+/// One of our guests and its current location.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
     pub(crate) at: Place,

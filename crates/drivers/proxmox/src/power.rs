@@ -26,13 +26,13 @@ impl Power for Proxmox {
         let client = &self.client;
         let found = lookup::require(client, guest).await?;
         if !found.whole {
-            let text = format!("the creation of {} was never seen to end: create it again", guest.vmid);
+            let text = format!("the creation of {} was never seen to complete: create it again", guest.vmid);
             return Err(Error::Conflict(text));
         }
         let action = match found.power() {
             GuestPower::Running => return Ok(Task::Done),
             GuestPower::Stopped => "start",
-            // A paused machine is woken, not started.
+            // A paused VM is resumed, not started.
             GuestPower::Paused | GuestPower::Unknown => "resume",
         };
         locks::free_or_hibernated(client, &found).await?;
@@ -109,10 +109,10 @@ pub(crate) async fn stopped(client: &Client, upid: &Upid, end: Outcome, found: &
         (_, GuestPower::Stopped) | (Outcome::Succeeded(_), _) => {
             Ok(reached(end, found.status.power(), GuestPower::Stopped))
         }
-        // Only a clean one is followed by a forced one.
+        // Only a clean stop is followed by a forced one.
         (Outcome::Failed(Error::Conflict(_)), _) if upid.kind.ends_with("shutdown") => {
             let forced = tasks::submit_next(client, upid, found, STOPS, || act(client, &found.at, "stop", &[])).await?;
-            let again = || Error::Conflict("it was started again while it was to be stopped".to_owned());
+            let again = || Error::Conflict("it was started again while it was being stopped".to_owned());
             Ok(forced.unwrap_or_else(|| TaskState::Failed(again())))
         }
         _ => Ok(end.into()),
@@ -132,7 +132,7 @@ pub(crate) async fn restarted(client: &Client, upid: &Upid, end: Outcome, found:
                 Err(error) => return Ok(TaskState::Failed(error)),
             }
             let started = tasks::submit_next(client, upid, found, STARTS, start).await?;
-            let down = || TaskState::Failed(Error::Conflict("it stopped again after its start".to_owned()));
+            let down = || TaskState::Failed(Error::Conflict("it stopped again after it was started".to_owned()));
             Ok(started.unwrap_or_else(down))
         }
         // What held the guest will pass; it has not been asked to stop yet.
@@ -152,7 +152,7 @@ async fn act(client: &Client, at: &Place, action: &str, form: &[(&str, &str)]) -
     client.post(&at.path(&["status", action]), form).await
 }
 
-/// Starts a guest that a roll-back left stopped.
+/// Starts a guest that a rollback left stopped.
 pub(crate) async fn start_after(client: &Client, upid: &Upid, found: &Found) -> Result<Option<TaskState>> {
     tasks::submit_next(client, upid, found, STARTS, || act(client, &found.at, "start", &[])).await
 }
@@ -165,7 +165,7 @@ async fn shutdown_under_way(client: &Client, at: &Place) -> Result<Option<TaskRo
 async fn onboot(client: &Client, at: &Place, guest: &GuestRef, flag: &str) -> Result<()> {
     let now = place::config(client, at).await?;
     let tags = marker::tags_with(&now.get("tags").unwrap_or_default(), guest);
-    // Missing is off.
+    // A missing flag means off.
     let flag = Some(flag.to_owned()).filter(|flag| now.get("onboot").as_deref().unwrap_or("0") != flag);
     let mut wanted = vec![("tags", Some(tags))];
     wanted.extend(flag.map(|flag| ("onboot", Some(flag))));

@@ -19,14 +19,14 @@ pub(crate) fn snapshots(rows: &[Resource], storage: &str) -> Option<String> {
     let row = rows.iter().find(|row| row.kind == "storage" && row.storage == storage)?;
     let kind = row.plugintype.as_str();
     let what = match kind {
-        _ if FILES.contains(&kind) => "containers, and of machines only where their disks are qcow2",
+        _ if FILES.contains(&kind) => "containers, and of VMs only if their disks are qcow2",
         // Version 9 can chain volumes for it, if that is switched on, and for machines only.
-        _ if PLAIN.contains(&kind) => "containers, and of machines only where it is told to chain volumes",
+        _ if PLAIN.contains(&kind) => "containers, and of VMs only if volume chains are enabled",
         _ => return None,
     };
     Some(format!(
-        "The storage {storage} is of the kind {kind}, which takes no snapshots of {what}: customers are refused them. Use \
-         lvmthin, zfspool, btrfs or rbd where they are to have snapshots."
+        "The storage {storage} is of the type {kind}, which does not support snapshots of {what}: they are refused to \
+         customers. Use lvmthin, zfspool, btrfs or rbd to offer snapshots."
     ))
 }
 
@@ -68,14 +68,14 @@ pub(crate) async fn storages(
         let of_node = || rows.iter().filter(|row| row.kind == "storage" && row.node == *node);
         match of_node().find(|row| row.storage == storage) {
             None => problems.push(format!(
-                "The storage {storage} is not on the node {node}, or the token may not see it: name another one, or give \
-                 the token Datastore.Audit on /storage/{storage}."
+                "The storage {storage} is not on the node {node}, or the token can't see it: choose another one, or \
+                 give the token Datastore.Audit on /storage/{storage}."
             )),
             Some(row) if row.status != "available" => {
                 problems.push(format!("The storage {storage} on the node {node} is {}.", row.status));
             }
             Some(row) if !holds(row, "rootdir") && !holds(row, "images") => problems.push(format!(
-                "The storage {storage} holds neither containers (rootdir) nor machines (images): change its content."
+                "The storage {storage} allows neither containers (rootdir) nor VMs (images): change its content types."
             )),
             Some(_) => {}
         }
@@ -90,9 +90,9 @@ pub(crate) async fn storages(
         }
         if archives == 0 && !machines.contains(*node) {
             problems.push(format!(
-                "There is nothing to make guests from on the node {node}: download a container template (pveam download), \
-                 or make a machine with cloud-init a template. The token must see it (Datastore.Audit on the storage, \
-                 VM.Audit on the template)."
+                "The node {node} has nothing to create guests from: download a container template (pveam download), or \
+                 turn a VM with cloud-init into a template. The token must be able to see it (Datastore.Audit on the \
+                 storage, VM.Audit on the template)."
             ));
         }
     }
@@ -104,8 +104,8 @@ pub(crate) async fn bridges(client: &Client, online: &[&str], problems: &mut Vec
         let bridges: Vec<Value> = client.get(&["nodes", node, "network"], &[("type", "any_bridge")]).await?;
         if bridges.is_empty() {
             problems.push(format!(
-                "The node {node} has no bridge that the token may use: make one (vmbr0), and give the token SDN.Use on \
-                 /sdn/zones/localnetwork."
+                "The node {node} has no bridge that the token may use: create one (vmbr0), and give the token SDN.Use \
+                 on /sdn/zones/localnetwork."
             ));
         }
     }
@@ -132,8 +132,8 @@ pub(crate) async fn tags(client: &Client, problems: &mut Vec<String>) -> Result<
     };
     if allow.is_some_and(|allow| allow != "free") {
         problems.push(
-            "The datacenter lets users set only some tags, and Innkeeper marks its guests with one of its own: set User \
-             Tag Access to free (Datacenter, Options)."
+            "The datacenter restricts the tags that users may set, but Innkeeper marks its guests with a tag of its \
+             own: set User Tag Access to free (Datacenter, Options)."
                 .to_owned(),
         );
     }
@@ -143,7 +143,7 @@ pub(crate) async fn tags(client: &Client, problems: &mut Vec<String>) -> Result<
 pub(crate) async fn firewall(client: &Client, online: &[&str], problems: &mut Vec<String>) -> Result<()> {
     if !client.config.address_filters {
         problems.push(
-            "Address filters are switched off: guests on one bridge can take each other's addresses. Switch \
+            "Address filters are switched off: guests on the same bridge can use each other's addresses. Switch \
              address_filters on and enable the datacenter's firewall."
                 .to_owned(),
         );
@@ -153,8 +153,8 @@ pub(crate) async fn firewall(client: &Client, online: &[&str], problems: &mut Ve
     if let Some(options) = readable(client, &["cluster", "firewall", "options"]).await? {
         if !on(&options, false) {
             problems.push(
-                "The datacenter's firewall is off, so nothing keeps a guest from taking another's address: allow what \
-                 the nodes themselves need, then enable it (Datacenter, Firewall, Options)."
+                "The datacenter's firewall is off, so nothing prevents a guest from using another's address: allow \
+                 what the nodes themselves need, then enable it (Datacenter, Firewall, Options)."
                     .to_owned(),
             );
         }
@@ -170,8 +170,8 @@ pub(crate) async fn firewall(client: &Client, online: &[&str], problems: &mut Ve
         let path = ["nodes", node, "firewall", "options"];
         if readable(client, &path).await?.is_some_and(|options| !on(&options, true)) {
             problems.push(format!(
-                "The firewall of the node {node} is off, so nothing keeps its guests from taking each other's addresses: \
-                 enable it (the node, Firewall, Options)."
+                "The firewall of the node {node} is off, so nothing prevents its guests from using each other's \
+                 addresses: enable it (the node, Firewall, Options)."
             ));
         }
     }

@@ -105,7 +105,7 @@ impl Provision for Proxmox {
         let client = &self.client;
         explained(client, guest, async {
             if limits.cores == Some(0) || limits.memory_mib == Some(0) {
-                return Err(Error::Invalid("cores and memory must be more than nothing".to_owned()));
+                return Err(Error::Invalid("cores and memory must be greater than 0".to_owned()));
             }
             let found = lookup::require(client, guest).await?;
             let config = place::config(client, &found.at).await?;
@@ -121,7 +121,7 @@ impl Provision for Proxmox {
             }
             if marker::kept(&config.description()).is_some() {
                 // Finishing it would undo this change.
-                return Err(Error::Conflict(format!("a roll-back of {} is unfinished: repeat it first", guest.vmid)));
+                return Err(Error::Conflict(format!("a rollback of {} is unfinished: repeat it first", guest.vmid)));
             }
             place::change(client, &found.at, &config, &size_of(guest.kind, &config, limits)).await?;
             match limits.disk_gib.filter(|_| then.is_some_and(|then| then > now)) {

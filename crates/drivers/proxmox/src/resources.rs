@@ -70,7 +70,7 @@ impl Resources {
         self.rows.iter().filter(|row| row.kind == "node")
     }
 
-    /// The cluster's machines, with the room of `storage` on each.
+    /// The cluster's nodes, each with its capacity of `storage`.
     pub(crate) fn as_nodes(&self, storage: &str) -> Vec<Node> {
         let storage_of = |node: &str| {
             let of_node = |row: &&Resource| row.kind == "storage" && row.storage == storage && row.node == node;
@@ -91,7 +91,7 @@ impl Resources {
         nodes.collect()
     }
 
-    /// Whether a row that can't be read may be a node's or this guest's.
+    /// Whether a malformed row may be a node's or this guest's.
     pub(crate) fn may_hide(&self, vmid: i64) -> bool {
         self.odd.iter().any(|odd| odd.may_be_node() || (odd.may_be_guest() && odd.vmid.is_none_or(|n| n == vmid)))
     }
@@ -122,7 +122,7 @@ pub(crate) async fn read(client: &Client) -> Result<Resources> {
     let (resources, odd) = Resources::parse(&list);
     let mut known = client.odd.lock().unwrap_or_else(PoisonError::into_inner);
     for row in odd.iter().filter(|row| !known.contains(*row)) {
-        tracing::warn!(row, "a row of the cluster's list can't be read and is left out, until it changes");
+        tracing::warn!(row, "a row of the cluster's list can't be read; ignored until it changes");
     }
     *known = odd.into_iter().collect::<HashSet<_>>();
     Ok(resources)
@@ -162,7 +162,7 @@ mod tests {
             assert!(!coverage.includes("a", 101) && coverage.includes("a", 102), "{text}: {coverage:?}");
             assert!(list.may_hide(101), "{text}");
         }
-        // One that says no number: of its node nothing is known, or of none.
+        // A row without a number: nothing is known about its node, or, without a node, about any.
         let coverage = list(&json!({"type": "lxc", "node": "a", "vmid": "x"})).coverage();
         assert!(!coverage.includes("a", 102) && coverage.includes("b", 102));
         for odd in [json!({"type": "qemu"}), json!({}), json!(null), json!("text"), json!([1])] {

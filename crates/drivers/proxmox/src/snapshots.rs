@@ -40,7 +40,7 @@ const KEPT: &[&str] = &[
 /// The longest description, in characters.
 const DESCRIPTION: usize = 8192;
 
-/// What a roll-back must not change.
+/// The settings that a rollback must not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Keep {
     running: bool,
@@ -62,7 +62,7 @@ fn check(name: &str) -> Result<()> {
     let letter = name.starts_with(|c: char| c.is_ascii_alphabetic());
     if !letter || !(2..=40).contains(&name.len()) || !name.chars().all(plain) || matches!(name, "current" | "vzdump") {
         return Err(Error::Invalid(format!(
-            "{name:?} is no name of a snapshot: 2 to 40 letters, digits, - and _, a letter first"
+            "{name:?} is not a valid snapshot name: 2 to 40 letters, digits, - and _, starting with a letter"
         )));
     }
     Ok(())
@@ -138,7 +138,7 @@ impl Snapshots for Proxmox {
                 return Err(Error::AlreadyExists(format!("snapshot {name} of {}", guest.vmid)));
             }
             if !place::has_feature(client, &found.at, "snapshot").await? {
-                return Err(Error::Unsupported(format!("the storage of {} has no snapshots", guest.vmid)));
+                return Err(Error::Unsupported(format!("the storage of {} does not support snapshots", guest.vmid)));
             }
             let form = [("snapname", name), ("description", description)];
             client.post(&found.at.path(&["snapshot"]), &form).await.map(plain)
@@ -193,7 +193,7 @@ async fn prepare(client: &Client, guest: &GuestRef, found: &Found, name: &str) -
     };
     if !row.is_usable() {
         return Err(Error::Conflict(format!(
-            "The snapshot {name} is not whole: its making or its deletion has not ended. Where that stays so, delete it."
+            "The snapshot {name} is incomplete: its creation or deletion has not finished. Delete it if that stays so."
         )));
     }
     let config = place::config(client, &found.at).await?;
@@ -205,8 +205,8 @@ async fn prepare(client: &Client, guest: &GuestRef, found: &Found, name: &str) -
     let over = description.chars().count().saturating_sub(DESCRIPTION);
     if over > 0 {
         return Err(Error::Conflict(format!(
-            "The notes that the provider keeps with this server on its host are too long for a roll-back, which adds to \
-             them: they must be {over} characters shorter first."
+            "The provider's notes on this server's host are too long for a rollback, which adds to them: they must be \
+             shortened by {over} characters first."
         )));
     }
     Ok((config, Some(description)))
@@ -219,17 +219,17 @@ pub(crate) async fn settle(client: &Client, upid: &Upid, end: Outcome, found: &F
     let description = config.description();
     let Some(keep) = marker::kept(&description) else { return Ok(end.into()) };
     let keep: Keep = serde_json::from_str(keep)
-        .map_err(|e| Error::Failed(format!("what the roll-back of {} keeps can't be read: {e}", at.vmid)))?;
+        .map_err(|e| Error::Failed(format!("the settings kept by the rollback of {} can't be read: {e}", at.vmid)))?;
     let wanted: Vec<_> = KEPT.iter().map(|key| (*key, keep.config.get(*key).cloned())).collect();
     place::change(client, at, &config, &wanted).await?;
     let (key, root) = root_disk(at.kind, &config)?;
     if disk_size(&root) < keep.disk_gib * GIB {
         let grow = || grow(client, at, &key, keep.disk_gib);
-        let small = || TaskState::Failed(Error::Failed("the disk did not get its size back".to_owned()));
+        let small = || TaskState::Failed(Error::Failed("the disk was not restored to its size".to_owned()));
         return Ok(tasks::submit_next(client, upid, found, &["resize"], grow).await?.unwrap_or_else(small));
     }
     if keep.running && found.status.power() == GuestPower::Stopped {
-        let down = || TaskState::Failed(Error::Conflict("it stopped again after its start".to_owned()));
+        let down = || TaskState::Failed(Error::Conflict("it stopped again after it was started".to_owned()));
         return Ok(power::start_after(client, upid, found).await?.unwrap_or_else(down));
     }
     let config = place::config(client, at).await?;

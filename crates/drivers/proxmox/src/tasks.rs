@@ -23,11 +23,11 @@ const YOUNG_S: i64 = 15;
 /// What must follow a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// A container was made: it must be ours.
+    /// A container was created: it must be ours.
     Made,
-    /// A machine was cloned: it must get its size, and then its tag.
+    /// A VM was cloned: it must get its size, and then its tag.
     Sized(Limits),
-    /// The guest must run.
+    /// The guest must be running.
     Started,
     /// The guest must be stopped.
     Stopped,
@@ -51,7 +51,7 @@ pub(crate) struct Upid {
 
 impl Upid {
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let nonsense = || Error::Invalid(format!("{text:?} is no task of ours"));
+        let nonsense = || Error::Invalid(format!("{text:?} is not a task id of ours"));
         let parts: Vec<&str> = text.split(':').collect();
         let ["UPID", node, _pid, pstart, start, kind, id, _user, ""] = parts[..] else { return Err(nonsense()) };
         let hex = |digits: &str| u64::from_str_radix(digits, 16).map_err(|_| nonsense());
@@ -71,12 +71,12 @@ pub(crate) struct Parsed {
     pub(crate) follow_up: Option<(Then, GuestRef)>,
 }
 
-/// The task for a UPID that nothing must follow.
+/// The task for a UPID without a follow-up.
 pub(crate) fn plain(upid: String) -> Task {
     Task::Running(TaskId(upid))
 }
 
-/// The task for a UPID that must be followed by something.
+/// The task for a UPID with a follow-up.
 pub(crate) fn chained(upid: &str, then: Then, guest: &GuestRef) -> Task {
     let word = match then {
         Then::Made => "made",
@@ -97,7 +97,7 @@ pub(crate) fn chained(upid: &str, then: Then, guest: &GuestRef) -> Task {
 }
 
 pub(crate) fn parse(id: &TaskId) -> Result<Parsed> {
-    let nonsense = || Error::Invalid(format!("{:?} is no task of ours", id.0));
+    let nonsense = || Error::Invalid(format!("{:?} is not a task id of ours", id.0));
     let (upid, rest) = id.0.split_once('?').unwrap_or((&id.0, ""));
     let upid = Upid::parse(upid)?;
     if rest.is_empty() {
@@ -226,7 +226,7 @@ async fn tail(client: &Client, upid: &Upid) -> Result<String> {
     Ok(lines[skip..].iter().map(|line| line.t.as_str()).collect::<Vec<_>>().join("\n"))
 }
 
-/// The end of the log of a guest's newest task of these kinds; empty where the node remembers none.
+/// The end of the log of a guest's latest task of these types; empty if the node has none.
 pub(crate) async fn last_log(client: &Client, at: &Place, kinds: &[&str]) -> Result<String> {
     let query = [("vmid", at.vmid.as_str()), ("source", "all"), ("limit", "100")];
     let rows: Vec<TaskRow> = client.get(&["nodes", &at.node, "tasks"], &query).await?;

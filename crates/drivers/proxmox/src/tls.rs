@@ -15,25 +15,25 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Tls;
 
-/// The TLS settings for requests and consoles alike.
+/// TLS settings for requests and consoles.
 pub(crate) fn config(tls: &Tls) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let rule = match tls {
         Tls::SystemRoots => {
             let system = rustls_platform_verifier::Verifier::new(Arc::clone(&provider));
-            Rule::Chain(Arc::new(system.map_err(|e| Error::Invalid(format!("this machine's certificates: {e}")))?))
+            Rule::Chain(Arc::new(system.map_err(|e| Error::Invalid(format!("this machine's CA certificates: {e}")))?))
         }
         Tls::Ca { pem } => Rule::Chain(authority(pem, &provider)?),
         Tls::Fingerprint { sha256 } => Rule::Pinned(pins(sha256)?),
     };
     let verifier = Arc::new(Verifier { rule, provider: Arc::clone(&provider) });
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let versions = versions.map_err(|e| Error::Invalid(format!("no TLS: {e}")))?;
+    let versions = versions.map_err(|e| Error::Invalid(format!("can't set up TLS: {e}")))?;
     Ok(versions.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 fn authority(pem: &str, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
-    let bad = |e: &dyn std::fmt::Display| Error::Invalid(format!("the authority's certificate can't be read: {e}"));
+    let bad = |e: &dyn std::fmt::Display| Error::Invalid(format!("the CA certificate can't be read: {e}"));
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         roots.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
@@ -42,9 +42,9 @@ fn authority(pem: &str, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn Server
     Ok(verifier.map_err(|e| bad(&e))?)
 }
 
-/// Reads fingerprints: hexadecimal with or without colons, separated by commas.
+/// Parses fingerprints: hexadecimal with or without colons, separated by commas.
 fn pins(text: &str) -> Result<Vec<[u8; 32]>> {
-    let bad = || Error::Invalid(format!("{text:?} is no SHA-256 fingerprint: 32 bytes in hexadecimal"));
+    let bad = || Error::Invalid(format!("{text:?} is not a SHA-256 fingerprint: 32 bytes in hexadecimal"));
     let one = |text: &str| {
         let digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
         if digits.len() != 64 || !digits.is_ascii() {
@@ -59,7 +59,7 @@ fn pins(text: &str) -> Result<Vec<[u8; 32]>> {
     text.split(',').map(one).collect()
 }
 
-/// A certificate's SHA-256, as Proxmox VE shows it.
+/// A certificate's SHA-256, in Proxmox VE's notation.
 fn fingerprint(certificate: &CertificateDer<'_>) -> ([u8; 32], String) {
     let digest: [u8; 32] = Sha256::digest(certificate.as_ref()).into();
     let mut text = String::with_capacity(95);

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 
 use crate::Bench;
 
-/// Reads until `wanted` was seen.
+/// Reads until `wanted` has been received.
 async fn read_until(console: &mut Console, wanted: &[u8]) -> Vec<u8> {
     let mut seen = Vec::new();
     while !seen.windows(wanted.len()).any(|w| w == wanted) {
@@ -30,7 +30,7 @@ async fn a_terminal(bench: &Bench) {
     console.input.send(ConsoleInput::Data(Bytes::from_static(b"end"))).await.unwrap();
     read_until(&mut console, b"end").await;
     assert!(bench.fake.run("pve.termdata").await.to_string().contains("1:100:40:"));
-    // Going away closes it, and the end of one side is the end of the other.
+    // Leaving closes the console: when one side ends, so does the other.
     drop(console.input);
     while console.output.recv().await.is_some() {}
 }
@@ -47,7 +47,7 @@ async fn a_container_s_terminal_by_login_with_a_ticket_each() {
     config.login = Some(Login { user: "innkeeper@pve".to_owned(), password: "secret of the login".to_owned().into() });
     bench.driver = Proxmox::new(config.clone()).unwrap();
     a_terminal(&bench).await;
-    // An old ticket is no hindrance.
+    // An expired ticket does no harm.
     bench.fake.run("pve.revoke_tickets()").await;
     a_terminal(&bench).await;
     assert_eq!(bench.fake.run("len([a for a in pve.asked if a[1] == '/access/ticket'])").await, 2);
@@ -77,7 +77,7 @@ async fn a_machine_s_screen_speaks_rfb() {
     assert_eq!(password.expose_secret().len(), 8);
     read_until(&mut console, b"RFB 003.008\n").await;
     console.input.send(ConsoleInput::Data(Bytes::from_static(b"RFB 003.008\n"))).await.unwrap();
-    // It offers VNC authentication and no other.
+    // It offers VNC authentication only.
     read_until(&mut console, b"\x01\x02").await;
 }
 

@@ -1,5 +1,4 @@
-//! What a host can do wrong, by name: each is told apart, changes nothing that it should not, and is got over where the
-//! same call is made again.
+//! Faults of a host: each is recognised, changes nothing that it should not, and is overcome by repeating the call.
 
 use hypervisor::{
     Error, GuestKind, GuestPower, Host, Inventory, Limits, Power, Presence, Provision, Snapshots, StopMode, Task, Tasks,
@@ -10,7 +9,7 @@ use crate::{Bench, spec};
 
 use GuestKind::{Lxc, Vm};
 
-/// Refusals that fakepve knows by name: at which request, and what they mean.
+/// Errors that fakepve can simulate: at which request, and what they mean.
 #[tokio::test]
 async fn refusals_by_name() {
     let bench = Bench::stopped(Lxc).await;
@@ -76,7 +75,7 @@ async fn a_lock_that_somebody_holds_comes_as_an_answer_and_as_a_task_s_end() {
     assert!(matches!(&error, Error::Locked(text) if text.contains("can't lock file")), "{error:?}");
     bench.fake.run(&format!("pve.release_config_lock({})", bench.vmid())).await;
     bench.done(driver.resize(guest, &more).await).await;
-    // And each lock that a backup, a migration or a snapshot leaves when it is killed: it won't pass by itself.
+    // The locks that a killed backup, migration or snapshot leaves behind: they don't pass on their own.
     for lock in ["backup", "migrate", "snapshot", "snapshot-delete", "rollback", "disk", "mounted"] {
         bench.fake.run(&format!("pve.snapshot_lock({}, '{lock}')", bench.vmid())).await;
         let error = driver.delete(guest).await.unwrap_err();
@@ -128,7 +127,7 @@ async fn a_machine_s_disk_that_can_t_grow_fails_its_creation_and_is_repeated() {
     bench.fake.run("setattr(pve, 'broken_resize', True)").await;
     let error = bench.failed(bench.driver.create(&bench.spec).await).await;
     assert!(matches!(&error, Error::Exhausted(_)), "{error:?}");
-    // Half-made: neither running nor stopped, not to be started, and either finished or deleted.
+    // Half-made: neither running nor stopped; it can't be started, and is either finished or deleted.
     assert_eq!(bench.power().await, Some(GuestPower::Unknown));
     assert!(matches!(bench.driver.start(&bench.spec.guest).await, Err(Error::Conflict(_))));
     assert_eq!(bench.driver.stop(&bench.spec.guest, StopMode::Force).await.unwrap(), Task::Done);
@@ -144,10 +143,10 @@ async fn a_node_that_goes_away_in_the_middle_of_a_creation_is_waited_for() {
         let bench = Bench::new(kind).await;
         bench.fake.run("pve.ct_secs.update(create=1)").await;
         bench.fake.run("pve.time_scale = 0.2").await;
-        let Task::Running(id) = bench.driver.create(&bench.spec).await.unwrap() else { panic!("made at once") };
+        let Task::Running(id) = bench.driver.create(&bench.spec).await.unwrap() else { panic!("no task") };
         bench.fake.run("pve.set_node_offline('pve1')").await;
         assert!(matches!(bench.driver.task(&id).await, Err(Error::Unreachable(_))));
-        // Unknown, and not deleted.
+        // Unknown, not deleted.
         assert!(matches!(bench.driver.find(&bench.spec.guest).await, Err(Error::Unreachable(_))));
         assert!(matches!(bench.driver.create(&bench.spec).await, Err(Error::Unreachable(_))));
         let sweep = bench.driver.sweep().await.unwrap();
@@ -169,12 +168,12 @@ async fn absence_is_believed_when_a_majority_and_every_node_that_is_up_say_so() 
         assert!(matches!(&look, Err(e) if e.is_transient()), "{what}: {look:?}");
     };
     bench.fake.run("pve.add_node('pve2', online=False)").await;
-    // The cluster knows the guests of a node that is down, and this is none of them.
+    // The cluster knows the guests of an offline node, and this is not one of them.
     assert_eq!(bench.driver.find(guest).await.unwrap(), Presence::Absent);
     let mut there = guest.clone();
     there.node = "pve2".to_owned();
     assert_eq!(bench.driver.find(&there).await.unwrap(), Presence::Absent);
-    // The smaller half of a cluster knows of old only.
+    // The minority part of a cluster only has old knowledge.
     let quorum = async |quorate: &str| {
         let status = format!(
             r#"{{"data":[{{"type":"cluster","id":"cluster","name":"c","nodes":2,"quorate":{quorate},"version":1}},
@@ -190,7 +189,7 @@ async fn absence_is_believed_when_a_majority_and_every_node_that_is_up_say_so() 
     assert_eq!(bench.driver.find(guest).await.unwrap(), Presence::Absent);
     bench.fake.run("pve.set_node_offline('pve2', False)").await;
     assert_eq!(bench.driver.find(guest).await.unwrap(), Presence::Absent);
-    // What can't be read may be it.
+    // A malformed row may be the guest's.
     for odd in [r#"{"type":null,"id":"lxc/VMID"}"#, r#"{"type":"node","node":null}"#, "null", r#"{"type":"qemu"}"#] {
         let list = format!(
             r#"{{"data":[{{"type":"node","node":"pve1","status":"online"}},{}]}}"#,
@@ -206,7 +205,7 @@ async fn absence_is_believed_when_a_majority_and_every_node_that_is_up_say_so() 
     let mut elsewhere = guest.clone();
     elsewhere.node = "pve9".to_owned();
     assert!(bench.driver.find(&elsewhere).await.is_err(), "its node is not in the cluster");
-    // One that our rights hide: every list is silent, but its number is taken.
+    // A guest hidden by missing privileges: no list shows it, but its number is taken.
     bench.fake.run(&format!("pve.add_ct({}, 'hidden', node='pve2') and None", guest.vmid)).await;
     bench.fake.run("pve.grant('innkeeper@pve', '/nodes', 'Sys.Audit')").await;
     let look = bench.driver.find(guest).await;
@@ -220,7 +219,7 @@ async fn a_guest_that_moved_is_found_where_it_is() {
     bench.fake.run(&format!("pve.migrate({}, 'pve2')", bench.vmid())).await;
     let at = |node: &str, power| Presence::Present { node: node.to_owned(), power, busy: false };
     assert_eq!(bench.driver.find(&bench.spec.guest).await.unwrap(), at("pve2", GuestPower::Running));
-    // Its old node being down does not matter any more.
+    // It does not matter any more that its old node is offline.
     bench.fake.run("pve.set_node_offline('pve1')").await;
     bench.done(bench.driver.stop(&bench.spec.guest, StopMode::Force).await).await;
     assert_eq!(bench.driver.find(&bench.spec.guest).await.unwrap(), at("pve2", GuestPower::Stopped));
@@ -228,14 +227,14 @@ async fn a_guest_that_moved_is_found_where_it_is() {
 
 #[tokio::test]
 async fn a_596_is_neither_believed_nor_repeated_blindly() {
-    // The guest was made.
+    // The guest was created.
     let bench = Bench::new(Lxc).await;
     bench.fake.run("pve.after.update({('POST', '/nodes/pve1/lxc'): [596, 1]})").await;
     let error = bench.driver.create(&bench.spec).await.unwrap_err();
     assert!(matches!(error, Error::OutcomeUnknown(_)), "{error:?}");
     assert_eq!(bench.driver.create(&bench.spec).await.unwrap(), Task::Done);
     assert_eq!(bench.fake.guests().await, [bench.vmid()]);
-    // And it was not.
+    // The guest was not created.
     let other = spec(Lxc);
     bench.canned("POST", "/nodes/pve1/lxc", 596, "Connection timed out", "").await;
     let error = bench.driver.create(&other).await.unwrap_err();
@@ -243,7 +242,7 @@ async fn a_596_is_neither_believed_nor_repeated_blindly() {
     assert_eq!(bench.driver.find(&other.guest).await.unwrap(), Presence::Absent);
     bench.done(bench.driver.create(&other).await).await;
     assert_eq!(bench.fake.guests().await.len(), 2);
-    // A page of somebody else's in between.
+    // An error page of something in between.
     bench
         .fake
         .run(&format!("pve.fail('GET', '{}', 502, '<html>', html=True, times=1)", bench.path("/status/current")))
@@ -258,7 +257,7 @@ async fn a_500_that_had_written_is_seen_to_have_written() {
     let more = Limits { cores: Some(2), ..Limits::default() };
     assert_eq!(bench.driver.resize(&bench.spec.guest, &more).await.unwrap(), Task::Done);
     assert_eq!(bench.fake.run(&format!("guest({}).config['cores']", bench.vmid())).await, 2);
-    // One that had not is an error.
+    // If it was not written, this is an error.
     bench.canned("PUT", "/config", 500, "it broke", r#"{"data":null,"message":"it broke\n"}"#).await;
     let less = Limits { cores: Some(1), ..Limits::default() };
     assert!(matches!(bench.driver.resize(&bench.spec.guest, &less).await, Err(Error::Failed(_))));
@@ -268,11 +267,11 @@ async fn a_500_that_had_written_is_seen_to_have_written() {
 async fn credentials_that_are_no_longer_good_say_so() {
     let bench = Bench::stopped(Lxc).await;
     let (driver, guest) = (&bench.driver, &bench.spec.guest);
-    let Task::Running(id) = driver.start(guest).await.unwrap() else { panic!("started at once") };
+    let Task::Running(id) = driver.start(guest).await.unwrap() else { panic!("no task") };
     bench.fake.run("pve.apitokens.update({'innkeeper@pve!test': 'another'})").await;
     assert!(matches!(driver.find(guest).await, Err(Error::Unauthorized(_))));
     assert!(matches!(driver.sweep().await, Err(Error::Unauthorized(_))));
-    // What was begun with them is waited for: it may be the node that can't read its users just now.
+    // Tasks started with these credentials are waited for: the node may be unable to verify users right now.
     assert!(matches!(driver.task(&id).await, Err(Error::Unreachable(_))));
     bench.fake.run("pve.apitokens.update({'innkeeper@pve!test': '11111111-2222-3333-4444-555555555555'})").await;
     bench.done(Ok(Task::Running(id))).await;
@@ -309,9 +308,9 @@ async fn the_preflight_names_what_is_missing() {
     assert!(problems().await.contains("only versions 8 and 9"));
     bench.fake.run("pve.storages['local'].update(volumes={}, content='iso')").await;
     bench.fake.run("[setattr(vm, 'template', False) for vm in pve.vms]").await;
-    assert!(problems().await.contains("nothing to make guests from"));
+    assert!(problems().await.contains("nothing to create guests from"));
     bench.fake.run("pve.storages['local-lvm'].update(content='backup')").await;
-    assert!(problems().await.contains("holds neither containers"));
+    assert!(problems().await.contains("allows neither containers"));
     bench.fake.run("pve.storages.pop('local-lvm') and None").await;
     assert!(problems().await.contains("is not on the node pve1"));
     bench.canned("GET", "/nodes/pve1/network", 200, "OK", r#"{"data":[]}"#).await;

@@ -1,4 +1,4 @@
-//! Filters against borrowed addresses, and that the guest got what was ordered.
+//! Filters against address spoofing, and that the guest has what was ordered.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ async fn only_own_addresses(kind: GuestKind) {
     assert_eq!((&options["policy_in"], &options["policy_out"]), (&"ACCEPT".into(), &"ACCEPT".into()));
     let net = bench.fake.run(&format!("guest({}).config['net0']", bench.vmid())).await;
     assert!(net.as_str().unwrap().contains("firewall=1"), "{net}");
-    // What a template brought along, or a former address, goes.
+    // Entries from a template, or for a former address, are removed.
     bench
         .fake
         .run(&format!(
@@ -53,7 +53,7 @@ async fn only_own_addresses(kind: GuestKind) {
     assert_eq!(after[..2], ["10.0.0.77", "2001:db8::5"]);
     assert!(after.len() == 3 && after[2].starts_with("fe80::"), "{after:?}");
     assert_eq!(self::options(&bench).await["enable"], 1);
-    // Once more changes nothing.
+    // Repeating it changes nothing.
     let before = bench.fake.run("len([a for a in pve.asked if a[0] in ('POST', 'DELETE')])").await;
     bench.driver.prepare(&bench.spec).await.unwrap();
     assert_eq!(bench.fake.run("len([a for a in pve.asked if a[0] in ('POST', 'DELETE')])").await, before);
@@ -69,7 +69,7 @@ async fn a_machine_may_use_only_its_own_addresses() {
     only_own_addresses(GuestKind::Vm).await;
 }
 
-/// A template's other interfaces would be filtered by nothing.
+/// A template's other interfaces would not be filtered.
 #[tokio::test]
 async fn a_machine_has_one_interface_whatever_its_template_has() {
     let bench = Bench::new(GuestKind::Vm).await;
@@ -85,7 +85,7 @@ async fn a_machine_has_one_interface_whatever_its_template_has() {
     assert_eq!(keys, ["ipconfig0", "net0"], "{config}");
 }
 
-/// The node filters ARP only where the set has an address of IPv4.
+/// The node filters ARP only if the set has an IPv4 address.
 #[tokio::test]
 async fn a_guest_of_ipv6_alone_can_t_answer_for_anybody_s_ipv4() {
     let mut bench = Bench::new(GuestKind::Lxc).await;
@@ -148,7 +148,7 @@ async fn a_machine_is_made_as_ordered() {
     );
     let address = bench.spec.network.addresses[0].address;
     assert_eq!(config["ipconfig0"], format!("gw=10.0.0.1,ip={address}/8"));
-    // Another storage than the template's takes a full clone.
+    // A storage other than the template's needs a full clone.
     bench.fake.run("pve.storages.update(other=dict(pve.storages['local-lvm'], volumes={}))").await;
     let mut config = bench.config();
     config.storage = "other".to_owned();

@@ -1,4 +1,4 @@
-//! Guests in odd states: what is told of them, what is done with them and what is left alone.
+//! Guests in unusual states: what is reported, what is done with them, and what is left alone.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,7 +55,7 @@ async fn a_roll_back_that_failed_leaves_the_guest_as_it_was() {
     assert_eq!(bench.power().await, Some(GuestPower::Running));
     let description = bench.fake.run(&format!("guest({}).config['description']", bench.vmid())).await;
     assert!(!description.as_str().unwrap().contains("innkeeper-keep"), "{description}");
-    // One that nobody of us saw to its end is finished by the next, and a resize waits for that.
+    // A rollback that nobody saw end is finished by the next one, and a resize waits for that.
     bench.fake.run("pve.after.update({('POST', '/rollback'): [596, 1]})").await;
     assert!(matches!(driver.rollback(guest, "one").await, Err(Error::OutcomeUnknown(_))));
     let more = Limits { cores: Some(2), ..Limits::default() };
@@ -75,7 +75,7 @@ async fn a_slow_shutdown_is_forced_and_one_under_way_is_cut_short() {
     assert_eq!(bench.power().await, Some(GuestPower::Stopped));
     bench.done(driver.start(guest).await).await;
     let slow = driver.stop(guest, StopMode::Clean { timeout: Duration::from_secs(100) }).await.unwrap();
-    // The same again is the same task, and force does not wait for it.
+    // Repeating the call gives the same task, and a forced stop does not wait for it.
     assert_eq!(driver.stop(guest, CLEAN).await.unwrap(), slow);
     driver.stop(guest, StopMode::Force).await.unwrap();
     let asked = bench.fake.run("[a[1] for a in pve.asked if a[0] == 'DELETE']").await;
@@ -92,7 +92,7 @@ async fn a_restart_that_is_locked_out_pulls_no_plug() {
         Err(error) => error,
     };
     assert!(matches!(locked, Error::Locked(_)), "{locked:?}");
-    // In its task, as a backup does it.
+    // In its task, as with a backup.
     let exit = "VM is locked (backup)";
     let body = serde_json::json!({ "data": { "status": "stopped", "exitstatus": exit } }).to_string();
     bench.canned("GET", "/status", 200, "OK", &body).await;
@@ -112,7 +112,7 @@ async fn what_is_left_of_a_guest_that_is_being_destroyed_is_not_a_stranger_s() {
         .fake
         .run(&format!("(guest({0}).config.clear(), guest({0}).config.update(lock='destroyed')) and None", bench.vmid()))
         .await;
-    // Nothing is at work on it, so somebody must look.
+    // No task is working on it, so an operator must check.
     let found = driver.find(guest).await;
     assert!(matches!(found, Err(Error::StaleLock(_))), "{found:?}");
     let deleted = driver.delete(guest).await;
@@ -141,7 +141,7 @@ async fn a_template_is_found_though_its_storage_is_not_on_every_node() {
     let text = "storage 'local' is not available on node 'pve0'";
     bench.canned("GET", "/nodes/pve0/storage/local/content", 500, text, "").await;
     assert!(bench.driver.has_image(Lxc, ARCHIVE).await.unwrap());
-    // Where nobody has it, a node that has the storage and could not be asked is no "no".
+    // If a node that has the storage could not be asked, "not found" on the others does not count.
     bench.canned("GET", "/nodes/pve1/storage/local/content", 500, "got timeout", "").await;
     let unknown = bench.driver.has_image(Lxc, "local:vztmpl/none.tar.zst").await;
     assert!(unknown.is_err(), "{unknown:?}");
@@ -181,11 +181,11 @@ async fn a_container_without_a_way_in_says_so() {
     assert!(matches!(&error, Error::Unsupported(text) if text.contains("SSH")), "{error:?}");
 }
 
-/// A way into guests that notes what is to be done.
+/// A shell that records its commands.
 #[derive(Debug, Default)]
 struct Noted(Mutex<Vec<Order>>);
 
-/// Where, what, and with which input.
+/// Target, command and input.
 type Order = (ShellTarget, Vec<String>, Vec<u8>);
 
 #[async_trait]
@@ -218,9 +218,9 @@ async fn high_availability_is_asked_and_then_watched() {
     let bench = Bench::stopped(Lxc).await;
     bench.fake.run(&format!("guest({}).ha_state = 'stopped'", bench.vmid())).await;
     bench.fake.run("pve.time_scale = 0.02").await;
-    let Task::Running(id) = bench.driver.start(&bench.spec.guest).await.unwrap() else { panic!("started at once") };
+    let Task::Running(id) = bench.driver.start(&bench.spec.guest).await.unwrap() else { panic!("no task") };
     tokio::time::sleep(Duration::from_millis(50)).await;
-    // The request has ended, the start has not.
+    // The request has ended, but not the start.
     assert_eq!(bench.driver.task(&id).await.unwrap(), TaskState::Running(None));
     bench.done(Ok(Task::Running(id))).await;
     assert_eq!(bench.power().await, Some(GuestPower::Running));
@@ -248,7 +248,7 @@ async fn a_number_that_is_taken_is_told_before_and_after_the_order() {
     assert!(!bench.driver.is_number_free(bench.vmid()).await.unwrap());
     assert!(matches!(bench.driver.create(&bench.spec).await, Err(Error::AlreadyExists(_))));
     assert!(matches!(bench.driver.find(&bench.spec.guest).await, Err(Error::NotOurs(_))));
-    // And the reverse: a machine where a container has the number.
+    // And the reverse: a VM whose number a container has.
     let bench = Bench::new(Vm).await;
     bench.fake.run(&format!("pve.add_ct({}, 'theirs') and None", bench.vmid())).await;
     assert!(matches!(bench.driver.create(&bench.spec).await, Err(Error::AlreadyExists(_))));
@@ -258,7 +258,7 @@ async fn a_number_that_is_taken_is_told_before_and_after_the_order() {
 async fn a_creation_that_was_killed_is_for_a_person_to_look_at() {
     let bench = Bench::new(Lxc).await;
     bench.fake.run(&format!("pve.add_ct({}, lock='create', defaults=False) and None", bench.vmid())).await;
-    // Whose it was can't be told, and Proxmox VE lets no token unlock it.
+    // It does not show its owner, and Proxmox VE lets no token unlock it.
     for error in
         [bench.driver.find(&bench.spec.guest).await.unwrap_err(), bench.driver.create(&bench.spec).await.unwrap_err()]
     {

@@ -1,4 +1,4 @@
-//! Locks in guests' configurations: one that a task is at work on is waited for, one that was left is told at once.
+//! Locks in guests' configurations: the call waits if a task is working on the guest, and reports a stale lock at once.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use GuestKind::{Lxc, Vm};
 const CLEAN: StopMode = StopMode::Clean { timeout: Duration::from_secs(5) };
 
 impl Bench {
-    /// Why a call failed, at once or at its task's end.
+    /// The error of a call, at once or when its task ends.
     async fn why(&self, result: Result<Task>) -> Error {
         match result {
             Ok(task) => match self.end(task).await {
@@ -28,7 +28,7 @@ impl Bench {
         self.fake.run(&format!("pve.snapshot_lock({}, '{lock}')", self.vmid())).await;
     }
 
-    /// How often a change of power was asked for.
+    /// Number of requests for a power change.
     async fn asked(&self, action: &str) -> u64 {
         let path = self.path(&format!("/status/{action}"));
         self.fake
@@ -71,7 +71,7 @@ async fn a_lock_that_no_task_is_at_work_on_is_told_with_what_lifts_it() {
     }
 }
 
-/// A backup's reboot would take the guest down and could not bring it up.
+/// A reboot during a backup would take the guest down and could not start it again.
 #[tokio::test]
 async fn a_restart_during_a_backup_is_not_sent_before_its_end() {
     for kind in [Lxc, Vm] {
@@ -94,7 +94,7 @@ async fn a_restart_during_a_backup_is_not_sent_before_its_end() {
     }
 }
 
-/// A job's backup is one task for many guests, and names none of them.
+/// A backup job is one task for many guests, and names none of them.
 #[tokio::test]
 async fn a_backup_job_that_names_no_guest_is_at_work_too() {
     let bench = Bench::running(Lxc).await;

@@ -1,4 +1,4 @@
-//! What is made, as what, and with which rights.
+//! What is created, how, and with which privileges.
 
 use hypervisor::{Error, GuestKind, GuestPower, Host, Inventory, Power, Provision, Task, Tasks};
 use proxmox::Proxmox;
@@ -8,14 +8,14 @@ use crate::{Bench, spec};
 
 use GuestKind::{Lxc, Vm};
 
-/// What was written into a guest's configuration, in order.
+/// The writes to a guest's configuration, in order.
 async fn writes(bench: &Bench, method: &str, path: &str) -> Vec<Vec<(String, String)>> {
     let asked =
         format!("[[[k, str(v)] for k, v in a[2]] for a in pve.asked if a[0] == '{method}' and a[1] == '{path}']");
     serde_json::from_value(bench.fake.run(&asked).await).unwrap()
 }
 
-/// The rights that `host pveum --pool` gives, and no others: a pool's count for no tags before the guest is in it.
+/// The privileges that `host pveum --pool` grants, and no others: a pool's don't cover tags before the guest is in it.
 #[tokio::test]
 async fn rights_on_a_pool_suffice_for_a_container_s_whole_life() {
     let mut bench = Bench::new(Lxc).await;
@@ -32,11 +32,11 @@ async fn rights_on_a_pool_suffice_for_a_container_s_whole_life() {
     let (driver, guest) = (&bench.driver, &bench.spec.guest);
     driver.check_create(&bench.spec).await.unwrap();
     bench.done(driver.create(&bench.spec).await).await;
-    // Its description says whose it is until its tag does, and no longer than to its first change.
+    // Its description identifies it until its tag does, which is with its first change.
     assert_eq!(bench.power().await, Some(GuestPower::Stopped));
     assert_eq!(driver.create(&bench.spec).await.unwrap(), Task::Done);
     driver.prepare(&bench.spec).await.unwrap();
-    assert!(driver.sweep().await.unwrap().guests.iter().any(|g| g.marker == guest.marker), "before its start");
+    assert!(driver.sweep().await.unwrap().guests.iter().any(|g| g.marker == guest.marker), "before its first start");
     let made = writes(&bench, "POST", "/nodes/pve1/lxc").await;
     assert!(made[0].iter().all(|(key, _)| key != "tags"), "{made:?}");
     let first = &writes(&bench, "PUT", &bench.path("/config")).await[0];
@@ -49,7 +49,7 @@ async fn rights_on_a_pool_suffice_for_a_container_s_whole_life() {
     assert_eq!(bench.power().await, None);
 }
 
-/// Tags that others put there stay.
+/// Tags set by others are kept.
 #[tokio::test]
 async fn a_tag_of_ours_comes_beside_others() {
     let bench = Bench::new(Lxc).await;
@@ -88,7 +88,7 @@ async fn what_can_t_be_made_anew_is_told_while_the_old_one_runs() {
         let elsewhere = Proxmox::new(config).unwrap();
         let full = elsewhere.check_create(spec).await;
         assert!(matches!(full, Err(Error::Exhausted(_))), "{full:?}");
-        // Rights, each by itself.
+        // Each privilege on its own.
         let all = Proxmox::privileges(9, "local-lvm", None);
         for lost in ["VM.Allocate", "VM.Config.Options", "Datastore.AllocateSpace", "SDN.Use"] {
             bench.fake.run("setattr(pve, 'acl', None)").await;
@@ -116,7 +116,7 @@ async fn a_clone_has_nothing_of_its_template_that_was_not_sold() {
         "scsi1": "local-lvm:base-9000-disk-1,size=5G", "unused0": "local-lvm:vm-9000-disk-2",
     });
     bench.fake.run(&format!("guest(9000).config.update({odd})")).await;
-    // Its provider is told before anybody orders.
+    // The provider is warned before anyone places an order.
     let problems = bench.driver.info().await.unwrap().problems.join("\n");
     for key in ["protection", "cpulimit", "hostpci0", "usb0", "scsi1", "qm set 9000 --delete"] {
         assert!(problems.contains(key), "{key}: {problems}");
@@ -129,10 +129,10 @@ async fn a_clone_has_nothing_of_its_template_that_was_not_sold() {
     for key in ["scsi0", "ide2", "agent", "serial0", "boot", "ostype"] {
         assert!(config.get(key).is_some(), "{key}: {config}");
     }
-    // That a node may refuse to take such a device away is not found out after a deletion.
+    // A node may refuse to remove such a device, which must not be discovered after a deletion.
     let doubtful = bench.driver.check_create(&bench.spec).await;
     assert!(matches!(&doubtful, Err(Error::Invalid(text)) if text.contains("hostpci0")), "{doubtful:?}");
-    // What root alone may take away is told before anything is made.
+    // Settings that only root may remove are reported before anything is created.
     bench.fake.run("guest(9000).config.update(hookscript='local:snippets/x.pl')").await;
     let other = spec(Vm);
     let refused = bench.driver.create(&other).await;
@@ -140,13 +140,13 @@ async fn a_clone_has_nothing_of_its_template_that_was_not_sold() {
     assert_eq!(bench.fake.guests().await, [bench.vmid()]);
 }
 
-/// A clone that was never made what was ordered has its template's protection, which is not its own.
+/// A clone that was never finished has its template's protection, which is not its own.
 #[tokio::test]
 async fn a_half_made_clone_of_a_protected_template_can_be_deleted() {
     let bench = Bench::new(Vm).await;
     bench.fake.run("guest(9000).config.update(protection=1)").await;
     bench.fail("PUT", "/config", "no_quorum").await;
-    let Task::Running(id) = bench.driver.create(&bench.spec).await.unwrap() else { panic!("made at once") };
+    let Task::Running(id) = bench.driver.create(&bench.spec).await.unwrap() else { panic!("no task") };
     let mut failed = false;
     for _ in 0..100 {
         failed = bench.driver.task(&id).await.is_err();
@@ -175,7 +175,7 @@ async fn a_template_reads_cloud_init_by_its_drive_and_not_by_its_name() {
     let refused = bench.driver.create(&named).await;
     assert!(matches!(&refused, Err(Error::Invalid(text)) if text.contains("no cloud-init drive")), "{refused:?}");
     assert!(matches!(bench.driver.check_create(&named).await, Err(Error::Invalid(_))));
-    // On whatever bus it is.
+    // On any bus.
     bench.fake.run("guest(9000).config.update(scsi1='local-lvm:vm-9000-cloudinit,media=cdrom')").await;
     bench.done(bench.driver.create(&named).await).await;
 }

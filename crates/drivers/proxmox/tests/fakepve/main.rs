@@ -1,4 +1,4 @@
-//! The Proxmox VE driver on fakepve; where that differs from recordings of the real API, on recorded answers.
+//! The Proxmox VE driver on fakepve, and on recorded responses where the fake differs from the real API.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -25,7 +25,7 @@ use hypervisor::{
 use proxmox::{Proxmox, ProxmoxConfig};
 use uuid::Uuid;
 
-/// A small guest on node `pve1`.
+/// Spec of a small guest on node `pve1`.
 fn spec(kind: GuestKind) -> GuestSpec {
     let vmid = rand::random_range(500_000..900_000);
     let gateway = Ipv4Addr::new(10, 0, 0, 1);
@@ -52,7 +52,7 @@ fn config(fake: &FakePve) -> ProxmoxConfig {
     serde_json::from_value(fake.driver_settings()).unwrap()
 }
 
-/// A fake, a driver of it, and a spec.
+/// A fake with a driver and a spec.
 struct Bench {
     fake: FakePve,
     driver: Proxmox,
@@ -89,24 +89,24 @@ impl Bench {
         self.spec.guest.vmid
     }
 
-    /// `path` with the guest's place in front of it.
+    /// `path` with the guest's API path in front.
     fn path(&self, path: &str) -> String {
         let kind = if self.spec.guest.kind == GuestKind::Lxc { "lxc" } else { "qemu" };
         format!("/nodes/pve1/{kind}/{}{path}", self.vmid())
     }
 
-    /// Makes a request fail with one of fakepve's errors by name, once.
+    /// Makes a request fail once with one of fakepve's named errors.
     async fn fail(&self, method: &str, path: &str, name: &str) {
         self.fake.run(&format!("pve.fail('{method}', '{path}', error='{name}', times=1)")).await;
     }
 
-    /// Has a request answered once as recorded.
+    /// Makes a request return a recorded response once.
     async fn canned(&self, method: &str, path: &str, status: u16, reason: &str, body: &str) {
         let answer = format!("[{status}, {reason:?}, {body:?}]");
         self.fake.run(&format!("pve.canned.setdefault(('{method}', '{path}'), []).append({answer})")).await;
     }
 
-    /// Follows a task to its end.
+    /// Waits for a task to end.
     async fn end(&self, task: Task) -> TaskState {
         let Task::Running(id) = task else { return TaskState::Succeeded(None) };
         for _ in 0..10_000 {

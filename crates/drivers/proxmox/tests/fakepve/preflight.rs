@@ -1,4 +1,4 @@
-//! What a look at a cluster says of it, and what follows from its version and settings.
+//! What the preflight reports about a cluster, and what follows from its version and settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ async fn a_storage_without_snapshots_is_named() {
     assert_eq!(bench.driver.info().await.unwrap().problems, Vec::<String>::new());
     bench.fake.run("pve.storages['local-lvm'].update(type='nfs')").await;
     let problems = bench.driver.info().await.unwrap().problems;
-    assert!(problems.iter().any(|p| p.contains("local-lvm is of the kind nfs")), "{problems:?}");
-    // What Innkeeper's guests are not on does not matter.
+    assert!(problems.iter().any(|p| p.contains("local-lvm is of the type nfs")), "{problems:?}");
+    // Storages that Innkeeper's guests are not on don't matter.
     bench.fake.run("pve.storages['local-lvm'].update(type='lvmthin')").await;
     bench.fake.run("pve.storages['local'].update(type='dir')").await;
     assert_eq!(bench.driver.info().await.unwrap().problems, Vec::<String>::new());
@@ -54,13 +54,13 @@ async fn a_cluster_is_known_by_its_own_authority_and_templates_by_their_storages
     let certificates = json!({ "data": [
         { "filename": "/etc/pve/pve-root-ca.pem", "fingerprint": "AB:CD:01" },
         { "filename": "/etc/pve/nodes/pve1/pve-ssl.pem", "fingerprint": "EF:EF:EF" },
-        // A wildcard's may be on many.
+        // A wildcard certificate may be on many hosts.
         { "filename": "/etc/pve/nodes/pve1/pveproxy-ssl.pem", "fingerprint": "99:99:99" } ] });
     bench.canned("GET", "/certificates/info", 200, "OK", &certificates.to_string()).await;
     let info = bench.driver.info().await.unwrap();
     assert_eq!((info.identity, info.major), (vec!["abcd01".to_owned()], 9));
     assert_eq!(info.template_storages, ["local"]);
-    // Not being told is no reason to do without the host.
+    // If it can't be read, the host can still be used.
     bench
         .canned("GET", "/certificates/info", 501, "Method 'GET /nodes/pve1/certificates/info' not implemented", "")
         .await;
@@ -87,7 +87,7 @@ async fn guests_have_a_search_domain_of_their_own_and_never_the_node_s() {
             assert_eq!(config["searchdomain"], right, "{kind:?}: {config}");
         }
         if kind == Lxc {
-            // From the first: the node's would be in the container's files by then.
+            // From the creation on: otherwise the node's would already be in the container's files.
             let asked = bench
                 .fake
                 .run("[dict(a[2]).get('searchdomain') for a in pve.asked if a[0] == 'POST' and a[1].endswith('/lxc')]")
@@ -112,7 +112,7 @@ async fn a_screen_s_password_is_asked_for_only_where_it_must_be() {
     }
 }
 
-/// A way into guests in which nothing succeeds.
+/// A shell in which every command fails.
 #[derive(Debug)]
 struct Failing;
 
@@ -141,7 +141,7 @@ async fn a_container_whose_disk_is_full_is_not_taken_down() {
     let refused = driver.set_password(guest, &"secret".to_owned().into()).await;
     assert!(matches!(refused, Err(Error::DiskFull(_))), "{refused:?}");
     assert_eq!(bench.power().await, Some(GuestPower::Running));
-    // With room in it a failure is one, and a restart a restart.
+    // With space left, a failure is just a failure, and a restart works.
     used(1 << 30).await;
     assert!(matches!(driver.set_password(guest, &"secret".to_owned().into()).await, Err(Error::Failed(_))));
     used(1 << 30).await;

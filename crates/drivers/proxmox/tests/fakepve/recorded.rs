@@ -1,4 +1,4 @@
-//! Answers as the real API gives them (recorded from version 9.2), where fakepve gives others.
+//! Responses of the real API (recorded from version 9.2) that differ from fakepve's.
 
 use hypervisor::{
     Error, GuestKind, GuestPower, Inside, Inventory, Limits, Power, Presence, Provision, Snapshots, Task, TaskId,
@@ -10,7 +10,7 @@ use crate::{Bench, spec};
 
 use GuestKind::{Lxc, Vm};
 
-/// A task's id as nodes write it, of now or of long ago.
+/// A task id as nodes format it, with a given start time.
 fn upid(kind: &str, vmid: i64, start: i64) -> String {
     format!("UPID:pve1:000004F0:0002D892:{start:08X}:{kind}:{vmid}:innkeeper@pve!test:")
 }
@@ -18,7 +18,7 @@ fn upid(kind: &str, vmid: i64, start: i64) -> String {
 const NO_SUCH_TASK: &str =
     r#"{"data":null,"message":"Parameter verification failed.\n","errors":{"upid":"no such task"}}"#;
 
-/// The recorded state of a task that has ended.
+/// The recorded status of an ended task.
 fn ended(upid: &str, exit: &str) -> String {
     format!(
         r#"{{"data":{{"type":"vzcreate","user":"root@pam","pstart":186514,"status":"stopped","tokenid":"t1","node":"pve1","id":"100","pid":1264,"exitstatus":"{exit}","upid":"{upid}","starttime":1795263098}}}}"#
@@ -36,7 +36,7 @@ async fn both_texts_of_a_taken_number_are_known() {
         let error = bench.driver.create(&bench.spec).await.unwrap_err();
         assert_eq!(error, Error::AlreadyExists(text.to_owned()));
     }
-    // Older versions say it only in the reason.
+    // Older versions have the message only in the reason phrase.
     bench.canned("POST", "/nodes/pve1/lxc", 500, "CT 120 already exists on node 'pve1'", r#"{"data":null}"#).await;
     assert!(matches!(bench.driver.create(&bench.spec).await, Err(Error::AlreadyExists(_))));
     bench
@@ -59,7 +59,7 @@ async fn a_forgotten_task_is_unknown_unless_it_is_young() {
     let old = upid("vzstop", bench.vmid(), 0x6B01_8A7A - 100_000_000);
     bench.canned("GET", "/status", 400, "Parameter verification failed.", NO_SUCH_TASK).await;
     assert_eq!(bench.driver.task(&TaskId(old)).await.unwrap(), TaskState::Unknown);
-    // Its node may not have written it down yet.
+    // Its node may not have recorded it yet.
     let young = upid("vzstop", bench.vmid(), chrono::Utc::now().timestamp());
     bench.canned("GET", "/status", 400, "Parameter verification failed.", NO_SUCH_TASK).await;
     assert_eq!(bench.driver.task(&TaskId(young)).await.unwrap(), TaskState::Running(None));
@@ -95,14 +95,14 @@ async fn an_unexpected_status_is_looked_into() {
 #[tokio::test]
 async fn a_task_that_died_with_its_node_is_judged_by_the_guest() {
     let bench = Bench::stopped(Lxc).await;
-    let Task::Running(id) = bench.driver.start(&bench.spec.guest).await.unwrap() else { panic!("started at once") };
+    let Task::Running(id) = bench.driver.start(&bench.spec.guest).await.unwrap() else { panic!("no task") };
     let (upid, _) = id.0.split_once('?').unwrap();
     let nothing = r#"{"data":[{"n":1,"t":"half a li"}],"total":1}"#;
-    // It runs: that is what was wanted.
+    // It is running, as it should be.
     bench.canned("GET", &format!("{upid}/status"), 200, "OK", &ended(upid, "unexpected status")).await;
     bench.canned("GET", &format!("{upid}/log"), 200, "OK", nothing).await;
     assert_eq!(bench.driver.task(&id).await.unwrap(), TaskState::Succeeded(None));
-    // It does not: it is to be started again.
+    // It is not running, so it has to be started again.
     bench.fake.run(&format!("setattr(guest({}), 'status', 'stopped')", bench.vmid())).await;
     bench.canned("GET", &format!("{upid}/status"), 200, "OK", &ended(upid, "unexpected status")).await;
     bench.canned("GET", &format!("{upid}/log"), 200, "OK", nothing).await;
@@ -123,7 +123,7 @@ async fn refusals_without_a_body_are_read_from_the_reason() {
     ] {
         bench.canned("GET", &bench.path("/status/current"), status, reason, "").await;
         let error = match bench.driver.interfaces(&bench.spec.guest).await {
-            // The guest is looked for elsewhere, and found at home.
+            // The guest is looked for elsewhere and found on its own node.
             Ok(_) if status > 500 => continue,
             Ok(other) => panic!("{other:?}"),
             Err(error) => error,
@@ -138,7 +138,7 @@ async fn a_guest_that_was_just_made_has_no_figures_yet() {
     let recorded = r#"{"data":[{"status":"unknown","vmid":100,"type":"lxc","node":"pve1","lock":"create","id":"lxc/100"},{"type":"node","node":"pve1","id":"node/pve1","status":"unknown"},{"type":"storage","node":"pve1","plugintype":"dir","storage":"local","status":"unknown","id":"storage/pve1/local","content":"rootdir,snippets,backup,iso,vztmpl,images","shared":0},{"id":"network/pve1/zone/localnetwork","status":"ok","network-type":"zone","node":"pve1","type":"network","network":"localnetwork"}]}"#;
     bench.canned("GET", "/cluster/resources", 200, "OK", recorded).await;
     let sweep = bench.driver.sweep().await.unwrap();
-    // Nor does the node; nothing of that is evidence.
+    // Nor is the node online; none of this is evidence.
     assert!(sweep.guests.is_empty() && sweep.coverage.nodes.is_empty() && !sweep.nodes[0].online);
 }
 
@@ -177,7 +177,7 @@ async fn a_configuration_as_recorded_is_understood() {
 #[tokio::test]
 async fn a_snapshot_list_as_recorded_is_put_in_order() {
     let bench = Bench::stopped(Lxc).await;
-    // Of one second, the parent comes first.
+    // Of two from the same second, the parent comes first.
     let recorded = r#"{"data":[{"snaptime":1795264104,"description":"","parent":"s1","name":"s2"},{"name":"s1","description":"d\n","snaptime":1795264104},{"digest":"5c13","description":"You are here!","parent":"s2","name":"current","running":0}]}"#;
     bench.canned("GET", &bench.path("/snapshot"), 200, "OK", recorded).await;
     let list = bench.driver.snapshots(&bench.spec.guest).await.unwrap();
@@ -189,7 +189,7 @@ async fn a_snapshot_list_as_recorded_is_put_in_order() {
 async fn a_power_change_that_has_come_about_is_done() {
     let bench = Bench::running(Lxc).await;
     let (driver, guest) = (&bench.driver, &bench.spec.guest);
-    // Between our look and our call it stopped by itself.
+    // It stopped on its own between our read and our call.
     let text = format!("CT {} not running", bench.vmid());
     let body = serde_json::json!({"data": null, "message": format!("{text}\n")}).to_string();
     bench.canned("POST", &bench.path("/status/shutdown"), 500, &text, &body).await;
@@ -223,7 +223,7 @@ async fn a_shrunken_machine_disk_fails_in_its_task() {
 #[tokio::test]
 async fn a_machine_s_path_for_a_container_is_no_evidence() {
     let bench = Bench::stopped(Vm).await;
-    // What a node says of a guest of the other kind is what it says of none.
+    // A node gives the same answer for a guest of the other kind as for a missing one.
     let mut wrong = bench.spec.guest.clone();
     wrong.kind = Lxc;
     assert!(matches!(bench.driver.find(&wrong).await, Err(Error::NotOurs(_))));

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::Bench;
 
-/// What the driver can ask: a request that is missing here, or never sent below, fails the test.
+/// All requests of the driver. The test fails if one is missing here or is never sent below.
 const ALL: &[&str] = &[
     "DELETE /nodes/{node}/lxc/{vmid}",
     "DELETE /nodes/{node}/lxc/{vmid}/firewall/ipset/{name}/{cidr}",
@@ -105,7 +105,7 @@ fn schema() -> Option<Vec<Value>> {
     Some(flat)
 }
 
-/// A way into guests that leads nowhere: only what is asked of the host before it counts here.
+/// A shell that always fails: only the preceding requests to the host matter here.
 #[derive(Debug)]
 struct Nowhere;
 
@@ -116,7 +116,7 @@ impl GuestShell for Nowhere {
     }
 }
 
-/// Everything a driver does, with every option it has, on one kind of guest.
+/// Everything that a driver does, with every option, on one kind of guest.
 async fn live(kind: GuestKind) -> Vec<(String, String, Vec<(String, String)>)> {
     let mut bench = Bench::new(kind).await;
     let mut config = bench.config();
@@ -172,7 +172,7 @@ async fn live(kind: GuestKind) -> Vec<(String, String, Vec<(String, String)>)> {
     if kind == GuestKind::Vm {
         let _ = driver.start(guest).await;
     }
-    // The fake's own idea of a guest that was set about like this differs from time to time.
+    // The fake's view of a guest that was manipulated like this varies.
     let _ = driver.stop(guest, StopMode::Force).await;
     bench.fake.run(&format!("(lambda g: (setattr(g, 'status', 'stopped'), setattr(g, 'qmpstatus', 'stopped'), setattr(g, 'start_error', 'broken')))(guest({}))", bench.vmid())).await;
     bench.failed(driver.start(guest).await).await;
@@ -181,7 +181,7 @@ async fn live(kind: GuestKind) -> Vec<(String, String, Vec<(String, String)>)> {
         .unwrap()
 }
 
-/// The schema's node for a path, and the names of what the path holds.
+/// The schema's node for a path, with the names of its placeholders.
 fn find<'a>(schema: &'a [Value], method: &str, path: &str) -> Option<&'a Value> {
     let parts: Vec<&str> = path.split('/').collect();
     let fits = |node: &&Value| {
@@ -190,16 +190,16 @@ fn find<'a>(schema: &'a [Value], method: &str, path: &str) -> Option<&'a Value> 
             && template.iter().zip(&parts).all(|(t, p)| t == p || t.starts_with('{'))
             && node["info"].get(method).is_some()
     };
-    // Plain words before placeholders.
+    // Literal segments take precedence over placeholders.
     schema.iter().filter(fits).min_by_key(|node| node["path"].as_str().unwrap().matches('{').count())
 }
 
 fn check(name: &str, value: &str, rule: &Value) -> Result<(), String> {
     let wrong = |what: &str| Err(format!("{name}={value:?}: {what}"));
     match rule["type"].as_str().unwrap_or("string") {
-        "integer" if value.parse::<i64>().is_err() => return wrong("no integer"),
-        "number" if value.parse::<f64>().is_err() => return wrong("no number"),
-        "boolean" if value != "0" && value != "1" => return wrong("no flag"),
+        "integer" if value.parse::<i64>().is_err() => return wrong("not an integer"),
+        "number" if value.parse::<f64>().is_err() => return wrong("not a number"),
+        "boolean" if value != "0" && value != "1" => return wrong("not a flag"),
         _ => {}
     }
     if let Some(words) = rule["enum"].as_array().filter(|words| !words.iter().any(|w| w == value)) {
@@ -212,7 +212,7 @@ fn check(name: &str, value: &str, rule: &Value) -> Result<(), String> {
     if number.zip(rule["minimum"].as_f64()).is_some_and(|(n, min)| n < min) {
         return wrong("too small");
     }
-    // Property strings: their keys.
+    // Property strings: check their keys.
     if let Some(keys) = rule["format"].as_object() {
         for part in value.split(',') {
             let known = |key: &str| keys.contains_key(key);
@@ -229,7 +229,7 @@ fn check(name: &str, value: &str, rule: &Value) -> Result<(), String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_is_as_the_schema_says() {
     let Some(schema) = schema() else {
-        eprintln!("not tested: the API's schema is not there (INNKEEPER_PVE_SCHEMA)");
+        eprintln!("not tested: the API's schema is not available (INNKEEPER_PVE_SCHEMA)");
         return;
     };
     let mut asked = live(GuestKind::Lxc).await;

@@ -1,4 +1,4 @@
-//! The conformance suite on fakepve: containers and machines, as Proxmox VE 8 and 9 have them.
+//! The conformance suite on fakepve: containers and VMs, on Proxmox VE 8 and 9.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ struct FakeRig {
 }
 
 impl FakeRig {
-    /// Tasks take a hundredth of their time, so that they are seen at work.
+    /// Tasks take a hundredth of their normal time, so that they can still be observed.
     async fn start(kind: GuestKind, version: &str) -> Arc<dyn Rig> {
         let fake = FakePve::start().await;
         fake.run(&format!("pve.version = '{version}'; pve.release_version = '{}'", &version[..3])).await;
@@ -37,7 +37,7 @@ impl Rig for FakeRig {
     }
 
     async fn remove(&self, _: &GuestSpec) {
-        // The fake goes with the rig.
+        // The fake ends with the rig.
     }
 
     async fn stranger(&self, spec: &GuestSpec) {
@@ -58,12 +58,12 @@ impl Rig for FakeRig {
     async fn bandwidth(&self, spec: &GuestSpec) -> Option<f64> {
         let net = self.fake.run(&format!("guest({}).config['net0']", spec.guest.vmid)).await;
         let rate = net.as_str().unwrap().split(',').find_map(|pair| pair.strip_prefix("rate="))?;
-        // In megabytes a second.
+        // In megabytes per second.
         Some(rate.parse::<f64>().unwrap() * 8.0)
     }
 
     async fn half_made(&self, spec: &GuestSpec) -> bool {
-        // A container whose creation was killed stays locked, and no token may unlock it: that is for a person.
+        // A container whose creation was killed stays locked, and no token may unlock it: an operator has to.
         if self.kind == GuestKind::Lxc {
             return false;
         }
@@ -90,7 +90,7 @@ impl Rig for FakeRig {
     }
 
     async fn pause(&self, spec: &GuestSpec) -> bool {
-        // Of containers it shows no such thing.
+        // Containers have no such state.
         let paused = format!("setattr(guest({}), 'qmpstatus', 'paused')", spec.guest.vmid);
         self.kind == GuestKind::Vm && self.fake.run(&paused).await.is_null()
     }

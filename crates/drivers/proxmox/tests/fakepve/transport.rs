@@ -1,4 +1,4 @@
-//! TLS rules, several endpoints, how many calls are under way, and how requests look.
+//! TLS rules, several endpoints, limits on concurrent calls, and the format of requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ async fn a_certificate_is_trusted_by_authority_or_fingerprint() {
     let Tls::Fingerprint { sha256: right } = bench.config().tls else { unreachable!() };
     with(Tls::Fingerprint { sha256: right.clone() }).sweep().await.unwrap();
     with(Tls::Ca { pem: bench.fake.certificate().to_owned() }).sweep().await.unwrap();
-    // Whatever refuses it names what it saw, so that a person can pin it.
+    // Every rule that refuses it reports the fingerprint, so that it can be pinned.
     let seen: Vec<_> =
         right.to_uppercase().as_bytes().chunks(2).map(|b| String::from_utf8_lossy(b).into_owned()).collect();
     for tls in [Tls::SystemRoots, Tls::Fingerprint { sha256: "ab".repeat(32) }] {
@@ -36,7 +36,7 @@ async fn another_endpoint_is_asked_where_one_can_t_be_reached() {
     let driver = Proxmox::new(config).unwrap();
     bench.done(driver.start(&bench.spec.guest).await).await;
     assert_eq!(bench.power().await, Some(GuestPower::Running));
-    // All down: certainly not heard.
+    // All down: certainly not received.
     bench.fake.run("close()").await;
     let error = driver.sweep().await.unwrap_err();
     assert!(error.is_unsent(), "{error:?}");
@@ -45,7 +45,7 @@ async fn another_endpoint_is_asked_where_one_can_t_be_reached() {
 #[tokio::test]
 async fn another_endpoint_is_asked_where_one_is_cut_off_from_its_cluster() {
     let bench = Bench::stopped(GuestKind::Lxc).await;
-    // Two names of one fake; the first answer is that of a node without its quorum.
+    // Two names of one fake; the first response is from a node without quorum.
     let mut config = bench.config();
     config.endpoints.push(config.endpoints[0].replace("127.0.0.1", "localhost"));
     let driver = Proxmox::new(config).unwrap();
@@ -62,7 +62,7 @@ async fn at_most_two_calls_are_under_way_to_a_host() {
     bench.fake.run("pve.time_scale = 1").await;
     bench.fake.run("pve.slow_network(0.05)").await;
     bench.fake.run("setattr(pve, 'most', 0)").await;
-    // Two drivers of one host, as a host whose settings just changed has them.
+    // Two drivers for one host, as after its settings were changed.
     let drivers = [bench.driver.clone(), Proxmox::new(bench.config()).unwrap()].map(Arc::new);
     let looks = (0..10).map(|n| {
         let (driver, guest) = (Arc::clone(&drivers[n % 2]), bench.spec.guest.clone());
@@ -80,7 +80,7 @@ async fn at_most_twenty_calls_are_under_way_in_all() {
     bench.fake.run("pve.time_scale = 1").await;
     bench.fake.run("pve.slow_network(0.3)").await;
     bench.fake.run("setattr(pve, 'most', 0)").await;
-    // Twelve hosts, as far as the driver knows.
+    // Twelve hosts, from the driver's point of view.
     let hosts = (1..=12).map(|n| {
         let mut config = bench.config();
         config.endpoints = vec![config.endpoints[0].clone(); n];
@@ -94,7 +94,7 @@ async fn at_most_twenty_calls_are_under_way_in_all() {
     for sweep in sweeps.collect::<Vec<_>>() {
         sweep.await.unwrap();
     }
-    // Other tests' calls have some of the places.
+    // Other tests may hold some of the slots.
     let most = bench.fake.run("pve.most").await.as_u64().unwrap();
     assert!((3..=20).contains(&most), "{most} at one time");
 }
