@@ -2,31 +2,31 @@
 
 use std::sync::Arc;
 
-use crate::accounts::Accounts;
-use crate::addresses::Addresses;
-use crate::alerts::Alerts;
-use crate::audit::Audit;
-use crate::console::Consoles;
-use crate::core::Core;
-use crate::feature::Feature;
-use crate::history::History;
-use crate::hosts::Hosts;
-use crate::idempotency::Idempotency;
-use crate::images::Images;
-use crate::limits::Limiting;
-use crate::mail::Mails;
-use crate::monitoring::Monitoring;
-use crate::operations::Operations;
-use crate::realtime::Realtime;
-use crate::resize::Resizing;
-use crate::restores::Restores;
-use crate::servers::Servers;
-use crate::snapshots::Snapshots;
-use crate::ssh_keys::SshKeys;
-use crate::subjects::Subjects;
-use crate::sweep::Sweeps;
-use crate::tariffs::Tariffs;
-use crate::unknown_guests::UnknownGuests;
+use accounts::Accounts;
+use compute::addresses::Addresses;
+use compute::console::Consoles;
+use compute::hosts::Hosts;
+use compute::images::Images;
+use compute::resize::Resizing;
+use compute::servers::Servers;
+use compute::snapshots::Snapshots;
+use compute::ssh_keys::SshKeys;
+use compute::tariffs::Tariffs;
+use compute::unknown_guests::UnknownGuests;
+use kernel::audit::Audit;
+use kernel::core::Core;
+use kernel::feature::Feature;
+use kernel::idempotency::Idempotency;
+use kernel::limits::Limiting;
+use kernel::mail::Mails;
+use kernel::operations::Operations;
+use kernel::restores::Restores;
+use kernel::subjects::Subjects;
+use watch::alerts::Alerts;
+use watch::history::History;
+use watch::monitoring::Monitoring;
+use watch::realtime::Realtime;
+use watch::sweep::Sweeps;
 
 /// Every feature of the service, and by name those that the program itself calls.
 #[derive(Debug)]

@@ -8,13 +8,16 @@ use anyhow::Context;
 use axum::Router;
 use tokio::net::TcpListener;
 
-use crate::auth::Authenticator;
-use crate::config::Config;
-use crate::core::Core;
-use crate::feature::Task;
 use crate::features::Features;
-use crate::http::patience::Patience;
-use crate::{events, http, janitor, limits};
+use kernel::auth::Authenticator;
+use kernel::config::Config;
+use kernel::core::Core;
+use kernel::events;
+use kernel::feature::Task;
+use kernel::http;
+use kernel::http::patience::Patience;
+use kernel::janitor;
+use kernel::limits;
 
 /// One running process.
 #[derive(Debug)]

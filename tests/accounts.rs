@@ -356,7 +356,7 @@ async fn purging_expired_tokens_is_not_announced_as_revocation() {
     .unwrap();
     let mut heard = sqlx::postgres::PgListener::connect(&app.db.url()).await.unwrap();
     heard.listen("auth_changed").await.unwrap();
-    innkeeper::accounts::service::purge(&app.service.features.accounts).await.unwrap();
+    accounts::service::purge(&app.service.features.accounts).await.unwrap();
     let left: i64 = sqlx::query_scalar(
         "select (select count(*) from tokens where expires_at < now() or revoked_at is not null)
                 + (select count(*) from sessions where expires_at < now())",
@@ -485,7 +485,7 @@ async fn a_new_password_keeps_or_revokes_api_tokens_as_requested() {
     let kept = token().await;
     let reset = async |keep| {
         let password = secrecy::SecretString::from("given by the provider");
-        innkeeper::accounts::service::reset_password(&app.service.features.accounts, app.customer_id, password, keep)
+        accounts::service::reset_password(&app.service.features.accounts, app.customer_id, password, keep)
             .await
             .unwrap()
     };

@@ -216,7 +216,7 @@ async fn entries_are_immutable_until_their_month_is_dropped() {
         sqlx::query(sql).execute(&app.db.pool).await.unwrap();
     }
     let with_old = entries(&app).await;
-    innkeeper::audit::service::upkeep(&app.core).await.unwrap();
+    kernel::audit::service::upkeep(&app.core).await.unwrap();
     assert_eq!(entries(&app).await, with_old - 1);
     let months: i64 = sqlx::query_scalar("select count(*) from pg_inherits where inhparent = 'audit'::regclass")
         .fetch_one(&app.db.pool)
@@ -231,7 +231,7 @@ async fn killed_processes_and_disconnected_clients_show_in_the_audit_log() {
     let mut service = Service::start(&app.db, app.data.path(), "").await;
     let there = Client { base: service.base.clone(), ..app.provider.clone() };
     let hold = async || {
-        let mut held = innkeeper::db::begin(&app.db.pool).await.unwrap();
+        let mut held = kernel::db::begin(&app.db.pool).await.unwrap();
         sqlx::query("lock table tariffs in access exclusive mode").execute(&mut *held).await.unwrap();
         held
     };
@@ -333,7 +333,7 @@ async fn an_unfinished_entry_is_kept() {
                  values (gen_random_uuid(), now() - interval '2 hours', 'nobody', 'old'),
                         (gen_random_uuid(), now(), 'nobody', 'new')";
     sqlx::query(begun).execute(&app.db.pool).await.unwrap();
-    innkeeper::audit::service::upkeep(&app.core).await.unwrap();
+    kernel::audit::service::upkeep(&app.core).await.unwrap();
     let kept: Vec<String> =
         sqlx::query_scalar("select action from audit where ended_at is null").fetch_all(&app.db.pool).await.unwrap();
     assert_eq!(kept, ["old"]);

@@ -320,7 +320,7 @@ impl World {
         .fetch_one(db)
         .await
         .unwrap();
-        let (secret, hash) = innkeeper::secrets::new_token("ink_t_");
+        let (secret, hash) = kernel::secrets::new_token("ink_t_");
         sqlx::query(
             "insert into tokens (id, kind, hash, user_id, name, scopes)
              values (gen_random_uuid(), 'api', $1, $2, 'here', array['write:server:' || $3::bigint])",

@@ -23,7 +23,7 @@ struct ConsoleFixture {
 }
 
 impl ConsoleFixture {
-    async fn new(change: impl FnOnce(&mut innkeeper::config::Config)) -> Self {
+    async fn new(change: impl FnOnce(&mut kernel::config::Config)) -> Self {
         let port = Port::new();
         let app = TestApp::with(|c| {
             c.public_url = format!("http://127.0.0.1:{}", port.number());

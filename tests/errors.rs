@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::routing::{get, post};
-use innkeeper::error::Code;
+use kernel::error::Code;
 use serde_json::{Value, json};
 
 use crate::support::app::METRICS_TOKEN;

@@ -1,8 +1,8 @@
 //! What is known about servers and about where they can be placed: per node, per guest and per value, and no more than
 //! the host says.
 
-use innkeeper::sweep::look;
 use serde_json::{Value, json};
+use watch::sweep::look;
 
 use crate::support::pve::Catalogue;
 use crate::support::{Pve, TestApp, ended, eventually, wait_for_sql};

@@ -136,7 +136,7 @@ async fn hang_ups_leave_no_open_transaction_and_undo_nothing_that_was_confirmed(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_completes_after_its_client_has_left() {
     let app = TestApp::new().await;
-    let mut held = innkeeper::db::begin(&app.db.pool).await.unwrap();
+    let mut held = kernel::db::begin(&app.db.pool).await.unwrap();
     sqlx::query("lock table tariffs in access exclusive mode").execute(&mut *held).await.unwrap();
     let size = json!({ "name": "left", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 });
     let mut stream = TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();

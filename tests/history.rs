@@ -1,8 +1,8 @@
 //! History: samples are aggregated once, kept for as long as promised, and charted from the right level.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use innkeeper::history::service::{make_room, sum_up};
 use serde_json::{Value, json};
+use watch::history::service::{make_room, sum_up};
 
 use crate::live::server;
 use crate::support::TestApp;

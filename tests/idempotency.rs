@@ -344,7 +344,7 @@ async fn parallel_orders_with_one_key_make_one_server_and_keys_are_per_user() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_still_in_progress_is_a_409_with_retry_after() {
     let app = TestApp::new().await;
-    let mut slow = innkeeper::db::begin(&app.db.pool).await.unwrap();
+    let mut slow = kernel::db::begin(&app.db.pool).await.unwrap();
     sqlx::query("insert into idempotency_keys (user_id, key, request_hash) values ($1, 'slow', sha256(''))")
         .bind(app.customer_id.0)
         .execute(&mut *slow)

@@ -4,9 +4,9 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
-use innkeeper::config::{Config, SecretKeys};
-use innkeeper::keyring::{Resealed, service};
-use innkeeper::operations::failpoints::Action;
+use kernel::config::{Config, SecretKeys};
+use kernel::keyring::{Resealed, service};
+use kernel::operations::failpoints::Action;
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn process(app: &TestApp, first: &str, old: &[&str]) -> Arc<innkeeper::run::Serv
 }
 
 /// How many secrets of each kind there are, by key, as a process with the right one sees them.
-async fn status(process: &innkeeper::run::Service) -> innkeeper::error::Result<Vec<(&'static str, Resealed)>> {
+async fn status(process: &innkeeper::run::Service) -> kernel::error::Result<Vec<(&'static str, Resealed)>> {
     service::status(&process.core, process.features.all()).await
 }
 
@@ -100,7 +100,7 @@ async fn the_master_key_is_rotated_while_the_service_runs() {
     let alone = process(&app, NEW, &[]);
     let all = status(&alone).await.unwrap();
     assert_eq!(sum(&all, |n| n.master), sum(&all, Resealed::all), "{all:?}");
-    assert!(innkeeper::hosts::service::all(&alone.core).await.unwrap()[0].config.is_some());
+    assert!(compute::hosts::service::all(&alone.core).await.unwrap()[0].config.is_some());
     assert!(status(&process(&app, KEY, &[])).await.is_err());
     let again = app.customer.post_once("/api/server/create", "one", &catalogue.container()).await.expect(200);
     assert_eq!(again.text, created.text);

@@ -1,6 +1,6 @@
 //! Lost leases: what they interrupt, and what they don't.
 
-use innkeeper::operations::failpoints::Action;
+use kernel::operations::failpoints::Action;
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -31,7 +31,7 @@ async fn an_end_being_saved_is_not_lost_when_the_lease_expires() {
     assert_eq!(ended(&app.customer, &created["operationId"]).await["state"], "succeeded");
     let before = succeeded(&app, "snapshot").await;
 
-    let mut slow = innkeeper::db::begin(&app.db.pool).await.unwrap();
+    let mut slow = kernel::db::begin(&app.db.pool).await.unwrap();
     sqlx::query("lock table operation_log in exclusive mode").execute(&mut *slow).await.unwrap();
     let path = format!("/api/server/{}/snapshots", created["id"]);
     let taken = app.customer.post(&path, json!({ "snapname": "one" })).await.expect(200).body;
@@ -60,7 +60,7 @@ async fn a_step_that_loses_its_lease_is_done_by_the_next_claimant() {
     wait_for("the step", async || points.all_fired().then_some(())).await;
     let claims = fence(&app.db.pool, "create").await;
 
-    let mut frozen = innkeeper::db::begin(&app.db.pool).await.unwrap();
+    let mut frozen = kernel::db::begin(&app.db.pool).await.unwrap();
     sqlx::query("select from operations for update").execute(&mut *frozen).await.unwrap();
     wait_for_sql(&app.db.pool, "the end of a lease", LOST, true).await;
     frozen.rollback().await.unwrap();

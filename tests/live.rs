@@ -415,7 +415,7 @@ async fn a_resync_takes_a_constant_number_of_statements() {
     }
     let statements = Statements::default();
     let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(statements.clone()));
-    app.core.events.publish(innkeeper::events::Event::Resync);
+    app.core.events.publish(kernel::events::Event::Resync);
     for live in &mut sockets {
         wait_for_operations_of(live, &servers).await;
     }
@@ -424,7 +424,7 @@ async fn a_resync_takes_a_constant_number_of_statements() {
     wait_for("the check of who may still watch", async || (looks() > 0).then_some(())).await;
     // The first round is over when the second has come this far.
     let first = looks();
-    app.core.events.publish(innkeeper::events::Event::Resync);
+    app.core.events.publish(kernel::events::Event::Resync);
     for live in &mut sockets {
         wait_for_operations_of(live, &servers).await;
     }

@@ -16,17 +16,17 @@ async fn queue(app: &TestApp, event: &str) {
 }
 
 async fn queue_to(app: &TestApp, event: &str, recipient: &str) {
-    let mut tx = innkeeper::db::begin(&app.db.pool).await.unwrap();
-    let mail = innkeeper::servers::mail::ServerReady {
+    let mut tx = kernel::db::begin(&app.db.pool).await.unwrap();
+    let mail = compute::servers::mail::ServerReady {
         name: "web-1",
         addresses: &["10.0.0.5".parse().unwrap()],
         tariff: "Базовый",
         os: "Debian 12",
-        root_login: innkeeper::images::model::RootLogin::Password,
+        root_login: compute::images::model::RootLogin::Password,
         has_keys: true,
         url: "http://127.0.0.1:5000/servers/1",
     };
-    innkeeper::mail::service::queue(&mut tx, event, recipient, &mail).await.unwrap();
+    kernel::mail::service::queue(&mut tx, event, recipient, &mail).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -75,7 +75,7 @@ async fn purging_a_mail_deletes_its_file() {
     }
     let old = "update mails set created_at = created_at - interval '91 days' where event = 'old'";
     sqlx::query(old).execute(&app.db.pool).await.unwrap();
-    innkeeper::mail::service::purge(&app.core).await.unwrap();
+    kernel::mail::service::purge(&app.core).await.unwrap();
     let kept: String = sqlx::query_scalar("select id::text from mails").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(files(&app), [app.data.path().join("mail").join(format!("{kept}.eml"))]);
 }
@@ -87,9 +87,9 @@ async fn app_with_smtp(port: u16) -> TestApp {
     .await
 }
 
-fn smtp(port: u16) -> innkeeper::config::Smtp {
-    let tls = innkeeper::config::SmtpTls::None;
-    innkeeper::config::Smtp { host: "127.0.0.1".into(), port, user: None, pass: None, tls }
+fn smtp(port: u16) -> kernel::config::Smtp {
+    let tls = kernel::config::SmtpTls::None;
+    kernel::config::Smtp { host: "127.0.0.1".into(), port, user: None, pass: None, tls }
 }
 
 /// Waits until this holds for the only mail.

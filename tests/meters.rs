@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use hypervisor::{Driver, GuestKind, GuestRef};
-use innkeeper::sweep::look;
+use watch::sweep::look;
 
 use crate::support::wait::PATIENCE;
 use crate::support::{Lab, TestApp, ended, wait_for};

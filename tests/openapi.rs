@@ -13,7 +13,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn document() -> Value {
     let service = idle();
-    let routes = innkeeper::http::routes(&service.core, service.features.all());
+    let routes = kernel::http::routes(&service.core, service.features.all());
     serde_json::to_value(routes.split_for_parts().1).unwrap()
 }
 

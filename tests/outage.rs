@@ -1,6 +1,6 @@
 //! A host or the database that is unavailable for a while, or for good.
 
-use innkeeper::operations::failpoints::Action;
+use kernel::operations::failpoints::Action;
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -127,7 +127,7 @@ async fn an_unavailable_database_is_a_503_and_the_service_recovers_by_itself() {
 async fn waiting_for_a_stuck_lock_ends_in_a_503() {
     let app = TestApp::new().await;
     expect_error("canceling statement due to lock timeout");
-    let mut frozen = innkeeper::db::begin(&app.db.pool).await.unwrap();
+    let mut frozen = kernel::db::begin(&app.db.pool).await.unwrap();
     sqlx::query("lock table servers in access exclusive mode").execute(&mut *frozen).await.unwrap();
     let answer = app.customer.get("/api/server").await.expect(503);
     assert_eq!(answer.code(), "DATABASE_UNAVAILABLE");

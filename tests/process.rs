@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use innkeeper::operations::failpoints::BOUNDARIES;
+use kernel::operations::failpoints::BOUNDARIES;
 use serde_json::{Value, json};
 
 use crate::support::app::{idle, signed_in};

@@ -1,7 +1,7 @@
 //! Tenants who share a host: what one of them does affects only them, and the provider's requests take effect at once.
 
 use hypervisor::{GuestKind, GuestRef};
-use innkeeper::operations::failpoints::Action;
+use kernel::operations::failpoints::Action;
 use serde_json::{Value, json};
 
 use crate::support::lab::Catalogue;

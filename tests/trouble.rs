@@ -1,10 +1,10 @@
 //! Databases in trouble: read-only, full, out of connections, or with a wrong clock. What can't be done is a 503, what
 //! can be read is read, nothing is lost for good, and everything recovers by itself.
 
-use innkeeper::history::service as history;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use watch::history::service as history;
 
 use crate::support::client::Response;
 use crate::support::{Client, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_error, expect_outage};

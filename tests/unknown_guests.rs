@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use hypervisor::{GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, Presence};
-use innkeeper::operations::failpoints::Action;
-use innkeeper::sweep::look;
+use kernel::operations::failpoints::Action;
 use serde_json::{Value, json};
 use uuid::Uuid;
+use watch::sweep::look;
 
 use crate::support::lab::{finish, remove};
 use crate::support::{Lab, Pve, TestApp, ended, wait_for};
@@ -56,7 +56,7 @@ async fn an_unknown_guest_is_reported_and_its_address_and_number_are_reserved() 
         (&unknown[0]["proxmoxId"], &unknown[0]["addresses"], &unknown[0]["disk"]),
         (&lost["proxmoxId"], &json!([lost["ipAddress"]]), &json!(3))
     );
-    innkeeper::alerts::watch::patrol(&app.core).await.unwrap();
+    watch::alerts::watch::patrol(&app.core).await.unwrap();
     let alerts = app.provider.get("/api/alerts?open=true&type=unknown_guest").await.expect(200).body;
     let alerts = alerts["alerts"].as_array().or(alerts.as_array()).or(alerts["data"].as_array()).unwrap().clone();
     assert_eq!(alerts.len(), 1, "{alerts:?}");

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use innkeeper::operations::service;
+use kernel::operations::service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 

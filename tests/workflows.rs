@@ -1,7 +1,7 @@
 //! What makes workflows trustworthy: each step failing in turn leaves a clean slate; each undo repeated changes
 //! nothing; each action repeated changes nothing. On real containers.
 
-use innkeeper::operations::failpoints::Action;
+use kernel::operations::failpoints::Action;
 use serde_json::{Value, json};
 
 use crate::support::lab::Catalogue;

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use innkeeper::auth::Role;
-use innkeeper::operations;
-use innkeeper::operations::model::State;
+use kernel::auth::Role;
+use kernel::operations;
+use kernel::operations::model::State;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;

@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use accounts::model::NewApiToken;
+use accounts::service::create_api_token;
 use anyhow::Context;
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service::create_api_token;
-use innkeeper::idempotency::Once;
-use innkeeper::ids::UserId;
+use compute::ids::UserId;
+use kernel::idempotency::Once;
 use serde_json::{Map, Value};
 use sqlx::PgPool;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -137,7 +137,7 @@ async fn greetings(crowd: &mut Crowd, count: usize) -> anyhow::Result<Map<String
 
 /// Stores a sweep as the service does; returns the time at which its commit was requested.
 async fn sweep(db: &PgPool, cycle: u64) -> anyhow::Result<Instant> {
-    let mut tx = innkeeper::db::begin(db).await?;
+    let mut tx = kernel::db::begin(db).await?;
     sqlx::query(
         "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
                               net_in, net_out)

@@ -3,17 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use accounts::model::NewApiToken;
+use accounts::service::create_api_token;
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
+use compute::ids::{HostId, UserId};
 use hypervisor::GuestPower;
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service::create_api_token;
-use innkeeper::idempotency::Once;
-use innkeeper::ids::{HostId, UserId};
-use innkeeper::monitoring::insert_samples;
+use kernel::idempotency::Once;
 use monitor::Sample;
 use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
+use watch::monitoring::insert_samples;
 
 use crate::house::House;
 use crate::list::{TENANTS, fill};
@@ -59,14 +59,14 @@ async fn writes(db: &PgPool, report: &mut Report) -> anyhow::Result<()> {
         let samples: Vec<Sample> =
             markers.iter().zip(0..).map(|(marker, n)| sample(*marker, n, sweep as u64)).collect();
         let start = Instant::now();
-        let mut tx = innkeeper::db::begin(db).await?;
+        let mut tx = kernel::db::begin(db).await?;
         insert_samples(&mut tx, HostId(host), at, &samples).await?;
         tx.commit().await?;
         let our_time = start.elapsed();
 
         let rows = rows(db, at).await?;
         let start = Instant::now();
-        let mut tx = innkeeper::db::begin(db).await?;
+        let mut tx = kernel::db::begin(db).await?;
         let mut copy = tx.copy_in_raw("copy copied from stdin").await?;
         copy.send(rows).await?;
         let copied = copy.finish().await?;

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use accounts::model::User;
+use accounts::service::add_user;
 use anyhow::Context;
 use hypervisor::{GuestKind, GuestRef};
-use innkeeper::accounts::model::User;
-use innkeeper::accounts::service::add_user;
-use innkeeper::auth::Role;
-use innkeeper::config::Config;
 use innkeeper::run::Service;
+use kernel::auth::Role;
+use kernel::config::Config;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
@@ -115,7 +115,7 @@ impl House {
             guests: Vec::new(),
             lab: lab.cloned(),
         });
-        innkeeper::db::migrate(&app.core.db).await?;
+        kernel::db::migrate(&app.core.db).await?;
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();

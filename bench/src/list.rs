@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service::create_api_token;
-use innkeeper::idempotency::Once;
-use innkeeper::ids::UserId;
+use accounts::model::NewApiToken;
+use accounts::service::create_api_token;
+use compute::ids::UserId;
+use kernel::idempotency::Once;
 use sqlx::PgPool;
 
 use crate::house::House;

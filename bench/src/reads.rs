@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service::create_api_token;
-use innkeeper::auth::Role;
-use innkeeper::hosts;
-use innkeeper::idempotency::Once;
-use innkeeper::ids::UserId;
+use accounts::model::NewApiToken;
+use accounts::service::create_api_token;
+use compute::hosts;
+use compute::ids::UserId;
+use kernel::auth::Role;
+use kernel::idempotency::Once;
 use serde_json::json;
 
 use crate::house::House;

@@ -1,9 +1,9 @@
 //! `innkeeper audit …`: the audit log.
 
 use clap::Subcommand;
-use innkeeper::audit::model::Entry;
-use innkeeper::audit::service;
 use innkeeper::run::Service;
+use kernel::audit::model::Entry;
+use kernel::audit::service;
 
 use super::output::{or_none, table, time};
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use innkeeper::error::is_database_away;
+use kernel::error::is_database_away;
 use sqlx::{ConnectOptions, PgPool};
 
 /// Waits until the database answers. An error that waiting can't fix (a wrong password, a missing database) is

@@ -5,22 +5,25 @@ mod env_file;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ::accounts::model::NewApiToken;
+use ::accounts::service as accounts;
 use clap::Args as ClapArgs;
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service as accounts;
-use innkeeper::addresses::model::NewPool;
-use innkeeper::auth::Role;
-use innkeeper::error::{Code, Error};
-use innkeeper::hosts::model::NewHost;
-use innkeeper::hosts::settings::{HostSettings, IncusSettings, default_processes};
-use innkeeper::idempotency::Once;
-use innkeeper::ids::{HostId, UserId};
-use innkeeper::images::model::{ImageSource, NewImage, RootLogin};
+use compute::addresses;
+use compute::addresses::model::NewPool;
+use compute::hosts;
+use compute::hosts::model::NewHost;
+use compute::hosts::settings::{HostSettings, IncusSettings, default_processes};
+use compute::ids::{HostId, UserId};
+use compute::images;
+use compute::images::model::{ImageSource, NewImage, RootLogin};
+use compute::tariffs;
+use compute::tariffs::model::{Kind, NewTariff};
 use innkeeper::run::Service;
-use innkeeper::secrets::readable_password;
-use innkeeper::tariffs::model::{Kind, NewTariff};
-use innkeeper::{addresses, hosts, images, tariffs};
 use ipnet::IpNet;
+use kernel::auth::Role;
+use kernel::error::{Code, Error};
+use kernel::idempotency::Once;
+use kernel::secrets::readable_password;
 use secrecy::ExposeSecret;
 
 use super::checked;
@@ -210,7 +213,7 @@ async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
     ];
     let mut known = Vec::new();
     for (_, email, ..) in people {
-        known.push(innkeeper::accounts::store::user_by_email(&service.core.db, email).await.map_err(Error::from)?);
+        known.push(::accounts::store::user_by_email(&service.core.db, email).await.map_err(Error::from)?);
     }
     let file = &args.env_file;
     if file.exists() && known.iter().all(Option::is_some) {

@@ -2,20 +2,24 @@
 
 use std::path::PathBuf;
 
+use accounts;
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use hypervisor::Driver;
-use innkeeper::error::Code;
-use innkeeper::hosts::build_driver;
-use innkeeper::hosts::model::{HostNode, NewHost};
-use innkeeper::hosts::service;
-use innkeeper::hosts::settings::{
+use compute::hosts::build_driver;
+use compute::hosts::model::{HostNode, NewHost};
+use compute::hosts::service;
+use compute::hosts::settings::{
     HostKind, HostSettings, IncusSettings, ProxmoxLogin, ProxmoxSettings, SshSettings, default_processes,
 };
-use innkeeper::idempotency::Once;
+use compute::images;
+use compute::tariffs;
+use compute::unknown_guests;
+use compute::unknown_guests::model::{AdoptGuest, UnknownGuest};
+use hypervisor::Driver;
 use innkeeper::run::Service;
-use innkeeper::unknown_guests::model::{AdoptGuest, UnknownGuest};
-use innkeeper::{accounts, audit, images, tariffs, unknown_guests};
+use kernel::audit;
+use kernel::error::Code;
+use kernel::idempotency::Once;
 
 use super::output::{or_none, plain, table, time, yes};
 use super::pveum::Rights;

@@ -1,12 +1,12 @@
 //! `innkeeper image …`: operating system images.
 
 use clap::{Args, Subcommand};
-use innkeeper::audit;
-use innkeeper::idempotency::Once;
-use innkeeper::images::model::{ImageSource, NewImage, RootLogin};
-use innkeeper::images::service;
+use compute::images::model::{ImageSource, NewImage, RootLogin};
+use compute::images::service;
+use compute::tariffs::Kind;
 use innkeeper::run::Service;
-use innkeeper::tariffs::Kind;
+use kernel::audit;
+use kernel::idempotency::Once;
 
 use super::output::{table, yes};
 use super::{checked, host_called};

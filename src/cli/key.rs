@@ -1,8 +1,8 @@
 //! `innkeeper key …`: the master key.
 
 use clap::Subcommand;
-use innkeeper::keyring::{Resealed, service};
 use innkeeper::run::Service;
+use kernel::keyring::{Resealed, service};
 
 use super::output::table;
 

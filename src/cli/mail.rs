@@ -1,11 +1,11 @@
 //! `innkeeper mail …`: listing and retrying emails.
 
 use clap::Subcommand;
-use innkeeper::audit;
-use innkeeper::idempotency::Once;
-use innkeeper::mail::model::{ListMails, MailState};
-use innkeeper::mail::service;
 use innkeeper::run::Service;
+use kernel::audit;
+use kernel::idempotency::Once;
+use kernel::mail::model::{ListMails, MailState};
+use kernel::mail::service;
 use uuid::Uuid;
 
 use super::checked;

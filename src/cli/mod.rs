@@ -26,11 +26,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use compute::hosts;
 use garde::Validate;
-use innkeeper::config::Config;
-use innkeeper::error::{Code, Error};
 use innkeeper::run::Service;
-use innkeeper::{db, hosts, keyring};
+use kernel::config::Config;
+use kernel::db;
+use kernel::error::{Code, Error};
+use kernel::keyring;
 use secrecy::SecretString;
 
 /// Innkeeper turns Proxmox-style hosts into a provider's cloud.
@@ -143,8 +145,7 @@ fn start(command: Command, called: &str) -> anyhow::Result<()> {
                 match looks(called) {
                     true => work(&service, command).await,
                     false => {
-                        innkeeper::audit::service::command(&service.core, called, Box::pin(work(&service, command)))
-                            .await
+                        kernel::audit::service::command(&service.core, called, Box::pin(work(&service, command))).await
                     }
                 }
             }
@@ -237,7 +238,7 @@ async fn host_called(service: &Service, text: &str) -> anyhow::Result<hosts::mod
 /// A password from the first line of standard input, or a generated one. True if it was generated and must be shown.
 fn password(from_stdin: bool) -> anyhow::Result<(SecretString, bool)> {
     if !from_stdin {
-        return Ok((innkeeper::secrets::readable_password(), true));
+        return Ok((kernel::secrets::readable_password(), true));
     }
     Ok((secret("The password")?, false))
 }

@@ -1,12 +1,12 @@
 //! `innkeeper operation …`: operations that require manual intervention.
 
 use clap::Subcommand;
-use innkeeper::audit;
-use innkeeper::http::page::PageQuery;
-use innkeeper::idempotency::Once;
-use innkeeper::operations::model::OperationView;
-use innkeeper::operations::service;
 use innkeeper::run::Service;
+use kernel::audit;
+use kernel::http::page::PageQuery;
+use kernel::idempotency::Once;
+use kernel::operations::model::OperationView;
+use kernel::operations::service;
 use uuid::Uuid;
 
 use super::output::{plain, table, time};
@@ -82,7 +82,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
 
 /// Declares that the database was restored.
 pub(super) async fn restored(service: &Service) -> anyhow::Result<()> {
-    let held = innkeeper::restores::service::by_hand(&service.core).await?;
+    let held = kernel::restores::service::by_hand(&service.core).await?;
     println!("Operations that were in progress and are now stuck: {held} (innkeeper operation list).");
     println!("Queued emails are held as well (innkeeper mail list).");
     Ok(())

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
-use innkeeper::addresses::model::{NewPool, Pool};
-use innkeeper::addresses::service;
-use innkeeper::audit;
-use innkeeper::idempotency::Once;
+use compute::addresses::model::{NewPool, Pool};
+use compute::addresses::service;
 use innkeeper::run::Service;
 use ipnet::IpNet;
+use kernel::audit;
+use kernel::idempotency::Once;
 
 use super::output::{or_none, plain, table, yes};
 use super::{checked, host_called};

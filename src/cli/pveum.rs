@@ -2,8 +2,8 @@
 //! permissions that the driver needs.
 
 use clap::Args;
+use compute::hosts::settings::HostSettings;
 use hypervisor::HostInfo;
-use innkeeper::hosts::settings::HostSettings;
 use proxmox::Proxmox;
 
 #[derive(Debug, Args)]

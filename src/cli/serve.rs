@@ -3,9 +3,10 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use innkeeper::config::{Config, LogFormat};
 use innkeeper::run::Service;
-use innkeeper::{db, keyring};
+use kernel::config::{Config, LogFormat};
+use kernel::db;
+use kernel::keyring;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,7 @@ async fn prepare(service: &Service) -> anyhow::Result<()> {
     db::migrate(&service.core.db).await?;
     keyring::service::check(&service.core, service.features.all()).await?;
     // Before any request is answered from a database that may have been restored.
-    Ok(innkeeper::restores::service::begin(&service.core).await?)
+    Ok(kernel::restores::service::begin(&service.core).await?)
 }
 
 async fn signals(

@@ -1,11 +1,11 @@
 //! `innkeeper tariff …`: tariffs.
 
 use clap::{Args, Subcommand};
-use innkeeper::audit;
-use innkeeper::idempotency::Once;
+use compute::tariffs::model::{Kind, NewTariff};
+use compute::tariffs::service;
 use innkeeper::run::Service;
-use innkeeper::tariffs::model::{Kind, NewTariff};
-use innkeeper::tariffs::service;
+use kernel::audit;
+use kernel::idempotency::Once;
 
 use super::checked;
 use super::output::{or_none, table, yes};

@@ -1,12 +1,12 @@
 //! `innkeeper token …`: API tokens.
 
+use accounts::model::NewApiToken;
+use accounts::service;
 use chrono::{Duration, Utc};
 use clap::Subcommand;
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service;
-use innkeeper::audit;
-use innkeeper::idempotency::Once;
 use innkeeper::run::Service;
+use kernel::audit;
+use kernel::idempotency::Once;
 use uuid::Uuid;
 
 use super::checked;

@@ -1,12 +1,12 @@
 //! `innkeeper user …`: accounts.
 
+use accounts::model::{ChangePassword, Register};
+use accounts::service;
 use clap::Subcommand;
-use innkeeper::accounts::model::{ChangePassword, Register};
-use innkeeper::accounts::service;
-use innkeeper::addresses::reverse;
-use innkeeper::audit;
-use innkeeper::auth::Role;
+use compute::addresses::reverse;
 use innkeeper::run::Service;
+use kernel::audit;
+use kernel::auth::Role;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::output::{table, time, yes};

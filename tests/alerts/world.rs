@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::watch::alerts::{tell, watch};
+use accounts::service::add_user;
 use chrono::{DateTime, TimeDelta, Utc};
+use compute::ids::HostId;
 use hypervisor::{Coverage, GuestPower, Node};
-use innkeeper::accounts::service::add_user;
-use innkeeper::alerts::{tell, watch};
-use innkeeper::auth::Role;
-use innkeeper::config::Config;
-use innkeeper::core::Core;
-use innkeeper::ids::HostId;
+use kernel::auth::Role;
+use kernel::config::Config;
+use kernel::core::Core;
 use monitor::{Report, Sample};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -115,8 +115,8 @@ impl World {
         let took = Duration::from_secs(1);
         let guests = vec![];
         let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes, samples, guests, coverage };
-        let traffic = innkeeper::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
-        let mut tx = innkeeper::db::begin(self.db()).await.unwrap();
+        let traffic = ::watch::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
+        let mut tx = kernel::db::begin(self.db()).await.unwrap();
         watch::swept(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();
         tx.commit().await.unwrap();
     }

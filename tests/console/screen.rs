@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use compute::ids::HostId;
 use hypervisor::{
     Capabilities, Console, ConsoleInput, ConsoleKind, Consoles, Error, ExecOutput, GuestKind, GuestRef, GuestSpec,
     Host, HostInfo, Inside, Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots,
     StopMode, Sweep, Task, TaskId, TaskState, Tasks,
 };
-use innkeeper::ids::HostId;
 use secrecy::SecretString;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -271,7 +271,7 @@ async fn idle_consoles_and_consoles_open_too_long_are_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalid_ticket_waits_for_no_lock_and_is_limited() {
     let fixture = ConsoleFixture::new(|c| c.rate_limit_address = 40).await;
-    let mut held = innkeeper::db::begin(&fixture.app.db.pool).await.unwrap();
+    let mut held = kernel::db::begin(&fixture.app.db.pool).await.unwrap();
     sqlx::query("select pg_advisory_xact_lock($1)").bind(0x696e_6b63_6f6e_736f_i64).execute(&mut *held).await.unwrap();
     assert_eq!(Socket::with(&fixture, "ink_c_made_up").await.closed().await.0, 4401);
     held.rollback().await.unwrap();

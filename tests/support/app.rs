@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper::config::Config;
-use innkeeper::core::Core;
-use innkeeper::ids::UserId;
+use compute::ids::UserId;
 use innkeeper::run::Service;
+use kernel::config::Config;
+use kernel::core::Core;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -176,7 +176,7 @@ pub async fn id_of(db: &TestDb, email: &str) -> UserId {
 
 /// As after a login, without the cost of hashing a password.
 pub async fn signed_in(db: &TestDb, client: &Client, email: &str) -> Client {
-    let (token, hash) = innkeeper::secrets::new_token("ink_a_");
+    let (token, hash) = kernel::secrets::new_token("ink_a_");
     sqlx::query(
         "with s as (insert into sessions (id, user_id, address, user_agent, expires_at)
                     select gen_random_uuid(), id, '127.0.0.1', 'tests', now() + interval '1 day' from users

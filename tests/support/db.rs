@@ -125,7 +125,7 @@ async fn run(command: &mut Command) {
 /// The template of these migrations, made by whichever test comes first.
 async fn template(admin: &mut PgConnection) -> String {
     let mut hasher = DefaultHasher::new();
-    for migration in innkeeper::db::MIGRATIONS.iter() {
+    for migration in kernel::db::MIGRATIONS.iter() {
         migration.checksum.hash(&mut hasher);
     }
     PEOPLE.hash(&mut hasher);
@@ -141,7 +141,7 @@ async fn template(admin: &mut PgConnection) -> String {
         admin.execute(AssertSqlSafe(format!("drop database if exists {making}"))).await.expect("no half-made template");
         admin.execute(AssertSqlSafe(format!("create database {making}"))).await.expect("a new template");
         let mut db = PgConnection::connect_with(&cluster().database(&making)).await.expect("the new template");
-        innkeeper::db::MIGRATIONS.run(&mut db).await.expect("the migrations run");
+        kernel::db::MIGRATIONS.run(&mut db).await.expect("the migrations run");
         db.close().await.expect("the new template is closed");
         let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(cluster().database(&making));
         people(&pool).await;
@@ -153,7 +153,7 @@ async fn template(admin: &mut PgConnection) -> String {
 }
 
 async fn people(db: &PgPool) {
-    let hash = innkeeper::secrets::hash_password(SecretString::from(PASSWORD)).await.expect("a password's hash");
+    let hash = kernel::secrets::hash_password(SecretString::from(PASSWORD)).await.expect("a password's hash");
     for (email, role) in PEOPLE {
         sqlx::query("insert into users (email, role, password_hash) values ($1, $2, $3)")
             .bind(email)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use innkeeper::config::{Smtp, SmtpTls};
+use kernel::config::{Smtp, SmtpTls};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 

@@ -101,7 +101,7 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
          from servers where id = $1 returning id::text",
     )
     .await;
-    let (code, hash) = innkeeper::secrets::new_token("ink_e_");
+    let (code, hash) = kernel::secrets::new_token("ink_e_");
     sqlx::query(
         "with c as (insert into address_confirmations (hash, user_id, email, expires_at)
                     select $1, id, email, now() + interval '1 day' from users where email = 'customer@example.com')

@@ -6,8 +6,8 @@ mod view;
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use ::watch::monitoring;
 use anyhow::Context;
-use innkeeper::monitoring;
 use innkeeper::run::Service;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::signal::unix::{SignalKind, signal};

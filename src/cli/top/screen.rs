@@ -1,11 +1,11 @@
 //! The layout: a summary line, the servers, a line of keys.
 
-use innkeeper::monitoring::model::FleetServer;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Row, Table};
+use watch::monitoring::model::FleetServer;
 
 use super::view::{HEADINGS, SORTS, View, cells};
 

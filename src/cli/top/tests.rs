@@ -1,5 +1,5 @@
+use ::watch::monitoring::model::{FleetHost, FleetServer};
 use chrono::Utc;
-use innkeeper::monitoring::model::{FleetHost, FleetServer};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 

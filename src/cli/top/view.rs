@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use chrono::Utc;
 use clap::ValueEnum;
-use innkeeper::monitoring::model::{FleetHost, FleetServer};
+use watch::monitoring::model::{FleetHost, FleetServer};
 
 use crate::cli::output::plain;
 
