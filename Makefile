@@ -1,6 +1,6 @@
 # Every habit has a target; `make help` lists them. The work is done by scripts/, which say what they do.
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean-demo test fresh upgrade-test fuzz bench lint fmt sqlx web docs
+.PHONY: help run stop clean-demo test contracts fresh upgrade-test fuzz bench lint fmt sqlx web docs
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ clean-demo: ## Remove the demo: its guests, database and data folder (YES=1 does
 
 test: ## Lint, all tests against real PostgreSQL and containers, documentation
 	@scripts/test.sh
+
+contracts: ## Served endpoints and events, by document
+	@scripts/contracts.sh
 
 fresh: ## The scripts on machines that have nothing: Debian 12 and 13, as root and as a user
 	@scripts/fresh.sh

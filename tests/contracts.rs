@@ -1,0 +1,3 @@
+//! The documents whose API we serve, row by row.
+
+mod rows;
