@@ -1,3 +1,5 @@
 //! The documents whose API we serve, row by row.
 
+mod replay;
 mod rows;
+mod shape;
