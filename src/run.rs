@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use tokio::net::TcpListener;
-
-use crate::features::Features;
 use kernel::auth::Authenticator;
 use kernel::config::Config;
 use kernel::core::Core;
@@ -18,6 +15,9 @@ use kernel::http;
 use kernel::http::patience::Patience;
 use kernel::janitor;
 use kernel::limits;
+use tokio::net::TcpListener;
+
+use crate::features::Features;
 
 /// One running process.
 #[derive(Debug)]

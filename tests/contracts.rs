@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::replay::Replay;
 use self::rows::{FOLDER, Row, State, rows};
-
 use crate::support::app::idle;
 
 /// Documents whose replays are played, each by the module of its name.

@@ -1,8 +1,7 @@
 //! Sweeps of real guests: what is stored, what is shown, and what is left alone.
 
-use serde_json::json;
-
 use hypervisor::{GuestKind, GuestRef, StopMode};
+use serde_json::json;
 
 use crate::support::child::Service;
 use crate::support::lab::finish;

@@ -157,6 +157,18 @@ pub enum GuestPower {
     Unknown,
 }
 
+impl GuestPower {
+    /// In lower case, as it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Paused => "paused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Description of a host, as the preflight sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostInfo {

@@ -68,8 +68,10 @@ pub fn idle() -> Arc<Service> {
     let database_url = SecretString::from("postgres://nobody@127.0.0.1:1/nothing");
     let config = Config { database_url, secret_key: SecretString::from(KEY), ..Config::default() };
     // Pools want a runtime to close idle connections in.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let _inside = runtime.enter();
+    let runtime = tokio::runtime::Handle::try_current()
+        .is_err()
+        .then(|| tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"));
+    let _inside = runtime.as_ref().map(tokio::runtime::Runtime::enter);
     Service::new(config).expect("the settings are right")
 }
 

@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::topics::AUTH_CHANGED;
 use kernel::auth::Caller;
 use kernel::events::{Event, Listener};
+
+use super::topics::AUTH_CHANGED;
 
 /// The maximum number of cached tokens. Only valid ones are cached, so no one can fill it by guessing.
 const SIZE: usize = 10_000;

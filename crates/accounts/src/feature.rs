@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use utoipa_axum::router::OpenApiRouter;
-
-use super::cache::TokenCache;
-use super::topics::AUTH_CHANGED;
-use super::{pages, routes, service};
 use kernel::auth::{Authenticator, Caller};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
 use kernel::http::ClientAddress;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::cache::TokenCache;
+use super::topics::AUTH_CHANGED;
+use super::{pages, routes, service};
 
 /// Who may sign in, and what tokens are worth.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! The mail that asks whether an address is its owner's.
 
 use askama::Template;
-
 use kernel::error::{Error, Result};
 use kernel::mail::templates::{Mail, Rendered, line};
 

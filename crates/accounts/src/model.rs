@@ -2,14 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
-
 use kernel::auth::{Role, Scope};
 use kernel::http::text;
 use kernel::ids::UserId;
 use kernel::stored_enum;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Which alerts a user is emailed about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -5,6 +5,11 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use kernel::error::{Error, Result};
+use kernel::http::auth::{Account, Anyone, Session};
+use kernel::http::extract::{Json, Path};
+use kernel::http::{ClientAddress, ErrorBody};
+use kernel::idempotency::{Once, Post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -15,11 +20,6 @@ use super::model::{
 };
 use super::service::{self, Origin};
 use super::{Accounts, store};
-use kernel::error::{Error, Result};
-use kernel::http::auth::{Account, Anyone, Session};
-use kernel::http::extract::{Json, Path};
-use kernel::http::{ClientAddress, ErrorBody};
-use kernel::idempotency::{Once, Post};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Accounts>> {
     OpenApiRouter::new()

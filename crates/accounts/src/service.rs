@@ -5,14 +5,6 @@ mod sessions;
 
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
-use uuid::Uuid;
-
-use super::cache::Known;
-use super::model::{
-    Account, ApiToken, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, SignedIn, UpdateMe, User,
-};
-use super::{Accounts, store};
 use kernel::audit;
 use kernel::auth::{Caller, Role, Scopes};
 use kernel::db::{self, Tx};
@@ -22,6 +14,14 @@ use kernel::http::ClientAddress;
 use kernel::idempotency::{Begun, Checked, Once};
 use kernel::ids::UserId;
 use kernel::secrets;
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use super::cache::Known;
+use super::model::{
+    Account, ApiToken, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, SignedIn, UpdateMe, User,
+};
+use super::{Accounts, store};
 
 pub use confirmations::{ask_again, confirm};
 pub use sessions::{end_other_sessions, end_session, sessions};

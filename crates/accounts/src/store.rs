@@ -7,12 +7,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use kernel::auth::{Caller, Role, Scopes};
+use kernel::ids::UserId;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::model::{Account, AlertMails, ApiToken, User};
-use kernel::auth::{Caller, Role, Scopes};
-use kernel::ids::UserId;
 
 type Result<T> = sqlx::Result<T>;
 

@@ -1,10 +1,9 @@
 //! What the database says of logins and tokens.
 
-use uuid::Uuid;
-
 use kernel::auth::Caller;
 use kernel::events::Topic;
 use kernel::ids::UserId;
+use uuid::Uuid;
 
 /// Somebody's rights have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

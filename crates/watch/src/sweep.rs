@@ -5,19 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use compute::hosts;
+use compute::hosts::Hosts;
+use compute::servers;
+use compute::unknown_guests;
 use hypervisor::Inventory;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::feature::{Feature, Task};
 use monitor::{Claim, Fleet, Report, Sweeper};
 
 use crate::alerts;
 use crate::history;
 use crate::ids::HostId;
 use crate::monitoring;
-use compute::hosts;
-use compute::hosts::Hosts;
-use compute::unknown_guests;
-use kernel::db;
-use kernel::error::{Code, Error, Result};
-use kernel::feature::{Feature, Task};
 
 /// Sweeps hosts and stores the results: samples, statuses, traffic, alerts.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl SweptHosts {
     async fn store(&self, host: HostId, report: &Report, used: &history::traffic::Metered) -> Result<()> {
         let mut tx = db::begin(&self.hosts.core.db).await?;
         monitoring::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
-        let moved = monitoring::settle_statuses(&mut tx, host, report).await?;
+        let moved = servers::store::settle_statuses(&mut tx, host, report).await?;
         if moved > 0 {
             tracing::info!(%host, moved, "server statuses changed by a sweep");
         }
@@ -149,7 +150,7 @@ impl Fleet for SweptHosts {
     }
 
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim> {
-        let claim = monitoring::claim(&self.hosts.core.db, HostId(host), interval).await;
+        let claim = hosts::store::claim_sweep(&self.hosts.core.db, HostId(host), interval).await;
         claim.map_err(|error| {
             tracing::warn!(host, %error, "could not claim a host for its sweep; retrying");
             error.into()

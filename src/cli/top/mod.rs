@@ -12,9 +12,9 @@ use innkeeper::run::Service;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use view::{Sort, View};
 
 use super::output::table;
-use view::{Sort, View};
 
 /// Options of `top`.
 #[derive(Debug, clap::Args)]

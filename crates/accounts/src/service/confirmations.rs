@@ -3,13 +3,6 @@
 
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::PgConnection;
-use uuid::Uuid;
-
-use crate::mail::ConfirmAddress;
-use crate::model::User;
-use crate::{Accounts, store};
 use kernel::audit;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
@@ -18,6 +11,13 @@ use kernel::idempotency::{Begun, Once};
 use kernel::ids::UserId;
 use kernel::mail;
 use kernel::secrets;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::mail::ConfirmAddress;
+use crate::model::User;
+use crate::{Accounts, store};
 
 /// How long a code is valid.
 const LIFE: Duration = Duration::from_hours(72);

@@ -1,12 +1,12 @@
 //! An account's own sessions: listing and ending them.
 
+use kernel::db;
+use kernel::error::{Error, Result};
+use kernel::ids::UserId;
 use uuid::Uuid;
 
 use crate::model::SessionView;
 use crate::{Accounts, store};
-use kernel::db;
-use kernel::error::{Error, Result};
-use kernel::ids::UserId;
 
 /// Maximum number of sessions shown: no one gets there by normal logins.
 const SHOWN: i64 = 100;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use kernel::ids::UserId;
 use sqlx::{PgConnection, PgPool};
 
 use super::Result;
-use kernel::ids::UserId;
 
 /// Inserts a confirmation that was sent to an address.
 pub(crate) async fn insert(

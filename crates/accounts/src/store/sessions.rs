@@ -1,11 +1,11 @@
 //! SQL for an account's own sessions.
 
+use kernel::ids::UserId;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::Result;
 use crate::model::SessionView;
-use kernel::ids::UserId;
 
 /// The account's live sessions, newest first: at most `most`.
 pub(crate) async fn list(db: &PgPool, user: UserId, current: Uuid, most: i64) -> Result<Vec<SessionView>> {

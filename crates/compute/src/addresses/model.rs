@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use garde::Validate;
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
-
-use crate::ids::{HostId, PoolId, ServerId};
 use kernel::http::page::Listed;
 use kernel::http::patch::Patch;
 use kernel::http::text;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{HostId, PoolId, ServerId};
 
 /// A pool of addresses for a host's servers.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]

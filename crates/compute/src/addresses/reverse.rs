@@ -2,13 +2,13 @@
 //! an address: mail servers and logs trust it. So accounts may only use names in domains that the provider knows to be
 //! theirs, or that the provider opens to all accounts.
 
+use kernel::config::suffix;
+use kernel::core::Core;
+use kernel::error::{Error, Result};
 use sqlx::PgConnection;
 
 use super::store;
 use crate::ids::UserId;
-use kernel::config::suffix;
-use kernel::core::Core;
-use kernel::error::{Error, Result};
 
 /// Whether a name is this domain or in it.
 fn is_below(name: &str, suffix: &str) -> bool {

@@ -5,12 +5,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
-use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
-use super::service;
-use crate::ids::PoolId;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
@@ -18,6 +12,12 @@ use kernel::http::auth::Provider;
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::{CatalogueQuery, PageQuery};
 use kernel::idempotency::Post;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
+use super::service;
+use crate::ids::PoolId;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new()

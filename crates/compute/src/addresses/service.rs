@@ -3,17 +3,17 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use kernel::core::Core;
+use kernel::db::{self, is_in_use, is_taken};
+use kernel::error::{Code, Error, Result};
+use kernel::http::page::{Page, PageQuery};
+use kernel::idempotency::{Begun, Once};
 use sqlx::PgExecutor;
 
 use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
 use super::range::{Problem, Range};
 use super::store::{self, PoolRow};
 use crate::ids::{HostId, PoolId};
-use kernel::core::Core;
-use kernel::db::{self, is_in_use, is_taken};
-use kernel::error::{Code, Error, Result};
-use kernel::http::page::{Page, PageQuery};
-use kernel::idempotency::{Begun, Once};
 
 fn no_pool() -> Error {
     Error::not_found("address pool")

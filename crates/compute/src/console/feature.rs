@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use accounts::Accounts;
 use async_trait::async_trait;
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::feature::Feature;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{routes, service};
 use crate::hosts::Hosts;
-use accounts::Accounts;
-use kernel::core::Core;
-use kernel::error::Result;
-use kernel::feature::Feature;
 
 /// Consoles in the browser.
 #[derive(Debug)]

@@ -3,9 +3,8 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use rust_embed::{Embed, RustEmbed};
-
 use kernel::error::{Code, Error};
+use rust_embed::{Embed, RustEmbed};
 
 /// The built files. Debug builds read the folder, so that the page can be changed without recompiling.
 #[derive(RustEmbed)]

@@ -8,16 +8,16 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{Redirect, Response};
 use axum::routing;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
-use super::model::{ConsoleUrl, OpenConsole};
-use super::{Consoles, page, service, socket};
 use kernel::error::{Code, Error, Result};
 use kernel::http::auth::Anyone;
 use kernel::http::extract::Json;
 use kernel::http::{ClientAddress, ErrorBody};
 use kernel::idempotency::Post;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{ConsoleUrl, OpenConsole};
+use super::{Consoles, page, service, socket};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Consoles>> {
     OpenApiRouter::new().routes(routes!(open))

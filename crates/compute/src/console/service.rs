@@ -3,7 +3,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use accounts;
 use hypervisor::{Console, GuestPower, Presence};
+use kernel::auth::Caller;
+use kernel::auth::Level;
+use kernel::core::Core;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::http::ClientAddress;
+use kernel::idempotency::{Begun, Checked, Once};
+use kernel::secrets;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
@@ -14,15 +23,6 @@ use crate::ids::ServerId;
 use crate::locks::CONSOLES;
 use crate::servers;
 use crate::servers::model::{ServerRecord, Status};
-use accounts;
-use kernel::auth::Caller;
-use kernel::auth::Level;
-use kernel::core::Core;
-use kernel::db;
-use kernel::error::{Code, Error, Result};
-use kernel::http::ClientAddress;
-use kernel::idempotency::{Begun, Checked, Once};
-use kernel::secrets;
 
 /// How long a connection counts as alive without a heartbeat: its process may have died.
 pub(super) const ALIVE: Duration = Duration::from_secs(90);

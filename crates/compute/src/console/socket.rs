@@ -5,12 +5,14 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use accounts::AUTH_CHANGED;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hypervisor::{Console, ConsoleInput, ConsoleKind};
+use kernel::events::{Event, Subscription};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
@@ -20,8 +22,6 @@ use super::model::{End, Kind, Named, Said, Size, Told};
 use super::rfb;
 use super::service::{self, Visit};
 use crate::servers::SERVER_CHANGED;
-use accounts::AUTH_CHANGED;
-use kernel::events::{Event, Subscription};
 
 /// The maximum size of a message, in bytes: the page splits large pastes.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024;

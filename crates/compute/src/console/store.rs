@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use kernel::auth::Caller;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::model::Way;
 use crate::ids::{ServerId, UserId};
-use kernel::auth::Caller;
 
 type Result<T> = sqlx::Result<T>;
 

@@ -8,11 +8,11 @@ use chrono::{DateTime, Utc};
 use hypervisor::ssh::Ways;
 use hypervisor::{Driver, GuestShell};
 use incus::{Incus, IncusConfig};
+use kernel::error::{Error, Result};
 use proxmox::{Login, Proxmox, ProxmoxConfig, Tls};
 
 use super::settings::{HostKind, HostSettings, IncusSettings, ProxmoxSettings, SshSettings};
 use crate::ids::HostId;
-use kernel::error::{Error, Result};
 
 /// Connections to hosts, made at first use and again after a host's settings changed.
 #[derive(Debug, Default)]

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hypervisor::Driver;
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::feature::Feature;
+use kernel::keyring::Resealed;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::drivers::Drivers;
 use super::{routes, service};
 use crate::ids::HostId;
-use kernel::core::Core;
-use kernel::error::Result;
-use kernel::feature::Feature;
-use kernel::keyring::Resealed;
 
 /// The hosts, with connections to them.
 #[derive(Debug)]

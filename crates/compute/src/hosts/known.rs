@@ -6,6 +6,7 @@ use sqlx::PgPool;
 
 use super::store;
 use crate::ids::HostId;
+use crate::servers;
 
 /// The known nodes and guests of one host.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(super) struct Known {
 impl KnownHosts for Known {
     async fn is_known(&self, machine: &Machine, key: &str) -> hypervisor::Result<bool> {
         let pinned = match machine {
-            Machine::Guest(server) => store::pin_guest(&self.db, self.host, *server, key).await,
+            Machine::Guest(server) => servers::store::pin_guest(&self.db, self.host, *server, key).await,
             Machine::Node(name) => store::pin_node(&self.db, self.host, name, key).await,
         };
         // Nothing was sent to it: the same as if it could not be reached.

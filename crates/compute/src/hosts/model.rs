@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
+use kernel::error::Result;
+use kernel::http::page::Listed;
+use kernel::http::text;
 use serde::{Deserialize, Serialize};
 
 use super::settings::{GivenSettings, HostKind, HostSettings};
 use crate::ids::HostId;
-use kernel::error::Result;
-use kernel::http::page::Listed;
-use kernel::http::text;
 
 /// A host with its nodes.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
-use super::model::{AddedHost, Host, HostCheck, NewHost, UpdateHost};
-use super::{Hosts, service};
-use crate::ids::HostId;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::Provider;
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::CatalogueQuery;
 use kernel::idempotency::{Once, Post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{AddedHost, Host, HostCheck, NewHost, UpdateHost};
+use super::{Hosts, service};
+use crate::ids::HostId;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(show, update, delete)).routes(routes!(check))

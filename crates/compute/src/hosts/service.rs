@@ -5,6 +5,12 @@ use std::sync::Arc;
 
 use hypervisor::ssh::{self, SshShell};
 use hypervisor::{Driver, GuestShell, HostInfo};
+use kernel::core::Core;
+use kernel::db::{self, is_in_use, is_taken};
+use kernel::error::{Code, Error, Result};
+use kernel::idempotency::{Begun, Checked, Once};
+use kernel::keyring::Resealed;
+use kernel::secrets::SealedBy;
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 
@@ -17,12 +23,6 @@ use super::store::{self, HostRow, Secrets, Settings};
 use crate::addresses;
 use crate::ids::HostId;
 use crate::images;
-use kernel::core::Core;
-use kernel::db::{self, is_in_use, is_taken};
-use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Checked, Once};
-use kernel::keyring::Resealed;
-use kernel::secrets::SealedBy;
 
 /// The purpose that settings are sealed for.
 const PURPOSE: &str = "host";

@@ -1,15 +1,14 @@
 //! How hosts are reached: settings of each kind, checked, with their secrets in and out of sight.
 
 use garde::Validate;
-use secrecy::{ExposeSecret, SecretString};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
-
 use kernel::error::{Code, Error, Result};
 use kernel::http::extract::read;
 use kernel::http::text;
 use kernel::stored_enum;
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 
 /// The kinds of hosts that there are drivers for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]

@@ -1,9 +1,11 @@
 //! SQL for hosts and their nodes.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use hypervisor::Node;
-use sqlx::{PgConnection, PgExecutor};
-use uuid::Uuid;
+use monitor::Claim;
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use super::model::{HostNode, Reserved};
 use super::settings::HostKind;
@@ -165,24 +167,6 @@ pub(super) async fn set_management_key(
     .execute(db)
     .await
     .map(drop)
-}
-
-/// The host key of a server's guest; pins this one if none is stored.
-pub(super) async fn pin_guest(
-    db: impl PgExecutor<'_>,
-    host: HostId,
-    server: Uuid,
-    key: &str,
-) -> Result<Option<String>> {
-    sqlx::query_scalar!(
-        r#"update servers set ssh_host_key = coalesce(ssh_host_key, $3) where host_id = $1 and uuid = $2
-           returning ssh_host_key as "key!""#,
-        host.0,
-        server,
-        key
-    )
-    .fetch_optional(db)
-    .await
 }
 
 /// The host key of a node; pins this one if none is stored.
@@ -354,4 +338,55 @@ pub(super) async fn contents(db: impl PgExecutor<'_>, id: HostId) -> Result<(i64
 /// A host's name.
 pub async fn name(db: impl PgExecutor<'_>, id: HostId) -> Result<Option<String>> {
     sqlx::query_scalar!("select name from hosts where id = $1", id.0).fetch_optional(db).await
+}
+
+/// Claims a host for one interval (two after three failures in a row), unless another process holds it. A claim may
+/// come a little early: clocks and networks jitter, and missing one by a hair would halve the rate.
+pub async fn claim_sweep(db: &PgPool, host: HostId, interval: Duration) -> Result<Claim> {
+    let seconds = interval.as_secs_f64();
+    let row = sqlx::query!(
+        r#"with mine as (
+               update hosts set sweep_started_at = now()
+               where id = $1 and enabled
+                 and (sweep_started_at is null or sweep_started_at > now()
+                      or sweep_started_at <= now() - make_interval(secs =>
+                             0.95 * $2::float8 * case when sweep_failures >= 3 then 2 else 1 end))
+               returning sweep_started_at
+           )
+           select mine.sweep_started_at as "mine?",
+                  extract(epoch from h.sweep_started_at + make_interval(secs =>
+                      $2::float8 * case when h.sweep_failures >= 3 then 2 else 1 end) - now())::float8 as due
+           from hosts h left join mine on true where h.id = $1"#,
+        host.0,
+        seconds
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(match row {
+        Some(row) => match (row.mine, row.due) {
+            (Some(at), _) => Claim::Ours(at),
+            (None, due) => Claim::Due(until_due(due, interval)),
+        },
+        None => Claim::Due(interval),
+    })
+}
+
+/// Time until a host is due: never 0, and never more than the interval, which is 0 if every host is to be swept now.
+fn until_due(seconds: Option<f64>, interval: Duration) -> Duration {
+    let due = seconds.map_or(interval, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    due.min(interval).max(Duration::from_millis(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_due_within_its_interval_even_where_that_is_none() {
+        let ms = Duration::from_millis;
+        assert_eq!(until_due(Some(3.0), ms(30_000)), ms(3_000));
+        assert_eq!(until_due(Some(300.0), ms(30_000)), ms(30_000));
+        assert_eq!(until_due(Some(-3.0), ms(30_000)), ms(10));
+        assert_eq!(until_due(None, Duration::ZERO), ms(10));
+    }
 }

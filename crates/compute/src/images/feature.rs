@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use kernel::feature::{Feature, Task};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::routes;
 use super::service;
 use crate::hosts::Hosts;
-use kernel::feature::{Feature, Task};
 
 /// What servers are made from.
 #[derive(Debug)]

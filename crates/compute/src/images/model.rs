@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
+use kernel::http::page::Listed;
+use kernel::http::text;
+use kernel::stored_enum;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{HostId, ImageId};
 use crate::tariffs::Kind;
-use kernel::http::page::Listed;
-use kernel::http::text;
-use kernel::stored_enum;
 
 /// How root logs in over SSH to a server made from an image. That is up to the image and can't be detected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]

@@ -4,6 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::auth::{Account, Provider};
+use kernel::http::extract::{Json, Path, Query};
+use kernel::http::page::CatalogueQuery;
+use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -11,12 +17,6 @@ use super::model::{ImageView, NewImage, UpdateImage};
 use super::service;
 use crate::hosts::Hosts;
 use crate::ids::ImageId;
-use kernel::error::Result;
-use kernel::http::ErrorBody;
-use kernel::http::auth::{Account, Provider};
-use kernel::http::extract::{Json, Path, Query};
-use kernel::http::page::CatalogueQuery;
-use kernel::idempotency::Post;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))

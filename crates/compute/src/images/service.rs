@@ -4,6 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hypervisor::{GuestKind, Node};
+use kernel::auth::Caller;
+use kernel::core::Core;
+use kernel::db::{self, is_in_use, is_taken};
+use kernel::error::{Code, Error, Result};
+use kernel::idempotency::{Begun, Checked, Once};
 use sqlx::{PgConnection, PgExecutor};
 
 use super::model::{Image, ImageSource, ImageView, NewImage, UpdateImage};
@@ -12,11 +17,6 @@ use crate::hosts;
 use crate::hosts::Hosts;
 use crate::ids::{HostId, ImageId};
 use crate::tariffs::Kind;
-use kernel::auth::Caller;
-use kernel::core::Core;
-use kernel::db::{self, is_in_use, is_taken};
-use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Checked, Once};
 
 /// How often hosts are asked which of their nodes have an image.
 const LOOK_EVERY: Duration = Duration::from_mins(10);

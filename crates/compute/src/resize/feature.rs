@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use kernel::feature::Feature;
+use kernel::operations::AnyWorkflow;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::routes;
 use super::workflow;
 use crate::hosts::Hosts;
-use kernel::feature::Feature;
-use kernel::operations::AnyWorkflow;
 
 /// What gives servers another size.
 #[derive(Debug)]

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::extract::Json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -11,9 +14,6 @@ use super::service;
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
-use kernel::error::Result;
-use kernel::http::ErrorBody;
-use kernel::http::extract::Json;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(resize))

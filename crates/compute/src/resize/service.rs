@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use kernel::auth::Caller;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::idempotency::Once;
 use sqlx::PgConnection;
 
 use super::model::{ResizeServer, Resizing, Size};
@@ -10,13 +14,9 @@ use crate::hosts::Hosts;
 use crate::ids::TariffId;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::service::{self, TakenOn};
-use crate::servers::{ServerAccess, placement};
+use crate::servers::{self, ServerAccess, placement};
 use crate::tariffs;
 use crate::tariffs::model::Tariff;
-use kernel::auth::Caller;
-use kernel::db;
-use kernel::error::{Code, Error, Result};
-use kernel::idempotency::Once;
 
 /// Accepts a change of size: capacity and operation in one transaction.
 pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -> Result<Resizing> {
@@ -55,7 +55,7 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
     let data = workflow::Data::new(from, to, tariff, restart);
     let status = restart.then_some(Status::Resizing);
     let id = service::enqueue(core, &mut tx, access, workflow::KIND, status, data).await?;
-    store::set_size(&mut tx, server.id, from.max(to), None).await?;
+    servers::store::set_size(&mut tx, server.id, from.max(to), None).await?;
     tx.commit().await?;
     let submitted = service::submitted(core, &Once::default(), TakenOn::new(id, None)).await?;
     Ok(Resizing { status: "success".to_owned(), data: submitted.task_id, restart, operation_id: Some(id) })

@@ -3,7 +3,6 @@
 use sqlx::PgConnection;
 
 use super::model::Size;
-use crate::ids::{ServerId, TariffId};
 use crate::servers::model::ServerRecord;
 
 type Result<T> = sqlx::Result<T>;
@@ -39,22 +38,4 @@ pub(super) async fn has_room(
     .fetch_optional(tx)
     .await
     .map(|room| room.unwrap_or(false))
-}
-
-/// Sets what a server holds and, if given, its tariff.
-pub(super) async fn set_size(tx: &mut PgConnection, id: ServerId, size: Size, tariff: Option<TariffId>) -> Result<()> {
-    sqlx::query!(
-        "update servers set cores = $2, memory_mib = $3, disk_gib = $4, tariff_id = coalesce($5, tariff_id),
-             bandwidth_mbps = $6, updated_at = now()
-         where id = $1",
-        id.0,
-        size.cores,
-        size.memory,
-        size.disk,
-        tariff.map(|t| t.0),
-        size.bandwidth
-    )
-    .execute(tx)
-    .await
-    .map(drop)
 }

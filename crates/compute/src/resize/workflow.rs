@@ -1,22 +1,20 @@
 //! Changing a guest's size. The request has already reserved the capacity. A bigger disk comes first: if the old one is
 //! full, the host can't change anything else before.
 
-use std::time::Duration;
-
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::{GuestPower, Presence, StopMode};
+use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 use serde::{Deserialize, Serialize};
 
 use super::model::Size;
-use super::store;
 use crate::hosts::Hosts;
 use crate::ids::TariffId;
 use crate::servers;
 use crate::servers::model::Status;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
-use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 
 /// The workflow.
 pub const KIND: Kind = Kind { name: "resize", first_step: "reserve" };
@@ -109,7 +107,7 @@ impl Step<Data> for Reserve {
         }
         let Some(status) = guest.standing().await else { return Ok(BUSY) };
         let mut tx = ctx.begin().await?;
-        store::set_size(&mut tx, ctx.server, Size { disk, ..data.from }, None).await?;
+        servers::store::set_size(&mut tx, ctx.server, Size { disk, ..data.from }, None).await?;
         servers::store::set_status(&mut tx, ctx.server, status).await?;
         Ok(Outcome::DoneIn(tx))
     }
@@ -263,7 +261,7 @@ impl Step<Data> for Record {
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let up = data.restart && data.stopped && Guest::load(&self.hosts, ctx).await?.is_up_again(ctx).await;
         let mut tx = ctx.begin().await?;
-        store::set_size(&mut tx, ctx.server, data.to, data.tariff).await?;
+        servers::store::set_size(&mut tx, ctx.server, data.to, data.tariff).await?;
         if data.restart {
             let status = if up { Status::Running } else { Status::Stopped };
             servers::store::set_status(&mut tx, ctx.server, status).await?;

@@ -2,15 +2,15 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use kernel::auth::Caller;
+use kernel::error::{Error, Result};
+use kernel::http::auth::{Anyone, core, level};
+use kernel::http::extract::Path;
 use serde::Deserialize;
 
 use super::model::ServerRecord;
 use super::service;
 use crate::ids::ServerId;
-use kernel::auth::Caller;
-use kernel::error::{Error, Result};
-use kernel::http::auth::{Anyone, core, level};
-use kernel::http::extract::Path;
 
 /// A server that the caller may read (GET) or change (other methods).
 #[derive(Debug, Clone)]

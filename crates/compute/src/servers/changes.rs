@@ -2,6 +2,13 @@
 
 use std::net::IpAddr;
 
+use kernel::core::Core;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::http::text;
+use kernel::idempotency::{Begun, Checked, Once};
+use kernel::operations::NewOperation;
+use kernel::secrets;
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -15,13 +22,6 @@ use crate::addresses;
 use crate::addresses::model::NamedAddress;
 use crate::hosts::Hosts;
 use crate::ssh_keys;
-use kernel::core::Core;
-use kernel::db;
-use kernel::error::{Code, Error, Result};
-use kernel::http::text;
-use kernel::idempotency::{Begun, Checked, Once};
-use kernel::operations::NewOperation;
-use kernel::secrets;
 
 /// Renames, labels and protects a server. The host is not involved.
 pub async fn update(core: &Core, access: &ServerAccess, update: UpdateServer) -> Result<ServerView> {

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kernel::auth::{Caller, Level};
+use kernel::error::{Error, Result};
+use kernel::feature::Feature;
+use kernel::operations::AnyWorkflow;
+use kernel::subjects::SubjectKind;
 use sqlx::PgConnection;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{SERVER_CHANGED, routes, service, workflows};
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
-use kernel::auth::{Caller, Level};
-use kernel::error::{Error, Result};
-use kernel::feature::Feature;
-use kernel::operations::AnyWorkflow;
-use kernel::subjects::SubjectKind;
 
 /// Servers, and what is done to their guests.
 #[derive(Debug)]

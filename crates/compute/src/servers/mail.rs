@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use askama::Template;
-
-use crate::images::model::RootLogin;
 use kernel::error::{Error, Result};
 use kernel::mail::templates::{Mail, Rendered, line};
+
+use crate::images::model::RootLogin;
 
 /// "Your server is ready". It never contains a password: email is not a safe place for one.
 #[derive(Debug)]

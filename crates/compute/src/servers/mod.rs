@@ -12,8 +12,9 @@ pub mod service;
 pub mod store;
 pub mod workflows;
 
-use crate::ids::ServerId;
 use kernel::events::Topic;
+
+use crate::ids::ServerId;
 
 pub use access::ServerAccess;
 pub use feature::Servers;

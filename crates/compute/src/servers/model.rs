@@ -4,14 +4,14 @@
 use chrono::{DateTime, Utc};
 use garde::Validate;
 use hypervisor::{GuestKind, GuestRef};
+use kernel::http::page::Order;
+use kernel::http::text;
+use kernel::stored_enum;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::labels::{Labels, selector};
 use crate::ids::{HostId, ImageId, ServerId, SshKeyId, TariffId, UserId};
-use kernel::http::page::Order;
-use kernel::http::text;
-use kernel::stored_enum;
 
 /// A server's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

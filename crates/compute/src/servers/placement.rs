@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use kernel::error::Result;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
@@ -11,7 +12,6 @@ use super::store::{self, Offer};
 use crate::addresses;
 use crate::ids::{HostId, ImageId, ServerId};
 use crate::locks::PLACEMENT;
-use kernel::error::Result;
 
 /// A node with enough capacity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

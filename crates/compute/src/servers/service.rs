@@ -5,6 +5,17 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hypervisor::GuestKind;
+use kernel::auth::Caller;
+use kernel::auth::Level;
+use kernel::core::Core;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::idempotency::{Begun, Once};
+use kernel::operations::model::{OperationError, State};
+use kernel::operations::service::Progress;
+use kernel::operations::{self, Kind, NewOperation};
+use kernel::secrets;
+use kernel::stored;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgExecutor};
@@ -22,17 +33,6 @@ use crate::hosts::Hosts;
 use crate::ids::{ServerId, UserId};
 use crate::ssh_keys;
 use crate::tariffs;
-use kernel::auth::Caller;
-use kernel::auth::Level;
-use kernel::core::Core;
-use kernel::db;
-use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Once};
-use kernel::operations::model::{OperationError, State};
-use kernel::operations::service::Progress;
-use kernel::operations::{self, Kind, NewOperation};
-use kernel::secrets;
-use kernel::stored;
 
 /// How long a response waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);

@@ -1,10 +1,9 @@
 //! Request and response types for snapshots, as the server-management API has them.
 
 use garde::Validate;
+use kernel::http::text;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-
-use kernel::http::text;
 
 /// A server's snapshots.
 #[derive(Debug, Serialize, utoipa::ToSchema)]

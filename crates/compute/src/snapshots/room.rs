@@ -3,13 +3,13 @@
 //! that the node can need for it, and it is reserved on the node like disks are.
 
 use hypervisor::{Driver, GuestRef, Snapshot};
+use kernel::core::Core;
+use kernel::error::{Code, Error, Result};
 use sqlx::PgConnection;
 
 use super::store;
 use crate::servers::model::ServerRecord;
 use crate::servers::placement;
-use kernel::core::Core;
-use kernel::error::{Code, Error, Result};
 
 /// How many GiB a snapshot taken now would hold: the whole disk, if the host can't report how much is in use.
 pub(super) async fn of_now(driver: &dyn Driver, at: &GuestRef, server: &ServerRecord) -> hypervisor::Result<i64> {

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::extract::Json;
+use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -11,10 +15,6 @@ use super::service;
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
-use kernel::error::Result;
-use kernel::http::ErrorBody;
-use kernel::http::extract::Json;
-use kernel::idempotency::Post;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, create, delete)).routes(routes!(rollback))

@@ -4,6 +4,10 @@
 //! operation itself, when nothing else can happen to the server.
 
 use hypervisor::Snapshot;
+use kernel::core::Core;
+use kernel::error::{Code, Error, Result};
+use kernel::idempotency::{Begun, Checked, Once};
+use kernel::operations::Kind;
 
 use super::model::{NewSnapshot, Rollback, SnapshotAction, SnapshotList};
 use super::room;
@@ -13,10 +17,6 @@ use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::service::{self, Submitted, TakenOn, present};
 use crate::tariffs;
-use kernel::core::Core;
-use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Checked, Once};
-use kernel::operations::Kind;
 
 /// A server's snapshots, oldest first.
 pub async fn list(hosts: &Hosts, server: &ServerRecord) -> Result<SnapshotList> {

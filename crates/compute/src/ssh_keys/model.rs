@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
+use kernel::http::text;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::SshKeyId;
-use kernel::http::text;
 
 /// A public key of an account.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]

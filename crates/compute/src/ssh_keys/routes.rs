@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
-use super::model::{NewSshKey, SshKey};
-use super::service;
-use crate::ids::SshKeyId;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::Account;
 use kernel::http::extract::{Json, Path};
 use kernel::idempotency::Post;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{NewSshKey, SshKey};
+use super::service;
+use crate::ids::SshKeyId;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(delete))

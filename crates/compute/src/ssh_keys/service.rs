@@ -2,17 +2,17 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use kernel::core::Core;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::http::text;
+use kernel::idempotency::{Begun, Once};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use super::model::{NewSshKey, SshKey};
 use super::store;
 use crate::ids::{SshKeyId, UserId};
-use kernel::core::Core;
-use kernel::db;
-use kernel::error::{Code, Error, Result};
-use kernel::http::text;
-use kernel::idempotency::{Begun, Once};
 
 /// The maximum number of keys per account.
 const MOST: i64 = 100;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use kernel::core::Core;
+use kernel::feature::Feature;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::routes;
-use kernel::core::Core;
-use kernel::feature::Feature;
 
 /// What can be ordered.
 #[derive(Debug)]

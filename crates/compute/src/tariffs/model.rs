@@ -3,14 +3,14 @@
 use chrono::{DateTime, Utc};
 use garde::Validate;
 use hypervisor::GuestKind;
-use serde::{Deserialize, Serialize};
-
-use crate::ids::TariffId;
 use kernel::error::{Code, Error};
 use kernel::http::page::Listed;
 use kernel::http::patch::Patch;
 use kernel::http::text;
 use kernel::stored_enum;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::TariffId;
 
 /// The kind of guest, of a tariff, an image or a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]

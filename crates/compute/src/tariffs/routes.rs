@@ -4,12 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
-use super::model::{NewTariff, Tariff, UpdateTariff};
-use super::service;
-use crate::ids::TariffId;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
@@ -17,6 +11,12 @@ use kernel::http::auth::{Account, Provider};
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::CatalogueQuery;
 use kernel::idempotency::Post;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{NewTariff, Tariff, UpdateTariff};
+use super::service;
+use crate::ids::TariffId;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))

@@ -1,13 +1,14 @@
 //! Business logic for tariffs.
 
-use super::model::{NewTariff, Tariff, UpdateTariff};
-use super::store;
-use crate::ids::TariffId;
 use kernel::auth::Caller;
 use kernel::core::Core;
 use kernel::db::{self, is_in_use, is_taken};
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::{Begun, Once};
+
+use super::model::{NewTariff, Tariff, UpdateTariff};
+use super::store;
+use crate::ids::TariffId;
 
 fn name_taken() -> Error {
     Error::new(Code::AlreadyExists, "A tariff with this name already exists.")

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use kernel::feature::Feature;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::routes;
 use crate::hosts::Hosts;
-use kernel::feature::Feature;
 
 /// Guests with our marker that belong to no server.
 #[derive(Debug)]

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
+use kernel::http::text;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
-use kernel::http::text;
 
 /// A guest that carries our marker but belongs to no server.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]

@@ -4,6 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::auth::Provider;
+use kernel::http::extract::{Json, Path};
+use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -12,11 +17,6 @@ use super::service;
 use crate::hosts::Hosts;
 use crate::ids::HostId;
 use crate::servers::model::ServerView;
-use kernel::error::Result;
-use kernel::http::ErrorBody;
-use kernel::http::auth::Provider;
-use kernel::http::extract::{Json, Path};
-use kernel::idempotency::Post;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(adopt))

@@ -4,6 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hypervisor::GuestRef;
+use kernel::core::Core;
+use kernel::db::{self, is_in_use};
+use kernel::error::{Code, Error, Result};
+use kernel::idempotency::{Begun, Once};
+use kernel::restores;
 use monitor::Report;
 use uuid::Uuid;
 
@@ -17,11 +22,6 @@ use crate::servers;
 use crate::servers::model::ServerView;
 use crate::servers::placement;
 use crate::servers::store::{Adopted, number_holder};
-use kernel::core::Core;
-use kernel::db::{self, is_in_use};
-use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Once};
-use kernel::restores;
 
 /// How many guests a host is asked about after a sweep, and how long it may take for each.
 const ASKED: i64 = 200;

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use hypervisor::{GuestFacts, GuestKind, GuestRef};
+use kernel::error::{Error, Result};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::model::UnknownGuest;
 use crate::ids::{HostId, ServerId};
-use kernel::error::{Error, Result};
 
 /// Which of these markers belong to no server. If a server was deleted only after the host was asked, its guest may
 /// rightly be in the host's response.

@@ -1,5 +1,7 @@
 //! Errors as responses: every failure has the same JSON shape, whichever layer raised it, and carries the request id.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,7 +9,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
-use std::sync::Arc;
 use tower_http::request_id::RequestId;
 
 use crate::error::{Code, Error};

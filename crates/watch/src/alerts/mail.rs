@@ -1,7 +1,6 @@
 //! The mail that tells of alerts.
 
 use askama::Template;
-
 use kernel::error::{Error, Result};
 use kernel::mail::templates::{Mail, Rendered, line};
 

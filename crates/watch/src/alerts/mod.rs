@@ -14,9 +14,8 @@ pub mod watch;
 
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
-
 use kernel::core::Core;
+use tokio::time::MissedTickBehavior;
 
 pub use feature::Alerts;
 

@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, NaiveTime, Utc};
 use garde::Validate;
+use kernel::http::page::Order;
+use kernel::stored_enum;
 use monitor::alerts::Quiet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ids::{AlertId, HostId, PoolId, ServerId, UserId};
-use kernel::http::page::Order;
-use kernel::stored_enum;
 
 /// Gives a `monitor` enum its stored and displayed text form.
 macro_rules! word {

@@ -4,13 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Deserialize;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
-use super::model::{AlertKind, AlertView, ListAlerts, Mute, MuteRule, Muted, PutRule, RuleView, Unmute};
-use super::service::{self, RulesOf};
-use crate::ids::{AlertId, ServerId, TariffId};
 use compute::servers::ServerAccess;
 use kernel::core::Core;
 use kernel::error::Result;
@@ -19,6 +12,13 @@ use kernel::http::auth::{Anyone, Provider};
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::Page;
 use kernel::idempotency::{Once, Post};
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{AlertKind, AlertView, ListAlerts, Mute, MuteRule, Muted, PutRule, RuleView, Unmute};
+use super::service::{self, RulesOf};
+use crate::ids::{AlertId, ServerId, TariffId};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new()

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
+use kernel::error::{Error, Result};
 use monitor::alerts::{Kind, Quiet, Rule};
 
 use super::model::{PutRule, Scope};
 use crate::ids::{ServerId, TariffId};
-use kernel::error::{Error, Result};
 
 /// A rule with its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,13 +3,6 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use monitor::alerts::Kind;
-use sqlx::PgConnection;
-
-use super::model::{AlertView, ListAlerts, LiveAlert, Muted, PutRule, RuleView};
-use super::rules::{For, Rules, Settings};
-use super::store::{self, MuteRow, Row, Whose};
-use crate::ids::{AlertId, ServerId, TariffId};
 use compute::servers;
 use compute::tariffs;
 use kernel::auth::Caller;
@@ -19,6 +12,13 @@ use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::page::{self, Page, PageQuery};
 use kernel::idempotency::{Begun, Once};
+use monitor::alerts::Kind;
+use sqlx::PgConnection;
+
+use super::model::{AlertView, ListAlerts, LiveAlert, Muted, PutRule, RuleView};
+use super::rules::{For, Rules, Settings};
+use super::store::{self, MuteRow, Row, Whose};
+use crate::ids::{AlertId, ServerId, TariffId};
 
 /// The alerts that the caller may see: those of their own servers, or all of them for a provider.
 pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Page<AlertView>> {

@@ -5,6 +5,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use kernel::core::Core;
+use kernel::db;
+use kernel::error::Result;
+use kernel::mail::service::queue;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -14,10 +18,6 @@ use super::rules::Rules;
 use super::store::{self, News};
 use crate::ids::{AlertId, UserId};
 use crate::locks::NOTIFY;
-use kernel::core::Core;
-use kernel::db;
-use kernel::error::Result;
-use kernel::mail::service::queue;
 
 /// The oldest alert waits at most this many settle periods while others keep coming: hosts are swept one after another.
 const PATIENCE: f64 = 6.0;

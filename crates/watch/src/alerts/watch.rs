@@ -5,7 +5,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use compute::addresses;
 use hypervisor::{GuestPower, Node};
+use kernel::core::Core;
+use kernel::db;
+use kernel::error::Result;
+use kernel::mail;
 use monitor::alerts::{Event, Kind, Level, Rule, Track, step};
 use monitor::{Report, Sample};
 use sqlx::PgConnection;
@@ -18,11 +23,6 @@ use crate::history::traffic::Metered;
 use crate::ids::HostId;
 use crate::locks;
 use crate::monitoring;
-use compute::addresses;
-use kernel::core::Core;
-use kernel::db;
-use kernel::error::Result;
-use kernel::mail;
 
 /// One value with the rule to judge it by; no rule if alerts of this kind are disabled.
 #[derive(Debug)]

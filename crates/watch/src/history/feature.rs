@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use kernel::core::Core;
+use kernel::feature::{Feature, Task};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{routes, service};
-use kernel::core::Core;
-use kernel::feature::{Feature, Task};
 
 /// Aggregates samples over time, and shows charts and monthly traffic.
 #[derive(Debug)]

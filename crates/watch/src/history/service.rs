@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use kernel::core::Core;
+use kernel::error::{Error, Result};
 
 use super::model::{Metrics, ShowMetrics, Traffic};
 use super::store::{self, Level, Spans};
 use super::traffic;
 use crate::ids::ServerId;
-use kernel::core::Core;
-use kernel::error::{Error, Result};
 
 /// How long raw samples are kept.
 const RAW: TimeDelta = TimeDelta::hours(48);

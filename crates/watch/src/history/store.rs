@@ -1,11 +1,11 @@
 //! The SQL of history. Each level is aggregated from the one below: five minutes from samples, hours from five minutes.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use kernel::db;
 use sqlx::{PgConnection, PgPool};
 
 use super::model::{MetricsPoint, Spread};
 use crate::ids::ServerId;
-use kernel::db;
 
 type Result<T> = sqlx::Result<T>;
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use hypervisor::GuestPower;
+use kernel::db;
 use monitor::{Report, Sample};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -11,7 +12,6 @@ use uuid::Uuid;
 use super::model::TrafficMonth;
 use crate::ids::{HostId, ServerId};
 use crate::locks;
-use kernel::db;
 
 type Result<T> = sqlx::Result<T>;
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use utoipa_axum::router::OpenApiRouter;
-
-use super::{SAMPLED, prometheus, routes};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{SAMPLED, prometheus, routes};
 
 /// Shows the results of sweeps.
 #[derive(Debug)]

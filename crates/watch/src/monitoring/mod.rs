@@ -14,7 +14,7 @@ use kernel::events::Topic;
 
 pub use charts::Charts;
 pub use store::insert_samples;
-pub use store::{claim, notify_sampled, settle_statuses};
+pub use store::notify_sampled;
 
 /// A host was swept, and its samples are stored.
 pub const SAMPLED: Topic<HostId> = Topic::new("sampled", |id| id.parse().ok());

@@ -1,10 +1,10 @@
 //! A server's stats, as the API and the sockets show them.
 
 use chrono::{DateTime, Utc};
+use compute::servers::model::Status;
 use serde::Serialize;
 
 use crate::ids::ServerId;
-use compute::servers::model::Status;
 
 /// A server's latest stats and a chart of the last hour.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]

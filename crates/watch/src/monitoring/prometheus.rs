@@ -3,10 +3,11 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::model::{FleetHost, FleetServer};
-use super::service;
 use kernel::core::Core;
 use kernel::error::Result;
+
+use super::model::{FleetHost, FleetServer};
+use super::service;
 
 /// Metrics of all hosts and servers, as of their last sweeps.
 pub(super) async fn fleet(core: &Core) -> Result<String> {

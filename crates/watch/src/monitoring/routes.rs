@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use compute::servers::ServerAccess;
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::extract::Json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::model::ServerStatus;
 use super::service;
 use crate::ids::ServerId;
-use compute::servers::ServerAccess;
-use kernel::core::Core;
-use kernel::error::Result;
-use kernel::http::ErrorBody;
-use kernel::http::extract::Json;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(status))

@@ -1,14 +1,14 @@
 //! Turns stored samples into stats.
 
 use chrono::Utc;
+use compute::servers::model::ServerRecord;
+use kernel::core::Core;
+use kernel::error::{Error, Result};
 
 use super::charts::{self, Charts};
 use super::model::{FleetHost, FleetServer, Gauge, Network, Point, ServerStatus, Stats, StatsData};
 use super::store::{self, PointRow, ServerRow};
 use crate::ids::{HostId, ServerId};
-use compute::servers::model::ServerRecord;
-use kernel::core::Core;
-use kernel::error::{Error, Result};
 
 /// One server's status and metrics.
 pub async fn status(core: &Core, server: &ServerRecord) -> Result<ServerStatus> {

@@ -1,10 +1,9 @@
 //! The SQL of samples.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use monitor::{Claim, Report, Sample};
+use monitor::Sample;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -130,43 +129,6 @@ pub(super) async fn points(db: &PgPool, servers: &[ServerId]) -> Result<Vec<Poin
     .await
 }
 
-/// Claims a host for one interval (two after three failures in a row), unless another process holds it. A claim may
-/// come a little early: clocks and networks jitter, and missing one by a hair would halve the rate.
-pub async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Result<Claim> {
-    let seconds = interval.as_secs_f64();
-    let row = sqlx::query!(
-        r#"with mine as (
-               update hosts set sweep_started_at = now()
-               where id = $1 and enabled
-                 and (sweep_started_at is null or sweep_started_at > now()
-                      or sweep_started_at <= now() - make_interval(secs =>
-                             0.95 * $2::float8 * case when sweep_failures >= 3 then 2 else 1 end))
-               returning sweep_started_at
-           )
-           select mine.sweep_started_at as "mine?",
-                  extract(epoch from h.sweep_started_at + make_interval(secs =>
-                      $2::float8 * case when h.sweep_failures >= 3 then 2 else 1 end) - now())::float8 as due
-           from hosts h left join mine on true where h.id = $1"#,
-        host.0,
-        seconds
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(match row {
-        Some(row) => match (row.mine, row.due) {
-            (Some(at), _) => Claim::Ours(at),
-            (None, due) => Claim::Due(until_due(due, interval)),
-        },
-        None => Claim::Due(interval),
-    })
-}
-
-/// Time until a host is due: never 0, and never more than the interval, which is 0 if every host is to be swept now.
-fn until_due(seconds: Option<f64>, interval: Duration) -> Duration {
-    let due = seconds.map_or(interval, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
-    due.min(interval).max(Duration::from_millis(10))
-}
-
 /// Stores the samples of a host in one statement. Guests that belong to no server of that host are skipped.
 pub async fn insert_samples(
     db: &mut PgConnection,
@@ -185,7 +147,7 @@ pub async fn insert_samples(
     let (disk, disk_max) = (column(|s| s.disk_used), column(|s| s.disk_max));
     let (net_in, net_out) = (column(|s| s.net_in), column(|s| s.net_out));
     let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
-    let powers: Vec<String> = samples.iter().map(|s| power(s).to_owned()).collect();
+    let powers: Vec<String> = samples.iter().map(|s| s.power.as_str().to_owned()).collect();
     let reasons: Vec<Option<String>> = samples.iter().map(|s| s.reason.clone()).collect();
     let cpus: Vec<Option<f64>> = samples.iter().map(|s| s.cpu).collect();
     let in_rates: Vec<Option<f64>> = samples.iter().map(|s| s.net_in_rate).collect();
@@ -221,47 +183,9 @@ pub async fn insert_samples(
     .map(drop)
 }
 
-/// Moves servers between running, stopped, paused and unknown as the sweep found them, missing ones to unknown, and
-/// returns how many changed. Servers that the sweep can't have seen are skipped, and so are those that an operation
-/// holds, or held when the host was asked: operations know better than an older sweep.
-pub async fn settle_statuses(db: &mut PgConnection, host: HostId, report: &Report) -> Result<u64> {
-    let markers: Vec<Uuid> = report.samples.iter().map(|s| s.marker).collect();
-    let powers: Vec<String> = report.samples.iter().map(|s| power(s).to_owned()).collect();
-    let done = sqlx::query!(
-        "with seen as (
-             select s.id, coalesce(g.power, 'unknown') as status
-             from servers s left join unnest($3::uuid[], $4::text[]) as g (marker, power) on g.marker = s.uuid
-             where s.host_id = $1 and s.status in ('running', 'stopped', 'paused', 'unknown')
-               and (g.marker is not null or s.node = any($5) and s.guest_number <> all($6))
-         )
-         update servers s set status = seen.status, updated_at = now() from seen
-         where s.id = seen.id and s.status <> seen.status and s.status in ('running', 'stopped', 'paused', 'unknown')
-           and not exists (select from operations o where o.server_id = s.id
-               and (o.state in ('queued', 'running', 'undoing', 'stuck') or o.ended_at >= $2))",
-        host.0,
-        report.known_at,
-        &markers,
-        &powers,
-        &report.coverage.nodes,
-        &report.coverage.unread
-    )
-    .execute(db)
-    .await?;
-    Ok(done.rows_affected())
-}
-
 /// Notifies all processes of a host's new samples when the transaction commits.
 pub async fn notify_sampled(db: &mut PgConnection, host: HostId) -> Result<()> {
     sqlx::query!(r#"select pg_notify('sampled', $1) as "notified: ()""#, host.to_string()).execute(db).await.map(drop)
-}
-
-fn power(sample: &Sample) -> &'static str {
-    match sample.power {
-        hypervisor::GuestPower::Running => "running",
-        hypervisor::GuestPower::Stopped => "stopped",
-        hypervisor::GuestPower::Paused => "paused",
-        hypervisor::GuestPower::Unknown => "unknown",
-    }
 }
 
 /// All enabled hosts.
@@ -293,18 +217,4 @@ pub(super) async fn fleet_servers(db: &PgPool) -> Result<Vec<FleetServer>> {
     )
     .fetch_all(db)
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_due_within_its_interval_even_where_that_is_none() {
-        let ms = Duration::from_millis;
-        assert_eq!(until_due(Some(3.0), ms(30_000)), ms(3_000));
-        assert_eq!(until_due(Some(300.0), ms(30_000)), ms(30_000));
-        assert_eq!(until_due(Some(-3.0), ms(30_000)), ms(10));
-        assert_eq!(until_due(None, Duration::ZERO), ms(10));
-    }
 }

@@ -8,10 +8,10 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-
-use super::sockets::Desk;
 use kernel::http::ClientAddress;
 use kernel::limits::{Who, note_refusal};
+
+use super::sockets::Desk;
 
 /// Whether a request is for the live view: these are the paths that Socket.IO handles.
 fn is_for_sockets(path: &str) -> bool {

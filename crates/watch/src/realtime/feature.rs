@@ -3,8 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use accounts::Accounts;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use kernel::core::Core;
+use kernel::events::Subscription;
+use kernel::feature::{Feature, Task};
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::layer::SocketIoLayer;
@@ -15,10 +19,6 @@ use super::gate::{self, Gate};
 use super::sockets::{self, Desk, Seats};
 use super::{admit, guard, push};
 use crate::ids::ServerId;
-use accounts::Accounts;
-use kernel::core::Core;
-use kernel::events::Subscription;
-use kernel::feature::{Feature, Task};
 
 /// Largest message accepted from a client: a subscription is a few bytes.
 const MAX_MESSAGE: usize = 16 * 1024;

@@ -4,19 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::{self, AUTH_CHANGED};
+use compute::servers;
 use futures_util::StreamExt;
+use kernel::auth::Caller;
+use kernel::auth::Level;
+use kernel::error::Code;
+use kernel::events::{Event, Subscription};
 use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
 use tokio::time::MissedTickBehavior;
 
 use super::model::Refusal;
 use super::sockets::{Desk, close, expel, held, send};
-use accounts::{self, AUTH_CHANGED};
-use compute::servers;
-use kernel::auth::Caller;
-use kernel::auth::Level;
-use kernel::error::Code;
-use kernel::events::{Event, Subscription};
 
 /// Sockets re-checked concurrently, so that one that is busy subscribing delays no other.
 const AT_ONCE: usize = 8;

@@ -1,13 +1,14 @@
 //! What the sockets push to the watchers of a server: its stats and open alerts.
 
+use kernel::core::Core;
+use kernel::error::Result;
+
 use crate::alerts;
 use crate::alerts::model::LiveAlert;
 use crate::ids::{HostId, ServerId};
 use crate::monitoring;
 use crate::monitoring::Charts;
 use crate::monitoring::model::Stats;
-use kernel::core::Core;
-use kernel::error::Result;
 
 /// What the sockets push to the watchers of a server.
 #[derive(Debug, Clone, PartialEq)]

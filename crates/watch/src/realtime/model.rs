@@ -1,11 +1,11 @@
 //! The messages of the live view.
 
+use kernel::error::{Code, Error};
 use serde::Serialize;
 
 use crate::alerts::model::LiveAlert;
 use crate::ids::ServerId;
 use crate::monitoring::model::Stats;
-use kernel::error::{Code, Error};
 
 /// Payload of `server-stats`.
 #[derive(Debug, Serialize)]

@@ -3,6 +3,11 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::events::{Event, Subscription};
+use kernel::operations::model::OperationView;
+use kernel::operations::{self, OPERATION_CHANGED};
 use serde::Serialize;
 use socketioxide::extract::SocketRef;
 use socketioxide::{BroadcastError, SocketError, SocketIo};
@@ -14,11 +19,6 @@ use super::sockets::{Desk, held, send};
 use super::store;
 use crate::ids::ServerId;
 use crate::monitoring::{Charts, SAMPLED};
-use kernel::core::Core;
-use kernel::error::Result;
-use kernel::events::{Event, Subscription};
-use kernel::operations::model::OperationView;
-use kernel::operations::{self, OPERATION_CHANGED};
 
 /// New subscribers to serve with one read.
 const BATCH: usize = 256;

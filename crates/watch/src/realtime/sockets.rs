@@ -5,7 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use accounts::{self, Accounts};
 use axum::http::header;
+use compute::servers;
+use kernel::auth::Caller;
+use kernel::auth::Level;
+use kernel::core::Core;
+use kernel::error::{Code, Error, Result};
+use kernel::http::ClientAddress;
 use serde_json::Value;
 use socketioxide::extract::{AckSender, SocketRef, State, TryData};
 use socketioxide::{SendError, SocketError};
@@ -16,13 +23,6 @@ use super::gate::Gate;
 use super::guard;
 use super::model::{Ack, Refusal, room, server_id};
 use crate::ids::{ServerId, UserId};
-use accounts::{self, Accounts};
-use compute::servers;
-use kernel::auth::Caller;
-use kernel::auth::Level;
-use kernel::core::Core;
-use kernel::error::{Code, Error, Result};
-use kernel::http::ClientAddress;
 
 /// Most servers that one socket may watch.
 pub(super) const MAX_SUBSCRIPTIONS: usize = 1_000;

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use kernel::db::Savepoint;
+use kernel::error::{Error, Result};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::super::model::NamedAddress;
 use super::ip;
 use crate::ids::{HostId, PoolId, ServerId};
-use kernel::db::Savepoint;
-use kernel::error::{Error, Result};
 
 /// A server's address, with the network settings that its guest needs.
 #[derive(Debug, Clone)]

@@ -13,10 +13,11 @@ pub use given::{
     rested_at, set_name, take,
 };
 
+use kernel::error::{Error, Result};
+
 use super::model::{Address, Pool};
 use super::range::{MOST, Range};
 use crate::ids::{HostId, PoolId, ServerId, UserId};
-use kernel::error::{Error, Result};
 
 /// The domains in which an account may name its addresses.
 pub(super) async fn suffixes(db: &mut PgConnection, user: UserId) -> Result<Vec<String>> {

@@ -4,6 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::auth::Provider;
+use kernel::http::extract::{Json, Path};
+use kernel::idempotency::{Once, Post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -13,11 +18,6 @@ use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 use crate::servers::changes as service;
 use crate::servers::model::{ReinstallServer, Reinstalling, ServerView, SuspendServer, Suspension, UpdateServer};
-use kernel::error::Result;
-use kernel::http::ErrorBody;
-use kernel::http::auth::Provider;
-use kernel::http::extract::{Json, Path};
-use kernel::idempotency::{Once, Post};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new()

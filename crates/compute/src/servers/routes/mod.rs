@@ -6,6 +6,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::auth::{Account, Anyone};
+use kernel::http::extract::{Json, Query};
+use kernel::http::page::{Page, PageQuery, TOTAL};
+use kernel::idempotency::{Once, Post};
+use kernel::operations::{self, model::OperationView};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -15,13 +22,6 @@ use crate::servers::ServerAccess;
 use crate::servers::model::{Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerView};
 use crate::servers::service;
 use crate::servers::workflows::power::Power;
-use kernel::error::Result;
-use kernel::http::ErrorBody;
-use kernel::http::auth::{Account, Anyone};
-use kernel::http::extract::{Json, Query};
-use kernel::http::page::{Page, PageQuery, TOTAL};
-use kernel::idempotency::{Once, Post};
-use kernel::operations::{self, model::OperationView};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     changes::routes()

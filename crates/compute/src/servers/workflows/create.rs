@@ -3,11 +3,14 @@
 mod another;
 
 use std::net::IpAddr;
-
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Presence};
+use kernel::error::Code;
+use kernel::mail;
+use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
+use kernel::secrets::Sealed;
 use serde::{Deserialize, Serialize};
 
 use self::another::{another_address, another_node, another_number};
@@ -20,10 +23,6 @@ use crate::servers::mail::ServerReady;
 use crate::servers::model::Status;
 use crate::servers::placement::Candidate;
 use crate::servers::store;
-use kernel::error::Code;
-use kernel::mail;
-use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
-use kernel::secrets::Sealed;
 
 /// The workflow.
 pub const KIND: Kind = Kind { name: "create", first_step: "reserve" };

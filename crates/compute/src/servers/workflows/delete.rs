@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 use serde::{Deserialize, Serialize};
 
 use super::guest::{self, Guest, Removal};
@@ -10,7 +11,6 @@ use crate::addresses;
 use crate::hosts::Hosts;
 use crate::servers::model::Status;
 use crate::servers::store;
-use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 
 /// The workflow.
 pub const KIND: Kind = Kind { name: "delete", first_step: "delete_guest" };

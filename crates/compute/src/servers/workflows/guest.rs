@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypervisor::{Driver, GuestPower, GuestRef, Presence, StopMode, Task, TaskId, TaskState};
+use kernel::core::Core;
+use kernel::error::{Code, Error};
+use kernel::operations::{Context, Fault, FaultKind, Outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::store;
-use kernel::core::Core;
-use kernel::error::{Code, Error};
-use kernel::operations::{Context, Fault, FaultKind, Outcome};
 
 /// How often, and how long apart, a guest in which something has failed is checked.
 const LOOKS: u32 = 5;

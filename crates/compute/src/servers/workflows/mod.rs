@@ -9,8 +9,9 @@ pub mod reinstall;
 
 use std::sync::Arc;
 
-use crate::hosts::Hosts;
 use kernel::operations::AnyWorkflow;
+
+use crate::hosts::Hosts;
 
 /// Every workflow on servers.
 pub fn all(hosts: &Arc<Hosts>) -> Vec<Box<dyn AnyWorkflow>> {

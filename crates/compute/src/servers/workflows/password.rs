@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kernel::error::Code;
+use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
+use kernel::secrets::Sealed;
 use serde::{Deserialize, Serialize};
 
 use super::guest::Guest;
 use crate::hosts::Hosts;
-use kernel::error::Code;
-use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
-use kernel::secrets::Sealed;
 
 /// The workflow.
 pub const KIND: Kind = Kind { name: "password", first_step: "set_password" };

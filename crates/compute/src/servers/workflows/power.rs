@@ -1,18 +1,17 @@
 //! Starting, stopping and restarting a server.
 
-use std::time::Duration;
-
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::StopMode;
+use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 use serde::{Deserialize, Serialize};
 
 use super::guest::{self, Guest, HostWork};
 use crate::hosts::Hosts;
 use crate::servers::model::Status;
 use crate::servers::store;
-use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 
 /// The requested action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

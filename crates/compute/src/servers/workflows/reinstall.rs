@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hypervisor::Presence;
+use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
+use kernel::secrets::Sealed;
 use serde::{Deserialize, Serialize};
 
 use super::create::{self, CreateGuest, PrepareGuest, SetPassword, StartGuest};
@@ -16,8 +18,6 @@ use crate::ids::ImageId;
 use crate::servers::model::Status;
 use crate::servers::store;
 use crate::snapshots;
-use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
-use kernel::secrets::Sealed;
 
 /// The workflow.
 pub const KIND: Kind = Kind { name: "reinstall", first_step: "check_image" };

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 use serde::{Deserialize, Serialize};
 
 use super::take::Take;
 use crate::hosts::Hosts;
-use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 
 /// The workflow.
 pub const KIND: Kind = Kind { name: "snapshot", first_step: "take_snapshot" };

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
 use crate::servers::workflows::guest::{Guest, HostWork};
 use crate::snapshots::store;
-use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
 
 /// The workflow.
 pub const KIND: Kind = Kind { name: "delete_snapshot", first_step: "delete_snapshot" };

@@ -7,8 +7,9 @@ mod take;
 
 use std::sync::Arc;
 
-use crate::hosts::Hosts;
 use kernel::operations::AnyWorkflow;
+
+use crate::hosts::Hosts;
 
 pub(crate) fn all(hosts: &Arc<Hosts>) -> Vec<Box<dyn AnyWorkflow>> {
     vec![Box::new(create::workflow(hosts)), Box::new(rollback::workflow(hosts)), Box::new(delete::workflow(hosts))]

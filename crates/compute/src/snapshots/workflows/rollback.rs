@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hypervisor::{GuestPower, Presence};
+use kernel::error::Code;
+use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
 use serde::{Deserialize, Serialize};
 
 use super::take::{Take, fault};
@@ -12,8 +14,6 @@ use crate::servers::model::Status;
 use crate::servers::store;
 use crate::servers::workflows::guest::{self, Guest, HostWork};
 use crate::snapshots::service::{missing, refused};
-use kernel::error::Code;
-use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
 
 /// The workflow.
 pub const KIND: Kind = Kind { name: "rollback", first_step: "check_snapshot" };

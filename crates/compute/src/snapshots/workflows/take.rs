@@ -1,14 +1,14 @@
 //! Taking a snapshot, for use by steps.
 
 use hypervisor::Presence;
+use kernel::error::Error;
+use kernel::operations::{Context, Fault, FaultKind, Outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 use crate::snapshots::service::{no_snapshots, room_for};
 use crate::snapshots::{room, store};
-use kernel::error::Error;
-use kernel::operations::{Context, Fault, FaultKind, Outcome};
 
 /// A snapshot to take, and its progress.
 #[derive(Debug, Serialize, Deserialize)]

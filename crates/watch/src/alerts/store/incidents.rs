@@ -1,13 +1,13 @@
 //! The SQL for listing, acknowledging and deleting incidents.
 
 use chrono::{DateTime, Utc};
+use kernel::http::page::{COUNTED, Order, PageQuery};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::Result;
 use crate::alerts::model::{AlertKind, AlertLevel, AlertView, Ended, ListAlerts, LiveAlert, Sort};
 use crate::ids::{AlertId, HostId, PoolId, ServerId, UserId};
-use kernel::http::page::{COUNTED, Order, PageQuery};
 
 /// Which alerts the caller may see.
 #[derive(Debug, Default)]

@@ -2,6 +2,8 @@
 //! node.
 
 use hypervisor::Presence;
+use kernel::error::Code;
+use kernel::operations::{Context, Fault, FaultKind, Outcome};
 
 use super::Data;
 use crate::addresses;
@@ -10,8 +12,6 @@ use crate::images;
 use crate::servers::placement::{self, Candidate};
 use crate::servers::store;
 use crate::servers::workflows::guest::Guest;
-use kernel::error::Code;
-use kernel::operations::{Context, Fault, FaultKind, Outcome};
 
 /// How many numbers in a row may be taken on the host.
 const NUMBERS: u32 = 50;

@@ -1,0 +1,154 @@
+//! SQL for lists of servers.
+
+use chrono::{DateTime, Utc};
+use kernel::http::page::Order;
+use sqlx::PgExecutor;
+use sqlx::types::Json;
+
+use super::Result;
+use crate::ids::{ImageId, ServerId, TariffId, UserId};
+use crate::servers::labels::{Labels, Selector};
+use crate::servers::model::{ListServers, Os, ServerView, Status, TariffBrief};
+
+/// The filter for a list of servers.
+#[derive(Debug)]
+pub(in crate::servers) struct Filter<'a> {
+    /// Only this server, whatever the other fields are.
+    pub id: Option<ServerId>,
+    /// Only this account's.
+    pub user: Option<UserId>,
+    /// Only those that the token's scopes include.
+    pub only: Option<&'a [i64]>,
+    pub limit: Option<i64>,
+    pub offset: i64,
+    /// The query's own filters and sorting, if it has any.
+    pub query: Option<&'a ListServers>,
+    /// The query's label selector, if it has one.
+    pub selector: &'a Selector,
+}
+
+/// Servers that are not deleted and meet a condition, whose parameters follow those of the page (`$1` and `$2`).
+macro_rules! servers {
+    ($db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
+        servers!(@ $db, $filter, "", ($condition), " order by s.id limit $1 offset $2" $(, $parameter)*)
+    };
+    // With the query's filters in `$3` to `$12`; the condition's own parameters follow.
+    (asked $query:expr, $selector:expr, $db:expr, $filter:expr, $condition:literal $(, $parameter:expr)*) => {
+        servers!(
+            @ $db, $filter,
+            r#" cross join lateral (select case $7 when 'name' then s.name when 'status' then s.status
+                    when 'createdAt' then to_char(s.created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+                    when 'updatedAt' then to_char(s.updated_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS') end as key) k"#,
+            ("($3::text is null or s.status = $3) and ($4::bigint is null or s.tariff_id = $4)
+             and ($5::bigint is null or s.image_id = $5)
+             and ($6::text is null or strpos(lower(s.name), lower($6)) > 0)
+             and s.labels @> $9 and s.labels ?& $10 and not s.labels ?| $11
+             and not exists (select from jsonb_array_elements($12) u where s.labels @> u) and ", $condition),
+            " order by case when not $8 then k.key end, case when $8 then k.key end desc,
+              case when $8 then -s.id else s.id end limit $1 offset $2",
+            $query.status.map(Status::as_str), $query.tariff_id.map(|id| id.0), $query.os_id.map(|id| id.0),
+            $query.name, $query.sort.unwrap_or_default().as_str(), $query.order == Some(Order::Desc),
+            Json(&$selector.equal) as _, &$selector.present, &$selector.absent, Json(&$selector.unequal) as _
+            $(, $parameter)*
+        )
+    };
+    (@ $db:expr, $filter:expr, $join:literal, ($($condition:literal),+), $order:literal $(, $parameter:expr)*) => {
+        sqlx::query_as!(
+            Row,
+            r#"select s.id as "id: ServerId", s.user_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
+                      s.image_id as "image_id: ImageId", s.name, s.status as "status: Status", s.guest_number, s.cores,
+                      s.memory_mib, s.disk_gib, s.created_at, s.updated_at, s.labels as "labels: Json<Labels>",
+                      s.protected, s.suspended_at, s.suspend_reason,
+                      i.name as image_name, i.type as image_type, t.name as tariff_name, t.price, t.currency,
+                      array(select host(a.address) from addresses a where a.server_id = s.id
+                            order by family(a.address), a.address) as "addresses!: Vec<String>",
+                      count(*) over () as "total!"
+               from servers s join images i on i.id = s.image_id join tariffs t on t.id = s.tariff_id"# + $join + "
+               where s.deleted_at is null and " $(+ $condition)+ + $order,
+            $filter.limit,
+            $filter.offset
+            $(, $parameter)*
+        )
+        .fetch_all($db)
+        .await?
+    };
+}
+
+/// Servers that are not deleted, oldest first, with the total number of matches.
+///
+/// One statement per kind of query: a single one with `$1 is null or …` for everything would read every server there
+/// is, since a prepared statement's plan is made for any parameter.
+pub(in crate::servers) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_>) -> Result<Vec<(ServerView, i64)>> {
+    let only = filter.only as Option<&[i64]>;
+    let rows: Vec<Row> = match (filter.id, filter.user, filter.query) {
+        (_, Some(user), Some(query)) => {
+            servers!(asked query, filter.selector, db, filter,
+                "s.user_id = $13 and ($14::bigint[] is null or s.id = any($14))", user.0, only)
+        }
+        (_, None, Some(query)) => {
+            servers!(asked query, filter.selector, db, filter, "($13::bigint[] is null or s.id = any($13))", only)
+        }
+        (Some(id), _, None) => servers!(db, filter, "s.id = $3", id.0),
+        (None, Some(user), None) => {
+            servers!(db, filter, "s.user_id = $3 and ($4::bigint[] is null or s.id = any($4))", user.0, only)
+        }
+        (None, None, None) => servers!(db, filter, "($3::bigint[] is null or s.id = any($3))", only),
+    };
+    Ok(rows.into_iter().map(|row| (row.total, row)).map(|(total, row)| (row.into(), total)).collect())
+}
+
+struct Row {
+    id: ServerId,
+    user_id: UserId,
+    tariff_id: TariffId,
+    image_id: ImageId,
+    name: String,
+    status: Status,
+    guest_number: i64,
+    cores: i32,
+    memory_mib: i64,
+    disk_gib: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    labels: Json<Labels>,
+    protected: bool,
+    suspended_at: Option<DateTime<Utc>>,
+    suspend_reason: Option<String>,
+    image_name: String,
+    image_type: String,
+    tariff_name: String,
+    price: i64,
+    currency: String,
+    addresses: Vec<String>,
+    total: i64,
+}
+
+impl From<Row> for ServerView {
+    fn from(r: Row) -> Self {
+        // Nothing answers at these addresses until the server has been created.
+        let addresses = if r.status == Status::Creating { Vec::new() } else { r.addresses };
+        Self {
+            id: r.id,
+            user_id: r.user_id,
+            tariff_id: r.tariff_id,
+            os_id: r.image_id,
+            name: r.name,
+            status: r.status,
+            proxmox_id: r.guest_number,
+            ip_address: addresses.first().cloned(),
+            ip_addresses: addresses,
+            root_password: None,
+            cores: r.cores,
+            memory: r.memory_mib,
+            disk: r.disk_gib,
+            created_at: r.created_at,
+            updated_at: r.updated_at,
+            labels: r.labels.0,
+            deletion_protection: r.protected,
+            suspended_at: r.suspended_at,
+            suspend_reason: r.suspend_reason,
+            os: Os { id: r.image_id, name: r.image_name, r#type: r.image_type },
+            tariff: TariffBrief { id: r.tariff_id, name: r.tariff_name, price: r.price, currency: r.currency },
+        }
+    }
+}
