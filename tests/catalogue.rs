@@ -101,7 +101,7 @@ async fn one_incus_server_is_not_registered_twice() {
                 "config": { "socket": link, "project": lab.incus.project, "storagePool": lab.incus.pool } })
     };
     let refused = app.provider.post("/api/hosts", host(false)).await.expect(409);
-    assert!(refused.body["error"].as_str().unwrap().contains("the host lab is too"), "{}", refused.text);
+    assert!(refused.body["error"].as_str().unwrap().contains("The host lab is the same"), "{}", refused.text);
     let made = app.provider.post("/api/hosts", host(true)).await.expect(201).body;
-    assert!(made["problems"].to_string().contains("the host lab is too"), "{made}");
+    assert!(made["problems"].to_string().contains("The host lab is the same"), "{made}");
 }

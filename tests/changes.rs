@@ -223,7 +223,7 @@ async fn snapshots_are_limited_named_and_rolled_back_to() {
     let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
     assert_eq!((names, &list["limit"]), (vec!["one", safety], &json!(2)));
     let full = take("three").await.expect(507);
-    assert!(full.body["error"].as_str().unwrap().contains("2 of 2"), "{}", full.text);
+    assert!(full.body["error"].as_str().unwrap().contains("2 of at most 2"), "{}", full.text);
     me.post(&rollback, back(true)).await.expect(507);
     let answer = me.post(&rollback, json!({ "snapname": safety })).await;
     made.done(me, answer).await;

@@ -286,7 +286,7 @@ async fn an_unusable_snapshot_is_refused_before_anything_happens() {
     pve.run(&notes).await;
     let long = pve.run(&format!("{guest}.config['description']")).await;
     let refused = app.customer.post(&format!("{path}/rollback"), back("whole")).await.expect(409).body;
-    assert!(refused["error"].to_string().contains("shorter"), "{refused}");
+    assert!(refused["error"].to_string().contains("shortened"), "{refused}");
     assert_eq!(pve.run(&format!("[{guest}.config['description'], len(pve.tasks)]")).await[1], before[1]);
     assert_eq!(pve.run(&format!("{guest}.config['description']")).await, long);
     assert_eq!(status(&app, &server).await["status"], "running");

@@ -112,14 +112,14 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
             on("operations", &stuck, "retry"),
             provider,
             Value::Null,
-            "from operation_log where message like 'taken up%'",
+            "from operation_log where message like 'retried by%'",
         ),
         case(
             "/api/operations/{id}/abandon",
             on("operations", &given_up, "abandon"),
             provider,
             Value::Null,
-            "from operation_log where message like 'given up%'",
+            "from operation_log where message like 'abandoned by%'",
         ),
         case(
             "/api/hosts/{id}/unknown-guests/{number}/adopt",

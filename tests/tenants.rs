@@ -210,7 +210,7 @@ async fn hanging_guests_delay_only_their_owner() {
     app.all_ended(PATIENCE).await;
     let ends: Vec<(String, String, i64)> = sqlx::query_as(
         "select o.state, o.error_code, count(l.id) from operations o
-         left join operation_log l on l.operation_id = o.id and l.message like '%trying again%'
+         left join operation_log l on l.operation_id = o.id and l.message like '%; retrying'
          where o.kind = 'password' group by o.id",
     )
     .fetch_all(&app.db.pool)

@@ -84,7 +84,7 @@ async fn an_operation_of_a_newer_version_is_left_alone_and_stuck_if_no_process_t
         let path = format!("/api/operations/{}", newer["operationId"].as_str().unwrap());
         let told = app.provider.get(&path).await.expect(200).body;
         assert_eq!(told["state"], "stuck");
-        assert!(told["error"]["detail"].as_str().unwrap().contains("start the version that began it"), "{told}");
+        assert!(told["error"]["detail"].as_str().unwrap().contains("start the version that started it"), "{told}");
     }
     let_go(&app.db.pool, &data["operationId"], "data_version = 1").await;
     let path = format!("/api/operations/{}", data["operationId"].as_str().unwrap());

@@ -8,7 +8,7 @@ use crate::support::lab::Catalogue;
 use crate::support::{Lab, TestApp, ended, expect_error};
 
 /// The answer of a request that waited for an operation with an injected fault.
-const INJECTED: &str = "A fault was injected here.";
+const INJECTED: &str = "This fault was injected.";
 
 async fn lab() -> (TestApp, Lab, Catalogue) {
     let app = TestApp::new().await;
