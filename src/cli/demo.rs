@@ -11,8 +11,9 @@ use innkeeper::accounts::service as accounts;
 use innkeeper::addresses::model::NewPool;
 use innkeeper::app::App;
 use innkeeper::error::{Code, Error};
+use innkeeper::hosts::kinds::incus::{IncusSettings, default_processes};
 use innkeeper::hosts::model::NewHost;
-use innkeeper::hosts::settings::{HostSettings, IncusSettings, default_processes};
+use innkeeper::hosts::settings::HostSettings;
 use innkeeper::idempotency::Once;
 use innkeeper::ids::{HostId, UserId};
 use innkeeper::images::model::{ImageSource, NewImage, RootLogin};
@@ -130,17 +131,14 @@ async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
     };
     let known = hosts::service::all(app).await?.into_iter().find(|h| h.name == HOST);
     if let Some(known) = known {
-        if !matches!(known.config, Some(HostSettings::Incus(known)) if known == config) {
+        if known.config.as_ref().and_then(HostSettings::get::<IncusSettings>) != Some(&config) {
             eprintln!("warning: the host {HOST} is there with other settings, and keeps them");
         }
         return Ok(known.id);
     }
-    let added = hosts::service::add(
-        app,
-        &Once::default(),
-        checked(NewHost::new(HOST.to_owned(), &HostSettings::Incus(config))?)?,
-    )
-    .await?;
+    let added =
+        hosts::service::add(app, &Once::default(), checked(NewHost::new(HOST.to_owned(), &HostSettings::of(config))?)?)
+            .await?;
     for problem in &added.problems {
         eprintln!("warning: {}", plain(problem));
     }

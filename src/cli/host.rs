@@ -1,24 +1,21 @@
 //! `innkeeper host …`: hosts.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use hypervisor::Driver;
 use innkeeper::app::App;
 use innkeeper::error::Code;
 use innkeeper::hosts::build_driver;
+use innkeeper::hosts::kinds::KindFlags;
+use innkeeper::hosts::kinds::proxmox::pveum::Rights;
 use innkeeper::hosts::model::{HostNode, NewHost};
 use innkeeper::hosts::service;
-use innkeeper::hosts::settings::{
-    HostKind, HostSettings, IncusSettings, ProxmoxLogin, ProxmoxSettings, SshSettings, default_processes,
-};
+use innkeeper::hosts::settings::HostSettings;
 use innkeeper::idempotency::Once;
 use innkeeper::unknown_guests::model::{AdoptGuest, UnknownGuest};
 use innkeeper::{accounts, audit, images, tariffs, unknown_guests};
 
 use super::output::{or_none, plain, table, time, yes};
-use super::pveum::Rights;
 use super::{checked, host_called, secret};
 
 #[derive(Debug, Subcommand)]
@@ -70,28 +67,11 @@ pub(super) struct Adopt {
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// What drives it
-    #[arg(long, value_enum, default_value_t = HostKind::Incus)]
-    kind: HostKind,
     /// Its name
     #[arg(long)]
     name: String,
     #[command(flatten)]
-    incus: IncusArgs,
-    #[command(flatten)]
-    proxmox: ProxmoxArgs,
-    /// Incus: the storage pool of the guests' root disks (default). Proxmox VE: the resource pool of our guests (none)
-    #[arg(long)]
-    pool: Option<String>,
-    /// Don't let the host filter the guests' addresses: for kernels and clusters that can't
-    #[arg(long)]
-    no_address_filters: bool,
-    /// The search domain of new guests. Without it they have that of their host name, and never their node's
-    #[arg(long)]
-    search_domain: Option<String>,
-    /// Incus: how many processes a container may have for each GiB of its memory, beside 500 that each may; 0: no limit
-    #[arg(long, default_value_t = default_processes())]
-    processes_per_gib: u32,
+    kind: KindFlags,
     /// How many times its cores may be sold
     #[arg(long, default_value_t = 4.0)]
     cpu_overcommit: f64,
@@ -106,97 +86,10 @@ pub(super) struct Add {
     force: bool,
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Incus")]
-struct IncusArgs {
-    /// The daemon's unix socket
-    #[arg(long, default_value = "/var/lib/incus/unix.socket")]
-    socket: String,
-    /// The Incus project that our guests live in
-    #[arg(long, default_value = "default")]
-    project: String,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Proxmox VE")]
-struct ProxmoxArgs {
-    /// The address of a node, `https://HOST:8006`; repeated for more nodes of the same cluster
-    #[arg(long = "endpoint", required_if_eq("kind", "proxmox"))]
-    endpoints: Vec<String>,
-    /// The API token's whole id, USER@REALM!NAME. Its secret is read from standard input; `innkeeper host pveum` shows
-    /// how to make one
-    #[arg(long, required_if_eq("kind", "proxmox"))]
-    token_id: Option<String>,
-    /// A user, USER@REALM, for consoles of versions before 9.1 (or 8.4 with the updates of April 2026). The password is the next line of standard input
-    #[arg(long)]
-    login: Option<String>,
-    /// A file with the authority's certificate (/etc/pve/pve-root-ca.pem of a node)
-    #[arg(long, conflicts_with = "fingerprint")]
-    ca: Option<PathBuf>,
-    /// The SHA-256 fingerprint of the certificate to take; several separated by commas
-    #[arg(long)]
-    fingerprint: Option<String>,
-    /// The storage of the guests' root disks
-    #[arg(long, default_value = "local-lvm")]
-    storage: String,
-    /// Make containers without nesting, which systemd in present templates needs to set its services apart
-    #[arg(long)]
-    no_nesting: bool,
-    /// Don't put the management key into guests
-    #[arg(long)]
-    no_guest_ssh: bool,
-    /// Sign in to the nodes as root with the management key, and run `pct exec` there
-    #[arg(long)]
-    node_ssh: bool,
-    /// The port of the nodes' SSH servers
-    #[arg(long, default_value_t = 22)]
-    node_ssh_port: u16,
-}
-
-impl Add {
-    fn settings(&self) -> anyhow::Result<HostSettings> {
-        let address_filters = !self.no_address_filters;
-        if self.kind == HostKind::Incus {
-            return Ok(HostSettings::Incus(IncusSettings {
-                socket: self.incus.socket.clone(),
-                project: self.incus.project.clone(),
-                storage_pool: self.pool.clone().unwrap_or_else(|| "default".to_owned()),
-                address_filters,
-                search_domain: self.search_domain.clone(),
-                processes_per_gib: self.processes_per_gib,
-            }));
-        }
-        let args = &self.proxmox;
-        let ca = args.ca.as_deref().map(|file| {
-            std::fs::read_to_string(file).with_context(|| format!("reading the certificate {}", file.display()))
-        });
-        Ok(HostSettings::Proxmox(ProxmoxSettings {
-            endpoints: args.endpoints.clone(),
-            token_id: args.token_id.clone().unwrap_or_default(),
-            token_secret: Some(secret("The token's secret")?),
-            login: match &args.login {
-                Some(user) => {
-                    let password = Some(secret("The login's password")?);
-                    Some(ProxmoxLogin { user: user.clone(), password })
-                }
-                None => None,
-            },
-            ca: ca.transpose()?,
-            fingerprint: args.fingerprint.clone(),
-            storage: args.storage.clone(),
-            pool: self.pool.clone(),
-            address_filters,
-            nesting: !args.no_nesting,
-            search_domain: self.search_domain.clone(),
-            ssh: SshSettings { guests: !args.no_guest_ssh, nodes: args.node_ssh, node_port: args.node_ssh_port },
-        }))
-    }
-}
-
 pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
-            let settings = add.settings()?;
+            let settings = add.kind.settings(&secret)?;
             let new = checked(NewHost {
                 cpu_overcommit: add.cpu_overcommit,
                 memory_overcommit: add.memory_overcommit,
@@ -209,7 +102,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 Err(error) => {
                     // What the host says of our rights, or of what it does not show us for lack of them.
                     if matches!(error.code, Code::HostError | Code::Invalid) {
-                        let driver = build_driver(settings.kind().as_str(), serde_json::to_value(&settings)?).ok();
+                        let driver = build_driver(&settings).ok();
                         explain(&settings, driver.as_deref()).await;
                     }
                     return Err(error.into());
@@ -218,7 +111,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             audit::subject(added.host.id);
             println!("The host {} has the id {}.", added.host.name, added.host.id);
             added.host.nodes.iter().for_each(show);
-            if let HostSettings::Proxmox(ProxmoxSettings { ssh: SshSettings { nodes: true, .. }, .. }) = &settings {
+            if settings.ways().is_some_and(|ways| ways.nodes.is_some()) {
                 println!("Put this line into /root/.ssh/authorized_keys of every node:");
                 println!("{}", added.host.management_key.unwrap_or_default());
             }
@@ -252,7 +145,7 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             unknown(unknown_guests::service::of_host(app, host.id).await?);
         }
         Command::Adopt(wish) => adopt(app, wish).await?,
-        Command::Pveum(rights) => rights.print(),
+        Command::Pveum(rights) => pveum(&rights),
         Command::Remove { host } => {
             let host = host_called(app, &host).await?;
             audit::subject(host.id);
@@ -326,7 +219,12 @@ async fn explain(settings: &HostSettings, driver: Option<&dyn Driver>) {
         Some(driver) => driver.info().await.ok(),
         None => None,
     };
-    Rights::of(settings, found.as_ref()).iter().for_each(Rights::explain);
+    settings.advice(found.as_ref()).iter().for_each(|line| eprintln!("{line}"));
+}
+
+/// Shows the commands that give the rights, to be pasted.
+pub(super) fn pveum(rights: &Rights) {
+    rights.commands().iter().for_each(|line| println!("{line}"));
 }
 
 async fn list(app: &App) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! Hosts: the hypervisors we drive, and the connections to them.
 
 mod drivers;
+pub mod kinds;
 mod known;
 pub mod model;
 mod routes;

@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
-use super::settings::{GivenSettings, HostKind, HostSettings};
+use super::kinds::KindName;
+use super::settings::{GivenSettings, HostSettings};
 use crate::error::Result;
 use crate::http::page::Listed;
 use crate::http::text;
@@ -19,7 +20,7 @@ pub struct Host {
     /// Its name.
     pub name: String,
     /// What drives it.
-    pub kind: HostKind,
+    pub kind: KindName,
     /// How it is reached, without secrets. Null where the key that sealed it is lost, or only a
     /// newer version can read it: give it again, whole.
     pub config: Option<HostSettings>,
@@ -149,7 +150,7 @@ pub struct NewHost {
     pub name: String,
     /// What drives it.
     #[garde(skip)]
-    pub kind: HostKind,
+    pub kind: KindName,
     /// How it is reached.
     #[garde(skip)]
     #[schema(value_type = HostSettings)]

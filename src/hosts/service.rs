@@ -8,10 +8,10 @@ use hypervisor::{Driver, GuestShell, HostInfo};
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 
-use super::drivers::{connect, ways};
+use super::kinds::KindName;
 use super::known::Known;
 use super::model::{AddedHost, Host, HostCheck, HostNode, NewHost, UpdateHost};
-use super::settings::{HostKind, HostSettings};
+use super::settings::HostSettings;
 use super::store::{self, HostRow, Secrets, Settings};
 use crate::app::App;
 use crate::db::{self, is_in_use, is_taken};
@@ -44,30 +44,27 @@ pub async fn driver(app: &App, host: HostId) -> Result<Arc<dyn Driver>> {
     }
     let row = store::settings(&app.db, host).await?.ok_or_else(no_host)?;
     let settings = open(app, row.kind, &row.config_sealed)?;
-    let driver = connect(&settings, shell(app, host, &settings, &row)?)?;
+    let driver = settings.connect(shell(app, host, &settings, &row)?)?;
     app.drivers.put(host, row.updated_at, Arc::clone(&driver));
     Ok(driver)
 }
 
 /// The way into guests that the host's own API has none into.
 fn shell(app: &App, host: HostId, settings: &HostSettings, row: &Settings) -> Result<Option<Arc<dyn GuestShell>>> {
-    let (HostSettings::Proxmox(settings), Some(sealed)) = (settings, &row.management_key_sealed) else {
+    let (Some(ways), Some(sealed)) = (settings.ways(), &row.management_key_sealed) else {
         return Ok(None);
     };
     let key = String::from_utf8(app.sealer.open(KEY_PURPOSE, sealed)?).map_err(Error::internal)?;
     let known = Known { db: app.db.clone(), host };
     // We made the key: that it is none is not the host's fault.
-    let shell = SshShell::new(&key.into(), ways(&settings.ssh), Arc::new(known)).map_err(Error::internal)?;
+    let shell = SshShell::new(&key.into(), ways, Arc::new(known)).map_err(Error::internal)?;
     Ok(Some(Arc::new(shell)))
 }
 
 /// The public key that new guests of the host let in beside their owner's; none where we don't sign in.
 pub async fn guest_key(app: &App, host: HostId) -> Result<Option<String>> {
     let row = store::settings(&app.db, host).await?.ok_or_else(no_host)?;
-    let wanted = match open(app, row.kind, &row.config_sealed)? {
-        HostSettings::Proxmox(settings) => settings.ssh.guests,
-        HostSettings::Incus(_) => false,
-    };
+    let wanted = open(app, row.kind, &row.config_sealed)?.ways().is_some_and(|ways| ways.guests.is_some());
     Ok(row.management_key.filter(|_| wanted))
 }
 
@@ -75,12 +72,12 @@ fn seal(app: &App, settings: &HostSettings) -> Result<Vec<u8>> {
     app.sealer.seal(PURPOSE, &settings.to_stored()?)
 }
 
-fn open(app: &App, kind: HostKind, sealed: &[u8]) -> Result<HostSettings> {
+fn open(app: &App, kind: KindName, sealed: &[u8]) -> Result<HostSettings> {
     HostSettings::from_stored(kind, &app.sealer.open(PURPOSE, sealed)?)
 }
 
 /// The same; none where the key that sealed them is lost, or only a newer version can read them.
-fn known(app: &App, kind: HostKind, sealed: &[u8]) -> Option<HostSettings> {
+fn known(app: &App, kind: KindName, sealed: &[u8]) -> Option<HostSettings> {
     open(app, kind, sealed).ok()
 }
 
@@ -181,7 +178,7 @@ pub async fn add(app: &App, once: &Once, new: NewHost) -> Result<AddedHost> {
     };
     let overcommit = [new.cpu_overcommit, new.memory_overcommit, new.disk_overcommit];
     let id = store::insert(&mut *tx, name, new.kind, &sealed, new.enabled, overcommit).await?.ok_or_else(name_taken)?;
-    if new.kind == HostKind::Proxmox {
+    if settings.ways().is_some() {
         make_management_key(app, &mut tx, id).await?;
     }
     record(&mut tx, id, looked.as_ref(), failure.as_deref()).await?;
@@ -345,10 +342,7 @@ fn twins(
 
 /// What is wrong with a host that is another one already.
 fn twice(settings: &HostSettings, other: &str) -> String {
-    let what = match settings {
-        HostSettings::Incus(_) => "Incus server",
-        HostSettings::Proxmox(_) => "cluster",
-    };
+    let what = settings.noun();
     format!("This is the {what} that the host {other} is too: what it has is counted, and sold, twice.")
 }
 
@@ -358,37 +352,15 @@ fn twice_refused(settings: &HostSettings, other: &str) -> Error {
 }
 
 async fn preflight(name: &str, settings: &HostSettings) -> Result<HostInfo> {
-    let driver = connect(settings, None).map_err(|e| for_provider(name, e))?;
+    let driver = settings.connect(None).map_err(|e| for_provider(name, e))?;
     driver.info().await.map_err(|error| {
-        let hint = hint(settings, &error);
+        let hint = settings.hint(&error);
         let error = for_provider(name, error);
         match hint {
             Some(hint) => Error { message: format!("{} {hint}", error.message), ..error },
             None => error,
         }
     })
-}
-
-/// What the provider can do about a host that can't be used.
-fn hint(settings: &HostSettings, error: &hypervisor::Error) -> Option<String> {
-    use hypervisor::Error as H;
-    match (settings, error) {
-        (HostSettings::Incus(incus), H::Unreachable(_)) => {
-            Some(format!("Does Incus run there, and may we open its socket {}?", incus.socket))
-        }
-        (HostSettings::Proxmox(_), H::Unreachable(text)) => {
-            // A certificate that was refused is told by its fingerprint.
-            let seen = text.split(|c: char| !c.is_ascii_hexdigit() && c != ':').find(|word| word.len() == 95)?;
-            Some(format!(
-                "Compare it with what `pvenode cert info` shows on the node. If it is the same, pin it: \"fingerprint\": \
-                 \"{seen}\" in the settings, or --fingerprint {seen} on the command line."
-            ))
-        }
-        (HostSettings::Proxmox(_), H::Unauthorized(_)) => {
-            Some("Is the token's id whole (user@realm!name), its secret right, and has it not expired?".to_owned())
-        }
-        _ => None,
-    }
 }
 
 /// What a look found, or, where `force` lets that pass, why it found nothing.

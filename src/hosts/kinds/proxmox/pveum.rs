@@ -4,10 +4,12 @@
 use clap::Args;
 use hypervisor::HostInfo;
 use hypervisor::proxmox::Proxmox;
-use innkeeper::hosts::settings::HostSettings;
 
+use super::ProxmoxSettings;
+
+/// What the rights are for.
 #[derive(Debug, Args)]
-pub(super) struct Rights {
+pub struct Rights {
     /// The cluster's main version (`pveversion` shows it): 9 named some rights anew
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(8..=9))]
     version: u32,
@@ -38,10 +40,9 @@ fn word(text: &str) -> Result<String, String> {
 }
 
 impl Rights {
-    /// The rights for a host with these settings, of the version and with the storages that a look found; none where its
-    /// kind knows no `pveum`.
-    pub(super) fn of(settings: &HostSettings, found: Option<&HostInfo>) -> Option<Self> {
-        let HostSettings::Proxmox(settings) = settings else { return None };
+    /// The rights for a host with these settings, of the version and with the storages that a look found; none where
+    /// the settings have what a shell would read.
+    pub(super) fn of(settings: &ProxmoxSettings, found: Option<&HostInfo>) -> Option<Self> {
         let (user, token) = settings.token_id.split_once('!')?;
         let word = |text: &str| word(text).ok();
         let templates: Vec<_> = found.iter().flat_map(|info| &info.template_storages).filter_map(|s| word(s)).collect();
@@ -56,21 +57,22 @@ impl Rights {
         })
     }
 
-    /// Shows the commands beside a complaint.
-    pub(super) fn explain(&self) {
-        eprintln!("These commands, run as root on a node, make the user and the token with all rights that are needed");
-        eprintln!(
-            "(version {}; `innkeeper host pveum --help` has more). What is there already they put right:",
-            self.version
-        );
-        self.commands().iter().for_each(|line| eprintln!("  {line}"));
+    /// The commands as they are shown beside a complaint.
+    pub(super) fn advice(&self) -> Vec<String> {
+        let mut lines = vec![
+            "These commands, run as root on a node, make the user and the token with all rights that are needed"
+                .to_owned(),
+            format!(
+                "(version {}; `innkeeper host pveum --help` has more). What is there already they put right:",
+                self.version
+            ),
+        ];
+        lines.extend(self.commands().iter().map(|line| format!("  {line}")));
+        lines
     }
 
-    pub(super) fn print(&self) {
-        self.commands().iter().for_each(|line| println!("{line}"));
-    }
-
-    fn commands(&self) -> Vec<String> {
+    /// One command a line.
+    pub fn commands(&self) -> Vec<String> {
         let made_once =
             |what: &str, rest: &str| first(&format!("pveum {what} modify {rest}"), &format!("pveum {what} add {rest}"));
         let mut lines = vec![made_once("user", &format!("{} --comment Innkeeper", self.user))];
