@@ -1,45 +1,45 @@
-# Every habit has a target; `make help` lists them. The work is done by scripts/, which say what they do.
+# Every common task has a target; `make help` lists them. The work is done by scripts/, which document themselves.
 .DEFAULT_GOAL := help
 .PHONY: help run stop clean-demo test fresh upgrade-test fuzz bench lint fmt sqlx web docs
 
-help: ## This list
+help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## Install what is missing, prepare the demo, serve on 127.0.0.1:5000
+run: ## Install what is missing, set up the demo, serve on 127.0.0.1:5000
 	@scripts/run.sh
 
-stop: ## End the service and what runs beside it; nothing is lost
+stop: ## Stop the service and everything started with it; nothing is lost
 	@scripts/stop.sh
 
-clean-demo: ## Remove the demo: its guests, database and data folder (YES=1 doesn't ask)
+clean-demo: ## Remove the demo: its guests, database and data folder (YES=1 skips the confirmation)
 	@scripts/clean.sh
 
-test: ## Lint, all tests against real PostgreSQL and containers, documentation
+test: ## Run lint, all tests against real PostgreSQL and containers, and build the documentation
 	@scripts/test.sh
 
-fresh: ## The scripts on machines that have nothing: Debian 12 and 13, as root and as a user
+fresh: ## Test the scripts on bare machines: Debian 12 and 13, as root and as a user
 	@scripts/fresh.sh
 
-upgrade-test: ## Another version (OLD=commit, the last tag) beside this one, both killed in turn
+upgrade-test: ## Run another version (OLD=commit, default the last tag) alongside this one, killing both in turn
 	@scripts/upgrade-test.sh $(OLD)
 
-fuzz: ## schemathesis, more than 10,000 cases (SEED=n repeats a run)
+fuzz: ## Fuzz the API with schemathesis, over 10,000 cases (SEED=n repeats a run)
 	@scripts/fuzz.sh 200 $(SEED)
 
-bench: ## Benchmarks beside their peers: a table and target/bench.json
+bench: ## Run benchmarks against comparable programs; prints a table, writes target/bench.json
 	@scripts/bench.sh
 
-lint: ## Formatting and clippy, warnings are errors
+lint: ## Check formatting and clippy; warnings are errors
 	@scripts/lint.sh
 
 fmt: ## Format the code
 	@cargo fmt --all
 
-sqlx: ## Check the queries against the migrations, rewrite .sqlx/
+sqlx: ## Check the queries against the migrations and update .sqlx/
 	@scripts/sqlx.sh
 
-web: ## Build the console's page, which the program takes in
+web: ## Build the console's page, which is embedded into the program
 	@scripts/web.sh
 
-docs: ## The code's documentation, in target/doc
+docs: ## Build the code's documentation in target/doc
 	@SQLX_OFFLINE=true RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked

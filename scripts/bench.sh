@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# make bench: Innkeeper beside its peers, in one run on this machine. Prints a table, writes target/bench.json.
-# PostgreSQL keeps its guarantees here (fsync on), for both sides alike. Arguments go to the benchmark program.
+# make bench: compares Innkeeper with similar programs, in one run on this machine. Prints a table, writes
+# target/bench.json. PostgreSQL keeps its durability (fsync on), for both sides alike. Arguments go to the benchmark
+# program.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -14,7 +15,7 @@ step "Packages" scripts/install.sh bench
 enter_group "$0" "$@"
 testenv_lock
 
-# Thousands of sockets on each side.
+# Thousands of sockets per side.
 ulimit -n "$(ulimit -Hn)"
 unset DATABASE_URL
 export SQLX_OFFLINE=true

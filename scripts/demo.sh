@@ -1,4 +1,4 @@
-# What run.sh, stop.sh and clean.sh agree on about the demo. Source it after lib.sh.
+# Demo settings shared by run.sh, stop.sh and clean.sh. Source it after lib.sh.
 # shellcheck shell=bash
 
 load_env "$ROOT/.env"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Names the tests that needed a second try, each with how it first failed: flaky.py JUNIT.XML"""
+"""Lists the tests that needed a retry, each with its first failure: flaky.py JUNIT.XML"""
 
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -19,7 +19,7 @@ def main(path):
     flaky = [(case, failures) for case, failures in flaky if failures]
     if not flaky:
         return
-    print(f"\n{len(flaky)} flaky: passed at a second try only, to be mended next:")
+    print(f"\n{len(flaky)} flaky: passed only on retry, to be fixed next:")
     for case, failures in flaky:
         print(f"  {case.get('classname')} {case.get('name')}")
         for line in first_words(failures[0]):

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# One fresh machine, from the inside: the first process of its namespaces. Started by scripts/fresh.sh.
+# A single fresh machine, seen from inside: the first process of its namespaces. Started by scripts/fresh.sh.
 #
 #   scripts/fresh-machine.sh ROOT root|user CODENAME ARCHIVES HOME LOG
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 root=$1 who=$2 codename=$3 archives=$4 lent=$5 log=$6
-# Here to the end, wherever the root file system goes.
+# From here to the end, whatever happens to the root file system.
 exec {log_fd}>>"$log"
 log=/proc/self/fd/$log_fd
 
-# overlay FROM TO: what is at FROM, to be written to without a trace there.
+# overlay FROM TO: makes the contents of FROM writable at TO without changing FROM.
 overlay() {
     local layers=$root/opt/layers/${2##*/}
     mkdir -p "$2" "$layers/upper" "$layers/work"
@@ -18,7 +18,7 @@ overlay() {
     chown "$owner" "$2"
 }
 
-# The file systems of a running machine, and what is lent; then this is the root, and nothing else is seen.
+# Mount the file systems of a running machine and what it is lent, then make this the root.
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
@@ -49,35 +49,35 @@ settings=(HOME="$home" USER="$user" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbi
     INNKEEPER_DEMO_PROJECT=innkeeper-fresh INNKEEPER_TEST_INCUS_PROJECT=innkeeper-fresh-test YES=1)
 [ ! -x /opt/innkeeper ] || settings+=(INNKEEPER_BIN=/opt/innkeeper)
 mapfile -t -O ${#settings[@]} settings </opt/environment
-# as_newcomer MINUTES COMMAND...: in the project's folder.
+# as_newcomer MINUTES COMMAND...: runs a command in the project's folder.
 as_newcomer() {
     local minutes=$1
     shift
     (cd "$home/innkeeper" && exec runuser -u "$user" -- env -i "${settings[@]}" timeout --kill-after=10 "${minutes}m" "$@")
 }
 
-# Packages of one source go together: the rest of qemu is then to come from there as well.
+# Packages of one source must match: the rest of qemu has to come from there as well.
 qemu_of_backports() {
     sed -n '1,/^$/p' /etc/apt/sources.list.d/debian.sources | sed "s/^Suites:.*/Suites: $codename-backports/" \
         >/etc/apt/sources.list.d/backports.sources
     apt-get update -qq && apt-get install -qq -y --no-install-recommends -t "$codename-backports" qemu-utils
 }
 
-# The service in the background, as in a terminal of its own, up to where it answers.
+# Starts the service in the background, as in a second terminal, and waits until it responds.
 serve() {
     local waited
     as_newcomer 90 make run &
     served=$!
     for ((waited = 0; waited < 5400; waited++)); do
-        proc_start "$served" >/dev/null || { echo 'make run has ended'; return 1; }
+        proc_start "$served" >/dev/null || { echo 'make run has exited'; return 1; }
         ! curl -fsS -m 5 -o /dev/null http://127.0.0.1:5000/api/openapi.json 2>/dev/null || return 0
         sleep 1
     done
-    echo 'the service does not answer'
+    echo 'the service does not respond'
     return 1
 }
 
-# An order as the README makes it, followed to its end. Run by the newcomer.
+# Places an order as in the README and follows it to its end. Run by the newcomer.
 newcomers_order() {
     local tariff image order operation answer=''
     # shellcheck disable=SC1091
@@ -100,7 +100,7 @@ newcomers_order() {
     return 1
 }
 
-# nothing_runs: what was started was ended.
+# nothing_runs: checks that everything that was started has been stopped.
 nothing_runs() {
     local left
     left=$(ps -eo pid=,stat=,args= | awk '$2 !~ /^Z/ && $1 != 1 && $3 != "ps" && $3 != "awk" && $0 !~ /fresh-machine/')

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# make fresh: the scripts on machines that have nothing. Each machine is a debootstrapped system in namespaces of its own
-# (mounts, processes, network), on which a newcomer installs, runs the demonstration to its first order, stops it,
+# make fresh: tests the scripts on bare machines. Each is a debootstrapped system in its own namespaces (mounts,
+# processes, network), on which a newcomer installs, runs the demo to its first order, stops it, removes it, and
+# installs what the tests need. Prints one line per step; the details are in target/fresh/.
 # removes it, and installs what the tests need. Prints a line a step; what went wrong is in target/fresh/.
 #
-#   scripts/fresh.sh [MACHINE...]     debian-12:root, debian-12:user, debian-13:root, debian-13:user; all when none is named
+#   scripts/fresh.sh [MACHINE...]     debian-12:root, debian-12:user, debian-13:root, debian-13:user; all by default
 #
-# As root on the first, as a user with sudo on the second of each. debian-12:root has qemu-utils from backports already,
-# as some machines have. Not fresh are: Rust, which is lent from here (~/.cargo, ~/.rustup; nothing is written there);
-# the kernel with its modules and limits; and the program, which INNKEEPER_BIN lends, or else the first machine builds
-# for all: whether it builds as a user, or on Debian 13, is seen only where that machine is named alone. Packages come
-# from this machine's own mirror (FRESH_MIRROR names another) and are kept in the cache folder from run to run.
-# Nothing of it shares anything with the Incus of this machine, and all of it is taken away, however it ends.
+# The first of each runs as root, the second as a user with sudo. debian-12:root already has qemu-utils from backports,
+# as some machines do. Not fresh are: Rust, which is lent from this machine (~/.cargo, ~/.rustup; nothing is written
+# there); the kernel with its modules and limits; and the program, which is lent by INNKEEPER_BIN, or else built by the
+# first machine for all of them: whether it builds as a user, or on Debian 13, only shows if that machine is run alone.
+# Packages come from this machine's own mirror (or FRESH_MIRROR) and are cached across runs. Nothing is shared with this
+# machine's Incus, and everything is removed in the end, however it ends.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -21,16 +22,16 @@ source "$(dirname "$0")/packages.sh"
 machines=("$@")
 [ $# -gt 0 ] || machines=(debian-{12,13}:{root,user})
 for machine in "${machines[@]}"; do
-    [[ $machine =~ ^debian-1[23]:(root|user)$ ]] || die "there is no machine $machine; see $0"
+    [[ $machine =~ ^debian-1[23]:(root|user)$ ]] || die "unknown machine $machine; see $0"
 done
-lock fresh || die "another \`make fresh\` is at work"
+lock fresh || die "another \`make fresh\` is running"
 cache=${INNKEEPER_CACHE:-$HOME/.cache/innkeeper}/fresh
 logs=$ROOT/target/fresh
 network=innkeeper-fresh
 work=''
 processes=()
 
-# mirror main|security: where Debian's archive is, as apt has it here. A mirror has all releases.
+# mirror main|security: Debian's archive as configured in apt here. A mirror has all releases.
 mirror() {
     # shellcheck disable=SC2016 # these are apt's variables
     apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' |
@@ -38,7 +39,7 @@ mirror() {
             '$3 == "main" && $4 == "Debian" && ($2 ~ "-security$") == security && !n++ { print $1 }'
 }
 
-# tidy: ends what runs in the namespaces, by the processes that we started, then takes the rest away.
+# tidy: ends the processes in the namespaces that we started, then removes everything else.
 tidy() {
     local pid folder
     for pid in "${processes[@]}"; do
@@ -47,7 +48,7 @@ tidy() {
     done
     processes=()
     ip netns delete "$network" 2>/dev/null || true
-    # Groups of guests that were ended with everything else.
+    # The cgroups of guests that were killed with everything else.
     find /sys/fs/cgroup -depth -type d -path "*/lxc.*$network*" -exec rmdir {} + 2>/dev/null || true
     for folder in "$work"/*:*/; do
         [ ! -d "$folder" ] || remove_tree "${folder%/}"
@@ -63,7 +64,7 @@ end() {
     exit $code
 }
 
-# system CODENAME FOLDER: the smallest system of that release, with this project in it.
+# system CODENAME FOLDER: creates a minimal system of that release.
 system() {
     local codename=$1 root=$2 main security
     main=${FRESH_MIRROR:-$(mirror main)} security=$(mirror security)
@@ -77,24 +78,24 @@ system() {
             "$codename" 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg'
     } >"$root/etc/apt/sources.list.d/debian.sources"
     rm -f "$root/etc/apt/sources.list"
-    # Nobody will miss it after a failure of power, and packages are unpacked in half the time.
+    # Durability is not needed, and packages are unpacked in half the time.
     echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe-io"
     cp /etc/apt/apt.conf.d/*proxy* "$root/etc/apt/apt.conf.d/" 2>/dev/null || true
     printf '127.0.0.1 localhost fresh\n::1 localhost\n' >"$root/etc/hosts"
     echo fresh >"$root/etc/hostname"
-    # slirp4netns answers names there.
+    # slirp4netns provides DNS there.
     rm -f "$root/etc/resolv.conf"
     echo 'nameserver 10.0.2.3' >"$root/etc/resolv.conf"
 }
 
-# lend FOLDER: what the machine is lent, and the project, below the system's /opt.
+# lend FOLDER: puts what the machine is lent, and the project, below the system's /opt.
 lend() {
     local opt=$1/opt name
     mkdir -p "$opt/project"
     git -C "$ROOT" ls-files -z --cached --others --exclude-standard |
         tar -C "$ROOT" --null -T - --ignore-failed-read -c 2>/dev/null | tar -C "$opt/project" -x
     if [ -x "$work/innkeeper" ]; then install -m 0755 "$work/innkeeper" "$opt/innkeeper"; fi
-    # A proxy, and whom this machine trusts: settings of its network, not of the project.
+    # A proxy and trusted certificates: settings of this machine's network, not of the project.
     for name in $(compgen -e | grep -iE '^(https?|no)_proxy$|^(SSL_CERT_FILE|CURL_CA_BUNDLE|REQUESTS_CA_BUNDLE|PIP_CERT|NODE_EXTRA_CA_CERTS|PIP_INDEX_URL|npm_config_registry)$'); do
         if [ -f "${!name}" ]; then
             cp -L "${!name}" "$opt/${!name##*/}"
@@ -105,13 +106,13 @@ lend() {
     done >"$opt/environment"
 }
 
-# machine NAME: a whole visit, in namespaces that end with it.
+# machine NAME: runs a whole visit in namespaces that end with it.
 machine() {
     local name=$1 root=$work/$1 log=$logs/$1.log codename=bookworm
     [ "${name%:*}" != debian-13 ] || codename=trixie
     say "${name%:*}, ${name#*:}"
     : >"$log"
-    timed "$log" 'the system itself' system "$codename" "$root" || return 1
+    timed "$log" 'bootstrap' system "$codename" "$root" || return 1
     lend "$root"
     ip netns add "$network" || return 1
     (
@@ -123,12 +124,12 @@ machine() {
         "$ROOT/scripts/fresh-machine.sh" "$root" "${name#*:}" "$codename" "$cache/$codename" "$HOME" "$log" </dev/null &
     processes+=($!)
     wait $! || return 1
-    # A program that was built on the way is lent to the next.
+    # If the machine has built a program, lend it to the next one.
     if [ ! -x "$work/innkeeper" ] && [ -x "$root/opt/built" ]; then cp "$root/opt/built" "$work/innkeeper"; fi
 }
 
 apt_install debootstrap slirp4netns iproute2 util-linux
-for tool in cargo rustup; do [ -d "$HOME/.$tool" ] || die "there is no $HOME/.$tool to lend: install Rust first"; done
+for tool in cargo rustup; do [ -d "$HOME/.$tool" ] || die "$HOME/.$tool does not exist: install Rust first"; done
 mkdir -p "$cache" "$logs"
 trap end EXIT
 trap 'exit 130' INT
@@ -141,5 +142,5 @@ for machine in "${machines[@]}"; do
     machine "$machine" || failed+=("$machine")
     tidy
 done
-[ ${#failed[@]} = 0 ] || die "not well on: ${failed[*]}; see $logs"
-say "All well. What was said on the way is in $logs"
+[ ${#failed[@]} = 0 ] || die "failed on: ${failed[*]}; see $logs"
+say "All succeeded. The logs are in $logs"

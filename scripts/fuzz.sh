@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# make fuzz: schemathesis against the running service and its OpenAPI document, on a throwaway database with a dozen of
-# everything and a host that nothing answers at. No 5xx of our own, nothing that the document does not say.
+# make fuzz: runs schemathesis with the service's OpenAPI document against a running service, on a throwaway database
+# with a dozen of everything and an unreachable host. Checks that there is no 5xx of our own, and nothing undocumented.
 #
-#   scripts/fuzz.sh [EXAMPLES] [SEED]     examples an operation and role (200: more than 10,000 cases in all)
+#   scripts/fuzz.sh [EXAMPLES] [SEED]     examples per operation and role (200: over 10,000 cases in total)
 #
-# FUZZ_PHASES=fuzzing leaves out the phases that try each operation's limits, which take half a minute.
-# The same seed on the same code tries the same. A cluster is started unless INNKEEPER_TEST_DATABASE_URL names one, and a
-# program is built unless INNKEEPER_BIN does.
+# FUZZ_PHASES=fuzzing skips the phases that test each operation's limits, which take half a minute. The same seed on the
+# same code gives the same cases. A cluster is started unless INNKEEPER_TEST_DATABASE_URL is set, and the program is
+# built unless INNKEEPER_BIN is set.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -48,7 +48,7 @@ database() {
     export DATABASE_URL=${CLUSTER%/*}/$DATABASE
 }
 
-# The service's own settings, and none of a .env here: its folder is its own.
+# Use these settings only, and not the .env here: it runs in its own folder.
 innkeeper() { (cd "$DIR" && exec "$PROGRAM" "$@"); }
 
 service() {
@@ -59,7 +59,7 @@ service() {
     export INNKEEPER_ACCESS_TOKEN_MINUTES=1440 INNKEEPER_LOGIN_LIMIT_ACCOUNT=1000000 INNKEEPER_LOGIN_LIMIT_ADDRESS=1000000
     export INNKEEPER_RATE_LIMIT_TOKEN=100000000 INNKEEPER_RATE_LIMIT_ACCOUNT=100000000
     export INNKEEPER_RATE_LIMIT_ADDRESS=100000000
-    # What waits for the host holds its server all the time.
+    # Operations that wait for the host keep their servers locked all the time.
     export INNKEEPER_OPERATION_DEADLINE_SECONDS=86400 INNKEEPER_CREATE_DEADLINE_SECONDS=86400
     innkeeper migrate >&2 || return 1
     local role
@@ -79,7 +79,8 @@ token() {
         -d "{\"email\": \"$1@example.com\", \"password\": \"$PASSWORD\"}" | sed 's/.*"accessToken":"\([^"]*\)".*/\1/'
 }
 
-# As a role. Signing out would end the run. Examples that name a socket that may be there are left out.
+# Fuzzes as a role. Logging out would end the run, so it is excluded. Examples that name a possibly existing socket are
+# removed.
 fuzz() {
     curl -fsS "$URL/api/openapi.json" | "$VENV/bin/python" -c '
 import json, sys
@@ -105,5 +106,5 @@ say "seed: $SEED (scripts/fuzz.sh $EXAMPLES $SEED repeats this run)"
 step "As the provider" fuzz provider "$EXAMPLES"
 step "As a customer" fuzz customer $(((EXAMPLES + 3) / 4))
 kill -0 "$SERVICE"
-if grep -E 'panicked|"INTERNAL"' "$DIR/service.log"; then die "the service says that something of its own went wrong"; fi
+if grep -E 'panicked|"INTERNAL"' "$DIR/service.log"; then die "the service's log has internal errors"; fi
 steps_summary

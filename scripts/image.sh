@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The image that guests are made from: this machine's own distribution, small, from this machine's own mirror.
+# The image that guests are created from: this machine's own distribution, minimal, from this machine's own mirror.
 #
-#   scripts/image.sh PROJECT     builds it if it isn't in the cache, imports it into that Incus project if it isn't
-#                                there; prints IMAGE_ALIAS and IMAGE_NAME as NAME=VALUE
+#   scripts/image.sh PROJECT     builds it if it isn't cached, imports it into that Incus project if needed,
+#                                and prints IMAGE_ALIAS and IMAGE_NAME as NAME=VALUE
 #
-# The cache is $INNKEEPER_CACHE, else innkeeper/ in the user's cache folder. INNKEEPER_IMAGE_REFRESH=1 builds anew.
+# The cache is $INNKEEPER_CACHE, else innkeeper/ in the user's cache folder. INNKEEPER_IMAGE_REFRESH=1 forces a rebuild.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -16,30 +16,30 @@ enter_group "$0" "$@"
 recipe=$ROOT/scripts/image-rootfs.sh
 # shellcheck disable=SC1091
 read -r id version codename name < <(. /etc/os-release && echo "$ID $VERSION_ID ${VERSION_CODENAME:-} $NAME")
-[ -n "$codename" ] || die "this system's release has no codename, so no image of it can be made"
+[ -n "$codename" ] || die "this system's release has no codename, so no image of it can be built"
 alias=innkeeper/$id-$version
 title="${name%% *} $version"
 key=$codename-$(dpkg --print-architecture)-$(sha256sum <"$recipe" | cut -c1-16)
 cache=${INNKEEPER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/innkeeper}
 built=$cache/image-$key
 
-# A debootstrap prints about this many lines here; the bar follows them.
+# debootstrap prints about this many lines here; the progress bar follows them.
 EXPECTED_LINES=740
 
 build() {
     local mirror
-    # A build that was killed leaves its folder; the lock says that nobody else is building.
+    # A killed build leaves its folder behind; the lock ensures that no other build is running.
     as_root find /var/tmp -maxdepth 1 -name 'innkeeper-image.*' -print0 |
         while IFS= read -r -d '' work; do remove_tree "$work"; done
     # shellcheck disable=SC2016 # these are apt's variables
     mapfile -t targets < <(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
         awk -v r="$codename" '$3 == "main" && ($2 == r || $2 == r "-updates" || $2 == r "-security")')
-    # A password in a mirror's address is this machine's: the guests are other people's.
+    # A password in a mirror's URL is this machine's secret, and must not get into customers' guests.
     if printf '%s\n' "${targets[@]}" | grep -qE '^[a-z+]+://[^/ ]*@'; then
-        die "apt's source of $codename has a password in its address, which would be in every guest: put it in /etc/apt/auth.conf.d and the address without it in apt's sources"
+        die "apt's source of $codename has a password in its URL: move it to /etc/apt/auth.conf.d"
     fi
     mirror=$(printf '%s\n' "${targets[@]}" | awk -v r="$codename" '$2 == r && !n++ { print $1 }')
-    [ -n "$mirror" ] || die "no apt source names the main archive of $codename, so the image can't be made from it"
+    [ -n "$mirror" ] || die "no apt source has the main archive of $codename, so the image can't be built"
     say "Building the image $title (once; about a minute)"
     mkdir -p "$cache"
     work=$(as_root mktemp -d /var/tmp/innkeeper-image.XXXXXX)
@@ -49,7 +49,7 @@ build() {
     if ! as_root "$recipe" "$work/rootfs" "$codename" "$mirror" "$cache/sources.list" 2>&1 </dev/null |
         tee "$cache/build.log" | lines_progress; then
         tail -n 20 "$cache/build.log" >&2
-        die "the image could not be built; the whole log is $cache/build.log"
+        die "the image could not be built; the full log is $cache/build.log"
     fi
     progress 92 'packing'
     as_root mksquashfs "$work/rootfs" "$work/rootfs.squashfs" -comp lz4 -noappend -quiet -no-progress >/dev/null 2>&1
@@ -89,7 +89,7 @@ properties:
 END
 }
 
-# The fingerprint behind our alias in the project, and the recipe it was made by.
+# Prints the fingerprint behind our alias in the project, and the recipe that it was built with.
 current() { incus query "/1.0/images/aliases/${alias//\//%2F}?project=$project" 2>/dev/null | jq -r .target 2>/dev/null; }
 current_recipe() { incus query "/1.0/images/$1?project=$project" 2>/dev/null | jq -r .properties.recipe 2>/dev/null; }
 
@@ -104,13 +104,13 @@ import() {
     fi
     [ -z "$before" ] || incus --project "$project" image alias delete "$alias" >&2
     incus --project "$project" image alias create "$alias" "$fingerprint" >/dev/null
-    # The one before it: guests made from it have disks of their own.
+    # Delete the previous image: guests created from it have their own disks.
     [ -z "$before" ] || incus --project "$project" image delete "$before" >&2 || true
 }
 
 lock image wait
 work=''
-# Somebody else's cache may have filled the project already: what counts is the recipe.
+# Another user's cache may have filled the project already, so the recipe decides.
 if [ "${INNKEEPER_IMAGE_REFRESH:-}" = 1 ] || [ "$(current_recipe "$(current || true)" || true)" != "$key" ]; then
     if [ ! -s "$built/fingerprint" ] || [ "${INNKEEPER_IMAGE_REFRESH:-}" = 1 ]; then build; fi
     import

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# A corner of our own in this machine's Incus: a project, a storage pool and a bridge, all three marked ours.
+# Manages our part of this machine's Incus: a project, a storage pool and a bridge, all marked as ours.
 #
-#   scripts/incus.sh up NAME BRIDGE     a daemon if none runs, then project and pool NAME and the bridge;
+#   scripts/incus.sh up NAME BRIDGE     starts a daemon if none runs, creates project and pool NAME and the bridge;
 #                                       prints INCUS_SOCKET, _PROJECT, _POOL, _BRIDGE, _IPV4, _IPV6 as NAME=VALUE
-#   scripts/incus.sh sweep NAME         deletes every guest of the project (leftovers of tests)
-#   scripts/incus.sh stop NAME          stops the project's guests, then the daemon if we started it and nobody uses it
-#   scripts/incus.sh down NAME BRIDGE   removes what `up` made, with what is in it
+#   scripts/incus.sh sweep NAME         deletes all guests of the project (leftovers of tests)
+#   scripts/incus.sh stop NAME          stops the project's guests, then the daemon if we started it and nothing uses it
+#   scripts/incus.sh down NAME BRIDGE   removes what `up` created, with its contents
 #
-# Nothing without our mark is ever touched; one sysctl is raised (fs.inotify.max_user_instances). Settings:
-# INNKEEPER_NAT=1 lets the guests out to the network of this machine (by default they reach it and each other only);
-# INNKEEPER_BRIDGE_NETWORKS names more networks than the bridge's own whose guests reach each other;
-# INNKEEPER_POOL_GIB sizes the pool (a sparse file).
+# Nothing without our mark is ever changed; one sysctl is raised (fs.inotify.max_user_instances). Settings:
+# INNKEEPER_NAT=1 gives guests access to this machine's network (by default they only reach the machine and each other);
+# INNKEEPER_BRIDGE_NETWORKS lists more networks than the bridge's own whose guests reach each other; INNKEEPER_POOL_GIB
+# sets the size of the pool (a sparse file).
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -25,12 +25,12 @@ bridge=${3:-}
 case $action in up | down) [ -n "$bridge" ] || die "$usage" ;; esac
 mark=user.innkeeper
 
-# ours KIND NAME: it is there, and it is ours. Dies when it is there and is somebody else's.
+# ours KIND NAME: whether it exists and is ours. Dies if it exists and isn't.
 ours() {
     local value
     # shellcheck disable=SC2086 # a kind may be two words
     value=$(incus $1 get "$2" "$mark" 2>/dev/null) || return 1
-    [ "$value" = "$name" ] || die "Incus has a $1 named $2 that is not ours; nothing was changed"
+    [ "$value" = "$name" ] || die "Incus already has a $1 named $2 that is not ours; nothing was changed"
 }
 
 up() {
@@ -51,8 +51,8 @@ up() {
 }
 
 make_project() {
-    say "Making the Incus project $name"
-    # Restricted: whatever goes wrong in here, it can't make a privileged guest or reach the host's own disks.
+    say "Creating the Incus project $name"
+    # Restricted: even if something goes wrong, it can't have privileged guests or access to the host's disks.
     incus project create "$name" -c "$mark=$name" \
         -c features.images=true -c features.profiles=true \
         -c features.storage.volumes=true -c features.storage.buckets=true \
@@ -60,7 +60,7 @@ make_project() {
         -c restricted.snapshots=allow -c restricted.backups=allow -c restricted.containers.nesting=allow >&2
 }
 
-# The driver names its devices itself; the profile serves a person who launches something by hand.
+# The driver names its devices explicitly; the profile is for guests that are launched by hand.
 make_profile() {
     incus --project "$name" profile device get default root pool >/dev/null 2>&1 ||
         incus --project "$name" profile device add default root disk path=/ pool="$name" >/dev/null
@@ -72,20 +72,20 @@ make_pool() {
     local size=${INNKEEPER_POOL_GIB:-}
     as_root modprobe btrfs 2>/dev/null || true
     if ! command -v mkfs.btrfs >/dev/null && [ ! -x /usr/sbin/mkfs.btrfs ] || ! grep -qw btrfs /proc/filesystems; then
-        warn "no btrfs here: guests' disks are plain folders, slow to copy and without an enforced size"
+        warn "btrfs is not available: guests' disks are plain folders, slow to copy and without an enforced size"
         incus storage create "$name" dir "$mark=$name" >&2
         return
     fi
-    # Sparse, so it takes only what is used; but never more than the disk could give.
+    # Sparse, so it only takes what is used; but never promise more than the disk has.
     [ -n "$size" ] || size=$(df -BG --output=avail "$INCUS_HOME" | awk 'NR == 2 { s = int($1 * 0.7); print (s > 40 ? 40 : s) }')
-    [ "$size" -ge 4 ] || die "too little room for guests below $INCUS_HOME ($size GiB)"
-    say "Making the Incus storage pool $name (btrfs in a sparse file, up to $size GiB)"
+    [ "$size" -ge 4 ] || die "not enough space for guests below $INCUS_HOME ($size GiB)"
+    say "Creating the Incus storage pool $name (btrfs in a sparse file, up to $size GiB)"
     incus storage create "$name" btrfs size="${size}GiB" "$mark=$name" >&2
 }
 
-# count_disks: guests' disks stay as small as they were sold only as long as btrfs counts what is in them. Recent
-# kernels stop counting when a tree of some height is dropped, which a deleted guest's is; the height is a setting of
-# the mounted file system, so it is made again at every start. No pool but ours is touched, and none that isn't btrfs.
+# count_disks: disk sizes are only enforced while btrfs counts usage. Recent kernels stop counting when a tree of some
+# height is dropped, as deleting a guest does. The height is a setting of the mounted file system, so it is set on every
+# start. Only our own pool is touched, and only if it is btrfs.
 count_disks() {
     local image loop uuid mount=$INCUS_HOME/storage-pools/$name
     [ "$(incus storage show "$name" | awk '$1 == "driver:" { print $2 }')" = btrfs ] || return 0
@@ -96,18 +96,18 @@ count_disks() {
     uuid=$(printf '%s\n' /sys/fs/btrfs/*/devices/"${loop%%/*}" | head -n 1)
     uuid=${uuid%/devices/*}
     [ -d "$uuid/devices" ] || return 0
-    # Incus turns counting on with the first guest; there is nothing to set before it is on.
+    # Incus enables quotas with the first guest; before that there is nothing to set.
     [ -e "$uuid/qgroups/enabled" ] || at_pool btrfs quota enable "$mount" || return 0
     if [ "$(cat "$uuid/qgroups/drop_subtree_threshold" 2>/dev/null || echo 8)" -lt 8 ]; then
         echo 8 | as_root tee "$uuid/qgroups/drop_subtree_threshold" >/dev/null || return 0
     fi
     if [ "$(cat "$uuid/qgroups/inconsistent" 2>/dev/null || echo 0)" != 0 ]; then
-        say "Counting anew what guests' disks hold"
+        say "Recounting the usage of guests' disks"
         at_pool btrfs quota rescan -w "$mount"
     fi
 }
 
-# at_pool COMMAND...: as root, where the pool is mounted; the daemon may have mounts of its own.
+# at_pool COMMAND...: runs it as root where the pool is mounted; the daemon may have its own mount namespace.
 at_pool() {
     local pid
     if grep -qF " $INCUS_HOME/storage-pools/$name " /proc/self/mountinfo; then
@@ -115,7 +115,7 @@ at_pool() {
     else
         pid=$(incus query /1.0 | jq -r .environment.server_pid)
         as_root nsenter -t "$pid" -m -- "$@" >/dev/null
-    fi || warn "the sizes of guests' disks may not hold: \`$*\` failed"
+    fi || warn "guests' disk sizes may not be enforced: \`$*\` failed"
 }
 
 make_bridge() {
@@ -125,19 +125,19 @@ make_bridge() {
     if grep -q . /proc/net/if_inet6 2>/dev/null; then
         ipv6=$(printf 'fd%s:%s:%s::1/64' "$(hex 1)" "$(hex 2)" "$(hex 2)")
     fi
-    say "Making the Incus bridge $bridge ($ipv4, $ipv6)"
-    # Without NAT there is no routing either, so that this machine's own forwarding stays as it is. Guests get their
-    # addresses from us; DHCP is on because Incus wants it for fixed addresses. It forwards no names.
+    say "Creating the Incus bridge $bridge ($ipv4, $ipv6)"
+    # Without NAT there is no routing either, so this machine's own forwarding is not changed. We assign the guests'
+    # addresses; DHCP is on because Incus requires it for fixed addresses. DNS is not forwarded.
     incus network create "$bridge" --type=bridge "$mark=$name" \
         ipv4.address="$ipv4" ipv4.nat=$nat ipv4.routing=$nat \
         ipv6.address="$ipv6" ipv6.nat=$nat ipv6.routing=$nat ipv6.dhcp.stateful=true \
         dns.mode=none raw.dnsmasq=port=0 >&2
 }
 
-# keep_in: without NAT, guests reach each other and this machine, and nothing else does. Left to itself, Incus rejects
-# whatever is forwarded on a bridge that doesn't route, and where netfilter sees bridged packets (br_netfilter) that is
-# what goes from guest to guest as well. So the bridge has rules that name its own networks in place of that: they are
-# Incus' to keep, which sets them before any guest starts. Done at every start, since an older run may have made it.
+# keep_in: without NAT, guests reach each other and this machine, and nothing else. By default Incus rejects whatever is
+# forwarded on a bridge without routing, and if netfilter sees bridged packets (br_netfilter), that includes traffic
+# between guests. So the bridge gets rules that allow its own networks instead. Incus maintains them and applies them
+# before any guest starts. Done on every start, since an older run may have created the bridge.
 keep_in() {
     local own
     [ "$(incus network get "$bridge" ipv4.nat)" = false ] || return 0
@@ -147,9 +147,9 @@ keep_in() {
     fi
     own+=${INNKEEPER_BRIDGE_NETWORKS:+,$INNKEEPER_BRIDGE_NETWORKS}
     ours 'network acl' "$bridge" || incus network acl create "$bridge" "$mark=$name" >&2
-    # ff02::/16: guests find each other's IPv6 addresses by it.
+    # ff02::/16: guests need it for IPv6 neighbour discovery.
     jq -n --arg mark "$mark" --arg name "$name" --arg own "$own" '{
-        description: "Guests reach each other and this machine, nothing beyond", config: {($mark): $name},
+        description: "Guests reach each other and this machine, but nothing beyond", config: {($mark): $name},
         egress: [{action: "allow", state: "enabled", destination: ($own + ",ff02::/16")}],
         ingress: [{action: "allow", state: "enabled", source: $own}]}' | incus network acl edit "$bridge" >&2
     if [ "$(incus network get "$bridge" security.acls)" != "$bridge" ]; then
@@ -157,38 +157,38 @@ keep_in() {
     fi
 }
 
-# mend_hosts: when a network is changed while guests of it run, Incus 6.0 notes an address called "none" for those that have
-# addresses of one family only, stumbles over that note, and starts no other guest of that kind.
+# mend_hosts: if a network is changed while its guests are running, Incus 6.0 records an address "none" for guests with
+# addresses of one family only, fails on that record, and starts no further guests of that kind.
 mend_hosts() {
     local notes
     mapfile -t notes < <(grep -lsF '[none]' "$INCUS_HOME/networks/$bridge/dnsmasq.hosts"/* || true)
     [ ${#notes[@]} = 0 ] || as_root sed -i 's/,\[none\]//' "${notes[@]}"
 }
 
-# network_of ADDRESS/PREFIX: that network; `make_bridge` makes /24 and /64 only.
+# network_of ADDRESS/PREFIX: its network; `make_bridge` only creates /24 and /64.
 network_of() {
     case $1 in
     *:*/64) echo "${1%::*}::/64" ;;
     *.*/24) echo "${1%.*}.0/24" ;;
-    *) die "the bridge $bridge has the address $1, which was not made by this script" ;;
+    *) die "the bridge $bridge has the address $1, which this script did not set" ;;
     esac
 }
 
-# raise_inotify: every guest with systemd takes 8 to 10 of these, and all guests take them of this machine's root: at the
-# 128 of a stock system the seventeenth guest dies at boot. Never put back: by then others may rely on it. A reboot
-# forgets it, which is why it is looked at every time.
+# raise_inotify: every guest with systemd takes 8 to 10 of these, and all of them count against this machine's root:
+# with the default of 128 the seventeenth guest dies at boot. It is never reset, since other programs may depend on it
+# by then. A reboot resets it, so it is checked every time.
 INOTIFY_INSTANCES=1048576
 raise_inotify() {
     local file=/proc/sys/fs/inotify/max_user_instances
     [ "$(cat "$file")" -lt "$INOTIFY_INSTANCES" ] || return 0
     say "Setting fs.inotify.max_user_instances to $INOTIFY_INSTANCES, for guests to boot (until this machine's next boot)"
     echo "$INOTIFY_INSTANCES" | as_root tee "$file" >/dev/null ||
-        warn "it could not be set: from the seventeenth on, guests may die at boot"
+        warn "it could not be set: from the seventeenth guest on, guests may die at boot"
 }
 
 hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
 
-# free_subnet: the gateway's address in a /24 of 10.0.0.0/8 that no route and no address of this machine touches.
+# free_subnet: a gateway address in a /24 of 10.0.0.0/8 that no route and no address of this machine overlaps.
 free_subnet() {
     local taken tries x y
     taken=$({ ip -4 route show table all && ip -4 addr; } |
@@ -196,7 +196,7 @@ free_subnet() {
     for tries in {1..200}; do
         x=$((60 + RANDOM % 180)) y=$((RANDOM % 256))
         if awk -F'[./]' -v x="$x" -v y="$y" '
-            # Two nets overlap when they agree in the bits of the shorter prefix.
+            # Two networks overlap if they agree in the bits of the shorter prefix.
             { bits = $5 == "" ? 32 : $5; if (bits > 24) bits = 24; step = 2 ^ (32 - bits)
               theirs = (($1 * 256 + $2) * 256 + $3) * 256; mine = ((10 * 256 + x) * 256 + y) * 256
               if (bits > 0 && int(theirs / step) == int(mine / step)) { hit = 1; exit } }
@@ -219,7 +219,8 @@ sweep() {
     done
 }
 
-# resume: starts what `stop` stopped. (No mark of ours: that would make a guest ours which somebody put there by hand.)
+# resume: starts what `stop` stopped. (It does not check our mark: that would claim guests that somebody created by
+# hand.)
 resume=user.resume-with-make-run
 resume() {
     guests "$resume=true" | while read -r guest; do
@@ -253,10 +254,10 @@ down() {
     lock incus wait
     daemon_up
     if ours project "$name"; then
-        # The project is ours, but a guest that somebody put there by hand is theirs.
+        # The project is ours, but guests that were created by hand are not.
         other=$(incus query "/1.0/instances?project=$name&recursion=1" | jq -r \
             '.[] | select(.config | keys | any(startswith("user.innkeeper")) | not) | .name' | tr '\n' ' ')
-        [ -z "$other" ] || die "the project $name has guests that Innkeeper did not make: $other- delete them first"
+        [ -z "$other" ] || die "the project $name has guests that Innkeeper did not create: $other- delete them first"
         sweep
         incus --project "$name" image list -f csv -c f | while read -r image; do
             incus --project "$name" image delete "$image" </dev/null >&2

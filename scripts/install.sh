@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs, with apt where it can be and only where it is missing, what Innkeeper is built from and runs on.
+# Installs what is missing to build and run Innkeeper, with apt if possible.
 #
-#   scripts/install.sh run|test|bench     test and bench need all that run needs, and a little more
+#   scripts/install.sh run|test|bench     test and bench include everything that run needs
 #
-# Nothing that is installed is removed, no service is started that wasn't asked for. Root is asked for
-# only when something is missing.
+# Nothing that is installed is removed, and no service is started that wasn't requested. Root is only required if
+# something is missing.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -13,34 +13,34 @@ source "$(dirname "$0")/packages.sh"
 
 what=${1:-run}
 case $what in run | test | bench) ;; *) die "usage: $0 run|test|bench" ;; esac
-command -v apt-get >/dev/null || die "only Debian and Ubuntu are known to these scripts (no apt-get here)"
+command -v apt-get >/dev/null || die "these scripts only support Debian and Ubuntu (apt-get not found)"
 
-# The package would make a cluster and start it on port 5432. Ours is a private one, so the package is told
-# not to, for as long as its installation takes.
+# The package would create a cluster and start it on port 5432. Ours is private, so this is disabled during the
+# installation.
 install_postgresql() {
     local conf=/etc/postgresql-common/createcluster.conf saved=/etc/postgresql-common/createcluster.conf.innkeeper
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && return
     apt_install postgresql-common
-    # A copy that is still there comes from a run that was cut off: it is the original.
+    # An existing copy is from an interrupted run: it is the original.
     as_root test -e "$saved" || as_root cp -p "$conf" "$saved"
     trap 'as_root mv "$saved" "$conf"; trap - RETURN EXIT' RETURN EXIT
     echo 'create_main_cluster = false' | as_root tee -a "$conf" >/dev/null
     apt_install postgresql
 }
 
-# Incus is in Debian since 13 and in Ubuntu since 24.04. On Debian 12 it is in backports.
+# Debian has Incus since 13, Ubuntu since 24.04. Debian 12 has it in backports.
 install_incus() {
     local packages suite
     command -v incus >/dev/null && [ -x "$(incusd_path)" ] && return
     [ -n "$(candidate incus)" ] || apt_update
     if [ -z "$(candidate incus)" ]; then
-        suite=$(backports) || die "there is no package incus here, and no apt source to find this release's backports by"
-        [ -n "$(candidate incus)" ] || die "there is no package incus, nor is there one in $suite"
+        suite=$(backports) || die "the package incus is not available, and no apt source has this release's backports"
+        [ -n "$(candidate incus)" ] || die "the package incus is not available, not even in $suite"
     fi
-    # Containers are all that is needed; the package named incus brings QEMU with it.
+    # Only containers are needed; the package named incus also installs QEMU.
     packages=(incus-base incus-client)
     [ -n "$(candidate incus-base)" ] || packages=(incus)
-    # What Incus needs comes from where Incus comes from.
+    # Dependencies of Incus must come from the same suite.
     suite=$(suite_of incus "$(candidate incus)")
     case $suite in
     *-backports) apt_install -t "$suite" "${packages[@]}" ;;
@@ -56,7 +56,7 @@ install_rust() {
     rust_fits && return
     if ! command -v rustup >/dev/null; then
         [ -n "$(candidate rustup)" ] || apt_update
-        # rustup's package takes the place of cargo's and rustc's; it is not ours to remove those.
+        # rustup's package replaces those of cargo and rustc; we must not remove them.
         if [ -n "$(candidate rustup)" ] && ! has_package cargo && ! has_package rustc; then apt_install rustup; fi
     fi
     if command -v rustup >/dev/null; then
@@ -66,7 +66,7 @@ install_rust() {
         rust_fits && return
     fi
     have=$(cargo --version 2>/dev/null || echo 'no cargo')
-    die "Rust $wanted or newer is needed (found: $have). This line installs it; then run make again:
+    die "Rust $wanted or newer is needed (found: $have). Install it with this command, then run make again:
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
 }
 rust_fits() {
@@ -81,7 +81,7 @@ install_node() {
     apt_install nodejs npm
 }
 
-# For fakepve, which stands in for Proxmox VE, and schemathesis: Debian keeps apart what makes a virtual environment.
+# For fakepve (the Proxmox VE fake) and schemathesis: Debian has virtual environments in a separate package.
 install_python() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
 }
@@ -96,7 +96,7 @@ install_incus
 install_rust
 install_node
 case $what in
-# A browser for the console's page, a real screen to show in it, what the Proxmox VE double runs on, what runs tests.
+# A browser for the console's page, a real display to show in it, fakepve's runtime, and the test runner.
 test)
     apt_install chromium qemu-system-x86
     install_python

@@ -1,15 +1,15 @@
-# Shared by every script here: messages, root only when needed, locks, ports, process identity.
-# Source it; it does nothing by itself. Messages go to stderr, so that stdout stays for answers.
+# Shared by all scripts: messages, root privileges on demand, locks, ports, process identity. Source it; it does nothing
+# on its own. Messages go to stderr, so that stdout is for results.
 # shellcheck shell=bash
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export ROOT
 ME=$(id -un)
-# Programs that these scripts install for themselves only.
+# Programs that these scripts install for their own use.
 TOOLS=$ROOT/target/tools
-# Where rustup puts cargo; a shell that was open before doesn't know it yet.
+# rustup's cargo; a shell started before its installation does not have it in PATH.
 PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin:$TOOLS
-# What the whole machine shares (an Incus daemon we started, bridges' subnets) is noted here.
+# State that the whole machine shares (an Incus daemon that we started, bridges' subnets).
 STATE=/var/lib/innkeeper
 export STATE ME TOOLS
 
@@ -20,7 +20,7 @@ die() {
     exit 1
 }
 
-# as_root COMMAND...: as is when we are root, else through sudo.
+# as_root COMMAND...: directly if we are root, else through sudo.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
@@ -31,7 +31,7 @@ as_root() {
     fi
 }
 
-# run_as USER COMMAND...: as that user, without asking for root when we are that user already.
+# run_as USER COMMAND...: as that user, without root privileges if we already are.
 run_as() {
     local user=$1
     shift
@@ -40,7 +40,7 @@ run_as() {
 
 # --- steps and progress ---------------------------------------------------------------------------
 
-# progress PERCENT TEXT: one bar that is redrawn on a terminal; elsewhere a line every tenth.
+# progress PERCENT TEXT: a progress bar on a terminal; otherwise one line every ten percent.
 PROGRESS_LAST=-1
 progress() {
     local percent=$1 text=$2 width=30 filled bar
@@ -56,8 +56,8 @@ progress() {
     [ "$percent" -lt 100 ] || PROGRESS_LAST=-1
 }
 
-# step TEXT COMMAND...: says what begins, runs it, remembers how long it took. A failure ends the script; inside a
-# function that is run so, bash ignores `set -e`, so it says itself what must not go on.
+# step TEXT COMMAND...: prints the text, runs the command and records its duration. A failure ends the script. Within a
+# function that is run like this bash ignores `set -e`, so it must handle its own errors.
 STEPS=()
 step() {
     local text=$1 began=$SECONDS code=0
@@ -69,8 +69,8 @@ step() {
 }
 steps_summary() { [ ${#STEPS[@]} = 0 ] || printf '%s\n' "${STEPS[@]}" >&2; }
 
-# timed LOG TEXT COMMAND...: runs it with all that it says in a file, and says in one line how it went; where it failed
-# also the last that it said.
+# timed LOG TEXT COMMAND...: runs it with its output in a file, and prints one line with the result, plus the end of the
+# output if it failed.
 timed() {
     local log=$1 text=$2 began=$SECONDS code=0
     shift 2
@@ -81,13 +81,13 @@ timed() {
     return $code
 }
 
-# set_values LINES: NAME=VALUE lines, as another script printed them, into variables.
+# set_values LINES: sets variables from NAME=VALUE lines printed by another script.
 set_values() {
     local line
     while IFS= read -r line; do declare -g "$line"; done <<<"$1"
 }
 
-# load_env FILE: NAME=VALUE lines into the environment, except what is set there already.
+# load_env FILE: NAME=VALUE lines into the environment; existing variables take precedence.
 load_env() {
     local line
     [ -r "$1" ] || return 0
@@ -102,7 +102,7 @@ load_env() {
     done <"$1"
 }
 
-# node_modules FOLDER: installs what its package-lock.json says, unless that is what is there.
+# node_modules FOLDER: installs the packages in its package-lock.json, unless they already are.
 node_modules() {
     local stamp=$1/node_modules/.installed-from
     cmp -s "$1/package-lock.json" "$stamp" && return
@@ -111,25 +111,25 @@ node_modules() {
 
 # --- locks, ports, processes ----------------------------------------------------------------------
 
-# Seconds to wait for another run's lock: longer than any run takes. Anybody may hold a file in /run/lock.
+# Seconds to wait for another run's lock: longer than any run takes. Anyone may hold a file in /run/lock.
 LOCK_SECONDS=3600
 
-# lock NAME [wait]: holds a machine-wide lock until this script ends; without `wait` it refuses at once.
+# lock NAME [wait]: holds a machine-wide lock until this script ends; without `wait` it fails at once.
 lock() {
     local name=$1 file=/run/lock/innkeeper-$1.lock fd
     [ -w /run/lock ] || file=/tmp/innkeeper-$1.lock
-    [ ! -L "$file" ] || die "$file is a link that somebody else put there: remove it"
-    # Opened for reading: a sticky folder lets nobody but the owner open another's file for writing.
+    [ ! -L "$file" ] || die "$file is a symlink that somebody else has created: remove it"
+    # Opened for reading: in a sticky folder only its owner may open a file for writing.
     [ -e "$file" ] || (umask 022 && : >"$file")
     exec {fd}<"$file"
     if ! flock -n "$fd"; then
         [ "${2:-}" = wait ] || return 1
         say "Waiting for another run to finish ($name)"
-        flock -w "$LOCK_SECONDS" "$fd" || die "$file is held by somebody for an hour: \`fuser -v $file\` says by whom"
+        flock -w "$LOCK_SECONDS" "$fd" || die "$file has been locked for an hour: \`fuser -v $file\` shows by whom"
     fi
 }
 
-# without_locks COMMAND...: runs it without the descriptors that hold our locks, for what outlives this script.
+# without_locks COMMAND...: runs it without the descriptors that hold our locks, if it outlives this script.
 without_locks() {
     (
         close_locks
@@ -144,10 +144,10 @@ close_locks() {
     done
 }
 
-# port_open PORT: does anything answer on 127.0.0.1?
+# port_open PORT: whether anything listens on 127.0.0.1.
 port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# free_port: one nobody listens on, below the range the kernel hands out to outgoing connections.
+# free_port: a port without a listener, below the kernel's range for outgoing connections.
 free_port() {
     local port tries
     for tries in {1..50}; do
@@ -157,21 +157,21 @@ free_port() {
     die "no free port found after $tries tries"
 }
 
-# A pid alone names nothing: pids are used again. With the start time of the process it does.
+# A pid alone does not identify a process, since pids are reused. Together with the start time it does.
 proc_start() {
     local stat
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
     stat=${stat##*) }
     # shellcheck disable=SC2086
     set -- $stat
-    # A zombie runs no more.
+    # A zombie no longer runs.
     [ "$1" != Z ] && echo "${20}"
 }
 
-# note_pid FILE PID: remembers a process by pid and start time.
+# note_pid FILE PID: records a process by pid and start time.
 note_pid() { echo "$2 $(proc_start "$2")" >"$1"; }
 
-# noted_pid FILE: prints the pid if that very process still runs.
+# noted_pid FILE: prints the pid if that process is still running.
 noted_pid() {
     local pid start
     [ -r "$1" ] && read -r pid start <"$1" || return 1
@@ -197,8 +197,8 @@ incusd_path() {
 
 has_systemd() { [ -d /run/systemd/system ]; }
 
-# remove_tree DIR: takes away a system's files that root unpacked, with whatever is still mounted in them, and never what
-# is mounted.
+# remove_tree DIR: removes a system's files that root has unpacked, unmounting whatever is still mounted in it; mounted
+# contents are never deleted.
 remove_tree() {
     local mounted
     awk -v d="$1/" 'index($2, d) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mounted; do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make lint: formatting and clippy, with every warning an error; shellcheck and cargo-deny where they are installed.
+# make lint: formatting and clippy, with warnings as errors; shellcheck and cargo-deny if installed.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

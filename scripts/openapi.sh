@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what tests read the OpenAPI document with: Redocly's linter, and the two generators that clients are made by
-# most, into tests/openapi/node_modules and target/openapi-python-client.
+# Installs the tools with which tests check the OpenAPI document: Redocly's linter and the two most common client
+# generators, into tests/openapi/node_modules and target/openapi-python-client.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

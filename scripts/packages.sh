@@ -1,4 +1,4 @@
-# apt's packages: what is installed, what could be and from where, and installing it. Source it after lib.sh.
+# apt packages: what is installed, what is available and from where, and installing them. Source it after lib.sh.
 # shellcheck shell=bash
 
 has_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
@@ -8,13 +8,13 @@ apt_update() {
     [ -z "$APT_UPDATED" ] || return 0
     say "Refreshing the package lists"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq -o DPkg::Lock::Timeout=300 >&2 ||
-        warn "the package lists could not be refreshed; trying with those there are"
+        warn "the package lists could not be refreshed; continuing with the existing ones"
     APT_UPDATED=1
 }
 
 candidate() { apt-cache policy "$1" 2>/dev/null | awk '/Candidate:/ && $2 != "(none)" { print $2 }'; }
 
-# suite_of PACKAGE VERSION: where that version comes from, or the next newer one that there is.
+# suite_of PACKAGE VERSION: the suite with that version, or with the next newer one.
 suite_of() {
     local version where suite=''
     # apt lists the newest first.
@@ -26,8 +26,8 @@ suite_of() {
     echo "$suite"
 }
 
-# sources_of PACKAGE: each version that apt knows of it, as VERSION SOURCE SOURCE-VERSION. The two versions differ for
-# some: postgresql 15+248 is made from postgresql-common 248.
+# sources_of PACKAGE: each version that apt knows of it, as VERSION SOURCE SOURCE-VERSION. The two versions can differ:
+# postgresql 15+248 is built from postgresql-common 248.
 sources_of() {
     apt-cache show "$1" 2>/dev/null | awk '
         function flush() { if (version != "") print version, source == "" ? package : source, of == "" ? version : of
@@ -38,8 +38,8 @@ sources_of() {
         END { flush() }'
 }
 
-# companions_suite PACKAGE: packages of one source go together. Where one is installed in a newer version than this
-# package would come in, prints the suite that has this one in that version too; else nothing.
+# companions_suite PACKAGE: packages of one source must match. If one is installed in a newer version than this package
+# would be, prints the suite that has this package in that version; otherwise nothing.
 companions_suite() {
     local source have newest='' version suite
     read -r source have < <(sources_of "$1" | awk -v v="$(candidate "$1")" '$1 == v { print $2, $3; exit }') || return 0
@@ -50,11 +50,11 @@ companions_suite() {
     if [ -z "$newest" ] || dpkg --compare-versions "$newest" le "$have"; then return; fi
     suite=$(suite_with "$1" "$newest")
     if [ -z "$suite" ] && backports >/dev/null; then suite=$(suite_with "$1" "$newest"); fi
-    [ -n "$suite" ] || warn "$1 goes with packages of $newest that are installed, and no apt source has it so new"
+    [ -n "$suite" ] || warn "$1 must match installed packages of version $newest, but no apt source has that version"
     echo "$suite"
 }
 
-# suite_with PACKAGE SOURCE-VERSION: where there is one that was made from that version, or the next newer one.
+# suite_with PACKAGE SOURCE-VERSION: the suite with a package built from that version, or from the next newer one.
 suite_with() {
     local version of oldest=''
     while read -r version _ of; do
@@ -64,8 +64,8 @@ suite_with() {
     [ -z "$oldest" ] || suite_of "$1" "$oldest"
 }
 
-# backports: the suite with this release's backports, of the very mirror, with the very key, that this machine uses
-# already. Nothing comes from there unless asked for. Fails where no source of this release is known.
+# backports: the suite with this release's backports, using the same mirror and key as this machine's sources. Nothing
+# comes from it unless requested. Fails if no source of this release is known.
 backports() {
     local codename uri source=/etc/apt/sources.list.d/innkeeper-backports.sources
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
@@ -75,7 +75,7 @@ backports() {
         uri=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' |
             awk -F'|' -v r="$codename" '$2 == r && $3 == "main" && !found++ { print $1 }')
         [ -n "$uri" ] || return 1
-        say "Adding $codename-backports of this machine's own mirror"
+        say "Adding $codename-backports from this machine's mirror"
         {
             printf 'Types: deb\nURIs: %s\nSuites: %s-backports\nComponents: main\n' "$uri" "$codename"
             signed_by "${uri%/}"
@@ -86,7 +86,7 @@ backports() {
     echo "$codename-backports"
 }
 
-# signed_by URI: the Signed-By field of the source that names this mirror, in either of apt's two styles.
+# signed_by URI: the Signed-By field of the source with this mirror, in either of apt's two formats.
 signed_by() {
     local file
     for file in /etc/apt/sources.list.d/*.sources; do
@@ -105,7 +105,7 @@ signed_by() {
     done | head -n 1
 }
 
-# apt_install [-t SUITE] PACKAGE...: installs those that are missing, and says nothing when none is.
+# apt_install [-t SUITE] PACKAGE...: installs those that are missing; silent if there are none.
 apt_install() {
     local suite='' missing=() package own
     if [ "$1" = -t ]; then
@@ -127,15 +127,15 @@ apt_install() {
     [ ${#plain[@]} = 0 ] || apt_get '' "${plain[@]}"
 }
 
-# apt_get SUITE PACKAGE...: from that suite, or from wherever apt prefers where SUITE is empty.
+# apt_get SUITE PACKAGE...: from that suite, or from apt's preferred one if SUITE is empty.
 apt_get() {
     local options=() log
     [ -z "$1" ] || options=(-t "$1")
     shift
     say "Installing $*"
     log=$(mktemp)
-    # apt tells its progress on a descriptor of its own, which it makes non-blocking: packages' scripts would fail
-    # if they had to write there.
+    # apt reports its progress on a separate descriptor, which it makes non-blocking: packages' scripts would fail if
+    # they had to write to it.
     # shellcheck disable=SC2016 # the inner shell expands it
     if as_root sh -c 'exec "$@" 3>&1 1>&2' sh env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
         apt-get install -qq -y --no-install-recommends --no-remove \

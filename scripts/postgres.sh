@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A private PostgreSQL cluster in a folder: 127.0.0.1 only, a port of its own, scram, no unix socket.
+# A private PostgreSQL cluster in a folder: 127.0.0.1 only, its own port, scram, no unix socket.
 #
-#   scripts/postgres.sh start DIR [--throwaway]   makes and starts it if needed, prints DATABASE_URL
+#   scripts/postgres.sh start DIR [--throwaway]   creates and starts it if needed, prints DATABASE_URL
 #   scripts/postgres.sh stop DIR
-#   scripts/postgres.sh remove DIR                stops it and takes it away, with all that is in it
-#   scripts/postgres.sh status DIR                prints DATABASE_URL, or fails when it doesn't run
+#   scripts/postgres.sh remove DIR                stops and deletes it, with its contents
+#   scripts/postgres.sh status DIR                prints DATABASE_URL, or fails if it isn't running
 #
-# --throwaway trades every guarantee for speed; it is for tests.
-# initdb refuses root, so root's cluster belongs to the user `postgres`; anybody else's to themselves.
+# --throwaway trades all durability for speed; it is for tests. initdb refuses to run as root, so root's cluster belongs
+# to the user `postgres`; anyone else's to themselves.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -20,7 +20,7 @@ cd /
 
 if [ "$(id -u)" = 0 ]; then owner=postgres; else owner=$ME; fi
 
-# Where the cluster lives: here, or under $STATE when its owner can't come in here (a checkout in /root).
+# Where the cluster is: here, or below $STATE if its owner can't access this folder (a checkout in /root).
 locate() {
     if [ -s "$dir/location" ]; then
         home=$(cat "$dir/location")
@@ -32,11 +32,11 @@ locate() {
     fi
     data=$home/cluster
     log=$home/postgres.log
-    # A cluster that is there already keeps its owner, whoever runs this.
+    # An existing cluster keeps its owner, whoever runs this.
     if [ -d "$data" ]; then owner=$(stat -c %U "$data"); fi
 }
 
-# The programs of the cluster's own version, else of the newest.
+# The programs of the cluster's own version, else of the latest.
 binaries() {
     local version=''
     version=$(run_as "$owner" cat "$data/PG_VERSION" 2>/dev/null || true)
@@ -45,8 +45,7 @@ binaries() {
     [ -x "${bin:-}/postgres" ] || die "PostgreSQL ${version:-server programs} not found: run scripts/install.sh"
 }
 
-# The postmaster's pid, if the process of that number really is this cluster's. Its command line tells, and everybody
-# may read that.
+# The postmaster's pid, if that process really is this cluster's. Its command line tells, and anyone may read that.
 running() {
     local pid
     pid=$(run_as "$owner" head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
@@ -56,10 +55,10 @@ running() {
 
 url() { echo "postgres://innkeeper:$(cat "$dir/password")@127.0.0.1:$(cat "$dir/port")/innkeeper"; }
 
-# Made beside its place and moved there when it is whole: a run that was cut off leaves nothing to trip over.
+# Created beside its final place and moved there once complete: an interrupted run leaves nothing in the way.
 create() {
     local new=$data.new
-    say "Making a PostgreSQL cluster in $home"
+    say "Creating a PostgreSQL cluster in $home"
     mkdir -p "$home"
     give_to_owner "$new"
     run_as "$owner" find "$new" -mindepth 1 -delete
@@ -73,7 +72,7 @@ create() {
     rm -rf "$new"
 }
 
-# give_to_owner PATH: a folder, and the log, that the cluster's user may write.
+# give_to_owner PATH: a folder, and the log, that the cluster's user may write to.
 give_to_owner() {
     mkdir -p "$1"
     : >>"$log"
@@ -85,11 +84,11 @@ give_to_owner() {
 settings() {
     echo "listen_addresses = '127.0.0.1'"
     echo "port = $1"
-    # A path of a socket may have 107 characters at most; a checkout may lie deeper than that.
+    # A socket's path may have at most 107 characters; a checkout's may be longer.
     echo "unix_socket_directories = ''"
     echo "password_encryption = 'scram-sha-256'"
     echo "timezone = 'UTC'"
-    # Several processes and a benchmark's 200 clients; an idle place costs next to nothing.
+    # Several processes and a benchmark's 200 clients; unused slots cost next to nothing.
     echo "max_connections = 400"
     if [ "$throwaway" = --throwaway ]; then
         printf '%s\n' 'fsync = off' 'synchronous_commit = off' 'full_page_writes = off' \
@@ -108,7 +107,7 @@ start() {
     fi
     binaries
     [ -d "$data" ] || create
-    # A postmaster.pid left by a crash would stop the start if its number is somebody else's by now.
+    # A postmaster.pid left by a crash would block the start if its number has been reused.
     run_as "$owner" rm -f "$data/postmaster.pid"
     port=$(cat "$dir/port" 2>/dev/null || true)
     if [ -z "$port" ] || port_open "$port"; then port=$(free_port); fi
@@ -136,7 +135,7 @@ stop() {
     pid=$(running) || return 0
     binaries
     run_as "$owner" "$bin/pg_ctl" -D "$data" -m fast -w -t 60 -s stop >&2
-    # It has given up its place by now, and may take another moment to end.
+    # It has released its port by now, but may take another moment to exit.
     wait_gone "$pid" 10 || die "PostgreSQL (pid $pid) did not stop"
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts promtool, which tests check /metrics with, into target/promtool. It has a package of its own since Debian 13;
-# before it comes with Prometheus, which would start a server of that name: so the package is taken apart and not
+# Installs promtool, with which tests check /metrics, into target/promtool. It has its own package since Debian 13;
+# before that it comes with Prometheus, whose package would start a server: so the package is unpacked and not
 # installed.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -21,8 +21,8 @@ else
     package=prometheus
     [ -z "$(candidate promtool)" ] || package=promtool
     fetch() { (cd "$parts" && apt-get download -qq -o APT::Sandbox::User=root "$package" >&2); }
-    # The lists may name a version that the mirror no longer has.
-    fetch || { apt_update && fetch; } || die "apt-get could not download the package $package, which has promtool"
+    # The lists may have a version that the mirror no longer does.
+    fetch || { apt_update && fetch; } || die "apt-get could not download the package $package, which contains promtool"
     dpkg-deb --fsys-tarfile "$parts"/*.deb | tar -xO ./usr/bin/promtool >"$parts/promtool"
     chmod 755 "$parts/promtool"
 fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make run: installs what is missing, prepares everything the service needs, and serves in the foreground.
-# The first run takes minutes, each later one seconds; nothing that is there is made again or lost.
+# make run: installs what is missing, prepares everything that the service needs, and serves in the foreground. The
+# first run takes minutes, later ones seconds; existing things are neither recreated nor lost.
 #
 # Settings come from the environment, then .env, then service.env in the data folder (INNKEEPER_DATA, ./data).
 set -euo pipefail
@@ -14,7 +14,7 @@ cd "$ROOT"
 scripts=$ROOT/scripts
 
 if pid=$(noted_pid "$PID_FILE"); then
-    say "Innkeeper runs already: $(demo_url) (process $pid); \`make stop\` ends it"
+    say "Innkeeper is already running: $(demo_url) (process $pid); \`make stop\` stops it"
     exit 0
 fi
 
@@ -27,7 +27,7 @@ note_pid "$PID_FILE" $$
 trap 'rm -f "$PID_FILE"' EXIT
 
 build() {
-    # INNKEEPER_BIN names a program that is built already.
+    # INNKEEPER_BIN is an already built program.
     [ -z "${INNKEEPER_BIN:-}" ] || return 0
     "$scripts/web.sh" || return 1
     env -u DATABASE_URL SQLX_OFFLINE=true cargo build --release --locked -p innkeeper
@@ -68,7 +68,7 @@ seed() {
         --image-source "$IMAGE_ALIAS" --image-name "$IMAGE_NAME" \
         --ipv4-cidr "$net.0/24" --ipv4-gateway "$net.1" --ipv4-first "$net.10" --ipv4-last "$net.250" "${ipv6[@]}" ||
         return 1
-    # Accounts that were made at an earlier run may have been made at another address.
+    # Accounts from an earlier run may have been created with another address.
     sed -i "s|^INNKEEPER_URL=.*|INNKEEPER_URL=${INNKEEPER_PUBLIC_URL%/}|" "$INNKEEPER_DATA/demo.env"
 }
 
@@ -79,7 +79,7 @@ step "Incus" guests_home
 step "Image" guests_image
 step "Settings" settings
 step "Demo data" seed
-say "==> Serving on $(demo_url); Ctrl-C ends the service, \`make stop\` also what runs beside it"
+say "==> Serving on $(demo_url); Ctrl-C stops the service, \`make stop\` also everything started with it"
 trap - EXIT
 close_locks
 exec "$innkeeper" serve

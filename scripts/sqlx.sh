@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make sqlx: checks every query against a fresh database with all migrations, and writes the answers to .sqlx/, so
-# that building needs no database. Run it after changing a query or a migration, and commit .sqlx/ with the change.
+# make sqlx: checks all queries against a fresh database with all migrations, and writes the results to .sqlx/, so that
+# building needs no database. Run it after changing a query or a migration, and commit .sqlx/ with the change.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -16,7 +16,7 @@ for file in migrations/*.sql; do
 done
 rm -rf .sqlx-tmp
 mkdir .sqlx-tmp
-# The macros do it themselves when they are expanded; what cargo holds to be up to date isn't expanded again.
+# The macros write the results when they are expanded; up-to-date crates are not expanded again.
 git ls-files -z '*/lib.rs' '*/main.rs' 'tests/*.rs' | xargs -0 touch -c
 env -u SQLX_OFFLINE SQLX_OFFLINE_DIR="$ROOT/.sqlx-tmp" \
     cargo check --workspace --all-targets --all-features --locked

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# make test: everything that must hold before a change is taken, from a clean machine on. Lint, every test against
-# real PostgreSQL and real containers, documentation. Leaves nothing running that it started.
+# make test: everything that must pass before a change is accepted, starting from a clean machine. Lint, all tests
+# against real PostgreSQL and real containers, documentation. Stops everything that it started.
 #
-# Arguments go to cargo nextest run, and then nothing else is done: scripts/test.sh --test suite accounts::
-# With --install it ends when all that it needs is there.
+# Arguments are passed to cargo nextest run, and then nothing else is run: scripts/test.sh --test suite accounts::
+# With --install it stops once everything that it needs is installed.
 #
-# Where CI is set, a test that fails gets a second try; those that needed it are named in the last lines.
+# If CI is set, failing tests are retried once; tests that needed it are listed at the end.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -19,8 +19,7 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 PROFILE=default
 if [ -n "${CI:-}" ]; then PROFILE=ci; fi
 JUNIT=$ROOT/target/nextest/$PROFILE/junit.xml
-# The benchmarks' program is left out: it would link the whole service once more. scripts/checks.sh runs its
-# own tests.
+# The benchmark program is left out: it would link the whole service once more. scripts/checks.sh runs its tests.
 WHAT=(--workspace --exclude innkeeper-bench --all-features --locked)
 CHECKS=''
 
@@ -28,20 +27,20 @@ step "Packages" scripts/install.sh test
 enter_group "$0" "$@"
 testenv_lock
 
-# What is done last, however it ends (testenv_end).
+# Final cleanup, however the script ends (testenv_end).
 last_words() {
     if [ -n "$CHECKS" ]; then kill -- "-$CHECKS" 2>/dev/null; fi
     python3 "$ROOT/scripts/flaky.py" "$JUNIT"
 }
 rm -f "$JUNIT"
 
-# Builds, and says what was built, so that the run needs no cargo: that would wait for what is built beside it.
+# Builds and records what was built, so that the run needs no cargo, which would wait for the builds alongside it.
 build() {
     cargo metadata --format-version 1 --all-features --locked >"$TARGET/nextest/cargo.json" || return 1
     cargo nextest list "${WHAT[@]}" --list-type binaries-only --message-format json >"$TARGET/nextest/binaries.json"
 }
 
-# At a low priority, and with what it says kept until it has ended.
+# At low priority, and with its output kept until it has ended.
 checks_begin() {
     setsid nice -n 15 scripts/checks.sh </dev/null >"$TARGET/checks.log" 2>&1 &
     CHECKS=$!

@@ -1,5 +1,5 @@
-# What tests and benchmarks run against: a throwaway PostgreSQL and a project of their own in Incus, exported as
-# INNKEEPER_TEST_*; and its tidying up, however the script ends. Source it after lib.sh.
+# The environment of tests and benchmarks: a throwaway PostgreSQL and an Incus project of their own, exported as
+# INNKEEPER_TEST_*, and cleanup, however the script ends. Source it after lib.sh.
 # shellcheck shell=bash
 
 TEST_PROJECT=${INNKEEPER_TEST_INCUS_PROJECT:-innkeeper-test}
@@ -7,7 +7,7 @@ TEST_BRIDGE=${INNKEEPER_TEST_INCUS_BRIDGE:-inktest0}
 TEST_DIR=${CARGO_TARGET_DIR:-$ROOT/target}/testenv
 TEST_STARTED_INCUS=''
 
-# One at a time on a machine: they share the project in Incus, and their figures would spoil each other.
+# One run at a time per machine: they share the Incus project, and would distort each other's measurements.
 testenv_lock() {
     lock "test-$TEST_PROJECT" wait
     trap testenv_end EXIT
@@ -16,7 +16,7 @@ testenv_lock() {
 }
 
 testenv_postgres() {
-    # What is left of a run that was killed goes first.
+    # First remove leftovers of a killed run.
     "$ROOT/scripts/postgres.sh" remove "$TEST_DIR/postgres" || return 1
     INNKEEPER_TEST_DATABASE_URL=$("$ROOT/scripts/postgres.sh" start "$TEST_DIR/postgres" "$@") || return 1
     export INNKEEPER_TEST_DATABASE_URL
@@ -25,7 +25,7 @@ testenv_postgres() {
 testenv_incus() {
     local answer before
     before=$(our_daemon || true)
-    # Some tests have guests with networks of their own, as real ones do: of those that are for tests and examples.
+    # Some tests have guests with unusual networks, from the ranges reserved for tests and documentation.
     answer=$(INNKEEPER_HOLDER=$$ INNKEEPER_BRIDGE_NETWORKS=198.18.0.0/15,2001:db8::/32 \
         "$ROOT/scripts/incus.sh" up "$TEST_PROJECT" "$TEST_BRIDGE") || return 1
     set_values "$answer"
@@ -48,11 +48,11 @@ testenv_end() {
     trap - EXIT
     trap '' INT TERM HUP
     set +e
-    say "==> Tidying up"
+    say "==> Cleaning up"
     "$ROOT/scripts/postgres.sh" remove "$TEST_DIR/postgres"
     if command -v incus >/dev/null; then
         "$ROOT/scripts/incus.sh" sweep "$TEST_PROJECT"
-        # The project, its bridge and the image stay: they cost nothing, and the next run starts at once.
+        # The project, its bridge and the image are kept: they cost nothing, and the next run starts faster.
         if [ -n "$TEST_STARTED_INCUS" ]; then
             "$ROOT/scripts/incus.sh" stop "$TEST_PROJECT"
         else

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# make upgrade-test: the program of another version beside this one on one database, with operations under way and both
-# killed in turn. Before a release; not part of `make test`.
+# make upgrade-test: runs another version alongside this one on one database, with operations in progress and both
+# killed in turn. For releases; not part of `make test`.
 #
-#   scripts/upgrade-test.sh [COMMIT]     the version to come from: the last tag unless named (OLD=<commit> does so too)
+#   scripts/upgrade-test.sh [COMMIT]     the version to upgrade from; default: the last tag (or OLD=<commit>)
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
 OLD=${1:-${OLD:-$(git describe --tags --abbrev=0 2>/dev/null || true)}}
-[ -n "$OLD" ] || die "there is no tag to come from: name a commit, as in make upgrade-test OLD=<commit>"
-OLD=$(git rev-parse --verify --quiet "$OLD^{commit}") || die "there is no commit $OLD here"
+[ -n "$OLD" ] || die "there is no tag to upgrade from: give a commit, as in make upgrade-test OLD=<commit>"
+OLD=$(git rev-parse --verify --quiet "$OLD^{commit}") || die "there is no commit $OLD in this repository"
 DIR=$ROOT/target/upgrade
 SOURCE=$DIR/source
 

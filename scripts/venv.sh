@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# venv.sh NAME PACKAGE==VERSION: installs a Python program that stands beside ours in tests or benchmarks, into
-# target/NAME. It is a program of its own there; nothing of it becomes part of ours.
+# venv.sh NAME PACKAGE==VERSION: installs a Python program used by tests or benchmarks into target/NAME. It remains a
+# separate program; nothing of it becomes part of ours.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

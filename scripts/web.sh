@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make web: builds the console's page from web/console into web/console/dist, which the program takes in when it is
-# compiled. Needs node and npm; what is built already from these very sources is left alone.
+# make web: builds the console's page from web/console into web/console/dist, which is embedded when the program is
+# compiled. Needs node and npm; skipped if it is already built from these sources.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

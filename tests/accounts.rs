@@ -18,13 +18,13 @@ async fn registration_is_closed_unless_the_provider_opens_it() {
     assert_eq!(signed_in["tokenType"], "Bearer");
     let me = open.nobody.with_token(signed_in["accessToken"].as_str().unwrap());
     assert_eq!(me.get("/api/auth/me").await.expect(200).body["email"], "new@example.com");
-    // The same address in other letters is the same address.
+    // The same address in different case is the same address.
     let again = json!({ "email": "NEW@example.com", "password": "a long password" });
     assert_eq!(open.nobody.post("/api/auth/register", again).await.expect(409).code(), "ALREADY_EXISTS");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_can_be_an_account_can_be_mailed() {
+async fn only_addresses_that_can_be_mailed_can_register() {
     let app = TestApp::with(|c| c.registration = true).await;
     let register = async |email: &str| {
         let new = json!({ "email": email, "password": "a long password" });
@@ -58,7 +58,7 @@ async fn a_wrong_password_and_an_unknown_address_look_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refresh_tokens_rotate_and_a_second_use_ends_the_login() {
+async fn refresh_tokens_rotate_and_reuse_ends_the_login() {
     let app = TestApp::new().await;
     let login = json!({ "email": "customer@example.com", "password": PASSWORD });
     let first = app.nobody.post("/api/auth/login", login).await.expect(200).body;
@@ -69,20 +69,20 @@ async fn refresh_tokens_rotate_and_a_second_use_ends_the_login() {
     let client = app.nobody.with_token(second["accessToken"].as_str().unwrap());
     client.get("/api/auth/me").await.expect(200);
 
-    // A thief and the owner both hold the first token: whoever comes second ends it for both.
+    // A thief and the owner both hold the first token: the second use ends the login for both.
     let third = refresh(&second["refreshToken"]).await.expect(200).body;
     refresh(&first["refreshToken"]).await.expect(401);
     client.get("/api/auth/me").await.expect(401);
     refresh(&third["refreshToken"]).await.expect(401);
-    // A refresh token opens nothing else, and an access token refreshes nothing.
+    // A refresh token gives no access, and an access token can't be used to refresh.
     let as_access = app.nobody.with_token(second["refreshToken"].as_str().unwrap());
     as_access.get("/api/auth/me").await.expect(401);
     refresh(&first["accessToken"]).await.expect(401);
 }
 
-/// Whoever does not hear the answer does as told and sends it again.
+/// A client that lost the answer sends the request again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_sent_again_at_once_ends_no_login_and_later_it_does() {
+async fn a_repeated_refresh_is_tolerated_at_first_and_ends_the_login_later() {
     let app = TestApp::new().await;
     let login = json!({ "email": "customer@example.com", "password": PASSWORD });
     let first = app.nobody.post("/api/auth/login", login).await.expect(200).body;
@@ -136,10 +136,9 @@ async fn changing_the_password_ends_the_other_logins() {
     app.nobody.post("/api/auth/login", new).await.expect(200);
 }
 
-/// A second process on the same database.
-/// Whoever knows the old password may be signing in at that very moment.
+/// Somebody who knows the old password may be signing in at that very moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_login_with_the_old_password_outlives_its_change() {
+async fn no_login_with_the_old_password_survives_its_change() {
     let app = TestApp::with(|c| c.login_limit_account = 1000).await;
     let owner = crate::support::app::login(&app.nobody, "customer@example.com").await;
     let mut old = PASSWORD.to_owned();
@@ -162,7 +161,7 @@ async fn no_login_with_the_old_password_outlives_its_change() {
 }
 
 async fn second_process(first: &TestApp) -> Client {
-    let app = innkeeper::app::App::new(first.app.config.clone()).unwrap();
+    let app = innkeeper::run::Service::new(first.core.config.clone()).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(app.serve(listener, std::future::pending()));
@@ -170,12 +169,13 @@ async fn second_process(first: &TestApp) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_revoked_ends_at_once_in_every_process() {
-    // Far longer than this test takes: what ends was told, not outlived.
+async fn a_revocation_takes_effect_in_every_process_at_once() {
+    // Far longer than this test takes: a token that ends here was revoked by a notification, not by the cache's expiry.
     let first = TestApp::with(|c| c.token_life = Duration::from_secs(3600)).await;
     let second = second_process(&first).await;
     let me = "/api/auth/me";
-    // Both processes have just seen it and remember it; more than once, since the first time one may not listen yet.
+    // Both processes have just seen the token and cached it; repeated, since one may not be listening yet the first
+    // time.
     let seen = async |token: &str| {
         let both = (first.nobody.with_token(token), second.with_token(token));
         for _ in 0..5 {
@@ -207,7 +207,7 @@ async fn what_is_revoked_ends_at_once_in_every_process() {
     there.get(me).await.expect(401);
     ends(&here).await;
 
-    // By somebody else altogether, as the command line does it.
+    // By another process altogether, as the command line does it.
     let signed_in = first.nobody.post("/api/auth/login", login).await.expect(200).body;
     let (here, there) = seen(signed_in["accessToken"].as_str().unwrap()).await;
     sqlx::query("update users set disabled_at = now() where email = 'customer@example.com'")
@@ -219,7 +219,7 @@ async fn what_is_revoked_ends_at_once_in_every_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guessing_is_limited_across_processes() {
+async fn login_attempts_are_limited_across_processes() {
     let first = TestApp::with(|c| c.login_limit_account = 4).await;
     let second = second_process(&first).await;
     let wrong = json!({ "email": "customer@example.com", "password": "a guess" });
@@ -234,7 +234,7 @@ async fn guessing_is_limited_across_processes() {
         let after: u64 = limited.headers["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((1..=900).contains(&after), "{after}");
     }
-    // Other accounts are not locked out with it.
+    // Other accounts are not locked out.
     let other = json!({ "email": "other@example.com", "password": PASSWORD });
     first.nobody.post("/api/auth/login", other).await.expect(200);
     // The window passes.
@@ -246,7 +246,7 @@ async fn guessing_is_limited_across_processes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn api_tokens_do_what_their_scopes_say_and_end_at_once() {
+async fn api_tokens_are_limited_to_their_scopes_and_revoked_at_once() {
     let app = TestApp::new().await;
     let new = async |body: serde_json::Value| app.customer.post("/api/auth/tokens", body).await;
     let made = new(json!({ "name": "Мониторинг", "scopes": ["read"] })).await.expect(201).body;
@@ -254,7 +254,7 @@ async fn api_tokens_do_what_their_scopes_say_and_end_at_once() {
     let token = app.nobody.with_token(secret);
     token.get("/api/server").await.expect(200);
     token.post("/api/server/create", json!({ "osId": 1, "tariffId": 1 })).await.expect(403);
-    // What would let a leaked token grow is for logins only.
+    // Managing tokens needs a login, so that a leaked token can't gain rights.
     token.get("/api/auth/tokens").await.expect(403);
     token.post("/api/auth/tokens", json!({ "name": "x", "scopes": ["write"] })).await.expect(403);
 
@@ -268,7 +268,7 @@ async fn api_tokens_do_what_their_scopes_say_and_end_at_once() {
         .fetch_one(&app.db.pool)
         .await
         .unwrap();
-    assert_eq!(stored, 0, "tokens are kept as hashes");
+    assert_eq!(stored, 0, "tokens are stored as hashes");
 
     let path = format!("/api/auth/tokens/{}", made["id"].as_str().unwrap());
     app.other.delete(&path).await.expect(404);
@@ -291,17 +291,17 @@ async fn api_tokens_do_what_their_scopes_say_and_end_at_once() {
         .execute(&app.db.pool)
         .await
         .unwrap();
-    wait_for("the end of a token's time", async || match short.get("/api/auth/me").await.status {
+    wait_for("a token's expiry", async || match short.get("/api/auth/me").await.status {
         401 => Ok(()),
         status => Err(status),
     })
     .await;
 }
 
-/// Who guesses at somebody's password is stopped; the owner, who comes from elsewhere or from where they came from
-/// before, is not. Many strangers together get so far and no further.
+/// Somebody who guesses a password is blocked; the owner, who signs in from elsewhere or from a known address, is not.
+/// The guesses of many addresses together are limited, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_who_guess_do_not_shut_the_owner_out() {
+async fn password_guessing_does_not_lock_the_owner_out() {
     let app = TestApp::with(|c| {
         c.login_limit_account = 3;
         c.trusted_proxies = "127.0.0.1".to_owned().try_into().unwrap();
@@ -317,7 +317,7 @@ async fn strangers_who_guess_do_not_shut_the_owner_out() {
     for expected in [401, 401, 401, 429, 429] {
         assert_eq!(from("198.51.100.1", "a guess").await, expected);
     }
-    assert_eq!(from("198.51.100.1", PASSWORD).await, 429, "nor is the right one taken from there");
+    assert_eq!(from("198.51.100.1", PASSWORD).await, 429, "even the right password is refused from there");
     assert_eq!((from(home, PASSWORD).await, from("203.0.113.77", PASSWORD).await), (200, 200));
     let mut looked_at = 3;
     for n in 2..=60 {
@@ -327,17 +327,17 @@ async fn strangers_who_guess_do_not_shut_the_owner_out() {
         }
     }
     assert_eq!(looked_at, 30, "ten times what one network may try");
-    assert_eq!(from("192.0.2.1", PASSWORD).await, 429, "a place that nobody knows");
+    assert_eq!(from("192.0.2.1", PASSWORD).await, 429, "an address that never signed in");
     assert_eq!(from(home, PASSWORD).await, 200);
-    // Whoever is signed in changes their password as before.
+    // A signed-in user can still change their password.
     let change = json!({ "currentPassword": PASSWORD, "newPassword": "another long password" });
     app.customer.post("/api/auth/password", change).await.expect(204);
 }
 
-/// The janitor forgets thousands of expired tokens at a time: told as revocations they would have every process look at
-/// every socket again.
+/// The janitor deletes thousands of expired tokens at a time. Announced as revocations, they would have every process
+/// check every socket again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn to_forget_what_is_over_is_no_revocation() {
+async fn purging_expired_tokens_is_not_announced_as_revocation() {
     let app = TestApp::new().await;
     let new = json!({ "name": "t", "scopes": ["read"] });
     let live = app.customer.post("/api/auth/tokens", new).await.expect(201).body["id"].as_str().unwrap().to_owned();
@@ -356,7 +356,7 @@ async fn to_forget_what_is_over_is_no_revocation() {
     .unwrap();
     let mut heard = sqlx::postgres::PgListener::connect(&app.db.url()).await.unwrap();
     heard.listen("auth_changed").await.unwrap();
-    innkeeper::accounts::service::purge(&app.app).await.unwrap();
+    accounts::service::purge(&app.service.features.accounts).await.unwrap();
     let left: i64 = sqlx::query_scalar(
         "select (select count(*) from tokens where expires_at < now() or revoked_at is not null)
                 + (select count(*) from sessions where expires_at < now())",
@@ -365,15 +365,15 @@ async fn to_forget_what_is_over_is_no_revocation() {
     .await
     .unwrap();
     assert_eq!(left, 0);
-    // What was good is told, and is the first that is.
+    // Deleting a valid token is announced, and it is the first announcement.
     sqlx::query("delete from tokens where id = $1::uuid").bind(&live).execute(&app.db.pool).await.unwrap();
-    let first = tokio::time::timeout(Duration::from_secs(60), heard.recv()).await.expect("something is told").unwrap();
+    let first = tokio::time::timeout(Duration::from_secs(60), heard.recv()).await.expect("a notification").unwrap();
     assert_eq!(first.payload(), format!("token:{live}"));
 }
 
-/// Whoever is shut out between a request's head and the end of its body is shut out.
+/// A token revoked between a request's head and the end of its body is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rights_are_those_of_the_moment_when_the_body_is_there() {
+async fn rights_are_checked_again_when_the_body_has_arrived() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let app = TestApp::new().await;
     let make = json!({ "name": "slow", "scopes": ["write"] });
@@ -390,7 +390,7 @@ async fn rights_are_those_of_the_moment_when_the_body_is_there() {
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(&body.as_bytes()[..5]).await.unwrap();
-        // Its head was looked at: there is an entry of it.
+        // The head has been processed: there is an audit entry for it.
         let begun = "select count(*) from audit_open where action = 'POST /api/ssh-keys'";
         crate::support::wait_for_sql(&app.db.pool, "the request", begun, 1_i64).await;
         if let Some(owner) = meanwhile {
@@ -410,7 +410,7 @@ async fn rights_are_those_of_the_moment_when_the_body_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_account_has_no_more_api_tokens_than_it_may_however_many_are_asked_for_at_once() {
+async fn the_limit_of_api_tokens_holds_under_parallel_requests() {
     let app = TestApp::new().await;
     sqlx::query(
         "insert into tokens (id, kind, hash, user_id, name)
@@ -434,13 +434,13 @@ async fn an_account_has_no_more_api_tokens_than_it_may_however_many_are_asked_fo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn logins_are_listed_and_ended_one_by_one_or_all_but_this() {
+async fn logins_can_be_listed_and_ended_singly_or_all_but_the_current_one() {
     let app = TestApp::new().await;
     let here = crate::support::app::login(&app.nobody, "customer@example.com").await;
     let there = crate::support::app::login(&app.nobody, "customer@example.com").await;
     let all = here.get("/api/auth/sessions").await.expect(200).body;
     let all = all.as_array().unwrap();
-    // These two, and the one that the test began with.
+    // These two, and the one that the test started with.
     assert_eq!(all.len(), 3, "{all:?}");
     assert_eq!(all.iter().filter(|s| s["current"] == true).count(), 1);
     assert!(all[0]["current"] == true && all[0]["address"] == "127.0.0.1" && all[0]["lastUsedAt"].is_string());
@@ -457,7 +457,7 @@ async fn logins_are_listed_and_ended_one_by_one_or_all_but_this() {
     assert_eq!(here.get("/api/auth/sessions").await.expect(200).body.as_array().unwrap().len(), 1);
     app.other.get("/api/auth/me").await.expect(200);
 
-    // A token that leaks must not show or end logins.
+    // A leaked token must not show or end logins.
     let token = here.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["write"] })).await.expect(201).body;
     let token = app.nobody.with_token(token["token"].as_str().unwrap());
     token.get("/api/auth/sessions").await.expect(403);
@@ -465,7 +465,7 @@ async fn logins_are_listed_and_ended_one_by_one_or_all_but_this() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_password_leaves_api_tokens_only_where_that_is_wanted() {
+async fn a_new_password_keeps_or_revokes_api_tokens_as_requested() {
     let app = TestApp::new().await;
     let token = async || {
         let new = json!({ "name": "t", "scopes": ["read"] });
@@ -481,11 +481,13 @@ async fn a_new_password_leaves_api_tokens_only_where_that_is_wanted() {
         first.get("/api/server").await.expect(status);
         old = new.to_owned();
     }
-    // The provider gives a new one to somebody whose account is in other hands.
+    // The provider sets a new password for an account that was taken over.
     let kept = token().await;
     let reset = async |keep| {
         let password = secrecy::SecretString::from("given by the provider");
-        innkeeper::accounts::service::reset_password(&app.app, app.customer_id, password, keep).await.unwrap()
+        accounts::service::reset_password(&app.service.features.accounts, app.customer_id, password, keep)
+            .await
+            .unwrap()
     };
     assert_eq!(reset(true).await, 0);
     kept.get("/api/server").await.expect(200);
@@ -494,9 +496,9 @@ async fn a_new_password_leaves_api_tokens_only_where_that_is_wanted() {
     kept.get("/api/server").await.expect(401);
 }
 
-/// Whoever registers with somebody else's address has us mail there once, and no more.
+/// Registering with somebody else's address sends one email there, and no more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_is_confirmed_by_what_was_mailed_to_it() {
+async fn an_email_address_is_confirmed_by_the_code_mailed_to_it() {
     let app = TestApp::with(|c| c.registration = true).await;
     let new = json!({ "email": "new@example.com", "password": "a long password" });
     let signed_in = app.nobody.post("/api/auth/register", new).await.expect(201).body;
@@ -509,14 +511,14 @@ async fn an_address_is_confirmed_by_what_was_mailed_to_it() {
     let asked = mails().await;
     assert_eq!(asked.len(), 1);
     let code = asked[0].lines().find_map(|line| line.split_once("/confirm/#")).unwrap().1.trim().to_owned();
-    assert!(asked[0].contains(&app.app.config.public_url), "{}", asked[0]);
+    assert!(asked[0].contains(&app.core.config.public_url), "{}", asked[0]);
 
     let confirm = async |code: &str| app.nobody.post("/api/auth/confirm", json!({ "code": code })).await;
     let refused = confirm("ink_e_made_up").await.expect(422);
     assert!(refused.body["details"]["fields"]["code"].is_string(), "{}", refused.text);
     assert_eq!(me.get("/api/auth/me").await.expect(200).body["emailConfirmedAt"], json!(null));
 
-    // Lost, it is sent again, so often and no more often.
+    // If the email is lost it can be sent again, up to a limit.
     me.post("/api/auth/confirm/mail", None).await.expect(204);
     me.post("/api/auth/confirm/mail", None).await.expect(204);
     let waits = me.post("/api/auth/confirm/mail", None).await.expect(429);
@@ -527,10 +529,10 @@ async fn an_address_is_confirmed_by_what_was_mailed_to_it() {
     confirm(&code).await.expect(204);
     assert!(me.get("/api/auth/me").await.expect(200).body["emailConfirmedAt"].is_string());
     assert_eq!(me.post("/api/auth/confirm/mail", None).await.expect(409).code(), "CONFLICT");
-    // Whom the provider knows is asked nothing.
+    // Accounts made by the provider are confirmed already.
     assert!(app.customer.get("/api/auth/me").await.expect(200).body["emailConfirmedAt"].is_string());
 
-    // The page that the mail's link opens, and its parts.
+    // The page behind the emailed link, and its assets.
     let page = app.nobody.get("/confirm/").await.expect(200);
     assert!(page.headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
     for part in ["confirm.js", "confirm.css"] {

@@ -1,14 +1,14 @@
-//! Address pools: what is given out, in which order, to whom, and what is refused.
+//! Address pools: what is assigned, in which order, to whom, and what is refused.
 
-use innkeeper::addresses::store::{of_server, release, take};
-use innkeeper::ids::{HostId, ServerId, UserId};
+use compute::addresses::store::{of_server, release, take};
+use compute::ids::{HostId, ServerId, UserId};
 use serde_json::{Value, json};
 
 use crate::support::TestApp;
 use crate::support::app::id_of;
 use crate::support::client::Response;
 
-/// A host that nothing answers at: pools don't need one that does.
+/// A host that doesn't answer: pools don't need one that does.
 async fn host(app: &TestApp) -> i64 {
     let config = json!({ "socket": "/nowhere/incus.socket" });
     let host = json!({ "name": "h", "kind": "incus", "config": config, "force": true });
@@ -22,7 +22,7 @@ async fn pool(app: &TestApp, host: i64, change: Value) -> Response {
     app.provider.post("/api/address-pools", pool).await
 }
 
-/// Rows that an address can belong to.
+/// The rows that a server with an address needs.
 async fn server(app: &TestApp, host: i64) -> ServerId {
     server_of(app, host, app.customer_id).await
 }
@@ -45,17 +45,17 @@ async fn server_of(app: &TestApp, host: i64, owner: UserId) -> ServerId {
     ServerId(id)
 }
 
-/// Takes addresses for a server in a transaction of its own and says which, or none where there are none.
+/// Assigns addresses to a server in a transaction of its own and returns them, or `None` if there are none.
 async fn taken(app: &TestApp, host: i64, server: ServerId) -> Option<Vec<String>> {
-    let mut tx = innkeeper::db::begin(&app.app.db).await.unwrap();
-    let done = take(&mut tx, HostId(host), server, app.app.config.address_rest()).await.unwrap();
+    let mut tx = kernel::db::begin(&app.core.db).await.unwrap();
+    let done = take(&mut tx, HostId(host), server, app.core.config.address_rest()).await.unwrap();
     let held = of_server(&mut tx, server).await.unwrap().into_iter().map(|a| a.address.to_string()).collect();
     tx.commit().await.unwrap();
     done.then_some(held)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_lowest_free_address_is_given_and_comes_back() {
+async fn the_lowest_free_address_is_assigned_and_reused() {
     let app = TestApp::new().await;
     let host = host(&app).await;
     let made = pool(&app, host, json!({})).await.expect(201).body;
@@ -69,11 +69,11 @@ async fn the_lowest_free_address_is_given_and_comes_back() {
         assert_eq!(taken(&app, host, server).await.unwrap(), [format!("10.0.0.{n}")], "the gateway is held back");
         servers.push(server);
     }
-    // Asking again for one that has its address is no second one.
+    // A server that has its address already gets no second one.
     assert_eq!(taken(&app, host, servers[0]).await.unwrap(), ["10.0.0.2"]);
     let late = server(&app, host).await;
     assert_eq!(taken(&app, host, late).await, None);
-    let mut db = app.app.db.acquire().await.unwrap();
+    let mut db = app.core.db.acquire().await.unwrap();
     release(&mut db, servers[1]).await.unwrap();
     release(&mut db, servers[1]).await.unwrap();
     assert_eq!(taken(&app, host, late).await.unwrap(), ["10.0.0.3"], "the gap is filled");
@@ -83,7 +83,7 @@ async fn the_lowest_free_address_is_given_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parallel_takers_get_each_their_own_and_no_more_than_there_are() {
+async fn parallel_assignments_are_distinct_and_never_exceed_the_pools() {
     let app = TestApp::with(|c| c.database_pool = 25).await;
     let host = host(&app).await;
     pool(&app, host, json!({})).await.expect(201);
@@ -104,7 +104,7 @@ async fn one_address_of_each_family_or_none_at_all() {
     let app = TestApp::new().await;
     let host = host(&app).await;
     let first = server(&app, host).await;
-    assert_eq!(taken(&app, host, first).await, Some(vec![]), "a host without pools gives none, and that is no failure");
+    assert_eq!(taken(&app, host, first).await, Some(vec![]), "a host without pools assigns none, which is no error");
     let v4 = pool(&app, host, json!({})).await.expect(201).body;
     let v6 = json!({ "name": "v6", "cidr": "fd00::/64", "gateway": "fd00::1", "first": null, "last": null });
     let made = pool(&app, host, v6).await.expect(201).body;
@@ -116,18 +116,18 @@ async fn one_address_of_each_family_or_none_at_all() {
     assert_eq!(app.provider.put(&path, small).await.expect(200).body["free"], 0);
     let second = server(&app, host).await;
     assert_eq!(taken(&app, host, second).await, None);
-    let mut db = app.app.db.acquire().await.unwrap();
+    let mut db = app.core.db.acquire().await.unwrap();
     assert!(of_server(&mut db, second).await.unwrap().is_empty(), "the IPv4 address is not kept");
 
     app.provider.put(&path, json!({ "enabled": false })).await.expect(200);
     assert_eq!(taken(&app, host, second).await.unwrap(), ["10.0.0.3"]);
     app.provider.put(&format!("/api/address-pools/{}", v4["id"]), json!({ "enabled": false })).await.expect(200);
     let third = server(&app, host).await;
-    assert_eq!(taken(&app, host, third).await, None, "no server without an address where there should be one");
+    assert_eq!(taken(&app, host, third).await, None, "no server without an address on a host with pools");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pools_that_make_no_sense_are_refused_with_the_field_named() {
+async fn invalid_pools_are_refused_and_the_field_is_named() {
     let app = TestApp::new().await;
     let host = host(&app).await;
     for (change, field) in [
@@ -161,7 +161,7 @@ async fn pools_that_make_no_sense_are_refused_with_the_field_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pools_have_the_gateways_that_networks_have() {
+async fn link_local_and_off_subnet_gateways_are_accepted() {
     let app = TestApp::new().await;
     let host = host(&app).await;
     for (n, (cidr, gateway, free)) in [
@@ -177,13 +177,13 @@ async fn pools_have_the_gateways_that_networks_have() {
         let made = pool(&app, host, net).await.expect(201).body;
         assert_eq!((&made["gateway"], &made["free"]), (&json!(gateway), &json!(free)), "{made}");
     }
-    // Nobody else's address on the link is a gateway.
+    // An address on the link that is somebody else's can't be a gateway.
     let within = json!({ "name": "b", "cidr": "203.0.113.0/24", "gateway": "192.0.2.7", "first": null, "last": null });
     assert_eq!(pool(&app, host, within).await.expect(409).code(), "CONFLICT");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn addresses_are_held_back_and_let_go() {
+async fn addresses_can_be_reserved_and_released() {
     let app = TestApp::new().await;
     let host = host(&app).await;
     let id = pool(&app, host, json!({})).await.expect(201).body["id"].clone();
@@ -204,13 +204,13 @@ async fn addresses_are_held_back_and_let_go() {
         app.provider.delete(&path(&format!("/reserve/{address}"))).await.expect(status);
     }
 
-    // What servers hold is theirs: the pool can't go, its network can't change, its range may.
+    // While servers hold addresses the pool can't be deleted and its network can't change; its range can.
     app.provider.delete(&path("")).await.expect(409);
     app.provider.put(&path(""), json!({ "cidr": "10.1.0.0/24" })).await.expect(409);
     app.provider.put(&path(""), json!({ "gateway": "10.0.0.3" })).await.expect(409);
     let moved = app.provider.put(&path(""), json!({ "gateway": "10.0.0.4", "vlan": 7 })).await.expect(200).body;
     assert_eq!((&moved["gateway"], &moved["vlan"], &moved["heldBack"]), (&json!("10.0.0.4"), &json!(7), &json!(1)));
-    let mut db = app.app.db.acquire().await.unwrap();
+    let mut db = app.core.db.acquire().await.unwrap();
     release(&mut db, server).await.unwrap();
     let renumbered = app.provider.put(&path(""), json!({ "cidr": "10.1.0.0/29", "vlan": null })).await.expect(200).body;
     assert_eq!((&renumbered["first"], &renumbered["last"]), (&json!("10.1.0.1"), &json!("10.1.0.6")));
@@ -223,7 +223,7 @@ async fn addresses_are_held_back_and_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_rests_before_another_account_has_it_and_its_own_has_it_back_at_once() {
+async fn a_released_address_rests_before_another_account_gets_it() {
     let app = TestApp::new().await;
     let host = host(&app).await;
     let id = pool(&app, host, json!({})).await.expect(201).body["id"].clone();
@@ -235,41 +235,41 @@ async fn an_address_rests_before_another_account_has_it_and_its_own_has_it_back_
         assert_eq!(taken(&app, host, server).await.unwrap(), [format!("10.0.0.{n}")]);
         mine.push(server);
     }
-    let mut db = app.app.db.acquire().await.unwrap();
+    let mut db = app.core.db.acquire().await.unwrap();
     // .4 first, then .3.
     for n in [2, 1] {
         release(&mut db, mine[n]).await.unwrap();
     }
     let theirs = server_of(&app, host, other).await;
-    assert_eq!(taken(&app, host, theirs).await, None, "what is left was another's a moment ago");
+    assert_eq!(taken(&app, host, theirs).await, None, "the free ones were another account's a moment ago");
     let shown = app.provider.get(&path).await.expect(200).body;
     assert_eq!((&shown["resting"], &shown["free"], &shown["taken"]), (&json!(2), &json!(0), &json!(3)));
     let own = server(&app, host).await;
-    assert_eq!(taken(&app, host, own).await.unwrap(), ["10.0.0.4"], "its own, that of longest ago");
+    assert_eq!(taken(&app, host, own).await.unwrap(), ["10.0.0.4"], "its own, the one released first");
     release(&mut db, own).await.unwrap();
 
-    // A day later everybody may have them: .3 was given back before .4 was.
+    // A day later everybody can have them; .3 was released before .4.
     sqlx::query("update released_addresses set released_at = released_at - interval '25 hours'")
         .execute(&mut *db)
         .await
         .unwrap();
     assert_eq!(app.provider.get(&path).await.expect(200).body["free"], 2);
-    assert_eq!(taken(&app, host, theirs).await.unwrap(), ["10.0.0.3"], "the one that was free for longest");
+    assert_eq!(taken(&app, host, theirs).await.unwrap(), ["10.0.0.3"], "the one free for longest");
     let (of, whose): (i64, i64) =
         sqlx::query_as("select user_id, server_id from released_addresses where host(address) = '10.0.0.4'")
             .fetch_one(&mut *db)
             .await
             .unwrap();
-    assert_eq!((of, whose), (app.customer_id.0, own.0), "whose it was is kept");
+    assert_eq!((of, whose), (app.customer_id.0, own.0), "the previous owner is remembered");
 
-    // One that nobody ever had comes before one that somebody had.
+    // An address that was never used comes before one that was.
     app.provider.put(&path, json!({ "last": "10.0.0.6" })).await.expect(200);
     let fresh = server_of(&app, host, other).await;
     assert_eq!(taken(&app, host, fresh).await.unwrap(), ["10.0.0.6"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pools_of_two_hosts_that_share_addresses_are_taken_and_told() {
+async fn overlapping_pools_of_two_hosts_are_accepted_and_reported() {
     let app = TestApp::new().await;
     let first = host(&app).await;
     let config = json!({ "socket": "/nowhere/else.socket" });
@@ -285,6 +285,6 @@ async fn pools_of_two_hosts_that_share_addresses_are_taken_and_told() {
     assert_eq!(apart.expect(201).body["overlaps"], json!([]));
     let again = app.provider.get(&format!("/api/address-pools/{}", one["id"])).await.expect(200).body;
     assert_eq!(again["overlaps"], json!([two["id"]]));
-    let problems = innkeeper::addresses::service::problems(&app.app, HostId(first)).await.unwrap();
+    let problems = compute::addresses::service::problems(&app.core, HostId(first)).await.unwrap();
     assert!(problems.len() == 1 && problems[0].contains("v4"), "{problems:?}");
 }

@@ -1,5 +1,5 @@
-//! Alerts: what sweeps raise and end, whose they are, and who is mailed. Sweeps are put in at times of the test's own;
-//! `load.rs` has a real guest under a real load.
+//! Alerts: what sweeps raise and end, whose they are, and who is mailed. Most tests insert sweeps at times of their
+//! own; `load.rs` puts a real guest under real load.
 
 mod load;
 mod mails;

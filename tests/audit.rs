@@ -1,5 +1,5 @@
-//! The audit log: every change leaves an entry, whoever tried it and however it ended; nothing secret is in it, nothing
-//! can be taken out of it, and customers see what concerns them.
+//! The audit log: every change leaves an entry, whoever made it and however it ended; it contains no secrets, nothing
+//! can be removed from it, and customers see what concerns them.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn tariff(name: &str) -> Value {
     json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 })
 }
 
-/// A server of the customer's on a host that nothing answers at.
+/// A server of the customer's, on a host that doesn't answer.
 async fn server(app: &TestApp) -> i64 {
     let host = json!({ "name": "h", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
     let host = app.provider.post("/api/hosts", host).await.expect(201).body["id"].as_i64().unwrap();
@@ -42,7 +42,7 @@ async fn server(app: &TestApp) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn times_that_no_calendar_has_are_refused() {
+async fn out_of_range_times_are_refused() {
     let app = TestApp::new().await;
     for at in ["-4800-01-01T00:00:00Z", "%2B12000-01-01T00:00:00Z"] {
         for name in ["from", "to"] {
@@ -53,7 +53,7 @@ async fn times_that_no_calendar_has_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_done_or_tried_is_written_down_with_who_where_and_how_it_ended() {
+async fn every_attempt_is_logged_with_who_where_and_outcome() {
     let app = TestApp::new().await;
     let server = server(&app).await;
 
@@ -74,7 +74,7 @@ async fn what_was_done_or_tried_is_written_down_with_who_where_and_how_it_ended(
     let entry = latest(&app).await;
     assert_eq!((&entry["code"], &entry["userId"]), (&json!("FORBIDDEN"), &json!(app.customer_id.0)));
 
-    // An operation: the entry tells how it stands now.
+    // For an operation the entry shows its current state.
     let started = app.customer.post(&format!("/api/server/{server}/start"), None).await.expect(200).body;
     let entry = latest(&app).await;
     assert_eq!((&entry["serverId"], &entry["operationId"]), (&json!(server), &started["operationId"]));
@@ -88,7 +88,7 @@ async fn what_was_done_or_tried_is_written_down_with_who_where_and_how_it_ended(
     let entry = latest(&app).await;
     assert_eq!((&entry["operationState"], &entry["operationCode"]), (&json!("failed"), &json!("HOST_UNREACHABLE")));
 
-    // Logins, good and bad: whose account it was about, and from where.
+    // Logins, successful and failed: which account, and from where.
     let login = |password: &str| json!({ "email": "customer@example.com", "password": password });
     app.nobody.post("/api/auth/login", login("wrong")).await.expect(401);
     let entry = latest(&app).await;
@@ -97,7 +97,7 @@ async fn what_was_done_or_tried_is_written_down_with_who_where_and_how_it_ended(
     app.nobody.post("/api/auth/login", login(PASSWORD)).await.expect(200);
     assert_eq!(latest(&app).await["status"], 200);
 
-    // Looking leaves nothing, and strangers can't fill it.
+    // Reads leave no entries, and unauthenticated clients can't fill the log.
     let before = entries(&app).await;
     app.customer.get("/api/server").await.expect(200);
     app.customer.get("/api/tariffs").await.expect(200);
@@ -121,7 +121,7 @@ async fn what_was_done_or_tried_is_written_down_with_who_where_and_how_it_ended(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_secret_is_in_it() {
+async fn no_secret_is_in_the_audit_log() {
     let app = TestApp::new().await;
     let new = json!({ "name": "t", "scopes": ["read"] });
     let token = app.customer.post("/api/auth/tokens", new).await.expect(201).body["token"].clone();
@@ -141,9 +141,9 @@ async fn nothing_secret_is_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn customers_see_what_concerns_them_and_nothing_of_others() {
+async fn customers_see_only_entries_that_concern_them() {
     let app = TestApp::new().await;
-    app.db.leaves_work();
+    app.db.allow_unfinished();
     let server = server(&app).await;
     app.provider.post(&format!("/api/server/{server}/stop"), None).await.expect(200);
     app.other.post(&format!("/api/server/{server}/stop"), None).await.expect(404);
@@ -165,7 +165,7 @@ async fn customers_see_what_concerns_them_and_nothing_of_others() {
         assert_eq!(stopped[0][hidden], Value::Null, "{hidden}");
     }
     let guess = mine["data"].as_array().unwrap().iter().find(|e| e["code"] == "UNAUTHENTICATED").unwrap();
-    assert_eq!(guess["address"], "127.0.0.1", "whoever tries one's door is shown");
+    assert_eq!(guess["address"], "127.0.0.1", "the guesser's address is shown");
     let me = app.customer_id.0;
     let about_me = |e: &Value| e["userId"] == me || e["accountId"] == me || theirs(e);
     assert!(mine["data"].as_array().unwrap().iter().all(about_me), "{mine}");
@@ -176,7 +176,7 @@ async fn customers_see_what_concerns_them_and_nothing_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn entries_stay_as_they_are_until_their_month_is_too_old() {
+async fn entries_are_immutable_until_their_month_is_dropped() {
     let app = TestApp::with(|c| c.audit_days = 30).await;
     let part: String = sqlx::query_scalar("select 'audit_' || to_char(now() at time zone 'UTC', 'YYYYMM')")
         .fetch_one(&app.db.pool)
@@ -196,7 +196,7 @@ async fn entries_stay_as_they_are_until_their_month_is_too_old() {
         let error = sqlx::query(sqlx::AssertSqlSafe(forbidden.clone())).execute(&app.db.pool).await.unwrap_err();
         assert!(error.to_string().contains("append-only"), "{forbidden}: {error}");
     }
-    // An end is written once, and changes nothing else.
+    // An entry's end is written once, and nothing else can change.
     let open = "insert into audit (id, role, action) values (gen_random_uuid(), 'nobody', 'open')";
     sqlx::query(open).execute(&app.db.pool).await.unwrap();
     for (change, fine) in [
@@ -216,22 +216,22 @@ async fn entries_stay_as_they_are_until_their_month_is_too_old() {
         sqlx::query(sql).execute(&app.db.pool).await.unwrap();
     }
     let with_old = entries(&app).await;
-    innkeeper::audit::service::upkeep(&app.app).await.unwrap();
+    kernel::audit::service::upkeep(&app.core).await.unwrap();
     assert_eq!(entries(&app).await, with_old - 1);
     let months: i64 = sqlx::query_scalar("select count(*) from pg_inherits where inhparent = 'audit'::regclass")
         .fetch_one(&app.db.pool)
         .await
         .unwrap();
-    assert_eq!(months, 4, "this month and three to come");
+    assert_eq!(months, 4, "this month and the next three");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_process_and_a_client_that_leaves_are_seen_in_it() {
+async fn killed_processes_and_disconnected_clients_show_in_the_audit_log() {
     let app = TestApp::new().await;
     let mut service = Service::start(&app.db, app.data.path(), "").await;
     let there = Client { base: service.base.clone(), ..app.provider.clone() };
     let hold = async || {
-        let mut held = innkeeper::db::begin(&app.db.pool).await.unwrap();
+        let mut held = kernel::db::begin(&app.db.pool).await.unwrap();
         sqlx::query("lock table tariffs in access exclusive mode").execute(&mut *held).await.unwrap();
         held
     };
@@ -245,7 +245,7 @@ async fn a_killed_process_and_a_client_that_leaves_are_seen_in_it() {
     leaving.abort();
     held.rollback().await.unwrap();
     let page = eventually(&app.provider, path, |page| page["data"][0]["endedAt"].is_string()).await;
-    assert_eq!(page["data"][0]["code"], Value::Null, "what was begun is done, though nobody hears of it: {page}");
+    assert_eq!(page["data"][0]["code"], Value::Null, "completed, though its client has left: {page}");
     assert!(page["data"][0]["subjectId"].is_string(), "{page}");
 
     let held = hold().await;
@@ -259,7 +259,7 @@ async fn a_killed_process_and_a_client_that_leaves_are_seen_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_command_line_is_in_it_too() {
+async fn commands_are_in_the_audit_log_too() {
     let app = TestApp::new().await;
     let run = async |arguments: &[&str]| {
         let output = command(&app.db, app.data.path()).args(arguments).output().await.unwrap();
@@ -284,22 +284,22 @@ async fn the_command_line_is_in_it_too() {
     let (fine, list) = run(&["audit", "list", "--limit", "2"]).await;
     assert!(fine && list.lines().count() == 3, "{list}");
     assert!(list.contains("tariff add") && list.contains("NOT_FOUND"), "{list}");
-    assert_eq!(entries(&app).await, before, "looking leaves nothing");
+    assert_eq!(entries(&app).await, before, "reads leave no entries");
 }
 
-/// Whoever is refused again and again leaves a number, and no more entries than a person would read.
+/// Repeated refusals are counted, and leave no more entries than anybody would read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_refused_again_and_again_is_counted_and_does_not_fill_the_log() {
+async fn repeated_refusals_are_counted_and_do_not_fill_the_log() {
     let app = TestApp::new().await;
     let refused = (0..60).map(async |n: u32| {
         app.customer.delete(&format!("/api/tariffs/{n}")).await.expect(403);
     });
     futures_util::future::join_all(refused).await;
-    // What is done is an entry, however much was refused before.
+    // A successful change always gets an entry, however much was refused before.
     app.customer.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["read"] })).await.expect(201);
     assert_eq!(latest(&app).await["status"], 201);
     let mine = app.customer.get("/api/audit?code=FORBIDDEN").await.expect(200).body;
-    assert!(mine["total"].as_i64() <= Some(40), "an hour or two of them: {}", mine["total"]);
+    assert!(mine["total"].as_i64() <= Some(40), "the first 20 of one hour or two: {}", mine["total"]);
     let count =
         |page: &Value| page["data"].as_array().unwrap().iter().map(|row| row["count"].as_i64().unwrap()).sum::<i64>();
     let counted = app.customer.get("/api/audit/refused").await.expect(200).body;
@@ -311,9 +311,9 @@ async fn what_is_refused_again_and_again_is_counted_and_does_not_fill_the_log() 
     assert_eq!(open, 0);
 }
 
-/// Guesses at an account's password are its owner's to see, by the first few and by their number.
+/// Guesses at an account's password are shown to its owner: the first few as entries, all of them as a count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failed_logins_are_counted_for_the_account_that_they_were_about() {
+async fn failed_logins_are_counted_for_the_targeted_account() {
     let app = TestApp::with(|c| c.login_limit_account = 1000).await;
     for _ in 0..25 {
         let guess = json!({ "email": "customer@example.com", "password": "guess" });
@@ -325,15 +325,15 @@ async fn failed_logins_are_counted_for_the_account_that_they_were_about() {
     assert_eq!(counted["data"][0]["accountId"], app.customer_id.0);
 }
 
-/// What nobody ended is kept as what it is, once its process must be dead.
+/// An entry without an end is kept as it is, once its process must be dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_entry_that_has_no_end_is_kept() {
+async fn an_unfinished_entry_is_kept() {
     let app = TestApp::new().await;
     let begun = "insert into audit_open (id, at, role, action)
                  values (gen_random_uuid(), now() - interval '2 hours', 'nobody', 'old'),
                         (gen_random_uuid(), now(), 'nobody', 'new')";
     sqlx::query(begun).execute(&app.db.pool).await.unwrap();
-    innkeeper::audit::service::upkeep(&app.app).await.unwrap();
+    kernel::audit::service::upkeep(&app.core).await.unwrap();
     let kept: Vec<String> =
         sqlx::query_scalar("select action from audit where ended_at is null").fetch_all(&app.db.pool).await.unwrap();
     assert_eq!(kept, ["old"]);

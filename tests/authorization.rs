@@ -8,7 +8,7 @@ use crate::support::app::login;
 use crate::support::parts::Part;
 use crate::support::{Client, TestApp};
 
-/// What the authorisation of a route comes to for someone. `Ok` is whatever comes after it, bad input included.
+/// The result of a route's authorisation for a caller. `Ok` is whatever comes after it, bad input included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum To {
     Ok,
@@ -21,8 +21,8 @@ enum To {
 }
 use To::{Forbidden, Hidden, Ok, SignIn};
 
-/// Nobody, the customer who owns what the path names, another customer, the provider, the owner's read-only token,
-/// the owner's token for another server and the one for this server, a revoked token, one that has ended.
+/// Nobody, the owner of what the path names, another customer, the provider, the owner's read-only token, the owner's
+/// tokens for another server and for this one, a revoked token, an expired one.
 type Row = (&'static str, &'static str, [To; ROLES]);
 const ROLES: usize = 9;
 
@@ -40,7 +40,7 @@ const MATRIX: &[Row] = &[
     ("GET", "/health/live", OPEN),
     ("GET", "/health/ready", OPEN),
     ("GET", "/metrics", [Hidden; ROLES]),
-    ("GET", "/console/socket", OPEN), // who may is in the ticket that its first message shows
+    ("GET", "/console/socket", OPEN), // authorised by the ticket in its first message
     ("POST", "/api/auth/register", [Forbidden; ROLES]), // closed by default, for everyone
     ("POST", "/api/auth/login", OPEN),
     ("POST", "/api/auth/refresh", OPEN),
@@ -143,7 +143,7 @@ const MATRIX: &[Row] = &[
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_route_has_its_row() {
+async fn every_route_is_in_the_matrix() {
     let app = TestApp::new().await;
     let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
     let mut routes = BTreeSet::new();
@@ -153,24 +153,24 @@ async fn every_route_has_its_row() {
         }
     }
     let listed: BTreeSet<_> = MATRIX.iter().map(|(m, p, _)| (m.to_string(), p.to_string())).collect();
-    assert_eq!(routes, listed, "every route has its row here, and every row its route");
+    assert_eq!(routes, listed, "every route has a row here, and every row a route");
 }
 
-mod every_route_is_open_to_whom_it_should_be_and_to_nobody_else {
+mod every_route_admits_only_the_right_callers {
     for_each_part!(super::walk);
 }
 
 async fn walk(part: Part) {
     let app = TestApp::new().await;
-    // Of what a cell asked for only the answer matters.
-    app.db.leaves_work();
+    // Only the answers matter, not what becomes of the operations.
+    app.db.allow_unfinished();
     let host = host(&app).await;
     let tokens = Tokens::new(&app).await;
     for (method, path, expected) in MATRIX.iter().filter(|(_, path, _)| part.has(path)) {
         let mut world = World::new(&app, host).await;
         for (n, to) in expected.iter().enumerate() {
             if *method != "GET" && n > 0 && expected[n - 1] == Ok {
-                // The cell before may have deleted or locked something.
+                // The previous cell may have deleted or locked something.
                 world = World::new(&app, host).await;
             }
             let callers: [&Client; ROLES] = [
@@ -209,7 +209,7 @@ async fn walk(part: Part) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_method_that_a_path_does_not_have_is_405_and_an_unknown_path_404() {
+async fn unknown_methods_are_405_and_unknown_paths_are_404() {
     let app = TestApp::new().await;
     let paths: BTreeSet<_> = MATRIX.iter().map(|(_, p, _)| *p).collect();
     for path in paths {
@@ -230,7 +230,7 @@ async fn a_method_that_a_path_does_not_have_is_405_and_an_unknown_path_404() {
     }
 }
 
-/// A customer's token for one server shows that one server.
+/// A customer's token for one server shows only that server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_for_one_server_sees_one_server() {
     let app = TestApp::new().await;
@@ -320,7 +320,7 @@ impl World {
         .fetch_one(db)
         .await
         .unwrap();
-        let (secret, hash) = innkeeper::secrets::new_token("ink_t_");
+        let (secret, hash) = kernel::secrets::new_token("ink_t_");
         sqlx::query(
             "insert into tokens (id, kind, hash, user_id, name, scopes)
              values (gen_random_uuid(), 'api', $1, $2, 'here', array['write:server:' || $3::bigint])",
@@ -360,7 +360,7 @@ impl World {
     fn fill(&self, path: &str) -> String {
         let id = match path {
             p if p.starts_with("/api/auth/tokens/") => self.token.clone(),
-            // Of no login: tests/accounts.rs ends some.
+            // Not a login's id: tests/accounts.rs ends real ones.
             p if p.starts_with("/api/auth/sessions/") => self.token.clone(),
             p if p.starts_with("/api/tariffs/") => self.tariff.to_string(),
             p if p.starts_with("/api/images/") => self.image.to_string(),
@@ -386,7 +386,7 @@ impl World {
     }
 }
 
-/// A host that nothing answers at: authorisation comes before any host.
+/// A host that doesn't answer: authorisation comes before any call to a host.
 async fn host(app: &TestApp) -> i64 {
     let config = json!({ "socket": "/nowhere/incus.socket", "project": "p", "storagePool": "s" });
     let host = json!({ "name": "h", "kind": "incus", "config": config, "force": true });
@@ -412,8 +412,8 @@ impl Tokens {
             .execute(&app.db.pool)
             .await
             .unwrap();
-        // The service hears of it; from then on it is asked for anew.
-        crate::support::wait_for("the end of a token's time", async || match ended.get("/api/server").await.status {
+        // The service is notified; from then on the token is looked up again.
+        crate::support::wait_for("a token's expiry", async || match ended.get("/api/server").await.status {
             200 => None,
             status => Some(status),
         })
@@ -428,12 +428,12 @@ async fn token(app: &TestApp, scope: &str) -> (Client, String) {
     (app.nobody.with_token(made.body["token"].as_str().unwrap()), made.body["id"].as_str().unwrap().to_owned())
 }
 
-/// What each role gets to see of everything that can be read: every field with its type. A field that is new, gone or
-/// shown to more people than before changes tests/fields.txt; FIELDS=write writes it anew.
+/// What each role sees of everything that can be read: every field with its type. A field that is new, gone or visible
+/// to more roles than before changes tests/fields.txt; FIELDS=write rewrites that file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_role_sees_the_fields_it_should_see_and_no_others() {
     let app = TestApp::new().await;
-    app.db.leaves_work();
+    app.db.allow_unfinished();
     for who in ["provider", "customer", "other"] {
         login(&app.nobody, &format!("{who}@example.com")).await;
     }
@@ -472,7 +472,7 @@ async fn each_role_sees_the_fields_it_should_see_and_no_others() {
     .await
     .unwrap();
     let started = app.provider.post(&format!("/api/server/{}/start", world.server), None).await.expect(200).body;
-    // Until it has found nobody there, it has no error to show.
+    // It has no error to show until it has found the host unreachable.
     let path = format!("/api/operations/{}", started["operationId"].as_str().unwrap());
     crate::support::eventually(&app.provider, &path, |operation| operation["error"].is_object()).await;
     let mut seen = String::new();

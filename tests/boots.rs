@@ -1,4 +1,4 @@
-//! Servers that don't boot: hosts say no more of them than that they are stopped. On real containers.
+//! Servers that don't boot: their hosts only say that they are stopped. On real containers.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use crate::support::{Lab, TestApp, ended};
 
-/// The first program of such a guest.
+/// Replaces a guest's init with one that prints a line and exits.
 const BREAK: &str =
     "rm /sbin/init && printf '#!/bin/sh\\necho no room for the manager\\n' >/sbin/init && chmod 755 /sbin/init";
-const TOLD: &str = "The server was started, and stopped again at once.";
+const TOLD: &str = "The server was started, but stopped again at once.";
 
-/// What the customer and the provider are told of an operation that failed.
+/// Checks what the customer and the provider see of an operation that failed.
 async fn told(app: &TestApp, operation: &Value) {
     let seen = ended(&app.customer, operation).await;
     assert_eq!(seen["state"], "failed", "{seen}");
@@ -25,7 +25,7 @@ async fn told(app: &TestApp, operation: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_does_not_boot_is_told_as_that_with_its_last_words() {
+async fn a_failed_boot_is_reported_with_the_guest_s_last_output() {
     let app = TestApp::new().await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
@@ -39,7 +39,7 @@ async fn a_server_that_does_not_boot_is_told_as_that_with_its_last_words() {
     assert_eq!(broken.status, 0, "{broken:?}");
 
     for kind in ["restart", "start"] {
-        // Its failure may be in the answer already.
+        // The answer may already be the failure.
         app.customer.post(&format!("{path}/{kind}"), None).await;
         let last = app.customer.get(&format!("{path}/operations?limit=1")).await.expect(200).body["data"][0].clone();
         assert_eq!(last["kind"], kind);
@@ -47,7 +47,7 @@ async fn a_server_that_does_not_boot_is_told_as_that_with_its_last_words() {
         assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "stopped", "{kind}");
     }
 
-    // An order from an image of which no guest boots leaves nothing behind.
+    // An order from an image whose guests don't boot leaves nothing behind.
     let alias = publish(&lab, vmid).await;
     let image = app
         .provider
@@ -68,7 +68,7 @@ async fn a_server_that_does_not_boot_is_told_as_that_with_its_last_words() {
     assert_eq!(lab.guests().await, 1);
 }
 
-/// Makes an image of a stopped guest, under an alias of its own.
+/// Makes an image of a stopped guest, under its own alias.
 async fn publish(lab: &Lab, vmid: i64) -> String {
     let alias = format!("broken-{vmid}");
     let body = json!({ "source": { "type": "instance", "name": format!("ink-{vmid}") },
@@ -86,7 +86,7 @@ async fn fingerprint(lab: &Lab, alias: &str) -> String {
     found["metadata"]["target"].as_str().unwrap().to_owned()
 }
 
-/// Says something to the test Incus itself.
+/// Calls the test Incus directly.
 async fn incus(lab: &Lab, method: reqwest::Method, path: &str, body: Value) -> Value {
     let client = reqwest::Client::builder().unix_socket(lab.incus.socket.as_str()).build().unwrap();
     let mut url = reqwest::Url::parse("http://incus/1.0/").unwrap().join(path).unwrap();

@@ -9,7 +9,7 @@ fn tariff(name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tariff_is_made_changed_sold_no_more_and_deleted() {
+async fn a_tariff_is_created_changed_withdrawn_and_deleted() {
     let app = TestApp::new().await;
     app.provider.post("/api/tariffs", tariff(" Базовый ")).await.expect(422);
     let made = app.provider.post("/api/tariffs", tariff("Базовый")).await.expect(201).body;
@@ -39,7 +39,7 @@ async fn a_tariff_is_made_changed_sold_no_more_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_does_not_answer_is_saved_only_by_force() {
+async fn an_unreachable_host_is_saved_only_with_force() {
     let app = TestApp::new().await;
     let host = |force: bool| json!({ "name": "h", "kind": "incus", "config": { "socket": "/nowhere/incus.socket" }, "force": force });
     let answer = app.provider.post("/api/hosts", host(false)).await.expect(503);
@@ -59,7 +59,7 @@ async fn a_host_that_does_not_answer_is_saved_only_by_force() {
     let sealed: Vec<u8> = sqlx::query_scalar("select config_sealed from hosts").fetch_one(&app.db.pool).await.unwrap();
     assert!(!sealed.windows(7).any(|w| w == b"nowhere"), "settings are sealed");
 
-    // Where it is to be had is for providers; the hosts are asked first.
+    // Sources are shown to providers only, and checked on their hosts first.
     let image = |verify: bool| {
         json!({ "name": "Debian 12", "kind": "lxc", "verify": verify,
                 "sources": [{ "hostId": made["id"], "source": "debian-12" }] })
@@ -67,7 +67,7 @@ async fn a_host_that_does_not_answer_is_saved_only_by_force() {
     app.provider.post("/api/images", image(true)).await.expect(503);
     let debian = app.provider.post("/api/images", image(false)).await.expect(201).body;
     assert_eq!((&debian["type"], &debian["sources"][0]["source"]), (&json!("linux"), &json!("debian-12")));
-    // What most systems do is what an image is taken to do, and is everybody's to know.
+    // The default is what most systems do, and everybody can see it.
     assert_eq!(debian["rootLogin"], "key");
     let path_of_image = format!("/api/images/{}", debian["id"]);
     app.provider.put(&path_of_image, json!({ "rootLogin": "yes" })).await.expect(422);
@@ -88,9 +88,9 @@ async fn a_host_that_does_not_answer_is_saved_only_by_force() {
     assert_eq!(app.provider.get("/api/images").await.body[0]["sources"], json!([]));
 }
 
-/// An Incus server is known again by its certificate, whatever path its socket has.
+/// An Incus server is recognised by its certificate, whatever the path of its socket.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_incus_server_is_not_taken_for_two() {
+async fn one_incus_server_is_not_registered_twice() {
     let app = TestApp::new().await;
     let lab = Lab::new(&app.db).await;
     lab.register(&app.provider).await;

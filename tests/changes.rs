@@ -1,5 +1,5 @@
-//! What can be done with a server beyond its power: its size, snapshots, a new system, a suspension; on real
-//! containers, looked at from the inside.
+//! What can be done to a server besides power: size, snapshots, reinstallation, suspension; on real containers, checked
+//! from the inside.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::lab::Catalogue;
 use crate::support::wait::PATIENCE;
 use crate::support::{Client, Lab, TestApp, ended, wait_for};
 
-/// A running server, and the ways to it.
+/// A running server, and what is needed to reach it.
 struct Made {
     app: TestApp,
     lab: Lab,
@@ -56,15 +56,15 @@ impl Made {
         String::from_utf8(out.stdout).unwrap().trim().to_owned()
     }
 
-    /// What a script that has something to say says: Incus has lost all of an output on a busy machine.
+    /// The output of a script that must print something: a busy Incus sometimes loses all of it.
     async fn said(&self, script: &str) -> String {
-        wait_for("what the guest says", async || {
+        wait_for("the guest's output", async || {
             Some(self.sh(script).await).filter(|said| !said.is_empty()).ok_or(script)
         })
         .await
     }
 
-    /// Fails the test unless the guest sees so much memory, in MiB; lxcfs in it may need a moment on a busy machine.
+    /// Fails the test unless the guest has this much memory, in MiB; its lxcfs may need a moment on a busy machine.
     async fn has_memory(&self, mib: u64) {
         wait_for("the guest's memory", async || {
             let memory = self.sh("awk '/MemTotal/{print $2}' /proc/meminfo").await;
@@ -73,7 +73,7 @@ impl Made {
         .await;
     }
 
-    /// The answer to what starts an operation, which ends well.
+    /// Waits until the operation that an answer started has succeeded, and returns the answer.
     async fn done(&self, client: &Client, answer: Response) -> Value {
         let body = answer.expect(200).body;
         assert_eq!(body["status"], "success", "{body}");
@@ -92,7 +92,7 @@ fn size(view: &Value) -> [i64; 3] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_grows_by_parts_and_to_another_tariff_and_its_disk_never_shrinks() {
+async fn a_server_grows_by_resource_or_by_tariff_and_its_disk_never_shrinks() {
     let made = Made::new().await;
     let me = &made.app.customer;
     let resize = async |client: &Client, wish: Value| client.put(&made.at("/resize"), wish).await;
@@ -115,12 +115,12 @@ async fn a_server_grows_by_parts_and_to_another_tariff_and_its_disk_never_shrink
     assert_eq!(fields(me, json!({ "cores": 0 })).await.as_object().unwrap().len(), 1);
     assert!(fields(me, json!({ "tariffId": 9999 })).await["tariffId"].is_string());
     assert!(fields(me, json!({ "tariffId": made.catalogue.tariff, "cores": 1 })).await["tariffId"].is_string());
-    // What it has already is no work.
+    // A size that it already has starts no operation.
     let same = resize(me, json!({ "cores": 2 })).await.expect(200).body;
     assert_eq!((&same["data"], &same["operationId"]), (&json!("unchanged"), &Value::Null));
     resize(&made.app.other, json!({ "cores": 1 })).await.expect(404);
 
-    // Another tariff: its size and its name. One with a smaller disk is none for this server.
+    // Another tariff sets its size and its name. A tariff with a smaller disk is refused.
     let tariff = async |name: &str, cores: i64, memory: i64, disk: i64| {
         let tariff =
             json!({ "name": name, "kind": "lxc", "cores": cores, "memory": memory, "disk": disk, "price": 900 });
@@ -133,7 +133,7 @@ async fn a_server_grows_by_parts_and_to_another_tariff_and_its_disk_never_shrink
     let view = made.view().await;
     assert_eq!((size(&view), &view["tariff"]["name"]), ([1, 320, 3], &json!("Large")));
     made.has_memory(320).await;
-    // Beyond what the tariff sells by parts only the provider goes, and nobody beyond what there is.
+    // Only the provider can go beyond the tariff's limits, and nobody beyond the host's capacity.
     fields(me, json!({ "memory": 400 })).await;
     let answer = resize(&made.app.provider, json!({ "memory": 400 })).await;
     made.done(&made.app.provider, answer).await;
@@ -142,19 +142,19 @@ async fn a_server_grows_by_parts_and_to_another_tariff_and_its_disk_never_shrink
     assert_eq!(size(&made.view().await), [1, 400, 3]);
 }
 
-/// What a server keeps on its full disk is not lost for want of a way out: it is told whose disk is full, what would take
-/// it down for good is refused while it is up, and a bigger disk helps.
+/// A full disk must not trap a server: the error says whose disk is full, what would take the server down for good is
+/// refused while it is up, and a bigger disk helps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_whose_own_disk_is_full_is_told_so_stays_up_and_grows() {
+async fn a_server_with_a_full_disk_gets_a_clear_error_stays_up_and_can_grow() {
     let made = Made::new().await;
     let me = &made.app.customer;
-    // What is in the guest may make room meanwhile. Bounded, for where the disk has no limit.
+    // Processes in the guest may free space meanwhile. Bounded, in case the disk has no limit.
     let fill = "for mib in 3000 300 300 300; do dd if=/dev/zero bs=1M count=$mib >>/big 2>/dev/null; sync; \
                 sh -c 'echo more > /more' 2>/dev/null || exit 0; done; exit 1";
     made.sh(fill).await;
     let pid = made.said("stat -c %Y /proc/1").await;
     let refused = async |answer: Response, what: &str| {
-        // Sometimes told at once, sometimes by the operation.
+        // Sometimes in the answer, sometimes in the operation.
         let (code, words) = match answer.status {
             200 => {
                 let operation = ended(me, &answer.body["operationId"]).await;
@@ -170,7 +170,7 @@ async fn a_server_whose_own_disk_is_full_is_told_so_stays_up_and_grows() {
     assert_eq!(made.view().await["status"], "running");
     refused(me.post(&made.at("/password"), None).await, "password").await;
     refused(me.post(&made.at("/snapshots"), json!({ "snapname": "one" })).await, "snapshot").await;
-    // Cores alone don't help, and nothing of them is left.
+    // More cores alone don't help, and are undone.
     refused(me.put(&made.at("/resize"), json!({ "cores": 2 })).await, "cores").await;
     assert_eq!(size(&made.view().await), [1, 256, 1]);
     assert_eq!(made.said("stat -c %Y /proc/1").await, pid, "it was up all the time");
@@ -185,7 +185,7 @@ async fn a_server_whose_own_disk_is_full_is_told_so_stays_up_and_grows() {
     let answer = me.post(&made.at("/restart"), None).await;
     made.done(me, answer).await;
 
-    // One that is down when its disk is full says why it does not come up, and comes up with a bigger one.
+    // A stopped server with a full disk says why it does not start, and starts with a bigger one.
     made.sh(fill).await;
     let answer = me.post(&made.at("/stop"), None).await;
     made.done(me, answer).await;
@@ -199,7 +199,7 @@ async fn a_server_whose_own_disk_is_full_is_told_so_stays_up_and_grows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn snapshots_are_counted_named_and_gone_back_to() {
+async fn snapshots_are_limited_named_and_rolled_back_to() {
     let made = Made::new().await;
     let me = &made.app.customer;
     let take = async |name: &str| me.post(&made.at("/snapshots"), json!({ "snapname": name })).await;
@@ -217,7 +217,7 @@ async fn snapshots_are_counted_named_and_gone_back_to() {
     let rolled = made.done(me, answer).await;
     assert_eq!(made.sh("cat /root/f").await, "first");
     assert_eq!(made.view().await["status"], "running");
-    // What was lost is in the snapshot that was taken first.
+    // What the rollback discarded is in the safety snapshot.
     let safety = rolled["safetySnapshot"].as_str().unwrap();
     let list = me.get(&made.at("/snapshots")).await.expect(200).body;
     let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
@@ -246,7 +246,7 @@ async fn snapshots_are_counted_named_and_gone_back_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_is_made_anew_in_its_old_place_unless_it_is_protected() {
+async fn a_server_is_reinstalled_with_its_old_address_unless_it_is_protected() {
     let made = Made::new().await;
     let me = &made.app.customer;
     let before = made.view().await;
@@ -262,7 +262,7 @@ async fn a_server_is_made_anew_in_its_old_place_unless_it_is_protected() {
     patch(json!({ "deletionProtection": false })).await;
     me.post(&made.at("/reinstall"), json!({ "osId": 9999 })).await.expect(422);
 
-    // Names and keys that were taken before they were looked at closely: told before anything is lost.
+    // Names and keys stored before the checks became stricter are refused before anything is lost.
     let rename = json!({ "name": format!("{}.example.com", "c".repeat(60)) });
     me.send(reqwest::Method::PATCH, &made.path, Some(rename)).await.expect(422);
     let store = async |sql: &'static str| sqlx::query(sql).execute(&made.app.db.pool).await.unwrap();
@@ -292,7 +292,7 @@ async fn a_server_is_made_anew_in_its_old_place_unless_it_is_protected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_suspended_server_is_down_and_its_owner_can_only_look() {
+async fn a_suspended_server_is_stopped_and_read_only_for_its_owner() {
     let made = Made::new().await;
     let (me, provider) = (&made.app.customer, &made.app.provider);
     let suspended = provider.post(&made.at("/suspend"), json!({ "reason": "unpaid" })).await;
@@ -320,7 +320,7 @@ async fn a_suspended_server_is_down_and_its_owner_can_only_look() {
     provider.post(&made.at("/unsuspend"), None).await.expect(409);
     let answer = me.post(&made.at("/stop"), None).await;
     made.done(me, answer).await;
-    // One that was stopped stays so.
+    // A server that was stopped before stays stopped.
     let suspended = provider.post(&made.at("/suspend"), json!({ "reason": "again" })).await.expect(200).body;
     assert_eq!(suspended["operationId"], Value::Null);
     assert_eq!(provider.post(&made.at("/unsuspend"), None).await.expect(200).body["operationId"], Value::Null);
@@ -328,13 +328,13 @@ async fn a_suspended_server_is_down_and_its_owner_can_only_look() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn labels_reverse_names_and_keys_are_kept_as_they_were_sent() {
+async fn labels_reverse_dns_and_ssh_keys_are_stored_as_sent() {
     let made = Made::new().await;
     let me = &made.app.customer;
     let labels = json!({ "env": "production", "example.com/team": "" });
     let patch = async |change: Value| me.send(reqwest::Method::PATCH, &made.path, Some(change)).await;
     assert_eq!(patch(json!({ "labels": labels })).await.expect(200).body["labels"], labels);
-    assert_eq!(patch(json!({ "name": "web-1" })).await.expect(200).body["labels"], labels, "left as they were");
+    assert_eq!(patch(json!({ "name": "web-1" })).await.expect(200).body["labels"], labels, "the labels are unchanged");
     for bad in [json!({ "labels": { "a b": "" } }), json!({ "labels": { "ключ": "1" } }), json!({ "name": "a b" })]
     {
         patch(bad).await.expect(422);
@@ -360,14 +360,14 @@ async fn labels_reverse_names_and_keys_are_kept_as_they_were_sent() {
     let at = made.at(&format!("/addresses/{address}"));
     let named = me.put(&at, json!({ "reverseDns": "mail.example.com" })).await.expect(200).body;
     assert_eq!(named, json!([{ "address": address, "reverseDns": "mail.example.com" }]));
-    // Other people's names are not theirs to give, unless the provider gives them, or lets them.
+    // Other people's domains can't be used, unless the provider sets the name or allows the domain.
     let refused = me.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(422);
     assert!(refused.text.contains("example.com"), "{}", refused.text);
     me.put(&at, json!({ "reverseDns": "badexample.com" })).await.expect(422);
     made.app.provider.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(200);
-    innkeeper::addresses::reverse::allow(&made.app.app, made.app.customer_id, "Example.org", true).await.unwrap();
+    compute::addresses::reverse::allow(&made.app.core, made.app.customer_id, "Example.org", true).await.unwrap();
     me.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(200);
-    innkeeper::addresses::reverse::allow(&made.app.app, made.app.customer_id, "example.org", false).await.unwrap();
+    compute::addresses::reverse::allow(&made.app.core, made.app.customer_id, "example.org", false).await.unwrap();
     me.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(422);
     me.put(&at, json!({ "reverseDns": "a b" })).await.expect(422);
     me.put(&made.at("/addresses/10.0.0.1"), json!({ "reverseDns": "a.example.com" })).await.expect(404);

@@ -1,4 +1,4 @@
-//! The command line as a process: what it says, and how it ends.
+//! The command line as a process: its output and its exit codes.
 
 use std::process::{Output, Stdio};
 
@@ -16,7 +16,7 @@ async fn run(db: &TestDb, data: &std::path::Path, line: &str, stdin: &str) -> Ou
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    // A command that does not read its input may have ended by now.
+    // A command that does not read its input may have exited already.
     let _ = input.write_all(stdin.as_bytes()).await;
     drop(input);
     child.wait_with_output().await.unwrap()
@@ -27,7 +27,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn accounts_tokens_and_the_catalogue_are_made_on_the_command_line() {
+async fn accounts_tokens_and_the_catalogue_are_managed_on_the_command_line() {
     let app = TestApp::new().await;
     let run = async |line: &str, stdin: &str| run(&app.db, app.data.path(), line, stdin).await;
     let good = async |line: &str, stdin: &str| {
@@ -94,7 +94,7 @@ async fn accounts_tokens_and_the_catalogue_are_made_on_the_command_line() {
     bad("host remove h", 1, "pools").await;
 }
 
-/// Stands for Proxmox VE's own: what is there can't be added, what is not there can't be modified.
+/// Stands in for Proxmox VE's own: what exists can't be added, what does not exist can't be modified.
 const PVEUM: &str = r#"#!/bin/sh
 set -e
 case "$1 $2" in
@@ -109,13 +109,13 @@ esac
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_commands_for_rights_need_no_database_and_can_be_run_again() {
+async fn pveum_commands_need_no_database_and_can_be_repeated() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let stub = folder.path().join("pveum");
     std::fs::write(&stub, PVEUM).unwrap();
     std::fs::set_permissions(&stub, std::fs::Permissions::from_mode(0o755)).unwrap();
-    // Nothing is set, as on a machine where Innkeeper is not set up yet.
+    // An empty environment, as on a machine where Innkeeper is not set up yet.
     let lines = async |arguments: &str| {
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_innkeeper"))
             .env_clear()
@@ -150,9 +150,9 @@ async fn the_commands_for_rights_need_no_database_and_can_be_run_again() {
     assert!(role().contains("VM.GuestAgent.Unrestricted") && !role().contains("VM.Monitor"), "{}", role());
 }
 
-/// What is printed beside a complaint is for the host that it is about.
+/// The commands printed with a problem suit the host that has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_commands_beside_a_complaint_are_for_the_host_s_own_version_and_storages() {
+async fn suggested_pveum_commands_match_the_host_s_version_and_storages() {
     let app = TestApp::new().await;
     let pve = crate::support::Pve::new(&app.db).await;
     let settings = pve.settings();
@@ -181,7 +181,7 @@ async fn the_commands_beside_a_complaint_are_for_the_host_s_own_version_and_stor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mails_are_shown_and_sent_again_on_the_command_line() {
+async fn mails_are_listed_and_retried_on_the_command_line() {
     let app = TestApp::new().await;
     let ids: Vec<String> = sqlx::query_scalar(
         "insert into mails (id, event, recipient, subject, text_body, html_body, state, last_error)
@@ -199,13 +199,13 @@ async fn mails_are_shown_and_sent_again_on_the_command_line() {
     let again = run(&format!("mail retry {}", ids[0])).await;
     assert!(again.status.success() && text(&again.stdout).contains("failed@example.com"), "{again:?}");
     let refused = run(&format!("mail retry {}", ids[1])).await;
-    assert!(refused.status.code() == Some(1) && text(&refused.stderr).contains("out already"), "{refused:?}");
+    assert!(refused.status.code() == Some(1) && text(&refused.stderr).contains("already been sent"), "{refused:?}");
     let audit = app.provider.get("/api/audit?action=mail%20retry&order=asc").await.expect(200).body;
     assert_eq!((&audit["data"][0]["subjectId"], audit["total"].as_i64()), (&ids[0].clone().into(), Some(2)), "{audit}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn settings_that_are_wrong_are_named() {
+async fn invalid_settings_are_named() {
     let db = TestDb::new().await;
     let data = tempfile::tempdir().unwrap();
     let said = async |name: &str, value: &str| {
@@ -224,14 +224,14 @@ async fn settings_that_are_wrong_are_named() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
     assert!(said("INNKEEPER_LISTEN", &address).await.contains(&address));
-    // The file of settings: read, but second to the environment.
+    // The settings file is read, but the environment takes precedence.
     std::fs::write(data.path().join(".env"), "INNKEEPER_LEASE_SECONDS=0\nINNKEEPER_WORKERS=0\n").unwrap();
     let line = said("INNKEEPER_LEASE_SECONDS", "5").await;
     assert!(line.contains("INNKEEPER_WORKERS"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_demonstration_needs_its_incus_and_says_so() {
+async fn the_demo_needs_incus_and_says_so() {
     let db = TestDb::new().await;
     let data = tempfile::tempdir().unwrap();
     let line = "demo --env-file demo.env --incus-socket /nowhere/socket --incus-project p --incus-pool p --bridge b \
@@ -243,7 +243,7 @@ async fn a_demonstration_needs_its_incus_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_demonstration_is_made_once() {
+async fn the_demo_is_set_up_once() {
     let db = TestDb::new().await;
     let data = tempfile::tempdir().unwrap();
     let lab = crate::support::lab::Incus::from_env();

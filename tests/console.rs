@@ -1,4 +1,4 @@
-//! Consoles: our page in Chromium on a real container and a real screen, and the rules of tickets and sockets.
+//! Consoles: our page in Chromium on a real container and a real VNC server, and the rules for tickets and sockets.
 
 mod screen;
 mod socket;
@@ -10,8 +10,8 @@ use crate::support::lab::Catalogue;
 use crate::support::relay::{Port, Relay};
 use crate::support::{Browser, Client, Lab, TestApp, ended, wait_for};
 
-/// A service behind a relay, as behind a proxy, with a server of the customer's that runs.
-struct House {
+/// A service behind a relay, as behind a proxy, with a running server of the customer's.
+struct ConsoleFixture {
     app: TestApp,
     lab: Lab,
     catalogue: Catalogue,
@@ -22,8 +22,8 @@ struct House {
     password: SecretString,
 }
 
-impl House {
-    async fn new(change: impl FnOnce(&mut innkeeper::config::Config)) -> Self {
+impl ConsoleFixture {
+    async fn new(change: impl FnOnce(&mut kernel::config::Config)) -> Self {
         let port = Port::new();
         let app = TestApp::with(|c| {
             c.public_url = format!("http://127.0.0.1:{}", port.number());
@@ -35,7 +35,7 @@ impl House {
         let catalogue = lab.register(&app.provider).await;
         let created = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
         assert_eq!(ended(&app.customer, &created["operationId"]).await["state"], "succeeded");
-        let mut house = Self {
+        let mut fixture = Self {
             app,
             lab,
             catalogue,
@@ -45,8 +45,8 @@ impl House {
             vmid: created["proxmoxId"].as_i64().unwrap(),
             password: created["rootPassword"].as_str().unwrap().to_owned().into(),
         };
-        house.mend().await;
-        house
+        fixture.mend().await;
+        fixture
     }
 
     fn to(&self) -> String {
@@ -57,7 +57,7 @@ impl House {
         self.relay = Some(Relay::tcp(&self.port, self.to()).await);
     }
 
-    /// The address of a page with a new ticket.
+    /// The URL of a page with a new ticket.
     async fn url(&self, client: &Client) -> String {
         let answer = client.post("/api/server/console", json!({ "vmid": self.vmid })).await.expect(200).body;
         assert_eq!(answer["status"], "success");
@@ -68,8 +68,8 @@ impl House {
 async fn sign_in(browser: &mut Browser, password: &SecretString) {
     use secrecy::ExposeSecret;
     browser.status("Connected").await;
-    // A container takes a moment to ask, and Incus another to listen.
-    wait_for("the container's question", async || {
+    // A container takes a moment to show its prompt, and Incus another to listen.
+    wait_for("the container's login prompt", async || {
         browser.tell(json!({ "do": "press", "key": "Enter" })).await;
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         let shown = browser.tell(json!({ "do": "screen" })).await.as_str().unwrap().trim_end().to_owned();
@@ -82,7 +82,7 @@ async fn sign_in(browser: &mut Browser, password: &SecretString) {
     browser.see("^root@.*#").await;
 }
 
-/// A host may drop what is typed at a terminal in the first moment after it was opened again, and types a key of its own.
+/// A host may drop input in the first moment after a terminal was reopened, and sends a key of its own.
 async fn settle(browser: &mut Browser) {
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     browser.line("").await;
@@ -90,19 +90,19 @@ async fn settle(browser: &mut Browser) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_person_works_at_a_console_in_the_browser() {
-    let mut house = House::new(|_| {}).await;
+async fn a_console_works_in_the_browser() {
+    let mut fixture = ConsoleFixture::new(|_| {}).await;
     let mut browser = Browser::new();
-    let url = house.url(&house.app.customer).await;
+    let url = fixture.url(&fixture.app.customer).await;
     browser.open(&url).await;
     browser.shot("connected").await;
-    sign_in(&mut browser, &house.password).await;
+    sign_in(&mut browser, &fixture.password).await;
 
     browser.line("echo answer=$((6*7))").await;
     browser.see("answer=42").await;
     browser.shot("dark").await;
 
-    // The window's size is the terminal's.
+    // The terminal follows the window's size.
     browser.line("stty size").await;
     let shown = browser.see(r"^\d+ \d+$").await;
     let before = shown.lines().rev().find(|l| is_size(l)).unwrap().to_owned();
@@ -121,7 +121,7 @@ async fn a_person_works_at_a_console_in_the_browser() {
     browser.shot("narrow").await;
     browser.tell(json!({ "do": "resize", "width": 1100, "height": 700 })).await;
 
-    // What is pasted arrives whole, in other scripts too, and what is marked can be copied.
+    // Pasted text arrives complete, in any script, and selected text can be copied.
     browser.tell(json!({ "do": "paste", "text": "clear; printf '%s' 'Привет, 世界' | wc -c" })).await;
     browser.tell(json!({ "do": "press", "key": "Enter" })).await;
     browser.see("^20$").await;
@@ -136,57 +136,57 @@ async fn a_person_works_at_a_console_in_the_browser() {
     browser.line("clear; echo copy-me-$((40+2))").await;
     browser.see("^copy-me-42$").await;
     let copied = browser.tell(json!({ "do": "copy", "text": "copy-me-42" })).await;
-    assert_eq!(copied.as_str().unwrap().trim(), "copy-me-42", "a line that is marked");
+    assert_eq!(copied.as_str().unwrap().trim(), "copy-me-42", "the selected line");
 
-    // The network goes away, and what is being worked at is there when it is back.
+    // The network goes away, and the session is still there when it is back.
     browser.line("clear; before=still-here; echo noted-$((40+2))").await;
     browser.see("^noted-42$").await;
-    house.relay.take().unwrap().cut();
-    browser.status("Connecting again").await;
+    fixture.relay.take().unwrap().cut();
+    browser.status("Reconnecting").await;
     let (title, words, again) = browser.notice().await;
     assert_eq!((title.as_str(), again), ("The connection was lost", true), "{words}");
     browser.shot("lost").await;
-    house.mend().await;
+    fixture.mend().await;
     browser.status("Connected").await;
     settle(&mut browser).await;
     browser.line("echo $before-$((6*7))").await;
     browser.see("still-here-42").await;
-    // So it is after the page was loaded anew.
+    // The same after the page is reloaded.
     browser.tell(json!({ "do": "reload" })).await;
     browser.status("Connected").await;
     settle(&mut browser).await;
     browser.line("echo $before-$((6*8))").await;
     browser.see("still-here-48").await;
 
-    // Light, and a link used twice.
+    // The light theme, and a link used twice.
     browser.tell(json!({ "do": "click", "on": "#theme" })).await;
     browser.shot("light").await;
     let mut second = Browser::new();
     second.open(&url).await;
     let (title, words, again) = second.notice().await;
-    assert_eq!((title.as_str(), again), ("This link is no longer good", false), "{words}");
+    assert_eq!((title.as_str(), again), ("This link is no longer valid", false), "{words}");
     second.shot("used").await;
 
-    // Opened in another place, and taken back.
-    second.open(&house.url(&house.app.customer).await).await;
+    // Opened somewhere else, and taken back.
+    second.open(&fixture.url(&fixture.app.customer).await).await;
     second.status("Connected").await;
     let (title, _, again) = browser.notice().await;
-    assert_eq!((title.as_str(), again), ("Opened in another place", true));
+    assert_eq!((title.as_str(), again), ("Opened somewhere else", true));
     browser.shot("taken").await;
     browser.tell(json!({ "do": "click", "on": "#again" })).await;
     browser.status("Connected").await;
-    assert_eq!(second.notice().await.0, "Opened in another place");
+    assert_eq!(second.notice().await.0, "Opened somewhere else");
 
-    // The login ends, and with it the console.
-    house.app.customer.post("/api/auth/logout", None).await.expect(204);
+    // The login ends, and the console with it.
+    fixture.app.customer.post("/api/auth/logout", None).await.expect(204);
     let (title, words, again) = browser.notice().await;
     assert_eq!((title.as_str(), again), ("You were signed out", false), "{words}");
     browser.shot("signed-out").await;
-    // Not even the ticket to come back with is any good.
+    // Not even the ticket for reconnecting is valid any more.
     browser.tell(json!({ "do": "reload" })).await;
     assert!(!browser.notice().await.2);
     let problems = browser.tell(json!({ "do": "problems" })).await;
-    assert_eq!(problems, json!([]), "nothing that the page's policy forbids, and no mistakes");
+    assert_eq!(problems, json!([]), "no policy violations and no errors");
 }
 
 fn is_size(line: &str) -> bool {
@@ -200,47 +200,47 @@ fn sizes(line: &str) -> (u32, u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tickets_are_refused_to_strangers_and_when_they_are_old() {
-    let house = House::new(|_| {}).await;
+async fn foreign_expired_and_invented_tickets_are_refused() {
+    let fixture = ConsoleFixture::new(|_| {}).await;
     let mut browser = Browser::new();
     let refused = async |browser: &mut Browser, url: &str| {
         browser.open(url).await;
         let (title, words, again) = browser.notice().await;
-        assert_eq!((title.as_str(), again), ("This link is no longer good", false), "{words}");
+        assert_eq!((title.as_str(), again), ("This link is no longer valid", false), "{words}");
         assert!(words.contains("panel"), "{words}");
     };
-    // One that somebody at another address asked for.
-    let elsewhere = house
+    // One that was requested from another address.
+    let elsewhere = fixture
         .app
         .customer
         .http
-        .post(format!("{}/api/server/console", house.app.base))
-        .bearer_auth(house.app.customer.token.as_deref().unwrap())
+        .post(format!("{}/api/server/console", fixture.app.base))
+        .bearer_auth(fixture.app.customer.token.as_deref().unwrap())
         .header("x-forwarded-for", "203.0.113.9")
-        .json(&json!({ "vmid": house.vmid }));
+        .json(&json!({ "vmid": fixture.vmid }));
     let stranger: Value = elsewhere.send().await.unwrap().json().await.unwrap();
     refused(&mut browser, stranger["url"].as_str().unwrap()).await;
-    // One that has lain about.
-    let old = house.url(&house.app.customer).await;
+    // One that has expired.
+    let old = fixture.url(&fixture.app.customer).await;
     sqlx::query("update consoles set ticket_until = now() where ticket is not null")
-        .execute(&house.app.db.pool)
+        .execute(&fixture.app.db.pool)
         .await
         .unwrap();
     refused(&mut browser, &old).await;
-    // One that nobody gave.
-    let invented = format!("http://127.0.0.1:{}/console/#ink_c_{}", house.port.number(), "A".repeat(43));
+    // One that was made up.
+    let invented = format!("http://127.0.0.1:{}/console/#ink_c_{}", fixture.port.number(), "A".repeat(43));
     refused(&mut browser, &invented).await;
     // None at all.
-    browser.open(&format!("http://127.0.0.1:{}/console", house.port.number())).await;
-    assert_eq!(browser.notice().await.0, "No console here");
+    browser.open(&format!("http://127.0.0.1:{}/console", fixture.port.number())).await;
+    assert_eq!(browser.notice().await.0, "No console to open");
 
-    // What the API says to those who may not have one.
+    // What the API says to callers who may not have one.
     let console = |vmid: i64| json!({ "vmid": vmid });
-    house.app.other.post("/api/server/console", console(house.vmid)).await.expect(404);
-    house.app.customer.post("/api/server/console", console(house.vmid + 1)).await.expect(404);
-    let stopped = house.app.customer.post(&format!("/api/server/{}/stop", house.id), None).await.expect(200).body;
-    ended(&house.app.customer, &stopped["operationId"]).await;
-    let refusal = house.app.customer.post("/api/server/console", console(house.vmid)).await.expect(409);
+    fixture.app.other.post("/api/server/console", console(fixture.vmid)).await.expect(404);
+    fixture.app.customer.post("/api/server/console", console(fixture.vmid + 1)).await.expect(404);
+    let stopped = fixture.app.customer.post(&format!("/api/server/{}/stop", fixture.id), None).await.expect(200).body;
+    ended(&fixture.app.customer, &stopped["operationId"]).await;
+    let refusal = fixture.app.customer.post("/api/server/console", console(fixture.vmid)).await.expect(409);
     assert_eq!(refusal.body["error"], "The server is stopped; start it to open its console.");
-    assert!(house.catalogue.host > 0 && house.lab.guests().await == 1);
+    assert!(fixture.catalogue.host > 0 && fixture.lab.guests().await == 1);
 }

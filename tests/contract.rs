@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Lab, TestApp, ended, eventually};
 
-/// Checks that `value` has every field of `shape` and of the same type, at every depth. In the shape, `null` stands
-/// for anything, and an array's first element for each of the value's.
+/// Checks that `value` has every field of `shape`, with the same type, at every depth. In the shape, `null` stands for
+/// anything, and an array's first element for each of the value's.
 #[track_caller]
 pub(crate) fn assert_shape(value: &Value, shape: &Value, path: &str) {
     match (value, shape) {
@@ -28,7 +28,7 @@ pub(crate) fn assert_shape(value: &Value, shape: &Value, path: &str) {
         (Value::Number(value), Value::Number(shape)) => {
             assert!(shape.is_f64() || !value.is_f64(), "{path} is {value}, not an integer");
         }
-        _ => panic!("{path} is {value}, which is not like {shape}"),
+        _ => panic!("{path} is {value}, expected something like {shape}"),
     }
 }
 
@@ -39,7 +39,7 @@ fn a_missing_field_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_servers_whole_life_as_the_document_has_it() {
+async fn a_server_s_whole_life_follows_the_api_document() {
     let app = TestApp::with(|c| c.sweep_seconds = 1).await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
@@ -59,7 +59,7 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     let id = created["id"].as_i64().unwrap();
     let at = |rest: &str| format!("/api/server/{id}{rest}");
 
-    // One operation at a time, and its name to those who come second.
+    // One operation at a time; a second request gets the id of the one that holds the server.
     let locked = me.post(&at("/stop"), None).await.expect(409);
     assert_eq!(locked.code(), "LOCKED");
     assert_eq!(locked.body["details"]["operationId"], created["operationId"]);
@@ -86,7 +86,7 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     );
     assert_eq!(list.body.as_array().unwrap().len(), 1);
     assert_eq!(list.body[0]["tariff"]["name"], "Базовый");
-    assert_eq!(list.body[0]["rootPassword"], Value::Null, "shown once, at the order");
+    assert_eq!(list.body[0]["rootPassword"], Value::Null, "shown once, in the order's answer");
     assert!(!list.text.contains(created["rootPassword"].as_str().unwrap()));
 
     // 2. Get Server Details
@@ -100,7 +100,7 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     assert_eq!(server["status"], "running");
     assert_eq!(server["ipAddress"], lab.first.to_string());
 
-    // 3. Get Server Status and Statistics, once two sweeps have seen it: a share of its cores is what lies between
+    // 3. Get Server Status and Statistics, once two sweeps have seen it: CPU usage is measured between two
     let stats = json!({ "id": 1, "status": "running", "stats": { "status": "success", "data": {
         "vmid": 100, "status": "running", "uptime": 3600, "cpu": 0.15,
         "memory": { "used": 1, "max": 1, "usage": 25.0 }, "disk": { "used": 1, "max": 1, "usage": 25.0 },
@@ -116,7 +116,7 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     let cpu = status["stats"]["data"]["cpu"].as_f64().unwrap();
     assert!((0.0..=1.0).contains(&cpu), "{cpu}");
 
-    // It is really there: the address answers, under the name and with the password that we were given.
+    // It really exists: the address answers, with the host name and the password that we were given.
     let guest = guest(&app, id).await;
     let driver = lab.incus.driver();
     let exec = async |argv: &[&str]| {
@@ -125,7 +125,7 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     };
     assert_eq!(exec(&["hostname"]).await, format!("server-{}", created["proxmoxId"]));
     let shadow = exec(&["getent", "shadow", "root"]).await;
-    assert!(unlocks(&driver, &guest, created["rootPassword"].as_str().unwrap()).await, "{shadow}");
+    assert!(is_root_password(&driver, &guest, created["rootPassword"].as_str().unwrap()).await, "{shadow}");
 
     // 6. Stop Server
     let action = json!({ "status": "success", "action": "stop", "taskId": "UPID:..." });
@@ -135,7 +135,7 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     assert_eq!(ended(me, &stopped["operationId"]).await["state"], "succeeded");
     assert_eq!(me.get(&at("")).await.body["status"], "stopped");
 
-    // A password can't be set in what is stopped, and the answer says so.
+    // A password can't be set in a stopped server, and the answer says so.
     let refused = me.post(&at("/password"), None).await.expect(409);
     assert_eq!(refused.code(), "CONFLICT");
 
@@ -157,15 +157,15 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     assert_shape(&changed, &json!({ "status": "success", "password": "new" }), "$");
     assert_eq!(changed["status"], "success");
     assert_ne!(changed["password"], created["rootPassword"]);
-    assert!(unlocks(&driver, &guest, changed["password"].as_str().unwrap()).await);
-    assert!(!unlocks(&driver, &guest, created["rootPassword"].as_str().unwrap()).await);
+    assert!(is_root_password(&driver, &guest, changed["password"].as_str().unwrap()).await);
+    assert!(!is_root_password(&driver, &guest, created["rootPassword"].as_str().unwrap()).await);
 
     // 10. Resize Server Configuration
     let wish = json!({ "cores": 2, "memory": 320, "disk": 2 });
     let resized = me.put(&at("/resize"), wish).await.expect(200).body;
     assert_shape(&resized, &json!({ "status": "success", "data": "..." }), "$");
     assert_eq!(ended(me, &resized["operationId"]).await["state"], "succeeded");
-    // The host shares its processors out anew a moment later; memory is there at once.
+    // The host redistributes its processors a moment later; memory changes at once.
     assert_eq!(exec(&["awk", "/MemTotal/{print $2}", "/proc/meminfo"]).await, (320 * 1024).to_string());
     let sized = me.get(&at("")).await.expect(200).body;
     assert_eq!((&sized["cores"], &sized["memory"], &sized["disk"]), (&json!(2), &json!(320), &json!(2)));
@@ -193,9 +193,9 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     let rolled = me.post(&at("/snapshots/rollback"), name.clone()).await.expect(200).body;
     assert_shape(&rolled, &json!({ "status": "success", "taskId": "UPID:..." }), "$");
     assert_eq!(ended(me, &rolled["operationId"]).await["state"], "succeeded");
-    assert_eq!(exec(&["ls", "/root/since"]).await, "", "it is as it was then");
+    assert_eq!(exec(&["ls", "/root/since"]).await, "", "it is as it was at the snapshot");
     let memory = exec(&["awk", "/MemTotal/{print $2}", "/proc/meminfo"]).await;
-    assert_eq!(memory, (320 * 1024).to_string(), "but for its size");
+    assert_eq!(memory, (320 * 1024).to_string(), "except for its size");
 
     // 14. Delete Snapshot
     let deleted = me.send(reqwest::Method::DELETE, &at("/snapshots"), Some(name)).await.expect(200).body;
@@ -209,7 +209,7 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     assert_shape(&console, &json!({ "status": "success", "url": "https://..." }), "$");
     assert_eq!(console["status"], "success");
     let url = console["url"].as_str().unwrap();
-    assert!(url.starts_with("http://127.0.0.1:5000/console/#ink_c_"), "our page, and a ticket of ours: {url}");
+    assert!(url.starts_with("http://127.0.0.1:5000/console/#ink_c_"), "our page with a ticket of ours: {url}");
 
     // Its history, newest first.
     let history = me.get(&at("/operations?limit=2")).await.expect(200).body;
@@ -239,7 +239,7 @@ async fn a_servers_whole_life_as_the_document_has_it() {
     assert!(mails[0].1.contains(&lab.first.to_string()), "{}", mails[0].1);
     assert!(!mails[0].1.contains(created["rootPassword"].as_str().unwrap()), "no password in a mail");
 
-    // Nothing secret stays behind.
+    // No secrets are left behind.
     let leftovers: i64 = sqlx::query_scalar("select count(*) from operations where data <> 'null'")
         .fetch_one(&app.db.pool)
         .await
@@ -257,8 +257,8 @@ async fn guest(app: &TestApp, id: i64) -> hypervisor::GuestRef {
     hypervisor::GuestRef { marker, vmid, kind: hypervisor::GuestKind::Lxc, node }
 }
 
-/// Whether root's password in the guest is this one, as the guest's own crypt sees it.
-pub(crate) async fn unlocks(
+/// Whether this is root's password in the guest, checked with the guest's own crypt().
+pub(crate) async fn is_root_password(
     driver: &std::sync::Arc<dyn hypervisor::Driver>,
     guest: &hypervisor::GuestRef,
     password: &str,

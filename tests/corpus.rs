@@ -1,5 +1,5 @@
-//! Bad input: the corpus of tests/corpus/ run through every string and number field of every body, every query
-//! parameter and every id, as the OpenAPI document names them. Each is refused in words or stored exactly.
+//! Bad input: the corpus of tests/corpus/ is run through every string and number field of every body, every query
+//! parameter and every id in the OpenAPI document. Each input is refused with a reason or stored exactly.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,14 +21,14 @@ fn corpus(text: &str) -> Vec<Input> {
     serde_json::from_str(text).unwrap()
 }
 
-/// What is good in each body, with an id for its path, and by whom it is sent.
+/// A valid body, with its path and its sender.
 struct Base<'a> {
     path: String,
     by: &'a Client,
     body: Value,
 }
 
-/// How many values of the corpus are to come back at least, in the parts whose bodies can be read again.
+/// How many values of the corpus must come back at least, in the parts whose bodies can be read again.
 const KEPT: &[(&str, usize)] = &[
     ("/api/address-pools", 100),
     ("/api/alert", 8),
@@ -42,7 +42,7 @@ const KEPT: &[(&str, usize)] = &[
     ("/api/tariffs/{id}/alert-rules", 8),
 ];
 
-/// Stands for what the corpus puts in its place.
+/// A placeholder for the corpus value.
 const HERE: &str = "@@HERE@@";
 
 async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
@@ -101,7 +101,7 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let mut host_update = host_body;
     host_update.as_object_mut().unwrap().remove("kind");
     add("PUT /api/hosts/{id}", format!("/api/hosts/{host}"), provider, host_update);
-    // A cluster whose certificate nobody signed, and one whose authority is named.
+    // A cluster with a self-signed certificate, and one whose CA is given.
     for (name, trust) in [("pve-1", ("fingerprint", "ab".repeat(32))), ("pve-2", ("ca", "x".into()))] {
         let config = json!({ "endpoints": ["https://127.0.0.1:9"], "tokenId": "ink@pve!t", "tokenSecret": "s",
                              "login": { "user": "ink@pve", "password": "p" }, "storage": "local", "pool": "p", "searchDomain": "example.com",
@@ -177,7 +177,7 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     bases
 }
 
-/// A server of the customer's with an address, on a host that nothing answers at.
+/// A server of the customer's with an address, on a host that doesn't answer.
 async fn server(app: &TestApp, host: i64, image: i64, tariff: i64, pool: i64) -> i64 {
     let server: i64 = sqlx::query_scalar(
         "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
@@ -220,7 +220,7 @@ fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
-/// The fields that a body's schema has, at any depth, that hold strings or numbers: as names, the array's without index.
+/// The fields of a body's schema, at any depth, that hold strings or numbers: by name, without array indices.
 fn fields(document: &Value, schema: &Value, at: &str, found: &mut BTreeSet<String>) {
     let schema = resolve(document, schema);
     for part in ["oneOf", "anyOf", "allOf"] {
@@ -246,7 +246,7 @@ fn fields(document: &Value, schema: &Value, at: &str, found: &mut BTreeSet<Strin
     }
 }
 
-/// Refused in words, or done; nothing else. Whether it was done.
+/// Refused with a reason, or done; anything else is wrong. Returns whether it was done.
 fn judge(what: &str, answer: &Response, also: &[u16], wrong: &mut Vec<String>) -> bool {
     if (200..300).contains(&answer.status) {
         return true;
@@ -259,7 +259,7 @@ fn judge(what: &str, answer: &Response, also: &[u16], wrong: &mut Vec<String>) -
     false
 }
 
-mod every_field_refuses_the_corpus_or_keeps_it_exactly {
+mod every_field_refuses_bad_input_or_stores_it_exactly {
     for_each_part!(super::fill_fields);
 }
 
@@ -269,7 +269,7 @@ async fn fill_fields(part: Part) {
         (c.login_limit_account, c.login_limit_address) = (1_000_000, 1_000_000);
     })
     .await;
-    app.db.leaves_work();
+    app.db.allow_unfinished();
     let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
     let bases = bases(&app).await;
     let (strings, numbers) = (corpus(include_str!("corpus/strings.json")), corpus(include_str!("corpus/numbers.json")));
@@ -283,20 +283,20 @@ async fn fill_fields(part: Part) {
                 continue;
             }
             let route = format!("{} {path}", method.to_uppercase());
-            let good = bases.get(route.as_str()).unwrap_or_else(|| panic!("{route} has no good body here"));
+            let good = bases.get(route.as_str()).unwrap_or_else(|| panic!("{route} has no valid body here"));
             let method: Method = method.to_uppercase().parse().unwrap();
             seen.insert(route.clone());
             let also: &[u16] = match path.as_str() {
-                // Wrong, as far as anybody can tell.
+                // Invalid credentials.
                 "/api/auth/login" | "/api/auth/refresh" => &[401],
-                // There is no room, and the address is not free.
+                // There is no room, or no free address.
                 "/api/server/create" => &[507],
                 p if p.starts_with("/api/address-pools") => &[409],
-                // One that was adopted is unknown no more.
+                // A guest that was adopted is not unknown any more.
                 p if p.ends_with("/adopt") => &[404],
                 "/api/auth/tokens" | "/api/ssh-keys" => &[409, 507],
                 "/api/server/console" => &[404, 409, 503],
-                // An operation holds it, and the host that would know can't be asked.
+                // An operation holds the server, or its host can't be asked.
                 p if p.starts_with("/api/server/{id}/") => &[404, 409, 503],
                 _ => &[],
             };
@@ -311,7 +311,7 @@ async fn fill_fields(part: Part) {
                 .iter()
                 .map(|(_, at, _)| at.split('/').filter(|p| p.parse::<usize>().is_err()).collect::<Vec<_>>().join("/"))
                 .collect();
-            assert!(filled.is_superset(&named), "{route}: the good body lacks {:?}", named.difference(&filled));
+            assert!(filled.is_superset(&named), "{route}: the valid body lacks {:?}", named.difference(&filled));
 
             for (base, at, is_string) in &leaf {
                 for input in if *is_string { &strings } else { &numbers } {
@@ -323,7 +323,7 @@ async fn fill_fields(part: Part) {
                     if !judge(&what, &answer, also, &mut wrong) {
                         continue;
                     }
-                    // Exactly: as the answer has it, and as it is read again.
+                    // Exactly: in the answer, and when it is read again.
                     let sent: Value =
                         serde_json::from_str(&input.json).unwrap_or_else(|e| panic!("{what}: accepted: {e}"));
                     let mut shown = vec![answer.body.clone(), answer.body["user"].clone()];
@@ -352,7 +352,7 @@ async fn fill_fields(part: Part) {
                     } else if made {
                         let _ = base.by.delete(&one).await;
                     } else if method != Method::POST && method != Method::DELETE {
-                        // Back to what it was: another's turn may want the name.
+                        // Restored: a later case may need the name.
                         base.by.send(method.clone(), &base.path, Some(base.body.clone())).await.expect(200);
                     }
                 }
@@ -367,7 +367,7 @@ async fn fill_fields(part: Part) {
                 match base.by.try_send(method.clone(), &base.path, Some(("application/json", raw.into_bytes()))).await {
                     Ok(answer) if judge(&what, &answer, &[], &mut wrong) => wrong.push(format!("{what} was accepted")),
                     Ok(_) => {}
-                    // The server may close before all of it is sent.
+                    // The server may close before everything is sent.
                     Err(error) => {
                         assert!(name == "ten megabytes" && (error.is_request() || error.is_body()), "{what}: {error}")
                     }
@@ -378,12 +378,12 @@ async fn fill_fields(part: Part) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let of_this = |route: &&&str| part.has(route.split_once(' ').unwrap().1);
     let known: BTreeSet<String> = bases.keys().filter(of_this).map(ToString::to_string).collect();
-    assert_eq!(seen, known, "every body has its base here, and every base its body");
+    assert_eq!(seen, known, "every body has a base here, and every base a body");
     let least = KEPT.iter().find(|(prefix, _)| *prefix == part.prefix).map_or(0, |(_, least)| *least);
-    assert!(kept >= least, "texts in other scripts and odd numbers that fit are kept, {least} of them or more: {kept}");
+    assert!(kept >= least, "at least {least} unusual but valid values are stored: {kept}");
 }
 
-mod every_parameter_refuses_the_corpus_or_stands_it {
+mod every_parameter_survives_bad_input {
     for_each_part!(super::fill_parameters);
 }
 
@@ -395,7 +395,7 @@ async fn fill_parameters(part: Part) {
         .iter()
         .chain(&numbers)
         .map(|i| (i.name.clone(), serde_json::from_str::<String>(&i.json).unwrap_or_else(|_| i.json.clone())))
-        // A request's head has its own limit.
+        // A request's head has a limit of its own.
         .map(|(name, text)| (name, text.chars().take(5_000).collect()))
         .collect();
     let encode = |text: &str| text.bytes().map(|b| format!("%{b:02X}")).collect::<String>();
@@ -421,7 +421,7 @@ async fn fill_parameters(part: Part) {
                     let method: Method = method.to_uppercase().parse().unwrap();
                     let body = (!operation["requestBody"].is_null()).then(|| json!({}));
                     let answer = app.provider.send(method, &filled, body).await;
-                    // Nothing with that id, or nothing at that address: an empty or a dotted segment is another path.
+                    // No object with that id, or no such path: an empty or dotted segment makes another path.
                     judge(&what, &answer, &[404, 405], &mut wrong);
                     asked += 1;
                 }
@@ -429,7 +429,7 @@ async fn fill_parameters(part: Part) {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // Nothing about an order is in its address.
+    // The order route has no parameters.
     let least = if part.prefix == "/api/server/create" { 0 } else { texts.len() };
     assert!(asked >= least, "{asked} requests");
 }

@@ -1,19 +1,16 @@
-//! The closed list of errors and its page; and panics, which are errors like any other.
-
-use std::sync::Arc;
+//! The closed list of errors and its page; and panics, which are reported like any other error.
 
 use axum::Router;
 use axum::routing::{get, post};
-use innkeeper::app::App;
-use innkeeper::error::Code;
+use kernel::error::Code;
 use serde_json::{Value, json};
 
-use crate::support::app::FIGURES;
+use crate::support::app::METRICS_TOKEN;
 use crate::support::{Client, TestApp, expect_error};
 
-/// Every code is on the page with its status, a meaning and whether to retry; and the page has no others.
+/// Every code is on the page with its status, its meaning and whether to retry; and the page has no others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_page_has_every_code_and_no_other() {
+async fn the_errors_page_lists_exactly_our_codes() {
     let app = TestApp::new().await;
     let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
     let codes: Vec<&str> = document["components"]["schemas"]["Code"]["enum"]
@@ -27,7 +24,7 @@ async fn the_page_has_every_code_and_no_other() {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         let [code, status, meaning, retry] = cells[..] else { panic!("{line}") };
         let code = code.trim_matches('`');
-        let known: Code = serde_json::from_value(json!(code)).unwrap_or_else(|_| panic!("{code} is no code of ours"));
+        let known: Code = serde_json::from_value(json!(code)).unwrap_or_else(|_| panic!("{code} is not our code"));
         assert_eq!((known.as_str(), known.status().to_string().as_str()), (code, status));
         assert!(meaning.len() > 8 && retry.len() >= 3, "{line}");
         rows.push(code);
@@ -35,9 +32,9 @@ async fn the_page_has_every_code_and_no_other() {
     assert_eq!(rows, codes);
 }
 
-/// Whatever the document refers to is in it.
+/// Every reference in the document resolves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_document_refers_to_nothing_that_is_not_there() {
+async fn every_reference_in_the_openapi_document_resolves() {
     let app = TestApp::new().await;
     let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
     fn walk(document: &Value, value: &Value, found: &mut usize) {
@@ -56,9 +53,9 @@ async fn the_document_refers_to_nothing_that_is_not_there() {
     assert!(found > 100, "{found}");
 }
 
-/// A client of the service with more routes, which are served until the test ends.
-async fn with_routes(app: &TestApp, routes: Router<Arc<App>>) -> Client {
-    let router = innkeeper::http::router_with(Arc::clone(&app.app), routes);
+/// A client of the service with additional routes, served until the test ends.
+async fn with_routes(app: &TestApp, routes: Router) -> Client {
+    let router = app.service.router(routes);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -78,7 +75,7 @@ async fn a_panic_is_a_500_with_a_request_id_and_is_counted() {
     let routes = Router::new().route("/api/panic", get(panics)).route("/api/panic/{id}", post(panics));
     let there = with_routes(&app, routes).await;
     let count = async || -> u64 {
-        let figures = there.with_token(FIGURES).get("/metrics").await.expect(200).text;
+        let figures = there.with_token(METRICS_TOKEN).get("/metrics").await.expect(200).text;
         let line = figures.lines().find(|line| line.starts_with("innkeeper_panics_total"));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
     };
@@ -86,9 +83,9 @@ async fn a_panic_is_a_500_with_a_request_id_and_is_counted() {
     let answer = there.get("/api/panic").await.expect(500);
     assert_eq!(answer.code(), "INTERNAL");
     assert_eq!(answer.body["requestId"], answer.headers["x-request-id"].to_str().unwrap());
-    assert!(!answer.text.contains("planned"), "the reason is for our log: {}", answer.text);
+    assert!(!answer.text.contains("planned"), "the reason belongs in the log: {}", answer.text);
     assert!(count().await > before);
-    // One that may have changed something is in the audit log, with its end.
+    // A panic that may have changed something is in the audit log, with an end.
     there.post("/api/panic/7", None).await.expect(500);
     let entry = app.provider.get("/api/audit?limit=1").await.expect(200).body["data"][0].clone();
     assert_eq!(
@@ -99,7 +96,7 @@ async fn a_panic_is_a_500_with_a_request_id_and_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_we_do_not_get_done_in_the_time_that_the_settings_give_is_a_503() {
+async fn a_request_past_its_time_limit_is_a_503() {
     expect_error("TOO_SLOW");
     let app = TestApp::with(|c| c.request_seconds = 1).await;
     let there = with_routes(&app, Router::new().route("/api/slow", get(std::future::pending::<()>))).await;

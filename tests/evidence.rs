@@ -1,7 +1,8 @@
-//! What is known of servers, and of where they can be: by node, by guest and by figure, and no more than the host says.
+//! What is known about servers and about where they can be placed: per node, per guest and per value, and no more than
+//! the host says.
 
-use innkeeper::monitoring::look;
 use serde_json::{Value, json};
+use watch::sweep::look;
 
 use crate::support::pve::Catalogue;
 use crate::support::{Pve, TestApp, ended, eventually, wait_for_sql};
@@ -25,10 +26,10 @@ async fn order(app: &TestApp, order: Value) -> Value {
     app.customer.get(&format!("/api/server/{}", created["id"])).await.expect(200).body
 }
 
-/// A look at the host that nothing of before stands in the way of.
+/// A sweep that no earlier operation interferes with.
 async fn sweep(app: &TestApp) {
     sqlx::query("update operations set ended_at = ended_at - interval '1 hour'").execute(&app.db.pool).await.unwrap();
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
 }
 
 async fn status(app: &TestApp, server: &Value) -> Value {
@@ -53,36 +54,37 @@ async fn tag(app: &TestApp, server: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_away_stops_nobody_else() {
+async fn an_offline_node_affects_no_other_node() {
     let (app, pve, catalogue) = pve().await;
     let (first, second) = (order(&app, catalogue.container()).await, order(&app, catalogue.container()).await);
     pve.run("pve.add_node('pve9')").await;
     let lost = order(&app, catalogue.container()).await;
-    // Somebody moved it there, and then the node went away.
+    // Somebody migrated it there, and then the node went offline.
     pve.run(&format!("pve.migrate({}, 'pve9')", lost["proxmoxId"])).await;
     pve.run("pve.set_node_offline('pve9')").await;
 
-    // One that powers itself off is seen to be off, the one on the lost node not known, the others left alone.
+    // The one that powered itself off is seen as stopped, the one on the offline node as unknown; the others are
+    // unchanged.
     pve.run(&format!("setattr(guest({}), 'status', 'stopped')", first["proxmoxId"])).await;
     sweep(&app).await;
     assert_eq!(status(&app, &first).await["status"], "stopped");
     assert_eq!(status(&app, &second).await["status"], "running");
     let shown = status(&app, &lost).await;
     assert_eq!((&shown["status"], &shown["stats"]["data"]["cpu"]), (&json!("unknown"), &Value::Null), "{shown}");
-    // One that somebody deleted is missed on a node that is up.
+    // One that somebody deleted is missing from a node that is online.
     pve.run(&format!("pve.cts.remove(guest({}))", second["proxmoxId"])).await;
     sweep(&app).await;
     assert_eq!(status(&app, &second).await["status"], "unknown");
 
-    // Orders and deletions go on.
+    // Orders and deletions still work.
     order(&app, catalogue.container()).await;
     for gone in [&first, &second] {
         let deleted = app.customer.delete(&format!("/api/server/{}", gone["id"])).await.expect(200).body;
         assert_eq!(ended(&app.customer, &deleted["operationId"]).await["state"], "succeeded");
     }
-    // Not that of the one that may still be there.
+    // But not the deletion of the one that may still exist.
     let deleted = app.customer.delete(&format!("/api/server/{}", lost["id"])).await.expect(200).body;
-    wait_for_sql(&app.db.pool, "three tries", "select exists (select from operations where attempts > 2)", true).await;
+    wait_for_sql(&app.db.pool, "3 attempts", "select exists (select from operations where attempts > 2)", true).await;
     let path = format!("/api/operations/{}", deleted["operationId"].as_str().unwrap());
     let waits = app.customer.get(&path).await.expect(200).body;
     assert!(waits["endedAt"].is_null(), "{waits}");
@@ -92,7 +94,7 @@ async fn a_node_that_is_away_stops_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_odd_row_hides_its_guest_and_nothing_else() {
+async fn a_malformed_row_hides_only_its_own_guest() {
     let (app, pve, catalogue) = pve().await;
     let (first, second) = (order(&app, catalogue.container()).await, order(&app, catalogue.container()).await);
     sweep(&app).await;
@@ -106,18 +108,18 @@ async fn one_odd_row_hides_its_guest_and_nothing_else() {
     };
     let stopped = json!({ "type": "lxc", "node": "pve1", "vmid": first["proxmoxId"], "status": "stopped",
                           "tags": tag(&app, &first).await, "mem": "NaN", "maxmem": -5, "netin": 1e22 });
-    // The second one's row says what it is of and no more.
+    // The second one's row says which guest it is, and nothing else.
     let odd = json!({ "type": "lxc", "node": null, "vmid": second["proxmoxId"], "id": null, "status": { "a": 1 } });
     pve.canned("GET", "/cluster/resources", 200, "OK", &rows(stopped, odd).to_string()).await;
     sweep(&app).await;
     let host = app.provider.get(&format!("/api/hosts/{}", catalogue.host)).await.expect(200).body;
     assert_eq!(host["lastError"], Value::Null, "{host}");
     assert_eq!(status(&app, &first).await["status"], "stopped");
-    assert_eq!(status(&app, &second).await["status"], "running", "what could not be read is not gone");
+    assert_eq!(status(&app, &second).await["status"], "running", "unreadable is not missing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_paused_machine_is_shown_with_its_reason_and_its_unknown_figures() {
+async fn a_paused_vm_shows_its_reason_and_unknown_values_as_null() {
     let (app, pve, catalogue) = pve().await;
     let server = order(&app, catalogue.machine()).await;
     sweep(&app).await;
@@ -150,7 +152,7 @@ async fn a_paused_machine_is_shown_with_its_reason_and_its_unknown_figures() {
     assert_eq!(app.customer.get("/api/server?status=paused").await.expect(200).body[0]["id"], server["id"]);
     let metrics = app.figures().await;
     assert!(metrics.contains(&format!("innkeeper_guest_up{of_guest} 0")), "{metrics}");
-    // What its node knows nothing of is neither up nor down.
+    // A guest that its node knows nothing about is neither up nor down.
     pve.run(&format!("setattr(guest({}), 'status', 'unknown')", server["proxmoxId"])).await;
     sweep(&app).await;
     let metrics = app.figures().await;
@@ -158,9 +160,9 @@ async fn a_paused_machine_is_shown_with_its_reason_and_its_unknown_figures() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_go_where_their_image_is() {
+async fn servers_are_placed_where_their_image_is() {
     let (app, pve, catalogue) = pve().await;
-    // The archive's storage is the first node's alone, and so are the template's disks.
+    // The archive is on a storage of the first node only, and so are the template's disks.
     pve.run("pve.add_node('pve2')").await;
     pve.run("pve.storages['local'].update(nodes='pve1')").await;
     sweep(&app).await;
@@ -176,7 +178,7 @@ async fn servers_go_where_their_image_is() {
         let server = order(&app, wish).await;
         assert_eq!(node(&app, &server).await, "pve1", "{server}");
     }
-    // Where nobody knew, the next node is tried, and it is known from then on.
+    // Where nothing is known the next node is tried, and the result is remembered.
     sqlx::query("update image_sources set nodes = null").execute(&app.db.pool).await.unwrap();
     for wish in [catalogue.container(), catalogue.machine()] {
         let server = order(&app, wish).await;
@@ -185,14 +187,14 @@ async fn servers_go_where_their_image_is() {
     let known: Vec<Option<Vec<String>>> =
         sqlx::query_scalar("select nodes from image_sources order by image_id").fetch_all(&app.db.pool).await.unwrap();
     assert_eq!(known, [Some(vec!["pve1".to_owned()]), Some(vec!["pve1".to_owned()])]);
-    // With shared storages both nodes will do.
+    // With shared storages either node will do.
     pve.run("[store.update(shared=1, nodes='') for store in pve.storages.values()] and None").await;
     for id in [catalogue.lxc.0, catalogue.vm.0] {
         let sources = json!([{ "hostId": catalogue.host, "source": "x" }]);
         app.provider.put(&image(id), json!({ "sources": sources, "verify": false })).await.expect(200);
     }
     let sources = |source: &str| json!({ "sources": [{ "hostId": catalogue.host, "source": source }] });
-    use hypervisor::conformance::fakepve::{ARCHIVE, TEMPLATE};
+    use conformance::fakepve::{ARCHIVE, TEMPLATE};
     app.provider.put(&image(catalogue.lxc.0), sources(ARCHIVE)).await.expect(200);
     app.provider.put(&image(catalogue.vm.0), sources(TEMPLATE)).await.expect(200);
     let known: Vec<Vec<String>> =
@@ -202,19 +204,19 @@ async fn servers_go_where_their_image_is() {
         let server = order(&app, wish).await;
         assert_eq!(node(&app, &server).await, "pve2", "{server}");
     }
-    // Nothing is left of what was refused.
+    // Refused attempts leave nothing behind.
     pve.assert_no_orphan("after all").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shared_storage_is_sold_once() {
+async fn a_shared_storage_is_counted_once() {
     let (app, pve, catalogue) = pve().await;
     pve.run("pve.add_node('pve2')").await;
     pve.run("pve.storages['local-lvm'].update(shared=1)").await;
     let host = format!("/api/hosts/{}", catalogue.host);
     let checked = app.provider.post(&format!("{host}/check"), None).await.expect(200).body;
     assert!(checked["problems"].as_array().unwrap().iter().all(|p| p.to_string().contains("Debian VM")), "{checked}");
-    // 100 GiB once: room for three servers of 3 GiB.
+    // 100 GiB counted once: room for three servers of 3 GiB.
     app.provider.put(&host, json!({ "diskOvercommit": 0.1 })).await.expect(200);
     let mut servers = vec![];
     for _ in 0..3 {
@@ -229,7 +231,7 @@ async fn a_shared_storage_is_sold_once() {
     let grow = json!({ "disk": 5 });
     let resize = format!("/api/server/{}/resize", servers[0]["id"]);
     app.provider.put(&resize, grow.clone()).await.expect(507);
-    // Each node's own again, there is room on both.
+    // Once each node has its own again, there is room on both.
     pve.run("pve.storages['local-lvm'].update(shared=0)").await;
     sweep(&app).await;
     order(&app, catalogue.container()).await;
@@ -238,13 +240,13 @@ async fn a_shared_storage_is_sold_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_without_addresses_is_asked_once_however_many_nodes_it_has() {
+async fn a_host_without_addresses_is_tried_once_however_many_nodes_it_has() {
     let (app, pve, catalogue) = pve().await;
     pve.run("[pve.add_node('pve%d' % n) for n in range(2, 12)] and None").await;
     sweep(&app).await;
     sqlx::query("update image_sources set nodes = null").execute(&app.db.pool).await.unwrap();
     app.provider.put(&format!("/api/address-pools/{}", catalogue.pool), json!({ "enabled": false })).await.expect(200);
-    // Not taken back with the transaction.
+    // A sequence is not rolled back with the transaction.
     for statement in [
         "create sequence tries",
         "create function tried() returns trigger language plpgsql as $$ begin perform nextval('tries'); return new; end $$",
@@ -259,7 +261,7 @@ async fn a_host_without_addresses_is_asked_once_however_many_nodes_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_can_t_be_rolled_back_to_is_refused_before_anything_happens() {
+async fn an_unusable_snapshot_is_refused_before_anything_happens() {
     let (app, pve, catalogue) = pve().await;
     let limits = json!({ "snapshots": 5 });
     app.provider.put(&format!("/api/tariffs/{}", catalogue.lxc.1), limits).await.expect(200);
@@ -277,9 +279,9 @@ async fn what_can_t_be_rolled_back_to_is_refused_before_anything_happens() {
     let before = pve.run(&format!("[{guest}.config['description'], len(pve.tasks)]")).await;
     let back = |name: &str| json!({ "snapname": name, "safetySnapshot": true });
     let refused = app.customer.post(&format!("{path}/rollback"), back("half")).await.expect(409).body;
-    assert!(refused["error"].to_string().contains("not whole"), "{refused}");
+    assert!(refused["error"].to_string().contains("incomplete"), "{refused}");
 
-    // Notes of a person's that leave no room.
+    // Somebody's notes that leave no room for ours.
     let notes = format!("{guest}.config.update(description='é' * 8000 + '\\r\\n\\n' + {guest}.config['description'])");
     pve.run(&notes).await;
     let long = pve.run(&format!("{guest}.config['description']")).await;
@@ -291,7 +293,7 @@ async fn what_can_t_be_rolled_back_to_is_refused_before_anything_happens() {
     let operations = app.customer.get(&format!("/api/server/{}/operations", server["id"])).await.expect(200).body;
     assert!(!operations.to_string().contains("rollback"), "{operations}");
 
-    // Shorter ones stay to the letter.
+    // Shorter notes are kept unchanged.
     let short = "'a line\\r\\n\\n  another \\n' + DESC".replace("DESC", &before[0].to_string().replace('"', "'"));
     pve.run(&format!("{guest}.config.update(description={short})")).await;
     let notes = pve.run(&format!("{guest}.config['description']")).await;
@@ -299,7 +301,7 @@ async fn what_can_t_be_rolled_back_to_is_refused_before_anything_happens() {
     assert_eq!(ended(&app.customer, &rolled["operationId"]).await["state"], "succeeded");
     let after = pve.run(&format!("{guest}.config['description']")).await;
     assert_eq!(after.as_str().unwrap().trim_end(), notes.as_str().unwrap().trim_end());
-    // What is not whole can be deleted.
+    // An incomplete snapshot can be deleted.
     let half = Some(json!({ "snapname": "half" }));
     let deleted = app.customer.send(reqwest::Method::DELETE, &path, half).await.expect(200).body;
     assert_eq!(ended(&app.customer, &deleted["operationId"]).await["state"], "succeeded");

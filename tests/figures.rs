@@ -1,18 +1,17 @@
-//! What `/metrics` tells Prometheus, as Prometheus' own tool reads it; scripts/promtool.sh puts that in place.
+//! What `/metrics` tells Prometheus, checked by Prometheus' own tool, which scripts/promtool.sh installs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use innkeeper::app::Task;
 use serde_json::json;
 
 use crate::support::{Lab, Live, TestApp, ended, eventually, wait_for};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Fails with what `promtool check metrics` has to say; silence is what we want.
+/// Fails with the output of `promtool check metrics`; there should be none.
 #[track_caller]
 fn check(page: &str) {
     let mut tool = Command::new(format!("{ROOT}/target/promtool"))
@@ -21,7 +20,7 @@ fn check(page: &str) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool runs; `make test` puts it there with scripts/promtool.sh");
+        .expect("promtool runs; `make test` installs it with scripts/promtool.sh");
     tool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let output = tool.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
@@ -29,8 +28,8 @@ fn check(page: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn promtool_finds_nothing_wrong_with_the_figures_of_a_service_at_work() {
-    let app = TestApp::with(|c| c.sweep_seconds = 1).await.running(Task::Mail);
+async fn promtool_accepts_the_metrics_of_a_busy_service() {
+    let app = TestApp::with(|c| c.sweep_seconds = 1).await.running("mail");
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let away = json!({ "name": "a \"host\"\\", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
@@ -54,7 +53,7 @@ async fn promtool_finds_nothing_wrong_with_the_figures_of_a_service_at_work() {
         "innkeeper_host_up{",
         "innkeeper_guest_memory_usage_bytes{",
     ];
-    let page = wait_for("every figure", async || {
+    let page = wait_for("every metric", async || {
         let page = app.figures().await;
         let missing: Vec<_> = wanted.iter().filter(|name| !page.lines().any(|l| l.starts_with(**name))).collect();
         if missing.is_empty() { Ok(page) } else { Err(format!("without {missing:?}: {page}")) }
@@ -64,9 +63,9 @@ async fn promtool_finds_nothing_wrong_with_the_figures_of_a_service_at_work() {
     check(&page);
 }
 
-/// Some figures are of what no test waits for: what is counted anywhere is described, and nothing else is.
+/// Some metrics are touched by no test: every metric that is recorded anywhere is described, and no other.
 #[test]
-fn every_figure_has_its_help_text() {
+fn every_metric_has_a_help_text() {
     let (mut counted, mut described) = (BTreeSet::new(), BTreeMap::new());
     let mut folders = vec![Path::new(ROOT).join("src")];
     while let Some(folder) = folders.pop() {
@@ -89,12 +88,12 @@ fn every_figure_has_its_help_text() {
         }
     }
     assert!(counted.len() > 10, "{counted:?}");
-    assert_eq!(counted, described.into_iter().collect(), "`describe` in src/http/health.rs has a line for each figure");
+    assert_eq!(counted, described.into_iter().collect(), "`describe` in src/http/health.rs has a line for each metric");
 }
 
-/// By themselves figures are nobody's: a proxy on the same machine lets everybody in.
+/// Metrics are closed by default: a proxy on the same machine would let everybody in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn figures_are_closed_until_they_have_a_token_or_a_listener_of_their_own() {
+async fn metrics_are_closed_without_a_token_or_a_listener_of_their_own() {
     let closed = TestApp::with(|c| c.metrics_token = None).await;
     closed.nobody.get("/metrics").await.expect(404);
     closed.nobody.with_token("").get("/metrics").await.expect(404);

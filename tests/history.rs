@@ -1,15 +1,15 @@
-//! History: samples summed up once, kept for as long as is said, and drawn from the right level.
+//! History: samples are aggregated once, kept for as long as promised, and charted from the right level.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use innkeeper::history::service::{make_room, sum_up};
 use serde_json::{Value, json};
+use watch::history::service::{make_room, sum_up};
 
 use crate::live::server;
 use crate::support::TestApp;
 
 const CUSTOMER: &str = "customer@example.com";
 
-/// Samples every 30 s: its processor goes up by one thousandth with each, round and round, and every tenth it is off.
+/// Samples every 30 s: CPU usage rises by one thousandth each time and wraps around; in every tenth the server is off.
 async fn samples(app: &TestApp, server: i64, from: DateTime<Utc>, to: DateTime<Utc>) {
     sqlx::query(
         "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
@@ -27,7 +27,7 @@ async fn samples(app: &TestApp, server: i64, from: DateTime<Utc>, to: DateTime<U
     .unwrap();
 }
 
-async fn progress_back(app: &TestApp, to: DateTime<Utc>) {
+async fn rewind_history(app: &TestApp, to: DateTime<Utc>) {
     sqlx::query("update history_progress set done_to = date_bin('1 hour', $1, 'epoch')")
         .bind(to)
         .execute(&app.db.pool)
@@ -53,20 +53,20 @@ fn near(value: &Value, expected: f64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn samples_are_summed_up_once_and_every_level_draws_the_same() {
+async fn samples_are_aggregated_once_and_every_level_gives_the_same_chart() {
     let app = TestApp::new().await;
     let server = server(&app, CUSTOMER).await;
     let hour = TimeDelta::hours(1);
     let end = DateTime::from_timestamp(Utc::now().timestamp() / 3600 * 3600, 0).unwrap();
     let start = end - hour * 5;
     samples(&app, server, start, end).await;
-    progress_back(&app, start).await;
+    rewind_history(&app, start).await;
     let expected = chart(&app, server, start, end, 3600).await;
     assert_eq!(expected.len(), 5);
-    let (one, two) = tokio::join!(sum_up(&app.app), sum_up(&app.app));
+    let (one, two) = tokio::join!(sum_up(&app.core), sum_up(&app.core));
     one.unwrap();
     two.unwrap();
-    sum_up(&app.app).await.unwrap();
+    sum_up(&app.core).await.unwrap();
     assert_eq!(count(&app, "select count(*) from samples_5m").await, 5 * 12);
     assert_eq!(count(&app, "select sum(samples)::bigint from samples_5m").await, 5 * 120);
     // The last hour may not have settled.
@@ -90,7 +90,7 @@ async fn samples_are_summed_up_once_and_every_level_draws_the_same() {
         }
         assert_eq!((&point["memorySize"], &point["diskSize"]), (&json!(1 << 20), &json!(1 << 30)));
     }
-    // Hours, drawn before from samples alone and now from hours and what is not yet in one, are the same.
+    // Hours, charted from samples alone before and now from hourly rows and the rest, are the same.
     let after = chart(&app, server, start, end, 3600).await;
     assert_eq!(after.len(), 5);
     for (before, after) in expected.iter().zip(&after) {
@@ -101,14 +101,14 @@ async fn samples_are_summed_up_once_and_every_level_draws_the_same() {
             }
         }
     }
-    // Look by look.
+    // Sample by sample.
     let raw = chart(&app, server, end - hour, end, 30).await;
     assert_eq!(raw.len(), 120);
     assert_eq!((raw[0]["samples"].as_i64(), raw[119]["up"].as_f64()), (Some(1), Some(0.0)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn old_history_goes_by_the_partition_and_the_rest_stays() {
+async fn old_history_is_dropped_by_partition_and_the_rest_stays() {
     let app = TestApp::new().await;
     let server = server(&app, CUSTOMER).await;
     let now = Utc::now();
@@ -132,12 +132,12 @@ async fn old_history_goes_by_the_partition_and_the_rest_stays() {
     }
     let parts = "select count(*) from pg_inherits where inhparent in ('samples_5m'::regclass, 'samples_1h'::regclass)";
     let before = count(&app, parts).await;
-    make_room(&app.app).await.unwrap();
-    make_room(&app.app).await.unwrap();
+    make_room(&app.core).await.unwrap();
+    make_room(&app.core).await.unwrap();
     assert_eq!(count(&app, parts).await, before - 2);
     assert_eq!(count(&app, "select count(*) from samples_5m").await, 1);
     assert_eq!(count(&app, "select count(*) from samples_1h").await, 1);
-    // What is a year old is drawn in hours, whatever is asked for.
+    // Data from a year ago is charted in hours, whatever is requested.
     let path = format!("/api/server/{server}/metrics?from={}&step=86400", ago(300).format("%Y-%m-%dT00:00:00Z"));
     let points = app.customer.get(&path).await.expect(200).body["points"].clone();
     assert_eq!(points.as_array().unwrap().len(), 1, "{points}");
@@ -147,7 +147,7 @@ async fn old_history_goes_by_the_partition_and_the_rest_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chart_that_makes_no_sense_is_refused() {
+async fn invalid_chart_parameters_are_refused() {
     let app = TestApp::new().await;
     let server = server(&app, CUSTOMER).await;
     let path = |query: &str| format!("/api/server/{server}/metrics{query}");
@@ -168,14 +168,15 @@ async fn a_chart_that_makes_no_sense_is_refused() {
     app.nobody.get(&path("")).await.expect(401);
 }
 
-/// What was not known in some looks counts in none of the means, at any level; what never was is null.
+/// Values that are unknown in some samples are left out of the means at every level; values that were never known are
+/// null.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_known_is_in_no_mean() {
+async fn unknown_values_are_left_out_of_means() {
     let app = TestApp::new().await;
     let id = server(&app, CUSTOMER).await;
     let start = DateTime::from_timestamp((Utc::now().timestamp() / 3600 - 3) * 3600, 0).unwrap();
-    progress_back(&app, start).await;
-    // Of every other look the figures of processor and memory are known, and of none that of the disk.
+    rewind_history(&app, start).await;
+    // CPU and memory are known in every other sample, the disk in none.
     sqlx::query(
         "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max)
          select $1, $2 + n * interval '30 seconds', 'running', 1, case when n % 2 = 0 then 0.5 end,
@@ -200,7 +201,7 @@ async fn what_is_not_known_is_in_no_mean() {
         points.len()
     };
     assert_eq!(check(drawn(60).await, 2), 120, "from samples");
-    sum_up(&app.app).await.unwrap();
+    sum_up(&app.core).await.unwrap();
     sqlx::query("delete from samples").execute(&app.db.pool).await.unwrap();
     assert_eq!(check(drawn(300).await, 10), 24, "from five minutes");
     sqlx::query("delete from samples_5m").execute(&app.db.pool).await.unwrap();

@@ -1,14 +1,14 @@
-//! Hosts: how their settings are kept, and that of whatever kind.
+//! Hosts: how their settings are stored, whatever their kind.
 
 use std::sync::Arc;
 
+use compute::hosts::kinds::{self, Ask, HostKind};
+use compute::hosts::service;
+use compute::ids::HostId;
 use garde::Validate;
-use hypervisor::incus::{Incus, IncusConfig};
 use hypervisor::ssh::Ways;
 use hypervisor::{Driver, GuestShell};
-use innkeeper::hosts::kinds::{self, Ask, HostKind};
-use innkeeper::hosts::service;
-use innkeeper::ids::HostId;
+use incus::{Incus, IncusConfig};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 
 use crate::support::TestApp;
 
-/// Runs a request to the end while whoever connects to the host is hung up on.
-async fn hung_up_on<T>(connected: &mut mpsc::UnboundedReceiver<TcpStream>, request: impl Future<Output = T>) -> T {
+/// Runs a request to its end while every connection to the host is closed.
+async fn hang_up_during<T>(connected: &mut mpsc::UnboundedReceiver<TcpStream>, request: impl Future<Output = T>) -> T {
     tokio::pin!(request);
     loop {
         tokio::select! {
@@ -28,10 +28,10 @@ async fn hung_up_on<T>(connected: &mut mpsc::UnboundedReceiver<TcpStream>, reque
     }
 }
 
-/// A change that leaves the secrets out means those of this moment, not those of when it began: a host may take long to
-/// be looked at, and somebody else may give it another token meanwhile.
+/// A change that leaves the secrets out keeps the current ones, not those from when it began: checking a host can take
+/// long, and somebody else may change its token meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_without_secrets_undoes_no_change_of_them() {
+async fn a_change_without_secrets_keeps_concurrently_changed_secrets() {
     let app = TestApp::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("https://{}", listener.local_addr().unwrap());
@@ -53,27 +53,27 @@ async fn a_change_without_secrets_undoes_no_change_of_them() {
     };
     let new = json!({ "name": "pve", "kind": "proxmox", "config": config(Some("old"), "local"), "force": true,
                       "enabled": false });
-    let added = hung_up_on(&mut connected, app.provider.post("/api/hosts", new)).await.expect(201).body;
+    let added = hang_up_during(&mut connected, app.provider.post("/api/hosts", new)).await.expect(201).body;
     let path = format!("/api/hosts/{}", added["id"]);
 
-    // One looks at the host, which is slow to answer; the other has another secret stored meanwhile.
+    // One request is checking the host, which is slow to answer; the other stores a new secret meanwhile.
     let slow = tokio::spawn({
         let (provider, path) = (app.provider.clone(), path.clone());
         let body = json!({ "config": config(None, "other"), "force": true });
         async move { provider.put(&path, body).await }
     });
-    let held = connected.recv().await.expect("the host is looked at");
+    let held = connected.recv().await.expect("the host is checked");
     let body = json!({ "config": config(Some("new"), "local"), "force": true });
-    hung_up_on(&mut connected, app.provider.put(&path, body)).await.expect(200);
+    hang_up_during(&mut connected, app.provider.put(&path, body)).await.expect(200);
     drop(held);
-    hung_up_on(&mut connected, slow).await.unwrap().expect(200);
+    hang_up_during(&mut connected, slow).await.unwrap().expect(200);
 
     let sealed: Vec<u8> = sqlx::query_scalar("select config_sealed from hosts").fetch_one(&app.db.pool).await.unwrap();
-    let stored: Value = serde_json::from_slice(&app.app.sealer.open("host", &sealed).unwrap()).unwrap();
+    let stored: Value = serde_json::from_slice(&app.core.sealer.open("host", &sealed).unwrap()).unwrap();
     assert_eq!((&stored["tokenSecret"], &stored["storage"]), (&json!("new"), &json!("other")));
 }
 
-/// A kind of host that nothing but this test knows.
+/// A host kind that exists only in this test.
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ToySettings {
@@ -139,9 +139,9 @@ impl HostKind for ToySettings {
     }
 }
 
-/// Adding a kind of host is one registration: requests, rows, answers and the OpenAPI document know it then.
+/// Registering a kind is all it takes: requests, the database, responses and the OpenAPI document then support it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kind_of_host_that_is_registered_is_one_like_any_other() {
+async fn a_registered_kind_is_supported_everywhere() {
     kinds::register::<ToySettings>();
     let app = TestApp::new().await;
     let host = |name: &str, config: Value| json!({ "name": name, "kind": "toy", "config": config, "force": true });
@@ -166,9 +166,9 @@ async fn a_kind_of_host_that_is_registered_is_one_like_any_other() {
     assert_eq!((&added["kind"], &added["config"]), (&json!("toy"), &json!({ "room": "attic", "topShelf": 0 })));
     assert!(added["managementKey"].is_string(), "{added}");
     let again = app.provider.post("/api/hosts", host("another", attic)).await.expect(201).body;
-    assert!(again["problems"].to_string().contains("the toy box that the host box is too"), "{again}");
+    assert!(again["problems"].to_string().contains("The host box is the same toy box"), "{again}");
 
-    // The key goes where it went before.
+    // The key is not sent anywhere new.
     let path = format!("/api/hosts/{}", added["id"]);
     let change = |config: Value| json!({ "config": config, "force": true });
     app.provider.put(&path, change(json!({ "room": "cellar" }))).await.expect(422);
@@ -180,40 +180,42 @@ async fn a_kind_of_host_that_is_registered_is_one_like_any_other() {
         .fetch_one(&app.db.pool)
         .await
         .unwrap();
-    let stored: Value = serde_json::from_slice(&app.app.sealer.open("host", &sealed).unwrap()).unwrap();
+    let stored: Value = serde_json::from_slice(&app.core.sealer.open("host", &sealed).unwrap()).unwrap();
     assert_eq!(stored, json!({ "room": "attic", "topShelf": 3, "key": "s3cret" }));
 
     let shown = app.provider.get("/api/hosts").await.expect(200);
     assert!(shown.body[0]["config"]["room"] == "attic" && !shown.text.contains("s3cret"), "{}", shown.text);
-    service::driver(&app.app, HostId(id)).await.unwrap();
-    assert_eq!(service::guest_key(&app.app, HostId(id)).await.unwrap().as_deref(), added["managementKey"].as_str());
+    app.service.features.hosts.driver(HostId(id)).await.unwrap();
+    assert_eq!(service::guest_key(&app.core, HostId(id)).await.unwrap().as_deref(), added["managementKey"].as_str());
     let schemas = app.nobody.get("/api/openapi.json").await.expect(200).body["components"]["schemas"].take();
     assert!(schemas["HostKind"]["enum"].as_array().unwrap().contains(&json!("toy")), "{}", schemas["HostKind"]);
     assert!(schemas["HostSettings"].to_string().contains("#/components/schemas/ToySettings"));
     assert!(schemas["ToySettings"]["properties"]["topShelf"].is_object(), "{}", schemas["ToySettings"]);
 }
 
-/// What differs from one kind to another is in its own file: nothing else compares a kind, or looks into its settings.
+/// Code outside of its own file neither compares a host's kind nor looks into its settings.
 #[test]
-fn no_kind_of_host_is_named_but_where_it_is_made() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut folders, mut seen) = (vec![root.clone()], 0);
+fn host_kinds_are_named_only_in_their_own_files() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let kinds = root.join("crates/compute/src/hosts/kinds");
+    assert!(kinds.join("mod.rs").exists(), "the kinds have moved");
+    let (mut folders, mut files) = (vec![root.join("src"), root.join("crates/compute/src")], 0);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-            if path.is_dir() && name != "hosts/kinds" {
+            if path.is_dir() && path != kinds {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let code = text.split("#[cfg(test)]").next().unwrap();
-                seen += usize::from(name.starts_with("hosts/"));
+                files += 1;
                 for word in ["\"incus\"", "\"proxmox\"", "IncusSettings", "ProxmoxSettings"] {
-                    // The demonstration is of one kind.
-                    assert!(name == "cli/demo.rs" || !code.contains(word), "{name} names a kind of host: {word}");
+                    // The demonstration registers an Incus host.
+                    let is_demo = path.ends_with("src/cli/demo.rs");
+                    assert!(is_demo || !code.contains(word), "{} names a host kind: {word}", path.display());
                 }
             }
         }
     }
-    assert!(seen > 5 && root.join("hosts/kinds/mod.rs").exists(), "the sources of hosts are elsewhere: {seen}");
+    assert!(files > 50, "{files}");
 }

@@ -1,20 +1,20 @@
-//! `Idempotency-Key`: every POST by someone takes it, is done once and answered alike; and an order is one server,
-//! whatever goes wrong in between.
+//! `Idempotency-Key`: every POST by a signed-in user takes it, runs once and gets the same answer; and an order makes
+//! one server, whatever goes wrong in between.
 
 use std::collections::BTreeSet;
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::support::relay::Detour;
+use crate::support::relay::DatabaseRelay;
 use crate::support::wait::PATIENCE;
 use crate::support::{Client, Lab, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_outage, wait_for};
 
-/// POSTs by nobody: there is nobody whose key it could be. Signing in again is harmless, and so is a refused repeat of
-/// the others.
+/// POSTs without a user, so there is nobody whose key it could be. Signing in again is harmless, and so is a refused
+/// repeat of the others.
 const OPEN: [&str; 4] = ["/api/auth/register", "/api/auth/login", "/api/auth/confirm", "/api/auth/refresh"];
 
-/// Every POST that takes a key: its route, where it is sent, by whom, with what, and what counts how often it was done.
+/// Every POST that takes a key: its route, path, sender and body, and what counts how often it was done.
 struct Case {
     route: &'static str,
     path: String,
@@ -28,7 +28,7 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     let server = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
     assert_eq!(ended(&app.customer, &server["operationId"]).await["state"], "succeeded");
     let server = server["id"].as_i64().unwrap();
-    // No worker knows its kind, so it stays as it is put.
+    // No worker knows this kind, so the operation stays as it is.
     let stuck = async |name: &str| -> String {
         sqlx::query_scalar(
             "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
@@ -227,9 +227,9 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_post_by_someone_takes_a_key_and_is_done_once() {
+async fn every_authenticated_post_takes_a_key_and_runs_once() {
     let app = TestApp::new().await;
-    app.db.leaves_work();
+    app.db.allow_unfinished();
     let lab = Lab::new(&app.db).await;
     let (cases, server) = cases(&app, &lab).await;
 
@@ -239,12 +239,12 @@ async fn every_post_by_someone_takes_a_key_and_is_done_once() {
     let mut routes = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         if let Some(post) = item.get("post") {
-            assert_eq!(takes_key(post), !OPEN.contains(&path.as_str()), "{path}: what the document says of the key");
+            assert_eq!(takes_key(post), !OPEN.contains(&path.as_str()), "{path}: what the document says about the key");
             routes.insert(path.as_str());
         }
     }
     let listed: BTreeSet<_> = OPEN.into_iter().chain(cases.iter().map(|c| c.route)).collect();
-    assert_eq!(routes, listed, "every POST has its case here, and every case its POST");
+    assert_eq!(routes, listed, "every POST has a case here, and every case a POST");
 
     let count = async |case: &Case| -> i64 {
         sqlx::query_scalar(sqlx::AssertSqlSafe(case.counts.clone())).fetch_one(&app.db.pool).await.unwrap()
@@ -255,19 +255,19 @@ async fn every_post_by_someone_takes_a_key_and_is_done_once() {
         assert!(refused.body["details"]["fields"]["Idempotency-Key"].is_string(), "{route}: {}", refused.text);
         assert_eq!(count(case).await, before, "{route}");
         if route.ends_with("/restart") {
-            // The one before it stopped the server, and waits for nobody.
+            // The previous one stops the server, and returns without waiting.
             eventually(&app.customer, &format!("/api/server/{server}"), |s| s["status"] == "stopped").await;
         }
         free(&app, server).await;
         if route.ends_with("/password") && route.contains("server") {
             eventually(&app.customer, &format!("/api/server/{server}"), |s| s["status"] == "running").await;
         }
-        // Two at one time, and one afterwards: the second waits for the first.
+        // Two at once, and one afterwards: the second waits for the first.
         let send = || case.by.post_once(&case.path, route, &case.body);
         let (one, two) = tokio::join!(send(), send());
         assert!((200..300).contains(&one.status), "{route}: {}", one.text);
         if route.ends_with("/logout") {
-            // Whose key it is can't be told any more.
+            // It can't be told any more whose key it is.
             send().await.expect(401);
             continue;
         }
@@ -290,7 +290,7 @@ async fn every_post_by_someone_takes_a_key_and_is_done_once() {
         let refused = case.by.post_once(&case.path, route, &other).await.expect(422);
         let fields = refused.body["details"]["fields"].as_object().unwrap();
         let ours = fields.contains_key("Idempotency-Key");
-        // Where the body has no such field, that is noticed first.
+        // If the body has no such field, that error comes first.
         assert!(ours || fields.keys().any(|f| f.is_empty() || f == "name"), "{route}: {}", refused.text);
     }
     let stored: Vec<Vec<u8>> =
@@ -311,7 +311,7 @@ async fn free(app: &TestApp, server: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parallel_orders_with_one_key_are_one_server_and_keys_of_two_people_do_not_meet() {
+async fn parallel_orders_with_one_key_make_one_server_and_keys_are_per_user() {
     let app = TestApp::new().await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
@@ -334,17 +334,17 @@ async fn parallel_orders_with_one_key_are_one_server_and_keys_of_two_people_do_n
     let theirs = app.other.post_once("/api/server/create", "order 1", &catalogue.order()).await.expect(200).body;
     assert_ne!(theirs["id"], answers[0]["id"]);
     assert_eq!(ended(&app.other, &theirs["operationId"]).await["state"], "succeeded");
-    // The same words to another address are another request.
+    // The same body sent to another path is another request.
     let path = format!("/api/server/{}/stop", answers[0]["id"]);
     let refused = app.customer.post_once(&path, "order 1", &catalogue.order()).await.expect(422);
     assert!(refused.body["details"]["fields"]["Idempotency-Key"].is_string(), "{}", refused.text);
 }
 
-/// Somebody works on the same request for too long: whoever waits is told to come back for the answer.
+/// The same request is still in progress elsewhere: the client is told to retry for the answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_is_worked_on_for_too_long_is_a_409_to_come_back_to() {
+async fn a_request_still_in_progress_is_a_409_with_retry_after() {
     let app = TestApp::new().await;
-    let mut slow = innkeeper::db::begin(&app.db.pool).await.unwrap();
+    let mut slow = kernel::db::begin(&app.db.pool).await.unwrap();
     sqlx::query("insert into idempotency_keys (user_id, key, request_hash) values ($1, 'slow', sha256(''))")
         .bind(app.customer_id.0)
         .execute(&mut *slow)
@@ -358,9 +358,9 @@ async fn a_request_that_is_worked_on_for_too_long_is_a_409_to_come_back_to() {
     app.customer.post_once("/api/auth/tokens", "slow", &body).await.expect(201);
 }
 
-/// Each has written its key, which refers to the account, before it locks the account.
+/// Each has inserted its key, which refers to the account, before it locks the account.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parallel_orders_of_one_account_with_keys_of_their_own_do_not_hinder_each_other() {
+async fn parallel_orders_of_one_account_with_different_keys_do_not_block_each_other() {
     let app = TestApp::with(|c| c.database_pool = 25).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
@@ -378,12 +378,12 @@ async fn parallel_orders_of_one_account_with_keys_of_their_own_do_not_hinder_eac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_the_database_cut_in_the_middle_parallel_orders_are_still_one_server() {
+async fn parallel_orders_with_one_key_make_one_server_though_the_database_is_cut_off() {
     let db = TestDb::new().await;
-    let mut detour = Detour::new(&db).await;
+    let mut db_relay = DatabaseRelay::new(&db).await;
     let app = TestApp::on(db, |c| {
-        c.database_url = SecretString::from(detour.url.clone());
-        // What is away is waited for as in production, and what was at hand then is taken up soon.
+        c.database_url = SecretString::from(db_relay.url.clone());
+        // An outage is waited for as in production, and interrupted work is taken up again soon.
         (c.database_wait_seconds, c.lease_seconds) = (3, 5);
     })
     .await;
@@ -391,7 +391,7 @@ async fn with_the_database_cut_in_the_middle_parallel_orders_are_still_one_serve
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
 
-    // As a careful client does: it asks again until it knows.
+    // Like a careful client: it retries until it knows.
     let client = async |_: usize| {
         let mut failures = 0;
         let answer = wait_for("an answer", async || {
@@ -410,13 +410,13 @@ async fn with_the_database_cut_in_the_middle_parallel_orders_are_still_one_serve
         .await;
         (answer, failures)
     };
-    // Cut again and again, at no moment in particular, while they try.
+    // Cut again and again, at arbitrary moments, while they try.
     let cuts = async {
         for gap in [1, 3, 7, 15, 30, 60, 90, 120] {
             tokio::time::sleep(std::time::Duration::from_millis(gap)).await;
-            detour.cut();
+            db_relay.cut();
             tokio::time::sleep(std::time::Duration::from_millis(30)).await;
-            detour.mend().await;
+            db_relay.mend().await;
         }
     };
     let (clients, ()) = tokio::join!(futures_util::future::join_all((0..8).map(client)), cuts);

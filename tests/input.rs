@@ -16,7 +16,7 @@ async fn rows(app: &TestApp) -> Vec<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_that_are_not_what_they_should_be() {
+async fn bad_request_bodies_are_refused_with_a_clear_error() {
     let app = TestApp::new().await;
     let before = rows(&app).await;
     let post = async |body: &[u8], kind: &str| app.customer.raw(Method::POST, "/api/server/create", kind, body).await;
@@ -50,14 +50,14 @@ async fn bodies_that_are_not_what_they_should_be() {
     let large = format!("{{\"osId\": 1, \"tariffId\": 1, \"name\": \"{}\"}}", "a".repeat(10_000_000));
     match app.customer.try_send(Method::POST, "/api/server/create", Some((json, large.into_bytes()))).await {
         Ok(answer) => assert_eq!(answer.expect(413).code(), "TOO_LARGE"),
-        // The server may close before all of it is sent.
+        // The server may close before everything is sent.
         Err(error) => assert!(error.is_request() || error.is_body(), "{error}"),
     }
     assert_eq!(rows(&app).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_field_is_named() {
+async fn errors_name_the_bad_field() {
     let app = TestApp::new().await;
     let before = rows(&app).await;
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
@@ -98,7 +98,7 @@ async fn the_field_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ssh_key_is_taken_as_cat_gives_it() {
+async fn an_ssh_key_pasted_with_a_trailing_newline_is_accepted() {
     let app = TestApp::new().await;
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me";
     let new = json!({ "name": "laptop", "publicKey": format!("{key}\r\n") });
@@ -108,15 +108,15 @@ async fn an_ssh_key_is_taken_as_cat_gives_it() {
         let answer = app.customer.post("/api/ssh-keys", new).await.expect(422);
         assert!(answer.body["details"]["fields"]["publicKey"].is_string(), "{}", answer.text);
     }
-    // An order's keys are looked at before anything else of it.
+    // An order's keys are checked before anything else in it.
     let order = json!({ "osId": 4711, "tariffId": 4711, "sshKeys": [format!("{key}\n")] });
     let answer = app.customer.post("/api/server/create", order).await.expect(422);
     assert!(answer.body["details"]["fields"].get("sshKeys[0]").is_none(), "{}", answer.text);
 }
 
-/// Every text field of everything that can be made takes no control characters, and any script.
+/// Every text field accepts any script, and no control characters.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn texts_are_kept_exactly_or_refused() {
+async fn text_is_stored_exactly_or_refused() {
     let app = TestApp::new().await;
     let tariff =
         |name: &str| json!({ "name": name, "kind": "lxc", "cores": 1, "memory": 512, "disk": 5, "price": 300 });
@@ -154,7 +154,7 @@ async fn texts_are_kept_exactly_or_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_carry_what_browsers_and_supporters_need() {
+async fn responses_carry_security_headers_and_a_request_id() {
     let app = TestApp::new().await;
     let answer = app.customer.get("/api/server").await.expect(200);
     assert_eq!(answer.headers["cache-control"], "no-store");
@@ -170,9 +170,9 @@ async fn answers_carry_what_browsers_and_supporters_need() {
     assert!(figures.contains("innkeeper_http_requests_total"), "{figures}");
 }
 
-/// A connection that never says what it wants is closed, and does not take a place for ever.
+/// A connection that never completes its request is closed, and does not hold its slot for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_request_is_not_waited_for_for_ever() {
+async fn incomplete_requests_time_out() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let app = TestApp::with(|c| (c.head_seconds, c.max_connections, c.max_connections_address) = (1, 6, Some(6))).await;
     let address = app.base.trim_start_matches("http://").to_owned();
@@ -184,7 +184,7 @@ async fn half_a_request_is_not_waited_for_for_ever() {
             halves.push(stream);
         }
     }
-    // More than there is room for: whoever comes after them is served all the same.
+    // More than there are slots for: a client that comes later is still served.
     let quick = std::time::Duration::from_secs(20);
     tokio::time::timeout(quick, app.nobody.get("/health/live")).await.unwrap().expect(200);
     for mut half in halves {

@@ -1,13 +1,12 @@
-//! The master key: a wrong one starts nothing, a new one takes over while the service runs, a lost one costs what it
-//! sealed.
+//! The master key: nothing starts with a wrong one, a new one takes over while the service runs, a lost one costs what
+//! it sealed.
 
 use std::process::Stdio;
 use std::sync::Arc;
 
-use innkeeper::app::App;
-use innkeeper::config::{Config, SecretKeys};
-use innkeeper::keyring::{Resealed, service};
-use innkeeper::operations::failpoints::Action;
+use kernel::config::{Config, SecretKeys};
+use kernel::keyring::{Resealed, service};
+use kernel::operations::failpoints::Action;
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -17,9 +16,14 @@ use crate::support::{Client, Pve, TestApp, TestDb, ended, expect_error, wait_for
 
 const NEW: &str = "YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXpBQkNERUY=";
 
-/// Another process, which does nothing by itself.
-fn process(app: &TestApp, first: &str, old: &[&str]) -> Arc<App> {
-    App::new(keys(config(&app.db, app.data.path()), first, old)).unwrap()
+/// Another process, which runs no tasks.
+fn process(app: &TestApp, first: &str, old: &[&str]) -> Arc<innkeeper::run::Service> {
+    innkeeper::run::Service::new(keys(config(&app.db, app.data.path()), first, old)).unwrap()
+}
+
+/// How many secrets of each kind there are, by key, as a process with the right one sees them.
+async fn status(process: &innkeeper::run::Service) -> kernel::error::Result<Vec<(&'static str, Resealed)>> {
+    service::status(&process.core, process.features.all()).await
 }
 
 fn keys(config: Config, first: &str, old: &[&str]) -> Config {
@@ -27,7 +31,7 @@ fn keys(config: Config, first: &str, old: &[&str]) -> Config {
     Config { secret_key: SecretString::from(first), old_secret_keys, ..config }
 }
 
-/// Runs a command with a key: whether it went well, and all that it said.
+/// Runs a command with a key: whether it succeeded, and all its output.
 async fn run(db: &TestDb, data: &std::path::Path, key: &str, line: &str) -> (bool, String) {
     let output = command(db, data)
         .env("INNKEEPER_SECRET_KEY", key)
@@ -45,13 +49,13 @@ fn sum(all: &[(&str, Resealed)], take: fn(&Resealed) -> u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_key_starts_nothing() {
+async fn nothing_starts_with_a_wrong_master_key() {
     let (db, data) = (TestDb::new().await, tempfile::tempdir().unwrap());
     let add = "host add --name a --socket /nowhere --force";
     assert!(run(&db, data.path(), KEY, add).await.0);
     for from_before in [false, true] {
         if from_before {
-            // A database of a version that had no check value.
+            // A database of a version without a check value.
             sqlx::query("delete from key_check").execute(&db.pool).await.unwrap();
         }
         for line in ["serve", "host list", "user add --email a@example.com"] {
@@ -62,27 +66,27 @@ async fn a_wrong_key_starts_nothing() {
     assert_eq!(sqlx::query_scalar::<_, i64>("select count(*) from users").fetch_one(&db.pool).await.unwrap(), 3);
     let (well, said) = run(&db, data.path(), KEY, "host list").await;
     assert!(well, "{said}");
-    // Nothing is lost, so nothing is given up.
+    // Nothing is lost, so nothing may be given up.
     let (well, said) = run(&db, data.path(), KEY, "key replace --lost").await;
     assert!(!well && said.contains("nothing is lost"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_key_takes_over_while_the_service_works() {
+async fn the_master_key_is_rotated_while_the_service_runs() {
     let app = TestApp::with(|c| *c = keys(c.clone(), KEY, &[NEW])).await;
-    service::check(&app.app).await.unwrap();
+    service::check(&app.core, app.service.features.all()).await.unwrap();
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     points.arm("create:create_guest:before", Action::Hold);
     let created = app.customer.post_once("/api/server/create", "one", &catalogue.container()).await.expect(200);
     wait_for("the step", async || points.all_fired().then_some(())).await;
 
     let other = process(&app, NEW, &[KEY]);
-    let rotating = tokio::spawn(async move { service::rotate(&other).await.unwrap() });
-    // The password of the order is in somebody's hands, and waited for.
-    wait_for("the hosts' turn", async || {
-        let all = service::status(&process(&app, NEW, &[KEY])).await.unwrap();
+    let rotating = tokio::spawn(async move { service::rotate(&other.core, other.features.all()).await.unwrap() });
+    // An operation holds the order's password, so the rotation waits for it.
+    wait_for("the hosts' secrets", async || {
+        let all = status(&process(&app, NEW, &[KEY])).await.unwrap();
         if all[0].1.old == 0 && all[1].1.old == 1 { Ok(()) } else { Err(all) }
     })
     .await;
@@ -91,12 +95,13 @@ async fn a_new_key_takes_over_while_the_service_works() {
     assert_eq!((sum(&all, |n| n.old), sum(&all, |n| n.lost)), (0, 0), "{all:?}");
     assert_eq!(ended(&app.customer, &created.body["operationId"]).await["state"], "succeeded");
 
-    // The new key alone opens everything, the old one alone starts nothing, and a request is the same by either.
+    // The new key alone opens everything, nothing starts with the old one alone, and a request is recognised under
+    // either.
     let alone = process(&app, NEW, &[]);
-    let all = service::status(&alone).await.unwrap();
+    let all = status(&alone).await.unwrap();
     assert_eq!(sum(&all, |n| n.master), sum(&all, Resealed::all), "{all:?}");
-    assert!(innkeeper::hosts::service::all(&alone).await.unwrap()[0].config.is_some());
-    assert!(service::check(&process(&app, KEY, &[])).await.is_err());
+    assert!(compute::hosts::service::all(&alone.core).await.unwrap()[0].config.is_some());
+    assert!(status(&process(&app, KEY, &[])).await.is_err());
     let again = app.customer.post_once("/api/server/create", "one", &catalogue.container()).await.expect(200);
     assert_eq!(again.text, created.text);
     let data = app.data.path();
@@ -108,10 +113,10 @@ async fn a_new_key_takes_over_while_the_service_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_key_costs_the_hosts_settings_and_nothing_else() {
-    expect_error("a host could not be swept for a reason of our own");
+async fn a_lost_master_key_costs_only_the_host_settings() {
+    expect_error("could not sweep a host because of an internal error");
     let mut app = TestApp::new().await;
-    service::check(&app.app).await.unwrap();
+    service::check(&app.core, app.service.features.all()).await.unwrap();
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
     let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
@@ -119,7 +124,7 @@ async fn a_lost_key_costs_the_hosts_settings_and_nothing_else() {
     app.stop().await;
     let data = app.data.path();
 
-    assert!(!run(&app.db, data, NEW, "key replace").await.0, "it wants to be told that the key is lost");
+    assert!(!run(&app.db, data, NEW, "key replace").await.0, "it requires --lost");
     let (well, said) = run(&app.db, data, NEW, "key replace --lost").await;
     assert!(well && said.contains("settings of each host again"), "{said}");
     let new = Service::start_with(&app.db, data, &[("INNKEEPER_SECRET_KEY", NEW)]).await;
@@ -135,7 +140,7 @@ async fn a_lost_key_costs_the_hosts_settings_and_nothing_else() {
     let secret = settings.as_object_mut().unwrap().remove("tokenSecret").unwrap();
     assert_eq!(provider.put(&path, json!({ "config": settings })).await.expect(422).code(), "INVALID");
     settings["tokenSecret"] = secret;
-    // Nothing tells that it is the same cluster, with one server on it.
+    // Nothing shows that it is the same cluster, which has a server on it.
     assert_eq!(provider.put(&path, json!({ "config": settings })).await.expect(409).code(), "CONFLICT");
     let given = provider.put(&path, json!({ "config": settings, "force": true })).await.expect(200).body;
     assert_ne!(given["managementKey"], renamed["managementKey"], "the private half was lost");

@@ -1,4 +1,4 @@
-//! Rate limits: by token and by address, for all processes together, told on every answer.
+//! Rate limits: by token and by address, across all processes, reported on every answer.
 
 use crate::support::child::Service;
 use crate::support::{Client, TestApp};
@@ -20,7 +20,7 @@ async fn every_answer_says_how_many_requests_are_left() {
         left(&app.customer.get(path).await.expect(status));
     }
     assert_eq!(left(&app.customer.get("/api/server").await.expect(200)).1, 994);
-    assert_eq!(left(&app.other.get("/api/server").await.expect(200)).1, 999, "each token its own");
+    assert_eq!(left(&app.other.get("/api/server").await.expect(200)).1, 999, "each token has its own limit");
     let nobody = left(&app.nobody.get("/api/server").await.expect(401));
     assert_eq!(nobody.0, 500);
     assert!(nobody.1 < 500, "the logins of this test count as well");
@@ -29,7 +29,7 @@ async fn every_answer_says_how_many_requests_are_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_allowance_holds_for_all_processes_together() {
+async fn a_rate_limit_holds_across_processes() {
     let app = TestApp::with(|c| c.rate_limit_token = 40).await;
     let settings = [("INNKEEPER_RATE_LIMIT_TOKEN", "40")];
     let second = Service::start_with(&app.db, app.data.path(), &settings).await;
@@ -57,14 +57,14 @@ async fn an_allowance_holds_for_all_processes_together() {
     assert_eq!((fine, refused), (40, 60));
     app.other.get("/api/server").await.expect(200);
 
-    // The next minute, for a process that has not heard of the last one.
+    // The next minute, in a process that knows nothing of the last one.
     sqlx::query("update rate_limits set window_end = now()").execute(&app.db.pool).await.unwrap();
     let third = Service::start_with(&app.db, app.data.path(), &settings).await;
     Client { base: third.base.clone(), ..app.customer.clone() }.get("/api/server").await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_shows_no_good_token_is_counted_by_address() {
+async fn requests_without_a_valid_token_are_limited_by_address() {
     let app = TestApp::with(|c| c.rate_limit_address = 20).await;
     let bad = app.nobody.with_token("ink_t_nonsense");
     let mut statuses = vec![];
@@ -79,7 +79,7 @@ async fn who_shows_no_good_token_is_counted_by_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_a_proxy_that_adds_ports_no_client_chooses_the_address_it_is_counted_by() {
+async fn clients_behind_a_proxy_can_t_choose_the_address_they_are_counted_by() {
     let app = TestApp::with(|c| {
         c.login_limit_address = 5;
         c.trusted_proxies = "127.0.0.0/8".to_owned().try_into().unwrap();
@@ -90,7 +90,7 @@ async fn behind_a_proxy_that_adds_ports_no_client_chooses_the_address_it_is_coun
         for line in forwarded {
             request = request.header("x-forwarded-for", line);
         }
-        // Another account each time: only the address is the same.
+        // A different account each time: only the address is the same.
         let email = format!("{}@example.com", uuid::Uuid::now_v7());
         let body = serde_json::json!({ "email": email, "password": "a wrong password" });
         request.json(&body).send().await.unwrap().status().as_u16()
@@ -108,7 +108,7 @@ async fn behind_a_proxy_that_adds_ports_no_client_chooses_the_address_it_is_coun
     assert_eq!(statuses, [[401; 5].as_slice(), &[429; 7]].concat());
     // Another client of the same proxy has a limit of its own.
     assert_eq!(login(&["198.51.100.77, 198.51.100.78:4711".to_owned()]).await, 401);
-    // Who can't be told from the proxy is counted with it, and not by what stands left of it.
+    // A client that can't be told from the proxy is counted with it, and not by the header's earlier entries.
     let mut statuses = vec![];
     for n in 0..12 {
         statuses.push(login(&[format!("203.0.113.{n}, unknown")]).await);
@@ -118,10 +118,10 @@ async fn behind_a_proxy_that_adds_ports_no_client_chooses_the_address_it_is_coun
     assert!(audit.contains("\"198.51.100.77\"") && !audit.contains("203.0.113."), "{audit}");
 }
 
-/// Looking up what somebody shows as a token is work, and those who show none get so much of it a minute: over HTTP and
-/// where the live view begins alike.
+/// Looking up a token is work, so clients without a valid one get a limited number of lookups a minute: over HTTP and
+/// in handshakes of the live view alike.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_that_are_none_are_limited_on_sockets_too() {
+async fn invalid_tokens_are_limited_on_sockets_too() {
     let app = TestApp::with(|c| c.rate_limit_address = 10).await;
     let bad = |n| app.nobody.with_token(&format!("ink_t_made_up_{n}"));
     for n in 0..5 {
@@ -140,9 +140,9 @@ async fn tokens_that_are_none_are_limited_on_sockets_too() {
     assert!(answer.headers.contains_key("retry-after"));
 }
 
-/// A hundred tokens are not a hundred times as many requests.
+/// A hundred tokens don't allow a hundred times as many requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_account_is_limited_with_all_its_tokens_together() {
+async fn an_account_is_limited_across_all_its_tokens() {
     let app = TestApp::with(|c| (c.rate_limit_token, c.rate_limit_account) = (40, 60)).await;
     let mut statuses = vec![];
     for n in 0..4 {

@@ -57,7 +57,7 @@ async fn servers_are_sorted_filtered_and_paged() {
     assert_eq!(names(&get("status=stopped").await), ["db-1", "mail"]);
     assert_eq!(names(&get(&format!("tariffId={}", ids.2 + 1)).await), ["db-1", "mail"]);
     assert_eq!(names(&get(&format!("osId={}&status=failed", ids.1 + 1)).await), ["web-10"]);
-    assert_eq!(names(&get("name=%25").await), Vec::<&str>::new(), "a text, not a pattern");
+    assert_eq!(names(&get("name=%25").await), Vec::<&str>::new(), "literal text, not a pattern");
     let page = get("name=web&limit=2&page=2").await;
     assert_eq!((names(&page), page.headers["x-total-count"].to_str().unwrap()), (vec!["web-10"], "3"));
     let past = get("name=web&limit=2&page=9").await;
@@ -84,14 +84,14 @@ async fn catalogues_are_sorted_filtered_and_paged() {
         assert_eq!(names(&get("sort=createdAt&order=desc").await), ["ab", "C", "a", "b"]);
         let page = get("name=A&limit=1&page=2").await;
         assert_eq!((names(&page), page.headers["x-total-count"].to_str().unwrap()), (vec!["ab"], "2"));
-        // What a customer may not see can't be found by asking for it.
+        // A filter can't reveal what a customer may not see.
         assert_eq!(names(&app.customer.get(&format!("{list}?enabled=false")).await.expect(200)), Vec::<&str>::new());
     }
 }
 
-/// Whatever can be sorted refuses to be sorted by what it has not.
+/// Every sortable list refuses unknown sort fields.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_sort_names_are_422() {
+async fn invalid_list_parameters_are_422() {
     let app = TestApp::new().await;
     let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
     let mut lists = vec![];
@@ -122,9 +122,9 @@ async fn unknown_sort_names_are_422() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stuck_operations_come_in_pages_and_their_logs_by_their_ends() {
+async fn stuck_operations_are_paged_and_their_logs_show_the_last_lines() {
     let app = TestApp::new().await;
-    app.db.leaves_work();
+    app.db.allow_unfinished();
     for _ in 0..23 {
         let server = crate::live::server(&app, "customer@example.com").await;
         sqlx::query(
@@ -149,15 +149,15 @@ async fn stuck_operations_come_in_pages_and_their_logs_by_their_ends() {
     app.provider.get("/api/operations?limit=101").await.expect(422);
     app.provider.get("/api/operations?state=stuck").await.expect(422);
 
-    // What it said last says why it is stuck.
+    // Its last lines say why it is stuck.
     let log = app.provider.get(&format!("/api/operations/{}/log", ids(&first)[0])).await.expect(200).body;
     let log = log.as_array().unwrap();
     assert_eq!((log.len(), &log[0]["message"], &log[999]["message"]), (1000, &json!("line 6"), &json!("line 1005")));
 }
 
-/// A year of entries is not counted for each page of them.
+/// A year of entries is not counted for every page.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_audit_log_is_counted_and_paged_so_far_and_no_further() {
+async fn audit_log_counting_and_paging_are_capped() {
     let app = TestApp::new().await;
     sqlx::query(
         "insert into audit (id, role, action) select gen_random_uuid(), 'cli', 'x' from generate_series(1, 10020)",

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::support::wait::PATIENCE;
 use crate::support::{Live, TestApp, wait_for};
 
-/// A server that is in the database only: what the sockets show does not need a guest.
+/// A server that exists only in the database: what the sockets show needs no guest.
 pub(crate) async fn server(app: &TestApp, email: &str) -> i64 {
     sqlx::query(
         "insert into tariffs (name, kind, cores, memory_mib, disk_gib, price) values ('t', 'lxc', 1, 1024, 10, 1)
@@ -39,7 +39,7 @@ pub(crate) async fn server(app: &TestApp, email: &str) -> i64 {
     .unwrap()
 }
 
-/// What a sweep leaves behind.
+/// What a sweep stores.
 async fn swept(app: &TestApp, server: i64, cpu: f64) {
     sqlx::query(
         "with s as (insert into samples values ($1, clock_timestamp(), 'running', 60, $2, 512, 1024, 1, 10, 5, 6))
@@ -90,7 +90,7 @@ fn token(client: &crate::support::Client) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_gets_in_without_a_good_token() {
+async fn a_socket_needs_a_valid_token() {
     let app = TestApp::new().await;
     let mut live = Live::new(&app.base);
     for auth in
@@ -99,7 +99,7 @@ async fn nobody_gets_in_without_a_good_token() {
         live.tell(json!({ "do": "connect", "auth": auth })).await;
         let refused = live.next("connect_error").await;
         assert!(refused["message"].as_str().unwrap().starts_with("UNAUTHENTICATED: "), "{refused}");
-        assert_eq!(refused["active"], false, "a client does not try again by itself");
+        assert_eq!(refused["active"], false, "the client does not retry by itself");
     }
     let good = token(&app.customer);
     for connect in [
@@ -115,7 +115,7 @@ async fn nobody_gets_in_without_a_good_token() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscriber_sees_its_own_server_and_no_other() {
+async fn a_subscriber_sees_only_its_own_servers() {
     let app = TestApp::new().await;
     let mine = server(&app, "customer@example.com").await;
     let foreign = server(&app, "other@example.com").await;
@@ -141,7 +141,7 @@ async fn a_subscriber_sees_its_own_server_and_no_other() {
 
     swept(&app, foreign, 0.99).await;
     swept(&app, mine, 0.5).await;
-    // The stranger's sweep, on the same host, may have sent the figures of ours from before once more.
+    // The foreign server's sweep, on the same host, may have sent our previous values again.
     let sampled = |s: &Value| s["serverId"] != json!(mine) || s["stats"]["data"]["cpu"].is_number();
     let stats = live.find("server-stats", sampled).await["args"][0].clone();
     assert_eq!((&stats["serverId"], &stats["stats"]["data"]["cpu"]), (&json!(mine), &json!(0.5)));
@@ -152,16 +152,16 @@ async fn a_subscriber_sees_its_own_server_and_no_other() {
     assert_eq!(alerts["serverId"], mine);
     let alert = &alerts["alerts"][0];
     let seen = json!({ "type": alert["type"], "message": alert["message"], "level": alert["level"] });
-    assert_eq!(seen, json!({ "type": "cpu", "message": "CPU usage is at 95%", "level": "warning" }), "the contract's");
+    assert_eq!(seen, json!({ "type": "cpu", "message": "CPU usage is at 95%", "level": "warning" }), "per contract");
     assert!(alert["id"].is_number() && alert["raisedAt"].is_string() && alert["acknowledged"] == false, "{alert}");
     sqlx::query("update alerts set resolved_at = now(), ended = 'recovered'").execute(&app.db.pool).await.unwrap();
     swept(&app, mine, 0.5).await;
-    // A look for an earlier sweep may have sent it a second time.
+    // The push for an earlier sweep may have sent it a second time.
     let over = live.find("server-alerts", |a| a["alerts"] == json!([])).await["args"][0].clone();
-    assert_eq!(over, json!({ "serverId": mine, "alerts": [] }), "it is over");
+    assert_eq!(over, json!({ "serverId": mine, "alerts": [] }), "the alert is over");
     alarmed(&app, foreign).await;
 
-    // A text does as an id, and the provider sees everything.
+    // A string works as an id, and the provider sees everything.
     let mut provider = Live::connected(&app.base, token(&app.provider)).await;
     provider.tell(json!({ "do": "subscribe", "id": foreign.to_string() })).await;
     assert_eq!(provider.next("ack").await["args"][0], json!({ "status": "success", "serverId": foreign }));
@@ -169,7 +169,7 @@ async fn a_subscriber_sees_its_own_server_and_no_other() {
 
     live.tell(json!({ "do": "unsubscribe", "id": mine })).await;
     live.find("ack", |a| a == &json!({ "status": "success", "serverId": mine })).await;
-    // What is seen of another server shows that there is nothing to come of this one.
+    // An event for another server shows that nothing more comes for this one.
     let second = server(&app, "customer@example.com").await;
     live.subscribe(second).await;
     swept(&app, mine, 0.1).await;
@@ -180,10 +180,10 @@ async fn a_subscriber_sees_its_own_server_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_chart_that_is_pushed_is_the_one_that_is_read() {
+async fn the_pushed_chart_equals_the_fetched_one() {
     let app = TestApp::new().await;
     let id = server(&app, "customer@example.com").await;
-    // Where a step begins, so that it is known which samples share one.
+    // At the start of a step, so that it is known which samples share one.
     let base = Utc::now().timestamp().div_euclid(60) * 60 - 600;
     let sample = async |seconds: i32| {
         sqlx::query(
@@ -209,7 +209,7 @@ async fn the_chart_that_is_pushed_is_the_one_that_is_read() {
     }
     let mut live = Live::connected(&app.base, token(&app.customer)).await;
     live.subscribe(id).await;
-    // Several of one step, and some in one of their own.
+    // Several in one step, and some in a step of their own.
     for (seconds, points) in [(75, 4), (80, 4), (89, 4), (90, 5), (120, 6), (121, 6), (150, 7)] {
         sample(seconds).await;
         let seen = live.find("server-stats", |s| s["stats"]["data"]["uptime"] == json!(seconds)).await;
@@ -220,11 +220,11 @@ async fn the_chart_that_is_pushed_is_the_one_that_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operations_are_seen_moving_and_a_lost_connection_loses_nothing() {
+async fn operation_progress_is_pushed_and_a_reconnect_loses_nothing() {
     let app = TestApp::new().await;
     let mine = server(&app, "customer@example.com").await;
-    // Not due for a worker: the test moves it.
-    app.db.leaves_work();
+    // Not due for a worker: the test changes its state.
+    app.db.allow_unfinished();
     let id = operation(&app, mine, "stuck").await;
     let mut live = Live::connected(&app.base, token(&app.customer)).await;
     live.subscribe(mine).await;
@@ -248,7 +248,7 @@ async fn operations_are_seen_moving_and_a_lost_connection_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sockets_end_with_what_opened_them() {
+async fn sockets_end_with_the_token_or_login_that_opened_them() {
     let app = TestApp::new().await;
     let mine = server(&app, "customer@example.com").await;
     let ended = async |live: &mut Live| {
@@ -269,11 +269,11 @@ async fn sockets_end_with_what_opened_them() {
     app.customer.delete(&path).await.expect(204);
     ended(&mut scoped).await;
 
-    // The access token's end alone does not matter: the login lives.
+    // The access token's expiry alone does not matter: the login is still valid.
     sqlx::query("update tokens set expires_at = now() where kind = 'access'").execute(&app.db.pool).await.unwrap();
     swept(&app, mine, 0.2).await;
     login.find("server-stats", |s| s["stats"]["data"]["cpu"] == 0.2).await;
-    // A server that changes hands or is gone is not to be seen any more, at the next check at the latest.
+    // A server that is transferred or deleted is not shown any more, from the next check at the latest.
     sqlx::query("update servers set user_id = (select id from users where email = 'other@example.com') where id = $1")
         .bind(mine)
         .execute(&app.db.pool)
@@ -303,7 +303,7 @@ async fn a_huge_message_and_a_shutdown_end_sockets() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_watched_already_is_not_sent_again() {
+async fn subscribing_again_sends_nothing_again() {
     let app = TestApp::new().await;
     let mine = server(&app, "customer@example.com").await;
     let mut live = Live::connected(&app.base, token(&app.customer)).await;
@@ -326,7 +326,7 @@ async fn what_is_watched_already_is_not_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_login_holds_only_so_many_sockets() {
+async fn the_number_of_sockets_per_login_is_limited() {
     let app = TestApp::new().await;
     let mut live = Live::new(&app.base);
     live.tell(json!({ "do": "crowd", "token": token(&app.customer), "count": 50 })).await;
@@ -336,11 +336,11 @@ async fn a_login_holds_only_so_many_sockets() {
     live.tell(json!({ "do": "connect", "token": token(&app.customer) })).await;
     let refused = live.next("connect_error").await;
     assert!(refused["message"].as_str().unwrap().starts_with("RATE_LIMITED: One login or token may"), "{refused}");
-    // That is nobody else's trouble, and over when the others are.
+    // That affects nobody else, and ends when the others leave.
     live.tell(json!({ "do": "connect", "token": token(&app.other) })).await;
     live.next("connect").await;
     live.tell(json!({ "do": "disperse" })).await;
-    wait_for("a seat that was given back", async || {
+    wait_for("a free socket slot", async || {
         live.tell(json!({ "do": "connect", "token": token(&app.customer), "reconnection": false })).await;
         let seen = live.any(PATIENCE).await.unwrap();
         if seen["event"] == "connect" { Ok(()) } else { Err(seen) }
@@ -348,7 +348,7 @@ async fn a_login_holds_only_so_many_sockets() {
     .await;
 }
 
-/// What this thread's tasks send to the database.
+/// The statements that this thread's tasks send to the database.
 #[derive(Clone, Default)]
 struct Statements(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
 
@@ -374,8 +374,8 @@ impl Statements {
     }
 }
 
-/// Waits until the socket was told of an operation of each of these servers.
-async fn hear_of(live: &mut Live, servers: &[i64]) {
+/// Waits until the socket has received an operation of each of these servers.
+async fn wait_for_operations_of(live: &mut Live, servers: &[i64]) {
     let mut missing: std::collections::BTreeSet<i64> = servers.iter().copied().collect();
     while !missing.is_empty() {
         let told = live.next("operation").await;
@@ -383,16 +383,16 @@ async fn hear_of(live: &mut Live, servers: &[i64]) {
     }
 }
 
-/// Everybody is looked at anew at once after the database was away: a look for all of them, not one for each.
+/// After a database outage everybody is refreshed at once: with one query for all of them, not one for each.
 #[tokio::test]
-async fn looking_at_everybody_again_takes_no_more_statements_for_more_sockets_and_servers() {
+async fn a_resync_takes_a_constant_number_of_statements() {
     use tracing_subscriber::layer::SubscriberExt;
     let app = TestApp::new().await;
-    app.db.leaves_work();
+    app.db.allow_unfinished();
     let mut servers = vec![];
     for _ in 0..6 {
         let server = server(&app, "customer@example.com").await;
-        // Under way, and not due: nobody works on it meanwhile.
+        // In progress, and not due: no worker takes it.
         sqlx::query(
             "insert into operations (id, server_id, kind, state, step, data, run_at, deadline)
              values (gen_random_uuid(), $1, 'restart', 'running', 'restart', '{}', now() + interval '1 hour',
@@ -410,26 +410,26 @@ async fn looking_at_everybody_again_takes_no_more_statements_for_more_sockets_an
         for id in &servers {
             live.tell(json!({ "do": "subscribe", "id": id })).await;
         }
-        hear_of(&mut live, &servers).await;
+        wait_for_operations_of(&mut live, &servers).await;
         sockets.push(live);
     }
     let statements = Statements::default();
     let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(statements.clone()));
-    app.app.events.publish(innkeeper::events::Event::Resync);
+    app.core.events.publish(kernel::events::Event::Resync);
     for live in &mut sockets {
-        hear_of(live, &servers).await;
+        wait_for_operations_of(live, &servers).await;
     }
-    // The look at who may still watch is another task's; one for each socket would follow it at once.
+    // The check of who may still watch is another task's; a query per socket would follow it at once.
     let looks = || statements.of("from servers where id = any");
-    wait_for("a look at who may still watch", async || (looks() > 0).then_some(())).await;
-    // All of the first turn is over when the second has come so far.
+    wait_for("the check of who may still watch", async || (looks() > 0).then_some(())).await;
+    // The first round is over when the second has come this far.
     let first = looks();
-    app.app.events.publish(innkeeper::events::Event::Resync);
+    app.core.events.publish(kernel::events::Event::Resync);
     for live in &mut sockets {
-        hear_of(live, &servers).await;
+        wait_for_operations_of(live, &servers).await;
     }
-    wait_for("the look after it", async || (looks() > first).then_some(())).await;
+    wait_for("the next check", async || (looks() > first).then_some(())).await;
     assert_eq!(statements.of("from operations where id"), 2, "{:?}", statements.0.lock().unwrap());
-    // Two more where the look of every minute has just come, too.
+    // Two more if the check of every minute has just come, too.
     assert!(looks() <= 4, "{}: {:?}", looks(), statements.0.lock().unwrap());
 }

@@ -1,64 +1,64 @@
-//! A transaction that is done, and whose answer is lost: nobody is told that nothing was changed, and who does as they
-//! are told does no harm.
+//! A transaction that is committed, and whose answer is lost: nobody is told that nothing was changed, and a client
+//! that does as it is told does no harm.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::relay::Detour;
+use crate::support::relay::DatabaseRelay;
 use crate::support::writes::{second, writes};
 use crate::support::{PASSWORD, Pve, TestApp, expect_error};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_whose_answer_is_lost_is_told_as_perhaps_done_on_every_writing_route() {
+async fn a_lost_commit_answer_is_reported_as_outcome_unknown_on_every_writing_route() {
     expect_error("OUTCOME_UNKNOWN");
     let app = TestApp::with(|c| c.registration = true).await;
-    // The operation that a person has taken up again is of a kind that nobody knows.
-    app.db.leaves_work();
+    // The operation that the provider retries is of a kind that no worker knows.
+    app.db.allow_unfinished();
     let pve = Pve::new(&app.db).await;
     let (writes, server) = writes(&app, &pve).await;
-    let detour = Detour::new(&app.db).await;
-    let (_second, base) = second(&app, &detour).await;
+    let db_relay = DatabaseRelay::new(&app.db).await;
+    let (_second, base) = second(&app, &db_relay).await;
     for write in &writes {
         let what = format!("{} {}", write.method, write.route);
-        if write.is_of_server() {
+        if write.is_about_server() {
             free(&app, server).await;
         }
-        detour.lose_a_commit();
+        db_relay.lose_next_commit_answer();
         let answer = write.send(&base).await;
-        assert!(detour.has_lost(), "{what}: committed nothing: {} {}", answer.status, answer.text);
+        assert!(db_relay.answer_was_lost(), "{what}: committed nothing: {} {}", answer.status, answer.text);
         assert_eq!((answer.status, answer.code()), (503, "OUTCOME_UNKNOWN"), "{what}: {}", answer.text);
         assert!(!answer.text.contains("Nothing was changed"), "{what}: {}", answer.text);
-        // As after any answer that says so: it is looked at, or done again.
+        // As after any such answer: the client looks, or repeats the request.
         let again = write.send(&base).await;
         let harmless = match write.route {
             "/api/auth/logout" => again.status == 401,
-            // By then it is another one.
+            // The password has changed by then.
             "/api/auth/password" => again.status == 422,
-            // What was taken on has failed by then, and is told: this host has no way in.
+            // The accepted operation has failed by then, and says so: this host has no way into guests.
             "/api/server/{id}/password" => matches!(again.status, 200..300 | 409 | 422),
             _ => matches!(again.status, 200..300 | 404 | 409),
         };
-        assert!(harmless, "{what}, done again: {} {}", again.status, again.text);
+        assert!(harmless, "{what}, repeated: {} {}", again.status, again.text);
     }
     free(&app, server).await;
 }
 
 async fn free(app: &TestApp, server: i64) {
     let busy = format!("select count(*) from operations where server_id = {server} and ended_at is null");
-    crate::support::wait_for_sql(&app.db.pool, "the end of what holds the server", &busy, 0i64).await;
+    crate::support::wait_for_sql(&app.db.pool, "the end of the server's operation", &busy, 0i64).await;
 }
 
-/// What was done is there, though nobody was told: a label, and what it means not to be sure.
+/// The change was made, though the client was not told; its key makes the retry safe.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_makes_sure_where_an_answer_was_lost() {
+async fn an_idempotency_key_makes_a_retry_safe_after_a_lost_answer() {
     expect_error("OUTCOME_UNKNOWN");
     let app = TestApp::new().await;
-    let detour = Detour::new(&app.db).await;
-    let (_second, base) = second(&app, &detour).await;
+    let db_relay = DatabaseRelay::new(&app.db).await;
+    let (_second, base) = second(&app, &db_relay).await;
     let there = crate::support::Client { base, ..app.provider.clone() };
     let size = json!({ "name": "once", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 });
-    detour.lose_a_commit();
+    db_relay.lose_next_commit_answer();
     let lost = there.post_once("/api/tariffs", "key", &size).await.expect(503);
     assert_eq!(lost.code(), "OUTCOME_UNKNOWN");
     assert!(lost.headers.contains_key("retry-after"), "{}", lost.text);
@@ -69,7 +69,7 @@ async fn a_key_makes_sure_where_an_answer_was_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_whose_answer_was_lost_may_be_done_again_at_once_and_from_there_only() {
+async fn a_lost_refresh_can_be_repeated_soon_and_only_from_the_same_address() {
     expect_error("OUTCOME_UNKNOWN");
     let app = TestApp::with(|c| c.trusted_proxies = "127.0.0.1".to_owned().try_into().unwrap()).await;
     let sign = json!({ "email": "customer@example.com", "password": PASSWORD });
@@ -82,14 +82,14 @@ async fn a_refresh_whose_answer_was_lost_may_be_done_again_at_once_and_from_ther
 
     assert_eq!(refresh(&used, "192.0.2.1").await.status(), 200);
     let again: serde_json::Value = refresh(&used, "192.0.2.1").await.json().await.unwrap();
-    let me = app.nobody.with_token(again["accessToken"].as_str().expect("a new pair"));
+    let me = app.nobody.with_token(again["accessToken"].as_str().expect("a new pair of tokens"));
     me.get("/api/auth/me").await.expect(200);
-    assert_eq!(refresh(&again["refreshToken"], "192.0.2.1").await.status(), 200, "the login goes on");
-    // From anywhere else it is a stolen one.
+    assert_eq!(refresh(&again["refreshToken"], "192.0.2.1").await.status(), 200, "the login is still valid");
+    // From any other address it is a stolen one.
     assert_eq!(refresh(&used, "192.0.2.2").await.status(), 401);
     me.get("/api/auth/me").await.expect(401);
 
-    // And so it is later.
+    // And later it is, too.
     let used = login().await["refreshToken"].clone();
     assert_eq!(refresh(&used, "192.0.2.1").await.status(), 200);
     let earlier = "update tokens set used_at = used_at - interval '1 minute' where used_at is not null";
@@ -99,11 +99,11 @@ async fn a_refresh_whose_answer_was_lost_may_be_done_again_at_once_and_from_ther
 
 /// Slow is not lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_database_is_waited_for() {
+async fn a_slow_database_is_not_treated_as_lost() {
     let app = TestApp::new().await;
-    let detour = Detour::new(&app.db).await;
-    let (_second, base) = second(&app, &detour).await;
-    detour.delay(Duration::from_millis(50));
+    let db_relay = DatabaseRelay::new(&app.db).await;
+    let (_second, base) = second(&app, &db_relay).await;
+    db_relay.delay(Duration::from_millis(50));
     let there = crate::support::Client { base, ..app.customer.clone() };
     there.post("/api/auth/tokens", json!({ "name": "slow", "scopes": ["read"] })).await.expect(201);
 }

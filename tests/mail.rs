@@ -1,10 +1,9 @@
-//! The outbox: never twice for one event.
+//! The outbox: no event is mailed twice.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use innkeeper::app::Task;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -17,17 +16,17 @@ async fn queue(app: &TestApp, event: &str) {
 }
 
 async fn queue_to(app: &TestApp, event: &str, recipient: &str) {
-    let mut tx = innkeeper::db::begin(&app.db.pool).await.unwrap();
-    let mail = innkeeper::mail::templates::ServerReady {
+    let mut tx = kernel::db::begin(&app.db.pool).await.unwrap();
+    let mail = compute::servers::mail::ServerReady {
         name: "web-1",
         addresses: &["10.0.0.5".parse().unwrap()],
         tariff: "Базовый",
         os: "Debian 12",
-        root_login: innkeeper::images::model::RootLogin::Password,
+        root_login: compute::images::model::RootLogin::Password,
         has_keys: true,
         url: "http://127.0.0.1:5000/servers/1",
     };
-    innkeeper::mail::service::queue(&mut tx, event, recipient, &mail).await.unwrap();
+    kernel::mail::service::queue(&mut tx, event, recipient, &mail).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -40,7 +39,7 @@ fn files(app: &TestApp) -> Vec<PathBuf> {
     std::fs::read_dir(app.data.path().join("mail")).map(|d| d.map(|f| f.unwrap().path()).collect()).unwrap_or_default()
 }
 
-/// As if its sender had died this long ago with the mail in hand.
+/// As if its sender had just died with the email in hand.
 async fn abandon(app: &TestApp, event: &str) {
     sqlx::query("update mails set state = 'sending', run_at = now() - interval '1 second' where event = $1")
         .bind(event)
@@ -52,7 +51,7 @@ async fn abandon(app: &TestApp, event: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_event_is_one_file() {
-    let app = TestApp::new().await.running(Task::Mail);
+    let app = TestApp::new().await.running("mail");
     for _ in 0..3 {
         queue(&app, "server-ready:1").await;
     }
@@ -60,41 +59,41 @@ async fn one_event_is_one_file() {
     assert_eq!(files(&app).len(), 1);
     let text = std::fs::read_to_string(&files(&app)[0]).unwrap();
     assert!(text.contains("To: guest@example.com") && text.contains("Subject: Your server web-1 is ready"), "{text}");
-    // Its sender died before it could say so: written again, and still one file.
+    // Its sender died before it recorded the outcome: written again, and still one file.
     abandon(&app, "server-ready:1").await;
     state(&app, "server-ready:1", "sent").await;
     assert_eq!(files(&app).len(), 1);
 }
 
-/// With a mail server on this port.
+/// The file of a purged email is deleted with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mail_that_is_forgotten_leaves_no_file() {
-    let app = TestApp::new().await.running(Task::Mail);
+async fn purging_a_mail_deletes_its_file() {
+    let app = TestApp::new().await.running("mail");
     for event in ["old", "new"] {
         queue(&app, event).await;
         state(&app, event, "sent").await;
     }
     let old = "update mails set created_at = created_at - interval '91 days' where event = 'old'";
     sqlx::query(old).execute(&app.db.pool).await.unwrap();
-    innkeeper::mail::service::purge(&app.app).await.unwrap();
+    kernel::mail::service::purge(&app.core).await.unwrap();
     let kept: String = sqlx::query_scalar("select id::text from mails").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(files(&app), [app.data.path().join("mail").join(format!("{kept}.eml"))]);
 }
 
-async fn with_server(port: u16) -> TestApp {
+async fn app_with_smtp(port: u16) -> TestApp {
     TestApp::with(|c| {
         c.smtp = Some(smtp(port));
     })
     .await
 }
 
-fn smtp(port: u16) -> innkeeper::config::Smtp {
-    let tls = innkeeper::config::SmtpTls::None;
-    innkeeper::config::Smtp { host: "127.0.0.1".into(), port, user: None, pass: None, tls }
+fn smtp(port: u16) -> kernel::config::Smtp {
+    let tls = kernel::config::SmtpTls::None;
+    kernel::config::Smtp { host: "127.0.0.1".into(), port, user: None, pass: None, tls }
 }
 
 /// Waits until this holds for the only mail.
-async fn comes_to(app: &TestApp, condition: &'static str) {
+async fn wait_for_the_mail(app: &TestApp, condition: &'static str) {
     wait_for("the mail", async || {
         let (there, mail): (bool, String) =
             sqlx::query_as(sqlx::AssertSqlSafe(format!("select {condition}, row_to_json(mails)::text from mails")))
@@ -121,25 +120,25 @@ async fn becomes(app: &TestApp, event: &str, condition: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mail_server_is_never_given_a_mail_twice() {
     let nobody = Port::new();
-    let app = with_server(nobody.number()).await;
+    let app = app_with_smtp(nobody.number()).await;
     queue(&app, "server-ready:1").await;
-    // Nobody took it, for certain: it waits a minute.
+    // Certainly not accepted: the next attempt is in a minute.
     let waits = "state = 'queued' and run_at > now() + interval '50 s' and last_error is not null";
-    comes_to(&app, waits).await;
-    // Its sender died before it handed the mail over: it is tried again.
+    wait_for_the_mail(&app, waits).await;
+    // Its sender died before handing the email over: it is tried again.
     abandon(&app, "server-ready:1").await;
-    comes_to(&app, "attempts = 2 and state = 'queued' and run_at > now() + interval '50 s'").await;
-    // Its sender died with the mail in hand: perhaps it is out.
-    expect_error("it is not sent again by itself");
+    wait_for_the_mail(&app, "attempts = 2 and state = 'queued' and run_at > now() + interval '50 s'").await;
+    // Its sender died while handing the email over: it may have been sent.
+    expect_error("it is not retried automatically");
     sqlx::query("update mails set handed_over_at = now()").execute(&app.db.pool).await.unwrap();
     abandon(&app, "server-ready:1").await;
     state(&app, "server-ready:1", "unknown").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mail_is_noted_before_the_mail_server_has_it() {
+async fn the_handover_is_recorded_before_the_mail_server_gets_the_content() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let app = with_server(listener.local_addr().unwrap().port()).await;
+    let app = app_with_smtp(listener.local_addr().unwrap().port()).await;
     queue(&app, "server-ready:1").await;
     let (stream, _) = listener.accept().await.unwrap();
     let (reader, mut writer) = stream.into_split();
@@ -171,29 +170,29 @@ async fn a_mail_is_noted_before_the_mail_server_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shutdown_loses_no_mail_that_nobody_has() {
+async fn a_shutdown_loses_no_mail_that_was_not_handed_over() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut app = with_server(silent.local_addr().unwrap().port()).await;
+    let mut app = app_with_smtp(silent.local_addr().unwrap().port()).await;
     queue(&app, "server-ready:1").await;
     let _held = silent.accept().await.unwrap();
     app.stop().await;
-    comes_to(&app, "state = 'queued' and run_at <= now() and handed_over_at is null").await;
+    wait_for_the_mail(&app, "state = 'queued' and run_at <= now() and handed_over_at is null").await;
 }
 
-/// A mail server that takes connections until the test ends, answers commands as it is told to, and keeps the recipients
-/// of what it took, in order.
+/// A mail server that accepts connections until the test ends, answers commands as configured, and records the
+/// recipients of accepted emails, in order.
 struct Relay {
     port: u16,
     taken: Arc<Mutex<Vec<String>>>,
 }
 
 impl Relay {
-    /// `answer` is asked about each command but DATA; an empty answer says that all is well.
+    /// `answer` is called for each command but DATA; an empty answer means success.
     async fn start(answer: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> Self {
         Self::holding(answer, |_| false).await
     }
 
-    /// Of a recipient for whom `hold` is true the content is not taken until it is false.
+    /// The content for a recipient for whom `hold` is true is not accepted until it is false.
     async fn holding(
         answer: impl Fn(&str) -> &'static str + Send + Sync + 'static,
         hold: impl Fn(&str) -> bool + Send + Sync + 'static,
@@ -245,23 +244,23 @@ impl Relay {
     }
 }
 
-/// The mails that the provider sees by a filter.
+/// The emails that the provider sees with this query.
 async fn listed(app: &TestApp, query: &str) -> Vec<Value> {
     let page = app.provider.get(&format!("/api/mails?{query}")).await.expect(200);
     for inside in ["see how it is doing", "10.0.0.5", "<html", "text_body", "textBody"] {
-        assert!(!page.text.to_lowercase().contains(inside), "what is in a mail is nobody's business: {}", page.text);
+        assert!(!page.text.to_lowercase().contains(inside), "the content of an email is not shown: {}", page.text);
     }
     page.body["data"].as_array().unwrap().clone()
 }
 
 /// Waits until the provider has this many open alerts about mails.
-async fn alerts_about_mails(app: &TestApp, wanted: usize) {
+async fn wait_for_mail_alerts(app: &TestApp, wanted: usize) {
     let path = "/api/alerts?open=true&type=mail_held";
     eventually(&app.provider, path, |alerts| alerts["data"].as_array().unwrap().len() == wanted).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_refuses_us_loses_no_mail_and_the_provider_hears_of_it() {
+async fn mails_refused_by_the_relay_are_held_and_the_provider_is_alerted() {
     let refuses = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let still = Arc::clone(&refuses);
     let relay = Relay::start(move |line| match still.load(std::sync::atomic::Ordering::SeqCst) {
@@ -278,12 +277,12 @@ async fn a_relay_that_refuses_us_loses_no_mail_and_the_provider_hears_of_it() {
     queue(&app, "server-ready:1").await;
     let waits = "state = 'queued' and held and run_at > now() + interval '50 s'";
     becomes(&app, "server-ready:1", waits).await;
-    alerts_about_mails(&app, 1).await;
+    wait_for_mail_alerts(&app, 1).await;
     let held = listed(&app, "held=true&recipient=GUEST@example.com").await;
     assert_eq!((held.len(), &held[0]["state"], &held[0]["attempts"]), (1, &json!("queued"), &json!(1)), "{held:?}");
     assert!(held[0]["error"].as_str().unwrap().contains("530") && held[0]["nextTryAt"].is_string(), "{held:?}");
 
-    // However long it lasts: nobody is to be told in vain that a server is ready.
+    // However long it lasts, the email is not given up.
     sqlx::query("update mails set queued_at = queued_at - interval '40 days', run_at = now()")
         .execute(&app.db.pool)
         .await
@@ -291,20 +290,20 @@ async fn a_relay_that_refuses_us_loses_no_mail_and_the_provider_hears_of_it() {
     sqlx::query("select pg_notify('mail_due', '')").execute(&app.db.pool).await.unwrap();
     becomes(&app, "server-ready:1", &format!("attempts = 2 and {waits}")).await;
 
-    // The provider mends it and need not wait for the next try.
+    // The provider fixes the relay, and need not wait for the next attempt.
     refuses.store(false, std::sync::atomic::Ordering::SeqCst);
     let path = format!("/api/mails/{}/retry", held[0]["id"].as_str().unwrap());
     let queued = app.provider.post(&path, None).await.expect(200).body;
     assert_eq!(queued["state"], "queued", "{queued}");
     state(&app, "server-ready:1", "sent").await;
     assert_eq!(relay.taken(), ["guest@example.com"]);
-    alerts_about_mails(&app, 0).await;
-    assert_eq!(app.provider.post(&path, None).await.expect(409).code(), "CONFLICT", "it is out");
+    wait_for_mail_alerts(&app, 0).await;
+    assert_eq!(app.provider.post(&path, None).await.expect(409).code(), "CONFLICT", "it was sent");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_failed_is_seen_and_sent_again_by_the_provider() {
-    expect_error("a mail could not be sent and is given up");
+async fn the_provider_sees_failed_mails_and_can_retry_them() {
+    expect_error("email not sent; giving up");
     let refuses = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let still = Arc::clone(&refuses);
     let relay = Relay::start(move |line| match still.load(std::sync::atomic::Ordering::SeqCst) {
@@ -331,7 +330,7 @@ async fn what_failed_is_seen_and_sent_again_by_the_provider() {
     let path = format!("/api/mails/{}/retry", failed[0]["id"].as_str().unwrap());
     app.customer.post(&path, None).await.expect(403);
     app.provider.post(&path, None).await.expect(200);
-    // Refused once more, it has failed once more.
+    // Refused again, it has failed again.
     becomes(&app, "server-ready:1", "attempts = 2 and state = 'failed'").await;
     refuses.store(false, std::sync::atomic::Ordering::SeqCst);
     app.provider.post(&path, None).await.expect(200);
@@ -346,7 +345,7 @@ async fn what_failed_is_seen_and_sent_again_by_the_provider() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_mail_holds_up_none_but_its_own_recipient_s() {
+async fn a_slow_mail_delays_only_mails_to_the_same_recipient() {
     let b_is_out = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let out = Arc::clone(&b_is_out);
     let waiting = move |to: &str| to == "a@example.com" && !out.load(std::sync::atomic::Ordering::SeqCst);
@@ -357,7 +356,7 @@ async fn a_slow_mail_holds_up_none_but_its_own_recipient_s() {
     queue_to(&app, "over:a", "a@example.com").await;
     queue_to(&app, "begun:b", "b@example.com").await;
     state(&app, "begun:b", "sent").await;
-    // It was due before the one to somebody else, and was not so much as begun.
+    // It was due before the other recipient's email, and has not even been started.
     becomes(&app, "over:a", "state = 'queued' and attempts = 0").await;
     b_is_out.store(true, std::sync::atomic::Ordering::SeqCst);
     for event in ["begun:a", "over:a"] {

@@ -1,5 +1,5 @@
-//! Every feature against the real router, database and guests; one file a feature. One program, since each costs a
-//! link of the whole service.
+//! Every feature against the real router, database and guests, one file per feature. A single program, since each costs
+//! a link of the whole service.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests look into the database as nobody else does")]
 #![allow(clippy::pedantic, reason = "tests are read for what they show")]

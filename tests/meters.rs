@@ -1,15 +1,15 @@
-//! What is metered is what a server's host sees of it, whatever is done inside the server.
+//! Traffic is metered from what the host sees of a server, whatever happens inside it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use hypervisor::{Driver, GuestKind, GuestRef};
-use innkeeper::monitoring::look;
+use watch::sweep::look;
 
 use crate::support::wait::PATIENCE;
 use crate::support::{Lab, TestApp, ended, wait_for};
 
-/// Payload of a datagram, and what it is on the wire, headers of UDP, IP and Ethernet included.
+/// Payload of a datagram, and its size on the wire, with UDP, IP and Ethernet headers.
 const PAYLOAD: usize = 1400;
 const FRAME: i64 = 1442;
 
@@ -55,26 +55,26 @@ impl Metered {
         assert_eq!(out.status, 0, "{script}: {}", String::from_utf8_lossy(&out.stderr));
     }
 
-    /// What was received and sent this month, after a sweep.
+    /// Bytes received and sent this month, after a sweep.
     async fn traffic(&self) -> (i64, i64) {
-        look(&self.app.app).await.unwrap();
+        look(&self.app.service.features.hosts).await.unwrap();
         let months = self.app.customer.get(&format!("{}/traffic", self.path)).await.expect(200).body;
         let month = &months["months"][0];
         (month["received"].as_i64().unwrap(), month["sent"].as_i64().unwrap())
     }
 
-    /// Has the server receive this many datagrams.
+    /// Sends the server this many datagrams.
     async fn receive(&self, datagrams: i64) {
         let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await.unwrap();
         for _ in 0..datagrams {
             socket.send_to(&[0; PAYLOAD], (self.address(), 9)).await.unwrap();
-            // The first ones wait for an answer to whose address it is, and few of them may.
+            // The first ones wait for address resolution, and only a few can.
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Whether it grew by so many datagrams and little else: neighbours talk, too.
+/// Whether it grew by this many datagrams and little else: neighbours send packets, too.
 #[track_caller]
 fn grew(before: i64, after: i64, datagrams: i64, what: &str) {
     let (least, grown) = (datagrams * FRAME, after - before);
@@ -96,7 +96,7 @@ async fn traffic_is_counted_whatever_a_server_does_with_its_interface() {
     grew(before.0, plain.0, 500, "received");
     grew(before.1, plain.1, 300, "sent");
 
-    // Renamed, and moved to where nobody looks; beside many more of the server's own.
+    // Renamed, and moved into another namespace; beside many more interfaces of the server's own.
     metered
         .sh(&format!(
             "ip netns add hidden && ip link set eth0 down && ip link set eth0 name lan0 && ip link set lan0 netns hidden \
@@ -105,7 +105,7 @@ async fn traffic_is_counted_whatever_a_server_does_with_its_interface() {
         ))
         .await;
     let hidden = metered.traffic().await;
-    // Nobody listens there, and it says so: it is reached.
+    // Nothing listens there, and the server says so: it is reachable.
     let at = SocketAddr::from((address, 22));
     wait_for("the hidden interface", async || match tokio::net::TcpStream::connect(at).await {
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
@@ -119,7 +119,7 @@ async fn traffic_is_counted_whatever_a_server_does_with_its_interface() {
     grew(hidden.1, moved.1, 300, "sent by a hidden interface");
     assert!(metered.driver.interfaces(&metered.guest).await.unwrap().len() <= 64);
 
-    // Restarted between two looks, after which it counts from 0 and beyond what it had counted before.
+    // Restarted between two sweeps, after which it counts from 0 and past its old count.
     let restarted = metered.app.customer.post(&format!("{}/restart", metered.path), None).await.expect(200).body;
     assert_eq!(ended(&metered.app.customer, &restarted["operationId"]).await["state"], "succeeded");
     metered.listening().await;

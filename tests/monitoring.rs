@@ -1,4 +1,4 @@
-//! Sweeps of real guests: what is stored, shown, and what is left alone.
+//! Sweeps of real guests: what is stored, what is shown, and what is left alone.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::lab::finish;
 use crate::support::{Lab, Live, TestApp, ended, eventually, wait_for, wait_for_sql};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
+async fn a_sweep_notices_outside_changes_and_removes_nothing() {
     let app = TestApp::with(|c| c.sweep_seconds = 1).await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
@@ -44,11 +44,11 @@ async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
         "{info}"
     );
     let chart = app.customer.get(&format!("/api/server/{id}/metrics?step=5")).await.expect(200).body;
-    // The first may be of before the guest ran.
+    // The first point may be from before the guest ran.
     let points = chart["points"].as_array().unwrap();
     assert!(points.iter().any(|p| p["memory"]["max"].as_f64() > Some(0.0)), "{chart}");
 
-    // Stopped, then deleted, by somebody with other tools.
+    // Stopped, then deleted, by somebody using other tools.
     let (marker, number, node): (uuid::Uuid, i64, String) =
         sqlx::query_as("select uuid, guest_number, node from servers where id = $1")
             .bind(id)
@@ -68,24 +68,24 @@ async fn a_sweep_sees_what_happens_behind_our_back_and_takes_nothing_away() {
         .fetch_one(&app.db.pool)
         .await
         .unwrap();
-    assert_eq!(held, 1, "a guest that is not seen keeps what it has");
+    assert_eq!(held, 1, "a guest that is not seen keeps its address");
 
-    // A host that is away changes nothing.
+    // An unreachable host changes nothing.
     let host = format!("/api/hosts/{}", catalogue.host);
     let config = json!({ "socket": "/nowhere.sock", "project": lab.incus.project, "storagePool": lab.incus.pool });
     app.provider.put(&host, json!({ "config": config, "force": true })).await.expect(200);
     eventually(&app.provider, &host, |h| h["lastError"].is_string()).await;
-    // A sweep that had begun before may still say what it saw: the second to fail began after it had ended.
-    wait_for_sql(&app.db.pool, "two sweeps that fail", "select sweep_failures >= 2 from hosts", true).await;
+    // A sweep that began earlier may still report: the second failure began after it had ended.
+    wait_for_sql(&app.db.pool, "two failed sweeps", "select sweep_failures >= 2 from hosts", true).await;
     sqlx::query("update hosts set last_error = null").execute(&app.db.pool).await.unwrap();
     sqlx::query("update servers set status = 'running' where id = $1").bind(id).execute(&app.db.pool).await.unwrap();
     eventually(&app.provider, &host, |h| h["lastError"].is_string()).await;
     assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "running");
 }
 
-/// A host that keeps failing is asked half as often, by however many processes, and at its usual rate once it is back.
+/// A failing host is swept half as often, however many processes there are, and at the usual rate once it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_keeps_failing_is_left_in_peace_half_the_time() {
+async fn a_failing_host_is_swept_half_as_often() {
     let app = TestApp::with(|c| c.sweep_seconds = 1).await;
     let second = Service::start_with(&app.db, app.data.path(), &[("INNKEEPER_SWEEP_SECONDS", "1")]).await;
     let host = json!({ "name": "h", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
@@ -94,22 +94,22 @@ async fn a_host_that_keeps_failing_is_left_in_peace_half_the_time() {
     wait_for("three sweeps after the third failure", async || {
         let (failures, at): (i32, Option<chrono::DateTime<chrono::Utc>>) =
             sqlx::query_as("select sweep_failures, sweep_started_at from hosts").fetch_one(&app.db.pool).await.unwrap();
-        // The one under way when the third failure is written down was claimed before it.
+        // The sweep in progress when the third failure is stored was claimed before it.
         if failures >= 4 && at.is_some_and(|at| asked.last() != Some(&at)) {
             asked.extend(at);
         }
         if asked.len() < 3 { Err((failures, at)) } else { Ok(()) }
     })
     .await;
-    // By the database's clock: a busy machine makes it more, never less.
+    // By the database's clock: a busy machine makes the gap longer, never shorter.
     for pair in asked.windows(2) {
         assert!(pair[1] - pair[0] >= chrono::TimeDelta::milliseconds(1890), "{asked:?}");
     }
     drop(second);
 }
 
-/// A host that is in the database only, with these settings, sealed already.
-async fn unread_host(app: &TestApp, sealed: &[u8]) {
+/// A host that exists only in the database, with these settings, already sealed.
+async fn host_with_sealed_settings(app: &TestApp, sealed: &[u8]) {
     sqlx::query("insert into hosts (name, kind, config_sealed) values ('h', 'incus', $1)")
         .bind(sealed)
         .execute(&app.db.pool)
@@ -117,12 +117,12 @@ async fn unread_host(app: &TestApp, sealed: &[u8]) {
         .unwrap();
 }
 
-/// Settings that can't be opened (another master key, a bug) are our own trouble: nobody is told that their host is down.
+/// Settings that can't be opened (another master key, a bug) are our own fault: nobody is told that their host is down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_own_trouble_is_no_fault_of_the_host() {
-    crate::support::expect_error("a host could not be swept for a reason of our own");
+async fn our_own_faults_are_not_blamed_on_the_host() {
+    crate::support::expect_error("could not sweep a host because of an internal error");
     let app = TestApp::new().await;
-    unread_host(&app, b"sealed with another key").await;
+    host_with_sealed_settings(&app, b"sealed with another key").await;
     let state = async || -> (i32, Option<String>, i64) {
         sqlx::query_as("select sweep_failures, last_error, (select count(*) from alert_tracks) from hosts")
             .fetch_one(&app.db.pool)
@@ -130,26 +130,26 @@ async fn our_own_trouble_is_no_fault_of_the_host() {
             .unwrap()
     };
     for _ in 0..4 {
-        innkeeper::monitoring::look(&app.app).await.unwrap();
+        watch::sweep::look(&app.service.features.hosts).await.unwrap();
     }
     assert_eq!(state().await, (0, None, 0));
 
-    // With settings that can be read, it is the host's that nobody answers there.
+    // With readable settings it is the host's fault that nothing answers.
     let settings = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s" }).to_string();
-    let sealed = app.app.sealer.seal("host", settings.as_bytes()).unwrap();
+    let sealed = app.core.sealer.seal("host", settings.as_bytes()).unwrap();
     sqlx::query("update hosts set config_sealed = $1, updated_at = now()")
         .bind(sealed)
         .execute(&app.db.pool)
         .await
         .unwrap();
-    innkeeper::monitoring::look(&app.app).await.unwrap();
+    watch::sweep::look(&app.service.features.hosts).await.unwrap();
     let (failures, error, tracks) = state().await;
     assert!(failures > 0 && error.is_some() && tracks == 1, "{failures} {error:?} {tracks}");
 }
 
-/// Traffic is charged for: it is metered whatever goes wrong with the rest of a sweep.
+/// Traffic is charged for, so it is metered whatever else goes wrong in a sweep.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn traffic_is_metered_where_nothing_can_be_judged() {
+async fn traffic_is_metered_even_when_alerts_can_t_be_evaluated() {
     let fleet = fleet::Fleet::start(fleet::Options::new(fleet::Kind::Proxmox, 1, 3)).await.unwrap();
     let app = TestApp::new().await;
     crate::replicas::register(&app.provider, &app.db, &fleet).await;
@@ -157,7 +157,7 @@ async fn traffic_is_metered_where_nothing_can_be_judged() {
         .execute(&app.db.pool)
         .await
         .unwrap();
-    innkeeper::monitoring::look(&app.app).await.unwrap();
+    watch::sweep::look(&app.service.features.hosts).await.unwrap();
     let metered: i64 = sqlx::query_scalar("select count(*) from traffic").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(metered, 3);
 }

@@ -1,5 +1,5 @@
-//! The OpenAPI document as its users meet it: a linter and the generators that clients are made by. Installed by
-//! scripts/openapi.sh; nothing of it needs the network.
+//! The OpenAPI document as its users meet it: a linter and client generators. Installed by scripts/openapi.sh; none of
+//! this needs the network.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,14 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::support::app::idle;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn document() -> Value {
-    serde_json::to_value(innkeeper::http::routes().split_for_parts().1).unwrap()
+    let service = idle();
+    let routes = kernel::http::routes(&service.core, service.features.all());
+    serde_json::to_value(routes.split_for_parts().1).unwrap()
 }
 
 /// The document as a file in a folder of its own.
@@ -21,7 +25,7 @@ fn written() -> (tempfile::TempDir, PathBuf) {
     (folder, file)
 }
 
-/// Runs one of the programs; its output is what it says where it fails.
+/// Runs one of the programs; fails with its output.
 #[track_caller]
 fn run(program: &str, within: &Path, arguments: &[&str]) {
     let program = format!("{ROOT}/{program}");
@@ -46,10 +50,10 @@ fn operations(document: &Value) -> Vec<(String, &Value)> {
         .collect()
 }
 
-/// Generated clients have a function for each, and two of one name are no client: `listServers`, `getServer`,
+/// Generated clients have one function per operation, so the names must be unique: `listServers`, `getServer`,
 /// `createServer`.
 #[test]
-fn every_operation_has_a_name_of_its_own_that_says_what_it_does() {
+fn every_operation_id_is_unique_and_descriptive() {
     let document = document();
     let mut names: BTreeMap<&str, String> = BTreeMap::new();
     for (route, operation) in operations(&document) {
@@ -68,7 +72,7 @@ fn every_operation_has_a_name_of_its_own_that_says_what_it_does() {
                 && verb.len() > 1
                 && verb.len() < name.len()
                 && (fits.contains(&verb) || fits.is_empty() && !reads),
-            "{route}: its operation_id is `{name}`; give it one of a verb and what it is done to, as `listThings`, \
+            "{route}: its operation_id is `{name}`; use a verb and its object, as in `listThings`, \
              `getThing`, `createThing`, `updateThing`, `deleteThing`{}",
             if fits.is_empty() { String::new() } else { format!(", beginning with one of {fits:?}") }
         );
@@ -77,11 +81,11 @@ fn every_operation_has_a_name_of_its_own_that_says_what_it_does() {
         }
     }
     for name in ["listServers", "getServer", "createServer", "updateServer", "deleteServer"] {
-        assert!(names.contains_key(name), "clients were made by the name {name}");
+        assert!(names.contains_key(name), "existing clients use the name {name}");
     }
 }
 
-/// What a shape is, whatever is said about it.
+/// A shape without its description.
 fn bare(schema: &Value) -> Value {
     let mut schema = schema.clone();
     if let Some(schema) = schema.as_object_mut() {
@@ -90,13 +94,13 @@ fn bare(schema: &Value) -> Value {
     schema
 }
 
-/// An object with fields or a list of values: what generators make a type of.
+/// An object with fields, or an enumeration: what generators make a type of.
 fn is_shape(schema: &Value) -> bool {
     schema["properties"].is_object() && schema["type"] == "object" || schema["enum"].is_array()
 }
 
 #[test]
-fn every_shape_is_one_schema_and_written_out_once() {
+fn every_shape_is_defined_once_as_a_schema() {
     let document = document();
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     fn walk(value: &Value, at: &str, seen: &mut BTreeMap<String, String>) {
@@ -104,7 +108,7 @@ fn every_shape_is_one_schema_and_written_out_once() {
             && let Some(other) = seen.insert(bare(value).to_string(), at.to_owned())
         {
             panic!(
-                "{at} is {other} once more: use one type for both, and name it in src/http/openapi.rs where a \
+                "{at} repeats {other}: use one type for both, and name it in src/http/openapi.rs where a \
                     parameter has it"
             );
         }
@@ -123,9 +127,9 @@ fn every_shape_is_one_schema_and_written_out_once() {
     assert!(seen.len() > 80, "{}", seen.len());
 }
 
-/// The same words for the same answer on every route: what fails is one component a status.
+/// The same answer reads the same on every route: one component per error status.
 #[test]
-fn every_failure_is_the_one_component_of_its_status() {
+fn every_error_response_is_the_shared_component_of_its_status() {
     let document = document();
     for (route, operation) in operations(&document) {
         for (status, answer) in operation["responses"].as_object().unwrap() {
@@ -147,7 +151,7 @@ fn every_failure_is_the_one_component_of_its_status() {
 }
 
 #[test]
-fn redocly_finds_nothing_wrong_with_the_document() {
+fn redocly_accepts_the_document() {
     let (folder, file) = written();
     let config = format!("{ROOT}/tests/openapi/redocly.yaml");
     let arguments =
@@ -156,12 +160,12 @@ fn redocly_finds_nothing_wrong_with_the_document() {
 }
 
 #[test]
-fn a_typescript_client_of_the_document_compiles() {
+fn a_generated_typescript_client_compiles() {
     let (folder, file) = written();
     let bin = "tests/openapi/node_modules/.bin";
     let generate = [file.to_str().unwrap(), "--output", "client.ts"];
     run(&format!("{bin}/openapi-typescript"), folder.path(), &generate);
-    // As its users do: through the names of operations and of schemas.
+    // As users do: through the names of operations and schemas.
     let used = r#"import type { components, operations } from "./client";
 type Body<T> = T extends { content: { "application/json": infer B } } ? B : never;
 const servers: Body<operations["listServers"]["responses"][200]> = [];
@@ -175,7 +179,7 @@ export { failure, server };
 }
 
 #[test]
-fn a_python_client_of_the_document_compiles_and_is_imported() {
+fn a_generated_python_client_compiles_and_imports() {
     let (folder, _) = written();
     std::fs::write(folder.path().join("config.yaml"), "post_hooks: []\n").unwrap();
     let bin = "target/openapi-python-client/bin";

@@ -1,4 +1,4 @@
-//! Limited things: addresses, room, the account's own limit.
+//! Limited resources: addresses, room, the account's own limit.
 
 use serde_json::json;
 
@@ -38,10 +38,10 @@ async fn twenty_orders_for_the_last_five_addresses_make_exactly_five_servers() {
         servers.as_array().unwrap().iter().map(|s| s["ipAddress"].as_str().unwrap()).collect();
     addresses.sort_unstable();
     addresses.dedup();
-    assert_eq!(addresses.len(), 5, "each its own: {servers}");
+    assert_eq!(addresses.len(), 5, "all different: {servers}");
     assert_eq!(lab.guests().await, 5);
 
-    // One given back is one to be had again.
+    // A released one can be ordered again.
     let deleted = app.customer.delete(&format!("/api/server/{}", made[0]["id"])).await.expect(200).body;
     assert_eq!(ended(&app.customer, &deleted["operationId"]).await["state"], "succeeded");
     let again = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
@@ -51,7 +51,7 @@ async fn twenty_orders_for_the_last_five_addresses_make_exactly_five_servers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
+async fn an_order_that_does_not_fit_is_refused_with_a_reason_and_changes_nothing() {
     let app = TestApp::with(|c| c.workers = 1).await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
@@ -66,10 +66,10 @@ async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
     refused(order(4711, catalogue.image), 422, "tariffId").await;
     refused(order(catalogue.tariff, 4711), 422, "osId").await;
 
-    // More memory than any node has in all.
+    // More memory than any node has.
     let huge = tariff(&app.provider, "huge", 16_000_000).await;
     let answer = refused(order(huge, catalogue.image), 507, "").await;
-    assert!(answer.body["error"].as_str().unwrap().contains("room"), "{}", answer.text);
+    assert!(answer.body["error"].as_str().unwrap().contains("capacity"), "{}", answer.text);
 
     // A tariff that is no longer sold.
     let old = tariff(&app.provider, "old", 128).await;

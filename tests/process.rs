@@ -1,27 +1,27 @@
-//! The service as a process: killed with SIGKILL at every boundary of every step, asked to end, started twice.
+//! The service as a process: killed with SIGKILL at every boundary of every step, asked to stop, started twice.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use innkeeper::operations::failpoints::BOUNDARIES;
+use kernel::operations::failpoints::BOUNDARIES;
 use serde_json::{Value, json};
 
-use crate::support::app::signed_in;
+use crate::support::app::{idle, signed_in};
 use crate::support::child::Service;
 use crate::support::lab::Catalogue;
 use crate::support::{Client, Lab, TestDb, ended, wait_for, wait_for_sql};
 
-/// Lives that are killed side by side: enough to keep the machine busy, few enough for its addresses.
+/// How many services are killed side by side: enough to keep the machine busy, few enough for its addresses.
 const AT_ONCE: usize = 2;
 
-/// The steps in which a host's task is waited for.
+/// The steps that wait for a host's task.
 const WAITING: [&str; 3] = ["create_guest", "start_guest", "delete_guest"];
 
 fn steps(kind: &str) -> Vec<&'static str> {
-    innkeeper::workflows().iter().find(|w| w.kind() == kind).expect("a workflow").steps()
+    idle().features.operations.workflow(kind).expect("a workflow").steps()
 }
 
-/// Every point of a workflow that is passed on this way.
+/// Every failpoint of a workflow that is passed in this direction.
 fn points(kind: &'static str, undo: &'static str, waiting: &'static [&'static str]) -> Vec<String> {
     let boundaries = |step: &'static str| {
         BOUNDARIES
@@ -29,7 +29,7 @@ fn points(kind: &'static str, undo: &'static str, waiting: &'static [&'static st
             .filter(move |b| *b != "waiting" || waiting.contains(&step))
             .map(move |b| format!("{kind}:{step}:{undo}{b}"))
     };
-    // For looking at one of them by itself.
+    // To run a single one.
     let only = std::env::var("INNKEEPER_TEST_POINT").unwrap_or_default();
     steps(kind).into_iter().flat_map(boundaries).filter(|point| point.contains(&only)).collect()
 }
@@ -41,22 +41,22 @@ fn a_process_killed_at_any_point_of_create_loses_nothing() {
 
 #[test]
 fn a_process_killed_at_any_point_of_undoing_a_create_leaves_nothing() {
-    // It fails at its last step, and is killed on the way back.
+    // It fails at its last step, and is killed while it is undone.
     let last = *steps("create").last().expect("steps");
     let points = points("create", "undo-", &["create_guest"]);
     for_each(points, move |point| killed_once(format!("create:{last}:before=fail;{point}=kill"), "create", "failed"));
 }
 
 #[test]
-fn a_process_killed_at_any_point_of_delete_deletes_all_the_same() {
+fn a_process_killed_at_any_point_of_delete_still_deletes_the_server() {
     for_each(points("delete", "", &WAITING), |point| killed_once(format!("{point}=kill"), "delete", "succeeded"));
 }
 
 #[test]
-fn processes_killed_at_every_point_of_a_change_bring_it_to_its_end() {
+fn a_change_completes_though_processes_are_killed_at_every_point() {
     let kinds = ["reinstall", "resize", "rollback", "snapshot", "delete_snapshot"];
     for_each(kinds.map(str::to_owned).to_vec(), |kind| async move {
-        // Where a task of the host is waited for; a start finds nothing to do but where the guest is new.
+        // The steps that wait for a host's task; a start has nothing to do unless the guest is new.
         let (kind, waiting): (&'static str, &'static [&'static str]) = match &*kind {
             "reinstall" => ("reinstall", &["remove_guest", "create_guest"]),
             "resize" => ("resize", &[]),
@@ -64,19 +64,19 @@ fn processes_killed_at_every_point_of_a_change_bring_it_to_its_end() {
             "snapshot" => ("snapshot", &["take_snapshot"]),
             _ => ("delete_snapshot", &["delete_snapshot"]),
         };
-        killed_in_change(kind, points(kind, "", waiting)).await;
+        killed_during_changes(kind, points(kind, "", waiting)).await;
     });
 }
 
-/// Runs a life for each point, each on a thread of its own: a life's clean-up blocks its thread, and Incus stands still
-/// for everyone while a connection that one of them has just opened says nothing.
+/// Runs a test for each point, each on a thread of its own: its clean-up blocks the thread, and Incus stalls for
+/// everyone while a connection that one of them has just opened is silent.
 fn for_each<F: Future<Output = ()>>(points: Vec<String>, life: impl Fn(String) -> F + Sync) {
     let next = Mutex::new(points.into_iter());
     let live = || {
         while let Some(point) = { next.lock().unwrap().next() } {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let lived = catch_unwind(AssertUnwindSafe(|| runtime.block_on(life(point.clone()))));
-            assert!(lived.is_ok(), "at {point}; why stands above");
+            assert!(lived.is_ok(), "failed at {point}; see above");
         }
     };
     std::thread::scope(|threads| (0..AT_ONCE).for_each(|_| drop(threads.spawn(live))));
@@ -112,7 +112,7 @@ impl Life {
         sqlx::query_scalar(sql).fetch_one(&self.db.pool).await.unwrap()
     }
 
-    /// Whether every operation has ended; else how many have not.
+    /// Whether every operation has ended; otherwise how many have not.
     async fn idle(&self) -> Result<(), i64> {
         let under_way = "select count(*) from operations where state in ('queued', 'running', 'undoing', 'stuck')";
         match self.one(under_way).await {
@@ -131,8 +131,8 @@ impl Life {
     }
 }
 
-/// One order (and, for a delete, one deletion after it) through a process that is killed on the way; a second process
-/// must bring it to the end that it would have had.
+/// One order (and, for a delete, one deletion after it) through a process that is killed midway; a second process must
+/// bring it to the same end.
 async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) {
     let (life, mut service, catalogue, customer) = Life::begin(&failpoints).await;
     // The answer itself may be lost with the process.
@@ -158,7 +158,7 @@ async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) 
     let room: i64 = life.one("select count(*) from servers where reserved").await;
     assert_eq!(room, alive, "room");
 
-    // The mail of a server that was ready: once, also in the folder.
+    // The email that the server is ready: once, in the folder too.
     let mails = i64::from(kind == "delete" || end == "succeeded");
     let unsent = "select count(*) from mails where state <> 'sent'";
     wait_for_sql(&life.db.pool, "the mail", unsent, 0_i64).await;
@@ -168,9 +168,9 @@ async fn killed_once(failpoints: String, kind: &'static str, end: &'static str) 
     assert_eq!(i64::try_from(files).unwrap(), mails, "mails in the folder");
 }
 
-/// Changes of a running server through processes that are killed one after the other, each at its point: what one left
-/// the next takes up, and asks for another change where there is nothing left. All of them end well, each done once.
-async fn killed_in_change(kind: &'static str, points: Vec<String>) {
+/// Changes of a running server through a series of processes, each killed at its own point: each one takes up what the
+/// last one left, and is asked for another change if nothing is left. All of them succeed, each done once.
+async fn killed_during_changes(kind: &'static str, points: Vec<String>) {
     let armed = |n: usize| points.get(n).map_or(String::new(), |point| format!("{point}=kill"));
     let (life, mut service, catalogue, mut customer) = Life::begin(&armed(0)).await;
     let limits = json!({ "snapshots": 100, "maxMemory": 512 });
@@ -194,15 +194,15 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
     };
     for (n, point) in points.iter().enumerate() {
         let mut tries = 0;
-        // What is under way is watched until it is over or the process is.
-        while !wait_for("an end", async || match service.is_killed(&life.db).await {
+        // Work in progress is watched until it or the process has ended.
+        while !wait_for("the end of the change or of the process", async || match service.is_killed(&life.db).await {
             true => Ok(true),
             false => life.idle().await.map(|()| false),
         })
         .await
         {
             tries += 1;
-            assert!(tries <= 3, "{point} is never passed");
+            assert!(tries <= 3, "{point} is never reached");
             let asked = count().await + 1;
             let (name, mut rest) = (format!("n{asked}"), "/snapshots");
             let (method, body) = match kind {
@@ -213,7 +213,7 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
                         service.killed(&life.db).await;
                         continue;
                     }
-                    wait_for("the end of what is under way", async || life.idle().await).await;
+                    wait_for("the end of every operation", async || life.idle().await).await;
                     ("DELETE", body)
                 }
                 "rollback" => {
@@ -237,7 +237,7 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
         service = Service::start(&life.db, life.data.path(), &armed(n + 1)).await;
         customer.base.clone_from(&service.base);
     }
-    wait_for("the end of the last one", async || life.idle().await).await;
+    wait_for("the end of the last change", async || life.idle().await).await;
     let asked = count().await;
     let failed: i64 = life.one("select count(*) from operations where state <> 'succeeded'").await;
     assert_eq!(failed, 0, "{kind}");
@@ -246,7 +246,7 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
     assert_eq!((&view["status"], &view["memory"]), (&json!("running"), &json!(memory)), "{kind}");
     let list = customer.get(&format!("{path}/snapshots")).await.expect(200).body;
     let snapshots = match kind {
-        // The one to go back to, and each one's own.
+        // The one to roll back to, and one for each rollback.
         "rollback" => 1 + asked,
         "snapshot" => asked,
         _ => 0,
@@ -257,15 +257,15 @@ async fn killed_in_change(kind: &'static str, points: Vec<String>) {
     assert_eq!(held, 1);
 }
 
-/// Everywhere else the leases of the dead are ended for them.
+/// Everywhere else the tests release the leases of dead processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_dead_process_held_is_taken_over_when_its_lease_has_run_out() {
+async fn the_work_of_a_dead_process_is_taken_over_when_its_lease_expires() {
     let settings = [("INNKEEPER_FAILPOINTS", "create:start_guest:before=kill"), ("INNKEEPER_LEASE_SECONDS", "3")];
     let (life, mut first, catalogue, customer) = Life::begin_with(&settings).await;
     let made = customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
     first.died().await;
     let held: bool = life.one("select lease_until is not null from operations").await;
-    assert!(held, "the dead give nothing back");
+    assert!(held, "a killed process releases nothing");
     let second = Service::start(&life.db, life.data.path(), "").await;
     let customer = Client { base: second.base.clone(), ..customer };
     assert_eq!(ended(&customer, &made["operationId"]).await["state"], "succeeded");
@@ -273,7 +273,7 @@ async fn what_a_dead_process_held_is_taken_over_when_its_lease_has_run_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_is_asked_to_end_hands_its_work_over() {
+async fn a_process_asked_to_stop_hands_over_its_work() {
     let (life, mut first, catalogue, customer) = Life::begin("").await;
     let made = customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
     let status = first.terminate().await;
@@ -298,7 +298,7 @@ async fn two_processes_share_the_work_and_do_nothing_twice() {
         assert_eq!(ended(&elsewhere, &server["operationId"]).await["state"], "succeeded");
     }
     assert_eq!(life.lab.guests().await, 5);
-    // Every step of every operation was done once.
+    // Every step of every operation ran once.
     let twice: i64 = life
         .one("select count(*) from (select 1 from operation_log where message = 'done' group by operation_id, step having count(*) > 1) d")
         .await;

@@ -1,4 +1,4 @@
-//! Proxmox VE as a host: its settings, and the whole life of servers there, on fakepve.
+//! Proxmox VE as a host: its settings, and the whole lifecycle of servers there, on fakepve.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ async fn secrets_are_kept_and_never_shown() {
         .unwrap();
     assert!(!stored.windows(8).any(|w| w == &secret.as_bytes()[..8]));
 
-    // A change without the secret keeps it: the host is looked at with it and answers.
+    // A change without the secret keeps it: the host is checked with it, and answers.
     let mut change = settings.clone();
     change.as_object_mut().unwrap().remove("tokenSecret");
     change["addressFilters"] = json!(false);
@@ -44,7 +44,7 @@ async fn secrets_are_kept_and_never_shown() {
     let checked = app.provider.post(&format!("{path}/check"), None).await.expect(200).body;
     assert!(checked["problems"][0].as_str().unwrap().contains("Address filters are switched off"), "{checked}");
 
-    // Another token needs its own, and an odd field is named.
+    // Another token needs its own secret, and an invalid field is named.
     change["tokenId"] = json!("innkeeper@pve!other");
     let refused = app.provider.put(&path, json!({ "config": change })).await.expect(422);
     assert!(refused.body["details"]["fields"]["config.tokenSecret"].is_string(), "{}", refused.text);
@@ -56,7 +56,7 @@ async fn secrets_are_kept_and_never_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_keeps_a_host_from_being_added_is_said_in_words() {
+async fn a_host_that_can_t_be_added_gets_a_clear_reason() {
     expect_error("failed to verify TLS certificate");
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
@@ -67,13 +67,13 @@ async fn what_keeps_a_host_from_being_added_is_said_in_words() {
         merged.retain(|_, value| !value.is_null());
         app.provider.post("/api/hosts", json!({ "name": "pve", "kind": "proxmox", "config": config })).await
     };
-    // A certificate that nobody vouches for is shown by its fingerprint, which can be pinned as it is.
+    // An untrusted certificate is shown by its fingerprint, which can be pinned as it is.
     let refused = add(json!({ "fingerprint": null })).await.expect(503);
     let said = refused.body["error"].as_str().unwrap();
     let seen = said.split("--fingerprint ").nth(1).unwrap().split(' ').next().unwrap();
     add(json!({ "fingerprint": "ab".repeat(32) })).await.expect(503);
     let refused = add(json!({ "tokenSecret": "00000000-0000-0000-0000-000000000000" })).await.expect(502);
-    assert!(refused.body["error"].as_str().unwrap().contains("secret right"), "{}", refused.text);
+    assert!(refused.body["error"].as_str().unwrap().contains("secret correct"), "{}", refused.text);
     let refused = add(json!({ "storage": "nowhere" })).await.expect(422);
     assert!(refused.body["error"].as_str().unwrap().contains("storage nowhere"), "{}", refused.text);
     add(json!({ "endpoints": ["https://127.0.0.1:1"] })).await.expect(503);
@@ -84,37 +84,37 @@ async fn what_keeps_a_host_from_being_added_is_said_in_words() {
     add(json!({ "fingerprint": seen })).await.expect(201);
 }
 
-/// A cluster that is a host already is known again by its own authority, whatever address leads to it, and by its address.
+/// A registered cluster is recognised by its own CA, whatever its address, and by its address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_cluster_is_not_taken_for_two() {
+async fn one_cluster_is_not_registered_twice() {
     let app = TestApp::new().await;
     let (first, second) = (Pve::new(&app.db).await, Pve::new(&app.db).await);
     let authority = json!({ "data": [{ "filename": "/etc/pve/pve-root-ca.pem", "fingerprint": "AB:CD" }] }).to_string();
     let host = |pve: &Pve, name: &str, force: bool| json!({ "name": name, "kind": "proxmox", "config": pve.settings(), "force": force });
     first.canned("GET", "/certificates/info", 200, "OK", &authority).await;
     app.provider.post("/api/hosts", host(&first, "pve", false)).await.expect(201);
-    // By its address, told of no authority.
+    // By its address, without knowing its CA.
     let refused = app.provider.post("/api/hosts", host(&first, "again", false)).await.expect(409);
     assert!(refused.body["error"].as_str().unwrap().contains("the host pve is too"), "{}", refused.text);
-    // By its authority, at another address.
+    // By its CA, at another address.
     second.canned("GET", "/certificates/info", 200, "OK", &authority).await;
     let refused = app.provider.post("/api/hosts", host(&second, "again", false)).await.expect(409);
     assert!(refused.body["error"].as_str().unwrap().contains("the host pve is too"), "{}", refused.text);
     assert_eq!(app.provider.get("/api/hosts").await.body.as_array().unwrap().len(), 1);
-    // Another cluster is another host, until it is told to be where the first one is.
+    // Another cluster is another host, until it is given the first one's address.
     let other = app.provider.post("/api/hosts", host(&second, "other", false)).await.expect(201).body;
     assert_eq!(other["problems"], json!([]));
     let path = format!("/api/hosts/{}", other["id"]);
     let moved = |force: bool| json!({ "config": first.settings(), "force": force });
     app.provider.put(&path, moved(false)).await.expect(409);
     app.provider.put(&path, moved(true)).await.expect(200);
-    // Who insists is told again at each check.
+    // A duplicate that was forced is reported again by each check.
     let checked = app.provider.post(&format!("{path}/check"), None).await.expect(200).body;
     assert!(checked["problems"].to_string().contains("the host pve is too"), "{checked}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_container_and_a_machine_live_their_whole_lives() {
+async fn containers_and_vms_run_through_their_whole_lifecycle() {
     let (app, pve, catalogue) = pve().await;
     let me = &app.customer;
     for (order, kind) in [(catalogue.container(), "lxc"), (catalogue.machine(), "qemu")] {
@@ -125,7 +125,7 @@ async fn a_container_and_a_machine_live_their_whole_lives() {
         let shown = me.get(&path).await.expect(200).body;
         assert_eq!((&shown["status"], &shown["proxmoxId"]), (&json!("running"), &created["proxmoxId"]), "{kind}");
 
-        // What is there is what was ordered, with our marker and filters, and the password nowhere in sight.
+        // The guest is what was ordered, with our marker and filters, and the password is nowhere to be seen.
         let guest = format!("guest({})", created["proxmoxId"]);
         let config = pve.run(&format!("{guest}.config")).await;
         let marker: String = sqlx::query_scalar("select uuid::text from servers where guest_number = $1")
@@ -159,9 +159,10 @@ async fn a_container_and_a_machine_live_their_whole_lives() {
     assert_eq!(pve.fake.guests().await, Vec::<i64>::new());
 }
 
-/// A number that somebody else has gives way to the next, whether the host says so before, at the order, or in its task.
+/// A number that is in use gives way to the next, whether the host says so before the order, in its answer, or in its
+/// task.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn numbers_that_are_taken_are_passed_over() {
+async fn guest_numbers_in_use_on_the_host_are_skipped() {
     let (app, pve, catalogue) = pve().await;
     let next = async || -> i64 {
         sqlx::query_scalar("select last_value + is_called::int from guest_numbers")
@@ -177,17 +178,17 @@ async fn numbers_that_are_taken_are_passed_over() {
         let shown = app.customer.get(&path).await.expect(200).body;
         (created["proxmoxId"].as_i64().unwrap(), shown)
     };
-    // Two strangers in a row, a container and a machine, seen before anything is asked for.
+    // Two foreign guests in a row, a container and a VM, noticed before anything is requested.
     let number = next().await;
     pve.run(&format!("pve.add_ct({number}, 'theirs') and None")).await;
     pve.run(&format!("pve.add_vm({}, 'theirs') and None", number + 1)).await;
     let (told, shown) = made(catalogue.container()).await;
     assert_eq!((told, &shown["proxmoxId"]), (number, &json!(number + 2)));
-    assert_eq!(shown["name"], format!("server-{}", number + 2), "its name follows");
+    assert_eq!(shown["name"], format!("server-{}", number + 2), "its name follows the number");
     let theirs = pve.run(&format!("[guest(n).config.get('tags', '') for n in ({number}, {number} + 1)]")).await;
     assert_eq!(theirs, json!(["", ""]));
 
-    // Both texts of the host itself, with a number that was free a moment before.
+    // Both error messages of the host, for a number that was free a moment before.
     let number = next().await;
     for text in [
         format!("CT {number} already exists on node 'pve1'"),
@@ -206,7 +207,7 @@ async fn numbers_that_are_taken_are_passed_over() {
 
 /// All sections of the server-management API but the ninth (see `ssh`), as `contract` replays them on Incus.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_document_s_requests_are_answered_in_its_shapes() {
+async fn responses_have_the_shapes_of_the_api_document() {
     let app = TestApp::with(|c| c.sweep_seconds = 1).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
@@ -222,7 +223,7 @@ async fn the_document_s_requests_are_answered_in_its_shapes() {
     assert_shape(&me.get("/api/server").await.expect(200).body, &json!([one]), "$");
     let path = format!("/api/server/{}", created["id"]);
     assert_shape(&me.get(&path).await.expect(200).body, &one, "$");
-    // The list of this host says that nothing of the disk is in use: that is not known.
+    // This host's list reports a disk usage of 0, which means unknown.
     let stats = json!({ "id": 1, "status": "running", "stats": { "data": { "vmid": 100, "status": "running",
         "uptime": 1, "cpu": 0.1, "memory": { "used": 1, "max": 1, "usage": 25.0 },
         "disk": { "used": null, "max": 1, "usage": null }, "network": { "in": 1, "out": 1 }, "rrdData": [] } } });

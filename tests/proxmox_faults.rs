@@ -1,30 +1,30 @@
-//! What Proxmox VE can do wrong, by name: whatever it is, the operation ends as it should, a person is told in plain
-//! words, and what is on the host is what is in the database.
+//! What can go wrong on Proxmox VE, by name: the operation ends as it should, the user gets a plain explanation, and
+//! the host and the database agree.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::app::UNSWEPT;
+use crate::support::app::NO_SWEEPS;
 use crate::support::pve::Catalogue;
 use crate::support::{Pve, TestApp, ended, wait_for, wait_for_sql};
 
 /// How an operation ends.
 #[derive(Debug, Clone, Copy)]
 enum Ends {
-    /// It gets over it.
+    /// It succeeds in spite of the fault.
     Well,
-    /// Undone, with this code.
+    /// It is undone, with this code.
     Undone(&'static str),
 }
 use Ends::{Undone, Well};
 
 async fn pve(deadline: u32) -> (TestApp, Pve, Catalogue) {
-    swept(deadline, UNSWEPT).await
+    swept(deadline, NO_SWEEPS).await
 }
 
-/// With a look at the host every `seconds`: one that was away gets orders again after the next.
+/// With a sweep every `seconds`: a host that was away gets orders again after the next one.
 async fn swept(deadline: u32, seconds: u32) -> (TestApp, Pve, Catalogue) {
     let app = TestApp::with(|c| {
         c.create_deadline_seconds = deadline;
@@ -37,15 +37,15 @@ async fn swept(deadline: u32, seconds: u32) -> (TestApp, Pve, Catalogue) {
     sqlx::query("update users set server_limit = 1000").execute(&app.db.pool).await.unwrap();
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    if seconds != UNSWEPT {
-        // The first look is not to fall into what a test does to the host.
+    if seconds != NO_SWEEPS {
+        // The first sweep must not run into what the test does to the host.
         let looked = "select coalesce(seen_at > sweep_started_at, false) from hosts";
-        wait_for_sql(&app.db.pool, "the first look", looked, true).await;
+        wait_for_sql(&app.db.pool, "the first sweep", looked, true).await;
     }
     (app, pve, catalogue)
 }
 
-/// Fails the test unless an operation ended as it should, and says so as a customer can read it.
+/// Fails the test unless an operation ended as expected, with an explanation that a customer can read.
 #[track_caller]
 fn assert_ended(operation: &Value, ends: Ends, what: &str) {
     match ends {
@@ -69,10 +69,10 @@ fn assert_ended(operation: &Value, ends: Ends, what: &str) {
     }
 }
 
-/// Orders as a patient customer does: what can't be taken for the moment (no room, a busy database) is sent again.
+/// Orders like a patient customer: what can't be accepted for the moment (no room, a busy database) is sent again.
 async fn place(app: &TestApp, order: &Value) -> Value {
     let key = Uuid::new_v4().to_string();
-    wait_for("an order's place", async || {
+    wait_for("an accepted order", async || {
         let answer = app.customer.post_once("/api/server/create", &key, order).await;
         if matches!(answer.status, 503 | 507) { Err(answer.text) } else { Ok(answer.expect(200).body) }
     })
@@ -85,7 +85,7 @@ async fn create(app: &TestApp, order: &Value) -> (Value, Value) {
     (created, operation)
 }
 
-/// Creates with something wrong, `raise`, that passes or not; afterwards all is mended with `mend`.
+/// Creates servers with a fault raised by `raise`, temporary or not, and repaired by `mend` afterwards.
 async fn creates(app: &TestApp, pve: &Pve, order: &Value, cases: &[(&str, &str, Ends, &str)]) {
     for (what, raise, ends, mend) in cases {
         if !raise.is_empty() {
@@ -101,14 +101,14 @@ async fn creates(app: &TestApp, pve: &Pve, order: &Value, cases: &[(&str, &str, 
     }
 }
 
-/// An answer about a task, once.
+/// One answer about a task's status.
 fn status(exit: &str) -> String {
     let body = json!({ "data": { "status": "stopped", "exitstatus": exit } }).to_string();
     format!("pve.canned.update({{('GET', '/status'): [[200, 'OK', {body:?}]]}})")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn creations_of_containers_get_over_what_passes() {
+async fn container_creation_survives_temporary_faults() {
     let (app, pve, catalogue) = pve(900).await;
     let refuse = |path: &str, text: &str| format!("pve.fail('POST', '{path}', 500, {text:?}, times=1)");
     let mut cases: Vec<(String, String)> = Vec::new();
@@ -146,7 +146,7 @@ async fn creations_of_containers_get_over_what_passes() {
         ("596, and it was made".to_owned(), kept(596)),
         ("599, and it was made".to_owned(), kept(599)),
         ("a task with warnings".to_owned(), status("WARNINGS: 1")),
-        ("a task whose end nobody saw, but for its log".to_owned(), status("unexpected status")),
+        ("a task whose end is only in its log".to_owned(), status("unexpected status")),
         (
             "a task that is locked out".to_owned(),
             "pve.fail('POST', '/status/start', error='config_lock_timeout', times=1)".to_owned(),
@@ -156,7 +156,7 @@ async fn creations_of_containers_get_over_what_passes() {
             "pve.fail('GET', '/cluster/resources', 502, '<html>', html=True, times=1)".to_owned(),
         ),
         (
-            "nobody can be asked for a while".to_owned(),
+            "no next id for a while".to_owned(),
             "pve.fail('GET', '/cluster/nextid', 596, 'Connection timed out', times=2)".to_owned(),
         ),
     ]);
@@ -166,7 +166,7 @@ async fn creations_of_containers_get_over_what_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn creations_that_can_t_be_are_undone() {
+async fn impossible_creations_are_undone() {
     let (app, pve, catalogue) = pve(900).await;
     let full = |text: &str| format!("pve.fail('POST', '/nodes/pve1/lxc', 500, {text:?}, times=1)");
     let task_full = status("unable to create CT 1000 - No space left on device");
@@ -185,7 +185,7 @@ async fn creations_that_can_t_be_are_undone() {
             ),
             ("the storage is full in the task", &task_full, Undone("RESOURCE_UNAVAILABLE"), ""),
             (
-                "the storage is away",
+                "the storage is offline",
                 "pve.storages['local-lvm'].update(active=0)",
                 Undone("HOST_ERROR"),
                 "pve.storages['local-lvm'].update(active=1)",
@@ -198,13 +198,13 @@ async fn creations_that_can_t_be_are_undone() {
                 "",
             ),
             (
-                "a 500 that had written",
+                "a 500 after the guest was created",
                 "pve.after.update({('POST', '/nodes/pve1/lxc'): [500, 1]})",
                 Undone("HOST_ERROR"),
                 "",
             ),
             (
-                "a start that breaks",
+                "a start that fails",
                 "pve.fail('POST', '/status/start', error='missing_rootfs_configuration', times=1)",
                 Undone("HOST_ERROR"),
                 "",
@@ -221,21 +221,21 @@ async fn creations_that_can_t_be_are_undone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_privilege_that_is_taken_away_ends_a_creation_at_once() {
+async fn a_revoked_privilege_fails_a_creation_at_once() {
     let (app, pve, catalogue) = pve(900).await;
     pve.run("pve.fail('POST', '/nodes/pve1/lxc', 403, 'Permission check failed (/vms/1000, VM.Allocate)')").await;
     let (created, operation) = create(&app, &catalogue.container()).await;
     assert_ended(&operation, Undone("HOST_ERROR"), "no privilege");
     pve.assert_no_orphan("no privilege").await;
-    // The provider reads which one.
+    // The provider sees which one.
     let seen =
         app.provider.get(&format!("/api/operations/{}", created["operationId"].as_str().unwrap())).await.expect(200);
     assert!(seen.text.contains("VM.Allocate"), "{}", seen.text);
 }
 
-/// A host that can't be reached when an order comes can't have heard of it, so going back needs no host.
+/// A host that was unreachable when the order came can't have heard of it, so the undo does not need the host.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_that_its_host_never_heard_of_is_undone_without_it() {
+async fn an_order_that_never_reached_its_host_is_undone_without_it() {
     let (app, pve, catalogue) = pve(3).await;
     pve.run("close()").await;
     let (_, operation) = create(&app, &catalogue.container()).await;
@@ -244,9 +244,9 @@ async fn an_order_that_its_host_never_heard_of_is_undone_without_it() {
     pve.assert_no_orphan("never heard of").await;
 }
 
-/// The host goes away while it makes the guest, in three ways, and comes back.
+/// The host goes away while it creates the guest, in three ways, and comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_goes_away_in_the_middle_of_a_creation_is_waited_for() {
+async fn a_creation_waits_for_a_host_that_disappears_midway() {
     let (app, pve, catalogue) = swept(900, 1).await;
     for (what, away, back) in [
         ("a node is offline", "pve.set_node_offline('pve1')", "pve.set_node_offline('pve1', False)"),
@@ -269,7 +269,7 @@ async fn a_host_that_goes_away_in_the_middle_of_a_creation_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_done_to_a_server_gets_over_faults_too() {
+async fn server_actions_survive_faults_too() {
     let (app, pve, catalogue) = pve(900).await;
     let me = &app.customer;
     for (order, kind) in [(catalogue.container(), "lxc"), (catalogue.machine(), "qemu")] {
@@ -280,7 +280,7 @@ async fn what_is_done_to_a_server_gets_over_faults_too() {
             let answer = me.post(&format!("{path}/{action}"), None).await.expect(200).body;
             ended(me, &answer["operationId"]).await
         };
-        // A guest that does not heed is forced.
+        // A guest that ignores the shutdown is forced off.
         pve.run("pve.time_scale = 0.05").await;
         pve.run(&format!("guest({number}).shutdown_secs = 1e6")).await;
         assert_ended(&act("stop").await, Well, "a slow shutdown");
@@ -289,12 +289,12 @@ async fn what_is_done_to_a_server_gets_over_faults_too() {
         pve.run("pve.fail('POST', '/status/start', error='config_lock_timeout', times=2)").await;
         assert_ended(&act("start").await, Well, "a locked start");
 
-        // There is no way in to set a password: that is said, and harms nothing.
+        // There is no way to set a password: the error says so, and no harm is done.
         let refused = me.post(&format!("{path}/password"), None).await;
         assert!(matches!(refused.status, 409 | 422), "{kind}: {}", refused.text);
         assert_eq!(me.get(&path).await.body["status"], "running");
 
-        // What may not be deleted stays, and can be deleted later.
+        // A protected guest stays, and can be deleted later.
         pve.run(&format!("guest({number}).config.update(protection=1)")).await;
         assert_eq!(me.delete(&path).await.expect(409).body["code"], "CONFLICT");
         pve.assert_no_orphan("protected").await;
@@ -303,16 +303,16 @@ async fn what_is_done_to_a_server_gets_over_faults_too() {
         pve.run(&format!("pve.fail('DELETE', '{suffix}', error='locked', times=1)")).await;
         pve.run(&format!("pve.after.update({{('DELETE', '{suffix}'): [596, 1]}})")).await;
         let deleted = me.delete(&path).await.expect(200).body;
-        assert_ended(&ended(me, &deleted["operationId"]).await, Well, "a deletion that is locked, then unheard");
+        assert_ended(&ended(me, &deleted["operationId"]).await, Well, "a locked deletion that loses its answer");
         pve.assert_no_orphan(kind).await;
         pve.run("pve.failures.clear() or pve.after.clear()").await;
     }
     assert_eq!(pve.fake.guests().await, Vec::<i64>::new());
 }
 
-/// ZFS goes back to the newest snapshot only, and a safety snapshot would be that.
+/// ZFS rolls back to the newest snapshot only, which a safety snapshot would be.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_safety_snapshot_that_is_in_the_way_is_taken_back() {
+async fn a_safety_snapshot_that_blocks_the_rollback_is_deleted() {
     let (app, pve, catalogue) = pve(900).await;
     let me = &app.customer;
     let (created, operation) = create(&app, &catalogue.container()).await;
@@ -324,7 +324,7 @@ async fn a_safety_snapshot_that_is_in_the_way_is_taken_back() {
         pve.run("pve.fail('POST', '/rollback', 500, \"can't rollback, 'one' is not most recent snapshot on 'zfs:subvol-1'\", times=1)").await;
         let wish = json!({ "snapname": "one", "safetySnapshot": safety });
         let answer = me.post(&format!("{path}/rollback"), wish).await;
-        // It may have ended before the answer was given.
+        // The operation may have ended before the answer was given.
         let (code, message) = match answer.status {
             200 => {
                 let error = ended(me, &answer.body["operationId"]).await["error"].clone();
@@ -345,9 +345,10 @@ async fn a_safety_snapshot_that_is_in_the_way_is_taken_back() {
     }
 }
 
-/// Two hundred orders, twenty at a time, on a host that has a hundred faults meanwhile and drops every fiftieth request.
+/// Two hundred orders, twenty at a time, on a host that suffers a hundred faults meanwhile and drops every fiftieth
+/// request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_creations_under_faults_leave_no_orphan_and_no_double() {
+async fn two_hundred_creations_under_faults_leave_no_orphans_and_no_duplicates() {
     let (app, pve, catalogue) = swept(900, 1).await;
     pve.run("pve.flaky_network(drop_rate=0.02, seed=7)").await;
     let faults = [
@@ -367,7 +368,7 @@ async fn two_hundred_creations_under_faults_leave_no_orphan_and_no_double() {
             pve.run(faults[n % faults.len()]).await;
             tokio::time::sleep(Duration::from_millis(400)).await;
         }
-        // What is under way by then is to come to its end.
+        // What is in progress by then must be able to finish.
         pve.run("pve.failures.clear() or pve.canned.clear() or pve.after.clear() or pve.flaky_network()").await;
         std::future::pending::<()>().await;
     };
@@ -382,7 +383,7 @@ async fn two_hundred_creations_under_faults_leave_no_orphan_and_no_double() {
     };
     tokio::select! {
         () = orders => {}
-        () = troubled => unreachable!("trouble has no end"),
+        () = troubled => unreachable!("the faults never end"),
     }
     let states: Vec<(String, i64)> = sqlx::query_as("select state, count(*) from operations group by 1 order by 1")
         .fetch_all(&app.db.pool)
@@ -392,11 +393,11 @@ async fn two_hundred_creations_under_faults_leave_no_orphan_and_no_double() {
     assert_eq!(states.iter().map(|(_, n)| n).sum::<i64>(), 200);
     assert!(states.iter().all(|(state, _)| matches!(state.as_str(), "succeeded" | "failed")), "{states:?}");
     assert!(states.iter().any(|(state, n)| state == "succeeded" && *n > 100), "{states:?}");
-    // The sets are equal, and no server is there twice under two numbers.
+    // Host and database agree, and no server exists twice under two numbers.
     pve.assert_no_orphan("two hundred").await;
     let tags = pve.run("[t for g in pve.cts for t in g.config.get('tags', '').split(';')]").await;
     let tags: Vec<String> = serde_json::from_value(tags).unwrap();
     let uuids: std::collections::HashSet<_> =
         tags.iter().map(|t| t.rsplitn(6, '-').take(5).collect::<Vec<_>>()).collect();
-    assert_eq!(uuids.len(), tags.len(), "one guest a server");
+    assert_eq!(uuids.len(), tags.len(), "one guest per server");
 }

@@ -1,12 +1,12 @@
-//! What a host refuses is found out before anything is touched, and said in words to who can act.
+//! What a host would refuse is found out before anything is touched, and explained to those who can act on it.
 
-use hypervisor::proxmox::Proxmox;
+use proxmox::Proxmox;
 use serde_json::{Value, json};
 
 use crate::support::pve::Catalogue;
 use crate::support::{Lab, Pve, TestApp, ended, eventually, expect_error};
 
-/// A service with a host of Proxmox VE and one running server of each kind.
+/// A service with a Proxmox VE host and one running server of each kind.
 struct Two {
     app: TestApp,
     pve: Pve,
@@ -46,7 +46,7 @@ impl Two {
         Self { app, pve, catalogue, servers }
     }
 
-    /// What is so of a guest: whether it runs, starts with its node, is shown and wanted as running.
+    /// A guest's state: whether it runs, starts with its node, is shown as running, and is meant to run.
     async fn standing(&self, server: &Server) -> Value {
         let guest = format!("[guest({0}).status, str(guest({0}).config.get('onboot'))]", server.number);
         let wanted: bool = sqlx::query_scalar("select wanted_up from servers where guest_number = $1")
@@ -62,19 +62,19 @@ impl Two {
         sqlx::query_scalar("select count(*) from operations").fetch_one(&self.app.db.pool).await.unwrap()
     }
 
-    /// How an operation ended, as its provider sees it.
+    /// How an operation ended, as the provider sees it.
     async fn told(&self, id: &Value) -> Value {
         ended(&self.app.provider, id).await
     }
 }
 
-/// That it runs, and is meant to.
+/// Running, and meant to run.
 fn up() -> Value {
     json!([["running", "1"], "running", true])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_host_protects_is_refused_before_it_is_touched() {
+async fn removing_a_protected_guest_is_refused_before_it_is_touched() {
     let two = Two::new().await;
     let me = &two.app.customer;
     for server in &two.servers {
@@ -91,7 +91,7 @@ async fn what_a_host_protects_is_refused_before_it_is_touched() {
         }
         assert_eq!((two.standing(server).await, two.operations().await), (before.clone(), count));
 
-        // Where the host could not say so at once, the operation's first step does.
+        // If the host can't say so at once, the operation's first step does.
         let config = format!("/{number}/config");
         for what in ["delete", "reinstall"] {
             two.pve.fail("GET", &config, "no_quorum", 1).await;
@@ -99,7 +99,7 @@ async fn what_a_host_protects_is_refused_before_it_is_touched() {
                 "delete" => me.delete(path).await,
                 _ => me.post(&reinstall.0, reinstall.1.clone()).await,
             };
-            // A reinstallation's answer waits a moment for its operation.
+            // The answer to a reinstallation waits a moment for its operation.
             if answer.status == 200 {
                 let operation = two.told(&answer.body["operationId"]).await;
                 assert_eq!((&operation["state"], &operation["error"]["code"]), (&json!("failed"), &json!("CONFLICT")));
@@ -110,7 +110,7 @@ async fn what_a_host_protects_is_refused_before_it_is_touched() {
             }
             assert_eq!(two.standing(server).await, before, "{what}");
         }
-        assert!(two.operations().await > count, "the operations were what refused");
+        assert!(two.operations().await > count, "the operations refused it");
         let stops = two.pve.run(&format!("len([a for a in pve.asked if '/{number}/status/stop' in a[1]])")).await;
         assert_eq!(stops, 0);
         two.pve.run(&format!("guest({number}).config.pop('protection') and None")).await;
@@ -120,7 +120,7 @@ async fn what_a_host_protects_is_refused_before_it_is_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_that_was_stopped_for_a_deletion_that_fails_runs_again() {
+async fn a_guest_stopped_for_a_failed_deletion_is_started_again() {
     let two = Two::new().await;
     let me = &two.app.customer;
     for server in &two.servers {
@@ -144,9 +144,9 @@ async fn a_guest_that_was_stopped_for_a_deletion_that_fails_runs_again() {
     two.pve.assert_no_orphan("deletions that failed").await;
 }
 
-/// A reinstallation that could not be carried through is refused while the server still has its data.
+/// A reinstallation that can't succeed is refused while the server still has its data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_is_not_removed_for_one_that_can_t_be_made() {
+async fn a_reinstall_that_can_t_succeed_does_not_remove_the_old_guest() {
     let two = Two::new().await;
     let rights = Proxmox::privileges(9, "local-lvm", None);
     for server in &two.servers {
@@ -175,9 +175,9 @@ async fn a_server_is_not_removed_for_one_that_can_t_be_made() {
     assert_eq!(deleted, json!([]));
 }
 
-/// The rights that `host pveum --pool` gives suffice for an order, and for a reinstallation.
+/// The privileges that `host pveum --pool` grants suffice for an order and for a reinstallation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_rights_on_a_pool_alone_servers_are_made_and_made_anew() {
+async fn pool_privileges_suffice_to_create_and_reinstall_servers() {
     let two = Two::new().await;
     let me = &two.app.customer;
     let mut settings = two.pve.settings();
@@ -194,7 +194,7 @@ async fn with_rights_on_a_pool_alone_servers_are_made_and_made_anew() {
         .put(&format!("/api/hosts/{}", two.catalogue.host), json!({ "config": settings }))
         .await
         .expect(200);
-    // Machines' cloud-init values take a right here that no node asks for.
+    // For VMs' cloud-init values the fake asks for a privilege that no real node asks for.
     let created = me.post("/api/server/create", two.catalogue.container()).await.expect(200).body;
     let operation = two.told(&created["operationId"]).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
@@ -209,7 +209,7 @@ async fn with_rights_on_a_pool_alone_servers_are_made_and_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock_that_was_left_ends_operations_at_once_and_harms_nothing() {
+async fn a_stale_lock_fails_operations_at_once_and_does_no_harm() {
     let two = Two::new().await;
     let me = &two.app.customer;
     for tariff in [two.catalogue.lxc.1, two.catalogue.vm.1] {
@@ -266,10 +266,10 @@ async fn a_restart_waits_for_a_backup_to_end() {
     assert_eq!(two.pve.run(order).await, "reboot");
 }
 
-/// An order's undo that a person's protection stands in the way of says so where its provider looks.
+/// An order's undo that is blocked by somebody's protection says so where the provider looks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_undo_that_can_t_be_says_why() {
-    expect_error("an operation is stuck");
+async fn a_blocked_undo_says_why() {
+    expect_error("operation is stuck");
     let app = TestApp::with(|c| c.undo_deadline_seconds = 2).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
@@ -287,7 +287,7 @@ async fn an_undo_that_can_t_be_says_why() {
         detail.contains("its start broke") && detail.contains(&format!("pct set {number} --protection 0")),
         "{stuck}"
     );
-    // Once that is mended, it goes on, and what it failed for is all that is left to say.
+    // Once that is fixed it goes on, and only the original failure is left to report.
     pve.run(&format!("guest({number}).config.pop('protection') and None")).await;
     app.provider.post(&format!("{path}/retry"), None).await.expect(200);
     let operation = ended(&app.provider, &created["operationId"]).await;
@@ -297,7 +297,7 @@ async fn an_undo_that_can_t_be_says_why() {
     pve.assert_no_orphan("a protected one").await;
 }
 
-/// A clone is not protected because its template is, so what can't be made can be undone.
+/// A clone does not inherit its template's protection, so a failed creation can be undone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_from_a_protected_template_can_be_undone_and_deleted() {
     let app = TestApp::new().await;
@@ -321,7 +321,7 @@ async fn an_order_from_a_protected_template_can_be_undone_and_deleted() {
 
 /// The same on Incus, with a real container.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_incus_protects_is_refused_before_it_is_touched() {
+async fn removing_a_protected_incus_guest_is_refused_before_it_is_touched() {
     let app = TestApp::new().await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
@@ -348,7 +348,7 @@ async fn what_incus_protects_is_refused_before_it_is_touched() {
     }
     assert_eq!(shown["status"], "running");
     let operations: i64 = sqlx::query_scalar("select count(*) from operations").fetch_one(&app.db.pool).await.unwrap();
-    assert_eq!((operations, lab.guests().await), (1, 1), "nothing was begun");
+    assert_eq!((operations, lab.guests().await), (1, 1), "no operation was started");
     let deleted = app.customer.delete(&path).await.expect(200).body;
     assert_eq!(ended(&app.customer, &deleted["operationId"]).await["state"], "succeeded");
 }

@@ -1,5 +1,5 @@
-//! Two processes and a fleet of 50 hosts, and everything going wrong: one of the processes is killed, hosts hang, the
-//! database is away for a while. What is healthy is seen again at once, and who must know is told once.
+//! Two processes and a fleet of 50 hosts, and everything goes wrong: one of the processes is killed, hosts hang, the
+//! database is away for a while. Healthy hosts are swept again at once, and those who must know are notified once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::signed_in;
 use crate::support::child::Service;
-use crate::support::relay::Detour;
+use crate::support::relay::DatabaseRelay;
 use crate::support::{Client, TestDb, wait_for_sql};
 
 const HOSTS: usize = 50;
@@ -41,12 +41,12 @@ impl World {
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&self.db.pool).await.unwrap()
     }
 
-    /// Waits until a count is what it should be.
+    /// Waits until a count has this value.
     async fn until(&self, what: &str, sql: &str, wanted: i64) {
         wait_for_sql(&self.db.pool, what, sql, wanted).await;
     }
 
-    /// Servers of healthy hosts whose sample is older than two intervals.
+    /// Servers on healthy hosts whose last sample is older than two intervals.
     fn stale(healthy: bool) -> String {
         let hung: Vec<String> = HUNG.iter().map(|n| format!("'rack-{n}'")).collect();
         let these = if healthy { format!("h.name not in ({})", hung.join(", ")) } else { "true".to_owned() };
@@ -81,7 +81,7 @@ pub(crate) async fn register(provider: &Client, db: &TestDb, fleet: &Fleet) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_outlives_a_killed_process_hung_hosts_and_a_while_without_its_database() {
+async fn monitoring_survives_a_killed_process_hung_hosts_and_a_database_outage() {
     crate::support::log();
     let options = Options { seed: 5, ..Options::new(Kind::Proxmox, HOSTS, GUESTS) };
     let fleet = Fleet::start(options).await.unwrap();
@@ -90,8 +90,8 @@ async fn a_fleet_outlives_a_killed_process_hung_hosts_and_a_while_without_its_da
     }
     let db = Arc::new(TestDb::new().await);
     let data = tempfile::tempdir().unwrap();
-    let mut detour = Detour::new(&db).await;
-    let world = World { url: detour.url.clone(), db, data };
+    let mut db_relay = DatabaseRelay::new(&db).await;
+    let world = World { url: db_relay.url.clone(), db, data };
 
     let (mut first, second) = (world.process().await, world.process().await);
     let provider = signed_in(&world.db, &Client::new(&second.base, None), "provider@example.com").await;
@@ -106,15 +106,15 @@ async fn a_fleet_outlives_a_killed_process_hung_hosts_and_a_while_without_its_da
     first.kill().await;
     let raised =
         "select count(*) from alerts where kind = 'host_unreachable' and server_id is null and told_at is not null";
-    world.until("hung hosts are told of", raised, HUNG.len() as i64).await;
-    world.until("the other process looks at all the rest", &World::stale(true), 0).await;
+    world.until("hung hosts are reported", raised, HUNG.len() as i64).await;
+    world.until("the other process sweeps the rest", &World::stale(true), 0).await;
 
-    detour.cut();
+    db_relay.cut();
     let healthy = (HOSTS - HUNG.len()) * GUESTS;
-    world.until("two sweeps that nobody could write down", &World::stale(true), healthy as i64).await;
-    detour.mend().await;
+    world.until("two sweeps that could not be stored", &World::stale(true), healthy as i64).await;
+    db_relay.mend().await;
     let third = world.process().await;
-    world.until("after the database, what is healthy", &World::stale(true), 0).await;
+    world.until("healthy hosts after the outage", &World::stale(true), 0).await;
     assert_eq!(world.number("select count(*) from hosts where last_error is not null").await, HUNG.len() as i64);
     let claimed = "select count(*) from hosts where sweep_failures = 0";
     assert_eq!(world.number(claimed).await, (HOSTS - HUNG.len()) as i64);
@@ -122,12 +122,12 @@ async fn a_fleet_outlives_a_killed_process_hung_hosts_and_a_while_without_its_da
     for n in HUNG {
         fleet.host(n).set(Behaviour::Well);
     }
-    world.until("all is well", &World::stale(false), 0).await;
+    world.until("all hosts are healthy", &World::stale(false), 0).await;
     let open = "select count(*) from alerts where resolved_at is null or (told_at is not null and end_told_at is null)";
-    world.until("all is over and told", open, 0).await;
-    world.until("all mails are out", "select count(*) from mails where state <> 'sent'", 0).await;
+    world.until("all alerts are over and reported", open, 0).await;
+    world.until("all emails are sent", "select count(*) from mails where state <> 'sent'", 0).await;
 
-    // Each beginning and each end is in exactly one mail to each who must know, and nothing else is in any.
+    // Each beginning and each end is in exactly one email to each person who must know, and nothing else is in any.
     let mut told: BTreeMap<(String, String, bool), usize> = BTreeMap::new();
     let mails: Vec<(String, String)> =
         sqlx::query_as("select recipient, text_body from mails where event like 'alerts:%'")
@@ -157,7 +157,7 @@ async fn a_fleet_outlives_a_killed_process_hung_hosts_and_a_while_without_its_da
     }
     assert_eq!(told, wanted);
     let files = std::fs::read_dir(world.data.path().join("mail")).unwrap().count();
-    assert_eq!(files, mails.len(), "what is sent is there once");
+    assert_eq!(files, mails.len(), "each email was written once");
     let status: Value = provider.get("/api/hosts").await.expect(200).body;
     assert_eq!(status.as_array().unwrap().len(), HOSTS);
     drop((second, third));

@@ -1,12 +1,11 @@
-//! A database that has become an older state of itself: nothing is done by itself that it says is under way, what it has
-//! forgotten is found, and no address of a living guest is given out.
+//! A database restored to an older state: nothing that it says is in progress resumes by itself, what it has forgotten
+//! is found, and no address of a living guest is assigned.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hypervisor::{Driver, GuestKind, GuestRef};
-use innkeeper::app::Task;
-use innkeeper::operations::failpoints::Action;
+use kernel::operations::failpoints::Action;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -16,8 +15,8 @@ use crate::support::child::Service;
 use crate::support::lab::remove;
 use crate::support::{Client, Lab, Pve, TestApp, TestDb, ended, eventually, expect_error, wait_for, wait_for_sql};
 
-/// What the log says of a database that was found to have gone back.
-const FOUND: &str = "an older state of itself";
+/// What the log says about a restored database.
+const FOUND: &str = "the database was restored to an earlier state";
 
 /// Every guest that the database knows.
 async fn guests(db: &TestDb) -> Vec<GuestRef> {
@@ -29,26 +28,24 @@ async fn guests(db: &TestDb) -> Vec<GuestRef> {
     rows.into_iter().map(|(marker, vmid, node)| GuestRef { marker, vmid, kind: GuestKind::Lxc, node }).collect()
 }
 
-/// What a guest's owner has written into it, with when it was last started. Incus loses all output of a command now and
-/// then when it is busy, and then it is asked again.
+/// What a guest's owner wrote into it, and when it was last started. A busy Incus sometimes loses all output of a
+/// command, and is then asked again.
 async fn inside(driver: &dyn Driver, guest: &GuestRef) -> String {
     let argv = ["sh", "-c", "cat /root/data; stat -c %Y /proc/1"];
-    wait_for("what is inside of a guest", async || {
-        match driver.exec(guest, &argv, &[], Duration::from_secs(20)).await {
-            Ok(output) if output.stdout.is_empty() => Err(output),
-            Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            Err(error) => Ok(error.to_string()),
-        }
+    wait_for("a guest's content", async || match driver.exec(guest, &argv, &[], Duration::from_secs(20)).await {
+        Ok(output) if output.stdout.is_empty() => Err(output),
+        Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Err(error) => Ok(error.to_string()),
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_restore_no_guest_is_touched_and_none_is_unreported() {
+async fn after_a_restore_no_guest_is_touched_and_every_unknown_one_is_reported() {
     crate::support::log();
     expect_error(FOUND);
     let db = Arc::new(TestDb::new().await);
-    db.leaves_work();
+    db.allow_unfinished();
     let data = tempfile::tempdir().unwrap();
     let lab = Lab::new(&db).await;
     let driver = lab.incus.driver();
@@ -64,7 +61,7 @@ async fn after_a_restore_no_guest_is_touched_and_none_is_unreported() {
         assert_eq!(ended(&customer, &made["operationId"]).await["state"], "succeeded");
     }
 
-    // Many things at once, and a backup at some moment of theirs.
+    // Many things at once, and a backup at some moment in between.
     let post = |path: String, body: Value| {
         let customer = customer.clone();
         tokio::spawn(async move {
@@ -108,8 +105,8 @@ async fn after_a_restore_no_guest_is_touched_and_none_is_unreported() {
             .fetch_one(&db.pool)
             .await
             .unwrap();
-    assert!(under_way > 0, "the backup has something under way");
-    db.bury().await;
+    assert!(under_way > 0, "the backup has operations in progress");
+    db.release_dead_leases().await;
     let service = Service::start_with(&db, data.path(), &settings).await;
     let nobody = Client::new(&service.base, None);
     let provider = signed_in(&db, &nobody, "provider@example.com").await;
@@ -121,7 +118,7 @@ async fn after_a_restore_no_guest_is_touched_and_none_is_unreported() {
         assert!(operation["error"]["detail"].as_str().unwrap().contains("restored"), "{operation}");
     }
 
-    // Guests that the backup does not know are found, and their addresses held back.
+    // Guests that the backup does not know are found, and their addresses are reserved.
     let unknown = format!("/api/hosts/{}/unknown-guests", catalogue.host);
     let known: Vec<i64> = guests(&db).await.iter().map(|at| at.vmid).collect();
     let lost: Vec<i64> = there.iter().map(|at| at.vmid).filter(|number| !known.contains(number)).collect();
@@ -149,10 +146,10 @@ async fn after_a_restore_no_guest_is_touched_and_none_is_unreported() {
         .unwrap();
     assert!(given.iter().all(|address| !addresses.contains(address)), "{given:?} of {addresses:?}");
     let after: Vec<String> = futures_util::future::join_all(there.iter().map(|at| inside(&*driver, at))).await;
-    assert_eq!(after, before, "nobody touched anything");
+    assert_eq!(after, before, "no guest was touched");
     assert!(after.iter().all(|text| text.starts_with("precious")), "{after:?}");
 
-    // A person decides: the reinstallation is given up, and what is left over finds its owner again.
+    // The provider decides: the reinstallation is abandoned, and the leftover guests are adopted.
     if let Some(reinstall) = reinstall {
         let give_up = format!("/api/operations/{}/abandon", reinstall["id"].as_str().unwrap());
         assert_eq!(provider.post(&give_up, None).await.expect(200).body["state"], "failed");
@@ -168,19 +165,19 @@ async fn after_a_restore_no_guest_is_touched_and_none_is_unreported() {
         eventually(&customer, &format!("/api/server/{}", adopted["id"]), |server| server["status"] == "running").await;
     }
     let after: Vec<String> = futures_util::future::join_all(there.iter().map(|at| inside(&*driver, at))).await;
-    assert_eq!(after, before, "and nobody touched anything for it");
+    assert_eq!(after, before, "and adopting them touched nothing");
     for guest in &there {
         remove(&*driver, guest).await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_goes_back_under_a_running_process_is_noticed_once() {
+async fn a_database_restored_under_a_running_process_is_noticed_once() {
     expect_error(FOUND);
-    let app = TestApp::new().await.running(Task::Heartbeat);
+    let app = TestApp::new().await.running("heartbeat");
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    app.app.engine.failpoints.arm("create:prepare_guest:before", Action::Hold);
+    app.core.engine.failpoints.arm("create:prepare_guest:before", Action::Hold);
     let made = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     let step = "select exists (select from operations where step = 'prepare_guest')";
     wait_for_sql(&app.db.pool, "the step that is held", step, true).await;
@@ -196,7 +193,7 @@ async fn a_database_that_goes_back_under_a_running_process_is_noticed_once() {
     let before = beats().await;
     sqlx::query("update installation set beats = 0").execute(&app.db.pool).await.unwrap();
     let restored = "select restored_at is not null from installation";
-    wait_for_sql(&app.db.pool, "that it is noticed", restored, true).await;
+    wait_for_sql(&app.db.pool, "the discovery of the restore", restored, true).await;
     assert!(beats().await > before);
 
     let path = format!("/api/operations/{}", made["operationId"].as_str().unwrap());
@@ -204,29 +201,29 @@ async fn a_database_that_goes_back_under_a_running_process_is_noticed_once() {
     assert_eq!(stuck["state"], "stuck", "{stuck}");
     let told = app.customer.get(&path).await.expect(200).body;
     assert!(told["error"]["message"].as_str().unwrap().contains("restored from a backup"), "{told}");
-    // Who was at work on it writes nothing any more.
-    app.app.engine.failpoints.let_go();
+    // The worker that was running it writes nothing any more.
+    app.core.engine.failpoints.let_go();
     wait_for_sql(&app.db.pool, "a later beat", &format!("select beats > {} from installation", beats().await), true)
         .await;
     assert_eq!(app.provider.get(&path).await.expect(200).body["state"], "stuck");
     let mail: String =
         sqlx::query_scalar("select state from mails where event = 'e'").fetch_one(&app.db.pool).await.unwrap();
-    assert_eq!(mail, "unknown", "it may be out already");
+    assert_eq!(mail, "unknown", "it may have been sent");
     let rows = "select count(*) from operation_log where message like '%restored to its state%'";
     let told: i64 = sqlx::query_scalar(rows).fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(told, 1, "it is noticed once");
-    innkeeper::alerts::watch::patrol(&app.app).await.unwrap();
+    watch::alerts::watch::patrol(&app.core).await.unwrap();
     let alerts = app.provider.get("/api/alerts?open=true&type=database_restored").await.expect(200).text;
     assert!(alerts.contains("restored to an older state"), "{alerts}");
 
-    // Nothing new is put on a host that was not looked at since.
+    // No new server is placed on a host that has not been swept since.
     let refused = app.customer.post("/api/server/create", catalogue.container()).await.expect(507);
-    assert!(refused.text.contains("looked at"), "{}", refused.text);
-    innkeeper::monitoring::look(&app.app).await.unwrap();
+    assert!(refused.text.contains("being checked"), "{}", refused.text);
+    watch::sweep::look(&app.service.features.hosts).await.unwrap();
     let next = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     assert_eq!(ended(&app.customer, &next["operationId"]).await["state"], "succeeded");
 
-    // A person says go.
+    // The provider retries it.
     app.provider.post(&format!("{path}/retry"), None).await.expect(200);
     assert_eq!(ended(&app.customer, &made["operationId"]).await["state"], "succeeded");
     app.provider.post(&format!("{path}/abandon"), None).await.expect(409);
@@ -234,10 +231,10 @@ async fn a_database_that_goes_back_under_a_running_process_is_noticed_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_claimed_from_a_database_that_is_behind_before_that_is_noticed() {
-    // Nobody's heart beats here, so nobody notices.
+async fn no_operation_is_claimed_before_a_restore_is_noticed() {
+    // No heartbeat runs here, so nobody notices.
     let app = TestApp::new().await;
-    app.db.leaves_work();
+    app.db.allow_unfinished();
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
     let made = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
@@ -245,29 +242,30 @@ async fn nothing_is_claimed_from_a_database_that_is_behind_before_that_is_notice
     sqlx::query("update installation set beats = beats - 1").execute(&app.db.pool).await.unwrap();
     let action = app.customer.post(&format!("/api/server/{}/restart", made["id"]), None).await.expect(200).body;
     let path = format!("/api/operations/{}", action["operationId"].as_str().unwrap());
-    // The worker has looked by now: the answer waits for the host's task for two seconds.
+    // The worker has looked by now: the answer waits two seconds for the host's task.
     assert_eq!(app.customer.get(&path).await.expect(200).body["state"], "queued");
     sqlx::query("update installation set beats = beats + 1").execute(&app.db.pool).await.unwrap();
     assert_eq!(ended(&app.customer, &action["operationId"]).await["state"], "succeeded");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restore_is_said_by_hand_and_a_new_machine_doubts_a_silent_database() {
+async fn a_restore_can_be_declared_and_a_new_machine_distrusts_a_silent_database() {
     expect_error(FOUND);
     let mut app = TestApp::new().await;
-    app.db.leaves_work();
+    app.db.allow_unfinished();
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    app.app.engine.failpoints.arm("create:prepare_guest:before", Action::Hold);
+    app.core.engine.failpoints.arm("create:prepare_guest:before", Action::Hold);
     let made = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     let step = "select exists (select from operations where step = 'prepare_guest')";
     wait_for_sql(&app.db.pool, "the step that is held", step, true).await;
-    assert_eq!(innkeeper::restores::service::by_hand(&app.app).await.unwrap(), 1);
+    assert_eq!(kernel::restores::service::by_hand(&app.core).await.unwrap(), 1);
     let path = format!("/api/operations/{}", made["operationId"].as_str().unwrap());
     assert_eq!(app.provider.get(&path).await.expect(200).body["state"], "stuck");
 
-    // As if it was still under way, and nobody had been alive for an hour: whoever has no note can't tell what became of it.
-    app.app.engine.failpoints.let_go();
+    // As if it were still in progress, and no process had been alive for an hour: without a heartbeat file nobody can
+    // tell what became of it.
+    app.core.engine.failpoints.let_go();
     app.stop().await;
     for sql in [
         "update operations set state = 'running', error_detail = null, updated_at = now() - interval '1 hour'",
@@ -283,10 +281,10 @@ async fn a_restore_is_said_by_hand_and_a_new_machine_doubts_a_silent_database() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_made_while_nobody_was_alive_tells_that_a_whole_machine_was_put_back() {
+async fn a_guest_created_during_a_silent_period_reveals_a_restored_machine() {
     expect_error(FOUND);
     let app = TestApp::new().await;
-    app.db.leaves_work();
+    app.db.allow_unfinished();
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let made = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
@@ -299,19 +297,19 @@ async fn a_guest_made_while_nobody_was_alive_tells_that_a_whole_machine_was_put_
         let action = app.customer.post(&format!("/api/server/{}/restart", made["id"]), None).await.expect(200).body;
         format!("/api/operations/{}", action["operationId"].as_str().unwrap())
     };
-    // Nobody was alive for a while, and the guest is of another time: what was under way goes on, once its host was
-    // looked at.
+    // No process was alive for a while, and the guest is from another time: work in progress goes on once its host has
+    // been swept.
     silence("+ interval '1 second'", "+ interval '1 hour'").await;
     let harmless = restart().await;
     assert_eq!(app.customer.get(&harmless).await.expect(200).body["state"], "queued");
     silence("- interval '1 minute'", "").await;
-    innkeeper::monitoring::look(&app.app).await.unwrap();
+    watch::sweep::look(&app.service.features.hosts).await.unwrap();
     eventually(&app.customer, &harmless, |operation| operation["state"] == "succeeded").await;
 
-    // The guest was made in that time: by nobody that this database has heard of.
+    // The guest was created in that time, by nobody that this database has heard of.
     silence("- interval '1 hour'", "+ interval '1 hour'").await;
     let waits = restart().await;
     assert_eq!(app.customer.get(&waits).await.expect(200).body["state"], "queued");
-    innkeeper::monitoring::look(&app.app).await.unwrap();
+    watch::sweep::look(&app.service.features.hosts).await.unwrap();
     assert_eq!(app.provider.get(&waits).await.expect(200).body["state"], "stuck");
 }

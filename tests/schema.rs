@@ -1,8 +1,8 @@
-//! What must hold of the database's own shape, as its catalogue has it.
+//! What must hold for the database's own schema, as its catalogue has it.
 
 use crate::support::TestDb;
 
-/// Deleting a row looks for those that refer to it: without an index through the whole of each such table.
+/// Deleting a row looks for rows that refer to it: without an index, through the whole of each such table.
 #[tokio::test]
 async fn every_foreign_key_has_an_index() {
     let db = TestDb::new().await;

@@ -1,5 +1,5 @@
-//! Many people at many things at once, with two processes and one host: nobody is answered with an error of ours, nobody
-//! waits for somebody who waits for them, everything comes to its end, and what is on the host is what is in the database.
+//! Many people doing many things at once, with two processes and one host: there are no internal errors and no
+//! deadlocks, every operation ends, and the host and the database agree.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::support::{Client, Pve, TestApp};
 const PEOPLE: u64 = 9;
 const ACTS: usize = 30;
 
-/// What somebody does next with one of the servers that they see, or with none.
+/// What somebody does next, with one of the servers that they see or with none.
 fn act(rng: &mut StdRng, catalogue: &Catalogue, server: Option<i64>, provides: bool) -> (Method, String, Value) {
     let order = |machine: bool| if machine { catalogue.machine() } else { catalogue.container() };
     let Some(id) = server else {
@@ -69,7 +69,7 @@ fn act(rng: &mut StdRng, catalogue: &Catalogue, server: Option<i64>, provides: b
     }
 }
 
-/// One person's time: how often each thing was answered how.
+/// One person's session: how often each request got which answer.
 async fn live(seed: u64, client: Client, provides: bool, catalogue: &Catalogue) -> BTreeMap<String, usize> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut answers = BTreeMap::new();
@@ -92,7 +92,7 @@ async fn live(seed: u64, client: Client, provides: bool, catalogue: &Catalogue) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_requests_leaves_everything_in_order() {
+async fn a_storm_of_requests_leaves_everything_consistent() {
     let app = TestApp::with(|c| {
         c.workers = 8;
         c.database_pool = 30;
@@ -104,7 +104,7 @@ async fn a_storm_of_requests_leaves_everything_in_order() {
     let second = Service::start_with(&app.db, app.data.path(), &[("INNKEEPER_SWEEP_SECONDS", "1")]).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    // Long enough for one thing to come while another is under way.
+    // Long enough for one request to come while another is in progress.
     pve.run("pve.time_scale = 0.02").await;
 
     let seed: u64 = std::env::var("STORM_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
@@ -130,14 +130,14 @@ async fn a_storm_of_requests_leaves_everything_in_order() {
             .fetch_all(&app.db.pool)
             .await
             .unwrap();
-    assert_eq!(stuck, [], "nobody is needed to mend anything");
+    assert_eq!(stuck, [], "no operation needs the provider");
     pve.assert_no_orphan("after the storm").await;
-    // What this connection counted is published a little later, unless asked for; others' deadlocks are there by now.
+    // This connection's counters are published later unless asked for; the deadlocks of others are there by now.
     sqlx::query("select pg_stat_force_next_flush()").execute(&app.db.pool).await.unwrap();
     let deadlocks: i64 =
         sqlx::query_scalar("select deadlocks from pg_stat_database where datname = current_database()")
             .fetch_one(&app.db.pool)
             .await
             .unwrap();
-    assert_eq!(deadlocks, 0, "transactions that waited for each other");
+    assert_eq!(deadlocks, 0, "no deadlocks");
 }

@@ -1,7 +1,7 @@
-//! Tenants who share a host: what one of them does is their own trouble, and the provider's word counts at once.
+//! Tenants who share a host: what one of them does affects only them, and the provider's requests take effect at once.
 
 use hypervisor::{GuestKind, GuestRef};
-use innkeeper::operations::failpoints::Action;
+use kernel::operations::failpoints::Action;
 use serde_json::{Value, json};
 
 use crate::support::lab::Catalogue;
@@ -15,7 +15,7 @@ async fn lab() -> (TestApp, Lab, Catalogue) {
     (app, lab, catalogue)
 }
 
-/// A running server of this customer's: its address in the API.
+/// A running server of this customer's: its path in the API.
 async fn server(client: &Client, catalogue: &Catalogue) -> String {
     let made = client.post("/api/server/create", catalogue.order()).await.expect(200).body;
     assert_eq!(ended(client, &made["operationId"]).await["state"], "succeeded");
@@ -27,12 +27,12 @@ async fn operation(client: &Client, id: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_suspension_takes_hold_at_once_whatever_its_owner_loops() {
+async fn a_suspension_takes_effect_at_once_though_the_owner_keeps_sending_requests() {
     let (app, _lab, catalogue) = lab().await;
     let (path, provider) = (server(&app.customer, &catalogue).await, &app.provider);
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     points.arm("restart:restart_guest:before", Action::Hold);
-    // Each ends with the first answer that is neither a restart nor that one is under way.
+    // Each loop ends with the first answer that is neither a restart nor `LOCKED`.
     let loops: Vec<_> = (0..4)
         .map(|_| {
             let (me, path) = (app.customer.clone(), format!("{path}/restart"));
@@ -47,7 +47,7 @@ async fn a_suspension_takes_hold_at_once_whatever_its_owner_loops() {
             tokio::spawn(within("a restart that is refused for good", refused))
         })
         .collect();
-    wait_for("the restart at hand", async || points.all_fired().then_some(())).await;
+    wait_for("the restart in progress", async || points.all_fired().then_some(())).await;
 
     let suspended = provider.post(&format!("{path}/suspend"), json!({ "reason": "abuse" })).await.expect(200).body;
     let stop = operation(provider, &suspended["operationId"]).await;
@@ -57,7 +57,7 @@ async fn a_suspension_takes_hold_at_once_whatever_its_owner_loops() {
     );
     assert!(stop["error"]["message"].as_str().unwrap().contains("(restart)"), "{stop}");
     let again = provider.post(&format!("{path}/suspend"), json!({ "reason": "abuse" })).await.expect(200).body;
-    assert_eq!(again["operationId"], suspended["operationId"], "one waits");
+    assert_eq!(again["operationId"], suspended["operationId"], "only one waits");
     for refused in loops {
         let refused = refused.await.unwrap().expect(409);
         assert!(refused.body["error"].as_str().unwrap().ends_with("abuse"), "{}", refused.text);
@@ -73,19 +73,19 @@ async fn a_suspension_takes_hold_at_once_whatever_its_owner_loops() {
     .fetch_one(&app.db.pool)
     .await
     .unwrap();
-    assert_eq!(after, 0, "nothing of the owner's was taken on since");
+    assert_eq!(after, 0, "no request of the owner's was accepted since");
     let back = provider.post(&format!("{path}/unsuspend"), None).await.expect(200).body;
     assert_eq!(ended(provider, &back["operationId"]).await["state"], "succeeded");
     assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "running");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_provider_orders_comes_next_and_the_later_order_counts() {
+async fn the_provider_s_request_comes_next_and_the_latest_one_counts() {
     let (app, lab, catalogue) = lab().await;
-    let (me, provider, points) = (&app.customer, &app.provider, &app.app.engine.failpoints);
+    let (me, provider, points) = (&app.customer, &app.provider, &app.core.engine.failpoints);
     let path = server(me, &catalogue).await;
 
-    // Behind an operation that is stuck it waits for a person, and says so.
+    // Behind a stuck operation it waits for the provider, and says so.
     let stuck: uuid::Uuid = sqlx::query_scalar(
         "insert into operations (id, server_id, kind, state, data, deadline)
          select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from servers returning id",
@@ -100,7 +100,7 @@ async fn what_the_provider_orders_comes_next_and_the_later_order_counts() {
     let back = provider.post(&format!("{path}/unsuspend"), None).await.expect(200).body;
     let replaced = operation(provider, &suspended["operationId"]).await;
     assert_eq!((&replaced["state"], &replaced["error"]["code"]), (&json!("failed"), &json!("CONFLICT")), "{replaced}");
-    // Its owner is let in again, and waits as everybody does.
+    // The owner has access again, and waits like everybody else.
     assert_eq!(me.post(&format!("{path}/restart"), None).await.expect(409).code(), "LOCKED");
     sqlx::query("update operations set state = 'failed', ended_at = now() where id = $1")
         .bind(stuck)
@@ -110,7 +110,7 @@ async fn what_the_provider_orders_comes_next_and_the_later_order_counts() {
     assert_eq!(ended(provider, &back["operationId"]).await["state"], "succeeded");
     assert_eq!(me.get(&path).await.expect(200).body["status"], "running");
 
-    // A deletion, whatever waits, and whatever becomes of what it waits for.
+    // A deletion, whatever else waits, and whatever becomes of the operation that it waits for.
     points.arm("create:start_guest:before", Action::Hold);
     points.arm("create:set_password:before", Action::Fail);
     let made = me.post("/api/server/create", catalogue.order()).await.expect(200).body;
@@ -130,7 +130,7 @@ async fn what_the_provider_orders_comes_next_and_the_later_order_counts() {
     assert_eq!(ended(provider, &deleted["operationId"]).await["state"], "succeeded");
     provider.get(&other).await.expect(404);
 
-    // And behind one that does it already.
+    // And behind one that is already deleting.
     points.arm("delete:delete_guest:before", Action::Hold);
     let first = me.delete(&path).await.expect(200).body;
     let second = provider.delete(&path).await.expect(200).body;
@@ -141,7 +141,7 @@ async fn what_the_provider_orders_comes_next_and_the_later_order_counts() {
     assert_eq!(lab.guests().await, 0);
 }
 
-/// The guest of a server, by its address in the API.
+/// The guest of a server, by its path in the API.
 async fn guest(app: &TestApp, path: &str) -> GuestRef {
     let id: i64 = path.rsplit('/').next().unwrap().parse().unwrap();
     let (marker, vmid, node): (uuid::Uuid, i64, String) =
@@ -159,8 +159,8 @@ async fn inside(lab: &Lab, guest: &GuestRef, script: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guests_that_hang_hold_up_their_owner_and_nobody_else() {
-    // Four hands, three of them for one host, one of these for one account.
+async fn hanging_guests_delay_only_their_owner() {
+    // Four worker slots: three of them for one host, and one of these for one account.
     let app = TestApp::with(|c| c.workers = 4).await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
@@ -172,7 +172,7 @@ async fn guests_that_hang_hold_up_their_owner_and_nobody_else() {
         let chpasswd = "printf '#!/bin/sh\nexec sleep 1000\n' > /usr/sbin/chpasswd && chmod 755 /usr/sbin/chpasswd";
         inside(&lab, &guest(&app, path).await, chpasswd).await;
     }
-    // As many processes as it likes are no more than its memory allows.
+    // It can't start more processes than its memory allows.
     let forks = "my @p; while (@p < 3000) { my $p = fork; last unless defined $p; if (!$p) { sleep 60; exit } push @p, $p } \
                  kill 'KILL', @p; print scalar @p";
     let out = lab.incus.driver().exec(&guest(&app, &first).await, &["perl", "-e", forks], b"", PATIENCE).await.unwrap();
@@ -185,26 +185,26 @@ async fn guests_that_hang_hold_up_their_owner_and_nobody_else() {
     let at_work = "select count(*) from operations where kind = 'password' and lease_until >= now()";
     let begun = "select count(*) from operations where kind = 'password' and started_at is not null";
     let count = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&app.db.pool).await.unwrap();
-    wait_for("the first of those that hang", async || (count(begun).await > 0).then_some(())).await;
-    wait_for("the second", async || {
+    wait_for("the first hanging operation", async || (count(begun).await > 0).then_some(())).await;
+    wait_for("the second one", async || {
         (count("select count(*) from operations where kind = 'password'").await == 2).then_some(())
     })
     .await;
     let restarted = normal.post(&format!("{path}/restart"), None).await.expect(200).body;
-    wait_for("the other's restart", async || {
+    wait_for("the other customer's restart", async || {
         let most = count(at_work).await;
-        assert!(most <= 1, "{most} hands are held by one account's guests");
+        assert!(most <= 1, "one account's guests hold {most} slots");
         let restart = operation(normal, &restarted["operationId"]).await;
         if restart["state"] == "succeeded" { Ok(()) } else { Err(restart) }
     })
     .await;
-    // Those that hang are told so, once, and are not tried again.
+    // Hanging operations are reported once, and are not retried.
     for asked in asked {
         let answer = asked.await.unwrap();
-        // One that was not begun in time for its answer is asked for by its operation.
+        // One that did not start in time for its answer is reported by its operation.
         if answer.status != 200 {
             assert_eq!(answer.code(), "CONFLICT", "{}", answer.text);
-            assert!(answer.body["error"].as_str().unwrap().contains("own system"), "{}", answer.text);
+            assert!(answer.body["error"].as_str().unwrap().contains("operating system"), "{}", answer.text);
         }
     }
     app.all_ended(PATIENCE).await;
@@ -221,10 +221,10 @@ async fn guests_that_hang_hold_up_their_owner_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn snapshots_are_in_the_books_and_no_storage_is_filled_with_them() {
+async fn snapshots_count_against_storage_and_can_t_fill_it() {
     let (app, _lab, catalogue) = lab().await;
-    let (me, points) = (&app.customer, &app.app.engine.failpoints);
-    // Room for 4 GiB, to be sold once; a server of 1 GiB has less than that in use, which is 1 GiB a snapshot.
+    let (me, points) = (&app.customer, &app.core.engine.failpoints);
+    // Room for 4 GiB in all; a server of 1 GiB uses less than that, which counts as 1 GiB per snapshot.
     let set = async |sql: &'static str| sqlx::query(sql).execute(&app.db.pool).await.unwrap();
     set("update hosts set disk_overcommit = 1").await;
     set("update nodes set disk_gib = 4").await;
@@ -242,14 +242,14 @@ async fn snapshots_are_in_the_books_and_no_storage_is_filled_with_them() {
     }
     let refused = take("four").await.expect(507);
     assert_eq!(refused.code(), "RESOURCE_UNAVAILABLE");
-    assert!(refused.body["error"].as_str().unwrap().contains("no room for another snapshot"), "{}", refused.text);
+    assert!(refused.body["error"].as_str().unwrap().contains("no space for another snapshot"), "{}", refused.text);
     let safely = json!({ "snapname": "one", "safetySnapshot": true });
     me.post(&format!("{at}/rollback"), safely).await.expect(507);
     app.other.post("/api/server/create", catalogue.order()).await.expect(507);
     me.put(&format!("{path}/resize"), json!({ "disk": 2 })).await.expect(422);
     app.provider.put(&format!("{path}/resize"), json!({ "disk": 2 })).await.expect(507);
 
-    // What is deleted, and what could not be taken, holds nothing.
+    // Deleted snapshots, and those that could not be taken, hold no room.
     let gone = me.send(reqwest::Method::DELETE, &at, Some(json!({ "snapname": "two" }))).await.expect(200).body;
     done(gone).await;
     assert_eq!(reserved().await, 3);
@@ -262,7 +262,7 @@ async fn snapshots_are_in_the_books_and_no_storage_is_filled_with_them() {
     assert_eq!(reserved().await, 3);
     server(&app.other, &catalogue).await;
 
-    // Whatever the books say, a storage that is nearly full takes none, and no bigger disks.
+    // Whatever room is left on paper, a storage that is nearly full takes no snapshots and no bigger disks.
     set("update nodes set disk_gib = 40, disk_used = 37::bigint << 30").await;
     let refused = take("four").await.expect(507);
     assert!(refused.body["error"].as_str().unwrap().contains("nearly full"), "{}", refused.text);

@@ -1,13 +1,10 @@
-//! Databases in trouble: one that takes no changes, is full, gives no connections, or whose clock is wrong. What can't be
-//! done is a 503, what can be read is read, nothing is lost for good, and all is well again by itself.
+//! Databases in trouble: read-only, full, out of connections, or with a wrong clock. What can't be done is a 503, what
+//! can be read is read, nothing is lost for good, and everything recovers by itself.
 
-use innkeeper::accounts::service as accounts;
-use innkeeper::audit::service as audit;
-use innkeeper::history::service as history;
-use innkeeper::{alerts, idempotency, mail, operations};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
+use watch::history::service as history;
 
 use crate::support::client::Response;
 use crate::support::{Client, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_error, expect_outage};
@@ -20,20 +17,20 @@ async fn count(app: &TestApp, sql: &str) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&app.db.pool).await.unwrap()
 }
 
-/// Ends every connection but our own, so that new ones are opened as the database is now.
+/// Ends every connection but our own, so that new ones see the database's current settings.
 async fn reconnect(app: &TestApp) {
     let others = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                   where datname = current_database() and application_name = 'innkeeper'";
     count(app, others).await;
 }
 
-fn is_trouble(answer: &Response) {
+fn assert_unavailable(answer: &Response) {
     assert_eq!((answer.status, answer.code()), (503, "DATABASE_UNAVAILABLE"), "{}", answer.text);
     assert!(answer.headers.contains_key("retry-after"), "{}", answer.text);
-    assert!(answer.text.contains("Nothing was changed") || answer.text.contains("takes no changes"), "{}", answer.text);
+    assert!(answer.text.contains("Nothing was changed") || answer.text.contains("read-only"), "{}", answer.text);
 }
 
-/// A provider's token that has not been used yet: its first use is to be noted.
+/// A token that has not been used yet, so that its first use must be recorded.
 async fn api_token(app: &TestApp, by: &Client) -> Client {
     let made = by.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["write"] })).await.expect(201).body;
     app.nobody.with_token(made["token"].as_str().unwrap())
@@ -44,9 +41,9 @@ fn size(name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_only_reads_is_read_and_refuses_changes_until_it_takes_them_again() {
+async fn a_read_only_database_serves_reads_and_refuses_writes_until_it_recovers() {
     expect_outage();
-    expect_error("operations can't be claimed");
+    expect_error("cannot claim operations");
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
@@ -55,7 +52,7 @@ async fn a_database_that_only_reads_is_read_and_refuses_changes_until_it_takes_t
     run(&app, &format!("alter database {name} set default_transaction_read_only = on")).await;
     reconnect(&app).await;
 
-    // What was in the hands of the processes is gone with its connection.
+    // The connections that the processes held are gone.
     eventually(&app.customer, "/api/server", |_| true).await;
     token.get("/api/server").await.expect(200);
     app.nobody.get("/health/live").await.expect(200);
@@ -72,7 +69,7 @@ async fn a_database_that_only_reads_is_read_and_refuses_changes_until_it_takes_t
     .iter()
     .filter(|answer| answer.status != 401)
     {
-        is_trouble(answer);
+        assert_unavailable(answer);
     }
 
     run(&app, &format!("alter database {name} reset default_transaction_read_only")).await;
@@ -83,9 +80,9 @@ async fn a_database_that_only_reads_is_read_and_refuses_changes_until_it_takes_t
     assert_eq!(ended(&app.customer, &order["operationId"]).await["state"], "succeeded");
 }
 
-/// As PostgreSQL says it when an insert finds no room on its disk.
+/// As PostgreSQL reports it when an insert finds its disk full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_of_the_database_is_a_503_and_no_fault_of_ours() {
+async fn a_full_database_disk_is_a_503_and_not_an_internal_error() {
     expect_outage();
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
@@ -100,9 +97,9 @@ async fn a_full_disk_of_the_database_is_a_503_and_no_fault_of_ours() {
         run(&app, &format!("create trigger full_disk before insert or update on {table} execute function full_disk()"))
             .await;
     }
-    is_trouble(&app.customer.post("/api/server/create", catalogue.container()).await);
-    is_trouble(&app.provider.post("/api/tariffs", size("new")).await);
-    is_trouble(&app.customer.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["read"] })).await);
+    assert_unavailable(&app.customer.post("/api/server/create", catalogue.container()).await);
+    assert_unavailable(&app.provider.post("/api/tariffs", size("new")).await);
+    assert_unavailable(&app.customer.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["read"] })).await);
     app.customer.get("/api/server").await.expect(200);
     for table in ["servers", "tariffs", "tokens"] {
         run(&app, &format!("drop trigger full_disk on {table}")).await;
@@ -112,12 +109,12 @@ async fn a_full_disk_of_the_database_is_a_503_and_no_fault_of_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_gives_no_connection_is_a_503_and_is_back_by_itself() {
+async fn a_database_without_free_connections_is_a_503_and_recovers_by_itself() {
     expect_outage();
     expect_error("too many connections");
     expect_error("pool timed out");
     let db = TestDb::new().await;
-    // The service as a role of its own, whose connections can be counted.
+    // The service under a role of its own, whose connections can be limited.
     let role = format!("{}_role", db.name);
     let owner: String = sqlx::query_scalar("select current_user::text").fetch_one(&db.pool).await.unwrap();
     let sql = format!("create role {role} login password 'limited' in role {owner}");
@@ -133,7 +130,7 @@ async fn a_database_that_gives_no_connection_is_a_503_and_is_back_by_itself() {
 
     run(&app, &format!("alter role {role} connection limit 0")).await;
     reconnect(&app).await;
-    // Those that were taken for live ones are noticed first.
+    // Connections still thought to be alive are noticed first.
     crate::support::wait_for("the end of the last connection", async || {
         match app.nobody.get("/health/ready").await.status {
             503 => Some(()),
@@ -142,7 +139,7 @@ async fn a_database_that_gives_no_connection_is_a_503_and_is_back_by_itself() {
     })
     .await;
     for answer in [app.customer.get("/api/server").await, app.provider.post("/api/tariffs", size("new")).await] {
-        is_trouble(&answer);
+        assert_unavailable(&answer);
     }
     run(&app, &format!("alter role {role} connection limit -1")).await;
     eventually(&app.customer, "/api/server", |_| true).await;
@@ -150,8 +147,8 @@ async fn a_database_that_gives_no_connection_is_a_503_and_is_back_by_itself() {
     run(&app, &format!("alter role {role} nologin")).await;
 }
 
-/// A database whose clock a test sets: `now()` is found in this schema before PostgreSQL's own.
-async fn with_a_clock() -> TestDb {
+/// A database whose clock the test sets: `now()` is found in this schema before PostgreSQL's own.
+async fn db_with_settable_clock() -> TestDb {
     let db = TestDb::new().await;
     let name = &db.name;
     for sql in [
@@ -174,16 +171,13 @@ async fn with_a_clock() -> TestDb {
     db
 }
 
-/// Everything that ends by its age.
+/// Everything that expires by age.
 async fn forget(app: &TestApp) {
-    audit::upkeep(&app.app).await.unwrap();
-    history::make_room(&app.app).await.unwrap();
-    history::sum_up(&app.app).await.unwrap();
-    accounts::purge(&app.app).await.unwrap();
-    idempotency::purge(&app.app).await.unwrap();
-    alerts::purge(&app.app).await.unwrap();
-    mail::service::purge(&app.app).await.unwrap();
-    operations::service::purge(&app.app).await.unwrap();
+    history::make_room(&app.core).await.unwrap();
+    history::sum_up(&app.core).await.unwrap();
+    for feature in app.service.features.all() {
+        feature.upkeep().await.unwrap();
+    }
 }
 
 const KEPT: [&str; 7] = [
@@ -197,11 +191,11 @@ const KEPT: [&str; 7] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clock_that_jumps_by_a_day_or_a_year_drops_nothing_and_stops_no_write() {
-    let app = TestApp::on(with_a_clock().await, |_| {}).await;
+async fn a_clock_jump_of_a_day_or_a_year_drops_no_data_and_blocks_no_write() {
+    let app = TestApp::on(db_with_settable_clock().await, |_| {}).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    // An API token that never ends: logins end by that clock.
+    // API tokens that never expire: logins expire by that clock.
     let provider = api_token(&app, &app.provider).await;
     let customer = api_token(&app, &app.customer).await;
     customer.post_once("/api/auth/tokens", "k", &json!({ "name": "k", "scopes": ["read"] })).await;
@@ -230,7 +224,7 @@ async fn a_clock_that_jumps_by_a_day_or_a_year_drops_nothing_and_stops_no_write(
         provider.post("/api/tariffs", size(by)).await.expect(201);
         forget(&app).await;
         run(&app, "insert into samples (server_id, taken_at, power, uptime_s) values (1, now(), 'running', 1)").await;
-        // What is begun while the clock is wrong has its end when it is right.
+        // What starts while the clock is wrong ends when it is right.
         let restarted = customer.post(&format!("/api/server/{}/restart", server["id"]), None).await.expect(200).body;
         run(&app, "update clock.ahead set by = '0'").await;
         assert_eq!(ended(&customer, &restarted["operationId"]).await["state"], "succeeded", "{by}");

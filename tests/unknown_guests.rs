@@ -1,12 +1,12 @@
-//! Guests that no server goes with, and addresses that something else has: reported, held back, passed over, adopted.
+//! Guests that belong to no server, and addresses that something else uses: reported, reserved, skipped, adopted.
 
 use std::net::IpAddr;
 
 use hypervisor::{GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, Presence};
-use innkeeper::monitoring::look;
-use innkeeper::operations::failpoints::Action;
+use kernel::operations::failpoints::Action;
 use serde_json::{Value, json};
 use uuid::Uuid;
+use watch::sweep::look;
 
 use crate::support::lab::{finish, remove};
 use crate::support::{Lab, Pve, TestApp, ended, wait_for};
@@ -18,7 +18,7 @@ async fn order(app: &TestApp, order: Value) -> Value {
     app.customer.get(&format!("/api/server/{}", made["id"])).await.expect(200).body
 }
 
-/// The database forgets a server, as one that was restored has never heard of it; the next number is that server's again.
+/// Makes the database forget a server, as after a restore; its guest number is the next one again.
 async fn forget(app: &TestApp, server: &Value) {
     for sql in [
         "delete from addresses where server_id = $1",
@@ -38,7 +38,7 @@ async fn held_back(app: &TestApp, pool: i64) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_that_no_server_knows_is_reported_and_what_it_has_is_given_to_nobody() {
+async fn an_unknown_guest_is_reported_and_its_address_and_number_are_reserved() {
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
@@ -47,7 +47,7 @@ async fn a_guest_that_no_server_knows_is_reported_and_what_it_has_is_given_to_no
     forget(&app, &lost).await;
     let rule = json!({ "sustainSeconds": 0 });
     app.provider.put("/api/alert-rules/unknown_guest", rule).await.expect(200);
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
 
     let path = format!("/api/hosts/{}/unknown-guests", catalogue.host);
     let unknown = app.provider.get(&path).await.expect(200).body;
@@ -56,7 +56,7 @@ async fn a_guest_that_no_server_knows_is_reported_and_what_it_has_is_given_to_no
         (&unknown[0]["proxmoxId"], &unknown[0]["addresses"], &unknown[0]["disk"]),
         (&lost["proxmoxId"], &json!([lost["ipAddress"]]), &json!(3))
     );
-    innkeeper::alerts::watch::patrol(&app.app).await.unwrap();
+    watch::alerts::watch::patrol(&app.core).await.unwrap();
     let alerts = app.provider.get("/api/alerts?open=true&type=unknown_guest").await.expect(200).body;
     let alerts = alerts["alerts"].as_array().or(alerts.as_array()).or(alerts["data"].as_array()).unwrap().clone();
     assert_eq!(alerts.len(), 1, "{alerts:?}");
@@ -74,7 +74,7 @@ async fn a_guest_that_no_server_knows_is_reported_and_what_it_has_is_given_to_no
     assert_ne!(next["proxmoxId"], lost["proxmoxId"]);
     assert_ne!(next["ipAddress"], known["ipAddress"]);
 
-    // It becomes somebody's again, as it is.
+    // It is adopted as it is.
     let adopt = format!("{path}/{}/adopt", lost["proxmoxId"]);
     let wish = json!({ "userId": app.customer_id.0, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
     let mut strange = wish.clone();
@@ -85,7 +85,7 @@ async fn a_guest_that_no_server_knows_is_reported_and_what_it_has_is_given_to_no
         (&adopted["proxmoxId"], &adopted["ipAddress"], &adopted["name"]),
         (&lost["proxmoxId"], &lost["ipAddress"], &lost["name"])
     );
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
     assert_eq!(app.customer.get(&format!("/api/server/{}", adopted["id"])).await.expect(200).body["status"], "running");
     app.provider.post(&adopt, wish).await.expect(404);
     assert_eq!(app.provider.get(&path).await.expect(200).body, json!([]));
@@ -95,16 +95,16 @@ async fn a_guest_that_no_server_knows_is_reported_and_what_it_has_is_given_to_no
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_guests_with_one_address_are_told_and_one_that_goes_frees_its_own() {
+async fn address_conflicts_are_reported_and_a_deleted_guest_frees_its_address() {
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
     let lost = order(&app, catalogue.container()).await;
     forget(&app, &lost).await;
-    // Before anybody looked, its address went to the next.
+    // Before any sweep, its address went to the next server.
     let twin = order(&app, catalogue.container()).await;
     assert_eq!(twin["ipAddress"], lost["ipAddress"], "nothing on Proxmox VE says that it is taken");
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
     let path = format!("/api/hosts/{}/unknown-guests", catalogue.host);
     let unknown = app.provider.get(&path).await.expect(200).body;
     assert_eq!(unknown[0]["conflicts"], json!([twin["id"]]), "{unknown}");
@@ -113,15 +113,15 @@ async fn two_guests_with_one_address_are_told_and_one_that_goes_frees_its_own() 
     let refused = app.provider.post(&adopt, wish).await.expect(409);
     assert!(refused.text.contains(lost["ipAddress"].as_str().unwrap()), "{}", refused.text);
 
-    // One with an address of its own, which goes: the address is free again, but not for others at once.
+    // One with an address of its own is deleted: the address is free again, but not for others at once.
     let second = order(&app, catalogue.container()).await;
     forget(&app, &second).await;
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
     assert_eq!(app.provider.get(&path).await.expect(200).body.as_array().unwrap().len(), 2);
     for gone in [&lost, &second] {
         pve.run(&format!("pve.cts.remove(guest({}))", gone["proxmoxId"])).await;
     }
-    look(&app.app).await.unwrap();
+    look(&app.service.features.hosts).await.unwrap();
     assert_eq!(app.provider.get(&path).await.expect(200).body, json!([]));
     assert!(!held_back(&app, catalogue.pool).await.iter().any(|(address, _)| json!(address) == second["ipAddress"]));
     let pool = app.provider.get(&format!("/api/address-pools/{}", catalogue.pool)).await.expect(200).body;
@@ -129,7 +129,7 @@ async fn two_guests_with_one_address_are_told_and_one_that_goes_frees_its_own() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_that_the_host_has_for_something_else_is_passed_over_and_held_back() {
+async fn an_address_in_use_on_the_host_is_skipped_and_reserved() {
     let app = TestApp::new().await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
@@ -156,8 +156,8 @@ async fn an_address_that_the_host_has_for_something_else_is_passed_over_and_held
         password: "x".to_owned().into(),
     };
     finish(&*driver, driver.create(&spec).await).await.unwrap();
-    // Whatever is lost on the way: it is done once more.
-    app.app.engine.failpoints.arm("create:create_guest:acted", Action::Repeat);
+    // The step is repeated, as after a crash.
+    app.core.engine.failpoints.arm("create:create_guest:acted", Action::Repeat);
     let made = app.customer.post("/api/server/create", catalogue.order()).await.expect(200).body;
     let first = ended(&app.customer, &made["operationId"]).await;
     let held = held_back(&app, catalogue.pool).await;
@@ -167,7 +167,7 @@ async fn an_address_that_the_host_has_for_something_else_is_passed_over_and_held
     remove(&*driver, &at).await.unwrap();
 
     assert_eq!((&first["state"], &second["state"]), (&json!("succeeded"), &json!("succeeded")), "{first} {second}");
-    assert!(matches!(still_there, Ok(Presence::Present { .. })), "nobody touched it");
+    assert!(matches!(still_there, Ok(Presence::Present { .. })), "it was not touched");
     let of_taken = held.iter().find(|(address, _)| *address == taken.to_string()).expect("it is held back");
     assert!(of_taken.1.contains("already defined"), "the host's own words: {of_taken:?}");
     let used: Vec<String> =
@@ -181,7 +181,7 @@ async fn an_address_that_the_host_has_for_something_else_is_passed_over_and_held
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_where_everything_is_taken_says_so_and_the_order_leaves_nothing() {
+async fn an_order_on_a_host_with_no_free_address_fails_and_leaves_nothing() {
     let app = TestApp::new().await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
@@ -197,8 +197,8 @@ async fn a_host_where_everything_is_taken_says_so_and_the_order_leaves_nothing()
     assert!(refused.text.contains("no free address"), "held back for good: {}", refused.text);
     assert_eq!(guests, 1);
 
-    // The lost one is adopted with the address that was held back for what the host said.
-    look(&app.app).await.unwrap();
+    // The lost one is adopted with the address that was reserved because the host uses it.
+    look(&app.service.features.hosts).await.unwrap();
     let adopt = format!("/api/hosts/{}/unknown-guests/{}/adopt", catalogue.host, first["proxmoxId"]);
     let wish = json!({ "userId": app.customer_id.0, "tariffId": catalogue.tariff, "osId": catalogue.image });
     let adopted = app.provider.post(&adopt, wish).await.expect(201).body;

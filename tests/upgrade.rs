@@ -1,4 +1,4 @@
-//! The program of another version beside this one (`make upgrade-test`).
+//! Another version of the program beside this one (`make upgrade-test`).
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ impl World {
     }
 }
 
-/// A server made by one of them, used by both, and deleted.
+/// A server created through one of them, used through both, and deleted.
 async fn life(one: &Client, two: &Client, order: &Value) {
     let created = one.post("/api/server/create", order.clone()).await.expect(200).body;
     assert_eq!(ended(two, &created["operationId"]).await["state"], "succeeded");
@@ -51,10 +51,10 @@ async fn life(one: &Client, two: &Client, order: &Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the program of another version: make upgrade-test"]
-async fn another_version_beside_this_one_loses_and_doubles_nothing() {
+async fn two_versions_side_by_side_lose_and_duplicate_nothing() {
     let world = World { db: std::sync::Arc::new(TestDb::empty().await), data: tempfile::tempdir().unwrap() };
     let mut old = world.other().await;
-    world.db.add_people().await;
+    world.db.add_users().await;
     let pve = Pve::new(&world.db).await;
     let catalogue = pve.register(&world.client(&old, "provider@example.com").await).await;
     let order = catalogue.container();
@@ -67,7 +67,7 @@ async fn another_version_beside_this_one_loses_and_doubles_nothing() {
             (world.client(&old, "customer@example.com").await, world.client(&new, "customer@example.com").await);
         life(&by_old, &by_new, &order).await;
         life(&by_new, &by_old, &order).await;
-        // Orders under way in both, and first one, then the other is killed.
+        // Orders in progress in both, while first one and then the other is killed.
         let mut under_way = vec![];
         for client in [&by_old, &by_new, &by_old, &by_new] {
             under_way.push(client.post("/api/server/create", order.clone()).await.expect(200).body);

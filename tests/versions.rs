@@ -1,9 +1,8 @@
-//! Two versions beside each other: rows that another one wrote, operations that it began, a schema that it brought up to
-//! date.
+//! Two versions side by side: rows that another one wrote, operations that it started, a schema that it migrated.
 
 use std::process::Stdio;
 
-use innkeeper::operations::service;
+use kernel::operations::service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -11,7 +10,7 @@ use crate::support::app::signed_in;
 use crate::support::child::command;
 use crate::support::{Pve, TestApp, TestDb, ended, eventually, expect_error};
 
-/// New operations wait until they are let go.
+/// New operations wait until they are released.
 async fn held_back(db: &PgPool) {
     for sql in [
         "create function hold() returns trigger language plpgsql as
@@ -22,7 +21,7 @@ async fn held_back(db: &PgPool) {
     }
 }
 
-/// Lets an operation go after making it into what another version would have written.
+/// Releases an operation after changing it into what another version would have written.
 async fn let_go(db: &PgPool, id: &Value, change: &str) {
     let sql = format!("update operations set run_at = now() - interval '11 minutes', {change} where id = $1::uuid");
     sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.as_str()).execute(db).await.unwrap();
@@ -30,14 +29,14 @@ async fn let_go(db: &PgPool, id: &Value, change: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_step_that_is_elsewhere_in_this_version_waits_for_a_person() {
-    expect_error("an operation is stuck");
+async fn an_operation_whose_step_has_moved_in_this_version_is_stuck() {
+    expect_error("operation is stuck");
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
     held_back(&app.db.pool).await;
 
-    // Begun by a version that had no step before this one.
+    // Started by a version that had no step before this one.
     let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     let path = format!("/api/operations/{}", created["operationId"].as_str().unwrap());
     let_go(&app.db.pool, &created["operationId"], "step = 'create_guest', step_index = 0").await;
@@ -49,7 +48,7 @@ async fn a_step_that_is_elsewhere_in_this_version_waits_for_a_person() {
     app.provider.post(&format!("{path}/retry"), None).await.expect(200);
     assert_eq!(ended(&app.customer, &created["operationId"]).await["state"], "succeeded");
 
-    // Begun by a version that calls it something else.
+    // Started by a version that has another name for it.
     let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     let path = format!("/api/operations/{}", created["operationId"].as_str().unwrap());
     let_go(&app.db.pool, &created["operationId"], "step = 'brew_guest', step_index = 1").await;
@@ -58,12 +57,12 @@ async fn a_step_that_is_elsewhere_in_this_version_waits_for_a_person() {
     let stuck = eventually(&app.provider, &path, |o| o["state"] == "stuck").await;
     assert_eq!(stuck["step"], "brew_guest");
     assert_eq!(pve.run("len(pve.cts)").await, json!(1), "the first one's");
-    app.db.leaves_work();
+    app.db.allow_unfinished();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operation_of_a_newer_version_is_left_to_it_and_told_of_when_nobody_comes() {
-    expect_error("an operation is stuck");
+async fn an_operation_of_a_newer_version_is_left_alone_and_stuck_if_no_process_takes_it() {
+    expect_error("operation is stuck");
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
@@ -74,13 +73,13 @@ async fn an_operation_of_a_newer_version_is_left_to_it_and_told_of_when_nobody_c
     let_go(&app.db.pool, &kind["operationId"], "kind = 'brew'").await;
     let_go(&app.db.pool, &known["operationId"], "attempts = 0").await;
     assert_eq!(ended(&app.customer, &known["operationId"]).await["state"], "succeeded");
-    // The one that came last was taken, so these were left.
+    // The last one was claimed, so these were left alone.
     for newer in [&data, &kind] {
         let path = format!("/api/operations/{}", newer["operationId"].as_str().unwrap());
         assert_eq!(app.provider.get(&path).await.expect(200).body["state"], "queued");
     }
 
-    service::strand(&app.app).await.unwrap();
+    service::strand(&app.service.features.operations).await.unwrap();
     for newer in [&data, &kind] {
         let path = format!("/api/operations/{}", newer["operationId"].as_str().unwrap());
         let told = app.provider.get(&path).await.expect(200).body;
@@ -91,11 +90,11 @@ async fn an_operation_of_a_newer_version_is_left_to_it_and_told_of_when_nobody_c
     let path = format!("/api/operations/{}", data["operationId"].as_str().unwrap());
     app.provider.post(&format!("{path}/retry"), None).await.expect(200);
     assert_eq!(ended(&app.customer, &data["operationId"]).await["state"], "succeeded");
-    app.db.leaves_work();
+    app.db.allow_unfinished();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn words_that_only_a_newer_version_knows_break_no_list() {
+async fn unknown_values_of_a_newer_version_break_no_list() {
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
@@ -166,17 +165,17 @@ async fn words_that_only_a_newer_version_knows_break_no_list() {
             unknown += usize::from(answer.text.contains("\"unknown\""));
         }
     }
-    assert!(unknown >= 8, "lists show what they don't know as that: {unknown}");
-    // Who has a role that is not known can do no more than anybody, and nothing of such a kind can be ordered.
+    assert!(unknown >= 8, "lists show unknown values as unknown: {unknown}");
+    // A user with an unknown role can do no more than anybody else, and nothing of an unknown kind can be ordered.
     fresh.get("/api/hosts").await.expect(403);
     let refused = app.customer.post("/api/server/create", catalogue.container()).await;
     assert!(refused.status == 409 || refused.status == 400, "{} {}", refused.status, refused.text);
-    // Its operations are another version's, and its states unknown to the check at the end.
+    // The operations belong to another version, and their states are unknown to the check at the end.
     sqlx::query("update operations set state = 'succeeded'").execute(&app.db.pool).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newer_schema_is_worked_on_until_it_says_that_it_can_t_be() {
+async fn a_newer_schema_is_accepted_until_its_generation_changes() {
     let (db, data) = (TestDb::new().await, tempfile::tempdir().unwrap());
     let migrate = async || {
         let run = command(&db, data.path()).arg("migrate").stdin(Stdio::null()).output().await.unwrap();

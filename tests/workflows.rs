@@ -1,13 +1,13 @@
 //! What makes workflows trustworthy: each step failing in turn leaves a clean slate; each undo repeated changes
 //! nothing; each action repeated changes nothing. On real containers.
 
-use innkeeper::operations::failpoints::Action;
+use kernel::operations::failpoints::Action;
 use serde_json::{Value, json};
 
 use crate::support::lab::Catalogue;
 use crate::support::{Lab, TestApp, ended, expect_error};
 
-/// What a request says that waited for an operation with an injected fault.
+/// The answer of a request that waited for an operation with an injected fault.
 const INJECTED: &str = "A fault was injected here.";
 
 async fn lab() -> (TestApp, Lab, Catalogue) {
@@ -18,7 +18,7 @@ async fn lab() -> (TestApp, Lab, Catalogue) {
 }
 
 fn steps(app: &TestApp, kind: &str) -> Vec<&'static str> {
-    app.app.engine.workflow(kind).expect("a workflow").steps()
+    app.service.features.operations.workflow(kind).expect("a workflow").steps()
 }
 
 async fn create(app: &TestApp, catalogue: &Catalogue) -> (Value, Value) {
@@ -46,30 +46,30 @@ async fn a_create_that_fails_at_any_step_leaves_a_clean_slate() {
     for step in steps(&app, "create") {
         for boundary in ["before", "acted"] {
             let point = format!("create:{step}:{boundary}");
-            app.app.engine.failpoints.arm(&point, Action::Fail);
+            app.core.engine.failpoints.arm(&point, Action::Fail);
             let (server, operation) = create(&app, &catalogue).await;
             assert_eq!(operation["state"], "failed", "{point}: {operation}");
             assert_eq!(operation["error"]["code"], "INTERNAL", "{point}");
-            assert!(app.app.engine.failpoints.all_fired(), "{point}");
+            assert!(app.core.engine.failpoints.all_fired(), "{point}");
             assert_eq!(lab.guests().await, 0, "{point}");
             assert_eq!(addresses(&app).await, 0, "{point}");
             let path = format!("/api/server/{}", server["id"]);
             assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "failed");
-            // It can be put away, and nothing else can be done with it.
+            // It can be deleted, and nothing else can be done with it.
             app.customer.post(&format!("{path}/start"), None).await.expect(409);
             let deleted = app.customer.delete(&path).await.expect(200).body;
             assert_eq!(deleted, json!({ "status": "deleted", "operationId": null }));
             app.customer.get(&path).await.expect(404);
         }
     }
-    assert_eq!(count(&app, "select count(*) from mails").await, 0, "nothing was ready");
+    assert_eq!(count(&app, "select count(*) from mails").await, 0, "no server was ready");
     assert_eq!(count(&app, "select count(*) from servers where reserved").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeating_every_action_and_every_undo_changes_nothing() {
     let (app, lab, catalogue) = lab().await;
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     for step in steps(&app, "create") {
         points.arm(&format!("create:{step}:acted"), Action::Repeat);
     }
@@ -96,7 +96,7 @@ async fn repeating_every_action_and_every_undo_changes_nothing() {
     assert!(points.all_fired());
     assert_eq!((lab.guests().await, addresses(&app).await), (0, 0));
 
-    // The way back, each undo twice, from the last step, where there is most to take back.
+    // The undo, each step of it twice, from the last step, where there is most to undo.
     let steps = steps(&app, "create");
     points.arm(&format!("create:{}:before", steps.last().unwrap()), Action::Fail);
     for step in &steps {
@@ -110,16 +110,16 @@ async fn repeating_every_action_and_every_undo_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_delete_that_fails_at_any_step_can_be_asked_for_again() {
+async fn a_delete_that_fails_at_any_step_can_be_retried() {
     let (app, lab, catalogue) = lab().await;
     for step in steps(&app, "delete") {
         for boundary in ["before", "acted"] {
             let (server, operation) = create(&app, &catalogue).await;
             assert_eq!(operation["state"], "succeeded", "{operation}");
             let point = format!("delete:{step}:{boundary}");
-            app.app.engine.failpoints.arm(&point, Action::Fail);
+            app.core.engine.failpoints.arm(&point, Action::Fail);
             assert_eq!(delete(&app, &server).await["state"], "failed", "{point}");
-            // The server is still its owner's, with its address, and shows what there is.
+            // The server still belongs to its owner, with its address, and shows its real status.
             assert_eq!(addresses(&app).await, 1, "{point}");
             let gone = lab.guests().await == 0;
             let status = app.customer.get(&format!("/api/server/{}", server["id"])).await.expect(200).body;
@@ -131,7 +131,7 @@ async fn a_delete_that_fails_at_any_step_can_be_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn power_and_password_that_fail_show_where_the_server_stands() {
+async fn a_failed_power_or_password_operation_leaves_the_true_status() {
     expect_error(INJECTED);
     let (app, lab, catalogue) = lab().await;
     let (server, operation) = create(&app, &catalogue).await;
@@ -140,10 +140,10 @@ async fn power_and_password_that_fail_show_where_the_server_stands() {
     for kind in ["stop", "start", "restart"] {
         for step in steps(&app, kind) {
             for boundary in ["before", "acted"] {
-                app.app.engine.failpoints.arm(&format!("{kind}:{step}:{boundary}"), Action::Fail);
+                app.core.engine.failpoints.arm(&format!("{kind}:{step}:{boundary}"), Action::Fail);
                 let answer = app.customer.post(&format!("{path}/{kind}"), None).await;
                 if answer.status == 200 {
-                    // The host was still at it when the answer went out.
+                    // The host was still working when the answer went out.
                     assert_eq!(ended(&app.customer, &answer.body["operationId"]).await["state"], "failed");
                 } else {
                     assert_eq!(answer.expect(500).code(), "INTERNAL");
@@ -158,7 +158,7 @@ async fn power_and_password_that_fail_show_where_the_server_stands() {
             }
         }
     }
-    app.app.engine.failpoints.arm("password:set_password:before", Action::Fail);
+    app.core.engine.failpoints.arm("password:set_password:before", Action::Fail);
     app.customer.post(&format!("{path}/password"), None).await.expect(500);
 }
 
@@ -169,23 +169,23 @@ async fn guest(app: &TestApp) -> hypervisor::GuestRef {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_step_that_panics_is_tried_again() {
+async fn a_step_that_panics_is_retried() {
     let (app, lab, catalogue) = lab().await;
-    app.app.engine.failpoints.arm("create:start_guest:before", Action::Panic);
+    app.core.engine.failpoints.arm("create:start_guest:before", Action::Panic);
     let (_, operation) = create(&app, &catalogue).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
-    assert!(app.app.engine.failpoints.all_fired());
+    assert!(app.core.engine.failpoints.all_fired());
     assert_eq!(lab.guests().await, 1);
 }
 
-/// A guest that has our number and not our marker is never touched: the operation waits for a person.
+/// A guest with our number but without our marker is never touched: the operation waits for the provider.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_strangers_guest_is_not_deleted_and_the_provider_can_take_the_operation_up_again() {
-    expect_error("an operation is stuck");
+async fn a_foreign_guest_is_not_deleted_and_the_provider_can_retry_the_operation() {
+    expect_error("operation is stuck");
     let (app, lab, catalogue) = lab().await;
     let (server, operation) = create(&app, &catalogue).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
-    // A stale row: it names a guest that is somebody else's by now.
+    // A stale row that by now names somebody else's guest.
     let before: uuid::Uuid = sqlx::query_scalar("select uuid from servers").fetch_one(&app.db.pool).await.unwrap();
     let set_uuid = async |uuid: uuid::Uuid| {
         sqlx::query("update servers set uuid = $1").bind(uuid).execute(&app.db.pool).await.unwrap();
@@ -193,13 +193,13 @@ async fn a_strangers_guest_is_not_deleted_and_the_provider_can_take_the_operatio
     set_uuid(uuid::Uuid::new_v4()).await;
     let operation = delete(&app, &server).await;
     assert_eq!(operation["state"], "stuck", "{operation}");
-    assert_eq!(addresses(&app).await, 1, "nothing is given back while a person has not looked");
+    assert_eq!(addresses(&app).await, 1, "nothing is released before the provider decides");
     app.customer.post(&format!("/api/server/{}/start", server["id"]), None).await.expect(409);
 
     let stuck = app.provider.get("/api/operations").await.expect(200).body;
     assert_eq!(stuck[0]["id"], operation["id"]);
     assert!(stuck[0]["error"]["detail"].as_str().unwrap().contains("marker"), "{stuck}");
-    assert_eq!(operation["error"].get("detail"), None, "the host's words are the provider's");
+    assert_eq!(operation["error"].get("detail"), None, "the host's own words are for the provider");
     set_uuid(before).await;
     assert_eq!(lab.guests().await, 1, "it was not touched");
 
@@ -212,7 +212,7 @@ async fn a_strangers_guest_is_not_deleted_and_the_provider_can_take_the_operatio
     assert!(log.as_array().unwrap().iter().any(|l| l["level"] == "error"), "{log}");
 }
 
-/// What must be as before when a change of a server failed: its size here and on the host, and that it runs.
+/// What a failed change must leave as it was: the size here and on the host, and that the server runs.
 async fn standing(app: &TestApp, lab: &Lab, path: &str) -> Value {
     let view = app.customer.get(path).await.expect(200).body;
     let sweep = lab.incus.driver().sweep().await.unwrap();
@@ -229,10 +229,10 @@ async fn standing(app: &TestApp, lab: &Lab, path: &str) -> Value {
     ])
 }
 
-/// Changes of a server's size and its snapshots: each step failing in turn leaves it as it was; what is repeated, on
-/// the way there and on the way back, changes nothing.
+/// Changes of a server's size and its snapshots: a failure at any step leaves it as it was; repeating actions and undos
+/// changes nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_that_fail_leave_a_server_as_it_was() {
+async fn failed_changes_leave_the_server_as_it_was() {
     expect_error(INJECTED);
     let (app, lab, catalogue) = lab().await;
     let limits = json!({ "maxCores": 2, "maxMemory": 512, "maxDisk": 9, "snapshots": 50 });
@@ -258,21 +258,21 @@ async fn changes_that_fail_leave_a_server_as_it_was() {
         let list = app.customer.get(&format!("{path}/snapshots")).await.expect(200).body;
         list["data"].as_array().unwrap().len()
     };
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     for (kind, taken_after) in [("resize", 0), ("snapshot", 1), ("rollback", 1), ("delete_snapshot", 0)] {
         let (before, taken) = (standing(&app, &lab, &path).await, snapshots().await);
         for step in steps(&app, kind) {
             for boundary in ["before", "acted"] {
                 let point = format!("{kind}:{step}:{boundary}");
                 points.arm(&point, Action::Fail);
-                // The way back is repeated as well.
+                // The undo steps are repeated as well.
                 steps(&app, kind).iter().take_while(|s| **s != step).for_each(|s| {
                     points.arm(&format!("{kind}:{s}:undo-acted"), Action::Repeat);
                 });
                 assert_eq!(send(kind).await, "failed", "{point}");
                 assert!(points.all_fired(), "{point}");
                 assert_eq!(standing(&app, &lab, &path).await, before, "{point}");
-                // What is deleted on the host stays deleted, and is asked for again below.
+                // A snapshot that is deleted on the host stays deleted, and is taken again below.
                 if kind == "delete_snapshot" && boundary == "acted" {
                     assert_eq!(snapshots().await, 0);
                     assert_eq!(send("snapshot").await, "succeeded");
@@ -288,7 +288,7 @@ async fn changes_that_fail_leave_a_server_as_it_was() {
         assert_eq!(snapshots().await, taken_after, "{kind}");
     }
     assert_eq!(standing(&app, &lab, &path).await, json!(["running", 2, 300, 1, 2, 300, "Running"]));
-    // A disk that has grown stays so, and the books agree with it.
+    // A disk that has grown stays that size, and the database agrees.
     points.arm("resize:grow_disk:acted", Action::Fail);
     let answer = app.customer.put(&format!("{path}/resize"), json!({ "memory": 310, "disk": 2 })).await;
     assert!(answer.status == 200 || answer.status == 500, "{}", answer.text);
@@ -297,10 +297,10 @@ async fn changes_that_fail_leave_a_server_as_it_was() {
     assert_eq!(standing(&app, &lab, &path).await, json!(["running", 2, 300, 2, 2, 300, "Running"]));
 }
 
-/// A reinstallation that fails before the old guest is gone changes nothing; after that the server is empty, keeps its
-/// address and can be reinstalled again.
+/// A reinstallation that fails before the old guest is deleted changes nothing; after that the server is empty, keeps
+/// its address and can be reinstalled again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reinstallation_that_fails_can_be_asked_for_again() {
+async fn a_failed_reinstall_can_be_retried() {
     expect_error(INJECTED);
     let (app, lab, catalogue) = lab().await;
     let (server, operation) = create(&app, &catalogue).await;
@@ -313,7 +313,7 @@ async fn a_reinstallation_that_fails_can_be_asked_for_again() {
         let last = app.customer.get(&format!("{path}/operations?limit=1")).await.expect(200).body;
         ended(&app.customer, &last["data"][0]["id"]).await["state"].clone()
     };
-    let points = &app.app.engine.failpoints;
+    let points = &app.core.engine.failpoints;
     for step in steps(&app, "reinstall") {
         for boundary in ["before", "acted"] {
             let point = format!("reinstall:{step}:{boundary}");

@@ -1,5 +1,5 @@
-// The live view's rooms in Node: who subscribes is in the room of a server. A number on stdin is a cycle: every room is
-// sent its message from the file, with that uptime.
+// The peer of the live view in Node: subscribing joins a server's room. A number on stdin starts a cycle: each room is
+// sent its message from the file, with that number as uptime.
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";

@@ -1,5 +1,5 @@
-//! What our proxy adds to a console: a key until its echo, over the page's WebSocket, beside the host's own console of the
-//! same container.
+//! What our proxy adds to a console: the time from a key to its echo over the page's WebSocket, next to the driver's
+//! own console of the same container.
 
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,13 @@ use crate::lab::Lab;
 use crate::report::{Report, Row, say};
 use crate::stats::quantile;
 
-/// Keys of each side in each round: few enough for one line.
+/// Keys per side and round: few enough for one line.
 const KEYS: usize = 100;
-/// Turns that each side takes.
+/// Rounds per side.
 const ROUNDS: usize = 5;
-/// Pressed and not counted.
+/// Keys that are pressed first and not counted.
 const WARM_UP: usize = 20;
-/// How long the guest may take to ask for a name.
+/// How long the guest may take to show its login prompt.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
@@ -42,13 +42,13 @@ async fn rounds(house: &House, lab: &Lab, report: &mut Report) -> anyhow::Result
     let (server, _) = shop.buy(house).await?;
     let (marker, vmid): (Uuid, i64) = sqlx::query_as("select uuid, guest_number from servers where id = $1")
         .bind(server["id"].as_i64())
-        .fetch_one(&house.app.db)
+        .fetch_one(&house.app.core.db)
         .await?;
     let guest = GuestRef { marker, vmid, kind: GuestKind::Lxc, node: String::new() };
     let driver = lab.driver()?;
     let (mut ours, mut peers) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
-        // One after the other: the host has one console for a guest.
+        // One after another: a guest has only one console.
         let mine = echoes(&mut Page::open(house, &shop.customer, vmid).await?).await?;
         let peer = echoes(&mut driver.console(&guest).await?).await?;
         let middle = |times: &[f64]| quantile(times, 0.5);
@@ -67,7 +67,7 @@ async fn rounds(house: &House, lab: &Lab, report: &mut Report) -> anyhow::Result
     shop.give_back(house, &server).await
 }
 
-/// A console, whoever brings it.
+/// Either side's console.
 trait Terminal {
     async fn press(&mut self, keys: &'static [u8]) -> anyhow::Result<()>;
     async fn shown(&mut self) -> anyhow::Result<Bytes>;
@@ -83,7 +83,7 @@ impl Terminal for Console {
     }
 }
 
-/// What our page does, without its picture.
+/// What our page does, without the display.
 struct Page(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Page {
@@ -91,7 +91,7 @@ impl Page {
         let answer = house.post("/api/server/console", Some(token), &json!({ "vmid": vmid })).await?;
         let (page, ticket) = answer["url"].as_str().and_then(|url| url.split_once('#')).context("no ticket")?;
         let mut request = format!("ws://{}/console/socket", house.address).into_client_request()?;
-        let origin = page.strip_suffix("/console/").context("another page than ours")?;
+        let origin = page.strip_suffix("/console/").context("the URL is not the console page's")?;
         request.headers_mut().insert("origin", origin.parse()?);
         let (mut socket, _) = connect_async(request).await?;
         socket.send(Message::text(json!({ "type": "open", "ticket": ticket }).to_string())).await?;
@@ -125,7 +125,7 @@ impl Terminal for Page {
 
 /// Milliseconds from a key to its echo at the login prompt.
 async fn echoes(terminal: &mut impl Terminal) -> anyhow::Result<Vec<f64>> {
-    timeout(PATIENCE, prompt(terminal)).await.context("the guest never asked for a name")??;
+    timeout(PATIENCE, prompt(terminal)).await.context("the guest never showed a login prompt")??;
     let mut times = Vec::with_capacity(KEYS);
     for key in 0..WARM_UP + KEYS {
         let start = Instant::now();
@@ -135,7 +135,7 @@ async fn echoes(terminal: &mut impl Terminal) -> anyhow::Result<Vec<f64>> {
             times.push(start.elapsed().as_secs_f64() * 1000.0);
         }
     }
-    // The line is left empty for who comes next.
+    // Leave an empty line for the next user.
     terminal.press(b"\x15").await?;
     Ok(times)
 }

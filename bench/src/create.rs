@@ -1,13 +1,13 @@
-//! What Innkeeper adds to making a guest: an order until its operation has succeeded, beside the driver's own create
-//! and start of the same guest, in turns.
+//! What Innkeeper adds to creating a guest: the time from an order until its operation succeeds, next to the driver's
+//! own create and start of the same guest, in turns.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use innkeeper::accounts::model::Role;
-use innkeeper::operations;
-use innkeeper::operations::model::State;
+use kernel::auth::Role;
+use kernel::operations;
+use kernel::operations::model::State;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
@@ -17,11 +17,11 @@ use crate::lab::{self, Lab, OURS, PEERS};
 use crate::report::{Report, Row, say};
 use crate::stats::median;
 
-/// Of each kind.
+/// Guests per side.
 const PAIRS: u8 = 20;
-/// Made and not counted: what is cold is measured nowhere.
+/// Pairs that are created first and not counted, to warm everything up.
 const WARM_UP: u8 = 2;
-/// What may be added, in milliseconds.
+/// Target for the added time, in milliseconds.
 const AIM: f64 = 300.0;
 
 pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
@@ -31,7 +31,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     house.close().await.and(measured)
 }
 
-/// What the driver alone took, in milliseconds.
+/// Times of the driver alone, in milliseconds.
 struct Peer {
     create: f64,
     prepare: f64,
@@ -41,13 +41,13 @@ struct Peer {
 
 async fn pairs(house: &House, lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let shop = Shop::open(house, lab).await?;
-    // Beyond what the shop's own guests get.
+    // Above the numbers of the shop's own guests.
     let numbers = rand::random_range(900_010_000i64..999_000_000);
     let (mut ours, mut peers, mut operations) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..WARM_UP + PAIRS {
         let counted = pair >= WARM_UP;
         let spec = lab.spec(numbers + i64::from(pair), PEERS.0 + pair);
-        // Neither is always the one that finds the machine just so.
+        // Alternate, so that neither side always goes first.
         let (took, operation, peer) = if pair % 2 == 0 {
             let (took, operation) = shop.order(house).await?;
             (took, operation, alone(house, lab, &spec).await?)
@@ -93,7 +93,7 @@ async fn pairs(house: &House, lab: &Lab, report: &mut Report) -> anyhow::Result<
     Ok(())
 }
 
-/// What is on offer, and who buys it.
+/// The catalogue and its customer.
 pub(crate) struct Shop {
     pub customer: String,
     order: Value,
@@ -103,7 +103,7 @@ impl Shop {
     pub(crate) async fn open(house: &House, lab: &Lab) -> anyhow::Result<Self> {
         let numbers = rand::random_range(1_000_000i64..900_000_000);
         sqlx::query(AssertSqlSafe(format!("alter sequence guest_numbers restart with {numbers}")))
-            .execute(&house.app.db)
+            .execute(&house.app.core.db)
             .await?;
         house.person("provider@example.com", Role::Provider).await?;
         house.person("customer@example.com", Role::Customer).await?;
@@ -137,7 +137,7 @@ impl Shop {
         Ok(Self { customer, order: json!({ "osId": image["id"], "tariffId": tariff["id"] }) })
     }
 
-    /// Orders a server and waits until it is there: the milliseconds that took, and the operation. Gives it back.
+    /// Orders a server, waits for it, and deletes it; returns the milliseconds that the order took and its operation.
     async fn order(&self, house: &House) -> anyhow::Result<(f64, Uuid)> {
         let start = Instant::now();
         let (server, operation) = self.buy(house).await?;
@@ -146,37 +146,37 @@ impl Shop {
         Ok((took, operation))
     }
 
-    /// Orders a server and waits until it is there; with the operation that made it.
+    /// Orders a server, waits for it, and returns it with its operation.
     pub(crate) async fn buy(&self, house: &House) -> anyhow::Result<(Value, Uuid)> {
         let server = house.post("/api/server/create", Some(&self.customer), &self.order).await?;
         let operation = succeeded(house, &server).await?;
         Ok((server, operation))
     }
 
-    /// Deletes a server and waits until it is gone.
+    /// Deletes a server and waits for the operation.
     pub(crate) async fn give_back(&self, house: &House, server: &Value) -> anyhow::Result<()> {
         let deleted = house.delete(&format!("/api/server/{}", server["id"]), &self.customer).await?;
         succeeded(house, &deleted).await.map(drop)
     }
 }
 
-/// Waits for the end of an operation as the API's own waiting does: told by the database, with no poll between.
+/// Waits for an operation as the API does: notified by the database, without polling.
 async fn succeeded(house: &House, answer: &Value) -> anyhow::Result<Uuid> {
     let id: Uuid = answer["operationId"].as_str().context("no operation in the answer")?.parse()?;
     let ended = |p: &operations::service::Progress| p.view.state.is_ended() || p.view.state == State::Stuck;
-    let view = operations::service::wait(&house.app, id, Duration::from_mins(2), ended).await?.view;
+    let view = operations::service::wait(&house.app.core, id, Duration::from_mins(2), ended).await?.view;
     anyhow::ensure!(view.state == State::Succeeded, "the operation did not succeed: {view:?}");
     Ok(id)
 }
 
-/// The same guest by the driver alone, and away with it.
+/// Creates the same guest with the driver alone, and removes it.
 async fn alone(house: &House, lab: &Lab, spec: &hypervisor::GuestSpec) -> anyhow::Result<Peer> {
     let driver = lab.driver()?;
     house.remember(&spec.guest);
     let at = Instant::now();
     lab::finish(&*driver, driver.create(spec).await).await?;
     let create = millis(at);
-    // Between the two, so that what starts is the very same guest.
+    // Preparing comes in between so that the same guest is started.
     let at = Instant::now();
     driver.prepare(spec).await?;
     let prepare = millis(at);
@@ -190,7 +190,7 @@ async fn alone(house: &House, lab: &Lab, spec: &hypervisor::GuestSpec) -> anyhow
     Ok(Peer { create, prepare, start, password })
 }
 
-/// Where an order's time went, from the operations' own log: from one step's end to the next one's.
+/// Time spent per step, from the operations' log: from the end of one step to the end of the next.
 async fn steps(house: &House, operations: &[Uuid]) -> anyhow::Result<String> {
     let rows: Vec<(Uuid, String, f64)> = sqlx::query_as(
         "select l.operation_id, l.step,
@@ -200,7 +200,7 @@ async fn steps(house: &House, operations: &[Uuid]) -> anyhow::Result<String> {
          where o.id = any($1) and l.level = 'info' order by o.id, l.id",
     )
     .bind(operations)
-    .fetch_all(&house.app.db)
+    .fetch_all(&house.app.core.db)
     .await?;
     let mut order: Vec<String> = Vec::new();
     let mut by_step: HashMap<String, Vec<f64>> = HashMap::new();

@@ -1,4 +1,4 @@
-//! Clients of Socket.IO by the thousand: Engine.IO 4 over a WebSocket and no more of it than is needed to watch a server.
+//! Thousands of Socket.IO clients: just enough of Engine.IO 4 over WebSocket to watch a server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,32 +15,32 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-/// Connecting at one time.
+/// Concurrent connection attempts.
 const AT_ONCE: usize = 32;
-/// What a message with figures begins with.
+/// Prefix of a message with stats.
 const STATS: &str = "42[\"server-stats\",";
 
 type Socket = WebSocketStream<TcpStream>;
 
-/// Who watches what.
+/// A client and the server that it watches.
 #[derive(Debug, Clone)]
 pub(crate) struct Watcher {
     pub token: String,
     pub server: i64,
 }
 
-/// A message with figures, as a client got it.
+/// A stats message as received by a client.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub server: i64,
-    /// The uptime in it, by which a benchmark knows its cycles.
+    /// The uptime in it, which identifies a benchmark's cycle.
     pub uptime: u64,
     pub at: Instant,
-    /// The message itself, where it is the first of its client.
+    /// The message itself, if it is the client's first.
     pub text: Option<String>,
 }
 
-/// Clients that are connected and watch, until they are dropped.
+/// Connected clients that watch until they are dropped.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     seen: mpsc::UnboundedReceiver<anyhow::Result<Seen>>,
@@ -48,7 +48,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Connects all of them and subscribes each to its server.
+    /// Connects all clients and subscribes each to its server.
     pub(crate) async fn gather(address: SocketAddr, watchers: &[Watcher]) -> anyhow::Result<Self> {
         let (tell, seen) = mpsc::unbounded_channel();
         let entered = stream::iter(watchers)
@@ -61,7 +61,7 @@ impl Crowd {
             clients.spawn(async move {
                 let (out, messages) = socket.split();
                 let ended = watch(out, messages, server, &tell).await;
-                // The benchmark is over where nobody hears it.
+                // If nobody receives this, the benchmark has ended.
                 let _ = tell.send(Err(ended.err().unwrap_or_else(|| anyhow::anyhow!("a socket ended"))));
             });
         }
@@ -77,7 +77,7 @@ impl Crowd {
 async fn enter(address: SocketAddr, watcher: &Watcher) -> anyhow::Result<Socket> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    // Thousands in one process: what is usual would be memory for nothing.
+    // There are thousands in one process: the default buffers would waste memory.
     let config = WebSocketConfig::default().read_buffer_size(16 << 10).write_buffer_size(0);
     let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
     let (mut socket, _) = client_async_with_config(url, stream, Some(config)).await?;
@@ -91,14 +91,14 @@ async fn enter(address: SocketAddr, watcher: &Watcher) -> anyhow::Result<Socket>
     Ok(socket)
 }
 
-/// The next message, which is to begin so; a question whether we live is answered.
+/// The next message, which must have this prefix; pings are answered.
 async fn expect(socket: &mut Socket, head: &str) -> anyhow::Result<String> {
     loop {
-        let message = socket.next().await.context("the socket ended")??;
+        let message = socket.next().await.context("the socket was closed")??;
         match message.to_text()? {
             "2" => socket.send(Message::text("3")).await?,
             text if text.starts_with(head) => return Ok(text.to_owned()),
-            text => anyhow::bail!("{text} instead of {head}"),
+            text => anyhow::bail!("expected {head}, got {text}"),
         }
     }
 }
@@ -117,9 +117,9 @@ async fn watch(
         if text == "2" {
             out.send(Message::text("3")).await?;
         } else if text.starts_with(STATS) {
-            let uptime = uptime(text).context("figures without an uptime")?;
+            let uptime = uptime(text).context("stats without an uptime")?;
             let first = std::mem::take(&mut is_first).then(|| text.to_owned());
-            tell.send(Ok(Seen { server, uptime, at, text: first })).ok().context("nobody hears")?;
+            tell.send(Ok(Seen { server, uptime, at, text: first })).ok().context("the receiver is gone")?;
         } else {
             anyhow::bail!("an unexpected message: {text}");
         }
@@ -132,9 +132,8 @@ fn uptime(text: &str) -> Option<u64> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// The figures of a message, without what Socket.IO puts around them.
+/// The stats in a message, without Socket.IO's framing.
 pub(crate) fn figures(text: &str) -> anyhow::Result<Value> {
-    let body =
-        text.strip_prefix(STATS).and_then(|text| text.strip_suffix(']')).context("not a message with figures")?;
+    let body = text.strip_prefix(STATS).and_then(|text| text.strip_suffix(']')).context("not a stats message")?;
     Ok(serde_json::from_str(body)?)
 }

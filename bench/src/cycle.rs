@@ -1,7 +1,8 @@
-//! One cycle of the whole fleet: 10,000 guests on 50 hosts swept at the same time, stored, evaluated, and sent to 500
-//! clients that watch a server each; beside `prometheus-pve-exporter` that scrapes the same hosts, and keeps nothing.
+//! One cycle of the whole fleet: 10,000 guests on 50 hosts are swept at the same time, stored, evaluated, and sent to
+//! 500 clients that each watch a server; next to `prometheus-pve-exporter`, which scrapes the same hosts and stores
+//! nothing.
 //!
-//! The hosts are a process of their own, and so is the service.
+//! The hosts run in a process of their own, and so does the service.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -10,17 +11,15 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use accounts::model::NewApiToken;
+use accounts::service::create_api_token;
 use anyhow::Context;
+use compute::hosts;
+use compute::ids::UserId;
 use futures_util::TryStreamExt;
 use futures_util::stream::{self, StreamExt};
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service::create_api_token;
-use innkeeper::app::App;
-use innkeeper::config::Config;
-use innkeeper::hosts;
-use innkeeper::idempotency::Once;
-use innkeeper::ids::UserId;
-use innkeeper::monitoring;
+use kernel::config::Config;
+use kernel::idempotency::Once;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,6 +27,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 use uuid::Uuid;
+use watch::sweep;
 
 use crate::crowd::{Crowd, Watcher};
 use crate::house::{House, KEY};
@@ -38,18 +38,18 @@ use crate::sweep::{EXPORTER, Exporter, NOT_RESOURCES};
 
 const HOSTS: usize = 50;
 const GUESTS: usize = 10_000;
-/// One of so many servers is watched.
+/// One in this many servers is watched.
 const WATCHED: usize = 20;
-/// No login holds more sockets.
+/// Most sockets per login.
 const SEATS: usize = 50;
 const CYCLES: usize = 10;
-/// Not counted.
+/// Cycles that are not counted.
 const WARM_UP: usize = 2;
 const PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Scrapes at one time: what the exporter has threads for.
+/// Concurrent scrapes: the exporter's number of threads.
 const SCRAPES: usize = 2;
-/// The aims: milliseconds, and MB.
+/// Targets: milliseconds, and MB.
 const WALL: f64 = 1000.0;
 const MEMORY: f64 = 200.0;
 
@@ -65,9 +65,9 @@ async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
     let mut service = Service::start(house).await?;
     let mut crowd = Crowd::gather(service.address, &watchers).await?;
     for _ in 0..watchers.len() {
-        timeout(PATIENCE, crowd.next()).await.context("not everybody was greeted")??;
+        timeout(PATIENCE, crowd.next()).await.context("not every client got its first message")??;
     }
-    let pid = service.process.id().context("the service has ended")?;
+    let pid = service.process.id().context("the service has exited")?;
     let (mut stored, mut sent, mut before) = (Vec::new(), Vec::new(), 0.0);
     for cycle in 0..WARM_UP + CYCLES {
         if cycle == WARM_UP {
@@ -76,11 +76,11 @@ async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
         }
         let start = Instant::now();
         service.stdin.write_all(b"\n").await?;
-        timeout(PATIENCE, service.lines.next_line()).await??.context("the service has ended")?;
+        timeout(PATIENCE, service.lines.next_line()).await??.context("the service has exited")?;
         stored.push(start.elapsed().as_secs_f64() * 1000.0);
         let (mut last, mut reached) = (start, HashSet::new());
         while reached.len() < watchers.len() {
-            let seen = timeout(PATIENCE, crowd.next()).await.context("a cycle did not reach everybody")??;
+            let seen = timeout(PATIENCE, crowd.next()).await.context("a cycle did not reach every client")??;
             if seen.at > start && reached.insert(seen.server) {
                 last = seen.at;
             }
@@ -93,8 +93,8 @@ async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
     }
     let ours = (cpu(pid)? - before) / CYCLES as f64;
     let memory = proc::peak_memory(pid)?;
-    let samples: i64 = sqlx::query_scalar("select count(*) from samples").fetch_one(&house.app.db).await?;
-    // The service's own first sweeps, and each cycle.
+    let samples: i64 = sqlx::query_scalar("select count(*) from samples").fetch_one(&house.app.core.db).await?;
+    // The service's own first sweeps, plus each cycle.
     let least = i64::try_from(GUESTS * (WARM_UP + CYCLES))?;
     anyhow::ensure!(samples >= least, "only {samples} samples were stored");
     drop((crowd, service));
@@ -131,14 +131,14 @@ async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Processor time so far in milliseconds.
+/// CPU time so far in milliseconds.
 fn cpu(pid: u32) -> anyhow::Result<f64> {
     proc::cpu_seconds(pid).map(|(own, kernel)| (own + kernel) * 1000.0)
 }
 
-/// The hosts with their guests in the database, each a server of a tenant; who is to watch some of them.
+/// Fills the database with the hosts and their guests, each a server of a tenant, and picks the watchers.
 async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
-    let db = &house.app.db;
+    let db = &house.app.core.db;
     let one = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(db).await;
     let image = one("insert into images (name, kind) values ('Debian 12', 'lxc') returning id").await?;
     let tariff = one("insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
@@ -146,9 +146,9 @@ async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
     .await?;
     let mut watchers = Vec::new();
     for (n, host) in fleet.hosts.iter().enumerate() {
-        // Swept from when all of them have their guests.
+        // Enabled, and so swept, once all of them have their guests.
         let new = json!({ "name": format!("host{n}"), "kind": "proxmox", "config": host.settings, "enabled": false });
-        let id = hosts::service::add(&house.app, &Once::default(), serde_json::from_value(new)?).await?.host.id.0;
+        let id = hosts::service::add(&house.app.core, &Once::default(), serde_json::from_value(new)?).await?.host.id.0;
         let guests = fleet.guests(n).await?;
         let (markers, numbers): (Vec<Uuid>, Vec<i64>) = guests.iter().map(|g| (g.marker, g.number)).unzip();
         let user: i64 = sqlx::query_scalar(
@@ -174,7 +174,7 @@ async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
         .await?;
         anyhow::ensure!(servers.len() / WATCHED <= SEATS, "too many watchers for one token");
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        let token = create_api_token(&house.app, &Once::default(), UserId(user), new).await?.token;
+        let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(user), new).await?.token;
         let watched = servers.into_iter().step_by(WATCHED);
         watchers.extend(watched.map(|server| Watcher { token: token.clone(), server }));
     }
@@ -183,7 +183,7 @@ async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
     Ok(watchers)
 }
 
-/// `innkeeper-fleet` as it is built beside this program.
+/// The `innkeeper-fleet` built alongside this program.
 struct Fleet {
     hosts: Vec<FleetHost>,
     control: String,
@@ -219,7 +219,7 @@ impl Fleet {
             .spawn()
             .with_context(|| format!("running {}", program.display()))?;
         let mut lines = BufReader::new(process.stdout.take().context("piped")?).lines();
-        let mut line = async || timeout(PATIENCE, lines.next_line()).await??.context("the fleet has ended");
+        let mut line = async || timeout(PATIENCE, lines.next_line()).await??.context("the fleet has exited");
         let mut hosts = Vec::new();
         for _ in 0..HOSTS {
             hosts.push(serde_json::from_str(&line().await?)?);
@@ -234,14 +234,14 @@ impl Fleet {
     }
 }
 
-/// A program that was built with this one.
+/// A program built alongside this one.
 fn beside(name: &str) -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name(name);
-    anyhow::ensure!(program.exists(), "{} is not there; `make bench` builds it", program.display());
+    anyhow::ensure!(program.exists(), "{} does not exist; `make bench` builds it", program.display());
     Ok(program)
 }
 
-/// The service in a process of its own, which begins a cycle when it is told to.
+/// The service in a process of its own, which starts a cycle on request.
 struct Service {
     process: Child,
     stdin: ChildStdin,
@@ -254,16 +254,16 @@ impl Service {
         let mut process = proc::this("only-cycle")?.env("DATABASE_URL", &house.database_url).spawn()?;
         let stdin = process.stdin.take().context("piped")?;
         let mut lines = BufReader::new(process.stdout.take().context("piped")?).lines();
-        let address = timeout(PATIENCE, lines.next_line()).await??.context("the service has ended")?.parse()?;
+        let address = timeout(PATIENCE, lines.next_line()).await??.context("the service has exited")?.parse()?;
         Ok(Self { process, stdin, lines, address })
     }
 }
 
-/// What the process of its own does: as `innkeeper serve`, but with a cycle for each line on stdin. Its own sweeps come
-/// once, at the start.
+/// Body of that process: like `innkeeper serve`, but it runs one cycle per line on stdin. Its own sweeps run once, at
+/// the start.
 pub(crate) async fn only_cycle() -> anyhow::Result<()> {
     let data = tempfile::tempdir()?;
-    let app = App::new(Config {
+    let app = innkeeper::run::Service::new(Config {
         database_url: SecretString::from(std::env::var("DATABASE_URL")?),
         secret_key: SecretString::from(KEY),
         data: data.path().to_owned(),
@@ -276,17 +276,17 @@ pub(crate) async fn only_cycle() -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let served = tokio::spawn(std::sync::Arc::clone(&app).serve(listener, async move { drop(stopped.await) }));
-    // The first cycle of a process: all hosts are due.
+    // The first cycle of a process, since all hosts are due.
     let until = Instant::now() + PATIENCE;
-    while sqlx::query_scalar::<_, i64>("select count(*) from samples").fetch_one(&app.db).await?
+    while sqlx::query_scalar::<_, i64>("select count(*) from samples").fetch_one(&app.core.db).await?
         < i64::try_from(GUESTS)?
     {
-        anyhow::ensure!(Instant::now() < until, "the hosts are not swept");
+        anyhow::ensure!(Instant::now() < until, "the hosts were not swept in time");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     tell(&address.to_string())?;
     while tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await?.transpose()?.is_some() {
-        monitoring::look(&app).await?;
+        sweep::look(&app.features.hosts).await?;
         tell("stored")?;
     }
     drop(stop);

@@ -1,18 +1,18 @@
-//! One cycle of the live view: 500 servers of a host were swept, and 5,000 clients of Socket.IO watch them, ten each;
-//! beside Node's `socket.io`, which is given the very messages and broadcasts them to the same clients.
+//! One cycle of the live view: 500 servers of a host have been swept, and 5,000 Socket.IO clients watch them, ten each;
+//! next to Node's `socket.io`, which is given the same messages and broadcasts them to the same clients.
 //!
-//! Ours is `innkeeper serve` with its database: hearing of the sweep, reading the figures and making the messages is part
-//! of its time. The peer has them in its memory and is told to send. Both are processes of their own.
+//! Ours is `innkeeper serve` with its database: hearing of the sweep, reading the stats and building the messages is
+//! part of its time. The peer has the messages in memory and is told to send. Both run in processes of their own.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use accounts::model::NewApiToken;
+use accounts::service::create_api_token;
 use anyhow::Context;
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service::create_api_token;
-use innkeeper::idempotency::Once;
-use innkeeper::ids::UserId;
+use compute::ids::UserId;
+use kernel::idempotency::Once;
 use serde_json::{Map, Value};
 use sqlx::PgPool;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -29,24 +29,24 @@ use crate::stats::quantile;
 const SERVERS_EACH: i32 = 5;
 const WATCHERS_EACH: usize = 10;
 const CYCLES: u64 = 10;
-/// Not counted: everything is used for the first time.
+/// Cycles that are not counted, to warm everything up.
 const WARM_UP: u64 = 2;
-/// Between two cycles.
+/// Pause between two cycles.
 const PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Three times less processor time.
+/// A third of the CPU time.
 const AIM: f64 = 0.33;
 const PEER: &str = "socket.io 4.8.4 in Node, messages at hand";
 
-/// Of one side.
+/// Results of one side.
 #[derive(Debug, Default)]
 struct Measured {
-    /// From the sweep's commit to each client, in milliseconds.
+    /// Milliseconds from the sweep's commit to each client.
     latencies: Vec<f64>,
-    /// Processor time of a cycle in milliseconds, and the kernel's part of it.
+    /// CPU time per cycle in milliseconds, and the kernel's part of it.
     cpu: f64,
     kernel: f64,
-    /// In bytes.
+    /// Peak memory in bytes.
     memory: u64,
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    let db = &house.app.db;
+    let db = &house.app.core.db;
     let watchers = watchers(house).await?;
     let (count, rooms) = (watchers.len(), watchers.len() / WATCHERS_EACH);
 
@@ -71,7 +71,7 @@ async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
 
     let mut node = Node::start(&messages).await?;
     let mut crowd = Crowd::gather(node.address, &watchers).await?;
-    let pid = node.process.id().context("node has ended")?;
+    let pid = node.process.id().context("node has exited")?;
     let peer = cycles("socket.io", pid, &mut crowd, count, async |cycle| node.send(cycle).await).await?;
 
     let name = |what: &str| format!("a cycle to {count} clients in {rooms} rooms: {what}");
@@ -93,9 +93,9 @@ async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 500 servers with an hour behind them, and who is to watch them: no login holds more than 50 sockets.
+/// Creates 500 servers with an hour of history, and picks their watchers: at most 50 sockets per login.
 async fn watchers(house: &House) -> anyhow::Result<Vec<Watcher>> {
-    let db = &house.app.db;
+    let db = &house.app.core.db;
     let first = fill(db, SERVERS_EACH).await?;
     sqlx::query(
         "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
@@ -111,7 +111,7 @@ async fn watchers(house: &House) -> anyhow::Result<Vec<Watcher>> {
     let mut watchers = Vec::new();
     for tenant in first..first + i64::from(TENANTS) {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        let token = create_api_token(&house.app, &Once::default(), UserId(tenant), new).await?.token;
+        let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(tenant), new).await?.token;
         let servers: Vec<i64> =
             sqlx::query_scalar("select id from servers where user_id = $1").bind(tenant).fetch_all(db).await?;
         for server in servers {
@@ -121,11 +121,11 @@ async fn watchers(house: &House) -> anyhow::Result<Vec<Watcher>> {
     Ok(watchers)
 }
 
-/// What each client is sent when it comes, by server.
+/// The first message to each client, by server.
 async fn greetings(crowd: &mut Crowd, count: usize) -> anyhow::Result<Map<String, Value>> {
     let mut messages = Map::new();
     for _ in 0..count {
-        let seen = timeout(PATIENCE, crowd.next()).await.context("not everybody was greeted")??;
+        let seen = timeout(PATIENCE, crowd.next()).await.context("not every client got its first message")??;
         if let Some(text) = seen.text
             && !messages.contains_key(&seen.server.to_string())
         {
@@ -135,9 +135,9 @@ async fn greetings(crowd: &mut Crowd, count: usize) -> anyhow::Result<Map<String
     Ok(messages)
 }
 
-/// A sweep's end, as the service writes it; returns when its commit was asked for.
+/// Stores a sweep as the service does; returns the time at which its commit was requested.
 async fn sweep(db: &PgPool, cycle: u64) -> anyhow::Result<Instant> {
-    let mut tx = innkeeper::db::begin(db).await?;
+    let mut tx = kernel::db::begin(db).await?;
     sqlx::query(
         "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
                               net_in, net_out)
@@ -153,7 +153,7 @@ async fn sweep(db: &PgPool, cycle: u64) -> anyhow::Result<Instant> {
     Ok(at)
 }
 
-/// Runs the cycles that `send` begins; all clients must get each.
+/// Runs the cycles that `send` starts; every client must receive each one.
 async fn cycles(
     who: &str,
     pid: u32,
@@ -163,7 +163,7 @@ async fn cycles(
 ) -> anyhow::Result<Measured> {
     let mut measured = Measured::default();
     let mut before = (0.0, 0.0);
-    // No uptime that a server was seen with before.
+    // Uptimes that no server has shown before.
     for cycle in 1_000_000..1_000_000 + WARM_UP + CYCLES {
         let is_counted = cycle >= 1_000_000 + WARM_UP;
         if cycle == 1_000_000 + WARM_UP {
@@ -172,7 +172,7 @@ async fn cycles(
         let start = send(cycle).await?;
         let mut latencies = Vec::with_capacity(count);
         while latencies.len() < count {
-            let seen = timeout(PATIENCE, crowd.next()).await.context("a cycle did not reach everybody")??;
+            let seen = timeout(PATIENCE, crowd.next()).await.context("a cycle did not reach every client")??;
             if seen.uptime == cycle {
                 latencies.push(seen.at.saturating_duration_since(start).as_secs_f64() * 1000.0);
             }
@@ -188,14 +188,11 @@ async fn cycles(
     measured.kernel = (kernel - before.1) * 1000.0 / CYCLES as f64;
     measured.cpu = (own - before.0) * 1000.0 / CYCLES as f64 + measured.kernel;
     measured.memory = proc::peak_memory(pid)?;
-    say(&format!(
-        "{who}: {:.0} ms of processor time a cycle, {:.0} of them the kernel's",
-        measured.cpu, measured.kernel
-    ));
+    say(&format!("{who}: {:.0} ms of CPU time per cycle, {:.0} of them in the kernel", measured.cpu, measured.kernel));
     Ok(measured)
 }
 
-/// `innkeeper serve` as it is built beside this program.
+/// The `innkeeper serve` built alongside this program.
 #[derive(Debug)]
 struct Service {
     process: Child,
@@ -225,18 +222,18 @@ impl Service {
             .with_context(|| format!("running {}", program.display()))?;
         let until = Instant::now() + PATIENCE;
         while let Err(error) = tokio::net::TcpStream::connect(address).await {
-            anyhow::ensure!(Instant::now() < until, "the service does not answer: {error}");
+            anyhow::ensure!(Instant::now() < until, "the service does not respond: {error}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(Self { process, address, _data: data })
     }
 
     fn pid(&self) -> anyhow::Result<u32> {
-        self.process.id().context("the service has ended")
+        self.process.id().context("the service has exited")
     }
 }
 
-/// `bench/js/server.mjs`.
+/// Node running `bench/js/server.mjs`.
 #[derive(Debug)]
 struct Node {
     process: Child,
@@ -261,7 +258,7 @@ impl Node {
             .context("running node")?;
         let stdin = process.stdin.take().context("piped")?;
         let mut lines = BufReader::new(process.stdout.take().context("piped")?).lines();
-        let port = timeout(PATIENCE, lines.next_line()).await??.context("node said no port")?;
+        let port = timeout(PATIENCE, lines.next_line()).await??.context("node printed no port")?;
         let address = SocketAddr::from(([127, 0, 0, 1], port.trim().parse()?));
         Ok(Self { process, stdin, address, _folder: folder })
     }

@@ -1,19 +1,19 @@
-//! History: samples written as sweeps write them, beside COPY of the same rows into a table of the same shape; and the
-//! chart of 30 days, beside pgbench with the very query.
+//! History: samples written as sweeps write them, next to COPY of the same rows into an identical table; and the 30-day
+//! chart, next to pgbench with the same query.
 
 use std::time::{Duration, Instant};
 
+use accounts::model::NewApiToken;
+use accounts::service::create_api_token;
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
+use compute::ids::{HostId, UserId};
 use hypervisor::GuestPower;
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service::create_api_token;
-use innkeeper::idempotency::Once;
-use innkeeper::ids::{HostId, UserId};
-use innkeeper::monitoring::insert_samples;
+use kernel::idempotency::Once;
 use monitor::Sample;
 use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
+use watch::monitoring::insert_samples;
 
 use crate::house::House;
 use crate::list::{TENANTS, fill};
@@ -21,14 +21,14 @@ use crate::report::{Report, Row, say};
 use crate::stats::{mean, quantile};
 use crate::{load, pgbench};
 
-/// 10,000 servers on one host: a sweep's rows go in one statement.
+/// 10,000 servers on one host: a sweep's rows are written in one statement.
 const SERVERS_EACH: i32 = 100;
 const SWEEPS: usize = 20;
 /// At least half of COPY's rate.
 const WRITE_AIM: f64 = 2.0;
-/// Servers with a whole month behind them.
+/// Servers with a whole month of history.
 const CHARTED: i64 = 50;
-/// Finer than an hour, so that five-minute steps are read: 8,640 of them.
+/// Below an hour, so that five-minute steps are read: 8,640 of them.
 const STEP: i64 = 1800;
 const CLIENTS: usize = 4;
 const TIME: Duration = Duration::from_secs(8);
@@ -40,8 +40,8 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn both(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    let first = fill(&house.app.db, SERVERS_EACH).await?;
-    let written = writes(&house.app.db, report).await;
+    let first = fill(&house.app.core.db, SERVERS_EACH).await?;
+    let written = writes(&house.app.core.db, report).await;
     report.keep("history: samples written", written);
     charts(house, first, report).await.context("charts")
 }
@@ -51,7 +51,7 @@ async fn writes(db: &PgPool, report: &mut Report) -> anyhow::Result<()> {
     let markers: Vec<Uuid> = sqlx::query_scalar("select uuid from servers order by id").fetch_all(db).await?;
     sqlx::query("create table copied (like samples including all)").execute(db).await?;
     sqlx::query("vacuum analyze").execute(db).await?;
-    // A whole second: the database keeps no nanoseconds.
+    // Whole seconds: the database does not store nanoseconds.
     let begin = DateTime::from_timestamp(Utc::now().timestamp(), 0).context("now")? - TimeDelta::minutes(20);
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
     for sweep in 0..=SWEEPS {
@@ -59,21 +59,21 @@ async fn writes(db: &PgPool, report: &mut Report) -> anyhow::Result<()> {
         let samples: Vec<Sample> =
             markers.iter().zip(0..).map(|(marker, n)| sample(*marker, n, sweep as u64)).collect();
         let start = Instant::now();
-        let mut tx = innkeeper::db::begin(db).await?;
+        let mut tx = kernel::db::begin(db).await?;
         insert_samples(&mut tx, HostId(host), at, &samples).await?;
         tx.commit().await?;
         let our_time = start.elapsed();
 
         let rows = rows(db, at).await?;
         let start = Instant::now();
-        let mut tx = innkeeper::db::begin(db).await?;
+        let mut tx = kernel::db::begin(db).await?;
         let mut copy = tx.copy_in_raw("copy copied from stdin").await?;
         copy.send(rows).await?;
         let copied = copy.finish().await?;
         tx.commit().await?;
         let peer_time = start.elapsed();
         anyhow::ensure!(usize::try_from(copied)? == markers.len(), "{copied} rows were copied");
-        // The first of each is used for the first time.
+        // The first write of each side is a warm-up.
         if sweep > 0 {
             ours.push(markers.len() as f64 / our_time.as_secs_f64());
             peer.push(markers.len() as f64 / peer_time.as_secs_f64());
@@ -107,7 +107,7 @@ fn sample(marker: Uuid, number: u64, sweep: u64) -> Sample {
     }
 }
 
-/// A sweep's rows as COPY takes them.
+/// A sweep's rows in COPY's format.
 async fn rows(db: &PgPool, at: DateTime<Utc>) -> anyhow::Result<Vec<u8>> {
     use futures_util::TryStreamExt;
     let mut connection = db.acquire().await?;
@@ -118,7 +118,7 @@ async fn rows(db: &PgPool, at: DateTime<Utc>) -> anyhow::Result<Vec<u8>> {
 }
 
 async fn charts(house: &House, first: i64, report: &mut Report) -> anyhow::Result<()> {
-    let db = &house.app.db;
+    let db = &house.app.core.db;
     month(db, first).await?;
     let servers: Vec<(i64, i64)> =
         sqlx::query_as("select id, user_id from servers where user_id = $1 order by id limit $2")
@@ -127,7 +127,7 @@ async fn charts(house: &House, first: i64, report: &mut Report) -> anyhow::Resul
             .fetch_all(db)
             .await?;
     let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-    let token = create_api_token(&house.app, &Once::default(), UserId(first), new).await?.token;
+    let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(first), new).await?.token;
     let from = (Utc::now() - TimeDelta::days(30) + TimeDelta::minutes(10)).format("%Y-%m-%dT%H:%M:%SZ");
     let requests: Vec<(String, String)> = servers
         .iter()
@@ -147,7 +147,7 @@ async fn charts(house: &House, first: i64, report: &mut Report) -> anyhow::Resul
     Ok(())
 }
 
-/// Thirty days in steps of five minutes and of an hour, all summed up, of the first tenant's servers.
+/// Thirty days of five-minute and hourly steps, all aggregated, for the first tenant's servers.
 async fn month(db: &PgPool, tenant: i64) -> anyhow::Result<()> {
     say(&format!("history: 30 days of {CHARTED} servers, {TENANTS} tenants"));
     let now = Utc::now();
@@ -189,8 +189,8 @@ async fn month(db: &PgPool, tenant: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each client prepares the query once and runs it with the parameters that the service gives: no hours, five minutes
-/// as far as they go, nothing of the last samples.
+/// The pgbench script: each client prepares the query once and runs it with the service's parameters, so that
+/// everything comes from five-minute steps, and nothing from hourly steps or the latest samples.
 fn script(query: &str, first: i64, last: i64) -> String {
     format!(
         "\\if :prepared\n\\else\nprepare chart (bigint, timestamptz, timestamptz, timestamptz, timestamptz, float8) as {query};\n\

@@ -1,15 +1,16 @@
-//! The service under measure: a database of its own in the given cluster, everything else as in `innkeeper serve`.
+//! The service under test: its own database in the given cluster, everything else as in `innkeeper serve`.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use accounts::model::User;
+use accounts::service::add_user;
 use anyhow::Context;
 use hypervisor::{GuestKind, GuestRef};
-use innkeeper::accounts::model::{Role, User};
-use innkeeper::accounts::service::add_user;
-use innkeeper::app::App;
-use innkeeper::config::Config;
+use innkeeper::run::Service;
+use kernel::auth::Role;
+use kernel::config::Config;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
@@ -21,20 +22,20 @@ use uuid::Uuid;
 use crate::lab::{self, Lab};
 use crate::report::say;
 
-/// 32 bytes as base64.
+/// A key of 32 bytes as base64.
 pub(crate) const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-/// Everyone's password.
+/// Password of all accounts.
 const PASSWORD: &str = "correct horse battery";
 
-/// What there is to tidy up when the run ends, however it ends.
+/// What to clean up when the run ends, however it ends.
 static LEFT: Mutex<Vec<Leavings>> = Mutex::new(Vec::new());
 
 #[derive(Debug)]
 struct Leavings {
     database: String,
-    app: Arc<App>,
+    app: Arc<Service>,
     served: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<anyhow::Result<()>>)>,
-    /// Guests that the driver alone has made.
+    /// Guests created by the driver alone.
     guests: Vec<GuestRef>,
     lab: Option<Lab>,
 }
@@ -53,7 +54,7 @@ async fn admin() -> anyhow::Result<PgConnection> {
     PgConnection::connect_with(&options).await.context("connecting to the cluster for benchmarks")
 }
 
-/// The machine and the cluster, in words for the table's head.
+/// Describes the machine and the cluster for the table's header.
 pub(crate) async fn cluster_words() -> anyhow::Result<String> {
     let mut admin = admin().await?;
     let setting = async |name: &str, db: &mut PgConnection| {
@@ -66,48 +67,46 @@ pub(crate) async fn cluster_words() -> anyhow::Result<String> {
     }
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let durability = if durable {
-        "with its usual durability (fsync on)"
+        "with its default durability (fsync on)"
     } else {
         "WITHOUT durability (fsync or synchronous_commit off): commits look cheaper than they are"
     };
     let version = version.split(' ').next().unwrap_or_default();
-    Ok(format!("{cpus} processors; PostgreSQL {version} {durability}; everything on this machine, over loopback"))
+    Ok(format!("{cpus} CPUs; PostgreSQL {version} {durability}; everything on this machine, over loopback"))
 }
 
 /// A running service.
 #[derive(Debug)]
 pub(crate) struct House {
-    pub app: Arc<App>,
-    /// Where it is served.
+    pub app: Arc<Service>,
     pub address: SocketAddr,
-    /// Its database's URL.
     pub database_url: String,
     database: String,
     http: reqwest::Client,
-    /// The folder for its mails.
+    /// The folder for its emails.
     _data: tempfile::TempDir,
 }
 
 impl House {
-    /// Makes the database and serves. Tidied up by [`House::close`], else by [`tidy_all`].
+    /// Creates the database and starts serving. [`House::close`] cleans up, or else [`tidy_all`].
     pub(crate) async fn open(lab: Option<&Lab>) -> anyhow::Result<Self> {
         let url = cluster_url()?;
         let (server, _) = url.rsplit_once('/').context("INNKEEPER_TEST_DATABASE_URL names no database")?;
         let database = format!("ink_bench_{}", Uuid::new_v4().simple());
         let database_url = format!("{server}/{database}");
-        let data = tempfile::tempdir().context("a folder for mails")?;
+        let data = tempfile::tempdir().context("creating a folder for emails")?;
         let config = Config {
             database_url: SecretString::from(database_url.clone()),
             secret_key: SecretString::from(KEY),
             data: data.path().to_owned(),
-            // A sweep in the midst of a measurement would be noise.
+            // A sweep in the middle of a measurement would be noise.
             sweep_seconds: 3600,
-            // Counted all the same.
+            // Effectively no limit, but requests are still counted.
             rate_limit_token: 1_000_000_000,
             rate_limit_account: 1_000_000_000,
             ..Config::default()
         };
-        let app = App::new(config)?;
+        let app = Service::new(config)?;
         admin().await?.execute(AssertSqlSafe(format!("create database {database}"))).await?;
         left().push(Leavings {
             database: database.clone(),
@@ -116,7 +115,7 @@ impl House {
             guests: Vec::new(),
             lab: lab.cloned(),
         });
-        innkeeper::db::migrate(&app.db).await?;
+        kernel::db::migrate(&app.core.db).await?;
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
@@ -130,9 +129,9 @@ impl House {
         Ok(Self { app, address, database_url, database, http, _data: data })
     }
 
-    /// A new account.
+    /// Creates an account.
     pub(crate) async fn person(&self, email: &str, role: Role) -> anyhow::Result<User> {
-        Ok(add_user(&self.app, email, "", role, SecretString::from(PASSWORD)).await?)
+        Ok(add_user(&self.app.features.accounts, email, "", role, SecretString::from(PASSWORD)).await?)
     }
 
     /// Signs in and returns the access token.
@@ -141,12 +140,12 @@ impl House {
         Ok(answer["accessToken"].as_str().context("no access token in the answer")?.to_owned())
     }
 
-    /// POST, and a good answer's body.
+    /// POST; returns the body of a successful response.
     pub(crate) async fn post(&self, path: &str, token: Option<&str>, body: &Value) -> anyhow::Result<Value> {
         self.send(reqwest::Method::POST, path, token, Some(body)).await
     }
 
-    /// DELETE, and a good answer's body.
+    /// DELETE; returns the body of a successful response.
     pub(crate) async fn delete(&self, path: &str, token: &str) -> anyhow::Result<Value> {
         self.send(reqwest::Method::DELETE, path, Some(token), None).await
     }
@@ -172,14 +171,14 @@ impl House {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Remembers a guest that the driver alone is about to make.
+    /// Registers a guest that the driver alone is about to create, for cleaning up.
     pub(crate) fn remember(&self, guest: &GuestRef) {
         if let Some(mine) = left().iter_mut().find(|l| l.database == self.database) {
             mine.guests.push(guest.clone());
         }
     }
 
-    /// Ends the service and takes away everything that it and the benchmark have made.
+    /// Stops the service and removes everything that it and the benchmark have created.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
         let mine = {
             let mut left = left();
@@ -192,7 +191,7 @@ impl House {
     }
 }
 
-/// Takes away what is still there.
+/// Cleans up whatever is left.
 pub(crate) async fn tidy_all() {
     let all = std::mem::take(&mut *left());
     for one in all {
@@ -204,12 +203,12 @@ pub(crate) async fn tidy_all() {
 }
 
 async fn tidy(left: Leavings) -> anyhow::Result<()> {
-    // Before the guests: it could make another one.
+    // Before removing guests: it could create another one.
     let served = if let Some((stop, served)) = left.served {
         let _ = stop.send(());
         served.await.context("the service's task")?
     } else {
-        left.app.db.close().await;
+        left.app.core.db.close().await;
         Ok(())
     };
     let removed = remove_guests(&left.database, &left.guests, left.lab.as_ref()).await;
@@ -233,7 +232,7 @@ async fn remove_guests(database: &str, others: &[GuestRef], lab: Option<&Lab>) -
     let ordered = rows.into_iter().map(|(marker, vmid, node)| GuestRef { marker, vmid, kind: GuestKind::Lxc, node });
     let mut removed = Ok(());
     for guest in ordered.chain(others.iter().cloned()) {
-        // One that can't be removed is no reason to leave the rest.
+        // If one can't be removed, still try the others.
         removed = lab::remove(&*driver, &guest).await.and(removed);
     }
     removed

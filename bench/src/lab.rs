@@ -1,26 +1,26 @@
-//! The Incus that guests are made on, as the tests have it, and guests made by the driver alone.
+//! The Incus that guests are created on, as in the tests, and guests created by the driver alone.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use hypervisor::incus::{Incus, IncusConfig};
 use hypervisor::{
     Driver, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, Presence, StopMode, Task, TaskState,
 };
+use incus::{Incus, IncusConfig};
 use secrecy::SecretString;
 use uuid::Uuid;
 
-/// Between two questions after a task: short beside any task, long beside a question.
+/// Polling interval for tasks: short compared with a task, long compared with a request.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Addresses of the bridge that are for benchmarks: the first half for Innkeeper, the second for the driver alone.
+/// Addresses of the bridge reserved for benchmarks: the first half for Innkeeper, the second for the driver alone.
 pub(crate) const OURS: (u8, u8) = (150, 174);
 /// See [`OURS`].
 pub(crate) const PEERS: (u8, u8) = (175, 199);
 
-/// Where the test Incus is.
+/// Location of the test Incus.
 #[derive(Debug, Clone)]
 pub(crate) struct Lab {
     pub socket: String,
@@ -47,7 +47,7 @@ impl Lab {
         })
     }
 
-    /// A driver of its own, as the service makes one.
+    /// A new driver, as the service creates one.
     pub(crate) fn driver(&self) -> anyhow::Result<Arc<dyn Driver>> {
         let config = IncusConfig {
             socket: self.socket.clone().into(),
@@ -58,13 +58,13 @@ impl Lab {
         Ok(Arc::new(Incus::new(config)?))
     }
 
-    /// The address with this last byte.
+    /// The bridge's address with this last byte.
     pub(crate) fn address(&self, last: u8) -> Ipv4Addr {
         let [a, b, c, _] = self.subnet.network().octets();
         Ipv4Addr::new(a, b, c, last)
     }
 
-    /// The same guest as an order in [`crate::create`] gives.
+    /// The same guest that an order in [`crate::create`] gives.
     pub(crate) fn spec(&self, number: i64, address: u8) -> GuestSpec {
         GuestSpec {
             guest: GuestRef { marker: Uuid::new_v4(), vmid: number, kind: GuestKind::Lxc, node: String::new() },
@@ -87,7 +87,7 @@ impl Lab {
     }
 }
 
-/// Waits for a task's end.
+/// Waits for a task to end.
 pub(crate) async fn finish(driver: &dyn Driver, task: hypervisor::Result<Task>) -> anyhow::Result<()> {
     let Task::Running(id) = task? else { return Ok(()) };
     loop {
@@ -99,7 +99,7 @@ pub(crate) async fn finish(driver: &dyn Driver, task: hypervisor::Result<Task>) 
     }
 }
 
-/// Stops and deletes a guest of ours, whatever its state.
+/// Stops and deletes one of our guests, whatever its state.
 pub(crate) async fn remove(driver: &dyn Driver, guest: &GuestRef) -> anyhow::Result<()> {
     let mut last = Ok(());
     for _ in 0..200 {
@@ -107,7 +107,7 @@ pub(crate) async fn remove(driver: &dyn Driver, guest: &GuestRef) -> anyhow::Res
             Presence::Absent => return Ok(()),
             Presence::Present { busy: true, .. } => {}
             Presence::Present { .. } => {
-                // Either may fail because of what is under way; the next look decides.
+                // Either may fail because of another operation in progress; the next check decides.
                 last = finish(driver, driver.stop(guest, StopMode::Force).await).await;
                 if last.is_ok() {
                     last = finish(driver, driver.delete(guest).await).await;

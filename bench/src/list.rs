@@ -1,11 +1,11 @@
-//! `GET /api/server` with 1,000 servers in the database, beside pgbench with the very query that it asks.
+//! `GET /api/server` with 1,000 servers in the database, next to pgbench with the query behind it.
 
 use std::time::Duration;
 
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service::create_api_token;
-use innkeeper::idempotency::Once;
-use innkeeper::ids::UserId;
+use accounts::model::NewApiToken;
+use accounts::service::create_api_token;
+use compute::ids::UserId;
+use kernel::idempotency::Once;
 use sqlx::PgPool;
 
 use crate::house::House;
@@ -15,10 +15,10 @@ use crate::{load, pgbench};
 
 pub(crate) const TENANTS: i32 = 100;
 const SERVERS_EACH: i32 = 10;
-/// Of each side.
+/// Clients per side.
 const CLIENTS: usize = 16;
 const TIME: Duration = Duration::from_secs(8);
-/// Turns that each side takes.
+/// Rounds per side.
 const ROUNDS: usize = 2;
 /// At least half of pgbench's rate.
 const AIM: f64 = 2.0;
@@ -30,17 +30,20 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    let first = fill(&house.app.db, SERVERS_EACH).await?;
+    let first = fill(&house.app.core.db, SERVERS_EACH).await?;
     let mut tokens = Vec::new();
     for tenant in 0..TENANTS {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        tokens
-            .push(create_api_token(&house.app, &Once::default(), UserId(first + i64::from(tenant)), new).await?.token);
+        tokens.push(
+            create_api_token(&house.app.features.accounts, &Once::default(), UserId(first + i64::from(tenant)), new)
+                .await?
+                .token,
+        );
     }
-    sqlx::query("vacuum analyze").execute(&house.app.db).await?;
+    sqlx::query("vacuum analyze").execute(&house.app.core.db).await?;
     let ours = async |time| load::run(house.address, "/api/server", &tokens, CLIENTS, time).await;
     ours(Duration::from_secs(2)).await?;
-    let query = pgbench::prepared(&house.app.db, "%from servers s join images i%").await?;
+    let query = pgbench::prepared(&house.app.core.db, "%from servers s join images i%").await?;
     let script = script(&query, first);
     let peer = async |time| pgbench::run(&house.database_url, &script, CLIENTS, time).await;
     peer(Duration::from_secs(1)).await?;
@@ -68,10 +71,10 @@ async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 100 tenants with so many servers each, an address a server; returns the first tenant's id.
+/// Creates 100 tenants with this many servers each, one address per server; returns the first tenant's id.
 pub(crate) async fn fill(db: &PgPool, servers_each: i32) -> anyhow::Result<i64> {
     let one = async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(db).await;
-    // Disabled: nothing is to be asked of it.
+    // Disabled, so that nothing is requested from it.
     let host = one(
         "insert into hosts (name, kind, config_sealed, enabled) values ('bench', 'incus', '\\x00', false) returning id",
     )
@@ -97,7 +100,7 @@ pub(crate) async fn fill(db: &PgPool, servers_each: i32) -> anyhow::Result<i64> 
     .bind(TENANTS)
     .fetch_one(db)
     .await?;
-    // A tenant's servers lie apart, as they do where tenants order one by one.
+    // Interleave the tenants' servers, as if they had ordered one by one.
     sqlx::query(
         "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
                               cores, memory_mib, disk_gib)
@@ -122,8 +125,8 @@ pub(crate) async fn fill(db: &PgPool, servers_each: i32) -> anyhow::Result<i64> 
     Ok(first)
 }
 
-/// Each client prepares the query once and then runs it with the parameters that the service gives: a random tenant
-/// and nothing else. (pgbench's own `--protocol prepared` can't pass a null as a parameter; EXECUTE can.)
+/// The pgbench script: each client prepares the query once and then runs it with the service's parameters, for a random
+/// tenant. (pgbench's own `--protocol prepared` can't pass null as a parameter; EXECUTE can.)
 fn script(query: &str, first: i64) -> String {
     let last = first + i64::from(TENANTS) - 1;
     format!(

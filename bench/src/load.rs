@@ -1,5 +1,5 @@
-//! A load generator as plain as pgbench is: keep-alive connections, each with one request at a time, on a thread and
-//! a runtime of their own, and no more work for an answer than to see that it is whole and good.
+//! A load generator as simple as pgbench: keep-alive connections with one request at a time each, on a thread and
+//! runtime of its own, and no work per response beyond checking that it is complete and successful.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What was found.
+/// Results of a run.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    /// Answers a second.
+    /// Responses per second.
     pub rate: f64,
-    /// Of every request, in milliseconds.
+    /// Latency of every request in milliseconds.
     pub latencies: Vec<f64>,
 }
 
-/// GETs `path` as each of `tokens` in turn, over that many connections, for that long.
+/// GETs `path` with each of `tokens` in turn, over this many connections, for this long.
 pub(crate) async fn run(
     address: SocketAddr,
     path: &str,
@@ -46,7 +46,7 @@ pub(crate) async fn run_each(
     std::thread::Builder::new().name("load".into()).spawn(move || {
         let _ = told.send(on_this_thread(address, requests, connections, time));
     })?;
-    measured.await.context("the load generator died")?
+    measured.await.context("the load generator crashed")?
 }
 
 fn on_this_thread(
@@ -82,7 +82,7 @@ async fn connection(
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(64 << 10);
     let mut latencies = Vec::new();
-    // Each begins elsewhere, and the steps between its turns are coprime to any round number of tokens.
+    // Each starts elsewhere, and their strides are coprime to any round number of tokens.
     let mut turn = number * 37;
     while Instant::now() < until {
         let request = &requests[turn % requests.len()];
@@ -95,7 +95,7 @@ async fn connection(
     Ok(latencies)
 }
 
-/// Reads one answer to its end.
+/// Reads one response to its end.
 async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
     buffer.clear();
     let whole = loop {
@@ -110,13 +110,13 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<
     Ok(())
 }
 
-/// The body's length, of an answer that is good.
+/// Length of the body of a successful response.
 fn length(head: &[u8]) -> anyhow::Result<usize> {
     let head = std::str::from_utf8(head)?;
-    anyhow::ensure!(head.starts_with("HTTP/1.1 200 "), "not a good answer: {head}");
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200 "), "not a successful response: {head}");
     head.lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         .and_then(|(_, length)| length.trim().parse().ok())
-        .context("an answer without a length")
+        .context("a response without a Content-Length")
 }

@@ -1,9 +1,9 @@
-//! Innkeeper beside its peers, in one run on one machine. `make bench` starts what this needs and names it in the
-//! environment (`INNKEEPER_TEST_…` as for the tests, and `PGBENCH`).
+//! Innkeeper next to comparable programs ("peers"), in one run on one machine. `make bench` starts what this needs and
+//! passes it in the environment (`INNKEEPER_TEST_…` as for the tests, and `PGBENCH`).
 //!
-//!   innkeeper-bench [console] [create] [cycle] [fanout] [history] [list] [reads] [sweep]     all of them when none is named
+//!   innkeeper-bench [console] [create] [cycle] [fanout] [history] [list] [reads] [sweep]     all of them by default
 
-#![allow(clippy::disallowed_methods, reason = "SQL for a schema of the moment: databases are made and looked at here")]
+#![allow(clippy::disallowed_methods, reason = "benchmarks create and inspect databases with ad-hoc SQL")]
 
 mod console;
 mod create;
@@ -29,26 +29,26 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::Report;
 
-/// In the order of running.
+/// In the order in which they run.
 const ALL: &[&str] = &["list", "console", "reads", "sweep", "cycle", "fanout", "history", "create"];
 
-/// As the service itself runs: one runtime with a thread for each processor.
+/// The same runtime as the service's: one thread per CPU.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    // What a benchmark starts this program for, to measure it alone.
+    // Arguments with which a benchmark starts this program to measure one thing in isolation.
     match wanted.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["only-sweep"] => return sweep::only_sweep().await,
         ["only-cycle"] => return cycle::only_cycle().await,
         _ => {}
     }
     if let Some(unknown) = wanted.iter().find(|w| !ALL.contains(&w.as_str())) {
-        anyhow::bail!("there is no benchmark {unknown:?}; there are: {}", ALL.join(", "));
+        anyhow::bail!("unknown benchmark {unknown:?}; available: {}", ALL.join(", "));
     }
-    // An error says that it was done.
+    // An error means that it is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let target = PathBuf::from(std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into()));
-    std::fs::create_dir_all(&target).context("making the folder for the results")?;
+    std::fs::create_dir_all(&target).context("creating the folder for the results")?;
     log(&target)?;
     let mut report = Report::new(house::cluster_words().await?);
     let interrupted = tokio::select! {
@@ -58,14 +58,14 @@ async fn main() -> anyhow::Result<()> {
     if interrupted {
         report.keep("what was still to come", Err(anyhow::anyhow!("interrupted")));
     }
-    // What an interrupted benchmark has left behind. Ended ones have tidied up already.
+    // Cleans up after an interrupted benchmark; finished ones have done so themselves.
     house::tidy_all().await;
     report.print()?;
     report.write(&target.join("bench.json"))?;
     report.verdict()
 }
 
-/// Runs them one after the other. One that fails is no reason not to run the others.
+/// Runs them one after another. If one fails, the others still run.
 async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) {
     for name in ALL.iter().copied().filter(|name| is_wanted(name)) {
         let measured = match name {
@@ -77,7 +77,7 @@ async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) {
             "fanout" => fanout::measure(report).await,
             "history" => history::measure(report).await,
             "create" => create::measure(report).await,
-            _ => Err(anyhow::anyhow!("it is listed and not written")),
+            _ => Err(anyhow::anyhow!("listed but not implemented")),
         };
         if !report.keep(name, measured) {
             house::tidy_all().await;
@@ -95,13 +95,13 @@ fn interrupted() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Logs as a service with its usual settings does, a line a request: that is part of what a request costs.
+/// Logs as the service does by default, one line per request: that is part of a request's cost.
 fn log(target: &std::path::Path) -> anyhow::Result<()> {
     let path = target.join("bench.log");
     let file = std::fs::File::create(&path).with_context(|| format!("writing {}", path.display()))?;
     let filter = std::env::var("INNKEEPER_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_new(filter).context("INNKEEPER_LOG is no filter")?)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_new(filter).context("INNKEEPER_LOG is not a valid filter")?)
         .with_ansi(false)
         .with_writer(file)
         .try_init()

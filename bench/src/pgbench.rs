@@ -1,4 +1,4 @@
-//! The peer of every query: pgbench on the same database.
+//! The peer of each query: pgbench on the same database.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -8,16 +8,16 @@ use anyhow::Context;
 use sqlx::PgPool;
 use tokio::process::Command;
 
-/// What pgbench found.
+/// Results of a run.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    /// Transactions a second.
+    /// Transactions per second.
     pub rate: f64,
-    /// Of every transaction, in milliseconds.
+    /// Latency of every transaction in milliseconds.
     pub latencies: Vec<f64>,
 }
 
-/// Runs `script` with that many clients for that long. Its variable `prepared` is 0 at first.
+/// Runs `script` with this many clients for this long. Its variable `prepared` is initially 0.
 pub(crate) async fn run(
     database_url: &str,
     script: &str,
@@ -47,11 +47,11 @@ pub(crate) async fn run(
         .with_context(|| format!("running {program} (PGBENCH names it)"))?;
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     anyhow::ensure!(output.status.success(), "pgbench failed: {errors}");
-    let rate = rate(&text).with_context(|| format!("no rate in what pgbench says: {text}"))?;
+    let rate = rate(&text).with_context(|| format!("no rate in pgbench's output: {text}"))?;
     Ok(Measured { rate, latencies: latencies(folder.path()).await? })
 }
 
-/// A query that the service asks, word for word, as one of its connections has prepared it.
+/// A query of the service, verbatim, as one of its connections has prepared it.
 pub(crate) async fn prepared(db: &PgPool, like: &str) -> anyhow::Result<String> {
     let mut connections = Vec::new();
     for _ in 0..db.size() {
@@ -59,25 +59,25 @@ pub(crate) async fn prepared(db: &PgPool, like: &str) -> anyhow::Result<String> 
         let found: Option<String> = sqlx::query_scalar(
             "select statement from pg_prepared_statements where statement like $1 order by prepare_time limit 1",
         )
-        // As a parameter, or this query would find itself.
+        // Passed as a parameter, or this query would match itself.
         .bind(like)
         .fetch_optional(&mut *connection)
         .await?;
         if let Some(found) = found {
             return Ok(found);
         }
-        // Held, so that the next one is another.
+        // Keep it, so that the next one is a different connection.
         connections.push(connection);
     }
     anyhow::bail!("no connection of the service has prepared a query like {like}")
 }
 
-/// From the line `tps = 1234.5 (without initial connection time)`.
+/// Parses the line `tps = 1234.5 (without initial connection time)`.
 fn rate(text: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok())
 }
 
-/// The third field of every line of the logs, which is in microseconds.
+/// The third field of each log line, which is in microseconds.
 async fn latencies(folder: &Path) -> anyhow::Result<Vec<f64>> {
     let mut all = Vec::new();
     let mut files = tokio::fs::read_dir(folder).await?;

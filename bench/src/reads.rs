@@ -1,13 +1,14 @@
-//! Every read at 200 clients, with 10,000 servers of 100 tenants, beside the least that a read can cost: pgbench with as
-//! many clients that looks one server up by its id.
+//! Every read endpoint at 200 clients, with 10,000 servers of 100 tenants, next to the cheapest possible read: pgbench
+//! with as many clients that select one server by its id.
 
 use std::time::Duration;
 
-use innkeeper::accounts::model::{NewApiToken, Role};
-use innkeeper::accounts::service::create_api_token;
-use innkeeper::hosts;
-use innkeeper::idempotency::Once;
-use innkeeper::ids::UserId;
+use accounts::model::NewApiToken;
+use accounts::service::create_api_token;
+use compute::hosts;
+use compute::ids::UserId;
+use kernel::auth::Role;
+use kernel::idempotency::Once;
 use serde_json::json;
 
 use crate::house::House;
@@ -18,7 +19,7 @@ use crate::{load, pgbench};
 
 const SERVERS_EACH: i32 = 100;
 const CLIENTS: usize = 200;
-/// Of each endpoint.
+/// Duration per endpoint.
 const TIME: Duration = Duration::from_secs(4);
 
 pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
@@ -28,11 +29,11 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
-    let db = &house.app.db;
+    let db = &house.app.core.db;
     let first = fill(db, SERVERS_EACH).await?;
-    // Shown to providers, so it must be there to be opened.
+    // Providers are shown the settings, so there must be something to open.
     let new = json!({ "name": "sealed", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true, "enabled": false });
-    hosts::service::add(&house.app, &Once::default(), serde_json::from_value(new)?).await?;
+    hosts::service::add(&house.app.core, &Once::default(), serde_json::from_value(new)?).await?;
     sqlx::query("update hosts set config_sealed = (select config_sealed from hosts where name = 'sealed')")
         .execute(db)
         .await?;
@@ -54,14 +55,14 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
     let provider = house.person("provider@example.com", Role::Provider).await?.id;
     let token = async |user: UserId| {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        create_api_token(&house.app, &Once::default(), user, new).await.map(|made| made.token)
+        create_api_token(&house.app.features.accounts, &Once::default(), user, new).await.map(|made| made.token)
     };
     let whole = token(provider).await?;
     let mut tenants = Vec::new();
     for tenant in 0..i64::from(TENANTS) {
         tenants.push((UserId(first + tenant), token(UserId(first + tenant)).await?));
     }
-    // A server and an operation of each tenant.
+    // One server and one operation of each tenant.
     let mut own = Vec::new();
     for (user, token) in &tenants {
         let (server, operation): (i64, String) = sqlx::query_as(

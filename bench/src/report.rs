@@ -1,4 +1,4 @@
-//! The table for people and the file for programs.
+//! The table for humans and the file for programs.
 
 use std::io::Write;
 use std::path::Path;
@@ -12,17 +12,17 @@ use serde::Serialize;
 pub(crate) struct Row {
     /// What was measured.
     pub name: String,
-    /// Of both figures.
+    /// Unit of both values.
     pub unit: &'static str,
-    /// Our figure.
+    /// Our value.
     pub ours: f64,
-    /// The peer's.
+    /// The peer's value.
     pub peer: f64,
-    /// Who the peer is.
+    /// Name of the peer.
     pub peer_name: String,
-    /// Ours over the peer's for times, the peer's over ours for rates.
+    /// For times, ours over the peer's; for rates, the peer's over ours.
     pub ratio: f64,
-    /// The ratio to reach.
+    /// Target for the ratio.
     pub aim: Option<f64>,
     /// A remark for the table.
     #[serde(skip)]
@@ -30,12 +30,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A time, or anything else of which less is better.
+    /// A time, or anything else where less is better.
     pub(crate) fn cost(name: &str, unit: &'static str, ours: f64, peer: f64, peer_name: &str) -> Self {
         Self::new(name, unit, ours, peer, peer_name, ours / peer)
     }
 
-    /// A rate, or anything else of which more is better.
+    /// A rate, or anything else where more is better.
     pub(crate) fn rate(name: &str, unit: &'static str, ours: f64, peer: f64, peer_name: &str) -> Self {
         Self::new(name, unit, ours, peer, peer_name, peer / ours)
     }
@@ -46,14 +46,14 @@ impl Row {
     }
 }
 
-/// Everything that was measured.
+/// All measurements of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// What it was measured on.
+    /// Machine and database that were used.
     setting: String,
     rows: Vec<Row>,
     notes: Vec<String>,
-    /// What could not be measured, and why.
+    /// Measurements that failed, and why.
     failures: Vec<(String, String)>,
 }
 
@@ -66,12 +66,12 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// A line below the table: where the time went, for one.
+    /// Adds a line below the table, for example a breakdown of the time.
     pub(crate) fn note(&mut self, text: String) {
         self.notes.push(text);
     }
 
-    /// Keeps a failure for the table, under the name of what was to be measured. Tells whether there was none.
+    /// Records a failure in the table, under the name of the measurement. Returns whether there was none.
     pub(crate) fn keep(&mut self, name: &str, measured: anyhow::Result<()>) -> bool {
         if let Err(error) = &measured {
             say(&format!("{name} FAILED: {error:#}"));
@@ -80,14 +80,13 @@ impl Report {
         measured.is_ok()
     }
 
-    /// An error where anything could not be measured.
+    /// An error if any measurement failed.
     pub(crate) fn verdict(&self) -> anyhow::Result<()> {
         let names: Vec<&str> = self.failures.iter().map(|(name, _)| name.as_str()).collect();
         anyhow::ensure!(names.is_empty(), "{} failed; the other rows were measured", names.join(", "));
         Ok(())
     }
 
-    /// Prints the table.
     pub(crate) fn print(&self) -> anyhow::Result<()> {
         self.write_table(&mut std::io::stdout().lock())
     }
@@ -109,7 +108,7 @@ impl Report {
             }))
             .chain(self.failures.iter().map(|(name, why)| {
                 let nothing = String::new;
-                // An error may have lines of its own.
+                // Error messages may have several lines.
                 let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
                 let failed = format!("FAILED: {why}");
                 [name.clone(), nothing(), nothing(), nothing(), nothing(), nothing(), nothing(), failed]
@@ -122,7 +121,7 @@ impl Report {
             let mut text = String::new();
             for (i, (cell, width)) in line.iter().zip(&widths).enumerate() {
                 let pad = " ".repeat(width - cell.chars().count());
-                // Figures to the right, words to the left.
+                // Align numbers right and text left.
                 let (first, second) = if [2, 3, 5, 6].contains(&i) { (&pad, cell) } else { (cell, &pad) };
                 text.extend([first.as_str(), second.as_str(), "  "]);
             }
@@ -135,7 +134,7 @@ impl Report {
         Ok(())
     }
 
-    /// Writes the file: what is measured in this run, and nothing of runs before.
+    /// Writes the file. It contains this run only.
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(&self.rows)? + "\n";
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
@@ -146,7 +145,7 @@ fn figure(value: f64) -> String {
     if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
-/// Says on stderr what is being done.
+/// Logs progress to stderr.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,6 +1,6 @@
-//! Middles and ends of samples.
+//! Quantiles and means.
 
-/// The value that `share` (0 to 1) of the samples do not exceed; 0 where there are none.
+/// The smallest sample that at least `share` (0 to 1) of them do not exceed; 0 if there are none.
 pub(crate) fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -9,7 +9,6 @@ pub(crate) fn quantile(samples: &[f64], share: f64) -> f64 {
     sorted.get(index).copied().unwrap_or_default()
 }
 
-/// The middle of the samples.
 pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -21,7 +20,6 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
     }
 }
 
-/// The mean of the samples.
 pub(crate) fn mean(samples: &[f64]) -> f64 {
     samples.iter().sum::<f64>() / samples.len().max(1) as f64
 }

@@ -1,15 +1,15 @@
-//! One look at a cluster of 50 nodes with 10,000 guests, beside `prometheus-pve-exporter` that scrapes the same server.
+//! One sweep of a cluster of 50 nodes with 10,000 guests, next to `prometheus-pve-exporter` scraping the same server.
 //!
-//! Each sweep is a new connection, as it is every 30 s and for each scrape. The server's list is made beforehand and
-//! stays as it is, so that neither side waits for its making.
+//! Each sweep uses a new connection, as it does every 30 s, and so does each scrape. The server's list is rendered
+//! beforehand and stays the same, so neither side waits for it.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fleet::{Fleet, Kind, Options};
-use hypervisor::Driver;
-use hypervisor::proxmox::{Proxmox, ProxmoxConfig};
+use hypervisor::Inventory;
+use proxmox::{Proxmox, ProxmoxConfig};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
@@ -20,22 +20,22 @@ use crate::stats::median;
 
 const NODES: usize = 50;
 const GUESTS: usize = 10_000;
-/// Turns that each side takes.
+/// Rounds per side.
 const ROUNDS: usize = 5;
-/// Sweeps in one turn of ours; the first of a new process is not counted.
+/// Sweeps per round of ours; the first of a new process is not counted.
 const SWEEPS: usize = 4;
-/// At least 20 times faster.
+/// At least 20 times as fast.
 const AIM: f64 = 0.05;
-/// As `scripts/bench.sh` installs it.
+/// The version that `scripts/bench.sh` installs.
 pub(crate) const EXPORTER: &str = "prometheus-pve-exporter 3.10.2";
-/// Its collectors that ask once for everything (`cluster=1&node=0`): the one that alone tells what a sweep tells, but
-/// for what runs, and all.
+/// The collectors that make one request for everything (`cluster=1&node=0`): the one that covers what a sweep does
+/// (except which guests are running), and all of them.
 const ONE: &str = "collector.resources alone";
-/// What is left out for that.
+/// Collectors to switch off for that.
 pub(crate) const NOT_RESOURCES: &[&str] = &["status", "version", "node", "cluster", "backup-info", "qdevice"];
 const ALL: &str = "cluster collectors";
 
-/// What a process that only sweeps has seen.
+/// Results of a process that only sweeps.
 #[derive(Debug, Serialize, Deserialize)]
 struct Seen {
     milliseconds: Vec<f64>,
@@ -50,7 +50,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let host = fleet.host(0);
     let settings = host.driver_settings().to_string();
     let target = host.url().replace("https://", "");
-    // Not counted: the server makes its lists, both sides load what they need.
+    // Not counted: the server renders its lists, and both sides load what they need.
     sweeps(&settings).await?;
     let (mut ours, mut memory) = (Vec::new(), 0);
     let mut peers = Vec::new();
@@ -83,7 +83,7 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Some sweeps in a process of their own.
+/// Runs some sweeps in a process of their own.
 async fn sweeps(settings: &str) -> anyhow::Result<Seen> {
     let mut child = proc::this("only-sweep")?.spawn()?;
     child.stdin.take().context("piped")?.write_all(settings.as_bytes()).await?;
@@ -94,7 +94,7 @@ async fn sweeps(settings: &str) -> anyhow::Result<Seen> {
     Ok(seen)
 }
 
-/// What the process of its own does: settings from stdin, what it saw to stdout.
+/// Body of that process: settings on stdin, results on stdout.
 pub(crate) async fn only_sweep() -> anyhow::Result<()> {
     let config: ProxmoxConfig = serde_json::from_reader(std::io::stdin().lock())?;
     let mut seen = Seen { milliseconds: Vec::new(), guests: 0, peak_memory: 0 };
@@ -110,7 +110,6 @@ pub(crate) async fn only_sweep() -> anyhow::Result<()> {
     Ok(serde_json::to_writer(std::io::stdout().lock(), &seen)?)
 }
 
-/// A running exporter.
 #[derive(Debug)]
 pub(crate) struct Exporter {
     process: Child,
@@ -123,7 +122,7 @@ impl Exporter {
     pub(crate) async fn start(without: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("pve.yml");
-        // Any token is as good as another there.
+        // The fleet accepts any token.
         let token = "user: innkeeper@pve, token_name: fleet, token_value: fleet";
         tokio::fs::write(&config, format!("default: {{{token}, verify_ssl: false, timeout: 60}}\n")).await?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -142,26 +141,26 @@ impl Exporter {
         let exporter = Self { process, url, http, _folder: folder };
         let until = Instant::now() + Duration::from_mins(1);
         while let Err(error) = exporter.http.get(&exporter.url).send().await {
-            anyhow::ensure!(Instant::now() < until, "{EXPORTER} does not answer: {error}");
+            anyhow::ensure!(Instant::now() < until, "{EXPORTER} does not respond: {error}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Ok(exporter)
     }
 
-    /// One scrape of a host that has so many guests, in milliseconds.
+    /// One scrape of a host with this many guests, in milliseconds.
     pub(crate) async fn scrape(&self, target: &str, guests: usize) -> anyhow::Result<f64> {
         let start = Instant::now();
         let url = format!("{}pve?target={target}&cluster=1&node=0", self.url);
         let text = self.http.get(url).send().await?.error_for_status()?.text().await?;
         let time = start.elapsed().as_secs_f64() * 1000.0;
         let seen = text.lines().filter(|line| line.starts_with("pve_guest_info{")).count();
-        anyhow::ensure!(seen == guests, "{EXPORTER} tells of {seen} guests");
+        anyhow::ensure!(seen == guests, "{EXPORTER} reports {seen} guests");
         Ok(time)
     }
 
-    /// The process that scrapes; the exporter itself only watches over it.
+    /// The process that scrapes; the exporter itself only supervises it.
     pub(crate) fn worker(&self) -> anyhow::Result<u32> {
-        let pid = self.process.id().with_context(|| format!("{EXPORTER} has ended"))?;
-        proc::children(pid)?.first().copied().context("no worker")
+        let pid = self.process.id().with_context(|| format!("{EXPORTER} has exited"))?;
+        proc::children(pid)?.first().copied().context("the exporter has no worker process")
     }
 }

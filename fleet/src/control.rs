@@ -1,4 +1,4 @@
-//! Changing a fleet while it runs, over a port of this machine.
+//! Changes a fleet while it runs, over a local port.
 
 use std::sync::Arc;
 
@@ -12,26 +12,26 @@ use tokio::net::TcpListener;
 
 use crate::{Behaviour, Fleet, Guest, Host, Load, Power};
 
-/// What is to change; what is not named stays as it is.
+/// A change; fields that are left out stay as they are.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Change {
-    /// Which hosts, counted from 0; all where none is named.
+    /// Hosts to change, by index; all if left out.
     pub hosts: Option<Vec<usize>>,
-    /// How they answer: `"well"`, `{"slow": <ms>}`, `{"failing": <status>}`, `"hung"` or `"dead"`.
+    /// New behaviour: `"well"`, `{"slow": <ms>}`, `{"failing": <status>}`, `"hung"` or `"dead"`.
     pub behaviour: Option<Behaviour>,
-    /// Which of their guests, by their place; all where none is named.
+    /// Guests of these hosts to change, by index; all if left out.
     pub guests: Option<Vec<usize>>,
-    /// Whether these guests run.
+    /// New power state of these guests.
     pub power: Option<Power>,
-    /// Whether their hosts show them.
+    /// Whether their hosts list them.
     pub present: Option<bool>,
-    /// How busy they are.
+    /// New load of these guests.
     pub load: Option<Load>,
 }
 
 impl Fleet {
-    /// Makes a change; false, and nothing is changed, where it names a host that there is not.
+    /// Applies a change. Returns false and changes nothing if a host does not exist.
     pub fn apply(&self, change: &Change) -> bool {
         let all = || (0..self.hosts().len()).collect();
         let chosen = change.hosts.clone().unwrap_or_else(all);
@@ -50,7 +50,7 @@ impl Fleet {
         true
     }
 
-    /// Every host in words for programs: where it is, what the service is told of it, how it behaves, what it was asked.
+    /// Describes every host as JSON: address, settings for the service, behaviour, and number of requests.
     pub fn describe(&self) -> Vec<Value> {
         let line = |(n, host): (usize, &Host)| {
             json!({
@@ -62,8 +62,8 @@ impl Fleet {
     }
 }
 
-/// Serves the control port until it fails: `GET /` describes the hosts, `GET /<host>` its guests, and `POST /` makes a
-/// [`Change`].
+/// Serves the control port until it fails: `GET /` describes the hosts, `GET /<host>` lists its guests, and `POST /`
+/// applies a [`Change`].
 pub async fn control(fleet: Arc<Fleet>, listener: TcpListener) -> std::io::Result<()> {
     let router = Router::new().route("/", get(describe).post(change)).route("/{host}", get(guests)).with_state(fleet);
     axum::serve(listener, router).await

@@ -1,4 +1,4 @@
-//! One guest: what it is, and figures that move.
+//! A simulated guest with changing metrics.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// What a guest is.
+/// Kind of guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GuestKind {
@@ -19,65 +19,65 @@ pub enum GuestKind {
     Vm,
 }
 
-/// Whether a guest runs.
+/// Power state of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Power {
-    /// It runs.
+    /// Running.
     Running,
-    /// It does not.
+    /// Stopped.
     Stopped,
 }
 
-/// How busy a guest is: shares from 0 to 1, about which its figures move.
+/// Load of a guest: fractions from 0 to 1 around which its metrics vary.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
-    /// Of its cores.
+    /// Fraction of its cores.
     pub cpu: f64,
-    /// Of its memory.
+    /// Fraction of its memory.
     pub memory: f64,
-    /// Of its disk.
+    /// Fraction of its disk.
     pub disk: f64,
 }
 
-/// A guest of a made-up host.
+/// A guest of a simulated host.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Guest {
     /// Its number, unique in the fleet.
     pub number: i64,
-    /// The uuid that it carries as Innkeeper's marker.
+    /// Its uuid, which serves as Innkeeper's marker.
     pub marker: Uuid,
-    /// What it is.
+    /// Container or VM.
     pub kind: GuestKind,
-    /// Which node of its host it is on, counted from 0.
+    /// Index of its node on its host.
     pub node: usize,
-    /// Its cores.
+    /// Number of cores.
     pub cores: u32,
-    /// Its memory in bytes.
+    /// Memory in bytes.
     pub memory: u64,
-    /// Its disk in bytes.
+    /// Disk size in bytes.
     pub disk: u64,
-    /// Whether it runs.
+    /// Its power state.
     pub power: Power,
-    /// Whether its host shows it.
+    /// Whether its host lists it.
     pub present: bool,
-    /// How busy it is.
+    /// Load.
     pub load: Load,
-    /// What its host shows of it.
+    /// Its current metrics.
     #[serde(skip)]
     pub(crate) shown: Shown,
 }
 
-/// A guest's figures as of the last look.
+/// A guest's metrics as of the last read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shown {
-    /// When it was started; `None` while it is stopped.
+    /// When it was started; `None` if stopped.
     pub(crate) started: Option<DateTime<Utc>>,
-    /// Shares in use.
+    /// Current usage.
     pub(crate) share: Load,
-    /// Since the start: processor time in nanoseconds, bytes over the network and from and to the disk.
+    /// Counters since its start: CPU time in nanoseconds, network and disk bytes.
     pub(crate) cpu_ns: u64,
     pub(crate) net_in: u64,
     pub(crate) net_out: u64,
@@ -85,13 +85,13 @@ pub(crate) struct Shown {
     pub(crate) disk_write: u64,
 }
 
-/// Made from the seed and a guest's number alone, so that another process knows it too.
+/// The marker for a seed and a guest number, so that another process can derive it too.
 pub fn marker(seed: u64, number: i64) -> Uuid {
     let half = |salt| mix(seed, number.unsigned_abs(), salt);
     uuid::Builder::from_random_bytes(((u128::from(half(1)) << 64) | u128::from(half(2))).to_be_bytes()).into_uuid()
 }
 
-/// A number that looks random and is the same each time (the finalizer of `SplitMix64`).
+/// A deterministic pseudo-random number (the finalizer of `SplitMix64`).
 fn mix(seed: u64, number: u64, salt: u64) -> u64 {
     let golden = 0x9E37_79B9_7F4A_7C15_u64;
     let mut z =
@@ -101,12 +101,12 @@ fn mix(seed: u64, number: u64, salt: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A share between `from` and `to`.
+/// A deterministic pseudo-random value between `from` and `to`.
 fn between(seed: u64, number: u64, salt: u64, from: f64, to: f64) -> f64 {
     from + (to - from) * (mix(seed, number, salt) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "figures that fit by far")]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "values that easily fit")]
 fn whole(value: f64) -> u64 {
     value as u64
 }
@@ -133,14 +133,14 @@ impl Guest {
             load,
             shown: Shown { started: None, share: load, cpu_ns: 0, net_in: 0, net_out: 0, disk_read: 0, disk_write: 0 },
         };
-        // As if it had run for up to 30 days.
+        // As if it had been running for up to 30 days.
         let age = Duration::from_secs(mix(seed, n, 7) % (30 * 86_400));
         guest.shown.started = Some(now - age);
         guest.advance(seed, 0, now, age);
         guest
     }
 
-    /// Time goes by: `since` the last look.
+    /// Advances the metrics by the time since the last read.
     pub(crate) fn advance(&mut self, seed: u64, look: u64, now: DateTime<Utc>, since: Duration) {
         let n = self.number.unsigned_abs();
         let near = |share: f64, salt| (share + between(seed, n, 16 + 4 * look + salt, -0.01, 0.01)).clamp(0.0, 1.0);
@@ -150,7 +150,7 @@ impl Guest {
             *shown = Shown { started: None, cpu_ns: 0, net_in: 0, net_out: 0, disk_read: 0, disk_write: 0, ..*shown };
             return;
         }
-        // Just started: the time before was somebody else's.
+        // Just started: the time before does not count.
         let seconds = if shown.started.is_some() { since.as_secs_f64() } else { 0.0 };
         shown.started.get_or_insert(now);
         shown.share = Load { cpu: near(self.load.cpu, 1), memory: near(self.load.memory, 2), ..shown.share };
@@ -166,7 +166,7 @@ impl Guest {
         self.power == Power::Running
     }
 
-    /// Seconds since its start.
+    /// Seconds since its last start.
     pub(crate) fn uptime(&self, now: DateTime<Utc>) -> u64 {
         self.shown.started.map_or(0, |at| u64::try_from((now - at).num_seconds()).unwrap_or(0))
     }

@@ -1,4 +1,4 @@
-//! One host: its guests, how it behaves, and the lists that it has made.
+//! A simulated host: its guests, its behaviour, and its cached lists.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,38 +16,38 @@ use uuid::Uuid;
 use crate::guest::Guest;
 use crate::{Kind, Options, incus, proxmox};
 
-/// How a host answers.
+/// How a host answers requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Behaviour {
-    /// At once and truly.
+    /// Correctly and at once.
     #[default]
     Well,
-    /// Truly, after so many milliseconds.
+    /// Correctly, after this many milliseconds.
     Slow(u64),
-    /// With this HTTP status.
+    /// With this HTTP error status.
     Failing(u16),
-    /// Takes connections and never answers. What it was asked is answered when it behaves otherwise again.
+    /// Accepts connections and never answers. Pending requests are answered once the behaviour changes.
     Hung,
-    /// Refuses connections, and has ended those that there were.
+    /// Refuses connections and has closed the existing ones.
     Dead,
 }
 
-/// Where a host is found.
+/// Address of a host.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
     Https { url: String, fingerprint: String },
     Unix(PathBuf),
 }
 
-/// One made-up host. Clones are the same host.
+/// A simulated host. Clones share its state.
 #[derive(Debug, Clone)]
 pub struct Host(pub(crate) Arc<Shared>);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) kind: Kind,
-    /// How many nodes it is a cluster of.
+    /// Number of nodes in its cluster.
     pub(crate) nodes: usize,
     place: Place,
     seed: u64,
@@ -60,10 +60,10 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 struct State {
     guests: Vec<Guest>,
-    /// How often time went by, and when it last did.
+    /// Number of times that the metrics have advanced, and when they last did.
     look: u64,
     at: Instant,
-    /// Lists by what they are of, with the time of their making.
+    /// Cached lists by what they contain, with the time they were rendered.
     lists: HashMap<&'static str, (Instant, Bytes)>,
 }
 
@@ -85,7 +85,7 @@ impl Host {
         }))
     }
 
-    /// Where its API is: `https://127.0.0.1:<port>`, or the path of its unix socket.
+    /// URL of its API: `https://127.0.0.1:<port>`, or the path of its unix socket.
     pub fn url(&self) -> String {
         match &self.0.place {
             Place::Https { url, .. } => url.clone(),
@@ -93,7 +93,7 @@ impl Host {
         }
     }
 
-    /// The SHA-256 of its certificate as Proxmox VE shows it; `None` for a unix socket.
+    /// SHA-256 fingerprint of its certificate in Proxmox VE's notation; `None` for a unix socket.
     pub fn fingerprint(&self) -> Option<&str> {
         match &self.0.place {
             Place::Https { fingerprint, .. } => Some(fingerprint),
@@ -101,7 +101,7 @@ impl Host {
         }
     }
 
-    /// What the service is told of it (`config` in `POST /api/hosts`), its token's secret included.
+    /// Settings to register it with (`config` in `POST /api/hosts`), its token's secret included.
     pub fn settings(&self) -> Value {
         match &self.0.place {
             Place::Https { url, fingerprint } => json!({
@@ -123,27 +123,27 @@ impl Host {
         }
     }
 
-    /// Its guests as they are meant to be.
+    /// Its guests in their configured state.
     pub fn guests(&self) -> Vec<Guest> {
         self.state().guests.clone()
     }
 
-    /// The markers of its guests, by their place.
+    /// The markers of its guests, in order.
     pub fn markers(&self) -> Vec<Uuid> {
         self.state().guests.iter().map(|guest| guest.marker).collect()
     }
 
-    /// How it answers from now on.
+    /// Sets its behaviour.
     pub fn set(&self, behaviour: Behaviour) {
         self.0.behaviour.send_replace(behaviour);
     }
 
-    /// How it answers.
+    /// Its current behaviour.
     pub fn behaviour(&self) -> Behaviour {
         *self.0.behaviour.borrow()
     }
 
-    /// Changes guests, named by their place on this host; places that it has not are passed over.
+    /// Changes guests, given by index; indices that don't exist are skipped.
     pub fn alter(&self, which: impl IntoIterator<Item = usize>, change: impl Fn(&mut Guest)) {
         let mut state = self.state();
         for place in which {
@@ -154,12 +154,12 @@ impl Host {
         state.lists.clear();
     }
 
-    /// How many requests it was asked in all, answered or not.
+    /// Number of requests received, answered or not.
     pub fn asked(&self) -> u64 {
         self.0.asked.load(Ordering::Relaxed)
     }
 
-    /// It is asked once more; resolves when it is to answer, with the status that it is to fail with.
+    /// Counts a request; resolves when it is to be answered, with the error status if it is to fail.
     pub(crate) async fn asked_again(&self) -> Option<u16> {
         self.0.asked.fetch_add(1, Ordering::Relaxed);
         match self.awake().await {
@@ -170,20 +170,20 @@ impl Host {
         None
     }
 
-    /// Waits while it hangs.
+    /// Waits until the host no longer hangs.
     pub(crate) async fn awake(&self) -> Behaviour {
         let mut behaviour = self.0.behaviour.subscribe();
-        // The sender is ours.
+        // We own the sender, so this can't fail.
         behaviour.wait_for(|b| *b != Behaviour::Hung).await.map_or(Behaviour::Well, |b| *b)
     }
 
-    /// Waits until it dies, or until it lives.
+    /// Waits until it is dead (`true`) or alive (`false`).
     pub(crate) async fn turned(&self, dead: bool) {
         let mut behaviour = self.0.behaviour.subscribe();
         let _ = behaviour.wait_for(|b| (*b == Behaviour::Dead) == dead).await;
     }
 
-    /// A list that is still fresh, or a new one: time goes by, then `render` makes it of the guests that are shown.
+    /// A cached list if it is still fresh; otherwise advances the metrics and renders the visible guests.
     pub(crate) fn list(
         &self,
         of: &'static str,
@@ -199,7 +199,7 @@ impl Host {
         list
     }
 
-    /// One guest that is shown, as of now.
+    /// A visible guest with its current metrics.
     pub(crate) fn guest(&self, number: i64) -> Option<Guest> {
         let mut state = self.state();
         self.advance(&mut state);
@@ -219,7 +219,7 @@ impl Host {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer to GET of a path with a query: a status and a body.
+    /// Answers a GET of a path and query: status and body.
     pub(crate) fn answer(&self, path: &str, query: &str) -> (u16, Bytes) {
         match self.0.kind {
             Kind::Proxmox => proxmox::answer(self, path, query),

@@ -1,4 +1,4 @@
-//! What Incus 6.0 answers, as read from its daemon.
+//! Responses of Incus 6.0, modelled on its source.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -12,7 +12,7 @@ const CORES: u32 = 64;
 const MEMORY: u64 = 512 * GIB;
 const DISK: u64 = 16 << 40;
 
-/// What the driver builds on.
+/// API extensions that the driver relies on.
 const EXTENSIONS: &[&str] =
     &["instances", "instance_state_started_at", "instances_state_total", "image_types", "projects", "resources_v2"];
 
@@ -90,7 +90,7 @@ fn pool(name: &str) -> Value {
     json!({"name": name, "driver": "zfs", "status": "Created", "config": {"source": name}, "used_by": [], "locations": ["none"]})
 }
 
-/// The answer to GET of a path below `/1.0`.
+/// Answers a GET of a path below `/1.0`.
 pub(crate) fn answer(host: &Host, path: &str, query: &str) -> (u16, Bytes) {
     let Some(path) = path.strip_prefix("/1.0") else { return error(404, "Not Found") };
     let recursion = query.split('&').find_map(|pair| pair.strip_prefix("recursion=")).unwrap_or("0");
@@ -132,7 +132,7 @@ fn data(metadata: &Value) -> (u16, Bytes) {
     (200, Bytes::from(envelope.to_string()))
 }
 
-/// A refusal.
+/// An error response.
 pub(crate) fn error(status: u16, text: &str) -> (u16, Bytes) {
     let envelope = json!({
         "type": "error", "status": "", "status_code": 0, "operation": "", "error_code": status, "error": text,

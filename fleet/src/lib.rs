@@ -1,8 +1,8 @@
-//! A made-up fleet: hosts with guests, each host a listener of its own on this machine, in the hosts' own API shapes.
+//! A simulated fleet: hosts with guests, each host a listener on this machine that speaks its kind's API.
 //!
-//! It answers what a driver asks to look (preflight, sweep, find) and what monitoring programs ask; it changes nothing on
-//! request of a driver. Figures are made from the seed and move with each look; counters grow with time. Any host can be
-//! made slow, failing, silent or dead while it runs, and any guest busy, stopped or gone: see [`Host::set`] and
+//! It answers the read requests of drivers (preflight, sweep, find) and of monitoring programs; drivers can't change
+//! anything. Metrics are derived from the seed and change with each read; counters grow with time. At run time any host
+//! can be made slow, failing, hung or dead, and any guest busy, stopped or missing: see [`Host::set`] and
 //! [`Host::alter`].
 
 mod control;
@@ -23,39 +23,39 @@ pub use control::{Change, control};
 pub use guest::{Guest, GuestKind, Load, Power, marker};
 pub use host::{Behaviour, Host};
 
-/// Whose API the hosts speak.
+/// The API that the hosts speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Proxmox VE 9.2: HTTPS on a port of 127.0.0.1, with a certificate that the host has signed itself.
+    /// Proxmox VE 9.2: HTTPS on a port of 127.0.0.1, with a self-signed certificate.
     Proxmox,
     /// Incus 6.0: a unix socket.
     Incus,
 }
 
-/// What fleet is wanted.
+/// Options of a fleet.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Whose API.
+    /// The API that the hosts speak.
     pub kind: Kind,
-    /// How many hosts.
+    /// Number of hosts.
     pub hosts: usize,
-    /// How many guests on each.
+    /// Number of guests per host.
     pub guests: usize,
-    /// How many nodes each host is a cluster of. Incus has one.
+    /// Number of nodes per host; Incus has one.
     pub nodes: usize,
-    /// Where all made-up figures come from: the same seed, the same fleet.
+    /// Seed of all simulated values: the same seed gives the same fleet.
     pub seed: u64,
-    /// The number of the first guest; the others follow, over all hosts.
+    /// Number of the first guest; the others follow, across all hosts.
     pub first_number: i64,
-    /// How long a list stays as it is; Proxmox VE makes a new one every 10 s. With zero every look finds other figures.
+    /// How long a list is cached, as Proxmox VE does for 10 s. With zero every read sees new values.
     pub fresh_for: Duration,
-    /// The folder for unix sockets; without one, a temporary one.
+    /// Folder for unix sockets; a temporary one if `None`.
     pub sockets: Option<PathBuf>,
 }
 
 impl Options {
-    /// A small fleet: that many hosts with that many guests, one node each, seed 1.
+    /// A small fleet: this many hosts and guests per host, one node each, seed 1.
     pub fn new(kind: Kind, hosts: usize, guests: usize) -> Self {
         let (nodes, seed, first_number, fresh_for, sockets) = (1, 1, 100_000, Duration::ZERO, None);
         Self { kind, hosts, guests, nodes, seed, first_number, fresh_for, sockets }
@@ -64,32 +64,32 @@ impl Options {
     fn check(&self) -> anyhow::Result<()> {
         let last =
             i64::try_from(self.hosts.saturating_mul(self.guests)).ok().and_then(|n| self.first_number.checked_add(n));
-        anyhow::ensure!(self.hosts > 0 && self.nodes > 0, "a fleet has hosts, and each has a node");
-        anyhow::ensure!(self.kind == Kind::Proxmox || self.nodes == 1, "a host of the kind incus has one node");
+        anyhow::ensure!(self.hosts > 0 && self.nodes > 0, "a fleet needs at least one host, and each host a node");
+        anyhow::ensure!(self.kind == Kind::Proxmox || self.nodes == 1, "an incus host has exactly one node");
         anyhow::ensure!(
             self.first_number >= 100 && last.is_some_and(|last| last <= 1_000_000_000),
-            "guests have numbers from 100 to 999999999"
+            "guest numbers must be from 100 to 999999999"
         );
         Ok(())
     }
 }
 
-/// A fleet that is being served, until it is dropped.
+/// A running fleet. It stops when dropped.
 #[derive(Debug)]
 pub struct Fleet {
     hosts: Vec<Host>,
-    // Ends all listeners and connections.
+    // Ends all listeners and connections on drop.
     _stop: DropGuard,
-    // Holds the sockets.
+    // Keeps the folder of the sockets.
     _folder: Option<tempfile::TempDir>,
 }
 
 impl Fleet {
-    /// Makes the hosts and begins to serve them, on tasks of the runtime that this is called in.
+    /// Creates the hosts and serves them on tasks of the current runtime.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         options.check()?;
         let made = match (options.kind, &options.sockets) {
-            (Kind::Incus, None) => Some(tempfile::tempdir().context("a folder for sockets")?),
+            (Kind::Incus, None) => Some(tempfile::tempdir().context("creating a folder for sockets")?),
             _ => None,
         };
         let folder =
@@ -102,15 +102,15 @@ impl Fleet {
         Ok(Self { hosts, _stop: stop.drop_guard(), _folder: made })
     }
 
-    /// Every host.
+    /// All hosts.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }
 
-    /// One host, counted from 0.
+    /// A host by index.
     ///
     /// # Panics
-    /// Where there are fewer.
+    /// If it does not exist.
     pub fn host(&self, index: usize) -> &Host {
         &self.hosts[index]
     }

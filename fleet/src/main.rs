@@ -1,4 +1,4 @@
-//! A made-up fleet as a program; see the library.
+//! The simulated fleet as a program; see the library.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -11,44 +11,44 @@ use clap::Parser;
 use fleet::{Fleet, Kind, Options};
 use tokio::net::TcpListener;
 
-/// What `--help` ends with.
-const HELP: &str = r#"Prints a line of JSON for each host (its address, and its settings for POST /api/hosts) and one for
-the control port. There, GET / describes the hosts, GET /<host> its guests, and POST / changes them:
+/// Printed at the end of `--help`.
+const HELP: &str = r#"Prints one line of JSON per host (its address, and its settings for POST /api/hosts) and one for
+the control port. On that port, GET / describes the hosts, GET /<host> lists its guests, and POST / changes them:
 
   {"hosts": [3], "behaviour": "dead"}           or "well", "hung", {"slow": <ms>}, {"failing": <status>}
   {"hosts": [0], "guests": [1], "power": "stopped", "present": false, "load": {"cpu": 0.99, "memory": 0.5, "disk": 0.2}}
 
-What is left out stays; without "hosts" or "guests" all of them are meant."#;
+Fields that are left out keep their values; without "hosts" or "guests" the change applies to all of them."#;
 
-/// Serves a made-up fleet on this machine, in the hosts' own API shapes, until it is ended
+/// Serves a simulated fleet of hosts on this machine, speaking the hosts' own APIs, until it is stopped
 #[derive(Debug, Parser)]
 #[command(version, after_help = HELP)]
 struct Arguments {
-    /// Whose API the hosts speak
+    /// The API that the hosts speak
     #[arg(long, value_enum)]
     kind: Kind,
-    /// How many hosts
+    /// Number of hosts
     #[arg(long, default_value_t = 1)]
     hosts: usize,
-    /// How many guests on each host
+    /// Number of guests per host
     #[arg(long, default_value_t = 10)]
     guests: usize,
-    /// How many nodes each host is a cluster of (proxmox)
+    /// Number of nodes per host (proxmox)
     #[arg(long, default_value_t = 1)]
     nodes: usize,
-    /// The same seed makes the same fleet
+    /// Seed of all simulated values: the same seed gives the same fleet
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The number of the first guest
+    /// Number of the first guest
     #[arg(long, default_value_t = 100_000)]
     first_number: i64,
-    /// How long a list stays as it is, in milliseconds; 0: every look finds other figures
+    /// How long a list is cached, in milliseconds; 0: every read sees new values
     #[arg(long, default_value_t = 0)]
     fresh_for: u64,
-    /// The folder for unix sockets (incus); a temporary one without it
+    /// Folder for unix sockets (incus); a temporary one by default
     #[arg(long)]
     sockets: Option<PathBuf>,
-    /// Where the control port listens; port 0 is any
+    /// Address of the control port; port 0 picks a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     control: SocketAddr,
 }

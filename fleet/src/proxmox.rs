@@ -1,4 +1,4 @@
-//! What Proxmox VE 9.2 answers, as recorded from its daemons and as its schema has it.
+//! Responses of Proxmox VE 9.2, as recorded and as in its schema.
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use crate::guest::{Guest, GuestKind};
 use crate::host::Host;
 
-/// The token that a driver may show; any other is as good.
+/// The token that drivers are given; any other is accepted too.
 pub(crate) const TOKEN_ID: &str = "innkeeper@pve!fleet";
 pub(crate) const TOKEN_SECRET: &str = "00000000-0000-4000-8000-000000000000";
-/// Where root disks are.
+/// The storage of root disks.
 pub(crate) const STORAGE: &str = "local-lvm";
 
 const GIB: u64 = 1 << 30;
@@ -21,7 +21,7 @@ const NODE_DISK: u64 = 94 * GIB;
 const STORAGE_DISK: u64 = 16 << 40;
 const NODE_UPTIME: u64 = 90 * 86_400;
 
-/// What the preflight wants of the token, and a little more.
+/// The privileges that the preflight checks, and a few more.
 const PRIVILEGES: &[&str] = &[
     "Datastore.AllocateSpace",
     "Datastore.Audit",
@@ -44,7 +44,7 @@ const PRIVILEGES: &[&str] = &[
     "VM.Snapshot.Rollback",
 ];
 
-/// A guest in `/cluster/resources`.
+/// A guest's row in `/cluster/resources`.
 #[derive(Serialize)]
 struct GuestRow<'a> {
     id: String,
@@ -107,10 +107,10 @@ fn guest_row<'a>(guest: &Guest, nodes: &'a [String]) -> GuestRow<'a> {
         cpu: shown.share.cpu,
         maxcpu: guest.cores,
         mem: guest.memory_used(),
-        // A machine's process takes some more.
+        // A VM's process needs some memory on top.
         memhost: guest.memory_used() + (16 << 20),
         maxmem: guest.memory,
-        // Of a machine's disk its node knows the size alone.
+        // Nodes only know the size of a VM's disk, not its usage.
         disk: if guest.kind == GuestKind::Lxc { guest.disk_used() } else { 0 },
         maxdisk: guest.disk,
         diskread: shown.disk_read,
@@ -146,7 +146,7 @@ fn network_row(node: &str) -> Value {
     })
 }
 
-/// `/cluster/resources`, all of it or of one type.
+/// `/cluster/resources`, complete or limited to one type.
 fn resources(host: &Host, of: Option<&str>) -> Option<Bytes> {
     let (key, guests, nodes, storages, networks) = match of {
         None => ("all", true, true, true, true),
@@ -171,7 +171,7 @@ fn resources(host: &Host, of: Option<&str>) -> Option<Bytes> {
     }))
 }
 
-/// `{"data":[…]}`, written row by row.
+/// Builds `{"data":[…]}` row by row.
 struct Rows(Vec<u8>);
 
 impl Rows {
@@ -183,7 +183,7 @@ impl Rows {
         if !self.0.ends_with(b"[") {
             self.0.push(b',');
         }
-        // Plain rows in memory: neither can fail.
+        // Serializing plain rows into memory can't fail.
         let _ = serde_json::to_writer(&mut self.0, row);
     }
 
@@ -203,7 +203,7 @@ fn cluster_status(host: &Host) -> Value {
             "ip": format!("10.0.{}.{}", n / 250, n % 250 + 1), "level": "",
         })
     };
-    // A node that is alone is in no cluster.
+    // A single node is not part of a cluster.
     let cluster = (host.0.nodes > 1).then_some(cluster);
     cluster.into_iter().chain(node_names(host).into_iter().enumerate().map(node)).collect()
 }
@@ -235,7 +235,7 @@ fn of_guest(host: &Host, node: &str, kind: &str, number: &str, rest: &str) -> (u
     }
 }
 
-/// The answer to GET of a path below `/api2/json`.
+/// Answers a GET of a path below `/api2/json`.
 pub(crate) fn answer(host: &Host, path: &str, query: &str) -> (u16, Bytes) {
     let Some(path) = path.strip_prefix("/api2/json") else { return missing(path) };
     let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
@@ -300,7 +300,7 @@ fn missing(path: &str) -> (u16, Bytes) {
     error(501, &format!("Method 'GET {path}' not implemented"))
 }
 
-/// A refusal.
+/// An error response.
 pub(crate) fn error(status: u16, text: &str) -> (u16, Bytes) {
     body(status, &json!({ "data": null, "message": format!("{text}\n") }))
 }

@@ -1,4 +1,4 @@
-//! Listeners and connections, with what can go wrong with them.
+//! Listeners and connections, with simulated failures.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -27,15 +27,15 @@ use tokio_util::sync::CancellationToken;
 use crate::host::{Behaviour, Host, Place};
 use crate::{Kind, Options, incus, proxmox};
 
-/// Between two tries to take an address again.
+/// Delay between attempts to bind an address again.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Connections that wait to be taken.
+/// Length of the accept queue.
 const BACKLOG: u32 = 1024;
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Where a host listens, and how.
+/// Where a host listens, and over what.
 #[derive(Clone)]
 enum Door {
     Https(SocketAddr, TlsAcceptor),
@@ -47,7 +47,7 @@ enum Listener {
     Unix(UnixListener),
 }
 
-/// Begins to serve a host until `stop`.
+/// Starts serving a host until `stop`.
 pub(crate) async fn start(
     options: &Options,
     index: usize,
@@ -80,7 +80,7 @@ pub(crate) async fn start(
     Ok(host)
 }
 
-/// A certificate of the host's own, and its fingerprint.
+/// A self-signed certificate and its fingerprint.
 fn certificate() -> anyhow::Result<(TlsAcceptor, String)> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let mut fingerprint = String::new();
@@ -106,7 +106,7 @@ impl Door {
         }
     }
 
-    /// A port that is bound and not listened on refuses connections, and nobody else gets it.
+    /// A port that is bound but not listened on refuses connections and can't be taken by anyone else.
     fn hold(&self) -> Option<TcpSocket> {
         let Self::Https(address, _) = self else { return None };
         let socket = TcpSocket::new_v4().ok()?;
@@ -116,7 +116,7 @@ impl Door {
     }
 }
 
-/// Serves a host through its deaths.
+/// Serves a host, however often it dies and comes back.
 async fn serve(host: &Host, door: &Door, mut listener: Listener, stop: &CancellationToken) {
     loop {
         let life = stop.child_token();
@@ -145,19 +145,19 @@ async fn reopen(door: &Door) -> Listener {
     }
 }
 
-/// Takes connections, each on a task that ends with `life`.
+/// Accepts connections, each on a task that ends with `life`.
 async fn accept(host: &Host, door: &Door, listener: &Listener, life: &CancellationToken) {
     loop {
         let stream: std::io::Result<Box<dyn Stream>> = match listener {
             Listener::Tcp(tcp) => tcp.accept().await.map(|(stream, _)| {
-                // Answers are not to wait for acknowledgements.
+                // Don't delay answers for acknowledgements.
                 let _ = stream.set_nodelay(true);
                 Box::new(stream) as Box<dyn Stream>
             }),
             Listener::Unix(unix) => unix.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
         };
         let Ok(stream) = stream else {
-            // Too many open files, for one: others end in the meantime.
+            // Probably too many open files: wait for others to close.
             tokio::time::sleep(PAUSE).await;
             continue;
         };
@@ -178,20 +178,20 @@ async fn accept(host: &Host, door: &Door, listener: &Listener, life: &Cancellati
 
 async fn connection(host: &Host, stream: impl Stream + 'static) {
     let service = service_fn(|request| async { Ok::<_, Infallible>(answer(host, request).await) });
-    // However it ends: the other side knows.
+    // Errors don't matter here: the client notices them.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(host: &Host, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    // Read, so that the connection can be used again; there is nothing in it for us.
+    // The body is irrelevant but must be read before the connection can be reused.
     let _ = body.collect().await;
     let error = match host.0.kind {
         Kind::Proxmox => proxmox::error,
         Kind::Incus => incus::error,
     };
     let (status, body) = match host.asked_again().await {
-        Some(status) => error(status, "made to fail"),
+        Some(status) => error(status, "simulated failure"),
         None if host.behaviour() == Behaviour::Dead => error(503, "dying"),
         None if host.0.kind == Kind::Proxmox && !head.headers.contains_key(AUTHORIZATION) => (401, Bytes::new()),
         None if head.method != Method::GET => {

@@ -1,4 +1,4 @@
-//! The real drivers look at a made-up fleet: what it shows is what was asked for.
+//! Runs the real drivers against a simulated fleet and checks what they see.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::{Behaviour, Change, Fleet, GuestKind, Host, Kind, Load, Options, Power, control, marker};
-use hypervisor::incus::Incus;
-use hypervisor::proxmox::Proxmox;
 use hypervisor::{Driver, Error, GuestPower, GuestRef, Presence};
+use incus::Incus;
+use proxmox::Proxmox;
 use serde_json::{Value, json};
 
-/// A driver as the service makes it of a host's settings, with little patience.
+/// A driver as the service builds it from a host's settings, with short timeouts.
 fn driver(kind: Kind, host: &Host) -> Arc<dyn Driver> {
     let mut settings = host.driver_settings();
     settings["request_timeout_s"] = json!(1);
@@ -46,10 +46,10 @@ async fn is_seen_and_changed(options: Options) {
     );
     assert_eq!(first.guests.iter().map(|g| g.marker).collect::<Vec<_>>(), host.markers());
     let number = options.first_number + i64::try_from(options.guests).unwrap();
-    assert_eq!(first.guests[0].marker, marker(options.seed, number), "guests are numbered over all hosts");
+    assert_eq!(first.guests[0].marker, marker(options.seed, number), "guest numbers continue across hosts");
     assert!(
         first.guests.iter().all(|g| g.power == GuestPower::Running && g.memory_used > Some(0))
-            // Made-up guests of an Incus have no interfaces on this machine, where their traffic is counted.
+            // Traffic of Incus guests is read from this machine's interfaces, which simulated guests don't have.
             && first.guests.iter().all(|g| if kind == Kind::Incus { g.net_in.is_none() } else { g.net_in > Some(0) })
     );
 
@@ -58,7 +58,7 @@ async fn is_seen_and_changed(options: Options) {
     host.alter([2], |g| g.load = Load { cpu: 0.97, memory: 0.95, disk: 0.93 });
     let asked = host.asked();
     let second = driver.sweep().await.unwrap();
-    assert_eq!(host.asked() - asked, calls, "as many calls as before");
+    assert_eq!(host.asked() - asked, calls, "the number of calls is unchanged");
     assert_eq!((second.guests.len(), second.guests[0].power), (options.guests - 1, GuestPower::Stopped));
     let busy = &second.guests[1];
     assert!(busy.memory_used > busy.memory_max.map(|max| max / 100 * 93) && busy.net_in >= first.guests[2].net_in);
@@ -92,7 +92,7 @@ async fn goes_wrong_and_comes_back(kind: Kind) {
         let error = driver.sweep().await.unwrap_err();
         assert_eq!(matches!(error, Error::Unreachable(_)), unreachable, "{behaviour:?}: {error:?}");
         host.set(Behaviour::Well);
-        // A port that was dead is opened again in a moment.
+        // A port that was dead takes a moment to reopen.
         let mut tries = 0;
         while let Err(error) = driver.sweep().await {
             tries += 1;
@@ -102,7 +102,7 @@ async fn goes_wrong_and_comes_back(kind: Kind) {
     }
     host.set(Behaviour::Dead);
     driver.sweep().await.unwrap_err();
-    // The others don't mind.
+    // The other hosts are not affected.
     self::driver(kind, fleet.host(1)).sweep().await.unwrap();
 }
 

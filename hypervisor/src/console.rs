@@ -1,4 +1,4 @@
-//! A guest's console while it is open: bytes both ways, whatever the host's own protocol.
+//! An open console of a guest: bytes in both directions, whatever the host's own protocol.
 
 use bytes::Bytes;
 use secrecy::SecretString;
@@ -7,43 +7,43 @@ use tokio::sync::mpsc;
 /// An open console. Dropping it closes it on the host.
 #[derive(Debug)]
 pub struct Console {
-    /// What the bytes are.
+    /// Kind of data that it carries.
     pub kind: ConsoleKind,
-    /// What the guest sends; its end is the console's end.
+    /// Output of the guest; the console has ended when this ends.
     pub output: mpsc::Receiver<Bytes>,
-    /// What goes to the guest. A full channel means that the guest is slow: wait for it.
+    /// Input for the guest. If the channel is full, the guest is slow: wait.
     pub input: mpsc::Sender<ConsoleInput>,
 }
 
-/// What a console's bytes are.
+/// Kind of data that a console carries.
 #[derive(Debug, Clone)]
 pub enum ConsoleKind {
-    /// A terminal: what a program prints, and what is typed.
+    /// A terminal: program output and keyboard input.
     Text,
-    /// A screen: the RFB protocol (VNC) from its first byte on.
+    /// A graphical console: the RFB protocol (VNC) from its first byte.
     Screen {
-        /// What the RFB server asks for ("VNC authentication"); `None` where it asks for nothing.
+        /// The password that the RFB server asks for ("VNC authentication"); `None` if it asks for none.
         password: Option<SecretString>,
     },
 }
 
-/// What a person does at a console.
+/// Input to a console.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConsoleInput {
     /// Bytes for the guest.
     Data(Bytes),
-    /// The terminal's new size in characters; a screen has none and ignores it.
+    /// New size of the terminal in characters; graphical consoles ignore it.
     Resize {
-        /// Characters in a line.
+        /// Columns.
         columns: u16,
-        /// Lines.
+        /// Rows.
         rows: u16,
     },
 }
 
-/// The last lines of what a console or a task has said, without what only a terminal understands: colours, cursor
-/// movements, lines overwritten.
-pub(crate) fn last_lines(text: &str) -> String {
+/// The last lines of a console or task log, without terminal control sequences: colours, cursor movements, overwritten
+/// lines.
+pub fn last_lines(text: &str) -> String {
     const LINES: usize = 20;
     const WIDTH: usize = 200;
     let mut plain = String::with_capacity(text.len());

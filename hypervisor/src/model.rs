@@ -1,4 +1,4 @@
-//! What drivers take and give: plain data, in the units that each field names.
+//! Data that drivers take and return. Units are in the field names or docs.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What a guest is.
+/// Kind of guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GuestKind {
@@ -18,66 +18,66 @@ pub enum GuestKind {
     Vm,
 }
 
-/// Names one guest of ours. The uuid is the marker; the number and the node only help to find it.
+/// Identifies one of our guests. The uuid is the marker; the number and the node only help to find it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestRef {
     /// The server's uuid, which the guest carries as our marker.
     pub marker: Uuid,
-    /// The guest's number, unique in the whole installation (Proxmox's VMID).
+    /// The guest's number, unique across the installation (Proxmox's VMID).
     pub vmid: i64,
-    /// What the guest is.
+    /// Container or VM.
     pub kind: GuestKind,
-    /// The node it was placed on. It may have moved since.
+    /// The node that it was placed on. It may have moved since.
     pub node: String,
 }
 
-/// Everything needed to make a guest.
+/// Everything needed to create a guest.
 #[derive(Debug, Clone)]
 pub struct GuestSpec {
-    /// Marker, number, kind and the node to place it on.
+    /// Marker, number, kind, and the node to create it on.
     pub guest: GuestRef,
     /// Host name inside the guest, a DNS label or name.
     pub hostname: String,
-    /// The image or template, in the host's own terms (an Incus alias or fingerprint, a Proxmox volume id).
+    /// The image or template in the host's own terms (an Incus alias or fingerprint, a Proxmox volume id).
     pub image: String,
-    /// Cores, memory and disk; all three are set.
+    /// Cores, memory and disk; all three must be set.
     pub limits: Limits,
-    /// Its one network interface.
+    /// Its only network interface.
     pub network: GuestNetwork,
     /// Public keys for root's `authorized_keys`, one OpenSSH line each.
     pub ssh_keys: Vec<String>,
     /// Root's password. Drivers with [`Capabilities::password_at_create`] set it at creation; others leave it to
-    /// [`crate::Driver::set_password`] after the first start.
+    /// [`crate::Inside::set_password`] after the first start.
     pub password: SecretString,
 }
 
-/// A guest's size. In a resize `None` means unchanged.
+/// A guest's size. When resizing, `None` leaves a value unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Processor cores.
+    /// CPU cores.
     pub cores: Option<u32>,
     /// Memory in MiB.
     pub memory_mib: Option<u64>,
     /// Root disk in GiB.
     pub disk_gib: Option<u64>,
-    /// The network interface's rate in Mbit/s, each way; 0: not limited, which at creation `None` means as well.
+    /// Rate of the network interface in Mbit/s, each way; 0 means unlimited, as does `None` at creation.
     pub bandwidth_mbps: Option<u32>,
 }
 
-/// How a guest is attached and addressed.
+/// A guest's network configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestNetwork {
-    /// The host's bridge (or managed network) to attach to.
+    /// The host's bridge or managed network to attach to.
     pub bridge: String,
-    /// VLAN tag, where the pool has one.
+    /// VLAN tag, if the pool has one.
     pub vlan: Option<u16>,
-    /// Addresses, each with its prefix length and gateway; none means that the guest gets no network.
+    /// Addresses with prefix length and gateway. If empty, the guest gets no network.
     pub addresses: Vec<GuestAddress>,
-    /// Name servers; empty leaves the image's own.
+    /// Name servers; if empty, the image's own are kept.
     pub dns: Vec<IpAddr>,
 }
 
-/// One address of a guest.
+/// An address of a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestAddress {
     /// The address, IPv4 or IPv6.
@@ -91,203 +91,203 @@ pub struct GuestAddress {
 /// How to stop a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
-    /// Ask the guest to shut down; after `timeout`, force it.
+    /// Ask the guest to shut down, and force it after `timeout`.
     Clean {
-        /// How long the guest may take.
+        /// Time that the guest may take.
         timeout: Duration,
     },
-    /// Pull the plug.
+    /// Power off immediately.
     Force,
 }
 
-/// A host's own id of a piece of work it has accepted (an Incus operation, a Proxmox UPID).
+/// The host's own id of a task that it has accepted (an Incus operation, a Proxmox UPID).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskId(pub String);
 
-/// What a mutating call leaves behind.
+/// Result of a mutating call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
-    /// It is done already (or nothing had to be done).
+    /// Done already, or nothing had to be done.
     Done,
-    /// The host works on it; ask for it with [`crate::Driver::task`].
+    /// The host works on it; ask for it with [`crate::Tasks::task`].
     Running(TaskId),
 }
 
-/// How a task stands.
+/// State of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskState {
-    /// Still at work; progress in percent where the host tells.
+    /// Still running; progress in percent if the host reports it.
     Running(Option<u8>),
-    /// Ended well. The text is the host's warnings, for the provider.
+    /// Succeeded. The text holds the host's warnings, for the provider.
     Succeeded(Option<String>),
-    /// Ended badly, with an error that tells whether to retry.
+    /// Failed; the error says whether to retry.
     Failed(crate::Error),
-    /// The host does not know this task (any more): look at the guest instead.
+    /// The host does not know this task, or no longer does: check the guest instead.
     Unknown,
 }
 
-/// Whether a guest of ours is on the host.
+/// Whether one of our guests is on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
-    /// It is there, with our marker.
+    /// It exists and carries our marker.
     Present {
-        /// Where it is now.
+        /// Its current node.
         node: String,
-        /// Whether it runs.
+        /// Its power state.
         power: GuestPower,
-        /// Whether a task of the host is at work on it (being created, snapshotted, …).
+        /// Whether a task of the host is working on it (creating it, taking a snapshot, …).
         busy: bool,
     },
     /// Every place that could hold it was read, and it is not there.
     Absent,
 }
 
-/// Whether a guest runs.
+/// Power state of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GuestPower {
-    /// It runs.
+    /// Running.
     Running,
-    /// It is stopped.
+    /// Stopped.
     Stopped,
-    /// It is up and stands still: somebody or something (a full storage, a crash) halted it.
+    /// Up but halted, by a person or by something like a full storage or a crash.
     Paused,
-    /// Not told, in error, on its way, or a state we have no word for.
+    /// Not reported, in an error state, in transition, or any other state.
     Unknown,
 }
 
-/// What a host is and has, as the preflight sees it.
+/// Description of a host, as the preflight sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostInfo {
-    /// Product and version, as the host names them.
+    /// Product and version, as the host reports them.
     pub version: String,
-    /// Its machines.
+    /// Its nodes.
     pub nodes: Vec<Node>,
-    /// What is missing or doubtful, a sentence each; empty when all is well.
+    /// Problems and doubts, one sentence each; empty if all is well.
     pub problems: Vec<String>,
-    /// The first number of the version; 0 where it is not told.
+    /// Major version; 0 if unknown.
     pub major: u32,
-    /// Fingerprints of the host's own certificates, which no other host has, whatever way leads to it; empty where they
-    /// are not told.
+    /// Fingerprints of the host's own certificates. They identify the host, whatever address leads to it; empty if
+    /// unknown.
     pub identity: Vec<String>,
-    /// The storages that hold templates of containers, on kinds of hosts that have such.
+    /// Storages that hold container templates, for kinds of hosts that have these.
     pub template_storages: Vec<String>,
 }
 
-/// One machine of a host and what it has in all.
+/// A node of a host and its total capacity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Its name on the host.
     pub name: String,
-    /// Whether it can take guests now: it is up, and nobody keeps it free for maintenance.
+    /// Whether it can take new guests: it is online and not in maintenance.
     pub online: bool,
-    /// Processor threads.
+    /// CPU threads.
     pub cores: u32,
     /// Memory in MiB.
     pub memory_mib: u64,
-    /// Room for root disks in GiB (the storage pool that guests go to).
+    /// Capacity for root disks in GiB (of the storage that guests are placed on).
     pub disk_gib: u64,
-    /// Bytes of that room in use, by whomever, where the host tells.
+    /// Bytes of that capacity in use, by anyone, if the host reports it.
     pub disk_used: Option<u64>,
-    /// Whether that room is one storage's that several of the host's machines share, and so is there only once.
+    /// Whether that storage is shared by several nodes of the host, so that it counts only once.
     pub disk_shared: bool,
 }
 
-/// One look at every guest of a host.
+/// Result of reading all guests of a host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sweep {
     /// When the host was asked.
     pub taken_at: DateTime<Utc>,
-    /// How old what it said may be by then: nothing of it contradicts what happened since.
+    /// How old its data may have been by then: it says nothing about later changes.
     pub lag: Duration,
-    /// The host's machines.
+    /// The host's nodes.
     pub nodes: Vec<Node>,
-    /// Guests with our marker. One that is here was seen, whatever the rest of the host does.
+    /// Guests with our marker. Any guest listed here was seen, whatever the state of the rest of the host.
     pub guests: Vec<GuestSample>,
-    /// Where a guest that is missing means something.
+    /// Where the absence of a guest is evidence.
     pub coverage: Coverage,
 }
 
-/// What a sweep saw whole.
+/// The part of a host that a sweep has seen completely.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// The nodes of which every guest was read.
+    /// Nodes of which all guests were read.
     pub nodes: Vec<String>,
-    /// The numbers of guests that are there and could not be read.
+    /// Numbers of guests that exist but could not be read.
     pub unread: Vec<i64>,
 }
 
 impl Coverage {
-    /// Whether a guest of this number that was last known on this node would have been seen.
+    /// Whether a guest with this number, last known on this node, would have been seen.
     pub fn includes(&self, node: &str, vmid: i64) -> bool {
         self.nodes.iter().any(|name| name == node) && !self.unread.contains(&vmid)
     }
 }
 
-/// One guest in a sweep. Byte figures are bytes; network figures are counters since the guest's start. What the host
-/// does not know is `None`, never 0.
+/// A guest in a sweep. Sizes are in bytes; network values are counters since the guest's last start. What the host does
+/// not know is `None`, never 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GuestSample {
     /// The server's uuid.
     pub marker: Uuid,
     /// The guest's number.
     pub vmid: i64,
-    /// What the guest is.
+    /// Container or VM.
     pub kind: GuestKind,
-    /// When it was made, where the host tells.
+    /// When it was created, if the host reports it.
     pub created_at: Option<DateTime<Utc>>,
     /// The node it is on.
     pub node: String,
-    /// Whether it runs.
+    /// Its power state.
     pub power: GuestPower,
-    /// Why it is paused, in the host's word, where it says one.
+    /// Why it is paused, as the host puts it, if it does.
     pub reason: Option<String>,
-    /// Seconds since its start; 0 when stopped.
+    /// Seconds since its last start; 0 if stopped.
     pub uptime_s: Option<u64>,
-    /// Share of its cores in use, 0 to 1, where the host gives a share.
+    /// CPU usage as a fraction of its cores, 0 to 1, if the host reports a fraction.
     pub cpu: Option<f64>,
-    /// Processor time used since its start in nanoseconds, where the host gives a counter instead.
+    /// CPU time since its last start in nanoseconds, if the host reports a counter instead.
     pub cpu_time_ns: Option<u64>,
-    /// Cores it may use.
+    /// Number of cores that it may use.
     pub cores: u32,
     /// Memory in use.
     pub memory_used: Option<u64>,
-    /// Memory it may use.
+    /// Memory limit.
     pub memory_max: Option<u64>,
     /// Root disk in use.
     pub disk_used: Option<u64>,
     /// Root disk size.
     pub disk_max: Option<u64>,
-    /// Bytes received since start.
+    /// Bytes received since its last start.
     pub net_in: Option<u64>,
-    /// Bytes sent since start.
+    /// Bytes sent since its last start.
     pub net_out: Option<u64>,
 }
 
-/// What a guest was given, as its host has it: for one that nobody knows any more.
+/// A guest's configuration as its host has it, for a guest that belongs to no server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GuestFacts {
-    /// Its host name, where the host has it.
+    /// Its host name, if the host knows it.
     pub hostname: Option<String>,
-    /// The addresses that its interfaces have in the host's configuration.
+    /// The addresses configured for its interfaces on the host.
     pub addresses: Vec<IpAddr>,
-    /// Its size; what the host does not say is `None`.
+    /// Its size; values that the host does not report are `None`.
     pub limits: Limits,
 }
 
-/// One network interface inside a guest.
+/// A network interface inside a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Name inside the guest.
+    /// Interface name inside the guest.
     pub name: String,
-    /// Hardware address.
+    /// MAC address.
     pub mac: String,
     /// Addresses without prefix length, link-local ones included.
     pub addresses: Vec<IpAddr>,
 }
 
-/// What a command in a guest left.
+/// Result of a command in a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecOutput {
     /// Exit status.
@@ -298,25 +298,25 @@ pub struct ExecOutput {
     pub stderr: Vec<u8>,
 }
 
-/// One snapshot of a guest.
+/// A snapshot of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its name.
+    /// Name of the snapshot.
     pub name: String,
-    /// What the customer wrote about it.
+    /// Description written by the customer.
     pub description: String,
     /// When it was taken.
     pub taken_at: DateTime<Utc>,
-    /// The snapshot it stands on, where the host knows.
+    /// The snapshot that it builds on, if the host knows.
     pub parent: Option<String>,
-    /// Whether the guest can be put back to it: false while it is being taken or deleted, and for good where that never
-    /// came to its end.
+    /// Whether the guest can be rolled back to it: false while it is being taken or deleted, and permanently if that
+    /// never finished.
     pub usable: bool,
-    /// Its size in bytes, where the host knows.
+    /// Size in bytes, if the host knows.
     pub size: Option<u64>,
 }
 
-/// What a kind of host can do.
+/// Features of a kind of host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Capabilities {
@@ -326,16 +326,16 @@ pub struct Capabilities {
     pub set_password: bool,
     /// `exec` works in a running guest.
     pub exec: bool,
-    /// Cores and memory of a container change while it runs.
+    /// Cores and memory of a container can be changed while it runs.
     pub live_resize: bool,
-    /// Those of a virtual machine do too; otherwise with its next start.
+    /// The same for a VM; if false, they change with its next start.
     pub vm_live_resize: bool,
-    /// Snapshots at all.
+    /// Snapshots are supported.
     pub snapshots: bool,
-    /// A console in the browser.
+    /// Consoles are supported.
     pub console: bool,
-    /// Containers.
+    /// Containers are supported.
     pub lxc: bool,
-    /// Virtual machines.
+    /// Virtual machines are supported.
     pub vm: bool,
 }

@@ -1,7 +1,8 @@
-//! Watching a fleet: sweeps of every host at a fixed rate, what they say about each guest, and alerts.
+//! Fleet monitoring: sweeps every host at a fixed rate, turns the results into samples of each guest, and raises
+//! alerts.
 //!
-//! The crate knows drivers and time. Where hosts come from, who else watches them and where samples go is behind the
-//! trait [`Fleet`]: nothing here knows of HTTP or SQL.
+//! The crate knows drivers and time. Where hosts come from, which other processes watch them and where samples go is
+//! behind the trait [`Fleet`]: nothing here knows about HTTP or SQL.
 
 pub mod alerts;
 pub mod sample;

@@ -1,5 +1,5 @@
-//! What a host said about a guest, made comparable: a processor share whatever the host counts, and rates that survive
-//! counters that start again.
+//! Normalises what a host reports about a guest: a CPU fraction, whatever the host counts, and rates that survive
+//! counter resets.
 
 use chrono::{DateTime, Utc};
 use hypervisor::{GuestPower, GuestSample};
@@ -7,56 +7,56 @@ use uuid::Uuid;
 
 use crate::alerts::Usage;
 
-/// A guest at one moment. Byte figures are bytes; network figures are counters since the guest's start. What is not known
-/// is `None`.
+/// A guest at one moment. Sizes are in bytes; network values are counters since the guest's last start. Unknown values
+/// are `None`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// The server's uuid.
     pub marker: Uuid,
-    /// The node it is on.
+    /// The node that it is on.
     pub node: String,
-    /// Whether it runs.
+    /// Its power state.
     pub power: GuestPower,
-    /// Why it is paused, in its host's word.
+    /// Why it is paused, as the host puts it.
     pub reason: Option<String>,
-    /// Seconds since its start; 0 when stopped.
+    /// Seconds since its last start; 0 if stopped.
     pub uptime_s: Option<u64>,
-    /// Share of its cores in use, 0 to 1.
+    /// CPU usage as a fraction of its cores, 0 to 1.
     pub cpu: Option<f64>,
     /// Memory in use.
     pub memory_used: Option<u64>,
-    /// Memory it may use.
+    /// Memory limit.
     pub memory_max: Option<u64>,
     /// Root disk in use.
     pub disk_used: Option<u64>,
     /// Root disk size.
     pub disk_max: Option<u64>,
-    /// Bytes received since its start.
+    /// Bytes received since its last start.
     pub net_in: Option<u64>,
-    /// Bytes sent since its start.
+    /// Bytes sent since its last start.
     pub net_out: Option<u64>,
-    /// Bytes received a second since it was last seen; `None` where it was not seen before.
+    /// Bytes received per second since the previous sample; `None` if there is none.
     pub net_in_rate: Option<f64>,
-    /// Bytes sent a second since it was last seen.
+    /// Bytes sent per second since the previous sample.
     pub net_out_rate: Option<f64>,
 }
 
-/// What must be remembered of a guest to make sense of its next sample.
+/// State to keep of a guest for judging its next sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Previous {
-    /// When it was seen.
+    /// When that sample was taken.
     pub taken_at: DateTime<Utc>,
-    /// Its counter of processor time, where its host has one.
+    /// CPU time counter, if the host has one.
     pub cpu_time_ns: Option<u64>,
-    /// Its counter of bytes received.
+    /// Counter of received bytes.
     pub net_in: Option<u64>,
-    /// Its counter of bytes sent.
+    /// Counter of sent bytes.
     pub net_out: Option<u64>,
 }
 
 impl Sample {
-    /// Makes sense of what a host said, given what it said before. Live figures of a stopped guest are 0. Of one that the
-    /// host knows nothing of at the moment nothing is known: what was before is not now.
+    /// Normalises what a host reported, given the previous state. Live values of a stopped guest are 0. If the host
+    /// currently knows nothing about the guest, all values are unknown: older ones no longer apply.
     pub fn new(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> Self {
         let stopped = guest.power == GuestPower::Stopped;
         let unknown = guest.power == GuestPower::Unknown;
@@ -98,7 +98,7 @@ impl Sample {
         }
     }
 
-    /// How much of what it has is in use.
+    /// Usage of its resources.
     pub fn usage(&self) -> Usage {
         Usage {
             cpu: self.cpu,
@@ -109,24 +109,24 @@ impl Sample {
 }
 
 impl Previous {
-    /// What to remember of this guest.
+    /// The state to keep of this guest.
     pub fn of(guest: &GuestSample, taken_at: DateTime<Utc>) -> Self {
         Self { taken_at, cpu_time_ns: guest.cpu_time_ns, net_in: guest.net_in, net_out: guest.net_out }
     }
 }
 
-/// `used` of `max` as a share from 0 to 1, where that can be told.
+/// `used / max` as a fraction from 0 to 1, if both are known and `max` is not 0.
 pub fn share(used: Option<u64>, max: Option<u64>) -> Option<f64> {
     let max = max.filter(|max| *max > 0)?;
     Some((used? as f64 / max as f64).clamp(0.0, 1.0))
 }
 
-/// How much a counter grew. One that is lower than before started again at 0 in between.
+/// Growth of a counter. A value lower than before means that the counter was reset to 0 in between.
 pub fn increase(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
 
-/// How fast a counter grew per second; 0 where no time has passed.
+/// Growth of a counter per second; 0 if no time has passed.
 pub fn rate(before: u64, now: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { increase(before, now) as f64 / seconds } else { 0.0 }
 }
@@ -140,9 +140,10 @@ fn cpu_share(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Prev
     let elapsed = |p: &Previous| (taken_at - p.taken_at).as_seconds_f64();
     let before = previous.filter(|p| elapsed(p) > 0.0).and_then(|p| Some((p.cpu_time_ns?, elapsed(&p))));
     let (nanoseconds, seconds) = match before {
-        // Uptime is in whole seconds: a guest that started less than one of them before the last look did not restart.
+        // Uptimes are whole seconds: a guest that started less than a second before the previous sample has not
+        // restarted.
         Some((before, elapsed)) if now >= before && uptime + 1.0 >= elapsed => (now - before, elapsed),
-        // Seen for the first time, or started again since: its average since its start.
+        // First sample, or restarted since: use the average since its start.
         _ => (now, uptime),
     };
     let share = nanoseconds as f64 / 1e9 / seconds / f64::from(guest.cores.max(1));
@@ -186,16 +187,16 @@ mod tests {
     #[test]
     #[allow(clippy::float_cmp)]
     fn a_counter_becomes_a_share_of_the_cores() {
-        // 15 s of processor time in 30 s on 2 cores.
+        // 15 s of CPU time in 30 s on 2 cores.
         assert_eq!(cpu(Some((10_000_000_000, 30)), guest(25_000_000_000, 3600)), Some(0.25));
         // Nothing to compare with: the average since the start.
         assert_eq!(cpu(None, guest(20_000_000_000, 100)), Some(0.1));
-        // Restarted in between, noticed by the counter or by the uptime alone.
+        // Restarted in between, as shown by the counter or by the uptime alone.
         assert_eq!(cpu(Some((90_000_000_000, 30)), guest(2_000_000_000, 10)), Some(0.1));
         assert_eq!(cpu(Some((1_000_000_000, 30)), guest(2_000_000_000, 10)), Some(0.1));
-        // Two looks at one moment.
+        // Two samples at the same moment.
         assert_eq!(cpu(Some((1, 0)), guest(2, 0)), None);
-        // The host's own share wins, and is believed only as far as it makes sense.
+        // The host's own fraction takes precedence, clamped to a plausible range.
         assert_eq!(cpu(None, GuestSample { cpu: Some(1.7), ..guest(0, 1) }), Some(1.0));
         assert_eq!(cpu(None, GuestSample { cpu: Some(f64::NAN), ..guest(0, 1) }), None);
         assert_eq!(cpu(None, GuestSample { cpu_time_ns: None, ..guest(0, 1) }), None);
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(look(1_500, 0, GuestPower::Stopped), (Some(0.0), Some(0.0)));
         assert_eq!(look(1_500, -10, GuestPower::Running), (None, None));
         assert_eq!(Sample::new(&guest(0, 100), at, None).net_in_rate, None);
-        // Nor without a figure now or then.
+        // Nor if either value is missing.
         let before = Previous::of(&guest(0, 0), at - TimeDelta::seconds(10));
         let silent = GuestSample { net_in: None, ..guest(0, 100) };
         let seen = Sample::new(&silent, at, Some(before));

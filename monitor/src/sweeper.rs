@@ -1,4 +1,4 @@
-//! The loops: one for each host, so that a dead one delays nobody.
+//! The sweep loops: one per host, so that a dead host delays no other.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use hypervisor::{Coverage, Driver, Error, GuestPower, GuestRef, Node};
+use hypervisor::{Coverage, Error, GuestPower, GuestRef, Inventory, Node};
 use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -19,72 +19,73 @@ use crate::sample::{Previous, Sample};
 /// Whether this process may sweep a host now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// Yes, and nobody else for one interval. The time is the claim's, by the clock that everybody shares.
+    /// Yes, and no other process may for one interval. The time is the claim's, by the shared clock.
     Ours(DateTime<Utc>),
-    /// No: another process does, and it is due again after this time.
+    /// No: another process does, and the host is due again after this time.
     Due(Duration),
 }
 
-/// What one sweep of a host found.
+/// Result of one sweep of a host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// When this process claimed the host, by the shared clock: what happened since may not be in the report.
+    /// When this process claimed the host, by the shared clock: later changes may not be in the report.
     pub claimed_at: DateTime<Utc>,
-    /// The same, less what the host's own figures may be old: what happened before this is in the report.
+    /// The same, minus the age that the host's data may have: earlier changes are in the report.
     pub known_at: DateTime<Utc>,
     /// When the host was asked.
     pub taken_at: DateTime<Utc>,
-    /// How long it took.
+    /// How long the sweep took.
     pub took: Duration,
-    /// The host's machines.
+    /// The host's nodes.
     pub nodes: Vec<Node>,
-    /// Its guests with our marker.
+    /// Samples of its guests that carry our marker.
     pub samples: Vec<Sample>,
-    /// Where each of them is, in the same order, and when it was made, where the host tells.
+    /// Where each of them is, in the same order, and when it was created, if the host reports that.
     pub guests: Vec<(GuestRef, Option<DateTime<Utc>>)>,
-    /// Where a guest that is missing means something.
+    /// Where the absence of a guest is evidence.
     pub coverage: Coverage,
 }
 
-/// The sweeper's surroundings: where hosts come from and where reports go.
+/// The sweeper's environment: supplies hosts and takes reports.
 #[async_trait]
 pub trait Fleet: Send + Sync + 'static {
-    /// What goes wrong on our side; it is logged by whoever makes it.
+    /// Errors on our side; the implementation logs them.
     type Error: std::fmt::Display + Send;
 
-    /// Every host to watch, by its id.
+    /// The ids of all hosts to watch.
     async fn hosts(&self) -> Result<Vec<i64>, Self::Error>;
 
-    /// The connection to a host, or why there can be none with its settings. Asked for before each sweep, so that changed
-    /// settings are used. Trouble on our side says nothing of the host, and nothing is noted of it.
-    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>, Self::Error>;
+    /// The driver for a host, or the reason why its settings allow none. Requested before each sweep so that changed
+    /// settings take effect. The outer error is a failure on our side: it says nothing about the host, and nothing is
+    /// recorded for it.
+    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>, Self::Error>;
 
-    /// Takes a host for one interval, so that several processes share the work and don't double it.
+    /// Claims a host for one interval, so that several processes share the work and don't duplicate it.
     async fn claim(&self, host: i64, interval: Duration) -> Result<Claim, Self::Error>;
 
-    /// Keeps what was found.
+    /// Stores a report.
     async fn store(&self, host: i64, report: Report) -> Result<(), Self::Error>;
 
-    /// Keeps why nothing was found.
+    /// Stores why a sweep failed.
     async fn failed(&self, host: i64, error: Error) -> Result<(), Self::Error>;
 }
 
 /// Sweeps every host of a fleet at a fixed rate.
 #[derive(Debug, Clone)]
 pub struct Sweeper {
-    /// From the start of one sweep of a host to the start of the next.
+    /// Time between the starts of two sweeps of a host.
     pub interval: Duration,
-    /// How long one sweep may take, connecting included.
+    /// Time limit for one sweep, connecting included.
     pub timeout: Duration,
-    /// How often to look for new and removed hosts.
+    /// How often to check for new and removed hosts.
     pub look_every: Duration,
 }
 
-/// Remembered counters older than this say nothing about now.
+/// Stored counters older than this say nothing about now.
 const STALE: TimeDelta = TimeDelta::minutes(10);
 
 impl Sweeper {
-    /// A sweeper that gives each host at most 20 s, and never more than the interval.
+    /// A sweeper with a timeout of 20 s per host, or the interval if that is shorter.
     pub fn every(interval: Duration) -> Self {
         Self {
             interval,
@@ -93,11 +94,11 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps every host that nobody else is at, all at the same time, whether it is due or not; returns when all is
-    /// stored.
+    /// Sweeps all hosts that no other process is sweeping, all at once and whether due or not; returns when everything
+    /// is stored.
     ///
     /// # Errors
-    /// Where the hosts could not be listed.
+    /// If the hosts could not be listed.
     pub async fn once<F: Fleet>(&self, fleet: Arc<F>) -> Result<(), F::Error> {
         let mut looks = JoinSet::new();
         for host in fleet.hosts().await? {
@@ -112,7 +113,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Sweeps until `stop` is cancelled. A report that is at hand then is still stored.
+    /// Sweeps until `stop` is cancelled. A report in progress is still stored.
     pub async fn run<F: Fleet>(&self, fleet: Arc<F>, stop: CancellationToken) {
         let mut watched: HashMap<i64, Watched> = HashMap::new();
         let mut loops = JoinSet::new();
@@ -122,9 +123,9 @@ impl Sweeper {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(ended) = loops.join_next() => {
-                    // A bug ended a loop that nobody stopped: forgotten here, it begins anew with the next look.
+                    // A bug ended a loop that wasn't stopped. It is dropped here and restarted with the next check.
                     if let Err(error) = ended {
-                        tracing::error!(%error, "sweeping a host ended badly; beginning anew");
+                        tracing::error!(%error, "the sweep loop of a host crashed; restarting it");
                         watched.retain(|_, w| w.task != error.id());
                     }
                     continue;
@@ -151,7 +152,7 @@ impl Sweeper {
     }
 }
 
-/// A host's loop from outside.
+/// A host's loop, seen from outside.
 struct Watched {
     stop: CancellationToken,
     task: tokio::task::Id,
@@ -173,17 +174,17 @@ impl<F: Fleet> Watch<F> {
 
     async fn run(mut self) {
         let interval = self.sweeper.interval;
-        // Hosts are looked at spread over time, not all at once.
+        // Spread the hosts over time instead of sweeping all at once.
         let mut next = Instant::now() + jitter(interval.min(Duration::from_secs(2)));
         while self.until(tokio::time::sleep_until(next)).await.is_some() {
             let begun = Instant::now();
             next = match self.fleet.claim(self.host, interval).await {
                 Ok(Claim::Ours(at)) => {
                     self.sweep(at).await;
-                    // At a fixed rate; what was missed while a sweep took too long is not made up for.
+                    // Keep a fixed rate. Sweeps missed because one took too long are skipped.
                     (begun + interval).max(Instant::now())
                 }
-                // Shortly after it is due, and not everybody in the same moment.
+                // Shortly after it is due, with jitter so that processes don't all try at once.
                 Ok(Claim::Due(after)) => begun + after.min(interval) + jitter(interval / 20),
                 Err(_) => begun + interval / 4 + jitter(interval / 4),
             };
@@ -193,13 +194,14 @@ impl<F: Fleet> Watch<F> {
     async fn sweep(&mut self, claimed_at: DateTime<Utc>) {
         let begun = Instant::now();
         let (fleet, host, timeout) = (Arc::clone(&self.fleet), self.host, self.sweeper.timeout);
-        // Not within the time that the host has: how long we take to know where it is says nothing of it.
+        // This does not count against the host's timeout: the time we need to find out where it is says nothing about
+        // it.
         let Some(Ok(driver)) = self.until(fleet.driver(host)).await else { return };
         let look = tokio::time::timeout(timeout, async { driver?.sweep().await });
         let Some(result) = self.until(look).await else { return };
-        let silent = || Err(Error::Unreachable(format!("it did not answer within {} s", timeout.as_secs_f64())));
+        let silent = || Err(Error::Unreachable(format!("no answer within {} s", timeout.as_secs_f64())));
         let result = result.unwrap_or_else(|_| silent());
-        // A failure to store is the fleet's to log; the next sweep tries again.
+        // If storing fails, the fleet logs it; the next sweep tries again.
         let _ = match result {
             Ok(sweep) => {
                 let samples = sweep
@@ -236,7 +238,7 @@ impl<F: Fleet> Watch<F> {
         self.previous.retain(|_, p| sweep.taken_at - p.taken_at < STALE);
     }
 
-    /// The future's outcome, or `None` once the loop is to end.
+    /// The future's output, or `None` when the loop is to end.
     async fn until<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             () = self.stop.cancelled() => None,

@@ -1,19 +1,19 @@
-"""What schemathesis must know of us: where things are that a route can reach, and which failures are not ours."""
+"""Hooks for schemathesis: existing ids for the routes, and which failures are not ours."""
 
 import os
 
 import schemathesis
 
-# What the seed has of each kind.
+# Number of rows of each kind in the seed.
 SEEDED = 12
 OPERATION = os.environ["FUZZ_OPERATION"]
-# An answer above 499 that says what somebody else's machine or the lack of room did.
+# Codes above 499 that are caused by an unreachable host or a lack of capacity.
 THEIRS = {"HOST_ERROR", "HOST_UNREACHABLE", "RESOURCE_UNAVAILABLE"}
 
 
 @schemathesis.hook
 def map_path_parameters(context, path_parameters):
-    """Every other id is one that is there."""
+    """Makes every other id an existing one."""
     if not path_parameters:
         return path_parameters
     value = path_parameters.get("id")
@@ -26,7 +26,7 @@ def map_path_parameters(context, path_parameters):
 
 @schemathesis.check
 def never_our_fault(ctx, response, case):
-    """No 5xx but for hosts that can't be reached and room that is not there, in our own words, with the request's id."""
+    """Allows a 5xx only for unreachable hosts and missing capacity, in our error format with the request's id."""
     if response.status_code < 400:
         return
     body = response.json()

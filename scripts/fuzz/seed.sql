@@ -1,5 +1,5 @@
--- What the fuzzer finds: a host that nothing answers at, and a dozen of everything, so that routes are reached and not
--- only their 404s. psql sets :provider and :customer.
+-- Data for the fuzzer: an unreachable host, and a dozen of everything, so that routes return more than 404s. psql sets
+-- :provider and :customer.
 insert into nodes (host_id, name, online, cores, memory_mib, disk_gib) select id, 'n', true, 64, 65536, 1000 from hosts;
 insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
 select 'tariff ' || n, 'lxc', 1, 64, 1, n from generate_series(1, 12) n;

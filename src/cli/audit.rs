@@ -1,9 +1,9 @@
-//! `innkeeper audit …`: who did what.
+//! `innkeeper audit …`: the audit log.
 
 use clap::Subcommand;
-use innkeeper::app::App;
-use innkeeper::audit::model::Entry;
-use innkeeper::audit::service;
+use innkeeper::run::Service;
+use kernel::audit::model::Entry;
+use kernel::audit::service;
 
 use super::output::{or_none, table, time};
 
@@ -11,15 +11,15 @@ use super::output::{or_none, table, time};
 pub(super) enum Command {
     /// Show the latest entries of the audit log, newest first
     List {
-        /// How many
+        /// Maximum number of entries
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     let Command::List { limit } = command;
-    let entries = service::latest(app, limit).await?;
+    let entries = service::latest(&service.core, limit).await?;
     table(
         ["WHEN", "WHO", "FROM", "WHAT", "ON", "RESULT", "OPERATION", "REQUEST"],
         entries.into_iter().map(|e| {

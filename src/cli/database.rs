@@ -1,17 +1,18 @@
-//! Waiting for the database.
+//! Waits for the database.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use innkeeper::error::is_database_away;
+use kernel::error::is_database_away;
 use sqlx::{ConnectOptions, PgPool};
 
-/// Waits until the database answers. What a wait does not mend (a wrong password, no such database) is an error.
+/// Waits until the database answers. An error that waiting can't fix (a wrong password, a missing database) is
+/// returned.
 pub(super) async fn wait(db: &PgPool) -> anyhow::Result<()> {
     wait_until(db, None).await
 }
 
-/// The same for half a minute at most.
+/// The same for at most half a minute.
 pub(super) async fn wait_a_while(db: &PgPool) -> anyhow::Result<()> {
     wait_until(db, Some(Instant::now() + Duration::from_secs(30))).await
 }
@@ -27,14 +28,14 @@ async fn wait_until(db: &PgPool, end: Option<Instant>) -> anyhow::Result<()> {
                 return Ok(());
             }
             Ok(Err(error)) if is_database_away(&error) => error.to_string(),
-            Ok(Err(error)) => return Err(error).context("opening the database that DATABASE_URL names"),
-            Err(_) => "it does not answer".to_owned(),
+            Ok(Err(error)) => return Err(error).context("connecting to the database in DATABASE_URL"),
+            Err(_) => "it does not respond".to_owned(),
         };
         if end.is_some_and(|end| Instant::now() >= end) {
-            anyhow::bail!("the database that DATABASE_URL names can't be reached: {reason}");
+            anyhow::bail!("the database in DATABASE_URL is unreachable: {reason}");
         }
         if said.is_none_or(|at| at.elapsed() > Duration::from_secs(30)) {
-            eprintln!("waiting for the database that DATABASE_URL names: {reason}");
+            eprintln!("waiting for the database in DATABASE_URL: {reason}");
             said = Some(Instant::now());
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,96 +1,101 @@
-//! `innkeeper demo`: something to look at and to order. What is there already, by name, is left as it is.
+//! `innkeeper demo`: sample data to explore and order from. Items that already exist, by name, are left unchanged.
 
 mod env_file;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ::accounts::model::NewApiToken;
+use ::accounts::service as accounts;
 use clap::Args as ClapArgs;
-use innkeeper::accounts::model::{NewApiToken, Role};
-use innkeeper::accounts::service as accounts;
-use innkeeper::addresses::model::NewPool;
-use innkeeper::app::App;
-use innkeeper::error::{Code, Error};
-use innkeeper::hosts::kinds::incus::{IncusSettings, default_processes};
-use innkeeper::hosts::model::NewHost;
-use innkeeper::hosts::settings::HostSettings;
-use innkeeper::idempotency::Once;
-use innkeeper::ids::{HostId, UserId};
-use innkeeper::images::model::{ImageSource, NewImage, RootLogin};
-use innkeeper::secrets::readable_password;
-use innkeeper::tariffs::model::{Kind, NewTariff};
-use innkeeper::{addresses, hosts, images, tariffs};
+use compute::addresses;
+use compute::addresses::model::NewPool;
+use compute::hosts;
+use compute::hosts::kinds::incus::{IncusSettings, default_processes};
+use compute::hosts::model::NewHost;
+use compute::hosts::settings::HostSettings;
+use compute::ids::{HostId, UserId};
+use compute::images;
+use compute::images::model::{ImageSource, NewImage, RootLogin};
+use compute::tariffs;
+use compute::tariffs::model::{Kind, NewTariff};
+use innkeeper::run::Service;
 use ipnet::IpNet;
+use kernel::auth::Role;
+use kernel::error::{Code, Error};
+use kernel::idempotency::Once;
+use kernel::secrets::readable_password;
 use secrecy::ExposeSecret;
 
 use super::checked;
 use super::output::plain;
 
-/// The name of the host, and what the names of its pools begin with.
+/// Name of the host, and prefix of its pools' names.
 const HOST: &str = "demo";
-/// The name of the accounts' API tokens.
+/// Name of the accounts' API tokens.
 const TOKEN: &str = "demo";
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// Where the demonstration's accounts are written to, readable for you alone
+    /// File for the credentials of the demo accounts, readable only by you
     #[arg(long, default_value = "data/demo.env")]
     env_file: PathBuf,
-    /// The Incus daemon's unix socket
+    /// Unix socket of the Incus daemon
     #[arg(long)]
     incus_socket: String,
-    /// The Incus project that the guests live in
+    /// Incus project for the guests
     #[arg(long)]
     incus_project: String,
-    /// The storage pool of the guests' root disks
+    /// Storage pool for the guests' root disks
     #[arg(long)]
     incus_pool: String,
-    /// Don't let Incus filter the guests' addresses: for kernels that can't
+    /// Don't let Incus filter the guests' addresses: for kernels that don't support it
     #[arg(long)]
     no_address_filters: bool,
-    /// The host's bridge
+    /// Network bridge of the host
     #[arg(long)]
     bridge: String,
-    /// The image in Incus, an alias or fingerprint
+    /// Image in Incus, by alias or fingerprint
     #[arg(long)]
     image_source: String,
-    /// The image's name for customers
+    /// Name of the image for customers
     #[arg(long, default_value = "Debian 12")]
     image_name: String,
-    /// The IPv4 network, such as 10.0.0.0/24
+    /// IPv4 network, such as 10.0.0.0/24
     #[arg(long)]
     ipv4_cidr: IpNet,
-    /// Its gateway
+    /// IPv4 gateway
     #[arg(long)]
     ipv4_gateway: Option<IpAddr>,
-    /// The first address to give out
+    /// First IPv4 address to assign
     #[arg(long)]
     ipv4_first: Option<IpAddr>,
-    /// The last address to give out
+    /// Last IPv4 address to assign
     #[arg(long)]
     ipv4_last: Option<IpAddr>,
-    /// The IPv6 network, such as `fd00:1::/64`
+    /// IPv6 network, such as `fd00:1::/64`
     #[arg(long)]
     ipv6_cidr: Option<IpNet>,
-    /// Its gateway
+    /// IPv6 gateway
     #[arg(long, requires = "ipv6_cidr")]
     ipv6_gateway: Option<IpAddr>,
 }
 
-pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, args: Args) -> anyhow::Result<()> {
     for (name, cores, memory, disk, price) in
         [("Базовый", 1, 512, 5, 300), ("Standard", 2, 1024, 10, 600), ("Pro", 2, 2048, 20, 1200)]
     {
-        tariff(app, name, cores, memory, disk, price).await?;
+        tariff(service, name, cores, memory, disk, price).await?;
     }
-    let host = host(app, &args).await?;
-    image(app, &args, host).await?;
-    pool(app, &args, host, "v4", Some(args.ipv4_cidr), args.ipv4_gateway, [args.ipv4_first, args.ipv4_last]).await?;
-    pool(app, &args, host, "v6", args.ipv6_cidr, args.ipv6_gateway, [None, None]).await?;
-    people(app, &args).await
+    let host = host(service, &args).await?;
+    image(service, &args, host).await?;
+    pool(service, &args, host, "v4", Some(args.ipv4_cidr), args.ipv4_gateway, [args.ipv4_first, args.ipv4_last])
+        .await?;
+    pool(service, &args, host, "v6", args.ipv6_cidr, args.ipv6_gateway, [None, None]).await?;
+    people(service, &args).await
 }
 
-async fn tariff(app: &App, name: &str, cores: i32, memory: i64, disk: i64, price: i64) -> anyhow::Result<()> {
+async fn tariff(service: &Service, name: &str, cores: i32, memory: i64, disk: i64, price: i64) -> anyhow::Result<()> {
     let new = checked(NewTariff {
         name: name.to_owned(),
         kind: Kind::Lxc,
@@ -102,16 +107,16 @@ async fn tariff(app: &App, name: &str, cores: i32, memory: i64, disk: i64, price
         price,
         currency: "EUR".to_owned(),
         enabled: true,
-        // Up to twice of everything by parts, which is what any of today's machines has room for.
+        // Resizing single resources up to twice their size, which fits on any current machine.
         max_cores: Some(cores * 2),
         max_memory: Some(memory * 2),
         max_disk: Some(disk * 2),
         snapshots: 5,
     })?;
-    there(tariffs::service::create(app, &Once::default(), new).await)
+    there(tariffs::service::create(&service.core, &Once::default(), new).await)
 }
 
-/// What exists already is as good as made.
+/// Treats an item that already exists as created.
 fn there<T>(made: Result<T, Error>) -> anyhow::Result<()> {
     match made {
         Ok(_) => Ok(()),
@@ -120,7 +125,7 @@ fn there<T>(made: Result<T, Error>) -> anyhow::Result<()> {
     }
 }
 
-async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
+async fn host(service: &Service, args: &Args) -> anyhow::Result<HostId> {
     let config = IncusSettings {
         socket: args.incus_socket.clone(),
         project: args.incus_project.clone(),
@@ -129,43 +134,46 @@ async fn host(app: &App, args: &Args) -> anyhow::Result<HostId> {
         search_domain: None,
         processes_per_gib: default_processes(),
     };
-    let known = hosts::service::all(app).await?.into_iter().find(|h| h.name == HOST);
+    let known = hosts::service::all(&service.core).await?.into_iter().find(|h| h.name == HOST);
     if let Some(known) = known {
         if known.config.as_ref().and_then(HostSettings::get::<IncusSettings>) != Some(&config) {
-            eprintln!("warning: the host {HOST} is there with other settings, and keeps them");
+            eprintln!("warning: the host {HOST} already exists with other settings, which are left unchanged");
         }
         return Ok(known.id);
     }
-    let added =
-        hosts::service::add(app, &Once::default(), checked(NewHost::new(HOST.to_owned(), &HostSettings::of(config))?)?)
-            .await?;
+    let added = hosts::service::add(
+        &service.core,
+        &Once::default(),
+        checked(NewHost::new(HOST.to_owned(), &HostSettings::of(config))?)?,
+    )
+    .await?;
     for problem in &added.problems {
         eprintln!("warning: {}", plain(problem));
     }
     Ok(added.host.id)
 }
 
-async fn image(app: &App, args: &Args, host: HostId) -> anyhow::Result<()> {
+async fn image(service: &Service, args: &Args, host: HostId) -> anyhow::Result<()> {
     let name = args.image_name.trim().to_lowercase();
     let is_it = |i: &images::model::Image| i.kind == Kind::Lxc && i.name.to_lowercase() == name;
-    if images::service::all(app).await?.iter().any(|view| is_it(&view.image)) {
+    if images::service::all(&service.core).await?.iter().any(|view| is_it(&view.image)) {
         return Ok(());
     }
     let new = checked(NewImage {
         name: args.image_name.clone(),
         family: "linux".to_owned(),
         kind: Kind::Lxc,
-        // The recipe of the image says so.
+        // Set by the image's build recipe.
         root_login: RootLogin::Password,
         enabled: true,
         sources: vec![ImageSource { host_id: host, source: args.image_source.clone() }],
         verify: true,
     })?;
-    there(images::service::create(app, &Once::default(), new).await)
+    there(images::service::create(&service.features.hosts, &Once::default(), new).await)
 }
 
 async fn pool(
-    app: &App,
+    service: &Service,
     args: &Args,
     host: HostId,
     family: &str,
@@ -175,7 +183,11 @@ async fn pool(
 ) -> anyhow::Result<()> {
     let Some(cidr) = cidr else { return Ok(()) };
     let name = format!("{HOST}-{family}");
-    if addresses::service::all(&app.db, app.config.address_rest()).await?.iter().any(|pool| pool.name == name) {
+    if addresses::service::all(&service.core.db, service.core.config.address_rest())
+        .await?
+        .iter()
+        .any(|pool| pool.name == name)
+    {
         return Ok(());
     }
     let new = checked(NewPool {
@@ -190,57 +202,59 @@ async fn pool(
         dns: Vec::new(),
         enabled: true,
     })?;
-    there(addresses::service::create(app, &Once::default(), new).await)
+    there(addresses::service::create(&service.core, &Once::default(), new).await)
 }
 
-/// Makes the accounts and the file that names them, or leaves both as they are. Where one of them is missing, both
-/// get new passwords and tokens: the old ones are nowhere to be read.
-async fn people(app: &App, args: &Args) -> anyhow::Result<()> {
+/// Creates the accounts and the file with their credentials, or leaves both unchanged. If one of them is missing, the
+/// accounts get new passwords and tokens: the old ones can't be read anywhere.
+async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
     let people = [
         ("PROVIDER", "provider@demo.example", "Demo provider", Role::Provider),
         ("CUSTOMER", "customer@demo.example", "Demo customer", Role::Customer),
     ];
     let mut known = Vec::new();
     for (_, email, ..) in people {
-        known.push(innkeeper::accounts::store::user_by_email(&app.db, email).await.map_err(Error::from)?);
+        known.push(::accounts::store::user_by_email(&service.core.db, email).await.map_err(Error::from)?);
     }
     let file = &args.env_file;
     if file.exists() && known.iter().all(Option::is_some) {
-        println!("The demonstration is there already; its accounts are in {}.", file.display());
+        println!("The demo data already exists; its accounts are in {}.", file.display());
         return Ok(());
     }
     if known.iter().any(Option::is_some) {
-        println!("{} is not there or not of this database: the accounts get new passwords and tokens.", file.display());
+        println!("{} is missing or of another database: the accounts get new passwords and tokens.", file.display());
     }
-    // First of all, so that a run that dies in between leaves no file with passwords that are not right.
+    // Removed first, so that an interrupted run leaves no file with wrong passwords.
     env_file::remove(file)?;
-    let mut values = vec![("INNKEEPER_URL".to_owned(), app.config.public_url.trim_end_matches('/').to_owned())];
-    println!("Accounts of the demonstration (their passwords are shown this once):");
+    let mut values =
+        vec![("INNKEEPER_URL".to_owned(), service.core.config.public_url.trim_end_matches('/').to_owned())];
+    println!("Demo accounts (their passwords are shown only once):");
     for ((prefix, email, name, role), known) in people.into_iter().zip(known) {
         let password = readable_password();
         let id = match known {
             Some(user) => {
-                accounts::reset_password(app, user.id, password.clone(), true).await?;
-                revoke_old_tokens(app, user.id).await?;
+                accounts::reset_password(&service.features.accounts, user.id, password.clone(), true).await?;
+                revoke_old_tokens(service, user.id).await?;
                 user.id
             }
-            None => accounts::add_user(app, email, name, role, password.clone()).await?.id,
+            None => accounts::add_user(&service.features.accounts, email, name, role, password.clone()).await?.id,
         };
         let new = NewApiToken { name: TOKEN.to_owned(), scopes: vec!["write".to_owned()], expires_at: None };
-        let token = accounts::create_api_token(app, &Once::default(), id, checked(new)?).await?.token;
+        let token =
+            accounts::create_api_token(&service.features.accounts, &Once::default(), id, checked(new)?).await?.token;
         println!("  {email}  {}", password.expose_secret());
         values.push((format!("INNKEEPER_{prefix}_EMAIL"), email.to_owned()));
         values.push((format!("INNKEEPER_{prefix}_PASSWORD"), password.expose_secret().to_owned()));
         values.push((format!("INNKEEPER_{prefix}_TOKEN"), token));
     }
     env_file::write(file, &values)?;
-    println!("They and their API tokens are in {}.", file.display());
+    println!("The passwords and API tokens are in {}.", file.display());
     Ok(())
 }
 
-async fn revoke_old_tokens(app: &App, user: UserId) -> anyhow::Result<()> {
-    for token in accounts::api_tokens(app, user).await?.into_iter().filter(|t| t.name == TOKEN) {
-        accounts::revoke_api_token(app, user, token.id).await?;
+async fn revoke_old_tokens(service: &Service, user: UserId) -> anyhow::Result<()> {
+    for token in accounts::api_tokens(&service.features.accounts, user).await?.into_iter().filter(|t| t.name == TOKEN) {
+        accounts::revoke_api_token(&service.features.accounts, user, token.id).await?;
     }
     Ok(())
 }

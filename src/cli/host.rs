@@ -2,91 +2,94 @@
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use compute::hosts::build_driver;
+use compute::hosts::kinds::KindFlags;
+use compute::hosts::kinds::proxmox::pveum::Rights;
+use compute::hosts::model::{HostNode, NewHost};
+use compute::hosts::service;
+use compute::hosts::settings::HostSettings;
+use compute::images;
+use compute::tariffs;
+use compute::unknown_guests;
+use compute::unknown_guests::model::{AdoptGuest, UnknownGuest};
 use hypervisor::Driver;
-use innkeeper::app::App;
-use innkeeper::error::Code;
-use innkeeper::hosts::build_driver;
-use innkeeper::hosts::kinds::KindFlags;
-use innkeeper::hosts::kinds::proxmox::pveum::Rights;
-use innkeeper::hosts::model::{HostNode, NewHost};
-use innkeeper::hosts::service;
-use innkeeper::hosts::settings::HostSettings;
-use innkeeper::idempotency::Once;
-use innkeeper::unknown_guests::model::{AdoptGuest, UnknownGuest};
-use innkeeper::{accounts, audit, images, tariffs, unknown_guests};
+use innkeeper::run::Service;
+use kernel::audit;
+use kernel::error::Code;
+use kernel::idempotency::Once;
 
 use super::output::{or_none, plain, table, time, yes};
 use super::{checked, host_called, secret};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Add a host, after a look at it
+    /// Add a host, after checking it
     Add(Box<Add>),
-    /// Show all hosts
+    /// List all hosts
     List,
-    /// Look at a host now: its version, its machines, what is missing
+    /// Check a host now: its version, its nodes, and anything that is missing
     Check {
-        /// Its name or id
+        /// Name or id of the host
         host: String,
     },
-    /// Show the guests on a host that carry our marker and that no server goes with
+    /// List the guests on a host that carry our marker but belong to no server
     Unknown {
-        /// Its name or id
+        /// Name or id of the host
         host: String,
     },
-    /// Make a server of such a guest; the guest itself is not changed
+    /// Adopt such a guest as a server; the guest itself is not changed
     Adopt(Adopt),
-    /// Show the commands that give Innkeeper its rights on a Proxmox VE cluster, and no more
+    /// Print the commands that grant Innkeeper exactly the permissions it needs on a Proxmox VE cluster
     Pveum(Rights),
     /// Remove a host that has no servers and no address pools
     Remove {
-        /// Its name or id
+        /// Name or id of the host
         host: String,
     },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Adopt {
-    /// The host's name or id
+    /// Name or id of the host
     host: String,
-    /// The guest's number
+    /// Number of the guest
     number: i64,
-    /// Mail address of the account whose server it is to be
+    /// Email address of the account that will own the server
     #[arg(long)]
     user: String,
-    /// Name or id of the tariff that it is charged by
+    /// Name or id of the tariff that the server is billed by
     #[arg(long)]
     tariff: String,
-    /// Name or id of the image that it is said to be made from; without it, the first that the host has for such guests
+    /// Name or id of the image to record for the server; by default the first one that this host has for such guests
     #[arg(long)]
     image: Option<String>,
-    /// What the server is called; without it, the guest's own host name
+    /// Name of the server; by default the guest's own host name
     #[arg(long)]
     name: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// Its name
+    /// Name of the host
     #[arg(long)]
     name: String,
     #[command(flatten)]
     kind: KindFlags,
-    /// How many times its cores may be sold
+    /// CPU overcommit factor
     #[arg(long, default_value_t = 4.0)]
     cpu_overcommit: f64,
-    /// How many times its memory may be sold
+    /// Memory overcommit factor
     #[arg(long, default_value_t = 1.0)]
     memory_overcommit: f64,
-    /// How many times its disk may be sold
+    /// Disk overcommit factor
     #[arg(long, default_value_t = 1.0)]
     disk_overcommit: f64,
-    /// Save it even though it can't be reached, lacks something, or is there already as another host
+    /// Save the host even if it is unreachable, lacks something, or has already been added under another name
     #[arg(long)]
     force: bool,
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
             let settings = add.kind.settings(&secret)?;
@@ -97,10 +100,10 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 force: add.force,
                 ..NewHost::new(add.name, &settings)?
             })?;
-            let added = match service::add(app, &Once::default(), new).await {
+            let added = match service::add(&service.core, &Once::default(), new).await {
                 Ok(added) => added,
                 Err(error) => {
-                    // What the host says of our rights, or of what it does not show us for lack of them.
+                    // The error may come from missing permissions, or from what the host hides because of them.
                     if matches!(error.code, Code::HostError | Code::Invalid) {
                         let driver = build_driver(&settings).ok();
                         explain(&settings, driver.as_deref()).await;
@@ -112,20 +115,20 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             println!("The host {} has the id {}.", added.host.name, added.host.id);
             added.host.nodes.iter().for_each(show);
             if settings.ways().is_some_and(|ways| ways.nodes.is_some()) {
-                println!("Put this line into /root/.ssh/authorized_keys of every node:");
+                println!("Add this line to /root/.ssh/authorized_keys on every node:");
                 println!("{}", added.host.management_key.unwrap_or_default());
             }
             complain(&added.problems);
             if lacks_rights(&added.problems) {
-                let driver = service::driver(app, added.host.id).await.ok();
+                let driver = service.features.hosts.driver(added.host.id).await.ok();
                 explain(&settings, driver.as_deref()).await;
             }
         }
-        Command::List => list(app).await?,
+        Command::List => list(service).await?,
         Command::Check { host } => {
-            let host = host_called(app, &host).await?;
+            let host = host_called(service, &host).await?;
             audit::subject(host.id);
-            let found = service::check(app, &Once::default(), host.id).await?;
+            let found = service::check(&service.features.hosts, &Once::default(), host.id).await?;
             println!("The host {} runs {}.", host.name, plain(&found.version));
             for node in &found.nodes {
                 let state = if node.online { "" } else { ", offline" };
@@ -134,23 +137,23 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             }
             complain(&found.problems);
             if lacks_rights(&found.problems) {
-                let driver = service::driver(app, host.id).await.ok();
+                let driver = service.features.hosts.driver(host.id).await.ok();
                 if let Some(config) = &host.config {
                     explain(config, driver.as_deref()).await;
                 }
             }
         }
         Command::Unknown { host } => {
-            let host = host_called(app, &host).await?;
-            unknown(unknown_guests::service::of_host(app, host.id).await?);
+            let host = host_called(service, &host).await?;
+            unknown(unknown_guests::service::of_host(&service.core, host.id).await?);
         }
-        Command::Adopt(wish) => adopt(app, wish).await?,
+        Command::Adopt(wish) => adopt(service, wish).await?,
         Command::Pveum(rights) => pveum(&rights),
         Command::Remove { host } => {
-            let host = host_called(app, &host).await?;
+            let host = host_called(service, &host).await?;
             audit::subject(host.id);
-            service::delete(app, host.id).await?;
-            println!("The host {} is removed; nothing on it was touched.", host.name);
+            service::delete(&service.features.hosts, host.id).await?;
+            println!("The host {} has been removed; nothing on it was changed.", host.name);
         }
     }
     Ok(())
@@ -168,7 +171,7 @@ fn unknown(guests: Vec<UnknownGuest>) {
                 or_none(guest.name),
                 guest.kind,
                 guest.node,
-                addresses.unwrap_or_else(|| "not asked yet".to_owned()),
+                addresses.unwrap_or_else(|| "not known yet".to_owned()),
                 or_none(guest.cores),
                 or_none(guest.memory),
                 or_none(guest.disk),
@@ -179,19 +182,19 @@ fn unknown(guests: Vec<UnknownGuest>) {
     );
 }
 
-async fn adopt(app: &App, wish: Adopt) -> anyhow::Result<()> {
-    let host = host_called(app, &wish.host).await?;
-    let guests = unknown_guests::service::of_host(app, host.id).await?;
+async fn adopt(service: &Service, wish: Adopt) -> anyhow::Result<()> {
+    let host = host_called(service, &wish.host).await?;
+    let guests = unknown_guests::service::of_host(&service.core, host.id).await?;
     let guest = guests.iter().find(|guest| guest.proxmox_id == wish.number).with_context(|| {
-        format!("there is no such guest on {}; `innkeeper host unknown {}` shows those there are", host.name, host.name)
+        format!("there is no such guest on {}; see `innkeeper host unknown {}`", host.name, host.name)
     })?;
-    let user = accounts::service::find_user(app, &wish.user).await?;
-    let tariffs = tariffs::service::all(app).await?;
-    let tariff =
-        tariffs.iter().find(|t| t.name == wish.tariff || t.id.to_string() == wish.tariff).with_context(|| {
-            format!("there is no tariff called {}; `innkeeper tariff list` shows those there are", wish.tariff)
-        })?;
-    let images = images::service::all(app).await?;
+    let user = accounts::service::find_user(&service.features.accounts, &wish.user).await?;
+    let tariffs = tariffs::service::all(&service.core).await?;
+    let tariff = tariffs
+        .iter()
+        .find(|t| t.name == wish.tariff || t.id.to_string() == wish.tariff)
+        .with_context(|| format!("there is no tariff called {}; see `innkeeper tariff list`", wish.tariff))?;
+    let images = images::service::all(&service.core).await?;
     let image = images
         .iter()
         .find(|view| {
@@ -200,12 +203,12 @@ async fn adopt(app: &App, wish: Adopt) -> anyhow::Result<()> {
             let called = |wanted: &String| view.image.name == *wanted || view.image.id.to_string() == *wanted;
             wish.image.as_ref().map_or_else(fits, called)
         })
-        .context("there is no such image; `innkeeper image list` shows those there are")?;
+        .context("there is no such image; see `innkeeper image list`")?;
     let asked = checked(AdoptGuest { user_id: user.id, tariff_id: tariff.id, os_id: image.image.id, name: wish.name })?;
-    let server = unknown_guests::service::adopt(app, &Once::default(), host.id, wish.number, asked).await?;
+    let server = unknown_guests::service::adopt(&service.core, &Once::default(), host.id, wish.number, asked).await?;
     audit::account(user.id);
     audit::subject(server.id);
-    println!("The guest {} is the server {} of {} now.", wish.number, server.id, user.email);
+    println!("The guest {} is now the server {} of {}.", wish.number, server.id, user.email);
     Ok(())
 }
 
@@ -213,7 +216,7 @@ fn lacks_rights(problems: &[String]) -> bool {
     problems.iter().any(|problem| problem.contains(" lacks "))
 }
 
-/// Shows the commands that give the rights, for the version that the host has and the storages that are seen there.
+/// Prints the commands that grant the permissions, for the version and the storages that the host reports.
 async fn explain(settings: &HostSettings, driver: Option<&dyn Driver>) {
     let found = match driver {
         Some(driver) => driver.info().await.ok(),
@@ -222,13 +225,13 @@ async fn explain(settings: &HostSettings, driver: Option<&dyn Driver>) {
     settings.advice(found.as_ref()).iter().for_each(|line| eprintln!("{line}"));
 }
 
-/// Shows the commands that give the rights, to be pasted.
+/// Prints the commands that grant the permissions.
 pub(super) fn pveum(rights: &Rights) {
     rights.commands().iter().for_each(|line| println!("{line}"));
 }
 
-async fn list(app: &App) -> anyhow::Result<()> {
-    let hosts = service::all(app).await?;
+async fn list(service: &Service) -> anyhow::Result<()> {
+    let hosts = service::all(&service.core).await?;
     let rows = hosts.into_iter().flat_map(|host| {
         let told = |node: Option<&HostNode>| {
             let reserved =

@@ -1,45 +1,45 @@
 //! `innkeeper image …`: operating system images.
 
 use clap::{Args, Subcommand};
-use innkeeper::app::App;
-use innkeeper::audit;
-use innkeeper::idempotency::Once;
-use innkeeper::images::model::{ImageSource, NewImage, RootLogin};
-use innkeeper::images::service;
-use innkeeper::tariffs::Kind;
+use compute::images::model::{ImageSource, NewImage, RootLogin};
+use compute::images::service;
+use compute::tariffs::Kind;
+use innkeeper::run::Service;
+use kernel::audit;
+use kernel::idempotency::Once;
 
 use super::output::{table, yes};
 use super::{checked, host_called};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make an image, after asking the hosts for it
+    /// Create an image, after checking that the hosts have it
     Add(Add),
-    /// Show all images
+    /// List all images
     List,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// Its name, in any script
+    /// Name, in any script
     #[arg(long)]
     name: String,
-    /// What it installs
+    /// Kind of guest that it installs
     #[arg(long, value_enum, default_value_t = Kind::Lxc)]
     kind: Kind,
-    /// The operating system's family
+    /// Operating system family
     #[arg(long = "type", default_value = "linux")]
     family: String,
-    /// Where it is to be had, as HOST=SOURCE (an Incus alias or fingerprint); may be repeated
+    /// Where the image is available, as HOST=SOURCE (an Incus alias or fingerprint); may be repeated
     #[arg(long = "source", value_name = "HOST=SOURCE", value_parser = source)]
     sources: Vec<(String, String)>,
-    /// How root signs in over SSH to what it installs
+    /// How root signs in over SSH to servers with this image
     #[arg(long, value_enum, default_value_t = RootLogin::Key)]
     root_login: RootLogin,
-    /// Don't ask the hosts for it
+    /// Don't check that the hosts have it
     #[arg(long)]
     no_verify: bool,
-    /// Don't offer it yet
+    /// Don't make it available yet
     #[arg(long)]
     disabled: bool,
 }
@@ -49,12 +49,12 @@ fn source(text: &str) -> Result<(String, String), String> {
     Ok((host.to_owned(), source.to_owned()))
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
             let mut sources = Vec::new();
             for (host, source) in add.sources {
-                sources.push(ImageSource { host_id: host_called(app, &host).await?.id, source });
+                sources.push(ImageSource { host_id: host_called(service, &host).await?.id, source });
             }
             let new = checked(NewImage {
                 name: add.name,
@@ -65,12 +65,12 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 sources,
                 verify: !add.no_verify,
             })?;
-            let made = service::create(app, &Once::default(), new).await?.image;
+            let made = service::create(&service.features.hosts, &Once::default(), new).await?.image;
             audit::subject(made.id);
             println!("The image {} has the id {}.", made.name, made.id);
         }
         Command::List => {
-            let images = service::all(app).await?;
+            let images = service::all(&service.core).await?;
             table(
                 ["ID", "NAME", "TYPE", "KIND", "ROOT LOGIN", "ENABLED", "SOURCES"],
                 images.into_iter().map(|view| {

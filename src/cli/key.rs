@@ -1,30 +1,30 @@
 //! `innkeeper key …`: the master key.
 
 use clap::Subcommand;
-use innkeeper::app::App;
-use innkeeper::keyring::{Resealed, service};
+use innkeeper::run::Service;
+use kernel::keyring::{Resealed, service};
 
 use super::output::table;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show how many secrets each key opens
+    /// List how many secrets each key opens
     List,
-    /// Seal with the present key what old ones sealed, while the service runs
+    /// Reseal with the current key what old keys sealed, while the service runs
     Rotate,
-    /// Go on with another key because the old one is lost: hosts' settings must then be given again, whole
+    /// Use a new key because the old one is lost: all settings of the hosts must then be entered again
     Replace {
-        /// Say that the old key can't be found any more
+        /// Confirm that the old key can't be recovered
         #[arg(long, required = true)]
         lost: bool,
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     let all = match command {
-        Command::List => service::status(app).await?,
-        Command::Rotate => service::rotate(app).await?,
-        Command::Replace { lost: _ } => service::replace(app).await?,
+        Command::List => service::status(&service.core, service.features.all()).await?,
+        Command::Rotate => service::rotate(&service.core, service.features.all()).await?,
+        Command::Replace { lost: _ } => service::replace(&service.core, service.features.all()).await?,
     };
     table(
         ["SECRETS", "MASTER KEY", "RESEALED NOW", "OLD KEYS", "LOST"],
@@ -36,16 +36,16 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
         Command::List => {}
         Command::Rotate if sum(|n| n.old) > 0 => anyhow::bail!(
-            "some operations are at work with secrets of an old key: leave INNKEEPER_OLD_SECRET_KEYS as it is, and run \
-             this again later"
+            "some operations in progress use secrets of an old key: leave INNKEEPER_OLD_SECRET_KEYS unchanged, and \
+             run this command again later"
         ),
         Command::Rotate => println!(
-            "Nothing needs the old keys any more, but answers to requests that are sent again within a day: take them out \
-             of INNKEEPER_OLD_SECRET_KEYS tomorrow."
+            "Only stored responses to requests repeated within a day still need the old keys: remove them from \
+             INNKEEPER_OLD_SECRET_KEYS tomorrow."
         ),
         Command::Replace { .. } if sum(|n| n.lost) > 0 => println!(
-            "Start the service, and give the settings of each host again, whole: PUT /api/hosts/ID. Servers, addresses, \
-             accounts and logins are as they were."
+            "Start the service, and enter all settings of each host again: PUT /api/hosts/ID. Servers, addresses, \
+             accounts and logins are unchanged."
         ),
         Command::Replace { .. } => println!("The key is in use; nothing was lost."),
     }

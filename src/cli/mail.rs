@@ -1,11 +1,11 @@
-//! `innkeeper mail …`: what became of mails, and sending them again.
+//! `innkeeper mail …`: listing and retrying emails.
 
 use clap::Subcommand;
-use innkeeper::app::App;
-use innkeeper::audit;
-use innkeeper::idempotency::Once;
-use innkeeper::mail::model::{ListMails, MailState};
-use innkeeper::mail::service;
+use innkeeper::run::Service;
+use kernel::audit;
+use kernel::idempotency::Once;
+use kernel::mail::model::{ListMails, MailState};
+use kernel::mail::service;
 use uuid::Uuid;
 
 use super::checked;
@@ -13,29 +13,29 @@ use super::output::{plain, table, time};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show the latest mails: to whom, about what, and what became of them
+    /// List the latest emails: recipient, subject and delivery state
     List {
-        /// Those that stand so
+        /// Only emails in this state
         #[arg(long, value_enum)]
         state: Option<MailState>,
-        /// Those that wait for the mail server
+        /// Only emails that are held until the mail server accepts them
         #[arg(long)]
         held: bool,
-        /// Those to this address
+        /// Only emails to this address
         #[arg(long)]
         to: Option<String>,
-        /// How many
+        /// Maximum number of emails
         #[arg(long, default_value_t = 20)]
         limit: i64,
     },
-    /// Send a mail again that failed or may be out, or one that waits at once
+    /// Send an email again that failed or may have been sent, or send a queued one at once
     Retry {
-        /// The mail's id
+        /// Id of the email
         id: Uuid,
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::List { state, held, to, limit } => {
             let query = ListMails {
@@ -45,9 +45,9 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 held: held.then_some(true),
                 ..Default::default()
             };
-            let mails = service::list(app, &checked(query)?).await?.data;
+            let mails = service::list(&service.core, &checked(query)?).await?.data;
             table(
-                ["ID", "QUEUED", "TO", "ABOUT", "STATE", "TRIES", "WHY"],
+                ["ID", "QUEUED", "TO", "SUBJECT", "STATE", "ATTEMPTS", "ERROR"],
                 mails.into_iter().map(|mail| {
                     let state = if mail.held { "held" } else { mail.state.as_str() };
                     [
@@ -64,8 +64,8 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         }
         Command::Retry { id } => {
             audit::subject(id);
-            let mail = service::retry(app, &Once::default(), id).await?;
-            println!("The mail to {} is sent again.", plain(&mail.recipient));
+            let mail = service::retry(&service.core, &Once::default(), id).await?;
+            println!("The email to {} has been queued again.", plain(&mail.recipient));
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
-//! The command line: one file a noun. Commands call the same functions as the REST API.
-#![allow(clippy::print_stdout, reason = "a command line speaks on standard output")]
-#![allow(clippy::print_stderr, reason = "and complains on standard error")]
+//! The command line: one file per noun. Commands call the same functions as the REST API.
+#![allow(clippy::print_stdout, reason = "a command line prints to standard output")]
+#![allow(clippy::print_stderr, reason = "and reports problems on standard error")]
 
 mod audit;
 mod database;
@@ -25,16 +25,18 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use compute::hosts;
 use garde::Validate;
-use innkeeper::app::App;
-use innkeeper::config::Config;
-use innkeeper::error::{Code, Error};
-use innkeeper::{db, hosts, keyring};
+use innkeeper::run::Service;
+use kernel::config::Config;
+use kernel::db;
+use kernel::error::{Code, Error};
+use kernel::keyring;
 use secrecy::SecretString;
 
 /// Innkeeper turns Proxmox-style hosts into a provider's cloud.
 ///
-/// Settings come from the environment and from the file .env in the working folder; .env.example lists them all.
+/// Settings come from the environment and from the file .env in the current directory; .env.example lists them all.
 #[derive(Debug, Parser)]
 #[command(name = "innkeeper", version, about)]
 struct Cli {
@@ -44,49 +46,50 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the API and work on operations, until SIGTERM or SIGINT
+    /// Serve the API and run operations, until SIGTERM or SIGINT
     Serve,
-    /// Bring the database schema up to date
+    /// Migrate the database schema to this version
     Migrate,
-    /// Accounts
+    /// Manage accounts
     #[command(subcommand)]
     User(user::Command),
-    /// API tokens
+    /// Manage API tokens
     #[command(subcommand)]
     Token(token::Command),
-    /// Hosts
+    /// Manage hosts
     #[command(subcommand)]
     Host(host::Command),
-    /// Tariffs
+    /// Manage tariffs
     #[command(subcommand)]
     Tariff(tariff::Command),
-    /// Operating system images
+    /// Manage operating system images
     #[command(subcommand)]
     Image(image::Command),
-    /// Address pools
+    /// Manage address pools
     #[command(subcommand)]
     Pool(pool::Command),
-    /// Operations that wait for a person
+    /// Manage stuck operations
     #[command(subcommand)]
     Operation(operation::Command),
-    /// Mails: what became of them, and sending them again
+    /// List and retry emails
     #[command(subcommand)]
     Mail(mail::Command),
-    /// The master key that seals secrets
+    /// Manage the master key that seals secrets
     #[command(subcommand)]
     Key(key::Command),
-    /// Say that the database was restored, where that was not noticed: what is under way waits for a person
+    /// Declare that the database was restored, if this was not detected: operations in progress become stuck
     Restored,
-    /// The fleet in this terminal, live
+    /// Watch the fleet live in this terminal
     Top(top::Args),
-    /// The audit log
+    /// Show the audit log
     #[command(subcommand)]
     Audit(audit::Command),
-    /// Seed a demonstration: accounts, tariffs, an image, a host, address pools
+    /// Create demo data: accounts, tariffs, an image, a host, address pools
     Demo(demo::Args),
 }
 
-/// Runs the command of this process. 0: done; 1: it failed, and a line on standard error says why; 2: wrong usage.
+/// Runs the command of this process. Exit code 0: done; 1: it failed, for the reason printed on standard error; 2:
+/// wrong usage.
 pub(crate) fn run() -> ExitCode {
     let matches = Cli::command().get_matches();
     let started = Cli::from_arg_matches(&matches).map_err(Into::into);
@@ -99,20 +102,20 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// The command's name without its arguments, as `user add`.
+/// The command's name without its arguments, such as `user add`.
 fn called(matches: &ArgMatches) -> String {
     let names = std::iter::successors(matches.subcommand(), |(_, matches)| matches.subcommand());
     names.map(|(name, _)| name).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a command only looks. Every other one is written down in the audit log.
+/// Whether a command only reads. All others are recorded in the audit log.
 fn looks(called: &str) -> bool {
     called.ends_with(" list") || matches!(called, "operation log" | "host unknown" | "top")
 }
 
 fn start(command: Command, called: &str) -> anyhow::Result<()> {
     if let Command::Host(host::Command::Pveum(rights)) = &command {
-        // Needs nothing that is set up, and often comes before it.
+        // Needs no configuration, and is often run before there is any.
         host::pveum(rights);
         return Ok(());
     }
@@ -130,50 +133,52 @@ fn start(command: Command, called: &str) -> anyhow::Result<()> {
                 Ok(())
             }
             command => {
-                let app = App::new(config)?;
+                let service = Service::new(config)?;
                 if matches!(command, Command::Demo(_)) {
-                    database::wait_a_while(&app.db).await?;
-                    db::migrate(&app.db).await?;
+                    database::wait_a_while(&service.core.db).await?;
+                    db::migrate(&service.core.db).await?;
                 }
                 if !matches!(command, Command::Key(_)) {
-                    keyring::service::check(&app).await?;
+                    keyring::service::check(&service.core, service.features.all()).await?;
                 }
                 match looks(called) {
-                    true => work(&app, command).await,
-                    false => innkeeper::audit::service::command(&app, called, Box::pin(work(&app, command))).await,
+                    true => work(&service, command).await,
+                    false => {
+                        kernel::audit::service::command(&service.core, called, Box::pin(work(&service, command))).await
+                    }
                 }
             }
         }
     })
 }
 
-async fn work(app: &App, command: Command) -> anyhow::Result<()> {
+async fn work(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::User(command) => user::run(app, command).await,
-        Command::Token(command) => token::run(app, command).await,
-        Command::Host(command) => host::run(app, command).await,
-        Command::Tariff(command) => tariff::run(app, command).await,
-        Command::Image(command) => image::run(app, command).await,
-        Command::Pool(command) => pool::run(app, command).await,
-        Command::Operation(command) => operation::run(app, command).await,
-        Command::Mail(command) => mail::run(app, command).await,
-        Command::Audit(command) => audit::run(app, command).await,
-        Command::Key(command) => key::run(app, command).await,
-        Command::Restored => operation::restored(app).await,
-        Command::Top(args) => top::run(app, args).await,
-        Command::Demo(args) => demo::run(app, args).await,
+        Command::User(command) => user::run(service, command).await,
+        Command::Token(command) => token::run(service, command).await,
+        Command::Host(command) => host::run(service, command).await,
+        Command::Tariff(command) => tariff::run(service, command).await,
+        Command::Image(command) => image::run(service, command).await,
+        Command::Pool(command) => pool::run(service, command).await,
+        Command::Operation(command) => operation::run(service, command).await,
+        Command::Mail(command) => mail::run(service, command).await,
+        Command::Audit(command) => audit::run(service, command).await,
+        Command::Key(command) => key::run(service, command).await,
+        Command::Restored => operation::restored(service).await,
+        Command::Top(args) => top::run(service, args).await,
+        Command::Demo(args) => demo::run(service, args).await,
         Command::Serve | Command::Migrate => Ok(()),
     }
 }
 
-/// Takes settings from a file, where there is one. What is in the environment comes first.
+/// Loads settings from a file, if there is one. The environment takes precedence.
 fn load_env_file(path: &Path) -> anyhow::Result<()> {
     if let Ok(about) = std::fs::metadata(path) {
-        // Whoever can write it says which database we use, and as root perhaps which programs.
+        // Anyone who can write to it chooses the database we use and, if we run as root, perhaps the programs.
         let (owner, me) = (about.uid(), rustix::process::geteuid().as_raw());
         anyhow::ensure!(
             (owner == me || owner == 0) && about.mode() & 0o002 == 0,
-            "{} is not read: it can be changed by others than you and root (owner {owner}, mode {:o})",
+            "{} is ignored: users other than you and root can write to it (owner {owner}, mode {:o})",
             path.display(),
             about.mode() & 0o777
         );
@@ -181,18 +186,18 @@ fn load_env_file(path: &Path) -> anyhow::Result<()> {
     match dotenvy::from_path(path) {
         Ok(()) => Ok(()),
         Err(error) if error.not_found() => Ok(()),
-        // The line itself may be a secret.
+        // The line may contain a secret.
         Err(dotenvy::Error::LineParse(..)) => {
-            anyhow::bail!("{} has a line that is not KEY=value (values with spaces or # want quotes)", path.display())
+            anyhow::bail!("{} has a line that is not KEY=value (quote values that contain spaces or #)", path.display())
         }
         Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
     }
 }
 
-/// An error as one plain line.
+/// Formats an error as one line of plain text.
 fn one_line(error: &anyhow::Error) -> String {
     let text = match error.downcast_ref::<Error>() {
-        // What is our own failure has its reason in the cause; the message is for those who can't read our log.
+        // For an internal error the reason is in the cause; its message is for clients that can't read our log.
         Some(Error { code: Code::Internal, cause: Some(cause), .. }) => chain(cause),
         Some(error) => error.message.clone(),
         None => chain(error),
@@ -200,7 +205,7 @@ fn one_line(error: &anyhow::Error) -> String {
     output::plain(&text)
 }
 
-/// An error with its reasons, each said once.
+/// An error with its causes, each mentioned once.
 fn chain(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |said, reason| match said.as_str() {
         "" => reason,
@@ -209,7 +214,7 @@ fn chain(error: &anyhow::Error) -> String {
     })
 }
 
-/// Checks what was typed like what is sent to the API.
+/// Validates command line input like API requests.
 fn checked<T: Validate<Context = ()>>(value: T) -> anyhow::Result<T> {
     value.validate().map_err(|report| {
         let problems: Vec<String> = report.iter().map(|(path, error)| format!("{path}: {error}")).collect();
@@ -218,26 +223,26 @@ fn checked<T: Validate<Context = ()>>(value: T) -> anyhow::Result<T> {
     Ok(value)
 }
 
-/// A host by its name or id.
-async fn host_called(app: &App, text: &str) -> anyhow::Result<hosts::model::Host> {
-    let hosts = hosts::service::all(app).await?;
+/// Finds a host by name or id.
+async fn host_called(service: &Service, text: &str) -> anyhow::Result<hosts::model::Host> {
+    let hosts = hosts::service::all(&service.core).await?;
     let lower = text.to_lowercase();
     let by_name = hosts.iter().position(|h| h.name.to_lowercase() == lower);
     let found = by_name.or_else(|| hosts.iter().position(|h| h.id.to_string() == text));
     found
         .and_then(|index| hosts.into_iter().nth(index))
-        .with_context(|| format!("there is no host called {text}; `innkeeper host list` shows those there are"))
+        .with_context(|| format!("there is no host called {text}; see `innkeeper host list`"))
 }
 
-/// A password from the first line of standard input, or a new one. True: it is new, so it must be shown.
+/// A password from the first line of standard input, or a generated one. True if it was generated and must be shown.
 fn password(from_stdin: bool) -> anyhow::Result<(SecretString, bool)> {
     if !from_stdin {
-        return Ok((innkeeper::secrets::readable_password(), true));
+        return Ok((kernel::secrets::readable_password(), true));
     }
     Ok((secret("The password")?, false))
 }
 
-/// The next line of standard input.
+/// Reads the next line of standard input.
 fn secret(what: &str) -> anyhow::Result<SecretString> {
     if std::io::stdin().is_terminal() {
         eprintln!("{what}:");
@@ -289,7 +294,7 @@ mod tests {
         assert!(error.contains("KEY=value") && !error.contains("secret text"), "{error}");
         std::fs::write(folder.join(".env"), "A=b\n").unwrap();
         std::fs::set_permissions(folder.join(".env"), std::fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(load_env_file(&folder.join(".env")).unwrap_err().to_string().contains("others than you"));
+        assert!(load_env_file(&folder.join(".env")).unwrap_err().to_string().contains("other than you"));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -1,38 +1,38 @@
-//! `innkeeper operation …`: what waits for a person.
+//! `innkeeper operation …`: operations that require manual intervention.
 
 use clap::Subcommand;
-use innkeeper::app::App;
-use innkeeper::audit;
-use innkeeper::http::page::PageQuery;
-use innkeeper::idempotency::Once;
-use innkeeper::operations::model::OperationView;
-use innkeeper::operations::service;
+use innkeeper::run::Service;
+use kernel::audit;
+use kernel::http::page::PageQuery;
+use kernel::idempotency::Once;
+use kernel::operations::model::OperationView;
+use kernel::operations::service;
 use uuid::Uuid;
 
 use super::output::{plain, table, time};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show the operations that are stuck
+    /// List the stuck operations
     List,
     /// Show an operation's log
     Log {
-        /// The operation's id
+        /// Id of the operation
         id: Uuid,
     },
-    /// Take a stuck operation up again, after what was in its way has been put right
+    /// Retry a stuck operation, after fixing the cause
     Retry {
-        /// The operation's id
+        /// Id of the operation
         id: Uuid,
     },
-    /// Give a stuck operation up: nothing more of it is done, and nothing is taken back
+    /// Abandon a stuck operation: it is not continued, and nothing is undone
     Abandon {
-        /// The operation's id
+        /// Id of the operation
         id: Uuid,
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::List => {
             let reason = |o: &OperationView| {
@@ -40,14 +40,14 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             };
             let mut rows = vec![];
             for page in 1.. {
-                let (some, _) = service::stuck(app, PageQuery { page: Some(page), limit: Some(100) }).await?;
+                let (some, _) = service::stuck(&service.core, PageQuery { page: Some(page), limit: Some(100) }).await?;
                 if some.is_empty() {
                     break;
                 }
                 rows.extend(some);
             }
             table(
-                ["ID", "SERVER", "KIND", "STEP", "SINCE", "WHY"],
+                ["ID", "SERVER", "KIND", "STEP", "SINCE", "ERROR"],
                 rows.iter().map(|o| {
                     let since = time(o.created_at);
                     [
@@ -62,28 +62,28 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             );
         }
         Command::Log { id } => {
-            for line in service::log(app, id).await? {
+            for line in service::log(&service.core, id).await? {
                 println!("{} {:5} {} {}", time(line.at), line.level, line.step, plain(&line.message));
             }
         }
         Command::Retry { id } => {
             audit::subject(id);
-            service::retry(app, &Once::default(), id).await?;
-            println!("Operation {id} is taken up again.");
+            service::retry(&service.features.operations, &Once::default(), id).await?;
+            println!("Operation {id} will be retried.");
         }
         Command::Abandon { id } => {
             audit::subject(id);
-            service::abandon(app, &Once::default(), id).await?;
-            println!("Operation {id} is given up; its server shows what the next sweep finds.");
+            service::abandon(&service.features.operations, &Once::default(), id).await?;
+            println!("Operation {id} has been abandoned; the next sweep updates its server.");
         }
     }
     Ok(())
 }
 
-/// Says that the database was restored.
-pub(super) async fn restored(app: &App) -> anyhow::Result<()> {
-    let held = innkeeper::restores::service::by_hand(app).await?;
-    println!("Operations that were under way and wait for a person now: {held} (innkeeper operation list).");
-    println!("Mails that were to go out wait, too (innkeeper mail list).");
+/// Declares that the database was restored.
+pub(super) async fn restored(service: &Service) -> anyhow::Result<()> {
+    let held = kernel::restores::service::by_hand(&service.core).await?;
+    println!("Operations that were in progress and are now stuck: {held} (innkeeper operation list).");
+    println!("Queued emails are held as well (innkeeper mail list).");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What commands print.
+//! Output of the commands.
 
 /// Prints rows in aligned columns under a heading.
 pub(super) fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
@@ -21,7 +21,7 @@ fn lines<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> Vec<Stri
         .collect()
 }
 
-/// Text from elsewhere without what would steer the terminal, in one line.
+/// External text on one line, without control characters that the terminal would act on.
 pub(super) fn plain(text: &str) -> String {
     let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     spaced.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -37,7 +37,7 @@ pub(super) fn or_none<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |v| v.to_string())
 }
 
-/// A time to the second.
+/// A time, to the second.
 pub(super) fn time(at: chrono::DateTime<chrono::Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S").to_string()
 }

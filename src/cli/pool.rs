@@ -3,64 +3,65 @@
 use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
-use innkeeper::addresses::model::{NewPool, Pool};
-use innkeeper::addresses::service;
-use innkeeper::app::App;
-use innkeeper::audit;
-use innkeeper::idempotency::Once;
+use compute::addresses::model::{NewPool, Pool};
+use compute::addresses::service;
+use innkeeper::run::Service;
 use ipnet::IpNet;
+use kernel::audit;
+use kernel::idempotency::Once;
 
 use super::output::{or_none, plain, table, yes};
 use super::{checked, host_called};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make an address pool
+    /// Create an address pool
     Add(Add),
-    /// Show all address pools with what is left in them
+    /// List all address pools and their free addresses
     List,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// Its name
+    /// Name of the pool
     #[arg(long)]
     name: String,
-    /// Name or id of the host whose servers get its addresses
+    /// Name or id of the host whose servers get addresses from it
     #[arg(long)]
     host: String,
     /// The network, such as 10.0.0.0/24
     #[arg(long)]
     cidr: IpNet,
-    /// The network's gateway, in the network or elsewhere on the link (link-local too); within the range it is held back
+    /// Gateway of the network, inside it or elsewhere on the link (including link-local); inside the range it is
+    /// reserved
     #[arg(long)]
     gateway: Option<IpAddr>,
-    /// The first address that may be given out; without it, the network's first
+    /// First address that may be assigned; by default the network's first
     #[arg(long)]
     first: Option<IpAddr>,
-    /// The last address that may be given out; without it, the network's last
+    /// Last address that may be assigned; by default the network's last
     #[arg(long)]
     last: Option<IpAddr>,
-    /// The host's bridge or managed network
+    /// Bridge or managed network of the host
     #[arg(long)]
     bridge: String,
     /// VLAN tag
     #[arg(long)]
     vlan: Option<i32>,
-    /// A name server for the guests; may be repeated
+    /// Name server for the guests; may be repeated
     #[arg(long)]
     dns: Vec<IpAddr>,
-    /// Don't give its addresses to servers yet
+    /// Don't assign its addresses to servers yet
     #[arg(long)]
     disabled: bool,
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
             let new = checked(NewPool {
                 name: add.name,
-                host_id: host_called(app, &add.host).await?.id,
+                host_id: host_called(service, &add.host).await?.id,
                 cidr: add.cidr,
                 gateway: add.gateway,
                 first: add.first,
@@ -70,28 +71,17 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 dns: add.dns,
                 enabled: !add.disabled,
             })?;
-            let made = service::create(app, &Once::default(), new).await?;
+            let made = service::create(&service.core, &Once::default(), new).await?;
             audit::subject(made.id);
             println!("The address pool {} has the id {} and {} free addresses.", made.name, made.id, made.free);
-            warn(app, &[made]);
+            warn(service, &[made]);
         }
         Command::List => {
-            let pools = service::all(&app.db, app.config.address_rest()).await?;
+            let pools = service::all(&service.core.db, service.core.config.address_rest()).await?;
             table(
                 [
-                    "ID",
-                    "NAME",
-                    "HOST",
-                    "NETWORK",
-                    "GATEWAY",
-                    "FIRST",
-                    "LAST",
-                    "BRIDGE",
-                    "VLAN",
-                    "HELD BACK",
-                    "RESTING",
-                    "FREE",
-                    "ENABLED",
+                    "ID", "NAME", "HOST", "NETWORK", "GATEWAY", "FIRST", "LAST", "BRIDGE", "VLAN", "RESERVED",
+                    "RESTING", "FREE", "ENABLED",
                 ],
                 pools.clone().into_iter().map(|p| {
                     [
@@ -111,25 +101,25 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                     ]
                 }),
             );
-            warn(app, &pools);
+            warn(service, &pools);
         }
     }
     Ok(())
 }
 
-/// Says of each pool what there is to say of it.
-fn warn(app: &App, pools: &[Pool]) {
+/// Prints warnings about each pool.
+fn warn(service: &Service, pools: &[Pool]) {
     for pool in pools {
         if let Some(problem) = service::overlap(pool) {
             eprintln!("warning: {}", plain(&problem));
         }
         if pool.free == 0 && pool.resting > 0 {
             eprintln!(
-                "warning: All that is left of the address pool {} rests ({}): nobody but the accounts that had these \
-                 addresses gets them within {} hours (INNKEEPER_ADDRESS_REST_HOURS).",
+                "warning: All free addresses of the address pool {} are resting ({}): for {} hours only the \
+                 accounts that had them can get them (INNKEEPER_ADDRESS_REST_HOURS).",
                 plain(&pool.name),
                 pool.resting,
-                app.config.address_rest_hours
+                service.core.config.address_rest_hours
             );
         }
     }

@@ -3,9 +3,10 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use innkeeper::app::App;
-use innkeeper::config::{Config, LogFormat};
-use innkeeper::{db, keyring};
+use innkeeper::run::Service;
+use kernel::config::{Config, LogFormat};
+use kernel::db;
+use kernel::keyring;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::database;
 
-/// Serves until SIGTERM or SIGINT. A second signal ends the process at once; what is at hand is picked up later.
+/// Serves until SIGTERM or SIGINT. A second signal ends the process at once; unfinished work is resumed later.
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     log(&config)?;
     let stop = CancellationToken::new();
@@ -23,25 +24,25 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
         stop.clone(),
     ));
     let listen = config.listen;
-    let app = App::new(config)?;
+    let service = Service::new(config)?;
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        ready = prepare(&app) => ready?,
+        ready = prepare(&service) => ready?,
     }
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("listening on {listen} (INNKEEPER_LISTEN); does something else listen there?"))?;
-    let address = listener.local_addr().context("asking for the address listened on")?;
-    println!("Innkeeper serves on http://{address} (documentation at http://{address}/api/docs)");
-    app.serve(listener, stop.cancelled_owned()).await
+    let address = listener.local_addr().context("reading the listener's address")?;
+    println!("Innkeeper is listening on http://{address} (documentation at http://{address}/api/docs)");
+    service.serve(listener, stop.cancelled_owned()).await
 }
 
-async fn prepare(app: &App) -> anyhow::Result<()> {
-    database::wait(&app.db).await?;
-    db::migrate(&app.db).await?;
-    keyring::service::check(app).await?;
-    // Before anything is answered from a database that may be an older state of itself.
-    Ok(innkeeper::restores::service::begin(app).await?)
+async fn prepare(service: &Service) -> anyhow::Result<()> {
+    database::wait(&service.core.db).await?;
+    db::migrate(&service.core.db).await?;
+    keyring::service::check(&service.core, service.features.all()).await?;
+    // Before any request is answered from a database that may have been restored.
+    Ok(kernel::restores::service::begin(&service.core).await?)
 }
 
 async fn signals(
@@ -57,7 +58,7 @@ async fn signals(
         if stop.is_cancelled() {
             std::process::exit(1);
         }
-        tracing::info!("asked to stop; ending what is at hand");
+        tracing::info!("shutting down; finishing work in progress");
         stop.cancel();
     }
 }

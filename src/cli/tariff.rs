@@ -1,32 +1,32 @@
 //! `innkeeper tariff …`: tariffs.
 
 use clap::{Args, Subcommand};
-use innkeeper::app::App;
-use innkeeper::audit;
-use innkeeper::idempotency::Once;
-use innkeeper::tariffs::model::{Kind, NewTariff};
-use innkeeper::tariffs::service;
+use compute::tariffs::model::{Kind, NewTariff};
+use compute::tariffs::service;
+use innkeeper::run::Service;
+use kernel::audit;
+use kernel::idempotency::Once;
 
 use super::checked;
 use super::output::{or_none, table, yes};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a tariff
+    /// Create a tariff
     Add(Add),
-    /// Show all tariffs
+    /// List all tariffs
     List,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// Its name, in any script
+    /// Name, in any script
     #[arg(long)]
     name: String,
-    /// What its servers are
+    /// Kind of its servers
     #[arg(long, value_enum, default_value_t = Kind::Lxc)]
     kind: Kind,
-    /// Processor cores
+    /// CPU cores
     #[arg(long)]
     cores: i32,
     /// Memory in MiB
@@ -35,36 +35,36 @@ pub(super) struct Add {
     /// Disk in GiB
     #[arg(long)]
     disk: i64,
-    /// Traffic a month in GiB; without it, it is not limited
+    /// Traffic per month in GiB; unlimited by default
     #[arg(long)]
     traffic: Option<i64>,
-    /// Rate of the network in Mbit/s, each way; without it, it is not limited
+    /// Network bandwidth in Mbit/s, in each direction; unlimited by default
     #[arg(long)]
     bandwidth: Option<i32>,
-    /// Price a month in minor units of the currency (cents, kopeks)
+    /// Price per month in minor units of the currency (cents, kopeks)
     #[arg(long)]
     price: i64,
-    /// Three letters of ISO 4217
+    /// Currency, as three letters of ISO 4217
     #[arg(long, default_value = "EUR")]
     currency: String,
-    /// How many cores a customer may resize a server to; without it, not more than the tariff has
+    /// Maximum number of cores that customers may resize to; by default the tariff's own
     #[arg(long)]
     max_cores: Option<i32>,
-    /// How much memory a customer may resize a server to, in MiB; without it, not more than the tariff has
+    /// Maximum memory that customers may resize to, in MiB; by default the tariff's own
     #[arg(long)]
     max_memory: Option<i64>,
-    /// How much disk a customer may resize a server to, in GiB; without it, not more than the tariff has
+    /// Maximum disk that customers may resize to, in GiB; by default the tariff's own
     #[arg(long)]
     max_disk: Option<i64>,
-    /// How many snapshots a server may have at one time
+    /// Maximum number of snapshots per server
     #[arg(long, default_value_t = 5)]
     snapshots: i32,
-    /// Don't sell it yet
+    /// Don't make it available yet
     #[arg(long)]
     disabled: bool,
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
             let new = checked(NewTariff {
@@ -83,12 +83,12 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 max_disk: add.max_disk,
                 snapshots: add.snapshots,
             })?;
-            let made = service::create(app, &Once::default(), new).await?;
+            let made = service::create(&service.core, &Once::default(), new).await?;
             audit::subject(made.id);
             println!("The tariff {} has the id {}.", made.name, made.id);
         }
         Command::List => {
-            let tariffs = service::all(app).await?;
+            let tariffs = service::all(&service.core).await?;
             table(
                 ["ID", "NAME", "KIND", "CORES", "MIB", "GIB", "TRAFFIC", "PRICE", "ENABLED"],
                 tariffs.into_iter().map(|t| {

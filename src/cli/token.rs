@@ -1,12 +1,12 @@
 //! `innkeeper token …`: API tokens.
 
+use accounts::model::NewApiToken;
+use accounts::service;
 use chrono::{Duration, Utc};
 use clap::Subcommand;
-use innkeeper::accounts::model::NewApiToken;
-use innkeeper::accounts::service;
-use innkeeper::app::App;
-use innkeeper::audit;
-use innkeeper::idempotency::Once;
+use innkeeper::run::Service;
+use kernel::audit;
+use kernel::idempotency::Once;
 use uuid::Uuid;
 
 use super::checked;
@@ -14,55 +14,55 @@ use super::output::{or_none, table, time};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make an API token; its secret is shown once
+    /// Create an API token; its secret is shown only once
     Create {
-        /// Mail address of the account it is for
+        /// Email address of the account
         #[arg(long)]
         user: String,
-        /// What it is for
+        /// What the token is for
         #[arg(long)]
         name: String,
         /// read, write, read:server:ID or write:server:ID; may be repeated
         #[arg(long = "scope", required = true)]
         scopes: Vec<String>,
-        /// Days until it ends; without it, it does not
+        /// Days until it expires; it never does by default
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=3650))]
         days: Option<u16>,
     },
-    /// Show an account's API tokens
+    /// List an account's API tokens
     List {
-        /// The account's mail address
+        /// Email address of the account
         #[arg(long)]
         user: String,
     },
-    /// Revoke an API token at once
+    /// Revoke an API token
     Revoke {
-        /// The account's mail address
+        /// Email address of the account
         #[arg(long)]
         user: String,
-        /// The token's id
+        /// Id of the token
         id: Uuid,
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create { user, name, scopes, days } => {
-            let user = service::find_user(app, &user).await?;
+            let user = service::find_user(&service.features.accounts, &user).await?;
             audit::account(user.id);
             let expires_at = days.map(|days| Utc::now() + Duration::days(days.into()));
             let new = checked(NewApiToken { name, scopes, expires_at })?;
-            let made = service::create_api_token(app, &Once::default(), user.id, new).await?;
+            let made = service::create_api_token(&service.features.accounts, &Once::default(), user.id, new).await?;
             audit::subject(made.details.id);
             println!("{} has the API token {} with the id {}.", user.email, made.details.name, made.details.id);
-            println!("Secret (shown this once): {}", made.token);
+            println!("Secret (shown only once): {}", made.token);
         }
         Command::List { user } => {
-            let user = service::find_user(app, &user).await?;
+            let user = service::find_user(&service.features.accounts, &user).await?;
             audit::account(user.id);
-            let tokens = service::api_tokens(app, user.id).await?;
+            let tokens = service::api_tokens(&service.features.accounts, user.id).await?;
             table(
-                ["ID", "NAME", "SCOPES", "MADE", "ENDS", "LAST USED"],
+                ["ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED"],
                 tokens.into_iter().map(|t| {
                     [
                         t.id.to_string(),
@@ -76,11 +76,11 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             );
         }
         Command::Revoke { user, id } => {
-            let user = service::find_user(app, &user).await?;
+            let user = service::find_user(&service.features.accounts, &user).await?;
             audit::account(user.id);
             audit::subject(id);
-            service::revoke_api_token(app, user.id, id).await?;
-            println!("The token {id} is revoked.");
+            service::revoke_api_token(&service.features.accounts, user.id, id).await?;
+            println!("The token {id} has been revoked.");
         }
     }
     Ok(())

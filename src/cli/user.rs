@@ -1,11 +1,12 @@
 //! `innkeeper user …`: accounts.
 
+use accounts::model::{ChangePassword, Register};
+use accounts::service;
 use clap::Subcommand;
-use innkeeper::accounts::model::{ChangePassword, Register, Role};
-use innkeeper::accounts::service;
-use innkeeper::addresses::reverse;
-use innkeeper::app::App;
-use innkeeper::audit;
+use compute::addresses::reverse;
+use innkeeper::run::Service;
+use kernel::audit;
+use kernel::auth::Role;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::output::{table, time, yes};
@@ -13,75 +14,77 @@ use super::{checked, password};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make an account; without --password-stdin its password is made up and shown once
+    /// Create an account; without --password-stdin its password is generated and shown only once
     Add {
-        /// Mail address, with which one signs in
+        /// Email address, used to sign in
         #[arg(long)]
         email: String,
-        /// The person's name
+        /// Name of the user
         #[arg(long, default_value = "")]
         name: String,
-        /// What it may do
+        /// Role of the account
         #[arg(long, value_enum, default_value_t = Role::Customer)]
         role: Role,
-        /// Take the password from the first line of standard input
+        /// Read the password from the first line of standard input
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Show all accounts
+    /// List all accounts
     List,
-    /// Shut an account out: its logins and tokens stop working at once
+    /// Disable an account: its sessions and tokens stop working at once
     Disable {
-        /// Its mail address
+        /// Email address of the account
         email: String,
     },
-    /// Say how many servers an account may have at most
+    /// Set the maximum number of servers of an account
     Limit {
-        /// Its mail address
+        /// Email address of the account
         email: String,
-        /// How many; those that are there already stay
+        /// Maximum number of servers; existing ones stay
         servers: u16,
     },
-    /// Show in which domains an account may give its addresses reverse names, or change that
+    /// Show or change the domains in which an account may choose reverse DNS names
     Reverse {
-        /// Its mail address
+        /// Email address of the account
         email: String,
-        /// A domain that the account has shown to own; may be repeated
+        /// A domain that the account has proved to own; may be repeated
         #[arg(long)]
         allow: Vec<String>,
-        /// A domain that was allowed before; names that were given stay
+        /// A domain to remove; existing names stay
         #[arg(long)]
         forbid: Vec<String>,
     },
-    /// Give an account a new password; its logins end and its API tokens are revoked. Without --password-stdin the password
-    /// is made up and shown once
+    /// Set a new password for an account; its sessions end and its API tokens are revoked. Without --password-stdin the
+    /// password is generated and shown only once
     Password {
-        /// Its mail address
+        /// Email address of the account
         email: String,
-        /// Leave its API tokens as they are
+        /// Keep its API tokens
         #[arg(long)]
         keep_tokens: bool,
-        /// Take the password from the first line of standard input
+        /// Read the password from the first line of standard input
         #[arg(long)]
         password_stdin: bool,
     },
 }
 
-pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add { email, name, role, password_stdin } => {
             let (password, new) = password(password_stdin)?;
             let wanted = checked(Register { email, password, name })?;
             let password = wanted.password.clone();
-            let user = service::add_user(app, &wanted.email, wanted.name.trim(), role, wanted.password).await?;
+            let user =
+                service::add_user(&service.features.accounts, &wanted.email, wanted.name.trim(), role, wanted.password)
+                    .await?;
             audit::account(user.id);
             println!("{} {} has the id {}.", role.as_str(), user.email, user.id);
             show(&password, new);
         }
         Command::List => {
-            let users = service::users(app).await?;
+            let users = service::users(&service.features.accounts).await?;
             table(
-                ["ID", "EMAIL", "NAME", "ROLE", "SERVERS AT MOST", "ENABLED", "SINCE"],
+                ["ID", "EMAIL", "NAME", "ROLE", "SERVER LIMIT", "ENABLED", "SINCE"],
                 users.into_iter().map(|account| {
                     let user = account.user;
                     [
@@ -97,31 +100,31 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             );
         }
         Command::Disable { email } => {
-            let user = service::find_user(app, &email).await?;
+            let user = service::find_user(&service.features.accounts, &email).await?;
             audit::account(user.id);
-            service::disable_user(app, user.id).await?;
-            println!("{} is shut out.", user.email);
+            service::disable_user(&service.features.accounts, user.id).await?;
+            println!("{} has been disabled.", user.email);
         }
         Command::Limit { email, servers } => {
-            let user = service::find_user(app, &email).await?;
+            let user = service::find_user(&service.features.accounts, &email).await?;
             audit::account(user.id);
-            service::set_server_limit(app, user.id, servers).await?;
-            println!("{} may have {servers} servers at most.", user.email);
+            service::set_server_limit(&service.features.accounts, user.id, servers).await?;
+            println!("{} may have at most {servers} servers.", user.email);
         }
         Command::Reverse { email, allow, forbid } => {
-            let user = service::find_user(app, &email).await?;
+            let user = service::find_user(&service.features.accounts, &email).await?;
             audit::account(user.id);
             for (names, is_allowed) in [(allow, true), (forbid, false)] {
                 for name in names {
-                    reverse::allow(app, user.id, &name, is_allowed).await?;
+                    reverse::allow(&service.core, user.id, &name, is_allowed).await?;
                 }
             }
-            for name in reverse::allowed(app, user.id).await? {
+            for name in reverse::allowed(&service.core, user.id).await? {
                 println!("{name}");
             }
         }
         Command::Password { email, keep_tokens, password_stdin } => {
-            let user = service::find_user(app, &email).await?;
+            let user = service::find_user(&service.features.accounts, &email).await?;
             audit::account(user.id);
             let (password, new) = password(password_stdin)?;
             let wanted = checked(ChangePassword {
@@ -129,10 +132,12 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 new_password: password,
                 revoke_tokens: !keep_tokens,
             })?;
-            let revoked = service::reset_password(app, user.id, wanted.new_password.clone(), keep_tokens).await?;
-            println!("{} has a new password; its logins have ended.", user.email);
+            let revoked =
+                service::reset_password(&service.features.accounts, user.id, wanted.new_password.clone(), keep_tokens)
+                    .await?;
+            println!("{} has a new password; its sessions have ended.", user.email);
             match (keep_tokens, revoked) {
-                (true, _) => println!("Its API tokens are as they were."),
+                (true, _) => println!("Its API tokens are unchanged."),
                 (false, 0) => {}
                 (false, 1) => println!("Its API token was revoked."),
                 (false, _) => println!("Its {revoked} API tokens were revoked."),
@@ -145,6 +150,6 @@ pub(super) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
 
 fn show(password: &SecretString, new: bool) {
     if new {
-        println!("Password (shown this once): {}", password.expose_secret());
+        println!("Password (shown only once): {}", password.expose_secret());
     }
 }

@@ -1,4 +1,4 @@
-//! A real guest under a real load: on a socket, and in mails that a real mail server has.
+//! A real guest under real load, seen on a socket and in emails that reach a real mail server.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::{Lab, Live, MailServer, TestApp, ended, eventually, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_guest_is_on_the_socket_and_in_the_mail_and_so_is_its_recovery() {
+async fn a_busy_guest_and_its_recovery_show_on_the_socket_and_in_mails() {
     let mailbox = MailServer::start().await;
     let app = TestApp::with(|c| {
         (c.sweep_seconds, c.alert_settle_seconds) = (1, 1);
@@ -34,13 +34,13 @@ async fn a_busy_guest_is_on_the_socket_and_in_the_mail_and_so_is_its_recovery() 
     let mut live = Live::connected(&app.base, app.customer.token.as_deref().unwrap()).await;
     live.subscribe(id).await;
 
-    // Its start is over: from here on the load is the test's own.
+    // It has finished booting: from here on the load is the test's own.
     let path = format!("/api/server/{id}/status");
     let idle = |s: &serde_json::Value| {
         s["stats"]["data"]["cpu"].as_f64() < Some(0.05) && !s["stats"]["data"]["sampledAt"].is_null()
     };
     eventually(&app.customer, &path, idle).await;
-    // A machine full of tests gives it a part of its core.
+    // On a busy machine it gets only part of its core.
     let rule =
         json!({ "warning": 0.1, "critical": 0.12, "clear": 0.07, "sustainSeconds": 2, "clearSustainSeconds": 2 });
     app.customer.put(&format!("/api/server/{id}/alert-rules/cpu"), rule).await.expect(200);
@@ -54,11 +54,11 @@ async fn a_busy_guest_is_on_the_socket_and_in_the_mail_and_so_is_its_recovery() 
 
     inside("kill $(cat /run/load)").await;
     live.find("server-alerts", |a| a["alerts"] == json!([])).await;
-    arrives(&mailbox, &prefix("Over")).await;
+    arrives(&mailbox, &prefix("Resolved")).await;
     let list = app.customer.get("/api/alerts").await.expect(200).body;
     assert_eq!((&list["total"], &list["data"][0]["ended"]), (&json!(1), &json!("recovered")), "{list}");
     let subjects = mailbox.subjects("customer@example.com");
-    assert_eq!(subjects.len(), 3, "it is ready, it is busy, it is over: {subjects:?}");
+    assert_eq!(subjects.len(), 3, "ready, alert and recovery: {subjects:?}");
     assert_eq!(mailbox.subjects("provider@example.com"), Vec::<String>::new());
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use innkeeper::alerts::tell;
 use serde_json::json;
+use watch::alerts::tell;
 
-use super::world::{World, at_once, busy};
+use super::world::{World, busy, immediate_rule};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_dies_with_500_servers_is_one_mail_to_each_who_must_know() {
+async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
     let world = World::new().await;
     sqlx::query(
         "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
@@ -22,7 +22,7 @@ async fn a_host_that_dies_with_500_servers_is_one_mail_to_each_who_must_know() {
     .execute(world.db())
     .await
     .unwrap();
-    // One of them is stopped on purpose: its owner misses nothing.
+    // One of them is being stopped on purpose: its owner gets no alert for it.
     sqlx::query("update servers set status = 'stopping' where name = 'web-3'").execute(world.db()).await.unwrap();
     world.silent(0).await;
     world.silent(30).await;
@@ -30,8 +30,8 @@ async fn a_host_that_dies_with_500_servers_is_one_mail_to_each_who_must_know() {
     world.silent(60).await;
     world.silent(90).await;
 
-    // Several processes at once, and again.
-    let other = innkeeper::app::App::new(world.teller.config.clone()).unwrap();
+    // Several processes at once, and then once more.
+    let other = kernel::core::Core::new(world.teller.config.clone()).unwrap();
     let now = Utc::now();
     let told = tokio::join!(
         tell::tell(&world.teller, now),
@@ -45,7 +45,7 @@ async fn a_host_that_dies_with_500_servers_is_one_mail_to_each_who_must_know() {
     let mails = world.mails().await;
     let recipients: Vec<&str> = mails.iter().map(|m| m.recipient.as_str()).collect();
     assert_eq!(recipients, ["customer@example.com", "other@example.com", "provider@example.com", "third@example.com"]);
-    assert_eq!(mails[2].subject, "Alert: rack-1: The host can't be reached; servers on it: 499, of customers: 3");
+    assert_eq!(mails[2].subject, "Alert: rack-1: The host can't be reached; affected servers: 499, customers: 3");
     let names = |text: &str| -> BTreeSet<String> {
         text.lines().filter_map(|l| l.strip_prefix("- web-")).map(|l| l.split(' ').next().unwrap().to_owned()).collect()
     };
@@ -53,7 +53,7 @@ async fn a_host_that_dies_with_500_servers_is_one_mail_to_each_who_must_know() {
     let (mine, theirs) = (names(&mails[0].text_body), names(&mails[1].text_body));
     assert_eq!((mine.len(), theirs.len()), (165, 167));
     assert!(mine.is_disjoint(&theirs) && !mine.contains("3"));
-    assert!(!mails[0].text_body.contains("rack-1"), "a host's name is the provider's matter");
+    assert!(!mails[0].text_body.contains("rack-1"), "a host's name is for the provider only");
 
     let guests: Vec<uuid::Uuid> = sqlx::query_scalar("select uuid from servers").fetch_all(world.db()).await.unwrap();
     for seconds in [120, 150, 180] {
@@ -63,25 +63,25 @@ async fn a_host_that_dies_with_500_servers_is_one_mail_to_each_who_must_know() {
     }
     let mails = world.mails().await;
     assert_eq!(mails.iter().map(|m| m.recipient.as_str()).collect::<Vec<_>>(), recipients);
-    assert_eq!(mails[2].subject, "Over: rack-1: The host answers again; servers on it: 499, of customers: 3");
-    assert_eq!((mails[0].subject.as_str(), names(&mails[0].text_body)), ("165 alerts are over", mine));
+    assert_eq!(mails[2].subject, "Resolved: rack-1: The host is reachable again; affected servers: 499, customers: 3");
+    assert_eq!((mails[0].subject.as_str(), names(&mails[0].text_body)), ("165 alerts resolved", mine));
     assert_eq!(world.tell().await, 0);
 }
 
-/// A process dies wherever it happens to be: what it has not committed another does, and nothing is told twice.
+/// A process dies at an arbitrary moment: another one completes what it had not committed, and nothing is mailed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_dies_in_the_middle_leaves_one_mail() {
+async fn a_process_killed_while_notifying_leaves_one_mail() {
     let world = World::new().await;
     let (_, marker) = world.server("customer@example.com", "web-1").await;
     for round in 0..12_u64 {
         let at = i64::try_from(round).unwrap() * 600;
         world.lasts(at, marker, 0.99).await;
         for tries in 0..4 {
-            // Dropped at some await, as a kill would.
+            // Dropped at some await point, as by a kill.
             let limit = std::time::Duration::from_micros(300 * (round * 4 + tries));
             let _ = tokio::time::timeout(limit, tell::tell(&world.teller, Utc::now())).await;
         }
-        // A connection that was dropped rolls back in its own time, and holds the lock until then.
+        // A dropped connection rolls back asynchronously, and holds the lock until then.
         world.tell().await;
         assert_eq!(world.mails().await.len(), 1, "round {round}");
         world.lasts(at + 120, marker, 0.1).await;
@@ -91,16 +91,16 @@ async fn whoever_dies_in_the_middle_leaves_one_mail() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_together_goes_together() {
+async fn alerts_raised_together_go_out_in_one_mail() {
     let world = World::new().await;
     let mut guests = vec![];
     for name in ["web-1", "web-2"] {
         guests.push(world.server("customer@example.com", name).await);
     }
-    world.app.provider.put("/api/alert-rules/cpu", at_once()).await.expect(200);
+    world.app.provider.put("/api/alert-rules/cpu", immediate_rule()).await.expect(200);
     world.swept(0, guests.iter().map(|(_, marker)| busy(*marker, 0.99)).collect()).await;
-    let config = innkeeper::config::Config { alert_settle_seconds: 100, ..world.teller.config.clone() };
-    let patient = innkeeper::app::App::new(config).unwrap();
+    let config = kernel::config::Config { alert_settle_seconds: 100, ..world.teller.config.clone() };
+    let patient = kernel::core::Core::new(config).unwrap();
     for (first, second, mails) in [(50, 50, 0), (200, 50, 0), (590, 90, 0), (610, 50, 1), (610, 610, 0)] {
         for ((id, _), age) in guests.iter().zip([first, second]) {
             sqlx::query("update alerts set changed_at = now() - make_interval(secs => $2) where server_id = $1")
@@ -116,7 +116,7 @@ async fn what_comes_together_goes_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn warnings_of_a_server_s_own_resources_are_mailed_and_once_more_when_they_become_critical() {
+async fn resource_warnings_are_mailed_and_mailed_again_when_they_become_critical() {
     let world = World::new().await;
     let (_, marker) = world.server("customer@example.com", "web-1").await;
     let figures = |cpu: f64, memory: u64, disk: u64| monitor::Sample {
@@ -132,24 +132,24 @@ async fn warnings_of_a_server_s_own_resources_are_mailed_and_once_more_when_they
         }
         world.tell().await
     };
-    assert_eq!(lasts(figures(0.9, 900, 900)).await, 0, "no more than the contract has it");
+    assert_eq!(lasts(figures(0.9, 900, 900)).await, 0, "at the contract's thresholds, not above");
     assert_eq!(lasts(figures(0.92, 930, 940)).await, 1);
     let mails = world.mails().await;
     assert_eq!((mails[0].recipient.as_str(), mails[0].subject.as_str()), ("customer@example.com", "3 alerts"));
     for line in ["CPU usage is at 92%", "Memory usage is at 93%", "Disk usage is at 94%"] {
         assert!(mails[0].text_body.contains(line), "{}", mails[0].text_body);
     }
-    assert_eq!(lasts(figures(0.93, 930, 940)).await, 0, "told once");
-    assert_eq!(lasts(figures(0.93, 980, 940)).await, 1, "it has become worse");
+    assert_eq!(lasts(figures(0.93, 930, 940)).await, 0, "mailed once");
+    assert_eq!(lasts(figures(0.93, 980, 940)).await, 1, "it got worse");
     assert!(world.mails().await[0].subject.contains("Memory usage is at 98%"));
     assert_eq!((lasts(figures(0.93, 930, 940)).await, lasts(figures(0.93, 980, 940)).await), (0, 0));
     assert_eq!(lasts(figures(0.1, 100, 100)).await, 1);
-    assert_eq!(world.mails().await[0].subject, "3 alerts are over");
+    assert_eq!(world.mails().await[0].subject, "3 alerts resolved");
     assert_eq!(world.tell().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_chose_critical_ones_hears_of_no_warnings_and_nobody_of_what_somebody_took_on() {
+async fn users_can_choose_critical_alerts_only_and_acknowledged_ones_are_not_mailed() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
     let me = async |choice: &str| {
@@ -159,18 +159,18 @@ async fn who_chose_critical_ones_hears_of_no_warnings_and_nobody_of_what_somebod
     assert_eq!(world.app.customer.get("/api/auth/me").await.expect(200).body["alertMails"], "all");
     me("none").await.expect(422);
     assert_eq!(me("critical").await.expect(200).body["alertMails"], "critical");
-    world.rule(id, "cpu", at_once()).await;
+    world.rule(id, "cpu", immediate_rule()).await;
     world.swept(0, vec![busy(marker, 0.92)]).await;
     assert_eq!(world.tell().await, 0);
     let path = format!("/api/alerts/{}/acknowledge", world.only().await["id"]);
     world.app.customer.post(&path, None).await.expect(200);
     world.swept(30, vec![busy(marker, 0.99)]).await;
     assert_eq!(world.open().await, [("cpu".to_owned(), "critical".to_owned())]);
-    assert_eq!(world.tell().await, 0, "somebody is at it");
+    assert_eq!(world.tell().await, 0, "somebody acknowledged it");
     world.swept(60, vec![busy(marker, 0.1)]).await;
-    assert_eq!(world.tell().await, 0, "what was not told has no end to tell");
+    assert_eq!(world.tell().await, 0, "what was not mailed has no end to mail");
 
-    // Told first, then taken on: its end is told.
+    // Mailed first, then acknowledged: its end is mailed.
     world.swept(90, vec![busy(marker, 0.99)]).await;
     assert_eq!(world.tell().await, 1);
     let open = world.app.provider.get("/api/alerts?open=true").await.expect(200).body["data"][0].clone();
@@ -182,14 +182,15 @@ async fn who_chose_critical_ones_hears_of_no_warnings_and_nobody_of_what_somebod
     let mut subjects: Vec<&str> = mails.iter().map(|m| m.subject.as_str()).collect();
     subjects.sort_unstable();
     let name = format!("web-1 (server {id})");
-    assert_eq!(subjects, [format!("Alert: {name}: CPU usage is at 99%"), format!("Over: {name}: CPU usage is at 10%")]);
+    let expected = [("Alert", 99), ("Resolved", 10)];
+    assert_eq!(subjects, expected.map(|(word, share)| format!("{word}: {name}: CPU usage is at {share}%")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_muted_waits_and_is_told_afterwards_where_it_lasts() {
+async fn muted_alerts_wait_and_are_mailed_later_if_they_last() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
-    world.rule(id, "cpu", at_once()).await;
+    world.rule(id, "cpu", immediate_rule()).await;
     let mute = format!("/api/server/{id}/mute");
     let until = json!({ "until": Utc::now() + TimeDelta::hours(1) });
     let (customer, other, provider) = (&world.app.customer, &world.app.other, &world.app.provider);
@@ -206,7 +207,7 @@ async fn what_is_muted_waits_and_is_told_afterwards_where_it_lasts() {
     assert!(world.only().await["mutedUntil"].is_string());
     customer.delete(&mute).await.expect(204);
     customer.delete(&mute).await.expect(404);
-    assert_eq!(world.tell().await, 1, "it still lasts");
+    assert_eq!(world.tell().await, 1, "it is still open");
 
     // Its end waits as well; another server's alerts do not.
     customer.post(&mute, json!({ "until": until["until"], "type": "cpu" })).await.expect(200);
@@ -216,7 +217,7 @@ async fn what_is_muted_waits_and_is_told_afterwards_where_it_lasts() {
     customer.delete(&format!("{mute}?type=cpu")).await.expect(204);
     assert_eq!(world.tell().await, 1);
 
-    // A kind of alert, for everybody; what has come and gone meanwhile is not told.
+    // A whole kind of alert muted for everybody; one that ends while it is muted is not mailed.
     customer.post("/api/alert-rules/cpu/mute", until.clone()).await.expect(403);
     provider.post("/api/alert-rules/cpu/mute", until.clone()).await.expect(200);
     world.swept(60, vec![busy(marker, 0.99)]).await;
@@ -228,23 +229,23 @@ async fn what_is_muted_waits_and_is_told_afterwards_where_it_lasts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn quiet_hours_hold_beginnings_and_ends_back() {
+async fn quiet_hours_delay_mails_about_beginnings_and_ends() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
-    let mut rule = at_once();
+    let mut rule = immediate_rule();
     rule["quietHours"] = json!({ "from": "22:00", "to": "07:00", "timeZone": "Europe/Berlin" });
     world.rule(id, "cpu", rule).await;
     let at = |time: &str| format!("2027-01-10T{time}:00Z").parse::<DateTime<Utc>>().unwrap();
     let (night, morning, day) = (at("02:00"), at("06:00"), at("12:00"));
-    // Came and went in the night: nothing. Berlin's seven o'clock is six by UTC.
+    // Began and ended at night: no mail. Seven o'clock in Berlin is six o'clock UTC.
     world.swept(0, vec![busy(marker, 0.99)]).await;
     assert_eq!(world.tell_at(night).await, 0);
     world.swept(30, vec![busy(marker, 0.1)]).await;
     assert_eq!((world.tell_at(night).await, world.tell_at(morning).await), (0, 0));
-    // Came in the night and lasts.
+    // Began at night, and lasts.
     world.swept(60, vec![busy(marker, 0.99)]).await;
     assert_eq!((world.tell_at(at("05:59")).await, world.tell_at(morning).await), (0, 1));
-    // Its end comes in the next night, and is told in the morning, once.
+    // It ends the next night, and that is mailed in the morning, once.
     world.swept(90, vec![busy(marker, 0.1)]).await;
     assert_eq!((world.tell_at(night).await, world.tell_at(morning).await, world.tell_at(day).await), (0, 1, 0));
     let mails = world.mails().await;
@@ -252,9 +253,9 @@ async fn quiet_hours_hold_beginnings_and_ends_back() {
     assert!(mails.iter().all(|m| m.recipient == "customer@example.com"));
 }
 
-/// A whole fleet may have something to say at once: it is told in parts, and what is muted is in nobody's way.
+/// A whole fleet can raise alerts at once: they are mailed in batches, and muted ones hold up nobody else's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn very_much_news_is_told_in_parts() {
+async fn large_numbers_of_alerts_are_mailed_in_batches() {
     let world = World::new().await;
     let (loud, _) = world.server("customer@example.com", "loud").await;
     let (other, _) = world.server("other@example.com", "other").await;
@@ -280,9 +281,9 @@ async fn very_much_news_is_told_in_parts() {
     assert_eq!(world.tell().await, 0);
 }
 
-/// Whoever has not said that an address is theirs is not mailed to: the alert waits, and is told when they have.
+/// Unconfirmed addresses get no mail: the alert waits until the user has confirmed the address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_mailed_to_an_address_that_nobody_has_confirmed() {
+async fn no_alert_is_mailed_to_an_unconfirmed_address() {
     let world = World::new().await;
     let confirmed = async |sql: &'static str| {
         sqlx::query(sql).execute(world.db()).await.unwrap();
@@ -301,12 +302,12 @@ async fn nothing_is_mailed_to_an_address_that_nobody_has_confirmed() {
     assert_eq!(world.mails().await[0].recipient, "customer@example.com");
 }
 
-/// However low its owner sets a rule, the same of a server is told so often and no more often.
+/// However low the owner sets a rule, alerts of one kind about one server are mailed at a limited rate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_and_goes_is_told_once_in_a_while() {
+async fn flapping_alerts_are_mailed_only_now_and_then() {
     let mut world = World::new().await;
-    let config = innkeeper::config::Config { alert_floor_seconds: 900, ..world.teller.config.clone() };
-    world.teller = innkeeper::app::App::new(config).unwrap();
+    let config = kernel::config::Config { alert_floor_seconds: 900, ..world.teller.config.clone() };
+    world.teller = kernel::core::Core::new(config).unwrap();
     let (_, marker) = world.server("customer@example.com", "web-1").await;
     let mut mailed = 0;
     for round in 0..5 {

@@ -1,15 +1,15 @@
-//! Rules: whose holds, who may make one, and what becomes of open alerts; whose alerts are seen by whom.
+//! Rules: which one applies, who may set one, and what becomes of open alerts; who sees whose alerts.
 
 use serde_json::{Value, json};
 
-use super::world::{World, at_once, busy};
+use super::world::{World, busy, immediate_rule};
 
 fn cpu(rules: &Value) -> &Value {
     rules.as_array().unwrap().iter().find(|r| r["type"] == "cpu").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_most_specific_rule_holds_from_the_next_sweep_on() {
+async fn the_most_specific_rule_applies_from_the_next_sweep() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
     let of_server = format!("/api/server/{id}/alert-rules");
@@ -46,7 +46,7 @@ async fn the_most_specific_rule_holds_from_the_next_sweep_on() {
     provider.delete(&format!("{of_tariff}/cpu")).await.expect(204);
     assert_eq!(swept(0.6).await, 1);
     provider.delete("/api/alert-rules/cpu").await.expect(204);
-    assert_eq!(swept(0.6).await, 0, "back to what it came with");
+    assert_eq!(swept(0.6).await, 0, "back to the built-in rule");
     provider.delete("/api/alert-rules/cpu").await.expect(404);
     let ended: Vec<String> =
         sqlx::query_scalar("select ended from alerts order by id").fetch_all(world.db()).await.unwrap();
@@ -54,7 +54,7 @@ async fn the_most_specific_rule_holds_from_the_next_sweep_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rules_that_make_no_sense_are_refused_by_field() {
+async fn invalid_rules_are_refused_by_field() {
     let world = World::new().await;
     let (id, _) = world.server("customer@example.com", "web-1").await;
     let rules = format!("/api/server/{id}/alert-rules");
@@ -86,12 +86,12 @@ async fn rules_that_make_no_sense_are_refused_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_sees_another_ones_alerts() {
+async fn users_see_only_their_own_alerts() {
     let world = World::new().await;
     let (mine, marker) = world.server("customer@example.com", "web-1").await;
     let (second, second_marker) = world.server("customer@example.com", "web-2").await;
     let (_, foreign_marker) = world.server("other@example.com", "db-1").await;
-    world.app.provider.put("/api/alert-rules/cpu", at_once()).await.expect(200);
+    world.app.provider.put("/api/alert-rules/cpu", immediate_rule()).await.expect(200);
     world.swept(0, vec![busy(marker, 0.97), busy(second_marker, 0.91), busy(foreign_marker, 0.97)]).await;
 
     let list = async |client: &crate::support::Client, query: &str| {
@@ -132,7 +132,7 @@ async fn nobody_sees_another_ones_alerts() {
     let seen = app.customer.get(&path).await.expect(200).body;
     assert!(seen["acknowledgedAt"].is_string() && seen["acknowledgedBy"].is_null(), "{seen}");
     let again = app.customer.post(&format!("{path}/acknowledge"), None).await.expect(200).body;
-    assert_eq!(again["acknowledgedAt"], seen["acknowledgedAt"], "who was first stays");
+    assert_eq!(again["acknowledgedAt"], seen["acknowledgedAt"], "the first acknowledgement stays");
     world.swept(30, vec![busy(marker, 0.1), busy(second_marker, 0.1), busy(foreign_marker, 0.1)]).await;
     app.customer.post(&format!("{path}/acknowledge"), None).await.expect(409);
     assert_eq!(list(&app.customer, "open=false&order=asc").await, ["web-1", "web-2"]);

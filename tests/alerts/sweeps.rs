@@ -5,20 +5,20 @@ use hypervisor::{Coverage, GuestPower};
 use monitor::Sample;
 use serde_json::{Value, json};
 
-use super::world::{World, at_once, busy, stopped};
+use super::world::{World, busy, immediate_rule, stopped};
 
 fn pair(kind: &str, level: &str) -> (String, String) {
     (kind.into(), level.into())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_alert_is_what_lasts_and_ends_well_below() {
+async fn an_alert_needs_a_sustained_value_and_ends_below_its_clear_threshold() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
     for (seconds, cpu) in [(0, 0.97), (30, 0.97), (60, 0.5), (90, 0.97), (120, 0.97)] {
         world.swept(seconds, vec![busy(marker, cpu)]).await;
     }
-    assert_eq!(world.open().await, [], "a dip in between begins anew");
+    assert_eq!(world.open().await, [], "a dip restarts the wait");
     world.swept(150, vec![busy(marker, 0.92)]).await;
     assert_eq!(world.open().await, [pair("cpu", "warning")], "critical was not sustained");
     world.lasts(180, marker, 0.97).await;
@@ -26,7 +26,7 @@ async fn an_alert_is_what_lasts_and_ends_well_below() {
     let alert = world.only().await;
     assert_eq!((&alert["message"], &alert["serverId"]), (&json!("CPU usage is at 97%"), &json!(id)));
     assert_eq!((&alert["name"], &alert["hostId"]), (&json!("web-1"), &json!(world.host.0)));
-    // Neither what hovers between the thresholds, nor what is not seen, ends it.
+    // Neither a value between the thresholds nor a missing sample ends it.
     world.lasts(270, marker, 0.88).await;
     world.report(360, vec![], false).await;
     world.swept(390, vec![busy(marker, 0.3)]).await;
@@ -35,17 +35,17 @@ async fn an_alert_is_what_lasts_and_ends_well_below() {
     world.swept(450, vec![busy(marker, 0.3)]).await;
     let alert = world.only().await;
     assert_eq!((&alert["ended"], &alert["message"]), (&json!("recovered"), &json!("CPU usage is at 30%")));
-    // The same sweep once more, by another process: nothing new.
+    // The same sweep again, by another process: nothing changes.
     world.swept(450, vec![busy(marker, 0.99)]).await;
     let tracks: i64 = sqlx::query_scalar("select count(*) from alert_tracks where subject like 'server:%'")
         .fetch_one(world.db())
         .await
         .unwrap();
-    assert_eq!((world.open().await.len(), tracks), (0, 1), "a new one is pending at most");
+    assert_eq!((world.open().await.len(), tracks), (0, 1), "a new one is at most pending");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_is_down_only_where_it_should_be_up() {
+async fn only_a_server_that_should_be_up_is_reported_down() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
     let status = async |status: &str| {
@@ -62,11 +62,11 @@ async fn a_server_is_down_only_where_it_should_be_up() {
         }
         world.open().await
     };
-    // Not seen in a look that did not see everything; seen in a state that says nothing.
+    // Missing from an incomplete sweep; seen in a state that says nothing.
     assert_eq!(down(0, &|| vec![], false).await, []);
     let odd = || vec![Sample { power: GuestPower::Unknown, ..busy(marker, 0.0) }];
     assert_eq!(down(90, &odd, true).await, []);
-    // An operation is at it: whatever the sweep sees is in order.
+    // While an operation holds it, whatever the sweep sees is fine.
     let operation: uuid::Uuid = sqlx::query_scalar(
         "insert into operations (id, server_id, kind, state, data, deadline) values (gen_random_uuid(), $1, 'restart',
          'stuck', '{}', now()) returning id",
@@ -77,16 +77,16 @@ async fn a_server_is_down_only_where_it_should_be_up() {
     .unwrap();
     assert_eq!(down(180, &|| vec![stopped(marker)], true).await, []);
     sqlx::query("delete from operations where id = $1").bind(operation).execute(world.db()).await.unwrap();
-    // It shut itself down, or vanished.
+    // It shut itself down, or disappeared.
     status("stopped").await;
     assert_eq!(down(270, &|| vec![stopped(marker)], true).await, [pair("down", "critical")]);
     assert_eq!(down(360, &|| vec![], true).await, [pair("down", "critical")]);
-    // Its owner has it stopped: there is nothing to be had up any more.
+    // Its owner stops it: it is not meant to be up any more.
     status("stopping").await;
     status("stopped").await;
     assert_eq!(down(450, &|| vec![stopped(marker)], true).await, []);
     assert_eq!(world.only().await["ended"], "withdrawn");
-    // Started, up, and down again; then the host itself is silent, and nothing is known of it.
+    // Started, up, down, and up again; then it is suspended.
     status("starting").await;
     status("running").await;
     world.lasts(540, marker, 0.1).await;
@@ -97,11 +97,11 @@ async fn a_server_is_down_only_where_it_should_be_up() {
         .execute(world.db())
         .await
         .unwrap();
-    assert_eq!(down(810, &|| vec![stopped(marker)], true).await, [], "the provider keeps it down");
+    assert_eq!(down(810, &|| vec![stopped(marker)], true).await, [], "the provider suspended it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_is_missed_only_where_it_would_have_been_seen() {
+async fn a_server_is_missing_only_if_the_sweep_covered_its_node() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
     let number: i64 = sqlx::query_scalar("select guest_number from servers where id = $1")
@@ -123,7 +123,7 @@ async fn a_server_is_missed_only_where_it_would_have_been_seen() {
     assert_eq!(open(&["n", "other"], &[number], None).await, [], "its row could not be read");
     assert_eq!(open(&["n"], &[number + 1], None).await, [pair("down", "critical")]);
     assert_eq!(open(&["n"], &[], Some(busy(marker, 0.1))).await, []);
-    // Seen, it counts, whatever was not; and one that stands still serves nobody.
+    // A guest that was seen counts, whatever the sweep missed; and a paused one serves nobody.
     assert_eq!(open(&[], &[], Some(stopped(marker))).await, [pair("down", "critical")]);
     assert_eq!(open(&[], &[], Some(busy(marker, 0.1))).await, []);
     let paused = Sample { power: GuestPower::Paused, reason: Some("io-error".into()), ..busy(marker, 0.0) };
@@ -131,11 +131,11 @@ async fn a_server_is_missed_only_where_it_would_have_been_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn figures_that_are_not_known_raise_and_end_nothing() {
+async fn unknown_values_neither_raise_nor_end_alerts() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
     for kind in ["cpu", "memory", "disk"] {
-        world.rule(id, kind, at_once()).await;
+        world.rule(id, kind, immediate_rule()).await;
     }
     let full = Sample { memory_used: Some(990), disk_used: Some(990), ..busy(marker, 0.99) };
     let blind = || Sample { cpu: None, memory_used: None, disk_used: None, net_in: None, ..busy(marker, 0.0) };
@@ -144,16 +144,16 @@ async fn figures_that_are_not_known_raise_and_end_nothing() {
     world.swept(30, vec![full]).await;
     assert_eq!(world.open().await.len(), 3);
     world.swept(60, vec![blind()]).await;
-    assert_eq!(world.open().await.len(), 3, "what is not known is not 0");
+    assert_eq!(world.open().await.len(), 3, "unknown is not 0");
     world.swept(90, vec![busy(marker, 0.1)]).await;
     assert_eq!(world.open().await, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_last_asked_for_is_what_a_server_should_be() {
+async fn the_last_request_decides_whether_a_server_should_be_up() {
     let world = World::new().await;
     let (id, _) = world.server("customer@example.com", "web-1").await;
-    // A sweep moves between the first three only; operations go through the others.
+    // A sweep sets only the first three; operations set the others.
     for (status, wanted) in [
         ("stopped", true),
         ("unknown", true),
@@ -182,11 +182,11 @@ async fn what_was_last_asked_for_is_what_a_server_should_be() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn traffic_is_counted_by_month_over_restarts_of_guests() {
+async fn traffic_is_counted_by_month_across_guest_restarts() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
     const GIB: u64 = 1 << 30;
-    // The middle of a month, and a guest that is older than it.
+    // The middle of a month, and a guest older than that month.
     let mut world = world;
     world.start = "2027-03-15T12:00:00Z".parse().unwrap();
     sqlx::query("update servers set created_at = '2026-01-01T00:00:00Z'").execute(world.db()).await.unwrap();
@@ -202,16 +202,16 @@ async fn traffic_is_counted_by_month_over_restarts_of_guests() {
         world.swept(seconds, vec![Sample { uptime_s: Some(90 * 86_400), net_in, net_out, ..busy(marker, 0.1) }]).await;
     };
     count(&world, 0, 50, 50).await;
-    assert_eq!(used(&world).await, [("2027-03".into(), 0)], "what it counted before is not of this month");
+    assert_eq!(used(&world).await, [("2027-03".into(), 0)], "earlier counts don't belong to this month");
     count(&world, 30, 52, 51).await;
-    // A node that knows nothing of its guests for a while has no counters either.
+    // A node that knows nothing about its guests for a while has no counters either.
     let unknown = Sample { power: GuestPower::Unknown, net_in: Some(0), net_out: Some(0), ..busy(marker, 0.0) };
     world.swept(59, vec![unknown]).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 3)]);
-    // Started again: its counters began at 0.
+    // Restarted: its counters began at 0.
     count(&world, 60, 1, 2).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 6)]);
-    // The same look again, and one from before.
+    // The same sweep again, and an earlier one.
     count(&world, 60, 9, 9).await;
     count(&world, 45, 9, 9).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 6)]);
@@ -239,11 +239,11 @@ async fn traffic_is_counted_by_month_over_restarts_of_guests() {
     count(&world, 200, 2, 1).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 3)]);
 
-    // Without a quota it is counted all the same; it is just no alert.
+    // Without a quota it is still counted, but raises no alert.
     sqlx::query("update tariffs set traffic_gib = null").execute(world.db()).await.unwrap();
     count(&world, 230, 20, 1).await;
     assert_eq!((used(&world).await, world.open().await), (vec![("2027-03".into(), 21)], vec![]));
-    // Started again, and by now it has counted more than it had before.
+    // Restarted, and by now past its old count.
     let anew = Sample { uptime_s: Some(5), net_in: Some(25 * GIB), net_out: Some(4 * GIB), ..busy(marker, 0.1) };
     world.swept(260, vec![anew]).await;
     assert_eq!(used(&world).await, [("2027-03".into(), 21 + 29)]);
@@ -252,10 +252,10 @@ async fn traffic_is_counted_by_month_over_restarts_of_guests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storage_that_fills_up_is_the_providers_matter() {
+async fn a_storage_running_full_alerts_only_the_provider() {
     let world = World::new().await;
     world.server("customer@example.com", "web-1").await;
-    world.app.provider.put("/api/alert-rules/storage_low", at_once()).await.expect(200);
+    world.app.provider.put("/api/alert-rules/storage_low", immediate_rule()).await.expect(200);
     world.stored(0, &[20, 89]).await;
     assert_eq!(world.open().await, []);
     world.stored(30, &[20, 92]).await;
@@ -264,10 +264,7 @@ async fn a_storage_that_fills_up_is_the_providers_matter() {
     assert_eq!(world.open().await, [pair("storage_low", "critical")]);
     let shown = world.app.provider.get("/api/alerts?type=storage_low").await.expect(200).body;
     let alert = shown["data"].as_array().unwrap_or_else(|| shown.as_array().unwrap())[0].clone();
-    assert_eq!(
-        (&alert["message"], &alert["name"]),
-        (&json!("97% of the storage that guests are on is in use"), &json!("rack-1"))
-    );
+    assert_eq!((&alert["message"], &alert["name"]), (&json!("97% of the guests' storage is in use"), &json!("rack-1")));
     let mine = world.app.customer.get("/api/alerts").await.expect(200).body;
     assert!(!mine.to_string().contains("storage_low"), "{mine}");
     world.stored(90, &[20, 30]).await;
@@ -275,11 +272,11 @@ async fn a_storage_that_fills_up_is_the_providers_matter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pools_that_run_out_and_operations_that_are_stuck_are_the_providers_matter() {
+async fn exhausted_pools_and_stuck_operations_alert_only_the_provider() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
     for kind in ["pool_low", "operation_stuck"] {
-        world.app.provider.put(&format!("/api/alert-rules/{kind}"), at_once()).await.expect(200);
+        world.app.provider.put(&format!("/api/alert-rules/{kind}"), immediate_rule()).await.expect(200);
     }
     let pool: i64 = sqlx::query_scalar(
         "insert into address_pools (host_id, name, cidr, first_address, last_address, bridge)
@@ -329,7 +326,7 @@ async fn pools_that_run_out_and_operations_that_are_stuck_are_the_providers_matt
     patrol(&world).await;
     assert_eq!((world.open().await.len(), world.tell().await), (0, 1));
 
-    // What is deleted is not watched any more.
+    // A deleted server is not watched any more.
     world.lasts(0, marker, 0.99).await;
     assert_eq!(world.open().await, [pair("cpu", "critical")]);
     sqlx::query("update servers set status = 'deleted', deleted_at = now(), reserved = false")
@@ -346,14 +343,14 @@ async fn pools_that_run_out_and_operations_that_are_stuck_are_the_providers_matt
 }
 
 async fn patrol(world: &World) {
-    innkeeper::alerts::watch::patrol(&world.app.app).await.unwrap();
+    watch::alerts::watch::patrol(&world.app.core).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_sees_an_alert_begin_and_end() {
     let world = World::new().await;
     let (id, marker) = world.server("customer@example.com", "web-1").await;
-    world.rule(id, "cpu", at_once()).await;
+    world.rule(id, "cpu", immediate_rule()).await;
     let mut live = crate::support::Live::connected(&world.app.base, world.app.customer.token.as_deref().unwrap()).await;
     live.subscribe(id).await;
     live.next("server-stats").await;
@@ -371,8 +368,8 @@ async fn a_socket_sees_an_alert_begin_and_end() {
     );
     swept(30, 0.2).await;
     live.find("server-alerts", |a| a["alerts"] == Value::Array(vec![])).await;
-    // A host that is silent is news for its servers.
-    world.app.provider.put("/api/alert-rules/host_unreachable", at_once()).await.expect(200);
+    // A silent host is reported for its servers.
+    world.app.provider.put("/api/alert-rules/host_unreachable", immediate_rule()).await.expect(200);
     world.silent(60).await;
     let seen = live.find("server-alerts", |a| a["alerts"][0]["type"] == "host_unreachable").await;
     assert_eq!(seen["args"][0]["alerts"][0]["level"], "critical");

@@ -1,17 +1,17 @@
-//! Servers that are in the database only, and sweeps of them at chosen times.
+//! Servers that exist only in the database, and sweeps of them at chosen times.
 #![allow(unreachable_pub, reason = "for the tests beside it")]
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::watch::alerts::{tell, watch};
+use accounts::service::add_user;
 use chrono::{DateTime, TimeDelta, Utc};
+use compute::ids::HostId;
 use hypervisor::{Coverage, GuestPower, Node};
-use innkeeper::accounts::model::Role;
-use innkeeper::accounts::service::add_user;
-use innkeeper::alerts::{tell, watch};
-use innkeeper::app::App;
-use innkeeper::config::Config;
-use innkeeper::ids::HostId;
+use kernel::auth::Role;
+use kernel::config::Config;
+use kernel::core::Core;
 use monitor::{Report, Sample};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -22,11 +22,11 @@ use crate::support::{PASSWORD, TestApp, wait_for};
 
 pub struct World {
     pub app: TestApp,
-    /// Another process on the same database, which tells people when the test says so.
-    pub teller: Arc<App>,
+    /// Another process on the same database, which notifies people when the test says so.
+    pub teller: Arc<Core>,
     pub host: HostId,
     pub tariff: i64,
-    /// After whatever the service's own tasks do.
+    /// Later than anything the service's own tasks do.
     pub start: DateTime<Utc>,
 }
 
@@ -40,10 +40,12 @@ pub struct Mail {
 
 impl World {
     pub async fn new() -> Self {
-        // Nothing looks at alerts by itself.
+        // No task evaluates alerts by itself.
         let app = TestApp::new().await;
         let db = &app.db.pool;
-        add_user(&app.app, "third@example.com", "", Role::Customer, SecretString::from(PASSWORD)).await.unwrap();
+        add_user(&app.service.features.accounts, "third@example.com", "", Role::Customer, SecretString::from(PASSWORD))
+            .await
+            .unwrap();
         let (host, tariff): (i64, i64) = sqlx::query_as(
             "with h as (insert into hosts (name, kind, config_sealed) values ('rack-1', 'incus', '') returning id),
                   i as (insert into images (name, kind) values ('i', 'lxc')),
@@ -54,7 +56,7 @@ impl World {
         .fetch_one(db)
         .await
         .unwrap();
-        let teller = App::new(Config { alert_settle_seconds: 0, ..app.app.config.clone() }).unwrap();
+        let teller = Core::new(Config { alert_settle_seconds: 0, ..app.core.config.clone() }).unwrap();
         Self { app, teller, host: HostId(host), tariff, start: Utc::now() + TimeDelta::days(1) }
     }
 
@@ -62,7 +64,7 @@ impl World {
         &self.app.db.pool
     }
 
-    /// A running server of somebody's.
+    /// A running server of this user.
     pub async fn server(&self, email: &str, name: &str) -> (i64, Uuid) {
         sqlx::query_as(
             "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
@@ -79,7 +81,7 @@ impl World {
         .unwrap()
     }
 
-    /// A whole sweep of the host so many seconds after the start.
+    /// A complete sweep of the host, this many seconds after the start.
     pub async fn swept(&self, seconds: i64, samples: Vec<Sample>) {
         self.report(seconds, samples, true).await;
     }
@@ -89,7 +91,7 @@ impl World {
         self.covered(seconds, samples, coverage).await;
     }
 
-    /// A whole sweep of a host whose machines' storages have this many GiB of 100 in use.
+    /// A complete sweep of a host whose nodes have this many of 100 GiB in use.
     pub async fn stored(&self, seconds: i64, used: &[u64]) {
         let node = |used: &u64| Node {
             name: format!("n{used}"),
@@ -103,7 +105,7 @@ impl World {
         self.looked(seconds, vec![], Coverage::default(), used.iter().map(node).collect()).await;
     }
 
-    /// A sweep that saw these nodes whole.
+    /// A sweep that saw these nodes completely.
     pub async fn covered(&self, seconds: i64, samples: Vec<Sample>, coverage: Coverage) {
         self.looked(seconds, samples, coverage, vec![]).await;
     }
@@ -113,25 +115,25 @@ impl World {
         let took = Duration::from_secs(1);
         let guests = vec![];
         let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes, samples, guests, coverage };
-        let traffic = innkeeper::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
-        let mut tx = innkeeper::db::begin(self.db()).await.unwrap();
+        let traffic = ::watch::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
+        let mut tx = kernel::db::begin(self.db()).await.unwrap();
         watch::swept(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();
         tx.commit().await.unwrap();
     }
 
-    /// The host did not answer so many seconds after the start.
+    /// The host did not answer, this many seconds after the start.
     pub async fn silent(&self, seconds: i64) {
-        watch::failed_at(&self.app.app, self.host, self.start + TimeDelta::seconds(seconds)).await.unwrap();
+        watch::failed_at(&self.app.core, self.host, self.start + TimeDelta::seconds(seconds)).await.unwrap();
     }
 
-    /// One figure for three sweeps in a row, which is what a rule asks for by itself.
+    /// The same value in three sweeps in a row, which is what a rule requires by default.
     pub async fn lasts(&self, from: i64, marker: Uuid, cpu: f64) {
         for n in 0..3 {
             self.swept(from + n * 30, vec![busy(marker, cpu)]).await;
         }
     }
 
-    /// Tells everybody now; gives the number of mails.
+    /// Sends all notifications that are due; returns the number of emails.
     pub async fn tell(&self) -> usize {
         self.tell_at(Utc::now()).await
     }
@@ -140,7 +142,7 @@ impl World {
         tell(&self.teller, now).await
     }
 
-    /// Every mail about alerts since the last time.
+    /// All emails about alerts since the last call.
     pub async fn mails(&self) -> Vec<Mail> {
         sqlx::query_as(
             "with m as (update mails set event = 'seen:' || event where event like 'alerts:%'
@@ -166,19 +168,19 @@ impl World {
         list["data"][0].clone()
     }
 
-    /// A rule of a server's, made by its owner.
+    /// A rule for a server, made by its owner.
     pub async fn rule(&self, server: i64, kind: &str, rule: Value) {
         self.app.customer.put(&format!("/api/server/{server}/alert-rules/{kind}"), rule).await.expect(200);
     }
 }
 
-/// What this process tells once no other is at it.
-pub async fn tell(app: &App, now: DateTime<Utc>) -> usize {
-    wait_for("a turn to tell", async || tell::tell(app, now).await.unwrap()).await
+/// What this process sends once no other process is sending.
+pub async fn tell(core: &Core, now: DateTime<Utc>) -> usize {
+    wait_for("a turn to notify", async || tell::tell(core, now).await.unwrap()).await
 }
 
-/// A rule without waiting.
-pub fn at_once() -> Value {
+/// A rule without delays.
+pub fn immediate_rule() -> Value {
     json!({ "sustainSeconds": 0, "clearSustainSeconds": 0 })
 }
 
@@ -202,7 +204,7 @@ pub fn busy(marker: Uuid, cpu: f64) -> Sample {
     }
 }
 
-/// A guest that is stopped.
+/// A stopped guest.
 pub fn stopped(marker: Uuid) -> Sample {
     Sample { power: GuestPower::Stopped, uptime_s: Some(0), memory_used: Some(0), ..busy(marker, 0.0) }
 }

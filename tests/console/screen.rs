@@ -1,4 +1,4 @@
-//! A screen: a real QEMU with a password on its VNC, shown in Chromium by way of our proxy, which keeps the password.
+//! A graphical console: a real QEMU with a VNC password, shown in Chromium through our proxy, which keeps the password.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use compute::ids::HostId;
 use hypervisor::{
-    Capabilities, Console, ConsoleInput, ConsoleKind, Driver, Error, ExecOutput, GuestKind, GuestRef, GuestSpec,
-    HostInfo, Interface, Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, ConsoleInput, ConsoleKind, Consoles, Error, ExecOutput, GuestKind, GuestRef, GuestSpec,
+    Host, HostInfo, Inside, Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots,
+    StopMode, Sweep, Task, TaskId, TaskState, Tasks,
 };
-use innkeeper::ids::HostId;
 use secrecy::SecretString;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::support::relay::{Port, Relay};
 use crate::support::{Browser, TestApp, wait_for};
 
-/// The only guest of its host, whose screen is all that it has.
+/// The only guest of its host, with nothing but a VNC console.
 #[derive(Debug)]
 struct Qemu {
     folder: tempfile::TempDir,
@@ -42,83 +43,111 @@ impl Qemu {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .expect("QEMU is there; `make test` installs it");
+            .expect("QEMU starts; `make test` installs it");
         wait_for("QEMU's screen", async || UnixStream::connect(&socket).await).await;
         Self { folder, password: password.to_owned().into(), _machine: machine }
     }
 }
 
-/// A driver of which nothing but the console is asked.
-macro_rules! driver_of_a_console {
-    ($($call:ident($($argument:ty),*) -> $answer:ty;)*) => {
-        #[async_trait]
-        impl Driver for Qemu {
-            fn capabilities(&self) -> Capabilities {
-                Capabilities {
-                    password_at_create: false, set_password: false, exec: false, live_resize: false, vm_live_resize: false,
-                    snapshots: false,
-                    console: true, lxc: false, vm: true,
+#[async_trait]
+impl Consoles for Qemu {
+    async fn console(&self, _: &GuestRef) -> Result<Console> {
+        let stream = UnixStream::connect(self.folder.path().join("screen")).await;
+        let (mut reading, mut writing) = stream.map_err(|e| Error::Unreachable(e.to_string()))?.into_split();
+        let (output, shown) = mpsc::channel(32);
+        let (typed, mut input) = mpsc::channel(32);
+        tokio::spawn(async move {
+            let mut bytes = vec![0; 64 << 10];
+            while let Ok(length @ 1..) = reading.read(&mut bytes).await {
+                if output.send(Bytes::copy_from_slice(&bytes[..length])).await.is_err() {
+                    break;
                 }
             }
-
-            async fn console(&self, _: &GuestRef) -> Result<Console> {
-                let stream = UnixStream::connect(self.folder.path().join("screen")).await;
-                let (mut reading, mut writing) = stream.map_err(|e| Error::Unreachable(e.to_string()))?.into_split();
-                let (output, shown) = mpsc::channel(32);
-                let (typed, mut input) = mpsc::channel(32);
-                tokio::spawn(async move {
-                    let mut bytes = vec![0; 64 << 10];
-                    while let Ok(length @ 1..) = reading.read(&mut bytes).await {
-                        if output.send(Bytes::copy_from_slice(&bytes[..length])).await.is_err() {
-                            break;
-                        }
-                    }
-                });
-                tokio::spawn(async move {
-                    while let Some(input) = input.recv().await {
-                        let ConsoleInput::Data(bytes) = input else { continue };
-                        if writing.write_all(&bytes).await.is_err() {
-                            break;
-                        }
-                    }
-                });
-                let kind = ConsoleKind::Screen { password: Some(self.password.clone()) };
-                Ok(Console { kind, output: shown, input: typed })
+        });
+        tokio::spawn(async move {
+            while let Some(input) = input.recv().await {
+                let ConsoleInput::Data(bytes) = input else { continue };
+                if writing.write_all(&bytes).await.is_err() {
+                    break;
+                }
             }
+        });
+        let kind = ConsoleKind::Screen { password: Some(self.password.clone()) };
+        Ok(Console { kind, output: shown, input: typed })
+    }
+}
 
+/// Nothing but the console is asked of this driver.
+macro_rules! unsupported {
+    ($($matter:ident {
+        $(fn $constant:ident() -> $value:ty = $is:expr;)?
+        $(async fn $call:ident($($argument:ty),*) -> $answer:ty;)*
+    })*) => {
+        $(#[async_trait]
+        impl $matter for Qemu {
+            $(fn $constant(&self) -> $value {
+                $is
+            })?
             $(async fn $call(&self, $(_: $argument),*) -> Result<$answer> {
                 Err(Error::Unsupported(stringify!($call).to_owned()))
             })*
-        }
+        })*
     };
 }
 
-driver_of_a_console! {
-    info() -> HostInfo;
-    has_image(GuestKind, &str) -> bool;
-    sweep() -> Sweep;
-    find(&GuestRef) -> Presence;
-    check_delete(&GuestRef) -> ();
-    check_create(&GuestSpec) -> ();
-    task(&TaskId) -> TaskState;
-    create(&GuestSpec) -> Task;
-    prepare(&GuestSpec) -> ();
-    start(&GuestRef) -> Task;
-    stop(&GuestRef, StopMode) -> Task;
-    restart(&GuestRef, Duration) -> Task;
-    delete(&GuestRef) -> Task;
-    resize(&GuestRef, &Limits) -> Task;
-    set_password(&GuestRef, &SecretString) -> ();
-    exec(&GuestRef, &[&str], &[u8], Duration) -> ExecOutput;
-    interfaces(&GuestRef) -> Vec<Interface>;
-    snapshots(&GuestRef) -> Vec<Snapshot>;
-    create_snapshot(&GuestRef, &str, &str) -> Task;
-    rollback(&GuestRef, &str) -> Task;
-    delete_snapshot(&GuestRef, &str) -> Task;
+const CONSOLE_ONLY: Capabilities = Capabilities {
+    password_at_create: false,
+    set_password: false,
+    exec: false,
+    live_resize: false,
+    vm_live_resize: false,
+    snapshots: false,
+    console: true,
+    lxc: false,
+    vm: true,
+};
+
+unsupported! {
+    Host {
+        fn capabilities() -> Capabilities = CONSOLE_ONLY;
+        async fn info() -> HostInfo;
+        async fn has_image(GuestKind, &str) -> bool;
+    }
+    Inventory {
+        async fn sweep() -> Sweep;
+        async fn find(&GuestRef) -> Presence;
+    }
+    Tasks {
+        async fn task(&TaskId) -> TaskState;
+    }
+    Provision {
+        async fn check_create(&GuestSpec) -> ();
+        async fn create(&GuestSpec) -> Task;
+        async fn prepare(&GuestSpec) -> ();
+        async fn resize(&GuestRef, &Limits) -> Task;
+        async fn check_delete(&GuestRef) -> ();
+        async fn delete(&GuestRef) -> Task;
+    }
+    Power {
+        async fn start(&GuestRef) -> Task;
+        async fn stop(&GuestRef, StopMode) -> Task;
+        async fn restart(&GuestRef, Duration) -> Task;
+    }
+    Snapshots {
+        async fn snapshots(&GuestRef) -> Vec<Snapshot>;
+        async fn create_snapshot(&GuestRef, &str, &str) -> Task;
+        async fn rollback(&GuestRef, &str) -> Task;
+        async fn delete_snapshot(&GuestRef, &str) -> Task;
+    }
+    Inside {
+        async fn exec(&GuestRef, &[&str], &[u8], Duration) -> ExecOutput;
+        async fn set_password(&GuestRef, &SecretString) -> ();
+        async fn interfaces(&GuestRef) -> Vec<Interface>;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_screen_is_shown_and_its_password_stays_with_us() {
+async fn a_graphical_console_is_shown_without_exposing_its_password() {
     let port = Port::new();
     let app = TestApp::with(|c| c.public_url = format!("http://127.0.0.1:{}", port.number())).await;
     let _relay = Relay::tcp(&port, app.base.trim_start_matches("http://").to_owned()).await;
@@ -135,17 +164,17 @@ async fn a_screen_is_shown_and_its_password_stays_with_us() {
 
     let mut wrong = Qemu::start("right").await;
     wrong.password = "wrong".to_owned().into();
-    app.app.drivers.pin(HostId(host), Arc::new(wrong));
+    app.service.features.hosts.drivers.pin(HostId(host), Arc::new(wrong));
     let mut browser = Browser::new();
     browser.open(&url().await).await;
     let (title, words, _) = browser.notice().await;
-    assert_eq!(title, "The host did not open the console");
-    assert!(words.starts_with("The host's screen could not be signed in to."), "{words}");
+    assert_eq!(title, "The host could not open the console");
+    assert!(words.starts_with("Could not log in to the host's graphical console."), "{words}");
 
-    app.app.drivers.pin(HostId(host), Arc::new(Qemu::start("s3cret-8").await));
+    app.service.features.hosts.drivers.pin(HostId(host), Arc::new(Qemu::start("s3cret-8").await));
     browser.open(&url().await).await;
     browser.status("Connected").await;
-    // The firmware's own words, so more colours than one.
+    // The firmware prints text, so there is more than one colour.
     let picture = browser.tell(json!({ "do": "picture" })).await;
     assert!(picture["width"].as_i64() >= Some(640) && picture["height"].as_i64() >= Some(400), "{picture}");
     browser.shot("screen").await;

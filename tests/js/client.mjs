@@ -1,5 +1,5 @@
-// A Socket.IO client that a test drives: commands come as JSON lines on stdin, what happens goes as JSON lines to
-// stdout. The end of stdin ends it.
+// A Socket.IO client driven by a test: commands are JSON lines on stdin, events are JSON lines on stdout. It ends with
+// stdin.
 //
 //   node client.mjs <url>
 //
@@ -10,14 +10,14 @@
 //   {"do":"emit","event":"x","args":[…]}   also: ack (true: ask for one)
 //   {"do":"drop"}                     cuts the connection below Socket.IO, as a network would
 //   {"do":"disconnect"}
-//   {"do":"crowd","token":"…","count":9}   opens so many sockets beside, told of as crowd-in or crowd-out
+//   {"do":"crowd","token":"…","count":9}   opens this many more sockets, reported as crowd-in or crowd-out
 //   {"do":"disperse"}                 closes them
 //
 //   {"event":"connect","id":"…"}  {"event":"connect_error","message":"…"}  {"event":"disconnect","reason":"…"}
 //   {"event":"ack","of":"subscribe-server","args":[…]}  {"event":"server-stats","args":[…]}  …
 //
-// After a reconnection everything that was subscribed is subscribed again, as any client should do: the server sends
-// the present state, whatever was missed in between. "remember": false in `connect` turns that off.
+// After a reconnection it subscribes to everything again, as any client should: the server sends the current state,
+// whatever was missed in between. "remember": false in `connect` turns that off.
 import { createInterface } from 'node:readline';
 import { io } from 'socket.io-client';
 

@@ -1,4 +1,4 @@
-// Chromium as a test drives it: one command a line on stdin, as JSON; one answer a line on stdout.
+// Chromium, driven by a test: one JSON command per line on stdin, one JSON answer per line on stdout.
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
@@ -12,7 +12,7 @@ const PATIENCE = { timeout: 60_000 };
 let page;
 const problems = [];
 
-/** What the page is asked for: put there by the browser, since the page's own policy takes no text for a program. */
+/** Probes, injected by the browser, since the page's own policy allows no eval. */
 const probes = () => {
   window.rows = () =>
     [...document.querySelectorAll('.xterm-rows > div')].map((row) => row.textContent.trimEnd()).join('\n');
@@ -27,14 +27,14 @@ const probes = () => {
 };
 
 const commands = {
-  /** A new window, with what else it may do and how it looks. */
+  /** A new window, with its permissions and colour scheme. */
   async open({ url, width = 1100, height = 700, scheme = 'dark' }) {
     const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
     await context.grantPermissions(['clipboard-read', 'clipboard-write']);
     await context.addInitScript(probes);
     page = await context.newPage();
     page.on('console', (message) => {
-      // Chromium writes of each connection that fails, which some tests are about.
+      // Chromium logs every failed connection, which some tests are about.
       if (message.type() === 'error' && !message.text().includes('WebSocket')) problems.push(message.text());
     });
     page.on('pageerror', (error) => problems.push(String(error)));
@@ -70,10 +70,10 @@ const commands = {
   async paste({ text }) {
     await page.evaluate((t) => navigator.clipboard.writeText(t), text);
     await page.click('#paste');
-    // It has been pasted when the button gives the keyboard back.
+    // The text has been pasted once the button gives up the focus.
     await page.waitForFunction(() => document.activeElement?.id !== 'paste', null, PATIENCE);
   },
-  /** Marks the first line that has a text, copies it with the keys, and tells what is on the clipboard. */
+  /** Selects the first line that contains a text, copies it with the keyboard, and returns the clipboard. */
   async copy({ text }) {
     await page.locator('.xterm-rows > div', { hasText: text }).first().click({ clickCount: 3, force: true });
     await page.keyboard.press('Control+Shift+C');

@@ -1,4 +1,4 @@
-//! Floods by strangers, against the program as a child: memory, log and statements have ceilings.
+//! Floods by unauthenticated clients, against the program as a child process: memory, log and statements stay bounded.
 
 use futures_util::future::join_all;
 use reqwest::StatusCode;
@@ -10,7 +10,7 @@ use crate::support::{Client, PASSWORD, TestDb, wait_for};
 
 const MIB: u64 = 1024;
 
-/// As it is where nobody has set anything, but for the log, and a proxy that says who the clients are.
+/// With the default settings, but for the log and a trusted proxy that reports the clients' addresses.
 async fn service(db: &TestDb, data: &std::path::Path) -> Service {
     let settings = [
         ("INNKEEPER_RATE_LIMIT_ADDRESS", "600"),
@@ -20,13 +20,13 @@ async fn service(db: &TestDb, data: &std::path::Path) -> Service {
     Service::start_with(db, data, &settings).await
 }
 
-/// Statements (and transactions) that this database has ended so far, as soon as all of them are counted.
+/// Statements (and transactions) that this database has finished so far, once all of them are counted.
 async fn statements(db: &PgPool) -> i64 {
     let mut before = -1;
-    wait_for("the database's figures to stand still", async || {
+    wait_for("the database's statistics to settle", async || {
         let sql = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
         let now: i64 = sqlx::query_scalar(sql).fetch_one(db).await.unwrap();
-        // The look itself is one.
+        // This query is one itself.
         let still = now - before <= 2;
         before = now;
         tokio::time::sleep(std::time::Duration::from_millis(700)).await;
@@ -44,7 +44,7 @@ async fn from(client: &Client, address: &str, path: &str, token: Option<&str>) -
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_of_the_live_view_are_refused_before_they_cost_memory() {
+async fn live_view_sessions_are_refused_before_they_cost_memory() {
     let (db, data) = (TestDb::new().await, tempfile::tempdir().unwrap());
     let service = service(&db, data.path()).await;
     let client = Client::new(&service.base, None);
@@ -62,14 +62,14 @@ async fn sessions_of_the_live_view_are_refused_before_they_cost_memory() {
     all("192.0.2.1", 80).await;
     let before = service.memory();
     let fine = all("192.0.2.1", 4000).await;
-    assert!(fine < 600, "{fine} sessions of one address were begun");
+    assert!(fine < 600, "{fine} sessions from one address were opened");
     let grown = service.memory().saturating_sub(before);
     assert!(grown < 16 * MIB, "{grown} KiB for sessions that nobody signed in to");
     assert_eq!(all("192.0.2.2", 8).await, 8, "another address has sessions of its own");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn made_up_tokens_reach_the_database_so_often_and_no_more() {
+async fn lookups_of_made_up_tokens_are_limited() {
     let (db, data) = (TestDb::new().await, tempfile::tempdir().unwrap());
     let service = service(&db, data.path()).await;
     let client = Client::new(&service.base, None);
@@ -83,13 +83,14 @@ async fn made_up_tokens_reach_the_database_so_often_and_no_more() {
             join_all(many).await;
         }
     }
-    // 2400 requests. 600 of them may ask whose token it is, which is two: the connection is looked at when it comes back.
+    // 2400 requests, of which 600 may look up a token, which takes two statements: the connection is checked when it is
+    // returned.
     let asked = statements(&db.pool).await - before;
-    assert!(asked < 1800, "{asked} statements for tokens that are none");
+    assert!(asked < 1800, "{asked} statements for made-up tokens");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_takes_no_more_of_a_path_than_it_needs_and_no_line_for_what_is_refused() {
+async fn long_paths_and_refused_requests_do_not_fill_the_log() {
     let (db, data) = (TestDb::new().await, tempfile::tempdir().unwrap());
     let service = service(&db, data.path()).await;
     let client = Client::new(&service.base, None);
@@ -108,9 +109,9 @@ async fn the_log_takes_no_more_of_a_path_than_it_needs_and_no_line_for_what_is_r
     assert!(grown < 600 * 600, "{grown} bytes of log for 1300 requests");
 }
 
-/// 500 logins by people who are none, from as many networks, as fast as they can; the owner signs in meanwhile.
+/// 500 logins of users that don't exist, from as many networks, as fast as they can; the owner signs in meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn logins_from_many_networks_take_neither_the_memory_nor_the_place_of_those_who_were_here_before() {
+async fn a_flood_of_logins_costs_no_memory_and_does_not_block_known_clients() {
     let (db, data) = (TestDb::new().await, tempfile::tempdir().unwrap());
     let service = service(&db, data.path()).await;
     let client = Client::new(&service.base, None);
@@ -133,7 +134,7 @@ async fn logins_from_many_networks_take_neither_the_memory_nor_the_place_of_thos
         }
         answers
     });
-    assert_eq!(owners, [StatusCode::OK; 10], "who was here before gets in");
+    assert_eq!(owners, [StatusCode::OK; 10], "a known client gets in");
     let refused = strangers.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
     assert!(refused > 0, "a queue of 500 is refused, not waited for");
     let mut looked_at = strangers.len() - refused;
@@ -146,7 +147,7 @@ async fn logins_from_many_networks_take_neither_the_memory_nor_the_place_of_thos
         });
         looked_at += join_all(some).await.into_iter().filter(|status| *status == StatusCode::UNAUTHORIZED).count();
     }
-    assert!(looked_at >= 200, "{looked_at} passwords were looked at");
+    assert!(looked_at >= 200, "{looked_at} passwords were checked");
     let grown = service.memory().saturating_sub(before);
-    assert!(grown < 64 * MIB, "{grown} KiB more after {looked_at} logins that were looked at");
+    assert!(grown < 64 * MIB, "{grown} KiB more after {looked_at} logins were checked");
 }

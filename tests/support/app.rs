@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use innkeeper::app::{App, Task};
-use innkeeper::config::Config;
-use innkeeper::ids::UserId;
+use compute::ids::UserId;
+use innkeeper::run::Service;
+use kernel::config::Config;
+use kernel::core::Core;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -16,17 +17,18 @@ use super::client::Client;
 use super::db::TestDb;
 use super::wait_for;
 
-/// The password of everyone in tests.
+/// Everybody's password in tests.
 pub const PASSWORD: &str = "correct horse battery";
 /// A master key for tests: 32 bytes as base64.
 pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-/// What figures are shown to.
-pub const FIGURES: &str = "figures are for tests";
+/// The token that opens `/metrics`.
+pub const METRICS_TOKEN: &str = "figures are for tests";
 
 /// A running service with a provider and two customers.
 pub struct TestApp {
-    pub app: Arc<App>,
+    pub service: Arc<Service>,
+    pub core: Arc<Core>,
     pub base: String,
     pub nobody: Client,
     pub provider: Client,
@@ -39,7 +41,7 @@ pub struct TestApp {
     pub db: Arc<TestDb>,
 }
 
-/// Settings for tests: patience where a busy machine needs it, mail to a folder, no sweep unless a test asks for one.
+/// Settings for tests: long timeouts for busy machines, mail to a folder, no sweeps unless a test asks for them.
 pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
     Config {
         database_url: SecretString::from(db.url()),
@@ -48,7 +50,7 @@ pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
         request_seconds: 120,
         secret_key: SecretString::from(KEY),
         data: data.to_owned(),
-        sweep_seconds: UNSWEPT,
+        sweep_seconds: NO_SWEEPS,
         shutdown_seconds: 10,
         login_limit_address: 1000,
         rate_limit_address: 100_000,
@@ -56,39 +58,54 @@ pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
         reverse_suffixes: "example.com".to_owned().try_into().expect("a domain"),
         rate_limit_account: 1_000_000,
         alert_floor_seconds: 0,
-        metrics_token: Some(SecretString::from(FIGURES)),
+        metrics_token: Some(SecretString::from(METRICS_TOKEN)),
         ..Config::default()
     }
 }
 
-/// Seconds between sweeps where nothing is swept.
-pub const UNSWEPT: u32 = 3600;
+/// A service without a database, for what it says of itself.
+pub fn idle() -> Arc<Service> {
+    let database_url = SecretString::from("postgres://nobody@127.0.0.1:1/nothing");
+    let config = Config { database_url, secret_key: SecretString::from(KEY), ..Config::default() };
+    // Pools want a runtime to close idle connections in.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _inside = runtime.enter();
+    Service::new(config).expect("the settings are right")
+}
+
+/// What runs in every test: events are heard, operations worked on, sockets told.
+const ALWAYS: [&str; 4] = ["events", "operations", "push", "guard"];
+
+/// The sweep interval that means no sweeps.
+pub const NO_SWEEPS: u32 = 3600;
 
 impl TestApp {
-    /// With the usual settings, working on operations and hearing what happens; whatever else is to run, a test starts
-    /// with [`TestApp::running`].
+    /// With the usual settings, running operations and listening for events; other tasks are started with
+    /// [`TestApp::running`].
     pub async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// With settings changed. How often to sweep asks for sweeps and whatever comes of them; a mail server, for mails.
+    /// With changed settings. A sweep interval also starts sweeps and alerts, a mail server the sending of emails.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let db = TestDb::new().await;
         Self::on(db, change).await
     }
 
-    /// On a database that is there already.
+    /// On an existing database.
     pub async fn on(db: TestDb, change: impl FnOnce(&mut Config)) -> Self {
         super::log();
         let data = tempfile::tempdir().expect("a data folder");
         let mut config = config(&db, data.path());
         change(&mut config);
-        let (swept, mailed) = (config.sweep_seconds != UNSWEPT, config.smtp.is_some());
-        let app = App::new(config).expect("the settings are right");
+        let (swept, mailed) = (config.sweep_seconds != NO_SWEEPS, config.smtp.is_some());
+        let service = Service::new(config).expect("the settings are right");
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a loopback port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let (stop, stopped) = oneshot::channel();
-        let serving = Arc::clone(&app).serve_with(&[Task::Events, Task::Operations], listener, async move {
+        let mut tasks = service.tasks();
+        tasks.retain(|task| ALWAYS.contains(&task.name));
+        let serving = Arc::clone(&service).serve_with(tasks, listener, async move {
             let _ = stopped.await;
         });
         let served = Some(tokio::spawn(serving));
@@ -101,25 +118,29 @@ impl TestApp {
             nobody,
             stop: Some(stop),
             served,
-            app,
+            core: Arc::clone(&service.core),
+            service,
             base,
             data,
             db: Arc::new(db),
         };
         if swept {
-            app = app.running(Task::Monitoring).running(Task::Alerts);
+            app = app.running("sweeps").running("alerts");
         }
-        if mailed { app.running(Task::Mail) } else { app }
+        if mailed { app.running("mail") } else { app }
     }
 
-    /// What `/metrics` says now.
+    /// The current content of `/metrics`.
     pub async fn figures(&self) -> String {
-        self.nobody.with_token(FIGURES).get("/metrics").await.expect(200).text
+        self.nobody.with_token(METRICS_TOKEN).get("/metrics").await.expect(200).text
     }
 
-    /// Has a task run, too.
-    pub fn running(self, task: Task) -> Self {
-        self.app.start(task);
+    /// Starts another task.
+    pub fn running(self, name: &str) -> Self {
+        let mut tasks = self.service.tasks();
+        let known: Vec<&str> = tasks.iter().map(|task| task.name).collect();
+        let at = known.iter().position(|known| *known == name).unwrap_or_else(|| panic!("no task {name}: {known:?}"));
+        self.core.spawn(tasks.swap_remove(at).work);
         self
     }
 
@@ -140,7 +161,7 @@ impl TestApp {
 impl Drop for TestApp {
     fn drop(&mut self) {
         // The runtime ends with the test; tasks must not start anything new meanwhile.
-        self.app.shutdown.cancel();
+        self.core.shutdown.cancel();
         if let Some(served) = &self.served {
             served.abort();
         }
@@ -150,12 +171,12 @@ impl Drop for TestApp {
 /// An account's id.
 pub async fn id_of(db: &TestDb, email: &str) -> UserId {
     let id = sqlx::query_scalar("select id from users where email = $1").bind(email).fetch_one(&db.pool).await;
-    UserId(id.expect("one of the people"))
+    UserId(id.expect("one of the test users"))
 }
 
-/// As if they had just signed in, without the price of a password.
+/// As after a login, without the cost of hashing a password.
 pub async fn signed_in(db: &TestDb, client: &Client, email: &str) -> Client {
-    let (token, hash) = innkeeper::secrets::new_token("ink_a_");
+    let (token, hash) = kernel::secrets::new_token("ink_a_");
     sqlx::query(
         "with s as (insert into sessions (id, user_id, address, user_agent, expires_at)
                     select gen_random_uuid(), id, '127.0.0.1', 'tests', now() + interval '1 day' from users
@@ -171,14 +192,14 @@ pub async fn signed_in(db: &TestDb, client: &Client, email: &str) -> Client {
     client.with_token(token.expose_secret())
 }
 
-/// Signs in with the password of tests.
+/// Signs in with the password used in tests.
 pub async fn login(client: &Client, email: &str) -> Client {
     let body = json!({ "email": email, "password": PASSWORD });
     let answer = client.post("/api/auth/login", body).await.expect(200);
     client.with_token(answer.body["accessToken"].as_str().expect("an access token"))
 }
 
-/// Waits until `path` answers what `enough` accepts.
+/// Waits until `path` gives an answer that `enough` accepts.
 pub async fn eventually(client: &Client, path: &str, enough: impl Fn(&Value) -> bool) -> Value {
     wait_for(path, async || {
         let answer = client.get(path).await;
@@ -195,7 +216,7 @@ pub async fn ended(client: &Client, operation: &Value) -> Value {
     })
     .await;
     if operation["state"] != "succeeded" {
-        // For the output of a test that did not want that.
+        // For the output of a test that expected success.
         eprintln!("{operation}");
     }
     operation

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Live;
 
-/// One running `tests/js/console.mjs`.
+/// A running `tests/js/console.mjs`.
 pub struct Browser(Live);
 
 impl Browser {
@@ -12,7 +12,7 @@ impl Browser {
         Self(Live::script("console.mjs", &[]))
     }
 
-    /// Does something and gives what came of it; fails the test where it could not be done.
+    /// Runs a command and returns its result; fails the test if it could not be done.
     pub async fn tell(&mut self, command: Value) -> Value {
         let said = command.to_string();
         self.0.tell(command).await;
@@ -40,14 +40,14 @@ impl Browser {
         self.tell(json!({ "do": "status", "text": text })).await;
     }
 
-    /// Waits for the card that covers the page: its title, its words, and whether one may connect again.
+    /// Waits for the card that covers the page: its title, its text, and whether it offers to reconnect.
     pub async fn notice(&mut self) -> (String, String, bool) {
         let notice = self.tell(json!({ "do": "notice" })).await;
         let text = |key: &str| notice[key].as_str().unwrap_or_default().to_owned();
         (text("title"), text("words"), notice["again"] == true)
     }
 
-    /// Takes a picture, where `INNKEEPER_TEST_SHOTS` names a folder for them.
+    /// Takes a screenshot if `INNKEEPER_TEST_SHOTS` names a folder for them.
     pub async fn shot(&mut self, name: &str) {
         if let Ok(folder) = std::env::var("INNKEEPER_TEST_SHOTS") {
             self.tell(json!({ "do": "shot", "path": format!("{folder}/{name}.png") })).await;

@@ -12,12 +12,12 @@ use super::app::KEY;
 use super::wait::within;
 use super::{TestDb, log};
 
-/// An `innkeeper serve` that has come up. It ends with the test.
+/// A running `innkeeper serve`. It ends with the test.
 pub struct Service {
     child: Child,
     pub base: String,
     said: Arc<AtomicU64>,
-    // Its standard output: it must not break.
+    // Kept open, so that writing to its standard output does not fail.
     _said: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
 }
 
@@ -55,8 +55,8 @@ impl Service {
         Self::start_with(db, data, &[("INNKEEPER_FAILPOINTS", failpoints)]).await
     }
 
-    /// Starts it with more settings and waits until it says where it serves. From then on a failpoint may kill it at
-    /// any moment.
+    /// Starts it with more settings and waits until it prints its address. From then on a failpoint may kill it at any
+    /// moment.
     pub async fn start_with(db: &TestDb, data: &std::path::Path, settings: &[(&str, &str)]) -> Self {
         Self::start_program(env!("CARGO_BIN_EXE_innkeeper"), db, data, settings).await
     }
@@ -71,18 +71,18 @@ impl Service {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the service starts");
-        let said = log::of_child(child.stderr.take().expect("piped").into_owned_fd().expect("a descriptor"));
+        let said = log::capture_stderr(child.stderr.take().expect("piped").into_owned_fd().expect("a descriptor"));
         let mut words = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let first = within("the service's first words", words.next_line()).await.expect("text");
+        let first = within("the service's first line", words.next_line()).await.expect("text");
         let Some(first) = first else {
-            let status = within("the end of a service that says nothing", child.wait()).await;
-            panic!("the service does not come up: {status:?}");
+            let status = within("the exit of a service that printed nothing", child.wait()).await;
+            panic!("the service does not start: {status:?}");
         };
-        let base = first.split(' ').find(|word| word.starts_with("http://")).expect("where it serves").to_owned();
+        let base = first.split(' ').find(|word| word.starts_with("http://")).expect("its address").to_owned();
         Self { child, base, said, _said: words }
     }
 
-    /// Bytes that it has logged.
+    /// Bytes it has logged.
     pub fn logged(&self) -> u64 {
         self.said.load(Ordering::Relaxed)
     }
@@ -95,23 +95,23 @@ impl Service {
         line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
     }
 
-    /// Waits for it to die by SIGKILL, and leaves its leases as they are.
+    /// Waits until SIGKILL has ended it, and leaves its leases as they are.
     pub async fn died(&mut self) {
         let status = within("the failpoint", self.child.wait()).await.expect("the child can be waited for");
         assert_eq!(status.signal(), Some(9), "{status}");
     }
 
-    /// Waits for it to die by SIGKILL. What it held is free at once.
+    /// Waits until SIGKILL has ended it, and releases its leases.
     pub async fn killed(&mut self, db: &TestDb) {
         self.died().await;
-        db.bury().await;
+        db.release_dead_leases().await;
     }
 
-    /// Whether it has died by SIGKILL. What it held is free at once.
+    /// Whether SIGKILL has ended it; if so, releases its leases.
     pub async fn is_killed(&mut self, db: &TestDb) -> bool {
         let Some(status) = self.child.try_wait().expect("the child can be asked") else { return false };
         assert_eq!(status.signal(), Some(9), "{status}");
-        db.bury().await;
+        db.release_dead_leases().await;
         true
     }
 
@@ -120,10 +120,10 @@ impl Service {
         self.child.kill().await.expect("the child can be killed");
     }
 
-    /// Asks it to end and waits until it has.
+    /// Asks it to stop and waits until it has.
     pub async fn terminate(&mut self) -> std::process::ExitStatus {
         let id = self.child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
-        rustix::process::kill_process(id.expect("it runs"), rustix::process::Signal::TERM).expect("it can be told");
-        within("the end that it was asked for", self.child.wait()).await.expect("the child can be waited for")
+        rustix::process::kill_process(id.expect("it runs"), rustix::process::Signal::TERM).expect("a signal");
+        within("its exit", self.child.wait()).await.expect("the child can be waited for")
     }
 }

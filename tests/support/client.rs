@@ -4,7 +4,7 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-/// Who asks, and where.
+/// Who sends requests, and where to.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub http: reqwest::Client,
@@ -12,7 +12,7 @@ pub struct Client {
     pub token: Option<String>,
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug, Clone)]
 pub struct Response {
     pub status: u16,
@@ -23,7 +23,7 @@ pub struct Response {
 
 impl Client {
     pub fn new(base: &str, token: Option<&str>) -> Self {
-        // An error says that the service in this process was first.
+        // An error means that the service in this process has installed one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self { http: reqwest::Client::new(), base: base.to_owned(), token: token.map(str::to_owned) }
     }
@@ -69,7 +69,7 @@ impl Client {
         Response::read(request.send().await?).await
     }
 
-    /// Any body at all, for input that JSON libraries won't make.
+    /// Any body at all, for input that JSON libraries can't produce.
     pub async fn raw(&self, method: Method, path: &str, content_type: &str, body: &[u8]) -> Response {
         self.try_send(method, path, Some((content_type, body.to_vec()))).await.expect("the service answers")
     }

@@ -1,4 +1,4 @@
-//! One PostgreSQL database a test, copied from a template that is migrated, and its people made, once.
+//! One PostgreSQL database per test, copied from a template that is migrated and given its users once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -16,11 +16,11 @@ use uuid::Uuid;
 use super::wait::{wait_long_for, within};
 use super::{PASSWORD, log};
 
-/// Who is in every test's database, with the password of tests.
+/// The users in every test's database, all with the same password.
 pub const PEOPLE: [(&str, &str); 3] =
     [("provider@example.com", "provider"), ("customer@example.com", "customer"), ("other@example.com", "customer")];
 
-/// The cluster that tests make their databases in.
+/// The cluster in which tests create their databases.
 fn cluster() -> PgConnectOptions {
     let url = std::env::var("INNKEEPER_TEST_DATABASE_URL").expect(
         "INNKEEPER_TEST_DATABASE_URL names a PostgreSQL cluster to make test databases in; `make test` starts one",
@@ -28,13 +28,13 @@ fn cluster() -> PgConnectOptions {
     url.parse().expect("INNKEEPER_TEST_DATABASE_URL is a PostgreSQL URL")
 }
 
-/// A database of a test's own, dropped with it. What the test leaves behind is looked at then: no operation may be stuck
-/// or still under way, and no error logged, that the test did not say it expects.
+/// A test's own database, dropped with it. At its end no operation may be stuck or in progress, and no error logged,
+/// unless the test said that it expects that.
 #[derive(Debug)]
 pub struct TestDb {
     pub name: String,
     pub pool: PgPool,
-    leaves_work: AtomicBool,
+    allow_unfinished: AtomicBool,
 }
 
 impl TestDb {
@@ -47,9 +47,9 @@ impl TestDb {
             .await
             .expect("a database can be made from the template");
         let pool = PgPoolOptions::new().max_connections(5).connect_lazy_with(cluster().database(&name));
-        // The template may be older than a janitor lets a clock jump.
+        // The template may be older than the janitor lets a clock jump.
         sqlx::query("update upkeep set horizon = now()").execute(&pool).await.expect("the clock of a new database");
-        Self { name, pool, leaves_work: AtomicBool::new(false) }
+        Self { name, pool, allow_unfinished: AtomicBool::new(false) }
     }
 
     /// Without a schema.
@@ -58,22 +58,22 @@ impl TestDb {
         let name = format!("ink_test_{}", Uuid::new_v4().simple());
         admin.execute(AssertSqlSafe(format!("create database {name}"))).await.expect("a new database");
         let pool = PgPoolOptions::new().max_connections(5).connect_lazy_with(cluster().database(&name));
-        Self { name, pool, leaves_work: AtomicBool::new(false) }
+        Self { name, pool, allow_unfinished: AtomicBool::new(false) }
     }
 
-    /// Adds the people, where the schema came later.
-    pub async fn add_people(&self) {
+    /// Adds the users, if the schema came later.
+    pub async fn add_users(&self) {
         people(&self.pool).await;
     }
 
-    /// The test ends with operations that are stuck or under way.
-    pub fn leaves_work(&self) {
-        self.leaves_work.store(true, Ordering::Relaxed);
+    /// The test may end with operations that are stuck or in progress.
+    pub fn allow_unfinished(&self) {
+        self.allow_unfinished.store(true, Ordering::Relaxed);
     }
 
-    /// Nobody waits until the leases of the dead have run out: what they held, and mails in their hands, is free at once.
-    /// There must be no other process alive on this database.
-    pub async fn bury(&self) {
+    /// Releases the leases of dead processes, and the emails that they were sending, instead of waiting until they
+    /// expire. No other process may be alive on this database.
+    pub async fn release_dead_leases(&self) {
         for sql in [
             "update operations set lease_until = now() - interval '1 second' where lease_owner is not null",
             "update mails set run_at = now() - interval '1 second' where state = 'sending'",
@@ -92,12 +92,12 @@ impl TestDb {
         .await;
     }
 
-    /// Writes all of it into a file, as people make backups.
+    /// Writes a dump into a file, as people make backups.
     pub async fn dump(&self, file: &Path) {
         run(Command::new("pg_dump").arg("--no-owner").arg("--file").arg(file).arg(self.url())).await;
     }
 
-    /// Puts what a file has in the place of all of it. Nobody is connected afterwards.
+    /// Replaces the whole database with a dump. Nobody is connected afterwards.
     pub async fn restore(&self, file: &Path) {
         let mut admin = PgConnection::connect_with(&cluster()).await.expect("the test cluster answers");
         for sql in [format!("drop database {} with (force)", self.name), format!("create database {}", self.name)] {
@@ -115,21 +115,21 @@ impl TestDb {
     }
 }
 
-/// Runs a program of PostgreSQL's to its end.
+/// Runs a PostgreSQL client program to its end.
 async fn run(command: &mut Command) {
-    let ended = within("a program of PostgreSQL's", command.stdin(Stdio::null()).output()).await;
+    let ended = within("a PostgreSQL client program", command.stdin(Stdio::null()).output()).await;
     let ended = ended.expect("PostgreSQL's client programs are installed");
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
-/// The template of these very migrations, made by whichever test comes first.
+/// The template of these migrations, made by whichever test comes first.
 async fn template(admin: &mut PgConnection) -> String {
     let mut hasher = DefaultHasher::new();
-    for migration in innkeeper::db::MIGRATIONS.iter() {
+    for migration in kernel::db::MIGRATIONS.iter() {
         migration.checksum.hash(&mut hasher);
     }
     PEOPLE.hash(&mut hasher);
-    // The partitions of days and months are made with it.
+    // Its partitions of days and months depend on the date.
     Utc::now().date_naive().hash(&mut hasher);
     let name = format!("ink_template_{:016x}", hasher.finish());
     if is_there(admin, &name).await {
@@ -141,7 +141,7 @@ async fn template(admin: &mut PgConnection) -> String {
         admin.execute(AssertSqlSafe(format!("drop database if exists {making}"))).await.expect("no half-made template");
         admin.execute(AssertSqlSafe(format!("create database {making}"))).await.expect("a new template");
         let mut db = PgConnection::connect_with(&cluster().database(&making)).await.expect("the new template");
-        innkeeper::db::MIGRATIONS.run(&mut db).await.expect("the migrations run");
+        kernel::db::MIGRATIONS.run(&mut db).await.expect("the migrations run");
         db.close().await.expect("the new template is closed");
         let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(cluster().database(&making));
         people(&pool).await;
@@ -153,7 +153,7 @@ async fn template(admin: &mut PgConnection) -> String {
 }
 
 async fn people(db: &PgPool) {
-    let hash = innkeeper::secrets::hash_password(SecretString::from(PASSWORD)).await.expect("a password's hash");
+    let hash = kernel::secrets::hash_password(SecretString::from(PASSWORD)).await.expect("a password's hash");
     for (email, role) in PEOPLE {
         sqlx::query("insert into users (email, role, password_hash) values ($1, $2, $3)")
             .bind(email)
@@ -163,7 +163,7 @@ async fn people(db: &PgPool) {
             .await
             .expect("a new account");
     }
-    // A schema of before has no such column, and confirms everybody when it gets one.
+    // An older schema has no such column, and confirms everybody when it gets one.
     let _ = sqlx::query("update users set confirmed_at = now()").execute(db).await;
 }
 
@@ -175,7 +175,7 @@ async fn is_there(admin: &mut PgConnection, name: &str) -> bool {
         .expect("a list of databases")
 }
 
-/// Operations that are stuck or under way: state, kind, step, and what is wrong.
+/// Operations that are stuck or in progress: state, kind, step, and what is wrong.
 async fn unfinished(db: impl sqlx::PgExecutor<'_>) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar(
         "select concat_ws(' ', state, kind, step, error_message, error_detail) from operations
@@ -197,12 +197,12 @@ impl Drop for TestDb {
             Ok(left)
         });
         let errors = log::unexpected();
-        // A test that has failed has said why.
+        // A failed test has already said why.
         if std::thread::panicking() {
             return;
         }
-        assert!(errors.is_empty(), "errors in the log that the test does not expect (`expect_error`): {errors:#?}");
-        let left = left.filter(|left| !left.is_empty() && !self.leaves_work.load(Ordering::Relaxed));
-        assert!(left.is_none(), "operations that nobody brought to their end (`leaves_work`): {left:#?}");
+        assert!(errors.is_empty(), "unexpected errors in the log (`expect_error`): {errors:#?}");
+        let left = left.filter(|left| !left.is_empty() && !self.allow_unfinished.load(Ordering::Relaxed));
+        assert!(left.is_none(), "unfinished operations (`allow_unfinished`): {left:#?}");
     }
 }

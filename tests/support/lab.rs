@@ -1,12 +1,12 @@
-//! Real guests: the Incus that `make test` starts, with addresses and guest numbers of each test's own.
+//! Real guests: the Incus that `make test` starts, with addresses and guest numbers reserved for each test.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hypervisor::incus::IncusConfig;
 use hypervisor::{Driver, GuestKind, GuestRef, Presence, StopMode, Task, TaskState};
+use incus::IncusConfig;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -30,7 +30,7 @@ pub struct Incus {
 impl Incus {
     pub fn from_env() -> Self {
         let var = |name: &str| {
-            std::env::var(name).unwrap_or_else(|_| panic!("{name} tells where the test Incus is; `make test` sets it"))
+            std::env::var(name).unwrap_or_else(|_| panic!("{name} says where the test Incus is; `make test` sets it"))
         };
         let subnet = var("INNKEEPER_TEST_INCUS_SUBNET");
         let net: ipnet::Ipv4Net = subnet.parse().expect("the bridge's address with its prefix length");
@@ -52,27 +52,27 @@ impl Incus {
             storage_pool: self.pool.clone(),
             ..IncusConfig::default()
         };
-        Arc::new(hypervisor::incus::Incus::new(config).expect("the test Incus' settings are right"))
+        Arc::new(incus::Incus::new(config).expect("the test Incus' settings are valid"))
     }
 }
 
-/// Addresses a slot.
+/// Addresses per slot.
 const SLOT: u8 = 5;
 
-/// A share of the test Incus: five addresses and a range of guest numbers that no other test uses. What the test's
-/// database knows is removed from the host with it.
+/// A share of the test Incus: five addresses and a range of guest numbers that no other test uses. At the end the
+/// guests in the test's database are removed from the host.
 pub struct Lab {
     pub incus: Incus,
     pub first: Ipv4Addr,
     pub last: Ipv4Addr,
-    // Kept until the guests that it knows are gone.
+    // Kept until its guests are gone.
     db: Arc<TestDb>,
-    // Held while the lab lives; the system lets it go when the process dies.
+    // Held while the lab lives; the system releases it when the process dies.
     _slot: File,
 }
 
 impl Lab {
-    /// Takes a free share. `db` tells at the end which guests to remove.
+    /// Takes a free share. `db` says at the end which guests to remove.
     pub async fn new(db: &Arc<TestDb>) -> Self {
         let incus = Incus::from_env();
         let (slot, number) = take_slot().await;
@@ -94,7 +94,7 @@ impl Lab {
         self.register_at(provider, &self.incus.socket).await
     }
 
-    /// The same with another way to the host's socket.
+    /// The same through another socket.
     pub async fn register_at(&self, provider: &Client, socket: &str) -> Catalogue {
         let host = provider
             .post(
@@ -211,11 +211,11 @@ pub async fn finish(driver: &dyn Driver, task: hypervisor::Result<Task>) -> anyh
     .await
 }
 
-/// Removes what a test that was killed left at these addresses: while their slot is ours, nobody else is there.
+/// Removes what a killed test left at these addresses: while we hold their slot, nobody else uses them.
 async fn clear(incus: &Incus, first: Ipv4Addr, last: Ipv4Addr) {
-    // An error says that the service in this process was first.
+    // An error means that the service in this process has installed one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // No pool: a silent connection stops the daemon.
+    // No connection pool: a silent connection stalls the daemon.
     let client = reqwest::Client::builder().unix_socket(incus.socket.as_str()).pool_max_idle_per_host(0).no_proxy();
     let client = client.build().expect("a client of the test Incus");
     let ask = async |method: reqwest::Method, path: String, body: Value| -> Value {
@@ -248,11 +248,11 @@ async fn clear(incus: &Incus, first: Ipv4Addr, last: Ipv4Addr) {
     }
 }
 
-/// A number below 19 that no other test of this machine holds.
+/// A number below 19 that no other test on this machine holds.
 async fn take_slot() -> (File, u8) {
     let folder: PathBuf = std::env::temp_dir().join("innkeeper-test-slots");
     std::fs::create_dir_all(&folder).expect("a folder for slots");
-    // Others' tests hold them for as long as they take.
+    // Other tests hold theirs for as long as they run.
     wait_long_for(std::time::Duration::from_mins(10), "a free share of the test Incus", async || {
         (0..19).find_map(|number| {
             let file = File::create(folder.join(number.to_string())).expect("a slot's file");

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 
-/// One running program of `tests/js`: `client.mjs`, or another that is told and tells a line of JSON at a time.
+/// A running program of `tests/js`: `client.mjs`, or another that takes commands and reports events as lines of JSON.
 pub struct Live {
     stdin: ChildStdin,
     seen: mpsc::UnboundedReceiver<Value>,
@@ -60,22 +60,22 @@ impl Live {
         self.next("ack").await["args"][0].clone()
     }
 
-    /// The next thing that happens, whatever it is; `None` when nothing does for a while.
+    /// The next event, whatever it is; `None` if there is none in this time.
     pub async fn any(&mut self, wait: Duration) -> Option<Value> {
         tokio::time::timeout(wait, self.seen.recv()).await.ok().flatten()
     }
 
-    /// The next event of this name; others are passed over.
+    /// The next event of this name; others are skipped.
     pub async fn next(&mut self, event: &str) -> Value {
         self.find(event, |_| true).await
     }
 
-    /// The next event of this name whose first argument is what the test waits for.
+    /// The next event of this name whose first argument `enough` accepts.
     pub async fn find(&mut self, event: &str, enough: impl Fn(&Value) -> bool) -> Value {
         self.until(event, enough).await.1
     }
 
-    /// The same with all that came before it.
+    /// The same, with all events that came before it.
     pub async fn until(&mut self, event: &str, enough: impl Fn(&Value) -> bool) -> (Vec<Value>, Value) {
         let mut passed = Vec::new();
         let until = tokio::time::Instant::now() + super::wait::PATIENCE;
@@ -83,7 +83,7 @@ impl Live {
             match tokio::time::timeout_at(until, self.seen.recv()).await {
                 Ok(Some(seen)) if seen["event"] == event && enough(&seen["args"][0]) => return (passed, seen),
                 Ok(Some(seen)) => passed.push(seen),
-                _ => panic!("no {event} came; what did: {passed:?}"),
+                _ => panic!("no {event} came, only {passed:?}"),
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What the services under test say: to the test's own output where RUST_LOG asks for it, and each ERROR to us. An
-//! error that no test expects fails it: the answers may be right by luck.
+//! What the services under test log: to the test's own output if RUST_LOG asks for it, and each ERROR is recorded. An
+//! error that the test does not expect fails it, since the answers may be right by luck.
 
 use std::io::BufRead;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,26 +16,26 @@ const TRACE: &str = "tower_http::trace";
 static ERRORS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static EXPECTED: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
 
-/// Begins to listen.
+/// Starts recording.
 pub fn log() {
     let shown = tracing_subscriber::fmt::layer().with_test_writer().with_filter(EnvFilter::from_default_env());
     let _ = tracing_subscriber::registry().with(shown).with(Errors.with_filter(LevelFilter::ERROR)).try_init();
 }
 
-/// An error whose line has this in it belongs to the test.
+/// Expects errors whose line contains this.
 pub fn expect_error(part: &'static str) {
     EXPECTED.lock().unwrap_or_else(PoisonError::into_inner).push(part);
 }
 
-/// The errors of a database that went away at any moment belong to the test.
+/// Expects the errors of a database that goes away at any moment.
 pub fn expect_outage() {
     expect_error("DATABASE_UNAVAILABLE");
     expect_error("OUTCOME_UNKNOWN");
-    expect_error("an operation's state could not be saved");
-    expect_error("an entry of the audit log has no end");
+    expect_error("cannot save the operation's state");
+    expect_error("cannot record the end of an audit entry");
 }
 
-/// The errors that nobody expected. Where tests share a process nobody can say whose they are, and there are none.
+/// The unexpected errors. Where tests share a process nobody can say whose they are, so there are none.
 pub fn unexpected() -> Vec<String> {
     let alone = std::env::var("NEXTEST_EXECUTION_MODE").is_ok_and(|mode| mode == "process-per-test");
     let mut errors = std::mem::take(&mut *ERRORS.lock().unwrap_or_else(PoisonError::into_inner));
@@ -44,8 +44,8 @@ pub fn unexpected() -> Vec<String> {
     errors
 }
 
-/// Passes on what a child says, notes its errors, and counts its bytes.
-pub fn of_child(stderr: std::os::fd::OwnedFd) -> Arc<AtomicU64> {
+/// Passes on a child's output, records its errors, and counts its bytes.
+pub fn capture_stderr(stderr: std::os::fd::OwnedFd) -> Arc<AtomicU64> {
     let counted = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&counted);
     std::thread::spawn(move || {
@@ -69,7 +69,7 @@ struct Errors;
 
 impl<S: tracing::Subscriber> Layer<S> for Errors {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        // What failed says so itself; this one says that an answer was a 5xx.
+        // The failure itself is logged separately; this only says that an answer was a 5xx.
         if event.metadata().target().starts_with(TRACE) {
             return;
         }

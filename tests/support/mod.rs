@@ -29,7 +29,8 @@ pub use pve::Pve;
 pub use smtp::MailServer;
 pub use wait::{wait_for, wait_for_sql};
 
-/// Runs clean-up to its end from `drop`, where nothing can be awaited; what fails is said and does not hide the test.
+/// Runs clean-up to its end from `drop`, where nothing can be awaited; a failure is printed and does not hide the
+/// test's.
 pub fn block_on<T: Send + 'static>(work: impl AsyncFnOnce() -> anyhow::Result<T> + Send + 'static) -> Option<T> {
     let cleaned = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,6 +1,6 @@
-//! The routes in parts: what walks all of them is a test for each part, and none takes minutes.
+//! The routes in parts: what walks all of them is one test per part, so that none takes minutes.
 
-/// Some of the routes: those whose longest prefix among all parts' is this one's. Every route is in one part.
+/// Some of the routes: those for which this prefix is the longest match among all parts. Every route is in one part.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
     pub all: &'static [&'static str],
@@ -14,25 +14,25 @@ impl Part {
     }
 }
 
-/// Makes a test of a function, for each part.
+/// Makes one test per part of a function.
 macro_rules! for_each_part {
     ($walk:path) => {
         for_each_part! { $walk:
             accounts "/api/auth/";
             addresses "/api/address-pools";
             alerts "/api/alert";
-            alerts_of_servers "/api/server/{id}/alert-rules";
-            alerts_of_tariffs "/api/tariffs/{id}/alert-rules";
+            server_alert_rules "/api/server/{id}/alert-rules";
+            tariff_alert_rules "/api/tariffs/{id}/alert-rules";
             hosts "/api/hosts";
             images "/api/images";
             operations "/api/operations";
             orders "/api/server/create";
             servers "/api/server";
-            what_is_done_to_servers "/api/server/{id}/";
+            server_actions "/api/server/{id}/";
             snapshots "/api/server/{id}/snapshots";
             ssh_keys "/api/ssh-keys";
             tariffs "/api/tariffs";
-            all_the_rest "/";
+            other_routes "/";
         }
     };
     ($walk:path: $($name:ident $prefix:literal;)*) => {

@@ -1,15 +1,13 @@
-//! A Proxmox VE host for tests: fakepve, a process of its own, with a catalogue to order from.
+//! A Proxmox VE host for tests: fakepve in a process of its own, with a catalogue to order from.
 
 use std::sync::Arc;
 
-use hypervisor::conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
-use hypervisor::proxmox::Tls;
-use secrecy::ExposeSecret;
+use conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
 use serde_json::{Value, json};
 
 use super::{Client, TestDb};
 
-/// A fake cluster that the service under test has as its host.
+/// A fake cluster that is a host of the service under test.
 pub struct Pve {
     pub fake: FakePve,
     db: Arc<TestDb>,
@@ -30,7 +28,7 @@ impl Catalogue {
         json!({ "osId": self.lxc.0, "tariffId": self.lxc.1 })
     }
 
-    /// An order for a machine.
+    /// An order for a VM.
     pub fn machine(&self) -> Value {
         json!({ "osId": self.vm.0, "tariffId": self.vm.1 })
     }
@@ -43,10 +41,10 @@ impl Pve {
 
     /// The host's settings as the API takes them.
     pub fn settings(&self) -> Value {
-        let config = self.fake.config();
-        let Tls::Fingerprint { sha256 } = &config.tls else { panic!("the fake's certificate is pinned") };
-        json!({ "endpoints": config.endpoints, "tokenId": config.token_id, "fingerprint": sha256,
-                "tokenSecret": config.token_secret.expose_secret(), "storage": config.storage })
+        let driver = self.fake.driver_settings();
+        json!({ "endpoints": driver["endpoints"], "tokenId": driver["token_id"],
+                "fingerprint": driver["tls"]["fingerprint"]["sha256"], "tokenSecret": driver["token_secret"],
+                "storage": driver["storage"] })
     }
 
     /// Registers host, images, an address pool and tariffs through the API.
@@ -75,24 +73,24 @@ impl Pve {
         }
     }
 
-    /// Runs Python over the fake.
+    /// Runs Python in the fake.
     pub async fn run(&self, python: &str) -> Value {
         self.fake.run(python).await
     }
 
-    /// Has a request fail with one of the fake's errors by name.
+    /// Makes a request fail with one of the fake's named errors.
     pub async fn fail(&self, method: &str, path: &str, name: &str, times: u32) {
         self.run(&format!("pve.fail('{method}', '{path}', error='{name}', times={times})")).await;
     }
 
-    /// Has a request answered once as recorded.
+    /// Makes a request return a recorded answer once.
     pub async fn canned(&self, method: &str, path: &str, status: u16, reason: &str, body: &str) {
         let answer = format!("[{status}, {reason:?}, {body:?}]");
         self.run(&format!("pve.canned.setdefault(('{method}', '{path}'), []).append({answer})")).await;
     }
 
-    /// Fails the test unless the guests on the host, strangers left out, are the servers that hold a place in the
-    /// database, and only they hold addresses.
+    /// Fails the test unless the guests on the host, foreign ones aside, are exactly the servers that hold room in the
+    /// database, and only those hold addresses.
     #[track_caller]
     pub fn assert_no_orphan(&self, what: &str) -> impl Future<Output = ()> + '_ {
         let what = what.to_owned();
@@ -104,14 +102,14 @@ impl Pve {
                     .fetch_all(&self.db.pool)
                     .await
                     .expect("the database answers");
-            assert_eq!(there, ours, "{what}: on the host, and in the database");
+            assert_eq!(there, ours, "{what}: guests on the host and in the database");
             let held: Vec<i64> = sqlx::query_scalar(
                 "select s.guest_number from addresses a join servers s on s.id = a.server_id order by s.guest_number",
             )
             .fetch_all(&self.db.pool)
             .await
             .expect("the database answers");
-            assert_eq!(held, ours, "{what}: who holds addresses");
+            assert_eq!(held, ours, "{what}: servers with addresses");
         }
     }
 }

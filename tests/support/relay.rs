@@ -1,4 +1,4 @@
-//! A relay to a real part (PostgreSQL, Incus) that can be cut and mended, is slow, or loses an answer.
+//! A relay to a real component (PostgreSQL, Incus) that can be cut, restored, slowed down, and made to lose an answer.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{TestDb, wait_for};
 
-/// A loopback port of a test's own. Where nobody listens on it, connections to it are refused, and nobody else gets it.
+/// A loopback port reserved for a test. While nobody listens on it, connections to it are refused, and nobody else gets
+/// it.
 pub struct Port {
     at: SocketAddr,
-    // Bound, never listening: it holds the place for those that do.
+    // Bound but never listening: it reserves the port.
     _held: TcpSocket,
 }
 
@@ -36,20 +37,20 @@ impl Port {
         Ok(socket)
     }
 
-    /// Whoever listened before may take a moment to notice that it is over.
+    /// The previous listener may take a moment to close.
     async fn listen(&self) -> TcpListener {
         wait_for("a port of our own", async || Self::bound(self.at)?.listen(1024)).await
     }
 }
 
-/// Between the service and the real part. Cutting it ends every connection; new ones are refused.
+/// Between the service and the real component. Cutting it ends every connection; new ones are refused.
 pub struct Relay {
     end: CancellationToken,
     path: Option<PathBuf>,
 }
 
 impl Relay {
-    /// From a socket file to another.
+    /// From one Unix socket to another.
     pub async fn unix(from: &Path, to: &str) -> Self {
         let listener = UnixListener::bind(from).expect("a socket of our own");
         let (end, to) = (CancellationToken::new(), to.to_owned());
@@ -87,16 +88,16 @@ impl Relay {
         Self { end, path: None }
     }
 
-    /// Ends every connection and takes no more.
+    /// Ends every connection and accepts no more.
     pub fn cut(self) {}
 }
 
-/// What a way does to what passes over it.
+/// What a connection does to its traffic.
 #[derive(Default)]
 pub struct Wire {
-    /// Milliseconds, each way.
+    /// In milliseconds, each way.
     delay: AtomicU64,
-    /// The next COMMIT is passed on and done; its answer is lost with the connection.
+    /// The next COMMIT is passed on and executed; its answer is lost with the connection.
     loses: AtomicBool,
 }
 
@@ -145,9 +146,9 @@ impl Wire {
     }
 }
 
-/// A way to a test's database that can be cut and mended, made slow, and lose an answer.
-pub struct Detour {
-    /// The database's URL by this way.
+/// A connection to a test's database that can be cut, restored, slowed down, and made to lose an answer.
+pub struct DatabaseRelay {
+    /// The database's URL through the relay.
     pub url: String,
     port: Port,
     to: String,
@@ -155,20 +156,20 @@ pub struct Detour {
     relay: Option<Relay>,
 }
 
-impl Detour {
+impl DatabaseRelay {
     pub async fn new(db: &TestDb) -> Self {
         let (url, port) = (db.url(), Port::new());
         let (credentials, rest) = url.rsplit_once('@').expect("the URL has credentials");
         let (to, name) = rest.split_once('/').expect("the URL names a database");
-        let mut detour = Self {
+        let mut db_relay = Self {
             url: format!("{credentials}@127.0.0.1:{}/{name}", port.number()),
             port,
             to: to.to_owned(),
             wire: Arc::default(),
             relay: None,
         };
-        detour.mend().await;
-        detour
+        db_relay.mend().await;
+        db_relay
     }
 
     pub fn cut(&mut self) {
@@ -179,18 +180,18 @@ impl Detour {
         self.relay = Some(Relay::over(&self.port, self.to.clone(), Arc::clone(&self.wire)).await);
     }
 
-    /// Everything takes this long each way from now on.
+    /// From now on everything takes this long each way.
     pub fn delay(&self, each_way: Duration) {
-        self.wire.delay.store(each_way.as_millis().try_into().expect("not for ever"), Ordering::SeqCst);
+        self.wire.delay.store(each_way.as_millis().try_into().expect("a short delay"), Ordering::SeqCst);
     }
 
-    /// The next transaction that is committed is done, and nobody hears of it.
-    pub fn lose_a_commit(&self) {
+    /// The next COMMIT is executed, and its answer is lost.
+    pub fn lose_next_commit_answer(&self) {
         self.wire.loses.store(true, Ordering::SeqCst);
     }
 
-    /// Whether that has happened since; it does not any more.
-    pub fn has_lost(&self) -> bool {
+    /// Whether that has happened; if not, it is called off.
+    pub fn answer_was_lost(&self) -> bool {
         !self.wire.loses.swap(false, Ordering::SeqCst)
     }
 }

@@ -1,15 +1,15 @@
-//! A mail server: aiosmtpd, a process of its own, which keeps what it is given in a Maildir.
+//! A mail server: aiosmtpd in a process of its own, which stores what it is given in a Maildir.
 
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use innkeeper::config::{Smtp, SmtpTls};
+use kernel::config::{Smtp, SmtpTls};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::wait::within;
 
-/// Takes mails for a folder, on a port that it prints.
+/// Stores emails in a folder; prints its port.
 const SERVER: &str = "
 import asyncio, sys
 from aiosmtpd.handlers import Mailbox
@@ -46,12 +46,12 @@ impl MailServer {
         Self { port: port.parse().expect("a number"), folder, _child: child }
     }
 
-    /// The settings of whoever hands it mails.
+    /// The settings for sending emails to it.
     pub fn settings(&self) -> Smtp {
         Smtp { host: "127.0.0.1".into(), port: self.port, user: None, pass: None, tls: SmtpTls::None }
     }
 
-    /// The subjects of all that it was given for somebody, sorted.
+    /// The subjects of all emails to this recipient, sorted.
     pub fn subjects(&self, to: &str) -> Vec<String> {
         let new: PathBuf = self.folder.path().join("mail/new");
         let mails = std::fs::read_dir(new).map(|files| files.map(|f| f.expect("a mail").path()).collect::<Vec<_>>());

@@ -1,5 +1,5 @@
-//! Waiting for what comes when it comes. There is no other loop that waits in these tests: this one has an end, and
-//! says what it saw last.
+//! Waiting for something to happen. This is the only loop that waits in these tests: it has an end, and reports what it
+//! saw last.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// How long anything may take: machines are busy. What it says is that something never comes, not that it is slow.
+/// How long anything may take: machines are busy. A failure means that something never happens, not that it is slow.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What one look came to: what is waited for, or what was seen instead.
+/// The result of one look: what is waited for, or what was seen instead.
 pub trait Look {
     type Found;
 
@@ -33,27 +33,27 @@ impl<T, E: Debug> Look for Result<T, E> {
     }
 }
 
-/// Looks again and again until it is there; fails the test when it does not come.
+/// Looks again and again until there is a result; fails the test if none comes.
 pub async fn wait_for<L: Look>(what: &str, look: impl AsyncFnMut() -> L) -> L::Found {
     wait_long_for(PATIENCE, what, look).await
 }
 
-/// The same for what takes long by its nature.
+/// The same for what naturally takes long.
 pub async fn wait_long_for<L: Look>(patience: Duration, what: &str, mut look: impl AsyncFnMut() -> L) -> L::Found {
     let until = Instant::now() + patience;
-    let (mut seen, mut pause) = ("that nothing answers".to_owned(), Duration::from_millis(5));
+    let (mut seen, mut pause) = ("no answer".to_owned(), Duration::from_millis(5));
     loop {
         match timeout_at(until, look()).await.map(Look::found) {
             Ok(Ok(found)) => return found,
             Ok(Err(instead)) => seen = instead,
-            Err(_) => panic!("{what}: did not come in {patience:?}; the last thing seen was {seen}"),
+            Err(_) => panic!("{what}: timed out after {patience:?}; last seen: {seen}"),
         }
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(200));
     }
 }
 
-/// Waits until SQL comes to this; fails the test when it does not.
+/// Waits until a query returns this; fails the test if it does not.
 pub async fn wait_for_sql<T>(db: &sqlx::PgPool, what: &str, sql: &str, wanted: T)
 where
     T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin + PartialEq + Debug,
@@ -65,7 +65,7 @@ where
     .await;
 }
 
-/// Bounds what is waited for without looking: a message, an end.
+/// A time limit for a single event, without polling.
 pub async fn within<T>(what: &str, coming: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, coming).await.unwrap_or_else(|_| panic!("{what}: did not come in {PATIENCE:?}"))
+    tokio::time::timeout(PATIENCE, coming).await.unwrap_or_else(|_| panic!("{what}: timed out after {PATIENCE:?}"))
 }

@@ -1,17 +1,17 @@
-//! Every request that changes something, with what is good for it: one of each writing route, in an order in which
-//! each finds what it needs. A route that is missing here fails the tests that walk them.
+//! Every request that changes something, with a valid body: one per writing route, in an order in which each finds what
+//! it needs. A route that is missing here fails the tests that walk them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use innkeeper::app::App;
+use innkeeper::run::Service;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::app::config;
 use super::client::Response;
-use super::relay::Detour;
+use super::relay::DatabaseRelay;
 use super::{Client, PASSWORD, Pve, TestApp, ended};
 
 /// One request.
@@ -24,19 +24,19 @@ pub struct Write {
 }
 
 impl Write {
-    /// Sends it to whichever process has this address.
+    /// Sends it to the process at this address.
     pub async fn send(&self, base: &str) -> Response {
         let by = Client { base: base.to_owned(), ..self.by.clone() };
         by.send(self.method.clone(), &self.path, (!self.body.is_null()).then(|| self.body.clone())).await
     }
 
-    /// Whether it is about the server, which one operation holds at a time.
-    pub fn is_of_server(&self) -> bool {
+    /// Whether it is about the server, which only one operation holds at a time.
+    pub fn is_about_server(&self) -> bool {
         self.route.starts_with("/api/server/{id}")
     }
 }
 
-/// The requests, and the server that many are about.
+/// The requests, and the server that many of them are about.
 pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     let catalogue = pve.register(&app.provider).await;
     let ordered = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
@@ -82,7 +82,7 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
          select gen_random_uuid(), 'e', 'customer@example.com', 's', 't', 'h', 'failed' where $1 > 0 returning id::text",
     )
     .await;
-    // No worker knows its kind, so it stays as it is put.
+    // No worker knows this kind, so the operation stays as it is.
     const STUCK: &str = "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
                     status, cores, memory_mib, disk_gib, reserved)
                     select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
@@ -101,7 +101,7 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
          from servers where id = $1 returning id::text",
     )
     .await;
-    let (code, hash) = innkeeper::secrets::new_token("ink_e_");
+    let (code, hash) = kernel::secrets::new_token("ink_e_");
     sqlx::query(
         "with c as (insert into address_confirmations (hash, user_id, email, expires_at)
                     select $1, id, email, now() + interval '1 day' from users where email = 'customer@example.com')
@@ -201,17 +201,17 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
         routes.extend(methods.map(|method| (method.to_uppercase(), path.clone())));
     }
     let listed: BTreeSet<_> = all.iter().map(|w| (w.method.to_string(), w.route.to_owned())).collect();
-    assert_eq!(routes, listed, "every writing route has its request here, and every request its route");
+    assert_eq!(routes, listed, "every writing route has a request here, and every request a route");
     (all, server)
 }
 
-/// A second process on the same database, by this way: it answers requests and works on nothing.
-pub async fn second(app: &TestApp, detour: &Detour) -> (Arc<App>, String) {
+/// A second process on the same database, through this relay: it answers requests and runs no tasks.
+pub async fn second(app: &TestApp, db_relay: &DatabaseRelay) -> (Arc<Service>, String) {
     let mut config = config(&app.db, app.data.path());
-    config.database_url = SecretString::from(detour.url.clone());
+    config.database_url = SecretString::from(db_relay.url.clone());
     config.registration = true;
-    let second = App::new(config).expect("the settings are right");
-    let router = innkeeper::http::router(Arc::clone(&second));
+    let second = Service::new(config).expect("the settings are right");
+    let router = second.router(axum::Router::new());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move {

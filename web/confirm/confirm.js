@@ -1,5 +1,5 @@
-// The code is behind the #, where no server's log gets to see it. Nothing is confirmed by opening the page: programs
-// that look into mails do that.
+// The code is in the fragment, which never reaches a server's log. Opening the page does not confirm anything, because
+// programs that scan emails open links.
 "use strict";
 const words = document.getElementById("words");
 const button = document.getElementById("confirm");

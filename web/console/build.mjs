@@ -1,5 +1,5 @@
-// Builds the page into dist/: index.html and, with names that change with what is in them, its parts.
-// The page is split, so that a terminal does not load what only a screen needs.
+// Builds the page into dist/: index.html and its assets, whose names contain a hash of their contents.
+// The page is split, so that a text console does not load what only a graphical one needs.
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { build } from 'esbuild';
@@ -21,7 +21,7 @@ const { metafile } = await build({
   metafile: true,
 });
 
-// Each output by the name of what it was made from.
+// Maps each source file's name to its output's name.
 const made = Object.fromEntries(
   Object.entries(metafile.outputs)
     .filter(([, output]) => output.entryPoint)
@@ -36,7 +36,7 @@ await writeFile(
   }),
 );
 
-// Other people's licences go where their code goes.
+// The licences of third-party code are shipped with it.
 const licences = [];
 for (const [folder, file] of [
   ['@xterm/xterm', 'LICENSE'],

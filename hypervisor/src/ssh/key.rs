@@ -1,28 +1,28 @@
-//! Public keys as people send them: what OpenSSH would not take is told before a guest has it.
+//! Validates users' public keys, so that one that OpenSSH would not accept is reported before a guest gets it.
 
 use russh::keys::PublicKey;
 use russh::keys::ssh_key::public::KeyData;
 
-/// The shortest RSA key that OpenSSH takes, in bits, and the longest.
+/// Shortest and longest RSA key that OpenSSH accepts, in bits.
 const RSA_BITS: std::ops::RangeInclusive<u32> = 1024..=16_384;
 
-/// Why a line is no public key.
+/// Why a line is not a valid public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadKey {
-    /// It does not begin with a type of key, with the key after it.
+    /// It is not a key type followed by a key.
     Shape,
-    /// Nobody else is to see it.
+    /// It is a private key, which must be kept secret.
     Private,
-    /// What follows the type is not a whole key of that type.
+    /// The text after the type is not a complete key of that type.
     Body,
-    /// An RSA key that is shorter or longer than OpenSSH takes.
+    /// An RSA key that is too short or too long for OpenSSH.
     Length,
 }
 
-/// Looks whether a line of `authorized_keys`, without options, holds a key that OpenSSH takes.
+/// Checks that a line of `authorized_keys`, without options, holds a key that OpenSSH accepts.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is not valid.
 pub fn check_key(line: &str) -> Result<(), BadKey> {
     const TYPES: [&str; 7] = [
         "ssh-ed25519",
@@ -40,11 +40,11 @@ pub fn check_key(line: &str) -> Result<(), BadKey> {
     let (Some(kind), Some(body)) = (parts.next().filter(|kind| TYPES.contains(kind)), parts.next()) else {
         return Err(BadKey::Shape);
     };
-    // The comment is anybody's text. The reader looks that the body names the same type and has nothing left over.
+    // The comment may be any text. The parser checks that the body is of the same type and has no trailing data.
     let key = PublicKey::from_openssh(&format!("{kind} {body}")).map_err(|_| BadKey::Body)?;
     match key.key_data() {
         KeyData::Rsa(rsa) if !RSA_BITS.contains(&rsa.key_size()) => Err(BadKey::Length),
-        // OpenSSH reads no compressed points.
+        // OpenSSH does not read compressed points.
         KeyData::Ecdsa(point) if point.as_sec1_bytes().first() != Some(&4) => Err(BadKey::Body),
         KeyData::Dsa(_) | KeyData::Certificate(_) | KeyData::Other(_) => Err(BadKey::Shape),
         _ => Ok(()),
@@ -55,7 +55,7 @@ pub fn check_key(line: &str) -> Result<(), BadKey> {
 mod tests {
     use super::*;
 
-    /// One of each type.
+    /// One key of each type.
     const GOOD: [&str; 7] = [
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBUpNgsLazBUq/DZ37OqxVVmlSmbZTHbMtGBDrcUI4Br",
         "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQDf9iyYEPaQEBLnIhT+O5KIHowsD/7Sr2tVhSf6/3zOQu0UBQKx240S+Nx57+pI26KZG4vz60VkJUGtw04qIgVycyn9brdbLGxFRgLsdNJA/QTNNUYto/es+beqObLCc5woeJLyTtuixLZUQHJuM7CHvjk693ByJpLmjbYEY5veLqUsrmSKthxJ5jGA22nTWFEYH9PoA8l2fQoyzlPcYYNua0oubzlItpsH5FYtQwnFJygG0nVjSf38LLtt0aKPWOlXIbjaT5OmMzXGUrBhLxhis/v3KI1xedux73uQnWdcwqZe1vhFB8vlYXhEWEhL2kTHDL6+KXStFtqaXwB2ggPn",
@@ -76,7 +76,7 @@ mod tests {
         }
     }
 
-    /// Every key cut short anywhere, lengthened, or under the name of another type is refused.
+    /// Every key that is truncated anywhere, extended, or given another type is rejected.
     #[test]
     fn what_is_not_a_whole_key_of_its_type_is_refused() {
         for key in GOOD {

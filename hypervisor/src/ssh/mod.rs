@@ -1,7 +1,7 @@
-//! Commands in guests over SSH: straight into the guest as root, or into its node and from there with `pct exec`.
+//! Commands in guests over SSH: directly into the guest as root, or into its node and from there with `pct exec`.
 //!
-//! A machine's host key is pinned at the first connection ([`KnownHosts`]); one that shows another key later is not
-//! talked to. Nothing secret is ever part of a command: it goes to the command's standard input.
+//! A machine's host key is pinned at the first connection ([`KnownHosts`]); if it shows another key later, we don't
+//! connect. Secrets are never part of a command line: they go to the command's standard input.
 
 mod key;
 mod quote;
@@ -22,22 +22,22 @@ pub use self::key::{BadKey, check_key};
 use self::session::{Failure, SIGN_IN};
 use crate::{Error, ExecOutput, GuestKind, GuestShell, Result, ShellTarget};
 
-/// What the management key is called where it is put.
+/// Comment of the management key in `authorized_keys`.
 pub const COMMENT: &str = "innkeeper-management";
 
-/// A new management key: the private half in OpenSSH's form, and the public one as a line for `authorized_keys`.
+/// Generates a management key: the private key in OpenSSH format, and the public one as a line for `authorized_keys`.
 ///
 /// # Errors
-/// [`Error::Failed`] where the key can't be written down.
+/// [`Error::Failed`] if the key can't be encoded.
 pub fn new_key() -> Result<(SecretString, String)> {
-    let failed = |e: russh::keys::ssh_key::Error| Error::Failed(format!("no key could be made: {e}"));
+    let failed = |e: russh::keys::ssh_key::Error| Error::Failed(format!("could not generate a key: {e}"));
     let mut key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(failed)?;
     key.set_comment(COMMENT);
     let private = key.to_openssh(LineEnding::LF).map_err(failed)?;
     Ok((SecretString::from(private.as_str()), key.public_key().to_openssh().map_err(failed)?))
 }
 
-/// Whose host key it is.
+/// The owner of a host key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Machine {
     /// The guest with this marker.
@@ -46,19 +46,19 @@ pub enum Machine {
     Node(String),
 }
 
-/// Remembers who proved to be what, as long as whoever made the shell.
+/// Remembers the host keys of machines.
 #[async_trait]
 pub trait KnownHosts: Send + Sync + fmt::Debug {
-    /// Whether this key (an OpenSSH line without comment) is the machine's. The first one that is seen is.
+    /// Whether this key (an OpenSSH line without comment) is the machine's. The first key seen is pinned.
     async fn is_known(&self, machine: &Machine, key: &str) -> Result<bool>;
 }
 
-/// Which ways may be taken.
+/// Which routes may be used.
 #[derive(Debug, Clone, Copy)]
 pub struct Ways {
-    /// Into guests as root, where the management key was put at creation; the port of their SSH servers.
+    /// Into guests as root, if the management key was installed at creation: port of their SSH servers.
     pub guests: Option<u16>,
-    /// Into nodes as root, where the provider put the management key; the port of their SSH servers.
+    /// Into nodes as root, if the provider has installed the management key there: port of their SSH servers.
     pub nodes: Option<u16>,
 }
 
@@ -71,17 +71,17 @@ pub struct SshShell {
 }
 
 impl SshShell {
-    /// Signs in with `key`, which [`new_key`] made.
+    /// Signs in with `key`, which [`new_key`] has generated.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the key can't be read.
+    /// [`Error::Invalid`] if the key can't be read.
     pub fn new(key: &SecretString, ways: Ways, known: Arc<dyn KnownHosts>) -> Result<Self> {
         let key = PrivateKey::from_openssh(key.expose_secret())
             .map_err(|e| Error::Invalid(format!("the management key can't be read: {e}")))?;
         Ok(Self { key: Arc::new(key), ways, known })
     }
 
-    /// The ways to a guest, best first: where, who it must be, and the command to say there.
+    /// Routes to a guest, best first: address, expected machine, and the command to run there.
     fn ways_to(&self, at: &ShellTarget, argv: &[&str]) -> Result<Vec<(SocketAddr, Machine, String)>> {
         let mut ways = Vec::new();
         if let Some(port) = self.ways.guests {
@@ -108,7 +108,7 @@ impl GuestShell for SshShell {
         let ways = self.ways_to(at, argv)?;
         let to_guest = ways.iter().filter(|(_, machine, _)| matches!(machine, Machine::Guest(_))).count();
         for (address, machine, command) in ways {
-            // All of a guest's addresses together: the guest decides how long each takes.
+            // The time limit covers all of a guest's addresses together: the guest decides how long each takes.
             let (place, in_guest) = match &machine {
                 Machine::Guest(_) => (format!("the guest at {address}"), true),
                 Machine::Node(name) => (format!("the node {name} at {address}"), false),
@@ -117,13 +117,13 @@ impl GuestShell for SshShell {
             match session::run(&self.key, address, machine, &self.known, command, stdin, patience, timeout).await {
                 Ok(output) if output.status == 127 => return Err(Error::NotFound(format!("{} in the guest", argv[0]))),
                 Ok(output) => return Ok(output),
-                // Nothing was run there: another way may be open.
+                // The command was not run: try the next route.
                 Err(Failure::NoWay(text)) => obstacles.push(format!("{place}: {text}")),
                 Err(Failure::Silent(text)) => {
                     silent |= in_guest;
                     obstacles.push(format!("{place}: {text}"));
                 }
-                // By the node as well it is the command in the guest that takes so long.
+                // It would take as long by way of the node: the command in the guest is slow.
                 Err(Failure::Late(text)) => return Err(Error::GuestHung(format!("{place}: {text}"))),
                 Err(Failure::Lost(text)) if in_guest => return Err(Error::GuestHung(format!("{place}: {text}"))),
                 Err(Failure::Lost(text)) => return Err(Error::OutcomeUnknown(format!("{place}: {text}"))),
@@ -133,8 +133,8 @@ impl GuestShell for SshShell {
         if silent {
             return Err(Error::GuestHung(obstacles.join("; ")));
         }
-        let why = if obstacles.is_empty() { "none is set up for it".to_owned() } else { obstacles.join("; ") };
-        Err(Error::Unsupported(format!("there is no way over SSH into guest {}: {why}", at.vmid)))
+        let why = if obstacles.is_empty() { "none is configured".to_owned() } else { obstacles.join("; ") };
+        Err(Error::Unsupported(format!("no SSH route into guest {}: {why}", at.vmid)))
     }
 }
 
@@ -175,12 +175,12 @@ mod tests {
             |guests| SshShell::new(&new_key().unwrap().0, Ways { guests, nodes: Some(22) }, Arc::new(Nobody)).unwrap();
         let run = async |shell: SshShell, at| {
             let Err(Error::Unsupported(text)) = shell.exec(&at, &["true"], b"", Duration::from_secs(9)).await else {
-                panic!("it found a way");
+                panic!("it found a route");
             };
             text
         };
-        assert!(run(shell(None), at(vec![])).await.contains("none is set up"));
-        // Nobody listens on a port that was free a moment ago.
+        assert!(run(shell(None), at(vec![])).await.contains("none is configured"));
+        // Nothing listens on a port that was free a moment ago.
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let text = run(shell(Some(closed.port())), at(vec![closed.ip()])).await;
         assert!(text.contains(&closed.to_string()), "{text}");

@@ -1,15 +1,15 @@
-//! SSH carries a command as one text, which the other side's shell takes apart again: quoting that it can't mistake.
+//! SSH sends a command as a single text that the remote shell splits again: this quotes it unambiguously.
 
 use crate::{Error, Result};
 
-/// The text with which a POSIX shell runs exactly this argument vector and becomes it.
+/// The text with which a POSIX shell runs exactly this argument vector and is replaced by it.
 pub(super) fn command(argv: &[&str]) -> Result<String> {
-    // Nothing can be an option, an assignment or the shell's own: all is quoted, and `exec` runs programs only.
+    // Everything is quoted and `exec` only runs programs, so nothing can be an option, an assignment or a builtin.
     if argv.first().is_none_or(|program| program.is_empty() || program.starts_with('-')) {
         return Err(Error::Invalid("there is no program to run".to_owned()));
     }
     if argv.iter().any(|word| word.contains('\0')) {
-        return Err(Error::Invalid("a command can't hold a NUL".to_owned()));
+        return Err(Error::Invalid("a command can't contain a NUL".to_owned()));
     }
     let words: Vec<String> = argv.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
     Ok(format!("exec {}", words.join(" ")))
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn quoting_stays_exact_where_it_is_done_twice() {
-        // As with `pct exec`: the node's shell takes one layer away, and the guest gets a vector, not a text.
+        // As with `pct exec`: the node's shell removes one layer, and the guest gets a vector rather than a text.
         let inner = command(&["printf", "%s", "$(id)'\"; x"]).unwrap();
         let outer = command(&["sh", "-c", &inner]).unwrap();
         let output = Command::new("sh").arg("-c").arg(outer).output().unwrap();

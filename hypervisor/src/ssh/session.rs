@@ -1,4 +1,4 @@
-//! One connection for one command.
+//! A connection for a single command.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use super::{KnownHosts, Machine};
 use crate::{Error, ExecOutput};
 
-/// How long connections to one machine may take to stand, from the first packet to the end of signing in.
+/// Time limit for connecting to one machine, from the first packet to the end of signing in.
 pub(super) const SIGN_IN: Duration = Duration::from_secs(5);
-/// How much of a command's output is kept, each of both streams.
+/// How much of each output stream is kept.
 const KEPT: usize = 1 << 20;
 
 /// Why there is no output.
@@ -21,17 +21,17 @@ const KEPT: usize = 1 << 20;
 pub(super) enum Failure {
     /// The command was certainly not run.
     NoWay(String),
-    /// It was not run, since the machine took a connection, or no notice, and said nothing in time.
+    /// It was not run: the machine accepted the connection, or didn't react at all, and then said nothing in time.
     Silent(String),
-    /// It did not end in time.
+    /// The command did not end in time.
     Late(String),
-    /// It may have been run: the connection broke.
+    /// The connection broke: the command may have been run.
     Lost(String),
-    /// Our own trouble.
+    /// An error on our side.
     Ours(Error),
 }
 
-/// Runs a command as root and waits for its end, for so long after signing in, which itself may take `patience`.
+/// Runs a command as root and waits up to `timeout` for it to end after signing in, which may itself take `patience`.
 #[allow(clippy::too_many_arguments, reason = "who, where, what and how long")]
 pub(super) async fn run(
     key: &Arc<PrivateKey>,
@@ -47,7 +47,7 @@ pub(super) async fn run(
     let session = tokio::time::timeout(patience, sign_in(key, address, machine, known)).await.map_err(late)??;
     let late = |_| Failure::Late(format!("the command did not end within {} s", timeout.as_secs()));
     let output = tokio::time::timeout(timeout, command_in(&session, command, stdin)).await.map_err(late);
-    // Said out of politeness, and not to one that hangs: the connection ends either way.
+    // Disconnecting is a courtesy, and skipped if the machine hangs: the connection ends either way.
     if output.is_ok() {
         let _ = session.disconnect(Disconnect::ByApplication, "", "en").await;
     }
@@ -67,7 +67,7 @@ async fn sign_in(
     let mut session = client::connect_stream(config, stream, guard).await.map_err(|trouble| match trouble {
         Trouble::Ssh(error) => no_way(&error),
         Trouble::Another => Failure::NoWay(
-            "it shows another host key than at the first time; if that is right, have the old one forgotten".to_owned(),
+            "it shows another host key than before; if that is expected, remove the stored key".to_owned(),
         ),
         Trouble::Ours(error) => Failure::Ours(error),
     })?;
@@ -86,7 +86,7 @@ async fn command_in(session: &client::Handle<Guard>, command: String, stdin: &[u
     channel.exec(true, command).await.map_err(lost)?;
     let (mut reader, writer) = channel.split();
     let write = async {
-        // A command that does not read its input may have closed it: what it says counts.
+        // A command that does not read its input may have closed it: its output is what counts.
         if writer.data(stdin).await.is_ok() {
             let _ = writer.eof().await;
         }
@@ -107,7 +107,7 @@ async fn command_in(session: &client::Handle<Guard>, command: String, stdin: &[u
         let status = ended.ok_or_else(|| Failure::Lost("the connection broke before the command's end".to_owned()))?;
         Ok(ExecOutput { status, stdout, stderr })
     };
-    // Its end is the end, whether or not it has read everything.
+    // The command's end counts, whether or not it has read all of its input.
     tokio::pin!(read);
     tokio::select! {
         output = &mut read => return output,
@@ -121,18 +121,18 @@ fn keep(kept: &mut Vec<u8>, data: &[u8]) {
     kept.extend_from_slice(&data[..data.len().min(room)]);
 }
 
-/// Lets only the machine through that is meant.
+/// Accepts only the expected machine.
 #[derive(Debug)]
 struct Guard {
     machine: Machine,
     known: Arc<dyn KnownHosts>,
 }
 
-/// Why a connection does not stand.
+/// Why a connection failed.
 #[derive(Debug)]
 enum Trouble {
     Ssh(russh::Error),
-    /// It is not who it was.
+    /// Its host key has changed.
     Another,
     Ours(Error),
 }

@@ -1,4 +1,4 @@
-//! What someone should hear about, and when: rules, and the state machine that turns samples into alerts.
+//! What to alert on, and when: rules, and the state machine that turns samples into alerts.
 
 mod quiet;
 mod track;
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 pub use quiet::Quiet;
 pub use track::{Event, Rule, Track, step};
 
-/// How much of what a guest has is in use, as shares from 0 to 1, where that is known.
+/// Usage of a guest's resources, as fractions from 0 to 1; `None` if unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
-    /// Of its cores.
+    /// Fraction of its cores.
     pub cpu: Option<f64>,
-    /// Of its memory.
+    /// Fraction of its memory.
     pub memory: Option<f64>,
-    /// Of its root disk.
+    /// Fraction of its root disk.
     pub disk: Option<f64>,
 }
 
@@ -23,37 +23,37 @@ pub struct Usage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A guest's processor time, as a share of its cores.
+    /// A guest's CPU usage, as a fraction of its cores.
     Cpu,
-    /// A guest's memory, as a share of what it may use.
+    /// A guest's memory usage, as a fraction of its limit.
     Memory,
-    /// A guest's root disk, as a share of its size.
+    /// A guest's root disk usage, as a fraction of its size.
     Disk,
-    /// A guest's traffic of the month, as a share of its quota.
+    /// A guest's traffic this month, as a fraction of its quota.
     Traffic,
-    /// A guest that should be up and is not.
+    /// A guest that should be up and isn't.
     Down,
-    /// A host that does not answer.
+    /// A host that does not respond.
     HostUnreachable,
-    /// What is in use of the storage that a host's guests are on, as a share of all.
+    /// Usage of the storage that a host's guests are on, as a fraction.
     StorageLow,
-    /// An address pool's addresses that are in use or rest, as a share of all.
+    /// Addresses of a pool that are in use or resting, as a fraction.
     PoolLow,
-    /// An operation that waits for a person.
+    /// An operation that needs an operator.
     OperationStuck,
-    /// Mails that wait for the mail server.
+    /// Mail waiting because the mail server is unavailable.
     MailHeld,
-    /// A host has guests with our marker that no server goes with.
+    /// A host has guests with our marker that belong to no server.
     UnknownGuest,
-    /// The database was found to be an older state of itself.
+    /// The database was restored to an older state.
     DatabaseRestored,
-    /// Something that a newer version knows and this one does not: it is shown, and otherwise left alone.
+    /// A kind that only a newer version knows: it is shown and otherwise ignored.
     #[serde(skip_deserializing)]
     Unknown,
 }
 
 impl Kind {
-    /// Every kind that this version knows.
+    /// All kinds that this version knows.
     pub const ALL: [Self; 12] = [
         Self::Cpu,
         Self::Memory,
@@ -69,7 +69,7 @@ impl Kind {
         Self::DatabaseRestored,
     ];
 
-    /// Its name, as it is stored and shown.
+    /// The name that is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -88,22 +88,22 @@ impl Kind {
         }
     }
 
-    /// Whether it is about a guest, and so may have a rule of its own for one.
+    /// Whether it is about a guest, so that a guest may have its own rule for it.
     pub fn is_of_guest(self) -> bool {
         matches!(self, Self::Cpu | Self::Memory | Self::Disk | Self::Traffic | Self::Down)
     }
 
-    /// Whether its warnings are mailed as well, and not only what is critical: an owner can act before it is too late.
+    /// Whether warnings are emailed too, not only critical alerts, so that an owner can act before it is too late.
     pub fn tells_warnings(self) -> bool {
         matches!(self, Self::Cpu | Self::Memory | Self::Disk | Self::StorageLow)
     }
 
-    /// Whether it has a figure; the others are so or not so (1 or 0).
+    /// Whether it has a measured value; the others are either on (1) or off (0).
     pub fn is_share(self) -> bool {
         matches!(self, Self::Cpu | Self::Memory | Self::Disk | Self::Traffic | Self::StorageLow | Self::PoolLow)
     }
 
-    /// The rule where nobody made another: two sweeps in a row for what comes and goes.
+    /// The built-in rule. Conditions that may come and go must last for two sweeps.
     pub fn default_rule(self) -> Rule {
         let share = Rule { warning: 0.9, critical: 0.95, clear: 0.85, sustain_s: 60, clear_sustain_s: 60 };
         let so = Rule { warning: 0.5, critical: 0.5, clear: 0.5, ..share };
@@ -111,68 +111,68 @@ impl Kind {
             Self::Cpu | Self::Memory | Self::Disk | Self::StorageLow | Self::PoolLow => share,
             Self::Traffic => Rule { critical: 1.0, sustain_s: 0, clear_sustain_s: 0, ..share },
             Self::Down | Self::HostUnreachable | Self::Unknown => so,
-            // A sweep may see one that is just being put away.
+            // A sweep may catch a guest while it is being deleted.
             Self::UnknownGuest => Rule { clear_sustain_s: 0, ..so },
             Self::OperationStuck | Self::DatabaseRestored => Rule { sustain_s: 0, clear_sustain_s: 0, ..so },
-            // A mail server may restart.
+            // The mail server may just be restarting.
             Self::MailHeld => Rule { sustain_s: 300, clear_sustain_s: 0, ..so },
         }
     }
 
-    /// What to tell a person when it is over, with this figure.
+    /// The notification that it has ended, with the latest value.
     pub fn over(self, value: f64) -> String {
         match self {
             Self::Down => "The server is up again".to_owned(),
-            Self::HostUnreachable => "The host answers again".to_owned(),
-            Self::OperationStuck => "The operation is not stuck any more".to_owned(),
-            Self::MailHeld => "Mails are sent again".to_owned(),
-            Self::Unknown => "It is over".to_owned(),
-            Self::UnknownGuest => "No guest on the host is unknown any more".to_owned(),
-            Self::DatabaseRestored => "It is a day since the database was restored".to_owned(),
+            Self::HostUnreachable => "The host is reachable again".to_owned(),
+            Self::OperationStuck => "The operation is no longer stuck".to_owned(),
+            Self::MailHeld => "Emails are being sent again".to_owned(),
+            Self::Unknown => "The alert has ended".to_owned(),
+            Self::UnknownGuest => "There are no unknown guests left on the host".to_owned(),
+            Self::DatabaseRestored => "A day has passed since the database was restored".to_owned(),
             _ => self.message(value),
         }
     }
 
-    /// What to tell a person, with this figure.
+    /// The notification, with the latest value.
     pub fn message(self, value: f64) -> String {
         let percent = value * 100.0;
         match self {
             Self::Cpu => format!("CPU usage is at {percent:.0}%"),
             Self::Memory => format!("Memory usage is at {percent:.0}%"),
             Self::Disk => format!("Disk usage is at {percent:.0}%"),
-            Self::Traffic => format!("Traffic is at {percent:.0}% of the month's quota"),
+            Self::Traffic => format!("Traffic is at {percent:.0}% of the monthly quota"),
             Self::Down => "The server is down".to_owned(),
             Self::HostUnreachable => "The host can't be reached".to_owned(),
-            Self::StorageLow => format!("{percent:.0}% of the storage that guests are on is in use"),
-            Self::PoolLow => format!("{percent:.0}% of the pool's addresses are in use or rest"),
-            Self::OperationStuck => "An operation is stuck and waits for a person".to_owned(),
-            Self::MailHeld => "Mails wait: the mail server is away or takes none from us".to_owned(),
-            Self::Unknown => "This is an alert of a newer version".to_owned(),
+            Self::StorageLow => format!("{percent:.0}% of the guests' storage is in use"),
+            Self::PoolLow => format!("{percent:.0}% of the pool's addresses are in use or resting"),
+            Self::OperationStuck => "An operation is stuck and needs manual intervention".to_owned(),
+            Self::MailHeld => "Emails are waiting: the mail server is unavailable or refuses them".to_owned(),
+            Self::Unknown => "This alert comes from a newer version".to_owned(),
             Self::UnknownGuest => {
-                "The host has guests of ours that no server goes with: adopt or delete them".to_owned()
+                "The host has guests of ours that belong to no server: adopt or delete them".to_owned()
             }
             Self::DatabaseRestored => {
-                "The database was restored to an older state; what was under way waits for a person".to_owned()
+                "The database was restored to an older state; open operations need manual intervention".to_owned()
             }
         }
     }
 }
 
-/// How bad it is.
+/// Severity of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Above the threshold.
+    /// Above the warning threshold.
     Warning,
-    /// Nearly nothing is left, or nothing works.
+    /// Nearly exhausted, or not working at all.
     Critical,
 }
 
 impl Level {
-    /// Every level.
+    /// All levels.
     pub const ALL: [Self; 2] = [Self::Warning, Self::Critical];
 
-    /// Its name, as it is stored and shown.
+    /// The name that is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Warning => "warning",

@@ -1,22 +1,22 @@
-//! Hours in which nobody wants to be told.
+//! Quiet hours: times of day in which no notifications are sent.
 
 use chrono::{DateTime, NaiveTime, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-/// Hours of every day, by the clock of a place.
+/// A daily time range in a time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quiet {
-    /// The first moment of them.
+    /// Start of the range.
     pub from: NaiveTime,
-    /// The first moment after them; before `from` where they go past midnight.
+    /// End of the range (exclusive); earlier than `from` if the range spans midnight.
     pub to: NaiveTime,
-    /// The place, by its IANA name.
+    /// Time zone.
     pub zone: Tz,
 }
 
 impl Quiet {
-    /// Whether it is quiet at this moment.
+    /// Whether this moment falls into the quiet hours.
     pub fn covers(&self, at: DateTime<Utc>) -> bool {
         let time = at.with_timezone(&self.zone).time();
         if self.from <= self.to { self.from <= time && time < self.to } else { self.from <= time || time < self.to }

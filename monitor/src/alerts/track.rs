@@ -1,44 +1,44 @@
-//! One alert of one subject: from its samples to what there is to say. No clock, no storage: what is remembered between
-//! two samples is a [`Track`], which whoever calls keeps, so that a restart changes nothing.
+//! The state machine of one alert on one subject: samples in, events out. It has no clock and no storage: its state
+//! between two samples is a [`Track`] that the caller keeps, so a restart changes nothing.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::Level;
 
-/// When to speak up. `clear <= warning <= critical`; between `clear` and `warning` an alert neither begins nor ends.
+/// Thresholds and durations. `clear <= warning <= critical`; between `clear` and `warning` an alert neither begins nor
+/// ends.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
-    /// Above it, it is a warning.
+    /// A value above this is a warning.
     pub warning: f64,
-    /// Above it, it is critical.
+    /// A value above this is critical.
     pub critical: f64,
-    /// At it or below, the alert may end.
+    /// The alert may end at or below this value.
     pub clear: f64,
-    /// Seconds that a figure must have been too high.
+    /// Seconds that the value must stay above a threshold.
     pub sustain_s: u32,
-    /// Seconds that it must have been low enough again.
+    /// Seconds that the value must stay at or below `clear`.
     pub clear_sustain_s: u32,
 }
 
-/// What became of an alert.
+/// A change in the state of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// It began.
     Raised(Level),
-    /// It goes on, at another level. It gets less bad only by an edited rule: while it lasts, its level is the highest
-    /// that it had.
+    /// It stays open at another level. Only an edited rule can lower the level: otherwise it is the highest one so far.
     Became(Level),
     /// It ended.
     Resolved,
 }
 
-/// What must be remembered between two samples; nothing is, where all is quiet.
+/// State to keep between two samples; none is needed while everything is quiet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Track {
-    /// The rule that it was last judged by.
+    /// The rule used for the last sample.
     rule: Rule,
-    /// The sample that it was last judged by.
+    /// Time of the last sample.
     seen: DateTime<Utc>,
     state: State,
 }
@@ -46,7 +46,7 @@ pub struct Track {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 enum State {
-    /// Too high, and not yet for long enough.
+    /// Above the threshold, but not for long enough yet.
     Pending { since: DateTime<Utc>, critical_since: Option<DateTime<Utc>> },
     /// An alert is open.
     Firing { level: Level, critical_since: Option<DateTime<Utc>>, clear_since: Option<DateTime<Utc>> },
@@ -59,9 +59,9 @@ impl Track {
     }
 }
 
-/// Judges one sample. A missing one (`None`) neither raises nor clears, nor does one from before the last. Samples
-/// further apart than `gap` say nothing about the time between them: how long something lasts is counted anew. An
-/// edited rule judges anew as well: what it would not raise ends with the next sample.
+/// Judges one sample. A missing value (`None`) neither raises nor clears an alert, and neither does a sample older than
+/// the last one. Samples further apart than `gap` say nothing about the time between them, so durations restart from
+/// zero. They also do when the rule was edited: an alert that the new rule would not raise ends with the next sample.
 pub fn step(
     track: Option<Track>,
     rule: &Rule,
@@ -75,7 +75,7 @@ pub fn step(
     }
     let edited = track.as_ref().is_some_and(|t| t.rule != *rule);
     let unbroken = track.as_ref().is_some_and(|t| !edited && at - t.seen <= gap);
-    // Since when something holds, where it holds now.
+    // Since when a condition has held, if it holds now.
     let since = |holds: bool, before: Option<DateTime<Utc>>| holds.then(|| before.filter(|_| unbroken).unwrap_or(at));
     let lasts = |since: Option<DateTime<Utc>>, seconds: u32| {
         since.is_some_and(|since| at - since >= TimeDelta::seconds(seconds.into()))

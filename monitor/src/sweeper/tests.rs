@@ -1,22 +1,18 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use hypervisor::{
-    Capabilities, Console, ExecOutput, GuestKind, GuestPower, GuestRef, GuestSample, GuestSpec, HostInfo, Interface,
-    Limits, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
-};
-use secrecy::SecretString;
+use hypervisor::{GuestKind, GuestPower, GuestRef, GuestSample, Presence, Result, Sweep};
 
 use super::*;
 
-/// How a host of the test behaves.
+/// Behaviour of a test host.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Mood {
     Well,
     Hung,
     Broken,
     Panics,
-    /// It does well, and it takes us longer to know where it is than it may take to answer.
+    /// Works, but finding its address takes us longer than its timeout.
     Obscure,
 }
 
@@ -24,7 +20,7 @@ enum Mood {
 struct Fake(Mood);
 
 #[async_trait]
-impl Driver for Fake {
+impl Inventory for Fake {
     async fn sweep(&self) -> Result<Sweep> {
         match self.0 {
             Mood::Hung => std::future::pending().await,
@@ -55,75 +51,12 @@ impl Driver for Fake {
         Ok(Sweep { taken_at: Utc::now(), lag: Duration::ZERO, nodes: vec![], guests: vec![guest], coverage })
     }
 
-    fn capabilities(&self) -> Capabilities {
-        unimplemented!()
-    }
-    async fn info(&self) -> Result<HostInfo> {
-        unimplemented!()
-    }
-    async fn has_image(&self, _: GuestKind, _: &str) -> Result<bool> {
-        unimplemented!()
-    }
     async fn find(&self, _: &GuestRef) -> Result<Presence> {
-        unimplemented!()
-    }
-    async fn check_delete(&self, _: &GuestRef) -> Result<()> {
-        unimplemented!()
-    }
-    async fn check_create(&self, _: &GuestSpec) -> Result<()> {
-        unimplemented!()
-    }
-    async fn task(&self, _: &TaskId) -> Result<TaskState> {
-        unimplemented!()
-    }
-    async fn create(&self, _: &GuestSpec) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn prepare(&self, _: &GuestSpec) -> Result<()> {
-        unimplemented!()
-    }
-    async fn start(&self, _: &GuestRef) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn stop(&self, _: &GuestRef, _: StopMode) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn restart(&self, _: &GuestRef, _: Duration) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn delete(&self, _: &GuestRef) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn resize(&self, _: &GuestRef, _: &Limits) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn set_password(&self, _: &GuestRef, _: &SecretString) -> Result<()> {
-        unimplemented!()
-    }
-    async fn exec(&self, _: &GuestRef, _: &[&str], _: &[u8], _: Duration) -> Result<ExecOutput> {
-        unimplemented!()
-    }
-    async fn interfaces(&self, _: &GuestRef) -> Result<Vec<Interface>> {
-        unimplemented!()
-    }
-    async fn snapshots(&self, _: &GuestRef) -> Result<Vec<Snapshot>> {
-        unimplemented!()
-    }
-    async fn create_snapshot(&self, _: &GuestRef, _: &str, _: &str) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn rollback(&self, _: &GuestRef, _: &str) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn delete_snapshot(&self, _: &GuestRef, _: &str) -> Result<Task> {
-        unimplemented!()
-    }
-    async fn console(&self, _: &GuestRef) -> Result<Console> {
         unimplemented!()
     }
 }
 
-/// A fleet in memory: moods by host, claims as the database would give them, and what came of it.
+/// A fleet in memory: the behaviour of each host, claims as the database would give them, and the results.
 #[derive(Debug, Default)]
 struct Hotel {
     hosts: Mutex<HashMap<i64, Mood>>,
@@ -151,7 +84,7 @@ impl Fleet for Hotel {
     async fn hosts(&self) -> Result<Vec<i64>, String> {
         Ok(self.hosts.lock().unwrap().keys().copied().collect())
     }
-    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Driver>>, String> {
+    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>, String> {
         let mood = *self.hosts.lock().unwrap().get(&host).ok_or("gone")?;
         if mood == Mood::Obscure {
             tokio::time::sleep(INTERVAL).await;
@@ -203,10 +136,10 @@ async fn a_dead_host_delays_nobody_and_says_so() {
     let hotel = Hotel::with(&[(1, Mood::Well), (2, Mood::Hung), (3, Mood::Broken), (4, Mood::Panics)]);
     watch(&hotel, 1, Duration::from_secs(299), async {}).await;
     let times = hotel.times(1);
-    assert_eq!(times.len(), 10, "one sweep an interval");
+    assert_eq!(times.len(), 10, "one sweep per interval");
     for pair in times.windows(2) {
         let gap = (pair[1] - pair[0]).as_secs_f64();
-        assert!((29.9..30.1).contains(&gap), "the rate is fixed, but there were {gap} s");
+        assert!((29.9..30.1).contains(&gap), "the rate is fixed, but the gap was {gap} s");
     }
     let failed = hotel.failed.lock().unwrap();
     assert_eq!(failed.iter().map(|(h, _)| *h).collect::<BTreeSet<_>>(), BTreeSet::from([2, 3]));
@@ -239,7 +172,7 @@ async fn several_processes_share_and_one_that_dies_is_replaced_within_an_interva
     assert!((12..=15).contains(&times.len()), "{} sweeps in 400 s", times.len());
     for pair in times.windows(2) {
         let gap = (pair[1] - pair[0]).as_secs_f64();
-        assert!((28.0..33.0).contains(&gap), "{gap} s between two sweeps");
+        assert!((28.0..33.0).contains(&gap), "the gap was {gap} s");
     }
 }
 
@@ -248,7 +181,7 @@ async fn all_are_swept_once_when_that_is_asked_for() {
     let hotel = Hotel::with(&[(1, Mood::Well), (2, Mood::Hung), (3, Mood::Broken), (4, Mood::Well)]);
     for round in 1..=2 {
         Sweeper::every(INTERVAL).once(Arc::clone(&hotel)).await.unwrap();
-        assert_eq!((hotel.times(1).len(), hotel.times(4).len()), (round, round), "due or not");
+        assert_eq!((hotel.times(1).len(), hotel.times(4).len()), (round, round), "swept whether due or not");
         assert_eq!(hotel.failed.lock().unwrap().len(), 2 * round);
     }
 }
@@ -271,6 +204,6 @@ async fn hosts_come_go_and_change() {
         hotel.hosts.lock().unwrap().insert(2, Mood::Well);
     })
     .await;
-    assert_eq!(hotel.times(1).len(), before, "a host that is gone is left alone");
-    assert!(hotel.times(2).len() >= 3, "a host whose settings changed is swept with them");
+    assert_eq!(hotel.times(1).len(), before, "a removed host is no longer swept");
+    assert!(hotel.times(2).len() >= 3, "changed settings are used");
 }

@@ -1,4 +1,4 @@
-//! A file of `KEY=value` lines that a shell can source and other readers understand, for its owner alone.
+//! A file of `KEY=value` lines that shells can source and other programs can parse, readable only by its owner.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -17,24 +17,24 @@ pub(super) fn remove(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Writes the file whole or not at all.
+/// Writes the file atomically.
 pub(super) fn write(path: &Path, values: &[(String, String)]) -> anyhow::Result<()> {
     let text = lines(values)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("creating the folder {}", folder.display()))?;
     let new = beside(path)?;
     let written = write_new(&new, &text).and_then(|()| fs::rename(&new, path));
     if written.is_err() {
         let _ = fs::remove_file(&new);
     }
     written.with_context(|| format!("writing {}", path.display()))?;
-    // A file system that can't do this keeps the name all the same, unless the power goes.
+    // A file system that can't sync a folder still has the new name, unless the power fails.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
 fn beside(path: &Path) -> anyhow::Result<PathBuf> {
-    let name = path.file_name().with_context(|| format!("{} is not the name of a file", path.display()))?;
+    let name = path.file_name().with_context(|| format!("{} is not a file name", path.display()))?;
     let mut new = std::ffi::OsString::from(".");
     new.push(name);
     new.push(format!(".{}.new", std::process::id()));
@@ -47,12 +47,12 @@ fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Only values that mean themselves everywhere: nothing to quote, so no reader can quote it otherwise.
+/// Only values without special characters: nothing needs quoting, so no program can parse them differently.
 fn lines(values: &[(String, String)]) -> anyhow::Result<String> {
     let mut text = String::new();
     for (key, value) in values {
         let safe = |c: char| c.is_ascii_alphanumeric() || "@%_+=:,./-[]".contains(c);
-        anyhow::ensure!(value.chars().all(safe), "{key} can't be written: {value:?} means something to a shell");
+        anyhow::ensure!(value.chars().all(safe), "cannot write {key}: {value:?} has special characters of the shell");
         text.extend([key, "=", value, "\n"]);
     }
     Ok(text)
@@ -75,7 +75,7 @@ mod tests {
         write(&path, &values("abc-DEF_1@x.example")).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "KEY=abc-DEF_1@x.example\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(folder.join("data")).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(fs::read_dir(folder.join("data")).unwrap().count(), 1, "no temporary file is left");
         remove(&path).unwrap();
         remove(&path).unwrap();
         fs::remove_dir_all(&folder).unwrap();

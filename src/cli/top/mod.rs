@@ -1,4 +1,4 @@
-//! `innkeeper top`: the fleet as the last sweeps saw it, live in a terminal.
+//! `innkeeper top`: the fleet as of the last sweeps, live in a terminal.
 
 mod screen;
 mod view;
@@ -6,9 +6,9 @@ mod view;
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use ::watch::monitoring;
 use anyhow::Context;
-use innkeeper::app::App;
-use innkeeper::monitoring;
+use innkeeper::run::Service;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -16,29 +16,29 @@ use tokio::sync::watch;
 use super::output::table;
 use view::{Sort, View};
 
-/// What to show.
+/// Options of `top`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What to sort by; in the terminal the key that stands in brackets does so as well
+    /// Sort key; in the terminal, press the key in brackets
     #[arg(long, value_enum, default_value_t = Sort::Cpu)]
     sort: Sort,
-    /// Seconds between looks at the database
+    /// Seconds between refreshes
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     every: u64,
     /// Only servers with this text in their name, host, node or status
     #[arg(long, default_value = "")]
     filter: String,
-    /// Print one look and end: for scripts, and where there is no terminal
+    /// Print the current state once and exit: for scripts, and without a terminal
     #[arg(long)]
     once: bool,
 }
 
-/// How often keys are looked for.
+/// How often the keyboard is polled.
 const KEYS: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(service: &Service, args: Args) -> anyhow::Result<()> {
     let mut view = View::new(args.sort, args.filter);
-    let (hosts, servers) = monitoring::service::fleet(app).await?;
+    let (hosts, servers) = monitoring::service::fleet(&service.core).await?;
     view.show(hosts, servers);
     if args.once {
         println!("{}", view.summary());
@@ -47,7 +47,7 @@ pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     if !std::io::stdout().is_terminal() {
-        anyhow::bail!("standard output is no terminal; --once prints one look");
+        anyhow::bail!("standard output is not a terminal; use --once");
     }
     let (looks, seen) = watch::channel(view);
     let drawing = tokio::task::spawn_blocking(move || draw(seen));
@@ -57,23 +57,23 @@ pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
     tick.reset();
     loop {
         tokio::select! {
-            drawn = &mut drawing => return drawn.context("drawing ended badly")?.context("drawing"),
+            drawn = &mut drawing => return drawn.context("drawing failed")?.context("drawing"),
             _ = ended.recv() => break,
             _ = tick.tick() => {}
         }
-        // What was seen last stays on the screen, with the reason why it is old.
-        let looked = monitoring::service::fleet(app).await;
+        // The last state stays on the screen, with the reason why it is outdated.
+        let looked = monitoring::service::fleet(&service.core).await;
         looks.send_modify(|view| match looked {
             Ok((hosts, servers)) => view.show(hosts, servers),
             Err(error) => view.complain(error.to_string()),
         });
     }
-    // Without news to come the picture ends, and the terminal is given back.
+    // Closing the channel ends the drawing, which restores the terminal.
     drop(looks);
-    drawing.await.context("drawing ended badly")?.context("drawing")
+    drawing.await.context("drawing failed")?.context("drawing")
 }
 
-/// Draws and listens to keys until somebody leaves. The terminal is given back as it was, also after a panic.
+/// Draws and reads keys until the user quits. Restores the terminal, also after a panic.
 fn draw(mut seen: watch::Receiver<View>) -> std::io::Result<()> {
     let mut terminal = ratatui::try_init()?;
     let drawn = drawn(&mut terminal, &mut seen);
@@ -85,7 +85,7 @@ fn drawn(terminal: &mut ratatui::DefaultTerminal, seen: &mut watch::Receiver<Vie
     let mut view = seen.borrow_and_update().clone();
     loop {
         terminal.draw(|frame| screen::draw(frame, &mut view))?;
-        // Until a key or a new look.
+        // Wait for a key or new data.
         loop {
             match seen.has_changed() {
                 Ok(true) => break view.take(&seen.borrow_and_update()),
@@ -102,7 +102,7 @@ fn drawn(terminal: &mut ratatui::DefaultTerminal, seen: &mut watch::Receiver<Vie
     }
 }
 
-/// Does what a key asks for; false: to leave.
+/// Handles a key; false to quit.
 fn heard(view: &mut View, event: &Event) -> bool {
     let Event::Key(KeyEvent { code, modifiers, kind: KeyEventKind::Press, .. }) = event else { return true };
     match code {

@@ -1,11 +1,11 @@
-//! The picture: a line about all, the servers, a line about the keys.
+//! The layout: a summary line, the servers, a line of keys.
 
-use innkeeper::monitoring::model::FleetServer;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Row, Table};
+use watch::monitoring::model::FleetServer;
 
 use super::view::{HEADINGS, SORTS, View, cells};
 
@@ -19,7 +19,7 @@ pub(super) fn draw(frame: &mut Frame, view: &mut View) {
 
     let rows = view.rows();
     let shown = usize::from(body.height.saturating_sub(1));
-    // No further than the last screenful.
+    // No further than the last page.
     view.first = view.first.min(rows.len().saturating_sub(shown));
     let heading = HEADINGS.iter().zip(SORTS).map(|(text, sort)| {
         let arrow = if sort == view.sort { if view.reversed { "^" } else { "v" } } else { "" };
@@ -31,10 +31,10 @@ pub(super) fn draw(frame: &mut Frame, view: &mut View) {
     frame.render_widget(table, body);
 
     let foot_line = match (&view.complaint, view.typing || !view.filter.is_empty()) {
-        (Some(why), _) => Line::from(format!("no news: {why}")).red(),
+        (Some(why), _) => Line::from(format!("no new data: {why}")).red(),
         (None, true) => Line::from(vec![
             Span::from(format!("filter: {}", view.filter)).bold(),
-            Span::from(if view.typing { "_  (Enter keeps it, Esc drops it)" } else { "  (Esc drops it)" }),
+            Span::from(if view.typing { "_  (Enter: keep, Esc: clear)" } else { "  (Esc: clear)" }),
         ]),
         (None, false) => Line::from(KEYS).dim(),
     };
@@ -60,7 +60,7 @@ fn row(server: &FleetServer) -> Row<'static> {
     let texts = cells(server);
     let cells = texts.into_iter().enumerate().map(|(column, text)| {
         let style = match column {
-            // The share in percent is what is coloured, as alerts are by default.
+            // Only the percentages are coloured, by the default thresholds of alerts.
             5..=7 => match text.parse::<f64>() {
                 Ok(share) if share > 95.0 => Style::new().fg(Color::Red),
                 Ok(share) if share > 90.0 => Style::new().fg(Color::Yellow),

@@ -1,5 +1,5 @@
+use ::watch::monitoring::model::{FleetHost, FleetServer};
 use chrono::Utc;
-use innkeeper::monitoring::model::{FleetHost, FleetServer};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
@@ -72,7 +72,7 @@ fn keys_sort_filter_and_leave() {
     press(&mut view, "i");
     assert_eq!(ids(&view), [1, 2, 3]);
     press(&mut view, "i");
-    assert_eq!(ids(&view), [3, 2, 1], "the same key again turns it round");
+    assert_eq!(ids(&view), [3, 2, 1], "the same key again reverses the order");
     press(&mut view, "n");
     assert_eq!(ids(&view), [3, 2, 1]);
     press(&mut view, "/WEq");
@@ -94,7 +94,7 @@ fn keys_sort_filter_and_leave() {
 #[test]
 fn an_old_look_says_why_it_is_old() {
     let mut view = view();
-    view.complain("the database is away".into());
-    assert!(picture(&mut view)[5].contains("the database is away"));
+    view.complain("the database is unreachable".into());
+    assert!(picture(&mut view)[5].contains("the database is unreachable"));
     assert_eq!(view.rows().len(), 3);
 }

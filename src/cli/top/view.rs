@@ -1,39 +1,39 @@
-//! What is shown: the last look, sorted, filtered and scrolled.
+//! The data on display: the last state of the fleet, sorted, filtered and scrolled.
 
 use std::cmp::Ordering;
 
 use chrono::Utc;
 use clap::ValueEnum;
-use innkeeper::monitoring::model::{FleetHost, FleetServer};
+use watch::monitoring::model::{FleetHost, FleetServer};
 
 use crate::cli::output::plain;
 
-/// What servers can be sorted by.
+/// Sort keys for servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Sort {
-    /// [i] Its id
+    /// [i] Id
     Id,
-    /// [n] Its name
+    /// [n] Name
     Name,
-    /// [h] Its host and node
+    /// [h] Host and node
     Host,
-    /// [s] What it is doing
+    /// [s] Status
     Status,
-    /// [c] Processor, the busiest first
+    /// [c] CPU usage, highest first
     Cpu,
-    /// [m] Memory, the fullest first
+    /// [m] Memory usage, highest first
     Memory,
-    /// [d] Disk, the fullest first
+    /// [d] Disk usage, highest first
     Disk,
-    /// [t] Network both ways, the busiest first
+    /// [t] Network traffic in both directions, highest first
     Traffic,
-    /// [u] Since its start, the longest first
+    /// [u] Uptime, longest first
     Uptime,
-    /// [a] Since it was looked at, the longest first
+    /// [a] Age of the data, oldest first
     Age,
 }
 
-/// The columns, and for each what sorts by it.
+/// The columns, and the sort key of each.
 pub(super) const HEADINGS: [&str; 12] =
     ["ID", "NAME", "HOST", "NODE", "STATUS", "CPU%", "MEM%", "DISK%", "IN/s", "OUT/s", "UP", "AGE"];
 pub(super) const SORTS: [Sort; 12] = [
@@ -51,19 +51,19 @@ pub(super) const SORTS: [Sort; 12] = [
     Sort::Age,
 ];
 
-/// The last look and how to show it.
+/// The last state of the fleet and how to show it.
 #[derive(Debug, Clone)]
 pub(super) struct View {
     hosts: Vec<FleetHost>,
     servers: Vec<FleetServer>,
-    /// Why the look is an old one.
+    /// Why the data is outdated.
     pub(super) complaint: Option<String>,
     pub(super) sort: Sort,
     pub(super) reversed: bool,
     pub(super) filter: String,
-    /// Whether keys go to the filter.
+    /// Whether keys are typed into the filter.
     pub(super) typing: bool,
-    /// The first row that is shown.
+    /// The first visible row.
     pub(super) first: usize,
 }
 
@@ -73,23 +73,23 @@ impl View {
         Self { hosts, servers, complaint, sort, reversed: false, filter, typing: false, first: 0 }
     }
 
-    /// Takes a new look.
+    /// Replaces the data.
     pub(super) fn show(&mut self, hosts: Vec<FleetHost>, servers: Vec<FleetServer>) {
         (self.hosts, self.servers, self.complaint) = (hosts, servers, None);
     }
 
-    /// Says why there is no new look.
+    /// Records why there is no new data.
     pub(super) fn complain(&mut self, why: String) {
         self.complaint = Some(why);
     }
 
-    /// Takes the look of another view, and keeps how it is shown.
+    /// Takes the data of another view, and keeps its own display settings.
     pub(super) fn take(&mut self, other: &Self) {
         self.show(other.hosts.clone(), other.servers.clone());
         self.complaint.clone_from(&other.complaint);
     }
 
-    /// One line about all of it.
+    /// A one-line summary.
     pub(super) fn summary(&self) -> String {
         let up = self.hosts.iter().filter(|h| h.up).count();
         let running = self.servers.iter().filter(|s| s.power.as_deref() == Some("running")).count();
@@ -104,7 +104,7 @@ impl View {
         )
     }
 
-    /// The servers that pass the filter, in order.
+    /// The servers that match the filter, sorted.
     pub(super) fn rows(&self) -> Vec<FleetServer> {
         let wanted = self.filter.to_lowercase();
         let passes = |s: &&FleetServer| {
@@ -118,12 +118,12 @@ impl View {
         rows.into_iter().cloned().collect()
     }
 
-    /// Moves the rows, as far as there are any.
+    /// Scrolls the rows, within their number.
     pub(super) fn scroll(&mut self, by: isize) {
         self.first = self.first.saturating_add_signed(by).min(self.servers.len());
     }
 
-    /// Sorts by what the key stands for; by what it is sorted by already, the other way round.
+    /// Sorts by the given key; if it is the current one, reverses the order.
     pub(super) fn sort_by(&mut self, key: char) {
         let Some(sort) = Sort::value_variants().iter().find(|s| s.key() == key) else { return };
         (self.reversed, self.sort) = (*sort == self.sort && !self.reversed, *sort);
@@ -141,7 +141,7 @@ impl Sort {
     }
 
     fn compare(self, a: &FleetServer, b: &FleetServer) -> Ordering {
-        // Greatest first, what is not known last.
+        // Highest first, unknown values last.
         let most =
             |figure: fn(&FleetServer) -> Option<f64>| figure(b).unwrap_or(-1.0).total_cmp(&figure(a).unwrap_or(-1.0));
         match self {
@@ -159,7 +159,7 @@ impl Sort {
     }
 }
 
-/// A server as a row.
+/// Formats a server as a row.
 pub(super) fn cells(server: &FleetServer) -> [String; 12] {
     let none = || "-".to_owned();
     let percent = |share: Option<f64>| share.map_or_else(none, |s| format!("{:.1}", s * 100.0));
@@ -181,7 +181,7 @@ pub(super) fn cells(server: &FleetServer) -> [String; 12] {
     ]
 }
 
-/// So many bytes, in three digits and a letter.
+/// Formats a number of bytes with at most three digits and a unit.
 fn bytes(count: f64) -> String {
     let mut count = count;
     for unit in ["B", "K", "M", "G"] {
@@ -193,7 +193,7 @@ fn bytes(count: f64) -> String {
     format!("{count:.1}T")
 }
 
-/// So many seconds, in the greatest unit that they fill.
+/// Formats a number of seconds in the largest unit that fits.
 fn span(seconds: i64) -> String {
     match seconds {
         ..60 => format!("{seconds}s"),

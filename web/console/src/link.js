@@ -1,11 +1,11 @@
-// The socket to the service. docs/console.md has the messages.
+// The WebSocket to the service. docs/console.md describes the messages.
 
-/** The largest piece that goes into one message; the service takes 64 KiB. */
+/** The maximum size of a message that we send; the service accepts up to 64 KiB. */
 const PIECE = 16 * 1024;
-/** Where the ticket to come back with is kept: for this tab only, so that a reload finds it. */
+/** Where the ticket for reconnecting is stored: in this tab only, so that it survives a reload. */
 const KEPT = 'innkeeper-console-ticket';
 
-/** One console over as many connections as it takes. Events: `ready`, `data`, `closed`. */
+/** A console, which may take several connections. Events: `ready`, `data`, `closed`. */
 export class Link extends EventTarget {
   #socket = null;
 
@@ -14,7 +14,7 @@ export class Link extends EventTarget {
     return sessionStorage.getItem(KEPT) !== null;
   }
 
-  /** A ticket from the address is newer than a kept one. It does not stay in the address or the history. */
+  /** A ticket in the URL is newer than a stored one. It is removed from the URL and the history. */
   takeTicketFrom(location) {
     const ticket = location.hash.slice(1);
     if (!ticket) return;
@@ -22,7 +22,7 @@ export class Link extends EventTarget {
     history.replaceState(null, '', location.pathname);
   }
 
-  /** Connects with the ticket, which is used up by it. */
+  /** Connects with the ticket, which works only once. */
   connect(size) {
     const ticket = sessionStorage.getItem(KEPT);
     const url = new URL('socket', location.href);
@@ -45,17 +45,17 @@ export class Link extends EventTarget {
     this.#socket = socket;
   }
 
-  /** Sends bytes to the server's console; nothing while there is no connection. */
+  /** Sends bytes to the server's console; does nothing without a connection. */
   send(bytes) {
     for (let at = 0; at < bytes.length && this.isOpen; at += PIECE) this.#socket.send(bytes.subarray(at, at + PIECE));
   }
 
-  /** The terminal has another size. */
+  /** Reports the terminal's new size. */
   resize(size) {
     this.#say({ type: 'resize', ...size });
   }
 
-  /** Somebody is at the screen. */
+  /** Reports that the user is active at a graphical console. */
   active() {
     this.#say({ type: 'active' });
   }

@@ -1,4 +1,4 @@
-// The page: what it says, its buttons, and when it connects again.
+// The page: its texts, its buttons, and when it reconnects.
 import { Link } from './link.js';
 
 const $ = (id) => document.getElementById(id);
@@ -7,25 +7,25 @@ let view = null;
 let retries = 0;
 let retry = 0;
 
-/** After these nothing is asked: the network or the server will be back in a moment. */
+/** After these it reconnects without asking: the network or the server will be back in a moment. */
 const BACK_SOON = new Set([1001, 1006, 1012, 4000, 4001, 4500, 4502]);
-/** After these, and those, one may come back. */
+/** After these, as after those above, the user may reconnect. */
 const ON_REQUEST = new Set([1000, 4409]);
-/** Seconds between tries, and how many there are. */
+/** Seconds between attempts; their number is the number of attempts. */
 const PAUSES = [0.5, 1, 2, 3, 5, 5, 5, 8, 8, 8, 8, 10, 10, 10];
 
 const TITLES = {
-  1009: 'That was too much at once',
+  1009: 'The message was too large',
   4000: 'The console was closed',
   4001: 'The server is not running',
-  4502: 'The host did not open the console',
-  4401: 'This link is no longer good',
+  4502: 'The host could not open the console',
+  4401: 'This link is no longer valid',
   4402: 'You were signed out',
-  4403: 'No access any more',
-  4404: 'This server is gone',
-  4408: 'Closed for safety',
-  4409: 'Opened in another place',
-  4410: 'Time is over',
+  4403: 'You no longer have access',
+  4404: 'This server no longer exists',
+  4408: 'Closed after inactivity',
+  4409: 'Opened somewhere else',
+  4410: 'Time limit reached',
   4429: 'Too many consoles',
 };
 
@@ -45,11 +45,11 @@ function notice(title, words, again) {
 
 function connect() {
   clearTimeout(retry);
-  status('busy', retries ? 'Connecting again…' : 'Connecting…');
+  status('busy', retries ? 'Reconnecting…' : 'Connecting…');
   link.connect(view?.size() ?? guess());
 }
 
-/** The terminal's size before there is one; it says the right one as soon as it is there. */
+/** An estimate of the terminal's size before it exists; it reports its actual size once it does. */
 function guess() {
   const { clientWidth, clientHeight } = $('stage');
   return { columns: Math.max(20, Math.floor(clientWidth / 9)), rows: Math.max(5, Math.floor(clientHeight / 18)) };
@@ -75,7 +75,7 @@ link.addEventListener('ready', async ({ detail: { kind, server } }) => {
   $('number').textContent = `Server ${server.id} · number ${server.vmid}`;
   document.title = `${server.name} · console`;
   for (const button of document.querySelectorAll('[data-for]')) button.hidden = button.dataset.for !== kind;
-  // A terminal stays with what it shows; a screen starts anew.
+  // A text console keeps its contents; a graphical one is opened again.
   if (view?.kind === kind && kind === 'text') {
     view.renew();
     link.resize(view.size());
@@ -91,12 +91,12 @@ link.addEventListener('ready', async ({ detail: { kind, server } }) => {
         $('copy').disabled = !view.hasSelection();
       });
     } else {
-      void view.failed.then((words) => notice('The screen can’t be shown', words));
+      void view.failed.then((words) => notice('The graphical console can’t be shown', words));
     }
     for (const bytes of waiting.splice(0)) view.show(bytes);
   }
   for (const id of ['paste', 'keys']) $(id).disabled = false;
-  status('good', kind === 'text' ? 'Connected. Press Enter if nothing shows.' : 'Connected');
+  status('good', kind === 'text' ? 'Connected. Press Enter if nothing appears.' : 'Connected');
   view.focus();
 });
 
@@ -112,21 +112,21 @@ link.addEventListener('closed', ({ detail: { code, reason } }) => {
     view = null;
   }
   const title = TITLES[code] ?? 'The connection was lost';
-  const words = reason || 'The service can’t be reached. What runs on the server goes on.';
+  const words = reason || 'The service can’t be reached. Your server keeps running.';
   if (link.hasTicket && BACK_SOON.has(code) && retries < PAUSES.length) {
     const pause = PAUSES[retries];
     retries += 1;
-    status('busy', `${title}. Connecting again…`);
+    status('busy', `${title}. Reconnecting…`);
     if (retries > 2) notice(title, `${words} We keep trying.`, 'Try now');
     retry = setTimeout(connect, pause * 1000);
     return;
   }
   status('bad', 'Not connected');
   const back = link.hasTicket && (BACK_SOON.has(code) || ON_REQUEST.has(code));
-  notice(title, back ? words : withPanel(words), back && (code === 4409 ? 'Use it here' : 'Connect again'));
+  notice(title, back ? words : withPanel(words), back && (code === 4409 ? 'Use it here' : 'Reconnect'));
 });
 
-/** Where to go from here, unless that was said. */
+/** Adds where to go from here, unless the text already says so. */
 function withPanel(words) {
   return words.includes('panel') ? words : `${words} Open the console again from the panel.`;
 }
@@ -141,7 +141,7 @@ $('paste').addEventListener('click', async () => {
   try {
     view?.paste(await navigator.clipboard.readText());
   } catch {
-    status('good', 'Your browser does not let this button paste: press Ctrl+Shift+V (⌘V).');
+    status('good', 'Your browser does not allow this button to paste: press Ctrl+Shift+V (⌘V).');
   }
   view?.focus();
 });
@@ -162,11 +162,11 @@ matchMedia('(prefers-color-scheme: light)').addEventListener('change', applyThem
 
 applyTheme();
 link.takeTicketFrom(location);
-// A link that is opened in a tab which shows a console already.
+// A new link was opened in a tab that already shows a console.
 addEventListener('hashchange', () => location.reload());
 if (link.hasTicket) {
   connect();
 } else {
   status('bad', 'Not connected');
-  notice('No console here', 'Open a server’s console from the panel: its link works once, for half a minute.');
+  notice('No console to open', 'Open a server’s console from the panel: the link works once, within half a minute.');
 }

@@ -1,12 +1,12 @@
-// A console that is a screen.
+// A graphical console.
 import RFB from '@novnc/novnc';
 
 const ENTER = 0xff0d;
 const TAB = 0xff09;
-/** Keys that go out in one go: a screen's keyboard is slow, and drops what comes too fast. */
+/** Keys sent in one batch: the virtual keyboard is slow, and drops keys that come too fast. */
 const KEYS_AT_ONCE = 8;
 
-/** The part of a WebSocket that RFB uses, for the binary messages of `link` alone. */
+/** The part of the WebSocket interface that noVNC uses, for the binary messages of `link` only. */
 class Channel {
   binaryType = 'arraybuffer';
   protocol = '';
@@ -29,7 +29,7 @@ class Channel {
   }
 }
 
-/** Shows a screen in `stage`, joined to `link`. */
+/** Shows a graphical console in `stage`, connected to `link`. */
 export function open(stage, link) {
   const room = Object.assign(document.createElement('div'), { className: 'screen-room' });
   stage.replaceChildren(room);
@@ -40,11 +40,11 @@ export function open(stage, link) {
   rfb.focusOnClick = true;
   rfb.background = 'transparent';
   const failed = new Promise((resolve) => {
-    rfb.addEventListener('securityfailure', () => resolve('The screen did not let us in.'));
-    rfb.addEventListener('credentialsrequired', () => resolve('The screen asks for a password that we don’t have.'));
+    rfb.addEventListener('securityfailure', () => resolve('The console refused access.'));
+    rfb.addEventListener('credentialsrequired', () => resolve('The console asks for a password that we don’t have.'));
   });
 
-  // RFB's own traffic never rests; this tells that a person is there.
+  // RFB always has traffic of its own; this reports that the user is active.
   let told = 0;
   const active = () => {
     if (Date.now() - told < 20_000) return;
@@ -60,7 +60,7 @@ export function open(stage, link) {
     size: () => ({}),
     show: (bytes) => channel.onmessage?.({ data: bytes.buffer }),
     focus: () => rfb.focus(),
-    /** A screen has no place to paste to: what is pasted is typed. */
+    /** A graphical console has no clipboard to paste into: the text is typed. */
     paste: async (text) => {
       active();
       const keys = [...text.replaceAll('\r\n', '\n')].map(keysym);
@@ -82,7 +82,7 @@ export function open(stage, link) {
   };
 }
 
-/** X11's name for the key that types a character. */
+/** The X11 keysym for a character. */
 function keysym(char) {
   if (char === '\n') return ENTER;
   if (char === '\t') return TAB;

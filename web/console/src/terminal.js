@@ -1,4 +1,4 @@
-// A console that is text.
+// A text console.
 import { FitAddon } from '@xterm/addon-fit';
 import { WebLinksAddon } from '@xterm/addon-web-links';
 import { Terminal } from '@xterm/xterm';
@@ -22,7 +22,7 @@ const THEMES = {
   },
 };
 
-/** Shows a terminal in `stage`, joined to `link`. */
+/** Shows a terminal in `stage`, connected to `link`. */
 export function open(stage, link, theme) {
   const room = Object.assign(document.createElement('div'), { className: 'terminal-room' });
   stage.replaceChildren(room);
@@ -36,7 +36,7 @@ export function open(stage, link, theme) {
   const fit = new FitAddon();
   terminal.loadAddon(fit);
   terminal.loadAddon(
-    // A link goes where it says, to a page that can't reach back to this one.
+    // Opens links in a new tab that can't reach back to this page.
     new WebLinksAddon((_, address) => window.open(address, '_blank', 'noopener,noreferrer')),
   );
   terminal.open(room);
@@ -54,7 +54,7 @@ export function open(stage, link, theme) {
       void self.copy();
       return false;
     }
-    // The browser pastes by itself, which the terminal then hears.
+    // The browser pastes on its own, and the terminal receives that.
     return event.code !== 'KeyV';
   });
   const watcher = new ResizeObserver(() => fit.fit());
@@ -74,9 +74,9 @@ export function open(stage, link, theme) {
       terminal.focus();
     },
     paste: (text) => terminal.paste(text),
-    /** A new connection: the old one's modes (mouse, alternate screen) are nobody's any more, its text stays. */
+    /** A new connection: resets the old one's modes (mouse, alternate screen), but keeps its text. */
     renew: () => {
-      // Leaving the alternate screen moves the cursor even where it was never entered.
+      // Leaving the alternate screen moves the cursor even if it was never entered.
       if (terminal.buffer.active.type === 'alternate') terminal.write('\x1b[?1049l');
       terminal.write('\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?2004l\x1b[?25h\x1b[0m');
     },
@@ -97,7 +97,7 @@ export function open(stage, link, theme) {
   return self;
 }
 
-/** Puts text on the clipboard, also where the page came without TLS and has no right to the newer way. */
+/** Copies text to the clipboard, even if the page was loaded without TLS and can't use the newer API. */
 async function put(text) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,4 +1,4 @@
-//! The properties that make alerts trustworthy, over random series.
+//! The properties that alerts must have, checked on random series.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const GAP: TimeDelta = TimeDelta::seconds(120);
 
-/// Seconds since the sample before, and the figure.
+/// Seconds since the previous sample, and the value.
 type Series = Vec<(u32, Option<f64>)>;
 
 fn rule() -> impl Strategy<Value = Rule> {
@@ -21,7 +21,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     )
 }
 
-/// Figures that dwell: real load is not white noise.
+/// Values that stay around a level for a while: real load is not white noise.
 fn series() -> impl Strategy<Value = Series> {
     let value = prop_oneof![8 => (0.0..1.2_f64).prop_map(Some), 1 => Just(None), 1 => Just(Some(f64::NAN))];
     let dwell = (value, prop::collection::vec(1..150_u32, 1..12));
@@ -33,7 +33,7 @@ fn start() -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::days(20_000)
 }
 
-/// Runs a series through a machine and gives what it said at which sample.
+/// Runs a series through the state machine and returns the events by sample.
 fn run(rule: &Rule, series: &Series, mut between: impl FnMut(Option<Track>) -> Option<Track>) -> Vec<Option<Event>> {
     let (mut track, mut at) = (None, start());
     series
@@ -47,7 +47,7 @@ fn run(rule: &Rule, series: &Series, mut between: impl FnMut(Option<Track>) -> O
         .collect()
 }
 
-/// What is said, found out from the whole history each time: slow, and without a state to get wrong.
+/// The expected events, derived from the whole history for each sample: slow, but without state that could be wrong.
 fn oracle(rule: &Rule, series: &Series) -> Vec<Option<Event>> {
     let mut at = start();
     let mut seen: Vec<(DateTime<Utc>, f64)> = vec![];
@@ -60,7 +60,7 @@ fn oracle(rule: &Rule, series: &Series) -> Vec<Option<Event>> {
             continue;
         };
         seen.push((at, value));
-        // How long, up to now and not before the sample `from`, something has held without a gap.
+        // How long a condition has held without a gap, up to now and not before the sample `from`.
         let held = |from: usize, holds: &dyn Fn(f64) -> bool| {
             let mut since = None;
             for n in (from..seen.len()).rev() {
@@ -133,7 +133,7 @@ proptest! {
             at += TimeDelta::seconds(i64::from(*seconds));
             let (next, event) = step(track, &rule, GAP, at, *value);
             let open = next.clone();
-            // Another process has the same sample, or one from before.
+            // Another process judges the same sample, or an older one.
             for back in [0, 1, 30] {
                 let late = step(next.clone(), &rule, GAP, at - TimeDelta::seconds(back), Some(0.0));
                 if next.as_ref().is_some_and(|t| t.seen == at) {
@@ -227,6 +227,6 @@ fn a_lone_spike_and_a_lone_dip_say_nothing() {
         said.into_iter().enumerate().filter_map(|(n, e)| e.map(|e| (n, e))).collect::<Vec<_>>(),
         [(2, Event::Raised(Level::Warning)), (5, Event::Became(Level::Critical)), (10, Event::Resolved)]
     );
-    // At a threshold exactly there is nothing to say.
+    // A value exactly at a threshold raises nothing.
     assert_eq!(every_30_s(&[0.9; 9]), [None; 9]);
 }

@@ -1,0 +1,63 @@
+//! Accounts as a part of the service.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::cache::TokenCache;
+use super::topics::AUTH_CHANGED;
+use super::{pages, routes, service};
+use kernel::auth::{Authenticator, Caller};
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::feature::Feature;
+use kernel::http::ClientAddress;
+
+/// Who may sign in, and what tokens are worth.
+#[derive(Debug)]
+pub struct Accounts {
+    pub(super) core: Arc<Core>,
+    /// Who showed which token a moment ago.
+    pub(super) tokens: Arc<TokenCache>,
+}
+
+impl Accounts {
+    /// The accounts of this database.
+    pub fn new(core: &Arc<Core>) -> Arc<Self> {
+        let tokens = Arc::new(TokenCache::new(core.config.token_life));
+        // Whoever takes rights away must be ahead of those who look again.
+        core.events.listen_first(Arc::clone(&tokens) as _);
+        Arc::new(Self { core: Arc::clone(core), tokens })
+    }
+}
+
+#[async_trait]
+impl Authenticator for Accounts {
+    async fn authenticate(&self, token: &str, from: ClientAddress) -> Result<Caller> {
+        service::authenticate(self, token, from).await
+    }
+}
+
+#[async_trait]
+impl Feature for Accounts {
+    fn name(&self) -> &'static str {
+        "accounts"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(self)
+    }
+
+    fn pages(self: Arc<Self>) -> OpenApiRouter {
+        pages::pages()
+    }
+
+    fn topics(&self) -> Vec<&'static str> {
+        vec![AUTH_CHANGED.channel]
+    }
+
+    async fn upkeep(&self) -> Result<()> {
+        service::purge(self).await
+    }
+}

@@ -1,0 +1,205 @@
+//! `/api/auth`: accounts, sessions and API tokens.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::model::{
+    ApiToken, ChangePassword, Confirm, CreatedApiToken, Login, NewApiToken, Refresh, Register, SessionView, SignedIn,
+    UpdateMe, User,
+};
+use super::service::{self, Origin};
+use super::{Accounts, store};
+use kernel::error::{Error, Result};
+use kernel::http::auth::{Account, Anyone, Session};
+use kernel::http::extract::{Json, Path};
+use kernel::http::{ClientAddress, ErrorBody};
+use kernel::idempotency::{Once, Post};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Accounts>> {
+    OpenApiRouter::new()
+        .routes(routes!(register))
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(logout))
+        .routes(routes!(me, update_me))
+        .routes(routes!(change_password))
+        .routes(routes!(sessions, end_other_sessions))
+        .routes(routes!(end_session))
+        .routes(routes!(confirm))
+        .routes(routes!(ask_again))
+        .routes(routes!(api_tokens, create_api_token))
+        .routes(routes!(revoke_api_token))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let address = ClientAddress::from_request_parts(parts, state).await?;
+        let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        Ok(Self { address, user_agent: agent.to_owned() })
+    }
+}
+
+/// Register as a customer, if the provider allows it
+#[utoipa::path(post, path = "/auth/register", tag = "auth", operation_id = "registerUser", security(()), request_body = Register,
+    responses((status = 201, body = SignedIn), (status = 403, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn register(
+    State(accounts): State<Arc<Accounts>>,
+    origin: Origin,
+    Json(new): Json<Register>,
+) -> Result<(StatusCode, Json<SignedIn>)> {
+    Ok((StatusCode::CREATED, Json(service::register(&accounts, new, &origin).await?)))
+}
+
+/// Sign in
+#[utoipa::path(post, path = "/auth/login", tag = "auth", operation_id = "logIn", security(()), request_body = Login,
+    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 429, body = ErrorBody)))]
+async fn login(
+    State(accounts): State<Arc<Accounts>>,
+    origin: Origin,
+    Json(login): Json<Login>,
+) -> Result<Json<SignedIn>> {
+    Ok(Json(service::login(&accounts, login, &origin).await?))
+}
+
+/// Exchange a refresh token for a new pair
+#[utoipa::path(post, path = "/auth/refresh", tag = "auth", operation_id = "refreshSession", security(()), request_body = Refresh,
+    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn refresh(
+    State(accounts): State<Arc<Accounts>>,
+    address: ClientAddress,
+    Json(refresh): Json<Refresh>,
+) -> Result<Json<SignedIn>> {
+    Ok(Json(service::refresh(&accounts, refresh, address).await?))
+}
+
+/// Sign out; the session's tokens stop working at once
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", operation_id = "logOut",
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn logout(State(accounts): State<Arc<Accounts>>, session: Session, once: Once) -> Result<StatusCode> {
+    service::logout(&accounts, &once, session.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Get my account
+#[utoipa::path(get, path = "/auth/me", tag = "auth", operation_id = "getCurrentUser",
+    responses((status = 200, body = User), (status = 401, body = ErrorBody)))]
+async fn me(State(accounts): State<Arc<Accounts>>, Anyone(caller): Anyone) -> Result<Json<User>> {
+    let user = store::user(&accounts.core.db, caller.user).await?.ok_or_else(|| Error::not_found("account"))?;
+    Ok(Json(user))
+}
+
+/// Change my settings
+#[utoipa::path(patch, path = "/auth/me", tag = "auth", operation_id = "updateCurrentUser", request_body = UpdateMe,
+    responses((status = 200, body = User), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn update_me(
+    State(accounts): State<Arc<Accounts>>,
+    Account(caller): Account,
+    Json(update): Json<UpdateMe>,
+) -> Result<Json<User>> {
+    Ok(Json(service::update_me(&accounts, caller.user, &update).await?))
+}
+
+/// Change my password; ends my other sessions and, on request, revokes my API tokens
+#[utoipa::path(post, path = "/auth/password", tag = "auth", operation_id = "changePassword", request_body = ChangePassword,
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn change_password(
+    State(accounts): State<Arc<Accounts>>,
+    session: Session,
+    Post(once, change): Post<ChangePassword>,
+) -> Result<StatusCode> {
+    service::change_password(&accounts, &once, session.caller.user, session.id, change).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// List my sessions
+#[utoipa::path(get, path = "/auth/sessions", tag = "auth", operation_id = "listSessions",
+    responses((status = 200, body = Vec<SessionView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn sessions(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<Json<Vec<SessionView>>> {
+    Ok(Json(service::sessions(&accounts, session.caller.user, session.id).await?))
+}
+
+/// End all my other sessions
+#[utoipa::path(delete, path = "/auth/sessions", tag = "auth", operation_id = "revokeOtherSessions",
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn end_other_sessions(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<StatusCode> {
+    service::end_other_sessions(&accounts, session.caller.user, session.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// End one of my sessions
+#[utoipa::path(delete, path = "/auth/sessions/{id}", tag = "auth", operation_id = "revokeSession", params(("id" = Uuid, Path, description = "The session's id")),
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn end_session(
+    State(accounts): State<Arc<Accounts>>,
+    session: Session,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode> {
+    service::end_session(&accounts, session.caller.user, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Confirm an email address with the code that was sent to it
+#[utoipa::path(post, path = "/auth/confirm", tag = "auth", operation_id = "confirmAddress", security(()), request_body = Confirm,
+    responses((status = 204), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn confirm(
+    State(accounts): State<Arc<Accounts>>,
+    address: ClientAddress,
+    Json(confirm): Json<Confirm>,
+) -> Result<StatusCode> {
+    service::confirm(&accounts, &confirm.code, address).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Send the confirmation email again
+#[utoipa::path(post, path = "/auth/confirm/mail", tag = "auth", operation_id = "sendConfirmation",
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 409, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn ask_again(State(accounts): State<Arc<Accounts>>, session: Session, once: Once) -> Result<StatusCode> {
+    service::ask_again(&accounts, &once, session.caller.user).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// List my API tokens
+#[utoipa::path(get, path = "/auth/tokens", tag = "auth", operation_id = "listApiTokens",
+    responses((status = 200, body = Vec<ApiToken>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn api_tokens(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<Json<Vec<ApiToken>>> {
+    Ok(Json(service::api_tokens(&accounts, session.caller.user).await?))
+}
+
+/// Create an API token; its secret is shown only once
+#[utoipa::path(post, path = "/auth/tokens", tag = "auth", operation_id = "createApiToken", request_body = NewApiToken,
+    responses((status = 201, body = CreatedApiToken), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn create_api_token(
+    State(accounts): State<Arc<Accounts>>,
+    session: Session,
+    Post(once, new): Post<NewApiToken>,
+) -> Result<(StatusCode, Json<CreatedApiToken>)> {
+    Ok((StatusCode::CREATED, Json(service::create_api_token(&accounts, &once, session.caller.user, new).await?)))
+}
+
+/// Revoke an API token
+#[utoipa::path(delete, path = "/auth/tokens/{id}", tag = "auth", operation_id = "revokeApiToken", params(("id" = Uuid, Path, description = "The token's id")),
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn revoke_api_token(
+    State(accounts): State<Arc<Accounts>>,
+    session: Session,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode> {
+    service::revoke_api_token(&accounts, session.caller.user, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,71 @@
+//! Confirmation of email addresses: proof that the account's owner reads what is sent there. Until then only
+//! confirmation emails are sent to the address.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::mail::ConfirmAddress;
+use crate::model::User;
+use crate::{Accounts, store};
+use kernel::audit;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::http::ClientAddress;
+use kernel::idempotency::{Begun, Once};
+use kernel::ids::UserId;
+use kernel::mail;
+use kernel::secrets;
+
+/// How long a code is valid.
+const LIFE: Duration = Duration::from_hours(72);
+/// Maximum number of confirmation emails to an account per hour.
+const MOST: i64 = 3;
+
+/// Queues the email that asks the owner to confirm the address.
+pub(super) async fn ask(accounts: &Accounts, tx: &mut PgConnection, user: &User) -> Result<()> {
+    let (code, hash) = secrets::new_token("ink_e_");
+    store::confirmations::insert(tx, &hash, user.id, &user.email, LIFE).await?;
+    // In the fragment, which never reaches a server's log.
+    let base = accounts.core.config.public_url.trim_end_matches('/');
+    let url = format!("{base}/confirm/#{}", code.expose_secret());
+    let mail = ConfirmAddress { url: &url, code: code.expose_secret(), service: base };
+    mail::service::queue(tx, &format!("confirm:{}", Uuid::now_v7()), &user.email, &mail).await
+}
+
+/// Sends the confirmation email again.
+pub async fn ask_again(accounts: &Accounts, once: &Once, user: UserId) -> Result<()> {
+    let mut tx = match once.begin(&accounts.core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    store::lock_account(&mut tx, user).await?;
+    let user = store::user(&mut *tx, user).await?.ok_or_else(|| Error::not_found("account"))?;
+    if user.email_confirmed_at.is_some() {
+        return Err(Error::new(Code::Conflict, "This address is already confirmed."));
+    }
+    if store::confirmations::count_of_late(&mut tx, user.id).await? >= MOST {
+        return Err(Error {
+            retry_after: Some(Duration::from_mins(20)),
+            ..Error::new(Code::RateLimited, "Several confirmation emails were already sent; check your inbox first.")
+        });
+    }
+    ask(accounts, &mut tx, &user).await?;
+    tx.finish(&accounts.core, ()).await
+}
+
+/// Confirms the address that this code was sent to; needs no authentication.
+pub async fn confirm(accounts: &Accounts, code: &SecretString, from: ClientAddress) -> Result<()> {
+    accounts.core.limits.guess(&accounts.core, from).await?;
+    let mut tx = db::begin(&accounts.core.db).await?;
+    let confirmed = store::confirmations::confirm(&mut tx, &secrets::hash_token(code.expose_secret())).await;
+    if !matches!(confirmed, Ok(None)) {
+        accounts.core.limits.was_right(from).await;
+    }
+    let words = "This code is invalid or has expired; sign in and request a new one.";
+    let user = confirmed?.ok_or_else(|| Error::field("code", words))?;
+    audit::account(user);
+    tx.commit().await
+}

@@ -1,0 +1,11 @@
+//! Address pools: the addresses that servers may get, and those in use.
+
+mod feature;
+pub mod model;
+pub mod range;
+pub mod reverse;
+mod routes;
+pub mod service;
+pub mod store;
+
+pub use feature::Addresses;

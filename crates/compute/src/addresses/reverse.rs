@@ -1,0 +1,74 @@
+//! Reverse DNS names (PTR), and who may set which. A name in a reverse zone is the provider's statement about who is at
+//! an address: mail servers and logs trust it. So accounts may only use names in domains that the provider knows to be
+//! theirs, or that the provider opens to all accounts.
+
+use sqlx::PgConnection;
+
+use super::store;
+use crate::ids::UserId;
+use kernel::config::suffix;
+use kernel::core::Core;
+use kernel::error::{Error, Result};
+
+/// Whether a name is this domain or in it.
+fn is_below(name: &str, suffix: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Refuses a reverse DNS name that the account may not use.
+pub async fn check(core: &Core, tx: &mut PgConnection, user: UserId, name: &str) -> Result<()> {
+    let mut allowed = store::suffixes(tx, user).await?;
+    allowed.extend(core.config.reverse_suffixes.names().iter().cloned());
+    if allowed.iter().any(|suffix| is_below(name, suffix)) {
+        return Ok(());
+    }
+    let message = match allowed.as_slice() {
+        [] => "Your account has no domain for reverse DNS names; ask the provider to allow it one.".to_owned(),
+        names => format!(
+            "Your addresses can have names in {}; ask the provider to allow your account others.",
+            names.join(", ")
+        ),
+    };
+    Err(Error::field("reverseDns", message))
+}
+
+/// The domains in which an account may name its addresses, beyond those open to all accounts.
+pub async fn allowed(core: &Core, user: UserId) -> Result<Vec<String>> {
+    store::suffixes(&mut *core.db.acquire().await?, user).await
+}
+
+/// Allows or forbids an account to name its addresses in a domain. Existing names stay.
+pub async fn allow(core: &Core, user: UserId, name: &str, allow: bool) -> Result<()> {
+    let name = suffix(name).map_err(|problem| Error::field("suffix", problem))?;
+    store::set_suffix(&core.db, user, &name, allow).await
+}
+
+#[cfg(test)]
+mod tests {
+    use kernel::config::Suffixes;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_below_another_by_whole_labels() {
+        for (name, suffix, below) in [
+            ("mail.example.com", "example.com", true),
+            ("example.com", "example.com", true),
+            ("MAIL.Example.COM", "example.com", true),
+            ("mail.example.com", "mail.example.com", true),
+            ("badexample.com", "example.com", false),
+            ("example.com.evil.net", "example.com", false),
+            ("com", "example.com", false),
+        ] {
+            assert_eq!(is_below(name, suffix), below, "{name} below {suffix}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_names_is_read_and_nonsense_refused() {
+        let list = Suffixes::try_from(" Example.com, .customers.example.net.,".to_owned()).unwrap();
+        assert_eq!(list.names(), ["example.com", "customers.example.net"]);
+        assert!(Suffixes::default().names().is_empty() && Suffixes::try_from("a b".to_owned()).is_err());
+    }
+}

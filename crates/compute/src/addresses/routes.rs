@@ -1,0 +1,130 @@
+//! `/api/address-pools`: the provider's addresses.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
+use super::service;
+use crate::ids::PoolId;
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::auth::Provider;
+use kernel::http::extract::{Json, Path, Query};
+use kernel::http::page::{CatalogueQuery, PageQuery};
+use kernel::idempotency::Post;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, update, delete))
+        .routes(routes!(addresses))
+        .routes(routes!(hold_back))
+        .routes(routes!(let_go))
+}
+
+/// Address pools with their free addresses
+#[utoipa::path(get, path = "/address-pools", tag = "addresses", operation_id = "listAddressPools",
+    params(CatalogueQuery),
+    responses((status = 200, body = Vec<Pool>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn list(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Query(query): Query<CatalogueQuery>,
+) -> Result<(HeaderMap, Json<Vec<Pool>>)> {
+    Ok(query.of(service::all(&core.db, core.config.address_rest()).await?))
+}
+
+/// One address pool
+#[utoipa::path(get, path = "/address-pools/{id}", tag = "addresses", operation_id = "getAddressPool",
+    params(("id" = PoolId, Path, description = "The pool's id")),
+    responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn show(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
+    Ok(Json(service::find(&core, id).await?))
+}
+
+/// Create an address pool
+#[utoipa::path(post, path = "/address-pools", tag = "addresses", operation_id = "createAddressPool", request_body = NewPool,
+    responses((status = 201, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn create(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Post(once, new): Post<NewPool>,
+) -> Result<(StatusCode, Json<Pool>)> {
+    Ok((StatusCode::CREATED, Json(service::create(&core, &once, new).await?)))
+}
+
+/// Change some fields of an address pool
+#[utoipa::path(put, path = "/address-pools/{id}", tag = "addresses", operation_id = "updateAddressPool",
+    params(("id" = PoolId, Path, description = "The pool's id")), request_body = UpdatePool,
+    responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn update(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Path(id): Path<PoolId>,
+    Json(update): Json<UpdatePool>,
+) -> Result<Json<Pool>> {
+    Ok(Json(service::update(&core, id, update).await?))
+}
+
+/// Delete an address pool of which no server has an address
+#[utoipa::path(delete, path = "/address-pools/{id}", tag = "addresses", operation_id = "deleteAddressPool",
+    params(("id" = PoolId, Path, description = "The pool's id")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn delete(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<PoolId>) -> Result<StatusCode> {
+    service::delete(&core, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Addresses of a pool that are in use
+#[utoipa::path(get, path = "/address-pools/{id}/addresses", tag = "addresses", operation_id = "listPoolAddresses",
+    params(("id" = PoolId, Path, description = "The pool's id"), PageQuery),
+    responses((status = 200, body = AddressPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn addresses(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Path(id): Path<PoolId>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<AddressPage>> {
+    Ok(Json(service::addresses(&core, id, query).await?))
+}
+
+/// Reserve an address, so that no server gets it
+#[utoipa::path(post, path = "/address-pools/{id}/reserve", tag = "addresses", operation_id = "reserveAddress",
+    params(("id" = PoolId, Path, description = "The pool's id")), request_body = HoldBack,
+    responses((status = 201, body = Address), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn hold_back(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Path(id): Path<PoolId>,
+    Post(once, wish): Post<HoldBack>,
+) -> Result<(StatusCode, Json<Address>)> {
+    Ok((StatusCode::CREATED, Json(service::hold_back(&core, &once, id, wish).await?)))
+}
+
+/// Release a reserved address
+#[utoipa::path(delete, path = "/address-pools/{id}/reserve/{address}", tag = "addresses", operation_id = "releaseAddress",
+    params(("id" = PoolId, Path, description = "The pool's id"), ("address" = String, Path, description = "The address")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn let_go(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Path((id, address)): Path<(PoolId, IpAddr)>,
+) -> Result<StatusCode> {
+    service::let_go(&core, id, address).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,51 @@
+//! Consoles as a part of the service.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{routes, service};
+use crate::hosts::Hosts;
+use accounts::Accounts;
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::feature::Feature;
+
+/// Consoles in the browser.
+#[derive(Debug)]
+pub struct Consoles {
+    pub(super) core: Arc<Core>,
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) hosts: Arc<Hosts>,
+}
+
+impl Consoles {
+    /// Of servers on these hosts, for these accounts.
+    pub fn new(core: &Arc<Core>, accounts: &Arc<Accounts>, hosts: &Arc<Hosts>) -> Arc<Self> {
+        Arc::new(Self { core: Arc::clone(core), accounts: Arc::clone(accounts), hosts: Arc::clone(hosts) })
+    }
+}
+
+#[async_trait]
+impl Feature for Consoles {
+    fn name(&self) -> &'static str {
+        "console"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(self)
+    }
+
+    fn pages(self: Arc<Self>) -> OpenApiRouter {
+        routes::pages().with_state(self)
+    }
+
+    async fn upkeep(&self) -> Result<()> {
+        service::purge(&self.core).await
+    }
+
+    fn describe(&self) {
+        metrics::describe_gauge!("innkeeper_consoles", "Open consoles.");
+    }
+}

@@ -1,0 +1,45 @@
+//! The console page: built from `web/console` (`make web`), embedded in the program, and served with a content security
+//! policy that allows nothing from elsewhere.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use rust_embed::{Embed, RustEmbed};
+
+use kernel::error::{Code, Error};
+
+/// The built files. Debug builds read the folder, so that the page can be changed without recompiling.
+#[derive(RustEmbed)]
+#[folder = "../../web/console/dist"]
+#[allow_missing = true]
+struct Files;
+
+/// Scripts only from us, and none inline. Styles may be inline: xterm.js sets its sizes and colours that way.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+    font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+pub(super) fn index() -> Response {
+    let Some(file) = <Files as Embed>::get("index.html") else {
+        tracing::error!("this program was built without the console page: run `make web`, then build again");
+        let error = Error::internal(anyhow::anyhow!("web/console/dist was empty when this program was built"));
+        return error.into_response();
+    };
+    let mut response = Html(file.data.into_owned()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// A script or style. Its name changes with its contents.
+pub(super) fn asset(path: &str) -> Response {
+    let kind = match path.rsplit_once('.') {
+        Some((_, "js")) => "text/javascript; charset=utf-8",
+        Some((_, "css")) => "text/css; charset=utf-8",
+        Some((_, "svg")) => "image/svg+xml",
+        Some((_, "txt")) => "text/plain; charset=utf-8",
+        _ => return Error::new(Code::NotFound, "There is nothing at this address.").into_response(),
+    };
+    let Some(file) = <Files as Embed>::get(path) else { return StatusCode::NOT_FOUND.into_response() };
+    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
+    (headers, file.data.into_owned()).into_response()
+}

@@ -1,0 +1,243 @@
+//! Business logic for consoles: who gets a ticket, what a ticket opens, and who may stay connected.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hypervisor::{Console, GuestPower, Presence};
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use super::Consoles;
+use super::model::{ConsoleUrl, End, Way};
+use super::store::{self, Held, Used};
+use crate::ids::ServerId;
+use crate::locks::CONSOLES;
+use crate::servers;
+use crate::servers::model::{ServerRecord, Status};
+use accounts;
+use kernel::auth::Caller;
+use kernel::auth::Level;
+use kernel::core::Core;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::http::ClientAddress;
+use kernel::idempotency::{Begun, Checked, Once};
+use kernel::secrets;
+
+/// How long a connection counts as alive without a heartbeat: its process may have died.
+pub(super) const ALIVE: Duration = Duration::from_secs(90);
+/// The maximum number of an account's unused tickets.
+const TICKETS: i64 = 50;
+/// How long a host may take to open a console.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A connected console on our side; the host has not been asked to open it yet.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub held: Held,
+    pub caller: Caller,
+    pub server: ServerRecord,
+    /// Time since the first connection.
+    pub age: Duration,
+    /// For reconnecting.
+    pub ticket: SecretString,
+}
+
+/// Issues a ticket for the console of the server with this guest number.
+pub async fn order(
+    consoles: &Consoles,
+    once: &Once,
+    caller: &Caller,
+    address: IpAddr,
+    number: i64,
+) -> Result<ConsoleUrl> {
+    let core = &consoles.core;
+    let server = servers::service::reach_by_number(core, caller, number, Level::Write).await?;
+    servers::service::not_suspended(caller, &server)?;
+    // Idempotency keys belong to the account: a token with fewer rights must not get the response to another one.
+    let open = async {
+        if let Some(words) = why_not(server.status) {
+            return Err(Error::new(Code::Conflict, words));
+        }
+        match consoles.hosts.driver(server.host_id).await?.capabilities().console {
+            true => Ok(()),
+            false => Err(Error::new(Code::Invalid, "This server's host can't open consoles.")),
+        }
+    };
+    if let Checked::Done(answer) = once.check(core, open).await? {
+        return Ok(answer);
+    }
+    let (ticket, hash) = secrets::new_token("ink_c_");
+    let life = seconds(core.config.console_ticket_seconds);
+    let (id, user, token, session) = (Uuid::now_v7(), caller.user, caller.token, caller.session);
+    let way = Way { id, server: server.id, user, token, session, address };
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    accounts::store::lock_account(&mut tx, user).await?;
+    if !store::insert(&mut tx, &way, &hash, life, TICKETS).await? {
+        let words = "Too many consoles were requested but not opened; try again in half a minute.";
+        return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
+    }
+    // Behind the #, so that neither a server's log nor another page gets to see it in a Referer.
+    let base = core.config.public_url.trim_end_matches('/');
+    let url = format!("{base}/console/#{}", ticket.expose_secret());
+    tx.finish(core, ConsoleUrl { status: "success".to_owned(), url }).await
+}
+
+/// Why a server can't have a console now, according to its status.
+fn why_not(status: Status) -> Option<&'static str> {
+    match status {
+        // Whether a server that is being resized, or whose status is unknown, is running is for the host to say.
+        Status::Running | Status::Paused | Status::Resizing | Status::Unknown => None,
+        Status::Creating => Some("The server is still being created; its console will be available once it runs."),
+        Status::Stopped => Some("The server is stopped; start it to open its console."),
+        Status::Starting | Status::Restarting => Some("The server is starting; open its console in a moment."),
+        Status::Restoring => Some("The server is being rolled back; open its console when that is done."),
+        Status::Reinstalling => Some("The server is being reinstalled; open its console when that is done."),
+        Status::Stopping => Some("The server is being stopped."),
+        Status::Deleting | Status::Deleted => Some("The server is being deleted."),
+        Status::Failed => Some("This server could not be created; delete it and order another."),
+    }
+}
+
+/// Uses up a ticket and authorises its owner, with a new ticket to reconnect with.
+pub(super) async fn enter(consoles: &Consoles, ticket: &SecretString, address: IpAddr) -> Result<Visit, End> {
+    let core = &consoles.core;
+    let client = ClientAddress(address);
+    core.limits.guess(core, client).await.map_err(|e| End::TOO_MANY.saying(&e.message))?;
+    let hash = secrets::hash_token(ticket.expose_secret());
+    // Before taking the global lock, so that clients without a valid ticket keep no one waiting.
+    let good = store::is_good(&core.db, &hash, address).await;
+    if !matches!(good, Ok(false)) {
+        core.limits.was_right(client).await;
+    }
+    if !good.map_err(|e| fault(&e.into()))? {
+        return Err(End::TICKET);
+    }
+    let used = connect(consoles, &hash, address).await.map_err(|e| fault(&e))?;
+    let (used, (of_user, of_server)) = used.ok_or(End::TICKET)?;
+    let held = used.held();
+    let entered = async {
+        let config = &core.config;
+        if of_user > config.console_limit_account.into() || of_server > config.console_limit_server.into() {
+            return Err(End::TOO_MANY);
+        }
+        let (caller, server) = still_may(consoles, &used.caller(), used.server).await?;
+        let (ticket, hash) = secrets::new_token("ink_c_");
+        store::offer(&core.db, held, &hash, seconds(config.console_reconnect_seconds))
+            .await
+            .map_err(|e| fault(&e.into()))?;
+        let age = Duration::try_from_secs_f64(used.age).unwrap_or_default();
+        Ok(Visit { held, caller, server, age, ticket })
+    };
+    let entered = entered.await;
+    if let Err(end) = &entered {
+        leave(consoles, held, end).await;
+    }
+    entered
+}
+
+/// Uses up a ticket and returns how many connections the account and the server have, including this one.
+async fn connect(consoles: &Consoles, hash: &[u8; 32], address: IpAddr) -> Result<Option<(Used, (i64, i64))>> {
+    let core = &consoles.core;
+    let mut tx = db::begin(&core.db).await?;
+    // Serialised, so that each one counts those before it.
+    CONSOLES.hold(&mut tx).await?;
+    let Some(used) = store::use_up(&mut tx, hash, address, ALIVE).await? else { return Ok(None) };
+    let counts = store::count(&mut tx, used.user, used.server).await?;
+    tx.commit().await?;
+    Ok(Some((used, counts)))
+}
+
+/// Whether a user may (still) use a server's console, and their current rights.
+pub(super) async fn still_may(
+    consoles: &Consoles,
+    caller: &Caller,
+    server: ServerId,
+) -> Result<(Caller, ServerRecord), End> {
+    let core = &consoles.core;
+    let live =
+        accounts::service::live(&consoles.accounts, std::slice::from_ref(caller)).await.map_err(|e| fault(&e))?;
+    let caller = live.into_iter().next().ok_or(End::SIGNED_OUT)?;
+    let server = servers::service::reach(core, &caller, server, Level::Write).await.map_err(|e| match e.code {
+        Code::NotFound => End::GONE,
+        Code::Forbidden => End::FORBIDDEN,
+        _ => fault(&e),
+    })?;
+    if let Err(error) = servers::service::not_suspended(&caller, &server) {
+        return Err(End::FORBIDDEN.saying(&error.message));
+    }
+    match server.status {
+        Status::Deleting | Status::Deleted => Err(End::GONE),
+        _ => Ok((caller, server)),
+    }
+}
+
+/// Asks the host to open the console.
+pub(super) async fn open(consoles: &Consoles, server: &ServerRecord) -> Result<Console, End> {
+    if let Some(words) = why_not(server.status) {
+        return Err(End::STOPPED.saying(words));
+    }
+    let driver = consoles.hosts.driver(server.host_id).await.map_err(|e| fault(&e))?;
+    match tokio::time::timeout(PATIENCE, driver.console(&server.guest())).await {
+        Ok(Ok(console)) => Ok(console),
+        Ok(Err(hypervisor::Error::Conflict(_))) => Err(End::STOPPED.saying("The server is not running.")),
+        Ok(Err(error)) => {
+            tracing::warn!(server = server.id.0, %error, "the host did not open a console");
+            Err(End::HOST.saying(&Error::from(error).message))
+        }
+        Err(_) => Err(End::HOST.saying("This server's host does not respond.")),
+    }
+}
+
+/// Why the host has closed the console, as far as we can tell.
+pub(super) async fn why_over(consoles: &Consoles, visit: &Visit) -> End {
+    let core = &consoles.core;
+    if matches!(store::others(&core.db, visit.held, visit.server.id).await, Ok(true)) {
+        return End::TAKEN;
+    }
+    let Ok(driver) = consoles.hosts.driver(visit.server.host_id).await else { return End::OVER };
+    let guest = visit.server.guest();
+    match tokio::time::timeout(PATIENCE, driver.find(&guest)).await {
+        Ok(Ok(Presence::Present { power: GuestPower::Stopped, .. })) => End::STOPPED,
+        Ok(Ok(Presence::Absent)) => End::GONE,
+        _ => End::OVER,
+    }
+}
+
+/// Records a connection's heartbeat; false if a later one has taken over.
+pub(super) async fn beat(consoles: &Consoles, held: Held) -> Result<bool> {
+    let core = &consoles.core;
+    Ok(store::beat(&core.db, held, ALIVE, seconds(core.config.console_reconnect_seconds)).await?)
+}
+
+/// Ends a connection, for good or to be reconnected later. If this fails, the connection simply times out.
+pub(super) async fn leave(consoles: &Consoles, held: Held, end: &End) {
+    let core = &consoles.core;
+    let left = match end.again {
+        true => store::let_go(&core.db, held, seconds(core.config.console_reconnect_seconds)).await,
+        false => store::remove(&core.db, held).await,
+    };
+    if let Err(error) = left {
+        tracing::warn!(%error, "could not record the end of a console");
+    }
+}
+
+/// Deletes consoles that have ended.
+pub async fn purge(core: &Core) -> Result<()> {
+    Ok(store::purge(&core.db).await?)
+}
+
+/// Converts an error that is not a refusal into an end.
+fn fault(error: &Error) -> End {
+    if error.code.status() >= 500 {
+        tracing::warn!(%error, "a console failed");
+    }
+    End::FAILED.saying(&error.message)
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}

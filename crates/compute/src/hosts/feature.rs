@@ -1,0 +1,52 @@
+//! Hosts as a part of the service.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hypervisor::Driver;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::drivers::Drivers;
+use super::{routes, service};
+use crate::ids::HostId;
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::feature::Feature;
+use kernel::keyring::Resealed;
+
+/// The hosts, with connections to them.
+#[derive(Debug)]
+pub struct Hosts {
+    /// What every part of the service shares.
+    pub core: Arc<Core>,
+    /// Connections to hosts.
+    pub drivers: Drivers,
+}
+
+impl Hosts {
+    /// Of this service.
+    pub fn new(core: &Arc<Core>) -> Arc<Self> {
+        Arc::new(Self { core: Arc::clone(core), drivers: Drivers::default() })
+    }
+
+    /// The driver of a host, enabled or not. A change of the host's settings takes effect with the next call, in every
+    /// process.
+    pub async fn driver(&self, host: HostId) -> Result<Arc<dyn Driver>> {
+        service::driver(self, host).await
+    }
+}
+
+#[async_trait]
+impl Feature for Hosts {
+    fn name(&self) -> &'static str {
+        "hosts"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(self)
+    }
+
+    async fn reseal(&self, change: bool) -> Result<Vec<(&'static str, Resealed)>> {
+        Ok(vec![("settings of hosts", service::reseal(&self.core, change).await?)])
+    }
+}

@@ -1,0 +1,14 @@
+//! Hosts: the hypervisors we drive, and the connections to them.
+
+mod drivers;
+mod feature;
+pub mod kinds;
+mod known;
+pub mod model;
+mod routes;
+pub mod service;
+pub mod settings;
+pub mod store;
+
+pub use drivers::{Drivers, build_driver};
+pub use feature::Hosts;

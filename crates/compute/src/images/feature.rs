@@ -1,0 +1,37 @@
+//! Images as a part of the service.
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::routes;
+use super::service;
+use crate::hosts::Hosts;
+use kernel::feature::{Feature, Task};
+
+/// What servers are made from.
+#[derive(Debug)]
+pub struct Images {
+    pub(super) hosts: Arc<Hosts>,
+}
+
+impl Images {
+    /// On these hosts.
+    pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
+        Arc::new(Self { hosts: Arc::clone(hosts) })
+    }
+}
+
+impl Feature for Images {
+    fn name(&self) -> &'static str {
+        "images"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(Arc::clone(&self.hosts))
+    }
+
+    fn tasks(self: Arc<Self>) -> Vec<Task> {
+        vec![Task::new("images", async move { service::watch(&self.hosts).await })]
+    }
+}

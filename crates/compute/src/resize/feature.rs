@@ -1,0 +1,38 @@
+//! Changes of size as a part of the service.
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::routes;
+use super::workflow;
+use crate::hosts::Hosts;
+use kernel::feature::Feature;
+use kernel::operations::AnyWorkflow;
+
+/// What gives servers another size.
+#[derive(Debug)]
+pub struct Resizing {
+    pub(super) hosts: Arc<Hosts>,
+}
+
+impl Resizing {
+    /// On these hosts.
+    pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
+        Arc::new(Self { hosts: Arc::clone(hosts) })
+    }
+}
+
+impl Feature for Resizing {
+    fn name(&self) -> &'static str {
+        "resize"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(Arc::clone(&self.hosts))
+    }
+
+    fn workflows(self: Arc<Self>) -> Vec<Box<dyn AnyWorkflow>> {
+        vec![Box::new(workflow::workflow(&self.hosts))]
+    }
+}

@@ -1,0 +1,99 @@
+//! Request and response types for sizes, and the type that workflows store.
+
+use garde::Validate;
+use hypervisor::Limits;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::TariffId;
+use crate::servers::model::ServerRecord;
+
+/// A request for another size: another tariff, or single values. Omitted fields stay unchanged.
+#[derive(Debug, Default, Serialize, Deserialize, Validate, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResizeServer {
+    /// Processor cores.
+    #[garde(inner(range(min = 1, max = 1024)))]
+    pub cores: Option<i32>,
+    /// Memory in MiB.
+    #[garde(inner(range(min = 64, max = 16_777_216)))]
+    pub memory: Option<i64>,
+    /// Disk in GiB; it can only grow.
+    #[garde(inner(range(min = 1, max = 1_048_576)))]
+    pub disk: Option<i64>,
+    /// Another tariff, which sets cores, memory and disk itself: can't be combined with any of these.
+    #[garde(skip)]
+    pub tariff_id: Option<TariffId>,
+    /// Whether the server may be restarted if its size can't be changed while it runs. If that is needed, the response
+    /// is 422 without it.
+    #[serde(default)]
+    #[garde(skip)]
+    pub allow_restart: bool,
+}
+
+/// The response to a request for another size.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resizing {
+    /// `success`: the request was accepted.
+    pub status: String,
+    /// The host's own task id, the operation's id if the host has none (yet), or `unchanged`.
+    pub data: String,
+    /// Whether the server is restarted for it.
+    pub restart: bool,
+    /// The operation, for `GET /api/operations/{id}`; null if the server already has that size.
+    pub operation_id: Option<Uuid>,
+}
+
+/// A server's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Cores.
+    pub cores: i32,
+    /// Memory in MiB.
+    pub memory: i64,
+    /// Disk in GiB.
+    pub disk: i64,
+    /// Network rate in Mbit/s; `None`: unlimited. It comes from the tariff.
+    #[serde(default)]
+    pub bandwidth: Option<i32>,
+}
+
+impl Size {
+    /// A server's current size.
+    pub fn of(server: &ServerRecord) -> Self {
+        Self { cores: server.cores, memory: server.memory_mib, disk: server.disk_gib, bandwidth: server.bandwidth_mbps }
+    }
+
+    /// The maximum of each value (the network rate reserves nothing): what is held of the node while a change is in
+    /// progress.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            cores: self.cores.max(other.cores),
+            memory: self.memory.max(other.memory),
+            disk: self.disk.max(other.disk),
+            ..self
+        }
+    }
+
+    /// All of it, as driver limits.
+    pub fn limits(self) -> Limits {
+        Limits {
+            cores: u32::try_from(self.cores).ok(),
+            memory_mib: u64::try_from(self.memory).ok(),
+            disk_gib: u64::try_from(self.disk).ok(),
+            bandwidth_mbps: Some(self.bandwidth.map_or(0, i32::unsigned_abs)),
+        }
+    }
+
+    /// Cores, memory and the network rate, as driver limits.
+    pub(super) fn power(self) -> Limits {
+        Limits { disk_gib: None, ..self.limits() }
+    }
+
+    /// The disk, as driver limits.
+    pub(super) fn room(self) -> Limits {
+        Limits { disk_gib: self.limits().disk_gib, ..Limits::default() }
+    }
+}

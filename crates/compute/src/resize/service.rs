@@ -1,0 +1,111 @@
+//! Business logic for sizes: what may be sold, whether there is capacity, and what needs a restart.
+
+use std::collections::BTreeMap;
+
+use sqlx::PgConnection;
+
+use super::model::{ResizeServer, Resizing, Size};
+use super::{store, workflow};
+use crate::hosts::Hosts;
+use crate::ids::TariffId;
+use crate::servers::model::{ServerRecord, Status};
+use crate::servers::service::{self, TakenOn};
+use crate::servers::{ServerAccess, placement};
+use crate::tariffs;
+use crate::tariffs::model::Tariff;
+use kernel::auth::Caller;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::idempotency::Once;
+
+/// Accepts a change of size: capacity and operation in one transaction.
+pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -> Result<Resizing> {
+    let core = &hosts.core;
+    let can = hosts.driver(access.server.host_id).await?.capabilities();
+    let mut tx = db::begin(&core.db).await?;
+    let server = service::lock(&mut tx, access).await?;
+    service::present(&server)?;
+    let from = Size::of(&server);
+    let (to, tariff) = wanted(&mut tx, &access.caller, &server, wish).await?;
+    if to.disk < from.disk {
+        let message = format!("The disk has {} GiB and can't shrink to {}.", from.disk, to.disk);
+        return Err(Error::field(if tariff.is_some() { "tariffId" } else { "disk" }, message));
+    }
+    if to == from && tariff.is_none_or(|t| t == server.tariff_id) {
+        let (status, data) = ("success".to_owned(), "unchanged".to_owned());
+        return Ok(Resizing { status, data, restart: false, operation_id: None });
+    }
+    let live = if server.kind == "vm" { can.vm_live_resize } else { can.live_resize };
+    let power = (to.cores, to.memory) != (from.cores, from.memory);
+    let restart = power && server.status != Status::Stopped && !live;
+    if restart && !wish.allow_restart {
+        return Err(Error::field(
+            "allowRestart",
+            "This server must be restarted to change its cores or memory: send true to allow it.",
+        ));
+    }
+    placement::lock(&mut tx).await?;
+    let margin = core.config.storage_margin_percent;
+    if !store::has_room(&mut tx, &server, from, from.max(to), margin).await? {
+        return Err(Error::new(
+            Code::ResourceUnavailable,
+            "This server's node has no capacity for that size at the moment; choose a smaller one.",
+        ));
+    }
+    let data = workflow::Data::new(from, to, tariff, restart);
+    let status = restart.then_some(Status::Resizing);
+    let id = service::enqueue(core, &mut tx, access, workflow::KIND, status, data).await?;
+    store::set_size(&mut tx, server.id, from.max(to), None).await?;
+    tx.commit().await?;
+    let submitted = service::submitted(core, &Once::default(), TakenOn::new(id, None)).await?;
+    Ok(Resizing { status: "success".to_owned(), data: submitted.task_id, restart, operation_id: Some(id) })
+}
+
+/// The requested size and, if a tariff was requested, that tariff.
+async fn wanted(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    server: &ServerRecord,
+    wish: &ResizeServer,
+) -> Result<(Size, Option<TariffId>)> {
+    let Some(id) = wish.tariff_id else {
+        let own = Size::of(server);
+        let to = Size {
+            cores: wish.cores.unwrap_or(own.cores),
+            memory: wish.memory.unwrap_or(own.memory),
+            disk: wish.disk.unwrap_or(own.disk),
+            ..own
+        };
+        return check_parts(tx, caller, server, to).await.map(|()| (to, None));
+    };
+    if wish.cores.is_some() || wish.memory.is_some() || wish.disk.is_some() {
+        return Err(Error::field("tariffId", "Can't be combined with cores, memory or disk: a tariff sets them."));
+    }
+    let tariff = tariffs::store::tariff(tx, id).await?.filter(|t| t.enabled && t.kind.as_str() == server.kind);
+    let tariff = tariff
+        .ok_or_else(|| Error::field("tariffId", format!("No such tariff is available for {} servers.", server.kind)))?;
+    let Tariff { cores, memory, disk, bandwidth, .. } = tariff;
+    Ok((Size { cores, memory, disk, bandwidth }, Some(id)))
+}
+
+/// With single values, customers get no more than the tariff's maximum, but keep what they have.
+async fn check_parts(tx: &mut PgConnection, caller: &Caller, server: &ServerRecord, to: Size) -> Result<()> {
+    if caller.is_provider() {
+        return Ok(());
+    }
+    let tariff = tariffs::store::tariff(tx, server.tariff_id).await?.ok_or_else(|| Error::not_found("tariff"))?;
+    let own = Size::of(server);
+    let parts = [
+        ("cores", to.cores.into(), tariff.max_cores.unwrap_or(tariff.cores).max(own.cores).into()),
+        ("memory", to.memory, tariff.max_memory.unwrap_or(tariff.memory).max(own.memory)),
+        ("disk", to.disk, tariff.max_disk.unwrap_or(tariff.disk).max(own.disk)),
+    ];
+    let over: BTreeMap<String, String> = parts
+        .into_iter()
+        .filter(|(_, wanted, most): &(_, i64, i64)| wanted > most)
+        .map(|(part, _, most)| {
+            (part.to_owned(), format!("The tariff allows at most {most}; choose another tariff for more."))
+        })
+        .collect();
+    if over.is_empty() { Ok(()) } else { Err(Error::fields(over)) }
+}

@@ -1,0 +1,60 @@
+//! SQL for sizes.
+
+use sqlx::PgConnection;
+
+use super::model::Size;
+use crate::ids::{ServerId, TariffId};
+use crate::servers::model::ServerRecord;
+
+type Result<T> = sqlx::Result<T>;
+
+/// Whether the server's node has the capacity for it to grow, under the placement lock. A value that does not grow
+/// needs none, even if the node is oversold; a disk grows only while its storage has more than the margin actually
+/// free.
+pub(super) async fn has_room(
+    tx: &mut PgConnection,
+    server: &ServerRecord,
+    from: Size,
+    to: Size,
+    margin_percent: u32,
+) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select (($3::int = 0 or used.cores + $3 <= n.cores * h.cpu_overcommit and $6::int <= n.cores)
+                   and ($4::bigint = 0 or used.memory_mib + $4 <= n.memory_mib * h.memory_overcommit)
+                   and ($5::bigint = 0 or used.disk_gib + $5 <= n.disk_gib * h.disk_overcommit
+                        and (n.disk_used is null
+                             or n.disk_used <= n.disk_gib * 1073741824.0 * (1 - $7::float8 / 100)))) as "room!"
+           from nodes n
+           join hosts h on h.id = n.host_id
+           join node_use used on used.host_id = n.host_id and used.name = n.name
+           where n.host_id = $1 and n.name = $2"#,
+        server.host_id.0,
+        server.node,
+        to.cores - from.cores,
+        to.memory - from.memory,
+        to.disk - from.disk,
+        to.cores,
+        f64::from(margin_percent)
+    )
+    .fetch_optional(tx)
+    .await
+    .map(|room| room.unwrap_or(false))
+}
+
+/// Sets what a server holds and, if given, its tariff.
+pub(super) async fn set_size(tx: &mut PgConnection, id: ServerId, size: Size, tariff: Option<TariffId>) -> Result<()> {
+    sqlx::query!(
+        "update servers set cores = $2, memory_mib = $3, disk_gib = $4, tariff_id = coalesce($5, tariff_id),
+             bandwidth_mbps = $6, updated_at = now()
+         where id = $1",
+        id.0,
+        size.cores,
+        size.memory,
+        size.disk,
+        tariff.map(|t| t.0),
+        size.bandwidth
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}

@@ -1,0 +1,39 @@
+//! Access to a server: the extractor answers 404 to everyone who may not know that the server exists.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use serde::Deserialize;
+
+use super::model::ServerRecord;
+use super::service;
+use crate::ids::ServerId;
+use kernel::auth::Caller;
+use kernel::error::{Error, Result};
+use kernel::http::auth::{Anyone, core, level};
+use kernel::http::extract::Path;
+
+/// A server that the caller may read (GET) or change (other methods).
+#[derive(Debug, Clone)]
+pub struct ServerAccess {
+    /// The caller.
+    pub caller: Caller,
+    /// The server, never a deleted one.
+    pub server: ServerRecord,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: ServerId,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ServerAccess {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
+        // By name: a path may have more parameters.
+        let Path(Named { id }) = Path::<Named>::from_request_parts(parts, state).await?;
+        let server = service::reach(core(&parts.extensions)?, &caller, id, level(&parts.method)).await?;
+        Ok(Self { caller, server })
+    }
+}

@@ -1,0 +1,165 @@
+//! Business logic for changing a server's name, labels and protection, for suspending it, and for reinstalling it.
+
+use std::net::IpAddr;
+
+use secrecy::ExposeSecret;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::model::{ReinstallServer, Reinstalling, ServerView, Status, Suspension, UpdateServer};
+use super::service::{self, Submitted, TakenOn};
+use super::workflows::power::{self, Power};
+use super::workflows::{create, reinstall};
+use super::{ServerAccess, store};
+use crate::addresses;
+use crate::addresses::model::NamedAddress;
+use crate::hosts::Hosts;
+use crate::ssh_keys;
+use kernel::core::Core;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::http::text;
+use kernel::idempotency::{Begun, Checked, Once};
+use kernel::operations::NewOperation;
+use kernel::secrets;
+
+/// Renames, labels and protects a server. The host is not involved.
+pub async fn update(core: &Core, access: &ServerAccess, update: UpdateServer) -> Result<ServerView> {
+    let mut tx = db::begin(&core.db).await?;
+    let server = service::lock(&mut tx, access).await?;
+    store::update(&mut tx, server.id, update.name.as_deref(), update.labels.as_ref(), update.deletion_protection)
+        .await?;
+    let view = service::view_on(&mut *tx, server.id).await?;
+    tx.commit().await?;
+    Ok(view)
+}
+
+/// Lists a server's addresses and their reverse DNS names.
+pub async fn addresses(core: &Core, access: &ServerAccess) -> Result<Vec<NamedAddress>> {
+    addresses::store::names_of(&core.db, access.server.id).await
+}
+
+/// Sets the reverse DNS name of one of a server's addresses, or clears it.
+pub async fn name_address(
+    core: &Core,
+    access: &ServerAccess,
+    address: IpAddr,
+    name: Option<&str>,
+) -> Result<Vec<NamedAddress>> {
+    let mut tx = db::begin(&core.db).await?;
+    let server = service::lock(&mut tx, access).await?;
+    if let Some(name) = name.filter(|_| !access.caller.is_provider()) {
+        addresses::reverse::check(core, &mut tx, server.user_id, name).await?;
+    }
+    if !addresses::store::set_name(&mut tx, server.id, address, name).await? {
+        return Err(Error::not_found("address"));
+    }
+    let names = addresses::store::names_of(&mut *tx, server.id).await?;
+    tx.commit().await?;
+    Ok(names)
+}
+
+/// Enqueues a reinstallation: the server is recreated on the same node with the same addresses.
+pub async fn reinstall(
+    hosts: &Hosts,
+    once: &Once,
+    access: &ServerAccess,
+    wish: ReinstallServer,
+) -> Result<Reinstalling> {
+    let core = &hosts.core;
+    if let Checked::Done(accepted) = once.check(core, service::unprotected_on_host(hosts, access)).await? {
+        return answer(service::submitted(core, once, accepted).await?);
+    }
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(accepted) => return answer(service::submitted(core, once, accepted).await?),
+    };
+    let server = service::lock(&mut tx, access).await?;
+    service::unprotected(&server)?;
+    if !server.reserved {
+        service::present(&server)?;
+    }
+    let kind = store::image_kind(&mut tx, wish.os_id).await?;
+    if kind.as_deref() != Some(&*server.kind) {
+        return Err(Error::field("osId", format!("No such image is available for {} servers.", server.kind)));
+    }
+    if store::source_on(&mut tx, wish.os_id, server.host_id).await?.is_none() {
+        return Err(Error::field("osId", "This server's host does not have this image."));
+    }
+    let keys = match (&wish.ssh_keys, &wish.ssh_key_ids) {
+        (None, None) => server.ssh_keys.clone(),
+        (keys, ids) => {
+            let (keys, ids) = (keys.as_deref().unwrap_or_default(), ids.as_deref().unwrap_or_default());
+            ssh_keys::service::together(&mut tx, server.user_id, keys, ids).await?
+        }
+    };
+    still_good(&server.name, &keys)?;
+    let password = secrets::readable_password();
+    let sealed = core.sealer.seal_text(create::PASSWORD, &password)?;
+    let up = store::wanted_up(&mut tx, server.id).await?;
+    let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
+    let id = service::enqueue(core, &mut tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
+    let taken_on = tx.finish(core, TakenOn::new(id, Some(password.expose_secret()))).await?;
+    answer(service::submitted(core, once, taken_on).await?)
+}
+
+/// Older versions accepted names and keys that no guest accepts: this has to fail before the old guest is gone.
+fn still_good(name: &str, keys: &[String]) -> Result<()> {
+    if let Err(problem) = text::hostname(name, &()) {
+        return Err(Error::new(Code::Conflict, format!("This server's name {problem}. Rename it first.")));
+    }
+    for key in keys {
+        text::ssh_key(key, &()).map_err(|problem| {
+            let kept: String = key.chars().filter(|c| !c.is_control()).take(40).collect();
+            Error::field("sshKeys", format!("The key {kept}… {problem}. Specify other keys instead."))
+        })?;
+    }
+    Ok(())
+}
+
+fn answer(submitted: Submitted) -> Result<Reinstalling> {
+    let Submitted { operation_id, task_id, made } = submitted;
+    let root_password = made.ok_or_else(|| Error::internal(anyhow::anyhow!("no password was stored")))?;
+    Ok(Reinstalling { status: "success".to_owned(), task_id, root_password, operation_id })
+}
+
+/// Suspends a server. Its owner is locked out at once, whatever they have started and whatever the host does; the guest
+/// is stopped as soon as the current operation has ended.
+pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspension> {
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let server = service::lock(&mut tx, access).await?;
+    let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
+    store::suspend(&mut tx, server.id, reason.trim(), running).await?;
+    let operation_id = if running { Some(stop_or_start(core, &mut tx, access, Power::Suspend).await?) } else { None };
+    tx.finish(core, Suspension { status: "success".to_owned(), action: "suspend".to_owned(), operation_id }).await
+}
+
+/// Ends a suspension.
+pub async fn unsuspend(core: &Core, once: &Once, access: &ServerAccess) -> Result<Suspension> {
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let server = service::lock(&mut tx, access).await?;
+    if server.suspend_reason.is_none() {
+        return Err(Error::new(Code::Conflict, "This server is not suspended."));
+    }
+    let start = store::unsuspend(&mut tx, server.id).await?;
+    let operation_id = if start { Some(stop_or_start(core, &mut tx, access, Power::Unsuspend).await?) } else { None };
+    tx.finish(core, Suspension { status: "success".to_owned(), action: "unsuspend".to_owned(), operation_id }).await
+}
+
+async fn stop_or_start(core: &Core, tx: &mut PgConnection, access: &ServerAccess, power: Power) -> Result<Uuid> {
+    let new = NewOperation {
+        kind: power.kind(),
+        server: access.server.id,
+        data: power::Data::default(),
+        user: Some(access.caller.user),
+        deadline: service::seconds(core.config.operation_deadline_seconds),
+    };
+    // The later of the two requests is what the provider wants.
+    service::enqueue_behind(core, tx, new, power.under_way(), &["suspend", "unsuspend"]).await
+}

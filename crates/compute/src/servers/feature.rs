@@ -1,0 +1,71 @@
+//! Servers as a part of the service.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{SERVER_CHANGED, routes, service, workflows};
+use crate::hosts::Hosts;
+use crate::ids::ServerId;
+use kernel::auth::{Caller, Level};
+use kernel::error::{Error, Result};
+use kernel::feature::Feature;
+use kernel::operations::AnyWorkflow;
+use kernel::subjects::SubjectKind;
+
+/// Servers, and what is done to their guests.
+#[derive(Debug)]
+pub struct Servers {
+    pub(super) hosts: Arc<Hosts>,
+}
+
+impl Servers {
+    /// On these hosts.
+    pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
+        Arc::new(Self { hosts: Arc::clone(hosts) })
+    }
+}
+
+impl Feature for Servers {
+    fn name(&self) -> &'static str {
+        "servers"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(Arc::clone(&self.hosts))
+    }
+
+    fn workflows(self: Arc<Self>) -> Vec<Box<dyn AnyWorkflow>> {
+        workflows::all(&self.hosts)
+    }
+
+    fn subjects(self: Arc<Self>) -> Vec<Arc<dyn SubjectKind>> {
+        vec![self]
+    }
+
+    fn topics(&self) -> Vec<&'static str> {
+        vec![SERVER_CHANGED.channel]
+    }
+}
+
+/// Servers are what operations are about.
+#[async_trait]
+impl SubjectKind for Servers {
+    fn kind(&self) -> &'static str {
+        "server"
+    }
+
+    async fn authorize(&self, caller: &Caller, id: &str, level: Level) -> Result<()> {
+        service::authorize(&self.hosts.core, caller, server(id)?, level).await
+    }
+
+    async fn abandoned(&self, tx: &mut PgConnection, id: &str) -> Result<()> {
+        service::let_show(tx, server(id)?).await
+    }
+}
+
+fn server(id: &str) -> Result<ServerId> {
+    id.parse().map_err(|_| Error::not_found("server"))
+}

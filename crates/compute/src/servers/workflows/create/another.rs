@@ -1,0 +1,99 @@
+//! Alternatives for a new server if its host uses something for another guest, or lacks it: another number, address or
+//! node.
+
+use hypervisor::Presence;
+
+use super::Data;
+use crate::addresses;
+use crate::hosts::Hosts;
+use crate::images;
+use crate::servers::placement::{self, Candidate};
+use crate::servers::store;
+use crate::servers::workflows::guest::Guest;
+use kernel::error::Code;
+use kernel::operations::{Context, Fault, FaultKind, Outcome};
+
+/// How many numbers in a row may be taken on the host.
+const NUMBERS: u32 = 50;
+/// How many addresses in a row may be in use on the host.
+const ADDRESSES: u32 = 50;
+
+/// Takes the next number if another guest has this one; nothing of ours is under it then.
+pub(super) async fn another_number(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    data: &mut Data,
+    fault: Fault,
+) -> Result<Outcome, Fault> {
+    match guest.driver.find(&guest.at).await {
+        Ok(Presence::Absent) | Err(hypervisor::Error::NotOurs(_)) => {}
+        // It is ours after all: the host's next answer shows its state.
+        Ok(Presence::Present { .. }) => {
+            data.heard = true;
+            return Err(fault.with_kind(FaultKind::Retry));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    data.taken += 1;
+    if data.taken > NUMBERS {
+        return Err(fault);
+    }
+    let mut tx = ctx.begin().await?;
+    store::renumber(&mut tx, ctx.server).await?;
+    tx.commit().await?;
+    (data.heard, data.intent) = (false, None);
+    Ok(Outcome::Again)
+}
+
+/// Takes the next address if something else on the host has this one, which is reserved from now on: whatever becomes
+/// of this order, the next one must not run into the same address. An existing guest is to be prepared again.
+pub(super) async fn another_address(
+    ctx: &Context<'_>,
+    guest: &Guest,
+    data: &mut Data,
+    error: hypervisor::Error,
+) -> Result<Outcome, Fault> {
+    let hypervisor::Error::AddressInUse(address, text) = &error else { return Err(error.into()) };
+    let reason = format!("reported by the host as in use when a server was to get it: {text}");
+    let mut tx = ctx.begin().await?;
+    if addresses::store::pass_over(&mut tx, ctx.server, *address, &reason).await? {
+        tracing::warn!(server = %ctx.server, %address, text, "an address is in use on the host; it is now reserved");
+    }
+    data.passed_over += 1;
+    let rest = ctx.core.config.address_rest();
+    let found = data.passed_over <= ADDRESSES
+        && addresses::store::take(&mut tx, guest.server.host_id, ctx.server, rest).await?;
+    tx.commit().await?;
+    if found {
+        return Ok(Outcome::Again);
+    }
+    let message = "Every free address is in use by something else on the host; the provider has to check.";
+    Err(Fault { message: message.to_owned(), code: Code::ResourceUnavailable, ..error.into() })
+}
+
+/// Moves to another node if this one can't create the guest; nothing of it is on this one then.
+pub(super) async fn another_node(
+    hosts: &Hosts,
+    ctx: &Context<'_>,
+    guest: &Guest,
+    data: &mut Data,
+    fault: Fault,
+) -> Result<Outcome, Fault> {
+    if guest.driver.find(&guest.at).await? != Presence::Absent {
+        return Err(fault);
+    }
+    // So that the next order knows; if the check fails now, that order finds out as this one did.
+    let image = store::image_of(&mut *ctx.core.db.acquire().await?, ctx.server).await?;
+    if let Err(error) = images::service::look_again(hosts, image, guest.server.host_id).await {
+        tracing::warn!(%error, server = %ctx.server, "could not check which nodes have an image");
+    }
+    data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
+    let mut tx = ctx.begin().await?;
+    if !placement::elsewhere(&mut tx, &guest.server, &data.refused, ctx.core.config.address_rest()).await? {
+        return Err(fault);
+    }
+    tx.commit().await?;
+    tracing::info!(server = %ctx.server, node = guest.at.node, detail = fault.detail, "a node can't create a server; trying the next");
+    (data.heard, data.intent) = (false, None);
+    Ok(Outcome::Again)
+}

@@ -1,0 +1,98 @@
+//! Deleting a server: guest, disks and snapshots are removed, then addresses and capacity are released.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::guest::{self, Guest, Removal};
+use crate::addresses;
+use crate::hosts::Hosts;
+use crate::servers::model::Status;
+use crate::servers::store;
+use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
+
+/// The workflow.
+pub const KIND: Kind = Kind { name: "delete", first_step: "delete_guest" };
+
+/// Data kept between steps.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Data {
+    removal: Removal,
+    /// Whether the server was supposed to be running before.
+    #[serde(default)]
+    up: Option<bool>,
+}
+
+impl operations::Data for Data {}
+
+impl Data {
+    /// The initial data.
+    pub fn new(up: bool) -> Self {
+        Self { removal: Removal::default(), up: Some(up) }
+    }
+}
+
+/// The steps.
+pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
+    Workflow { kind: KIND, steps: vec![Box::new(DeleteGuest { hosts: hosts() }), Box::new(Release { hosts: hosts() })] }
+}
+
+/// Removes the guest. If that fails, what is there stays as it was before, and the server can be deleted again.
+#[derive(Debug)]
+struct DeleteGuest {
+    hosts: Arc<Hosts>,
+}
+
+#[async_trait]
+impl Step<Data> for DeleteGuest {
+    fn name(&self) -> &'static str {
+        "delete_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let Some(guest) = Guest::left(&self.hosts, ctx).await? else { return Ok(Outcome::Done) };
+        if guest.server.status != Status::Deleting {
+            // It was queued behind another operation.
+            let mut tx = ctx.begin().await?;
+            store::set_status(&mut tx, ctx.server, Status::Deleting).await?;
+            tx.commit().await?;
+        }
+        Ok(data.removal.advance(ctx, &guest).await?.unwrap_or(Outcome::Done))
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        match data.removal.restore(ctx, &guest).await? {
+            Some(wait) => Ok(wait),
+            None => guest::settle_as(&self.hosts, ctx, data.up).await,
+        }
+    }
+}
+
+/// Releases what the server held, now that nothing can use it.
+#[derive(Debug)]
+struct Release {
+    hosts: Arc<Hosts>,
+}
+
+#[async_trait]
+impl Step<Data> for Release {
+    fn name(&self) -> &'static str {
+        "release"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        let left = Guest::left(&self.hosts, ctx).await?.is_some();
+        let mut tx = ctx.begin().await?;
+        if !left {
+            // The operation before it has released everything, or deleted the server.
+            store::bury(&mut tx, ctx.server).await?;
+            return Ok(Outcome::DoneIn(tx));
+        }
+        addresses::store::release(&mut tx, ctx.server).await?;
+        store::unreserve(&mut tx, ctx.server, Status::Deleted).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}

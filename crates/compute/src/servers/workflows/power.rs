@@ -1,0 +1,171 @@
+//! Starting, stopping and restarting a server.
+
+use std::time::Duration;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hypervisor::StopMode;
+use serde::{Deserialize, Serialize};
+
+use super::guest::{self, Guest, HostWork};
+use crate::hosts::Hosts;
+use crate::servers::model::Status;
+use crate::servers::store;
+use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
+
+/// The requested action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// Start a server that is down.
+    Start,
+    /// Stop, cleanly if the guest cooperates.
+    Stop,
+    /// Stop cleanly and start again.
+    Restart,
+    /// Stop, because the provider has suspended the server.
+    Suspend,
+    /// Start, because the suspension has ended.
+    Unsuspend,
+}
+
+impl Power {
+    /// The workflow.
+    pub fn kind(self) -> Kind {
+        Kind { name: self.name(), first_step: self.step() }
+    }
+
+    /// The workflow's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Suspend => "suspend",
+            Self::Unsuspend => "unsuspend",
+        }
+    }
+
+    /// The status that the server shows meanwhile.
+    pub fn under_way(self) -> Status {
+        match self {
+            Self::Start | Self::Unsuspend => Status::Starting,
+            Self::Stop | Self::Suspend => Status::Stopping,
+            Self::Restart => Status::Restarting,
+        }
+    }
+
+    /// Whether it is the provider's request, which is queued behind the current operation instead of being refused.
+    fn waits(self) -> bool {
+        matches!(self, Self::Suspend | Self::Unsuspend)
+    }
+
+    /// The guest; `None` if there is nothing to do, because the operation before it has left none.
+    async fn guest(self, hosts: &Hosts, ctx: &Context<'_>) -> Result<Option<Guest>, Fault> {
+        if !self.waits() {
+            return Guest::load(hosts, ctx).await.map(Some);
+        }
+        Ok(Guest::left(hosts, ctx).await?.filter(|guest| guest.server.status != Status::Failed))
+    }
+
+    fn step(self) -> &'static str {
+        match self {
+            Self::Start | Self::Unsuspend => "start_guest",
+            Self::Stop | Self::Suspend => "stop_guest",
+            Self::Restart => "restart_guest",
+        }
+    }
+}
+
+/// Data kept between steps.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Data {
+    work: HostWork,
+    /// Whether it has waited for [`WATCH`].
+    #[serde(default)]
+    watched: bool,
+    /// Whether its status is shown; an operation that may have been queued shows it only when its turn comes.
+    #[serde(default)]
+    shown: bool,
+}
+
+impl operations::Data for Data {}
+
+/// The time in which a guest that can't boot goes down again.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// The steps.
+pub fn workflow(hosts: &Arc<Hosts>, power: Power) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
+    let steps: Vec<Box<dyn Step<Data>>> =
+        vec![Box::new(Drive { hosts: hosts(), power }), Box::new(Show { hosts: hosts(), power })];
+    Workflow { kind: power.kind(), steps }
+}
+
+/// Has the host do it. There is nothing to undo; a check of the host shows the server's status.
+#[derive(Debug)]
+struct Drive {
+    hosts: Arc<Hosts>,
+    power: Power,
+}
+
+#[async_trait]
+impl Step<Data> for Drive {
+    fn name(&self) -> &'static str {
+        self.power.step()
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let Some(guest) = self.power.guest(&self.hosts, ctx).await? else { return Ok(Outcome::Done) };
+        if self.power.waits() && !data.shown {
+            let mut tx = ctx.begin().await?;
+            store::set_status(&mut tx, ctx.server, self.power.under_way()).await?;
+            tx.commit().await?;
+            data.shown = true;
+        }
+        let (driver, at) = (&*guest.driver, &guest.at);
+        let timeout = Duration::from_secs(ctx.core.config.shutdown_seconds.into());
+        let outcome = match self.power {
+            Power::Start | Power::Unsuspend => data.work.drive(ctx, driver, || driver.start(at)).await?,
+            Power::Stop | Power::Suspend => {
+                data.work.drive(ctx, driver, || driver.stop(at, StopMode::Clean { timeout })).await?
+            }
+            Power::Restart => data.work.drive(ctx, driver, || driver.restart(at, timeout)).await?,
+        };
+        Ok(outcome.unwrap_or(Outcome::Done))
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        guest::settle(&self.hosts, ctx).await
+    }
+}
+
+/// Shows the final status.
+#[derive(Debug)]
+struct Show {
+    hosts: Arc<Hosts>,
+    power: Power,
+}
+
+#[async_trait]
+impl Step<Data> for Show {
+    fn name(&self) -> &'static str {
+        "show_status"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        if self.power.guest(&self.hosts, ctx).await?.is_none() {
+            return Ok(Outcome::Done);
+        }
+        let status = if self.power.under_way() == Status::Stopping { Status::Stopped } else { Status::Running };
+        if status == Status::Running {
+            if !std::mem::replace(&mut data.watched, true) {
+                return Ok(Outcome::Wait { after: WATCH, progress: None });
+            }
+            Guest::load(&self.hosts, ctx).await?.stayed_up().await?;
+        }
+        let mut tx = ctx.begin().await?;
+        store::set_status(&mut tx, ctx.server, status).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}

@@ -1,0 +1,179 @@
+//! Reinstalling a server in its old place: the old guest is removed, then a new one is created as for an order.
+//!
+//! Once the old guest is gone it can't be restored. If the new one can't be created, nothing of the server is on the
+//! host; it shows `failed`, keeps its place and its addresses, and can be reinstalled again or deleted.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hypervisor::Presence;
+use serde::{Deserialize, Serialize};
+
+use super::create::{self, CreateGuest, PrepareGuest, SetPassword, StartGuest};
+use super::guest::{self, Guest, Removal};
+use crate::hosts::Hosts;
+use crate::ids::ImageId;
+use crate::servers::model::Status;
+use crate::servers::store;
+use crate::snapshots;
+use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
+use kernel::secrets::Sealed;
+
+/// The workflow.
+pub const KIND: Kind = Kind { name: "reinstall", first_step: "check_image" };
+
+/// Data kept between steps.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Data {
+    image: ImageId,
+    ssh_keys: Vec<String>,
+    removal: Removal,
+    new: create::Data,
+    /// Whether the server was supposed to be running before.
+    #[serde(default)]
+    up: Option<bool>,
+}
+
+impl operations::Data for Data {
+    fn sealed(&mut self) -> Vec<(&'static str, &mut Sealed)> {
+        self.new.sealed()
+    }
+}
+
+impl Data {
+    /// The initial data, with root's password sealed as [`create::PASSWORD`].
+    pub fn new(password: Sealed, image: ImageId, ssh_keys: Vec<String>, up: bool) -> Self {
+        Self { image, ssh_keys, removal: Removal::default(), new: create::Data::anew(password), up: Some(up) }
+    }
+}
+
+/// The steps.
+pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
+    let hosts = || Arc::clone(hosts);
+    Workflow {
+        kind: KIND,
+        steps: vec![
+            Box::new(CheckImage { hosts: hosts() }),
+            Box::new(RemoveGuest { hosts: hosts() }),
+            Box::new(Anew(CreateGuest { hosts: hosts() })),
+            Box::new(Anew(PrepareGuest { hosts: hosts() })),
+            Box::new(Anew(StartGuest { hosts: hosts() })),
+            Box::new(Anew(SetPassword { hosts: hosts() })),
+            Box::new(Show { hosts: hosts() }),
+        ],
+    }
+}
+
+/// A step of [`create`], run on the new guest's data.
+#[derive(Debug)]
+struct Anew<S>(S);
+
+#[async_trait]
+impl<S: Step<create::Data>> Step<Data> for Anew<S> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        self.0.run(ctx, &mut data.new).await
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        self.0.undo(ctx, &mut data.new).await
+    }
+}
+
+/// Makes sure, before anything is lost, that the old guest can be deleted and the new one created.
+#[derive(Debug)]
+struct CheckImage {
+    hosts: Arc<Hosts>,
+}
+
+#[async_trait]
+impl Step<Data> for CheckImage {
+    fn name(&self) -> &'static str {
+        "check_image"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        let mut db = ctx.core.db.acquire().await?;
+        let source = store::source_on(&mut db, data.image, guest.server.host_id).await?;
+        drop(db);
+        let source = source.ok_or_else(create::image_gone)?;
+        if !guest.driver.has_image(guest.at.kind, &source).await? {
+            return Err(create::image_gone());
+        }
+        let spec = create::spec_of(ctx, &guest, &data.new, source, &data.ssh_keys).await?;
+        let checked = match guest.driver.check_delete(&guest.at).await {
+            Ok(()) => guest.driver.check_create(&spec).await,
+            refused => refused,
+        };
+        checked.map_err(|error| {
+            let fault = Fault::from(error);
+            let message = format!("{} Nothing of the server was changed.", fault.message);
+            if fault.kind == FaultKind::Fail { Fault { message, ..fault } } else { fault }
+        })?;
+        Ok(Outcome::Done)
+    }
+
+    /// The last step of the undo: the server's status becomes what the host reports.
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        if guest.driver.find(&guest.at).await != Ok(Presence::Absent) {
+            return guest::settle_as(&self.hosts, ctx, data.up).await;
+        }
+        let mut tx = ctx.begin().await?;
+        store::set_status(&mut tx, ctx.server, Status::Failed).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}
+
+/// Removes the old guest with its disks and snapshots. From then on the server's image and keys are the new ones.
+#[derive(Debug)]
+struct RemoveGuest {
+    hosts: Arc<Hosts>,
+}
+
+#[async_trait]
+impl Step<Data> for RemoveGuest {
+    fn name(&self) -> &'static str {
+        "remove_guest"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        if let Some(wait) = data.removal.advance(ctx, &guest).await? {
+            return Ok(wait);
+        }
+        let mut tx = ctx.begin().await?;
+        store::set_image(&mut tx, ctx.server, data.image, &data.ssh_keys).await?;
+        snapshots::store::free_all(&mut tx, ctx.server).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+
+    async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        Ok(data.removal.restore(ctx, &guest).await?.unwrap_or(Outcome::Done))
+    }
+}
+
+/// Shows the final status.
+#[derive(Debug)]
+struct Show {
+    hosts: Arc<Hosts>,
+}
+
+#[async_trait]
+impl Step<Data> for Show {
+    fn name(&self) -> &'static str {
+        "show_status"
+    }
+
+    async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
+        Guest::load(&self.hosts, ctx).await?.stayed_up().await?;
+        let mut tx = ctx.begin().await?;
+        store::set_status(&mut tx, ctx.server, Status::Running).await?;
+        Ok(Outcome::DoneIn(tx))
+    }
+}

@@ -1,0 +1,11 @@
+//! Snapshots of servers. They are on the host; only the space that each of them takes is recorded here.
+
+mod feature;
+pub mod model;
+mod room;
+mod routes;
+pub mod service;
+pub mod store;
+pub mod workflows;
+
+pub use feature::Snapshots;

@@ -1,0 +1,79 @@
+//! The space that snapshots take. While a guest overwrites its disk, a snapshot keeps the old contents: so in addition
+//! to the server's own disk, each one holds what its guest had in use when it was taken, in whole GiB. That is the most
+//! that the node can need for it, and it is reserved on the node like disks are.
+
+use hypervisor::{Driver, GuestRef, Snapshot};
+use sqlx::PgConnection;
+
+use super::store;
+use crate::servers::model::ServerRecord;
+use crate::servers::placement;
+use kernel::core::Core;
+use kernel::error::{Code, Error, Result};
+
+/// How many GiB a snapshot taken now would hold: the whole disk, if the host can't report how much is in use.
+pub(super) async fn of_now(driver: &dyn Driver, at: &GuestRef, server: &ServerRecord) -> hypervisor::Result<i64> {
+    let used = driver.disk_used(at).await?;
+    Ok(used.map_or(server.disk_gib, |used| i64::try_from(used.div_ceil(1 << 30)).unwrap_or(i64::MAX)))
+}
+
+/// Reserves space for a snapshot in the request's transaction, which has locked the server.
+pub(super) async fn take(
+    core: &Core,
+    tx: &mut PgConnection,
+    server: &ServerRecord,
+    name: &str,
+    there: &[Snapshot],
+    gib: i64,
+) -> Result<()> {
+    placement::lock(tx).await?;
+    store::put_right(tx, server.id, there, gib).await?;
+    let storage = store::storage(tx, server, gib, core.config.storage_margin_percent).await?;
+    match storage {
+        Some(storage) if !storage.fits => Err(none()),
+        Some(storage) if !storage.free => Err(nearly_full()),
+        // Nothing is known of a node that no sweep has seen yet.
+        _ => Ok(store::note(tx, server.id, name, gib).await?),
+    }
+}
+
+/// Corrects what a snapshot that has just been taken holds: its guest may have grown since space was reserved for it.
+/// False if the node has no space for the difference.
+pub(super) async fn settle(
+    core: &Core,
+    tx: &mut PgConnection,
+    server: &ServerRecord,
+    name: &str,
+    gib: i64,
+) -> sqlx::Result<bool> {
+    placement::lock(tx).await?;
+    // Anything that the guest has deleted since is still in the snapshot.
+    let noted = store::noted(tx, server.id, name).await?.unwrap_or(0);
+    let gib = gib.max(noted);
+    let more = gib - noted;
+    if more > 0
+        && let Some(storage) = store::storage(tx, server, more, core.config.storage_margin_percent).await?
+        && !storage.fits
+    {
+        return Ok(false);
+    }
+    store::note(tx, server.id, name, gib).await?;
+    Ok(true)
+}
+
+/// The error for a storage that has no space for another snapshot.
+pub(super) fn none() -> Error {
+    Error::new(
+        Code::ResourceUnavailable,
+        "This server's storage has no space for another snapshot at the moment: delete one, or free disk space in the \
+         server, since a snapshot takes as much as is in use.",
+    )
+}
+
+fn nearly_full() -> Error {
+    Error::new(
+        Code::ResourceUnavailable,
+        "This server's storage is nearly full, so no snapshots can be taken at the moment; the provider has to free \
+         some space.",
+    )
+}

@@ -1,0 +1,77 @@
+//! `/api/server/{id}/snapshots`: sections 11 to 14 of the server-management API.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{NamedSnapshot, NewSnapshot, Rollback, SnapshotAction, SnapshotList};
+use super::service;
+use crate::hosts::Hosts;
+use crate::ids::ServerId;
+use crate::servers::ServerAccess;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::extract::Json;
+use kernel::idempotency::Post;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
+    OpenApiRouter::new().routes(routes!(list, create, delete)).routes(routes!(rollback))
+}
+
+/// A server's snapshots, as reported by its host now
+#[utoipa::path(get, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "listSnapshots",
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = SnapshotList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody),
+        (status = 503, body = ErrorBody)))]
+async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
+    Ok(Json(service::list(&hosts, &access.server).await?))
+}
+
+/// Create a snapshot of a server's disks
+#[utoipa::path(post, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "createSnapshot",
+    request_body = NewSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
+        (status = 507, body = ErrorBody)))]
+async fn create(
+    State(hosts): State<Arc<Hosts>>,
+    access: ServerAccess,
+    Post(once, new): Post<NewSnapshot>,
+) -> Result<Json<SnapshotAction>> {
+    Ok(Json(service::create(&hosts, &once, &access, new).await?))
+}
+
+/// Roll a server's disks back to a snapshot
+///
+/// Everything written since is lost, unless `safetySnapshot` requests a snapshot of it first. The server's size stays.
+#[utoipa::path(post, path = "/server/{id}/snapshots/rollback", tag = "snapshots", operation_id = "rollBackServer",
+    request_body = Rollback, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
+        (status = 507, body = ErrorBody)))]
+async fn rollback(
+    State(hosts): State<Arc<Hosts>>,
+    access: ServerAccess,
+    Post(once, wish): Post<Rollback>,
+) -> Result<Json<SnapshotAction>> {
+    Ok(Json(service::rollback(&hosts, &once, &access, wish).await?))
+}
+
+/// Delete a snapshot
+#[utoipa::path(delete, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "deleteSnapshot",
+    request_body = NamedSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn delete(
+    State(hosts): State<Arc<Hosts>>,
+    access: ServerAccess,
+    Json(wish): Json<NamedSnapshot>,
+) -> Result<Json<SnapshotAction>> {
+    Ok(Json(service::delete(&hosts, &access, wish.snapname).await?))
+}

@@ -1,0 +1,193 @@
+//! Business logic for snapshots.
+//!
+//! The host is checked before an operation is enqueued, so that mistakes are reported at once, and checked again by the
+//! operation itself, when nothing else can happen to the server.
+
+use hypervisor::Snapshot;
+
+use super::model::{NewSnapshot, Rollback, SnapshotAction, SnapshotList};
+use super::room;
+use super::workflows::{create, delete, rollback};
+use crate::hosts::Hosts;
+use crate::servers::ServerAccess;
+use crate::servers::model::{ServerRecord, Status};
+use crate::servers::service::{self, Submitted, TakenOn, present};
+use crate::tariffs;
+use kernel::core::Core;
+use kernel::error::{Code, Error, Result};
+use kernel::idempotency::{Begun, Checked, Once};
+use kernel::operations::Kind;
+
+/// A server's snapshots, oldest first.
+pub async fn list(hosts: &Hosts, server: &ServerRecord) -> Result<SnapshotList> {
+    let core = &hosts.core;
+    let limit = limit(core, server).await?;
+    // Without a guest there are none.
+    let none = !server.reserved || matches!(server.status, Status::Creating | Status::Reinstalling | Status::Failed);
+    let data = if none { Vec::new() } else { on_host(hosts, server).await? };
+    Ok(SnapshotList { status: "success", data: data.into_iter().map(Into::into).collect(), limit })
+}
+
+async fn limit(core: &Core, server: &ServerRecord) -> Result<i32> {
+    let tariff = tariffs::store::tariff(&core.db, server.tariff_id).await?;
+    Ok(tariff.map_or(0, |t| t.snapshots))
+}
+
+async fn on_host(hosts: &Hosts, server: &ServerRecord) -> Result<Vec<Snapshot>> {
+    let driver = hosts.driver(server.host_id).await?;
+    if !driver.capabilities().snapshots {
+        return Err(no_snapshots());
+    }
+    driver.snapshots(&server.guest()).await.map_err(|error| match error {
+        hypervisor::Error::Unsupported(_) => no_snapshots(),
+        // It is being created or deleted, or someone has removed it from the host.
+        hypervisor::Error::NotFound(_) => {
+            Error::new(Code::Conflict, "The server has no guest on its host right now; check its status.")
+        }
+        other => other.into(),
+    })
+}
+
+/// The error for a storage without support for snapshots.
+pub(super) fn no_snapshots() -> Error {
+    Error::new(Code::Invalid, "This server's storage does not support snapshots.")
+}
+
+/// The error for a rollback that the host would refuse: the message of a conflict is meant for the server's owner.
+pub(super) fn refused(error: hypervisor::Error) -> Error {
+    match error {
+        hypervisor::Error::Conflict(words) => Error::new(Code::Conflict, words),
+        other => other.into(),
+    }
+}
+
+/// The error for a snapshot that does not exist.
+pub(super) fn missing() -> Error {
+    Error::not_found("snapshot")
+}
+
+/// Refuses another snapshot named `name` if the name is taken or the limit is reached.
+pub(super) fn room_for(name: &str, there: &[Snapshot], limit: i32) -> Result<()> {
+    if there.iter().any(|s| s.name == name) {
+        return Err(Error::new(Code::AlreadyExists, format!("This server already has a snapshot named {name}.")));
+    }
+    if i64::try_from(there.len()).unwrap_or(i64::MAX) >= i64::from(limit) {
+        let message = format!("This server has {} of at most {limit} snapshots; delete one first.", there.len());
+        return Err(Error::new(Code::ResourceUnavailable, message));
+    }
+    Ok(())
+}
+
+/// The results of the check before a snapshot is taken.
+struct Seen {
+    limit: i32,
+    there: Vec<Snapshot>,
+    /// What a snapshot taken now would hold.
+    gib: i64,
+}
+
+/// Creates a snapshot.
+pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
+    let core = &hosts.core;
+    let seen = match once.check(core, takes(hosts, &access.server, &new.snapname)).await? {
+        Checked::New(seen) => seen,
+        Checked::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, new.snapname)),
+    };
+    let data = create::Data::new(new.snapname.clone(), new.description, seen.limit);
+    let taken_on = take(core, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
+    Ok(answer(service::submitted(core, once, taken_on).await?, new.snapname))
+}
+
+/// Reserves space for a snapshot and enqueues the operation that takes it, both or neither. `made`: the generated name
+/// that is part of the response.
+#[allow(clippy::too_many_arguments, reason = "a snapshot and its operation")]
+async fn take<D: kernel::operations::Data>(
+    core: &Core,
+    once: &Once,
+    access: &ServerAccess,
+    seen: &Seen,
+    name: &str,
+    made: Option<&str>,
+    kind: Kind,
+    under_way: Option<Status>,
+    data: D,
+) -> Result<TakenOn> {
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(done) => return Ok(done),
+    };
+    let server = service::lock(&mut tx, access).await?;
+    present(&server)?;
+    room::take(core, &mut tx, &server, name, &seen.there, seen.gib).await?;
+    let id = service::enqueue(core, &mut tx, access, kind, under_way, data).await?;
+    tx.finish(core, TakenOn::new(id, made)).await
+}
+
+/// Checks whether the server can take a snapshot of this name.
+async fn takes(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<Seen> {
+    let core = &hosts.core;
+    present(server)?;
+    let limit = limit(core, server).await?;
+    let there = on_host(hosts, server).await?;
+    room_for(name, &there, limit)?;
+    let driver = hosts.driver(server.host_id).await?;
+    let gib = room::of_now(&*driver, &server.guest(), server).await?;
+    Ok(Seen { limit, there, gib })
+}
+
+/// Rolls a server back to a snapshot.
+pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
+    let core = &hosts.core;
+    let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
+    let seen = match once.check(core, goes_back(hosts, &access.server, &wish.snapname, safety.as_deref())).await? {
+        Checked::New(seen) => seen,
+        Checked::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, wish.snapname)),
+    };
+    let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), seen.limit);
+    let status = Some(Status::Restoring);
+    let submitted = match &safety {
+        None => service::submit(core, once, access, rollback::KIND, status, data, None).await?,
+        Some(safety) => {
+            let taken_on = take(core, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
+            service::submitted(core, once, taken_on).await?
+        }
+    };
+    Ok(answer(submitted, wish.snapname))
+}
+
+/// Checks whether the server can be rolled back to this snapshot, with a safety snapshot first.
+async fn goes_back(hosts: &Hosts, server: &ServerRecord, name: &str, safety: Option<&str>) -> Result<Seen> {
+    let core = &hosts.core;
+    present(server)?;
+    let limit = limit(core, server).await?;
+    let there = on_host(hosts, server).await?;
+    if !there.iter().any(|s| s.name == name) {
+        return Err(missing());
+    }
+    let driver = hosts.driver(server.host_id).await?;
+    driver.check_rollback(&server.guest(), name).await.map_err(refused)?;
+    let mut gib = 0;
+    if let Some(safety) = safety {
+        room_for(safety, &there, limit)?;
+        gib = room::of_now(&*driver, &server.guest(), server).await?;
+    }
+    Ok(Seen { limit, there, gib })
+}
+
+/// Deletes a snapshot.
+pub async fn delete(hosts: &Hosts, access: &ServerAccess, name: String) -> Result<SnapshotAction> {
+    let core = &hosts.core;
+    let server = &access.server;
+    present(server)?;
+    if !on_host(hosts, server).await?.iter().any(|s| s.name == name) {
+        return Err(missing());
+    }
+    let (once, data) = (Once::default(), delete::Data::new(name.clone()));
+    let submitted = service::submit(core, &once, access, delete::KIND, None, data, None).await?;
+    Ok(answer(submitted, name))
+}
+
+fn answer(submitted: Submitted, snapname: String) -> SnapshotAction {
+    let Submitted { operation_id, task_id, made: safety_snapshot } = submitted;
+    SnapshotAction { status: "success".to_owned(), task_id, snapname, safety_snapshot, operation_id }
+}

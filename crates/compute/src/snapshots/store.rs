@@ -1,0 +1,95 @@
+//! SQL for the space that snapshots hold. Only the host knows which snapshots exist.
+
+use hypervisor::Snapshot;
+use sqlx::PgConnection;
+
+use crate::ids::ServerId;
+use crate::servers::model::ServerRecord;
+
+type Result<T> = sqlx::Result<T>;
+
+/// The state of the storage that a server is on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Storage {
+    /// Whether the additional space is available according to our records.
+    pub fits: bool,
+    /// Whether more than the margin is actually free, as of the last sweep.
+    pub free: bool,
+}
+
+/// Checks, under the placement lock, whether a server's node has space for this many additional GiB.
+pub(super) async fn storage(
+    tx: &mut PgConnection,
+    server: &ServerRecord,
+    gib: i64,
+    margin_percent: u32,
+) -> Result<Option<Storage>> {
+    sqlx::query_as!(
+        Storage,
+        r#"select used.disk_gib + $3 <= n.disk_gib * h.disk_overcommit as "fits!",
+                  (n.disk_used is null or n.disk_gib = 0
+                   or n.disk_used <= n.disk_gib * 1073741824.0 * (1 - $4::float8 / 100)) as "free!"
+           from nodes n
+           join hosts h on h.id = n.host_id
+           join node_use used on used.host_id = n.host_id and used.name = n.name
+           where n.host_id = $1 and n.name = $2"#,
+        server.host_id.0,
+        server.node,
+        gib as i64,
+        f64::from(margin_percent)
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// Records what a snapshot holds, or will hold; a later value replaces it.
+pub(super) async fn note(tx: &mut PgConnection, server: ServerId, name: &str, gib: i64) -> Result<()> {
+    sqlx::query!(
+        "insert into snapshot_room (server_id, name, gib) values ($1, $2, $3)
+         on conflict (server_id, name) do update set gib = excluded.gib, noted_at = now()",
+        server.0,
+        name,
+        gib
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// The recorded size of a snapshot.
+pub(super) async fn noted(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<Option<i64>> {
+    sqlx::query_scalar!("select gib from snapshot_room where server_id = $1 and name = $2", server.0, name)
+        .fetch_optional(tx)
+        .await
+}
+
+/// Deletes the record of a snapshot that is gone.
+pub(super) async fn free(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<()> {
+    sqlx::query!("delete from snapshot_room where server_id = $1 and name = $2", server.0, name)
+        .execute(tx)
+        .await
+        .map(drop)
+}
+
+/// Deletes the records of all of a server's snapshots, which are gone.
+pub async fn free_all(tx: &mut PgConnection, server: ServerId) -> Result<()> {
+    sqlx::query!("delete from snapshot_room where server_id = $1", server.0).execute(tx).await.map(drop)
+}
+
+/// Reconciles our records with the host: snapshots that were deleted there hold nothing, and those without a record
+/// (taken before there were any, or manually) hold `gib`. One that was recorded just now may not exist yet.
+pub(super) async fn put_right(tx: &mut PgConnection, server: ServerId, there: &[Snapshot], gib: i64) -> Result<()> {
+    let names: Vec<String> = there.iter().map(|s| s.name.clone()).collect();
+    sqlx::query!(
+        "with gone as (
+             delete from snapshot_room where server_id = $1 and name <> all ($2) and noted_at < now() - interval '5 minutes')
+         insert into snapshot_room (server_id, name, gib) select $1, name, $3 from unnest($2::text[]) as name
+         on conflict (server_id, name) do nothing",
+        server.0,
+        &names,
+        gib
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}

@@ -1,0 +1,32 @@
+//! SSH keys as a part of the service.
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::routes;
+use kernel::core::Core;
+use kernel::feature::Feature;
+
+/// The SSH keys of accounts.
+#[derive(Debug)]
+pub struct SshKeys {
+    pub(super) core: Arc<Core>,
+}
+
+impl SshKeys {
+    /// Of this service.
+    pub fn new(core: &Arc<Core>) -> Arc<Self> {
+        Arc::new(Self { core: Arc::clone(core) })
+    }
+}
+
+impl Feature for SshKeys {
+    fn name(&self) -> &'static str {
+        "ssh_keys"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(Arc::clone(&self.core))
+    }
+}

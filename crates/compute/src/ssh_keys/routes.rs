@@ -1,0 +1,55 @@
+//! `/api/ssh-keys`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{NewSshKey, SshKey};
+use super::service;
+use crate::ids::SshKeyId;
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::auth::Account;
+use kernel::http::extract::{Json, Path};
+use kernel::idempotency::Post;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(delete))
+}
+
+/// My SSH keys
+#[utoipa::path(get, path = "/ssh-keys", tag = "ssh keys", operation_id = "listSshKeys",
+    responses((status = 200, body = Vec<SshKey>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn list(State(core): State<Arc<Core>>, Account(caller): Account) -> Result<Json<Vec<SshKey>>> {
+    Ok(Json(service::list(&core, caller.user).await?))
+}
+
+/// Add an SSH key
+#[utoipa::path(post, path = "/ssh-keys", tag = "ssh keys", operation_id = "addSshKey", request_body = NewSshKey,
+    responses((status = 201, body = SshKey), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn add(
+    State(core): State<Arc<Core>>,
+    Account(caller): Account,
+    Post(once, new): Post<NewSshKey>,
+) -> Result<(StatusCode, Json<SshKey>)> {
+    Ok((StatusCode::CREATED, Json(service::add(&core, &once, caller.user, new).await?)))
+}
+
+/// Delete an SSH key; servers keep the keys that they were created with
+#[utoipa::path(delete, path = "/ssh-keys/{id}", tag = "ssh keys", operation_id = "deleteSshKey",
+    params(("id" = SshKeyId, Path, description = "The key's id")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn delete(
+    State(core): State<Arc<Core>>,
+    Account(caller): Account,
+    Path(id): Path<SshKeyId>,
+) -> Result<StatusCode> {
+    service::delete(&core, caller.user, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

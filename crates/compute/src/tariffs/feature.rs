@@ -1,0 +1,32 @@
+//! Tariffs as a part of the service.
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::routes;
+use kernel::core::Core;
+use kernel::feature::Feature;
+
+/// What can be ordered.
+#[derive(Debug)]
+pub struct Tariffs {
+    pub(super) core: Arc<Core>,
+}
+
+impl Tariffs {
+    /// Of this service.
+    pub fn new(core: &Arc<Core>) -> Arc<Self> {
+        Arc::new(Self { core: Arc::clone(core) })
+    }
+}
+
+impl Feature for Tariffs {
+    fn name(&self) -> &'static str {
+        "tariffs"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(Arc::clone(&self.core))
+    }
+}

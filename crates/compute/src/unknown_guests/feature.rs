@@ -1,0 +1,36 @@
+//! Unknown guests as a part of the service.
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::routes;
+use crate::hosts::Hosts;
+use kernel::feature::Feature;
+
+/// Guests with our marker that belong to no server.
+#[derive(Debug)]
+pub struct UnknownGuests {
+    pub(super) hosts: Arc<Hosts>,
+}
+
+impl UnknownGuests {
+    /// On these hosts.
+    pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
+        Arc::new(Self { hosts: Arc::clone(hosts) })
+    }
+}
+
+impl Feature for UnknownGuests {
+    fn name(&self) -> &'static str {
+        "unknown_guests"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(Arc::clone(&self.hosts))
+    }
+
+    fn describe(&self) {
+        metrics::describe_gauge!("innkeeper_unknown_guests", "Guests with our marker that no server goes with.");
+    }
+}

@@ -1,0 +1,54 @@
+//! `/api/hosts/{id}/unknown-guests`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{AdoptGuest, UnknownGuest};
+use super::service;
+use crate::hosts::Hosts;
+use crate::ids::HostId;
+use crate::servers::model::ServerView;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::auth::Provider;
+use kernel::http::extract::{Json, Path};
+use kernel::idempotency::Post;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(adopt))
+}
+
+/// Guests on a host that carry our marker but belong to no server
+///
+/// A restored database leaves them behind, and so does a guest that was restored manually. As long as such a guest
+/// exists, its addresses and its number are not assigned to anything else.
+#[utoipa::path(get, path = "/hosts/{id}/unknown-guests", tag = "hosts", operation_id = "listUnknownGuests",
+    params(("id" = HostId, Path, description = "The host's id")),
+    responses((status = 200, body = Vec<UnknownGuest>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn list(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<Vec<UnknownGuest>>> {
+    Ok(Json(service::of_host(&hosts.core, id).await?))
+}
+
+/// Turn such a guest into a server
+///
+/// The guest is unchanged: it keeps its marker, its number and its addresses.
+#[utoipa::path(post, path = "/hosts/{id}/unknown-guests/{number}/adopt", tag = "hosts", operation_id = "adoptGuest",
+    request_body = AdoptGuest,
+    params(("id" = HostId, Path, description = "The host's id"),
+        ("number" = i64, Path, description = "The guest's number")),
+    responses((status = 201, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn adopt(
+    State(hosts): State<Arc<Hosts>>,
+    _: Provider,
+    Path((id, number)): Path<(HostId, i64)>,
+    Post(once, wish): Post<AdoptGuest>,
+) -> Result<(StatusCode, Json<ServerView>)> {
+    Ok((StatusCode::CREATED, Json(service::adopt(&hosts.core, &once, id, number, wish).await?)))
+}

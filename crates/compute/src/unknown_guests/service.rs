@@ -1,0 +1,166 @@
+//! Business logic for unknown guests.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hypervisor::GuestRef;
+use monitor::Report;
+use uuid::Uuid;
+
+use super::model::{AdoptGuest, UnknownGuest};
+use super::store;
+use crate::addresses;
+use crate::hosts;
+use crate::hosts::Hosts;
+use crate::ids::HostId;
+use crate::servers;
+use crate::servers::model::ServerView;
+use crate::servers::placement;
+use crate::servers::store::{Adopted, number_holder};
+use kernel::core::Core;
+use kernel::db::{self, is_in_use};
+use kernel::error::{Code, Error, Result};
+use kernel::idempotency::{Begun, Once};
+use kernel::restores;
+
+/// How many guests a host is asked about after a sweep, and how long it may take for each.
+const ASKED: i64 = 200;
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Finds unknown guests in a sweep, reserves what they use, and deletes the records of those that are gone.
+pub async fn swept(hosts: &Hosts, host: HostId, report: &Report) -> Result<()> {
+    let core = &hosts.core;
+    let created = report.guests.iter().filter_map(|(guest, at)| Some((guest.vmid, (*at)?)));
+    restores::service::check_created(core, created).await?;
+    let markers: Vec<Uuid> = report.guests.iter().map(|(at, _)| at.marker).collect();
+    let unknown = store::strangers(&core.db, &markers, report.known_at).await?;
+    let guests: Vec<&GuestRef> =
+        report.guests.iter().map(|(at, _)| at).filter(|at| unknown.contains(&at.marker)).collect();
+    metrics::gauge!("innkeeper_unknown_guests", "host" => host.to_string()).set(guests.len() as f64);
+    if !guests.is_empty() {
+        for number in store::seen(&core.db, host, &guests).await? {
+            tracing::warn!(
+                %host,
+                number,
+                "a guest on the host carries our marker but belongs to no server; its addresses and its number are \
+                 reserved (innkeeper host unknown, innkeeper host adopt)"
+            );
+        }
+    }
+    let (nodes, unread) = (&report.coverage.nodes, &report.coverage.unread);
+    let gone = store::gone(&core.db, host, &markers, &unknown, nodes, unread).await?;
+    if !gone.is_empty() {
+        let mut tx = db::begin(&core.db).await?;
+        addresses::store::lock_pools(&mut tx, host).await?;
+        addresses::store::forget_guests(&mut tx, &gone).await?;
+        store::forget(&mut tx, host, &gone).await?;
+        tx.commit().await?;
+    }
+    let mut known = true;
+    if !guests.is_empty() {
+        known = ask(hosts, host).await?;
+        hold_back(core, host).await?;
+    }
+    if known {
+        hosts::store::record_known(&core.db, host, report.claimed_at).await?;
+    }
+    Ok(())
+}
+
+/// Asks a host about the guests that it has not been asked about yet. True: nothing is left to ask.
+async fn ask(hosts: &Hosts, host: HostId) -> Result<bool> {
+    let core = &hosts.core;
+    let unasked = store::unasked(&core.db, host, ASKED).await?;
+    if unasked.is_empty() {
+        return Ok(true);
+    }
+    let mut all = unasked.len() < usize::try_from(ASKED).unwrap_or(usize::MAX);
+    let driver = hosts.driver(host).await?;
+    for guest in unasked {
+        match tokio::time::timeout(ANSWER, driver.facts(&guest)).await {
+            Ok(Ok(facts)) => store::told(&core.db, host, guest.marker, &facts).await?,
+            Ok(Err(error)) if error.is_transient() => all = false,
+            // Gone by now, or incomplete: the next sweep will show.
+            Ok(Err(error)) => {
+                tracing::debug!(%host, number = guest.vmid, %error, "could not read an unknown guest's settings");
+            }
+            Err(_) => return Ok(false),
+        }
+    }
+    Ok(all)
+}
+
+/// Reserves addresses that only unknown guests use: with each sweep, since pools come and go.
+async fn hold_back(core: &Core, host: HostId) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
+    addresses::store::lock_pools(&mut tx, host).await?;
+    let held: Vec<(IpAddr, Uuid, String)> = store::addresses(&mut tx, host)
+        .await?
+        .into_iter()
+        .map(|(address, marker, number, hostname)| {
+            let name = hostname.map_or(String::new(), |name| format!(" ({name})"));
+            (address, marker, format!("in use by the unknown guest {number}{name} on the host"))
+        })
+        .collect();
+    addresses::store::hold_for_guests(&mut tx, host, &held).await?;
+    tx.commit().await
+}
+
+/// A host's unknown guests.
+pub async fn of_host(core: &Core, host: HostId) -> Result<Vec<UnknownGuest>> {
+    hosts::store::name(&core.db, host).await?.ok_or_else(|| Error::not_found("host"))?;
+    store::of_host(&core.db, host).await
+}
+
+/// Turns an unknown guest into a server, with its addresses. The guest is not touched; the next sweep shows its status.
+pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerView> {
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(id) => return servers::service::view(core, id).await,
+    };
+    placement::lock(&mut tx).await?;
+    addresses::store::lock_pools(&mut tx, host).await?;
+    let guest = store::lock(&mut tx, host, number).await?.ok_or_else(|| Error::not_found("unknown guest"))?;
+    if let Some(other) = number_holder(&mut tx, number, guest.uuid).await? {
+        let message = format!("The server {other} already has the number {number}: this guest can't become a server.");
+        return Err(Error::new(Code::Conflict, message));
+    }
+    let Some(held) = &guest.addresses else {
+        let message = "The host has not been asked for the guest's addresses yet; try again after its next sweep.";
+        return Err(Error::new(Code::Conflict, message));
+    };
+    let name = wish.name.or_else(|| guest.name.clone()).unwrap_or_else(|| format!("server-{number}"));
+    let adopted = Adopted {
+        marker: guest.uuid,
+        user: wish.user_id,
+        tariff: wish.tariff_id,
+        image: wish.os_id,
+        host,
+        node: &guest.node,
+        number,
+        kind: &guest.kind,
+        name: &name,
+        cores: guest.cores,
+        memory_mib: guest.memory,
+        disk_gib: guest.disk,
+    };
+    let id = match servers::store::adopt(&mut tx, &adopted).await {
+        Ok(Some(id)) => id,
+        Ok(None) => {
+            let message = format!("No such tariff or image exists for {} servers.", guest.kind);
+            return Err(Error::field("tariffId", message));
+        }
+        Err(error) if is_in_use(&error) => return Err(Error::field("userId", "No such account exists.")),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some((address, other)) = addresses::store::adopt(&mut tx, host, guest.uuid, id, held).await?.first() {
+        let message = format!(
+            "The server {other} also has the address {address}: delete one of the two guests, this one on its host."
+        );
+        return Err(Error::new(Code::Conflict, message));
+    }
+    store::forget(&mut tx, host, &[guest.uuid]).await?;
+    let view = servers::service::view_on(&mut *tx, id).await?;
+    tx.finish(core, id).await?;
+    Ok(view)
+}

@@ -1,0 +1,152 @@
+//! The middleware that begins and ends audit entries.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+
+use axum::body::{Body, HttpBody, to_bytes};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::Value;
+use tower_http::request_id::RequestId;
+use uuid::Uuid;
+
+use super::note::{NOTES, Notes};
+use super::service::{self, Begun, Deed, End};
+use crate::core::Core;
+use crate::error::Error;
+use crate::http::ClientAddress;
+use crate::http::auth::Identity;
+use crate::ids::ServerId;
+
+/// The largest response that is parsed for the ids of created objects.
+const ANSWER: usize = 256 * 1024;
+
+/// Routes that need no authentication, such as `POST /api/auth/login`.
+pub(crate) type OpenRoutes = Arc<BTreeSet<String>>;
+
+/// Records a request that may change something. An unauthenticated request to a route that needs authentication can
+/// change nothing, and is not recorded: anonymous clients must not be able to fill the log.
+pub async fn watch(State((core, open)): State<(Arc<Core>, OpenRoutes)>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().filter(|_| !request.method().is_safe());
+    let Some(route) = route.map(|path| path.as_str().to_owned()) else { return next.run(request).await };
+    let action = format!("{} {route}", request.method());
+    let caller = match request.extensions().get::<Identity>() {
+        Some(Identity::Somebody(caller)) => Some(caller.clone()),
+        _ if open.contains(&action) => None,
+        _ => return next.run(request).await,
+    };
+    let (subject, subject_id) = subject(&route, request.uri().path());
+    let deed = Deed {
+        caller,
+        address: ClientAddress::of(request.extensions(), request.headers(), &core).0,
+        request_id: request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()),
+        action: &action,
+        subject,
+        subject_id,
+    };
+    let begun = match service::begin(&core, &deed).await {
+        Ok(begun) => begun,
+        Err(error) => return error.into_response(),
+    };
+    let unanswered = Unanswered(Some((Arc::clone(&core), begun)));
+    let notes = Notes::default();
+    let response = NOTES.scope(Arc::clone(&notes), next.run(request)).await;
+    let (response, made) = look(response).await;
+    let known = notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let end = End {
+        status: Some(response.status().as_u16()),
+        code: response.extensions().get::<Arc<Error>>().map(|error| error.code),
+        subject_id: known.subject_id.or_else(|| made.id.as_ref().map(plain)),
+        server: made.server_id.or(made
+            .id
+            .filter(|_| subject == Some("server"))
+            .and_then(|id| id.as_i64())
+            .map(ServerId)),
+        account: known.account,
+        operation: made.operation_id,
+    };
+    unanswered.answered(end).await;
+    response
+}
+
+/// The subject of a route: the part of the path before the first id, or else the last part that is not a verb.
+fn subject<'a>(route: &'a str, path: &str) -> (Option<&'a str>, Option<String>) {
+    let mut before = None;
+    for (part, value) in route.split('/').zip(path.split('/')).skip(2) {
+        if part.starts_with('{') {
+            return (before, Some(value.chars().take(200).collect()));
+        }
+        before = Some(part).filter(|part| *part != "create").or(before);
+    }
+    (before, None)
+}
+
+/// An entry whose request has no response yet. If it is dropped, the entry still ends.
+struct Unanswered(Option<(Arc<Core>, Begun)>);
+
+impl Unanswered {
+    async fn answered(mut self, end: End) {
+        if let Some((core, begun)) = self.0.take() {
+            service::end(&core, begun, &end).await;
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        let (Some((core, begun)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
+        runtime.spawn(async move { service::end(&core, begun, &End::default()).await });
+    }
+}
+
+/// The ids of created objects in a response. It may hold secrets, which are not read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Made {
+    id: Option<Value>,
+    server_id: Option<ServerId>,
+    operation_id: Option<Uuid>,
+}
+
+async fn look(response: Response) -> (Response, Made) {
+    let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    let small = response.body().size_hint().exact().is_some_and(|size| size <= ANSWER as u64);
+    if !response.status().is_success() || !json || !small {
+        return (response, Made::default());
+    }
+    let (parts, body) = response.into_parts();
+    match to_bytes(body, ANSWER).await {
+        Ok(bytes) => {
+            let made = serde_json::from_slice(&bytes).unwrap_or_default();
+            (Response::from_parts(parts, Body::from(bytes)), made)
+        }
+        Err(error) => (Error::internal(error).into_response(), Made::default()),
+    }
+}
+
+fn plain(id: &Value) -> String {
+    id.as_str().map_or_else(|| id.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_tells_what_it_is_about() {
+        for (route, path, expected) in [
+            ("/api/server/create", "/api/server/create", (Some("server"), None)),
+            ("/api/server/{id}/start", "/api/server/7/start", (Some("server"), Some("7"))),
+            ("/api/auth/tokens", "/api/auth/tokens", (Some("tokens"), None)),
+            ("/api/auth/tokens/{id}", "/api/auth/tokens/x", (Some("tokens"), Some("x"))),
+            ("/api/auth/login", "/api/auth/login", (Some("login"), None)),
+            ("/api/pools/{id}/reserve/{address}", "/api/pools/3/reserve/::1", (Some("pools"), Some("3"))),
+        ] {
+            let (kind, id) = subject(route, path);
+            assert_eq!((kind, id.as_deref()), expected, "{route}");
+        }
+    }
+}

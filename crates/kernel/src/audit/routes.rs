@@ -1,0 +1,47 @@
+//! `/api/audit`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{Entry, ListEntries, Refused};
+use super::service;
+use crate::core::Core;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::Account;
+use crate::http::extract::{Json, Query};
+use crate::http::page::{Page, PageQuery};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(refused))
+}
+
+/// List audit entries: a provider sees all, a customer only those about themselves
+///
+/// `total` counts up to 10,000, and paging ends there: filter the list to get further. Only the first 20 refused writes
+/// per account and hour are entries; `GET /api/audit/refused` has their total number.
+#[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listAuditEntries", params(ListEntries),
+    responses((status = 200, body = Page<Entry>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn list(
+    State(core): State<Arc<Core>>,
+    Account(caller): Account,
+    Query(query): Query<ListEntries>,
+) -> Result<Json<Page<Entry>>> {
+    Ok(Json(service::list(&core, &caller, &query).await?))
+}
+
+/// Count refused writes by hour and account: a provider sees all, a customer only those about themselves
+#[utoipa::path(get, path = "/audit/refused", tag = "audit", operation_id = "listRefusedWrites", params(PageQuery),
+    responses((status = 200, body = Page<Refused>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn refused(
+    State(core): State<Arc<Core>>,
+    Account(caller): Account,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Refused>>> {
+    Ok(Json(service::refusals(&core, &caller, query).await?))
+}

@@ -1,0 +1,136 @@
+//! Business logic for the audit log: how entries begin and end, and who may read which.
+
+use std::net::IpAddr;
+use std::sync::PoisonError;
+
+use uuid::Uuid;
+
+use super::model::{Entry, ListEntries, Refused};
+use super::note::{NOTES, Notes};
+use super::store;
+use crate::auth::Caller;
+use crate::core::Core;
+use crate::db::is_without_room;
+use crate::error::{Code, Error, Result};
+use crate::http::page::{self, Page, PageQuery};
+use crate::ids::{ServerId, UserId};
+
+/// Maximum number of refused writes per account and hour that are stored as entries. The others are only counted.
+const KEPT: i64 = 20;
+
+/// An action that is about to begin.
+#[derive(Debug)]
+pub(super) struct Deed<'a> {
+    pub caller: Option<Caller>,
+    pub address: IpAddr,
+    pub request_id: Option<&'a str>,
+    pub action: &'a str,
+    pub subject: Option<&'a str>,
+    pub subject_id: Option<String>,
+}
+
+/// An entry that has begun.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    pub id: Uuid,
+}
+
+/// The outcome of an action; empty if it was cut off before there was a response.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    pub status: Option<u16>,
+    pub code: Option<Code>,
+    pub subject_id: Option<String>,
+    pub server: Option<ServerId>,
+    pub account: Option<UserId>,
+    pub operation: Option<Uuid>,
+}
+
+impl End {
+    /// Whether it is certain that nothing was done, and that this was no internal error.
+    fn was_refused(&self) -> bool {
+        let no_room = [Code::ResourceUnavailable, Code::HostUnreachable, Code::HostError];
+        self.status.is_some_and(|status| (400..500).contains(&status))
+            || self.code.is_some_and(|c| no_room.contains(&c))
+    }
+}
+
+/// Begins an entry. If it can't be recorded, the action does not take place.
+pub(super) async fn begin(core: &Core, deed: &Deed<'_>) -> Result<Begun> {
+    let server = deed.subject_id.as_ref().filter(|_| deed.subject == Some("server")).and_then(|id| id.parse().ok());
+    let role = deed.caller.as_ref().map_or("nobody", |caller| caller.role.as_str());
+    Ok(store::begin(&core.db, role, deed, server).await?)
+}
+
+/// Ends an entry. The action is done by now, so a failure to record its end only goes to the log.
+pub(super) async fn end(core: &Core, begun: Begun, end: &End) {
+    keep(core, begun, end, end.was_refused()).await;
+}
+
+async fn keep(core: &Core, begun: Begun, end: &End, counted: bool) {
+    let write = async || match counted {
+        true => store::refused(&core.db, begun, end, KEPT).await,
+        false => store::end(&core.db, begun, end).await,
+    };
+    let written = match write().await {
+        // The clock is months ahead of the janitor, or behind it.
+        Err(error) if is_without_room(&error) => match store::room(&core.db).await {
+            Ok(()) => write().await,
+            failed => failed,
+        },
+        written => written,
+    };
+    if let Err(error) = written {
+        tracing::error!(entry = %begun.id, %error, "cannot record the end of an audit entry");
+    }
+}
+
+/// Runs a CLI command and records that it was run. `action` names it, without its arguments.
+pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let (subject, _) = action.split_once(' ').unwrap_or((action, ""));
+    let begun = store::begin_command(&core.db, action, subject).await.map_err(Error::from)?;
+    let notes = Notes::default();
+    let result = NOTES.scope(Notes::clone(&notes), work).await;
+    let known = notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let code = result.as_ref().err().map(|error| error.downcast_ref::<Error>().map_or(Code::Internal, |e| e.code));
+    let status = Some(code.map_or(200, Code::status));
+    let ended = End { status, code, subject_id: known.subject_id, account: known.account, ..End::default() };
+    // The command line can't flood the log.
+    keep(core, begun, &ended, false).await;
+    result
+}
+
+/// The entries that the caller may see: all for a provider; for a customer their own actions, those of providers on
+/// their servers, and login attempts to their account.
+pub async fn list(core: &Core, caller: &Caller, query: &ListEntries) -> Result<Page<Entry>> {
+    let page = PageQuery { page: query.page, limit: query.limit };
+    page.check()?;
+    let _turn = core.turns.take(caller.user).await?;
+    let mine = (!caller.is_provider()).then_some(caller.user);
+    let (mut entries, total) = store::list(&core.db, mine, query, page).await.map_err(page::too_long)?;
+    for entry in entries.iter_mut().filter(|entry| mine.is_some() && entry.user_id != mine && entry.role != "nobody") {
+        (entry.user_id, entry.token_id, entry.address, entry.request_id) = (None, None, None, None);
+    }
+    Ok(Page::new(entries, total, page))
+}
+
+/// Number of refused writes by hour and account: all for a provider; for a customer their own and those about their
+/// account.
+pub async fn refusals(core: &Core, caller: &Caller, query: PageQuery) -> Result<Page<Refused>> {
+    query.check()?;
+    let _turn = core.turns.take(caller.user).await?;
+    let mine = (!caller.is_provider()).then_some(caller.user);
+    let (rows, total) = store::refusals(&core.db, mine, query).await.map_err(page::too_long)?;
+    Ok(Page::new(rows, total, query))
+}
+
+/// The latest entries, for the command line.
+pub async fn latest(core: &Core, limit: i64) -> Result<Vec<Entry>> {
+    let page = PageQuery { page: None, limit: Some(limit) };
+    Ok(store::list(&core.db, None, &ListEntries::default(), page).await?.0)
+}
+
+/// Creates partitions for the coming months, and deletes entries past the configured retention.
+pub async fn upkeep(core: &Core) -> Result<()> {
+    Ok(store::upkeep(&core.db, core.config.audit_days).await?)
+}

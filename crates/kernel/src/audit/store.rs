@@ -1,0 +1,190 @@
+//! SQL for the audit log.
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::model::{Entry, ListEntries, Refused};
+use super::service::{Begun, Deed, End};
+use crate::http::page::{COUNTED, Order, PageQuery};
+use crate::ids::{ServerId, UserId};
+use crate::operations::model::State;
+
+type Result<T> = sqlx::Result<T>;
+
+pub(super) async fn begin(db: &PgPool, role: &str, deed: &Deed<'_>, server: Option<i64>) -> Result<Begun> {
+    sqlx::query_as!(
+        Begun,
+        "insert into audit_open (id, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id)
+         values ($1, $2, $3, $4, $5::text::inet, $6, $7, $8, $9, $10) returning id",
+        Uuid::now_v7(),
+        deed.caller.as_ref().map(|caller| caller.user.0),
+        role,
+        deed.caller.as_ref().map(|caller| caller.token),
+        deed.address.to_string(),
+        deed.request_id,
+        deed.action,
+        deed.subject,
+        deed.subject_id,
+        server
+    )
+    .fetch_one(db)
+    .await
+}
+
+pub(super) async fn begin_command(db: &PgPool, action: &str, subject: &str) -> Result<Begun> {
+    sqlx::query_as!(
+        Begun,
+        "insert into audit_open (id, role, action, subject) values ($1, 'cli', $2, $3) returning id",
+        Uuid::now_v7(),
+        action,
+        subject
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Stores an entry permanently, with its end.
+pub(super) async fn end(db: &PgPool, begun: Begun, end: &End) -> Result<()> {
+    sqlx::query!(
+        "with o as (delete from audit_open where id = $1 returning *)
+         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id,
+                            account_id, operation_id, status, code, ended_at)
+         select id, at, user_id, role, token_id, address, request_id, action, subject, coalesce(subject_id, $4),
+                coalesce(server_id, $5), $6, $7, $2, $3, clock_timestamp()
+         from o",
+        begun.id,
+        end.status.and_then(|status| i16::try_from(status).ok()),
+        end.code.map(crate::error::Code::as_str),
+        end.subject_id,
+        end.server.map(|id| id.0),
+        end.account.map(|id| id.0),
+        end.operation
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Counts a refused write, and stores its entry if it is among the first `kept` of the account in this hour.
+pub(super) async fn refused(db: &PgPool, begun: Begun, end: &End, kept: i64) -> Result<()> {
+    sqlx::query!(
+        "with o as (delete from audit_open where id = $1 returning *),
+              counted as (
+                  insert into audit_refused as r (hour, user_id, account_id, count, last_at)
+                  select date_trunc('hour', at, 'UTC'), coalesce(user_id, 0),
+                         case when user_id is null then coalesce($6::bigint, 0) else 0 end, 1, clock_timestamp()
+                  from o
+                  on conflict (hour, user_id, account_id)
+                      do update set count = r.count + 1, last_at = greatest(r.last_at, excluded.last_at)
+                  returning count)
+         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id,
+                            account_id, operation_id, status, code, ended_at)
+         select id, at, user_id, role, token_id, address, request_id, action, subject, coalesce(subject_id, $4),
+                coalesce(server_id, $5), $6, $7, $2, $3, clock_timestamp()
+         from o, counted where counted.count <= $8",
+        begun.id,
+        end.status.and_then(|status| i16::try_from(status).ok()),
+        end.code.map(crate::error::Code::as_str),
+        end.subject_id,
+        end.server.map(|id| id.0),
+        end.account.map(|id| id.0),
+        end.operation,
+        kept
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Filtered entries, with the total count up to a limit; only those about one account if `mine` is set.
+pub(super) async fn list(
+    db: &PgPool,
+    mine: Option<UserId>,
+    query: &ListEntries,
+    page: PageQuery,
+) -> Result<(Vec<Entry>, i64)> {
+    let mut tx = crate::db::reading(db).await?;
+    macro_rules! entries {
+        ($run:ident, $query:ident, ($($of:tt)*), $what:literal, $rest:literal $(, $more:expr)*) => {
+            sqlx::$query!(
+                $($of)*
+                "select " + $what + r#" from audit_entries a left join operations o on o.id = a.operation_id
+                   where ($1::bigint is null or a.user_id = $1 or a.account_id = $1
+                          or (a.role in ('provider', 'cli')
+                              and a.server_id = any(array(select s.id from servers s where s.user_id = $1))))
+                     and ($2::bigint is null or a.user_id = $2) and ($3::uuid is null or a.token_id = $3)
+                     and ($4::bigint is null or a.server_id = $4) and ($5::text is null or a.action = $5)
+                     and ($6::text is null or a.subject = $6) and ($7::text is null or a.subject_id = $7)
+                     and ($8::text is null or a.request_id = $8) and ($9::text is null or a.code = $9)
+                     and ($10::timestamptz is null or a.at >= $10) and ($11::timestamptz is null or a.at < $11)"#
+                   + $rest,
+                mine.map(|id| id.0), query.user_id.map(|id| id.0), query.token_id, query.server_id.map(|id| id.0),
+                query.action, query.subject, query.subject_id, query.request_id, query.code, query.from, query.to
+                $(, $more)*
+            )
+            .$run(&mut *tx)
+            .await?
+        };
+    }
+    let rows = entries!(
+        fetch_all,
+        query_as,
+        (Entry,),
+        r#"a.id as "id!", a.at as "at!", a.user_id as "user_id: UserId", a.role as "role!", a.token_id,
+           host(a.address) as address, a.request_id, a.action as "action!", a.subject, a.subject_id, a.server_id as "server_id: ServerId",
+           a.account_id as "account_id: UserId", a.status, a.code, a.ended_at, a.operation_id,
+           o.state as "operation_state?: State", o.error_code as "operation_code?""#,
+        r#" order by case when $12 then a.at end, case when not $12 then a.at end desc, a.id limit $13 offset $14"#,
+        query.order == Some(Order::Asc),
+        page.size(),
+        page.offset()
+    );
+    let total =
+        entries!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $12) counted", COUNTED);
+    Ok((rows, total))
+}
+
+/// Creates the partitions for this month and the next ones.
+pub(super) async fn room(db: &PgPool) -> Result<()> {
+    sqlx::query!("select audit_room()").fetch_one(db).await.map(drop)
+}
+
+/// Number of refused writes by hour, newest first; only those about one account if `mine` is set.
+pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, page: PageQuery) -> Result<(Vec<Refused>, i64)> {
+    let mut tx = crate::db::reading(db).await?;
+    let rows = sqlx::query_as!(
+        Refused,
+        r#"select hour, nullif(user_id, 0) as "user_id: UserId", nullif(account_id, 0) as "account_id: UserId", count, last_at
+           from audit_refused where $1::bigint is null or user_id = $1 or account_id = $1
+           order by hour desc, user_id, account_id limit $2 offset $3"#,
+        mine.map(|id| id.0),
+        page.size(),
+        page.offset()
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let total = sqlx::query_scalar!(
+        r#"select count(*) as "n!" from (
+               select 1 from audit_refused where $1::bigint is null or user_id = $1 or account_id = $1 limit $2) counted"#,
+        mine.map(|id| id.0),
+        COUNTED
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    Ok((rows, total))
+}
+
+/// Stores entries whose processes died, and deletes expired ones.
+pub(super) async fn upkeep(db: &PgPool, days: i32) -> Result<()> {
+    sqlx::query!(
+        "with o as (delete from audit_open where at < now() - interval '1 hour' returning *)
+         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id)
+         select id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id from o"
+    )
+    .execute(db)
+    .await?;
+    sqlx::query!("delete from audit_refused where hour < aged_to() - make_interval(days => $1)", days)
+        .execute(db)
+        .await?;
+    sqlx::query!("select audit_upkeep($1)", days).fetch_one(db).await.map(drop)
+}

@@ -1,0 +1,7 @@
+//! Who makes a request, and what they may do.
+
+mod caller;
+mod scopes;
+
+pub use caller::{Authenticator, Caller, Role};
+pub use scopes::{Level, Scope, Scopes};

@@ -1,0 +1,137 @@
+//! Authorisation as extractors: every handler has to name who may call it.
+//!
+//! Safe methods (GET) require read access, all others require write access.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, Method, header};
+use uuid::Uuid;
+
+use super::ClientAddress;
+use crate::auth::{Authenticator, Caller, Level};
+use crate::core::Core;
+use crate::error::{Code, Error, Result};
+
+/// Any authenticated caller, whatever the token's scopes. The handler must limit what they see.
+#[derive(Debug, Clone)]
+pub struct Anyone(pub Caller);
+
+/// The caller's own account: any role, with a token whose scopes cover the whole account.
+#[derive(Debug, Clone)]
+pub struct Account(pub Caller);
+
+/// A login session, not an API token: for anything that would let a leaked token gain access (other tokens, the
+/// password).
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The caller.
+    pub caller: Caller,
+    /// The session's id.
+    pub id: Uuid,
+}
+
+/// A provider, with a token whose scopes cover the whole account.
+#[derive(Debug, Clone)]
+pub struct Provider(pub Caller);
+
+/// What every part of the service shares, of the service that a request came to.
+pub fn core(extensions: &Extensions) -> Result<&Arc<Core>> {
+    extensions.get().ok_or_else(|| Error::internal(anyhow::anyhow!("the request did not come through the router")))
+}
+
+/// The access level that a method requires.
+pub fn level(method: &Method) -> Level {
+    if method.is_safe() { Level::Read } else { Level::Write }
+}
+
+fn narrow() -> Error {
+    Error::new(Code::Forbidden, "This token's scopes do not allow this.")
+}
+
+/// The caller of a request, authenticated once on its way in: rate limits and the audit log need to know it as well.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// No token was sent.
+    Nobody,
+    /// The token is valid.
+    Somebody(Caller),
+    /// The token is invalid or can't be looked up. The first extractor to ask takes the error, which ends the request.
+    Refused(Arc<Mutex<Option<Error>>>),
+}
+
+impl Identity {
+    /// Reads the bearer token and looks up its owner.
+    pub async fn of(
+        core: &Core,
+        authenticator: &dyn Authenticator,
+        extensions: &Extensions,
+        headers: &HeaderMap,
+    ) -> Self {
+        let token = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim());
+        let Some(token) = token else { return Self::Nobody };
+        match authenticator.authenticate(token, ClientAddress::of(extensions, headers, core)).await {
+            Ok(caller) => Self::Somebody(caller),
+            Err(error) => Self::Refused(Arc::new(Mutex::new(Some(error)))),
+        }
+    }
+}
+
+/// The caller of a request, or the reason they have to sign in first.
+pub fn caller(extensions: &Extensions) -> Result<&Caller> {
+    let refused = match extensions.get::<Identity>() {
+        Some(Identity::Somebody(caller)) => return Ok(caller),
+        Some(Identity::Refused(error)) => error.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        Some(Identity::Nobody) | None => None,
+    };
+    Err(refused.unwrap_or_else(|| {
+        Error::new(Code::Unauthenticated, "Sign in first: send the header Authorization: Bearer <token>.")
+    }))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Anyone {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        caller(&parts.extensions).cloned().map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Account {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
+        if caller.scopes.allow(level(&parts.method)) { Ok(Self(caller)) } else { Err(narrow()) }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Session {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
+        match caller.session {
+            Some(id) => Ok(Self { caller, id }),
+            None => Err(Error::new(Code::Forbidden, "An API token may not do this; sign in with your password.")),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Provider {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let Account(caller) = Account::from_request_parts(parts, state).await?;
+        match caller.is_provider() {
+            true => Ok(Self(caller)),
+            false => Err(Error::new(Code::Forbidden, "Only the provider may do this.")),
+        }
+    }
+}

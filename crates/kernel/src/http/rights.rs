@@ -1,0 +1,73 @@
+//! Authenticates the caller when a request's head arrives, and again when its body is complete: that may be half a
+//! minute later, and access may have been revoked meanwhile.
+
+use std::sync::Arc;
+
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{Extensions, HeaderMap};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::BytesMut;
+use futures_util::{StreamExt, stream};
+
+use super::auth::Identity;
+use crate::auth::Authenticator;
+use crate::core::Core;
+
+/// What finds out who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Doors {
+    pub core: Arc<Core>,
+    pub authenticator: Arc<dyn Authenticator>,
+}
+
+impl Doors {
+    async fn identity(&self, extensions: &Extensions, headers: &HeaderMap) -> Identity {
+        Identity::of(&self.core, &*self.authenticator, extensions, headers).await
+    }
+}
+
+/// Authenticates the caller, once for everything that needs to know.
+pub(super) async fn identify(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
+    // Metrics have a token of their own, which belongs to no account.
+    let identity = match request.uri().path() {
+        "/metrics" => Identity::Nobody,
+        _ => doors.identity(request.extensions(), request.headers()).await,
+    };
+    request.extensions_mut().insert(identity);
+    next.run(request).await
+}
+
+/// Waits for the body of an authenticated request, then authenticates the caller again. Every other check on the way to
+/// the handler runs after this.
+pub(super) async fn look_again(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+    let known = matches!(request.extensions().get::<Identity>(), Some(Identity::Somebody(_)));
+    if !known || request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    let body = collect(body.into_data_stream()).await;
+    let identity = doors.identity(&parts.extensions, &parts.headers).await;
+    parts.extensions.insert(identity);
+    next.run(Request::from_parts(parts, body)).await
+}
+
+/// Reads the whole body, or a little more than the limit; whatever reads it next finds what is wrong with it.
+async fn collect(mut body: BodyDataStream) -> Body {
+    let mut whole = BytesMut::new();
+    while let Some(part) = body.next().await {
+        match part {
+            Ok(part) => whole.extend_from_slice(&part),
+            Err(error) => {
+                let before = stream::iter([Ok(whole.freeze()), Err(error)]);
+                return Body::from_stream(before);
+            }
+        }
+        if whole.len() > super::router::BODY_LIMIT {
+            let before = stream::iter([Ok::<Bytes, axum::Error>(whole.freeze())]);
+            return Body::from_stream(before.chain(body));
+        }
+    }
+    Body::from(whole.freeze())
+}

@@ -1,0 +1,146 @@
+//! The router: every feature's routes, and the layers that every request passes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::{Extension, Router};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::trace::TraceLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::rights::Doors;
+use super::{carry, error, health, openapi, rights};
+use crate::audit;
+use crate::auth::Authenticator;
+use crate::core::Core;
+use crate::feature::Feature;
+use crate::limits;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The largest body that any route needs, with room to spare.
+pub(super) const BODY_LIMIT: usize = 256 * 1024;
+
+/// Every route of these features with its documentation.
+pub fn routes(core: &Arc<Core>, features: &[Arc<dyn Feature>]) -> OpenApiRouter {
+    let (mut pages, mut api) = (OpenApiRouter::new(), OpenApiRouter::new());
+    for feature in features {
+        pages = pages.merge(Arc::clone(feature).pages());
+        api = api.merge(Arc::clone(feature).routes());
+    }
+    let mut routes = OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .merge(health::routes(core, features))
+        .merge(pages)
+        .nest("/api", api);
+    openapi::complete(routes.get_openapi_mut());
+    routes
+}
+
+/// The whole service as one router. `more` are routes that are not in the document: tests have some that fail as ours
+/// don't.
+pub fn router(
+    core: &Arc<Core>,
+    authenticator: Arc<dyn Authenticator>,
+    features: &[Arc<dyn Feature>],
+    more: Router,
+) -> Router {
+    let (router, document) = routes(core, features).split_for_parts();
+    let open = Arc::new(openapi::open_routes(&document));
+    let doors = Doors { core: Arc::clone(core), authenticator };
+    let router = router.merge(more).merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", document)).layer(
+        ServiceBuilder::new()
+            .layer(axum::middleware::map_request(drop_unreadable_request_id))
+            .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+            .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+            .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log_response))
+            .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+            .layer(from_fn(count))
+            .layer(from_fn(harden))
+            .layer(from_fn(error::finish))
+            .layer(Extension(Arc::clone(core)))
+            .layer(from_fn_with_state(doors.clone(), rights::identify))
+            .layer(from_fn_with_state(Arc::clone(core), limits::limit))
+            .layer(from_fn_with_state(Arc::clone(core), carry::carry))
+            .layer(from_fn_with_state((Arc::clone(core), open), audit::watch))
+            .layer(CatchPanicLayer::custom(error::from_panic))
+            .layer(from_fn_with_state(doors, rights::look_again))
+            .layer(DefaultBodyLimit::max(BODY_LIMIT)),
+    );
+    features.iter().fold(router, |router, feature| Arc::clone(feature).wrap(router))
+}
+
+/// Keeps a client's own request id if it is short and plain; other requests get one of ours.
+async fn drop_unreadable_request_id(mut request: Request) -> Request {
+    let fine =
+        |v: &HeaderValue| v.len() <= 64 && v.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b));
+    if !request.headers().get(REQUEST_ID).is_none_or(fine) {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
+}
+
+fn span(request: &Request) -> tracing::Span {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
+    // Only the path: a query may hold what does not belong in a log.
+    let (method, path) = (cut(request.method().as_str()), cut(request.uri().path()));
+    tracing::info_span!("request", id, %method, %path)
+}
+
+/// Shortens text for the log, which clients must not be able to fill with long requests.
+pub(super) fn cut(text: &str) -> Cow<'_, str> {
+    const MOST: usize = 200;
+    match text.len() {
+        0..=MOST => text.into(),
+        length => format!("{}… ({length} bytes)", &text[..text.floor_char_boundary(MOST)]).into(),
+    }
+}
+
+fn log_response(response: &Response, latency: Duration, _span: &tracing::Span) {
+    // Refusals are counted and logged in one line.
+    if response.extensions().get::<limits::Refused>().is_some() {
+        return;
+    }
+    tracing::info!(status = response.status().as_u16(), ms = latency.as_secs_f64() * 1e3, "answered");
+}
+
+/// Counts and times requests by route, not by path: the number of series must not grow with the servers.
+async fn count(request: Request, next: Next) -> Response {
+    let route = request
+        .extensions()
+        .get::<axum::extract::MatchedPath>()
+        .map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
+    // HTTP allows any token as a method; a series for each would let clients use up our memory.
+    let method = match request.method().as_str() {
+        known @ ("GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS") => known.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let start = std::time::Instant::now();
+    let response = next.run(request).await;
+    let labels = [("route", route), ("method", method), ("status", response.status().as_u16().to_string())];
+    metrics::counter!("innkeeper_http_requests_total", &labels).increment(1);
+    metrics::histogram!("innkeeper_http_request_seconds", &labels[..2]).record(start.elapsed().as_secs_f64());
+    response
+}
+
+/// Sets headers that keep browsers from sniffing content types, framing, and caching private data.
+async fn harden(request: Request, next: Next) -> Response {
+    let api = request.uri().path().starts_with("/api/") && !request.uri().path().starts_with("/api/docs");
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if api {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}

@@ -1,0 +1,193 @@
+//! Business logic for idempotency keys: a repeated key with the same request gets the same response, with another
+//! request a 422. Keys are stored for a day. A failed request has changed nothing and stores nothing: if it is
+//! repeated, it runs again.
+
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::PgConnection;
+
+use super::{HEADER, Named, Once, store};
+use crate::core::Core;
+use crate::db::{self, Tx, is_lock_timeout};
+use crate::error::{Code, Error, Result};
+use crate::keyring::Resealed;
+use crate::secrets::SealedBy;
+
+/// The purpose that responses are sealed for.
+const PURPOSE: &str = "idempotent-answer";
+
+/// Maximum number of keys stored per account. Beyond that the oldest are deleted early: they are rows, and no
+/// well-behaved client gets near this limit.
+const MOST: i64 = 20_000;
+
+/// Outcome of beginning a request.
+#[derive(Debug)]
+pub enum Begun<T> {
+    /// To be done, in this transaction.
+    New(Doing),
+    /// Already done; this is the stored response.
+    Done(T),
+}
+
+/// Outcome of checking a request before its transaction.
+#[derive(Debug)]
+pub enum Checked<T, C> {
+    /// May be done; this is the result of the check.
+    New(C),
+    /// Already done; this is the stored response.
+    Done(T),
+}
+
+/// A request's transaction. [`Self::finish`] is the only way to commit it.
+#[derive(Debug)]
+pub struct Doing {
+    tx: Tx,
+    once: Once,
+}
+
+impl Once {
+    /// Begins the request's transaction. Waits for the same request if it is in progress elsewhere.
+    pub async fn begin<T: DeserializeOwned>(&self, core: &Core) -> Result<Begun<T>> {
+        let mut tx = db::begin(&core.db).await?;
+        if let Some(named) = &self.0 {
+            let taken = store::insert(&mut tx, named).await.map_err(|error| match is_lock_timeout(&error) {
+                true => Error {
+                    retry_after: Some(Duration::from_secs(2)),
+                    ..Error::new(Code::Conflict, "This request is already in progress; send it again for its result.")
+                },
+                false => error.into(),
+            })?;
+            if !taken {
+                // It was deleted just now, a day old.
+                let gone = || Error::new(Code::Conflict, "This key has just expired; use a new one.");
+                return named.kept(core, &mut tx).await?.ok_or_else(gone).map(Begun::Done);
+            }
+        }
+        Ok(Begun::New(Doing { tx, once: self.clone() }))
+    }
+
+    /// Checks, before the transaction begins, whether the request may be done: for checks that call other systems. A
+    /// refusal counts only if the request was not done before or meanwhile: of two identical concurrent requests, one
+    /// may be refused because of what the other has created.
+    pub async fn check<T: DeserializeOwned, C>(
+        &self,
+        core: &Core,
+        check: impl Future<Output = Result<C>>,
+    ) -> Result<Checked<T, C>> {
+        if let Some(done) = self.look(core).await? {
+            return Ok(Checked::Done(done));
+        }
+        match check.await {
+            Ok(found) => Ok(Checked::New(found)),
+            Err(refused) => self.look(core).await?.map(Checked::Done).ok_or(refused),
+        }
+    }
+
+    async fn look<T: DeserializeOwned>(&self, core: &Core) -> Result<Option<T>> {
+        match &self.0 {
+            Some(named) => named.kept(core, &mut *core.db.acquire().await?).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Updates the stored response with facts known only after the transaction. If two callers disagree, the first one
+    /// wins for both: returns the response that is stored now.
+    pub async fn settle<T: Serialize + DeserializeOwned>(&self, core: &Core, before: &T, answer: T) -> Result<T> {
+        let Some(named) = &self.0 else { return Ok(answer) };
+        let mut tx = db::begin(&core.db).await?;
+        store::lock(&mut tx, named).await?;
+        match named.kept(core, &mut tx).await? {
+            Some(kept) if serde_json::to_vec::<T>(&kept).ok() != serde_json::to_vec(before).ok() => Ok(kept),
+            _ => {
+                named.keep(core, &mut tx, &answer).await?;
+                tx.commit().await?;
+                Ok(answer)
+            }
+        }
+    }
+}
+
+impl Named {
+    async fn kept<T: DeserializeOwned>(&self, core: &Core, db: &mut PgConnection) -> Result<Option<T>> {
+        match store::get(db, self).await? {
+            Some((known, _)) if !self.fingerprint.matches(&known) => {
+                Err(Error::field(HEADER, "This key was used for another request; use a new one."))
+            }
+            Some((_, Some(sealed))) => {
+                let answer = core.sealer.open(PURPOSE, &sealed)?;
+                serde_json::from_slice(&answer).map(Some).map_err(Error::internal)
+            }
+            Some((_, None)) | None => Ok(None),
+        }
+    }
+
+    async fn keep(&self, core: &Core, tx: &mut PgConnection, answer: &impl Serialize) -> Result<()> {
+        let answer = serde_json::to_vec(answer).map_err(Error::internal)?;
+        Ok(store::set_answer(tx, self, &core.sealer.seal(PURPOSE, &answer)?).await?)
+    }
+}
+
+impl Doing {
+    /// Commits the changes, together with the response to replay from now on.
+    pub async fn finish<T: Serialize>(mut self, core: &Core, answer: T) -> Result<T> {
+        if let Some(named) = &self.once.0 {
+            named.keep(core, &mut self.tx, &answer).await?;
+        }
+        match self.tx.commit().await {
+            Ok(()) => Ok(answer),
+            Err(error) if error.code == Code::OutcomeUnknown && self.once.0.is_some() => Err(Error {
+                message: "The database connection was lost at the last moment, so this may or may not have been done. \
+                          Send it again with the same Idempotency-Key: it will not be done twice."
+                    .to_owned(),
+                retry_after: Some(Duration::from_secs(5)),
+                ..error
+            }),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Deref for Doing {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.tx
+    }
+}
+
+impl DerefMut for Doing {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+}
+
+/// The number of responses read with one query.
+const BATCH: i64 = 500;
+
+/// Reseals responses that were sealed with an old key. One that no key opens is lost: if the request is repeated, it
+/// fails instead of being done twice.
+pub(super) async fn reseal(core: &Core, change: bool) -> Result<Resealed> {
+    let (mut count, mut after) = (Resealed::default(), (0, String::new()));
+    loop {
+        let answers = store::answers(&core.db, &after, BATCH).await?;
+        let Some((user, key, _)) = answers.last() else { return Ok(count) };
+        after = (*user, key.clone());
+        for (user, key, sealed) in &answers {
+            let by = core.sealer.sealed_by(PURPOSE, sealed)?;
+            let done = match &by {
+                SealedBy::Old(new) if change => store::replace_answer(&core.db, *user, key, sealed, new).await?,
+                _ => false,
+            };
+            count.add(&by, done);
+        }
+    }
+}
+
+/// Deletes keys older than a day, and those over the limit.
+pub(super) async fn purge(core: &Core) -> Result<()> {
+    Ok(store::purge(&core.db, MOST).await?)
+}

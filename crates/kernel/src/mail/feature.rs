@@ -1,0 +1,42 @@
+//! Mail as a part of the service.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{MAIL_DUE, outbox, routes, service};
+use crate::core::Core;
+use crate::error::Result;
+use crate::feature::{Feature, Task};
+
+/// What sends mails, and shows what became of them.
+#[derive(Debug)]
+pub struct Mails(pub Arc<Core>);
+
+#[async_trait]
+impl Feature for Mails {
+    fn name(&self) -> &'static str {
+        "mail"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(Arc::clone(&self.0))
+    }
+
+    fn tasks(self: Arc<Self>) -> Vec<Task> {
+        vec![Task::new("mail", async move { outbox::send_queued(&self.0).await })]
+    }
+
+    fn topics(&self) -> Vec<&'static str> {
+        vec![MAIL_DUE.channel]
+    }
+
+    async fn upkeep(&self) -> Result<()> {
+        service::purge(&self.0).await
+    }
+
+    fn describe(&self) {
+        metrics::describe_counter!("innkeeper_mails_total", "Emails by outcome.");
+    }
+}

@@ -1,0 +1,43 @@
+//! `/api/mails`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::model::{ListMails, MailView};
+use super::service;
+use crate::core::Core;
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::Provider;
+use crate::http::extract::{Json, Path, Query};
+use crate::http::page::Page;
+use crate::idempotency::Once;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))
+}
+
+/// List the emails of the last 90 days (provider)
+#[utoipa::path(get, path = "/mails", tag = "mails", operation_id = "listMails", params(ListMails),
+    responses((status = 200, body = Page<MailView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn list(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Query(query): Query<ListMails>,
+) -> Result<Json<Page<MailView>>> {
+    Ok(Json(service::list(&core, &query).await?))
+}
+
+/// Retry an email at once that failed, may have been sent, or is still queued (provider)
+#[utoipa::path(post, path = "/mails/{id}/retry", tag = "mails", operation_id = "retryMail",
+    params(("id" = Uuid, Path, description = "The email's id")),
+    responses((status = 200, body = MailView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn retry(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<Uuid>, once: Once) -> Result<Json<MailView>> {
+    Ok(Json(service::retry(&core, &once, id).await?))
+}

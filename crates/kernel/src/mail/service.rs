@@ -1,0 +1,74 @@
+//! Business logic for emails: queueing, retrying and deleting them.
+
+use lettre::message::Mailbox;
+use lettre::{Address, Message};
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::model::{ListMails, MailState, MailView};
+use super::templates::Mail;
+use super::{store, transport};
+use crate::core::Core;
+use crate::error::{Code, Error, Result};
+use crate::http::page::{self, Page, PageQuery};
+use crate::idempotency::{Begun, Once};
+
+/// How many days emails are kept.
+const KEPT_DAYS: i32 = 90;
+
+/// Queues an email in the caller's transaction: it exists if and only if that transaction commits. At most one is
+/// queued per `event`.
+pub async fn queue(tx: &mut PgConnection, event: &str, recipient: &str, mail: &impl Mail) -> Result<()> {
+    let mail = mail.render()?;
+    Ok(store::insert(tx, event, recipient, &mail).await?)
+}
+
+/// Lists emails, newest first by default.
+pub async fn list(core: &Core, query: &ListMails) -> Result<Page<MailView>> {
+    let page = PageQuery { page: query.page, limit: query.limit };
+    page.check()?;
+    let (mails, total) = store::list(&core.db, query, page).await.map_err(page::too_long)?;
+    Ok(Page::new(mails, total, page))
+}
+
+/// Sends an email again, or at once: it is retried for as long as a new one.
+pub async fn retry(core: &Core, once: &Once, id: Uuid) -> Result<MailView> {
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let mail = store::lock(&mut tx, id).await?.ok_or_else(|| Error::not_found("email"))?;
+    match mail.state {
+        MailState::Sent => return Err(Error::new(Code::Conflict, "This email has already been sent.")),
+        MailState::Sending => return Err(Error::new(Code::Conflict, "This email is being sent right now.")),
+        MailState::Queued | MailState::Failed | MailState::Unknown => {}
+    }
+    let queued = store::queue_again(&mut tx, id).await?;
+    tx.finish(core, queued).await
+}
+
+/// Whether emails are held until someone fixes a problem: the mail server is unreachable, or rejects us.
+pub async fn is_held(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
+    store::is_any_held(db).await
+}
+
+/// Stops sending anything that is queued: the database was restored, so it may have been sent already.
+pub async fn hold_all(tx: &mut PgConnection) -> Result<()> {
+    Ok(store::hold_all(tx).await?)
+}
+
+/// Whether an email to this address can be built and handed to a mail server with exactly this recipient.
+pub fn can_be_written_to(address: &str) -> bool {
+    let Ok(to) = address.parse::<Address>() else { return false };
+    let mailbox = Mailbox::new(None, to.clone());
+    let built = Message::builder().from(mailbox.clone()).to(mailbox).body(String::new());
+    built.is_ok_and(|mail| mail.envelope().to() == [to])
+}
+
+/// Deletes emails after 90 days: recipients and bodies are personal data.
+pub async fn purge(core: &Core) -> Result<()> {
+    for id in store::purge(&core.db, KEPT_DAYS).await? {
+        transport::forget(&core.config.data, id).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! The engine's settings, and how an operation is enqueued.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::failpoints::Failpoints;
+use super::model::State;
+use super::store::{self, InTheWay, NewRow};
+use super::workflow::{Data, Kind};
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::ids::{ServerId, UserId};
+
+/// The engine's settings, and the way to enqueue.
+#[derive(Debug)]
+pub struct Engine {
+    /// Points where tests make it fail.
+    pub failpoints: Failpoints,
+    /// This process, as lease owner.
+    pub(super) owner: Uuid,
+    pub(super) workers: usize,
+    pub(super) lease: Duration,
+    pub(super) undo_deadline: Duration,
+}
+
+/// An operation to enqueue.
+#[derive(Debug)]
+pub struct NewOperation<D> {
+    /// Which workflow.
+    pub kind: Kind,
+    /// The server it works on.
+    pub server: ServerId,
+    /// The workflow's initial data.
+    pub data: D,
+    /// The user who requested it.
+    pub user: Option<UserId>,
+    /// How long its steps may take in total before it is undone.
+    pub deadline: Duration,
+}
+
+impl Engine {
+    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            failpoints: Failpoints::parse(&config.failpoints)?,
+            owner: Uuid::new_v4(),
+            workers: config.workers,
+            lease: config.lease(),
+            undo_deadline: Duration::from_secs(config.undo_deadline_seconds.into()),
+        })
+    }
+
+    /// Enqueues an operation in the caller's transaction: it exists if and only if that transaction commits. If another
+    /// operation holds the server, or waits for it, the error is `LOCKED` with its id.
+    pub async fn enqueue<D: Data>(&self, tx: &mut PgConnection, new: NewOperation<D>) -> Result<Uuid> {
+        let new = row(new)?;
+        loop {
+            if store::insert(tx, &new).await? {
+                return Ok(new.id);
+            }
+            // The conflicting operation may have ended in between: then there is room.
+            if let Some(InTheWay { id, kind, .. }) = store::holder(tx, new.server).await? {
+                return Err(Error::new(
+                    Code::Locked,
+                    format!(
+                        "Another operation ({kind}) is in progress on this server; wait for it to finish and try again."
+                    ),
+                )
+                .with_details(json!({ "operationId": id })));
+            }
+        }
+    }
+
+    /// The same for what nothing may prevent: if another operation holds the server, this one is next, and nothing else
+    /// is accepted before it. Only one waits at a time: this one replaces a waiting operation of a kind in
+    /// `instead_of`; any other waiting operation runs instead of this one.
+    pub async fn enqueue_behind<D: Data>(
+        &self,
+        tx: &mut PgConnection,
+        new: NewOperation<D>,
+        instead_of: &[&str],
+    ) -> Result<Placed> {
+        let new = row(new)?;
+        loop {
+            if let Some(InTheWay { id, kind, .. }) = store::waiting(tx, new.server).await? {
+                if kind == new.kind || !instead_of.contains(&kind.as_str()) {
+                    return Ok(Placed { id, waits: true });
+                }
+                store::replace(tx, id, &format!("Replaced by another operation ({}).", new.kind)).await?;
+            }
+            if store::insert(tx, &new).await? {
+                return Ok(Placed { id: new.id, waits: false });
+            }
+            if let Some(InTheWay { kind, state, .. }) = store::holder(tx, new.server).await? {
+                let why = match state {
+                    State::Stuck => store::BEHIND_STUCK.to_owned(),
+                    _ => format!("Waiting for another operation ({kind}) on this server to finish."),
+                };
+                if store::insert_waiting(tx, &new, &why).await? {
+                    return Ok(Placed { id: new.id, waits: true });
+                }
+            }
+        }
+    }
+}
+
+fn row<D: Data>(new: NewOperation<D>) -> Result<NewRow> {
+    let NewOperation { kind, server, data, user, deadline } = new;
+    let data = serde_json::to_value(&data).map_err(Error::internal)?;
+    let Kind { name, first_step } = kind;
+    Ok(NewRow { id: Uuid::now_v7(), server, kind: name, step: first_step, data, version: D::VERSION, user, deadline })
+}
+
+/// What became of an operation that nothing may prevent.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed {
+    /// The operation, or the one that runs instead.
+    pub id: Uuid,
+    /// Whether it waits for another one to end.
+    pub waits: bool,
+}

@@ -1,0 +1,80 @@
+//! Operations as the API shows them.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::ServerId;
+use crate::stored_enum;
+
+/// State of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Another operation holds the server, and this one runs next, whatever its outcome; `error` says what it waits
+    /// for.
+    Waiting,
+    /// No worker has claimed it yet.
+    Queued,
+    /// In progress.
+    Running,
+    /// It failed, and what it had done is being undone.
+    Undoing,
+    /// Completed.
+    Succeeded,
+    /// Failed, and cleanly undone.
+    Failed,
+    /// It could be neither completed nor undone: manual intervention is required.
+    Stuck,
+    /// A state that only a newer version knows.
+    #[serde(skip_deserializing)]
+    Unknown,
+}
+
+stored_enum!(State, Self::Unknown);
+
+impl State {
+    /// Whether it has ended for good.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// Why an operation failed, or is being retried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationError {
+    /// An error code from the closed list.
+    pub code: String,
+    /// What happened, for the customer.
+    pub message: String,
+    /// The host's own message: for providers only, null for everyone else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// An operation, as the API and the `operation` event show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationView {
+    /// The operation's id.
+    pub id: Uuid,
+    /// The server it works on.
+    pub server_id: ServerId,
+    /// What it does: `create`, `start`, ….
+    pub kind: String,
+    /// Its current state.
+    pub state: State,
+    /// Progress in percent, 0 to 100.
+    pub progress: u8,
+    /// The current step.
+    pub step: String,
+    /// Why it failed or, while it runs, why a step is being retried or what it waits for.
+    pub error: Option<OperationError>,
+    /// When it was requested.
+    pub created_at: DateTime<Utc>,
+    /// When work on it started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+}

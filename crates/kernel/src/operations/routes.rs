@@ -1,0 +1,96 @@
+//! `/api/operations`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::Operations;
+use super::model::OperationView;
+use super::service::{self, LogLine};
+use crate::error::Result;
+use crate::http::ErrorBody;
+use crate::http::auth::{Anyone, Provider};
+use crate::http::extract::{Json, Path, Query};
+use crate::http::page::{PageQuery, TOTAL};
+use crate::idempotency::Once;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Operations>> {
+    OpenApiRouter::new()
+        .routes(routes!(stuck))
+        .routes(routes!(get))
+        .routes(routes!(log))
+        .routes(routes!(retry))
+        .routes(routes!(abandon))
+}
+
+/// Stuck operations, oldest first (provider)
+///
+/// Paged; the `X-Total-Count` header has the total count.
+#[utoipa::path(get, path = "/operations", tag = "operations", operation_id = "listStuckOperations", params(PageQuery),
+    responses((status = 200, body = Vec<OperationView>), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn stuck(
+    State(operations): State<Arc<Operations>>,
+    _: Provider,
+    Query(query): Query<PageQuery>,
+) -> Result<(HeaderMap, Json<Vec<OperationView>>)> {
+    let (operations, total) = service::stuck(&operations.core, query).await?;
+    Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(operations)))
+}
+
+/// State of an operation
+#[utoipa::path(get, path = "/operations/{id}", tag = "operations", operation_id = "getOperation", params(("id" = Uuid, Path, description = "The operation's id")),
+    responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn get(
+    State(operations): State<Arc<Operations>>,
+    Anyone(caller): Anyone,
+    Path(id): Path<Uuid>,
+) -> Result<Json<OperationView>> {
+    Ok(Json(service::get(&operations, &caller, id).await?))
+}
+
+/// The last thousand lines of an operation's log (provider)
+#[utoipa::path(get, path = "/operations/{id}/log", tag = "operations", operation_id = "getOperationLog", params(("id" = Uuid, Path, description = "The operation's id")),
+    responses((status = 200, body = Vec<LogLine>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn log(
+    State(operations): State<Arc<Operations>>,
+    _: Provider,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Vec<LogLine>>> {
+    Ok(Json(service::log(&operations.core, id).await?))
+}
+
+/// Retry a stuck operation (provider)
+#[utoipa::path(post, path = "/operations/{id}/retry", tag = "operations", operation_id = "retryOperation", params(("id" = Uuid, Path, description = "The operation's id")),
+    responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn retry(
+    State(operations): State<Arc<Operations>>,
+    _: Provider,
+    Path(id): Path<Uuid>,
+    once: Once,
+) -> Result<Json<OperationView>> {
+    Ok(Json(service::retry(&operations, &once, id).await?))
+}
+
+/// Abandon a stuck operation (provider)
+///
+/// It ends as failed. Nothing more is done and nothing is undone; its server shows what the next sweep finds. For
+/// operations that must not continue: after the database was restored, or if someone did the work by hand.
+#[utoipa::path(post, path = "/operations/{id}/abandon", tag = "operations", operation_id = "abandonOperation", params(("id" = Uuid, Path, description = "The operation's id")),
+    responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn abandon(
+    State(operations): State<Arc<Operations>>,
+    _: Provider,
+    Path(id): Path<Uuid>,
+    once: Once,
+) -> Result<Json<OperationView>> {
+    Ok(Json(service::abandon(&operations, &once, id).await?))
+}

@@ -1,0 +1,217 @@
+//! Reads, waits for and retries operations.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::model::OperationView;
+use super::store;
+pub use super::store::LogLine;
+use super::{OPERATION_CHANGED, Operations};
+use crate::auth::Caller;
+use crate::auth::Level;
+use crate::core::Core;
+use crate::db;
+use crate::error::{Code, Error, Result};
+use crate::http::page::PageQuery;
+use crate::idempotency::{Begun, Once};
+use crate::ids::ServerId;
+use crate::keyring::Resealed;
+use crate::secrets::SealedBy;
+
+/// One operation, without the provider's detail. The caller has checked access to its server.
+pub async fn view(core: &Core, id: Uuid) -> Result<Option<OperationView>> {
+    Ok(store::get(&core.db, id).await?.map(|row| row.view(false)))
+}
+
+/// Several operations, likewise, in one query.
+pub async fn views(core: &Core, ids: &[Uuid]) -> Result<Vec<OperationView>> {
+    if ids.is_empty() {
+        return Ok(vec![]);
+    }
+    Ok(store::some(&core.db, ids).await?.into_iter().map(|row| row.view(false)).collect())
+}
+
+/// The operation that holds a server now, likewise.
+pub async fn active(core: &Core, server: ServerId) -> Result<Option<OperationView>> {
+    Ok(store::active(&core.db, server).await?.map(|row| row.view(false)))
+}
+
+/// One operation for a caller: 404 unless they may see its server.
+pub async fn get(operations: &Operations, caller: &Caller, id: Uuid) -> Result<OperationView> {
+    let unknown = || Error::not_found("operation");
+    let row = store::get(&operations.core.db, id).await?.ok_or_else(unknown)?;
+    // The history of a server outlives it.
+    operations.subjects.authorize(caller, &row.subject(), Level::Read).await.map_err(|e| match e.code {
+        Code::NotFound => unknown(),
+        _ => e,
+    })?;
+    Ok(row.view(caller.is_provider()))
+}
+
+/// A server's operations, newest first, and the total count.
+pub async fn of_server(
+    core: &Core,
+    caller: &Caller,
+    server: ServerId,
+    page: PageQuery,
+) -> Result<(Vec<OperationView>, i64)> {
+    page.check()?;
+    let _turn = core.turns.take(caller.user).await?;
+    let rows = store::of_server(&core.db, server, page.size(), page.offset()).await?;
+    let total = store::count_of_server(&core.db, server).await?;
+    Ok((rows.into_iter().map(|row| row.view(caller.is_provider())).collect(), total))
+}
+
+/// The last thousand lines of an operation's log, for the provider.
+pub async fn log(core: &Core, id: Uuid) -> Result<Vec<LogLine>> {
+    store::get(&core.db, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+    Ok(store::log_lines(&core.db, id).await?)
+}
+
+/// Stuck operations, oldest first, and the total count.
+pub async fn stuck(core: &Core, page: PageQuery) -> Result<(Vec<OperationView>, i64)> {
+    let rows = store::stuck(&core.db, page.size(), page.offset()).await?;
+    Ok((rows.into_iter().map(|row| row.view(true)).collect(), store::count_stuck(&core.db).await?))
+}
+
+/// Resumes a stuck operation where it stopped, after the provider has fixed what blocked it.
+pub async fn retry(operations: &Operations, once: &Once, id: Uuid) -> Result<OperationView> {
+    let core = &operations.core;
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let deadline = Duration::from_secs(core.config.operation_deadline_seconds.into());
+    let (kind, step, place) = store::place(&mut tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+    // If another version had its steps in other places, the retry confirms that it may continue at the one of the same
+    // name.
+    let here = operations.workflow(&kind).and_then(|w| w.steps().iter().position(|name| *name == step));
+    let place = here.and_then(|index| i32::try_from(index).ok()).unwrap_or(place);
+    let taken_up = store::unstick(&mut tx, id, place, deadline, core.engine.undo_deadline).await?;
+    let row = store::get(&mut *tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+    if !taken_up {
+        return Err(Error::new(Code::Conflict, "Only a stuck operation can be retried."));
+    }
+    store::log(&mut tx, id, "info", "", "retried by the provider").await?;
+    tx.finish(core, row.view(true)).await
+}
+
+/// Ends a stuck operation as it is: nothing more is done, and nothing is undone. Its server shows what the next sweep
+/// finds.
+pub async fn abandon(operations: &Operations, once: &Once, id: Uuid) -> Result<OperationView> {
+    let core = &operations.core;
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    let unknown = || Error::not_found("operation");
+    let subject = store::get(&mut *tx, id).await?.ok_or_else(unknown)?.subject();
+    // The subject before its operation, as everywhere.
+    operations.subjects.kind(&subject.kind)?.abandoned(&mut tx, &subject.id).await?;
+    if store::abandon(&mut tx, id).await?.is_none() {
+        return Err(Error::new(Code::Conflict, "Only a stuck operation can be abandoned."));
+    }
+    store::log(&mut tx, id, "info", "", "abandoned by the provider").await?;
+    let row = store::get(&mut *tx, id).await?.ok_or_else(unknown)?;
+    tx.finish(core, row.view(true)).await
+}
+
+/// Marks everything in progress as stuck: the database was restored to an older state, from the time `to`.
+pub async fn hold_all(tx: &mut PgConnection, to: Option<DateTime<Utc>>) -> Result<u64> {
+    let to =
+        to.map_or_else(|| "of an unknown time".to_owned(), |at| format!("of {}", at.format("%Y-%m-%d %H:%M:%S UTC")));
+    let message = "The provider's database was restored from a backup while this was in progress. It waits until the \
+                   provider has checked the server.";
+    let detail = format!(
+        "The database was restored to its state {to}. It does not know what was done since then, by this operation or \
+         others. Check the guest; then retry the operation (innkeeper operation retry) or abandon it (innkeeper operation \
+         abandon)."
+    );
+    Ok(store::hold_all(tx, message, &detail).await?)
+}
+
+/// State of an operation after a short wait for it.
+#[derive(Debug)]
+pub struct Progress {
+    /// The operation as the API shows it.
+    pub view: OperationView,
+    /// The host's id of its latest task.
+    pub host_task: Option<String>,
+}
+
+/// Waits until `enough` returns true, or until `at_most` has passed, and returns the operation's state at that time.
+pub async fn wait(core: &Core, id: Uuid, at_most: Duration, enough: impl Fn(&Progress) -> bool) -> Result<Progress> {
+    let mut events = core.events.subscribe();
+    let until = tokio::time::Instant::now() + at_most;
+    loop {
+        let row = store::get(&core.db, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+        let progress = Progress { host_task: row.host_task.clone(), view: row.view(false) };
+        if enough(&progress) {
+            return Ok(progress);
+        }
+        let changed = async { while events.next_of(&OPERATION_CHANGED).await.is_some_and(|changed| changed != id) {} };
+        // The poll is for a process that can't receive events at the moment.
+        let poll = tokio::time::sleep(Duration::from_millis(500));
+        tokio::select! {
+            () = changed => {}
+            () = poll => {}
+            () = tokio::time::sleep_until(until) => return Ok(progress),
+        }
+    }
+}
+
+/// How long an operation that this version does not know is left to other processes.
+const STRANDED: Duration = Duration::from_mins(10);
+
+/// Marks operations stuck that no process claims because this version does not know their kind or data: a newer version
+/// started them. They hold their servers.
+pub async fn strand(operations: &Operations) -> Result<()> {
+    let core = &operations.core;
+    let mut tx = db::begin(&core.db).await?;
+    let detail = "no process of a version that knows this kind of operation has claimed it for ten minutes: start the \
+                  version that started it, then retry";
+    let message = "No one is working on this; the provider has been notified.";
+    let known = operations.known();
+    let stranded = store::strand(&mut tx, &known, STRANDED, Code::Internal.as_str(), message, detail).await?;
+    for (id, _) in &stranded {
+        store::log(&mut tx, *id, "error", "", detail).await?;
+    }
+    tx.commit().await?;
+    for (id, kind) in stranded {
+        metrics::counter!("innkeeper_operations_total", "kind" => kind.clone(), "state" => "stuck").increment(1);
+        tracing::error!(operation = %id, kind, detail, "operation is stuck; manual intervention is required");
+    }
+    Ok(())
+}
+
+/// Reseals secrets in operations' data that an old key sealed, using the master key. Operations that a worker is
+/// running are left alone: it would write the old data back.
+pub async fn reseal(operations: &Operations, change: bool) -> Result<Resealed> {
+    let core = &operations.core;
+    let mut count = Resealed::default();
+    for id in store::open_ids(&core.db).await? {
+        let mut tx = db::begin(&core.db).await?;
+        let Some((kind, mut data, leased)) = store::data(&mut tx, id).await? else { continue };
+        let Some(workflow) = operations.workflow(&kind) else { continue };
+        // What this version can't read it can't reseal either; such an operation is stuck, or belongs to a newer
+        // version.
+        let Ok(secrets) = workflow.reseal(&core.sealer, &mut data) else { continue };
+        let done = change && !leased && secrets.iter().any(|by| matches!(by, SealedBy::Old(_)));
+        if done {
+            store::set_data(&mut tx, id, &data).await?;
+        }
+        tx.commit().await?;
+        for by in &secrets {
+            count.add(by, done);
+        }
+    }
+    Ok(count)
+}
+
+/// Deletes log lines of operations that ended over a year ago.
+pub async fn purge(core: &Core) -> Result<()> {
+    Ok(store::purge_log(&core.db).await?)
+}

@@ -1,0 +1,169 @@
+//! The SQL of operations as they are looked at.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{PgExecutor, PgPool};
+use uuid::Uuid;
+
+use super::Result;
+use crate::http::page::COUNTED;
+use crate::ids::ServerId;
+use crate::operations::model::{OperationError, OperationView, State};
+use crate::subjects::Subject;
+
+/// A row as the API needs it.
+#[derive(Debug, Clone)]
+pub(in crate::operations) struct Row {
+    pub id: Uuid,
+    pub server_id: ServerId,
+    pub kind: String,
+    pub state: State,
+    pub progress: i16,
+    pub step: String,
+    pub error_code: Option<String>,
+    pub error_message: Option<String>,
+    pub error_detail: Option<String>,
+    pub host_task: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    /// What it is about.
+    pub(in crate::operations) fn subject(&self) -> Subject {
+        Subject::new("server", self.server_id)
+    }
+
+    /// For people; the host's own words only where `detail` says so.
+    pub(in crate::operations) fn view(self, detail: bool) -> OperationView {
+        OperationView {
+            id: self.id,
+            server_id: self.server_id,
+            kind: self.kind,
+            state: self.state,
+            progress: u8::try_from(self.progress).unwrap_or(0),
+            step: self.step,
+            error: self.error_code.map(|code| OperationError {
+                code,
+                message: self.error_message.unwrap_or_default(),
+                detail: self.error_detail.filter(|_| detail),
+            }),
+            created_at: self.created_at,
+            started_at: self.started_at,
+            ended_at: self.ended_at,
+        }
+    }
+}
+
+pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+                  error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where id = $1"#,
+        id
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// These operations, in any order.
+pub(in crate::operations) async fn some(db: &PgPool, ids: &[Uuid]) -> Result<Vec<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+                  error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where id = any($1)"#,
+        ids
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// A server's operations, newest first.
+pub(in crate::operations) async fn of_server(
+    db: &PgPool,
+    server: ServerId,
+    limit: i64,
+    offset: i64,
+) -> Result<Vec<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+                  error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where server_id = $1 order by created_at desc, id desc limit $2 offset $3"#,
+        server.0,
+        limit,
+        offset
+    )
+    .fetch_all(db)
+    .await
+}
+
+pub(in crate::operations) async fn count_of_server(db: &PgPool, server: ServerId) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "n!" from (select 1 from operations where server_id = $1 limit $2) counted"#,
+        server.0,
+        COUNTED
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// The operation that holds a server now.
+pub(in crate::operations) async fn active(db: &PgPool, server: ServerId) -> Result<Option<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+                  error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck')"#,
+        server.0
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Operations that wait for a person, oldest first.
+pub(in crate::operations) async fn stuck(db: &PgPool, limit: i64, offset: i64) -> Result<Vec<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+                  error_message, error_detail, host_task, created_at, started_at, ended_at
+           from operations where state = 'stuck' order by created_at, id limit $1 offset $2"#,
+        limit,
+        offset
+    )
+    .fetch_all(db)
+    .await
+}
+
+pub(in crate::operations) async fn count_stuck(db: &PgPool) -> Result<i64> {
+    sqlx::query_scalar!(r#"select count(*) as "n!" from operations where state = 'stuck'"#).fetch_one(db).await
+}
+
+/// A line of an operation's log.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLine {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// `info`, `warn` or `error`.
+    pub level: String,
+    /// At which step.
+    pub step: String,
+    /// What happened.
+    pub message: String,
+}
+
+/// The last of what an operation said: that says how it ended, or why it does not.
+pub(in crate::operations) async fn log_lines(db: &PgPool, id: Uuid) -> Result<Vec<LogLine>> {
+    sqlx::query_as!(
+        LogLine,
+        r#"select at as "at!", level as "level!", step as "step!", message as "message!"
+           from (select * from operation_log where operation_id = $1 order by id desc limit 1000) latest order by id"#,
+        id
+    )
+    .fetch_all(db)
+    .await
+}

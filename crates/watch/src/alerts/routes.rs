@@ -1,0 +1,264 @@
+//! Routes for `/api/alerts`, alert rules and mutes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{AlertKind, AlertView, ListAlerts, Mute, MuteRule, Muted, PutRule, RuleView, Unmute};
+use super::service::{self, RulesOf};
+use crate::ids::{AlertId, ServerId, TariffId};
+use compute::servers::ServerAccess;
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::auth::{Anyone, Provider};
+use kernel::http::extract::{Json, Path, Query};
+use kernel::http::page::Page;
+use kernel::idempotency::{Once, Post};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(get))
+        .routes(routes!(acknowledge))
+        .routes(routes!(rules))
+        .routes(routes!(put_rule, delete_rule))
+        .routes(routes!(mute_rule, unmute_rule))
+        .routes(routes!(tariff_rules))
+        .routes(routes!(put_tariff_rule, delete_tariff_rule))
+        .routes(routes!(server_rules))
+        .routes(routes!(put_server_rule, delete_server_rule))
+        .routes(routes!(mute_server, unmute_server))
+}
+
+#[derive(Deserialize)]
+struct Named<T> {
+    id: T,
+    r#type: AlertKind,
+}
+
+/// Path of an alert type below a server. [`ServerAccess`] reads the server's id.
+#[derive(Deserialize)]
+struct Typed {
+    r#type: AlertKind,
+}
+
+/// List alerts: of the caller's servers, or all of them for a provider
+#[utoipa::path(get, path = "/alerts", tag = "alerts", operation_id = "listAlerts", params(ListAlerts),
+    responses((status = 200, body = Page<AlertView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn list(
+    State(core): State<Arc<Core>>,
+    Anyone(caller): Anyone,
+    Query(query): Query<ListAlerts>,
+) -> Result<Json<Page<AlertView>>> {
+    Ok(Json(service::list(&core, &caller, &query).await?))
+}
+
+/// Get an alert
+#[utoipa::path(get, path = "/alerts/{id}", tag = "alerts", operation_id = "getAlert",
+    params(("id" = AlertId, Path, description = "The alert's id")),
+    responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn get(
+    State(core): State<Arc<Core>>,
+    Anyone(caller): Anyone,
+    Path(id): Path<AlertId>,
+) -> Result<Json<AlertView>> {
+    Ok(Json(service::get(&core, &caller, id).await?))
+}
+
+/// Acknowledge an alert: no more mail about it until it ends
+#[utoipa::path(post, path = "/alerts/{id}/acknowledge", tag = "alerts", operation_id = "acknowledgeAlert",
+    params(("id" = AlertId, Path, description = "The alert's id")),
+    responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn acknowledge(
+    State(core): State<Arc<Core>>,
+    Anyone(caller): Anyone,
+    Path(id): Path<AlertId>,
+    once: Once,
+) -> Result<Json<AlertView>> {
+    Ok(Json(service::acknowledge(&core, &once, &caller, id).await?))
+}
+
+/// List the rules for everything (provider)
+#[utoipa::path(get, path = "/alert-rules", tag = "alerts", operation_id = "listAlertRules",
+    responses((status = 200, body = Vec<RuleView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn rules(State(core): State<Arc<Core>>, _: Provider) -> Result<Json<Vec<RuleView>>> {
+    Ok(Json(service::rules(&core, RulesOf::Everything).await?))
+}
+
+/// Set a rule for everything that has no rule of its own (provider)
+#[utoipa::path(put, path = "/alert-rules/{type}", tag = "alerts", operation_id = "setAlertRule", request_body = PutRule,
+    params(("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn put_rule(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Path(Typed { r#type }): Path<Typed>,
+    Json(put): Json<PutRule>,
+) -> Result<Json<RuleView>> {
+    Ok(Json(service::put_rule(&core, RulesOf::Everything, r#type.0, &put).await?))
+}
+
+/// Restore the built-in rule (provider)
+#[utoipa::path(delete, path = "/alert-rules/{type}", tag = "alerts", operation_id = "deleteAlertRule",
+    params(("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn delete_rule(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Path(Typed { r#type }): Path<Typed>,
+) -> Result<StatusCode> {
+    service::delete_rule(&core, RulesOf::Everything, r#type.0).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Mute one type of alert for a while (provider)
+#[utoipa::path(post, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "muteAlertRule",
+    request_body = MuteRule, params(("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn mute_rule(
+    State(core): State<Arc<Core>>,
+    Provider(caller): Provider,
+    Path(Typed { r#type }): Path<Typed>,
+    Post(once, mute): Post<MuteRule>,
+) -> Result<Json<Muted>> {
+    Ok(Json(service::mute(&core, &once, &caller, None, Some(r#type.0), mute.until).await?))
+}
+
+/// Unmute one type of alert (provider)
+#[utoipa::path(delete, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "unmuteAlertRule",
+    params(("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn unmute_rule(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Path(Typed { r#type }): Path<Typed>,
+) -> Result<StatusCode> {
+    service::unmute(&core, None, Some(r#type.0)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// List the effective rules for a tariff's servers (provider)
+#[utoipa::path(get, path = "/tariffs/{id}/alert-rules", tag = "alerts", operation_id = "listTariffAlertRules",
+    params(("id" = TariffId, Path, description = "The tariff's id")),
+    responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn tariff_rules(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Path(id): Path<TariffId>,
+) -> Result<Json<Vec<RuleView>>> {
+    Ok(Json(service::rules(&core, service::of_tariff(&core, id).await?).await?))
+}
+
+/// Set a rule for a tariff's servers (provider)
+#[utoipa::path(put, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setTariffAlertRule",
+    request_body = PutRule,
+    params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn put_tariff_rule(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Path(Named { id, r#type }): Path<Named<TariffId>>,
+    Json(put): Json<PutRule>,
+) -> Result<Json<RuleView>> {
+    Ok(Json(service::put_rule(&core, service::of_tariff(&core, id).await?, r#type.0, &put).await?))
+}
+
+/// Delete a tariff's rule (provider)
+#[utoipa::path(delete, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "deleteTariffAlertRule",
+    params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn delete_tariff_rule(
+    State(core): State<Arc<Core>>,
+    _: Provider,
+    Path(Named { id, r#type }): Path<Named<TariffId>>,
+) -> Result<StatusCode> {
+    service::delete_rule(&core, service::of_tariff(&core, id).await?, r#type.0).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn of_server(access: &ServerAccess) -> RulesOf {
+    RulesOf::Server(access.server.id, access.server.tariff_id)
+}
+
+/// List the effective rules for a server
+#[utoipa::path(get, path = "/server/{id}/alert-rules", tag = "alerts", operation_id = "listServerAlertRules",
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn server_rules(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<Vec<RuleView>>> {
+    Ok(Json(service::rules(&core, of_server(&access)).await?))
+}
+
+/// Set a rule for one server
+#[utoipa::path(put, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setServerAlertRule",
+    request_body = PutRule,
+    params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn put_server_rule(
+    State(core): State<Arc<Core>>,
+    access: ServerAccess,
+    Path(Typed { r#type }): Path<Typed>,
+    Json(put): Json<PutRule>,
+) -> Result<Json<RuleView>> {
+    Ok(Json(service::put_rule(&core, of_server(&access), r#type.0, &put).await?))
+}
+
+/// Delete a server's rule
+#[utoipa::path(delete, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "deleteServerAlertRule",
+    params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn delete_server_rule(
+    State(core): State<Arc<Core>>,
+    access: ServerAccess,
+    Path(Typed { r#type }): Path<Typed>,
+) -> Result<StatusCode> {
+    service::delete_rule(&core, of_server(&access), r#type.0).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Mute a server's alerts for a while
+#[utoipa::path(post, path = "/server/{id}/mute", tag = "alerts", operation_id = "muteServer", request_body = Mute,
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 422, body = ErrorBody)))]
+async fn mute_server(
+    State(core): State<Arc<Core>>,
+    access: ServerAccess,
+    Post(once, mute): Post<Mute>,
+) -> Result<Json<Muted>> {
+    let (server, kind) = (Some(access.server.id), mute.kind.map(|kind| kind.0));
+    Ok(Json(service::mute(&core, &once, &access.caller, server, kind, mute.until).await?))
+}
+
+/// Unmute a server's alerts
+#[utoipa::path(delete, path = "/server/{id}/mute", tag = "alerts", operation_id = "unmuteServer",
+    params(("id" = ServerId, Path, description = "The server's id"), Unmute),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn unmute_server(
+    State(core): State<Arc<Core>>,
+    access: ServerAccess,
+    Query(query): Query<Unmute>,
+) -> Result<StatusCode> {
+    service::unmute(&core, Some(access.server.id), query.kind.map(|kind| kind.0)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,217 @@
+//! Listing, acknowledging and muting alerts, and managing their rules.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use monitor::alerts::Kind;
+use sqlx::PgConnection;
+
+use super::model::{AlertView, ListAlerts, LiveAlert, Muted, PutRule, RuleView};
+use super::rules::{For, Rules, Settings};
+use super::store::{self, MuteRow, Row, Whose};
+use crate::ids::{AlertId, ServerId, TariffId};
+use compute::servers;
+use compute::tariffs;
+use kernel::auth::Caller;
+use kernel::auth::Level;
+use kernel::core::Core;
+use kernel::db;
+use kernel::error::{Code, Error, Result};
+use kernel::http::page::{self, Page, PageQuery};
+use kernel::idempotency::{Begun, Once};
+
+/// The alerts that the caller may see: those of their own servers, or all of them for a provider.
+pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Page<AlertView>> {
+    if query.host_id.is_some() && !caller.is_provider() {
+        return Err(Error::new(Code::Forbidden, "Only providers may filter by host."));
+    }
+    let page = PageQuery { page: query.page, limit: query.limit };
+    let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
+    let customer = (!caller.is_provider()).then_some(caller.user);
+    page.check()?;
+    let _turn = core.turns.take(caller.user).await?;
+    let whose = Whose { user: customer, only: only.as_deref() };
+    let (rows, total) = store::list(&core.db, &whose, query, page).await.map_err(page::too_long)?;
+    Ok(Page::new(rows.into_iter().map(|row| row.view(customer)).collect(), total, page))
+}
+
+/// One alert, if the caller has this level of access to its subject.
+async fn reach(core: &Core, caller: &Caller, id: AlertId, level: Level) -> Result<Row> {
+    let unknown = || Error::not_found("alert");
+    let row = store::incident(&core.db, id).await?.ok_or_else(unknown)?;
+    match row.server() {
+        // A server's alert history outlives the server.
+        Some(server) => servers::service::authorize(core, caller, server, level).await.map_err(|e| match e.code {
+            Code::NotFound => unknown(),
+            _ => e,
+        })?,
+        None if !caller.is_provider() || !caller.scopes.allow(Level::Read) => return Err(unknown()),
+        None if !caller.scopes.allow(level) => {
+            return Err(Error::new(Code::Forbidden, "This token may read the alert but not change it."));
+        }
+        None => {}
+    }
+    Ok(row)
+}
+
+fn seen_by(caller: &Caller, row: Row) -> AlertView {
+    row.view((!caller.is_provider()).then_some(caller.user))
+}
+
+/// One alert that the caller may see.
+pub async fn get(core: &Core, caller: &Caller, id: AlertId) -> Result<AlertView> {
+    reach(core, caller, id, Level::Read).await.map(|row| seen_by(caller, row))
+}
+
+/// Acknowledges an alert: no more mail is sent about it, except that it has ended if its beginning was mailed.
+pub async fn acknowledge(core: &Core, once: &Once, caller: &Caller, id: AlertId) -> Result<AlertView> {
+    reach(core, caller, id, Level::Write).await?;
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    store::acknowledge(&mut tx, id, caller.user).await?;
+    let row = store::incident(&mut *tx, id).await?.ok_or_else(|| Error::not_found("alert"))?;
+    if row.is_over() {
+        return Err(Error::new(Code::Conflict, "This alert has ended and can no longer be acknowledged."));
+    }
+    tx.finish(core, seen_by(caller, row)).await
+}
+
+/// The open alerts of these servers.
+pub async fn open(core: &Core, servers: &[ServerId]) -> Result<HashMap<ServerId, Vec<LiveAlert>>> {
+    let ids: Vec<i64> = servers.iter().map(|id| id.0).collect();
+    let mut open: HashMap<ServerId, Vec<LiveAlert>> = HashMap::new();
+    for (server, alert) in store::open(&core.db, &ids).await? {
+        open.entry(server).or_default().push(alert);
+    }
+    Ok(open)
+}
+
+/// Scope of a set of rules.
+#[derive(Debug, Clone, Copy)]
+pub enum RulesOf {
+    /// Everything.
+    Everything,
+    /// A tariff's servers.
+    Tariff(TariffId),
+    /// One server, which also inherits its tariff's rules.
+    Server(ServerId, TariffId),
+}
+
+impl RulesOf {
+    fn ids(self) -> (Option<TariffId>, Option<ServerId>) {
+        match self {
+            Self::Everything => (None, None),
+            Self::Tariff(tariff) => (Some(tariff), None),
+            Self::Server(server, tariff) => (Some(tariff), Some(server)),
+        }
+    }
+
+    /// The scope to store a rule of this type under, or not found if this scope can't have one.
+    fn check(self, kind: Kind) -> Result<For> {
+        let whose = match self {
+            Self::Everything => return Ok(For::Everything),
+            Self::Tariff(tariff) => For::Tariff(tariff),
+            Self::Server(server, _) => For::Server(server),
+        };
+        if kind.is_of_guest() { Ok(whose) } else { Err(Error::not_found("alert rule")) }
+    }
+}
+
+/// The scope of a tariff's rules, if the tariff exists.
+pub async fn of_tariff(core: &Core, id: TariffId) -> Result<RulesOf> {
+    tariffs::store::tariff(&core.db, id).await?.ok_or_else(|| Error::not_found("tariff"))?;
+    Ok(RulesOf::Tariff(id))
+}
+
+/// The effective rules of a scope.
+pub async fn rules(core: &Core, of: RulesOf) -> Result<Vec<RuleView>> {
+    rules_on(&mut *core.db.acquire().await?, of).await
+}
+
+async fn rules_on(db: &mut PgConnection, of: RulesOf) -> Result<Vec<RuleView>> {
+    let (tariff, server) = of.ids();
+    let [tariffs, servers] = [tariff.map(|id| id.0), server.map(|id| id.0)].map(Vec::from_iter);
+    let rules = store::rules_of(&mut *db, &servers, &tariffs).await?;
+    let mutes = store::mutes(db, server).await?;
+    let kinds = Kind::ALL.into_iter().filter(|kind| of.check(*kind).is_ok());
+    Ok(kinds.map(|kind| view(&rules, &mutes, of, kind)).collect())
+}
+
+fn view(rules: &Rules, mutes: &[MuteRow], of: RulesOf, kind: Kind) -> RuleView {
+    let (tariff, server) = of.ids();
+    let (scope, Settings { enabled, rule, quiet }) = rules.of(kind, tariff, server);
+    let share = |value: f64| kind.is_share().then_some(value);
+    let holds = |mute: &&MuteRow| {
+        mute.server_id.is_none_or(|id| Some(id) == server) && mute.kind.is_none_or(|muted| muted.0 == kind)
+    };
+    RuleView {
+        r#type: super::model::AlertKind(kind),
+        scope,
+        enabled,
+        warning: share(rule.warning),
+        critical: share(rule.critical),
+        clear: share(rule.clear),
+        sustain_seconds: rule.sustain_s,
+        clear_sustain_seconds: rule.clear_sustain_s,
+        quiet_hours: quiet.map(Into::into),
+        muted_until: mutes.iter().filter(holds).map(|mute| mute.until).max(),
+    }
+}
+
+/// Sets a rule. The next sweep judges every alert by it: an open alert that it would not raise ends then.
+pub async fn put_rule(core: &Core, of: RulesOf, kind: Kind, put: &PutRule) -> Result<RuleView> {
+    let whose = of.check(kind)?;
+    let mut tx = db::begin(&core.db).await?;
+    store::put_rule(&mut *tx, whose, kind, &Settings::asked(kind, put)?).await?;
+    let rule = rules_on(&mut tx, of).await?.into_iter().find(|rule| rule.r#type.0 == kind);
+    tx.commit().await?;
+    rule.ok_or_else(|| Error::not_found("alert rule"))
+}
+
+/// Deletes a rule; the next less specific one applies.
+pub async fn delete_rule(core: &Core, of: RulesOf, kind: Kind) -> Result<()> {
+    let whose = of.check(kind)?;
+    let mut tx = db::begin(&core.db).await?;
+    match store::delete_rule(&mut *tx, whose, kind).await? {
+        true => tx.commit().await,
+        false => Err(Error::not_found("alert rule")),
+    }
+}
+
+/// Mutes a server, one type of alert, or one type on one server.
+pub async fn mute(
+    core: &Core,
+    once: &Once,
+    caller: &Caller,
+    server: Option<ServerId>,
+    kind: Option<Kind>,
+    until: DateTime<Utc>,
+) -> Result<Muted> {
+    let now = Utc::now();
+    if until <= now || until > now + TimeDelta::days(366) {
+        return Err(Error::field("until", "Must be in the future, at most a year ahead."));
+    }
+    let mut tx = match once.begin(core).await? {
+        Begun::New(tx) => tx,
+        Begun::Done(answer) => return Ok(answer),
+    };
+    store::mute(&mut tx, server, kind, until, caller.user).await?;
+    tx.finish(core, Muted { r#type: kind.map(super::model::AlertKind), until }).await
+}
+
+/// Lifts mutes.
+pub async fn unmute(core: &Core, server: Option<ServerId>, kind: Option<Kind>) -> Result<()> {
+    let mut tx = db::begin(&core.db).await?;
+    match store::unmute(&mut *tx, server, kind).await? {
+        true => tx.commit().await,
+        false => Err(Error::not_found("mute")),
+    }
+}
+
+/// Deletes incidents after a year, and expired mutes.
+pub async fn purge(core: &Core) -> Result<()> {
+    store::purge_mutes(&core.db).await?;
+    Ok(store::purge(&core.db).await?)
+}

@@ -1,0 +1,10 @@
+//! The ids of alerts, beside those of what alerts are about.
+
+use kernel::typed_id;
+
+pub use compute::ids::{HostId, PoolId, ServerId, TariffId, UserId};
+
+typed_id!(
+    /// An alert.
+    AlertId
+);

@@ -1,0 +1,43 @@
+//! Monitoring as a feature of the service.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{SAMPLED, prometheus, routes};
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::feature::Feature;
+
+/// Shows the results of sweeps.
+#[derive(Debug)]
+pub struct Monitoring {
+    pub(super) core: Arc<Core>,
+}
+
+impl Monitoring {
+    /// Creates the feature.
+    pub fn new(core: &Arc<Core>) -> Arc<Self> {
+        Arc::new(Self { core: Arc::clone(core) })
+    }
+}
+
+#[async_trait]
+impl Feature for Monitoring {
+    fn name(&self) -> &'static str {
+        "monitoring"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(Arc::clone(&self.core))
+    }
+
+    fn topics(&self) -> Vec<&'static str> {
+        vec![SAMPLED.channel]
+    }
+
+    async fn figures(&self) -> Result<String> {
+        prometheus::fleet(&self.core).await
+    }
+}

@@ -1,0 +1,20 @@
+//! Monitoring: sweep results are stored, shown and pushed. The sweeping itself is in the `monitor` crate.
+
+mod charts;
+mod feature;
+pub mod model;
+mod prometheus;
+mod routes;
+pub mod service;
+mod store;
+
+use crate::ids::HostId;
+pub use feature::Monitoring;
+use kernel::events::Topic;
+
+pub use charts::Charts;
+pub use store::insert_samples;
+pub use store::{claim, notify_sampled, settle_statuses};
+
+/// A host was swept, and its samples are stored.
+pub const SAMPLED: Topic<HostId> = Topic::new("sampled", |id| id.parse().ok());

@@ -1,0 +1,28 @@
+//! `GET /api/server/{id}/status`: section 4 of the server-management API.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::ServerStatus;
+use super::service;
+use crate::ids::ServerId;
+use compute::servers::ServerAccess;
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::http::ErrorBody;
+use kernel::http::extract::Json;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::new().routes(routes!(status))
+}
+
+/// A server's status, and its metrics at the last sweep
+#[utoipa::path(get, path = "/server/{id}/status", tag = "servers", operation_id = "getServerStatus", params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = ServerStatus), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn status(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<ServerStatus>> {
+    Ok(Json(service::status(&core, &access.server).await?))
+}

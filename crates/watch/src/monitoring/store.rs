@@ -1,0 +1,310 @@
+//! The SQL of samples.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use monitor::{Claim, Report, Sample};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::charts::STEP;
+use super::model::{FleetHost, FleetServer};
+use crate::ids::{HostId, ServerId};
+
+type Result<T> = sqlx::Result<T>;
+
+/// A server with its latest sample.
+#[derive(Debug)]
+pub(super) struct ServerRow {
+    pub id: ServerId,
+    pub guest_number: i64,
+    pub status: String,
+    pub memory_mib: i64,
+    pub disk_gib: i64,
+    pub sample: Option<SampleRow>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SampleRow {
+    pub taken_at: DateTime<Utc>,
+    pub power: String,
+    pub reason: Option<String>,
+    pub uptime_s: Option<i64>,
+    pub cpu: Option<f64>,
+    pub memory_used: Option<i64>,
+    pub memory_max: Option<i64>,
+    pub disk_used: Option<i64>,
+    pub disk_max: Option<i64>,
+    pub net_in: Option<i64>,
+    pub net_out: Option<i64>,
+}
+
+/// These servers with their latest samples; only those on `host` if given.
+pub(super) async fn servers(db: &PgPool, host: Option<HostId>, servers: &[ServerId]) -> Result<Vec<ServerRow>> {
+    let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
+    let rows = sqlx::query!(
+        r#"select s.id as "id: ServerId", s.guest_number, s.status, s.memory_mib, s.disk_gib,
+                  l.taken_at as "taken_at?", l.power as "power?", l.reason as "reason?", l.uptime_s as "uptime_s?", l.cpu as "cpu?",
+                  l.memory_used as "memory_used?", l.memory_max as "memory_max?", l.disk_used as "disk_used?",
+                  l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?"
+           from servers s
+           left join lateral (select * from samples where server_id = s.id order by taken_at desc limit 1) l on true
+           where s.id = any($1) and ($2::bigint is null or s.host_id = $2)"#,
+        &ids,
+        host.map(|h| h.0)
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| ServerRow {
+            id: r.id,
+            guest_number: r.guest_number,
+            status: r.status,
+            memory_mib: r.memory_mib,
+            disk_gib: r.disk_gib,
+            sample: r.taken_at.map(|taken_at| SampleRow {
+                taken_at,
+                power: r.power.unwrap_or_default(),
+                reason: r.reason,
+                uptime_s: r.uptime_s,
+                cpu: r.cpu,
+                memory_used: r.memory_used,
+                memory_max: r.memory_max,
+                disk_used: r.disk_used,
+                disk_max: r.disk_max,
+                net_in: r.net_in,
+                net_out: r.net_out,
+            }),
+        })
+        .collect())
+}
+
+impl SampleRow {
+    /// The sample as a chart point.
+    pub(super) fn point(&self, server_id: ServerId) -> PointRow {
+        PointRow {
+            server_id,
+            taken_at: self.taken_at,
+            cpu: self.cpu,
+            memory_used: self.memory_used,
+            memory_max: self.memory_max,
+            disk_used: self.disk_used,
+            disk_max: self.disk_max,
+            net_in: self.net_in,
+            net_out: self.net_out,
+        }
+    }
+}
+
+/// One point of a chart.
+#[derive(Debug)]
+pub(super) struct PointRow {
+    pub server_id: ServerId,
+    pub taken_at: DateTime<Utc>,
+    pub cpu: Option<f64>,
+    pub memory_used: Option<i64>,
+    pub memory_max: Option<i64>,
+    pub disk_used: Option<i64>,
+    pub disk_max: Option<i64>,
+    pub net_in: Option<i64>,
+    pub net_out: Option<i64>,
+}
+
+/// Points of the last hour and slightly before, oldest first; at most one per [`STEP`] and server.
+pub(super) async fn points(db: &PgPool, servers: &[ServerId]) -> Result<Vec<PointRow>> {
+    let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
+    sqlx::query_as!(
+        PointRow,
+        r#"select distinct on (server_id, div(extract(epoch from taken_at), $2::bigint))
+                  server_id as "server_id: ServerId", taken_at, cpu, memory_used, memory_max, disk_used, disk_max,
+                  net_in, net_out
+           from samples
+           where server_id = any($1) and taken_at > now() - interval '65 minutes'
+           order by server_id, div(extract(epoch from taken_at), $2::bigint), taken_at desc"#,
+        &ids,
+        STEP
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Claims a host for one interval (two after three failures in a row), unless another process holds it. A claim may
+/// come a little early: clocks and networks jitter, and missing one by a hair would halve the rate.
+pub async fn claim(db: &PgPool, host: HostId, interval: Duration) -> Result<Claim> {
+    let seconds = interval.as_secs_f64();
+    let row = sqlx::query!(
+        r#"with mine as (
+               update hosts set sweep_started_at = now()
+               where id = $1 and enabled
+                 and (sweep_started_at is null or sweep_started_at > now()
+                      or sweep_started_at <= now() - make_interval(secs =>
+                             0.95 * $2::float8 * case when sweep_failures >= 3 then 2 else 1 end))
+               returning sweep_started_at
+           )
+           select mine.sweep_started_at as "mine?",
+                  extract(epoch from h.sweep_started_at + make_interval(secs =>
+                      $2::float8 * case when h.sweep_failures >= 3 then 2 else 1 end) - now())::float8 as due
+           from hosts h left join mine on true where h.id = $1"#,
+        host.0,
+        seconds
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(match row {
+        Some(row) => match (row.mine, row.due) {
+            (Some(at), _) => Claim::Ours(at),
+            (None, due) => Claim::Due(until_due(due, interval)),
+        },
+        None => Claim::Due(interval),
+    })
+}
+
+/// Time until a host is due: never 0, and never more than the interval, which is 0 if every host is to be swept now.
+fn until_due(seconds: Option<f64>, interval: Duration) -> Duration {
+    let due = seconds.map_or(interval, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    due.min(interval).max(Duration::from_millis(10))
+}
+
+/// Stores the samples of a host in one statement. Guests that belong to no server of that host are skipped.
+pub async fn insert_samples(
+    db: &mut PgConnection,
+    host: HostId,
+    taken_at: DateTime<Utc>,
+    samples: &[Sample],
+) -> Result<()> {
+    // A manual clone may carry another guest's marker; `on conflict` would cost more than this check.
+    let mut seen = HashSet::with_capacity(samples.len());
+    let samples: Vec<&Sample> = samples.iter().filter(|s| seen.insert(s.marker)).collect();
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let column = |figure: fn(&Sample) -> Option<u64>| -> Vec<Option<i64>> {
+        samples.iter().map(|s| figure(s).map(number)).collect()
+    };
+    let (uptimes, memory, memory_max) = (column(|s| s.uptime_s), column(|s| s.memory_used), column(|s| s.memory_max));
+    let (disk, disk_max) = (column(|s| s.disk_used), column(|s| s.disk_max));
+    let (net_in, net_out) = (column(|s| s.net_in), column(|s| s.net_out));
+    let markers: Vec<Uuid> = samples.iter().map(|s| s.marker).collect();
+    let powers: Vec<String> = samples.iter().map(|s| power(s).to_owned()).collect();
+    let reasons: Vec<Option<String>> = samples.iter().map(|s| s.reason.clone()).collect();
+    let cpus: Vec<Option<f64>> = samples.iter().map(|s| s.cpu).collect();
+    let in_rates: Vec<Option<f64>> = samples.iter().map(|s| s.net_in_rate).collect();
+    let out_rates: Vec<Option<f64>> = samples.iter().map(|s| s.net_out_rate).collect();
+    sqlx::query!(
+        "insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max,
+                              net_in, net_out, net_in_rate, net_out_rate, reason)
+         select s.id, $2, g.power, g.uptime_s, g.cpu, g.memory_used, g.memory_max, g.disk_used, g.disk_max, g.net_in,
+                g.net_out, g.net_in_rate, g.net_out_rate, g.reason
+         from unnest($3::uuid[], $4::text[], $5::bigint[], $6::float8[], $7::bigint[], $8::bigint[], $9::bigint[],
+                     $10::bigint[], $11::bigint[], $12::bigint[], $13::float8[], $14::float8[], $15::text[])
+              as g (marker, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max, net_in, net_out,
+                    net_in_rate, net_out_rate, reason)
+         join servers s on s.uuid = g.marker and s.host_id = $1 and s.deleted_at is null",
+        host.0,
+        taken_at,
+        &markers,
+        &powers,
+        &uptimes as &[Option<i64>],
+        &cpus as &[Option<f64>],
+        &memory as &[Option<i64>],
+        &memory_max as &[Option<i64>],
+        &disk as &[Option<i64>],
+        &disk_max as &[Option<i64>],
+        &net_in as &[Option<i64>],
+        &net_out as &[Option<i64>],
+        &in_rates as &[Option<f64>],
+        &out_rates as &[Option<f64>],
+        &reasons as &[Option<String>]
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Moves servers between running, stopped, paused and unknown as the sweep found them, missing ones to unknown, and
+/// returns how many changed. Servers that the sweep can't have seen are skipped, and so are those that an operation
+/// holds, or held when the host was asked: operations know better than an older sweep.
+pub async fn settle_statuses(db: &mut PgConnection, host: HostId, report: &Report) -> Result<u64> {
+    let markers: Vec<Uuid> = report.samples.iter().map(|s| s.marker).collect();
+    let powers: Vec<String> = report.samples.iter().map(|s| power(s).to_owned()).collect();
+    let done = sqlx::query!(
+        "with seen as (
+             select s.id, coalesce(g.power, 'unknown') as status
+             from servers s left join unnest($3::uuid[], $4::text[]) as g (marker, power) on g.marker = s.uuid
+             where s.host_id = $1 and s.status in ('running', 'stopped', 'paused', 'unknown')
+               and (g.marker is not null or s.node = any($5) and s.guest_number <> all($6))
+         )
+         update servers s set status = seen.status, updated_at = now() from seen
+         where s.id = seen.id and s.status <> seen.status and s.status in ('running', 'stopped', 'paused', 'unknown')
+           and not exists (select from operations o where o.server_id = s.id
+               and (o.state in ('queued', 'running', 'undoing', 'stuck') or o.ended_at >= $2))",
+        host.0,
+        report.known_at,
+        &markers,
+        &powers,
+        &report.coverage.nodes,
+        &report.coverage.unread
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Notifies all processes of a host's new samples when the transaction commits.
+pub async fn notify_sampled(db: &mut PgConnection, host: HostId) -> Result<()> {
+    sqlx::query!(r#"select pg_notify('sampled', $1) as "notified: ()""#, host.to_string()).execute(db).await.map(drop)
+}
+
+fn power(sample: &Sample) -> &'static str {
+    match sample.power {
+        hypervisor::GuestPower::Running => "running",
+        hypervisor::GuestPower::Stopped => "stopped",
+        hypervisor::GuestPower::Paused => "paused",
+        hypervisor::GuestPower::Unknown => "unknown",
+    }
+}
+
+/// All enabled hosts.
+pub(super) async fn fleet_hosts(db: &PgPool) -> Result<Vec<FleetHost>> {
+    sqlx::query_as!(
+        FleetHost,
+        r#"select name, seen_at is not null and last_error is null as "up!", seen_at
+           from hosts where enabled order by id"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// All servers that are not deleted. Old samples are left out: they say nothing about the present.
+pub(super) async fn fleet_servers(db: &PgPool) -> Result<Vec<FleetServer>> {
+    sqlx::query_as!(
+        FleetServer,
+        r#"select s.id, s.guest_number, s.name, s.kind, h.name as host, s.node, t.name as tariff, s.status, s.cores,
+                  l.taken_at as "taken_at?", l.power as "power?", l.uptime_s as "uptime_s?", l.cpu as "cpu?",
+                  l.memory_used as "memory_used?", l.memory_max as "memory_max?", l.disk_used as "disk_used?",
+                  l.disk_max as "disk_max?", l.net_in as "net_in?", l.net_out as "net_out?", l.net_in_rate as "net_in_rate?",
+                  l.net_out_rate as "net_out_rate?"
+           from servers s
+           join hosts h on h.id = s.host_id
+           join tariffs t on t.id = s.tariff_id
+           left join lateral (select * from samples where server_id = s.id and taken_at > now() - interval '10 minutes'
+                              order by taken_at desc limit 1) l on true
+           where s.deleted_at is null order by s.id"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_due_within_its_interval_even_where_that_is_none() {
+        let ms = Duration::from_millis;
+        assert_eq!(until_due(Some(3.0), ms(30_000)), ms(3_000));
+        assert_eq!(until_due(Some(300.0), ms(30_000)), ms(30_000));
+        assert_eq!(until_due(Some(-3.0), ms(30_000)), ms(10));
+        assert_eq!(until_due(None, Duration::ZERO), ms(10));
+    }
+}

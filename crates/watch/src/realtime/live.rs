@@ -1,0 +1,35 @@
+//! What the sockets push to the watchers of a server: its stats and open alerts.
+
+use crate::alerts;
+use crate::alerts::model::LiveAlert;
+use crate::ids::{HostId, ServerId};
+use crate::monitoring;
+use crate::monitoring::Charts;
+use crate::monitoring::model::Stats;
+use kernel::core::Core;
+use kernel::error::Result;
+
+/// What the sockets push to the watchers of a server.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Live {
+    /// The server's id.
+    pub server: ServerId,
+    /// Its latest stats.
+    pub stats: Stats,
+    /// Its open alerts.
+    pub alerts: Vec<LiveAlert>,
+}
+
+/// The stats and open alerts of these servers, limited to one host if given, in a fixed number of queries.
+pub(super) async fn of(
+    core: &Core,
+    host: Option<HostId>,
+    servers: &[ServerId],
+    charts: &mut Charts,
+) -> Result<Vec<Live>> {
+    let stats = monitoring::service::stats_of(core, host, servers, charts).await?;
+    let ids: Vec<ServerId> = stats.iter().map(|(id, _)| *id).collect();
+    let mut open = alerts::service::open(core, &ids).await?;
+    let live = |(server, stats)| Live { server, alerts: open.remove(&server).unwrap_or_default(), stats };
+    Ok(stats.into_iter().map(live).collect())
+}

@@ -1,0 +1,391 @@
+//! A single socket: its owner and its subscriptions.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::header;
+use serde_json::Value;
+use socketioxide::extract::{AckSender, SocketRef, State, TryData};
+use socketioxide::{SendError, SocketError};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::gate::Gate;
+use super::guard;
+use super::model::{Ack, Refusal, room, server_id};
+use crate::ids::{ServerId, UserId};
+use accounts::{self, Accounts};
+use compute::servers;
+use kernel::auth::Caller;
+use kernel::auth::Level;
+use kernel::core::Core;
+use kernel::error::{Code, Error, Result};
+use kernel::http::ClientAddress;
+
+/// Most servers that one socket may watch.
+pub(super) const MAX_SUBSCRIPTIONS: usize = 1_000;
+/// Most sockets per login or API token.
+const MAX_SOCKETS: usize = 50;
+/// Most sockets per account, over all its logins and tokens.
+const MAX_SOCKETS_OF_ACCOUNT: usize = 4 * MAX_SOCKETS;
+/// Most pending requests per socket. A client that subscribes to everything at once, or unsubscribes, stays well below.
+const MAX_PENDING: usize = MAX_SUBSCRIPTIONS + 100;
+
+/// State shared by all handlers.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub core: Arc<Core>,
+    pub accounts: Arc<Accounts>,
+    pub gate: Gate,
+    /// New subscribers, for the pushing task: it sends them the current state in order with everything else.
+    pub greet: mpsc::Sender<(SocketRef, ServerId)>,
+    pub seats: Seats,
+}
+
+/// Number of open sockets by account, and by login or API token.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seats(Arc<Mutex<HashMap<Owner, usize>>>);
+
+/// Whose sockets are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Owner {
+    /// A login or an API token.
+    Token(Uuid),
+    Account(UserId),
+}
+
+impl Owner {
+    fn most(self) -> usize {
+        match self {
+            Self::Token(_) => MAX_SOCKETS,
+            Self::Account(_) => MAX_SOCKETS_OF_ACCOUNT,
+        }
+    }
+}
+
+impl Seats {
+    fn take(&self, login: Uuid, account: UserId) -> Option<Seat> {
+        let owners = [Owner::Token(login), Owner::Account(account)];
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if owners.iter().any(|owner| taken.get(owner).is_some_and(|count| *count >= owner.most())) {
+            return None;
+        }
+        for owner in owners {
+            *taken.entry(owner).or_default() += 1;
+        }
+        Some(Seat { seats: self.clone(), owners })
+    }
+}
+
+/// A socket's place in its owners' quotas, released on drop.
+#[derive(Debug)]
+struct Seat {
+    seats: Seats,
+    owners: [Owner; 2],
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for owner in self.owners {
+            if let Some(count) = taken.get_mut(&owner) {
+                *count -= 1;
+                if *count == 0 {
+                    taken.remove(&owner);
+                }
+            }
+        }
+    }
+}
+
+/// State of a socket.
+#[derive(Debug)]
+pub(super) struct Held {
+    caller: Mutex<Caller>,
+    servers: Mutex<HashSet<ServerId>>,
+    /// Servers whose current state is still to be sent.
+    greetings: Mutex<HashSet<ServerId>>,
+    /// Held until the socket is disconnected.
+    seat: Mutex<Option<Seat>>,
+    /// Taken for subscribing and for re-checking, so that a subscription in progress can't undo a revocation.
+    pub turn: tokio::sync::Mutex<()>,
+    pending: AtomicUsize,
+    leaving: AtomicUsize,
+    closing: AtomicBool,
+}
+
+impl Held {
+    /// The caller's rights as of the last check.
+    pub(super) fn caller(&self) -> Caller {
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Updates the caller's rights.
+    pub(super) fn set_caller(&self, caller: Caller) {
+        *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = caller;
+    }
+
+    /// The servers that this socket watches.
+    pub(super) fn servers(&self) -> Vec<ServerId> {
+        self.watched(|s| s.iter().copied().collect())
+    }
+
+    pub(super) fn watches(&self, server: ServerId) -> bool {
+        self.watched(|s| s.contains(&server))
+    }
+
+    /// Marks a server's current state as still to be sent; false if it was already.
+    fn expect_greeting(&self, server: ServerId) -> bool {
+        self.greetings.lock().unwrap_or_else(PoisonError::into_inner).insert(server)
+    }
+
+    /// Unmarks it: the current state is about to be read.
+    pub(super) fn greeted(&self, server: ServerId) {
+        self.greetings.lock().unwrap_or_else(PoisonError::into_inner).remove(&server);
+    }
+
+    fn give_seat_back(&self) {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn watched<T>(&self, look: impl FnOnce(&mut HashSet<ServerId>) -> T) -> T {
+        look(&mut self.servers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// This socket's state; `None` if it did not pass [`authenticate`].
+pub(super) fn held(socket: &SocketRef) -> Option<Arc<Held>> {
+    socket.extensions.get()
+}
+
+/// Why a connection is refused. Socket.IO's `connect_error` carries a single text.
+#[derive(Debug)]
+pub(super) struct Refused(Error);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.0.code.as_str(), self.0.message)
+    }
+}
+
+/// Connect middleware: requires a valid token.
+pub(super) async fn authenticate(
+    socket: SocketRef,
+    TryData(auth): TryData<Value>,
+    State(desk): State<Arc<Desk>>,
+) -> Result<(), Refused> {
+    let token = token(&socket, auth.as_ref().ok()).ok_or_else(|| {
+        Refused(Error::new(Code::Unauthenticated, "Sign in first: connect with auth: {token: \"<access token>\"}."))
+    })?;
+    let parts = socket.req_parts();
+    let address = ClientAddress::of(&parts.extensions, &parts.headers, &desk.core);
+    let caller = accounts::service::authenticate(&desk.accounts, &token, address).await.map_err(Refused)?;
+    // Count by login: access tokens change during its life.
+    let seat = desk.seats.take(caller.session.unwrap_or(caller.token), caller.user).ok_or_else(|| {
+        let text = format!(
+            "At most {MAX_SOCKETS} connections per login or token and \
+             {MAX_SOCKETS_OF_ACCOUNT} per account are allowed; close others first."
+        );
+        Refused(Error::new(Code::RateLimited, text))
+    })?;
+    desk.gate.signed_in(&address.network());
+    socket.extensions.insert(Arc::new(Held {
+        caller: Mutex::new(caller),
+        servers: Mutex::default(),
+        greetings: Mutex::default(),
+        seat: Mutex::new(Some(seat)),
+        turn: tokio::sync::Mutex::default(),
+        pending: AtomicUsize::new(0),
+        leaving: AtomicUsize::new(0),
+        closing: AtomicBool::new(false),
+    }));
+    // Registered here and not after connecting: the first message of a fast client would come too early.
+    socket.on("subscribe-server", subscribe);
+    socket.on("unsubscribe-server", unsubscribe);
+    Ok(())
+}
+
+fn token(socket: &SocketRef, auth: Option<&Value>) -> Option<String> {
+    let given = auth.and_then(|a| a.get("token")).and_then(Value::as_str);
+    let header = || socket.req_parts().headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let bearer = |text: &str| {
+        text.split_once(' ')
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, t)| t.trim().to_owned())
+    };
+    match given {
+        Some(text) => Some(bearer(text).unwrap_or_else(|| text.trim().to_owned())),
+        None => header().and_then(bearer),
+    }
+    .filter(|t| !t.is_empty())
+}
+
+/// Runs when a socket has connected.
+pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Desk>>) {
+    metrics::gauge!("innkeeper_sockets").increment(1);
+    socket.on_disconnect(async |socket: SocketRef| {
+        metrics::gauge!("innkeeper_sockets").decrement(1);
+        if let Some(held) = held(&socket) {
+            held.give_seat_back();
+        }
+    });
+    // Its token may have ended after it was checked, before this socket would have been notified.
+    guard::recheck(&desk, vec![socket]).await;
+}
+
+async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSender, State(desk): State<Arc<Desk>>) {
+    let (Some(held), id) = (held(&socket), id.unwrap_or(Value::Null)) else { return };
+    if held.pending.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING {
+        close(&socket);
+        return;
+    }
+    let result = enter(&desk, &socket, &held, &id).await;
+    held.pending.fetch_sub(1, Ordering::Relaxed);
+    let (result, new) = match result {
+        Ok((server, new)) => (Ok(server), new),
+        Err(error) => (Err(error), false),
+    };
+    answer(&socket, ack, &result);
+    match result {
+        // Already pending (subscribed twice, or left and re-joined): once is enough.
+        Ok(server) if new && held.expect_greeting(server) => {
+            // Fails only when the process ends.
+            let _ = desk.greet.send((socket, server)).await;
+        }
+        Ok(_) => {}
+        Err(error) => refuse(&socket, &id, &error),
+    }
+}
+
+/// Adds a subscription and returns whether it is new.
+async fn enter(desk: &Desk, socket: &SocketRef, held: &Held, id: &Value) -> Result<(ServerId, bool)> {
+    let server = server_id(id).ok_or_else(|| Error::new(Code::Malformed, "Send the server's id as a number."))?;
+    let _turn = held.turn.lock().await;
+    servers::service::authorize(&desk.core, &held.caller(), server, Level::Read).await?;
+    if held.closing.load(Ordering::Relaxed) {
+        return Err(Error::new(Code::Unauthenticated, "This connection is being closed."));
+    }
+    if held.watches(server) {
+        return Ok((server, false));
+    }
+    if !held.watched(|s| s.len() < MAX_SUBSCRIPTIONS && s.insert(server)) {
+        return Err(Error::new(
+            Code::RateLimited,
+            format!("A connection may watch at most {MAX_SUBSCRIPTIONS} servers; unsubscribe from others first."),
+        ));
+    }
+    socket.join(room(server));
+    // It disconnected in the meantime, and nothing else would remove it from the room.
+    if !socket.connected() {
+        socket.leave_all();
+    }
+    Ok((server, true))
+}
+
+async fn unsubscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSender) {
+    let Some(held) = held(&socket) else { return };
+    let id = id.unwrap_or(Value::Null);
+    if held.leaving.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING {
+        close(&socket);
+        return;
+    }
+    let result = match server_id(&id) {
+        Some(server) => {
+            // Taking turns makes earlier subscription requests finish first.
+            let _turn = held.turn.lock().await;
+            leave(&socket, &held, server);
+            Ok(server)
+        }
+        None => Err(Error::new(Code::Malformed, "Send the server's id as a number.")),
+    };
+    held.leaving.fetch_sub(1, Ordering::Relaxed);
+    answer(&socket, ack, &result);
+}
+
+fn leave(socket: &SocketRef, held: &Held, server: ServerId) {
+    held.watched(|s| s.remove(&server));
+    socket.leave(room(server));
+}
+
+/// Ends a subscription that the owner no longer has the right to.
+pub(super) fn expel(socket: &SocketRef, held: &Held, server: ServerId, error: &Error) {
+    leave(socket, held, server);
+    refuse(socket, &Value::from(server.0), error);
+}
+
+fn answer(socket: &SocketRef, ack: AckSender, result: &Result<ServerId>) {
+    if let Err(SendError::Socket(SocketError::InternalChannelFull)) = ack.send(&Ack::of(result)) {
+        close(socket);
+    }
+}
+
+/// Sent in addition to the ack, since not every client asks for one.
+fn refuse(socket: &SocketRef, id: &Value, error: &Error) {
+    if error.code.status() >= 500 {
+        tracing::error!(%error, "a subscription failed");
+    }
+    send(socket, "subscribe-error", &Refusal { server_id: Some(id), error: &error.message, code: error.code });
+}
+
+/// Sends to one socket, or drops it if its queue is full.
+pub(super) fn send<T: serde::Serialize>(socket: &SocketRef, event: &str, data: &T) {
+    match socket.emit(event, data) {
+        Err(SendError::Socket(SocketError::InternalChannelFull)) => close(socket),
+        Err(SendError::Serialize(error)) => tracing::error!(event, %error, "could not serialize a message"),
+        Ok(()) | Err(SendError::Socket(SocketError::Closed)) => {}
+    }
+}
+
+/// Closes a socket. Nothing more is sent to it. If its queue is full, not even the disconnect can be sent at once.
+pub(super) fn close(socket: &SocketRef) {
+    let Some(held) = held(socket) else { return };
+    if held.closing.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    held.watched(HashSet::clear);
+    socket.leave_all();
+    if socket.clone().disconnect().is_ok() {
+        return;
+    }
+    tracing::info!(socket = %socket.id, "client does not read its messages; dropped");
+    metrics::counter!("innkeeper_sockets_dropped_total").increment(1);
+    let socket = socket.clone();
+    tokio::spawn(async move {
+        // At the latest its next ping will end it.
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if !socket.connected() || socket.clone().disconnect().is_ok() {
+                return;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_owner_has_so_many_seats_and_gets_them_back() {
+        let seats = Seats::default();
+        let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let mut taken: Vec<_> = (0..MAX_SOCKETS).map(|_| seats.take(one, UserId(1)).unwrap()).collect();
+        assert!(seats.take(one, UserId(1)).is_none());
+        assert!(seats.take(other, UserId(1)).is_some());
+        taken.pop();
+        taken.push(seats.take(one, UserId(1)).unwrap());
+        assert!(seats.take(one, UserId(1)).is_none());
+        drop(taken);
+        assert!(seats.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn many_tokens_are_no_way_round_what_an_account_may_hold() {
+        let seats = Seats::default();
+        let held: Vec<_> = (0..).map_while(|_| seats.take(Uuid::now_v7(), UserId(1))).collect();
+        assert_eq!(held.len(), MAX_SOCKETS_OF_ACCOUNT);
+        assert!(seats.take(Uuid::now_v7(), UserId(2)).is_some());
+    }
+}

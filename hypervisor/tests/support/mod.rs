@@ -1,3 +1,0 @@
-//! What the drivers' tests share.
-
-pub(crate) mod relay;

@@ -1,0 +1,83 @@
+//! The one list of features.
+
+use std::sync::Arc;
+
+use accounts::Accounts;
+use compute::addresses::Addresses;
+use compute::console::Consoles;
+use compute::hosts::Hosts;
+use compute::images::Images;
+use compute::resize::Resizing;
+use compute::servers::Servers;
+use compute::snapshots::Snapshots;
+use compute::ssh_keys::SshKeys;
+use compute::tariffs::Tariffs;
+use compute::unknown_guests::UnknownGuests;
+use kernel::audit::Audit;
+use kernel::core::Core;
+use kernel::feature::Feature;
+use kernel::idempotency::Idempotency;
+use kernel::limits::Limiting;
+use kernel::mail::Mails;
+use kernel::operations::Operations;
+use kernel::restores::Restores;
+use kernel::subjects::Subjects;
+use watch::alerts::Alerts;
+use watch::history::History;
+use watch::monitoring::Monitoring;
+use watch::realtime::Realtime;
+use watch::sweep::Sweeps;
+
+/// Every feature of the service, and by name those that the program itself calls.
+#[derive(Debug)]
+pub struct Features {
+    /// Who may sign in.
+    pub accounts: Arc<Accounts>,
+    /// The hosts, with connections to them.
+    pub hosts: Arc<Hosts>,
+    /// What works on operations.
+    pub operations: Arc<Operations>,
+    all: Vec<Arc<dyn Feature>>,
+}
+
+impl Features {
+    /// All of them, each with those that it stands on.
+    pub fn new(core: &Arc<Core>) -> anyhow::Result<Self> {
+        let accounts = Accounts::new(core);
+        let hosts = Hosts::new(core);
+        let mut all: Vec<Arc<dyn Feature>> = vec![
+            Arc::new(Restores(Arc::clone(core))),
+            Arc::new(Idempotency(Arc::clone(core))),
+            Arc::new(Limiting(Arc::clone(core))),
+            Arc::new(Audit(Arc::clone(core))),
+            Arc::new(Mails(Arc::clone(core))),
+            Arc::clone(&accounts) as _,
+            Tariffs::new(core),
+            Images::new(&hosts),
+            Arc::clone(&hosts) as _,
+            Addresses::new(core),
+            UnknownGuests::new(&hosts),
+            SshKeys::new(core),
+            Servers::new(&hosts),
+            Resizing::new(&hosts),
+            Snapshots::new(&hosts),
+            Consoles::new(core, &accounts, &hosts),
+            Monitoring::new(core),
+            History::new(core),
+            Alerts::new(core),
+            Sweeps::new(&hosts),
+            Realtime::new(core, &accounts),
+        ];
+        let subjects = all.iter().flat_map(|feature| Arc::clone(feature).subjects());
+        let subjects = Arc::new(Subjects::new(subjects));
+        let workflows = all.iter().flat_map(|feature| Arc::clone(feature).workflows()).collect();
+        let operations = Operations::new(core, workflows, subjects)?;
+        all.push(Arc::clone(&operations) as _);
+        Ok(Self { accounts, hosts, operations, all })
+    }
+
+    /// Every one.
+    pub fn all(&self) -> &[Arc<dyn Feature>] {
+        &self.all
+    }
+}
