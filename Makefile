@@ -1,6 +1,6 @@
 # Every common task has a target; `make help` lists them. The work is done by scripts/, which document themselves.
 .DEFAULT_GOAL := help
-.PHONY: help run stop clean-demo test fresh upgrade-test fuzz bench lint fmt sqlx web docs
+.PHONY: help run stop clean-demo test contracts fresh upgrade-test fuzz bench lint fmt sqlx web docs
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ clean-demo: ## Remove the demo: its guests, database and data folder (YES=1 skip
 
 test: ## Run lint, all tests against real PostgreSQL and containers, and build the documentation
 	@scripts/test.sh
+
+contracts: ## Count served endpoints and events, by document
+	@scripts/contracts.sh
 
 fresh: ## Test the scripts on bare machines: Debian 12 and 13, as root and as a user
 	@scripts/fresh.sh

@@ -18,6 +18,7 @@ mod changes;
 mod cli;
 mod console;
 mod contract;
+mod contracts;
 mod corpus;
 mod errors;
 mod evidence;
