@@ -170,7 +170,7 @@ async fn audit_log_counting_and_paging_are_capped() {
     assert_eq!((&last["total"], &last["pages"]), (&json!(10_000), &json!(100)));
     assert_eq!(last["data"].as_array().unwrap().len(), 100);
     let beyond = get("page=101&limit=100").await.expect(422);
-    assert!(beyond.body["details"]["fields"]["page"].as_str().unwrap().contains("narrow"), "{}", beyond.text);
+    assert!(beyond.body["details"]["fields"]["page"].as_str().unwrap().contains("filter"), "{}", beyond.text);
     let few = app.provider.get("/api/audit?action=y").await.expect(200).body;
     assert_eq!(few["total"], 0);
 }

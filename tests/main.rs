@@ -10,6 +10,7 @@ mod support;
 mod accounts;
 mod addresses;
 mod alerts;
+mod architecture;
 mod audit;
 mod authorization;
 mod boots;

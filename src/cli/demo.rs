@@ -11,8 +11,9 @@ use clap::Args as ClapArgs;
 use compute::addresses;
 use compute::addresses::model::NewPool;
 use compute::hosts;
+use compute::hosts::kinds::incus::{IncusSettings, default_processes};
 use compute::hosts::model::NewHost;
-use compute::hosts::settings::{HostSettings, IncusSettings, default_processes};
+use compute::hosts::settings::HostSettings;
 use compute::ids::{HostId, UserId};
 use compute::images;
 use compute::images::model::{ImageSource, NewImage, RootLogin};
@@ -135,7 +136,7 @@ async fn host(service: &Service, args: &Args) -> anyhow::Result<HostId> {
     };
     let known = hosts::service::all(&service.core).await?.into_iter().find(|h| h.name == HOST);
     if let Some(known) = known {
-        if !matches!(known.config, Some(HostSettings::Incus(known)) if known == config) {
+        if known.config.as_ref().and_then(HostSettings::get::<IncusSettings>) != Some(&config) {
             eprintln!("warning: the host {HOST} already exists with other settings, which are left unchanged");
         }
         return Ok(known.id);
@@ -143,7 +144,7 @@ async fn host(service: &Service, args: &Args) -> anyhow::Result<HostId> {
     let added = hosts::service::add(
         &service.core,
         &Once::default(),
-        checked(NewHost::new(HOST.to_owned(), &HostSettings::Incus(config))?)?,
+        checked(NewHost::new(HOST.to_owned(), &HostSettings::of(config))?)?,
     )
     .await?;
     for problem in &added.problems {

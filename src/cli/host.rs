@@ -1,16 +1,13 @@
 //! `innkeeper host …`: hosts.
 
-use std::path::PathBuf;
-
-use accounts;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use compute::hosts::build_driver;
+use compute::hosts::kinds::KindFlags;
+use compute::hosts::kinds::proxmox::pveum::Rights;
 use compute::hosts::model::{HostNode, NewHost};
 use compute::hosts::service;
-use compute::hosts::settings::{
-    HostKind, HostSettings, IncusSettings, ProxmoxLogin, ProxmoxSettings, SshSettings, default_processes,
-};
+use compute::hosts::settings::HostSettings;
 use compute::images;
 use compute::tariffs;
 use compute::unknown_guests;
@@ -22,7 +19,6 @@ use kernel::error::Code;
 use kernel::idempotency::Once;
 
 use super::output::{or_none, plain, table, time, yes};
-use super::pveum::Rights;
 use super::{checked, host_called, secret};
 
 #[derive(Debug, Subcommand)]
@@ -74,29 +70,11 @@ pub(super) struct Adopt {
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// Driver of the host
-    #[arg(long, value_enum, default_value_t = HostKind::Incus)]
-    kind: HostKind,
     /// Name of the host
     #[arg(long)]
     name: String,
     #[command(flatten)]
-    incus: IncusArgs,
-    #[command(flatten)]
-    proxmox: ProxmoxArgs,
-    /// Incus: storage pool for the guests' root disks (default: "default"). Proxmox VE: resource pool for our guests
-    /// (default: none)
-    #[arg(long)]
-    pool: Option<String>,
-    /// Don't let the host filter the guests' addresses: for kernels and clusters that don't support it
-    #[arg(long)]
-    no_address_filters: bool,
-    /// Search domain of new guests. Without it they use the domain of their host name, and never their node's
-    #[arg(long)]
-    search_domain: Option<String>,
-    /// Incus: number of processes a container may have per GiB of its memory, on top of 500 for each; 0: no limit
-    #[arg(long, default_value_t = default_processes())]
-    processes_per_gib: u32,
+    kind: KindFlags,
     /// CPU overcommit factor
     #[arg(long, default_value_t = 4.0)]
     cpu_overcommit: f64,
@@ -111,98 +89,10 @@ pub(super) struct Add {
     force: bool,
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Incus")]
-struct IncusArgs {
-    /// Unix socket of the daemon
-    #[arg(long, default_value = "/var/lib/incus/unix.socket")]
-    socket: String,
-    /// Incus project for our guests
-    #[arg(long, default_value = "default")]
-    project: String,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Proxmox VE")]
-struct ProxmoxArgs {
-    /// URL of a node, `https://HOST:8006`; may be repeated for more nodes of the same cluster
-    #[arg(long = "endpoint", required_if_eq("kind", "proxmox"))]
-    endpoints: Vec<String>,
-    /// Full id of the API token, USER@REALM!NAME. Its secret is read from standard input; `innkeeper host pveum` shows
-    /// how to create one
-    #[arg(long, required_if_eq("kind", "proxmox"))]
-    token_id: Option<String>,
-    /// A user, USER@REALM, for consoles on versions before 9.1 (or 8.4 with the updates of April 2026). The password is
-    /// read from the next line of standard input
-    #[arg(long)]
-    login: Option<String>,
-    /// File with the CA certificate (/etc/pve/pve-root-ca.pem on a node)
-    #[arg(long, conflicts_with = "fingerprint")]
-    ca: Option<PathBuf>,
-    /// SHA-256 fingerprint of the certificate to accept; separate several with commas
-    #[arg(long)]
-    fingerprint: Option<String>,
-    /// Storage for the guests' root disks
-    #[arg(long, default_value = "local-lvm")]
-    storage: String,
-    /// Create containers without nesting, which systemd in current templates needs to isolate its services
-    #[arg(long)]
-    no_nesting: bool,
-    /// Don't install the management key in guests
-    #[arg(long)]
-    no_guest_ssh: bool,
-    /// Sign in to the nodes as root with the management key, and run `pct exec` there
-    #[arg(long)]
-    node_ssh: bool,
-    /// SSH port of the nodes
-    #[arg(long, default_value_t = 22)]
-    node_ssh_port: u16,
-}
-
-impl Add {
-    fn settings(&self) -> anyhow::Result<HostSettings> {
-        let address_filters = !self.no_address_filters;
-        if self.kind == HostKind::Incus {
-            return Ok(HostSettings::Incus(IncusSettings {
-                socket: self.incus.socket.clone(),
-                project: self.incus.project.clone(),
-                storage_pool: self.pool.clone().unwrap_or_else(|| "default".to_owned()),
-                address_filters,
-                search_domain: self.search_domain.clone(),
-                processes_per_gib: self.processes_per_gib,
-            }));
-        }
-        let args = &self.proxmox;
-        let ca = args.ca.as_deref().map(|file| {
-            std::fs::read_to_string(file).with_context(|| format!("reading the certificate {}", file.display()))
-        });
-        Ok(HostSettings::Proxmox(ProxmoxSettings {
-            endpoints: args.endpoints.clone(),
-            token_id: args.token_id.clone().unwrap_or_default(),
-            token_secret: Some(secret("The token's secret")?),
-            login: match &args.login {
-                Some(user) => {
-                    let password = Some(secret("The login's password")?);
-                    Some(ProxmoxLogin { user: user.clone(), password })
-                }
-                None => None,
-            },
-            ca: ca.transpose()?,
-            fingerprint: args.fingerprint.clone(),
-            storage: args.storage.clone(),
-            pool: self.pool.clone(),
-            address_filters,
-            nesting: !args.no_nesting,
-            search_domain: self.search_domain.clone(),
-            ssh: SshSettings { guests: !args.no_guest_ssh, nodes: args.node_ssh, node_port: args.node_ssh_port },
-        }))
-    }
-}
-
 pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add(add) => {
-            let settings = add.settings()?;
+            let settings = add.kind.settings(&secret)?;
             let new = checked(NewHost {
                 cpu_overcommit: add.cpu_overcommit,
                 memory_overcommit: add.memory_overcommit,
@@ -215,7 +105,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
                 Err(error) => {
                     // The error may come from missing permissions, or from what the host hides because of them.
                     if matches!(error.code, Code::HostError | Code::Invalid) {
-                        let driver = build_driver(settings.kind().as_str(), serde_json::to_value(&settings)?).ok();
+                        let driver = build_driver(&settings).ok();
                         explain(&settings, driver.as_deref()).await;
                     }
                     return Err(error.into());
@@ -224,7 +114,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             audit::subject(added.host.id);
             println!("The host {} has the id {}.", added.host.name, added.host.id);
             added.host.nodes.iter().for_each(show);
-            if let HostSettings::Proxmox(ProxmoxSettings { ssh: SshSettings { nodes: true, .. }, .. }) = &settings {
+            if settings.ways().is_some_and(|ways| ways.nodes.is_some()) {
                 println!("Add this line to /root/.ssh/authorized_keys on every node:");
                 println!("{}", added.host.management_key.unwrap_or_default());
             }
@@ -258,7 +148,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             unknown(unknown_guests::service::of_host(&service.core, host.id).await?);
         }
         Command::Adopt(wish) => adopt(service, wish).await?,
-        Command::Pveum(rights) => rights.print(),
+        Command::Pveum(rights) => pveum(&rights),
         Command::Remove { host } => {
             let host = host_called(service, &host).await?;
             audit::subject(host.id);
@@ -332,7 +222,12 @@ async fn explain(settings: &HostSettings, driver: Option<&dyn Driver>) {
         Some(driver) => driver.info().await.ok(),
         None => None,
     };
-    Rights::of(settings, found.as_ref()).iter().for_each(Rights::explain);
+    settings.advice(found.as_ref()).iter().for_each(|line| eprintln!("{line}"));
+}
+
+/// Prints the commands that grant the permissions.
+pub(super) fn pveum(rights: &Rights) {
+    rights.commands().iter().for_each(|line| println!("{line}"));
 }
 
 async fn list(service: &Service) -> anyhow::Result<()> {

@@ -12,7 +12,6 @@ mod mail;
 mod operation;
 mod output;
 mod pool;
-mod pveum;
 mod serve;
 mod tariff;
 mod token;
@@ -117,7 +116,7 @@ fn looks(called: &str) -> bool {
 fn start(command: Command, called: &str) -> anyhow::Result<()> {
     if let Command::Host(host::Command::Pveum(rights)) = &command {
         // Needs no configuration, and is often run before there is any.
-        rights.print();
+        host::pveum(rights);
         return Ok(());
     }
     load_env_file(Path::new(".env"))?;

@@ -1,18 +1,14 @@
 //! Connections to hosts.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
-use hypervisor::ssh::Ways;
-use hypervisor::{Driver, GuestShell};
-use incus::{Incus, IncusConfig};
-use kernel::error::{Error, Result};
-use proxmox::{Login, Proxmox, ProxmoxConfig, Tls};
+use hypervisor::Driver;
 
-use super::settings::{HostKind, HostSettings, IncusSettings, ProxmoxSettings, SshSettings};
+use super::settings::HostSettings;
 use crate::ids::HostId;
+use kernel::error::Result;
 
 /// Connections to hosts, made at first use and again after a host's settings changed.
 #[derive(Debug, Default)]
@@ -53,71 +49,9 @@ impl Drivers {
     }
 }
 
-/// A driver for a host of this kind with these settings, as the API takes them; nothing is sent yet.
-pub fn build_driver(kind: &str, config: serde_json::Value) -> Result<Arc<dyn Driver>> {
-    let kind: HostKind =
-        serde_json::from_value(kind.into()).map_err(|_| Error::field("kind", "There is no driver of this kind."))?;
-    let given = serde_json::from_value(config).map_err(Error::internal)?;
-    let mut settings = HostSettings::read(kind, given)?;
+/// A driver for these settings, checked as the API checks them; nothing is sent yet.
+pub fn build_driver(settings: &HostSettings) -> Result<Arc<dyn Driver>> {
+    let mut settings = HostSettings::read(settings.kind(), settings.given()?)?;
     settings.complete(None)?;
-    Ok(connect(&settings, None)?)
-}
-
-/// A driver for these settings, with a way into guests where the host itself has none; nothing is sent yet.
-pub(super) fn connect(
-    settings: &HostSettings,
-    shell: Option<Arc<dyn GuestShell>>,
-) -> hypervisor::Result<Arc<dyn Driver>> {
-    match settings {
-        HostSettings::Incus(settings) => Ok(Arc::new(Incus::new(incus(settings))?)),
-        HostSettings::Proxmox(settings) => {
-            let driver = Proxmox::new(proxmox(settings))?;
-            Ok(Arc::new(match shell {
-                Some(shell) => driver.with_shell(shell),
-                None => driver,
-            }))
-        }
-    }
-}
-
-/// The ways over SSH that the settings allow.
-pub(super) fn ways(ssh: &SshSettings) -> Ways {
-    Ways { guests: ssh.guests.then_some(22), nodes: ssh.nodes.then_some(ssh.node_port) }
-}
-
-fn incus(settings: &IncusSettings) -> IncusConfig {
-    IncusConfig {
-        socket: PathBuf::from(&settings.socket),
-        project: settings.project.clone(),
-        storage_pool: settings.storage_pool.clone(),
-        address_filters: settings.address_filters,
-        search_domain: settings.search_domain.clone(),
-        processes_per_gib: settings.processes_per_gib,
-        ..IncusConfig::default()
-    }
-}
-
-fn proxmox(settings: &ProxmoxSettings) -> ProxmoxConfig {
-    ProxmoxConfig {
-        endpoints: settings.endpoints.clone(),
-        token_id: settings.token_id.clone(),
-        token_secret: settings.token_secret.clone().unwrap_or_default(),
-        login: settings
-            .login
-            .as_ref()
-            .map(|login| Login { user: login.user.clone(), password: login.password.clone().unwrap_or_default() }),
-        tls: match (&settings.ca, &settings.fingerprint) {
-            (Some(pem), _) => Tls::Ca { pem: pem.clone() },
-            (None, Some(sha256)) => Tls::Fingerprint { sha256: sha256.clone() },
-            (None, None) => Tls::SystemRoots,
-        },
-        storage: settings.storage.clone(),
-        pool: settings.pool.clone(),
-        address_filters: settings.address_filters,
-        nesting: settings.nesting,
-        search_domain: settings.search_domain.clone(),
-        connect_timeout_s: 5,
-        // Nodes give each other 30 seconds.
-        request_timeout_s: 35,
-    }
+    Ok(settings.connect(None)?)
 }

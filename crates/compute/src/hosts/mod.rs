@@ -2,6 +2,7 @@
 
 mod drivers;
 mod feature;
+pub mod kinds;
 mod known;
 pub mod model;
 mod routes;

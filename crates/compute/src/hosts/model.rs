@@ -7,7 +7,8 @@ use kernel::http::page::Listed;
 use kernel::http::text;
 use serde::{Deserialize, Serialize};
 
-use super::settings::{GivenSettings, HostKind, HostSettings};
+use super::kinds::KindName;
+use super::settings::{GivenSettings, HostSettings};
 use crate::ids::HostId;
 
 /// A host with its nodes.
@@ -19,7 +20,7 @@ pub struct Host {
     /// Its name.
     pub name: String,
     /// The kind of hypervisor.
-    pub kind: HostKind,
+    pub kind: KindName,
     /// How it is reached, without secrets. Null if the key that sealed it is lost, or if only a newer version can read
     /// it: set it again in full.
     pub config: Option<HostSettings>,
@@ -149,7 +150,7 @@ pub struct NewHost {
     pub name: String,
     /// The kind of hypervisor.
     #[garde(skip)]
-    pub kind: HostKind,
+    pub kind: KindName,
     /// How it is reached.
     #[garde(skip)]
     #[schema(value_type = HostSettings)]

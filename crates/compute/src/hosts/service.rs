@@ -15,10 +15,10 @@ use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 
 use super::Hosts;
-use super::drivers::{connect, ways};
+use super::kinds::KindName;
 use super::known::Known;
 use super::model::{AddedHost, Host, HostCheck, HostNode, NewHost, UpdateHost};
-use super::settings::{HostKind, HostSettings};
+use super::settings::HostSettings;
 use super::store::{self, HostRow, Secrets, Settings};
 use crate::addresses;
 use crate::ids::HostId;
@@ -47,30 +47,27 @@ pub(super) async fn driver(hosts: &Hosts, host: HostId) -> Result<Arc<dyn Driver
     }
     let row = store::settings(&core.db, host).await?.ok_or_else(no_host)?;
     let settings = open(core, row.kind, &row.config_sealed)?;
-    let driver = connect(&settings, shell(core, host, &settings, &row)?)?;
+    let driver = settings.connect(shell(core, host, &settings, &row)?)?;
     hosts.drivers.put(host, row.updated_at, Arc::clone(&driver));
     Ok(driver)
 }
 
 /// Access to guests over SSH, for what the host's own API can't do.
 fn shell(core: &Core, host: HostId, settings: &HostSettings, row: &Settings) -> Result<Option<Arc<dyn GuestShell>>> {
-    let (HostSettings::Proxmox(settings), Some(sealed)) = (settings, &row.management_key_sealed) else {
+    let (Some(ways), Some(sealed)) = (settings.ways(), &row.management_key_sealed) else {
         return Ok(None);
     };
     let key = String::from_utf8(core.sealer.open(KEY_PURPOSE, sealed)?).map_err(Error::internal)?;
     let known = Known { db: core.db.clone(), host };
     // We generated the key: if it is invalid, the host is not to blame.
-    let shell = SshShell::new(&key.into(), ways(&settings.ssh), Arc::new(known)).map_err(Error::internal)?;
+    let shell = SshShell::new(&key.into(), ways, Arc::new(known)).map_err(Error::internal)?;
     Ok(Some(Arc::new(shell)))
 }
 
 /// The public key that new guests of the host accept beside their owner's; `None` if we don't log in to guests.
 pub async fn guest_key(core: &Core, host: HostId) -> Result<Option<String>> {
     let row = store::settings(&core.db, host).await?.ok_or_else(no_host)?;
-    let wanted = match open(core, row.kind, &row.config_sealed)? {
-        HostSettings::Proxmox(settings) => settings.ssh.guests,
-        HostSettings::Incus(_) => false,
-    };
+    let wanted = open(core, row.kind, &row.config_sealed)?.ways().is_some_and(|ways| ways.guests.is_some());
     Ok(row.management_key.filter(|_| wanted))
 }
 
@@ -78,12 +75,12 @@ fn seal(core: &Core, settings: &HostSettings) -> Result<Vec<u8>> {
     core.sealer.seal(PURPOSE, &settings.to_stored()?)
 }
 
-fn open(core: &Core, kind: HostKind, sealed: &[u8]) -> Result<HostSettings> {
+fn open(core: &Core, kind: KindName, sealed: &[u8]) -> Result<HostSettings> {
     HostSettings::from_stored(kind, &core.sealer.open(PURPOSE, sealed)?)
 }
 
 /// The same; `None` if the key that sealed them is lost, or if only a newer version can read them.
-fn known(core: &Core, kind: HostKind, sealed: &[u8]) -> Option<HostSettings> {
+fn known(core: &Core, kind: KindName, sealed: &[u8]) -> Option<HostSettings> {
     open(core, kind, sealed).ok()
 }
 
@@ -184,7 +181,7 @@ pub async fn add(core: &Core, once: &Once, new: NewHost) -> Result<AddedHost> {
     };
     let overcommit = [new.cpu_overcommit, new.memory_overcommit, new.disk_overcommit];
     let id = store::insert(&mut *tx, name, new.kind, &sealed, new.enabled, overcommit).await?.ok_or_else(name_taken)?;
-    if new.kind == HostKind::Proxmox {
+    if settings.ways().is_some() {
         make_management_key(core, &mut tx, id).await?;
     }
     record(&mut tx, id, looked.as_ref(), failure.as_deref()).await?;
@@ -350,10 +347,7 @@ fn twins(
 
 /// The problem with a host that is already added under another name.
 fn twice(settings: &HostSettings, other: &str) -> String {
-    let what = match settings {
-        HostSettings::Incus(_) => "Incus server",
-        HostSettings::Proxmox(_) => "cluster",
-    };
+    let what = settings.noun();
     format!("The host {other} is the same {what}: its capacity would be counted, and sold, twice.")
 }
 
@@ -363,37 +357,15 @@ fn twice_refused(settings: &HostSettings, other: &str) -> Error {
 }
 
 async fn preflight(name: &str, settings: &HostSettings) -> Result<HostInfo> {
-    let driver = connect(settings, None).map_err(|e| for_provider(name, e))?;
+    let driver = settings.connect(None).map_err(|e| for_provider(name, e))?;
     driver.info().await.map_err(|error| {
-        let hint = hint(settings, &error);
+        let hint = settings.hint(&error);
         let error = for_provider(name, error);
         match hint {
             Some(hint) => Error { message: format!("{} {hint}", error.message), ..error },
             None => error,
         }
     })
-}
-
-/// What the provider can do about a host that can't be used.
-fn hint(settings: &HostSettings, error: &hypervisor::Error) -> Option<String> {
-    use hypervisor::Error as H;
-    match (settings, error) {
-        (HostSettings::Incus(incus), H::Unreachable(_)) => {
-            Some(format!("Is Incus running there, and may we open its socket {}?", incus.socket))
-        }
-        (HostSettings::Proxmox(_), H::Unreachable(text)) => {
-            // A rejected certificate is identified by its fingerprint.
-            let seen = text.split(|c: char| !c.is_ascii_hexdigit() && c != ':').find(|word| word.len() == 95)?;
-            Some(format!(
-                "Compare it with what `pvenode cert info` shows on the node. If it is the same, pin it: \"fingerprint\": \
-                 \"{seen}\" in the settings, or --fingerprint {seen} on the command line."
-            ))
-        }
-        (HostSettings::Proxmox(_), H::Unauthorized(_)) => {
-            Some("Is the token id complete (user@realm!name), its secret correct, and has it not expired?".to_owned())
-        }
-        _ => None,
-    }
 }
 
 /// The result of a check or, if `force` allows it, the reason why there is none.

@@ -7,8 +7,8 @@ use hypervisor::Node;
 use monitor::Claim;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
+use super::kinds::KindName;
 use super::model::{HostNode, Reserved};
-use super::settings::HostKind;
 use crate::ids::HostId;
 
 type Result<T> = sqlx::Result<T>;
@@ -18,7 +18,7 @@ type Result<T> = sqlx::Result<T>;
 pub(super) struct HostRow {
     pub id: HostId,
     pub name: String,
-    pub kind: HostKind,
+    pub kind: KindName,
     pub config_sealed: Vec<u8>,
     pub management_key: Option<String>,
     pub enabled: bool,
@@ -99,7 +99,7 @@ pub(super) async fn record_identity(db: impl PgExecutor<'_>, host: HostId, ident
 /// What a driver needs to connect to a host.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub kind: HostKind,
+    pub kind: KindName,
     pub config_sealed: Vec<u8>,
     pub management_key: Option<String>,
     pub management_key_sealed: Option<Vec<u8>>,
@@ -111,7 +111,7 @@ pub(super) struct Settings {
 pub(super) async fn settings(db: impl PgExecutor<'_>, host: HostId) -> Result<Option<Settings>> {
     sqlx::query_as!(
         Settings,
-        r#"select kind as "kind: HostKind", config_sealed, management_key, management_key_sealed, updated_at
+        r#"select kind as "kind: KindName", config_sealed, management_key, management_key_sealed, updated_at
            from hosts where id = $1"#,
         host.0
     )
@@ -191,7 +191,7 @@ pub(super) async fn changed_at(db: impl PgExecutor<'_>, host: HostId) -> Result<
 pub(super) async fn hosts(db: impl PgExecutor<'_>) -> Result<Vec<HostRow>> {
     sqlx::query_as!(
         HostRow,
-        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, management_key, enabled,
+        r#"select id as "id: HostId", name, kind as "kind: KindName", config_sealed, management_key, enabled,
                   cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at, updated_at
            from hosts order by id"#
     )
@@ -203,7 +203,7 @@ pub(super) async fn hosts(db: impl PgExecutor<'_>) -> Result<Vec<HostRow>> {
 pub(super) async fn host(db: impl PgExecutor<'_>, id: HostId) -> Result<Option<HostRow>> {
     sqlx::query_as!(
         HostRow,
-        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, management_key, enabled,
+        r#"select id as "id: HostId", name, kind as "kind: KindName", config_sealed, management_key, enabled,
                   cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at, updated_at
            from hosts where id = $1"#,
         id.0
@@ -216,7 +216,7 @@ pub(super) async fn host(db: impl PgExecutor<'_>, id: HostId) -> Result<Option<H
 pub(super) async fn lock(tx: &mut PgConnection, id: HostId) -> Result<Option<HostRow>> {
     sqlx::query_as!(
         HostRow,
-        r#"select id as "id: HostId", name, kind as "kind: HostKind", config_sealed, management_key, enabled,
+        r#"select id as "id: HostId", name, kind as "kind: KindName", config_sealed, management_key, enabled,
                   cpu_overcommit, memory_overcommit, disk_overcommit, seen_at, last_error, identity, created_at, updated_at
            from hosts where id = $1 for no key update"#,
         id.0
@@ -276,7 +276,7 @@ pub(super) async fn nodes(db: impl PgExecutor<'_>, hosts: &[i64]) -> Result<Vec<
 pub(super) async fn insert(
     db: impl PgExecutor<'_>,
     name: &str,
-    kind: HostKind,
+    kind: KindName,
     config_sealed: &[u8],
     enabled: bool,
     overcommit: [f64; 3],

@@ -2,12 +2,14 @@
 //! permissions that the driver needs.
 
 use clap::Args;
-use compute::hosts::settings::HostSettings;
 use hypervisor::HostInfo;
 use proxmox::Proxmox;
 
+use super::ProxmoxSettings;
+
+/// The scope of the permissions.
 #[derive(Debug, Args)]
-pub(super) struct Rights {
+pub struct Rights {
     /// Major version of the cluster (`pveversion` shows it): 9 renamed some permissions
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(8..=9))]
     version: u32,
@@ -38,10 +40,9 @@ fn word(text: &str) -> Result<String, String> {
 }
 
 impl Rights {
-    /// The permissions for a host with these settings, for the version and the storages that a check found; none for a
-    /// kind of host without `pveum`.
-    pub(super) fn of(settings: &HostSettings, found: Option<&HostInfo>) -> Option<Self> {
-        let HostSettings::Proxmox(settings) = settings else { return None };
+    /// The permissions for a host with these settings, for the version and the storages that a check found; none if a
+    /// name in the settings would need quoting.
+    pub(super) fn of(settings: &ProxmoxSettings, found: Option<&HostInfo>) -> Option<Self> {
         let (user, token) = settings.token_id.split_once('!')?;
         let word = |text: &str| word(text).ok();
         let templates: Vec<_> = found.iter().flat_map(|info| &info.template_storages).filter_map(|s| word(s)).collect();
@@ -56,21 +57,21 @@ impl Rights {
         })
     }
 
-    /// Prints the commands after an error message.
-    pub(super) fn explain(&self) {
-        eprintln!("These commands, run as root on a node, create the user and the token with all rights they need");
-        eprintln!(
-            "(version {}; `innkeeper host pveum --help` has more options). Existing ones are corrected:",
-            self.version
-        );
-        self.commands().iter().for_each(|line| eprintln!("  {line}"));
+    /// The commands with an introduction, for printing after an error message.
+    pub(super) fn advice(&self) -> Vec<String> {
+        let mut lines = vec![
+            "These commands, run as root on a node, create the user and the token with all rights they need".to_owned(),
+            format!(
+                "(version {}; `innkeeper host pveum --help` has more options). Existing ones are corrected:",
+                self.version
+            ),
+        ];
+        lines.extend(self.commands().iter().map(|line| format!("  {line}")));
+        lines
     }
 
-    pub(super) fn print(&self) {
-        self.commands().iter().for_each(|line| println!("{line}"));
-    }
-
-    fn commands(&self) -> Vec<String> {
+    /// The commands, one per line.
+    pub fn commands(&self) -> Vec<String> {
         let made_once =
             |what: &str, rest: &str| first(&format!("pveum {what} modify {rest}"), &format!("pveum {what} add {rest}"));
         let mut lines = vec![made_once("user", &format!("{} --comment Innkeeper", self.user))];

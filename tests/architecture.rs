@@ -1,0 +1,173 @@
+//! How the crates fit: arrows go one way, the kernel names no feature, and each table is written by its own store. Read
+//! from the manifests and the SQL in the sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What each crate may name of ours. A feature stands on the kernel and on the features below it.
+const MAY_NAME: [(&str, &[&str]); 9] = [
+    ("hypervisor", &[]),
+    ("monitor", &["hypervisor"]),
+    ("crates/conformance", &["hypervisor"]),
+    ("crates/drivers/incus", &["hypervisor"]),
+    ("crates/drivers/proxmox", &["hypervisor"]),
+    ("crates/kernel", &["hypervisor"]),
+    ("crates/accounts", &["kernel"]),
+    ("crates/compute", &["accounts", "hypervisor", "incus", "kernel", "monitor", "proxmox"]),
+    ("crates/watch", &["accounts", "compute", "hypervisor", "kernel", "monitor"]),
+];
+
+/// The folder or file whose SQL writes a table. What is not here is written by nobody but a migration's functions.
+const OWNERS: [(&str, &[&str]); 22] = [
+    ("crates/accounts/src", &["address_confirmations", "login_attempts", "sessions", "tokens", "users"]),
+    ("crates/compute/src/addresses", &["address_pools", "addresses", "released_addresses", "reverse_suffixes"]),
+    ("crates/compute/src/console", &["consoles"]),
+    ("crates/compute/src/hosts", &["hosts", "nodes"]),
+    ("crates/compute/src/images", &["image_sources", "images"]),
+    ("crates/compute/src/servers", &["servers"]),
+    ("crates/compute/src/snapshots", &["snapshot_room"]),
+    ("crates/compute/src/ssh_keys", &["ssh_keys"]),
+    ("crates/compute/src/tariffs", &["tariffs"]),
+    ("crates/compute/src/unknown_guests", &["unknown_guests"]),
+    ("crates/kernel/src/audit", &["audit", "audit_open", "audit_refused"]),
+    ("crates/kernel/src/idempotency", &["idempotency_keys"]),
+    ("crates/kernel/src/janitor.rs", &["upkeep"]),
+    ("crates/kernel/src/keyring", &["key_check"]),
+    ("crates/kernel/src/limits", &["rate_limits"]),
+    ("crates/kernel/src/mail", &["mails"]),
+    ("crates/kernel/src/operations", &["operation_log", "operations"]),
+    ("crates/kernel/src/restores", &["installation"]),
+    ("crates/kernel/src/schema.rs", &["schema_generation"]),
+    ("crates/watch/src/alerts", &["alert_mutes", "alert_rules", "alert_tracks", "alerts"]),
+    ("crates/watch/src/history", &["history_progress", "samples_1h", "samples_5m", "traffic"]),
+    ("crates/watch/src/monitoring", &["samples"]),
+];
+
+/// Where the kernel's SQL reads a feature's table all the same: whose turn it is on which host and for which account, and
+/// whether a database has servers at all.
+const KERNEL_READS: [(&str, &str); 4] = [
+    ("crates/kernel/src/audit", "servers"),
+    ("crates/kernel/src/operations", "hosts"),
+    ("crates/kernel/src/operations", "servers"),
+    ("crates/kernel/src/restores", "servers"),
+];
+
+/// The names in a section of a manifest.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap_or_default();
+    let lines = section.lines().take_while(|line| !line.starts_with('['));
+    let name = |line: &str| line.split(['.', ' ', '=']).next().unwrap_or_default().to_owned();
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(name).collect()
+}
+
+/// Every Rust file below a folder, with its text.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut folders: Vec<PathBuf> = vec![Path::new(ROOT).join(folder)];
+    let mut found = vec![];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(ROOT).unwrap().to_str().unwrap().to_owned();
+                found.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+/// The tables that follow these words in a text's SQL.
+fn tables<'a>(text: &'a str, words: &[&str], known: &BTreeSet<&str>) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    for word in words {
+        for after in text.split(word).skip(1) {
+            let end = after.find(|c: char| !c.is_ascii_lowercase() && c != '_' && !c.is_ascii_digit());
+            let table = &after[..end.unwrap_or(after.len())];
+            if known.contains(table) {
+                found.insert(table);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn crates_name_only_what_is_below_them() {
+    let ours: BTreeSet<String> = MAY_NAME
+        .iter()
+        .map(|(folder, _)| folder.rsplit('/').next().unwrap().to_owned())
+        .chain(["innkeeper".to_owned(), "bench".to_owned(), "fleet".to_owned()])
+        .collect();
+    for (folder, allowed) in MAY_NAME {
+        let manifest = std::fs::read_to_string(Path::new(ROOT).join(folder).join("Cargo.toml")).unwrap();
+        let named = dependencies(&manifest);
+        assert!(!named.is_empty(), "{folder} names nothing");
+        let named: Vec<&String> = named.intersection(&ours).collect();
+        assert!(named.iter().all(|name| allowed.contains(&name.as_str())), "{folder} names {named:?}, not {allowed:?}");
+    }
+    let crates = std::fs::read_dir(Path::new(ROOT).join("crates")).unwrap();
+    for folder in crates.map(|entry| format!("crates/{}", entry.unwrap().file_name().to_str().unwrap())) {
+        assert!(MAY_NAME.iter().any(|(known, _)| known.starts_with(&folder)), "{folder} is in no list here");
+    }
+}
+
+#[test]
+fn each_table_is_written_by_its_own_feature() {
+    let mut owner = BTreeMap::new();
+    for (folder, tables) in OWNERS {
+        for table in tables {
+            assert!(owner.insert(*table, folder).is_none(), "{table} has two owners");
+        }
+    }
+    let known: BTreeSet<&str> = owner.keys().copied().collect();
+    let mut written = BTreeSet::new();
+    for (file, text) in sources("crates") {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for table in tables(code, &["insert into ", "update ", "delete from "], &known) {
+            let owner = owner[table];
+            assert!(file.starts_with(owner), "{file} writes {table}, which is {owner}'s");
+            written.insert(table);
+        }
+    }
+    // A list that matches nothing would let everything pass.
+    assert!(written.len() > 30, "{written:?}");
+}
+
+#[tokio::test]
+async fn every_table_has_an_owner() {
+    let db = crate::support::TestDb::new().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
+             and not relispartition and relname not like '\\_sqlx%' order by 1",
+    )
+    .fetch_all(&db.pool)
+    .await
+    .unwrap();
+    let owned: BTreeSet<&str> = OWNERS.iter().flat_map(|(_, tables)| tables.iter().copied()).collect();
+    let without: Vec<_> = tables.iter().filter(|table| !owned.contains(table.as_str())).collect();
+    assert!(without.is_empty(), "{without:?}");
+}
+
+#[test]
+fn the_kernel_reads_no_feature_s_table() {
+    let kernels = |folder: &str| folder.starts_with("crates/kernel");
+    let others: BTreeSet<&str> =
+        OWNERS.iter().filter(|(folder, _)| !kernels(folder)).flat_map(|(_, tables)| tables.iter().copied()).collect();
+    let mut excused = BTreeSet::new();
+    for (file, text) in sources("crates/kernel/src") {
+        // A word in prose is no table.
+        let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        for table in tables(&code, &["from ", "join "], &others) {
+            if code.contains("sqlx::") {
+                let excuse = KERNEL_READS.iter().find(|(folder, read)| file.starts_with(folder) && *read == table);
+                assert!(excuse.is_some(), "{file} reads {table}");
+                excused.extend(excuse);
+            }
+        }
+    }
+    assert_eq!(excused.len(), KERNEL_READS.len(), "one of the exceptions is needed no more: {excused:?}");
+}
