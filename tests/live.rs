@@ -335,7 +335,10 @@ async fn the_number_of_sockets_per_login_is_limited() {
     }
     live.tell(json!({ "do": "connect", "token": token(&app.customer) })).await;
     let refused = live.next("connect_error").await;
-    assert!(refused["message"].as_str().unwrap().starts_with("RATE_LIMITED: One login or token may"), "{refused}");
+    assert!(
+        refused["message"].as_str().unwrap().starts_with("RATE_LIMITED: At most 50 connections per login or token"),
+        "{refused}"
+    );
     // That affects nobody else, and ends when the others leave.
     live.tell(json!({ "do": "connect", "token": token(&app.other) })).await;
     live.next("connect").await;

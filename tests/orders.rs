@@ -82,7 +82,7 @@ async fn an_order_that_does_not_fit_is_refused_with_a_reason_and_changes_nothing
         .await
         .unwrap();
     let answer = refused(catalogue.order(), 507, "").await;
-    assert!(answer.body["error"].as_str().unwrap().contains("0 of 0"), "{}", answer.text);
+    assert!(answer.body["error"].as_str().unwrap().contains("0 of at most 0"), "{}", answer.text);
 
     let rows: (i64, i64, i64) = sqlx::query_as(
         "select (select count(*) from servers), (select count(*) from operations),

@@ -95,11 +95,11 @@ async fn one_cluster_is_not_registered_twice() {
     app.provider.post("/api/hosts", host(&first, "pve", false)).await.expect(201);
     // By its address, without knowing its CA.
     let refused = app.provider.post("/api/hosts", host(&first, "again", false)).await.expect(409);
-    assert!(refused.body["error"].as_str().unwrap().contains("the host pve is too"), "{}", refused.text);
+    assert!(refused.body["error"].as_str().unwrap().contains("The host pve is the same"), "{}", refused.text);
     // By its CA, at another address.
     second.canned("GET", "/certificates/info", 200, "OK", &authority).await;
     let refused = app.provider.post("/api/hosts", host(&second, "again", false)).await.expect(409);
-    assert!(refused.body["error"].as_str().unwrap().contains("the host pve is too"), "{}", refused.text);
+    assert!(refused.body["error"].as_str().unwrap().contains("The host pve is the same"), "{}", refused.text);
     assert_eq!(app.provider.get("/api/hosts").await.body.as_array().unwrap().len(), 1);
     // Another cluster is another host, until it is given the first one's address.
     let other = app.provider.post("/api/hosts", host(&second, "other", false)).await.expect(201).body;
@@ -110,7 +110,7 @@ async fn one_cluster_is_not_registered_twice() {
     app.provider.put(&path, moved(true)).await.expect(200);
     // A duplicate that was forced is reported again by each check.
     let checked = app.provider.post(&format!("{path}/check"), None).await.expect(200).body;
-    assert!(checked["problems"].to_string().contains("the host pve is too"), "{checked}");
+    assert!(checked["problems"].to_string().contains("The host pve is the same"), "{checked}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use hypervisor::Driver;
+use kernel::error::Result;
 
 use super::settings::HostSettings;
 use crate::ids::HostId;
-use kernel::error::Result;
 
 /// Connections to hosts, made at first use and again after a host's settings changed.
 #[derive(Debug, Default)]

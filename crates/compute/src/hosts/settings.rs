@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hypervisor::ssh::Ways;
 use hypervisor::{Driver, GuestShell, HostInfo};
+use kernel::error::{Error, Result};
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -15,7 +16,6 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{OneOfBuilder, RefBuilder, Schema};
 
 use super::kinds::{self, HostKind, KindName, Schemas};
-use kernel::error::{Error, Result};
 
 /// Settings as they were sent, to be parsed by [`HostSettings::read`]. They may contain secrets and are never printed.
 #[derive(Clone, Deserialize)]

@@ -1,9 +1,8 @@
 //! Checks and defaults that the settings of several kinds share.
 
+use kernel::error::Result;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, Serializer};
-
-use kernel::error::Result;
 
 /// Serializes a secret in plain: settings are stored sealed, and secrets are removed before they are shown.
 #[allow(clippy::ref_option, reason = "serde hands fields by reference")]

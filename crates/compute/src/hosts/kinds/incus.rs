@@ -7,12 +7,12 @@ use clap::Args;
 use garde::Validate;
 use hypervisor::{Driver, GuestShell};
 use incus::{Incus, IncusConfig};
+use kernel::http::text;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::checks::{is_domain, is_name, yes};
 use super::{Ask, HostKind};
-use kernel::http::text;
 
 /// How to reach an Incus server, and where on it our guests go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate, utoipa::ToSchema)]

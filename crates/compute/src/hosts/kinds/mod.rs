@@ -26,10 +26,11 @@ use utoipa::openapi::schema::Schema;
 pub use self::flags::KindFlags;
 use self::incus::IncusSettings;
 pub use self::name::KindName;
-use self::proxmox::ProxmoxSettings;
-use super::settings::HostSettings;
 use kernel::error::Result;
 use kernel::http::extract::read;
+
+use self::proxmox::ProxmoxSettings;
+use super::settings::HostSettings;
 
 /// The built-in kinds. The first is the default of `innkeeper host add`.
 const BUILT_IN: &[Registered] = &[Registered::of::<IncusSettings>(), Registered::of::<ProxmoxSettings>()];

@@ -2,14 +2,14 @@
 
 use std::fmt::{self, Formatter};
 
+use kernel::error::{Code, Error, Result};
+use kernel::stored_enum;
 use serde::de::{EnumAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 use super::{HostKind, Registered, all};
-use kernel::error::{Code, Error, Result};
-use kernel::stored_enum;
 
 /// The name of a host's kind; `unknown` for a kind that only a newer version knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

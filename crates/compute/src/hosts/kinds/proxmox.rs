@@ -10,6 +10,7 @@ use clap::Args;
 use garde::Validate;
 use hypervisor::ssh::Ways;
 use hypervisor::{Driver, GuestShell, HostInfo};
+use kernel::http::text;
 use proxmox::{Login, Proxmox, ProxmoxConfig, Tls};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use self::pveum::Rights;
 use super::checks::{in_plain, is_domain, is_name, is_secret, yes};
 use super::{Ask, HostKind};
-use kernel::http::text;
 
 /// How to reach a Proxmox VE cluster or single node, and where on it our guests go.
 #[derive(Debug, Clone, Serialize, Deserialize, Validate, utoipa::ToSchema)]
