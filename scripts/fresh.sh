@@ -2,7 +2,6 @@
 # make fresh: tests the scripts on bare machines. Each is a debootstrapped system in its own namespaces (mounts,
 # processes, network), on which a newcomer installs, runs the demo to its first order, stops it, removes it, and
 # installs what the tests need. Prints one line per step; the details are in target/fresh/.
-# removes it, and installs what the tests need. Prints a line a step; what went wrong is in target/fresh/.
 #
 #   scripts/fresh.sh [MACHINE...]     debian-12:root, debian-12:user, debian-13:root, debian-13:user; all by default
 #

@@ -108,7 +108,7 @@ fn every_shape_is_defined_once_as_a_schema() {
             && let Some(other) = seen.insert(bare(value).to_string(), at.to_owned())
         {
             panic!(
-                "{at} repeats {other}: use one type for both, and name it in src/http/openapi.rs where a \
+                "{at} repeats {other}: use one type for both, and name it in crates/kernel/src/http/openapi.rs where a \
                     parameter has it"
             );
         }
@@ -140,7 +140,7 @@ fn every_error_response_is_the_shared_component_of_its_status() {
             let says = answer["description"].as_str().unwrap_or_default();
             assert!(
                 !says.is_empty(),
-                "{route} {status} says nothing: add its meaning to STANDARD in src/http/openapi.rs"
+                "{route} {status} says nothing: add its meaning to STANDARD in crates/kernel/src/http/openapi.rs"
             );
             if status.starts_with(['4', '5']) {
                 let body = &answer["content"]["application/json"]["schema"];
