@@ -7,7 +7,7 @@ use compute::addresses::Addresses;
 use compute::console::Consoles;
 use compute::hosts::Hosts;
 use compute::images::Images;
-use compute::resize::Resizing;
+use compute::resize::Resizes;
 use compute::servers::Servers;
 use compute::snapshots::Snapshots;
 use compute::ssh_keys::SshKeys;
@@ -17,10 +17,10 @@ use kernel::audit::Audit;
 use kernel::core::Core;
 use kernel::feature::Feature;
 use kernel::idempotency::Idempotency;
-use kernel::limits::Limiting;
+use kernel::limits::RateLimiting;
 use kernel::mail::Mails;
 use kernel::operations::Operations;
-use kernel::restores::Restores;
+use kernel::restores::RestoreDetection;
 use kernel::subjects::Subjects;
 use watch::alerts::Alerts;
 use watch::history::History;
@@ -46,9 +46,9 @@ impl Features {
         let accounts = Accounts::new(core);
         let hosts = Hosts::new(core);
         let mut all: Vec<Arc<dyn Feature>> = vec![
-            Arc::new(Restores(Arc::clone(core))),
+            Arc::new(RestoreDetection(Arc::clone(core))),
             Arc::new(Idempotency(Arc::clone(core))),
-            Arc::new(Limiting(Arc::clone(core))),
+            Arc::new(RateLimiting(Arc::clone(core))),
             Arc::new(Audit(Arc::clone(core))),
             Arc::new(Mails(Arc::clone(core))),
             Arc::clone(&accounts) as _,
@@ -59,7 +59,7 @@ impl Features {
             UnknownGuests::new(&hosts),
             SshKeys::new(core),
             Servers::new(&hosts),
-            Resizing::new(&hosts),
+            Resizes::new(&hosts),
             Snapshots::new(&hosts),
             Consoles::new(core, &accounts, &hosts),
             Monitoring::new(core),

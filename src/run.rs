@@ -10,9 +10,9 @@ use kernel::auth::Authenticator;
 use kernel::config::Config;
 use kernel::core::Core;
 use kernel::events;
-use kernel::feature::Task;
+use kernel::feature::BackgroundTask;
 use kernel::http;
-use kernel::http::patience::Patience;
+use kernel::http::patience::IoTimeouts;
 use kernel::janitor;
 use kernel::limits;
 use tokio::net::TcpListener;
@@ -60,7 +60,7 @@ impl Service {
     /// The same with these tasks only; more can be started at any time.
     pub async fn serve_with(
         self: Arc<Self>,
-        tasks: Vec<Task>,
+        tasks: Vec<BackgroundTask>,
         listener: TcpListener,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
@@ -108,28 +108,31 @@ impl Service {
     }
 
     /// Everything that runs all the time beside the requests. Some can be had once only.
-    pub fn tasks(&self) -> Vec<Task> {
+    pub fn tasks(&self) -> Vec<BackgroundTask> {
         let (listening, kept) = (Arc::clone(&self.core), Arc::clone(&self.core));
         let features = self.features.all();
         let channels: Vec<&str> = features.iter().flat_map(|feature| feature.topics()).collect();
         let all = features.to_vec();
         let mut tasks = vec![
-            Task::new("events", async move { events::listen(&listening, &channels).await }),
-            Task::new("upkeep", async move { janitor::run(&kept, &all).await }),
+            BackgroundTask::new("events", async move { events::listen(&listening, &channels).await }),
+            BackgroundTask::new("upkeep", async move { janitor::run(&kept, &all).await }),
         ];
         tasks.extend(features.iter().flat_map(|feature| Arc::clone(feature).tasks()));
         tasks
     }
 
-    fn connection_limits(&self) -> http::server::Limits {
+    fn connection_limits(&self) -> http::server::ConnectionLimits {
         let config = &self.core.config;
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-        http::server::Limits {
+        http::server::ConnectionLimits {
             connections: config.max_connections,
-            places: limits::Places::new(config.places_of_an_address(), config.trusted_proxies.clone()),
+            places: limits::ConnectionSlots::new(config.places_of_an_address(), config.trusted_proxies.clone()),
             head: seconds(config.head_seconds),
             // Above HTTP a body that is late is answered; this is for what has no answer.
-            patience: Patience { body: seconds(config.request_seconds) + LATE, writing: seconds(config.write_seconds) },
+            patience: IoTimeouts {
+                body: seconds(config.request_seconds) + LATE,
+                writing: seconds(config.write_seconds),
+            },
         }
     }
 }

@@ -6,7 +6,7 @@ use compute::hosts::kinds::{self, Ask, HostKind};
 use compute::hosts::service;
 use compute::ids::HostId;
 use garde::Validate;
-use hypervisor::ssh::Ways;
+use hypervisor::ssh::SshRoutes;
 use hypervisor::{Driver, GuestShell};
 use incus::{Incus, IncusConfig};
 use secrecy::{ExposeSecret, SecretString};
@@ -126,8 +126,8 @@ impl HostKind for ToySettings {
         self.room != before.room
     }
 
-    fn ways(&self) -> Option<Ways> {
-        Some(Ways { guests: Some(22), nodes: None })
+    fn ways(&self) -> Option<SshRoutes> {
+        Some(SshRoutes { guests: Some(22), nodes: None })
     }
 
     fn hint(&self, _: &hypervisor::Error) -> Option<String> {

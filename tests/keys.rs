@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use kernel::config::{Config, SecretKeys};
-use kernel::keyring::{Resealed, service};
+use kernel::keyring::{SealCounts, service};
 use kernel::operations::failpoints::Action;
 use secrecy::SecretString;
 use serde_json::json;
@@ -22,7 +22,7 @@ fn process(app: &TestApp, first: &str, old: &[&str]) -> Arc<innkeeper::run::Serv
 }
 
 /// How many secrets of each kind there are, by key, as a process with the right one sees them.
-async fn status(process: &innkeeper::run::Service) -> kernel::error::Result<Vec<(&'static str, Resealed)>> {
+async fn status(process: &innkeeper::run::Service) -> kernel::error::Result<Vec<(&'static str, SealCounts)>> {
     service::status(&process.core, process.features.all()).await
 }
 
@@ -44,7 +44,7 @@ async fn run(db: &TestDb, data: &std::path::Path, key: &str, line: &str) -> (boo
     (output.status.success(), String::from_utf8(said).unwrap())
 }
 
-fn sum(all: &[(&str, Resealed)], take: fn(&Resealed) -> u64) -> u64 {
+fn sum(all: &[(&str, SealCounts)], take: fn(&SealCounts) -> u64) -> u64 {
     all.iter().map(|(_, n)| take(n)).sum()
 }
 
@@ -103,7 +103,7 @@ async fn the_master_key_is_rotated_while_the_service_runs() {
     // either.
     let alone = process(&app, NEW, &[]);
     let all = status(&alone).await.unwrap();
-    assert_eq!(sum(&all, |n| n.master), sum(&all, Resealed::all), "{all:?}");
+    assert_eq!(sum(&all, |n| n.master), sum(&all, SealCounts::all), "{all:?}");
     assert!(compute::hosts::service::all(&alone.core).await.unwrap()[0].config.is_some());
     assert!(status(&process(&app, KEY, &[])).await.is_err());
     let again = app.customer.post_once("/api/server/create", "one", &catalogue.container()).await.expect(200);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hypervisor::ssh::{KnownHosts, Machine, SshShell, Ways, new_key};
+use hypervisor::ssh::{HostKeyOwner, KnownHosts, SshRoutes, SshShell, new_key};
 use hypervisor::{Driver, Error, GuestKind, GuestRef, GuestShell, ShellTarget};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -18,11 +18,11 @@ const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// Host keys in memory.
 #[derive(Debug, Default)]
-struct InMemoryKnownHosts(Mutex<HashMap<Machine, String>>);
+struct InMemoryKnownHosts(Mutex<HashMap<HostKeyOwner, String>>);
 
 #[async_trait]
 impl KnownHosts for InMemoryKnownHosts {
-    async fn is_known(&self, machine: &Machine, key: &str) -> hypervisor::Result<bool> {
+    async fn is_known(&self, machine: &HostKeyOwner, key: &str) -> hypervisor::Result<bool> {
         let mut book = self.0.lock().unwrap();
         Ok(book.entry(machine.clone()).or_insert_with(|| key.to_owned()) == key)
     }
@@ -78,7 +78,7 @@ async fn commands_arrive_verbatim_and_only_on_the_intended_machine() {
         node_address: Some(address),
     };
     let shell = |key, ways| SshShell::new(key, ways, Arc::<InMemoryKnownHosts>::default()).unwrap();
-    let by_guest = shell(&key, Ways { guests: Some(22), nodes: None });
+    let by_guest = shell(&key, SshRoutes { guests: Some(22), nodes: None });
     let hostile = ["$(id)", "'; id; '", "a\nb", "", "*", "\"\\", "-n", "`x`", "é☕"];
     let show: Vec<&str> = ["printf", "%s\\0"].into_iter().chain(hostile).collect();
     let output = by_guest.exec(&at, &show, b"", A_MINUTE).await.unwrap();
@@ -97,7 +97,7 @@ async fn commands_arrive_verbatim_and_only_on_the_intended_machine() {
     assert!(matches!(late, Err(Error::GuestHung(_))), "{late:?}");
     // A server that accepts connections and says nothing.
     let tarpit = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let way = Ways { guests: Some(tarpit.local_addr().unwrap().port()), nodes: None };
+    let way = SshRoutes { guests: Some(tarpit.local_addr().unwrap().port()), nodes: None };
     let caught = ShellTarget { addresses: vec![[127, 0, 0, 1].into()], ..at.clone() };
     let hung = shell(&key, way).exec(&caught, &["true"], b"", A_MINUTE).await;
     assert!(matches!(&hung, Err(Error::GuestHung(text)) if text.contains("no sign-in")), "{hung:?}");
@@ -105,17 +105,17 @@ async fn commands_arrive_verbatim_and_only_on_the_intended_machine() {
     // Through the node: its `pct` gets the arguments unchanged.
     let pct = b"#!/bin/sh\nprintf '%s\\0' \"$@\"\n";
     inside(&driver, &guest, &["sh", "-c", "cat > /usr/bin/pct && chmod 755 /usr/bin/pct"], pct).await;
-    let by_node = shell(&key, Ways { guests: None, nodes: Some(22) });
+    let by_node = shell(&key, SshRoutes { guests: None, nodes: Some(22) });
     let argv: Vec<&str> = ["chpasswd"].into_iter().chain(hostile).collect();
     let output = by_node.exec(&at, &argv, b"", A_MINUTE).await.unwrap();
     let given = String::from_utf8(output.stdout).unwrap();
     assert_eq!(given.split_terminator('\0').collect::<Vec<_>>(), [&["exec", "105", "--"], &argv[..]].concat());
     // If nothing listens in the guest, the node is used instead.
-    let both = shell(&key, Ways { guests: Some(9), nodes: Some(22) });
+    let both = shell(&key, SshRoutes { guests: Some(9), nodes: Some(22) });
     assert_eq!(both.exec(&at, &["true"], b"", A_MINUTE).await.unwrap().status, 0);
 
     // A key other than ours is not let in, and a machine other than the first one is not talked to.
-    let stranger = shell(&new_key().unwrap().0, Ways { guests: Some(22), nodes: None });
+    let stranger = shell(&new_key().unwrap().0, SshRoutes { guests: Some(22), nodes: None });
     let refused = stranger.exec(&at, &["true"], b"", A_MINUTE).await;
     assert!(matches!(&refused, Err(Error::Unsupported(text)) if text.contains("can't sign in")), "{refused:?}");
     change_host_keys(&driver, &guest, address).await;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use hypervisor::{GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, Presence};
+use hypervisor::{GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSize, GuestSpec, Presence};
 use kernel::operations::failpoints::Action;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -145,7 +145,7 @@ async fn an_address_in_use_on_the_host_is_skipped_and_reserved() {
         guest: at.clone(),
         hostname: "stranger".into(),
         image: lab.incus.image.clone(),
-        limits: Limits { cores: Some(1), memory_mib: Some(128), disk_gib: Some(1), bandwidth_mbps: None },
+        limits: GuestSize { cores: Some(1), memory_mib: Some(128), disk_gib: Some(1), bandwidth_mbps: None },
         network: GuestNetwork {
             bridge: lab.incus.bridge.clone(),
             vlan: None,

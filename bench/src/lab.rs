@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use hypervisor::{
-    Driver, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, Presence, StopMode, Task, TaskState,
+    Driver, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSize, GuestSpec, Presence, StopMode, Task, TaskState,
 };
 use incus::{Incus, IncusConfig};
 use secrecy::SecretString;
@@ -70,7 +70,7 @@ impl Lab {
             guest: GuestRef { marker: Uuid::new_v4(), vmid: number, kind: GuestKind::Lxc, node: String::new() },
             hostname: format!("server-{number}"),
             image: self.image.clone(),
-            limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(1), ..Limits::default() },
+            limits: GuestSize { cores: Some(1), memory_mib: Some(256), disk_gib: Some(1), ..GuestSize::default() },
             network: GuestNetwork {
                 bridge: self.bridge.clone(),
                 vlan: None,

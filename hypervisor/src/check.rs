@@ -3,7 +3,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{Error, GuestKind, GuestSpec, Limits, Result};
+use crate::{Error, GuestKind, GuestSize, GuestSpec, Result};
 
 /// Rejects text with control characters.
 pub fn line(what: &str, text: &str) -> Result<()> {
@@ -25,7 +25,7 @@ pub fn texts(spec: &GuestSpec) -> Result<()> {
 }
 
 /// The size of a new guest (cores, MiB, GiB): all values must be given and positive.
-pub fn size(limits: &Limits) -> Result<(u32, u64, u64)> {
+pub fn size(limits: &GuestSize) -> Result<(u32, u64, u64)> {
     let (Some(cores), Some(memory), Some(disk)) = (limits.cores, limits.memory_mib, limits.disk_gib) else {
         return Err(Error::Invalid("cores, memory and disk must all be given".to_owned()));
     };

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use crate::{
-    Capabilities, Console, Error, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, HostInfo, Interface, Limits,
-    Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
+    Capabilities, Console, Error, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSize, GuestSpec, HostInfo,
+    Interface, Presence, Result, Snapshot, StopMode, Sweep, Task, TaskId, TaskState,
 };
 
 /// The host as a whole: what it can do, who it is, and what it can make guests from.
@@ -87,7 +87,7 @@ pub trait Provision: Send + Sync {
 
     /// Changes cores, memory or disk, live if the guest supports it. `None` leaves a value unchanged; a smaller disk is
     /// refused with [`Error::Invalid`].
-    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task>;
+    async fn resize(&self, guest: &GuestRef, limits: &GuestSize) -> Result<Task>;
 
     /// Whether the guest could be deleted if it were stopped. Changes nothing; call it before stopping anything for a
     /// deletion. [`Error::Protected`] if the host protects it from deletion; a missing guest is fine.

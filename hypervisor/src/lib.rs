@@ -27,7 +27,7 @@ pub use driver::{Consoles, Driver, Host, Inside, Inventory, Power, Provision, Sn
 pub use error::{Error, Result};
 pub use model::{
     Capabilities, Coverage, ExecOutput, GuestAddress, GuestFacts, GuestKind, GuestNetwork, GuestPower, GuestRef,
-    GuestSample, GuestSpec, HostInfo, Interface, Limits, Node, Presence, Snapshot, StopMode, Sweep, Task, TaskId,
+    GuestSample, GuestSize, GuestSpec, HostInfo, Interface, Node, Presence, Snapshot, StopMode, Sweep, Task, TaskId,
     TaskState,
 };
 pub use remote::{GuestShell, ShellTarget};

@@ -41,7 +41,7 @@ pub struct GuestSpec {
     /// The image or template in the host's own terms (an Incus alias or fingerprint, a Proxmox volume id).
     pub image: String,
     /// Cores, memory and disk; all three must be set.
-    pub limits: Limits,
+    pub limits: GuestSize,
     /// Its only network interface.
     pub network: GuestNetwork,
     /// Public keys for root's `authorized_keys`, one OpenSSH line each.
@@ -53,7 +53,7 @@ pub struct GuestSpec {
 
 /// A guest's size. When resizing, `None` leaves a value unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
+pub struct GuestSize {
     /// CPU cores.
     pub cores: Option<u32>,
     /// Memory in MiB.
@@ -285,7 +285,7 @@ pub struct GuestFacts {
     /// The addresses configured for its interfaces on the host.
     pub addresses: Vec<IpAddr>,
     /// Its size; values that the host does not report are `None`.
-    pub limits: Limits,
+    pub limits: GuestSize,
 }
 
 /// A network interface inside a guest.

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use hypervisor::{GuestPower, GuestSample};
 use uuid::Uuid;
 
-use crate::alerts::Usage;
+use crate::alerts::GuestUsage;
 
 /// A guest at one moment. Sizes are in bytes; network values are counters since the guest's last start. Unknown values
 /// are `None`.
@@ -43,7 +43,7 @@ pub struct Sample {
 
 /// State to keep of a guest for judging its next sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Previous {
+pub struct PreviousSample {
     /// When that sample was taken.
     pub taken_at: DateTime<Utc>,
     /// CPU time counter, if the host has one.
@@ -57,10 +57,10 @@ pub struct Previous {
 impl Sample {
     /// Normalises what a host reported, given the previous state. Live values of a stopped guest are 0. If the host
     /// currently knows nothing about the guest, all values are unknown: older ones no longer apply.
-    pub fn new(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> Self {
+    pub fn new(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<PreviousSample>) -> Self {
         let stopped = guest.power == GuestPower::Stopped;
         let unknown = guest.power == GuestPower::Unknown;
-        let net_rate = |counter: fn(&Previous) -> Option<u64>, now: Option<u64>| {
+        let net_rate = |counter: fn(&PreviousSample) -> Option<u64>, now: Option<u64>| {
             let previous = previous.filter(|_| !unknown)?;
             let seconds = (taken_at - previous.taken_at).as_seconds_f64();
             match (seconds > 0.0, stopped) {
@@ -99,8 +99,8 @@ impl Sample {
     }
 
     /// Usage of its resources.
-    pub fn usage(&self) -> Usage {
-        Usage {
+    pub fn usage(&self) -> GuestUsage {
+        GuestUsage {
             cpu: self.cpu,
             memory: share(self.memory_used, self.memory_max),
             disk: share(self.disk_used, self.disk_max),
@@ -108,7 +108,7 @@ impl Sample {
     }
 }
 
-impl Previous {
+impl PreviousSample {
     /// The state to keep of this guest.
     pub fn of(guest: &GuestSample, taken_at: DateTime<Utc>) -> Self {
         Self { taken_at, cpu_time_ns: guest.cpu_time_ns, net_in: guest.net_in, net_out: guest.net_out }
@@ -131,13 +131,13 @@ pub fn rate(before: u64, now: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { increase(before, now) as f64 / seconds } else { 0.0 }
 }
 
-fn cpu_share(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<Previous>) -> Option<f64> {
+fn cpu_share(guest: &GuestSample, taken_at: DateTime<Utc>, previous: Option<PreviousSample>) -> Option<f64> {
     if let Some(share) = guest.cpu {
         return share.is_finite().then(|| share.clamp(0.0, 1.0));
     }
     let now = guest.cpu_time_ns?;
     let uptime = guest.uptime_s.unwrap_or(0) as f64;
-    let elapsed = |p: &Previous| (taken_at - p.taken_at).as_seconds_f64();
+    let elapsed = |p: &PreviousSample| (taken_at - p.taken_at).as_seconds_f64();
     let before = previous.filter(|p| elapsed(p) > 0.0).and_then(|p| Some((p.cpu_time_ns?, elapsed(&p))));
     let (nanoseconds, seconds) = match before {
         // Uptimes are whole seconds: a guest that started less than a second before the previous sample has not
@@ -180,7 +180,7 @@ mod tests {
 
     fn cpu(before: Option<(u64, i64)>, now: GuestSample) -> Option<f64> {
         let at = Utc::now();
-        let previous = before.map(|(ns, seconds)| Previous::of(&guest(ns, 0), at - TimeDelta::seconds(seconds)));
+        let previous = before.map(|(ns, seconds)| PreviousSample::of(&guest(ns, 0), at - TimeDelta::seconds(seconds)));
         Sample::new(&now, at, previous).cpu
     }
 
@@ -232,7 +232,8 @@ mod tests {
     fn network_rates_need_a_look_before_and_survive_a_restart() {
         let at = Utc::now();
         let look = |net, seconds, power| {
-            let before = Previous { net_in: Some(1_000), ..Previous::of(&guest(0, 0), at - TimeDelta::seconds(10)) };
+            let before =
+                PreviousSample { net_in: Some(1_000), ..PreviousSample::of(&guest(0, 0), at - TimeDelta::seconds(10)) };
             let now = GuestSample { net_in: Some(net), power, ..guest(0, 100) };
             let sample = Sample::new(&now, at + TimeDelta::seconds(seconds), Some(before));
             (sample.net_in_rate, sample.net_out_rate)
@@ -243,18 +244,19 @@ mod tests {
         assert_eq!(look(1_500, -10, GuestPower::Running), (None, None));
         assert_eq!(Sample::new(&guest(0, 100), at, None).net_in_rate, None);
         // Nor if either value is missing.
-        let before = Previous::of(&guest(0, 0), at - TimeDelta::seconds(10));
+        let before = PreviousSample::of(&guest(0, 0), at - TimeDelta::seconds(10));
         let silent = GuestSample { net_in: None, ..guest(0, 100) };
         let seen = Sample::new(&silent, at, Some(before));
         assert_eq!((seen.net_in, seen.net_in_rate, seen.net_out_rate), (None, None, Some(0.0)));
-        let seen = Sample::new(&guest(0, 100), at, Some(Previous { net_in: None, ..before }));
+        let seen = Sample::new(&guest(0, 100), at, Some(PreviousSample { net_in: None, ..before }));
         assert_eq!((seen.net_in, seen.net_in_rate), (Some(0), None));
     }
 
     #[test]
     fn a_guest_that_its_host_knows_nothing_of_has_no_figures() {
         let at = Utc::now();
-        let before = Previous { net_in: Some(1_000), ..Previous::of(&guest(0, 0), at - TimeDelta::seconds(10)) };
+        let before =
+            PreviousSample { net_in: Some(1_000), ..PreviousSample::of(&guest(0, 0), at - TimeDelta::seconds(10)) };
         let unknown = GuestSample { power: GuestPower::Unknown, ..guest(0, 0) };
         let sample = Sample::new(&unknown, at, Some(before));
         assert_eq!((sample.net_in, sample.net_in_rate), (None, None));

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::sample::{Previous, Sample};
+use crate::sample::{PreviousSample, Sample};
 
 /// Whether this process may sweep a host now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
+pub enum SweepClaim {
     /// Yes, and no other process may for one interval. The time is the claim's, by the shared clock.
     Ours(DateTime<Utc>),
     /// No: another process does, and the host is due again after this time.
@@ -27,7 +27,7 @@ pub enum Claim {
 
 /// Result of one sweep of a host.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
+pub struct SweepReport {
     /// When this process claimed the host, by the shared clock: later changes may not be in the report.
     pub claimed_at: DateTime<Utc>,
     /// The same, minus the age that the host's data may have: earlier changes are in the report.
@@ -48,7 +48,7 @@ pub struct Report {
 
 /// The sweeper's environment: supplies hosts and takes reports.
 #[async_trait]
-pub trait Fleet: Send + Sync + 'static {
+pub trait SweepBackend: Send + Sync + 'static {
     /// Errors on our side; the implementation logs them.
     type Error: std::fmt::Display + Send;
 
@@ -61,10 +61,10 @@ pub trait Fleet: Send + Sync + 'static {
     async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>, Self::Error>;
 
     /// Claims a host for one interval, so that several processes share the work and don't duplicate it.
-    async fn claim(&self, host: i64, interval: Duration) -> Result<Claim, Self::Error>;
+    async fn claim(&self, host: i64, interval: Duration) -> Result<SweepClaim, Self::Error>;
 
     /// Stores a report.
-    async fn store(&self, host: i64, report: Report) -> Result<(), Self::Error>;
+    async fn store(&self, host: i64, report: SweepReport) -> Result<(), Self::Error>;
 
     /// Stores why a sweep failed.
     async fn failed(&self, host: i64, error: Error) -> Result<(), Self::Error>;
@@ -99,12 +99,12 @@ impl Sweeper {
     ///
     /// # Errors
     /// If the hosts could not be listed.
-    pub async fn once<F: Fleet>(&self, fleet: Arc<F>) -> Result<(), F::Error> {
+    pub async fn once<F: SweepBackend>(&self, fleet: Arc<F>) -> Result<(), F::Error> {
         let mut looks = JoinSet::new();
         for host in fleet.hosts().await? {
-            let mut watch = Watch::new(self.clone(), Arc::clone(&fleet), host, CancellationToken::new());
+            let mut watch = HostLoop::new(self.clone(), Arc::clone(&fleet), host, CancellationToken::new());
             looks.spawn(async move {
-                if let Ok(Claim::Ours(at)) = watch.fleet.claim(host, Duration::ZERO).await {
+                if let Ok(SweepClaim::Ours(at)) = watch.fleet.claim(host, Duration::ZERO).await {
                     watch.sweep(at).await;
                 }
             });
@@ -114,8 +114,8 @@ impl Sweeper {
     }
 
     /// Sweeps until `stop` is cancelled. A report in progress is still stored.
-    pub async fn run<F: Fleet>(&self, fleet: Arc<F>, stop: CancellationToken) {
-        let mut watched: HashMap<i64, Watched> = HashMap::new();
+    pub async fn run<F: SweepBackend>(&self, fleet: Arc<F>, stop: CancellationToken) {
+        let mut watched: HashMap<i64, HostLoopHandle> = HashMap::new();
         let mut loops = JoinSet::new();
         let mut look = tokio::time::interval(self.look_every);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -143,8 +143,8 @@ impl Sweeper {
             for host in hosts {
                 watched.entry(host).or_insert_with(|| {
                     let stop = stop.child_token();
-                    let watch = Watch::new(self.clone(), Arc::clone(&fleet), host, stop.clone());
-                    Watched { stop, task: loops.spawn(watch.run()).id() }
+                    let watch = HostLoop::new(self.clone(), Arc::clone(&fleet), host, stop.clone());
+                    HostLoopHandle { stop, task: loops.spawn(watch.run()).id() }
                 });
             }
         }
@@ -153,21 +153,21 @@ impl Sweeper {
 }
 
 /// A host's loop, seen from outside.
-struct Watched {
+struct HostLoopHandle {
     stop: CancellationToken,
     task: tokio::task::Id,
 }
 
 /// One host's loop.
-struct Watch<F> {
+struct HostLoop<F> {
     sweeper: Sweeper,
     fleet: Arc<F>,
     host: i64,
     stop: CancellationToken,
-    previous: HashMap<Uuid, Previous>,
+    previous: HashMap<Uuid, PreviousSample>,
 }
 
-impl<F: Fleet> Watch<F> {
+impl<F: SweepBackend> HostLoop<F> {
     fn new(sweeper: Sweeper, fleet: Arc<F>, host: i64, stop: CancellationToken) -> Self {
         Self { sweeper, fleet, host, stop, previous: HashMap::new() }
     }
@@ -179,13 +179,13 @@ impl<F: Fleet> Watch<F> {
         while self.until(tokio::time::sleep_until(next)).await.is_some() {
             let begun = Instant::now();
             next = match self.fleet.claim(self.host, interval).await {
-                Ok(Claim::Ours(at)) => {
+                Ok(SweepClaim::Ours(at)) => {
                     self.sweep(at).await;
                     // Keep a fixed rate. Sweeps missed because one took too long are skipped.
                     (begun + interval).max(Instant::now())
                 }
                 // Shortly after it is due, with jitter so that processes don't all try at once.
-                Ok(Claim::Due(after)) => begun + after.min(interval) + jitter(interval / 20),
+                Ok(SweepClaim::Due(after)) => begun + after.min(interval) + jitter(interval / 20),
                 Err(_) => begun + interval / 4 + jitter(interval / 4),
             };
         }
@@ -215,7 +215,7 @@ impl<F: Fleet> Watch<F> {
                 });
                 let guests = guests.collect();
                 self.remember(&sweep);
-                let report = Report {
+                let report = SweepReport {
                     claimed_at,
                     known_at: claimed_at - sweep.lag,
                     taken_at: sweep.taken_at,
@@ -233,7 +233,7 @@ impl<F: Fleet> Watch<F> {
 
     fn remember(&mut self, sweep: &hypervisor::Sweep) {
         for guest in sweep.guests.iter().filter(|guest| guest.power != GuestPower::Unknown) {
-            self.previous.insert(guest.marker, Previous::of(guest, sweep.taken_at));
+            self.previous.insert(guest.marker, PreviousSample::of(guest, sweep.taken_at));
         }
         self.previous.retain(|_, p| sweep.taken_at - p.taken_at < STALE);
     }

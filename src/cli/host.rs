@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use compute::hosts::build_driver;
 use compute::hosts::kinds::KindFlags;
-use compute::hosts::kinds::proxmox::pveum::Rights;
+use compute::hosts::kinds::proxmox::pveum::PveumCommands;
 use compute::hosts::model::{HostNode, NewHost};
 use compute::hosts::service;
 use compute::hosts::settings::HostSettings;
@@ -40,7 +40,7 @@ pub(super) enum Command {
     /// Adopt such a guest as a server; the guest itself is not changed
     Adopt(Adopt),
     /// Print the commands that grant Innkeeper exactly the permissions it needs on a Proxmox VE cluster
-    Pveum(Rights),
+    Pveum(PveumCommands),
     /// Remove a host that has no servers and no address pools
     Remove {
         /// Name or id of the host
@@ -226,7 +226,7 @@ async fn explain(settings: &HostSettings, driver: Option<&dyn Driver>) {
 }
 
 /// Prints the commands that grant the permissions.
-pub(super) fn pveum(rights: &Rights) {
+pub(super) fn pveum(rights: &PveumCommands) {
     rights.commands().iter().for_each(|line| println!("{line}"));
 }
 

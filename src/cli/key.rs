@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use innkeeper::run::Service;
-use kernel::keyring::{Resealed, service};
+use kernel::keyring::{SealCounts, service};
 
 use super::output::table;
 
@@ -32,7 +32,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             [(*what).to_owned(), n.master.to_string(), n.resealed.to_string(), n.old.to_string(), n.lost.to_string()]
         }),
     );
-    let sum = |take: fn(&Resealed) -> u64| all.iter().map(|(_, n)| take(n)).sum::<u64>();
+    let sum = |take: fn(&SealCounts) -> u64| all.iter().map(|(_, n)| take(n)).sum::<u64>();
     match command {
         Command::List => {}
         Command::Rotate if sum(|n| n.old) > 0 => anyhow::bail!(

@@ -64,8 +64,8 @@ async fn signals(
 }
 
 fn log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
-        .context("INNKEEPER_LOG must be a filter such as info or info,kernel=debug")?;
+    let filter =
+        EnvFilter::try_new(&config.log).context("INNKEEPER_LOG must be a filter such as info or info,kernel=debug")?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let done = match config.log_format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),

@@ -12,7 +12,7 @@ use hypervisor::{Coverage, GuestPower, Node};
 use kernel::auth::Role;
 use kernel::config::Config;
 use kernel::core::Core;
-use monitor::{Report, Sample};
+use monitor::{Sample, SweepReport};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -114,7 +114,7 @@ impl World {
         let at = self.start + TimeDelta::seconds(seconds);
         let took = Duration::from_secs(1);
         let guests = vec![];
-        let report = Report { claimed_at: at, known_at: at, taken_at: at, took, nodes, samples, guests, coverage };
+        let report = SweepReport { claimed_at: at, known_at: at, taken_at: at, took, nodes, samples, guests, coverage };
         let traffic = ::watch::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
         let mut tx = kernel::db::begin(self.db()).await.unwrap();
         watch::swept(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use compute::ids::HostId;
 use hypervisor::{
-    Capabilities, Console, ConsoleInput, ConsoleKind, Consoles, Error, ExecOutput, GuestKind, GuestRef, GuestSpec,
-    Host, HostInfo, Inside, Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots,
+    Capabilities, Console, ConsoleInput, ConsoleKind, Consoles, Error, ExecOutput, GuestKind, GuestRef, GuestSize,
+    GuestSpec, Host, HostInfo, Inside, Interface, Inventory, Power, Presence, Provision, Result, Snapshot, Snapshots,
     StopMode, Sweep, Task, TaskId, TaskState, Tasks,
 };
 use secrecy::SecretString;
@@ -124,7 +124,7 @@ unsupported! {
         async fn check_create(&GuestSpec) -> ();
         async fn create(&GuestSpec) -> Task;
         async fn prepare(&GuestSpec) -> ();
-        async fn resize(&GuestRef, &Limits) -> Task;
+        async fn resize(&GuestRef, &GuestSize) -> Task;
         async fn check_delete(&GuestRef) -> ();
         async fn delete(&GuestRef) -> Task;
     }

@@ -35,16 +35,16 @@ struct Inner {
 
 /// Result of a lookup in the cache.
 #[derive(Debug)]
-pub(super) enum Known {
+pub(super) enum CacheLookup {
     /// The token's caller.
     Yes(Caller),
     /// Not cached. Take this before the database query, and store the result with it.
-    No(Reading),
+    No(CacheGeneration),
 }
 
 /// Marks when a database read began.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reading(u64);
+pub(super) struct CacheGeneration(u64);
 
 impl TokenCache {
     /// Caches each token for at most `life`.
@@ -52,16 +52,16 @@ impl TokenCache {
         Self { life, inner: Mutex::default() }
     }
 
-    pub(super) fn get(&self, hash: &[u8; 32]) -> Known {
+    pub(super) fn get(&self, hash: &[u8; 32]) -> CacheLookup {
         let inner = self.lock();
         match inner.tokens.get(hash) {
-            Some((caller, until)) if *until > Instant::now() => Known::Yes(caller.clone()),
-            _ => Known::No(Reading(inner.emptied)),
+            Some((caller, until)) if *until > Instant::now() => CacheLookup::Yes(caller.clone()),
+            _ => CacheLookup::No(CacheGeneration(inner.emptied)),
         }
     }
 
     /// Caches a live token that expires in `left`. Does nothing if anything was revoked since `reading`.
-    pub(super) fn put(&self, reading: Reading, hash: [u8; 32], caller: &Caller, left: Option<Duration>) {
+    pub(super) fn put(&self, reading: CacheGeneration, hash: [u8; 32], caller: &Caller, left: Option<Duration>) {
         let now = Instant::now();
         let mut inner = self.lock();
         if !inner.heard || inner.emptied != reading.0 {
@@ -117,10 +117,10 @@ mod tests {
         Caller { user: UserId(1), role: Role::Customer, token: Uuid::nil(), session: None, scopes: Scopes::All }
     }
 
-    fn reading(cache: &TokenCache, hash: u8) -> Option<Reading> {
+    fn reading(cache: &TokenCache, hash: u8) -> Option<CacheGeneration> {
         match cache.get(&[hash; 32]) {
-            Known::Yes(_) => None,
-            Known::No(reading) => Some(reading),
+            CacheLookup::Yes(_) => None,
+            CacheLookup::No(reading) => Some(reading),
         }
     }
 
@@ -173,7 +173,7 @@ mod tests {
         for n in 0..=SIZE {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&n.to_be_bytes());
-            let Known::No(reading) = cache.get(&hash) else { unreachable!() };
+            let CacheLookup::No(reading) = cache.get(&hash) else { unreachable!() };
             cache.put(reading, hash, &caller(), None);
         }
         assert!(cache.lock().tokens.len() <= SIZE);

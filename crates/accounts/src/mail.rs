@@ -2,7 +2,7 @@
 
 use askama::Template;
 use kernel::error::{Error, Result};
-use kernel::mail::templates::{Mail, Rendered, line};
+use kernel::mail::templates::{MailTemplate, Rendered, line};
 
 /// Asks the recipient to confirm their address.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ struct ConfirmAddressHtml<'a> {
     service: &'a str,
 }
 
-impl Mail for ConfirmAddress<'_> {
+impl MailTemplate for ConfirmAddress<'_> {
     fn render(&self) -> Result<Rendered> {
         let (url, code, service) = (&line(self.url), self.code, &line(self.service));
         let subject = "Confirm your email address";

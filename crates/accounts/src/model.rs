@@ -65,7 +65,7 @@ pub struct User {
 
 /// An account and whether it is disabled, as the command line lists it.
 #[derive(Debug, Clone)]
-pub struct Account {
+pub struct AccountSummary {
     /// The account.
     pub user: User,
     /// When it was disabled, if it is.

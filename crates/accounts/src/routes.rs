@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use kernel::error::{Error, Result};
-use kernel::http::auth::{Account, Anyone, Session};
+use kernel::http::auth::{AccountCaller, AnyCaller, LoginCaller};
 use kernel::http::extract::{Json, Path};
 use kernel::http::{ClientAddress, ErrorBody};
 use kernel::idempotency::{Once, Post};
@@ -18,7 +18,7 @@ use super::model::{
     ApiToken, ChangePassword, Confirm, CreatedApiToken, Login, NewApiToken, Refresh, Register, SessionView, SignedIn,
     UpdateMe, User,
 };
-use super::service::{self, Origin};
+use super::service::{self, LoginOrigin};
 use super::{Accounts, store};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Accounts>> {
@@ -37,7 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Accounts>> {
         .routes(routes!(revoke_api_token))
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Origin {
+impl<S: Send + Sync> FromRequestParts<S> for LoginOrigin {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
@@ -53,7 +53,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Origin {
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn register(
     State(accounts): State<Arc<Accounts>>,
-    origin: Origin,
+    origin: LoginOrigin,
     Json(new): Json<Register>,
 ) -> Result<(StatusCode, Json<SignedIn>)> {
     Ok((StatusCode::CREATED, Json(service::register(&accounts, new, &origin).await?)))
@@ -65,7 +65,7 @@ async fn register(
         (status = 429, body = ErrorBody)))]
 async fn login(
     State(accounts): State<Arc<Accounts>>,
-    origin: Origin,
+    origin: LoginOrigin,
     Json(login): Json<Login>,
 ) -> Result<Json<SignedIn>> {
     Ok(Json(service::login(&accounts, login, &origin).await?))
@@ -85,7 +85,7 @@ async fn refresh(
 /// Sign out; the session's tokens stop working at once
 #[utoipa::path(post, path = "/auth/logout", tag = "auth", operation_id = "logOut",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn logout(State(accounts): State<Arc<Accounts>>, session: Session, once: Once) -> Result<StatusCode> {
+async fn logout(State(accounts): State<Arc<Accounts>>, session: LoginCaller, once: Once) -> Result<StatusCode> {
     service::logout(&accounts, &once, session.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -93,7 +93,7 @@ async fn logout(State(accounts): State<Arc<Accounts>>, session: Session, once: O
 /// Get my account
 #[utoipa::path(get, path = "/auth/me", tag = "auth", operation_id = "getCurrentUser",
     responses((status = 200, body = User), (status = 401, body = ErrorBody)))]
-async fn me(State(accounts): State<Arc<Accounts>>, Anyone(caller): Anyone) -> Result<Json<User>> {
+async fn me(State(accounts): State<Arc<Accounts>>, AnyCaller(caller): AnyCaller) -> Result<Json<User>> {
     let user = store::user(&accounts.core.db, caller.user).await?.ok_or_else(|| Error::not_found("account"))?;
     Ok(Json(user))
 }
@@ -104,7 +104,7 @@ async fn me(State(accounts): State<Arc<Accounts>>, Anyone(caller): Anyone) -> Re
         (status = 422, body = ErrorBody)))]
 async fn update_me(
     State(accounts): State<Arc<Accounts>>,
-    Account(caller): Account,
+    AccountCaller(caller): AccountCaller,
     Json(update): Json<UpdateMe>,
 ) -> Result<Json<User>> {
     Ok(Json(service::update_me(&accounts, caller.user, &update).await?))
@@ -116,7 +116,7 @@ async fn update_me(
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn change_password(
     State(accounts): State<Arc<Accounts>>,
-    session: Session,
+    session: LoginCaller,
     Post(once, change): Post<ChangePassword>,
 ) -> Result<StatusCode> {
     service::change_password(&accounts, &once, session.caller.user, session.id, change).await?;
@@ -126,14 +126,14 @@ async fn change_password(
 /// List my sessions
 #[utoipa::path(get, path = "/auth/sessions", tag = "auth", operation_id = "listSessions",
     responses((status = 200, body = Vec<SessionView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn sessions(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<Json<Vec<SessionView>>> {
+async fn sessions(State(accounts): State<Arc<Accounts>>, session: LoginCaller) -> Result<Json<Vec<SessionView>>> {
     Ok(Json(service::sessions(&accounts, session.caller.user, session.id).await?))
 }
 
 /// End all my other sessions
 #[utoipa::path(delete, path = "/auth/sessions", tag = "auth", operation_id = "revokeOtherSessions",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn end_other_sessions(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<StatusCode> {
+async fn end_other_sessions(State(accounts): State<Arc<Accounts>>, session: LoginCaller) -> Result<StatusCode> {
     service::end_other_sessions(&accounts, session.caller.user, session.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -144,7 +144,7 @@ async fn end_other_sessions(State(accounts): State<Arc<Accounts>>, session: Sess
         (status = 404, body = ErrorBody)))]
 async fn end_session(
     State(accounts): State<Arc<Accounts>>,
-    session: Session,
+    session: LoginCaller,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode> {
     service::end_session(&accounts, session.caller.user, id).await?;
@@ -167,7 +167,7 @@ async fn confirm(
 #[utoipa::path(post, path = "/auth/confirm/mail", tag = "auth", operation_id = "sendConfirmation",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 429, body = ErrorBody)))]
-async fn ask_again(State(accounts): State<Arc<Accounts>>, session: Session, once: Once) -> Result<StatusCode> {
+async fn ask_again(State(accounts): State<Arc<Accounts>>, session: LoginCaller, once: Once) -> Result<StatusCode> {
     service::ask_again(&accounts, &once, session.caller.user).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -175,7 +175,7 @@ async fn ask_again(State(accounts): State<Arc<Accounts>>, session: Session, once
 /// List my API tokens
 #[utoipa::path(get, path = "/auth/tokens", tag = "auth", operation_id = "listApiTokens",
     responses((status = 200, body = Vec<ApiToken>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn api_tokens(State(accounts): State<Arc<Accounts>>, session: Session) -> Result<Json<Vec<ApiToken>>> {
+async fn api_tokens(State(accounts): State<Arc<Accounts>>, session: LoginCaller) -> Result<Json<Vec<ApiToken>>> {
     Ok(Json(service::api_tokens(&accounts, session.caller.user).await?))
 }
 
@@ -185,7 +185,7 @@ async fn api_tokens(State(accounts): State<Arc<Accounts>>, session: Session) -> 
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create_api_token(
     State(accounts): State<Arc<Accounts>>,
-    session: Session,
+    session: LoginCaller,
     Post(once, new): Post<NewApiToken>,
 ) -> Result<(StatusCode, Json<CreatedApiToken>)> {
     Ok((StatusCode::CREATED, Json(service::create_api_token(&accounts, &once, session.caller.user, new).await?)))
@@ -197,7 +197,7 @@ async fn create_api_token(
         (status = 404, body = ErrorBody)))]
 async fn revoke_api_token(
     State(accounts): State<Arc<Accounts>>,
-    session: Session,
+    session: LoginCaller,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode> {
     service::revoke_api_token(&accounts, session.caller.user, id).await?;

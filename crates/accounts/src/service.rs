@@ -9,17 +9,18 @@ use kernel::audit;
 use kernel::auth::{Caller, Role, Scopes};
 use kernel::db::{self, Tx};
 use kernel::error::{Code, Error, Result};
-use kernel::hashing::{self, Asker};
+use kernel::hashing::{self, HashClient};
 use kernel::http::ClientAddress;
-use kernel::idempotency::{Begun, Checked, Once};
+use kernel::idempotency::{Once, OnceCheck, OnceStart};
 use kernel::ids::UserId;
 use kernel::secrets;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::cache::Known;
+use super::cache::CacheLookup;
 use super::model::{
-    Account, ApiToken, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, SignedIn, UpdateMe, User,
+    AccountSummary, ApiToken, ChangePassword, CreatedApiToken, Login, NewApiToken, Refresh, Register, SignedIn,
+    UpdateMe, User,
 };
 use super::{Accounts, store};
 
@@ -28,7 +29,7 @@ pub use sessions::{end_other_sessions, end_session, sessions};
 
 /// Where a login comes from, for the list of sessions.
 #[derive(Debug, Clone)]
-pub struct Origin {
+pub struct LoginOrigin {
     /// The client's address.
     pub address: ClientAddress,
     /// The client's user agent.
@@ -64,7 +65,7 @@ pub async fn add_user(
     role: Role,
     password: SecretString,
 ) -> Result<User> {
-    let hash = hashing::hash(Asker::Known, password).await?;
+    let hash = hashing::hash(HashClient::Known, password).await?;
     let mut tx = db::begin(&accounts.core.db).await?;
     let user = store::insert_user(&mut tx, email, name, role, &hash, true).await?.ok_or_else(address_taken)?;
     tx.commit().await?;
@@ -76,14 +77,14 @@ fn address_taken() -> Error {
 }
 
 /// Registers a customer, if the provider allows it.
-pub async fn register(accounts: &Accounts, new: Register, origin: &Origin) -> Result<SignedIn> {
+pub async fn register(accounts: &Accounts, new: Register, origin: &LoginOrigin) -> Result<SignedIn> {
     if !accounts.core.config.registration {
         return Err(Error::new(Code::Forbidden, "Registration is closed; ask the provider for an account."));
     }
     // Registrations count like failed logins from this address: hashing is expensive, and this must not become a way to
     // test which email addresses have accounts.
     limit_address(accounts, origin.address).await?;
-    let hash = hashing::hash(Asker::Stranger, new.password).await?;
+    let hash = hashing::hash(HashClient::Stranger, new.password).await?;
     let mut tx = db::begin(&accounts.core.db).await?;
     let user = store::insert_user(&mut tx, &new.email, new.name.trim(), Role::Customer, &hash, false).await?;
     let user = user.ok_or_else(address_taken)?;
@@ -93,7 +94,7 @@ pub async fn register(accounts: &Accounts, new: Register, origin: &Origin) -> Re
 }
 
 /// Signs in with an email address and a password.
-pub async fn login(accounts: &Accounts, login: Login, origin: &Origin) -> Result<SignedIn> {
+pub async fn login(accounts: &Accounts, login: Login, origin: &LoginOrigin) -> Result<SignedIn> {
     let network = origin.address.network();
     let place = format!("{network} {}", login.email);
     let (place, account) = ((PLACE, place.as_str()), (ACCOUNT, login.email.as_str()));
@@ -115,7 +116,7 @@ pub async fn login(accounts: &Accounts, login: Login, origin: &Origin) -> Result
     if !is_known {
         everywhere?;
     }
-    let asker = if is_known { Asker::Known } else { Asker::Stranger };
+    let asker = if is_known { HashClient::Known } else { HashClient::Stranger };
     let hash = found.as_ref().map(|c| c.password_hash.clone());
     if let Some(found) = &found {
         audit::account(found.user.id);
@@ -150,7 +151,7 @@ async fn limit_address(accounts: &Accounts, address: ClientAddress) -> Result<()
     limit(accounts, (ADDRESS, &address.network()), most).await
 }
 
-async fn limit(accounts: &Accounts, key: store::Key<'_>, limit: i32) -> Result<()> {
+async fn limit(accounts: &Accounts, key: store::AttemptKey<'_>, limit: i32) -> Result<()> {
     let (attempts, seconds) = store::count_attempt(&accounts.core.db, key).await?;
     if attempts <= limit {
         return Ok(());
@@ -163,7 +164,7 @@ async fn limit(accounts: &Accounts, key: store::Key<'_>, limit: i32) -> Result<(
     })
 }
 
-async fn open_session(accounts: &Accounts, mut tx: Tx, user: User, origin: &Origin) -> Result<SignedIn> {
+async fn open_session(accounts: &Accounts, mut tx: Tx, user: User, origin: &LoginOrigin) -> Result<SignedIn> {
     let (session, days) = (Uuid::now_v7(), i32::try_from(accounts.core.config.session_days).unwrap_or(i32::MAX));
     let agent: String = origin.user_agent.chars().filter(|c| !c.is_control()).take(200).collect();
     store::insert_session(&mut tx, session, user.id, &origin.address.0.to_string(), &agent, days).await?;
@@ -219,8 +220,8 @@ pub async fn refresh(accounts: &Accounts, refresh: Refresh, address: ClientAddre
 /// Ends a session: its access and refresh tokens stop working at once.
 pub async fn logout(accounts: &Accounts, once: &Once, session: Uuid) -> Result<()> {
     let mut tx = match once.begin(&accounts.core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     store::revoke_session(&mut tx, session).await?;
     // Also if the outcome of the commit is unknown.
@@ -253,20 +254,20 @@ pub async fn change_password(
         let key = (SESSION, tried.as_str());
         limit(accounts, key, accounts.core.config.login_limit_account).await?;
         let present = store::credentials(&accounts.core.db, &user.email).await?.map(|c| c.password_hash);
-        if !hashing::verify(Asker::Known, current, present.clone()).await? {
+        if !hashing::verify(HashClient::Known, current, present.clone()).await? {
             return Err(wrong());
         }
         store::forgive_attempt(&accounts.core.db, key).await?;
         Ok((user, present))
     };
     let (user, present) = match once.check(&accounts.core, verified).await? {
-        Checked::New(verified) => verified,
-        Checked::Done(answer) => return Ok(answer),
+        OnceCheck::New(verified) => verified,
+        OnceCheck::Done(answer) => return Ok(answer),
     };
-    let hash = hashing::hash(Asker::Known, change.new_password).await?;
+    let hash = hashing::hash(HashClient::Known, change.new_password).await?;
     let mut tx = match once.begin(&accounts.core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     // Anyone else who knew it may have changed it meanwhile.
     if !store::lock_credentials(&mut tx, user.id, present.as_deref().unwrap_or_default()).await? {
@@ -284,7 +285,7 @@ pub async fn change_password(
 }
 
 /// All accounts, oldest first.
-pub async fn users(accounts: &Accounts) -> Result<Vec<Account>> {
+pub async fn users(accounts: &Accounts) -> Result<Vec<AccountSummary>> {
     Ok(store::users(&accounts.core.db).await?)
 }
 
@@ -301,7 +302,7 @@ pub async fn reset_password(
     password: SecretString,
     keep_tokens: bool,
 ) -> Result<u64> {
-    let hash = hashing::hash(Asker::Known, password).await?;
+    let hash = hashing::hash(HashClient::Known, password).await?;
     let mut tx = db::begin(&accounts.core.db).await?;
     store::set_password(&mut tx, user, &hash).await?;
     store::revoke_sessions(&mut tx, user).await?;
@@ -333,8 +334,8 @@ pub async fn set_server_limit(accounts: &Accounts, user: UserId, servers: u16) -
 pub async fn authenticate(accounts: &Accounts, token: &str, address: ClientAddress) -> Result<Caller> {
     let hash = secrets::hash_token(token);
     let reading = match accounts.tokens.get(&hash) {
-        Known::Yes(caller) => return Ok(caller),
-        Known::No(reading) => reading,
+        CacheLookup::Yes(caller) => return Ok(caller),
+        CacheLookup::No(reading) => reading,
     };
     accounts.core.limits.guess(&accounts.core, address).await?;
     let row = store::live_token(&accounts.core.db, &hash).await;
@@ -370,8 +371,8 @@ pub async fn create_api_token(
     new: NewApiToken,
 ) -> Result<CreatedApiToken> {
     let mut tx = match once.begin(&accounts.core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     store::lock_account(&mut tx, user).await?;
     if store::api_tokens(&mut *tx, user).await?.len() >= API_TOKENS {

@@ -12,7 +12,7 @@ use kernel::ids::UserId;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::model::{Account, AlertMails, ApiToken, User};
+use super::model::{AccountSummary, AlertMails, ApiToken, User};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -100,7 +100,7 @@ pub(super) async fn set_server_limit(db: &PgPool, id: UserId, servers: i32) -> R
 }
 
 /// All accounts, oldest first.
-pub(super) async fn users(db: &PgPool) -> Result<Vec<Account>> {
+pub(super) async fn users(db: &PgPool) -> Result<Vec<AccountSummary>> {
     let rows = sqlx::query!(
         r#"select id as "id: UserId", email, name, role as "role: Role", server_limit,
                   alert_mails as "alert_mails: AlertMails", confirmed_at as email_confirmed_at, created_at, disabled_at
@@ -110,7 +110,7 @@ pub(super) async fn users(db: &PgPool) -> Result<Vec<Account>> {
     .await?;
     Ok(rows
         .into_iter()
-        .map(|r| Account {
+        .map(|r| AccountSummary {
             user: User {
                 id: r.id,
                 email: r.email,
@@ -423,7 +423,7 @@ pub(super) async fn revoke_api_token(tx: &mut PgConnection, user: UserId, token:
 }
 
 /// What is counted, and for whom. The database's `lower` finds accounts, so the database's `lower` makes their keys.
-pub(super) type Key<'a> = (&'static str, &'a str);
+pub(super) type AttemptKey<'a> = (&'static str, &'a str);
 
 /// The addresses of an account's recent logins.
 pub(super) async fn session_addresses(db: &PgPool, user: UserId) -> Result<Vec<IpAddr>> {
@@ -439,7 +439,7 @@ pub(super) async fn session_addresses(db: &PgPool, user: UserId) -> Result<Vec<I
 /// Counts one attempt of `who` (an `account:`, an `address:` and the like) in the current window of 15 minutes. Returns
 /// the count, and for how many more seconds the window lasts. One statement, so that parallel attempts count each
 /// other.
-pub(super) async fn count_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<(i32, i64)> {
+pub(super) async fn count_attempt(db: &PgPool, (what, who): AttemptKey<'_>) -> Result<(i32, i64)> {
     let row = sqlx::query!(
         r#"insert into login_attempts as l (key, window_start, attempts) values ($1 || lower($2), now(), 1)
            on conflict (key) do update set
@@ -458,7 +458,7 @@ pub(super) async fn count_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<(
 }
 
 /// Takes back one attempt after a success.
-pub(super) async fn forgive_attempt(db: &PgPool, (what, who): Key<'_>) -> Result<()> {
+pub(super) async fn forgive_attempt(db: &PgPool, (what, who): AttemptKey<'_>) -> Result<()> {
     sqlx::query!(
         "update login_attempts set attempts = greatest(attempts - 1, 0) where key = $1 || lower($2)",
         what,

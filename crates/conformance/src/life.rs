@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hypervisor::{Error, GuestKind, GuestPower, GuestSpec, Limits, Presence, StopMode, Task};
+use hypervisor::{Error, GuestKind, GuestPower, GuestSize, GuestSpec, Presence, StopMode, Task};
 
 use super::{Lab, refused};
 
@@ -150,7 +150,7 @@ pub async fn cores_memory_and_disk_grow_live(lab: Lab) {
     let live = if guest.kind == GuestKind::Vm { able.vm_live_resize } else { able.live_resize };
     let before = lab.boot(&spec).await;
     let disk = spec.limits.disk_gib.unwrap() + 1;
-    let limits = Limits { cores: Some(2), memory_mib: Some(384), disk_gib: Some(disk), ..Limits::default() };
+    let limits = GuestSize { cores: Some(2), memory_mib: Some(384), disk_gib: Some(disk), ..GuestSize::default() };
     lab.done(lab.driver.resize(guest, &limits).await).await;
     assert_eq!(lab.driver.resize(guest, &limits).await.unwrap(), Task::Done);
     assert_eq!(lab.boot(&spec).await, before);
@@ -169,12 +169,12 @@ pub async fn cores_memory_and_disk_grow_live(lab: Lab) {
         assert!((300 << 10..=384 << 10).contains(&kib), "the guest sees {kib} KiB");
     }
     // Less memory and fewer cores are allowed, and values that are left out don't change.
-    lab.done(lab.driver.resize(guest, &Limits { cores: Some(1), ..Limits::default() }).await).await;
+    lab.done(lab.driver.resize(guest, &GuestSize { cores: Some(1), ..GuestSize::default() }).await).await;
     if inside {
         lab.eventually("it has one core", async || lab.sh(guest, "nproc").await.trim() == "1").await;
     }
     assert_eq!(
-        lab.driver.resize(guest, &Limits { memory_mib: Some(384), ..Limits::default() }).await.unwrap(),
+        lab.driver.resize(guest, &GuestSize { memory_mib: Some(384), ..GuestSize::default() }).await.unwrap(),
         Task::Done
     );
 }
@@ -201,9 +201,9 @@ pub async fn a_network_keeps_to_its_rate(lab: Lab) {
     let able = lab.driver.capabilities();
     let live = if guest.kind == GuestKind::Vm { able.vm_live_resize } else { able.live_resize };
     for (given, limits) in [
-        (Some(20.0), Limits { bandwidth_mbps: Some(20), ..Limits::default() }),
-        (Some(20.0), Limits { memory_mib: Some(300), ..Limits::default() }),
-        (None, Limits { bandwidth_mbps: Some(0), ..Limits::default() }),
+        (Some(20.0), GuestSize { bandwidth_mbps: Some(20), ..GuestSize::default() }),
+        (Some(20.0), GuestSize { memory_mib: Some(300), ..GuestSize::default() }),
+        (None, GuestSize { bandwidth_mbps: Some(0), ..GuestSize::default() }),
     ] {
         lab.done(lab.driver.resize(&guest, &limits).await).await;
         if runs && !live {
@@ -222,7 +222,7 @@ pub async fn a_network_keeps_to_its_rate(lab: Lab) {
 pub async fn a_disk_does_not_shrink(lab: Lab) {
     let spec = lab.stopped().await;
     let disk = spec.limits.disk_gib.unwrap();
-    let smaller = Limits { cores: Some(2), disk_gib: Some(disk - 1), ..Limits::default() };
+    let smaller = GuestSize { cores: Some(2), disk_gib: Some(disk - 1), ..GuestSize::default() };
     refused(
         lab.driver.resize(&spec.guest, &smaller).await,
         |e| matches!(e, Error::Invalid(text) if text.contains(&disk.to_string())),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hypervisor::{Error, GuestPower, GuestSpec, Limits, StopMode, Task, TaskId, TaskState};
+use hypervisor::{Error, GuestPower, GuestSize, GuestSpec, StopMode, Task, TaskId, TaskState};
 use uuid::Uuid;
 
 use super::{Fault, Lab, refused};
@@ -13,7 +13,7 @@ pub async fn strangers_are_never_touched(lab: Lab) {
     lab.rig.stranger(&spec).await;
     let (driver, guest) = (&lab.driver, &spec.guest);
     let not_ours = |e: &Error| matches!(e, Error::NotOurs(_));
-    let limits = Limits { cores: Some(2), ..Limits::default() };
+    let limits = GuestSize { cores: Some(2), ..GuestSize::default() };
     let second = Duration::from_secs(1);
     refused(driver.create(&spec).await, |e| matches!(e, Error::AlreadyExists(_)));
     refused(driver.check_create(&spec).await, |e| matches!(e, Error::AlreadyExists(_)));

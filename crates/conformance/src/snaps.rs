@@ -1,6 +1,6 @@
 //! Snapshots.
 
-use hypervisor::{Error, GuestPower, Limits, StopMode, Task};
+use hypervisor::{Error, GuestPower, GuestSize, StopMode, Task};
 
 use super::{Lab, refused};
 
@@ -55,7 +55,7 @@ pub async fn a_roll_back_keeps_size_and_rest(lab: Lab) {
     let (driver, guest) = (&lab.driver, &spec.guest);
     lab.done(driver.create_snapshot(guest, "small", "").await).await;
     let disk = spec.limits.disk_gib.unwrap() + 1;
-    let limits = Limits { cores: Some(2), memory_mib: Some(384), disk_gib: Some(disk), ..Limits::default() };
+    let limits = GuestSize { cores: Some(2), memory_mib: Some(384), disk_gib: Some(disk), ..GuestSize::default() };
     lab.done(driver.resize(guest, &limits).await).await;
     // Requested twice, as after a crash half-way.
     let first = driver.rollback(guest, "small").await.unwrap();

@@ -33,13 +33,13 @@ pub struct Core {
     /// What happens in the database.
     pub events: Events,
     /// Rate limits.
-    pub limits: limits::Limits,
+    pub limits: limits::RateLimits,
     /// Limits how many long lists an account reads at a time.
-    pub turns: limits::Turns,
+    pub turns: limits::ListSlots,
     /// Enqueues operations, and has the settings of the engine that runs them.
     pub engine: Engine,
     /// What is remembered of the database, to notice that it was restored.
-    pub heart: restores::Heart,
+    pub heart: restores::HeartbeatState,
     /// Prometheus metrics of the process.
     pub metrics: PrometheusHandle,
     /// Cancelled when the process is to end: tasks stop taking new work.
@@ -57,10 +57,10 @@ impl Core {
             lease_db: db::lease_pool(&config)?,
             sealer: Sealer::new(&config.secret_key, &config.old_secret_keys.0)?,
             events: Events::default(),
-            limits: limits::Limits::default(),
-            turns: limits::Turns::default(),
+            limits: limits::RateLimits::default(),
+            turns: limits::ListSlots::default(),
             engine: Engine::new(&config)?,
-            heart: restores::Heart::default(),
+            heart: restores::HeartbeatState::default(),
             metrics: metrics()?,
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -10,26 +10,26 @@ use axum::Router;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::error::Result;
-use crate::keyring::Resealed;
+use crate::keyring::SealCounts;
 use crate::operations::AnyWorkflow;
 use crate::subjects::SubjectKind;
 
 /// Work that goes on beside the requests for as long as the process runs.
-pub struct Task {
+pub struct BackgroundTask {
     /// Its name in logs; tests start tasks by it.
     pub name: &'static str,
     /// The work, which returns at shutdown.
     pub work: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-impl Task {
+impl BackgroundTask {
     /// A task that does this.
     pub fn new(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> Self {
         Self { name, work: Box::pin(work) }
     }
 }
 
-impl Debug for Task {
+impl Debug for BackgroundTask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Task").field("name", &self.name).finish_non_exhaustive()
     }
@@ -62,7 +62,7 @@ pub trait Feature: Debug + Send + Sync + 'static {
     }
 
     /// What runs all the time. Tasks are tracked: shutdown waits for them.
-    fn tasks(self: Arc<Self>) -> Vec<Task> {
+    fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
         vec![]
     }
 
@@ -91,7 +91,7 @@ pub trait Feature: Debug + Send + Sync + 'static {
 
     /// Seals its secrets that an old key sealed with the master key; without `change` it only counts. Each kind of
     /// secret has a name for people.
-    async fn reseal(&self, _change: bool) -> Result<Vec<(&'static str, Resealed)>> {
+    async fn reseal(&self, _change: bool) -> Result<Vec<(&'static str, SealCounts)>> {
         Ok(vec![])
     }
 }

@@ -25,23 +25,23 @@ const STRANGERS: usize = QUEUE / 2;
 
 /// The kind of client that waits for a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
+pub enum HashClient {
     /// Any client.
     Stranger,
     /// A client that is authenticated, or comes from a known network.
     Known,
 }
 
-static POOL: LazyLock<Pool> = LazyLock::new(Pool::new);
+static POOL: LazyLock<HashPool> = LazyLock::new(HashPool::new);
 
 type Work = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 
-struct Pool {
+struct HashPool {
     queue: SyncSender<Work>,
     waiting: Arc<AtomicUsize>,
 }
 
-impl Pool {
+impl HashPool {
     fn new() -> Self {
         let (queue, work) = sync_channel::<Work>(QUEUE);
         let (work, waiting) = (Arc::new(Mutex::new(work)), Arc::new(AtomicUsize::new(0)));
@@ -57,10 +57,10 @@ impl Pool {
 
     async fn run<T: Send + 'static>(
         &self,
-        asker: Asker,
+        asker: HashClient,
         work: impl FnOnce(&mut Vec<Block>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let most = if asker == Asker::Known { QUEUE } else { STRANGERS };
+        let most = if asker == HashClient::Known { QUEUE } else { STRANGERS };
         if self.waiting.load(Ordering::Relaxed) >= most {
             return Err(too_many());
         }
@@ -96,7 +96,7 @@ fn too_many() -> Error {
 }
 
 /// Hashes a user's password with argon2id.
-pub async fn hash(asker: Asker, password: SecretString) -> Result<String> {
+pub async fn hash(asker: HashClient, password: SecretString) -> Result<String> {
     POOL.run(asker, move |memory| {
         let (params, salt): (_, [u8; 16]) = (Params::default(), rand::rng().random());
         let hash = compute(Algorithm::Argon2id, Version::default(), &params, &password, &salt, memory)?;
@@ -109,7 +109,7 @@ pub async fn hash(asker: Asker, password: SecretString) -> Result<String> {
 
 /// Checks a password against its hash. Without a hash it works just as long and returns false, so that the time does
 /// not reveal whether an account exists.
-pub async fn verify(asker: Asker, password: SecretString, hash: Option<String>) -> Result<bool> {
+pub async fn verify(asker: HashClient, password: SecretString, hash: Option<String>) -> Result<bool> {
     POOL.run(asker, move |memory| {
         let Some(hash) = hash else {
             compute(Algorithm::Argon2id, Version::default(), &Params::default(), &password, &[0; 16], memory)?;
@@ -157,11 +157,11 @@ mod tests {
 
     #[tokio::test]
     async fn passwords_verify() {
-        let stored = hash(Asker::Stranger, secret("correct horse")).await.unwrap();
+        let stored = hash(HashClient::Stranger, secret("correct horse")).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        assert!(verify(Asker::Known, secret("correct horse"), Some(stored.clone())).await.unwrap());
-        assert!(!verify(Asker::Stranger, secret("wrong horse"), Some(stored)).await.unwrap());
-        assert!(!verify(Asker::Stranger, secret("x"), None).await.unwrap());
+        assert!(verify(HashClient::Known, secret("correct horse"), Some(stored.clone())).await.unwrap());
+        assert!(!verify(HashClient::Stranger, secret("wrong horse"), Some(stored)).await.unwrap());
+        assert!(!verify(HashClient::Stranger, secret("x"), None).await.unwrap());
     }
 
     /// Existing accounts have hashes that the library encoded itself.
@@ -169,12 +169,12 @@ mod tests {
     async fn what_was_stored_before_verifies() {
         use argon2::password_hash::PasswordHasher;
         let stored = Argon2::default().hash_password(b"correct horse").unwrap().to_string();
-        assert!(verify(Asker::Stranger, secret("correct horse"), Some(stored)).await.unwrap());
+        assert!(verify(HashClient::Stranger, secret("correct horse"), Some(stored)).await.unwrap());
     }
 
     #[tokio::test]
     async fn a_long_queue_is_refused_at_once_and_sooner_to_strangers() {
-        let pool = Pool::new();
+        let pool = HashPool::new();
         let held = Arc::new(Mutex::new(()));
         let guard = held.lock().unwrap();
         let mut waiting = vec![];
@@ -193,8 +193,8 @@ mod tests {
             }
             Code::Internal
         };
-        assert_eq!(fill(Asker::Stranger, 1000), Code::RateLimited);
-        assert_eq!(fill(Asker::Known, 1000), Code::RateLimited);
+        assert_eq!(fill(HashClient::Stranger, 1000), Code::RateLimited);
+        assert_eq!(fill(HashClient::Known, 1000), Code::RateLimited);
         assert!((QUEUE..=QUEUE + THREADS).contains(&waiting.len()), "{}", waiting.len());
         drop(guard);
         for run in waiting {

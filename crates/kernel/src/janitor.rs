@@ -46,11 +46,11 @@ fn report(what: &str, done: Result<()>) {
 /// The database's clock at the last check.
 #[derive(Debug, Default)]
 struct Clock {
-    last: Option<(Instant, Looked)>,
+    last: Option<(Instant, ClockReadings)>,
 }
 
 #[derive(Debug)]
-struct Looked {
+struct ClockReadings {
     now: DateTime<Utc>,
     horizon: DateTime<Utc>,
 }
@@ -60,7 +60,7 @@ impl Clock {
     async fn follow(&mut self, db: &PgPool) -> Result<()> {
         let at = Instant::now();
         let mut looked =
-            sqlx::query_as!(Looked, r#"select now() as "now!", horizon from upkeep"#).fetch_one(db).await?;
+            sqlx::query_as!(ClockReadings, r#"select now() as "now!", horizon from upkeep"#).fetch_one(db).await?;
         let apart = apart(looked.now, Utc::now());
         if apart > TOLERATED {
             tracing::error!(

@@ -20,10 +20,10 @@ use sqlx::PgConnection;
 /// A lock of the database that is taken by name, until the transaction ends. Features declare theirs as constants. Names
 /// and numbers may never change: processes of two versions may run at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Lock(Key);
+pub struct Lock(LockKey);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+enum LockKey {
     Number(i64),
     /// A name, and a number or a second name within it.
     Name(&'static str, Option<i32>, &'static str),
@@ -32,26 +32,26 @@ enum Key {
 impl Lock {
     /// The lock of this number.
     pub const fn numbered(number: i64) -> Self {
-        Self(Key::Number(number))
+        Self(LockKey::Number(number))
     }
 
     /// The lock of this name within a group.
     pub const fn named(group: &'static str, name: &'static str) -> Self {
-        Self(Key::Name(group, None, name))
+        Self(LockKey::Name(group, None, name))
     }
 
     /// The lock of one row within a group.
     pub fn of(group: &'static str, id: i64) -> Self {
-        Self(Key::Name(group, Some(i32::try_from(id & 0x7fff_ffff).unwrap_or(0)), ""))
+        Self(LockKey::Name(group, Some(i32::try_from(id & 0x7fff_ffff).unwrap_or(0)), ""))
     }
 
     /// Waits for the lock, and holds it until the transaction ends.
     pub async fn hold(self, tx: &mut PgConnection) -> sqlx::Result<()> {
         match self.0 {
-            Key::Number(key) => {
+            LockKey::Number(key) => {
                 sqlx::query!("select pg_advisory_xact_lock($1)", key).execute(tx).await?;
             }
-            Key::Name(name, number, part) => {
+            LockKey::Name(name, number, part) => {
                 sqlx::query!(
                     "select pg_advisory_xact_lock(hashtext($1), coalesce($2, hashtext($3)))",
                     name,
@@ -68,10 +68,10 @@ impl Lock {
     /// Holds the lock until the transaction ends; false if another transaction has it.
     pub async fn try_hold(self, tx: &mut PgConnection) -> sqlx::Result<bool> {
         match self.0 {
-            Key::Number(key) => {
+            LockKey::Number(key) => {
                 sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "ours!""#, key).fetch_one(tx).await
             }
-            Key::Name(name, number, part) => {
+            LockKey::Name(name, number, part) => {
                 sqlx::query_scalar!(
                     r#"select pg_try_advisory_xact_lock(hashtext($1), coalesce($2, hashtext($3))) as "ours!""#,
                     name,

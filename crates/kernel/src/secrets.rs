@@ -198,7 +198,7 @@ pub fn readable_password() -> SecretString {
 
 /// Hashes a user's password with argon2id.
 pub async fn hash_password(password: SecretString) -> Result<String> {
-    hashing::hash(hashing::Asker::Known, password).await
+    hashing::hash(hashing::HashClient::Known, password).await
 }
 
 #[cfg(test)]

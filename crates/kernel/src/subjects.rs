@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::PgConnection;
 
-use crate::auth::{Caller, Level};
+use crate::auth::{Access, Caller};
 use crate::error::{Error, Result};
 
 /// One thing that can be worked on, such as `server:12` or `zone:example.com`.
@@ -58,7 +58,7 @@ pub trait SubjectKind: Debug + Send + Sync {
 
     /// Refuses callers who may not do this much with a subject: 404 for those who may not even know it. What is deleted
     /// counts: its history stays its owner's.
-    async fn authorize(&self, caller: &Caller, id: &str, level: Level) -> Result<()>;
+    async fn authorize(&self, caller: &Caller, id: &str, level: Access) -> Result<()>;
 
     /// An operation on it was abandoned, in this transaction: it has to show what is really there.
     async fn abandoned(&self, tx: &mut PgConnection, id: &str) -> Result<()>;
@@ -80,7 +80,7 @@ impl Subjects {
     }
 
     /// Refuses callers who may not do this much with a subject.
-    pub async fn authorize(&self, caller: &Caller, subject: &Subject, level: Level) -> Result<()> {
+    pub async fn authorize(&self, caller: &Caller, subject: &Subject, level: Access) -> Result<()> {
         self.kind(&subject.kind)?.authorize(caller, &subject.id, level).await
     }
 }

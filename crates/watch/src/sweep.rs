@@ -12,8 +12,8 @@ use compute::unknown_guests;
 use hypervisor::Inventory;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
-use kernel::feature::{Feature, Task};
-use monitor::{Claim, Fleet, Report, Sweeper};
+use kernel::feature::{BackgroundTask, Feature};
+use monitor::{SweepBackend, SweepClaim, SweepReport, Sweeper};
 
 use crate::alerts;
 use crate::history;
@@ -38,10 +38,10 @@ impl Feature for Sweeps {
         "sweeps"
     }
 
-    fn tasks(self: Arc<Self>) -> Vec<Task> {
-        vec![Task::new("sweeps", async move {
+    fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
+        vec![BackgroundTask::new("sweeps", async move {
             let core = &self.hosts.core;
-            Sweeper::every(core.config.sweep_interval()).run(SweptHosts::of(&self.hosts), core.shutdown.clone()).await;
+            Sweeper::every(core.config.sweep_interval()).run(SweepStore::of(&self.hosts), core.shutdown.clone()).await;
         })]
     }
 
@@ -55,16 +55,16 @@ impl Feature for Sweeps {
 
 /// Sweeps every host now, all at once; returns when everything is stored.
 pub async fn look(hosts: &Arc<Hosts>) -> Result<()> {
-    Sweeper::every(hosts.core.config.sweep_interval()).once(SweptHosts::of(hosts)).await
+    Sweeper::every(hosts.core.config.sweep_interval()).once(SweepStore::of(hosts)).await
 }
 
-struct SweptHosts {
+struct SweepStore {
     hosts: Arc<Hosts>,
     /// Hosts whose last sweep failed, so that only the first failure and the recovery are logged.
     silent: Mutex<HashSet<HostId>>,
 }
 
-impl SweptHosts {
+impl SweepStore {
     fn of(hosts: &Arc<Hosts>) -> Arc<Self> {
         Arc::new(Self { hosts: Arc::clone(hosts), silent: Mutex::default() })
     }
@@ -75,7 +75,7 @@ impl SweptHosts {
         if well { silent.remove(&host) } else { silent.insert(host) }
     }
 
-    async fn keep(&self, host: HostId, report: &Report) -> Result<()> {
+    async fn keep(&self, host: HostId, report: &SweepReport) -> Result<()> {
         // First and on its own, since traffic is billed. If it fails, only the traffic alerts of this sweep are
         // skipped.
         let traffic = history::traffic::meter(&self.hosts.core.db, host, report).await;
@@ -98,7 +98,7 @@ impl SweptHosts {
         stored.and(traffic)
     }
 
-    async fn store(&self, host: HostId, report: &Report, used: &history::traffic::Metered) -> Result<()> {
+    async fn store(&self, host: HostId, report: &SweepReport, used: &history::traffic::Metered) -> Result<()> {
         let mut tx = db::begin(&self.hosts.core.db).await?;
         monitoring::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
         let moved = servers::store::settle_statuses(&mut tx, host, report).await?;
@@ -116,7 +116,7 @@ fn lacks_room(error: &Error) -> bool {
 }
 
 #[async_trait]
-impl Fleet for SweptHosts {
+impl SweepBackend for SweepStore {
     type Error = Error;
 
     async fn hosts(&self) -> Result<Vec<i64>> {
@@ -149,7 +149,7 @@ impl Fleet for SweptHosts {
         }
     }
 
-    async fn claim(&self, host: i64, interval: Duration) -> Result<Claim> {
+    async fn claim(&self, host: i64, interval: Duration) -> Result<SweepClaim> {
         let claim = hosts::store::claim_sweep(&self.hosts.core.db, HostId(host), interval).await;
         claim.map_err(|error| {
             tracing::warn!(host, %error, "could not claim a host for its sweep; retrying");
@@ -157,7 +157,7 @@ impl Fleet for SweptHosts {
         })
     }
 
-    async fn store(&self, host: i64, report: Report) -> Result<()> {
+    async fn store(&self, host: i64, report: SweepReport) -> Result<()> {
         let labels = [("host", host.to_string())];
         metrics::histogram!("innkeeper_sweep_seconds", &labels).record(report.took.as_secs_f64());
         metrics::gauge!("innkeeper_guests", &labels).set(report.samples.len() as f64);

@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 pub use self::key::{BadKey, check_key};
-use self::session::{Failure, SIGN_IN};
+use self::session::{SIGN_IN, SessionFailure};
 use crate::{Error, ExecOutput, GuestKind, GuestShell, Result, ShellTarget};
 
 /// Comment of the management key in `authorized_keys`.
@@ -39,7 +39,7 @@ pub fn new_key() -> Result<(SecretString, String)> {
 
 /// The owner of a host key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Machine {
+pub enum HostKeyOwner {
     /// The guest with this marker.
     Guest(Uuid),
     /// The node of this name.
@@ -50,12 +50,12 @@ pub enum Machine {
 #[async_trait]
 pub trait KnownHosts: Send + Sync + fmt::Debug {
     /// Whether this key (an OpenSSH line without comment) is the machine's. The first key seen is pinned.
-    async fn is_known(&self, machine: &Machine, key: &str) -> Result<bool>;
+    async fn is_known(&self, machine: &HostKeyOwner, key: &str) -> Result<bool>;
 }
 
 /// Which routes may be used.
 #[derive(Debug, Clone, Copy)]
-pub struct Ways {
+pub struct SshRoutes {
     /// Into guests as root, if the management key was installed at creation: port of their SSH servers.
     pub guests: Option<u16>,
     /// Into nodes as root, if the provider has installed the management key there: port of their SSH servers.
@@ -66,7 +66,7 @@ pub struct Ways {
 #[derive(Debug)]
 pub struct SshShell {
     key: Arc<PrivateKey>,
-    ways: Ways,
+    ways: SshRoutes,
     known: Arc<dyn KnownHosts>,
 }
 
@@ -75,27 +75,29 @@ impl SshShell {
     ///
     /// # Errors
     /// [`Error::Invalid`] if the key can't be read.
-    pub fn new(key: &SecretString, ways: Ways, known: Arc<dyn KnownHosts>) -> Result<Self> {
+    pub fn new(key: &SecretString, ways: SshRoutes, known: Arc<dyn KnownHosts>) -> Result<Self> {
         let key = PrivateKey::from_openssh(key.expose_secret())
             .map_err(|e| Error::Invalid(format!("the management key can't be read: {e}")))?;
         Ok(Self { key: Arc::new(key), ways, known })
     }
 
     /// Routes to a guest, best first: address, expected machine, and the command to run there.
-    fn ways_to(&self, at: &ShellTarget, argv: &[&str]) -> Result<Vec<(SocketAddr, Machine, String)>> {
+    fn ways_to(&self, at: &ShellTarget, argv: &[&str]) -> Result<Vec<(SocketAddr, HostKeyOwner, String)>> {
         let mut ways = Vec::new();
         if let Some(port) = self.ways.guests {
             let command = quote::command(argv)?;
             let mut addresses = at.addresses.clone();
             addresses.sort_by_key(IpAddr::is_ipv6);
             ways.extend(
-                addresses.into_iter().map(|ip| (SocketAddr::new(ip, port), Machine::Guest(at.marker), command.clone())),
+                addresses
+                    .into_iter()
+                    .map(|ip| (SocketAddr::new(ip, port), HostKeyOwner::Guest(at.marker), command.clone())),
             );
         }
         if let (Some(port), Some(ip), GuestKind::Lxc) = (self.ways.nodes, at.node_address, at.kind) {
             let number = at.vmid.to_string();
             let whole: Vec<&str> = ["pct", "exec", &number, "--"].into_iter().chain(argv.iter().copied()).collect();
-            ways.push((SocketAddr::new(ip, port), Machine::Node(at.node.clone()), quote::command(&whole)?));
+            ways.push((SocketAddr::new(ip, port), HostKeyOwner::Node(at.node.clone()), quote::command(&whole)?));
         }
         Ok(ways)
     }
@@ -106,28 +108,30 @@ impl GuestShell for SshShell {
     async fn exec(&self, at: &ShellTarget, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
         let (mut obstacles, mut silent) = (Vec::new(), false);
         let ways = self.ways_to(at, argv)?;
-        let to_guest = ways.iter().filter(|(_, machine, _)| matches!(machine, Machine::Guest(_))).count();
+        let to_guest = ways.iter().filter(|(_, machine, _)| matches!(machine, HostKeyOwner::Guest(_))).count();
         for (address, machine, command) in ways {
             // The time limit covers all of a guest's addresses together: the guest decides how long each takes.
             let (place, in_guest) = match &machine {
-                Machine::Guest(_) => (format!("the guest at {address}"), true),
-                Machine::Node(name) => (format!("the node {name} at {address}"), false),
+                HostKeyOwner::Guest(_) => (format!("the guest at {address}"), true),
+                HostKeyOwner::Node(name) => (format!("the node {name} at {address}"), false),
             };
             let patience = if in_guest { SIGN_IN / u32::try_from(to_guest).unwrap_or(1).max(1) } else { SIGN_IN };
             match session::run(&self.key, address, machine, &self.known, command, stdin, patience, timeout).await {
                 Ok(output) if output.status == 127 => return Err(Error::NotFound(format!("{} in the guest", argv[0]))),
                 Ok(output) => return Ok(output),
                 // The command was not run: try the next route.
-                Err(Failure::NoWay(text)) => obstacles.push(format!("{place}: {text}")),
-                Err(Failure::Silent(text)) => {
+                Err(SessionFailure::NoWay(text)) => obstacles.push(format!("{place}: {text}")),
+                Err(SessionFailure::Silent(text)) => {
                     silent |= in_guest;
                     obstacles.push(format!("{place}: {text}"));
                 }
                 // It would take as long by way of the node: the command in the guest is slow.
-                Err(Failure::Late(text)) => return Err(Error::GuestHung(format!("{place}: {text}"))),
-                Err(Failure::Lost(text)) if in_guest => return Err(Error::GuestHung(format!("{place}: {text}"))),
-                Err(Failure::Lost(text)) => return Err(Error::OutcomeUnknown(format!("{place}: {text}"))),
-                Err(Failure::Ours(error)) => return Err(error),
+                Err(SessionFailure::Late(text)) => return Err(Error::GuestHung(format!("{place}: {text}"))),
+                Err(SessionFailure::Lost(text)) if in_guest => {
+                    return Err(Error::GuestHung(format!("{place}: {text}")));
+                }
+                Err(SessionFailure::Lost(text)) => return Err(Error::OutcomeUnknown(format!("{place}: {text}"))),
+                Err(SessionFailure::Ours(error)) => return Err(error),
             }
         }
         if silent {
@@ -147,7 +151,7 @@ mod tests {
 
     #[async_trait]
     impl KnownHosts for Nobody {
-        async fn is_known(&self, _: &Machine, _: &str) -> Result<bool> {
+        async fn is_known(&self, _: &HostKeyOwner, _: &str) -> Result<bool> {
             Ok(false)
         }
     }
@@ -157,7 +161,7 @@ mod tests {
         let (private, public) = new_key().unwrap();
         assert!(public.starts_with("ssh-ed25519 ") && public.ends_with(" innkeeper-management"), "{public}");
         assert!(private.expose_secret().starts_with("-----BEGIN OPENSSH PRIVATE KEY-----"));
-        let ways = Ways { guests: None, nodes: None };
+        let ways = SshRoutes { guests: None, nodes: None };
         assert!(SshShell::new(&"nonsense".to_owned().into(), ways, Arc::new(Nobody)).is_err());
     }
 
@@ -171,8 +175,9 @@ mod tests {
             node: "pve1".to_owned(),
             node_address: None,
         };
-        let shell =
-            |guests| SshShell::new(&new_key().unwrap().0, Ways { guests, nodes: Some(22) }, Arc::new(Nobody)).unwrap();
+        let shell = |guests| {
+            SshShell::new(&new_key().unwrap().0, SshRoutes { guests, nodes: Some(22) }, Arc::new(Nobody)).unwrap()
+        };
         let run = async |shell: SshShell, at| {
             let Err(Error::Unsupported(text)) = shell.exec(&at, &["true"], b"", Duration::from_secs(9)).await else {
                 panic!("it found a route");

@@ -5,12 +5,12 @@ mod track;
 
 use serde::{Deserialize, Serialize};
 
-pub use quiet::Quiet;
-pub use track::{Event, Rule, Track, step};
+pub use quiet::QuietPeriod;
+pub use track::{AlertEvent, AlertRule, AlertTrack, step};
 
 /// Usage of a guest's resources, as fractions from 0 to 1; `None` if unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Usage {
+pub struct GuestUsage {
     /// Fraction of its cores.
     pub cpu: Option<f64>,
     /// Fraction of its memory.
@@ -104,18 +104,18 @@ impl Kind {
     }
 
     /// The built-in rule. Conditions that may come and go must last for two sweeps.
-    pub fn default_rule(self) -> Rule {
-        let share = Rule { warning: 0.9, critical: 0.95, clear: 0.85, sustain_s: 60, clear_sustain_s: 60 };
-        let so = Rule { warning: 0.5, critical: 0.5, clear: 0.5, ..share };
+    pub fn default_rule(self) -> AlertRule {
+        let share = AlertRule { warning: 0.9, critical: 0.95, clear: 0.85, sustain_s: 60, clear_sustain_s: 60 };
+        let so = AlertRule { warning: 0.5, critical: 0.5, clear: 0.5, ..share };
         match self {
             Self::Cpu | Self::Memory | Self::Disk | Self::StorageLow | Self::PoolLow => share,
-            Self::Traffic => Rule { critical: 1.0, sustain_s: 0, clear_sustain_s: 0, ..share },
+            Self::Traffic => AlertRule { critical: 1.0, sustain_s: 0, clear_sustain_s: 0, ..share },
             Self::Down | Self::HostUnreachable | Self::Unknown => so,
             // A sweep may catch a guest while it is being deleted.
-            Self::UnknownGuest => Rule { clear_sustain_s: 0, ..so },
-            Self::OperationStuck | Self::DatabaseRestored => Rule { sustain_s: 0, clear_sustain_s: 0, ..so },
+            Self::UnknownGuest => AlertRule { clear_sustain_s: 0, ..so },
+            Self::OperationStuck | Self::DatabaseRestored => AlertRule { sustain_s: 0, clear_sustain_s: 0, ..so },
             // The mail server may just be restarting.
-            Self::MailHeld => Rule { sustain_s: 300, clear_sustain_s: 0, ..so },
+            Self::MailHeld => AlertRule { sustain_s: 300, clear_sustain_s: 0, ..so },
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A daily time range in a time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quiet {
+pub struct QuietPeriod {
     /// Start of the range.
     pub from: NaiveTime,
     /// End of the range (exclusive); earlier than `from` if the range spans midnight.
@@ -15,7 +15,7 @@ pub struct Quiet {
     pub zone: Tz,
 }
 
-impl Quiet {
+impl QuietPeriod {
     /// Whether this moment falls into the quiet hours.
     pub fn covers(&self, at: DateTime<Utc>) -> bool {
         let time = at.with_timezone(&self.zone).time();
@@ -27,9 +27,9 @@ impl Quiet {
 mod tests {
     use super::*;
 
-    fn quiet(from: u32, to: u32) -> Quiet {
+    fn quiet(from: u32, to: u32) -> QuietPeriod {
         let time = |hour| NaiveTime::from_hms_opt(hour, 0, 0).unwrap();
-        Quiet { from: time(from), to: time(to), zone: chrono_tz::Europe::Berlin }
+        QuietPeriod { from: time(from), to: time(to), zone: chrono_tz::Europe::Berlin }
     }
 
     fn at(text: &str) -> DateTime<Utc> {

@@ -78,7 +78,7 @@ impl Hotel {
 }
 
 #[async_trait]
-impl Fleet for Hotel {
+impl SweepBackend for Hotel {
     type Error = String;
 
     async fn hosts(&self) -> Result<Vec<i64>, String> {
@@ -91,18 +91,18 @@ impl Fleet for Hotel {
         }
         Ok(Ok(Arc::new(Fake(mood))))
     }
-    async fn claim(&self, host: i64, interval: Duration) -> Result<Claim, String> {
+    async fn claim(&self, host: i64, interval: Duration) -> Result<SweepClaim, String> {
         let mut claims = self.claims.lock().unwrap();
         let now = Instant::now();
         match claims.get(&host).map(|at| *at + interval.mul_f64(0.95)) {
-            Some(due) if due > now => Ok(Claim::Due(due - now)),
+            Some(due) if due > now => Ok(SweepClaim::Due(due - now)),
             _ => {
                 claims.insert(host, now);
-                Ok(Claim::Ours(Utc::now()))
+                Ok(SweepClaim::Ours(Utc::now()))
             }
         }
     }
-    async fn store(&self, host: i64, report: Report) -> Result<(), String> {
+    async fn store(&self, host: i64, report: SweepReport) -> Result<(), String> {
         assert_eq!(report.samples.len(), 1);
         self.stored.lock().unwrap().push((host, Instant::now()));
         Ok(())

@@ -12,7 +12,7 @@ use innkeeper::run::Service;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use view::{Sort, View};
+use view::{TopSort, View};
 
 use super::output::table;
 
@@ -20,8 +20,8 @@ use super::output::table;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Sort key; in the terminal, press the key in brackets
-    #[arg(long, value_enum, default_value_t = Sort::Cpu)]
-    sort: Sort,
+    #[arg(long, value_enum, default_value_t = TopSort::Cpu)]
+    sort: TopSort,
     /// Seconds between refreshes
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     every: u64,

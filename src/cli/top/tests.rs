@@ -25,7 +25,7 @@ fn server(id: i64, name: &str, cpu: Option<f64>) -> FleetServer {
 }
 
 fn view() -> View {
-    let mut view = View::new(Sort::Cpu, String::new());
+    let mut view = View::new(TopSort::Cpu, String::new());
     let host = |name: &str, up| FleetHost { name: name.into(), up, seen_at: None };
     let servers = vec![server(1, "web", Some(0.25)), server(2, "lost", None), server(3, "db\u{1b}[2J", Some(0.975))];
     view.show(vec![host("pve", true), host("old", false)], servers);

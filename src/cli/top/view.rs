@@ -10,7 +10,7 @@ use crate::cli::output::plain;
 
 /// Sort keys for servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Sort {
+pub(super) enum TopSort {
     /// [i] Id
     Id,
     /// [n] Name
@@ -36,19 +36,19 @@ pub(super) enum Sort {
 /// The columns, and the sort key of each.
 pub(super) const HEADINGS: [&str; 12] =
     ["ID", "NAME", "HOST", "NODE", "STATUS", "CPU%", "MEM%", "DISK%", "IN/s", "OUT/s", "UP", "AGE"];
-pub(super) const SORTS: [Sort; 12] = [
-    Sort::Id,
-    Sort::Name,
-    Sort::Host,
-    Sort::Host,
-    Sort::Status,
-    Sort::Cpu,
-    Sort::Memory,
-    Sort::Disk,
-    Sort::Traffic,
-    Sort::Traffic,
-    Sort::Uptime,
-    Sort::Age,
+pub(super) const SORTS: [TopSort; 12] = [
+    TopSort::Id,
+    TopSort::Name,
+    TopSort::Host,
+    TopSort::Host,
+    TopSort::Status,
+    TopSort::Cpu,
+    TopSort::Memory,
+    TopSort::Disk,
+    TopSort::Traffic,
+    TopSort::Traffic,
+    TopSort::Uptime,
+    TopSort::Age,
 ];
 
 /// The last state of the fleet and how to show it.
@@ -58,7 +58,7 @@ pub(super) struct View {
     servers: Vec<FleetServer>,
     /// Why the data is outdated.
     pub(super) complaint: Option<String>,
-    pub(super) sort: Sort,
+    pub(super) sort: TopSort,
     pub(super) reversed: bool,
     pub(super) filter: String,
     /// Whether keys are typed into the filter.
@@ -68,7 +68,7 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(sort: Sort, filter: String) -> Self {
+    pub(super) fn new(sort: TopSort, filter: String) -> Self {
         let (hosts, servers, complaint) = (vec![], vec![], None);
         Self { hosts, servers, complaint, sort, reversed: false, filter, typing: false, first: 0 }
     }
@@ -125,7 +125,7 @@ impl View {
 
     /// Sorts by the given key; if it is the current one, reverses the order.
     pub(super) fn sort_by(&mut self, key: char) {
-        let Some(sort) = Sort::value_variants().iter().find(|s| s.key() == key) else { return };
+        let Some(sort) = TopSort::value_variants().iter().find(|s| s.key() == key) else { return };
         (self.reversed, self.sort) = (*sort == self.sort && !self.reversed, *sort);
     }
 
@@ -135,7 +135,7 @@ impl View {
     }
 }
 
-impl Sort {
+impl TopSort {
     fn key(self) -> char {
         self.to_possible_value().and_then(|v| v.get_name().chars().next()).unwrap_or_default()
     }

@@ -7,7 +7,7 @@ use kernel::audit;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::ClientAddress;
-use kernel::idempotency::{Begun, Once};
+use kernel::idempotency::{Once, OnceStart};
 use kernel::ids::UserId;
 use kernel::mail;
 use kernel::secrets;
@@ -38,8 +38,8 @@ pub(super) async fn ask(accounts: &Accounts, tx: &mut PgConnection, user: &User)
 /// Sends the confirmation email again.
 pub async fn ask_again(accounts: &Accounts, once: &Once, user: UserId) -> Result<()> {
     let mut tx = match once.begin(&accounts.core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     store::lock_account(&mut tx, user).await?;
     let user = store::user(&mut *tx, user).await?.ok_or_else(|| Error::not_found("account"))?;

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::Provider;
+use kernel::http::auth::ProviderCaller;
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::{CatalogueQuery, PageQuery};
 use kernel::idempotency::Post;
@@ -34,7 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     responses((status = 200, body = Vec<Pool>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
-    _: Provider,
+    _: ProviderCaller,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Pool>>)> {
     Ok(query.of(service::all(&core.db, core.config.address_rest()).await?))
@@ -45,7 +45,7 @@ async fn list(
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn show(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
+async fn show(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
     Ok(Json(service::find(&core, id).await?))
 }
 
@@ -55,7 +55,7 @@ async fn show(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<PoolId>
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create(
     State(core): State<Arc<Core>>,
-    _: Provider,
+    _: ProviderCaller,
     Post(once, new): Post<NewPool>,
 ) -> Result<(StatusCode, Json<Pool>)> {
     Ok((StatusCode::CREATED, Json(service::create(&core, &once, new).await?)))
@@ -69,7 +69,7 @@ async fn create(
         (status = 422, body = ErrorBody)))]
 async fn update(
     State(core): State<Arc<Core>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<PoolId>,
     Json(update): Json<UpdatePool>,
 ) -> Result<Json<Pool>> {
@@ -81,7 +81,7 @@ async fn update(
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn delete(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<PoolId>) -> Result<StatusCode> {
+async fn delete(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<StatusCode> {
     service::delete(&core, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -93,7 +93,7 @@ async fn delete(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<PoolI
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn addresses(
     State(core): State<Arc<Core>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<PoolId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<AddressPage>> {
@@ -108,7 +108,7 @@ async fn addresses(
         (status = 422, body = ErrorBody)))]
 async fn hold_back(
     State(core): State<Arc<Core>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<PoolId>,
     Post(once, wish): Post<HoldBack>,
 ) -> Result<(StatusCode, Json<Address>)> {
@@ -122,7 +122,7 @@ async fn hold_back(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn let_go(
     State(core): State<Arc<Core>>,
-    _: Provider,
+    _: ProviderCaller,
     Path((id, address)): Path<(PoolId, IpAddr)>,
 ) -> Result<StatusCode> {
     service::let_go(&core, id, address).await?;

@@ -7,7 +7,7 @@ use kernel::core::Core;
 use kernel::db::{self, is_in_use, is_taken};
 use kernel::error::{Code, Error, Result};
 use kernel::http::page::{Page, PageQuery};
-use kernel::idempotency::{Begun, Once};
+use kernel::idempotency::{Once, OnceStart};
 use sqlx::PgExecutor;
 
 use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
@@ -45,8 +45,8 @@ async fn find_on(core: &Core, db: impl PgExecutor<'_>, id: PoolId) -> Result<Poo
 pub async fn create(core: &Core, once: &Once, new: NewPool) -> Result<Pool> {
     let range = Range::new(new.cidr, new.gateway, new.first, new.last).map_err(invalid)?;
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     // Under the host's lock, so that the second of two overlapping pools created at the same time is refused.
     if !store::lock_host(&mut tx, new.host_id).await? {
@@ -186,8 +186,8 @@ pub async fn addresses(core: &Core, id: PoolId, query: PageQuery) -> Result<Addr
 pub async fn hold_back(core: &Core, once: &Once, id: PoolId, wish: HoldBack) -> Result<Address> {
     let HoldBack { address, reason } = wish;
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     let pool = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
     if !pool.range.contains(address) {

@@ -32,7 +32,7 @@ pub struct ConsoleUrl {
 
 /// A user's access to a server's console.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct NewTicket {
     pub id: Uuid,
     pub server: ServerId,
     pub user: UserId,
@@ -43,7 +43,7 @@ pub(super) struct Way {
 
 /// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(super) struct Size {
+pub(super) struct WindowSize {
     pub columns: u16,
     pub rows: u16,
 }
@@ -51,16 +51,16 @@ pub(super) struct Size {
 /// The page's text messages; keyboard and mouse input is sent in binary messages.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub(super) enum Told {
+pub(super) enum ClientMessage {
     /// The first message.
     Open {
         ticket: SecretString,
         /// For a terminal only.
         #[serde(flatten)]
-        size: Option<Size>,
+        size: Option<WindowSize>,
     },
     /// The terminal's size has changed.
-    Resize(Size),
+    Resize(WindowSize),
     /// The user is active at a graphical console. At a text console, typing shows that.
     Active,
 }
@@ -68,17 +68,17 @@ pub(super) enum Told {
 /// Our text messages; the console's output is sent in binary messages.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub(super) enum Said<'a> {
+pub(super) enum ServerMessage<'a> {
     /// A ticket to reconnect with, once, if this connection is lost.
     Ticket { ticket: &'a str },
     /// The console is open.
-    Ready { kind: Kind, server: Named<'a> },
+    Ready { kind: PageKind, server: ServerTitle<'a> },
 }
 
 /// The kind of console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(super) enum PageKind {
     /// A text console.
     Text,
     /// A graphical console: RFB 3.8 without a password.
@@ -87,7 +87,7 @@ pub(super) enum Kind {
 
 /// A server, for the page's title.
 #[derive(Debug, Serialize)]
-pub(super) struct Named<'a> {
+pub(super) struct ServerTitle<'a> {
     pub id: ServerId,
     pub vmid: i64,
     pub name: &'a str,
@@ -95,7 +95,7 @@ pub(super) struct Named<'a> {
 
 /// Why a console was closed. `docs/console.md` lists the codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct CloseReason {
     /// The close frame's code.
     pub code: u16,
     /// The reason for the user, at most 123 bytes.
@@ -104,7 +104,7 @@ pub(super) struct End {
     pub again: bool,
 }
 
-impl End {
+impl CloseReason {
     const fn new(code: u16, again: bool, words: &'static str) -> Self {
         Self { code, words: Cow::Borrowed(words), again }
     }
@@ -162,13 +162,13 @@ mod tests {
 
     #[test]
     fn what_the_page_says_is_read() {
-        let read = |text: &str| serde_json::from_str::<Told>(text);
-        let size = Size { columns: 80, rows: 24 };
+        let read = |text: &str| serde_json::from_str::<ClientMessage>(text);
+        let size = WindowSize { columns: 80, rows: 24 };
         let open = read(r#"{"type":"open","ticket":"t","columns":80,"rows":24}"#).unwrap();
-        assert!(matches!(open, Told::Open { size: Some(s), .. } if s == size), "{open:?}");
-        assert!(matches!(read(r#"{"type":"open","ticket":"t"}"#).unwrap(), Told::Open { size: None, .. }));
+        assert!(matches!(open, ClientMessage::Open { size: Some(s), .. } if s == size), "{open:?}");
+        assert!(matches!(read(r#"{"type":"open","ticket":"t"}"#).unwrap(), ClientMessage::Open { size: None, .. }));
         let resize = read(r#"{"type":"resize","columns":80,"rows":24}"#).unwrap();
-        assert!(matches!(resize, Told::Resize(s) if s == size));
+        assert!(matches!(resize, ClientMessage::Resize(s) if s == size));
         assert!(read(r#"{"type":"resize","columns":-1,"rows":24}"#).is_err() && read("{}").is_err());
         assert!(!format!("{open:?}").contains("\"t\""), "a ticket is not printed");
     }
@@ -176,8 +176,8 @@ mod tests {
     #[test]
     fn words_fit_a_close_frame() {
         let long = "ж".repeat(100);
-        assert_eq!(End::HOST.saying(&long).words.len(), 122);
-        for end in [End::NONSENSE, End::TICKET, End::GONE, End::IDLE] {
+        assert_eq!(CloseReason::HOST.saying(&long).words.len(), 122);
+        for end in [CloseReason::NONSENSE, CloseReason::TICKET, CloseReason::GONE, CloseReason::IDLE] {
             assert!(end.words.len() <= 123, "{}", end.words);
         }
     }

@@ -10,14 +10,14 @@ use rust_embed::{Embed, RustEmbed};
 #[derive(RustEmbed)]
 #[folder = "../../web/console/dist"]
 #[allow_missing = true]
-struct Files;
+struct PageAssets;
 
 /// Scripts only from us, and none inline. Styles may be inline: xterm.js sets its sizes and colours that way.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) fn index() -> Response {
-    let Some(file) = <Files as Embed>::get("index.html") else {
+    let Some(file) = <PageAssets as Embed>::get("index.html") else {
         tracing::error!("this program was built without the console page: run `make web`, then build again");
         let error = Error::internal(anyhow::anyhow!("web/console/dist was empty when this program was built"));
         return error.into_response();
@@ -38,7 +38,7 @@ pub(super) fn asset(path: &str) -> Response {
         Some((_, "txt")) => "text/plain; charset=utf-8",
         _ => return Error::new(Code::NotFound, "There is nothing at this address.").into_response(),
     };
-    let Some(file) = <Files as Embed>::get(path) else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(file) = <PageAssets as Embed>::get(path) else { return StatusCode::NOT_FOUND.into_response() };
     let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
     (headers, file.data.into_owned()).into_response()
 }

@@ -10,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use hypervisor::{Console, ConsoleInput};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::model::End;
+use super::model::CloseReason;
 
 /// The version that we speak to both sides.
 const VERSION: &[u8; 12] = b"RFB 003.008\n";
@@ -20,23 +20,23 @@ const NONE: u8 = 1;
 const VNC: u8 = 2;
 
 /// A source of bytes, in chunks of any size.
-pub(super) trait Source {
+pub(super) trait ByteSource {
     /// The next chunk; `None` at the end.
     async fn piece(&mut self) -> Option<Bytes>;
 }
 
-impl Source for Console {
+impl ByteSource for Console {
     async fn piece(&mut self) -> Option<Bytes> {
         self.output.recv().await
     }
 }
 
-pub(super) struct Browser<'a> {
+pub(super) struct BrowserSource<'a> {
     pub sink: &'a mut SplitSink<WebSocket, Message>,
     pub stream: &'a mut SplitStream<WebSocket>,
 }
 
-impl Source for Browser<'_> {
+impl ByteSource for BrowserSource<'_> {
     async fn piece(&mut self) -> Option<Bytes> {
         while let Some(Ok(message)) = self.stream.next().await {
             match message {
@@ -51,10 +51,10 @@ impl Source for Browser<'_> {
 
 /// Reads exact numbers of bytes.
 #[derive(Debug, Default)]
-pub(super) struct Reader(BytesMut);
+pub(super) struct ExactReader(BytesMut);
 
-impl Reader {
-    async fn take<const N: usize>(&mut self, source: &mut impl Source) -> Option<[u8; N]> {
+impl ExactReader {
+    async fn take<const N: usize>(&mut self, source: &mut impl ByteSource) -> Option<[u8; N]> {
         while self.0.len() < N {
             self.0.extend_from_slice(&source.piece().await?);
         }
@@ -63,9 +63,9 @@ impl Reader {
 }
 
 /// Authenticates to the host's VNC server, up to the point where it waits for `ClientInit`.
-pub(super) async fn sign_in(console: &mut Console, password: &SecretString) -> Result<(), End> {
-    let refused = || End::HOST.saying("Could not log in to the host's graphical console.");
-    let mut reader = Reader::default();
+pub(super) async fn sign_in(console: &mut Console, password: &SecretString) -> Result<(), CloseReason> {
+    let refused = || CloseReason::HOST.saying("Could not log in to the host's graphical console.");
+    let mut reader = ExactReader::default();
     let version: [u8; 12] = reader.take(console).await.ok_or_else(refused)?;
     if !version.starts_with(b"RFB 003.") || &version[8..11] < b"008".as_slice() {
         tracing::warn!(version = %version.escape_ascii(), "a host's VNC server does not speak RFB 3.8");
@@ -92,9 +92,9 @@ pub(super) async fn sign_in(console: &mut Console, password: &SecretString) -> R
     Ok(())
 }
 
-async fn say(console: &Console, bytes: &[u8]) -> Result<(), End> {
+async fn say(console: &Console, bytes: &[u8]) -> Result<(), CloseReason> {
     let data = ConsoleInput::Data(Bytes::copy_from_slice(bytes));
-    console.input.send(data).await.map_err(|_| End::OVER)
+    console.input.send(data).await.map_err(|_| CloseReason::OVER)
 }
 
 /// DES with the password as the key; VNC has always reversed the bits of its bytes.
@@ -114,8 +114,8 @@ fn answer(mut challenge: [u8; 16], password: &SecretString) -> [u8; 16] {
 
 /// Greets a browser as a VNC server without authentication, and returns what it has sent beyond that. `None`: it has
 /// disconnected.
-pub(super) async fn welcome(browser: &mut Browser<'_>) -> Option<Bytes> {
-    let mut reader = Reader::default();
+pub(super) async fn welcome(browser: &mut BrowserSource<'_>) -> Option<Bytes> {
+    let mut reader = ExactReader::default();
     browser.say(VERSION).await?;
     let _version: [u8; 12] = reader.take(browser).await?;
     browser.say(&[1, NONE]).await?;
@@ -124,7 +124,7 @@ pub(super) async fn welcome(browser: &mut Browser<'_>) -> Option<Bytes> {
     Some(reader.0.freeze())
 }
 
-impl Browser<'_> {
+impl BrowserSource<'_> {
     async fn say(&mut self, bytes: &'static [u8]) -> Option<()> {
         self.sink.send(Message::Binary(Bytes::from_static(bytes))).await.ok()
     }

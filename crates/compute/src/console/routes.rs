@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{Redirect, Response};
 use axum::routing;
 use kernel::error::{Code, Error, Result};
-use kernel::http::auth::Anyone;
+use kernel::http::auth::AnyCaller;
 use kernel::http::extract::Json;
 use kernel::http::{ClientAddress, ErrorBody};
 use kernel::idempotency::Post;
@@ -42,7 +42,7 @@ pub(super) fn pages() -> OpenApiRouter<Arc<Consoles>> {
         (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn open(
     State(consoles): State<Arc<Consoles>>,
-    Anyone(caller): Anyone,
+    AnyCaller(caller): AnyCaller,
     ClientAddress(address): ClientAddress,
     Post(once, console): Post<OpenConsole>,
 ) -> Result<Json<ConsoleUrl>> {

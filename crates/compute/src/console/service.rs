@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use accounts;
 use hypervisor::{Console, GuestPower, Presence};
+use kernel::auth::Access;
 use kernel::auth::Caller;
-use kernel::auth::Level;
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::ClientAddress;
-use kernel::idempotency::{Begun, Checked, Once};
+use kernel::idempotency::{Once, OnceCheck, OnceStart};
 use kernel::secrets;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::Consoles;
-use super::model::{ConsoleUrl, End, Way};
-use super::store::{self, Held, Used};
+use super::model::{CloseReason, ConsoleUrl, NewTicket};
+use super::store::{self, ConsoleConnection, RedeemedTicket};
 use crate::ids::ServerId;
 use crate::locks::CONSOLES;
 use crate::servers;
@@ -33,8 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connected console on our side; the host has not been asked to open it yet.
 #[derive(Debug)]
-pub(super) struct Visit {
-    pub held: Held,
+pub(super) struct ConsoleSession {
+    pub held: ConsoleConnection,
     pub caller: Caller,
     pub server: ServerRecord,
     /// Time since the first connection.
@@ -52,7 +52,7 @@ pub async fn order(
     number: i64,
 ) -> Result<ConsoleUrl> {
     let core = &consoles.core;
-    let server = servers::service::reach_by_number(core, caller, number, Level::Write).await?;
+    let server = servers::service::reach_by_number(core, caller, number, Access::Write).await?;
     servers::service::not_suspended(caller, &server)?;
     // Idempotency keys belong to the account: a token with fewer rights must not get the response to another one.
     let open = async {
@@ -64,16 +64,16 @@ pub async fn order(
             false => Err(Error::new(Code::Invalid, "This server's host can't open consoles.")),
         }
     };
-    if let Checked::Done(answer) = once.check(core, open).await? {
+    if let OnceCheck::Done(answer) = once.check(core, open).await? {
         return Ok(answer);
     }
     let (ticket, hash) = secrets::new_token("ink_c_");
     let life = seconds(core.config.console_ticket_seconds);
     let (id, user, token, session) = (Uuid::now_v7(), caller.user, caller.token, caller.session);
-    let way = Way { id, server: server.id, user, token, session, address };
+    let way = NewTicket { id, server: server.id, user, token, session, address };
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     accounts::store::lock_account(&mut tx, user).await?;
     if !store::insert(&mut tx, &way, &hash, life, TICKETS).await? {
@@ -103,10 +103,14 @@ fn why_not(status: Status) -> Option<&'static str> {
 }
 
 /// Uses up a ticket and authorises its owner, with a new ticket to reconnect with.
-pub(super) async fn enter(consoles: &Consoles, ticket: &SecretString, address: IpAddr) -> Result<Visit, End> {
+pub(super) async fn enter(
+    consoles: &Consoles,
+    ticket: &SecretString,
+    address: IpAddr,
+) -> Result<ConsoleSession, CloseReason> {
     let core = &consoles.core;
     let client = ClientAddress(address);
-    core.limits.guess(core, client).await.map_err(|e| End::TOO_MANY.saying(&e.message))?;
+    core.limits.guess(core, client).await.map_err(|e| CloseReason::TOO_MANY.saying(&e.message))?;
     let hash = secrets::hash_token(ticket.expose_secret());
     // Before taking the global lock, so that clients without a valid ticket keep no one waiting.
     let good = store::is_good(&core.db, &hash, address).await;
@@ -114,15 +118,15 @@ pub(super) async fn enter(consoles: &Consoles, ticket: &SecretString, address: I
         core.limits.was_right(client).await;
     }
     if !good.map_err(|e| fault(&e.into()))? {
-        return Err(End::TICKET);
+        return Err(CloseReason::TICKET);
     }
     let used = connect(consoles, &hash, address).await.map_err(|e| fault(&e))?;
-    let (used, (of_user, of_server)) = used.ok_or(End::TICKET)?;
+    let (used, (of_user, of_server)) = used.ok_or(CloseReason::TICKET)?;
     let held = used.held();
     let entered = async {
         let config = &core.config;
         if of_user > config.console_limit_account.into() || of_server > config.console_limit_server.into() {
-            return Err(End::TOO_MANY);
+            return Err(CloseReason::TOO_MANY);
         }
         let (caller, server) = still_may(consoles, &used.caller(), used.server).await?;
         let (ticket, hash) = secrets::new_token("ink_c_");
@@ -130,7 +134,7 @@ pub(super) async fn enter(consoles: &Consoles, ticket: &SecretString, address: I
             .await
             .map_err(|e| fault(&e.into()))?;
         let age = Duration::try_from_secs_f64(used.age).unwrap_or_default();
-        Ok(Visit { held, caller, server, age, ticket })
+        Ok(ConsoleSession { held, caller, server, age, ticket })
     };
     let entered = entered.await;
     if let Err(end) = &entered {
@@ -140,7 +144,11 @@ pub(super) async fn enter(consoles: &Consoles, ticket: &SecretString, address: I
 }
 
 /// Uses up a ticket and returns how many connections the account and the server have, including this one.
-async fn connect(consoles: &Consoles, hash: &[u8; 32], address: IpAddr) -> Result<Option<(Used, (i64, i64))>> {
+async fn connect(
+    consoles: &Consoles,
+    hash: &[u8; 32],
+    address: IpAddr,
+) -> Result<Option<(RedeemedTicket, (i64, i64))>> {
     let core = &consoles.core;
     let mut tx = db::begin(&core.db).await?;
     // Serialised, so that each one counts those before it.
@@ -156,65 +164,65 @@ pub(super) async fn still_may(
     consoles: &Consoles,
     caller: &Caller,
     server: ServerId,
-) -> Result<(Caller, ServerRecord), End> {
+) -> Result<(Caller, ServerRecord), CloseReason> {
     let core = &consoles.core;
     let live =
         accounts::service::live(&consoles.accounts, std::slice::from_ref(caller)).await.map_err(|e| fault(&e))?;
-    let caller = live.into_iter().next().ok_or(End::SIGNED_OUT)?;
-    let server = servers::service::reach(core, &caller, server, Level::Write).await.map_err(|e| match e.code {
-        Code::NotFound => End::GONE,
-        Code::Forbidden => End::FORBIDDEN,
+    let caller = live.into_iter().next().ok_or(CloseReason::SIGNED_OUT)?;
+    let server = servers::service::reach(core, &caller, server, Access::Write).await.map_err(|e| match e.code {
+        Code::NotFound => CloseReason::GONE,
+        Code::Forbidden => CloseReason::FORBIDDEN,
         _ => fault(&e),
     })?;
     if let Err(error) = servers::service::not_suspended(&caller, &server) {
-        return Err(End::FORBIDDEN.saying(&error.message));
+        return Err(CloseReason::FORBIDDEN.saying(&error.message));
     }
     match server.status {
-        Status::Deleting | Status::Deleted => Err(End::GONE),
+        Status::Deleting | Status::Deleted => Err(CloseReason::GONE),
         _ => Ok((caller, server)),
     }
 }
 
 /// Asks the host to open the console.
-pub(super) async fn open(consoles: &Consoles, server: &ServerRecord) -> Result<Console, End> {
+pub(super) async fn open(consoles: &Consoles, server: &ServerRecord) -> Result<Console, CloseReason> {
     if let Some(words) = why_not(server.status) {
-        return Err(End::STOPPED.saying(words));
+        return Err(CloseReason::STOPPED.saying(words));
     }
     let driver = consoles.hosts.driver(server.host_id).await.map_err(|e| fault(&e))?;
     match tokio::time::timeout(PATIENCE, driver.console(&server.guest())).await {
         Ok(Ok(console)) => Ok(console),
-        Ok(Err(hypervisor::Error::Conflict(_))) => Err(End::STOPPED.saying("The server is not running.")),
+        Ok(Err(hypervisor::Error::Conflict(_))) => Err(CloseReason::STOPPED.saying("The server is not running.")),
         Ok(Err(error)) => {
             tracing::warn!(server = server.id.0, %error, "the host did not open a console");
-            Err(End::HOST.saying(&Error::from(error).message))
+            Err(CloseReason::HOST.saying(&Error::from(error).message))
         }
-        Err(_) => Err(End::HOST.saying("This server's host does not respond.")),
+        Err(_) => Err(CloseReason::HOST.saying("This server's host does not respond.")),
     }
 }
 
 /// Why the host has closed the console, as far as we can tell.
-pub(super) async fn why_over(consoles: &Consoles, visit: &Visit) -> End {
+pub(super) async fn why_over(consoles: &Consoles, visit: &ConsoleSession) -> CloseReason {
     let core = &consoles.core;
     if matches!(store::others(&core.db, visit.held, visit.server.id).await, Ok(true)) {
-        return End::TAKEN;
+        return CloseReason::TAKEN;
     }
-    let Ok(driver) = consoles.hosts.driver(visit.server.host_id).await else { return End::OVER };
+    let Ok(driver) = consoles.hosts.driver(visit.server.host_id).await else { return CloseReason::OVER };
     let guest = visit.server.guest();
     match tokio::time::timeout(PATIENCE, driver.find(&guest)).await {
-        Ok(Ok(Presence::Present { power: GuestPower::Stopped, .. })) => End::STOPPED,
-        Ok(Ok(Presence::Absent)) => End::GONE,
-        _ => End::OVER,
+        Ok(Ok(Presence::Present { power: GuestPower::Stopped, .. })) => CloseReason::STOPPED,
+        Ok(Ok(Presence::Absent)) => CloseReason::GONE,
+        _ => CloseReason::OVER,
     }
 }
 
 /// Records a connection's heartbeat; false if a later one has taken over.
-pub(super) async fn beat(consoles: &Consoles, held: Held) -> Result<bool> {
+pub(super) async fn beat(consoles: &Consoles, held: ConsoleConnection) -> Result<bool> {
     let core = &consoles.core;
     Ok(store::beat(&core.db, held, ALIVE, seconds(core.config.console_reconnect_seconds)).await?)
 }
 
 /// Ends a connection, for good or to be reconnected later. If this fails, the connection simply times out.
-pub(super) async fn leave(consoles: &Consoles, held: Held, end: &End) {
+pub(super) async fn leave(consoles: &Consoles, held: ConsoleConnection, end: &CloseReason) {
     let core = &consoles.core;
     let left = match end.again {
         true => store::let_go(&core.db, held, seconds(core.config.console_reconnect_seconds)).await,
@@ -231,11 +239,11 @@ pub async fn purge(core: &Core) -> Result<()> {
 }
 
 /// Converts an error that is not a refusal into an end.
-fn fault(error: &Error) -> End {
+fn fault(error: &Error) -> CloseReason {
     if error.code.status() >= 500 {
         tracing::warn!(%error, "a console failed");
     }
-    End::FAILED.saying(&error.message)
+    CloseReason::FAILED.saying(&error.message)
 }
 
 fn seconds(seconds: u32) -> Duration {

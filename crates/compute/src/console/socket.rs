@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::Consoles;
-use super::model::{End, Kind, Named, Said, Size, Told};
+use super::model::{ClientMessage, CloseReason, PageKind, ServerMessage, ServerTitle, WindowSize};
 use super::rfb;
-use super::service::{self, Visit};
+use super::service::{self, ConsoleSession};
 use crate::servers::SERVER_CHANGED;
 
 /// The maximum size of a message, in bytes: the page splits large pastes.
@@ -69,21 +69,27 @@ pub(super) async fn serve(consoles: Arc<Consoles>, address: IpAddr, socket: WebS
 }
 
 /// Reads the first message and uses up its ticket.
-async fn enter(consoles: &Consoles, address: IpAddr, stream: &mut Stream) -> Result<(Visit, Option<Size>), End> {
-    let first = timeout(GREETING, stream.next()).await.map_err(|_| End::NONSENSE)?;
-    let Some(Ok(Message::Text(text))) = first else { return Err(End::NONSENSE) };
-    let Ok(Told::Open { ticket, size }) = serde_json::from_str(&text) else { return Err(End::NONSENSE) };
+async fn enter(
+    consoles: &Consoles,
+    address: IpAddr,
+    stream: &mut Stream,
+) -> Result<(ConsoleSession, Option<WindowSize>), CloseReason> {
+    let first = timeout(GREETING, stream.next()).await.map_err(|_| CloseReason::NONSENSE)?;
+    let Some(Ok(Message::Text(text))) = first else { return Err(CloseReason::NONSENSE) };
+    let Ok(ClientMessage::Open { ticket, size }) = serde_json::from_str(&text) else {
+        return Err(CloseReason::NONSENSE);
+    };
     Ok((service::enter(consoles, &ticket, address).await?, size))
 }
 
 async fn visit_to_its_end(
     consoles: &Consoles,
-    visit: &Visit,
-    size: Option<Size>,
+    visit: &ConsoleSession,
+    size: Option<WindowSize>,
     events: Subscription,
     sink: &mut Sink,
     stream: &mut Stream,
-) -> End {
+) -> CloseReason {
     let used = Mutex::new(Instant::now());
     let watching = watch(consoles, visit, events, &used);
     let carrying = async {
@@ -101,63 +107,63 @@ async fn visit_to_its_end(
 /// Opens the console on the host and sends the page its kind. Input that the page has already sent is passed on.
 async fn begin(
     consoles: &Consoles,
-    visit: &Visit,
-    size: Option<Size>,
+    visit: &ConsoleSession,
+    size: Option<WindowSize>,
     sink: &mut Sink,
     stream: &mut Stream,
-) -> Result<(Console, Bytes), End> {
+) -> Result<(Console, Bytes), CloseReason> {
     // Before the host is asked: it may fail now and work again in a moment.
-    say(sink, &Said::Ticket { ticket: visit.ticket.expose_secret() }).await?;
+    say(sink, &ServerMessage::Ticket { ticket: visit.ticket.expose_secret() }).await?;
     let mut console = service::open(consoles, &visit.server).await?;
     let password = match &console.kind {
         ConsoleKind::Text => None,
         ConsoleKind::Screen { password } => Some(password.clone()),
     };
-    let kind = if password.is_some() { Kind::Screen } else { Kind::Text };
+    let kind = if password.is_some() { PageKind::Screen } else { PageKind::Text };
     if let Some(Some(password)) = &password {
         sign_in(&mut console, password).await?;
     }
-    let server = Named { id: visit.server.id, vmid: visit.server.guest_number, name: &visit.server.name };
-    say(sink, &Said::Ready { kind, server }).await?;
+    let server = ServerTitle { id: visit.server.id, vmid: visit.server.guest_number, name: &visit.server.name };
+    say(sink, &ServerMessage::Ready { kind, server }).await?;
     let early = match password {
         Some(Some(_)) => welcome(sink, stream).await?,
         _ => Bytes::new(),
     };
-    if let (Kind::Text, Some(Size { columns, rows })) = (kind, size) {
-        console.input.send(ConsoleInput::Resize { columns, rows }).await.map_err(|_| End::OVER)?;
+    if let (PageKind::Text, Some(WindowSize { columns, rows })) = (kind, size) {
+        console.input.send(ConsoleInput::Resize { columns, rows }).await.map_err(|_| CloseReason::OVER)?;
     }
     Ok((console, early))
 }
 
-async fn sign_in(console: &mut Console, password: &SecretString) -> Result<(), End> {
+async fn sign_in(console: &mut Console, password: &SecretString) -> Result<(), CloseReason> {
     timeout(GREETING, rfb::sign_in(console, password))
         .await
-        .unwrap_or_else(|_| Err(End::HOST.saying("The host's graphical console does not respond.")))
+        .unwrap_or_else(|_| Err(CloseReason::HOST.saying("The host's graphical console does not respond.")))
 }
 
-async fn welcome(sink: &mut Sink, stream: &mut Stream) -> Result<Bytes, End> {
-    let mut browser = rfb::Browser { sink, stream };
-    let welcomed = timeout(GREETING, rfb::welcome(&mut browser)).await.map_err(|_| End::NONSENSE)?;
-    welcomed.ok_or(End::LEFT)
+async fn welcome(sink: &mut Sink, stream: &mut Stream) -> Result<Bytes, CloseReason> {
+    let mut browser = rfb::BrowserSource { sink, stream };
+    let welcomed = timeout(GREETING, rfb::welcome(&mut browser)).await.map_err(|_| CloseReason::NONSENSE)?;
+    welcomed.ok_or(CloseReason::LEFT)
 }
 
-async fn say(sink: &mut Sink, said: &Said<'_>) -> Result<(), End> {
-    let text = serde_json::to_string(said).map_err(|_| End::FAILED)?;
-    sink.send(Message::text(text)).await.map_err(|_| End::LEFT)
+async fn say(sink: &mut Sink, said: &ServerMessage<'_>) -> Result<(), CloseReason> {
+    let text = serde_json::to_string(said).map_err(|_| CloseReason::FAILED)?;
+    sink.send(Message::text(text)).await.map_err(|_| CloseReason::LEFT)
 }
 
 /// Carries bytes both ways until one side has ended.
 async fn carry(
     consoles: &Consoles,
-    visit: &Visit,
+    visit: &ConsoleSession,
     console: Console,
     early: Bytes,
     sink: &mut Sink,
     stream: &mut Stream,
     used: &Mutex<Instant>,
-) -> End {
+) -> CloseReason {
     let Console { kind, output, input } = console;
-    let typed = Typed { consoles, input, used, is_text: matches!(kind, ConsoleKind::Text) };
+    let typed = InputForwarder { consoles, input, used, is_text: matches!(kind, ConsoleKind::Text) };
     tokio::select! {
         end = show(output, sink) => match end {
             Some(end) => end,
@@ -171,7 +177,7 @@ async fn carry(
 }
 
 /// Sends the guest's output to the client. A slow client slows down the guest. `None`: the host has closed the console.
-async fn show(mut output: mpsc::Receiver<Bytes>, sink: &mut Sink) -> Option<End> {
+async fn show(mut output: mpsc::Receiver<Bytes>, sink: &mut Sink) -> Option<CloseReason> {
     let mut ping = tokio::time::interval(PING);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -180,32 +186,32 @@ async fn show(mut output: mpsc::Receiver<Bytes>, sink: &mut Sink) -> Option<End>
             _ = ping.tick() => Message::Ping(Bytes::new()),
         };
         if sink.send(message).await.is_err() {
-            return Some(End::LEFT);
+            return Some(CloseReason::LEFT);
         }
     }
 }
 
 /// The client's input, on its way to the guest.
-struct Typed<'a> {
+struct InputForwarder<'a> {
     consoles: &'a Consoles,
     input: mpsc::Sender<ConsoleInput>,
     used: &'a Mutex<Instant>,
     is_text: bool,
 }
 
-impl Typed<'_> {
+impl InputForwarder<'_> {
     /// `None`: the host has closed the console.
-    async fn carry(&self, early: Bytes, stream: &mut Stream) -> Option<End> {
+    async fn carry(&self, early: Bytes, stream: &mut Stream) -> Option<CloseReason> {
         let pace = pace(self.consoles.core.config.console_input_kib);
         if !early.is_empty() {
             self.input.send(ConsoleInput::Data(early)).await.ok()?;
         }
         loop {
-            let Ok(next) = timeout(SILENCE, stream.next()).await else { return Some(End::LEFT) };
+            let Ok(next) = timeout(SILENCE, stream.next()).await else { return Some(CloseReason::LEFT) };
             let message = match next {
                 Some(Ok(message)) => message,
-                Some(Err(error)) if is_too_large(&error) => return Some(End::TOO_LARGE),
-                Some(Err(_)) | None => return Some(End::LEFT),
+                Some(Err(error)) if is_too_large(&error) => return Some(CloseReason::TOO_LARGE),
+                Some(Err(_)) | None => return Some(CloseReason::LEFT),
             };
             wait_for_room(&pace, message_len(&message)).await;
             let input = match message {
@@ -216,16 +222,16 @@ impl Typed<'_> {
                     ConsoleInput::Data(bytes)
                 }
                 Message::Text(text) => match serde_json::from_str(&text) {
-                    Ok(Told::Resize(Size { columns: columns @ 1.., rows: rows @ 1.. })) => {
+                    Ok(ClientMessage::Resize(WindowSize { columns: columns @ 1.., rows: rows @ 1.. })) => {
                         ConsoleInput::Resize { columns, rows }
                     }
-                    Ok(Told::Active) => {
+                    Ok(ClientMessage::Active) => {
                         self.somebody_is_there();
                         continue;
                     }
-                    _ => return Some(End::NONSENSE),
+                    _ => return Some(CloseReason::NONSENSE),
                 },
-                Message::Close(_) => return Some(End::LEFT),
+                Message::Close(_) => return Some(CloseReason::LEFT),
                 Message::Ping(_) | Message::Pong(_) => continue,
             };
             self.input.send(input).await.ok()?;
@@ -264,7 +270,12 @@ fn is_too_large(error: &axum::Error) -> bool {
 }
 
 /// Ends the console when its maximum duration is reached, when it is idle, or when its user loses access.
-async fn watch(consoles: &Consoles, visit: &Visit, mut events: Subscription, used: &Mutex<Instant>) -> End {
+async fn watch(
+    consoles: &Consoles,
+    visit: &ConsoleSession,
+    mut events: Subscription,
+    used: &Mutex<Instant>,
+) -> CloseReason {
     let began = Instant::now();
     let total = Duration::from_secs(consoles.core.config.console_total_seconds.into()).saturating_sub(visit.age);
     let idle = Duration::from_secs(consoles.core.config.console_idle_seconds.into());
@@ -273,17 +284,17 @@ async fn watch(consoles: &Consoles, visit: &Visit, mut events: Subscription, use
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let concerns_us = tokio::select! {
-            () = consoles.core.shutdown.cancelled() => return End::RESTARTING,
-            () = tokio::time::sleep_until(began + total) => return End::TIME_OVER,
+            () = consoles.core.shutdown.cancelled() => return CloseReason::RESTARTING,
+            () = tokio::time::sleep_until(began + total) => return CloseReason::TIME_OVER,
             () = tokio::time::sleep_until(last_used() + idle) => match last_used() + idle <= Instant::now() {
-                true => return End::IDLE,
+                true => return CloseReason::IDLE,
                 // There was input meanwhile.
                 false => false,
             },
             _ = beat.tick() => {
                 match service::beat(consoles, visit.held).await {
                     Ok(true) => {}
-                    Ok(false) => return End::TAKEN,
+                    Ok(false) => return CloseReason::TAKEN,
                     Err(error) => tracing::warn!(%error, "could not record a console's heartbeat; retrying"),
                 }
                 true
@@ -298,7 +309,7 @@ async fn watch(consoles: &Consoles, visit: &Visit, mut events: Subscription, use
             match service::still_may(consoles, &visit.caller, visit.server.id).await {
                 Ok(_) => {}
                 // A failed check is no reason to end the console: it is repeated soon.
-                Err(end) if end.code == End::FAILED.code => {}
+                Err(end) if end.code == CloseReason::FAILED.code => {}
                 Err(end) => return end,
             }
         }

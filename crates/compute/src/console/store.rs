@@ -7,7 +7,7 @@ use kernel::auth::Caller;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::model::Way;
+use super::model::NewTicket;
 use crate::ids::{ServerId, UserId};
 
 type Result<T> = sqlx::Result<T>;
@@ -15,7 +15,7 @@ type Result<T> = sqlx::Result<T>;
 /// Stores a ticket; false if the account already has `most` unused tickets.
 pub(super) async fn insert(
     db: &mut PgConnection,
-    way: &Way,
+    way: &NewTicket,
     ticket: &[u8; 32],
     life: Duration,
     most: i64,
@@ -52,7 +52,7 @@ pub(super) async fn is_good(db: &PgPool, ticket: &[u8; 32], address: IpAddr) -> 
 
 /// A valid ticket that has been used up.
 #[derive(Debug)]
-pub(super) struct Used {
+pub(super) struct RedeemedTicket {
     pub id: Uuid,
     pub server: ServerId,
     pub user: UserId,
@@ -70,9 +70,9 @@ pub(super) async fn use_up(
     ticket: &[u8; 32],
     address: IpAddr,
     alive: Duration,
-) -> Result<Option<Used>> {
+) -> Result<Option<RedeemedTicket>> {
     sqlx::query_as!(
-        Used,
+        RedeemedTicket,
         r#"update consoles set ticket = null, ticket_until = null, connection = connection + 1,
                opened_at = coalesce(opened_at, now()), alive_until = now() + make_interval(secs => $3)
            where ticket = $1 and ticket_until > now() and address = $2
@@ -100,7 +100,7 @@ pub(super) async fn count(tx: &mut PgConnection, user: UserId, server: ServerId)
 }
 
 /// Stores a connected console's next ticket.
-pub(super) async fn offer(db: &PgPool, held: Held, ticket: &[u8; 32], life: Duration) -> Result<()> {
+pub(super) async fn offer(db: &PgPool, held: ConsoleConnection, ticket: &[u8; 32], life: Duration) -> Result<()> {
     sqlx::query!(
         "update consoles set ticket = $3, ticket_until = now() + make_interval(secs => $4)
          where id = $1 and connection = $2",
@@ -116,13 +116,13 @@ pub(super) async fn offer(db: &PgPool, held: Held, ticket: &[u8; 32], life: Dura
 
 /// One connection of a console.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Held {
+pub(super) struct ConsoleConnection {
     pub id: Uuid,
     pub connection: i32,
 }
 
 /// Records a heartbeat of a connection, and extends its next ticket; false if a later connection has taken over.
-pub(super) async fn beat(db: &PgPool, held: Held, alive: Duration, ticket: Duration) -> Result<bool> {
+pub(super) async fn beat(db: &PgPool, held: ConsoleConnection, alive: Duration, ticket: Duration) -> Result<bool> {
     let done = sqlx::query!(
         "update consoles set alive_until = now() + make_interval(secs => $3),
              ticket_until = case when ticket is not null then now() + make_interval(secs => $4) end
@@ -138,7 +138,7 @@ pub(super) async fn beat(db: &PgPool, held: Held, alive: Duration, ticket: Durat
 }
 
 /// Records that a connection was lost: its ticket stays valid for a while.
-pub(super) async fn let_go(db: &PgPool, held: Held, ticket: Duration) -> Result<()> {
+pub(super) async fn let_go(db: &PgPool, held: ConsoleConnection, ticket: Duration) -> Result<()> {
     sqlx::query!(
         "update consoles set alive_until = null,
              ticket_until = case when ticket is not null then now() + make_interval(secs => $3) end
@@ -153,7 +153,7 @@ pub(super) async fn let_go(db: &PgPool, held: Held, ticket: Duration) -> Result<
 }
 
 /// Deletes a console that has ended for good.
-pub(super) async fn remove(db: &PgPool, held: Held) -> Result<()> {
+pub(super) async fn remove(db: &PgPool, held: ConsoleConnection) -> Result<()> {
     sqlx::query!("delete from consoles where id = $1 and connection = $2", held.id, held.connection)
         .execute(db)
         .await
@@ -161,7 +161,7 @@ pub(super) async fn remove(db: &PgPool, held: Held) -> Result<()> {
 }
 
 /// Whether another connection to this server's console is alive.
-pub(super) async fn others(db: &PgPool, held: Held, server: ServerId) -> Result<bool> {
+pub(super) async fn others(db: &PgPool, held: ConsoleConnection, server: ServerId) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select 1 from consoles where server_id = $1 and alive_until > now()
                           and (id <> $2 or connection <> $3)) as "there!""#,
@@ -184,7 +184,7 @@ pub(super) async fn purge(db: &PgPool) -> Result<()> {
     .map(drop)
 }
 
-impl Used {
+impl RedeemedTicket {
     /// The account and token that requested the ticket, for [`accounts::service::live`] to look up their current
     /// rights.
     pub(super) fn caller(&self) -> Caller {
@@ -194,7 +194,7 @@ impl Used {
         Caller { user: self.user, role, token: self.token, session: self.session, scopes }
     }
 
-    pub(super) fn held(&self) -> Held {
-        Held { id: self.id, connection: self.connection }
+    pub(super) fn held(&self) -> ConsoleConnection {
+        ConsoleConnection { id: self.id, connection: self.connection }
     }
 }

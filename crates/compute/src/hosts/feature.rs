@@ -7,7 +7,7 @@ use hypervisor::Driver;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
-use kernel::keyring::Resealed;
+use kernel::keyring::SealCounts;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::drivers::Drivers;
@@ -46,7 +46,7 @@ impl Feature for Hosts {
         routes::routes().with_state(self)
     }
 
-    async fn reseal(&self, change: bool) -> Result<Vec<(&'static str, Resealed)>> {
+    async fn reseal(&self, change: bool) -> Result<Vec<(&'static str, SealCounts)>> {
         Ok(vec![("settings of hosts", service::reseal(&self.core, change).await?)])
     }
 }

@@ -1,7 +1,7 @@
 //! Host keys, pinned in the database at the first connection over SSH.
 
 use async_trait::async_trait;
-use hypervisor::ssh::{KnownHosts, Machine};
+use hypervisor::ssh::{HostKeyOwner, KnownHosts};
 use sqlx::PgPool;
 
 use super::store;
@@ -10,17 +10,17 @@ use crate::servers;
 
 /// The known nodes and guests of one host.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct PinnedKeys {
     pub db: PgPool,
     pub host: HostId,
 }
 
 #[async_trait]
-impl KnownHosts for Known {
-    async fn is_known(&self, machine: &Machine, key: &str) -> hypervisor::Result<bool> {
+impl KnownHosts for PinnedKeys {
+    async fn is_known(&self, machine: &HostKeyOwner, key: &str) -> hypervisor::Result<bool> {
         let pinned = match machine {
-            Machine::Guest(server) => servers::store::pin_guest(&self.db, self.host, *server, key).await,
-            Machine::Node(name) => store::pin_node(&self.db, self.host, name, key).await,
+            HostKeyOwner::Guest(server) => servers::store::pin_guest(&self.db, self.host, *server, key).await,
+            HostKeyOwner::Node(name) => store::pin_node(&self.db, self.host, name, key).await,
         };
         // Nothing was sent to it: the same as if it could not be reached.
         let pinned = pinned.map_err(|e| hypervisor::Error::Unreachable(format!("our own database: {e}")))?;

@@ -8,7 +8,7 @@ use kernel::http::text;
 use serde::{Deserialize, Serialize};
 
 use super::kinds::KindName;
-use super::settings::{GivenSettings, HostSettings};
+use super::settings::{HostSettings, RawSettings};
 use crate::ids::HostId;
 
 /// A host with its nodes.
@@ -154,7 +154,7 @@ pub struct NewHost {
     /// How it is reached.
     #[garde(skip)]
     #[schema(value_type = HostSettings)]
-    pub config: GivenSettings,
+    pub config: RawSettings,
     /// Whether it is monitored and new servers may be placed on it; true if omitted.
     #[serde(default = "yes")]
     #[garde(skip)]
@@ -203,7 +203,7 @@ pub struct UpdateHost {
     /// How it is reached; checked like a new host's. Omitted secrets stay unchanged.
     #[garde(skip)]
     #[schema(value_type = Option<HostSettings>)]
-    pub config: Option<GivenSettings>,
+    pub config: Option<RawSettings>,
     /// Whether it is monitored and new servers may be placed on it.
     #[garde(skip)]
     pub enabled: Option<bool>,

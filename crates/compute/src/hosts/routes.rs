@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::Provider;
+use kernel::http::auth::ProviderCaller;
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::CatalogueQuery;
 use kernel::idempotency::{Once, Post};
@@ -27,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     responses((status = 200, body = Vec<Host>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
     State(hosts): State<Arc<Hosts>>,
-    _: Provider,
+    _: ProviderCaller,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Host>>)> {
     Ok(query.of(service::all(&hosts.core).await?))
@@ -38,7 +38,7 @@ async fn list(
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 200, body = Host), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn show(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<Host>> {
+async fn show(State(hosts): State<Arc<Hosts>>, _: ProviderCaller, Path(id): Path<HostId>) -> Result<Json<Host>> {
     Ok(Json(service::find(&hosts.core, id).await?))
 }
 
@@ -49,7 +49,7 @@ async fn show(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostI
         (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn add(
     State(hosts): State<Arc<Hosts>>,
-    _: Provider,
+    _: ProviderCaller,
     Post(once, new): Post<NewHost>,
 ) -> Result<(StatusCode, Json<AddedHost>)> {
     Ok((StatusCode::CREATED, Json(service::add(&hosts.core, &once, new).await?)))
@@ -63,7 +63,7 @@ async fn add(
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn update(
     State(hosts): State<Arc<Hosts>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<HostId>,
     Json(update): Json<UpdateHost>,
 ) -> Result<Json<Host>> {
@@ -75,7 +75,7 @@ async fn update(
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn delete(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostId>) -> Result<StatusCode> {
+async fn delete(State(hosts): State<Arc<Hosts>>, _: ProviderCaller, Path(id): Path<HostId>) -> Result<StatusCode> {
     service::delete(&hosts, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -88,7 +88,7 @@ async fn delete(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<Hos
         (status = 503, body = ErrorBody)))]
 async fn check(
     State(hosts): State<Arc<Hosts>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<HostId>,
     once: Once,
 ) -> Result<Json<HostCheck>> {

@@ -8,18 +8,18 @@ use hypervisor::{Driver, GuestShell, HostInfo};
 use kernel::core::Core;
 use kernel::db::{self, is_in_use, is_taken};
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Checked, Once};
-use kernel::keyring::Resealed;
+use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::keyring::SealCounts;
 use kernel::secrets::SealedBy;
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 
 use super::Hosts;
 use super::kinds::KindName;
-use super::known::Known;
+use super::known::PinnedKeys;
 use super::model::{AddedHost, Host, HostCheck, HostNode, NewHost, UpdateHost};
 use super::settings::HostSettings;
-use super::store::{self, HostRow, Secrets, Settings};
+use super::store::{self, HostRow, SealedSecrets, StoredSettings};
 use crate::addresses;
 use crate::ids::HostId;
 use crate::images;
@@ -53,12 +53,17 @@ pub(super) async fn driver(hosts: &Hosts, host: HostId) -> Result<Arc<dyn Driver
 }
 
 /// Access to guests over SSH, for what the host's own API can't do.
-fn shell(core: &Core, host: HostId, settings: &HostSettings, row: &Settings) -> Result<Option<Arc<dyn GuestShell>>> {
+fn shell(
+    core: &Core,
+    host: HostId,
+    settings: &HostSettings,
+    row: &StoredSettings,
+) -> Result<Option<Arc<dyn GuestShell>>> {
     let (Some(ways), Some(sealed)) = (settings.ways(), &row.management_key_sealed) else {
         return Ok(None);
     };
     let key = String::from_utf8(core.sealer.open(KEY_PURPOSE, sealed)?).map_err(Error::internal)?;
-    let known = Known { db: core.db.clone(), host };
+    let known = PinnedKeys { db: core.db.clone(), host };
     // We generated the key: if it is invalid, the host is not to blame.
     let shell = SshShell::new(&key.into(), ways, Arc::new(known)).map_err(Error::internal)?;
     Ok(Some(Arc::new(shell)))
@@ -85,15 +90,15 @@ fn known(core: &Core, kind: KindName, sealed: &[u8]) -> Option<HostSettings> {
 }
 
 /// Reseals settings and management keys that were sealed with an old key, using the master key.
-pub async fn reseal(core: &Core, change: bool) -> Result<Resealed> {
-    let mut count = Resealed::default();
+pub async fn reseal(core: &Core, change: bool) -> Result<SealCounts> {
+    let mut count = SealCounts::default();
     for row in store::secrets(&core.db).await? {
         let config = core.sealer.sealed_by(PURPOSE, &row.config_sealed)?;
         let key =
             row.management_key_sealed.as_ref().map(|sealed| core.sealer.sealed_by(KEY_PURPOSE, sealed)).transpose()?;
         let new =
             |by: &SealedBy, before: &[u8]| if let SealedBy::Old(new) = by { new.clone() } else { before.to_vec() };
-        let after = Secrets {
+        let after = SealedSecrets {
             id: row.id,
             config_sealed: new(&config, &row.config_sealed),
             management_key_sealed: key.as_ref().zip(row.management_key_sealed.as_ref()).map(|(by, old)| new(by, old)),
@@ -171,13 +176,13 @@ pub async fn add(core: &Core, once: &Once, new: NewHost) -> Result<AddedHost> {
         }
     };
     let (settings, looked, failure, same) = match once.check(core, tried).await? {
-        Checked::New(tried) => tried,
-        Checked::Done(answer) => return Ok(answer),
+        OnceCheck::New(tried) => tried,
+        OnceCheck::Done(answer) => return Ok(answer),
     };
     let sealed = seal(core, &settings)?;
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     let overcommit = [new.cpu_overcommit, new.memory_overcommit, new.disk_overcommit];
     let id = store::insert(&mut *tx, name, new.kind, &sealed, new.enabled, overcommit).await?.ok_or_else(name_taken)?;
@@ -310,12 +315,12 @@ pub async fn check(hosts: &Hosts, once: &Once, id: HostId) -> Result<HostCheck> 
         Ok(info)
     };
     let info = match once.check(core, looked).await? {
-        Checked::New(info) => info,
-        Checked::Done(answer) => return Ok(answer),
+        OnceCheck::New(info) => info,
+        OnceCheck::Done(answer) => return Ok(answer),
     };
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     record(&mut tx, id, Some(&info), None).await?;
     tx.finish(core, info.into()).await

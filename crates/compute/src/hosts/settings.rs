@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use hypervisor::ssh::Ways;
+use hypervisor::ssh::SshRoutes;
 use hypervisor::{Driver, GuestShell, HostInfo};
 use kernel::error::{Error, Result};
 use serde::de::Error as _;
@@ -20,9 +20,9 @@ use super::kinds::{self, HostKind, KindName, Schemas};
 /// Settings as they were sent, to be parsed by [`HostSettings::read`]. They may contain secrets and are never printed.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
-pub struct GivenSettings(Value);
+pub struct RawSettings(Value);
 
-impl Debug for GivenSettings {
+impl Debug for RawSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("GivenSettings")
     }
@@ -50,13 +50,13 @@ impl HostSettings {
     }
 
     /// Parses and validates settings for a host of this kind.
-    pub fn read(kind: KindName, given: GivenSettings) -> Result<Self> {
+    pub fn read(kind: KindName, given: RawSettings) -> Result<Self> {
         (kind.registered()?.read)(given.0)
     }
 
     /// The settings as [`Self::read`] accepts them, including secrets.
-    pub fn given(&self) -> Result<GivenSettings> {
-        serde_json::to_value(self).map(GivenSettings).map_err(Error::internal)
+    pub fn given(&self) -> Result<RawSettings> {
+        serde_json::to_value(self).map(RawSettings).map_err(Error::internal)
     }
 
     /// Parses the result of [`Self::to_stored`] for a host of this kind.
@@ -97,7 +97,7 @@ impl HostSettings {
     }
 
     /// See [`HostKind::ways`].
-    pub fn ways(&self) -> Option<Ways> {
+    pub fn ways(&self) -> Option<SshRoutes> {
         self.0.ways()
     }
 
@@ -128,7 +128,7 @@ trait AnySettings: Any + Debug + Send + Sync {
     fn meets(&self, other: &HostSettings) -> bool;
     fn moved(&self, before: &HostSettings) -> bool;
     fn noun(&self) -> &'static str;
-    fn ways(&self) -> Option<Ways>;
+    fn ways(&self) -> Option<SshRoutes>;
     fn hint(&self, error: &hypervisor::Error) -> Option<String>;
     fn advice(&self, found: Option<&HostInfo>) -> Vec<String>;
     fn connect(&self, shell: Option<Arc<dyn GuestShell>>) -> hypervisor::Result<Arc<dyn Driver>>;
@@ -186,7 +186,7 @@ impl<K: HostKind> AnySettings for K {
         K::NOUN
     }
 
-    fn ways(&self) -> Option<Ways> {
+    fn ways(&self) -> Option<SshRoutes> {
         HostKind::ways(self)
     }
 

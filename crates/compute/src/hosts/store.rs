@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hypervisor::Node;
-use monitor::Claim;
+use monitor::SweepClaim;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use super::kinds::KindName;
@@ -98,7 +98,7 @@ pub(super) async fn record_identity(db: impl PgExecutor<'_>, host: HostId, ident
 
 /// What a driver needs to connect to a host.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct StoredSettings {
     pub kind: KindName,
     pub config_sealed: Vec<u8>,
     pub management_key: Option<String>,
@@ -108,9 +108,9 @@ pub(super) struct Settings {
 }
 
 /// A host's sealed settings.
-pub(super) async fn settings(db: impl PgExecutor<'_>, host: HostId) -> Result<Option<Settings>> {
+pub(super) async fn settings(db: impl PgExecutor<'_>, host: HostId) -> Result<Option<StoredSettings>> {
     sqlx::query_as!(
-        Settings,
+        StoredSettings,
         r#"select kind as "kind: KindName", config_sealed, management_key, management_key_sealed, updated_at
            from hosts where id = $1"#,
         host.0
@@ -120,15 +120,15 @@ pub(super) async fn settings(db: impl PgExecutor<'_>, host: HostId) -> Result<Op
 }
 
 #[derive(Debug)]
-pub(super) struct Secrets {
+pub(super) struct SealedSecrets {
     pub id: HostId,
     pub config_sealed: Vec<u8>,
     pub management_key_sealed: Option<Vec<u8>>,
 }
 
-pub(super) async fn secrets(db: impl PgExecutor<'_>) -> Result<Vec<Secrets>> {
+pub(super) async fn secrets(db: impl PgExecutor<'_>) -> Result<Vec<SealedSecrets>> {
     sqlx::query_as!(
-        Secrets,
+        SealedSecrets,
         r#"select id as "id: HostId", config_sealed, management_key_sealed from hosts order by id"#
     )
     .fetch_all(db)
@@ -137,7 +137,11 @@ pub(super) async fn secrets(db: impl PgExecutor<'_>) -> Result<Vec<Secrets>> {
 
 /// Replaces a host's secrets with the same ones, sealed with another key; false if they have changed meanwhile. Nothing
 /// changes for those who use them.
-pub(super) async fn replace_secrets(db: impl PgExecutor<'_>, before: &Secrets, after: &Secrets) -> Result<bool> {
+pub(super) async fn replace_secrets(
+    db: impl PgExecutor<'_>,
+    before: &SealedSecrets,
+    after: &SealedSecrets,
+) -> Result<bool> {
     let done = sqlx::query!(
         "update hosts set config_sealed = $4, management_key_sealed = $5
          where id = $1 and config_sealed = $2 and management_key_sealed is not distinct from $3",
@@ -342,7 +346,7 @@ pub async fn name(db: impl PgExecutor<'_>, id: HostId) -> Result<Option<String>>
 
 /// Claims a host for one interval (two after three failures in a row), unless another process holds it. A claim may
 /// come a little early: clocks and networks jitter, and missing one by a hair would halve the rate.
-pub async fn claim_sweep(db: &PgPool, host: HostId, interval: Duration) -> Result<Claim> {
+pub async fn claim_sweep(db: &PgPool, host: HostId, interval: Duration) -> Result<SweepClaim> {
     let seconds = interval.as_secs_f64();
     let row = sqlx::query!(
         r#"with mine as (
@@ -364,10 +368,10 @@ pub async fn claim_sweep(db: &PgPool, host: HostId, interval: Duration) -> Resul
     .await?;
     Ok(match row {
         Some(row) => match (row.mine, row.due) {
-            (Some(at), _) => Claim::Ours(at),
-            (None, due) => Claim::Due(until_due(due, interval)),
+            (Some(at), _) => SweepClaim::Ours(at),
+            (None, due) => SweepClaim::Due(until_due(due, interval)),
         },
-        None => Claim::Due(interval),
+        None => SweepClaim::Due(interval),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kernel::feature::{Feature, Task};
+use kernel::feature::{BackgroundTask, Feature};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::routes;
@@ -31,7 +31,7 @@ impl Feature for Images {
         routes::routes().with_state(Arc::clone(&self.hosts))
     }
 
-    fn tasks(self: Arc<Self>) -> Vec<Task> {
-        vec![Task::new("images", async move { service::watch(&self.hosts).await })]
+    fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
+        vec![BackgroundTask::new("images", async move { service::watch(&self.hosts).await })]
     }
 }

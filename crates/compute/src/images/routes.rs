@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::{Account, Provider};
+use kernel::http::auth::{AccountCaller, ProviderCaller};
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::CatalogueQuery;
 use kernel::idempotency::Post;
@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     responses((status = 200, body = Vec<ImageView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
     State(hosts): State<Arc<Hosts>>,
-    Account(caller): Account,
+    AccountCaller(caller): AccountCaller,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<ImageView>>)> {
     Ok(query.of(service::visible(&hosts.core, &caller).await?))
@@ -41,7 +41,7 @@ async fn list(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn show(
     State(hosts): State<Arc<Hosts>>,
-    Account(caller): Account,
+    AccountCaller(caller): AccountCaller,
     Path(id): Path<ImageId>,
 ) -> Result<Json<ImageView>> {
     Ok(Json(service::find(&hosts.core, &caller, id).await?))
@@ -53,7 +53,7 @@ async fn show(
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create(
     State(hosts): State<Arc<Hosts>>,
-    _: Provider,
+    _: ProviderCaller,
     Post(once, new): Post<NewImage>,
 ) -> Result<(StatusCode, Json<ImageView>)> {
     Ok((StatusCode::CREATED, Json(service::create(&hosts, &once, new).await?)))
@@ -67,7 +67,7 @@ async fn create(
         (status = 422, body = ErrorBody)))]
 async fn update(
     State(hosts): State<Arc<Hosts>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<ImageId>,
     Json(update): Json<UpdateImage>,
 ) -> Result<Json<ImageView>> {
@@ -79,7 +79,7 @@ async fn update(
     params(("id" = ImageId, Path, description = "The image's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn delete(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<ImageId>) -> Result<StatusCode> {
+async fn delete(State(hosts): State<Arc<Hosts>>, _: ProviderCaller, Path(id): Path<ImageId>) -> Result<StatusCode> {
     service::delete(&hosts.core, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

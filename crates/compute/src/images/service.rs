@@ -8,7 +8,7 @@ use kernel::auth::Caller;
 use kernel::core::Core;
 use kernel::db::{self, is_in_use, is_taken};
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Checked, Once};
+use kernel::idempotency::{Once, OnceCheck, OnceStart};
 use sqlx::{PgConnection, PgExecutor};
 
 use super::model::{Image, ImageSource, ImageView, NewImage, UpdateImage};
@@ -70,12 +70,12 @@ pub async fn create(hosts: &Hosts, once: &Once, new: NewImage) -> Result<ImageVi
         }
     };
     let found = match once.check(core, verified).await? {
-        Checked::New(found) => found,
-        Checked::Done(answer) => return Ok(answer),
+        OnceCheck::New(found) => found,
+        OnceCheck::Done(answer) => return Ok(answer),
     };
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     let image = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
     store::set_sources(&mut tx, image.id, &new.sources).await.map_err(no_host)?;
@@ -121,10 +121,15 @@ fn no_host(error: sqlx::Error) -> Error {
 }
 
 /// A source, and the nodes that can create guests from it; `None`: all nodes.
-type Found = (ImageSource, Option<Vec<String>>);
+type VerifiedSource = (ImageSource, Option<Vec<String>>);
 
 /// Asks each host whether, and on which nodes, it has its source, except for those in `known`.
-async fn verify(hosts: &Hosts, kind: Kind, sources: &[ImageSource], known: &[ImageSource]) -> Result<Vec<Found>> {
+async fn verify(
+    hosts: &Hosts,
+    kind: Kind,
+    sources: &[ImageSource],
+    known: &[ImageSource],
+) -> Result<Vec<VerifiedSource>> {
     let core = &hosts.core;
     let guest = GuestKind::try_from(kind)?;
     let mut found = vec![];
@@ -146,7 +151,7 @@ async fn verify(hosts: &Hosts, kind: Kind, sources: &[ImageSource], known: &[Ima
     Ok(found)
 }
 
-async fn note(tx: &mut PgConnection, image: ImageId, found: &[Found]) -> Result<()> {
+async fn note(tx: &mut PgConnection, image: ImageId, found: &[VerifiedSource]) -> Result<()> {
     for (source, nodes) in found {
         store::set_nodes(&mut *tx, image, source.host_id, source.source.trim(), nodes.as_deref()).await?;
     }

@@ -12,18 +12,18 @@ use crate::hosts::Hosts;
 
 /// What gives servers another size.
 #[derive(Debug)]
-pub struct Resizing {
+pub struct Resizes {
     pub(super) hosts: Arc<Hosts>,
 }
 
-impl Resizing {
+impl Resizes {
     /// On these hosts.
     pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
         Arc::new(Self { hosts: Arc::clone(hosts) })
     }
 }
 
-impl Feature for Resizing {
+impl Feature for Resizes {
     fn name(&self) -> &'static str {
         "resize"
     }

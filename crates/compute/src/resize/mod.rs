@@ -7,4 +7,4 @@ pub mod service;
 mod store;
 pub mod workflow;
 
-pub use feature::Resizing;
+pub use feature::Resizes;

@@ -1,7 +1,7 @@
 //! Request and response types for sizes, and the type that workflows store.
 
 use garde::Validate;
-use hypervisor::Limits;
+use hypervisor::GuestSize;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ pub struct Resizing {
 
 /// A server's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Size {
+pub struct ServerSize {
     /// Cores.
     pub cores: i32,
     /// Memory in MiB.
@@ -59,7 +59,7 @@ pub struct Size {
     pub bandwidth: Option<i32>,
 }
 
-impl Size {
+impl ServerSize {
     /// A server's current size.
     pub fn of(server: &ServerRecord) -> Self {
         Self { cores: server.cores, memory: server.memory_mib, disk: server.disk_gib, bandwidth: server.bandwidth_mbps }
@@ -78,8 +78,8 @@ impl Size {
     }
 
     /// All of it, as driver limits.
-    pub fn limits(self) -> Limits {
-        Limits {
+    pub fn limits(self) -> GuestSize {
+        GuestSize {
             cores: u32::try_from(self.cores).ok(),
             memory_mib: u64::try_from(self.memory).ok(),
             disk_gib: u64::try_from(self.disk).ok(),
@@ -88,12 +88,12 @@ impl Size {
     }
 
     /// Cores, memory and the network rate, as driver limits.
-    pub(super) fn power(self) -> Limits {
-        Limits { disk_gib: None, ..self.limits() }
+    pub(super) fn power(self) -> GuestSize {
+        GuestSize { disk_gib: None, ..self.limits() }
     }
 
     /// The disk, as driver limits.
-    pub(super) fn room(self) -> Limits {
-        Limits { disk_gib: self.limits().disk_gib, ..Limits::default() }
+    pub(super) fn room(self) -> GuestSize {
+        GuestSize { disk_gib: self.limits().disk_gib, ..GuestSize::default() }
     }
 }

@@ -8,7 +8,7 @@ use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
 use sqlx::PgConnection;
 
-use super::model::{ResizeServer, Resizing, Size};
+use super::model::{ResizeServer, Resizing, ServerSize};
 use super::{store, workflow};
 use crate::hosts::Hosts;
 use crate::ids::TariffId;
@@ -25,7 +25,7 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
     let mut tx = db::begin(&core.db).await?;
     let server = service::lock(&mut tx, access).await?;
     service::present(&server)?;
-    let from = Size::of(&server);
+    let from = ServerSize::of(&server);
     let (to, tariff) = wanted(&mut tx, &access.caller, &server, wish).await?;
     if to.disk < from.disk {
         let message = format!("The disk has {} GiB and can't shrink to {}.", from.disk, to.disk);
@@ -67,10 +67,10 @@ async fn wanted(
     caller: &Caller,
     server: &ServerRecord,
     wish: &ResizeServer,
-) -> Result<(Size, Option<TariffId>)> {
+) -> Result<(ServerSize, Option<TariffId>)> {
     let Some(id) = wish.tariff_id else {
-        let own = Size::of(server);
-        let to = Size {
+        let own = ServerSize::of(server);
+        let to = ServerSize {
             cores: wish.cores.unwrap_or(own.cores),
             memory: wish.memory.unwrap_or(own.memory),
             disk: wish.disk.unwrap_or(own.disk),
@@ -85,16 +85,16 @@ async fn wanted(
     let tariff = tariff
         .ok_or_else(|| Error::field("tariffId", format!("No such tariff is available for {} servers.", server.kind)))?;
     let Tariff { cores, memory, disk, bandwidth, .. } = tariff;
-    Ok((Size { cores, memory, disk, bandwidth }, Some(id)))
+    Ok((ServerSize { cores, memory, disk, bandwidth }, Some(id)))
 }
 
 /// With single values, customers get no more than the tariff's maximum, but keep what they have.
-async fn check_parts(tx: &mut PgConnection, caller: &Caller, server: &ServerRecord, to: Size) -> Result<()> {
+async fn check_parts(tx: &mut PgConnection, caller: &Caller, server: &ServerRecord, to: ServerSize) -> Result<()> {
     if caller.is_provider() {
         return Ok(());
     }
     let tariff = tariffs::store::tariff(tx, server.tariff_id).await?.ok_or_else(|| Error::not_found("tariff"))?;
-    let own = Size::of(server);
+    let own = ServerSize::of(server);
     let parts = [
         ("cores", to.cores.into(), tariff.max_cores.unwrap_or(tariff.cores).max(own.cores).into()),
         ("memory", to.memory, tariff.max_memory.unwrap_or(tariff.memory).max(own.memory)),

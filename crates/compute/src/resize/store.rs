@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::model::Size;
+use super::model::ServerSize;
 use crate::servers::model::ServerRecord;
 
 type Result<T> = sqlx::Result<T>;
@@ -13,8 +13,8 @@ type Result<T> = sqlx::Result<T>;
 pub(super) async fn has_room(
     tx: &mut PgConnection,
     server: &ServerRecord,
-    from: Size,
-    to: Size,
+    from: ServerSize,
+    to: ServerSize,
     margin_percent: u32,
 ) -> Result<bool> {
     sqlx::query_scalar!(

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::{GuestPower, Presence, StopMode};
-use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
+use kernel::operations::{self, Context, Fault, Outcome, Step, Workflow, WorkflowKind};
 use serde::{Deserialize, Serialize};
 
-use super::model::Size;
+use super::model::ServerSize;
 use crate::hosts::Hosts;
 use crate::ids::TariffId;
 use crate::servers;
@@ -17,14 +17,14 @@ use crate::servers::model::Status;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 
 /// The workflow.
-pub const KIND: Kind = Kind { name: "resize", first_step: "reserve" };
+pub const KIND: WorkflowKind = WorkflowKind { name: "resize", first_step: "reserve" };
 
 /// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Data {
-    from: Size,
-    to: Size,
+    from: ServerSize,
+    to: ServerSize,
     tariff: Option<TariffId>,
     /// Whether the guest may be stopped for it.
     restart: bool,
@@ -49,7 +49,7 @@ impl operations::Data for Data {}
 
 impl Data {
     /// The initial data.
-    pub fn new(from: Size, to: Size, tariff: Option<TariffId>, restart: bool) -> Self {
+    pub fn new(from: ServerSize, to: ServerSize, tariff: Option<TariffId>, restart: bool) -> Self {
         let work = HostWork::default;
         let (stop, resize, back, grow, start) = (work(), work(), work(), work(), work());
         let (stopped, grown, grow_ended) = (false, false, false);
@@ -67,24 +67,24 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     Workflow {
         kind: KIND,
         steps: vec![
-            Box::new(Reserve { hosts: hosts() }),
+            Box::new(ReserveGrowth { hosts: hosts() }),
             Box::new(StopGuest { hosts: hosts() }),
             Box::new(ResizeGuest { hosts: hosts() }),
             Box::new(GrowDisk { hosts: hosts() }),
-            Box::new(StartGuest { hosts: hosts() }),
-            Box::new(Record { hosts: hosts() }),
+            Box::new(StartResizedGuest { hosts: hosts() }),
+            Box::new(StoreSize { hosts: hosts() }),
         ],
     }
 }
 
 /// The request's own transaction has reserved the capacity; undoing releases it, last of all.
 #[derive(Debug)]
-struct Reserve {
+struct ReserveGrowth {
     hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for Reserve {
+impl Step<Data> for ReserveGrowth {
     fn name(&self) -> &'static str {
         "reserve"
     }
@@ -107,7 +107,7 @@ impl Step<Data> for Reserve {
         }
         let Some(status) = guest.standing().await else { return Ok(BUSY) };
         let mut tx = ctx.begin().await?;
-        servers::store::set_size(&mut tx, ctx.server, Size { disk, ..data.from }, None).await?;
+        servers::store::set_size(&mut tx, ctx.server, ServerSize { disk, ..data.from }, None).await?;
         servers::store::set_status(&mut tx, ctx.server, status).await?;
         Ok(Outcome::DoneIn(tx))
     }
@@ -189,7 +189,7 @@ impl Step<Data> for ResizeGuest {
     }
 }
 
-async fn resize(hosts: &Hosts, ctx: &Context<'_>, work: &mut HostWork, size: Size) -> Result<Outcome, Fault> {
+async fn resize(hosts: &Hosts, ctx: &Context<'_>, work: &mut HostWork, size: ServerSize) -> Result<Outcome, Fault> {
     let guest = Guest::load(hosts, ctx).await?;
     let (driver, power) = (&*guest.driver, size.power());
     let ended = work.drive(ctx, driver, || driver.resize(&guest.at, &power)).await?;
@@ -231,12 +231,12 @@ impl Step<Data> for GrowDisk {
 
 /// Starts the guest again.
 #[derive(Debug)]
-struct StartGuest {
+struct StartResizedGuest {
     hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for StartGuest {
+impl Step<Data> for StartResizedGuest {
     fn name(&self) -> &'static str {
         "start_guest"
     }
@@ -248,12 +248,12 @@ impl Step<Data> for StartGuest {
 
 /// Records the server's new size and tariff.
 #[derive(Debug)]
-struct Record {
+struct StoreSize {
     hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for Record {
+impl Step<Data> for StoreSize {
     fn name(&self) -> &'static str {
         "record"
     }

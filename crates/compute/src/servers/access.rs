@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use kernel::auth::Caller;
 use kernel::error::{Error, Result};
-use kernel::http::auth::{Anyone, core, level};
+use kernel::http::auth::{AnyCaller, core, level};
 use kernel::http::extract::Path;
 use serde::Deserialize;
 
@@ -22,7 +22,7 @@ pub struct ServerAccess {
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct ServerPath {
     id: ServerId,
 }
 
@@ -30,9 +30,9 @@ impl<S: Send + Sync> FromRequestParts<S> for ServerAccess {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
+        let AnyCaller(caller) = AnyCaller::from_request_parts(parts, state).await?;
         // By name: a path may have more parameters.
-        let Path(Named { id }) = Path::<Named>::from_request_parts(parts, state).await?;
+        let Path(ServerPath { id }) = Path::<ServerPath>::from_request_parts(parts, state).await?;
         let server = service::reach(core(&parts.extensions)?, &caller, id, level(&parts.method)).await?;
         Ok(Self { caller, server })
     }

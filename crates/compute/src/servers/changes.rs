@@ -6,7 +6,7 @@ use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::text;
-use kernel::idempotency::{Begun, Checked, Once};
+use kernel::idempotency::{Once, OnceCheck, OnceStart};
 use kernel::operations::NewOperation;
 use kernel::secrets;
 use secrecy::ExposeSecret;
@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::model::{ReinstallServer, Reinstalling, ServerView, Status, Suspension, UpdateServer};
-use super::service::{self, Submitted, TakenOn};
+use super::service::{self, SubmittedOperation, TakenOn};
 use super::workflows::power::{self, Power};
 use super::workflows::{create, reinstall};
 use super::{ServerAccess, store};
@@ -67,12 +67,12 @@ pub async fn reinstall(
     wish: ReinstallServer,
 ) -> Result<Reinstalling> {
     let core = &hosts.core;
-    if let Checked::Done(accepted) = once.check(core, service::unprotected_on_host(hosts, access)).await? {
+    if let OnceCheck::Done(accepted) = once.check(core, service::unprotected_on_host(hosts, access)).await? {
         return answer(service::submitted(core, once, accepted).await?);
     }
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(accepted) => return answer(service::submitted(core, once, accepted).await?),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(accepted) => return answer(service::submitted(core, once, accepted).await?),
     };
     let server = service::lock(&mut tx, access).await?;
     service::unprotected(&server)?;
@@ -117,8 +117,8 @@ fn still_good(name: &str, keys: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn answer(submitted: Submitted) -> Result<Reinstalling> {
-    let Submitted { operation_id, task_id, made } = submitted;
+fn answer(submitted: SubmittedOperation) -> Result<Reinstalling> {
+    let SubmittedOperation { operation_id, task_id, made } = submitted;
     let root_password = made.ok_or_else(|| Error::internal(anyhow::anyhow!("no password was stored")))?;
     Ok(Reinstalling { status: "success".to_owned(), task_id, root_password, operation_id })
 }
@@ -127,8 +127,8 @@ fn answer(submitted: Submitted) -> Result<Reinstalling> {
 /// is stopped as soon as the current operation has ended.
 pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspension> {
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     let server = service::lock(&mut tx, access).await?;
     let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
@@ -140,8 +140,8 @@ pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &s
 /// Ends a suspension.
 pub async fn unsuspend(core: &Core, once: &Once, access: &ServerAccess) -> Result<Suspension> {
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     let server = service::lock(&mut tx, access).await?;
     if server.suspend_reason.is_none() {

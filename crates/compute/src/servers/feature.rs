@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kernel::auth::{Caller, Level};
+use kernel::auth::{Access, Caller};
 use kernel::error::{Error, Result};
 use kernel::feature::Feature;
 use kernel::operations::AnyWorkflow;
@@ -57,7 +57,7 @@ impl SubjectKind for Servers {
         "server"
     }
 
-    async fn authorize(&self, caller: &Caller, id: &str, level: Level) -> Result<()> {
+    async fn authorize(&self, caller: &Caller, id: &str, level: Access) -> Result<()> {
         service::authorize(&self.hosts.core, caller, server(id)?, level).await
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use askama::Template;
 use kernel::error::{Error, Result};
-use kernel::mail::templates::{Mail, Rendered, line};
+use kernel::mail::templates::{MailTemplate, Rendered, line};
 
 use crate::images::model::RootLogin;
 
@@ -87,7 +87,7 @@ impl SignIn {
     }
 }
 
-impl Mail for ServerReady<'_> {
+impl MailTemplate for ServerReady<'_> {
     fn render(&self) -> Result<Rendered> {
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let (name, tariff, os, url) = (&line(self.name), &line(self.tariff), &line(self.os), &line(self.url));

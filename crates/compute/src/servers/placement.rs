@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::model::ServerRecord;
-use super::store::{self, Offer};
+use super::store::{self, OrderableTariff};
 use crate::addresses;
 use crate::ids::{HostId, ImageId, ServerId};
 use crate::locks::PLACEMENT;
@@ -50,7 +50,11 @@ pub(super) async fn is_waiting(tx: &mut PgConnection) -> sqlx::Result<bool> {
 /// Nodes that can create guests from the image and have the capacity for the offer: hosts that answer first, then by
 /// free memory. If no node of a host had the image at the last check, all of its nodes are candidates, since they may
 /// have it by now: the host itself will say.
-pub(super) async fn candidates(tx: &mut PgConnection, image: ImageId, offer: &Offer) -> sqlx::Result<Vec<Candidate>> {
+pub(super) async fn candidates(
+    tx: &mut PgConnection,
+    image: ImageId,
+    offer: &OrderableTariff,
+) -> sqlx::Result<Vec<Candidate>> {
     sqlx::query_as!(
         Candidate,
         r#"select n.host_id as "host: HostId", n.name as node
@@ -111,7 +115,7 @@ pub(super) async fn elsewhere(
     lock(tx).await?;
     // Its reservation must not count twice, so it is on no node while another is searched for.
     store::place(tx, server.id, server.host_id, "").await?;
-    let offer = Offer {
+    let offer = OrderableTariff {
         kind: server.kind.clone(),
         cores: server.cores,
         memory_mib: server.memory_mib,

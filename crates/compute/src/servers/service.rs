@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hypervisor::GuestKind;
+use kernel::auth::Access;
 use kernel::auth::Caller;
-use kernel::auth::Level;
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Once};
+use kernel::idempotency::{Once, OnceStart};
 use kernel::operations::model::{OperationError, State};
-use kernel::operations::service::Progress;
-use kernel::operations::{self, Kind, NewOperation};
+use kernel::operations::service::WaitedOperation;
+use kernel::operations::{self, NewOperation, WorkflowKind};
 use kernel::secrets;
 use kernel::stored;
 use secrecy::ExposeSecret;
@@ -42,9 +42,9 @@ const PROTECTION_WAIT: Duration = Duration::from_secs(3);
 const PASSWORD_WAIT: Duration = Duration::from_secs(15);
 
 /// 404 if the caller may not know that the server exists, 403 if it is theirs but the token's scopes don't allow this.
-fn check(caller: &Caller, server: ServerId, owner: UserId, level: Level) -> Result<()> {
+fn check(caller: &Caller, server: ServerId, owner: UserId, level: Access) -> Result<()> {
     let known = caller.is_provider() || owner == caller.user;
-    if !known || !caller.scopes.allow_server(Level::Read, server) {
+    if !known || !caller.scopes.allow_server(Access::Read, server) {
         return Err(Error::not_found("server"));
     }
     if !caller.scopes.allow_server(level, server) {
@@ -54,7 +54,7 @@ fn check(caller: &Caller, server: ServerId, owner: UserId, level: Level) -> Resu
 }
 
 /// The same check for callers that have an id but no row. Deleted servers count: their history stays their owner's.
-pub async fn authorize(core: &Core, caller: &Caller, server: ServerId, level: Level) -> Result<()> {
+pub async fn authorize(core: &Core, caller: &Caller, server: ServerId, level: Access) -> Result<()> {
     let owner = store::owner(&core.db, server).await?.ok_or_else(|| Error::not_found("server"))?;
     check(caller, server, owner, level)
 }
@@ -63,7 +63,7 @@ pub async fn authorize(core: &Core, caller: &Caller, server: ServerId, level: Le
 pub async fn refused(
     core: &Core,
     asked: &[(Caller, Vec<ServerId>)],
-    level: Level,
+    level: Access,
 ) -> Result<Vec<Vec<(ServerId, Error)>>> {
     let servers: BTreeSet<ServerId> = asked.iter().flat_map(|(_, servers)| servers).copied().collect();
     if servers.is_empty() {
@@ -79,16 +79,16 @@ pub async fn refused(
 }
 
 /// A server that is not deleted, if the caller may access it at this level.
-pub async fn reach(core: &Core, caller: &Caller, id: ServerId, level: Level) -> Result<ServerRecord> {
+pub async fn reach(core: &Core, caller: &Caller, id: ServerId, level: Access) -> Result<ServerRecord> {
     permit(caller, store::live(&core.db, id).await?, level)
 }
 
 /// The same by guest number.
-pub async fn reach_by_number(core: &Core, caller: &Caller, number: i64, level: Level) -> Result<ServerRecord> {
+pub async fn reach_by_number(core: &Core, caller: &Caller, number: i64, level: Access) -> Result<ServerRecord> {
     permit(caller, store::by_number(&core.db, number).await?, level)
 }
 
-fn permit(caller: &Caller, server: Option<ServerRecord>, level: Level) -> Result<ServerRecord> {
+fn permit(caller: &Caller, server: Option<ServerRecord>, level: Access) -> Result<ServerRecord> {
     let server = server.ok_or_else(|| Error::not_found("server"))?;
     check(caller, server.id, server.user_id, level)?;
     Ok(server)
@@ -156,8 +156,8 @@ pub async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView
 pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) -> Result<CreatedServer> {
     let password = secrets::readable_password();
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     let offer = store::offer(&mut tx, order.tariff_id)
         .await?
@@ -246,7 +246,7 @@ fn no_address(rested_at: Option<DateTime<Utc>>) -> Error {
 /// Enqueues a start, stop or restart.
 pub async fn power(core: &Core, once: &Once, access: &ServerAccess, power: power::Power) -> Result<Action> {
     let data = power::Data::default();
-    let Submitted { operation_id, task_id, .. } =
+    let SubmittedOperation { operation_id, task_id, .. } =
         submit(core, once, access, power.kind(), Some(power.under_way()), data, None).await?;
     Ok(Action { status: "success", action: power.name(), task_id, operation_id })
 }
@@ -298,10 +298,10 @@ pub async fn change_password(hosts: &Hosts, once: &Once, access: &ServerAccess) 
         return Ok(changed(status, password));
     }
     let status = match operations::service::wait(core, id, PASSWORD_WAIT, |p| is_over(p.view.state)).await {
-        Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+        Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
             return Err(failed(view.error));
         }
-        Ok(Progress { view, .. }) if view.state == State::Succeeded => "success",
+        Ok(WaitedOperation { view, .. }) if view.state == State::Succeeded => "success",
         // It may well be set: the caller must have it.
         Ok(_) | Err(_) => "pending",
     };
@@ -378,7 +378,7 @@ pub async fn enqueue<D: operations::Data>(
     core: &Core,
     tx: &mut PgConnection,
     access: &ServerAccess,
-    kind: Kind,
+    kind: WorkflowKind,
     under_way: Option<Status>,
     data: D,
 ) -> Result<Uuid> {
@@ -444,14 +444,14 @@ async fn begin<D: operations::Data>(
     core: &Core,
     once: &Once,
     access: &ServerAccess,
-    kind: Kind,
+    kind: WorkflowKind,
     under_way: Option<Status>,
     data: D,
     made: Option<&str>,
 ) -> Result<TakenOn> {
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     present(&lock(&mut tx, access).await?)?;
     let id = enqueue(core, &mut tx, access, kind, under_way, data).await?;
@@ -460,7 +460,7 @@ async fn begin<D: operations::Data>(
 
 /// An accepted operation.
 #[derive(Debug)]
-pub struct Submitted {
+pub struct SubmittedOperation {
     pub(crate) operation_id: Uuid,
     /// The host's own task id, or `operation:<id>` if the host has none (yet).
     pub task_id: String,
@@ -473,32 +473,32 @@ pub async fn submit<D: operations::Data>(
     core: &Core,
     once: &Once,
     access: &ServerAccess,
-    kind: Kind,
+    kind: WorkflowKind,
     under_way: Option<Status>,
     data: D,
     made: Option<&str>,
-) -> Result<Submitted> {
+) -> Result<SubmittedOperation> {
     let taken_on = begin(core, once, access, kind, under_way, data, made).await?;
     submitted(core, once, taken_on).await
 }
 
 /// Waits briefly for the host's own task id of an operation. One that has failed by then is an error.
-pub async fn submitted(core: &Core, once: &Once, taken_on: TakenOn) -> Result<Submitted> {
+pub async fn submitted(core: &Core, once: &Once, taken_on: TakenOn) -> Result<SubmittedOperation> {
     let (operation_id, made) = (taken_on.operation, taken_on.made.clone());
     if let Some(task_id) = taken_on.said {
-        return Ok(Submitted { operation_id, task_id, made });
+        return Ok(SubmittedOperation { operation_id, task_id, made });
     }
-    let known = |p: &Progress| p.host_task.is_some() || is_over(p.view.state);
+    let known = |p: &WaitedOperation| p.host_task.is_some() || is_over(p.view.state);
     let task_id = match operations::service::wait(core, operation_id, TASK_ID_WAIT, known).await {
-        Ok(Progress { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+        Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
             return Err(failed(view.error));
         }
-        Ok(Progress { host_task: Some(task), .. }) => task,
+        Ok(WaitedOperation { host_task: Some(task), .. }) => task,
         // It was accepted, whether or not we can see its progress.
         Ok(_) | Err(_) => format!("operation:{operation_id}"),
     };
     let task_id = taken_on.say(core, once, task_id).await;
-    Ok(Submitted { operation_id, task_id, made })
+    Ok(SubmittedOperation { operation_id, task_id, made })
 }
 
 /// Leaves the status of a server whose operation was abandoned to the next sweep.

@@ -6,8 +6,8 @@
 use hypervisor::Snapshot;
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Checked, Once};
-use kernel::operations::Kind;
+use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::operations::WorkflowKind;
 
 use super::model::{NewSnapshot, Rollback, SnapshotAction, SnapshotList};
 use super::room;
@@ -15,7 +15,7 @@ use super::workflows::{create, delete, rollback};
 use crate::hosts::Hosts;
 use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
-use crate::servers::service::{self, Submitted, TakenOn, present};
+use crate::servers::service::{self, SubmittedOperation, TakenOn, present};
 use crate::tariffs;
 
 /// A server's snapshots, oldest first.
@@ -79,7 +79,7 @@ pub(super) fn room_for(name: &str, there: &[Snapshot], limit: i32) -> Result<()>
 }
 
 /// The results of the check before a snapshot is taken.
-struct Seen {
+struct SnapshotCheck {
     limit: i32,
     there: Vec<Snapshot>,
     /// What a snapshot taken now would hold.
@@ -90,8 +90,8 @@ struct Seen {
 pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
     let core = &hosts.core;
     let seen = match once.check(core, takes(hosts, &access.server, &new.snapname)).await? {
-        Checked::New(seen) => seen,
-        Checked::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, new.snapname)),
+        OnceCheck::New(seen) => seen,
+        OnceCheck::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, new.snapname)),
     };
     let data = create::Data::new(new.snapname.clone(), new.description, seen.limit);
     let taken_on = take(core, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
@@ -105,16 +105,16 @@ async fn take<D: kernel::operations::Data>(
     core: &Core,
     once: &Once,
     access: &ServerAccess,
-    seen: &Seen,
+    seen: &SnapshotCheck,
     name: &str,
     made: Option<&str>,
-    kind: Kind,
+    kind: WorkflowKind,
     under_way: Option<Status>,
     data: D,
 ) -> Result<TakenOn> {
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(done) => return Ok(done),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(done) => return Ok(done),
     };
     let server = service::lock(&mut tx, access).await?;
     present(&server)?;
@@ -124,7 +124,7 @@ async fn take<D: kernel::operations::Data>(
 }
 
 /// Checks whether the server can take a snapshot of this name.
-async fn takes(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<Seen> {
+async fn takes(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<SnapshotCheck> {
     let core = &hosts.core;
     present(server)?;
     let limit = limit(core, server).await?;
@@ -132,7 +132,7 @@ async fn takes(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<Seen>
     room_for(name, &there, limit)?;
     let driver = hosts.driver(server.host_id).await?;
     let gib = room::of_now(&*driver, &server.guest(), server).await?;
-    Ok(Seen { limit, there, gib })
+    Ok(SnapshotCheck { limit, there, gib })
 }
 
 /// Rolls a server back to a snapshot.
@@ -140,8 +140,8 @@ pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: R
     let core = &hosts.core;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
     let seen = match once.check(core, goes_back(hosts, &access.server, &wish.snapname, safety.as_deref())).await? {
-        Checked::New(seen) => seen,
-        Checked::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, wish.snapname)),
+        OnceCheck::New(seen) => seen,
+        OnceCheck::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, wish.snapname)),
     };
     let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), seen.limit);
     let status = Some(Status::Restoring);
@@ -156,7 +156,7 @@ pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: R
 }
 
 /// Checks whether the server can be rolled back to this snapshot, with a safety snapshot first.
-async fn goes_back(hosts: &Hosts, server: &ServerRecord, name: &str, safety: Option<&str>) -> Result<Seen> {
+async fn goes_back(hosts: &Hosts, server: &ServerRecord, name: &str, safety: Option<&str>) -> Result<SnapshotCheck> {
     let core = &hosts.core;
     present(server)?;
     let limit = limit(core, server).await?;
@@ -171,7 +171,7 @@ async fn goes_back(hosts: &Hosts, server: &ServerRecord, name: &str, safety: Opt
         room_for(safety, &there, limit)?;
         gib = room::of_now(&*driver, &server.guest(), server).await?;
     }
-    Ok(Seen { limit, there, gib })
+    Ok(SnapshotCheck { limit, there, gib })
 }
 
 /// Deletes a snapshot.
@@ -187,7 +187,7 @@ pub async fn delete(hosts: &Hosts, access: &ServerAccess, name: String) -> Resul
     Ok(answer(submitted, name))
 }
 
-fn answer(submitted: Submitted, snapname: String) -> SnapshotAction {
-    let Submitted { operation_id, task_id, made: safety_snapshot } = submitted;
+fn answer(submitted: SubmittedOperation, snapname: String) -> SnapshotAction {
+    let SubmittedOperation { operation_id, task_id, made: safety_snapshot } = submitted;
     SnapshotAction { status: "success".to_owned(), task_id, snapname, safety_snapshot, operation_id }
 }

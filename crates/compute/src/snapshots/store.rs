@@ -10,7 +10,7 @@ type Result<T> = sqlx::Result<T>;
 
 /// The state of the storage that a server is on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Storage {
+pub(super) struct StorageCheck {
     /// Whether the additional space is available according to our records.
     pub fits: bool,
     /// Whether more than the margin is actually free, as of the last sweep.
@@ -23,9 +23,9 @@ pub(super) async fn storage(
     server: &ServerRecord,
     gib: i64,
     margin_percent: u32,
-) -> Result<Option<Storage>> {
+) -> Result<Option<StorageCheck>> {
     sqlx::query_as!(
-        Storage,
+        StorageCheck,
         r#"select used.disk_gib + $3 <= n.disk_gib * h.disk_overcommit as "fits!",
                   (n.disk_used is null or n.disk_gib = 0
                    or n.disk_used <= n.disk_gib * 1073741824.0 * (1 - $4::float8 / 100)) as "free!"

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::Account;
+use kernel::http::auth::AccountCaller;
 use kernel::http::extract::{Json, Path};
 use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 /// My SSH keys
 #[utoipa::path(get, path = "/ssh-keys", tag = "ssh keys", operation_id = "listSshKeys",
     responses((status = 200, body = Vec<SshKey>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list(State(core): State<Arc<Core>>, Account(caller): Account) -> Result<Json<Vec<SshKey>>> {
+async fn list(State(core): State<Arc<Core>>, AccountCaller(caller): AccountCaller) -> Result<Json<Vec<SshKey>>> {
     Ok(Json(service::list(&core, caller.user).await?))
 }
 
@@ -34,7 +34,7 @@ async fn list(State(core): State<Arc<Core>>, Account(caller): Account) -> Result
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn add(
     State(core): State<Arc<Core>>,
-    Account(caller): Account,
+    AccountCaller(caller): AccountCaller,
     Post(once, new): Post<NewSshKey>,
 ) -> Result<(StatusCode, Json<SshKey>)> {
     Ok((StatusCode::CREATED, Json(service::add(&core, &once, caller.user, new).await?)))
@@ -47,7 +47,7 @@ async fn add(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn delete(
     State(core): State<Arc<Core>>,
-    Account(caller): Account,
+    AccountCaller(caller): AccountCaller,
     Path(id): Path<SshKeyId>,
 ) -> Result<StatusCode> {
     service::delete(&core, caller.user, id).await?;

@@ -6,7 +6,7 @@ use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::text;
-use kernel::idempotency::{Begun, Once};
+use kernel::idempotency::{Once, OnceStart};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
@@ -27,8 +27,8 @@ pub async fn list(core: &Core, user: UserId) -> Result<Vec<SshKey>> {
 /// Adds a key. The caller has validated `new`.
 pub async fn add(core: &Core, once: &Once, user: UserId, new: NewSshKey) -> Result<SshKey> {
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     if store::lock_and_count(&mut tx, user).await? >= MOST {
         return Err(Error::new(Code::ResourceUnavailable, format!("Your account has {MOST} SSH keys; delete one.")));

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::{Account, Provider};
+use kernel::http::auth::{AccountCaller, ProviderCaller};
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::CatalogueQuery;
 use kernel::idempotency::Post;
@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     responses((status = 200, body = Vec<Tariff>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
-    Account(caller): Account,
+    AccountCaller(caller): AccountCaller,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Tariff>>)> {
     Ok(query.of(service::visible(&core, &caller).await?))
@@ -41,7 +41,7 @@ async fn list(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn show(
     State(core): State<Arc<Core>>,
-    Account(caller): Account,
+    AccountCaller(caller): AccountCaller,
     Path(id): Path<TariffId>,
 ) -> Result<Json<Tariff>> {
     Ok(Json(service::find(&core, &caller, id).await?))
@@ -53,7 +53,7 @@ async fn show(
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create(
     State(core): State<Arc<Core>>,
-    _: Provider,
+    _: ProviderCaller,
     Post(once, new): Post<NewTariff>,
 ) -> Result<(StatusCode, Json<Tariff>)> {
     Ok((StatusCode::CREATED, Json(service::create(&core, &once, new).await?)))
@@ -67,7 +67,7 @@ async fn create(
         (status = 422, body = ErrorBody)))]
 async fn update(
     State(core): State<Arc<Core>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<TariffId>,
     Json(update): Json<UpdateTariff>,
 ) -> Result<Json<Tariff>> {
@@ -79,7 +79,7 @@ async fn update(
     params(("id" = TariffId, Path, description = "The tariff's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn delete(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<TariffId>) -> Result<StatusCode> {
+async fn delete(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<TariffId>) -> Result<StatusCode> {
     service::delete(&core, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,7 +4,7 @@ use kernel::auth::Caller;
 use kernel::core::Core;
 use kernel::db::{self, is_in_use, is_taken};
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Once};
+use kernel::idempotency::{Once, OnceStart};
 
 use super::model::{NewTariff, Tariff, UpdateTariff};
 use super::store;
@@ -33,8 +33,8 @@ pub async fn find(core: &Core, caller: &Caller, id: TariffId) -> Result<Tariff> 
 /// Creates a tariff. The caller has validated `new`.
 pub async fn create(core: &Core, once: &Once, new: NewTariff) -> Result<Tariff> {
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     let tariff = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
     tx.finish(core, tariff).await

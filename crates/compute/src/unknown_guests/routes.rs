@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::Provider;
+use kernel::http::auth::ProviderCaller;
 use kernel::http::extract::{Json, Path};
 use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
@@ -30,7 +30,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     params(("id" = HostId, Path, description = "The host's id")),
     responses((status = 200, body = Vec<UnknownGuest>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn list(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostId>) -> Result<Json<Vec<UnknownGuest>>> {
+async fn list(
+    State(hosts): State<Arc<Hosts>>,
+    _: ProviderCaller,
+    Path(id): Path<HostId>,
+) -> Result<Json<Vec<UnknownGuest>>> {
     Ok(Json(service::of_host(&hosts.core, id).await?))
 }
 
@@ -46,7 +50,7 @@ async fn list(State(hosts): State<Arc<Hosts>>, _: Provider, Path(id): Path<HostI
         (status = 422, body = ErrorBody)))]
 async fn adopt(
     State(hosts): State<Arc<Hosts>>,
-    _: Provider,
+    _: ProviderCaller,
     Path((id, number)): Path<(HostId, i64)>,
     Post(once, wish): Post<AdoptGuest>,
 ) -> Result<(StatusCode, Json<ServerView>)> {

@@ -7,9 +7,9 @@ use hypervisor::GuestRef;
 use kernel::core::Core;
 use kernel::db::{self, is_in_use};
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Begun, Once};
+use kernel::idempotency::{Once, OnceStart};
 use kernel::restores;
-use monitor::Report;
+use monitor::SweepReport;
 use uuid::Uuid;
 
 use super::model::{AdoptGuest, UnknownGuest};
@@ -21,14 +21,14 @@ use crate::ids::HostId;
 use crate::servers;
 use crate::servers::model::ServerView;
 use crate::servers::placement;
-use crate::servers::store::{Adopted, number_holder};
+use crate::servers::store::{AdoptedGuest, number_holder};
 
 /// How many guests a host is asked about after a sweep, and how long it may take for each.
 const ASKED: i64 = 200;
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Finds unknown guests in a sweep, reserves what they use, and deletes the records of those that are gone.
-pub async fn swept(hosts: &Hosts, host: HostId, report: &Report) -> Result<()> {
+pub async fn swept(hosts: &Hosts, host: HostId, report: &SweepReport) -> Result<()> {
     let core = &hosts.core;
     let created = report.guests.iter().filter_map(|(guest, at)| Some((guest.vmid, (*at)?)));
     restores::service::check_created(core, created).await?;
@@ -115,8 +115,8 @@ pub async fn of_host(core: &Core, host: HostId) -> Result<Vec<UnknownGuest>> {
 /// Turns an unknown guest into a server, with its addresses. The guest is not touched; the next sweep shows its status.
 pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerView> {
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(id) => return servers::service::view(core, id).await,
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(id) => return servers::service::view(core, id).await,
     };
     placement::lock(&mut tx).await?;
     addresses::store::lock_pools(&mut tx, host).await?;
@@ -130,7 +130,7 @@ pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: Ad
         return Err(Error::new(Code::Conflict, message));
     };
     let name = wish.name.or_else(|| guest.name.clone()).unwrap_or_else(|| format!("server-{number}"));
-    let adopted = Adopted {
+    let adopted = AdoptedGuest {
         marker: guest.uuid,
         user: wish.user_id,
         tariff: wish.tariff_id,

@@ -141,7 +141,7 @@ pub(super) async fn addresses(tx: &mut PgConnection, host: HostId) -> Result<Vec
 macro_rules! guests {
     ($run:ident, $db:expr, $condition:literal $(, $parameter:expr)*) => {
         sqlx::query_as!(
-            Row,
+            UnknownGuestRow,
             r#"select u.host_id as "host_id: HostId", u.guest_number, u.marker, u.kind, u.node, u.hostname,
                       (select array_agg(host(a)) from unnest(u.addresses) a) as "found?: Vec<String>",
                       u.addresses is not null as "asked!", u.cores, u.memory_mib, u.disk_gib,
@@ -157,7 +157,7 @@ macro_rules! guests {
     };
 }
 
-struct Row {
+struct UnknownGuestRow {
     host_id: HostId,
     guest_number: i64,
     marker: Uuid,
@@ -174,7 +174,7 @@ struct Row {
     last_seen_at: DateTime<Utc>,
 }
 
-impl Row {
+impl UnknownGuestRow {
     fn view(self) -> Result<UnknownGuest> {
         let addresses: Vec<IpAddr> = self
             .found
@@ -204,7 +204,7 @@ impl Row {
 pub(super) async fn of_host(db: &PgPool, host: HostId) -> Result<Vec<UnknownGuest>> {
     guests!(fetch_all, db, "u.host_id = $1 order by u.guest_number, u.marker", host.0)
         .into_iter()
-        .map(Row::view)
+        .map(UnknownGuestRow::view)
         .collect()
 }
 
@@ -217,6 +217,6 @@ pub(super) async fn lock(tx: &mut PgConnection, host: HostId, number: i64) -> Re
         host.0,
         number
     )
-    .map(Row::view)
+    .map(UnknownGuestRow::view)
     .transpose()
 }

@@ -36,7 +36,7 @@ pub(crate) struct Envelope {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Operation {
+pub(crate) struct IncusOperation {
     pub(crate) id: String,
     #[serde(default)]
     pub(crate) class: String,
@@ -52,7 +52,7 @@ pub(crate) struct Operation {
     pub(crate) metadata: Option<Value>,
 }
 
-impl Operation {
+impl IncusOperation {
     /// Created, running, cancelling and the like are 1xx; ends are 200, 400 and 401.
     pub(crate) fn is_running(&self) -> bool {
         self.status_code < 200
@@ -108,7 +108,7 @@ pub(crate) struct Instance {
     #[serde(default)]
     pub(crate) last_used_at: Option<DateTime<Utc>>,
     #[serde(default)]
-    pub(crate) state: Option<State>,
+    pub(crate) state: Option<InstanceState>,
 }
 
 impl Instance {
@@ -152,16 +152,16 @@ fn power(status: &str) -> GuestPower {
 /// The live state of an instance.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct State {
+pub(crate) struct InstanceState {
     status: String,
-    pub(crate) disk: Option<BTreeMap<String, Usage>>,
-    pub(crate) memory: Usage,
-    pub(crate) network: Option<BTreeMap<String, Network>>,
-    pub(crate) cpu: Usage,
+    pub(crate) disk: Option<BTreeMap<String, UsageTotal>>,
+    pub(crate) memory: UsageTotal,
+    pub(crate) network: Option<BTreeMap<String, InterfaceState>>,
+    pub(crate) cpu: UsageTotal,
     pub(crate) started_at: Option<DateTime<Utc>>,
 }
 
-impl State {
+impl InstanceState {
     pub(crate) fn power(&self) -> GuestPower {
         power(&self.status)
     }
@@ -170,7 +170,7 @@ impl State {
 /// -1 is Incus's "unknown".
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Usage {
+pub(crate) struct UsageTotal {
     pub(crate) usage: i64,
     pub(crate) total: i64,
 }
@@ -178,25 +178,25 @@ pub(crate) struct Usage {
 /// An interface as Incus sees it inside a running instance.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Network {
+pub(crate) struct InterfaceState {
     #[serde(deserialize_with = "or_empty")]
-    pub(crate) addresses: Vec<Address>,
+    pub(crate) addresses: Vec<InterfaceAddress>,
     pub(crate) hwaddr: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Address {
+pub(crate) struct InterfaceAddress {
     pub(crate) address: String,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct PoolResources {
-    pub(crate) space: Space,
+    pub(crate) space: PoolSpace,
 }
 
 /// In bytes.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Space {
+pub(crate) struct PoolSpace {
     pub(crate) total: u64,
     #[serde(default)]
     pub(crate) used: Option<u64>,
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn an_operation_tells_its_instance_and_progress() {
-        let operation: Operation = serde_json::from_value(serde_json::json!({
+        let operation: IncusOperation = serde_json::from_value(serde_json::json!({
             "id": "b3a1", "class": "task", "description": "Creating instance", "status_code": 103,
             "resources": {"instances": ["/1.0/instances/ink-12?project=inn"]},
             "metadata": {"create_instance_from_image_unpack_progress": "Unpacking image: 34% (11.2MB/s)"}
@@ -281,7 +281,7 @@ mod tests {
         assert!(operation.concerns("ink-12"));
         assert!(!operation.concerns("ink-1"));
         assert_eq!(operation.progress(), Some(34));
-        let snapshot: Operation = serde_json::from_value(serde_json::json!({
+        let snapshot: IncusOperation = serde_json::from_value(serde_json::json!({
             "id": "b3a2", "status_code": 200, "metadata": null,
             "resources": {"instances_snapshots": ["/1.0/instances/ink-12/snapshots/one"]},
         }))
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn states_without_figures_are_read() {
-        let stopped: State = serde_json::from_value(serde_json::json!({
+        let stopped: InstanceState = serde_json::from_value(serde_json::json!({
             "status": "Stopped", "status_code": 102, "disk": {}, "network": null,
             "memory": {"usage": 0, "total": -1}, "started_at": "0001-01-01T00:00:00Z"
         }))

@@ -11,14 +11,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::IncusConfig;
-use crate::api::{Envelope, Operation, PoolResources, Space};
+use crate::api::{Envelope, IncusOperation, PoolResources, PoolSpace};
 
 /// The answer to a mutation.
 #[derive(Debug)]
 pub(crate) enum Reply {
     Done,
     /// A background operation was started.
-    Operation(Operation),
+    Operation(IncusOperation),
 }
 
 /// The connection to one Incus server.
@@ -107,7 +107,7 @@ impl Client {
     }
 
     /// Waits for an operation's end, for `limit` at most, and returns its state then.
-    pub(crate) async fn wait(&self, id: &str, limit: Duration) -> Result<Operation> {
+    pub(crate) async fn wait(&self, id: &str, limit: Duration) -> Result<IncusOperation> {
         let seconds = limit.as_secs().max(1).to_string();
         let patience = limit + self.timeout();
         let envelope =
@@ -192,7 +192,9 @@ pub(crate) async fn classify_shortage(client: &Client, error: Error) -> Error {
         return Error::Exhausted(text);
     }
     match client.get::<PoolResources>(&["storage-pools", &client.config.storage_pool, "resources"], &[]).await {
-        Ok(PoolResources { space: Space { total, used: Some(used) } }) if total.saturating_sub(used) > total / 100 => {
+        Ok(PoolResources { space: PoolSpace { total, used: Some(used) } })
+            if total.saturating_sub(used) > total / 100 =>
+        {
             Error::DiskFull(text)
         }
         _ => Error::Exhausted(text),

@@ -37,7 +37,7 @@ const LOG_TRIES: u32 = 8;
 const SIZE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Columns and rows.
-type Size = (u16, u16);
+type TtySize = (u16, u16);
 
 #[async_trait]
 impl Consoles for Incus {
@@ -108,7 +108,7 @@ async fn hold(
     mut sockets: (Socket, Socket),
     output: mpsc::Sender<Bytes>,
     mut input: mpsc::Receiver<ConsoleInput>,
-    size: watch::Sender<Size>,
+    size: watch::Sender<TtySize>,
 ) {
     for tries in 1.. {
         let Some(words) = carry(sockets, &output, &mut input, &size).await else { return };
@@ -130,7 +130,7 @@ async fn carry(
     (mut control, data): (Socket, Socket),
     output: &mpsc::Sender<Bytes>,
     input: &mut mpsc::Receiver<ConsoleInput>,
-    size: &watch::Sender<Size>,
+    size: &watch::Sender<TtySize>,
 ) -> Option<Bytes> {
     let (mut to_guest, mut from_guest) = data.split();
     let mut begun = false;
@@ -176,7 +176,7 @@ async fn carry(
 
 /// Sets a container's terminal to the size last asked for, until the console ends. A guest without `stty` keeps its
 /// size.
-async fn follow_size(incus: Incus, guest: GuestRef, mut sizes: watch::Receiver<Size>) {
+async fn follow_size(incus: Incus, guest: GuestRef, mut sizes: watch::Receiver<TtySize>) {
     while sizes.changed().await.is_ok() {
         let (columns, rows) = *sizes.borrow_and_update();
         let (columns, rows) = (columns.to_string(), rows.to_string());

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use hypervisor::{GuestFacts, Limits};
+use hypervisor::{GuestFacts, GuestSize};
 use serde_json::Value;
 
 use crate::api::{GIB, Instance, MIB, parse_cpus, parse_size};
@@ -23,7 +23,7 @@ pub(crate) fn read(instance: &Instance) -> GuestFacts {
     GuestFacts {
         hostname: hostname(instance.config.get("cloud-init.user-data")),
         addresses,
-        limits: Limits {
+        limits: GuestSize {
             cores: limit("limits.cpu").and_then(|text| parse_cpus(text)),
             memory_mib: limit("limits.memory").and_then(|text| parse_size(text)).map(|bytes| bytes / MIB),
             disk_gib: instance.disk_size().map(|bytes| bytes.div_ceil(GIB)),

@@ -9,10 +9,10 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::Incus;
-use crate::api::{Instance, Operation};
+use crate::api::{IncusOperation, Instance};
 use crate::client::{Client, classify_shortage};
 use crate::lookup::{self, READY};
-use crate::operations::{Then, busy, change_power, ended, parse};
+use crate::operations::{IncusFollowUp, busy, change_power, ended, parse};
 use crate::snapshots;
 
 #[async_trait]
@@ -27,14 +27,14 @@ impl Tasks for Incus {
 
 async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
     let parsed = parse(id)?;
-    let operation: Option<Operation> = client.get_opt(&["operations", &parsed.operation], &[]).await?;
+    let operation: Option<IncusOperation> = client.get_opt(&["operations", &parsed.operation], &[]).await?;
     if let Some(operation) = operation.as_ref().filter(|o| o.is_running()) {
         return Ok(TaskState::Running(operation.progress()));
     }
     let Some((then, guest)) = parsed.follow_up else {
         return Ok(operation.map_or(TaskState::Unknown, |o| ended(&o)));
     };
-    if then == Then::Started && operation.as_ref().is_some_and(Operation::is_success) {
+    if then == IncusFollowUp::Started && operation.as_ref().is_some_and(IncusOperation::is_success) {
         return Ok(TaskState::Succeeded(None));
     }
     // Another process may have submitted the follow-up already.
@@ -48,23 +48,23 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
         Err(error) => return Err(error),
     };
     match then {
-        Then::Confirm => confirm(client, operation.as_ref(), &instance).await,
-        Then::Started => Ok(started(operation.as_ref(), &instance)),
-        Then::Stopped { boot } => stopped(client, &instance, boot).await,
-        Then::Restarted { boot } => restarted(client, &instance, boot).await,
-        Then::Settle => snapshots::settle(client, operation.as_ref(), &guest, &instance).await,
+        IncusFollowUp::Confirm => confirm(client, operation.as_ref(), &instance).await,
+        IncusFollowUp::Started => Ok(started(operation.as_ref(), &instance)),
+        IncusFollowUp::Stopped { boot } => stopped(client, &instance, boot).await,
+        IncusFollowUp::Restarted { boot } => restarted(client, &instance, boot).await,
+        IncusFollowUp::Settle => snapshots::settle(client, operation.as_ref(), &guest, &instance).await,
     }
 }
 
 /// The operation has ended and its guest is not there: that can't be a success.
-fn gone(operation: &Operation) -> TaskState {
+fn gone(operation: &IncusOperation) -> TaskState {
     match ended(operation) {
         TaskState::Succeeded(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
         other => other,
     }
 }
 
-async fn confirm(client: &Client, operation: Option<&Operation>, instance: &Instance) -> Result<TaskState> {
+async fn confirm(client: &Client, operation: Option<&IncusOperation>, instance: &Instance) -> Result<TaskState> {
     if instance.config.contains_key(READY) {
         return Ok(TaskState::Succeeded(None));
     }
@@ -77,7 +77,7 @@ async fn confirm(client: &Client, operation: Option<&Operation>, instance: &Inst
     Ok(ended(operation))
 }
 
-fn started(operation: Option<&Operation>, instance: &Instance) -> TaskState {
+fn started(operation: Option<&IncusOperation>, instance: &Instance) -> TaskState {
     match (operation.map_or(TaskState::Unknown, ended), instance.power()) {
         // Another start was faster, or nobody saw the end of ours. A guest that was already up may have stopped
         // since: the caller checks whether it stays up.
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_start_that_another_was_faster_with_is_a_success() {
-        let operation = |code: u16, err: &str| -> Operation {
+        let operation = |code: u16, err: &str| -> IncusOperation {
             serde_json::from_value(json!({"id": "b3a1", "status_code": code, "err": err})).unwrap()
         };
         let instance =

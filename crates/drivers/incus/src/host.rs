@@ -7,7 +7,7 @@ use hypervisor::{Capabilities, GuestKind, Host, HostInfo, Node, Result};
 use serde_json::Value;
 
 use crate::api::PoolResources;
-use crate::server::{Environment, Resources, Server, as_node};
+use crate::server::{Environment, MachineResources, ServerInfo, as_node};
 use crate::{Incus, images, preflight, processes, traffic};
 
 /// API extensions that we rely on; Incus 6.0 has all of them.
@@ -32,7 +32,7 @@ impl Host for Incus {
 
     async fn info(&self) -> Result<HostInfo> {
         let client = &self.client;
-        let server: Server = client.get(&[], &[]).await?;
+        let server: ServerInfo = client.get(&[], &[]).await?;
         let mut problems = Vec::new();
         if server.auth != "trusted" {
             problems.push(
@@ -41,7 +41,7 @@ impl Host for Incus {
             return Ok(as_info(&server, Vec::new(), problems));
         }
         let config = &client.config;
-        let resources: Resources = client.get(&["resources"], &[]).await?;
+        let resources: MachineResources = client.get(&["resources"], &[]).await?;
         let pool: Option<PoolResources> =
             client.get_opt(&["storage-pools", &config.storage_pool, "resources"], &[]).await?;
         let project: Option<Value> = client.get_opt(&["projects", &config.project], &[]).await?;
@@ -80,7 +80,7 @@ impl Host for Incus {
     }
 }
 
-fn as_info(server: &Server, nodes: Vec<Node>, problems: Vec<String>) -> HostInfo {
+fn as_info(server: &ServerInfo, nodes: Vec<Node>, problems: Vec<String>) -> HostInfo {
     let Environment { server_version, certificate_fingerprint, .. } = &server.environment;
     let certificate = Some(certificate_fingerprint.clone()).filter(|text| !text.is_empty());
     HostInfo {
@@ -93,6 +93,6 @@ fn as_info(server: &Server, nodes: Vec<Node>, problems: Vec<String>) -> HostInfo
     }
 }
 
-fn version(server: &Server) -> String {
+fn version(server: &ServerInfo) -> String {
     format!("Incus {} ({})", server.environment.server_version, server.environment.driver)
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::api::{Operation, State};
+use crate::api::{IncusOperation, InstanceState};
 use crate::client::{Client, Reply, failure};
 use crate::websocket::{Socket, connect};
 use crate::{Incus, lookup, power, traffic};
@@ -49,7 +49,7 @@ impl Inside for Incus {
         };
         let slow = |_| Error::OutcomeUnknown(format!("the streams of {} did not open", argv[0]));
         let streams =
-            tokio::time::timeout(STREAMS_TIMEOUT, Streams::open(client, &operation)).await.map_err(slow)??;
+            tokio::time::timeout(STREAMS_TIMEOUT, ExecStreams::open(client, &operation)).await.map_err(slow)??;
         // From here on a delay is the guest's.
         let deadline = Instant::now() + timeout;
         let hung = || Error::GuestHung(format!("{} did not end within {} s", argv[0], timeout.as_secs()));
@@ -87,7 +87,7 @@ impl Inside for Incus {
     async fn interfaces(&self, guest: &GuestRef) -> Result<Vec<Interface>> {
         let client = &self.client;
         let instance = lookup::require(client, guest).await?;
-        let state: State = client.get(&["instances", &instance.name, "state"], &[]).await?;
+        let state: InstanceState = client.get(&["instances", &instance.name, "state"], &[]).await?;
         if state.power() != GuestPower::Running {
             return Ok(Vec::new());
         }
@@ -112,15 +112,15 @@ fn not_run(program: &str, text: &str) -> Error {
 }
 
 /// The streams of a command, which starts once they are open.
-struct Streams {
+struct ExecStreams {
     control: Socket,
     input: Socket,
     output: Socket,
     errors: Socket,
 }
 
-impl Streams {
-    async fn open(client: &Client, operation: &Operation) -> Result<Self> {
+impl ExecStreams {
+    async fn open(client: &Client, operation: &IncusOperation) -> Result<Self> {
         // Control first: Incus starts the command as soon as the other three are open.
         let control = connect(client, operation, "control").await?;
         let input = connect(client, operation, "0").await?;

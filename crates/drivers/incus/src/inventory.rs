@@ -13,11 +13,11 @@ use hypervisor::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::api::{Instance, MIB, PoolResources, State, parse_cpus, parse_size};
+use crate::api::{Instance, InstanceState, MIB, PoolResources, parse_cpus, parse_size};
 use crate::client::Client;
 use crate::lookup::{self, MARKER, instance_type, number, shown_power};
 use crate::operations::busy;
-use crate::server::{self, Resources, Server, as_node};
+use crate::server::{self, MachineResources, ServerInfo, as_node};
 use crate::{Incus, facts, traffic};
 
 /// How long Incus may take to list the instances with their live state.
@@ -32,7 +32,7 @@ impl Inventory for Incus {
         // The project is read as well: a missing one must be an error, not an empty list.
         let resources_of_pool = ["storage-pools", pool, "resources"];
         let project = ["projects", client.config.project.as_str()];
-        let (server, resources, pool, _, list): (Server, Resources, PoolResources, Value, Vec<Value>) = tokio::try_join!(
+        let (server, resources, pool, _, list): (ServerInfo, MachineResources, PoolResources, Value, Vec<Value>) = tokio::try_join!(
             client.get(&[], &[]),
             client.get(&["resources"], &[]),
             client.get(&resources_of_pool, &[]),
@@ -76,7 +76,7 @@ impl Inventory for Incus {
     async fn disk_used(&self, guest: &GuestRef) -> Result<Option<u64>> {
         let client = &self.client;
         let instance = lookup::require(client, guest).await?;
-        let state: State = client.get(&["instances", &instance.name, "state"], &[]).await?;
+        let state: InstanceState = client.get(&["instances", &instance.name, "state"], &[]).await?;
         let root = instance.root_disk().map_or("root", |(name, _)| name);
         let used = state.disk.as_ref().and_then(|disks| disks.get(root)).map(|disk| disk.usage);
         Ok(used.and_then(|used| u64::try_from(used).ok()).filter(|used| *used > 0))

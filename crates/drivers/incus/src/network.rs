@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use hypervisor::{Error, GuestNetwork, Limits, Result, check};
+use hypervisor::{Error, GuestNetwork, GuestSize, Result, check};
 use serde::Deserialize;
 
 use crate::api::Map;
@@ -53,7 +53,7 @@ fn contains(network: &str, address: IpAddr) -> bool {
 }
 
 /// The network device; `None` for a guest without addresses.
-pub(crate) async fn nic(client: &Client, network: &GuestNetwork, limits: &Limits) -> Result<Option<Map>> {
+pub(crate) async fn nic(client: &Client, network: &GuestNetwork, limits: &GuestSize) -> Result<Option<Map>> {
     if network.addresses.is_empty() {
         return Ok(None);
     }

@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::api::{Instance, Operation};
+use crate::api::{IncusOperation, Instance};
 use crate::client::{Client, Reply, failure};
 
 /// How long a look at a task waits for what it had to submit.
@@ -20,7 +20,7 @@ const FOLLOW_UP_WAIT: Duration = Duration::from_secs(15);
 
 /// What must follow an operation to complete our task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Then {
+pub(crate) enum IncusFollowUp {
     /// Mark a new guest as complete.
     Confirm,
     /// The guest must run, whoever started it.
@@ -41,19 +41,19 @@ pub(crate) enum Then {
 
 /// What a [`TaskId`] says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Parsed {
+pub(crate) struct IncusTaskId {
     pub(crate) operation: String,
-    pub(crate) follow_up: Option<(Then, GuestRef)>,
+    pub(crate) follow_up: Option<(IncusFollowUp, GuestRef)>,
 }
 
 /// The task for an operation that has a follow-up.
-pub(crate) fn chained(operation: &str, then: Then, guest: &GuestRef) -> Task {
+pub(crate) fn chained(operation: &str, then: IncusFollowUp, guest: &GuestRef) -> Task {
     let (word, boot) = match then {
-        Then::Confirm => ("confirm", None),
-        Then::Started => ("started", None),
-        Then::Stopped { boot } => ("stopped", Some(boot)),
-        Then::Restarted { boot } => ("restarted", Some(boot)),
-        Then::Settle => ("settle", None),
+        IncusFollowUp::Confirm => ("confirm", None),
+        IncusFollowUp::Started => ("started", None),
+        IncusFollowUp::Stopped { boot } => ("stopped", Some(boot)),
+        IncusFollowUp::Restarted { boot } => ("restarted", Some(boot)),
+        IncusFollowUp::Settle => ("settle", None),
     };
     let mut id = format!("{operation}?then={word}&vmid={}&marker={}", guest.vmid, guest.marker);
     if let Some(boot) = boot {
@@ -63,7 +63,7 @@ pub(crate) fn chained(operation: &str, then: Then, guest: &GuestRef) -> Task {
 }
 
 /// The same for a mutation's answer.
-pub(crate) fn chained_reply(reply: Reply, then: Then, guest: &GuestRef) -> Task {
+pub(crate) fn chained_reply(reply: Reply, then: IncusFollowUp, guest: &GuestRef) -> Task {
     match reply {
         Reply::Done => Task::Done,
         Reply::Operation(operation) => chained(&operation.id, then, guest),
@@ -78,32 +78,32 @@ pub(crate) fn plain(reply: Reply) -> Task {
     }
 }
 
-pub(crate) fn parse(id: &TaskId) -> Result<Parsed> {
+pub(crate) fn parse(id: &TaskId) -> Result<IncusTaskId> {
     let nonsense = || Error::Invalid(format!("{:?} is not a task id of ours", id.0));
     let (operation, rest) = id.0.split_once('?').unwrap_or((&id.0, ""));
     Uuid::parse_str(operation).map_err(|_| nonsense())?;
     let operation = operation.to_owned();
     if rest.is_empty() {
-        return Ok(Parsed { operation, follow_up: None });
+        return Ok(IncusTaskId { operation, follow_up: None });
     }
     let value =
         |key: &str| rest.split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == key).map(|p| p.1);
     let number = |key: &str| value(key).and_then(|v| v.parse::<i64>().ok()).ok_or_else(nonsense);
     let then = match value("then") {
-        Some("confirm") => Then::Confirm,
-        Some("started") => Then::Started,
-        Some("stopped") => Then::Stopped { boot: number("boot")? },
-        Some("restarted") => Then::Restarted { boot: number("boot")? },
-        Some("settle") => Then::Settle,
+        Some("confirm") => IncusFollowUp::Confirm,
+        Some("started") => IncusFollowUp::Started,
+        Some("stopped") => IncusFollowUp::Stopped { boot: number("boot")? },
+        Some("restarted") => IncusFollowUp::Restarted { boot: number("boot")? },
+        Some("settle") => IncusFollowUp::Settle,
         _ => return Err(nonsense()),
     };
     let marker = value("marker").and_then(|v| Uuid::parse_str(v).ok()).ok_or_else(nonsense)?;
     let guest = GuestRef { marker, vmid: number("vmid")?, kind: GuestKind::Lxc, node: String::new() };
-    Ok(Parsed { operation, follow_up: Some((then, guest)) })
+    Ok(IncusTaskId { operation, follow_up: Some((then, guest)) })
 }
 
 /// Maps the result of an operation that has ended.
-pub(crate) fn ended(operation: &Operation) -> TaskState {
+pub(crate) fn ended(operation: &IncusOperation) -> TaskState {
     if operation.is_success() { TaskState::Succeeded(None) } else { TaskState::Failed(failure(&operation.err)) }
 }
 
@@ -142,14 +142,14 @@ async fn force(client: &Client, name: &str, action: &str) -> Result<TaskState> {
 }
 
 /// The background operation that is running on an instance. Open consoles and execs don't count.
-pub(crate) async fn busy(client: &Client, instance: &str) -> Result<Option<Operation>> {
-    let by_state: std::collections::BTreeMap<String, Vec<Operation>> =
+pub(crate) async fn busy(client: &Client, instance: &str) -> Result<Option<IncusOperation>> {
+    let by_state: std::collections::BTreeMap<String, Vec<IncusOperation>> =
         client.get(&["operations"], &[("recursion", "1")]).await?;
     Ok(by_state.into_values().flatten().find(|o| o.class == "task" && o.is_running() && o.concerns(instance)))
 }
 
 /// Finds a running operation that does the same, for the caller to join; any other one is [`Error::Locked`].
-pub(crate) async fn join(client: &Client, instance: &str, doing: &str) -> Result<Option<Operation>> {
+pub(crate) async fn join(client: &Client, instance: &str, doing: &str) -> Result<Option<IncusOperation>> {
     match busy(client, instance).await? {
         Some(operation) if operation.description == doing => Ok(Some(operation)),
         Some(operation) => Err(Error::Locked(format!("{instance}: {}", operation.description))),
@@ -176,12 +176,18 @@ mod tests {
     fn chained_ids_survive_as_text() {
         let operation = Uuid::new_v4().to_string();
         let guest = guest();
-        let all = [Then::Confirm, Then::Started, Then::Stopped { boot: 7 }, Then::Restarted { boot: -1 }, Then::Settle];
+        let all = [
+            IncusFollowUp::Confirm,
+            IncusFollowUp::Started,
+            IncusFollowUp::Stopped { boot: 7 },
+            IncusFollowUp::Restarted { boot: -1 },
+            IncusFollowUp::Settle,
+        ];
         for then in all {
             let Task::Running(id) = chained(&operation, then, &guest) else { unreachable!() };
             let text = serde_json::to_string(&id).unwrap();
             let parsed = parse(&serde_json::from_str(&text).unwrap()).unwrap();
-            assert_eq!(parsed, Parsed { operation: operation.clone(), follow_up: Some((then, guest.clone())) });
+            assert_eq!(parsed, IncusTaskId { operation: operation.clone(), follow_up: Some((then, guest.clone())) });
         }
     }
 

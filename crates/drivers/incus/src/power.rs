@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::client::{Client, Reply};
 use crate::lookup::{READY, require};
-use crate::operations::{Then, chained, chained_reply, join};
+use crate::operations::{IncusFollowUp, chained, chained_reply, join};
 use crate::{Incus, processes};
 
 #[async_trait]
@@ -18,7 +18,7 @@ impl Power for Incus {
         let client = &self.client;
         let instance = require(client, guest).await?;
         if let Some(operation) = join(client, &instance.name, "Starting instance").await? {
-            return Ok(chained(&operation.id, Then::Started, guest));
+            return Ok(chained(&operation.id, IncusFollowUp::Started, guest));
         }
         if instance.power() == GuestPower::Running {
             return Ok(Task::Done);
@@ -34,13 +34,13 @@ impl Power for Incus {
         let action = if instance.power() == GuestPower::Paused { "unfreeze" } else { "start" };
         let reply = set_state(client, &instance.name, action, false, 0).await;
         let reply = or_already(client, guest, GuestPower::Running, reply).await?;
-        Ok(chained_reply(reply, Then::Started, guest))
+        Ok(chained_reply(reply, IncusFollowUp::Started, guest))
     }
 
     async fn stop(&self, guest: &GuestRef, mode: StopMode) -> Result<Task> {
         let client = &self.client;
         let instance = require(client, guest).await?;
-        let then = Then::Stopped { boot: instance.boot() };
+        let then = IncusFollowUp::Stopped { boot: instance.boot() };
         let reply = match mode {
             // Not joined: a hanging clean stop needs just this, and Incus allows it.
             StopMode::Force if instance.power() == GuestPower::Stopped => return Ok(Task::Done),
@@ -62,7 +62,7 @@ impl Power for Incus {
     async fn restart(&self, guest: &GuestRef, timeout: Duration) -> Result<Task> {
         let client = &self.client;
         let instance = require(client, guest).await?;
-        let then = Then::Restarted { boot: instance.boot() };
+        let then = IncusFollowUp::Restarted { boot: instance.boot() };
         if let Some(operation) = join(client, &instance.name, "Restarting instance").await? {
             return Ok(chained(&operation.id, then, guest));
         }

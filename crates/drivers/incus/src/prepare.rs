@@ -115,7 +115,7 @@ fn lines(keys: &[String]) -> String {
 
 /// Writes a container's files. Repeatable.
 pub(crate) async fn write_files(client: &Client, instance: &str, spec: &GuestSpec) -> Result<()> {
-    let files = Files { client, instance };
+    let files = InstanceFiles { client, instance };
     let mut tries = 0;
     loop {
         match files.write_all(spec).await {
@@ -134,12 +134,12 @@ pub(crate) async fn write_files(client: &Client, instance: &str, spec: &GuestSpe
     }
 }
 
-struct Files<'a> {
+struct InstanceFiles<'a> {
     client: &'a Client,
     instance: &'a str,
 }
 
-impl Files<'_> {
+impl InstanceFiles<'_> {
     async fn write_all(&self, spec: &GuestSpec) -> Result<()> {
         let search = self.client.config.search_domain.as_deref();
         self.write("/etc/hostname", 0o644, format!("{}\n", spec.hostname)).await?;
@@ -208,7 +208,7 @@ impl Files<'_> {
 
 #[cfg(test)]
 mod tests {
-    use hypervisor::{GuestAddress, GuestRef, Limits};
+    use hypervisor::{GuestAddress, GuestRef, GuestSize};
     use serde_json::Value;
 
     use super::*;
@@ -218,7 +218,7 @@ mod tests {
             guest: GuestRef { marker: uuid::Uuid::nil(), vmid: 1, kind: GuestKind::Lxc, node: String::new() },
             hostname: "web.example.org".to_owned(),
             image: "debian".to_owned(),
-            limits: Limits::default(),
+            limits: GuestSize::default(),
             network: GuestNetwork {
                 bridge: "br0".to_owned(),
                 vlan: None,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hypervisor::{Error, GuestKind, GuestPower, GuestRef, GuestSpec, Limits, Provision, Result, Task, check};
+use hypervisor::{Error, GuestKind, GuestPower, GuestRef, GuestSize, GuestSpec, Provision, Result, Task, check};
 use reqwest::Method;
 use serde_json::{Map as JsonMap, Value, json};
 
@@ -11,7 +11,7 @@ use crate::api::{GIB, Instance, PoolResources};
 use crate::client::{Client, Reply, failure};
 use crate::lookup::{MARKER, READY, get, instance_type, name, require};
 use crate::network::{self, NIC};
-use crate::operations::{Then, busy, chained, join, plain};
+use crate::operations::{IncusFollowUp, busy, chained, join, plain};
 use crate::{Incus, images, prepare, processes, snapshots};
 
 /// How long `create` waits for the deletion of a half-made guest.
@@ -42,7 +42,7 @@ impl Provision for Incus {
         };
         // Also when nothing is there: a creation that has just begun may not have written its instance yet.
         if let Some(operation) = join(client, &name, "Creating instance").await? {
-            return Ok(chained(&operation.id, Then::Confirm, &spec.guest));
+            return Ok(chained(&operation.id, IncusFollowUp::Confirm, &spec.guest));
         }
         if let Some(instance) = present {
             if instance.config.contains_key(READY) {
@@ -57,7 +57,7 @@ impl Provision for Incus {
         }
         let body = creation(client, spec, &name).await?;
         match client.send(Method::POST, &["instances"], Some(&body)).await? {
-            Reply::Operation(operation) => Ok(chained(&operation.id, Then::Confirm, &spec.guest)),
+            Reply::Operation(operation) => Ok(chained(&operation.id, IncusFollowUp::Confirm, &spec.guest)),
             Reply::Done => Err(Error::Failed("Incus created an instance without returning an operation".to_owned())),
         }
     }
@@ -88,7 +88,7 @@ impl Provision for Incus {
         }
     }
 
-    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
+    async fn resize(&self, guest: &GuestRef, limits: &GuestSize) -> Result<Task> {
         let client = &self.client;
         if limits.cores == Some(0) || limits.memory_mib == Some(0) {
             return Err(Error::Invalid("cores and memory must be greater than 0".to_owned()));

@@ -8,7 +8,7 @@ use crate::client::Client;
 
 /// `GET /1.0`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Server {
+pub(crate) struct ServerInfo {
     #[serde(default)]
     pub(crate) api_extensions: Vec<String>,
     #[serde(default)]
@@ -29,7 +29,7 @@ pub(crate) struct Environment {
 
 /// `GET /1.0/resources`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Resources {
+pub(crate) struct MachineResources {
     cpu: Cpu,
     memory: Total,
 }
@@ -46,11 +46,11 @@ struct Total {
 
 /// The server's name, which is that of its only node.
 pub(crate) async fn name(client: &Client) -> Result<String> {
-    let server: Server = client.get(&[], &[]).await?;
+    let server: ServerInfo = client.get(&[], &[]).await?;
     Ok(server.environment.server_name)
 }
 
-pub(crate) fn as_node(server: &Server, resources: &Resources, pool: Option<&PoolResources>) -> Node {
+pub(crate) fn as_node(server: &ServerInfo, resources: &MachineResources, pool: Option<&PoolResources>) -> Node {
     Node {
         name: server.environment.server_name.clone(),
         online: true,

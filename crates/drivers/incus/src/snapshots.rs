@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::Incus;
-use crate::api::{Devices, Instance, InstanceSnapshot, Map, Operation};
+use crate::api::{Devices, IncusOperation, Instance, InstanceSnapshot, Map};
 use crate::client::{Client, Reply};
 use crate::lookup::{self, MARKER};
-use crate::operations::{Then, chained, change_power, ended, join, plain};
+use crate::operations::{IncusFollowUp, chained, change_power, ended, join, plain};
 
 /// The config key for the description of the next snapshot, which copies the instance's config.
 const NOTE: &str = "user.innkeeper.note";
@@ -98,7 +98,7 @@ impl Snapshots for Incus {
         check(name)?;
         let instance = lookup::require(client, guest).await?;
         if let Some(operation) = join(client, &instance.name, "Restoring snapshot").await? {
-            return Ok(chained(&operation.id, Then::Settle, guest));
+            return Ok(chained(&operation.id, IncusFollowUp::Settle, guest));
         }
         if !exists(client, &instance.name, name).await? {
             return Err(Error::NotFound(format!("snapshot {name} of {}", instance.name)));
@@ -109,7 +109,7 @@ impl Snapshots for Incus {
         }
         let body = json!({"restore": name, "stateful": false});
         match client.send(Method::PUT, &["instances", &instance.name], Some(&body)).await? {
-            Reply::Operation(operation) => Ok(chained(&operation.id, Then::Settle, guest)),
+            Reply::Operation(operation) => Ok(chained(&operation.id, IncusFollowUp::Settle, guest)),
             Reply::Done => Err(Error::Failed("Incus restored a snapshot without returning an operation".to_owned())),
         }
     }
@@ -136,7 +136,7 @@ async fn exists(client: &Client, instance: &str, name: &str) -> Result<bool> {
 /// The restore has ended or is forgotten: undo what it must not change.
 pub(crate) async fn settle(
     client: &Client,
-    operation: Option<&Operation>,
+    operation: Option<&IncusOperation>,
     guest: &GuestRef,
     instance: &Instance,
 ) -> Result<TaskState> {

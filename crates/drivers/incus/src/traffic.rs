@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::api::{Instance, Network};
+use crate::api::{Instance, InterfaceState};
 use crate::client::Client;
 
 /// The counters of all interfaces in our network namespace, in one read. Incus has no call for all of them, and the
@@ -50,12 +50,12 @@ pub(crate) fn counted(instance: &Instance, interfaces: &HashMap<String, Counters
 /// The preflight's problem where Incus's own bridges are not among the interfaces that we see.
 pub(crate) async fn problem(client: &Client) -> Option<String> {
     #[derive(serde::Deserialize)]
-    struct Named {
+    struct NetworkName {
         name: String,
         #[serde(rename = "type")]
         kind: String,
     }
-    let networks: Vec<Named> = client.get(&["networks"], &[("recursion", "1")]).await.ok()?;
+    let networks: Vec<NetworkName> = client.get(&["networks"], &[("recursion", "1")]).await.ok()?;
     let bridges: Vec<_> = networks.into_iter().filter(|n| n.kind == "bridge").map(|n| n.name).collect();
     let seen = interfaces(Path::new(INTERFACES)).await;
     (!bridges.is_empty() && !bridges.iter().any(|name| seen.contains_key(name))).then(|| {
@@ -69,7 +69,9 @@ pub(crate) async fn problem(client: &Client) -> Option<String> {
 pub(crate) const SHOWN: usize = 64;
 
 /// A guest's interfaces as Incus reads them inside: the first few, without the loopback interface.
-pub(crate) fn shown(networks: impl IntoIterator<Item = (String, Network)>) -> impl Iterator<Item = (String, Network)> {
+pub(crate) fn shown(
+    networks: impl IntoIterator<Item = (String, InterfaceState)>,
+) -> impl Iterator<Item = (String, InterfaceState)> {
     networks.into_iter().filter(|(name, _)| name != "lo").take(SHOWN)
 }
 

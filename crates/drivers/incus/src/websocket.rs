@@ -5,13 +5,13 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio_tungstenite::WebSocketStream;
 
-use crate::api::Operation;
+use crate::api::IncusOperation;
 use crate::client::Client;
 
 pub(crate) type Socket = WebSocketStream<UnixStream>;
 
 /// Connects to a stream of an operation: `fd` is `0`, `1`, `2` or `control`.
-pub(crate) async fn connect(client: &Client, operation: &Operation, fd: &str) -> Result<Socket> {
+pub(crate) async fn connect(client: &Client, operation: &IncusOperation, fd: &str) -> Result<Socket> {
     let secret = operation.metadata.as_ref().and_then(|m| m.get("fds")).and_then(|fds| fds.get(fd));
     let secret = secret
         .and_then(Value::as_str)

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conformance::relay::Relay;
 use conformance::{Fault, Rig};
-use hypervisor::{Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSpec, Limits, Provision};
+use hypervisor::{Driver, Error, GuestAddress, GuestKind, GuestNetwork, GuestRef, GuestSize, GuestSpec, Provision};
 use incus::{Incus, IncusConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -138,7 +138,7 @@ impl Rig for IncusRig {
             guest: GuestRef { marker: Uuid::new_v4(), vmid, kind: GuestKind::Lxc, node: String::new() },
             hostname: format!("test-{vmid}"),
             image: variable("INNKEEPER_TEST_IMAGE"),
-            limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(2), ..Limits::default() },
+            limits: GuestSize { cores: Some(1), memory_mib: Some(256), disk_gib: Some(2), ..GuestSize::default() },
             network: GuestNetwork {
                 bridge: variable("INNKEEPER_TEST_INCUS_BRIDGE"),
                 vlan: None,

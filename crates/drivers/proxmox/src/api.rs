@@ -147,7 +147,7 @@ pub(crate) struct Membership {
 /// A guest's `status/current`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Status {
+pub(crate) struct GuestStatus {
     #[serde(rename = "status", deserialize_with = "text")]
     state: String,
     #[serde(deserialize_with = "text")]
@@ -164,7 +164,7 @@ pub(crate) struct Status {
     maxdisk: u64,
 }
 
-impl Status {
+impl GuestStatus {
     /// Bytes of the root disk in use, which nodes know of running containers only.
     pub(crate) fn disk_used(&self) -> Option<u64> {
         Some(self.disk).filter(|used| *used > 0)
@@ -200,9 +200,9 @@ pub(crate) fn power(status: &str, lock: &str) -> GuestPower {
 /// A guest's configuration as plain keys and values.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Config(BTreeMap<String, Value>);
+pub(crate) struct GuestConfig(BTreeMap<String, Value>);
 
-impl Config {
+impl GuestConfig {
     /// A value as text.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         self.0.get(key).filter(|value| !value.is_null()).map(as_text)
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_configuration_is_text_whatever_it_came_as() {
-        let config: Config = serde_json::from_str(
+        let config: GuestConfig = serde_json::from_str(
             r#"{"memory":"512","cores":2,"cpulimit":"0.5","description":"two\nlines\n","lxc":[["a","b"]]}"#,
         )
         .unwrap();
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_paused_machine_neither_runs_nor_is_stopped() {
-        let power = |text: &str| serde_json::from_str::<Status>(text).unwrap().power();
+        let power = |text: &str| serde_json::from_str::<GuestStatus>(text).unwrap().power();
         for qemu in ["paused", "suspended", "io-error", "internal-error", "guest-panicked"] {
             let text = format!(r#"{{"status":"running","qmpstatus":"{qemu}"}}"#);
             assert_eq!(power(&text), GuestPower::Paused, "{qemu}");

@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::config::{Login, ProxmoxConfig};
-use crate::error::{Refusal, refusal, words};
+use crate::config::{PasswordLogin, ProxmoxConfig};
+use crate::error::{ErrorReply, refusal, words};
 use crate::tls;
 
 /// How many calls may be under way at one time: to one host, and in all.
@@ -36,7 +36,7 @@ pub(crate) type Params<'a> = [(&'a str, &'a str)];
 
 /// Whom we are authenticated as.
 #[derive(Debug, Clone)]
-pub(crate) enum Identity {
+pub(crate) enum ApiCredentials {
     /// The API token.
     Token,
     /// The ticket of a login.
@@ -95,16 +95,16 @@ impl Client {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &Params<'_>) -> Result<T> {
-        typed(&self.call(&Identity::Token, Method::GET, path, query).await?)
+        typed(&self.call(&ApiCredentials::Token, Method::GET, path, query).await?)
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &[&str], form: &Params<'_>) -> Result<T> {
-        self.post_as(&Identity::Token, path, form).await
+        self.post_as(&ApiCredentials::Token, path, form).await
     }
 
     pub(crate) async fn post_as<T: DeserializeOwned>(
         &self,
-        who: &Identity,
+        who: &ApiCredentials,
         path: &[&str],
         form: &Params<'_>,
     ) -> Result<T> {
@@ -112,15 +112,15 @@ impl Client {
     }
 
     pub(crate) async fn put<T: DeserializeOwned>(&self, path: &[&str], form: &Params<'_>) -> Result<T> {
-        sent(&self.call(&Identity::Token, Method::PUT, path, form).await?)
+        sent(&self.call(&ApiCredentials::Token, Method::PUT, path, form).await?)
     }
 
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &[&str], query: &Params<'_>) -> Result<T> {
-        sent(&self.call(&Identity::Token, Method::DELETE, path, query).await?)
+        sent(&self.call(&ApiCredentials::Token, Method::DELETE, path, query).await?)
     }
 
     /// Logs in with a password, for calls that don't accept a token.
-    pub(crate) async fn login(&self, login: &Login) -> Result<Identity> {
+    pub(crate) async fn login(&self, login: &PasswordLogin) -> Result<ApiCredentials> {
         #[derive(Deserialize)]
         struct Answer {
             ticket: SecretString,
@@ -138,11 +138,11 @@ impl Client {
                 login.user
             )));
         }
-        Ok(Identity::Ticket { ticket: answer.ticket, csrf: answer.csrf })
+        Ok(ApiCredentials::Ticket { ticket: answer.ticket, csrf: answer.csrf })
     }
 
     /// The headers for authentication.
-    pub(crate) fn headers(&self, who: &Identity) -> Result<HeaderMap> {
+    pub(crate) fn headers(&self, who: &ApiCredentials) -> Result<HeaderMap> {
         let secret = |text: String| -> Result<HeaderValue> {
             let mut value = HeaderValue::from_str(&text).map_err(|_| Error::Invalid("a bad credential".to_owned()))?;
             value.set_sensitive(true);
@@ -150,12 +150,12 @@ impl Client {
         };
         let mut headers = HeaderMap::new();
         match who {
-            Identity::Token => {
+            ApiCredentials::Token => {
                 let token =
                     format!("PVEAPIToken={}={}", self.config.token_id, self.config.token_secret.expose_secret());
                 headers.insert(AUTHORIZATION, secret(token)?);
             }
-            Identity::Ticket { ticket, csrf } => {
+            ApiCredentials::Ticket { ticket, csrf } => {
                 headers.insert(COOKIE, secret(format!("PVEAuthCookie={}", ticket.expose_secret()))?);
                 let name = HeaderName::from_static("csrfpreventiontoken");
                 headers.insert(name, secret(csrf.expose_secret().to_owned())?);
@@ -170,7 +170,7 @@ impl Client {
         (0..count).map(move |n| (first + n) % count).map(|n| (n, self.config.endpoints[n].as_str()))
     }
 
-    async fn call(&self, who: &Identity, method: Method, path: &[&str], params: &Params<'_>) -> Result<Bytes> {
+    async fn call(&self, who: &ApiCredentials, method: Method, path: &[&str], params: &Params<'_>) -> Result<Bytes> {
         let headers = self.headers(who)?;
         self.request(Some(headers), method, path, params).await
     }
@@ -303,16 +303,16 @@ async fn answer(response: Response, mutates: bool) -> Result<Bytes> {
     if status.is_success() {
         return Ok(bytes);
     }
-    let refused: Option<Refusal> = serde_json::from_slice(&bytes).ok();
+    let refused: Option<ErrorReply> = serde_json::from_slice(&bytes).ok();
     Err(refusal(status.as_u16(), words(refused.as_ref(), reason.as_deref(), status.as_u16()), mutates))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     #[derive(Deserialize)]
-    struct Success<T> {
+    struct DataEnvelope<T> {
         data: T,
     }
-    let success: Result<Success<T>, _> = serde_json::from_slice(body);
+    let success: Result<DataEnvelope<T>, _> = serde_json::from_slice(body);
     success.map(|success| success.data).map_err(|e| format!("invalid response: {e}"))
 }
 
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn secrets_don_t_show() {
-        let text = format!("{:?}", Client::new(config()).unwrap().headers(&Identity::Token).unwrap());
+        let text = format!("{:?}", Client::new(config()).unwrap().headers(&ApiCredentials::Token).unwrap());
         assert!(text.contains("Sensitive") && !text.contains("PVEAPIToken"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 
 use hypervisor::{Error, GuestKind, Result};
 
-use crate::api::{Config, Properties, Resource};
+use crate::api::{GuestConfig, Properties, Resource};
 use crate::client::Client;
 use crate::place::{self, Place};
 use crate::size::root_disk;
@@ -45,7 +45,7 @@ fn is_cloud_init(volume: &str) -> bool {
     stem == "cloudinit" || stem.strip_prefix("vm-").and_then(|s| s.strip_suffix("-cloudinit")).is_some_and(number)
 }
 
-pub(crate) fn has_cloud_init(config: &Config) -> bool {
+pub(crate) fn has_cloud_init(config: &GuestConfig) -> bool {
     let volume = |key: &str| Properties::parse(&config.get(key).unwrap_or_default()).head.unwrap_or_default();
     config.keys().any(|key| is_drive(key) && is_cloud_init(&volume(key)))
 }
@@ -73,14 +73,14 @@ fn is_ours_to_reset(key: &str) -> bool {
 }
 
 /// The keys of a template, or of a new clone of it, that a clone does not keep.
-fn not_kept(config: &Config) -> Result<Vec<&str>> {
+fn not_kept(config: &GuestConfig) -> Result<Vec<&str>> {
     let (root, _) = root_disk(GuestKind::Vm, config)?;
     let kept = |key: &&str| is_kept(key, &config.get(key).unwrap_or_default(), &root);
     Ok(config.keys().filter(|key| !kept(key)).collect())
 }
 
 /// Refuses a template whose clones can't be turned into what was sold. `surely`: also where that is doubtful.
-pub(crate) fn check(template: &Resource, config: &Config, surely: bool) -> Result<()> {
+pub(crate) fn check(template: &Resource, config: &GuestConfig, surely: bool) -> Result<()> {
     let (name, vmid) = (&template.name, template.vmid);
     if !has_cloud_init(config) {
         return Err(Error::Invalid(format!("the template {name} has no cloud-init drive")));
@@ -98,7 +98,7 @@ pub(crate) fn check(template: &Resource, config: &Config, surely: bool) -> Resul
 }
 
 /// Removes what a clone must not keep, and returns its configuration then.
-pub(crate) async fn strip(client: &Client, at: &Place) -> Result<Config> {
+pub(crate) async fn strip(client: &Client, at: &Place) -> Result<GuestConfig> {
     // A removed disk becomes an unused one first.
     for _ in 0..3 {
         let config = place::config(client, at).await?;
@@ -147,7 +147,7 @@ pub(crate) async fn problems(client: &Client, rows: &[Resource]) -> Result<Vec<S
 mod tests {
     use super::*;
 
-    fn config(changes: &[(&str, &str)]) -> Config {
+    fn config(changes: &[(&str, &str)]) -> GuestConfig {
         let mut all = serde_json::json!({
             "boot": "order=scsi0;ide2;net0", "scsi0": "local-lvm:base-9000-disk-0,size=2G", "scsihw": "virtio-scsi-pci",
             "ide2": "local-lvm:vm-9000-cloudinit,media=cdrom", "net0": "virtio=BC:24:11:00:00:01,bridge=vmbr0",

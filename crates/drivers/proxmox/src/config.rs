@@ -17,7 +17,7 @@ pub struct ProxmoxConfig {
     /// A login for consoles, which nodes before version 9.1 (or 8.4 with the updates of April 2026) don't open with a
     /// token.
     #[serde(default)]
-    pub login: Option<Login>,
+    pub login: Option<PasswordLogin>,
     /// How the nodes' certificates are verified.
     #[serde(default)]
     pub tls: Tls,
@@ -47,7 +47,7 @@ pub struct ProxmoxConfig {
 /// A user with a password and without a second factor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Login {
+pub struct PasswordLogin {
     /// `user@realm`.
     pub user: String,
     /// The password.

@@ -35,7 +35,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::client::{Client, Identity, encoded_params, encoded_path};
+use crate::client::{ApiCredentials, Client, encoded_params, encoded_path};
 use crate::error::{refusal, words};
 use crate::place::Place;
 use crate::power::STARTS;
@@ -75,7 +75,7 @@ impl Consoles for Proxmox {
         let found = lookup::require_running(client, guest).await?;
         let who = match &client.config.login {
             Some(login) => client.login(login).await?,
-            None => Identity::Token,
+            None => ApiCredentials::Token,
         };
         let at = &found.at;
         let proxy: Proxy = match guest.kind {
@@ -123,7 +123,7 @@ async fn wants_asking(client: &Client) -> Result<bool> {
     Ok((numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (9, 2))
 }
 
-async fn connect(client: &Client, who: &Identity, at: &Place, proxy: &Proxy) -> Result<Socket> {
+async fn connect(client: &Client, who: &ApiCredentials, at: &Place, proxy: &Proxy) -> Result<Socket> {
     let path = encoded_path(&at.path(&["vncwebsocket"]))?;
     let query = encoded_params(&[("port", &proxy.port.to_string()), ("vncticket", proxy.ticket.expose_secret())]);
     // The endpoint that gave the ticket; it proxies to the guest's node.

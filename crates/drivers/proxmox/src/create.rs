@@ -3,28 +3,30 @@
 //! A container is complete when its task has ended. A machine takes more: its clone has our marker only in its
 //! description, with a note that it is being made; then it gets its size, and last the tag and its final description.
 
-use hypervisor::{Error, GuestKind, GuestRef, GuestSpec, Limits, Result, Task, TaskState, check};
+use hypervisor::{Error, GuestKind, GuestRef, GuestSize, GuestSpec, Result, Task, TaskState, check};
 
 use crate::api::{GIB, Properties};
 use crate::client::Client;
-use crate::lookup::{self, Look};
-use crate::place::{self, Found, Place};
+use crate::lookup::{self, Lookup};
+use crate::place::{self, LocatedGuest, Place};
 use crate::size::{disk_size, grow, root_disk, size_of};
-use crate::tasks::{self, Outcome, Then, Upid, chained};
+use crate::tasks::{self, Outcome, PveFollowUp, Upid, chained};
 use crate::{clones, images, locks, marker, network};
 
 /// The task for a guest of this number that is there already; `None` where nothing is.
-pub(crate) async fn present(client: &Client, guest: &GuestRef, limits: &Limits) -> Result<Option<Task>> {
+pub(crate) async fn present(client: &Client, guest: &GuestRef, limits: &GuestSize) -> Result<Option<Task>> {
     match lookup::look(client, guest).await {
-        Ok(Look::Absent) => Ok(None),
-        Ok(Look::Ours(found)) if found.whole => Ok(Some(Task::Done)),
-        Ok(Look::Ours(found)) if guest.kind == GuestKind::Vm && found.status.lock.is_empty() => {
+        Ok(Lookup::Absent) => Ok(None),
+        Ok(Lookup::Ours(found)) if found.whole => Ok(Some(Task::Done)),
+        Ok(Lookup::Ours(found)) if guest.kind == GuestKind::Vm && found.status.lock.is_empty() => {
             Ok(Some(match shape(client, &found.at, guest, limits, false).await? {
-                Some(upid) => chained(&upid, Then::Sized(*limits), guest),
+                Some(upid) => chained(&upid, PveFollowUp::Sized(*limits), guest),
                 None => Task::Done,
             }))
         }
-        Ok(Look::Ours(Found { at, .. }) | Look::Coming(at)) => being_made(client, &at, guest).await.map(Some),
+        Ok(Lookup::Ours(LocatedGuest { at, .. }) | Lookup::Coming(at)) => {
+            being_made(client, &at, guest).await.map(Some)
+        }
         Err(Error::NotOurs(text)) => Err(Error::AlreadyExists(text)),
         Err(error) => Err(error),
     }
@@ -35,19 +37,19 @@ async fn being_made(client: &Client, at: &Place, guest: &GuestRef) -> Result<Tas
     let owner = format!(":{}:", client.config.token_id);
     let rows = place::active(client, at).await?;
     if let Some(row) = rows.into_iter().find(|row| row.kind == "vzcreate" && row.upid.ends_with(&owner)) {
-        return Ok(chained(&row.upid, Then::Made, guest));
+        return Ok(chained(&row.upid, PveFollowUp::Made, guest));
     }
     // It may have ended between the two reads.
     match lookup::look(client, guest).await? {
-        Look::Ours(found) if found.whole => Ok(Task::Done),
-        Look::Coming(_) => Err(locks::held(client, at, "create").await?),
-        Look::Ours(found) if !found.status.lock.is_empty() => Err(locks::held(client, at, &found.status.lock).await?),
+        Lookup::Ours(found) if found.whole => Ok(Task::Done),
+        Lookup::Coming(_) => Err(locks::held(client, at, "create").await?),
+        Lookup::Ours(found) if !found.status.lock.is_empty() => Err(locks::held(client, at, &found.status.lock).await?),
         _ => Err(Error::Locked(format!("{} on {} is being created", at.vmid, at.node))),
     }
 }
 
 /// What a guest is created from.
-pub(crate) enum Source {
+pub(crate) enum GuestSource {
     /// A container template's archive.
     Archive,
     /// A machine template and its root disk.
@@ -55,13 +57,13 @@ pub(crate) enum Source {
 }
 
 /// The source that a spec names, checked. `surely`: also refuses a template whose clones may turn out wrong.
-pub(crate) async fn source(client: &Client, spec: &GuestSpec, surely: bool) -> Result<Source> {
+pub(crate) async fn source(client: &Client, spec: &GuestSpec, surely: bool) -> Result<GuestSource> {
     let node = &spec.guest.node;
     if spec.guest.kind == GuestKind::Lxc {
         if !images::has_archive(client, node, &spec.image).await? {
             return Err(Error::NotFound(format!("container template {} on {node}", spec.image)));
         }
-        return Ok(Source::Archive);
+        return Ok(GuestSource::Archive);
     }
     let (_, _, disk) = check::size(&spec.limits)?;
     let template = images::template(client, node, &spec.image).await?;
@@ -73,7 +75,7 @@ pub(crate) async fn source(client: &Client, spec: &GuestSpec, surely: bool) -> R
         let (name, least) = (&template.name, disk_size(&root).div_ceil(GIB));
         return Err(Error::Invalid(format!("the template {name} needs {least} GiB")));
     }
-    Ok(Source::Template(at, root))
+    Ok(GuestSource::Template(at, root))
 }
 
 pub(crate) async fn container(client: &Client, spec: &GuestSpec) -> Result<String> {
@@ -135,7 +137,13 @@ pub(crate) async fn machine(client: &Client, spec: &GuestSpec, at: &Place, root:
 
 /// Turns a cloned machine into what was ordered. Returns a UPID while its disk grows; `None`: it is complete.
 /// `grown`: a task that grows the disk has succeeded.
-async fn shape(client: &Client, at: &Place, guest: &GuestRef, limits: &Limits, grown: bool) -> Result<Option<String>> {
+async fn shape(
+    client: &Client,
+    at: &Place,
+    guest: &GuestRef,
+    limits: &GuestSize,
+    grown: bool,
+) -> Result<Option<String>> {
     let config = clones::strip(client, at).await?;
     place::change(client, at, &config, &size_of(at.kind, &config, limits)).await?;
     let (key, root) = root_disk(at.kind, &config)?;
@@ -159,9 +167,9 @@ pub(crate) async fn complete(
     client: &Client,
     upid: &Upid,
     end: Outcome,
-    found: &Found,
+    found: &LocatedGuest,
     guest: &GuestRef,
-    limits: &Limits,
+    limits: &GuestSize,
 ) -> Result<TaskState> {
     if found.whole {
         return Ok(end.into());

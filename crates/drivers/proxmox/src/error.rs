@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 /// The body of a refusal. Up to version 8.3 the text is only in the reason phrase.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct Refusal {
+pub(crate) struct ErrorReply {
     #[serde(default)]
     message: Option<String>,
     #[serde(default)]
@@ -17,7 +17,7 @@ pub(crate) struct Refusal {
 }
 
 /// The text of a refusal, on one line.
-pub(crate) fn words(body: Option<&Refusal>, reason: Option<&str>, status: u16) -> String {
+pub(crate) fn words(body: Option<&ErrorReply>, reason: Option<&str>, status: u16) -> String {
     let message = body.and_then(|b| b.message.as_deref()).map(str::trim).filter(|m| !m.is_empty());
     let mut text = message.or(reason).unwrap_or_default().trim().replace('\n', " ");
     for (field, error) in body.and_then(|b| b.errors.as_ref()).into_iter().flatten() {
@@ -84,11 +84,11 @@ pub(crate) fn config_lock(error: &Error) -> bool {
 }
 
 /// Texts, and the error that they mean.
-type Meaning = (&'static [&'static str], fn(String) -> Error);
+type MessageRule = (&'static [&'static str], fn(String) -> Error);
 
 /// The first match counts.
 #[rustfmt::skip]
-const MEANINGS: &[Meaning] = &[
+const MEANINGS: &[MessageRule] = &[
     // Nothing was done, and the guest is fine.
     (&["no quorum"], Error::Unreachable),
     (&["is locked (", "can't lock file", "got lock request timeout", "got lock timeout", "cfs-lock", "lock request timed out",
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn words_come_from_the_body_then_from_the_reason() {
-        let body: Refusal = serde_json::from_str(
+        let body: ErrorReply = serde_json::from_str(
             r#"{"data":null,"message":"Parameter verification failed.\n","errors":{"vmid":"VM 100 already exists"}}"#,
         )
         .unwrap();
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(text, "Parameter verification failed. vmid: VM 100 already exists");
         assert!(matches!(refusal(400, text, false), Error::AlreadyExists(_)));
         // Versions before 8.4 return `{"data":null}` and put the message into the reason phrase.
-        let old: Refusal = serde_json::from_str(r#"{"data":null}"#).unwrap();
+        let old: ErrorReply = serde_json::from_str(r#"{"data":null}"#).unwrap();
         assert_eq!(words(Some(&old), Some("CT is locked (backup)"), 500), "CT is locked (backup)");
         assert_eq!(words(None, None, 599), "HTTP 599");
     }

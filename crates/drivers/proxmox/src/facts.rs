@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use hypervisor::{GuestFacts, GuestKind, Limits};
+use hypervisor::{GuestFacts, GuestKind, GuestSize};
 
-use crate::api::{Config, GIB, Properties, parse_size};
+use crate::api::{GIB, GuestConfig, Properties, parse_size};
 
-pub(crate) fn read(kind: GuestKind, config: &Config) -> GuestFacts {
+pub(crate) fn read(kind: GuestKind, config: &GuestConfig) -> GuestFacts {
     let number = |key: &str| config.get(key).and_then(|text| text.parse().ok());
     // A container has them in its interfaces, a machine in its cloud-init values.
     let (interface, hostname) = match kind {
@@ -27,7 +27,7 @@ pub(crate) fn read(kind: GuestKind, config: &Config) -> GuestFacts {
     GuestFacts {
         hostname: config.get(hostname),
         addresses,
-        limits: Limits {
+        limits: GuestSize {
             cores: number("cores").and_then(|n| u32::try_from(n).ok()),
             memory_mib: number("memory"),
             disk_gib: sizes.max().map(|bytes| bytes.div_ceil(GIB)),

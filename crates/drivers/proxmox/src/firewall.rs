@@ -11,7 +11,7 @@ use hypervisor::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::Config;
+use crate::api::GuestConfig;
 use crate::client::Client;
 use crate::place::Place;
 
@@ -29,22 +29,22 @@ const OPTIONS: &[(&str, &str)] = &[
 ];
 
 #[derive(Deserialize)]
-struct Entry {
+struct IpSetEntry {
     cidr: String,
 }
 
 #[derive(Deserialize)]
-struct Set {
+struct IpSet {
     name: String,
 }
 
 /// Allows a guest to use these addresses only.
 pub(crate) async fn filter(client: &Client, at: &Place, allowed: &[IpAddr]) -> Result<()> {
-    let sets: Vec<Set> = client.get(&at.path(&["firewall", "ipset"]), &[]).await?;
+    let sets: Vec<IpSet> = client.get(&at.path(&["firewall", "ipset"]), &[]).await?;
     if !sets.iter().any(|set| set.name == SET) {
         done(client.post(&at.path(&["firewall", "ipset"]), &[("name", SET)]).await)?;
     }
-    let entries: Vec<Entry> = client.get(&at.path(&["firewall", "ipset", SET]), &[]).await?;
+    let entries: Vec<IpSetEntry> = client.get(&at.path(&["firewall", "ipset", SET]), &[]).await?;
     let present: BTreeSet<String> = entries.into_iter().map(|entry| entry.cidr).collect();
     let wanted: BTreeSet<String> = allowed.iter().map(IpAddr::to_string).collect();
     for cidr in wanted.difference(&present) {
@@ -57,7 +57,7 @@ pub(crate) async fn filter(client: &Client, at: &Place, allowed: &[IpAddr]) -> R
         }
     }
     // Last, so that no guest is filtered by an incomplete set.
-    let options: Config = client.get(&at.path(&["firewall", "options"]), &[]).await?;
+    let options: GuestConfig = client.get(&at.path(&["firewall", "options"]), &[]).await?;
     let form: Vec<_> =
         OPTIONS.iter().copied().filter(|(key, value)| options.get(key).as_deref() != Some(*value)).collect();
     if form.is_empty() {

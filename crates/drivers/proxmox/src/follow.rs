@@ -6,12 +6,12 @@
 use async_trait::async_trait;
 use hypervisor::{Error, GuestKind, GuestPower, Result, TaskId, TaskState, Tasks};
 
-use crate::api::Status;
+use crate::api::GuestStatus;
 use crate::client::Client;
 use crate::error::config_lock;
-use crate::lookup::{self, Look};
+use crate::lookup::{self, Lookup};
 use crate::place::Place;
-use crate::tasks::{Outcome, Parsed, Then, Upid, parse, reached, state};
+use crate::tasks::{Outcome, PveFollowUp, PveTaskId, Upid, parse, reached, state};
 use crate::{Proxmox, create, locks, power, snapshots};
 
 #[async_trait]
@@ -23,20 +23,20 @@ impl Tasks for Proxmox {
 }
 
 async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
-    let Parsed { upid, follow_up } = parse(id)?;
+    let PveTaskId { upid, follow_up } = parse(id)?;
     let end = state(client, &upid).await?;
     let Some((then, guest)) = follow_up.filter(|_| end != Outcome::Running) else { return Ok(end.into()) };
     // The HA manager only takes a request: its effect shows in the guest's state.
     let asked_only = upid.kind.starts_with("ha");
     match (then, &end) {
-        (Then::Made | Then::Sized(_), Outcome::Lost | Outcome::Failed(_)) => return Ok(end.into()),
-        (Then::Started | Then::Stopped, Outcome::Succeeded(_)) if !asked_only => return Ok(end.into()),
+        (PveFollowUp::Made | PveFollowUp::Sized(_), Outcome::Lost | Outcome::Failed(_)) => return Ok(end.into()),
+        (PveFollowUp::Started | PveFollowUp::Stopped, Outcome::Succeeded(_)) if !asked_only => return Ok(end.into()),
         _ => {}
     }
     let found = match lookup::look(client, &guest).await {
-        Ok(Look::Ours(found)) => found,
-        Ok(Look::Coming(_)) => return Ok(TaskState::Running(None)),
-        Ok(Look::Absent) => {
+        Ok(Lookup::Ours(found)) => found,
+        Ok(Lookup::Coming(_)) => return Ok(TaskState::Running(None)),
+        Ok(Lookup::Absent) => {
             return Ok(match end {
                 Outcome::Succeeded(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
                 other => other.into(),
@@ -46,12 +46,12 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
         Err(error) => return Err(error),
     };
     match then {
-        Then::Made => Ok(end.into()),
-        Then::Sized(limits) => create::complete(client, &upid, end, &found, &guest, &limits).await,
-        Then::Started => Ok(reached(end, found.power(), GuestPower::Running)),
-        Then::Stopped => power::stopped(client, &upid, end, &found).await,
-        Then::Restarted => power::restarted(client, &upid, end, &found).await,
-        Then::Settled => snapshots::settle(client, &upid, end, &found).await,
+        PveFollowUp::Made => Ok(end.into()),
+        PveFollowUp::Sized(limits) => create::complete(client, &upid, end, &found, &guest, &limits).await,
+        PveFollowUp::Started => Ok(reached(end, found.power(), GuestPower::Running)),
+        PveFollowUp::Stopped => power::stopped(client, &upid, end, &found).await,
+        PveFollowUp::Restarted => power::restarted(client, &upid, end, &found).await,
+        PveFollowUp::Settled => snapshots::settle(client, &upid, end, &found).await,
     }
 }
 
@@ -64,7 +64,7 @@ async fn explained(client: &Client, id: &TaskId, state: TaskState) -> TaskState 
     // The text names the guest's kind; the task's kind may not (`resize`).
     let kind = if error.to_string().contains("CT is locked") { GuestKind::Lxc } else { GuestKind::Vm };
     let at = Place { node: upid.node, kind, vmid: upid.id };
-    match client.get::<Status>(&at.path(&["status", "current"]), &[]).await {
+    match client.get::<GuestStatus>(&at.path(&["status", "current"]), &[]).await {
         Ok(status) if !status.lock.is_empty() => match locks::held(client, &at, &status.lock).await {
             Ok(Error::Locked(_)) | Err(_) => state,
             Ok(told) => TaskState::Failed(told),

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use hypervisor::{Error, GuestKind, Result};
 use serde::Deserialize;
 
-use crate::api::{Config, Properties, Resource};
+use crate::api::{GuestConfig, Properties, Resource};
 use crate::client::Client;
 use crate::place::{self, Place};
-use crate::resources::{self, Resources};
+use crate::resources::{self, ClusterResources};
 
 /// Buses for a VM's disks.
 const BUSES: &[&str] = &["ide", "sata", "scsi", "virtio", "efidisk", "tpmstate"];
@@ -17,7 +17,7 @@ const BUSES: &[&str] = &["ide", "sata", "scsi", "virtio", "efidisk", "tpmstate"]
 /// The nodes that have an archive; of the nodes that share its storage, one is asked.
 pub(crate) async fn of_archive(
     client: &Client,
-    list: &Resources,
+    list: &ClusterResources,
     up: &[&str],
     volume: &str,
 ) -> Result<BTreeSet<String>> {
@@ -39,17 +39,17 @@ pub(crate) async fn of_archive(
 }
 
 /// The nodes that a machine template can be cloned to.
-pub(crate) async fn of_template(client: &Client, list: &Resources, source: &str) -> Result<BTreeSet<String>> {
+pub(crate) async fn of_template(client: &Client, list: &ClusterResources, source: &str) -> Result<BTreeSet<String>> {
     reach(client, list, &templates(list, source)).await
 }
 
 /// The nodes that any machine template can be cloned to.
-pub(crate) async fn machine_nodes(client: &Client, list: &Resources) -> Result<BTreeSet<String>> {
+pub(crate) async fn machine_nodes(client: &Client, list: &ClusterResources) -> Result<BTreeSet<String>> {
     let all: Vec<&Resource> = list.rows.iter().filter(|row| row.kind == "qemu" && row.template).collect();
     reach(client, list, &all).await
 }
 
-async fn reach(client: &Client, list: &Resources, templates: &[&Resource]) -> Result<BTreeSet<String>> {
+async fn reach(client: &Client, list: &ClusterResources, templates: &[&Resource]) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for template in templates {
         found.insert(template.node.clone());
@@ -78,13 +78,13 @@ pub(crate) async fn template(client: &Client, node: &str, source: &str) -> Resul
     }))
 }
 
-pub(crate) fn templates<'a>(list: &'a Resources, source: &str) -> Vec<&'a Resource> {
+pub(crate) fn templates<'a>(list: &'a ClusterResources, source: &str) -> Vec<&'a Resource> {
     let named = |row: &&Resource| row.vmid.to_string() == source || row.name == source;
     list.rows.iter().filter(|row| row.kind == "qemu" && row.template).filter(named).collect()
 }
 
 /// Whether a template can be cloned to other nodes.
-async fn is_movable(client: &Client, list: &Resources, template: &Resource) -> Result<bool> {
+async fn is_movable(client: &Client, list: &ClusterResources, template: &Resource) -> Result<bool> {
     let shared = |storage: &str| rows_of(list, storage).any(|row| row.shared);
     if !shared(&client.config.storage) || !list.nodes().any(|row| row.node != template.node) {
         return Ok(false);
@@ -95,7 +95,7 @@ async fn is_movable(client: &Client, list: &Resources, template: &Resource) -> R
 }
 
 /// The storages of a VM's disks.
-fn storages(config: &Config) -> BTreeSet<String> {
+fn storages(config: &GuestConfig) -> BTreeSet<String> {
     let is_disk = |key: &&str| {
         BUSES
             .iter()
@@ -105,7 +105,7 @@ fn storages(config: &Config) -> BTreeSet<String> {
     volumes.filter_map(|volume| Some(volume.split_once(':')?.0.to_owned())).collect()
 }
 
-fn rows_of<'a>(list: &'a Resources, storage: &str) -> impl Iterator<Item = &'a Resource> {
+fn rows_of<'a>(list: &'a ClusterResources, storage: &str) -> impl Iterator<Item = &'a Resource> {
     list.rows.iter().filter(move |row| row.kind == "storage" && row.storage == storage)
 }
 
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_storages_of_all_disks_count() {
-        let config: Config = serde_json::from_str(
+        let config: GuestConfig = serde_json::from_str(
             r#"{"scsi0":"ceph:base-9000-disk-0,size=8G","ide2":"local-lvm:vm-9000-cloudinit,media=cdrom",
                 "ide0":"none,media=cdrom","scsihw":"virtio-scsi-single","virtio":"no:key","net0":"virtio=BC:24:11:00:00:01",
                 "efidisk0":"ceph:base-9000-disk-1,size=4M","description":"x:y"}"#,

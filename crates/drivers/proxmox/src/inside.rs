@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::api::Properties;
 use crate::client::Client;
-use crate::place::{self, Found};
+use crate::place::{self, LocatedGuest};
 use crate::{Proxmox, lookup};
 
 /// How much of an output is kept; the rest is dropped.
@@ -34,12 +34,12 @@ struct Nic {
     inet: Option<String>,
     inet6: Option<String>,
     #[serde(rename = "ip-addresses")]
-    addresses: Vec<Address>,
+    addresses: Vec<AgentAddress>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Address {
+struct AgentAddress {
     #[serde(rename = "ip-address")]
     address: String,
 }
@@ -100,7 +100,7 @@ impl Inside for Proxmox {
 impl Proxmox {
     async fn by_shell(
         &self,
-        found: &Found,
+        found: &LocatedGuest,
         guest: &GuestRef,
         argv: &[&str],
         stdin: &[u8],
@@ -145,24 +145,24 @@ fn interface(nic: Nic) -> Interface {
 /// A node's address in its cluster; `None` where we may not see it.
 async fn node_address(client: &Client, node: &str) -> Option<IpAddr> {
     #[derive(Deserialize)]
-    struct Row {
+    struct ClusterNodeRow {
         #[serde(default)]
         name: String,
         ip: Option<IpAddr>,
     }
-    let rows: Vec<Row> = client.get(&["cluster", "status"], &[]).await.ok()?;
+    let rows: Vec<ClusterNodeRow> = client.get(&["cluster", "status"], &[]).await.ok()?;
     rows.into_iter().find(|row| row.name == node)?.ip
 }
 
 async fn by_agent(
     client: &Client,
-    found: &Found,
+    found: &LocatedGuest,
     argv: &[&str],
     stdin: &[u8],
     timeout: Duration,
 ) -> Result<ExecOutput> {
     #[derive(Deserialize)]
-    struct Begun {
+    struct AgentProcess {
         pid: u64,
     }
     let input = std::str::from_utf8(stdin).ok().filter(|text| text.is_ascii() && text.len() <= INPUT_LIMIT);
@@ -173,7 +173,7 @@ async fn by_agent(
         form.push(("input-data", input));
     }
     let deadline = Instant::now() + timeout;
-    let begun: Begun = client.post(&found.at.path(&["agent", "exec"]), &form).await?;
+    let begun: AgentProcess = client.post(&found.at.path(&["agent", "exec"]), &form).await?;
     let pid = begun.pid.to_string();
     let mut pause = POLLS.0;
     loop {

@@ -10,7 +10,7 @@ use hypervisor::{
 
 use crate::api::{Resource, TaskRow, power};
 use crate::client::Client;
-use crate::lookup::Look;
+use crate::lookup::Lookup;
 use crate::place::Place;
 use crate::{Proxmox, facts, lookup, marker, place, resources};
 
@@ -36,9 +36,9 @@ impl Inventory for Proxmox {
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
         let client = &self.client;
         let (at, power) = match lookup::look(client, guest).await? {
-            Look::Absent => return Ok(Presence::Absent),
-            Look::Ours(found) => (found.at.clone(), found.power()),
-            Look::Coming(at) => {
+            Lookup::Absent => return Ok(Presence::Absent),
+            Lookup::Ours(found) => (found.at.clone(), found.power()),
+            Lookup::Coming(at) => {
                 if is_made_now(client, &at).await? {
                     return Ok(Presence::Present { node: at.node, power: GuestPower::Unknown, busy: true });
                 }
@@ -112,7 +112,7 @@ fn sample(row: &Resource) -> Option<GuestSample> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::Resources;
+    use crate::resources::ClusterResources;
 
     #[test]
     fn only_guests_with_our_marker_are_sampled() {
@@ -124,7 +124,7 @@ mod tests {
             {{"type":"qemu","node":"a","vmid":101,"status":"running","tags":"innkeeper-100-{uuid}"}},
             {{"type":"lxc","node":"a","vmid":102,"status":"unknown","lock":"create"}}]"#
         );
-        let list = Resources { rows: serde_json::from_str(&text).unwrap(), ..Resources::default() };
+        let list = ClusterResources { rows: serde_json::from_str(&text).unwrap(), ..ClusterResources::default() };
         let samples: Vec<_> = list.guests().filter_map(sample).collect();
         assert_eq!(samples.len(), 1, "a clone of ours is not ours");
         assert_eq!((samples[0].marker, samples[0].cpu, samples[0].uptime_s), (uuid, Some(0.5), Some(7)));
@@ -177,7 +177,7 @@ mod tests {
             {"type":"storage","node":"a","storage":"ceph","maxdisk":107374182400,"shared":1},
             {"type":"storage","node":"b","storage":"ceph","maxdisk":107374182400,"shared":"1"},
             {"type":"storage","node":"a","storage":"big","maxdisk":107374182400,"shared":0}]"#;
-        let list = Resources { rows: serde_json::from_str(text).unwrap(), ..Resources::default() };
+        let list = ClusterResources { rows: serde_json::from_str(text).unwrap(), ..ClusterResources::default() };
         let shown =
             |storage| list.as_nodes(storage).iter().map(|n| (n.online, n.disk_gib, n.disk_shared)).collect::<Vec<_>>();
         assert_eq!(shown("ceph"), [(true, 100, true), (false, 100, true)]);

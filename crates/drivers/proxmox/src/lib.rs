@@ -45,7 +45,7 @@ use std::sync::Arc;
 use hypervisor::{GuestShell, Result};
 
 use crate::client::Client;
-pub use crate::config::{Login, ProxmoxConfig, Tls};
+pub use crate::config::{PasswordLogin, ProxmoxConfig, Tls};
 
 /// A Proxmox VE cluster or single node. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -7,15 +7,15 @@
 
 use hypervisor::{Error, GuestKind, Result};
 
-use crate::api::{Status, TaskRow};
+use crate::api::{GuestStatus, TaskRow};
 use crate::client::Client;
-use crate::place::{self, Found, Place};
+use crate::place::{self, LocatedGuest, Place};
 
 /// The lock of a machine whose memory was saved to disk: its next start restores the memory and lifts the lock.
 const HIBERNATED: &str = "suspended";
 
 /// Refuses a guest whose configuration is locked, with [`Error::Locked`] if that will pass.
-pub(crate) async fn free(client: &Client, found: &Found) -> Result<()> {
+pub(crate) async fn free(client: &Client, found: &LocatedGuest) -> Result<()> {
     match found.status.lock.as_str() {
         "" => Ok(()),
         lock => Err(held(client, &found.at, lock).await?),
@@ -23,7 +23,7 @@ pub(crate) async fn free(client: &Client, found: &Found) -> Result<()> {
 }
 
 /// The same for calls that work on a hibernated machine too: starting and deleting it.
-pub(crate) async fn free_or_hibernated(client: &Client, found: &Found) -> Result<()> {
+pub(crate) async fn free_or_hibernated(client: &Client, found: &LocatedGuest) -> Result<()> {
     if found.at.kind == GuestKind::Vm && found.status.lock == HIBERNATED { Ok(()) } else { free(client, found).await }
 }
 
@@ -41,7 +41,7 @@ pub(crate) async fn held(client: &Client, at: &Place, lock: &str) -> Result<Erro
         return passing();
     }
     // The task may have ended, and its lock with it, between the two reads.
-    let now = client.get::<Status>(&at.path(&["status", "current"]), &[]).await;
+    let now = client.get::<GuestStatus>(&at.path(&["status", "current"]), &[]).await;
     if now.is_ok_and(|status| status.lock == lock) {
         let lift = if lock == "mounted" { "unmount" } else { "unlock" };
         return Ok(Error::StaleLock(format!(

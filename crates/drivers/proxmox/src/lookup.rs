@@ -8,35 +8,35 @@ use futures_util::future::try_join_all;
 use hypervisor::{Error, GuestPower, GuestRef, Result};
 use serde_json::Value;
 
-use crate::api::{Membership, Resource, Status};
+use crate::api::{GuestStatus, Membership, Resource};
 use crate::client::Client;
 use crate::error::unless_no_config;
-use crate::place::{Found, Place, config, word};
-use crate::resources::{self, Resources};
+use crate::place::{LocatedGuest, Place, config, word};
+use crate::resources::{self, ClusterResources};
 use crate::{locks, marker};
 
 #[derive(Debug)]
-pub(crate) enum Look {
+pub(crate) enum Lookup {
     /// It exists and carries our marker.
-    Ours(Found),
+    Ours(LocatedGuest),
     /// A guest of its number is being created and does not have its marker yet.
     Coming(Place),
     /// It certainly does not exist.
     Absent,
 }
 
-async fn status(client: &Client, node: &str, guest: &GuestRef) -> Result<Option<Status>> {
+async fn status(client: &Client, node: &str, guest: &GuestRef) -> Result<Option<GuestStatus>> {
     unless_no_config(client.get(&Place::new(node, guest).path(&["status", "current"]), &[]).await)
 }
 
 /// Looks for a guest everywhere; any other guest of its number is [`Error::NotOurs`].
-pub(crate) async fn look(client: &Client, guest: &GuestRef) -> Result<Look> {
-    let Some((at, status)) = locate(client, guest).await? else { return Ok(Look::Absent) };
+pub(crate) async fn look(client: &Client, guest: &GuestRef) -> Result<Lookup> {
+    let Some((at, status)) = locate(client, guest).await? else { return Ok(Lookup::Absent) };
     let making = |lock: &str| matches!(lock, "create" | "clone");
     let tagged = marker::find(&status.tags, guest.vmid);
     if tagged == Some(guest.marker) {
         let whole = !making(&status.lock);
-        return Ok(Look::Ours(Found { at, status, whole }));
+        return Ok(Lookup::Ours(LocatedGuest { at, status, whole }));
     }
     let not_ours = || Err(Error::NotOurs(format!("{} {}", word(guest.kind), guest.vmid)));
     if tagged.is_some() {
@@ -47,16 +47,16 @@ pub(crate) async fn look(client: &Client, guest: &GuestRef) -> Result<Look> {
         // It does not have its tag yet; or somebody removed it, and the next start restores it.
         Some(uuid) if uuid == guest.marker => {
             let whole = !making(&config.lock()) && !marker::is_making(&config.description());
-            Ok(Look::Ours(Found { at, status, whole }))
+            Ok(Lookup::Ours(LocatedGuest { at, status, whole }))
         }
-        None if making(&config.lock()) => Ok(Look::Coming(at)),
+        None if making(&config.lock()) => Ok(Lookup::Coming(at)),
         // The rest of a guest whose disks are gone already. It no longer says whose it was.
         None if config.lock() == "destroyed" => Err(locks::held(client, &at, "destroyed").await?),
         _ => not_ours(),
     }
 }
 
-async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(Place, Status)>> {
+async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(Place, GuestStatus)>> {
     let at_home = match guest.node.as_str() {
         "" => Ok(None),
         node => status(client, node, guest).await,
@@ -84,7 +84,7 @@ async fn locate(client: &Client, guest: &GuestRef) -> Result<Option<(Place, Stat
 
 /// Succeeds where it is certain that no node has a guest of this number. The configurations of guests on nodes that
 /// are down belong to the cluster, which lists them too.
-async fn absent(client: &Client, guest: &GuestRef, list: &Resources) -> Result<()> {
+async fn absent(client: &Client, guest: &GuestRef, list: &ClusterResources) -> Result<()> {
     let unknown = |text: String| Err(Error::Unreachable(format!("unknown whether {} exists: {text}", guest.vmid)));
     let nodes: Vec<_> = list.nodes().collect();
     if nodes.is_empty() {
@@ -139,19 +139,19 @@ pub(crate) async fn is_number_free(client: &Client, vmid: i64) -> Result<bool> {
 }
 
 /// `None` is evidence.
-pub(crate) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<Found>> {
+pub(crate) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<LocatedGuest>> {
     match look(client, guest).await? {
-        Look::Ours(found) => Ok(Some(found)),
-        Look::Coming(_) => Err(Error::Locked(format!("{} is being made", guest.vmid))),
-        Look::Absent => Ok(None),
+        Lookup::Ours(found) => Ok(Some(found)),
+        Lookup::Coming(_) => Err(Error::Locked(format!("{} is being made", guest.vmid))),
+        Lookup::Absent => Ok(None),
     }
 }
 
-pub(crate) async fn require(client: &Client, guest: &GuestRef) -> Result<Found> {
+pub(crate) async fn require(client: &Client, guest: &GuestRef) -> Result<LocatedGuest> {
     get(client, guest).await?.ok_or_else(|| Error::NotFound(format!("{} {}", word(guest.kind), guest.vmid)))
 }
 
-pub(crate) async fn require_running(client: &Client, guest: &GuestRef) -> Result<Found> {
+pub(crate) async fn require_running(client: &Client, guest: &GuestRef) -> Result<LocatedGuest> {
     let found = require(client, guest).await?;
     if found.power() == GuestPower::Running {
         Ok(found)

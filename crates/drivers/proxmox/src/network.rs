@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use hypervisor::{Error, GuestAddress, GuestNetwork, Limits, Result, check};
+use hypervisor::{Error, GuestAddress, GuestNetwork, GuestSize, Result, check};
 
 use crate::api::Properties;
 
@@ -57,7 +57,7 @@ pub(crate) fn at_rate(present: &str, mbps: u32) -> Option<String> {
     (net != before).then(|| net.print())
 }
 
-fn attach(network: &GuestNetwork, limits: &Limits, filters: bool, to: &mut Properties) -> Result<()> {
+fn attach(network: &GuestNetwork, limits: &GuestSize, filters: bool, to: &mut Properties) -> Result<()> {
     to.pairs.insert("bridge".to_owned(), bridge(network)?.to_owned());
     match network.vlan {
         Some(tag) => drop(to.pairs.insert("tag".to_owned(), tag.to_string())),
@@ -73,7 +73,7 @@ fn attach(network: &GuestNetwork, limits: &Limits, filters: bool, to: &mut Prope
 /// A container's `net0`; `None` without addresses. Other properties of `present` stay, the hardware address among them.
 pub(crate) fn container(
     network: &GuestNetwork,
-    limits: &Limits,
+    limits: &GuestSize,
     filters: bool,
     present: Option<&str>,
 ) -> Result<Option<String>> {
@@ -89,7 +89,7 @@ pub(crate) fn container(
 /// A VM's `net0`, keeping its model and MAC address.
 pub(crate) fn machine(
     network: &GuestNetwork,
-    limits: &Limits,
+    limits: &GuestSize,
     filters: bool,
     present: Option<&str>,
 ) -> Result<Option<String>> {
@@ -183,17 +183,17 @@ mod tests {
         );
         let present = "name=eth0,bridge=old,gw=1.1.1.1,hwaddr=BC:24:11:78:DA:22,ip=1.1.1.2/24,gw6=::1,type=veth";
         let after =
-            Properties::parse(&container(&network(), &Limits::default(), false, Some(present)).unwrap().unwrap());
+            Properties::parse(&container(&network(), &GuestSize::default(), false, Some(present)).unwrap().unwrap());
         assert_eq!((after.get("hwaddr"), after.get("type")), (Some("BC:24:11:78:DA:22"), Some("veth")));
         assert_eq!(
             (after.get("gw6"), after.get("ip"), after.get("bridge")),
             (None, Some("10.0.0.5/24"), Some("vmbr0"))
         );
-        assert_eq!(container(&GuestNetwork::default(), &Limits::default(), true, None).unwrap(), None);
+        assert_eq!(container(&GuestNetwork::default(), &GuestSize::default(), true, None).unwrap(), None);
     }
 
-    fn slow() -> Limits {
-        Limits { bandwidth_mbps: Some(100), ..Limits::default() }
+    fn slow() -> GuestSize {
+        GuestSize { bandwidth_mbps: Some(100), ..GuestSize::default() }
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_machine_s_interface_keeps_its_model() {
-        let net = machine(&network(), &Limits::default(), true, Some("virtio=BC:24:11:7B:36:93,bridge=vmbr9"))
+        let net = machine(&network(), &GuestSize::default(), true, Some("virtio=BC:24:11:7B:36:93,bridge=vmbr9"))
             .unwrap()
             .unwrap();
         assert_eq!(net, "bridge=vmbr0,firewall=1,tag=12,virtio=BC:24:11:7B:36:93");
@@ -226,7 +226,7 @@ mod tests {
         outside.addresses[1].gateway = "fe80::1".parse().ok();
         let text = "gw=198.51.100.1,gw6=fe80::1,ip=192.0.2.7/32,ip6=2001:db8::5/64";
         assert_eq!(cloud_init(&outside).unwrap().unwrap(), text);
-        let net = Properties::parse(&container(&outside, &Limits::default(), false, None).unwrap().unwrap());
+        let net = Properties::parse(&container(&outside, &GuestSize::default(), false, None).unwrap().unwrap());
         assert!(Properties::parse(text).pairs.iter().all(|(key, value)| net.get(key) == Some(value)), "{net:?}");
     }
 
@@ -252,7 +252,7 @@ mod tests {
     fn what_can_t_be_said_is_refused() {
         let mut two = network();
         two.addresses.push(two.addresses[0].clone());
-        assert!(container(&two, &Limits::default(), true, None).is_err() && cloud_init(&two).is_err());
+        assert!(container(&two, &GuestSize::default(), true, None).is_err() && cloud_init(&two).is_err());
         for bad in ["", "a,b=c", "a\nb"] {
             let network = GuestNetwork { bridge: bad.to_owned(), ..network() };
             assert!(

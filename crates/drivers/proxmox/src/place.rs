@@ -3,7 +3,7 @@
 use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Result};
 use serde_json::Value;
 
-use crate::api::{Config, Status, TaskRow};
+use crate::api::{GuestConfig, GuestStatus, TaskRow};
 use crate::client::Client;
 
 /// Kinds of tasks that only show a guest to somebody.
@@ -39,14 +39,14 @@ impl Place {
 
 /// One of our guests and its current location.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct LocatedGuest {
     pub(crate) at: Place,
-    pub(crate) status: Status,
+    pub(crate) status: GuestStatus,
     /// Whether its creation has ended.
     pub(crate) whole: bool,
 }
 
-impl Found {
+impl LocatedGuest {
     pub(crate) fn power(&self) -> GuestPower {
         match self.status.power() {
             GuestPower::Stopped if !self.whole => GuestPower::Unknown,
@@ -64,7 +64,7 @@ impl Found {
     }
 }
 
-pub(crate) async fn config(client: &Client, at: &Place) -> Result<Config> {
+pub(crate) async fn config(client: &Client, at: &Place) -> Result<GuestConfig> {
     client.get(&at.path(&["config"]), &[]).await
 }
 
@@ -90,8 +90,13 @@ pub(crate) async fn has_feature(client: &Client, at: &Place, feature: &str) -> R
 
 /// Changes what differs from `wanted` in a guest's configuration; `None` deletes a key. The digest of `now` guards
 /// against losing another change.
-pub(crate) async fn change(client: &Client, at: &Place, now: &Config, wanted: &[(&str, Option<String>)]) -> Result<()> {
-    let differs = |config: &Config| -> Vec<(String, Option<String>)> {
+pub(crate) async fn change(
+    client: &Client,
+    at: &Place,
+    now: &GuestConfig,
+    wanted: &[(&str, Option<String>)],
+) -> Result<()> {
+    let differs = |config: &GuestConfig| -> Vec<(String, Option<String>)> {
         let other = wanted.iter().filter(|(key, value)| config.get(key) != *value);
         other.map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
     };

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::api::TaskRow;
 use crate::client::Client;
-use crate::place::{self, Found, Place};
-use crate::tasks::{self, Outcome, Then, Upid, chained, reached};
+use crate::place::{self, LocatedGuest, Place};
+use crate::tasks::{self, Outcome, PveFollowUp, Upid, chained, reached};
 use crate::{Proxmox, locks, lookup, marker};
 
 /// A node's names for kinds of tasks.
@@ -41,7 +41,7 @@ impl Power for Proxmox {
             onboot(client, &found.at, guest, "1").await?;
         }
         match act(client, &found.at, action, &[]).await {
-            Ok(upid) => Ok(chained(&upid, Then::Started, guest)),
+            Ok(upid) => Ok(chained(&upid, PveFollowUp::Started, guest)),
             Err(error) => or_already(client, guest, GuestPower::Running, error).await,
         }
     }
@@ -57,7 +57,7 @@ impl Power for Proxmox {
         if let (StopMode::Clean { .. }, Some(row)) =
             (mode, under_way.as_ref().filter(|row| row.kind.ends_with("shutdown")))
         {
-            return Ok(chained(&row.upid, Then::Stopped, guest));
+            return Ok(chained(&row.upid, PveFollowUp::Stopped, guest));
         }
         locks::free(client, &found).await?;
         let submitted = match mode {
@@ -76,7 +76,7 @@ impl Power for Proxmox {
             }
         };
         match submitted {
-            Ok(upid) => Ok(chained(&upid, Then::Stopped, guest)),
+            Ok(upid) => Ok(chained(&upid, PveFollowUp::Stopped, guest)),
             Err(error) => or_already(client, guest, GuestPower::Stopped, error).await,
         }
     }
@@ -85,7 +85,7 @@ impl Power for Proxmox {
         let client = &self.client;
         let found = lookup::require(client, guest).await?;
         if let Some(row) = shutdown_under_way(client, &found.at).await?.filter(|row| row.kind.ends_with("reboot")) {
-            return Ok(chained(&row.upid, Then::Restarted, guest));
+            return Ok(chained(&row.upid, PveFollowUp::Restarted, guest));
         }
         if found.power() != GuestPower::Running {
             return self.start(guest).await;
@@ -95,7 +95,7 @@ impl Power for Proxmox {
         found.check_room()?;
         let seconds = timeout.as_secs().max(1).to_string();
         match act(client, &found.at, "reboot", &[("timeout", &seconds)]).await {
-            Ok(upid) => Ok(chained(&upid, Then::Restarted, guest)),
+            Ok(upid) => Ok(chained(&upid, PveFollowUp::Restarted, guest)),
             // It stopped by itself after we looked.
             Err(Error::Conflict(_)) => self.start(guest).await,
             Err(error) => Err(error),
@@ -104,7 +104,7 @@ impl Power for Proxmox {
 }
 
 /// A stop's task has ended: forces the stop if the guest still runs.
-pub(crate) async fn stopped(client: &Client, upid: &Upid, end: Outcome, found: &Found) -> Result<TaskState> {
+pub(crate) async fn stopped(client: &Client, upid: &Upid, end: Outcome, found: &LocatedGuest) -> Result<TaskState> {
     match (&end, found.status.power()) {
         (_, GuestPower::Stopped) | (Outcome::Succeeded(_), _) => {
             Ok(reached(end, found.status.power(), GuestPower::Stopped))
@@ -120,7 +120,7 @@ pub(crate) async fn stopped(client: &Client, upid: &Upid, end: Outcome, found: &
 }
 
 /// A restart's task has ended: starts the guest if it is stopped, and forces the stop first if it would not stop.
-pub(crate) async fn restarted(client: &Client, upid: &Upid, end: Outcome, found: &Found) -> Result<TaskState> {
+pub(crate) async fn restarted(client: &Client, upid: &Upid, end: Outcome, found: &LocatedGuest) -> Result<TaskState> {
     let start = || act(client, &found.at, "start", &[]);
     match (&end, found.power()) {
         // The task, or the node's own restart, has stopped it in between.
@@ -153,7 +153,7 @@ async fn act(client: &Client, at: &Place, action: &str, form: &[(&str, &str)]) -
 }
 
 /// Starts a guest that a rollback left stopped.
-pub(crate) async fn start_after(client: &Client, upid: &Upid, found: &Found) -> Result<Option<TaskState>> {
+pub(crate) async fn start_after(client: &Client, upid: &Upid, found: &LocatedGuest) -> Result<Option<TaskState>> {
     tasks::submit_next(client, upid, found, STARTS, || act(client, &found.at, "start", &[])).await
 }
 

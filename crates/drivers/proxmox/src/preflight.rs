@@ -4,10 +4,10 @@ use hypervisor::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{Config, Properties, Resource};
+use crate::api::{GuestConfig, Properties, Resource};
 use crate::client::Client;
 use crate::images;
-use crate::resources::Resources;
+use crate::resources::ClusterResources;
 
 /// Kinds of storages without snapshots for containers, and for machines only with qcow2.
 const FILES: &[&str] = &["dir", "nfs", "cifs", "glusterfs"];
@@ -56,7 +56,7 @@ pub(crate) async fn identity(client: &Client, online: &[&str]) -> Vec<String> {
 
 pub(crate) async fn storages(
     client: &Client,
-    list: &Resources,
+    list: &ClusterResources,
     online: &[&str],
     problems: &mut Vec<String>,
 ) -> Result<()> {
@@ -113,7 +113,7 @@ pub(crate) async fn bridges(client: &Client, online: &[&str], problems: &mut Vec
 }
 
 /// `None` without the rights to read it, which have been reported by then.
-async fn readable(client: &Client, path: &[&str]) -> Result<Option<Config>> {
+async fn readable(client: &Client, path: &[&str]) -> Result<Option<GuestConfig>> {
     match client.get(path, &[]).await {
         Ok(options) => Ok(Some(options)),
         Err(Error::Forbidden(_)) => Ok(None),
@@ -149,7 +149,7 @@ pub(crate) async fn firewall(client: &Client, online: &[&str], problems: &mut Ve
         );
         return Ok(());
     }
-    let on = |options: &Config, default: bool| options.get("enable").map_or(default, |flag| flag != "0");
+    let on = |options: &GuestConfig, default: bool| options.get("enable").map_or(default, |flag| flag != "0");
     if let Some(options) = readable(client, &["cluster", "firewall", "options"]).await? {
         if !on(&options, false) {
             problems.push(

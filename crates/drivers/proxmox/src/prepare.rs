@@ -4,7 +4,7 @@
 use hypervisor::{GuestSpec, Result};
 use secrecy::ExposeSecret;
 
-use crate::api::{Config, Properties};
+use crate::api::{GuestConfig, Properties};
 use crate::client::{Client, encoded};
 use crate::network;
 
@@ -12,13 +12,13 @@ use crate::network;
 pub(crate) type Wanted<'a> = Vec<(&'a str, Option<String>)>;
 
 /// `wanted`, in the configuration's own spelling if that means the same: Proxmox VE orders properties its own way.
-fn same(config: &Config, key: &str, wanted: Option<String>) -> Option<String> {
+fn same(config: &GuestConfig, key: &str, wanted: Option<String>) -> Option<String> {
     let wanted = wanted?;
     let present = config.get(key).filter(|present| Properties::parse(present) == Properties::parse(&wanted));
     Some(present.unwrap_or(wanted))
 }
 
-pub(crate) fn container<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Result<Wanted<'a>> {
+pub(crate) fn container<'a>(client: &Client, spec: &GuestSpec, config: &'a GuestConfig) -> Result<Wanted<'a>> {
     let net =
         network::container(&spec.network, &spec.limits, client.config.address_filters, config.get("net0").as_deref())?;
     let dns = Some(network::name_servers(&spec.network)).filter(|text| !text.is_empty());
@@ -31,7 +31,7 @@ pub(crate) fn container<'a>(client: &Client, spec: &GuestSpec, config: &'a Confi
     ])
 }
 
-pub(crate) fn machine<'a>(client: &Client, spec: &GuestSpec, config: &'a Config) -> Result<Wanted<'a>> {
+pub(crate) fn machine<'a>(client: &Client, spec: &GuestSpec, config: &'a GuestConfig) -> Result<Wanted<'a>> {
     let net =
         network::machine(&spec.network, &spec.limits, client.config.address_filters, config.get("net0").as_deref())?;
     let addresses = network::cloud_init(&spec.network)?;

@@ -2,18 +2,18 @@
 
 use async_trait::async_trait;
 use hypervisor::{
-    Error, GuestKind, GuestPower, GuestRef, GuestSpec, Inventory, Limits, Provision, Result, Task, check,
+    Error, GuestKind, GuestPower, GuestRef, GuestSize, GuestSpec, Inventory, Provision, Result, Task, check,
 };
 
-use crate::api::{Config, GIB, Properties};
+use crate::api::{GIB, GuestConfig, Properties};
 use crate::client::Client;
-use crate::create::{self, Source};
+use crate::create::{self, GuestSource};
 use crate::error::no_config;
 use crate::explain::explained;
 use crate::permissions::Permissions;
-use crate::place::{self, Found, Place};
+use crate::place::{self, LocatedGuest, Place};
 use crate::size::{disk_size, grow, root_disk, size_of};
-use crate::tasks::{Then, chained, plain};
+use crate::tasks::{PveFollowUp, chained, plain};
 use crate::{Proxmox, firewall, locks, lookup, marker, network, prepare};
 
 /// The privileges for creating a guest, on its number or its pool.
@@ -60,10 +60,10 @@ impl Provision for Proxmox {
             return Ok(task);
         }
         let submitted = match create::source(client, spec, false).await? {
-            Source::Archive => create::container(client, spec).await,
-            Source::Template(at, root) => create::machine(client, spec, &at, &root).await,
+            GuestSource::Archive => create::container(client, spec).await,
+            GuestSource::Template(at, root) => create::machine(client, spec, &at, &root).await,
         };
-        let then = if guest.kind == GuestKind::Lxc { Then::Made } else { Then::Sized(limits) };
+        let then = if guest.kind == GuestKind::Lxc { PveFollowUp::Made } else { PveFollowUp::Sized(limits) };
         match submitted {
             Ok(upid) => Ok(chained(&upid, then, guest)),
             // Another process of ours may have been faster.
@@ -101,7 +101,7 @@ impl Provision for Proxmox {
 
     /// Containers change at once; a running machine's disk grows at once, its cores and memory change with its next
     /// start.
-    async fn resize(&self, guest: &GuestRef, limits: &Limits) -> Result<Task> {
+    async fn resize(&self, guest: &GuestRef, limits: &GuestSize) -> Result<Task> {
         let client = &self.client;
         explained(client, guest, async {
             if limits.cores == Some(0) || limits.memory_mib == Some(0) {
@@ -218,7 +218,7 @@ async fn storage_of(client: &Client, at: &Place) -> Result<Option<String>> {
 /// gets.
 async fn room(client: &Client, spec: &GuestSpec, before: Option<&str>) -> Result<()> {
     let (storage, node) = (client.config.storage.as_str(), spec.guest.node.as_str());
-    let state: Config = client.get(&["nodes", node, "storage", storage, "status"], &[]).await?;
+    let state: GuestConfig = client.get(&["nodes", node, "storage", storage, "status"], &[]).await?;
     let off = |key: &str| state.get(key).is_some_and(|flag| flag == "0");
     if off("active") || off("enabled") {
         return Err(Error::Failed(format!("the storage {storage} on {node} is not available")));
@@ -236,7 +236,7 @@ async fn room(client: &Client, spec: &GuestSpec, before: Option<&str>) -> Result
 }
 
 /// Refuses a protected guest. A half-made one only has its template's protection.
-fn unprotected(found: &Found, config: &Config) -> Result<()> {
+fn unprotected(found: &LocatedGuest, config: &GuestConfig) -> Result<()> {
     if !found.whole || !is_protected(config) {
         return Ok(());
     }
@@ -244,6 +244,6 @@ fn unprotected(found: &Found, config: &Config) -> Result<()> {
     Err(Error::Protected(format!("{tool} set {} --protection 0", found.at.vmid)))
 }
 
-fn is_protected(config: &Config) -> bool {
+fn is_protected(config: &GuestConfig) -> bool {
     config.get("protection").is_some_and(|flag| flag != "0")
 }

@@ -13,20 +13,20 @@ use crate::client::Client;
 const SHOWN: usize = 300;
 
 #[derive(Debug, Default)]
-pub(crate) struct Resources {
+pub(crate) struct ClusterResources {
     pub(crate) rows: Vec<Resource>,
-    pub(crate) odd: Vec<Odd>,
+    pub(crate) odd: Vec<UnreadableRow>,
 }
 
 /// What is known of a row that can't be read.
 #[derive(Debug)]
-pub(crate) struct Odd {
+pub(crate) struct UnreadableRow {
     kind: String,
     node: String,
     vmid: Option<i64>,
 }
 
-impl Odd {
+impl UnreadableRow {
     fn of(row: &Value) -> Self {
         let text = |key: &str| row.get(key).map(as_text).unwrap_or_default();
         // The id says kind and number as well: `lxc/100`, `node/pve1`.
@@ -46,7 +46,7 @@ impl Odd {
     }
 }
 
-impl Resources {
+impl ClusterResources {
     fn parse(list: &[Value]) -> (Self, Vec<String>) {
         let (mut resources, mut texts) = (Self::default(), vec![]);
         for value in list {
@@ -54,7 +54,7 @@ impl Resources {
                 // Serde would read a JSON array as a row too, field by field.
                 Ok(row) if value.is_object() && row.makes_sense() => resources.rows.push(row),
                 _ => {
-                    resources.odd.push(Odd::of(value));
+                    resources.odd.push(UnreadableRow::of(value));
                     texts.push(value.to_string().chars().take(SHOWN).collect());
                 }
             }
@@ -117,9 +117,9 @@ impl Resources {
     }
 }
 
-pub(crate) async fn read(client: &Client) -> Result<Resources> {
+pub(crate) async fn read(client: &Client) -> Result<ClusterResources> {
     let list: Vec<Value> = client.get(&["cluster", "resources"], &[]).await?;
-    let (resources, odd) = Resources::parse(&list);
+    let (resources, odd) = ClusterResources::parse(&list);
     let mut known = client.odd.lock().unwrap_or_else(PoisonError::into_inner);
     for row in odd.iter().filter(|row| !known.contains(*row)) {
         tracing::warn!(row, "a row of the cluster's list can't be read; ignored until it changes");
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    fn list(odd: &Value) -> Resources {
+    fn list(odd: &Value) -> ClusterResources {
         let rows = [
             json!({"type": "node", "node": "a", "status": "online"}),
             json!({"type": "node", "node": "b", "status": "online"}),
@@ -142,7 +142,7 @@ mod tests {
             json!({"type": "lxc", "node": "a", "vmid": 100, "status": "running"}),
             odd.clone(),
         ];
-        Resources::parse(&rows).0
+        ClusterResources::parse(&rows).0
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! A guest's size in its configuration: cores, memory, root disk, and the rate of its interface.
 
-use hypervisor::{Error, GuestKind, Limits, Result};
+use hypervisor::{Error, GuestKind, GuestSize, Result};
 
-use crate::api::{Config, Properties, parse_size};
+use crate::api::{GuestConfig, Properties, parse_size};
 use crate::client::Client;
 use crate::network;
 use crate::place::Place;
 
 /// The configuration keys for cores, memory and the interface's rate.
-pub(crate) fn size_of(kind: GuestKind, config: &Config, limits: &Limits) -> Vec<(&'static str, Option<String>)> {
+pub(crate) fn size_of(
+    kind: GuestKind,
+    config: &GuestConfig,
+    limits: &GuestSize,
+) -> Vec<(&'static str, Option<String>)> {
     let mut wanted = Vec::new();
     if let Some(cores) = limits.cores {
         wanted.push(("cores", Some(cores.to_string())));
@@ -30,7 +34,7 @@ pub(crate) fn size_of(kind: GuestKind, config: &Config, limits: &Limits) -> Vec<
 }
 
 /// A guest's root disk: its configuration key and properties.
-pub(crate) fn root_disk(kind: GuestKind, config: &Config) -> Result<(String, Properties)> {
+pub(crate) fn root_disk(kind: GuestKind, config: &GuestConfig) -> Result<(String, Properties)> {
     let read = |key: &str| config.get(key).map(|value| (key.to_owned(), Properties::parse(&value)));
     let is_disk = |(_, disk): &(String, Properties)| disk.get("media") != Some("cdrom") && disk.get("size").is_some();
     let found = match kind {

@@ -12,12 +12,12 @@ use chrono::DateTime;
 use hypervisor::{Error, GuestPower, GuestRef, Result, Snapshot, Snapshots, Task, TaskState};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Config, GIB};
+use crate::api::{GIB, GuestConfig};
 use crate::client::Client;
 use crate::explain::explained;
-use crate::place::{self, Found, Place};
+use crate::place::{self, LocatedGuest, Place};
 use crate::size::{disk_size, grow, root_disk};
-use crate::tasks::{self, Outcome, Then, Upid, chained, plain};
+use crate::tasks::{self, Outcome, PveFollowUp, Upid, chained, plain};
 use crate::{Proxmox, lookup, marker, power};
 
 /// Configuration keys that a roll-back must not change.
@@ -49,7 +49,7 @@ struct Keep {
 }
 
 impl Keep {
-    fn of(found: &Found, config: &Config) -> Result<Self> {
+    fn of(found: &LocatedGuest, config: &GuestConfig) -> Result<Self> {
         let (_, root) = root_disk(found.at.kind, config)?;
         let kept = KEPT.iter().filter_map(|key| Some(((*key).to_owned(), config.get(key)?)));
         let running = found.power() == GuestPower::Running;
@@ -69,7 +69,7 @@ fn check(name: &str) -> Result<()> {
 }
 
 #[derive(Debug, Deserialize)]
-struct Row {
+struct SnapshotRow {
     name: String,
     #[serde(default)]
     description: String,
@@ -82,14 +82,14 @@ struct Row {
     snapstate: Option<String>,
 }
 
-impl Row {
+impl SnapshotRow {
     fn is_usable(&self) -> bool {
         self.snapstate.as_deref().is_none_or(str::is_empty)
     }
 }
 
-async fn rows(client: &Client, at: &Place) -> Result<Vec<Row>> {
-    let mut rows: Vec<Row> = client.get(&at.path(&["snapshot"]), &[]).await?;
+async fn rows(client: &Client, at: &Place) -> Result<Vec<SnapshotRow>> {
+    let mut rows: Vec<SnapshotRow> = client.get(&at.path(&["snapshot"]), &[]).await?;
     // The "you are here" entry.
     rows.retain(|row| row.name != "current");
     Ok(rows)
@@ -102,7 +102,7 @@ impl Snapshots for Proxmox {
         let found = lookup::require(client, guest).await?;
         let mut rows = rows(client, &found.at).await?;
         // Of several in one second, a parent comes before its child.
-        let depth = |row: &Row, rows: &[Row]| {
+        let depth = |row: &SnapshotRow, rows: &[SnapshotRow]| {
             let mut parent = row.parent.as_deref();
             let mut depth = 0;
             while let Some(row) =
@@ -153,14 +153,14 @@ impl Snapshots for Proxmox {
             let found = lookup::require(client, guest).await?;
             let at = &found.at;
             if let Some(row) = place::active(client, at).await?.into_iter().find(|row| row.kind.ends_with("rollback")) {
-                return Ok(chained(&row.upid, Then::Settled, guest));
+                return Ok(chained(&row.upid, PveFollowUp::Settled, guest));
             }
             let (config, description) = prepare(client, guest, &found, name).await?;
             if description.is_some() {
                 place::change(client, at, &config, &[("description", description)]).await?;
             }
             let upid: String = client.post(&at.path(&["snapshot", name, "rollback"]), &[]).await?;
-            Ok(chained(&upid, Then::Settled, guest))
+            Ok(chained(&upid, PveFollowUp::Settled, guest))
         })
         .await
     }
@@ -186,7 +186,12 @@ impl Snapshots for Proxmox {
 }
 
 /// The configuration before a roll-back, and the description to write first, unless it is written already.
-async fn prepare(client: &Client, guest: &GuestRef, found: &Found, name: &str) -> Result<(Config, Option<String>)> {
+async fn prepare(
+    client: &Client,
+    guest: &GuestRef,
+    found: &LocatedGuest,
+    name: &str,
+) -> Result<(GuestConfig, Option<String>)> {
     let there = rows(client, &found.at).await?;
     let Some(row) = there.iter().find(|row| row.name == name) else {
         return Err(Error::NotFound(format!("snapshot {name} of {}", guest.vmid)));
@@ -213,7 +218,7 @@ async fn prepare(client: &Client, guest: &GuestRef, found: &Found, name: &str) -
 }
 
 /// The roll-back's task has ended: undo what it must not change.
-pub(crate) async fn settle(client: &Client, upid: &Upid, end: Outcome, found: &Found) -> Result<TaskState> {
+pub(crate) async fn settle(client: &Client, upid: &Upid, end: Outcome, found: &LocatedGuest) -> Result<TaskState> {
     let at = &found.at;
     let config = place::config(client, at).await?;
     let description = config.description();

@@ -6,14 +6,14 @@
 
 use std::fmt::Write as _;
 
-use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Limits, Result, Task, TaskId, TaskState, last_lines};
+use hypervisor::{Error, GuestKind, GuestPower, GuestRef, GuestSize, Result, Task, TaskId, TaskState, last_lines};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::api::TaskRow;
 use crate::client::Client;
 use crate::error::failure_with;
-use crate::place::{Found, Place};
+use crate::place::{LocatedGuest, Place};
 
 /// How many last lines of a log go into an error or a warning.
 const TAIL: usize = 12;
@@ -22,11 +22,11 @@ const YOUNG_S: i64 = 15;
 
 /// What must follow a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Then {
+pub(crate) enum PveFollowUp {
     /// A container was created: it must be ours.
     Made,
     /// A VM was cloned: it must get its size, and then its tag.
-    Sized(Limits),
+    Sized(GuestSize),
     /// The guest must be running.
     Started,
     /// The guest must be stopped.
@@ -66,9 +66,9 @@ impl Upid {
 
 /// What a [`TaskId`] says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Parsed {
+pub(crate) struct PveTaskId {
     pub(crate) upid: Upid,
-    pub(crate) follow_up: Option<(Then, GuestRef)>,
+    pub(crate) follow_up: Option<(PveFollowUp, GuestRef)>,
 }
 
 /// The task for a UPID without a follow-up.
@@ -77,49 +77,49 @@ pub(crate) fn plain(upid: String) -> Task {
 }
 
 /// The task for a UPID with a follow-up.
-pub(crate) fn chained(upid: &str, then: Then, guest: &GuestRef) -> Task {
+pub(crate) fn chained(upid: &str, then: PveFollowUp, guest: &GuestRef) -> Task {
     let word = match then {
-        Then::Made => "made",
-        Then::Sized(_) => "sized",
-        Then::Started => "started",
-        Then::Stopped => "stopped",
-        Then::Restarted => "restarted",
-        Then::Settled => "settled",
+        PveFollowUp::Made => "made",
+        PveFollowUp::Sized(_) => "sized",
+        PveFollowUp::Started => "started",
+        PveFollowUp::Stopped => "stopped",
+        PveFollowUp::Restarted => "restarted",
+        PveFollowUp::Settled => "settled",
     };
     let kind = if guest.kind == GuestKind::Lxc { "lxc" } else { "vm" };
     let mut id =
         format!("{upid}?then={word}&kind={kind}&vmid={}&marker={}&node={}", guest.vmid, guest.marker, guest.node);
-    if let Then::Sized(limits) = then {
+    if let PveFollowUp::Sized(limits) = then {
         let (cores, memory) = (limits.cores.unwrap_or_default(), limits.memory_mib.unwrap_or_default());
         let _ = write!(id, "&cores={cores}&memory={memory}&disk={}", limits.disk_gib.unwrap_or_default());
     }
     Task::Running(TaskId(id))
 }
 
-pub(crate) fn parse(id: &TaskId) -> Result<Parsed> {
+pub(crate) fn parse(id: &TaskId) -> Result<PveTaskId> {
     let nonsense = || Error::Invalid(format!("{:?} is not a task id of ours", id.0));
     let (upid, rest) = id.0.split_once('?').unwrap_or((&id.0, ""));
     let upid = Upid::parse(upid)?;
     if rest.is_empty() {
-        return Ok(Parsed { upid, follow_up: None });
+        return Ok(PveTaskId { upid, follow_up: None });
     }
     let value = |key: &str| {
         let mut pairs = rest.split('&').filter_map(|pair| pair.split_once('='));
         pairs.find(|(k, _)| *k == key).map(|(_, value)| value).ok_or_else(nonsense)
     };
     let then = match value("then")? {
-        "made" => Then::Made,
-        "sized" => Then::Sized(Limits {
+        "made" => PveFollowUp::Made,
+        "sized" => PveFollowUp::Sized(GuestSize {
             cores: Some(value("cores")?.parse().map_err(|_| nonsense())?),
             memory_mib: Some(value("memory")?.parse().map_err(|_| nonsense())?),
             disk_gib: Some(value("disk")?.parse().map_err(|_| nonsense())?),
             // Part of the network, which a guest gets when it is prepared.
             bandwidth_mbps: None,
         }),
-        "started" => Then::Started,
-        "stopped" => Then::Stopped,
-        "restarted" => Then::Restarted,
-        "settled" => Then::Settled,
+        "started" => PveFollowUp::Started,
+        "stopped" => PveFollowUp::Stopped,
+        "restarted" => PveFollowUp::Restarted,
+        "settled" => PveFollowUp::Settled,
         _ => return Err(nonsense()),
     };
     let guest = GuestRef {
@@ -128,7 +128,7 @@ pub(crate) fn parse(id: &TaskId) -> Result<Parsed> {
         kind: if value("kind")? == "vm" { GuestKind::Vm } else { GuestKind::Lxc },
         node: value("node")?.to_owned(),
     };
-    Ok(Parsed { upid, follow_up: Some((then, guest)) })
+    Ok(PveTaskId { upid, follow_up: Some((then, guest)) })
 }
 
 /// The outcome of a host's task, so far.
@@ -165,11 +165,11 @@ pub(crate) fn reached(end: Outcome, is: GuestPower, wanted: GuestPower) -> TaskS
 
 pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<Outcome> {
     #[derive(Deserialize)]
-    struct Status {
+    struct TaskStatus {
         status: String,
         exitstatus: Option<String>,
     }
-    let status: Status = match client.get(&["nodes", &upid.node, "tasks", &upid.text, "status"], &[]).await {
+    let status: TaskStatus = match client.get(&["nodes", &upid.node, "tasks", &upid.text, "status"], &[]).await {
         Ok(status) => status,
         // No such task, or in some versions an unknown UPID.
         Err(Error::NotFound(_) | Error::Invalid(_)) => {
@@ -216,11 +216,11 @@ fn by_log(log: &str) -> Outcome {
 /// The last lines of a task's log.
 async fn tail(client: &Client, upid: &Upid) -> Result<String> {
     #[derive(Deserialize)]
-    struct Line {
+    struct TaskLogLine {
         #[serde(default)]
         t: String,
     }
-    let lines: Vec<Line> =
+    let lines: Vec<TaskLogLine> =
         client.get(&["nodes", &upid.node, "tasks", &upid.text, "log"], &[("start", "0"), ("limit", "2000")]).await?;
     let skip = lines.len().saturating_sub(TAIL);
     Ok(lines[skip..].iter().map(|line| line.t.as_str()).collect::<Vec<_>>().join("\n"))
@@ -259,7 +259,7 @@ pub(crate) async fn follower(client: &Client, first: &Upid, at: &Place, kinds: &
 pub(crate) async fn submit_next<F>(
     client: &Client,
     first: &Upid,
-    found: &Found,
+    found: &LocatedGuest,
     kinds: &[&str],
     submit: impl FnOnce() -> F,
 ) -> Result<Option<TaskState>>
@@ -284,13 +284,24 @@ mod tests {
     #[test]
     fn chained_ids_survive_as_text() {
         let guest = GuestRef { marker: Uuid::new_v4(), vmid: 500_001, kind: GuestKind::Vm, node: "pve-1".to_owned() };
-        let sized =
-            Then::Sized(Limits { cores: Some(2), memory_mib: Some(512), disk_gib: Some(9), ..Limits::default() });
-        for then in [Then::Made, sized, Then::Started, Then::Stopped, Then::Restarted, Then::Settled] {
+        let sized = PveFollowUp::Sized(GuestSize {
+            cores: Some(2),
+            memory_mib: Some(512),
+            disk_gib: Some(9),
+            ..GuestSize::default()
+        });
+        for then in [
+            PveFollowUp::Made,
+            sized,
+            PveFollowUp::Started,
+            PveFollowUp::Stopped,
+            PveFollowUp::Restarted,
+            PveFollowUp::Settled,
+        ] {
             let Task::Running(id) = chained(UPID, then, &guest) else { unreachable!() };
             let text = serde_json::to_string(&id).unwrap();
             let parsed = parse(&serde_json::from_str(&text).unwrap()).unwrap();
-            assert_eq!(parsed, Parsed { upid: Upid::parse(UPID).unwrap(), follow_up: Some((then, guest.clone())) });
+            assert_eq!(parsed, PveTaskId { upid: Upid::parse(UPID).unwrap(), follow_up: Some((then, guest.clone())) });
         }
     }
 

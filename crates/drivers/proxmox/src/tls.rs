@@ -21,10 +21,12 @@ pub(crate) fn config(tls: &Tls) -> Result<ClientConfig> {
     let rule = match tls {
         Tls::SystemRoots => {
             let system = rustls_platform_verifier::Verifier::new(Arc::clone(&provider));
-            Rule::Chain(Arc::new(system.map_err(|e| Error::Invalid(format!("this machine's CA certificates: {e}")))?))
+            TrustRule::Chain(Arc::new(
+                system.map_err(|e| Error::Invalid(format!("this machine's CA certificates: {e}")))?,
+            ))
         }
-        Tls::Ca { pem } => Rule::Chain(authority(pem, &provider)?),
-        Tls::Fingerprint { sha256 } => Rule::Pinned(pins(sha256)?),
+        Tls::Ca { pem } => TrustRule::Chain(authority(pem, &provider)?),
+        Tls::Fingerprint { sha256 } => TrustRule::Pinned(pins(sha256)?),
     };
     let verifier = Arc::new(Verifier { rule, provider: Arc::clone(&provider) });
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -70,14 +72,14 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> ([u8; 32], String) {
 }
 
 #[derive(Debug)]
-enum Rule {
+enum TrustRule {
     Chain(Arc<dyn ServerCertVerifier>),
     Pinned(Vec<[u8; 32]>),
 }
 
 #[derive(Debug)]
 struct Verifier {
-    rule: Rule,
+    rule: TrustRule,
     provider: Arc<CryptoProvider>,
 }
 
@@ -92,15 +94,15 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let (digest, text) = fingerprint(end_entity);
         match &self.rule {
-            Rule::Chain(chain) => {
+            TrustRule::Chain(chain) => {
                 chain.verify_server_cert(end_entity, intermediates, name, ocsp, now).map_err(|error| {
                     rustls::Error::General(format!(
                         "the certificate is not trusted ({error}); its SHA-256 fingerprint is {text}"
                     ))
                 })
             }
-            Rule::Pinned(pins) if pins.contains(&digest) => Ok(ServerCertVerified::assertion()),
-            Rule::Pinned(_) => Err(rustls::Error::General(format!(
+            TrustRule::Pinned(pins) if pins.contains(&digest) => Ok(ServerCertVerified::assertion()),
+            TrustRule::Pinned(_) => Err(rustls::Error::General(format!(
                 "the certificate is not the pinned one; its SHA-256 fingerprint is {text}"
             ))),
         }

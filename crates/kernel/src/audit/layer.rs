@@ -14,11 +14,11 @@ use tower_http::request_id::RequestId;
 use uuid::Uuid;
 
 use super::note::{NOTES, Notes};
-use super::service::{self, Begun, Deed, End};
+use super::service::{self, EntryOutcome, NewEntry, OpenEntry};
 use crate::core::Core;
 use crate::error::Error;
 use crate::http::ClientAddress;
-use crate::http::auth::Identity;
+use crate::http::auth::RequestIdentity;
 use crate::ids::ServerId;
 
 /// The largest response that is parsed for the ids of created objects.
@@ -33,13 +33,13 @@ pub async fn watch(State((core, open)): State<(Arc<Core>, OpenRoutes)>, request:
     let route = request.extensions().get::<MatchedPath>().filter(|_| !request.method().is_safe());
     let Some(route) = route.map(|path| path.as_str().to_owned()) else { return next.run(request).await };
     let action = format!("{} {route}", request.method());
-    let caller = match request.extensions().get::<Identity>() {
-        Some(Identity::Somebody(caller)) => Some(caller.clone()),
+    let caller = match request.extensions().get::<RequestIdentity>() {
+        Some(RequestIdentity::Somebody(caller)) => Some(caller.clone()),
         _ if open.contains(&action) => None,
         _ => return next.run(request).await,
     };
     let (subject, subject_id) = subject(&route, request.uri().path());
-    let deed = Deed {
+    let deed = NewEntry {
         caller,
         address: ClientAddress::of(request.extensions(), request.headers(), &core).0,
         request_id: request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()),
@@ -51,12 +51,12 @@ pub async fn watch(State((core, open)): State<(Arc<Core>, OpenRoutes)>, request:
         Ok(begun) => begun,
         Err(error) => return error.into_response(),
     };
-    let unanswered = Unanswered(Some((Arc::clone(&core), begun)));
+    let unanswered = EntryGuard(Some((Arc::clone(&core), begun)));
     let notes = Notes::default();
     let response = NOTES.scope(Arc::clone(&notes), next.run(request)).await;
     let (response, made) = look(response).await;
     let known = notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let end = End {
+    let end = EntryOutcome {
         status: Some(response.status().as_u16()),
         code: response.extensions().get::<Arc<Error>>().map(|error| error.code),
         subject_id: known.subject_id.or_else(|| made.id.as_ref().map(plain)),
@@ -85,37 +85,37 @@ fn subject<'a>(route: &'a str, path: &str) -> (Option<&'a str>, Option<String>) 
 }
 
 /// An entry whose request has no response yet. If it is dropped, the entry still ends.
-struct Unanswered(Option<(Arc<Core>, Begun)>);
+struct EntryGuard(Option<(Arc<Core>, OpenEntry)>);
 
-impl Unanswered {
-    async fn answered(mut self, end: End) {
+impl EntryGuard {
+    async fn answered(mut self, end: EntryOutcome) {
         if let Some((core, begun)) = self.0.take() {
             service::end(&core, begun, &end).await;
         }
     }
 }
 
-impl Drop for Unanswered {
+impl Drop for EntryGuard {
     fn drop(&mut self) {
         let (Some((core, begun)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
-        runtime.spawn(async move { service::end(&core, begun, &End::default()).await });
+        runtime.spawn(async move { service::end(&core, begun, &EntryOutcome::default()).await });
     }
 }
 
 /// The ids of created objects in a response. It may hold secrets, which are not read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Made {
+struct CreatedIds {
     id: Option<Value>,
     server_id: Option<ServerId>,
     operation_id: Option<Uuid>,
 }
 
-async fn look(response: Response) -> (Response, Made) {
+async fn look(response: Response) -> (Response, CreatedIds) {
     let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     let small = response.body().size_hint().exact().is_some_and(|size| size <= ANSWER as u64);
     if !response.status().is_success() || !json || !small {
-        return (response, Made::default());
+        return (response, CreatedIds::default());
     }
     let (parts, body) = response.into_parts();
     match to_bytes(body, ANSWER).await {
@@ -123,7 +123,7 @@ async fn look(response: Response) -> (Response, Made) {
             let made = serde_json::from_slice(&bytes).unwrap_or_default();
             (Response::from_parts(parts, Body::from(bytes)), made)
         }
-        Err(error) => (Error::internal(error).into_response(), Made::default()),
+        Err(error) => (Error::internal(error).into_response(), CreatedIds::default()),
     }
 }
 

@@ -6,18 +6,18 @@ use crate::ids::UserId;
 
 /// The notes of an entry.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Noted {
+pub(super) struct EntryNotes {
     pub account: Option<UserId>,
     pub subject_id: Option<String>,
 }
 
-pub(super) type Notes = Arc<Mutex<Noted>>;
+pub(super) type Notes = Arc<Mutex<EntryNotes>>;
 
 tokio::task_local! {
     pub(super) static NOTES: Notes;
 }
 
-fn note(write: impl FnOnce(&mut Noted)) {
+fn note(write: impl FnOnce(&mut EntryNotes)) {
     // Outside of an audited action there is no entry to attach it to.
     let _ = NOTES.try_with(|notes| write(&mut notes.lock().unwrap_or_else(PoisonError::into_inner)));
 }

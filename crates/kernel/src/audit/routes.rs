@@ -11,7 +11,7 @@ use super::service;
 use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
-use crate::http::auth::Account;
+use crate::http::auth::AccountCaller;
 use crate::http::extract::{Json, Query};
 use crate::http::page::{Page, PageQuery};
 
@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
         (status = 422, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
-    Account(caller): Account,
+    AccountCaller(caller): AccountCaller,
     Query(query): Query<ListEntries>,
 ) -> Result<Json<Page<Entry>>> {
     Ok(Json(service::list(&core, &caller, &query).await?))
@@ -40,7 +40,7 @@ async fn list(
         (status = 422, body = ErrorBody)))]
 async fn refused(
     State(core): State<Arc<Core>>,
-    Account(caller): Account,
+    AccountCaller(caller): AccountCaller,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Refused>>> {
     Ok(Json(service::refusals(&core, &caller, query).await?))

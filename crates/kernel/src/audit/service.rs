@@ -20,7 +20,7 @@ const KEPT: i64 = 20;
 
 /// An action that is about to begin.
 #[derive(Debug)]
-pub(super) struct Deed<'a> {
+pub(super) struct NewEntry<'a> {
     pub caller: Option<Caller>,
     pub address: IpAddr,
     pub request_id: Option<&'a str>,
@@ -31,13 +31,13 @@ pub(super) struct Deed<'a> {
 
 /// An entry that has begun.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Begun {
+pub(super) struct OpenEntry {
     pub id: Uuid,
 }
 
 /// The outcome of an action; empty if it was cut off before there was a response.
 #[derive(Debug, Default)]
-pub(super) struct End {
+pub(super) struct EntryOutcome {
     pub status: Option<u16>,
     pub code: Option<Code>,
     pub subject_id: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct End {
     pub operation: Option<Uuid>,
 }
 
-impl End {
+impl EntryOutcome {
     /// Whether it is certain that nothing was done, and that this was no internal error.
     fn was_refused(&self) -> bool {
         let no_room = [Code::ResourceUnavailable, Code::HostUnreachable, Code::HostError];
@@ -56,18 +56,18 @@ impl End {
 }
 
 /// Begins an entry. If it can't be recorded, the action does not take place.
-pub(super) async fn begin(core: &Core, deed: &Deed<'_>) -> Result<Begun> {
+pub(super) async fn begin(core: &Core, deed: &NewEntry<'_>) -> Result<OpenEntry> {
     let server = deed.subject_id.as_ref().filter(|_| deed.subject == Some("server")).and_then(|id| id.parse().ok());
     let role = deed.caller.as_ref().map_or("nobody", |caller| caller.role.as_str());
     Ok(store::begin(&core.db, role, deed, server).await?)
 }
 
 /// Ends an entry. The action is done by now, so a failure to record its end only goes to the log.
-pub(super) async fn end(core: &Core, begun: Begun, end: &End) {
+pub(super) async fn end(core: &Core, begun: OpenEntry, end: &EntryOutcome) {
     keep(core, begun, end, end.was_refused()).await;
 }
 
-async fn keep(core: &Core, begun: Begun, end: &End, counted: bool) {
+async fn keep(core: &Core, begun: OpenEntry, end: &EntryOutcome, counted: bool) {
     let write = async || match counted {
         true => store::refused(&core.db, begun, end, KEPT).await,
         false => store::end(&core.db, begun, end).await,
@@ -94,7 +94,8 @@ pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyho
     let known = notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let code = result.as_ref().err().map(|error| error.downcast_ref::<Error>().map_or(Code::Internal, |e| e.code));
     let status = Some(code.map_or(200, Code::status));
-    let ended = End { status, code, subject_id: known.subject_id, account: known.account, ..End::default() };
+    let ended =
+        EntryOutcome { status, code, subject_id: known.subject_id, account: known.account, ..EntryOutcome::default() };
     // The command line can't flood the log.
     keep(core, begun, &ended, false).await;
     result

@@ -4,16 +4,16 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::model::{Entry, ListEntries, Refused};
-use super::service::{Begun, Deed, End};
+use super::service::{EntryOutcome, NewEntry, OpenEntry};
 use crate::http::page::{COUNTED, Order, PageQuery};
 use crate::ids::{ServerId, UserId};
 use crate::operations::model::State;
 
 type Result<T> = sqlx::Result<T>;
 
-pub(super) async fn begin(db: &PgPool, role: &str, deed: &Deed<'_>, server: Option<i64>) -> Result<Begun> {
+pub(super) async fn begin(db: &PgPool, role: &str, deed: &NewEntry<'_>, server: Option<i64>) -> Result<OpenEntry> {
     sqlx::query_as!(
-        Begun,
+        OpenEntry,
         "insert into audit_open (id, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id)
          values ($1, $2, $3, $4, $5::text::inet, $6, $7, $8, $9, $10) returning id",
         Uuid::now_v7(),
@@ -31,9 +31,9 @@ pub(super) async fn begin(db: &PgPool, role: &str, deed: &Deed<'_>, server: Opti
     .await
 }
 
-pub(super) async fn begin_command(db: &PgPool, action: &str, subject: &str) -> Result<Begun> {
+pub(super) async fn begin_command(db: &PgPool, action: &str, subject: &str) -> Result<OpenEntry> {
     sqlx::query_as!(
-        Begun,
+        OpenEntry,
         "insert into audit_open (id, role, action, subject) values ($1, 'cli', $2, $3) returning id",
         Uuid::now_v7(),
         action,
@@ -44,7 +44,7 @@ pub(super) async fn begin_command(db: &PgPool, action: &str, subject: &str) -> R
 }
 
 /// Stores an entry permanently, with its end.
-pub(super) async fn end(db: &PgPool, begun: Begun, end: &End) -> Result<()> {
+pub(super) async fn end(db: &PgPool, begun: OpenEntry, end: &EntryOutcome) -> Result<()> {
     sqlx::query!(
         "with o as (delete from audit_open where id = $1 returning *)
          insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id,
@@ -66,7 +66,7 @@ pub(super) async fn end(db: &PgPool, begun: Begun, end: &End) -> Result<()> {
 }
 
 /// Counts a refused write, and stores its entry if it is among the first `kept` of the account in this hour.
-pub(super) async fn refused(db: &PgPool, begun: Begun, end: &End, kept: i64) -> Result<()> {
+pub(super) async fn refused(db: &PgPool, begun: OpenEntry, end: &EntryOutcome, kept: i64) -> Result<()> {
     sqlx::query!(
         "with o as (delete from audit_open where id = $1 returning *),
               counted as (

@@ -6,7 +6,7 @@ use crate::ids::ServerId;
 
 /// The access level of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub enum Access {
     /// Read only.
     Read,
     /// Read and change.
@@ -17,7 +17,7 @@ pub enum Level {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
     /// The access level.
-    pub level: Level,
+    pub level: Access,
     /// The server it is limited to; none: everything in the account.
     pub server: Option<ServerId>,
 }
@@ -29,8 +29,8 @@ impl FromStr for Scope {
         let unknown = || "must be read, write, read:server:ID or write:server:ID".to_owned();
         let (level, rest) = text.split_once(':').map_or((text, None), |(l, r)| (l, Some(r)));
         let level = match level {
-            "read" => Level::Read,
-            "write" => Level::Write,
+            "read" => Access::Read,
+            "write" => Access::Write,
             _ => return Err(unknown()),
         };
         let server = match rest {
@@ -47,8 +47,8 @@ impl FromStr for Scope {
 impl std::fmt::Display for Scope {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.level {
-            Level::Read => "read",
-            Level::Write => "write",
+            Access::Read => "read",
+            Access::Write => "write",
         })?;
         self.server.map_or(Ok(()), |id| write!(f, ":server:{id}"))
     }
@@ -70,7 +70,7 @@ impl Scopes {
     }
 
     /// Whether they cover the account as a whole (ordering, other lists, settings).
-    pub fn allow(&self, level: Level) -> bool {
+    pub fn allow(&self, level: Access) -> bool {
         match self {
             Self::All => true,
             Self::Only(scopes) => scopes.iter().any(|s| s.server.is_none() && s.level >= level),
@@ -78,7 +78,7 @@ impl Scopes {
     }
 
     /// Whether they cover this server.
-    pub fn allow_server(&self, level: Level, server: ServerId) -> bool {
+    pub fn allow_server(&self, level: Access, server: ServerId) -> bool {
         match self {
             Self::All => true,
             Self::Only(scopes) => scopes.iter().any(|s| s.level >= level && s.server.is_none_or(|id| id == server)),
@@ -88,7 +88,7 @@ impl Scopes {
     /// The only servers they cover, or none if they cover all of the account's.
     pub fn only_servers(&self) -> Option<Vec<ServerId>> {
         match self {
-            Self::Only(scopes) if !self.allow(Level::Read) => Some(scopes.iter().filter_map(|s| s.server).collect()),
+            Self::Only(scopes) if !self.allow(Access::Read) => Some(scopes.iter().filter_map(|s| s.server).collect()),
             _ => None,
         }
     }
@@ -115,13 +115,13 @@ mod tests {
     #[test]
     fn scopes_grant_no_more_than_they_say() {
         let one = scopes(&["write:server:7"]);
-        assert!(one.allow_server(Level::Write, ServerId(7)) && one.allow_server(Level::Read, ServerId(7)));
-        assert!(!one.allow_server(Level::Read, ServerId(8)) && !one.allow(Level::Read));
+        assert!(one.allow_server(Access::Write, ServerId(7)) && one.allow_server(Access::Read, ServerId(7)));
+        assert!(!one.allow_server(Access::Read, ServerId(8)) && !one.allow(Access::Read));
         assert_eq!(one.only_servers(), Some(vec![ServerId(7)]));
         let read = scopes(&["read", "write:server:7"]);
-        assert!(read.allow(Level::Read) && !read.allow(Level::Write));
-        assert!(read.allow_server(Level::Write, ServerId(7)) && !read.allow_server(Level::Write, ServerId(8)));
+        assert!(read.allow(Access::Read) && !read.allow(Access::Write));
+        assert!(read.allow_server(Access::Write, ServerId(7)) && !read.allow_server(Access::Write, ServerId(8)));
         assert_eq!(read.only_servers(), None);
-        assert!(!scopes(&["nonsense"]).allow(Level::Read) && !scopes(&[]).allow_server(Level::Read, ServerId(1)));
+        assert!(!scopes(&["nonsense"]).allow(Access::Read) && !scopes(&[]).allow_server(Access::Read, ServerId(1)));
     }
 }

@@ -25,7 +25,7 @@ pub struct Tx(PgTransaction<'static>);
 /// Begins a transaction on a connection of the pool. The future may be dropped at any moment.
 pub async fn begin(pool: &PgPool) -> sqlx::Result<Tx> {
     let connection = pool.acquire().await?;
-    Beginning(Some(PgTransaction::begin(connection, None))).await.map(Tx)
+    PendingBegin(Some(PgTransaction::begin(connection, None))).await.map(Tx)
 }
 
 impl Tx {
@@ -67,9 +67,9 @@ fn is_refusal(error: &sqlx::Error) -> bool {
 }
 
 /// A transaction that is being begun. If dropped, it continues in the background and is rolled back.
-struct Beginning(Option<BoxFuture<'static, sqlx::Result<PgTransaction<'static>>>>);
+struct PendingBegin(Option<BoxFuture<'static, sqlx::Result<PgTransaction<'static>>>>);
 
-impl Future for Beginning {
+impl Future for PendingBegin {
     type Output = sqlx::Result<PgTransaction<'static>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -81,7 +81,7 @@ impl Future for Beginning {
     }
 }
 
-impl Drop for Beginning {
+impl Drop for PendingBegin {
     fn drop(&mut self) {
         if let (Some(begun), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             // After this time the connection is released as is, and closed.

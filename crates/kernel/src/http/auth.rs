@@ -10,22 +10,22 @@ use axum::http::{Extensions, HeaderMap, Method, header};
 use uuid::Uuid;
 
 use super::ClientAddress;
-use crate::auth::{Authenticator, Caller, Level};
+use crate::auth::{Access, Authenticator, Caller};
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
 
 /// Any authenticated caller, whatever the token's scopes. The handler must limit what they see.
 #[derive(Debug, Clone)]
-pub struct Anyone(pub Caller);
+pub struct AnyCaller(pub Caller);
 
 /// The caller's own account: any role, with a token whose scopes cover the whole account.
 #[derive(Debug, Clone)]
-pub struct Account(pub Caller);
+pub struct AccountCaller(pub Caller);
 
 /// A login session, not an API token: for anything that would let a leaked token gain access (other tokens, the
 /// password).
 #[derive(Debug, Clone)]
-pub struct Session {
+pub struct LoginCaller {
     /// The caller.
     pub caller: Caller,
     /// The session's id.
@@ -34,7 +34,7 @@ pub struct Session {
 
 /// A provider, with a token whose scopes cover the whole account.
 #[derive(Debug, Clone)]
-pub struct Provider(pub Caller);
+pub struct ProviderCaller(pub Caller);
 
 /// What every part of the service shares, of the service that a request came to.
 pub fn core(extensions: &Extensions) -> Result<&Arc<Core>> {
@@ -42,8 +42,8 @@ pub fn core(extensions: &Extensions) -> Result<&Arc<Core>> {
 }
 
 /// The access level that a method requires.
-pub fn level(method: &Method) -> Level {
-    if method.is_safe() { Level::Read } else { Level::Write }
+pub fn level(method: &Method) -> Access {
+    if method.is_safe() { Access::Read } else { Access::Write }
 }
 
 fn narrow() -> Error {
@@ -52,7 +52,7 @@ fn narrow() -> Error {
 
 /// The caller of a request, authenticated once on its way in: rate limits and the audit log need to know it as well.
 #[derive(Debug, Clone)]
-pub enum Identity {
+pub enum RequestIdentity {
     /// No token was sent.
     Nobody,
     /// The token is valid.
@@ -61,7 +61,7 @@ pub enum Identity {
     Refused(Arc<Mutex<Option<Error>>>),
 }
 
-impl Identity {
+impl RequestIdentity {
     /// Reads the bearer token and looks up its owner.
     pub async fn of(
         core: &Core,
@@ -85,17 +85,17 @@ impl Identity {
 
 /// The caller of a request, or the reason they have to sign in first.
 pub fn caller(extensions: &Extensions) -> Result<&Caller> {
-    let refused = match extensions.get::<Identity>() {
-        Some(Identity::Somebody(caller)) => return Ok(caller),
-        Some(Identity::Refused(error)) => error.lock().unwrap_or_else(PoisonError::into_inner).take(),
-        Some(Identity::Nobody) | None => None,
+    let refused = match extensions.get::<RequestIdentity>() {
+        Some(RequestIdentity::Somebody(caller)) => return Ok(caller),
+        Some(RequestIdentity::Refused(error)) => error.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        Some(RequestIdentity::Nobody) | None => None,
     };
     Err(refused.unwrap_or_else(|| {
         Error::new(Code::Unauthenticated, "Sign in first: send the header Authorization: Bearer <token>.")
     }))
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Anyone {
+impl<S: Send + Sync> FromRequestParts<S> for AnyCaller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
@@ -103,20 +103,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Anyone {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Account {
+impl<S: Send + Sync> FromRequestParts<S> for AccountCaller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
+        let AnyCaller(caller) = AnyCaller::from_request_parts(parts, state).await?;
         if caller.scopes.allow(level(&parts.method)) { Ok(Self(caller)) } else { Err(narrow()) }
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Session {
+impl<S: Send + Sync> FromRequestParts<S> for LoginCaller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let Anyone(caller) = Anyone::from_request_parts(parts, state).await?;
+        let AnyCaller(caller) = AnyCaller::from_request_parts(parts, state).await?;
         match caller.session {
             Some(id) => Ok(Self { caller, id }),
             None => Err(Error::new(Code::Forbidden, "An API token may not do this; sign in with your password.")),
@@ -124,11 +124,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Session {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Provider {
+impl<S: Send + Sync> FromRequestParts<S> for ProviderCaller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let Account(caller) = Account::from_request_parts(parts, state).await?;
+        let AccountCaller(caller) = AccountCaller::from_request_parts(parts, state).await?;
         match caller.is_provider() {
             true => Ok(Self(caller)),
             false => Err(Error::new(Code::Forbidden, "Only the provider may do this.")),

@@ -28,7 +28,7 @@ const REFUSAL: Duration = Duration::from_secs(1);
 /// a request that arrived but is not done yet is ours, and may still be completed.
 pub(super) async fn carry(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
     let most = Duration::from_secs(core.config.request_seconds.into());
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(BodyGate::default());
     let safe = request.method().is_safe();
     let work = next.run(watched(request, &gate));
     if safe {
@@ -62,11 +62,11 @@ fn too_slow() -> Response {
 /// The error that a late body is cut off with.
 #[derive(Debug, thiserror::Error)]
 #[error("the request body did not arrive in time")]
-pub(super) struct Late;
+pub(super) struct BodyTooLate;
 
 /// Whether a request is waiting for its body, and whether it may keep waiting.
 #[derive(Default)]
-struct Gate {
+struct BodyGate {
     state: AtomicU8,
     reader: AtomicWaker,
 }
@@ -74,7 +74,7 @@ struct Gate {
 const AWAITED: u8 = 1;
 const SHUT: u8 = 2;
 
-impl Gate {
+impl BodyGate {
     /// Accepts no more of a body that is being waited for. Returns false if nothing waits for one.
     fn shut(&self) -> bool {
         let shut = self.state.compare_exchange(AWAITED, SHUT, Ordering::SeqCst, Ordering::SeqCst).is_ok();
@@ -97,7 +97,7 @@ impl Gate {
 }
 
 /// Passes the request's body through the gate.
-fn watched(request: Request, gate: &Arc<Gate>) -> Request {
+fn watched(request: Request, gate: &Arc<BodyGate>) -> Request {
     let gate = Arc::clone(gate);
     request.map(|body| {
         if body.is_end_stream() {
@@ -107,12 +107,12 @@ fn watched(request: Request, gate: &Arc<Gate>) -> Request {
         Body::from_stream(stream::poll_fn(move |cx| {
             gate.reader.register(cx.waker());
             if gate.is_shut() {
-                return std::task::Poll::Ready(Some(Err(axum::Error::new(Late))));
+                return std::task::Poll::Ready(Some(Err(axum::Error::new(BodyTooLate))));
             }
             let polled = body.poll_next_unpin(cx);
             match gate.note(polled.is_pending()) {
                 true => polled,
-                false => std::task::Poll::Ready(Some(Err(axum::Error::new(Late)))),
+                false => std::task::Poll::Ready(Some(Err(axum::Error::new(BodyTooLate)))),
             }
         }))
     })

@@ -82,7 +82,7 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
             answer.headers_mut().append(name.clone(), value.clone());
         }
     }
-    if let Some(refused) = response.extensions().get::<crate::limits::Refused>() {
+    if let Some(refused) = response.extensions().get::<crate::limits::RateLimited>() {
         answer.extensions_mut().insert(*refused);
     }
     if let Some(after) = error.retry_after {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use super::carry::Late;
+use super::carry::BodyTooLate;
 use crate::error::{Code, Error};
 
 /// A JSON body: read, parsed and validated, or rejected with the field named. Also a response.
@@ -64,7 +64,7 @@ pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, 
 }
 
 fn is_late(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.is::<Late>() || error.source().is_some_and(is_late)
+    error.is::<BodyTooLate>() || error.source().is_some_and(is_late)
 }
 
 /// Parses and validates a JSON body.

@@ -39,7 +39,7 @@ pub fn describe() {
 
 /// What health and figures are told from.
 #[derive(Debug)]
-struct Probes {
+struct HealthState {
     core: Arc<Core>,
     features: Vec<Arc<dyn Feature>>,
     /// When the database last answered.
@@ -47,7 +47,7 @@ struct Probes {
 }
 
 pub(super) fn routes(core: &Arc<Core>, features: &[Arc<dyn Feature>]) -> OpenApiRouter {
-    let probes = Probes { core: Arc::clone(core), features: features.to_vec(), readiness: Mutex::default() };
+    let probes = HealthState { core: Arc::clone(core), features: features.to_vec(), readiness: Mutex::default() };
     OpenApiRouter::new()
         .routes(routes!(live))
         .routes(routes!(ready))
@@ -65,7 +65,7 @@ async fn live() -> Json<Health> {
 /// Check that the service can work: the database answers and accepts writes
 #[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
     responses((status = 200, body = Health), (status = 503, body = super::ErrorBody)))]
-async fn ready(State(probes): State<Arc<Probes>>) -> Result<Json<Health>> {
+async fn ready(State(probes): State<Arc<HealthState>>) -> Result<Json<Health>> {
     // Concurrent callers share one check: health is open to everyone, and must not be a way to load the database.
     let mut looked = probes.readiness.lock().await;
     if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
@@ -89,7 +89,7 @@ async fn ready(State(probes): State<Arc<Probes>>) -> Result<Json<Health>> {
 #[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "getMetrics", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = super::ErrorBody),
         (status = 503, body = super::ErrorBody)))]
-async fn metrics(State(probes): State<Arc<Probes>>, headers: HeaderMap) -> Result<impl IntoResponse> {
+async fn metrics(State(probes): State<Arc<HealthState>>, headers: HeaderMap) -> Result<impl IntoResponse> {
     let shown = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long to wait for a client.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct IoTimeouts {
     /// For a whole request body, measured from its head.
     pub body: Duration,
     /// For the client to read any of what was sent. What it reads buys time at 1 KiB per second.
@@ -27,15 +27,15 @@ const RATE: u64 = 1024;
 
 /// Deadline of the body that is being received, if there is one.
 #[derive(Debug, Clone, Default)]
-pub(super) struct BodyDue(Arc<Mutex<Option<Instant>>>);
+pub(super) struct BodyDeadline(Arc<Mutex<Option<Instant>>>);
 
-impl BodyDue {
+impl BodyDeadline {
     /// Watches a request body: the deadline applies until it has ended, or is dropped.
-    pub(super) fn watch(&self, body: Incoming, most: Duration) -> Awaited {
+    pub(super) fn watch(&self, body: Incoming, most: Duration) -> TrackedBody {
         if !body.is_end_stream() {
             self.set(Some(Instant::now() + most));
         }
-        Awaited { body, due: self.clone() }
+        TrackedBody { body, due: self.clone() }
     }
 
     fn set(&self, due: Option<Instant>) {
@@ -49,12 +49,12 @@ impl BodyDue {
 
 /// A request body that reports when it has ended.
 #[derive(Debug)]
-pub(super) struct Awaited {
+pub(super) struct TrackedBody {
     body: Incoming,
-    due: BodyDue,
+    due: BodyDeadline,
 }
 
-impl HttpBody for Awaited {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -75,7 +75,7 @@ impl HttpBody for Awaited {
     }
 }
 
-impl Drop for Awaited {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         self.due.set(None);
     }
@@ -83,25 +83,25 @@ impl Drop for Awaited {
 
 /// A stream that fails if its client keeps us waiting.
 #[derive(Debug)]
-pub(super) struct Patient<S> {
+pub(super) struct TimedStream<S> {
     stream: S,
     writing: Duration,
-    due: BodyDue,
+    due: BodyDeadline,
     reading: Option<Pin<Box<Sleep>>>,
-    blocked: Option<Blocked>,
+    blocked: Option<WriteStalled>,
 }
 
 /// The client does not read what was sent.
 #[derive(Debug)]
-struct Blocked {
+struct WriteStalled {
     since: Instant,
     /// Bytes it has read since, a few at a time.
     taken: u64,
     end: Pin<Box<Sleep>>,
 }
 
-impl<S> Patient<S> {
-    pub(super) fn new(stream: S, writing: Duration, due: BodyDue) -> Self {
+impl<S> TimedStream<S> {
+    pub(super) fn new(stream: S, writing: Duration, due: BodyDeadline) -> Self {
         Self { stream, writing, due, reading: None, blocked: None }
     }
 
@@ -121,7 +121,7 @@ impl<S> Patient<S> {
     /// Ready once the client should have read more.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (now, most) = (Instant::now(), self.writing);
-        let blocked = self.blocked.get_or_insert_with(|| Blocked {
+        let blocked = self.blocked.get_or_insert_with(|| WriteStalled {
             since: now,
             taken: 0,
             end: Box::pin(sleep_until(now + most)),
@@ -151,7 +151,7 @@ fn overdue(words: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, words)
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Pending => self.poll_body_due(cx).map(|()| Err(overdue("the request body does not arrive"))),
@@ -160,7 +160,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(polled, cx)
@@ -201,7 +201,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_nobody_takes_ends_the_connection() {
         let (near, _far) = duplex(16);
-        let mut near = Patient::new(near, T, BodyDue::default());
+        let mut near = TimedStream::new(near, T, BodyDeadline::default());
         let began = Instant::now();
         assert_eq!(near.write_all(&[0; 64]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), 30);
@@ -211,7 +211,7 @@ mod tests {
     async fn byte_by_byte_it_ends_as_well_and_at_a_fair_rate_it_does_not() {
         for (piece, fine) in [(1, false), (4096, true)] {
             let (near, mut far) = duplex(16);
-            let mut near = Patient::new(near, T, BodyDue::default());
+            let mut near = TimedStream::new(near, T, BodyDeadline::default());
             let reader = tokio::spawn(async move {
                 let mut buf = vec![0; piece];
                 while far.read_exact(&mut buf).await.is_ok() {
@@ -227,7 +227,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_is_waited_for_while_nothing_is_due() {
         let (near, mut far) = duplex(16);
-        let mut near = Patient::new(near, T, BodyDue::default());
+        let mut near = TimedStream::new(near, T, BodyDeadline::default());
         tokio::spawn(async move {
             tokio::time::sleep(T * 100).await;
             far.write_all(b"x").await.unwrap();
@@ -239,9 +239,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_is_due_ends_it_however_slowly_it_comes() {
         let (near, mut far) = duplex(16);
-        let due = BodyDue::default();
+        let due = BodyDeadline::default();
         due.set(Some(Instant::now() + T));
-        let mut near = Patient::new(near, T, due);
+        let mut near = TimedStream::new(near, T, due);
         tokio::spawn(async move {
             while far.write_all(b"x").await.is_ok() {
                 tokio::time::sleep(Duration::from_secs(1)).await;

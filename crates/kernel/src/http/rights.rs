@@ -11,28 +11,28 @@ use axum::response::Response;
 use bytes::BytesMut;
 use futures_util::{StreamExt, stream};
 
-use super::auth::Identity;
+use super::auth::RequestIdentity;
 use crate::auth::Authenticator;
 use crate::core::Core;
 
 /// What finds out who asks.
 #[derive(Debug, Clone)]
-pub(super) struct Doors {
+pub(super) struct Authentication {
     pub core: Arc<Core>,
     pub authenticator: Arc<dyn Authenticator>,
 }
 
-impl Doors {
-    async fn identity(&self, extensions: &Extensions, headers: &HeaderMap) -> Identity {
-        Identity::of(&self.core, &*self.authenticator, extensions, headers).await
+impl Authentication {
+    async fn identity(&self, extensions: &Extensions, headers: &HeaderMap) -> RequestIdentity {
+        RequestIdentity::of(&self.core, &*self.authenticator, extensions, headers).await
     }
 }
 
 /// Authenticates the caller, once for everything that needs to know.
-pub(super) async fn identify(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
+pub(super) async fn identify(State(doors): State<Authentication>, mut request: Request, next: Next) -> Response {
     // Metrics have a token of their own, which belongs to no account.
     let identity = match request.uri().path() {
-        "/metrics" => Identity::Nobody,
+        "/metrics" => RequestIdentity::Nobody,
         _ => doors.identity(request.extensions(), request.headers()).await,
     };
     request.extensions_mut().insert(identity);
@@ -41,8 +41,8 @@ pub(super) async fn identify(State(doors): State<Doors>, mut request: Request, n
 
 /// Waits for the body of an authenticated request, then authenticates the caller again. Every other check on the way to
 /// the handler runs after this.
-pub(super) async fn look_again(State(doors): State<Doors>, request: Request, next: Next) -> Response {
-    let known = matches!(request.extensions().get::<Identity>(), Some(Identity::Somebody(_)));
+pub(super) async fn look_again(State(doors): State<Authentication>, request: Request, next: Next) -> Response {
+    let known = matches!(request.extensions().get::<RequestIdentity>(), Some(RequestIdentity::Somebody(_)));
     if !known || request.body().is_end_stream() {
         return next.run(request).await;
     }

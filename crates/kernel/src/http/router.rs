@@ -18,7 +18,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::rights::Doors;
+use super::rights::Authentication;
 use super::{carry, error, health, openapi, rights};
 use crate::audit;
 use crate::auth::Authenticator;
@@ -55,7 +55,7 @@ pub fn router(
 ) -> Router {
     let (router, document) = routes(core, features).split_for_parts();
     let open = Arc::new(openapi::open_routes(&document));
-    let doors = Doors { core: Arc::clone(core), authenticator };
+    let doors = Authentication { core: Arc::clone(core), authenticator };
     let router = router.merge(more).merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", document)).layer(
         ServiceBuilder::new()
             .layer(axum::middleware::map_request(drop_unreadable_request_id))
@@ -106,7 +106,7 @@ pub(super) fn cut(text: &str) -> Cow<'_, str> {
 
 fn log_response(response: &Response, latency: Duration, _span: &tracing::Span) {
     // Refusals are counted and logged in one line.
-    if response.extensions().get::<limits::Refused>().is_some() {
+    if response.extensions().get::<limits::RateLimited>().is_some() {
         return;
     }
     tracing::info!(status = response.status().as_u16(), ms = latency.as_secs_f64() * 1e3, "answered");

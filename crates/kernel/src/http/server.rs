@@ -22,24 +22,24 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-use super::patience::{BodyDue, Patience, Patient};
-use crate::limits::{Place, Places};
+use super::patience::{BodyDeadline, IoTimeouts, TimedStream};
+use crate::limits::{ConnectionSlot, ConnectionSlots};
 
 /// Limits on connections.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Maximum number at a time, sockets included. More wait in the kernel's queue.
     pub connections: usize,
     /// How many of them one address may have. More are closed at once.
-    pub places: Arc<Places>,
+    pub places: Arc<ConnectionSlots>,
     /// Maximum time for a request's head to arrive, and for a connection to stay idle.
     pub head: Duration,
     /// How long to wait for clients after that.
-    pub patience: Patience,
+    pub patience: IoTimeouts,
 }
 
 /// Accepts connections until `shutdown`, then lets the active ones finish. Dropping the future ends them at once.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
+pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits, shutdown: CancellationToken) {
     let room = Arc::new(Semaphore::new(limits.connections));
     let mut make = router.into_make_service_with_connect_info::<SocketAddr>();
     let mut connections = JoinSet::new();
@@ -51,8 +51,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
             Ok(service) => service,
             Err(never) => impossible(never),
         };
-        let (due, Patience { body, writing }) = (BodyDue::default(), limits.patience);
-        let stream = Patient::new(stream, writing, due.clone());
+        let (due, IoTimeouts { body, writing }) = (BodyDeadline::default(), limits.patience);
+        let stream = TimedStream::new(stream, writing, due.clone());
         let watch = move |request: Request<Incoming>| request.map(|incoming| due.watch(incoming, body));
         let service = TowerToHyperService::new(service.map_request(watch));
         let (shutdown, head) = (shutdown.clone(), limits.head);
@@ -87,7 +87,7 @@ fn impossible(never: Infallible) -> ! {
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-    places: &Arc<Places>,
+    places: &Arc<ConnectionSlots>,
 ) -> Option<(Connection, SocketAddr)> {
     let room = Arc::clone(room).acquire_owned().await.ok()?;
     loop {
@@ -123,7 +123,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 /// A connection with its slot, which it keeps when it becomes a web socket.
 struct Connection {
     stream: TcpStream,
-    _place: Place,
+    _place: ConnectionSlot,
     _room: OwnedSemaphorePermit,
 }
 

@@ -8,7 +8,7 @@ use super::service;
 use crate::core::Core;
 use crate::error::Result;
 use crate::feature::Feature;
-use crate::keyring::Resealed;
+use crate::keyring::SealCounts;
 
 /// What looks after the keys that are kept.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Feature for Idempotency {
         service::purge(&self.0).await
     }
 
-    async fn reseal(&self, change: bool) -> Result<Vec<(&'static str, Resealed)>> {
+    async fn reseal(&self, change: bool) -> Result<Vec<(&'static str, SealCounts)>> {
         Ok(vec![("answers kept for a day", service::reseal(&self.0, change).await?)])
     }
 }

@@ -2,7 +2,7 @@
 //! once.
 //!
 //! A POST's handler takes [`Once`] (or [`Post`], which includes the body) and passes it to the service, which begins
-//! its transaction with [`Once::begin`] and ends it with [`Doing::finish`]: the changes, the key and the response are
+//! its transaction with [`Once::begin`] and ends it with [`OnceTx::finish`]: the changes, the key and the response are
 //! committed together or not at all.
 
 mod feature;
@@ -22,7 +22,7 @@ use crate::ids::UserId;
 use crate::secrets::Fingerprint;
 
 pub use feature::Idempotency;
-pub use service::{Begun, Checked, Doing};
+pub use service::{OnceCheck, OnceStart, OnceTx};
 
 /// Name of the header.
 pub const HEADER: &str = "Idempotency-Key";
@@ -30,11 +30,11 @@ pub const HEADER: &str = "Idempotency-Key";
 /// A request that is done only once, however often it is sent. Without the header it is an ordinary request, and so is
 /// every CLI command (`Once::default()`).
 #[derive(Debug, Clone, Default)]
-pub struct Once(Option<Named>);
+pub struct Once(Option<RequestKey>);
 
 /// A request's owner and key, and the fingerprint that tells it from any other request.
 #[derive(Debug, Clone)]
-struct Named {
+struct RequestKey {
     user: UserId,
     key: String,
     fingerprint: Fingerprint,
@@ -59,7 +59,7 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<(Once, axum
     let core = Arc::clone(core(request.extensions())?);
     let (named, uri) = (named(&request)?, request.uri().to_string());
     let body = body(request, state).await?;
-    let once = named.map(|(user, key)| Named {
+    let once = named.map(|(user, key)| RequestKey {
         user,
         key,
         fingerprint: core.sealer.fingerprint(&[b"request", uri.as_bytes(), &body]),

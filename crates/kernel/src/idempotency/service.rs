@@ -10,11 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::PgConnection;
 
-use super::{HEADER, Named, Once, store};
+use super::{HEADER, Once, RequestKey, store};
 use crate::core::Core;
 use crate::db::{self, Tx, is_lock_timeout};
 use crate::error::{Code, Error, Result};
-use crate::keyring::Resealed;
+use crate::keyring::SealCounts;
 use crate::secrets::SealedBy;
 
 /// The purpose that responses are sealed for.
@@ -26,16 +26,16 @@ const MOST: i64 = 20_000;
 
 /// Outcome of beginning a request.
 #[derive(Debug)]
-pub enum Begun<T> {
+pub enum OnceStart<T> {
     /// To be done, in this transaction.
-    New(Doing),
+    New(OnceTx),
     /// Already done; this is the stored response.
     Done(T),
 }
 
 /// Outcome of checking a request before its transaction.
 #[derive(Debug)]
-pub enum Checked<T, C> {
+pub enum OnceCheck<T, C> {
     /// May be done; this is the result of the check.
     New(C),
     /// Already done; this is the stored response.
@@ -44,14 +44,14 @@ pub enum Checked<T, C> {
 
 /// A request's transaction. [`Self::finish`] is the only way to commit it.
 #[derive(Debug)]
-pub struct Doing {
+pub struct OnceTx {
     tx: Tx,
     once: Once,
 }
 
 impl Once {
     /// Begins the request's transaction. Waits for the same request if it is in progress elsewhere.
-    pub async fn begin<T: DeserializeOwned>(&self, core: &Core) -> Result<Begun<T>> {
+    pub async fn begin<T: DeserializeOwned>(&self, core: &Core) -> Result<OnceStart<T>> {
         let mut tx = db::begin(&core.db).await?;
         if let Some(named) = &self.0 {
             let taken = store::insert(&mut tx, named).await.map_err(|error| match is_lock_timeout(&error) {
@@ -64,10 +64,10 @@ impl Once {
             if !taken {
                 // It was deleted just now, a day old.
                 let gone = || Error::new(Code::Conflict, "This key has just expired; use a new one.");
-                return named.kept(core, &mut tx).await?.ok_or_else(gone).map(Begun::Done);
+                return named.kept(core, &mut tx).await?.ok_or_else(gone).map(OnceStart::Done);
             }
         }
-        Ok(Begun::New(Doing { tx, once: self.clone() }))
+        Ok(OnceStart::New(OnceTx { tx, once: self.clone() }))
     }
 
     /// Checks, before the transaction begins, whether the request may be done: for checks that call other systems. A
@@ -77,13 +77,13 @@ impl Once {
         &self,
         core: &Core,
         check: impl Future<Output = Result<C>>,
-    ) -> Result<Checked<T, C>> {
+    ) -> Result<OnceCheck<T, C>> {
         if let Some(done) = self.look(core).await? {
-            return Ok(Checked::Done(done));
+            return Ok(OnceCheck::Done(done));
         }
         match check.await {
-            Ok(found) => Ok(Checked::New(found)),
-            Err(refused) => self.look(core).await?.map(Checked::Done).ok_or(refused),
+            Ok(found) => Ok(OnceCheck::New(found)),
+            Err(refused) => self.look(core).await?.map(OnceCheck::Done).ok_or(refused),
         }
     }
 
@@ -111,7 +111,7 @@ impl Once {
     }
 }
 
-impl Named {
+impl RequestKey {
     async fn kept<T: DeserializeOwned>(&self, core: &Core, db: &mut PgConnection) -> Result<Option<T>> {
         match store::get(db, self).await? {
             Some((known, _)) if !self.fingerprint.matches(&known) => {
@@ -131,7 +131,7 @@ impl Named {
     }
 }
 
-impl Doing {
+impl OnceTx {
     /// Commits the changes, together with the response to replay from now on.
     pub async fn finish<T: Serialize>(mut self, core: &Core, answer: T) -> Result<T> {
         if let Some(named) = &self.once.0 {
@@ -151,7 +151,7 @@ impl Doing {
     }
 }
 
-impl Deref for Doing {
+impl Deref for OnceTx {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -159,7 +159,7 @@ impl Deref for Doing {
     }
 }
 
-impl DerefMut for Doing {
+impl DerefMut for OnceTx {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.tx
     }
@@ -170,8 +170,8 @@ const BATCH: i64 = 500;
 
 /// Reseals responses that were sealed with an old key. One that no key opens is lost: if the request is repeated, it
 /// fails instead of being done twice.
-pub(super) async fn reseal(core: &Core, change: bool) -> Result<Resealed> {
-    let (mut count, mut after) = (Resealed::default(), (0, String::new()));
+pub(super) async fn reseal(core: &Core, change: bool) -> Result<SealCounts> {
+    let (mut count, mut after) = (SealCounts::default(), (0, String::new()));
     loop {
         let answers = store::answers(&core.db, &after, BATCH).await?;
         let Some((user, key, _)) = answers.last() else { return Ok(count) };

@@ -2,12 +2,12 @@
 
 use sqlx::{PgConnection, PgPool};
 
-use super::Named;
+use super::RequestKey;
 
 type Result<T> = sqlx::Result<T>;
 
 /// Inserts a key; false if it exists. Concurrent requests with the same key wait for each other here.
-pub(super) async fn insert(tx: &mut PgConnection, named: &Named) -> Result<bool> {
+pub(super) async fn insert(tx: &mut PgConnection, named: &RequestKey) -> Result<bool> {
     let done = sqlx::query!(
         "insert into idempotency_keys (user_id, key, request_hash) values ($1, $2, $3) on conflict do nothing",
         named.user.0,
@@ -20,7 +20,7 @@ pub(super) async fn insert(tx: &mut PgConnection, named: &Named) -> Result<bool>
 }
 
 /// The request fingerprint and the response stored under a key.
-pub(super) async fn get(db: &mut PgConnection, named: &Named) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+pub(super) async fn get(db: &mut PgConnection, named: &RequestKey) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
     let row = sqlx::query!(
         "select request_hash, answer_sealed from idempotency_keys where user_id = $1 and key = $2",
         named.user.0,
@@ -32,14 +32,14 @@ pub(super) async fn get(db: &mut PgConnection, named: &Named) -> Result<Option<(
 }
 
 /// Locks a key until the transaction ends.
-pub(super) async fn lock(tx: &mut PgConnection, named: &Named) -> Result<()> {
+pub(super) async fn lock(tx: &mut PgConnection, named: &RequestKey) -> Result<()> {
     sqlx::query!("select key from idempotency_keys where user_id = $1 and key = $2 for update", named.user.0, named.key)
         .fetch_optional(tx)
         .await
         .map(drop)
 }
 
-pub(super) async fn set_answer(tx: &mut PgConnection, named: &Named, sealed: &[u8]) -> Result<()> {
+pub(super) async fn set_answer(tx: &mut PgConnection, named: &RequestKey, sealed: &[u8]) -> Result<()> {
     sqlx::query!(
         "update idempotency_keys set answer_sealed = $3 where user_id = $1 and key = $2",
         named.user.0,

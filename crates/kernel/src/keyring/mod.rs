@@ -7,7 +7,7 @@ use crate::secrets::SealedBy;
 
 /// Sealed secrets of one kind, by the key that opens them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Resealed {
+pub struct SealCounts {
     /// Sealed with the master key already.
     pub master: u64,
     /// Resealed from an old key to the master key.
@@ -18,7 +18,7 @@ pub struct Resealed {
     pub lost: u64,
 }
 
-impl Resealed {
+impl SealCounts {
     /// Counts a secret; `done` means that it was sealed with an old key and has been resealed with the master key.
     pub fn add(&mut self, by: &SealedBy, done: bool) {
         *match by {

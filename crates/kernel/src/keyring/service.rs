@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Resealed, store};
+use super::{SealCounts, store};
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
 use crate::feature::Feature;
@@ -26,7 +26,7 @@ fn wrong_key() -> Error {
 }
 
 /// Seals with the master key what old keys sealed, of every feature; or, without `change`, only looks.
-async fn reseal(features: &[Arc<dyn Feature>], change: bool) -> Result<Vec<(&'static str, Resealed)>> {
+async fn reseal(features: &[Arc<dyn Feature>], change: bool) -> Result<Vec<(&'static str, SealCounts)>> {
     let mut all = vec![];
     for feature in features {
         all.extend(feature.reseal(change).await?);
@@ -59,14 +59,14 @@ async fn first(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<u8>> {
 }
 
 /// Number of secrets of each kind, by key.
-pub async fn status(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&'static str, Resealed)>> {
+pub async fn status(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&'static str, SealCounts)>> {
     check(core, features).await?;
     reseal(features, false).await
 }
 
 /// Reseals with the master key everything that an old key sealed, while the service runs. Secrets in use are retried
 /// for up to a minute: those left after that are counted as `old`.
-pub async fn rotate(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&'static str, Resealed)>> {
+pub async fn rotate(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&'static str, SealCounts)>> {
     check(core, features).await?;
     let mut all = reseal(features, true).await?;
     for _ in 0..TRIES {
@@ -78,7 +78,7 @@ pub async fn rotate(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&
         for ((_, before), (_, now)) in all.iter_mut().zip(again) {
             // Secrets resealed in an earlier pass open with the master key now, unless their operations have ended.
             let (resealed, master) = (before.resealed + now.resealed, now.master.saturating_sub(before.resealed));
-            *before = Resealed { master, resealed, ..now };
+            *before = SealCounts { master, resealed, ..now };
         }
     }
     if all.iter().all(|(_, n)| n.old == 0)
@@ -96,7 +96,7 @@ pub async fn rotate(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&
 
 /// Accepts the master key although its predecessor is lost, and returns how many secrets are lost with it. Refused if
 /// none is lost.
-pub async fn replace(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&'static str, Resealed)>> {
+pub async fn replace(core: &Core, features: &[Arc<dyn Feature>]) -> Result<Vec<(&'static str, SealCounts)>> {
     let sealed = store::get(&core.db).await?;
     if check(core, features).await.is_ok() {
         return Err(Error::new(

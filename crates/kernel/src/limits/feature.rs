@@ -11,10 +11,10 @@ use crate::feature::Feature;
 
 /// What deletes counts of minutes that are over.
 #[derive(Debug)]
-pub struct Limiting(pub Arc<Core>);
+pub struct RateLimiting(pub Arc<Core>);
 
 #[async_trait]
-impl Feature for Limiting {
+impl Feature for RateLimiting {
     fn name(&self) -> &'static str {
         "limits"
     }

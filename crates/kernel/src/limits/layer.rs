@@ -9,16 +9,16 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::service::{Allowance, Who};
+use super::service::{Allowance, LimitKey};
 use crate::core::Core;
 use crate::error::{Code, Error};
 use crate::http::ClientAddress;
-use crate::http::auth::Identity;
+use crate::http::auth::RequestIdentity;
 
 /// Marks a response that only reports a rate limit. Such requests are not logged one by one: otherwise an anonymous
 /// client could fill the log as fast as it can send.
 #[derive(Debug, Clone, Copy)]
-pub struct Refused;
+pub struct RateLimited;
 
 /// How often the log reports refused requests.
 const SAID_EVERY: Duration = Duration::from_secs(10);
@@ -30,19 +30,19 @@ pub async fn limit(State(core): State<Arc<Core>>, request: Request, next: Next) 
     let path = request.uri().path();
     if !path.starts_with("/api/") {
         let network = address.network();
-        let who = if path.starts_with("/health/") { Who::Health(network) } else { Who::Page(network) };
+        let who = if path.starts_with("/health/") { LimitKey::Health(network) } else { LimitKey::Page(network) };
         let allowance = core.limits.count_here(&core, &who);
         return match allowance.fine {
             true => next.run(request).await,
             false => refuse(&allowance, address),
         };
     }
-    let allowance = match request.extensions().get::<Identity>() {
+    let allowance = match request.extensions().get::<RequestIdentity>() {
         // The access token changes during a session.
-        Some(Identity::Somebody(caller)) => {
-            let of_token = core.limits.count(&core, Who::Token(caller.session.unwrap_or(caller.token))).await;
+        Some(RequestIdentity::Somebody(caller)) => {
+            let of_token = core.limits.count(&core, LimitKey::Token(caller.session.unwrap_or(caller.token))).await;
             match of_token.fine {
-                true => tighter(of_token, core.limits.count(&core, Who::Account(caller.user)).await),
+                true => tighter(of_token, core.limits.count(&core, LimitKey::Account(caller.user)).await),
                 false => of_token,
             }
         }
@@ -74,7 +74,7 @@ fn refuse(allowance: &Allowance, address: ClientAddress) -> Response {
         ..Error::new(Code::RateLimited, format!("More than {} requests per minute. Slow down.", allowance.limit))
     };
     let mut response = error.into_response();
-    response.extensions_mut().insert(Refused);
+    response.extensions_mut().insert(RateLimited);
     response
 }
 

@@ -10,8 +10,8 @@ mod service;
 mod store;
 mod turns;
 
-pub use feature::Limiting;
-pub use layer::{Refused, limit, note_refusal};
-pub use places::{Place, Places};
-pub use service::{Allowance, Limits, Who};
-pub use turns::Turns;
+pub use feature::RateLimiting;
+pub use layer::{RateLimited, limit, note_refusal};
+pub use places::{ConnectionSlot, ConnectionSlots};
+pub use service::{Allowance, LimitKey, RateLimits};
+pub use turns::ListSlots;

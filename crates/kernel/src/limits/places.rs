@@ -12,7 +12,7 @@ const WIDE: usize = 2;
 
 /// Connections per network.
 #[derive(Debug)]
-pub struct Places {
+pub struct ConnectionSlots {
     most: usize,
     /// Proxies carry the connections of all clients behind them.
     trusted: Proxies,
@@ -21,19 +21,19 @@ pub struct Places {
 
 /// A connection slot, released when dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct ConnectionSlot {
+    places: Arc<ConnectionSlots>,
     of: Vec<String>,
 }
 
-impl Places {
+impl ConnectionSlots {
     /// `most` per address (IPv6: per /64), without a limit for trusted proxies.
     pub fn new(most: usize, trusted: Proxies) -> Arc<Self> {
         Arc::new(Self { most, trusted, taken: Mutex::default() })
     }
 
     /// A slot for a connection from `peer`; none if its network has reached the limit.
-    pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+    pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
         let address = ClientAddress(peer);
         let wanted = match self.trusted.contains(peer) {
             true => vec![],
@@ -49,11 +49,11 @@ impl Places {
         for network in &of {
             *taken.entry(network.clone()).or_default() += 1;
         }
-        Some(Place { places: Arc::clone(self), of })
+        Some(ConnectionSlot { places: Arc::clone(self), of })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
         for network in &self.of {
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_places_and_gets_them_back() {
-        let places = Places::new(2, Proxies::default());
+        let places = ConnectionSlots::new(2, Proxies::default());
         let mut held: Vec<_> = (0..2).map(|_| places.take(at("192.0.2.1")).unwrap()).collect();
         assert!(places.take(at("192.0.2.1")).is_none());
         assert!(places.take(at("192.0.2.2")).is_some());
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn networks_of_one_network_share() {
-        let places = Places::new(2, Proxies::default());
+        let places = ConnectionSlots::new(2, Proxies::default());
         let _held = ["2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:2::1", "2001:db8:0:3::1"]
             .map(|address| places.take(at(address)).unwrap());
         assert!(places.take(at("2001:db8:0:4::1")).is_none());
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_has_as_many_as_there_are() {
-        let places = Places::new(1, Proxies::try_from("192.0.2.0/24".to_owned()).unwrap());
+        let places = ConnectionSlots::new(1, Proxies::try_from("192.0.2.0/24".to_owned()).unwrap());
         let _held = [1, 2, 3].map(|_| places.take(at("192.0.2.1")).unwrap());
     }
 }

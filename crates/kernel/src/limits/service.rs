@@ -24,7 +24,7 @@ const WIDE: u64 = 8;
 
 /// The requests that are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Who {
+pub enum LimitKey {
     /// Of a session or an API token.
     Token(Uuid),
     /// Of an account, with all its tokens.
@@ -60,22 +60,22 @@ pub struct Allowance {
 
 /// The shares of this process.
 #[derive(Debug, Default)]
-pub struct Limits {
-    shares: Mutex<HashMap<Who, Arc<tokio::sync::Mutex<Share>>>>,
+pub struct RateLimits {
+    shares: Mutex<HashMap<LimitKey, Arc<tokio::sync::Mutex<QuotaShare>>>>,
     /// Until when no queries are made because the database was unreachable.
     away_until: Mutex<Option<Instant>>,
 }
 
 /// This process's share of a client's current minute.
 #[derive(Debug)]
-struct Share {
+struct QuotaShare {
     left: u64,
     /// What no process has taken, as far as this one knows.
     rest: u64,
     until: Instant,
 }
 
-impl Share {
+impl QuotaShare {
     fn one(&mut self, limit: u64, now: Instant) -> Allowance {
         let fine = self.left > 0;
         self.left = self.left.saturating_sub(1);
@@ -88,9 +88,9 @@ impl Share {
     }
 }
 
-impl Limits {
+impl RateLimits {
     /// Counts one request in this process only, without a query.
-    pub fn count_here(&self, core: &Core, who: &Who) -> Allowance {
+    pub fn count_here(&self, core: &Core, who: &LimitKey) -> Allowance {
         let limit = who.limit(core);
         let share = self.share(who);
         let now = Instant::now();
@@ -99,7 +99,7 @@ impl Limits {
             return Allowance { fine: true, limit, remaining: 0, reset: Duration::from_secs(1) };
         };
         if share.until <= now {
-            *share = Share { left: limit, rest: 0, until: now + Duration::from_mins(1) };
+            *share = QuotaShare { left: limit, rest: 0, until: now + Duration::from_mins(1) };
         }
         share.one(limit, now)
     }
@@ -111,16 +111,16 @@ impl Limits {
     /// Counts one request without a valid token: first in this process, for the whole network.
     pub(super) async fn count_stranger(&self, core: &Core, address: ClientAddress) -> Allowance {
         if let Some(wide) = address.wide() {
-            let all = self.count_here(core, &Who::Wide(wide));
+            let all = self.count_here(core, &LimitKey::Wide(wide));
             if !all.fine {
                 return all;
             }
         }
-        self.count(core, Who::Address(address.network())).await
+        self.count(core, LimitKey::Address(address.network())).await
     }
 
     /// Counts one request.
-    pub(super) async fn count(&self, core: &Core, who: Who) -> Allowance {
+    pub(super) async fn count(&self, core: &Core, who: LimitKey) -> Allowance {
         let limit = who.limit(core);
         let share = self.share(&who);
         // Held during the query, so that parallel requests of one client don't take a share each.
@@ -155,9 +155,9 @@ impl Limits {
     /// invalid ones. [`Self::was_right`] takes a valid one back: however many are looked up concurrently, no more than
     /// the limit can be invalid.
     pub async fn guess(&self, core: &Core, address: ClientAddress) -> Result<()> {
-        let mut allowance = self.count(core, Who::Guess(address.network())).await;
+        let mut allowance = self.count(core, LimitKey::Guess(address.network())).await;
         if let Some(wide) = address.wide().filter(|_| allowance.fine) {
-            allowance = self.count_here(core, &Who::Wide(wide));
+            allowance = self.count_here(core, &LimitKey::Wide(wide));
         }
         if allowance.fine {
             return Ok(());
@@ -168,15 +168,15 @@ impl Limits {
 
     /// Takes back a guess that turned out to be valid.
     pub async fn was_right(&self, address: ClientAddress) {
-        let mut given_back = vec![Who::Guess(address.network())];
-        given_back.extend(address.wide().map(Who::Wide));
+        let mut given_back = vec![LimitKey::Guess(address.network())];
+        given_back.extend(address.wide().map(LimitKey::Wide));
         for who in given_back {
             let share = self.share(&who);
             share.lock().await.left += 1;
         }
     }
 
-    fn share(&self, who: &Who) -> Arc<tokio::sync::Mutex<Share>> {
+    fn share(&self, who: &LimitKey) -> Arc<tokio::sync::Mutex<QuotaShare>> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(who) {
             return Arc::clone(share);
@@ -189,11 +189,11 @@ impl Limits {
                 let mut one = false;
                 shares.retain(|who, _| {
                     one = !one;
-                    one || matches!(who, Who::Token(_) | Who::Account(_))
+                    one || matches!(who, LimitKey::Token(_) | LimitKey::Account(_))
                 });
             }
         }
-        let share = Arc::new(tokio::sync::Mutex::new(Share { left: 0, rest: 0, until: now }));
+        let share = Arc::new(tokio::sync::Mutex::new(QuotaShare { left: 0, rest: 0, until: now }));
         shares.insert(who.clone(), Arc::clone(&share));
         share
     }
@@ -211,7 +211,7 @@ fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }
 
-impl Who {
+impl LimitKey {
     fn limit(&self, core: &Core) -> u64 {
         let (token, address) = (core.config.rate_limit_token.into(), core.config.rate_limit_address.into());
         match self {
@@ -249,13 +249,13 @@ mod tests {
 
     #[test]
     fn many_addresses_make_it_forget_some_of_them_and_no_token() {
-        let limits = Limits::default();
-        let token = Who::Token(Uuid::nil());
+        let limits = RateLimits::default();
+        let token = LimitKey::Token(Uuid::nil());
         let minute = Instant::now() + Duration::from_mins(1);
-        let present = |who: &Who| limits.share(who).try_lock().unwrap().until = minute;
+        let present = |who: &LimitKey| limits.share(who).try_lock().unwrap().until = minute;
         present(&token);
         for n in 0..SIZE {
-            present(&Who::Address(n.to_string()));
+            present(&LimitKey::Address(n.to_string()));
         }
         let shares = limits.shares.lock().unwrap();
         assert!(shares.contains_key(&token));

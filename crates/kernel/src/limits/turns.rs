@@ -19,17 +19,17 @@ const SIZE: usize = 1_000;
 
 /// The slots of each account.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<HashMap<UserId, Arc<Semaphore>>>);
+pub struct ListSlots(Mutex<HashMap<UserId, Arc<Semaphore>>>);
 
 /// A slot for reading a list, released when dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub struct ListSlot {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Turns {
+impl ListSlots {
     /// Waits for one of this account's slots.
-    pub async fn take(&self, user: UserId) -> Result<Turn> {
+    pub async fn take(&self, user: UserId) -> Result<ListSlot> {
         let places = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if all.len() >= SIZE {
@@ -38,7 +38,7 @@ impl Turns {
             Arc::clone(all.entry(user).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))))
         };
         match tokio::time::timeout(PATIENCE, places.acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Turn { _permit: permit }),
+            Ok(Ok(permit)) => Ok(ListSlot { _permit: permit }),
             Ok(Err(closed)) => Err(Error::internal(closed)),
             Err(_) => Err(Error {
                 retry_after: Some(PATIENCE),
@@ -57,7 +57,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_account_waits_for_itself_and_for_nobody_else() {
-        let turns = Turns::default();
+        let turns = ListSlots::default();
         let mut held = vec![];
         for _ in 0..AT_ONCE {
             held.push(turns.take(UserId(1)).await.unwrap());

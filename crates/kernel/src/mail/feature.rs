@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::{MAIL_DUE, outbox, routes, service};
 use crate::core::Core;
 use crate::error::Result;
-use crate::feature::{Feature, Task};
+use crate::feature::{BackgroundTask, Feature};
 
 /// What sends mails, and shows what became of them.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ impl Feature for Mails {
         routes::routes().with_state(Arc::clone(&self.0))
     }
 
-    fn tasks(self: Arc<Self>) -> Vec<Task> {
-        vec![Task::new("mail", async move { outbox::send_queued(&self.0).await })]
+    fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
+        vec![BackgroundTask::new("mail", async move { outbox::send_queued(&self.0).await })]
     }
 
     fn topics(&self) -> Vec<&'static str> {

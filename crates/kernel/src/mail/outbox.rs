@@ -8,8 +8,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::MAIL_DUE;
-use super::store::{self, Mail};
-use super::transport::{Failure, Ready, Transport};
+use super::store::{self, QueuedMail};
+use super::transport::{PreparedMail, SendFailure, Transport};
 use crate::core::Core;
 use crate::error::is_database_away;
 use crate::restores;
@@ -74,7 +74,7 @@ fn note(sent: sqlx::Result<()>) {
 
 /// Claims due emails, at most as many as there are free slots: a mail server that is slow with one email must not hold
 /// up the others.
-async fn take_on(core: &Core, transport: &Transport, look: bool, room: usize) -> sqlx::Result<Vec<Mail>> {
+async fn take_on(core: &Core, transport: &Transport, look: bool, room: usize) -> sqlx::Result<Vec<QueuedMail>> {
     if look {
         settle_abandoned(core, transport).await?;
     }
@@ -90,7 +90,7 @@ async fn take_on(core: &Core, transport: &Transport, look: bool, room: usize) ->
     Ok(mails)
 }
 
-async fn send(core: &Core, transport: &Transport, mail: Mail) -> sqlx::Result<()> {
+async fn send(core: &Core, transport: &Transport, mail: QueuedMail) -> sqlx::Result<()> {
     let ready = tokio::select! {
         biased;
         // Not handed over yet: the next process to poll sends it.
@@ -107,22 +107,27 @@ async fn send(core: &Core, transport: &Transport, mail: Mail) -> sqlx::Result<()
 }
 
 /// Everything short of the content, so that a failure anywhere in here leaves the email unsent.
-async fn offer(core: &Core, transport: &Transport, mail: &Mail) -> Result<Ready, Failure> {
+async fn offer(core: &Core, transport: &Transport, mail: &QueuedMail) -> Result<PreparedMail, SendFailure> {
     let ready = transport.prepare(mail).await?;
     if transport.is_idempotent() {
         return Ok(ready);
     }
     match tokio::time::timeout(NOTE, store::hand_over(&core.db, mail)).await {
         Ok(Ok(true)) => Ok(ready),
-        Ok(Ok(false)) => Err(Failure::Later("the mail server was so slow that another process took over".into())),
-        Ok(Err(error)) => Err(Failure::Later(format!("the database was unreachable: {error}"))),
-        Err(_) => Err(Failure::Later("the database did not answer in time".into())),
+        Ok(Ok(false)) => Err(SendFailure::Later("the mail server was so slow that another process took over".into())),
+        Ok(Err(error)) => Err(SendFailure::Later(format!("the database was unreachable: {error}"))),
+        Err(_) => Err(SendFailure::Later("the database did not answer in time".into())),
     }
 }
 
 /// Records the outcome. It must not be lost because the database is unreachable for a moment: this is retried for as
 /// long as the claim lasts.
-async fn settle(core: &Core, transport: &Transport, mail: &Mail, outcome: Result<(), Failure>) -> sqlx::Result<()> {
+async fn settle(
+    core: &Core,
+    transport: &Transport,
+    mail: &QueuedMail,
+    outcome: Result<(), SendFailure>,
+) -> sqlx::Result<()> {
     let until = tokio::time::Instant::now() + transport.claim();
     loop {
         match record(core, mail, &outcome).await {
@@ -151,7 +156,7 @@ async fn settle_abandoned(core: &Core, transport: &Transport) -> sqlx::Result<()
     Ok(())
 }
 
-async fn record(core: &Core, mail: &Mail, outcome: &Result<(), Failure>) -> sqlx::Result<()> {
+async fn record(core: &Core, mail: &QueuedMail, outcome: &Result<(), SendFailure>) -> sqlx::Result<()> {
     let id = mail.id;
     match outcome {
         Ok(()) => {
@@ -159,24 +164,24 @@ async fn record(core: &Core, mail: &Mail, outcome: &Result<(), Failure>) -> sqlx
             tracing::info!(mail = %id, "mail sent");
             count("sent");
         }
-        Err(Failure::Held(error)) => {
+        Err(SendFailure::Held(error)) => {
             let wait = backoff(mail.attempts);
             store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(true)).await?;
             tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "email held until the mail server accepts it");
             count("retried");
         }
-        Err(Failure::Later(error)) if Utc::now() - mail.queued_at < PATIENCE => {
+        Err(SendFailure::Later(error)) if Utc::now() - mail.queued_at < PATIENCE => {
             let wait = backoff(mail.attempts);
             store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(false)).await?;
             tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "email not sent; retrying later");
             count("retried");
         }
-        Err(Failure::Later(error) | Failure::Never(error)) => {
+        Err(SendFailure::Later(error) | SendFailure::Never(error)) => {
             store::give_up(&core.db, mail, "failed", error).await?;
             tracing::error!(mail = %id, error, "email not sent; giving up");
             count("failed");
         }
-        Err(Failure::Unknown(error)) => {
+        Err(SendFailure::Unknown(error)) => {
             store::give_up(&core.db, mail, "unknown", error).await?;
             tracing::error!(mail = %id, error, "email may have been sent; it is not retried automatically");
             count("unknown");

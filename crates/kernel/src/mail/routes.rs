@@ -12,7 +12,7 @@ use super::service;
 use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
-use crate::http::auth::Provider;
+use crate::http::auth::ProviderCaller;
 use crate::http::extract::{Json, Path, Query};
 use crate::http::page::Page;
 use crate::idempotency::Once;
@@ -27,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
         (status = 422, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
-    _: Provider,
+    _: ProviderCaller,
     Query(query): Query<ListMails>,
 ) -> Result<Json<Page<MailView>>> {
     Ok(Json(service::list(&core, &query).await?))
@@ -38,6 +38,11 @@ async fn list(
     params(("id" = Uuid, Path, description = "The email's id")),
     responses((status = 200, body = MailView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn retry(State(core): State<Arc<Core>>, _: Provider, Path(id): Path<Uuid>, once: Once) -> Result<Json<MailView>> {
+async fn retry(
+    State(core): State<Arc<Core>>,
+    _: ProviderCaller,
+    Path(id): Path<Uuid>,
+    once: Once,
+) -> Result<Json<MailView>> {
     Ok(Json(service::retry(&core, &once, id).await?))
 }

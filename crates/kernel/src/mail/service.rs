@@ -6,19 +6,19 @@ use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::model::{ListMails, MailState, MailView};
-use super::templates::Mail;
+use super::templates::MailTemplate;
 use super::{store, transport};
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
 use crate::http::page::{self, Page, PageQuery};
-use crate::idempotency::{Begun, Once};
+use crate::idempotency::{Once, OnceStart};
 
 /// How many days emails are kept.
 const KEPT_DAYS: i32 = 90;
 
 /// Queues an email in the caller's transaction: it exists if and only if that transaction commits. At most one is
 /// queued per `event`.
-pub async fn queue(tx: &mut PgConnection, event: &str, recipient: &str, mail: &impl Mail) -> Result<()> {
+pub async fn queue(tx: &mut PgConnection, event: &str, recipient: &str, mail: &impl MailTemplate) -> Result<()> {
     let mail = mail.render()?;
     Ok(store::insert(tx, event, recipient, &mail).await?)
 }
@@ -34,8 +34,8 @@ pub async fn list(core: &Core, query: &ListMails) -> Result<Page<MailView>> {
 /// Sends an email again, or at once: it is retried for as long as a new one.
 pub async fn retry(core: &Core, once: &Once, id: Uuid) -> Result<MailView> {
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     let mail = store::lock(&mut tx, id).await?.ok_or_else(|| Error::not_found("email"))?;
     match mail.state {

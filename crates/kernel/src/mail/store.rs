@@ -32,7 +32,7 @@ pub(super) async fn insert(db: &mut PgConnection, event: &str, recipient: &str, 
 
 /// An email that this process may send now, and no other.
 #[derive(Debug)]
-pub(super) struct Mail {
+pub(super) struct QueuedMail {
     pub id: Uuid,
     pub recipient: String,
     pub subject: String,
@@ -49,9 +49,9 @@ pub(super) struct Mail {
 /// the end of an alert must not arrive before its beginning. An email that is due hours from now was queued while the
 /// clock was off. It is committed as `sending` before it is handed over. While it is being sent, `run_at` is the time
 /// by which its sender must have died, and `attempts` tells its sender from a later one.
-pub(super) async fn claim(db: &PgPool, claim_seconds: f64) -> Result<Option<Mail>> {
+pub(super) async fn claim(db: &PgPool, claim_seconds: f64) -> Result<Option<QueuedMail>> {
     sqlx::query_as!(
-        Mail,
+        QueuedMail,
         r#"update mails set state = 'sending', attempts = attempts + 1, handed_over_at = null,
                   run_at = now() + make_interval(secs => $1)
            where id = (select id from mails m where state = 'queued'
@@ -68,7 +68,7 @@ pub(super) async fn claim(db: &PgPool, claim_seconds: f64) -> Result<Option<Mail
 
 /// Records that the mail server is about to get the content: from now on the email may have been sent. False if the
 /// claim has expired, and the email belongs to another process.
-pub(super) async fn hand_over(db: &PgPool, mail: &Mail) -> Result<bool> {
+pub(super) async fn hand_over(db: &PgPool, mail: &QueuedMail) -> Result<bool> {
     let done = sqlx::query!(
         "update mails set handed_over_at = now()
          where id = $1 and state = 'sending' and attempts = $2 and run_at > now()",
@@ -90,7 +90,13 @@ pub(super) async fn sent(db: &PgPool, id: Uuid) -> Result<()> {
 
 /// Records that an email was certainly not sent, and is retried after `wait_seconds`. `held`: retried without a time
 /// limit; `None` if it was not attempted, which leaves the flag unchanged.
-pub(super) async fn retry(db: &PgPool, mail: &Mail, wait_seconds: f64, error: &str, held: Option<bool>) -> Result<()> {
+pub(super) async fn retry(
+    db: &PgPool,
+    mail: &QueuedMail,
+    wait_seconds: f64,
+    error: &str,
+    held: Option<bool>,
+) -> Result<()> {
     sqlx::query!(
         "update mails set state = 'queued', run_at = now() + make_interval(secs => $3), last_error = $4, held = coalesce($5, held)
          where id = $1 and state = 'sending' and attempts = $2",
@@ -107,7 +113,7 @@ pub(super) async fn retry(db: &PgPool, mail: &Mail, wait_seconds: f64, error: &s
 
 /// Records another outcome: `failed` (certainly not sent) or `unknown` (possibly sent). Neither is retried
 /// automatically.
-pub(super) async fn give_up(db: &PgPool, mail: &Mail, state: &str, error: &str) -> Result<()> {
+pub(super) async fn give_up(db: &PgPool, mail: &QueuedMail, state: &str, error: &str) -> Result<()> {
     sqlx::query!(
         "update mails set state = $3, last_error = $4, held = false where id = $1 and state = 'sending' and attempts = $2",
         mail.id,
@@ -122,7 +128,7 @@ pub(super) async fn give_up(db: &PgPool, mail: &Mail, state: &str, error: &str) 
 
 /// An email whose sender died.
 #[derive(Debug)]
-pub(super) struct Abandoned {
+pub(super) struct AbandonedMail {
     pub id: Uuid,
     /// It is queued again; otherwise it is `unknown`.
     pub again: bool,
@@ -130,9 +136,9 @@ pub(super) struct Abandoned {
 
 /// Emails whose sender died: queued again if the content was certainly not handed over, or if handing it over twice
 /// does no harm (`idempotent`); otherwise `unknown`.
-pub(super) async fn abandoned(db: &PgPool, idempotent: bool) -> Result<Vec<Abandoned>> {
+pub(super) async fn abandoned(db: &PgPool, idempotent: bool) -> Result<Vec<AbandonedMail>> {
     sqlx::query_as!(
-        Abandoned,
+        AbandonedMail,
         r#"update mails set state = case when $1 or handed_over_at is null then 'queued' else 'unknown' end,
                   last_error = 'the sending process ended before it knew the outcome'
            where id in (select id from mails where state = 'sending'

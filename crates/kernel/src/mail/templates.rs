@@ -14,7 +14,7 @@ pub struct Rendered {
 }
 
 /// An email that can be rendered.
-pub trait Mail {
+pub trait MailTemplate {
     /// Renders subject, text and HTML.
     fn render(&self) -> Result<Rendered>;
 }

@@ -16,12 +16,12 @@ use secrecy::ExposeSecret;
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
-use super::store::Mail;
+use super::store::QueuedMail;
 use crate::config::{Config, Smtp, SmtpTls};
 
 /// Why an email was not sent, as far as is known.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum SendFailure {
     /// Certainly not sent; a retry may succeed.
     Later(String),
     /// Certainly not sent, for a reason unrelated to this email that someone has to fix: the mail server is
@@ -33,27 +33,27 @@ pub(super) enum Failure {
     Unknown(String),
 }
 
-type Outcome<T = ()> = Result<T, Failure>;
+type SendResult<T = ()> = Result<T, SendFailure>;
 
 /// The destination of emails.
 pub(super) struct Transport {
     from: Mailbox,
-    to: Kind,
+    to: TransportKind,
 }
 
-enum Kind {
-    Smtp(Box<Server>),
+enum TransportKind {
+    Smtp(Box<SmtpServer>),
     Folder(PathBuf),
 }
 
-struct Server {
+struct SmtpServer {
     settings: Smtp,
     tls: Option<TlsParameters>,
     name: ClientId,
 }
 
 /// An email that is ready to be handed over: nothing of its content has been sent.
-pub(super) enum Ready {
+pub(super) enum PreparedMail {
     /// The mail server has accepted sender and recipient.
     Smtp { connection: Box<AsyncSmtpConnection>, content: Vec<u8> },
     /// To be written to a file.
@@ -74,8 +74,8 @@ impl Transport {
     pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
         let from = config.mail_from.parse().context("SMTP_FROM is not an email address")?;
         let to = match &config.smtp {
-            None => Kind::Folder(config.data.join(FOLDER)),
-            Some(smtp) => Kind::Smtp(Box::new(Server {
+            None => TransportKind::Folder(config.data.join(FOLDER)),
+            Some(smtp) => TransportKind::Smtp(Box::new(SmtpServer {
                 tls: match smtp.tls {
                     SmtpTls::None => None,
                     SmtpTls::Tls | SmtpTls::Starttls => {
@@ -91,32 +91,34 @@ impl Transport {
 
     /// Whether handing an email over twice has the same effect as once.
     pub(super) fn is_idempotent(&self) -> bool {
-        matches!(self.to, Kind::Folder(_))
+        matches!(self.to, TransportKind::Folder(_))
     }
 
     /// How long until a sender that has not reported an outcome must have died: well over the sum of all timeouts.
     pub(super) fn claim(&self) -> Duration {
         match self.to {
-            Kind::Smtp(_) => Duration::from_mins(5),
-            Kind::Folder(_) => Duration::from_secs(30),
+            TransportKind::Smtp(_) => Duration::from_mins(5),
+            TransportKind::Folder(_) => Duration::from_secs(30),
         }
     }
 
     /// Does everything short of handing the email over. If it fails or is dropped, the email is unsent.
-    pub(super) async fn prepare(&self, mail: &Mail) -> Outcome<Ready> {
-        let message = self.message(mail).map_err(|e| Failure::Never(format!("{e:#}")))?;
+    pub(super) async fn prepare(&self, mail: &QueuedMail) -> SendResult<PreparedMail> {
+        let message = self.message(mail).map_err(|e| SendFailure::Never(format!("{e:#}")))?;
         let content = message.formatted();
         Ok(match &self.to {
-            Kind::Smtp(server) => {
-                Ready::Smtp { connection: Box::new(server.begin(message.envelope()).await?), content }
+            TransportKind::Smtp(server) => {
+                PreparedMail::Smtp { connection: Box::new(server.begin(message.envelope()).await?), content }
             }
-            Kind::Folder(folder) => Ready::Folder { folder: folder.clone(), name: file(mail.id), content },
+            TransportKind::Folder(folder) => {
+                PreparedMail::Folder { folder: folder.clone(), name: file(mail.id), content }
+            }
         })
     }
 
     /// The email with its headers. Every attempt has the same Message-ID and date, so that mail clients recognise
     /// duplicates.
-    fn message(&self, mail: &Mail) -> anyhow::Result<Message> {
+    fn message(&self, mail: &QueuedMail) -> anyhow::Result<Message> {
         let to: Address = mail.recipient.parse().context("the recipient is not an email address")?;
         Message::builder()
             .message_id(Some(format!("<{}@{}>", mail.id, self.from.email.domain())))
@@ -129,8 +131,8 @@ impl Transport {
     }
 }
 
-impl Server {
-    async fn begin(&self, envelope: &Envelope) -> Outcome<AsyncSmtpConnection> {
+impl SmtpServer {
+    async fn begin(&self, envelope: &Envelope) -> SendResult<AsyncSmtpConnection> {
         let mut connection = within(CONNECT, self.connect()).await?;
         match within(ENVELOPE, address(&mut connection, envelope)).await {
             Ok(()) => Ok(connection),
@@ -141,7 +143,7 @@ impl Server {
         }
     }
 
-    async fn connect(&self) -> Outcome<AsyncSmtpConnection> {
+    async fn connect(&self) -> SendResult<AsyncSmtpConnection> {
         let Smtp { host, port, user, pass, tls } = &self.settings;
         let implicit = self.tls.clone().filter(|_| *tls == SmtpTls::Tls);
         let mut connection =
@@ -160,9 +162,9 @@ impl Server {
     }
 }
 
-impl Ready {
+impl PreparedMail {
     /// Hands the email over.
-    pub(super) async fn hand_over(self) -> Outcome {
+    pub(super) async fn hand_over(self) -> SendResult {
         match self {
             Self::Smtp { mut connection, content } => {
                 let outcome = deliver(&mut connection, &content).await;
@@ -172,19 +174,19 @@ impl Ready {
             }
             Self::Folder { folder, name, content } => write(&folder, &name, &content)
                 .await
-                .map_err(|e| Failure::Held(format!("writing to {}: {e}", folder.display()))),
+                .map_err(|e| SendFailure::Held(format!("writing to {}: {e}", folder.display()))),
         }
     }
 }
 
-async fn deliver(connection: &mut AsyncSmtpConnection, content: &[u8]) -> Outcome {
+async fn deliver(connection: &mut AsyncSmtpConnection, content: &[u8]) -> SendResult {
     within(DATA, async { connection.command(Data).await.map(drop).map_err(|e| refused(&e)) }).await?;
     // From here on it may have been sent.
     match tokio::time::timeout(CONTENT, connection.message(content)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(e)) if e.is_permanent() || e.is_transient() => Err(content_refused(&e)),
-        Ok(Err(e)) => Err(Failure::Unknown(chain(&e))),
-        Err(_) => Err(Failure::Unknown("the mail server received the email and did not confirm it".into())),
+        Ok(Err(e)) => Err(SendFailure::Unknown(chain(&e))),
+        Err(_) => Err(SendFailure::Unknown("the mail server received the email and did not confirm it".into())),
     }
 }
 
@@ -193,11 +195,13 @@ async fn quit(connection: &mut AsyncSmtpConnection) {
 }
 
 /// Sends the envelope. The content is not sent yet, so any failure here leaves the email unsent.
-async fn address(connection: &mut AsyncSmtpConnection, envelope: &Envelope) -> Outcome {
+async fn address(connection: &mut AsyncSmtpConnection, envelope: &Envelope) -> SendResult {
     let mut parameters = vec![];
     if envelope.from().into_iter().chain(envelope.to()).any(|a| !AsRef::<str>::as_ref(a).is_ascii()) {
         if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
-            return Err(Failure::Never("the mail server does not support the recipient's address (SMTPUTF8)".into()));
+            return Err(SendFailure::Never(
+                "the mail server does not support the recipient's address (SMTPUTF8)".into(),
+            ));
         }
         parameters.push(MailParameter::SmtpUtfEight);
     }
@@ -209,32 +213,32 @@ async fn address(connection: &mut AsyncSmtpConnection, envelope: &Envelope) -> O
     Ok(())
 }
 
-async fn within<T>(time: Duration, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+async fn within<T>(time: Duration, work: impl Future<Output = SendResult<T>>) -> SendResult<T> {
     tokio::time::timeout(time, work)
         .await
-        .unwrap_or_else(|_| Err(Failure::Held("the mail server did not answer in time".into())))
+        .unwrap_or_else(|_| Err(SendFailure::Held("the mail server did not answer in time".into())))
 }
 
 /// A failure before the mail server knew the recipient: it applies to every email.
-fn held(error: &smtp::Error) -> Failure {
-    Failure::Held(chain(error))
+fn held(error: &smtp::Error) -> SendFailure {
+    SendFailure::Held(chain(error))
 }
 
 /// A failure after the mail server knew the recipient, which leaves this email unsent.
-fn refused(error: &smtp::Error) -> Failure {
+fn refused(error: &smtp::Error) -> SendFailure {
     match error.status().map(u16::from) {
-        Some(400..=499) => Failure::Later(chain(error)),
-        Some(status) if !is_about_us(status, &reason(error)) => Failure::Never(chain(error)),
-        Some(_) | None => Failure::Held(chain(error)),
+        Some(400..=499) => SendFailure::Later(chain(error)),
+        Some(status) if !is_about_us(status, &reason(error)) => SendFailure::Never(chain(error)),
+        Some(_) | None => SendFailure::Held(chain(error)),
     }
 }
 
 /// A refusal of the content: another email may be accepted.
-fn content_refused(error: &smtp::Error) -> Failure {
+fn content_refused(error: &smtp::Error) -> SendFailure {
     match error.status().map(u16::from) {
-        Some(530 | 535) => Failure::Held(chain(error)),
-        _ if error.is_permanent() => Failure::Never(chain(error)),
-        _ => Failure::Later(chain(error)),
+        Some(530 | 535) => SendFailure::Held(chain(error)),
+        _ if error.is_permanent() => SendFailure::Never(chain(error)),
+        _ => SendFailure::Later(chain(error)),
     }
 }
 

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::failpoints::Failpoints;
 use super::model::State;
-use super::store::{self, InTheWay, NewRow};
-use super::workflow::{Data, Kind};
+use super::store::{self, BlockingOperation, NewRow};
+use super::workflow::{Data, WorkflowKind};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::ids::{ServerId, UserId};
@@ -30,7 +30,7 @@ pub struct Engine {
 #[derive(Debug)]
 pub struct NewOperation<D> {
     /// Which workflow.
-    pub kind: Kind,
+    pub kind: WorkflowKind,
     /// The server it works on.
     pub server: ServerId,
     /// The workflow's initial data.
@@ -61,7 +61,7 @@ impl Engine {
                 return Ok(new.id);
             }
             // The conflicting operation may have ended in between: then there is room.
-            if let Some(InTheWay { id, kind, .. }) = store::holder(tx, new.server).await? {
+            if let Some(BlockingOperation { id, kind, .. }) = store::holder(tx, new.server).await? {
                 return Err(Error::new(
                     Code::Locked,
                     format!(
@@ -81,25 +81,25 @@ impl Engine {
         tx: &mut PgConnection,
         new: NewOperation<D>,
         instead_of: &[&str],
-    ) -> Result<Placed> {
+    ) -> Result<Enqueued> {
         let new = row(new)?;
         loop {
-            if let Some(InTheWay { id, kind, .. }) = store::waiting(tx, new.server).await? {
+            if let Some(BlockingOperation { id, kind, .. }) = store::waiting(tx, new.server).await? {
                 if kind == new.kind || !instead_of.contains(&kind.as_str()) {
-                    return Ok(Placed { id, waits: true });
+                    return Ok(Enqueued { id, waits: true });
                 }
                 store::replace(tx, id, &format!("Replaced by another operation ({}).", new.kind)).await?;
             }
             if store::insert(tx, &new).await? {
-                return Ok(Placed { id: new.id, waits: false });
+                return Ok(Enqueued { id: new.id, waits: false });
             }
-            if let Some(InTheWay { kind, state, .. }) = store::holder(tx, new.server).await? {
+            if let Some(BlockingOperation { kind, state, .. }) = store::holder(tx, new.server).await? {
                 let why = match state {
                     State::Stuck => store::BEHIND_STUCK.to_owned(),
                     _ => format!("Waiting for another operation ({kind}) on this server to finish."),
                 };
                 if store::insert_waiting(tx, &new, &why).await? {
-                    return Ok(Placed { id: new.id, waits: true });
+                    return Ok(Enqueued { id: new.id, waits: true });
                 }
             }
         }
@@ -109,13 +109,13 @@ impl Engine {
 fn row<D: Data>(new: NewOperation<D>) -> Result<NewRow> {
     let NewOperation { kind, server, data, user, deadline } = new;
     let data = serde_json::to_value(&data).map_err(Error::internal)?;
-    let Kind { name, first_step } = kind;
+    let WorkflowKind { name, first_step } = kind;
     Ok(NewRow { id: Uuid::now_v7(), server, kind: name, step: first_step, data, version: D::VERSION, user, deadline })
 }
 
 /// What became of an operation that nothing may prevent.
 #[derive(Debug, Clone, Copy)]
-pub struct Placed {
+pub struct Enqueued {
     /// The operation, or the one that runs instead.
     pub id: Uuid,
     /// Whether it waits for another one to end.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::store::Known;
+use super::store::KnownWorkflows;
 use super::workflow::AnyWorkflow;
 use super::{OPERATION_CHANGED, OPERATION_DUE, routes, service, worker};
 use crate::core::Core;
 use crate::error::Result;
-use crate::feature::{Feature, Task};
-use crate::keyring::Resealed;
+use crate::feature::{BackgroundTask, Feature};
+use crate::keyring::SealCounts;
 use crate::subjects::Subjects;
 
 /// What works on operations, and shows them.
@@ -51,8 +51,8 @@ impl Operations {
     }
 
     /// What this process can work on.
-    pub(super) fn known(&self) -> Known {
-        Known {
+    pub(super) fn known(&self) -> KnownWorkflows {
+        KnownWorkflows {
             kinds: self.workflows.keys().map(ToString::to_string).collect(),
             versions: self.workflows.values().map(|workflow| workflow.version()).collect(),
         }
@@ -69,8 +69,8 @@ impl Feature for Operations {
         routes::routes().with_state(self)
     }
 
-    fn tasks(self: Arc<Self>) -> Vec<Task> {
-        vec![Task::new("operations", async move { worker::work(&self).await })]
+    fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
+        vec![BackgroundTask::new("operations", async move { worker::work(&self).await })]
     }
 
     fn topics(&self) -> Vec<&'static str> {
@@ -87,7 +87,7 @@ impl Feature for Operations {
         metrics::describe_counter!("innkeeper_operations_total", "Operations that ended or became stuck.");
     }
 
-    async fn reseal(&self, change: bool) -> Result<Vec<(&'static str, Resealed)>> {
+    async fn reseal(&self, change: bool) -> Result<Vec<(&'static str, SealCounts)>> {
         Ok(vec![("passwords in operations", service::reseal(self, change).await?)])
     }
 }

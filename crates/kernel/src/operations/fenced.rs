@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::{
-    Capabilities, Console, Consoles, Driver, Error, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSpec, Host,
-    HostInfo, Inside, Interface, Inventory, Limits, Power, Presence, Provision, Result, Snapshot, Snapshots, StopMode,
+    Capabilities, Console, Consoles, Driver, Error, ExecOutput, GuestFacts, GuestKind, GuestRef, GuestSize, GuestSpec,
+    Host, HostInfo, Inside, Interface, Inventory, Power, Presence, Provision, Result, Snapshot, Snapshots, StopMode,
     Sweep, Task, TaskId, TaskState, Tasks,
 };
 use secrecy::SecretString;
@@ -70,7 +70,7 @@ fenced! {
         async fn check_create(spec: &GuestSpec) -> ();
         async fn create(spec: &GuestSpec) -> Task;
         async fn prepare(spec: &GuestSpec) -> ();
-        async fn resize(guest: &GuestRef, limits: &Limits) -> Task;
+        async fn resize(guest: &GuestRef, limits: &GuestSize) -> Task;
         async fn check_delete(guest: &GuestRef) -> ();
         async fn delete(guest: &GuestRef) -> Task;
     }

@@ -13,7 +13,7 @@ use super::model::OperationView;
 use super::service::{self, LogLine};
 use crate::error::Result;
 use crate::http::ErrorBody;
-use crate::http::auth::{Anyone, Provider};
+use crate::http::auth::{AnyCaller, ProviderCaller};
 use crate::http::extract::{Json, Path, Query};
 use crate::http::page::{PageQuery, TOTAL};
 use crate::idempotency::Once;
@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Operations>> {
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn stuck(
     State(operations): State<Arc<Operations>>,
-    _: Provider,
+    _: ProviderCaller,
     Query(query): Query<PageQuery>,
 ) -> Result<(HeaderMap, Json<Vec<OperationView>>)> {
     let (operations, total) = service::stuck(&operations.core, query).await?;
@@ -48,7 +48,7 @@ async fn stuck(
         (status = 404, body = ErrorBody)))]
 async fn get(
     State(operations): State<Arc<Operations>>,
-    Anyone(caller): Anyone,
+    AnyCaller(caller): AnyCaller,
     Path(id): Path<Uuid>,
 ) -> Result<Json<OperationView>> {
     Ok(Json(service::get(&operations, &caller, id).await?))
@@ -60,7 +60,7 @@ async fn get(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn log(
     State(operations): State<Arc<Operations>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Vec<LogLine>>> {
     Ok(Json(service::log(&operations.core, id).await?))
@@ -72,7 +72,7 @@ async fn log(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn retry(
     State(operations): State<Arc<Operations>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<Uuid>,
     once: Once,
 ) -> Result<Json<OperationView>> {
@@ -88,7 +88,7 @@ async fn retry(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn abandon(
     State(operations): State<Arc<Operations>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<Uuid>,
     once: Once,
 ) -> Result<Json<OperationView>> {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Operations;
 use super::failpoints::Action;
 use super::model::State;
-use super::store::{self, Claimed, Save};
+use super::store::{self, Claimed, StepUpdate};
 use super::workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome, overtaken};
 use crate::core::Core;
 use crate::db::{self, Tx};
@@ -24,20 +24,20 @@ use crate::error::{Code, Error, Result};
 const ENDING: Duration = Duration::from_mins(2);
 
 /// What runs an operation: the service, and the operation's workflow.
-struct Run<'a> {
+struct Runner<'a> {
     core: &'a Core,
     workflow: &'a dyn AnyWorkflow,
 }
 
 /// A claimed operation and its deadline on our clock: the claim said how much time was left.
-struct Work {
+struct ClaimedWork {
     op: Claimed,
     deadline: Instant,
     /// Cancelled when the lease is lost.
     lost: CancellationToken,
 }
 
-impl Work {
+impl ClaimedWork {
     fn is_late(&self) -> bool {
         Instant::now() >= self.deadline
     }
@@ -48,7 +48,7 @@ impl Work {
 }
 
 /// What to do after a step.
-enum Next {
+enum AfterStep {
     /// The next step may run at once.
     Go,
     /// The worker is done with the operation for now.
@@ -74,7 +74,7 @@ pub(super) async fn run(operations: &Operations, claimed: Claimed) {
         let Some(workflow) = operations.workflow(&kind) else {
             return Err(Error::internal(anyhow::anyhow!("there is no workflow {kind}")));
         };
-        steps(&Run { core, workflow }, Work { op: claimed, deadline, lost: lost.clone() }).await
+        steps(&Runner { core, workflow }, ClaimedWork { op: claimed, deadline, lost: lost.clone() }).await
     };
     let worked = tokio::select! {
         biased;
@@ -108,23 +108,23 @@ async fn lease_lost(core: &Core, id: uuid::Uuid, fence: i64) {
     }
 }
 
-async fn steps(run: &Run<'_>, mut work: Work) -> Result<()> {
+async fn steps(run: &Runner<'_>, mut work: ClaimedWork) -> Result<()> {
     let core = run.core;
     loop {
         match step(run, &mut work).await? {
-            Next::Go if work.lost.is_cancelled() => return Ok(()),
-            Next::Go if core.shutdown.is_cancelled() => {
+            AfterStep::Go if work.lost.is_cancelled() => return Ok(()),
+            AfterStep::Go if core.shutdown.is_cancelled() => {
                 // Between steps nothing is in progress: hand it to another process right away.
                 store::release(&core.db, work.op.id, work.op.fence).await?;
                 return Ok(());
             }
-            Next::Go => {}
-            Next::Leave => return Ok(()),
+            AfterStep::Go => {}
+            AfterStep::Leave => return Ok(()),
         }
     }
 }
 
-async fn step(run: &Run<'_>, work: &mut Work) -> Result<Next> {
+async fn step(run: &Runner<'_>, work: &mut ClaimedWork) -> Result<AfterStep> {
     let core = run.core;
     let op = &mut work.op;
     let names = run.workflow.steps();
@@ -159,7 +159,7 @@ async fn step(run: &Run<'_>, work: &mut Work) -> Result<Next> {
     });
     if ctx.lost.is_cancelled() && outcome.is_err() {
         tracing::warn!(operation = %ctx.operation, "lease lost; another worker continues");
-        return Ok(Next::Leave);
+        return Ok(AfterStep::Leave);
     }
     op.host_task = ctx.host_task.into_inner().unwrap_or_else(PoisonError::into_inner);
     if forget {
@@ -183,7 +183,7 @@ async fn step(run: &Run<'_>, work: &mut Work) -> Result<Next> {
 
 /// Runs the step between its two failpoints. True: discard the outcome.
 async fn act(
-    run: &Run<'_>,
+    run: &Runner<'_>,
     op: &mut Claimed,
     index: usize,
     name: &str,
@@ -211,18 +211,18 @@ async fn act(
 
 /// Saves the outcome of the step, and decides how to continue.
 async fn conclude(
-    run: &Run<'_>,
-    work: &mut Work,
+    run: &Runner<'_>,
+    work: &mut ClaimedWork,
     names: &[&'static str],
     index: usize,
     outcome: Result<Outcome, Fault>,
-) -> Result<Next> {
+) -> Result<AfterStep> {
     match outcome {
         Ok(Outcome::Done) => done(run, &mut work.op, names, index, db::begin(&run.core.db).await?).await,
         Ok(Outcome::DoneIn(tx)) => done(run, &mut work.op, names, index, tx).await,
         Ok(Outcome::Again) => {
-            let saved = write(run, &work.op, Entry::new(names[index], work.state())).await?;
-            Ok(if saved { Next::Go } else { Next::Leave })
+            let saved = write(run, &work.op, SaveOptions::new(names[index], work.state())).await?;
+            Ok(if saved { AfterStep::Go } else { AfterStep::Leave })
         }
         Ok(Outcome::Wait { after, progress }) => {
             if work.is_late() {
@@ -239,8 +239,9 @@ async fn conclude(
                 (op.error_code, op.error_message, op.error_detail) = (None, None, None);
             }
             op.attempts = 0;
-            write(run, op, Entry { release: Some(after), visible, ..Entry::new(names[index], state) }).await?;
-            Ok(Next::Leave)
+            write(run, op, SaveOptions { release: Some(after), visible, ..SaveOptions::new(names[index], state) })
+                .await?;
+            Ok(AfterStep::Leave)
         }
         Err(fault) => failed(run, work, names, index, fault).await,
     }
@@ -253,7 +254,13 @@ fn progress_of(steps: usize, index: usize, inner: u8) -> i16 {
 }
 
 /// The step is done: continue with the next one (or the previous one), or end the operation.
-async fn done(run: &Run<'_>, op: &mut Claimed, names: &[&'static str], index: usize, mut tx: Tx) -> Result<Next> {
+async fn done(
+    run: &Runner<'_>,
+    op: &mut Claimed,
+    names: &[&'static str],
+    index: usize,
+    mut tx: Tx,
+) -> Result<AfterStep> {
     let ended = if op.undoing { index == 0 } else { index + 1 == names.len() };
     let state = match (ended, op.undoing) {
         (false, false) => State::Running,
@@ -281,7 +288,7 @@ async fn done(run: &Run<'_>, op: &mut Claimed, names: &[&'static str], index: us
         op.data = Value::Null;
     }
     let error = error_of(op);
-    let save = Save {
+    let save = StepUpdate {
         state,
         undoing: op.undoing,
         step_index: op.step_index,
@@ -298,7 +305,7 @@ async fn done(run: &Run<'_>, op: &mut Claimed, names: &[&'static str], index: us
     };
     if !store::save(&mut tx, op.id, op.fence, &save).await? {
         tx.rollback().await?;
-        return Ok(Next::Leave);
+        return Ok(AfterStep::Leave);
     }
     let way = if op.undoing { "undone" } else { "done" };
     store::log(&mut tx, op.id, "info", names[index], way).await?;
@@ -307,9 +314,9 @@ async fn done(run: &Run<'_>, op: &mut Claimed, names: &[&'static str], index: us
         let outcome = if op.undoing { "failed" } else { "succeeded" };
         metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => outcome).increment(1);
         tracing::info!(operation = %op.id, kind = op.kind, server = op.server.0, outcome, "operation ended");
-        return Ok(Next::Leave);
+        return Ok(AfterStep::Leave);
     }
-    Ok(Next::Go)
+    Ok(AfterStep::Go)
 }
 
 /// Separates the reason of a failure from what keeps it from being undone, in an operation's detail.
@@ -325,7 +332,13 @@ fn error_of(op: &Claimed) -> Option<(String, String, Option<String>)> {
 }
 
 /// The step failed: retry it, undo the operation, or mark it stuck.
-async fn failed(run: &Run<'_>, work: &mut Work, names: &[&'static str], index: usize, fault: Fault) -> Result<Next> {
+async fn failed(
+    run: &Runner<'_>,
+    work: &mut ClaimedWork,
+    names: &[&'static str],
+    index: usize,
+    fault: Fault,
+) -> Result<AfterStep> {
     let (late, state) = (work.is_late(), work.state());
     let op = &mut work.op;
     let name = names[index];
@@ -360,40 +373,46 @@ async fn failed(run: &Run<'_>, work: &mut Work, names: &[&'static str], index: u
             let after = back_off(op.attempts, op.undoing);
             // Only the first of a series of identical failures is logged.
             let log = (!same || op.attempts == 1).then(|| ("warn", format!("{detail}; retrying")));
-            if write(run, op, Entry { release: Some(after), log, visible: true, ..Entry::new(name, state) }).await? {
+            if write(run, op, SaveOptions { release: Some(after), log, visible: true, ..SaveOptions::new(name, state) })
+                .await?
+            {
                 tracing::warn!(operation = %op.id, kind = op.kind, step = name, attempts = op.attempts, detail, "step failed; it will be retried");
             }
-            Ok(Next::Leave)
+            Ok(AfterStep::Leave)
         }
         FaultKind::Fail => {
             op.undoing = true;
             op.attempts = 0;
             let undo_deadline = run.core.engine.undo_deadline;
             let log = Some(("error", format!("{detail}; undoing")));
-            let turned =
-                Entry { deadline: Some(undo_deadline), log, visible: true, ..Entry::new(name, State::Undoing) };
+            let turned = SaveOptions {
+                deadline: Some(undo_deadline),
+                log,
+                visible: true,
+                ..SaveOptions::new(name, State::Undoing)
+            };
             let saved = write(run, op, turned).await?;
             work.deadline = Instant::now() + undo_deadline;
             if !saved {
-                return Ok(Next::Leave);
+                return Ok(AfterStep::Leave);
             }
             let op = &work.op;
             tracing::warn!(operation = %op.id, kind = op.kind, step = name, detail, "operation failed and is being undone");
-            Ok(Next::Go)
+            Ok(AfterStep::Go)
         }
         FaultKind::Stuck => stuck(run, op, name, &detail).await,
     }
 }
 
 /// Marks it stuck, unless another worker has it by now.
-async fn stuck(run: &Run<'_>, op: &Claimed, name: &str, detail: &str) -> Result<Next> {
+async fn stuck(run: &Runner<'_>, op: &Claimed, name: &str, detail: &str) -> Result<AfterStep> {
     let log = Some(("error", format!("{detail}; manual intervention is required")));
     let release = Some(Duration::ZERO);
-    if write(run, op, Entry { release, log, visible: true, ..Entry::new(name, State::Stuck) }).await? {
+    if write(run, op, SaveOptions { release, log, visible: true, ..SaveOptions::new(name, State::Stuck) }).await? {
         metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => "stuck").increment(1);
         tracing::error!(operation = %op.id, kind = op.kind, server = op.server.0, step = name, detail, "operation is stuck; manual intervention is required");
     }
-    Ok(Next::Leave)
+    Ok(AfterStep::Leave)
 }
 
 /// Half a second, doubling up to 30 seconds (five minutes while undoing), with 25 % jitter.
@@ -404,7 +423,7 @@ fn back_off(attempts: i32, undoing: bool) -> Duration {
 }
 
 /// What is written of an operation, beside what it holds itself.
-struct Entry<'a> {
+struct SaveOptions<'a> {
     step: &'a str,
     state: State,
     /// Give the lease back, to be claimed again after this long.
@@ -417,17 +436,17 @@ struct Entry<'a> {
     visible: bool,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> SaveOptions<'a> {
     fn new(step: &'a str, state: State) -> Self {
         Self { step, state, release: None, deadline: None, log: None, visible: false }
     }
 }
 
 /// Saves an operation; false where another worker has it now.
-async fn write(run: &Run<'_>, op: &Claimed, entry: Entry<'_>) -> Result<bool> {
+async fn write(run: &Runner<'_>, op: &Claimed, entry: SaveOptions<'_>) -> Result<bool> {
     let error = error_of(op);
     let mut tx = db::begin(&run.core.db).await?;
-    let save = Save {
+    let save = StepUpdate {
         state: entry.state,
         undoing: op.undoing,
         step_index: op.step_index,

@@ -10,15 +10,15 @@ use super::model::OperationView;
 use super::store;
 pub use super::store::LogLine;
 use super::{OPERATION_CHANGED, Operations};
+use crate::auth::Access;
 use crate::auth::Caller;
-use crate::auth::Level;
 use crate::core::Core;
 use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::page::PageQuery;
-use crate::idempotency::{Begun, Once};
+use crate::idempotency::{Once, OnceStart};
 use crate::ids::ServerId;
-use crate::keyring::Resealed;
+use crate::keyring::SealCounts;
 use crate::secrets::SealedBy;
 
 /// One operation, without the provider's detail. The caller has checked access to its server.
@@ -44,7 +44,7 @@ pub async fn get(operations: &Operations, caller: &Caller, id: Uuid) -> Result<O
     let unknown = || Error::not_found("operation");
     let row = store::get(&operations.core.db, id).await?.ok_or_else(unknown)?;
     // The history of a server outlives it.
-    operations.subjects.authorize(caller, &row.subject(), Level::Read).await.map_err(|e| match e.code {
+    operations.subjects.authorize(caller, &row.subject(), Access::Read).await.map_err(|e| match e.code {
         Code::NotFound => unknown(),
         _ => e,
     })?;
@@ -81,8 +81,8 @@ pub async fn stuck(core: &Core, page: PageQuery) -> Result<(Vec<OperationView>, 
 pub async fn retry(operations: &Operations, once: &Once, id: Uuid) -> Result<OperationView> {
     let core = &operations.core;
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     let deadline = Duration::from_secs(core.config.operation_deadline_seconds.into());
     let (kind, step, place) = store::place(&mut tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
@@ -104,8 +104,8 @@ pub async fn retry(operations: &Operations, once: &Once, id: Uuid) -> Result<Ope
 pub async fn abandon(operations: &Operations, once: &Once, id: Uuid) -> Result<OperationView> {
     let core = &operations.core;
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     let unknown = || Error::not_found("operation");
     let subject = store::get(&mut *tx, id).await?.ok_or_else(unknown)?.subject();
@@ -135,7 +135,7 @@ pub async fn hold_all(tx: &mut PgConnection, to: Option<DateTime<Utc>>) -> Resul
 
 /// State of an operation after a short wait for it.
 #[derive(Debug)]
-pub struct Progress {
+pub struct WaitedOperation {
     /// The operation as the API shows it.
     pub view: OperationView,
     /// The host's id of its latest task.
@@ -143,12 +143,17 @@ pub struct Progress {
 }
 
 /// Waits until `enough` returns true, or until `at_most` has passed, and returns the operation's state at that time.
-pub async fn wait(core: &Core, id: Uuid, at_most: Duration, enough: impl Fn(&Progress) -> bool) -> Result<Progress> {
+pub async fn wait(
+    core: &Core,
+    id: Uuid,
+    at_most: Duration,
+    enough: impl Fn(&WaitedOperation) -> bool,
+) -> Result<WaitedOperation> {
     let mut events = core.events.subscribe();
     let until = tokio::time::Instant::now() + at_most;
     loop {
         let row = store::get(&core.db, id).await?.ok_or_else(|| Error::not_found("operation"))?;
-        let progress = Progress { host_task: row.host_task.clone(), view: row.view(false) };
+        let progress = WaitedOperation { host_task: row.host_task.clone(), view: row.view(false) };
         if enough(&progress) {
             return Ok(progress);
         }
@@ -189,9 +194,9 @@ pub async fn strand(operations: &Operations) -> Result<()> {
 
 /// Reseals secrets in operations' data that an old key sealed, using the master key. Operations that a worker is
 /// running are left alone: it would write the old data back.
-pub async fn reseal(operations: &Operations, change: bool) -> Result<Resealed> {
+pub async fn reseal(operations: &Operations, change: bool) -> Result<SealCounts> {
     let core = &operations.core;
-    let mut count = Resealed::default();
+    let mut count = SealCounts::default();
     for id in store::open_ids(&core.db).await? {
         let mut tx = db::begin(&core.db).await?;
         let Some((kind, mut data, leased)) = store::data(&mut tx, id).await? else { continue };

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::model::State;
 use crate::ids::{ServerId, UserId};
 
-pub(super) use claim::{Claimed, Known, Shares, claim, next_due, next_turns, release, renew};
+pub(super) use claim::{Claimed, KnownWorkflows, SlotLimits, claim, next_due, next_turns, release, renew};
 pub(super) use held::{abandon, hold_all};
 pub use views::LogLine;
 pub(super) use views::{active, count_of_server, count_stuck, get, log_lines, of_server, some, stuck};
@@ -24,7 +24,7 @@ type Result<T> = sqlx::Result<T>;
 
 /// What a worker saves after a step.
 #[derive(Debug)]
-pub(super) struct Save<'a> {
+pub(super) struct StepUpdate<'a> {
     pub state: State,
     pub undoing: bool,
     pub step_index: i32,
@@ -114,16 +114,16 @@ pub(super) async fn insert_waiting(tx: &mut PgConnection, new: &NewRow, why: &st
 
 /// An operation that blocks another one.
 #[derive(Debug)]
-pub(super) struct InTheWay {
+pub(super) struct BlockingOperation {
     pub id: Uuid,
     pub kind: String,
     pub state: State,
 }
 
 /// The operation that blocks a server: the one that holds it, or the one that will hold it next.
-pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Option<InTheWay>> {
+pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Option<BlockingOperation>> {
     sqlx::query_as!(
-        InTheWay,
+        BlockingOperation,
         r#"select id, kind, state as "state: State" from operations
            where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck', 'waiting')
            order by state = 'waiting' limit 1"#,
@@ -134,9 +134,9 @@ pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Op
 }
 
 /// The operation that is waiting for a server.
-pub(super) async fn waiting(db: &mut PgConnection, server: ServerId) -> Result<Option<InTheWay>> {
+pub(super) async fn waiting(db: &mut PgConnection, server: ServerId) -> Result<Option<BlockingOperation>> {
     sqlx::query_as!(
-        InTheWay,
+        BlockingOperation,
         r#"select id, kind, state as "state: State" from operations where server_id = $1 and state = 'waiting'"#,
         server.0
     )
@@ -171,7 +171,7 @@ pub(super) async fn hold(tx: &mut PgConnection, id: Uuid, fence: i64) -> Result<
 }
 
 /// Saves the outcome of a step; false if the fencing token is stale, and then nothing is written.
-pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Save<'_>) -> Result<bool> {
+pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &StepUpdate<'_>) -> Result<bool> {
     let (code, message, detail) = save.error.map_or((None, None, None), |(c, m, d)| (Some(c), Some(m), d));
     let state = text(&save.state);
     let done = sqlx::query!(
@@ -301,7 +301,7 @@ pub(super) async fn unstick(
 /// Marks operations stuck that no one has claimed for `since` and that are not among the `known`; returns them.
 pub(super) async fn strand(
     tx: &mut PgConnection,
-    known: &Known,
+    known: &KnownWorkflows,
     since: Duration,
     code: &str,
     message: &str,

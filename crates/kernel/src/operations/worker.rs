@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::store::{self, Shares};
+use super::store::{self, SlotLimits};
 use super::{OPERATION_DUE, Operations, run};
 use crate::restores;
 
@@ -49,7 +49,7 @@ async fn claim(
     hands: &Arc<Semaphore>,
     freed: &Arc<Notify>,
     running: &TaskTracker,
-    known: &store::Known,
+    known: &store::KnownWorkflows,
 ) -> sqlx::Result<Duration> {
     let core = &operations.core;
     let free = hands.available_permits();
@@ -61,7 +61,7 @@ async fn claim(
     store::next_turns(&core.lease_db).await?;
     let share = |n: usize| i64::try_from(n.max(1)).unwrap_or(i64::MAX);
     let of_host = (core.engine.workers * 3 / 4).max(1);
-    let shares = Shares { free: share(free), host: share(of_host), account: share(of_host / 2) };
+    let shares = SlotLimits { free: share(free), host: share(of_host), account: share(of_host / 2) };
     let claimed = store::claim(&core.lease_db, core.engine.owner, core.engine.lease, known, shares, beats).await?;
     let idle = claimed.is_empty();
     for operation in claimed {

@@ -140,7 +140,7 @@ pub trait Data: Serialize + DeserializeOwned + Debug + Send + Sync {
 
 /// What names a workflow where an operation is enqueued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
+pub struct WorkflowKind {
     /// The workflow's name in the database and the API, such as `create`.
     pub name: &'static str,
     /// The step that an operation of it begins with, which is shown while the operation is queued.
@@ -151,7 +151,7 @@ pub struct Kind {
 #[derive(Debug)]
 pub struct Workflow<D> {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: WorkflowKind,
     /// The steps, in order.
     pub steps: Vec<Box<dyn Step<D>>>,
 }
@@ -160,7 +160,7 @@ pub struct Workflow<D> {
 #[async_trait]
 pub trait AnyWorkflow: Send + Sync + Debug {
     /// Its kind.
-    fn kind(&self) -> Kind;
+    fn kind(&self) -> WorkflowKind;
     /// The names of the steps, in order.
     fn steps(&self) -> Vec<&'static str>;
     /// The version of the workflow's data.
@@ -173,7 +173,7 @@ pub trait AnyWorkflow: Send + Sync + Debug {
 
 #[async_trait]
 impl<D: Data> AnyWorkflow for Workflow<D> {
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> WorkflowKind {
         self.kind
     }
 

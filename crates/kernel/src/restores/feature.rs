@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use super::service;
 use crate::core::Core;
-use crate::feature::{Feature, Task};
+use crate::feature::{BackgroundTask, Feature};
 
 /// What keeps the heartbeat.
 #[derive(Debug)]
-pub struct Restores(pub Arc<Core>);
+pub struct RestoreDetection(pub Arc<Core>);
 
-impl Feature for Restores {
+impl Feature for RestoreDetection {
     fn name(&self) -> &'static str {
         "restores"
     }
 
-    fn tasks(self: Arc<Self>) -> Vec<Task> {
-        vec![Task::new("heartbeat", async move { service::keep(&self.0).await })]
+    fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
+        vec![BackgroundTask::new("heartbeat", async move { service::keep(&self.0).await })]
     }
 }

@@ -20,5 +20,5 @@ mod note;
 pub mod service;
 mod store;
 
-pub use feature::Restores;
-pub use service::Heart;
+pub use feature::RestoreDetection;
+pub use service::HeartbeatState;

@@ -11,7 +11,7 @@ const FILE: &str = "heartbeat.json";
 /// What is remembered of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Note {
+pub(super) struct HeartbeatRecord {
     /// The installation that the database belongs to.
     pub installation: Uuid,
     /// The value of its counter.
@@ -20,7 +20,7 @@ pub(super) struct Note {
     pub guest_number: i64,
 }
 
-impl Note {
+impl HeartbeatRecord {
     /// The later of two notes; the first if they belong to different installations.
     pub(super) fn or_later(self, other: Option<Self>) -> Self {
         match other {
@@ -37,7 +37,7 @@ fn path(data: &Path) -> PathBuf {
 }
 
 /// Reads the note, if there is a readable one.
-pub(super) fn read(data: &Path) -> Option<Note> {
+pub(super) fn read(data: &Path) -> Option<HeartbeatRecord> {
     let text = std::fs::read(path(data)).ok()?;
     match serde_json::from_slice(&text) {
         Ok(note) => Some(note),
@@ -49,7 +49,7 @@ pub(super) fn read(data: &Path) -> Option<Note> {
 }
 
 /// Replaces the note atomically: a concurrent reader gets the old one or the new one.
-pub(super) fn write(data: &Path, note: &Note) -> std::io::Result<()> {
+pub(super) fn write(data: &Path, note: &HeartbeatRecord) -> std::io::Result<()> {
     std::fs::create_dir_all(data)?;
     let new = data.join(format!("{FILE}.{}", std::process::id()));
     std::fs::write(&new, serde_json::to_vec(note)?)?;
@@ -64,7 +64,7 @@ mod tests {
     fn a_note_is_read_as_it_was_written_and_nonsense_is_none() {
         let data = std::env::temp_dir().join(format!("innkeeper-note-{}", Uuid::new_v4().simple()));
         assert_eq!(read(&data), None);
-        let note = Note { installation: Uuid::new_v4(), beats: 7, guest_number: 1003 };
+        let note = HeartbeatRecord { installation: Uuid::new_v4(), beats: 7, guest_number: 1003 };
         write(&data, &note).unwrap();
         assert_eq!(read(&data), Some(note));
         std::fs::write(path(&data), "{}").unwrap();
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn of_two_notes_the_later_of_the_same_installation_counts() {
         let (ours, theirs) = (Uuid::new_v4(), Uuid::new_v4());
-        let note = |installation, beats, guest_number| Note { installation, beats, guest_number };
+        let note = |installation, beats, guest_number| HeartbeatRecord { installation, beats, guest_number };
         assert_eq!(note(ours, 5, 9).or_later(Some(note(ours, 7, 3))), note(ours, 7, 9));
         assert_eq!(note(ours, 5, 9).or_later(Some(note(theirs, 7, 3))), note(ours, 5, 9));
         assert_eq!(note(ours, 5, 9).or_later(None), note(ours, 5, 9));

@@ -9,8 +9,8 @@ use tokio::sync::OnceCell;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
-use super::note::{self, Note};
-use super::store::{self, SILENCE, State};
+use super::note::{self, HeartbeatRecord};
+use super::store::{self, DatabaseHeartbeat, SILENCE};
 use crate::core::Core;
 use crate::db;
 use crate::error::Result;
@@ -26,44 +26,44 @@ const CLOCKS: TimeDelta = TimeDelta::minutes(2);
 
 /// What this process remembers of the database.
 #[derive(Debug, Default)]
-pub struct Heart {
-    known: Mutex<Option<Note>>,
+pub struct HeartbeatState {
+    known: Mutex<Option<HeartbeatRecord>>,
     begun: OnceCell<()>,
 }
 
-impl Heart {
+impl HeartbeatState {
     /// The installation, and the minimum value of its counter; `None` before the first check.
     pub fn known(&self) -> Option<(Uuid, i64)> {
         self.note().map(|note| (note.installation, note.beats))
     }
 
-    fn note(&self) -> Option<Note> {
+    fn note(&self) -> Option<HeartbeatRecord> {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember(&self, note: Note) {
+    fn remember(&self, note: HeartbeatRecord) {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
     }
 }
 
 /// Result of the first check.
 #[derive(Debug, PartialEq)]
-enum Verdict {
+enum FirstCheck {
     /// Unchanged, or later.
     Same,
     /// Restored to a state earlier than this.
-    Restored(Note),
+    Restored(HeartbeatRecord),
     /// Impossible to tell.
     Doubtful,
 }
 
-fn judge(note: Option<Note>, state: &State) -> Verdict {
+fn judge(note: Option<HeartbeatRecord>, state: &DatabaseHeartbeat) -> FirstCheck {
     match note {
-        Some(note) if note.installation == state.installation && note.beats > state.beats => Verdict::Restored(note),
+        Some(note) if note.installation == state.installation && note.beats > state.beats => FirstCheck::Restored(note),
         // From before the counter existed, or of another installation altogether.
-        Some(note) if note.installation != state.installation && state.inhabited => Verdict::Restored(note),
-        None if state.busy && state.silence.is_some_and(|seconds| seconds > SILENCE) => Verdict::Doubtful,
-        _ => Verdict::Same,
+        Some(note) if note.installation != state.installation && state.inhabited => FirstCheck::Restored(note),
+        None if state.busy && state.silence.is_some_and(|seconds| seconds > SILENCE) => FirstCheck::Doubtful,
+        _ => FirstCheck::Same,
     }
 }
 
@@ -89,15 +89,15 @@ async fn first_look(core: &Core) -> Result<()> {
     let note = note::read(&core.config.data);
     let state = store::state(&core.db).await?;
     match judge(note, &state) {
-        Verdict::Same => {}
-        Verdict::Restored(known) => record(core, &known, state.alive_at).await?,
-        Verdict::Doubtful => {
+        FirstCheck::Same => {}
+        FirstCheck::Restored(known) => record(core, &known, state.alive_at).await?,
+        FirstCheck::Doubtful => {
             tracing::warn!(
                 data = %core.config.data.display(),
                 "there is no heartbeat.json in INNKEEPER_DATA, but operations are in progress in the database and no \
                  process has been alive for a while: treating the database as restored"
             );
-            record(core, &Note { beats: state.beats + 1, ..state.note() }, state.alive_at).await?;
+            record(core, &HeartbeatRecord { beats: state.beats + 1, ..state.note() }, state.alive_at).await?;
         }
     }
     if core.heart.note().is_none() {
@@ -145,7 +145,7 @@ pub async fn beat(core: &Core) -> Result<()> {
     }
 }
 
-fn remember(core: &Core, now: Note) {
+fn remember(core: &Core, now: HeartbeatRecord) {
     core.heart.remember(now);
     if let Err(error) = note::write(&core.config.data, &now) {
         static SAID: std::sync::Once = std::sync::Once::new();
@@ -157,17 +157,17 @@ fn remember(core: &Core, now: Note) {
 }
 
 /// Records that the database was restored to a state before `known`, unless another process has done so.
-async fn record(core: &Core, known: &Note, alive_at: Option<DateTime<Utc>>) -> Result<()> {
+async fn record(core: &Core, known: &HeartbeatRecord, alive_at: Option<DateTime<Utc>>) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     let (installation, beats, beat_at) = store::lock(&mut tx).await?;
     if installation == known.installation && beats >= known.beats {
         // Another process was first; its counter is ahead of all others.
         tx.rollback().await?;
-        core.heart.remember(Note { beats, ..*known });
+        core.heart.remember(HeartbeatRecord { beats, ..*known });
         return Ok(());
     }
     // Counter and guest numbers of another installation say nothing about this one.
-    let ours = Note { installation, beats, guest_number: 0 };
+    let ours = HeartbeatRecord { installation, beats, guest_number: 0 };
     let known = if installation == known.installation { known } else { &ours };
     let to = alive_at.max(beat_at);
     let (held, now) = hold(&mut tx, known, to).await?;
@@ -191,7 +191,7 @@ pub async fn check_created(core: &Core, ours: impl IntoIterator<Item = (i64, Dat
     tracing::warn!(number, %from, %to, "a guest of ours was created while no process was alive");
     let Some(known) = core.heart.note() else { return Ok(()) };
     let state = store::state(&core.db).await?;
-    record(core, &Note { beats: state.beats.max(known.beats) + FAR, ..state.note() }, Some(from)).await
+    record(core, &HeartbeatRecord { beats: state.beats.max(known.beats) + FAR, ..state.note() }, Some(from)).await
 }
 
 /// Declares that the database was restored, on an operator's command; returns the number of operations that are now
@@ -200,13 +200,17 @@ pub async fn by_hand(core: &Core) -> Result<u64> {
     let state = store::state(&core.db).await?;
     let mut tx = db::begin(&core.db).await?;
     let (installation, beats, beat_at) = store::lock(&mut tx).await?;
-    let known = Note { installation, beats, guest_number: state.guest_number };
+    let known = HeartbeatRecord { installation, beats, guest_number: state.guest_number };
     let (held, _) = hold(&mut tx, &known, beat_at).await?;
     tx.commit().await?;
     Ok(held)
 }
 
-async fn hold(tx: &mut PgConnection, known: &Note, to: Option<DateTime<Utc>>) -> Result<(u64, Note)> {
+async fn hold(
+    tx: &mut PgConnection,
+    known: &HeartbeatRecord,
+    to: Option<DateTime<Utc>>,
+) -> Result<(u64, HeartbeatRecord)> {
     let held = operations::service::hold_all(tx, to).await?;
     mail::service::hold_all(tx).await?;
     Ok((held, store::restored(tx, known, to).await?))
@@ -218,34 +222,45 @@ mod tests {
 
     const OURS: Uuid = Uuid::from_u128(1);
 
-    fn state(beats: i64) -> State {
+    fn state(beats: i64) -> DatabaseHeartbeat {
         let silence = Some(5.0);
-        State { installation: OURS, beats, guest_number: 1000, alive_at: None, silence, busy: true, inhabited: true }
+        DatabaseHeartbeat {
+            installation: OURS,
+            beats,
+            guest_number: 1000,
+            alive_at: None,
+            silence,
+            busy: true,
+            inhabited: true,
+        }
     }
 
-    fn note(installation: Uuid, beats: i64) -> Note {
-        Note { installation, beats, guest_number: 1000 }
+    fn note(installation: Uuid, beats: i64) -> HeartbeatRecord {
+        HeartbeatRecord { installation, beats, guest_number: 1000 }
     }
 
     #[test]
     fn a_count_behind_the_note_is_a_restored_database() {
-        assert_eq!(judge(Some(note(OURS, 7)), &state(7)), Verdict::Same);
-        assert_eq!(judge(Some(note(OURS, 7)), &state(900)), Verdict::Same, "others were alive meanwhile");
-        assert_eq!(judge(Some(note(OURS, 7)), &state(6)), Verdict::Restored(note(OURS, 7)));
+        assert_eq!(judge(Some(note(OURS, 7)), &state(7)), FirstCheck::Same);
+        assert_eq!(judge(Some(note(OURS, 7)), &state(900)), FirstCheck::Same, "others were alive meanwhile");
+        assert_eq!(judge(Some(note(OURS, 7)), &state(6)), FirstCheck::Restored(note(OURS, 7)));
     }
 
     #[test]
     fn another_installations_note_counts_where_there_are_servers() {
         let other = Uuid::from_u128(2);
-        assert_eq!(judge(Some(note(other, 7)), &state(900)), Verdict::Restored(note(other, 7)));
-        assert_eq!(judge(Some(note(other, 7)), &State { inhabited: false, busy: false, ..state(0) }), Verdict::Same);
+        assert_eq!(judge(Some(note(other, 7)), &state(900)), FirstCheck::Restored(note(other, 7)));
+        assert_eq!(
+            judge(Some(note(other, 7)), &DatabaseHeartbeat { inhabited: false, busy: false, ..state(0) }),
+            FirstCheck::Same
+        );
     }
 
     #[test]
     fn without_a_note_long_silence_over_open_work_is_doubtful() {
-        assert_eq!(judge(None, &state(7)), Verdict::Same);
-        assert_eq!(judge(None, &State { silence: Some(601.0), ..state(7) }), Verdict::Doubtful);
-        assert_eq!(judge(None, &State { silence: Some(601.0), busy: false, ..state(7) }), Verdict::Same);
-        assert_eq!(judge(None, &State { silence: None, ..state(7) }), Verdict::Same);
+        assert_eq!(judge(None, &state(7)), FirstCheck::Same);
+        assert_eq!(judge(None, &DatabaseHeartbeat { silence: Some(601.0), ..state(7) }), FirstCheck::Doubtful);
+        assert_eq!(judge(None, &DatabaseHeartbeat { silence: Some(601.0), busy: false, ..state(7) }), FirstCheck::Same);
+        assert_eq!(judge(None, &DatabaseHeartbeat { silence: None, ..state(7) }), FirstCheck::Same);
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::note::Note;
+use super::note::HeartbeatRecord;
 
 type Result<T> = sqlx::Result<T>;
 
@@ -17,7 +17,7 @@ pub(super) const SILENCE: f64 = 600.0;
 
 /// State of the database.
 #[derive(Debug, Clone)]
-pub(super) struct State {
+pub(super) struct DatabaseHeartbeat {
     pub installation: Uuid,
     pub beats: i64,
     pub guest_number: i64,
@@ -31,16 +31,16 @@ pub(super) struct State {
     pub inhabited: bool,
 }
 
-impl State {
-    pub(super) fn note(&self) -> Note {
-        Note { installation: self.installation, beats: self.beats, guest_number: self.guest_number }
+impl DatabaseHeartbeat {
+    pub(super) fn note(&self) -> HeartbeatRecord {
+        HeartbeatRecord { installation: self.installation, beats: self.beats, guest_number: self.guest_number }
     }
 }
 
 /// Reads the state of the database.
-pub(super) async fn state(db: &PgPool) -> Result<State> {
+pub(super) async fn state(db: &PgPool) -> Result<DatabaseHeartbeat> {
     sqlx::query_as!(
-        State,
+        DatabaseHeartbeat,
         r#"select i.id as installation, i.beats, n.last_value as "guest_number!", a.alive_at as "alive_at?",
                   extract(epoch from clock_timestamp() - a.alive_at)::float8 as silence,
                   exists (select from operations where state in ('queued', 'running', 'undoing')) as "busy!",
@@ -54,9 +54,9 @@ pub(super) async fn state(db: &PgPool) -> Result<State> {
 }
 
 /// Increments the counter; `None` if it is behind its known value, or belongs to another installation.
-pub(super) async fn beat(db: &PgPool, known: &Note) -> Result<Option<Note>> {
+pub(super) async fn beat(db: &PgPool, known: &HeartbeatRecord) -> Result<Option<HeartbeatRecord>> {
     sqlx::query_as!(
-        Note,
+        HeartbeatRecord,
         r#"update installation i set beats = beats + 1, beat_at = clock_timestamp(),
                silent_from = case when i.beat_at < clock_timestamp() - make_interval(secs => $3) then i.beat_at
                                   else i.silent_from end,
@@ -92,7 +92,11 @@ pub(super) async fn lock(tx: &mut PgConnection) -> Result<(Uuid, i64, Option<Dat
 
 /// Records that the database was restored to a state before `known`, that of the time `to`; guest numbers continue from
 /// their known value.
-pub(super) async fn restored(tx: &mut PgConnection, known: &Note, to: Option<DateTime<Utc>>) -> Result<Note> {
+pub(super) async fn restored(
+    tx: &mut PgConnection,
+    known: &HeartbeatRecord,
+    to: Option<DateTime<Utc>>,
+) -> Result<HeartbeatRecord> {
     sqlx::query!(
         "select setval('guest_numbers', $1) from guest_numbers where last_value < $1 and $1 between 100 and 999999999",
         known.guest_number
@@ -100,7 +104,7 @@ pub(super) async fn restored(tx: &mut PgConnection, known: &Note, to: Option<Dat
     .fetch_optional(&mut *tx)
     .await?;
     sqlx::query_as!(
-        Note,
+        HeartbeatRecord,
         r#"update installation i set beats = greatest(beats, $1) + $2, beat_at = clock_timestamp(),
                   restored_at = clock_timestamp(), restored_to = $3
            returning i.id as installation, i.beats, (select last_value from guest_numbers) as "guest_number!""#,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kernel::core::Core;
 use kernel::error::Result;
-use kernel::feature::{Feature, Task};
+use kernel::feature::{BackgroundTask, Feature};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{routes, service};
@@ -33,8 +33,8 @@ impl Feature for Alerts {
         routes::routes().with_state(Arc::clone(&self.core))
     }
 
-    fn tasks(self: Arc<Self>) -> Vec<Task> {
-        vec![Task::new("alerts", async move { super::run(&self.core).await })]
+    fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
+        vec![BackgroundTask::new("alerts", async move { super::run(&self.core).await })]
     }
 
     async fn upkeep(&self) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use kernel::error::{Error, Result};
-use kernel::mail::templates::{Mail, Rendered, line};
+use kernel::mail::templates::{MailTemplate, Rendered, line};
 
 /// Alerts that were raised or resolved: one email, however many there are.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ const LINES: usize = 200;
 #[derive(Template)]
 #[template(path = "mail/alerts.txt")]
 struct AlertsText<'a> {
-    parts: &'a [Part<'a>],
+    parts: &'a [AlertsSection<'a>],
     url: &'a str,
 }
 
@@ -40,11 +40,11 @@ struct AlertsText<'a> {
 #[template(path = "mail/alerts.html")]
 struct AlertsHtml<'a> {
     subject: &'a str,
-    parts: &'a [Part<'a>],
+    parts: &'a [AlertsSection<'a>],
     url: &'a str,
 }
 
-struct Part<'a> {
+struct AlertsSection<'a> {
     title: &'a str,
     lines: Vec<AlertLine>,
     more: usize,
@@ -71,10 +71,10 @@ impl<'a> Alerts<'a> {
     }
 }
 
-impl Mail for Alerts<'_> {
+impl MailTemplate for Alerts<'_> {
     fn render(&self) -> Result<Rendered> {
         let subject = self.subject();
-        let part = |title, alerts: &[AlertLine]| Part {
+        let part = |title, alerts: &[AlertLine]| AlertsSection {
             title,
             lines: alerts
                 .iter()

@@ -4,7 +4,7 @@ use chrono::{DateTime, NaiveTime, Utc};
 use garde::Validate;
 use kernel::http::page::Order;
 use kernel::stored_enum;
-use monitor::alerts::Quiet;
+use monitor::alerts::QuietPeriod;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -284,13 +284,13 @@ fn zone(text: &str, (): &()) -> garde::Result {
 
 impl QuietHours {
     /// Parsed hours; `None` if the values would not pass validation.
-    pub fn hours(&self) -> Option<Quiet> {
-        Some(Quiet { from: time(&self.from)?, to: time(&self.to)?, zone: self.time_zone.parse().ok()? })
+    pub fn hours(&self) -> Option<QuietPeriod> {
+        Some(QuietPeriod { from: time(&self.from)?, to: time(&self.to)?, zone: self.time_zone.parse().ok()? })
     }
 }
 
-impl From<Quiet> for QuietHours {
-    fn from(quiet: Quiet) -> Self {
+impl From<QuietPeriod> for QuietHours {
+    fn from(quiet: QuietPeriod) -> Self {
         let text = |time: NaiveTime| time.format("%H:%M").to_string();
         Self { from: text(quiet.from), to: text(quiet.to), time_zone: quiet.zone.name().to_owned() }
     }

@@ -8,7 +8,7 @@ use compute::servers::ServerAccess;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::{Anyone, Provider};
+use kernel::http::auth::{AnyCaller, ProviderCaller};
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::Page;
 use kernel::idempotency::{Once, Post};
@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::model::{AlertKind, AlertView, ListAlerts, Mute, MuteRule, Muted, PutRule, RuleView, Unmute};
-use super::service::{self, RulesOf};
+use super::service::{self, RuleQuery};
 use crate::ids::{AlertId, ServerId, TariffId};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
@@ -36,14 +36,14 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 }
 
 #[derive(Deserialize)]
-struct Named<T> {
+struct RulePath<T> {
     id: T,
     r#type: AlertKind,
 }
 
 /// Path of an alert type below a server. [`ServerAccess`] reads the server's id.
 #[derive(Deserialize)]
-struct Typed {
+struct ServerRulePath {
     r#type: AlertKind,
 }
 
@@ -53,7 +53,7 @@ struct Typed {
         (status = 422, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
-    Anyone(caller): Anyone,
+    AnyCaller(caller): AnyCaller,
     Query(query): Query<ListAlerts>,
 ) -> Result<Json<Page<AlertView>>> {
     Ok(Json(service::list(&core, &caller, &query).await?))
@@ -66,7 +66,7 @@ async fn list(
         (status = 404, body = ErrorBody)))]
 async fn get(
     State(core): State<Arc<Core>>,
-    Anyone(caller): Anyone,
+    AnyCaller(caller): AnyCaller,
     Path(id): Path<AlertId>,
 ) -> Result<Json<AlertView>> {
     Ok(Json(service::get(&core, &caller, id).await?))
@@ -80,7 +80,7 @@ async fn get(
         (status = 422, body = ErrorBody)))]
 async fn acknowledge(
     State(core): State<Arc<Core>>,
-    Anyone(caller): Anyone,
+    AnyCaller(caller): AnyCaller,
     Path(id): Path<AlertId>,
     once: Once,
 ) -> Result<Json<AlertView>> {
@@ -90,8 +90,8 @@ async fn acknowledge(
 /// List the rules for everything (provider)
 #[utoipa::path(get, path = "/alert-rules", tag = "alerts", operation_id = "listAlertRules",
     responses((status = 200, body = Vec<RuleView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn rules(State(core): State<Arc<Core>>, _: Provider) -> Result<Json<Vec<RuleView>>> {
-    Ok(Json(service::rules(&core, RulesOf::Everything).await?))
+async fn rules(State(core): State<Arc<Core>>, _: ProviderCaller) -> Result<Json<Vec<RuleView>>> {
+    Ok(Json(service::rules(&core, RuleQuery::Everything).await?))
 }
 
 /// Set a rule for everything that has no rule of its own (provider)
@@ -101,11 +101,11 @@ async fn rules(State(core): State<Arc<Core>>, _: Provider) -> Result<Json<Vec<Ru
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn put_rule(
     State(core): State<Arc<Core>>,
-    _: Provider,
-    Path(Typed { r#type }): Path<Typed>,
+    _: ProviderCaller,
+    Path(ServerRulePath { r#type }): Path<ServerRulePath>,
     Json(put): Json<PutRule>,
 ) -> Result<Json<RuleView>> {
-    Ok(Json(service::put_rule(&core, RulesOf::Everything, r#type.0, &put).await?))
+    Ok(Json(service::put_rule(&core, RuleQuery::Everything, r#type.0, &put).await?))
 }
 
 /// Restore the built-in rule (provider)
@@ -115,10 +115,10 @@ async fn put_rule(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn delete_rule(
     State(core): State<Arc<Core>>,
-    _: Provider,
-    Path(Typed { r#type }): Path<Typed>,
+    _: ProviderCaller,
+    Path(ServerRulePath { r#type }): Path<ServerRulePath>,
 ) -> Result<StatusCode> {
-    service::delete_rule(&core, RulesOf::Everything, r#type.0).await?;
+    service::delete_rule(&core, RuleQuery::Everything, r#type.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -129,8 +129,8 @@ async fn delete_rule(
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn mute_rule(
     State(core): State<Arc<Core>>,
-    Provider(caller): Provider,
-    Path(Typed { r#type }): Path<Typed>,
+    ProviderCaller(caller): ProviderCaller,
+    Path(ServerRulePath { r#type }): Path<ServerRulePath>,
     Post(once, mute): Post<MuteRule>,
 ) -> Result<Json<Muted>> {
     Ok(Json(service::mute(&core, &once, &caller, None, Some(r#type.0), mute.until).await?))
@@ -143,8 +143,8 @@ async fn mute_rule(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn unmute_rule(
     State(core): State<Arc<Core>>,
-    _: Provider,
-    Path(Typed { r#type }): Path<Typed>,
+    _: ProviderCaller,
+    Path(ServerRulePath { r#type }): Path<ServerRulePath>,
 ) -> Result<StatusCode> {
     service::unmute(&core, None, Some(r#type.0)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -157,7 +157,7 @@ async fn unmute_rule(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn tariff_rules(
     State(core): State<Arc<Core>>,
-    _: Provider,
+    _: ProviderCaller,
     Path(id): Path<TariffId>,
 ) -> Result<Json<Vec<RuleView>>> {
     Ok(Json(service::rules(&core, service::of_tariff(&core, id).await?).await?))
@@ -171,8 +171,8 @@ async fn tariff_rules(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn put_tariff_rule(
     State(core): State<Arc<Core>>,
-    _: Provider,
-    Path(Named { id, r#type }): Path<Named<TariffId>>,
+    _: ProviderCaller,
+    Path(RulePath { id, r#type }): Path<RulePath<TariffId>>,
     Json(put): Json<PutRule>,
 ) -> Result<Json<RuleView>> {
     Ok(Json(service::put_rule(&core, service::of_tariff(&core, id).await?, r#type.0, &put).await?))
@@ -185,15 +185,15 @@ async fn put_tariff_rule(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn delete_tariff_rule(
     State(core): State<Arc<Core>>,
-    _: Provider,
-    Path(Named { id, r#type }): Path<Named<TariffId>>,
+    _: ProviderCaller,
+    Path(RulePath { id, r#type }): Path<RulePath<TariffId>>,
 ) -> Result<StatusCode> {
     service::delete_rule(&core, service::of_tariff(&core, id).await?, r#type.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn of_server(access: &ServerAccess) -> RulesOf {
-    RulesOf::Server(access.server.id, access.server.tariff_id)
+fn of_server(access: &ServerAccess) -> RuleQuery {
+    RuleQuery::Server(access.server.id, access.server.tariff_id)
 }
 
 /// List the effective rules for a server
@@ -214,7 +214,7 @@ async fn server_rules(State(core): State<Arc<Core>>, access: ServerAccess) -> Re
 async fn put_server_rule(
     State(core): State<Arc<Core>>,
     access: ServerAccess,
-    Path(Typed { r#type }): Path<Typed>,
+    Path(ServerRulePath { r#type }): Path<ServerRulePath>,
     Json(put): Json<PutRule>,
 ) -> Result<Json<RuleView>> {
     Ok(Json(service::put_rule(&core, of_server(&access), r#type.0, &put).await?))
@@ -228,7 +228,7 @@ async fn put_server_rule(
 async fn delete_server_rule(
     State(core): State<Arc<Core>>,
     access: ServerAccess,
-    Path(Typed { r#type }): Path<Typed>,
+    Path(ServerRulePath { r#type }): Path<ServerRulePath>,
 ) -> Result<StatusCode> {
     service::delete_rule(&core, of_server(&access), r#type.0).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -3,25 +3,25 @@
 use std::collections::HashMap;
 
 use kernel::error::{Error, Result};
-use monitor::alerts::{Kind, Quiet, Rule};
+use monitor::alerts::{AlertRule, Kind, QuietPeriod};
 
 use super::model::{PutRule, Scope};
 use crate::ids::{ServerId, TariffId};
 
 /// A rule with its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Settings {
+pub struct RuleSettings {
     /// Whether alerts are raised at all.
     pub enabled: bool,
     /// Thresholds and durations.
-    pub rule: Rule,
+    pub rule: AlertRule,
     /// Quiet hours, in which no mail is sent.
-    pub quiet: Option<Quiet>,
+    pub quiet: Option<QuietPeriod>,
 }
 
 /// Scope that a rule is set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum For {
+pub enum RuleTarget {
     /// Everything without a more specific rule.
     Everything,
     /// The servers of a tariff.
@@ -32,37 +32,37 @@ pub enum For {
 
 /// The rules that users have set.
 #[derive(Debug, Default)]
-pub struct Rules(HashMap<(For, Kind), Settings>);
+pub struct RuleSet(HashMap<(RuleTarget, Kind), RuleSettings>);
 
-impl FromIterator<((For, Kind), Settings)> for Rules {
-    fn from_iter<I: IntoIterator<Item = ((For, Kind), Settings)>>(rules: I) -> Self {
+impl FromIterator<((RuleTarget, Kind), RuleSettings)> for RuleSet {
+    fn from_iter<I: IntoIterator<Item = ((RuleTarget, Kind), RuleSettings)>>(rules: I) -> Self {
         Self(rules.into_iter().collect())
     }
 }
 
-impl Rules {
+impl RuleSet {
     /// The most specific rule. It applies as a whole.
-    pub fn of(&self, kind: Kind, tariff: Option<TariffId>, server: Option<ServerId>) -> (Scope, Settings) {
-        let made = |whose: Option<For>| whose.and_then(|whose| self.0.get(&(whose, kind)).copied());
+    pub fn of(&self, kind: Kind, tariff: Option<TariffId>, server: Option<ServerId>) -> (Scope, RuleSettings) {
+        let made = |whose: Option<RuleTarget>| whose.and_then(|whose| self.0.get(&(whose, kind)).copied());
         [
-            (Scope::Server, server.map(For::Server)),
-            (Scope::Tariff, tariff.map(For::Tariff)),
-            (Scope::Everything, Some(For::Everything)),
+            (Scope::Server, server.map(RuleTarget::Server)),
+            (Scope::Tariff, tariff.map(RuleTarget::Tariff)),
+            (Scope::Everything, Some(RuleTarget::Everything)),
         ]
         .into_iter()
         .find_map(|(scope, whose)| made(whose).map(|settings| (scope, settings)))
-        .unwrap_or_else(|| (Scope::Builtin, Settings::builtin(kind)))
+        .unwrap_or_else(|| (Scope::Builtin, RuleSettings::builtin(kind)))
     }
 }
 
-impl Settings {
+impl RuleSettings {
     /// The built-in default.
     pub fn builtin(kind: Kind) -> Self {
         Self { enabled: true, rule: kind.default_rule(), quiet: None }
     }
 
     /// The rule to judge by, if alerts are enabled.
-    pub fn active(&self) -> Option<&Rule> {
+    pub fn active(&self) -> Option<&AlertRule> {
         self.enabled.then_some(&self.rule)
     }
 
@@ -90,7 +90,7 @@ impl Settings {
             }
             Some(hours) => Some(hours.hours().ok_or_else(|| Error::field("quietHours", "Must be times of day."))?),
         };
-        let rule = Rule {
+        let rule = AlertRule {
             warning,
             critical,
             clear,
@@ -105,21 +105,21 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn put(json: serde_json::Value) -> Result<Settings> {
-        Settings::asked(Kind::Cpu, &serde_json::from_value(json).unwrap())
+    fn put(json: serde_json::Value) -> Result<RuleSettings> {
+        RuleSettings::asked(Kind::Cpu, &serde_json::from_value(json).unwrap())
     }
 
     #[test]
     fn the_most_specific_rule_holds_as_a_whole() {
         let with = |sustain_s| {
-            let builtin = Settings::builtin(Kind::Cpu);
-            Settings { rule: Rule { sustain_s, ..builtin.rule }, ..builtin }
+            let builtin = RuleSettings::builtin(Kind::Cpu);
+            RuleSettings { rule: AlertRule { sustain_s, ..builtin.rule }, ..builtin }
         };
         let (server, tariff) = (ServerId(1), TariffId(1));
-        let rules: Rules = [
-            ((For::Everything, Kind::Cpu), with(1)),
-            ((For::Tariff(tariff), Kind::Cpu), with(2)),
-            ((For::Server(server), Kind::Cpu), with(3)),
+        let rules: RuleSet = [
+            ((RuleTarget::Everything, Kind::Cpu), with(1)),
+            ((RuleTarget::Tariff(tariff), Kind::Cpu), with(2)),
+            ((RuleTarget::Server(server), Kind::Cpu), with(3)),
         ]
         .into_iter()
         .collect();
@@ -127,7 +127,10 @@ mod tests {
         assert_eq!(of(1, 1), (Scope::Server, with(3)));
         assert_eq!(of(2, 1), (Scope::Tariff, with(2)));
         assert_eq!(of(2, 2), (Scope::Everything, with(1)));
-        assert_eq!(rules.of(Kind::Disk, Some(tariff), Some(server)), (Scope::Builtin, Settings::builtin(Kind::Disk)));
+        assert_eq!(
+            rules.of(Kind::Disk, Some(tariff), Some(server)),
+            (Scope::Builtin, RuleSettings::builtin(Kind::Disk))
+        );
     }
 
     #[test]
@@ -150,6 +153,6 @@ mod tests {
             assert!(error.details.unwrap()["fields"].get(field).is_some(), "{field}");
         }
         let none = PutRule { warning: Some(0.5), ..PutRule::default() };
-        assert!(Settings::asked(Kind::Down, &none).is_err());
+        assert!(RuleSettings::asked(Kind::Down, &none).is_err());
     }
 }

@@ -5,19 +5,19 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use compute::servers;
 use compute::tariffs;
+use kernel::auth::Access;
 use kernel::auth::Caller;
-use kernel::auth::Level;
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::page::{self, Page, PageQuery};
-use kernel::idempotency::{Begun, Once};
+use kernel::idempotency::{Once, OnceStart};
 use monitor::alerts::Kind;
 use sqlx::PgConnection;
 
 use super::model::{AlertView, ListAlerts, LiveAlert, Muted, PutRule, RuleView};
-use super::rules::{For, Rules, Settings};
-use super::store::{self, MuteRow, Row, Whose};
+use super::rules::{RuleSet, RuleSettings, RuleTarget};
+use super::store::{self, IncidentOwner, IncidentRow, MuteRow};
 use crate::ids::{AlertId, ServerId, TariffId};
 
 /// The alerts that the caller may see: those of their own servers, or all of them for a provider.
@@ -30,13 +30,13 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Pa
     let customer = (!caller.is_provider()).then_some(caller.user);
     page.check()?;
     let _turn = core.turns.take(caller.user).await?;
-    let whose = Whose { user: customer, only: only.as_deref() };
+    let whose = IncidentOwner { user: customer, only: only.as_deref() };
     let (rows, total) = store::list(&core.db, &whose, query, page).await.map_err(page::too_long)?;
     Ok(Page::new(rows.into_iter().map(|row| row.view(customer)).collect(), total, page))
 }
 
 /// One alert, if the caller has this level of access to its subject.
-async fn reach(core: &Core, caller: &Caller, id: AlertId, level: Level) -> Result<Row> {
+async fn reach(core: &Core, caller: &Caller, id: AlertId, level: Access) -> Result<IncidentRow> {
     let unknown = || Error::not_found("alert");
     let row = store::incident(&core.db, id).await?.ok_or_else(unknown)?;
     match row.server() {
@@ -45,7 +45,7 @@ async fn reach(core: &Core, caller: &Caller, id: AlertId, level: Level) -> Resul
             Code::NotFound => unknown(),
             _ => e,
         })?,
-        None if !caller.is_provider() || !caller.scopes.allow(Level::Read) => return Err(unknown()),
+        None if !caller.is_provider() || !caller.scopes.allow(Access::Read) => return Err(unknown()),
         None if !caller.scopes.allow(level) => {
             return Err(Error::new(Code::Forbidden, "This token may read the alert but not change it."));
         }
@@ -54,21 +54,21 @@ async fn reach(core: &Core, caller: &Caller, id: AlertId, level: Level) -> Resul
     Ok(row)
 }
 
-fn seen_by(caller: &Caller, row: Row) -> AlertView {
+fn seen_by(caller: &Caller, row: IncidentRow) -> AlertView {
     row.view((!caller.is_provider()).then_some(caller.user))
 }
 
 /// One alert that the caller may see.
 pub async fn get(core: &Core, caller: &Caller, id: AlertId) -> Result<AlertView> {
-    reach(core, caller, id, Level::Read).await.map(|row| seen_by(caller, row))
+    reach(core, caller, id, Access::Read).await.map(|row| seen_by(caller, row))
 }
 
 /// Acknowledges an alert: no more mail is sent about it, except that it has ended if its beginning was mailed.
 pub async fn acknowledge(core: &Core, once: &Once, caller: &Caller, id: AlertId) -> Result<AlertView> {
-    reach(core, caller, id, Level::Write).await?;
+    reach(core, caller, id, Access::Write).await?;
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     store::acknowledge(&mut tx, id, caller.user).await?;
     let row = store::incident(&mut *tx, id).await?.ok_or_else(|| Error::not_found("alert"))?;
@@ -90,7 +90,7 @@ pub async fn open(core: &Core, servers: &[ServerId]) -> Result<HashMap<ServerId,
 
 /// Scope of a set of rules.
 #[derive(Debug, Clone, Copy)]
-pub enum RulesOf {
+pub enum RuleQuery {
     /// Everything.
     Everything,
     /// A tariff's servers.
@@ -99,7 +99,7 @@ pub enum RulesOf {
     Server(ServerId, TariffId),
 }
 
-impl RulesOf {
+impl RuleQuery {
     fn ids(self) -> (Option<TariffId>, Option<ServerId>) {
         match self {
             Self::Everything => (None, None),
@@ -109,28 +109,28 @@ impl RulesOf {
     }
 
     /// The scope to store a rule of this type under, or not found if this scope can't have one.
-    fn check(self, kind: Kind) -> Result<For> {
+    fn check(self, kind: Kind) -> Result<RuleTarget> {
         let whose = match self {
-            Self::Everything => return Ok(For::Everything),
-            Self::Tariff(tariff) => For::Tariff(tariff),
-            Self::Server(server, _) => For::Server(server),
+            Self::Everything => return Ok(RuleTarget::Everything),
+            Self::Tariff(tariff) => RuleTarget::Tariff(tariff),
+            Self::Server(server, _) => RuleTarget::Server(server),
         };
         if kind.is_of_guest() { Ok(whose) } else { Err(Error::not_found("alert rule")) }
     }
 }
 
 /// The scope of a tariff's rules, if the tariff exists.
-pub async fn of_tariff(core: &Core, id: TariffId) -> Result<RulesOf> {
+pub async fn of_tariff(core: &Core, id: TariffId) -> Result<RuleQuery> {
     tariffs::store::tariff(&core.db, id).await?.ok_or_else(|| Error::not_found("tariff"))?;
-    Ok(RulesOf::Tariff(id))
+    Ok(RuleQuery::Tariff(id))
 }
 
 /// The effective rules of a scope.
-pub async fn rules(core: &Core, of: RulesOf) -> Result<Vec<RuleView>> {
+pub async fn rules(core: &Core, of: RuleQuery) -> Result<Vec<RuleView>> {
     rules_on(&mut *core.db.acquire().await?, of).await
 }
 
-async fn rules_on(db: &mut PgConnection, of: RulesOf) -> Result<Vec<RuleView>> {
+async fn rules_on(db: &mut PgConnection, of: RuleQuery) -> Result<Vec<RuleView>> {
     let (tariff, server) = of.ids();
     let [tariffs, servers] = [tariff.map(|id| id.0), server.map(|id| id.0)].map(Vec::from_iter);
     let rules = store::rules_of(&mut *db, &servers, &tariffs).await?;
@@ -139,9 +139,9 @@ async fn rules_on(db: &mut PgConnection, of: RulesOf) -> Result<Vec<RuleView>> {
     Ok(kinds.map(|kind| view(&rules, &mutes, of, kind)).collect())
 }
 
-fn view(rules: &Rules, mutes: &[MuteRow], of: RulesOf, kind: Kind) -> RuleView {
+fn view(rules: &RuleSet, mutes: &[MuteRow], of: RuleQuery, kind: Kind) -> RuleView {
     let (tariff, server) = of.ids();
-    let (scope, Settings { enabled, rule, quiet }) = rules.of(kind, tariff, server);
+    let (scope, RuleSettings { enabled, rule, quiet }) = rules.of(kind, tariff, server);
     let share = |value: f64| kind.is_share().then_some(value);
     let holds = |mute: &&MuteRow| {
         mute.server_id.is_none_or(|id| Some(id) == server) && mute.kind.is_none_or(|muted| muted.0 == kind)
@@ -161,17 +161,17 @@ fn view(rules: &Rules, mutes: &[MuteRow], of: RulesOf, kind: Kind) -> RuleView {
 }
 
 /// Sets a rule. The next sweep judges every alert by it: an open alert that it would not raise ends then.
-pub async fn put_rule(core: &Core, of: RulesOf, kind: Kind, put: &PutRule) -> Result<RuleView> {
+pub async fn put_rule(core: &Core, of: RuleQuery, kind: Kind, put: &PutRule) -> Result<RuleView> {
     let whose = of.check(kind)?;
     let mut tx = db::begin(&core.db).await?;
-    store::put_rule(&mut *tx, whose, kind, &Settings::asked(kind, put)?).await?;
+    store::put_rule(&mut *tx, whose, kind, &RuleSettings::asked(kind, put)?).await?;
     let rule = rules_on(&mut tx, of).await?.into_iter().find(|rule| rule.r#type.0 == kind);
     tx.commit().await?;
     rule.ok_or_else(|| Error::not_found("alert rule"))
 }
 
 /// Deletes a rule; the next less specific one applies.
-pub async fn delete_rule(core: &Core, of: RulesOf, kind: Kind) -> Result<()> {
+pub async fn delete_rule(core: &Core, of: RuleQuery, kind: Kind) -> Result<()> {
     let whose = of.check(kind)?;
     let mut tx = db::begin(&core.db).await?;
     match store::delete_rule(&mut *tx, whose, kind).await? {
@@ -194,8 +194,8 @@ pub async fn mute(
         return Err(Error::field("until", "Must be in the future, at most a year ahead."));
     }
     let mut tx = match once.begin(core).await? {
-        Begun::New(tx) => tx,
-        Begun::Done(answer) => return Ok(answer),
+        OnceStart::New(tx) => tx,
+        OnceStart::Done(answer) => return Ok(answer),
     };
     store::mute(&mut tx, server, kind, until, caller.user).await?;
     tx.finish(core, Muted { r#type: kind.map(super::model::AlertKind), until }).await

@@ -8,7 +8,7 @@ use crate::ids::{HostId, PoolId, ServerId};
 
 /// What an alert is about. Its text form (`server:1`) is the key of its tracks and incidents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Subject {
+pub(super) enum AlertSubject {
     Server(ServerId, HostId),
     Host(HostId),
     Pool(PoolId),
@@ -17,7 +17,7 @@ pub(super) enum Subject {
     Installation,
 }
 
-impl Subject {
+impl AlertSubject {
     /// Server, host, pool and operation ids for an incident's row.
     pub(super) fn ids(self) -> (Option<i64>, Option<i64>, Option<i64>, Option<Uuid>) {
         match self {
@@ -30,7 +30,7 @@ impl Subject {
     }
 }
 
-impl Display for Subject {
+impl Display for AlertSubject {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Server(id, _) => write!(f, "server:{id}"),

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::mail::{AlertLine, Alerts};
 use super::model::Ended;
-use super::rules::Rules;
-use super::store::{self, News};
+use super::rules::RuleSet;
+use super::store::{self, PendingNotification};
 use crate::ids::{AlertId, UserId};
 use crate::locks::NOTIFY;
 
@@ -59,7 +59,7 @@ pub async fn tell(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
     }
     let ids: Vec<i64> = news.iter().map(|n| n.id.0).collect();
     let ended: Vec<i64> = news.iter().filter(|n| n.resolved_at.is_some()).map(|n| n.id.0).collect();
-    let critical = |n: &&News| n.level.0 == monitor::alerts::Level::Critical;
+    let critical = |n: &&PendingNotification| n.level.0 == monitor::alerts::Level::Critical;
     let critical: Vec<i64> = news.iter().filter(critical).map(|n| n.id.0).collect();
     store::told(&mut tx, &ids, &critical, &ended).await?;
     tx.commit().await?;
@@ -68,7 +68,7 @@ pub async fn tell(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
 }
 
 /// What may be sent now, oldest first; anything beyond [`MOST`] is left for the next round.
-async fn loud(tx: &mut PgConnection, now: DateTime<Utc>, floor: f64) -> Result<Vec<News>> {
+async fn loud(tx: &mut PgConnection, now: DateTime<Utc>, floor: f64) -> Result<Vec<PendingNotification>> {
     let (mut loud, mut after) = (vec![], AlertId(0));
     loop {
         let part = store::news(tx, after, PART, floor).await?;
@@ -86,18 +86,18 @@ async fn loud(tx: &mut PgConnection, now: DateTime<Utc>, floor: f64) -> Result<V
 }
 
 /// Whether nothing new has come for `settle` seconds, or the oldest has waited long enough.
-fn has_settled(news: &[News], settle: f64) -> bool {
+fn has_settled(news: &[PendingNotification], settle: f64) -> bool {
     let youngest = news.iter().map(|n| n.age).reduce(f64::min);
     let oldest = news.iter().map(|n| n.age).reduce(f64::max);
     youngest >= Some(settle) || oldest >= Some(settle * PATIENCE)
 }
 
-fn is_quiet(rules: &Rules, news: &News, now: DateTime<Utc>) -> bool {
+fn is_quiet(rules: &RuleSet, news: &PendingNotification, now: DateTime<Utc>) -> bool {
     let (_, settings) = rules.of(news.kind.0, news.tariff_id, news.server_id);
     settings.quiet.is_some_and(|quiet| quiet.covers(now))
 }
 
-fn line(news: &News) -> AlertLine {
+fn line(news: &PendingNotification) -> AlertLine {
     let kind = news.kind.0;
     let what = match news.ended {
         None => kind.message(news.value),

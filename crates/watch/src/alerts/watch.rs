@@ -11,14 +11,14 @@ use kernel::core::Core;
 use kernel::db;
 use kernel::error::Result;
 use kernel::mail;
-use monitor::alerts::{Event, Kind, Level, Rule, Track, step};
-use monitor::{Report, Sample};
+use monitor::alerts::{AlertEvent, AlertRule, AlertTrack, Kind, Level, step};
+use monitor::{Sample, SweepReport};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::rules::Rules;
-use super::store::{self, Watched};
-use super::subject::Subject;
+use super::rules::RuleSet;
+use super::store::{self, WatchedServer};
+use super::subject::AlertSubject;
 use crate::history::traffic::Metered;
 use crate::ids::HostId;
 use crate::locks;
@@ -26,26 +26,26 @@ use crate::monitoring;
 
 /// One value with the rule to judge it by; no rule if alerts of this kind are disabled.
 #[derive(Debug)]
-struct Reading {
-    subject: Subject,
+struct RuleReading {
+    subject: AlertSubject,
     kind: Kind,
-    rule: Option<Rule>,
+    rule: Option<AlertRule>,
     value: Option<f64>,
 }
 
 /// What judging a reading changed.
 #[derive(Debug)]
-pub(super) struct Change {
-    pub subject: Subject,
+pub(super) struct TrackChange {
+    pub subject: AlertSubject,
     pub kind: Kind,
     /// The track to store; `None` once it is quiet.
-    pub track: Option<Track>,
+    pub track: Option<AlertTrack>,
     pub value: f64,
     /// Alerts of this kind were disabled.
     pub withdrawn: bool,
 }
 
-impl Change {
+impl TrackChange {
     /// The key of tracks and open incidents: subject and kind.
     pub(super) fn key(&self) -> (String, String) {
         (self.subject.to_string(), self.kind.as_str().to_owned())
@@ -58,7 +58,7 @@ pub async fn swept(
     tx: &mut PgConnection,
     interval: Duration,
     host: HostId,
-    report: &Report,
+    report: &SweepReport,
     traffic: &Metered,
 ) -> sqlx::Result<()> {
     locks::alerts(host).hold(tx).await?;
@@ -68,20 +68,20 @@ pub async fn swept(
     let mut readings = Vec::with_capacity(servers.len() * 5);
     for server in &servers {
         let sample = samples.get(&server.marker).copied();
-        let subject = Subject::Server(server.id, host);
+        let subject = AlertSubject::Server(server.id, host);
         let used =
             traffic.get(&server.id).zip(server.quota.filter(|quota| *quota > 0.0)).map(|(bytes, quota)| bytes / quota);
         let missed = report.coverage.includes(&server.node, server.guest_number);
         for (kind, value) in figures(server, sample, missed, used) {
             let (_, settings) = rules.of(kind, Some(server.tariff), Some(server.id));
             let rule = settings.active().filter(|_| kind != Kind::Down || server.wanted).copied();
-            readings.push(Reading { subject, kind, rule, value });
+            readings.push(RuleReading { subject, kind, rule, value });
         }
     }
     let fullest = report.nodes.iter().filter_map(storage_use).max_by(f64::total_cmp);
-    let (subject, kind) = (Subject::Host(host), Kind::StorageLow);
+    let (subject, kind) = (AlertSubject::Host(host), Kind::StorageLow);
     let rule = rules.of(kind, None, None).1.active().copied();
-    readings.push(Reading { subject, kind, rule, value: fullest });
+    readings.push(RuleReading { subject, kind, rule, value: fullest });
     judge(tx, interval, report.taken_at, readings).await?;
     // By the claim's clock: a failed sweep has no other.
     answers(tx, interval, host, &rules, report.claimed_at, true).await.map(drop)
@@ -115,11 +115,11 @@ pub async fn patrol(core: &Core) -> Result<()> {
     let at = store::now(&mut *tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
     let rule = |kind| rules.of(kind, None, None).1.active().copied();
-    let mut readings: Vec<Reading> = pools
+    let mut readings: Vec<RuleReading> = pools
         .iter()
         .filter(|pool| pool.enabled && pool.total > 0)
-        .map(|pool| Reading {
-            subject: Subject::Pool(pool.id),
+        .map(|pool| RuleReading {
+            subject: AlertSubject::Pool(pool.id),
             kind: Kind::PoolLow,
             rule: rule(Kind::PoolLow),
             // Resting addresses can't be assigned to anyone else.
@@ -127,19 +127,19 @@ pub async fn patrol(core: &Core) -> Result<()> {
         })
         .collect();
     for (id, stuck) in store::stuck(&mut tx).await? {
-        let (subject, kind) = (Subject::Operation(id), Kind::OperationStuck);
-        readings.push(Reading { subject, kind, rule: rule(kind), value: Some(if stuck { 1.0 } else { 0.0 }) });
+        let (subject, kind) = (AlertSubject::Operation(id), Kind::OperationStuck);
+        readings.push(RuleReading { subject, kind, rule: rule(kind), value: Some(if stuck { 1.0 } else { 0.0 }) });
     }
     let held = if mail::service::is_held(&mut *tx).await? { 1.0 } else { 0.0 };
-    let (subject, kind) = (Subject::Mail, Kind::MailHeld);
-    readings.push(Reading { subject, kind, rule: rule(kind), value: Some(held) });
+    let (subject, kind) = (AlertSubject::Mail, Kind::MailHeld);
+    readings.push(RuleReading { subject, kind, rule: rule(kind), value: Some(held) });
     for (host, any) in store::unknown_guests(&mut tx).await? {
-        let (subject, kind) = (Subject::Host(host), Kind::UnknownGuest);
-        readings.push(Reading { subject, kind, rule: rule(kind), value: Some(f64::from(u8::from(any))) });
+        let (subject, kind) = (AlertSubject::Host(host), Kind::UnknownGuest);
+        readings.push(RuleReading { subject, kind, rule: rule(kind), value: Some(f64::from(u8::from(any))) });
     }
     let restored = f64::from(u8::from(store::is_restored(&mut tx).await?));
-    let (subject, kind) = (Subject::Installation, Kind::DatabaseRestored);
-    readings.push(Reading { subject, kind, rule: rule(kind), value: Some(restored) });
+    let (subject, kind) = (AlertSubject::Installation, Kind::DatabaseRestored);
+    readings.push(RuleReading { subject, kind, rule: rule(kind), value: Some(restored) });
     judge(&mut tx, core.config.sweep_interval(), at, readings).await?;
     store::withdraw(&mut tx).await?;
     tx.commit().await
@@ -152,7 +152,12 @@ fn storage_use(node: &Node) -> Option<f64> {
 }
 
 /// The values to judge for a server. `missed`: the sweep would have shown the server if it existed.
-fn figures(server: &Watched, sample: Option<&Sample>, missed: bool, traffic: Option<f64>) -> [(Kind, Option<f64>); 5] {
+fn figures(
+    server: &WatchedServer,
+    sample: Option<&Sample>,
+    missed: bool,
+    traffic: Option<f64>,
+) -> [(Kind, Option<f64>); 5] {
     let running = sample.is_some_and(|s| s.power == GuestPower::Running);
     let usage = sample.map(Sample::usage);
     let down = match sample.map(|s| s.power) {
@@ -178,18 +183,19 @@ async fn answers(
     tx: &mut PgConnection,
     interval: Duration,
     host: HostId,
-    rules: &Rules,
+    rules: &RuleSet,
     at: DateTime<Utc>,
     well: bool,
 ) -> sqlx::Result<bool> {
     let kind = Kind::HostUnreachable;
     let rule = rules.of(kind, None, None).1.active().copied();
     let value = Some(if well { 0.0 } else { 1.0 });
-    let events = judge(tx, interval, at, vec![Reading { subject: Subject::Host(host), kind, rule, value }]).await?;
+    let events =
+        judge(tx, interval, at, vec![RuleReading { subject: AlertSubject::Host(host), kind, rule, value }]).await?;
     match events.first() {
-        Some(Event::Raised(_)) => store::raise_on_host(tx, host, at).await?,
-        Some(Event::Resolved) => store::resolve_on_host(tx, host, at, rule.is_none()).await?,
-        Some(Event::Became(_)) | None => return Ok(false),
+        Some(AlertEvent::Raised(_)) => store::raise_on_host(tx, host, at).await?,
+        Some(AlertEvent::Resolved) => store::resolve_on_host(tx, host, at, rule.is_none()).await?,
+        Some(AlertEvent::Became(_)) | None => return Ok(false),
     }
     Ok(true)
 }
@@ -199,38 +205,38 @@ async fn judge(
     tx: &mut PgConnection,
     interval: Duration,
     at: DateTime<Utc>,
-    readings: Vec<Reading>,
-) -> sqlx::Result<Vec<Event>> {
+    readings: Vec<RuleReading>,
+) -> sqlx::Result<Vec<AlertEvent>> {
     // Up to three sweeps may be missed before durations restart from zero.
     let gap = TimeDelta::from_std(interval * 3).unwrap_or(TimeDelta::MAX).max(TimeDelta::minutes(5));
-    let mut subjects: Vec<Subject> = readings.iter().map(|r| r.subject).collect();
+    let mut subjects: Vec<AlertSubject> = readings.iter().map(|r| r.subject).collect();
     subjects.dedup();
-    let names: HashMap<String, Subject> = subjects.iter().map(|s| (s.to_string(), *s)).collect();
+    let names: HashMap<String, AlertSubject> = subjects.iter().map(|s| (s.to_string(), *s)).collect();
     let keys: Vec<String> = names.keys().cloned().collect();
     let known = store::tracks(tx, &keys).await?.into_iter();
-    let mut tracks: HashMap<(Subject, Kind), Track> =
+    let mut tracks: HashMap<(AlertSubject, Kind), AlertTrack> =
         known.filter_map(|(name, kind, track)| Some(((*names.get(&name)?, kind.0), track))).collect();
 
     let mut changes = vec![];
-    for Reading { subject, kind, rule, value } in readings {
+    for RuleReading { subject, kind, rule, value } in readings {
         let before = tracks.remove(&(subject, kind));
-        let open = before.as_ref().is_some_and(Track::is_firing);
+        let open = before.as_ref().is_some_and(AlertTrack::is_firing);
         let (track, event) = match &rule {
             Some(rule) => step(before.clone(), rule, gap, at, value),
-            None => (None, open.then_some(Event::Resolved)),
+            None => (None, open.then_some(AlertEvent::Resolved)),
         };
         if track != before {
             let value = value.unwrap_or_default();
-            changes.push((Change { subject, kind, track, value, withdrawn: rule.is_none() }, event));
+            changes.push((TrackChange { subject, kind, track, value, withdrawn: rule.is_none() }, event));
         }
     }
     let (mut raised, mut lasting, mut resolved) = (vec![], vec![], vec![]);
     for (change, event) in &changes {
         match event {
-            Some(Event::Raised(level)) => raised.push((change, *level)),
-            Some(Event::Became(level)) => lasting.push((change, Some(*level))),
-            Some(Event::Resolved) => resolved.push(change),
-            None if change.track.as_ref().is_some_and(Track::is_firing) => lasting.push((change, None)),
+            Some(AlertEvent::Raised(level)) => raised.push((change, *level)),
+            Some(AlertEvent::Became(level)) => lasting.push((change, Some(*level))),
+            Some(AlertEvent::Resolved) => resolved.push(change),
+            None if change.track.as_ref().is_some_and(AlertTrack::is_firing) => lasting.push((change, None)),
             None => {}
         }
     }
@@ -244,12 +250,12 @@ async fn judge(
         store::resolve(tx, &resolved, at).await?;
     }
     count(&raised, &resolved);
-    let (changes, events): (Vec<Change>, Vec<Option<Event>>) = changes.into_iter().unzip();
+    let (changes, events): (Vec<TrackChange>, Vec<Option<AlertEvent>>) = changes.into_iter().unzip();
     store::keep_tracks(tx, &changes).await?;
     Ok(events.into_iter().flatten().collect())
 }
 
-fn count(raised: &[(&Change, Level)], resolved: &[&Change]) {
+fn count(raised: &[(&TrackChange, Level)], resolved: &[&TrackChange]) {
     for (change, level) in raised {
         metrics::counter!("innkeeper_alerts_raised_total", "type" => change.kind.as_str(), "level" => level.as_str())
             .increment(1);

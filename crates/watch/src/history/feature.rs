@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kernel::core::Core;
-use kernel::feature::{Feature, Task};
+use kernel::feature::{BackgroundTask, Feature};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{routes, service};
@@ -30,7 +30,7 @@ impl Feature for History {
         routes::routes().with_state(Arc::clone(&self.core))
     }
 
-    fn tasks(self: Arc<Self>) -> Vec<Task> {
-        vec![Task::new("history", async move { service::keep(&self.core).await })]
+    fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
+        vec![BackgroundTask::new("history", async move { service::keep(&self.core).await })]
     }
 }

@@ -7,7 +7,7 @@ use kernel::core::Core;
 use kernel::error::{Error, Result};
 
 use super::model::{Metrics, ShowMetrics, Traffic};
-use super::store::{self, Level, Spans};
+use super::store::{self, ChartSpans, Resolution};
 use super::traffic;
 use crate::ids::ServerId;
 
@@ -24,7 +24,8 @@ const POINTS: i64 = 120;
 /// Delay before a step is aggregated: samples taken at its end are stored up to a sweep's time-out later.
 const SETTLED: TimeDelta = TimeDelta::minutes(2);
 /// Longest span to aggregate in one transaction, by level.
-const AT_ONCE: [(Level, TimeDelta); 2] = [(Level::Fine, TimeDelta::minutes(30)), (Level::Coarse, TimeDelta::hours(6))];
+const AT_ONCE: [(Resolution, TimeDelta); 2] =
+    [(Resolution::Fine, TimeDelta::minutes(30)), (Resolution::Coarse, TimeDelta::hours(6))];
 
 /// Aggregates samples and maintains partitions until shutdown. Any number of processes may run this.
 pub async fn keep(core: &Core) {
@@ -97,11 +98,11 @@ pub async fn traffic(core: &Core, server: ServerId) -> Result<Traffic> {
 }
 
 /// The finest level that is kept for this age.
-fn finest(age: TimeDelta) -> Level {
+fn finest(age: TimeDelta) -> Resolution {
     match age {
-        age if age <= RAW => Level::Raw,
-        age if age <= FINE => Level::Fine,
-        _ => Level::Coarse,
+        age if age <= RAW => Resolution::Raw,
+        age if age <= FINE => Resolution::Fine,
+        _ => Resolution::Coarse,
     }
 }
 
@@ -111,14 +112,14 @@ fn spans(
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     step: i64,
-    finest: Level,
+    finest: Resolution,
     [fine, coarse]: [DateTime<Utc>; 2],
-) -> Spans {
-    let use_coarse = step >= Level::Coarse.seconds() || finest == Level::Coarse;
-    let use_fine = step >= Level::Fine.seconds() || finest != Level::Raw;
+) -> ChartSpans {
+    let use_coarse = step >= Resolution::Coarse.seconds() || finest == Resolution::Coarse;
+    let use_fine = step >= Resolution::Fine.seconds() || finest != Resolution::Raw;
     let coarse_to = if use_coarse { coarse.clamp(from, to) } else { from };
     let fine_to = if use_fine { fine.clamp(coarse_to, to) } else { coarse_to };
-    Spans { from, coarse_to, fine_to, to }
+    ChartSpans { from, coarse_to, fine_to, to }
 }
 
 #[cfg(test)]
@@ -131,24 +132,24 @@ mod tests {
         let ago = |hours: i64| now - TimeDelta::hours(hours);
         let drawn = |from, step, finest| spans(from, now, step, finest, [ago(1), ago(2)]);
         // Raw samples: the last hours in 30 s steps.
-        let raw = drawn(ago(3), 30, Level::Raw);
+        let raw = drawn(ago(3), 30, Resolution::Raw);
         assert_eq!((raw.coarse_to, raw.fine_to, raw.to), (ago(3), ago(3), now));
         // Five-minute steps, as far as they are aggregated.
-        let fine = drawn(ago(30), 300, Level::Raw);
+        let fine = drawn(ago(30), 300, Resolution::Raw);
         assert_eq!((fine.coarse_to, fine.fine_to), (ago(30), ago(1)));
-        let coarse = drawn(ago(24 * 300), 86_400, Level::Coarse);
+        let coarse = drawn(ago(24 * 300), 86_400, Resolution::Coarse);
         assert_eq!((coarse.coarse_to, coarse.fine_to), (ago(2), ago(1)));
         // Everything from raw samples before any aggregation, or everything after it.
-        let late = spans(ago(1), now, 3600, Level::Raw, [ago(5), ago(6)]);
+        let late = spans(ago(1), now, 3600, Resolution::Raw, [ago(5), ago(6)]);
         assert_eq!((late.coarse_to, late.fine_to), (ago(1), ago(1)));
-        let early = spans(ago(9), ago(8), 3600, Level::Raw, [ago(1), ago(2)]);
+        let early = spans(ago(9), ago(8), 3600, Resolution::Raw, [ago(1), ago(2)]);
         assert_eq!((early.coarse_to, early.fine_to), (ago(8), ago(8)));
     }
 
     #[test]
     fn older_history_is_coarser() {
-        assert_eq!(finest(TimeDelta::hours(1)), Level::Raw);
-        assert_eq!(finest(TimeDelta::hours(49)), Level::Fine);
-        assert_eq!(finest(TimeDelta::days(31)), Level::Coarse);
+        assert_eq!(finest(TimeDelta::hours(1)), Resolution::Raw);
+        assert_eq!(finest(TimeDelta::hours(49)), Resolution::Fine);
+        assert_eq!(finest(TimeDelta::days(31)), Resolution::Coarse);
     }
 }

@@ -11,7 +11,7 @@ type Result<T> = sqlx::Result<T>;
 
 /// Resolution of stored history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Level {
+pub(super) enum Resolution {
     /// Raw samples.
     Raw,
     /// Steps of five minutes.
@@ -20,7 +20,7 @@ pub(super) enum Level {
     Coarse,
 }
 
-impl Level {
+impl Resolution {
     /// The shortest step that this level can show, in seconds.
     pub(super) fn seconds(self) -> i64 {
         match self {
@@ -64,7 +64,7 @@ pub(super) async fn progress(db: &PgPool) -> Result<[DateTime<Utc>; 2]> {
 /// do or another process is at it.
 pub(super) async fn sum_up(
     db: &PgPool,
-    level: Level,
+    level: Resolution,
     settled: TimeDelta,
     at_once: TimeDelta,
 ) -> kernel::error::Result<bool> {
@@ -94,7 +94,7 @@ pub(super) async fn sum_up(
     .await?;
     let Some(span) = span.filter(|s| s.to > s.from) else { return Ok(false) };
     let summed = match level {
-        Level::Coarse => sqlx::query!(
+        Resolution::Coarse => sqlx::query!(
             "insert into samples_1h (server_id, taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean,
                  memory_max, memory_size, disk_min, disk_mean, disk_max, disk_size, rates, net_in_min, net_in_mean,
                  net_in_max, net_out_min, net_out_mean, net_out_max, cpus, memories, disks)
@@ -147,7 +147,12 @@ pub(super) async fn sum_up(
 }
 
 /// Where the next data to aggregate begins, after a gap without samples or a jump of the clock.
-async fn next(tx: &mut PgConnection, level: Level, from: DateTime<Utc>, end: DateTime<Utc>) -> Result<DateTime<Utc>> {
+async fn next(
+    tx: &mut PgConnection,
+    level: Resolution,
+    from: DateTime<Utc>,
+    end: DateTime<Utc>,
+) -> Result<DateTime<Utc>> {
     sqlx::query_scalar!(
         r#"select greatest($2::timestamptz, least($3::timestamptz, date_bin(make_interval(secs => $4::bigint),
                       case when $1 = '1h' then (select min(taken_at) from samples_5m where taken_at >= $2 and taken_at < $3)
@@ -164,7 +169,7 @@ async fn next(tx: &mut PgConnection, level: Level, from: DateTime<Utc>, end: Dat
 
 /// Source of each part of a chart: hours up to `coarse_to`, five minutes up to `fine_to`, then raw samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Spans {
+pub(super) struct ChartSpans {
     pub from: DateTime<Utc>,
     pub coarse_to: DateTime<Utc>,
     pub fine_to: DateTime<Utc>,
@@ -172,7 +177,7 @@ pub(super) struct Spans {
 }
 
 /// A server's chart points, oldest first.
-pub(super) async fn points(db: &PgPool, server: ServerId, spans: Spans, step: i64) -> Result<Vec<MetricsPoint>> {
+pub(super) async fn points(db: &PgPool, server: ServerId, spans: ChartSpans, step: i64) -> Result<Vec<MetricsPoint>> {
     let rows = sqlx::query!(
         r#"with parts as (
                select taken_at, samples, up, cpu_min, cpu_mean, cpu_max, memory_min, memory_mean, memory_max, memory_size,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use hypervisor::GuestPower;
 use kernel::db;
-use monitor::{Report, Sample};
+use monitor::{Sample, SweepReport};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ pub type Metered = HashMap<ServerId, f64>;
 
 /// Meters the samples of a host's sweep and returns this month's totals. Traffic is billed, so this has a transaction
 /// of its own: no other failure of the sweep can lose it.
-pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> kernel::error::Result<Metered> {
+pub async fn meter(db: &PgPool, host: HostId, report: &SweepReport) -> kernel::error::Result<Metered> {
     // Counters of a guest that its host currently knows nothing about mean nothing.
     let known = report.samples.iter().filter(|s| s.power != GuestPower::Unknown);
     let samples: Vec<&Sample> = known.map(|s| (s.marker, s)).collect::<HashMap<_, _>>().into_values().collect();
@@ -35,7 +35,7 @@ pub async fn meter(db: &PgPool, host: HostId, report: &Report) -> kernel::error:
 /// at 0 if it is lower than before, or if the guest was started since it was last seen, however high it is by now. An
 /// unknown counter adds nothing. What a guest counted before it was first seen is included if it was created in the
 /// same month. A report older than the last one adds nothing. There must be at most one sample per guest.
-async fn count(tx: &mut PgConnection, host: HostId, report: &Report, samples: &[&Sample]) -> Result<Metered> {
+async fn count(tx: &mut PgConnection, host: HostId, report: &SweepReport, samples: &[&Sample]) -> Result<Metered> {
     let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let samples: Vec<(&Sample, u64, u64)> = samples.iter().filter_map(|s| Some((*s, s.net_in?, s.net_out?))).collect();
     let received: Vec<i64> = samples.iter().map(|(_, received, _)| number(*received)).collect();

@@ -12,13 +12,13 @@ use super::service;
 /// Metrics of all hosts and servers, as of their last sweeps.
 pub(super) async fn fleet(core: &Core) -> Result<String> {
     let (hosts, servers) = service::fleet(core).await?;
-    let mut text = Text::default();
+    let mut text = MetricsPage::default();
     of_hosts(&mut text, &hosts);
     of_servers(&mut text, &servers);
     Ok(text.0)
 }
 
-fn of_hosts(text: &mut Text, hosts: &[FleetHost]) {
+fn of_hosts(text: &mut MetricsPage, hosts: &[FleetHost]) {
     let labels = |h: &FleetHost| format!("host=\"{}\"", escaped(&h.name));
     text.family("innkeeper_host_up", "gauge", "Whether the last sweep of the host succeeded.", hosts, |h| {
         Some((labels(h), f64::from(u8::from(h.up))))
@@ -29,9 +29,9 @@ fn of_hosts(text: &mut Text, hosts: &[FleetHost]) {
 }
 
 /// Reads a metric of a server; `None` if unknown.
-type Figure = fn(&FleetServer) -> Option<f64>;
+type Metric = fn(&FleetServer) -> Option<f64>;
 
-fn of_servers(text: &mut Text, servers: &[FleetServer]) {
+fn of_servers(text: &mut MetricsPage, servers: &[FleetServer]) {
     let id = |s: &FleetServer| format!("id=\"{}\"", s.id);
     let info = |s: &FleetServer| {
         let (name, host, node, tariff) = (escaped(&s.name), escaped(&s.host), escaped(&s.node), escaped(&s.tariff));
@@ -42,7 +42,7 @@ fn of_servers(text: &mut Text, servers: &[FleetServer]) {
         )
     };
     text.family("innkeeper_guest_info", "gauge", "A server and its placement.", servers, |s| Some((info(s), 1.0)));
-    let figures: [(&str, &str, &str, Figure); 11] = [
+    let figures: [(&str, &str, &str, Metric); 11] = [
         ("innkeeper_guest_up", "gauge", "Whether the guest is running.", |s| {
             let known = s.power.as_deref().filter(|power| *power != "unknown")?;
             Some(f64::from(u8::from(known == "running")))
@@ -71,9 +71,9 @@ fn of_servers(text: &mut Text, servers: &[FleetServer]) {
 
 /// A page in Prometheus' text format, under construction.
 #[derive(Default)]
-struct Text(String);
+struct MetricsPage(String);
 
-impl Text {
+impl MetricsPage {
     fn family<T>(
         &mut self,
         name: &str,
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn names_stay_in_their_labels() {
         assert_eq!(escaped("a\"} 1\n\\"), "a\\\"} 1\\n\\\\");
-        let mut text = Text::default();
+        let mut text = MetricsPage::default();
         text.family("x_ratio", "gauge", "An x.", &[Some(0.5), None], |v| Some((String::from("id=\"1\""), (*v)?)));
         assert_eq!(text.0, "# HELP x_ratio An x.\n# TYPE x_ratio gauge\nx_ratio{id=\"1\"} 0.5\n");
     }

@@ -9,9 +9,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use kernel::http::ClientAddress;
-use kernel::limits::{Who, note_refusal};
+use kernel::limits::{LimitKey, note_refusal};
 
-use super::sockets::Desk;
+use super::sockets::Hub;
 
 /// Whether a request is for the live view: these are the paths that Socket.IO handles.
 fn is_for_sockets(path: &str) -> bool {
@@ -19,7 +19,7 @@ fn is_for_sockets(path: &str) -> bool {
 }
 
 /// Limits requests to the live view by address, and sessions that have not signed in.
-pub(super) async fn admit(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
+pub(super) async fn admit(State(desk): State<Arc<Hub>>, request: Request, next: Next) -> Response {
     let core = &desk.core;
     if !is_for_sockets(request.uri().path()) {
         return next.run(request).await;
@@ -28,7 +28,7 @@ pub(super) async fn admit(State(desk): State<Arc<Desk>>, request: Request, next:
     let network = address.network();
     // Parsed exactly as the protocol does.
     let begins = !request.uri().query().is_some_and(|query| query.split('&').any(|part| part.starts_with("sid=")));
-    let who = if begins { Who::Handshake(network.clone()) } else { Who::Polling(network.clone()) };
+    let who = if begins { LimitKey::Handshake(network.clone()) } else { LimitKey::Polling(network.clone()) };
     let allowance = core.limits.count_here(core, &who);
     let wait = match allowance.fine {
         false => Some((StatusCode::TOO_MANY_REQUESTS, allowance.reset)),

@@ -8,15 +8,15 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use kernel::core::Core;
 use kernel::events::Subscription;
-use kernel::feature::{Feature, Task};
+use kernel::feature::{BackgroundTask, Feature};
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::layer::SocketIoLayer;
 use socketioxide::{ParserConfig, SocketIo};
 use tokio::sync::mpsc;
 
-use super::gate::{self, Gate};
-use super::sockets::{self, Desk, Seats};
+use super::gate::{self, PendingSessions};
+use super::sockets::{self, Hub, SocketQuota};
 use super::{admit, guard, push};
 use crate::ids::ServerId;
 
@@ -27,14 +27,14 @@ const MAX_WAITING: usize = 4 * sockets::MAX_SUBSCRIPTIONS;
 
 /// The live view: Socket.IO on the API's port.
 pub struct Realtime {
-    desk: Arc<Desk>,
+    desk: Arc<Hub>,
     layer: SocketIoLayer,
     io: SocketIo,
     /// Subscriptions for the tasks, made before the first socket so that none misses an event.
-    heard: Mutex<Option<Heard>>,
+    heard: Mutex<Option<TaskInputs>>,
 }
 
-struct Heard {
+struct TaskInputs {
     pushed: Subscription,
     guarded: Subscription,
     greetings: mpsc::Receiver<(SocketRef, ServerId)>,
@@ -51,12 +51,12 @@ impl Realtime {
     pub fn new(core: &Arc<Core>, accounts: &Arc<Accounts>) -> Arc<Self> {
         let (greet, greetings) = mpsc::channel(1024);
         let (pushed, guarded) = (core.events.subscribe(), core.events.subscribe());
-        let desk = Arc::new(Desk {
+        let desk = Arc::new(Hub {
             core: Arc::clone(core),
             accounts: Arc::clone(accounts),
-            gate: Gate::default(),
+            gate: PendingSessions::default(),
             greet,
-            seats: Seats::default(),
+            seats: SocketQuota::default(),
         });
         let (layer, io) = SocketIo::builder()
             .ping_interval(Duration::from_secs(25))
@@ -70,7 +70,7 @@ impl Realtime {
             .with_state(Arc::clone(&desk))
             .build_layer();
         io.ns("/", sockets::connected.with(sockets::authenticate));
-        Arc::new(Self { desk, layer, io, heard: Mutex::new(Some(Heard { pushed, guarded, greetings })) })
+        Arc::new(Self { desk, layer, io, heard: Mutex::new(Some(TaskInputs { pushed, guarded, greetings })) })
     }
 }
 
@@ -83,12 +83,12 @@ impl Feature for Realtime {
         router.layer(self.layer.clone()).layer(from_fn_with_state(Arc::clone(&self.desk), admit::admit))
     }
 
-    fn tasks(self: Arc<Self>) -> Vec<Task> {
+    fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
         let Some(heard) = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take() else { return vec![] };
         let (desk, io) = (Arc::clone(&self.desk), self.io.clone());
         vec![
-            Task::new("push", push::run(Arc::clone(&desk), io.clone(), heard.pushed, heard.greetings)),
-            Task::new("guard", guard::run(desk, io, heard.guarded)),
+            BackgroundTask::new("push", push::run(Arc::clone(&desk), io.clone(), heard.pushed, heard.greetings)),
+            BackgroundTask::new("guard", guard::run(desk, io, heard.guarded)),
         ]
     }
 

@@ -16,15 +16,15 @@ const MOST_OF_ONE: usize = 100;
 
 /// Recent sessions that have not signed in.
 #[derive(Debug, Default)]
-pub(super) struct Gate(Mutex<Strangers>);
+pub(super) struct PendingSessions(Mutex<PendingByNetwork>);
 
 #[derive(Debug, Default)]
-struct Strangers {
+struct PendingByNetwork {
     all: VecDeque<(Instant, String)>,
     of: HashMap<String, usize>,
 }
 
-impl Gate {
+impl PendingSessions {
     /// Registers a new session; false if there are too many.
     pub(super) fn enter(&self, network: &str) -> bool {
         self.enter_at(network, Instant::now())
@@ -53,7 +53,7 @@ impl Gate {
     }
 }
 
-impl Strangers {
+impl PendingByNetwork {
     fn forget(&mut self, network: &str) {
         if let Some(count) = self.of.get_mut(network) {
             *count -= 1;
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn one_address_can_t_keep_the_others_out() {
-        let gate = Gate::default();
+        let gate = PendingSessions::default();
         let entered = (0..MOST * 2).filter(|_| gate.enter("192.0.2.1")).count();
         assert_eq!(entered, MOST_OF_ONE);
         assert!(gate.enter("192.0.2.2"));
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn who_signs_in_makes_room_and_so_does_who_is_gone() {
-        let (gate, now) = (Gate::default(), Instant::now());
+        let (gate, now) = (PendingSessions::default(), Instant::now());
         for n in 0..MOST {
             assert!(gate.enter_at(&(n / MOST_OF_ONE).to_string(), now));
         }

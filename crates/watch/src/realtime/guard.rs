@@ -7,22 +7,22 @@ use std::time::Duration;
 use accounts::{self, AUTH_CHANGED};
 use compute::servers;
 use futures_util::StreamExt;
+use kernel::auth::Access;
 use kernel::auth::Caller;
-use kernel::auth::Level;
 use kernel::error::Code;
 use kernel::events::{Event, Subscription};
 use socketioxide::SocketIo;
 use socketioxide::extract::SocketRef;
 use tokio::time::MissedTickBehavior;
 
-use super::model::Refusal;
-use super::sockets::{Desk, close, expel, held, send};
+use super::model::ErrorEvent;
+use super::sockets::{Hub, close, expel, held, send};
 
 /// Sockets re-checked concurrently, so that one that is busy subscribing delays no other.
 const AT_ONCE: usize = 8;
 
 /// Re-checks sockets until shutdown.
-pub(super) async fn run(desk: Arc<Desk>, io: SocketIo, mut events: Subscription) {
+pub(super) async fn run(desk: Arc<Hub>, io: SocketIo, mut events: Subscription) {
     let mut tick = tokio::time::interval(Duration::from_mins(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -43,7 +43,7 @@ pub(super) async fn run(desk: Arc<Desk>, io: SocketIo, mut events: Subscription)
 
 /// Closes sockets whose token or login has ended, and ends subscriptions that the others may no longer see: two
 /// queries, however many sockets there are.
-pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
+pub(super) async fn recheck(desk: &Hub, sockets: Vec<SocketRef>) {
     let sockets: Vec<_> = sockets.into_iter().filter_map(|s| held(&s).map(|h| (s, h))).collect();
     if sockets.is_empty() {
         return;
@@ -62,7 +62,7 @@ pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
         match live.get(&before.token) {
             None => {
                 let error = "The token or login that opened this connection has ended; sign in again.";
-                send(&socket, "session-ended", &Refusal { server_id: None, error, code: Code::Unauthenticated });
+                send(&socket, "session-ended", &ErrorEvent { server_id: None, error, code: Code::Unauthenticated });
                 close(&socket);
             }
             Some(now) => staying.push((socket, held, now.clone())),
@@ -80,7 +80,7 @@ pub(super) async fn recheck(desk: &Desk, sockets: Vec<SocketRef>) {
         .collect()
         .await;
     let (sockets, asked): (Vec<_>, Vec<_>) = watching.into_iter().unzip();
-    match servers::service::refused(&desk.core, &asked, Level::Read).await {
+    match servers::service::refused(&desk.core, &asked, Access::Read).await {
         Ok(refused) => {
             for ((socket, held), refused) in sockets.into_iter().zip(refused) {
                 for (server, error) in refused {

@@ -12,7 +12,7 @@ use crate::monitoring::model::Stats;
 
 /// What the sockets push to the watchers of a server.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Live {
+pub(super) struct ServerUpdate {
     /// The server's id.
     pub server: ServerId,
     /// Its latest stats.
@@ -27,10 +27,10 @@ pub(super) async fn of(
     host: Option<HostId>,
     servers: &[ServerId],
     charts: &mut Charts,
-) -> Result<Vec<Live>> {
+) -> Result<Vec<ServerUpdate>> {
     let stats = monitoring::service::stats_of(core, host, servers, charts).await?;
     let ids: Vec<ServerId> = stats.iter().map(|(id, _)| *id).collect();
     let mut open = alerts::service::open(core, &ids).await?;
-    let live = |(server, stats)| Live { server, alerts: open.remove(&server).unwrap_or_default(), stats };
+    let live = |(server, stats)| ServerUpdate { server, alerts: open.remove(&server).unwrap_or_default(), stats };
     Ok(stats.into_iter().map(live).collect())
 }

@@ -49,7 +49,7 @@ impl<'a> Ack<'a> {
 /// Payload of `subscribe-error` and, without a server, of `session-ended`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Refusal<'a> {
+pub(super) struct ErrorEvent<'a> {
     /// The id as the client sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_id: Option<&'a serde_json::Value>,

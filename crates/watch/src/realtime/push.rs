@@ -13,9 +13,9 @@ use socketioxide::extract::SocketRef;
 use socketioxide::{BroadcastError, SocketError, SocketIo};
 use tokio::sync::mpsc;
 
-use super::live::{self, Live};
+use super::live::{self, ServerUpdate};
 use super::model::{ServerAlerts, ServerStats, room, server_of};
-use super::sockets::{Desk, held, send};
+use super::sockets::{Hub, held, send};
 use super::store;
 use crate::ids::ServerId;
 use crate::monitoring::{Charts, SAMPLED};
@@ -27,7 +27,7 @@ const BREATH: usize = 32;
 
 /// What has been sent to watchers.
 #[derive(Default)]
-struct Shown {
+struct SentState {
     charts: Charts,
     /// Servers with alerts that were pushed, so that their end is pushed too.
     alarmed: HashSet<ServerId>,
@@ -35,14 +35,14 @@ struct Shown {
 
 /// Pushes updates until shutdown, then closes every socket.
 pub(super) async fn run(
-    desk: Arc<Desk>,
+    desk: Arc<Hub>,
     io: SocketIo,
     mut events: Subscription,
     mut greetings: mpsc::Receiver<(SocketRef, ServerId)>,
 ) {
     let core = &*desk.core;
     let mut new = Vec::new();
-    let mut shown = Shown::default();
+    let mut shown = SentState::default();
     loop {
         let done = tokio::select! {
             () = core.shutdown.cancelled() => break,
@@ -56,7 +56,7 @@ pub(super) async fn run(
     io.close().await;
 }
 
-async fn react(core: &Core, io: &SocketIo, event: Event, shown: &mut Shown) -> Result<()> {
+async fn react(core: &Core, io: &SocketIo, event: Event, shown: &mut SentState) -> Result<()> {
     // Usually nobody is watching, which must cost nothing.
     let rooms = watched(io).await;
     shown.charts.keep(&rooms);
@@ -100,7 +100,7 @@ async fn watched(io: &SocketIo) -> Vec<ServerId> {
 }
 
 /// Sends the current state to new subscribers, with one read for all of them.
-async fn greet(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Shown) -> Result<()> {
+async fn greet(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut SentState) -> Result<()> {
     // Skip those that have unsubscribed or left meanwhile.
     new.retain(|(socket, server)| {
         held(socket).is_some_and(|held| {
@@ -113,7 +113,7 @@ async fn greet(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Sho
     }
     let servers: Vec<ServerId> = new.iter().map(|(_, s)| *s).collect::<BTreeSet<_>>().into_iter().collect();
     let live = live::of(core, None, &servers, &mut shown.charts).await?;
-    let stats: HashMap<ServerId, Live> = live.into_iter().map(|l| (l.server, l)).collect();
+    let stats: HashMap<ServerId, ServerUpdate> = live.into_iter().map(|l| (l.server, l)).collect();
     let active = store::active_operations(&core.db, &servers).await?;
     let operations = operations::service::views(core, &active).await?.into_iter();
     let operations: HashMap<ServerId, OperationView> = operations.map(|o| (o.server_id, o)).collect();
@@ -133,7 +133,7 @@ async fn greet(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Sho
     Ok(())
 }
 
-async fn tell_stats(io: &SocketIo, servers: &[Live], alarmed: &mut HashSet<ServerId>) {
+async fn tell_stats(io: &SocketIo, servers: &[ServerUpdate], alarmed: &mut HashSet<ServerId>) {
     for (count, live) in servers.iter().enumerate() {
         let server_id = live.server;
         tell(io, server_id, "server-stats", &ServerStats { server_id, stats: &live.stats }).await;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use accounts::{self, Accounts};
 use axum::http::header;
 use compute::servers;
+use kernel::auth::Access;
 use kernel::auth::Caller;
-use kernel::auth::Level;
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
 use kernel::http::ClientAddress;
@@ -19,9 +19,9 @@ use socketioxide::{SendError, SocketError};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::gate::Gate;
+use super::gate::PendingSessions;
 use super::guard;
-use super::model::{Ack, Refusal, room, server_id};
+use super::model::{Ack, ErrorEvent, room, server_id};
 use crate::ids::{ServerId, UserId};
 
 /// Most servers that one socket may watch.
@@ -35,18 +35,18 @@ const MAX_PENDING: usize = MAX_SUBSCRIPTIONS + 100;
 
 /// State shared by all handlers.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Hub {
     pub core: Arc<Core>,
     pub accounts: Arc<Accounts>,
-    pub gate: Gate,
+    pub gate: PendingSessions,
     /// New subscribers, for the pushing task: it sends them the current state in order with everything else.
     pub greet: mpsc::Sender<(SocketRef, ServerId)>,
-    pub seats: Seats,
+    pub seats: SocketQuota,
 }
 
 /// Number of open sockets by account, and by login or API token.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seats(Arc<Mutex<HashMap<Owner, usize>>>);
+pub(super) struct SocketQuota(Arc<Mutex<HashMap<Owner, usize>>>);
 
 /// Whose sockets are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,8 +65,8 @@ impl Owner {
     }
 }
 
-impl Seats {
-    fn take(&self, login: Uuid, account: UserId) -> Option<Seat> {
+impl SocketQuota {
+    fn take(&self, login: Uuid, account: UserId) -> Option<SocketSlot> {
         let owners = [Owner::Token(login), Owner::Account(account)];
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if owners.iter().any(|owner| taken.get(owner).is_some_and(|count| *count >= owner.most())) {
@@ -75,18 +75,18 @@ impl Seats {
         for owner in owners {
             *taken.entry(owner).or_default() += 1;
         }
-        Some(Seat { seats: self.clone(), owners })
+        Some(SocketSlot { seats: self.clone(), owners })
     }
 }
 
 /// A socket's place in its owners' quotas, released on drop.
 #[derive(Debug)]
-struct Seat {
-    seats: Seats,
+struct SocketSlot {
+    seats: SocketQuota,
     owners: [Owner; 2],
 }
 
-impl Drop for Seat {
+impl Drop for SocketSlot {
     fn drop(&mut self) {
         let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
         for owner in self.owners {
@@ -102,13 +102,13 @@ impl Drop for Seat {
 
 /// State of a socket.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct SocketSession {
     caller: Mutex<Caller>,
     servers: Mutex<HashSet<ServerId>>,
     /// Servers whose current state is still to be sent.
     greetings: Mutex<HashSet<ServerId>>,
     /// Held until the socket is disconnected.
-    seat: Mutex<Option<Seat>>,
+    seat: Mutex<Option<SocketSlot>>,
     /// Taken for subscribing and for re-checking, so that a subscription in progress can't undo a revocation.
     pub turn: tokio::sync::Mutex<()>,
     pending: AtomicUsize,
@@ -116,7 +116,7 @@ pub(super) struct Held {
     closing: AtomicBool,
 }
 
-impl Held {
+impl SocketSession {
     /// The caller's rights as of the last check.
     pub(super) fn caller(&self) -> Caller {
         self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -156,15 +156,15 @@ impl Held {
 }
 
 /// This socket's state; `None` if it did not pass [`authenticate`].
-pub(super) fn held(socket: &SocketRef) -> Option<Arc<Held>> {
+pub(super) fn held(socket: &SocketRef) -> Option<Arc<SocketSession>> {
     socket.extensions.get()
 }
 
 /// Why a connection is refused. Socket.IO's `connect_error` carries a single text.
 #[derive(Debug)]
-pub(super) struct Refused(Error);
+pub(super) struct ConnectRefused(Error);
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for ConnectRefused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.0.code.as_str(), self.0.message)
     }
@@ -174,24 +174,27 @@ impl std::fmt::Display for Refused {
 pub(super) async fn authenticate(
     socket: SocketRef,
     TryData(auth): TryData<Value>,
-    State(desk): State<Arc<Desk>>,
-) -> Result<(), Refused> {
+    State(desk): State<Arc<Hub>>,
+) -> Result<(), ConnectRefused> {
     let token = token(&socket, auth.as_ref().ok()).ok_or_else(|| {
-        Refused(Error::new(Code::Unauthenticated, "Sign in first: connect with auth: {token: \"<access token>\"}."))
+        ConnectRefused(Error::new(
+            Code::Unauthenticated,
+            "Sign in first: connect with auth: {token: \"<access token>\"}.",
+        ))
     })?;
     let parts = socket.req_parts();
     let address = ClientAddress::of(&parts.extensions, &parts.headers, &desk.core);
-    let caller = accounts::service::authenticate(&desk.accounts, &token, address).await.map_err(Refused)?;
+    let caller = accounts::service::authenticate(&desk.accounts, &token, address).await.map_err(ConnectRefused)?;
     // Count by login: access tokens change during its life.
     let seat = desk.seats.take(caller.session.unwrap_or(caller.token), caller.user).ok_or_else(|| {
         let text = format!(
             "At most {MAX_SOCKETS} connections per login or token and \
              {MAX_SOCKETS_OF_ACCOUNT} per account are allowed; close others first."
         );
-        Refused(Error::new(Code::RateLimited, text))
+        ConnectRefused(Error::new(Code::RateLimited, text))
     })?;
     desk.gate.signed_in(&address.network());
-    socket.extensions.insert(Arc::new(Held {
+    socket.extensions.insert(Arc::new(SocketSession {
         caller: Mutex::new(caller),
         servers: Mutex::default(),
         greetings: Mutex::default(),
@@ -223,7 +226,7 @@ fn token(socket: &SocketRef, auth: Option<&Value>) -> Option<String> {
 }
 
 /// Runs when a socket has connected.
-pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Desk>>) {
+pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Hub>>) {
     metrics::gauge!("innkeeper_sockets").increment(1);
     socket.on_disconnect(async |socket: SocketRef| {
         metrics::gauge!("innkeeper_sockets").decrement(1);
@@ -235,7 +238,7 @@ pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Desk>>) 
     guard::recheck(&desk, vec![socket]).await;
 }
 
-async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSender, State(desk): State<Arc<Desk>>) {
+async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSender, State(desk): State<Arc<Hub>>) {
     let (Some(held), id) = (held(&socket), id.unwrap_or(Value::Null)) else { return };
     if held.pending.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING {
         close(&socket);
@@ -260,10 +263,10 @@ async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSende
 }
 
 /// Adds a subscription and returns whether it is new.
-async fn enter(desk: &Desk, socket: &SocketRef, held: &Held, id: &Value) -> Result<(ServerId, bool)> {
+async fn enter(desk: &Hub, socket: &SocketRef, held: &SocketSession, id: &Value) -> Result<(ServerId, bool)> {
     let server = server_id(id).ok_or_else(|| Error::new(Code::Malformed, "Send the server's id as a number."))?;
     let _turn = held.turn.lock().await;
-    servers::service::authorize(&desk.core, &held.caller(), server, Level::Read).await?;
+    servers::service::authorize(&desk.core, &held.caller(), server, Access::Read).await?;
     if held.closing.load(Ordering::Relaxed) {
         return Err(Error::new(Code::Unauthenticated, "This connection is being closed."));
     }
@@ -304,13 +307,13 @@ async fn unsubscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSen
     answer(&socket, ack, &result);
 }
 
-fn leave(socket: &SocketRef, held: &Held, server: ServerId) {
+fn leave(socket: &SocketRef, held: &SocketSession, server: ServerId) {
     held.watched(|s| s.remove(&server));
     socket.leave(room(server));
 }
 
 /// Ends a subscription that the owner no longer has the right to.
-pub(super) fn expel(socket: &SocketRef, held: &Held, server: ServerId, error: &Error) {
+pub(super) fn expel(socket: &SocketRef, held: &SocketSession, server: ServerId, error: &Error) {
     leave(socket, held, server);
     refuse(socket, &Value::from(server.0), error);
 }
@@ -326,7 +329,7 @@ fn refuse(socket: &SocketRef, id: &Value, error: &Error) {
     if error.code.status() >= 500 {
         tracing::error!(%error, "a subscription failed");
     }
-    send(socket, "subscribe-error", &Refusal { server_id: Some(id), error: &error.message, code: error.code });
+    send(socket, "subscribe-error", &ErrorEvent { server_id: Some(id), error: &error.message, code: error.code });
 }
 
 /// Sends to one socket, or drops it if its queue is full.
@@ -369,7 +372,7 @@ mod tests {
 
     #[test]
     fn each_owner_has_so_many_seats_and_gets_them_back() {
-        let seats = Seats::default();
+        let seats = SocketQuota::default();
         let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
         let mut taken: Vec<_> = (0..MAX_SOCKETS).map(|_| seats.take(one, UserId(1)).unwrap()).collect();
         assert!(seats.take(one, UserId(1)).is_none());
@@ -383,7 +386,7 @@ mod tests {
 
     #[test]
     fn many_tokens_are_no_way_round_what_an_account_may_hold() {
-        let seats = Seats::default();
+        let seats = SocketQuota::default();
         let held: Vec<_> = (0..).map_while(|_| seats.take(Uuid::now_v7(), UserId(1))).collect();
         assert_eq!(held.len(), MAX_SOCKETS_OF_ACCOUNT);
         assert!(seats.take(Uuid::now_v7(), UserId(2)).is_some());

@@ -9,9 +9,9 @@ const GAP: TimeDelta = TimeDelta::seconds(120);
 /// Seconds since the previous sample, and the value.
 type Series = Vec<(u32, Option<f64>)>;
 
-fn rule() -> impl Strategy<Value = Rule> {
+fn rule() -> impl Strategy<Value = AlertRule> {
     (0.1..0.9_f64, 0.0..0.1_f64, 0.0..0.3_f64, 0..200_u32, 0..200_u32).prop_map(
-        |(warning, more, less, sustain_s, clear_sustain_s)| Rule {
+        |(warning, more, less, sustain_s, clear_sustain_s)| AlertRule {
             warning,
             critical: warning + more,
             clear: (warning - less).max(0.0),
@@ -34,7 +34,11 @@ fn start() -> DateTime<Utc> {
 }
 
 /// Runs a series through the state machine and returns the events by sample.
-fn run(rule: &Rule, series: &Series, mut between: impl FnMut(Option<Track>) -> Option<Track>) -> Vec<Option<Event>> {
+fn run(
+    rule: &AlertRule,
+    series: &Series,
+    mut between: impl FnMut(Option<AlertTrack>) -> Option<AlertTrack>,
+) -> Vec<Option<AlertEvent>> {
     let (mut track, mut at) = (None, start());
     series
         .iter()
@@ -48,7 +52,7 @@ fn run(rule: &Rule, series: &Series, mut between: impl FnMut(Option<Track>) -> O
 }
 
 /// The expected events, derived from the whole history for each sample: slow, but without state that could be wrong.
-fn oracle(rule: &Rule, series: &Series) -> Vec<Option<Event>> {
+fn oracle(rule: &AlertRule, series: &Series) -> Vec<Option<AlertEvent>> {
     let mut at = start();
     let mut seen: Vec<(DateTime<Utc>, f64)> = vec![];
     let mut open: Option<(usize, Level)> = None;
@@ -77,24 +81,25 @@ fn oracle(rule: &Rule, series: &Series) -> Vec<Option<Event>> {
             None => {
                 let from = said
                     .iter()
-                    .rposition(|e| *e == Some(Event::Resolved))
+                    .rposition(|e| *e == Some(AlertEvent::Resolved))
                     .map_or(0, |n| series[..=n].iter().filter(|(_, v)| v.is_some_and(f64::is_finite)).count());
                 sustained(from, rule.warning).then(|| {
-                    Event::Raised(if sustained(from, rule.critical) { Level::Critical } else { Level::Warning })
+                    AlertEvent::Raised(if sustained(from, rule.critical) { Level::Critical } else { Level::Warning })
                 })
             }
             Some((from, level)) => {
                 if held(from, &|v| v <= rule.clear).is_some_and(|s| s >= i64::from(rule.clear_sustain_s)) {
-                    Some(Event::Resolved)
+                    Some(AlertEvent::Resolved)
                 } else {
-                    (level == Level::Warning && sustained(0, rule.critical)).then_some(Event::Became(Level::Critical))
+                    (level == Level::Warning && sustained(0, rule.critical))
+                        .then_some(AlertEvent::Became(Level::Critical))
                 }
             }
         };
         match event {
-            Some(Event::Raised(level)) => open = Some((seen.len() - 1, level)),
-            Some(Event::Became(level)) => open = open.map(|(from, _)| (from, level)),
-            Some(Event::Resolved) => open = None,
+            Some(AlertEvent::Raised(level)) => open = Some((seen.len() - 1, level)),
+            Some(AlertEvent::Became(level)) => open = open.map(|(from, _)| (from, level)),
+            Some(AlertEvent::Resolved) => open = None,
             None => {}
         }
         said.push(event);
@@ -112,7 +117,7 @@ proptest! {
 
     #[test]
     fn a_restart_at_any_point_changes_nothing(rule in rule(), series in series(), at in any::<prop::sample::Index>()) {
-        let stored = |track: Option<Track>| {
+        let stored = |track: Option<AlertTrack>| {
             track.map(|t| serde_json::from_value(serde_json::to_value(t).unwrap()).unwrap())
         };
         let mut n = 0;
@@ -151,9 +156,9 @@ proptest! {
         let mut open = None;
         for event in run(&rule, &series, |t| t).into_iter().flatten() {
             open = match (open, event) {
-                (None, Event::Raised(level)) => Some(level),
-                (Some(Level::Warning), Event::Became(Level::Critical)) => Some(Level::Critical),
-                (Some(_), Event::Resolved) => None,
+                (None, AlertEvent::Raised(level)) => Some(level),
+                (Some(Level::Warning), AlertEvent::Became(Level::Critical)) => Some(Level::Critical),
+                (Some(_), AlertEvent::Resolved) => None,
                 odd => panic!("{odd:?}"),
             };
         }
@@ -184,13 +189,13 @@ proptest! {
             at += TimeDelta::seconds(i64::from(seconds));
             track = step(track, &rule, GAP, at, value).0;
         }
-        let open = track.as_ref().is_some_and(Track::is_firing);
+        let open = track.as_ref().is_some_and(AlertTrack::is_firing);
         for (seconds, share) in band {
             at += TimeDelta::seconds(i64::from(seconds));
             let value = rule.clear + (rule.warning - rule.clear) * share;
             let (next, event) = step(track, &rule, GAP, at, Some(value.min(rule.warning)));
             prop_assert_eq!(event, None);
-            prop_assert_eq!(next.as_ref().is_some_and(Track::is_firing), open);
+            prop_assert_eq!(next.as_ref().is_some_and(AlertTrack::is_firing), open);
             track = next;
         }
     }
@@ -203,13 +208,13 @@ proptest! {
             at += TimeDelta::seconds(i64::from(seconds));
             track = step(track, &before, GAP, at, value).0;
         }
-        let was_open = track.as_ref().is_some_and(Track::is_firing);
+        let was_open = track.as_ref().is_some_and(AlertTrack::is_firing);
         let unseen = step(track.clone(), &after, GAP, at + TimeDelta::seconds(1), None);
         prop_assert_eq!(&unseen, &(track.clone(), None));
         let (next, event) = step(track, &after, GAP, at + TimeDelta::seconds(1), Some(value));
         if was_open {
             let ends = value <= after.warning;
-            prop_assert_eq!(event == Some(Event::Resolved), ends);
+            prop_assert_eq!(event == Some(AlertEvent::Resolved), ends);
             prop_assert_eq!(next.is_some_and(|t| t.is_firing()), !ends);
         } else if after.sustain_s > 0 {
             prop_assert_eq!(event, None);
@@ -225,7 +230,7 @@ fn a_lone_spike_and_a_lone_dip_say_nothing() {
     let said = every_30_s(&[0.93, 0.93, 0.93, 0.97, 0.99, 0.99, 0.1, 0.97, 0.1, 0.1, 0.1]);
     assert_eq!(
         said.into_iter().enumerate().filter_map(|(n, e)| e.map(|e| (n, e))).collect::<Vec<_>>(),
-        [(2, Event::Raised(Level::Warning)), (5, Event::Became(Level::Critical)), (10, Event::Resolved)]
+        [(2, AlertEvent::Raised(Level::Warning)), (5, AlertEvent::Became(Level::Critical)), (10, AlertEvent::Resolved)]
     );
     // A value exactly at a threshold raises nothing.
     assert_eq!(every_30_s(&[0.9; 9]), [None; 9]);

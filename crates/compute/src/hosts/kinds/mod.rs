@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use garde::Validate;
-use hypervisor::ssh::Ways;
+use hypervisor::ssh::SshRoutes;
 use hypervisor::{Driver, GuestShell, HostInfo};
 use secrecy::SecretString;
 use serde::Serialize;
@@ -83,7 +83,7 @@ pub trait HostKind:
     fn moved(&self, before: &Self) -> bool;
 
     /// The SSH access that the settings allow; `None` if hosts of this kind never use SSH and have no management key.
-    fn ways(&self) -> Option<Ways> {
+    fn ways(&self) -> Option<SshRoutes> {
         None
     }
 

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use garde::Validate;
-use hypervisor::ssh::Ways;
+use hypervisor::ssh::SshRoutes;
 use hypervisor::{Driver, GuestShell, HostInfo};
 use kernel::http::text;
-use proxmox::{Login, Proxmox, ProxmoxConfig, Tls};
+use proxmox::{PasswordLogin, Proxmox, ProxmoxConfig, Tls};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use self::pveum::Rights;
+use self::pveum::PveumCommands;
 use super::checks::{in_plain, is_domain, is_name, is_secret, yes};
 use super::{Ask, HostKind};
 
@@ -219,9 +219,9 @@ impl HostKind for ProxmoxSettings {
         !self.meets(before)
     }
 
-    fn ways(&self) -> Option<Ways> {
+    fn ways(&self) -> Option<SshRoutes> {
         let ssh = self.ssh;
-        Some(Ways { guests: ssh.guests.then_some(22), nodes: ssh.nodes.then_some(ssh.node_port) })
+        Some(SshRoutes { guests: ssh.guests.then_some(22), nodes: ssh.nodes.then_some(ssh.node_port) })
     }
 
     fn hint(&self, error: &hypervisor::Error) -> Option<String> {
@@ -242,7 +242,7 @@ impl HostKind for ProxmoxSettings {
     }
 
     fn advice(&self, found: Option<&HostInfo>) -> Vec<String> {
-        Rights::of(self, found).as_ref().map(Rights::advice).unwrap_or_default()
+        PveumCommands::of(self, found).as_ref().map(PveumCommands::advice).unwrap_or_default()
     }
 
     fn connect(&self, shell: Option<Arc<dyn GuestShell>>) -> hypervisor::Result<Arc<dyn Driver>> {
@@ -267,10 +267,10 @@ fn config(settings: &ProxmoxSettings) -> ProxmoxConfig {
         endpoints: settings.endpoints.clone(),
         token_id: settings.token_id.clone(),
         token_secret: settings.token_secret.clone().unwrap_or_default(),
-        login: settings
-            .login
-            .as_ref()
-            .map(|login| Login { user: login.user.clone(), password: login.password.clone().unwrap_or_default() }),
+        login: settings.login.as_ref().map(|login| PasswordLogin {
+            user: login.user.clone(),
+            password: login.password.clone().unwrap_or_default(),
+        }),
         tls: match (&settings.ca, &settings.fingerprint) {
             (Some(pem), _) => Tls::Ca { pem: pem.clone() },
             (None, Some(sha256)) => Tls::Fingerprint { sha256: sha256.clone() },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::Provider;
+use kernel::http::auth::ProviderCaller;
 use kernel::http::extract::{Json, Path};
 use kernel::idempotency::{Once, Post};
 use utoipa_axum::router::OpenApiRouter;
@@ -70,7 +70,7 @@ async fn reinstall(
         (status = 422, body = ErrorBody)))]
 async fn suspend(
     State(hosts): State<Arc<Hosts>>,
-    _: Provider,
+    _: ProviderCaller,
     access: ServerAccess,
     Post(once, wish): Post<SuspendServer>,
 ) -> Result<Json<Suspension>> {
@@ -84,7 +84,7 @@ async fn suspend(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn unsuspend(
     State(hosts): State<Arc<Hosts>>,
-    _: Provider,
+    _: ProviderCaller,
     access: ServerAccess,
     once: Once,
 ) -> Result<Json<Suspension>> {

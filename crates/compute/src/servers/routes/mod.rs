@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::{Account, Anyone};
+use kernel::http::auth::{AccountCaller, AnyCaller};
 use kernel::http::extract::{Json, Query};
 use kernel::http::page::{Page, PageQuery, TOTAL};
 use kernel::idempotency::{Once, Post};
@@ -43,7 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
         (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
     State(hosts): State<Arc<Hosts>>,
-    Anyone(caller): Anyone,
+    AnyCaller(caller): AnyCaller,
     Query(query): Query<ListServers>,
 ) -> Result<(HeaderMap, Json<Vec<ServerView>>)> {
     let (servers, total) = service::list(&hosts.core, &caller, &query).await?;
@@ -56,7 +56,7 @@ async fn list(
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn create(
     State(hosts): State<Arc<Hosts>>,
-    Account(caller): Account,
+    AccountCaller(caller): AccountCaller,
     Post(once, order): Post<CreateServer>,
 ) -> Result<Json<CreatedServer>> {
     Ok(Json(service::order(&hosts.core, &once, caller.user, order).await?))

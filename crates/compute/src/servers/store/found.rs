@@ -1,17 +1,17 @@
 //! SQL for what is found out about servers on their hosts.
 
-use monitor::Report;
+use monitor::SweepReport;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
 use crate::ids::{HostId, ServerId, TariffId};
-use crate::resize::model::Size;
+use crate::resize::model::ServerSize;
 
 /// Moves servers between running, stopped, paused and unknown as the sweep found them, missing ones to unknown, and
 /// returns how many changed. Servers that the sweep can't have seen are skipped, and so are those that an operation
 /// holds, or held when the host was asked: operations know better than an older sweep.
-pub async fn settle_statuses(db: &mut PgConnection, host: HostId, report: &Report) -> Result<u64> {
+pub async fn settle_statuses(db: &mut PgConnection, host: HostId, report: &SweepReport) -> Result<u64> {
     let markers: Vec<Uuid> = report.samples.iter().map(|s| s.marker).collect();
     let powers: Vec<String> = report.samples.iter().map(|s| s.power.as_str().to_owned()).collect();
     let done = sqlx::query!(
@@ -38,7 +38,12 @@ pub async fn settle_statuses(db: &mut PgConnection, host: HostId, report: &Repor
 }
 
 /// Sets what a server holds and, if given, its tariff.
-pub(crate) async fn set_size(tx: &mut PgConnection, id: ServerId, size: Size, tariff: Option<TariffId>) -> Result<()> {
+pub(crate) async fn set_size(
+    tx: &mut PgConnection,
+    id: ServerId,
+    size: ServerSize,
+    tariff: Option<TariffId>,
+) -> Result<()> {
     sqlx::query!(
         "update servers set cores = $2, memory_mib = $3, disk_gib = $4, tariff_id = coalesce($5, tariff_id),
              bandwidth_mbps = $6, updated_at = now()

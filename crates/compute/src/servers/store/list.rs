@@ -54,7 +54,7 @@ macro_rules! servers {
     };
     (@ $db:expr, $filter:expr, $join:literal, ($($condition:literal),+), $order:literal $(, $parameter:expr)*) => {
         sqlx::query_as!(
-            Row,
+            ServerListRow,
             r#"select s.id as "id: ServerId", s.user_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
                       s.image_id as "image_id: ImageId", s.name, s.status as "status: Status", s.guest_number, s.cores,
                       s.memory_mib, s.disk_gib, s.created_at, s.updated_at, s.labels as "labels: Json<Labels>",
@@ -80,7 +80,7 @@ macro_rules! servers {
 /// is, since a prepared statement's plan is made for any parameter.
 pub(in crate::servers) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_>) -> Result<Vec<(ServerView, i64)>> {
     let only = filter.only as Option<&[i64]>;
-    let rows: Vec<Row> = match (filter.id, filter.user, filter.query) {
+    let rows: Vec<ServerListRow> = match (filter.id, filter.user, filter.query) {
         (_, Some(user), Some(query)) => {
             servers!(asked query, filter.selector, db, filter,
                 "s.user_id = $13 and ($14::bigint[] is null or s.id = any($14))", user.0, only)
@@ -97,7 +97,7 @@ pub(in crate::servers) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_
     Ok(rows.into_iter().map(|row| (row.total, row)).map(|(total, row)| (row.into(), total)).collect())
 }
 
-struct Row {
+struct ServerListRow {
     id: ServerId,
     user_id: UserId,
     tariff_id: TariffId,
@@ -123,8 +123,8 @@ struct Row {
     total: i64,
 }
 
-impl From<Row> for ServerView {
-    fn from(r: Row) -> Self {
+impl From<ServerListRow> for ServerView {
+    fn from(r: ServerListRow) -> Self {
         // Nothing answers at these addresses until the server has been created.
         let addresses = if r.status == Status::Creating { Vec::new() } else { r.addresses };
         Self {

@@ -17,8 +17,8 @@ use crate::images::model::RootLogin;
 pub use found::settle_statuses;
 pub(crate) use found::{pin_guest, set_size};
 pub(super) use list::{Filter, list};
-pub use orders::{Adopted, adopt, number_holder};
-pub(super) use orders::{NewServer, Offer, image_kind, insert, lock_limit, offer, renumber};
+pub use orders::{AdoptedGuest, adopt, number_holder};
+pub(super) use orders::{NewServer, OrderableTariff, image_kind, insert, lock_limit, offer, renumber};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -234,7 +234,7 @@ pub(super) async fn image_source(db: &PgPool, id: ServerId) -> Result<Option<Str
 
 /// The contents of the "server is ready" email.
 #[derive(Debug)]
-pub(super) struct Ready {
+pub(super) struct ReadyMailValues {
     /// `None` if the owner has not confirmed the address.
     pub email: Option<String>,
     pub name: String,
@@ -244,9 +244,9 @@ pub(super) struct Ready {
     pub has_keys: bool,
 }
 
-pub(super) async fn ready(tx: &mut PgConnection, id: ServerId) -> Result<Ready> {
+pub(super) async fn ready(tx: &mut PgConnection, id: ServerId) -> Result<ReadyMailValues> {
     sqlx::query_as!(
-        Ready,
+        ReadyMailValues,
         r#"select case when u.confirmed_at is not null then u.email end as email, s.name, t.name as tariff, i.name as os, i.root_login as "root_login: RootLogin",
                 cardinality(s.ssh_keys) > 0 as "has_keys!"
          from servers s join users u on u.id = s.user_id join tariffs t on t.id = s.tariff_id

@@ -8,7 +8,7 @@ use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
 
 /// What an order needs to know of a tariff.
 #[derive(Debug)]
-pub(in crate::servers) struct Offer {
+pub(in crate::servers) struct OrderableTariff {
     pub kind: String,
     pub cores: i32,
     pub memory_mib: i64,
@@ -17,9 +17,9 @@ pub(in crate::servers) struct Offer {
 }
 
 /// A tariff that is available.
-pub(in crate::servers) async fn offer(tx: &mut PgConnection, tariff: TariffId) -> Result<Option<Offer>> {
+pub(in crate::servers) async fn offer(tx: &mut PgConnection, tariff: TariffId) -> Result<Option<OrderableTariff>> {
     sqlx::query_as!(
-        Offer,
+        OrderableTariff,
         "select kind, cores, memory_mib, disk_gib, bandwidth_mbps from tariffs where id = $1 and enabled",
         tariff.0
     )
@@ -55,7 +55,7 @@ pub(in crate::servers) struct NewServer<'a> {
     pub host: HostId,
     pub node: &'a str,
     pub name: Option<&'a str>,
-    pub offer: &'a Offer,
+    pub offer: &'a OrderableTariff,
     pub ssh_keys: &'a [String],
 }
 
@@ -122,7 +122,7 @@ pub(in crate::servers) async fn renumber(tx: &mut PgConnection, id: ServerId) ->
 
 /// A guest that is to become a server.
 #[derive(Debug)]
-pub struct Adopted<'a> {
+pub struct AdoptedGuest<'a> {
     pub(crate) marker: Uuid,
     pub(crate) user: UserId,
     pub(crate) tariff: TariffId,
@@ -151,7 +151,7 @@ pub async fn number_holder(tx: &mut PgConnection, number: i64, marker: Uuid) -> 
 /// Adds a server for an existing guest, or restores the server that was deleted without it; anything unknown of its
 /// size is taken from the tariff. `None` if there is no such tariff or image of its kind. Returns the database's own
 /// error, so that the caller can recognise a missing account.
-pub async fn adopt(tx: &mut PgConnection, new: &Adopted<'_>) -> Result<Option<ServerId>> {
+pub async fn adopt(tx: &mut PgConnection, new: &AdoptedGuest<'_>) -> Result<Option<ServerId>> {
     sqlx::query_scalar!(
         r#"insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
                                 cores, memory_mib, disk_gib, bandwidth_mbps)

@@ -9,23 +9,23 @@ use async_trait::async_trait;
 use hypervisor::{GuestAddress, GuestNetwork, GuestSpec, Presence};
 use kernel::error::Code;
 use kernel::mail;
-use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
+use kernel::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow, WorkflowKind};
 use kernel::secrets::Sealed;
 use serde::{Deserialize, Serialize};
 
 use self::another::{another_address, another_node, another_number};
-use super::guest::{Guest, HostWork, Removal};
+use super::guest::{Guest, GuestRemoval, HostWork};
 use crate::addresses;
 use crate::hosts;
 use crate::hosts::Hosts;
-use crate::resize::model::Size;
+use crate::resize::model::ServerSize;
 use crate::servers::mail::ServerReady;
 use crate::servers::model::Status;
 use crate::servers::placement::Candidate;
 use crate::servers::store;
 
 /// The workflow.
-pub const KIND: Kind = Kind { name: "create", first_step: "reserve" };
+pub const KIND: WorkflowKind = WorkflowKind { name: "create", first_step: "reserve" };
 /// The purpose that the password is sealed for.
 pub const PASSWORD: &str = "root-password";
 
@@ -55,7 +55,7 @@ pub struct Data {
     stays: bool,
     create: HostWork,
     start: HostWork,
-    removal: Removal,
+    removal: GuestRemoval,
 }
 
 impl operations::Data for Data {
@@ -78,7 +78,7 @@ impl Data {
             stays: false,
             create: HostWork::default(),
             start: HostWork::default(),
-            removal: Removal::default(),
+            removal: GuestRemoval::default(),
         }
     }
 
@@ -94,11 +94,11 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     Workflow {
         kind: KIND,
         steps: vec![
-            Box::new(Reserve),
+            Box::new(ReserveServer),
             Box::new(CreateGuest { hosts: hosts() }),
             Box::new(PrepareGuest { hosts: hosts() }),
-            Box::new(StartGuest { hosts: hosts() }),
-            Box::new(SetPassword { hosts: hosts() }),
+            Box::new(StartNewGuest { hosts: hosts() }),
+            Box::new(SetInitialPassword { hosts: hosts() }),
             Box::new(HandOver { hosts: hosts() }),
         ],
     }
@@ -131,7 +131,7 @@ pub(super) async fn spec_of(
         guest: guest.at.clone(),
         hostname: server.name.clone(),
         image,
-        limits: Size::of(server).limits(),
+        limits: ServerSize::of(server).limits(),
         // A host without pools gives its guests no network.
         network: GuestNetwork {
             bridge: held.first().map(|a| a.bridge.clone()).unwrap_or_default(),
@@ -150,10 +150,10 @@ pub(super) async fn spec_of(
 /// The order's own transaction has reserved capacity and addresses; undoing releases them, last of all, when nothing is
 /// left on the host that could use them.
 #[derive(Debug)]
-struct Reserve;
+struct ReserveServer;
 
 #[async_trait]
-impl Step<Data> for Reserve {
+impl Step<Data> for ReserveServer {
     fn name(&self) -> &'static str {
         "reserve"
     }
@@ -286,12 +286,12 @@ impl Step<Data> for PrepareGuest {
 
 /// Starts the guest for the first time.
 #[derive(Debug)]
-pub(super) struct StartGuest {
+pub(super) struct StartNewGuest {
     pub(super) hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for StartGuest {
+impl Step<Data> for StartNewGuest {
     fn name(&self) -> &'static str {
         "start_guest"
     }
@@ -319,12 +319,12 @@ impl Step<Data> for StartGuest {
 
 /// Sets root's password if the host could not do so at creation.
 #[derive(Debug)]
-pub(super) struct SetPassword {
+pub(super) struct SetInitialPassword {
     pub(super) hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for SetPassword {
+impl Step<Data> for SetInitialPassword {
     fn name(&self) -> &'static str {
         "set_password"
     }

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
+use kernel::operations::{self, Context, Fault, Outcome, Step, Workflow, WorkflowKind};
 use serde::{Deserialize, Serialize};
 
-use super::guest::{self, Guest, Removal};
+use super::guest::{self, Guest, GuestRemoval};
 use crate::addresses;
 use crate::hosts::Hosts;
 use crate::servers::model::Status;
 use crate::servers::store;
 
 /// The workflow.
-pub const KIND: Kind = Kind { name: "delete", first_step: "delete_guest" };
+pub const KIND: WorkflowKind = WorkflowKind { name: "delete", first_step: "delete_guest" };
 
 /// Data kept between steps.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Data {
-    removal: Removal,
+    removal: GuestRemoval,
     /// Whether the server was supposed to be running before.
     #[serde(default)]
     up: Option<bool>,
@@ -29,14 +29,17 @@ impl operations::Data for Data {}
 impl Data {
     /// The initial data.
     pub fn new(up: bool) -> Self {
-        Self { removal: Removal::default(), up: Some(up) }
+        Self { removal: GuestRemoval::default(), up: Some(up) }
     }
 }
 
 /// The steps.
 pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     let hosts = || Arc::clone(hosts);
-    Workflow { kind: KIND, steps: vec![Box::new(DeleteGuest { hosts: hosts() }), Box::new(Release { hosts: hosts() })] }
+    Workflow {
+        kind: KIND,
+        steps: vec![Box::new(DeleteGuest { hosts: hosts() }), Box::new(ReleaseServer { hosts: hosts() })],
+    }
 }
 
 /// Removes the guest. If that fails, what is there stays as it was before, and the server can be deleted again.
@@ -73,12 +76,12 @@ impl Step<Data> for DeleteGuest {
 
 /// Releases what the server held, now that nothing can use it.
 #[derive(Debug)]
-struct Release {
+struct ReleaseServer {
     hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for Release {
+impl Step<Data> for ReleaseServer {
     fn name(&self) -> &'static str {
         "release"
     }

@@ -171,7 +171,7 @@ impl HostWork {
 /// Removes a server's guest from its host, in whatever state it is: durable, repeatable, and done only when a full
 /// search shows that it is gone.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Removal {
+pub(super) struct GuestRemoval {
     stop: HostWork,
     delete: HostWork,
     stopped: bool,
@@ -185,7 +185,7 @@ pub(super) struct Removal {
 /// How many times a guest that was running is tried to be started again: half an hour.
 const STARTS: i32 = 16;
 
-impl Removal {
+impl GuestRemoval {
     /// Does the next part of the removal. `None`: the guest is gone.
     pub(super) async fn advance(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Option<Outcome>, Fault> {
         let (driver, at) = (&*guest.driver, &guest.at);
@@ -227,7 +227,7 @@ impl Removal {
     }
 }
 
-impl Removal {
+impl GuestRemoval {
     /// Undoes a failed removal: a guest that was running is started again. `None`: it runs, or can't any more.
     pub(super) async fn restore(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Option<Outcome>, Fault> {
         if !self.ran {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kernel::error::Code;
-use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
+use kernel::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow, WorkflowKind};
 use kernel::secrets::Sealed;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use super::guest::Guest;
 use crate::hosts::Hosts;
 
 /// The workflow.
-pub const KIND: Kind = Kind { name: "password", first_step: "set_password" };
+pub const KIND: WorkflowKind = WorkflowKind { name: "password", first_step: "set_password" };
 /// The purpose that the password is sealed for.
 pub const PASSWORD: &str = "root-password";
 
@@ -32,17 +32,17 @@ impl operations::Data for Data {
 /// The steps.
 pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     let hosts = || Arc::clone(hosts);
-    Workflow { kind: KIND, steps: vec![Box::new(SetPassword { hosts: hosts() })] }
+    Workflow { kind: KIND, steps: vec![Box::new(SetNewPassword { hosts: hosts() })] }
 }
 
 /// Sets the password. Setting it again has the same effect; if the guest is not changed, it keeps its old password.
 #[derive(Debug)]
-struct SetPassword {
+struct SetNewPassword {
     hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for SetPassword {
+impl Step<Data> for SetNewPassword {
     fn name(&self) -> &'static str {
         "set_password"
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::StopMode;
-use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
+use kernel::operations::{self, Context, Fault, Outcome, Step, Workflow, WorkflowKind};
 use serde::{Deserialize, Serialize};
 
 use super::guest::{self, Guest, HostWork};
@@ -30,8 +30,8 @@ pub enum Power {
 
 impl Power {
     /// The workflow.
-    pub fn kind(self) -> Kind {
-        Kind { name: self.name(), first_step: self.step() }
+    pub fn kind(self) -> WorkflowKind {
+        WorkflowKind { name: self.name(), first_step: self.step() }
     }
 
     /// The workflow's name.
@@ -97,19 +97,19 @@ const WATCH: Duration = Duration::from_secs(1);
 pub fn workflow(hosts: &Arc<Hosts>, power: Power) -> Workflow<Data> {
     let hosts = || Arc::clone(hosts);
     let steps: Vec<Box<dyn Step<Data>>> =
-        vec![Box::new(Drive { hosts: hosts(), power }), Box::new(Show { hosts: hosts(), power })];
+        vec![Box::new(PowerGuest { hosts: hosts(), power }), Box::new(ShowPowerStatus { hosts: hosts(), power })];
     Workflow { kind: power.kind(), steps }
 }
 
 /// Has the host do it. There is nothing to undo; a check of the host shows the server's status.
 #[derive(Debug)]
-struct Drive {
+struct PowerGuest {
     hosts: Arc<Hosts>,
     power: Power,
 }
 
 #[async_trait]
-impl Step<Data> for Drive {
+impl Step<Data> for PowerGuest {
     fn name(&self) -> &'static str {
         self.power.step()
     }
@@ -141,13 +141,13 @@ impl Step<Data> for Drive {
 
 /// Shows the final status.
 #[derive(Debug)]
-struct Show {
+struct ShowPowerStatus {
     hosts: Arc<Hosts>,
     power: Power,
 }
 
 #[async_trait]
-impl Step<Data> for Show {
+impl Step<Data> for ShowPowerStatus {
     fn name(&self) -> &'static str {
         "show_status"
     }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hypervisor::Presence;
-use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
+use kernel::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow, WorkflowKind};
 use kernel::secrets::Sealed;
 use serde::{Deserialize, Serialize};
 
-use super::create::{self, CreateGuest, PrepareGuest, SetPassword, StartGuest};
-use super::guest::{self, Guest, Removal};
+use super::create::{self, CreateGuest, PrepareGuest, SetInitialPassword, StartNewGuest};
+use super::guest::{self, Guest, GuestRemoval};
 use crate::hosts::Hosts;
 use crate::ids::ImageId;
 use crate::servers::model::Status;
@@ -20,14 +20,14 @@ use crate::servers::store;
 use crate::snapshots;
 
 /// The workflow.
-pub const KIND: Kind = Kind { name: "reinstall", first_step: "check_image" };
+pub const KIND: WorkflowKind = WorkflowKind { name: "reinstall", first_step: "check_image" };
 
 /// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
     image: ImageId,
     ssh_keys: Vec<String>,
-    removal: Removal,
+    removal: GuestRemoval,
     new: create::Data,
     /// Whether the server was supposed to be running before.
     #[serde(default)]
@@ -43,7 +43,7 @@ impl operations::Data for Data {
 impl Data {
     /// The initial data, with root's password sealed as [`create::PASSWORD`].
     pub fn new(password: Sealed, image: ImageId, ssh_keys: Vec<String>, up: bool) -> Self {
-        Self { image, ssh_keys, removal: Removal::default(), new: create::Data::anew(password), up: Some(up) }
+        Self { image, ssh_keys, removal: GuestRemoval::default(), new: create::Data::anew(password), up: Some(up) }
     }
 }
 
@@ -55,21 +55,21 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
         steps: vec![
             Box::new(CheckImage { hosts: hosts() }),
             Box::new(RemoveGuest { hosts: hosts() }),
-            Box::new(Anew(CreateGuest { hosts: hosts() })),
-            Box::new(Anew(PrepareGuest { hosts: hosts() })),
-            Box::new(Anew(StartGuest { hosts: hosts() })),
-            Box::new(Anew(SetPassword { hosts: hosts() })),
-            Box::new(Show { hosts: hosts() }),
+            Box::new(CreateStep(CreateGuest { hosts: hosts() })),
+            Box::new(CreateStep(PrepareGuest { hosts: hosts() })),
+            Box::new(CreateStep(StartNewGuest { hosts: hosts() })),
+            Box::new(CreateStep(SetInitialPassword { hosts: hosts() })),
+            Box::new(ShowReinstallStatus { hosts: hosts() }),
         ],
     }
 }
 
 /// A step of [`create`], run on the new guest's data.
 #[derive(Debug)]
-struct Anew<S>(S);
+struct CreateStep<S>(S);
 
 #[async_trait]
-impl<S: Step<create::Data>> Step<Data> for Anew<S> {
+impl<S: Step<create::Data>> Step<Data> for CreateStep<S> {
     fn name(&self) -> &'static str {
         self.0.name()
     }
@@ -160,12 +160,12 @@ impl Step<Data> for RemoveGuest {
 
 /// Shows the final status.
 #[derive(Debug)]
-struct Show {
+struct ShowReinstallStatus {
     hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for Show {
+impl Step<Data> for ShowReinstallStatus {
     fn name(&self) -> &'static str {
         "show_status"
     }

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
+use kernel::operations::{self, Context, Fault, Outcome, Step, Workflow, WorkflowKind};
 use serde::{Deserialize, Serialize};
 
-use super::take::Take;
+use super::take::SnapshotProgress;
 use crate::hosts::Hosts;
 
 /// The workflow.
-pub const KIND: Kind = Kind { name: "snapshot", first_step: "take_snapshot" };
+pub const KIND: WorkflowKind = WorkflowKind { name: "snapshot", first_step: "take_snapshot" };
 
 /// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
-    take: Take,
+    take: SnapshotProgress,
 }
 
 impl operations::Data for Data {}
@@ -23,24 +23,24 @@ impl operations::Data for Data {}
 impl Data {
     /// The initial data, with the server's snapshot limit.
     pub fn new(name: String, description: String, limit: i32) -> Self {
-        Self { take: Take::new(name, description, limit) }
+        Self { take: SnapshotProgress::new(name, description, limit) }
     }
 }
 
 /// The steps.
 pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
     let hosts = || Arc::clone(hosts);
-    Workflow { kind: KIND, steps: vec![Box::new(TakeSnapshot { hosts: hosts() })] }
+    Workflow { kind: KIND, steps: vec![Box::new(TakeRequestedSnapshot { hosts: hosts() })] }
 }
 
 /// Creates the snapshot.
 #[derive(Debug)]
-struct TakeSnapshot {
+struct TakeRequestedSnapshot {
     hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for TakeSnapshot {
+impl Step<Data> for TakeRequestedSnapshot {
     fn name(&self) -> &'static str {
         "take_snapshot"
     }

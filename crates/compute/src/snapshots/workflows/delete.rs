@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kernel::operations::{self, Context, Fault, Kind, Outcome, Step, Workflow};
+use kernel::operations::{self, Context, Fault, Outcome, Step, Workflow, WorkflowKind};
 use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
@@ -11,7 +11,7 @@ use crate::servers::workflows::guest::{Guest, HostWork};
 use crate::snapshots::store;
 
 /// The workflow.
-pub const KIND: Kind = Kind { name: "delete_snapshot", first_step: "delete_snapshot" };
+pub const KIND: WorkflowKind = WorkflowKind { name: "delete_snapshot", first_step: "delete_snapshot" };
 
 /// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hypervisor::{GuestPower, Presence};
 use kernel::error::Code;
-use kernel::operations::{self, Context, Fault, FaultKind, Kind, Outcome, Step, Workflow};
+use kernel::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow, WorkflowKind};
 use serde::{Deserialize, Serialize};
 
-use super::take::{Take, fault};
+use super::take::{SnapshotProgress, fault};
 use crate::hosts::Hosts;
 use crate::servers::model::Status;
 use crate::servers::store;
@@ -16,13 +16,13 @@ use crate::servers::workflows::guest::{self, Guest, HostWork};
 use crate::snapshots::service::{missing, refused};
 
 /// The workflow.
-pub const KIND: Kind = Kind { name: "rollback", first_step: "check_snapshot" };
+pub const KIND: WorkflowKind = WorkflowKind { name: "rollback", first_step: "check_snapshot" };
 
 /// Data kept between steps.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Data {
     name: String,
-    safety: Option<Take>,
+    safety: Option<SnapshotProgress>,
     /// Whether the guest was running before, and so has to run afterwards.
     running: bool,
     /// The storage only rolls back to its newest snapshot, and this is not the newest.
@@ -38,7 +38,7 @@ impl Data {
     /// The initial data; `safety` is the name of the snapshot to take first, `limit` the server's snapshot limit.
     pub fn new(name: String, safety: Option<String>, limit: i32) -> Self {
         let description = format!("Taken before the rollback to {name}");
-        let safety = safety.map(|safety| Take::new(safety, description, limit));
+        let safety = safety.map(|safety| SnapshotProgress::new(safety, description, limit));
         Self {
             name,
             safety,
@@ -57,10 +57,10 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
         kind: KIND,
         steps: vec![
             Box::new(CheckSnapshot { hosts: hosts() }),
-            Box::new(TakeSnapshot { hosts: hosts() }),
+            Box::new(TakeSafetySnapshot { hosts: hosts() }),
             Box::new(RollBack { hosts: hosts() }),
-            Box::new(StartGuest { hosts: hosts() }),
-            Box::new(Show { hosts: hosts() }),
+            Box::new(StartRolledBackGuest { hosts: hosts() }),
+            Box::new(ShowRollbackStatus { hosts: hosts() }),
         ],
     }
 }
@@ -98,12 +98,12 @@ impl Step<Data> for CheckSnapshot {
 /// Takes a snapshot of the current state. It stays whatever becomes of the rest, since it may be needed, unless it
 /// would only block the rollback because the storage only rolls back to its newest snapshot.
 #[derive(Debug)]
-struct TakeSnapshot {
+struct TakeSafetySnapshot {
     hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for TakeSnapshot {
+impl Step<Data> for TakeSafetySnapshot {
     fn name(&self) -> &'static str {
         "take_snapshot"
     }
@@ -176,12 +176,12 @@ async fn start(hosts: &Hosts, ctx: &Context<'_>, data: &mut Data) -> Result<Outc
 
 /// Starts the guest, if the host has not.
 #[derive(Debug)]
-struct StartGuest {
+struct StartRolledBackGuest {
     hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for StartGuest {
+impl Step<Data> for StartRolledBackGuest {
     fn name(&self) -> &'static str {
         "start_guest"
     }
@@ -193,12 +193,12 @@ impl Step<Data> for StartGuest {
 
 /// Shows the final status.
 #[derive(Debug)]
-struct Show {
+struct ShowRollbackStatus {
     hosts: Arc<Hosts>,
 }
 
 #[async_trait]
-impl Step<Data> for Show {
+impl Step<Data> for ShowRollbackStatus {
     fn name(&self) -> &'static str {
         "show_status"
     }

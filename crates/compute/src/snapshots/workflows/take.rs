@@ -12,7 +12,7 @@ use crate::snapshots::{room, store};
 
 /// A snapshot to take, and its progress.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Take {
+pub(super) struct SnapshotProgress {
     pub name: String,
     description: String,
     limit: i32,
@@ -25,7 +25,7 @@ pub(super) struct Take {
     delete: HostWork,
 }
 
-impl Take {
+impl SnapshotProgress {
     pub(super) fn new(name: String, description: String, limit: i32) -> Self {
         let (work, delete) = (HostWork::default(), HostWork::default());
         Self { name, description, limit, asked: false, too_big: false, work, delete }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hypervisor::{Console, ConsoleInput, ConsoleKind, Consoles, Error, GuestKind};
-use proxmox::{Login, Proxmox};
+use proxmox::{PasswordLogin, Proxmox};
 use secrecy::ExposeSecret;
 
 use crate::Bench;
@@ -44,18 +44,20 @@ async fn a_container_s_terminal_by_token() {
 async fn a_container_s_terminal_by_login_with_a_ticket_each() {
     let mut bench = Bench::running(GuestKind::Lxc).await;
     let mut config = bench.config();
-    config.login = Some(Login { user: "innkeeper@pve".to_owned(), password: "secret of the login".to_owned().into() });
+    config.login =
+        Some(PasswordLogin { user: "innkeeper@pve".to_owned(), password: "secret of the login".to_owned().into() });
     bench.driver = Proxmox::new(config.clone()).unwrap();
     a_terminal(&bench).await;
     // An expired ticket does no harm.
     bench.fake.run("pve.revoke_tickets()").await;
     a_terminal(&bench).await;
     assert_eq!(bench.fake.run("len([a for a in pve.asked if a[1] == '/access/ticket'])").await, 2);
-    config.login = Some(Login { user: "innkeeper@pve".to_owned(), password: "wrong".to_owned().into() });
+    config.login = Some(PasswordLogin { user: "innkeeper@pve".to_owned(), password: "wrong".to_owned().into() });
     let refused = Proxmox::new(config.clone()).unwrap().console(&bench.spec.guest).await;
     assert!(matches!(refused, Err(Error::Unauthorized(_))));
     bench.fake.run("pve.tfa = True").await;
-    config.login = Some(Login { user: "innkeeper@pve".to_owned(), password: "secret of the login".to_owned().into() });
+    config.login =
+        Some(PasswordLogin { user: "innkeeper@pve".to_owned(), password: "secret of the login".to_owned().into() });
     let refused = Proxmox::new(config).unwrap().console(&bench.spec.guest).await;
     assert!(matches!(refused, Err(Error::Unauthorized(text)) if text.contains("second factor")));
 }

@@ -1,7 +1,8 @@
 //! Faults of a host: each is recognised, changes nothing that it should not, and is overcome by repeating the call.
 
 use hypervisor::{
-    Error, GuestKind, GuestPower, Host, Inventory, Limits, Power, Presence, Provision, Snapshots, StopMode, Task, Tasks,
+    Error, GuestKind, GuestPower, GuestSize, Host, Inventory, Power, Presence, Provision, Snapshots, StopMode, Task,
+    Tasks,
 };
 use proxmox::Proxmox;
 
@@ -31,7 +32,7 @@ async fn refusals_by_name() {
         assert!(format!("{error:?}").starts_with(right), "{name}: {error:?}");
         assert_eq!(bench.power().await, Some(GuestPower::Stopped), "{name}");
     }
-    let bigger = Limits { disk_gib: Some(4), ..Limits::default() };
+    let bigger = GuestSize { disk_gib: Some(4), ..GuestSize::default() };
     for (name, right) in
         [("locked", "Locked"), ("config_lock_timeout", "Locked"), ("storage_does_not_exist", "NotFound")]
     {
@@ -68,7 +69,7 @@ async fn a_lock_that_somebody_holds_comes_as_an_answer_and_as_a_task_s_end() {
     let bench = Bench::stopped(Lxc).await;
     let (driver, guest) = (&bench.driver, &bench.spec.guest);
     bench.fake.run(&format!("pve.hold_config_lock({}, None)", bench.vmid())).await;
-    let more = Limits { cores: Some(2), ..Limits::default() };
+    let more = GuestSize { cores: Some(2), ..GuestSize::default() };
     let error = driver.resize(guest, &more).await.unwrap_err();
     assert!(matches!(&error, Error::Locked(text) if text.contains("can't lock file")), "{error:?}");
     let error = bench.failed(driver.delete(guest).await).await;
@@ -94,7 +95,11 @@ async fn a_lost_quorum_stops_everything_and_harms_nothing() {
     for error in [
         bench.driver.create(&other).await.unwrap_err(),
         bench.driver.start(&bench.spec.guest).await.unwrap_err(),
-        bench.driver.resize(&bench.spec.guest, &Limits { cores: Some(2), ..Limits::default() }).await.unwrap_err(),
+        bench
+            .driver
+            .resize(&bench.spec.guest, &GuestSize { cores: Some(2), ..GuestSize::default() })
+            .await
+            .unwrap_err(),
     ] {
         assert!(error.is_unsent() && error.is_transient(), "{error:?}");
     }
@@ -254,12 +259,12 @@ async fn a_596_is_neither_believed_nor_repeated_blindly() {
 async fn a_500_that_had_written_is_seen_to_have_written() {
     let bench = Bench::stopped(Lxc).await;
     bench.fake.run("pve.after.update({('PUT', '/config'): [500, 1]})").await;
-    let more = Limits { cores: Some(2), ..Limits::default() };
+    let more = GuestSize { cores: Some(2), ..GuestSize::default() };
     assert_eq!(bench.driver.resize(&bench.spec.guest, &more).await.unwrap(), Task::Done);
     assert_eq!(bench.fake.run(&format!("guest({}).config['cores']", bench.vmid())).await, 2);
     // If it was not written, this is an error.
     bench.canned("PUT", "/config", 500, "it broke", r#"{"data":null,"message":"it broke\n"}"#).await;
-    let less = Limits { cores: Some(1), ..Limits::default() };
+    let less = GuestSize { cores: Some(1), ..GuestSize::default() };
     assert!(matches!(bench.driver.resize(&bench.spec.guest, &less).await, Err(Error::Failed(_))));
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conformance::fakepve::ARCHIVE;
 use hypervisor::{
-    Error, ExecOutput, GuestKind, GuestPower, GuestShell, Host, Inside, Inventory, Limits, Power, Provision, Result,
+    Error, ExecOutput, GuestKind, GuestPower, GuestShell, GuestSize, Host, Inside, Inventory, Power, Provision, Result,
     ShellTarget, Snapshots, StopMode, Task, TaskState, Tasks,
 };
 
@@ -58,7 +58,7 @@ async fn a_roll_back_that_failed_leaves_the_guest_as_it_was() {
     // A rollback that nobody saw end is finished by the next one, and a resize waits for that.
     bench.fake.run("pve.after.update({('POST', '/rollback'): [596, 1]})").await;
     assert!(matches!(driver.rollback(guest, "one").await, Err(Error::OutcomeUnknown(_))));
-    let more = Limits { cores: Some(2), ..Limits::default() };
+    let more = GuestSize { cores: Some(2), ..GuestSize::default() };
     assert!(matches!(driver.resize(guest, &more).await, Err(Error::Conflict(_))));
     bench.done(driver.rollback(guest, "one").await).await;
     assert_eq!(bench.power().await, Some(GuestPower::Running));

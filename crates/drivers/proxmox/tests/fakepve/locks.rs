@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hypervisor::{
-    Error, GuestKind, GuestPower, Limits, Power, Provision, Result, Snapshots, StopMode, Task, TaskState,
+    Error, GuestKind, GuestPower, GuestSize, Power, Provision, Result, Snapshots, StopMode, Task, TaskState,
 };
 
 use crate::Bench;
@@ -46,7 +46,7 @@ async fn a_lock_that_no_task_is_at_work_on_is_told_with_what_lifts_it() {
         let (driver, guest) = (&bench.driver, &bench.spec.guest);
         bench.done(driver.create_snapshot(guest, "one", "").await).await;
         bench.lock("snapshot-delete").await;
-        let more = Limits { cores: Some(2), ..Limits::default() };
+        let more = GuestSize { cores: Some(2), ..GuestSize::default() };
         for (what, error) in [
             ("restart", bench.why(driver.restart(guest, Duration::from_secs(1)).await).await),
             ("stop", bench.why(driver.stop(guest, CLEAN).await).await),
@@ -124,7 +124,7 @@ async fn a_hibernated_machine_can_be_started_and_is_told_to_be() {
     let (driver, guest) = (&bench.driver, &bench.spec.guest);
     bench.lock("suspended").await;
     assert_eq!(driver.stop(guest, CLEAN).await.unwrap(), Task::Done);
-    let more = Limits { cores: Some(2), ..Limits::default() };
+    let more = GuestSize { cores: Some(2), ..GuestSize::default() };
     let error = bench.why(driver.resize(guest, &more).await).await;
     assert!(matches!(&error, Error::Conflict(text) if text.contains("start it first")), "{error:?}");
     driver.check_delete(guest).await.unwrap();

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
 use hypervisor::{
-    Error, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSpec, Inventory, Limits, Power, Presence,
-    Provision, Result, Task, TaskState, Tasks,
+    Error, GuestAddress, GuestKind, GuestNetwork, GuestPower, GuestRef, GuestSize, GuestSpec, Inventory, Power,
+    Presence, Provision, Result, Task, TaskState, Tasks,
 };
 use proxmox::{Proxmox, ProxmoxConfig};
 use uuid::Uuid;
@@ -35,7 +35,7 @@ fn spec(kind: GuestKind) -> GuestSpec {
         guest: GuestRef { marker: Uuid::new_v4(), vmid: vmid.into(), kind, node: "pve1".to_owned() },
         hostname: format!("test-{vmid}"),
         image: if kind == GuestKind::Lxc { ARCHIVE } else { TEMPLATE }.to_owned(),
-        limits: Limits { cores: Some(1), memory_mib: Some(256), disk_gib: Some(3), ..Limits::default() },
+        limits: GuestSize { cores: Some(1), memory_mib: Some(256), disk_gib: Some(3), ..GuestSize::default() },
         network: GuestNetwork {
             bridge: "vmbr0".to_owned(),
             vlan: None,

@@ -1,7 +1,7 @@
 //! Responses of the real API (recorded from version 9.2) that differ from fakepve's.
 
 use hypervisor::{
-    Error, GuestKind, GuestPower, Inside, Inventory, Limits, Power, Presence, Provision, Snapshots, Task, TaskId,
+    Error, GuestKind, GuestPower, GuestSize, Inside, Inventory, Power, Presence, Provision, Snapshots, Task, TaskId,
     TaskState, Tasks,
 };
 use proxmox::Proxmox;
@@ -153,7 +153,7 @@ async fn a_configuration_as_recorded_is_understood() {
         "rootfs": "local:100/vm-100-disk-0.raw,size=102M", "digest": "6f2ed9cca881e35da62ce420642f8b09baa05227"}});
     bench.canned("GET", &bench.path("/config"), 200, "OK", &config.to_string()).await;
     // Nothing differs, so nothing is written; 1 GiB is more than 102 MiB.
-    let same = Limits { cores: Some(1), memory_mib: Some(256), ..Limits::default() };
+    let same = GuestSize { cores: Some(1), memory_mib: Some(256), ..GuestSize::default() };
     assert_eq!(bench.driver.resize(&bench.spec.guest, &same).await.unwrap(), Task::Done);
     assert_eq!(
         bench.fake.run("[a[1] for a in pve.asked if a[0] == 'PUT' and a[1].endswith('/lxc/config')]").await,
@@ -169,8 +169,11 @@ async fn a_configuration_as_recorded_is_understood() {
             r#"{"message":"unable to shrink disk size\n","data":null}"#,
         )
         .await;
-    let error =
-        bench.driver.resize(&bench.spec.guest, &Limits { disk_gib: Some(1), ..Limits::default() }).await.unwrap_err();
+    let error = bench
+        .driver
+        .resize(&bench.spec.guest, &GuestSize { disk_gib: Some(1), ..GuestSize::default() })
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Invalid(_)), "{error:?}");
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hypervisor::{
-    Consoles, Error, ExecOutput, GuestKind, GuestShell, Host, Inside, Inventory, Limits, Power, Provision, Result,
+    Consoles, Error, ExecOutput, GuestKind, GuestShell, GuestSize, Host, Inside, Inventory, Power, Provision, Result,
     ShellTarget, Snapshots, StopMode,
 };
-use proxmox::{Login, Proxmox};
+use proxmox::{PasswordLogin, Proxmox};
 use serde_json::Value;
 
 use crate::Bench;
@@ -120,7 +120,8 @@ impl GuestShell for Nowhere {
 async fn live(kind: GuestKind) -> Vec<(String, String, Vec<(String, String)>)> {
     let mut bench = Bench::new(kind).await;
     let mut config = bench.config();
-    config.login = Some(Login { user: "innkeeper@pve".to_owned(), password: "secret of the login".to_owned().into() });
+    config.login =
+        Some(PasswordLogin { user: "innkeeper@pve".to_owned(), password: "secret of the login".to_owned().into() });
     config.pool = Some("guests".to_owned());
     bench.fake.run("pve.pools.setdefault('guests', set()) and None").await;
     bench.driver = Proxmox::new(config).unwrap().with_shell(Arc::new(Nowhere));
@@ -147,7 +148,7 @@ async fn live(kind: GuestKind) -> Vec<(String, String, Vec<(String, String)>)> {
     assert_eq!(shell.is_ok(), kind == GuestKind::Vm);
     let _ = driver.set_password(guest, &"secret".to_owned().into()).await;
     drop(driver.console(guest).await.unwrap());
-    let more = Limits { cores: Some(2), memory_mib: Some(512), disk_gib: Some(4), bandwidth_mbps: Some(100) };
+    let more = GuestSize { cores: Some(2), memory_mib: Some(512), disk_gib: Some(4), bandwidth_mbps: Some(100) };
     bench.done(driver.resize(guest, &more).await).await;
     bench.done(driver.create_snapshot(guest, "one", "two words; & more").await).await;
     bench.done(driver.rollback(guest, "one").await).await;

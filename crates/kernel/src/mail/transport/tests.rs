@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::*;
 
-fn mail() -> Mail {
-    Mail {
+fn mail() -> QueuedMail {
+    QueuedMail {
         id: Uuid::now_v7(),
         recipient: "guest@example.com".into(),
         subject: "Your server веб\r\nBcc: x@evil.example is ready".into(),
@@ -25,7 +25,7 @@ fn smtp(port: u16) -> Transport {
     Transport::new(&Config { smtp: Some(smtp), ..Config::default() }).unwrap()
 }
 
-async fn send(transport: &Transport, mail: &Mail) -> Outcome {
+async fn send(transport: &Transport, mail: &QueuedMail) -> SendResult {
     transport.prepare(mail).await?.hand_over().await
 }
 
@@ -63,7 +63,7 @@ async fn greeting_server(
     (smtp(port), heard)
 }
 
-async fn outcome(answers: &'static [&'static str]) -> (Outcome, String) {
+async fn outcome(answers: &'static [&'static str]) -> (SendResult, String) {
     let (transport, heard) = server(answers).await;
     let outcome = send(&transport, &mail()).await;
     (outcome, heard.await.unwrap())
@@ -82,16 +82,16 @@ async fn a_mail_that_is_taken_is_sent() {
 #[tokio::test]
 async fn what_failed_tells_whether_the_mail_may_be_out() {
     // Refused temporarily and permanently, before the content and after it.
-    assert!(matches!(outcome(&["250 ok", "250 ok", "451 later"]).await.0, Err(Failure::Later(_))));
-    assert!(matches!(outcome(&["250 ok", "250 ok", "550 nobody"]).await.0, Err(Failure::Never(_))));
+    assert!(matches!(outcome(&["250 ok", "250 ok", "451 later"]).await.0, Err(SendFailure::Later(_))));
+    assert!(matches!(outcome(&["250 ok", "250 ok", "550 nobody"]).await.0, Err(SendFailure::Never(_))));
     let after = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "452 full", "221 bye"]).await.0;
-    assert!(matches!(after, Err(Failure::Later(_))));
+    assert!(matches!(after, Err(SendFailure::Later(_))));
     let after = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "554 spam", "221 bye"]).await.0;
-    assert!(matches!(after, Err(Failure::Never(_))));
+    assert!(matches!(after, Err(SendFailure::Never(_))));
     // Disconnected before the content: not sent. After it: unknown.
-    assert!(matches!(outcome(&["250 ok", "250 ok"]).await.0, Err(Failure::Held(_))));
+    assert!(matches!(outcome(&["250 ok", "250 ok"]).await.0, Err(SendFailure::Held(_))));
     let silent = outcome(&["250 ok", "250 ok", "250 ok", "354 go on"]).await.0;
-    assert!(matches!(silent, Err(Failure::Unknown(_))), "{silent:?}");
+    assert!(matches!(silent, Err(SendFailure::Unknown(_))), "{silent:?}");
 }
 
 /// A refusal that is about us, or about the mail server itself, says nothing about the recipient.
@@ -99,7 +99,7 @@ async fn what_failed_tells_whether_the_mail_may_be_out() {
 async fn what_is_about_us_holds_the_mail() {
     for greeting in ["554 5.7.1 not from your address", "421 too busy", "500 what"] {
         let (transport, _) = greeting_server(greeting, &["250 ok"]).await;
-        assert!(matches!(send(&transport, &mail()).await, Err(Failure::Held(_))), "{greeting}");
+        assert!(matches!(send(&transport, &mail()).await, Err(SendFailure::Held(_))), "{greeting}");
     }
     for sender in [
         "530 5.7.0 Authentication required",
@@ -111,7 +111,10 @@ async fn what_is_about_us_holds_the_mail() {
     ] {
         let (transport, _) = answering("250 ok", sender).await;
         let outcome = send(&transport, &mail()).await;
-        assert!(matches!(&outcome, Err(Failure::Held(text)) if text.contains(&sender[4..])), "{sender}: {outcome:?}");
+        assert!(
+            matches!(&outcome, Err(SendFailure::Held(text)) if text.contains(&sender[4..])),
+            "{sender}: {outcome:?}"
+        );
     }
     for (recipient, held) in [
         ("530 5.7.0 Must issue a STARTTLS command first", true),
@@ -127,14 +130,14 @@ async fn what_is_about_us_holds_the_mail() {
     ] {
         let (transport, _) = answering("250 sender ok", recipient).await;
         let outcome = send(&transport, &mail()).await;
-        assert!(matches!(&outcome, Err(Failure::Held(_))) == held, "{recipient}: {outcome:?}");
-        assert!(matches!(&outcome, Err(Failure::Never(_))) != held, "{recipient}: {outcome:?}");
+        assert!(matches!(&outcome, Err(SendFailure::Held(_))) == held, "{recipient}: {outcome:?}");
+        assert!(matches!(&outcome, Err(SendFailure::Never(_))) != held, "{recipient}: {outcome:?}");
     }
     // A refusal of the content is about the email.
     let refused = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "554 5.7.1 spam", "221 bye"]).await.0;
-    assert!(matches!(refused, Err(Failure::Never(_))), "{refused:?}");
+    assert!(matches!(refused, Err(SendFailure::Never(_))), "{refused:?}");
     let refused = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "530 5.7.0 sign in", "221 bye"]).await.0;
-    assert!(matches!(refused, Err(Failure::Held(_))), "{refused:?}");
+    assert!(matches!(refused, Err(SendFailure::Held(_))), "{refused:?}");
 }
 
 /// A mail server with this response to the sender or, if it accepts the sender, to the recipient.
@@ -159,10 +162,10 @@ async fn nobody_there_is_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
-    assert!(matches!(send(&smtp(port), &mail()).await, Err(Failure::Held(_))));
+    assert!(matches!(send(&smtp(port), &mail()).await, Err(SendFailure::Held(_))));
     // An email that can't be addressed to anyone is not retried.
-    let nobody = Mail { recipient: "a@b\r\nRCPT TO:<x@evil.example>".into(), ..mail() };
-    assert!(matches!(send(&smtp(port), &nobody).await, Err(Failure::Never(_))));
+    let nobody = QueuedMail { recipient: "a@b\r\nRCPT TO:<x@evil.example>".into(), ..mail() };
+    assert!(matches!(send(&smtp(port), &nobody).await, Err(SendFailure::Never(_))));
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ pub(in crate::operations) struct Claimed {
 
 /// The workflows of a process: their kinds, and the newest version of each one's data that it knows.
 #[derive(Debug, Clone)]
-pub(in crate::operations) struct Known {
+pub(in crate::operations) struct KnownWorkflows {
     pub kinds: Vec<String>,
     pub versions: Vec<i32>,
 }
@@ -60,7 +60,7 @@ pub(in crate::operations) async fn next_turns(db: &PgPool) -> Result<()> {
 
 /// How many operations a worker may hold.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::operations) struct Shares {
+pub(in crate::operations) struct SlotLimits {
     /// More than it has now.
     pub free: i64,
     /// Of any one host: one that hangs must not hold every hand.
@@ -79,8 +79,8 @@ pub(in crate::operations) async fn claim(
     db: &PgPool,
     owner: Uuid,
     lease: Duration,
-    known: &Known,
-    shares: Shares,
+    known: &KnownWorkflows,
+    shares: SlotLimits,
     beats: (Uuid, i64),
 ) -> Result<Vec<Claimed>> {
     sqlx::query_as!(
@@ -142,7 +142,7 @@ pub(in crate::operations) async fn claim(
 }
 
 /// Seconds until something is due that nobody holds or whose lease ends, if there is anything.
-pub(in crate::operations) async fn next_due(db: &PgPool, known: &Known) -> Result<Option<f64>> {
+pub(in crate::operations) async fn next_due(db: &PgPool, known: &KnownWorkflows) -> Result<Option<f64>> {
     sqlx::query_scalar!(
         r#"select extract(epoch from min(greatest(run_at, coalesce(lease_until, run_at))) - now())::float8
            from operations o where state in ('queued', 'running', 'undoing')

@@ -13,7 +13,7 @@ use crate::subjects::Subject;
 
 /// A row as the API needs it.
 #[derive(Debug, Clone)]
-pub(in crate::operations) struct Row {
+pub(in crate::operations) struct OperationRow {
     pub id: Uuid,
     pub server_id: ServerId,
     pub kind: String,
@@ -29,7 +29,7 @@ pub(in crate::operations) struct Row {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-impl Row {
+impl OperationRow {
     /// What it is about.
     pub(in crate::operations) fn subject(&self) -> Subject {
         Subject::new("server", self.server_id)
@@ -56,9 +56,9 @@ impl Row {
     }
 }
 
-pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Row>> {
+pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<OperationRow>> {
     sqlx::query_as!(
-        Row,
+        OperationRow,
         r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where id = $1"#,
@@ -69,9 +69,9 @@ pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Res
 }
 
 /// These operations, in any order.
-pub(in crate::operations) async fn some(db: &PgPool, ids: &[Uuid]) -> Result<Vec<Row>> {
+pub(in crate::operations) async fn some(db: &PgPool, ids: &[Uuid]) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
-        Row,
+        OperationRow,
         r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where id = any($1)"#,
@@ -87,9 +87,9 @@ pub(in crate::operations) async fn of_server(
     server: ServerId,
     limit: i64,
     offset: i64,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
-        Row,
+        OperationRow,
         r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where server_id = $1 order by created_at desc, id desc limit $2 offset $3"#,
@@ -112,9 +112,9 @@ pub(in crate::operations) async fn count_of_server(db: &PgPool, server: ServerId
 }
 
 /// The operation that holds a server now.
-pub(in crate::operations) async fn active(db: &PgPool, server: ServerId) -> Result<Option<Row>> {
+pub(in crate::operations) async fn active(db: &PgPool, server: ServerId) -> Result<Option<OperationRow>> {
     sqlx::query_as!(
-        Row,
+        OperationRow,
         r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck')"#,
@@ -125,9 +125,9 @@ pub(in crate::operations) async fn active(db: &PgPool, server: ServerId) -> Resu
 }
 
 /// Operations that wait for a person, oldest first.
-pub(in crate::operations) async fn stuck(db: &PgPool, limit: i64, offset: i64) -> Result<Vec<Row>> {
+pub(in crate::operations) async fn stuck(db: &PgPool, limit: i64, offset: i64) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
-        Row,
+        OperationRow,
         r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where state = 'stuck' order by created_at, id limit $1 offset $2"#,

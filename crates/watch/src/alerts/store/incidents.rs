@@ -11,7 +11,7 @@ use crate::ids::{AlertId, HostId, PoolId, ServerId, UserId};
 
 /// Which alerts the caller may see.
 #[derive(Debug, Default)]
-pub(in crate::alerts) struct Whose<'a> {
+pub(in crate::alerts) struct IncidentOwner<'a> {
     /// Only this account's servers; everything if `None`.
     pub user: Option<UserId>,
     /// Only these servers: those that the token's scopes allow.
@@ -20,7 +20,7 @@ pub(in crate::alerts) struct Whose<'a> {
 
 /// An incident with its subject.
 #[derive(Debug)]
-pub(in crate::alerts) struct Row {
+pub(in crate::alerts) struct IncidentRow {
     id: AlertId,
     kind: AlertKind,
     level: AlertLevel,
@@ -39,7 +39,7 @@ pub(in crate::alerts) struct Row {
     told_at: Option<DateTime<Utc>>,
 }
 
-impl Row {
+impl IncidentRow {
     /// The server, if the alert is about one.
     pub(in crate::alerts) fn server(&self) -> Option<ServerId> {
         self.server_id
@@ -91,7 +91,7 @@ macro_rules! alerts {
     };
     (rows $run:ident, $db:expr, ($($rest:literal),+) $(, $parameter:expr)*) => {
         alerts!(
-            @ $run, query_as, (Row,), $db,
+            @ $run, query_as, (IncidentRow,), $db,
             r#"a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value,
                coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!", a.server_id as "server_id: ServerId",
                a.host_id as "host_id: HostId", a.pool_id as "pool_id: PoolId", a.operation_id,
@@ -121,10 +121,10 @@ macro_rules! alerts {
 /// Incidents by a filter, with the total count.
 pub(in crate::alerts) async fn list(
     db: &PgPool,
-    whose: &Whose<'_>,
+    whose: &IncidentOwner<'_>,
     query: &ListAlerts,
     page: PageQuery,
-) -> Result<(Vec<Row>, i64)> {
+) -> Result<(Vec<IncidentRow>, i64)> {
     let mut tx = kernel::db::reading(db).await?;
     let rows = alerts!(
         filtered (rows fetch_all, &mut *tx),
@@ -149,7 +149,7 @@ pub(in crate::alerts) async fn list(
     Ok((rows, total))
 }
 
-pub(in crate::alerts) async fn incident(db: impl PgExecutor<'_>, id: AlertId) -> Result<Option<Row>> {
+pub(in crate::alerts) async fn incident(db: impl PgExecutor<'_>, id: AlertId) -> Result<Option<IncidentRow>> {
     alerts!(rows fetch_optional, db, ("where a.id = $1"), id.0)
 }
 

@@ -1,16 +1,16 @@
 //! The SQL of alert rules and mutes.
 
 use chrono::{DateTime, Utc};
-use monitor::alerts::{Kind, Quiet, Rule};
+use monitor::alerts::{AlertRule, Kind, QuietPeriod};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 
 use super::Result;
 use crate::alerts::model::AlertKind;
-use crate::alerts::rules::{For, Rules, Settings};
+use crate::alerts::rules::{RuleSet, RuleSettings, RuleTarget};
 use crate::ids::{HostId, ServerId, TariffId, UserId};
 
-struct Row {
+struct RuleRow {
     tariff_id: Option<TariffId>,
     server_id: Option<ServerId>,
     kind: AlertKind,
@@ -20,33 +20,33 @@ struct Row {
     clear: f64,
     sustain_s: i32,
     clear_sustain_s: i32,
-    quiet: Option<Json<Quiet>>,
+    quiet: Option<Json<QuietPeriod>>,
 }
 
-impl From<Row> for ((For, Kind), Settings) {
-    fn from(r: Row) -> Self {
+impl From<RuleRow> for ((RuleTarget, Kind), RuleSettings) {
+    fn from(r: RuleRow) -> Self {
         let whose = match (r.server_id, r.tariff_id) {
-            (Some(server), _) => For::Server(server),
-            (None, Some(tariff)) => For::Tariff(tariff),
-            (None, None) => For::Everything,
+            (Some(server), _) => RuleTarget::Server(server),
+            (None, Some(tariff)) => RuleTarget::Tariff(tariff),
+            (None, None) => RuleTarget::Everything,
         };
-        let rule = Rule {
+        let rule = AlertRule {
             warning: r.warning,
             critical: r.critical,
             clear: r.clear,
             sustain_s: r.sustain_s.unsigned_abs(),
             clear_sustain_s: r.clear_sustain_s.unsigned_abs(),
         };
-        ((whose, r.kind.0), Settings { enabled: r.enabled, rule, quiet: r.quiet.map(|q| q.0) })
+        ((whose, r.kind.0), RuleSettings { enabled: r.enabled, rule, quiet: r.quiet.map(|q| q.0) })
     }
 }
 
 macro_rules! rules {
     ($db:expr, $condition:literal $(, $parameter:expr)*) => {
         sqlx::query_as!(
-            Row,
+            RuleRow,
             r#"select tariff_id as "tariff_id: TariffId", server_id as "server_id: ServerId", kind as "kind: AlertKind",
-                      enabled, warning, critical, clear, sustain_s, clear_sustain_s, quiet as "quiet: Json<Quiet>"
+                      enabled, warning, critical, clear, sustain_s, clear_sustain_s, quiet as "quiet: Json<QuietPeriod>"
                from alert_rules where (tariff_id is null and server_id is null) or "# + $condition
             $(, $parameter)*
         )
@@ -57,7 +57,7 @@ macro_rules! rules {
 }
 
 /// All rules that may apply to the servers of a host.
-pub(in crate::alerts) async fn rules_of_host(db: impl PgExecutor<'_>, host: HostId) -> Result<Rules> {
+pub(in crate::alerts) async fn rules_of_host(db: impl PgExecutor<'_>, host: HostId) -> Result<RuleSet> {
     rules!(
         db,
         "server_id in (select id from servers where host_id = $1 and deleted_at is null)
@@ -67,24 +67,24 @@ pub(in crate::alerts) async fn rules_of_host(db: impl PgExecutor<'_>, host: Host
 }
 
 /// All rules that may apply to these servers and tariffs.
-pub(in crate::alerts) async fn rules_of(db: impl PgExecutor<'_>, servers: &[i64], tariffs: &[i64]) -> Result<Rules> {
+pub(in crate::alerts) async fn rules_of(db: impl PgExecutor<'_>, servers: &[i64], tariffs: &[i64]) -> Result<RuleSet> {
     rules!(db, "server_id = any($1) or tariff_id = any($2)", servers, tariffs)
 }
 
-fn scope(whose: For) -> (Option<i64>, Option<i64>) {
+fn scope(whose: RuleTarget) -> (Option<i64>, Option<i64>) {
     match whose {
-        For::Everything => (None, None),
-        For::Tariff(id) => (Some(id.0), None),
-        For::Server(id) => (None, Some(id.0)),
+        RuleTarget::Everything => (None, None),
+        RuleTarget::Tariff(id) => (Some(id.0), None),
+        RuleTarget::Server(id) => (None, Some(id.0)),
     }
 }
 
 /// Creates or replaces a rule.
 pub(in crate::alerts) async fn put_rule(
     db: impl PgExecutor<'_>,
-    whose: For,
+    whose: RuleTarget,
     kind: Kind,
-    settings: &Settings,
+    settings: &RuleSettings,
 ) -> Result<()> {
     let ((tariff, server), rule) = (scope(whose), settings.rule);
     let seconds = |s: u32| i32::try_from(s).unwrap_or(i32::MAX);
@@ -105,7 +105,7 @@ pub(in crate::alerts) async fn put_rule(
         rule.clear,
         seconds(rule.sustain_s),
         seconds(rule.clear_sustain_s),
-        settings.quiet.map(Json) as Option<Json<Quiet>>
+        settings.quiet.map(Json) as Option<Json<QuietPeriod>>
     )
     .execute(db)
     .await
@@ -113,7 +113,7 @@ pub(in crate::alerts) async fn put_rule(
 }
 
 /// Deletes a rule; false if there was none.
-pub(in crate::alerts) async fn delete_rule(db: impl PgExecutor<'_>, whose: For, kind: Kind) -> Result<bool> {
+pub(in crate::alerts) async fn delete_rule(db: impl PgExecutor<'_>, whose: RuleTarget, kind: Kind) -> Result<bool> {
     let (tariff, server) = scope(whose);
     let done = sqlx::query!(
         "delete from alert_rules

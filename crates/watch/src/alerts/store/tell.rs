@@ -9,7 +9,7 @@ use crate::ids::{AlertId, ServerId, TariffId, UserId};
 
 /// An incident whose beginning or end has to be notified.
 #[derive(Debug)]
-pub(in crate::alerts) struct News {
+pub(in crate::alerts) struct PendingNotification {
     pub id: AlertId,
     pub kind: AlertKind,
     pub level: AlertLevel,
@@ -52,9 +52,14 @@ pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
 }
 
 /// Pending notifications after this id, oldest first, at most `most`.
-pub(in crate::alerts) async fn news(tx: &mut PgConnection, after: AlertId, most: i64, floor: f64) -> Result<Vec<News>> {
+pub(in crate::alerts) async fn news(
+    tx: &mut PgConnection,
+    after: AlertId,
+    most: i64,
+    floor: f64,
+) -> Result<Vec<PendingNotification>> {
     sqlx::query_as!(
-        News,
+        PendingNotification,
         r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value, a.raised_at, a.resolved_at,
                   a.ended as "ended: Ended", coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!",
                   a.server_id as "server_id: ServerId", s.tariff_id as "tariff_id?: TariffId",

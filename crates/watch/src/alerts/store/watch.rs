@@ -2,19 +2,19 @@
 //! the order of their ids so that transactions can't deadlock.
 
 use chrono::{DateTime, Utc};
-use monitor::alerts::{Kind, Level, Track};
+use monitor::alerts::{AlertTrack, Kind, Level};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
 use crate::alerts::model::AlertKind;
-use crate::alerts::watch::Change;
+use crate::alerts::watch::TrackChange;
 use crate::ids::{HostId, ServerId, TariffId};
 
 /// A server, as far as alerts need it.
 #[derive(Debug)]
-pub(in crate::alerts) struct Watched {
+pub(in crate::alerts) struct WatchedServer {
     pub id: ServerId,
     pub marker: Uuid,
     /// Last known node, and its number there.
@@ -34,9 +34,9 @@ pub(in crate::alerts) async fn watched(
     tx: &mut PgConnection,
     host: HostId,
     known_at: DateTime<Utc>,
-) -> Result<Vec<Watched>> {
+) -> Result<Vec<WatchedServer>> {
     sqlx::query_as!(
-        Watched,
+        WatchedServer,
         r#"select s.id as "id: ServerId", s.uuid as marker, s.node, s.guest_number, s.tariff_id as "tariff: TariffId",
                   s.wanted_up and s.suspended_at is null as "wanted!",
                   s.status not in ('running', 'stopped', 'paused', 'unknown')
@@ -53,17 +53,17 @@ pub(in crate::alerts) async fn watched(
 }
 
 /// The key columns of tracks and open incidents.
-fn keys<'a>(changes: impl IntoIterator<Item = &'a Change>) -> (Vec<String>, Vec<String>) {
-    changes.into_iter().map(Change::key).unzip()
+fn keys<'a>(changes: impl IntoIterator<Item = &'a TrackChange>) -> (Vec<String>, Vec<String>) {
+    changes.into_iter().map(TrackChange::key).unzip()
 }
 
 /// The stored tracks of these subjects.
 pub(in crate::alerts) async fn tracks(
     tx: &mut PgConnection,
     subjects: &[String],
-) -> Result<Vec<(String, AlertKind, Track)>> {
+) -> Result<Vec<(String, AlertKind, AlertTrack)>> {
     let rows = sqlx::query!(
-        r#"select subject, kind as "kind: AlertKind", track as "track: Json<Track>" from alert_tracks
+        r#"select subject, kind as "kind: AlertKind", track as "track: Json<AlertTrack>" from alert_tracks
            where subject = any($1)"#,
         subjects
     )
@@ -74,7 +74,7 @@ pub(in crate::alerts) async fn tracks(
 }
 
 /// Stores tracks, and deletes those that are quiet again.
-pub(in crate::alerts) async fn keep_tracks(tx: &mut PgConnection, changes: &[Change]) -> Result<()> {
+pub(in crate::alerts) async fn keep_tracks(tx: &mut PgConnection, changes: &[TrackChange]) -> Result<()> {
     let (subjects, kinds) = keys(changes.iter().filter(|c| c.track.is_none()));
     if !subjects.is_empty() {
         sqlx::query!(
@@ -88,7 +88,7 @@ pub(in crate::alerts) async fn keep_tracks(tx: &mut PgConnection, changes: &[Cha
     }
     let loud = || changes.iter().filter(|c| c.track.is_some());
     let (subjects, kinds) = keys(loud());
-    let tracks: Vec<Json<&Track>> = loud().filter_map(|c| c.track.as_ref()).map(Json).collect();
+    let tracks: Vec<Json<&AlertTrack>> = loud().filter_map(|c| c.track.as_ref()).map(Json).collect();
     if !subjects.is_empty() {
         sqlx::query!(
             "insert into alert_tracks (subject, kind, track)
@@ -96,7 +96,7 @@ pub(in crate::alerts) async fn keep_tracks(tx: &mut PgConnection, changes: &[Cha
              on conflict (subject, kind) do update set track = excluded.track",
             &subjects,
             &kinds,
-            &tracks as &[Json<&Track>]
+            &tracks as &[Json<&AlertTrack>]
         )
         .execute(tx)
         .await?;
@@ -106,7 +106,7 @@ pub(in crate::alerts) async fn keep_tracks(tx: &mut PgConnection, changes: &[Cha
 
 pub(in crate::alerts) async fn raise(
     tx: &mut PgConnection,
-    changes: &[(&Change, Level)],
+    changes: &[(&TrackChange, Level)],
     at: DateTime<Utc>,
 ) -> Result<()> {
     let (subjects, kinds) = keys(changes.iter().map(|(c, _)| *c));
@@ -138,7 +138,7 @@ pub(in crate::alerts) async fn raise(
 }
 
 /// Updates the latest values of open incidents, and changed levels. Values that round to the same text are skipped.
-pub(in crate::alerts) async fn refresh(tx: &mut PgConnection, changes: &[(&Change, Option<Level>)]) -> Result<()> {
+pub(in crate::alerts) async fn refresh(tx: &mut PgConnection, changes: &[(&TrackChange, Option<Level>)]) -> Result<()> {
     let (subjects, kinds) = keys(changes.iter().map(|(c, _)| *c));
     let values: Vec<f64> = changes.iter().map(|(c, _)| c.value).collect();
     let levels: Vec<Option<String>> = changes.iter().map(|(_, level)| level.map(|l| l.as_str().to_owned())).collect();
@@ -161,7 +161,11 @@ pub(in crate::alerts) async fn refresh(tx: &mut PgConnection, changes: &[(&Chang
     .map(drop)
 }
 
-pub(in crate::alerts) async fn resolve(tx: &mut PgConnection, changes: &[&Change], at: DateTime<Utc>) -> Result<()> {
+pub(in crate::alerts) async fn resolve(
+    tx: &mut PgConnection,
+    changes: &[&TrackChange],
+    at: DateTime<Utc>,
+) -> Result<()> {
     let (subjects, kinds) = keys(changes.iter().copied());
     let values: Vec<f64> = changes.iter().map(|c| c.value).collect();
     let withdrawn: Vec<bool> = changes.iter().map(|c| c.withdrawn).collect();

@@ -9,7 +9,7 @@ use super::ProxmoxSettings;
 
 /// The scope of the permissions.
 #[derive(Debug, Args)]
-pub struct Rights {
+pub struct PveumCommands {
     /// Major version of the cluster (`pveversion` shows it): 9 renamed some permissions
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(8..=9))]
     version: u32,
@@ -39,7 +39,7 @@ fn word(text: &str) -> Result<String, String> {
     }
 }
 
-impl Rights {
+impl PveumCommands {
     /// The permissions for a host with these settings, for the version and the storages that a check found; none if a
     /// name in the settings would need quoting.
     pub(super) fn of(settings: &ProxmoxSettings, found: Option<&HostInfo>) -> Option<Self> {
@@ -122,10 +122,10 @@ mod tests {
     use clap::{Command, FromArgMatches};
 
     fn commands(line: &str) -> Vec<String> {
-        let matches = Rights::augment_args(Command::new("pveum").no_binary_name(true))
+        let matches = PveumCommands::augment_args(Command::new("pveum").no_binary_name(true))
             .try_get_matches_from(line.split_whitespace())
             .unwrap();
-        Rights::from_arg_matches(&matches).unwrap().commands()
+        PveumCommands::from_arg_matches(&matches).unwrap().commands()
     }
 
     #[test]
