@@ -92,10 +92,15 @@ pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyho
     let notes = Notes::default();
     let result = NOTES.scope(Notes::clone(&notes), work).await;
     let known = notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let code = result.as_ref().err().map(|error| error.downcast_ref::<Error>().map_or(Code::Internal, |e| e.code));
-    let status = Some(code.map_or(200, Code::status));
-    let ended =
-        EntryOutcome { status, code, subject_id: known.subject_id, account: known.account, ..EntryOutcome::default() };
+    let failed = result.as_ref().err();
+    let failed = failed.map(|error| error.downcast_ref::<Error>().map_or(Code::Internal, |error| error.code));
+    let ended = EntryOutcome {
+        status: Some(failed.map_or(200, Code::status)),
+        code: failed,
+        subject_id: known.subject_id,
+        account: known.account,
+        ..EntryOutcome::default()
+    };
     // The command line can't flood the log.
     keep(core, begun, &ended, false).await;
     result
