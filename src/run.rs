@@ -126,7 +126,7 @@ impl Service {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         http::server::ConnectionLimits {
             connections: config.max_connections,
-            places: limits::ConnectionSlots::new(config.places_of_an_address(), config.trusted_proxies.clone()),
+            places: limits::ConnectionSlots::new(config.max_connections_per_address(), config.trusted_proxies.clone()),
             head: seconds(config.head_seconds),
             // Above HTTP a body that is late is answered; this is for what has no answer.
             patience: IoTimeouts {

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
-use watch::history::service::{make_room, sum_up};
+use watch::history::service::{maintain_partitions, sum_up};
 
 use crate::live::server;
 use crate::support::TestApp;
@@ -134,8 +134,8 @@ async fn old_history_is_dropped_by_partition_and_the_rest_stays() {
     }
     let parts = "select count(*) from pg_inherits where inhparent in ('samples_5m'::regclass, 'samples_1h'::regclass)";
     let before = count(&app, parts).await;
-    make_room(&app.core).await.unwrap();
-    make_room(&app.core).await.unwrap();
+    maintain_partitions(&app.core).await.unwrap();
+    maintain_partitions(&app.core).await.unwrap();
     assert_eq!(count(&app, parts).await, before - 2);
     assert_eq!(count(&app, "select count(*) from samples_5m").await, 1);
     assert_eq!(count(&app, "select count(*) from samples_1h").await, 1);

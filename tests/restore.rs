@@ -259,7 +259,7 @@ async fn a_restore_can_be_declared_and_a_new_machine_distrusts_a_silent_database
     let made = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     let step = "select exists (select from operations where step = 'prepare_guest')";
     wait_for_sql(&app.db.pool, "the step that is held", step, true).await;
-    assert_eq!(kernel::restores::service::by_hand(&app.core).await.unwrap(), 1);
+    assert_eq!(kernel::restores::service::declare_restored(&app.core).await.unwrap(), 1);
     let path = format!("/api/operations/{}", made["operationId"].as_str().unwrap());
     assert_eq!(app.provider.get(&path).await.expect(200).body["state"], "stuck");
 

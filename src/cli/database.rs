@@ -13,7 +13,7 @@ pub(super) async fn wait(db: &PgPool) -> anyhow::Result<()> {
 }
 
 /// The same for at most half a minute.
-pub(super) async fn wait_a_while(db: &PgPool) -> anyhow::Result<()> {
+pub(super) async fn wait_briefly(db: &PgPool) -> anyhow::Result<()> {
     wait_until(db, Some(Instant::now() + Duration::from_secs(30))).await
 }
 

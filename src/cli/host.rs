@@ -19,7 +19,7 @@ use kernel::error::Code;
 use kernel::idempotency::Once;
 
 use super::output::{or_none, plain, table, time, yes};
-use super::{checked, host_called, secret};
+use super::{checked, find_host, secret};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -126,7 +126,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
         }
         Command::List => list(service).await?,
         Command::Check { host } => {
-            let host = host_called(service, &host).await?;
+            let host = find_host(service, &host).await?;
             audit::subject(host.id);
             let found = service::check(&service.features.hosts, &Once::default(), host.id).await?;
             println!("The host {} runs {}.", host.name, plain(&found.version));
@@ -144,13 +144,13 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             }
         }
         Command::Unknown { host } => {
-            let host = host_called(service, &host).await?;
+            let host = find_host(service, &host).await?;
             unknown(unknown_guests::service::of_host(&service.core, host.id).await?);
         }
         Command::Adopt(wish) => adopt(service, wish).await?,
         Command::Pveum(rights) => pveum(&rights),
         Command::Remove { host } => {
-            let host = host_called(service, &host).await?;
+            let host = find_host(service, &host).await?;
             audit::subject(host.id);
             service::delete(&service.features.hosts, host.id).await?;
             println!("The host {} has been removed; nothing on it was changed.", host.name);
@@ -183,7 +183,7 @@ fn unknown(guests: Vec<UnknownGuest>) {
 }
 
 async fn adopt(service: &Service, wish: Adopt) -> anyhow::Result<()> {
-    let host = host_called(service, &wish.host).await?;
+    let host = find_host(service, &wish.host).await?;
     let guests = unknown_guests::service::of_host(&service.core, host.id).await?;
     let guest = guests.iter().find(|guest| guest.proxmox_id == wish.number).with_context(|| {
         format!("there is no such guest on {}; see `innkeeper host unknown {}`", host.name, host.name)

@@ -9,7 +9,7 @@ use kernel::audit;
 use kernel::idempotency::Once;
 
 use super::output::{table, yes};
-use super::{checked, host_called};
+use super::{checked, find_host};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -54,7 +54,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
         Command::Add(add) => {
             let mut sources = Vec::new();
             for (host, source) in add.sources {
-                sources.push(ImageSource { host_id: host_called(service, &host).await?.id, source });
+                sources.push(ImageSource { host_id: find_host(service, &host).await?.id, source });
             }
             let new = checked(NewImage {
                 name: add.name,

@@ -127,7 +127,7 @@ fn start(command: Command, called: &str) -> anyhow::Result<()> {
             Command::Serve => serve::run(config).await,
             Command::Migrate => {
                 let db = db::pool(&config)?;
-                database::wait_a_while(&db).await?;
+                database::wait_briefly(&db).await?;
                 db::migrate(&db).await?;
                 println!("The database schema is up to date.");
                 Ok(())
@@ -135,7 +135,7 @@ fn start(command: Command, called: &str) -> anyhow::Result<()> {
             command => {
                 let service = Service::new(config)?;
                 if matches!(command, Command::Demo(_)) {
-                    database::wait_a_while(&service.core.db).await?;
+                    database::wait_briefly(&service.core.db).await?;
                     db::migrate(&service.core.db).await?;
                 }
                 if !matches!(command, Command::Key(_)) {
@@ -224,7 +224,7 @@ fn checked<T: Validate<Context = ()>>(value: T) -> anyhow::Result<T> {
 }
 
 /// Finds a host by name or id.
-async fn host_called(service: &Service, text: &str) -> anyhow::Result<hosts::model::Host> {
+async fn find_host(service: &Service, text: &str) -> anyhow::Result<hosts::model::Host> {
     let hosts = hosts::service::all(&service.core).await?;
     let lower = text.to_lowercase();
     let by_name = hosts.iter().position(|h| h.name.to_lowercase() == lower);

@@ -11,7 +11,7 @@ use kernel::audit;
 use kernel::idempotency::Once;
 
 use super::output::{or_none, plain, table, yes};
-use super::{checked, host_called};
+use super::{checked, find_host};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -61,7 +61,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
         Command::Add(add) => {
             let new = checked(NewPool {
                 name: add.name,
-                host_id: host_called(service, &add.host).await?.id,
+                host_id: find_host(service, &add.host).await?.id,
                 cidr: add.cidr,
                 gateway: add.gateway,
                 first: add.first,

@@ -123,7 +123,7 @@ impl World {
 
     /// The host did not answer, this many seconds after the start.
     pub async fn silent(&self, seconds: i64) {
-        watch::failed_at(&self.app.core, self.host, self.start + TimeDelta::seconds(seconds)).await.unwrap();
+        watch::evaluate_failure_at(&self.app.core, self.host, self.start + TimeDelta::seconds(seconds)).await.unwrap();
     }
 
     /// The same value in three sweeps in a row, which is what a rule requires by default.

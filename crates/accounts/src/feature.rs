@@ -27,7 +27,7 @@ impl Accounts {
     pub fn new(core: &Arc<Core>) -> Arc<Self> {
         let tokens = Arc::new(TokenCache::new(core.config.token_life));
         // Whoever takes rights away must be ahead of those who look again.
-        core.events.listen_first(Arc::clone(&tokens) as _);
+        core.events.add_listener(Arc::clone(&tokens) as _);
         Arc::new(Self { core: Arc::clone(core), tokens })
     }
 }

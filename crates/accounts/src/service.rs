@@ -111,8 +111,8 @@ pub async fn login(accounts: &Accounts, login: Login, origin: &LoginOrigin) -> R
         Some(found) => store::session_addresses(&accounts.core.db, found.user.id).await?,
         None => vec![],
     };
-    let home = origin.address.neighbourhood();
-    let is_known = before.into_iter().any(|known| ClientAddress(known).neighbourhood() == home);
+    let home = origin.address.known_network();
+    let is_known = before.into_iter().any(|known| ClientAddress(known).known_network() == home);
     if !is_known {
         everywhere?;
     }
@@ -125,10 +125,10 @@ pub async fn login(accounts: &Accounts, login: Login, origin: &LoginOrigin) -> R
     match found {
         Some(found) if right && !found.disabled => {
             for counted in [place, account, address] {
-                store::forgive_attempt(&accounts.core.db, counted).await?;
+                store::uncount_attempt(&accounts.core.db, counted).await?;
             }
             if let Some(wide) = origin.address.wide() {
-                store::forgive_attempt(&accounts.core.db, (ADDRESS, &wide)).await?;
+                store::uncount_attempt(&accounts.core.db, (ADDRESS, &wide)).await?;
             }
             // The check takes a while. If the password was changed or the account disabled meanwhile, its sessions have
             // been ended.
@@ -257,7 +257,7 @@ pub async fn change_password(
         if !hashing::verify(HashClient::Known, current, present.clone()).await? {
             return Err(wrong());
         }
-        store::forgive_attempt(&accounts.core.db, key).await?;
+        store::uncount_attempt(&accounts.core.db, key).await?;
         Ok((user, present))
     };
     let (user, present) = match once.check(&accounts.core, verified).await? {
@@ -341,7 +341,7 @@ pub async fn authenticate(accounts: &Accounts, token: &str, address: ClientAddre
     let row = store::live_token(&accounts.core.db, &hash).await;
     // If the database can't say, it does not count as a guess either.
     if !matches!(row, Ok(None)) {
-        accounts.core.limits.was_right(address).await;
+        accounts.core.limits.uncount_lookup(address).await;
     }
     let row = row?.ok_or_else(|| unauthenticated("This token is invalid or has expired; sign in again."))?;
     if row.stale_use

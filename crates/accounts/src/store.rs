@@ -458,7 +458,7 @@ pub(super) async fn count_attempt(db: &PgPool, (what, who): AttemptKey<'_>) -> R
 }
 
 /// Takes back one attempt after a success.
-pub(super) async fn forgive_attempt(db: &PgPool, (what, who): AttemptKey<'_>) -> Result<()> {
+pub(super) async fn uncount_attempt(db: &PgPool, (what, who): AttemptKey<'_>) -> Result<()> {
     sqlx::query!(
         "update login_attempts set attempts = greatest(attempts - 1, 0) where key = $1 || lower($2)",
         what,

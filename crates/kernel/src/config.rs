@@ -353,7 +353,7 @@ impl Config {
         for (name, value) in [
             ("INNKEEPER_WORKERS", u64::try_from(self.workers)?),
             ("INNKEEPER_MAX_CONNECTIONS", u64::try_from(self.max_connections)?),
-            ("INNKEEPER_MAX_CONNECTIONS_ADDRESS", u64::try_from(self.places_of_an_address())?),
+            ("INNKEEPER_MAX_CONNECTIONS_ADDRESS", u64::try_from(self.max_connections_per_address())?),
             ("INNKEEPER_HEAD_SECONDS", self.head_seconds.into()),
             ("INNKEEPER_WRITE_SECONDS", self.write_seconds.into()),
             ("INNKEEPER_REQUEST_SECONDS", self.request_seconds.into()),
@@ -398,7 +398,7 @@ impl Config {
     }
 
     /// Maximum number of connections from one address.
-    pub fn places_of_an_address(&self) -> usize {
+    pub fn max_connections_per_address(&self) -> usize {
         self.max_connections_address.unwrap_or_else(|| self.max_connections.div_ceil(4))
     }
 

@@ -155,7 +155,7 @@ impl Error {
     }
 
     /// 503 for a lost response to COMMIT. It has no `Retry-After`: programs would repeat the request without checking.
-    pub fn perhaps_done(cause: impl Into<anyhow::Error>) -> Self {
+    pub fn outcome_unknown(cause: impl Into<anyhow::Error>) -> Self {
         Self {
             cause: Some(cause.into()),
             ..Self::new(

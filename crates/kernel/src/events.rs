@@ -93,7 +93,7 @@ impl Events {
     }
 
     /// Tells this one of every event before any subscriber.
-    pub fn listen_first(&self, listener: Arc<dyn Listener>) {
+    pub fn add_listener(&self, listener: Arc<dyn Listener>) {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 

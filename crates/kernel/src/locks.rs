@@ -66,7 +66,7 @@ impl Lock {
     }
 
     /// Holds the lock until the transaction ends; false if another transaction has it.
-    pub async fn try_hold(self, tx: &mut PgConnection) -> sqlx::Result<bool> {
+    pub async fn try_acquire(self, tx: &mut PgConnection) -> sqlx::Result<bool> {
         match self.0 {
             LockKey::Number(key) => {
                 sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "ours!""#, key).fetch_one(tx).await

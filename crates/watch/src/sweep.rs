@@ -87,7 +87,7 @@ impl SweepStore {
         let stored = match self.store(host, report, &used).await {
             // The clock is days ahead of history's upkeep, or behind it.
             Err(error) if lacks_room(&error) => {
-                history::service::make_room_at(&self.hosts.core, report.taken_at).await?;
+                history::service::create_partitions_at(&self.hosts.core, report.taken_at).await?;
                 self.store(host, report, &used).await
             }
             stored => stored,
@@ -101,7 +101,7 @@ impl SweepStore {
     async fn store(&self, host: HostId, report: &SweepReport, used: &history::traffic::Metered) -> Result<()> {
         let mut tx = db::begin(&self.hosts.core.db).await?;
         monitoring::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
-        let moved = servers::store::settle_statuses(&mut tx, host, report).await?;
+        let moved = servers::store::update_statuses(&mut tx, host, report).await?;
         if moved > 0 {
             tracing::info!(%host, moved, "server statuses changed by a sweep");
         }
@@ -112,7 +112,7 @@ impl SweepStore {
 }
 
 fn lacks_room(error: &Error) -> bool {
-    error.cause.as_ref().and_then(|cause| cause.downcast_ref()).is_some_and(db::is_without_room)
+    error.cause.as_ref().and_then(|cause| cause.downcast_ref()).is_some_and(db::is_missing_partition)
 }
 
 #[async_trait]

@@ -82,7 +82,7 @@ impl SshShell {
     }
 
     /// Routes to a guest, best first: address, expected machine, and the command to run there.
-    fn ways_to(&self, at: &ShellTarget, argv: &[&str]) -> Result<Vec<(SocketAddr, HostKeyOwner, String)>> {
+    fn routes_to(&self, at: &ShellTarget, argv: &[&str]) -> Result<Vec<(SocketAddr, HostKeyOwner, String)>> {
         let mut ways = Vec::new();
         if let Some(port) = self.ways.guests {
             let command = quote::command(argv)?;
@@ -107,7 +107,7 @@ impl SshShell {
 impl GuestShell for SshShell {
     async fn exec(&self, at: &ShellTarget, argv: &[&str], stdin: &[u8], timeout: Duration) -> Result<ExecOutput> {
         let (mut obstacles, mut silent) = (Vec::new(), false);
-        let ways = self.ways_to(at, argv)?;
+        let ways = self.routes_to(at, argv)?;
         let to_guest = ways.iter().filter(|(_, machine, _)| matches!(machine, HostKeyOwner::Guest(_))).count();
         for (address, machine, command) in ways {
             // The time limit covers all of a guest's addresses together: the guest decides how long each takes.

@@ -94,12 +94,12 @@ impl Kind {
     }
 
     /// Whether warnings are emailed too, not only critical alerts, so that an owner can act before it is too late.
-    pub fn tells_warnings(self) -> bool {
+    pub fn mails_warnings(self) -> bool {
         matches!(self, Self::Cpu | Self::Memory | Self::Disk | Self::StorageLow)
     }
 
     /// Whether it has a measured value; the others are either on (1) or off (0).
-    pub fn is_share(self) -> bool {
+    pub fn has_threshold(self) -> bool {
         matches!(self, Self::Cpu | Self::Memory | Self::Disk | Self::Traffic | Self::StorageLow | Self::PoolLow)
     }
 

@@ -46,7 +46,7 @@ pub async fn ask_again(accounts: &Accounts, once: &Once, user: UserId) -> Result
     if user.email_confirmed_at.is_some() {
         return Err(Error::new(Code::Conflict, "This address is already confirmed."));
     }
-    if store::confirmations::count_of_late(&mut tx, user.id).await? >= MOST {
+    if store::confirmations::count_recent(&mut tx, user.id).await? >= MOST {
         return Err(Error {
             retry_after: Some(Duration::from_mins(20)),
             ..Error::new(Code::RateLimited, "Several confirmation emails were already sent; check your inbox first.")
@@ -62,7 +62,7 @@ pub async fn confirm(accounts: &Accounts, code: &SecretString, from: ClientAddre
     let mut tx = db::begin(&accounts.core.db).await?;
     let confirmed = store::confirmations::confirm(&mut tx, &secrets::hash_token(code.expose_secret())).await;
     if !matches!(confirmed, Ok(None)) {
-        accounts.core.limits.was_right(from).await;
+        accounts.core.limits.uncount_lookup(from).await;
     }
     let words = "This code is invalid or has expired; sign in and request a new one.";
     let user = confirmed?.ok_or_else(|| Error::field("code", words))?;

@@ -29,7 +29,7 @@ pub(crate) async fn insert(
 }
 
 /// The number of confirmations sent to the account within the last hour.
-pub(crate) async fn count_of_late(tx: &mut PgConnection, user: UserId) -> Result<i64> {
+pub(crate) async fn count_recent(tx: &mut PgConnection, user: UserId) -> Result<i64> {
     sqlx::query_scalar!(
         r#"select count(*) as "n!" from address_confirmations
            where user_id = $1 and created_at > now() - interval '1 hour'"#,

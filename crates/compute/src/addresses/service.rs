@@ -64,7 +64,7 @@ pub async fn create(core: &Core, once: &Once, new: NewPool) -> Result<Pool> {
     };
     refuse_overlap(&mut tx, &pool, None).await?;
     pool.id = store::insert(&mut *tx, &pool).await?.ok_or_else(name_taken)?;
-    hold_gateway_back(&mut tx, &pool).await?;
+    reserve_gateway(&mut tx, &pool).await?;
     let pool = find_on(core, &mut *tx, pool.id).await?;
     if !pool.overlaps.is_empty() {
         let others = listed(&pool.overlaps);
@@ -105,7 +105,7 @@ async fn refuse_overlap(tx: &mut sqlx::PgConnection, pool: &PoolRow, id: Option<
     }
 }
 
-async fn hold_gateway_back(tx: &mut sqlx::PgConnection, pool: &PoolRow) -> Result<()> {
+async fn reserve_gateway(tx: &mut sqlx::PgConnection, pool: &PoolRow) -> Result<()> {
     let Some(gateway) = pool.range.gateway.filter(|g| pool.range.contains(*g)) else { return Ok(()) };
     if store::hold_back(&mut *tx, pool.id, gateway, Some("the gateway")).await?.is_some() {
         return Ok(());
@@ -155,7 +155,7 @@ pub async fn update(core: &Core, id: PoolId, update: UpdatePool) -> Result<Pool>
     };
     refuse_overlap(&mut tx, &pool, Some(id)).await?;
     store::update(&mut *tx, &pool).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
-    hold_gateway_back(&mut tx, &pool).await?;
+    reserve_gateway(&mut tx, &pool).await?;
     let pool = find_on(core, &mut *tx, id).await?;
     tx.commit().await?;
     Ok(pool)

@@ -147,7 +147,7 @@ impl CloseReason {
     pub(super) const HOST: Self = Self::new(4502, true, "The host could not open the console.");
 
     /// The same end with another message, cut to the maximum length.
-    pub(super) fn saying(self, words: &str) -> Self {
+    pub(super) fn with_text(self, words: &str) -> Self {
         let mut end = words.len().min(123);
         while !words.is_char_boundary(end) {
             end -= 1;
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn words_fit_a_close_frame() {
         let long = "ж".repeat(100);
-        assert_eq!(CloseReason::HOST.saying(&long).words.len(), 122);
+        assert_eq!(CloseReason::HOST.with_text(&long).words.len(), 122);
         for end in [CloseReason::NONSENSE, CloseReason::TICKET, CloseReason::GONE, CloseReason::IDLE] {
             assert!(end.words.len() <= 123, "{}", end.words);
         }

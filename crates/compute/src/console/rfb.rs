@@ -64,7 +64,7 @@ impl ExactReader {
 
 /// Authenticates to the host's VNC server, up to the point where it waits for `ClientInit`.
 pub(super) async fn sign_in(console: &mut Console, password: &SecretString) -> Result<(), CloseReason> {
-    let refused = || CloseReason::HOST.saying("Could not log in to the host's graphical console.");
+    let refused = || CloseReason::HOST.with_text("Could not log in to the host's graphical console.");
     let mut reader = ExactReader::default();
     let version: [u8; 12] = reader.take(console).await.ok_or_else(refused)?;
     if !version.starts_with(b"RFB 003.") || &version[8..11] < b"008".as_slice() {

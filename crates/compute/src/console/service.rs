@@ -52,11 +52,11 @@ pub async fn order(
     number: i64,
 ) -> Result<ConsoleUrl> {
     let core = &consoles.core;
-    let server = servers::service::reach_by_number(core, caller, number, Access::Write).await?;
-    servers::service::not_suspended(caller, &server)?;
+    let server = servers::service::accessible_by_number(core, caller, number, Access::Write).await?;
+    servers::service::require_not_suspended(caller, &server)?;
     // Idempotency keys belong to the account: a token with fewer rights must not get the response to another one.
     let open = async {
-        if let Some(words) = why_not(server.status) {
+        if let Some(words) = unavailable_reason(server.status) {
             return Err(Error::new(Code::Conflict, words));
         }
         match consoles.hosts.driver(server.host_id).await?.capabilities().console {
@@ -87,7 +87,7 @@ pub async fn order(
 }
 
 /// Why a server can't have a console now, according to its status.
-fn why_not(status: Status) -> Option<&'static str> {
+fn unavailable_reason(status: Status) -> Option<&'static str> {
     match status {
         // Whether a server that is being resized, or whose status is unknown, is running is for the host to say.
         Status::Running | Status::Paused | Status::Resizing | Status::Unknown => None,
@@ -110,12 +110,12 @@ pub(super) async fn enter(
 ) -> Result<ConsoleSession, CloseReason> {
     let core = &consoles.core;
     let client = ClientAddress(address);
-    core.limits.guess(core, client).await.map_err(|e| CloseReason::TOO_MANY.saying(&e.message))?;
+    core.limits.guess(core, client).await.map_err(|e| CloseReason::TOO_MANY.with_text(&e.message))?;
     let hash = secrets::hash_token(ticket.expose_secret());
     // Before taking the global lock, so that clients without a valid ticket keep no one waiting.
     let good = store::is_good(&core.db, &hash, address).await;
     if !matches!(good, Ok(false)) {
-        core.limits.was_right(client).await;
+        core.limits.uncount_lookup(client).await;
     }
     if !good.map_err(|e| fault(&e.into()))? {
         return Err(CloseReason::TICKET);
@@ -128,7 +128,7 @@ pub(super) async fn enter(
         if of_user > config.console_limit_account.into() || of_server > config.console_limit_server.into() {
             return Err(CloseReason::TOO_MANY);
         }
-        let (caller, server) = still_may(consoles, &used.caller(), used.server).await?;
+        let (caller, server) = check_access(consoles, &used.caller(), used.server).await?;
         let (ticket, hash) = secrets::new_token("ink_c_");
         store::offer(&core.db, held, &hash, seconds(config.console_reconnect_seconds))
             .await
@@ -153,14 +153,14 @@ async fn connect(
     let mut tx = db::begin(&core.db).await?;
     // Serialised, so that each one counts those before it.
     CONSOLES.hold(&mut tx).await?;
-    let Some(used) = store::use_up(&mut tx, hash, address, ALIVE).await? else { return Ok(None) };
+    let Some(used) = store::redeem_ticket(&mut tx, hash, address, ALIVE).await? else { return Ok(None) };
     let counts = store::count(&mut tx, used.user, used.server).await?;
     tx.commit().await?;
     Ok(Some((used, counts)))
 }
 
 /// Whether a user may (still) use a server's console, and their current rights.
-pub(super) async fn still_may(
+pub(super) async fn check_access(
     consoles: &Consoles,
     caller: &Caller,
     server: ServerId,
@@ -174,8 +174,8 @@ pub(super) async fn still_may(
         Code::Forbidden => CloseReason::FORBIDDEN,
         _ => fault(&e),
     })?;
-    if let Err(error) = servers::service::not_suspended(&caller, &server) {
-        return Err(CloseReason::FORBIDDEN.saying(&error.message));
+    if let Err(error) = servers::service::require_not_suspended(&caller, &server) {
+        return Err(CloseReason::FORBIDDEN.with_text(&error.message));
     }
     match server.status {
         Status::Deleting | Status::Deleted => Err(CloseReason::GONE),
@@ -185,23 +185,23 @@ pub(super) async fn still_may(
 
 /// Asks the host to open the console.
 pub(super) async fn open(consoles: &Consoles, server: &ServerRecord) -> Result<Console, CloseReason> {
-    if let Some(words) = why_not(server.status) {
-        return Err(CloseReason::STOPPED.saying(words));
+    if let Some(words) = unavailable_reason(server.status) {
+        return Err(CloseReason::STOPPED.with_text(words));
     }
     let driver = consoles.hosts.driver(server.host_id).await.map_err(|e| fault(&e))?;
     match tokio::time::timeout(PATIENCE, driver.console(&server.guest())).await {
         Ok(Ok(console)) => Ok(console),
-        Ok(Err(hypervisor::Error::Conflict(_))) => Err(CloseReason::STOPPED.saying("The server is not running.")),
+        Ok(Err(hypervisor::Error::Conflict(_))) => Err(CloseReason::STOPPED.with_text("The server is not running.")),
         Ok(Err(error)) => {
             tracing::warn!(server = server.id.0, %error, "the host did not open a console");
-            Err(CloseReason::HOST.saying(&Error::from(error).message))
+            Err(CloseReason::HOST.with_text(&Error::from(error).message))
         }
-        Err(_) => Err(CloseReason::HOST.saying("This server's host does not respond.")),
+        Err(_) => Err(CloseReason::HOST.with_text("This server's host does not respond.")),
     }
 }
 
 /// Why the host has closed the console, as far as we can tell.
-pub(super) async fn why_over(consoles: &Consoles, visit: &ConsoleSession) -> CloseReason {
+pub(super) async fn close_reason(consoles: &Consoles, visit: &ConsoleSession) -> CloseReason {
     let core = &consoles.core;
     if matches!(store::others(&core.db, visit.held, visit.server.id).await, Ok(true)) {
         return CloseReason::TAKEN;
@@ -243,7 +243,7 @@ fn fault(error: &Error) -> CloseReason {
     if error.code.status() >= 500 {
         tracing::warn!(%error, "a console failed");
     }
-    CloseReason::FAILED.saying(&error.message)
+    CloseReason::FAILED.with_text(&error.message)
 }
 
 fn seconds(seconds: u32) -> Duration {

@@ -51,7 +51,7 @@ pub(super) async fn serve(consoles: Arc<Consoles>, address: IpAddr, socket: WebS
             metrics::gauge!("innkeeper_consoles").increment(1);
             let (user, server) = (visit.caller.user.0, visit.server.id.0);
             tracing::info!(user, server, %address, console = %visit.held.id, "a console was opened");
-            let end = visit_to_its_end(&consoles, &visit, size, events, &mut sink, &mut stream).await;
+            let end = run_session(&consoles, &visit, size, events, &mut sink, &mut stream).await;
             service::leave(&consoles, visit.held, &end).await;
             tracing::info!(user, server, console = %visit.held.id, code = end.code, "a console was closed");
             metrics::gauge!("innkeeper_consoles").decrement(1);
@@ -82,7 +82,7 @@ async fn enter(
     Ok((service::enter(consoles, &ticket, address).await?, size))
 }
 
-async fn visit_to_its_end(
+async fn run_session(
     consoles: &Consoles,
     visit: &ConsoleSession,
     size: Option<WindowSize>,
@@ -138,7 +138,7 @@ async fn begin(
 async fn sign_in(console: &mut Console, password: &SecretString) -> Result<(), CloseReason> {
     timeout(GREETING, rfb::sign_in(console, password))
         .await
-        .unwrap_or_else(|_| Err(CloseReason::HOST.saying("The host's graphical console does not respond.")))
+        .unwrap_or_else(|_| Err(CloseReason::HOST.with_text("The host's graphical console does not respond.")))
 }
 
 async fn welcome(sink: &mut Sink, stream: &mut Stream) -> Result<Bytes, CloseReason> {
@@ -167,11 +167,11 @@ async fn carry(
     tokio::select! {
         end = show(output, sink) => match end {
             Some(end) => end,
-            None => service::why_over(consoles, visit).await,
+            None => service::close_reason(consoles, visit).await,
         },
         end = typed.carry(early, stream) => match end {
             Some(end) => end,
-            None => service::why_over(consoles, visit).await,
+            None => service::close_reason(consoles, visit).await,
         },
     }
 }
@@ -217,7 +217,7 @@ impl InputForwarder<'_> {
             let input = match message {
                 Message::Binary(bytes) => {
                     if self.is_text {
-                        self.somebody_is_there();
+                        self.is_active();
                     }
                     ConsoleInput::Data(bytes)
                 }
@@ -226,7 +226,7 @@ impl InputForwarder<'_> {
                         ConsoleInput::Resize { columns, rows }
                     }
                     Ok(ClientMessage::Active) => {
-                        self.somebody_is_there();
+                        self.is_active();
                         continue;
                     }
                     _ => return Some(CloseReason::NONSENSE),
@@ -238,7 +238,7 @@ impl InputForwarder<'_> {
         }
     }
 
-    fn somebody_is_there(&self) {
+    fn is_active(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
@@ -306,7 +306,7 @@ async fn watch(
             }
         };
         if concerns_us {
-            match service::still_may(consoles, &visit.caller, visit.server.id).await {
+            match service::check_access(consoles, &visit.caller, visit.server.id).await {
                 Ok(_) => {}
                 // A failed check is no reason to end the console: it is repeated soon.
                 Err(end) if end.code == CloseReason::FAILED.code => {}

@@ -65,7 +65,7 @@ pub(super) struct RedeemedTicket {
 }
 
 /// Uses up a ticket: if two clients present it at the same time, only one of them succeeds.
-pub(super) async fn use_up(
+pub(super) async fn redeem_ticket(
     tx: &mut PgConnection,
     ticket: &[u8; 32],
     address: IpAddr,

@@ -171,7 +171,7 @@ pub async fn add(core: &Core, once: &Once, new: NewHost) -> Result<AddedHost> {
         let (looked, failure) = accepted(name, preflight(name, &settings).await, force)?;
         let same = twins(core, &store::hosts(&core.db).await?, None, &settings, looked.as_ref());
         match same.first() {
-            Some(other) if !force => Err(twice_refused(&settings, other)),
+            Some(other) if !force => Err(duplicate_error(&settings, other)),
             _ => Ok((settings, looked, failure, same)),
         }
     };
@@ -223,7 +223,7 @@ pub async fn update(core: &Core, id: HostId, update: UpdateHost) -> Result<Host>
         if !update.force
             && let Some(other) = same.iter().find(|other| !known.contains(other))
         {
-            return Err(twice_refused(&tried, other));
+            return Err(duplicate_error(&tried, other));
         }
         change = Some((settings, looked));
     }
@@ -356,7 +356,7 @@ fn twice(settings: &HostSettings, other: &str) -> String {
     format!("The host {other} is the same {what}: its capacity would be counted, and sold, twice.")
 }
 
-fn twice_refused(settings: &HostSettings, other: &str) -> Error {
+fn duplicate_error(settings: &HostSettings, other: &str) -> Error {
     let message = twice(settings, other);
     Error::new(Code::Conflict, format!("{message} Use that host, or repeat with \"force\": true (--force)."))
 }

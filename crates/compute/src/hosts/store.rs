@@ -75,7 +75,7 @@ pub async fn record_sweep(db: impl PgExecutor<'_>, host: HostId, nodes: &[Node])
 }
 
 /// Records that the host's unknown guests are known, as of a sweep that was claimed at this time.
-pub async fn record_known(db: impl PgExecutor<'_>, host: HostId, claimed_at: DateTime<Utc>) -> Result<()> {
+pub async fn record_unknown_checked(db: impl PgExecutor<'_>, host: HostId, claimed_at: DateTime<Utc>) -> Result<()> {
     sqlx::query!("update hosts set guests_known_at = $2 where id = $1", host.0, claimed_at).execute(db).await.map(drop)
 }
 

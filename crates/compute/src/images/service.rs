@@ -167,7 +167,7 @@ pub async fn watch(hosts: &Hosts) {
             () = core.shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY / 10) => {}
         }
-        let due = match store::take_due(&core.db, LOOK_EVERY.as_secs_f64()).await {
+        let due = match store::claim_due_sources(&core.db, LOOK_EVERY.as_secs_f64()).await {
             Ok(due) => due,
             Err(error) => {
                 tracing::warn!(%error, "could not read which images to check; retrying");

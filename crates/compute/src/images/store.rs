@@ -146,7 +146,7 @@ pub(super) async fn sources_on(db: impl PgExecutor<'_>, host: HostId) -> Result<
 }
 
 /// Claims the sources that are due for a check: not checked for this many seconds, or on no node at the last check.
-pub(super) async fn take_due(db: impl PgExecutor<'_>, seconds: f64) -> Result<Vec<HostSource>> {
+pub(super) async fn claim_due_sources(db: impl PgExecutor<'_>, seconds: f64) -> Result<Vec<HostSource>> {
     sqlx::query_as!(
         HostSource,
         r#"update image_sources s set looked_at = now()

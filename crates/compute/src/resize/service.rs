@@ -76,7 +76,7 @@ async fn wanted(
             disk: wish.disk.unwrap_or(own.disk),
             ..own
         };
-        return check_parts(tx, caller, server, to).await.map(|()| (to, None));
+        return check_resource_limits(tx, caller, server, to).await.map(|()| (to, None));
     };
     if wish.cores.is_some() || wish.memory.is_some() || wish.disk.is_some() {
         return Err(Error::field("tariffId", "Can't be combined with cores, memory or disk: a tariff sets them."));
@@ -89,7 +89,12 @@ async fn wanted(
 }
 
 /// With single values, customers get no more than the tariff's maximum, but keep what they have.
-async fn check_parts(tx: &mut PgConnection, caller: &Caller, server: &ServerRecord, to: ServerSize) -> Result<()> {
+async fn check_resource_limits(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    server: &ServerRecord,
+    to: ServerSize,
+) -> Result<()> {
     if caller.is_provider() {
         return Ok(());
     }

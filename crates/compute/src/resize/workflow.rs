@@ -259,7 +259,7 @@ impl Step<Data> for StoreSize {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let up = data.restart && data.stopped && Guest::load(&self.hosts, ctx).await?.is_up_again(ctx).await;
+        let up = data.restart && data.stopped && Guest::load(&self.hosts, ctx).await?.is_running_again(ctx).await;
         let mut tx = ctx.begin().await?;
         servers::store::set_size(&mut tx, ctx.server, data.to, data.tariff).await?;
         if data.restart {

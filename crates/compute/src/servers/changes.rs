@@ -36,7 +36,7 @@ pub async fn update(core: &Core, access: &ServerAccess, update: UpdateServer) ->
 
 /// Lists a server's addresses and their reverse DNS names.
 pub async fn addresses(core: &Core, access: &ServerAccess) -> Result<Vec<NamedAddress>> {
-    addresses::store::names_of(&core.db, access.server.id).await
+    addresses::store::reverse_dns_of(&core.db, access.server.id).await
 }
 
 /// Sets the reverse DNS name of one of a server's addresses, or clears it.
@@ -51,10 +51,10 @@ pub async fn name_address(
     if let Some(name) = name.filter(|_| !access.caller.is_provider()) {
         addresses::reverse::check(core, &mut tx, server.user_id, name).await?;
     }
-    if !addresses::store::set_name(&mut tx, server.id, address, name).await? {
+    if !addresses::store::set_reverse_dns(&mut tx, server.id, address, name).await? {
         return Err(Error::not_found("address"));
     }
-    let names = addresses::store::names_of(&mut *tx, server.id).await?;
+    let names = addresses::store::reverse_dns_of(&mut *tx, server.id).await?;
     tx.commit().await?;
     Ok(names)
 }
@@ -67,7 +67,7 @@ pub async fn reinstall(
     wish: ReinstallServer,
 ) -> Result<Reinstalling> {
     let core = &hosts.core;
-    if let OnceCheck::Done(accepted) = once.check(core, service::unprotected_on_host(hosts, access)).await? {
+    if let OnceCheck::Done(accepted) = once.check(core, service::require_unprotected_on_host(hosts, access)).await? {
         return answer(service::submitted(core, once, accepted).await?);
     }
     let mut tx = match once.begin(core).await? {
@@ -93,7 +93,7 @@ pub async fn reinstall(
             ssh_keys::service::together(&mut tx, server.user_id, keys, ids).await?
         }
     };
-    still_good(&server.name, &keys)?;
+    recheck_stored_values(&server.name, &keys)?;
     let password = secrets::readable_password();
     let sealed = core.sealer.seal_text(create::PASSWORD, &password)?;
     let up = store::wanted_up(&mut tx, server.id).await?;
@@ -104,7 +104,7 @@ pub async fn reinstall(
 }
 
 /// Older versions accepted names and keys that no guest accepts: this has to fail before the old guest is gone.
-fn still_good(name: &str, keys: &[String]) -> Result<()> {
+fn recheck_stored_values(name: &str, keys: &[String]) -> Result<()> {
     if let Err(problem) = text::hostname(name, &()) {
         return Err(Error::new(Code::Conflict, format!("This server's name {problem}. Rename it first.")));
     }

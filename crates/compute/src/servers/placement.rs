@@ -26,7 +26,7 @@ pub async fn lock(tx: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 /// Whether the image is available on any enabled host.
-pub(super) async fn is_offered(tx: &mut PgConnection, image: ImageId) -> sqlx::Result<bool> {
+pub(super) async fn is_image_available(tx: &mut PgConnection, image: ImageId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select 1 from image_sources i join hosts h on h.id = i.host_id
                           where i.image_id = $1 and h.enabled) as "offered!""#,
@@ -37,7 +37,7 @@ pub(super) async fn is_offered(tx: &mut PgConnection, image: ImageId) -> sqlx::R
 }
 
 /// Whether placement waits for hosts to be checked first, because the database was restored.
-pub(super) async fn is_waiting(tx: &mut PgConnection) -> sqlx::Result<bool> {
+pub(super) async fn awaits_sweep(tx: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select from hosts h, installation i
                           where h.enabled and i.restored_at > now() - interval '1 hour'

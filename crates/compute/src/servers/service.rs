@@ -84,7 +84,7 @@ pub async fn reach(core: &Core, caller: &Caller, id: ServerId, level: Access) ->
 }
 
 /// The same by guest number.
-pub async fn reach_by_number(core: &Core, caller: &Caller, number: i64, level: Access) -> Result<ServerRecord> {
+pub async fn accessible_by_number(core: &Core, caller: &Caller, number: i64, level: Access) -> Result<ServerRecord> {
     permit(caller, store::by_number(&core.db, number).await?, level)
 }
 
@@ -181,12 +181,12 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
         ));
     }
     placement::lock(&mut tx).await?;
-    if !placement::is_offered(&mut tx, order.os_id).await? {
+    if !placement::is_image_available(&mut tx, order.os_id).await? {
         return Err(Error::field("osId", "No host has this image at the moment."));
     }
     let candidates = placement::candidates(&mut tx, order.os_id, &offer).await?;
     let Some(first) = candidates.first() else {
-        if placement::is_waiting(&mut tx).await? {
+        if placement::awaits_sweep(&mut tx).await? {
             return Err(Error::new(
                 Code::ResourceUnavailable,
                 "The provider's database was restored, and hosts are being checked before new servers are created; try \
@@ -254,7 +254,7 @@ pub async fn power(core: &Core, once: &Once, access: &ServerAccess, power: power
 /// Deletes a server with everything that belongs to it.
 pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
     let core = &hosts.core;
-    unprotected_on_host(hosts, access).await?;
+    require_unprotected_on_host(hosts, access).await?;
     let mut tx = db::begin(&core.db).await?;
     let server = lock(&mut tx, access).await?;
     unprotected(&server)?;
@@ -274,7 +274,7 @@ pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
         Some(id)
     } else {
         // Its creation was cleanly undone: there is nothing on the host to wait for.
-        store::bury(&mut tx, server.id).await?;
+        store::mark_deleted(&mut tx, server.id).await?;
         None
     };
     tx.commit().await?;
@@ -324,12 +324,12 @@ fn failed(error: Option<OperationError>) -> Error {
 /// authorised.
 pub async fn lock(tx: &mut PgConnection, access: &ServerAccess) -> Result<ServerRecord> {
     let server = store::lock(tx, access.server.id).await?.ok_or_else(|| Error::not_found("server"))?;
-    not_suspended(&access.caller, &server)?;
+    require_not_suspended(&access.caller, &server)?;
     Ok(server)
 }
 
 /// Refuses changes to a suspended server by its owner, who may only view it.
-pub fn not_suspended(caller: &Caller, server: &ServerRecord) -> Result<()> {
+pub fn require_not_suspended(caller: &Caller, server: &ServerRecord) -> Result<()> {
     match &server.suspend_reason {
         Some(reason) if !caller.is_provider() => {
             Err(Error::new(Code::Conflict, format!("The provider has suspended this server: {reason}")))
@@ -359,9 +359,9 @@ pub(super) fn unprotected(server: &ServerRecord) -> Result<()> {
 
 /// The same for a guest that its host protects, if the host says so right away. Any other answer, or none, is left to
 /// the operation, which asks again before it touches anything.
-pub(super) async fn unprotected_on_host(hosts: &Hosts, access: &ServerAccess) -> Result<()> {
+pub(super) async fn require_unprotected_on_host(hosts: &Hosts, access: &ServerAccess) -> Result<()> {
     let server = &access.server;
-    not_suspended(&access.caller, server)?;
+    require_not_suspended(&access.caller, server)?;
     unprotected(server)?;
     if !server.reserved {
         return Ok(());

@@ -12,7 +12,7 @@ use crate::servers::model::ServerRecord;
 use crate::servers::placement;
 
 /// How many GiB a snapshot taken now would hold: the whole disk, if the host can't report how much is in use.
-pub(super) async fn of_now(driver: &dyn Driver, at: &GuestRef, server: &ServerRecord) -> hypervisor::Result<i64> {
+pub(super) async fn size_now(driver: &dyn Driver, at: &GuestRef, server: &ServerRecord) -> hypervisor::Result<i64> {
     let used = driver.disk_used(at).await?;
     Ok(used.map_or(server.disk_gib, |used| i64::try_from(used.div_ceil(1 << 30)).unwrap_or(i64::MAX)))
 }
@@ -27,7 +27,7 @@ pub(super) async fn take(
     gib: i64,
 ) -> Result<()> {
     placement::lock(tx).await?;
-    store::put_right(tx, server.id, there, gib).await?;
+    store::reconcile(tx, server.id, there, gib).await?;
     let storage = store::storage(tx, server, gib, core.config.storage_margin_percent).await?;
     match storage {
         Some(storage) if !storage.fits => Err(none()),

@@ -131,7 +131,7 @@ async fn takes(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<Snaps
     let there = on_host(hosts, server).await?;
     room_for(name, &there, limit)?;
     let driver = hosts.driver(server.host_id).await?;
-    let gib = room::of_now(&*driver, &server.guest(), server).await?;
+    let gib = room::size_now(&*driver, &server.guest(), server).await?;
     Ok(SnapshotCheck { limit, there, gib })
 }
 
@@ -169,7 +169,7 @@ async fn goes_back(hosts: &Hosts, server: &ServerRecord, name: &str, safety: Opt
     let mut gib = 0;
     if let Some(safety) = safety {
         room_for(safety, &there, limit)?;
-        gib = room::of_now(&*driver, &server.guest(), server).await?;
+        gib = room::size_now(&*driver, &server.guest(), server).await?;
     }
     Ok(SnapshotCheck { limit, there, gib })
 }

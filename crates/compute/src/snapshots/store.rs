@@ -78,7 +78,7 @@ pub async fn free_all(tx: &mut PgConnection, server: ServerId) -> Result<()> {
 
 /// Reconciles our records with the host: snapshots that were deleted there hold nothing, and those without a record
 /// (taken before there were any, or manually) hold `gib`. One that was recorded just now may not exist yet.
-pub(super) async fn put_right(tx: &mut PgConnection, server: ServerId, there: &[Snapshot], gib: i64) -> Result<()> {
+pub(super) async fn reconcile(tx: &mut PgConnection, server: ServerId, there: &[Snapshot], gib: i64) -> Result<()> {
     let names: Vec<String> = there.iter().map(|s| s.name.clone()).collect();
     sqlx::query!(
         "with gone as (

@@ -52,7 +52,7 @@ pub async fn swept(hosts: &Hosts, host: HostId, report: &SweepReport) -> Result<
     if !gone.is_empty() {
         let mut tx = db::begin(&core.db).await?;
         addresses::store::lock_pools(&mut tx, host).await?;
-        addresses::store::forget_guests(&mut tx, &gone).await?;
+        addresses::store::release_of_guests(&mut tx, &gone).await?;
         store::forget(&mut tx, host, &gone).await?;
         tx.commit().await?;
     }
@@ -62,7 +62,7 @@ pub async fn swept(hosts: &Hosts, host: HostId, report: &SweepReport) -> Result<
         hold_back(core, host).await?;
     }
     if known {
-        hosts::store::record_known(&core.db, host, report.claimed_at).await?;
+        hosts::store::record_unknown_checked(&core.db, host, report.claimed_at).await?;
     }
     Ok(())
 }
@@ -102,7 +102,7 @@ async fn hold_back(core: &Core, host: HostId) -> Result<()> {
             (address, marker, format!("in use by the unknown guest {number}{name} on the host"))
         })
         .collect();
-    addresses::store::hold_for_guests(&mut tx, host, &held).await?;
+    addresses::store::reserve_for_guests(&mut tx, host, &held).await?;
     tx.commit().await
 }
 

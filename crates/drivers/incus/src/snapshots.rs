@@ -144,7 +144,7 @@ pub(crate) async fn settle(
     let Some(keep) = kept(client, guest).await? else { return Ok(outcome) };
     let now = Keep::of(instance);
     if now.config != keep.config || now.devices != keep.devices {
-        put_back(client, &instance.name, &keep).await?;
+        restore_preserved(client, &instance.name, &keep).await?;
     }
     if keep.running && instance.power() == GuestPower::Stopped {
         match change_power(client, &instance.name, "start").await? {
@@ -156,7 +156,7 @@ pub(crate) async fn settle(
     Ok(outcome)
 }
 
-async fn put_back(client: &Client, name: &str, keep: &Keep) -> Result<()> {
+async fn restore_preserved(client: &Client, name: &str, keep: &Keep) -> Result<()> {
     // The whole configuration: PATCH can't remove keys that the snapshot brought back.
     let mut whole: serde_json::Map<String, Value> = client.get(&["instances", name], &[]).await?;
     let mut config = keep.config.clone();
@@ -173,7 +173,7 @@ async fn put_back(client: &Client, name: &str, keep: &Keep) -> Result<()> {
     client.send_and_wait(Method::PUT, &["instances", name], Some(&Value::Object(whole))).await
 }
 
-fn keeper(guest: &GuestRef) -> String {
+fn preserved_profile(guest: &GuestRef) -> String {
     format!("{}-keep", lookup::name(guest))
 }
 
@@ -183,7 +183,7 @@ async fn kept(client: &Client, guest: &GuestRef) -> Result<Option<Keep>> {
     struct Profile {
         config: Map,
     }
-    let name = keeper(guest);
+    let name = preserved_profile(guest);
     let Some(profile) = client.get_opt::<Profile>(&["profiles", &name], &[]).await? else { return Ok(None) };
     if profile.config.get(MARKER) != Some(&guest.marker.to_string()) {
         return Err(Error::NotOurs(format!("profile {name}")));
@@ -199,7 +199,7 @@ pub(crate) async fn unfinished(client: &Client, guest: &GuestRef) -> Result<bool
 async fn keep(client: &Client, guest: &GuestRef, keep: &Keep) -> Result<()> {
     let text = serde_json::to_string(keep).map_err(|e| Error::Failed(e.to_string()))?;
     let config = json!({MARKER: guest.marker.to_string(), KEEP: text});
-    let body = json!({"name": keeper(guest), "config": config, "devices": {}});
+    let body = json!({"name": preserved_profile(guest), "config": config, "devices": {}});
     match client.send_and_wait(Method::POST, &["profiles"], Some(&body)).await {
         // Another process of ours was faster, and saw the same or better.
         Err(Error::AlreadyExists(_)) => Ok(()),
@@ -212,7 +212,7 @@ pub(crate) async fn forget(client: &Client, guest: &GuestRef) -> Result<()> {
     if !unfinished(client, guest).await? {
         return Ok(());
     }
-    match client.send_and_wait(Method::DELETE, &["profiles", &keeper(guest)], None).await {
+    match client.send_and_wait(Method::DELETE, &["profiles", &preserved_profile(guest)], None).await {
         Err(Error::NotFound(_)) => Ok(()),
         other => other,
     }

@@ -59,7 +59,7 @@ impl Permissions {
         let mut at = path;
         loop {
             if let Some(held) = self.0.get(at) {
-                return held.get(privilege).is_some_and(|flag| is_on(flag) || (at == path && is_one_thing(path)));
+                return held.get(privilege).is_some_and(|flag| is_on(flag) || (at == path && is_single_object(path)));
             }
             match at.rfind('/') {
                 _ if at == "/" => return false,
@@ -80,7 +80,7 @@ impl Permissions {
 }
 
 /// Whether a path is a single object, with nothing below it.
-fn is_one_thing(path: &str) -> bool {
+fn is_single_object(path: &str) -> bool {
     let number = path.strip_prefix("/vms/").is_some_and(|number| !number.is_empty());
     number || path.strip_prefix("/storage/").is_some_and(|name| !name.is_empty())
 }

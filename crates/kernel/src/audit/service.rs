@@ -10,7 +10,7 @@ use super::note::{NOTES, Notes};
 use super::store;
 use crate::auth::Caller;
 use crate::core::Core;
-use crate::db::is_without_room;
+use crate::db::is_missing_partition;
 use crate::error::{Code, Error, Result};
 use crate::http::page::{self, Page, PageQuery};
 use crate::ids::{ServerId, UserId};
@@ -48,7 +48,7 @@ pub(super) struct EntryOutcome {
 
 impl EntryOutcome {
     /// Whether it is certain that nothing was done, and that this was no internal error.
-    fn was_refused(&self) -> bool {
+    fn changed_nothing(&self) -> bool {
         let no_room = [Code::ResourceUnavailable, Code::HostUnreachable, Code::HostError];
         self.status.is_some_and(|status| (400..500).contains(&status))
             || self.code.is_some_and(|c| no_room.contains(&c))
@@ -64,7 +64,7 @@ pub(super) async fn begin(core: &Core, deed: &NewEntry<'_>) -> Result<OpenEntry>
 
 /// Ends an entry. The action is done by now, so a failure to record its end only goes to the log.
 pub(super) async fn end(core: &Core, begun: OpenEntry, end: &EntryOutcome) {
-    keep(core, begun, end, end.was_refused()).await;
+    keep(core, begun, end, end.changed_nothing()).await;
 }
 
 async fn keep(core: &Core, begun: OpenEntry, end: &EntryOutcome, counted: bool) {
@@ -74,7 +74,7 @@ async fn keep(core: &Core, begun: OpenEntry, end: &EntryOutcome, counted: bool) 
     };
     let written = match write().await {
         // The clock is months ahead of the janitor, or behind it.
-        Err(error) if is_without_room(&error) => match store::room(&core.db).await {
+        Err(error) if is_missing_partition(&error) => match store::room(&core.db).await {
             Ok(()) => write().await,
             failed => failed,
         },
@@ -113,7 +113,7 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListEntries) -> Result<P
     page.check()?;
     let _turn = core.turns.take(caller.user).await?;
     let mine = (!caller.is_provider()).then_some(caller.user);
-    let (mut entries, total) = store::list(&core.db, mine, query, page).await.map_err(page::too_long)?;
+    let (mut entries, total) = store::list(&core.db, mine, query, page).await.map_err(page::list_error)?;
     for entry in entries.iter_mut().filter(|entry| mine.is_some() && entry.user_id != mine && entry.role != "nobody") {
         (entry.user_id, entry.token_id, entry.address, entry.request_id) = (None, None, None, None);
     }
@@ -126,7 +126,7 @@ pub async fn refusals(core: &Core, caller: &Caller, query: PageQuery) -> Result<
     query.check()?;
     let _turn = core.turns.take(caller.user).await?;
     let mine = (!caller.is_provider()).then_some(caller.user);
-    let (rows, total) = store::refusals(&core.db, mine, query).await.map_err(page::too_long)?;
+    let (rows, total) = store::refusals(&core.db, mine, query).await.map_err(page::list_error)?;
     Ok(Page::new(rows, total, query))
 }
 

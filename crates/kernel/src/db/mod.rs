@@ -62,7 +62,7 @@ fn guarded() -> PgPoolOptions {
     PgPoolOptions::new().after_release(|connection, _| {
         Box::pin(async move {
             let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "timeout checking a released connection");
-            let outside = tokio::time::timeout(RETURN, tx::is_outside(connection)).await.map_err(late)??;
+            let outside = tokio::time::timeout(RETURN, tx::is_idle(connection)).await.map_err(late)??;
             if !outside {
                 tracing::warn!("closing a connection that was released inside a transaction");
             }
@@ -130,7 +130,7 @@ pub fn is_in_use(error: &sqlx::Error) -> bool {
 }
 
 /// Whether there was no partition for a row.
-pub fn is_without_room(error: &sqlx::Error) -> bool {
+pub fn is_missing_partition(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("23514") && e.constraint().is_none())
 }
 

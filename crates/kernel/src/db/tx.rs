@@ -2,7 +2,7 @@
 //!
 //! sqlx 0.9.0 loses a transaction whose `begin` is dropped while PostgreSQL answers it (transact-rs/sqlx#4393): the
 //! connection returns to the pool inside that transaction, and changes reported to its next borrower as done are rolled
-//! back later. So a dropped [`begin`] still runs to completion, and [`is_outside`] checks each connection that is
+//! back later. So a dropped [`begin`] still runs to completion, and [`is_idle`] checks each connection that is
 //! released, whoever had it. Lints forbid every other way (`clippy.toml`).
 
 use std::future::Future;
@@ -35,7 +35,7 @@ impl Tx {
         match self.0.commit().await {
             Ok(()) => Ok(()),
             Err(error) if is_refusal(&error) => Err(error.into()),
-            Err(error) => Err(Error::perhaps_done(error)),
+            Err(error) => Err(Error::outcome_unknown(error)),
         }
     }
 
@@ -125,7 +125,7 @@ impl DerefMut for Savepoint<'_> {
 /// Whether a connection is outside of any transaction. sqlx reads PostgreSQL's transaction status with every response
 /// and does not expose it, but `begin_with` fails if its statement has begun no transaction.
 #[expect(clippy::disallowed_methods, reason = "it begins nothing")]
-pub(super) async fn is_outside(connection: &mut PgConnection) -> sqlx::Result<bool> {
+pub(super) async fn is_idle(connection: &mut PgConnection) -> sqlx::Result<bool> {
     match connection.begin_with("select").await {
         Err(sqlx::Error::BeginFailed) => Ok(true),
         // In a failed transaction the statement is refused.

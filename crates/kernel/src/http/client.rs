@@ -48,7 +48,7 @@ impl ClientAddress {
 
     /// The network that a user usually stays in: a /24, or a /48 for IPv6. Internet providers give their customers
     /// another address of it now and then.
-    pub fn neighbourhood(self) -> String {
+    pub fn known_network(self) -> String {
         match self.0.to_canonical() {
             IpAddr::V4(v4) => {
                 let [a, b, c, _] = v4.octets();

@@ -20,7 +20,7 @@ pub const LIMIT: i64 = 20;
 pub const COUNTED: i64 = 10_000;
 
 /// The error for a failed listing: a list that takes too long has to be filtered, not retried.
-pub fn too_long(error: sqlx::Error) -> Error {
+pub fn list_error(error: sqlx::Error) -> Error {
     match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
         Some("57014") => {
             Error::field("page", "This list takes too long to read; narrow it down with the other parameters.")

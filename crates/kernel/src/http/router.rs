@@ -64,7 +64,7 @@ pub fn router(
             .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log_response))
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))
             .layer(from_fn(count))
-            .layer(from_fn(harden))
+            .layer(from_fn(security_headers))
             .layer(from_fn(error::finish))
             .layer(Extension(Arc::clone(core)))
             .layer(from_fn_with_state(doors.clone(), rights::identify))
@@ -132,7 +132,7 @@ async fn count(request: Request, next: Next) -> Response {
 }
 
 /// Sets headers that keep browsers from sniffing content types, framing, and caching private data.
-async fn harden(request: Request, next: Next) -> Response {
+async fn security_headers(request: Request, next: Next) -> Response {
     let api = request.uri().path().starts_with("/api/") && !request.uri().path().starts_with("/api/docs");
     let mut response = next.run(request).await;
     let headers = response.headers_mut();

@@ -31,7 +31,7 @@ pub async fn limit(State(core): State<Arc<Core>>, request: Request, next: Next) 
     if !path.starts_with("/api/") {
         let network = address.network();
         let who = if path.starts_with("/health/") { LimitKey::Health(network) } else { LimitKey::Page(network) };
-        let allowance = core.limits.count_here(&core, &who);
+        let allowance = core.limits.count_locally(&core, &who);
         return match allowance.fine {
             true => next.run(request).await,
             false => refuse(&allowance, address),
@@ -46,7 +46,7 @@ pub async fn limit(State(core): State<Arc<Core>>, request: Request, next: Next) 
                 false => of_token,
             }
         }
-        _ => core.limits.count_stranger(&core, address).await,
+        _ => core.limits.count_unauthenticated(&core, address).await,
     };
     let mut response = match allowance.fine {
         true => next.run(request).await,
@@ -68,7 +68,7 @@ fn tighter(one: Allowance, other: Allowance) -> Allowance {
 }
 
 fn refuse(allowance: &Allowance, address: ClientAddress) -> Response {
-    note_refusal(address);
+    log_refusal(address);
     let error = Error {
         retry_after: Some(allowance.reset),
         ..Error::new(Code::RateLimited, format!("More than {} requests per minute. Slow down.", allowance.limit))
@@ -79,7 +79,7 @@ fn refuse(allowance: &Allowance, address: ClientAddress) -> Response {
 }
 
 /// Logs from time to time how many requests were refused.
-pub fn note_refusal(address: ClientAddress) {
+pub fn log_refusal(address: ClientAddress) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     static SAID: Mutex<Option<Instant>> = Mutex::new(None);
     COUNT.fetch_add(1, Ordering::Relaxed);

@@ -11,7 +11,7 @@ mod store;
 mod turns;
 
 pub use feature::RateLimiting;
-pub use layer::{RateLimited, limit, note_refusal};
+pub use layer::{RateLimited, limit, log_refusal};
 pub use places::{ConnectionSlot, ConnectionSlots};
 pub use service::{Allowance, LimitKey, RateLimits};
 pub use turns::ListSlots;

@@ -90,7 +90,7 @@ impl QuotaShare {
 
 impl RateLimits {
     /// Counts one request in this process only, without a query.
-    pub fn count_here(&self, core: &Core, who: &LimitKey) -> Allowance {
+    pub fn count_locally(&self, core: &Core, who: &LimitKey) -> Allowance {
         let limit = who.limit(core);
         let share = self.share(who);
         let now = Instant::now();
@@ -104,14 +104,14 @@ impl RateLimits {
         share.one(limit, now)
     }
 
-    fn is_away(&self) -> bool {
+    fn is_database_skipped(&self) -> bool {
         self.away_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| until > Instant::now())
     }
 
     /// Counts one request without a valid token: first in this process, for the whole network.
-    pub(super) async fn count_stranger(&self, core: &Core, address: ClientAddress) -> Allowance {
+    pub(super) async fn count_unauthenticated(&self, core: &Core, address: ClientAddress) -> Allowance {
         if let Some(wide) = address.wide() {
-            let all = self.count_here(core, &LimitKey::Wide(wide));
+            let all = self.count_locally(core, &LimitKey::Wide(wide));
             if !all.fine {
                 return all;
             }
@@ -129,7 +129,7 @@ impl RateLimits {
         let over = share.until <= now;
         if over || (share.left == 0 && share.rest > 0) {
             let want = (limit / SHARES).max(1);
-            let taken = match self.is_away() {
+            let taken = match self.is_database_skipped() {
                 true => None,
                 false => match store::take(&core.db, &who.key(), want).await {
                     Ok(taken) => Some(taken),
@@ -152,12 +152,12 @@ impl RateLimits {
     }
 
     /// Counts a token or ticket before it is looked up, which is work, and refuses an address that has sent too many
-    /// invalid ones. [`Self::was_right`] takes a valid one back: however many are looked up concurrently, no more than
+    /// invalid ones. [`Self::uncount_lookup`] takes a valid one back: however many are looked up concurrently, no more than
     /// the limit can be invalid.
     pub async fn guess(&self, core: &Core, address: ClientAddress) -> Result<()> {
         let mut allowance = self.count(core, LimitKey::Guess(address.network())).await;
         if let Some(wide) = address.wide().filter(|_| allowance.fine) {
-            allowance = self.count_here(core, &LimitKey::Wide(wide));
+            allowance = self.count_locally(core, &LimitKey::Wide(wide));
         }
         if allowance.fine {
             return Ok(());
@@ -167,7 +167,7 @@ impl RateLimits {
     }
 
     /// Takes back a guess that turned out to be valid.
-    pub async fn was_right(&self, address: ClientAddress) {
+    pub async fn uncount_lookup(&self, address: ClientAddress) {
         let mut given_back = vec![LimitKey::Guess(address.network())];
         given_back.extend(address.wide().map(LimitKey::Wide));
         for who in given_back {

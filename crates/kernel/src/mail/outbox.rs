@@ -39,7 +39,7 @@ pub(super) async fn send_queued(core: &Core) {
     let mut under_way = FuturesUnordered::new();
     let mut look = true;
     while !core.shutdown.is_cancelled() {
-        let full = match take_on(core, &transport, look, AT_ONCE - under_way.len()).await {
+        let full = match claim_due(core, &transport, look, AT_ONCE - under_way.len()).await {
             Ok(mails) => {
                 under_way.extend(mails.into_iter().map(|mail| send(core, &transport, mail)));
                 under_way.len() >= AT_ONCE
@@ -74,9 +74,9 @@ fn note(sent: sqlx::Result<()>) {
 
 /// Claims due emails, at most as many as there are free slots: a mail server that is slow with one email must not hold
 /// up the others.
-async fn take_on(core: &Core, transport: &Transport, look: bool, room: usize) -> sqlx::Result<Vec<QueuedMail>> {
+async fn claim_due(core: &Core, transport: &Transport, look: bool, room: usize) -> sqlx::Result<Vec<QueuedMail>> {
     if look {
-        settle_abandoned(core, transport).await?;
+        recover_abandoned(core, transport).await?;
     }
     let mut mails = vec![];
     while mails.len() < room {
@@ -141,7 +141,7 @@ async fn settle(
 }
 
 /// Emails whose sender died while sending. A file written twice is one file; an email handed over twice is two emails.
-async fn settle_abandoned(core: &Core, transport: &Transport) -> sqlx::Result<()> {
+async fn recover_abandoned(core: &Core, transport: &Transport) -> sqlx::Result<()> {
     for mail in store::abandoned(&core.db, transport.is_idempotent()).await? {
         if mail.again {
             tracing::info!(mail = %mail.id, "the sender of an email died; another process sends it");

@@ -27,7 +27,7 @@ pub async fn queue(tx: &mut PgConnection, event: &str, recipient: &str, mail: &i
 pub async fn list(core: &Core, query: &ListMails) -> Result<Page<MailView>> {
     let page = PageQuery { page: query.page, limit: query.limit };
     page.check()?;
-    let (mails, total) = store::list(&core.db, query, page).await.map_err(page::too_long)?;
+    let (mails, total) = store::list(&core.db, query, page).await.map_err(page::list_error)?;
     Ok(Page::new(mails, total, page))
 }
 
@@ -43,7 +43,7 @@ pub async fn retry(core: &Core, once: &Once, id: Uuid) -> Result<MailView> {
         MailState::Sending => return Err(Error::new(Code::Conflict, "This email is being sent right now.")),
         MailState::Queued | MailState::Failed | MailState::Unknown => {}
     }
-    let queued = store::queue_again(&mut tx, id).await?;
+    let queued = store::requeue(&mut tx, id).await?;
     tx.finish(core, queued).await
 }
 
@@ -58,7 +58,7 @@ pub async fn hold_all(tx: &mut PgConnection) -> Result<()> {
 }
 
 /// Whether an email to this address can be built and handed to a mail server with exactly this recipient.
-pub fn can_be_written_to(address: &str) -> bool {
+pub fn is_deliverable(address: &str) -> bool {
     let Ok(to) = address.parse::<Address>() else { return false };
     let mailbox = Mailbox::new(None, to.clone());
     let built = Message::builder().from(mailbox.clone()).to(mailbox).body(String::new());

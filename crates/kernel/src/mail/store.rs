@@ -216,7 +216,7 @@ pub(super) async fn lock(tx: &mut PgConnection, id: Uuid) -> Result<Option<MailV
 }
 
 /// Queues an email again, due at once, and wakes the senders when the transaction commits.
-pub(super) async fn queue_again(tx: &mut PgConnection, id: Uuid) -> Result<MailView> {
+pub(super) async fn requeue(tx: &mut PgConnection, id: Uuid) -> Result<MailView> {
     sqlx::query!(r#"select pg_notify('mail_due', '') as "notified: ()""#).execute(&mut *tx).await?;
     sqlx::query_as!(
         MailView,

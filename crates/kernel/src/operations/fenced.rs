@@ -21,7 +21,7 @@ pub(super) struct Fenced {
 }
 
 impl Fenced {
-    fn may_ask(&self) -> Result<()> {
+    fn check_lease(&self) -> Result<()> {
         match self.lost.is_cancelled() {
             true => Err(Error::Unreachable("not called: the operation's lease was lost".to_owned())),
             false => Ok(()),
@@ -42,7 +42,7 @@ macro_rules! fenced {
                 self.driver.$constant()
             })?
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
-                self.may_ask()?;
+                self.check_lease()?;
                 self.driver.$name($($argument),*).await
             })*
         })*

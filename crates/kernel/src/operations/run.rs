@@ -175,7 +175,7 @@ async fn step(run: &Runner<'_>, work: &mut ClaimedWork) -> Result<AfterStep> {
         };
     }
     let undoing = op.undoing;
-    let next = conclude(run, work, &names, index, outcome).await?;
+    let next = save_outcome(run, work, &names, index, outcome).await?;
     let saved = core.engine.failpoints.pass(&work.op.kind, name, undoing, "saved");
     work.lost.run_until_cancelled(saved).await;
     Ok(next)
@@ -210,7 +210,7 @@ async fn act(
 }
 
 /// Saves the outcome of the step, and decides how to continue.
-async fn conclude(
+async fn save_outcome(
     run: &Runner<'_>,
     work: &mut ClaimedWork,
     names: &[&'static str],
@@ -275,7 +275,7 @@ async fn done(
     };
     op.attempts = 0;
     if op.undoing {
-        op.error_detail = op.error_detail.as_deref().and_then(why_undone).map(str::to_owned);
+        op.error_detail = op.error_detail.as_deref().and_then(original_error).map(str::to_owned);
     } else {
         // The retry succeeded.
         (op.error_code, op.error_message, op.error_detail) = (None, None, None);
@@ -323,7 +323,7 @@ async fn done(
 const UNDOING: &str = "\nundoing it: ";
 
 /// The first of the two.
-fn why_undone(detail: &str) -> Option<&str> {
+fn original_error(detail: &str) -> Option<&str> {
     detail.split(UNDOING).next().filter(|why| !why.is_empty())
 }
 
@@ -345,7 +345,7 @@ async fn failed(
     let detail = fault.detail.as_deref().unwrap_or(&fault.message).to_owned();
     let told = if op.undoing {
         // A failing undo is reported next to why the operation failed, and does not hide it.
-        let why = op.error_detail.as_deref().and_then(why_undone).unwrap_or_default();
+        let why = op.error_detail.as_deref().and_then(original_error).unwrap_or_default();
         Some(format!("{why}{UNDOING}{detail}"))
     } else {
         fault.detail.clone()

@@ -197,7 +197,7 @@ pub async fn strand(operations: &Operations) -> Result<()> {
 pub async fn reseal(operations: &Operations, change: bool) -> Result<SealCounts> {
     let core = &operations.core;
     let mut count = SealCounts::default();
-    for id in store::open_ids(&core.db).await? {
+    for id in store::unfinished_ids(&core.db).await? {
         let mut tx = db::begin(&core.db).await?;
         let Some((kind, mut data, leased)) = store::data(&mut tx, id).await? else { continue };
         let Some(workflow) = operations.workflow(&kind) else { continue };

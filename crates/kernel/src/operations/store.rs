@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::model::State;
 use crate::ids::{ServerId, UserId};
 
-pub(super) use claim::{Claimed, KnownWorkflows, SlotLimits, claim, next_due, next_turns, release, renew};
+pub(super) use claim::{Claimed, KnownWorkflows, SlotLimits, claim, next_due, queue_waiting, release, renew};
 pub(super) use held::{abandon, hold_all};
 pub use views::LogLine;
 pub(super) use views::{active, count_of_server, count_stuck, get, log_lines, of_server, some, stuck};
@@ -210,7 +210,7 @@ pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Ste
         return Ok(false);
     }
     if save.state == State::Stuck {
-        tell_waiting(tx, id).await?;
+        mark_waiting_blocked(tx, id).await?;
     }
     if save.visible {
         changed(tx, id).await?;
@@ -219,7 +219,7 @@ pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Ste
 }
 
 /// An operation that waits behind one that has become stuck depends on the provider, and its message says so.
-async fn tell_waiting(tx: &mut PgConnection, stuck: Uuid) -> Result<()> {
+async fn mark_waiting_blocked(tx: &mut PgConnection, stuck: Uuid) -> Result<()> {
     sqlx::query!(
         "with told as (
              update operations o set error_message = $2, updated_at = now() from operations h
@@ -330,7 +330,7 @@ pub(super) async fn strand(
 }
 
 /// The ids of operations that have not ended, and so may hold secrets.
-pub(super) async fn open_ids(db: &PgPool) -> Result<Vec<Uuid>> {
+pub(super) async fn unfinished_ids(db: &PgPool) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!("select id from operations where state not in ('succeeded', 'failed') order by id")
         .fetch_all(db)
         .await

@@ -58,7 +58,7 @@ async fn claim(
         return Ok(POLL);
     }
     let Some(beats) = core.heart.known() else { return Ok(POLL) };
-    store::next_turns(&core.lease_db).await?;
+    store::queue_waiting(&core.lease_db).await?;
     let share = |n: usize| i64::try_from(n.max(1)).unwrap_or(i64::MAX);
     let of_host = (core.engine.workers * 3 / 4).max(1);
     let shares = SlotLimits { free: share(free), host: share(of_host), account: share(of_host / 2) };

@@ -196,7 +196,7 @@ pub async fn check_created(core: &Core, ours: impl IntoIterator<Item = (i64, Dat
 
 /// Declares that the database was restored, on an operator's command; returns the number of operations that are now
 /// stuck.
-pub async fn by_hand(core: &Core) -> Result<u64> {
+pub async fn declare_restored(core: &Core) -> Result<u64> {
     let state = store::state(&core.db).await?;
     let mut tx = db::begin(&core.db).await?;
     let (installation, beats, beat_at) = store::lock(&mut tx).await?;

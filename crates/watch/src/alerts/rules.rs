@@ -69,7 +69,7 @@ impl RuleSettings {
     /// Validates a rule from a request and fills in the defaults.
     pub fn asked(kind: Kind, put: &PutRule) -> Result<Self> {
         let builtin = kind.default_rule();
-        if !kind.is_share() && [put.warning, put.critical, put.clear].iter().any(Option::is_some) {
+        if !kind.has_threshold() && [put.warning, put.critical, put.clear].iter().any(Option::is_some) {
             let text = format!("{} is on or off and takes no thresholds.", kind.as_str());
             return Err(Error::field("warning", text));
         }

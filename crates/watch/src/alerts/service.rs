@@ -31,7 +31,7 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Pa
     page.check()?;
     let _turn = core.turns.take(caller.user).await?;
     let whose = IncidentOwner { user: customer, only: only.as_deref() };
-    let (rows, total) = store::list(&core.db, &whose, query, page).await.map_err(page::too_long)?;
+    let (rows, total) = store::list(&core.db, &whose, query, page).await.map_err(page::list_error)?;
     Ok(Page::new(rows.into_iter().map(|row| row.view(customer)).collect(), total, page))
 }
 
@@ -142,7 +142,7 @@ async fn rules_on(db: &mut PgConnection, of: RuleQuery) -> Result<Vec<RuleView>>
 fn view(rules: &RuleSet, mutes: &[MuteRow], of: RuleQuery, kind: Kind) -> RuleView {
     let (tariff, server) = of.ids();
     let (scope, RuleSettings { enabled, rule, quiet }) = rules.of(kind, tariff, server);
-    let share = |value: f64| kind.is_share().then_some(value);
+    let share = |value: f64| kind.has_threshold().then_some(value);
     let holds = |mute: &&MuteRow| {
         mute.server_id.is_none_or(|id| Some(id) == server) && mute.kind.is_none_or(|muted| muted.0 == kind)
     };

@@ -33,7 +33,7 @@ pub async fn tell(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
         return Ok(Some(0));
     }
     // The holder of the lock sends everything.
-    if !NOTIFY.try_hold(&mut tx).await? {
+    if !NOTIFY.try_acquire(&mut tx).await? {
         return Ok(None);
     }
     let news = loud(&mut tx, now, core.config.alert_floor_seconds.into()).await?;

@@ -90,11 +90,11 @@ pub async fn swept(
 /// Records that a host could not be swept. Nothing is known of its guests, so none of them is judged.
 pub async fn failed(core: &Core, host: HostId) -> Result<()> {
     let at = store::now(&core.db).await?;
-    failed_at(core, host, at).await
+    evaluate_failure_at(core, host, at).await
 }
 
 /// The same, at a time of the caller's choice.
-pub async fn failed_at(core: &Core, host: HostId, at: DateTime<Utc>) -> Result<()> {
+pub async fn evaluate_failure_at(core: &Core, host: HostId, at: DateTime<Utc>) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     locks::alerts(host).hold(&mut tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
@@ -108,7 +108,7 @@ pub async fn failed_at(core: &Core, host: HostId, at: DateTime<Utc>) -> Result<(
 /// subjects that are no longer watched. One process does so for all.
 pub async fn patrol(core: &Core) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
-    if !locks::PATROL.try_hold(&mut tx).await? {
+    if !locks::PATROL.try_acquire(&mut tx).await? {
         return Ok(());
     }
     let pools = addresses::service::all(&mut *tx, core.config.address_rest()).await?;
@@ -251,7 +251,7 @@ async fn judge(
     }
     count(&raised, &resolved);
     let (changes, events): (Vec<TrackChange>, Vec<Option<AlertEvent>>) = changes.into_iter().unzip();
-    store::keep_tracks(tx, &changes).await?;
+    store::store_tracks(tx, &changes).await?;
     Ok(events.into_iter().flatten().collect())
 }
 

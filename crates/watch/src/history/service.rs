@@ -38,7 +38,7 @@ pub async fn keep(core: &Core) {
             _ = tick.tick() => {}
         }
         if upkept.is_none_or(|at| at.elapsed() > Duration::from_mins(30)) {
-            match make_room(core).await {
+            match maintain_partitions(core).await {
                 Ok(()) => upkept = Some(tokio::time::Instant::now()),
                 Err(error) => tracing::warn!(%error, "history partitions could not be maintained; retrying"),
             }
@@ -50,13 +50,13 @@ pub async fn keep(core: &Core) {
 }
 
 /// Creates partitions for the coming days, drops expired ones, and deletes expired traffic.
-pub async fn make_room(core: &Core) -> Result<()> {
+pub async fn maintain_partitions(core: &Core) -> Result<()> {
     store::upkeep(&core.db).await?;
     Ok(traffic::purge(&core.db).await?)
 }
 
 /// Creates the partitions for samples taken at this moment.
-pub async fn make_room_at(core: &Core, moment: DateTime<Utc>) -> Result<()> {
+pub async fn create_partitions_at(core: &Core, moment: DateTime<Utc>) -> Result<()> {
     Ok(store::room(&core.db, moment).await?)
 }
 

@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use kernel::http::ClientAddress;
-use kernel::limits::{LimitKey, note_refusal};
+use kernel::limits::{LimitKey, log_refusal};
 
 use super::sockets::Hub;
 
@@ -29,14 +29,14 @@ pub(super) async fn admit(State(desk): State<Arc<Hub>>, request: Request, next: 
     // Parsed exactly as the protocol does.
     let begins = !request.uri().query().is_some_and(|query| query.split('&').any(|part| part.starts_with("sid=")));
     let who = if begins { LimitKey::Handshake(network.clone()) } else { LimitKey::Polling(network.clone()) };
-    let allowance = core.limits.count_here(core, &who);
+    let allowance = core.limits.count_locally(core, &who);
     let wait = match allowance.fine {
         false => Some((StatusCode::TOO_MANY_REQUESTS, allowance.reset)),
         true if begins && !desk.gate.enter(&network) => Some((StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(5))),
         true => None,
     };
     let Some((status, wait)) = wait else { return next.run(request).await };
-    note_refusal(address);
+    log_refusal(address);
     let wait = HeaderValue::from(wait.as_secs().max(1));
     (status, [(header::RETRY_AFTER, wait)], "Too many connections from this address. Slow down.").into_response()
 }

@@ -16,7 +16,7 @@ use socketioxide::extract::SocketRef;
 use tokio::time::MissedTickBehavior;
 
 use super::model::ErrorEvent;
-use super::sockets::{Hub, close, expel, held, send};
+use super::sockets::{Hub, close, drop_subscription, held, send};
 
 /// Sockets re-checked concurrently, so that one that is busy subscribing delays no other.
 const AT_ONCE: usize = 8;
@@ -85,7 +85,7 @@ pub(super) async fn recheck(desk: &Hub, sockets: Vec<SocketRef>) {
             for ((socket, held), refused) in sockets.into_iter().zip(refused) {
                 for (server, error) in refused {
                     let _turn = held.turn.lock().await;
-                    expel(&socket, &held, server, &error);
+                    drop_subscription(&socket, &held, server, &error);
                 }
             }
         }

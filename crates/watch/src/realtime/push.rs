@@ -66,7 +66,7 @@ async fn react(core: &Core, io: &SocketIo, event: Event, shown: &mut SentState) 
     }
     if let Some(host) = SAMPLED.read(&event) {
         let live = live::of(core, Some(host), &rooms, &mut shown.charts).await?;
-        tell_stats(io, &live, &mut shown.alarmed).await;
+        broadcast_stats(io, &live, &mut shown.alarmed).await;
     }
     if let Some(id) = OPERATION_CHANGED.read(&event) {
         let Some(operation) = operations::service::view(core, id).await? else { return Ok(()) };
@@ -75,14 +75,14 @@ async fn react(core: &Core, io: &SocketIo, event: Event, shown: &mut SentState) 
             tell(io, server, "operation", &operation).await;
             if operation.state.is_ended() {
                 let live = live::of(core, None, &[server], &mut shown.charts).await?;
-                tell_stats(io, &live, &mut shown.alarmed).await;
+                broadcast_stats(io, &live, &mut shown.alarmed).await;
             }
         }
     }
     if event == Event::Resync {
         shown.charts.clear();
         let live = live::of(core, None, &rooms, &mut shown.charts).await?;
-        tell_stats(io, &live, &mut shown.alarmed).await;
+        broadcast_stats(io, &live, &mut shown.alarmed).await;
         // The latest of each server, even if it has ended: its end may be what was missed.
         let latest = store::latest_operations(&core.db, &rooms).await?;
         for operation in operations::service::views(core, &latest).await? {
@@ -104,7 +104,7 @@ async fn greet(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Sen
     // Skip those that have unsubscribed or left meanwhile.
     new.retain(|(socket, server)| {
         held(socket).is_some_and(|held| {
-            held.greeted(*server);
+            held.initial_state_sent(*server);
             held.watches(*server)
         })
     });
@@ -128,12 +128,12 @@ async fn greet(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Sen
         if let Some(operation) = operations.get(server) {
             send(socket, "operation", operation);
         }
-        breathe(count).await;
+        yield_to_writers(count).await;
     }
     Ok(())
 }
 
-async fn tell_stats(io: &SocketIo, servers: &[ServerUpdate], alarmed: &mut HashSet<ServerId>) {
+async fn broadcast_stats(io: &SocketIo, servers: &[ServerUpdate], alarmed: &mut HashSet<ServerId>) {
     for (count, live) in servers.iter().enumerate() {
         let server_id = live.server;
         tell(io, server_id, "server-stats", &ServerStats { server_id, stats: &live.stats }).await;
@@ -145,12 +145,12 @@ async fn tell_stats(io: &SocketIo, servers: &[ServerUpdate], alarmed: &mut HashS
         if was_open || !live.alerts.is_empty() {
             tell(io, server_id, "server-alerts", &ServerAlerts { server_id, alerts: &live.alerts }).await;
         }
-        breathe(count).await;
+        yield_to_writers(count).await;
     }
 }
 
 /// Lets the sockets' own tasks write their queued messages.
-async fn breathe(count: usize) {
+async fn yield_to_writers(count: usize) {
     if count % BREATH == BREATH - 1 {
         tokio::task::yield_now().await;
     }

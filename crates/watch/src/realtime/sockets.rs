@@ -137,16 +137,16 @@ impl SocketSession {
     }
 
     /// Marks a server's current state as still to be sent; false if it was already.
-    fn expect_greeting(&self, server: ServerId) -> bool {
+    fn request_initial_state(&self, server: ServerId) -> bool {
         self.greetings.lock().unwrap_or_else(PoisonError::into_inner).insert(server)
     }
 
     /// Unmarks it: the current state is about to be read.
-    pub(super) fn greeted(&self, server: ServerId) {
+    pub(super) fn initial_state_sent(&self, server: ServerId) {
         self.greetings.lock().unwrap_or_else(PoisonError::into_inner).remove(&server);
     }
 
-    fn give_seat_back(&self) {
+    fn free_slot(&self) {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
@@ -231,7 +231,7 @@ pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Hub>>) {
     socket.on_disconnect(async |socket: SocketRef| {
         metrics::gauge!("innkeeper_sockets").decrement(1);
         if let Some(held) = held(&socket) {
-            held.give_seat_back();
+            held.free_slot();
         }
     });
     // Its token may have ended after it was checked, before this socket would have been notified.
@@ -253,7 +253,7 @@ async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSende
     answer(&socket, ack, &result);
     match result {
         // Already pending (subscribed twice, or left and re-joined): once is enough.
-        Ok(server) if new && held.expect_greeting(server) => {
+        Ok(server) if new && held.request_initial_state(server) => {
             // Fails only when the process ends.
             let _ = desk.greet.send((socket, server)).await;
         }
@@ -313,7 +313,7 @@ fn leave(socket: &SocketRef, held: &SocketSession, server: ServerId) {
 }
 
 /// Ends a subscription that the owner no longer has the right to.
-pub(super) fn expel(socket: &SocketRef, held: &SocketSession, server: ServerId, error: &Error) {
+pub(super) fn drop_subscription(socket: &SocketRef, held: &SocketSession, server: ServerId, error: &Error) {
     leave(socket, held, server);
     refuse(socket, &Value::from(server.0), error);
 }

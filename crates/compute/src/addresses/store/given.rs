@@ -58,7 +58,7 @@ pub async fn take(tx: &mut PgConnection, host: HostId, server: ServerId, rest: D
         if pools.is_empty() || holds(&mut tx, server, family).await? {
             continue;
         }
-        if !take_one(&mut tx, &pools, server, rest.as_secs_f64()).await? {
+        if !assign_one(&mut tx, &pools, server, rest.as_secs_f64()).await? {
             return Ok(false);
         }
     }
@@ -78,19 +78,19 @@ async fn holds(db: &mut PgConnection, server: ServerId, family: i32) -> sqlx::Re
 
 /// Takes the address that has been free for longest. Those that the account itself released recently come first:
 /// otherwise an account that orders and deletes all day would put every address of a pool to rest.
-async fn take_one(tx: &mut PgConnection, pools: &[PoolId], server: ServerId, rest: f64) -> sqlx::Result<bool> {
+async fn assign_one(tx: &mut PgConnection, pools: &[PoolId], server: ServerId, rest: f64) -> sqlx::Result<bool> {
     for pool in pools {
-        if take_released(tx, *pool, server, rest, true).await? {
+        if assign_released(tx, *pool, server, rest, true).await? {
             return Ok(true);
         }
     }
     for pool in pools {
-        if take_fresh(tx, *pool, server).await? {
+        if assign_unused(tx, *pool, server).await? {
             return Ok(true);
         }
     }
     for pool in pools {
-        if take_released(tx, *pool, server, rest, false).await? {
+        if assign_released(tx, *pool, server, rest, false).await? {
             return Ok(true);
         }
     }
@@ -99,7 +99,7 @@ async fn take_one(tx: &mut PgConnection, pools: &[PoolId], server: ServerId, res
 
 /// Takes the pool's lowest address that was never in use. It is the first of the range, or comes right after one that
 /// is or was in use, so the cost grows with the number of those, not with the size of the pool.
-async fn take_fresh(tx: &mut PgConnection, pool: PoolId, server: ServerId) -> sqlx::Result<bool> {
+async fn assign_unused(tx: &mut PgConnection, pool: PoolId, server: ServerId) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "with known as (
              select address from addresses where pool_id = $1
@@ -125,7 +125,7 @@ async fn take_fresh(tx: &mut PgConnection, pool: PoolId, server: ServerId) -> sq
 
 /// Takes the address that was released the longest ago: by the server's own account while it rests (`own`), or by any
 /// account once it has rested.
-async fn take_released(
+async fn assign_released(
     tx: &mut PgConnection,
     pool: PoolId,
     server: ServerId,
@@ -191,7 +191,7 @@ pub async fn of_server(db: &mut PgConnection, server: ServerId) -> Result<Vec<Se
 }
 
 /// A server's addresses with their reverse DNS names, IPv4 first.
-pub async fn names_of(db: impl PgExecutor<'_>, server: ServerId) -> Result<Vec<NamedAddress>> {
+pub async fn reverse_dns_of(db: impl PgExecutor<'_>, server: ServerId) -> Result<Vec<NamedAddress>> {
     let rows = sqlx::query!(
         r#"select host(address) as "address!", reverse_dns from addresses
            where server_id = $1 order by family(address), address"#,
@@ -203,7 +203,12 @@ pub async fn names_of(db: impl PgExecutor<'_>, server: ServerId) -> Result<Vec<N
 }
 
 /// Sets or clears the reverse DNS name of one of a server's addresses; false if the server does not have the address.
-pub async fn set_name(tx: &mut PgConnection, server: ServerId, address: IpAddr, name: Option<&str>) -> Result<bool> {
+pub async fn set_reverse_dns(
+    tx: &mut PgConnection,
+    server: ServerId,
+    address: IpAddr,
+    name: Option<&str>,
+) -> Result<bool> {
     let done = sqlx::query!(
         "update addresses set reverse_dns = $3 where server_id = $1 and host(address) = $2",
         server.0,
@@ -232,7 +237,12 @@ pub async fn release(tx: &mut PgConnection, server: ServerId) -> Result<()> {
 
 /// Takes an address away from a server because its host has it in use elsewhere, and reserves it with the reason; false
 /// if the server does not have it.
-pub async fn pass_over(tx: &mut PgConnection, server: ServerId, address: IpAddr, reason: &str) -> Result<bool> {
+pub async fn reserve_conflicting(
+    tx: &mut PgConnection,
+    server: ServerId,
+    address: IpAddr,
+    reason: &str,
+) -> Result<bool> {
     let done = sqlx::query!(
         "update addresses set server_id = null, reverse_dns = null, taken_at = now(), reason = left($3, 500)
          where server_id = $1 and address = $2::text::inet",
@@ -255,7 +265,7 @@ pub async fn lock_pools(tx: &mut PgConnection, host: HostId) -> Result<()> {
 
 /// Reserves these addresses of a host's pools, each for a guest and with a reason, unless they are in use. The pools
 /// are locked.
-pub async fn hold_for_guests(tx: &mut PgConnection, host: HostId, held: &[(IpAddr, Uuid, String)]) -> Result<u64> {
+pub async fn reserve_for_guests(tx: &mut PgConnection, host: HostId, held: &[(IpAddr, Uuid, String)]) -> Result<u64> {
     let addresses: Vec<String> = held.iter().map(|(address, ..)| address.to_string()).collect();
     let guests: Vec<Uuid> = held.iter().map(|(_, guest, _)| *guest).collect();
     let reasons: Vec<String> = held.iter().map(|(.., reason)| reason.clone()).collect();
@@ -277,7 +287,7 @@ pub async fn hold_for_guests(tx: &mut PgConnection, host: HostId, held: &[(IpAdd
 }
 
 /// Releases the addresses reserved for these guests, which no longer exist. They rest, since they were in use.
-pub async fn forget_guests(tx: &mut PgConnection, guests: &[Uuid]) -> Result<()> {
+pub async fn release_of_guests(tx: &mut PgConnection, guests: &[Uuid]) -> Result<()> {
     sqlx::query!(
         "with freed as (delete from addresses where guest = any($1) returning pool_id, address)
          insert into released_addresses (pool_id, address) select pool_id, address from freed

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
 pub use given::{
-    ServerAddress, adopt, forget_guests, hold_for_guests, lock_pools, names_of, of_server, pass_over, purge, release,
-    rested_at, set_name, take,
+    ServerAddress, adopt, lock_pools, of_server, purge, release, release_of_guests, reserve_conflicting,
+    reserve_for_guests, rested_at, reverse_dns_of, set_reverse_dns, take,
 };
 
 use kernel::error::{Error, Result};

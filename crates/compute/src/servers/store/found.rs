@@ -11,7 +11,7 @@ use crate::resize::model::ServerSize;
 /// Moves servers between running, stopped, paused and unknown as the sweep found them, missing ones to unknown, and
 /// returns how many changed. Servers that the sweep can't have seen are skipped, and so are those that an operation
 /// holds, or held when the host was asked: operations know better than an older sweep.
-pub async fn settle_statuses(db: &mut PgConnection, host: HostId, report: &SweepReport) -> Result<u64> {
+pub async fn update_statuses(db: &mut PgConnection, host: HostId, report: &SweepReport) -> Result<u64> {
     let markers: Vec<Uuid> = report.samples.iter().map(|s| s.marker).collect();
     let powers: Vec<String> = report.samples.iter().map(|s| s.power.as_str().to_owned()).collect();
     let done = sqlx::query!(

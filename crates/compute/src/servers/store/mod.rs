@@ -14,7 +14,7 @@ use super::model::{ServerRecord, Status};
 use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
 use crate::images::model::RootLogin;
 
-pub use found::settle_statuses;
+pub use found::update_statuses;
 pub(crate) use found::{pin_guest, set_size};
 pub(super) use list::{Filter, list};
 pub use orders::{AdoptedGuest, adopt, number_holder};
@@ -196,7 +196,7 @@ pub async fn set_wanted_up(tx: &mut PgConnection, id: ServerId, up: bool) -> Res
 }
 
 /// Releases the server's share of its node: nothing of it is on the host.
-pub(super) async fn unreserve(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
+pub(super) async fn release_room(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
     sqlx::query!(
         "update servers set reserved = false, status = $2, updated_at = now(),
              deleted_at = case when $2 = 'deleted' then now() end
@@ -210,7 +210,7 @@ pub(super) async fn unreserve(tx: &mut PgConnection, id: ServerId, status: Statu
 }
 
 /// Marks a failed server as deleted; one that is deleted already stays unchanged.
-pub(super) async fn bury(tx: &mut PgConnection, id: ServerId) -> Result<()> {
+pub(super) async fn mark_deleted(tx: &mut PgConnection, id: ServerId) -> Result<()> {
     sqlx::query!(
         "update servers set status = 'deleted', deleted_at = now(), updated_at = now() where id = $1 and not reserved
              and deleted_at is null",

@@ -13,7 +13,7 @@ use kernel::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflo
 use kernel::secrets::Sealed;
 use serde::{Deserialize, Serialize};
 
-use self::another::{another_address, another_node, another_number};
+use self::another::{use_next_address, use_next_number, use_other_node};
 use super::guest::{Guest, GuestRemoval, HostWork};
 use crate::addresses;
 use crate::hosts;
@@ -165,7 +165,7 @@ impl Step<Data> for ReserveServer {
     async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
         let mut tx = ctx.begin().await?;
         addresses::store::release(&mut tx, ctx.server).await?;
-        store::unreserve(&mut tx, ctx.server, Status::Failed).await?;
+        store::release_room(&mut tx, ctx.server, Status::Failed).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }
@@ -205,12 +205,12 @@ impl Step<Data> for CreateGuest {
         };
         if !free {
             let taken = hypervisor::Error::AlreadyExists(format!("a guest with the number {}", guest.at.vmid));
-            return another_number(ctx, &guest, data, taken.into()).await;
+            return use_next_number(ctx, &guest, data, taken.into()).await;
         }
         let (mut unsent, mut misplaced) = (false, false);
         let driven = data
             .create
-            .try_drive(ctx, &*guest.driver, || async {
+            .try_poll_or_submit(ctx, &*guest.driver, || async {
                 let task = guest.driver.create(&spec).await;
                 // If it was refused for something else on the host, nothing was created either.
                 let refused = |e: &hypervisor::Error| {
@@ -228,7 +228,7 @@ impl Step<Data> for CreateGuest {
             data.heard = true;
         }
         match driven {
-            Err(error @ hypervisor::Error::AlreadyExists(_)) => another_number(ctx, &guest, data, error.into()).await,
+            Err(error @ hypervisor::Error::AlreadyExists(_)) => use_next_number(ctx, &guest, data, error.into()).await,
             Err(error @ hypervisor::Error::AddressInUse(..)) if !data.stays => {
                 if guest.driver.find(&guest.at).await? != Presence::Absent {
                     // It is ours after all: the host's next answer shows its state.
@@ -236,9 +236,11 @@ impl Step<Data> for CreateGuest {
                     return Err(Fault::from(error).with_kind(FaultKind::Retry));
                 }
                 (data.heard, data.intent) = (false, None);
-                another_address(ctx, &guest, data, error).await
+                use_next_address(ctx, &guest, data, error).await
             }
-            Err(error) if misplaced && !data.stays => another_node(&self.hosts, ctx, &guest, data, error.into()).await,
+            Err(error) if misplaced && !data.stays => {
+                use_other_node(&self.hosts, ctx, &guest, data, error.into()).await
+            }
             driven => Ok(driven?.unwrap_or(Outcome::Done)),
         }
     }
@@ -277,7 +279,7 @@ impl Step<Data> for PrepareGuest {
         let spec = spec(ctx, &guest, data).await?;
         match guest.driver.prepare(&spec).await {
             Err(error @ hypervisor::Error::AddressInUse(..)) if !data.stays => {
-                another_address(ctx, &guest, data, error).await
+                use_next_address(ctx, &guest, data, error).await
             }
             prepared => Ok(prepared.map(|()| Outcome::Done)?),
         }
@@ -300,14 +302,14 @@ impl Step<Data> for StartNewGuest {
         let guest = Guest::load(&self.hosts, ctx).await?;
         // Saved before anything is changed: the guest must not start with an address that it no longer has.
         if let Some((address, text)) = data.in_use.clone() {
-            another_address(ctx, &guest, data, hypervisor::Error::AddressInUse(address, text)).await?;
+            use_next_address(ctx, &guest, data, hypervisor::Error::AddressInUse(address, text)).await?;
             let spec = spec(ctx, &guest, data).await?;
             guest.driver.prepare(&spec).await?;
             data.in_use = None;
             return Ok(Outcome::Again);
         }
         // Incus checks for address conflicts only when it starts a guest.
-        match data.start.try_drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await {
+        match data.start.try_poll_or_submit(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await {
             Err(hypervisor::Error::AddressInUse(address, text)) if !data.stays => {
                 data.in_use = Some((address, text));
                 Ok(Outcome::Again)
@@ -360,7 +362,7 @@ impl Step<Data> for HandOver {
 
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(&self.hosts, ctx).await?;
-        guest.stayed_up().await?;
+        guest.check_running().await?;
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, Status::Running).await?;
         let ready = store::ready(&mut tx, ctx.server).await?;

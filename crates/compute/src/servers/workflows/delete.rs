@@ -69,7 +69,7 @@ impl Step<Data> for DeleteGuest {
         let guest = Guest::load(&self.hosts, ctx).await?;
         match data.removal.restore(ctx, &guest).await? {
             Some(wait) => Ok(wait),
-            None => guest::settle_as(&self.hosts, ctx, data.up).await,
+            None => guest::store_observed_status_as(&self.hosts, ctx, data.up).await,
         }
     }
 }
@@ -91,11 +91,11 @@ impl Step<Data> for ReleaseServer {
         let mut tx = ctx.begin().await?;
         if !left {
             // The operation before it has released everything, or deleted the server.
-            store::bury(&mut tx, ctx.server).await?;
+            store::mark_deleted(&mut tx, ctx.server).await?;
             return Ok(Outcome::DoneIn(tx));
         }
         addresses::store::release(&mut tx, ctx.server).await?;
-        store::unreserve(&mut tx, ctx.server, Status::Deleted).await?;
+        store::release_room(&mut tx, ctx.server, Status::Deleted).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }

@@ -60,7 +60,7 @@ impl Guest {
 
     /// Fails if a guest that was just started is down again: hosts report only that it is stopped. If the host can't be
     /// asked, the guest counts as up.
-    pub async fn stayed_up(&self) -> Result<(), Fault> {
+    pub async fn check_running(&self) -> Result<(), Fault> {
         let Ok(Presence::Present { power: GuestPower::Stopped, busy: false, .. }) = self.driver.find(&self.at).await
         else {
             return Ok(());
@@ -76,15 +76,15 @@ impl Guest {
     /// The same for a guest in which something has just failed: it may take a moment until it is seen to go down.
     pub async fn stays_up(&self) -> Result<(), Fault> {
         for _ in 0..LOOKS {
-            self.stayed_up().await?;
+            self.check_running().await?;
             tokio::time::sleep(LOOK_PAUSE).await;
         }
-        self.stayed_up().await
+        self.check_running().await
     }
 
     /// Whether a guest that was restarted at the end of other work is still up; the work itself is done either way.
-    pub async fn is_up_again(&self, ctx: &Context<'_>) -> bool {
-        let Err(fault) = self.stayed_up().await else { return true };
+    pub async fn is_running_again(&self, ctx: &Context<'_>) -> bool {
+        let Err(fault) = self.check_running().await else { return true };
         let detail = fault.detail.as_deref().unwrap_or_default();
         tracing::warn!(operation = %ctx.operation, server = ctx.server.0, detail, "a guest did not stay up");
         false
@@ -119,11 +119,11 @@ impl HostWork {
     where
         F: Future<Output = hypervisor::Result<Task>>,
     {
-        Ok(self.try_drive(ctx, driver, submit).await?)
+        Ok(self.try_poll_or_submit(ctx, driver, submit).await?)
     }
 
     /// The same with the host's own error, for callers that handle it.
-    pub(super) async fn try_drive<F>(
+    pub(super) async fn try_poll_or_submit<F>(
         &mut self,
         ctx: &Context<'_>,
         driver: &dyn Driver,
@@ -256,12 +256,16 @@ impl GuestRemoval {
 
 /// The last step of an undo: sets the server's status to what the host reports, or to unknown if it can't be asked now.
 pub async fn settle(hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
-    settle_as(hosts, ctx, None).await
+    store_observed_status_as(hosts, ctx, None).await
 }
 
 /// The same for a request that changed whether the server should be running: that is restored to `before`, if it is
 /// known.
-pub(super) async fn settle_as(hosts: &Hosts, ctx: &Context<'_>, before: Option<bool>) -> Result<Outcome, Fault> {
+pub(super) async fn store_observed_status_as(
+    hosts: &Hosts,
+    ctx: &Context<'_>,
+    before: Option<bool>,
+) -> Result<Outcome, Fault> {
     let guest = Guest::load(hosts, ctx).await?;
     let Some(status) = guest.standing().await else { return Ok(BUSY) };
     let mut tx = ctx.begin().await?;

@@ -161,7 +161,7 @@ impl Step<Data> for ShowPowerStatus {
             if !std::mem::replace(&mut data.watched, true) {
                 return Ok(Outcome::Wait { after: WATCH, progress: None });
             }
-            Guest::load(&self.hosts, ctx).await?.stayed_up().await?;
+            Guest::load(&self.hosts, ctx).await?.check_running().await?;
         }
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, status).await?;

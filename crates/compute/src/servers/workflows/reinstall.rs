@@ -121,7 +121,7 @@ impl Step<Data> for CheckImage {
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let guest = Guest::load(&self.hosts, ctx).await?;
         if guest.driver.find(&guest.at).await != Ok(Presence::Absent) {
-            return guest::settle_as(&self.hosts, ctx, data.up).await;
+            return guest::store_observed_status_as(&self.hosts, ctx, data.up).await;
         }
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, Status::Failed).await?;
@@ -171,7 +171,7 @@ impl Step<Data> for ShowReinstallStatus {
     }
 
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
-        Guest::load(&self.hosts, ctx).await?.stayed_up().await?;
+        Guest::load(&self.hosts, ctx).await?.check_running().await?;
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, Status::Running).await?;
         Ok(Outcome::DoneIn(tx))

@@ -50,6 +50,6 @@ impl Step<Data> for TakeRequestedSnapshot {
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        data.take.take_back(&self.hosts, ctx).await
+        data.take.delete_again(&self.hosts, ctx).await
     }
 }

@@ -117,8 +117,8 @@ impl Step<Data> for TakeSafetySnapshot {
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         match &mut data.safety {
-            Some(safety) if data.refused || safety.is_too_big() => safety.take_back(&self.hosts, ctx).await,
-            Some(safety) if !safety.is_asked() => safety.free(ctx).await,
+            Some(safety) if data.refused || safety.is_too_big() => safety.delete_again(&self.hosts, ctx).await,
+            Some(safety) if !safety.was_requested() => safety.free(ctx).await,
             _ => Ok(Outcome::Done),
         }
     }
@@ -204,7 +204,7 @@ impl Step<Data> for ShowRollbackStatus {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let up = data.running && Guest::load(&self.hosts, ctx).await?.is_up_again(ctx).await;
+        let up = data.running && Guest::load(&self.hosts, ctx).await?.is_running_again(ctx).await;
         let status = if up { Status::Running } else { Status::Stopped };
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, status).await?;

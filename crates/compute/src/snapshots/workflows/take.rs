@@ -60,7 +60,7 @@ impl SnapshotProgress {
 
     /// Records what the finished snapshot holds; fails if it has to be deleted again.
     async fn settle(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Outcome, Fault> {
-        let gib = room::of_now(&*guest.driver, &guest.at, &guest.server).await?;
+        let gib = room::size_now(&*guest.driver, &guest.at, &guest.server).await?;
         let mut tx = ctx.begin().await?;
         if room::settle(ctx.core, &mut tx, &guest.server, &self.name, gib).await? {
             return Ok(Outcome::DoneIn(tx));
@@ -70,7 +70,7 @@ impl SnapshotProgress {
     }
 
     /// Deletes the snapshot again.
-    pub(super) async fn take_back(&mut self, hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
+    pub(super) async fn delete_again(&mut self, hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
         if !self.asked {
             return self.free(ctx).await;
         }
@@ -96,7 +96,7 @@ impl SnapshotProgress {
     }
 
     /// Whether the host may have heard of it.
-    pub(super) fn is_asked(&self) -> bool {
+    pub(super) fn was_requested(&self) -> bool {
         self.asked
     }
 }

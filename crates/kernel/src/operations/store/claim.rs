@@ -38,7 +38,7 @@ pub(in crate::operations) struct KnownWorkflows {
 }
 
 /// Has operations that wait take their turn where nothing holds their server any more; their time begins now.
-pub(in crate::operations) async fn next_turns(db: &PgPool) -> Result<()> {
+pub(in crate::operations) async fn queue_waiting(db: &PgPool) -> Result<()> {
     let done = sqlx::query!(
         "with next as (
              update operations o set state = 'queued', error_code = null, error_message = null, run_at = now(),

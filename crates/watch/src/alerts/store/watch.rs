@@ -74,7 +74,7 @@ pub(in crate::alerts) async fn tracks(
 }
 
 /// Stores tracks, and deletes those that are quiet again.
-pub(in crate::alerts) async fn keep_tracks(tx: &mut PgConnection, changes: &[TrackChange]) -> Result<()> {
+pub(in crate::alerts) async fn store_tracks(tx: &mut PgConnection, changes: &[TrackChange]) -> Result<()> {
     let (subjects, kinds) = keys(changes.iter().filter(|c| c.track.is_none()));
     if !subjects.is_empty() {
         sqlx::query!(

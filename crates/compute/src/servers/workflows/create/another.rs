@@ -19,7 +19,7 @@ const NUMBERS: u32 = 50;
 const ADDRESSES: u32 = 50;
 
 /// Takes the next number if another guest has this one; nothing of ours is under it then.
-pub(super) async fn another_number(
+pub(super) async fn use_next_number(
     ctx: &Context<'_>,
     guest: &Guest,
     data: &mut Data,
@@ -47,7 +47,7 @@ pub(super) async fn another_number(
 
 /// Takes the next address if something else on the host has this one, which is reserved from now on: whatever becomes
 /// of this order, the next one must not run into the same address. An existing guest is to be prepared again.
-pub(super) async fn another_address(
+pub(super) async fn use_next_address(
     ctx: &Context<'_>,
     guest: &Guest,
     data: &mut Data,
@@ -56,7 +56,7 @@ pub(super) async fn another_address(
     let hypervisor::Error::AddressInUse(address, text) = &error else { return Err(error.into()) };
     let reason = format!("reported by the host as in use when a server was to get it: {text}");
     let mut tx = ctx.begin().await?;
-    if addresses::store::pass_over(&mut tx, ctx.server, *address, &reason).await? {
+    if addresses::store::reserve_conflicting(&mut tx, ctx.server, *address, &reason).await? {
         tracing::warn!(server = %ctx.server, %address, text, "an address is in use on the host; it is now reserved");
     }
     data.passed_over += 1;
@@ -72,7 +72,7 @@ pub(super) async fn another_address(
 }
 
 /// Moves to another node if this one can't create the guest; nothing of it is on this one then.
-pub(super) async fn another_node(
+pub(super) async fn use_other_node(
     hosts: &Hosts,
     ctx: &Context<'_>,
     guest: &Guest,
