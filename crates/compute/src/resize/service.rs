@@ -13,7 +13,7 @@ use super::{store, workflow};
 use crate::hosts::Hosts;
 use crate::ids::TariffId;
 use crate::servers::model::{ServerRecord, Status};
-use crate::servers::service::{self, TakenOn};
+use crate::servers::service::{self, Accepted};
 use crate::servers::{self, ServerAccess, placement};
 use crate::tariffs;
 use crate::tariffs::model::Tariff;
@@ -57,7 +57,7 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
     let id = service::enqueue(core, &mut tx, access, workflow::KIND, status, data).await?;
     servers::store::set_size(&mut tx, server.id, from.max(to), None).await?;
     tx.commit().await?;
-    let submitted = service::submitted(core, &Once::default(), TakenOn::new(id, None)).await?;
+    let submitted = service::submitted(core, &Once::default(), Accepted::new(id, None)).await?;
     Ok(Resizing { status: "success".to_owned(), data: submitted.task_id, restart, operation_id: Some(id) })
 }
 

@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::model::{ReinstallServer, Reinstalling, ServerView, Status, Suspension, UpdateServer};
-use super::service::{self, SubmittedOperation, TakenOn};
+use super::service::{self, Accepted, SubmittedOperation};
 use super::workflows::power::{self, Power};
 use super::workflows::{create, reinstall};
 use super::{ServerAccess, store};
@@ -99,8 +99,8 @@ pub async fn reinstall(
     let up = store::wanted_up(&mut tx, server.id).await?;
     let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
     let id = service::enqueue(core, &mut tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
-    let taken_on = tx.finish(core, TakenOn::new(id, Some(password.expose_secret()))).await?;
-    answer(service::submitted(core, once, taken_on).await?)
+    let accepted = tx.finish(core, Accepted::new(id, Some(password.expose_secret()))).await?;
+    answer(service::submitted(core, once, accepted).await?)
 }
 
 /// Older versions accepted names and keys that no guest accepts: this has to fail before the old guest is gone.
@@ -118,8 +118,8 @@ fn recheck_stored_values(name: &str, keys: &[String]) -> Result<()> {
 }
 
 fn answer(submitted: SubmittedOperation) -> Result<Reinstalling> {
-    let SubmittedOperation { operation_id, task_id, made } = submitted;
-    let root_password = made.ok_or_else(|| Error::internal(anyhow::anyhow!("no password was stored")))?;
+    let SubmittedOperation { operation_id, task_id, generated } = submitted;
+    let root_password = generated.ok_or_else(|| Error::internal(anyhow::anyhow!("no password was stored")))?;
     Ok(Reinstalling { status: "success".to_owned(), task_id, root_password, operation_id })
 }
 

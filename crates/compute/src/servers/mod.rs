@@ -6,10 +6,13 @@ mod feature;
 pub mod labels;
 pub mod mail;
 pub mod model;
+mod order;
 pub mod placement;
 mod routes;
+mod rules;
 pub mod service;
 pub mod store;
+mod submit;
 pub mod workflows;
 
 use kernel::events::Topic;

@@ -15,7 +15,7 @@ use super::workflows::{create, delete, rollback};
 use crate::hosts::Hosts;
 use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
-use crate::servers::service::{self, SubmittedOperation, TakenOn, present};
+use crate::servers::service::{self, Accepted, SubmittedOperation, present};
 use crate::tariffs;
 
 /// A server's snapshots, oldest first.
@@ -94,11 +94,11 @@ pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewS
         OnceCheck::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, new.snapname)),
     };
     let data = create::Data::new(new.snapname.clone(), new.description, seen.limit);
-    let taken_on = take(core, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
-    Ok(answer(service::submitted(core, once, taken_on).await?, new.snapname))
+    let accepted = take(core, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
+    Ok(answer(service::submitted(core, once, accepted).await?, new.snapname))
 }
 
-/// Reserves space for a snapshot and enqueues the operation that takes it, both or neither. `made`: the generated name
+/// Reserves space for a snapshot and enqueues the operation that takes it, both or neither. `generated`: the generated name
 /// that is part of the response.
 #[allow(clippy::too_many_arguments, reason = "a snapshot and its operation")]
 async fn take<D: kernel::operations::Data>(
@@ -107,11 +107,11 @@ async fn take<D: kernel::operations::Data>(
     access: &ServerAccess,
     seen: &SnapshotCheck,
     name: &str,
-    made: Option<&str>,
+    generated: Option<&str>,
     kind: WorkflowKind,
     under_way: Option<Status>,
     data: D,
-) -> Result<TakenOn> {
+) -> Result<Accepted> {
     let mut tx = match once.begin(core).await? {
         OnceStart::New(tx) => tx,
         OnceStart::Done(done) => return Ok(done),
@@ -120,7 +120,7 @@ async fn take<D: kernel::operations::Data>(
     present(&server)?;
     room::take(core, &mut tx, &server, name, &seen.there, seen.gib).await?;
     let id = service::enqueue(core, &mut tx, access, kind, under_way, data).await?;
-    tx.finish(core, TakenOn::new(id, made)).await
+    tx.finish(core, Accepted::new(id, generated)).await
 }
 
 /// Checks whether the server can take a snapshot of this name.
@@ -148,8 +148,8 @@ pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: R
     let submitted = match &safety {
         None => service::submit(core, once, access, rollback::KIND, status, data, None).await?,
         Some(safety) => {
-            let taken_on = take(core, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
-            service::submitted(core, once, taken_on).await?
+            let accepted = take(core, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
+            service::submitted(core, once, accepted).await?
         }
     };
     Ok(answer(submitted, wish.snapname))
@@ -188,6 +188,6 @@ pub async fn delete(hosts: &Hosts, access: &ServerAccess, name: String) -> Resul
 }
 
 fn answer(submitted: SubmittedOperation, snapname: String) -> SnapshotAction {
-    let SubmittedOperation { operation_id, task_id, made: safety_snapshot } = submitted;
+    let SubmittedOperation { operation_id, task_id, generated: safety_snapshot } = submitted;
     SnapshotAction { status: "success".to_owned(), task_id, snapname, safety_snapshot, operation_id }
 }

@@ -1,0 +1,132 @@
+//! Who may do what with a server, and what a server's state allows.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kernel::auth::{Access, Caller};
+use kernel::core::Core;
+use kernel::error::{Code, Error, Result};
+use sqlx::PgConnection;
+
+use super::model::{ServerRecord, Status};
+use super::{ServerAccess, store};
+use crate::hosts::Hosts;
+use crate::ids::{ServerId, UserId};
+
+/// How long a request waits for its host to report that the guest is protected.
+const PROTECTION_WAIT: Duration = Duration::from_secs(3);
+
+/// 404 if the caller may not know that the server exists, 403 if it is theirs but the token's scopes don't allow this.
+fn check(caller: &Caller, server: ServerId, owner: UserId, level: Access) -> Result<()> {
+    let known = caller.is_provider() || owner == caller.user;
+    if !known || !caller.scopes.allow_server(Access::Read, server) {
+        return Err(Error::not_found("server"));
+    }
+    if !caller.scopes.allow_server(level, server) {
+        return Err(Error::new(Code::Forbidden, "This token may read the server, but not change it."));
+    }
+    Ok(())
+}
+
+/// The same check for callers that have an id but no row. Deleted servers count: their history stays their owner's.
+pub async fn authorize(core: &Core, caller: &Caller, server: ServerId, level: Access) -> Result<()> {
+    let owner = store::owner(&core.db, server).await?.ok_or_else(|| Error::not_found("server"))?;
+    check(caller, server, owner, level)
+}
+
+/// Which of their servers each of many callers may not access at this level, and why; all in one query.
+pub async fn refused(
+    core: &Core,
+    asked: &[(Caller, Vec<ServerId>)],
+    level: Access,
+) -> Result<Vec<Vec<(ServerId, Error)>>> {
+    let servers: BTreeSet<ServerId> = asked.iter().flat_map(|(_, servers)| servers).copied().collect();
+    if servers.is_empty() {
+        return Ok(asked.iter().map(|_| vec![]).collect());
+    }
+    let owners = store::owners(&core.db, &Vec::from_iter(servers)).await?;
+    let refused = |caller: &Caller, server: ServerId| {
+        let owner = owners.get(&server).ok_or_else(|| Error::not_found("server"));
+        owner.and_then(|owner| check(caller, server, *owner, level)).err().map(|error| (server, error))
+    };
+    let of = |(caller, servers): &(Caller, Vec<ServerId>)| servers.iter().filter_map(|s| refused(caller, *s)).collect();
+    Ok(asked.iter().map(of).collect())
+}
+
+/// A server that is not deleted, if the caller may access it at this level.
+pub async fn reach(core: &Core, caller: &Caller, id: ServerId, level: Access) -> Result<ServerRecord> {
+    permit(caller, store::live(&core.db, id).await?, level)
+}
+
+/// The same by guest number.
+pub async fn accessible_by_number(core: &Core, caller: &Caller, number: i64, level: Access) -> Result<ServerRecord> {
+    permit(caller, store::by_number(&core.db, number).await?, level)
+}
+
+fn permit(caller: &Caller, server: Option<ServerRecord>, level: Access) -> Result<ServerRecord> {
+    let server = server.ok_or_else(|| Error::not_found("server"))?;
+    check(caller, server.id, server.user_id, level)?;
+    Ok(server)
+}
+
+/// Locks the server's row and checks it again, since it may have been suspended or deleted after the request was
+/// authorised.
+pub async fn lock(tx: &mut PgConnection, access: &ServerAccess) -> Result<ServerRecord> {
+    let server = store::lock(tx, access.server.id).await?.ok_or_else(|| Error::not_found("server"))?;
+    require_not_suspended(&access.caller, &server)?;
+    Ok(server)
+}
+
+/// Refuses changes to a suspended server by its owner, who may only view it.
+pub fn require_not_suspended(caller: &Caller, server: &ServerRecord) -> Result<()> {
+    match &server.suspend_reason {
+        Some(reason) if !caller.is_provider() => {
+            Err(Error::new(Code::Conflict, format!("The provider has suspended this server: {reason}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses operations that need the server's guest, if the host has none.
+pub fn present(server: &ServerRecord) -> Result<()> {
+    match (server.reserved, server.status) {
+        (false, _) => Err(Error::new(Code::Conflict, "This server could not be created; delete it and order another.")),
+        (true, Status::Failed) => {
+            Err(Error::new(Code::Conflict, "This server could not be reinstalled; reinstall it again, or delete it."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses destructive operations on a protected server.
+pub(super) fn unprotected(server: &ServerRecord) -> Result<()> {
+    match server.protected {
+        true => Err(Error::new(Code::Conflict, "Deletion protection is on; switch it off first.")),
+        false => Ok(()),
+    }
+}
+
+/// The same for a guest that its host protects, if the host says so right away. Any other answer, or none, is left to
+/// the operation, which asks again before it touches anything.
+pub(super) async fn require_unprotected_on_host(hosts: &Hosts, access: &ServerAccess) -> Result<()> {
+    let server = &access.server;
+    require_not_suspended(&access.caller, server)?;
+    unprotected(server)?;
+    if !server.reserved {
+        return Ok(());
+    }
+    let asked = async { hosts.driver(server.host_id).await.ok()?.check_delete(&server.guest()).await.err() };
+    match tokio::time::timeout(PROTECTION_WAIT, asked).await {
+        Ok(Some(error @ hypervisor::Error::Protected(_))) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Leaves the status of a server whose operation was abandoned to the next sweep.
+pub async fn let_show(tx: &mut PgConnection, server: ServerId) -> Result<()> {
+    Ok(store::let_show(tx, server).await?)
+}
+
+pub(super) fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}
