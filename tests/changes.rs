@@ -149,7 +149,9 @@ async fn a_server_with_a_full_disk_gets_a_clear_error_stays_up_and_can_grow() {
     let made = Made::new().await;
     let me = &made.app.customer;
     // Processes in the guest may free space meanwhile. Bounded, in case the disk has no limit.
-    let fill = "for mib in 3000 300 300 300; do dd if=/dev/zero bs=1M count=$mib >>/big 2>/dev/null; sync; \
+    let fill = "at=$(date +%s%N); for mib in 2048 1024 512 256 128 64 32 16 8 4 2 1 1; do \
+                fallocate -l ${mib}M /big-$at-$mib 2>/dev/null; done; sync; for try in 1 2 3; do \
+                dd if=/dev/zero bs=64k count=512 of=/rest-$at-$try 2>/dev/null; sync; \
                 sh -c 'echo more > /more' 2>/dev/null || exit 0; done; exit 1";
     made.sh(fill).await;
     let pid = made.said("stat -c %Y /proc/1").await;

@@ -2,7 +2,7 @@
 //! the host says.
 
 use serde_json::{Value, json};
-use watch::sweep::look;
+use watch::sweep::sweep_now;
 
 use crate::support::pve::Catalogue;
 use crate::support::{Pve, TestApp, ended, eventually, wait_for_sql};
@@ -29,7 +29,7 @@ async fn order(app: &TestApp, order: Value) -> Value {
 /// A sweep that no earlier operation interferes with.
 async fn sweep(app: &TestApp) {
     sqlx::query("update operations set ended_at = ended_at - interval '1 hour'").execute(&app.db.pool).await.unwrap();
-    look(&app.service.features.hosts).await.unwrap();
+    sweep_now(&app.service.features.hosts).await.unwrap();
 }
 
 async fn status(app: &TestApp, server: &Value) -> Value {

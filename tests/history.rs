@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
-use watch::history::service::{maintain_partitions, sum_up};
+use watch::history::service::{aggregate, maintain_partitions};
 
 use crate::live::server;
 use crate::support::TestApp;
@@ -65,10 +65,10 @@ async fn samples_are_aggregated_once_and_every_level_gives_the_same_chart() {
     rewind_history(&app, start).await;
     let expected = chart(&app, server, start, end, 3600).await;
     assert_eq!(expected.len(), 5);
-    let (one, two) = tokio::join!(sum_up(&app.core), sum_up(&app.core));
+    let (one, two) = tokio::join!(aggregate(&app.core), aggregate(&app.core));
     one.unwrap();
     two.unwrap();
-    sum_up(&app.core).await.unwrap();
+    aggregate(&app.core).await.unwrap();
     assert_eq!(count(&app, "select count(*) from samples_5m").await, 5 * 12);
     assert_eq!(count(&app, "select sum(samples)::bigint from samples_5m").await, 5 * 120);
     // The last hour may not have settled.
@@ -203,7 +203,7 @@ async fn unknown_values_are_left_out_of_means() {
         points.len()
     };
     assert_eq!(check(drawn(60).await, 2), 120, "from samples");
-    sum_up(&app.core).await.unwrap();
+    aggregate(&app.core).await.unwrap();
     sqlx::query("delete from samples").execute(&app.db.pool).await.unwrap();
     assert_eq!(check(drawn(300).await, 10), 24, "from five minutes");
     sqlx::query("delete from samples_5m").execute(&app.db.pool).await.unwrap();

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use hypervisor::{Driver, GuestKind, GuestRef};
-use watch::sweep::look;
+use watch::sweep::sweep_now;
 
 use crate::support::wait::PATIENCE;
 use crate::support::{Lab, TestApp, ended, wait_for};
@@ -57,7 +57,7 @@ impl Metered {
 
     /// Bytes received and sent this month, after a sweep.
     async fn traffic(&self) -> (i64, i64) {
-        look(&self.app.service.features.hosts).await.unwrap();
+        sweep_now(&self.app.service.features.hosts).await.unwrap();
         let months = self.app.customer.get(&format!("{}/traffic", self.path)).await.expect(200).body;
         let month = &months["months"][0];
         (month["received"].as_i64().unwrap(), month["sent"].as_i64().unwrap())

@@ -129,7 +129,7 @@ async fn our_own_faults_are_not_blamed_on_the_host() {
             .unwrap()
     };
     for _ in 0..4 {
-        watch::sweep::look(&app.service.features.hosts).await.unwrap();
+        watch::sweep::sweep_now(&app.service.features.hosts).await.unwrap();
     }
     assert_eq!(state().await, (0, None, 0));
 
@@ -141,7 +141,7 @@ async fn our_own_faults_are_not_blamed_on_the_host() {
         .execute(&app.db.pool)
         .await
         .unwrap();
-    watch::sweep::look(&app.service.features.hosts).await.unwrap();
+    watch::sweep::sweep_now(&app.service.features.hosts).await.unwrap();
     let (failures, error, tracks) = state().await;
     assert!(failures > 0 && error.is_some() && tracks == 1, "{failures} {error:?} {tracks}");
 }
@@ -156,7 +156,7 @@ async fn traffic_is_metered_even_when_alerts_can_t_be_evaluated() {
         .execute(&app.db.pool)
         .await
         .unwrap();
-    watch::sweep::look(&app.service.features.hosts).await.unwrap();
+    watch::sweep::sweep_now(&app.service.features.hosts).await.unwrap();
     let metered: i64 = sqlx::query_scalar("select count(*) from traffic").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(metered, 3);
 }

@@ -174,7 +174,7 @@ async fn db_with_settable_clock() -> TestDb {
 /// Everything that expires by age.
 async fn forget(app: &TestApp) {
     history::maintain_partitions(&app.core).await.unwrap();
-    history::sum_up(&app.core).await.unwrap();
+    history::aggregate(&app.core).await.unwrap();
     for feature in app.service.features.all() {
         feature.upkeep().await.unwrap();
     }

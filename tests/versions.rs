@@ -79,7 +79,7 @@ async fn an_operation_of_a_newer_version_is_left_alone_and_stuck_if_no_process_t
         assert_eq!(app.provider.get(&path).await.expect(200).body["state"], "queued");
     }
 
-    service::strand(&app.service.features.operations).await.unwrap();
+    service::mark_unknown_stuck(&app.service.features.operations).await.unwrap();
     for newer in [&data, &kind] {
         let path = format!("/api/operations/{}", newer["operationId"].as_str().unwrap());
         let told = app.provider.get(&path).await.expect(200).body;

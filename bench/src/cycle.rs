@@ -286,7 +286,7 @@ pub(crate) async fn only_cycle() -> anyhow::Result<()> {
     }
     tell(&address.to_string())?;
     while tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await?.transpose()?.is_some() {
-        sweep::look(&app.features.hosts).await?;
+        sweep::sweep_now(&app.features.hosts).await?;
         tell("stored")?;
     }
     drop(stop);

@@ -113,11 +113,11 @@ async fn tariff(service: &Service, name: &str, cores: i32, memory: i64, disk: i6
         max_disk: Some(disk * 2),
         snapshots: 5,
     })?;
-    there(tariffs::service::create(&service.core, &Once::default(), new).await)
+    ok_if_exists(tariffs::service::create(&service.core, &Once::default(), new).await)
 }
 
 /// Treats an item that already exists as created.
-fn there<T>(made: Result<T, Error>) -> anyhow::Result<()> {
+fn ok_if_exists<T>(made: Result<T, Error>) -> anyhow::Result<()> {
     match made {
         Ok(_) => Ok(()),
         Err(error) if error.code == Code::AlreadyExists => Ok(()),
@@ -169,7 +169,7 @@ async fn image(service: &Service, args: &Args, host: HostId) -> anyhow::Result<(
         sources: vec![ImageSource { host_id: host, source: args.image_source.clone() }],
         verify: true,
     })?;
-    there(images::service::create(&service.features.hosts, &Once::default(), new).await)
+    ok_if_exists(images::service::create(&service.features.hosts, &Once::default(), new).await)
 }
 
 async fn pool(
@@ -202,7 +202,7 @@ async fn pool(
         dns: Vec::new(),
         enabled: true,
     })?;
-    there(addresses::service::create(&service.core, &Once::default(), new).await)
+    ok_if_exists(addresses::service::create(&service.core, &Once::default(), new).await)
 }
 
 /// Creates the accounts and the file with their credentials, or leaves both unchanged. If one of them is missing, the

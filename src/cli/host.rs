@@ -118,7 +118,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
                 println!("Add this line to /root/.ssh/authorized_keys on every node:");
                 println!("{}", added.host.management_key.unwrap_or_default());
             }
-            complain(&added.problems);
+            print_problems(&added.problems);
             if lacks_rights(&added.problems) {
                 let driver = service.features.hosts.driver(added.host.id).await.ok();
                 explain(&settings, driver.as_deref()).await;
@@ -135,7 +135,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
                 let (cores, memory, disk) = (node.cores, node.memory, node.disk);
                 println!("{}: {cores} cores, {memory} MiB memory, {disk} GiB disk{state}", plain(&node.name));
             }
-            complain(&found.problems);
+            print_problems(&found.problems);
             if lacks_rights(&found.problems) {
                 let driver = service.features.hosts.driver(host.id).await.ok();
                 if let Some(config) = &host.config {
@@ -260,7 +260,7 @@ fn show(node: &HostNode) {
     println!("{}: {} cores, {} MiB memory, {} GiB disk", plain(&node.name), node.cores, node.memory, node.disk);
 }
 
-fn complain(problems: &[String]) {
+fn print_problems(problems: &[String]) {
     for problem in problems {
         eprintln!("warning: {}", plain(problem));
     }

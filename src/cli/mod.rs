@@ -109,7 +109,7 @@ fn called(matches: &ArgMatches) -> String {
 }
 
 /// Whether a command only reads. All others are recorded in the audit log.
-fn looks(called: &str) -> bool {
+fn is_read_only(called: &str) -> bool {
     called.ends_with(" list") || matches!(called, "operation log" | "host unknown" | "top")
 }
 
@@ -141,7 +141,7 @@ fn start(command: Command, called: &str) -> anyhow::Result<()> {
                 if !matches!(command, Command::Key(_)) {
                     keyring::service::check(&service.core, service.features.all()).await?;
                 }
-                match looks(called) {
+                match is_read_only(called) {
                     true => work(&service, command).await,
                     false => {
                         kernel::audit::service::command(&service.core, called, Box::pin(work(&service, command))).await
@@ -164,7 +164,7 @@ async fn work(service: &Service, command: Command) -> anyhow::Result<()> {
         Command::Mail(command) => mail::run(service, command).await,
         Command::Audit(command) => audit::run(service, command).await,
         Command::Key(command) => key::run(service, command).await,
-        Command::Restored => operation::restored(service).await,
+        Command::Restored => operation::declare_restored(service).await,
         Command::Top(args) => top::run(service, args).await,
         Command::Demo(args) => demo::run(service, args).await,
         Command::Serve | Command::Migrate => Ok(()),

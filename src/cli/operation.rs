@@ -81,7 +81,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
 }
 
 /// Declares that the database was restored.
-pub(super) async fn restored(service: &Service) -> anyhow::Result<()> {
+pub(super) async fn declare_restored(service: &Service) -> anyhow::Result<()> {
     let held = kernel::restores::service::declare_restored(&service.core).await?;
     println!("Operations that were in progress and are now stuck: {held} (innkeeper operation list).");
     println!("Queued emails are held as well (innkeeper mail list).");

@@ -34,10 +34,10 @@ async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
     let other = kernel::core::Core::new(world.teller.config.clone()).unwrap();
     let now = Utc::now();
     let told = tokio::join!(
-        tell::tell(&world.teller, now),
-        tell::tell(&other, now),
-        tell::tell(&world.teller, now),
-        tell::tell(&other, now)
+        tell::send_due(&world.teller, now),
+        tell::send_due(&other, now),
+        tell::send_due(&world.teller, now),
+        tell::send_due(&other, now)
     );
     let told: usize = [told.0, told.1, told.2, told.3].into_iter().filter_map(|told| told.unwrap()).sum();
     assert_eq!(told + world.tell().await, 4);
@@ -79,7 +79,7 @@ async fn a_process_killed_while_notifying_leaves_one_mail() {
         for tries in 0..4 {
             // Dropped at some await point, as by a kill.
             let limit = std::time::Duration::from_micros(300 * (round * 4 + tries));
-            let _ = tokio::time::timeout(limit, tell::tell(&world.teller, Utc::now())).await;
+            let _ = tokio::time::timeout(limit, tell::send_due(&world.teller, Utc::now())).await;
         }
         // A dropped connection rolls back asynchronously, and holds the lock until then.
         world.tell().await;

@@ -117,7 +117,7 @@ impl World {
         let report = SweepReport { claimed_at: at, known_at: at, taken_at: at, took, nodes, samples, guests, coverage };
         let traffic = ::watch::history::traffic::meter(self.db(), self.host, &report).await.unwrap();
         let mut tx = kernel::db::begin(self.db()).await.unwrap();
-        watch::swept(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();
+        watch::evaluate_sweep(&mut tx, Duration::from_secs(30), self.host, &report, &traffic).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -176,7 +176,7 @@ impl World {
 
 /// What this process sends once no other process is sending.
 pub async fn tell(core: &Core, now: DateTime<Utc>) -> usize {
-    wait_for("a turn to notify", async || tell::tell(core, now).await.unwrap()).await
+    wait_for("a turn to notify", async || tell::send_due(core, now).await.unwrap()).await
 }
 
 /// A rule without delays.

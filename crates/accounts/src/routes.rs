@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Accounts>> {
         .routes(routes!(sessions, end_other_sessions))
         .routes(routes!(end_session))
         .routes(routes!(confirm))
-        .routes(routes!(ask_again))
+        .routes(routes!(resend_confirmation))
         .routes(routes!(api_tokens, create_api_token))
         .routes(routes!(revoke_api_token))
 }
@@ -167,8 +167,12 @@ async fn confirm(
 #[utoipa::path(post, path = "/auth/confirm/mail", tag = "auth", operation_id = "sendConfirmation",
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 429, body = ErrorBody)))]
-async fn ask_again(State(accounts): State<Arc<Accounts>>, session: LoginCaller, once: Once) -> Result<StatusCode> {
-    service::ask_again(&accounts, &once, session.caller.user).await?;
+async fn resend_confirmation(
+    State(accounts): State<Arc<Accounts>>,
+    session: LoginCaller,
+    once: Once,
+) -> Result<StatusCode> {
+    service::resend(&accounts, &once, session.caller.user).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -24,7 +24,7 @@ use super::model::{
 };
 use super::{Accounts, store};
 
-pub use confirmations::{ask_again, confirm};
+pub use confirmations::{confirm, resend};
 pub use sessions::{end_other_sessions, end_session, sessions};
 
 /// Where a login comes from, for the list of sessions.
@@ -89,7 +89,7 @@ pub async fn register(accounts: &Accounts, new: Register, origin: &LoginOrigin) 
     let user = store::insert_user(&mut tx, &new.email, new.name.trim(), Role::Customer, &hash, false).await?;
     let user = user.ok_or_else(address_taken)?;
     audit::account(user.id);
-    confirmations::ask(accounts, &mut tx, &user).await?;
+    confirmations::send(accounts, &mut tx, &user).await?;
     open_session(accounts, tx, user, origin).await
 }
 

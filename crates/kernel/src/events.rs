@@ -173,13 +173,13 @@ async fn follow(core: &Core, channels: &[&'static str]) -> sqlx::Result<()> {
     core.events.heard(true);
     core.events.publish(Event::Resync);
     tokio::select! {
-        heard = hear(core, channels, &mut listener) => heard,
-        () = beat(core) => Ok(()),
+        heard = receive(core, channels, &mut listener) => heard,
+        () = ping(core) => Ok(()),
     }
 }
 
 /// Sends a notification from time to time, so that [`hear`] knows that its connection is alive.
-async fn beat(core: &Core) {
+async fn ping(core: &Core) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let said = tokio::time::timeout(HEARTBEAT, core.lease_db.execute("notify heartbeat")).await;
@@ -190,7 +190,7 @@ async fn beat(core: &Core) {
 }
 
 /// Forwards notifications until the connection breaks or has been silent for too long.
-async fn hear(core: &Core, channels: &[&'static str], listener: &mut PgListener) -> sqlx::Result<()> {
+async fn receive(core: &Core, channels: &[&'static str], listener: &mut PgListener) -> sqlx::Result<()> {
     let silent = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no notification for a minute"));
     while let Some(n) = tokio::time::timeout(SILENCE, listener.try_recv()).await.map_err(silent)?? {
         // Ours, or one that nobody asked for.

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
 
 /// Parses a stored value; none if this version does not know it.
-pub fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
+pub fn parse_known<T: DeserializeOwned>(text: &str) -> Option<T> {
     T::deserialize(StrDeserializer::<Error>::new(text)).ok()
 }
 
@@ -26,7 +26,7 @@ macro_rules! stored_enum {
         impl<'r> sqlx::Decode<'r, sqlx::Postgres> for $name {
             fn decode(value: sqlx::postgres::PgValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
                 let text = <&str as sqlx::Decode<sqlx::Postgres>>::decode(value)?;
-                Ok($crate::stored::word(text).unwrap_or($unknown))
+                Ok($crate::stored::parse_known(text).unwrap_or($unknown))
             }
         }
     };

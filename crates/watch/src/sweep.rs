@@ -54,7 +54,7 @@ impl Feature for Sweeps {
 }
 
 /// Sweeps every host now, all at once; returns when everything is stored.
-pub async fn look(hosts: &Arc<Hosts>) -> Result<()> {
+pub async fn sweep_now(hosts: &Arc<Hosts>) -> Result<()> {
     Sweeper::every(hosts.core.config.sweep_interval()).once(SweepStore::of(hosts)).await
 }
 
@@ -92,7 +92,7 @@ impl SweepStore {
             }
             stored => stored,
         };
-        if let Err(error) = unknown_guests::service::swept(&self.hosts, host, report).await {
+        if let Err(error) = unknown_guests::service::update_from_sweep(&self.hosts, host, report).await {
             tracing::warn!(%host, %error, "unknown guests could not be determined; the next sweep retries");
         }
         stored.and(traffic)
@@ -105,7 +105,7 @@ impl SweepStore {
         if moved > 0 {
             tracing::info!(%host, moved, "server statuses changed by a sweep");
         }
-        alerts::watch::swept(&mut tx, self.hosts.core.config.sweep_interval(), host, report, used).await?;
+        alerts::watch::evaluate_sweep(&mut tx, self.hosts.core.config.sweep_interval(), host, report, used).await?;
         monitoring::notify_sampled(&mut tx, host).await?;
         tx.commit().await
     }
@@ -175,6 +175,6 @@ impl SweepBackend for SweepStore {
             tracing::warn!(host, %error, "sweep failed; servers keep their last known status");
         }
         hosts::store::record_failure(&self.hosts.core.db, HostId(host), &error.to_string()).await?;
-        alerts::watch::failed(&self.hosts.core, HostId(host)).await
+        alerts::watch::evaluate_failure(&self.hosts.core, HostId(host)).await
     }
 }

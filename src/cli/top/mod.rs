@@ -93,7 +93,7 @@ fn drawn(terminal: &mut ratatui::DefaultTerminal, seen: &mut watch::Receiver<Vie
                 Err(_) => return Ok(()),
             }
             if event::poll(KEYS)? {
-                match heard(&mut view, &event::read()?) {
+                match handle_key(&mut view, &event::read()?) {
                     true => break,
                     false => return Ok(()),
                 }
@@ -103,7 +103,7 @@ fn drawn(terminal: &mut ratatui::DefaultTerminal, seen: &mut watch::Receiver<Vie
 }
 
 /// Handles a key; false to quit.
-fn heard(view: &mut View, event: &Event) -> bool {
+fn handle_key(view: &mut View, event: &Event) -> bool {
     let Event::Key(KeyEvent { code, modifiers, kind: KeyEventKind::Press, .. }) = event else { return true };
     match code {
         KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => return false,

@@ -46,7 +46,7 @@ fn press(view: &mut View, keys: &str) -> bool {
             '\u{1b}' => KeyCode::Esc,
             key => KeyCode::Char(key),
         };
-        heard(view, &Event::Key(KeyEvent::new(code, KeyModifiers::NONE)))
+        handle_key(view, &Event::Key(KeyEvent::new(code, KeyModifiers::NONE)))
     })
 }
 
@@ -78,7 +78,7 @@ fn keys_sort_filter_and_leave() {
     press(&mut view, "/WEq");
     assert_eq!(ids(&view), Vec::<i64>::new());
     assert!(picture(&mut view)[5].starts_with("filter: WEq_"));
-    heard(&mut view, &Event::Key(KeyEvent::new(KeyCode::Backspace, KeyModifiers::NONE)));
+    handle_key(&mut view, &Event::Key(KeyEvent::new(KeyCode::Backspace, KeyModifiers::NONE)));
     press(&mut view, "\n");
     assert_eq!(ids(&view), [1]);
     press(&mut view, "\u{1b}");
@@ -88,7 +88,7 @@ fn keys_sort_filter_and_leave() {
     assert_eq!(view.first, 0, "three rows fit");
     view.scroll(-5);
     assert!(!press(&mut view, "q"));
-    assert!(!heard(&mut view, &Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL))));
+    assert!(!handle_key(&mut view, &Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL))));
 }
 
 #[test]

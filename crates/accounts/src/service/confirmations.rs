@@ -25,7 +25,7 @@ const LIFE: Duration = Duration::from_hours(72);
 const MOST: i64 = 3;
 
 /// Queues the email that asks the owner to confirm the address.
-pub(super) async fn ask(accounts: &Accounts, tx: &mut PgConnection, user: &User) -> Result<()> {
+pub(super) async fn send(accounts: &Accounts, tx: &mut PgConnection, user: &User) -> Result<()> {
     let (code, hash) = secrets::new_token("ink_e_");
     store::confirmations::insert(tx, &hash, user.id, &user.email, LIFE).await?;
     // In the fragment, which never reaches a server's log.
@@ -36,7 +36,7 @@ pub(super) async fn ask(accounts: &Accounts, tx: &mut PgConnection, user: &User)
 }
 
 /// Sends the confirmation email again.
-pub async fn ask_again(accounts: &Accounts, once: &Once, user: UserId) -> Result<()> {
+pub async fn resend(accounts: &Accounts, once: &Once, user: UserId) -> Result<()> {
     let mut tx = match once.begin(&accounts.core).await? {
         OnceStart::New(tx) => tx,
         OnceStart::Done(answer) => return Ok(answer),
@@ -52,7 +52,7 @@ pub async fn ask_again(accounts: &Accounts, once: &Once, user: UserId) -> Result
             ..Error::new(Code::RateLimited, "Several confirmation emails were already sent; check your inbox first.")
         });
     }
-    ask(accounts, &mut tx, &user).await?;
+    send(accounts, &mut tx, &user).await?;
     tx.finish(&accounts.core, ()).await
 }
 

@@ -24,8 +24,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
         .routes(routes!(list, create))
         .routes(routes!(show, update, delete))
         .routes(routes!(addresses))
-        .routes(routes!(hold_back))
-        .routes(routes!(let_go))
+        .routes(routes!(reserve))
+        .routes(routes!(release_reserved))
 }
 
 /// Address pools with their free addresses
@@ -106,13 +106,13 @@ async fn addresses(
     responses((status = 201, body = Address), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
-async fn hold_back(
+async fn reserve(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
     Path(id): Path<PoolId>,
     Post(once, wish): Post<HoldBack>,
 ) -> Result<(StatusCode, Json<Address>)> {
-    Ok((StatusCode::CREATED, Json(service::hold_back(&core, &once, id, wish).await?)))
+    Ok((StatusCode::CREATED, Json(service::reserve(&core, &once, id, wish).await?)))
 }
 
 /// Release a reserved address
@@ -120,11 +120,11 @@ async fn hold_back(
     params(("id" = PoolId, Path, description = "The pool's id"), ("address" = String, Path, description = "The address")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn let_go(
+async fn release_reserved(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
     Path((id, address)): Path<(PoolId, IpAddr)>,
 ) -> Result<StatusCode> {
-    service::let_go(&core, id, address).await?;
+    service::release_reserved(&core, id, address).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use kernel::core::Core;
-use kernel::db::{self, is_in_use, is_taken};
+use kernel::db::{self, is_foreign_key_violation, is_unique_violation};
 use kernel::error::{Code, Error, Result};
 use kernel::http::page::{Page, PageQuery};
 use kernel::idempotency::{Once, OnceStart};
@@ -107,7 +107,7 @@ async fn refuse_overlap(tx: &mut sqlx::PgConnection, pool: &PoolRow, id: Option<
 
 async fn reserve_gateway(tx: &mut sqlx::PgConnection, pool: &PoolRow) -> Result<()> {
     let Some(gateway) = pool.range.gateway.filter(|g| pool.range.contains(*g)) else { return Ok(()) };
-    if store::hold_back(&mut *tx, pool.id, gateway, Some("the gateway")).await?.is_some() {
+    if store::reserve(&mut *tx, pool.id, gateway, Some("the gateway")).await?.is_some() {
         return Ok(());
     }
     match store::holder(&mut *tx, pool.id, gateway).await? {
@@ -132,7 +132,7 @@ pub async fn update(core: &Core, id: PoolId, update: UpdatePool) -> Result<Pool>
             let message = format!("Servers have addresses of this pool ({held}), so its network can't be changed.");
             return Err(Error::new(Code::Conflict, message));
         }
-        store::let_all_go(&mut tx, id).await?;
+        store::clear(&mut tx, id).await?;
     }
     // A range belongs to its network: a new network without a range is used as a whole.
     let (first, last) = if renumbered { (None, None) } else { (Some(old.range.first), Some(old.range.last)) };
@@ -141,7 +141,7 @@ pub async fn update(core: &Core, id: PoolId, update: UpdatePool) -> Result<Pool>
         Range::new(update.cidr.unwrap_or(old.range.cidr), gateway, update.first.or(first), update.last.or(last))
             .map_err(invalid)?;
     if let Some(before) = old.range.gateway.filter(|before| Some(*before) != gateway && !renumbered) {
-        store::let_go(&mut *tx, id, before).await?;
+        store::release_reserved(&mut *tx, id, before).await?;
     }
     let pool = PoolRow {
         id,
@@ -154,7 +154,7 @@ pub async fn update(core: &Core, id: PoolId, update: UpdatePool) -> Result<Pool>
         enabled: update.enabled.unwrap_or(old.enabled),
     };
     refuse_overlap(&mut tx, &pool, Some(id)).await?;
-    store::update(&mut *tx, &pool).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
+    store::update(&mut *tx, &pool).await.map_err(|e| if is_unique_violation(&e) { name_taken() } else { e.into() })?;
     reserve_gateway(&mut tx, &pool).await?;
     let pool = find_on(core, &mut *tx, id).await?;
     tx.commit().await?;
@@ -167,8 +167,8 @@ pub async fn delete(core: &Core, id: PoolId) -> Result<()> {
         || Error::new(Code::Conflict, "Servers have addresses of this pool; disable it so that no more are used.");
     let mut tx = db::begin(&core.db).await?;
     store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
-    store::let_all_go(&mut tx, id).await?;
-    store::delete(&mut *tx, id).await.map_err(|e| if is_in_use(&e) { in_use() } else { e.into() })?;
+    store::clear(&mut tx, id).await?;
+    store::delete(&mut *tx, id).await.map_err(|e| if is_foreign_key_violation(&e) { in_use() } else { e.into() })?;
     tx.commit().await?;
     Ok(())
 }
@@ -183,7 +183,7 @@ pub async fn addresses(core: &Core, id: PoolId, query: PageQuery) -> Result<Addr
 }
 
 /// Reserves an address, so that no server gets it.
-pub async fn hold_back(core: &Core, once: &Once, id: PoolId, wish: HoldBack) -> Result<Address> {
+pub async fn reserve(core: &Core, once: &Once, id: PoolId, wish: HoldBack) -> Result<Address> {
     let HoldBack { address, reason } = wish;
     let mut tx = match once.begin(core).await? {
         OnceStart::New(tx) => tx,
@@ -194,7 +194,7 @@ pub async fn hold_back(core: &Core, once: &Once, id: PoolId, wish: HoldBack) -> 
         let (first, last) = (pool.range.first, pool.range.last);
         return Err(Error::field("address", format!("{address} is not in the pool's range, {first} to {last}.")));
     }
-    let Some(taken_at) = store::hold_back(&mut *tx, id, address, reason.as_deref()).await? else {
+    let Some(taken_at) = store::reserve(&mut *tx, id, address, reason.as_deref()).await? else {
         return Err(match store::holder(&mut *tx, id, address).await? {
             Some(Some(server)) => Error::new(Code::Conflict, format!("The server {server} has the address {address}.")),
             _ => Error::new(Code::AlreadyExists, format!("{address} is already reserved.")),
@@ -204,7 +204,7 @@ pub async fn hold_back(core: &Core, once: &Once, id: PoolId, wish: HoldBack) -> 
 }
 
 /// Releases a reserved address.
-pub async fn let_go(core: &Core, id: PoolId, address: IpAddr) -> Result<()> {
+pub async fn release_reserved(core: &Core, id: PoolId, address: IpAddr) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     let pool = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
     if pool.range.gateway == Some(address) {
@@ -219,7 +219,7 @@ pub async fn let_go(core: &Core, id: PoolId, address: IpAddr) -> Result<()> {
             ),
         ));
     }
-    if !store::let_go(&mut *tx, id, address).await? {
+    if !store::release_reserved(&mut *tx, id, address).await? {
         return Err(match store::holder(&mut *tx, id, address).await? {
             Some(Some(server)) => Error::new(Code::Conflict, format!("The server {server} has the address {address}.")),
             _ => Error::not_found("reserved address"),

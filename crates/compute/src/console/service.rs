@@ -103,7 +103,7 @@ fn unavailable_reason(status: Status) -> Option<&'static str> {
 }
 
 /// Uses up a ticket and authorises its owner, with a new ticket to reconnect with.
-pub(super) async fn enter(
+pub(super) async fn redeem(
     consoles: &Consoles,
     ticket: &SecretString,
     address: IpAddr,
@@ -117,10 +117,10 @@ pub(super) async fn enter(
     if !matches!(good, Ok(false)) {
         core.limits.uncount_lookup(client).await;
     }
-    if !good.map_err(|e| fault(&e.into()))? {
+    if !good.map_err(|e| internal_error(&e.into()))? {
         return Err(CloseReason::TICKET);
     }
-    let used = connect(consoles, &hash, address).await.map_err(|e| fault(&e))?;
+    let used = connect(consoles, &hash, address).await.map_err(|e| internal_error(&e))?;
     let (used, (of_user, of_server)) = used.ok_or(CloseReason::TICKET)?;
     let held = used.held();
     let entered = async {
@@ -132,13 +132,13 @@ pub(super) async fn enter(
         let (ticket, hash) = secrets::new_token("ink_c_");
         store::offer(&core.db, held, &hash, seconds(config.console_reconnect_seconds))
             .await
-            .map_err(|e| fault(&e.into()))?;
+            .map_err(|e| internal_error(&e.into()))?;
         let age = Duration::try_from_secs_f64(used.age).unwrap_or_default();
         Ok(ConsoleSession { held, caller, server, age, ticket })
     };
     let entered = entered.await;
     if let Err(end) = &entered {
-        leave(consoles, held, end).await;
+        disconnect(consoles, held, end).await;
     }
     entered
 }
@@ -166,14 +166,16 @@ pub(super) async fn check_access(
     server: ServerId,
 ) -> Result<(Caller, ServerRecord), CloseReason> {
     let core = &consoles.core;
-    let live =
-        accounts::service::live(&consoles.accounts, std::slice::from_ref(caller)).await.map_err(|e| fault(&e))?;
+    let live = accounts::service::live(&consoles.accounts, std::slice::from_ref(caller))
+        .await
+        .map_err(|e| internal_error(&e))?;
     let caller = live.into_iter().next().ok_or(CloseReason::SIGNED_OUT)?;
-    let server = servers::service::reach(core, &caller, server, Access::Write).await.map_err(|e| match e.code {
-        Code::NotFound => CloseReason::GONE,
-        Code::Forbidden => CloseReason::FORBIDDEN,
-        _ => fault(&e),
-    })?;
+    let server =
+        servers::service::accessible(core, &caller, server, Access::Write).await.map_err(|e| match e.code {
+            Code::NotFound => CloseReason::GONE,
+            Code::Forbidden => CloseReason::FORBIDDEN,
+            _ => internal_error(&e),
+        })?;
     if let Err(error) = servers::service::require_not_suspended(&caller, &server) {
         return Err(CloseReason::FORBIDDEN.with_text(&error.message));
     }
@@ -188,7 +190,7 @@ pub(super) async fn open(consoles: &Consoles, server: &ServerRecord) -> Result<C
     if let Some(words) = unavailable_reason(server.status) {
         return Err(CloseReason::STOPPED.with_text(words));
     }
-    let driver = consoles.hosts.driver(server.host_id).await.map_err(|e| fault(&e))?;
+    let driver = consoles.hosts.driver(server.host_id).await.map_err(|e| internal_error(&e))?;
     match tokio::time::timeout(PATIENCE, driver.console(&server.guest())).await {
         Ok(Ok(console)) => Ok(console),
         Ok(Err(hypervisor::Error::Conflict(_))) => Err(CloseReason::STOPPED.with_text("The server is not running.")),
@@ -203,7 +205,7 @@ pub(super) async fn open(consoles: &Consoles, server: &ServerRecord) -> Result<C
 /// Why the host has closed the console, as far as we can tell.
 pub(super) async fn close_reason(consoles: &Consoles, visit: &ConsoleSession) -> CloseReason {
     let core = &consoles.core;
-    if matches!(store::others(&core.db, visit.held, visit.server.id).await, Ok(true)) {
+    if matches!(store::has_other_connection(&core.db, visit.held, visit.server.id).await, Ok(true)) {
         return CloseReason::TAKEN;
     }
     let Ok(driver) = consoles.hosts.driver(visit.server.host_id).await else { return CloseReason::OVER };
@@ -222,10 +224,10 @@ pub(super) async fn beat(consoles: &Consoles, held: ConsoleConnection) -> Result
 }
 
 /// Ends a connection, for good or to be reconnected later. If this fails, the connection simply times out.
-pub(super) async fn leave(consoles: &Consoles, held: ConsoleConnection, end: &CloseReason) {
+pub(super) async fn disconnect(consoles: &Consoles, held: ConsoleConnection, end: &CloseReason) {
     let core = &consoles.core;
     let left = match end.again {
-        true => store::let_go(&core.db, held, seconds(core.config.console_reconnect_seconds)).await,
+        true => store::mark_disconnected(&core.db, held, seconds(core.config.console_reconnect_seconds)).await,
         false => store::remove(&core.db, held).await,
     };
     if let Err(error) = left {
@@ -239,7 +241,7 @@ pub async fn purge(core: &Core) -> Result<()> {
 }
 
 /// Converts an error that is not a refusal into an end.
-fn fault(error: &Error) -> CloseReason {
+fn internal_error(error: &Error) -> CloseReason {
     if error.code.status() >= 500 {
         tracing::warn!(%error, "a console failed");
     }

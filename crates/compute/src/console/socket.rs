@@ -52,7 +52,7 @@ pub(super) async fn serve(consoles: Arc<Consoles>, address: IpAddr, socket: WebS
             let (user, server) = (visit.caller.user.0, visit.server.id.0);
             tracing::info!(user, server, %address, console = %visit.held.id, "a console was opened");
             let end = run_session(&consoles, &visit, size, events, &mut sink, &mut stream).await;
-            service::leave(&consoles, visit.held, &end).await;
+            service::disconnect(&consoles, visit.held, &end).await;
             tracing::info!(user, server, console = %visit.held.id, code = end.code, "a console was closed");
             metrics::gauge!("innkeeper_consoles").decrement(1);
             end
@@ -79,7 +79,7 @@ async fn enter(
     let Ok(ClientMessage::Open { ticket, size }) = serde_json::from_str(&text) else {
         return Err(CloseReason::NONSENSE);
     };
-    Ok((service::enter(consoles, &ticket, address).await?, size))
+    Ok((service::redeem(consoles, &ticket, address).await?, size))
 }
 
 async fn run_session(
@@ -113,7 +113,7 @@ async fn begin(
     stream: &mut Stream,
 ) -> Result<(Console, Bytes), CloseReason> {
     // Before the host is asked: it may fail now and work again in a moment.
-    say(sink, &ServerMessage::Ticket { ticket: visit.ticket.expose_secret() }).await?;
+    send_message(sink, &ServerMessage::Ticket { ticket: visit.ticket.expose_secret() }).await?;
     let mut console = service::open(consoles, &visit.server).await?;
     let password = match &console.kind {
         ConsoleKind::Text => None,
@@ -124,7 +124,7 @@ async fn begin(
         sign_in(&mut console, password).await?;
     }
     let server = ServerTitle { id: visit.server.id, vmid: visit.server.guest_number, name: &visit.server.name };
-    say(sink, &ServerMessage::Ready { kind, server }).await?;
+    send_message(sink, &ServerMessage::Ready { kind, server }).await?;
     let early = match password {
         Some(Some(_)) => welcome(sink, stream).await?,
         _ => Bytes::new(),
@@ -147,7 +147,7 @@ async fn welcome(sink: &mut Sink, stream: &mut Stream) -> Result<Bytes, CloseRea
     welcomed.ok_or(CloseReason::LEFT)
 }
 
-async fn say(sink: &mut Sink, said: &ServerMessage<'_>) -> Result<(), CloseReason> {
+async fn send_message(sink: &mut Sink, said: &ServerMessage<'_>) -> Result<(), CloseReason> {
     let text = serde_json::to_string(said).map_err(|_| CloseReason::FAILED)?;
     sink.send(Message::text(text)).await.map_err(|_| CloseReason::LEFT)
 }
@@ -165,7 +165,7 @@ async fn carry(
     let Console { kind, output, input } = console;
     let typed = InputForwarder { consoles, input, used, is_text: matches!(kind, ConsoleKind::Text) };
     tokio::select! {
-        end = show(output, sink) => match end {
+        end = forward_output(output, sink) => match end {
             Some(end) => end,
             None => service::close_reason(consoles, visit).await,
         },
@@ -177,7 +177,7 @@ async fn carry(
 }
 
 /// Sends the guest's output to the client. A slow client slows down the guest. `None`: the host has closed the console.
-async fn show(mut output: mpsc::Receiver<Bytes>, sink: &mut Sink) -> Option<CloseReason> {
+async fn forward_output(mut output: mpsc::Receiver<Bytes>, sink: &mut Sink) -> Option<CloseReason> {
     let mut ping = tokio::time::interval(PING);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

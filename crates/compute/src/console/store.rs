@@ -138,7 +138,7 @@ pub(super) async fn beat(db: &PgPool, held: ConsoleConnection, alive: Duration, 
 }
 
 /// Records that a connection was lost: its ticket stays valid for a while.
-pub(super) async fn let_go(db: &PgPool, held: ConsoleConnection, ticket: Duration) -> Result<()> {
+pub(super) async fn mark_disconnected(db: &PgPool, held: ConsoleConnection, ticket: Duration) -> Result<()> {
     sqlx::query!(
         "update consoles set alive_until = null,
              ticket_until = case when ticket is not null then now() + make_interval(secs => $3) end
@@ -161,7 +161,7 @@ pub(super) async fn remove(db: &PgPool, held: ConsoleConnection) -> Result<()> {
 }
 
 /// Whether another connection to this server's console is alive.
-pub(super) async fn others(db: &PgPool, held: ConsoleConnection, server: ServerId) -> Result<bool> {
+pub(super) async fn has_other_connection(db: &PgPool, held: ConsoleConnection, server: ServerId) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (select 1 from consoles where server_id = $1 and alive_until > now()
                           and (id <> $2 or connection <> $3)) as "there!""#,

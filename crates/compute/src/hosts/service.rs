@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hypervisor::ssh::{self, SshShell};
 use hypervisor::{Driver, GuestShell, HostInfo};
 use kernel::core::Core;
-use kernel::db::{self, is_in_use, is_taken};
+use kernel::db::{self, is_foreign_key_violation, is_unique_violation};
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::{Once, OnceCheck, OnceStart};
 use kernel::keyring::SealCounts;
@@ -168,8 +168,8 @@ pub async fn add(core: &Core, once: &Once, new: NewHost) -> Result<AddedHost> {
     let tried = async {
         let mut settings = HostSettings::read(kind, config)?;
         settings.complete(None)?;
-        let (looked, failure) = accepted(name, preflight(name, &settings).await, force)?;
-        let same = twins(core, &store::hosts(&core.db).await?, None, &settings, looked.as_ref());
+        let (looked, failure) = preflight_or_forced(name, preflight(name, &settings).await, force)?;
+        let same = duplicates(core, &store::hosts(&core.db).await?, None, &settings, looked.as_ref());
         match same.first() {
             Some(other) if !force => Err(duplicate_error(&settings, other)),
             _ => Ok((settings, looked, failure, same)),
@@ -191,7 +191,7 @@ pub async fn add(core: &Core, once: &Once, new: NewHost) -> Result<AddedHost> {
     }
     record(&mut tx, id, looked.as_ref(), failure.as_deref()).await?;
     let mut problems = looked.map_or_else(|| failure.into_iter().collect(), |info| info.problems);
-    problems.extend(same.iter().map(|other| twice(&settings, other)));
+    problems.extend(same.iter().map(|other| duplicate_problem(&settings, other)));
     let host = find_on(core, &mut tx, id).await?;
     tx.finish(core, AddedHost { host, problems }).await
 }
@@ -213,13 +213,13 @@ pub async fn update(core: &Core, id: HostId, update: UpdateHost) -> Result<Host>
         let old = known(core, before.kind, &before.config_sealed);
         tried.complete(old.as_ref())?;
         // Outside the transaction: a host may take long to respond.
-        let looked = accepted(&name, preflight(&name, &tried).await, update.force)?;
+        let looked = preflight_or_forced(&name, preflight(&name, &tried).await, update.force)?;
         let all = store::hosts(&core.db).await?;
         let known = match &old {
-            Some(old) => twins(core, &all, Some(&before), old, None),
+            Some(old) => duplicates(core, &all, Some(&before), old, None),
             None => vec![],
         };
-        let same = twins(core, &all, Some(&before), &tried, looked.0.as_ref());
+        let same = duplicates(core, &all, Some(&before), &tried, looked.0.as_ref());
         if !update.force
             && let Some(other) = same.iter().find(|other| !known.contains(other))
         {
@@ -260,7 +260,7 @@ pub async fn update(core: &Core, id: HostId, update: UpdateHost) -> Result<Host>
     row.cpu_overcommit = update.cpu_overcommit.unwrap_or(row.cpu_overcommit);
     row.memory_overcommit = update.memory_overcommit.unwrap_or(row.memory_overcommit);
     row.disk_overcommit = update.disk_overcommit.unwrap_or(row.disk_overcommit);
-    store::update(&mut *tx, &row).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
+    store::update(&mut *tx, &row).await.map_err(|e| if is_unique_violation(&e) { name_taken() } else { e.into() })?;
     if let Some((_, (info, failure))) = change {
         record(&mut tx, id, info.as_ref(), failure.as_deref()).await?;
     }
@@ -280,7 +280,7 @@ pub async fn delete(hosts: &Hosts, id: HostId) -> Result<()> {
             Ok(())
         }
         Ok(false) => Err(no_host()),
-        Err(error) if is_in_use(&error) => {
+        Err(error) if is_foreign_key_violation(&error) => {
             let message = match store::contents(&core.db, id).await? {
                 (0, 0, pools) => format!("The host has address pools ({pools}): delete them first."),
                 (0, ..) => "The history of deleted servers needs this host: disable it instead.".into(),
@@ -305,10 +305,10 @@ pub async fn check(hosts: &Hosts, once: &Once, id: HostId) -> Result<HostCheck> 
             }
         };
         let settings = open(core, row.kind, &row.config_sealed)?;
-        let same = twins(core, &store::hosts(&core.db).await?, Some(&row), &settings, Some(&info));
-        info.problems.extend(same.iter().map(|other| twice(&settings, other)));
+        let same = duplicates(core, &store::hosts(&core.db).await?, Some(&row), &settings, Some(&info));
+        info.problems.extend(same.iter().map(|other| duplicate_problem(&settings, other)));
         info.problems.extend(addresses::service::problems(core, id).await?);
-        match images::service::missing(hosts, id, &info.nodes).await {
+        match images::service::missing_on_nodes(hosts, id, &info.nodes).await {
             Ok(problems) => info.problems.extend(problems),
             Err(error) => info.problems.push(format!("Could not check which nodes have its images: {error}")),
         }
@@ -328,7 +328,7 @@ pub async fn check(hosts: &Hosts, once: &Once, id: HostId) -> Result<HostCheck> 
 
 /// The names of the hosts among `all` that are the same as one with these settings, except `own`, its own row: by the
 /// identity that the host reported, now or at an earlier check, or by its address.
-fn twins(
+fn duplicates(
     core: &Core,
     all: &[HostRow],
     own: Option<&HostRow>,
@@ -351,13 +351,13 @@ fn twins(
 }
 
 /// The problem with a host that is already added under another name.
-fn twice(settings: &HostSettings, other: &str) -> String {
+fn duplicate_problem(settings: &HostSettings, other: &str) -> String {
     let what = settings.noun();
     format!("The host {other} is the same {what}: its capacity would be counted, and sold, twice.")
 }
 
 fn duplicate_error(settings: &HostSettings, other: &str) -> Error {
-    let message = twice(settings, other);
+    let message = duplicate_problem(settings, other);
     Error::new(Code::Conflict, format!("{message} Use that host, or repeat with \"force\": true (--force)."))
 }
 
@@ -374,7 +374,11 @@ async fn preflight(name: &str, settings: &HostSettings) -> Result<HostInfo> {
 }
 
 /// The result of a check or, if `force` allows it, the reason why there is none.
-fn accepted(name: &str, looked: Result<HostInfo>, force: bool) -> Result<(Option<HostInfo>, Option<String>)> {
+fn preflight_or_forced(
+    name: &str,
+    looked: Result<HostInfo>,
+    force: bool,
+) -> Result<(Option<HostInfo>, Option<String>)> {
     match looked {
         Ok(info) if force || info.nodes.iter().any(|n| n.disk_gib > 0) => Ok((Some(info), None)),
         Ok(info) => {

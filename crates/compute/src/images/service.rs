@@ -6,7 +6,7 @@ use std::time::Duration;
 use hypervisor::{GuestKind, Node};
 use kernel::auth::Caller;
 use kernel::core::Core;
-use kernel::db::{self, is_in_use, is_taken};
+use kernel::db::{self, is_foreign_key_violation, is_unique_violation};
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::{Once, OnceCheck, OnceStart};
 use sqlx::{PgConnection, PgExecutor};
@@ -106,7 +106,9 @@ pub async fn update(hosts: &Hosts, id: ImageId, update: UpdateImage) -> Result<I
         enabled: update.enabled.unwrap_or(old.enabled),
         ..old
     };
-    let image = store::update(&mut *tx, &new).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
+    let image = store::update(&mut *tx, &new)
+        .await
+        .map_err(|e| if is_unique_violation(&e) { name_taken() } else { e.into() })?;
     if let Some(sources) = &update.sources {
         store::set_sources(&mut tx, id, sources).await.map_err(no_host)?;
     }
@@ -117,7 +119,11 @@ pub async fn update(hosts: &Hosts, id: ImageId, update: UpdateImage) -> Result<I
 }
 
 fn no_host(error: sqlx::Error) -> Error {
-    if is_in_use(&error) { Error::field("sources", "One of the hosts does not exist.") } else { error.into() }
+    if is_foreign_key_violation(&error) {
+        Error::field("sources", "One of the hosts does not exist.")
+    } else {
+        error.into()
+    }
 }
 
 /// A source, and the nodes that can create guests from it; `None`: all nodes.
@@ -176,7 +182,7 @@ pub async fn watch(hosts: &Hosts) {
         };
         // All hosts concurrently: one that hangs delays no other.
         let looks = due.iter().map(|source| async move {
-            if let Err(error) = look(hosts, source).await {
+            if let Err(error) = check_source(hosts, source).await {
                 tracing::debug!(%error, host = %source.host, image = source.name, "could not check an image's nodes");
             }
         });
@@ -187,7 +193,7 @@ pub async fn watch(hosts: &Hosts) {
     }
 }
 
-async fn look(hosts: &Hosts, source: &HostSource) -> Result<Option<Vec<String>>> {
+async fn check_source(hosts: &Hosts, source: &HostSource) -> Result<Option<Vec<String>>> {
     let core = &hosts.core;
     let driver = hosts.driver(source.host).await?;
     let nodes = driver.image_nodes(source.kind.try_into()?, &source.source).await?;
@@ -196,20 +202,20 @@ async fn look(hosts: &Hosts, source: &HostSource) -> Result<Option<Vec<String>>>
 }
 
 /// Checks again which nodes of a host have an image.
-pub async fn look_again(hosts: &Hosts, image: ImageId, host: HostId) -> Result<()> {
+pub async fn recheck_sources(hosts: &Hosts, image: ImageId, host: HostId) -> Result<()> {
     let core = &hosts.core;
     for source in store::sources_on(&core.db, host).await?.iter().filter(|source| source.image == image) {
-        look(hosts, source).await?;
+        check_source(hosts, source).await?;
     }
     Ok(())
 }
 
 /// Available images that some of a host's nodes lack, one sentence each.
-pub async fn missing(hosts: &Hosts, host: HostId, nodes: &[Node]) -> Result<Vec<String>> {
+pub async fn missing_on_nodes(hosts: &Hosts, host: HostId, nodes: &[Node]) -> Result<Vec<String>> {
     let core = &hosts.core;
     let mut problems = vec![];
     for source in store::sources_on(&core.db, host).await? {
-        let Some(found) = look(hosts, &source).await? else { continue };
+        let Some(found) = check_source(hosts, &source).await? else { continue };
         let lacking = nodes.iter().filter(|node| node.online && !found.contains(&node.name));
         let lacking: Vec<&str> = lacking.map(|node| node.name.as_str()).collect();
         if !lacking.is_empty() {
@@ -231,7 +237,7 @@ pub async fn delete(core: &Core, id: ImageId) -> Result<()> {
     match store::delete(&mut *tx, id).await {
         Ok(true) => tx.commit().await,
         Ok(false) => Err(no_image()),
-        Err(error) if is_in_use(&error) => {
+        Err(error) if is_foreign_key_violation(&error) => {
             let message = match store::live_servers(&core.db, id).await? {
                 0 => "The history of deleted servers needs this image: disable it instead.".to_owned(),
                 n => format!("Servers were made from this image ({n}): disable it instead."),

@@ -24,7 +24,7 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
     let can = hosts.driver(access.server.host_id).await?.capabilities();
     let mut tx = db::begin(&core.db).await?;
     let server = service::lock(&mut tx, access).await?;
-    service::present(&server)?;
+    service::require_guest(&server)?;
     let from = ServerSize::of(&server);
     let (to, tariff) = wanted(&mut tx, &access.caller, &server, wish).await?;
     if to.disk < from.disk {
@@ -57,7 +57,7 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
     let id = service::enqueue(core, &mut tx, access, workflow::KIND, status, data).await?;
     servers::store::set_size(&mut tx, server.id, from.max(to), None).await?;
     tx.commit().await?;
-    let submitted = service::submitted(core, &Once::default(), Accepted::new(id, None)).await?;
+    let submitted = service::wait_for_task(core, &Once::default(), Accepted::new(id, None)).await?;
     Ok(Resizing { status: "success".to_owned(), data: submitted.task_id, restart, operation_id: Some(id) })
 }
 

@@ -33,7 +33,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ServerAccess {
         let AnyCaller(caller) = AnyCaller::from_request_parts(parts, state).await?;
         // By name: a path may have more parameters.
         let Path(ServerPath { id }) = Path::<ServerPath>::from_request_parts(parts, state).await?;
-        let server = service::reach(core(&parts.extensions)?, &caller, id, level(&parts.method)).await?;
+        let server = service::accessible(core(&parts.extensions)?, &caller, id, level(&parts.method)).await?;
         Ok(Self { caller, server })
     }
 }

@@ -68,16 +68,16 @@ pub async fn reinstall(
 ) -> Result<Reinstalling> {
     let core = &hosts.core;
     if let OnceCheck::Done(accepted) = once.check(core, service::require_unprotected_on_host(hosts, access)).await? {
-        return answer(service::submitted(core, once, accepted).await?);
+        return answer(service::wait_for_task(core, once, accepted).await?);
     }
     let mut tx = match once.begin(core).await? {
         OnceStart::New(tx) => tx,
-        OnceStart::Done(accepted) => return answer(service::submitted(core, once, accepted).await?),
+        OnceStart::Done(accepted) => return answer(service::wait_for_task(core, once, accepted).await?),
     };
     let server = service::lock(&mut tx, access).await?;
-    service::unprotected(&server)?;
+    service::require_unprotected(&server)?;
     if !server.reserved {
-        service::present(&server)?;
+        service::require_guest(&server)?;
     }
     let kind = store::image_kind(&mut tx, wish.os_id).await?;
     if kind.as_deref() != Some(&*server.kind) {
@@ -100,7 +100,7 @@ pub async fn reinstall(
     let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
     let id = service::enqueue(core, &mut tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
     let accepted = tx.finish(core, Accepted::new(id, Some(password.expose_secret()))).await?;
-    answer(service::submitted(core, once, accepted).await?)
+    answer(service::wait_for_task(core, once, accepted).await?)
 }
 
 /// Older versions accepted names and keys that no guest accepts: this has to fail before the old guest is gone.

@@ -29,7 +29,7 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
     let kind = store::image_kind(&mut tx, order.os_id)
         .await?
         .ok_or_else(|| Error::field("osId", "No such image is available."))?;
-    GuestKind::try_from(stored::word(&offer.kind).unwrap_or(tariffs::Kind::Unknown))?;
+    GuestKind::try_from(stored::parse_known(&offer.kind).unwrap_or(tariffs::Kind::Unknown))?;
     if kind != offer.kind {
         return Err(Error::field(
             "osId",
@@ -74,9 +74,9 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
     };
     let (id, number) = store::insert(&mut tx, &new).await?;
     let rest = core.config.address_rest();
-    if !placement::settle(&mut tx, id, &candidates, rest).await? {
+    if !placement::place_with_addresses(&mut tx, id, &candidates, rest).await? {
         let hosts: Vec<i64> = candidates.iter().map(|candidate| candidate.host.0).collect();
-        return Err(no_address(addresses::store::rested_at(&mut tx, &hosts, rest).await?));
+        return Err(no_address(addresses::store::next_rested_at(&mut tx, &hosts, rest).await?));
     }
     let data = create::Data::new(core.sealer.seal_text(create::PASSWORD, &password)?);
     let deadline = rules::seconds(core.config.create_deadline_seconds);

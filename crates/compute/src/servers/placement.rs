@@ -83,7 +83,7 @@ pub(super) async fn candidates(
 
 /// Places a server on the first of these nodes whose host has addresses for it, and takes the addresses; false if none
 /// has. `rest`: how long an address released by another account is not reused.
-pub(super) async fn settle(
+pub(super) async fn place_with_addresses(
     tx: &mut PgConnection,
     id: ServerId,
     candidates: &[Candidate],
@@ -106,7 +106,7 @@ pub(super) async fn settle(
 
 /// Finds another node for a server that could not be created on its own, under the placement lock: on its own host if
 /// possible, so that it keeps its addresses. Returns false and changes nothing if there is no node besides `refused`.
-pub(super) async fn elsewhere(
+pub(super) async fn find_other_node(
     tx: &mut PgConnection,
     server: &ServerRecord,
     refused: &[Candidate],
@@ -130,5 +130,5 @@ pub(super) async fn elsewhere(
         return Ok(true);
     }
     addresses::store::release(tx, server.id).await?;
-    settle(tx, server.id, &candidates, rest).await
+    place_with_addresses(tx, server.id, &candidates, rest).await
 }

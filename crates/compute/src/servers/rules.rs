@@ -54,7 +54,7 @@ pub async fn refused(
 }
 
 /// A server that is not deleted, if the caller may access it at this level.
-pub async fn reach(core: &Core, caller: &Caller, id: ServerId, level: Access) -> Result<ServerRecord> {
+pub async fn accessible(core: &Core, caller: &Caller, id: ServerId, level: Access) -> Result<ServerRecord> {
     permit(caller, store::live(&core.db, id).await?, level)
 }
 
@@ -88,7 +88,7 @@ pub fn require_not_suspended(caller: &Caller, server: &ServerRecord) -> Result<(
 }
 
 /// Refuses operations that need the server's guest, if the host has none.
-pub fn present(server: &ServerRecord) -> Result<()> {
+pub fn require_guest(server: &ServerRecord) -> Result<()> {
     match (server.reserved, server.status) {
         (false, _) => Err(Error::new(Code::Conflict, "This server could not be created; delete it and order another.")),
         (true, Status::Failed) => {
@@ -99,7 +99,7 @@ pub fn present(server: &ServerRecord) -> Result<()> {
 }
 
 /// Refuses destructive operations on a protected server.
-pub(super) fn unprotected(server: &ServerRecord) -> Result<()> {
+pub(super) fn require_unprotected(server: &ServerRecord) -> Result<()> {
     match server.protected {
         true => Err(Error::new(Code::Conflict, "Deletion protection is on; switch it off first.")),
         false => Ok(()),
@@ -111,7 +111,7 @@ pub(super) fn unprotected(server: &ServerRecord) -> Result<()> {
 pub(super) async fn require_unprotected_on_host(hosts: &Hosts, access: &ServerAccess) -> Result<()> {
     let server = &access.server;
     require_not_suspended(&access.caller, server)?;
-    unprotected(server)?;
+    require_unprotected(server)?;
     if !server.reserved {
         return Ok(());
     }

@@ -18,12 +18,12 @@ use super::labels::Selector;
 use super::model::{Action, Deleted, ListServers, PasswordChanged, ServerView, Status};
 pub use super::order::order;
 pub use super::rules::{
-    accessible_by_number, authorize, let_show, lock, present, reach, refused, require_not_suspended,
+    accessible, accessible_by_number, authorize, let_show, lock, refused, require_guest, require_not_suspended,
 };
-pub(super) use super::rules::{require_unprotected_on_host, seconds, unprotected};
+pub(super) use super::rules::{require_unprotected, require_unprotected_on_host, seconds};
 use super::store::Filter;
 pub(super) use super::submit::enqueue_behind;
-pub use super::submit::{Accepted, SubmittedOperation, enqueue, submit, submitted};
+pub use super::submit::{Accepted, SubmittedOperation, enqueue, submit, wait_for_task};
 use super::submit::{begin, failed, is_over};
 use super::workflows::{delete, password, power};
 use super::{ServerAccess, store};
@@ -105,7 +105,7 @@ pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
     require_unprotected_on_host(hosts, access).await?;
     let mut tx = db::begin(&core.db).await?;
     let server = lock(&mut tx, access).await?;
-    unprotected(&server)?;
+    require_unprotected(&server)?;
     let operation_id = if server.reserved {
         // It gets the deadline of an undo: what the host may have begun to destroy can't be called off.
         let deadline = seconds(core.config.undo_deadline_seconds);

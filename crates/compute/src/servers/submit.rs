@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::model::Status;
-use super::rules::{lock, present, seconds};
+use super::rules::{lock, require_guest, seconds};
 use super::{ServerAccess, store};
 
 /// How long a response waits for the host's own task id.
@@ -113,7 +113,7 @@ pub(super) async fn begin<D: operations::Data>(
         OnceStart::New(tx) => tx,
         OnceStart::Done(answer) => return Ok(answer),
     };
-    present(&lock(&mut tx, access).await?)?;
+    require_guest(&lock(&mut tx, access).await?)?;
     let id = enqueue(core, &mut tx, access, kind, under_way, data).await?;
     tx.finish(core, Accepted::new(id, generated)).await
 }
@@ -139,11 +139,11 @@ pub async fn submit<D: operations::Data>(
     generated: Option<&str>,
 ) -> Result<SubmittedOperation> {
     let accepted = begin(core, once, access, kind, under_way, data, generated).await?;
-    submitted(core, once, accepted).await
+    wait_for_task(core, once, accepted).await
 }
 
 /// Waits briefly for the host's own task id of an operation. One that has failed by then is an error.
-pub async fn submitted(core: &Core, once: &Once, accepted: Accepted) -> Result<SubmittedOperation> {
+pub async fn wait_for_task(core: &Core, once: &Once, accepted: Accepted) -> Result<SubmittedOperation> {
     let (operation_id, generated) = (accepted.operation, accepted.generated.clone());
     if let Some(task_id) = accepted.answered {
         return Ok(SubmittedOperation { operation_id, task_id, generated });

@@ -30,16 +30,16 @@ pub(super) async fn take(
     store::reconcile(tx, server.id, there, gib).await?;
     let storage = store::storage(tx, server, gib, core.config.storage_margin_percent).await?;
     match storage {
-        Some(storage) if !storage.fits => Err(none()),
+        Some(storage) if !storage.fits => Err(no_space()),
         Some(storage) if !storage.free => Err(nearly_full()),
         // Nothing is known of a node that no sweep has seen yet.
-        _ => Ok(store::note(tx, server.id, name, gib).await?),
+        _ => Ok(store::record_size(tx, server.id, name, gib).await?),
     }
 }
 
 /// Corrects what a snapshot that has just been taken holds: its guest may have grown since space was reserved for it.
 /// False if the node has no space for the difference.
-pub(super) async fn settle(
+pub(super) async fn correct(
     core: &Core,
     tx: &mut PgConnection,
     server: &ServerRecord,
@@ -48,7 +48,7 @@ pub(super) async fn settle(
 ) -> sqlx::Result<bool> {
     placement::lock(tx).await?;
     // Anything that the guest has deleted since is still in the snapshot.
-    let noted = store::noted(tx, server.id, name).await?.unwrap_or(0);
+    let noted = store::recorded_size(tx, server.id, name).await?.unwrap_or(0);
     let gib = gib.max(noted);
     let more = gib - noted;
     if more > 0
@@ -57,12 +57,12 @@ pub(super) async fn settle(
     {
         return Ok(false);
     }
-    store::note(tx, server.id, name, gib).await?;
+    store::record_size(tx, server.id, name, gib).await?;
     Ok(true)
 }
 
 /// The error for a storage that has no space for another snapshot.
-pub(super) fn none() -> Error {
+pub(super) fn no_space() -> Error {
     Error::new(
         Code::ResourceUnavailable,
         "This server's storage has no space for another snapshot at the moment: delete one, or free disk space in the \

@@ -15,7 +15,7 @@ use super::workflows::{create, delete, rollback};
 use crate::hosts::Hosts;
 use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
-use crate::servers::service::{self, Accepted, SubmittedOperation, present};
+use crate::servers::service::{self, Accepted, SubmittedOperation, require_guest};
 use crate::tariffs;
 
 /// A server's snapshots, oldest first.
@@ -89,13 +89,13 @@ struct SnapshotCheck {
 /// Creates a snapshot.
 pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
     let core = &hosts.core;
-    let seen = match once.check(core, takes(hosts, &access.server, &new.snapname)).await? {
+    let seen = match once.check(core, check_create(hosts, &access.server, &new.snapname)).await? {
         OnceCheck::New(seen) => seen,
-        OnceCheck::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, new.snapname)),
+        OnceCheck::Done(done) => return Ok(answer(service::wait_for_task(core, once, done).await?, new.snapname)),
     };
     let data = create::Data::new(new.snapname.clone(), new.description, seen.limit);
     let accepted = take(core, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
-    Ok(answer(service::submitted(core, once, accepted).await?, new.snapname))
+    Ok(answer(service::wait_for_task(core, once, accepted).await?, new.snapname))
 }
 
 /// Reserves space for a snapshot and enqueues the operation that takes it, both or neither. `generated`: the generated name
@@ -117,16 +117,16 @@ async fn take<D: kernel::operations::Data>(
         OnceStart::Done(done) => return Ok(done),
     };
     let server = service::lock(&mut tx, access).await?;
-    present(&server)?;
+    require_guest(&server)?;
     room::take(core, &mut tx, &server, name, &seen.there, seen.gib).await?;
     let id = service::enqueue(core, &mut tx, access, kind, under_way, data).await?;
     tx.finish(core, Accepted::new(id, generated)).await
 }
 
 /// Checks whether the server can take a snapshot of this name.
-async fn takes(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<SnapshotCheck> {
+async fn check_create(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<SnapshotCheck> {
     let core = &hosts.core;
-    present(server)?;
+    require_guest(server)?;
     let limit = limit(core, server).await?;
     let there = on_host(hosts, server).await?;
     room_for(name, &there, limit)?;
@@ -139,9 +139,9 @@ async fn takes(hosts: &Hosts, server: &ServerRecord, name: &str) -> Result<Snaps
 pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
     let core = &hosts.core;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
-    let seen = match once.check(core, goes_back(hosts, &access.server, &wish.snapname, safety.as_deref())).await? {
+    let seen = match once.check(core, check_rollback(hosts, &access.server, &wish.snapname, safety.as_deref())).await? {
         OnceCheck::New(seen) => seen,
-        OnceCheck::Done(done) => return Ok(answer(service::submitted(core, once, done).await?, wish.snapname)),
+        OnceCheck::Done(done) => return Ok(answer(service::wait_for_task(core, once, done).await?, wish.snapname)),
     };
     let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), seen.limit);
     let status = Some(Status::Restoring);
@@ -149,16 +149,21 @@ pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: R
         None => service::submit(core, once, access, rollback::KIND, status, data, None).await?,
         Some(safety) => {
             let accepted = take(core, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
-            service::submitted(core, once, accepted).await?
+            service::wait_for_task(core, once, accepted).await?
         }
     };
     Ok(answer(submitted, wish.snapname))
 }
 
 /// Checks whether the server can be rolled back to this snapshot, with a safety snapshot first.
-async fn goes_back(hosts: &Hosts, server: &ServerRecord, name: &str, safety: Option<&str>) -> Result<SnapshotCheck> {
+async fn check_rollback(
+    hosts: &Hosts,
+    server: &ServerRecord,
+    name: &str,
+    safety: Option<&str>,
+) -> Result<SnapshotCheck> {
     let core = &hosts.core;
-    present(server)?;
+    require_guest(server)?;
     let limit = limit(core, server).await?;
     let there = on_host(hosts, server).await?;
     if !there.iter().any(|s| s.name == name) {
@@ -178,7 +183,7 @@ async fn goes_back(hosts: &Hosts, server: &ServerRecord, name: &str, safety: Opt
 pub async fn delete(hosts: &Hosts, access: &ServerAccess, name: String) -> Result<SnapshotAction> {
     let core = &hosts.core;
     let server = &access.server;
-    present(server)?;
+    require_guest(server)?;
     if !on_host(hosts, server).await?.iter().any(|s| s.name == name) {
         return Err(missing());
     }

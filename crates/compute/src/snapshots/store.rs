@@ -43,7 +43,7 @@ pub(super) async fn storage(
 }
 
 /// Records what a snapshot holds, or will hold; a later value replaces it.
-pub(super) async fn note(tx: &mut PgConnection, server: ServerId, name: &str, gib: i64) -> Result<()> {
+pub(super) async fn record_size(tx: &mut PgConnection, server: ServerId, name: &str, gib: i64) -> Result<()> {
     sqlx::query!(
         "insert into snapshot_room (server_id, name, gib) values ($1, $2, $3)
          on conflict (server_id, name) do update set gib = excluded.gib, noted_at = now()",
@@ -57,14 +57,14 @@ pub(super) async fn note(tx: &mut PgConnection, server: ServerId, name: &str, gi
 }
 
 /// The recorded size of a snapshot.
-pub(super) async fn noted(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<Option<i64>> {
+pub(super) async fn recorded_size(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<Option<i64>> {
     sqlx::query_scalar!("select gib from snapshot_room where server_id = $1 and name = $2", server.0, name)
         .fetch_optional(tx)
         .await
 }
 
 /// Deletes the record of a snapshot that is gone.
-pub(super) async fn free(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<()> {
+pub(super) async fn release(tx: &mut PgConnection, server: ServerId, name: &str) -> Result<()> {
     sqlx::query!("delete from snapshot_room where server_id = $1 and name = $2", server.0, name)
         .execute(tx)
         .await

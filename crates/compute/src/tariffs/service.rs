@@ -2,7 +2,7 @@
 
 use kernel::auth::Caller;
 use kernel::core::Core;
-use kernel::db::{self, is_in_use, is_taken};
+use kernel::db::{self, is_foreign_key_violation, is_unique_violation};
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::{Once, OnceStart};
 
@@ -61,7 +61,9 @@ pub async fn update(core: &Core, id: TariffId, update: UpdateTariff) -> Result<T
         snapshots: update.snapshots.unwrap_or(old.snapshots),
         ..old
     };
-    let new = store::update(&mut *tx, &new).await.map_err(|e| if is_taken(&e) { name_taken() } else { e.into() })?;
+    let new = store::update(&mut *tx, &new)
+        .await
+        .map_err(|e| if is_unique_violation(&e) { name_taken() } else { e.into() })?;
     tx.commit().await?;
     Ok(new)
 }
@@ -72,7 +74,7 @@ pub async fn delete(core: &Core, id: TariffId) -> Result<()> {
     match store::delete(&mut *tx, id).await {
         Ok(true) => tx.commit().await,
         Ok(false) => Err(Error::not_found("tariff")),
-        Err(error) if is_in_use(&error) => {
+        Err(error) if is_foreign_key_violation(&error) => {
             let message = match store::live_servers(&core.db, id).await? {
                 0 => "The history of deleted servers needs this tariff: disable it instead.".to_owned(),
                 n => format!("Servers have this tariff ({n}): disable it instead; they will keep it."),

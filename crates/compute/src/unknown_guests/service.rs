@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hypervisor::GuestRef;
 use kernel::core::Core;
-use kernel::db::{self, is_in_use};
+use kernel::db::{self, is_foreign_key_violation};
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::{Once, OnceStart};
 use kernel::restores;
@@ -28,17 +28,17 @@ const ASKED: i64 = 200;
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Finds unknown guests in a sweep, reserves what they use, and deletes the records of those that are gone.
-pub async fn swept(hosts: &Hosts, host: HostId, report: &SweepReport) -> Result<()> {
+pub async fn update_from_sweep(hosts: &Hosts, host: HostId, report: &SweepReport) -> Result<()> {
     let core = &hosts.core;
     let created = report.guests.iter().filter_map(|(guest, at)| Some((guest.vmid, (*at)?)));
     restores::service::check_created(core, created).await?;
     let markers: Vec<Uuid> = report.guests.iter().map(|(at, _)| at.marker).collect();
-    let unknown = store::strangers(&core.db, &markers, report.known_at).await?;
+    let unknown = store::without_server(&core.db, &markers, report.known_at).await?;
     let guests: Vec<&GuestRef> =
         report.guests.iter().map(|(at, _)| at).filter(|at| unknown.contains(&at.marker)).collect();
     metrics::gauge!("innkeeper_unknown_guests", "host" => host.to_string()).set(guests.len() as f64);
     if !guests.is_empty() {
-        for number in store::seen(&core.db, host, &guests).await? {
+        for number in store::record_seen(&core.db, host, &guests).await? {
             tracing::warn!(
                 %host,
                 number,
@@ -48,7 +48,7 @@ pub async fn swept(hosts: &Hosts, host: HostId, report: &SweepReport) -> Result<
         }
     }
     let (nodes, unread) = (&report.coverage.nodes, &report.coverage.unread);
-    let gone = store::gone(&core.db, host, &markers, &unknown, nodes, unread).await?;
+    let gone = store::no_longer_unknown(&core.db, host, &markers, &unknown, nodes, unread).await?;
     if !gone.is_empty() {
         let mut tx = db::begin(&core.db).await?;
         addresses::store::lock_pools(&mut tx, host).await?;
@@ -58,8 +58,8 @@ pub async fn swept(hosts: &Hosts, host: HostId, report: &SweepReport) -> Result<
     }
     let mut known = true;
     if !guests.is_empty() {
-        known = ask(hosts, host).await?;
-        hold_back(core, host).await?;
+        known = fetch_facts(hosts, host).await?;
+        reserve_addresses(core, host).await?;
     }
     if known {
         hosts::store::record_unknown_checked(&core.db, host, report.claimed_at).await?;
@@ -68,9 +68,9 @@ pub async fn swept(hosts: &Hosts, host: HostId, report: &SweepReport) -> Result<
 }
 
 /// Asks a host about the guests that it has not been asked about yet. True: nothing is left to ask.
-async fn ask(hosts: &Hosts, host: HostId) -> Result<bool> {
+async fn fetch_facts(hosts: &Hosts, host: HostId) -> Result<bool> {
     let core = &hosts.core;
-    let unasked = store::unasked(&core.db, host, ASKED).await?;
+    let unasked = store::without_facts(&core.db, host, ASKED).await?;
     if unasked.is_empty() {
         return Ok(true);
     }
@@ -78,7 +78,7 @@ async fn ask(hosts: &Hosts, host: HostId) -> Result<bool> {
     let driver = hosts.driver(host).await?;
     for guest in unasked {
         match tokio::time::timeout(ANSWER, driver.facts(&guest)).await {
-            Ok(Ok(facts)) => store::told(&core.db, host, guest.marker, &facts).await?,
+            Ok(Ok(facts)) => store::store_facts(&core.db, host, guest.marker, &facts).await?,
             Ok(Err(error)) if error.is_transient() => all = false,
             // Gone by now, or incomplete: the next sweep will show.
             Ok(Err(error)) => {
@@ -91,7 +91,7 @@ async fn ask(hosts: &Hosts, host: HostId) -> Result<bool> {
 }
 
 /// Reserves addresses that only unknown guests use: with each sweep, since pools come and go.
-async fn hold_back(core: &Core, host: HostId) -> Result<()> {
+async fn reserve_addresses(core: &Core, host: HostId) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     addresses::store::lock_pools(&mut tx, host).await?;
     let held: Vec<(IpAddr, Uuid, String)> = store::addresses(&mut tx, host)
@@ -150,7 +150,9 @@ pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: Ad
             let message = format!("No such tariff or image exists for {} servers.", guest.kind);
             return Err(Error::field("tariffId", message));
         }
-        Err(error) if is_in_use(&error) => return Err(Error::field("userId", "No such account exists.")),
+        Err(error) if is_foreign_key_violation(&error) => {
+            return Err(Error::field("userId", "No such account exists."));
+        }
         Err(error) => return Err(error.into()),
     };
     if let Some((address, other)) = addresses::store::adopt(&mut tx, host, guest.uuid, id, held).await?.first() {

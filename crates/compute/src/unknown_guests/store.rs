@@ -13,7 +13,7 @@ use crate::ids::{HostId, ServerId};
 
 /// Which of these markers belong to no server. If a server was deleted only after the host was asked, its guest may
 /// rightly be in the host's response.
-pub(super) async fn strangers(db: &PgPool, markers: &[Uuid], known_at: DateTime<Utc>) -> Result<Vec<Uuid>> {
+pub(super) async fn without_server(db: &PgPool, markers: &[Uuid], known_at: DateTime<Utc>) -> Result<Vec<Uuid>> {
     let rows = sqlx::query_scalar!(
         r#"select g.marker as "marker!" from unnest($1::uuid[]) as g (marker)
            where not exists (select from servers s
@@ -32,7 +32,7 @@ fn kind(kind: GuestKind) -> &'static str {
 }
 
 /// Records that these were seen; returns the numbers of the new ones.
-pub(super) async fn seen(db: &PgPool, host: HostId, guests: &[&GuestRef]) -> Result<Vec<i64>> {
+pub(super) async fn record_seen(db: &PgPool, host: HostId, guests: &[&GuestRef]) -> Result<Vec<i64>> {
     let markers: Vec<Uuid> = guests.iter().map(|g| g.marker).collect();
     let numbers: Vec<i64> = guests.iter().map(|g| g.vmid).collect();
     let kinds: Vec<String> = guests.iter().map(|g| kind(g.kind).to_owned()).collect();
@@ -57,7 +57,7 @@ pub(super) async fn seen(db: &PgPool, host: HostId, guests: &[&GuestRef]) -> Res
 }
 
 /// Those of a host that are no longer unknown: missing from a complete sweep of their nodes, or a server's by now.
-pub(super) async fn gone(
+pub(super) async fn no_longer_unknown(
     db: &PgPool,
     host: HostId,
     seen: &[Uuid],
@@ -87,7 +87,7 @@ pub(super) async fn forget(tx: &mut PgConnection, host: HostId, markers: &[Uuid]
 }
 
 /// Those of a host whose addresses are not known yet.
-pub(super) async fn unasked(db: &PgPool, host: HostId, most: i64) -> Result<Vec<GuestRef>> {
+pub(super) async fn without_facts(db: &PgPool, host: HostId, most: i64) -> Result<Vec<GuestRef>> {
     let rows = sqlx::query!(
         "select marker, guest_number, kind, node from unknown_guests
          where host_id = $1 and addresses is null order by guest_number limit $2",
@@ -104,7 +104,7 @@ pub(super) async fn unasked(db: &PgPool, host: HostId, most: i64) -> Result<Vec<
 }
 
 /// Stores a host's report about a guest.
-pub(super) async fn told(db: &PgPool, host: HostId, marker: Uuid, facts: &GuestFacts) -> Result<()> {
+pub(super) async fn store_facts(db: &PgPool, host: HostId, marker: Uuid, facts: &GuestFacts) -> Result<()> {
     let addresses: Vec<String> = facts.addresses.iter().map(ToString::to_string).collect();
     let number = |n: Option<u64>| n.and_then(|n| i64::try_from(n).ok());
     sqlx::query!(

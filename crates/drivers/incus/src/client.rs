@@ -204,7 +204,7 @@ pub(crate) async fn classify_shortage(client: &Client, error: Error) -> Error {
 /// Maps an error by its text where that says more than the code, else by its code.
 pub(crate) fn refusal(code: u16, text: &str) -> Error {
     let detail = text.to_owned();
-    by_words(text).unwrap_or(match code {
+    classify(text).unwrap_or(match code {
         400 | 413 | 422 => Error::Invalid(detail),
         401 => Error::Unauthorized(detail),
         403 => Error::Forbidden(detail),
@@ -222,7 +222,7 @@ pub(crate) fn refusal(code: u16, text: &str) -> Error {
 
 /// Maps the error text of a failed operation.
 pub(crate) fn failure(text: &str) -> Error {
-    by_words(text).unwrap_or_else(|| {
+    classify(text).unwrap_or_else(|| {
         let lower = text.to_lowercase();
         if lower.contains("not found") || lower.contains("no such object") {
             Error::NotFound(text.to_owned())
@@ -232,7 +232,7 @@ pub(crate) fn failure(text: &str) -> Error {
     })
 }
 
-fn by_words(text: &str) -> Option<Error> {
+fn classify(text: &str) -> Option<Error> {
     let lower = text.to_lowercase();
     let any = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
     let detail = text.to_owned();

@@ -104,7 +104,7 @@ impl Snapshots for Incus {
             return Err(Error::NotFound(format!("snapshot {name} of {}", instance.name)));
         }
         // What an earlier attempt saved is right: the instance may have the snapshot's configuration by now.
-        if kept(client, guest).await?.is_none() {
+        if load_preserved(client, guest).await?.is_none() {
             keep(client, guest, &Keep::of(&instance)).await?;
         }
         let body = json!({"restore": name, "stateful": false});
@@ -141,7 +141,7 @@ pub(crate) async fn settle(
     instance: &Instance,
 ) -> Result<TaskState> {
     let outcome = operation.map_or(TaskState::Unknown, ended);
-    let Some(keep) = kept(client, guest).await? else { return Ok(outcome) };
+    let Some(keep) = load_preserved(client, guest).await? else { return Ok(outcome) };
     let now = Keep::of(instance);
     if now.config != keep.config || now.devices != keep.devices {
         restore_preserved(client, &instance.name, &keep).await?;
@@ -178,7 +178,7 @@ fn preserved_profile(guest: &GuestRef) -> String {
 }
 
 /// What an unfinished roll-back has saved.
-async fn kept(client: &Client, guest: &GuestRef) -> Result<Option<Keep>> {
+async fn load_preserved(client: &Client, guest: &GuestRef) -> Result<Option<Keep>> {
     #[derive(Deserialize)]
     struct Profile {
         config: Map,
@@ -193,7 +193,7 @@ async fn kept(client: &Client, guest: &GuestRef) -> Result<Option<Keep>> {
 }
 
 pub(crate) async fn unfinished(client: &Client, guest: &GuestRef) -> Result<bool> {
-    Ok(kept(client, guest).await?.is_some())
+    Ok(load_preserved(client, guest).await?.is_some())
 }
 
 async fn keep(client: &Client, guest: &GuestRef, keep: &Keep) -> Result<()> {

@@ -15,11 +15,11 @@ use crate::{clones, images, locks, marker, network};
 
 /// The task for a guest of this number that is there already; `None` where nothing is.
 pub(crate) async fn present(client: &Client, guest: &GuestRef, limits: &GuestSize) -> Result<Option<Task>> {
-    match lookup::look(client, guest).await {
+    match lookup::lookup(client, guest).await {
         Ok(Lookup::Absent) => Ok(None),
         Ok(Lookup::Ours(found)) if found.whole => Ok(Some(Task::Done)),
         Ok(Lookup::Ours(found)) if guest.kind == GuestKind::Vm && found.status.lock.is_empty() => {
-            Ok(Some(match shape(client, &found.at, guest, limits, false).await? {
+            Ok(Some(match resize_clone(client, &found.at, guest, limits, false).await? {
                 Some(upid) => chained(&upid, PveFollowUp::Sized(*limits), guest),
                 None => Task::Done,
             }))
@@ -40,7 +40,7 @@ async fn being_made(client: &Client, at: &Place, guest: &GuestRef) -> Result<Tas
         return Ok(chained(&row.upid, PveFollowUp::Made, guest));
     }
     // It may have ended between the two reads.
-    match lookup::look(client, guest).await? {
+    match lookup::lookup(client, guest).await? {
         Lookup::Ours(found) if found.whole => Ok(Task::Done),
         Lookup::Coming(_) => Err(locks::held(client, at, "create").await?),
         Lookup::Ours(found) if !found.status.lock.is_empty() => Err(locks::held(client, at, &found.status.lock).await?),
@@ -137,7 +137,7 @@ pub(crate) async fn machine(client: &Client, spec: &GuestSpec, at: &Place, root:
 
 /// Turns a cloned machine into what was ordered. Returns a UPID while its disk grows; `None`: it is complete.
 /// `grown`: a task that grows the disk has succeeded.
-async fn shape(
+async fn resize_clone(
     client: &Client,
     at: &Place,
     guest: &GuestRef,
@@ -181,7 +181,7 @@ pub(crate) async fn complete(
         Some(Outcome::Failed(error)) => return Ok(TaskState::Failed(error)),
         _ => {}
     }
-    match shape(client, &found.at, guest, limits, grown).await? {
+    match resize_clone(client, &found.at, guest, limits, grown).await? {
         // From now on its task is found in the node's list.
         Some(_) => Ok(TaskState::Running(None)),
         None => Ok(end.into()),

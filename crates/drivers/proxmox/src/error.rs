@@ -33,7 +33,7 @@ pub(crate) fn refusal(status: u16, text: String, mutates: bool) -> Error {
         502..=504 | 595..=599 => Error::Unreachable(format!("{text} (HTTP {status})")),
         401 => Error::Unauthorized(text),
         403 => Error::Forbidden(text),
-        400 | 500 => by_words(&text).unwrap_or(match status {
+        400 | 500 => classify(&text).unwrap_or(match status {
             400 => Error::Invalid(text),
             _ => Error::Failed(text),
         }),
@@ -44,7 +44,7 @@ pub(crate) fn refusal(status: u16, text: String, mutates: bool) -> Error {
 
 /// Maps a failed task's exit status.
 pub(crate) fn failure(text: &str) -> Error {
-    by_words(text).unwrap_or_else(|| Error::Failed(text.to_owned()))
+    classify(text).unwrap_or_else(|| Error::Failed(text.to_owned()))
 }
 
 /// Maps a failed task's exit status, with the last lines of its log.
@@ -107,7 +107,7 @@ const MEANINGS: &[MessageRule] = &[
     (&["does not exist", "no such", "no options specified", "unable to find"], Error::NotFound),
 ];
 
-fn by_words(text: &str) -> Option<Error> {
+fn classify(text: &str) -> Option<Error> {
     let lower = text.to_lowercase();
     // The machine may well run: this says nothing about its state.
     if lower.contains("guest agent is not running") {

@@ -17,7 +17,7 @@ pub(crate) async fn explained<T>(
     if config_lock(error)
         && let Ok(Some(found)) = lookup::get(client, guest).await
     {
-        locks::free(client, &found).await?;
+        locks::check_unlocked(client, &found).await?;
     }
     result
 }

@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::error::config_lock;
 use crate::lookup::{self, Lookup};
 use crate::place::Place;
-use crate::tasks::{Outcome, PveFollowUp, PveTaskId, Upid, parse, reached, state};
+use crate::tasks::{Outcome, PveFollowUp, PveTaskId, Upid, parse, power_result, state};
 use crate::{Proxmox, create, locks, power, snapshots};
 
 #[async_trait]
@@ -33,7 +33,7 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
         (PveFollowUp::Started | PveFollowUp::Stopped, Outcome::Succeeded(_)) if !asked_only => return Ok(end.into()),
         _ => {}
     }
-    let found = match lookup::look(client, &guest).await {
+    let found = match lookup::lookup(client, &guest).await {
         Ok(Lookup::Ours(found)) => found,
         Ok(Lookup::Coming(_)) => return Ok(TaskState::Running(None)),
         Ok(Lookup::Absent) => {
@@ -48,7 +48,7 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
     match then {
         PveFollowUp::Made => Ok(end.into()),
         PveFollowUp::Sized(limits) => create::complete(client, &upid, end, &found, &guest, &limits).await,
-        PveFollowUp::Started => Ok(reached(end, found.power(), GuestPower::Running)),
+        PveFollowUp::Started => Ok(power_result(end, found.power(), GuestPower::Running)),
         PveFollowUp::Stopped => power::stopped(client, &upid, end, &found).await,
         PveFollowUp::Restarted => power::restarted(client, &upid, end, &found).await,
         PveFollowUp::Settled => snapshots::settle(client, &upid, end, &found).await,

@@ -35,7 +35,7 @@ impl Inventory for Proxmox {
 
     async fn find(&self, guest: &GuestRef) -> Result<Presence> {
         let client = &self.client;
-        let (at, power) = match lookup::look(client, guest).await? {
+        let (at, power) = match lookup::lookup(client, guest).await? {
             Lookup::Absent => return Ok(Presence::Absent),
             Lookup::Ours(found) => (found.at.clone(), found.power()),
             Lookup::Coming(at) => {

@@ -15,7 +15,7 @@ use crate::place::{self, LocatedGuest, Place};
 const HIBERNATED: &str = "suspended";
 
 /// Refuses a guest whose configuration is locked, with [`Error::Locked`] if that will pass.
-pub(crate) async fn free(client: &Client, found: &LocatedGuest) -> Result<()> {
+pub(crate) async fn check_unlocked(client: &Client, found: &LocatedGuest) -> Result<()> {
     match found.status.lock.as_str() {
         "" => Ok(()),
         lock => Err(held(client, &found.at, lock).await?),
@@ -24,7 +24,11 @@ pub(crate) async fn free(client: &Client, found: &LocatedGuest) -> Result<()> {
 
 /// The same for calls that work on a hibernated machine too: starting and deleting it.
 pub(crate) async fn free_or_hibernated(client: &Client, found: &LocatedGuest) -> Result<()> {
-    if found.at.kind == GuestKind::Vm && found.status.lock == HIBERNATED { Ok(()) } else { free(client, found).await }
+    if found.at.kind == GuestKind::Vm && found.status.lock == HIBERNATED {
+        Ok(())
+    } else {
+        check_unlocked(client, found).await
+    }
 }
 
 /// The error for a guest that was seen with this lock.

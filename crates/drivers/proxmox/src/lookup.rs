@@ -30,7 +30,7 @@ async fn status(client: &Client, node: &str, guest: &GuestRef) -> Result<Option<
 }
 
 /// Looks for a guest everywhere; any other guest of its number is [`Error::NotOurs`].
-pub(crate) async fn look(client: &Client, guest: &GuestRef) -> Result<Lookup> {
+pub(crate) async fn lookup(client: &Client, guest: &GuestRef) -> Result<Lookup> {
     let Some((at, status)) = locate(client, guest).await? else { return Ok(Lookup::Absent) };
     let making = |lock: &str| matches!(lock, "create" | "clone");
     let tagged = marker::find(&status.tags, guest.vmid);
@@ -140,7 +140,7 @@ pub(crate) async fn is_number_free(client: &Client, vmid: i64) -> Result<bool> {
 
 /// `None` is evidence.
 pub(crate) async fn get(client: &Client, guest: &GuestRef) -> Result<Option<LocatedGuest>> {
-    match look(client, guest).await? {
+    match lookup(client, guest).await? {
         Lookup::Ours(found) => Ok(Some(found)),
         Lookup::Coming(_) => Err(Error::Locked(format!("{} is being made", guest.vmid))),
         Lookup::Absent => Ok(None),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::TaskRow;
 use crate::client::Client;
 use crate::place::{self, LocatedGuest, Place};
-use crate::tasks::{self, Outcome, PveFollowUp, Upid, chained, reached};
+use crate::tasks::{self, Outcome, PveFollowUp, Upid, chained, power_result};
 use crate::{Proxmox, locks, lookup, marker};
 
 /// A node's names for kinds of tasks.
@@ -59,7 +59,7 @@ impl Power for Proxmox {
         {
             return Ok(chained(&row.upid, PveFollowUp::Stopped, guest));
         }
-        locks::free(client, &found).await?;
+        locks::check_unlocked(client, &found).await?;
         let submitted = match mode {
             StopMode::Clean { timeout } => {
                 onboot(client, &found.at, guest, "0").await?;
@@ -91,7 +91,7 @@ impl Power for Proxmox {
             return self.start(guest).await;
         }
         // A reboot does not check the lock: it stops the guest and then can't start it.
-        locks::free(client, &found).await?;
+        locks::check_unlocked(client, &found).await?;
         found.check_room()?;
         let seconds = timeout.as_secs().max(1).to_string();
         match act(client, &found.at, "reboot", &[("timeout", &seconds)]).await {
@@ -107,7 +107,7 @@ impl Power for Proxmox {
 pub(crate) async fn stopped(client: &Client, upid: &Upid, end: Outcome, found: &LocatedGuest) -> Result<TaskState> {
     match (&end, found.status.power()) {
         (_, GuestPower::Stopped) | (Outcome::Succeeded(_), _) => {
-            Ok(reached(end, found.status.power(), GuestPower::Stopped))
+            Ok(power_result(end, found.status.power(), GuestPower::Stopped))
         }
         // Only a clean stop is followed by a forced one.
         (Outcome::Failed(Error::Conflict(_)), _) if upid.kind.ends_with("shutdown") => {

@@ -154,7 +154,7 @@ impl From<Outcome> for TaskState {
 }
 
 /// A change of power whose task has ended. The guest's state counts, whoever brought it about.
-pub(crate) fn reached(end: Outcome, is: GuestPower, wanted: GuestPower) -> TaskState {
+pub(crate) fn power_result(end: Outcome, is: GuestPower, wanted: GuestPower) -> TaskState {
     match end {
         Outcome::Failed(_) | Outcome::Lost if is == wanted => TaskState::Succeeded(None),
         // The HA manager has not done it yet.
@@ -186,7 +186,7 @@ pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<Outcome> {
     match status.exitstatus.as_deref() {
         Some("OK") => Ok(Outcome::Succeeded(None)),
         Some(text) if text.starts_with("WARNINGS") => Ok(Outcome::Succeeded(Some(tail(client, upid).await?))),
-        Some(text) if !unseen(text) => {
+        Some(text) if !is_end_unknown(text) => {
             // The log is only detail: without it the failure is still a failure.
             let detail = tail(client, upid).await.unwrap_or_default();
             Ok(Outcome::Failed(failure_with(text, &detail)))
@@ -198,7 +198,7 @@ pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<Outcome> {
 }
 
 /// Exit statuses that mean that the node did not see the end.
-fn unseen(text: &str) -> bool {
+fn is_end_unknown(text: &str) -> bool {
     ["unexpected status", "unable to get last line", "unable to read tail"].iter().any(|words| text.starts_with(words))
 }
 
@@ -322,18 +322,18 @@ mod tests {
         assert!(matches!(by_log("a\nTASK WARNINGS: 1"), Outcome::Succeeded(Some(_))));
         assert!(matches!(by_log("TASK ERROR: CT is locked (backup)"), Outcome::Failed(Error::Locked(_))));
         assert_eq!(by_log("half a li"), Outcome::Lost);
-        assert!(unseen("unexpected status") && unseen("unable to get last line from task log - x"));
-        assert!(!unseen("unable to create CT 120 - out of space"));
+        assert!(is_end_unknown("unexpected status") && is_end_unknown("unable to get last line from task log - x"));
+        assert!(!is_end_unknown("unable to create CT 120 - out of space"));
     }
 
     #[test]
     fn what_is_so_is_so_whoever_did_it() {
         let locked = || Outcome::Failed(Error::Locked(String::new()));
-        assert_eq!(reached(locked(), GuestPower::Running, GuestPower::Running), TaskState::Succeeded(None));
-        assert!(matches!(reached(locked(), GuestPower::Stopped, GuestPower::Running), TaskState::Failed(_)));
-        assert_eq!(reached(Outcome::Lost, GuestPower::Stopped, GuestPower::Running), TaskState::Unknown);
+        assert_eq!(power_result(locked(), GuestPower::Running, GuestPower::Running), TaskState::Succeeded(None));
+        assert!(matches!(power_result(locked(), GuestPower::Stopped, GuestPower::Running), TaskState::Failed(_)));
+        assert_eq!(power_result(Outcome::Lost, GuestPower::Stopped, GuestPower::Running), TaskState::Unknown);
         assert_eq!(
-            reached(Outcome::Succeeded(None), GuestPower::Stopped, GuestPower::Running),
+            power_result(Outcome::Succeeded(None), GuestPower::Stopped, GuestPower::Running),
             TaskState::Running(None)
         );
     }

@@ -54,7 +54,7 @@ pub async fn watch(State((core, open)): State<(Arc<Core>, OpenRoutes)>, request:
     let unanswered = EntryGuard(Some((Arc::clone(&core), begun)));
     let notes = Notes::default();
     let response = NOTES.scope(Arc::clone(&notes), next.run(request)).await;
-    let (response, made) = look(response).await;
+    let (response, made) = read_answer(response).await;
     let known = notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let end = EntryOutcome {
         status: Some(response.status().as_u16()),
@@ -111,7 +111,7 @@ struct CreatedIds {
     operation_id: Option<Uuid>,
 }
 
-async fn look(response: Response) -> (Response, CreatedIds) {
+async fn read_answer(response: Response) -> (Response, CreatedIds) {
     let json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     let small = response.body().size_hint().exact().is_some_and(|size| size <= ANSWER as u64);
     if !response.status().is_success() || !json || !small {

@@ -74,7 +74,7 @@ async fn keep(core: &Core, begun: OpenEntry, end: &EntryOutcome, counted: bool) 
     };
     let written = match write().await {
         // The clock is months ahead of the janitor, or behind it.
-        Err(error) if is_missing_partition(&error) => match store::room(&core.db).await {
+        Err(error) if is_missing_partition(&error) => match store::create_partitions(&core.db).await {
             Ok(()) => write().await,
             failed => failed,
         },

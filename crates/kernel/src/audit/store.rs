@@ -103,7 +103,7 @@ pub(super) async fn list(
     query: &ListEntries,
     page: PageQuery,
 ) -> Result<(Vec<Entry>, i64)> {
-    let mut tx = crate::db::reading(db).await?;
+    let mut tx = crate::db::begin_list_query(db).await?;
     macro_rules! entries {
         ($run:ident, $query:ident, ($($of:tt)*), $what:literal, $rest:literal $(, $more:expr)*) => {
             sqlx::$query!(
@@ -145,13 +145,13 @@ pub(super) async fn list(
 }
 
 /// Creates the partitions for this month and the next ones.
-pub(super) async fn room(db: &PgPool) -> Result<()> {
+pub(super) async fn create_partitions(db: &PgPool) -> Result<()> {
     sqlx::query!("select audit_room()").fetch_one(db).await.map(drop)
 }
 
 /// Number of refused writes by hour, newest first; only those about one account if `mine` is set.
 pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, page: PageQuery) -> Result<(Vec<Refused>, i64)> {
-    let mut tx = crate::db::reading(db).await?;
+    let mut tx = crate::db::begin_list_query(db).await?;
     let rows = sqlx::query_as!(
         Refused,
         r#"select hour, nullif(user_id, 0) as "user_id: UserId", nullif(account_id, 0) as "account_id: UserId", count, last_at

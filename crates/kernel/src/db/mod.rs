@@ -44,7 +44,7 @@ pub fn lease_pool(config: &Config) -> anyhow::Result<PgPool> {
 
 /// A pool of one connection, for a listener: it may break unnoticed, and is then dropped with its pool.
 pub fn listening_pool(db: &PgPool) -> PgPool {
-    let options = guarded().max_connections(1).max_lifetime(None).idle_timeout(None);
+    let options = checked_pool_options().max_connections(1).max_lifetime(None).idle_timeout(None);
     options.acquire_timeout(db.options().get_acquire_timeout()).connect_lazy_with((*db.connect_options()).clone())
 }
 
@@ -58,7 +58,7 @@ fn connection(config: &Config) -> anyhow::Result<PgConnectOptions> {
 
 /// Common to all pools: no connection returns to the pool inside a transaction. The check runs after the borrower has
 /// its result, while others use the next connection.
-fn guarded() -> PgPoolOptions {
+fn checked_pool_options() -> PgPoolOptions {
     PgPoolOptions::new().after_release(|connection, _| {
         Box::pin(async move {
             let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "timeout checking a released connection");
@@ -72,7 +72,7 @@ fn guarded() -> PgPoolOptions {
 }
 
 fn pool_of(config: &Config, connections: u32) -> anyhow::Result<PgPool> {
-    let pool = guarded()
+    let pool = checked_pool_options()
         .max_connections(connections)
         .acquire_timeout(Duration::from_secs(config.database_wait_seconds.into()))
         // sqlx tests every connection that is released. Testing it again when it is acquired a moment later would add a
@@ -92,7 +92,7 @@ fn pool_of(config: &Config, connections: u32) -> anyhow::Result<PgPool> {
 
 /// A transaction for reading a list: with a plan for the given filters (a generic one would read everything) and a
 /// timeout of two seconds, because no client waits longer and all of them need the connection.
-pub async fn reading(db: &PgPool) -> sqlx::Result<Tx> {
+pub async fn begin_list_query(db: &PgPool) -> sqlx::Result<Tx> {
     let mut tx = begin(db).await?;
     sqlx::query!(
         "select set_config('plan_cache_mode', 'force_custom_plan', true) as plans,
@@ -120,12 +120,12 @@ pub async fn migrate(db: &PgPool) -> anyhow::Result<()> {
 }
 
 /// Whether a statement failed because a name (or another unique value) is taken.
-pub fn is_taken(error: &sqlx::Error) -> bool {
+pub fn is_unique_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 /// Whether a statement failed because of a missing row, or one that is still referenced.
-pub fn is_in_use(error: &sqlx::Error) -> bool {
+pub fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 

@@ -26,7 +26,7 @@ const REFUSAL: Duration = Duration::from_secs(1);
 
 /// Times out a request and says whose fault it was: a body that did not arrive is the client's, who may send it again;
 /// a request that arrived but is not done yet is ours, and may still be completed.
-pub(super) async fn carry(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
+pub(super) async fn limit_time(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
     let most = Duration::from_secs(core.config.request_seconds.into());
     let gate = Arc::new(BodyGate::default());
     let safe = request.method().is_safe();

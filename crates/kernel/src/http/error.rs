@@ -55,11 +55,11 @@ pub(crate) fn from_panic(panic: Box<dyn std::any::Any + Send + 'static>) -> Resp
 pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let request_id =
         request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
-    let path = super::router::cut(request.uri().path()).into_owned();
+    let path = super::router::truncate(request.uri().path()).into_owned();
     let response = next.run(request).await;
     let error = match response.extensions().get::<Arc<Error>>() {
         Some(error) => Arc::clone(error),
-        None => match foreign(response.status(), &path) {
+        None => match from_other(response.status(), &path) {
             Some(error) => Arc::new(error),
             None => return response,
         },
@@ -95,7 +95,7 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
 }
 
 /// Failures raised by a layer or the router, without our error type. Socket.IO speaks its own protocol.
-fn foreign(status: StatusCode, path: &str) -> Option<Error> {
+fn from_other(status: StatusCode, path: &str) -> Option<Error> {
     if path.starts_with("/socket.io") {
         return None;
     }

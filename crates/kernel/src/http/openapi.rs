@@ -129,14 +129,14 @@ fn describe(operation: &mut Operation) {
 fn shapes(components: &Components) -> Vec<(String, Schema)> {
     let named = components.schemas.iter().filter_map(|(name, schema)| match schema {
         RefOr::T(schema @ Schema::Object(object)) if !object.properties.is_empty() || object.enum_values.is_some() => {
-            Some((name.clone(), nameless(schema)))
+            Some((name.clone(), anonymous(schema)))
         }
         _ => None,
     });
     named.collect()
 }
 
-fn nameless(schema: &Schema) -> Schema {
+fn anonymous(schema: &Schema) -> Schema {
     let mut schema = schema.clone();
     if let Schema::Object(object) = &mut schema {
         object.description = None;
@@ -148,7 +148,7 @@ fn nameless(schema: &Schema) -> Schema {
 fn fold(schema: &mut RefOr<Schema>, shapes: &[(String, Schema)]) {
     let RefOr::T(whole) = schema else { return };
     if let Schema::Object(_) = whole {
-        let looks = nameless(whole);
+        let looks = anonymous(whole);
         if let Some((name, _)) = shapes.iter().find(|(_, shape)| *shape == looks) {
             *schema = RefOr::Ref(Ref::from_schema_name(name));
             return;

@@ -41,7 +41,7 @@ pub(super) async fn identify(State(doors): State<Authentication>, mut request: R
 
 /// Waits for the body of an authenticated request, then authenticates the caller again. Every other check on the way to
 /// the handler runs after this.
-pub(super) async fn look_again(State(doors): State<Authentication>, request: Request, next: Next) -> Response {
+pub(super) async fn reauthenticate(State(doors): State<Authentication>, request: Request, next: Next) -> Response {
     let known = matches!(request.extensions().get::<RequestIdentity>(), Some(RequestIdentity::Somebody(_)));
     if !known || request.body().is_end_stream() {
         return next.run(request).await;

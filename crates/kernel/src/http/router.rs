@@ -69,10 +69,10 @@ pub fn router(
             .layer(Extension(Arc::clone(core)))
             .layer(from_fn_with_state(doors.clone(), rights::identify))
             .layer(from_fn_with_state(Arc::clone(core), limits::limit))
-            .layer(from_fn_with_state(Arc::clone(core), carry::carry))
+            .layer(from_fn_with_state(Arc::clone(core), carry::limit_time))
             .layer(from_fn_with_state((Arc::clone(core), open), audit::watch))
             .layer(CatchPanicLayer::custom(error::from_panic))
-            .layer(from_fn_with_state(doors, rights::look_again))
+            .layer(from_fn_with_state(doors, rights::reauthenticate))
             .layer(DefaultBodyLimit::max(BODY_LIMIT)),
     );
     features.iter().fold(router, |router, feature| Arc::clone(feature).wrap(router))
@@ -91,12 +91,12 @@ async fn drop_unreadable_request_id(mut request: Request) -> Request {
 fn span(request: &Request) -> tracing::Span {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
     // Only the path: a query may hold what does not belong in a log.
-    let (method, path) = (cut(request.method().as_str()), cut(request.uri().path()));
+    let (method, path) = (truncate(request.method().as_str()), truncate(request.uri().path()));
     tracing::info_span!("request", id, %method, %path)
 }
 
 /// Shortens text for the log, which clients must not be able to fill with long requests.
-pub(super) fn cut(text: &str) -> Cow<'_, str> {
+pub(super) fn truncate(text: &str) -> Cow<'_, str> {
     const MOST: usize = 200;
     match text.len() {
         0..=MOST => text.into(),

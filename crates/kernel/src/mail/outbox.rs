@@ -32,7 +32,7 @@ pub(super) async fn send_queued(core: &Core) {
             return;
         }
     };
-    if !restores::service::begun(core).await {
+    if !restores::service::wait_for_first_check(core).await {
         return;
     }
     let mut events = core.events.subscribe();
@@ -103,7 +103,7 @@ async fn send(core: &Core, transport: &Transport, mail: QueuedMail) -> sqlx::Res
         Ok(ready) => ready.hand_over().await,
         Err(failure) => Err(failure),
     };
-    settle(core, transport, &mail, outcome).await
+    store_outcome(core, transport, &mail, outcome).await
 }
 
 /// Everything short of the content, so that a failure anywhere in here leaves the email unsent.
@@ -122,7 +122,7 @@ async fn offer(core: &Core, transport: &Transport, mail: &QueuedMail) -> Result<
 
 /// Records the outcome. It must not be lost because the database is unreachable for a moment: this is retried for as
 /// long as the claim lasts.
-async fn settle(
+async fn store_outcome(
     core: &Core,
     transport: &Transport,
     mail: &QueuedMail,

@@ -53,8 +53,8 @@ pub async fn is_held(db: impl PgExecutor<'_>) -> sqlx::Result<bool> {
 }
 
 /// Stops sending anything that is queued: the database was restored, so it may have been sent already.
-pub async fn hold_all(tx: &mut PgConnection) -> Result<()> {
-    Ok(store::hold_all(tx).await?)
+pub async fn hold_queued(tx: &mut PgConnection) -> Result<()> {
+    Ok(store::hold_queued(tx).await?)
 }
 
 /// Whether an email to this address can be built and handed to a mail server with exactly this recipient.

@@ -151,7 +151,7 @@ pub(super) async fn abandoned(db: &PgPool, idempotent: bool) -> Result<Vec<Aband
 }
 
 /// Leaves the decision whether to send unsent emails to the provider.
-pub(super) async fn hold_all(tx: &mut PgConnection) -> Result<()> {
+pub(super) async fn hold_queued(tx: &mut PgConnection) -> Result<()> {
     sqlx::query!(
         "update mails set state = 'unknown', held = false,
              last_error = 'the database was restored while this waited to be sent; it may be out already'
@@ -171,7 +171,7 @@ pub(super) async fn is_any_held(db: impl PgExecutor<'_>) -> Result<bool> {
 
 /// Filtered emails with the total count; the subject is the only content included.
 pub(super) async fn list(db: &PgPool, query: &ListMails, page: PageQuery) -> Result<(Vec<MailView>, i64)> {
-    let mut tx = crate::db::reading(db).await?;
+    let mut tx = crate::db::begin_list_query(db).await?;
     macro_rules! mails {
         ($run:ident, $query:ident, ($($of:tt)*), $what:literal, $rest:literal $(, $more:expr)*) => {
             sqlx::$query!(

@@ -61,7 +61,7 @@ impl Engine {
                 return Ok(new.id);
             }
             // The conflicting operation may have ended in between: then there is room.
-            if let Some(BlockingOperation { id, kind, .. }) = store::holder(tx, new.server).await? {
+            if let Some(BlockingOperation { id, kind, .. }) = store::blocking(tx, new.server).await? {
                 return Err(Error::new(
                     Code::Locked,
                     format!(
@@ -93,7 +93,7 @@ impl Engine {
             if store::insert(tx, &new).await? {
                 return Ok(Enqueued { id: new.id, waits: false });
             }
-            if let Some(BlockingOperation { kind, state, .. }) = store::holder(tx, new.server).await? {
+            if let Some(BlockingOperation { kind, state, .. }) = store::blocking(tx, new.server).await? {
                 let why = match state {
                     State::Stuck => store::BEHIND_STUCK.to_owned(),
                     _ => format!("Waiting for another operation ({kind}) on this server to finish."),

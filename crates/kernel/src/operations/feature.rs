@@ -79,7 +79,7 @@ impl Feature for Operations {
 
     async fn upkeep(&self) -> Result<()> {
         let purged = service::purge(&self.core).await;
-        service::strand(self).await?;
+        service::mark_unknown_stuck(self).await?;
         purged
     }
 

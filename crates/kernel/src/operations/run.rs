@@ -14,7 +14,7 @@ use super::Operations;
 use super::failpoints::Action;
 use super::model::State;
 use super::store::{self, Claimed, StepUpdate};
-use super::workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome, overtaken};
+use super::workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome, lost_lease};
 use crate::core::Core;
 use crate::db::{self, Tx};
 use crate::error::{Code, Error, Result};
@@ -65,7 +65,7 @@ pub(super) async fn run(operations: &Operations, claimed: Claimed) {
     let deadline = Instant::now() + Duration::from_secs_f64(claimed.seconds_left.max(0.0));
     let lost = CancellationToken::new();
     let keep = async {
-        lease_lost(core, id, fence).await;
+        keep_lease(core, id, fence).await;
         lost.cancel();
         tokio::time::sleep(ENDING).await;
     };
@@ -90,7 +90,7 @@ pub(super) async fn run(operations: &Operations, claimed: Claimed) {
 }
 
 /// Renews the lease until that fails.
-async fn lease_lost(core: &Core, id: uuid::Uuid, fence: i64) {
+async fn keep_lease(core: &Core, id: uuid::Uuid, fence: i64) {
     let lease = core.engine.lease;
     let mut last = tokio::time::Instant::now();
     loop {
@@ -194,7 +194,7 @@ async fn act(
     match ctx.lost.run_until_cancelled(points.pass(&op.kind, name, op.undoing, "before")).await {
         Some(Some(Action::Fail)) => return (Err(injected()), false),
         Some(_) => {}
-        None => return (Err(overtaken()), false),
+        None => return (Err(lost_lease()), false),
     }
     let outcome = run.workflow.run(index, op.undoing, ctx, &mut op.data).await;
     let boundary = match outcome {
@@ -227,7 +227,7 @@ async fn save_outcome(
         Ok(Outcome::Wait { after, progress }) => {
             if work.is_late() {
                 let fault = Fault::new(FaultKind::Retry, Code::HostError, "The host did not finish in time.");
-                return failed(run, work, names, index, fault).await;
+                return handle_fault(run, work, names, index, fault).await;
             }
             let state = work.state();
             let op = &mut work.op;
@@ -243,7 +243,7 @@ async fn save_outcome(
                 .await?;
             Ok(AfterStep::Leave)
         }
-        Err(fault) => failed(run, work, names, index, fault).await,
+        Err(fault) => handle_fault(run, work, names, index, fault).await,
     }
 }
 
@@ -332,7 +332,7 @@ fn error_of(op: &Claimed) -> Option<(String, String, Option<String>)> {
 }
 
 /// The step failed: retry it, undo the operation, or mark it stuck.
-async fn failed(
+async fn handle_fault(
     run: &Runner<'_>,
     work: &mut ClaimedWork,
     names: &[&'static str],

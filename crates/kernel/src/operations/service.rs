@@ -31,7 +31,7 @@ pub async fn views(core: &Core, ids: &[Uuid]) -> Result<Vec<OperationView>> {
     if ids.is_empty() {
         return Ok(vec![]);
     }
-    Ok(store::some(&core.db, ids).await?.into_iter().map(|row| row.view(false)).collect())
+    Ok(store::by_ids(&core.db, ids).await?.into_iter().map(|row| row.view(false)).collect())
 }
 
 /// The operation that holds a server now, likewise.
@@ -85,12 +85,12 @@ pub async fn retry(operations: &Operations, once: &Once, id: Uuid) -> Result<Ope
         OnceStart::Done(answer) => return Ok(answer),
     };
     let deadline = Duration::from_secs(core.config.operation_deadline_seconds.into());
-    let (kind, step, place) = store::place(&mut tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+    let (kind, step, place) = store::current_step(&mut tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
     // If another version had its steps in other places, the retry confirms that it may continue at the one of the same
     // name.
     let here = operations.workflow(&kind).and_then(|w| w.steps().iter().position(|name| *name == step));
     let place = here.and_then(|index| i32::try_from(index).ok()).unwrap_or(place);
-    let taken_up = store::unstick(&mut tx, id, place, deadline, core.engine.undo_deadline).await?;
+    let taken_up = store::resume(&mut tx, id, place, deadline, core.engine.undo_deadline).await?;
     let row = store::get(&mut *tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
     if !taken_up {
         return Err(Error::new(Code::Conflict, "Only a stuck operation can be retried."));
@@ -120,7 +120,7 @@ pub async fn abandon(operations: &Operations, once: &Once, id: Uuid) -> Result<O
 }
 
 /// Marks everything in progress as stuck: the database was restored to an older state, from the time `to`.
-pub async fn hold_all(tx: &mut PgConnection, to: Option<DateTime<Utc>>) -> Result<u64> {
+pub async fn mark_all_stuck(tx: &mut PgConnection, to: Option<DateTime<Utc>>) -> Result<u64> {
     let to =
         to.map_or_else(|| "of an unknown time".to_owned(), |at| format!("of {}", at.format("%Y-%m-%d %H:%M:%S UTC")));
     let message = "The provider's database was restored from a backup while this was in progress. It waits until the \
@@ -130,7 +130,7 @@ pub async fn hold_all(tx: &mut PgConnection, to: Option<DateTime<Utc>>) -> Resul
          others. Check the guest; then retry the operation (innkeeper operation retry) or abandon it (innkeeper operation \
          abandon)."
     );
-    Ok(store::hold_all(tx, message, &detail).await?)
+    Ok(store::mark_all_stuck(tx, message, &detail).await?)
 }
 
 /// State of an operation after a short wait for it.
@@ -173,14 +173,15 @@ const STRANDED: Duration = Duration::from_mins(10);
 
 /// Marks operations stuck that no process claims because this version does not know their kind or data: a newer version
 /// started them. They hold their servers.
-pub async fn strand(operations: &Operations) -> Result<()> {
+pub async fn mark_unknown_stuck(operations: &Operations) -> Result<()> {
     let core = &operations.core;
     let mut tx = db::begin(&core.db).await?;
     let detail = "no process of a version that knows this kind of operation has claimed it for ten minutes: start the \
                   version that started it, then retry";
     let message = "No one is working on this; the provider has been notified.";
     let known = operations.known();
-    let stranded = store::strand(&mut tx, &known, STRANDED, Code::Internal.as_str(), message, detail).await?;
+    let stranded =
+        store::mark_unknown_stuck(&mut tx, &known, STRANDED, Code::Internal.as_str(), message, detail).await?;
     for (id, _) in &stranded {
         store::log(&mut tx, *id, "error", "", detail).await?;
     }

@@ -16,9 +16,9 @@ use super::model::State;
 use crate::ids::{ServerId, UserId};
 
 pub(super) use claim::{Claimed, KnownWorkflows, SlotLimits, claim, next_due, queue_waiting, release, renew};
-pub(super) use held::{abandon, hold_all};
+pub(super) use held::{abandon, mark_all_stuck};
 pub use views::LogLine;
-pub(super) use views::{active, count_of_server, count_stuck, get, log_lines, of_server, some, stuck};
+pub(super) use views::{active, by_ids, count_of_server, count_stuck, get, log_lines, of_server, stuck};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -121,7 +121,7 @@ pub(super) struct BlockingOperation {
 }
 
 /// The operation that blocks a server: the one that holds it, or the one that will hold it next.
-pub(super) async fn holder(db: &mut PgConnection, server: ServerId) -> Result<Option<BlockingOperation>> {
+pub(super) async fn blocking(db: &mut PgConnection, server: ServerId) -> Result<Option<BlockingOperation>> {
     sqlx::query_as!(
         BlockingOperation,
         r#"select id, kind, state as "state: State" from operations
@@ -263,7 +263,7 @@ pub(super) async fn log(tx: &mut PgConnection, id: Uuid, level: &str, step: &str
 }
 
 /// An operation's kind, and its step by name and by index.
-pub(super) async fn place(tx: &mut PgConnection, id: Uuid) -> Result<Option<(String, String, i32)>> {
+pub(super) async fn current_step(tx: &mut PgConnection, id: Uuid) -> Result<Option<(String, String, i32)>> {
     let row = sqlx::query!("select kind, step, step_index from operations where id = $1 for update", id)
         .fetch_optional(tx)
         .await?;
@@ -271,7 +271,7 @@ pub(super) async fn place(tx: &mut PgConnection, id: Uuid) -> Result<Option<(Str
 }
 
 /// Resumes a stuck operation at the step with this index; false if it is not stuck.
-pub(super) async fn unstick(
+pub(super) async fn resume(
     tx: &mut PgConnection,
     id: Uuid,
     step_index: i32,
@@ -299,7 +299,7 @@ pub(super) async fn unstick(
 }
 
 /// Marks operations stuck that no one has claimed for `since` and that are not among the `known`; returns them.
-pub(super) async fn strand(
+pub(super) async fn mark_unknown_stuck(
     tx: &mut PgConnection,
     known: &KnownWorkflows,
     since: Duration,

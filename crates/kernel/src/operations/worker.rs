@@ -16,7 +16,7 @@ const POLL: Duration = Duration::from_secs(5);
 /// Works until shutdown, then waits for the running operations to reach their next boundary.
 pub(super) async fn work(operations: &Arc<Operations>) {
     let core = &operations.core;
-    if !restores::service::begun(core).await {
+    if !restores::service::wait_for_first_check(core).await {
         return;
     }
     let hands = Arc::new(Semaphore::new(core.engine.workers));

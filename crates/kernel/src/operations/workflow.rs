@@ -214,7 +214,7 @@ impl<D: Data> AnyWorkflow for Workflow<D> {
 }
 
 /// The fault of a step whose lease is lost. No one is notified: another worker continues.
-pub(super) fn overtaken() -> Fault {
+pub(super) fn lost_lease() -> Fault {
     Fault::new(FaultKind::Retry, Code::Internal, "The lease was lost.")
 }
 
@@ -240,7 +240,7 @@ impl Context<'_> {
     /// can take it over until the transaction ends.
     pub async fn begin(&self) -> Result<Tx, Fault> {
         if self.lost.is_cancelled() {
-            return Err(overtaken());
+            return Err(lost_lease());
         }
         let mut tx = db::begin(&self.core.db).await?;
         if !store::hold(&mut tx, self.operation, self.fence).await? {

@@ -73,7 +73,7 @@ pub async fn begin(core: &Core) -> Result<()> {
 }
 
 /// The same for callers that can't continue without it: true once it is done, false if the process shuts down first.
-pub async fn begun(core: &Core) -> bool {
+pub async fn wait_for_first_check(core: &Core) -> bool {
     while let Err(error) = begin(core).await {
         tracing::warn!(%error, "cannot check yet whether the database was restored; retrying");
         tokio::select! {
@@ -108,7 +108,7 @@ async fn first_look(core: &Core) -> Result<()> {
 
 /// Keeps incrementing the counter until shutdown.
 pub async fn keep(core: &Core) {
-    if !begun(core).await {
+    if !wait_for_first_check(core).await {
         return;
     }
     let mut tick = tokio::time::interval(BEAT);
@@ -185,7 +185,7 @@ async fn record(core: &Core, known: &HeartbeatRecord, alive_at: Option<DateTime<
 /// Looks for things of ours, each with its number and the time of its creation, that were created while, according to the
 /// database, no process was alive: only we create any, so the database was restored, and this machine's note with it.
 pub async fn check_created(core: &Core, ours: impl IntoIterator<Item = (i64, DateTime<Utc>)>) -> Result<()> {
-    let Some((from, to)) = store::silent(&core.db).await? else { return Ok(()) };
+    let Some((from, to)) = store::silent_period(&core.db).await? else { return Ok(()) };
     let created = ours.into_iter().find(|(_, at)| *at > from + CLOCKS && *at < to - CLOCKS);
     let Some((number, _)) = created else { return Ok(()) };
     tracing::warn!(number, %from, %to, "a guest of ours was created while no process was alive");
@@ -211,8 +211,8 @@ async fn hold(
     known: &HeartbeatRecord,
     to: Option<DateTime<Utc>>,
 ) -> Result<(u64, HeartbeatRecord)> {
-    let held = operations::service::hold_all(tx, to).await?;
-    mail::service::hold_all(tx).await?;
+    let held = operations::service::mark_all_stuck(tx, to).await?;
+    mail::service::hold_queued(tx).await?;
     Ok((held, store::restored(tx, known, to).await?))
 }
 

@@ -73,7 +73,7 @@ pub(super) async fn beat(db: &PgPool, known: &HeartbeatRecord) -> Result<Option<
 }
 
 /// The last long period without a live process, if no restore has been found since.
-pub(super) async fn silent(db: &PgPool) -> Result<Option<(DateTime<Utc>, DateTime<Utc>)>> {
+pub(super) async fn silent_period(db: &PgPool) -> Result<Option<(DateTime<Utc>, DateTime<Utc>)>> {
     let row = sqlx::query!(
         r#"select silent_from as "from!", silent_to as "to!" from installation
            where silent_from is not null and silent_to is not null

@@ -32,12 +32,12 @@ pub async fn run(core: &Core) {
         tokio::select! {
             () = core.shutdown.cancelled() => return,
             _ = patrol.tick() => {
-                if let Err(error) = watch::patrol(core).await {
+                if let Err(error) = watch::evaluate_periodic(core).await {
                     tracing::warn!(%error, "pools and operations could not be checked; retrying");
                 }
             }
             _ = look.tick() => {
-                if let Err(error) = tell::tell(core, chrono::Utc::now()).await {
+                if let Err(error) = tell::send_due(core, chrono::Utc::now()).await {
                     tracing::warn!(%error, "alert notifications failed; retrying");
                 }
             }

@@ -36,7 +36,7 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Pa
 }
 
 /// One alert, if the caller has this level of access to its subject.
-async fn reach(core: &Core, caller: &Caller, id: AlertId, level: Access) -> Result<IncidentRow> {
+async fn accessible(core: &Core, caller: &Caller, id: AlertId, level: Access) -> Result<IncidentRow> {
     let unknown = || Error::not_found("alert");
     let row = store::incident(&core.db, id).await?.ok_or_else(unknown)?;
     match row.server() {
@@ -60,12 +60,12 @@ fn seen_by(caller: &Caller, row: IncidentRow) -> AlertView {
 
 /// One alert that the caller may see.
 pub async fn get(core: &Core, caller: &Caller, id: AlertId) -> Result<AlertView> {
-    reach(core, caller, id, Access::Read).await.map(|row| seen_by(caller, row))
+    accessible(core, caller, id, Access::Read).await.map(|row| seen_by(caller, row))
 }
 
 /// Acknowledges an alert: no more mail is sent about it, except that it has ended if its beginning was mailed.
 pub async fn acknowledge(core: &Core, once: &Once, caller: &Caller, id: AlertId) -> Result<AlertView> {
-    reach(core, caller, id, Access::Write).await?;
+    accessible(core, caller, id, Access::Write).await?;
     let mut tx = match once.begin(core).await? {
         OnceStart::New(tx) => tx,
         OnceStart::Done(answer) => return Ok(answer),

@@ -27,9 +27,9 @@ const MOST: usize = 2_000;
 
 /// Sends everything that is due and returns the number of emails; `None` if another process is doing so. Muted alerts
 /// and those in quiet hours wait. Alerts that begin and end in that time are never sent.
-pub async fn tell(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
+pub async fn send_due(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
     let mut tx = db::begin(&core.db).await?;
-    if !store::is_any(&mut tx).await? {
+    if !store::has_pending(&mut tx).await? {
         return Ok(Some(0));
     }
     // The holder of the lock sends everything.
@@ -40,7 +40,7 @@ pub async fn tell(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
     if news.len() < MOST && !has_settled(&news, core.config.alert_settle_seconds.into()) {
         return Ok(Some(0));
     }
-    let staff = store::staff(&mut tx).await?;
+    let staff = store::provider_recipients(&mut tx).await?;
     let mut mails: BTreeMap<UserId, (&str, Alerts<'_>)> = BTreeMap::new();
     for n in &news {
         let of_server = n.owner.zip(n.owner_email.as_deref());
@@ -61,7 +61,7 @@ pub async fn tell(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
     let ended: Vec<i64> = news.iter().filter(|n| n.resolved_at.is_some()).map(|n| n.id.0).collect();
     let critical = |n: &&PendingNotification| n.level.0 == monitor::alerts::Level::Critical;
     let critical: Vec<i64> = news.iter().filter(critical).map(|n| n.id.0).collect();
-    store::told(&mut tx, &ids, &critical, &ended).await?;
+    store::mark_notified(&mut tx, &ids, &critical, &ended).await?;
     tx.commit().await?;
     tracing::info!(alerts = ids.len(), mails = mails.len(), "alert notifications queued");
     Ok(Some(mails.len()))
@@ -71,7 +71,7 @@ pub async fn tell(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
 async fn loud(tx: &mut PgConnection, now: DateTime<Utc>, floor: f64) -> Result<Vec<PendingNotification>> {
     let (mut loud, mut after) = (vec![], AlertId(0));
     loop {
-        let part = store::news(tx, after, PART, floor).await?;
+        let part = store::pending(tx, after, PART, floor).await?;
         let Some(last) = part.last() else { return Ok(loud) };
         after = last.id;
         let servers: Vec<i64> = part.iter().filter_map(|n| n.server_id).map(|id| id.0).collect();

@@ -54,7 +54,7 @@ impl TrackChange {
 
 /// Judges a sweep of a host in the transaction that stores it. `interval` is the time between two sweeps, `traffic`
 /// this month's totals.
-pub async fn swept(
+pub async fn evaluate_sweep(
     tx: &mut PgConnection,
     interval: Duration,
     host: HostId,
@@ -82,13 +82,13 @@ pub async fn swept(
     let (subject, kind) = (AlertSubject::Host(host), Kind::StorageLow);
     let rule = rules.of(kind, None, None).1.active().copied();
     readings.push(RuleReading { subject, kind, rule, value: fullest });
-    judge(tx, interval, report.taken_at, readings).await?;
+    evaluate_readings(tx, interval, report.taken_at, readings).await?;
     // By the claim's clock: a failed sweep has no other.
-    answers(tx, interval, host, &rules, report.claimed_at, true).await.map(drop)
+    update_reachability(tx, interval, host, &rules, report.claimed_at, true).await.map(drop)
 }
 
 /// Records that a host could not be swept. Nothing is known of its guests, so none of them is judged.
-pub async fn failed(core: &Core, host: HostId) -> Result<()> {
+pub async fn evaluate_failure(core: &Core, host: HostId) -> Result<()> {
     let at = store::now(&core.db).await?;
     evaluate_failure_at(core, host, at).await
 }
@@ -98,7 +98,7 @@ pub async fn evaluate_failure_at(core: &Core, host: HostId, at: DateTime<Utc>) -
     let mut tx = db::begin(&core.db).await?;
     locks::alerts(host).hold(&mut tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
-    if answers(&mut tx, core.config.sweep_interval(), host, &rules, at, false).await? {
+    if update_reachability(&mut tx, core.config.sweep_interval(), host, &rules, at, false).await? {
         monitoring::notify_sampled(&mut tx, host).await?;
     }
     tx.commit().await
@@ -106,7 +106,7 @@ pub async fn evaluate_failure_at(core: &Core, host: HostId, at: DateTime<Utc>) -
 
 /// Checks what no sweep covers: address pools, stuck operations, held mail, unknown guests, a restored database, and
 /// subjects that are no longer watched. One process does so for all.
-pub async fn patrol(core: &Core) -> Result<()> {
+pub async fn evaluate_periodic(core: &Core) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     if !locks::PATROL.try_acquire(&mut tx).await? {
         return Ok(());
@@ -140,7 +140,7 @@ pub async fn patrol(core: &Core) -> Result<()> {
     let restored = f64::from(u8::from(store::is_restored(&mut tx).await?));
     let (subject, kind) = (AlertSubject::Installation, Kind::DatabaseRestored);
     readings.push(RuleReading { subject, kind, rule: rule(kind), value: Some(restored) });
-    judge(&mut tx, core.config.sweep_interval(), at, readings).await?;
+    evaluate_readings(&mut tx, core.config.sweep_interval(), at, readings).await?;
     store::withdraw(&mut tx).await?;
     tx.commit().await
 }
@@ -179,7 +179,7 @@ fn figures(
 }
 
 /// Updates whether a host answers, along with the incidents of its servers' owners. True if that changed.
-async fn answers(
+async fn update_reachability(
     tx: &mut PgConnection,
     interval: Duration,
     host: HostId,
@@ -191,7 +191,8 @@ async fn answers(
     let rule = rules.of(kind, None, None).1.active().copied();
     let value = Some(if well { 0.0 } else { 1.0 });
     let events =
-        judge(tx, interval, at, vec![RuleReading { subject: AlertSubject::Host(host), kind, rule, value }]).await?;
+        evaluate_readings(tx, interval, at, vec![RuleReading { subject: AlertSubject::Host(host), kind, rule, value }])
+            .await?;
     match events.first() {
         Some(AlertEvent::Raised(_)) => store::raise_on_host(tx, host, at).await?,
         Some(AlertEvent::Resolved) => store::resolve_on_host(tx, host, at, rule.is_none()).await?,
@@ -201,7 +202,7 @@ async fn answers(
 }
 
 /// Judges readings by their tracks and stores the outcome, in a fixed number of statements.
-async fn judge(
+async fn evaluate_readings(
     tx: &mut PgConnection,
     interval: Duration,
     at: DateTime<Utc>,

@@ -43,7 +43,7 @@ pub async fn keep(core: &Core) {
                 Err(error) => tracing::warn!(%error, "history partitions could not be maintained; retrying"),
             }
         }
-        if let Err(error) = sum_up(core).await {
+        if let Err(error) = aggregate(core).await {
             tracing::warn!(%error, "samples could not be aggregated; retrying");
         }
     }
@@ -57,13 +57,13 @@ pub async fn maintain_partitions(core: &Core) -> Result<()> {
 
 /// Creates the partitions for samples taken at this moment.
 pub async fn create_partitions_at(core: &Core, moment: DateTime<Utc>) -> Result<()> {
-    Ok(store::room(&core.db, moment).await?)
+    Ok(store::create_partitions(&core.db, moment).await?)
 }
 
 /// Aggregates everything that has settled, unless another process is doing so.
-pub async fn sum_up(core: &Core) -> Result<()> {
+pub async fn aggregate(core: &Core) -> Result<()> {
     for (level, at_once) in AT_ONCE {
-        while !core.shutdown.is_cancelled() && store::sum_up(&core.db, level, SETTLED, at_once).await? {}
+        while !core.shutdown.is_cancelled() && store::aggregate(&core.db, level, SETTLED, at_once).await? {}
     }
     Ok(())
 }

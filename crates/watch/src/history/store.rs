@@ -40,7 +40,7 @@ impl Resolution {
 }
 
 /// Creates the partitions around a moment.
-pub(super) async fn room(db: &PgPool, moment: DateTime<Utc>) -> Result<()> {
+pub(super) async fn create_partitions(db: &PgPool, moment: DateTime<Utc>) -> Result<()> {
     sqlx::query!(r#"select history_room($1) as "done: ()""#, moment).execute(db).await.map(drop)
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn progress(db: &PgPool) -> Result<[DateTime<Utc>; 2]> {
 
 /// Aggregates the next span of a level: at most `at_once` long, and older than `settled`. False if there is nothing to
 /// do or another process is at it.
-pub(super) async fn sum_up(
+pub(super) async fn aggregate(
     db: &PgPool,
     level: Resolution,
     settled: TimeDelta,

@@ -38,6 +38,6 @@ impl Feature for Monitoring {
     }
 
     async fn figures(&self) -> Result<String> {
-        prometheus::fleet(&self.core).await
+        prometheus::host_and_server_metrics(&self.core).await
     }
 }

@@ -10,7 +10,7 @@ use super::model::{FleetHost, FleetServer};
 use super::service;
 
 /// Metrics of all hosts and servers, as of their last sweeps.
-pub(super) async fn fleet(core: &Core) -> Result<String> {
+pub(super) async fn host_and_server_metrics(core: &Core) -> Result<String> {
     let (hosts, servers) = service::fleet(core).await?;
     let mut text = MetricsPage::default();
     of_hosts(&mut text, &hosts);

@@ -46,7 +46,7 @@ pub(super) async fn run(
     loop {
         let done = tokio::select! {
             () = core.shutdown.cancelled() => break,
-            _ = greetings.recv_many(&mut new, BATCH) => greet(core, std::mem::take(&mut new), &mut shown).await,
+            _ = greetings.recv_many(&mut new, BATCH) => send_initial_state(core, std::mem::take(&mut new), &mut shown).await,
             event = events.next() => react(core, &io, event, &mut shown).await,
         };
         if let Err(error) = done {
@@ -72,7 +72,7 @@ async fn react(core: &Core, io: &SocketIo, event: Event, shown: &mut SentState) 
         let Some(operation) = operations::service::view(core, id).await? else { return Ok(()) };
         let server = operation.server_id;
         if rooms.contains(&server) {
-            tell(io, server, "operation", &operation).await;
+            broadcast(io, server, "operation", &operation).await;
             if operation.state.is_ended() {
                 let live = live::of(core, None, &[server], &mut shown.charts).await?;
                 broadcast_stats(io, &live, &mut shown.alarmed).await;
@@ -86,7 +86,7 @@ async fn react(core: &Core, io: &SocketIo, event: Event, shown: &mut SentState) 
         // The latest of each server, even if it has ended: its end may be what was missed.
         let latest = store::latest_operations(&core.db, &rooms).await?;
         for operation in operations::service::views(core, &latest).await? {
-            tell(io, operation.server_id, "operation", &operation).await;
+            broadcast(io, operation.server_id, "operation", &operation).await;
         }
     }
     Ok(())
@@ -100,7 +100,7 @@ async fn watched(io: &SocketIo) -> Vec<ServerId> {
 }
 
 /// Sends the current state to new subscribers, with one read for all of them.
-async fn greet(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut SentState) -> Result<()> {
+async fn send_initial_state(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut SentState) -> Result<()> {
     // Skip those that have unsubscribed or left meanwhile.
     new.retain(|(socket, server)| {
         held(socket).is_some_and(|held| {
@@ -136,14 +136,14 @@ async fn greet(core: &Core, mut new: Vec<(SocketRef, ServerId)>, shown: &mut Sen
 async fn broadcast_stats(io: &SocketIo, servers: &[ServerUpdate], alarmed: &mut HashSet<ServerId>) {
     for (count, live) in servers.iter().enumerate() {
         let server_id = live.server;
-        tell(io, server_id, "server-stats", &ServerStats { server_id, stats: &live.stats }).await;
+        broadcast(io, server_id, "server-stats", &ServerStats { server_id, stats: &live.stats }).await;
         // An empty list is sent once, when all alerts have ended.
         let was_open = alarmed.remove(&server_id);
         if !live.alerts.is_empty() {
             alarmed.insert(server_id);
         }
         if was_open || !live.alerts.is_empty() {
-            tell(io, server_id, "server-alerts", &ServerAlerts { server_id, alerts: &live.alerts }).await;
+            broadcast(io, server_id, "server-alerts", &ServerAlerts { server_id, alerts: &live.alerts }).await;
         }
         yield_to_writers(count).await;
     }
@@ -157,7 +157,7 @@ async fn yield_to_writers(count: usize) {
 }
 
 /// Sends a message to everyone who watches a server. Clients that don't read it are dropped.
-async fn tell<T: Serialize>(io: &SocketIo, server: ServerId, event: &str, data: &T) {
+async fn broadcast<T: Serialize>(io: &SocketIo, server: ServerId, event: &str, data: &T) {
     match io.to(room(server)).emit(event, data).await {
         Ok(()) => {}
         Err(BroadcastError::Socket(errors)) => {

@@ -244,7 +244,7 @@ async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSende
         close(&socket);
         return;
     }
-    let result = enter(&desk, &socket, &held, &id).await;
+    let result = join(&desk, &socket, &held, &id).await;
     held.pending.fetch_sub(1, Ordering::Relaxed);
     let (result, new) = match result {
         Ok((server, new)) => (Ok(server), new),
@@ -263,7 +263,7 @@ async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSende
 }
 
 /// Adds a subscription and returns whether it is new.
-async fn enter(desk: &Hub, socket: &SocketRef, held: &SocketSession, id: &Value) -> Result<(ServerId, bool)> {
+async fn join(desk: &Hub, socket: &SocketRef, held: &SocketSession, id: &Value) -> Result<(ServerId, bool)> {
     let server = server_id(id).ok_or_else(|| Error::new(Code::Malformed, "Send the server's id as a number."))?;
     let _turn = held.turn.lock().await;
     servers::service::authorize(&desk.core, &held.caller(), server, Access::Read).await?;

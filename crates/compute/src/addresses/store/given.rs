@@ -152,7 +152,7 @@ async fn assign_released(
 }
 
 /// When the next address of these hosts' enabled pools has rested; `None` if none is resting.
-pub async fn rested_at(tx: &mut PgConnection, hosts: &[i64], rest: Duration) -> Result<Option<DateTime<Utc>>> {
+pub async fn next_rested_at(tx: &mut PgConnection, hosts: &[i64], rest: Duration) -> Result<Option<DateTime<Utc>>> {
     let at = sqlx::query_scalar!(
         "select min(r.released_at) + make_interval(secs => $2)
          from released_addresses r join address_pools p on p.id = r.pool_id

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
 pub use given::{
-    ServerAddress, adopt, lock_pools, of_server, purge, release, release_of_guests, reserve_conflicting,
-    reserve_for_guests, rested_at, reverse_dns_of, set_reverse_dns, take,
+    ServerAddress, adopt, lock_pools, next_rested_at, of_server, purge, release, release_of_guests,
+    reserve_conflicting, reserve_for_guests, reverse_dns_of, set_reverse_dns, take,
 };
 
 use kernel::error::{Error, Result};
@@ -274,7 +274,7 @@ pub(super) async fn addresses(db: impl PgExecutor<'_>, id: PoolId, limit: i64, o
 }
 
 /// Reserves an address; `None` if it is in use.
-pub(super) async fn hold_back(
+pub(super) async fn reserve(
     db: impl PgExecutor<'_>,
     id: PoolId,
     address: IpAddr,
@@ -301,7 +301,7 @@ pub(super) async fn holder(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr)
 }
 
 /// Releases a reserved address; false if it is not reserved.
-pub(super) async fn let_go(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr) -> Result<bool> {
+pub(super) async fn release_reserved(db: impl PgExecutor<'_>, id: PoolId, address: IpAddr) -> Result<bool> {
     let done = sqlx::query!(
         "delete from addresses where pool_id = $1 and address = $2::text::inet and server_id is null",
         id.0,
@@ -322,7 +322,7 @@ pub(super) async fn is_for_guest(db: impl PgExecutor<'_>, id: PoolId, address: I
 }
 
 /// Deletes all reservations of a pool, and the records of its addresses' previous holders.
-pub(super) async fn let_all_go(db: &mut PgConnection, id: PoolId) -> Result<()> {
+pub(super) async fn clear(db: &mut PgConnection, id: PoolId) -> Result<()> {
     sqlx::query!("delete from addresses where pool_id = $1 and server_id is null", id.0).execute(&mut *db).await?;
     sqlx::query!("delete from released_addresses where pool_id = $1", id.0).execute(db).await?;
     Ok(())

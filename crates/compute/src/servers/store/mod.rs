@@ -244,7 +244,7 @@ pub(super) struct ReadyMailValues {
     pub has_keys: bool,
 }
 
-pub(super) async fn ready(tx: &mut PgConnection, id: ServerId) -> Result<ReadyMailValues> {
+pub(super) async fn ready_mail(tx: &mut PgConnection, id: ServerId) -> Result<ReadyMailValues> {
     sqlx::query_as!(
         ReadyMailValues,
         r#"select case when u.confirmed_at is not null then u.email end as email, s.name, t.name as tariff, i.name as os, i.root_login as "root_login: RootLogin",

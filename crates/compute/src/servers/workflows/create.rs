@@ -194,7 +194,7 @@ impl Step<Data> for CreateGuest {
             data.intent = Some(ctx.claim());
             return Ok(Outcome::Again);
         }
-        let (spec, free) = match before(ctx, &guest, data).await {
+        let (spec, free) = match check_before_create(ctx, &guest, data).await {
             Ok(before) => before,
             Err(fault) => {
                 if !data.heard {
@@ -256,7 +256,7 @@ impl Step<Data> for CreateGuest {
 
 /// Checks everything that must be known before the host is asked to create anything: the specification, and whether the
 /// number is free. Nothing here can create a guest, so a failure leaves none behind.
-async fn before(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<(GuestSpec, bool), Fault> {
+async fn check_before_create(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<(GuestSpec, bool), Fault> {
     let spec = spec(ctx, guest, data).await?;
     let free = data.heard || guest.driver.is_number_free(guest.at.vmid).await?;
     Ok((spec, free))
@@ -365,7 +365,7 @@ impl Step<Data> for HandOver {
         guest.check_running().await?;
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, ctx.server, Status::Running).await?;
-        let ready = store::ready(&mut tx, ctx.server).await?;
+        let ready = store::ready_mail(&mut tx, ctx.server).await?;
         let held: Vec<_> =
             addresses::store::of_server(&mut tx, ctx.server).await?.into_iter().map(|a| a.address).collect();
         let mail = ServerReady {

@@ -255,7 +255,7 @@ impl GuestRemoval {
 }
 
 /// The last step of an undo: sets the server's status to what the host reports, or to unknown if it can't be asked now.
-pub async fn settle(hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
+pub async fn store_observed_status(hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
     store_observed_status_as(hosts, ctx, None).await
 }
 

@@ -135,7 +135,7 @@ impl Step<Data> for PowerGuest {
     }
 
     async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
-        guest::settle(&self.hosts, ctx).await
+        guest::store_observed_status(&self.hosts, ctx).await
     }
 }
 

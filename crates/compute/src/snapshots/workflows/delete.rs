@@ -54,7 +54,7 @@ impl Step<Data> for DeleteSnapshot {
             return Ok(wait);
         }
         let mut tx = ctx.begin().await?;
-        store::free(&mut tx, ctx.server, name).await?;
+        store::release(&mut tx, ctx.server, name).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }

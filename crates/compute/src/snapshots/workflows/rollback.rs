@@ -91,7 +91,7 @@ impl Step<Data> for CheckSnapshot {
     }
 
     async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
-        guest::settle(&self.hosts, ctx).await
+        guest::store_observed_status(&self.hosts, ctx).await
     }
 }
 

@@ -62,11 +62,11 @@ impl SnapshotProgress {
     async fn settle(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Outcome, Fault> {
         let gib = room::size_now(&*guest.driver, &guest.at, &guest.server).await?;
         let mut tx = ctx.begin().await?;
-        if room::settle(ctx.core, &mut tx, &guest.server, &self.name, gib).await? {
+        if room::correct(ctx.core, &mut tx, &guest.server, &self.name, gib).await? {
             return Ok(Outcome::DoneIn(tx));
         }
         self.too_big = true;
-        Err(room::none().into())
+        Err(room::no_space().into())
     }
 
     /// Deletes the snapshot again.
@@ -86,7 +86,7 @@ impl SnapshotProgress {
     /// Releases the space that was reserved for a snapshot that was not taken.
     pub(super) async fn free(&self, ctx: &Context<'_>) -> Result<Outcome, Fault> {
         let mut tx = ctx.begin().await?;
-        store::free(&mut tx, ctx.server, &self.name).await?;
+        store::release(&mut tx, ctx.server, &self.name).await?;
         Ok(Outcome::DoneIn(tx))
     }
 

@@ -9,7 +9,7 @@ use crate::ids::ServerId;
 
 /// Puts everything that is under way into a person's hands, whoever is at work on it: what they write from now on counts
 /// for nothing. Those that are stuck already are told of it, too; those that waited for their turn end. Gives how many it was.
-pub(in crate::operations) async fn hold_all(tx: &mut PgConnection, message: &str, detail: &str) -> Result<u64> {
+pub(in crate::operations) async fn mark_all_stuck(tx: &mut PgConnection, message: &str, detail: &str) -> Result<u64> {
     let rows = sqlx::query!(
         "with held as (
              update operations set state = 'stuck', attempts = 0, lease_owner = null, lease_until = null,

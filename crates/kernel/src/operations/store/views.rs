@@ -69,7 +69,7 @@ pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Res
 }
 
 /// These operations, in any order.
-pub(in crate::operations) async fn some(db: &PgPool, ids: &[Uuid]) -> Result<Vec<OperationRow>> {
+pub(in crate::operations) async fn by_ids(db: &PgPool, ids: &[Uuid]) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
         r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,

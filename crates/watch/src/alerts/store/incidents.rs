@@ -125,7 +125,7 @@ pub(in crate::alerts) async fn list(
     query: &ListAlerts,
     page: PageQuery,
 ) -> Result<(Vec<IncidentRow>, i64)> {
-    let mut tx = kernel::db::reading(db).await?;
+    let mut tx = kernel::db::begin_list_query(db).await?;
     let rows = alerts!(
         filtered (rows fetch_all, &mut *tx),
         r#" order by case when $9 then case a.level when 'critical' then 1 else 0 end * case when $10 then 1 else -1 end end,

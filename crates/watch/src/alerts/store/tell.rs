@@ -35,7 +35,7 @@ pub(in crate::alerts) struct PendingNotification {
 }
 
 /// Whether there is anything to notify. This is the one query that runs all the time.
-pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
+pub(in crate::alerts) async fn has_pending(tx: &mut PgConnection) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (
                select from alerts a
@@ -52,7 +52,7 @@ pub(in crate::alerts) async fn is_any(tx: &mut PgConnection) -> Result<bool> {
 }
 
 /// Pending notifications after this id, oldest first, at most `most`.
-pub(in crate::alerts) async fn news(
+pub(in crate::alerts) async fn pending(
     tx: &mut PgConnection,
     after: AlertId,
     most: i64,
@@ -104,7 +104,7 @@ pub(in crate::alerts) async fn news(
 }
 
 /// Users with the provider role.
-pub(in crate::alerts) async fn staff(tx: &mut PgConnection) -> Result<Vec<(UserId, String)>> {
+pub(in crate::alerts) async fn provider_recipients(tx: &mut PgConnection) -> Result<Vec<(UserId, String)>> {
     let rows = sqlx::query!(
         r#"select id as "id: UserId", email from users where role = 'provider' and disabled_at is null
            and confirmed_at is not null order by id"#
@@ -116,7 +116,7 @@ pub(in crate::alerts) async fn staff(tx: &mut PgConnection) -> Result<Vec<(UserI
 
 /// Records which incidents' beginnings were notified, which of them as critical, and which ends. An incident that has
 /// ended or become critical since it was read stays pending for that.
-pub(in crate::alerts) async fn told(
+pub(in crate::alerts) async fn mark_notified(
     tx: &mut PgConnection,
     alerts: &[i64],
     critical: &[i64],

@@ -84,12 +84,12 @@ pub(super) async fn use_other_node(
     }
     // So that the next order knows; if the check fails now, that order finds out as this one did.
     let image = store::image_of(&mut *ctx.core.db.acquire().await?, ctx.server).await?;
-    if let Err(error) = images::service::look_again(hosts, image, guest.server.host_id).await {
+    if let Err(error) = images::service::recheck_sources(hosts, image, guest.server.host_id).await {
         tracing::warn!(%error, server = %ctx.server, "could not check which nodes have an image");
     }
     data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
     let mut tx = ctx.begin().await?;
-    if !placement::elsewhere(&mut tx, &guest.server, &data.refused, ctx.core.config.address_rest()).await? {
+    if !placement::find_other_node(&mut tx, &guest.server, &data.refused, ctx.core.config.address_rest()).await? {
         return Err(fault);
     }
     tx.commit().await?;
