@@ -99,7 +99,7 @@ pub fn line<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     String::deserialize(from).map(cut)
 }
 
-/// Deserializes several lines, each like [`line`].
+/// Deserializes several lines, each like [`line()`].
 pub fn lines<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     Vec::<String>::deserialize(from).map(|lines| lines.into_iter().map(cut).collect())
 }
