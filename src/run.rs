@@ -13,8 +13,7 @@ use kernel::events;
 use kernel::feature::BackgroundTask;
 use kernel::http;
 use kernel::http::patience::IoTimeouts;
-use kernel::janitor;
-use kernel::limits;
+use kernel::{janitor, limits};
 use tokio::net::TcpListener;
 
 use crate::features::Features;

@@ -2,7 +2,9 @@
 //! from the manifests and the SQL in the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::support::{TestDb, sources};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -62,24 +64,6 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(name).collect()
 }
 
-/// Every Rust file below a folder, with its text.
-fn sources(folder: &str) -> Vec<(String, String)> {
-    let mut folders: Vec<PathBuf> = vec![Path::new(ROOT).join(folder)];
-    let mut found = vec![];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(ROOT).unwrap().to_str().unwrap().to_owned();
-                found.push((name, std::fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
-    found
-}
-
 /// The tables that follow these words in a text's SQL.
 fn tables<'a>(text: &str, words: &[&str], known: &BTreeSet<&'a str>) -> BTreeSet<&'a str> {
     let mut found = BTreeSet::new();
@@ -123,7 +107,7 @@ fn each_table_is_written_by_its_own_feature() {
     }
     let known: BTreeSet<&str> = owner.keys().copied().collect();
     let mut written = BTreeSet::new();
-    for (file, text) in sources("crates") {
+    for (file, text) in sources(&["crates"]) {
         let code = text.split("#[cfg(test)]").next().unwrap();
         for table in tables(code, &["insert into ", "update ", "delete from "], &known) {
             let owner = owner[table];
@@ -137,7 +121,7 @@ fn each_table_is_written_by_its_own_feature() {
 
 #[tokio::test]
 async fn every_table_has_an_owner() {
-    let db = crate::support::TestDb::new().await;
+    let db = TestDb::new().await;
     let tables: Vec<String> = sqlx::query_scalar(
         "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
              and not relispartition and relname not like '\\_sqlx%' order by 1",
@@ -156,7 +140,7 @@ fn the_kernel_reads_no_feature_s_table() {
     let others: BTreeSet<&str> =
         OWNERS.iter().filter(|(folder, _)| !kernels(folder)).flat_map(|(_, tables)| tables.iter().copied()).collect();
     let mut excused = BTreeSet::<&(&str, &str)>::new();
-    for (file, text) in sources("crates/kernel/src") {
+    for (file, text) in sources(&["crates/kernel/src"]) {
         // A word in prose is no table.
         let code: String =
             text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");

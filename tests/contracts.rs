@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::replay::Replay;
 use self::rows::{FOLDER, Row, State, rows};
-use crate::support::app::idle;
+use crate::support::app::document;
 
 /// Documents whose replays are played, each by the module of its name.
 const PLAYED: &[&str] = &["server-management"];
@@ -22,9 +22,7 @@ type Routes = BTreeMap<&'static str, BTreeSet<(String, String)>>;
 /// Server management and OneStack are part of the native API. The others are dialects with routes of their own; native
 /// routes at the same paths don't count for them.
 fn mounted() -> Routes {
-    let service = idle();
-    let routes = kernel::http::routes(&service.core, service.features.all());
-    let document = serde_json::to_value(routes.split_for_parts().1).unwrap();
+    let document = document();
     let mut native = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {

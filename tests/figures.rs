@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::support::{Lab, Live, TestApp, ended, eventually, wait_for};
+use crate::support::{Lab, Live, TestApp, ended, eventually, sources, wait_for};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -67,24 +66,16 @@ async fn promtool_accepts_the_metrics_of_a_busy_service() {
 #[test]
 fn every_metric_has_a_help_text() {
     let (mut counted, mut described) = (BTreeSet::new(), BTreeMap::new());
-    let mut folders = vec![Path::new(ROOT).join("src"), Path::new(ROOT).join("crates")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                let source: String = std::fs::read_to_string(&path).unwrap().split_whitespace().collect();
-                for kind in ["counter", "gauge", "histogram"] {
-                    let names = |macro_name: String| {
-                        let before = format!("{macro_name}!(\"");
-                        let names = source.split(&before).skip(1);
-                        names.map(|rest| rest.split('"').next().unwrap().to_owned()).collect::<Vec<_>>()
-                    };
-                    counted.extend(names(format!("metrics::{kind}")).into_iter().map(|name| (name, kind)));
-                    described.extend(names(format!("describe_{kind}")).into_iter().map(|name| (name, kind)));
-                }
-            }
+    for (_, text) in sources(&["src", "crates"]) {
+        let source: String = text.split_whitespace().collect();
+        for kind in ["counter", "gauge", "histogram"] {
+            let names = |macro_name: String| {
+                let before = format!("{macro_name}!(\"");
+                let names = source.split(&before).skip(1);
+                names.map(|rest| rest.split('"').next().unwrap().to_owned()).collect::<Vec<_>>()
+            };
+            counted.extend(names(format!("metrics::{kind}")).into_iter().map(|name| (name, kind)));
+            described.extend(names(format!("describe_{kind}")).into_iter().map(|name| (name, kind)));
         }
     }
     assert!(counted.len() > 10, "{counted:?}");

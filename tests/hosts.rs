@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::support::TestApp;
+use crate::support::{TestApp, sources};
 
 /// Runs a request to its end while every connection to the host is closed.
 async fn hang_up_during<T>(connected: &mut mpsc::UnboundedReceiver<TcpStream>, request: impl Future<Output = T>) -> T {
@@ -196,26 +196,17 @@ async fn a_registered_kind_is_supported_everywhere() {
 /// Code outside of its own file neither compares a host's kind nor looks into its settings.
 #[test]
 fn host_kinds_are_named_only_in_their_own_files() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let kinds = root.join("crates/compute/src/hosts/kinds");
-    assert!(kinds.join("mod.rs").exists(), "the kinds have moved");
-    let (mut folders, mut files) = (vec![root.join("src"), root.join("crates/compute/src")], 0);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() && path != kinds {
-                folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "rs") {
-                let text = std::fs::read_to_string(&path).unwrap();
-                let code = text.split("#[cfg(test)]").next().unwrap();
-                files += 1;
-                for word in ["\"incus\"", "\"proxmox\"", "IncusSettings", "ProxmoxSettings"] {
-                    // The demonstration registers an Incus host.
-                    let is_demo = path.ends_with("src/cli/demo.rs");
-                    assert!(is_demo || !code.contains(word), "{} names a host kind: {word}", path.display());
-                }
-            }
+    const KINDS: &str = "crates/compute/src/hosts/kinds/";
+    let (kinds, others): (Vec<_>, Vec<_>) =
+        sources(&["src", "crates/compute/src"]).into_iter().partition(|(file, _)| file.starts_with(KINDS));
+    assert!(!kinds.is_empty(), "the kinds have moved");
+    for (file, text) in &others {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for word in ["\"incus\"", "\"proxmox\"", "IncusSettings", "ProxmoxSettings"] {
+            // The demonstration registers an Incus host.
+            let is_demo = file == "src/cli/demo.rs";
+            assert!(is_demo || !code.contains(word), "{file} names a host kind: {word}");
         }
     }
-    assert!(files > 50, "{files}");
+    assert!(others.len() > 50, "{}", others.len());
 }

@@ -7,15 +7,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::app::idle;
+use crate::support::app::document;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-fn document() -> Value {
-    let service = idle();
-    let routes = kernel::http::routes(&service.core, service.features.all());
-    serde_json::to_value(routes.split_for_parts().1).unwrap()
-}
 
 /// The document as a file in a folder of its own.
 fn written() -> (tempfile::TempDir, PathBuf) {

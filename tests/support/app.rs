@@ -75,6 +75,13 @@ pub fn idle() -> Arc<Service> {
     Service::new(config).expect("the settings are right")
 }
 
+/// The OpenAPI document.
+pub fn document() -> Value {
+    let service = idle();
+    let routes = kernel::http::routes(&service.core, service.features.all());
+    serde_json::to_value(routes.split_for_parts().1).expect("a document is JSON")
+}
+
 /// What runs in every test: events are heard, operations worked on, sockets told.
 const ALWAYS: [&str; 4] = ["events", "operations", "push", "guard"];
 

@@ -29,6 +29,25 @@ pub use pve::Pve;
 pub use smtp::MailServer;
 pub use wait::{wait_for, wait_for_sql};
 
+/// Every Rust file below these folders of the project: its path within the project, and its text.
+pub fn sources(folders: &[&str]) -> Vec<(String, String)> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders: Vec<_> = folders.iter().map(|folder| root.join(folder)).collect();
+    let mut found = vec![];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder of the project") {
+            let path = entry.expect("a folder of the project").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).expect("within the project").to_str().expect("a plain name");
+                found.push((name.to_owned(), std::fs::read_to_string(&path).expect("a source file")));
+            }
+        }
+    }
+    found
+}
+
 /// Runs clean-up to its end from `drop`, where nothing can be awaited; a failure is printed and does not hide the
 /// test's.
 pub fn block_on<T: Send + 'static>(work: impl AsyncFnOnce() -> anyhow::Result<T> + Send + 'static) -> Option<T> {

@@ -30,10 +30,15 @@ impl<T> Topic<T> {
 
     /// What an event says, where it is on this topic and can be read.
     pub fn read(&self, event: &Event) -> Option<T> {
-        match event {
-            Event::Notified { channel, payload } if *channel == self.channel => (self.parse)(payload),
-            _ => None,
+        let Event::Notified { channel, payload } = event else { return None };
+        if *channel != self.channel {
+            return None;
         }
+        let read = (self.parse)(payload);
+        if read.is_none() {
+            tracing::warn!(channel, "a notification could not be read");
+        }
+        read
     }
 
     /// Whether an event is on this topic.
@@ -99,17 +104,17 @@ impl Events {
 
     /// Tells this process' listeners and subscribers.
     pub fn publish(&self, event: Event) {
-        self.listeners().iter().for_each(|listener| listener.event(&event));
+        self.each_listener(|listener| listener.event(&event));
         // No subscriber is no error.
         let _ = self.sender.send(event);
     }
 
     fn heard(&self, heard: bool) {
-        self.listeners().iter().for_each(|listener| listener.heard(heard));
+        self.each_listener(|listener| listener.heard(heard));
     }
 
-    fn listeners(&self) -> Vec<Arc<dyn Listener>> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn each_listener(&self, tell: impl Fn(&dyn Listener)) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|listener| tell(&**listener));
     }
 }
 
@@ -178,7 +183,7 @@ async fn follow(core: &Core, channels: &[&'static str]) -> sqlx::Result<()> {
     }
 }
 
-/// Sends a notification from time to time, so that [`hear`] knows that its connection is alive.
+/// Sends a notification from time to time, so that [`receive`] knows that its connection is alive.
 async fn ping(core: &Core) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;

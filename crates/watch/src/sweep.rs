@@ -7,18 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use compute::hosts;
 use compute::hosts::Hosts;
-use compute::servers;
-use compute::unknown_guests;
+use compute::{servers, unknown_guests};
 use hypervisor::Inventory;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::feature::{BackgroundTask, Feature};
 use monitor::{SweepBackend, SweepClaim, SweepReport, Sweeper};
 
-use crate::alerts;
-use crate::history;
 use crate::ids::HostId;
 use crate::monitoring;
+use crate::{alerts, history};
 
 /// Sweeps hosts and stores the results: samples, statuses, traffic, alerts.
 #[derive(Debug)]

@@ -3,14 +3,12 @@
 
 use std::time::Duration;
 
-use kernel::audit;
-use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::ClientAddress;
 use kernel::idempotency::{Once, OnceStart};
 use kernel::ids::UserId;
-use kernel::mail;
-use kernel::secrets;
+use kernel::{audit, db};
+use kernel::{mail, secrets};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgConnection;
 use uuid::Uuid;

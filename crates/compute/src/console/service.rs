@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use accounts;
 use hypervisor::{Console, GuestPower, Presence};
-use kernel::auth::Access;
-use kernel::auth::Caller;
+use kernel::auth::{Access, Caller};
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use kernel::feature::{BackgroundTask, Feature};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::routes;
-use super::service;
+use super::{routes, service};
 use crate::hosts::Hosts;
 
 /// What servers are made from.

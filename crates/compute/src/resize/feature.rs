@@ -6,8 +6,7 @@ use kernel::feature::Feature;
 use kernel::operations::AnyWorkflow;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::routes;
-use super::workflow;
+use super::{routes, workflow};
 use crate::hosts::Hosts;
 
 /// What gives servers another size.

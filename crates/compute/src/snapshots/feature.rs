@@ -6,8 +6,7 @@ use kernel::feature::Feature;
 use kernel::operations::AnyWorkflow;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::routes;
-use super::workflows;
+use super::{routes, workflows};
 use crate::hosts::Hosts;
 
 /// Snapshots of servers.

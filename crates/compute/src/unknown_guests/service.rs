@@ -14,14 +14,13 @@ use uuid::Uuid;
 
 use super::model::{AdoptGuest, UnknownGuest};
 use super::store;
-use crate::addresses;
-use crate::hosts;
 use crate::hosts::Hosts;
 use crate::ids::HostId;
 use crate::servers;
 use crate::servers::model::ServerView;
 use crate::servers::placement;
 use crate::servers::store::{AdoptedGuest, number_holder};
+use crate::{addresses, hosts};
 
 /// How many guests a host is asked about after a sweep, and how long it may take for each.
 const ASKED: i64 = 200;

@@ -1,8 +1,7 @@
 //! Runs one claimed operation, step by step, until it ends, waits, or loses its lease.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -287,23 +286,9 @@ async fn done(
         // Sealed passwords and the like are no longer needed.
         op.data = Value::Null;
     }
-    let error = error_of(op);
-    let save = StepUpdate {
-        state,
-        undoing: op.undoing,
-        step_index: op.step_index,
-        step: names[next],
-        data: &op.data,
-        version: run.workflow.version(),
-        attempts: 0,
-        progress: op.progress,
-        error: error.as_ref().map(|(c, m, d)| (c.as_str(), m.as_str(), d.as_deref())),
-        host_task: op.host_task.as_deref(),
-        release: ended.then_some(Duration::ZERO),
-        deadline: None,
-        visible: true,
-    };
-    if !store::save(&mut tx, op.id, op.fence, &save).await? {
+    let release = ended.then_some(Duration::ZERO);
+    let entry = SaveOptions { release, visible: true, ..SaveOptions::new(names[next], state) };
+    if !save(run, &mut tx, op, &entry).await? {
         tx.rollback().await?;
         return Ok(AfterStep::Leave);
     }
@@ -442,11 +427,23 @@ impl<'a> SaveOptions<'a> {
     }
 }
 
-/// Saves an operation; false where another worker has it now.
+/// Saves an operation in a transaction of its own; false where another worker has it now.
 async fn write(run: &Runner<'_>, op: &Claimed, entry: SaveOptions<'_>) -> Result<bool> {
-    let error = error_of(op);
     let mut tx = db::begin(&run.core.db).await?;
-    let save = StepUpdate {
+    if !save(run, &mut tx, op, &entry).await? {
+        return Ok(false);
+    }
+    if let Some((level, message)) = entry.log {
+        store::log(&mut tx, op.id, level, entry.step, &message).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Saves an operation, without its log, in this transaction; false where another worker has it now.
+async fn save(run: &Runner<'_>, tx: &mut Tx, op: &Claimed, entry: &SaveOptions<'_>) -> Result<bool> {
+    let error = error_of(op);
+    let update = StepUpdate {
         state: entry.state,
         undoing: op.undoing,
         step_index: op.step_index,
@@ -461,12 +458,5 @@ async fn write(run: &Runner<'_>, op: &Claimed, entry: SaveOptions<'_>) -> Result
         deadline: entry.deadline,
         visible: entry.visible,
     };
-    if !store::save(&mut tx, op.id, op.fence, &save).await? {
-        return Ok(false);
-    }
-    if let Some((level, message)) = entry.log {
-        store::log(&mut tx, op.id, level, entry.step, &message).await?;
-    }
-    tx.commit().await?;
-    Ok(true)
+    Ok(store::save(tx, op.id, op.fence, &update).await?)
 }

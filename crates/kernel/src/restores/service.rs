@@ -14,8 +14,7 @@ use super::store::{self, DatabaseHeartbeat, SILENCE};
 use crate::core::Core;
 use crate::db;
 use crate::error::Result;
-use crate::mail;
-use crate::operations;
+use crate::{mail, operations};
 
 /// How often the counter is incremented: if a database loses less than this, it may go unnoticed.
 const BEAT: Duration = Duration::from_secs(2);

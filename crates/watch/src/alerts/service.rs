@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use compute::servers;
-use compute::tariffs;
-use kernel::auth::Access;
-use kernel::auth::Caller;
+use compute::{servers, tariffs};
+use kernel::auth::{Access, Caller};
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};

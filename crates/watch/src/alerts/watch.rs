@@ -21,8 +21,7 @@ use super::store::{self, WatchedServer};
 use super::subject::AlertSubject;
 use crate::history::traffic::Metered;
 use crate::ids::HostId;
-use crate::locks;
-use crate::monitoring;
+use crate::{locks, monitoring};
 
 /// One value with the rule to judge it by; no rule if alerts of this kind are disabled.
 #[derive(Debug)]

@@ -15,14 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use self::another::{use_next_address, use_next_number, use_other_node};
 use super::guest::{Guest, GuestRemoval, HostWork};
-use crate::addresses;
-use crate::hosts;
 use crate::hosts::Hosts;
 use crate::resize::model::ServerSize;
 use crate::servers::mail::ServerReady;
 use crate::servers::model::Status;
 use crate::servers::placement::Candidate;
 use crate::servers::store;
+use crate::{addresses, hosts};
 
 /// The workflow.
 pub const KIND: WorkflowKind = WorkflowKind { name: "create", first_step: "reserve" };
