@@ -6,6 +6,7 @@
 #   scripts/incus.sh sweep NAME         deletes all guests of the project (leftovers of tests)
 #   scripts/incus.sh stop NAME          stops the project's guests, then the daemon if we started it and nothing uses it
 #   scripts/incus.sh down NAME BRIDGE   removes what `up` created, with its contents
+#   scripts/incus.sh count NAME         runs as long as its parent: recounts disks whenever the kernel has stopped counting
 #
 # Nothing without our mark is ever changed; one sysctl is raised (fs.inotify.max_user_instances). Settings:
 # INNKEEPER_NAT=1 gives guests access to this machine's network (by default they only reach the machine and each other);
@@ -17,7 +18,7 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/incusd.sh
 source "$(dirname "$0")/incusd.sh"
 
-usage="usage: $0 up|down NAME BRIDGE, or $0 sweep|stop NAME"
+usage="usage: $0 up|down NAME BRIDGE, or $0 sweep|stop|count NAME"
 action=${1:?$usage}
 name=${2:?$usage}
 bridge=${3:-}
@@ -87,24 +88,45 @@ make_pool() {
 # height is dropped, as deleting a guest does. The height is a setting of the mounted file system, so it is set on every
 # start. Only our own pool is touched, and only if it is btrfs.
 count_disks() {
-    local image loop uuid mount=$INCUS_HOME/storage-pools/$name
-    [ "$(incus storage show "$name" | awk '$1 == "driver:" { print $2 }')" = btrfs ] || return 0
+    local folder
+    folder=$(pool_sysfs) || return 0
+    # Incus enables quotas with the first guest; before that there is nothing to set.
+    [ -e "$folder/qgroups/enabled" ] || at_pool btrfs quota enable "$INCUS_HOME/storage-pools/$name" || return 0
+    if [ "$(cat "$folder/qgroups/drop_subtree_threshold" 2>/dev/null || echo 8)" -lt 8 ]; then
+        echo 8 | as_root tee "$folder/qgroups/drop_subtree_threshold" >/dev/null || return 0
+    fi
+    recount "$folder"
+}
+
+# pool_sysfs: the folder in sysfs of our pool's file system; fails if it is not btrfs in a file.
+pool_sysfs() {
+    local image loop folder
+    [ "$(incus storage show "$name" | awk '$1 == "driver:" { print $2 }')" = btrfs ] || return 1
     image=$(incus storage get "$name" source)
     loop=$(grep -lxF -- "$image" /sys/block/loop*/loop/backing_file 2>/dev/null | head -n 1)
     loop=${loop#/sys/block/}
-    [ -n "$loop" ] || return 0
-    uuid=$(printf '%s\n' /sys/fs/btrfs/*/devices/"${loop%%/*}" | head -n 1)
-    uuid=${uuid%/devices/*}
-    [ -d "$uuid/devices" ] || return 0
-    # Incus enables quotas with the first guest; before that there is nothing to set.
-    [ -e "$uuid/qgroups/enabled" ] || at_pool btrfs quota enable "$mount" || return 0
-    if [ "$(cat "$uuid/qgroups/drop_subtree_threshold" 2>/dev/null || echo 8)" -lt 8 ]; then
-        echo 8 | as_root tee "$uuid/qgroups/drop_subtree_threshold" >/dev/null || return 0
-    fi
-    if [ "$(cat "$uuid/qgroups/inconsistent" 2>/dev/null || echo 0)" != 0 ]; then
-        say "Recounting the usage of guests' disks"
-        at_pool btrfs quota rescan -w "$mount"
-    fi
+    [ -n "$loop" ] || return 1
+    folder=$(printf '%s\n' /sys/fs/btrfs/*/devices/"${loop%%/*}" | head -n 1)
+    folder=${folder%/devices/*}
+    [ -d "$folder/devices" ] || return 1
+    echo "$folder"
+}
+
+recount() {
+    [ "$(cat "$1/qgroups/inconsistent" 2>/dev/null || echo 0)" != 0 ] || return 0
+    say "Recounting the usage of guests' disks"
+    at_pool btrfs quota rescan -w "$INCUS_HOME/storage-pools/$name"
+}
+
+# count: since Linux 6.11 counting also stops if the count of a deleted guest is found to be wrong, which happens a few
+# times an hour where many are deleted (kdave/btrfs-progs#922).
+count() {
+    local folder
+    folder=$(pool_sysfs) || return 0
+    while kill -0 "$PPID" 2>/dev/null && [ -d "$folder" ]; do
+        recount "$folder" || true
+        sleep 1
+    done
 }
 
 # at_pool COMMAND...: runs it as root where the pool is mounted; the daemon may have its own mount namespace.
@@ -279,6 +301,7 @@ down() {
 }
 
 case $action in
+count) count ;;
 up | sweep | stop | down)
     enter_group "$0" "$@"
     "$action"

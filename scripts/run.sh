@@ -82,4 +82,5 @@ step "Demo data" seed
 say "==> Serving on $(demo_url); Ctrl-C stops the service, \`make stop\` also everything started with it"
 trap - EXIT
 close_locks
+"$scripts/incus.sh" count "$DEMO_PROJECT" </dev/null &
 exec "$innkeeper" serve

@@ -6,6 +6,7 @@ TEST_PROJECT=${INNKEEPER_TEST_INCUS_PROJECT:-innkeeper-test}
 TEST_BRIDGE=${INNKEEPER_TEST_INCUS_BRIDGE:-inktest0}
 TEST_DIR=${CARGO_TARGET_DIR:-$ROOT/target}/testenv
 TEST_STARTED_INCUS=''
+TEST_COUNTING=''
 
 # One run at a time per machine: they share the Incus project, and would distort each other's measurements.
 testenv_lock() {
@@ -31,6 +32,8 @@ testenv_incus() {
     set_values "$answer"
     [ "$(our_daemon || true)" = "$before" ] || TEST_STARTED_INCUS=1
     "$ROOT/scripts/incus.sh" sweep "$TEST_PROJECT" || return 1
+    "$ROOT/scripts/incus.sh" count "$TEST_PROJECT" </dev/null &
+    TEST_COUNTING=$!
     export INNKEEPER_TEST_INCUS_SOCKET=$INCUS_SOCKET INNKEEPER_TEST_INCUS_PROJECT=$INCUS_PROJECT
     export INNKEEPER_TEST_INCUS_POOL=$INCUS_POOL INNKEEPER_TEST_INCUS_BRIDGE=$INCUS_BRIDGE
     export INNKEEPER_TEST_INCUS_SUBNET=$INCUS_IPV4 INNKEEPER_TEST_INCUS_SUBNET6=$INCUS_IPV6
@@ -50,6 +53,7 @@ testenv_end() {
     set +e
     say "==> Cleaning up"
     "$ROOT/scripts/postgres.sh" remove "$TEST_DIR/postgres"
+    [ -z "$TEST_COUNTING" ] || kill "$TEST_COUNTING" 2>/dev/null
     if command -v incus >/dev/null; then
         "$ROOT/scripts/incus.sh" sweep "$TEST_PROJECT"
         # The project, its bridge and the image are kept: they cost nothing, and the next run starts faster.

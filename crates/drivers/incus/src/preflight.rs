@@ -31,22 +31,29 @@ struct StoragePool {
     config: Map,
 }
 
-/// Whether the kernel has stopped counting a btrfs pool's quotas. Since Linux 6.1 deleting a large subvolume (so any
-/// guest) marks them inconsistent, and from then on no disk size is enforced and no usage counted. The socket is
-/// local, so this machine's sysfs tells; where it can't be read, or the pool's device is not in it, there is no
-/// problem to report.
+/// Whether the kernel has stopped counting a btrfs pool's quotas, or will: from then on no disk size is enforced and no
+/// usage counted. Since Linux 6.1 deleting a large subvolume (so any guest) stops it; since 6.11 so does deleting one
+/// whose count is found to be wrong (kdave/btrfs-progs#922). The socket is local, so this machine's sysfs tells; where it
+/// can't be read, or the pool's device is not in it, there is no problem to report.
 fn quota_problem(sysfs: &Path, source: Option<&String>) -> Option<String> {
     let filesystem = filesystem(sysfs, Path::new(source?))?;
     let read = |name: &str| -> Option<u32> {
         std::fs::read_to_string(filesystem.join("qgroups").join(name)).ok()?.trim().parse().ok()
     };
-    let doubtful = read("enabled") == Some(1)
-        && (read("drop_subtree_threshold").is_some_and(|n| n < 8) || read("inconsistent") == Some(1));
-    doubtful.then(|| {
+    if read("enabled") != Some(1) {
+        return None;
+    }
+    let problem = if read("drop_subtree_threshold").is_some_and(|n| n < 8) {
         "btrfs stops counting quotas when a guest is deleted, and then enforces no disk sizes: write 8 to \
          /sys/fs/btrfs/*/qgroups/drop_subtree_threshold at each start, then run btrfs quota rescan on the pool."
-            .to_owned()
-    })
+    } else if read("inconsistent") == Some(1) {
+        "btrfs has stopped counting quotas, and enforces no disk sizes until btrfs quota rescan has run on the pool. Linux \
+         6.11 and later do this now and then when a guest is deleted: have a timer run it whenever \
+         /sys/fs/btrfs/*/qgroups/inconsistent is 1."
+    } else {
+        return None;
+    };
+    Some(problem.to_owned())
 }
 
 /// Whether the kernel's limit of inotify instances is too low. Every container's systemd takes up to ten, and
