@@ -69,9 +69,9 @@ impl Features {
             Realtime::new(core, &accounts),
         ];
         let subjects = all.iter().flat_map(|feature| Arc::clone(feature).subjects());
-        let subjects = Arc::new(Subjects::new(subjects));
+        core.set_subjects(Subjects::new(subjects))?;
         let workflows = all.iter().flat_map(|feature| Arc::clone(feature).workflows()).collect();
-        let operations = Operations::new(core, workflows, subjects)?;
+        let operations = Operations::new(core, workflows)?;
         all.push(Arc::clone(&operations) as _);
         Ok(Self { accounts, hosts, operations, all })
     }

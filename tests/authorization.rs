@@ -292,8 +292,8 @@ impl World {
         ))
         .await;
         let operation: String = sqlx::query_scalar(
-            "insert into operations (id, server_id, kind, state, data, deadline, ended_at)
-         values (gen_random_uuid(), $1, 'start', 'succeeded', 'null', now(), now()) returning id::text",
+            "insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline, ended_at)
+         values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'start', 'succeeded', 'null', now(), now()) returning id::text",
         )
         .bind(server)
         .fetch_one(db)

@@ -35,8 +35,8 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
                         status, cores, memory_mib, disk_gib, reserved)
                         select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'),
                                kind, $2, 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
-             insert into operations (id, server_id, kind, state, data, deadline)
-             select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from s returning id::text",
+             insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline)
+             select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from s returning id::text",
         )
         .bind(server)
         .bind(name)
@@ -69,7 +69,7 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     let network = json!({ "name": "again", "hostId": host, "cidr": "10.77.0.0/24", "bridge": "b" });
     let password = json!({ "currentPassword": PASSWORD, "newPassword": "another long password" });
     let (provider, customer) = (&app.provider, &app.customer);
-    let operations = |kind: &str| format!("from operations where server_id = {server} and kind = '{kind}'");
+    let operations = |kind: &str| format!("from operations where subject_id = '{server}' and kind = '{kind}'");
     let case = |route, path: String, by: &Client, body: Value, counts: &str| Case {
         route,
         path,

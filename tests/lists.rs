@@ -128,8 +128,8 @@ async fn stuck_operations_are_paged_and_their_logs_show_the_last_lines() {
     for _ in 0..23 {
         let server = crate::live::server(&app, "customer@example.com").await;
         sqlx::query(
-            "with o as (insert into operations (id, server_id, kind, state, step, data, deadline)
-                        values (gen_random_uuid(), $1, 'delete', 'stuck', 's', '{}', now()) returning id)
+            "with o as (insert into operations (id, subject_kind, subject_id, lane, kind, state, step, data, deadline)
+                        values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'delete', 'stuck', 's', '{}', now()) returning id)
              insert into operation_log (operation_id, level, step, message)
              select id, 'info', 's', 'line ' || n from o, generate_series(1, 1005) n",
         )

@@ -66,10 +66,10 @@ async fn alarmed(app: &TestApp, server: i64) {
 
 async fn operation(app: &TestApp, server: i64, state: &str) -> Uuid {
     let id: Uuid = sqlx::query_scalar(
-        "insert into operations (id, server_id, kind, state, step, data, progress, deadline, ended_at)
-         values ($1, $2, 'restart', $3, 'restart', '{}', 40, now() + interval '1 hour',
+        "insert into operations (id, subject_kind, subject_id, lane, kind, state, step, data, progress, deadline, ended_at)
+         values ($1, 'server', $2::bigint::text, 'host', 'restart', $3, 'restart', '{}', 40, now() + interval '1 hour',
                  case when $3 = 'succeeded' then now() end)
-         on conflict (server_id) where state in ('queued', 'running', 'undoing', 'stuck')
+         on conflict (subject_kind, subject_id) where state in ('queued', 'running', 'undoing', 'stuck')
          do update set state = excluded.state, ended_at = excluded.ended_at returning id",
     )
     .bind(Uuid::now_v7())
@@ -232,7 +232,20 @@ async fn operation_progress_is_pushed_and_a_reconnect_loses_nothing() {
     assert_eq!(seen["id"], json!(id));
     let mut keys: Vec<_> = seen.as_object().unwrap().keys().map(String::as_str).collect();
     keys.sort_unstable();
-    let want = ["createdAt", "endedAt", "error", "id", "kind", "progress", "serverId", "startedAt", "state", "step"];
+    let want = [
+        "createdAt",
+        "endedAt",
+        "error",
+        "id",
+        "kind",
+        "number",
+        "progress",
+        "serverId",
+        "startedAt",
+        "state",
+        "step",
+        "subject",
+    ];
     assert_eq!(keys, want);
 
     live.tell(json!({ "do": "drop" })).await;
@@ -397,8 +410,8 @@ async fn a_resync_takes_a_constant_number_of_statements() {
         let server = server(&app, "customer@example.com").await;
         // In progress, and not due: no worker takes it.
         sqlx::query(
-            "insert into operations (id, server_id, kind, state, step, data, run_at, deadline)
-             values (gen_random_uuid(), $1, 'restart', 'running', 'restart', '{}', now() + interval '1 hour',
+            "insert into operations (id, subject_kind, subject_id, lane, kind, state, step, data, run_at, deadline)
+             values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'restart', 'running', 'restart', '{}', now() + interval '1 hour',
                      now() + interval '2 hours')",
         )
         .bind(server)

@@ -45,7 +45,7 @@ async fn a_lost_commit_answer_is_reported_as_outcome_unknown_on_every_writing_ro
 }
 
 async fn free(app: &TestApp, server: i64) {
-    let busy = format!("select count(*) from operations where server_id = {server} and ended_at is null");
+    let busy = format!("select count(*) from operations where subject_id = '{server}' and ended_at is null");
     crate::support::wait_for_sql(&app.db.pool, "the end of the server's operation", &busy, 0i64).await;
 }
 

@@ -37,6 +37,7 @@ mod live;
 mod lost_answers;
 mod mail;
 mod meters;
+mod migrations;
 mod monitoring;
 mod openapi;
 mod orders;

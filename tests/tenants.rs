@@ -67,7 +67,7 @@ async fn a_suspension_takes_effect_at_once_though_the_owner_keeps_sending_reques
     assert_eq!((&stopped["state"], &stopped["error"]), (&json!("succeeded"), &Value::Null), "{stopped}");
     assert_eq!(app.customer.get(&path).await.expect(200).body["status"], "stopped");
     let after: i64 = sqlx::query_scalar(
-        "select count(*) from operations o join servers s on s.id = o.server_id
+        "select count(*) from operations o join servers s on s.id::text = o.subject_id
          where o.kind = 'restart' and o.created_at > s.suspended_at",
     )
     .fetch_one(&app.db.pool)
@@ -87,8 +87,8 @@ async fn the_provider_s_request_comes_next_and_the_latest_one_counts() {
 
     // Behind a stuck operation it waits for the provider, and says so.
     let stuck: uuid::Uuid = sqlx::query_scalar(
-        "insert into operations (id, server_id, kind, state, data, deadline)
-         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from servers returning id",
+        "insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline)
+         select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from servers returning id",
     )
     .fetch_one(&app.db.pool)
     .await

@@ -22,7 +22,7 @@ async fn order(app: &TestApp, order: Value) -> Value {
 async fn forget(app: &TestApp, server: &Value) {
     for sql in [
         "delete from addresses where server_id = $1",
-        "delete from operations where server_id = $1",
+        "delete from operations where subject_id = $1::bigint::text",
         "select setval('guest_numbers', guest_number, false) from servers where id = $1",
         "delete from servers where id = $1",
     ] {

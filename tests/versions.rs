@@ -190,7 +190,7 @@ async fn a_newer_schema_is_accepted_until_its_generation_changes() {
     .unwrap();
     let (well, said) = migrate().await;
     assert!(well, "{said}");
-    sqlx::query("update schema_generation set generation = 2").execute(&db.pool).await.unwrap();
+    sqlx::query("update schema_generation set generation = generation + 1").execute(&db.pool).await.unwrap();
     let (well, said) = migrate().await;
-    assert!(!well && said.contains("generation 2") && said.lines().count() == 1, "{said}");
+    assert!(!well && said.contains("only knows generations up to") && said.lines().count() == 1, "{said}");
 }

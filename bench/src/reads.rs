@@ -38,8 +38,8 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
         .execute(db)
         .await?;
     sqlx::query(
-        "insert into operations (id, server_id, kind, state, data, deadline, ended_at)
-         select gen_random_uuid(), s.id, 'start', 'succeeded', 'null', now(), now() from servers s, generate_series(1, 3)",
+        "insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline, ended_at)
+         select gen_random_uuid(), 'server', s.id::text, 'host:' || s.host_id, 'start', 'succeeded', 'null', now(), now() from servers s, generate_series(1, 3)",
     )
     .execute(db)
     .await?;
@@ -66,7 +66,7 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
     let mut own = Vec::new();
     for (user, token) in &tenants {
         let (server, operation): (i64, String) = sqlx::query_as(
-            "select s.id, o.id::text from servers s join operations o on o.server_id = s.id where s.user_id = $1 limit 1",
+            "select s.id, o.id::text from servers s join operations o on o.subject_id = s.id::text where s.user_id = $1 limit 1",
         )
         .bind(user.0)
         .fetch_one(db)

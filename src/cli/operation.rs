@@ -47,17 +47,10 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
                 rows.extend(some);
             }
             table(
-                ["ID", "SERVER", "KIND", "STEP", "SINCE", "ERROR"],
+                ["ID", "SUBJECT", "KIND", "STEP", "SINCE", "ERROR"],
                 rows.iter().map(|o| {
                     let since = time(o.created_at);
-                    [
-                        o.id.to_string(),
-                        o.server_id.to_string(),
-                        o.kind.clone(),
-                        o.step.clone(),
-                        since,
-                        plain(&reason(o)),
-                    ]
+                    [o.id.to_string(), o.subject.to_string(), o.kind.clone(), o.step.clone(), since, plain(&reason(o))]
                 }),
             );
         }

@@ -68,8 +68,8 @@ async fn only_a_server_that_should_be_up_is_reported_down() {
     assert_eq!(down(90, &odd, true).await, []);
     // While an operation holds it, whatever the sweep sees is fine.
     let operation: uuid::Uuid = sqlx::query_scalar(
-        "insert into operations (id, server_id, kind, state, data, deadline) values (gen_random_uuid(), $1, 'restart',
-         'stuck', '{}', now()) returning id",
+        "insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline)
+         values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'restart', 'stuck', '{}', now()) returning id",
     )
     .bind(id)
     .fetch_one(world.db())
@@ -308,8 +308,8 @@ async fn exhausted_pools_and_stuck_operations_alert_only_the_provider() {
     assert_eq!(world.open().await, []);
 
     sqlx::query(
-        "insert into operations (id, server_id, kind, state, data, deadline) values (gen_random_uuid(), $1, 'resize',
-         'stuck', '{}', now())",
+        "insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline)
+         values (gen_random_uuid(), 'server', $1::bigint::text, 'host', 'resize', 'stuck', '{}', now())",
     )
     .bind(id)
     .execute(world.db())

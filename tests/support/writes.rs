@@ -87,8 +87,8 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
                     status, cores, memory_mib, disk_gib, reserved)
                     select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
                            'stuck', 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
-         insert into operations (id, server_id, kind, state, data, deadline)
-         select gen_random_uuid(), id, 'unknown', 'stuck', 'null', now() from s returning id::text";
+         insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline)
+         select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from s returning id::text";
     let (stuck, hopeless) = (scalar(STUCK).await, scalar(STUCK).await);
     let stranger = scalar(
         "insert into unknown_guests (host_id, marker, guest_number, kind, node, addresses, cores, memory_mib, disk_gib)

@@ -239,7 +239,7 @@ fn bounded(secret: &SecretString, (): &()) -> garde::Result {
 }
 
 fn scope(text: &str, (): &()) -> garde::Result {
-    text.parse::<Scope>().map(|_| ()).map_err(garde::Error::new)
+    text.parse::<Scope>().map(drop).map_err(garde::Error::new)
 }
 
 #[allow(clippy::ref_option, reason = "garde calls it with a reference to the field")]

@@ -6,7 +6,7 @@ mod sessions;
 use std::time::Duration;
 
 use kernel::audit;
-use kernel::auth::{Caller, Role, Scopes};
+use kernel::auth::{Caller, Role, Scope, Scopes, UNKNOWN_SCOPE};
 use kernel::db::{self, Tx};
 use kernel::error::{Code, Error, Result};
 use kernel::hashing::{self, HashClient};
@@ -370,6 +370,12 @@ pub async fn create_api_token(
     user: UserId,
     new: NewApiToken,
 ) -> Result<CreatedApiToken> {
+    let known = |scope: &Scope| {
+        scope.subject.as_ref().is_none_or(|s| accounts.core.subjects().subject(&s.kind, &s.id).is_some())
+    };
+    if !new.scopes.iter().all(|text| text.parse().is_ok_and(|scope| known(&scope))) {
+        return Err(Error::field("scopes", UNKNOWN_SCOPE));
+    }
     let mut tx = match once.begin(&accounts.core).await? {
         OnceStart::New(tx) => tx,
         OnceStart::Done(answer) => return Ok(answer),

@@ -2,8 +2,12 @@
 
 use kernel::typed_id;
 
-pub use kernel::ids::{ServerId, UserId};
+pub use kernel::ids::UserId;
 
+typed_id!(
+    /// A server.
+    ServerId
+);
 typed_id!(
     /// A tariff.
     TariffId

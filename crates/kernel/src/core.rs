@@ -1,7 +1,7 @@
 //! What every part of the service shares: settings, database, keys, events, shutdown. It knows no feature.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,6 +18,7 @@ use crate::limits;
 use crate::operations::Engine;
 use crate::restores;
 use crate::secrets::Sealer;
+use crate::subjects::Subjects;
 
 /// What every part of one running process shares.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub struct Core {
     pub metrics: PrometheusHandle,
     /// Cancelled when the process is to end: tasks stop taking new work.
     pub shutdown: CancellationToken,
+    subjects: OnceLock<Subjects>,
     tasks: TaskTracker,
 }
 
@@ -63,9 +65,21 @@ impl Core {
             heart: restores::HeartbeatState::default(),
             metrics: metrics()?,
             shutdown: CancellationToken::new(),
+            subjects: OnceLock::new(),
             tasks: TaskTracker::new(),
             config,
         }))
+    }
+
+    /// The kinds of subjects that the features bring; none before they are built.
+    pub fn subjects(&self) -> &Subjects {
+        static NONE: Subjects = Subjects::NONE;
+        self.subjects.get().unwrap_or(&NONE)
+    }
+
+    /// Makes the features' kinds of subjects known, once.
+    pub fn set_subjects(&self, subjects: Subjects) -> anyhow::Result<()> {
+        self.subjects.set(subjects).map_err(|_| anyhow::anyhow!("the kinds of subjects were set before"))
     }
 
     /// Runs work that is not cut off: it goes on when its requester is gone, and shutdown waits for it.

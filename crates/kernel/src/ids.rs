@@ -34,7 +34,3 @@ typed_id!(
     /// A user's account.
     UserId
 );
-typed_id!(
-    /// A server.
-    ServerId
-);

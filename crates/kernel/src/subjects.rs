@@ -1,18 +1,24 @@
 //! What operations, scopes, alerts and sockets are about: a subject, of a kind that a feature brings.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use crate::auth::{Access, Caller};
 use crate::error::{Error, Result};
+use crate::ids::UserId;
+
+/// The kind of subjects whose id answers also show as `serverId`, where the server-management contract has it.
+pub(crate) const CONTRACT_KIND: &str = "server";
 
 /// One thing that can be worked on, such as `server:12` or `zone:example.com`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Subject {
     /// Its kind: lower-case letters.
     pub kind: String,
@@ -24,6 +30,11 @@ impl Subject {
     /// The thing of this kind with this id.
     pub fn new(kind: &str, id: impl Display) -> Self {
         Self { kind: kind.to_owned(), id: id.to_string() }
+    }
+
+    /// Its kind as words, for people.
+    pub fn kind_name(&self) -> String {
+        self.kind.replace('_', " ")
     }
 
     /// Its id as a number, where it is of this kind and has one.
@@ -50,15 +61,52 @@ impl FromStr for Subject {
     }
 }
 
+impl From<Subject> for String {
+    fn from(subject: Subject) -> Self {
+        subject.to_string()
+    }
+}
+
+impl TryFrom<String> for Subject {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map_err(|()| format!("{text} is not a subject, such as server:12"))
+    }
+}
+
 /// A kind of subjects, as its feature knows it.
 #[async_trait]
 pub trait SubjectKind: Debug + Send + Sync {
     /// The kind's name in ids of subjects, such as `server`.
     fn kind(&self) -> &'static str;
 
+    /// Whether this can be the id of a subject, there or not.
+    fn is_id(&self, id: &str) -> bool;
+
+    /// The ids of what an account owns or owned: its history stays its own.
+    async fn owned_by(&self, account: UserId) -> Result<Vec<String>>;
+
     /// Refuses callers who may not do this much with a subject: 404 for those who may not even know it. What is deleted
     /// counts: its history stays its owner's.
     async fn authorize(&self, caller: &Caller, id: &str, level: Access) -> Result<()>;
+
+    /// Which of these subjects each caller may not do this much with, and why. Kinds that can tell for many in one query do.
+    async fn refused(&self, asked: &[(Caller, Vec<String>)], level: Access) -> Result<Vec<Vec<(String, Error)>>> {
+        let mut all = vec![];
+        for (caller, ids) in asked {
+            let mut refused = vec![];
+            for id in ids {
+                match self.authorize(caller, id, level).await {
+                    Ok(()) => {}
+                    Err(error) if error.code.status() >= 500 => return Err(error),
+                    Err(error) => refused.push((id.clone(), error)),
+                }
+            }
+            all.push(refused);
+        }
+        Ok(all)
+    }
 
     /// An operation on it was abandoned, in this transaction: it has to show what is really there.
     async fn abandoned(&self, tx: &mut PgConnection, id: &str) -> Result<()>;
@@ -66,9 +114,12 @@ pub trait SubjectKind: Debug + Send + Sync {
 
 /// The kinds of subjects that there are.
 #[derive(Debug, Default)]
-pub struct Subjects(HashMap<&'static str, Arc<dyn SubjectKind>>);
+pub struct Subjects(BTreeMap<&'static str, Arc<dyn SubjectKind>>);
 
 impl Subjects {
+    /// None.
+    pub const NONE: Self = Self(BTreeMap::new());
+
     /// Of these kinds.
     pub fn new(kinds: impl IntoIterator<Item = Arc<dyn SubjectKind>>) -> Self {
         Self(kinds.into_iter().map(|kind| (kind.kind(), kind)).collect())
@@ -77,6 +128,39 @@ impl Subjects {
     /// The kind of this name. One that only a newer version knows is nobody's.
     pub fn kind(&self, name: &str) -> Result<&dyn SubjectKind> {
         self.0.get(name).map(AsRef::as_ref).ok_or_else(|| Error::not_found("subject"))
+    }
+
+    /// Which of these subjects each of many callers may not do this much with, and why.
+    pub async fn refused(&self, asked: &[(Caller, Vec<Subject>)], level: Access) -> Result<Vec<Vec<(Subject, Error)>>> {
+        let mut all: Vec<Vec<(Subject, Error)>> = asked.iter().map(|_| vec![]).collect();
+        for (name, kind) in &self.0 {
+            let ids = |subjects: &[Subject]| -> Vec<String> {
+                subjects.iter().filter(|s| s.kind == *name).map(|s| s.id.clone()).collect()
+            };
+            let of_kind: Vec<_> = asked.iter().map(|(caller, subjects)| (caller.clone(), ids(subjects))).collect();
+            if of_kind.iter().all(|(_, ids)| ids.is_empty()) {
+                continue;
+            }
+            for (refused, of_kind) in all.iter_mut().zip(kind.refused(&of_kind, level).await?) {
+                refused.extend(of_kind.into_iter().map(|(id, error)| (Subject::new(name, id), error)));
+            }
+        }
+        Ok(all)
+    }
+
+    /// The subject of this kind with this id, if there can be one.
+    pub fn subject(&self, kind: &str, id: &str) -> Option<Subject> {
+        let kind = self.0.get(kind).filter(|kind| kind.is_id(id))?;
+        Some(Subject::new(kind.kind(), id))
+    }
+
+    /// Everything that an account owns or owned.
+    pub async fn owned_by(&self, account: UserId) -> Result<Vec<Subject>> {
+        let mut all = vec![];
+        for (name, kind) in &self.0 {
+            all.extend(kind.owned_by(account).await?.into_iter().map(|id| Subject::new(name, id)));
+        }
+        Ok(all)
     }
 
     /// Refuses callers who may not do this much with a subject.

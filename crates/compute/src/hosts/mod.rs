@@ -12,3 +12,10 @@ pub mod store;
 
 pub use drivers::{Drivers, build_driver};
 pub use feature::Hosts;
+
+use crate::ids::HostId;
+
+/// The lane of a host's operations: what limits how many run on it at a time.
+pub fn lane(host: HostId) -> String {
+    format!("host:{host}")
+}

@@ -10,16 +10,17 @@ use kernel::db::{self, is_foreign_key_violation, is_unique_violation};
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::{Once, OnceCheck, OnceStart};
 use kernel::keyring::SealCounts;
+use kernel::operations;
 use kernel::secrets::SealedBy;
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
 
-use super::Hosts;
 use super::kinds::KindName;
 use super::known::PinnedKeys;
 use super::model::{AddedHost, Host, HostCheck, HostNode, NewHost, UpdateHost};
 use super::settings::HostSettings;
 use super::store::{self, HostRow, SealedSecrets, StoredSettings};
+use super::{Hosts, lane};
 use crate::addresses;
 use crate::ids::HostId;
 use crate::images;
@@ -186,6 +187,7 @@ pub async fn add(core: &Core, once: &Once, new: NewHost) -> Result<AddedHost> {
     };
     let overcommit = [new.cpu_overcommit, new.memory_overcommit, new.disk_overcommit];
     let id = store::insert(&mut *tx, name, new.kind, &sealed, new.enabled, overcommit).await?.ok_or_else(name_taken)?;
+    operations::service::add_lane(&mut *tx, &lane(id)).await?;
     if settings.ways().is_some() {
         make_management_key(core, &mut tx, id).await?;
     }
@@ -275,6 +277,7 @@ pub async fn delete(hosts: &Hosts, id: HostId) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
     match store::delete(&mut *tx, id).await {
         Ok(true) => {
+            operations::service::remove_lane(&mut *tx, &lane(id)).await?;
             tx.commit().await?;
             hosts.drivers.forget(id);
             Ok(())

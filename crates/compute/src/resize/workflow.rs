@@ -14,6 +14,7 @@ use crate::hosts::Hosts;
 use crate::ids::TariffId;
 use crate::servers;
 use crate::servers::model::Status;
+use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 
 /// The workflow.
@@ -107,8 +108,8 @@ impl Step<Data> for ReserveGrowth {
         }
         let Some(status) = guest.standing().await else { return Ok(BUSY) };
         let mut tx = ctx.begin().await?;
-        servers::store::set_size(&mut tx, ctx.server, ServerSize { disk, ..data.from }, None).await?;
-        servers::store::set_status(&mut tx, ctx.server, status).await?;
+        servers::store::set_size(&mut tx, server_of(ctx)?, ServerSize { disk, ..data.from }, None).await?;
+        servers::store::set_status(&mut tx, server_of(ctx)?, status).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }
@@ -261,10 +262,10 @@ impl Step<Data> for StoreSize {
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let up = data.restart && data.stopped && Guest::load(&self.hosts, ctx).await?.is_running_again(ctx).await;
         let mut tx = ctx.begin().await?;
-        servers::store::set_size(&mut tx, ctx.server, data.to, data.tariff).await?;
+        servers::store::set_size(&mut tx, server_of(ctx)?, data.to, data.tariff).await?;
         if data.restart {
             let status = if up { Status::Running } else { Status::Stopped };
-            servers::store::set_status(&mut tx, ctx.server, status).await?;
+            servers::store::set_status(&mut tx, server_of(ctx)?, status).await?;
         }
         Ok(Outcome::DoneIn(tx))
     }

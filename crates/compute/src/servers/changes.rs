@@ -7,7 +7,6 @@ use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::text;
 use kernel::idempotency::{Once, OnceCheck, OnceStart};
-use kernel::operations::NewOperation;
 use kernel::secrets;
 use secrecy::ExposeSecret;
 use sqlx::PgConnection;
@@ -17,7 +16,7 @@ use super::model::{ReinstallServer, Reinstalling, ServerView, Status, Suspension
 use super::service::{self, Accepted, SubmittedOperation};
 use super::workflows::power::{self, Power};
 use super::workflows::{create, reinstall};
-use super::{ServerAccess, store};
+use super::{ServerAccess, store, subject};
 use crate::addresses;
 use crate::addresses::model::NamedAddress;
 use crate::hosts::Hosts;
@@ -153,13 +152,9 @@ pub async fn unsuspend(core: &Core, once: &Once, access: &ServerAccess) -> Resul
 }
 
 async fn stop_or_start(core: &Core, tx: &mut PgConnection, access: &ServerAccess, power: Power) -> Result<Uuid> {
-    let new = NewOperation {
-        kind: power.kind(),
-        server: access.server.id,
-        data: power::Data::default(),
-        user: Some(access.caller.user),
-        deadline: service::seconds(core.config.operation_deadline_seconds),
-    };
+    let (data, user) = (power::Data::default(), access.caller.user);
+    let deadline = service::seconds(core.config.operation_deadline_seconds);
+    let new = subject::operation(&access.server, power.kind(), data, user, deadline);
     // The later of the two requests is what the provider wants.
-    service::enqueue_behind(core, tx, new, power.under_way(), &["suspend", "unsuspend"]).await
+    service::enqueue_behind(core, tx, access.server.id, new, power.under_way(), &["suspend", "unsuspend"]).await
 }

@@ -11,9 +11,9 @@ use kernel::subjects::SubjectKind;
 use sqlx::PgConnection;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{SERVER_CHANGED, routes, service, workflows};
+use super::{SERVER_CHANGED, routes, service, store, subject, workflows};
 use crate::hosts::Hosts;
-use crate::ids::ServerId;
+use crate::ids::{ServerId, UserId};
 
 /// Servers, and what is done to their guests.
 #[derive(Debug)]
@@ -54,11 +54,29 @@ impl Feature for Servers {
 #[async_trait]
 impl SubjectKind for Servers {
     fn kind(&self) -> &'static str {
-        "server"
+        subject::KIND
+    }
+
+    fn is_id(&self, id: &str) -> bool {
+        id.parse().is_ok_and(|number: i64| number > 0 && number.to_string() == id)
+    }
+
+    async fn owned_by(&self, account: UserId) -> Result<Vec<String>> {
+        let servers = store::owned_by(&self.hosts.core.db, account).await?;
+        Ok(servers.iter().map(ToString::to_string).collect())
     }
 
     async fn authorize(&self, caller: &Caller, id: &str, level: Access) -> Result<()> {
         service::authorize(&self.hosts.core, caller, server(id)?, level).await
+    }
+
+    async fn refused(&self, asked: &[(Caller, Vec<String>)], level: Access) -> Result<Vec<Vec<(String, Error)>>> {
+        let servers = |ids: &Vec<String>| ids.iter().map(|id| server(id)).collect::<Result<_>>();
+        let asked: Vec<_> =
+            asked.iter().map(|(caller, ids)| Ok((caller.clone(), servers(ids)?))).collect::<Result<_>>()?;
+        let refused = service::refused(&self.hosts.core, &asked, level).await?;
+        let text = |(server, error): (ServerId, Error)| (server.to_string(), error);
+        Ok(refused.into_iter().map(|refused| refused.into_iter().map(text).collect()).collect())
     }
 
     async fn abandoned(&self, tx: &mut PgConnection, id: &str) -> Result<()> {

@@ -12,6 +12,7 @@ mod routes;
 mod rules;
 pub mod service;
 pub mod store;
+pub mod subject;
 mod submit;
 pub mod workflows;
 

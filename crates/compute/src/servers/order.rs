@@ -12,9 +12,9 @@ use secrecy::ExposeSecret;
 use super::model::{CreateServer, CreatedServer, Status};
 use super::store::NewServer;
 use super::workflows::create;
-use super::{placement, rules, store};
+use super::{placement, rules, store, subject};
 use crate::ids::UserId;
-use crate::{addresses, ssh_keys, tariffs};
+use crate::{addresses, hosts, ssh_keys, tariffs};
 
 /// Accepts an order: placement, addresses and operation in one transaction, so that either all of it exists or nothing.
 pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) -> Result<CreatedServer> {
@@ -74,13 +74,21 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
     };
     let (id, number) = store::insert(&mut tx, &new).await?;
     let rest = core.config.address_rest();
-    if !placement::place_with_addresses(&mut tx, id, &candidates, rest).await? {
+    let Some(host) = placement::place_with_addresses(&mut tx, id, &candidates, rest).await? else {
         let hosts: Vec<i64> = candidates.iter().map(|candidate| candidate.host.0).collect();
         return Err(no_address(addresses::store::next_rested_at(&mut tx, &hosts, rest).await?));
-    }
+    };
     let data = create::Data::new(core.sealer.seal_text(create::PASSWORD, &password)?);
     let deadline = rules::seconds(core.config.create_deadline_seconds);
-    let operation = NewOperation { kind: create::KIND, server: id, data, user: Some(user), deadline };
+    let operation = NewOperation {
+        kind: create::KIND,
+        subject: subject::subject(id),
+        lane: hosts::lane(host),
+        account: Some(user),
+        data,
+        user: Some(user),
+        deadline,
+    };
     let operation_id = core.engine.enqueue(&mut tx, operation).await?;
     let answer = CreatedServer {
         id,

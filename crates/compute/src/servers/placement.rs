@@ -81,14 +81,14 @@ pub(super) async fn candidates(
     .await
 }
 
-/// Places a server on the first of these nodes whose host has addresses for it, and takes the addresses; false if none
-/// has. `rest`: how long an address released by another account is not reused.
+/// Places a server on the first of these nodes whose host has addresses for it, takes the addresses, and returns the host;
+/// `None` if none has. `rest`: how long an address released by another account is not reused.
 pub(super) async fn place_with_addresses(
     tx: &mut PgConnection,
     id: ServerId,
     candidates: &[Candidate],
     rest: Duration,
-) -> Result<bool> {
+) -> Result<Option<HostId>> {
     // Addresses belong to the host: if one node got none, its other nodes won't either.
     let mut without: HashSet<HostId> = HashSet::new();
     for Candidate { host, node } in candidates {
@@ -97,21 +97,21 @@ pub(super) async fn place_with_addresses(
         }
         store::place(tx, id, *host, node).await?;
         if addresses::store::take(tx, *host, id, rest).await? {
-            return Ok(true);
+            return Ok(Some(*host));
         }
         without.insert(*host);
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Finds another node for a server that could not be created on its own, under the placement lock: on its own host if
-/// possible, so that it keeps its addresses. Returns false and changes nothing if there is no node besides `refused`.
+/// possible, so that it keeps its addresses. Returns its host; `None` if there is no node besides `refused`.
 pub(super) async fn find_other_node(
     tx: &mut PgConnection,
     server: &ServerRecord,
     refused: &[Candidate],
     rest: Duration,
-) -> Result<bool> {
+) -> Result<Option<HostId>> {
     lock(tx).await?;
     // Its reservation must not count twice, so it is on no node while another is searched for.
     store::place(tx, server.id, server.host_id, "").await?;
@@ -127,7 +127,7 @@ pub(super) async fn find_other_node(
     candidates.retain(|candidate| !refused.contains(candidate));
     if let Some(near) = candidates.iter().find(|candidate| candidate.host == server.host_id) {
         store::place(tx, server.id, near.host, &near.node).await?;
-        return Ok(true);
+        return Ok(Some(near.host));
     }
     addresses::store::release(tx, server.id).await?;
     place_with_addresses(tx, server.id, &candidates, rest).await

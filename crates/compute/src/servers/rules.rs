@@ -9,7 +9,7 @@ use kernel::error::{Code, Error, Result};
 use sqlx::PgConnection;
 
 use super::model::{ServerRecord, Status};
-use super::{ServerAccess, store};
+use super::{ServerAccess, store, subject};
 use crate::hosts::Hosts;
 use crate::ids::{ServerId, UserId};
 
@@ -19,10 +19,11 @@ const PROTECTION_WAIT: Duration = Duration::from_secs(3);
 /// 404 if the caller may not know that the server exists, 403 if it is theirs but the token's scopes don't allow this.
 fn check(caller: &Caller, server: ServerId, owner: UserId, level: Access) -> Result<()> {
     let known = caller.is_provider() || owner == caller.user;
-    if !known || !caller.scopes.allow_server(Access::Read, server) {
+    let subject = subject::subject(server);
+    if !known || !caller.scopes.allow_on(Access::Read, &subject) {
         return Err(Error::not_found("server"));
     }
-    if !caller.scopes.allow_server(level, server) {
+    if !caller.scopes.allow_on(level, &subject) {
         return Err(Error::new(Code::Forbidden, "This token may read the server, but not change it."));
     }
     Ok(())

@@ -7,9 +7,9 @@ use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
+use kernel::operations;
 use kernel::operations::model::State;
 use kernel::operations::service::WaitedOperation;
-use kernel::operations::{self, NewOperation};
 use kernel::secrets;
 use secrecy::ExposeSecret;
 use sqlx::PgExecutor;
@@ -26,7 +26,7 @@ pub(super) use super::submit::enqueue_behind;
 pub use super::submit::{Accepted, SubmittedOperation, enqueue, submit, wait_for_task};
 use super::submit::{begin, failed, is_over};
 use super::workflows::{delete, password, power};
-use super::{ServerAccess, store};
+use super::{ServerAccess, store, subject};
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 
@@ -39,7 +39,7 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListServers) -> Result<(
         return Err(Error::new(Code::Forbidden, "Only the provider may list everyone's servers."));
     }
     let _turn = core.turns.take(caller.user).await?;
-    let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
+    let only = subject::only(caller);
     // An account's own servers come unpaged, as the specification says; a whole fleet comes in pages.
     let limit = match (query.limit, query.page) {
         (None, None) if !query.all => None,
@@ -110,10 +110,10 @@ pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
         // It gets the deadline of an undo: what the host may have begun to destroy can't be called off.
         let deadline = seconds(core.config.undo_deadline_seconds);
         let data = delete::Data::new(store::wanted_up(&mut tx, server.id).await?);
-        let (user, under_way) = (Some(access.caller.user), Status::Deleting);
-        let new = NewOperation { kind: delete::KIND, server: server.id, data, user, deadline };
+        let under_way = Status::Deleting;
+        let new = subject::operation(&server, delete::KIND, data, access.caller.user, deadline);
         let id = if access.caller.is_provider() {
-            enqueue_behind(core, &mut tx, new, under_way, &["suspend", "unsuspend"]).await?
+            enqueue_behind(core, &mut tx, server.id, new, under_way, &["suspend", "unsuspend"]).await?
         } else {
             let id = core.engine.enqueue(&mut tx, new).await?;
             store::set_status(&mut tx, server.id, under_way).await?;

@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use super::model::Status;
 use super::rules::{lock, require_guest, seconds};
-use super::{ServerAccess, store};
+use super::{ServerAccess, store, subject};
+use crate::ids::ServerId;
 
 /// How long a response waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
@@ -41,11 +42,10 @@ pub async fn enqueue<D: operations::Data>(
     data: D,
 ) -> Result<Uuid> {
     let deadline = seconds(core.config.operation_deadline_seconds);
-    let server = access.server.id;
-    let new = NewOperation { kind, server, data, user: Some(access.caller.user), deadline };
+    let new = subject::operation(&access.server, kind, data, access.caller.user, deadline);
     let id = core.engine.enqueue(tx, new).await?;
     if let Some(status) = under_way {
-        store::set_status(tx, server, status).await?;
+        store::set_status(tx, access.server.id, status).await?;
     }
     Ok(id)
 }
@@ -55,11 +55,11 @@ pub async fn enqueue<D: operations::Data>(
 pub(super) async fn enqueue_behind<D: operations::Data>(
     core: &Core,
     tx: &mut PgConnection,
+    server: ServerId,
     new: NewOperation<D>,
     under_way: Status,
     instead_of: &[&str],
 ) -> Result<Uuid> {
-    let server = new.server;
     let placed = core.engine.enqueue_behind(tx, new, instead_of).await?;
     if !placed.waits {
         store::set_status(tx, server, under_way).await?;

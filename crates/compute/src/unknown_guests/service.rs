@@ -8,7 +8,7 @@ use kernel::core::Core;
 use kernel::db::{self, is_foreign_key_violation};
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::{Once, OnceStart};
-use kernel::restores;
+use kernel::{operations, restores};
 use monitor::SweepReport;
 use uuid::Uuid;
 
@@ -62,6 +62,7 @@ pub async fn update_from_sweep(hosts: &Hosts, host: HostId, report: &SweepReport
     }
     if known {
         hosts::store::record_unknown_checked(&core.db, host, report.claimed_at).await?;
+        operations::service::lane_checked(&core.db, &hosts::lane(host), report.claimed_at).await?;
     }
     Ok(())
 }

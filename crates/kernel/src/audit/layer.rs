@@ -19,7 +19,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::http::ClientAddress;
 use crate::http::auth::RequestIdentity;
-use crate::ids::ServerId;
+use crate::subjects::{CONTRACT_KIND, Subject};
 
 /// The largest response that is parsed for the ids of created objects.
 const ANSWER: usize = 256 * 1024;
@@ -39,12 +39,15 @@ pub async fn watch(State((core, open)): State<(Arc<Core>, OpenRoutes)>, request:
         _ => return next.run(request).await,
     };
     let (subject, subject_id) = subject(&route, request.uri().path());
+    let kind = subject.unwrap_or_default();
+    let about = |id: &str| core.subjects().subject(kind, id);
     let deed = NewEntry {
         caller,
         address: ClientAddress::of(request.extensions(), request.headers(), &core).0,
         request_id: request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()),
         action: &action,
         subject,
+        about: subject_id.as_deref().and_then(about),
         subject_id,
     };
     let begun = match service::begin(&core, &deed).await {
@@ -56,15 +59,12 @@ pub async fn watch(State((core, open)): State<(Arc<Core>, OpenRoutes)>, request:
     let response = NOTES.scope(Arc::clone(&notes), next.run(request)).await;
     let (response, made) = read_answer(response).await;
     let known = notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let id = made.id.as_ref().map(plain);
     let end = EntryOutcome {
         status: Some(response.status().as_u16()),
         code: response.extensions().get::<Arc<Error>>().map(|error| error.code),
-        subject_id: known.subject_id.or_else(|| made.id.as_ref().map(plain)),
-        server: made.server_id.or(made
-            .id
-            .filter(|_| subject == Some("server"))
-            .and_then(|id| id.as_i64())
-            .map(ServerId)),
+        about: made.about(&core).or_else(|| about(id.as_deref()?)),
+        subject_id: known.subject_id.or(id),
         account: known.account,
         operation: made.operation_id,
     };
@@ -107,8 +107,17 @@ impl Drop for EntryGuard {
 #[serde(rename_all = "camelCase")]
 struct CreatedIds {
     id: Option<Value>,
-    server_id: Option<ServerId>,
+    subject: Option<Subject>,
+    server_id: Option<i64>,
     operation_id: Option<Uuid>,
+}
+
+impl CreatedIds {
+    /// What the answer says that it is about: an operation its subject, other answers the server that they belong to.
+    fn about(&self, core: &Core) -> Option<Subject> {
+        let server = || core.subjects().subject(CONTRACT_KIND, &self.server_id?.to_string());
+        self.subject.clone().or_else(server)
+    }
 }
 
 async fn read_answer(response: Response) -> (Response, CreatedIds) {

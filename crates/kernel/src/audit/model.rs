@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::http::page::Order;
 use crate::http::text;
-use crate::ids::{ServerId, UserId};
+use crate::ids::UserId;
 use crate::operations::model::State;
 
 /// An entry of the audit log.
@@ -38,7 +38,10 @@ pub struct Entry {
     /// The object's id.
     pub subject_id: Option<String>,
     /// The server that the action applied to.
-    pub server_id: Option<ServerId>,
+    pub server_id: Option<i64>,
+    /// The subject that the action was about, whatever the route: its kind and its id.
+    #[schema(example = "server:1")]
+    pub about: Option<String>,
     /// The account that the action concerned, if it was not the caller's own: after a failed login.
     pub account_id: Option<UserId>,
     /// Status of the response, even if the client disconnected before it was sent. Null as long as there is none.
@@ -84,7 +87,11 @@ pub struct ListEntries {
     pub token_id: Option<Uuid>,
     /// Only actions on this server.
     #[garde(skip)]
-    pub server_id: Option<ServerId>,
+    #[param(value_type = Option<i64>)]
+    pub server_id: Option<i64>,
+    /// Only actions about this subject, such as `server:12`.
+    #[garde(inner(length(chars, max = 300), custom(text::plain)))]
+    pub about: Option<String>,
     /// Method and route, or the command: an exact match.
     #[garde(inner(length(chars, max = 200), custom(text::plain)))]
     pub action: Option<String>,

@@ -13,7 +13,8 @@ use crate::core::Core;
 use crate::db::is_missing_partition;
 use crate::error::{Code, Error, Result};
 use crate::http::page::{self, Page, PageQuery};
-use crate::ids::{ServerId, UserId};
+use crate::ids::UserId;
+use crate::subjects::Subject;
 
 /// Maximum number of refused writes per account and hour that are stored as entries. The others are only counted.
 const KEPT: i64 = 20;
@@ -27,6 +28,7 @@ pub(super) struct NewEntry<'a> {
     pub action: &'a str,
     pub subject: Option<&'a str>,
     pub subject_id: Option<String>,
+    pub about: Option<Subject>,
 }
 
 /// An entry that has begun.
@@ -41,7 +43,7 @@ pub(super) struct EntryOutcome {
     pub status: Option<u16>,
     pub code: Option<Code>,
     pub subject_id: Option<String>,
-    pub server: Option<ServerId>,
+    pub about: Option<Subject>,
     pub account: Option<UserId>,
     pub operation: Option<Uuid>,
 }
@@ -57,9 +59,8 @@ impl EntryOutcome {
 
 /// Begins an entry. If it can't be recorded, the action does not take place.
 pub(super) async fn begin(core: &Core, deed: &NewEntry<'_>) -> Result<OpenEntry> {
-    let server = deed.subject_id.as_ref().filter(|_| deed.subject == Some("server")).and_then(|id| id.parse().ok());
     let role = deed.caller.as_ref().map_or("nobody", |caller| caller.role.as_str());
-    Ok(store::begin(&core.db, role, deed, server).await?)
+    Ok(store::begin(&core.db, role, deed).await?)
 }
 
 /// Ends an entry. The action is done by now, so a failure to record its end only goes to the log.
@@ -107,13 +108,17 @@ pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyho
 }
 
 /// The entries that the caller may see: all for a provider; for a customer their own actions, those of providers on
-/// their servers, and login attempts to their account.
+/// what they own, and login attempts to their account.
 pub async fn list(core: &Core, caller: &Caller, query: &ListEntries) -> Result<Page<Entry>> {
     let page = PageQuery { page: query.page, limit: query.limit };
     page.check()?;
     let _turn = core.turns.take(caller.user).await?;
     let mine = (!caller.is_provider()).then_some(caller.user);
-    let (mut entries, total) = store::list(&core.db, mine, query, page).await.map_err(page::list_error)?;
+    let owned = match mine {
+        Some(account) => core.subjects().owned_by(account).await?.iter().map(ToString::to_string).collect(),
+        None => vec![],
+    };
+    let (mut entries, total) = store::list(&core.db, mine, &owned, query, page).await.map_err(page::list_error)?;
     for entry in entries.iter_mut().filter(|entry| mine.is_some() && entry.user_id != mine && entry.role != "nobody") {
         (entry.user_id, entry.token_id, entry.address, entry.request_id) = (None, None, None, None);
     }
@@ -133,7 +138,7 @@ pub async fn refusals(core: &Core, caller: &Caller, query: PageQuery) -> Result<
 /// The latest entries, for the command line.
 pub async fn latest(core: &Core, limit: i64) -> Result<Vec<Entry>> {
     let page = PageQuery { page: None, limit: Some(limit) };
-    Ok(store::list(&core.db, None, &ListEntries::default(), page).await?.0)
+    Ok(store::list(&core.db, None, &[], &ListEntries::default(), page).await?.0)
 }
 
 /// Creates partitions for the coming months, and deletes entries past the configured retention.

@@ -6,15 +6,16 @@ use uuid::Uuid;
 use super::model::{Entry, ListEntries, Refused};
 use super::service::{EntryOutcome, NewEntry, OpenEntry};
 use crate::http::page::{COUNTED, Order, PageQuery};
-use crate::ids::{ServerId, UserId};
+use crate::ids::UserId;
 use crate::operations::model::State;
+use crate::subjects::{CONTRACT_KIND, Subject};
 
 type Result<T> = sqlx::Result<T>;
 
-pub(super) async fn begin(db: &PgPool, role: &str, deed: &NewEntry<'_>, server: Option<i64>) -> Result<OpenEntry> {
+pub(super) async fn begin(db: &PgPool, role: &str, deed: &NewEntry<'_>) -> Result<OpenEntry> {
     sqlx::query_as!(
         OpenEntry,
-        "insert into audit_open (id, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id)
+        "insert into audit_open (id, user_id, role, token_id, address, request_id, action, subject, subject_id, about)
          values ($1, $2, $3, $4, $5::text::inet, $6, $7, $8, $9, $10) returning id",
         Uuid::now_v7(),
         deed.caller.as_ref().map(|caller| caller.user.0),
@@ -25,7 +26,7 @@ pub(super) async fn begin(db: &PgPool, role: &str, deed: &NewEntry<'_>, server: 
         deed.action,
         deed.subject,
         deed.subject_id,
-        server
+        deed.about.as_ref().map(ToString::to_string)
     )
     .fetch_one(db)
     .await
@@ -47,16 +48,16 @@ pub(super) async fn begin_command(db: &PgPool, action: &str, subject: &str) -> R
 pub(super) async fn end(db: &PgPool, begun: OpenEntry, end: &EntryOutcome) -> Result<()> {
     sqlx::query!(
         "with o as (delete from audit_open where id = $1 returning *)
-         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id,
+         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, about,
                             account_id, operation_id, status, code, ended_at)
          select id, at, user_id, role, token_id, address, request_id, action, subject, coalesce(subject_id, $4),
-                coalesce(server_id, $5), $6, $7, $2, $3, clock_timestamp()
+                coalesce(about, $5), $6, $7, $2, $3, clock_timestamp()
          from o",
         begun.id,
         end.status.and_then(|status| i16::try_from(status).ok()),
         end.code.map(crate::error::Code::as_str),
         end.subject_id,
-        end.server.map(|id| id.0),
+        end.about.as_ref().map(ToString::to_string),
         end.account.map(|id| id.0),
         end.operation
     )
@@ -77,16 +78,16 @@ pub(super) async fn refused(db: &PgPool, begun: OpenEntry, end: &EntryOutcome, k
                   on conflict (hour, user_id, account_id)
                       do update set count = r.count + 1, last_at = greatest(r.last_at, excluded.last_at)
                   returning count)
-         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id,
+         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, about,
                             account_id, operation_id, status, code, ended_at)
          select id, at, user_id, role, token_id, address, request_id, action, subject, coalesce(subject_id, $4),
-                coalesce(server_id, $5), $6, $7, $2, $3, clock_timestamp()
+                coalesce(about, $5), $6, $7, $2, $3, clock_timestamp()
          from o, counted where counted.count <= $8",
         begun.id,
         end.status.and_then(|status| i16::try_from(status).ok()),
         end.code.map(crate::error::Code::as_str),
         end.subject_id,
-        end.server.map(|id| id.0),
+        end.about.as_ref().map(ToString::to_string),
         end.account.map(|id| id.0),
         end.operation,
         kept
@@ -96,10 +97,12 @@ pub(super) async fn refused(db: &PgPool, begun: OpenEntry, end: &EntryOutcome, k
     .map(drop)
 }
 
-/// Filtered entries, with the total count up to a limit; only those about one account if `mine` is set.
+/// Filtered entries, with the total count up to a limit; only those about one account, and about what it has `owned`, if
+/// `mine` is set.
 pub(super) async fn list(
     db: &PgPool,
     mine: Option<UserId>,
+    owned: &[String],
     query: &ListEntries,
     page: PageQuery,
 ) -> Result<(Vec<Entry>, i64)> {
@@ -110,16 +113,18 @@ pub(super) async fn list(
                 $($of)*
                 "select " + $what + r#" from audit_entries a left join operations o on o.id = a.operation_id
                    where ($1::bigint is null or a.user_id = $1 or a.account_id = $1
-                          or (a.role in ('provider', 'cli')
-                              and a.server_id = any(array(select s.id from servers s where s.user_id = $1))))
+                          or (a.role in ('provider', 'cli') and a.about = any($12)))
+                     and ($13::text is null or a.about = $13)
                      and ($2::bigint is null or a.user_id = $2) and ($3::uuid is null or a.token_id = $3)
-                     and ($4::bigint is null or a.server_id = $4) and ($5::text is null or a.action = $5)
+                     and ($4::text is null or a.about = $4) and ($5::text is null or a.action = $5)
                      and ($6::text is null or a.subject = $6) and ($7::text is null or a.subject_id = $7)
                      and ($8::text is null or a.request_id = $8) and ($9::text is null or a.code = $9)
                      and ($10::timestamptz is null or a.at >= $10) and ($11::timestamptz is null or a.at < $11)"#
                    + $rest,
-                mine.map(|id| id.0), query.user_id.map(|id| id.0), query.token_id, query.server_id.map(|id| id.0),
-                query.action, query.subject, query.subject_id, query.request_id, query.code, query.from, query.to
+                mine.map(|id| id.0), query.user_id.map(|id| id.0), query.token_id,
+                query.server_id.map(|id| Subject::new(CONTRACT_KIND, id).to_string()),
+                query.action, query.subject, query.subject_id, query.request_id, query.code, query.from, query.to,
+                owned, query.about
                 $(, $more)*
             )
             .$run(&mut *tx)
@@ -131,16 +136,17 @@ pub(super) async fn list(
         query_as,
         (Entry,),
         r#"a.id as "id!", a.at as "at!", a.user_id as "user_id: UserId", a.role as "role!", a.token_id,
-           host(a.address) as address, a.request_id, a.action as "action!", a.subject, a.subject_id, a.server_id as "server_id: ServerId",
+           host(a.address) as address, a.request_id, a.action as "action!", a.subject, a.subject_id, a.about,
+           case when a.about like 'server:%' then split_part(a.about, ':', 2)::bigint end as server_id,
            a.account_id as "account_id: UserId", a.status, a.code, a.ended_at, a.operation_id,
            o.state as "operation_state?: State", o.error_code as "operation_code?""#,
-        r#" order by case when $12 then a.at end, case when not $12 then a.at end desc, a.id limit $13 offset $14"#,
+        r#" order by case when $14 then a.at end, case when not $14 then a.at end desc, a.id limit $15 offset $16"#,
         query.order == Some(Order::Asc),
         page.size(),
         page.offset()
     );
     let total =
-        entries!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $12) counted", COUNTED);
+        entries!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $14) counted", COUNTED);
     Ok((rows, total))
 }
 
@@ -178,8 +184,8 @@ pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, page: PageQuery)
 pub(super) async fn upkeep(db: &PgPool, days: i32) -> Result<()> {
     sqlx::query!(
         "with o as (delete from audit_open where at < now() - interval '1 hour' returning *)
-         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id)
-         select id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, server_id from o"
+         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, about)
+         select id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, about from o"
     )
     .execute(db)
     .await?;

@@ -4,4 +4,4 @@ mod caller;
 mod scopes;
 
 pub use caller::{Authenticator, Caller, Role};
-pub use scopes::{Access, Scope, Scopes};
+pub use scopes::{Access, Scope, Scopes, UNKNOWN_SCOPE};

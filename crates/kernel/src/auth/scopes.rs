@@ -1,8 +1,8 @@
-//! Scopes of a token: read or write, on everything or on one server.
+//! Scopes of a token: read or write, on everything or on one subject.
 
 use std::str::FromStr;
 
-use crate::ids::ServerId;
+use crate::subjects::Subject;
 
 /// The access level of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,34 +13,30 @@ pub enum Access {
     Write,
 }
 
-/// One grant: `read`, `write`, `read:server:12` or `write:server:12`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One grant: `read`, `write`, or either on one subject: `write:server:12`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     /// The access level.
     pub level: Access,
-    /// The server it is limited to; none: everything in the account.
-    pub server: Option<ServerId>,
+    /// The subject it is limited to; none: everything in the account.
+    pub subject: Option<Subject>,
 }
 
-impl FromStr for Scope {
-    type Err = String;
+/// What is wrong with a scope's text.
+pub const UNKNOWN_SCOPE: &str = "must be read, write, read:server:ID or write:server:ID";
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || "must be read, write, read:server:ID or write:server:ID".to_owned();
-        let (level, rest) = text.split_once(':').map_or((text, None), |(l, r)| (l, Some(r)));
+impl FromStr for Scope {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (level, rest) = text.split_once(':').map_or((text, None), |(level, rest)| (level, Some(rest)));
         let level = match level {
             "read" => Access::Read,
             "write" => Access::Write,
-            _ => return Err(unknown()),
+            _ => return Err(UNKNOWN_SCOPE),
         };
-        let server = match rest {
-            None => None,
-            Some(rest) => {
-                let id = rest.strip_prefix("server:").and_then(|id| id.parse().ok()).filter(|id: &ServerId| id.0 > 0);
-                Some(id.ok_or_else(unknown)?)
-            }
-        };
-        Ok(Self { level, server })
+        let subject = rest.map(str::parse).transpose().map_err(|()| UNKNOWN_SCOPE)?;
+        Ok(Self { level, subject })
     }
 }
 
@@ -50,7 +46,7 @@ impl std::fmt::Display for Scope {
             Access::Read => "read",
             Access::Write => "write",
         })?;
-        self.server.map_or(Ok(()), |id| write!(f, ":server:{id}"))
+        self.subject.as_ref().map_or(Ok(()), |subject| write!(f, ":{subject}"))
     }
 }
 
@@ -73,22 +69,27 @@ impl Scopes {
     pub fn allow(&self, level: Access) -> bool {
         match self {
             Self::All => true,
-            Self::Only(scopes) => scopes.iter().any(|s| s.server.is_none() && s.level >= level),
+            Self::Only(scopes) => scopes.iter().any(|s| s.subject.is_none() && s.level >= level),
         }
     }
 
-    /// Whether they cover this server.
-    pub fn allow_server(&self, level: Access, server: ServerId) -> bool {
+    /// Whether they cover this subject.
+    pub fn allow_on(&self, level: Access, subject: &Subject) -> bool {
         match self {
             Self::All => true,
-            Self::Only(scopes) => scopes.iter().any(|s| s.level >= level && s.server.is_none_or(|id| id == server)),
+            Self::Only(scopes) => {
+                scopes.iter().any(|s| s.level >= level && s.subject.as_ref().is_none_or(|only| only == subject))
+            }
         }
     }
 
-    /// The only servers they cover, or none if they cover all of the account's.
-    pub fn only_servers(&self) -> Option<Vec<ServerId>> {
+    /// The ids of the only subjects of a kind that they cover, or none if they cover all of the account's.
+    pub fn only(&self, kind: &str) -> Option<Vec<&str>> {
         match self {
-            Self::Only(scopes) if !self.allow(Access::Read) => Some(scopes.iter().filter_map(|s| s.server).collect()),
+            Self::Only(scopes) if !self.allow(Access::Read) => {
+                let subjects = scopes.iter().filter_map(|s| s.subject.as_ref());
+                Some(subjects.filter(|s| s.kind == kind).map(|s| s.id.as_str()).collect())
+            }
             _ => None,
         }
     }
@@ -104,24 +105,26 @@ mod tests {
 
     #[test]
     fn a_scope_reads_as_it_writes() {
-        for text in ["read", "write", "read:server:12", "write:server:7"] {
+        for text in ["read", "write", "read:server:12", "write:zone:example.com"] {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
-        for bad in ["", "admin", "read:", "read:server", "read:server:", "read:server:x", "read:server:-1", "READ"] {
+        for bad in ["", "admin", "read:", "read:server", "read:server:", "READ", "read:Server:1"] {
             assert!(bad.parse::<Scope>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn scopes_grant_no_more_than_they_say() {
+        let server = |id: i64| Subject::new("server", id);
         let one = scopes(&["write:server:7"]);
-        assert!(one.allow_server(Access::Write, ServerId(7)) && one.allow_server(Access::Read, ServerId(7)));
-        assert!(!one.allow_server(Access::Read, ServerId(8)) && !one.allow(Access::Read));
-        assert_eq!(one.only_servers(), Some(vec![ServerId(7)]));
+        assert!(one.allow_on(Access::Write, &server(7)) && one.allow_on(Access::Read, &server(7)));
+        assert!(!one.allow_on(Access::Read, &server(8)) && !one.allow(Access::Read));
+        assert!(!one.allow_on(Access::Read, &Subject::new("zone", 7)), "an id is one of its kind");
+        assert_eq!((one.only("server"), one.only("zone")), (Some(vec!["7"]), Some(vec![])));
         let read = scopes(&["read", "write:server:7"]);
         assert!(read.allow(Access::Read) && !read.allow(Access::Write));
-        assert!(read.allow_server(Access::Write, ServerId(7)) && !read.allow_server(Access::Write, ServerId(8)));
-        assert_eq!(read.only_servers(), None);
-        assert!(!scopes(&["nonsense"]).allow(Access::Read) && !scopes(&[]).allow_server(Access::Read, ServerId(1)));
+        assert!(read.allow_on(Access::Write, &server(7)) && !read.allow_on(Access::Write, &server(8)));
+        assert_eq!(read.only("server"), None);
+        assert!(!scopes(&["nonsense"]).allow(Access::Read) && !scopes(&[]).allow_on(Access::Read, &server(1)));
     }
 }

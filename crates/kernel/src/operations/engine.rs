@@ -12,7 +12,8 @@ use super::store::{self, BlockingOperation, NewRow};
 use super::workflow::{Data, WorkflowKind};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::ids::{ServerId, UserId};
+use crate::ids::UserId;
+use crate::subjects::Subject;
 
 /// The engine's settings, and the way to enqueue.
 #[derive(Debug)]
@@ -31,8 +32,12 @@ pub struct Engine {
 pub struct NewOperation<D> {
     /// Which workflow.
     pub kind: WorkflowKind,
-    /// The server it works on.
-    pub server: ServerId,
+    /// What it works on.
+    pub subject: Subject,
+    /// What limits how many operations run at a time, such as the host: `host:12`.
+    pub lane: String,
+    /// The account whose turn it takes: accounts share a lane fairly.
+    pub account: Option<UserId>,
     /// The workflow's initial data.
     pub data: D,
     /// The user who requested it.
@@ -53,7 +58,7 @@ impl Engine {
     }
 
     /// Enqueues an operation in the caller's transaction: it exists if and only if that transaction commits. If another
-    /// operation holds the server, or waits for it, the error is `LOCKED` with its id.
+    /// operation holds the subject, or waits for it, the error is `LOCKED` with its id.
     pub async fn enqueue<D: Data>(&self, tx: &mut PgConnection, new: NewOperation<D>) -> Result<Uuid> {
         let new = row(new)?;
         loop {
@@ -61,11 +66,12 @@ impl Engine {
                 return Ok(new.id);
             }
             // The conflicting operation may have ended in between: then there is room.
-            if let Some(BlockingOperation { id, kind, .. }) = store::blocking(tx, new.server).await? {
+            if let Some(BlockingOperation { id, kind, .. }) = store::blocking(tx, &new.subject).await? {
                 return Err(Error::new(
                     Code::Locked,
                     format!(
-                        "Another operation ({kind}) is in progress on this server; wait for it to finish and try again."
+                        "Another operation ({kind}) is in progress on this {}; wait for it to finish and try again.",
+                        new.subject.kind_name()
                     ),
                 )
                 .with_details(json!({ "operationId": id })));
@@ -73,7 +79,7 @@ impl Engine {
         }
     }
 
-    /// The same for what nothing may prevent: if another operation holds the server, this one is next, and nothing else
+    /// The same for what nothing may prevent: if another operation holds the subject, this one is next, and nothing else
     /// is accepted before it. Only one waits at a time: this one replaces a waiting operation of a kind in
     /// `instead_of`; any other waiting operation runs instead of this one.
     pub async fn enqueue_behind<D: Data>(
@@ -84,7 +90,7 @@ impl Engine {
     ) -> Result<Enqueued> {
         let new = row(new)?;
         loop {
-            if let Some(BlockingOperation { id, kind, .. }) = store::waiting(tx, new.server).await? {
+            if let Some(BlockingOperation { id, kind, .. }) = store::waiting(tx, &new.subject).await? {
                 if kind == new.kind || !instead_of.contains(&kind.as_str()) {
                     return Ok(Enqueued { id, waits: true });
                 }
@@ -93,10 +99,12 @@ impl Engine {
             if store::insert(tx, &new).await? {
                 return Ok(Enqueued { id: new.id, waits: false });
             }
-            if let Some(BlockingOperation { kind, state, .. }) = store::blocking(tx, new.server).await? {
+            if let Some(BlockingOperation { kind, state, .. }) = store::blocking(tx, &new.subject).await? {
                 let why = match state {
                     State::Stuck => store::BEHIND_STUCK.to_owned(),
-                    _ => format!("Waiting for another operation ({kind}) on this server to finish."),
+                    _ => {
+                        format!("Waiting for another operation ({kind}) on this {} to finish.", new.subject.kind_name())
+                    }
                 };
                 if store::insert_waiting(tx, &new, &why).await? {
                     return Ok(Enqueued { id: new.id, waits: true });
@@ -107,10 +115,19 @@ impl Engine {
 }
 
 fn row<D: Data>(new: NewOperation<D>) -> Result<NewRow> {
-    let NewOperation { kind, server, data, user, deadline } = new;
-    let data = serde_json::to_value(&data).map_err(Error::internal)?;
-    let WorkflowKind { name, first_step } = kind;
-    Ok(NewRow { id: Uuid::now_v7(), server, kind: name, step: first_step, data, version: D::VERSION, user, deadline })
+    let NewOperation { kind, subject, lane, account, data, user, deadline } = new;
+    Ok(NewRow {
+        id: Uuid::now_v7(),
+        subject,
+        lane,
+        account,
+        kind: kind.name,
+        step: kind.first_step,
+        data: serde_json::to_value(&data).map_err(Error::internal)?,
+        version: D::VERSION,
+        user,
+        deadline,
+    })
 }
 
 /// What became of an operation that nothing may prevent.

@@ -13,23 +13,17 @@ use crate::core::Core;
 use crate::error::Result;
 use crate::feature::{BackgroundTask, Feature};
 use crate::keyring::SealCounts;
-use crate::subjects::Subjects;
 
 /// What works on operations, and shows them.
 #[derive(Debug)]
 pub struct Operations {
     pub(super) core: Arc<Core>,
-    pub(super) subjects: Arc<Subjects>,
     workflows: HashMap<&'static str, Box<dyn AnyWorkflow>>,
 }
 
 impl Operations {
-    /// For these workflows, whose operations are about these subjects.
-    pub fn new(
-        core: &Arc<Core>,
-        workflows: Vec<Box<dyn AnyWorkflow>>,
-        subjects: Arc<Subjects>,
-    ) -> anyhow::Result<Arc<Self>> {
+    /// For these workflows.
+    pub fn new(core: &Arc<Core>, workflows: Vec<Box<dyn AnyWorkflow>>) -> anyhow::Result<Arc<Self>> {
         let mut known = HashMap::new();
         for workflow in workflows {
             let (kind, steps) = (workflow.kind(), workflow.steps());
@@ -42,7 +36,7 @@ impl Operations {
             );
             anyhow::ensure!(known.insert(kind.name, workflow).is_none(), "there are two workflows {}", kind.name);
         }
-        Ok(Arc::new(Self { core: Arc::clone(core), subjects, workflows: known }))
+        Ok(Arc::new(Self { core: Arc::clone(core), workflows: known }))
     }
 
     /// The workflow of a kind.

@@ -4,14 +4,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ids::ServerId;
 use crate::stored_enum;
+use crate::subjects::Subject;
 
 /// State of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Another operation holds the server, and this one runs next, whatever its outcome; `error` says what it waits
+    /// Another operation holds the subject, and this one runs next, whatever its outcome; `error` says what it waits
     /// for.
     Waiting,
     /// No worker has claimed it yet.
@@ -59,8 +59,14 @@ pub struct OperationError {
 pub struct OperationView {
     /// The operation's id.
     pub id: Uuid,
-    /// The server it works on.
-    pub server_id: ServerId,
+    /// Its number, for people.
+    pub number: i64,
+    /// What it works on: a kind and an id.
+    #[schema(value_type = String, example = "server:1")]
+    pub subject: Subject,
+    /// The server it works on; null if that is something else.
+    #[schema(example = 1)]
+    pub server_id: Option<i64>,
     /// What it does: `create`, `start`, ….
     pub kind: String,
     /// Its current state.

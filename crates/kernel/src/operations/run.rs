@@ -143,7 +143,7 @@ async fn step(run: &Runner<'_>, work: &mut ClaimedWork) -> Result<AfterStep> {
     let ctx = Context {
         core,
         operation: op.id,
-        server: op.server,
+        subject: op.subject(),
         attempts: op.attempts,
         fence: op.fence,
         host_task: Mutex::new(op.host_task.clone()),
@@ -298,7 +298,7 @@ async fn done(
     if ended {
         let outcome = if op.undoing { "failed" } else { "succeeded" };
         metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => outcome).increment(1);
-        tracing::info!(operation = %op.id, kind = op.kind, server = op.server.0, outcome, "operation ended");
+        tracing::info!(operation = %op.id, kind = op.kind, subject = %op.subject(), outcome, "operation ended");
         return Ok(AfterStep::Leave);
     }
     Ok(AfterStep::Go)
@@ -395,7 +395,7 @@ async fn stuck(run: &Runner<'_>, op: &Claimed, name: &str, detail: &str) -> Resu
     let release = Some(Duration::ZERO);
     if write(run, op, SaveOptions { release, log, visible: true, ..SaveOptions::new(name, State::Stuck) }).await? {
         metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => "stuck").increment(1);
-        tracing::error!(operation = %op.id, kind = op.kind, server = op.server.0, step = name, detail, "operation is stuck; manual intervention is required");
+        tracing::error!(operation = %op.id, kind = op.kind, subject = %op.subject(), step = name, detail, "operation is stuck; manual intervention is required");
     }
     Ok(AfterStep::Leave)
 }

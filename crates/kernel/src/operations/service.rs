@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::model::OperationView;
@@ -16,11 +16,11 @@ use crate::db;
 use crate::error::{Code, Error, Result};
 use crate::http::page::PageQuery;
 use crate::idempotency::{Once, OnceStart};
-use crate::ids::ServerId;
 use crate::keyring::SealCounts;
 use crate::secrets::SealedBy;
+use crate::subjects::Subject;
 
-/// One operation, without the provider's detail. The caller has checked access to its server.
+/// One operation, without the provider's detail. The caller has checked access to its subject.
 pub async fn view(core: &Core, id: Uuid) -> Result<Option<OperationView>> {
     Ok(store::get(&core.db, id).await?.map(|row| row.view(false)))
 }
@@ -33,34 +33,34 @@ pub async fn views(core: &Core, ids: &[Uuid]) -> Result<Vec<OperationView>> {
     Ok(store::by_ids(&core.db, ids).await?.into_iter().map(|row| row.view(false)).collect())
 }
 
-/// The operation that holds a server now, likewise.
-pub async fn active(core: &Core, server: ServerId) -> Result<Option<OperationView>> {
-    Ok(store::active(&core.db, server).await?.map(|row| row.view(false)))
+/// The operation that holds a subject now, likewise.
+pub async fn active(core: &Core, subject: &Subject) -> Result<Option<OperationView>> {
+    Ok(store::active(&core.db, subject).await?.map(|row| row.view(false)))
 }
 
-/// One operation for a caller: 404 unless they may see its server.
+/// One operation for a caller: 404 unless they may see its subject.
 pub async fn get(operations: &Operations, caller: &Caller, id: Uuid) -> Result<OperationView> {
     let unknown = || Error::not_found("operation");
     let row = store::get(&operations.core.db, id).await?.ok_or_else(unknown)?;
-    // The history of a server outlives it.
-    operations.subjects.authorize(caller, &row.subject(), Access::Read).await.map_err(|e| match e.code {
+    // The history of a subject outlives it.
+    operations.core.subjects().authorize(caller, &row.subject(), Access::Read).await.map_err(|e| match e.code {
         Code::NotFound => unknown(),
         _ => e,
     })?;
     Ok(row.view(caller.is_provider()))
 }
 
-/// A server's operations, newest first, and the total count.
-pub async fn of_server(
+/// A subject's operations, newest first, and the total count.
+pub async fn of_subject(
     core: &Core,
     caller: &Caller,
-    server: ServerId,
+    subject: &Subject,
     page: PageQuery,
 ) -> Result<(Vec<OperationView>, i64)> {
     page.check()?;
     let _turn = core.turns.take(caller.user).await?;
-    let rows = store::of_server(&core.db, server, page.size(), page.offset()).await?;
-    let total = store::count_of_server(&core.db, server).await?;
+    let rows = store::of_subject(&core.db, subject, page.size(), page.offset()).await?;
+    let total = store::count_of_subject(&core.db, subject).await?;
     Ok((rows.into_iter().map(|row| row.view(caller.is_provider())).collect(), total))
 }
 
@@ -98,8 +98,7 @@ pub async fn retry(operations: &Operations, once: &Once, id: Uuid) -> Result<Ope
     tx.finish(core, row.view(true)).await
 }
 
-/// Ends a stuck operation as it is: nothing more is done, and nothing is undone. Its server shows what the next sweep
-/// finds.
+/// Ends a stuck operation as it is: nothing more is done, and nothing is undone.
 pub async fn abandon(operations: &Operations, once: &Once, id: Uuid) -> Result<OperationView> {
     let core = &operations.core;
     let mut tx = match once.begin(core).await? {
@@ -109,8 +108,8 @@ pub async fn abandon(operations: &Operations, once: &Once, id: Uuid) -> Result<O
     let unknown = || Error::not_found("operation");
     let subject = store::get(&mut *tx, id).await?.ok_or_else(unknown)?.subject();
     // The subject before its operation, as everywhere.
-    operations.subjects.kind(&subject.kind)?.abandoned(&mut tx, &subject.id).await?;
-    if store::abandon(&mut tx, id).await?.is_none() {
+    core.subjects().kind(&subject.kind)?.abandoned(&mut tx, &subject.id).await?;
+    if !store::abandon(&mut tx, id).await? {
         return Err(Error::new(Code::Conflict, "Only a stuck operation can be abandoned."));
     }
     store::log(&mut tx, id, "info", "", "abandoned by the provider").await?;
@@ -123,7 +122,7 @@ pub async fn mark_all_stuck(tx: &mut PgConnection, to: Option<DateTime<Utc>>) ->
     let to =
         to.map_or_else(|| "of an unknown time".to_owned(), |at| format!("of {}", at.format("%Y-%m-%d %H:%M:%S UTC")));
     let message = "The provider's database was restored from a backup while this was in progress. It waits until the \
-                   provider has checked the server.";
+                   provider has checked what was done.";
     let detail = format!(
         "The database was restored to its state {to}. It does not know what was done since then, by this operation or \
          others. Check the guest; then retry the operation (innkeeper operation retry) or abandon it (innkeeper operation \
@@ -171,7 +170,7 @@ pub async fn wait(
 const STRANDED: Duration = Duration::from_mins(10);
 
 /// Marks operations stuck that no process claims because this version does not know their kind or data: a newer version
-/// started them. They hold their servers.
+/// started them. They hold their subjects.
 pub async fn mark_unknown_stuck(operations: &Operations) -> Result<()> {
     let core = &operations.core;
     let mut tx = db::begin(&core.db).await?;
@@ -214,6 +213,22 @@ pub async fn reseal(operations: &Operations, change: bool) -> Result<SealCounts>
         }
     }
     Ok(count)
+}
+
+/// Adds a lane whose state may change while no process runs, as a host's does: after such a time its operations wait until
+/// [`lane_checked`] is called for it.
+pub async fn add_lane(db: impl PgExecutor<'_>, lane: &str) -> Result<()> {
+    Ok(store::add_lane(db, lane).await?)
+}
+
+/// Removes such a lane.
+pub async fn remove_lane(db: impl PgExecutor<'_>, lane: &str) -> Result<()> {
+    Ok(store::remove_lane(db, lane).await?)
+}
+
+/// Records that a lane's state is known as of `at`.
+pub async fn lane_checked(db: impl PgExecutor<'_>, lane: &str, at: DateTime<Utc>) -> Result<()> {
+    Ok(store::lane_checked(db, lane, at).await?)
 }
 
 /// Deletes log lines of operations that ended over a year ago.

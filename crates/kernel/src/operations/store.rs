@@ -2,6 +2,7 @@
 
 mod claim;
 mod held;
+mod lanes;
 mod views;
 
 use std::time::Duration;
@@ -13,12 +14,14 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::model::State;
-use crate::ids::{ServerId, UserId};
+use crate::ids::UserId;
+use crate::subjects::Subject;
 
 pub(super) use claim::{Claimed, KnownWorkflows, SlotLimits, claim, next_due, queue_waiting, release, renew};
 pub(super) use held::{abandon, mark_all_stuck};
+pub(super) use lanes::{add_lane, lane_checked, remove_lane, set_lane};
 pub use views::LogLine;
-pub(super) use views::{active, by_ids, count_of_server, count_stuck, get, log_lines, of_server, stuck};
+pub(super) use views::{active, by_ids, count_of_subject, count_stuck, get, log_lines, of_subject, stuck};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -52,7 +55,9 @@ fn interval(duration: Duration) -> PgInterval {
 #[derive(Debug)]
 pub(super) struct NewRow {
     pub id: Uuid,
-    pub server: ServerId,
+    pub subject: Subject,
+    pub lane: String,
+    pub account: Option<UserId>,
     pub kind: &'static str,
     pub step: &'static str,
     pub data: Value,
@@ -62,18 +67,23 @@ pub(super) struct NewRow {
     pub deadline: Duration,
 }
 
-/// Inserts an operation; false if another one holds the server, or waits for it.
+/// Inserts an operation; false if another one holds the subject, or waits for it.
 pub(super) async fn insert(tx: &mut PgConnection, new: &NewRow) -> Result<bool> {
     let row = sqlx::query!(
         "with new as (
-             insert into operations (id, server_id, kind, state, step, data, user_id, deadline, data_version)
-             select $1, $2, $3, 'queued', $4, $5, $6, now() + $7, $8
-             where not exists (select from operations where server_id = $2 and state = 'waiting')
-             on conflict (server_id) where state in ('queued', 'running', 'undoing', 'stuck') do nothing
+             insert into operations (id, subject_kind, subject_id, lane, account_id, kind, state, step, data, user_id,
+                                     deadline, data_version)
+             select $1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, now() + $10, $11
+             where not exists (
+                 select from operations where subject_kind = $2 and subject_id = $3 and state = 'waiting')
+             on conflict (subject_kind, subject_id) where state in ('queued', 'running', 'undoing', 'stuck') do nothing
              returning id)
          select pg_notify('operation_due', ''), pg_notify('operation_changed', id::text) from new",
         new.id,
-        new.server.0,
+        new.subject.kind,
+        new.subject.id,
+        new.lane,
+        new.account.map(|id| id.0),
         new.kind,
         new.step,
         new.data,
@@ -86,19 +96,22 @@ pub(super) async fn insert(tx: &mut PgConnection, new: &NewRow) -> Result<bool> 
     Ok(row.is_some())
 }
 
-/// Inserts an operation that waits for the one holding its server; false if another already waits. `why` is for users.
+/// Inserts an operation that waits for the one holding its subject; false if another already waits. `why` is for users.
 pub(super) async fn insert_waiting(tx: &mut PgConnection, new: &NewRow, why: &str) -> Result<bool> {
     // Due at once: if the running operation ends before we commit, no one else knows that this one is next.
     let row = sqlx::query!(
         "with new as (
-             insert into operations (id, server_id, kind, state, step, data, user_id, deadline, data_version, error_code,
-                                     error_message)
-             values ($1, $2, $3, 'waiting', $4, $5, $6, now() + $7, $8, 'LOCKED', $9)
-             on conflict (server_id) where state = 'waiting' do nothing
+             insert into operations (id, subject_kind, subject_id, lane, account_id, kind, state, step, data, user_id,
+                                     deadline, data_version, error_code, error_message)
+             values ($1, $2, $3, $4, $5, $6, 'waiting', $7, $8, $9, now() + $10, $11, 'LOCKED', $12)
+             on conflict (subject_kind, subject_id) where state = 'waiting' do nothing
              returning id)
          select pg_notify('operation_due', ''), pg_notify('operation_changed', id::text) from new",
         new.id,
-        new.server.0,
+        new.subject.kind,
+        new.subject.id,
+        new.lane,
+        new.account.map(|id| id.0),
         new.kind,
         new.step,
         new.data,
@@ -120,25 +133,29 @@ pub(super) struct BlockingOperation {
     pub state: State,
 }
 
-/// The operation that blocks a server: the one that holds it, or the one that will hold it next.
-pub(super) async fn blocking(db: &mut PgConnection, server: ServerId) -> Result<Option<BlockingOperation>> {
+/// The operation that blocks a subject: the one that holds it, or the one that will hold it next.
+pub(super) async fn blocking(db: &mut PgConnection, subject: &Subject) -> Result<Option<BlockingOperation>> {
     sqlx::query_as!(
         BlockingOperation,
         r#"select id, kind, state as "state: State" from operations
-           where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck', 'waiting')
+           where subject_kind = $1 and subject_id = $2
+             and state in ('queued', 'running', 'undoing', 'stuck', 'waiting')
            order by state = 'waiting' limit 1"#,
-        server.0
+        subject.kind,
+        subject.id
     )
     .fetch_optional(db)
     .await
 }
 
-/// The operation that is waiting for a server.
-pub(super) async fn waiting(db: &mut PgConnection, server: ServerId) -> Result<Option<BlockingOperation>> {
+/// The operation that is waiting for a subject.
+pub(super) async fn waiting(db: &mut PgConnection, subject: &Subject) -> Result<Option<BlockingOperation>> {
     sqlx::query_as!(
         BlockingOperation,
-        r#"select id, kind, state as "state: State" from operations where server_id = $1 and state = 'waiting'"#,
-        server.0
+        r#"select id, kind, state as "state: State" from operations
+           where subject_kind = $1 and subject_id = $2 and state = 'waiting'"#,
+        subject.kind,
+        subject.id
     )
     .fetch_optional(db)
     .await
@@ -223,7 +240,8 @@ async fn mark_waiting_blocked(tx: &mut PgConnection, stuck: Uuid) -> Result<()> 
     sqlx::query!(
         "with told as (
              update operations o set error_message = $2, updated_at = now() from operations h
-             where h.id = $1 and o.server_id = h.server_id and o.state = 'waiting' returning o.id)
+             where h.id = $1 and o.subject_kind = h.subject_kind and o.subject_id = h.subject_id
+               and o.state = 'waiting' returning o.id)
          select pg_notify('operation_changed', id::text) from told",
         stuck,
         BEHIND_STUCK
@@ -235,7 +253,7 @@ async fn mark_waiting_blocked(tx: &mut PgConnection, stuck: Uuid) -> Result<()> 
 
 /// Message of an operation that waits behind a stuck one.
 pub(super) const BEHIND_STUCK: &str =
-    "Waiting for another operation on this server, which is stuck: the provider must resolve that one first.";
+    "Waiting for another operation, which is stuck: the provider must resolve that one first.";
 
 async fn changed(tx: &mut PgConnection, id: Uuid) -> Result<()> {
     sqlx::query!("select pg_notify('operation_changed', $1)", id.to_string()).execute(tx).await.map(drop)
@@ -353,7 +371,7 @@ pub(super) async fn set_data(tx: &mut PgConnection, id: Uuid, data: &Value) -> R
     sqlx::query!("update operations set data = $2 where id = $1", id, data).execute(tx).await.map(drop)
 }
 
-/// Deletes log lines of operations that ended over a year ago. The operations stay: they are their servers' history.
+/// Deletes log lines of operations that ended over a year ago. The operations stay: they are their subjects' history.
 pub(super) async fn purge_log(db: &PgPool) -> Result<()> {
     sqlx::query!(
         "delete from operation_log where at < aged_to() - interval '1 year'

@@ -61,7 +61,7 @@ async fn claim(
     store::queue_waiting(&core.lease_db).await?;
     let share = |n: usize| i64::try_from(n.max(1)).unwrap_or(i64::MAX);
     let of_host = (core.engine.workers * 3 / 4).max(1);
-    let shares = SlotLimits { free: share(free), host: share(of_host), account: share(of_host / 2) };
+    let shares = SlotLimits { free: share(free), lane: share(of_host), account: share(of_host / 2) };
     let claimed = store::claim(&core.lease_db, core.engine.owner, core.engine.lease, known, shares, beats).await?;
     let idle = claimed.is_empty();
     for operation in claimed {

@@ -9,6 +9,7 @@ use hypervisor::Driver;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,8 +18,8 @@ use super::store;
 use crate::core::Core;
 use crate::db::{self, Tx};
 use crate::error::{Code, Error};
-use crate::ids::ServerId;
 use crate::secrets::{Sealed, SealedBy, Sealer};
+use crate::subjects::Subject;
 
 /// Outcome of a step.
 #[derive(Debug)]
@@ -225,8 +226,8 @@ pub struct Context<'a> {
     pub core: &'a Core,
     /// The operation's id.
     pub operation: Uuid,
-    /// The server it works on.
-    pub server: ServerId,
+    /// What it works on.
+    pub subject: Subject,
     /// Earlier attempts at this step.
     pub attempts: i32,
     pub(super) fence: i64,
@@ -258,6 +259,11 @@ impl Context<'_> {
     /// of this process, has run the step since.
     pub fn claim(&self) -> i64 {
         self.fence
+    }
+
+    /// Moves the operation to another lane: what it works on is elsewhere now.
+    pub async fn set_lane(&self, tx: &mut PgConnection, lane: &str) -> Result<(), Fault> {
+        Ok(store::set_lane(tx, self.operation, lane).await?)
     }
 
     /// Stores the host's id of its latest task, for the API's `taskId`.

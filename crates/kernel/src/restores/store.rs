@@ -27,7 +27,7 @@ pub(super) struct DatabaseHeartbeat {
     pub silence: Option<f64>,
     /// Whether any operation is in progress.
     pub busy: bool,
-    /// Whether it contains any servers.
+    /// Whether anything was ever done with it.
     pub inhabited: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn state(db: &PgPool) -> Result<DatabaseHeartbeat> {
         r#"select i.id as installation, i.beats, n.last_value as "guest_number!", a.alive_at as "alive_at?",
                   extract(epoch from clock_timestamp() - a.alive_at)::float8 as silence,
                   exists (select from operations where state in ('queued', 'running', 'undoing')) as "busy!",
-                  exists (select from servers) as "inhabited!"
+                  exists (select from operations) as "inhabited!"
            from installation i, guest_numbers n, lateral (
                select greatest(i.beat_at, (select max(updated_at) from operations
                                            where state in ('queued', 'running', 'undoing'))) as alive_at) a"#

@@ -3,6 +3,7 @@
 use chrono::{DateTime, NaiveTime, Utc};
 use garde::Validate;
 use kernel::http::page::Order;
+use kernel::http::text;
 use kernel::stored_enum;
 use monitor::alerts::QuietPeriod;
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,10 @@ pub struct AlertView {
     pub value: f64,
     /// Name of the server, host or pool, or the kind of operation.
     pub name: String,
+    /// What the alert is about: a kind and an id, or `mail` or `installation`.
+    #[serde(default)]
+    #[schema(example = "server:1")]
+    pub subject: String,
     /// The server, if the alert is about one.
     pub server_id: Option<ServerId>,
     /// The host; shown to providers only.
@@ -156,6 +161,9 @@ pub struct ListAlerts {
     /// Only alerts of this level.
     #[garde(skip)]
     pub level: Option<AlertLevel>,
+    /// Only alerts about this subject, such as `server:12`.
+    #[garde(inner(length(chars, max = 300), custom(text::plain)))]
+    pub subject: Option<String>,
     /// Only alerts of this server.
     #[garde(skip)]
     pub server_id: Option<ServerId>,

@@ -24,7 +24,7 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Pa
         return Err(Error::new(Code::Forbidden, "Only providers may filter by host."));
     }
     let page = PageQuery { page: query.page, limit: query.limit };
-    let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
+    let only = servers::subject::only(caller);
     let customer = (!caller.is_provider()).then_some(caller.user);
     page.check()?;
     let _turn = core.turns.take(caller.user).await?;
@@ -37,9 +37,9 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Pa
 async fn accessible(core: &Core, caller: &Caller, id: AlertId, level: Access) -> Result<IncidentRow> {
     let unknown = || Error::not_found("alert");
     let row = store::incident(&core.db, id).await?.ok_or_else(unknown)?;
-    match row.server() {
-        // A server's alert history outlives the server.
-        Some(server) => servers::service::authorize(core, caller, server, level).await.map_err(|e| match e.code {
+    match row.owned_subject(core) {
+        // The alert history of a subject outlives it.
+        Some(subject) => core.subjects().authorize(caller, &subject, level).await.map_err(|e| match e.code {
             Code::NotFound => unknown(),
             _ => e,
         })?,

@@ -9,6 +9,7 @@ use axum::middleware::from_fn_with_state;
 use kernel::core::Core;
 use kernel::events::Subscription;
 use kernel::feature::{BackgroundTask, Feature};
+use kernel::subjects::Subject;
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::layer::SocketIoLayer;
@@ -18,7 +19,6 @@ use tokio::sync::mpsc;
 use super::gate::{self, PendingSessions};
 use super::sockets::{self, Hub, SocketQuota};
 use super::{admit, guard, push};
-use crate::ids::ServerId;
 
 /// Largest message accepted from a client: a subscription is a few bytes.
 const MAX_MESSAGE: usize = 16 * 1024;
@@ -37,7 +37,7 @@ pub struct Realtime {
 struct TaskInputs {
     pushed: Subscription,
     guarded: Subscription,
-    greetings: mpsc::Receiver<(SocketRef, ServerId)>,
+    greetings: mpsc::Receiver<(SocketRef, Subject)>,
 }
 
 impl std::fmt::Debug for Realtime {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use accounts::{self, AUTH_CHANGED};
-use compute::servers;
 use futures_util::StreamExt;
 use kernel::auth::{Access, Caller};
 use kernel::error::Code;
@@ -61,7 +60,11 @@ pub(super) async fn recheck(desk: &Hub, sockets: Vec<SocketRef>) {
         match live.get(&before.token) {
             None => {
                 let error = "The token or login that opened this connection has ended; sign in again.";
-                send(&socket, "session-ended", &ErrorEvent { server_id: None, error, code: Code::Unauthenticated });
+                send(
+                    &socket,
+                    "session-ended",
+                    &ErrorEvent { server_id: None, subject: None, error, code: Code::Unauthenticated },
+                );
                 close(&socket);
             }
             Some(now) => staying.push((socket, held, now.clone())),
@@ -72,19 +75,19 @@ pub(super) async fn recheck(desk: &Hub, sockets: Vec<SocketRef>) {
             held.set_caller(caller.clone());
             // A subscription in progress still uses the old rights; any later one uses the new ones.
             drop(held.turn.lock().await);
-            let servers = held.servers();
-            ((socket, held), (caller, servers))
+            let subjects = held.subjects();
+            ((socket, held), (caller, subjects))
         })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
     let (sockets, asked): (Vec<_>, Vec<_>) = watching.into_iter().unzip();
-    match servers::service::refused(&desk.core, &asked, Access::Read).await {
+    match desk.core.subjects().refused(&asked, Access::Read).await {
         Ok(refused) => {
             for ((socket, held), refused) in sockets.into_iter().zip(refused) {
-                for (server, error) in refused {
+                for (subject, error) in refused {
                     let _turn = held.turn.lock().await;
-                    drop_subscription(&socket, &held, server, &error);
+                    drop_subscription(&socket, &held, &subject, &error);
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! The messages of the live view.
 
+use compute::servers;
 use kernel::error::{Code, Error};
+use kernel::subjects::Subject;
 use serde::Serialize;
 
 use crate::alerts::model::LiveAlert;
@@ -29,7 +31,10 @@ pub(super) struct ServerAlerts<'a> {
 pub(super) enum Ack<'a> {
     #[serde(rename_all = "camelCase")]
     Success {
-        server_id: ServerId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        server_id: Option<ServerId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        subject: Option<&'a Subject>,
     },
     Error {
         error: &'a str,
@@ -38,33 +43,55 @@ pub(super) enum Ack<'a> {
 }
 
 impl<'a> Ack<'a> {
-    pub(super) fn of(result: &'a Result<ServerId, Error>) -> Self {
+    pub(super) fn of(naming: Naming, result: &'a Result<Subject, Error>) -> Self {
         match result {
-            Ok(server_id) => Self::Success { server_id: *server_id },
+            Ok(subject) => match naming {
+                Naming::ServerId => Self::Success { server_id: server_of(subject), subject: None },
+                Naming::Subject => Self::Success { server_id: None, subject: Some(subject) },
+            },
             Err(error) => Self::Error { error: &error.message, code: error.code },
         }
     }
 }
 
-/// Payload of `subscribe-error` and, without a server, of `session-ended`.
+/// Payload of `subscribe-error` and, without a subject, of `session-ended`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ErrorEvent<'a> {
-    /// The id as the client sent it.
+    /// What the client sent, by how it names its subjects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_id: Option<&'a serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<&'a serde_json::Value>,
     pub error: &'a str,
     pub code: Code,
 }
 
-/// The room of a server's watchers.
-pub(super) fn room(server: ServerId) -> String {
-    format!("server:{server}")
+/// How a client names what it watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// `subscribe-server`: by a server's id.
+    ServerId,
+    /// `subscribe`: by kind and id, such as `server:12`.
+    Subject,
 }
 
-/// The server of a room.
-pub(super) fn server_of(room: &str) -> Option<ServerId> {
-    room.strip_prefix("server:")?.parse().ok()
+impl Naming {
+    /// What a client sent, as a subject. The room of its watchers has the name of the subject.
+    pub(super) fn read(self, value: &serde_json::Value) -> Result<Subject, Error> {
+        let (subject, expected) = match self {
+            Self::ServerId => (server_id(value).map(servers::subject::subject), "Send the server's id as a number."),
+            Self::Subject => {
+                (value.as_str().and_then(|text| text.parse().ok()), "Send a subject as text, such as server:12.")
+            }
+        };
+        subject.ok_or_else(|| Error::new(Code::Malformed, expected))
+    }
+}
+
+/// The server that a subject is.
+pub(super) fn server_of(subject: &Subject) -> Option<ServerId> {
+    subject.number(servers::subject::KIND).map(ServerId)
 }
 
 /// A server's id as sent by clients: a number, or a string that contains one.
@@ -91,18 +118,23 @@ mod tests {
         {
             assert_eq!(server_id(&bad), None, "{bad}");
         }
-        assert_eq!(server_of(&room(ServerId(7))), Some(ServerId(7)));
-        assert_eq!(server_of("7"), None);
+        for subject in [Naming::ServerId.read(&json!(7)), Naming::Subject.read(&json!("server:7"))] {
+            assert_eq!(server_of(&subject.unwrap()), Some(ServerId(7)));
+        }
+        assert_eq!(server_of(&Naming::Subject.read(&json!("zone:7")).unwrap()), None);
+        for bad in [json!(7), json!("7"), json!("server:"), json!(null)] {
+            assert!(Naming::Subject.read(&bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
     fn acks_read_as_documented() {
+        let ack = |naming, result| serde_json::to_value(Ack::of(naming, &result)).unwrap();
+        let server = || Ok(Subject::new("server", 7));
+        assert_eq!(ack(Naming::ServerId, server()), json!({ "status": "success", "serverId": 7 }));
+        assert_eq!(ack(Naming::Subject, server()), json!({ "status": "success", "subject": "server:7" }));
         assert_eq!(
-            serde_json::to_value(Ack::of(&Ok(ServerId(7)))).unwrap(),
-            json!({ "status": "success", "serverId": 7 })
-        );
-        assert_eq!(
-            serde_json::to_value(Ack::of(&Err(Error::not_found("server")))).unwrap(),
+            ack(Naming::ServerId, Err(Error::not_found("server"))),
             json!({ "status": "error", "error": "There is no such server.", "code": "NOT_FOUND" })
         );
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use accounts::{self, Accounts};
 use axum::http::header;
-use compute::servers;
 use kernel::auth::{Access, Caller};
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
 use kernel::http::ClientAddress;
+use kernel::subjects::Subject;
 use serde_json::Value;
 use socketioxide::extract::{AckSender, SocketRef, State, TryData};
 use socketioxide::{SendError, SocketError};
@@ -20,10 +20,10 @@ use uuid::Uuid;
 
 use super::gate::PendingSessions;
 use super::guard;
-use super::model::{Ack, ErrorEvent, room, server_id};
-use crate::ids::{ServerId, UserId};
+use super::model::{Ack, ErrorEvent, Naming, server_of};
+use crate::ids::UserId;
 
-/// Most servers that one socket may watch.
+/// Most subjects that one socket may watch.
 pub(super) const MAX_SUBSCRIPTIONS: usize = 1_000;
 /// Most sockets per login or API token.
 const MAX_SOCKETS: usize = 50;
@@ -39,7 +39,7 @@ pub(super) struct Hub {
     pub accounts: Arc<Accounts>,
     pub gate: PendingSessions,
     /// New subscribers, for the pushing task: it sends them the current state in order with everything else.
-    pub greet: mpsc::Sender<(SocketRef, ServerId)>,
+    pub greet: mpsc::Sender<(SocketRef, Subject)>,
     pub seats: SocketQuota,
 }
 
@@ -103,9 +103,9 @@ impl Drop for SocketSlot {
 #[derive(Debug)]
 pub(super) struct SocketSession {
     caller: Mutex<Caller>,
-    servers: Mutex<HashSet<ServerId>>,
-    /// Servers whose current state is still to be sent.
-    greetings: Mutex<HashSet<ServerId>>,
+    subjects: Mutex<HashSet<Subject>>,
+    /// Those whose current state is still to be sent.
+    greetings: Mutex<HashSet<Subject>>,
     /// Held until the socket is disconnected.
     seat: Mutex<Option<SocketSlot>>,
     /// Taken for subscribing and for re-checking, so that a subscription in progress can't undo a revocation.
@@ -126,31 +126,31 @@ impl SocketSession {
         *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = caller;
     }
 
-    /// The servers that this socket watches.
-    pub(super) fn servers(&self) -> Vec<ServerId> {
-        self.watched(|s| s.iter().copied().collect())
+    /// What this socket watches.
+    pub(super) fn subjects(&self) -> Vec<Subject> {
+        self.watched(|s| s.iter().cloned().collect())
     }
 
-    pub(super) fn watches(&self, server: ServerId) -> bool {
-        self.watched(|s| s.contains(&server))
+    pub(super) fn watches(&self, subject: &Subject) -> bool {
+        self.watched(|s| s.contains(subject))
     }
 
-    /// Marks a server's current state as still to be sent; false if it was already.
-    fn request_initial_state(&self, server: ServerId) -> bool {
-        self.greetings.lock().unwrap_or_else(PoisonError::into_inner).insert(server)
+    /// Marks a subject's current state as still to be sent; false if it was already.
+    fn request_initial_state(&self, subject: &Subject) -> bool {
+        self.greetings.lock().unwrap_or_else(PoisonError::into_inner).insert(subject.clone())
     }
 
     /// Unmarks it: the current state is about to be read.
-    pub(super) fn initial_state_sent(&self, server: ServerId) {
-        self.greetings.lock().unwrap_or_else(PoisonError::into_inner).remove(&server);
+    pub(super) fn initial_state_sent(&self, subject: &Subject) {
+        self.greetings.lock().unwrap_or_else(PoisonError::into_inner).remove(subject);
     }
 
     fn free_slot(&self) {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    fn watched<T>(&self, look: impl FnOnce(&mut HashSet<ServerId>) -> T) -> T {
-        look(&mut self.servers.lock().unwrap_or_else(PoisonError::into_inner))
+    fn watched<T>(&self, look: impl FnOnce(&mut HashSet<Subject>) -> T) -> T {
+        look(&mut self.subjects.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -195,7 +195,7 @@ pub(super) async fn authenticate(
     desk.gate.signed_in(&address.network());
     socket.extensions.insert(Arc::new(SocketSession {
         caller: Mutex::new(caller),
-        servers: Mutex::default(),
+        subjects: Mutex::default(),
         greetings: Mutex::default(),
         seat: Mutex::new(Some(seat)),
         turn: tokio::sync::Mutex::default(),
@@ -204,8 +204,12 @@ pub(super) async fn authenticate(
         closing: AtomicBool::new(false),
     }));
     // Registered here and not after connecting: the first message of a fast client would come too early.
-    socket.on("subscribe-server", subscribe);
-    socket.on("unsubscribe-server", unsubscribe);
+    for (naming, join, leave) in
+        [(Naming::ServerId, "subscribe-server", "unsubscribe-server"), (Naming::Subject, "subscribe", "unsubscribe")]
+    {
+        socket.on(join, async move |socket, id, ack, desk| subscribe(naming, socket, id, ack, desk).await);
+        socket.on(leave, async move |socket, id, ack| unsubscribe(naming, socket, id, ack).await);
+    }
     Ok(())
 }
 
@@ -237,98 +241,111 @@ pub(super) async fn connected(socket: SocketRef, State(desk): State<Arc<Hub>>) {
     guard::recheck(&desk, vec![socket]).await;
 }
 
-async fn subscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSender, State(desk): State<Arc<Hub>>) {
+async fn subscribe(
+    naming: Naming,
+    socket: SocketRef,
+    TryData(id): TryData<Value>,
+    ack: AckSender,
+    State(desk): State<Arc<Hub>>,
+) {
     let (Some(held), id) = (held(&socket), id.unwrap_or(Value::Null)) else { return };
     if held.pending.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING {
         close(&socket);
         return;
     }
-    let result = join(&desk, &socket, &held, &id).await;
+    let result = join(&desk, naming, &socket, &held, &id).await;
     held.pending.fetch_sub(1, Ordering::Relaxed);
     let (result, new) = match result {
-        Ok((server, new)) => (Ok(server), new),
+        Ok((subject, new)) => (Ok(subject), new),
         Err(error) => (Err(error), false),
     };
-    answer(&socket, ack, &result);
+    answer(&socket, ack, naming, &result);
     match result {
         // Already pending (subscribed twice, or left and re-joined): once is enough.
-        Ok(server) if new && held.request_initial_state(server) => {
+        Ok(subject) if new && held.request_initial_state(&subject) => {
             // Fails only when the process ends.
-            let _ = desk.greet.send((socket, server)).await;
+            let _ = desk.greet.send((socket, subject)).await;
         }
         Ok(_) => {}
-        Err(error) => refuse(&socket, &id, &error),
+        Err(error) => refuse(&socket, naming, &id, &error),
     }
 }
 
 /// Adds a subscription and returns whether it is new.
-async fn join(desk: &Hub, socket: &SocketRef, held: &SocketSession, id: &Value) -> Result<(ServerId, bool)> {
-    let server = server_id(id).ok_or_else(|| Error::new(Code::Malformed, "Send the server's id as a number."))?;
+async fn join(
+    desk: &Hub,
+    naming: Naming,
+    socket: &SocketRef,
+    held: &SocketSession,
+    id: &Value,
+) -> Result<(Subject, bool)> {
+    let subject = naming.read(id)?;
     let _turn = held.turn.lock().await;
-    servers::service::authorize(&desk.core, &held.caller(), server, Access::Read).await?;
+    desk.core.subjects().authorize(&held.caller(), &subject, Access::Read).await?;
     if held.closing.load(Ordering::Relaxed) {
         return Err(Error::new(Code::Unauthenticated, "This connection is being closed."));
     }
-    if held.watches(server) {
-        return Ok((server, false));
+    if held.watches(&subject) {
+        return Ok((subject, false));
     }
-    if !held.watched(|s| s.len() < MAX_SUBSCRIPTIONS && s.insert(server)) {
+    if !held.watched(|s| s.len() < MAX_SUBSCRIPTIONS && s.insert(subject.clone())) {
         return Err(Error::new(
             Code::RateLimited,
             format!("A connection may watch at most {MAX_SUBSCRIPTIONS} servers; unsubscribe from others first."),
         ));
     }
-    socket.join(room(server));
+    socket.join(subject.to_string());
     // It disconnected in the meantime, and nothing else would remove it from the room.
     if !socket.connected() {
         socket.leave_all();
     }
-    Ok((server, true))
+    Ok((subject, true))
 }
 
-async fn unsubscribe(socket: SocketRef, TryData(id): TryData<Value>, ack: AckSender) {
+async fn unsubscribe(naming: Naming, socket: SocketRef, TryData(id): TryData<Value>, ack: AckSender) {
     let Some(held) = held(&socket) else { return };
     let id = id.unwrap_or(Value::Null);
     if held.leaving.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING {
         close(&socket);
         return;
     }
-    let result = match server_id(&id) {
-        Some(server) => {
-            // Taking turns makes earlier subscription requests finish first.
-            let _turn = held.turn.lock().await;
-            leave(&socket, &held, server);
-            Ok(server)
-        }
-        None => Err(Error::new(Code::Malformed, "Send the server's id as a number.")),
-    };
+    let result = naming.read(&id);
+    if let Ok(subject) = &result {
+        // Taking turns makes earlier subscription requests finish first.
+        let _turn = held.turn.lock().await;
+        leave(&socket, &held, subject);
+    }
     held.leaving.fetch_sub(1, Ordering::Relaxed);
-    answer(&socket, ack, &result);
+    answer(&socket, ack, naming, &result);
 }
 
-fn leave(socket: &SocketRef, held: &SocketSession, server: ServerId) {
-    held.watched(|s| s.remove(&server));
-    socket.leave(room(server));
+fn leave(socket: &SocketRef, held: &SocketSession, subject: &Subject) {
+    held.watched(|s| s.remove(subject));
+    socket.leave(subject.to_string());
 }
 
 /// Ends a subscription that the owner no longer has the right to.
-pub(super) fn drop_subscription(socket: &SocketRef, held: &SocketSession, server: ServerId, error: &Error) {
-    leave(socket, held, server);
-    refuse(socket, &Value::from(server.0), error);
+pub(super) fn drop_subscription(socket: &SocketRef, held: &SocketSession, subject: &Subject, error: &Error) {
+    leave(socket, held, subject);
+    match server_of(subject) {
+        Some(server) => refuse(socket, Naming::ServerId, &Value::from(server.0), error),
+        None => refuse(socket, Naming::Subject, &Value::from(subject.to_string()), error),
+    }
 }
 
-fn answer(socket: &SocketRef, ack: AckSender, result: &Result<ServerId>) {
-    if let Err(SendError::Socket(SocketError::InternalChannelFull)) = ack.send(&Ack::of(result)) {
+fn answer(socket: &SocketRef, ack: AckSender, naming: Naming, result: &Result<Subject>) {
+    if let Err(SendError::Socket(SocketError::InternalChannelFull)) = ack.send(&Ack::of(naming, result)) {
         close(socket);
     }
 }
 
 /// Sent in addition to the ack, since not every client asks for one.
-fn refuse(socket: &SocketRef, id: &Value, error: &Error) {
+fn refuse(socket: &SocketRef, naming: Naming, id: &Value, error: &Error) {
     if error.code.status() >= 500 {
         tracing::error!(%error, "a subscription failed");
     }
-    send(socket, "subscribe-error", &ErrorEvent { server_id: Some(id), error: &error.message, code: error.code });
+    let (server_id, subject) = if naming == Naming::ServerId { (Some(id), None) } else { (None, Some(id)) };
+    send(socket, "subscribe-error", &ErrorEvent { server_id, subject, error: &error.message, code: error.code });
 }
 
 /// Sends to one socket, or drops it if its queue is full.

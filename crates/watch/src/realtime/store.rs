@@ -1,30 +1,38 @@
 //! The SQL of the live view.
 
+use kernel::subjects::Subject;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::ids::ServerId;
-
 type Result<T> = sqlx::Result<T>;
 
-/// The operations in progress on these servers.
-pub(super) async fn active_operations(db: &PgPool, servers: &[ServerId]) -> Result<Vec<Uuid>> {
-    let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
+fn columns(subjects: &[Subject]) -> (Vec<String>, Vec<String>) {
+    subjects.iter().map(|subject| (subject.kind.clone(), subject.id.clone())).unzip()
+}
+
+/// The operations in progress on these subjects.
+pub(super) async fn active_operations(db: &PgPool, subjects: &[Subject]) -> Result<Vec<Uuid>> {
+    let (kinds, ids) = columns(subjects);
     sqlx::query_scalar!(
-        "select id from operations
-         where server_id = any ($1) and state in ('queued', 'running', 'undoing', 'stuck')",
+        "select o.id from operations o
+         join unnest($1::text[], $2::text[]) as s (kind, id) on o.subject_kind = s.kind and o.subject_id = s.id
+         where o.state in ('queued', 'running', 'undoing', 'stuck')",
+        &kinds,
         &ids
     )
     .fetch_all(db)
     .await
 }
 
-/// The latest operation of each of these servers.
-pub(super) async fn latest_operations(db: &PgPool, servers: &[ServerId]) -> Result<Vec<Uuid>> {
-    let ids: Vec<i64> = servers.iter().map(|s| s.0).collect();
+/// The latest operation of each of these subjects.
+pub(super) async fn latest_operations(db: &PgPool, subjects: &[Subject]) -> Result<Vec<Uuid>> {
+    let (kinds, ids) = columns(subjects);
     sqlx::query_scalar!(
-        "select distinct on (server_id) id from operations where server_id = any ($1)
-         order by server_id, created_at desc",
+        r#"select latest.id as "id!" from unnest($1::text[], $2::text[]) as s (kind, id)
+           cross join lateral (
+               select o.id from operations o where o.subject_kind = s.kind and o.subject_id = s.id
+               order by o.created_at desc limit 1) latest"#,
+        &kinds,
         &ids
     )
     .fetch_all(db)

@@ -20,8 +20,8 @@ use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 use crate::servers::model::{Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerView};
-use crate::servers::service;
 use crate::servers::workflows::power::Power;
+use crate::servers::{service, subject};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     changes::routes()
@@ -124,6 +124,8 @@ async fn operations(
     access: ServerAccess,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<OperationView>>> {
-    let (data, total) = operations::service::of_server(&hosts.core, &access.caller, access.server.id, query).await?;
+    let (data, total) =
+        operations::service::of_subject(&hosts.core, &access.caller, &subject::subject(access.server.id), query)
+            .await?;
     Ok(Json(Page::new(data, total, query)))
 }

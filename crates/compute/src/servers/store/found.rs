@@ -23,7 +23,7 @@ pub async fn update_statuses(db: &mut PgConnection, host: HostId, report: &Sweep
          )
          update servers s set status = seen.status, updated_at = now() from seen
          where s.id = seen.id and s.status <> seen.status and s.status in ('running', 'stopped', 'paused', 'unknown')
-           and not exists (select from operations o where o.server_id = s.id
+           and not exists (select from operations o where o.subject_kind = 'server' and o.subject_id = s.id::text
                and (o.state in ('queued', 'running', 'undoing', 'stuck') or o.ended_at >= $2))",
         host.0,
         report.known_at,

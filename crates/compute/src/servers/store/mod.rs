@@ -27,6 +27,11 @@ pub(super) async fn owner(db: &PgPool, id: ServerId) -> Result<Option<UserId>> {
     sqlx::query_scalar!(r#"select user_id as "user: UserId" from servers where id = $1"#, id.0).fetch_optional(db).await
 }
 
+/// All servers that an account has or had.
+pub(super) async fn owned_by(db: &PgPool, account: UserId) -> Result<Vec<ServerId>> {
+    sqlx::query_scalar!(r#"select id as "id: ServerId" from servers where user_id = $1"#, account.0).fetch_all(db).await
+}
+
 /// The owners of these servers, deleted ones included.
 pub(super) async fn owners(db: &PgPool, ids: &[ServerId]) -> Result<HashMap<ServerId, UserId>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();

@@ -21,6 +21,7 @@ use crate::servers::mail::ServerReady;
 use crate::servers::model::Status;
 use crate::servers::placement::Candidate;
 use crate::servers::store;
+use crate::servers::subject::server_of;
 use crate::{addresses, hosts};
 
 /// The workflow.
@@ -110,7 +111,7 @@ pub(super) fn image_gone() -> Fault {
 
 /// The specification of the server's guest.
 async fn spec(ctx: &Context<'_>, guest: &Guest, data: &Data) -> Result<GuestSpec, Fault> {
-    let image = store::image_source(&ctx.core.db, ctx.server).await?.ok_or_else(image_gone)?;
+    let image = store::image_source(&ctx.core.db, server_of(ctx)?).await?.ok_or_else(image_gone)?;
     spec_of(ctx, guest, data, image, &guest.server.ssh_keys).await
 }
 
@@ -123,7 +124,7 @@ pub(super) async fn spec_of(
     keys: &[String],
 ) -> Result<GuestSpec, Fault> {
     let mut db = ctx.core.db.acquire().await?;
-    let held = addresses::store::of_server(&mut db, ctx.server).await?;
+    let held = addresses::store::of_server(&mut db, server_of(ctx)?).await?;
     let server = &guest.server;
     let management = hosts::service::guest_key(ctx.core, server.host_id).await?;
     Ok(GuestSpec {
@@ -163,8 +164,8 @@ impl Step<Data> for ReserveServer {
 
     async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
         let mut tx = ctx.begin().await?;
-        addresses::store::release(&mut tx, ctx.server).await?;
-        store::release_room(&mut tx, ctx.server, Status::Failed).await?;
+        addresses::store::release(&mut tx, server_of(ctx)?).await?;
+        store::release_room(&mut tx, server_of(ctx)?, Status::Failed).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }
@@ -363,10 +364,10 @@ impl Step<Data> for HandOver {
         let guest = Guest::load(&self.hosts, ctx).await?;
         guest.check_running().await?;
         let mut tx = ctx.begin().await?;
-        store::set_status(&mut tx, ctx.server, Status::Running).await?;
-        let ready = store::ready_mail(&mut tx, ctx.server).await?;
+        store::set_status(&mut tx, server_of(ctx)?, Status::Running).await?;
+        let ready = store::ready_mail(&mut tx, server_of(ctx)?).await?;
         let held: Vec<_> =
-            addresses::store::of_server(&mut tx, ctx.server).await?.into_iter().map(|a| a.address).collect();
+            addresses::store::of_server(&mut tx, server_of(ctx)?).await?.into_iter().map(|a| a.address).collect();
         let mail = ServerReady {
             name: &ready.name,
             addresses: &held,

@@ -11,6 +11,7 @@ use crate::addresses;
 use crate::hosts::Hosts;
 use crate::servers::model::Status;
 use crate::servers::store;
+use crate::servers::subject::server_of;
 
 /// The workflow.
 pub const KIND: WorkflowKind = WorkflowKind { name: "delete", first_step: "delete_guest" };
@@ -59,7 +60,7 @@ impl Step<Data> for DeleteGuest {
         if guest.server.status != Status::Deleting {
             // It was queued behind another operation.
             let mut tx = ctx.begin().await?;
-            store::set_status(&mut tx, ctx.server, Status::Deleting).await?;
+            store::set_status(&mut tx, server_of(ctx)?, Status::Deleting).await?;
             tx.commit().await?;
         }
         Ok(data.removal.advance(ctx, &guest).await?.unwrap_or(Outcome::Done))
@@ -91,11 +92,11 @@ impl Step<Data> for ReleaseServer {
         let mut tx = ctx.begin().await?;
         if !left {
             // The operation before it has released everything, or deleted the server.
-            store::mark_deleted(&mut tx, ctx.server).await?;
+            store::mark_deleted(&mut tx, server_of(ctx)?).await?;
             return Ok(Outcome::DoneIn(tx));
         }
-        addresses::store::release(&mut tx, ctx.server).await?;
-        store::release_room(&mut tx, ctx.server, Status::Deleted).await?;
+        addresses::store::release(&mut tx, server_of(ctx)?).await?;
+        store::release_room(&mut tx, server_of(ctx)?, Status::Deleted).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }

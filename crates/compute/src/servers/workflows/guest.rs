@@ -14,6 +14,7 @@ use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::store;
+use crate::servers::subject::server_of;
 
 /// How often, and how long apart, a guest in which something has failed is checked.
 const LOOKS: u32 = 5;
@@ -30,7 +31,7 @@ pub struct Guest {
 impl Guest {
     /// Loads the operation's server and its host's driver.
     pub async fn load(hosts: &Hosts, ctx: &Context<'_>) -> Result<Self, Fault> {
-        let server = load(ctx.core, ctx.server).await?;
+        let server = load(ctx.core, server_of(ctx)?).await?;
         let driver = ctx.fenced(hosts.driver(server.host_id).await?);
         let at = server.guest();
         Ok(Self { server, driver, at })
@@ -39,7 +40,7 @@ impl Guest {
     /// The same for an operation that was queued behind another one: `None` if that has left nothing of the server on
     /// its host.
     pub async fn left(hosts: &Hosts, ctx: &Context<'_>) -> Result<Option<Self>, Fault> {
-        match store::live(&ctx.core.db, ctx.server).await? {
+        match store::live(&ctx.core.db, server_of(ctx)?).await? {
             Some(server) if server.reserved => Self::load(hosts, ctx).await.map(Some),
             _ => Ok(None),
         }
@@ -86,7 +87,7 @@ impl Guest {
     pub async fn is_running_again(&self, ctx: &Context<'_>) -> bool {
         let Err(fault) = self.check_running().await else { return true };
         let detail = fault.detail.as_deref().unwrap_or_default();
-        tracing::warn!(operation = %ctx.operation, server = ctx.server.0, detail, "a guest did not stay up");
+        tracing::warn!(operation = %ctx.operation, subject = %ctx.subject, detail, "a guest did not stay up");
         false
     }
 }
@@ -269,9 +270,9 @@ pub(super) async fn store_observed_status_as(
     let guest = Guest::load(hosts, ctx).await?;
     let Some(status) = guest.standing().await else { return Ok(BUSY) };
     let mut tx = ctx.begin().await?;
-    store::set_status(&mut tx, ctx.server, status).await?;
+    store::set_status(&mut tx, server_of(ctx)?, status).await?;
     if let Some(up) = before {
-        store::set_wanted_up(&mut tx, ctx.server, up).await?;
+        store::set_wanted_up(&mut tx, server_of(ctx)?, up).await?;
     }
     Ok(Outcome::DoneIn(tx))
 }

@@ -12,6 +12,7 @@ use super::guest::{self, Guest, HostWork};
 use crate::hosts::Hosts;
 use crate::servers::model::Status;
 use crate::servers::store;
+use crate::servers::subject::server_of;
 
 /// The requested action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl Step<Data> for PowerGuest {
         let Some(guest) = self.power.guest(&self.hosts, ctx).await? else { return Ok(Outcome::Done) };
         if self.power.waits() && !data.shown {
             let mut tx = ctx.begin().await?;
-            store::set_status(&mut tx, ctx.server, self.power.under_way()).await?;
+            store::set_status(&mut tx, server_of(ctx)?, self.power.under_way()).await?;
             tx.commit().await?;
             data.shown = true;
         }
@@ -164,7 +165,7 @@ impl Step<Data> for ShowPowerStatus {
             Guest::load(&self.hosts, ctx).await?.check_running().await?;
         }
         let mut tx = ctx.begin().await?;
-        store::set_status(&mut tx, ctx.server, status).await?;
+        store::set_status(&mut tx, server_of(ctx)?, status).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }

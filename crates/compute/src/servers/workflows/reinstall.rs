@@ -17,6 +17,7 @@ use crate::hosts::Hosts;
 use crate::ids::ImageId;
 use crate::servers::model::Status;
 use crate::servers::store;
+use crate::servers::subject::server_of;
 use crate::snapshots;
 
 /// The workflow.
@@ -124,7 +125,7 @@ impl Step<Data> for CheckImage {
             return guest::store_observed_status_as(&self.hosts, ctx, data.up).await;
         }
         let mut tx = ctx.begin().await?;
-        store::set_status(&mut tx, ctx.server, Status::Failed).await?;
+        store::set_status(&mut tx, server_of(ctx)?, Status::Failed).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }
@@ -147,8 +148,8 @@ impl Step<Data> for RemoveGuest {
             return Ok(wait);
         }
         let mut tx = ctx.begin().await?;
-        store::set_image(&mut tx, ctx.server, data.image, &data.ssh_keys).await?;
-        snapshots::store::free_all(&mut tx, ctx.server).await?;
+        store::set_image(&mut tx, server_of(ctx)?, data.image, &data.ssh_keys).await?;
+        snapshots::store::free_all(&mut tx, server_of(ctx)?).await?;
         Ok(Outcome::DoneIn(tx))
     }
 
@@ -173,7 +174,7 @@ impl Step<Data> for ShowReinstallStatus {
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
         Guest::load(&self.hosts, ctx).await?.check_running().await?;
         let mut tx = ctx.begin().await?;
-        store::set_status(&mut tx, ctx.server, Status::Running).await?;
+        store::set_status(&mut tx, server_of(ctx)?, Status::Running).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }

@@ -7,6 +7,7 @@ use kernel::operations::{self, Context, Fault, Outcome, Step, Workflow, Workflow
 use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
+use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{Guest, HostWork};
 use crate::snapshots::store;
 
@@ -54,7 +55,7 @@ impl Step<Data> for DeleteSnapshot {
             return Ok(wait);
         }
         let mut tx = ctx.begin().await?;
-        store::release(&mut tx, ctx.server, name).await?;
+        store::release(&mut tx, server_of(ctx)?, name).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }

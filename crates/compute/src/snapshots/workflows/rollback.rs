@@ -12,6 +12,7 @@ use super::take::{SnapshotProgress, fault};
 use crate::hosts::Hosts;
 use crate::servers::model::Status;
 use crate::servers::store;
+use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{self, Guest, HostWork};
 use crate::snapshots::service::{missing, refused};
 
@@ -207,7 +208,7 @@ impl Step<Data> for ShowRollbackStatus {
         let up = data.running && Guest::load(&self.hosts, ctx).await?.is_running_again(ctx).await;
         let status = if up { Status::Running } else { Status::Stopped };
         let mut tx = ctx.begin().await?;
-        store::set_status(&mut tx, ctx.server, status).await?;
+        store::set_status(&mut tx, server_of(ctx)?, status).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }

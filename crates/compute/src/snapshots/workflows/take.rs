@@ -6,6 +6,7 @@ use kernel::operations::{Context, Fault, FaultKind, Outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
+use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 use crate::snapshots::service::{no_snapshots, room_for};
 use crate::snapshots::{room, store};
@@ -86,7 +87,7 @@ impl SnapshotProgress {
     /// Releases the space that was reserved for a snapshot that was not taken.
     pub(super) async fn free(&self, ctx: &Context<'_>) -> Result<Outcome, Fault> {
         let mut tx = ctx.begin().await?;
-        store::release(&mut tx, ctx.server, &self.name).await?;
+        store::release(&mut tx, server_of(ctx)?, &self.name).await?;
         Ok(Outcome::DoneIn(tx))
     }
 

@@ -7,13 +7,14 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Result, interval};
-use crate::ids::ServerId;
+use crate::subjects::Subject;
 
 /// A claimed operation.
 #[derive(Debug, Clone)]
 pub(in crate::operations) struct Claimed {
     pub id: Uuid,
-    pub server: ServerId,
+    pub subject_kind: String,
+    pub subject_id: String,
     pub kind: String,
     pub undoing: bool,
     pub step_index: i32,
@@ -30,6 +31,13 @@ pub(in crate::operations) struct Claimed {
     pub seconds_left: f64,
 }
 
+impl Claimed {
+    /// What it works on.
+    pub(in crate::operations) fn subject(&self) -> Subject {
+        Subject { kind: self.subject_kind.clone(), id: self.subject_id.clone() }
+    }
+}
+
 /// The workflows of a process: their kinds, and the newest version of each one's data that it knows.
 #[derive(Debug, Clone)]
 pub(in crate::operations) struct KnownWorkflows {
@@ -37,7 +45,7 @@ pub(in crate::operations) struct KnownWorkflows {
     pub versions: Vec<i32>,
 }
 
-/// Has operations that wait take their turn where nothing holds their server any more; their time begins now.
+/// Queues operations that wait where nothing holds their subject any more; their deadline starts now.
 pub(in crate::operations) async fn queue_waiting(db: &PgPool) -> Result<()> {
     let done = sqlx::query!(
         "with next as (
@@ -45,14 +53,14 @@ pub(in crate::operations) async fn queue_waiting(db: &PgPool) -> Result<()> {
                  deadline = now() + (o.deadline - o.created_at), updated_at = now()
              where o.state = 'waiting' and not exists (
                  select from operations h
-                 where h.server_id = o.server_id and h.state in ('queued', 'running', 'undoing', 'stuck'))
+                 where h.subject_kind = o.subject_kind and h.subject_id = o.subject_id and h.state in ('queued', 'running', 'undoing', 'stuck'))
              returning o.id)
          select pg_notify('operation_changed', id::text) from next"
     )
     .fetch_all(db)
     .await;
     match done {
-        // Somebody was faster with a server that was free for a moment: its turn comes after that.
+        // Another one was enqueued while the subject was free for a moment: its turn comes after that.
         Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
         done => done.map(drop),
     }
@@ -61,20 +69,19 @@ pub(in crate::operations) async fn queue_waiting(db: &PgPool) -> Result<()> {
 /// How many operations a worker may hold.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::operations) struct SlotLimits {
-    /// More than it has now.
+    /// In addition to those that it has now.
     pub free: i64,
-    /// Of any one host: one that hangs must not hold every hand.
-    pub host: i64,
-    /// Of any one account on a host: neither must its guests.
+    /// Of any one lane: a host that hangs must not take every slot.
+    pub lane: i64,
+    /// Of any one account in a lane: neither must its guests.
     pub account: i64,
 }
 
-/// Claims operations of what is `known` that are due and that nobody holds, so that this worker holds no more than its
-/// shares. Accounts take turns: first those with the fewest at work on a host, then the oldest. What is due, or held, for
-/// hours from now was noted when the clock was wrong; one that should have ended hours ago was, too, or nobody was there
-/// to work on it: its time begins anew.
-/// None from a database that is not the one `beats` are of, or is behind them; and none from before a time in which nobody
-/// was alive whose host was not swept since (`restores`).
+/// Claims `known` operations that are due and not held, within this worker's limits. Accounts take turns: first those with
+/// the fewest running in a lane, then the oldest. What is due, or held, hours from now was recorded when the clock was
+/// wrong. So was a deadline that passed hours ago, unless no process was running: it is extended.
+/// Claims nothing from a database that is another one than `beats` was read from, or is behind it; and nothing from before
+/// a time in which no process ran, until its lane was checked (`restores`).
 pub(in crate::operations) async fn claim(
     db: &PgPool,
     owner: Uuid,
@@ -86,17 +93,17 @@ pub(in crate::operations) async fn claim(
     sqlx::query_as!(
         Claimed,
         r#"with held as (
-               select s.host_id, s.user_id, count(*) as n from operations o join servers s on s.id = o.server_id
-               where o.lease_owner = $1 and o.lease_until >= now() and o.state in ('queued', 'running', 'undoing')
-               group by s.host_id, s.user_id),
-           on_host as (select host_id, sum(n)::bigint as n from held group by host_id),
+               select lane, account_id, count(*) as n from operations
+               where lease_owner = $1 and lease_until >= now() and state in ('queued', 'running', 'undoing')
+               group by lane, account_id),
+           in_lane as (select lane, sum(n)::bigint as n from held group by lane),
            candidates as (
-               select o.id, o.run_at, s.host_id, coalesce(on_host.n, 0) as on_host,
-                      row_number() over (partition by s.host_id, s.user_id order by o.run_at) + coalesce(held.n, 0)
+               select o.id, o.run_at, o.lane, coalesce(in_lane.n, 0) as in_lane,
+                      row_number() over (partition by o.lane, o.account_id order by o.run_at) + coalesce(held.n, 0)
                           as of_account
-               from operations o join servers s on s.id = o.server_id
-               left join held on held.host_id = s.host_id and held.user_id = s.user_id
-               left join on_host on on_host.host_id = s.host_id
+               from operations o
+               left join held on held.lane = o.lane and held.account_id is not distinct from o.account_id
+               left join in_lane on in_lane.lane = o.lane
                where o.state in ('queued', 'running', 'undoing')
                  and exists (select from unnest($3::text[], $7::integer[]) as known (kind, version)
                              where known.kind = o.kind and o.data_version <= known.version)
@@ -105,15 +112,15 @@ pub(in crate::operations) async fn claim(
                  and exists (select from installation i where i.id = $8 and i.beats >= $9
                              and (i.silent_to is null or i.silent_to > now() + interval '2 hours'
                                   or o.created_at > i.silent_to
-                                  or exists (select from hosts h
-                                             where h.id = s.host_id and h.guests_known_at > i.silent_to)))),
+                                  or not exists (select from operation_lanes l where l.lane = o.lane
+                                                 and (l.checked_at is null or l.checked_at <= i.silent_to))))),
            fair as (
                select id, run_at, of_account,
-                      row_number() over (partition by host_id order by of_account, run_at) + on_host as of_host
+                      row_number() over (partition by lane order by of_account, run_at) + in_lane as of_lane
                from candidates where of_account <= $6),
            due as (
                select o.id from operations o
-               where o.id in (select id from fair where of_host <= $5 order by of_account, run_at limit $4)
+               where o.id in (select id from fair where of_lane <= $5 order by of_account, run_at limit $4)
                  and o.state in ('queued', 'running', 'undoing')
                  and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '2 hours' + $2)
                for update skip locked)
@@ -124,14 +131,14 @@ pub(in crate::operations) async fn claim(
                                else o.deadline end,
                lease_owner = $1, lease_until = now() + $2, fence = o.fence + 1, updated_at = now()
            from due where o.id = due.id
-           returning o.id, o.server_id as "server: ServerId", o.kind, o.undoing, o.step_index, o.step, o.data, o.attempts,
+           returning o.id, o.subject_kind, o.subject_id, o.kind, o.undoing, o.step_index, o.step, o.data, o.attempts,
                o.progress, o.error_code, o.error_message, o.error_detail, o.host_task, o.fence,
                extract(epoch from o.deadline - now())::float8 as "seconds_left!""#,
         owner,
         interval(lease),
         &known.kinds,
         shares.free,
-        shares.host,
+        shares.lane,
         shares.account,
         &known.versions,
         beats.0,
@@ -155,8 +162,8 @@ pub(in crate::operations) async fn next_due(db: &PgPool, known: &KnownWorkflows)
     .await
 }
 
-/// Prolongs a lease; false when somebody else has claimed the operation since. One that was given back with what was
-/// saved stays given back: whoever saved it may not have heard of that yet, and is not to be disturbed.
+/// Renews a lease; false if another worker has claimed the operation since. One that was released with a save stays
+/// released: the worker that saved may not know yet, and must not be interrupted.
 pub(in crate::operations) async fn renew(db: &PgPool, id: Uuid, fence: i64, lease: Duration) -> Result<bool> {
     let done = sqlx::query!(
         "update operations set lease_until = case when lease_owner is not null then now() + $3::interval end
@@ -170,7 +177,7 @@ pub(in crate::operations) async fn renew(db: &PgPool, id: Uuid, fence: i64, leas
     Ok(done.rows_affected() == 1)
 }
 
-/// Gives a lease back at once, for any process to go on.
+/// Releases a lease at once, so that any process can continue.
 pub(in crate::operations) async fn release(db: &PgPool, id: Uuid, fence: i64) -> Result<()> {
     sqlx::query!(
         "with freed as (

@@ -1,14 +1,13 @@
-//! Operations that a person is to decide about.
+//! Operations that a person must decide about.
 
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Result, changed};
-use crate::ids::ServerId;
 
-/// Puts everything that is under way into a person's hands, whoever is at work on it: what they write from now on counts
-/// for nothing. Those that are stuck already are told of it, too; those that waited for their turn end. Gives how many it was.
+/// Marks everything in progress stuck, whoever is working on it: their later writes are fenced off. Those that are stuck
+/// already get the message too; those that waited end. Returns how many there were.
 pub(in crate::operations) async fn mark_all_stuck(tx: &mut PgConnection, message: &str, detail: &str) -> Result<u64> {
     let rows = sqlx::query!(
         "with held as (
@@ -33,19 +32,20 @@ pub(in crate::operations) async fn mark_all_stuck(tx: &mut PgConnection, message
     Ok(rows.len() as u64)
 }
 
-/// Ends a stuck operation as it stands; gives its server, or `None` where it is not stuck.
-pub(in crate::operations) async fn abandon(tx: &mut PgConnection, id: Uuid) -> Result<Option<ServerId>> {
-    let server = sqlx::query_scalar!(
-        r#"update operations set state = 'failed', data = $2, lease_owner = null, lease_until = null, ended_at = now(),
+/// Ends a stuck operation as it is; false if it is not stuck.
+pub(in crate::operations) async fn abandon(tx: &mut PgConnection, id: Uuid) -> Result<bool> {
+    let done = sqlx::query!(
+        "update operations set state = 'failed', data = $2, lease_owner = null, lease_until = null, ended_at = now(),
                updated_at = now()
-           where id = $1 and state = 'stuck' returning server_id as "server: ServerId""#,
+           where id = $1 and state = 'stuck'",
         id,
         Value::Null
     )
-    .fetch_optional(&mut *tx)
+    .execute(&mut *tx)
     .await?;
-    if server.is_some() {
-        changed(tx, id).await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
     }
-    Ok(server)
+    changed(tx, id).await?;
+    Ok(true)
 }

@@ -7,15 +7,16 @@ use uuid::Uuid;
 
 use super::Result;
 use crate::http::page::COUNTED;
-use crate::ids::ServerId;
 use crate::operations::model::{OperationError, OperationView, State};
-use crate::subjects::Subject;
+use crate::subjects::{CONTRACT_KIND, Subject};
 
 /// A row as the API needs it.
 #[derive(Debug, Clone)]
 pub(in crate::operations) struct OperationRow {
     pub id: Uuid,
-    pub server_id: ServerId,
+    pub number: i64,
+    pub subject_kind: String,
+    pub subject_id: String,
     pub kind: String,
     pub state: State,
     pub progress: i16,
@@ -32,14 +33,17 @@ pub(in crate::operations) struct OperationRow {
 impl OperationRow {
     /// What it is about.
     pub(in crate::operations) fn subject(&self) -> Subject {
-        Subject::new("server", self.server_id)
+        Subject { kind: self.subject_kind.clone(), id: self.subject_id.clone() }
     }
 
     /// For people; the host's own words only where `detail` says so.
     pub(in crate::operations) fn view(self, detail: bool) -> OperationView {
+        let subject = Subject { kind: self.subject_kind, id: self.subject_id };
         OperationView {
             id: self.id,
-            server_id: self.server_id,
+            number: self.number,
+            server_id: subject.number(CONTRACT_KIND),
+            subject,
             kind: self.kind,
             state: self.state,
             progress: u8::try_from(self.progress).unwrap_or(0),
@@ -59,7 +63,7 @@ impl OperationRow {
 pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where id = $1"#,
         id
@@ -72,7 +76,7 @@ pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Res
 pub(in crate::operations) async fn by_ids(db: &PgPool, ids: &[Uuid]) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where id = any($1)"#,
         ids
@@ -81,19 +85,20 @@ pub(in crate::operations) async fn by_ids(db: &PgPool, ids: &[Uuid]) -> Result<V
     .await
 }
 
-/// A server's operations, newest first.
-pub(in crate::operations) async fn of_server(
+/// A subject's operations, newest first.
+pub(in crate::operations) async fn of_subject(
     db: &PgPool,
-    server: ServerId,
+    subject: &Subject,
     limit: i64,
     offset: i64,
 ) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
-           from operations where server_id = $1 order by created_at desc, id desc limit $2 offset $3"#,
-        server.0,
+           from operations where subject_kind = $1 and subject_id = $2 order by created_at desc, id desc limit $3 offset $4"#,
+        subject.kind,
+        subject.id,
         limit,
         offset
     )
@@ -101,24 +106,28 @@ pub(in crate::operations) async fn of_server(
     .await
 }
 
-pub(in crate::operations) async fn count_of_server(db: &PgPool, server: ServerId) -> Result<i64> {
+pub(in crate::operations) async fn count_of_subject(db: &PgPool, subject: &Subject) -> Result<i64> {
     sqlx::query_scalar!(
-        r#"select count(*) as "n!" from (select 1 from operations where server_id = $1 limit $2) counted"#,
-        server.0,
+        r#"select count(*) as "n!" from (
+               select 1 from operations where subject_kind = $1 and subject_id = $2 limit $3) counted"#,
+        subject.kind,
+        subject.id,
         COUNTED
     )
     .fetch_one(db)
     .await
 }
 
-/// The operation that holds a server now.
-pub(in crate::operations) async fn active(db: &PgPool, server: ServerId) -> Result<Option<OperationRow>> {
+/// The operation that holds a subject now.
+pub(in crate::operations) async fn active(db: &PgPool, subject: &Subject) -> Result<Option<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
-           from operations where server_id = $1 and state in ('queued', 'running', 'undoing', 'stuck')"#,
-        server.0
+           from operations
+           where subject_kind = $1 and subject_id = $2 and state in ('queued', 'running', 'undoing', 'stuck')"#,
+        subject.kind,
+        subject.id
     )
     .fetch_optional(db)
     .await
@@ -128,7 +137,7 @@ pub(in crate::operations) async fn active(db: &PgPool, server: ServerId) -> Resu
 pub(in crate::operations) async fn stuck(db: &PgPool, limit: i64, offset: i64) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, server_id as "server_id: ServerId", kind, state as "state: State", progress, step, error_code,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: State", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where state = 'stuck' order by created_at, id limit $1 offset $2"#,
         limit,

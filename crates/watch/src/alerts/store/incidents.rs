@@ -1,7 +1,9 @@
 //! The SQL for listing, acknowledging and deleting incidents.
 
 use chrono::{DateTime, Utc};
+use kernel::core::Core;
 use kernel::http::page::{COUNTED, Order, PageQuery};
+use kernel::subjects::Subject;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
@@ -26,6 +28,7 @@ pub(in crate::alerts) struct IncidentRow {
     level: AlertLevel,
     value: f64,
     name: String,
+    subject: String,
     server_id: Option<ServerId>,
     host_id: Option<HostId>,
     pool_id: Option<PoolId>,
@@ -40,9 +43,10 @@ pub(in crate::alerts) struct IncidentRow {
 }
 
 impl IncidentRow {
-    /// The server, if the alert is about one.
-    pub(in crate::alerts) fn server(&self) -> Option<ServerId> {
-        self.server_id
+    /// The subject, if it is of a kind that accounts own.
+    pub(in crate::alerts) fn owned_subject(&self, core: &Core) -> Option<Subject> {
+        let subject: Subject = self.subject.parse().ok()?;
+        core.subjects().subject(&subject.kind, &subject.id)
     }
 
     pub(in crate::alerts) fn is_over(&self) -> bool {
@@ -60,6 +64,7 @@ impl IncidentRow {
             message: if over { kind.over(self.value) } else { kind.message(self.value) },
             value: self.value,
             name: self.name,
+            subject: self.subject,
             server_id: self.server_id,
             host_id: self.host_id.filter(|_| customer.is_none()),
             pool_id: self.pool_id,
@@ -93,8 +98,8 @@ macro_rules! alerts {
         alerts!(
             @ $run, query_as, (IncidentRow,), $db,
             r#"a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value,
-               coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!", a.server_id as "server_id: ServerId",
-               a.host_id as "host_id: HostId", a.pool_id as "pool_id: PoolId", a.operation_id,
+               coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!", a.subject,
+               a.server_id as "server_id: ServerId", a.host_id as "host_id: HostId", a.pool_id as "pool_id: PoolId", a.operation_id,
                a.raised_at, a.resolved_at, a.ended as "ended: Ended", a.acknowledged_at,
                a.acknowledged_by as "acknowledged_by: UserId", a.told_at,
                (select max(m.until) from alert_mutes m where m.until > now()
@@ -110,10 +115,11 @@ macro_rules! alerts {
                   and ($3::bool is null or (a.resolved_at is null) = $3) and ($4::text is null or a.kind = $4)
                   and ($5::text is null or a.level = $5) and ($6::bigint is null or a.server_id = $6)
                   and ($7::bigint is null or a.host_id = $7)
-                  and ($8::bool is null or (a.acknowledged_at is not null) = $8)"#, $rest),
+                  and ($8::bool is null or (a.acknowledged_at is not null) = $8)
+                  and ($9::text is null or a.subject = $9)"#, $rest),
             $whose.user.map(|id| id.0), $whose.only as Option<&[i64]>, $query.open, $query.kind.map(|k| k.0.as_str()),
             $query.level.map(|l| l.0.as_str()), $query.server_id.map(|id| id.0), $query.host_id.map(|id| id.0),
-            $query.acknowledged $(, $more)*
+            $query.acknowledged, $query.subject $(, $more)*
         )
     };
 }
@@ -128,10 +134,10 @@ pub(in crate::alerts) async fn list(
     let mut tx = kernel::db::begin_list_query(db).await?;
     let rows = alerts!(
         filtered (rows fetch_all, &mut *tx),
-        r#" order by case when $9 then case a.level when 'critical' then 1 else 0 end * case when $10 then 1 else -1 end end,
-                     case when $10 then a.raised_at end, case when not $10 then a.raised_at end desc,
-                     case when $10 then a.id else -a.id end
-            limit $11 offset $12"#,
+        r#" order by case when $10 then case a.level when 'critical' then 1 else 0 end * case when $11 then 1 else -1 end end,
+                     case when $11 then a.raised_at end, case when not $11 then a.raised_at end desc,
+                     case when $11 then a.id else -a.id end
+            limit $12 offset $13"#,
         whose,
         query,
         query.sort == Some(Sort::Level),
@@ -141,7 +147,7 @@ pub(in crate::alerts) async fn list(
     )?;
     let total = alerts!(
         filtered (@ fetch_one, query_scalar, (), &mut *tx, r#"count(*) as "n!" from (select 1"#),
-        " limit $9) counted",
+        " limit $10) counted",
         whose,
         query,
         COUNTED

@@ -40,8 +40,10 @@ pub(in crate::alerts) async fn watched(
         r#"select s.id as "id: ServerId", s.uuid as marker, s.node, s.guest_number, s.tariff_id as "tariff: TariffId",
                   s.wanted_up and s.suspended_at is null as "wanted!",
                   s.status not in ('running', 'stopped', 'paused', 'unknown')
-                  or s.id in (select server_id from operations where state in ('queued', 'running', 'undoing', 'stuck'))
-                  or s.id in (select server_id from operations where ended_at >= $2) as "held!",
+                  or s.id::text in (select subject_id from operations
+                                    where subject_kind = 'server' and state in ('queued', 'running', 'undoing', 'stuck'))
+                  or s.id::text in (select subject_id from operations
+                                    where subject_kind = 'server' and ended_at >= $2) as "held!",
                   t.traffic_gib * 1073741824.0::float8 as quota
            from servers s join tariffs t on t.id = s.tariff_id
            where s.host_id = $1 and s.deleted_at is null and s.status not in ('creating', 'failed')"#,

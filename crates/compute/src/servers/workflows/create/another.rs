@@ -6,12 +6,12 @@ use kernel::error::Code;
 use kernel::operations::{Context, Fault, FaultKind, Outcome};
 
 use super::Data;
-use crate::addresses;
-use crate::hosts::Hosts;
-use crate::images;
+use crate::hosts::{self, Hosts};
 use crate::servers::placement::{self, Candidate};
 use crate::servers::store;
+use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::Guest;
+use crate::{addresses, images};
 
 /// How many numbers in a row may be taken on the host.
 const NUMBERS: u32 = 50;
@@ -39,7 +39,7 @@ pub(super) async fn use_next_number(
         return Err(fault);
     }
     let mut tx = ctx.begin().await?;
-    store::renumber(&mut tx, ctx.server).await?;
+    store::renumber(&mut tx, server_of(ctx)?).await?;
     tx.commit().await?;
     (data.heard, data.intent) = (false, None);
     Ok(Outcome::Again)
@@ -56,13 +56,13 @@ pub(super) async fn use_next_address(
     let hypervisor::Error::AddressInUse(address, text) = &error else { return Err(error.into()) };
     let reason = format!("reported by the host as in use when a server was to get it: {text}");
     let mut tx = ctx.begin().await?;
-    if addresses::store::reserve_conflicting(&mut tx, ctx.server, *address, &reason).await? {
-        tracing::warn!(server = %ctx.server, %address, text, "an address is in use on the host; it is now reserved");
+    if addresses::store::reserve_conflicting(&mut tx, server_of(ctx)?, *address, &reason).await? {
+        tracing::warn!(subject = %ctx.subject, %address, text, "an address is in use on the host; it is now reserved");
     }
     data.passed_over += 1;
     let rest = ctx.core.config.address_rest();
     let found = data.passed_over <= ADDRESSES
-        && addresses::store::take(&mut tx, guest.server.host_id, ctx.server, rest).await?;
+        && addresses::store::take(&mut tx, guest.server.host_id, server_of(ctx)?, rest).await?;
     tx.commit().await?;
     if found {
         return Ok(Outcome::Again);
@@ -83,17 +83,19 @@ pub(super) async fn use_other_node(
         return Err(fault);
     }
     // So that the next order knows; if the check fails now, that order finds out as this one did.
-    let image = store::image_of(&mut *ctx.core.db.acquire().await?, ctx.server).await?;
+    let image = store::image_of(&mut *ctx.core.db.acquire().await?, server_of(ctx)?).await?;
     if let Err(error) = images::service::recheck_sources(hosts, image, guest.server.host_id).await {
-        tracing::warn!(%error, server = %ctx.server, "could not check which nodes have an image");
+        tracing::warn!(%error, subject = %ctx.subject, "could not check which nodes have an image");
     }
     data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
     let mut tx = ctx.begin().await?;
-    if !placement::find_other_node(&mut tx, &guest.server, &data.refused, ctx.core.config.address_rest()).await? {
+    let rest = ctx.core.config.address_rest();
+    let Some(host) = placement::find_other_node(&mut tx, &guest.server, &data.refused, rest).await? else {
         return Err(fault);
-    }
+    };
+    ctx.set_lane(&mut tx, &hosts::lane(host)).await?;
     tx.commit().await?;
-    tracing::info!(server = %ctx.server, node = guest.at.node, detail = fault.detail, "a node can't create a server; trying the next");
+    tracing::info!(subject = %ctx.subject, node = guest.at.node, detail = fault.detail, "a node can't create a server; trying the next");
     (data.heard, data.intent) = (false, None);
     Ok(Outcome::Again)
 }
