@@ -249,13 +249,15 @@ pub(super) async fn lock_refresh(
     from: &str,
     grace: Duration,
 ) -> Result<Option<RefreshRow>> {
+    // now() is when this transaction began, and the one that has used the token may have begun later.
     sqlx::query_as!(
         RefreshRow,
         r#"select t.id, t.user_id as "user: UserId", s.id as session,
                   t.used_at is not null as "used!",
-                  coalesce(t.used_from = $2 and t.used_at between now() - make_interval(secs => $3) and now(), false)
+                  coalesce(t.used_from = $2 and t.used_at between clock_timestamp() - make_interval(secs => $3)
+                               and clock_timestamp(), false)
                       and not exists (select from tokens next where next.session_id = s.id and next.kind = 'refresh'
-                                      and next.created_at >= t.used_at and next.used_at is not null) as "just_here!",
+                                      and next.created_at > t.created_at and next.used_at is not null) as "just_here!",
                   (t.revoked_at is null and t.expires_at > now() and s.revoked_at is null and s.expires_at > now()
                    and u.disabled_at is null) as "live!"
            from tokens t join sessions s on s.id = t.session_id join users u on u.id = t.user_id
