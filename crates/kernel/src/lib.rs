@@ -16,6 +16,7 @@ pub mod ids;
 pub mod janitor;
 pub mod keyring;
 pub mod limits;
+pub mod listing;
 pub mod locks;
 pub mod mail;
 pub mod operations;

@@ -10,7 +10,7 @@ use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::ProviderCaller;
 use kernel::http::extract::{Json, Path, Query};
-use kernel::http::page::{CatalogueQuery, PageQuery};
+use kernel::http::page::{CatalogueQuery, Page, PageQuery};
 use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -97,7 +97,9 @@ async fn addresses(
     Path(id): Path<PoolId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<AddressPage>> {
-    Ok(Json(service::addresses(&core, id, query).await?))
+    let (addresses, total) = service::addresses(&core, id, query.window()).await?;
+    let Page { data: addresses, total, page, limit, pages } = Page::new(addresses, total, query);
+    Ok(Json(AddressPage { addresses, total, page, limit, pages }))
 }
 
 /// Reserve an address, so that no server gets it

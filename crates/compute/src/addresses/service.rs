@@ -6,11 +6,11 @@ use std::time::Duration;
 use kernel::core::Core;
 use kernel::db::{self, is_foreign_key_violation, is_unique_violation};
 use kernel::error::{Code, Error, Result};
-use kernel::http::page::{Page, PageQuery};
 use kernel::idempotency::{Once, OnceStart};
+use kernel::listing::Window;
 use sqlx::PgExecutor;
 
-use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
+use super::model::{Address, HoldBack, NewPool, Pool, UpdatePool};
 use super::range::{Problem, Range};
 use super::store::{self, PoolRow};
 use crate::ids::{HostId, PoolId};
@@ -173,13 +173,11 @@ pub async fn delete(core: &Core, id: PoolId) -> Result<()> {
     Ok(())
 }
 
-/// A page of the pool's addresses in use.
-pub async fn addresses(core: &Core, id: PoolId, query: PageQuery) -> Result<AddressPage> {
+/// The pool's addresses in use, and the total count.
+pub async fn addresses(core: &Core, id: PoolId, window: Window) -> Result<(Vec<Address>, i64)> {
     store::host_of(&core.db, id).await?.ok_or_else(no_pool)?;
     let total = store::count(&core.db, id).await?;
-    let addresses = store::addresses(&core.db, id, query.size(), query.offset()).await?;
-    let Page { data: addresses, total, page, limit, pages } = Page::new(addresses, total, query);
-    Ok(AddressPage { addresses, total, page, limit, pages })
+    Ok((store::addresses(&core.db, id, window.limit, window.offset).await?, total))
 }
 
 /// Reserves an address, so that no server gets it.

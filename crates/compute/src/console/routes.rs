@@ -16,7 +16,8 @@ use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{ConsoleUrl, OpenConsole};
+use super::model::OpenConsole;
+use super::wire::ConsoleUrl;
 use super::{Consoles, page, service, socket};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Consoles>> {
@@ -46,7 +47,7 @@ async fn open(
     ClientAddress(address): ClientAddress,
     Post(once, console): Post<OpenConsole>,
 ) -> Result<Json<ConsoleUrl>> {
-    Ok(Json(service::order(&consoles, &once, &caller, address, console.vmid).await?))
+    Ok(Json(service::order(&consoles, &once, &caller, address, console.vmid).await?.into()))
 }
 
 /// The console page's WebSocket

@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::Consoles;
-use super::model::{CloseReason, ConsoleUrl, NewTicket};
+use super::model::{CloseReason, ConsoleLink, NewTicket};
 use super::store::{self, ConsoleConnection, RedeemedTicket};
 use crate::ids::ServerId;
 use crate::locks::CONSOLES;
@@ -49,7 +49,7 @@ pub async fn order(
     caller: &Caller,
     address: IpAddr,
     number: i64,
-) -> Result<ConsoleUrl> {
+) -> Result<ConsoleLink> {
     let core = &consoles.core;
     let server = servers::service::accessible_by_number(core, caller, number, Access::Write).await?;
     servers::service::require_not_suspended(caller, &server)?;
@@ -82,7 +82,7 @@ pub async fn order(
     // Behind the #, so that neither a server's log nor another page gets to see it in a Referer.
     let base = core.config.public_url.trim_end_matches('/');
     let url = format!("{base}/console/#{}", ticket.expose_secret());
-    tx.finish(core, ConsoleUrl { status: "success".to_owned(), url }).await
+    tx.finish(core, ConsoleLink { url }).await
 }
 
 /// Why a server can't have a console now, according to its status.

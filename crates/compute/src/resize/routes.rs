@@ -9,8 +9,9 @@ use kernel::http::extract::Json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{ResizeServer, Resizing};
+use super::model::ResizeServer;
 use super::service;
+use super::wire::Resizing;
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
@@ -33,5 +34,5 @@ async fn resize(
     access: ServerAccess,
     Json(wish): Json<ResizeServer>,
 ) -> Result<Json<Resizing>> {
-    Ok(Json(service::resize(&hosts, &access, &wish).await?))
+    Ok(Json(service::resize(&hosts, &access, &wish).await?.into()))
 }

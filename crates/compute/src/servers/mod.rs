@@ -13,6 +13,7 @@ mod rules;
 pub mod service;
 pub mod store;
 mod submit;
+pub mod wire;
 pub mod workflows;
 
 use kernel::events::Topic;

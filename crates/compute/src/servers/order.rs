@@ -8,16 +8,34 @@ use kernel::idempotency::{Once, OnceStart};
 use kernel::operations::NewOperation;
 use kernel::{secrets, stored};
 use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::model::{CreateServer, CreatedServer, Status};
+use super::model::CreateServer;
 use super::store::NewServer;
 use super::workflows::create;
 use super::{placement, rules, store};
-use crate::ids::UserId;
+use crate::ids::{ServerId, UserId};
 use crate::{addresses, ssh_keys, tariffs};
 
+/// An accepted order, stored under the names that the API has for it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OrderedServer {
+    /// The new server's id.
+    pub id: ServerId,
+    /// The guest's number.
+    #[serde(rename = "proxmoxId")]
+    pub number: i64,
+    /// Root's password.
+    #[serde(rename = "rootPassword")]
+    pub password: String,
+    /// The operation that creates the server.
+    #[serde(rename = "operationId")]
+    pub operation: Uuid,
+}
+
 /// Accepts an order: placement, addresses and operation in one transaction, so that either all of it exists or nothing.
-pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) -> Result<CreatedServer> {
+pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) -> Result<OrderedServer> {
     let password = secrets::readable_password();
     let mut tx = match once.begin(core).await? {
         OnceStart::New(tx) => tx,
@@ -81,16 +99,8 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
     let data = create::Data::new(core.sealer.seal_text(create::PASSWORD, &password)?);
     let deadline = rules::seconds(core.config.create_deadline_seconds);
     let operation = NewOperation { kind: create::KIND, server: id, data, user: Some(user), deadline };
-    let operation_id = core.engine.enqueue(&mut tx, operation).await?;
-    let answer = CreatedServer {
-        id,
-        status: Status::Creating,
-        proxmox_id: number,
-        ip_address: None,
-        root_password: password.expose_secret().to_owned(),
-        operation_id,
-    };
-    tx.finish(core, answer).await
+    let operation = core.engine.enqueue(&mut tx, operation).await?;
+    tx.finish(core, OrderedServer { id, number, password: password.expose_secret().to_owned(), operation }).await
 }
 
 /// The error for a new server without a free address on any host; `rested_at`: when the next resting one becomes

@@ -10,8 +10,9 @@ use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{NamedSnapshot, NewSnapshot, Rollback, SnapshotAction, SnapshotList};
+use super::model::{NamedSnapshot, NewSnapshot, Rollback};
 use super::service;
+use super::wire::{SnapshotAction, SnapshotList};
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
@@ -27,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
         (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody),
         (status = 503, body = ErrorBody)))]
 async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
-    Ok(Json(service::list(&hosts, &access.server).await?))
+    Ok(Json(service::list(&hosts, &access.server).await?.into()))
 }
 
 /// Create a snapshot of a server's disks
@@ -42,7 +43,8 @@ async fn create(
     access: ServerAccess,
     Post(once, new): Post<NewSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::create(&hosts, &once, &access, new).await?))
+    let name = new.snapname.clone();
+    Ok(Json(SnapshotAction::new(service::create(&hosts, &once, &access, new).await?, name)))
 }
 
 /// Roll a server's disks back to a snapshot
@@ -59,7 +61,8 @@ async fn rollback(
     access: ServerAccess,
     Post(once, wish): Post<Rollback>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::rollback(&hosts, &once, &access, wish).await?))
+    let accepted = service::rollback(&hosts, &once, &access, &wish).await?;
+    Ok(Json(SnapshotAction::new(accepted, wish.snapname)))
 }
 
 /// Delete a snapshot
@@ -73,5 +76,6 @@ async fn delete(
     access: ServerAccess,
     Json(wish): Json<NamedSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::delete(&hosts, &access, wish.snapname).await?))
+    let accepted = service::delete(&hosts, &access, &wish.snapname).await?;
+    Ok(Json(SnapshotAction::new(accepted, wish.snapname)))
 }

@@ -31,7 +31,9 @@ async fn list(
     AccountCaller(caller): AccountCaller,
     Query(query): Query<ListEntries>,
 ) -> Result<Json<Page<Entry>>> {
-    Ok(Json(service::list(&core, &caller, &query).await?))
+    let page = PageQuery { page: query.page, limit: query.limit };
+    let (entries, total) = service::list(&core, &caller, &query, page.window()).await?;
+    Ok(Json(Page::new(entries, total, page)))
 }
 
 /// Count refused writes by hour and account: a provider sees all, a customer only those about themselves
@@ -41,7 +43,8 @@ async fn list(
 async fn refused(
     State(core): State<Arc<Core>>,
     AccountCaller(caller): AccountCaller,
-    Query(query): Query<PageQuery>,
+    Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<Refused>>> {
-    Ok(Json(service::refusals(&core, &caller, query).await?))
+    let (refused, total) = service::refusals(&core, &caller, page.window()).await?;
+    Ok(Json(Page::new(refused, total, page)))
 }

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::model::{Entry, ListEntries, Refused};
 use super::service::{EntryOutcome, NewEntry, OpenEntry};
-use crate::http::page::{COUNTED, Order, PageQuery};
 use crate::ids::{ServerId, UserId};
+use crate::listing::{COUNTED, Order, Window};
 use crate::operations::model::State;
 
 type Result<T> = sqlx::Result<T>;
@@ -101,7 +101,7 @@ pub(super) async fn list(
     db: &PgPool,
     mine: Option<UserId>,
     query: &ListEntries,
-    page: PageQuery,
+    window: Window,
 ) -> Result<(Vec<Entry>, i64)> {
     let mut tx = crate::db::begin_list_query(db).await?;
     macro_rules! entries {
@@ -136,8 +136,8 @@ pub(super) async fn list(
            o.state as "operation_state?: State", o.error_code as "operation_code?""#,
         r#" order by case when $12 then a.at end, case when not $12 then a.at end desc, a.id limit $13 offset $14"#,
         query.order == Some(Order::Asc),
-        page.size(),
-        page.offset()
+        window.limit,
+        window.offset
     );
     let total =
         entries!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $12) counted", COUNTED);
@@ -150,7 +150,7 @@ pub(super) async fn create_partitions(db: &PgPool) -> Result<()> {
 }
 
 /// Number of refused writes by hour, newest first; only those about one account if `mine` is set.
-pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, page: PageQuery) -> Result<(Vec<Refused>, i64)> {
+pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, window: Window) -> Result<(Vec<Refused>, i64)> {
     let mut tx = crate::db::begin_list_query(db).await?;
     let rows = sqlx::query_as!(
         Refused,
@@ -158,8 +158,8 @@ pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, page: PageQuery)
            from audit_refused where $1::bigint is null or user_id = $1 or account_id = $1
            order by hour desc, user_id, account_id limit $2 offset $3"#,
         mine.map(|id| id.0),
-        page.size(),
-        page.offset()
+        window.limit,
+        window.offset
     )
     .fetch_all(&mut *tx)
     .await?;

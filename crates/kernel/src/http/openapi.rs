@@ -11,8 +11,9 @@ use utoipa::openapi::{
 };
 use utoipa::{Modify, OpenApi};
 
-use super::page::{CatalogueSort, Order};
+use super::page::CatalogueSort;
 use crate::idempotency;
+use crate::listing::Order;
 
 /// Title, licence and authentication.
 #[derive(Debug, OpenApi)]

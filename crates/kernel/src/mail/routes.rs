@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::ProviderCaller;
 use crate::http::extract::{Json, Path, Query};
-use crate::http::page::Page;
+use crate::http::page::{Page, PageQuery};
 use crate::idempotency::Once;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
@@ -30,7 +30,9 @@ async fn list(
     _: ProviderCaller,
     Query(query): Query<ListMails>,
 ) -> Result<Json<Page<MailView>>> {
-    Ok(Json(service::list(&core, &query).await?))
+    let page = PageQuery { page: query.page, limit: query.limit };
+    let (mails, total) = service::list(&core, &query, page.window()).await?;
+    Ok(Json(Page::new(mails, total, page)))
 }
 
 /// Retry an email at once that failed, may have been sent, or is still queued (provider)

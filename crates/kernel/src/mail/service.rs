@@ -10,8 +10,8 @@ use super::templates::MailTemplate;
 use super::{store, transport};
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
-use crate::http::page::{self, Page, PageQuery};
 use crate::idempotency::{Once, OnceStart};
+use crate::listing::{Window, list_error};
 
 /// How many days emails are kept.
 const KEPT_DAYS: i32 = 90;
@@ -24,11 +24,9 @@ pub async fn queue(tx: &mut PgConnection, event: &str, recipient: &str, mail: &i
 }
 
 /// Lists emails, newest first by default.
-pub async fn list(core: &Core, query: &ListMails) -> Result<Page<MailView>> {
-    let page = PageQuery { page: query.page, limit: query.limit };
-    page.check()?;
-    let (mails, total) = store::list(&core.db, query, page).await.map_err(page::list_error)?;
-    Ok(Page::new(mails, total, page))
+pub async fn list(core: &Core, query: &ListMails, window: Window) -> Result<(Vec<MailView>, i64)> {
+    window.check()?;
+    store::list(&core.db, query, window).await.map_err(list_error)
 }
 
 /// Sends an email again, or at once: it is retried for as long as a new one.

@@ -36,9 +36,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Operations>> {
 async fn stuck(
     State(operations): State<Arc<Operations>>,
     _: ProviderCaller,
-    Query(query): Query<PageQuery>,
+    Query(page): Query<PageQuery>,
 ) -> Result<(HeaderMap, Json<Vec<OperationView>>)> {
-    let (operations, total) = service::stuck(&operations.core, query).await?;
+    let (operations, total) = service::stuck(&operations.core, page.window()).await?;
     Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(operations)))
 }
 

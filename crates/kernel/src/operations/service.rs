@@ -14,10 +14,10 @@ use crate::auth::{Access, Caller};
 use crate::core::Core;
 use crate::db;
 use crate::error::{Code, Error, Result};
-use crate::http::page::PageQuery;
 use crate::idempotency::{Once, OnceStart};
 use crate::ids::ServerId;
 use crate::keyring::SealCounts;
+use crate::listing::Window;
 use crate::secrets::SealedBy;
 
 /// One operation, without the provider's detail. The caller has checked access to its server.
@@ -55,11 +55,11 @@ pub async fn of_server(
     core: &Core,
     caller: &Caller,
     server: ServerId,
-    page: PageQuery,
+    window: Window,
 ) -> Result<(Vec<OperationView>, i64)> {
-    page.check()?;
+    window.check()?;
     let _turn = core.turns.take(caller.user).await?;
-    let rows = store::of_server(&core.db, server, page.size(), page.offset()).await?;
+    let rows = store::of_server(&core.db, server, window.limit, window.offset).await?;
     let total = store::count_of_server(&core.db, server).await?;
     Ok((rows.into_iter().map(|row| row.view(caller.is_provider())).collect(), total))
 }
@@ -71,8 +71,8 @@ pub async fn log(core: &Core, id: Uuid) -> Result<Vec<LogLine>> {
 }
 
 /// Stuck operations, oldest first, and the total count.
-pub async fn stuck(core: &Core, page: PageQuery) -> Result<(Vec<OperationView>, i64)> {
-    let rows = store::stuck(&core.db, page.size(), page.offset()).await?;
+pub async fn stuck(core: &Core, window: Window) -> Result<(Vec<OperationView>, i64)> {
+    let rows = store::stuck(&core.db, window.limit, window.offset).await?;
     Ok((rows.into_iter().map(|row| row.view(true)).collect(), store::count_stuck(&core.db).await?))
 }
 

@@ -10,7 +10,7 @@ use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::{AnyCaller, ProviderCaller};
 use kernel::http::extract::{Json, Path, Query};
-use kernel::http::page::Page;
+use kernel::http::page::{Page, PageQuery};
 use kernel::idempotency::{Once, Post};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
@@ -56,7 +56,9 @@ async fn list(
     AnyCaller(caller): AnyCaller,
     Query(query): Query<ListAlerts>,
 ) -> Result<Json<Page<AlertView>>> {
-    Ok(Json(service::list(&core, &caller, &query).await?))
+    let page = PageQuery { page: query.page, limit: query.limit };
+    let (alerts, total) = service::list(&core, &caller, &query, page.window()).await?;
+    Ok(Json(Page::new(alerts, total, page)))
 }
 
 /// Get an alert

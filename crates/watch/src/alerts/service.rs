@@ -8,8 +8,8 @@ use kernel::auth::{Access, Caller};
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
-use kernel::http::page::{self, Page, PageQuery};
 use kernel::idempotency::{Once, OnceStart};
+use kernel::listing::{Window, list_error};
 use monitor::alerts::Kind;
 use sqlx::PgConnection;
 
@@ -19,18 +19,17 @@ use super::store::{self, IncidentOwner, IncidentRow, MuteRow};
 use crate::ids::{AlertId, ServerId, TariffId};
 
 /// The alerts that the caller may see: those of their own servers, or all of them for a provider.
-pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Page<AlertView>> {
+pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts, window: Window) -> Result<(Vec<AlertView>, i64)> {
     if query.host_id.is_some() && !caller.is_provider() {
         return Err(Error::new(Code::Forbidden, "Only providers may filter by host."));
     }
-    let page = PageQuery { page: query.page, limit: query.limit };
     let only: Option<Vec<i64>> = caller.scopes.only_servers().map(|ids| ids.iter().map(|id| id.0).collect());
     let customer = (!caller.is_provider()).then_some(caller.user);
-    page.check()?;
+    window.check()?;
     let _turn = core.turns.take(caller.user).await?;
     let whose = IncidentOwner { user: customer, only: only.as_deref() };
-    let (rows, total) = store::list(&core.db, &whose, query, page).await.map_err(page::list_error)?;
-    Ok(Page::new(rows.into_iter().map(|row| row.view(customer)).collect(), total, page))
+    let (rows, total) = store::list(&core.db, &whose, query, window).await.map_err(list_error)?;
+    Ok((rows.into_iter().map(|row| row.view(customer)).collect(), total))
 }
 
 /// One alert, if the caller has this level of access to its subject.

@@ -11,8 +11,8 @@ use kernel::http::extract::Json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::ServerStatus;
 use super::service;
+use super::wire::ServerStatus;
 use crate::ids::ServerId;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
@@ -24,5 +24,5 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     responses((status = 200, body = ServerStatus), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn status(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<ServerStatus>> {
-    Ok(Json(service::status(&core, &access.server).await?))
+    Ok(Json(ServerStatus::new(&access.server, service::stats(&core, access.server.id).await?)))
 }

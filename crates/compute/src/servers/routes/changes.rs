@@ -17,7 +17,8 @@ use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 use crate::servers::changes as service;
-use crate::servers::model::{ReinstallServer, Reinstalling, ServerView, SuspendServer, Suspension, UpdateServer};
+use crate::servers::model::{ReinstallServer, ServerView, SuspendServer, UpdateServer};
+use crate::servers::wire::{Reinstalling, Suspension};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new()
@@ -57,7 +58,7 @@ async fn reinstall(
     access: ServerAccess,
     Post(once, wish): Post<ReinstallServer>,
 ) -> Result<Json<Reinstalling>> {
-    Ok(Json(service::reinstall(&hosts, &once, &access, wish).await?))
+    Ok(Json(service::reinstall(&hosts, &once, &access, wish).await?.try_into()?))
 }
 
 /// Suspend a server (provider)
@@ -74,7 +75,8 @@ async fn suspend(
     access: ServerAccess,
     Post(once, wish): Post<SuspendServer>,
 ) -> Result<Json<Suspension>> {
-    Ok(Json(service::suspend(&hosts.core, &once, &access, &wish.reason).await?))
+    let suspended = service::suspend(&hosts.core, &once, &access, &wish.reason).await?;
+    Ok(Json(Suspension::new("suspend", &suspended)))
 }
 
 /// End a suspension (provider); a server that was running before is started
@@ -88,7 +90,7 @@ async fn unsuspend(
     access: ServerAccess,
     once: Once,
 ) -> Result<Json<Suspension>> {
-    Ok(Json(service::unsuspend(&hosts.core, &once, &access).await?))
+    Ok(Json(Suspension::new("unsuspend", &service::unsuspend(&hosts.core, &once, &access).await?)))
 }
 
 /// A server's addresses and their reverse DNS names

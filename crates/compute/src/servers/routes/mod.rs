@@ -19,8 +19,9 @@ use utoipa_axum::routes;
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
-use crate::servers::model::{Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerView};
+use crate::servers::model::{CreateServer, ListServers, ServerView};
 use crate::servers::service;
+use crate::servers::wire::{Action, CreatedServer, Deleted, PasswordChanged};
 use crate::servers::workflows::power::Power;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
@@ -46,7 +47,10 @@ async fn list(
     AnyCaller(caller): AnyCaller,
     Query(query): Query<ListServers>,
 ) -> Result<(HeaderMap, Json<Vec<ServerView>>)> {
-    let (servers, total) = service::list(&hosts.core, &caller, &query).await?;
+    // One's own servers come unpaged, as the specification says; a whole fleet comes in pages.
+    let paged = query.all || query.page.is_some() || query.limit.is_some();
+    let window = paged.then(|| PageQuery { page: query.page, limit: query.limit }.window());
+    let (servers, total) = service::list(&hosts.core, &caller, &query, window).await?;
     Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(servers)))
 }
 
@@ -59,7 +63,7 @@ async fn create(
     AccountCaller(caller): AccountCaller,
     Post(once, order): Post<CreateServer>,
 ) -> Result<Json<CreatedServer>> {
-    Ok(Json(service::order(&hosts.core, &once, caller.user, order).await?))
+    Ok(Json(service::order(&hosts.core, &once, caller.user, order).await?.into()))
 }
 
 /// One server
@@ -75,7 +79,7 @@ async fn get(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Js
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn start(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    Ok(Json(service::power(&hosts.core, &once, &access, Power::Start).await?))
+    power(&hosts, &once, &access, Power::Start).await
 }
 
 /// Stop a server: cleanly at first, by force if it takes too long
@@ -83,7 +87,7 @@ async fn start(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn stop(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    Ok(Json(service::power(&hosts.core, &once, &access, Power::Stop).await?))
+    power(&hosts, &once, &access, Power::Stop).await
 }
 
 /// Restart a server; one that is stopped is started
@@ -93,7 +97,11 @@ async fn stop(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once)
     responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn restart(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    Ok(Json(service::power(&hosts.core, &once, &access, Power::Restart).await?))
+    power(&hosts, &once, &access, Power::Restart).await
+}
+
+async fn power(hosts: &Hosts, once: &Once, access: &ServerAccess, power: Power) -> Result<Json<Action>> {
+    Ok(Json(Action::new(power.name(), &service::power(&hosts.core, once, access, power).await?)))
 }
 
 /// Delete a server with its disks, snapshots and addresses
@@ -103,7 +111,7 @@ async fn restart(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: On
     responses((status = 200, body = Deleted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn delete(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<Deleted>> {
-    Ok(Json(service::delete(&hosts, &access).await?))
+    Ok(Json(Deleted::new(service::delete(&hosts, &access).await?)))
 }
 
 /// Generate and set a new root password; it is shown only once
@@ -112,7 +120,7 @@ async fn delete(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn password(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<PasswordChanged>> {
-    Ok(Json(service::change_password(&hosts, &once, &access).await?))
+    Ok(Json(service::change_password(&hosts, &once, &access).await?.into()))
 }
 
 /// A server's operations, newest first
@@ -122,8 +130,9 @@ async fn password(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: O
 async fn operations(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
-    Query(query): Query<PageQuery>,
+    Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<OperationView>>> {
-    let (data, total) = operations::service::of_server(&hosts.core, &access.caller, access.server.id, query).await?;
-    Ok(Json(Page::new(data, total, query)))
+    let (data, total) =
+        operations::service::of_server(&hosts.core, &access.caller, access.server.id, page.window()).await?;
+    Ok(Json(Page::new(data, total, page)))
 }

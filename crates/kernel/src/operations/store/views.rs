@@ -6,8 +6,8 @@ use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::Result;
-use crate::http::page::COUNTED;
 use crate::ids::ServerId;
+use crate::listing::COUNTED;
 use crate::operations::model::{OperationError, OperationView, State};
 use crate::subjects::Subject;
 
