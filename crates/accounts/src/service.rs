@@ -6,11 +6,10 @@ mod sessions;
 use std::time::Duration;
 
 use kernel::audit;
-use kernel::auth::{Caller, Role, Scopes};
+use kernel::auth::{Caller, ClientAddress, Role, Scopes};
 use kernel::db::{self, Tx};
 use kernel::error::{Code, Error, Result};
 use kernel::hashing::{self, HashClient};
-use kernel::http::ClientAddress;
 use kernel::idempotency::{Once, OnceCheck, OnceStart};
 use kernel::ids::UserId;
 use kernel::secrets;

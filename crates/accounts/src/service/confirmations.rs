@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use kernel::auth::ClientAddress;
 use kernel::error::{Code, Error, Result};
-use kernel::http::ClientAddress;
 use kernel::idempotency::{Once, OnceStart};
 use kernel::ids::UserId;
 use kernel::{audit, db};

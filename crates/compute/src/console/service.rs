@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use accounts;
 use hypervisor::{Console, GuestPower, Presence};
-use kernel::auth::{Access, Caller};
+use kernel::auth::{Access, Caller, ClientAddress};
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
-use kernel::http::ClientAddress;
 use kernel::idempotency::{Once, OnceCheck, OnceStart};
 use kernel::secrets;
 use secrecy::{ExposeSecret, SecretString};

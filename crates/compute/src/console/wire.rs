@@ -20,3 +20,15 @@ impl From<ConsoleLink> for ConsoleUrl {
         Self { status: SUCCESS, url }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_that_an_older_version_stored_is_read() {
+        let stored = r##"{"status":"success","url":"https://example.com/console/#ink_c_1"}"##;
+        let url = ConsoleUrl::from(serde_json::from_str::<ConsoleLink>(stored).unwrap());
+        assert_eq!(serde_json::to_string(&url).unwrap(), stored);
+    }
+}

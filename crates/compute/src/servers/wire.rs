@@ -149,3 +149,19 @@ impl Suspension {
         Self { status: SUCCESS, action, operation_id: suspended.operation }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_that_older_versions_stored_are_read() {
+        let ordered = r#"{"id":7,"status":"creating","proxmoxId":1000,"ipAddress":null,"rootPassword":"secret",
+            "operationId":"00000000-0000-0000-0000-000000000001"}"#;
+        let created = CreatedServer::from(serde_json::from_str::<OrderedServer>(ordered).unwrap());
+        assert_eq!(serde_json::to_value(created).unwrap(), serde_json::from_str::<serde_json::Value>(ordered).unwrap());
+        let stored = r#"{"status":"success","action":"suspend","operationId":null}"#;
+        let suspension = Suspension::new("suspend", &serde_json::from_str::<Suspended>(stored).unwrap());
+        assert_eq!(serde_json::to_string(&suspension).unwrap(), stored);
+    }
+}

@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use super::note::{NOTES, Notes};
 use super::service::{self, EntryOutcome, NewEntry, OpenEntry};
+use crate::auth::ClientAddress;
 use crate::core::Core;
 use crate::error::Error;
-use crate::http::ClientAddress;
 use crate::http::auth::RequestIdentity;
 use crate::ids::ServerId;
 

@@ -9,8 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, Method, header};
 use uuid::Uuid;
 
-use super::ClientAddress;
-use crate::auth::{Access, Authenticator, Caller};
+use crate::auth::{Access, Authenticator, Caller, ClientAddress};
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
 

@@ -15,7 +15,6 @@ mod router;
 pub mod server;
 pub mod text;
 
-pub use client::ClientAddress;
 pub use error::ErrorBody;
 pub use health::{describe, figures};
 pub use router::{router, routes};

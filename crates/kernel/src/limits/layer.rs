@@ -10,9 +10,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::service::{Allowance, LimitKey};
+use crate::auth::ClientAddress;
 use crate::core::Core;
 use crate::error::{Code, Error};
-use crate::http::ClientAddress;
 use crate::http::auth::RequestIdentity;
 
 /// Marks a response that only reports a rate limit. Such requests are not logged one by one: otherwise an anonymous

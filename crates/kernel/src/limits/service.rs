@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::store;
+use crate::auth::ClientAddress;
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
-use crate::http::ClientAddress;
 use crate::ids::UserId;
 
 /// A minute's allowance is taken in this many shares, with one query each. What a process takes and does not use is
