@@ -9,7 +9,7 @@ use kernel::auth::{Access, Caller, ClientAddress};
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::idempotency::{Once, OnceCheck};
 use kernel::secrets;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
@@ -69,19 +69,18 @@ pub async fn order(
     let life = seconds(core.config.console_ticket_seconds);
     let (id, user, token, session) = (Uuid::now_v7(), caller.user, caller.token, caller.session);
     let way = NewTicket { id, server: server.id, user, token, session, address };
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    accounts::store::lock_account(&mut tx, user).await?;
-    if !store::insert(&mut tx, &way, &hash, life, TICKETS).await? {
-        let words = "Too many consoles were requested but not opened; try again in half a minute.";
-        return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
-    }
-    // Behind the #, so that neither a server's log nor another page gets to see it in a Referer.
-    let base = core.config.public_url.trim_end_matches('/');
-    let url = format!("{base}/console/#{}", ticket.expose_secret());
-    tx.finish(core, ConsoleLink { url }).await
+    once.run(core, async |tx| {
+        accounts::store::lock_account(tx, user).await?;
+        if !store::insert(tx, &way, &hash, life, TICKETS).await? {
+            let words = "Too many consoles were requested but not opened; try again in half a minute.";
+            return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
+        }
+        // Behind the #, so that neither a server's log nor another page gets to see it in a Referer.
+        let base = core.config.public_url.trim_end_matches('/');
+        let url = format!("{base}/console/#{}", ticket.expose_secret());
+        Ok(ConsoleLink { url })
+    })
+    .await
 }
 
 /// Why a server can't have a console now, according to its status.

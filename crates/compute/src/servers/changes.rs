@@ -6,7 +6,7 @@ use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::text;
-use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::idempotency::{Once, OnceCheck};
 use kernel::operations::NewOperation;
 use kernel::secrets;
 use secrecy::ExposeSecret;
@@ -66,37 +66,35 @@ pub async fn reinstall(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: 
     if let OnceCheck::Done(stored) = once.check(core, service::require_unprotected_on_host(hosts, access)).await? {
         return service::wait_for_task(core, once, stored).await;
     }
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(stored) => return service::wait_for_task(core, once, stored).await,
-    };
-    let server = service::lock(&mut tx, access).await?;
-    service::require_unprotected(&server)?;
-    if !server.reserved {
-        service::require_guest(&server)?;
-    }
-    let kind = store::image_kind(&mut tx, wish.os_id).await?;
-    if kind.as_deref() != Some(&*server.kind) {
-        return Err(Error::field("osId", format!("No such image is available for {} servers.", server.kind)));
-    }
-    if store::source_on(&mut tx, wish.os_id, server.host_id).await?.is_none() {
-        return Err(Error::field("osId", "This server's host does not have this image."));
-    }
-    let keys = match (&wish.ssh_keys, &wish.ssh_key_ids) {
-        (None, None) => server.ssh_keys.clone(),
-        (keys, ids) => {
-            let (keys, ids) = (keys.as_deref().unwrap_or_default(), ids.as_deref().unwrap_or_default());
-            ssh_keys::service::together(&mut tx, server.user_id, keys, ids).await?
+    let accepted = once.run(core, async |tx| {
+        let server = service::lock(tx, access).await?;
+        service::require_unprotected(&server)?;
+        if !server.reserved {
+            service::require_guest(&server)?;
         }
-    };
-    recheck_stored_values(&server.name, &keys)?;
-    let password = secrets::readable_password();
-    let sealed = core.sealer.seal_text(create::PASSWORD, &password)?;
-    let up = store::wanted_up(&mut tx, server.id).await?;
-    let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
-    let id = service::enqueue(core, &mut tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
-    let stored = tx.finish(core, StoredRequest::new(id, Some(password.expose_secret()))).await?;
-    service::wait_for_task(core, once, stored).await
+        let kind = store::image_kind(tx, wish.os_id).await?;
+        if kind.as_deref() != Some(&*server.kind) {
+            return Err(Error::field("osId", format!("No such image is available for {} servers.", server.kind)));
+        }
+        if store::source_on(tx, wish.os_id, server.host_id).await?.is_none() {
+            return Err(Error::field("osId", "This server's host does not have this image."));
+        }
+        let keys = match (&wish.ssh_keys, &wish.ssh_key_ids) {
+            (None, None) => server.ssh_keys.clone(),
+            (keys, ids) => {
+                let (keys, ids) = (keys.as_deref().unwrap_or_default(), ids.as_deref().unwrap_or_default());
+                ssh_keys::service::together(tx, server.user_id, keys, ids).await?
+            }
+        };
+        recheck_stored_values(&server.name, &keys)?;
+        let password = secrets::readable_password();
+        let sealed = core.sealer.seal_text(create::PASSWORD, &password)?;
+        let up = store::wanted_up(tx, server.id).await?;
+        let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
+        let id = service::enqueue(core, tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
+        Ok(StoredRequest::new(id, Some(password.expose_secret())))
+    });
+    service::wait_for_task(core, once, accepted.await?).await
 }
 
 /// Older versions accepted names and keys that no guest accepts: this has to fail before the old guest is gone.
@@ -124,30 +122,28 @@ pub struct Suspended {
 /// Suspends a server. Its owner is locked out at once, whatever they have started and whatever the host does; the guest
 /// is stopped as soon as the current operation has ended.
 pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspended> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let server = service::lock(&mut tx, access).await?;
-    let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
-    store::suspend(&mut tx, server.id, reason.trim(), running).await?;
-    let operation = if running { Some(stop_or_start(core, &mut tx, access, Power::Suspend).await?) } else { None };
-    tx.finish(core, Suspended { operation }).await
+    once.run(core, async |tx| {
+        let server = service::lock(tx, access).await?;
+        let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
+        store::suspend(tx, server.id, reason.trim(), running).await?;
+        let operation = if running { Some(stop_or_start(core, tx, access, Power::Suspend).await?) } else { None };
+        Ok(Suspended { operation })
+    })
+    .await
 }
 
 /// Ends a suspension.
 pub async fn unsuspend(core: &Core, once: &Once, access: &ServerAccess) -> Result<Suspended> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let server = service::lock(&mut tx, access).await?;
-    if server.suspend_reason.is_none() {
-        return Err(Error::new(Code::Conflict, "This server is not suspended."));
-    }
-    let start = store::unsuspend(&mut tx, server.id).await?;
-    let operation = if start { Some(stop_or_start(core, &mut tx, access, Power::Unsuspend).await?) } else { None };
-    tx.finish(core, Suspended { operation }).await
+    once.run(core, async |tx| {
+        let server = service::lock(tx, access).await?;
+        if server.suspend_reason.is_none() {
+            return Err(Error::new(Code::Conflict, "This server is not suspended."));
+        }
+        let start = store::unsuspend(tx, server.id).await?;
+        let operation = if start { Some(stop_or_start(core, tx, access, Power::Unsuspend).await?) } else { None };
+        Ok(Suspended { operation })
+    })
+    .await
 }
 
 async fn stop_or_start(core: &Core, tx: &mut PgConnection, access: &ServerAccess, power: Power) -> Result<Uuid> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceStart};
+use kernel::idempotency::Once;
 use kernel::operations::model::{OperationError, State};
 use kernel::operations::service::WaitedOperation;
 use kernel::operations::{self, NewOperation, WorkflowKind};
@@ -109,13 +109,12 @@ pub(super) async fn begin<D: operations::Data>(
     data: D,
     generated: Option<&str>,
 ) -> Result<StoredRequest> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    require_guest(&lock(&mut tx, access).await?)?;
-    let id = enqueue(core, &mut tx, access, kind, under_way, data).await?;
-    tx.finish(core, StoredRequest::new(id, generated)).await
+    once.run(core, async |tx| {
+        require_guest(&lock(tx, access).await?)?;
+        let id = enqueue(core, tx, access, kind, under_way, data).await?;
+        Ok(StoredRequest::new(id, generated))
+    })
+    .await
 }
 
 /// An accepted request.

@@ -6,7 +6,7 @@
 use hypervisor::Snapshot;
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::idempotency::{Once, OnceCheck};
 use kernel::operations::WorkflowKind;
 
 use super::model::{NewSnapshot, Rollback};
@@ -120,15 +120,14 @@ async fn take<D: kernel::operations::Data>(
     under_way: Option<Status>,
     data: D,
 ) -> Result<StoredRequest> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(done) => return Ok(done),
-    };
-    let server = service::lock(&mut tx, access).await?;
-    require_guest(&server)?;
-    room::take(core, &mut tx, &server, name, &seen.there, seen.gib).await?;
-    let id = service::enqueue(core, &mut tx, access, kind, under_way, data).await?;
-    tx.finish(core, StoredRequest::new(id, generated)).await
+    once.run(core, async |tx| {
+        let server = service::lock(tx, access).await?;
+        require_guest(&server)?;
+        room::take(core, tx, &server, name, &seen.there, seen.gib).await?;
+        let id = service::enqueue(core, tx, access, kind, under_way, data).await?;
+        Ok(StoredRequest::new(id, generated))
+    })
+    .await
 }
 
 /// Checks whether the server can take a snapshot of this name.

@@ -10,7 +10,7 @@ use super::templates::MailTemplate;
 use super::{store, transport};
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
-use crate::idempotency::{Once, OnceStart};
+use crate::idempotency::Once;
 use crate::listing::{Window, list_error};
 
 /// How many days emails are kept.
@@ -31,18 +31,17 @@ pub async fn list(core: &Core, query: &ListMails, window: Window) -> Result<(Vec
 
 /// Sends an email again, or at once: it is retried for as long as a new one.
 pub async fn retry(core: &Core, once: &Once, id: Uuid) -> Result<MailView> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let mail = store::lock(&mut tx, id).await?.ok_or_else(|| Error::not_found("email"))?;
-    match mail.state {
-        MailState::Sent => return Err(Error::new(Code::Conflict, "This email has already been sent.")),
-        MailState::Sending => return Err(Error::new(Code::Conflict, "This email is being sent right now.")),
-        MailState::Queued | MailState::Failed | MailState::Unknown => {}
-    }
-    let queued = store::requeue(&mut tx, id).await?;
-    tx.finish(core, queued).await
+    once.run(core, async |tx| {
+        let mail = store::lock(tx, id).await?.ok_or_else(|| Error::not_found("email"))?;
+        match mail.state {
+            MailState::Sent => return Err(Error::new(Code::Conflict, "This email has already been sent.")),
+            MailState::Sending => return Err(Error::new(Code::Conflict, "This email is being sent right now.")),
+            MailState::Queued | MailState::Failed | MailState::Unknown => {}
+        }
+        let queued = store::requeue(tx, id).await?;
+        Ok(queued)
+    })
+    .await
 }
 
 /// Whether emails are held until someone fixes a problem: the mail server is unreachable, or rejects us.

@@ -8,7 +8,7 @@ use kernel::auth::{Access, Caller};
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceStart};
+use kernel::idempotency::Once;
 use kernel::listing::{Window, list_error};
 use monitor::alerts::Kind;
 use sqlx::PgConnection;
@@ -63,16 +63,15 @@ pub async fn get(core: &Core, caller: &Caller, id: AlertId) -> Result<AlertView>
 /// Acknowledges an alert: no more mail is sent about it, except that it has ended if its beginning was mailed.
 pub async fn acknowledge(core: &Core, once: &Once, caller: &Caller, id: AlertId) -> Result<AlertView> {
     accessible(core, caller, id, Access::Write).await?;
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    store::acknowledge(&mut tx, id, caller.user).await?;
-    let row = store::incident(&mut *tx, id).await?.ok_or_else(|| Error::not_found("alert"))?;
-    if row.is_over() {
-        return Err(Error::new(Code::Conflict, "This alert has ended and can no longer be acknowledged."));
-    }
-    tx.finish(core, seen_by(caller, row)).await
+    once.run(core, async |tx| {
+        store::acknowledge(tx, id, caller.user).await?;
+        let row = store::incident(&mut *tx, id).await?.ok_or_else(|| Error::not_found("alert"))?;
+        if row.is_over() {
+            return Err(Error::new(Code::Conflict, "This alert has ended and can no longer be acknowledged."));
+        }
+        Ok(seen_by(caller, row))
+    })
+    .await
 }
 
 /// The open alerts of these servers.
@@ -190,12 +189,11 @@ pub async fn mute(
     if until <= now || until > now + TimeDelta::days(366) {
         return Err(Error::field("until", "Must be in the future, at most a year ahead."));
     }
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    store::mute(&mut tx, server, kind, until, caller.user).await?;
-    tx.finish(core, Muted { r#type: kind.map(super::model::AlertKind), until }).await
+    once.run(core, async |tx| {
+        store::mute(tx, server, kind, until, caller.user).await?;
+        Ok(Muted { r#type: kind.map(super::model::AlertKind), until })
+    })
+    .await
 }
 
 /// Lifts mutes.
