@@ -6,6 +6,7 @@ pub mod auth;
 pub mod config;
 pub mod core;
 pub mod db;
+pub mod dialect;
 pub mod error;
 pub mod events;
 pub mod feature;
@@ -27,3 +28,4 @@ pub mod stored;
 pub mod subjects;
 
 pub use core::Core;
+pub use dialect::Dialect;

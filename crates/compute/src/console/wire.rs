@@ -27,7 +27,7 @@ mod tests {
 
     #[test]
     fn a_response_that_an_older_version_stored_is_read() {
-        let stored = r##"{"status":"success","url":"https://example.com/console/#ink_c_1"}"##;
+        let stored = r#"{"status":"success","url":"https://example.com/console/#ink_c_1"}"#;
         let url = ConsoleUrl::from(serde_json::from_str::<ConsoleLink>(stored).unwrap());
         assert_eq!(serde_json::to_string(&url).unwrap(), stored);
     }

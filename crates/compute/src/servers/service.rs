@@ -152,20 +152,18 @@ pub async fn change_password(hosts: &Hosts, once: &Once, access: &ServerAccess) 
     let data = password::Data { password: core.sealer.seal_text(password::PASSWORD, &new)? };
     let stored = begin(core, once, access, password::KIND, None, data, Some(new.expose_secret())).await?;
     let (operation, password) = (stored.operation, stored.generated.clone().unwrap_or_default());
-    let status = match &stored.answered {
-        Some(status) => status.clone(),
-        None => {
-            let status =
-                match operations::service::wait(core, operation, PASSWORD_WAIT, |p| is_over(p.view.state)).await {
-                    Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
-                        return Err(failed(view.error));
-                    }
-                    Ok(WaitedOperation { view, .. }) if view.state == State::Succeeded => SET,
-                    // It may well be set: the caller must have it.
-                    Ok(_) | Err(_) => PENDING,
-                };
-            stored.finish(core, once, status.to_owned()).await
-        }
+    let status = if let Some(status) = &stored.answered {
+        status.clone()
+    } else {
+        let status = match operations::service::wait(core, operation, PASSWORD_WAIT, |p| is_over(p.view.state)).await {
+            Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+                return Err(failed(view.error));
+            }
+            Ok(WaitedOperation { view, .. }) if view.state == State::Succeeded => SET,
+            // It may well be set: the caller must have it.
+            Ok(_) | Err(_) => PENDING,
+        };
+        stored.finish(core, once, status.to_owned()).await
     };
     Ok(NewPassword { operation, password, set: status == SET })
 }

@@ -147,20 +147,19 @@ pub async fn wait_for_task(core: &Core, once: &Once, stored: StoredRequest) -> R
     let (operation, generated) = (stored.operation, stored.generated.clone());
     // Stored in its place: a retry does not wait again for what did not come in time.
     let none = format!("operation:{operation}");
-    let task = match &stored.answered {
-        Some(task) => task.clone(),
-        None => {
-            let known = |p: &WaitedOperation| p.host_task.is_some() || is_over(p.view.state);
-            let task = match operations::service::wait(core, operation, TASK_ID_WAIT, known).await {
-                Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
-                    return Err(failed(view.error));
-                }
-                Ok(WaitedOperation { host_task: Some(task), .. }) => task,
-                // It was accepted, whether or not we can see its progress.
-                Ok(_) | Err(_) => none.clone(),
-            };
-            stored.finish(core, once, task).await
-        }
+    let task = if let Some(task) = &stored.answered {
+        task.clone()
+    } else {
+        let known = |p: &WaitedOperation| p.host_task.is_some() || is_over(p.view.state);
+        let task = match operations::service::wait(core, operation, TASK_ID_WAIT, known).await {
+            Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+                return Err(failed(view.error));
+            }
+            Ok(WaitedOperation { host_task: Some(task), .. }) => task,
+            // It was accepted, whether or not we can see its progress.
+            Ok(_) | Err(_) => none.clone(),
+        };
+        stored.finish(core, once, task).await
     };
     Ok(Accepted { operation, host_task: Some(task).filter(|task| *task != none), generated })
 }

@@ -6,6 +6,7 @@ mod client;
 mod error;
 pub mod extract;
 mod health;
+mod native;
 pub mod openapi;
 pub mod page;
 pub mod patch;
@@ -16,5 +17,7 @@ pub mod server;
 pub mod text;
 
 pub use error::ErrorBody;
+pub(crate) use error::status;
 pub use health::{describe, figures};
+pub(crate) use native::Outside;
 pub use router::{router, routes};

@@ -11,6 +11,7 @@ use utoipa::openapi::{
 };
 use utoipa::{Modify, OpenApi};
 
+use super::native;
 use super::page::CatalogueSort;
 use crate::idempotency;
 use crate::listing::Order;
@@ -79,7 +80,7 @@ fn failure_name(status: &str) -> Option<&'static str> {
 /// and the meaning of each status; and leaves one schema for each shape.
 pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
     for (path, item) in &mut document.paths.paths {
-        if path.starts_with("/api/") {
+        if path.starts_with(native::MOUNT) {
             if let Some(post) = item.post.as_mut().filter(|post| !is_open(post)) {
                 post.parameters.get_or_insert_default().push(RefOr::T(key()));
                 fail(post, &["409", "422"]);
