@@ -38,10 +38,8 @@ pub(super) fn pages() -> OpenApiRouter<Arc<Consoles>> {
 ///
 /// The URL in the response is a page with a ticket that works once, within half a minute, from the client address that
 /// requested it.
-#[utoipa::path(post, path = "/server/console", tag = "servers", operation_id = "openConsole", request_body = OpenConsole,
-    responses((status = 200, body = ConsoleUrl), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+#[utoipa::path(post, path = "/server/console", tag = "servers", operation_id = "openConsole",
+    request_body = OpenConsole, responses((status = 200, body = ConsoleUrl), (status = 404, body = ErrorBody)))]
 async fn open(
     State(consoles): State<Arc<Consoles>>,
     AnyCaller(caller): AnyCaller,
@@ -55,7 +53,8 @@ async fn open(
 ///
 /// For our own page, whose first message has the ticket. docs/console.md describes the messages.
 #[utoipa::path(get, path = "/console/socket", tag = "servers", operation_id = "connectConsole", security(()),
-    responses((status = 101, description = "A WebSocket"), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 101, description = "A WebSocket"), (status = 400, body = ErrorBody),
+        (status = 403, body = ErrorBody)))]
 async fn connect(
     State(consoles): State<Arc<Consoles>>,
     ClientAddress(address): ClientAddress,

@@ -24,11 +24,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 ///
 /// To another tariff, or to single values as far as its tariff allows. Containers are changed while they run; a virtual
 /// machine is restarted if `allowRestart` permits it. A disk never shrinks.
-#[utoipa::path(put, path = "/server/{id}/resize", tag = "servers", operation_id = "resizeServer", request_body = ResizeServer,
-    params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Resizing), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
+#[utoipa::path(put, path = "/server/{id}/resize", tag = "servers", operation_id = "resizeServer",
+    request_body = ResizeServer, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Resizing), (status = 409, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn resize(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,

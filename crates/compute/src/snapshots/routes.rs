@@ -24,9 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 /// A server's snapshots, as reported by its host now
 #[utoipa::path(get, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "listSnapshots",
     params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = SnapshotList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody),
-        (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = SnapshotList), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody)))]
 async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
     Ok(Json(service::list(&hosts, &access.server).await?.into()))
 }
@@ -34,9 +32,7 @@ async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<J
 /// Create a snapshot of a server's disks
 #[utoipa::path(post, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "createSnapshot",
     request_body = NewSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
+    responses((status = 200, body = SnapshotAction), (status = 502, body = ErrorBody),
         (status = 507, body = ErrorBody)))]
 async fn create(
     State(hosts): State<Arc<Hosts>>,
@@ -52,9 +48,7 @@ async fn create(
 /// Everything written since is lost, unless `safetySnapshot` requests a snapshot of it first. The server's size stays.
 #[utoipa::path(post, path = "/server/{id}/snapshots/rollback", tag = "snapshots", operation_id = "rollBackServer",
     request_body = Rollback, params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
+    responses((status = 200, body = SnapshotAction), (status = 502, body = ErrorBody),
         (status = 507, body = ErrorBody)))]
 async fn rollback(
     State(hosts): State<Arc<Hosts>>,
@@ -68,9 +62,8 @@ async fn rollback(
 /// Delete a snapshot
 #[utoipa::path(delete, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "deleteSnapshot",
     request_body = NamedSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = SnapshotAction), (status = 409, body = ErrorBody),
+        (status = 502, body = ErrorBody)))]
 async fn delete(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,

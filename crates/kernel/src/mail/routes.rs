@@ -23,8 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 
 /// List the emails of the last 90 days (provider)
 #[utoipa::path(get, path = "/mails", tag = "mails", operation_id = "listMails", params(ListMails),
-    responses((status = 200, body = Page<MailView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Page<MailView>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -37,9 +36,7 @@ async fn list(
 
 /// Retry an email at once that failed, may have been sent, or is still queued (provider)
 #[utoipa::path(post, path = "/mails/{id}/retry", tag = "mails", operation_id = "retryMail",
-    params(("id" = Uuid, Path, description = "The email's id")),
-    responses((status = 200, body = MailView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    params(("id" = Uuid, Path, description = "The email's id")), responses((status = 200, body = MailView)))]
 async fn retry(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
