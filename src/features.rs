@@ -1,4 +1,4 @@
-//! The one list of features.
+//! The one list of features and dialects.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use compute::tariffs::Tariffs;
 use compute::unknown_guests::UnknownGuests;
 use kernel::audit::Audit;
 use kernel::core::Core;
+use kernel::dialect::Dialect;
 use kernel::feature::Feature;
 use kernel::idempotency::Idempotency;
 use kernel::limits::RateLimiting;
@@ -38,6 +39,7 @@ pub struct Features {
     /// What works on operations.
     pub operations: Arc<Operations>,
     all: Vec<Arc<dyn Feature>>,
+    dialects: Vec<Arc<dyn Dialect>>,
 }
 
 impl Features {
@@ -73,11 +75,18 @@ impl Features {
         let workflows = all.iter().flat_map(|feature| Arc::clone(feature).workflows()).collect();
         let operations = Operations::new(core, workflows)?;
         all.push(Arc::clone(&operations) as _);
-        Ok(Self { accounts, hosts, operations, all })
+        // The native API needs no line here: its routes are the features'.
+        let dialects = vec![];
+        Ok(Self { accounts, hosts, operations, all, dialects })
     }
 
     /// Every one.
     pub fn all(&self) -> &[Arc<dyn Feature>] {
         &self.all
+    }
+
+    /// The APIs beside the native one.
+    pub fn dialects(&self) -> &[Arc<dyn Dialect>] {
+        &self.dialects
     }
 }

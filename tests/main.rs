@@ -21,6 +21,7 @@ mod console;
 mod contract;
 mod contracts;
 mod corpus;
+mod dialects;
 mod errors;
 mod evidence;
 mod figures;

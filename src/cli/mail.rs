@@ -4,6 +4,7 @@ use clap::Subcommand;
 use innkeeper::run::Service;
 use kernel::audit;
 use kernel::idempotency::Once;
+use kernel::listing::Window;
 use kernel::mail::model::{ListMails, MailState};
 use kernel::mail::service;
 use uuid::Uuid;
@@ -45,7 +46,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
                 held: held.then_some(true),
                 ..Default::default()
             };
-            let mails = service::list(&service.core, &checked(query)?).await?.data;
+            let (mails, _) = service::list(&service.core, &checked(query)?, Window::first(limit)).await?;
             table(
                 ["ID", "QUEUED", "TO", "SUBJECT", "STATE", "ATTEMPTS", "ERROR"],
                 mails.into_iter().map(|mail| {

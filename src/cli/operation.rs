@@ -3,8 +3,8 @@
 use clap::Subcommand;
 use innkeeper::run::Service;
 use kernel::audit;
-use kernel::http::page::PageQuery;
 use kernel::idempotency::Once;
+use kernel::listing::Window;
 use kernel::operations::model::OperationView;
 use kernel::operations::service;
 use uuid::Uuid;
@@ -39,8 +39,8 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
                 o.error.as_ref().map(|e| e.detail.as_ref().unwrap_or(&e.message).clone()).unwrap_or_default()
             };
             let mut rows = vec![];
-            for page in 1.. {
-                let (some, _) = service::stuck(&service.core, PageQuery { page: Some(page), limit: Some(100) }).await?;
+            for page in 0.. {
+                let (some, _) = service::stuck(&service.core, Window { limit: 100, offset: page * 100 }).await?;
                 if some.is_empty() {
                     break;
                 }

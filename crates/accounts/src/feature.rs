@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kernel::auth::{Authenticator, Caller};
+use kernel::auth::{Authenticator, Caller, ClientAddress};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
-use kernel::http::ClientAddress;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::cache::TokenCache;

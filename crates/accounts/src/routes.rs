@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use kernel::auth::ClientAddress;
 use kernel::error::{Error, Result};
+use kernel::http::ErrorBody;
 use kernel::http::auth::{AccountCaller, AnyCaller, LoginCaller};
 use kernel::http::extract::{Json, Path};
-use kernel::http::{ClientAddress, ErrorBody};
 use kernel::idempotency::{Once, Post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -48,9 +49,9 @@ impl<S: Send + Sync> FromRequestParts<S> for LoginOrigin {
 }
 
 /// Register as a customer, if the provider allows it
-#[utoipa::path(post, path = "/auth/register", tag = "auth", operation_id = "registerUser", security(()), request_body = Register,
-    responses((status = 201, body = SignedIn), (status = 403, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+#[utoipa::path(post, path = "/auth/register", tag = "auth", operation_id = "registerUser", security(()),
+    request_body = Register,
+    responses((status = 201, body = SignedIn), (status = 403, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn register(
     State(accounts): State<Arc<Accounts>>,
     origin: LoginOrigin,
@@ -61,8 +62,7 @@ async fn register(
 
 /// Sign in
 #[utoipa::path(post, path = "/auth/login", tag = "auth", operation_id = "logIn", security(()), request_body = Login,
-    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody),
-        (status = 429, body = ErrorBody)))]
+    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody)))]
 async fn login(
     State(accounts): State<Arc<Accounts>>,
     origin: LoginOrigin,
@@ -72,8 +72,8 @@ async fn login(
 }
 
 /// Exchange a refresh token for a new pair
-#[utoipa::path(post, path = "/auth/refresh", tag = "auth", operation_id = "refreshSession", security(()), request_body = Refresh,
-    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody)))]
+#[utoipa::path(post, path = "/auth/refresh", tag = "auth", operation_id = "refreshSession", security(()),
+    request_body = Refresh, responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody)))]
 async fn refresh(
     State(accounts): State<Arc<Accounts>>,
     address: ClientAddress,
@@ -83,8 +83,7 @@ async fn refresh(
 }
 
 /// Sign out; the session's tokens stop working at once
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", operation_id = "logOut",
-    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", operation_id = "logOut", responses((status = 204)))]
 async fn logout(State(accounts): State<Arc<Accounts>>, session: LoginCaller, once: Once) -> Result<StatusCode> {
     service::logout(&accounts, &once, session.id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -92,7 +91,7 @@ async fn logout(State(accounts): State<Arc<Accounts>>, session: LoginCaller, onc
 
 /// Get my account
 #[utoipa::path(get, path = "/auth/me", tag = "auth", operation_id = "getCurrentUser",
-    responses((status = 200, body = User), (status = 401, body = ErrorBody)))]
+    responses((status = 200, body = User)))]
 async fn me(State(accounts): State<Arc<Accounts>>, AnyCaller(caller): AnyCaller) -> Result<Json<User>> {
     let user = store::user(&accounts.core.db, caller.user).await?.ok_or_else(|| Error::not_found("account"))?;
     Ok(Json(user))
@@ -100,8 +99,7 @@ async fn me(State(accounts): State<Arc<Accounts>>, AnyCaller(caller): AnyCaller)
 
 /// Change my settings
 #[utoipa::path(patch, path = "/auth/me", tag = "auth", operation_id = "updateCurrentUser", request_body = UpdateMe,
-    responses((status = 200, body = User), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = User)))]
 async fn update_me(
     State(accounts): State<Arc<Accounts>>,
     AccountCaller(caller): AccountCaller,
@@ -111,9 +109,8 @@ async fn update_me(
 }
 
 /// Change my password; ends my other sessions and, on request, revokes my API tokens
-#[utoipa::path(post, path = "/auth/password", tag = "auth", operation_id = "changePassword", request_body = ChangePassword,
-    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+#[utoipa::path(post, path = "/auth/password", tag = "auth", operation_id = "changePassword",
+    request_body = ChangePassword, responses((status = 204)))]
 async fn change_password(
     State(accounts): State<Arc<Accounts>>,
     session: LoginCaller,
@@ -125,23 +122,22 @@ async fn change_password(
 
 /// List my sessions
 #[utoipa::path(get, path = "/auth/sessions", tag = "auth", operation_id = "listSessions",
-    responses((status = 200, body = Vec<SessionView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Vec<SessionView>), (status = 403, body = ErrorBody)))]
 async fn sessions(State(accounts): State<Arc<Accounts>>, session: LoginCaller) -> Result<Json<Vec<SessionView>>> {
     Ok(Json(service::sessions(&accounts, session.caller.user, session.id).await?))
 }
 
 /// End all my other sessions
 #[utoipa::path(delete, path = "/auth/sessions", tag = "auth", operation_id = "revokeOtherSessions",
-    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 204)))]
 async fn end_other_sessions(State(accounts): State<Arc<Accounts>>, session: LoginCaller) -> Result<StatusCode> {
     service::end_other_sessions(&accounts, session.caller.user, session.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// End one of my sessions
-#[utoipa::path(delete, path = "/auth/sessions/{id}", tag = "auth", operation_id = "revokeSession", params(("id" = Uuid, Path, description = "The session's id")),
-    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+#[utoipa::path(delete, path = "/auth/sessions/{id}", tag = "auth", operation_id = "revokeSession",
+    params(("id" = Uuid, Path, description = "The session's id")), responses((status = 204)))]
 async fn end_session(
     State(accounts): State<Arc<Accounts>>,
     session: LoginCaller,
@@ -152,8 +148,8 @@ async fn end_session(
 }
 
 /// Confirm an email address with the code that was sent to it
-#[utoipa::path(post, path = "/auth/confirm", tag = "auth", operation_id = "confirmAddress", security(()), request_body = Confirm,
-    responses((status = 204), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+#[utoipa::path(post, path = "/auth/confirm", tag = "auth", operation_id = "confirmAddress", security(()),
+    request_body = Confirm, responses((status = 204)))]
 async fn confirm(
     State(accounts): State<Arc<Accounts>>,
     address: ClientAddress,
@@ -165,8 +161,7 @@ async fn confirm(
 
 /// Send the confirmation email again
 #[utoipa::path(post, path = "/auth/confirm/mail", tag = "auth", operation_id = "sendConfirmation",
-    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 409, body = ErrorBody), (status = 429, body = ErrorBody)))]
+    responses((status = 204)))]
 async fn resend_confirmation(
     State(accounts): State<Arc<Accounts>>,
     session: LoginCaller,
@@ -178,15 +173,14 @@ async fn resend_confirmation(
 
 /// List my API tokens
 #[utoipa::path(get, path = "/auth/tokens", tag = "auth", operation_id = "listApiTokens",
-    responses((status = 200, body = Vec<ApiToken>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Vec<ApiToken>), (status = 403, body = ErrorBody)))]
 async fn api_tokens(State(accounts): State<Arc<Accounts>>, session: LoginCaller) -> Result<Json<Vec<ApiToken>>> {
     Ok(Json(service::api_tokens(&accounts, session.caller.user).await?))
 }
 
 /// Create an API token; its secret is shown only once
 #[utoipa::path(post, path = "/auth/tokens", tag = "auth", operation_id = "createApiToken", request_body = NewApiToken,
-    responses((status = 201, body = CreatedApiToken), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 201, body = CreatedApiToken)))]
 async fn create_api_token(
     State(accounts): State<Arc<Accounts>>,
     session: LoginCaller,
@@ -196,9 +190,8 @@ async fn create_api_token(
 }
 
 /// Revoke an API token
-#[utoipa::path(delete, path = "/auth/tokens/{id}", tag = "auth", operation_id = "revokeApiToken", params(("id" = Uuid, Path, description = "The token's id")),
-    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+#[utoipa::path(delete, path = "/auth/tokens/{id}", tag = "auth", operation_id = "revokeApiToken",
+    params(("id" = Uuid, Path, description = "The token's id")), responses((status = 204)))]
 async fn revoke_api_token(
     State(accounts): State<Arc<Accounts>>,
     session: LoginCaller,

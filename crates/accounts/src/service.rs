@@ -6,12 +6,11 @@ mod sessions;
 use std::time::Duration;
 
 use kernel::audit;
-use kernel::auth::{Caller, Role, Scope, Scopes, UNKNOWN_SCOPE};
+use kernel::auth::{Caller, ClientAddress, Role, Scope, Scopes, UNKNOWN_SCOPE};
 use kernel::db::{self, Tx};
 use kernel::error::{Code, Error, Result};
 use kernel::hashing::{self, HashClient};
-use kernel::http::ClientAddress;
-use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::idempotency::{Once, OnceCheck};
 use kernel::ids::UserId;
 use kernel::secrets;
 use secrecy::{ExposeSecret, SecretString};
@@ -219,13 +218,9 @@ pub async fn refresh(accounts: &Accounts, refresh: Refresh, address: ClientAddre
 
 /// Ends a session: its access and refresh tokens stop working at once.
 pub async fn logout(accounts: &Accounts, once: &Once, session: Uuid) -> Result<()> {
-    let mut tx = match once.begin(&accounts.core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    store::revoke_session(&mut tx, session).await?;
+    let work = once.run(&accounts.core, async |tx| store::revoke_session(tx, session).await.map_err(Into::into));
+    let done = work.await;
     // Also if the outcome of the commit is unknown.
-    let done = tx.finish(&accounts.core, ()).await;
     accounts.tokens.empty();
     done
 }
@@ -265,21 +260,20 @@ pub async fn change_password(
         OnceCheck::Done(answer) => return Ok(answer),
     };
     let hash = hashing::hash(HashClient::Known, change.new_password).await?;
-    let mut tx = match once.begin(&accounts.core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    // Anyone else who knew it may have changed it meanwhile.
-    if !store::lock_credentials(&mut tx, user.id, present.as_deref().unwrap_or_default()).await? {
-        return Err(wrong());
-    }
-    store::set_password(&mut tx, user.id, &hash).await?;
-    store::revoke_other_sessions(&mut tx, user.id, session).await?;
-    if change.revoke_tokens {
-        store::sessions::revoke_api_tokens(&mut tx, user.id).await?;
-    }
+    let work = once.run(&accounts.core, async |tx| {
+        // Anyone else who knew it may have changed it meanwhile.
+        if !store::lock_credentials(tx, user.id, present.as_deref().unwrap_or_default()).await? {
+            return Err(wrong());
+        }
+        store::set_password(tx, user.id, &hash).await?;
+        store::revoke_other_sessions(tx, user.id, session).await?;
+        if change.revoke_tokens {
+            store::sessions::revoke_api_tokens(tx, user.id).await?;
+        }
+        Ok(())
+    });
+    let done = work.await;
     // Also if the outcome of the commit is unknown.
-    let done = tx.finish(&accounts.core, ()).await;
     accounts.tokens.empty();
     done
 }
@@ -376,18 +370,18 @@ pub async fn create_api_token(
     if !new.scopes.iter().all(|text| text.parse().is_ok_and(|scope| known(&scope))) {
         return Err(Error::field("scopes", UNKNOWN_SCOPE));
     }
-    let mut tx = match once.begin(&accounts.core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    store::lock_account(&mut tx, user).await?;
-    if store::api_tokens(&mut *tx, user).await?.len() >= API_TOKENS {
-        let message = format!("Your account has {API_TOKENS} API tokens; revoke one that is no longer needed.");
-        return Err(Error::new(Code::ResourceUnavailable, message));
-    }
-    let (token, hash) = secrets::new_token("ink_t_");
-    let details = store::insert_api_token(&mut *tx, user, &hash, new.name.trim(), &new.scopes, new.expires_at).await?;
-    tx.finish(&accounts.core, CreatedApiToken { token: token.expose_secret().to_owned(), details }).await
+    once.run(&accounts.core, async |tx| {
+        store::lock_account(tx, user).await?;
+        if store::api_tokens(&mut *tx, user).await?.len() >= API_TOKENS {
+            let message = format!("Your account has {API_TOKENS} API tokens; revoke one that is no longer needed.");
+            return Err(Error::new(Code::ResourceUnavailable, message));
+        }
+        let (token, hash) = secrets::new_token("ink_t_");
+        let details =
+            store::insert_api_token(&mut *tx, user, &hash, new.name.trim(), &new.scopes, new.expires_at).await?;
+        Ok(CreatedApiToken { token: token.expose_secret().to_owned(), details })
+    })
+    .await
 }
 
 /// The account's live API tokens, oldest first.

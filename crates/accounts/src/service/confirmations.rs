@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use kernel::auth::ClientAddress;
 use kernel::error::{Code, Error, Result};
-use kernel::http::ClientAddress;
-use kernel::idempotency::{Once, OnceStart};
+use kernel::idempotency::Once;
 use kernel::ids::UserId;
 use kernel::{audit, db};
 use kernel::{mail, secrets};
@@ -35,23 +35,24 @@ pub(super) async fn send(accounts: &Accounts, tx: &mut PgConnection, user: &User
 
 /// Sends the confirmation email again.
 pub async fn resend(accounts: &Accounts, once: &Once, user: UserId) -> Result<()> {
-    let mut tx = match once.begin(&accounts.core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    store::lock_account(&mut tx, user).await?;
-    let user = store::user(&mut *tx, user).await?.ok_or_else(|| Error::not_found("account"))?;
-    if user.email_confirmed_at.is_some() {
-        return Err(Error::new(Code::Conflict, "This address is already confirmed."));
-    }
-    if store::confirmations::count_recent(&mut tx, user.id).await? >= MOST {
-        return Err(Error {
-            retry_after: Some(Duration::from_mins(20)),
-            ..Error::new(Code::RateLimited, "Several confirmation emails were already sent; check your inbox first.")
-        });
-    }
-    send(accounts, &mut tx, &user).await?;
-    tx.finish(&accounts.core, ()).await
+    once.run(&accounts.core, async |tx| {
+        store::lock_account(tx, user).await?;
+        let user = store::user(&mut *tx, user).await?.ok_or_else(|| Error::not_found("account"))?;
+        if user.email_confirmed_at.is_some() {
+            return Err(Error::new(Code::Conflict, "This address is already confirmed."));
+        }
+        if store::confirmations::count_recent(tx, user.id).await? >= MOST {
+            return Err(Error {
+                retry_after: Some(Duration::from_mins(20)),
+                ..Error::new(
+                    Code::RateLimited,
+                    "Several confirmation emails were already sent; check your inbox first.",
+                )
+            });
+        }
+        send(accounts, tx, &user).await
+    })
+    .await
 }
 
 /// Confirms the address that this code was sent to; needs no authentication.

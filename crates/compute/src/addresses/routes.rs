@@ -10,7 +10,7 @@ use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::ProviderCaller;
 use kernel::http::extract::{Json, Path, Query};
-use kernel::http::page::{CatalogueQuery, PageQuery};
+use kernel::http::page::{CatalogueQuery, Page, PageQuery};
 use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,8 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 
 /// Address pools with their free addresses
 #[utoipa::path(get, path = "/address-pools", tag = "addresses", operation_id = "listAddressPools",
-    params(CatalogueQuery),
-    responses((status = 200, body = Vec<Pool>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    params(CatalogueQuery), responses((status = 200, body = Vec<Pool>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -43,16 +42,14 @@ async fn list(
 /// One address pool
 #[utoipa::path(get, path = "/address-pools/{id}", tag = "addresses", operation_id = "getAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")),
-    responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Pool), (status = 403, body = ErrorBody)))]
 async fn show(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
     Ok(Json(service::find(&core, id).await?))
 }
 
 /// Create an address pool
-#[utoipa::path(post, path = "/address-pools", tag = "addresses", operation_id = "createAddressPool", request_body = NewPool,
-    responses((status = 201, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+#[utoipa::path(post, path = "/address-pools", tag = "addresses", operation_id = "createAddressPool",
+    request_body = NewPool, responses((status = 201, body = Pool)))]
 async fn create(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -64,9 +61,7 @@ async fn create(
 /// Change some fields of an address pool
 #[utoipa::path(put, path = "/address-pools/{id}", tag = "addresses", operation_id = "updateAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")), request_body = UpdatePool,
-    responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Pool), (status = 409, body = ErrorBody)))]
 async fn update(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -79,8 +74,7 @@ async fn update(
 /// Delete an address pool of which no server has an address
 #[utoipa::path(delete, path = "/address-pools/{id}", tag = "addresses", operation_id = "deleteAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    responses((status = 204), (status = 409, body = ErrorBody)))]
 async fn delete(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<StatusCode> {
     service::delete(&core, id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -89,23 +83,22 @@ async fn delete(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path
 /// Addresses of a pool that are in use
 #[utoipa::path(get, path = "/address-pools/{id}/addresses", tag = "addresses", operation_id = "listPoolAddresses",
     params(("id" = PoolId, Path, description = "The pool's id"), PageQuery),
-    responses((status = 200, body = AddressPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = AddressPage), (status = 403, body = ErrorBody)))]
 async fn addresses(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
     Path(id): Path<PoolId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<AddressPage>> {
-    Ok(Json(service::addresses(&core, id, query).await?))
+    let (addresses, total) = service::addresses(&core, id, query.window()).await?;
+    let Page { data: addresses, total, page, limit, pages } = Page::new(addresses, total, query);
+    Ok(Json(AddressPage { addresses, total, page, limit, pages }))
 }
 
 /// Reserve an address, so that no server gets it
 #[utoipa::path(post, path = "/address-pools/{id}/reserve", tag = "addresses", operation_id = "reserveAddress",
     params(("id" = PoolId, Path, description = "The pool's id")), request_body = HoldBack,
-    responses((status = 201, body = Address), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 201, body = Address)))]
 async fn reserve(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -116,10 +109,10 @@ async fn reserve(
 }
 
 /// Release a reserved address
-#[utoipa::path(delete, path = "/address-pools/{id}/reserve/{address}", tag = "addresses", operation_id = "releaseAddress",
+#[utoipa::path(delete, path = "/address-pools/{id}/reserve/{address}", tag = "addresses",
+    operation_id = "releaseAddress",
     params(("id" = PoolId, Path, description = "The pool's id"), ("address" = String, Path, description = "The address")),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    responses((status = 204), (status = 409, body = ErrorBody)))]
 async fn release_reserved(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,

@@ -6,11 +6,11 @@ use std::time::Duration;
 use kernel::core::Core;
 use kernel::db::{self, is_foreign_key_violation, is_unique_violation};
 use kernel::error::{Code, Error, Result};
-use kernel::http::page::{Page, PageQuery};
-use kernel::idempotency::{Once, OnceStart};
+use kernel::idempotency::Once;
+use kernel::listing::Window;
 use sqlx::PgExecutor;
 
-use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
+use super::model::{Address, HoldBack, NewPool, Pool, UpdatePool};
 use super::range::{Problem, Range};
 use super::store::{self, PoolRow};
 use crate::ids::{HostId, PoolId};
@@ -44,33 +44,32 @@ async fn find_on(core: &Core, db: impl PgExecutor<'_>, id: PoolId) -> Result<Poo
 /// Creates a pool. A gateway within the range is reserved.
 pub async fn create(core: &Core, once: &Once, new: NewPool) -> Result<Pool> {
     let range = Range::new(new.cidr, new.gateway, new.first, new.last).map_err(invalid)?;
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    // Under the host's lock, so that the second of two overlapping pools created at the same time is refused.
-    if !store::lock_host(&mut tx, new.host_id).await? {
-        return Err(Error::field("hostId", "No such host exists."));
-    }
-    let mut pool = PoolRow {
-        id: PoolId(0),
-        host: new.host_id,
-        name: new.name.trim().to_owned(),
-        range,
-        bridge: new.bridge,
-        vlan: new.vlan,
-        dns: new.dns,
-        enabled: new.enabled,
-    };
-    refuse_overlap(&mut tx, &pool, None).await?;
-    pool.id = store::insert(&mut *tx, &pool).await?.ok_or_else(name_taken)?;
-    reserve_gateway(&mut tx, &pool).await?;
-    let pool = find_on(core, &mut *tx, pool.id).await?;
-    if !pool.overlaps.is_empty() {
-        let others = listed(&pool.overlaps);
-        tracing::warn!(pool = pool.name, others, "pools of other hosts have some of these addresses");
-    }
-    tx.finish(core, pool).await
+    once.run(core, async |tx| {
+        // Under the host's lock, so that the second of two overlapping pools created at the same time is refused.
+        if !store::lock_host(tx, new.host_id).await? {
+            return Err(Error::field("hostId", "No such host exists."));
+        }
+        let mut pool = PoolRow {
+            id: PoolId(0),
+            host: new.host_id,
+            name: new.name.trim().to_owned(),
+            range,
+            bridge: new.bridge,
+            vlan: new.vlan,
+            dns: new.dns,
+            enabled: new.enabled,
+        };
+        refuse_overlap(tx, &pool, None).await?;
+        pool.id = store::insert(&mut *tx, &pool).await?.ok_or_else(name_taken)?;
+        reserve_gateway(tx, &pool).await?;
+        let pool = find_on(core, &mut *tx, pool.id).await?;
+        if !pool.overlaps.is_empty() {
+            let others = listed(&pool.overlaps);
+            tracing::warn!(pool = pool.name, others, "pools of other hosts have some of these addresses");
+        }
+        Ok(pool)
+    })
+    .await
 }
 
 /// The warning about a pool that shares addresses with other hosts' pools; `None` if there are none.
@@ -173,34 +172,33 @@ pub async fn delete(core: &Core, id: PoolId) -> Result<()> {
     Ok(())
 }
 
-/// A page of the pool's addresses in use.
-pub async fn addresses(core: &Core, id: PoolId, query: PageQuery) -> Result<AddressPage> {
+/// The pool's addresses in use, and the total count.
+pub async fn addresses(core: &Core, id: PoolId, window: Window) -> Result<(Vec<Address>, i64)> {
     store::host_of(&core.db, id).await?.ok_or_else(no_pool)?;
     let total = store::count(&core.db, id).await?;
-    let addresses = store::addresses(&core.db, id, query.size(), query.offset()).await?;
-    let Page { data: addresses, total, page, limit, pages } = Page::new(addresses, total, query);
-    Ok(AddressPage { addresses, total, page, limit, pages })
+    Ok((store::addresses(&core.db, id, window.limit, window.offset).await?, total))
 }
 
 /// Reserves an address, so that no server gets it.
 pub async fn reserve(core: &Core, once: &Once, id: PoolId, wish: HoldBack) -> Result<Address> {
     let HoldBack { address, reason } = wish;
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let pool = store::lock(&mut tx, id).await?.ok_or_else(no_pool)?;
-    if !pool.range.contains(address) {
-        let (first, last) = (pool.range.first, pool.range.last);
-        return Err(Error::field("address", format!("{address} is not in the pool's range, {first} to {last}.")));
-    }
-    let Some(taken_at) = store::reserve(&mut *tx, id, address, reason.as_deref()).await? else {
-        return Err(match store::holder(&mut *tx, id, address).await? {
-            Some(Some(server)) => Error::new(Code::Conflict, format!("The server {server} has the address {address}.")),
-            _ => Error::new(Code::AlreadyExists, format!("{address} is already reserved.")),
-        });
-    };
-    tx.finish(core, Address { address, server_id: None, reason, taken_at }).await
+    once.run(core, async |tx| {
+        let pool = store::lock(tx, id).await?.ok_or_else(no_pool)?;
+        if !pool.range.contains(address) {
+            let (first, last) = (pool.range.first, pool.range.last);
+            return Err(Error::field("address", format!("{address} is not in the pool's range, {first} to {last}.")));
+        }
+        let Some(taken_at) = store::reserve(&mut *tx, id, address, reason.as_deref()).await? else {
+            return Err(match store::holder(&mut *tx, id, address).await? {
+                Some(Some(server)) => {
+                    Error::new(Code::Conflict, format!("The server {server} has the address {address}."))
+                }
+                _ => Error::new(Code::AlreadyExists, format!("{address} is already reserved.")),
+            });
+        };
+        Ok(Address { address, server_id: None, reason, taken_at })
+    })
+    .await
 }
 
 /// Releases a reserved address.

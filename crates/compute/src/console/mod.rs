@@ -9,5 +9,6 @@ mod routes;
 pub mod service;
 mod socket;
 mod store;
+mod wire;
 
 pub use feature::Consoles;

@@ -21,12 +21,9 @@ pub struct OpenConsole {
 }
 
 /// A link to a console.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct ConsoleUrl {
-    /// `success`.
-    pub status: String,
-    /// The page to open, with a ticket that works once, within half a minute, from the client address that requested
-    /// it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConsoleLink {
+    /// The page to open.
     pub url: String,
 }
 

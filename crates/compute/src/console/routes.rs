@@ -8,15 +8,17 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{Redirect, Response};
 use axum::routing;
+use kernel::auth::ClientAddress;
 use kernel::error::{Code, Error, Result};
+use kernel::http::ErrorBody;
 use kernel::http::auth::AnyCaller;
 use kernel::http::extract::Json;
-use kernel::http::{ClientAddress, ErrorBody};
 use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{ConsoleUrl, OpenConsole};
+use super::model::OpenConsole;
+use super::wire::ConsoleUrl;
 use super::{Consoles, page, service, socket};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Consoles>> {
@@ -36,24 +38,23 @@ pub(super) fn pages() -> OpenApiRouter<Arc<Consoles>> {
 ///
 /// The URL in the response is a page with a ticket that works once, within half a minute, from the client address that
 /// requested it.
-#[utoipa::path(post, path = "/server/console", tag = "servers", operation_id = "openConsole", request_body = OpenConsole,
-    responses((status = 200, body = ConsoleUrl), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+#[utoipa::path(post, path = "/server/console", tag = "servers", operation_id = "openConsole",
+    request_body = OpenConsole, responses((status = 200, body = ConsoleUrl), (status = 404, body = ErrorBody)))]
 async fn open(
     State(consoles): State<Arc<Consoles>>,
     AnyCaller(caller): AnyCaller,
     ClientAddress(address): ClientAddress,
     Post(once, console): Post<OpenConsole>,
 ) -> Result<Json<ConsoleUrl>> {
-    Ok(Json(service::order(&consoles, &once, &caller, address, console.vmid).await?))
+    Ok(Json(service::order(&consoles, &once, &caller, address, console.vmid).await?.into()))
 }
 
 /// The console page's WebSocket
 ///
 /// For our own page, whose first message has the ticket. docs/console.md describes the messages.
 #[utoipa::path(get, path = "/console/socket", tag = "servers", operation_id = "connectConsole", security(()),
-    responses((status = 101, description = "A WebSocket"), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 101, description = "A WebSocket"), (status = 400, body = ErrorBody),
+        (status = 403, body = ErrorBody)))]
 async fn connect(
     State(consoles): State<Arc<Consoles>>,
     ClientAddress(address): ClientAddress,

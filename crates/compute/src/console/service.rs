@@ -5,18 +5,17 @@ use std::time::Duration;
 
 use accounts;
 use hypervisor::{Console, GuestPower, Presence};
-use kernel::auth::{Access, Caller};
+use kernel::auth::{Access, Caller, ClientAddress};
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
-use kernel::http::ClientAddress;
-use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::idempotency::{Once, OnceCheck};
 use kernel::secrets;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::Consoles;
-use super::model::{CloseReason, ConsoleUrl, NewTicket};
+use super::model::{CloseReason, ConsoleLink, NewTicket};
 use super::store::{self, ConsoleConnection, RedeemedTicket};
 use crate::ids::ServerId;
 use crate::locks::CONSOLES;
@@ -49,7 +48,7 @@ pub async fn order(
     caller: &Caller,
     address: IpAddr,
     number: i64,
-) -> Result<ConsoleUrl> {
+) -> Result<ConsoleLink> {
     let core = &consoles.core;
     let server = servers::service::accessible_by_number(core, caller, number, Access::Write).await?;
     servers::service::require_not_suspended(caller, &server)?;
@@ -70,19 +69,18 @@ pub async fn order(
     let life = seconds(core.config.console_ticket_seconds);
     let (id, user, token, session) = (Uuid::now_v7(), caller.user, caller.token, caller.session);
     let way = NewTicket { id, server: server.id, user, token, session, address };
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    accounts::store::lock_account(&mut tx, user).await?;
-    if !store::insert(&mut tx, &way, &hash, life, TICKETS).await? {
-        let words = "Too many consoles were requested but not opened; try again in half a minute.";
-        return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
-    }
-    // Behind the #, so that neither a server's log nor another page gets to see it in a Referer.
-    let base = core.config.public_url.trim_end_matches('/');
-    let url = format!("{base}/console/#{}", ticket.expose_secret());
-    tx.finish(core, ConsoleUrl { status: "success".to_owned(), url }).await
+    once.run(core, async |tx| {
+        accounts::store::lock_account(tx, user).await?;
+        if !store::insert(tx, &way, &hash, life, TICKETS).await? {
+            let words = "Too many consoles were requested but not opened; try again in half a minute.";
+            return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
+        }
+        // Behind the #, so that neither a server's log nor another page gets to see it in a Referer.
+        let base = core.config.public_url.trim_end_matches('/');
+        let url = format!("{base}/console/#{}", ticket.expose_secret());
+        Ok(ConsoleLink { url })
+    })
+    .await
 }
 
 /// Why a server can't have a console now, according to its status.

@@ -22,9 +22,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 }
 
 /// Hosts with their nodes
-#[utoipa::path(get, path = "/hosts", tag = "hosts", operation_id = "listHosts",
-    params(CatalogueQuery),
-    responses((status = 200, body = Vec<Host>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+#[utoipa::path(get, path = "/hosts", tag = "hosts", operation_id = "listHosts", params(CatalogueQuery),
+    responses((status = 200, body = Vec<Host>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(hosts): State<Arc<Hosts>>,
     _: ProviderCaller,
@@ -36,17 +35,14 @@ async fn list(
 /// One host
 #[utoipa::path(get, path = "/hosts/{id}", tag = "hosts", operation_id = "getHost",
     params(("id" = HostId, Path, description = "The host's id")),
-    responses((status = 200, body = Host), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Host), (status = 403, body = ErrorBody)))]
 async fn show(State(hosts): State<Arc<Hosts>>, _: ProviderCaller, Path(id): Path<HostId>) -> Result<Json<Host>> {
     Ok(Json(service::find(&hosts.core, id).await?))
 }
 
 /// Add a host, after checking it
 #[utoipa::path(post, path = "/hosts", tag = "hosts", operation_id = "addHost", request_body = NewHost,
-    responses((status = 201, body = AddedHost), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody),
-        (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 201, body = AddedHost), (status = 502, body = ErrorBody)))]
 async fn add(
     State(hosts): State<Arc<Hosts>>,
     _: ProviderCaller,
@@ -58,9 +54,7 @@ async fn add(
 /// Change some fields of a host
 #[utoipa::path(put, path = "/hosts/{id}", tag = "hosts", operation_id = "updateHost",
     params(("id" = HostId, Path, description = "The host's id")), request_body = UpdateHost,
-    responses((status = 200, body = Host), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = Host), (status = 409, body = ErrorBody), (status = 502, body = ErrorBody)))]
 async fn update(
     State(hosts): State<Arc<Hosts>>,
     _: ProviderCaller,
@@ -73,8 +67,7 @@ async fn update(
 /// Delete a host that has no servers and no address pools
 #[utoipa::path(delete, path = "/hosts/{id}", tag = "hosts", operation_id = "deleteHost",
     params(("id" = HostId, Path, description = "The host's id")),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    responses((status = 204), (status = 409, body = ErrorBody)))]
 async fn delete(State(hosts): State<Arc<Hosts>>, _: ProviderCaller, Path(id): Path<HostId>) -> Result<StatusCode> {
     service::delete(&hosts, id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -83,9 +76,7 @@ async fn delete(State(hosts): State<Arc<Hosts>>, _: ProviderCaller, Path(id): Pa
 /// Check a host now: its version, its nodes, what is missing
 #[utoipa::path(post, path = "/hosts/{id}/check", tag = "hosts", operation_id = "checkHost",
     params(("id" = HostId, Path, description = "The host's id")),
-    responses((status = 200, body = HostCheck), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 502, body = ErrorBody),
-        (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = HostCheck), (status = 502, body = ErrorBody)))]
 async fn check(
     State(hosts): State<Arc<Hosts>>,
     _: ProviderCaller,

@@ -8,7 +8,7 @@ use hypervisor::{Driver, GuestShell, HostInfo};
 use kernel::core::Core;
 use kernel::db::{self, is_foreign_key_violation, is_unique_violation};
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::idempotency::{Once, OnceCheck};
 use kernel::keyring::SealCounts;
 use kernel::operations;
 use kernel::secrets::SealedBy;
@@ -181,21 +181,21 @@ pub async fn add(core: &Core, once: &Once, new: NewHost) -> Result<AddedHost> {
         OnceCheck::Done(answer) => return Ok(answer),
     };
     let sealed = seal(core, &settings)?;
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let overcommit = [new.cpu_overcommit, new.memory_overcommit, new.disk_overcommit];
-    let id = store::insert(&mut *tx, name, new.kind, &sealed, new.enabled, overcommit).await?.ok_or_else(name_taken)?;
-    operations::service::add_lane(&mut *tx, &lane(id)).await?;
-    if settings.ways().is_some() {
-        make_management_key(core, &mut tx, id).await?;
-    }
-    record(&mut tx, id, looked.as_ref(), failure.as_deref()).await?;
-    let mut problems = looked.map_or_else(|| failure.into_iter().collect(), |info| info.problems);
-    problems.extend(same.iter().map(|other| duplicate_problem(&settings, other)));
-    let host = find_on(core, &mut tx, id).await?;
-    tx.finish(core, AddedHost { host, problems }).await
+    once.run(core, async |tx| {
+        let overcommit = [new.cpu_overcommit, new.memory_overcommit, new.disk_overcommit];
+        let id =
+            store::insert(&mut *tx, name, new.kind, &sealed, new.enabled, overcommit).await?.ok_or_else(name_taken)?;
+        operations::service::add_lane(&mut *tx, &lane(id)).await?;
+        if settings.ways().is_some() {
+            make_management_key(core, tx, id).await?;
+        }
+        record(tx, id, looked.as_ref(), failure.as_deref()).await?;
+        let mut problems = looked.map_or_else(|| failure.into_iter().collect(), |info| info.problems);
+        problems.extend(same.iter().map(|other| duplicate_problem(&settings, other)));
+        let host = find_on(core, tx, id).await?;
+        Ok(AddedHost { host, problems })
+    })
+    .await
 }
 
 async fn make_management_key(core: &Core, tx: &mut PgConnection, id: HostId) -> Result<()> {
@@ -321,12 +321,11 @@ pub async fn check(hosts: &Hosts, once: &Once, id: HostId) -> Result<HostCheck> 
         OnceCheck::New(info) => info,
         OnceCheck::Done(answer) => return Ok(answer),
     };
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    record(&mut tx, id, Some(&info), None).await?;
-    tx.finish(core, info.into()).await
+    once.run(core, async |tx| {
+        record(tx, id, Some(&info), None).await?;
+        Ok(info.into())
+    })
+    .await
 }
 
 /// The names of the hosts among `all` that are the same as one with these settings, except `own`, its own row: by the

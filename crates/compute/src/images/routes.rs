@@ -23,9 +23,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 }
 
 /// Images: those that can be ordered; all of them, with their sources, for a provider
-#[utoipa::path(get, path = "/images", tag = "catalogue", operation_id = "listImages",
-    params(CatalogueQuery),
-    responses((status = 200, body = Vec<ImageView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+#[utoipa::path(get, path = "/images", tag = "catalogue", operation_id = "listImages", params(CatalogueQuery),
+    responses((status = 200, body = Vec<ImageView>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(hosts): State<Arc<Hosts>>,
     AccountCaller(caller): AccountCaller,
@@ -37,8 +36,7 @@ async fn list(
 /// One image
 #[utoipa::path(get, path = "/images/{id}", tag = "catalogue", operation_id = "getImage",
     params(("id" = ImageId, Path, description = "The image's id")),
-    responses((status = 200, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = ImageView), (status = 403, body = ErrorBody)))]
 async fn show(
     State(hosts): State<Arc<Hosts>>,
     AccountCaller(caller): AccountCaller,
@@ -49,8 +47,7 @@ async fn show(
 
 /// Create an image
 #[utoipa::path(post, path = "/images", tag = "catalogue", operation_id = "createImage", request_body = NewImage,
-    responses((status = 201, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 201, body = ImageView)))]
 async fn create(
     State(hosts): State<Arc<Hosts>>,
     _: ProviderCaller,
@@ -62,9 +59,7 @@ async fn create(
 /// Change some fields of an image
 #[utoipa::path(put, path = "/images/{id}", tag = "catalogue", operation_id = "updateImage",
     params(("id" = ImageId, Path, description = "The image's id")), request_body = UpdateImage,
-    responses((status = 200, body = ImageView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = ImageView), (status = 409, body = ErrorBody)))]
 async fn update(
     State(hosts): State<Arc<Hosts>>,
     _: ProviderCaller,
@@ -77,8 +72,7 @@ async fn update(
 /// Delete an image that no server was ever made from
 #[utoipa::path(delete, path = "/images/{id}", tag = "catalogue", operation_id = "deleteImage",
     params(("id" = ImageId, Path, description = "The image's id")),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    responses((status = 204), (status = 409, body = ErrorBody)))]
 async fn delete(State(hosts): State<Arc<Hosts>>, _: ProviderCaller, Path(id): Path<ImageId>) -> Result<StatusCode> {
     service::delete(&hosts.core, id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -8,7 +8,7 @@ use kernel::auth::Caller;
 use kernel::core::Core;
 use kernel::db::{self, is_foreign_key_violation, is_unique_violation};
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::idempotency::{Once, OnceCheck};
 use sqlx::{PgConnection, PgExecutor};
 
 use super::model::{Image, ImageSource, ImageView, NewImage, UpdateImage};
@@ -73,15 +73,13 @@ pub async fn create(hosts: &Hosts, once: &Once, new: NewImage) -> Result<ImageVi
         OnceCheck::New(found) => found,
         OnceCheck::Done(answer) => return Ok(answer),
     };
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let image = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
-    store::set_sources(&mut tx, image.id, &new.sources).await.map_err(no_host)?;
-    note(&mut tx, image.id, &found).await?;
-    let image = with_sources(&mut *tx, image).await?;
-    tx.finish(core, image).await
+    once.run(core, async |tx| {
+        let image = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
+        store::set_sources(tx, image.id, &new.sources).await.map_err(no_host)?;
+        note(tx, image.id, &found).await?;
+        with_sources(&mut *tx, image).await
+    })
+    .await
 }
 
 /// Changes only the fields that `update` has. New sources are checked first, as for a new image.

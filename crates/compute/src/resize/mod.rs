@@ -5,6 +5,7 @@ pub mod model;
 mod routes;
 pub mod service;
 mod store;
+mod wire;
 pub mod workflow;
 
 pub use feature::Resizes;

@@ -1,9 +1,8 @@
-//! Request and response types for sizes, and the type that workflows store.
+//! The request for another size, and the type that workflows store.
 
 use garde::Validate;
 use hypervisor::GuestSize;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::ids::TariffId;
 use crate::servers::model::ServerRecord;
@@ -29,20 +28,6 @@ pub struct ResizeServer {
     #[serde(default)]
     #[garde(skip)]
     pub allow_restart: bool,
-}
-
-/// The response to a request for another size.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Resizing {
-    /// `success`: the request was accepted.
-    pub status: String,
-    /// The host's own task id, the operation's id if the host has none (yet), or `unchanged`.
-    pub data: String,
-    /// Whether the server is restarted for it.
-    pub restart: bool,
-    /// The operation, for `GET /api/operations/{id}`; null if the server already has that size.
-    pub operation_id: Option<Uuid>,
 }
 
 /// A server's size.

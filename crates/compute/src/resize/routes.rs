@@ -9,8 +9,9 @@ use kernel::http::extract::Json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{ResizeServer, Resizing};
+use super::model::ResizeServer;
 use super::service;
+use super::wire::Resizing;
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
@@ -23,15 +24,13 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 ///
 /// To another tariff, or to single values as far as its tariff allows. Containers are changed while they run; a virtual
 /// machine is restarted if `allowRestart` permits it. A disk never shrinks.
-#[utoipa::path(put, path = "/server/{id}/resize", tag = "servers", operation_id = "resizeServer", request_body = ResizeServer,
-    params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Resizing), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
+#[utoipa::path(put, path = "/server/{id}/resize", tag = "servers", operation_id = "resizeServer",
+    request_body = ResizeServer, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Resizing), (status = 409, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn resize(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Json(wish): Json<ResizeServer>,
 ) -> Result<Json<Resizing>> {
-    Ok(Json(service::resize(&hosts, &access, &wish).await?))
+    Ok(Json(service::resize(&hosts, &access, &wish).await?.into()))
 }

@@ -8,18 +8,32 @@ use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
 use sqlx::PgConnection;
 
-use super::model::{ResizeServer, Resizing, ServerSize};
+use super::model::{ResizeServer, ServerSize};
 use super::{store, workflow};
 use crate::hosts::Hosts;
 use crate::ids::TariffId;
 use crate::servers::model::{ServerRecord, Status};
-use crate::servers::service::{self, Accepted};
+use crate::servers::service::{self, Accepted, StoredRequest};
 use crate::servers::{self, ServerAccess, placement};
 use crate::tariffs;
 use crate::tariffs::model::Tariff;
 
+/// Outcome of a request for another size.
+#[derive(Debug)]
+pub enum Resized {
+    /// The server already has that size.
+    Unchanged,
+    /// The request was accepted.
+    Accepted {
+        /// The operation that changes the size.
+        accepted: Accepted,
+        /// Whether the server is restarted for it.
+        restart: bool,
+    },
+}
+
 /// Accepts a change of size: capacity and operation in one transaction.
-pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -> Result<Resizing> {
+pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -> Result<Resized> {
     let core = &hosts.core;
     let can = hosts.driver(access.server.host_id).await?.capabilities();
     let mut tx = db::begin(&core.db).await?;
@@ -32,8 +46,7 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
         return Err(Error::field(if tariff.is_some() { "tariffId" } else { "disk" }, message));
     }
     if to == from && tariff.is_none_or(|t| t == server.tariff_id) {
-        let (status, data) = ("success".to_owned(), "unchanged".to_owned());
-        return Ok(Resizing { status, data, restart: false, operation_id: None });
+        return Ok(Resized::Unchanged);
     }
     let live = if server.kind == "vm" { can.vm_live_resize } else { can.live_resize };
     let power = (to.cores, to.memory) != (from.cores, from.memory);
@@ -57,8 +70,8 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
     let id = service::enqueue(core, &mut tx, access, workflow::KIND, status, data).await?;
     servers::store::set_size(&mut tx, server.id, from.max(to), None).await?;
     tx.commit().await?;
-    let submitted = service::wait_for_task(core, &Once::default(), Accepted::new(id, None)).await?;
-    Ok(Resizing { status: "success".to_owned(), data: submitted.task_id, restart, operation_id: Some(id) })
+    let accepted = service::wait_for_task(core, &Once::default(), StoredRequest::new(id, None)).await?;
+    Ok(Resized::Accepted { accepted, restart })
 }
 
 /// The requested size and, if a tariff was requested, that tariff.

@@ -6,14 +6,15 @@ use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::text;
-use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::idempotency::{Once, OnceCheck};
 use kernel::secrets;
 use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{ReinstallServer, Reinstalling, ServerView, Status, Suspension, UpdateServer};
-use super::service::{self, Accepted, SubmittedOperation};
+use super::model::{ReinstallServer, ServerView, Status, UpdateServer};
+use super::service::{self, Accepted, StoredRequest};
 use super::workflows::power::{self, Power};
 use super::workflows::{create, reinstall};
 use super::{ServerAccess, store, subject};
@@ -59,47 +60,40 @@ pub async fn name_address(
 }
 
 /// Enqueues a reinstallation: the server is recreated on the same node with the same addresses.
-pub async fn reinstall(
-    hosts: &Hosts,
-    once: &Once,
-    access: &ServerAccess,
-    wish: ReinstallServer,
-) -> Result<Reinstalling> {
+pub async fn reinstall(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: ReinstallServer) -> Result<Accepted> {
     let core = &hosts.core;
-    if let OnceCheck::Done(accepted) = once.check(core, service::require_unprotected_on_host(hosts, access)).await? {
-        return answer(service::wait_for_task(core, once, accepted).await?);
+    if let OnceCheck::Done(stored) = once.check(core, service::require_unprotected_on_host(hosts, access)).await? {
+        return service::wait_for_task(core, once, stored).await;
     }
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(accepted) => return answer(service::wait_for_task(core, once, accepted).await?),
-    };
-    let server = service::lock(&mut tx, access).await?;
-    service::require_unprotected(&server)?;
-    if !server.reserved {
-        service::require_guest(&server)?;
-    }
-    let kind = store::image_kind(&mut tx, wish.os_id).await?;
-    if kind.as_deref() != Some(&*server.kind) {
-        return Err(Error::field("osId", format!("No such image is available for {} servers.", server.kind)));
-    }
-    if store::source_on(&mut tx, wish.os_id, server.host_id).await?.is_none() {
-        return Err(Error::field("osId", "This server's host does not have this image."));
-    }
-    let keys = match (&wish.ssh_keys, &wish.ssh_key_ids) {
-        (None, None) => server.ssh_keys.clone(),
-        (keys, ids) => {
-            let (keys, ids) = (keys.as_deref().unwrap_or_default(), ids.as_deref().unwrap_or_default());
-            ssh_keys::service::together(&mut tx, server.user_id, keys, ids).await?
+    let accepted = once.run(core, async |tx| {
+        let server = service::lock(tx, access).await?;
+        service::require_unprotected(&server)?;
+        if !server.reserved {
+            service::require_guest(&server)?;
         }
-    };
-    recheck_stored_values(&server.name, &keys)?;
-    let password = secrets::readable_password();
-    let sealed = core.sealer.seal_text(create::PASSWORD, &password)?;
-    let up = store::wanted_up(&mut tx, server.id).await?;
-    let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
-    let id = service::enqueue(core, &mut tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
-    let accepted = tx.finish(core, Accepted::new(id, Some(password.expose_secret()))).await?;
-    answer(service::wait_for_task(core, once, accepted).await?)
+        let kind = store::image_kind(tx, wish.os_id).await?;
+        if kind.as_deref() != Some(&*server.kind) {
+            return Err(Error::field("osId", format!("No such image is available for {} servers.", server.kind)));
+        }
+        if store::source_on(tx, wish.os_id, server.host_id).await?.is_none() {
+            return Err(Error::field("osId", "This server's host does not have this image."));
+        }
+        let keys = match (&wish.ssh_keys, &wish.ssh_key_ids) {
+            (None, None) => server.ssh_keys.clone(),
+            (keys, ids) => {
+                let (keys, ids) = (keys.as_deref().unwrap_or_default(), ids.as_deref().unwrap_or_default());
+                ssh_keys::service::together(tx, server.user_id, keys, ids).await?
+            }
+        };
+        recheck_stored_values(&server.name, &keys)?;
+        let password = secrets::readable_password();
+        let sealed = core.sealer.seal_text(create::PASSWORD, &password)?;
+        let up = store::wanted_up(tx, server.id).await?;
+        let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
+        let id = service::enqueue(core, tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
+        Ok(StoredRequest::new(id, Some(password.expose_secret())))
+    });
+    service::wait_for_task(core, once, accepted.await?).await
 }
 
 /// Older versions accepted names and keys that no guest accepts: this has to fail before the old guest is gone.
@@ -116,39 +110,39 @@ fn recheck_stored_values(name: &str, keys: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn answer(submitted: SubmittedOperation) -> Result<Reinstalling> {
-    let SubmittedOperation { operation_id, task_id, generated } = submitted;
-    let root_password = generated.ok_or_else(|| Error::internal(anyhow::anyhow!("no password was stored")))?;
-    Ok(Reinstalling { status: "success".to_owned(), task_id, root_password, operation_id })
+/// A server that was suspended, or is so no longer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Suspended {
+    /// The operation that stops or starts the server, unless there is nothing to do.
+    #[serde(rename = "operationId")]
+    pub operation: Option<Uuid>,
 }
 
 /// Suspends a server. Its owner is locked out at once, whatever they have started and whatever the host does; the guest
 /// is stopped as soon as the current operation has ended.
-pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspension> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let server = service::lock(&mut tx, access).await?;
-    let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
-    store::suspend(&mut tx, server.id, reason.trim(), running).await?;
-    let operation_id = if running { Some(stop_or_start(core, &mut tx, access, Power::Suspend).await?) } else { None };
-    tx.finish(core, Suspension { status: "success".to_owned(), action: "suspend".to_owned(), operation_id }).await
+pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspended> {
+    once.run(core, async |tx| {
+        let server = service::lock(tx, access).await?;
+        let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
+        store::suspend(tx, server.id, reason.trim(), running).await?;
+        let operation = if running { Some(stop_or_start(core, tx, access, Power::Suspend).await?) } else { None };
+        Ok(Suspended { operation })
+    })
+    .await
 }
 
 /// Ends a suspension.
-pub async fn unsuspend(core: &Core, once: &Once, access: &ServerAccess) -> Result<Suspension> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let server = service::lock(&mut tx, access).await?;
-    if server.suspend_reason.is_none() {
-        return Err(Error::new(Code::Conflict, "This server is not suspended."));
-    }
-    let start = store::unsuspend(&mut tx, server.id).await?;
-    let operation_id = if start { Some(stop_or_start(core, &mut tx, access, Power::Unsuspend).await?) } else { None };
-    tx.finish(core, Suspension { status: "success".to_owned(), action: "unsuspend".to_owned(), operation_id }).await
+pub async fn unsuspend(core: &Core, once: &Once, access: &ServerAccess) -> Result<Suspended> {
+    once.run(core, async |tx| {
+        let server = service::lock(tx, access).await?;
+        if server.suspend_reason.is_none() {
+            return Err(Error::new(Code::Conflict, "This server is not suspended."));
+        }
+        let start = store::unsuspend(tx, server.id).await?;
+        let operation = if start { Some(stop_or_start(core, tx, access, Power::Unsuspend).await?) } else { None };
+        Ok(Suspended { operation })
+    })
+    .await
 }
 
 async fn stop_or_start(core: &Core, tx: &mut PgConnection, access: &ServerAccess, power: Power) -> Result<Uuid> {

@@ -14,6 +14,7 @@ pub mod service;
 pub mod store;
 pub mod subject;
 mod submit;
+pub mod wire;
 pub mod workflows;
 
 use kernel::events::Topic;

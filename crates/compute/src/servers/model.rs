@@ -4,8 +4,8 @@
 use chrono::{DateTime, Utc};
 use garde::Validate;
 use hypervisor::{GuestKind, GuestRef};
-use kernel::http::page::Order;
 use kernel::http::text;
+use kernel::listing::Order;
 use kernel::stored_enum;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -249,20 +249,6 @@ pub struct ReinstallServer {
     pub ssh_key_ids: Option<Vec<SshKeyId>>,
 }
 
-/// The response to a reinstallation.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Reinstalling {
-    /// `success`: the request was accepted.
-    pub status: String,
-    /// The host's own task id, or the operation's id if the host has none (yet).
-    pub task_id: String,
-    /// Root's new password, shown only once.
-    pub root_password: String,
-    /// The operation, for `GET /api/operations/{id}`.
-    pub operation_id: Uuid,
-}
-
 /// The reason for a suspension.
 #[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -270,72 +256,6 @@ pub struct SuspendServer {
     /// Shown to the customer.
     #[garde(length(chars, max = 500), custom(text::title))]
     pub reason: String,
-}
-
-/// The response to suspending or unsuspending a server.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Suspension {
-    /// `success`: it takes effect immediately.
-    pub status: String,
-    /// `suspend` or `unsuspend`.
-    pub action: String,
-    /// The operation that stops or starts the server; null if there is nothing to do.
-    pub operation_id: Option<Uuid>,
-}
-
-/// The response to an order.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CreatedServer {
-    /// The new server's id.
-    pub id: ServerId,
-    /// `creating`.
-    pub status: Status,
-    /// The guest's number.
-    pub proxmox_id: i64,
-    /// Null: `GET /api/server/{id}` has it once the server has been created.
-    pub ip_address: Option<String>,
-    /// Root's password, shown only once.
-    pub root_password: String,
-    /// The operation that creates it, for `GET /api/operations/{id}`.
-    pub operation_id: Uuid,
-}
-
-/// The response to start, stop and restart.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Action {
-    /// `success`: the request was accepted.
-    pub status: &'static str,
-    /// `start`, `stop` or `restart`.
-    pub action: &'static str,
-    /// The host's own task id, or the operation's id if the host has none (yet).
-    pub task_id: String,
-    /// The operation, for `GET /api/operations/{id}`.
-    pub operation_id: Uuid,
-}
-
-/// The response to a deletion.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Deleted {
-    /// `deleted`: the request was accepted; the status is `deleting` until the guest is gone.
-    pub status: &'static str,
-    /// The operation, for `GET /api/operations/{id}`; null if there was nothing left to do.
-    pub operation_id: Option<Uuid>,
-}
-
-/// The response to a change of root's password.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PasswordChanged {
-    /// `success`: the password is set in the guest. `pending`: the host is slow, and the operation continues.
-    pub status: String,
-    /// Root's new password, shown only once.
-    pub password: String,
-    /// The operation, for `GET /api/operations/{id}`.
-    pub operation_id: Uuid,
 }
 
 /// Filters, sorting and paging for the list of servers.
@@ -405,7 +325,7 @@ pub enum Sort {
     Id,
     /// Host name.
     Name,
-    /// The rest of the response (the host's task id, a status), once it is known.
+    /// Status.
     Status,
     /// When they were ordered.
     CreatedAt,

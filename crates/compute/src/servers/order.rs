@@ -4,101 +4,110 @@ use chrono::{DateTime, Utc};
 use hypervisor::GuestKind;
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceStart};
+use kernel::idempotency::Once;
 use kernel::operations::NewOperation;
 use kernel::{secrets, stored};
 use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::model::{CreateServer, CreatedServer, Status};
+use super::model::CreateServer;
 use super::store::NewServer;
 use super::workflows::create;
 use super::{placement, rules, store, subject};
-use crate::ids::UserId;
+use crate::ids::{ServerId, UserId};
 use crate::{addresses, hosts, ssh_keys, tariffs};
 
+/// An accepted order, stored under the names that the API has for it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OrderedServer {
+    /// The new server's id.
+    pub id: ServerId,
+    /// The guest's number.
+    #[serde(rename = "proxmoxId")]
+    pub number: i64,
+    /// Root's password.
+    #[serde(rename = "rootPassword")]
+    pub password: String,
+    /// The operation that creates the server.
+    #[serde(rename = "operationId")]
+    pub operation: Uuid,
+}
+
 /// Accepts an order: placement, addresses and operation in one transaction, so that either all of it exists or nothing.
-pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) -> Result<CreatedServer> {
+pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) -> Result<OrderedServer> {
     let password = secrets::readable_password();
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let offer = store::offer(&mut tx, order.tariff_id)
-        .await?
-        .ok_or_else(|| Error::field("tariffId", "No such tariff is available."))?;
-    let kind = store::image_kind(&mut tx, order.os_id)
-        .await?
-        .ok_or_else(|| Error::field("osId", "No such image is available."))?;
-    GuestKind::try_from(stored::parse_known(&offer.kind).unwrap_or(tariffs::Kind::Unknown))?;
-    if kind != offer.kind {
-        return Err(Error::field(
-            "osId",
-            format!("This image is for {kind} servers; the tariff is for {}.", offer.kind),
-        ));
-    }
-    let ssh_keys = ssh_keys::service::together(&mut tx, user, &order.ssh_keys, &order.ssh_key_ids).await?;
-    let (count, limit) = store::lock_limit(&mut tx, user).await?;
-    if count >= limit {
-        return Err(Error::new(
-            Code::ResourceUnavailable,
-            format!("Your account has {count} of at most {limit} servers; delete one or ask the provider for more."),
-        ));
-    }
-    placement::lock(&mut tx).await?;
-    if !placement::is_image_available(&mut tx, order.os_id).await? {
-        return Err(Error::field("osId", "No host has this image at the moment."));
-    }
-    let candidates = placement::candidates(&mut tx, order.os_id, &offer).await?;
-    let Some(first) = candidates.first() else {
-        if placement::awaits_sweep(&mut tx).await? {
-            return Err(Error::new(
-                Code::ResourceUnavailable,
-                "The provider's database was restored, and hosts are being checked before new servers are created; try \
-                 again in a minute.",
+    once.run(core, async |tx| {
+        let offer = store::offer(tx, order.tariff_id)
+            .await?
+            .ok_or_else(|| Error::field("tariffId", "No such tariff is available."))?;
+        let kind = store::image_kind(tx, order.os_id)
+            .await?
+            .ok_or_else(|| Error::field("osId", "No such image is available."))?;
+        GuestKind::try_from(stored::parse_known(&offer.kind).unwrap_or(tariffs::Kind::Unknown))?;
+        if kind != offer.kind {
+            return Err(Error::field(
+                "osId",
+                format!("This image is for {kind} servers; the tariff is for {}.", offer.kind),
             ));
         }
-        return Err(Error::new(
-            Code::ResourceUnavailable,
-            "No host has the capacity for this tariff at the moment; choose a smaller one or try again later.",
-        ));
-    };
-    let new = NewServer {
-        user,
-        tariff: order.tariff_id,
-        image: order.os_id,
-        host: first.host,
-        node: &first.node,
-        name: order.name.as_deref(),
-        offer: &offer,
-        ssh_keys: &ssh_keys,
-    };
-    let (id, number) = store::insert(&mut tx, &new).await?;
-    let rest = core.config.address_rest();
-    let Some(host) = placement::place_with_addresses(&mut tx, id, &candidates, rest).await? else {
-        let hosts: Vec<i64> = candidates.iter().map(|candidate| candidate.host.0).collect();
-        return Err(no_address(addresses::store::next_rested_at(&mut tx, &hosts, rest).await?));
-    };
-    let data = create::Data::new(core.sealer.seal_text(create::PASSWORD, &password)?);
-    let deadline = rules::seconds(core.config.create_deadline_seconds);
-    let operation = NewOperation {
-        kind: create::KIND,
-        subject: subject::subject(id),
-        lane: hosts::lane(host),
-        account: Some(user),
-        data,
-        user: Some(user),
-        deadline,
-    };
-    let operation_id = core.engine.enqueue(&mut tx, operation).await?;
-    let answer = CreatedServer {
-        id,
-        status: Status::Creating,
-        proxmox_id: number,
-        ip_address: None,
-        root_password: password.expose_secret().to_owned(),
-        operation_id,
-    };
-    tx.finish(core, answer).await
+        let ssh_keys = ssh_keys::service::together(tx, user, &order.ssh_keys, &order.ssh_key_ids).await?;
+        let (count, limit) = store::lock_limit(tx, user).await?;
+        if count >= limit {
+            return Err(Error::new(
+                Code::ResourceUnavailable,
+                format!("Your account has {count} of at most {limit} servers; delete one or ask the provider for more."),
+            ));
+        }
+        placement::lock(tx).await?;
+        if !placement::is_image_available(tx, order.os_id).await? {
+            return Err(Error::field("osId", "No host has this image at the moment."));
+        }
+        let candidates = placement::candidates(tx, order.os_id, &offer).await?;
+        let Some(first) = candidates.first() else {
+            if placement::awaits_sweep(tx).await? {
+                return Err(Error::new(
+                    Code::ResourceUnavailable,
+                    "The provider's database was restored, and hosts are being checked before new servers are created; try \
+                     again in a minute.",
+                ));
+            }
+            return Err(Error::new(
+                Code::ResourceUnavailable,
+                "No host has the capacity for this tariff at the moment; choose a smaller one or try again later.",
+            ));
+        };
+        let new = NewServer {
+            user,
+            tariff: order.tariff_id,
+            image: order.os_id,
+            host: first.host,
+            node: &first.node,
+            name: order.name.as_deref(),
+            offer: &offer,
+            ssh_keys: &ssh_keys,
+        };
+        let (id, number) = store::insert(tx, &new).await?;
+        let rest = core.config.address_rest();
+        let Some(host) = placement::place_with_addresses(tx, id, &candidates, rest).await? else {
+            let hosts: Vec<i64> = candidates.iter().map(|candidate| candidate.host.0).collect();
+            return Err(no_address(addresses::store::next_rested_at(tx, &hosts, rest).await?));
+        };
+        let data = create::Data::new(core.sealer.seal_text(create::PASSWORD, &password)?);
+        let deadline = rules::seconds(core.config.create_deadline_seconds);
+        let operation = NewOperation {
+            kind: create::KIND,
+            subject: subject::subject(id),
+            lane: hosts::lane(host),
+            account: Some(user),
+            data,
+            user: Some(user),
+            deadline,
+        };
+        let operation = core.engine.enqueue(tx, operation).await?;
+        Ok(OrderedServer { id, number, password: password.expose_secret().to_owned(), operation })
+    })
+    .await
 }
 
 /// The error for a new server without a free address on any host; `rested_at`: when the next resting one becomes

@@ -7,15 +7,17 @@ use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
+use kernel::listing::Window;
 use kernel::operations;
 use kernel::operations::model::State;
 use kernel::operations::service::WaitedOperation;
 use kernel::secrets;
 use secrecy::ExposeSecret;
 use sqlx::PgExecutor;
+use uuid::Uuid;
 
 use super::labels::Selector;
-use super::model::{Action, Deleted, ListServers, PasswordChanged, ServerView, Status};
+use super::model::{ListServers, ServerView, Status};
 pub use super::order::order;
 pub use super::rules::{
     accessible, accessible_by_number, authorize, let_show, lock, refused, require_guest, require_not_suspended,
@@ -23,7 +25,7 @@ pub use super::rules::{
 pub(super) use super::rules::{require_unprotected, require_unprotected_on_host, seconds};
 use super::store::Filter;
 pub(super) use super::submit::enqueue_behind;
-pub use super::submit::{Accepted, SubmittedOperation, enqueue, submit, wait_for_task};
+pub use super::submit::{Accepted, StoredRequest, enqueue, submit, wait_for_task};
 use super::submit::{begin, failed, is_over};
 use super::workflows::{delete, password, power};
 use super::{ServerAccess, store, subject};
@@ -32,19 +34,23 @@ use crate::ids::ServerId;
 
 /// How long a password change waits for the guest.
 const PASSWORD_WAIT: Duration = Duration::from_secs(15);
+/// What is stored of a password change once its outcome is known.
+const SET: &str = "success";
+/// The same while it is not known whether the password is set.
+const PENDING: &str = "pending";
 
-/// The servers that the caller may see, and the total number of matches.
-pub async fn list(core: &Core, caller: &Caller, query: &ListServers) -> Result<(Vec<ServerView>, i64)> {
+/// The servers that the caller may see, or those in the window, and the total number of matches.
+pub async fn list(
+    core: &Core,
+    caller: &Caller,
+    query: &ListServers,
+    window: Option<Window>,
+) -> Result<(Vec<ServerView>, i64)> {
     if query.all && !caller.is_provider() {
         return Err(Error::new(Code::Forbidden, "Only the provider may list everyone's servers."));
     }
     let _turn = core.turns.take(caller.user).await?;
     let only = subject::only(caller);
-    // An account's own servers come unpaged, as the specification says; a whole fleet comes in pages.
-    let limit = match (query.limit, query.page) {
-        (None, None) if !query.all => None,
-        (limit, _) => Some(limit.unwrap_or(20)),
-    };
     let selector: Selector = match &query.labels {
         Some(labels) => labels.parse().map_err(|e: String| Error::field("labels", e))?,
         None => Selector::default(),
@@ -53,8 +59,7 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListServers) -> Result<(
         id: None,
         user: (!query.all).then_some(caller.user),
         only: only.as_deref(),
-        limit,
-        offset: (query.page.unwrap_or(1) - 1) * limit.unwrap_or(0),
+        window,
         query: query.asks().then_some(query),
         selector: &selector,
     };
@@ -62,8 +67,8 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListServers) -> Result<(
     let total = match rows.first() {
         Some((_, total)) => *total,
         // Past the last page there is no row that has the total.
-        None if filter.offset > 0 => {
-            let first = store::list(&core.db, &Filter { limit: Some(1), offset: 0, ..filter }).await?;
+        None if window.is_some_and(|window| window.offset > 0) => {
+            let first = store::list(&core.db, &Filter { window: Some(Window::first(1)), ..filter }).await?;
             first.first().map_or(0, |(_, total)| *total)
         }
         None => 0,
@@ -82,8 +87,7 @@ pub async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView
         id: Some(id),
         user: None,
         only: None,
-        limit: Some(1),
-        offset: 0,
+        window: Some(Window::first(1)),
         query: None,
         selector: &Selector::default(),
     };
@@ -92,21 +96,18 @@ pub async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView
 }
 
 /// Enqueues a start, stop or restart.
-pub async fn power(core: &Core, once: &Once, access: &ServerAccess, power: power::Power) -> Result<Action> {
-    let data = power::Data::default();
-    let SubmittedOperation { operation_id, task_id, .. } =
-        submit(core, once, access, power.kind(), Some(power.under_way()), data, None).await?;
-    Ok(Action { status: "success", action: power.name(), task_id, operation_id })
+pub async fn power(core: &Core, once: &Once, access: &ServerAccess, power: power::Power) -> Result<Accepted> {
+    submit(core, once, access, power.kind(), Some(power.under_way()), power::Data::default(), None).await
 }
 
-/// Deletes a server with everything that belongs to it.
-pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
+/// Deletes a server with everything that belongs to it. No operation if there was nothing left to do.
+pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Option<Uuid>> {
     let core = &hosts.core;
     require_unprotected_on_host(hosts, access).await?;
     let mut tx = db::begin(&core.db).await?;
     let server = lock(&mut tx, access).await?;
     require_unprotected(&server)?;
-    let operation_id = if server.reserved {
+    let operation = if server.reserved {
         // It gets the deadline of an undo: what the host may have begun to destroy can't be called off.
         let deadline = seconds(core.config.undo_deadline_seconds);
         let data = delete::Data::new(store::wanted_up(&mut tx, server.id).await?);
@@ -126,11 +127,22 @@ pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Deleted> {
         None
     };
     tx.commit().await?;
-    Ok(Deleted { status: "deleted", operation_id })
+    Ok(operation)
+}
+
+/// A new root password.
+#[derive(Debug)]
+pub struct NewPassword {
+    /// The operation that sets it.
+    pub operation: Uuid,
+    /// The password.
+    pub password: String,
+    /// Whether it is set in the guest already.
+    pub set: bool,
 }
 
 /// Generates a new root password and sets it in the guest.
-pub async fn change_password(hosts: &Hosts, once: &Once, access: &ServerAccess) -> Result<PasswordChanged> {
+pub async fn change_password(hosts: &Hosts, once: &Once, access: &ServerAccess) -> Result<NewPassword> {
     let core = &hosts.core;
     let server = &access.server;
     if !hosts.driver(server.host_id).await?.capabilities().set_password {
@@ -138,20 +150,20 @@ pub async fn change_password(hosts: &Hosts, once: &Once, access: &ServerAccess) 
     }
     let new = secrets::readable_password();
     let data = password::Data { password: core.sealer.seal_text(password::PASSWORD, &new)? };
-    let accepted = begin(core, once, access, password::KIND, None, data, Some(new.expose_secret())).await?;
-    let id = accepted.operation;
-    let changed = |status, password| PasswordChanged { status, password, operation_id: id };
-    let password = accepted.generated.clone().unwrap_or_default();
-    if let Some(status) = accepted.answered {
-        return Ok(changed(status, password));
-    }
-    let status = match operations::service::wait(core, id, PASSWORD_WAIT, |p| is_over(p.view.state)).await {
-        Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
-            return Err(failed(view.error));
-        }
-        Ok(WaitedOperation { view, .. }) if view.state == State::Succeeded => "success",
-        // It may well be set: the caller must have it.
-        Ok(_) | Err(_) => "pending",
+    let stored = begin(core, once, access, password::KIND, None, data, Some(new.expose_secret())).await?;
+    let (operation, password) = (stored.operation, stored.generated.clone().unwrap_or_default());
+    let status = if let Some(status) = &stored.answered {
+        status.clone()
+    } else {
+        let status = match operations::service::wait(core, operation, PASSWORD_WAIT, |p| is_over(p.view.state)).await {
+            Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+                return Err(failed(view.error));
+            }
+            Ok(WaitedOperation { view, .. }) if view.state == State::Succeeded => SET,
+            // It may well be set: the caller must have it.
+            Ok(_) | Err(_) => PENDING,
+        };
+        stored.finish(core, once, status.to_owned()).await
     };
-    Ok(changed(accepted.finish(core, once, status.to_owned()).await, password))
+    Ok(NewPassword { operation, password, set: status == SET })
 }

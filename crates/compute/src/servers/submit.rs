@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceStart};
+use kernel::idempotency::Once;
 use kernel::operations::model::{OperationError, State};
 use kernel::operations::service::WaitedOperation;
 use kernel::operations::{self, NewOperation, WorkflowKind};
@@ -69,7 +69,7 @@ pub(super) async fn enqueue_behind<D: operations::Data>(
 
 /// What is stored of an accepted request whose response waits briefly for its operation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Accepted {
+pub struct StoredRequest {
     pub(super) operation: Uuid,
     /// A generated value that is part of the response: a password, a snapshot's name.
     #[serde(rename = "made")]
@@ -79,7 +79,7 @@ pub struct Accepted {
     pub(super) answered: Option<String>,
 }
 
-impl Accepted {
+impl StoredRequest {
     /// An operation that has just been enqueued.
     pub fn new(operation: Uuid, generated: Option<&str>) -> Self {
         Self { operation, generated: generated.map(str::to_owned), answered: None }
@@ -108,22 +108,22 @@ pub(super) async fn begin<D: operations::Data>(
     under_way: Option<Status>,
     data: D,
     generated: Option<&str>,
-) -> Result<Accepted> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    require_guest(&lock(&mut tx, access).await?)?;
-    let id = enqueue(core, &mut tx, access, kind, under_way, data).await?;
-    tx.finish(core, Accepted::new(id, generated)).await
+) -> Result<StoredRequest> {
+    once.run(core, async |tx| {
+        require_guest(&lock(tx, access).await?)?;
+        let id = enqueue(core, tx, access, kind, under_way, data).await?;
+        Ok(StoredRequest::new(id, generated))
+    })
+    .await
 }
 
-/// An accepted operation.
+/// An accepted request.
 #[derive(Debug)]
-pub struct SubmittedOperation {
-    pub(crate) operation_id: Uuid,
-    /// The host's own task id, or `operation:<id>` if the host has none (yet).
-    pub task_id: String,
+pub struct Accepted {
+    /// Its operation.
+    pub operation: Uuid,
+    /// The host's own task id, if the host has one (yet).
+    pub host_task: Option<String>,
     /// A generated value that is part of the response.
     pub generated: Option<String>,
 }
@@ -137,26 +137,29 @@ pub async fn submit<D: operations::Data>(
     under_way: Option<Status>,
     data: D,
     generated: Option<&str>,
-) -> Result<SubmittedOperation> {
-    let accepted = begin(core, once, access, kind, under_way, data, generated).await?;
-    wait_for_task(core, once, accepted).await
+) -> Result<Accepted> {
+    let stored = begin(core, once, access, kind, under_way, data, generated).await?;
+    wait_for_task(core, once, stored).await
 }
 
 /// Waits briefly for the host's own task id of an operation. One that has failed by then is an error.
-pub async fn wait_for_task(core: &Core, once: &Once, accepted: Accepted) -> Result<SubmittedOperation> {
-    let (operation_id, generated) = (accepted.operation, accepted.generated.clone());
-    if let Some(task_id) = accepted.answered {
-        return Ok(SubmittedOperation { operation_id, task_id, generated });
-    }
-    let known = |p: &WaitedOperation| p.host_task.is_some() || is_over(p.view.state);
-    let task_id = match operations::service::wait(core, operation_id, TASK_ID_WAIT, known).await {
-        Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
-            return Err(failed(view.error));
-        }
-        Ok(WaitedOperation { host_task: Some(task), .. }) => task,
-        // It was accepted, whether or not we can see its progress.
-        Ok(_) | Err(_) => format!("operation:{operation_id}"),
+pub async fn wait_for_task(core: &Core, once: &Once, stored: StoredRequest) -> Result<Accepted> {
+    let (operation, generated) = (stored.operation, stored.generated.clone());
+    // Stored in its place: a retry does not wait again for what did not come in time.
+    let none = format!("operation:{operation}");
+    let task = if let Some(task) = &stored.answered {
+        task.clone()
+    } else {
+        let known = |p: &WaitedOperation| p.host_task.is_some() || is_over(p.view.state);
+        let task = match operations::service::wait(core, operation, TASK_ID_WAIT, known).await {
+            Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+                return Err(failed(view.error));
+            }
+            Ok(WaitedOperation { host_task: Some(task), .. }) => task,
+            // It was accepted, whether or not we can see its progress.
+            Ok(_) | Err(_) => none.clone(),
+        };
+        stored.finish(core, once, task).await
     };
-    let task_id = accepted.finish(core, once, task_id).await;
-    Ok(SubmittedOperation { operation_id, task_id, generated })
+    Ok(Accepted { operation, host_task: Some(task).filter(|task| *task != none), generated })
 }

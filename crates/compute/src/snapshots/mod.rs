@@ -6,6 +6,7 @@ mod room;
 mod routes;
 pub mod service;
 pub mod store;
+mod wire;
 pub mod workflows;
 
 pub use feature::Snapshots;

@@ -1,46 +1,8 @@
-//! Request and response types for snapshots, as the server-management API has them.
+//! Requests for snapshots, as the server-management API has them.
 
 use garde::Validate;
 use kernel::http::text;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
-
-/// A server's snapshots.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct SnapshotList {
-    /// `success`.
-    pub status: &'static str,
-    /// Oldest first.
-    pub data: Vec<Snapshot>,
-    /// How many the server may have at a time.
-    pub limit: i32,
-}
-
-/// One snapshot.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Snapshot {
-    /// Its name.
-    pub name: String,
-    /// Its description.
-    pub description: String,
-    /// When it was taken, in seconds since 1970.
-    pub snaptime: i64,
-    /// Whether the server can be rolled back to it: false while it is being created or deleted, and permanently if that
-    /// never finished; then it can only be deleted.
-    pub usable: bool,
-    /// The snapshot that it is based on; null if the host doesn't report it.
-    pub parent: Option<String>,
-    /// Its size in bytes; null if the host doesn't report it.
-    pub size: Option<u64>,
-}
-
-impl From<hypervisor::Snapshot> for Snapshot {
-    fn from(s: hypervisor::Snapshot) -> Self {
-        let snaptime = s.taken_at.timestamp();
-        let usable = s.usable;
-        Self { name: s.name, description: s.description, snaptime, usable, parent: s.parent, size: s.size }
-    }
-}
 
 /// A snapshot to create.
 #[derive(Debug, Serialize, Deserialize, Validate, utoipa::ToSchema)]
@@ -76,22 +38,6 @@ pub struct NamedSnapshot {
     /// Its name.
     #[garde(custom(name))]
     pub snapname: String,
-}
-
-/// The response to an operation on a snapshot.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SnapshotAction {
-    /// `success`: the request was accepted.
-    pub status: String,
-    /// The host's own task id, or the operation's id if the host has none (yet).
-    pub task_id: String,
-    /// The snapshot's name.
-    pub snapname: String,
-    /// The name of the snapshot that is taken before the rollback, if one was requested.
-    pub safety_snapshot: Option<String>,
-    /// The operation, for `GET /api/operations/{id}`.
-    pub operation_id: Uuid,
 }
 
 /// A name that every kind of host accepts. Proxmox VE is the strictest: a configuration id of at most 40 characters,

@@ -10,8 +10,9 @@ use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{NamedSnapshot, NewSnapshot, Rollback, SnapshotAction, SnapshotList};
+use super::model::{NamedSnapshot, NewSnapshot, Rollback};
 use super::service;
+use super::wire::{SnapshotAction, SnapshotList};
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
@@ -23,26 +24,23 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 /// A server's snapshots, as reported by its host now
 #[utoipa::path(get, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "listSnapshots",
     params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = SnapshotList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody),
-        (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = SnapshotList), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody)))]
 async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
-    Ok(Json(service::list(&hosts, &access.server).await?))
+    Ok(Json(service::list(&hosts, &access.server).await?.into()))
 }
 
 /// Create a snapshot of a server's disks
 #[utoipa::path(post, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "createSnapshot",
     request_body = NewSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
+    responses((status = 200, body = SnapshotAction), (status = 502, body = ErrorBody),
         (status = 507, body = ErrorBody)))]
 async fn create(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Post(once, new): Post<NewSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::create(&hosts, &once, &access, new).await?))
+    let name = new.snapname.clone();
+    Ok(Json(SnapshotAction::new(service::create(&hosts, &once, &access, new).await?, name)))
 }
 
 /// Roll a server's disks back to a snapshot
@@ -50,28 +48,27 @@ async fn create(
 /// Everything written since is lost, unless `safetySnapshot` requests a snapshot of it first. The server's size stays.
 #[utoipa::path(post, path = "/server/{id}/snapshots/rollback", tag = "snapshots", operation_id = "rollBackServer",
     request_body = Rollback, params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
+    responses((status = 200, body = SnapshotAction), (status = 502, body = ErrorBody),
         (status = 507, body = ErrorBody)))]
 async fn rollback(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Post(once, wish): Post<Rollback>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::rollback(&hosts, &once, &access, wish).await?))
+    let accepted = service::rollback(&hosts, &once, &access, &wish).await?;
+    Ok(Json(SnapshotAction::new(accepted, wish.snapname)))
 }
 
 /// Delete a snapshot
 #[utoipa::path(delete, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "deleteSnapshot",
     request_body = NamedSnapshot, params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = SnapshotAction), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = SnapshotAction), (status = 409, body = ErrorBody),
+        (status = 502, body = ErrorBody)))]
 async fn delete(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Json(wish): Json<NamedSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::delete(&hosts, &access, wish.snapname).await?))
+    let accepted = service::delete(&hosts, &access, &wish.snapname).await?;
+    Ok(Json(SnapshotAction::new(accepted, wish.snapname)))
 }

@@ -6,26 +6,34 @@
 use hypervisor::Snapshot;
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceCheck, OnceStart};
+use kernel::idempotency::{Once, OnceCheck};
 use kernel::operations::WorkflowKind;
 
-use super::model::{NewSnapshot, Rollback, SnapshotAction, SnapshotList};
+use super::model::{NewSnapshot, Rollback};
 use super::room;
 use super::workflows::{create, delete, rollback};
 use crate::hosts::Hosts;
 use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
-use crate::servers::service::{self, Accepted, SubmittedOperation, require_guest};
+use crate::servers::service::{self, Accepted, StoredRequest, require_guest};
 use crate::tariffs;
 
-/// A server's snapshots, oldest first.
-pub async fn list(hosts: &Hosts, server: &ServerRecord) -> Result<SnapshotList> {
+/// A server's snapshots.
+#[derive(Debug)]
+pub struct Snapshots {
+    /// Those on its host, oldest first.
+    pub on_host: Vec<Snapshot>,
+    /// How many it may have at a time.
+    pub limit: i32,
+}
+
+/// A server's snapshots.
+pub async fn list(hosts: &Hosts, server: &ServerRecord) -> Result<Snapshots> {
     let core = &hosts.core;
     let limit = limit(core, server).await?;
     // Without a guest there are none.
     let none = !server.reserved || matches!(server.status, Status::Creating | Status::Reinstalling | Status::Failed);
-    let data = if none { Vec::new() } else { on_host(hosts, server).await? };
-    Ok(SnapshotList { status: "success", data: data.into_iter().map(Into::into).collect(), limit })
+    Ok(Snapshots { on_host: if none { Vec::new() } else { on_host(hosts, server).await? }, limit })
 }
 
 async fn limit(core: &Core, server: &ServerRecord) -> Result<i32> {
@@ -87,15 +95,15 @@ struct SnapshotCheck {
 }
 
 /// Creates a snapshot.
-pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
+pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<Accepted> {
     let core = &hosts.core;
     let seen = match once.check(core, check_create(hosts, &access.server, &new.snapname)).await? {
         OnceCheck::New(seen) => seen,
-        OnceCheck::Done(done) => return Ok(answer(service::wait_for_task(core, once, done).await?, new.snapname)),
+        OnceCheck::Done(done) => return service::wait_for_task(core, once, done).await,
     };
     let data = create::Data::new(new.snapname.clone(), new.description, seen.limit);
-    let accepted = take(core, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
-    Ok(answer(service::wait_for_task(core, once, accepted).await?, new.snapname))
+    let stored = take(core, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
+    service::wait_for_task(core, once, stored).await
 }
 
 /// Reserves space for a snapshot and enqueues the operation that takes it, both or neither. `generated`: the generated name
@@ -111,16 +119,15 @@ async fn take<D: kernel::operations::Data>(
     kind: WorkflowKind,
     under_way: Option<Status>,
     data: D,
-) -> Result<Accepted> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(done) => return Ok(done),
-    };
-    let server = service::lock(&mut tx, access).await?;
-    require_guest(&server)?;
-    room::take(core, &mut tx, &server, name, &seen.there, seen.gib).await?;
-    let id = service::enqueue(core, &mut tx, access, kind, under_way, data).await?;
-    tx.finish(core, Accepted::new(id, generated)).await
+) -> Result<StoredRequest> {
+    once.run(core, async |tx| {
+        let server = service::lock(tx, access).await?;
+        require_guest(&server)?;
+        room::take(core, tx, &server, name, &seen.there, seen.gib).await?;
+        let id = service::enqueue(core, tx, access, kind, under_way, data).await?;
+        Ok(StoredRequest::new(id, generated))
+    })
+    .await
 }
 
 /// Checks whether the server can take a snapshot of this name.
@@ -136,23 +143,22 @@ async fn check_create(hosts: &Hosts, server: &ServerRecord, name: &str) -> Resul
 }
 
 /// Rolls a server back to a snapshot.
-pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
+pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: &Rollback) -> Result<Accepted> {
     let core = &hosts.core;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
     let seen = match once.check(core, check_rollback(hosts, &access.server, &wish.snapname, safety.as_deref())).await? {
         OnceCheck::New(seen) => seen,
-        OnceCheck::Done(done) => return Ok(answer(service::wait_for_task(core, once, done).await?, wish.snapname)),
+        OnceCheck::Done(done) => return service::wait_for_task(core, once, done).await,
     };
     let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), seen.limit);
     let status = Some(Status::Restoring);
-    let submitted = match &safety {
-        None => service::submit(core, once, access, rollback::KIND, status, data, None).await?,
+    match &safety {
+        None => service::submit(core, once, access, rollback::KIND, status, data, None).await,
         Some(safety) => {
-            let accepted = take(core, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
-            service::wait_for_task(core, once, accepted).await?
+            let stored = take(core, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
+            service::wait_for_task(core, once, stored).await
         }
-    };
-    Ok(answer(submitted, wish.snapname))
+    }
 }
 
 /// Checks whether the server can be rolled back to this snapshot, with a safety snapshot first.
@@ -180,19 +186,13 @@ async fn check_rollback(
 }
 
 /// Deletes a snapshot.
-pub async fn delete(hosts: &Hosts, access: &ServerAccess, name: String) -> Result<SnapshotAction> {
+pub async fn delete(hosts: &Hosts, access: &ServerAccess, name: &str) -> Result<Accepted> {
     let core = &hosts.core;
     let server = &access.server;
     require_guest(server)?;
     if !on_host(hosts, server).await?.iter().any(|s| s.name == name) {
         return Err(missing());
     }
-    let (once, data) = (Once::default(), delete::Data::new(name.clone()));
-    let submitted = service::submit(core, &once, access, delete::KIND, None, data, None).await?;
-    Ok(answer(submitted, name))
-}
-
-fn answer(submitted: SubmittedOperation, snapname: String) -> SnapshotAction {
-    let SubmittedOperation { operation_id, task_id, generated: safety_snapshot } = submitted;
-    SnapshotAction { status: "success".to_owned(), task_id, snapname, safety_snapshot, operation_id }
+    let (once, data) = (Once::default(), delete::Data::new(name.to_owned()));
+    service::submit(core, &once, access, delete::KIND, None, data, None).await
 }

@@ -23,15 +23,14 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 
 /// My SSH keys
 #[utoipa::path(get, path = "/ssh-keys", tag = "ssh keys", operation_id = "listSshKeys",
-    responses((status = 200, body = Vec<SshKey>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Vec<SshKey>), (status = 403, body = ErrorBody)))]
 async fn list(State(core): State<Arc<Core>>, AccountCaller(caller): AccountCaller) -> Result<Json<Vec<SshKey>>> {
     Ok(Json(service::list(&core, caller.user).await?))
 }
 
 /// Add an SSH key
 #[utoipa::path(post, path = "/ssh-keys", tag = "ssh keys", operation_id = "addSshKey", request_body = NewSshKey,
-    responses((status = 201, body = SshKey), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 201, body = SshKey)))]
 async fn add(
     State(core): State<Arc<Core>>,
     AccountCaller(caller): AccountCaller,
@@ -42,9 +41,7 @@ async fn add(
 
 /// Delete an SSH key; servers keep the keys that they were created with
 #[utoipa::path(delete, path = "/ssh-keys/{id}", tag = "ssh keys", operation_id = "deleteSshKey",
-    params(("id" = SshKeyId, Path, description = "The key's id")),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    params(("id" = SshKeyId, Path, description = "The key's id")), responses((status = 204)))]
 async fn delete(
     State(core): State<Arc<Core>>,
     AccountCaller(caller): AccountCaller,

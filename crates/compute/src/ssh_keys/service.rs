@@ -6,7 +6,7 @@ use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::http::text;
-use kernel::idempotency::{Once, OnceStart};
+use kernel::idempotency::Once;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
@@ -26,18 +26,19 @@ pub async fn list(core: &Core, user: UserId) -> Result<Vec<SshKey>> {
 
 /// Adds a key. The caller has validated `new`.
 pub async fn add(core: &Core, once: &Once, user: UserId, new: NewSshKey) -> Result<SshKey> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    if store::lock_and_count(&mut tx, user).await? >= MOST {
-        return Err(Error::new(Code::ResourceUnavailable, format!("Your account has {MOST} SSH keys; delete one.")));
-    }
     let fingerprint = fingerprint(&new.public_key);
     let (name, key) = (new.name.trim(), new.public_key.trim());
     let taken = || Error::new(Code::AlreadyExists, "Your account already has this SSH key.");
-    let made = store::insert(&mut tx, user, name, key, &fingerprint).await?.ok_or_else(taken)?;
-    tx.finish(core, made).await
+    once.run(core, async |tx| {
+        if store::lock_and_count(tx, user).await? >= MOST {
+            return Err(Error::new(
+                Code::ResourceUnavailable,
+                format!("Your account has {MOST} SSH keys; delete one."),
+            ));
+        }
+        store::insert(tx, user, name, key, &fingerprint).await?.ok_or_else(taken)
+    })
+    .await
 }
 
 /// Deletes a key.

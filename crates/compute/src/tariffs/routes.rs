@@ -23,9 +23,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 }
 
 /// Tariffs: those that can be ordered; all of them for a provider
-#[utoipa::path(get, path = "/tariffs", tag = "catalogue", operation_id = "listTariffs",
-    params(CatalogueQuery),
-    responses((status = 200, body = Vec<Tariff>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+#[utoipa::path(get, path = "/tariffs", tag = "catalogue", operation_id = "listTariffs", params(CatalogueQuery),
+    responses((status = 200, body = Vec<Tariff>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
     AccountCaller(caller): AccountCaller,
@@ -37,8 +36,7 @@ async fn list(
 /// One tariff
 #[utoipa::path(get, path = "/tariffs/{id}", tag = "catalogue", operation_id = "getTariff",
     params(("id" = TariffId, Path, description = "The tariff's id")),
-    responses((status = 200, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Tariff), (status = 403, body = ErrorBody)))]
 async fn show(
     State(core): State<Arc<Core>>,
     AccountCaller(caller): AccountCaller,
@@ -49,8 +47,7 @@ async fn show(
 
 /// Create a tariff
 #[utoipa::path(post, path = "/tariffs", tag = "catalogue", operation_id = "createTariff", request_body = NewTariff,
-    responses((status = 201, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 201, body = Tariff)))]
 async fn create(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -62,9 +59,7 @@ async fn create(
 /// Change some fields of a tariff
 #[utoipa::path(put, path = "/tariffs/{id}", tag = "catalogue", operation_id = "updateTariff",
     params(("id" = TariffId, Path, description = "The tariff's id")), request_body = UpdateTariff,
-    responses((status = 200, body = Tariff), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Tariff), (status = 409, body = ErrorBody)))]
 async fn update(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -77,8 +72,7 @@ async fn update(
 /// Delete a tariff that was never used
 #[utoipa::path(delete, path = "/tariffs/{id}", tag = "catalogue", operation_id = "deleteTariff",
     params(("id" = TariffId, Path, description = "The tariff's id")),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    responses((status = 204), (status = 409, body = ErrorBody)))]
 async fn delete(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<TariffId>) -> Result<StatusCode> {
     service::delete(&core, id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -4,7 +4,7 @@ use kernel::auth::Caller;
 use kernel::core::Core;
 use kernel::db::{self, is_foreign_key_violation, is_unique_violation};
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceStart};
+use kernel::idempotency::Once;
 
 use super::model::{NewTariff, Tariff, UpdateTariff};
 use super::store;
@@ -32,12 +32,7 @@ pub async fn find(core: &Core, caller: &Caller, id: TariffId) -> Result<Tariff> 
 
 /// Creates a tariff. The caller has validated `new`.
 pub async fn create(core: &Core, once: &Once, new: NewTariff) -> Result<Tariff> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let tariff = store::insert(&mut *tx, &new).await?.ok_or_else(name_taken)?;
-    tx.finish(core, tariff).await
+    once.run(core, async |tx| store::insert(tx, &new).await?.ok_or_else(name_taken)).await
 }
 
 /// Changes only the fields that `update` has. Servers keep the size they were ordered with.

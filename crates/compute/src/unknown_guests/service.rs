@@ -7,7 +7,7 @@ use hypervisor::GuestRef;
 use kernel::core::Core;
 use kernel::db::{self, is_foreign_key_violation};
 use kernel::error::{Code, Error, Result};
-use kernel::idempotency::{Once, OnceStart};
+use kernel::idempotency::Once;
 use kernel::{operations, restores};
 use monitor::SweepReport;
 use uuid::Uuid;
@@ -114,55 +114,60 @@ pub async fn of_host(core: &Core, host: HostId) -> Result<Vec<UnknownGuest>> {
 
 /// Turns an unknown guest into a server, with its addresses. The guest is not touched; the next sweep shows its status.
 pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerView> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(id) => return servers::service::view(core, id).await,
-    };
-    placement::lock(&mut tx).await?;
-    addresses::store::lock_pools(&mut tx, host).await?;
-    let guest = store::lock(&mut tx, host, number).await?.ok_or_else(|| Error::not_found("unknown guest"))?;
-    if let Some(other) = number_holder(&mut tx, number, guest.uuid).await? {
-        let message = format!("The server {other} already has the number {number}: this guest can't become a server.");
-        return Err(Error::new(Code::Conflict, message));
-    }
-    let Some(held) = &guest.addresses else {
-        let message = "The host has not been asked for the guest's addresses yet; try again after its next sweep.";
-        return Err(Error::new(Code::Conflict, message));
-    };
-    let name = wish.name.or_else(|| guest.name.clone()).unwrap_or_else(|| format!("server-{number}"));
-    let adopted = AdoptedGuest {
-        marker: guest.uuid,
-        user: wish.user_id,
-        tariff: wish.tariff_id,
-        image: wish.os_id,
-        host,
-        node: &guest.node,
-        number,
-        kind: &guest.kind,
-        name: &name,
-        cores: guest.cores,
-        memory_mib: guest.memory,
-        disk_gib: guest.disk,
-    };
-    let id = match servers::store::adopt(&mut tx, &adopted).await {
-        Ok(Some(id)) => id,
-        Ok(None) => {
-            let message = format!("No such tariff or image exists for {} servers.", guest.kind);
-            return Err(Error::field("tariffId", message));
+    let mut view = None;
+    let adopted = once.run(core, async |tx| {
+        placement::lock(tx).await?;
+        addresses::store::lock_pools(tx, host).await?;
+        let guest = store::lock(tx, host, number).await?.ok_or_else(|| Error::not_found("unknown guest"))?;
+        if let Some(other) = number_holder(tx, number, guest.uuid).await? {
+            let message =
+                format!("The server {other} already has the number {number}: this guest can't become a server.");
+            return Err(Error::new(Code::Conflict, message));
         }
-        Err(error) if is_foreign_key_violation(&error) => {
-            return Err(Error::field("userId", "No such account exists."));
+        let Some(held) = &guest.addresses else {
+            let message = "The host has not been asked for the guest's addresses yet; try again after its next sweep.";
+            return Err(Error::new(Code::Conflict, message));
+        };
+        let name = wish.name.or_else(|| guest.name.clone()).unwrap_or_else(|| format!("server-{number}"));
+        let adopted = AdoptedGuest {
+            marker: guest.uuid,
+            user: wish.user_id,
+            tariff: wish.tariff_id,
+            image: wish.os_id,
+            host,
+            node: &guest.node,
+            number,
+            kind: &guest.kind,
+            name: &name,
+            cores: guest.cores,
+            memory_mib: guest.memory,
+            disk_gib: guest.disk,
+        };
+        let id = match servers::store::adopt(tx, &adopted).await {
+            Ok(Some(id)) => id,
+            Ok(None) => {
+                let message = format!("No such tariff or image exists for {} servers.", guest.kind);
+                return Err(Error::field("tariffId", message));
+            }
+            Err(error) if is_foreign_key_violation(&error) => {
+                return Err(Error::field("userId", "No such account exists."));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some((address, other)) = addresses::store::adopt(tx, host, guest.uuid, id, held).await?.first() {
+            let message = format!(
+                "The server {other} also has the address {address}: delete one of the two guests, this one on its host."
+            );
+            return Err(Error::new(Code::Conflict, message));
         }
-        Err(error) => return Err(error.into()),
-    };
-    if let Some((address, other)) = addresses::store::adopt(&mut tx, host, guest.uuid, id, held).await?.first() {
-        let message = format!(
-            "The server {other} also has the address {address}: delete one of the two guests, this one on its host."
-        );
-        return Err(Error::new(Code::Conflict, message));
+        store::forget(tx, host, &[guest.uuid]).await?;
+        view = Some(servers::service::view_on(&mut *tx, id).await?);
+        Ok(id)
+    });
+    let id = adopted.await?;
+    match view {
+        Some(view) => Ok(view),
+        // It was adopted before.
+        None => servers::service::view(core, id).await,
     }
-    store::forget(&mut tx, host, &[guest.uuid]).await?;
-    let view = servers::service::view_on(&mut *tx, id).await?;
-    tx.finish(core, id).await?;
-    Ok(view)
 }

@@ -1,6 +1,5 @@
 //! The middleware that begins and ends audit entries.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use axum::body::{Body, HttpBody, to_bytes};
@@ -15,30 +14,29 @@ use uuid::Uuid;
 
 use super::note::{NOTES, Notes};
 use super::service::{self, EntryOutcome, NewEntry, OpenEntry};
+use crate::auth::ClientAddress;
 use crate::core::Core;
+use crate::dialect;
 use crate::error::Error;
-use crate::http::ClientAddress;
 use crate::http::auth::RequestIdentity;
 use crate::subjects::{CONTRACT_KIND, Subject};
 
 /// The largest response that is parsed for the ids of created objects.
 const ANSWER: usize = 256 * 1024;
 
-/// Routes that need no authentication, such as `POST /api/auth/login`.
-pub(crate) type OpenRoutes = Arc<BTreeSet<String>>;
-
 /// Records a request that may change something. An unauthenticated request to a route that needs authentication can
 /// change nothing, and is not recorded: anonymous clients must not be able to fill the log.
-pub async fn watch(State((core, open)): State<(Arc<Core>, OpenRoutes)>, request: Request, next: Next) -> Response {
+pub async fn watch(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
+    let dialect = dialect::of(request.extensions());
     let route = request.extensions().get::<MatchedPath>().filter(|_| !request.method().is_safe());
     let Some(route) = route.map(|path| path.as_str().to_owned()) else { return next.run(request).await };
     let action = format!("{} {route}", request.method());
     let caller = match request.extensions().get::<RequestIdentity>() {
         Some(RequestIdentity::Somebody(caller)) => Some(caller.clone()),
-        _ if open.contains(&action) => None,
+        _ if dialect.is_open(&action) => None,
         _ => return next.run(request).await,
     };
-    let (subject, subject_id) = subject(&route, request.uri().path());
+    let (subject, subject_id) = dialect.subject(&route, request.uri().path());
     let kind = subject.unwrap_or_default();
     let about = |id: &str| core.subjects().subject(kind, id);
     let deed = NewEntry {
@@ -70,18 +68,6 @@ pub async fn watch(State((core, open)): State<(Arc<Core>, OpenRoutes)>, request:
     };
     unanswered.answered(end).await;
     response
-}
-
-/// The subject of a route: the part of the path before the first id, or else the last part that is not a verb.
-fn subject<'a>(route: &'a str, path: &str) -> (Option<&'a str>, Option<String>) {
-    let mut before = None;
-    for (part, value) in route.split('/').zip(path.split('/')).skip(2) {
-        if part.starts_with('{') {
-            return (before, Some(value.chars().take(200).collect()));
-        }
-        before = Some(part).filter(|part| *part != "create").or(before);
-    }
-    (before, None)
 }
 
 /// An entry whose request has no response yet. If it is dropped, the entry still ends.
@@ -138,24 +124,4 @@ async fn read_answer(response: Response) -> (Response, CreatedIds) {
 
 fn plain(id: &Value) -> String {
     id.as_str().map_or_else(|| id.to_string(), str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_route_tells_what_it_is_about() {
-        for (route, path, expected) in [
-            ("/api/server/create", "/api/server/create", (Some("server"), None)),
-            ("/api/server/{id}/start", "/api/server/7/start", (Some("server"), Some("7"))),
-            ("/api/auth/tokens", "/api/auth/tokens", (Some("tokens"), None)),
-            ("/api/auth/tokens/{id}", "/api/auth/tokens/x", (Some("tokens"), Some("x"))),
-            ("/api/auth/login", "/api/auth/login", (Some("login"), None)),
-            ("/api/pools/{id}/reserve/{address}", "/api/pools/3/reserve/::1", (Some("pools"), Some("3"))),
-        ] {
-            let (kind, id) = subject(route, path);
-            assert_eq!((kind, id.as_deref()), expected, "{route}");
-        }
-    }
 }

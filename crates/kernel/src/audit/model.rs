@@ -5,9 +5,9 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::http::page::Order;
 use crate::http::text;
 use crate::ids::UserId;
+use crate::listing::Order;
 use crate::operations::model::State;
 
 /// An entry of the audit log.

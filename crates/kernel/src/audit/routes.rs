@@ -24,24 +24,25 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 /// `total` counts up to 10,000, and paging ends there: filter the list to get further. Only the first 20 refused writes
 /// per account and hour are entries; `GET /api/audit/refused` has their total number.
 #[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listAuditEntries", params(ListEntries),
-    responses((status = 200, body = Page<Entry>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Page<Entry>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
     AccountCaller(caller): AccountCaller,
     Query(query): Query<ListEntries>,
 ) -> Result<Json<Page<Entry>>> {
-    Ok(Json(service::list(&core, &caller, &query).await?))
+    let page = PageQuery { page: query.page, limit: query.limit };
+    let (entries, total) = service::list(&core, &caller, &query, page.window()).await?;
+    Ok(Json(Page::new(entries, total, page)))
 }
 
 /// Count refused writes by hour and account: a provider sees all, a customer only those about themselves
 #[utoipa::path(get, path = "/audit/refused", tag = "audit", operation_id = "listRefusedWrites", params(PageQuery),
-    responses((status = 200, body = Page<Refused>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Page<Refused>), (status = 403, body = ErrorBody)))]
 async fn refused(
     State(core): State<Arc<Core>>,
     AccountCaller(caller): AccountCaller,
-    Query(query): Query<PageQuery>,
+    Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<Refused>>> {
-    Ok(Json(service::refusals(&core, &caller, query).await?))
+    let (refused, total) = service::refusals(&core, &caller, page.window()).await?;
+    Ok(Json(Page::new(refused, total, page)))
 }

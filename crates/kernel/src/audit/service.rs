@@ -12,8 +12,8 @@ use crate::auth::Caller;
 use crate::core::Core;
 use crate::db::is_missing_partition;
 use crate::error::{Code, Error, Result};
-use crate::http::page::{self, Page, PageQuery};
 use crate::ids::UserId;
+use crate::listing::{Window, list_error};
 use crate::subjects::Subject;
 
 /// Maximum number of refused writes per account and hour that are stored as entries. The others are only counted.
@@ -109,36 +109,33 @@ pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyho
 
 /// The entries that the caller may see: all for a provider; for a customer their own actions, those of providers on
 /// what they own, and login attempts to their account.
-pub async fn list(core: &Core, caller: &Caller, query: &ListEntries) -> Result<Page<Entry>> {
-    let page = PageQuery { page: query.page, limit: query.limit };
-    page.check()?;
+pub async fn list(core: &Core, caller: &Caller, query: &ListEntries, window: Window) -> Result<(Vec<Entry>, i64)> {
+    window.check()?;
     let _turn = core.turns.take(caller.user).await?;
     let mine = (!caller.is_provider()).then_some(caller.user);
     let owned = match mine {
         Some(account) => core.subjects().owned_by(account).await?.iter().map(ToString::to_string).collect(),
         None => vec![],
     };
-    let (mut entries, total) = store::list(&core.db, mine, &owned, query, page).await.map_err(page::list_error)?;
+    let (mut entries, total) = store::list(&core.db, mine, &owned, query, window).await.map_err(list_error)?;
     for entry in entries.iter_mut().filter(|entry| mine.is_some() && entry.user_id != mine && entry.role != "nobody") {
         (entry.user_id, entry.token_id, entry.address, entry.request_id) = (None, None, None, None);
     }
-    Ok(Page::new(entries, total, page))
+    Ok((entries, total))
 }
 
 /// Number of refused writes by hour and account: all for a provider; for a customer their own and those about their
 /// account.
-pub async fn refusals(core: &Core, caller: &Caller, query: PageQuery) -> Result<Page<Refused>> {
-    query.check()?;
+pub async fn refusals(core: &Core, caller: &Caller, window: Window) -> Result<(Vec<Refused>, i64)> {
+    window.check()?;
     let _turn = core.turns.take(caller.user).await?;
     let mine = (!caller.is_provider()).then_some(caller.user);
-    let (rows, total) = store::refusals(&core.db, mine, query).await.map_err(page::list_error)?;
-    Ok(Page::new(rows, total, query))
+    store::refusals(&core.db, mine, window).await.map_err(list_error)
 }
 
 /// The latest entries, for the command line.
 pub async fn latest(core: &Core, limit: i64) -> Result<Vec<Entry>> {
-    let page = PageQuery { page: None, limit: Some(limit) };
-    Ok(store::list(&core.db, None, &[], &ListEntries::default(), page).await?.0)
+    Ok(store::list(&core.db, None, &[], &ListEntries::default(), Window::first(limit)).await?.0)
 }
 
 /// Creates partitions for the coming months, and deletes entries past the configured retention.

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::model::{Entry, ListEntries, Refused};
 use super::service::{EntryOutcome, NewEntry, OpenEntry};
-use crate::http::page::{COUNTED, Order, PageQuery};
 use crate::ids::UserId;
+use crate::listing::{COUNTED, Order, Window};
 use crate::operations::model::State;
 use crate::subjects::{CONTRACT_KIND, Subject};
 
@@ -104,7 +104,7 @@ pub(super) async fn list(
     mine: Option<UserId>,
     owned: &[String],
     query: &ListEntries,
-    page: PageQuery,
+    window: Window,
 ) -> Result<(Vec<Entry>, i64)> {
     let mut tx = crate::db::begin_list_query(db).await?;
     macro_rules! entries {
@@ -142,8 +142,8 @@ pub(super) async fn list(
            o.state as "operation_state?: State", o.error_code as "operation_code?""#,
         r#" order by case when $14 then a.at end, case when not $14 then a.at end desc, a.id limit $15 offset $16"#,
         query.order == Some(Order::Asc),
-        page.size(),
-        page.offset()
+        window.limit,
+        window.offset
     );
     let total =
         entries!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $14) counted", COUNTED);
@@ -156,7 +156,7 @@ pub(super) async fn create_partitions(db: &PgPool) -> Result<()> {
 }
 
 /// Number of refused writes by hour, newest first; only those about one account if `mine` is set.
-pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, page: PageQuery) -> Result<(Vec<Refused>, i64)> {
+pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, window: Window) -> Result<(Vec<Refused>, i64)> {
     let mut tx = crate::db::begin_list_query(db).await?;
     let rows = sqlx::query_as!(
         Refused,
@@ -164,8 +164,8 @@ pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, page: PageQuery)
            from audit_refused where $1::bigint is null or user_id = $1 or account_id = $1
            order by hour desc, user_id, account_id limit $2 offset $3"#,
         mine.map(|id| id.0),
-        page.size(),
-        page.offset()
+        window.limit,
+        window.offset
     )
     .fetch_all(&mut *tx)
     .await?;

@@ -6,9 +6,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Scopes;
+use super::{ClientAddress, Scopes};
 use crate::error::Result;
-use crate::http::ClientAddress;
 use crate::ids::UserId;
 use crate::stored_enum;
 

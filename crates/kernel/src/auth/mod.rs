@@ -1,7 +1,9 @@
 //! Who makes a request, and what they may do.
 
+mod address;
 mod caller;
 mod scopes;
 
+pub use address::ClientAddress;
 pub use caller::{Authenticator, Caller, Role};
 pub use scopes::{Access, Scope, Scopes, UNKNOWN_SCOPE};

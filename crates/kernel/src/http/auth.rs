@@ -9,9 +9,9 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, Method, header};
 use uuid::Uuid;
 
-use super::ClientAddress;
-use crate::auth::{Access, Authenticator, Caller};
+use crate::auth::{Access, Authenticator, Caller, ClientAddress};
 use crate::core::Core;
+use crate::dialect;
 use crate::error::{Code, Error, Result};
 
 /// Any authenticated caller, whatever the token's scopes. The handler must limit what they see.
@@ -62,25 +62,22 @@ pub enum RequestIdentity {
 }
 
 impl RequestIdentity {
-    /// Reads the bearer token and looks up its owner.
-    pub async fn of(
-        core: &Core,
-        authenticator: &dyn Authenticator,
-        extensions: &Extensions,
-        headers: &HeaderMap,
-    ) -> Self {
-        let token = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|v| v.to_str().ok())
-            .and_then(|v| v.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim());
-        let Some(token) = token else { return Self::Nobody };
-        match authenticator.authenticate(token, ClientAddress::of(extensions, headers, core)).await {
+    /// Reads the token, as the request's dialect shows it, and looks up its owner.
+    pub async fn of(core: &Core, authenticator: &dyn Authenticator, request: &Parts) -> Self {
+        let dialect = dialect::of(&request.extensions);
+        let Some(token) = dialect.token(request) else { return Self::Nobody };
+        let address = ClientAddress::of(&request.extensions, &request.headers, core);
+        match authenticator.authenticate(&token, address).await {
             Ok(caller) => Self::Somebody(caller),
             Err(error) => Self::Refused(Arc::new(Mutex::new(Some(error)))),
         }
     }
+}
+
+/// The token of `Authorization: Bearer <token>`.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The caller of a request, or the reason they have to sign in first.
@@ -90,9 +87,7 @@ pub fn caller(extensions: &Extensions) -> Result<&Caller> {
         Some(RequestIdentity::Refused(error)) => error.lock().unwrap_or_else(PoisonError::into_inner).take(),
         Some(RequestIdentity::Nobody) | None => None,
     };
-    Err(refused.unwrap_or_else(|| {
-        Error::new(Code::Unauthenticated, "Sign in first: send the header Authorization: Bearer <token>.")
-    }))
+    Err(refused.unwrap_or_else(|| Error::new(Code::Unauthenticated, dialect::of(extensions).sign_in())))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for AnyCaller {

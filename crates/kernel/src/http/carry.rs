@@ -15,7 +15,9 @@ use futures_util::task::AtomicWaker;
 use futures_util::{StreamExt, stream};
 use tracing::Instrument;
 
+use super::patience::BodyDeadline;
 use crate::core::Core;
+use crate::dialect;
 use crate::error::{Code, Error};
 
 /// How long work may continue after its request has timed out: by then everything it waits for has hit a limit of its
@@ -27,7 +29,10 @@ const REFUSAL: Duration = Duration::from_secs(1);
 /// Times out a request and says whose fault it was: a body that did not arrive is the client's, who may send it again;
 /// a request that arrived but is not done yet is ours, and may still be completed.
 pub(super) async fn limit_time(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
-    let most = Duration::from_secs(core.config.request_seconds.into());
+    let most = dialect::of(request.extensions()).time_limit(dialect::route(request.extensions()), &core.config);
+    if let Some(due) = request.extensions().get::<BodyDeadline>() {
+        due.extend(most.saturating_sub(Duration::from_secs(core.config.request_seconds.into())));
+    }
     let gate = Arc::new(BodyGate::default());
     let safe = request.method().is_safe();
     let work = next.run(watched(request, &gate));

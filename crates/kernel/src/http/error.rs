@@ -1,8 +1,8 @@
-//! Errors as responses: every failure has the same JSON shape, whichever layer raised it, and carries the request id.
+//! Errors as responses: every failure has the shape that its dialect gives it, whichever layer raised it, and carries
+//! the request id.
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tower_http::request_id::RequestId;
 
+use crate::dialect;
 use crate::error::{Code, Error};
 
 /// The body of every failed response.
@@ -27,6 +28,18 @@ pub struct ErrorBody {
     pub request_id: Option<String>,
 }
 
+impl ErrorBody {
+    /// The body that reports this error.
+    pub fn of(error: &Error, request_id: Option<&str>) -> Self {
+        Self {
+            error: error.message.clone(),
+            code: error.code,
+            details: error.details.clone(),
+            request_id: request_id.map(str::to_owned),
+        }
+    }
+}
+
 /// Passes the error to `finish`, which knows the request id.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
@@ -36,7 +49,7 @@ impl IntoResponse for Error {
     }
 }
 
-fn status(code: Code) -> StatusCode {
+pub(crate) fn status(code: Code) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
@@ -51,15 +64,16 @@ pub(crate) fn from_panic(panic: Box<dyn std::any::Any + Send + 'static>) -> Resp
     Error::internal(anyhow::anyhow!("panic: {text}")).into_response()
 }
 
-/// Middleware: gives every failed response its body, and logs the cause.
+/// Middleware: gives every failed response the body that its dialect has for it, and logs the cause.
 pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let request_id =
         request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
     let path = super::router::truncate(request.uri().path()).into_owned();
+    let (dialect, body_limit) = (dialect::of(request.extensions()), dialect::body_limit(request.extensions()));
     let response = next.run(request).await;
     let error = match response.extensions().get::<Arc<Error>>() {
         Some(error) => Arc::clone(error),
-        None => match from_other(response.status(), &path) {
+        None => match from_other(response.status(), &path, body_limit) {
             Some(error) => Arc::new(error),
             None => return response,
         },
@@ -74,8 +88,7 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
         _ if error.code.status() >= 500 => tracing::error!(code, told, cause, "request failed"),
         _ => {}
     }
-    let body = ErrorBody { error: error.message.clone(), code: error.code, details: error.details.clone(), request_id };
-    let mut answer = (status(error.code), Json(body)).into_response();
+    let mut answer = dialect.failure(&error, request_id.as_deref());
     // Headers that are already set, such as Allow, are kept.
     for (name, value) in response.headers() {
         if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
@@ -88,22 +101,24 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
     if let Some(after) = error.retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
     }
-    if error.code == Code::Unauthenticated {
-        answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    if let Some(challenge) = dialect.challenge().filter(|_| error.code == Code::Unauthenticated) {
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     answer
 }
 
-/// Failures raised by a layer or the router, without our error type. Socket.IO speaks its own protocol.
-fn from_other(status: StatusCode, path: &str) -> Option<Error> {
-    if path.starts_with("/socket.io") {
-        return None;
-    }
+/// The error for a body that is larger than `limit` bytes.
+pub(super) fn too_large(limit: usize) -> Error {
+    Error::new(Code::TooLarge, format!("The request body exceeds the limit of {} KiB.", limit / 1024))
+}
+
+/// Failures raised by a layer or the router, without our error type.
+fn from_other(status: StatusCode, path: &str, body_limit: usize) -> Option<Error> {
     let (code, message) = match status {
         StatusCode::NOT_FOUND => (Code::NotFound, "There is nothing at this address."),
         StatusCode::METHOD_NOT_ALLOWED => (Code::MethodNotAllowed, "This address does not support that method."),
         StatusCode::REQUEST_TIMEOUT => (Code::Timeout, "The request did not arrive in time."),
-        StatusCode::PAYLOAD_TOO_LARGE => (Code::TooLarge, "The request body exceeds the limit of 256 KiB."),
+        StatusCode::PAYLOAD_TOO_LARGE => return Some(too_large(body_limit)),
         s if s.is_client_error() => (Code::Malformed, "The request could not be read."),
         s if s.is_server_error() => {
             return Some(Error::internal(anyhow::anyhow!("a layer answered {s} on {path}")));

@@ -13,6 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::carry::BodyTooLate;
+use super::error::too_large;
+use crate::dialect;
 use crate::error::{Code, Error};
 
 /// A JSON body: read, parsed and validated, or rejected with the field named. Also a response.
@@ -52,10 +54,9 @@ pub fn is_json(headers: &HeaderMap) -> Result<(), Error> {
 
 /// Reads the whole body.
 pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Error> {
+    let limit = dialect::body_limit(request.extensions());
     Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
-        BytesRejection::FailedToBufferBody(e) if e.status() == 413 => {
-            Error::new(Code::TooLarge, "The request body exceeds the limit of 256 KiB.")
-        }
+        BytesRejection::FailedToBufferBody(e) if e.status() == 413 => too_large(limit),
         rejection if is_late(&rejection) => {
             Error::new(Code::Timeout, "The request body did not arrive in time. Nothing was done.")
         }

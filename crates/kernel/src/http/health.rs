@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::bearer;
 use super::extract::Json;
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
@@ -90,12 +91,7 @@ async fn ready(State(probes): State<Arc<HealthState>>) -> Result<Json<Health>> {
     responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = super::ErrorBody),
         (status = 503, body = super::ErrorBody)))]
 async fn metrics(State(probes): State<Arc<HealthState>>, headers: HeaderMap) -> Result<impl IntoResponse> {
-    let shown = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim());
+    let shown = bearer(&headers);
     // Hashes are compared, so the time it takes reveals nothing about the token.
     let is_it = |wanted: &SecretString| {
         shown.is_some_and(|shown| secrets::hash_token(shown) == secrets::hash_token(wanted.expose_secret().trim()))

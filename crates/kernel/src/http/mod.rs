@@ -6,6 +6,7 @@ mod client;
 mod error;
 pub mod extract;
 mod health;
+mod native;
 pub mod openapi;
 pub mod page;
 pub mod patch;
@@ -15,7 +16,8 @@ mod router;
 pub mod server;
 pub mod text;
 
-pub use client::ClientAddress;
 pub use error::ErrorBody;
+pub(crate) use error::status;
 pub use health::{describe, figures};
+pub(crate) use native::Outside;
 pub use router::{router, routes};

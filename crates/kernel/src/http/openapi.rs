@@ -11,8 +11,10 @@ use utoipa::openapi::{
 };
 use utoipa::{Modify, OpenApi};
 
-use super::page::{CatalogueSort, Order};
+use super::native;
+use super::page::CatalogueSort;
 use crate::idempotency;
+use crate::listing::Order;
 
 /// Title, licence and authentication.
 #[derive(Debug, OpenApi)]
@@ -74,19 +76,31 @@ fn failure_name(status: &str) -> Option<&'static str> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Adds what applies to every route: the failures that layers answer with, `Idempotency-Key` on authenticated POSTs,
-/// and the meaning of each status; and leaves one schema for each shape.
+/// Adds what applies to every route: the failures that layers and extractors answer with, `Idempotency-Key` on
+/// authenticated POSTs, and the meaning of each status; and leaves one schema for each shape. So a route only lists
+/// the failures that its service has beyond those.
 pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
     for (path, item) in &mut document.paths.paths {
-        if path.starts_with("/api/") {
+        if path.starts_with(native::MOUNT) {
             if let Some(post) = item.post.as_mut().filter(|post| !is_open(post)) {
                 post.parameters.get_or_insert_default().push(RefOr::T(key()));
                 fail(post, &["409", "422"]);
             }
+            let writes = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete].into_iter().flatten();
+            writes.filter(|write| !is_open(write)).for_each(|write| fail(write, &["403"]));
             for operation in operations(item) {
                 fail(operation, &["400", "408", "413", "429", "500", "503"]);
+                if !is_open(operation) {
+                    fail(operation, &["401"]);
+                }
+                if path.contains("{id}") {
+                    fail(operation, &["404"]);
+                }
                 if operation.request_body.is_some() {
                     fail(operation, &["415", "422"]);
+                }
+                if operation.parameters.iter().flatten().any(is_query) {
+                    fail(operation, &["422"]);
                 }
             }
         }
@@ -190,6 +204,10 @@ pub(super) fn open_routes(document: &utoipa::openapi::OpenApi) -> BTreeSet<Strin
 /// Whether it needs no authentication.
 fn is_open(operation: &Operation) -> bool {
     operation.security.as_ref().is_some_and(|security| security.iter().all(|s| *s == SecurityRequirement::default()))
+}
+
+fn is_query(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(Parameter { parameter_in: ParameterIn::Query, .. }))
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

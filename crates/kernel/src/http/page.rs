@@ -7,27 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::extract::Json;
 use super::text;
-use crate::error::{Error, Result};
+use crate::listing::{Order, Window};
 
 /// Header with the total count, for lists that are bare arrays.
 pub const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
 /// Default number of rows per page.
-pub const LIMIT: i64 = 20;
-
-/// How far lists are counted and paged. No one reads further one by one, and counting all rows is as much work as
-/// reading them.
-pub const COUNTED: i64 = 10_000;
-
-/// The error for a failed listing: a list that takes too long has to be filtered, not retried.
-pub fn list_error(error: sqlx::Error) -> Error {
-    match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
-        Some("57014") => {
-            Error::field("page", "This list takes too long to read; narrow it down with the other parameters.")
-        }
-        _ => error.into(),
-    }
-}
+const LIMIT: i64 = 20;
 
 /// One page of a list.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -72,33 +58,14 @@ impl PageQuery {
         self.page.unwrap_or(1)
     }
 
-    /// Maximum number of rows on the page.
-    pub fn size(self) -> i64 {
+    fn size(self) -> i64 {
         self.limit.unwrap_or(LIMIT)
     }
 
-    /// Rejects a page beyond the rows that lists count.
-    pub fn check(self) -> Result<()> {
-        match self.offset() < COUNTED {
-            true => Ok(()),
-            false => Err(Error::field("page", format!("Pages end at row {COUNTED}; filter the list."))),
-        }
+    /// The rows on this page.
+    pub fn window(self) -> Window {
+        Window { limit: self.size(), offset: (self.number() - 1) * self.size() }
     }
-
-    /// Number of rows before this page.
-    pub fn offset(self) -> i64 {
-        (self.number() - 1) * self.size()
-    }
-}
-
-/// Sort direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// Smallest, oldest, A first.
-    Asc,
-    /// The other way round.
-    Desc,
 }
 
 /// A catalogue item. Catalogues are small enough to be sorted and counted in memory.
@@ -173,8 +140,8 @@ impl CatalogueQuery {
         });
         let total = rows.len();
         if self.page.is_some() || self.limit.is_some() {
-            let page = PageQuery { page: self.page, limit: self.limit };
-            let (skip, take) = (usize::try_from(page.offset()), usize::try_from(page.size()));
+            let Window { limit, offset } = PageQuery { page: self.page, limit: self.limit }.window();
+            let (skip, take) = (usize::try_from(offset), usize::try_from(limit));
             rows = rows.into_iter().skip(skip.unwrap_or(usize::MAX)).take(take.unwrap_or(0)).collect();
         }
         (HeaderMap::from_iter([(TOTAL, total.into())]), Json(rows))

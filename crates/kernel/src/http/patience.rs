@@ -38,6 +38,13 @@ impl BodyDeadline {
         TrackedBody { body, due: self.clone() }
     }
 
+    /// Gives a body that is still being received more time.
+    pub(super) fn extend(&self, by: Duration) {
+        if let Some(due) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            *due += by;
+        }
+    }
+
     fn set(&self, due: Option<Instant>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = due;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{Extensions, HeaderMap};
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::BytesMut;
@@ -14,6 +14,7 @@ use futures_util::{StreamExt, stream};
 use super::auth::RequestIdentity;
 use crate::auth::Authenticator;
 use crate::core::Core;
+use crate::dialect;
 
 /// What finds out who asks.
 #[derive(Debug, Clone)]
@@ -23,20 +24,17 @@ pub(super) struct Authentication {
 }
 
 impl Authentication {
-    async fn identity(&self, extensions: &Extensions, headers: &HeaderMap) -> RequestIdentity {
-        RequestIdentity::of(&self.core, &*self.authenticator, extensions, headers).await
+    async fn identity(&self, request: &Parts) -> RequestIdentity {
+        RequestIdentity::of(&self.core, &*self.authenticator, request).await
     }
 }
 
 /// Authenticates the caller, once for everything that needs to know.
-pub(super) async fn identify(State(doors): State<Authentication>, mut request: Request, next: Next) -> Response {
-    // Metrics have a token of their own, which belongs to no account.
-    let identity = match request.uri().path() {
-        "/metrics" => RequestIdentity::Nobody,
-        _ => doors.identity(request.extensions(), request.headers()).await,
-    };
-    request.extensions_mut().insert(identity);
-    next.run(request).await
+pub(super) async fn identify(State(doors): State<Authentication>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let identity = doors.identity(&parts).await;
+    parts.extensions.insert(identity);
+    next.run(Request::from_parts(parts, body)).await
 }
 
 /// Waits for the body of an authenticated request, then authenticates the caller again. Every other check on the way to
@@ -47,14 +45,14 @@ pub(super) async fn reauthenticate(State(doors): State<Authentication>, request:
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    let body = collect(body.into_data_stream()).await;
-    let identity = doors.identity(&parts.extensions, &parts.headers).await;
+    let body = collect(body.into_data_stream(), dialect::body_limit(&parts.extensions)).await;
+    let identity = doors.identity(&parts).await;
     parts.extensions.insert(identity);
     next.run(Request::from_parts(parts, body)).await
 }
 
 /// Reads the whole body, or a little more than the limit; whatever reads it next finds what is wrong with it.
-async fn collect(mut body: BodyDataStream) -> Body {
+async fn collect(mut body: BodyDataStream, limit: usize) -> Body {
     let mut whole = BytesMut::new();
     while let Some(part) = body.next().await {
         match part {
@@ -64,7 +62,7 @@ async fn collect(mut body: BodyDataStream) -> Body {
                 return Body::from_stream(before);
             }
         }
-        if whole.len() > super::router::BODY_LIMIT {
+        if whole.len() > limit {
             let before = stream::iter([Ok::<Bytes, axum::Error>(whole.freeze())]);
             return Body::from_stream(before.chain(body));
         }

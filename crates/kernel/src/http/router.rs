@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_request};
 use axum::response::Response;
 use axum::{Extension, Router};
 use tower::ServiceBuilder;
@@ -18,64 +18,87 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use super::native::{self, Native, Outside};
 use super::rights::Authentication;
 use super::{carry, error, health, openapi, rights};
 use crate::audit;
 use crate::auth::Authenticator;
 use crate::core::Core;
+use crate::dialect::{self, Dialect};
 use crate::feature::Feature;
 use crate::limits;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The largest body that any route needs, with room to spare.
-pub(super) const BODY_LIMIT: usize = 256 * 1024;
 
 /// Every route of these features with its documentation.
 pub fn routes(core: &Arc<Core>, features: &[Arc<dyn Feature>]) -> OpenApiRouter {
-    let (mut pages, mut api) = (OpenApiRouter::new(), OpenApiRouter::new());
-    for feature in features {
-        pages = pages.merge(Arc::clone(feature).pages());
-        api = api.merge(Arc::clone(feature).routes());
-    }
-    let mut routes = OpenApiRouter::with_openapi(openapi::Document::openapi())
-        .merge(health::routes(core, features))
-        .merge(pages)
-        .nest("/api", api);
+    let (outside, api) = parts(core, features);
+    let mut routes = outside.merge(api);
     openapi::complete(routes.get_openapi_mut());
     routes
 }
 
-/// The whole service as one router. `more` are routes that are not in the document: tests have some that fail as ours
-/// don't.
+/// What is outside of all APIs, and the native API.
+fn parts(core: &Arc<Core>, features: &[Arc<dyn Feature>]) -> (OpenApiRouter, OpenApiRouter) {
+    let mut outside = OpenApiRouter::with_openapi(openapi::Document::openapi()).merge(health::routes(core, features));
+    let mut api = OpenApiRouter::new().fallback(not_found);
+    for feature in features {
+        outside = outside.merge(Arc::clone(feature).pages());
+        api = api.merge(Arc::clone(feature).routes());
+    }
+    (outside, OpenApiRouter::new().nest(native::MOUNT, api))
+}
+
+async fn not_found() -> StatusCode {
+    StatusCode::NOT_FOUND
+}
+
+/// The whole service as one router. `more` are routes of the native API that are not in the document: tests have some
+/// that fail as ours don't.
 pub fn router(
     core: &Arc<Core>,
     authenticator: Arc<dyn Authenticator>,
     features: &[Arc<dyn Feature>],
+    dialects: &[Arc<dyn Dialect>],
     more: Router,
 ) -> Router {
-    let (router, document) = routes(core, features).split_for_parts();
-    let open = Arc::new(openapi::open_routes(&document));
+    let (outside, api) = parts(core, features);
+    let ((outside, mut document), (api, of_api)) = (outside.split_for_parts(), api.split_for_parts());
+    document.merge(of_api);
+    openapi::complete(&mut document);
+    let native = Arc::new(Native::new(&document));
+    let api = api.merge(more).merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", document));
     let doors = Authentication { core: Arc::clone(core), authenticator };
-    let router = router.merge(more).merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", document)).layer(
-        ServiceBuilder::new()
-            .layer(axum::middleware::map_request(drop_unreadable_request_id))
-            .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
-            .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
-            .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log_response))
-            .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-            .layer(from_fn(count))
-            .layer(from_fn(security_headers))
-            .layer(from_fn(error::finish))
-            .layer(Extension(Arc::clone(core)))
-            .layer(from_fn_with_state(doors.clone(), rights::identify))
-            .layer(from_fn_with_state(Arc::clone(core), limits::limit))
-            .layer(from_fn_with_state(Arc::clone(core), carry::limit_time))
-            .layer(from_fn_with_state((Arc::clone(core), open), audit::watch))
-            .layer(CatchPanicLayer::custom(error::from_panic))
-            .layer(from_fn_with_state(doors, rights::reauthenticate))
-            .layer(DefaultBodyLimit::max(BODY_LIMIT)),
-    );
-    features.iter().fold(router, |router, feature| Arc::clone(feature).wrap(router))
+    let layers = ServiceBuilder::new()
+        .layer(map_request(drop_unreadable_request_id))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_response(log_response))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(from_fn(count))
+        .layer(from_fn(security_headers))
+        .layer(from_fn(error::finish))
+        .layer(Extension(Arc::clone(core)))
+        .layer(from_fn_with_state(doors.clone(), rights::identify))
+        .layer(from_fn_with_state(Arc::clone(core), limits::limit))
+        .layer(from_fn_with_state(Arc::clone(core), carry::limit_time))
+        .layer(from_fn_with_state(Arc::clone(core), audit::watch))
+        .layer(CatchPanicLayer::custom(error::from_panic))
+        .layer(from_fn_with_state(doors, rights::reauthenticate))
+        .layer(map_request(limit_body));
+    // The layers ask the dialect, so it is outside of them.
+    let serve = |routes: Router, dialect: Arc<dyn Dialect>| routes.layer(layers.clone()).layer(Extension(dialect));
+    let mut all = serve(outside.fallback(not_found), Arc::new(Outside)).merge(serve(api, native));
+    for dialect in dialects {
+        let routes = Arc::clone(dialect).routes().fallback(not_found);
+        all = all.merge(serve(Router::new().nest(dialect.mount(), routes), Arc::clone(dialect)));
+    }
+    features.iter().fold(all, |router, feature| Arc::clone(feature).wrap(router))
+}
+
+async fn limit_body(mut request: Request) -> Request {
+    DefaultBodyLimit::max(dialect::body_limit(request.extensions())).apply(&mut request);
+    request
 }
 
 /// Keeps a client's own request id if it is short and plain; other requests get one of ours.
@@ -114,10 +137,10 @@ fn log_response(response: &Response, latency: Duration, _span: &tracing::Span) {
 
 /// Counts and times requests by route, not by path: the number of series must not grow with the servers.
 async fn count(request: Request, next: Next) -> Response {
-    let route = request
-        .extensions()
-        .get::<axum::extract::MatchedPath>()
-        .map_or_else(|| "none".to_owned(), |p| p.as_str().to_owned());
+    let route = match dialect::route(request.extensions()) {
+        "" => "none".to_owned(),
+        route => route.to_owned(),
+    };
     // HTTP allows any token as a method; a series for each would let clients use up our memory.
     let method = match request.method().as_str() {
         known @ ("GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS") => known.to_owned(),
@@ -133,13 +156,13 @@ async fn count(request: Request, next: Next) -> Response {
 
 /// Sets headers that keep browsers from sniffing content types, framing, and caching private data.
 async fn security_headers(request: Request, next: Next) -> Response {
-    let api = request.uri().path().starts_with("/api/") && !request.uri().path().starts_with("/api/docs");
+    let cacheable = dialect::of(request.extensions()).is_cacheable(request.uri().path());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    if api {
+    if !cacheable {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     response

@@ -53,7 +53,10 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
         };
         let (due, IoTimeouts { body, writing }) = (BodyDeadline::default(), limits.patience);
         let stream = TimedStream::new(stream, writing, due.clone());
-        let watch = move |request: Request<Incoming>| request.map(|incoming| due.watch(incoming, body));
+        let watch = move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(due.clone());
+            request.map(|incoming| due.watch(incoming, body))
+        };
         let service = TowerToHyperService::new(service.map_request(watch));
         let (shutdown, head) = (shutdown.clone(), limits.head);
         connections.spawn(async move {

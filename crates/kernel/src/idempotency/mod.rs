@@ -1,9 +1,8 @@
 //! `Idempotency-Key`: a request that is retried because its response was lost gets the same response, and is done only
 //! once.
 //!
-//! A POST's handler takes [`Once`] (or [`Post`], which includes the body) and passes it to the service, which begins
-//! its transaction with [`Once::begin`] and ends it with [`OnceTx::finish`]: the changes, the key and the response are
-//! committed together or not at all.
+//! A POST's handler takes [`Once`] (or [`Post`], which includes the body) and passes it to the service, which makes its
+//! change in [`Once::run`]: the changes, the key and the response are committed together or not at all.
 
 mod feature;
 mod service;
@@ -22,7 +21,7 @@ use crate::ids::UserId;
 use crate::secrets::Fingerprint;
 
 pub use feature::Idempotency;
-pub use service::{OnceCheck, OnceStart, OnceTx};
+pub use service::OnceCheck;
 
 /// Name of the header.
 pub const HEADER: &str = "Idempotency-Key";

@@ -3,7 +3,6 @@
 //! repeated, it runs again.
 
 use std::future::Future;
-use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,7 +11,7 @@ use sqlx::PgConnection;
 
 use super::{HEADER, Once, RequestKey, store};
 use crate::core::Core;
-use crate::db::{self, Tx, is_lock_timeout};
+use crate::db::{self, is_lock_timeout};
 use crate::error::{Code, Error, Result};
 use crate::keyring::SealCounts;
 use crate::secrets::SealedBy;
@@ -24,15 +23,6 @@ const PURPOSE: &str = "idempotent-answer";
 /// well-behaved client gets near this limit.
 const MOST: i64 = 20_000;
 
-/// Outcome of beginning a request.
-#[derive(Debug)]
-pub enum OnceStart<T> {
-    /// To be done, in this transaction.
-    New(OnceTx),
-    /// Already done; this is the stored response.
-    Done(T),
-}
-
 /// Outcome of checking a request before its transaction.
 #[derive(Debug)]
 pub enum OnceCheck<T, C> {
@@ -42,32 +32,45 @@ pub enum OnceCheck<T, C> {
     Done(T),
 }
 
-/// A request's transaction. [`Self::finish`] is the only way to commit it.
-#[derive(Debug)]
-pub struct OnceTx {
-    tx: Tx,
-    once: Once,
-}
-
 impl Once {
-    /// Begins the request's transaction. Waits for the same request if it is in progress elsewhere.
-    pub async fn begin<T: DeserializeOwned>(&self, core: &Core) -> Result<OnceStart<T>> {
+    /// Makes a change in the request's transaction, which is committed together with the response to replay from now
+    /// on. If the request was done before, nothing is changed, and the response is that of then. Waits for the same
+    /// request if it is in progress elsewhere.
+    pub async fn run<T: Serialize + DeserializeOwned>(
+        &self,
+        core: &Core,
+        change: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+    ) -> Result<T> {
         let mut tx = db::begin(&core.db).await?;
-        if let Some(named) = &self.0 {
-            let taken = store::insert(&mut tx, named).await.map_err(|error| match is_lock_timeout(&error) {
-                true => Error {
-                    retry_after: Some(Duration::from_secs(2)),
-                    ..Error::new(Code::Conflict, "This request is already in progress; send it again for its result.")
-                },
-                false => error.into(),
-            })?;
-            if !taken {
-                // It was deleted just now, a day old.
-                let gone = || Error::new(Code::Conflict, "This key has just expired; use a new one.");
-                return named.kept(core, &mut tx).await?.ok_or_else(gone).map(OnceStart::Done);
-            }
+        let Some(named) = &self.0 else {
+            let answer = change(&mut tx).await?;
+            return tx.commit().await.map(|()| answer);
+        };
+        let taken = store::insert(&mut tx, named).await.map_err(|error| match is_lock_timeout(&error) {
+            true => Error {
+                retry_after: Some(Duration::from_secs(2)),
+                ..Error::new(Code::Conflict, "This request is already in progress; send it again for its result.")
+            },
+            false => error.into(),
+        })?;
+        if !taken {
+            // It was deleted just now, a day old.
+            let gone = || Error::new(Code::Conflict, "This key has just expired; use a new one.");
+            return named.kept(core, &mut tx).await?.ok_or_else(gone);
         }
-        Ok(OnceStart::New(OnceTx { tx, once: self.clone() }))
+        let answer = change(&mut tx).await?;
+        named.keep(core, &mut tx, &answer).await?;
+        match tx.commit().await {
+            Ok(()) => Ok(answer),
+            Err(error) if error.code == Code::OutcomeUnknown => Err(Error {
+                message: "The database connection was lost at the last moment, so this may or may not have been done. \
+                          Send it again with the same Idempotency-Key: it will not be done twice."
+                    .to_owned(),
+                retry_after: Some(Duration::from_secs(5)),
+                ..error
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Checks, before the transaction begins, whether the request may be done: for checks that call other systems. A
@@ -128,40 +131,6 @@ impl RequestKey {
     async fn keep(&self, core: &Core, tx: &mut PgConnection, answer: &impl Serialize) -> Result<()> {
         let answer = serde_json::to_vec(answer).map_err(Error::internal)?;
         Ok(store::set_answer(tx, self, &core.sealer.seal(PURPOSE, &answer)?).await?)
-    }
-}
-
-impl OnceTx {
-    /// Commits the changes, together with the response to replay from now on.
-    pub async fn finish<T: Serialize>(mut self, core: &Core, answer: T) -> Result<T> {
-        if let Some(named) = &self.once.0 {
-            named.keep(core, &mut self.tx, &answer).await?;
-        }
-        match self.tx.commit().await {
-            Ok(()) => Ok(answer),
-            Err(error) if error.code == Code::OutcomeUnknown && self.once.0.is_some() => Err(Error {
-                message: "The database connection was lost at the last moment, so this may or may not have been done. \
-                          Send it again with the same Idempotency-Key: it will not be done twice."
-                    .to_owned(),
-                retry_after: Some(Duration::from_secs(5)),
-                ..error
-            }),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Deref for OnceTx {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        &self.tx
-    }
-}
-
-impl DerefMut for OnceTx {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.tx
     }
 }
 

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::service::{Allowance, LimitKey};
+use super::service::{Allowance, LimitKey, RateClass};
+use crate::auth::ClientAddress;
 use crate::core::Core;
+use crate::dialect;
 use crate::error::{Code, Error};
-use crate::http::ClientAddress;
 use crate::http::auth::RequestIdentity;
 
 /// Marks a response that only reports a rate limit. Such requests are not logged one by one: otherwise an anonymous
@@ -23,41 +23,39 @@ pub struct RateLimited;
 /// How often the log reports refused requests.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// Counts every request: by token and account if the token is valid, else by address. Paths outside the API need no
-/// token and cost no database query, so they are counted by address, in this process only.
+/// Counts every request against the class that its dialect puts it in.
 pub async fn limit(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
     let address = ClientAddress::of(request.extensions(), request.headers(), &core);
-    let path = request.uri().path();
-    if !path.starts_with("/api/") {
-        let network = address.network();
-        let who = if path.starts_with("/health/") { LimitKey::Health(network) } else { LimitKey::Page(network) };
-        let allowance = core.limits.count_locally(&core, &who);
-        return match allowance.fine {
-            true => next.run(request).await,
-            false => refuse(&allowance, address),
-        };
-    }
-    let allowance = match request.extensions().get::<RequestIdentity>() {
+    let caller = match request.extensions().get::<RequestIdentity>() {
+        Some(RequestIdentity::Somebody(caller)) => Some(caller),
+        _ => None,
+    };
+    let (dialect, limits) = (dialect::of(request.extensions()), &core.limits);
+    let class = dialect.rate_class(dialect::route(request.extensions()));
+    let allowance = match (class, caller) {
+        (RateClass::Local(class), _) => limits.count_locally(&core, &LimitKey::Local(class, address.network())),
         // The access token changes during a session.
-        Some(RequestIdentity::Somebody(caller)) => {
-            let of_token = core.limits.count(&core, LimitKey::Token(caller.session.unwrap_or(caller.token))).await;
+        (RateClass::Shared, Some(caller)) => {
+            let of_token = limits.count(&core, LimitKey::Token(caller.session.unwrap_or(caller.token))).await;
             match of_token.fine {
-                true => tighter(of_token, core.limits.count(&core, LimitKey::Account(caller.user)).await),
+                true => tighter(of_token, limits.count(&core, LimitKey::Account(caller.user)).await),
                 false => of_token,
             }
         }
-        _ => core.limits.count_unauthenticated(&core, address).await,
+        (RateClass::Own { .. }, Some(caller)) => {
+            limits.count(&core, LimitKey::Account(caller.user).in_class(class)).await
+        }
+        (_, None) => {
+            let who = LimitKey::Address(address.network()).in_class(class);
+            limits.count_unauthenticated(&core, address, who).await
+        }
     };
     let mut response = match allowance.fine {
         true => next.run(request).await,
         false => refuse(&allowance, address),
     };
-    for (name, value) in [
-        ("x-ratelimit-limit", allowance.limit),
-        ("x-ratelimit-remaining", allowance.remaining),
-        ("x-ratelimit-reset", allowance.reset.as_secs()),
-    ] {
-        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(value));
+    if !matches!(class, RateClass::Local(_)) {
+        response.headers_mut().extend(dialect.rate_headers(&allowance));
     }
     response
 }

@@ -13,5 +13,5 @@ mod turns;
 pub use feature::RateLimiting;
 pub use layer::{RateLimited, limit, log_refusal};
 pub use places::{ConnectionSlot, ConnectionSlots};
-pub use service::{Allowance, LimitKey, RateLimits};
+pub use service::{Allowance, LimitKey, RateClass, RateLimits};
 pub use turns::ListSlots;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::auth::ClientAddress;
 use crate::config::Proxies;
-use crate::http::ClientAddress;
 
 /// Limit of a whole IPv6 /48, as a multiple of one network's.
 const WIDE: usize = 2;

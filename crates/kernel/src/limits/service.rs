@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::store;
+use crate::auth::ClientAddress;
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
-use crate::http::ClientAddress;
 use crate::ids::UserId;
 
 /// A minute's allowance is taken in this many shares, with one query each. What a process takes and does not use is
@@ -35,14 +35,30 @@ pub enum LimitKey {
     Guess(String),
     /// From a /48, without a valid token, in this process: anyone with a /48 has 65,536 networks to be counted by.
     Wide(String),
-    /// From an address, for paths outside the API, in this process.
-    Page(String),
-    /// Health checks from an address, in this process: too many page requests must not make the service look unhealthy.
-    Health(String),
+    /// Of a class, from an address, in this process.
+    Local(&'static str, String),
+    /// Of a class with this many requests per minute.
+    Class(&'static str, u64, Box<Self>),
     /// Long polling on the live view from an address, in this process.
     Polling(String),
     /// New connections to the live view from an address, in this process.
     Handshake(String),
+}
+
+/// What the requests to a route are counted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateClass {
+    /// With most others: by token and account or, without a valid token, by address, in all processes together.
+    Shared,
+    /// With those of this class, by account or, without a valid token, by address, in all processes together.
+    Own {
+        /// Its name, which no other dialect has.
+        class: &'static str,
+        /// How many there may be.
+        per_minute: u64,
+    },
+    /// With those of this class, by address, in this process: for what costs no query. Responses don't report it.
+    Local(&'static str),
 }
 
 /// A client's allowance.
@@ -109,14 +125,14 @@ impl RateLimits {
     }
 
     /// Counts one request without a valid token: first in this process, for the whole network.
-    pub(super) async fn count_unauthenticated(&self, core: &Core, address: ClientAddress) -> Allowance {
+    pub(super) async fn count_unauthenticated(&self, core: &Core, address: ClientAddress, who: LimitKey) -> Allowance {
         if let Some(wide) = address.wide() {
             let all = self.count_locally(core, &LimitKey::Wide(wide));
             if !all.fine {
                 return all;
             }
         }
-        self.count(core, LimitKey::Address(address.network())).await
+        self.count(core, who).await
     }
 
     /// Counts one request.
@@ -212,13 +228,22 @@ fn whole_seconds(time: Duration) -> Duration {
 }
 
 impl LimitKey {
+    /// The same within a class that has counters of its own.
+    pub(super) fn in_class(self, class: RateClass) -> Self {
+        match class {
+            RateClass::Own { class, per_minute } => Self::Class(class, per_minute, Box::new(self)),
+            RateClass::Shared | RateClass::Local(_) => self,
+        }
+    }
+
     fn limit(&self, core: &Core) -> u64 {
         let (token, address) = (core.config.rate_limit_token.into(), core.config.rate_limit_address.into());
         match self {
             Self::Token(_) | Self::Polling(_) => token,
             Self::Account(_) => core.config.rate_limit_account.into(),
-            Self::Address(_) | Self::Guess(_) | Self::Page(_) | Self::Health(_) | Self::Handshake(_) => address,
+            Self::Address(_) | Self::Guess(_) | Self::Local(..) | Self::Handshake(_) => address,
             Self::Wide(_) => address * WIDE,
+            Self::Class(_, per_minute, _) => *per_minute,
         }
     }
 
@@ -229,8 +254,8 @@ impl LimitKey {
             Self::Address(network) => format!("address:{network}"),
             Self::Guess(network) => format!("guess:{network}"),
             Self::Wide(network) => format!("wide:{network}"),
-            Self::Page(network) => format!("page:{network}"),
-            Self::Health(network) => format!("health:{network}"),
+            Self::Local(class, network) => format!("{class}:{network}"),
+            Self::Class(class, _, who) => format!("{class}:{}", who.key()),
             Self::Polling(network) => format!("polling:{network}"),
             Self::Handshake(network) => format!("handshake:{network}"),
         }

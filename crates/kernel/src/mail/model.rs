@@ -6,8 +6,8 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::http::page::Order;
 use crate::http::text;
+use crate::listing::Order;
 use crate::stored_enum;
 
 /// Delivery state of an email.

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::ProviderCaller;
 use crate::http::extract::{Json, Path, Query};
-use crate::http::page::Page;
+use crate::http::page::{Page, PageQuery};
 use crate::idempotency::Once;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
@@ -23,21 +23,20 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 
 /// List the emails of the last 90 days (provider)
 #[utoipa::path(get, path = "/mails", tag = "mails", operation_id = "listMails", params(ListMails),
-    responses((status = 200, body = Page<MailView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Page<MailView>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
     Query(query): Query<ListMails>,
 ) -> Result<Json<Page<MailView>>> {
-    Ok(Json(service::list(&core, &query).await?))
+    let page = PageQuery { page: query.page, limit: query.limit };
+    let (mails, total) = service::list(&core, &query, page.window()).await?;
+    Ok(Json(Page::new(mails, total, page)))
 }
 
 /// Retry an email at once that failed, may have been sent, or is still queued (provider)
 #[utoipa::path(post, path = "/mails/{id}/retry", tag = "mails", operation_id = "retryMail",
-    params(("id" = Uuid, Path, description = "The email's id")),
-    responses((status = 200, body = MailView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    params(("id" = Uuid, Path, description = "The email's id")), responses((status = 200, body = MailView)))]
 async fn retry(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,

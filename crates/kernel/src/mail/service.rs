@@ -10,8 +10,8 @@ use super::templates::MailTemplate;
 use super::{store, transport};
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
-use crate::http::page::{self, Page, PageQuery};
-use crate::idempotency::{Once, OnceStart};
+use crate::idempotency::Once;
+use crate::listing::{Window, list_error};
 
 /// How many days emails are kept.
 const KEPT_DAYS: i32 = 90;
@@ -24,27 +24,24 @@ pub async fn queue(tx: &mut PgConnection, event: &str, recipient: &str, mail: &i
 }
 
 /// Lists emails, newest first by default.
-pub async fn list(core: &Core, query: &ListMails) -> Result<Page<MailView>> {
-    let page = PageQuery { page: query.page, limit: query.limit };
-    page.check()?;
-    let (mails, total) = store::list(&core.db, query, page).await.map_err(page::list_error)?;
-    Ok(Page::new(mails, total, page))
+pub async fn list(core: &Core, query: &ListMails, window: Window) -> Result<(Vec<MailView>, i64)> {
+    window.check()?;
+    store::list(&core.db, query, window).await.map_err(list_error)
 }
 
 /// Sends an email again, or at once: it is retried for as long as a new one.
 pub async fn retry(core: &Core, once: &Once, id: Uuid) -> Result<MailView> {
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let mail = store::lock(&mut tx, id).await?.ok_or_else(|| Error::not_found("email"))?;
-    match mail.state {
-        MailState::Sent => return Err(Error::new(Code::Conflict, "This email has already been sent.")),
-        MailState::Sending => return Err(Error::new(Code::Conflict, "This email is being sent right now.")),
-        MailState::Queued | MailState::Failed | MailState::Unknown => {}
-    }
-    let queued = store::requeue(&mut tx, id).await?;
-    tx.finish(core, queued).await
+    once.run(core, async |tx| {
+        let mail = store::lock(tx, id).await?.ok_or_else(|| Error::not_found("email"))?;
+        match mail.state {
+            MailState::Sent => return Err(Error::new(Code::Conflict, "This email has already been sent.")),
+            MailState::Sending => return Err(Error::new(Code::Conflict, "This email is being sent right now.")),
+            MailState::Queued | MailState::Failed | MailState::Unknown => {}
+        }
+        let queued = store::requeue(tx, id).await?;
+        Ok(queued)
+    })
+    .await
 }
 
 /// Whether emails are held until someone fixes a problem: the mail server is unreachable, or rejects us.

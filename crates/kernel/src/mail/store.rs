@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::model::{ListMails, MailState, MailView};
 use super::templates::Rendered;
-use crate::http::page::{COUNTED, Order, PageQuery};
+use crate::listing::{COUNTED, Order, Window};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -170,7 +170,7 @@ pub(super) async fn is_any_held(db: impl PgExecutor<'_>) -> Result<bool> {
 }
 
 /// Filtered emails with the total count; the subject is the only content included.
-pub(super) async fn list(db: &PgPool, query: &ListMails, page: PageQuery) -> Result<(Vec<MailView>, i64)> {
+pub(super) async fn list(db: &PgPool, query: &ListMails, window: Window) -> Result<(Vec<MailView>, i64)> {
     let mut tx = crate::db::begin_list_query(db).await?;
     macro_rules! mails {
         ($run:ident, $query:ident, ($($of:tt)*), $what:literal, $rest:literal $(, $more:expr)*) => {
@@ -194,8 +194,8 @@ pub(super) async fn list(db: &PgPool, query: &ListMails, page: PageQuery) -> Res
         r#" order by case when $4 then created_at end, case when not $4 then created_at end desc, id
             limit $5 offset $6"#,
         query.order == Some(Order::Asc),
-        page.size(),
-        page.offset()
+        window.limit,
+        window.offset
     );
     let total =
         mails!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $4) counted", COUNTED);

@@ -31,21 +31,19 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Operations>> {
 ///
 /// Paged; the `X-Total-Count` header has the total count.
 #[utoipa::path(get, path = "/operations", tag = "operations", operation_id = "listStuckOperations", params(PageQuery),
-    responses((status = 200, body = Vec<OperationView>), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Vec<OperationView>), (status = 403, body = ErrorBody)))]
 async fn stuck(
     State(operations): State<Arc<Operations>>,
     _: ProviderCaller,
-    Query(query): Query<PageQuery>,
+    Query(page): Query<PageQuery>,
 ) -> Result<(HeaderMap, Json<Vec<OperationView>>)> {
-    let (operations, total) = service::stuck(&operations.core, query).await?;
+    let (operations, total) = service::stuck(&operations.core, page.window()).await?;
     Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(operations)))
 }
 
 /// State of an operation
-#[utoipa::path(get, path = "/operations/{id}", tag = "operations", operation_id = "getOperation", params(("id" = Uuid, Path, description = "The operation's id")),
-    responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+#[utoipa::path(get, path = "/operations/{id}", tag = "operations", operation_id = "getOperation",
+    params(("id" = Uuid, Path, description = "The operation's id")), responses((status = 200, body = OperationView)))]
 async fn get(
     State(operations): State<Arc<Operations>>,
     AnyCaller(caller): AnyCaller,
@@ -55,9 +53,9 @@ async fn get(
 }
 
 /// The last thousand lines of an operation's log (provider)
-#[utoipa::path(get, path = "/operations/{id}/log", tag = "operations", operation_id = "getOperationLog", params(("id" = Uuid, Path, description = "The operation's id")),
-    responses((status = 200, body = Vec<LogLine>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+#[utoipa::path(get, path = "/operations/{id}/log", tag = "operations", operation_id = "getOperationLog",
+    params(("id" = Uuid, Path, description = "The operation's id")),
+    responses((status = 200, body = Vec<LogLine>), (status = 403, body = ErrorBody)))]
 async fn log(
     State(operations): State<Arc<Operations>>,
     _: ProviderCaller,
@@ -67,9 +65,8 @@ async fn log(
 }
 
 /// Retry a stuck operation (provider)
-#[utoipa::path(post, path = "/operations/{id}/retry", tag = "operations", operation_id = "retryOperation", params(("id" = Uuid, Path, description = "The operation's id")),
-    responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+#[utoipa::path(post, path = "/operations/{id}/retry", tag = "operations", operation_id = "retryOperation",
+    params(("id" = Uuid, Path, description = "The operation's id")), responses((status = 200, body = OperationView)))]
 async fn retry(
     State(operations): State<Arc<Operations>>,
     _: ProviderCaller,
@@ -83,9 +80,8 @@ async fn retry(
 ///
 /// It ends as failed. Nothing more is done and nothing is undone; its server shows what the next sweep finds. For
 /// operations that must not continue: after the database was restored, or if someone did the work by hand.
-#[utoipa::path(post, path = "/operations/{id}/abandon", tag = "operations", operation_id = "abandonOperation", params(("id" = Uuid, Path, description = "The operation's id")),
-    responses((status = 200, body = OperationView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+#[utoipa::path(post, path = "/operations/{id}/abandon", tag = "operations", operation_id = "abandonOperation",
+    params(("id" = Uuid, Path, description = "The operation's id")), responses((status = 200, body = OperationView)))]
 async fn abandon(
     State(operations): State<Arc<Operations>>,
     _: ProviderCaller,

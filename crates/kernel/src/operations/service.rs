@@ -14,9 +14,9 @@ use crate::auth::{Access, Caller};
 use crate::core::Core;
 use crate::db;
 use crate::error::{Code, Error, Result};
-use crate::http::page::PageQuery;
-use crate::idempotency::{Once, OnceStart};
+use crate::idempotency::Once;
 use crate::keyring::SealCounts;
+use crate::listing::Window;
 use crate::secrets::SealedBy;
 use crate::subjects::Subject;
 
@@ -55,11 +55,11 @@ pub async fn of_subject(
     core: &Core,
     caller: &Caller,
     subject: &Subject,
-    page: PageQuery,
+    window: Window,
 ) -> Result<(Vec<OperationView>, i64)> {
-    page.check()?;
+    window.check()?;
     let _turn = core.turns.take(caller.user).await?;
-    let rows = store::of_subject(&core.db, subject, page.size(), page.offset()).await?;
+    let rows = store::of_subject(&core.db, subject, window.limit, window.offset).await?;
     let total = store::count_of_subject(&core.db, subject).await?;
     Ok((rows.into_iter().map(|row| row.view(caller.is_provider())).collect(), total))
 }
@@ -71,50 +71,48 @@ pub async fn log(core: &Core, id: Uuid) -> Result<Vec<LogLine>> {
 }
 
 /// Stuck operations, oldest first, and the total count.
-pub async fn stuck(core: &Core, page: PageQuery) -> Result<(Vec<OperationView>, i64)> {
-    let rows = store::stuck(&core.db, page.size(), page.offset()).await?;
+pub async fn stuck(core: &Core, window: Window) -> Result<(Vec<OperationView>, i64)> {
+    let rows = store::stuck(&core.db, window.limit, window.offset).await?;
     Ok((rows.into_iter().map(|row| row.view(true)).collect(), store::count_stuck(&core.db).await?))
 }
 
 /// Resumes a stuck operation where it stopped, after the provider has fixed what blocked it.
 pub async fn retry(operations: &Operations, once: &Once, id: Uuid) -> Result<OperationView> {
     let core = &operations.core;
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let deadline = Duration::from_secs(core.config.operation_deadline_seconds.into());
-    let (kind, step, place) = store::current_step(&mut tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
-    // If another version had its steps in other places, the retry confirms that it may continue at the one of the same
-    // name.
-    let here = operations.workflow(&kind).and_then(|w| w.steps().iter().position(|name| *name == step));
-    let place = here.and_then(|index| i32::try_from(index).ok()).unwrap_or(place);
-    let taken_up = store::resume(&mut tx, id, place, deadline, core.engine.undo_deadline).await?;
-    let row = store::get(&mut *tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
-    if !taken_up {
-        return Err(Error::new(Code::Conflict, "Only a stuck operation can be retried."));
-    }
-    store::log(&mut tx, id, "info", "", "retried by the provider").await?;
-    tx.finish(core, row.view(true)).await
+    once.run(core, async |tx| {
+        let deadline = Duration::from_secs(core.config.operation_deadline_seconds.into());
+        let (kind, step, place) = store::current_step(tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+        // If another version had its steps in other places, the retry confirms that it may continue at the one of the
+        // same name.
+        let here = operations.workflow(&kind).and_then(|w| w.steps().iter().position(|name| *name == step));
+        let place = here.and_then(|index| i32::try_from(index).ok()).unwrap_or(place);
+        let taken_up = store::resume(tx, id, place, deadline, core.engine.undo_deadline).await?;
+        let row = store::get(&mut *tx, id).await?.ok_or_else(|| Error::not_found("operation"))?;
+        if !taken_up {
+            return Err(Error::new(Code::Conflict, "Only a stuck operation can be retried."));
+        }
+        store::log(tx, id, "info", "", "retried by the provider").await?;
+        Ok(row.view(true))
+    })
+    .await
 }
 
 /// Ends a stuck operation as it is: nothing more is done, and nothing is undone.
 pub async fn abandon(operations: &Operations, once: &Once, id: Uuid) -> Result<OperationView> {
     let core = &operations.core;
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    let unknown = || Error::not_found("operation");
-    let subject = store::get(&mut *tx, id).await?.ok_or_else(unknown)?.subject();
-    // The subject before its operation, as everywhere.
-    core.subjects().kind(&subject.kind)?.abandoned(&mut tx, &subject.id).await?;
-    if !store::abandon(&mut tx, id).await? {
-        return Err(Error::new(Code::Conflict, "Only a stuck operation can be abandoned."));
-    }
-    store::log(&mut tx, id, "info", "", "abandoned by the provider").await?;
-    let row = store::get(&mut *tx, id).await?.ok_or_else(unknown)?;
-    tx.finish(core, row.view(true)).await
+    once.run(core, async |tx| {
+        let unknown = || Error::not_found("operation");
+        let subject = store::get(&mut *tx, id).await?.ok_or_else(unknown)?.subject();
+        // The subject before its operation, as everywhere.
+        core.subjects().kind(&subject.kind)?.abandoned(tx, &subject.id).await?;
+        if !store::abandon(tx, id).await? {
+            return Err(Error::new(Code::Conflict, "Only a stuck operation can be abandoned."));
+        }
+        store::log(tx, id, "info", "", "abandoned by the provider").await?;
+        let row = store::get(&mut *tx, id).await?.ok_or_else(unknown)?;
+        Ok(row.view(true))
+    })
+    .await
 }
 
 /// Marks everything in progress as stuck: the database was restored to an older state, from the time `to`.

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, NaiveTime, Utc};
 use garde::Validate;
-use kernel::http::page::Order;
 use kernel::http::text;
+use kernel::listing::Order;
 use kernel::stored_enum;
 use monitor::alerts::QuietPeriod;
 use serde::{Deserialize, Serialize};

@@ -10,7 +10,7 @@ use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::{AnyCaller, ProviderCaller};
 use kernel::http::extract::{Json, Path, Query};
-use kernel::http::page::Page;
+use kernel::http::page::{Page, PageQuery};
 use kernel::idempotency::{Once, Post};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
@@ -49,21 +49,20 @@ struct ServerRulePath {
 
 /// List alerts: of the caller's servers, or all of them for a provider
 #[utoipa::path(get, path = "/alerts", tag = "alerts", operation_id = "listAlerts", params(ListAlerts),
-    responses((status = 200, body = Page<AlertView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Page<AlertView>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
     AnyCaller(caller): AnyCaller,
     Query(query): Query<ListAlerts>,
 ) -> Result<Json<Page<AlertView>>> {
-    Ok(Json(service::list(&core, &caller, &query).await?))
+    let page = PageQuery { page: query.page, limit: query.limit };
+    let (alerts, total) = service::list(&core, &caller, &query, page.window()).await?;
+    Ok(Json(Page::new(alerts, total, page)))
 }
 
 /// Get an alert
 #[utoipa::path(get, path = "/alerts/{id}", tag = "alerts", operation_id = "getAlert",
-    params(("id" = AlertId, Path, description = "The alert's id")),
-    responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+    params(("id" = AlertId, Path, description = "The alert's id")), responses((status = 200, body = AlertView)))]
 async fn get(
     State(core): State<Arc<Core>>,
     AnyCaller(caller): AnyCaller,
@@ -74,10 +73,7 @@ async fn get(
 
 /// Acknowledge an alert: no more mail about it until it ends
 #[utoipa::path(post, path = "/alerts/{id}/acknowledge", tag = "alerts", operation_id = "acknowledgeAlert",
-    params(("id" = AlertId, Path, description = "The alert's id")),
-    responses((status = 200, body = AlertView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    params(("id" = AlertId, Path, description = "The alert's id")), responses((status = 200, body = AlertView)))]
 async fn acknowledge(
     State(core): State<Arc<Core>>,
     AnyCaller(caller): AnyCaller,
@@ -89,16 +85,14 @@ async fn acknowledge(
 
 /// List the rules for everything (provider)
 #[utoipa::path(get, path = "/alert-rules", tag = "alerts", operation_id = "listAlertRules",
-    responses((status = 200, body = Vec<RuleView>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Vec<RuleView>), (status = 403, body = ErrorBody)))]
 async fn rules(State(core): State<Arc<Core>>, _: ProviderCaller) -> Result<Json<Vec<RuleView>>> {
     Ok(Json(service::rules(&core, RuleQuery::Everything).await?))
 }
 
 /// Set a rule for everything that has no rule of its own (provider)
 #[utoipa::path(put, path = "/alert-rules/{type}", tag = "alerts", operation_id = "setAlertRule", request_body = PutRule,
-    params(("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    params(("type" = AlertKind, Path, description = "The type of alert")), responses((status = 200, body = RuleView)))]
 async fn put_rule(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -111,8 +105,7 @@ async fn put_rule(
 /// Restore the built-in rule (provider)
 #[utoipa::path(delete, path = "/alert-rules/{type}", tag = "alerts", operation_id = "deleteAlertRule",
     params(("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn delete_rule(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -125,8 +118,7 @@ async fn delete_rule(
 /// Mute one type of alert for a while (provider)
 #[utoipa::path(post, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "muteAlertRule",
     request_body = MuteRule, params(("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Muted)))]
 async fn mute_rule(
     State(core): State<Arc<Core>>,
     ProviderCaller(caller): ProviderCaller,
@@ -139,8 +131,7 @@ async fn mute_rule(
 /// Unmute one type of alert (provider)
 #[utoipa::path(delete, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "unmuteAlertRule",
     params(("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn unmute_rule(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -153,8 +144,7 @@ async fn unmute_rule(
 /// List the effective rules for a tariff's servers (provider)
 #[utoipa::path(get, path = "/tariffs/{id}/alert-rules", tag = "alerts", operation_id = "listTariffAlertRules",
     params(("id" = TariffId, Path, description = "The tariff's id")),
-    responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Vec<RuleView>), (status = 403, body = ErrorBody)))]
 async fn tariff_rules(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -167,8 +157,7 @@ async fn tariff_rules(
 #[utoipa::path(put, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setTariffAlertRule",
     request_body = PutRule,
     params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = RuleView)))]
 async fn put_tariff_rule(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -179,10 +168,10 @@ async fn put_tariff_rule(
 }
 
 /// Delete a tariff's rule (provider)
-#[utoipa::path(delete, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "deleteTariffAlertRule",
+#[utoipa::path(delete, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts",
+    operation_id = "deleteTariffAlertRule",
     params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 204)))]
 async fn delete_tariff_rule(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
@@ -198,9 +187,7 @@ fn of_server(access: &ServerAccess) -> RuleQuery {
 
 /// List the effective rules for a server
 #[utoipa::path(get, path = "/server/{id}/alert-rules", tag = "alerts", operation_id = "listServerAlertRules",
-    params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Vec<RuleView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Vec<RuleView>)))]
 async fn server_rules(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<Vec<RuleView>>> {
     Ok(Json(service::rules(&core, of_server(&access)).await?))
 }
@@ -209,8 +196,7 @@ async fn server_rules(State(core): State<Arc<Core>>, access: ServerAccess) -> Re
 #[utoipa::path(put, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setServerAlertRule",
     request_body = PutRule,
     params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 200, body = RuleView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = RuleView)))]
 async fn put_server_rule(
     State(core): State<Arc<Core>>,
     access: ServerAccess,
@@ -223,8 +209,7 @@ async fn put_server_rule(
 /// Delete a server's rule
 #[utoipa::path(delete, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "deleteServerAlertRule",
     params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 204)))]
 async fn delete_server_rule(
     State(core): State<Arc<Core>>,
     access: ServerAccess,
@@ -236,10 +221,7 @@ async fn delete_server_rule(
 
 /// Mute a server's alerts for a while
 #[utoipa::path(post, path = "/server/{id}/mute", tag = "alerts", operation_id = "muteServer", request_body = Mute,
-    params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Muted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Muted)))]
 async fn mute_server(
     State(core): State<Arc<Core>>,
     access: ServerAccess,
@@ -251,9 +233,7 @@ async fn mute_server(
 
 /// Unmute a server's alerts
 #[utoipa::path(delete, path = "/server/{id}/mute", tag = "alerts", operation_id = "unmuteServer",
-    params(("id" = ServerId, Path, description = "The server's id"), Unmute),
-    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    params(("id" = ServerId, Path, description = "The server's id"), Unmute), responses((status = 204)))]
 async fn unmute_server(
     State(core): State<Arc<Core>>,
     access: ServerAccess,

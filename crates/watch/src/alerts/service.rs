@@ -8,8 +8,8 @@ use kernel::auth::{Access, Caller};
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
-use kernel::http::page::{self, Page, PageQuery};
-use kernel::idempotency::{Once, OnceStart};
+use kernel::idempotency::Once;
+use kernel::listing::{Window, list_error};
 use monitor::alerts::Kind;
 use sqlx::PgConnection;
 
@@ -19,18 +19,17 @@ use super::store::{self, IncidentOwner, IncidentRow, MuteRow};
 use crate::ids::{AlertId, ServerId, TariffId};
 
 /// The alerts that the caller may see: those of their own servers, or all of them for a provider.
-pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts) -> Result<Page<AlertView>> {
+pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts, window: Window) -> Result<(Vec<AlertView>, i64)> {
     if query.host_id.is_some() && !caller.is_provider() {
         return Err(Error::new(Code::Forbidden, "Only providers may filter by host."));
     }
-    let page = PageQuery { page: query.page, limit: query.limit };
     let only = servers::subject::only(caller);
     let customer = (!caller.is_provider()).then_some(caller.user);
-    page.check()?;
+    window.check()?;
     let _turn = core.turns.take(caller.user).await?;
     let whose = IncidentOwner { user: customer, only: only.as_deref() };
-    let (rows, total) = store::list(&core.db, &whose, query, page).await.map_err(page::list_error)?;
-    Ok(Page::new(rows.into_iter().map(|row| row.view(customer)).collect(), total, page))
+    let (rows, total) = store::list(&core.db, &whose, query, window).await.map_err(list_error)?;
+    Ok((rows.into_iter().map(|row| row.view(customer)).collect(), total))
 }
 
 /// One alert, if the caller has this level of access to its subject.
@@ -64,16 +63,15 @@ pub async fn get(core: &Core, caller: &Caller, id: AlertId) -> Result<AlertView>
 /// Acknowledges an alert: no more mail is sent about it, except that it has ended if its beginning was mailed.
 pub async fn acknowledge(core: &Core, once: &Once, caller: &Caller, id: AlertId) -> Result<AlertView> {
     accessible(core, caller, id, Access::Write).await?;
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    store::acknowledge(&mut tx, id, caller.user).await?;
-    let row = store::incident(&mut *tx, id).await?.ok_or_else(|| Error::not_found("alert"))?;
-    if row.is_over() {
-        return Err(Error::new(Code::Conflict, "This alert has ended and can no longer be acknowledged."));
-    }
-    tx.finish(core, seen_by(caller, row)).await
+    once.run(core, async |tx| {
+        store::acknowledge(tx, id, caller.user).await?;
+        let row = store::incident(&mut *tx, id).await?.ok_or_else(|| Error::not_found("alert"))?;
+        if row.is_over() {
+            return Err(Error::new(Code::Conflict, "This alert has ended and can no longer be acknowledged."));
+        }
+        Ok(seen_by(caller, row))
+    })
+    .await
 }
 
 /// The open alerts of these servers.
@@ -191,12 +189,11 @@ pub async fn mute(
     if until <= now || until > now + TimeDelta::days(366) {
         return Err(Error::field("until", "Must be in the future, at most a year ahead."));
     }
-    let mut tx = match once.begin(core).await? {
-        OnceStart::New(tx) => tx,
-        OnceStart::Done(answer) => return Ok(answer),
-    };
-    store::mute(&mut tx, server, kind, until, caller.user).await?;
-    tx.finish(core, Muted { r#type: kind.map(super::model::AlertKind), until }).await
+    once.run(core, async |tx| {
+        store::mute(tx, server, kind, until, caller.user).await?;
+        Ok(Muted { r#type: kind.map(super::model::AlertKind), until })
+    })
+    .await
 }
 
 /// Lifts mutes.

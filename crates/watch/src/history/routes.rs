@@ -6,7 +6,6 @@ use axum::extract::State;
 use compute::servers::ServerAccess;
 use kernel::core::Core;
 use kernel::error::Result;
-use kernel::http::ErrorBody;
 use kernel::http::extract::{Json, Query};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -22,9 +21,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 /// Get a server's metrics over time
 ///
 /// Individual samples are kept for 48 hours, 5-minute steps for 30 days, and hourly steps for two years.
-#[utoipa::path(get, path = "/server/{id}/metrics", tag = "servers", operation_id = "getServerMetrics", params(("id" = ServerId, Path, description = "The server's id"), ShowMetrics),
-    responses((status = 200, body = Metrics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+#[utoipa::path(get, path = "/server/{id}/metrics", tag = "servers", operation_id = "getServerMetrics",
+    params(("id" = ServerId, Path, description = "The server's id"), ShowMetrics),
+    responses((status = 200, body = Metrics)))]
 async fn metrics(
     State(core): State<Arc<Core>>,
     access: ServerAccess,
@@ -37,9 +36,8 @@ async fn metrics(
 ///
 /// Metered with every sweep of its host. Traffic between the last sweep and a restart of the guest is not counted,
 /// since the restart resets its counters.
-#[utoipa::path(get, path = "/server/{id}/traffic", tag = "servers", operation_id = "getServerTraffic", params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Traffic), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+#[utoipa::path(get, path = "/server/{id}/traffic", tag = "servers", operation_id = "getServerTraffic",
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Traffic)))]
 async fn traffic(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<Traffic>> {
     Ok(Json(service::traffic(&core, access.server.id).await?))
 }

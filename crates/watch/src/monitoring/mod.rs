@@ -7,6 +7,7 @@ mod prometheus;
 mod routes;
 pub mod service;
 mod store;
+pub mod wire;
 
 use crate::ids::HostId;
 pub use feature::Monitoring;

@@ -1,20 +1,7 @@
 //! A server's stats, as the API and the sockets show them.
 
 use chrono::{DateTime, Utc};
-use compute::servers::model::Status;
 use serde::Serialize;
-
-use crate::ids::ServerId;
-
-/// A server's latest stats and a chart of the last hour.
-#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Stats {
-    /// Always `success`.
-    pub status: &'static str,
-    /// The stats.
-    pub data: StatsData,
-}
 
 /// The stats of a server. Values that the host does not report are null, as is everything of a running server before
 /// its first sample; a stopped server uses nothing.
@@ -86,17 +73,6 @@ pub struct Point {
     pub netin: Option<f64>,
     /// Bytes sent per second since the previous point.
     pub netout: Option<f64>,
-}
-
-/// A server's status and metrics.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct ServerStatus {
-    /// The server.
-    pub id: ServerId,
-    /// Its status.
-    pub status: Status,
-    /// Its metrics at the last sweep.
-    pub stats: Stats,
 }
 
 /// A host in the fleet overview.

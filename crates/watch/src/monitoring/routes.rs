@@ -6,13 +6,12 @@ use axum::extract::State;
 use compute::servers::ServerAccess;
 use kernel::core::Core;
 use kernel::error::Result;
-use kernel::http::ErrorBody;
 use kernel::http::extract::Json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::ServerStatus;
 use super::service;
+use super::wire::ServerStatus;
 use crate::ids::ServerId;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
@@ -20,9 +19,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 }
 
 /// A server's status, and its metrics at the last sweep
-#[utoipa::path(get, path = "/server/{id}/status", tag = "servers", operation_id = "getServerStatus", params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = ServerStatus), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+#[utoipa::path(get, path = "/server/{id}/status", tag = "servers", operation_id = "getServerStatus",
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = ServerStatus)))]
 async fn status(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<ServerStatus>> {
-    Ok(Json(service::status(&core, &access.server).await?))
+    Ok(Json(ServerStatus::new(&access.server, service::stats(&core, access.server.id).await?)))
 }

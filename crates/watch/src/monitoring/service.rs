@@ -1,22 +1,16 @@
 //! Turns stored samples into stats.
 
 use chrono::Utc;
-use compute::servers::model::ServerRecord;
 use kernel::core::Core;
 use kernel::error::{Error, Result};
 
 use super::charts::{self, Charts};
-use super::model::{FleetHost, FleetServer, Gauge, Network, Point, ServerStatus, Stats, StatsData};
+use super::model::{FleetHost, FleetServer, Gauge, Network, Point, StatsData};
 use super::store::{self, PointRow, ServerRow};
 use crate::ids::{HostId, ServerId};
 
-/// One server's status and metrics.
-pub async fn status(core: &Core, server: &ServerRecord) -> Result<ServerStatus> {
-    Ok(ServerStatus { id: server.id, status: server.status, stats: stats(core, server.id).await? })
-}
-
-/// The contract's `stats` of a server.
-pub async fn stats(core: &Core, server: ServerId) -> Result<Stats> {
+/// The stats of a server.
+pub async fn stats(core: &Core, server: ServerId) -> Result<StatsData> {
     let rows = store::servers(&core.db, None, &[server]).await?;
     let row = rows.first().ok_or_else(|| Error::not_found("server"))?;
     let mut chart = Charts::default();
@@ -30,7 +24,7 @@ pub async fn stats_of(
     host: Option<HostId>,
     servers: &[ServerId],
     charts: &mut Charts,
-) -> Result<Vec<(ServerId, Stats)>> {
+) -> Result<Vec<(ServerId, StatsData)>> {
     let rows = store::servers(&core.db, host, servers).await?;
     charts.update(&core.db, &rows, core.config.sweep_interval() * 2).await?;
     Ok(rows.iter().map(|row| (row.id, stats_from(row, charts.of(row.id)))).collect())
@@ -41,7 +35,7 @@ pub async fn fleet(core: &Core) -> Result<(Vec<FleetHost>, Vec<FleetServer>)> {
     Ok(tokio::try_join!(store::fleet_hosts(&core.db), store::fleet_servers(&core.db))?)
 }
 
-fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a PointRow>) -> Stats {
+fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a PointRow>) -> StatsData {
     let sample = server.sample.as_ref();
     // A stopped server uses nothing, whatever its last sample, perhaps an older one, says.
     let off = matches!(server.status.as_str(), "creating" | "stopped" | "deleted" | "failed");
@@ -50,31 +44,28 @@ fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a Point
     // Nothing is known of a running server before its first sample.
     let nothing = idle.then_some(0);
     let max = |seen: Option<i64>, sold: i64| seen.filter(|m| *m > 0).unwrap_or(sold);
-    Stats {
-        status: "success",
-        data: StatsData {
-            vmid: server.guest_number,
-            status: server.status.clone(),
-            reason: live.filter(|_| server.status == "paused").and_then(|s| s.reason.clone()),
-            uptime: live.map_or(nothing, |s| s.uptime_s),
-            cpu: live.map_or(idle.then_some(0.0), |s| s.cpu.map(|cpu| round(cpu, 4))),
-            memory: gauge(
-                live.map_or(nothing, |s| s.memory_used),
-                max(sample.and_then(|s| s.memory_max), server.memory_mib.saturating_mul(1 << 20)),
-            ),
-            disk: gauge(
-                sample.map_or(nothing, |s| s.disk_used),
-                max(sample.and_then(|s| s.disk_max), server.disk_gib.saturating_mul(1 << 30)),
-            ),
-            network: Network {
-                received: sample.map_or(nothing, |s| s.net_in),
-                sent: sample.map_or(nothing, |s| s.net_out),
-            },
-            rrd_data: chart(points),
-            sampled_at: sample.map(|s| s.taken_at),
-            // Clocks of different processes differ a little.
-            age: sample.map(|s| (Utc::now() - s.taken_at).num_seconds().max(0)),
+    StatsData {
+        vmid: server.guest_number,
+        status: server.status.clone(),
+        reason: live.filter(|_| server.status == "paused").and_then(|s| s.reason.clone()),
+        uptime: live.map_or(nothing, |s| s.uptime_s),
+        cpu: live.map_or(idle.then_some(0.0), |s| s.cpu.map(|cpu| round(cpu, 4))),
+        memory: gauge(
+            live.map_or(nothing, |s| s.memory_used),
+            max(sample.and_then(|s| s.memory_max), server.memory_mib.saturating_mul(1 << 20)),
+        ),
+        disk: gauge(
+            sample.map_or(nothing, |s| s.disk_used),
+            max(sample.and_then(|s| s.disk_max), server.disk_gib.saturating_mul(1 << 30)),
+        ),
+        network: Network {
+            received: sample.map_or(nothing, |s| s.net_in),
+            sent: sample.map_or(nothing, |s| s.net_out),
         },
+        rrd_data: chart(points),
+        sampled_at: sample.map(|s| s.taken_at),
+        // Clocks of different processes differ a little.
+        age: sample.map(|s| (Utc::now() - s.taken_at).num_seconds().max(0)),
     }
 }
 
@@ -125,6 +116,7 @@ fn round(value: f64, digits: i32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::store::SampleRow;
+    use super::super::wire::Stats;
     use super::*;
     use chrono::TimeDelta;
 
@@ -154,7 +146,8 @@ mod tests {
 
     #[test]
     fn the_shape_is_the_contracts() {
-        let json = serde_json::to_value(stats_from(&server("running", Some(sample("running"))), &[])).unwrap();
+        let json =
+            serde_json::to_value(Stats::from(stats_from(&server("running", Some(sample("running"))), &[]))).unwrap();
         assert_eq!(json["status"], "success");
         let data = &json["data"];
         assert_eq!(data["vmid"], 1000);
@@ -162,7 +155,7 @@ mod tests {
         assert_eq!(data["memory"], serde_json::json!({ "used": 536_870_912, "max": 2_147_483_648_i64, "usage": 25.0 }));
         assert_eq!(data["disk"]["usage"], 25.0);
         assert_eq!(data["network"], serde_json::json!({ "in": 104_857_600, "out": 52_428_800 }));
-        let before = serde_json::to_value(stats_from(&server("creating", None), &[])).unwrap();
+        let before = serde_json::to_value(Stats::from(stats_from(&server("creating", None), &[]))).unwrap();
         assert_eq!(keys(&before["data"]), keys(data));
         assert_eq!(before["data"]["memory"]["max"], 2_147_483_648_i64);
         assert_eq!(before["data"]["disk"]["max"], 21_474_836_480_i64);
@@ -175,22 +168,22 @@ mod tests {
     #[test]
     fn what_is_stopped_uses_nothing() {
         for (status, power) in [("stopped", "running"), ("running", "stopped")] {
-            let data = stats_from(&server(status, Some(sample(power))), &[]).data;
+            let data = stats_from(&server(status, Some(sample(power))), &[]);
             assert_eq!((data.cpu, data.memory.used, data.memory.usage), (Some(0.0), Some(0), Some(0.0)));
             assert_eq!((data.uptime, data.disk.used), (Some(0), Some(5_368_709_120)));
         }
-        let data = stats_from(&server("stopped", None), &[]).data;
+        let data = stats_from(&server("stopped", None), &[]);
         assert_eq!((data.cpu, data.memory.used, data.uptime), (Some(0.0), Some(0), Some(0)));
     }
 
     #[test]
     fn what_is_not_known_is_null_and_not_nothing() {
-        let data = stats_from(&server("running", None), &[]).data;
+        let data = stats_from(&server("running", None), &[]);
         assert_eq!((data.cpu, data.memory.used, data.memory.usage, data.uptime), (None, None, None, None));
         assert_eq!((data.disk.used, data.disk.usage, data.network.received), (None, None, None));
         assert_eq!((data.memory.max, data.disk.max), (2_147_483_648, 21_474_836_480));
         let machine = SampleRow { disk_used: None, memory_used: None, ..sample("running") };
-        let data = stats_from(&server("running", Some(machine)), &[]).data;
+        let data = stats_from(&server("running", Some(machine)), &[]);
         assert_eq!((data.cpu, data.memory.used, data.disk.usage), (Some(0.15), None, None));
         let json = serde_json::to_value(data).unwrap();
         assert_eq!(json["disk"], serde_json::json!({ "used": null, "max": 21_474_836_480_i64, "usage": null }));
@@ -199,8 +192,8 @@ mod tests {
     #[test]
     fn a_paused_server_says_why() {
         let paused = || SampleRow { reason: Some("io-error".into()), ..sample("paused") };
-        assert_eq!(stats_from(&server("paused", Some(paused())), &[]).data.reason.as_deref(), Some("io-error"));
-        assert_eq!(stats_from(&server("running", Some(paused())), &[]).data.reason, None);
+        assert_eq!(stats_from(&server("paused", Some(paused())), &[]).reason.as_deref(), Some("io-error"));
+        assert_eq!(stats_from(&server("running", Some(paused())), &[]).reason, None);
     }
 
     #[test]

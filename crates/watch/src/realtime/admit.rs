@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use kernel::http::ClientAddress;
+use kernel::auth::ClientAddress;
 use kernel::limits::{LimitKey, log_refusal};
 
 use super::sockets::Hub;

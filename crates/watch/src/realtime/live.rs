@@ -8,7 +8,7 @@ use crate::alerts::model::LiveAlert;
 use crate::ids::{HostId, ServerId};
 use crate::monitoring;
 use crate::monitoring::Charts;
-use crate::monitoring::model::Stats;
+use crate::monitoring::wire::Stats;
 
 /// What the sockets push to the watchers of a server.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,9 @@ pub(super) async fn of(
     let stats = monitoring::service::stats_of(core, host, servers, charts).await?;
     let ids: Vec<ServerId> = stats.iter().map(|(id, _)| *id).collect();
     let mut open = alerts::service::open(core, &ids).await?;
-    let live = |(server, stats)| ServerUpdate { server, alerts: open.remove(&server).unwrap_or_default(), stats };
-    Ok(stats.into_iter().map(live).collect())
+    let updates = stats.into_iter().map(|(server, stats)| {
+        let alerts = open.remove(&server).unwrap_or_default();
+        ServerUpdate { server, stats: stats.into(), alerts }
+    });
+    Ok(updates.collect())
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::alerts::model::LiveAlert;
 use crate::ids::ServerId;
-use crate::monitoring::model::Stats;
+use crate::monitoring::wire::Stats;
 
 /// Payload of `server-stats`.
 #[derive(Debug, Serialize)]

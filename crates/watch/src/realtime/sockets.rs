@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use accounts::{self, Accounts};
 use axum::http::header;
-use kernel::auth::{Access, Caller};
+use kernel::auth::{Access, Caller, ClientAddress};
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
-use kernel::http::ClientAddress;
 use kernel::subjects::Subject;
 use serde_json::Value;
 use socketioxide::extract::{AckSender, SocketRef, State, TryData};

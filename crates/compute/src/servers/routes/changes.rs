@@ -17,7 +17,8 @@ use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 use crate::servers::changes as service;
-use crate::servers::model::{ReinstallServer, Reinstalling, ServerView, SuspendServer, Suspension, UpdateServer};
+use crate::servers::model::{ReinstallServer, ServerView, SuspendServer, UpdateServer};
+use crate::servers::wire::{Reinstalling, Suspension};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new()
@@ -30,10 +31,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 }
 
 /// Rename, label or protect a server
-#[utoipa::path(patch, path = "/server/{id}", tag = "servers", operation_id = "updateServer", request_body = UpdateServer,
-    params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+#[utoipa::path(patch, path = "/server/{id}", tag = "servers", operation_id = "updateServer",
+    request_body = UpdateServer, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = ServerView)))]
 async fn update(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
@@ -47,55 +47,49 @@ async fn update(
 /// Everything on its disks and all its snapshots are deleted; its addresses and its size stay. Root's new password is
 /// shown only once. Refused with 409 while the server is protected, here or on its host; nothing is deleted before it
 /// is certain that the new guest can be created.
-#[utoipa::path(post, path = "/server/{id}/reinstall", tag = "servers", operation_id = "reinstallServer", request_body = ReinstallServer,
-    params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Reinstalling), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+#[utoipa::path(post, path = "/server/{id}/reinstall", tag = "servers", operation_id = "reinstallServer",
+    request_body = ReinstallServer, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Reinstalling)))]
 async fn reinstall(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
     Post(once, wish): Post<ReinstallServer>,
 ) -> Result<Json<Reinstalling>> {
-    Ok(Json(service::reinstall(&hosts, &once, &access, wish).await?))
+    Ok(Json(service::reinstall(&hosts, &once, &access, wish).await?.try_into()?))
 }
 
 /// Suspend a server (provider)
 ///
 /// It is stopped, and its owner can view it but not change anything until the suspension ends.
-#[utoipa::path(post, path = "/server/{id}/suspend", tag = "servers", operation_id = "suspendServer", request_body = SuspendServer,
-    params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+#[utoipa::path(post, path = "/server/{id}/suspend", tag = "servers", operation_id = "suspendServer",
+    request_body = SuspendServer, params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Suspension)))]
 async fn suspend(
     State(hosts): State<Arc<Hosts>>,
     _: ProviderCaller,
     access: ServerAccess,
     Post(once, wish): Post<SuspendServer>,
 ) -> Result<Json<Suspension>> {
-    Ok(Json(service::suspend(&hosts.core, &once, &access, &wish.reason).await?))
+    let suspended = service::suspend(&hosts.core, &once, &access, &wish.reason).await?;
+    Ok(Json(Suspension::new("suspend", &suspended)))
 }
 
 /// End a suspension (provider); a server that was running before is started
 #[utoipa::path(post, path = "/server/{id}/unsuspend", tag = "servers", operation_id = "unsuspendServer",
-    params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Suspension), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Suspension)))]
 async fn unsuspend(
     State(hosts): State<Arc<Hosts>>,
     _: ProviderCaller,
     access: ServerAccess,
     once: Once,
 ) -> Result<Json<Suspension>> {
-    Ok(Json(service::unsuspend(&hosts.core, &once, &access).await?))
+    Ok(Json(Suspension::new("unsuspend", &service::unsuspend(&hosts.core, &once, &access).await?)))
 }
 
 /// A server's addresses and their reverse DNS names
 #[utoipa::path(get, path = "/server/{id}/addresses", tag = "servers", operation_id = "listServerAddresses",
     params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Vec<NamedAddress>)))]
 async fn addresses(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<Vec<NamedAddress>>> {
     Ok(Json(service::addresses(&hosts.core, &access).await?))
 }
@@ -104,12 +98,10 @@ async fn addresses(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Res
 ///
 /// It is stored here for the DNS server that serves the reverse zone; the server itself is not changed. Accounts may
 /// use names in the domains that the provider allows them; providers may use any.
-#[utoipa::path(put, path = "/server/{id}/addresses/{address}", tag = "servers", operation_id = "setReverseName", request_body = NameAddress,
-    params(("id" = ServerId, Path, description = "The server's id"),
-        ("address" = String, Path, description = "The address")),
-    responses((status = 200, body = Vec<NamedAddress>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody)))]
+#[utoipa::path(put, path = "/server/{id}/addresses/{address}", tag = "servers", operation_id = "setReverseName",
+    request_body = NameAddress,
+    params(("id" = ServerId, Path, description = "The server's id"), ("address" = String, Path, description = "The address")),
+    responses((status = 200, body = Vec<NamedAddress>), (status = 409, body = ErrorBody)))]
 async fn name_address(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,

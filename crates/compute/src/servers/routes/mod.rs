@@ -19,7 +19,8 @@ use utoipa_axum::routes;
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::ServerAccess;
-use crate::servers::model::{Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerView};
+use crate::servers::model::{CreateServer, ListServers, ServerView};
+use crate::servers::wire::{Action, CreatedServer, Deleted, PasswordChanged};
 use crate::servers::workflows::power::Power;
 use crate::servers::{service, subject};
 
@@ -39,93 +40,97 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 ///
 /// The header `X-Total-Count` has the total number of servers.
 #[utoipa::path(get, path = "/server", tag = "servers", operation_id = "listServers", params(ListServers),
-    responses((status = 200, body = Vec<ServerView>), (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    responses((status = 200, body = Vec<ServerView>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(hosts): State<Arc<Hosts>>,
     AnyCaller(caller): AnyCaller,
     Query(query): Query<ListServers>,
 ) -> Result<(HeaderMap, Json<Vec<ServerView>>)> {
-    let (servers, total) = service::list(&hosts.core, &caller, &query).await?;
+    // One's own servers come unpaged, as the specification says; a whole fleet comes in pages.
+    let paged = query.all || query.page.is_some() || query.limit.is_some();
+    let window = paged.then(|| PageQuery { page: query.page, limit: query.limit }.window());
+    let (servers, total) = service::list(&hosts.core, &caller, &query, window).await?;
     Ok((HeaderMap::from_iter([(TOTAL, total.into())]), Json(servers)))
 }
 
 /// Order a server
-#[utoipa::path(post, path = "/server/create", tag = "servers", operation_id = "createServer", request_body = CreateServer,
-    responses((status = 200, body = CreatedServer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
+#[utoipa::path(post, path = "/server/create", tag = "servers", operation_id = "createServer",
+    request_body = CreateServer, responses((status = 200, body = CreatedServer), (status = 507, body = ErrorBody)))]
 async fn create(
     State(hosts): State<Arc<Hosts>>,
     AccountCaller(caller): AccountCaller,
     Post(once, order): Post<CreateServer>,
 ) -> Result<Json<CreatedServer>> {
-    Ok(Json(service::order(&hosts.core, &once, caller.user, order).await?))
+    Ok(Json(service::order(&hosts.core, &once, caller.user, order).await?.into()))
 }
 
 /// One server
-#[utoipa::path(get, path = "/server/{id}", tag = "servers", operation_id = "getServer", params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = ServerView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+#[utoipa::path(get, path = "/server/{id}", tag = "servers", operation_id = "getServer",
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = ServerView)))]
 async fn get(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<ServerView>> {
     Ok(Json(service::view(&hosts.core, access.server.id).await?))
 }
 
 /// Start a server; a running server is left alone
-#[utoipa::path(post, path = "/server/{id}/start", tag = "servers", operation_id = "startServer", params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+#[utoipa::path(post, path = "/server/{id}/start", tag = "servers", operation_id = "startServer",
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Action)))]
 async fn start(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    Ok(Json(service::power(&hosts.core, &once, &access, Power::Start).await?))
+    power(&hosts, &once, &access, Power::Start).await
 }
 
 /// Stop a server: cleanly at first, by force if it takes too long
-#[utoipa::path(post, path = "/server/{id}/stop", tag = "servers", operation_id = "stopServer", params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+#[utoipa::path(post, path = "/server/{id}/stop", tag = "servers", operation_id = "stopServer",
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Action)))]
 async fn stop(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    Ok(Json(service::power(&hosts.core, &once, &access, Power::Stop).await?))
+    power(&hosts, &once, &access, Power::Stop).await
 }
 
 /// Restart a server; one that is stopped is started
 ///
 /// Refused with 409 if the server could not start again because its own disk is full: it keeps running.
-#[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", operation_id = "restartServer", params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Action), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+#[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", operation_id = "restartServer",
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Action)))]
 async fn restart(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    Ok(Json(service::power(&hosts.core, &once, &access, Power::Restart).await?))
+    power(&hosts, &once, &access, Power::Restart).await
+}
+
+async fn power(hosts: &Hosts, once: &Once, access: &ServerAccess, power: Power) -> Result<Json<Action>> {
+    Ok(Json(Action::new(power.name(), &service::power(&hosts.core, once, access, power).await?)))
 }
 
 /// Delete a server with its disks, snapshots and addresses
 ///
 /// Refused with 409 while it is protected, here or on its host.
-#[utoipa::path(delete, path = "/server/{id}", tag = "servers", operation_id = "deleteServer", params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Deleted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+#[utoipa::path(delete, path = "/server/{id}", tag = "servers", operation_id = "deleteServer",
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = Deleted), (status = 409, body = ErrorBody)))]
 async fn delete(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<Deleted>> {
-    Ok(Json(service::delete(&hosts, &access).await?))
+    Ok(Json(Deleted::new(service::delete(&hosts, &access).await?)))
 }
 
 /// Generate and set a new root password; it is shown only once
-#[utoipa::path(post, path = "/server/{id}/password", tag = "servers", operation_id = "changeServerPassword", params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = PasswordChanged), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
+#[utoipa::path(post, path = "/server/{id}/password", tag = "servers", operation_id = "changeServerPassword",
+    params(("id" = ServerId, Path, description = "The server's id")),
+    responses((status = 200, body = PasswordChanged), (status = 502, body = ErrorBody)))]
 async fn password(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<PasswordChanged>> {
-    Ok(Json(service::change_password(&hosts, &once, &access).await?))
+    Ok(Json(service::change_password(&hosts, &once, &access).await?.into()))
 }
 
 /// A server's operations, newest first
-#[utoipa::path(get, path = "/server/{id}/operations", tag = "servers", operation_id = "listServerOperations", params(("id" = ServerId, Path, description = "The server's id"), PageQuery),
-    responses((status = 200, body = Page<OperationView>), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+#[utoipa::path(get, path = "/server/{id}/operations", tag = "servers", operation_id = "listServerOperations",
+    params(("id" = ServerId, Path, description = "The server's id"), PageQuery),
+    responses((status = 200, body = Page<OperationView>)))]
 async fn operations(
     State(hosts): State<Arc<Hosts>>,
     access: ServerAccess,
-    Query(query): Query<PageQuery>,
+    Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<OperationView>>> {
-    let (data, total) =
-        operations::service::of_subject(&hosts.core, &access.caller, &subject::subject(access.server.id), query)
-            .await?;
-    Ok(Json(Page::new(data, total, query)))
+    let (data, total) = operations::service::of_subject(
+        &hosts.core,
+        &access.caller,
+        &subject::subject(access.server.id),
+        page.window(),
+    )
+    .await?;
+    Ok(Json(Page::new(data, total, page)))
 }

@@ -1,7 +1,7 @@
 //! SQL for lists of servers.
 
 use chrono::{DateTime, Utc};
-use kernel::http::page::Order;
+use kernel::listing::{Order, Window};
 use sqlx::PgExecutor;
 use sqlx::types::Json;
 
@@ -19,8 +19,8 @@ pub(in crate::servers) struct Filter<'a> {
     pub user: Option<UserId>,
     /// Only those that the token's scopes include.
     pub only: Option<&'a [i64]>,
-    pub limit: Option<i64>,
-    pub offset: i64,
+    /// Only these of them.
+    pub window: Option<Window>,
     /// The query's own filters and sorting, if it has any.
     pub query: Option<&'a ListServers>,
     /// The query's label selector, if it has one.
@@ -65,8 +65,8 @@ macro_rules! servers {
                       count(*) over () as "total!"
                from servers s join images i on i.id = s.image_id join tariffs t on t.id = s.tariff_id"# + $join + "
                where s.deleted_at is null and " $(+ $condition)+ + $order,
-            $filter.limit,
-            $filter.offset
+            $filter.window.map(|window| window.limit),
+            $filter.window.map_or(0, |window| window.offset)
             $(, $parameter)*
         )
         .fetch_all($db)

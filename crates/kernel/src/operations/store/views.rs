@@ -6,7 +6,7 @@ use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::Result;
-use crate::http::page::COUNTED;
+use crate::listing::COUNTED;
 use crate::operations::model::{OperationError, OperationView, State};
 use crate::subjects::{CONTRACT_KIND, Subject};
 

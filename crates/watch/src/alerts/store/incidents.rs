@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use kernel::core::Core;
-use kernel::http::page::{COUNTED, Order, PageQuery};
+use kernel::listing::{COUNTED, Order, Window};
 use kernel::subjects::Subject;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
@@ -129,7 +129,7 @@ pub(in crate::alerts) async fn list(
     db: &PgPool,
     whose: &IncidentOwner<'_>,
     query: &ListAlerts,
-    page: PageQuery,
+    window: Window,
 ) -> Result<(Vec<IncidentRow>, i64)> {
     let mut tx = kernel::db::begin_list_query(db).await?;
     let rows = alerts!(
@@ -142,8 +142,8 @@ pub(in crate::alerts) async fn list(
         query,
         query.sort == Some(Sort::Level),
         query.order == Some(Order::Asc),
-        page.size(),
-        page.offset()
+        window.limit,
+        window.offset
     )?;
     let total = alerts!(
         filtered (@ fetch_one, query_scalar, (), &mut *tx, r#"count(*) as "n!" from (select 1"#),
