@@ -31,7 +31,7 @@ async fn every_route_is_in_the_matrix() {
 }
 
 mod every_route_admits_only_the_right_callers {
-    for_each_part!(super::walk);
+    crate::support::for_each_part!(super::walk);
 }
 
 async fn walk(part: Part) {

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::client::Client;
-use super::db::TestDb;
-use super::wait_for;
+use crate::client::Client;
+use crate::db::TestDb;
+use crate::wait_for;
 
 /// Everybody's password in tests.
 pub const PASSWORD: &str = "correct horse battery";
@@ -103,7 +103,7 @@ impl TestApp {
 
     /// On an existing database.
     pub async fn on(db: TestDb, change: impl FnOnce(&mut Config)) -> Self {
-        super::log();
+        crate::log();
         let data = tempfile::tempdir().expect("a data folder");
         let mut config = config(&db, data.path());
         change(&mut config);
