@@ -1,4 +1,5 @@
-//! Who may call what: every route × every method × every role. A route that is missing here fails the test.
+//! Who may call what: every route × every method × every role. The features say whom their routes admit
+//! (`Feature::access`); a route without a row fails a test, and so does a row without a route.
 
 mod fields;
 mod matrix;
@@ -6,12 +7,12 @@ mod world;
 
 use std::collections::BTreeSet;
 
-use matrix::{MATRIX, ROLES, To};
+use kernel::auth::AccessRow;
+use matrix::{EXCEPTIONS, ROLES, To, expected, rows};
 use serde_json::json;
 use world::{Tokens, World, host};
 
 use crate::support::app::login;
-use crate::support::parts::Part;
 use crate::support::{Client, TestApp};
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
@@ -20,32 +21,60 @@ const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 async fn every_route_is_in_the_matrix() {
     let app = TestApp::new().await;
     let document = app.nobody.get("/api/openapi.json").await.expect(200).body;
-    let mut routes = BTreeSet::new();
+    let mut routes = vec![];
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys().filter(|m| *m != "parameters") {
-            routes.insert((method.to_uppercase(), path.clone()));
+            routes.push((method.to_uppercase(), path.clone()));
         }
     }
-    let listed: BTreeSet<_> = MATRIX.iter().map(|(m, p, _)| (m.to_string(), p.to_string())).collect();
-    assert_eq!(routes, listed, "every route has a row here, and every row a route");
+    let rows = rows(&app.service);
+    let all = rows.values().copied().flatten();
+    let mut listed: Vec<_> = all.map(|(method, path, _)| (method.to_string(), path.to_string())).collect();
+    routes.sort();
+    listed.sort();
+    assert_eq!(routes, listed, "every route has a row in its feature, and every row a route");
+    for (method, path, _) in EXCEPTIONS {
+        assert!(listed.contains(&(method.to_owned(), path.to_owned())), "{method} {path} is no exception any more");
+    }
+    let walked = every_route_admits_only_the_right_callers::FEATURES;
+    assert_eq!(rows.into_keys().collect::<Vec<_>>(), walked, "every feature with routes has a test");
+}
+
+/// Makes one test per feature, in the order of their names.
+macro_rules! walk_features {
+    ($($name:ident)*) => {
+        pub(super) const FEATURES: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let app = super::TestApp::new().await;
+                let rows = super::rows(&app.service)[stringify!($name)];
+                super::walk(&app, rows).await;
+            }
+        )*
+    };
 }
 
 mod every_route_admits_only_the_right_callers {
-    crate::support::for_each_part!(super::walk);
+    walk_features! {
+        accounts addresses alerts audit console history hosts http images mail monitoring operations resize servers
+        snapshots ssh_keys tariffs unknown_guests
+    }
 }
 
-async fn walk(part: Part) {
-    let app = TestApp::new().await;
+/// Calls each of these routes as everybody.
+pub(crate) async fn walk(app: &TestApp, rows: &[AccessRow]) {
     // Only the answers matter, not what becomes of the operations.
     app.db.allow_unfinished();
-    let host = host(&app).await;
-    let tokens = Tokens::new(&app).await;
-    for (method, path, expected) in MATRIX.iter().filter(|(_, path, _)| part.has(path)) {
-        let mut world = World::new(&app, host).await;
+    let host = host(app).await;
+    let tokens = Tokens::new(app).await;
+    for row @ (method, path, _) in rows {
+        let expected = expected(*row);
+        let mut world = World::new(app, host).await;
         for (n, to) in expected.iter().enumerate() {
             if *method != "GET" && n > 0 && expected[n - 1] == To::Ok {
                 // The previous cell may have deleted or locked something.
-                world = World::new(&app, host).await;
+                world = World::new(app, host).await;
             }
             let callers: [&Client; ROLES] = [
                 &app.nobody,
@@ -85,12 +114,11 @@ async fn walk(part: Part) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_methods_are_405_and_unknown_paths_are_404() {
     let app = TestApp::new().await;
-    let paths: BTreeSet<_> = MATRIX.iter().map(|(_, p, _)| *p).collect();
+    let rows = rows(&app.service);
+    let known: BTreeSet<_> = rows.values().copied().flatten().map(|(method, path, _)| (*path, *method)).collect();
+    let paths: BTreeSet<_> = known.iter().map(|(path, _)| *path).collect();
     for path in paths {
-        for method in METHODS {
-            if MATRIX.iter().any(|(m, p, _)| p == &path && *m == method) {
-                continue;
-            }
+        for method in METHODS.into_iter().filter(|method| !known.contains(&(path, *method))) {
             let filled = path.replace("{id}", "1").replace("{address}", "10.0.0.1").replace("{type}", "cpu");
             let answer = app.provider.send(method.parse().unwrap(), &filled, None).await.expect(405);
             assert_eq!(answer.code(), "METHOD_NOT_ALLOWED", "{method} {path}");

@@ -113,6 +113,7 @@ impl World {
         }
         Self { server, vmid, operation, token, tariff, image, host, pool, here, ssh_key, alert, mail }
     }
+
     pub(super) fn fill(&self, path: &str) -> String {
         let id = match path {
             p if p.starts_with("/api/auth/tokens/") => self.token.clone(),

@@ -1,7 +1,9 @@
 //! Who makes a request, and what they may do.
 
+mod access;
 mod caller;
 mod scopes;
 
+pub use access::{AccessRow, Admission};
 pub use caller::{Authenticator, Caller, Role};
 pub use scopes::{Access, Scope, Scopes};

@@ -17,5 +17,5 @@ pub mod text;
 
 pub use client::ClientAddress;
 pub use error::ErrorBody;
-pub use health::{describe, figures};
+pub use health::{ACCESS, describe, figures};
 pub use router::{router, routes};
