@@ -22,6 +22,7 @@ mod contracts;
 mod corpus;
 mod errors;
 mod evidence;
+mod features;
 mod figures;
 mod hangups;
 mod history;

@@ -13,6 +13,7 @@ pub mod db;
 pub mod lab;
 pub mod live;
 pub mod log;
+pub mod notes;
 pub mod parts;
 pub mod pve;
 pub mod relay;

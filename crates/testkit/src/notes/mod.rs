@@ -1,0 +1,8 @@
+//! A feature that is as small as one can be: routes, a task, a metric, upkeep. `tests/features.rs` adds it to the service
+//! as ARCHITECTURE.md says that features are added.
+
+mod feature;
+mod model;
+mod routes;
+
+pub use feature::Notes;
