@@ -43,8 +43,8 @@ pub struct Features {
 }
 
 impl Features {
-    /// All of them, each with those that it stands on.
-    pub fn new(core: &Arc<Core>) -> anyhow::Result<Self> {
+    /// All of them, each with those that it stands on, and these.
+    pub fn new(core: &Arc<Core>, more: Vec<Arc<dyn Feature>>) -> anyhow::Result<Self> {
         let accounts = Accounts::new(core);
         let hosts = Hosts::new(core);
         let mut all: Vec<Arc<dyn Feature>> = vec![
@@ -70,6 +70,7 @@ impl Features {
             Sweeps::new(&hosts),
             Realtime::new(core, &accounts),
         ];
+        all.extend(more);
         let subjects = all.iter().flat_map(|feature| Arc::clone(feature).subjects());
         core.set_subjects(Subjects::new(subjects))?;
         let workflows = all.iter().flat_map(|feature| Arc::clone(feature).workflows()).collect();

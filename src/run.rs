@@ -10,7 +10,7 @@ use kernel::auth::Authenticator;
 use kernel::config::Config;
 use kernel::core::Core;
 use kernel::events;
-use kernel::feature::BackgroundTask;
+use kernel::feature::{BackgroundTask, Feature};
 use kernel::http;
 use kernel::http::patience::IoTimeouts;
 use kernel::{janitor, limits};
@@ -36,8 +36,13 @@ const LATE: Duration = Duration::from_secs(2);
 impl Service {
     /// Builds every part; nothing runs yet.
     pub fn new(config: Config) -> anyhow::Result<Arc<Self>> {
+        Self::with(config, |_| vec![])
+    }
+
+    /// The same with more features than the program has, for tests.
+    pub fn with(config: Config, more: impl FnOnce(&Arc<Core>) -> Vec<Arc<dyn Feature>>) -> anyhow::Result<Arc<Self>> {
         let core = Core::new(config)?;
-        let features = Features::new(&core)?;
+        let features = Features::new(&core, more(&core))?;
         http::describe();
         features.all().iter().for_each(|feature| feature.describe());
         Ok(Arc::new(Self { core, features }))

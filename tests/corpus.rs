@@ -260,7 +260,7 @@ fn judge(what: &str, answer: &Response, also: &[u16], wrong: &mut Vec<String>) -
 }
 
 mod every_field_refuses_bad_input_or_stores_it_exactly {
-    for_each_part!(super::fill_fields);
+    crate::support::for_each_part!(super::fill_fields);
 }
 
 async fn fill_fields(part: Part) {
@@ -384,7 +384,7 @@ async fn fill_fields(part: Part) {
 }
 
 mod every_parameter_survives_bad_input {
-    for_each_part!(super::fill_parameters);
+    crate::support::for_each_part!(super::fill_parameters);
 }
 
 async fn fill_parameters(part: Part) {

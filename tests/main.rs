@@ -4,8 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests look into the database as nobody else does")]
 #![allow(clippy::pedantic, reason = "tests are read for what they show")]
 
-#[macro_use]
-mod support;
+use testkit as support;
 
 mod accounts;
 mod addresses;
@@ -24,6 +23,7 @@ mod corpus;
 mod dialects;
 mod errors;
 mod evidence;
+mod features;
 mod figures;
 mod hangups;
 mod history;

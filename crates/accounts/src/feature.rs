@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kernel::auth::{Authenticator, Caller, ClientAddress};
+use kernel::auth::{AccessRow, Authenticator, Caller, ClientAddress};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
@@ -50,6 +50,10 @@ impl Feature for Accounts {
 
     fn pages(self: Arc<Self>) -> OpenApiRouter {
         pages::pages()
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 
     fn topics(&self) -> Vec<&'static str> {

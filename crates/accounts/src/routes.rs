@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use kernel::auth::ClientAddress;
+use kernel::auth::{AccessRow, Admission, ClientAddress};
 use kernel::error::{Error, Result};
 use kernel::http::ErrorBody;
 use kernel::http::auth::{AccountCaller, AnyCaller, LoginCaller};
@@ -37,6 +37,25 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Accounts>> {
         .routes(routes!(api_tokens, create_api_token))
         .routes(routes!(revoke_api_token))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("POST", "/api/auth/register", Admission::Open),
+    ("POST", "/api/auth/login", Admission::Open),
+    ("POST", "/api/auth/refresh", Admission::Open),
+    ("POST", "/api/auth/logout", Admission::Login),
+    ("GET", "/api/auth/me", Admission::AnyToken),
+    ("PATCH", "/api/auth/me", Admission::Account),
+    ("POST", "/api/auth/password", Admission::Login),
+    ("GET", "/api/auth/sessions", Admission::Login),
+    ("DELETE", "/api/auth/sessions", Admission::Login),
+    ("DELETE", "/api/auth/sessions/{id}", Admission::Private),
+    ("POST", "/api/auth/confirm", Admission::Open),
+    ("POST", "/api/auth/confirm/mail", Admission::Login),
+    ("GET", "/api/auth/tokens", Admission::Login),
+    ("POST", "/api/auth/tokens", Admission::Login),
+    ("DELETE", "/api/auth/tokens/{id}", Admission::Private),
+];
 
 impl<S: Send + Sync> FromRequestParts<S> for LoginOrigin {
     type Rejection = Error;

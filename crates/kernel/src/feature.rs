@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use axum::Router;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::auth::AccessRow;
 use crate::error::Result;
 use crate::keyring::SealCounts;
 use crate::operations::AnyWorkflow;
@@ -49,6 +50,11 @@ pub trait Feature: Debug + Send + Sync + 'static {
     /// What browsers and orchestrators open that is not below `/api`.
     fn pages(self: Arc<Self>) -> OpenApiRouter {
         OpenApiRouter::new()
+    }
+
+    /// Whom each of its routes and pages admits. Tests hold every route to its row.
+    fn access(&self) -> &'static [AccessRow] {
+        &[]
     }
 
     /// Wraps the whole router: for protocols that live beside HTTP on the same port.

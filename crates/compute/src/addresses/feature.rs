@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kernel::auth::AccessRow;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
@@ -31,6 +32,10 @@ impl Feature for Addresses {
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
         routes::routes().with_state(Arc::clone(&self.core))
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 
     async fn upkeep(&self) -> Result<()> {

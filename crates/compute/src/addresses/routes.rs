@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use kernel::auth::{AccessRow, Admission};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
@@ -27,6 +28,18 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
         .routes(routes!(reserve))
         .routes(routes!(release_reserved))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/address-pools", Admission::Provider),
+    ("POST", "/api/address-pools", Admission::Provider),
+    ("GET", "/api/address-pools/{id}", Admission::Provider),
+    ("PUT", "/api/address-pools/{id}", Admission::Provider),
+    ("DELETE", "/api/address-pools/{id}", Admission::Provider),
+    ("GET", "/api/address-pools/{id}/addresses", Admission::Provider),
+    ("POST", "/api/address-pools/{id}/reserve", Admission::Provider),
+    ("DELETE", "/api/address-pools/{id}/reserve/{address}", Admission::Provider),
+];
 
 /// Address pools with their free addresses
 #[utoipa::path(get, path = "/address-pools", tag = "addresses", operation_id = "listAddressPools",

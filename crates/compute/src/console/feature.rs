@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use accounts::Accounts;
 use async_trait::async_trait;
+use kernel::auth::AccessRow;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
@@ -39,6 +40,10 @@ impl Feature for Consoles {
 
     fn pages(self: Arc<Self>) -> OpenApiRouter {
         routes::pages().with_state(self)
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 
     async fn upkeep(&self) -> Result<()> {

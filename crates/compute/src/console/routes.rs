@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{Redirect, Response};
 use axum::routing;
-use kernel::auth::ClientAddress;
+use kernel::auth::{AccessRow, Admission, ClientAddress};
 use kernel::error::{Code, Error, Result};
 use kernel::http::ErrorBody;
 use kernel::http::auth::AnyCaller;
@@ -33,6 +33,12 @@ pub(super) fn pages() -> OpenApiRouter<Arc<Consoles>> {
         .route("/console/", routing::get(|| async { page::index() }))
         .route("/console/{*path}", routing::get(|Path(path): Path<String>| async move { page::asset(&path) }))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/console/socket", Admission::Open), // authorised by the ticket in its first message
+    ("POST", "/api/server/console", Admission::Owned), // the server is named in the body
+];
 
 /// Open a server's console
 ///

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hypervisor::Driver;
+use kernel::auth::AccessRow;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
@@ -44,6 +45,10 @@ impl Feature for Hosts {
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
         routes::routes().with_state(self)
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 
     async fn reseal(&self, change: bool) -> Result<Vec<(&'static str, SealCounts)>> {

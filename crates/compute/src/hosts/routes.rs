@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use kernel::auth::{AccessRow, Admission};
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::ProviderCaller;
@@ -20,6 +21,16 @@ use crate::ids::HostId;
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(show, update, delete)).routes(routes!(check))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/hosts", Admission::Provider),
+    ("POST", "/api/hosts", Admission::Provider),
+    ("GET", "/api/hosts/{id}", Admission::Provider),
+    ("PUT", "/api/hosts/{id}", Admission::Provider),
+    ("DELETE", "/api/hosts/{id}", Admission::Provider),
+    ("POST", "/api/hosts/{id}/check", Admission::Provider),
+];
 
 /// Hosts with their nodes
 #[utoipa::path(get, path = "/hosts", tag = "hosts", operation_id = "listHosts", params(CatalogueQuery),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use kernel::auth::{AccessRow, Admission};
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::{AccountCaller, ProviderCaller};
@@ -21,6 +22,15 @@ use crate::ids::ImageId;
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/images", Admission::Account),
+    ("POST", "/api/images", Admission::Provider),
+    ("GET", "/api/images/{id}", Admission::Account),
+    ("PUT", "/api/images/{id}", Admission::Provider),
+    ("DELETE", "/api/images/{id}", Admission::Provider),
+];
 
 /// Images: those that can be ordered; all of them, with their sources, for a provider
 #[utoipa::path(get, path = "/images", tag = "catalogue", operation_id = "listImages", params(CatalogueQuery),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kernel::auth::AccessRow;
 use kernel::feature::Feature;
 use kernel::operations::AnyWorkflow;
 use utoipa_axum::router::OpenApiRouter;
@@ -29,6 +30,10 @@ impl Feature for Resizes {
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
         routes::routes().with_state(Arc::clone(&self.hosts))
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 
     fn workflows(self: Arc<Self>) -> Vec<Box<dyn AnyWorkflow>> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use kernel::auth::{AccessRow, Admission};
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::extract::Json;
@@ -19,6 +20,9 @@ use crate::servers::ServerAccess;
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(resize))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[("PUT", "/api/server/{id}/resize", Admission::Owned)];
 
 /// Change a server's size
 ///

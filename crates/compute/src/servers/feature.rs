@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kernel::auth::{Access, Caller};
+use kernel::auth::{Access, AccessRow, Caller};
 use kernel::error::{Error, Result};
 use kernel::feature::Feature;
 use kernel::operations::AnyWorkflow;
@@ -35,6 +35,10 @@ impl Feature for Servers {
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
         routes::routes().with_state(Arc::clone(&self.hosts))
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 
     fn workflows(self: Arc<Self>) -> Vec<Box<dyn AnyWorkflow>> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use kernel::auth::{AccessRow, Admission};
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::extract::Json;
@@ -20,6 +21,14 @@ use crate::servers::ServerAccess;
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list, create, delete)).routes(routes!(rollback))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/server/{id}/snapshots", Admission::Owned),
+    ("POST", "/api/server/{id}/snapshots", Admission::Owned),
+    ("DELETE", "/api/server/{id}/snapshots", Admission::Owned),
+    ("POST", "/api/server/{id}/snapshots/rollback", Admission::Owned),
+];
 
 /// A server's snapshots, as reported by its host now
 #[utoipa::path(get, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "listSnapshots",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use kernel::auth::{AccessRow, Admission};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
@@ -20,6 +21,13 @@ use crate::ids::SshKeyId;
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(delete))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/ssh-keys", Admission::Account),
+    ("POST", "/api/ssh-keys", Admission::Account),
+    ("DELETE", "/api/ssh-keys/{id}", Admission::Private),
+];
 
 /// My SSH keys
 #[utoipa::path(get, path = "/ssh-keys", tag = "ssh keys", operation_id = "listSshKeys",

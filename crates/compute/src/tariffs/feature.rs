@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kernel::auth::AccessRow;
 use kernel::core::Core;
 use kernel::feature::Feature;
 use utoipa_axum::router::OpenApiRouter;
@@ -28,5 +29,9 @@ impl Feature for Tariffs {
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
         routes::routes().with_state(Arc::clone(&self.core))
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 }

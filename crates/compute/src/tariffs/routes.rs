@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use kernel::auth::{AccessRow, Admission};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
@@ -21,6 +22,15 @@ use crate::ids::TariffId;
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/tariffs", Admission::Account),
+    ("POST", "/api/tariffs", Admission::Provider),
+    ("GET", "/api/tariffs/{id}", Admission::Account),
+    ("PUT", "/api/tariffs/{id}", Admission::Provider),
+    ("DELETE", "/api/tariffs/{id}", Admission::Provider),
+];
 
 /// Tariffs: those that can be ordered; all of them for a provider
 #[utoipa::path(get, path = "/tariffs", tag = "catalogue", operation_id = "listTariffs", params(CatalogueQuery),

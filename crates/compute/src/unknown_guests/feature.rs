@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kernel::auth::AccessRow;
 use kernel::feature::Feature;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -28,6 +29,10 @@ impl Feature for UnknownGuests {
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
         routes::routes().with_state(Arc::clone(&self.hosts))
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 
     fn describe(&self) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use kernel::auth::{AccessRow, Admission};
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::ProviderCaller;
@@ -21,6 +22,12 @@ use crate::servers::model::ServerView;
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(adopt))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/hosts/{id}/unknown-guests", Admission::Provider),
+    ("POST", "/api/hosts/{id}/unknown-guests/{number}/adopt", Admission::Provider),
+];
 
 /// Guests on a host that carry our marker but belong to no server
 ///

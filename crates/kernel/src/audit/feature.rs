@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{routes, service};
+use crate::auth::AccessRow;
 use crate::core::Core;
 use crate::error::Result;
 use crate::feature::Feature;
@@ -22,6 +23,10 @@ impl Feature for Audit {
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
         routes::routes().with_state(Arc::clone(&self.0))
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 
     async fn upkeep(&self) -> Result<()> {

@@ -8,6 +8,7 @@ use utoipa_axum::routes;
 
 use super::model::{Entry, ListEntries, Refused};
 use super::service;
+use crate::auth::{AccessRow, Admission};
 use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
@@ -18,6 +19,10 @@ use crate::http::page::{Page, PageQuery};
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(refused))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] =
+    &[("GET", "/api/audit", Admission::Account), ("GET", "/api/audit/refused", Admission::Account)];
 
 /// List audit entries: a provider sees all, a customer only those about themselves
 ///

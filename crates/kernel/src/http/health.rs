@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 
 use super::auth::bearer;
 use super::extract::Json;
+use crate::auth::{AccessRow, Admission};
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
 use crate::feature::Feature;
@@ -55,6 +56,13 @@ pub(super) fn routes(core: &Arc<Core>, features: &[Arc<dyn Feature>]) -> OpenApi
         .routes(routes!(metrics))
         .with_state(Arc::new(probes))
 }
+
+/// Who may call what.
+pub const ACCESS: &[AccessRow] = &[
+    ("GET", "/health/live", Admission::Open),
+    ("GET", "/health/ready", Admission::Open),
+    ("GET", "/metrics", Admission::Open),
+];
 
 /// Check that the process is running
 #[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "getLiveness", security(()),

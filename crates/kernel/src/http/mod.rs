@@ -18,6 +18,6 @@ pub mod text;
 
 pub use error::ErrorBody;
 pub(crate) use error::status;
-pub use health::{describe, figures};
+pub use health::{ACCESS, describe, figures};
 pub(crate) use native::Outside;
 pub use router::{router, routes};

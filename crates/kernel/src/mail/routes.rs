@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::model::{ListMails, MailView};
 use super::service;
+use crate::auth::{AccessRow, Admission};
 use crate::core::Core;
 use crate::error::Result;
 use crate::http::ErrorBody;
@@ -20,6 +21,10 @@ use crate::idempotency::Once;
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(retry))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] =
+    &[("GET", "/api/mails", Admission::Provider), ("POST", "/api/mails/{id}/retry", Admission::Provider)];
 
 /// List the emails of the last 90 days (provider)
 #[utoipa::path(get, path = "/mails", tag = "mails", operation_id = "listMails", params(ListMails),

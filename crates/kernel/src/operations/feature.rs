@@ -9,6 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::store::KnownWorkflows;
 use super::workflow::AnyWorkflow;
 use super::{OPERATION_CHANGED, OPERATION_DUE, routes, service, worker};
+use crate::auth::AccessRow;
 use crate::core::Core;
 use crate::error::Result;
 use crate::feature::{BackgroundTask, Feature};
@@ -61,6 +62,10 @@ impl Feature for Operations {
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
         routes::routes().with_state(self)
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 
     fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Operations;
 use super::model::OperationView;
 use super::service::{self, LogLine};
+use crate::auth::{AccessRow, Admission};
 use crate::error::Result;
 use crate::http::ErrorBody;
 use crate::http::auth::{AnyCaller, ProviderCaller};
@@ -26,6 +27,15 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Operations>> {
         .routes(routes!(retry))
         .routes(routes!(abandon))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/operations", Admission::Provider),
+    ("GET", "/api/operations/{id}", Admission::Owned),
+    ("GET", "/api/operations/{id}/log", Admission::Provider),
+    ("POST", "/api/operations/{id}/retry", Admission::Provider),
+    ("POST", "/api/operations/{id}/abandon", Admission::Provider),
+];
 
 /// Stuck operations, oldest first (provider)
 ///

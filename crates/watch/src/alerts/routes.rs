@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use compute::servers::ServerAccess;
+use kernel::auth::{AccessRow, Admission};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
@@ -34,6 +35,26 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
         .routes(routes!(put_server_rule, delete_server_rule))
         .routes(routes!(mute_server, unmute_server))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/alerts", Admission::AnyToken),
+    ("GET", "/api/alerts/{id}", Admission::Owned),
+    ("POST", "/api/alerts/{id}/acknowledge", Admission::Owned),
+    ("GET", "/api/alert-rules", Admission::Provider),
+    ("PUT", "/api/alert-rules/{type}", Admission::Provider),
+    ("DELETE", "/api/alert-rules/{type}", Admission::Provider),
+    ("POST", "/api/alert-rules/{type}/mute", Admission::Provider),
+    ("DELETE", "/api/alert-rules/{type}/mute", Admission::Provider),
+    ("GET", "/api/tariffs/{id}/alert-rules", Admission::Provider),
+    ("PUT", "/api/tariffs/{id}/alert-rules/{type}", Admission::Provider),
+    ("DELETE", "/api/tariffs/{id}/alert-rules/{type}", Admission::Provider),
+    ("GET", "/api/server/{id}/alert-rules", Admission::Owned),
+    ("PUT", "/api/server/{id}/alert-rules/{type}", Admission::Owned),
+    ("DELETE", "/api/server/{id}/alert-rules/{type}", Admission::Owned),
+    ("POST", "/api/server/{id}/mute", Admission::Owned),
+    ("DELETE", "/api/server/{id}/mute", Admission::Owned),
+];
 
 #[derive(Deserialize)]
 struct RulePath<T> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kernel::auth::AccessRow;
 use kernel::core::Core;
 use kernel::feature::{BackgroundTask, Feature};
 use utoipa_axum::router::OpenApiRouter;
@@ -28,6 +29,10 @@ impl Feature for History {
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
         routes::routes().with_state(Arc::clone(&self.core))
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
     }
 
     fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use compute::servers::ServerAccess;
+use kernel::auth::{AccessRow, Admission};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::extract::{Json, Query};
@@ -17,6 +18,10 @@ use crate::ids::ServerId;
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(metrics)).routes(routes!(traffic))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] =
+    &[("GET", "/api/server/{id}/metrics", Admission::Owned), ("GET", "/api/server/{id}/traffic", Admission::Owned)];
 
 /// Get a server's metrics over time
 ///

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use compute::servers::ServerAccess;
+use kernel::auth::{AccessRow, Admission};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::extract::Json;
@@ -17,6 +18,9 @@ use crate::ids::ServerId;
 pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::new().routes(routes!(status))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[("GET", "/api/server/{id}/status", Admission::Owned)];
 
 /// A server's status, and its metrics at the last sweep
 #[utoipa::path(get, path = "/server/{id}/status", tag = "servers", operation_id = "getServerStatus",

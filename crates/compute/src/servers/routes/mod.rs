@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
+use kernel::auth::{AccessRow, Admission};
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::{AccountCaller, AnyCaller};
@@ -35,6 +36,25 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
         .routes(routes!(password))
         .routes(routes!(operations))
 }
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/server", Admission::AnyToken),
+    ("POST", "/api/server/create", Admission::Account),
+    ("GET", "/api/server/{id}", Admission::Owned),
+    ("DELETE", "/api/server/{id}", Admission::Owned),
+    ("POST", "/api/server/{id}/start", Admission::Owned),
+    ("POST", "/api/server/{id}/stop", Admission::Owned),
+    ("POST", "/api/server/{id}/restart", Admission::Owned),
+    ("POST", "/api/server/{id}/password", Admission::Owned),
+    ("GET", "/api/server/{id}/operations", Admission::Owned),
+    ("PATCH", "/api/server/{id}", Admission::Owned),
+    ("POST", "/api/server/{id}/reinstall", Admission::Owned),
+    ("POST", "/api/server/{id}/suspend", Admission::Provider),
+    ("POST", "/api/server/{id}/unsuspend", Admission::Provider),
+    ("GET", "/api/server/{id}/addresses", Admission::Owned),
+    ("PUT", "/api/server/{id}/addresses/{address}", Admission::Owned),
+];
 
 /// My servers
 ///

@@ -1,8 +1,9 @@
 //! The test harness. See `app.rs` for the service, `lab.rs` for real guests.
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses a part of it")]
 
-#[macro_use]
-pub mod parts;
+// This is test code that happens to live in a library.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests look into the database as nobody else does")]
+#![allow(clippy::pedantic, clippy::new_without_default, missing_docs, reason = "tests are read for what they show")]
 
 pub mod app;
 pub mod browser;
@@ -12,6 +13,8 @@ pub mod db;
 pub mod lab;
 pub mod live;
 pub mod log;
+pub mod notes;
+pub mod parts;
 pub mod pve;
 pub mod relay;
 pub mod smtp;
@@ -29,9 +32,12 @@ pub use pve::Pve;
 pub use smtp::MailServer;
 pub use wait::{wait_for, wait_for_sql};
 
+/// The project's folder.
+pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
 /// Every Rust file below these folders of the project: its path within the project, and its text.
 pub fn sources(folders: &[&str]) -> Vec<(String, String)> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = std::path::Path::new(ROOT);
     let mut folders: Vec<_> = folders.iter().map(|folder| root.join(folder)).collect();
     let mut found = vec![];
     while let Some(folder) = folders.pop() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use conformance::fakepve::{ARCHIVE, FakePve, TEMPLATE};
 use serde_json::{Value, json};
 
-use super::{Client, TestDb};
+use crate::{Client, TestDb};
 
 /// A fake cluster that is a host of the service under test.
 pub struct Pve {

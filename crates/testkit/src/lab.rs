@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::wait::wait_long_for;
-use super::{Client, TestDb, wait_for};
+use crate::wait::wait_long_for;
+use crate::{Client, TestDb, wait_for};
 
 /// Where the test Incus is.
 #[derive(Debug, Clone)]
@@ -175,7 +175,7 @@ async fn guests(db: &PgPool) -> anyhow::Result<Vec<GuestRef>> {
 impl Drop for Lab {
     fn drop(&mut self) {
         let (driver, options) = (self.incus.driver(), self.db.pool.connect_options());
-        super::block_on(async move || {
+        crate::block_on(async move || {
             let db = PgPool::connect_with((*options).clone()).await?;
             for guest in guests(&db).await? {
                 remove(&*driver, &guest).await?;

@@ -8,14 +8,15 @@ use compute::ids::UserId;
 use innkeeper::run::Service;
 use kernel::config::Config;
 use kernel::core::Core;
+use kernel::feature::Feature;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::client::Client;
-use super::db::TestDb;
-use super::wait_for;
+use crate::client::Client;
+use crate::db::TestDb;
+use crate::wait_for;
 
 /// Everybody's password in tests.
 pub const PASSWORD: &str = "correct horse battery";
@@ -103,12 +104,27 @@ impl TestApp {
 
     /// On an existing database.
     pub async fn on(db: TestDb, change: impl FnOnce(&mut Config)) -> Self {
-        super::log();
+        Self::start(db, change, |_| vec![]).await
+    }
+
+    /// With a feature that the program does not have.
+    pub async fn adding<F: Feature>(new: impl FnOnce(&Arc<Core>) -> Arc<F>) -> (Self, Arc<F>) {
+        let mut added = None;
+        let app = Self::start(TestDb::new().await, |_| {}, |core| vec![added.insert(new(core)).clone()]).await;
+        (app, added.expect("the service was built"))
+    }
+
+    async fn start(
+        db: TestDb,
+        change: impl FnOnce(&mut Config),
+        more: impl FnOnce(&Arc<Core>) -> Vec<Arc<dyn Feature>>,
+    ) -> Self {
+        crate::log();
         let data = tempfile::tempdir().expect("a data folder");
         let mut config = config(&db, data.path());
         change(&mut config);
         let (swept, mailed) = (config.sweep_seconds != NO_SWEEPS, config.smtp.is_some());
-        let service = Service::new(config).expect("the settings are right");
+        let service = Service::with(config, more).expect("the settings are right");
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a loopback port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let (stop, stopped) = oneshot::channel();

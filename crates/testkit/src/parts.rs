@@ -15,9 +15,10 @@ impl Part {
 }
 
 /// Makes one test per part of a function.
+#[macro_export]
 macro_rules! for_each_part {
     ($walk:path) => {
-        for_each_part! { $walk:
+        $crate::for_each_part! { $walk:
             accounts "/api/auth/";
             addresses "/api/address-pools";
             alerts "/api/alert";
@@ -40,7 +41,7 @@ macro_rules! for_each_part {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                $walk($crate::support::parts::Part { all: PARTS, prefix: $prefix }).await;
+                $walk($crate::parts::Part { all: PARTS, prefix: $prefix }).await;
             }
         )*
     };

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Live;
+use crate::Live;
 
 /// A running `tests/js/console.mjs`.
 pub struct Browser(Live);

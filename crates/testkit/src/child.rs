@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::app::KEY;
-use super::wait::within;
-use super::{TestDb, log};
+use crate::app::KEY;
+use crate::wait::within;
+use crate::{TestDb, log};
 
 /// A running `innkeeper serve`. It ends with the test.
 pub struct Service {
@@ -21,9 +21,14 @@ pub struct Service {
     _said: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
 }
 
+/// The program under test. Cargo and nextest tell tests of the package that it is in.
+pub fn program() -> String {
+    std::env::var("CARGO_BIN_EXE_innkeeper").expect("tests of `innkeeper` are told where its program is")
+}
+
 /// The program under test with its settings, and nothing else from our environment.
 pub fn command(db: &TestDb, data: &std::path::Path) -> Command {
-    command_of(env!("CARGO_BIN_EXE_innkeeper"), db, data)
+    command_of(&program(), db, data)
 }
 
 fn command_of(program: &str, db: &TestDb, data: &std::path::Path) -> Command {
@@ -58,7 +63,7 @@ impl Service {
     /// Starts it with more settings and waits until it prints its address. From then on a failpoint may kill it at any
     /// moment.
     pub async fn start_with(db: &TestDb, data: &std::path::Path, settings: &[(&str, &str)]) -> Self {
-        Self::start_program(env!("CARGO_BIN_EXE_innkeeper"), db, data, settings).await
+        Self::start_program(&program(), db, data, settings).await
     }
 
     /// The same with another version's program.

@@ -22,7 +22,7 @@ impl Live {
     }
 
     pub fn script(file: &str, arguments: &[&str]) -> Self {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/js");
+        let folder = format!("{}/tests/js", crate::ROOT);
         let mut child = Command::new("node")
             .arg(file)
             .args(arguments)
@@ -78,7 +78,7 @@ impl Live {
     /// The same, with all events that came before it.
     pub async fn until(&mut self, event: &str, enough: impl Fn(&Value) -> bool) -> (Vec<Value>, Value) {
         let mut passed = Vec::new();
-        let until = tokio::time::Instant::now() + super::wait::PATIENCE;
+        let until = tokio::time::Instant::now() + crate::wait::PATIENCE;
         loop {
             match tokio::time::timeout_at(until, self.seen.recv()).await {
                 Ok(Some(seen)) if seen["event"] == event && enough(&seen["args"][0]) => return (passed, seen),

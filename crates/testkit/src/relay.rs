@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{TestDb, wait_for};
+use crate::{TestDb, wait_for};
 
 /// A loopback port reserved for a test. While nobody listens on it, connections to it are refused, and nobody else gets
 /// it.

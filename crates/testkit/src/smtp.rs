@@ -7,7 +7,7 @@ use kernel::config::{Smtp, SmtpTls};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::wait::within;
+use crate::wait::within;
 
 /// Stores emails in a folder; prints its port.
 const SERVER: &str = "
@@ -34,7 +34,7 @@ pub struct MailServer {
 impl MailServer {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder for mails");
-        let mut child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/smtpd/bin/python"))
+        let mut child = Command::new(format!("{}/target/smtpd/bin/python", crate::ROOT))
             .args(["-c", SERVER])
             .arg(folder.path().join("mail"))
             .stdout(Stdio::piped())

@@ -9,10 +9,10 @@ use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::app::config;
-use super::client::Response;
-use super::relay::DatabaseRelay;
-use super::{Client, PASSWORD, Pve, TestApp, ended};
+use crate::app::config;
+use crate::client::Response;
+use crate::relay::DatabaseRelay;
+use crate::{Client, PASSWORD, Pve, TestApp, ended};
 
 /// One request.
 pub struct Write {
@@ -68,7 +68,7 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     let old_key = plain(made(customer, "/api/ssh-keys", json!({ "name": "old", "publicKey": key })).await);
     let token = plain(made(customer, "/api/auth/tokens", json!({ "name": "old", "scopes": ["read"] })).await);
     let signed_in = nobody.post("/api/auth/login", sign.clone()).await.expect(200).body;
-    let leaving = super::app::signed_in(&app.db, nobody, "customer@example.com").await;
+    let leaving = crate::app::signed_in(&app.db, nobody, "customer@example.com").await;
     let changing = nobody.with_token(signed_in["accessToken"].as_str().unwrap());
     let address = scalar("select host(address) from addresses where server_id = $1").await;
     let number: i64 = scalar("select guest_number::text from servers where id = $1").await.parse().unwrap();

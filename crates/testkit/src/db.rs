@@ -13,8 +13,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use tokio::process::Command;
 use uuid::Uuid;
 
-use super::wait::{wait_long_for, within};
-use super::{PASSWORD, log};
+use crate::wait::{wait_long_for, within};
+use crate::{PASSWORD, log};
 
 /// The users in every test's database, all with the same password.
 pub const PEOPLE: [(&str, &str); 3] =
@@ -188,7 +188,7 @@ async fn unfinished(db: impl sqlx::PgExecutor<'_>) -> sqlx::Result<Vec<String>> 
 impl Drop for TestDb {
     fn drop(&mut self) {
         let (name, options) = (self.name.clone(), cluster().database(&self.name));
-        let left = super::block_on(async move || {
+        let left = crate::block_on(async move || {
             let mut db = PgConnection::connect_with(&options).await?;
             let left = unfinished(&mut db).await?;
             db.close().await?;

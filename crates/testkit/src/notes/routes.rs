@@ -1,0 +1,70 @@
+//! `/api/notes`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use kernel::auth::{AccessRow, Admission};
+use kernel::error::Result;
+use kernel::http::auth::{AccountCaller, ProviderCaller};
+use kernel::http::extract::Json;
+use kernel::idempotency::Post;
+use kernel::operations::NewOperation;
+use kernel::subjects::Subject;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::model::{LeftNote, NewNote, Note};
+use super::{Notes, subject, workflow};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Notes>> {
+    OpenApiRouter::new().routes(routes!(list, leave, forget))
+}
+
+/// Who may call what.
+pub(super) const ACCESS: &[AccessRow] = &[
+    ("GET", "/api/notes", Admission::Account),
+    ("POST", "/api/notes", Admission::Account),
+    ("DELETE", "/api/notes", Admission::Provider),
+];
+
+/// My notes
+#[utoipa::path(get, path = "/notes", tag = "notes", operation_id = "listNotes",
+    responses((status = 200, body = Vec<Note>)))]
+async fn list(State(notes): State<Arc<Notes>>, AccountCaller(caller): AccountCaller) -> Json<Vec<Note>> {
+    Json(notes.of(caller.user))
+}
+
+/// Leave a note, which an operation pins
+#[utoipa::path(post, path = "/notes", tag = "notes", operation_id = "leaveNote", request_body = NewNote,
+    responses((status = 201, body = LeftNote)))]
+async fn leave(
+    State(notes): State<Arc<Notes>>,
+    AccountCaller(caller): AccountCaller,
+    Post(once, new): Post<NewNote>,
+) -> Result<(StatusCode, Json<LeftNote>)> {
+    let core = &notes.core;
+    let left = once.run(core, async |tx| {
+        let note = notes.leave(caller.user, new.text);
+        let operation = NewOperation {
+            kind: workflow::PIN,
+            subject: Subject::new(subject::KIND, note.id),
+            lane: "notes".to_owned(),
+            account: Some(caller.user),
+            data: workflow::Nothing {},
+            user: Some(caller.user),
+            deadline: Duration::from_mins(1),
+        };
+        Ok(LeftNote { note, operation_id: core.engine.enqueue(tx, operation).await? })
+    });
+    Ok((StatusCode::CREATED, Json(left.await?)))
+}
+
+/// Forget everybody's notes
+#[utoipa::path(delete, path = "/notes", tag = "notes", operation_id = "forgetNotes",
+    responses((status = 204)))]
+async fn forget(State(notes): State<Arc<Notes>>, _: ProviderCaller) -> StatusCode {
+    notes.forget(|_| true);
+    StatusCode::NO_CONTENT
+}

@@ -1,0 +1,39 @@
+//! Notes as subjects of operations and scopes.
+
+use async_trait::async_trait;
+use kernel::auth::{Access, Caller};
+use kernel::error::{Error, Result};
+use kernel::ids::UserId;
+use kernel::subjects::{Subject, SubjectKind};
+use sqlx::PgConnection;
+
+use super::Notes;
+
+pub(super) const KIND: &str = "note";
+
+#[async_trait]
+impl SubjectKind for Notes {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn is_id(&self, id: &str) -> bool {
+        id.parse::<u32>().is_ok_and(|number| number.to_string() == id)
+    }
+
+    async fn owned_by(&self, account: UserId) -> Result<Vec<String>> {
+        Ok(self.of(account).into_iter().map(|note| note.id.to_string()).collect())
+    }
+
+    async fn authorize(&self, caller: &Caller, id: &str, level: Access) -> Result<()> {
+        let owned = self.owner(id).is_some_and(|owner| caller.is_provider() || owner == caller.user);
+        match owned && caller.scopes.allow_on(level, &Subject::new(KIND, id)) {
+            true => Ok(()),
+            false => Err(Error::not_found("note")),
+        }
+    }
+
+    async fn abandoned(&self, _: &mut PgConnection, _: &str) -> Result<()> {
+        Ok(())
+    }
+}
