@@ -259,4 +259,16 @@ mod tests {
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), 30);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_gets_the_time_that_its_route_allows() {
+        let (near, _far) = duplex(16);
+        let due = BodyDeadline::default();
+        due.set(Some(Instant::now() + T));
+        due.extend(T);
+        let began = Instant::now();
+        let read = TimedStream::new(near, T, due).read_to_end(&mut vec![]).await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), 60);
+    }
 }
