@@ -1,5 +1,5 @@
-//! How an API speaks. Each API that the service serves is a dialect: its own routes, errors, credentials and limits, over
-//! the same services. The native API, below `/api`, is one of them, and all defaults are its habits.
+//! How an API speaks. Each API that the service serves is a dialect: its own routes, errors, credentials and limits,
+//! over the same services. The native API, below `/api`, is one of them, and all defaults are its habits.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -85,8 +85,8 @@ pub trait Dialect: Debug + Send + Sync + 'static {
         false
     }
 
-    /// The kind and id of what a request is about, for the audit log: the part of the route before the first id, or else
-    /// the last part that is not a verb.
+    /// The kind and id of what a request is about, for the audit log: the part of the route before the first id, or
+    /// else the last part that is not a verb.
     fn subject<'a>(&self, route: &'a str, path: &str) -> (Option<&'a str>, Option<String>) {
         let parts = self.mount().split('/').count();
         let mut before = None;

@@ -124,7 +124,8 @@ async fn reserve(
 /// Release a reserved address
 #[utoipa::path(delete, path = "/address-pools/{id}/reserve/{address}", tag = "addresses",
     operation_id = "releaseAddress",
-    params(("id" = PoolId, Path, description = "The pool's id"), ("address" = String, Path, description = "The address")),
+    params(("id" = PoolId, Path, description = "The pool's id"),
+        ("address" = String, Path, description = "The address")),
     responses((status = 204), (status = 409, body = ErrorBody)))]
 async fn release_reserved(
     State(core): State<Arc<Core>>,

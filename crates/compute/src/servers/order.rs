@@ -56,7 +56,9 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
         if count >= limit {
             return Err(Error::new(
                 Code::ResourceUnavailable,
-                format!("Your account has {count} of at most {limit} servers; delete one or ask the provider for more."),
+                format!(
+                    "Your account has {count} of at most {limit} servers; delete one or ask the provider for more."
+                ),
             ));
         }
         placement::lock(tx).await?;
@@ -68,8 +70,8 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
             if placement::awaits_sweep(tx).await? {
                 return Err(Error::new(
                     Code::ResourceUnavailable,
-                    "The provider's database was restored, and hosts are being checked before new servers are created; try \
-                     again in a minute.",
+                    "The provider's database was restored, and hosts are being checked before new servers are created; \
+                     try again in a minute.",
                 ));
             }
             return Err(Error::new(

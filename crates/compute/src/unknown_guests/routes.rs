@@ -49,7 +49,8 @@ async fn list(
 /// The guest is unchanged: it keeps its marker, its number and its addresses.
 #[utoipa::path(post, path = "/hosts/{id}/unknown-guests/{number}/adopt", tag = "hosts", operation_id = "adoptGuest",
     request_body = AdoptGuest,
-    params(("id" = HostId, Path, description = "The host's id"), ("number" = i64, Path, description = "The guest's number")),
+    params(("id" = HostId, Path, description = "The host's id"),
+        ("number" = i64, Path, description = "The guest's number")),
     responses((status = 201, body = ServerView)))]
 async fn adopt(
     State(hosts): State<Arc<Hosts>>,

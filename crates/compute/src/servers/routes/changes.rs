@@ -100,7 +100,8 @@ async fn addresses(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Res
 /// use names in the domains that the provider allows them; providers may use any.
 #[utoipa::path(put, path = "/server/{id}/addresses/{address}", tag = "servers", operation_id = "setReverseName",
     request_body = NameAddress,
-    params(("id" = ServerId, Path, description = "The server's id"), ("address" = String, Path, description = "The address")),
+    params(("id" = ServerId, Path, description = "The server's id"),
+        ("address" = String, Path, description = "The address")),
     responses((status = 200, body = Vec<NamedAddress>), (status = 409, body = ErrorBody)))]
 async fn name_address(
     State(hosts): State<Arc<Hosts>>,
