@@ -22,7 +22,8 @@ async fn its_routes_are_documented_and_admit_the_right_callers() {
 async fn its_task_runs_and_ends_at_shutdown() {
     let (app, notes) = TestApp::adding(Notes::new).await;
     let mut app = app.running("notes");
-    app.customer.post("/api/notes", json!({ "text": "milk" })).await.expect(201);
+    let left = app.customer.post("/api/notes", json!({ "text": "milk" })).await.expect(201).body;
+    ended(&app.customer, &left["operationId"]).await;
     wait_for("the note to be read", async || {
         let notes = app.customer.get("/api/notes").await.expect(200).body;
         if notes[0]["read"] == true { Ok(()) } else { Err(notes) }
@@ -38,7 +39,8 @@ async fn its_task_runs_and_ends_at_shutdown() {
 async fn its_metric_is_described_and_its_upkeep_called() {
     let (app, _) = TestApp::adding(Notes::new).await;
     let app = app.running("notes");
-    app.customer.post("/api/notes", json!({ "text": "milk" })).await.expect(201);
+    let left = app.customer.post("/api/notes", json!({ "text": "milk" })).await.expect(201).body;
+    ended(&app.customer, &left["operationId"]).await;
     let figures = wait_for("the metric", async || {
         let figures = app.figures().await;
         if figures.contains("innkeeper_notes_read_total 1") { Ok(figures) } else { Err(figures) }
