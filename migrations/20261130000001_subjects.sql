@@ -1,6 +1,6 @@
--- Operations, scopes and audit entries are about a subject, a kind and an id, instead of a server. Their lane, and whose turn they take, are
--- written when they are enqueued. Programs of before don't know these columns: all must be stopped, and can't be started
--- again afterwards.
+-- Operations, scopes and audit entries are about a subject, a kind and an id, instead of a server. An operation's lane,
+-- and whose turn it takes, are written when it is enqueued. Older programs don't know these columns: stop them all
+-- first; they can't be started again afterwards.
 
 alter table operations
     -- A number for people, beside the id.
@@ -26,7 +26,7 @@ create unique index operations_one_per_subject on operations (subject_kind, subj
 create unique index operations_one_waiting_per_subject on operations (subject_kind, subject_id)
     where state = 'waiting';
 create index operations_subject on operations (subject_kind, subject_id, created_at);
--- Takes the indexes of servers along.
+-- Drops its indexes too.
 alter table operations drop column server_id;
 
 -- Lanes of hosts and the like, which may have changed while no process ran: operations from before that time wait until

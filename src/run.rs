@@ -48,8 +48,7 @@ impl Service {
         Ok(Arc::new(Self { core, features }))
     }
 
-    /// The whole service as one router. `more` are routes that are not in the document, for
-    /// tests.
+    /// The whole service as one router. `more` are routes that are not in the document, for tests.
     pub fn router(&self, more: Router) -> Router {
         let accounts = Arc::clone(&self.features.accounts) as Arc<dyn Authenticator>;
         http::router(&self.core, accounts, self.features.all(), self.features.dialects(), more)

@@ -307,3 +307,40 @@ async fn an_unusable_snapshot_is_refused_before_anything_happens() {
     assert_eq!(ended(&app.customer, &deleted["operationId"]).await["state"], "succeeded");
     eventually(&app.customer, &path, |list| list["data"].as_array().is_some_and(|all| all.len() == 1)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_moves_to_another_host_takes_its_operations_along() {
+    let (app, first, catalogue) = pve().await;
+    let hold = "create function hold() returns trigger language plpgsql as
+                    'begin new.run_at = now() + interval ''1 hour''; return new; end';
+                create trigger hold before insert on operations for each row execute function hold()";
+    sqlx::raw_sql(hold).execute(&app.db.pool).await.unwrap();
+    let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    let path = format!("/api/server/{}", created["id"]);
+    app.provider.post(&format!("{path}/suspend"), json!({ "reason": "unpaid" })).await.expect(200);
+
+    // Another host that has the image; the first one has lost it.
+    let second = Pve::new(&app.db).await;
+    let host = json!({ "name": "second", "kind": "proxmox", "config": second.settings() });
+    let host = app.provider.post("/api/hosts", host).await.expect(201).body["id"].clone();
+    let pool = json!({ "hostId": host, "name": "second", "cidr": "10.7.0.0/24", "gateway": "10.7.0.1",
+                       "first": "10.7.0.10", "last": "10.7.0.20", "bridge": "vmbr0" });
+    app.provider.post("/api/address-pools", pool).await.expect(201);
+    use conformance::fakepve::ARCHIVE;
+    let sources = json!([{ "hostId": catalogue.host, "source": ARCHIVE }, { "hostId": host, "source": ARCHIVE }]);
+    app.provider.put(&format!("/api/images/{}", catalogue.lxc.0), json!({ "sources": sources })).await.expect(200);
+    first.canned("POST", "/nodes/pve1/lxc", 500, "volume 'local:vztmpl/gone' does not exist", "{}").await;
+    sweep(&app).await;
+    sqlx::raw_sql("drop trigger hold on operations; update operations set run_at = now(); notify operation_due")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    ended(&app.customer, &created["operationId"]).await;
+    let on: i64 = sqlx::query_scalar("select host_id from servers").fetch_one(&app.db.pool).await.unwrap();
+    assert_eq!(json!(on), host);
+    app.all_ended(crate::support::wait::PATIENCE).await;
+    let lanes: Vec<(String, String)> =
+        sqlx::query_as("select kind, lane from operations order by created_at").fetch_all(&app.db.pool).await.unwrap();
+    let lane = format!("host:{on}");
+    assert_eq!(lanes, [("create".to_owned(), lane.clone()), ("suspend".to_owned(), lane)]);
+}

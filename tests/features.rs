@@ -1,5 +1,5 @@
-//! A feature plugs in by its own folder and one line: the test kit's, which is as small as one can be, is whole once it is
-//! in the list.
+//! A feature plugs in by its own folder and one line. The test kit has the smallest one; these tests add it to the
+//! list.
 
 use std::sync::atomic::Ordering;
 
@@ -79,6 +79,12 @@ async fn its_operations_run_are_undone_and_belong_to_its_subjects() {
     let notes = app.customer.get("/api/notes").await.expect(200).body;
     assert_eq!([&notes[0]["pinned"], &notes[1]["pinned"]], [true, false], "the second one was unpinned");
     app.other.get(&path(&first)).await.expect(404);
+    // What others do to it is in its owner's log.
+    app.provider.put("/api/notes/1/read", None).await.expect(204);
+    let log = app.customer.get("/api/audit?about=note:1").await.expect(200).body;
+    let actions: Vec<_> = log["data"].as_array().unwrap().iter().map(|entry| &entry["action"]).collect();
+    assert!(actions.contains(&&json!("PUT /api/notes/{id}/read")), "{log}");
+    assert_eq!(app.other.get("/api/audit?about=note:1").await.expect(200).body["total"], 0);
     let scopes = json!({ "name": "one note", "scopes": ["read:note:1"] });
     let token = app.customer.post("/api/auth/tokens", scopes).await.expect(201).body;
     let token = app.nobody.with_token(token["token"].as_str().unwrap());

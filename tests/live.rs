@@ -449,3 +449,25 @@ async fn a_resync_takes_a_constant_number_of_statements() {
     // Two more if the check of every minute has just come, too.
     assert!(looks() <= 4, "{}: {:?}", looks(), statements.0.lock().unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subject_has_one_name() {
+    let app = TestApp::new().await;
+    let mine = server(&app, "customer@example.com").await;
+    let mut live = Live::connected(&app.base, token(&app.customer)).await;
+    for (subject, status) in [(format!("server:{mine}"), "success"), (format!("server:0{mine}"), "error")] {
+        live.tell(json!({ "do": "emit", "event": "subscribe", "args": [subject], "ack": true })).await;
+        assert_eq!(live.next("ack").await["args"][0]["status"], status, "{subject}");
+    }
+    // Its end is told under both names.
+    sqlx::query("update servers set user_id = (select id from users where email = 'other@example.com')")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    sqlx::query("update users set role = role where email = 'customer@example.com'")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    let ended = live.find("subscribe-error", |error| error["serverId"] == mine).await["args"][0].clone();
+    assert_eq!(ended["subject"], format!("server:{mine}"));
+}

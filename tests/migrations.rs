@@ -59,6 +59,17 @@ async fn operations_that_get_subjects_are_kept_and_go_on() {
     let before = rows(&db).await;
     MIGRATIONS.run(&db.pool).await.expect("the migrations run");
     assert_eq!(rows(&db).await, before);
+    let written: (Vec<String>, Vec<i64>, Vec<String>) = sqlx::query_as(
+        "select array_agg(distinct lane), array_agg(distinct account_id),
+                (select scopes from tokens where name = 'one server') from operations",
+    )
+    .fetch_one(&db.pool)
+    .await
+    .unwrap();
+    assert_eq!(written, (vec!["host:1".into()], vec![2], vec!["write:server:3".into()]));
+    let checked: Vec<Option<String>> =
+        sqlx::query_scalar("select checked_at::text from operation_lanes").fetch_all(&db.pool).await.unwrap();
+    assert_eq!(checked, [None], "the host was never swept");
 
     // Its host is elsewhere, and empty: it has yet to hear of the server that is being created.
     expect_error("host");

@@ -1,7 +1,7 @@
 //! Innkeeper next to comparable programs ("peers"), in one run on one machine. `make bench` starts what this needs and
 //! passes it in the environment (`INNKEEPER_TEST_…` as for the tests, and `PGBENCH`).
 //!
-//!   innkeeper-bench [console] [create] [cycle] [fanout] [history] [list] [reads] [sweep]     all of them by default
+//!   innkeeper-bench [console] [create] [cycle] [edits] [fanout] [history] [list] [reads] [sweep]     all of them by default
 
 #![allow(clippy::disallowed_methods, reason = "benchmarks create and inspect databases with ad-hoc SQL")]
 
@@ -9,6 +9,7 @@ mod console;
 mod create;
 mod crowd;
 mod cycle;
+mod edits;
 mod fanout;
 mod history;
 mod house;
@@ -30,7 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::report::Report;
 
 /// In the order in which they run.
-const ALL: &[&str] = &["list", "console", "reads", "sweep", "cycle", "fanout", "history", "create"];
+const ALL: &[&str] = &["list", "console", "reads", "sweep", "cycle", "fanout", "history", "create", "edits"];
 
 /// The same runtime as the service's: one thread per CPU.
 #[tokio::main]
@@ -77,6 +78,7 @@ async fn measure(report: &mut Report, is_wanted: impl Fn(&str) -> bool) {
             "fanout" => fanout::measure(report).await,
             "history" => history::measure(report).await,
             "create" => create::measure(report).await,
+            "edits" => edits::measure(report).await,
             _ => Err(anyhow::anyhow!("listed but not implemented")),
         };
         if !report.keep(name, measured) {

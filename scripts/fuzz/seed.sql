@@ -17,5 +17,8 @@ insert into addresses (pool_id, address, server_id)
 select p.id, p.first_address, s.id from servers s join address_pools p on p.id = s.id;
 insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, memory_max, disk_used, disk_max, net_in, net_out)
 select s.id, now() - make_interval(mins => n), 'running', 60, 0.5, 1, 2, 1, 2, 1, 1 from servers s, generate_series(1, 20) n;
-insert into operations (id, server_id, kind, state, data, deadline, ended_at, error_code, error_message)
-select gen_random_uuid(), id, 'start', 'failed', 'null', now(), now(), 'HOST_UNREACHABLE', 'It was away.' from servers;
+insert into operations (id, subject_kind, subject_id, lane, account_id, kind, state, data, deadline, ended_at, error_code,
+                        error_message)
+select gen_random_uuid(), 'server', id::text, 'host:' || host_id, user_id, 'start', 'failed', 'null', now(), now(),
+       'HOST_UNREACHABLE', 'It was away.'
+from servers;

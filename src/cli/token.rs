@@ -22,7 +22,7 @@ pub(super) enum Command {
         /// What the token is for
         #[arg(long)]
         name: String,
-        /// read, write, read:server:ID or write:server:ID; may be repeated
+        /// read or write, or either for one thing, such as read:server:12; may be repeated
         #[arg(long = "scope", required = true)]
         scopes: Vec<String>,
         /// Days until it expires; it never does by default

@@ -184,7 +184,7 @@ pub struct NewApiToken {
     /// What the token is for.
     #[garde(length(chars, max = 100), custom(text::title))]
     pub name: String,
-    /// `read`, `write`, `read:server:ID`, `write:server:ID`.
+    /// `read` or `write`, or either for one thing, such as `read:server:12`.
     #[garde(length(min = 1, max = 50), inner(custom(scope)))]
     pub scopes: Vec<String>,
     /// When the token expires; omit it for one that never does.

@@ -79,8 +79,8 @@ pub trait Dialect: Debug + Send + Sync + 'static {
         false
     }
 
-    /// Whether this action (`POST /api/auth/login`) needs no authentication. Only then the audit log has it of clients
-    /// that are not authenticated.
+    /// Whether this action (`POST /api/auth/login`) needs no authentication. The audit log records requests of
+    /// unauthenticated clients only for such actions.
     fn is_open(&self, _action: &str) -> bool {
         false
     }

@@ -81,6 +81,11 @@ pub trait SubjectKind: Debug + Send + Sync {
     /// The kind's name in ids of subjects, such as `server`.
     fn kind(&self) -> &'static str;
 
+    /// The part of API paths that comes before its ids.
+    fn path_part(&self) -> &'static str {
+        self.kind()
+    }
+
     /// Whether this can be the id of a subject, there or not.
     fn is_id(&self, id: &str) -> bool;
 
@@ -91,7 +96,8 @@ pub trait SubjectKind: Debug + Send + Sync {
     /// counts: its history stays its owner's.
     async fn authorize(&self, caller: &Caller, id: &str, level: Access) -> Result<()>;
 
-    /// Which of these subjects each caller may not do this much with, and why. Kinds that can tell for many in one query do.
+    /// Which of these subjects each caller may not do this much with, and why. Kinds that can check many with one query
+    /// override this.
     async fn refused(&self, asked: &[(Caller, Vec<String>)], level: Access) -> Result<Vec<Vec<(String, Error)>>> {
         let mut all = vec![];
         for (caller, ids) in asked {
@@ -113,7 +119,7 @@ pub trait SubjectKind: Debug + Send + Sync {
 }
 
 /// The kinds of subjects that there are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Subjects(BTreeMap<&'static str, Arc<dyn SubjectKind>>);
 
 impl Subjects {
@@ -154,6 +160,12 @@ impl Subjects {
         Some(Subject::new(kind.kind(), id))
     }
 
+    /// The subject whose id follows this part of an API path, if there can be one.
+    pub fn at(&self, part: &str, id: &str) -> Option<Subject> {
+        let kind = self.0.values().find(|kind| kind.path_part() == part)?;
+        self.subject(kind.kind(), id)
+    }
+
     /// Everything that an account owns or owned.
     pub async fn owned_by(&self, account: UserId) -> Result<Vec<Subject>> {
         let mut all = vec![];
@@ -165,7 +177,11 @@ impl Subjects {
 
     /// Refuses callers who may not do this much with a subject.
     pub async fn authorize(&self, caller: &Caller, subject: &Subject, level: Access) -> Result<()> {
-        self.kind(&subject.kind)?.authorize(caller, &subject.id, level).await
+        let kind = self.kind(&subject.kind)?;
+        if !kind.is_id(&subject.id) {
+            return Err(Error::not_found("subject"));
+        }
+        kind.authorize(caller, &subject.id, level).await
     }
 }
 

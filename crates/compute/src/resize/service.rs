@@ -67,7 +67,7 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
     }
     let data = workflow::Data::new(from, to, tariff, restart);
     let status = restart.then_some(Status::Resizing);
-    let id = service::enqueue(core, &mut tx, access, workflow::KIND, status, data).await?;
+    let id = service::enqueue(core, &mut tx, &server, access.caller.user, workflow::KIND, status, data).await?;
     servers::store::set_size(&mut tx, server.id, from.max(to), None).await?;
     tx.commit().await?;
     let accepted = service::wait_for_task(core, &Once::default(), StoredRequest::new(id, None)).await?;

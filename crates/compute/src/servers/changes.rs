@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{ReinstallServer, ServerView, Status, UpdateServer};
+use super::model::{ReinstallServer, ServerRecord, ServerView, Status, UpdateServer};
 use super::service::{self, Accepted, StoredRequest};
 use super::workflows::power::{self, Power};
 use super::workflows::{create, reinstall};
@@ -21,6 +21,7 @@ use super::{ServerAccess, store, subject};
 use crate::addresses;
 use crate::addresses::model::NamedAddress;
 use crate::hosts::Hosts;
+use crate::ids::UserId;
 use crate::ssh_keys;
 
 /// Renames, labels and protects a server. The host is not involved.
@@ -90,7 +91,9 @@ pub async fn reinstall(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: 
         let sealed = core.sealer.seal_text(create::PASSWORD, &password)?;
         let up = store::wanted_up(tx, server.id).await?;
         let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
-        let id = service::enqueue(core, tx, access, reinstall::KIND, Some(Status::Reinstalling), data).await?;
+        let id =
+            service::enqueue(core, tx, &server, access.caller.user, reinstall::KIND, Some(Status::Reinstalling), data)
+                .await?;
         Ok(StoredRequest::new(id, Some(password.expose_secret())))
     });
     service::wait_for_task(core, once, accepted.await?).await
@@ -121,11 +124,13 @@ pub struct Suspended {
 /// Suspends a server. Its owner is locked out at once, whatever they have started and whatever the host does; the guest
 /// is stopped as soon as the current operation has ended.
 pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspended> {
+    let user = access.caller.user;
     once.run(core, async |tx| {
         let server = service::lock(tx, access).await?;
         let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
         store::suspend(tx, server.id, reason.trim(), running).await?;
-        let operation = if running { Some(stop_or_start(core, tx, access, Power::Suspend).await?) } else { None };
+        let operation =
+            if running { Some(stop_or_start(core, tx, &server, user, Power::Suspend).await?) } else { None };
         Ok(Suspended { operation })
     })
     .await
@@ -133,22 +138,30 @@ pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &s
 
 /// Ends a suspension.
 pub async fn unsuspend(core: &Core, once: &Once, access: &ServerAccess) -> Result<Suspended> {
+    let user = access.caller.user;
     once.run(core, async |tx| {
         let server = service::lock(tx, access).await?;
         if server.suspend_reason.is_none() {
             return Err(Error::new(Code::Conflict, "This server is not suspended."));
         }
         let start = store::unsuspend(tx, server.id).await?;
-        let operation = if start { Some(stop_or_start(core, tx, access, Power::Unsuspend).await?) } else { None };
+        let operation =
+            if start { Some(stop_or_start(core, tx, &server, user, Power::Unsuspend).await?) } else { None };
         Ok(Suspended { operation })
     })
     .await
 }
 
-async fn stop_or_start(core: &Core, tx: &mut PgConnection, access: &ServerAccess, power: Power) -> Result<Uuid> {
-    let (data, user) = (power::Data::default(), access.caller.user);
+async fn stop_or_start(
+    core: &Core,
+    tx: &mut PgConnection,
+    server: &ServerRecord,
+    user: UserId,
+    power: Power,
+) -> Result<Uuid> {
+    let data = power::Data::default();
     let deadline = service::seconds(core.config.operation_deadline_seconds);
-    let new = subject::operation(&access.server, power.kind(), data, user, deadline);
+    let new = subject::operation(server, power.kind(), data, user, deadline);
     // The later of the two requests is what the provider wants.
-    service::enqueue_behind(core, tx, access.server.id, new, power.under_way(), &["suspend", "unsuspend"]).await
+    service::enqueue_behind(core, tx, server.id, new, power.under_way(), &["suspend", "unsuspend"]).await
 }

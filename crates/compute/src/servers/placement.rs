@@ -81,8 +81,8 @@ pub(super) async fn candidates(
     .await
 }
 
-/// Places a server on the first of these nodes whose host has addresses for it, takes the addresses, and returns the host;
-/// `None` if none has. `rest`: how long an address released by another account is not reused.
+/// Places a server on the first of these nodes whose host has addresses for it, takes the addresses, and returns the
+/// host; `None` if none has. `rest`: how long an address released by another account is not reused.
 pub(super) async fn place_with_addresses(
     tx: &mut PgConnection,
     id: ServerId,

@@ -30,7 +30,7 @@ pub fn server_of(ctx: &Context<'_>) -> Result<ServerId, Fault> {
     ctx.subject.number(KIND).map(ServerId).ok_or_else(|| unexpected().with_kind(FaultKind::Stuck))
 }
 
-/// An operation on a server, in the lane of its host; its owner's turn is used.
+/// An operation on a server, in the lane of its host, at its owner's turn.
 pub fn operation<D>(
     server: &ServerRecord,
     kind: WorkflowKind,

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::Status;
+use super::model::{ServerRecord, Status};
 use super::rules::{lock, require_guest, seconds};
 use super::{ServerAccess, store, subject};
-use crate::ids::ServerId;
+use crate::ids::{ServerId, UserId};
 
 /// How long a response waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
@@ -32,20 +32,21 @@ pub(super) fn failed(error: Option<OperationError>) -> Error {
     Error::new(code, error.message)
 }
 
-/// Enqueues an operation and shows its status.
+/// Enqueues an operation on a locked server and shows its status.
 pub async fn enqueue<D: operations::Data>(
     core: &Core,
     tx: &mut PgConnection,
-    access: &ServerAccess,
+    server: &ServerRecord,
+    user: UserId,
     kind: WorkflowKind,
     under_way: Option<Status>,
     data: D,
 ) -> Result<Uuid> {
     let deadline = seconds(core.config.operation_deadline_seconds);
-    let new = subject::operation(&access.server, kind, data, access.caller.user, deadline);
+    let new = subject::operation(server, kind, data, user, deadline);
     let id = core.engine.enqueue(tx, new).await?;
     if let Some(status) = under_way {
-        store::set_status(tx, access.server.id, status).await?;
+        store::set_status(tx, server.id, status).await?;
     }
     Ok(id)
 }
@@ -110,8 +111,9 @@ pub(super) async fn begin<D: operations::Data>(
     generated: Option<&str>,
 ) -> Result<StoredRequest> {
     once.run(core, async |tx| {
-        require_guest(&lock(tx, access).await?)?;
-        let id = enqueue(core, tx, access, kind, under_way, data).await?;
+        let server = lock(tx, access).await?;
+        require_guest(&server)?;
+        let id = enqueue(core, tx, &server, access.caller.user, kind, under_way, data).await?;
         Ok(StoredRequest::new(id, generated))
     })
     .await

@@ -124,7 +124,7 @@ async fn take<D: kernel::operations::Data>(
         let server = service::lock(tx, access).await?;
         require_guest(&server)?;
         room::take(core, tx, &server, name, &seen.there, seen.gib).await?;
-        let id = service::enqueue(core, tx, access, kind, under_way, data).await?;
+        let id = service::enqueue(core, tx, &server, access.caller.user, kind, under_way, data).await?;
         Ok(StoredRequest::new(id, generated))
     })
     .await

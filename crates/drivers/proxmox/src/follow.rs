@@ -31,6 +31,7 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
     match (then, &end) {
         (PveFollowUp::Made | PveFollowUp::Sized(_), Outcome::Lost | Outcome::Failed(_)) => return Ok(end.into()),
         (PveFollowUp::Started | PveFollowUp::Stopped, Outcome::Succeeded(_)) if !asked_only => return Ok(end.into()),
+        (PveFollowUp::Deleted, Outcome::Succeeded(_) | Outcome::Lost) => return Ok(end.into()),
         _ => {}
     }
     let found = match lookup::lookup(client, &guest).await {
@@ -38,6 +39,7 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
         Ok(Lookup::Coming(_)) => return Ok(TaskState::Running(None)),
         Ok(Lookup::Absent) => {
             return Ok(match end {
+                Outcome::Failed(_) if matches!(then, PveFollowUp::Deleted) => TaskState::Succeeded(None),
                 Outcome::Succeeded(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
                 other => other.into(),
             });
@@ -46,7 +48,7 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
         Err(error) => return Err(error),
     };
     match then {
-        PveFollowUp::Made => Ok(end.into()),
+        PveFollowUp::Made | PveFollowUp::Deleted => Ok(end.into()),
         PveFollowUp::Sized(limits) => create::complete(client, &upid, end, &found, &guest, &limits).await,
         PveFollowUp::Started => Ok(power_result(end, found.power(), GuestPower::Running)),
         PveFollowUp::Stopped => power::stopped(client, &upid, end, &found).await,

@@ -8,7 +8,7 @@ use hypervisor::{
 use crate::api::{GIB, GuestConfig, Properties};
 use crate::client::Client;
 use crate::create::{self, GuestSource};
-use crate::error::no_config;
+use crate::error::{no_config, unless_no_config};
 use crate::explain::explained;
 use crate::permissions::Permissions;
 use crate::place::{self, LocatedGuest, Place};
@@ -154,22 +154,21 @@ impl Provision for Proxmox {
             if found.status.power() != GuestPower::Stopped {
                 return Err(Error::Conflict(format!("{} is running", guest.vmid)));
             }
-            let config = place::config(client, &found.at).await?;
+            let Some(config) = unless_no_config(place::config(client, &found.at).await)? else {
+                return gone(client, guest).await;
+            };
             unprotected(&found, &config)?;
             if is_protected(&config) {
                 place::change(client, &found.at, &config, &[("protection", None)]).await?;
             }
             // Also removes it from backup jobs, replication and HA; nothing else with its number is touched.
             match client.delete::<String>(&found.at.path(&[]), &[("purge", "1")]).await {
-                Ok(upid) => Ok(plain(upid)),
-                Err(error) if no_config(&error) => match lookup::get(client, guest).await? {
-                    None => Ok(Task::Done),
-                    Some(_) => Err(Error::Locked(format!("{} is being moved", guest.vmid))),
-                },
+                Ok(upid) => Ok(chained(&upid, PveFollowUp::Deleted, guest)),
+                Err(error) if no_config(&error) => gone(client, guest).await,
                 Err(error @ Error::Locked(_)) => {
                     let rows = place::active(client, &found.at).await?;
                     match rows.into_iter().find(|row| row.kind.ends_with("destroy")) {
-                        Some(row) => Ok(plain(row.upid)),
+                        Some(row) => Ok(chained(&row.upid, PveFollowUp::Deleted, guest)),
                         // It may have ended between the two reads.
                         None if lookup::get(client, guest).await?.is_none() => Ok(Task::Done),
                         None => Err(error),
@@ -179,6 +178,14 @@ impl Provision for Proxmox {
             }
         })
         .await
+    }
+}
+
+/// A guest whose configuration is not where it was a moment ago: another deletion was faster, or it is being moved.
+async fn gone(client: &Client, guest: &GuestRef) -> Result<Task> {
+    match lookup::get(client, guest).await? {
+        None => Ok(Task::Done),
+        Some(_) => Err(Error::Locked(format!("{} is being moved", guest.vmid))),
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) enum PveFollowUp {
     Restarted,
     /// What a roll-back must not change must be restored.
     Settled,
+    /// The guest must be gone: another deletion of it may have been faster.
+    Deleted,
 }
 
 /// The parts of a UPID that we use.
@@ -85,6 +87,7 @@ pub(crate) fn chained(upid: &str, then: PveFollowUp, guest: &GuestRef) -> Task {
         PveFollowUp::Stopped => "stopped",
         PveFollowUp::Restarted => "restarted",
         PveFollowUp::Settled => "settled",
+        PveFollowUp::Deleted => "deleted",
     };
     let kind = if guest.kind == GuestKind::Lxc { "lxc" } else { "vm" };
     let mut id =
@@ -120,6 +123,7 @@ pub(crate) fn parse(id: &TaskId) -> Result<PveTaskId> {
         "stopped" => PveFollowUp::Stopped,
         "restarted" => PveFollowUp::Restarted,
         "settled" => PveFollowUp::Settled,
+        "deleted" => PveFollowUp::Deleted,
         _ => return Err(nonsense()),
     };
     let guest = GuestRef {
@@ -297,6 +301,7 @@ mod tests {
             PveFollowUp::Stopped,
             PveFollowUp::Restarted,
             PveFollowUp::Settled,
+            PveFollowUp::Deleted,
         ] {
             let Task::Running(id) = chained(UPID, then, &guest) else { unreachable!() };
             let text = serde_json::to_string(&id).unwrap();

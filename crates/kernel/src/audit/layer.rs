@@ -38,7 +38,7 @@ pub async fn watch(State(core): State<Arc<Core>>, request: Request, next: Next) 
     };
     let (subject, subject_id) = dialect.subject(&route, request.uri().path());
     let kind = subject.unwrap_or_default();
-    let about = |id: &str| core.subjects().subject(kind, id);
+    let about = |id: &str| core.subjects().at(kind, id);
     let deed = NewEntry {
         caller,
         address: ClientAddress::of(request.extensions(), request.headers(), &core).0,
@@ -64,7 +64,7 @@ pub async fn watch(State(core): State<Arc<Core>>, request: Request, next: Next) 
         about: made.about(&core).or_else(|| about(id.as_deref()?)),
         subject_id: known.subject_id.or(id),
         account: known.account,
-        operation: made.operation_id,
+        operation: made.operation(),
     };
     unanswered.answered(end).await;
     response
@@ -93,16 +93,21 @@ impl Drop for EntryGuard {
 #[serde(rename_all = "camelCase")]
 struct CreatedIds {
     id: Option<Value>,
-    subject: Option<Subject>,
-    server_id: Option<i64>,
-    operation_id: Option<Uuid>,
+    subject: Option<Value>,
+    server_id: Option<Value>,
+    operation_id: Option<Value>,
 }
 
 impl CreatedIds {
     /// What the answer says that it is about: an operation its subject, other answers the server that they belong to.
     fn about(&self, core: &Core) -> Option<Subject> {
-        let server = || core.subjects().subject(CONTRACT_KIND, &self.server_id?.to_string());
-        self.subject.clone().or_else(server)
+        let named = self.subject.as_ref().and_then(Value::as_str).and_then(|text| text.parse::<Subject>().ok());
+        let known = |subject: Subject| core.subjects().subject(&subject.kind, &subject.id);
+        named.and_then(known).or_else(|| core.subjects().subject(CONTRACT_KIND, &plain(self.server_id.as_ref()?)))
+    }
+
+    fn operation(&self) -> Option<Uuid> {
+        self.operation_id.as_ref().and_then(Value::as_str).and_then(|id| id.parse().ok())
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Scope {
 }
 
 /// What is wrong with a scope's text.
-pub const UNKNOWN_SCOPE: &str = "must be read, write, read:server:ID or write:server:ID";
+pub const UNKNOWN_SCOPE: &str = "must be read or write, or either for one thing, such as read:server:12";
 
 impl FromStr for Scope {
     type Err = &'static str;

@@ -34,8 +34,8 @@ pub enum OnceCheck<T, C> {
 
 impl Once {
     /// Makes a change in the request's transaction, which is committed together with the response to replay from now
-    /// on. If the request was done before, nothing is changed, and the response is that of then. Waits for the same
-    /// request if it is in progress elsewhere.
+    /// on. If the request was done before, nothing is changed, and the response of that time is returned. Waits for the
+    /// same request if it is in progress elsewhere.
     pub async fn run<T: Serialize + DeserializeOwned>(
         &self,
         core: &Core,
@@ -122,7 +122,14 @@ impl RequestKey {
             }
             Some((_, Some(sealed))) => {
                 let answer = core.sealer.open(PURPOSE, &sealed)?;
-                serde_json::from_slice(&answer).map(Some).map_err(Error::internal)
+                serde_json::from_slice(&answer).map(Some).map_err(|error| {
+                    tracing::warn!(%error, "a stored response can't be read");
+                    Error::new(
+                        Code::Conflict,
+                        "This request was done, but another version of the service stored its response, which can't be \
+                         shown again.",
+                    )
+                })
             }
             Some((_, None)) | None => Ok(None),
         }

@@ -254,8 +254,8 @@ impl LimitKey {
             Self::Address(network) => format!("address:{network}"),
             Self::Guess(network) => format!("guess:{network}"),
             Self::Wide(network) => format!("wide:{network}"),
-            Self::Local(class, network) => format!("{class}:{network}"),
-            Self::Class(class, _, who) => format!("{class}:{}", who.key()),
+            Self::Local(class, network) => format!("local:{class}:{network}"),
+            Self::Class(class, _, who) => format!("class:{class}:{}", who.key()),
             Self::Polling(network) => format!("polling:{network}"),
             Self::Handshake(network) => format!("handshake:{network}"),
         }

@@ -38,8 +38,7 @@ pub async fn retry(core: &Core, once: &Once, id: Uuid) -> Result<MailView> {
             MailState::Sending => return Err(Error::new(Code::Conflict, "This email is being sent right now.")),
             MailState::Queued | MailState::Failed | MailState::Unknown => {}
         }
-        let queued = store::requeue(tx, id).await?;
-        Ok(queued)
+        Ok(store::requeue(tx, id).await?)
     })
     .await
 }

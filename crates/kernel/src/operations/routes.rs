@@ -88,7 +88,7 @@ async fn retry(
 
 /// Abandon a stuck operation (provider)
 ///
-/// It ends as failed. Nothing more is done and nothing is undone; its server shows what the next sweep finds. For
+/// It ends as failed. Nothing more is done and nothing is undone; what it was about shows what is really there. For
 /// operations that must not continue: after the database was restored, or if someone did the work by hand.
 #[utoipa::path(post, path = "/operations/{id}/abandon", tag = "operations", operation_id = "abandonOperation",
     params(("id" = Uuid, Path, description = "The operation's id")), responses((status = 200, body = OperationView)))]

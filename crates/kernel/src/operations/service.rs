@@ -213,8 +213,9 @@ pub async fn reseal(operations: &Operations, change: bool) -> Result<SealCounts>
     Ok(count)
 }
 
-/// Adds a lane whose state may change while no process runs, as a host's does: after such a time its operations wait until
-/// [`lane_checked`] is called for it.
+/// Adds a lane whose state may change while no process runs, as a host's does: after such a time its operations wait
+/// until [`lane_checked`] is called for it. A lane that was not added is never waited for, so this belongs into the
+/// transaction that adds the host.
 pub async fn add_lane(db: impl PgExecutor<'_>, lane: &str) -> Result<()> {
     Ok(store::add_lane(db, lane).await?)
 }

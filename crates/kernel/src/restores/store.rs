@@ -27,7 +27,7 @@ pub(super) struct DatabaseHeartbeat {
     pub silence: Option<f64>,
     /// Whether any operation is in progress.
     pub busy: bool,
-    /// Whether anything was ever done with it.
+    /// Whether any operation was ever accepted. A database with nothing but adopted servers counts as empty.
     pub inhabited: bool,
 }
 

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use kernel::auth::{AccessRow, Admission};
 use kernel::error::Result;
 use kernel::http::auth::{AccountCaller, ProviderCaller};
-use kernel::http::extract::Json;
+use kernel::http::extract::{Json, Path};
 use kernel::idempotency::Post;
 use kernel::operations::NewOperation;
 use kernel::subjects::Subject;
@@ -19,7 +19,7 @@ use super::model::{LeftNote, NewNote, Note};
 use super::{Notes, subject, workflow};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Notes>> {
-    OpenApiRouter::new().routes(routes!(list, leave, forget))
+    OpenApiRouter::new().routes(routes!(list, leave, forget)).routes(routes!(mark_read))
 }
 
 /// Who may call what.
@@ -27,6 +27,7 @@ pub(super) const ACCESS: &[AccessRow] = &[
     ("GET", "/api/notes", Admission::Account),
     ("POST", "/api/notes", Admission::Account),
     ("DELETE", "/api/notes", Admission::Provider),
+    ("PUT", "/api/notes/{id}/read", Admission::Provider),
 ];
 
 /// My notes
@@ -66,5 +67,13 @@ async fn leave(
     responses((status = 204)))]
 async fn forget(State(notes): State<Arc<Notes>>, _: ProviderCaller) -> StatusCode {
     notes.forget(|_| true);
+    StatusCode::NO_CONTENT
+}
+
+/// Mark somebody's note as read
+#[utoipa::path(put, path = "/notes/{id}/read", tag = "notes", operation_id = "markNoteRead",
+    params(("id" = u32, Path, description = "The note's id")), responses((status = 204)))]
+async fn mark_read(State(notes): State<Arc<Notes>>, _: ProviderCaller, Path(id): Path<u32>) -> StatusCode {
+    notes.change(&id.to_string(), |note| note.read = true);
     StatusCode::NO_CONTENT
 }

@@ -17,6 +17,10 @@ impl SubjectKind for Notes {
         KIND
     }
 
+    fn path_part(&self) -> &'static str {
+        "notes"
+    }
+
     fn is_id(&self, id: &str) -> bool {
         id.parse::<u32>().is_ok_and(|number| number.to_string() == id)
     }

@@ -28,6 +28,9 @@ pub(super) async fn of(
     servers: &[ServerId],
     charts: &mut Charts,
 ) -> Result<Vec<ServerUpdate>> {
+    if servers.is_empty() {
+        return Ok(vec![]);
+    }
     let stats = monitoring::service::stats_of(core, host, servers, charts).await?;
     let ids: Vec<ServerId> = stats.iter().map(|(id, _)| *id).collect();
     let mut open = alerts::service::open(core, &ids).await?;

@@ -12,7 +12,7 @@
 //! | `server-stats` | `{serverId, stats}` | on subscribing, after each sweep, and when an operation ends |
 //! | `server-alerts` | `{serverId, alerts}` | with the stats while alerts are open; once, empty, when all ended |
 //! | `operation` | an operation | on subscribing if one is in progress, and on every change |
-//! | `subscribe-error` | `{serverId, error, code}`, or with `subject` | a subscription was refused or has ended |
+//! | `subscribe-error` | `{serverId, subject, error, code}` | a subscription was refused (as the client named it) or has ended (both names) |
 //! | `session-ended` | `{error, code}` | just before the server disconnects a socket whose token or login has ended |
 //!
 //! A socket lives as long as the login or API token that opened it, not just as long as its access token. A client that

@@ -63,8 +63,10 @@ async fn react(core: &Core, io: &SocketIo, event: Event, shown: &mut SentState) 
     let rooms = watched(io).await;
     let servers: Vec<ServerId> = rooms.iter().filter_map(server_of).collect();
     shown.charts.keep(&servers);
-    if rooms.is_empty() {
+    if servers.is_empty() {
         shown.alarmed.clear();
+    }
+    if rooms.is_empty() {
         return Ok(());
     }
     if let Some(host) = SAMPLED.read(&event) {

@@ -290,7 +290,7 @@ async fn join(
     if !held.watched(|s| s.len() < MAX_SUBSCRIPTIONS && s.insert(subject.clone())) {
         return Err(Error::new(
             Code::RateLimited,
-            format!("A connection may watch at most {MAX_SUBSCRIPTIONS} servers; unsubscribe from others first."),
+            format!("A connection may watch at most {MAX_SUBSCRIPTIONS} things; unsubscribe from others first."),
         ));
     }
     socket.join(subject.to_string());
@@ -326,10 +326,8 @@ fn leave(socket: &SocketRef, held: &SocketSession, subject: &Subject) {
 /// Ends a subscription that the owner no longer has the right to.
 pub(super) fn drop_subscription(socket: &SocketRef, held: &SocketSession, subject: &Subject, error: &Error) {
     leave(socket, held, subject);
-    match server_of(subject) {
-        Some(server) => refuse(socket, Naming::ServerId, &Value::from(server.0), error),
-        None => refuse(socket, Naming::Subject, &Value::from(subject.to_string()), error),
-    }
+    let (server, text) = (server_of(subject).map(|id| Value::from(id.0)), Value::from(subject.to_string()));
+    send_refusal(socket, server.as_ref(), Some(&text), error);
 }
 
 fn answer(socket: &SocketRef, ack: AckSender, naming: Naming, result: &Result<Subject>) {
@@ -340,10 +338,16 @@ fn answer(socket: &SocketRef, ack: AckSender, naming: Naming, result: &Result<Su
 
 /// Sent in addition to the ack, since not every client asks for one.
 fn refuse(socket: &SocketRef, naming: Naming, id: &Value, error: &Error) {
+    match naming {
+        Naming::ServerId => send_refusal(socket, Some(id), None, error),
+        Naming::Subject => send_refusal(socket, None, Some(id), error),
+    }
+}
+
+fn send_refusal(socket: &SocketRef, server_id: Option<&Value>, subject: Option<&Value>, error: &Error) {
     if error.code.status() >= 500 {
         tracing::error!(%error, "a subscription failed");
     }
-    let (server_id, subject) = if naming == Naming::ServerId { (Some(id), None) } else { (None, Some(id)) };
     send(socket, "subscribe-error", &ErrorEvent { server_id, subject, error: &error.message, code: error.code });
 }
 

@@ -2,7 +2,7 @@
 
 use hypervisor::{
     Error, GuestKind, GuestPower, GuestSize, Host, Inventory, Power, Presence, Provision, Snapshots, StopMode, Task,
-    Tasks,
+    TaskState, Tasks,
 };
 use proxmox::Proxmox;
 
@@ -42,6 +42,19 @@ async fn refusals_by_name() {
     }
     bench.done(driver.resize(guest, &bigger).await).await;
     bench.done(driver.start(guest).await).await;
+}
+
+/// Of two deletions the slower one finds no configuration any more: the guest is gone, as it should be.
+#[tokio::test]
+async fn a_deletion_that_another_one_overtook_has_succeeded() {
+    let bench = Bench::stopped(Lxc).await;
+    let (driver, guest) = (&bench.driver, &bench.spec.guest);
+    let missing = format!("Configuration file 'nodes/pve1/lxc/{}.conf' does not exist", guest.vmid);
+    let ended = serde_json::json!({ "data": { "status": "stopped", "exitstatus": missing } }).to_string();
+    let Task::Running(slower) = driver.delete(guest).await.unwrap() else { panic!("no task") };
+    bench.done(Ok(Task::Running(slower.clone()))).await;
+    bench.canned("GET", "/status", 200, "OK", &ended).await;
+    assert_eq!(driver.task(&slower).await.unwrap(), TaskState::Succeeded(None));
 }
 
 /// The same as exit statuses of tasks.

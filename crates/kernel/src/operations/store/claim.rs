@@ -53,7 +53,8 @@ pub(in crate::operations) async fn queue_waiting(db: &PgPool) -> Result<()> {
                  deadline = now() + (o.deadline - o.created_at), updated_at = now()
              where o.state = 'waiting' and not exists (
                  select from operations h
-                 where h.subject_kind = o.subject_kind and h.subject_id = o.subject_id and h.state in ('queued', 'running', 'undoing', 'stuck'))
+                 where h.subject_kind = o.subject_kind and h.subject_id = o.subject_id
+                   and h.state in ('queued', 'running', 'undoing', 'stuck'))
              returning o.id)
          select pg_notify('operation_changed', id::text) from next"
     )
@@ -77,11 +78,11 @@ pub(in crate::operations) struct SlotLimits {
     pub account: i64,
 }
 
-/// Claims `known` operations that are due and not held, within this worker's limits. Accounts take turns: first those with
-/// the fewest running in a lane, then the oldest. What is due, or held, hours from now was recorded when the clock was
-/// wrong. So was a deadline that passed hours ago, unless no process was running: it is extended.
-/// Claims nothing from a database that is another one than `beats` was read from, or is behind it; and nothing from before
-/// a time in which no process ran, until its lane was checked (`restores`).
+/// Claims `known` operations that are due and not held, within this worker's limits. Accounts take turns: first those
+/// with the fewest running in a lane, then the oldest. What is due, or held, hours from now was recorded when the clock
+/// was wrong. So was a deadline that passed hours ago, unless no process was running: it is extended. Claims nothing from
+/// a database that is another one than `beats` was read from, or is behind it; and nothing from before a time in which no
+/// process ran, until its lane was checked (`restores`).
 pub(in crate::operations) async fn claim(
     db: &PgPool,
     owner: Uuid,
