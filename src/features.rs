@@ -33,8 +33,14 @@ use watch::sweep::Sweeps;
 pub struct Features {
     /// Who may sign in.
     pub accounts: Arc<Accounts>,
+    /// Who is given which address.
+    pub addresses: Arc<Addresses>,
     /// The hosts, with connections to them.
     pub hosts: Arc<Hosts>,
+    /// Who is told when something is wrong.
+    pub alerts: Arc<Alerts>,
+    /// What looks at the hosts.
+    pub sweeps: Arc<Sweeps>,
     /// What works on operations.
     pub operations: Arc<Operations>,
     all: Vec<Arc<dyn Feature>>,
@@ -43,8 +49,13 @@ pub struct Features {
 impl Features {
     /// All of them, each with those that it stands on.
     pub fn new(core: &Arc<Core>) -> anyhow::Result<Self> {
-        let accounts = Accounts::new(core);
-        let hosts = Hosts::new(core);
+        let accounts = Accounts::new(core)?;
+        let addresses = Addresses::new(core)?;
+        let hosts = Hosts::new(core, &addresses);
+        let servers = Servers::new(&accounts, &hosts)?;
+        let monitoring = Monitoring::new(core)?;
+        let alerts = Alerts::new(core, &accounts, &addresses, &monitoring)?;
+        let sweeps = Sweeps::new(&hosts, &monitoring, &alerts);
         let mut all: Vec<Arc<dyn Feature>> = vec![
             Arc::new(RestoreDetection(Arc::clone(core))),
             Arc::new(Idempotency(Arc::clone(core))),
@@ -55,25 +66,25 @@ impl Features {
             Tariffs::new(core),
             Images::new(&hosts),
             Arc::clone(&hosts) as _,
-            Addresses::new(core),
+            Arc::clone(&addresses) as _,
             UnknownGuests::new(&hosts),
             SshKeys::new(core),
-            Servers::new(&hosts),
-            Resizes::new(&hosts),
-            Snapshots::new(&hosts),
-            Consoles::new(core, &accounts, &hosts),
-            Monitoring::new(core),
+            Arc::clone(&servers) as _,
+            Resizes::new(&servers),
+            Snapshots::new(&servers),
+            Consoles::new(core, &accounts, &hosts)?,
+            Arc::clone(&monitoring) as _,
             History::new(core),
-            Alerts::new(core),
-            Sweeps::new(&hosts),
-            Realtime::new(core, &accounts),
+            Arc::clone(&alerts) as _,
+            Arc::clone(&sweeps) as _,
+            Realtime::new(core, &accounts, &monitoring),
         ];
         let subjects = all.iter().flat_map(|feature| Arc::clone(feature).subjects());
         let subjects = Arc::new(Subjects::new(subjects));
         let workflows = all.iter().flat_map(|feature| Arc::clone(feature).workflows()).collect();
         let operations = Operations::new(core, workflows, subjects)?;
         all.push(Arc::clone(&operations) as _);
-        Ok(Self { accounts, hosts, operations, all })
+        Ok(Self { accounts, addresses, hosts, alerts, sweeps, operations, all })
     }
 
     /// Every one.

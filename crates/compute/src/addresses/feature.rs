@@ -6,20 +6,24 @@ use async_trait::async_trait;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
+use kernel::settings::{self, Variables};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::settings::AddressSettings;
 use super::{routes, service};
 
 /// Address pools, and what is given out of them.
 #[derive(Debug)]
 pub struct Addresses {
     pub(super) core: Arc<Core>,
+    /// Its settings.
+    pub settings: AddressSettings,
 }
 
 impl Addresses {
     /// Of this service.
-    pub fn new(core: &Arc<Core>) -> Arc<Self> {
-        Arc::new(Self { core: Arc::clone(core) })
+    pub fn new(core: &Arc<Core>) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self { core: Arc::clone(core), settings: core.config.read()? }))
     }
 }
 
@@ -29,8 +33,12 @@ impl Feature for Addresses {
         "addresses"
     }
 
+    fn settings(&self) -> Variables {
+        settings::variables::<AddressSettings>()
+    }
+
     fn routes(self: Arc<Self>) -> OpenApiRouter {
-        routes::routes().with_state(Arc::clone(&self.core))
+        routes::routes().with_state(self)
     }
 
     async fn upkeep(&self) -> Result<()> {

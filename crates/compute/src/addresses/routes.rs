@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::ProviderCaller;
@@ -16,10 +15,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
-use super::service;
+use super::{Addresses, service};
 use crate::ids::PoolId;
 
-pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Addresses>> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show, update, delete))
@@ -33,11 +32,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     params(CatalogueQuery),
     responses((status = 200, body = Vec<Pool>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn list(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Pool>>)> {
-    Ok(query.of(service::all(&core.db, core.config.address_rest()).await?))
+    Ok(query.of(service::all(&pools.core.db, pools.settings.rest()).await?))
 }
 
 /// One address pool
@@ -45,8 +44,8 @@ async fn list(
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 200, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn show(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
-    Ok(Json(service::find(&core, id).await?))
+async fn show(State(pools): State<Arc<Addresses>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
+    Ok(Json(service::find(&pools, id).await?))
 }
 
 /// Create an address pool
@@ -54,11 +53,11 @@ async fn show(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<P
     responses((status = 201, body = Pool), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn create(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Post(once, new): Post<NewPool>,
 ) -> Result<(StatusCode, Json<Pool>)> {
-    Ok((StatusCode::CREATED, Json(service::create(&core, &once, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::create(&pools, &once, new).await?)))
 }
 
 /// Change some fields of an address pool
@@ -68,12 +67,12 @@ async fn create(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn update(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Path(id): Path<PoolId>,
     Json(update): Json<UpdatePool>,
 ) -> Result<Json<Pool>> {
-    Ok(Json(service::update(&core, id, update).await?))
+    Ok(Json(service::update(&pools, id, update).await?))
 }
 
 /// Delete an address pool of which no server has an address
@@ -81,8 +80,8 @@ async fn update(
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
-async fn delete(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<StatusCode> {
-    service::delete(&core, id).await?;
+async fn delete(State(pools): State<Arc<Addresses>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<StatusCode> {
+    service::delete(&pools.core, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -92,12 +91,12 @@ async fn delete(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path
     responses((status = 200, body = AddressPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 async fn addresses(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Path(id): Path<PoolId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<AddressPage>> {
-    Ok(Json(service::addresses(&core, id, query).await?))
+    Ok(Json(service::addresses(&pools.core, id, query).await?))
 }
 
 /// Reserve an address, so that no server gets it
@@ -107,12 +106,12 @@ async fn addresses(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody)))]
 async fn reserve(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Path(id): Path<PoolId>,
     Post(once, wish): Post<HoldBack>,
 ) -> Result<(StatusCode, Json<Address>)> {
-    Ok((StatusCode::CREATED, Json(service::reserve(&core, &once, id, wish).await?)))
+    Ok((StatusCode::CREATED, Json(service::reserve(&pools.core, &once, id, wish).await?)))
 }
 
 /// Release a reserved address
@@ -121,10 +120,10 @@ async fn reserve(
     responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn release_reserved(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Path((id, address)): Path<(PoolId, IpAddr)>,
 ) -> Result<StatusCode> {
-    service::release_reserved(&core, id, address).await?;
+    service::release_reserved(&pools.core, id, address).await?;
     Ok(StatusCode::NO_CONTENT)
 }

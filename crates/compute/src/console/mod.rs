@@ -7,7 +7,9 @@ mod page;
 mod rfb;
 mod routes;
 pub mod service;
+mod settings;
 mod socket;
 mod store;
 
 pub use feature::Consoles;
+pub use settings::ConsoleSettings;

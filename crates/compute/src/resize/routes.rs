@@ -11,11 +11,10 @@ use utoipa_axum::routes;
 
 use super::model::{ResizeServer, Resizing};
 use super::service;
-use crate::hosts::Hosts;
 use crate::ids::ServerId;
-use crate::servers::ServerAccess;
+use crate::servers::{ServerAccess, Servers};
 
-pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Servers>> {
     OpenApiRouter::new().routes(routes!(resize))
 }
 
@@ -29,9 +28,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn resize(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Json(wish): Json<ResizeServer>,
 ) -> Result<Json<Resizing>> {
-    Ok(Json(service::resize(&hosts, &access, &wish).await?))
+    Ok(Json(service::resize(&servers, &access, &wish).await?))
 }

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use hypervisor::GuestKind;
-use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::{Once, OnceStart};
 use kernel::operations::NewOperation;
@@ -12,12 +11,13 @@ use secrecy::ExposeSecret;
 use super::model::{CreateServer, CreatedServer, Status};
 use super::store::NewServer;
 use super::workflows::create;
-use super::{placement, rules, store};
+use super::{Servers, placement, rules, store};
 use crate::ids::UserId;
 use crate::{addresses, ssh_keys, tariffs};
 
 /// Accepts an order: placement, addresses and operation in one transaction, so that either all of it exists or nothing.
-pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) -> Result<CreatedServer> {
+pub async fn order(servers: &Servers, once: &Once, user: UserId, order: CreateServer) -> Result<CreatedServer> {
+    let core = &servers.hosts.core;
     let password = secrets::readable_password();
     let mut tx = match once.begin(core).await? {
         OnceStart::New(tx) => tx,
@@ -73,13 +73,13 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
         ssh_keys: &ssh_keys,
     };
     let (id, number) = store::insert(&mut tx, &new).await?;
-    let rest = core.config.address_rest();
+    let rest = servers.hosts.addresses.settings.rest();
     if !placement::place_with_addresses(&mut tx, id, &candidates, rest).await? {
         let hosts: Vec<i64> = candidates.iter().map(|candidate| candidate.host.0).collect();
         return Err(no_address(addresses::store::next_rested_at(&mut tx, &hosts, rest).await?));
     }
     let data = create::Data::new(core.sealer.seal_text(create::PASSWORD, &password)?);
-    let deadline = rules::seconds(core.config.create_deadline_seconds);
+    let deadline = rules::seconds(servers.settings.create_deadline_seconds);
     let operation = NewOperation { kind: create::KIND, server: id, data, user: Some(user), deadline };
     let operation_id = core.engine.enqueue(&mut tx, operation).await?;
     let answer = CreatedServer {

@@ -12,11 +12,10 @@ use utoipa_axum::routes;
 
 use super::model::{NamedSnapshot, NewSnapshot, Rollback, SnapshotAction, SnapshotList};
 use super::service;
-use crate::hosts::Hosts;
 use crate::ids::ServerId;
-use crate::servers::ServerAccess;
+use crate::servers::{ServerAccess, Servers};
 
-pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Servers>> {
     OpenApiRouter::new().routes(routes!(list, create, delete)).routes(routes!(rollback))
 }
 
@@ -26,8 +25,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     responses((status = 200, body = SnapshotList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody),
         (status = 503, body = ErrorBody)))]
-async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
-    Ok(Json(service::list(&hosts, &access.server).await?))
+async fn list(State(servers): State<Arc<Servers>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
+    Ok(Json(service::list(&servers.hosts, &access.server).await?))
 }
 
 /// Create a snapshot of a server's disks
@@ -38,11 +37,11 @@ async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<J
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
         (status = 507, body = ErrorBody)))]
 async fn create(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Post(once, new): Post<NewSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::create(&hosts, &once, &access, new).await?))
+    Ok(Json(service::create(&servers, &once, &access, new).await?))
 }
 
 /// Roll a server's disks back to a snapshot
@@ -55,11 +54,11 @@ async fn create(
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
         (status = 507, body = ErrorBody)))]
 async fn rollback(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Post(once, wish): Post<Rollback>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::rollback(&hosts, &once, &access, wish).await?))
+    Ok(Json(service::rollback(&servers, &once, &access, wish).await?))
 }
 
 /// Delete a snapshot
@@ -69,9 +68,9 @@ async fn rollback(
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
         (status = 422, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn delete(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Json(wish): Json<NamedSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
-    Ok(Json(service::delete(&hosts, &access, wish.snapname).await?))
+    Ok(Json(service::delete(&servers.hosts, &access, wish.snapname).await?))
 }

@@ -13,9 +13,9 @@ use super::model::{NewSnapshot, Rollback, SnapshotAction, SnapshotList};
 use super::room;
 use super::workflows::{create, delete, rollback};
 use crate::hosts::Hosts;
-use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::service::{self, Accepted, SubmittedOperation, require_guest};
+use crate::servers::{ServerAccess, Servers};
 use crate::tariffs;
 
 /// A server's snapshots, oldest first.
@@ -87,14 +87,15 @@ struct SnapshotCheck {
 }
 
 /// Creates a snapshot.
-pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
+pub async fn create(servers: &Servers, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<SnapshotAction> {
+    let hosts = &servers.hosts;
     let core = &hosts.core;
     let seen = match once.check(core, check_create(hosts, &access.server, &new.snapname)).await? {
         OnceCheck::New(seen) => seen,
         OnceCheck::Done(done) => return Ok(answer(service::wait_for_task(core, once, done).await?, new.snapname)),
     };
     let data = create::Data::new(new.snapname.clone(), new.description, seen.limit);
-    let accepted = take(core, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
+    let accepted = take(servers, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
     Ok(answer(service::wait_for_task(core, once, accepted).await?, new.snapname))
 }
 
@@ -102,7 +103,7 @@ pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewS
 /// that is part of the response.
 #[allow(clippy::too_many_arguments, reason = "a snapshot and its operation")]
 async fn take<D: kernel::operations::Data>(
-    core: &Core,
+    servers: &Servers,
     once: &Once,
     access: &ServerAccess,
     seen: &SnapshotCheck,
@@ -112,13 +113,14 @@ async fn take<D: kernel::operations::Data>(
     under_way: Option<Status>,
     data: D,
 ) -> Result<Accepted> {
+    let core = &servers.hosts.core;
     let mut tx = match once.begin(core).await? {
         OnceStart::New(tx) => tx,
         OnceStart::Done(done) => return Ok(done),
     };
     let server = service::lock(&mut tx, access).await?;
     require_guest(&server)?;
-    room::take(core, &mut tx, &server, name, &seen.there, seen.gib).await?;
+    room::take(&mut tx, servers.settings.storage_margin_percent, &server, name, &seen.there, seen.gib).await?;
     let id = service::enqueue(core, &mut tx, access, kind, under_way, data).await?;
     tx.finish(core, Accepted::new(id, generated)).await
 }
@@ -136,7 +138,8 @@ async fn check_create(hosts: &Hosts, server: &ServerRecord, name: &str) -> Resul
 }
 
 /// Rolls a server back to a snapshot.
-pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
+pub async fn rollback(servers: &Servers, once: &Once, access: &ServerAccess, wish: Rollback) -> Result<SnapshotAction> {
+    let hosts = &servers.hosts;
     let core = &hosts.core;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
     let seen = match once.check(core, check_rollback(hosts, &access.server, &wish.snapname, safety.as_deref())).await? {
@@ -148,7 +151,8 @@ pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: R
     let submitted = match &safety {
         None => service::submit(core, once, access, rollback::KIND, status, data, None).await?,
         Some(safety) => {
-            let accepted = take(core, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
+            let accepted =
+                take(servers, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
             service::wait_for_task(core, once, accepted).await?
         }
     };

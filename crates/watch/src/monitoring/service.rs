@@ -1,5 +1,7 @@
 //! Turns stored samples into stats.
 
+use std::time::Duration;
+
 use chrono::Utc;
 use compute::servers::model::ServerRecord;
 use kernel::core::Core;
@@ -19,8 +21,9 @@ pub async fn status(core: &Core, server: &ServerRecord) -> Result<ServerStatus> 
 pub async fn stats(core: &Core, server: ServerId) -> Result<Stats> {
     let rows = store::servers(&core.db, None, &[server]).await?;
     let row = rows.first().ok_or_else(|| Error::not_found("server"))?;
-    let mut chart = Charts::default();
-    chart.update(&core.db, &rows, core.config.sweep_interval() * 2).await?;
+    // Read once, it can miss nothing.
+    let mut chart = Charts::new(Duration::ZERO);
+    chart.update(&core.db, &rows).await?;
     Ok(stats_from(row, chart.of(server)))
 }
 
@@ -32,7 +35,7 @@ pub async fn stats_of(
     charts: &mut Charts,
 ) -> Result<Vec<(ServerId, Stats)>> {
     let rows = store::servers(&core.db, host, servers).await?;
-    charts.update(&core.db, &rows, core.config.sweep_interval() * 2).await?;
+    charts.update(&core.db, &rows).await?;
     Ok(rows.iter().map(|row| (row.id, stats_from(row, charts.of(row.id)))).collect())
 }
 

@@ -18,21 +18,24 @@ use utoipa_axum::routes;
 
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
-use crate::servers::ServerAccess;
 use crate::servers::model::{Action, CreateServer, CreatedServer, Deleted, ListServers, PasswordChanged, ServerView};
 use crate::servers::service;
 use crate::servers::workflows::power::Power;
+use crate::servers::{ServerAccess, Servers};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     changes::routes()
         .routes(routes!(list))
-        .routes(routes!(create))
         .routes(routes!(get, delete))
         .routes(routes!(start))
         .routes(routes!(stop))
         .routes(routes!(restart))
         .routes(routes!(password))
         .routes(routes!(operations))
+}
+
+pub(super) fn orders() -> OpenApiRouter<Arc<Servers>> {
+    OpenApiRouter::new().routes(routes!(create))
 }
 
 /// My servers
@@ -55,11 +58,11 @@ async fn list(
     responses((status = 200, body = CreatedServer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn create(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     AccountCaller(caller): AccountCaller,
     Post(once, order): Post<CreateServer>,
 ) -> Result<Json<CreatedServer>> {
-    Ok(Json(service::order(&hosts.core, &once, caller.user, order).await?))
+    Ok(Json(service::order(&servers, &once, caller.user, order).await?))
 }
 
 /// One server
