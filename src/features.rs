@@ -34,8 +34,14 @@ use watch::sweep::Sweeps;
 pub struct Features {
     /// Who may sign in.
     pub accounts: Arc<Accounts>,
+    /// Who is given which address.
+    pub addresses: Arc<Addresses>,
     /// The hosts, with connections to them.
     pub hosts: Arc<Hosts>,
+    /// Who is told when something is wrong.
+    pub alerts: Arc<Alerts>,
+    /// What looks at the hosts.
+    pub sweeps: Arc<Sweeps>,
     /// What works on operations.
     pub operations: Arc<Operations>,
     all: Vec<Arc<dyn Feature>>,
@@ -45,8 +51,13 @@ pub struct Features {
 impl Features {
     /// All of them, each with those that it stands on, and these.
     pub fn new(core: &Arc<Core>, more: Vec<Arc<dyn Feature>>) -> anyhow::Result<Self> {
-        let accounts = Accounts::new(core);
-        let hosts = Hosts::new(core);
+        let accounts = Accounts::new(core)?;
+        let addresses = Addresses::new(core)?;
+        let hosts = Hosts::new(core, &addresses);
+        let servers = Servers::new(&accounts, &hosts)?;
+        let monitoring = Monitoring::new(core)?;
+        let alerts = Alerts::new(core, &accounts, &addresses, &monitoring)?;
+        let sweeps = Sweeps::new(&hosts, &monitoring, &alerts);
         let mut all: Vec<Arc<dyn Feature>> = vec![
             Arc::new(RestoreDetection(Arc::clone(core))),
             Arc::new(Idempotency(Arc::clone(core))),
@@ -57,18 +68,18 @@ impl Features {
             Tariffs::new(core),
             Images::new(&hosts),
             Arc::clone(&hosts) as _,
-            Addresses::new(core),
+            Arc::clone(&addresses) as _,
             UnknownGuests::new(&hosts),
             SshKeys::new(core),
-            Servers::new(&hosts),
-            Resizes::new(&hosts),
-            Snapshots::new(&hosts),
-            Consoles::new(core, &accounts, &hosts),
-            Monitoring::new(core),
+            Arc::clone(&servers) as _,
+            Resizes::new(&servers),
+            Snapshots::new(&servers),
+            Consoles::new(core, &accounts, &hosts)?,
+            Arc::clone(&monitoring) as _,
             History::new(core),
-            Alerts::new(core),
-            Sweeps::new(&hosts),
-            Realtime::new(core, &accounts),
+            Arc::clone(&alerts) as _,
+            Arc::clone(&sweeps) as _,
+            Realtime::new(core, &accounts, &monitoring),
         ];
         all.extend(more);
         let subjects = all.iter().flat_map(|feature| Arc::clone(feature).subjects());
@@ -78,7 +89,7 @@ impl Features {
         all.push(Arc::clone(&operations) as _);
         // The native API needs no line here: its routes are the features'.
         let dialects = vec![];
-        Ok(Self { accounts, hosts, operations, all, dialects })
+        Ok(Self { accounts, addresses, hosts, alerts, sweeps, operations, all, dialects })
     }
 
     /// Every one.

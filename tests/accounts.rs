@@ -4,6 +4,7 @@ mod tokens;
 
 use std::time::Duration;
 
+use accounts::AccountSettings;
 use serde_json::json;
 
 use crate::support::{Client, PASSWORD, TestApp};
@@ -14,7 +15,7 @@ async fn registration_is_closed_unless_the_provider_opens_it() {
     let new = json!({ "email": "new@example.com", "password": "a long password" });
     assert_eq!(app.nobody.post("/api/auth/register", new.clone()).await.expect(403).code(), "FORBIDDEN");
 
-    let open = TestApp::with(|c| c.registration = true).await;
+    let open = TestApp::with(|c| c.of::<AccountSettings>().registration = true).await;
     let signed_in = open.nobody.post("/api/auth/register", new.clone()).await.expect(201).body;
     assert_eq!(signed_in["user"]["role"], "customer");
     assert_eq!(signed_in["tokenType"], "Bearer");
@@ -27,7 +28,7 @@ async fn registration_is_closed_unless_the_provider_opens_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_addresses_that_can_be_mailed_can_register() {
-    let app = TestApp::with(|c| c.registration = true).await;
+    let app = TestApp::with(|c| c.of::<AccountSettings>().registration = true).await;
     let register = async |email: &str| {
         let new = json!({ "email": email, "password": "a long password" });
         app.nobody.post("/api/auth/register", new).await
@@ -141,7 +142,7 @@ async fn changing_the_password_ends_the_other_logins() {
 /// Somebody who knows the old password may be signing in at that very moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_login_with_the_old_password_survives_its_change() {
-    let app = TestApp::with(|c| c.login_limit_account = 1000).await;
+    let app = TestApp::with(|c| c.of::<AccountSettings>().login_limit_account = 1000).await;
     let owner = crate::support::app::login(&app.nobody, "customer@example.com").await;
     let mut old = PASSWORD.to_owned();
     for round in 0..3 {
@@ -172,7 +173,7 @@ async fn second_process(first: &TestApp) -> Client {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn login_attempts_are_limited_across_processes() {
-    let first = TestApp::with(|c| c.login_limit_account = 4).await;
+    let first = TestApp::with(|c| c.of::<AccountSettings>().login_limit_account = 4).await;
     let second = second_process(&first).await;
     let wrong = json!({ "email": "customer@example.com", "password": "a guess" });
     for n in 0..4 {
@@ -202,7 +203,7 @@ async fn login_attempts_are_limited_across_processes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn password_guessing_does_not_lock_the_owner_out() {
     let app = TestApp::with(|c| {
-        c.login_limit_account = 3;
+        c.of::<AccountSettings>().login_limit_account = 3;
         c.trusted_proxies = "127.0.0.1".to_owned().try_into().unwrap();
     })
     .await;
@@ -267,7 +268,7 @@ async fn logins_can_be_listed_and_ended_singly_or_all_but_the_current_one() {
 /// Registering with somebody else's address sends one email there, and no more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_email_address_is_confirmed_by_the_code_mailed_to_it() {
-    let app = TestApp::with(|c| c.registration = true).await;
+    let app = TestApp::with(|c| c.of::<AccountSettings>().registration = true).await;
     let new = json!({ "email": "new@example.com", "password": "a long password" });
     let signed_in = app.nobody.post("/api/auth/register", new).await.expect(201).body;
     assert_eq!(signed_in["user"]["emailConfirmedAt"], json!(null));
@@ -279,7 +280,7 @@ async fn an_email_address_is_confirmed_by_the_code_mailed_to_it() {
     let asked = mails().await;
     assert_eq!(asked.len(), 1);
     let code = asked[0].lines().find_map(|line| line.split_once("/confirm/#")).unwrap().1.trim().to_owned();
-    assert!(asked[0].contains(&app.core.config.public_url), "{}", asked[0]);
+    assert!(asked[0].contains(&app.service.features.accounts.settings.public_url), "{}", asked[0]);
 
     let confirm = async |code: &str| app.nobody.post("/api/auth/confirm", json!({ "code": code })).await;
     let refused = confirm("ink_e_made_up").await.expect(422);

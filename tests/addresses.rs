@@ -48,7 +48,7 @@ async fn server_of(app: &TestApp, host: i64, owner: UserId) -> ServerId {
 /// Assigns addresses to a server in a transaction of its own and returns them, or `None` if there are none.
 async fn taken(app: &TestApp, host: i64, server: ServerId) -> Option<Vec<String>> {
     let mut tx = kernel::db::begin(&app.core.db).await.unwrap();
-    let done = take(&mut tx, HostId(host), server, app.core.config.address_rest()).await.unwrap();
+    let done = take(&mut tx, HostId(host), server, app.service.features.addresses.settings.rest()).await.unwrap();
     let held = of_server(&mut tx, server).await.unwrap().into_iter().map(|a| a.address.to_string()).collect();
     tx.commit().await.unwrap();
     done.then_some(held)
@@ -285,6 +285,6 @@ async fn overlapping_pools_of_two_hosts_are_accepted_and_reported() {
     assert_eq!(apart.expect(201).body["overlaps"], json!([]));
     let again = app.provider.get(&format!("/api/address-pools/{}", one["id"])).await.expect(200).body;
     assert_eq!(again["overlaps"], json!([two["id"]]));
-    let problems = compute::addresses::service::problems(&app.core, HostId(first)).await.unwrap();
+    let problems = compute::addresses::service::problems(&app.service.features.addresses, HostId(first)).await.unwrap();
     assert!(problems.len() == 1 && problems[0].contains("v4"), "{problems:?}");
 }

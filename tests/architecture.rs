@@ -20,7 +20,7 @@ const MAY_NAME: [(&str, &[&str]); 10] = [
     ("crates/accounts", &["kernel"]),
     ("crates/compute", &["accounts", "hypervisor", "incus", "kernel", "monitor", "proxmox"]),
     ("crates/watch", &["accounts", "compute", "hypervisor", "kernel", "monitor"]),
-    ("crates/testkit", &["compute", "conformance", "hypervisor", "incus", "innkeeper", "kernel"]),
+    ("crates/testkit", &["accounts", "compute", "conformance", "hypervisor", "incus", "innkeeper", "kernel", "watch"]),
 ];
 
 /// The folder or file whose SQL writes a table. What is not here is written by nobody but a migration's functions.

@@ -1,6 +1,7 @@
 //! The audit log: every change leaves an entry, whoever made it and however it ended; it contains no secrets, nothing
 //! can be removed from it, and customers see what concerns them.
 
+use accounts::AccountSettings;
 use serde_json::{Value, json};
 
 use crate::support::app::login;
@@ -314,7 +315,7 @@ async fn repeated_refusals_are_counted_and_do_not_fill_the_log() {
 /// Guesses at an account's password are shown to its owner: the first few as entries, all of them as a count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_logins_are_counted_for_the_targeted_account() {
-    let app = TestApp::with(|c| c.login_limit_account = 1000).await;
+    let app = TestApp::with(|c| c.of::<AccountSettings>().login_limit_account = 1000).await;
     for _ in 0..25 {
         let guess = json!({ "email": "customer@example.com", "password": "guess" });
         app.nobody.post("/api/auth/login", guess).await.expect(401);

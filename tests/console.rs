@@ -3,6 +3,7 @@
 mod screen;
 mod socket;
 
+use accounts::AccountSettings;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ impl ConsoleFixture {
     async fn new(change: impl FnOnce(&mut kernel::config::Config)) -> Self {
         let port = Port::new();
         let app = TestApp::with(|c| {
-            c.public_url = format!("http://127.0.0.1:{}", port.number());
+            c.of::<AccountSettings>().public_url = format!("http://127.0.0.1:{}", port.number());
             c.trusted_proxies = "127.0.0.1".to_owned().try_into().unwrap();
             change(c);
         })

@@ -2,6 +2,7 @@
 //! checked field by field.
 
 use serde_json::{Value, json};
+use watch::monitoring::MonitoringSettings;
 
 use crate::support::{Lab, TestApp, ended, eventually};
 
@@ -40,7 +41,7 @@ fn a_missing_field_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_s_whole_life_follows_the_api_document() {
-    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let app = TestApp::with(|c| c.of::<MonitoringSettings>().sweep_seconds = 1).await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let me = &app.customer;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use accounts::AccountSettings;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -265,8 +266,9 @@ mod every_field_refuses_bad_input_or_stores_it_exactly {
 
 async fn fill_fields(part: Part) {
     let app = TestApp::with(|c| {
-        c.registration = true;
-        (c.login_limit_account, c.login_limit_address) = (1_000_000, 1_000_000);
+        let accounts = c.of::<AccountSettings>();
+        accounts.registration = true;
+        (accounts.login_limit_account, accounts.login_limit_address) = (1_000_000, 1_000_000);
     })
     .await;
     app.db.allow_unfinished();

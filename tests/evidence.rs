@@ -1,6 +1,7 @@
 //! What is known about servers and about where they can be placed: per node, per guest and per value, and no more than
 //! the host says.
 
+use compute::servers::ServerSettings;
 use serde_json::{Value, json};
 use watch::sweep::sweep_now;
 
@@ -10,7 +11,7 @@ use crate::support::{Pve, TestApp, ended, eventually, wait_for_sql};
 async fn pve() -> (TestApp, Pve, Catalogue) {
     let app = TestApp::with(|c| {
         c.workers = 8;
-        c.shutdown_seconds = 2;
+        c.of::<ServerSettings>().shutdown_seconds = 2;
     })
     .await;
     let pve = Pve::new(&app.db).await;
@@ -29,7 +30,7 @@ async fn order(app: &TestApp, order: Value) -> Value {
 /// A sweep that no earlier operation interferes with.
 async fn sweep(app: &TestApp) {
     sqlx::query("update operations set ended_at = ended_at - interval '1 hour'").execute(&app.db.pool).await.unwrap();
-    sweep_now(&app.service.features.hosts).await.unwrap();
+    sweep_now(&app.service.features.sweeps).await.unwrap();
 }
 
 async fn status(app: &TestApp, server: &Value) -> Value {

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
+use watch::monitoring::MonitoringSettings;
 
 use crate::support::{Lab, Live, TestApp, ended, eventually, sources, wait_for};
 
@@ -28,7 +29,7 @@ fn check(page: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promtool_accepts_the_metrics_of_a_busy_service() {
-    let app = TestApp::with(|c| c.sweep_seconds = 1).await.running("mail");
+    let app = TestApp::with(|c| c.of::<MonitoringSettings>().sweep_seconds = 1).await.running("mail");
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let away = json!({ "name": "a \"host\"\\", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });

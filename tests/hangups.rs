@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::AccountSettings;
 use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -51,7 +52,7 @@ async fn requests(app: &TestApp, writes: &[Write], server: i64) -> Vec<Vec<u8>> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hang_ups_leave_no_open_transaction_and_undo_nothing_that_was_confirmed() {
     expect_outage();
-    let app = TestApp::with(|c| c.registration = true).await;
+    let app = TestApp::with(|c| c.of::<AccountSettings>().registration = true).await;
     app.db.allow_unfinished();
     let pve = Pve::new(&app.db).await;
     let (writes, server) = writes(&app, &pve).await;

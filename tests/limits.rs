@@ -1,5 +1,7 @@
 //! Rate limits: by token and by address, across all processes, reported on every answer.
 
+use accounts::AccountSettings;
+
 use crate::support::child::Service;
 use crate::support::{Client, TestApp};
 
@@ -81,7 +83,7 @@ async fn requests_without_a_valid_token_are_limited_by_address() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_behind_a_proxy_can_t_choose_the_address_they_are_counted_by() {
     let app = TestApp::with(|c| {
-        c.login_limit_address = 5;
+        c.of::<AccountSettings>().login_limit_address = 5;
         c.trusted_proxies = "127.0.0.0/8".to_owned().try_into().unwrap();
     })
     .await;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use accounts::AccountSettings;
 use serde_json::json;
 
 use crate::support::relay::DatabaseRelay;
@@ -12,7 +13,7 @@ use crate::support::{PASSWORD, Pve, TestApp, expect_error};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_commit_answer_is_reported_as_outcome_unknown_on_every_writing_route() {
     expect_error("OUTCOME_UNKNOWN");
-    let app = TestApp::with(|c| c.registration = true).await;
+    let app = TestApp::with(|c| c.of::<AccountSettings>().registration = true).await;
     // The operation that the provider retries is of a kind that no worker knows.
     app.db.allow_unfinished();
     let pve = Pve::new(&app.db).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
+use watch::monitoring::MonitoringSettings;
 
 use crate::support::relay::Port;
 use crate::support::{TestApp, eventually, expect_error, wait_for, wait_for_sql};
@@ -269,7 +270,7 @@ async fn mails_refused_by_the_relay_are_held_and_the_provider_is_alerted() {
     })
     .await;
     let app = TestApp::with(|c| {
-        c.sweep_seconds = 1;
+        c.of::<MonitoringSettings>().sweep_seconds = 1;
         c.smtp = Some(smtp(relay.port));
     })
     .await;

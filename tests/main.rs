@@ -50,6 +50,7 @@ mod refusals;
 mod replicas;
 mod restore;
 mod schema;
+mod settings;
 mod ssh;
 mod storm;
 mod strangers;

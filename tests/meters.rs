@@ -57,7 +57,7 @@ impl Metered {
 
     /// Bytes received and sent this month, after a sweep.
     async fn traffic(&self) -> (i64, i64) {
-        sweep_now(&self.app.service.features.hosts).await.unwrap();
+        sweep_now(&self.app.service.features.sweeps).await.unwrap();
         let months = self.app.customer.get(&format!("{}/traffic", self.path)).await.expect(200).body;
         let month = &months["months"][0];
         (month["received"].as_i64().unwrap(), month["sent"].as_i64().unwrap())

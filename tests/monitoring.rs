@@ -2,6 +2,7 @@
 
 use hypervisor::{GuestKind, GuestRef, StopMode};
 use serde_json::json;
+use watch::monitoring::MonitoringSettings;
 
 use crate::support::child::Service;
 use crate::support::lab::finish;
@@ -9,7 +10,7 @@ use crate::support::{Lab, Live, TestApp, ended, eventually, wait_for, wait_for_s
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sweep_notices_outside_changes_and_removes_nothing() {
-    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let app = TestApp::with(|c| c.of::<MonitoringSettings>().sweep_seconds = 1).await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let order = json!({ "osId": catalogue.image, "tariffId": catalogue.tariff });
@@ -85,7 +86,7 @@ async fn a_sweep_notices_outside_changes_and_removes_nothing() {
 /// A failing host is swept half as often, however many processes there are, and at the usual rate once it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_host_is_swept_half_as_often() {
-    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let app = TestApp::with(|c| c.of::<MonitoringSettings>().sweep_seconds = 1).await;
     let second = Service::start_with(&app.db, app.data.path(), &[("INNKEEPER_SWEEP_SECONDS", "1")]).await;
     let host = json!({ "name": "h", "kind": "incus", "config": { "socket": "/nowhere" }, "force": true });
     app.provider.post("/api/hosts", host).await.expect(201);
@@ -129,7 +130,7 @@ async fn our_own_faults_are_not_blamed_on_the_host() {
             .unwrap()
     };
     for _ in 0..4 {
-        watch::sweep::sweep_now(&app.service.features.hosts).await.unwrap();
+        watch::sweep::sweep_now(&app.service.features.sweeps).await.unwrap();
     }
     assert_eq!(state().await, (0, None, 0));
 
@@ -141,7 +142,7 @@ async fn our_own_faults_are_not_blamed_on_the_host() {
         .execute(&app.db.pool)
         .await
         .unwrap();
-    watch::sweep::sweep_now(&app.service.features.hosts).await.unwrap();
+    watch::sweep::sweep_now(&app.service.features.sweeps).await.unwrap();
     let (failures, error, tracks) = state().await;
     assert!(failures > 0 && error.is_some() && tracks == 1, "{failures} {error:?} {tracks}");
 }
@@ -156,7 +157,7 @@ async fn traffic_is_metered_even_when_alerts_can_t_be_evaluated() {
         .execute(&app.db.pool)
         .await
         .unwrap();
-    watch::sweep::sweep_now(&app.service.features.hosts).await.unwrap();
+    watch::sweep::sweep_now(&app.service.features.sweeps).await.unwrap();
     let metered: i64 = sqlx::query_scalar("select count(*) from traffic").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(metered, 3);
 }

@@ -1,5 +1,6 @@
 //! A host or the database that is unavailable for a while, or for good.
 
+use compute::servers::ServerSettings;
 use kernel::operations::failpoints::Action;
 use secrecy::SecretString;
 use serde_json::json;
@@ -33,7 +34,7 @@ async fn a_create_waits_for_a_host_that_is_down() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_create_is_undone_cleanly_when_its_host_stays_down_past_the_deadline() {
-    let app = TestApp::with(|c| c.create_deadline_seconds = 2).await;
+    let app = TestApp::with(|c| c.of::<ServerSettings>().create_deadline_seconds = 2).await;
     let lab = Lab::new(&app.db).await;
     let socket = app.data.path().join("incus.socket");
     let relay = Relay::unix(&socket, &lab.incus.socket).await;

@@ -1,6 +1,7 @@
 //! Proxmox VE as a host: its settings, and the whole lifecycle of servers there, on fakepve.
 
 use serde_json::{Value, json};
+use watch::monitoring::MonitoringSettings;
 
 use crate::contract::assert_shape;
 use crate::support::pve::Catalogue;
@@ -208,7 +209,7 @@ async fn guest_numbers_in_use_on_the_host_are_skipped() {
 /// All sections of the server-management API but the ninth (see `ssh`), as `contract` replays them on Incus.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn responses_have_the_shapes_of_the_api_document() {
-    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let app = TestApp::with(|c| c.of::<MonitoringSettings>().sweep_seconds = 1).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
     let me = &app.customer;

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use compute::servers::ServerSettings;
 use serde_json::{Value, json};
 use uuid::Uuid;
+use watch::monitoring::MonitoringSettings;
 
 use crate::support::app::NO_SWEEPS;
 use crate::support::pve::Catalogue;
@@ -27,11 +29,11 @@ async fn pve(deadline: u32) -> (TestApp, Pve, Catalogue) {
 /// With a sweep every `seconds`: a host that was away gets orders again after the next one.
 async fn swept(deadline: u32, seconds: u32) -> (TestApp, Pve, Catalogue) {
     let app = TestApp::with(|c| {
-        c.create_deadline_seconds = deadline;
-        c.shutdown_seconds = 2;
+        let servers = c.of::<ServerSettings>();
+        (servers.create_deadline_seconds, servers.shutdown_seconds) = (deadline, 2);
         c.workers = 20;
         c.database_pool = 40;
-        c.sweep_seconds = seconds;
+        c.of::<MonitoringSettings>().sweep_seconds = seconds;
     })
     .await;
     sqlx::query("update users set server_limit = 1000").execute(&app.db.pool).await.unwrap();

@@ -212,14 +212,14 @@ async fn a_database_restored_under_a_running_process_is_noticed_once() {
     let rows = "select count(*) from operation_log where message like '%restored to its state%'";
     let told: i64 = sqlx::query_scalar(rows).fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(told, 1, "it is noticed once");
-    watch::alerts::watch::evaluate_periodic(&app.core).await.unwrap();
+    watch::alerts::watch::evaluate_periodic(&app.service.features.alerts).await.unwrap();
     let alerts = app.provider.get("/api/alerts?open=true&type=database_restored").await.expect(200).text;
     assert!(alerts.contains("restored to an older state"), "{alerts}");
 
     // No new server is placed on a host that has not been swept since.
     let refused = app.customer.post("/api/server/create", catalogue.container()).await.expect(507);
     assert!(refused.text.contains("being checked"), "{}", refused.text);
-    watch::sweep::sweep_now(&app.service.features.hosts).await.unwrap();
+    watch::sweep::sweep_now(&app.service.features.sweeps).await.unwrap();
     let next = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     assert_eq!(ended(&app.customer, &next["operationId"]).await["state"], "succeeded");
 
@@ -303,13 +303,13 @@ async fn a_guest_created_during_a_silent_period_reveals_a_restored_machine() {
     let harmless = restart().await;
     assert_eq!(app.customer.get(&harmless).await.expect(200).body["state"], "queued");
     silence("- interval '1 minute'", "").await;
-    watch::sweep::sweep_now(&app.service.features.hosts).await.unwrap();
+    watch::sweep::sweep_now(&app.service.features.sweeps).await.unwrap();
     eventually(&app.customer, &harmless, |operation| operation["state"] == "succeeded").await;
 
     // The guest was created in that time, by nobody that this database has heard of.
     silence("- interval '1 hour'", "+ interval '1 hour'").await;
     let waits = restart().await;
     assert_eq!(app.customer.get(&waits).await.expect(200).body["state"], "queued");
-    watch::sweep::sweep_now(&app.service.features.hosts).await.unwrap();
+    watch::sweep::sweep_now(&app.service.features.sweeps).await.unwrap();
     assert_eq!(app.provider.get(&waits).await.expect(200).body["state"], "stuck");
 }

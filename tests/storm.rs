@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use compute::servers::ServerSettings;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
+use watch::monitoring::MonitoringSettings;
 
 use crate::support::child::Service;
 use crate::support::pve::Catalogue;
@@ -96,8 +98,8 @@ async fn a_storm_of_requests_leaves_everything_consistent() {
     let app = TestApp::with(|c| {
         c.workers = 8;
         c.database_pool = 30;
-        c.sweep_seconds = 1;
-        c.shutdown_seconds = 1;
+        c.of::<MonitoringSettings>().sweep_seconds = 1;
+        c.of::<ServerSettings>().shutdown_seconds = 1;
     })
     .await;
     sqlx::query("update users set server_limit = 1000").execute(&app.db.pool).await.unwrap();

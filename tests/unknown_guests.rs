@@ -47,7 +47,7 @@ async fn an_unknown_guest_is_reported_and_its_address_and_number_are_reserved() 
     forget(&app, &lost).await;
     let rule = json!({ "sustainSeconds": 0 });
     app.provider.put("/api/alert-rules/unknown_guest", rule).await.expect(200);
-    sweep_now(&app.service.features.hosts).await.unwrap();
+    sweep_now(&app.service.features.sweeps).await.unwrap();
 
     let path = format!("/api/hosts/{}/unknown-guests", catalogue.host);
     let unknown = app.provider.get(&path).await.expect(200).body;
@@ -56,7 +56,7 @@ async fn an_unknown_guest_is_reported_and_its_address_and_number_are_reserved() 
         (&unknown[0]["proxmoxId"], &unknown[0]["addresses"], &unknown[0]["disk"]),
         (&lost["proxmoxId"], &json!([lost["ipAddress"]]), &json!(3))
     );
-    watch::alerts::watch::evaluate_periodic(&app.core).await.unwrap();
+    watch::alerts::watch::evaluate_periodic(&app.service.features.alerts).await.unwrap();
     let alerts = app.provider.get("/api/alerts?open=true&type=unknown_guest").await.expect(200).body;
     let alerts = alerts["alerts"].as_array().or(alerts.as_array()).or(alerts["data"].as_array()).unwrap().clone();
     assert_eq!(alerts.len(), 1, "{alerts:?}");
@@ -85,7 +85,7 @@ async fn an_unknown_guest_is_reported_and_its_address_and_number_are_reserved() 
         (&adopted["proxmoxId"], &adopted["ipAddress"], &adopted["name"]),
         (&lost["proxmoxId"], &lost["ipAddress"], &lost["name"])
     );
-    sweep_now(&app.service.features.hosts).await.unwrap();
+    sweep_now(&app.service.features.sweeps).await.unwrap();
     assert_eq!(app.customer.get(&format!("/api/server/{}", adopted["id"])).await.expect(200).body["status"], "running");
     app.provider.post(&adopt, wish).await.expect(404);
     assert_eq!(app.provider.get(&path).await.expect(200).body, json!([]));
@@ -104,7 +104,7 @@ async fn address_conflicts_are_reported_and_a_deleted_guest_frees_its_address() 
     // Before any sweep, its address went to the next server.
     let twin = order(&app, catalogue.container()).await;
     assert_eq!(twin["ipAddress"], lost["ipAddress"], "nothing on Proxmox VE says that it is taken");
-    sweep_now(&app.service.features.hosts).await.unwrap();
+    sweep_now(&app.service.features.sweeps).await.unwrap();
     let path = format!("/api/hosts/{}/unknown-guests", catalogue.host);
     let unknown = app.provider.get(&path).await.expect(200).body;
     assert_eq!(unknown[0]["conflicts"], json!([twin["id"]]), "{unknown}");
@@ -116,12 +116,12 @@ async fn address_conflicts_are_reported_and_a_deleted_guest_frees_its_address() 
     // One with an address of its own is deleted: the address is free again, but not for others at once.
     let second = order(&app, catalogue.container()).await;
     forget(&app, &second).await;
-    sweep_now(&app.service.features.hosts).await.unwrap();
+    sweep_now(&app.service.features.sweeps).await.unwrap();
     assert_eq!(app.provider.get(&path).await.expect(200).body.as_array().unwrap().len(), 2);
     for gone in [&lost, &second] {
         pve.run(&format!("pve.cts.remove(guest({}))", gone["proxmoxId"])).await;
     }
-    sweep_now(&app.service.features.hosts).await.unwrap();
+    sweep_now(&app.service.features.sweeps).await.unwrap();
     assert_eq!(app.provider.get(&path).await.expect(200).body, json!([]));
     assert!(!held_back(&app, catalogue.pool).await.iter().any(|(address, _)| json!(address) == second["ipAddress"]));
     let pool = app.provider.get(&format!("/api/address-pools/{}", catalogue.pool)).await.expect(200).body;
@@ -198,7 +198,7 @@ async fn an_order_on_a_host_with_no_free_address_fails_and_leaves_nothing() {
     assert_eq!(guests, 1);
 
     // The lost one is adopted with the address that was reserved because the host uses it.
-    sweep_now(&app.service.features.hosts).await.unwrap();
+    sweep_now(&app.service.features.sweeps).await.unwrap();
     let adopt = format!("/api/hosts/{}/unknown-guests/{}/adopt", catalogue.host, first["proxmoxId"]);
     let wish = json!({ "userId": app.customer_id.0, "tariffId": catalogue.tariff, "osId": catalogue.image });
     let adopted = app.provider.post(&adopt, wish).await.expect(201).body;

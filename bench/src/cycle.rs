@@ -27,6 +27,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 use uuid::Uuid;
+use watch::monitoring::MonitoringSettings;
 use watch::sweep;
 
 use crate::crowd::{Crowd, Watcher};
@@ -263,15 +264,16 @@ impl Service {
 /// the start.
 pub(crate) async fn only_cycle() -> anyhow::Result<()> {
     let data = tempfile::tempdir()?;
-    let app = innkeeper::run::Service::new(Config {
+    let mut config = Config {
         database_url: SecretString::from(std::env::var("DATABASE_URL")?),
         secret_key: SecretString::from(KEY),
         data: data.path().to_owned(),
-        sweep_seconds: 3600,
         rate_limit_token: 1_000_000_000,
         rate_limit_account: 1_000_000_000,
         ..Config::default()
-    })?;
+    };
+    config.of::<MonitoringSettings>().sweep_seconds = 3600;
+    let app = innkeeper::run::Service::new(config)?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -286,7 +288,7 @@ pub(crate) async fn only_cycle() -> anyhow::Result<()> {
     }
     tell(&address.to_string())?;
     while tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await?.transpose()?.is_some() {
-        sweep::sweep_now(&app.features.hosts).await?;
+        sweep::sweep_now(&app.features.sweeps).await?;
         tell("stored")?;
     }
     drop(stop);

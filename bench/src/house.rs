@@ -18,6 +18,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use uuid::Uuid;
+use watch::monitoring::MonitoringSettings;
 
 use crate::lab::{self, Lab};
 use crate::report::say;
@@ -95,17 +96,17 @@ impl House {
         let database = format!("ink_bench_{}", Uuid::new_v4().simple());
         let database_url = format!("{server}/{database}");
         let data = tempfile::tempdir().context("creating a folder for emails")?;
-        let config = Config {
+        let mut config = Config {
             database_url: SecretString::from(database_url.clone()),
             secret_key: SecretString::from(KEY),
             data: data.path().to_owned(),
-            // A sweep in the middle of a measurement would be noise.
-            sweep_seconds: 3600,
             // Effectively no limit, but requests are still counted.
             rate_limit_token: 1_000_000_000,
             rate_limit_account: 1_000_000_000,
             ..Config::default()
         };
+        // A sweep in the middle of a measurement would be noise.
+        config.of::<MonitoringSettings>().sweep_seconds = 3600;
         let app = Service::new(config)?;
         admin().await?.execute(AssertSqlSafe(format!("create database {database}"))).await?;
         left().push(Leavings {

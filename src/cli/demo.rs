@@ -183,11 +183,8 @@ async fn pool(
 ) -> anyhow::Result<()> {
     let Some(cidr) = cidr else { return Ok(()) };
     let name = format!("{HOST}-{family}");
-    if addresses::service::all(&service.core.db, service.core.config.address_rest())
-        .await?
-        .iter()
-        .any(|pool| pool.name == name)
-    {
+    let pools = &service.features.addresses;
+    if addresses::service::all(&service.core.db, pools.settings.rest()).await?.iter().any(|pool| pool.name == name) {
         return Ok(());
     }
     let new = checked(NewPool {
@@ -202,7 +199,7 @@ async fn pool(
         dns: Vec::new(),
         enabled: true,
     })?;
-    ok_if_exists(addresses::service::create(&service.core, &Once::default(), new).await)
+    ok_if_exists(addresses::service::create(pools, &Once::default(), new).await)
 }
 
 /// Creates the accounts and the file with their credentials, or leaves both unchanged. If one of them is missing, the
@@ -226,8 +223,8 @@ async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
     }
     // Removed first, so that an interrupted run leaves no file with wrong passwords.
     env_file::remove(file)?;
-    let mut values =
-        vec![("INNKEEPER_URL".to_owned(), service.core.config.public_url.trim_end_matches('/').to_owned())];
+    let url = service.features.accounts.settings.public_url.trim_end_matches('/');
+    let mut values = vec![("INNKEEPER_URL".to_owned(), url.to_owned())];
     println!("Demo accounts (their passwords are shown only once):");
     for ((prefix, email, name, role), known) in people.into_iter().zip(known) {
         let password = readable_password();

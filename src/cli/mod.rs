@@ -126,9 +126,10 @@ fn start(command: Command, called: &str) -> anyhow::Result<()> {
         match command {
             Command::Serve => serve::run(config).await,
             Command::Migrate => {
-                let db = db::pool(&config)?;
-                database::wait_briefly(&db).await?;
-                db::migrate(&db).await?;
+                // Built for its check of all settings.
+                let db = &Service::new(config)?.core.db;
+                database::wait_briefly(db).await?;
+                db::migrate(db).await?;
                 println!("The database schema is up to date.");
                 Ok(())
             }

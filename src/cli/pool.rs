@@ -71,13 +71,13 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
                 dns: add.dns,
                 enabled: !add.disabled,
             })?;
-            let made = service::create(&service.core, &Once::default(), new).await?;
+            let made = service::create(&service.features.addresses, &Once::default(), new).await?;
             audit::subject(made.id);
             println!("The address pool {} has the id {} and {} free addresses.", made.name, made.id, made.free);
             warn(service, &[made]);
         }
         Command::List => {
-            let pools = service::all(&service.core.db, service.core.config.address_rest()).await?;
+            let pools = service::all(&service.core.db, service.features.addresses.settings.rest()).await?;
             table(
                 [
                     "ID", "NAME", "HOST", "NETWORK", "GATEWAY", "FIRST", "LAST", "BRIDGE", "VLAN", "RESERVED",
@@ -119,7 +119,7 @@ fn warn(service: &Service, pools: &[Pool]) {
                  accounts that had them can get them (INNKEEPER_ADDRESS_REST_HOURS).",
                 plain(&pool.name),
                 pool.resting,
-                service.core.config.address_rest_hours
+                service.features.addresses.settings.address_rest_hours
             );
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use accounts::AccountSettings;
 use serde_json::json;
 
 use super::second_process;
@@ -10,7 +11,7 @@ use crate::support::{Client, PASSWORD, TestApp, wait_for, wait_for_sql};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_takes_effect_in_every_process_at_once() {
     // Far longer than this test takes: a token that ends here was revoked by a notification, not by the cache's expiry.
-    let first = TestApp::with(|c| c.token_life = Duration::from_secs(3600)).await;
+    let first = TestApp::with(|c| c.of::<AccountSettings>().token_life = Duration::from_secs(3600)).await;
     let second = second_process(&first).await;
     let me = "/api/auth/me";
     // Both processes have just seen the token and cached it; repeated, since one may not be listening yet the first

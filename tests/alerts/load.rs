@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use hypervisor::{GuestKind, GuestRef};
 use serde_json::json;
+use watch::alerts::AlertSettings;
+use watch::monitoring::MonitoringSettings;
 
 use crate::support::{Lab, Live, MailServer, TestApp, ended, eventually, wait_for};
 
@@ -11,7 +13,8 @@ use crate::support::{Lab, Live, MailServer, TestApp, ended, eventually, wait_for
 async fn a_busy_guest_and_its_recovery_show_on_the_socket_and_in_mails() {
     let mailbox = MailServer::start().await;
     let app = TestApp::with(|c| {
-        (c.sweep_seconds, c.alert_settle_seconds) = (1, 1);
+        c.of::<MonitoringSettings>().sweep_seconds = 1;
+        c.of::<AlertSettings>().alert_settle_seconds = 1;
         c.smtp = Some(mailbox.settings());
     })
     .await;

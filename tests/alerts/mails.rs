@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use watch::alerts::tell;
 
-use super::world::{World, busy, immediate_rule};
+use super::world::{World, busy, immediate_rule, teller};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
@@ -31,7 +31,7 @@ async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
     world.silent(90).await;
 
     // Several processes at once, and then once more.
-    let other = kernel::core::Core::new(world.teller.config.clone()).unwrap();
+    let other = teller(&world.app.core.config, |alerts| alerts.alert_settle_seconds = 0);
     let now = Utc::now();
     let told = tokio::join!(
         tell::send_due(&world.teller, now),
@@ -99,8 +99,7 @@ async fn alerts_raised_together_go_out_in_one_mail() {
     }
     world.app.provider.put("/api/alert-rules/cpu", immediate_rule()).await.expect(200);
     world.swept(0, guests.iter().map(|(_, marker)| busy(*marker, 0.99)).collect()).await;
-    let config = kernel::config::Config { alert_settle_seconds: 100, ..world.teller.config.clone() };
-    let patient = kernel::core::Core::new(config).unwrap();
+    let patient = teller(&world.app.core.config, |alerts| alerts.alert_settle_seconds = 100);
     for (first, second, mails) in [(50, 50, 0), (200, 50, 0), (590, 90, 0), (610, 50, 1), (610, 610, 0)] {
         for ((id, _), age) in guests.iter().zip([first, second]) {
             sqlx::query("update alerts set changed_at = now() - make_interval(secs => $2) where server_id = $1")
@@ -306,8 +305,9 @@ async fn no_alert_is_mailed_to_an_unconfirmed_address() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flapping_alerts_are_mailed_only_now_and_then() {
     let mut world = World::new().await;
-    let config = kernel::config::Config { alert_floor_seconds: 900, ..world.teller.config.clone() };
-    world.teller = kernel::core::Core::new(config).unwrap();
+    world.teller = teller(&world.app.core.config, |alerts| {
+        (alerts.alert_settle_seconds, alerts.alert_floor_seconds) = (0, 900);
+    });
     let (_, marker) = world.server("customer@example.com", "web-1").await;
     let mut mailed = 0;
     for round in 0..5 {

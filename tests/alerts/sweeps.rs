@@ -343,7 +343,7 @@ async fn exhausted_pools_and_stuck_operations_alert_only_the_provider() {
 }
 
 async fn patrol(world: &World) {
-    watch::alerts::watch::evaluate_periodic(&world.app.core).await.unwrap();
+    watch::alerts::watch::evaluate_periodic(&world.app.service.features.alerts).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

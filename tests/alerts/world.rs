@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::watch::alerts::{tell, watch};
+use ::watch::alerts::{AlertSettings, Alerts, tell, watch};
 use accounts::service::add_user;
 use chrono::{DateTime, TimeDelta, Utc};
 use compute::ids::HostId;
 use hypervisor::{Coverage, GuestPower, Node};
+use innkeeper::run::Service;
 use kernel::auth::Role;
 use kernel::config::Config;
-use kernel::core::Core;
 use monitor::{Sample, SweepReport};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ use crate::support::{PASSWORD, TestApp, wait_for};
 pub struct World {
     pub app: TestApp,
     /// Another process on the same database, which notifies people when the test says so.
-    pub teller: Arc<Core>,
+    pub teller: Arc<Alerts>,
     pub host: HostId,
     pub tariff: i64,
     /// Later than anything the service's own tasks do.
@@ -56,7 +56,7 @@ impl World {
         .fetch_one(db)
         .await
         .unwrap();
-        let teller = Core::new(Config { alert_settle_seconds: 0, ..app.core.config.clone() }).unwrap();
+        let teller = teller(&app.core.config, |alerts| alerts.alert_settle_seconds = 0);
         Self { app, teller, host: HostId(host), tariff, start: Utc::now() + TimeDelta::days(1) }
     }
 
@@ -123,7 +123,13 @@ impl World {
 
     /// The host did not answer, this many seconds after the start.
     pub async fn silent(&self, seconds: i64) {
-        watch::evaluate_failure_at(&self.app.core, self.host, self.start + TimeDelta::seconds(seconds)).await.unwrap();
+        watch::evaluate_failure_at(
+            &self.app.service.features.alerts,
+            self.host,
+            self.start + TimeDelta::seconds(seconds),
+        )
+        .await
+        .unwrap();
     }
 
     /// The same value in three sweeps in a row, which is what a rule requires by default.
@@ -174,9 +180,16 @@ impl World {
     }
 }
 
+/// What notifies people in another process with these settings, changed.
+pub fn teller(config: &Config, change: impl FnOnce(&mut AlertSettings)) -> Arc<Alerts> {
+    let mut config = config.clone();
+    change(config.of());
+    Arc::clone(&Service::new(config).unwrap().features.alerts)
+}
+
 /// What this process sends once no other process is sending.
-pub async fn tell(core: &Core, now: DateTime<Utc>) -> usize {
-    wait_for("a turn to notify", async || tell::send_due(core, now).await.unwrap()).await
+pub async fn tell(teller: &Alerts, now: DateTime<Utc>) -> usize {
+    wait_for("a turn to notify", async || tell::send_due(teller, now).await.unwrap()).await
 }
 
 /// A rule without delays.

@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::AccountSettings;
 use async_trait::async_trait;
 use bytes::Bytes;
 use compute::ids::HostId;
@@ -149,7 +150,8 @@ unsupported! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_graphical_console_is_shown_without_exposing_its_password() {
     let port = Port::new();
-    let app = TestApp::with(|c| c.public_url = format!("http://127.0.0.1:{}", port.number())).await;
+    let app =
+        TestApp::with(|c| c.of::<AccountSettings>().public_url = format!("http://127.0.0.1:{}", port.number())).await;
     let _relay = Relay::tcp(&port, app.base.trim_start_matches("http://").to_owned()).await;
     let server = crate::live::server(&app, "customer@example.com").await;
     let (host, vmid): (i64, i64) = sqlx::query_as("select host_id, guest_number from servers where id = $1")

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use compute::console::ConsoleSettings;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -155,8 +156,8 @@ async fn a_console_ends_when_the_right_to_it_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_console_socket_enforces_its_limits() {
     let fixture = ConsoleFixture::new(|c| {
-        c.console_limit_account = 2;
-        c.console_limit_server = 2;
+        let consoles = c.of::<ConsoleSettings>();
+        (consoles.console_limit_account, consoles.console_limit_server) = (2, 2);
     })
     .await;
     let customer = &fixture.app.customer;
@@ -215,8 +216,8 @@ async fn the_console_socket_enforces_its_limits() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_consoles_and_consoles_open_too_long_are_closed() {
     let fixture = ConsoleFixture::new(|c| {
-        c.console_idle_seconds = 3;
-        c.console_total_seconds = 8;
+        let consoles = c.of::<ConsoleSettings>();
+        (consoles.console_idle_seconds, consoles.console_total_seconds) = (3, 8);
     })
     .await;
     let customer = &fixture.app.customer;

@@ -1,13 +1,14 @@
 //! Server management, played with one server on a real host, from its order to its deletion.
 
 use serde_json::{Value, json};
+use watch::monitoring::MonitoringSettings;
 
 use super::stage::Stage;
 use crate::support::{Client, Lab, TestApp, ended, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_served_row_answers_as_documented() {
-    let app = TestApp::with(|c| c.sweep_seconds = 1).await;
+    let app = TestApp::with(|c| c.of::<MonitoringSettings>().sweep_seconds = 1).await;
     let lab = Lab::new(&app.db).await;
     let catalogue = lab.register(&app.provider).await;
     let me = &app.customer;

@@ -3,7 +3,7 @@
 //! Revocation still takes effect at once. Anything that takes rights away empties the cache: in the process that does
 //! it, before the response is sent; in every other process as soon as the database notifies it, which happens for each
 //! such change (`auth_changed`). A process that isn't listening to the database caches nothing. And since a connection
-//! can be dead without anyone noticing, nothing is cached for longer than `Config::token_life`.
+//! can be dead without anyone noticing, nothing is cached for longer than `AccountSettings::token_life`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -7,9 +7,11 @@ use kernel::auth::{AccessRow, Authenticator, Caller, ClientAddress};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
+use kernel::settings::{self, Variables};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::cache::TokenCache;
+use super::settings::AccountSettings;
 use super::topics::AUTH_CHANGED;
 use super::{pages, routes, service};
 
@@ -17,17 +19,20 @@ use super::{pages, routes, service};
 #[derive(Debug)]
 pub struct Accounts {
     pub(super) core: Arc<Core>,
+    /// Its settings.
+    pub settings: AccountSettings,
     /// Who showed which token a moment ago.
     pub(super) tokens: Arc<TokenCache>,
 }
 
 impl Accounts {
     /// The accounts of this database.
-    pub fn new(core: &Arc<Core>) -> Arc<Self> {
-        let tokens = Arc::new(TokenCache::new(core.config.token_life));
+    pub fn new(core: &Arc<Core>) -> anyhow::Result<Arc<Self>> {
+        let settings: AccountSettings = core.config.read()?;
+        let tokens = Arc::new(TokenCache::new(settings.token_life));
         // Whoever takes rights away must be ahead of those who look again.
         core.events.add_listener(Arc::clone(&tokens) as _);
-        Arc::new(Self { core: Arc::clone(core), tokens })
+        Ok(Arc::new(Self { core: Arc::clone(core), settings, tokens }))
     }
 }
 
@@ -42,6 +47,10 @@ impl Authenticator for Accounts {
 impl Feature for Accounts {
     fn name(&self) -> &'static str {
         "accounts"
+    }
+
+    fn settings(&self) -> Variables {
+        settings::variables::<AccountSettings>()
     }
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {

@@ -77,7 +77,7 @@ fn address_taken() -> Error {
 
 /// Registers a customer, if the provider allows it.
 pub async fn register(accounts: &Accounts, new: Register, origin: &LoginOrigin) -> Result<SignedIn> {
-    if !accounts.core.config.registration {
+    if !accounts.settings.registration {
         return Err(Error::new(Code::Forbidden, "Registration is closed; ask the provider for an account."));
     }
     // Registrations count like failed logins from this address: hashing is expensive, and this must not become a way to
@@ -98,7 +98,7 @@ pub async fn login(accounts: &Accounts, login: Login, origin: &LoginOrigin) -> R
     let place = format!("{network} {}", login.email);
     let (place, account) = ((PLACE, place.as_str()), (ACCOUNT, login.email.as_str()));
     let address = (ADDRESS, network.as_str());
-    let most = accounts.core.config.login_limit_account;
+    let most = accounts.settings.login_limit_account;
     // Counted before the check and taken back on success: parallel guesses can't outrun the count.
     limit_address(accounts, origin.address).await?;
     limit(accounts, place, most).await?;
@@ -143,7 +143,7 @@ pub async fn login(accounts: &Accounts, login: Login, origin: &LoginOrigin) -> R
 
 /// Counts an attempt by address, and by the /48 around it: anyone with a /48 has 65,536 networks to come from.
 async fn limit_address(accounts: &Accounts, address: ClientAddress) -> Result<()> {
-    let most = accounts.core.config.login_limit_address;
+    let most = accounts.settings.login_limit_address;
     if let Some(wide) = address.wide() {
         limit(accounts, (ADDRESS, &wide), most.saturating_mul(WIDE)).await?;
     }
@@ -164,7 +164,7 @@ async fn limit(accounts: &Accounts, key: store::AttemptKey<'_>, limit: i32) -> R
 }
 
 async fn open_session(accounts: &Accounts, mut tx: Tx, user: User, origin: &LoginOrigin) -> Result<SignedIn> {
-    let (session, days) = (Uuid::now_v7(), i32::try_from(accounts.core.config.session_days).unwrap_or(i32::MAX));
+    let (session, days) = (Uuid::now_v7(), i32::try_from(accounts.settings.session_days).unwrap_or(i32::MAX));
     let agent: String = origin.user_agent.chars().filter(|c| !c.is_control()).take(200).collect();
     store::insert_session(&mut tx, session, user.id, &origin.address.0.to_string(), &agent, days).await?;
     let signed_in = issue(accounts, &mut tx, user, session).await?;
@@ -175,7 +175,7 @@ async fn open_session(accounts: &Accounts, mut tx: Tx, user: User, origin: &Logi
 async fn issue(accounts: &Accounts, tx: &mut sqlx::PgConnection, user: User, session: Uuid) -> Result<SignedIn> {
     let (access, access_hash) = secrets::new_token("ink_a_");
     let (refresh, refresh_hash) = secrets::new_token("ink_r_");
-    let expires_in = accounts.core.config.access_token_minutes * 60;
+    let expires_in = accounts.settings.access_token_minutes * 60;
     store::insert_session_token(tx, "access", &access_hash, session, Some(expires_in)).await?;
     store::insert_session_token(tx, "refresh", &refresh_hash, session, None).await?;
     Ok(SignedIn {
@@ -247,7 +247,7 @@ pub async fn change_password(
         let user = store::user(&accounts.core.db, user).await?.ok_or_else(|| Error::not_found("account"))?;
         let tried = session.to_string();
         let key = (SESSION, tried.as_str());
-        limit(accounts, key, accounts.core.config.login_limit_account).await?;
+        limit(accounts, key, accounts.settings.login_limit_account).await?;
         let present = store::credentials(&accounts.core.db, &user.email).await?.map(|c| c.password_hash);
         if !hashing::verify(HashClient::Known, current, present.clone()).await? {
             return Err(wrong());

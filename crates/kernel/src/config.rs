@@ -1,4 +1,4 @@
-//! Settings from the environment, validated at startup. `.env.example` lists them all.
+//! The kernel's settings from the environment, validated at startup. `.env.example` lists all settings.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,16 +9,19 @@ use figment::Figment;
 use figment::providers::Env;
 use ipnet::{IpNet, Ipv4Net};
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::json;
 
-use crate::http::text;
+use crate::settings::{self, FeatureSettings, Variables, at_least_one};
 
-/// All settings of the service. A setting's environment variable is its name in capitals after `INNKEEPER_`, except for
-/// `DATABASE_URL` and the email settings, which start with `SMTP_` as in the server-management API.
-#[derive(Debug, Clone, Deserialize)]
+/// The kernel's settings, and the features' [own](crate::settings). A setting's environment variable is its name in
+/// capitals after `INNKEEPER_`, except for `DATABASE_URL` and the email settings, which start with `SMTP_` as in the
+/// server-management API.
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Config {
     /// URL of the PostgreSQL database (`DATABASE_URL`).
+    #[serde(serialize_with = "hidden")]
     pub database_url: SecretString,
     /// Maximum number of this process's database connections for requests and operations; four more claim operations,
     /// keep leases and listen.
@@ -26,8 +29,10 @@ pub struct Config {
     /// Seconds that a request waits for a free database connection before it fails with a 503.
     pub database_wait_seconds: u32,
     /// The master key that seals secrets: 32 bytes in base64.
+    #[serde(serialize_with = "hidden")]
     pub secret_key: SecretString,
     /// Previous master keys, comma-separated: they only open secrets that were sealed with them.
+    #[serde(serialize_with = "hidden")]
     pub old_secret_keys: SecretKeys,
     /// Address and port to listen on.
     pub listen: SocketAddr,
@@ -44,79 +49,33 @@ pub struct Config {
     pub request_seconds: u32,
     /// The folder for data outside the database (such as emails without SMTP).
     pub data: PathBuf,
-    /// The service's public address, for links in emails and for consoles.
-    pub public_url: String,
     /// Bearer token for `/metrics`; without it, `/metrics` is disabled.
+    #[serde(serialize_with = "hidden")]
     pub metrics_token: Option<SecretString>,
     /// Address and port that serves only `/metrics`, without authentication.
     pub metrics_listen: Option<SocketAddr>,
-    /// Whether anyone may register as a customer.
-    pub registration: bool,
     /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted, comma-separated.
     pub trusted_proxies: Proxies,
-    /// Lifetime of an access token in minutes.
-    pub access_token_minutes: u32,
-    /// Lifetime of a login session in days; its refresh tokens expire with it.
-    pub session_days: u32,
-    /// Failed logins per account within 15 minutes.
-    pub login_limit_account: i32,
-    /// Failed logins per address within 15 minutes.
-    pub login_limit_address: i32,
     /// Requests per minute with one token, across all processes.
     pub rate_limit_token: u32,
     /// Requests per minute of one account with all its sessions and tokens, across all processes.
     pub rate_limit_account: u32,
     /// Requests per minute without a valid token from one address (IPv6: one /64), across all processes.
     pub rate_limit_address: u32,
-    /// Hours that a released address rests before another account may get it; 0 disables this.
-    pub address_rest_hours: u32,
-    /// Domains under which any customer may choose reverse DNS names (PTR), comma-separated.
-    pub reverse_suffixes: Suffixes,
     /// Days that audit entries are kept; they are deleted a month at a time.
     pub audit_days: i32,
     /// Operations that this process runs concurrently.
     pub workers: usize,
     /// Seconds without a sign of life after which another worker may take over an operation.
     pub lease_seconds: u32,
-    /// Seconds after which the creation of a server is undone if it has not succeeded.
-    pub create_deadline_seconds: u32,
     /// Seconds after which any other operation fails.
     pub operation_deadline_seconds: u32,
     /// Seconds that undoing is retried before the operation is `stuck`.
     pub undo_deadline_seconds: u32,
-    /// Seconds that a guest may take to shut down before it is forced off.
-    pub shutdown_seconds: u32,
-    /// Percentage of a storage that must stay free after another snapshot or a larger disk.
-    pub storage_margin_percent: u32,
-    /// Seconds between two sweeps of a host.
-    pub sweep_seconds: u32,
-    /// Seconds without a further alert before emails are sent; at most six times as long while new ones keep coming.
-    pub alert_settle_seconds: u32,
-    /// Seconds in which a server's owner is notified only once of the same kind of problem, however often it comes and
-    /// goes.
-    pub alert_floor_seconds: u32,
-    /// Seconds within which a console ticket must be used.
-    pub console_ticket_seconds: u32,
-    /// Seconds within which a console that lost its connection can be reconnected.
-    pub console_reconnect_seconds: u32,
-    /// Seconds without input after which a console is closed.
-    pub console_idle_seconds: u32,
-    /// Maximum duration of a console in seconds, including all reconnects.
-    pub console_total_seconds: u32,
-    /// Maximum number of open consoles per account.
-    pub console_limit_account: u32,
-    /// Maximum number of open consoles per server.
-    pub console_limit_server: u32,
-    /// Maximum input of a console in KiB per second; more is delayed.
-    pub console_input_kib: u32,
     /// Log filter, in `tracing`'s syntax.
     pub log: String,
     /// `text` for people, `json` for programs.
     pub log_format: LogFormat,
-    /// How long a token is trusted without a query if notifications of the database don't arrive. Not settable from the
-    /// environment: a higher value would be unsafe.
-    #[serde(skip)]
-    pub token_life: Duration,
     /// The mail server, if there is one.
     #[serde(skip)]
     pub smtp: Option<Smtp>,
@@ -125,10 +84,18 @@ pub struct Config {
     pub mail_from: String,
     /// Debug builds only: boundaries to fail at, as `kind:step:boundary=action` entries joined with `;`.
     pub failpoints: String,
+    /// The features' settings.
+    #[serde(skip)]
+    pub features: FeatureSettings,
+}
+
+/// Secrets have no defaults, and are shown to nobody.
+fn hidden<T, S: Serializer>(_: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_none()
 }
 
 /// Format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Human-readable.
@@ -184,7 +151,7 @@ impl From<String> for SecretKeys {
 }
 
 /// Proxies by address or network, comma-separated.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub struct Proxies(Vec<IpNet>);
 
@@ -227,37 +194,6 @@ fn proxies(text: &str) -> Result<IpNet, String> {
     }
 }
 
-/// Comma-separated domains in which all accounts may name their addresses.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Suffixes(Vec<String>);
-
-impl Suffixes {
-    /// The domains, normalised.
-    pub fn names(&self) -> &[String] {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Suffixes {
-    type Error = String;
-
-    fn try_from(list: String) -> Result<Self, Self::Error> {
-        let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
-        names
-            .map(|name| suffix(name).map_err(|problem| format!("{name} {problem}")))
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-}
-
-/// Normalises a domain: lower case, without dots at either end.
-pub fn suffix(name: &str) -> Result<String, String> {
-    let name = name.trim_matches('.').to_ascii_lowercase();
-    text::domain(&name, &()).map_err(|problem| problem.to_string())?;
-    Ok(name)
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -273,65 +209,34 @@ impl Default for Config {
             write_seconds: 30,
             request_seconds: 30,
             data: PathBuf::from("data"),
-            public_url: "http://127.0.0.1:5000".into(),
             metrics_token: None,
             metrics_listen: None,
-            registration: false,
             trusted_proxies: Proxies::default(),
-            access_token_minutes: 15,
-            session_days: 30,
-            login_limit_account: 10,
-            login_limit_address: 50,
             rate_limit_token: 6000,
             rate_limit_account: 18_000,
             rate_limit_address: 600,
-            address_rest_hours: 24,
-            reverse_suffixes: Suffixes::default(),
             audit_days: 365,
             workers: 8,
             lease_seconds: 30,
-            create_deadline_seconds: 900,
             operation_deadline_seconds: 900,
             undo_deadline_seconds: 86_400,
-            shutdown_seconds: 60,
-            storage_margin_percent: 10,
-            sweep_seconds: 30,
-            alert_settle_seconds: 10,
-            alert_floor_seconds: 900,
-            console_ticket_seconds: 30,
-            console_reconnect_seconds: 120,
-            console_idle_seconds: 900,
-            console_total_seconds: 28_800,
-            console_limit_account: 20,
-            console_limit_server: 5,
-            console_input_kib: 256,
             log: "info,sqlx::postgres::notice=warn".into(),
             log_format: LogFormat::Text,
-            token_life: Duration::from_secs(5),
             smtp: None,
             mail_from: "Innkeeper <innkeeper@localhost>".into(),
             failpoints: String::new(),
+            features: FeatureSettings::default(),
         }
     }
 }
 
 impl Config {
-    /// From the start of one sweep of a host to the start of the next one.
-    pub fn sweep_interval(&self) -> Duration {
-        Duration::from_secs(self.sweep_seconds.into())
-    }
-
-    /// How long a released address rests before another account may get it.
-    pub fn address_rest(&self) -> Duration {
-        Duration::from_hours(self.address_rest_hours.into())
-    }
-
-    /// Reads and validates the environment. Errors name the variable and the expected value.
+    /// Reads and validates the environment; features read theirs when they are built. Errors name the variable and the
+    /// expected value.
     pub fn from_env() -> anyhow::Result<Self> {
-        let mut config: Self = Figment::from(Env::prefixed("INNKEEPER_"))
-            .merge(Env::raw().only(&["DATABASE_URL"]))
-            .extract()
-            .context("reading the INNKEEPER_… settings from the environment")?;
+        let mut config: Self =
+            settings::environment().merge(Env::raw().only(&["DATABASE_URL"])).extract().context(settings::READING)?;
+        config.features = FeatureSettings::from_env();
         let mail = Figment::from(Env::prefixed("SMTP_"));
         if let Ok(from) = mail.extract_inner::<String>("from") {
             config.mail_from = from;
@@ -343,6 +248,22 @@ impl Config {
         Ok(config)
     }
 
+    /// The environment variables of the kernel's settings.
+    pub fn variables() -> Variables {
+        let mut variables = settings::variables::<Self>();
+        variables.remove("INNKEEPER_DATABASE_URL");
+        variables.extend([
+            ("DATABASE_URL".to_owned(), json!(null)),
+            ("SMTP_HOST".to_owned(), json!(null)),
+            ("SMTP_PORT".to_owned(), json!(submission())),
+            ("SMTP_USER".to_owned(), json!(null)),
+            ("SMTP_PASS".to_owned(), json!(null)),
+            ("SMTP_TLS".to_owned(), json!("starttls")),
+            ("SMTP_FROM".to_owned(), json!(Self::default().mail_from)),
+        ]);
+        variables
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         use secrecy::ExposeSecret;
         anyhow::ensure!(
@@ -350,7 +271,7 @@ impl Config {
             "DATABASE_URL is not set; it is the PostgreSQL URL, such as postgres://user@127.0.0.1/innkeeper"
         );
         crate::secrets::Sealer::new(&self.secret_key, &self.old_secret_keys.0)?;
-        for (name, value) in [
+        at_least_one([
             ("INNKEEPER_WORKERS", u64::try_from(self.workers)?),
             ("INNKEEPER_MAX_CONNECTIONS", u64::try_from(self.max_connections)?),
             ("INNKEEPER_MAX_CONNECTIONS_ADDRESS", u64::try_from(self.max_connections_per_address())?),
@@ -358,32 +279,19 @@ impl Config {
             ("INNKEEPER_WRITE_SECONDS", self.write_seconds.into()),
             ("INNKEEPER_REQUEST_SECONDS", self.request_seconds.into()),
             ("INNKEEPER_LEASE_SECONDS", self.lease_seconds.into()),
-            ("INNKEEPER_SWEEP_SECONDS", self.sweep_seconds.into()),
             ("INNKEEPER_DATABASE_POOL", self.database_pool.into()),
             ("INNKEEPER_DATABASE_WAIT_SECONDS", self.database_wait_seconds.into()),
-            ("INNKEEPER_ACCESS_TOKEN_MINUTES", self.access_token_minutes.into()),
-            ("INNKEEPER_SESSION_DAYS", self.session_days.into()),
             ("INNKEEPER_RATE_LIMIT_TOKEN", self.rate_limit_token.into()),
             ("INNKEEPER_RATE_LIMIT_ACCOUNT", self.rate_limit_account.into()),
             ("INNKEEPER_RATE_LIMIT_ADDRESS", self.rate_limit_address.into()),
             ("INNKEEPER_AUDIT_DAYS", u64::try_from(self.audit_days).unwrap_or(0)),
-            ("INNKEEPER_CONSOLE_TICKET_SECONDS", self.console_ticket_seconds.into()),
-            ("INNKEEPER_CONSOLE_IDLE_SECONDS", self.console_idle_seconds.into()),
-            ("INNKEEPER_CONSOLE_TOTAL_SECONDS", self.console_total_seconds.into()),
-            ("INNKEEPER_CONSOLE_LIMIT_ACCOUNT", self.console_limit_account.into()),
-            ("INNKEEPER_CONSOLE_LIMIT_SERVER", self.console_limit_server.into()),
-            ("INNKEEPER_CONSOLE_INPUT_KIB", self.console_input_kib.into()),
-        ] {
-            anyhow::ensure!(value > 0, "{name} must be at least 1");
-        }
-        anyhow::ensure!(self.storage_margin_percent < 100, "INNKEEPER_STORAGE_MARGIN_PERCENT must be less than 100");
+        ])?;
         if let Some(token) = &self.metrics_token {
             anyhow::ensure!(
                 token.expose_secret().len() >= 16,
                 "INNKEEPER_METRICS_TOKEN must have at least 16 characters; generate one with `openssl rand -base64 32`"
             );
         }
-        self.public_origin().context("INNKEEPER_PUBLIC_URL must be a URL such as https://panel.example.com")?;
         self.mail_from
             .parse::<lettre::message::Mailbox>()
             .context("SMTP_FROM must be an email address such as \"Innkeeper <panel@example.com>\"")?;
@@ -400,17 +308,6 @@ impl Config {
     /// Maximum number of connections from one address.
     pub fn max_connections_per_address(&self) -> usize {
         self.max_connections_address.unwrap_or_else(|| self.max_connections.div_ceil(4))
-    }
-
-    /// The origin that browsers send for our own pages: the public address without its path. None if it is not an
-    /// http(s) URL.
-    pub fn public_origin(&self) -> Option<String> {
-        let (scheme, rest) = self.public_url.split_once("://").filter(|(s, _)| matches!(*s, "http" | "https"))?;
-        let host = rest.split(['/', '?', '#']).next().unwrap_or_default().to_ascii_lowercase();
-        // Browsers omit the default port.
-        let usual = if scheme == "http" { ":80" } else { ":443" };
-        let host = host.strip_suffix(usual).unwrap_or(&host);
-        (!host.is_empty() && !host.contains('@')).then(|| format!("{scheme}://{host}"))
     }
 
     /// How long a worker's claim lasts without renewal.
@@ -436,23 +333,6 @@ mod tests {
         assert!(!Proxies::default().contains("127.0.0.1".parse().unwrap()));
         for bad in ["proxy", "10.0.0.0/33", "10.0.0.1/8", "0.0.0.0/0", "::/0", "::ffff:0.0.0.0/96", "10.0.0.1:80"] {
             assert!(proxies(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_origin_is_what_a_browser_makes_of_the_address() {
-        let origin = |url: &str| Config { public_url: url.into(), ..Config::default() }.public_origin();
-        for (url, expected) in [
-            ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
-            ("https://Panel.example.com/", "https://panel.example.com"),
-            ("https://panel.example.com:443/cloud", "https://panel.example.com"),
-            ("http://panel.example.com:443", "http://panel.example.com:443"),
-            ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
-        ] {
-            assert_eq!(origin(url).as_deref(), Some(expected), "{url}");
-        }
-        for bad in ["", "panel.example.com", "ftp://panel.example.com", "http://", "https://me@panel.example.com"] {
-            assert_eq!(origin(bad), None, "{bad}");
         }
     }
 }

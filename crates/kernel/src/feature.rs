@@ -13,6 +13,7 @@ use crate::auth::AccessRow;
 use crate::error::Result;
 use crate::keyring::SealCounts;
 use crate::operations::AnyWorkflow;
+use crate::settings::Variables;
 use crate::subjects::SubjectKind;
 
 /// Work that goes on beside the requests for as long as the process runs.
@@ -41,6 +42,11 @@ impl Debug for BackgroundTask {
 pub trait Feature: Debug + Send + Sync + 'static {
     /// Its name, in logs and errors.
     fn name(&self) -> &'static str;
+
+    /// The environment variables of its settings.
+    fn settings(&self) -> Variables {
+        Variables::new()
+    }
 
     /// Its routes below `/api`, with their documentation and with its own state.
     fn routes(self: Arc<Self>) -> OpenApiRouter {

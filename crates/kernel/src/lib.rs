@@ -24,6 +24,7 @@ pub mod operations;
 pub mod restores;
 pub mod schema;
 pub mod secrets;
+pub mod settings;
 pub mod stored;
 pub mod subjects;
 

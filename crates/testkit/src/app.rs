@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use accounts::AccountSettings;
+use compute::addresses::AddressSettings;
 use compute::ids::UserId;
+use compute::servers::ServerSettings;
 use innkeeper::run::Service;
 use kernel::config::Config;
 use kernel::core::Core;
@@ -13,6 +16,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use watch::alerts::AlertSettings;
+use watch::monitoring::MonitoringSettings;
 
 use crate::client::Client;
 use crate::db::TestDb;
@@ -44,24 +49,25 @@ pub struct TestApp {
 
 /// Settings for tests: long timeouts for busy machines, mail to a folder, no sweeps unless a test asks for them.
 pub fn config(db: &TestDb, data: &std::path::Path) -> Config {
-    Config {
+    let mut config = Config {
         database_url: SecretString::from(db.url()),
         database_pool: 12,
         database_wait_seconds: 60,
         request_seconds: 120,
         secret_key: SecretString::from(KEY),
         data: data.to_owned(),
-        sweep_seconds: NO_SWEEPS,
-        shutdown_seconds: 10,
-        login_limit_address: 1000,
         rate_limit_address: 100_000,
         rate_limit_token: 1_000_000,
-        reverse_suffixes: "example.com".to_owned().try_into().expect("a domain"),
         rate_limit_account: 1_000_000,
-        alert_floor_seconds: 0,
         metrics_token: Some(SecretString::from(METRICS_TOKEN)),
         ..Config::default()
-    }
+    };
+    config.of::<MonitoringSettings>().sweep_seconds = NO_SWEEPS;
+    config.of::<ServerSettings>().shutdown_seconds = 10;
+    config.of::<AccountSettings>().login_limit_address = 1000;
+    config.of::<AddressSettings>().reverse_suffixes = "example.com".to_owned().try_into().expect("a domain");
+    config.of::<AlertSettings>().alert_floor_seconds = 0;
+    config
 }
 
 /// A service without a database, for what it says of itself.
@@ -123,7 +129,7 @@ impl TestApp {
         let data = tempfile::tempdir().expect("a data folder");
         let mut config = config(&db, data.path());
         change(&mut config);
-        let (swept, mailed) = (config.sweep_seconds != NO_SWEEPS, config.smtp.is_some());
+        let (swept, mailed) = (config.of::<MonitoringSettings>().sweep_seconds != NO_SWEEPS, config.smtp.is_some());
         let service = Service::with(config, more).expect("the settings are right");
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a loopback port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));

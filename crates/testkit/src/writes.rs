@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use accounts::AccountSettings;
 use innkeeper::run::Service;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
@@ -209,7 +210,7 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
 pub async fn second(app: &TestApp, db_relay: &DatabaseRelay) -> (Arc<Service>, String) {
     let mut config = config(&app.db, app.data.path());
     config.database_url = SecretString::from(db_relay.url.clone());
-    config.registration = true;
+    config.of::<AccountSettings>().registration = true;
     let second = Service::new(config).expect("the settings are right");
     let router = second.router(axum::Router::new());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");

@@ -14,20 +14,27 @@ use kernel::error::{Code, Error, Result};
 use kernel::feature::{BackgroundTask, Feature};
 use monitor::{SweepBackend, SweepClaim, SweepReport, Sweeper};
 
+use crate::alerts::{self, Alerts};
+use crate::history;
 use crate::ids::HostId;
-use crate::monitoring;
-use crate::{alerts, history};
+use crate::monitoring::{self, Monitoring};
 
 /// Sweeps hosts and stores the results: samples, statuses, traffic, alerts.
 #[derive(Debug)]
 pub struct Sweeps {
     hosts: Arc<Hosts>,
+    monitoring: Arc<Monitoring>,
+    alerts: Arc<Alerts>,
 }
 
 impl Sweeps {
     /// Creates the feature for these hosts.
-    pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
-        Arc::new(Self { hosts: Arc::clone(hosts) })
+    pub fn new(hosts: &Arc<Hosts>, monitoring: &Arc<Monitoring>, alerts: &Arc<Alerts>) -> Arc<Self> {
+        Arc::new(Self { hosts: Arc::clone(hosts), monitoring: Arc::clone(monitoring), alerts: Arc::clone(alerts) })
+    }
+
+    fn interval(&self) -> Duration {
+        self.monitoring.settings.sweep_interval()
     }
 }
 
@@ -38,8 +45,8 @@ impl Feature for Sweeps {
 
     fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
         vec![BackgroundTask::new("sweeps", async move {
-            let core = &self.hosts.core;
-            Sweeper::every(core.config.sweep_interval()).run(SweepStore::of(&self.hosts), core.shutdown.clone()).await;
+            let shutdown = self.hosts.core.shutdown.clone();
+            Sweeper::every(self.interval()).run(SweepStore::of(&self), shutdown).await;
         })]
     }
 
@@ -52,19 +59,19 @@ impl Feature for Sweeps {
 }
 
 /// Sweeps every host now, all at once; returns when everything is stored.
-pub async fn sweep_now(hosts: &Arc<Hosts>) -> Result<()> {
-    Sweeper::every(hosts.core.config.sweep_interval()).once(SweepStore::of(hosts)).await
+pub async fn sweep_now(sweeps: &Arc<Sweeps>) -> Result<()> {
+    Sweeper::every(sweeps.interval()).once(SweepStore::of(sweeps)).await
 }
 
 struct SweepStore {
-    hosts: Arc<Hosts>,
+    sweeps: Arc<Sweeps>,
     /// Hosts whose last sweep failed, so that only the first failure and the recovery are logged.
     silent: Mutex<HashSet<HostId>>,
 }
 
 impl SweepStore {
-    fn of(hosts: &Arc<Hosts>) -> Arc<Self> {
-        Arc::new(Self { hosts: Arc::clone(hosts), silent: Mutex::default() })
+    fn of(sweeps: &Arc<Sweeps>) -> Arc<Self> {
+        Arc::new(Self { sweeps: Arc::clone(sweeps), silent: Mutex::default() })
     }
 
     /// Records whether a sweep succeeded; true if that changed.
@@ -76,34 +83,34 @@ impl SweepStore {
     async fn keep(&self, host: HostId, report: &SweepReport) -> Result<()> {
         // First and on its own, since traffic is billed. If it fails, only the traffic alerts of this sweep are
         // skipped.
-        let traffic = history::traffic::meter(&self.hosts.core.db, host, report).await;
+        let traffic = history::traffic::meter(&self.sweeps.hosts.core.db, host, report).await;
         let (used, traffic) = match traffic {
             Ok(used) => (used, Ok(())),
             Err(error) => (HashMap::new(), Err(error)),
         };
-        hosts::store::record_sweep(&self.hosts.core.db, host, &report.nodes).await?;
+        hosts::store::record_sweep(&self.sweeps.hosts.core.db, host, &report.nodes).await?;
         let stored = match self.store(host, report, &used).await {
             // The clock is days ahead of history's upkeep, or behind it.
             Err(error) if lacks_room(&error) => {
-                history::service::create_partitions_at(&self.hosts.core, report.taken_at).await?;
+                history::service::create_partitions_at(&self.sweeps.hosts.core, report.taken_at).await?;
                 self.store(host, report, &used).await
             }
             stored => stored,
         };
-        if let Err(error) = unknown_guests::service::update_from_sweep(&self.hosts, host, report).await {
+        if let Err(error) = unknown_guests::service::update_from_sweep(&self.sweeps.hosts, host, report).await {
             tracing::warn!(%host, %error, "unknown guests could not be determined; the next sweep retries");
         }
         stored.and(traffic)
     }
 
     async fn store(&self, host: HostId, report: &SweepReport, used: &history::traffic::Metered) -> Result<()> {
-        let mut tx = db::begin(&self.hosts.core.db).await?;
+        let mut tx = db::begin(&self.sweeps.hosts.core.db).await?;
         monitoring::insert_samples(&mut tx, host, report.taken_at, &report.samples).await?;
         let moved = servers::store::update_statuses(&mut tx, host, report).await?;
         if moved > 0 {
             tracing::info!(%host, moved, "server statuses changed by a sweep");
         }
-        alerts::watch::evaluate_sweep(&mut tx, self.hosts.core.config.sweep_interval(), host, report, used).await?;
+        alerts::watch::evaluate_sweep(&mut tx, self.sweeps.interval(), host, report, used).await?;
         monitoring::notify_sampled(&mut tx, host).await?;
         tx.commit().await
     }
@@ -118,7 +125,7 @@ impl SweepBackend for SweepStore {
     type Error = Error;
 
     async fn hosts(&self) -> Result<Vec<i64>> {
-        match hosts::store::enabled_hosts(&self.hosts.core.db).await {
+        match hosts::store::enabled_hosts(&self.sweeps.hosts.core.db).await {
             Ok(hosts) => Ok(hosts.into_iter().map(|h| h.0).collect()),
             Err(error) => {
                 tracing::warn!(%error, "could not list hosts; continuing with the previous list");
@@ -128,7 +135,7 @@ impl SweepBackend for SweepStore {
     }
 
     async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>> {
-        match self.hosts.driver(HostId(host)).await {
+        match self.sweeps.hosts.driver(HostId(host)).await {
             Ok(driver) => Ok(Ok(driver)),
             // Only a driver's error is about the host. Anything else (the database, a changed master key, a bug) is our
             // own problem, and no one must be told that their host is down.
@@ -148,7 +155,7 @@ impl SweepBackend for SweepStore {
     }
 
     async fn claim(&self, host: i64, interval: Duration) -> Result<SweepClaim> {
-        let claim = hosts::store::claim_sweep(&self.hosts.core.db, HostId(host), interval).await;
+        let claim = hosts::store::claim_sweep(&self.sweeps.hosts.core.db, HostId(host), interval).await;
         claim.map_err(|error| {
             tracing::warn!(host, %error, "could not claim a host for its sweep; retrying");
             error.into()
@@ -172,7 +179,7 @@ impl SweepBackend for SweepStore {
         if self.note(HostId(host), false) {
             tracing::warn!(host, %error, "sweep failed; servers keep their last known status");
         }
-        hosts::store::record_failure(&self.hosts.core.db, HostId(host), &error.to_string()).await?;
-        alerts::watch::evaluate_failure(&self.hosts.core, HostId(host)).await
+        hosts::store::record_failure(&self.sweeps.hosts.core.db, HostId(host), &error.to_string()).await?;
+        alerts::watch::evaluate_failure(&self.sweeps.alerts, HostId(host)).await
     }
 }

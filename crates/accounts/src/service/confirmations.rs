@@ -27,7 +27,7 @@ pub(super) async fn send(accounts: &Accounts, tx: &mut PgConnection, user: &User
     let (code, hash) = secrets::new_token("ink_e_");
     store::confirmations::insert(tx, &hash, user.id, &user.email, LIFE).await?;
     // In the fragment, which never reaches a server's log.
-    let base = accounts.core.config.public_url.trim_end_matches('/');
+    let base = accounts.settings.public_url.trim_end_matches('/');
     let url = format!("{base}/confirm/#{}", code.expose_secret());
     let mail = ConfirmAddress { url: &url, code: code.expose_secret(), service: base };
     mail::service::queue(tx, &format!("confirm:{}", Uuid::now_v7()), &user.email, &mail).await

@@ -7,20 +7,24 @@ use kernel::auth::AccessRow;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
+use kernel::settings::{self, Variables};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::settings::AddressSettings;
 use super::{routes, service};
 
 /// Address pools, and what is given out of them.
 #[derive(Debug)]
 pub struct Addresses {
     pub(super) core: Arc<Core>,
+    /// Its settings.
+    pub settings: AddressSettings,
 }
 
 impl Addresses {
     /// Of this service.
-    pub fn new(core: &Arc<Core>) -> Arc<Self> {
-        Arc::new(Self { core: Arc::clone(core) })
+    pub fn new(core: &Arc<Core>) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self { core: Arc::clone(core), settings: core.config.read()? }))
     }
 }
 
@@ -30,8 +34,12 @@ impl Feature for Addresses {
         "addresses"
     }
 
+    fn settings(&self) -> Variables {
+        settings::variables::<AddressSettings>()
+    }
+
     fn routes(self: Arc<Self>) -> OpenApiRouter {
-        routes::routes().with_state(Arc::clone(&self.core))
+        routes::routes().with_state(self)
     }
 
     fn access(&self) -> &'static [AccessRow] {

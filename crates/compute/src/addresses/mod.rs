@@ -6,6 +6,8 @@ pub mod range;
 pub mod reverse;
 mod routes;
 pub mod service;
+mod settings;
 pub mod store;
 
 pub use feature::Addresses;
+pub use settings::AddressSettings;

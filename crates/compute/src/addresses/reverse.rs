@@ -2,12 +2,12 @@
 //! an address: mail servers and logs trust it. So accounts may only use names in domains that the provider knows to be
 //! theirs, or that the provider opens to all accounts.
 
-use kernel::config::suffix;
 use kernel::core::Core;
 use kernel::error::{Error, Result};
 use sqlx::PgConnection;
 
-use super::store;
+use super::settings::suffix;
+use super::{Addresses, store};
 use crate::ids::UserId;
 
 /// Whether a name is this domain or in it.
@@ -17,9 +17,9 @@ fn is_below(name: &str, suffix: &str) -> bool {
 }
 
 /// Refuses a reverse DNS name that the account may not use.
-pub async fn check(core: &Core, tx: &mut PgConnection, user: UserId, name: &str) -> Result<()> {
+pub async fn check(pools: &Addresses, tx: &mut PgConnection, user: UserId, name: &str) -> Result<()> {
     let mut allowed = store::suffixes(tx, user).await?;
-    allowed.extend(core.config.reverse_suffixes.names().iter().cloned());
+    allowed.extend(pools.settings.reverse_suffixes.names().iter().cloned());
     if allowed.iter().any(|suffix| is_below(name, suffix)) {
         return Ok(());
     }
@@ -46,8 +46,7 @@ pub async fn allow(core: &Core, user: UserId, name: &str, allow: bool) -> Result
 
 #[cfg(test)]
 mod tests {
-    use kernel::config::Suffixes;
-
+    use super::super::settings::Suffixes;
     use super::*;
 
     #[test]

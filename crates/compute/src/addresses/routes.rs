@@ -6,7 +6,6 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use kernel::auth::{AccessRow, Admission};
-use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::ProviderCaller;
@@ -17,10 +16,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
-use super::service;
+use super::{Addresses, service};
 use crate::ids::PoolId;
 
-pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Addresses>> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show, update, delete))
@@ -45,30 +44,30 @@ pub(super) const ACCESS: &[AccessRow] = &[
 #[utoipa::path(get, path = "/address-pools", tag = "addresses", operation_id = "listAddressPools",
     params(CatalogueQuery), responses((status = 200, body = Vec<Pool>), (status = 403, body = ErrorBody)))]
 async fn list(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Pool>>)> {
-    Ok(query.of(service::all(&core.db, core.config.address_rest()).await?))
+    Ok(query.of(service::all(&pools.core.db, pools.settings.rest()).await?))
 }
 
 /// One address pool
 #[utoipa::path(get, path = "/address-pools/{id}", tag = "addresses", operation_id = "getAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 200, body = Pool), (status = 403, body = ErrorBody)))]
-async fn show(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
-    Ok(Json(service::find(&core, id).await?))
+async fn show(State(pools): State<Arc<Addresses>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<Json<Pool>> {
+    Ok(Json(service::find(&pools, id).await?))
 }
 
 /// Create an address pool
 #[utoipa::path(post, path = "/address-pools", tag = "addresses", operation_id = "createAddressPool",
     request_body = NewPool, responses((status = 201, body = Pool)))]
 async fn create(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Post(once, new): Post<NewPool>,
 ) -> Result<(StatusCode, Json<Pool>)> {
-    Ok((StatusCode::CREATED, Json(service::create(&core, &once, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::create(&pools, &once, new).await?)))
 }
 
 /// Change some fields of an address pool
@@ -76,20 +75,20 @@ async fn create(
     params(("id" = PoolId, Path, description = "The pool's id")), request_body = UpdatePool,
     responses((status = 200, body = Pool), (status = 409, body = ErrorBody)))]
 async fn update(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Path(id): Path<PoolId>,
     Json(update): Json<UpdatePool>,
 ) -> Result<Json<Pool>> {
-    Ok(Json(service::update(&core, id, update).await?))
+    Ok(Json(service::update(&pools, id, update).await?))
 }
 
 /// Delete an address pool of which no server has an address
 #[utoipa::path(delete, path = "/address-pools/{id}", tag = "addresses", operation_id = "deleteAddressPool",
     params(("id" = PoolId, Path, description = "The pool's id")),
     responses((status = 204), (status = 409, body = ErrorBody)))]
-async fn delete(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<StatusCode> {
-    service::delete(&core, id).await?;
+async fn delete(State(pools): State<Arc<Addresses>>, _: ProviderCaller, Path(id): Path<PoolId>) -> Result<StatusCode> {
+    service::delete(&pools.core, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -98,12 +97,12 @@ async fn delete(State(core): State<Arc<Core>>, _: ProviderCaller, Path(id): Path
     params(("id" = PoolId, Path, description = "The pool's id"), PageQuery),
     responses((status = 200, body = AddressPage), (status = 403, body = ErrorBody)))]
 async fn addresses(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Path(id): Path<PoolId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<AddressPage>> {
-    let (addresses, total) = service::addresses(&core, id, query.window()).await?;
+    let (addresses, total) = service::addresses(&pools.core, id, query.window()).await?;
     let Page { data: addresses, total, page, limit, pages } = Page::new(addresses, total, query);
     Ok(Json(AddressPage { addresses, total, page, limit, pages }))
 }
@@ -113,12 +112,12 @@ async fn addresses(
     params(("id" = PoolId, Path, description = "The pool's id")), request_body = HoldBack,
     responses((status = 201, body = Address)))]
 async fn reserve(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Path(id): Path<PoolId>,
     Post(once, wish): Post<HoldBack>,
 ) -> Result<(StatusCode, Json<Address>)> {
-    Ok((StatusCode::CREATED, Json(service::reserve(&core, &once, id, wish).await?)))
+    Ok((StatusCode::CREATED, Json(service::reserve(&pools.core, &once, id, wish).await?)))
 }
 
 /// Release a reserved address
@@ -128,10 +127,10 @@ async fn reserve(
         ("address" = String, Path, description = "The address")),
     responses((status = 204), (status = 409, body = ErrorBody)))]
 async fn release_reserved(
-    State(core): State<Arc<Core>>,
+    State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Path((id, address)): Path<(PoolId, IpAddr)>,
 ) -> Result<StatusCode> {
-    service::release_reserved(&core, id, address).await?;
+    service::release_reserved(&pools.core, id, address).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,6 +10,7 @@ use kernel::idempotency::Once;
 use kernel::listing::Window;
 use sqlx::PgExecutor;
 
+use super::Addresses;
 use super::model::{Address, HoldBack, NewPool, Pool, UpdatePool};
 use super::range::{Problem, Range};
 use super::store::{self, PoolRow};
@@ -33,16 +34,17 @@ pub async fn all(db: impl PgExecutor<'_>, rest: Duration) -> Result<Vec<Pool>> {
 }
 
 /// One pool.
-pub async fn find(core: &Core, id: PoolId) -> Result<Pool> {
-    find_on(core, &core.db, id).await
+pub async fn find(pools: &Addresses, id: PoolId) -> Result<Pool> {
+    find_on(pools, &pools.core.db, id).await
 }
 
-async fn find_on(core: &Core, db: impl PgExecutor<'_>, id: PoolId) -> Result<Pool> {
-    store::pools(db, Some(id), core.config.address_rest()).await?.pop().ok_or_else(no_pool)
+async fn find_on(pools: &Addresses, db: impl PgExecutor<'_>, id: PoolId) -> Result<Pool> {
+    store::pools(db, Some(id), pools.settings.rest()).await?.pop().ok_or_else(no_pool)
 }
 
 /// Creates a pool. A gateway within the range is reserved.
-pub async fn create(core: &Core, once: &Once, new: NewPool) -> Result<Pool> {
+pub async fn create(pools: &Addresses, once: &Once, new: NewPool) -> Result<Pool> {
+    let core = &pools.core;
     let range = Range::new(new.cidr, new.gateway, new.first, new.last).map_err(invalid)?;
     once.run(core, async |tx| {
         // Under the host's lock, so that the second of two overlapping pools created at the same time is refused.
@@ -62,7 +64,7 @@ pub async fn create(core: &Core, once: &Once, new: NewPool) -> Result<Pool> {
         refuse_overlap(tx, &pool, None).await?;
         pool.id = store::insert(&mut *tx, &pool).await?.ok_or_else(name_taken)?;
         reserve_gateway(tx, &pool).await?;
-        let pool = find_on(core, &mut *tx, pool.id).await?;
+        let pool = find_on(pools, &mut *tx, pool.id).await?;
         if !pool.overlaps.is_empty() {
             let others = listed(&pool.overlaps);
             tracing::warn!(pool = pool.name, others, "pools of other hosts have some of these addresses");
@@ -89,9 +91,9 @@ fn listed(pools: &[PoolId]) -> String {
 }
 
 /// Warnings about a host's pools.
-pub async fn problems(core: &Core, host: HostId) -> Result<Vec<String>> {
-    let pools = all(&core.db, core.config.address_rest()).await?;
-    Ok(pools.iter().filter(|pool| pool.host_id == host).filter_map(overlap).collect())
+pub async fn problems(pools: &Addresses, host: HostId) -> Result<Vec<String>> {
+    let all = all(&pools.core.db, pools.settings.rest()).await?;
+    Ok(all.iter().filter(|pool| pool.host_id == host).filter_map(overlap).collect())
 }
 
 async fn refuse_overlap(tx: &mut sqlx::PgConnection, pool: &PoolRow, id: Option<PoolId>) -> Result<()> {
@@ -118,8 +120,8 @@ async fn reserve_gateway(tx: &mut sqlx::PgConnection, pool: &PoolRow) -> Result<
 }
 
 /// Changes only the fields that `update` has. Servers keep their addresses, even outside of a new range.
-pub async fn update(core: &Core, id: PoolId, update: UpdatePool) -> Result<Pool> {
-    let mut tx = db::begin(&core.db).await?;
+pub async fn update(pools: &Addresses, id: PoolId, update: UpdatePool) -> Result<Pool> {
+    let mut tx = db::begin(&pools.core.db).await?;
     // The host before the pool: the lock order everywhere.
     let host = store::host_of(&mut *tx, id).await?.ok_or_else(no_pool)?;
     store::lock_host(&mut tx, host).await?;
@@ -155,7 +157,7 @@ pub async fn update(core: &Core, id: PoolId, update: UpdatePool) -> Result<Pool>
     refuse_overlap(&mut tx, &pool, Some(id)).await?;
     store::update(&mut *tx, &pool).await.map_err(|e| if is_unique_violation(&e) { name_taken() } else { e.into() })?;
     reserve_gateway(&mut tx, &pool).await?;
-    let pool = find_on(core, &mut *tx, id).await?;
+    let pool = find_on(pools, &mut *tx, id).await?;
     tx.commit().await?;
     Ok(pool)
 }

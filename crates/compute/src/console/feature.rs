@@ -8,8 +8,10 @@ use kernel::auth::AccessRow;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
+use kernel::settings::{self, Variables};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::settings::ConsoleSettings;
 use super::{routes, service};
 use crate::hosts::Hosts;
 
@@ -19,12 +21,14 @@ pub struct Consoles {
     pub(super) core: Arc<Core>,
     pub(super) accounts: Arc<Accounts>,
     pub(super) hosts: Arc<Hosts>,
+    pub(super) settings: ConsoleSettings,
 }
 
 impl Consoles {
     /// Of servers on these hosts, for these accounts.
-    pub fn new(core: &Arc<Core>, accounts: &Arc<Accounts>, hosts: &Arc<Hosts>) -> Arc<Self> {
-        Arc::new(Self { core: Arc::clone(core), accounts: Arc::clone(accounts), hosts: Arc::clone(hosts) })
+    pub fn new(core: &Arc<Core>, accounts: &Arc<Accounts>, hosts: &Arc<Hosts>) -> anyhow::Result<Arc<Self>> {
+        let (core, settings) = (Arc::clone(core), core.config.read()?);
+        Ok(Arc::new(Self { core, accounts: Arc::clone(accounts), hosts: Arc::clone(hosts), settings }))
     }
 }
 
@@ -32,6 +36,10 @@ impl Consoles {
 impl Feature for Consoles {
     fn name(&self) -> &'static str {
         "console"
+    }
+
+    fn settings(&self) -> Variables {
+        settings::variables::<ConsoleSettings>()
     }
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {

@@ -7,8 +7,10 @@ mod page;
 mod rfb;
 mod routes;
 pub mod service;
+mod settings;
 mod socket;
 mod store;
 mod wire;
 
 pub use feature::Consoles;
+pub use settings::ConsoleSettings;

@@ -70,7 +70,7 @@ async fn connect(
     let upgrade = upgrade.map_err(|_| Error::new(Code::Malformed, "This endpoint only accepts WebSockets."))?;
     // Browsers always send the origin of a WebSocket. Other sites' pages have no business here.
     let origin = headers.get(header::ORIGIN).and_then(|v| v.to_str().ok());
-    if origin.is_none() || origin != consoles.core.config.public_origin().as_deref() {
+    if origin.is_none() || origin != consoles.accounts.settings.public_origin().as_deref() {
         return Err(Error::new(Code::Forbidden, "Consoles can only be opened from our own page."));
     }
     Ok(upgrade

@@ -66,7 +66,7 @@ pub async fn order(
         return Ok(answer);
     }
     let (ticket, hash) = secrets::new_token("ink_c_");
-    let life = seconds(core.config.console_ticket_seconds);
+    let life = seconds(consoles.settings.console_ticket_seconds);
     let (id, user, token, session) = (Uuid::now_v7(), caller.user, caller.token, caller.session);
     let way = NewTicket { id, server: server.id, user, token, session, address };
     once.run(core, async |tx| {
@@ -76,7 +76,7 @@ pub async fn order(
             return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
         }
         // Behind the #, so that neither a server's log nor another page gets to see it in a Referer.
-        let base = core.config.public_url.trim_end_matches('/');
+        let base = consoles.accounts.settings.public_url.trim_end_matches('/');
         let url = format!("{base}/console/#{}", ticket.expose_secret());
         Ok(ConsoleLink { url })
     })
@@ -121,13 +121,13 @@ pub(super) async fn redeem(
     let (used, (of_user, of_server)) = used.ok_or(CloseReason::TICKET)?;
     let held = used.held();
     let entered = async {
-        let config = &core.config;
-        if of_user > config.console_limit_account.into() || of_server > config.console_limit_server.into() {
+        let settings = &consoles.settings;
+        if of_user > settings.console_limit_account.into() || of_server > settings.console_limit_server.into() {
             return Err(CloseReason::TOO_MANY);
         }
         let (caller, server) = check_access(consoles, &used.caller(), used.server).await?;
         let (ticket, hash) = secrets::new_token("ink_c_");
-        store::offer(&core.db, held, &hash, seconds(config.console_reconnect_seconds))
+        store::offer(&core.db, held, &hash, seconds(settings.console_reconnect_seconds))
             .await
             .map_err(|e| internal_error(&e.into()))?;
         let age = Duration::try_from_secs_f64(used.age).unwrap_or_default();
@@ -217,14 +217,14 @@ pub(super) async fn close_reason(consoles: &Consoles, visit: &ConsoleSession) ->
 /// Records a connection's heartbeat; false if a later one has taken over.
 pub(super) async fn beat(consoles: &Consoles, held: ConsoleConnection) -> Result<bool> {
     let core = &consoles.core;
-    Ok(store::beat(&core.db, held, ALIVE, seconds(core.config.console_reconnect_seconds)).await?)
+    Ok(store::beat(&core.db, held, ALIVE, seconds(consoles.settings.console_reconnect_seconds)).await?)
 }
 
 /// Ends a connection, for good or to be reconnected later. If this fails, the connection simply times out.
 pub(super) async fn disconnect(consoles: &Consoles, held: ConsoleConnection, end: &CloseReason) {
     let core = &consoles.core;
     let left = match end.again {
-        true => store::mark_disconnected(&core.db, held, seconds(core.config.console_reconnect_seconds)).await,
+        true => store::mark_disconnected(&core.db, held, seconds(consoles.settings.console_reconnect_seconds)).await,
         false => store::remove(&core.db, held).await,
     };
     if let Err(error) = left {

@@ -202,7 +202,7 @@ struct InputForwarder<'a> {
 impl InputForwarder<'_> {
     /// `None`: the host has closed the console.
     async fn carry(&self, early: Bytes, stream: &mut Stream) -> Option<CloseReason> {
-        let pace = pace(self.consoles.core.config.console_input_kib);
+        let pace = pace(self.consoles.settings.console_input_kib);
         if !early.is_empty() {
             self.input.send(ConsoleInput::Data(early)).await.ok()?;
         }
@@ -277,8 +277,8 @@ async fn watch(
     used: &Mutex<Instant>,
 ) -> CloseReason {
     let began = Instant::now();
-    let total = Duration::from_secs(consoles.core.config.console_total_seconds.into()).saturating_sub(visit.age);
-    let idle = Duration::from_secs(consoles.core.config.console_idle_seconds.into());
+    let total = Duration::from_secs(consoles.settings.console_total_seconds.into()).saturating_sub(visit.age);
+    let idle = Duration::from_secs(consoles.settings.console_idle_seconds.into());
     let last_used = || *used.lock().unwrap_or_else(PoisonError::into_inner);
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::drivers::Drivers;
 use super::{routes, service};
+use crate::addresses::Addresses;
 use crate::ids::HostId;
 
 /// The hosts, with connections to them.
@@ -22,12 +23,14 @@ pub struct Hosts {
     pub core: Arc<Core>,
     /// Connections to hosts.
     pub drivers: Drivers,
+    /// The addresses of guests.
+    pub addresses: Arc<Addresses>,
 }
 
 impl Hosts {
     /// Of this service.
-    pub fn new(core: &Arc<Core>) -> Arc<Self> {
-        Arc::new(Self { core: Arc::clone(core), drivers: Drivers::default() })
+    pub fn new(core: &Arc<Core>, addresses: &Arc<Addresses>) -> Arc<Self> {
+        Arc::new(Self { core: Arc::clone(core), drivers: Drivers::default(), addresses: Arc::clone(addresses) })
     }
 
     /// The driver of a host, enabled or not. A change of the host's settings takes effect with the next call, in every

@@ -310,7 +310,7 @@ pub async fn check(hosts: &Hosts, once: &Once, id: HostId) -> Result<HostCheck> 
         let settings = open(core, row.kind, &row.config_sealed)?;
         let same = duplicates(core, &store::hosts(&core.db).await?, Some(&row), &settings, Some(&info));
         info.problems.extend(same.iter().map(|other| duplicate_problem(&settings, other)));
-        info.problems.extend(addresses::service::problems(core, id).await?);
+        info.problems.extend(addresses::service::problems(&hosts.addresses, id).await?);
         match images::service::missing_on_nodes(hosts, id, &info.nodes).await {
             Ok(problems) => info.problems.extend(problems),
             Err(error) => info.problems.push(format!("Could not check which nodes have its images: {error}")),

@@ -8,18 +8,18 @@ use kernel::operations::AnyWorkflow;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{routes, workflow};
-use crate::hosts::Hosts;
+use crate::servers::Servers;
 
 /// What gives servers another size.
 #[derive(Debug)]
 pub struct Resizes {
-    pub(super) hosts: Arc<Hosts>,
+    servers: Arc<Servers>,
 }
 
 impl Resizes {
-    /// On these hosts.
-    pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
-        Arc::new(Self { hosts: Arc::clone(hosts) })
+    /// Of these servers.
+    pub fn new(servers: &Arc<Servers>) -> Arc<Self> {
+        Arc::new(Self { servers: Arc::clone(servers) })
     }
 }
 
@@ -29,7 +29,7 @@ impl Feature for Resizes {
     }
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
-        routes::routes().with_state(Arc::clone(&self.hosts))
+        routes::routes().with_state(Arc::clone(&self.servers))
     }
 
     fn access(&self) -> &'static [AccessRow] {
@@ -37,6 +37,6 @@ impl Feature for Resizes {
     }
 
     fn workflows(self: Arc<Self>) -> Vec<Box<dyn AnyWorkflow>> {
-        vec![Box::new(workflow::workflow(&self.hosts))]
+        vec![Box::new(workflow::workflow(&self.servers))]
     }
 }

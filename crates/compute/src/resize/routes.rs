@@ -13,11 +13,10 @@ use utoipa_axum::routes;
 use super::model::ResizeServer;
 use super::service;
 use super::wire::Resizing;
-use crate::hosts::Hosts;
 use crate::ids::ServerId;
-use crate::servers::ServerAccess;
+use crate::servers::{ServerAccess, Servers};
 
-pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Servers>> {
     OpenApiRouter::new().routes(routes!(resize))
 }
 
@@ -32,9 +31,9 @@ pub(super) const ACCESS: &[AccessRow] = &[("PUT", "/api/server/{id}/resize", Adm
     request_body = ResizeServer, params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = Resizing), (status = 409, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn resize(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Json(wish): Json<ResizeServer>,
 ) -> Result<Json<Resizing>> {
-    Ok(Json(service::resize(&hosts, &access, &wish).await?.into()))
+    Ok(Json(service::resize(&servers, &access, &wish).await?.into()))
 }

@@ -10,11 +10,10 @@ use sqlx::PgConnection;
 
 use super::model::{ResizeServer, ServerSize};
 use super::{store, workflow};
-use crate::hosts::Hosts;
 use crate::ids::TariffId;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::service::{self, Accepted, StoredRequest};
-use crate::servers::{self, ServerAccess, placement};
+use crate::servers::{self, ServerAccess, Servers, placement};
 use crate::tariffs;
 use crate::tariffs::model::Tariff;
 
@@ -33,7 +32,8 @@ pub enum Resized {
 }
 
 /// Accepts a change of size: capacity and operation in one transaction.
-pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -> Result<Resized> {
+pub async fn resize(servers: &Servers, access: &ServerAccess, wish: &ResizeServer) -> Result<Resized> {
+    let (hosts, margin) = (&servers.hosts, servers.settings.storage_margin_percent);
     let core = &hosts.core;
     let can = hosts.driver(access.server.host_id).await?.capabilities();
     let mut tx = db::begin(&core.db).await?;
@@ -58,7 +58,6 @@ pub async fn resize(hosts: &Hosts, access: &ServerAccess, wish: &ResizeServer) -
         ));
     }
     placement::lock(&mut tx).await?;
-    let margin = core.config.storage_margin_percent;
     if !store::has_room(&mut tx, &server, from, from.max(to), margin).await? {
         return Err(Error::new(
             Code::ResourceUnavailable,

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::model::ServerSize;
 use crate::hosts::Hosts;
 use crate::ids::TariffId;
-use crate::servers;
 use crate::servers::model::Status;
 use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
+use crate::servers::{self, Servers};
 
 /// The workflow.
 pub const KIND: WorkflowKind = WorkflowKind { name: "resize", first_step: "reserve" };
@@ -63,13 +63,13 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
-    let hosts = || Arc::clone(hosts);
+pub fn workflow(servers: &Servers) -> Workflow<Data> {
+    let hosts = || Arc::clone(&servers.hosts);
     Workflow {
         kind: KIND,
         steps: vec![
             Box::new(ReserveGrowth { hosts: hosts() }),
-            Box::new(StopGuest { hosts: hosts() }),
+            Box::new(StopGuest { hosts: hosts(), shutdown: servers.settings.shutdown() }),
             Box::new(ResizeGuest { hosts: hosts() }),
             Box::new(GrowDisk { hosts: hosts() }),
             Box::new(StartResizedGuest { hosts: hosts() }),
@@ -125,6 +125,7 @@ async fn disk_of(guest: &Guest) -> Result<Option<(i64, Duration)>, Fault> {
 #[derive(Debug)]
 struct StopGuest {
     hosts: Arc<Hosts>,
+    shutdown: Duration,
 }
 
 #[async_trait]
@@ -146,7 +147,7 @@ impl Step<Data> for StopGuest {
             data.stopped = true;
             return Ok(Outcome::Again);
         }
-        let timeout = Duration::from_secs(ctx.core.config.shutdown_seconds.into());
+        let timeout = self.shutdown;
         let ended = data.stop.drive(ctx, driver, || driver.stop(at, StopMode::Clean { timeout })).await?;
         Ok(ended.unwrap_or(Outcome::Done))
     }

@@ -42,15 +42,15 @@ pub async fn addresses(core: &Core, access: &ServerAccess) -> Result<Vec<NamedAd
 
 /// Sets the reverse DNS name of one of a server's addresses, or clears it.
 pub async fn name_address(
-    core: &Core,
+    hosts: &Hosts,
     access: &ServerAccess,
     address: IpAddr,
     name: Option<&str>,
 ) -> Result<Vec<NamedAddress>> {
-    let mut tx = db::begin(&core.db).await?;
+    let mut tx = db::begin(&hosts.core.db).await?;
     let server = service::lock(&mut tx, access).await?;
     if let Some(name) = name.filter(|_| !access.caller.is_provider()) {
-        addresses::reverse::check(core, &mut tx, server.user_id, name).await?;
+        addresses::reverse::check(&hosts.addresses, &mut tx, server.user_id, name).await?;
     }
     if !addresses::store::set_reverse_dns(&mut tx, server.id, address, name).await? {
         return Err(Error::not_found("address"));

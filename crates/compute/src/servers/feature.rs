@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use accounts::Accounts;
 use async_trait::async_trait;
 use kernel::auth::{Access, AccessRow, Caller};
 use kernel::error::{Error, Result};
 use kernel::feature::Feature;
 use kernel::operations::AnyWorkflow;
+use kernel::settings::{self, Variables};
 use kernel::subjects::SubjectKind;
 use sqlx::PgConnection;
 use utoipa_axum::router::OpenApiRouter;
 
+use super::settings::ServerSettings;
 use super::{SERVER_CHANGED, routes, service, store, subject, workflows};
 use crate::hosts::Hosts;
 use crate::ids::{ServerId, UserId};
@@ -18,13 +21,17 @@ use crate::ids::{ServerId, UserId};
 /// Servers, and what is done to their guests.
 #[derive(Debug)]
 pub struct Servers {
-    pub(super) hosts: Arc<Hosts>,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) hosts: Arc<Hosts>,
+    /// Its settings.
+    pub settings: ServerSettings,
 }
 
 impl Servers {
-    /// On these hosts.
-    pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
-        Arc::new(Self { hosts: Arc::clone(hosts) })
+    /// On these hosts, of these accounts.
+    pub fn new(accounts: &Arc<Accounts>, hosts: &Arc<Hosts>) -> anyhow::Result<Arc<Self>> {
+        let settings = hosts.core.config.read()?;
+        Ok(Arc::new(Self { accounts: Arc::clone(accounts), hosts: Arc::clone(hosts), settings }))
     }
 }
 
@@ -33,8 +40,12 @@ impl Feature for Servers {
         "servers"
     }
 
+    fn settings(&self) -> Variables {
+        settings::variables::<ServerSettings>()
+    }
+
     fn routes(self: Arc<Self>) -> OpenApiRouter {
-        routes::routes().with_state(Arc::clone(&self.hosts))
+        routes::routes().with_state(Arc::clone(&self.hosts)).merge(routes::orders().with_state(self))
     }
 
     fn access(&self) -> &'static [AccessRow] {
@@ -42,7 +53,7 @@ impl Feature for Servers {
     }
 
     fn workflows(self: Arc<Self>) -> Vec<Box<dyn AnyWorkflow>> {
-        workflows::all(&self.hosts)
+        workflows::all(&self)
     }
 
     fn subjects(self: Arc<Self>) -> Vec<Arc<dyn SubjectKind>> {

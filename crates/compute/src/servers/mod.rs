@@ -11,6 +11,7 @@ pub mod placement;
 mod routes;
 mod rules;
 pub mod service;
+mod settings;
 pub mod store;
 pub mod subject;
 mod submit;
@@ -23,6 +24,7 @@ use crate::ids::ServerId;
 
 pub use access::ServerAccess;
 pub use feature::Servers;
+pub use settings::ServerSettings;
 
 /// A server's status or owner changed, or it was suspended or deleted.
 pub const SERVER_CHANGED: Topic<ServerId> = Topic::new("server_changed", |id| id.parse().ok());

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use hypervisor::GuestKind;
-use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
 use kernel::operations::NewOperation;
@@ -14,7 +13,7 @@ use uuid::Uuid;
 use super::model::CreateServer;
 use super::store::NewServer;
 use super::workflows::create;
-use super::{placement, rules, store, subject};
+use super::{Servers, placement, rules, store, subject};
 use crate::ids::{ServerId, UserId};
 use crate::{addresses, hosts, ssh_keys, tariffs};
 
@@ -35,7 +34,8 @@ pub struct OrderedServer {
 }
 
 /// Accepts an order: placement, addresses and operation in one transaction, so that either all of it exists or nothing.
-pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) -> Result<OrderedServer> {
+pub async fn order(servers: &Servers, once: &Once, user: UserId, order: CreateServer) -> Result<OrderedServer> {
+    let core = &servers.hosts.core;
     let password = secrets::readable_password();
     once.run(core, async |tx| {
         let offer = store::offer(tx, order.tariff_id)
@@ -90,13 +90,13 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
             ssh_keys: &ssh_keys,
         };
         let (id, number) = store::insert(tx, &new).await?;
-        let rest = core.config.address_rest();
+        let rest = servers.hosts.addresses.settings.rest();
         let Some(host) = placement::place_with_addresses(tx, id, &candidates, rest).await? else {
             let hosts: Vec<i64> = candidates.iter().map(|candidate| candidate.host.0).collect();
             return Err(no_address(addresses::store::next_rested_at(tx, &hosts, rest).await?));
         };
         let data = create::Data::new(core.sealer.seal_text(create::PASSWORD, &password)?);
-        let deadline = rules::seconds(core.config.create_deadline_seconds);
+        let deadline = rules::seconds(servers.settings.create_deadline_seconds);
         let operation = NewOperation {
             kind: create::KIND,
             subject: subject::subject(id),

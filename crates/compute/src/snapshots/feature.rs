@@ -8,18 +8,18 @@ use kernel::operations::AnyWorkflow;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{routes, workflows};
-use crate::hosts::Hosts;
+use crate::servers::Servers;
 
 /// Snapshots of servers.
 #[derive(Debug)]
 pub struct Snapshots {
-    pub(super) hosts: Arc<Hosts>,
+    servers: Arc<Servers>,
 }
 
 impl Snapshots {
-    /// On these hosts.
-    pub fn new(hosts: &Arc<Hosts>) -> Arc<Self> {
-        Arc::new(Self { hosts: Arc::clone(hosts) })
+    /// Of these servers.
+    pub fn new(servers: &Arc<Servers>) -> Arc<Self> {
+        Arc::new(Self { servers: Arc::clone(servers) })
     }
 }
 
@@ -29,7 +29,7 @@ impl Feature for Snapshots {
     }
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
-        routes::routes().with_state(Arc::clone(&self.hosts))
+        routes::routes().with_state(Arc::clone(&self.servers))
     }
 
     fn access(&self) -> &'static [AccessRow] {
@@ -37,6 +37,6 @@ impl Feature for Snapshots {
     }
 
     fn workflows(self: Arc<Self>) -> Vec<Box<dyn AnyWorkflow>> {
-        workflows::all(&self.hosts)
+        workflows::all(&self.servers)
     }
 }

@@ -3,7 +3,6 @@
 //! that the node can need for it, and it is reserved on the node like disks are.
 
 use hypervisor::{Driver, GuestRef, Snapshot};
-use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
 use sqlx::PgConnection;
 
@@ -17,10 +16,11 @@ pub(super) async fn size_now(driver: &dyn Driver, at: &GuestRef, server: &Server
     Ok(used.map_or(server.disk_gib, |used| i64::try_from(used.div_ceil(1 << 30)).unwrap_or(i64::MAX)))
 }
 
-/// Reserves space for a snapshot in the request's transaction, which has locked the server.
+/// Reserves space for a snapshot in the request's transaction, which has locked the server. `margin`: percentage of its
+/// storage that must stay free.
 pub(super) async fn take(
-    core: &Core,
     tx: &mut PgConnection,
+    margin: u32,
     server: &ServerRecord,
     name: &str,
     there: &[Snapshot],
@@ -28,7 +28,7 @@ pub(super) async fn take(
 ) -> Result<()> {
     placement::lock(tx).await?;
     store::reconcile(tx, server.id, there, gib).await?;
-    let storage = store::storage(tx, server, gib, core.config.storage_margin_percent).await?;
+    let storage = store::storage(tx, server, gib, margin).await?;
     match storage {
         Some(storage) if !storage.fits => Err(no_space()),
         Some(storage) if !storage.free => Err(nearly_full()),
@@ -40,8 +40,8 @@ pub(super) async fn take(
 /// Corrects what a snapshot that has just been taken holds: its guest may have grown since space was reserved for it.
 /// False if the node has no space for the difference.
 pub(super) async fn correct(
-    core: &Core,
     tx: &mut PgConnection,
+    margin: u32,
     server: &ServerRecord,
     name: &str,
     gib: i64,
@@ -52,7 +52,7 @@ pub(super) async fn correct(
     let gib = gib.max(noted);
     let more = gib - noted;
     if more > 0
-        && let Some(storage) = store::storage(tx, server, more, core.config.storage_margin_percent).await?
+        && let Some(storage) = store::storage(tx, server, more, margin).await?
         && !storage.fits
     {
         return Ok(false);

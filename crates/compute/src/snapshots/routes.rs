@@ -14,11 +14,10 @@ use utoipa_axum::routes;
 use super::model::{NamedSnapshot, NewSnapshot, Rollback};
 use super::service;
 use super::wire::{SnapshotAction, SnapshotList};
-use crate::hosts::Hosts;
 use crate::ids::ServerId;
-use crate::servers::ServerAccess;
+use crate::servers::{ServerAccess, Servers};
 
-pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Servers>> {
     OpenApiRouter::new().routes(routes!(list, create, delete)).routes(routes!(rollback))
 }
 
@@ -34,8 +33,8 @@ pub(super) const ACCESS: &[AccessRow] = &[
 #[utoipa::path(get, path = "/server/{id}/snapshots", tag = "snapshots", operation_id = "listSnapshots",
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = SnapshotList), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody)))]
-async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
-    Ok(Json(service::list(&hosts, &access.server).await?.into()))
+async fn list(State(servers): State<Arc<Servers>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
+    Ok(Json(service::list(&servers.hosts, &access.server).await?.into()))
 }
 
 /// Create a snapshot of a server's disks
@@ -44,12 +43,12 @@ async fn list(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<J
     responses((status = 200, body = SnapshotAction), (status = 502, body = ErrorBody),
         (status = 507, body = ErrorBody)))]
 async fn create(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Post(once, new): Post<NewSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
     let name = new.snapname.clone();
-    Ok(Json(SnapshotAction::new(service::create(&hosts, &once, &access, new).await?, name)))
+    Ok(Json(SnapshotAction::new(service::create(&servers, &once, &access, new).await?, name)))
 }
 
 /// Roll a server's disks back to a snapshot
@@ -60,11 +59,11 @@ async fn create(
     responses((status = 200, body = SnapshotAction), (status = 502, body = ErrorBody),
         (status = 507, body = ErrorBody)))]
 async fn rollback(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Post(once, wish): Post<Rollback>,
 ) -> Result<Json<SnapshotAction>> {
-    let accepted = service::rollback(&hosts, &once, &access, &wish).await?;
+    let accepted = service::rollback(&servers, &once, &access, &wish).await?;
     Ok(Json(SnapshotAction::new(accepted, wish.snapname)))
 }
 
@@ -74,10 +73,10 @@ async fn rollback(
     responses((status = 200, body = SnapshotAction), (status = 409, body = ErrorBody),
         (status = 502, body = ErrorBody)))]
 async fn delete(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     access: ServerAccess,
     Json(wish): Json<NamedSnapshot>,
 ) -> Result<Json<SnapshotAction>> {
-    let accepted = service::delete(&hosts, &access, &wish.snapname).await?;
+    let accepted = service::delete(&servers.hosts, &access, &wish.snapname).await?;
     Ok(Json(SnapshotAction::new(accepted, wish.snapname)))
 }

@@ -13,9 +13,9 @@ use super::model::{NewSnapshot, Rollback};
 use super::room;
 use super::workflows::{create, delete, rollback};
 use crate::hosts::Hosts;
-use crate::servers::ServerAccess;
 use crate::servers::model::{ServerRecord, Status};
 use crate::servers::service::{self, Accepted, StoredRequest, require_guest};
+use crate::servers::{ServerAccess, Servers};
 use crate::tariffs;
 
 /// A server's snapshots.
@@ -95,14 +95,15 @@ struct SnapshotCheck {
 }
 
 /// Creates a snapshot.
-pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<Accepted> {
+pub async fn create(servers: &Servers, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<Accepted> {
+    let hosts = &servers.hosts;
     let core = &hosts.core;
     let seen = match once.check(core, check_create(hosts, &access.server, &new.snapname)).await? {
         OnceCheck::New(seen) => seen,
         OnceCheck::Done(done) => return service::wait_for_task(core, once, done).await,
     };
     let data = create::Data::new(new.snapname.clone(), new.description, seen.limit);
-    let stored = take(core, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
+    let stored = take(servers, once, access, &seen, &new.snapname, None, create::KIND, None, data).await?;
     service::wait_for_task(core, once, stored).await
 }
 
@@ -110,7 +111,7 @@ pub async fn create(hosts: &Hosts, once: &Once, access: &ServerAccess, new: NewS
 /// that is part of the response.
 #[allow(clippy::too_many_arguments, reason = "a snapshot and its operation")]
 async fn take<D: kernel::operations::Data>(
-    core: &Core,
+    servers: &Servers,
     once: &Once,
     access: &ServerAccess,
     seen: &SnapshotCheck,
@@ -120,10 +121,11 @@ async fn take<D: kernel::operations::Data>(
     under_way: Option<Status>,
     data: D,
 ) -> Result<StoredRequest> {
+    let core = &servers.hosts.core;
     once.run(core, async |tx| {
         let server = service::lock(tx, access).await?;
         require_guest(&server)?;
-        room::take(core, tx, &server, name, &seen.there, seen.gib).await?;
+        room::take(tx, servers.settings.storage_margin_percent, &server, name, &seen.there, seen.gib).await?;
         let id = service::enqueue(core, tx, &server, access.caller.user, kind, under_way, data).await?;
         Ok(StoredRequest::new(id, generated))
     })
@@ -143,7 +145,8 @@ async fn check_create(hosts: &Hosts, server: &ServerRecord, name: &str) -> Resul
 }
 
 /// Rolls a server back to a snapshot.
-pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: &Rollback) -> Result<Accepted> {
+pub async fn rollback(servers: &Servers, once: &Once, access: &ServerAccess, wish: &Rollback) -> Result<Accepted> {
+    let hosts = &servers.hosts;
     let core = &hosts.core;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
     let seen = match once.check(core, check_rollback(hosts, &access.server, &wish.snapname, safety.as_deref())).await? {
@@ -155,7 +158,7 @@ pub async fn rollback(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: &
     match &safety {
         None => service::submit(core, once, access, rollback::KIND, status, data, None).await,
         Some(safety) => {
-            let stored = take(core, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
+            let stored = take(servers, once, access, &seen, safety, Some(safety), rollback::KIND, status, data).await?;
             service::wait_for_task(core, once, stored).await
         }
     }

@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use kernel::core::Core;
 use kernel::db;
 use kernel::error::Result;
 use kernel::mail::service::queue;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::mail::{AlertLine, Alerts};
+use super::Alerts;
+use super::mail::{self, AlertLine};
 use super::model::Ended;
 use super::rules::RuleSet;
 use super::store::{self, PendingNotification};
@@ -27,8 +27,9 @@ const MOST: usize = 2_000;
 
 /// Sends everything that is due and returns the number of emails; `None` if another process is doing so. Muted alerts
 /// and those in quiet hours wait. Alerts that begin and end in that time are never sent.
-pub async fn send_due(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> {
-    let mut tx = db::begin(&core.db).await?;
+pub async fn send_due(alerts: &Alerts, now: DateTime<Utc>) -> Result<Option<usize>> {
+    let settings = &alerts.settings;
+    let mut tx = db::begin(&alerts.core.db).await?;
     if !store::has_pending(&mut tx).await? {
         return Ok(Some(0));
     }
@@ -36,12 +37,12 @@ pub async fn send_due(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> 
     if !NOTIFY.try_acquire(&mut tx).await? {
         return Ok(None);
     }
-    let news = loud(&mut tx, now, core.config.alert_floor_seconds.into()).await?;
-    if news.len() < MOST && !has_settled(&news, core.config.alert_settle_seconds.into()) {
+    let news = loud(&mut tx, now, settings.alert_floor_seconds.into()).await?;
+    if news.len() < MOST && !has_settled(&news, settings.alert_settle_seconds.into()) {
         return Ok(Some(0));
     }
     let staff = store::provider_recipients(&mut tx).await?;
-    let mut mails: BTreeMap<UserId, (&str, Alerts<'_>)> = BTreeMap::new();
+    let mut mails: BTreeMap<UserId, (&str, mail::Alerts<'_>)> = BTreeMap::new();
     for n in &news {
         let of_server = n.owner.zip(n.owner_email.as_deref());
         let recipients: Vec<(UserId, &str)> = match n.owner {
@@ -49,7 +50,8 @@ pub async fn send_due(core: &Core, now: DateTime<Utc>) -> Result<Option<usize>> 
             None => staff.iter().map(|(id, email)| (*id, email.as_str())).collect(),
         };
         for (user, email) in recipients {
-            let (_, mail) = mails.entry(user).or_insert_with(|| (email, Alerts::new(&core.config.public_url)));
+            let url = &alerts.accounts.settings.public_url;
+            let (_, mail) = mails.entry(user).or_insert_with(|| (email, mail::Alerts::new(url)));
             if n.resolved_at.is_some() { &mut mail.over } else { &mut mail.raised }.push(line(n));
         }
     }

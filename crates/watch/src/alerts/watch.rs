@@ -7,7 +7,6 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use compute::addresses;
 use hypervisor::{GuestPower, Node};
-use kernel::core::Core;
 use kernel::db;
 use kernel::error::Result;
 use kernel::mail;
@@ -16,6 +15,7 @@ use monitor::{Sample, SweepReport};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::Alerts;
 use super::rules::RuleSet;
 use super::store::{self, WatchedServer};
 use super::subject::AlertSubject;
@@ -87,17 +87,17 @@ pub async fn evaluate_sweep(
 }
 
 /// Records that a host could not be swept. Nothing is known of its guests, so none of them is judged.
-pub async fn evaluate_failure(core: &Core, host: HostId) -> Result<()> {
-    let at = store::now(&core.db).await?;
-    evaluate_failure_at(core, host, at).await
+pub async fn evaluate_failure(alerts: &Alerts, host: HostId) -> Result<()> {
+    let at = store::now(&alerts.core.db).await?;
+    evaluate_failure_at(alerts, host, at).await
 }
 
 /// The same, at a time of the caller's choice.
-pub async fn evaluate_failure_at(core: &Core, host: HostId, at: DateTime<Utc>) -> Result<()> {
-    let mut tx = db::begin(&core.db).await?;
+pub async fn evaluate_failure_at(alerts: &Alerts, host: HostId, at: DateTime<Utc>) -> Result<()> {
+    let mut tx = db::begin(&alerts.core.db).await?;
     locks::alerts(host).hold(&mut tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
-    if update_reachability(&mut tx, core.config.sweep_interval(), host, &rules, at, false).await? {
+    if update_reachability(&mut tx, alerts.monitoring.settings.sweep_interval(), host, &rules, at, false).await? {
         monitoring::notify_sampled(&mut tx, host).await?;
     }
     tx.commit().await
@@ -105,12 +105,12 @@ pub async fn evaluate_failure_at(core: &Core, host: HostId, at: DateTime<Utc>) -
 
 /// Checks what no sweep covers: address pools, stuck operations, held mail, unknown guests, a restored database, and
 /// subjects that are no longer watched. One process does so for all.
-pub async fn evaluate_periodic(core: &Core) -> Result<()> {
-    let mut tx = db::begin(&core.db).await?;
+pub async fn evaluate_periodic(alerts: &Alerts) -> Result<()> {
+    let mut tx = db::begin(&alerts.core.db).await?;
     if !locks::PATROL.try_acquire(&mut tx).await? {
         return Ok(());
     }
-    let pools = addresses::service::all(&mut *tx, core.config.address_rest()).await?;
+    let pools = addresses::service::all(&mut *tx, alerts.addresses.settings.rest()).await?;
     let at = store::now(&mut *tx).await?;
     let rules = store::rules_of(&mut *tx, &[], &[]).await?;
     let rule = |kind| rules.of(kind, None, None).1.active().copied();
@@ -139,7 +139,7 @@ pub async fn evaluate_periodic(core: &Core) -> Result<()> {
     let restored = f64::from(u8::from(store::is_restored(&mut tx).await?));
     let (subject, kind) = (AlertSubject::Installation, Kind::DatabaseRestored);
     readings.push(RuleReading { subject, kind, rule: rule(kind), value: Some(restored) });
-    evaluate_readings(&mut tx, core.config.sweep_interval(), at, readings).await?;
+    evaluate_readings(&mut tx, alerts.monitoring.settings.sweep_interval(), at, readings).await?;
     store::withdraw(&mut tx).await?;
     tx.commit().await
 }

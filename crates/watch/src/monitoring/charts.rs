@@ -16,48 +16,56 @@ const WINDOW: TimeDelta = TimeDelta::hours(1);
 pub(super) const STEP: i64 = 15;
 
 /// The charts of some servers, cached for a reader that polls them repeatedly.
-#[derive(Debug, Default)]
-pub struct Charts(HashMap<ServerId, VecDeque<PointRow>>);
+#[derive(Debug)]
+pub struct Charts {
+    /// More than the time between two sweeps.
+    gap: TimeDelta,
+    points: HashMap<ServerId, VecDeque<PointRow>>,
+}
 
 impl Charts {
+    /// None yet. Between two samples that are further apart than `gap`, others may have been missed.
+    pub(super) fn new(gap: Duration) -> Self {
+        Self { gap: TimeDelta::from_std(gap).unwrap_or(WINDOW), points: HashMap::new() }
+    }
+
     /// Drops all charts but these: the others are no longer watched.
     pub fn keep(&mut self, servers: &[ServerId]) {
-        if self.0.len() > servers.len() {
+        if self.points.len() > servers.len() {
             let servers: HashSet<_> = servers.iter().collect();
-            self.0.retain(|id, _| servers.contains(id));
+            self.points.retain(|id, _| servers.contains(id));
         }
     }
 
     /// Drops everything, since updates may have been missed.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.points.clear();
     }
 
     /// A server's points, oldest first. The first may be older than the hour: rates need a predecessor.
     pub(super) fn of(&self, server: ServerId) -> impl Iterator<Item = &PointRow> {
-        self.0.get(&server).into_iter().flatten()
+        self.points.get(&server).into_iter().flatten()
     }
 
     /// Updates the charts of these servers: by appending their latest samples if nothing is missing in between, else by
-    /// one query for all the others. `gap` must exceed the time between two sweeps.
-    pub(super) async fn update(&mut self, db: &PgPool, servers: &[ServerRow], gap: Duration) -> sqlx::Result<()> {
-        let begin = begin();
-        let gap = TimeDelta::from_std(gap).unwrap_or(WINDOW);
+    /// one query for all the others.
+    pub(super) async fn update(&mut self, db: &PgPool, servers: &[ServerRow]) -> sqlx::Result<()> {
+        let (begin, gap) = (begin(), self.gap);
         let others: Vec<_> = servers.iter().filter(|s| !self.follow(s, begin, gap)).map(|s| s.id).collect();
         if others.is_empty() {
             return Ok(());
         }
         let points = store::points(db, &others).await?;
-        self.0.extend(others.into_iter().map(|id| (id, VecDeque::new())));
+        self.points.extend(others.into_iter().map(|id| (id, VecDeque::new())));
         for point in points {
-            self.0.entry(point.server_id).or_default().push_back(point);
+            self.points.entry(point.server_id).or_default().push_back(point);
         }
         Ok(())
     }
 
     /// Appends a server's latest sample; false if points in between may be missing.
     fn follow(&mut self, server: &ServerRow, begin: DateTime<Utc>, gap: TimeDelta) -> bool {
-        let Some(points) = self.0.get_mut(&server.id) else { return false };
+        let Some(points) = self.points.get_mut(&server.id) else { return false };
         let Some(sample) = &server.sample else { return true };
         let point = sample.point(server.id);
         match points.back().map(|last| last.taken_at) {
@@ -100,13 +108,13 @@ mod tests {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let at = |seconds| now + TimeDelta::seconds(seconds);
         let (begin, gap) = (at(-3600), TimeDelta::seconds(60));
-        let mut charts = Charts::default();
+        let mut charts = Charts::new(Duration::ZERO);
         let nets = |charts: &Charts| charts.of(ServerId(1)).filter_map(|p| p.net_in).collect::<Vec<_>>();
         assert!(!charts.follow(&server(at(0), 1), begin, gap), "it is not cached");
-        charts.0.insert(ServerId(1), VecDeque::new());
+        charts.points.insert(ServerId(1), VecDeque::new());
         assert!(!charts.follow(&server(at(0), 1), begin, gap), "its chart is still empty");
         assert!(charts.follow(&server(at(-7200), 1), begin, gap), "its old points have expired");
-        charts.0.insert(
+        charts.points.insert(
             ServerId(1),
             [-4000, -3700, -3500].map(|s| server(at(s), s).sample.unwrap().point(ServerId(1))).into(),
         );

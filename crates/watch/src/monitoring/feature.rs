@@ -7,20 +7,29 @@ use kernel::auth::AccessRow;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
+use kernel::settings::{self, Variables};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{SAMPLED, prometheus, routes};
+use super::settings::MonitoringSettings;
+use super::{Charts, SAMPLED, prometheus, routes};
 
 /// Shows the results of sweeps.
 #[derive(Debug)]
 pub struct Monitoring {
     pub(super) core: Arc<Core>,
+    /// Its settings.
+    pub settings: MonitoringSettings,
 }
 
 impl Monitoring {
     /// Creates the feature.
-    pub fn new(core: &Arc<Core>) -> Arc<Self> {
-        Arc::new(Self { core: Arc::clone(core) })
+    pub fn new(core: &Arc<Core>) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self { core: Arc::clone(core), settings: core.config.read()? }))
+    }
+
+    /// Charts that a reader keeps from one sweep to the next.
+    pub fn charts(&self) -> Charts {
+        Charts::new(self.settings.sweep_interval() * 2)
     }
 }
 
@@ -28,6 +37,10 @@ impl Monitoring {
 impl Feature for Monitoring {
     fn name(&self) -> &'static str {
         "monitoring"
+    }
+
+    fn settings(&self) -> Variables {
+        settings::variables::<MonitoringSettings>()
     }
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {

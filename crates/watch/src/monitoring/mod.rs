@@ -6,6 +6,7 @@ pub mod model;
 mod prometheus;
 mod routes;
 pub mod service;
+mod settings;
 mod store;
 pub mod wire;
 
@@ -14,6 +15,7 @@ pub use feature::Monitoring;
 use kernel::events::Topic;
 
 pub use charts::Charts;
+pub use settings::MonitoringSettings;
 pub use store::insert_samples;
 pub use store::notify_sampled;
 

@@ -1,5 +1,7 @@
 //! Turns stored samples into stats.
 
+use std::time::Duration;
+
 use chrono::Utc;
 use kernel::core::Core;
 use kernel::error::{Error, Result};
@@ -13,8 +15,9 @@ use crate::ids::{HostId, ServerId};
 pub async fn stats(core: &Core, server: ServerId) -> Result<StatsData> {
     let rows = store::servers(&core.db, None, &[server]).await?;
     let row = rows.first().ok_or_else(|| Error::not_found("server"))?;
-    let mut chart = Charts::default();
-    chart.update(&core.db, &rows, core.config.sweep_interval() * 2).await?;
+    // Read once, it can miss nothing.
+    let mut chart = Charts::new(Duration::ZERO);
+    chart.update(&core.db, &rows).await?;
     Ok(stats_from(row, chart.of(server)))
 }
 
@@ -26,7 +29,7 @@ pub async fn stats_of(
     charts: &mut Charts,
 ) -> Result<Vec<(ServerId, StatsData)>> {
     let rows = store::servers(&core.db, host, servers).await?;
-    charts.update(&core.db, &rows, core.config.sweep_interval() * 2).await?;
+    charts.update(&core.db, &rows).await?;
     Ok(rows.iter().map(|row| (row.id, stats_from(row, charts.of(row.id)))).collect())
 }
 

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::gate::{self, PendingSessions};
 use super::sockets::{self, Hub, SocketQuota};
 use super::{admit, guard, push};
+use crate::monitoring::Monitoring;
 
 /// Largest message accepted from a client: a subscription is a few bytes.
 const MAX_MESSAGE: usize = 16 * 1024;
@@ -48,12 +49,13 @@ impl std::fmt::Debug for Realtime {
 
 impl Realtime {
     /// Creates the feature.
-    pub fn new(core: &Arc<Core>, accounts: &Arc<Accounts>) -> Arc<Self> {
+    pub fn new(core: &Arc<Core>, accounts: &Arc<Accounts>, monitoring: &Arc<Monitoring>) -> Arc<Self> {
         let (greet, greetings) = mpsc::channel(1024);
         let (pushed, guarded) = (core.events.subscribe(), core.events.subscribe());
         let desk = Arc::new(Hub {
             core: Arc::clone(core),
             accounts: Arc::clone(accounts),
+            monitoring: Arc::clone(monitoring),
             gate: PendingSessions::default(),
             greet,
             seats: SocketQuota::default(),

@@ -28,7 +28,6 @@ const BATCH: usize = 256;
 const BREATH: usize = 32;
 
 /// What has been sent to watchers.
-#[derive(Default)]
 struct SentState {
     charts: Charts,
     /// Servers with alerts that were pushed, so that their end is pushed too.
@@ -44,7 +43,7 @@ pub(super) async fn run(
 ) {
     let core = &*desk.core;
     let mut new = Vec::new();
-    let mut shown = SentState::default();
+    let mut shown = SentState { charts: desk.monitoring.charts(), alarmed: HashSet::new() };
     loop {
         let done = tokio::select! {
             () = core.shutdown.cancelled() => break,

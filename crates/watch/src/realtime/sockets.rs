@@ -21,6 +21,7 @@ use super::gate::PendingSessions;
 use super::guard;
 use super::model::{Ack, ErrorEvent, Naming, server_of};
 use crate::ids::UserId;
+use crate::monitoring::Monitoring;
 
 /// Most subjects that one socket may watch.
 pub(super) const MAX_SUBSCRIPTIONS: usize = 1_000;
@@ -36,6 +37,7 @@ const MAX_PENDING: usize = MAX_SUBSCRIPTIONS + 100;
 pub(super) struct Hub {
     pub core: Arc<Core>,
     pub accounts: Arc<Accounts>,
+    pub monitoring: Arc<Monitoring>,
     pub gate: PendingSessions,
     /// New subscribers, for the pushing task: it sends them the current state in order with everything else.
     pub greet: mpsc::Sender<(SocketRef, Subject)>,

@@ -109,5 +109,5 @@ async fn name_address(
     Path((_id, address)): Path<(ServerId, IpAddr)>,
     Json(wish): Json<NameAddress>,
 ) -> Result<Json<Vec<NamedAddress>>> {
-    Ok(Json(service::name_address(&hosts.core, &access, address, wish.reverse_dns.as_deref()).await?))
+    Ok(Json(service::name_address(&hosts, &access, address, wish.reverse_dns.as_deref()).await?))
 }

@@ -19,22 +19,24 @@ use utoipa_axum::routes;
 
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
-use crate::servers::ServerAccess;
 use crate::servers::model::{CreateServer, ListServers, ServerView};
 use crate::servers::wire::{Action, CreatedServer, Deleted, PasswordChanged};
 use crate::servers::workflows::power::Power;
-use crate::servers::{service, subject};
+use crate::servers::{ServerAccess, Servers, service, subject};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
     changes::routes()
         .routes(routes!(list))
-        .routes(routes!(create))
         .routes(routes!(get, delete))
         .routes(routes!(start))
         .routes(routes!(stop))
         .routes(routes!(restart))
         .routes(routes!(password))
         .routes(routes!(operations))
+}
+
+pub(super) fn orders() -> OpenApiRouter<Arc<Servers>> {
+    OpenApiRouter::new().routes(routes!(create))
 }
 
 /// Who may call what.
@@ -77,11 +79,11 @@ async fn list(
 #[utoipa::path(post, path = "/server/create", tag = "servers", operation_id = "createServer",
     request_body = CreateServer, responses((status = 200, body = CreatedServer), (status = 507, body = ErrorBody)))]
 async fn create(
-    State(hosts): State<Arc<Hosts>>,
+    State(servers): State<Arc<Servers>>,
     AccountCaller(caller): AccountCaller,
     Post(once, order): Post<CreateServer>,
 ) -> Result<Json<CreatedServer>> {
-    Ok(Json(service::order(&hosts.core, &once, caller.user, order).await?.into()))
+    Ok(Json(service::order(&servers, &once, caller.user, order).await?.into()))
 }
 
 /// One server

@@ -17,6 +17,7 @@ use self::another::{use_next_address, use_next_number, use_other_node};
 use super::guest::{Guest, GuestRemoval, HostWork};
 use crate::hosts::Hosts;
 use crate::resize::model::ServerSize;
+use crate::servers::Servers;
 use crate::servers::mail::ServerReady;
 use crate::servers::model::Status;
 use crate::servers::placement::Candidate;
@@ -89,8 +90,8 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
-    let hosts = || Arc::clone(hosts);
+pub fn workflow(servers: &Servers) -> Workflow<Data> {
+    let hosts = || Arc::clone(&servers.hosts);
     Workflow {
         kind: KIND,
         steps: vec![
@@ -99,7 +100,7 @@ pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
             Box::new(PrepareGuest { hosts: hosts() }),
             Box::new(StartNewGuest { hosts: hosts() }),
             Box::new(SetInitialPassword { hosts: hosts() }),
-            Box::new(HandOver { hosts: hosts() }),
+            Box::new(HandOver { hosts: hosts(), url: servers.accounts.settings.public_url.clone() }),
         ],
     }
 }
@@ -236,7 +237,7 @@ impl Step<Data> for CreateGuest {
                     return Err(Fault::from(error).with_kind(FaultKind::Retry));
                 }
                 (data.heard, data.intent) = (false, None);
-                use_next_address(ctx, &guest, data, error).await
+                use_next_address(&self.hosts, ctx, &guest, data, error).await
             }
             Err(error) if misplaced && !data.stays => {
                 use_other_node(&self.hosts, ctx, &guest, data, error.into()).await
@@ -279,7 +280,7 @@ impl Step<Data> for PrepareGuest {
         let spec = spec(ctx, &guest, data).await?;
         match guest.driver.prepare(&spec).await {
             Err(error @ hypervisor::Error::AddressInUse(..)) if !data.stays => {
-                use_next_address(ctx, &guest, data, error).await
+                use_next_address(&self.hosts, ctx, &guest, data, error).await
             }
             prepared => Ok(prepared.map(|()| Outcome::Done)?),
         }
@@ -302,7 +303,7 @@ impl Step<Data> for StartNewGuest {
         let guest = Guest::load(&self.hosts, ctx).await?;
         // Saved before anything is changed: the guest must not start with an address that it no longer has.
         if let Some((address, text)) = data.in_use.clone() {
-            use_next_address(ctx, &guest, data, hypervisor::Error::AddressInUse(address, text)).await?;
+            use_next_address(&self.hosts, ctx, &guest, data, hypervisor::Error::AddressInUse(address, text)).await?;
             let spec = spec(ctx, &guest, data).await?;
             guest.driver.prepare(&spec).await?;
             data.in_use = None;
@@ -352,6 +353,7 @@ impl Step<Data> for SetInitialPassword {
 #[derive(Debug)]
 struct HandOver {
     hosts: Arc<Hosts>,
+    url: String,
 }
 
 #[async_trait]
@@ -375,7 +377,7 @@ impl Step<Data> for HandOver {
             os: &ready.os,
             root_login: ready.root_login,
             has_keys: ready.has_keys,
-            url: &ctx.core.config.public_url,
+            url: &self.url,
         };
         let event = format!("server-ready:{}", guest.server.uuid);
         if let Some(email) = &ready.email {

@@ -7,22 +7,22 @@ pub mod password;
 pub mod power;
 pub mod reinstall;
 
-use std::sync::Arc;
-
 use kernel::operations::AnyWorkflow;
 
-use crate::hosts::Hosts;
+use crate::servers::Servers;
 
 /// Every workflow on servers.
-pub fn all(hosts: &Arc<Hosts>) -> Vec<Box<dyn AnyWorkflow>> {
+pub fn all(servers: &Servers) -> Vec<Box<dyn AnyWorkflow>> {
+    let hosts = &servers.hosts;
+    let power = |power| Box::new(power::workflow(hosts, power, servers.settings.shutdown()));
     vec![
-        Box::new(create::workflow(hosts)),
+        Box::new(create::workflow(servers)),
         Box::new(delete::workflow(hosts)),
-        Box::new(power::workflow(hosts, power::Power::Start)),
-        Box::new(power::workflow(hosts, power::Power::Stop)),
-        Box::new(power::workflow(hosts, power::Power::Restart)),
-        Box::new(power::workflow(hosts, power::Power::Suspend)),
-        Box::new(power::workflow(hosts, power::Power::Unsuspend)),
+        power(power::Power::Start),
+        power(power::Power::Stop),
+        power(power::Power::Restart),
+        power(power::Power::Suspend),
+        power(power::Power::Unsuspend),
         Box::new(reinstall::workflow(hosts)),
         Box::new(password::workflow(hosts)),
     ]

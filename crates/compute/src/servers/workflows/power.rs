@@ -94,11 +94,13 @@ impl operations::Data for Data {}
 /// The time in which a guest that can't boot goes down again.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// The steps.
-pub fn workflow(hosts: &Arc<Hosts>, power: Power) -> Workflow<Data> {
+/// The steps. `shutdown`: how long the guest may take before it is forced off.
+pub fn workflow(hosts: &Arc<Hosts>, power: Power, shutdown: Duration) -> Workflow<Data> {
     let hosts = || Arc::clone(hosts);
-    let steps: Vec<Box<dyn Step<Data>>> =
-        vec![Box::new(PowerGuest { hosts: hosts(), power }), Box::new(ShowPowerStatus { hosts: hosts(), power })];
+    let steps: Vec<Box<dyn Step<Data>>> = vec![
+        Box::new(PowerGuest { hosts: hosts(), power, shutdown }),
+        Box::new(ShowPowerStatus { hosts: hosts(), power }),
+    ];
     Workflow { kind: power.kind(), steps }
 }
 
@@ -107,6 +109,7 @@ pub fn workflow(hosts: &Arc<Hosts>, power: Power) -> Workflow<Data> {
 struct PowerGuest {
     hosts: Arc<Hosts>,
     power: Power,
+    shutdown: Duration,
 }
 
 #[async_trait]
@@ -123,8 +126,7 @@ impl Step<Data> for PowerGuest {
             tx.commit().await?;
             data.shown = true;
         }
-        let (driver, at) = (&*guest.driver, &guest.at);
-        let timeout = Duration::from_secs(ctx.core.config.shutdown_seconds.into());
+        let (driver, at, timeout) = (&*guest.driver, &guest.at, self.shutdown);
         let outcome = match self.power {
             Power::Start | Power::Unsuspend => data.work.drive(ctx, driver, || driver.start(at)).await?,
             Power::Stop | Power::Suspend => {

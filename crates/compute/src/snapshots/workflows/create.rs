@@ -7,7 +7,7 @@ use kernel::operations::{self, Context, Fault, Outcome, Step, Workflow, Workflow
 use serde::{Deserialize, Serialize};
 
 use super::take::SnapshotProgress;
-use crate::hosts::Hosts;
+use crate::servers::Servers;
 
 /// The workflow.
 pub const KIND: WorkflowKind = WorkflowKind { name: "snapshot", first_step: "take_snapshot" };
@@ -28,15 +28,14 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
-    let hosts = || Arc::clone(hosts);
-    Workflow { kind: KIND, steps: vec![Box::new(TakeRequestedSnapshot { hosts: hosts() })] }
+pub fn workflow(servers: &Arc<Servers>) -> Workflow<Data> {
+    Workflow { kind: KIND, steps: vec![Box::new(TakeRequestedSnapshot { servers: Arc::clone(servers) })] }
 }
 
 /// Creates the snapshot.
 #[derive(Debug)]
 struct TakeRequestedSnapshot {
-    hosts: Arc<Hosts>,
+    servers: Arc<Servers>,
 }
 
 #[async_trait]
@@ -46,10 +45,10 @@ impl Step<Data> for TakeRequestedSnapshot {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        data.take.advance(&self.hosts, ctx).await
+        data.take.advance(&self.servers, ctx).await
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        data.take.delete_again(&self.hosts, ctx).await
+        data.take.delete_again(&self.servers.hosts, ctx).await
     }
 }

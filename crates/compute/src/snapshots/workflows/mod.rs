@@ -9,8 +9,12 @@ use std::sync::Arc;
 
 use kernel::operations::AnyWorkflow;
 
-use crate::hosts::Hosts;
+use crate::servers::Servers;
 
-pub(crate) fn all(hosts: &Arc<Hosts>) -> Vec<Box<dyn AnyWorkflow>> {
-    vec![Box::new(create::workflow(hosts)), Box::new(rollback::workflow(hosts)), Box::new(delete::workflow(hosts))]
+pub(crate) fn all(servers: &Arc<Servers>) -> Vec<Box<dyn AnyWorkflow>> {
+    vec![
+        Box::new(create::workflow(servers)),
+        Box::new(rollback::workflow(servers)),
+        Box::new(delete::workflow(&servers.hosts)),
+    ]
 }

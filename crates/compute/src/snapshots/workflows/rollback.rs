@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::take::{SnapshotProgress, fault};
 use crate::hosts::Hosts;
+use crate::servers::Servers;
 use crate::servers::model::Status;
 use crate::servers::store;
 use crate::servers::subject::server_of;
@@ -52,13 +53,13 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
-    let hosts = || Arc::clone(hosts);
+pub fn workflow(servers: &Arc<Servers>) -> Workflow<Data> {
+    let hosts = || Arc::clone(&servers.hosts);
     Workflow {
         kind: KIND,
         steps: vec![
             Box::new(CheckSnapshot { hosts: hosts() }),
-            Box::new(TakeSafetySnapshot { hosts: hosts() }),
+            Box::new(TakeSafetySnapshot { servers: Arc::clone(servers) }),
             Box::new(RollBack { hosts: hosts() }),
             Box::new(StartRolledBackGuest { hosts: hosts() }),
             Box::new(ShowRollbackStatus { hosts: hosts() }),
@@ -100,7 +101,7 @@ impl Step<Data> for CheckSnapshot {
 /// would only block the rollback because the storage only rolls back to its newest snapshot.
 #[derive(Debug)]
 struct TakeSafetySnapshot {
-    hosts: Arc<Hosts>,
+    servers: Arc<Servers>,
 }
 
 #[async_trait]
@@ -111,14 +112,14 @@ impl Step<Data> for TakeSafetySnapshot {
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         match &mut data.safety {
-            Some(safety) => safety.advance(&self.hosts, ctx).await,
+            Some(safety) => safety.advance(&self.servers, ctx).await,
             None => Ok(Outcome::Done),
         }
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         match &mut data.safety {
-            Some(safety) if data.refused || safety.is_too_big() => safety.delete_again(&self.hosts, ctx).await,
+            Some(safety) if data.refused || safety.is_too_big() => safety.delete_again(&self.servers.hosts, ctx).await,
             Some(safety) if !safety.was_requested() => safety.free(ctx).await,
             _ => Ok(Outcome::Done),
         }

@@ -6,6 +6,7 @@ use kernel::operations::{Context, Fault, FaultKind, Outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
+use crate::servers::Servers;
 use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
 use crate::snapshots::service::{no_snapshots, room_for};
@@ -33,8 +34,9 @@ impl SnapshotProgress {
     }
 
     /// Does the next part of it.
-    pub(super) async fn advance(&mut self, hosts: &Hosts, ctx: &Context<'_>) -> Result<Outcome, Fault> {
-        let guest = Guest::load(hosts, ctx).await?;
+    pub(super) async fn advance(&mut self, servers: &Servers, ctx: &Context<'_>) -> Result<Outcome, Fault> {
+        let margin = servers.settings.storage_margin_percent;
+        let guest = Guest::load(&servers.hosts, ctx).await?;
         let (driver, at) = (&*guest.driver, &guest.at);
         if !self.asked {
             let there = driver.snapshots(at).await.map_err(fault)?;
@@ -47,23 +49,25 @@ impl SnapshotProgress {
             Err(fault) if fault.kind == FaultKind::Fail => fault,
             ended => match ended? {
                 Some(wait) => return Ok(wait),
-                None => return self.settle(ctx, &guest).await,
+                None => return self.settle(ctx, &guest, margin).await,
             },
         };
         // If it was called before a crash and again after it, the host refuses the second call. We checked before the
         // first call, and nothing else works on this server: a snapshot that exists when the host is done is ours.
         match driver.find(at).await? {
             Presence::Present { busy: true, .. } => Ok(BUSY),
-            _ if driver.snapshots(at).await?.iter().any(|s| s.name == self.name) => self.settle(ctx, &guest).await,
+            _ if driver.snapshots(at).await?.iter().any(|s| s.name == self.name) => {
+                self.settle(ctx, &guest, margin).await
+            }
             _ => Err(fault),
         }
     }
 
     /// Records what the finished snapshot holds; fails if it has to be deleted again.
-    async fn settle(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Outcome, Fault> {
+    async fn settle(&mut self, ctx: &Context<'_>, guest: &Guest, margin: u32) -> Result<Outcome, Fault> {
         let gib = room::size_now(&*guest.driver, &guest.at, &guest.server).await?;
         let mut tx = ctx.begin().await?;
-        if room::correct(ctx.core, &mut tx, &guest.server, &self.name, gib).await? {
+        if room::correct(&mut tx, margin, &guest.server, &self.name, gib).await? {
             return Ok(Outcome::DoneIn(tx));
         }
         self.too_big = true;

@@ -48,6 +48,7 @@ pub(super) async fn use_next_number(
 /// Takes the next address if something else on the host has this one, which is reserved from now on: whatever becomes
 /// of this order, the next one must not run into the same address. An existing guest is to be prepared again.
 pub(super) async fn use_next_address(
+    hosts: &Hosts,
     ctx: &Context<'_>,
     guest: &Guest,
     data: &mut Data,
@@ -60,7 +61,7 @@ pub(super) async fn use_next_address(
         tracing::warn!(subject = %ctx.subject, %address, text, "an address is in use on the host; it is now reserved");
     }
     data.passed_over += 1;
-    let rest = ctx.core.config.address_rest();
+    let rest = hosts.addresses.settings.rest();
     let found = data.passed_over <= ADDRESSES
         && addresses::store::take(&mut tx, guest.server.host_id, server_of(ctx)?, rest).await?;
     tx.commit().await?;
@@ -89,7 +90,7 @@ pub(super) async fn use_other_node(
     }
     data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
     let mut tx = ctx.begin().await?;
-    let rest = ctx.core.config.address_rest();
+    let rest = hosts.addresses.settings.rest();
     let Some(host) = placement::find_other_node(&mut tx, &guest.server, &data.refused, rest).await? else {
         return Err(fault);
     };

@@ -1,0 +1,89 @@
+//! Settings of accounts.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use kernel::settings::{Settings, at_least_one};
+use serde::{Deserialize, Serialize};
+
+/// Who may sign in, for how long, and where.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AccountSettings {
+    /// The service's public address, for links in emails and for consoles.
+    pub public_url: String,
+    /// Whether anyone may register as a customer.
+    pub registration: bool,
+    /// Lifetime of an access token in minutes.
+    pub access_token_minutes: u32,
+    /// Lifetime of a login session in days; its refresh tokens expire with it.
+    pub session_days: u32,
+    /// Failed logins per account within 15 minutes.
+    pub login_limit_account: i32,
+    /// Failed logins per address within 15 minutes.
+    pub login_limit_address: i32,
+    /// How long a token is trusted without a query if notifications of the database don't arrive. Not settable from the
+    /// environment: a higher value would be unsafe.
+    #[serde(skip)]
+    pub token_life: Duration,
+}
+
+impl Default for AccountSettings {
+    fn default() -> Self {
+        Self {
+            public_url: "http://127.0.0.1:5000".into(),
+            registration: false,
+            access_token_minutes: 15,
+            session_days: 30,
+            login_limit_account: 10,
+            login_limit_address: 50,
+            token_life: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Settings for AccountSettings {
+    fn check(&self) -> anyhow::Result<()> {
+        self.public_origin().context("INNKEEPER_PUBLIC_URL must be a URL such as https://panel.example.com")?;
+        at_least_one([
+            ("INNKEEPER_ACCESS_TOKEN_MINUTES", self.access_token_minutes.into()),
+            ("INNKEEPER_SESSION_DAYS", self.session_days.into()),
+        ])
+    }
+}
+
+impl AccountSettings {
+    /// The origin that browsers send for our own pages: the public address without its path. None if it is not an
+    /// http(s) URL.
+    pub fn public_origin(&self) -> Option<String> {
+        let (scheme, rest) = self.public_url.split_once("://").filter(|(s, _)| matches!(*s, "http" | "https"))?;
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default().to_ascii_lowercase();
+        // Browsers omit the default port.
+        let usual = if scheme == "http" { ":80" } else { ":443" };
+        let host = host.strip_suffix(usual).unwrap_or(&host);
+        (!host.is_empty() && !host.contains('@')).then(|| format!("{scheme}://{host}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_a_browser_makes_of_the_address() {
+        let origin =
+            |url: &str| AccountSettings { public_url: url.into(), ..AccountSettings::default() }.public_origin();
+        for (url, expected) in [
+            ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+            ("https://Panel.example.com/", "https://panel.example.com"),
+            ("https://panel.example.com:443/cloud", "https://panel.example.com"),
+            ("http://panel.example.com:443", "http://panel.example.com:443"),
+            ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+        ] {
+            assert_eq!(origin(url).as_deref(), Some(expected), "{url}");
+        }
+        for bad in ["", "panel.example.com", "ftp://panel.example.com", "http://", "https://me@panel.example.com"] {
+            assert_eq!(origin(bad), None, "{bad}");
+        }
+    }
+}
