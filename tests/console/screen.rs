@@ -28,11 +28,11 @@ use crate::support::{Browser, TestApp, wait_for};
 struct Qemu {
     folder: tempfile::TempDir,
     password: SecretString,
-    _machine: Child,
 }
 
 impl Qemu {
-    async fn start(password: &str) -> Self {
+    /// With the machine, which ends when it is dropped: the service's tasks may keep the driver to the end.
+    async fn start(password: &str) -> (Self, Child) {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("screen");
         let machine = Command::new("qemu-system-x86_64")
@@ -46,7 +46,7 @@ impl Qemu {
             .spawn()
             .expect("QEMU starts; `make test` installs it");
         wait_for("QEMU's screen", async || UnixStream::connect(&socket).await).await;
-        Self { folder, password: password.to_owned().into(), _machine: machine }
+        (Self { folder, password: password.to_owned().into() }, machine)
     }
 }
 
@@ -164,7 +164,7 @@ async fn a_graphical_console_is_shown_without_exposing_its_password() {
         answer["url"].as_str().unwrap().to_owned()
     };
 
-    let mut wrong = Qemu::start("right").await;
+    let (mut wrong, _machine) = Qemu::start("right").await;
     wrong.password = "wrong".to_owned().into();
     app.service.features.hosts.drivers.pin(HostId(host), Arc::new(wrong));
     let mut browser = Browser::new();
@@ -173,7 +173,8 @@ async fn a_graphical_console_is_shown_without_exposing_its_password() {
     assert_eq!(title, "The host could not open the console");
     assert!(words.starts_with("Could not log in to the host's graphical console."), "{words}");
 
-    app.service.features.hosts.drivers.pin(HostId(host), Arc::new(Qemu::start("s3cret-8").await));
+    let (right, _other_machine) = Qemu::start("s3cret-8").await;
+    app.service.features.hosts.drivers.pin(HostId(host), Arc::new(right));
     browser.open(&url().await).await;
     browser.status("Connected").await;
     // The firmware prints text, so there is more than one colour.

@@ -29,9 +29,9 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
     // The HA manager only takes a request: its effect shows in the guest's state.
     let asked_only = upid.kind.starts_with("ha");
     match (then, &end) {
-        (PveFollowUp::Made | PveFollowUp::Sized(_), Outcome::Lost | Outcome::Failed(_)) => return Ok(end.into()),
+        (PveFollowUp::Made | PveFollowUp::Sized(_), Outcome::Lost | Outcome::Failed(_))
+        | (PveFollowUp::Deleted, Outcome::Lost | Outcome::Succeeded(_)) => return Ok(end.into()),
         (PveFollowUp::Started | PveFollowUp::Stopped, Outcome::Succeeded(_)) if !asked_only => return Ok(end.into()),
-        (PveFollowUp::Deleted, Outcome::Succeeded(_) | Outcome::Lost) => return Ok(end.into()),
         _ => {}
     }
     let found = match lookup::lookup(client, &guest).await {
