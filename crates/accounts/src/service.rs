@@ -318,10 +318,11 @@ pub async fn disable_user(accounts: &Accounts, user: UserId) -> Result<()> {
 
 /// Sets the maximum number of servers of an account. Existing servers stay.
 pub async fn set_server_limit(accounts: &Accounts, user: UserId, servers: u16) -> Result<()> {
-    match store::set_server_limit(&accounts.core.db, user, servers.into()).await? {
-        true => Ok(()),
-        false => Err(Error::not_found("account")),
+    let mut tx = db::begin(&accounts.core.db).await?;
+    if !store::set_server_limit(&mut tx, user, servers.into()).await? {
+        return Err(Error::not_found("account"));
     }
+    tx.commit().await
 }
 
 /// Authenticates the caller with this token, from this address. Refresh tokens are not accepted.

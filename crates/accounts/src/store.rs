@@ -94,8 +94,8 @@ pub(super) async fn update_user(
 }
 
 /// Sets the maximum number of servers of an account; false if it does not exist.
-pub(super) async fn set_server_limit(db: &PgPool, id: UserId, servers: i32) -> Result<bool> {
-    let done = sqlx::query!("update users set server_limit = $2 where id = $1", id.0, servers).execute(db).await?;
+pub(super) async fn set_server_limit(tx: &mut PgConnection, id: UserId, servers: i32) -> Result<bool> {
+    let done = sqlx::query!("update users set server_limit = $2 where id = $1", id.0, servers).execute(tx).await?;
     Ok(done.rows_affected() == 1)
 }
 
