@@ -65,7 +65,7 @@ pub async fn order(core: &Core, once: &Once, user: UserId, order: CreateServer) 
         if !placement::is_image_available(tx, order.os_id).await? {
             return Err(Error::field("osId", "No host has this image at the moment."));
         }
-        let candidates = placement::candidates(tx, order.os_id, &offer).await?;
+        let candidates = placement::candidates(tx, order.os_id, &offer, core.config.storage_margin_percent).await?;
         let Some(first) = candidates.first() else {
             if placement::awaits_sweep(tx).await? {
                 return Err(Error::new(

@@ -89,8 +89,7 @@ pub(super) async fn use_other_node(
     }
     data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
     let mut tx = ctx.begin().await?;
-    let rest = ctx.core.config.address_rest();
-    let Some(host) = placement::find_other_node(&mut tx, &guest.server, &data.refused, rest).await? else {
+    let Some(host) = placement::find_other_node(&mut tx, &guest.server, &data.refused, &ctx.core.config).await? else {
         return Err(fault);
     };
     ctx.set_lane(&mut tx, &hosts::lane(host)).await?;
