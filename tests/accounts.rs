@@ -7,7 +7,8 @@ use std::time::Duration;
 use accounts::AccountSettings;
 use serde_json::json;
 
-use crate::support::{Client, PASSWORD, TestApp};
+use crate::support::wait::BLOCKED;
+use crate::support::{Client, PASSWORD, TestApp, wait_for_sql};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registration_is_closed_unless_the_provider_opens_it() {
@@ -196,6 +197,24 @@ async fn login_attempts_are_limited_across_processes() {
         .await
         .unwrap();
     second.post("/api/auth/login", right).await.expect(200);
+}
+
+/// An attempt that waits for the one that starts the window began before it, and counts in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parallel_login_attempts_at_the_start_of_a_window_count_each_other() {
+    let app = TestApp::with(|c| c.login_limit_account = 4).await;
+    let wrong = json!({ "email": "customer@example.com", "password": "a guess" });
+    app.nobody.post("/api/auth/login", wrong.clone()).await.expect(401);
+    let mut others = kernel::db::begin(&app.db.pool).await.unwrap();
+    let locks = "select from login_attempts where key like 'place:%' for update";
+    sqlx::query(locks).execute(&mut *others).await.unwrap();
+    let client = app.nobody.clone();
+    let attempt = tokio::spawn(async move { client.post("/api/auth/login", wrong).await });
+    wait_for_sql(&app.db.pool, "the attempt", BLOCKED, 1_i64).await;
+    let starts = "update login_attempts set window_start = clock_timestamp(), attempts = 4 where key like 'place:%'";
+    sqlx::query(starts).execute(&mut *others).await.unwrap();
+    others.commit().await.unwrap();
+    attempt.await.unwrap().expect(429);
 }
 
 /// Somebody who guesses a password is blocked; the owner, who signs in from elsewhere or from a known address, is not.

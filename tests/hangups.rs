@@ -11,11 +11,18 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::relay::DatabaseRelay;
+use crate::support::wait::BLOCKED;
 use crate::support::writes::{Write, second, writes};
-use crate::support::{Client, Pve, TestApp, expect_outage, wait_for};
+use crate::support::{Client, Pve, TestApp, app, expect_outage, wait_for};
 
 /// Hang-ups on each route, one after the other, while others hit other routes.
 const HANG_UPS_PER_ROUTE: usize = 4;
+/// Accounts for each route that signs in or ends logins: hashing passwords is expensive.
+const ACCOUNTS_PER_LOGIN_ROUTE: usize = 2;
+/// Sockets of each kind.
+const SOCKETS: usize = 4;
+/// One in so many requests is not sent to its end.
+const CUT_SHORT: u32 = 5;
 /// How many confirmations another client gets, at least.
 const TOLD: usize = 10;
 /// The longest that a client stays, in milliseconds: most requests take less over this connection.
@@ -31,9 +38,64 @@ fn bytes(method: &str, path: &str, by: &Client, body: &Value) -> Vec<u8> {
 
 async fn hang_up(base: &str, request: &[u8]) {
     let mut stream = TcpStream::connect(base.trim_start_matches("http://")).await.unwrap();
-    stream.write_all(request).await.unwrap();
+    let is_cut = rand::rng().random_ratio(1, CUT_SHORT);
+    let sent = if is_cut { rand::rng().random_range(1..request.len()) } else { request.len() };
+    stream.write_all(&request[..sent]).await.unwrap();
     let stays = rand::rng().random_range(0..MAX_STAY_MS);
     tokio::time::sleep(Duration::from_millis(stays)).await;
+}
+
+/// A request that signs in or ends logins, for accounts of its own: the others stay signed in.
+async fn login_requests(test: &TestApp, write: &Write) -> Vec<Vec<u8>> {
+    let mut all = vec![];
+    for n in 0..ACCOUNTS_PER_LOGIN_ROUTE {
+        let email = format!("{n}@{}.example.com", write.route.rsplit('/').next().unwrap());
+        let mut body = write.body.clone();
+        if let Some(named) = body.get_mut("email") {
+            *named = json!(email);
+        }
+        let mut by = write.by.clone();
+        if write.route != "/api/auth/register" {
+            sqlx::query(
+                "insert into users (email, name, role, password_hash)
+                 select $1, name, role, password_hash from users where email = 'customer@example.com'",
+            )
+            .bind(&email)
+            .execute(&test.db.pool)
+            .await
+            .unwrap();
+        }
+        if by.token.is_some() {
+            by = app::signed_in(&test.db, &test.nobody, &email).await;
+        }
+        all.push(bytes(write.method.as_str(), &write.path, &by, &body));
+    }
+    all
+}
+
+/// Opens a WebSocket and sends its first message, without waiting for any answer.
+fn socket(path: &str, origin: &str, message: &str) -> Vec<u8> {
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    // A text frame of at least 126 bytes, masked with zeros.
+    let length = u16::try_from(message.len().max(126)).unwrap().to_be_bytes();
+    [head.as_bytes(), &[0x81, 0xfe], &length, &[0; 4], format!("{message:126}").as_bytes()].concat()
+}
+
+/// Sockets of the live view and of consoles.
+async fn sockets(test: &TestApp, origin: &str, console: &Write) -> Vec<Vec<u8>> {
+    let mut all = vec![];
+    for _ in 0..SOCKETS {
+        let token = json!({ "token": test.customer.token });
+        all.push(socket("/socket.io/?EIO=4&transport=websocket", origin, &format!("40{token}")));
+        let link = console.by.post(&console.path, console.body.clone()).await.expect(200).body;
+        let ticket = link["url"].as_str().unwrap().rsplit_once('#').unwrap().1;
+        let open = json!({ "type": "open", "ticket": ticket, "columns": 80, "rows": 24 });
+        all.push(socket("/console/socket", origin, &open.to_string()));
+    }
+    all
 }
 
 /// One request for every route, as bytes: writes and reads.
@@ -60,10 +122,16 @@ async fn hang_ups_leave_no_open_transaction_and_undo_nothing_that_was_confirmed(
     let (second, base) = second(&app, &db_relay).await;
     db_relay.delay(Duration::from_millis(4));
 
-    // Signing in is expensive, and requests that end logins would break this test.
-    let ends = ["/login", "/register", "/password", "/logout", "/sessions"].map(|last| format!("/api/auth{last}"));
-    let writes: Vec<_> = writes.into_iter().filter(|write| !ends.iter().any(|route| *route == write.route)).collect();
-    let requests = requests(&app, &writes, server).await;
+    let console = writes.iter().find(|write| write.route == "/api/server/console").unwrap();
+    let mut apart = sockets(&app, &second.core.config.public_url, console).await;
+    let of_logins = ["/login", "/register", "/password", "/logout", "/sessions"].map(|last| format!("/api/auth{last}"));
+    let (logins, writes): (Vec<_>, Vec<_>) =
+        writes.into_iter().partition(|write| of_logins.iter().any(|route| *route == write.route));
+    for login in &logins {
+        apart.extend(login_requests(&app, login).await);
+    }
+    let mut requests = requests(&app, &writes, server).await;
+    requests.extend(apart);
     let requests = Arc::new(requests);
     let mut leaving = tokio::task::JoinSet::new();
     for nth in 0..6 {
@@ -142,8 +210,7 @@ async fn a_write_completes_after_its_client_has_left() {
     let size = json!({ "name": "left", "kind": "lxc", "cores": 1, "memory": 64, "disk": 1, "price": 1 });
     let mut stream = TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();
     stream.write_all(&bytes("POST", "/api/tariffs", &app.provider, &size)).await.unwrap();
-    let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-    crate::support::wait_for_sql(&app.db.pool, "the request", waits, 1i64).await;
+    crate::support::wait_for_sql(&app.db.pool, "the request", BLOCKED, 1i64).await;
     drop(stream);
     // More round trips on another connection: by then the server has noticed that the first one is closed.
     for _ in 0..20 {

@@ -3,8 +3,10 @@
 use hypervisor::{GuestKind, GuestRef};
 use kernel::operations::failpoints::Action;
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 
 use crate::support::lab::Catalogue;
+use crate::support::notes::Notes;
 use crate::support::wait::{PATIENCE, within};
 use crate::support::{Client, Lab, TestApp, ended, eventually, wait_for};
 
@@ -220,6 +222,47 @@ async fn hanging_guests_delay_only_their_owner() {
     assert_eq!(hostile.get(&first).await.expect(200).body["status"], "running");
 }
 
+/// The customer's operations are in lanes of their own, as on many hosts, and hang while they are saved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_account_s_hanging_operations_leave_slots_for_others_whatever_their_lanes() {
+    let (app, _) = TestApp::adding(Notes::new).await;
+    for sql in [
+        "create function own_lane() returns trigger language plpgsql as
+         $$ begin new.lane = 'host:' || new.subject_id; return new; end $$",
+        "create trigger own_lane before insert on operations for each row execute function own_lane()",
+        "create function hang() returns trigger language plpgsql set lock_timeout = 0 as
+         $$ begin perform pg_advisory_xact_lock_shared(4711); return new; end $$",
+        "create trigger hang before update on operations for each row
+         when (old.account_id = (CUSTOMER) and new.step_index > old.step_index) execute function hang()",
+    ] {
+        let sql = sql.replace("(CUSTOMER)", &app.customer_id.0.to_string());
+        sqlx::query(AssertSqlSafe(sql)).execute(&app.db.pool).await.unwrap();
+    }
+    let mut hold = kernel::db::begin(&app.db.pool).await.unwrap();
+    sqlx::query("select pg_advisory_xact_lock(4711)").execute(&mut *hold).await.unwrap();
+    let note = async |by: &Client| by.post("/api/notes", json!({ "text": "milk" })).await.expect(201).body;
+    for _ in 0..12 {
+        note(&app.customer).await;
+    }
+    let at_work = async || {
+        let sql = "select count(*) from operations where account_id = $1 and lease_until >= now()";
+        sqlx::query_scalar::<_, i64>(sql).bind(app.customer_id.0).fetch_one(&app.db.pool).await.unwrap()
+    };
+    let workers = app.core.config.workers as i64;
+    let most = workers * 3 / 4;
+    wait_for("the account's share of slots", async || (at_work().await >= most).then_some(())).await;
+    let others = note(&app.other).await;
+    wait_for("the other customer's note", async || {
+        let held = at_work().await;
+        assert!(held <= most, "one account holds {held} of {workers} slots");
+        let other = operation(&app.other, &others["operationId"]).await;
+        if other["state"] == "succeeded" { Ok(()) } else { Err(other) }
+    })
+    .await;
+    hold.rollback().await.unwrap();
+    app.all_ended(PATIENCE).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_count_against_storage_and_can_t_fill_it() {
     let (app, _lab, catalogue) = lab().await;
@@ -262,11 +305,12 @@ async fn snapshots_count_against_storage_and_can_t_fill_it() {
     assert_eq!(reserved().await, 3);
     server(&app.other, &catalogue).await;
 
-    // Whatever room is left on paper, a storage that is nearly full takes no snapshots and no bigger disks.
+    // Whatever room is left on paper, a storage that is nearly full takes no snapshots, bigger disks or servers.
     set("update nodes set disk_gib = 40, disk_used = 37::bigint << 30").await;
     let refused = take("four").await.expect(507);
     assert!(refused.body["error"].as_str().unwrap().contains("nearly full"), "{}", refused.text);
     app.provider.put(&format!("{path}/resize"), json!({ "disk": 2 })).await.expect(507);
+    app.other.post("/api/server/create", catalogue.order()).await.expect(507);
     set("update nodes set disk_used = 35::bigint << 30").await;
     done(take("four").await.expect(200).body).await;
 }

@@ -7,7 +7,9 @@ use sqlx::AssertSqlSafe;
 use watch::history::service as history;
 
 use crate::support::client::Response;
-use crate::support::{Client, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_error, expect_outage};
+use crate::support::{
+    Client, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_error, expect_outage, wait_for,
+};
 
 async fn run(app: &TestApp, sql: &str) {
     sqlx::query(AssertSqlSafe(sql)).execute(&app.db.pool).await.unwrap();
@@ -84,7 +86,7 @@ async fn a_read_only_database_serves_reads_and_refuses_writes_until_it_recovers(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_database_disk_is_a_503_and_not_an_internal_error() {
     expect_outage();
-    let app = TestApp::new().await;
+    let app = TestApp::new().await.running("heartbeat");
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
     run(
@@ -93,7 +95,8 @@ async fn a_full_database_disk_is_a_503_and_not_an_internal_error() {
          begin raise exception 'could not extend file: No space left on device' using errcode = 'disk_full'; end $$",
     )
     .await;
-    for table in ["servers", "tariffs", "tokens"] {
+    let tables = ["servers", "tariffs", "tokens", "installation"];
+    for table in tables {
         run(&app, &format!("create trigger full_disk before insert or update on {table} execute function full_disk()"))
             .await;
     }
@@ -101,9 +104,16 @@ async fn a_full_database_disk_is_a_503_and_not_an_internal_error() {
     assert_unavailable(&app.provider.post("/api/tariffs", size("new")).await);
     assert_unavailable(&app.customer.post("/api/auth/tokens", json!({ "name": "t", "scopes": ["read"] })).await);
     app.customer.get("/api/server").await.expect(200);
-    for table in ["servers", "tariffs", "tokens"] {
+    let unready = wait_for("the next heartbeat to fail", async || {
+        let answer = app.nobody.get("/health/ready").await;
+        if answer.status == 200 { Err(answer.text) } else { Ok(answer) }
+    })
+    .await;
+    assert_unavailable(&unready);
+    for table in tables {
         run(&app, &format!("drop trigger full_disk on {table}")).await;
     }
+    eventually(&app.nobody, "/health/ready", |_| true).await;
     let order = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     assert_eq!(ended(&app.customer, &order["operationId"]).await["state"], "succeeded");
 }

@@ -1,13 +1,17 @@
-//! Another version of the program beside this one (`make upgrade-test`).
+//! Another version of the program beside this one, or before it (`make upgrade-test`).
 
 use serde_json::{Value, json};
 
 use crate::support::app::signed_in;
-use crate::support::child::Service;
+use crate::support::child::{Service, command, command_of};
 use crate::support::{Client, Pve, TestDb, ended};
 
 /// How often both are killed.
 const ROUNDS: usize = 3;
+
+fn other_program() -> String {
+    std::env::var("INNKEEPER_TEST_OLD_PROGRAM").expect("`make upgrade-test` names the other program")
+}
 
 struct World {
     db: std::sync::Arc<TestDb>,
@@ -16,8 +20,7 @@ struct World {
 
 impl World {
     async fn other(&self) -> Service {
-        let program = std::env::var("INNKEEPER_TEST_OLD_PROGRAM").expect("`make upgrade-test` names the other program");
-        Service::start_program(&program, &self.db, self.data.path(), &[("INNKEEPER_LEASE_SECONDS", "3")]).await
+        Service::start_program(&other_program(), &self.db, self.data.path(), &[("INNKEEPER_LEASE_SECONDS", "3")]).await
     }
 
     async fn present(&self) -> Service {
@@ -87,5 +90,21 @@ async fn two_versions_side_by_side_lose_and_duplicate_nothing() {
         }
         pve.assert_no_orphan("after both were killed").await;
         new = world.present().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the program of another version: make upgrade-test"]
+async fn an_earlier_generation_s_program_refuses_the_migrated_schema() {
+    let (db, data) = (TestDb::empty().await, tempfile::tempdir().unwrap());
+    let old = async |command: &str| command_of(&other_program(), &db, data.path()).arg(command).output().await.unwrap();
+    assert!(old("migrate").await.status.success(), "it knows its own schema");
+    let migrated = command(&db, data.path()).arg("migrate").output().await.unwrap();
+    assert!(migrated.status.success(), "{migrated:?}");
+    for command in ["migrate", "serve"] {
+        let refused = old(command).await;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success(), "{command}: {said}");
+        assert!(said.contains("only knows generations up to") && said.trim().lines().count() == 1, "{command}: {said}");
     }
 }

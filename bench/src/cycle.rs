@@ -175,7 +175,8 @@ async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
         .await?;
         anyhow::ensure!(servers.len() / WATCHED <= SEATS, "too many watchers for one token");
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(user), new).await?.token;
+        let token =
+            create_api_token(&house.app.features.accounts, &Once::default(), UserId(user), None, new).await?.token;
         let watched = servers.into_iter().step_by(WATCHED);
         watchers.extend(watched.map(|server| Watcher { token: token.clone(), server }));
     }

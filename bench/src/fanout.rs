@@ -111,7 +111,8 @@ async fn watchers(house: &House) -> anyhow::Result<Vec<Watcher>> {
     let mut watchers = Vec::new();
     for tenant in first..first + i64::from(TENANTS) {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(tenant), new).await?.token;
+        let token =
+            create_api_token(&house.app.features.accounts, &Once::default(), UserId(tenant), None, new).await?.token;
         let servers: Vec<i64> =
             sqlx::query_scalar("select id from servers where user_id = $1").bind(tenant).fetch_all(db).await?;
         for server in servers {

@@ -127,7 +127,7 @@ async fn charts(house: &House, first: i64, report: &mut Report) -> anyhow::Resul
             .fetch_all(db)
             .await?;
     let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-    let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(first), new).await?.token;
+    let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(first), None, new).await?.token;
     let from = (Utc::now() - TimeDelta::days(30) + TimeDelta::minutes(10)).format("%Y-%m-%dT%H:%M:%SZ");
     let requests: Vec<(String, String)> = servers
         .iter()

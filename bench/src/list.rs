@@ -35,9 +35,15 @@ async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
     for tenant in 0..TENANTS {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
         tokens.push(
-            create_api_token(&house.app.features.accounts, &Once::default(), UserId(first + i64::from(tenant)), new)
-                .await?
-                .token,
+            create_api_token(
+                &house.app.features.accounts,
+                &Once::default(),
+                UserId(first + i64::from(tenant)),
+                None,
+                new,
+            )
+            .await?
+            .token,
         );
     }
     sqlx::query("vacuum analyze").execute(&house.app.core.db).await?;

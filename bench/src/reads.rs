@@ -55,7 +55,7 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
     let provider = house.person("provider@example.com", Role::Provider).await?.id;
     let token = async |user: UserId| {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        create_api_token(&house.app.features.accounts, &Once::default(), user, new).await.map(|made| made.token)
+        create_api_token(&house.app.features.accounts, &Once::default(), user, None, new).await.map(|made| made.token)
     };
     let whole = token(provider).await?;
     let mut tenants = Vec::new();

@@ -237,8 +237,9 @@ async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
             None => accounts::add_user(&service.features.accounts, email, name, role, password.clone()).await?.id,
         };
         let new = NewApiToken { name: TOKEN.to_owned(), scopes: vec!["write".to_owned()], expires_at: None };
-        let token =
-            accounts::create_api_token(&service.features.accounts, &Once::default(), id, checked(new)?).await?.token;
+        let token = accounts::create_api_token(&service.features.accounts, &Once::default(), id, None, checked(new)?)
+            .await?
+            .token;
         println!("  {email}  {}", password.expose_secret());
         values.push((format!("INNKEEPER_{prefix}_EMAIL"), email.to_owned()));
         values.push((format!("INNKEEPER_{prefix}_PASSWORD"), password.expose_secret().to_owned()));

@@ -52,7 +52,8 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
             audit::account(user.id);
             let expires_at = days.map(|days| Utc::now() + Duration::days(days.into()));
             let new = checked(NewApiToken { name, scopes, expires_at })?;
-            let made = service::create_api_token(&service.features.accounts, &Once::default(), user.id, new).await?;
+            let made =
+                service::create_api_token(&service.features.accounts, &Once::default(), user.id, None, new).await?;
             audit::subject(made.details.id);
             println!("{} has the API token {} with the id {}.", user.email, made.details.name, made.details.id);
             println!("Secret (shown only once): {}", made.token);

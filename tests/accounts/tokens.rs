@@ -6,6 +6,7 @@ use accounts::AccountSettings;
 use serde_json::json;
 
 use super::second_process;
+use crate::support::wait::BLOCKED;
 use crate::support::{Client, PASSWORD, TestApp, wait_for, wait_for_sql};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -208,6 +209,23 @@ async fn the_limit_of_api_tokens_holds_under_parallel_requests() {
     }
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
     assert_eq!(app.customer.get("/api/auth/tokens").await.expect(200).body.as_array().unwrap().len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_token_requested_while_the_password_is_reset_does_not_survive_the_reset() {
+    let app = TestApp::new().await;
+    let mut reset = kernel::db::begin(&app.db.pool).await.unwrap();
+    let set = "update users set password_hash = 'another' where id = $1";
+    sqlx::query(set).bind(app.customer_id.0).execute(&mut *reset).await.unwrap();
+    let client = app.customer.clone();
+    let new = json!({ "name": "late", "scopes": ["write"] });
+    let made = tokio::spawn(async move { client.post("/api/auth/tokens", new).await });
+    wait_for_sql(&app.db.pool, "the request", BLOCKED, 1_i64).await;
+    let revoke = "update sessions set revoked_at = now() where user_id = $1";
+    sqlx::query(revoke).bind(app.customer_id.0).execute(&mut *reset).await.unwrap();
+    reset.commit().await.unwrap();
+    made.await.unwrap().expect(401);
+    wait_for_sql(&app.db.pool, "API tokens", "select count(*) from tokens where kind = 'api'", 0_i64).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

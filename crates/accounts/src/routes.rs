@@ -205,7 +205,8 @@ async fn create_api_token(
     session: LoginCaller,
     Post(once, new): Post<NewApiToken>,
 ) -> Result<(StatusCode, Json<CreatedApiToken>)> {
-    Ok((StatusCode::CREATED, Json(service::create_api_token(&accounts, &once, session.caller.user, new).await?)))
+    let (user, session) = (session.caller.user, Some(session.id));
+    Ok((StatusCode::CREATED, Json(service::create_api_token(&accounts, &once, user, session, new).await?)))
 }
 
 /// Revoke an API token

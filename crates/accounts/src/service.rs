@@ -318,10 +318,11 @@ pub async fn disable_user(accounts: &Accounts, user: UserId) -> Result<()> {
 
 /// Sets the maximum number of servers of an account. Existing servers stay.
 pub async fn set_server_limit(accounts: &Accounts, user: UserId, servers: u16) -> Result<()> {
-    match store::set_server_limit(&accounts.core.db, user, servers.into()).await? {
-        true => Ok(()),
-        false => Err(Error::not_found("account")),
+    let mut tx = db::begin(&accounts.core.db).await?;
+    if !store::set_server_limit(&mut tx, user, servers.into()).await? {
+        return Err(Error::not_found("account"));
     }
+    tx.commit().await
 }
 
 /// Authenticates the caller with this token, from this address. Refresh tokens are not accepted.
@@ -357,11 +358,13 @@ pub async fn live(accounts: &Accounts, callers: &[Caller]) -> Result<Vec<Caller>
     Ok(store::live_callers(&accounts.core.db, callers).await?)
 }
 
-/// Creates an API token. Its secret is in the response and nowhere else.
+/// Creates an API token. Its secret is in the response and nowhere else. `session`: the login that requests it, if one
+/// does.
 pub async fn create_api_token(
     accounts: &Accounts,
     once: &Once,
     user: UserId,
+    session: Option<Uuid>,
     new: NewApiToken,
 ) -> Result<CreatedApiToken> {
     let known = |scope: &Scope| {
@@ -372,6 +375,12 @@ pub async fn create_api_token(
     }
     once.run(&accounts.core, async |tx| {
         store::lock_account(tx, user).await?;
+        // The lock may have waited for a new password, which ended the account's sessions and revoked its tokens.
+        if let Some(session) = session
+            && !store::sessions::is_live(tx, session).await?
+        {
+            return Err(unauthenticated("This session has ended; sign in again."));
+        }
         if store::api_tokens(&mut *tx, user).await?.len() >= API_TOKENS {
             let message = format!("Your account has {API_TOKENS} API tokens; revoke one that is no longer needed.");
             return Err(Error::new(Code::ResourceUnavailable, message));

@@ -94,8 +94,8 @@ pub(super) async fn update_user(
 }
 
 /// Sets the maximum number of servers of an account; false if it does not exist.
-pub(super) async fn set_server_limit(db: &PgPool, id: UserId, servers: i32) -> Result<bool> {
-    let done = sqlx::query!("update users set server_limit = $2 where id = $1", id.0, servers).execute(db).await?;
+pub(super) async fn set_server_limit(tx: &mut PgConnection, id: UserId, servers: i32) -> Result<bool> {
+    let done = sqlx::query!("update users set server_limit = $2 where id = $1", id.0, servers).execute(tx).await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -442,13 +442,14 @@ pub(super) async fn session_addresses(db: &PgPool, user: UserId) -> Result<Vec<I
 /// the count, and for how many more seconds the window lasts. One statement, so that parallel attempts count each
 /// other.
 pub(super) async fn count_attempt(db: &PgPool, (what, who): AttemptKey<'_>) -> Result<(i32, i64)> {
+    // now() is when this statement began; the one that it waited for may have begun later, and started the window.
     let row = sqlx::query!(
         r#"insert into login_attempts as l (key, window_start, attempts) values ($1 || lower($2), now(), 1)
            on conflict (key) do update set
-               attempts = case when l.window_start not between now() - interval '15 minutes' and now() then 1
-                               else l.attempts + 1 end,
-               window_start = case when l.window_start not between now() - interval '15 minutes' and now() then now()
-                                   else l.window_start end
+               attempts = case when l.window_start not between now() - interval '15 minutes' and clock_timestamp()
+                               then 1 else l.attempts + 1 end,
+               window_start = case when l.window_start not between now() - interval '15 minutes' and clock_timestamp()
+                                   then now() else l.window_start end
            returning attempts,
                ceil(extract(epoch from window_start + interval '15 minutes' - now()))::bigint as "seconds!""#,
         what,

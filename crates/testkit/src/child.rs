@@ -31,7 +31,8 @@ pub fn command(db: &TestDb, data: &std::path::Path) -> Command {
     command_of(&program(), db, data)
 }
 
-fn command_of(program: &str, db: &TestDb, data: &std::path::Path) -> Command {
+/// The same with another version's program.
+pub fn command_of(program: &str, db: &TestDb, data: &std::path::Path) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()

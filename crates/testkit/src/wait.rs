@@ -65,6 +65,10 @@ where
     .await;
 }
 
+/// How many connections to the test's database wait for a lock.
+pub const BLOCKED: &str =
+    "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+
 /// A time limit for a single event, without polling.
 pub async fn within<T>(what: &str, coming: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, coming).await.unwrap_or_else(|_| panic!("{what}: timed out after {PATIENCE:?}"))

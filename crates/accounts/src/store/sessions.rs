@@ -24,6 +24,17 @@ pub(crate) async fn list(db: &PgPool, user: UserId, current: Uuid, most: i64) ->
     .await
 }
 
+/// Whether a session is valid now.
+pub(crate) async fn is_live(db: &mut PgConnection, session: Uuid) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from sessions where id = $1 and revoked_at is null and expires_at > clock_timestamp())
+           as "live!""#,
+        session
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Ends a session of the account; false if it does not exist.
 pub(crate) async fn revoke_own(db: &mut PgConnection, user: UserId, session: Uuid) -> Result<bool> {
     let done = sqlx::query!(

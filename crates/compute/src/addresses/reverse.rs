@@ -3,6 +3,7 @@
 //! theirs, or that the provider opens to all accounts.
 
 use kernel::core::Core;
+use kernel::db;
 use kernel::error::{Error, Result};
 use sqlx::PgConnection;
 
@@ -41,7 +42,9 @@ pub async fn allowed(core: &Core, user: UserId) -> Result<Vec<String>> {
 /// Allows or forbids an account to name its addresses in a domain. Existing names stay.
 pub async fn allow(core: &Core, user: UserId, name: &str, allow: bool) -> Result<()> {
     let name = suffix(name).map_err(|problem| Error::field("suffix", problem))?;
-    store::set_suffix(&core.db, user, &name, allow).await
+    let mut tx = db::begin(&core.db).await?;
+    store::set_suffix(&mut tx, user, &name, allow).await?;
+    tx.commit().await
 }
 
 #[cfg(test)]

@@ -64,7 +64,8 @@ pub(super) struct RedeemedTicket {
     pub age: f64,
 }
 
-/// Uses up a ticket: if two clients present it at the same time, only one of them succeeds.
+/// Uses up a ticket: if two clients present it at the same time, only one of them succeeds. The transaction has waited
+/// for its turn, so `now()` may be a while ago.
 pub(super) async fn redeem_ticket(
     tx: &mut PgConnection,
     ticket: &[u8; 32],
@@ -74,10 +75,11 @@ pub(super) async fn redeem_ticket(
     sqlx::query_as!(
         RedeemedTicket,
         r#"update consoles set ticket = null, ticket_until = null, connection = connection + 1,
-               opened_at = coalesce(opened_at, now()), alive_until = now() + make_interval(secs => $3)
-           where ticket = $1 and ticket_until > now() and address = $2
+               opened_at = coalesce(opened_at, clock_timestamp()),
+               alive_until = clock_timestamp() + make_interval(secs => $3)
+           where ticket = $1 and ticket_until > clock_timestamp() and address = $2
            returning id, server_id as "server: ServerId", user_id as "user: UserId", token_id as token,
-               session_id as session, connection, extract(epoch from now() - opened_at)::float8 as "age!""#,
+               session_id as session, connection, extract(epoch from clock_timestamp() - opened_at)::float8 as "age!""#,
         &ticket[..],
         address.to_string(),
         alive.as_secs_f64()

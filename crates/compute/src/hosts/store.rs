@@ -352,7 +352,8 @@ pub async fn claim_sweep(db: &PgPool, host: HostId, interval: Duration) -> Resul
         r#"with mine as (
                update hosts set sweep_started_at = now()
                where id = $1 and enabled
-                 and (sweep_started_at is null or sweep_started_at > now()
+                 -- A claim that this one waited for may have begun after now().
+                 and (sweep_started_at is null or sweep_started_at > clock_timestamp()
                       or sweep_started_at <= now() - make_interval(secs =>
                              0.95 * $2::float8 * case when sweep_failures >= 3 then 2 else 1 end))
                returning sweep_started_at

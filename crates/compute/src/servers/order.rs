@@ -65,7 +65,8 @@ pub async fn order(servers: &Servers, once: &Once, user: UserId, order: CreateSe
         if !placement::is_image_available(tx, order.os_id).await? {
             return Err(Error::field("osId", "No host has this image at the moment."));
         }
-        let candidates = placement::candidates(tx, order.os_id, &offer).await?;
+        let candidates =
+            placement::candidates(tx, order.os_id, &offer, servers.settings.storage_margin_percent).await?;
         let Some(first) = candidates.first() else {
             if placement::awaits_sweep(tx).await? {
                 return Err(Error::new(

@@ -47,13 +47,14 @@ pub(super) async fn awaits_sweep(tx: &mut PgConnection) -> sqlx::Result<bool> {
     .await
 }
 
-/// Nodes that can create guests from the image and have the capacity for the offer: hosts that answer first, then by
-/// free memory. If no node of a host had the image at the last check, all of its nodes are candidates, since they may
-/// have it by now: the host itself will say.
+/// Nodes that can create guests from the image and have the capacity for the offer, also on a storage that is really no
+/// fuller than the margin allows: hosts that answer first, then by free memory. If no node of a host had the image at
+/// the last check, all of its nodes are candidates, since they may have it by now: the host itself will say.
 pub(super) async fn candidates(
     tx: &mut PgConnection,
     image: ImageId,
     offer: &OrderableTariff,
+    margin_percent: u32,
 ) -> sqlx::Result<Vec<Candidate>> {
     sqlx::query_as!(
         Candidate,
@@ -71,11 +72,13 @@ pub(super) async fn candidates(
              and used.cores + $2 <= n.cores * h.cpu_overcommit
              and used.memory_mib + $3 <= n.memory_mib * h.memory_overcommit
              and used.disk_gib + $4 <= n.disk_gib * h.disk_overcommit
+             and (n.disk_used is null or n.disk_used <= n.disk_gib * 1073741824.0 * (1 - $5::float8 / 100))
            order by h.last_error is not null, n.memory_mib * h.memory_overcommit - used.memory_mib desc, n.host_id, n.name"#,
         image.0,
         offer.cores,
         offer.memory_mib as i64,
-        offer.disk_gib as i64
+        offer.disk_gib as i64,
+        f64::from(margin_percent)
     )
     .fetch_all(tx)
     .await
@@ -110,6 +113,7 @@ pub(super) async fn find_other_node(
     tx: &mut PgConnection,
     server: &ServerRecord,
     refused: &[Candidate],
+    margin_percent: u32,
     rest: Duration,
 ) -> Result<Option<HostId>> {
     lock(tx).await?;
@@ -123,7 +127,7 @@ pub(super) async fn find_other_node(
         bandwidth_mbps: server.bandwidth_mbps,
     };
     let image = store::image_of(tx, server.id).await?;
-    let mut candidates = candidates(tx, image, &offer).await?;
+    let mut candidates = candidates(tx, image, &offer, margin_percent).await?;
     candidates.retain(|candidate| !refused.contains(candidate));
     if let Some(near) = candidates.iter().find(|candidate| candidate.host == server.host_id) {
         store::place(tx, server.id, near.host, &near.node).await?;

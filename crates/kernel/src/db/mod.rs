@@ -43,6 +43,7 @@ pub fn lease_pool(config: &Config) -> anyhow::Result<PgPool> {
 }
 
 /// A pool of one connection, for a listener: it may break unnoticed, and is then dropped with its pool.
+#[expect(clippy::disallowed_methods, reason = "it checks what is released")]
 pub fn listening_pool(db: &PgPool) -> PgPool {
     let options = checked_pool_options().max_connections(1).max_lifetime(None).idle_timeout(None);
     options.acquire_timeout(db.options().get_acquire_timeout()).connect_lazy_with((*db.connect_options()).clone())
@@ -71,6 +72,7 @@ fn checked_pool_options() -> PgPoolOptions {
     })
 }
 
+#[expect(clippy::disallowed_methods, reason = "it checks what is released")]
 fn pool_of(config: &Config, connections: u32) -> anyhow::Result<PgPool> {
     let pool = checked_pool_options()
         .max_connections(connections)

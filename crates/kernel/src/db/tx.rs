@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 pub struct Tx(PgTransaction<'static>);
 
 /// Begins a transaction on a connection of the pool. The future may be dropped at any moment.
+#[expect(clippy::disallowed_methods, reason = "the only place that begins")]
 pub async fn begin(pool: &PgPool) -> sqlx::Result<Tx> {
     let connection = pool.acquire().await?;
     PendingBegin(Some(PgTransaction::begin(connection, None))).await.map(Tx)

@@ -82,8 +82,8 @@ async fn ready(State(probes): State<Arc<HealthState>>) -> Result<Json<Health>> {
         let writes = sqlx::query_scalar!(
             r#"select not (pg_is_in_recovery() or current_setting('transaction_read_only')::bool) as "writes!""#
         );
-        if !writes.fetch_one(&probes.core.db).await? {
-            let error = Error::new(Code::DatabaseUnavailable, "Our database is read-only at the moment.");
+        if !writes.fetch_one(&probes.core.db).await? || probes.core.heart.has_failed() {
+            let error = Error::new(Code::DatabaseUnavailable, "Our database is read-only or full at the moment.");
             return Err(Error { retry_after: Some(Duration::from_secs(5)), ..error });
         }
         *looked = Some(Instant::now());

@@ -60,8 +60,13 @@ async fn claim(
     let Some(beats) = core.heart.known() else { return Ok(POLL) };
     store::queue_waiting(&core.lease_db).await?;
     let share = |n: usize| i64::try_from(n.max(1)).unwrap_or(i64::MAX);
-    let of_host = (core.engine.workers * 3 / 4).max(1);
-    let shares = SlotLimits { free: share(free), lane: share(of_host), account: share(of_host / 2) };
+    let of_lane = share(core.engine.workers * 3 / 4);
+    let shares = SlotLimits {
+        free: share(free),
+        lane: of_lane,
+        account: share(core.engine.workers * 3 / 8),
+        account_in_all: of_lane,
+    };
     let claimed = store::claim(&core.lease_db, core.engine.owner, core.engine.lease, known, shares, beats).await?;
     let idle = claimed.is_empty();
     for operation in claimed {
@@ -74,7 +79,7 @@ async fn claim(
         });
     }
     let next = store::next_due(&core.lease_db, known).await?;
-    // A due operation that was not claimed waits for others of its host or account to finish: `freed` wakes us.
+    // A due operation that was not claimed waits for others of its lane or account to finish: `freed` wakes us.
     let least = if idle && next.is_some_and(|seconds| seconds <= 0.0) { 0.25 } else { 0.005 };
     Ok(next.map_or(POLL, |seconds| Duration::from_secs_f64(seconds.clamp(least, POLL.as_secs_f64()))))
 }

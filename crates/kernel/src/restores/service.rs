@@ -1,5 +1,6 @@
 //! Business logic for restores: what is remembered, when the database is behind it, and what happens then.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,12 +29,19 @@ const CLOCKS: TimeDelta = TimeDelta::minutes(2);
 pub struct HeartbeatState {
     known: Mutex<Option<HeartbeatRecord>>,
     begun: OnceCell<()>,
+    failed: AtomicBool,
 }
 
 impl HeartbeatState {
     /// The installation, and the minimum value of its counter; `None` before the first check.
     pub fn known(&self) -> Option<(Uuid, i64)> {
         self.note().map(|note| (note.installation, note.beats))
+    }
+
+    /// Whether the last heartbeat could not be written: the database may answer and yet accept no changes, as when its
+    /// disk is full.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     fn note(&self) -> Option<HeartbeatRecord> {
@@ -112,15 +120,13 @@ pub async fn keep(core: &Core) {
     }
     let mut tick = tokio::time::interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut well = true;
     loop {
-        let beaten = beat(core).await;
-        if let Err(error) = &beaten
-            && well
+        let failed = core.heart.has_failed();
+        if let Err(error) = beat(core).await
+            && !failed
         {
             tracing::warn!(%error, "cannot write the heartbeat to the database; retrying");
         }
-        well = beaten.is_ok();
         tokio::select! {
             () = core.shutdown.cancelled() => break,
             _ = tick.tick() => {}
@@ -132,6 +138,12 @@ pub async fn keep(core: &Core) {
 
 /// Increments the counter and remembers it, or detects that the database was restored.
 pub async fn beat(core: &Core) -> Result<()> {
+    let beaten = advance(core).await;
+    core.heart.failed.store(beaten.is_err(), Ordering::Relaxed);
+    beaten
+}
+
+async fn advance(core: &Core) -> Result<()> {
     let note = note::read(&core.config.data);
     let Some(known) = core.heart.note() else { return Ok(()) };
     let known = known.or_later(note);

@@ -124,7 +124,7 @@ async fn assign_unused(tx: &mut PgConnection, pool: PoolId, server: ServerId) ->
 }
 
 /// Takes the address that was released the longest ago: by the server's own account while it rests (`own`), or by any
-/// account once it has rested.
+/// account once it has rested. One that was released while this transaction waited for the pool's lock counts too.
 async fn assign_released(
     tx: &mut PgConnection,
     pool: PoolId,
@@ -137,8 +137,8 @@ async fn assign_released(
          select r.pool_id, r.address, s.id
          from released_addresses r join address_pools p on p.id = r.pool_id, servers s
          where r.pool_id = $1 and s.id = $2 and r.address between p.first_address and p.last_address
-           and case when $4 then r.user_id = s.user_id and r.released_at > now() - make_interval(secs => $3)
-                    else r.released_at <= now() - make_interval(secs => $3) end
+           and case when $4 then r.user_id = s.user_id and r.released_at > clock_timestamp() - make_interval(secs => $3)
+                    else r.released_at <= clock_timestamp() - make_interval(secs => $3) end
            and not exists (select from addresses b where b.pool_id = r.pool_id and b.address = r.address)
          order by r.released_at, r.address limit 1",
         pool.0,
@@ -156,7 +156,7 @@ pub async fn next_rested_at(tx: &mut PgConnection, hosts: &[i64], rest: Duration
     let at = sqlx::query_scalar!(
         "select min(r.released_at) + make_interval(secs => $2)
          from released_addresses r join address_pools p on p.id = r.pool_id
-         where p.host_id = any($1) and p.enabled and r.released_at > now() - make_interval(secs => $2)
+         where p.host_id = any($1) and p.enabled and r.released_at > clock_timestamp() - make_interval(secs => $2)
            and r.address between p.first_address and p.last_address
            and not exists (select from addresses b where b.pool_id = r.pool_id and b.address = r.address)",
         hosts,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor};
 
 pub use given::{
     ServerAddress, adopt, lock_pools, next_rested_at, of_server, purge, release, release_of_guests,
@@ -26,17 +26,17 @@ pub(super) async fn suffixes(db: &mut PgConnection, user: UserId) -> Result<Vec<
 }
 
 /// Allows or forbids an account to name its addresses in a domain.
-pub(super) async fn set_suffix(db: &PgPool, user: UserId, name: &str, allow: bool) -> Result<()> {
+pub(super) async fn set_suffix(tx: &mut PgConnection, user: UserId, name: &str, allow: bool) -> Result<()> {
     let done = if allow {
         sqlx::query!(
             "insert into reverse_suffixes (user_id, suffix) values ($1, $2) on conflict do nothing",
             user.0,
             name
         )
-        .execute(db)
+        .execute(tx)
         .await
     } else {
-        sqlx::query!("delete from reverse_suffixes where user_id = $1 and suffix = $2", user.0, name).execute(db).await
+        sqlx::query!("delete from reverse_suffixes where user_id = $1 and suffix = $2", user.0, name).execute(tx).await
     };
     Ok(done.map(drop)?)
 }

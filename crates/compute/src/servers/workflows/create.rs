@@ -96,7 +96,7 @@ pub fn workflow(servers: &Servers) -> Workflow<Data> {
         kind: KIND,
         steps: vec![
             Box::new(ReserveServer),
-            Box::new(CreateGuest { hosts: hosts() }),
+            Box::new(CreateGuest { hosts: hosts(), margin: servers.settings.storage_margin_percent }),
             Box::new(PrepareGuest { hosts: hosts() }),
             Box::new(StartNewGuest { hosts: hosts() }),
             Box::new(SetInitialPassword { hosts: hosts() }),
@@ -180,6 +180,8 @@ impl Step<Data> for ReserveServer {
 #[derive(Debug)]
 pub(super) struct CreateGuest {
     pub(super) hosts: Arc<Hosts>,
+    /// Percentage of another node's storage that must stay free.
+    pub(super) margin: u32,
 }
 
 #[async_trait]
@@ -240,7 +242,7 @@ impl Step<Data> for CreateGuest {
                 use_next_address(&self.hosts, ctx, &guest, data, error).await
             }
             Err(error) if misplaced && !data.stays => {
-                use_other_node(&self.hosts, ctx, &guest, data, error.into()).await
+                use_other_node(&self.hosts, ctx, &guest, data, self.margin, error.into()).await
             }
             driven => Ok(driven?.unwrap_or(Outcome::Done)),
         }

@@ -23,7 +23,7 @@ pub fn all(servers: &Servers) -> Vec<Box<dyn AnyWorkflow>> {
         power(power::Power::Restart),
         power(power::Power::Suspend),
         power(power::Power::Unsuspend),
-        Box::new(reinstall::workflow(hosts)),
+        Box::new(reinstall::workflow(servers)),
         Box::new(password::workflow(hosts)),
     ]
 }

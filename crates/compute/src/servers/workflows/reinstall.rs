@@ -15,6 +15,7 @@ use super::create::{self, CreateGuest, PrepareGuest, SetInitialPassword, StartNe
 use super::guest::{self, Guest, GuestRemoval};
 use crate::hosts::Hosts;
 use crate::ids::ImageId;
+use crate::servers::Servers;
 use crate::servers::model::Status;
 use crate::servers::store;
 use crate::servers::subject::server_of;
@@ -49,14 +50,14 @@ impl Data {
 }
 
 /// The steps.
-pub fn workflow(hosts: &Arc<Hosts>) -> Workflow<Data> {
-    let hosts = || Arc::clone(hosts);
+pub fn workflow(servers: &Servers) -> Workflow<Data> {
+    let (hosts, margin) = (|| Arc::clone(&servers.hosts), servers.settings.storage_margin_percent);
     Workflow {
         kind: KIND,
         steps: vec![
             Box::new(CheckImage { hosts: hosts() }),
             Box::new(RemoveGuest { hosts: hosts() }),
-            Box::new(CreateStep(CreateGuest { hosts: hosts() })),
+            Box::new(CreateStep(CreateGuest { hosts: hosts(), margin })),
             Box::new(CreateStep(PrepareGuest { hosts: hosts() })),
             Box::new(CreateStep(StartNewGuest { hosts: hosts() })),
             Box::new(CreateStep(SetInitialPassword { hosts: hosts() })),

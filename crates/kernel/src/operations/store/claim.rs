@@ -76,6 +76,8 @@ pub(in crate::operations) struct SlotLimits {
     pub lane: i64,
     /// Of any one account in a lane: neither must its guests.
     pub account: i64,
+    /// Of any one account in all lanes together: nor those that it has everywhere. The provider's own are not limited.
+    pub account_in_all: i64,
 }
 
 /// Claims `known` operations that are due and not held, within this worker's limits. Accounts take turns: first those
@@ -98,13 +100,17 @@ pub(in crate::operations) async fn claim(
                where lease_owner = $1 and lease_until >= now() and state in ('queued', 'running', 'undoing')
                group by lane, account_id),
            in_lane as (select lane, sum(n)::bigint as n from held group by lane),
+           mine as (
+               select account_id, sum(n)::bigint as n from held where account_id is not null group by account_id),
            candidates as (
-               select o.id, o.run_at, o.lane, coalesce(in_lane.n, 0) as in_lane,
+               select o.id, o.run_at, o.lane, o.account_id, coalesce(in_lane.n, 0) as in_lane,
+                      coalesce(mine.n, 0) as in_all,
                       row_number() over (partition by o.lane, o.account_id order by o.run_at) + coalesce(held.n, 0)
                           as of_account
                from operations o
                left join held on held.lane = o.lane and held.account_id is not distinct from o.account_id
                left join in_lane on in_lane.lane = o.lane
+               left join mine on mine.account_id = o.account_id
                where o.state in ('queued', 'running', 'undoing')
                  and exists (select from unnest($3::text[], $7::integer[]) as known (kind, version)
                              where known.kind = o.kind and o.data_version <= known.version)
@@ -116,12 +122,17 @@ pub(in crate::operations) async fn claim(
                                   or not exists (select from operation_lanes l where l.lane = o.lane
                                                  and (l.checked_at is null or l.checked_at <= i.silent_to))))),
            fair as (
-               select id, run_at, of_account,
+               select id, run_at, account_id, of_account, in_all,
                       row_number() over (partition by lane order by of_account, run_at) + in_lane as of_lane
-               from candidates where of_account <= $6),
+               from candidates where of_account <= $6 and in_all < $10),
+           turns as (
+               select id, run_at, account_id, of_account,
+                      row_number() over (partition by account_id order by of_account, run_at) + in_all as of_all
+               from fair where of_lane <= $5),
            due as (
                select o.id from operations o
-               where o.id in (select id from fair where of_lane <= $5 order by of_account, run_at limit $4)
+               where o.id in (select id from turns where account_id is null or of_all <= $10
+                              order by of_account, run_at limit $4)
                  and o.state in ('queued', 'running', 'undoing')
                  and (o.lease_until is null or o.lease_until < now() or o.lease_until > now() + interval '2 hours' + $2)
                for update skip locked)
@@ -143,7 +154,8 @@ pub(in crate::operations) async fn claim(
         shares.account,
         &known.versions,
         beats.0,
-        beats.1
+        beats.1,
+        shares.account_in_all
     )
     .fetch_all(db)
     .await

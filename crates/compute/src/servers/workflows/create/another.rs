@@ -78,6 +78,7 @@ pub(super) async fn use_other_node(
     ctx: &Context<'_>,
     guest: &Guest,
     data: &mut Data,
+    margin: u32,
     fault: Fault,
 ) -> Result<Outcome, Fault> {
     if guest.driver.find(&guest.at).await? != Presence::Absent {
@@ -91,7 +92,7 @@ pub(super) async fn use_other_node(
     data.refused.push(Candidate { host: guest.server.host_id, node: guest.at.node.clone() });
     let mut tx = ctx.begin().await?;
     let rest = hosts.addresses.settings.rest();
-    let Some(host) = placement::find_other_node(&mut tx, &guest.server, &data.refused, rest).await? else {
+    let Some(host) = placement::find_other_node(&mut tx, &guest.server, &data.refused, margin, rest).await? else {
         return Err(fault);
     };
     ctx.set_lane(&mut tx, &hosts::lane(host)).await?;
