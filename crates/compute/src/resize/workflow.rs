@@ -174,7 +174,7 @@ impl Step<Data> for StopGuest {
             return Ok(Outcome::Done);
         }
         let guest = Guest::load(&self.hosts, ctx).await?;
-        Ok(guest.restart(ctx, &mut data.start).await?.unwrap_or(Outcome::Done))
+        Ok(guest.start_again(ctx, &mut data.start).await?.unwrap_or(Outcome::Done))
     }
 }
 

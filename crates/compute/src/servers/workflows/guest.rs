@@ -91,7 +91,7 @@ impl Guest {
 
     /// Starts a guest that was running before the work that is being undone. `None`: it runs, or can't be started: then
     /// the server is left stopped, and its status says so, rather than held for as long as that lasts.
-    pub async fn restart(&self, ctx: &Context<'_>, start: &mut HostWork) -> Result<Option<Outcome>, Fault> {
+    pub async fn start_again(&self, ctx: &Context<'_>, start: &mut HostWork) -> Result<Option<Outcome>, Fault> {
         let (driver, at) = (&*self.driver, &self.at);
         if start.task.is_none() {
             match driver.find(at).await {
@@ -255,7 +255,7 @@ impl GuestRemoval {
 impl GuestRemoval {
     /// Undoes a failed removal: a guest that was running is started again, if it still can be.
     pub(super) async fn restore(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Option<Outcome>, Fault> {
-        if self.ran { guest.restart(ctx, &mut self.start).await } else { Ok(None) }
+        if self.ran { guest.start_again(ctx, &mut self.start).await } else { Ok(None) }
     }
 }
 
