@@ -210,6 +210,23 @@ async fn servers_are_placed_where_their_image_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_room_or_storage_is_passed_over() {
+    let (app, pve, catalogue) = pve().await;
+    pve.run("pve.add_node('pve2')").await;
+    pve.run("[store.update(shared=1) for store in pve.storages.values()] and None").await;
+    sweep(&app).await;
+    for (wish, way) in [(catalogue.container(), "/lxc"), (catalogue.machine(), "/clone")] {
+        for text in ["out of space", "storage 'local-lvm' is not available on node 'it'"] {
+            sqlx::query("update image_sources set nodes = null").execute(&app.db.pool).await.unwrap();
+            pve.run(&format!("pve.fail('POST', '{way}', 500, \"{text}\", times=1)")).await;
+            order(&app, wish.clone()).await;
+            pve.run("pve.failures.clear()").await;
+        }
+    }
+    pve.assert_no_orphan("passed over").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shared_storage_is_counted_once() {
     let (app, pve, catalogue) = pve().await;
     pve.run("pve.add_node('pve2')").await;

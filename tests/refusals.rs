@@ -1,10 +1,11 @@
 //! What a host would refuse is found out before anything is touched, and explained to those who can act on it.
 
+use kernel::operations::failpoints::Action;
 use proxmox::Proxmox;
 use serde_json::{Value, json};
 
 use crate::support::pve::Catalogue;
-use crate::support::{Lab, Pve, TestApp, ended, eventually, expect_error};
+use crate::support::{Lab, Pve, TestApp, ended, eventually, expect_error, wait_for};
 
 /// A service with a Proxmox VE host and one running server of each kind.
 struct Two {
@@ -270,7 +271,7 @@ async fn a_restart_waits_for_a_backup_to_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_undo_says_why() {
     expect_error("operation is stuck");
-    let app = TestApp::with(|c| c.undo_deadline_seconds = 2).await;
+    let app = TestApp::with(|c| c.undo_deadline_seconds = 3600).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
     pve.run("pve.fail('POST', '/status/start', error='config_lock_timeout')").await;
@@ -295,6 +296,87 @@ async fn a_blocked_undo_says_why() {
     let detail = operation["error"]["detail"].as_str().unwrap();
     assert!(detail.contains("its start broke") && !detail.contains("protect"), "{operation}");
     pve.assert_no_orphan("a protected one").await;
+}
+
+/// A lock that was left behind does not pass by itself either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_undo_blocked_by_a_stale_lock_is_stuck_at_once() {
+    expect_error("operation is stuck");
+    let app = TestApp::with(|c| c.undo_deadline_seconds = 3600).await;
+    let pve = Pve::new(&app.db).await;
+    let catalogue = pve.register(&app.provider).await;
+    pve.run("pve.fail('POST', '/status/start', error='config_lock_timeout')").await;
+    let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
+    let number = created["proxmoxId"].as_i64().unwrap();
+    let path = format!("/api/operations/{}", created["operationId"].as_str().unwrap());
+    eventually(&app.provider, &path, |o| o["step"] == "start_guest" && o["error"]["code"] == "LOCKED").await;
+    pve.run(&format!("guest({number}).config.update(lock='create')")).await;
+    pve.run("pve.failures.clear()").await;
+    let stuck = eventually(&app.provider, &path, |o| o["state"] == "stuck").await;
+    let detail = stuck["error"]["detail"].as_str().unwrap();
+    assert!(detail.contains(&format!("pct unlock {number}")), "{stuck}");
+    pve.run(&format!("guest({number}).config.pop('lock') and None")).await;
+    app.provider.post(&format!("{path}/retry"), None).await.expect(200);
+    assert_eq!(ended(&app.provider, &created["operationId"]).await["state"], "failed");
+    pve.assert_no_orphan("a locked one").await;
+}
+
+/// A guest that can't be started again ends a rollback or a resize: its server is not held for as long as that lasts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_can_t_be_started_again_ends_the_work_on_it() {
+    let two = Two::new().await;
+    let me = &two.app.customer;
+    let limits = json!({ "maxCores": 4, "maxMemory": 4096, "maxDisk": 80 });
+    two.app.provider.put(&format!("/api/tariffs/{}", two.catalogue.vm.1), limits).await.expect(200);
+    for (what, server) in [("rollback", &two.servers[0]), ("resize", &two.servers[1]), ("rollback", &two.servers[1])] {
+        let (number, path) = (server.number, &server.path);
+        let name = json!({ "snapname": "one" });
+        if what == "rollback" {
+            let taken = me.post(&format!("{path}/snapshots"), name.clone()).await.expect(200).body;
+            assert_eq!(two.told(&taken["operationId"]).await["state"], "succeeded");
+        }
+        let broken = async |error: &str| {
+            two.pve.run(&format!("setattr(guest({number}), 'start_error', {error})")).await;
+        };
+        broken("'cannot allocate memory'").await;
+        let begun = match what {
+            "rollback" => me.post(&format!("{path}/snapshots/rollback"), name).await,
+            _ => me.put(&format!("{path}/resize"), json!({ "cores": 2, "allowRestart": true })).await,
+        };
+        let operation = two.told(&begun.expect(200).body["operationId"]).await;
+        assert_eq!(operation["state"], "failed", "{what}: {operation}");
+        assert!(operation["error"]["detail"].as_str().unwrap().contains("cannot allocate memory"), "{operation}");
+        assert_eq!(me.get(path).await.expect(200).body["status"], "stopped", "{what}");
+        let id = operation["id"].as_str().unwrap();
+        let log = two.app.provider.get(&format!("/api/operations/{id}/log")).await.expect(200).text;
+        assert!(log.contains("could not be started again"), "{what}: {log}");
+        broken("None").await;
+        let started = me.post(&format!("{path}/start"), None).await.expect(200).body;
+        assert_eq!(two.told(&started["operationId"]).await["state"], "succeeded", "{what}");
+    }
+}
+
+/// One that goes down right after its start ends the work all the same, and the operation's log has its last words.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_goes_down_after_a_resize_is_told() {
+    let two = Two::new().await;
+    let (me, server) = (&two.app.customer, &two.servers[1]);
+    let limits = json!({ "maxCores": 4, "maxMemory": 4096, "maxDisk": 80 });
+    two.app.provider.put(&format!("/api/tariffs/{}", two.catalogue.vm.1), limits).await.expect(200);
+    let points = &two.app.core.engine.failpoints;
+    points.arm("resize:start_guest:acted", Action::Hold);
+    let wish = json!({ "cores": 2, "allowRestart": true });
+    let begun = me.put(&format!("{}/resize", server.path), wish).await.expect(200).body;
+    wait_for("the guest's start", async || points.all_fired().then_some(())).await;
+    let guest = format!("guest({})", server.number);
+    two.pve.run(&format!("(setattr({guest}, 'status', 'stopped'), setattr({guest}, 'qmpstatus', 'stopped'))")).await;
+    points.let_go();
+    let operation = two.told(&begun["operationId"]).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    assert_eq!(me.get(&server.path).await.expect(200).body["status"], "stopped");
+    let id = begun["operationId"].as_str().unwrap();
+    let log = two.app.provider.get(&format!("/api/operations/{id}/log")).await.expect(200).text;
+    assert!(log.contains("stopped right after its start"), "{log}");
 }
 
 /// A clone does not inherit its template's protection, so a failed creation can be undone.

@@ -226,7 +226,7 @@ impl Lab {
     /// Whether what needs a real guest can be tested; says so where it can't.
     pub fn inside(&self, what: &str) -> bool {
         if !self.rig.has_insides() {
-            eprintln!("not tested on this rig, which has no real guests: {what}");
+            untested(&format!("{what}, which takes real guests"));
         }
         self.rig.has_insides()
     }
@@ -281,6 +281,11 @@ impl Lab {
             Presence::Absent => None,
         }
     }
+}
+
+/// Says what a rig can't show, rather than pass in silence.
+fn untested(what: &str) {
+    eprintln!("not tested on this rig: {what}");
 }
 
 /// Asserts the kind of an error.

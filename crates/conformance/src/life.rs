@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hypervisor::{Error, GuestKind, GuestPower, GuestSize, GuestSpec, Presence, StopMode, Task};
 
-use super::{Lab, refused};
+use super::{Lab, refused, untested};
 
 /// `info` returns a version and nodes with capacity, and reports no problems.
 pub async fn info_names_the_host_and_no_problem(lab: Lab) {
@@ -62,7 +62,7 @@ pub async fn a_guest_is_made_once_and_stopped(lab: Lab) {
 pub async fn a_half_made_guest_is_made_again(lab: Lab) {
     let spec = lab.spec().await;
     if !lab.rig.half_made(&spec).await {
-        return;
+        return untested("a half-made guest");
     }
     assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Unknown));
     refused(lab.driver.start(&spec.guest).await, |e| matches!(e, Error::Conflict(_)));
@@ -238,7 +238,7 @@ pub async fn a_protected_guest_is_told_before_it_is_touched(lab: Lab) {
     let (driver, guest) = (&lab.driver, &spec.guest);
     driver.check_delete(guest).await.unwrap();
     if !lab.rig.protect(&spec, true).await {
-        return;
+        return untested("protection from deletion");
     }
     let number = guest.vmid.to_string();
     let protected = |e: &Error| matches!(e, Error::Protected(command) if command.contains(&number));
@@ -267,6 +267,9 @@ pub async fn what_could_not_be_made_is_told_before(lab: Lab) {
     let mut sizeless = spec.clone();
     sizeless.limits.disk_gib = None;
     refused(lab.driver.check_create(&sizeless).await, |e| matches!(e, Error::Invalid(_)));
+    let mut unplugged = spec.clone();
+    "no/bridge".clone_into(&mut unplugged.network.bridge);
+    refused(lab.driver.check_create(&unplugged).await, |e| matches!(e, Error::Invalid(_)));
     let theirs = lab.spec().await;
     lab.rig.stranger(&theirs).await;
     refused(lab.driver.check_create(&theirs).await, |e| matches!(e, Error::AlreadyExists(_)));
@@ -294,7 +297,7 @@ pub async fn a_full_spec_is_asked_for(lab: Lab) {
 pub async fn a_paused_guest_is_shown_as_such_and_woken(lab: Lab) {
     let spec = lab.running().await;
     if !lab.rig.pause(&spec).await {
-        return;
+        return untested("a paused guest");
     }
     assert_eq!(lab.power(&spec.guest).await, Some(GuestPower::Paused));
     let sweep = lab.driver.sweep().await.unwrap();

@@ -14,7 +14,7 @@ use crate::hosts::Hosts;
 use crate::ids::TariffId;
 use crate::servers::model::Status;
 use crate::servers::subject::server_of;
-use crate::servers::workflows::guest::{BUSY, Guest, HostWork};
+use crate::servers::workflows::guest::{self, BUSY, Guest, HostWork};
 use crate::servers::{self, Servers};
 
 /// The workflow.
@@ -39,6 +39,9 @@ pub struct Data {
     /// How many times the undo has waited for the host to report the disk's current size.
     #[serde(default)]
     waits: u32,
+    /// Whether it was watched after its start.
+    #[serde(default)]
+    watched: bool,
     stop: HostWork,
     resize: HostWork,
     back: HostWork,
@@ -53,8 +56,23 @@ impl Data {
     pub fn new(from: ServerSize, to: ServerSize, tariff: Option<TariffId>, restart: bool) -> Self {
         let work = HostWork::default;
         let (stop, resize, back, grow, start) = (work(), work(), work(), work(), work());
-        let (stopped, grown, grow_ended) = (false, false, false);
-        Self { from, to, tariff, restart, stopped, grown, grow_ended, waits: 0, stop, resize, back, grow, start }
+        let (stopped, grown, grow_ended, watched) = (false, false, false, false);
+        Self {
+            from,
+            to,
+            tariff,
+            restart,
+            stopped,
+            grown,
+            grow_ended,
+            waits: 0,
+            watched,
+            stop,
+            resize,
+            back,
+            grow,
+            start,
+        }
     }
 
     fn grows(&self) -> bool {
@@ -153,18 +171,12 @@ impl Step<Data> for StopGuest {
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        start(&self.hosts, ctx, data).await
+        if !data.stopped {
+            return Ok(Outcome::Done);
+        }
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        Ok(guest.start_again(ctx, &mut data.start).await?.unwrap_or(Outcome::Done))
     }
-}
-
-/// Starts the guest if we stopped it.
-async fn start(hosts: &Hosts, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-    if !data.stopped {
-        return Ok(Outcome::Done);
-    }
-    let guest = Guest::load(hosts, ctx).await?;
-    let ended = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
-    Ok(ended.unwrap_or(Outcome::Done))
 }
 
 /// Sets cores and memory, unless the disk comes first; the undo always restores them.
@@ -244,7 +256,12 @@ impl Step<Data> for StartResizedGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        start(&self.hosts, ctx, data).await
+        if !data.stopped {
+            return Ok(Outcome::Done);
+        }
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        let ended = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
+        Ok(ended.unwrap_or(Outcome::Done))
     }
 }
 
@@ -261,7 +278,13 @@ impl Step<Data> for StoreSize {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let up = data.restart && data.stopped && Guest::load(&self.hosts, ctx).await?.is_running_again(ctx).await;
+        let mut up = data.restart && data.stopped;
+        if up {
+            if let Some(wait) = guest::watch(&mut data.watched) {
+                return Ok(wait);
+            }
+            up = Guest::load(&self.hosts, ctx).await?.is_running_again(ctx).await?;
+        }
         let mut tx = ctx.begin().await?;
         servers::store::set_size(&mut tx, server_of(ctx)?, data.to, data.tariff).await?;
         if data.restart {

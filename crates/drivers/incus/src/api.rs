@@ -35,7 +35,7 @@ pub(crate) struct Envelope {
     pub(crate) metadata: Value,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct IncusOperation {
     pub(crate) id: String,
     #[serde(default)]
@@ -113,7 +113,13 @@ pub(crate) struct Instance {
 
 impl Instance {
     pub(crate) fn power(&self) -> GuestPower {
-        power(&self.status)
+        if self.has_failed() { GuestPower::Paused } else { power(&self.status) }
+    }
+
+    /// Whether it is a VM whose QEMU is there but halted (an I/O error, a panic) or unresponsive. Of a container the
+    /// same status says only that Incus could not find out how it is.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.status == "Error" && self.kind == "virtual-machine"
     }
 
     /// The root disk's device and its name, which the image may have chosen.

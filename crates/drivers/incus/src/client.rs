@@ -28,6 +28,8 @@ pub(crate) struct Client {
     pub(crate) config: Arc<IncusConfig>,
     /// The instances that the last sweep could not read.
     pub(crate) unreadable: Arc<Mutex<HashSet<String>>>,
+    /// The other lists that had unreadable rows the last time.
+    pub(crate) odd_lists: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Client {
@@ -53,7 +55,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| Error::Invalid(format!("can't create an HTTP client: {e}")))?;
-        Ok(Self { http, config: Arc::new(config), unreadable: Arc::default() })
+        Ok(Self { http, config: Arc::new(config), unreadable: Arc::default(), odd_lists: Arc::default() })
     }
 
     pub(crate) fn timeout(&self) -> Duration {

@@ -153,7 +153,7 @@ fn sample(instance: &Instance, node: &Node, now: DateTime<Utc>, traffic: Option<
         created_at: instance.created_at.filter(|at| at.timestamp() > 0),
         node: node.name.clone(),
         power,
-        reason: None,
+        reason: instance.has_failed().then(|| "error".to_owned()),
         uptime_s: uptime,
         cpu: None,
         cpu_time_ns: if power == GuestPower::Running { known(state.cpu.usage) } else { None },
@@ -215,5 +215,10 @@ mod tests {
         assert_eq!((full.memory_used, full.memory_max, full.power), (None, Some(512 << 20), GuestPower::Paused));
         assert!(full.uptime_s.is_some_and(|s| s > 0));
         assert_eq!(shown("Stopped", json!({})).uptime_s, Some(0));
+        let failed = shown("Error", json!({}));
+        assert_eq!((failed.power, failed.reason.as_deref()), (GuestPower::Paused, Some("error")));
+        let container =
+            serde_json::from_value::<Instance>(json!({"name": "a", "type": "container", "status": "Error"}));
+        assert_eq!(container.unwrap().power(), GuestPower::Unknown);
     }
 }

@@ -28,6 +28,7 @@ mod preflight;
 mod prepare;
 mod processes;
 mod provision;
+mod rows;
 mod server;
 mod snapshots;
 mod traffic;

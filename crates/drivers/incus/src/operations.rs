@@ -4,16 +4,18 @@
 //! and all that is needed to finish the work without it: `<operation>?then=<what>&vmid=<n>&marker=<uuid>[&boot=<n>]`.
 //! It is text and outlives us; `follow` carries it on.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Result, Task, TaskId, TaskState};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::api::{IncusOperation, Instance};
 use crate::client::{Client, Reply, failure};
+use crate::rows;
 
 /// How long a look at a task waits for what it had to submit.
 const FOLLOW_UP_WAIT: Duration = Duration::from_secs(15);
@@ -143,9 +145,21 @@ async fn force(client: &Client, name: &str, action: &str) -> Result<TaskState> {
 
 /// The background operation that is running on an instance. Open consoles and execs don't count.
 pub(crate) async fn busy(client: &Client, instance: &str) -> Result<Option<IncusOperation>> {
-    let by_state: std::collections::BTreeMap<String, Vec<IncusOperation>> =
-        client.get(&["operations"], &[("recursion", "1")]).await?;
-    Ok(by_state.into_values().flatten().find(|o| o.class == "task" && o.is_running() && o.concerns(instance)))
+    let by_state: BTreeMap<String, Vec<Value>> = client.get(&["operations"], &[("recursion", "1")]).await?;
+    let (read, odd) = rows::split(by_state.into_values().flatten().collect());
+    rows::log(client, "operations", &odd);
+    Ok(at_work(read, &odd, instance))
+}
+
+/// One that can't be read counts unless it is about something else.
+fn at_work(read: Vec<IncusOperation>, odd: &[Value], instance: &str) -> Option<IncusOperation> {
+    let unknown = || IncusOperation { description: "an operation that can't be read".to_owned(), ..Default::default() };
+    let may_concern = |row: &Value| match row.get("resources").filter(|of| of.is_object()) {
+        Some(of) => of.to_string().contains(&format!("/instances/{instance}")),
+        None => true,
+    };
+    let found = read.into_iter().find(|o| o.class == "task" && o.is_running() && o.concerns(instance));
+    found.or_else(|| odd.iter().any(may_concern).then(unknown))
 }
 
 /// Finds a running operation that does the same, for the caller to join; any other one is [`Error::Locked`].
@@ -161,7 +175,6 @@ pub(crate) async fn join(client: &Client, instance: &str, doing: &str) -> Result
 mod tests {
     use std::path::PathBuf;
 
-    use serde_json::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixListener;
 
@@ -253,6 +266,24 @@ mod tests {
                 assert_eq!(change_power(&client, "ink-1", action).await, Ok(then.clone()), "{case}");
                 std::fs::remove_file(socket).unwrap();
             }
+        }
+    }
+
+    #[test]
+    fn an_unreadable_operation_counts_as_at_work_and_hides_no_other() {
+        let running = |of: Value| json!({"id": "b3a1", "class": "task", "status_code": 103, "resources": of});
+        let ours = running(json!({"instances": ["/1.0/instances/ink-1"]}));
+        let is_busy = |list: Vec<Value>| {
+            let (read, odd) = rows::split(list);
+            at_work(read, &odd, "ink-1").map(|o| o.id)
+        };
+        let other = json!({"id": 5, "resources": {"instances": ["/1.0/instances/ink-2"]}});
+        assert_eq!(is_busy(vec![other.clone(), ours]).as_deref(), Some("b3a1"));
+        assert_eq!(is_busy(vec![other]), None);
+        for odd in
+            [json!(null), json!({"id": 5}), json!({"id": 5, "resources": {"instances": ["/1.0/instances/ink-1"]}})]
+        {
+            assert!(is_busy(vec![odd.clone()]).is_some(), "{odd}");
         }
     }
 

@@ -23,13 +23,11 @@ const PROTECTED: &str = "security.protection.delete";
 impl Provision for Incus {
     async fn check_create(&self, spec: &GuestSpec) -> Result<()> {
         let client = &self.client;
-        check::size(&spec.limits)?;
-        check::texts(spec)?;
         let present = match get(client, &spec.guest).await {
             Err(Error::NotOurs(name)) => return Err(Error::AlreadyExists(name)),
             found => found?,
         };
-        images::for_spec(client, spec).await?;
+        creation(client, spec, &name(&spec.guest)).await?;
         room(client, present.as_ref()).await
     }
 

@@ -18,6 +18,7 @@ use crate::api::{Devices, IncusOperation, Instance, InstanceSnapshot, Map};
 use crate::client::{Client, Reply};
 use crate::lookup::{self, MARKER};
 use crate::operations::{IncusFollowUp, chained, change_power, ended, join, plain};
+use crate::rows::rows;
 
 /// The config key for the description of the next snapshot, which copies the instance's config.
 const NOTE: &str = "user.innkeeper.note";
@@ -58,8 +59,7 @@ impl Snapshots for Incus {
     async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
         let client = &self.client;
         let instance = lookup::require(client, guest).await?;
-        let mut snapshots: Vec<InstanceSnapshot> =
-            client.get(&["instances", &instance.name, "snapshots"], &[("recursion", "1")]).await?;
+        let mut snapshots: Vec<InstanceSnapshot> = rows(client, &["instances", &instance.name, "snapshots"]).await?;
         snapshots.sort_by_key(|s| s.created_at);
         Ok(snapshots
             .into_iter()

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::api::{Instance, InterfaceState};
 use crate::client::Client;
+use crate::rows::rows;
 
 /// The counters of all interfaces in our network namespace, in one read. Incus has no call for all of them, and the
 /// socket is local.
@@ -55,7 +56,7 @@ pub(crate) async fn problem(client: &Client) -> Option<String> {
         #[serde(rename = "type")]
         kind: String,
     }
-    let networks: Vec<NetworkName> = client.get(&["networks"], &[("recursion", "1")]).await.ok()?;
+    let networks: Vec<NetworkName> = rows(client, &["networks"]).await.ok()?;
     let bridges: Vec<_> = networks.into_iter().filter(|n| n.kind == "bridge").map(|n| n.name).collect();
     let seen = interfaces(Path::new(INTERFACES)).await;
     (!bridges.is_empty() && !bridges.iter().any(|name| seen.contains_key(name))).then(|| {

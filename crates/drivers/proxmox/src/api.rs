@@ -28,7 +28,7 @@ fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 }
 
 /// A figure, perhaps as a string; `None` where it is no sensible number.
-fn figure<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+pub(crate) fn figure<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     Ok(whole_number(&Value::deserialize(from)?))
 }
 
@@ -47,7 +47,7 @@ fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 }
 
 /// Text, perhaps as a number.
-fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+pub(crate) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     Ok(as_text(&Value::deserialize(from)?))
 }
 
@@ -226,8 +226,9 @@ impl GuestConfig {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct TaskRow {
+    #[serde(deserialize_with = "text")]
     pub(crate) upid: String,
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "text")]
     pub(crate) kind: String,
     #[serde(deserialize_with = "text")]
     pub(crate) id: String,

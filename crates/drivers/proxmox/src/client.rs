@@ -60,6 +60,8 @@ pub(crate) struct Client {
     slots: Arc<Semaphore>,
     /// The rows of the cluster's list that could not be read the last time.
     pub(crate) odd: Arc<Mutex<HashSet<String>>>,
+    /// The other lists that had unreadable rows the last time.
+    pub(crate) odd_lists: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Client {
@@ -86,6 +88,7 @@ impl Client {
             current: Arc::default(),
             slots: slots_of(&config),
             odd: Arc::default(),
+            odd_lists: Arc::default(),
             config: Arc::new(config),
         })
     }

@@ -104,7 +104,8 @@ const MEANINGS: &[MessageRule] = &[
     (&["already exists", "already used", "already in use"], Error::AlreadyExists),
     (&["already running", "not running", "is running", "used in ha resources",
        "quit/powerdown failed", "if it's a template"], Error::Conflict),
-    (&["does not exist", "no such", "no options specified", "unable to find"], Error::NotFound),
+    (&["does not exist", "no such", "no options specified", "unable to find", "is not available on node"],
+       Error::NotFound),
 ];
 
 fn classify(text: &str) -> Option<Error> {
@@ -142,6 +143,7 @@ mod tests {
             ("unable to create CT 120 - CT 120 already exists on node 'pve1'", "AlreadyExists"),
             ("snapshot name 's1' already used", "AlreadyExists"),
             ("snapshot 'nosuch' does not exist", "NotFound"),
+            ("storage 'a' is not available on node 'pve1'", "NotFound"),
             ("snapshot feature is not available", "Unsupported"),
             ("unable to shrink disk size", "Invalid"),
             ("shrinking disks is not supported", "Invalid"),

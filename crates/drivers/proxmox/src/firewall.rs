@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::api::GuestConfig;
 use crate::client::Client;
 use crate::place::Place;
+use crate::rows::rows;
 
 const SET: &str = "ipfilter-net0";
 
@@ -40,12 +41,16 @@ struct IpSet {
 
 /// Allows a guest to use these addresses only.
 pub(crate) async fn filter(client: &Client, at: &Place, allowed: &[IpAddr]) -> Result<()> {
-    let sets: Vec<IpSet> = client.get(&at.path(&["firewall", "ipset"]), &[]).await?;
-    if !sets.iter().any(|set| set.name == SET) {
+    let sets = rows::<IpSet>(client, &at.path(&["firewall", "ipset"]), &[]).await?;
+    if !sets.read.iter().any(|set| set.name == SET) {
         done(client.post(&at.path(&["firewall", "ipset"]), &[("name", SET)]).await)?;
     }
-    let entries: Vec<IpSetEntry> = client.get(&at.path(&["firewall", "ipset", SET]), &[]).await?;
-    let present: BTreeSet<String> = entries.into_iter().map(|entry| entry.cidr).collect();
+    let entries = rows::<IpSetEntry>(client, &at.path(&["firewall", "ipset", SET]), &[]).await?;
+    if entries.incomplete {
+        // It would stay, and may allow somebody else's address.
+        return Err(Error::Failed(format!("an entry of {SET} of {} can't be read", at.vmid)));
+    }
+    let present: BTreeSet<String> = entries.read.into_iter().map(|entry| entry.cidr).collect();
     let wanted: BTreeSet<String> = allowed.iter().map(IpAddr::to_string).collect();
     for cidr in wanted.difference(&present) {
         done(client.post(&at.path(&["firewall", "ipset", SET]), &[("cidr", cidr)]).await)?;

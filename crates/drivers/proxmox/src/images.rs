@@ -10,6 +10,7 @@ use crate::api::{GuestConfig, Properties, Resource};
 use crate::client::Client;
 use crate::place::{self, Place};
 use crate::resources::{self, ClusterResources};
+use crate::rows::rows;
 
 /// Buses for a VM's disks.
 const BUSES: &[&str] = &["ide", "sata", "scsi", "virtio", "efidisk", "tpmstate"];
@@ -122,10 +123,9 @@ pub(crate) async fn has_archive(client: &Client, node: &str, volume: &str) -> Re
     }
     let Some((storage, _)) = archive(volume) else { return Ok(false) };
     let path = ["nodes", node, "storage", storage, "content"];
-    match client.get::<Vec<Volume>>(&path, &[("content", "vztmpl")]).await {
-        Ok(volumes) => Ok(volumes.iter().any(|v| v.volid == volume)),
+    match rows::<Volume>(client, &path, &[("content", "vztmpl")]).await {
+        Ok(volumes) => Ok(volumes.read.iter().any(|v| v.volid == volume)),
         Err(Error::NotFound(_)) => Ok(false),
-        Err(Error::Failed(text)) if text.contains("is not available on node") => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::api::Properties;
 use crate::client::Client;
 use crate::place::{self, LocatedGuest};
+use crate::rows::rows;
 use crate::{Proxmox, lookup};
 
 /// How much of an output is kept; the rest is dropped.
@@ -150,8 +151,8 @@ async fn node_address(client: &Client, node: &str) -> Option<IpAddr> {
         name: String,
         ip: Option<IpAddr>,
     }
-    let rows: Vec<ClusterNodeRow> = client.get(&["cluster", "status"], &[]).await.ok()?;
-    rows.into_iter().find(|row| row.name == node)?.ip
+    let rows = rows::<ClusterNodeRow>(client, &["cluster", "status"], &[]).await.ok()?;
+    rows.read.into_iter().find(|row| row.name == node)?.ip
 }
 
 async fn by_agent(

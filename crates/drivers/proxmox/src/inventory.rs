@@ -12,6 +12,7 @@ use crate::api::{Resource, TaskRow, power};
 use crate::client::Client;
 use crate::lookup::Lookup;
 use crate::place::Place;
+use crate::rows::{Rows, rows};
 use crate::{Proxmox, facts, lookup, marker, place, resources};
 
 /// Each node's `pvestatd` reports its guests to the cluster every ten seconds, and takes a moment to ask them.
@@ -75,8 +76,8 @@ async fn is_made_now(client: &Client, at: &Place) -> Result<bool> {
         return Ok(!place::active(client, at).await?.is_empty());
     }
     let query = [("typefilter", "qmclone"), ("source", "active")];
-    let rows: Vec<TaskRow> = client.get(&["nodes", &at.node, "tasks"], &query).await?;
-    Ok(rows.iter().any(|row| row.is_running() && row.kind == "qmclone"))
+    let Rows { read, incomplete } = rows::<TaskRow>(client, &["nodes", &at.node, "tasks"], &query).await?;
+    Ok(incomplete || read.iter().any(|row| row.is_running() && row.kind == "qmclone"))
 }
 
 fn sample(row: &Resource) -> Option<GuestSample> {

@@ -35,6 +35,7 @@ mod preflight;
 mod prepare;
 mod provision;
 mod resources;
+mod rows;
 mod size;
 mod snapshots;
 mod tasks;

@@ -10,6 +10,7 @@ use hypervisor::{Error, GuestKind, Result};
 use crate::api::{GuestStatus, TaskRow};
 use crate::client::Client;
 use crate::place::{self, LocatedGuest, Place};
+use crate::rows::{Rows, rows};
 
 /// The lock of a machine whose memory was saved to disk: its next start restores the memory and lifts the lock.
 const HIBERNATED: &str = "suspended";
@@ -60,8 +61,8 @@ pub(crate) async fn held(client: &Client, at: &Place, lock: &str) -> Result<Erro
 /// clone's task names its source.
 async fn is_at_work(client: &Client, at: &Place) -> Result<bool> {
     const OF_OTHER_NAMES: &[&str] = &["vzdump", "qmclone", "vzclone"];
-    let rows: Vec<TaskRow> =
-        client.get(&["nodes", &at.node, "tasks"], &[("source", "active"), ("limit", "1000")]).await?;
+    let query = [("source", "active"), ("limit", "1000")];
+    let Rows { read, incomplete } = rows::<TaskRow>(client, &["nodes", &at.node, "tasks"], &query).await?;
     let works = |row: &TaskRow| OF_OTHER_NAMES.contains(&row.kind.as_str()) || place::is_work_on(row, &at.vmid);
-    Ok(rows.iter().any(|row| row.is_running() && works(row)))
+    Ok(incomplete || read.iter().any(|row| row.is_running() && works(row)))
 }

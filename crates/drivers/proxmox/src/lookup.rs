@@ -13,6 +13,7 @@ use crate::client::Client;
 use crate::error::unless_no_config;
 use crate::place::{LocatedGuest, Place, config, word};
 use crate::resources::{self, ClusterResources};
+use crate::rows::{Rows, rows};
 use crate::{locks, marker};
 
 #[derive(Debug)]
@@ -119,8 +120,9 @@ async fn absent(client: &Client, guest: &GuestRef, list: &ClusterResources) -> R
 
 /// Whether the answering node is in its cluster's majority, or standalone.
 async fn is_quorate(client: &Client) -> Result<bool> {
-    let rows: Vec<Membership> = client.get(&["cluster", "status"], &[]).await?;
-    Ok(rows.iter().filter(|row| row.kind == "cluster").all(|row| row.quorate))
+    let Rows { read, incomplete } = rows::<Membership>(client, &["cluster", "status"], &[]).await?;
+    // A row that can't be read may be the one that says no.
+    Ok(!incomplete && read.iter().filter(|row| row.kind == "cluster").all(|row| row.quorate))
 }
 
 async fn not_on(client: &Client, at: Place) -> Result<()> {

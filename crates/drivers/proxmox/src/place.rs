@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::api::{GuestConfig, GuestStatus, TaskRow};
 use crate::client::Client;
+use crate::rows::{Rows, rows};
 
 /// Kinds of tasks that only show a guest to somebody.
 const CONSOLES: &[&str] = &["vncproxy", "vncshell", "termproxy", "spiceproxy", "spiceshell"];
@@ -68,12 +69,13 @@ pub(crate) async fn config(client: &Client, at: &Place) -> Result<GuestConfig> {
     client.get(&at.path(&["config"]), &[]).await
 }
 
-/// The running tasks that work on a guest.
+/// The running tasks that work on a guest. One that can't be read counts as one, of no kind.
 pub(crate) async fn active(client: &Client, at: &Place) -> Result<Vec<TaskRow>> {
-    let mut rows: Vec<TaskRow> =
-        client.get(&["nodes", &at.node, "tasks"], &[("vmid", &at.vmid), ("source", "active")]).await?;
-    rows.retain(|row| row.is_running() && is_work_on(row, &at.vmid));
-    Ok(rows)
+    let query = [("vmid", at.vmid.as_str()), ("source", "active")];
+    let Rows { mut read, incomplete } = rows::<TaskRow>(client, &["nodes", &at.node, "tasks"], &query).await?;
+    read.retain(|row| row.is_running() && is_work_on(row, &at.vmid));
+    read.extend(incomplete.then(TaskRow::default));
+    Ok(read)
 }
 
 /// Whether a task works on this guest, and does not only show it to somebody.

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use hypervisor::{
     Error, GuestKind, GuestPower, GuestRef, GuestSize, GuestSpec, Inventory, Provision, Result, Task, check,
 };
+use serde::Deserialize;
 
 use crate::api::{GIB, GuestConfig, Properties};
 use crate::client::Client;
@@ -12,6 +13,7 @@ use crate::error::{no_config, unless_no_config};
 use crate::explain::explained;
 use crate::permissions::Permissions;
 use crate::place::{self, LocatedGuest, Place};
+use crate::rows::rows;
 use crate::size::{disk_size, grow, root_disk, size_of};
 use crate::tasks::{PveFollowUp, chained, plain};
 use crate::{Proxmox, firewall, locks, lookup, marker, network, prepare};
@@ -43,6 +45,7 @@ impl Provision for Proxmox {
         }
         create::source(client, spec, true).await?;
         rights(client, spec).await?;
+        interface(client, spec).await?;
         let before = match present {
             Some(found) => storage_of(client, &found.at).await?,
             None => None,
@@ -214,6 +217,29 @@ async fn rights(client: &Client, spec: &GuestSpec) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a network that can't be given to a guest, and a bridge that the node does not have.
+async fn interface(client: &Client, spec: &GuestSpec) -> Result<()> {
+    let (network, limits, filters) = (&spec.network, &spec.limits, client.config.address_filters);
+    let net = match spec.guest.kind {
+        GuestKind::Lxc => network::container(network, limits, filters, None)?,
+        GuestKind::Vm => network::cloud_init(network).and(network::machine(network, limits, filters, None))?,
+    };
+    if net.is_none() {
+        return Ok(());
+    }
+    let (node, bridge) = (spec.guest.node.as_str(), network.bridge.as_str());
+    let bridges = rows::<Bridge>(client, &["nodes", node, "network"], &[("type", "any_bridge")]).await?;
+    if bridges.incomplete || bridges.read.iter().any(|there| there.iface == bridge) {
+        return Ok(());
+    }
+    Err(Error::NotFound(format!("the bridge {bridge} on {node}, or the right to use it")))
+}
+
+#[derive(Deserialize)]
+struct Bridge {
+    iface: String,
+}
+
 /// The storage of a guest's root disk.
 async fn storage_of(client: &Client, at: &Place) -> Result<Option<String>> {
     let root = root_disk(at.kind, &place::config(client, at).await?).ok();
@@ -229,6 +255,10 @@ async fn room(client: &Client, spec: &GuestSpec, before: Option<&str>) -> Result
     let off = |key: &str| state.get(key).is_some_and(|flag| flag == "0");
     if off("active") || off("enabled") {
         return Err(Error::Failed(format!("the storage {storage} on {node} is not available")));
+    }
+    let content = if spec.guest.kind == GuestKind::Lxc { "rootdir" } else { "images" };
+    if state.get("content").is_some_and(|kinds| !kinds.split(',').any(|kind| kind == content)) {
+        return Err(Error::Invalid(format!("the storage {storage} is not for guests of this kind ({content})")));
     }
     if before == Some(storage) {
         return Ok(());

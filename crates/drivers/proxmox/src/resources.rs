@@ -8,9 +8,7 @@ use serde_json::Value;
 
 use crate::api::{GIB, MIB, Resource, as_text, whole_number};
 use crate::client::Client;
-
-/// How much of an unreadable row is logged.
-const SHOWN: usize = 300;
+use crate::rows::SHOWN;
 
 #[derive(Debug, Default)]
 pub(crate) struct ClusterResources {

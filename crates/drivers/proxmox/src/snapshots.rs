@@ -12,10 +12,11 @@ use chrono::DateTime;
 use hypervisor::{Error, GuestPower, GuestRef, Result, Snapshot, Snapshots, Task, TaskState};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{GIB, GuestConfig};
+use crate::api::{GIB, GuestConfig, figure, text};
 use crate::client::Client;
 use crate::explain::explained;
 use crate::place::{self, LocatedGuest, Place};
+use crate::rows::{Rows, rows};
 use crate::size::{disk_size, grow, root_disk};
 use crate::tasks::{self, Outcome, PveFollowUp, Upid, chained, plain};
 use crate::{Proxmox, lookup, marker, power};
@@ -71,27 +72,35 @@ fn check(name: &str) -> Result<()> {
 #[derive(Debug, Deserialize)]
 struct SnapshotRow {
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text")]
     description: String,
-    #[serde(default)]
-    snaptime: i64,
-    #[serde(default)]
-    parent: Option<String>,
+    #[serde(default, deserialize_with = "figure")]
+    snaptime: Option<u64>,
+    #[serde(default, deserialize_with = "text")]
+    parent: String,
     /// `prepare` or `delete`, while that is under way, and for good if it never ends.
-    #[serde(default)]
-    snapstate: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    snapstate: String,
 }
 
 impl SnapshotRow {
     fn is_usable(&self) -> bool {
-        self.snapstate.as_deref().is_none_or(str::is_empty)
+        self.snapstate.is_empty()
+    }
+
+    fn parent(&self) -> Option<&str> {
+        Some(self.parent.as_str()).filter(|name| !name.is_empty())
+    }
+
+    fn time(&self) -> i64 {
+        self.snaptime.and_then(|at| i64::try_from(at).ok()).unwrap_or_default()
     }
 }
 
-async fn rows(client: &Client, at: &Place) -> Result<Vec<SnapshotRow>> {
-    let mut rows: Vec<SnapshotRow> = client.get(&at.path(&["snapshot"]), &[]).await?;
+async fn listed(client: &Client, at: &Place) -> Result<Rows<SnapshotRow>> {
+    let mut rows: Rows<SnapshotRow> = rows(client, &at.path(&["snapshot"]), &[]).await?;
     // The "you are here" entry.
-    rows.retain(|row| row.name != "current");
+    rows.read.retain(|row| row.name != "current");
     Ok(rows)
 }
 
@@ -100,30 +109,30 @@ impl Snapshots for Proxmox {
     async fn snapshots(&self, guest: &GuestRef) -> Result<Vec<Snapshot>> {
         let client = &self.client;
         let found = lookup::require(client, guest).await?;
-        let mut rows = rows(client, &found.at).await?;
+        let mut rows = listed(client, &found.at).await?.read;
         // Of several in one second, a parent comes before its child.
         let depth = |row: &SnapshotRow, rows: &[SnapshotRow]| {
-            let mut parent = row.parent.as_deref();
+            let mut parent = row.parent();
             let mut depth = 0;
             while let Some(row) =
                 parent.and_then(|name| rows.iter().find(|row| row.name == name)).filter(|_| depth < rows.len())
             {
-                parent = row.parent.as_deref();
+                parent = row.parent();
                 depth += 1;
             }
             depth
         };
         let order: BTreeMap<String, (i64, usize)> =
-            rows.iter().map(|row| (row.name.clone(), (row.snaptime, depth(row, &rows)))).collect();
+            rows.iter().map(|row| (row.name.clone(), (row.time(), depth(row, &rows)))).collect();
         rows.sort_by_key(|row| order.get(&row.name).copied());
         Ok(rows
             .into_iter()
             .map(|row| Snapshot {
                 description: row.description.strip_suffix('\n').unwrap_or(&row.description).to_owned(),
                 usable: row.is_usable(),
+                parent: row.parent().map(str::to_owned),
+                taken_at: DateTime::from_timestamp(row.time(), 0).unwrap_or_default(),
                 name: row.name,
-                taken_at: DateTime::from_timestamp(row.snaptime, 0).unwrap_or_default(),
-                parent: row.parent,
                 size: None,
             })
             .collect())
@@ -134,7 +143,7 @@ impl Snapshots for Proxmox {
         explained(client, guest, async {
             check(name)?;
             let found = lookup::require(client, guest).await?;
-            if rows(client, &found.at).await?.iter().any(|row| row.name == name) {
+            if listed(client, &found.at).await?.read.iter().any(|row| row.name == name) {
                 return Err(Error::AlreadyExists(format!("snapshot {name} of {}", guest.vmid)));
             }
             if !place::has_feature(client, &found.at, "snapshot").await? {
@@ -176,7 +185,8 @@ impl Snapshots for Proxmox {
         explained(client, guest, async {
             check(name)?;
             let found = lookup::require(client, guest).await?;
-            if !rows(client, &found.at).await?.iter().any(|row| row.name == name) {
+            let there = listed(client, &found.at).await?;
+            if !there.incomplete && !there.read.iter().any(|row| row.name == name) {
                 return Ok(Task::Done);
             }
             client.delete(&found.at.path(&["snapshot", name]), &[]).await.map(plain)
@@ -192,7 +202,7 @@ async fn prepare(
     found: &LocatedGuest,
     name: &str,
 ) -> Result<(GuestConfig, Option<String>)> {
-    let there = rows(client, &found.at).await?;
+    let there = listed(client, &found.at).await?.read;
     let Some(row) = there.iter().find(|row| row.name == name) else {
         return Err(Error::NotFound(format!("snapshot {name} of {}", guest.vmid)));
     };

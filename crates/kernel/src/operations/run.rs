@@ -145,6 +145,7 @@ async fn step(run: &Runner<'_>, work: &mut ClaimedWork) -> Result<AfterStep> {
         operation: op.id,
         subject: op.subject(),
         attempts: op.attempts,
+        step: name,
         fence: op.fence,
         host_task: Mutex::new(op.host_task.clone()),
         lost: work.lost.clone(),
@@ -338,9 +339,9 @@ async fn handle_fault(
     let same = (op.undoing || op.error_code.as_deref() == Some(fault.code.as_str())) && op.error_detail == told;
     op.error_detail = told;
     let verdict = match (fault.kind, op.undoing) {
-        (FaultKind::Stuck, _) => FaultKind::Stuck,
+        (FaultKind::Stuck, _) | (FaultKind::Blocked, true) => FaultKind::Stuck,
         (_, true) if late => FaultKind::Stuck,
-        // While undoing, only time or manual intervention helps.
+        // While undoing, only time helps.
         (_, true) => FaultKind::Retry,
         (FaultKind::Retry, false) if late => FaultKind::Fail,
         (kind, false) => kind,
@@ -365,7 +366,7 @@ async fn handle_fault(
             }
             Ok(AfterStep::Leave)
         }
-        FaultKind::Fail => {
+        FaultKind::Fail | FaultKind::Blocked => {
             op.undoing = true;
             op.attempts = 0;
             let undo_deadline = run.core.engine.undo_deadline;

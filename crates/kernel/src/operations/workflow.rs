@@ -47,8 +47,18 @@ pub enum FaultKind {
     Retry,
     /// Permanent: the operation is undone.
     Fail,
+    /// Permanent until a person removes what is in the way, such as a protection or a stale lock: the operation is
+    /// undone, and is stuck where that keeps it from being undone.
+    Blocked,
     /// Continuing or undoing could do harm: manual intervention is required.
     Stuck,
+}
+
+impl FaultKind {
+    /// Whether repeating the step changes nothing, and undoing it is safe.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Fail | Self::Blocked)
+    }
 }
 
 /// Why a step did not complete.
@@ -105,6 +115,7 @@ impl From<hypervisor::Error> for Fault {
             // Credentials are for the provider to fix, which takes no new order; nor can a host always look them up. A
             // missing right is an answer, like any other refusal.
             H::Unauthorized(_) => FaultKind::Retry,
+            H::StaleLock(_) | H::Protected(_) | H::Forbidden(_) => FaultKind::Blocked,
             e if e.is_transient() => FaultKind::Retry,
             _ => FaultKind::Fail,
         };
@@ -230,6 +241,7 @@ pub struct Context<'a> {
     pub subject: Subject,
     /// Earlier attempts at this step.
     pub attempts: i32,
+    pub(super) step: &'a str,
     pub(super) fence: i64,
     pub(super) host_task: Mutex<Option<String>>,
     /// Cancelled when the lease is lost: the step starts nothing new after that.
@@ -248,6 +260,14 @@ impl Context<'_> {
             return Err(Fault::new(FaultKind::Retry, Code::Internal, "Another worker has this operation now."));
         }
         Ok(tx)
+    }
+
+    /// Adds a warning to the operation's log, for the provider: something went wrong that ends nothing.
+    pub async fn warn(&self, message: &str) -> Result<(), Fault> {
+        tracing::warn!(operation = %self.operation, subject = %self.subject, step = self.step, message);
+        let mut tx = self.begin().await?;
+        store::log(&mut tx, self.operation, "warn", self.step, message).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Wraps a driver for use in a step: once the lease is lost, the host gets no new calls.

@@ -210,7 +210,7 @@ impl Step<Data> for CreateGuest {
             let taken = hypervisor::Error::AlreadyExists(format!("a guest with the number {}", guest.at.vmid));
             return use_next_number(ctx, &guest, data, taken.into()).await;
         }
-        let (mut unsent, mut misplaced) = (false, false);
+        let (mut unsent, mut elsewhere) = (false, false);
         let driven = data
             .create
             .try_poll_or_submit(ctx, &*guest.driver, || async {
@@ -220,8 +220,8 @@ impl Step<Data> for CreateGuest {
                     matches!(e, hypervisor::Error::AlreadyExists(_) | hypervisor::Error::AddressInUse(..))
                 };
                 unsent = task.as_ref().is_err_and(|e| e.is_unsent() || refused(e));
-                // The node does not have the image that it is created from.
-                misplaced = matches!(task, Err(hypervisor::Error::NotFound(_)));
+                // The node lacks the image or the storage, or has no room left: another may do.
+                elsewhere = matches!(task, Err(hypervisor::Error::NotFound(_) | hypervisor::Error::Exhausted(_)));
                 task
             })
             .await;
@@ -241,7 +241,7 @@ impl Step<Data> for CreateGuest {
                 (data.heard, data.intent) = (false, None);
                 use_next_address(&self.hosts, ctx, &guest, data, error).await
             }
-            Err(error) if misplaced && !data.stays => {
+            Err(error) if elsewhere && !data.stays => {
                 use_other_node(&self.hosts, ctx, &guest, data, self.margin, error.into()).await
             }
             driven => Ok(driven?.unwrap_or(Outcome::Done)),

@@ -20,6 +20,12 @@ use crate::servers::subject::server_of;
 const LOOKS: u32 = 5;
 const LOOK_PAUSE: Duration = Duration::from_millis(300);
 
+/// The time in which a guest that can't boot goes down again.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// How many times a guest that was running is tried to be started again: half an hour.
+const STARTS: i32 = 16;
+
 /// A server with its driver and its guest's reference.
 #[derive(Debug)]
 pub struct Guest {
@@ -83,12 +89,33 @@ impl Guest {
         self.check_running().await
     }
 
-    /// Whether a guest that was restarted at the end of other work is still up; the work itself is done either way.
-    pub async fn is_running_again(&self, ctx: &Context<'_>) -> bool {
-        let Err(fault) = self.check_running().await else { return true };
-        let detail = fault.detail.as_deref().unwrap_or_default();
-        tracing::warn!(operation = %ctx.operation, subject = %ctx.subject, detail, "a guest did not stay up");
-        false
+    /// Starts a guest that was running before the work that is being undone. `None`: it runs, or can't be started: then
+    /// the server is left stopped, and its status says so, rather than held for as long as that lasts.
+    pub async fn start_again(&self, ctx: &Context<'_>, start: &mut HostWork) -> Result<Option<Outcome>, Fault> {
+        let (driver, at) = (&*self.driver, &self.at);
+        if start.task.is_none() {
+            match driver.find(at).await {
+                Ok(Presence::Present { busy: true, .. }) => return Ok(Some(BUSY)),
+                Ok(Presence::Present { power: GuestPower::Stopped, .. }) => {}
+                Err(error) if error.is_transient() && ctx.attempts < STARTS => return Err(error.into()),
+                _ => return Ok(None),
+            }
+        }
+        match start.drive(ctx, driver, || driver.start(at)).await {
+            Err(fault) if fault.kind != FaultKind::Retry || ctx.attempts >= STARTS => {
+                let detail = fault.detail.as_deref().unwrap_or(&fault.message);
+                ctx.warn(&format!("the guest could not be started again: {detail}")).await?;
+                Ok(None)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Whether a guest that was started at the end of other work stays up; the work itself is done either way.
+    pub async fn is_running_again(&self, ctx: &Context<'_>) -> Result<bool, Fault> {
+        let Err(fault) = self.check_running().await else { return Ok(true) };
+        ctx.warn(fault.detail.as_deref().unwrap_or(&fault.message)).await?;
+        Ok(false)
     }
 }
 
@@ -183,9 +210,6 @@ pub(super) struct GuestRemoval {
     start: HostWork,
 }
 
-/// How many times a guest that was running is tried to be started again: half an hour.
-const STARTS: i32 = 16;
-
 impl GuestRemoval {
     /// Does the next part of the removal. `None`: the guest is gone.
     pub(super) async fn advance(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Option<Outcome>, Fault> {
@@ -229,29 +253,9 @@ impl GuestRemoval {
 }
 
 impl GuestRemoval {
-    /// Undoes a failed removal: a guest that was running is started again. `None`: it runs, or can't any more.
+    /// Undoes a failed removal: a guest that was running is started again, if it still can be.
     pub(super) async fn restore(&mut self, ctx: &Context<'_>, guest: &Guest) -> Result<Option<Outcome>, Fault> {
-        if !self.ran {
-            return Ok(None);
-        }
-        let (driver, at) = (&*guest.driver, &guest.at);
-        if self.start.task.is_none() {
-            match driver.find(at).await {
-                Ok(Presence::Present { busy: true, .. }) => return Ok(Some(BUSY)),
-                Ok(Presence::Present { power: GuestPower::Stopped, .. }) => {}
-                Err(error) if error.is_transient() && ctx.attempts < STARTS => return Err(error.into()),
-                _ => return Ok(None),
-            }
-        }
-        match self.start.drive(ctx, driver, || driver.start(at)).await {
-            Err(fault) if fault.kind != FaultKind::Retry || ctx.attempts >= STARTS => {
-                // Its disks may be gone already: its status is shown as is.
-                let detail = fault.detail.as_deref().unwrap_or(&fault.message);
-                tracing::warn!(operation = %ctx.operation, detail, "a guest that ran before could not be restarted");
-                Ok(None)
-            }
-            outcome => outcome,
-        }
+        if self.ran { guest.start_again(ctx, &mut self.start).await } else { Ok(None) }
     }
 }
 
@@ -279,3 +283,8 @@ pub(super) async fn store_observed_status_as(
 
 /// How long to leave a host alone that is still working on the guest: its current state is not final.
 pub const BUSY: Outcome = Outcome::Wait { after: Duration::from_secs(1), progress: None };
+
+/// Leaves a guest that was just started alone for [`WATCH`]: whether it stays up is seen only after that.
+pub fn watch(watched: &mut bool) -> Option<Outcome> {
+    (!std::mem::replace(watched, true)).then_some(Outcome::Wait { after: WATCH, progress: None })
+}

@@ -81,7 +81,7 @@ impl Power {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Data {
     work: HostWork,
-    /// Whether it has waited for [`WATCH`].
+    /// Whether it was watched after its start.
     #[serde(default)]
     watched: bool,
     /// Whether its status is shown; an operation that may have been queued shows it only when its turn comes.
@@ -90,9 +90,6 @@ pub struct Data {
 }
 
 impl operations::Data for Data {}
-
-/// The time in which a guest that can't boot goes down again.
-const WATCH: Duration = Duration::from_secs(1);
 
 /// The steps. `shutdown`: how long the guest may take before it is forced off.
 pub fn workflow(hosts: &Arc<Hosts>, power: Power, shutdown: Duration) -> Workflow<Data> {
@@ -161,8 +158,8 @@ impl Step<Data> for ShowPowerStatus {
         }
         let status = if self.power.under_way() == Status::Stopping { Status::Stopped } else { Status::Running };
         if status == Status::Running {
-            if !std::mem::replace(&mut data.watched, true) {
-                return Ok(Outcome::Wait { after: WATCH, progress: None });
+            if let Some(wait) = guest::watch(&mut data.watched) {
+                return Ok(wait);
             }
             Guest::load(&self.hosts, ctx).await?.check_running().await?;
         }

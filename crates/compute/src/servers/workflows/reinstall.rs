@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hypervisor::Presence;
-use kernel::operations::{self, Context, Fault, FaultKind, Outcome, Step, Workflow, WorkflowKind};
+use kernel::operations::{self, Context, Fault, Outcome, Step, Workflow, WorkflowKind};
 use kernel::secrets::Sealed;
 use serde::{Deserialize, Serialize};
 
@@ -114,7 +114,7 @@ impl Step<Data> for CheckImage {
         checked.map_err(|error| {
             let fault = Fault::from(error);
             let message = format!("{} Nothing of the server was changed.", fault.message);
-            if fault.kind == FaultKind::Fail { Fault { message, ..fault } } else { fault }
+            if fault.kind.is_final() { Fault { message, ..fault } } else { fault }
         })?;
         Ok(Outcome::Done)
     }

@@ -30,6 +30,9 @@ pub struct Data {
     /// The storage only rolls back to its newest snapshot, and this is not the newest.
     #[serde(default)]
     refused: bool,
+    /// Whether it was watched after its start.
+    #[serde(default)]
+    watched: bool,
     roll_back: HostWork,
     start: HostWork,
 }
@@ -46,6 +49,7 @@ impl Data {
             safety,
             running: false,
             refused: false,
+            watched: false,
             roll_back: HostWork::default(),
             start: HostWork::default(),
         }
@@ -162,18 +166,12 @@ impl Step<Data> for RollBack {
     }
 
     async fn undo(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        start(&self.hosts, ctx, data).await
+        if !data.running {
+            return Ok(Outcome::Done);
+        }
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        Ok(guest.start_again(ctx, &mut data.start).await?.unwrap_or(Outcome::Done))
     }
-}
-
-/// Starts the guest again if it was running.
-async fn start(hosts: &Hosts, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-    if !data.running {
-        return Ok(Outcome::Done);
-    }
-    let guest = Guest::load(hosts, ctx).await?;
-    let ended = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
-    Ok(ended.unwrap_or(Outcome::Done))
 }
 
 /// Starts the guest, if the host has not.
@@ -189,7 +187,12 @@ impl Step<Data> for StartRolledBackGuest {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        start(&self.hosts, ctx, data).await
+        if !data.running {
+            return Ok(Outcome::Done);
+        }
+        let guest = Guest::load(&self.hosts, ctx).await?;
+        let ended = data.start.drive(ctx, &*guest.driver, || guest.driver.start(&guest.at)).await?;
+        Ok(ended.unwrap_or(Outcome::Done))
     }
 }
 
@@ -206,7 +209,13 @@ impl Step<Data> for ShowRollbackStatus {
     }
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
-        let up = data.running && Guest::load(&self.hosts, ctx).await?.is_running_again(ctx).await;
+        let mut up = data.running;
+        if up {
+            if let Some(wait) = guest::watch(&mut data.watched) {
+                return Ok(wait);
+            }
+            up = Guest::load(&self.hosts, ctx).await?.is_running_again(ctx).await?;
+        }
         let status = if up { Status::Running } else { Status::Stopped };
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, server_of(ctx)?, status).await?;

@@ -46,7 +46,7 @@ impl SnapshotProgress {
         }
         let (name, description) = (&self.name, &self.description);
         let fault = match self.work.drive(ctx, driver, || driver.create_snapshot(at, name, description)).await {
-            Err(fault) if fault.kind == FaultKind::Fail => fault,
+            Err(fault) if fault.kind.is_final() => fault,
             ended => match ended? {
                 Some(wait) => return Ok(wait),
                 None => return self.settle(ctx, &guest, margin).await,

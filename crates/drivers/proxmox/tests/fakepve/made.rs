@@ -88,6 +88,19 @@ async fn what_can_t_be_made_anew_is_told_while_the_old_one_runs() {
         let elsewhere = Proxmox::new(config).unwrap();
         let full = elsewhere.check_create(spec).await;
         assert!(matches!(full, Err(Error::Exhausted(_))), "{full:?}");
+        let content = if kind == Lxc { "images" } else { "rootdir" };
+        bench.fake.run(&format!("pve.storages['local-lvm'].update(content='{content}')")).await;
+        let refused = driver.check_create(spec).await;
+        assert!(matches!(&refused, Err(Error::Invalid(text)) if text.contains("local-lvm")), "{refused:?}");
+        bench.fake.run("pve.storages['local-lvm'].update(content='images,rootdir')").await;
+        // The network.
+        let mut bridgeless = spec.clone();
+        "vmbr7".clone_into(&mut bridgeless.network.bridge);
+        let refused = driver.check_create(&bridgeless).await;
+        assert!(matches!(&refused, Err(Error::NotFound(text)) if text.contains("vmbr7")), "{refused:?}");
+        let mut crowded = spec.clone();
+        crowded.network.addresses.push(crowded.network.addresses[0].clone());
+        assert!(matches!(driver.check_create(&crowded).await, Err(Error::Invalid(_))));
         // Each privilege on its own.
         let all = Proxmox::privileges(9, "local-lvm", None);
         for lost in ["VM.Allocate", "VM.Config.Options", "Datastore.AllocateSpace", "SDN.Use"] {
