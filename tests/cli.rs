@@ -216,6 +216,9 @@ async fn invalid_settings_are_named() {
     assert!(said("INNKEEPER_SECRET_KEY", "short").await.contains("INNKEEPER_SECRET_KEY"));
     assert!(said("DATABASE_URL", "").await.contains("DATABASE_URL"));
     assert!(said("INNKEEPER_LOG", "a=b=c").await.contains("INNKEEPER_LOG"));
+    for host in ["mail.example.com:465", "https://mail.example.com", "a mail server", ""] {
+        assert!(said("SMTP_HOST", host).await.contains("SMTP_HOST"), "{host}");
+    }
     for (proxies, words) in
         [("10.0.0.1/8", "10.0.0.0/8"), ("0.0.0.0/0", "every address"), ("proxy.example.com", "neither")]
     {

@@ -24,14 +24,7 @@ const NOTE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(15);
 
 /// Sends queued emails until shutdown. Any number of processes may do so.
-pub(super) async fn send_queued(core: &Core) {
-    let transport = match Transport::new(&core.config) {
-        Ok(transport) => transport,
-        Err(error) => {
-            tracing::error!(error = %format!("{error:#}"), "cannot send emails; they stay queued");
-            return;
-        }
-    };
+pub(super) async fn send_queued(core: &Core, transport: &Transport) {
     if !restores::service::wait_for_first_check(core).await {
         return;
     }
@@ -39,9 +32,9 @@ pub(super) async fn send_queued(core: &Core) {
     let mut under_way = FuturesUnordered::new();
     let mut look = true;
     while !core.shutdown.is_cancelled() {
-        let full = match claim_due(core, &transport, look, AT_ONCE - under_way.len()).await {
+        let full = match claim_due(core, transport, look, AT_ONCE - under_way.len()).await {
             Ok(mails) => {
-                under_way.extend(mails.into_iter().map(|mail| send(core, &transport, mail)));
+                under_way.extend(mails.into_iter().map(|mail| send(core, transport, mail)));
                 under_way.len() >= AT_ONCE
             }
             Err(error) => {

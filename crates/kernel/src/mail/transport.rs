@@ -36,11 +36,13 @@ pub(super) enum SendFailure {
 type SendResult<T = ()> = Result<T, SendFailure>;
 
 /// The destination of emails.
+#[derive(Debug)]
 pub(super) struct Transport {
     from: Mailbox,
     to: TransportKind,
 }
 
+#[derive(Debug)]
 enum TransportKind {
     Smtp(Box<SmtpServer>),
     Folder(PathBuf),
@@ -50,6 +52,12 @@ struct SmtpServer {
     settings: Smtp,
     tls: Option<TlsParameters>,
     name: ClientId,
+}
+
+impl std::fmt::Debug for SmtpServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.settings.fmt(f)
+    }
 }
 
 /// An email that is ready to be handed over: nothing of its content has been sent.
