@@ -16,7 +16,7 @@ use crate::restores;
 
 /// Emails that this process sends concurrently.
 const AT_ONCE: usize = 4;
-/// How long sending is retried before the email has failed.
+/// How long sending is retried before the email has failed or, if the trouble is not the recipient's, is held.
 const PATIENCE: TimeDelta = TimeDelta::hours(24);
 /// How long it may take to record that an email is handed over, while the mail server waits.
 const NOTE: Duration = Duration::from_secs(10);
@@ -107,9 +107,9 @@ async fn offer(core: &Core, transport: &Transport, mail: &QueuedMail) -> Result<
     }
     match tokio::time::timeout(NOTE, store::hand_over(&core.db, mail)).await {
         Ok(Ok(true)) => Ok(ready),
-        Ok(Ok(false)) => Err(SendFailure::Later("the mail server was so slow that another process took over".into())),
-        Ok(Err(error)) => Err(SendFailure::Later(format!("the database was unreachable: {error}"))),
-        Err(_) => Err(SendFailure::Later("the database did not answer in time".into())),
+        Ok(Ok(false)) => Err(SendFailure::Busy("the mail server was so slow that another process took over".into())),
+        Ok(Err(error)) => Err(SendFailure::Busy(format!("the database was unreachable: {error}"))),
+        Err(_) => Err(SendFailure::Busy("the database did not answer in time".into())),
     }
 }
 
@@ -151,22 +151,23 @@ async fn recover_abandoned(core: &Core, transport: &Transport) -> sqlx::Result<(
 
 async fn record(core: &Core, mail: &QueuedMail, outcome: &Result<(), SendFailure>) -> sqlx::Result<()> {
     let id = mail.id;
+    let late = Utc::now() - mail.queued_at >= PATIENCE;
     match outcome {
         Ok(()) => {
             store::sent(&core.db, id).await?;
             tracing::info!(mail = %id, "mail sent");
             count("sent");
         }
-        Err(SendFailure::Held(error)) => {
-            let wait = backoff(mail.attempts);
-            store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(true)).await?;
-            tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "email held until the mail server accepts it");
-            count("retried");
-        }
-        Err(SendFailure::Later(error)) if Utc::now() - mail.queued_at < PATIENCE => {
+        Err(SendFailure::Later(error) | SendFailure::Busy(error)) if !late => {
             let wait = backoff(mail.attempts);
             store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(false)).await?;
             tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "email not sent; retrying later");
+            count("retried");
+        }
+        Err(SendFailure::Held(error) | SendFailure::Busy(error)) => {
+            let wait = backoff(mail.attempts);
+            store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(true)).await?;
+            tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "email held until the mail server accepts it");
             count("retried");
         }
         Err(SendFailure::Later(error) | SendFailure::Never(error)) => {
