@@ -63,7 +63,7 @@ impl Features {
             Arc::new(Idempotency(Arc::clone(core))),
             Arc::new(RateLimiting(Arc::clone(core))),
             Arc::new(Audit(Arc::clone(core))),
-            Arc::new(Mails(Arc::clone(core))),
+            Mails::new(core)?,
             Arc::clone(&accounts) as _,
             Tariffs::new(core),
             Images::new(&hosts),

@@ -202,7 +202,7 @@ async fn login_attempts_are_limited_across_processes() {
 /// An attempt that waits for the one that starts the window began before it, and counts in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parallel_login_attempts_at_the_start_of_a_window_count_each_other() {
-    let app = TestApp::with(|c| c.login_limit_account = 4).await;
+    let app = TestApp::with(|c| c.of::<AccountSettings>().login_limit_account = 4).await;
     let wrong = json!({ "email": "customer@example.com", "password": "a guess" });
     app.nobody.post("/api/auth/login", wrong.clone()).await.expect(401);
     let mut others = kernel::db::begin(&app.db.pool).await.unwrap();

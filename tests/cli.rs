@@ -217,6 +217,9 @@ async fn invalid_settings_are_named() {
     assert!(said("DATABASE_URL", "").await.contains("DATABASE_URL"));
     assert!(said("INNKEEPER_LOG", "a=b=c").await.contains("INNKEEPER_LOG"));
     assert!(said("INNKEEPER_CONSOLE_IDLE_SECONDS", "0").await.contains("INNKEEPER_CONSOLE_IDLE_SECONDS"));
+    for host in ["mail.example.com:465", "https://mail.example.com", "a mail server", ""] {
+        assert!(said("SMTP_HOST", host).await.contains("SMTP_HOST"), "{host}");
+    }
     for (proxies, words) in
         [("10.0.0.1/8", "10.0.0.0/8"), ("0.0.0.0/0", "every address"), ("proxy.example.com", "neither")]
     {

@@ -123,7 +123,7 @@ async fn hang_ups_leave_no_open_transaction_and_undo_nothing_that_was_confirmed(
     db_relay.delay(Duration::from_millis(4));
 
     let console = writes.iter().find(|write| write.route == "/api/server/console").unwrap();
-    let mut apart = sockets(&app, &second.core.config.public_url, console).await;
+    let mut apart = sockets(&app, &second.features.accounts.settings.public_url, console).await;
     let of_logins = ["/login", "/register", "/password", "/logout", "/sessions"].map(|last| format!("/api/auth{last}"));
     let (logins, writes): (Vec<_>, Vec<_>) =
         writes.into_iter().partition(|write| of_logins.iter().any(|route| *route == write.route));

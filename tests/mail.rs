@@ -302,6 +302,32 @@ async fn mails_refused_by_the_relay_are_held_and_the_provider_is_alerted() {
     assert_eq!(app.provider.post(&path, None).await.expect(409).code(), "CONFLICT", "it was sent");
 }
 
+/// A relay in trouble is not the recipient's fault: after a day the email is held and not given up, and only then does
+/// the provider hear of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mails_that_a_relay_defers_for_days_are_held() {
+    expect_error("email not sent; giving up");
+    let relay = Relay::start(|line| match line {
+        "RCPT TO:<guest@example.com>" => "451 4.3.0 Temporary lookup failure",
+        "RCPT TO:<grey@example.com>" => "450 4.2.0 Greylisted",
+        _ => "",
+    })
+    .await;
+    let app = app_with_smtp(relay.port).await;
+    queue(&app, "relay").await;
+    queue_to(&app, "recipient", "grey@example.com").await;
+    for event in ["relay", "recipient"] {
+        becomes(&app, event, "attempts = 1 and state = 'queued' and not held").await;
+    }
+    sqlx::query("update mails set queued_at = queued_at - interval '2 days', run_at = now()")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    sqlx::query("select pg_notify('mail_due', '')").execute(&app.db.pool).await.unwrap();
+    becomes(&app, "relay", "attempts = 2 and state = 'queued' and held").await;
+    becomes(&app, "recipient", "attempts = 2 and state = 'failed'").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_provider_sees_failed_mails_and_can_retry_them() {
     expect_error("email not sent; giving up");

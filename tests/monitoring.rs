@@ -1,7 +1,7 @@
 //! Sweeps of real guests: what is stored, what is shown, and what is left alone.
 
 use hypervisor::{GuestKind, GuestRef, StopMode};
-use serde_json::json;
+use serde_json::{Value, json};
 use watch::monitoring::MonitoringSettings;
 
 use crate::support::child::Service;
@@ -129,19 +129,32 @@ async fn our_own_faults_are_not_blamed_on_the_host() {
             .await
             .unwrap()
     };
-    for _ in 0..4 {
-        watch::sweep::sweep_now(&app.service.features.sweeps).await.unwrap();
-    }
+    let sweeps = async || {
+        for _ in 0..4 {
+            watch::sweep::sweep_now(&app.service.features.sweeps).await.unwrap();
+        }
+    };
+    sweeps().await;
     assert_eq!(state().await, (0, None, 0));
 
-    // With readable settings it is the host's fault that nothing answers.
-    let settings = json!({ "socket": "/nowhere", "project": "p", "storagePool": "s" }).to_string();
-    let sealed = app.core.sealer.seal("host", settings.as_bytes()).unwrap();
-    sqlx::query("update hosts set config_sealed = $1, updated_at = now()")
-        .bind(sealed)
-        .execute(&app.db.pool)
-        .await
-        .unwrap();
+    // Neither is it the host's fault that its settings can't be used.
+    let configure = async |kind: &str, settings: Value| {
+        let sealed = app.core.sealer.seal("host", settings.to_string().as_bytes()).unwrap();
+        sqlx::query("update hosts set kind = $1, config_sealed = $2, updated_at = now()")
+            .bind(kind)
+            .bind(sealed)
+            .execute(&app.db.pool)
+            .await
+            .unwrap();
+    };
+    let ca = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
+    let endpoints = ["https://127.0.0.1:1"];
+    configure("proxmox", json!({ "endpoints": endpoints, "tokenId": "a@pve!b", "tokenSecret": "c", "ca": ca })).await;
+    sweeps().await;
+    assert_eq!(state().await, (0, None, 0));
+
+    // With usable settings it is the host's fault that nothing answers.
+    configure("incus", json!({ "socket": "/nowhere", "project": "p", "storagePool": "s" })).await;
     watch::sweep::sweep_now(&app.service.features.sweeps).await.unwrap();
     let (failures, error, tracks) = state().await;
     assert!(failures > 0 && error.is_some() && tracks == 1, "{failures} {error:?} {tracks}");

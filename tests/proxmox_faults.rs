@@ -259,10 +259,10 @@ async fn a_creation_waits_for_a_host_that_disappears_midway() {
         pve.run("pve.time_scale = 0.5").await;
         let created = place(&app, &catalogue.container()).await;
         let id = created["operationId"].as_str().unwrap();
-        crate::support::eventually(&app.customer, &format!("/api/operations/{id}"), |o| o["step"] == "create_guest")
-            .await;
+        let path = format!("/api/operations/{id}");
+        crate::support::eventually(&app.customer, &path, |o| o["step"] == "create_guest").await;
         pve.run(away).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        crate::support::eventually(&app.customer, &path, |o| o["error"]["code"] == "HOST_UNREACHABLE").await;
         pve.run(back).await;
         pve.run("pve.time_scale = 0").await;
         assert_ended(&ended(&app.customer, &created["operationId"]).await, Well, what);

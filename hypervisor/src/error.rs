@@ -5,6 +5,9 @@ use std::net::IpAddr;
 /// Result of a driver call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What the text of every [`Error::StaleLock`] begins with.
+pub const STALE_LOCK: &str = "locked on the host, but no task is working on it";
+
 /// Why a host did not do what was requested. The texts are the host's own messages, for the provider.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -34,7 +37,7 @@ pub enum Error {
     #[error("busy on the host: {0}")]
     Locked(String),
     /// A stale lock: no task on the host holds it, so it stays until an operator removes it. The text says how.
-    #[error("locked on the host, but no task is working on it: {0}")]
+    #[error("{STALE_LOCK}: {0}")]
     StaleLock(String),
     /// The host protects the guest from deletion. The text says how to switch that off.
     #[error("protected from deletion on its host: {0}")]

@@ -24,7 +24,7 @@ pub mod ssh;
 
 pub use console::{Console, ConsoleInput, ConsoleKind, last_lines};
 pub use driver::{Consoles, Driver, Host, Inside, Inventory, Power, Provision, Snapshots, Tasks};
-pub use error::{Error, Result};
+pub use error::{Error, Result, STALE_LOCK};
 pub use model::{
     Capabilities, Coverage, ExecOutput, GuestAddress, GuestFacts, GuestKind, GuestNetwork, GuestPower, GuestRef,
     GuestSample, GuestSize, GuestSpec, HostInfo, Interface, Node, Presence, Snapshot, StopMode, Sweep, Task, TaskId,

@@ -55,10 +55,9 @@ pub trait SweepBackend: Send + Sync + 'static {
     /// The ids of all hosts to watch.
     async fn hosts(&self) -> Result<Vec<i64>, Self::Error>;
 
-    /// The driver for a host, or the reason why its settings allow none. Requested before each sweep so that changed
-    /// settings take effect. The outer error is a failure on our side: it says nothing about the host, and nothing is
-    /// recorded for it.
-    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>, Self::Error>;
+    /// The driver for a host. Requested before each sweep so that changed settings take effect. An error says nothing
+    /// about the host, to which nothing was sent, and nothing is recorded for it.
+    async fn driver(&self, host: i64) -> Result<Arc<dyn Inventory>, Self::Error>;
 
     /// Claims a host for one interval, so that several processes share the work and don't duplicate it.
     async fn claim(&self, host: i64, interval: Duration) -> Result<SweepClaim, Self::Error>;
@@ -197,7 +196,7 @@ impl<F: SweepBackend> HostLoop<F> {
         // This does not count against the host's timeout: the time we need to find out where it is says nothing about
         // it.
         let Some(Ok(driver)) = self.until(fleet.driver(host)).await else { return };
-        let look = tokio::time::timeout(timeout, async { driver?.sweep().await });
+        let look = tokio::time::timeout(timeout, driver.sweep());
         let Some(result) = self.until(look).await else { return };
         let silent = || Err(Error::Unreachable(format!("no answer within {} s", timeout.as_secs_f64())));
         let result = result.unwrap_or_else(|_| silent());

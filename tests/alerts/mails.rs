@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use accounts::service::add_user;
 use chrono::{DateTime, TimeDelta, Utc};
+use kernel::auth::Role;
+use secrecy::SecretString;
 use serde_json::json;
 use watch::alerts::tell;
 
 use super::world::{World, busy, immediate_rule, teller};
+use crate::support::PASSWORD;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
@@ -145,6 +149,38 @@ async fn resource_warnings_are_mailed_and_mailed_again_when_they_become_critical
     assert_eq!(lasts(figures(0.1, 100, 100)).await, 1);
     assert_eq!(world.mails().await[0].subject, "3 alerts resolved");
     assert_eq!(world.tell().await, 0);
+}
+
+/// Hosts have no owner: their warnings are mailed to providers, as far as they want warnings.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn storage_warnings_are_mailed_to_the_providers_who_want_them() {
+    let world = World::new().await;
+    let accounts = &world.app.service.features.accounts;
+    let password = SecretString::from(PASSWORD);
+    add_user(accounts, "calm@example.com", "", Role::Provider, password).await.unwrap();
+    sqlx::query("update users set alert_mails = 'critical' where email = 'calm@example.com'")
+        .execute(world.db())
+        .await
+        .unwrap();
+    world.app.provider.put("/api/alert-rules/storage_low", immediate_rule()).await.expect(200);
+    let told = async |seconds: i64, used: u64| {
+        world.stored(seconds, &[used]).await;
+        world.tell().await;
+        let mails = world.mails().await;
+        mails.into_iter().map(|m| (m.recipient, m.subject)).collect::<Vec<_>>()
+    };
+    let mail =
+        |to: &str, subject: &str| (format!("{to}@example.com"), format!("{subject} of the guests' storage is in use"));
+    assert_eq!(told(0, 92).await, [mail("provider", "Alert: rack-1: 92%")]);
+    assert_eq!(told(30, 20).await, [mail("provider", "Resolved: rack-1: 20%")]);
+    assert_eq!(told(60, 92).await, [mail("provider", "Alert: rack-1: 92%")]);
+    let both = |subject| [mail("calm", subject), mail("provider", subject)];
+    assert_eq!(told(90, 97).await, both("Alert: rack-1: 97%"));
+    assert_eq!(told(120, 20).await, both("Resolved: rack-1: 20%"));
+
+    sqlx::query("update users set alert_mails = 'critical' where role = 'provider'").execute(world.db()).await.unwrap();
+    assert_eq!(told(150, 92).await, []);
+    assert_eq!(told(180, 97).await, both("Alert: rack-1: 97%"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -342,6 +342,46 @@ async fn exhausted_pools_and_stuck_operations_alert_only_the_provider() {
     assert_eq!(left, 0);
 }
 
+/// A customer can't lift a lock on the host: the provider is told, with the command.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stale_locks_alert_the_provider_until_an_operation_succeeds() {
+    let world = World::new().await;
+    let (id, _) = world.server("customer@example.com", "web-1").await;
+    let (other, _) = world.server("customer@example.com", "web-2").await;
+    let ended = async |server: i64, kind: &str, error: Option<hypervisor::Error>| {
+        sqlx::query(
+            "insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline, ended_at,
+                                     error_code, error_detail)
+             values (gen_random_uuid(), 'server', $1::bigint::text, 'host', $2,
+                     case when $3 is null then 'succeeded' else 'failed' end, '{}', now(), clock_timestamp(),
+                     case when $3 is not null then 'LOCKED' end, $3)",
+        )
+        .bind(server)
+        .bind(kind)
+        .bind(error.map(|error| error.to_string()))
+        .execute(world.db())
+        .await
+        .unwrap();
+        patrol(&world).await;
+    };
+    let text = "CT 1000 on pve1 is locked (backup), but no task is working on it: remove the lock with pct unlock 1000";
+    let stale = || Some(hypervisor::Error::StaleLock(text.to_owned()));
+    ended(other, "stop", Some(hypervisor::Error::Locked("busy".to_owned()))).await;
+    assert_eq!(world.open().await, [], "that lock passes");
+    ended(id, "stop", stale()).await;
+    ended(id, "restart", stale()).await;
+    ended(other, "stop", None).await;
+    assert_eq!(world.open().await, [pair("stale_lock", "critical")]);
+    assert_eq!(world.only().await["message"], text);
+    assert_eq!(world.app.customer.get("/api/alerts").await.expect(200).body["total"], 0);
+    assert_eq!(world.tell().await, 1);
+    let mails = world.mails().await;
+    assert_eq!(mails[0].recipient, "provider@example.com");
+    assert!(mails[0].text_body.contains(&format!("operation stop: {text}")), "{}", mails[0].text_body);
+    ended(id, "stop", None).await;
+    assert_eq!((world.open().await.len(), world.tell().await), (0, 1));
+}
+
 async fn patrol(world: &World) {
     watch::alerts::watch::evaluate_periodic(&world.app.service.features.alerts).await.unwrap();
 }

@@ -298,6 +298,10 @@ impl Config {
         if let Some(smtp) = &self.smtp {
             let loopback = smtp.host == "localhost" || smtp.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
             anyhow::ensure!(
+                rustls::pki_types::ServerName::try_from(smtp.host.as_str()).is_ok(),
+                "SMTP_HOST must be a host name or an IP address such as mail.example.com; the port is SMTP_PORT"
+            );
+            anyhow::ensure!(
                 smtp.tls != SmtpTls::None || loopback,
                 "SMTP_TLS=none is allowed only for a mail server on this machine; use starttls or tls"
             );

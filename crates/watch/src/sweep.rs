@@ -134,16 +134,12 @@ impl SweepBackend for SweepStore {
         }
     }
 
-    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>> {
+    async fn driver(&self, host: i64) -> Result<Arc<dyn Inventory>> {
         match self.sweeps.hosts.driver(HostId(host)).await {
-            Ok(driver) => Ok(Ok(driver)),
-            // Only a driver's error is about the host. Anything else (the database, a changed master key, a bug) is our
-            // own problem, and no one must be told that their host is down.
+            Ok(driver) => Ok(driver),
+            // Nothing was sent to the host yet. What failed (the database, a changed master key, settings that can't be
+            // used, a bug) is our own problem, and no one must be told that their host is down.
             Err(error) => {
-                let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<hypervisor::Error>());
-                if let Some(of_the_host) = cause {
-                    return Ok(Err(of_the_host.clone()));
-                }
                 if matches!(error.code, Code::DatabaseUnavailable | Code::OutcomeUnknown) {
                     tracing::warn!(host, %error, "could not sweep a host without the database; retrying");
                 } else {

@@ -41,6 +41,8 @@ pub enum Kind {
     PoolLow,
     /// An operation that needs an operator.
     OperationStuck,
+    /// A guest is locked on its host by a task that is gone.
+    StaleLock,
     /// Mail waiting because the mail server is unavailable.
     MailHeld,
     /// A host has guests with our marker that belong to no server.
@@ -54,7 +56,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds that this version knows.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Cpu,
         Self::Memory,
         Self::Disk,
@@ -64,6 +66,7 @@ impl Kind {
         Self::StorageLow,
         Self::PoolLow,
         Self::OperationStuck,
+        Self::StaleLock,
         Self::MailHeld,
         Self::UnknownGuest,
         Self::DatabaseRestored,
@@ -81,6 +84,7 @@ impl Kind {
             Self::StorageLow => "storage_low",
             Self::PoolLow => "pool_low",
             Self::OperationStuck => "operation_stuck",
+            Self::StaleLock => "stale_lock",
             Self::MailHeld => "mail_held",
             Self::Unknown => "unknown",
             Self::UnknownGuest => "unknown_guest",
@@ -113,7 +117,9 @@ impl Kind {
             Self::Down | Self::HostUnreachable | Self::Unknown => so,
             // A sweep may catch a guest while it is being deleted.
             Self::UnknownGuest => AlertRule { clear_sustain_s: 0, ..so },
-            Self::OperationStuck | Self::DatabaseRestored => AlertRule { sustain_s: 0, clear_sustain_s: 0, ..so },
+            Self::OperationStuck | Self::StaleLock | Self::DatabaseRestored => {
+                AlertRule { sustain_s: 0, clear_sustain_s: 0, ..so }
+            }
             // The mail server may just be restarting.
             Self::MailHeld => AlertRule { sustain_s: 300, clear_sustain_s: 0, ..so },
         }
@@ -125,6 +131,7 @@ impl Kind {
             Self::Down => "The server is up again".to_owned(),
             Self::HostUnreachable => "The host is reachable again".to_owned(),
             Self::OperationStuck => "The operation is no longer stuck".to_owned(),
+            Self::StaleLock => "The server is no longer locked on its host".to_owned(),
             Self::MailHeld => "Emails are being sent again".to_owned(),
             Self::Unknown => "The alert has ended".to_owned(),
             Self::UnknownGuest => "There are no unknown guests left on the host".to_owned(),
@@ -146,6 +153,7 @@ impl Kind {
             Self::StorageLow => format!("{percent:.0}% of the guests' storage is in use"),
             Self::PoolLow => format!("{percent:.0}% of the pool's addresses are in use or resting"),
             Self::OperationStuck => "An operation is stuck and needs manual intervention".to_owned(),
+            Self::StaleLock => "A server is locked on its host, but no task is working on it".to_owned(),
             Self::MailHeld => "Emails are waiting: the mail server is unavailable or refuses them".to_owned(),
             Self::Unknown => "This alert comes from a newer version".to_owned(),
             Self::UnknownGuest => {

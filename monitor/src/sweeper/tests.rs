@@ -84,12 +84,12 @@ impl SweepBackend for Hotel {
     async fn hosts(&self) -> Result<Vec<i64>, String> {
         Ok(self.hosts.lock().unwrap().keys().copied().collect())
     }
-    async fn driver(&self, host: i64) -> Result<hypervisor::Result<Arc<dyn Inventory>>, String> {
+    async fn driver(&self, host: i64) -> Result<Arc<dyn Inventory>, String> {
         let mood = *self.hosts.lock().unwrap().get(&host).ok_or("gone")?;
         if mood == Mood::Obscure {
             tokio::time::sleep(INTERVAL).await;
         }
-        Ok(Ok(Arc::new(Fake(mood))))
+        Ok(Arc::new(Fake(mood)))
     }
     async fn claim(&self, host: i64, interval: Duration) -> Result<SweepClaim, String> {
         let mut claims = self.claims.lock().unwrap();

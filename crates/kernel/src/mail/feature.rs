@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use utoipa_axum::router::OpenApiRouter;
 
+use super::transport::Transport;
 use super::{MAIL_DUE, outbox, routes, service};
 use crate::auth::AccessRow;
 use crate::core::Core;
@@ -13,7 +14,17 @@ use crate::feature::{BackgroundTask, Feature};
 
 /// What sends mails, and shows what became of them.
 #[derive(Debug)]
-pub struct Mails(pub Arc<Core>);
+pub struct Mails {
+    core: Arc<Core>,
+    transport: Transport,
+}
+
+impl Mails {
+    /// Fails if the settings allow no email to be sent.
+    pub fn new(core: &Arc<Core>) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self { transport: Transport::new(&core.config)?, core: Arc::clone(core) }))
+    }
+}
 
 #[async_trait]
 impl Feature for Mails {
@@ -22,7 +33,7 @@ impl Feature for Mails {
     }
 
     fn routes(self: Arc<Self>) -> OpenApiRouter {
-        routes::routes().with_state(Arc::clone(&self.0))
+        routes::routes().with_state(Arc::clone(&self.core))
     }
 
     fn access(&self) -> &'static [AccessRow] {
@@ -30,7 +41,7 @@ impl Feature for Mails {
     }
 
     fn tasks(self: Arc<Self>) -> Vec<BackgroundTask> {
-        vec![BackgroundTask::new("mail", async move { outbox::send_queued(&self.0).await })]
+        vec![BackgroundTask::new("mail", async move { outbox::send_queued(&self.core, &self.transport).await })]
     }
 
     fn topics(&self) -> Vec<&'static str> {
@@ -38,7 +49,7 @@ impl Feature for Mails {
     }
 
     async fn upkeep(&self) -> Result<()> {
-        service::purge(&self.0).await
+        service::purge(&self.core).await
     }
 
     fn describe(&self) {

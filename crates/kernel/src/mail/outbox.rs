@@ -16,7 +16,7 @@ use crate::restores;
 
 /// Emails that this process sends concurrently.
 const AT_ONCE: usize = 4;
-/// How long sending is retried before the email has failed.
+/// How long sending is retried before the email has failed or, if the trouble is not the recipient's, is held.
 const PATIENCE: TimeDelta = TimeDelta::hours(24);
 /// How long it may take to record that an email is handed over, while the mail server waits.
 const NOTE: Duration = Duration::from_secs(10);
@@ -24,14 +24,7 @@ const NOTE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(15);
 
 /// Sends queued emails until shutdown. Any number of processes may do so.
-pub(super) async fn send_queued(core: &Core) {
-    let transport = match Transport::new(&core.config) {
-        Ok(transport) => transport,
-        Err(error) => {
-            tracing::error!(error = %format!("{error:#}"), "cannot send emails; they stay queued");
-            return;
-        }
-    };
+pub(super) async fn send_queued(core: &Core, transport: &Transport) {
     if !restores::service::wait_for_first_check(core).await {
         return;
     }
@@ -39,9 +32,9 @@ pub(super) async fn send_queued(core: &Core) {
     let mut under_way = FuturesUnordered::new();
     let mut look = true;
     while !core.shutdown.is_cancelled() {
-        let full = match claim_due(core, &transport, look, AT_ONCE - under_way.len()).await {
+        let full = match claim_due(core, transport, look, AT_ONCE - under_way.len()).await {
             Ok(mails) => {
-                under_way.extend(mails.into_iter().map(|mail| send(core, &transport, mail)));
+                under_way.extend(mails.into_iter().map(|mail| send(core, transport, mail)));
                 under_way.len() >= AT_ONCE
             }
             Err(error) => {
@@ -114,9 +107,9 @@ async fn offer(core: &Core, transport: &Transport, mail: &QueuedMail) -> Result<
     }
     match tokio::time::timeout(NOTE, store::hand_over(&core.db, mail)).await {
         Ok(Ok(true)) => Ok(ready),
-        Ok(Ok(false)) => Err(SendFailure::Later("the mail server was so slow that another process took over".into())),
-        Ok(Err(error)) => Err(SendFailure::Later(format!("the database was unreachable: {error}"))),
-        Err(_) => Err(SendFailure::Later("the database did not answer in time".into())),
+        Ok(Ok(false)) => Err(SendFailure::Busy("the mail server was so slow that another process took over".into())),
+        Ok(Err(error)) => Err(SendFailure::Busy(format!("the database was unreachable: {error}"))),
+        Err(_) => Err(SendFailure::Busy("the database did not answer in time".into())),
     }
 }
 
@@ -158,22 +151,23 @@ async fn recover_abandoned(core: &Core, transport: &Transport) -> sqlx::Result<(
 
 async fn record(core: &Core, mail: &QueuedMail, outcome: &Result<(), SendFailure>) -> sqlx::Result<()> {
     let id = mail.id;
+    let late = Utc::now() - mail.queued_at >= PATIENCE;
     match outcome {
         Ok(()) => {
             store::sent(&core.db, id).await?;
             tracing::info!(mail = %id, "mail sent");
             count("sent");
         }
-        Err(SendFailure::Held(error)) => {
-            let wait = backoff(mail.attempts);
-            store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(true)).await?;
-            tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "email held until the mail server accepts it");
-            count("retried");
-        }
-        Err(SendFailure::Later(error)) if Utc::now() - mail.queued_at < PATIENCE => {
+        Err(SendFailure::Later(error) | SendFailure::Busy(error)) if !late => {
             let wait = backoff(mail.attempts);
             store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(false)).await?;
             tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "email not sent; retrying later");
+            count("retried");
+        }
+        Err(SendFailure::Held(error) | SendFailure::Busy(error)) => {
+            let wait = backoff(mail.attempts);
+            store::retry(&core.db, mail, wait.as_secs_f64(), error, Some(true)).await?;
+            tracing::warn!(mail = %id, error, seconds = wait.as_secs(), "email held until the mail server accepts it");
             count("retried");
         }
         Err(SendFailure::Later(error) | SendFailure::Never(error)) => {

@@ -24,6 +24,8 @@ use crate::config::{Config, Smtp, SmtpTls};
 pub(super) enum SendFailure {
     /// Certainly not sent; a retry may succeed.
     Later(String),
+    /// The same, for a reason unrelated to this email: it is not given up for that.
+    Busy(String),
     /// Certainly not sent, for a reason unrelated to this email that someone has to fix: the mail server is
     /// unreachable, or rejects us.
     Held(String),
@@ -36,11 +38,13 @@ pub(super) enum SendFailure {
 type SendResult<T = ()> = Result<T, SendFailure>;
 
 /// The destination of emails.
+#[derive(Debug)]
 pub(super) struct Transport {
     from: Mailbox,
     to: TransportKind,
 }
 
+#[derive(Debug)]
 enum TransportKind {
     Smtp(Box<SmtpServer>),
     Folder(PathBuf),
@@ -50,6 +54,12 @@ struct SmtpServer {
     settings: Smtp,
     tls: Option<TlsParameters>,
     name: ClientId,
+}
+
+impl std::fmt::Debug for SmtpServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.settings.fmt(f)
+    }
 }
 
 /// An email that is ready to be handed over: nothing of its content has been sent.
@@ -226,26 +236,56 @@ fn held(error: &smtp::Error) -> SendFailure {
 
 /// A failure after the mail server knew the recipient, which leaves this email unsent.
 fn refused(error: &smtp::Error) -> SendFailure {
-    match error.status().map(u16::from) {
-        Some(400..=499) => SendFailure::Later(chain(error)),
-        Some(status) if !is_about_us(status, &reason(error)) => SendFailure::Never(chain(error)),
-        Some(_) | None => SendFailure::Held(chain(error)),
-    }
+    // The server does not understand us (RFC 5321), or forbids us to send there (X.7.X of RFC 3463).
+    judge(error, |status, code| matches!(status, 500 | 502 | 503 | 521 | 523) || code.starts_with("7."))
 }
 
 /// A refusal of the content: another email may be accepted.
 fn content_refused(error: &smtp::Error) -> SendFailure {
-    match error.status().map(u16::from) {
-        Some(530 | 535) => SendFailure::Held(chain(error)),
-        _ if error.is_permanent() => SendFailure::Never(chain(error)),
-        _ => SendFailure::Later(chain(error)),
-    }
+    // Spam is refused with 5.7.1 as well; with 4.7.X we are too many or too new.
+    judge(error, |status, code| status < 500 && code.starts_with("7."))
 }
 
-/// Whether a permanent refusal is not about the recipient: the server requires authentication (RFC 4954), does not
-/// understand us (RFC 5321), or forbids us to send there (X.7.X of RFC 3463).
+/// What a refusal means; `more` says which others are about us.
+fn judge(error: &smtp::Error, more: impl Fn(u16, &str) -> bool) -> SendFailure {
+    let Some(status) = error.status().map(u16::from) else { return SendFailure::Held(chain(error)) };
+    let text = reason(error);
+    let about_us = is_about_us(status, &text) || more(status, enhanced_code(&text));
+    let failure = match (status < 500, about_us) {
+        (true, true) => SendFailure::Busy,
+        (true, false) => SendFailure::Later,
+        (false, true) => SendFailure::Held,
+        (false, false) => SendFailure::Never,
+    };
+    failure(chain(error))
+}
+
+/// What mail servers say of senders: Postfix, Exim, Amazon SES and SendGrid.
+const ABOUT_SENDERS: [&str; 4] =
+    ["sender address rejected", "sender verify failed", "email address is not verified", "verified sender identity"];
+
+/// Whether a refusal is about us or the mail server, whoever the recipient is and whatever the content: the server
+/// shuts down or requires authentication (RFC 4954), or has trouble with our address (X.1.7, X.1.8 of RFC 3463), with
+/// itself (X.3.X) or with our commands (X.5.X).
 fn is_about_us(status: u16, text: &str) -> bool {
-    matches!(status, 500 | 502 | 503 | 521 | 523 | 530 | 534 | 535 | 538) || text.trim_start().starts_with("5.7.")
+    let words = text.to_lowercase();
+    let of_code = match enhanced_code(text) {
+        "1.7" | "1.8" => true,
+        // Sendmail says 5.3.0 of unknown users, Outlook.com 5.5.0; with X.3.4 the email is too big.
+        "3.0" => status < 500,
+        "3.4" | "5.0" => false,
+        // Postfix says 5.5.2 of recipients without a domain.
+        code => code.starts_with("3.") || code.starts_with("5.") && !words.contains("recipient address rejected"),
+    };
+    of_code
+        || matches!(status, 421 | 454 | 530 | 534 | 535 | 538)
+        || ABOUT_SENDERS.iter().any(|said| words.contains(said))
+}
+
+/// The enhanced status code that the text begins with (RFC 3463), without its class: 7.1 for 5.7.1.
+fn enhanced_code(text: &str) -> &str {
+    let code = text.split_whitespace().next().unwrap_or_default();
+    code.strip_prefix("4.").or_else(|| code.strip_prefix("5.")).unwrap_or_default()
 }
 
 /// The mail server's message.

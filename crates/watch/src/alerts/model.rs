@@ -5,7 +5,7 @@ use garde::Validate;
 use kernel::http::text;
 use kernel::listing::Order;
 use kernel::stored_enum;
-use monitor::alerts::QuietPeriod;
+use monitor::alerts::{Kind, QuietPeriod};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -50,6 +50,15 @@ word!(
     monitor::alerts::Level,
     monitor::alerts::Level::Warning
 );
+
+/// The message of an alert with this value. A stale lock's is the host's own, which says how to unlock the guest.
+pub(super) fn message(kind: Kind, value: f64, detail: Option<&str>) -> String {
+    let lock = detail.filter(|_| kind == Kind::StaleLock).and_then(|text| text.strip_prefix(hypervisor::STALE_LOCK));
+    match lock.and_then(|text| text.trim_start_matches([':', ' ']).lines().next()) {
+        Some(text) => text.to_owned(),
+        None => kind.message(value),
+    }
+}
 
 /// How an alert ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -1,6 +1,6 @@
-//! Notifications: critical alerts, warnings about a server's own resources, and the ends of what was notified, in one
-//! email per person. They are marked as sent in the transaction that queues the emails, under a lock. So each is sent
-//! once, whichever process dies and however many there are.
+//! Notifications: critical alerts, warnings of some kinds, and the ends of what was notified, in one email per person.
+//! They are marked as sent in the transaction that queues the emails, under a lock. So each is sent once, whichever
+//! process dies and however many there are.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,15 @@ use chrono::{DateTime, Utc};
 use kernel::db;
 use kernel::error::Result;
 use kernel::mail::service::queue;
+use monitor::alerts::{Kind, Level};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Alerts;
 use super::mail::{self, AlertLine};
-use super::model::Ended;
+use super::model::{Ended, message};
 use super::rules::RuleSet;
-use super::store::{self, PendingNotification};
+use super::store::{self, PendingNotification, ProviderRecipient};
 use crate::ids::{AlertId, UserId};
 use crate::locks::NOTIFY;
 
@@ -30,14 +31,16 @@ const MOST: usize = 2_000;
 pub async fn send_due(alerts: &Alerts, now: DateTime<Utc>) -> Result<Option<usize>> {
     let settings = &alerts.settings;
     let mut tx = db::begin(&alerts.core.db).await?;
-    if !store::has_pending(&mut tx).await? {
+    let warnings: Vec<String> =
+        Kind::ALL.into_iter().filter(|kind| kind.mails_warnings()).map(|kind| kind.as_str().to_owned()).collect();
+    if !store::has_pending(&mut tx, &warnings).await? {
         return Ok(Some(0));
     }
     // The holder of the lock sends everything.
     if !NOTIFY.try_acquire(&mut tx).await? {
         return Ok(None);
     }
-    let news = loud(&mut tx, now, settings.alert_floor_seconds.into()).await?;
+    let news = loud(&mut tx, &warnings, now, settings.alert_floor_seconds.into()).await?;
     if news.len() < MOST && !has_settled(&news, settings.alert_settle_seconds.into()) {
         return Ok(Some(0));
     }
@@ -47,7 +50,10 @@ pub async fn send_due(alerts: &Alerts, now: DateTime<Utc>) -> Result<Option<usiz
         let of_server = n.owner.zip(n.owner_email.as_deref());
         let recipients: Vec<(UserId, &str)> = match n.owner {
             Some(_) => of_server.into_iter().collect(),
-            None => staff.iter().map(|(id, email)| (*id, email.as_str())).collect(),
+            None => {
+                let wants = |user: &&ProviderRecipient| user.warnings || n.level.0 == Level::Critical;
+                staff.iter().filter(wants).map(|user| (user.id, user.email.as_str())).collect()
+            }
         };
         for (user, email) in recipients {
             let url = &alerts.accounts.settings.public_url;
@@ -61,7 +67,7 @@ pub async fn send_due(alerts: &Alerts, now: DateTime<Utc>) -> Result<Option<usiz
     }
     let ids: Vec<i64> = news.iter().map(|n| n.id.0).collect();
     let ended: Vec<i64> = news.iter().filter(|n| n.resolved_at.is_some()).map(|n| n.id.0).collect();
-    let critical = |n: &&PendingNotification| n.level.0 == monitor::alerts::Level::Critical;
+    let critical = |n: &&PendingNotification| n.level.0 == Level::Critical;
     let critical: Vec<i64> = news.iter().filter(critical).map(|n| n.id.0).collect();
     store::mark_notified(&mut tx, &ids, &critical, &ended).await?;
     tx.commit().await?;
@@ -70,10 +76,15 @@ pub async fn send_due(alerts: &Alerts, now: DateTime<Utc>) -> Result<Option<usiz
 }
 
 /// What may be sent now, oldest first; anything beyond [`MOST`] is left for the next round.
-async fn loud(tx: &mut PgConnection, now: DateTime<Utc>, floor: f64) -> Result<Vec<PendingNotification>> {
+async fn loud(
+    tx: &mut PgConnection,
+    warnings: &[String],
+    now: DateTime<Utc>,
+    floor: f64,
+) -> Result<Vec<PendingNotification>> {
     let (mut loud, mut after) = (vec![], AlertId(0));
     loop {
-        let part = store::pending(tx, after, PART, floor).await?;
+        let part = store::pending(tx, warnings, after, PART, floor).await?;
         let Some(last) = part.last() else { return Ok(loud) };
         after = last.id;
         let servers: Vec<i64> = part.iter().filter_map(|n| n.server_id).map(|id| id.0).collect();
@@ -101,14 +112,15 @@ fn is_quiet(rules: &RuleSet, news: &PendingNotification, now: DateTime<Utc>) -> 
 
 fn line(news: &PendingNotification) -> AlertLine {
     let kind = news.kind.0;
+    let begun = message(kind, news.value, news.detail.as_deref());
     let what = match news.ended {
-        None => kind.message(news.value),
+        None => begun,
         Some(Ended::Recovered) => kind.over(news.value),
-        Some(Ended::Withdrawn | Ended::Unknown) => format!("{}: no longer watched", kind.message(news.value)),
+        Some(Ended::Withdrawn | Ended::Unknown) => format!("{begun}: no longer watched"),
     };
     let name = match (news.server_id, kind) {
         (Some(id), _) => format!("{} (server {id})", news.name),
-        (None, monitor::alerts::Kind::OperationStuck) => format!("operation {}", news.name),
+        (None, Kind::OperationStuck | Kind::StaleLock) => format!("operation {}", news.name),
         (None, _) => news.name.clone(),
     };
     let what = match news.servers {

@@ -103,8 +103,8 @@ pub async fn evaluate_failure_at(alerts: &Alerts, host: HostId, at: DateTime<Utc
     tx.commit().await
 }
 
-/// Checks what no sweep covers: address pools, stuck operations, held mail, unknown guests, a restored database, and
-/// subjects that are no longer watched. One process does so for all.
+/// Checks what no sweep covers: address pools, stuck operations, stale locks, held mail, unknown guests, a restored
+/// database, and subjects that are no longer watched. One process does so for all.
 pub async fn evaluate_periodic(alerts: &Alerts) -> Result<()> {
     let mut tx = db::begin(&alerts.core.db).await?;
     if !locks::PATROL.try_acquire(&mut tx).await? {
@@ -128,6 +128,10 @@ pub async fn evaluate_periodic(alerts: &Alerts) -> Result<()> {
     for (id, stuck) in store::stuck(&mut tx).await? {
         let (subject, kind) = (AlertSubject::Operation(id), Kind::OperationStuck);
         readings.push(RuleReading { subject, kind, rule: rule(kind), value: Some(if stuck { 1.0 } else { 0.0 }) });
+    }
+    for (id, locked) in store::stale_locks(&mut tx).await? {
+        let (subject, kind) = (AlertSubject::Operation(id), Kind::StaleLock);
+        readings.push(RuleReading { subject, kind, rule: rule(kind), value: Some(f64::from(u8::from(locked))) });
     }
     let held = if mail::service::is_held(&mut *tx).await? { 1.0 } else { 0.0 };
     let (subject, kind) = (AlertSubject::Mail, Kind::MailHeld);

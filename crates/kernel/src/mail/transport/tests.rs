@@ -122,6 +122,19 @@ async fn what_is_about_us_holds_the_mail() {
         ("554 5.7.1 Relay access denied", true),
         ("550 5.7.1 Access denied", true),
         ("503 5.5.1 bad sequence of commands", true),
+        ("550 5.1.8 <a@b.example>: Sender address rejected: Domain not found", true),
+        ("550 5.1.7 <a@b.example>: Sender address rejected: undeliverable address", true),
+        ("550 5.1.0 <a@b.example>: Sender address rejected: User unknown in local recipient table", true),
+        ("504 5.5.2 <a@b>: Sender address rejected: need fully-qualified address", true),
+        ("550 Sender verify failed", true),
+        ("553 5.3.5 system config error", true),
+        ("554 5.3.2 system not accepting network messages", true),
+        ("504 5.5.4 HELO argument", true),
+        ("550 5.1.0 address rejected", false),
+        ("504 5.5.2 <a@b>: Recipient address rejected: need fully-qualified address", false),
+        ("550 5.5.0 Requested action not taken: mailbox unavailable", false),
+        ("553 5.3.0 <guest@example.com>... No such user here", false),
+        ("552 5.3.4 message too big", false),
         ("550 5.1.1 no such user", false),
         ("550 mailbox unavailable", false),
         ("552 5.2.2 mailbox full", false),
@@ -136,8 +149,45 @@ async fn what_is_about_us_holds_the_mail() {
     // A refusal of the content is about the email.
     let refused = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "554 5.7.1 spam", "221 bye"]).await.0;
     assert!(matches!(refused, Err(SendFailure::Never(_))), "{refused:?}");
-    let refused = outcome(&["250 ok", "250 ok", "250 ok", "354 go on", "530 5.7.0 sign in", "221 bye"]).await.0;
-    assert!(matches!(refused, Err(SendFailure::Held(_))), "{refused:?}");
+    for content in [
+        "530 5.7.0 sign in",
+        "554 Message rejected: Email address is not verified. The following identities failed the check",
+        "550 The from address does not match a verified Sender Identity",
+        "550 5.1.8 no such domain",
+    ] {
+        let answers = vec!["250 ok", "250 ok", "250 ok", "354 go on", content, "221 bye"];
+        let refused = outcome(answers.leak()).await.0;
+        assert!(matches!(refused, Err(SendFailure::Held(_))), "{content}: {refused:?}");
+    }
+}
+
+/// A temporary refusal may be about the recipient, such as greylisting, or about us.
+#[tokio::test]
+async fn temporary_refusals_tell_whom_they_are_about() {
+    for (said, about_us) in [
+        ("421 4.7.0 try again later", true),
+        ("421 closing", true),
+        ("454 Throttling failure: Daily message quota exceeded", true),
+        ("454 4.7.1 relay access denied", true),
+        ("451 4.3.0 temporary lookup failure", true),
+        ("452 4.3.1 insufficient system storage", true),
+        ("450 4.7.1 client host rejected", true),
+        ("450 4.1.7 unverified address", true),
+        ("450 4.1.8 <a@b.example>: Sender address rejected: Domain not found", true),
+        ("450 4.2.0 greylisted", false),
+        ("451 greylisted", false),
+        ("450 4.1.1 unverified address", false),
+        ("452 4.2.2 mailbox full", false),
+        ("450 4.4.3 no such domain", false),
+    ] {
+        let (transport, _) = answering("250 sender ok", said).await;
+        let envelope = send(&transport, &mail()).await;
+        let answers = vec!["250 ok", "250 ok", "250 ok", "354 go on", said, "221 bye"];
+        for refused in [envelope, outcome(answers.leak()).await.0] {
+            assert_eq!(matches!(refused, Err(SendFailure::Busy(_))), about_us, "{said}: {refused:?}");
+            assert_eq!(matches!(refused, Err(SendFailure::Later(_))), !about_us, "{said}: {refused:?}");
+        }
+    }
 }
 
 /// A mail server with this response to the sender or, if it accepts the sender, to the recipient.

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::Result;
-use crate::alerts::model::{AlertKind, AlertLevel, AlertView, Ended, ListAlerts, LiveAlert, Sort};
+use crate::alerts::model::{AlertKind, AlertLevel, AlertView, Ended, ListAlerts, LiveAlert, Sort, message};
 use crate::ids::{AlertId, HostId, PoolId, ServerId, UserId};
 
 /// Which alerts the caller may see.
@@ -28,6 +28,8 @@ pub(in crate::alerts) struct IncidentRow {
     level: AlertLevel,
     value: f64,
     name: String,
+    /// Why the operation failed, in the host's words.
+    detail: Option<String>,
     subject: String,
     server_id: Option<ServerId>,
     host_id: Option<HostId>,
@@ -61,7 +63,7 @@ impl IncidentRow {
             id: self.id,
             r#type: self.kind,
             level: self.level,
-            message: if over { kind.over(self.value) } else { kind.message(self.value) },
+            message: if over { kind.over(self.value) } else { message(kind, self.value, self.detail.as_deref()) },
             value: self.value,
             name: self.name,
             subject: self.subject,
@@ -98,7 +100,8 @@ macro_rules! alerts {
         alerts!(
             @ $run, query_as, (IncidentRow,), $db,
             r#"a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value,
-               coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!", a.subject,
+               coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!",
+               o.error_detail as "detail?", a.subject,
                a.server_id as "server_id: ServerId", a.host_id as "host_id: HostId", a.pool_id as "pool_id: PoolId", a.operation_id,
                a.raised_at, a.resolved_at, a.ended as "ended: Ended", a.acknowledged_at,
                a.acknowledged_by as "acknowledged_by: UserId", a.told_at,

@@ -12,6 +12,7 @@ use crate::ids::{AlertId, ServerId, TariffId, UserId};
 pub(in crate::alerts) struct PendingNotification {
     pub id: AlertId,
     pub kind: AlertKind,
+    /// The level now or, if it has ended, the one that was notified.
     pub level: AlertLevel,
     pub value: f64,
     pub raised_at: DateTime<Utc>,
@@ -20,6 +21,8 @@ pub(in crate::alerts) struct PendingNotification {
     pub ended: Option<Ended>,
     /// Name of the subject.
     pub name: String,
+    /// Why the operation failed, in the host's words.
+    pub detail: Option<String>,
     pub server_id: Option<ServerId>,
     pub tariff_id: Option<TariffId>,
     /// Owner of the server; `None` if it concerns the provider.
@@ -34,18 +37,21 @@ pub(in crate::alerts) struct PendingNotification {
     pub age: f64,
 }
 
-/// Whether there is anything to notify. This is the one query that runs all the time.
-pub(in crate::alerts) async fn has_pending(tx: &mut PgConnection) -> Result<bool> {
+/// Whether there is anything to notify; of warnings only these kinds. This is the one query that runs all the time.
+pub(in crate::alerts) async fn has_pending(tx: &mut PgConnection, warnings: &[String]) -> Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (
                select from alerts a
                where ((resolved_at is null and acknowledged_at is null
                        and (told_at is null or (told_level = 'warning' and level = 'critical'))
-                       and (level = 'critical' or kind in ('cpu', 'memory', 'disk')))
+                       and (level = 'critical' or kind = any($1)))
                       or (told_at is not null and resolved_at is not null and end_told_at is null))
                  and (level = 'critical' or told_at is not null
                       or exists (select from servers s join users u on u.id = s.user_id
-                                 where s.id = a.server_id and u.alert_mails = 'all'))) as "any!""#
+                                 where s.id = a.server_id and u.alert_mails = 'all')
+                      or (a.server_id is null
+                          and exists (select from users where role = 'provider' and alert_mails = 'all')))) as "any!""#,
+        warnings
     )
     .fetch_one(tx)
     .await
@@ -54,14 +60,18 @@ pub(in crate::alerts) async fn has_pending(tx: &mut PgConnection) -> Result<bool
 /// Pending notifications after this id, oldest first, at most `most`.
 pub(in crate::alerts) async fn pending(
     tx: &mut PgConnection,
+    warnings: &[String],
     after: AlertId,
     most: i64,
     floor: f64,
 ) -> Result<Vec<PendingNotification>> {
     sqlx::query_as!(
         PendingNotification,
-        r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind", a.level as "level: AlertLevel", a.value, a.raised_at, a.resolved_at,
+        r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind",
+                  case when a.resolved_at is null then a.level else a.told_level end as "level!: AlertLevel",
+                  a.value, a.raised_at, a.resolved_at,
                   a.ended as "ended: Ended", coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!",
+                  o.error_detail as "detail?",
                   a.server_id as "server_id: ServerId", s.tariff_id as "tariff_id?: TariffId",
                   u.id as "owner?: UserId",
                   case when u.disabled_at is null then u.email end as "owner_email?",
@@ -91,27 +101,38 @@ pub(in crate::alerts) async fn pending(
            where a.id > $1
              and ((a.resolved_at is null and a.acknowledged_at is null
                    and (a.told_at is null or (a.told_level = 'warning' and a.level = 'critical'))
-                   and (a.level = 'critical' or a.kind in ('cpu', 'memory', 'disk')))
+                   and (a.level = 'critical' or a.kind = any($4)))
                   or (a.told_at is not null and a.resolved_at is not null and a.end_told_at is null))
-             and (a.level = 'critical' or a.told_at is not null or u.alert_mails = 'all')
+             and (a.level = 'critical' or a.told_at is not null or u.alert_mails = 'all'
+                  or (a.server_id is null
+                      and exists (select from users where role = 'provider' and alert_mails = 'all')))
            order by a.id limit $2"#,
         after.0,
         most,
-        floor
+        floor,
+        warnings
     )
     .fetch_all(tx)
     .await
 }
 
-/// Users with the provider role.
-pub(in crate::alerts) async fn provider_recipients(tx: &mut PgConnection) -> Result<Vec<(UserId, String)>> {
-    let rows = sqlx::query!(
-        r#"select id as "id: UserId", email from users where role = 'provider' and disabled_at is null
-           and confirmed_at is not null order by id"#
+/// A user with the provider role.
+#[derive(Debug)]
+pub(in crate::alerts) struct ProviderRecipient {
+    pub id: UserId,
+    pub email: String,
+    /// Whether they want warnings too.
+    pub warnings: bool,
+}
+
+pub(in crate::alerts) async fn provider_recipients(tx: &mut PgConnection) -> Result<Vec<ProviderRecipient>> {
+    sqlx::query_as!(
+        ProviderRecipient,
+        r#"select id as "id: UserId", email, alert_mails = 'all' as "warnings!" from users
+           where role = 'provider' and disabled_at is null and confirmed_at is not null order by id"#
     )
     .fetch_all(tx)
-    .await?;
-    Ok(rows.into_iter().map(|r| (r.id, r.email)).collect())
+    .await
 }
 
 /// Records which incidents' beginnings were notified, which of them as critical, and which ends. An incident that has

@@ -233,11 +233,36 @@ pub(in crate::alerts) async fn stuck(tx: &mut PgConnection) -> Result<Vec<(Uuid,
         r#"select id, state = 'stuck' as "stuck!" from operations
            where id in (select id from operations where state = 'stuck'
                         union
-                        select split_part(subject, ':', 2)::uuid from alert_tracks where subject like 'operation:%')"#
+                        select split_part(subject, ':', 2)::uuid from alert_tracks where kind = 'operation_stuck')"#
     )
     .fetch_all(tx)
     .await?;
     Ok(rows.into_iter().map(|r| (r.id, r.stuck)).collect())
+}
+
+/// Of each server the first operation that failed because of a stale lock, if none has succeeded since; and those that
+/// have a track and are no longer among them.
+pub(in crate::alerts) async fn stale_locks(tx: &mut PgConnection) -> Result<Vec<(Uuid, bool)>> {
+    let rows = sqlx::query!(
+        r#"with stale as (
+               select distinct on (o.subject_id) o.id from operations o
+               join servers s on s.id = case when o.subject_kind = 'server' then o.subject_id::bigint end
+               where o.subject_kind = 'server' and o.state = 'failed' and o.error_code = 'LOCKED'
+                 and starts_with(o.error_detail, $1) and s.deleted_at is null and s.status <> 'failed'
+                 and not exists (select from operations d
+                                 where d.subject_kind = o.subject_kind and d.subject_id = o.subject_id
+                                   and d.state = 'succeeded' and d.ended_at > o.ended_at)
+               order by o.subject_id, o.ended_at, o.id)
+           select id as "id!", true as "locked!" from stale
+           union all
+           select id, false from operations
+           where id in (select split_part(subject, ':', 2)::uuid from alert_tracks where kind = 'stale_lock')
+             and id not in (select id from stale)"#,
+        hypervisor::STALE_LOCK
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.id, r.locked)).collect())
 }
 
 /// Enabled hosts, and whether each has unknown guests.
