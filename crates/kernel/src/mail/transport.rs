@@ -260,7 +260,7 @@ fn judge(error: &smtp::Error, more: impl Fn(u16, &str) -> bool) -> SendFailure {
     failure(chain(error))
 }
 
-/// What mail servers say of senders: Postfix, Exim, Amazon SES and SendGrid.
+/// What Postfix, Exim and relay services (Amazon SES, Twilio) say of senders.
 const ABOUT_SENDERS: [&str; 4] =
     ["sender address rejected", "sender verify failed", "email address is not verified", "verified sender identity"];
 

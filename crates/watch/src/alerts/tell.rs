@@ -48,12 +48,10 @@ pub async fn send_due(alerts: &Alerts, now: DateTime<Utc>) -> Result<Option<usiz
     let mut mails: BTreeMap<UserId, (&str, mail::Alerts<'_>)> = BTreeMap::new();
     for n in &news {
         let of_server = n.owner.zip(n.owner_email.as_deref());
+        let wants = |user: &&ProviderRecipient| user.warnings || n.level.0 == Level::Critical;
         let recipients: Vec<(UserId, &str)> = match n.owner {
             Some(_) => of_server.into_iter().collect(),
-            None => {
-                let wants = |user: &&ProviderRecipient| user.warnings || n.level.0 == Level::Critical;
-                staff.iter().filter(wants).map(|user| (user.id, user.email.as_str())).collect()
-            }
+            None => staff.iter().filter(wants).map(|user| (user.id, user.email.as_str())).collect(),
         };
         for (user, email) in recipients {
             let url = &alerts.accounts.settings.public_url;
