@@ -121,11 +121,13 @@ recount() {
 # count: since Linux 6.11 counting also stops if the count of a deleted guest is found to be wrong, which happens a few
 # times an hour where many are deleted (kdave/btrfs-progs#922).
 count() {
-    local folder
+    local folder pause
     folder=$(pool_sysfs) || return 0
+    # A wait that leaves no process behind when this script is ended.
+    exec {pause}<> <(:)
     while kill -0 "$PPID" 2>/dev/null && [ -d "$folder" ]; do
         recount "$folder" || true
-        sleep 1
+        read -rt 1 -u "$pause" || true
     done
 }
 

@@ -284,7 +284,7 @@ pub(super) async fn store_observed_status_as(
 /// How long to leave a host alone that is still working on the guest: its current state is not final.
 pub const BUSY: Outcome = Outcome::Wait { after: Duration::from_secs(1), progress: None };
 
-/// Leaves a guest that was just started alone for [`WATCH`]: whether it stays up is seen only after that.
+/// Leaves a guest that was just started alone for a moment: whether it stays up is seen only after that.
 pub fn watch(watched: &mut bool) -> Option<Outcome> {
     (!std::mem::replace(watched, true)).then_some(Outcome::Wait { after: WATCH, progress: None })
 }
