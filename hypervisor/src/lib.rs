@@ -20,6 +20,7 @@ mod driver;
 mod error;
 mod model;
 mod remote;
+pub mod rows;
 pub mod ssh;
 
 pub use console::{Console, ConsoleInput, ConsoleKind, last_lines};

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hypervisor::rows::OddLists;
 use hypervisor::{Error, Result};
 use reqwest::{Method, RequestBuilder, Url};
 use serde::de::DeserializeOwned;
@@ -29,7 +30,7 @@ pub(crate) struct Client {
     /// The instances that the last sweep could not read.
     pub(crate) unreadable: Arc<Mutex<HashSet<String>>>,
     /// The other lists that had unreadable rows the last time.
-    pub(crate) odd_lists: Arc<Mutex<HashSet<String>>>,
+    pub(crate) odd_lists: OddLists,
 }
 
 impl Client {
@@ -55,7 +56,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| Error::Invalid(format!("can't create an HTTP client: {e}")))?;
-        Ok(Self { http, config: Arc::new(config), unreadable: Arc::default(), odd_lists: Arc::default() })
+        Ok(Self { http, config: Arc::new(config), unreadable: Arc::default(), odd_lists: OddLists::default() })
     }
 
     pub(crate) fn timeout(&self) -> Duration {

@@ -8,14 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Result, Task, TaskId, TaskState};
+use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Result, Task, TaskId, TaskState, rows};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::api::{IncusOperation, Instance};
 use crate::client::{Client, Reply, failure};
-use crate::rows;
 
 /// How long a look at a task waits for what it had to submit.
 const FOLLOW_UP_WAIT: Duration = Duration::from_secs(15);
@@ -147,7 +146,7 @@ async fn force(client: &Client, name: &str, action: &str) -> Result<TaskState> {
 pub(crate) async fn busy(client: &Client, instance: &str) -> Result<Option<IncusOperation>> {
     let by_state: BTreeMap<String, Vec<Value>> = client.get(&["operations"], &[("recursion", "1")]).await?;
     let (read, odd) = rows::split(by_state.into_values().flatten().collect());
-    rows::log(client, "operations", &odd);
+    client.odd_lists.note("operations", &odd);
     Ok(at_work(read, &odd, instance))
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::ext::ReasonPhrase;
+use hypervisor::rows::OddLists;
 use hypervisor::{Error, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue};
@@ -61,7 +62,7 @@ pub(crate) struct Client {
     /// The rows of the cluster's list that could not be read the last time.
     pub(crate) odd: Arc<Mutex<HashSet<String>>>,
     /// The other lists that had unreadable rows the last time.
-    pub(crate) odd_lists: Arc<Mutex<HashSet<String>>>,
+    pub(crate) odd_lists: OddLists,
 }
 
 impl Client {
@@ -88,7 +89,7 @@ impl Client {
             current: Arc::default(),
             slots: slots_of(&config),
             odd: Arc::default(),
-            odd_lists: Arc::default(),
+            odd_lists: OddLists::default(),
             config: Arc::new(config),
         })
     }

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::sync::PoisonError;
 
+use hypervisor::rows::SHOWN;
 use hypervisor::{Coverage, Node, Result};
 use serde_json::Value;
 
 use crate::api::{GIB, MIB, Resource, as_text, whole_number};
 use crate::client::Client;
-use crate::rows::SHOWN;
 
 #[derive(Debug, Default)]
 pub(crate) struct ClusterResources {
