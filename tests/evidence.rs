@@ -329,10 +329,7 @@ async fn an_unusable_snapshot_is_refused_before_anything_happens() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_moves_to_another_host_takes_its_operations_along() {
     let (app, first, catalogue) = pve().await;
-    let hold = "create function hold() returns trigger language plpgsql as
-                    'begin new.run_at = now() + interval ''1 hour''; return new; end';
-                create trigger hold before insert on operations for each row execute function hold()";
-    sqlx::raw_sql(hold).execute(&app.db.pool).await.unwrap();
+    app.db.hold_operations().await;
     let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     let path = format!("/api/server/{}", created["id"]);
     app.provider.post(&format!("{path}/suspend"), json!({ "reason": "unpaid" })).await.expect(200);
@@ -349,10 +346,7 @@ async fn a_server_that_moves_to_another_host_takes_its_operations_along() {
     app.provider.put(&format!("/api/images/{}", catalogue.lxc.0), json!({ "sources": sources })).await.expect(200);
     first.canned("POST", "/nodes/pve1/lxc", 500, "volume 'local:vztmpl/gone' does not exist", "{}").await;
     sweep(&app).await;
-    sqlx::raw_sql("drop trigger hold on operations; update operations set run_at = now(); notify operation_due")
-        .execute(&app.db.pool)
-        .await
-        .unwrap();
+    app.db.release_operations().await;
     ended(&app.customer, &created["operationId"]).await;
     let on: i64 = sqlx::query_scalar("select host_id from servers").fetch_one(&app.db.pool).await.unwrap();
     assert_eq!(json!(on), host);

@@ -89,6 +89,19 @@ fn token(client: &crate::support::Client) -> &str {
     client.token.as_deref().unwrap()
 }
 
+/// Another customer gets the server, and the service is told that its owner has changed.
+async fn hand_over(app: &TestApp, server: i64) {
+    sqlx::query("update servers set user_id = (select id from users where email = 'other@example.com') where id = $1")
+        .bind(server)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    sqlx::query("update users set role = role where email = 'customer@example.com'")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_needs_a_valid_token() {
     let app = TestApp::new().await;
@@ -287,15 +300,7 @@ async fn sockets_end_with_the_token_or_login_that_opened_them() {
     swept(&app, mine, 0.2).await;
     login.find("server-stats", |s| s["stats"]["data"]["cpu"] == 0.2).await;
     // A server that is transferred or deleted is not shown any more, from the next check at the latest.
-    sqlx::query("update servers set user_id = (select id from users where email = 'other@example.com') where id = $1")
-        .bind(mine)
-        .execute(&app.db.pool)
-        .await
-        .unwrap();
-    sqlx::query("update users set role = role where email = 'customer@example.com'")
-        .execute(&app.db.pool)
-        .await
-        .unwrap();
+    hand_over(&app, mine).await;
     assert_eq!(login.next("subscribe-error").await["args"][0]["code"], "NOT_FOUND");
     sqlx::query("update sessions set revoked_at = now()").execute(&app.db.pool).await.unwrap();
     ended(&mut login).await;
@@ -460,14 +465,7 @@ async fn a_subject_has_one_name() {
         assert_eq!(live.next("ack").await["args"][0]["status"], status, "{subject}");
     }
     // Its end is told under both names.
-    sqlx::query("update servers set user_id = (select id from users where email = 'other@example.com')")
-        .execute(&app.db.pool)
-        .await
-        .unwrap();
-    sqlx::query("update users set role = role where email = 'customer@example.com'")
-        .execute(&app.db.pool)
-        .await
-        .unwrap();
+    hand_over(&app, mine).await;
     let ended = live.find("subscribe-error", |error| error["serverId"] == mine).await["args"][0].clone();
     assert_eq!(ended["subject"], format!("server:{mine}"));
 }

@@ -267,18 +267,26 @@ async fn a_restart_waits_for_a_backup_to_end() {
     assert_eq!(two.pve.run(order).await, "reboot");
 }
 
-/// An order's undo that is blocked by somebody's protection says so where the provider looks.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_blocked_undo_says_why() {
-    expect_error("operation is stuck");
+/// An order whose guest exists but can't be started yet: its number and its operation.
+async fn order_that_cannot_start() -> (TestApp, Pve, i64, String) {
     let app = TestApp::with(|c| c.undo_deadline_seconds = 3600).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
     pve.run("pve.fail('POST', '/status/start', error='config_lock_timeout')").await;
     let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     let number = created["proxmoxId"].as_i64().unwrap();
-    let path = format!("/api/operations/{}", created["operationId"].as_str().unwrap());
+    let operation = created["operationId"].as_str().unwrap().to_owned();
+    let path = format!("/api/operations/{operation}");
     eventually(&app.provider, &path, |o| o["step"] == "start_guest" && o["error"]["code"] == "LOCKED").await;
+    (app, pve, number, operation)
+}
+
+/// An order's undo that is blocked by somebody's protection says so where the provider looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_undo_says_why() {
+    expect_error("operation is stuck");
+    let (app, pve, number, operation) = order_that_cannot_start().await;
+    let path = format!("/api/operations/{operation}");
     pve.run(&format!("guest({number}).config.update(protection=1)")).await;
     pve.run(&format!("setattr(guest({number}), 'start_error', 'its start broke')")).await;
     pve.run("pve.failures.clear()").await;
@@ -291,7 +299,7 @@ async fn a_blocked_undo_says_why() {
     // Once that is fixed it goes on, and only the original failure is left to report.
     pve.run(&format!("guest({number}).config.pop('protection') and None")).await;
     app.provider.post(&format!("{path}/retry"), None).await.expect(200);
-    let operation = ended(&app.provider, &created["operationId"]).await;
+    let operation = ended(&app.provider, &json!(operation)).await;
     assert_eq!(operation["state"], "failed", "{operation}");
     let detail = operation["error"]["detail"].as_str().unwrap();
     assert!(detail.contains("its start broke") && !detail.contains("protect"), "{operation}");
@@ -302,14 +310,8 @@ async fn a_blocked_undo_says_why() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_undo_blocked_by_a_stale_lock_is_stuck_at_once() {
     expect_error("operation is stuck");
-    let app = TestApp::with(|c| c.undo_deadline_seconds = 3600).await;
-    let pve = Pve::new(&app.db).await;
-    let catalogue = pve.register(&app.provider).await;
-    pve.run("pve.fail('POST', '/status/start', error='config_lock_timeout')").await;
-    let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
-    let number = created["proxmoxId"].as_i64().unwrap();
-    let path = format!("/api/operations/{}", created["operationId"].as_str().unwrap());
-    eventually(&app.provider, &path, |o| o["step"] == "start_guest" && o["error"]["code"] == "LOCKED").await;
+    let (app, pve, number, operation) = order_that_cannot_start().await;
+    let path = format!("/api/operations/{operation}");
     pve.run(&format!("guest({number}).config.update(lock='create')")).await;
     pve.run("pve.failures.clear()").await;
     let stuck = eventually(&app.provider, &path, |o| o["state"] == "stuck").await;
@@ -317,7 +319,7 @@ async fn an_undo_blocked_by_a_stale_lock_is_stuck_at_once() {
     assert!(detail.contains(&format!("pct unlock {number}")), "{stuck}");
     pve.run(&format!("guest({number}).config.pop('lock') and None")).await;
     app.provider.post(&format!("{path}/retry"), None).await.expect(200);
-    assert_eq!(ended(&app.provider, &created["operationId"]).await["state"], "failed");
+    assert_eq!(ended(&app.provider, &json!(operation)).await["state"], "failed");
     pve.assert_no_orphan("a locked one").await;
 }
 

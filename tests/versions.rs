@@ -10,17 +10,6 @@ use crate::support::app::signed_in;
 use crate::support::child::command;
 use crate::support::{Pve, TestApp, TestDb, ended, eventually, expect_error};
 
-/// New operations wait until they are released.
-async fn held_back(db: &PgPool) {
-    for sql in [
-        "create function hold() returns trigger language plpgsql as
-             'begin new.run_at = now() + interval ''1 hour''; return new; end'",
-        "create trigger hold before insert on operations for each row execute function hold()",
-    ] {
-        sqlx::query(sql).execute(db).await.unwrap();
-    }
-}
-
 /// Releases an operation after changing it into what another version would have written.
 async fn let_go(db: &PgPool, id: &Value, change: &str) {
     let sql = format!("update operations set run_at = now() - interval '11 minutes', {change} where id = $1::uuid");
@@ -34,7 +23,7 @@ async fn an_operation_whose_step_has_moved_in_this_version_is_stuck() {
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    held_back(&app.db.pool).await;
+    app.db.hold_operations().await;
 
     // Started by a version that had no step before this one.
     let created = app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
@@ -66,7 +55,7 @@ async fn an_operation_of_a_newer_version_is_left_alone_and_stuck_if_no_process_t
     let app = TestApp::new().await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    held_back(&app.db.pool).await;
+    app.db.hold_operations().await;
     let order = async || app.customer.post("/api/server/create", catalogue.container()).await.expect(200).body;
     let (data, kind, known) = (order().await, order().await, order().await);
     let_go(&app.db.pool, &data["operationId"], "data_version = 99").await;

@@ -82,6 +82,21 @@ impl TestDb {
         }
     }
 
+    /// Has new operations wait until a test lets them go.
+    pub async fn hold_operations(&self) {
+        let hold = "create function hold() returns trigger language plpgsql as
+                        'begin new.run_at = now() + interval ''1 hour''; return new; end';
+                    create trigger hold before insert on operations for each row execute function hold()";
+        sqlx::raw_sql(hold).execute(&self.pool).await.expect("the database answers");
+    }
+
+    /// Lets all of them go, and holds no more.
+    pub async fn release_operations(&self) {
+        let release = "drop trigger hold on operations; drop function hold();
+                       update operations set run_at = now(); notify operation_due";
+        sqlx::raw_sql(release).execute(&self.pool).await.expect("the database answers");
+    }
+
     /// Waits until no operation is under way.
     pub async fn all_ended(&self, patience: Duration) {
         wait_long_for(patience, "the end of every operation", async || {

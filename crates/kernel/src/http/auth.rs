@@ -75,8 +75,13 @@ impl RequestIdentity {
 }
 
 /// The token of `Authorization: Bearer <token>`.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    bearer_of(headers.get(header::AUTHORIZATION)?.to_str().ok()?)
+}
+
+/// The token of a text such as `Bearer <token>`.
+pub fn bearer_of(text: &str) -> Option<&str> {
+    let (scheme, token) = text.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use accounts::{self, Accounts};
-use axum::http::header;
 use kernel::auth::{Access, Caller, ClientAddress};
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
+use kernel::http::auth::{bearer, bearer_of};
 use kernel::subjects::Subject;
 use serde_json::Value;
 use socketioxide::extract::{AckSender, SocketRef, State, TryData};
@@ -216,17 +216,11 @@ pub(super) async fn authenticate(
 
 fn token(socket: &SocketRef, auth: Option<&Value>) -> Option<String> {
     let given = auth.and_then(|a| a.get("token")).and_then(Value::as_str);
-    let header = || socket.req_parts().headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let bearer = |text: &str| {
-        text.split_once(' ')
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, t)| t.trim().to_owned())
+    let token = match given {
+        Some(text) => Some(bearer_of(text).unwrap_or_else(|| text.trim())),
+        None => bearer(&socket.req_parts().headers),
     };
-    match given {
-        Some(text) => Some(bearer(text).unwrap_or_else(|| text.trim().to_owned())),
-        None => header().and_then(bearer),
-    }
-    .filter(|t| !t.is_empty())
+    token.filter(|token| !token.is_empty()).map(str::to_owned)
 }
 
 /// Runs when a socket has connected.
