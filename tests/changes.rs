@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::client::Response;
 use crate::support::lab::Catalogue;
 use crate::support::wait::PATIENCE;
+use crate::support::lab::output_of;
 use crate::support::{Client, Lab, TestApp, ended, wait_for};
 
 /// A running server, and what is needed to reach it.
@@ -56,12 +57,9 @@ impl Made {
         String::from_utf8(out.stdout).unwrap().trim().to_owned()
     }
 
-    /// The output of a script that must print something: a busy Incus sometimes loses all of it.
+    /// The output of a script that must print something.
     async fn said(&self, script: &str) -> String {
-        wait_for("the guest's output", async || {
-            Some(self.sh(script).await).filter(|said| !said.is_empty()).ok_or(script)
-        })
-        .await
+        output_of(&*self.driver, &self.guest, &["sh", "-c", script]).await
     }
 
     /// Fills the guest's disk. If the kernel was not counting disks (scripts/incus.sh has it count again), too much fits:
@@ -90,6 +88,14 @@ impl Made {
 
     /// Waits until the operation that an answer started has succeeded, and returns the answer.
     async fn done(&self, client: &Client, answer: Response) -> Value {
+        if answer.status != 200 {
+            let told: Vec<Option<String>> =
+                sqlx::query_scalar("select error_detail from operations where error_detail is not null")
+                    .fetch_all(&self.app.db.pool)
+                    .await
+                    .unwrap();
+            eprintln!("what the host said: {told:?}");
+        }
         let body = answer.expect(200).body;
         assert_eq!(body["status"], "success", "{body}");
         let operation = ended(client, &body["operationId"]).await;

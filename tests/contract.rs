@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use watch::monitoring::MonitoringSettings;
 
+use crate::support::lab::output_of;
 use crate::support::{Lab, TestApp, ended, eventually};
 
 /// Checks that `value` has every field of `shape`, with the same type, at every depth. In the shape, `null` stands for
@@ -120,10 +121,7 @@ async fn a_server_s_whole_life_follows_the_api_document() {
     // It really exists: the address answers, with the host name and the password that we were given.
     let guest = guest(&app, id).await;
     let driver = lab.incus.driver();
-    let exec = async |argv: &[&str]| {
-        let out = driver.exec(&guest, argv, b"", std::time::Duration::from_secs(20)).await.unwrap();
-        String::from_utf8(out.stdout).unwrap().trim().to_owned()
-    };
+    let exec = async |argv: &[&str]| output_of(&*driver, &guest, argv).await;
     assert_eq!(exec(&["hostname"]).await, format!("server-{}", created["proxmoxId"]));
     let shadow = exec(&["getent", "shadow", "root"]).await;
     assert!(is_root_password(&driver, &guest, created["rootPassword"].as_str().unwrap()).await, "{shadow}");
@@ -189,12 +187,13 @@ async fn a_server_s_whole_life_follows_the_api_document() {
     assert!((-60..3600).contains(&age), "{age} s ago");
 
     // 13. Rollback Snapshot
-    exec(&["touch", "/root/since"]).await;
+    exec(&["sh", "-c", "touch /root/since && echo done"]).await;
     let name = json!({ "snapname": "backup-2024-01-01" });
     let rolled = me.post(&at("/snapshots/rollback"), name.clone()).await.expect(200).body;
     assert_shape(&rolled, &json!({ "status": "success", "taskId": "UPID:..." }), "$");
     assert_eq!(ended(me, &rolled["operationId"]).await["state"], "succeeded");
-    assert_eq!(exec(&["ls", "/root/since"]).await, "", "it is as it was at the snapshot");
+    let since = exec(&["sh", "-c", "test -e /root/since && echo there || echo gone"]).await;
+    assert_eq!(since, "gone", "it is as it was at the snapshot");
     let memory = exec(&["awk", "/MemTotal/{print $2}", "/proc/meminfo"]).await;
     assert_eq!(memory, (320 * 1024).to_string(), "except for its size");
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hypervisor::{Driver, GuestKind, GuestRef, Presence, StopMode, Task, TaskState};
 use incus::IncusConfig;
@@ -258,6 +259,18 @@ async fn take_slot() -> (File, u8) {
             let file = File::create(folder.join(number.to_string())).expect("a slot's file");
             flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some((file, number))
         })
+    })
+    .await
+}
+
+/// The output of a command in a guest that must succeed and print something. A busy Incus sometimes loses all of a
+/// command's output, and is then asked again.
+pub async fn output_of(driver: &dyn Driver, guest: &GuestRef, argv: &[&str]) -> String {
+    wait_for("a guest's output", async || {
+        let out = driver.exec(guest, argv, b"", Duration::from_secs(20)).await.expect("the guest runs commands");
+        assert_eq!(out.status, 0, "{argv:?}: {}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+        if text.is_empty() { Err(format!("{argv:?} printed nothing")) } else { Ok(text) }
     })
     .await
 }
