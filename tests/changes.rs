@@ -8,9 +8,8 @@ use hypervisor::{Driver, GuestKind, GuestRef};
 use serde_json::{Value, json};
 
 use crate::support::client::Response;
-use crate::support::lab::Catalogue;
+use crate::support::lab::{Catalogue, output_of};
 use crate::support::wait::PATIENCE;
-use crate::support::lab::output_of;
 use crate::support::{Client, Lab, TestApp, ended, wait_for};
 
 /// A running server, and what is needed to reach it.
