@@ -61,16 +61,20 @@ impl Made {
         output_of(&*self.driver, &self.guest, &["sh", "-c", script]).await
     }
 
-    /// Fills the guest's disk. If the kernel was not counting disks (scripts/incus.sh has it count again), too much fits:
-    /// then it is emptied and filled once more.
-    async fn fill_disk(&self) {
+    /// Fills the guest's disk of this size. While the kernel is not counting disks (scripts/incus.sh has it count again),
+    /// too much fits: then it is emptied and filled once more.
+    async fn fill_disk(&self, gib: u32) {
         // Processes in the guest may free space meanwhile. Bounded, in case the disk has no limit.
-        let fill = "at=$(date +%s%N); for mib in 2048 1024 512 256 128 64 32 16 8 4 2 1 1; do \
-                    fallocate -l ${mib}M /big-$at-$mib 2>/dev/null; done; sync; for try in 1 2 3; do \
-                    dd if=/dev/zero bs=64k count=512 of=/rest-$at-$try 2>/dev/null; sync; \
-                    sh -c 'echo more > /more' 2>/dev/null || exit 0; done; rm -f /big-* /rest-* /more; sync; exit 1";
+        let fill = format!(
+            "at=$(date +%s%N); for mib in 2048 1024 512 256 128 64 32 16 8 4 2 1 1; do \
+             fallocate -l ${{mib}}M /big-$at-$mib 2>/dev/null; done; sync; for try in 1 2 3; do \
+             dd if=/dev/zero bs=64k count=512 of=/rest-$at-$try 2>/dev/null; sync; \
+             sh -c 'echo more > /more' 2>/dev/null && continue; \
+             [ \"$(cat /big-* /rest-* | wc -c)\" -gt {} ] || exit 0; done; rm -f /big-* /rest-* /more; sync; exit 1",
+            u64::from(gib) << 30
+        );
         wait_for("a full disk", async || {
-            let out = self.driver.exec(&self.guest, &["sh", "-c", fill], b"", PATIENCE).await.unwrap();
+            let out = self.driver.exec(&self.guest, &["sh", "-c", &fill], b"", PATIENCE).await.unwrap();
             if out.status == 0 { Ok(()) } else { Err("more fits on the disk than its size") }
         })
         .await;
@@ -168,7 +172,7 @@ async fn a_server_grows_by_resource_or_by_tariff_and_its_disk_never_shrinks() {
 async fn a_server_with_a_full_disk_gets_a_clear_error_stays_up_and_can_grow() {
     let made = Made::new().await;
     let me = &made.app.customer;
-    made.fill_disk().await;
+    made.fill_disk(1).await;
     let pid = made.said("stat -c %Y /proc/1").await;
     let refused = async |answer: Response, what: &str| {
         // Sometimes in the answer, sometimes in the operation.
@@ -205,7 +209,7 @@ async fn a_server_with_a_full_disk_gets_a_clear_error_stays_up_and_can_grow() {
     // A stopped server with a full disk says why it does not start, and starts with a bigger one. What shuts down may
     // free space for once: then it is filled again.
     wait_for("a server whose disk is still full when it is stopped", async || {
-        made.fill_disk().await;
+        made.fill_disk(2).await;
         let answer = me.post(&made.at("/stop"), None).await;
         made.done(me, answer).await;
         let answer = me.post(&made.at("/start"), None).await;
