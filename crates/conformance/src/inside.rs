@@ -37,11 +37,11 @@ pub async fn commands_are_vectors_and_not_shell(lab: Lab) {
     }
     let spec = lab.running().await;
     let hostile = "$(id) ; `id` > /x 'q' \"q\" \\ \u{e9}";
-    assert_eq!(lab.exec(&spec.guest, &["printf", "%s", hostile]).await.stdout, hostile.as_bytes());
+    assert_eq!(lab.heard(&spec.guest, &["printf", "%s", hostile], b"").await.stdout, hostile.as_bytes());
     let input: Vec<u8> = (0..300_000_u32).map(|n| n.to_le_bytes()[0]).collect();
-    let output = lab.driver.exec(&spec.guest, &["cat"], &input, Duration::from_secs(30)).await.unwrap();
+    let output = lab.heard(&spec.guest, &["cat"], &input).await;
     assert!(output.status == 0 && output.stdout == input, "stdin came back as {} bytes", output.stdout.len());
-    let output = lab.exec(&spec.guest, &["sh", "-c", "echo out; echo err >&2; exit 7"]).await;
+    let output = lab.heard(&spec.guest, &["sh", "-c", "echo out; echo err >&2; exit 7"], b"").await;
     assert_eq!((output.status, output.stdout, output.stderr), (7, b"out\n".to_vec(), b"err\n".to_vec()));
     // A command that never reads its stdin still ends.
     let output = lab.driver.exec(&spec.guest, &["true"], &input, Duration::from_secs(30)).await.unwrap();
@@ -78,7 +78,7 @@ pub async fn large_output_is_cut(lab: Lab) {
         return;
     }
     let spec = lab.running().await;
-    let output = lab.exec(&spec.guest, &["head", "-c", "5000000", "/dev/zero"]).await;
+    let output = lab.heard(&spec.guest, &["head", "-c", "5000000", "/dev/zero"], b"").await;
     assert_eq!((output.status, output.stdout.len()), (0, 1 << 20));
 }
 
@@ -108,15 +108,18 @@ pub async fn the_guest_is_what_was_ordered(lab: Lab) {
     assert!(spec.network.addresses.iter().all(|a| seen.contains(&&a.address)), "{seen:?}");
     let foreign = seen.iter().filter(|ip| ip.is_ipv4() && spec.network.addresses.iter().all(|a| a.address != ***ip));
     assert_eq!(foreign.count(), 0, "{seen:?}");
-    assert_eq!(lab.sh(guest, "hostname").await.trim(), spec.hostname);
-    assert!(lab.sh(guest, "getent hosts \"$(hostname)\"").await.contains("127.0.1.1"));
-    assert_eq!(lab.sh(guest, "cat /root/.ssh/authorized_keys").await, spec.ssh_keys.join("\n") + "\n");
-    assert_eq!(lab.sh(guest, "stat -c '%a %u %g' /root/.ssh /root/.ssh/authorized_keys").await, "700 0 0\n600 0 0\n");
-    let servers = lab.sh(guest, "cat /etc/resolv.conf; resolvectl dns 2>/dev/null || true").await;
+    assert_eq!(lab.output_of(guest, "hostname").await.trim(), spec.hostname);
+    assert!(lab.output_of(guest, "getent hosts \"$(hostname)\"").await.contains("127.0.1.1"));
+    assert_eq!(lab.output_of(guest, "cat /root/.ssh/authorized_keys").await, spec.ssh_keys.join("\n") + "\n");
+    assert_eq!(
+        lab.output_of(guest, "stat -c '%a %u %g' /root/.ssh /root/.ssh/authorized_keys").await,
+        "700 0 0\n600 0 0\n"
+    );
+    let servers = lab.output_of(guest, "cat /etc/resolv.conf; resolvectl dns 2>/dev/null || true").await;
     assert!(spec.network.dns.iter().all(|s| servers.contains(&s.to_string())), "{servers}");
     for gateway in spec.network.addresses.iter().filter_map(|a| a.gateway) {
         let family = if gateway.is_ipv4() { "-4" } else { "-6" };
-        let routes = lab.sh(guest, &format!("ip {family} route show default")).await;
+        let routes = lab.output_of(guest, &format!("ip {family} route show default")).await;
         assert!(routes.contains(&format!("via {gateway} ")), "{routes}");
     }
 }
@@ -151,7 +154,7 @@ pub async fn a_gateway_may_be_elsewhere_on_the_link(lab: Lab) {
     lab.run(&near).await;
     lab.sh(&far.guest, &format!("ip -6 route replace {}/128 dev eth0", v6[0])).await;
     for (family, gateway) in [("-4", &v4[1]), ("-6", &via)] {
-        let route = lab.sh(&near.guest, &format!("ip {family} route show default")).await;
+        let route = lab.output_of(&near.guest, &format!("ip {family} route show default")).await;
         assert!(route.contains(&format!("via {gateway} ")), "{route}");
     }
     for behind in [&v4[1], &format!("{via}%eth0"), &v6[1]] {

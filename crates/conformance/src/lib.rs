@@ -235,7 +235,7 @@ impl Lab {
     pub async fn boot(&self, spec: &GuestSpec) -> String {
         match self.rig.boot(spec).await {
             Some(boot) => boot,
-            None => self.sh(&spec.guest, "cat /proc/sys/kernel/random/boot_id; stat -c %Y /run/systemd").await,
+            None => self.output_of(&spec.guest, "cat /proc/sys/kernel/random/boot_id; stat -c %Y /run/systemd").await,
         }
     }
 
@@ -267,6 +267,27 @@ impl Lab {
         let output = self.exec(guest, &["sh", "-ec", script]).await;
         assert_eq!(output.status, 0, "{script}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same for a command that prints something.
+    pub async fn output_of(&self, guest: &GuestRef, script: &str) -> String {
+        let output = self.heard(guest, &["sh", "-ec", script], b"").await;
+        assert_eq!(output.status, 0, "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that prints something. A busy Incus sometimes loses all of a command's output, and is then asked
+    /// again.
+    pub async fn heard(&self, guest: &GuestRef, argv: &[&str], stdin: &[u8]) -> ExecOutput {
+        let mut output = None;
+        self.eventually("the command prints something", async || {
+            let ran = self.driver.exec(guest, argv, stdin, Duration::from_secs(30)).await.unwrap();
+            let is_silent = ran.stdout.is_empty() && ran.stderr.is_empty();
+            output = Some(ran).filter(|_| !is_silent);
+            !is_silent
+        })
+        .await;
+        output.unwrap()
     }
 
     /// Runs a command without input.

@@ -165,7 +165,7 @@ pub async fn cores_memory_and_disk_grow_live(lab: Lab) {
     if inside {
         // Hosts take a moment to redistribute CPUs.
         lab.eventually("it has two cores", async || lab.sh(guest, "nproc").await.trim() == "2").await;
-        let kib: u64 = lab.sh(guest, "awk '/MemTotal/{print $2}' /proc/meminfo").await.trim().parse().unwrap();
+        let kib: u64 = lab.output_of(guest, "awk '/MemTotal/{print $2}' /proc/meminfo").await.trim().parse().unwrap();
         assert!((300 << 10..=384 << 10).contains(&kib), "the guest sees {kib} KiB");
     }
     // Less memory and fewer cores are allowed, and values that are left out don't change.

@@ -41,7 +41,10 @@ pub async fn a_roll_back_restores_files(lab: Lab) {
     assert_eq!(lab.power(guest).await, Some(GuestPower::Running));
     lab.up(guest).await;
     if inside {
-        assert_eq!(lab.sh(guest, "cat /root/file; ls /root/new 2>/dev/null || echo gone").await, "first\ngone\n");
+        assert_eq!(
+            lab.output_of(guest, "cat /root/file; ls /root/new 2>/dev/null || echo gone").await,
+            "first\ngone\n"
+        );
     }
     lab.done(driver.stop(guest, StopMode::Force).await).await;
     lab.done(driver.rollback(guest, "one").await).await;
