@@ -62,10 +62,8 @@ service() {
     # Operations that wait for the host keep their servers locked all the time.
     export INNKEEPER_OPERATION_DEADLINE_SECONDS=86400 INNKEEPER_CREATE_DEADLINE_SECONDS=86400
     innkeeper migrate >&2 || return 1
-    local role
-    for role in provider customer; do
-        innkeeper user add --email "$role@example.com" --role "$role" --password-stdin <<<"$PASSWORD" >&2 || return 1
-    done
+    innkeeper user add --email provider@example.com --staff admin --password-stdin <<<"$PASSWORD" >&2 || return 1
+    innkeeper user add --email customer@example.com --password-stdin <<<"$PASSWORD" >&2 || return 1
     innkeeper host add --name nowhere --socket /nowhere/incus.socket --force >&2 || return 1
     psql -X -q -v ON_ERROR_STOP=1 -v provider=1 -v customer=2 -f scripts/fuzz/seed.sql "$DATABASE_URL" || return 1
     (cd "$DIR" && exec "$PROGRAM" serve) >"$DIR/service.log" 2>&1 &

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use accounts::Accounts;
+use accounts::{Accounts, Members, Users};
 use compute::addresses::Addresses;
 use compute::console::Consoles;
 use compute::hosts::Hosts;
@@ -65,6 +65,8 @@ impl Features {
             Arc::new(Audit(Arc::clone(core))),
             Mails::new(core)?,
             Arc::clone(&accounts) as _,
+            Users::new(&accounts),
+            Members::new(&accounts),
             Tariffs::new(core),
             Images::new(&hosts),
             Arc::clone(&hosts) as _,

@@ -1,11 +1,11 @@
 //! Address pools: what is assigned, in which order, to whom, and what is refused.
 
 use compute::addresses::store::{of_server, release, take};
-use compute::ids::{HostId, ServerId, UserId};
+use compute::ids::{AccountId, HostId, ServerId};
 use serde_json::{Value, json};
 
 use crate::support::TestApp;
-use crate::support::app::id_of;
+use crate::support::app::account_of;
 use crate::support::client::Response;
 
 /// A host that doesn't answer: pools don't need one that does.
@@ -24,15 +24,15 @@ async fn pool(app: &TestApp, host: i64, change: Value) -> Response {
 
 /// The rows that a server with an address needs.
 async fn server(app: &TestApp, host: i64) -> ServerId {
-    server_of(app, host, app.customer_id).await
+    server_of(app, host, app.customer_account).await
 }
 
-async fn server_of(app: &TestApp, host: i64, owner: UserId) -> ServerId {
+async fn server_of(app: &TestApp, host: i64, owner: AccountId) -> ServerId {
     let id = sqlx::query_scalar(
         "with t as (insert into tariffs (name, kind, cores, memory_mib, disk_gib, price)
                     values (gen_random_uuid()::text, 'lxc', 1, 128, 1, 1) returning id),
               i as (insert into images (name, kind) values (gen_random_uuid()::text, 'lxc') returning id)
-         insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+         insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
              cores, memory_mib, disk_gib)
          select gen_random_uuid(), $1, t.id, i.id, $2, 'n', nextval('guest_numbers'), 'lxc', 's', 'stopped', 1, 128, 1
          from t, i returning id",
@@ -228,7 +228,7 @@ async fn a_released_address_rests_before_another_account_gets_it() {
     let host = host(&app).await;
     let id = pool(&app, host, json!({})).await.expect(201).body["id"].clone();
     let path = format!("/api/address-pools/{id}");
-    let other = id_of(&app.db, "other@example.com").await;
+    let other = account_of(&app.db, "other@example.com").await;
     let mut mine = vec![];
     for n in 2..=5 {
         let server = server(&app, host).await;
@@ -256,11 +256,11 @@ async fn a_released_address_rests_before_another_account_gets_it() {
     assert_eq!(app.provider.get(&path).await.expect(200).body["free"], 2);
     assert_eq!(taken(&app, host, theirs).await.unwrap(), ["10.0.0.3"], "the one free for longest");
     let (of, whose): (i64, i64) =
-        sqlx::query_as("select user_id, server_id from released_addresses where host(address) = '10.0.0.4'")
+        sqlx::query_as("select account_id, server_id from released_addresses where host(address) = '10.0.0.4'")
             .fetch_one(&mut *db)
             .await
             .unwrap();
-    assert_eq!((of, whose), (app.customer_id.0, own.0), "the previous owner is remembered");
+    assert_eq!((of, whose), (app.customer_account.0, own.0), "the previous owner is remembered");
 
     // An address that was never used comes before one that was.
     app.provider.put(&path, json!({ "last": "10.0.0.6" })).await.expect(200);

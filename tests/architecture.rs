@@ -25,7 +25,19 @@ const MAY_NAME: [(&str, &[&str]); 10] = [
 
 /// The folder or file whose SQL writes a table. What is not here is written by nobody but a migration's functions.
 const OWNERS: [(&str, &[&str]); 22] = [
-    ("crates/accounts/src", &["address_confirmations", "login_attempts", "sessions", "tokens", "users"]),
+    (
+        "crates/accounts/src",
+        &[
+            "account_members",
+            "accounts",
+            "address_confirmations",
+            "login_attempts",
+            "login_links",
+            "sessions",
+            "tokens",
+            "users",
+        ],
+    ),
     ("crates/compute/src/addresses", &["address_pools", "addresses", "released_addresses", "reverse_suffixes"]),
     ("crates/compute/src/console", &["consoles"]),
     ("crates/compute/src/hosts", &["hosts", "nodes"]),

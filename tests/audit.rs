@@ -29,11 +29,11 @@ async fn server(app: &TestApp) -> i64 {
     let image = json!({ "name": "i", "kind": "lxc" });
     let image = app.provider.post("/api/images", image).await.expect(201).body["id"].as_i64().unwrap();
     sqlx::query_scalar(
-        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
                               cores, memory_mib, disk_gib)
          values (gen_random_uuid(), $1, $2, $3, $4, 'n', 1000, 'lxc', 's', 'stopped', 1, 64, 1) returning id",
     )
-    .bind(app.customer_id.0)
+    .bind(app.customer_account.0)
     .bind(tariff)
     .bind(image)
     .bind(host)
@@ -94,7 +94,7 @@ async fn every_attempt_is_logged_with_who_where_and_outcome() {
     app.nobody.post("/api/auth/login", login("wrong")).await.expect(401);
     let entry = latest(&app).await;
     assert_eq!((&entry["action"], &entry["code"]), (&json!("POST /api/auth/login"), &json!("UNAUTHENTICATED")));
-    assert_eq!((&entry["accountId"], &entry["role"]), (&json!(app.customer_id.0), &json!("nobody")));
+    assert_eq!((&entry["accountId"], &entry["role"]), (&json!(app.customer_account.0), &json!("nobody")));
     app.nobody.post("/api/auth/login", login(PASSWORD)).await.expect(200);
     assert_eq!(latest(&app).await["status"], 200);
 
@@ -168,7 +168,7 @@ async fn customers_see_only_entries_that_concern_them() {
     let guess = mine["data"].as_array().unwrap().iter().find(|e| e["code"] == "UNAUTHENTICATED").unwrap();
     assert_eq!(guess["address"], "127.0.0.1", "the guesser's address is shown");
     let me = app.customer_id.0;
-    let about_me = |e: &Value| e["userId"] == me || e["accountId"] == me || theirs(e);
+    let about_me = |e: &Value| e["accountId"] == app.customer_account.0 || theirs(e);
     assert!(mine["data"].as_array().unwrap().iter().all(about_me), "{mine}");
 
     let others = app.other.get("/api/audit?limit=100").await.expect(200).body;
@@ -323,7 +323,7 @@ async fn failed_logins_are_counted_for_the_targeted_account() {
     let counted = app.customer.get("/api/audit/refused").await.expect(200).body;
     let count: i64 = counted["data"].as_array().unwrap().iter().map(|row| row["count"].as_i64().unwrap()).sum();
     assert_eq!((count, &counted["data"][0]["userId"]), (25, &Value::Null), "{counted}");
-    assert_eq!(counted["data"][0]["accountId"], app.customer_id.0);
+    assert_eq!(counted["data"][0]["accountId"], app.customer_account.0);
 }
 
 /// An entry without an end is kept as it is, once its process must be dead.

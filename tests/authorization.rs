@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use kernel::auth::AccessRow;
 use matrix::{EXCEPTIONS, ROLES, To, expected, rows};
 use serde_json::json;
-use world::{Tokens, World, host};
+use world::{Others, Tokens, World, host};
 
-use crate::support::app::login;
+use crate::support::app::signed_in;
 use crate::support::{Client, TestApp};
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
@@ -33,7 +33,7 @@ async fn every_route_is_in_the_matrix() {
     routes.sort();
     listed.sort();
     assert_eq!(routes, listed, "every route has a row in its feature, and every row a route");
-    for (method, path, _) in EXCEPTIONS {
+    for &(method, path, _) in EXCEPTIONS {
         assert!(listed.contains(&(method.to_owned(), path.to_owned())), "{method} {path} is no exception any more");
     }
     let walked = every_route_admits_only_the_right_callers::FEATURES;
@@ -57,8 +57,8 @@ macro_rules! walk_features {
 
 mod every_route_admits_only_the_right_callers {
     walk_features! {
-        accounts addresses alerts audit console history hosts http images mail monitoring operations resize servers
-        snapshots ssh_keys tariffs unknown_guests
+        accounts addresses alerts audit console history hosts http images mail members monitoring operations resize servers
+        snapshots ssh_keys tariffs unknown_guests users
     }
 }
 
@@ -67,7 +67,8 @@ pub(crate) async fn walk(app: &TestApp, rows: &[AccessRow]) {
     // Only the answers matter, not what becomes of the operations.
     app.db.allow_unfinished();
     let host = host(app).await;
-    let tokens = Tokens::new(app).await;
+    let (tokens, others) = (Tokens::new(app).await, Others::new(app).await);
+    let [admin, member, billing, viewer] = &others.members;
     for row @ (method, path, _) in rows {
         let expected = expected(*row);
         let mut world = World::new(app, host).await;
@@ -86,19 +87,30 @@ pub(crate) async fn walk(app: &TestApp, rows: &[AccessRow]) {
                 &world.here,
                 &tokens.revoked,
                 &tokens.ended,
+                admin,
+                member,
+                billing,
+                viewer,
+                &others.reseller,
+                &others.support,
+                &others.billing,
             ];
             let logs_out = path.ends_with("/logout");
             let fresh;
-            let caller = if logs_out && matches!(n, 1..=3) {
-                let who = ["customer", "other", "provider"][n - 1];
-                fresh = login(&app.nobody, &format!("{who}@example.com")).await;
+            let caller = if logs_out && (matches!(n, 1..=3) || n > 8) {
+                const WHO: [&str; ROLES] = [
+                    "", "customer", "other", "provider", "", "", "", "", "", "admin", "member", "billing", "viewer",
+                    "reseller", "support", "ledger",
+                ];
+                let own = signed_in(&app.db, &app.nobody, &format!("{}@example.com", WHO[n])).await;
+                fresh = Client { account: callers[n].account, ..own };
                 &fresh
             } else {
                 callers[n]
             };
             let answer = caller.send(method.parse().unwrap(), &world.fill(path), world.body(method, path)).await;
             let got = match answer.status {
-                401 if !path.contains("/login") && !path.contains("/refresh") => To::SignIn,
+                401 if !matches!(*path, "/api/auth/login" | "/api/auth/login-link" | "/api/auth/refresh") => To::SignIn,
                 403 => To::Forbidden,
                 404 => To::Hidden,
                 status => {

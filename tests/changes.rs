@@ -396,9 +396,9 @@ async fn labels_reverse_dns_and_ssh_keys_are_stored_as_sent() {
     assert!(refused.text.contains("example.com"), "{}", refused.text);
     me.put(&at, json!({ "reverseDns": "badexample.com" })).await.expect(422);
     made.app.provider.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(200);
-    compute::addresses::reverse::allow(&made.app.core, made.app.customer_id, "Example.org", true).await.unwrap();
+    compute::addresses::reverse::allow(&made.app.core, made.app.customer_account, "Example.org", true).await.unwrap();
     me.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(200);
-    compute::addresses::reverse::allow(&made.app.core, made.app.customer_id, "example.org", false).await.unwrap();
+    compute::addresses::reverse::allow(&made.app.core, made.app.customer_account, "example.org", false).await.unwrap();
     me.put(&at, json!({ "reverseDns": "mail.example.org" })).await.expect(422);
     me.put(&at, json!({ "reverseDns": "a b" })).await.expect(422);
     me.put(&made.at("/addresses/10.0.0.1"), json!({ "reverseDns": "a.example.com" })).await.expect(404);

@@ -4,6 +4,7 @@ use std::process::{Output, Stdio};
 
 use tokio::io::AsyncWriteExt;
 
+use crate::support::app::account_of;
 use crate::support::child::command;
 use crate::support::{Client, TestApp, TestDb};
 
@@ -72,9 +73,24 @@ async fn accounts_tokens_and_the_catalogue_are_managed_on_the_command_line() {
     token.get("/api/tariffs").await.expect(401);
     good("user disable a@example.com", "").await;
     login("a@example.com", password).await.expect(401);
-    good("user limit a@example.com 7", "").await;
-    bad("user limit nobody@example.com 7", 1, "account").await;
-    assert!(good("user list", "").await.lines().any(|l| l.contains("a@example.com") && l.contains(" 7 ")));
+    good("user enable a@example.com", "").await;
+    login("a@example.com", password).await.expect(200);
+    good("user end-sessions a@example.com", "").await;
+
+    let id = account_of(&app.db, "a@example.com").await;
+    good(&format!("account limit {id} 7"), "").await;
+    bad("account limit 999999 7", 1, "account").await;
+    assert!(good("account list", "").await.lines().any(|l| l.contains("a@example.com") && l.contains(" 7 ")));
+    good(&format!("account suspend {id} --reason unpaid"), "").await;
+    assert!(good("account list", "").await.contains("unpaid"));
+    good(&format!("account unsuspend {id}"), "").await;
+    good(&format!("account add-member {id} other@example.com --role viewer"), "").await;
+    assert!(good(&format!("account members {id}"), "").await.contains("other@example.com"));
+    good(&format!("account remove-member {id} other@example.com"), "").await;
+    let said = good("user link a@example.com --as provider@example.com --reason question", "").await;
+    let link = said.split_whitespace().find(|word| word.contains("/login-link/#")).unwrap();
+    let opened = serde_json::json!({ "token": link.rsplit('#').next().unwrap() });
+    app.nobody.post("/api/auth/login-link", opened).await.expect(200);
 
     good("tariff add --name Базовый --cores 1 --memory 512 --disk 5 --price 300", "").await;
     assert!(good("tariff list", "").await.contains("Базовый"));

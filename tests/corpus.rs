@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::support::app::{Idle, id_of};
 use crate::support::client::Response;
 use crate::support::parts::Part;
 use crate::support::{Client, PASSWORD, TestApp};
@@ -89,6 +90,39 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     let change = json!({ "currentPassword": "not this one", "newPassword": "a long password" });
     add("POST /api/auth/password", "/api/auth/password".into(), customer, change);
     add("POST /api/auth/confirm", "/api/auth/confirm".into(), nobody, json!({ "code": "ink_e_x" }));
+    add("POST /api/auth/login-link", "/api/auth/login-link".into(), nobody, json!({ "token": "ink_l_x" }));
+    let idle = Idle::new(&app.db, "idle").await;
+    let user =
+        json!({ "email": "someone@example.com", "name": "Someone", "password": PASSWORD, "staffRole": "support" });
+    add("POST /api/users", "/api/users".into(), provider, user.clone());
+    let user_update = json!({ "name": "Someone", "staffRole": "support", "disabled": false });
+    add("PATCH /api/users/{id}", format!("/api/users/{}", idle.user), provider, user_update);
+    let reason = json!({ "reason": "a question" });
+    add("POST /api/users/{id}/login-link", format!("/api/users/{}/login-link", idle.user), provider, reason.clone());
+    let owner = json!({ "email": "someone@example.com", "name": "Someone", "password": PASSWORD });
+    let parent: i64 = sqlx::query_scalar("update accounts set kind = 'reseller' where id = $1 returning id")
+        .bind(idle.second_account)
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+    let account = json!({ "name": "An account", "kind": "customer", "parentId": parent, "serverLimit": 5, "owner": owner,
+                          "ownerId": idle.user });
+    let mut by_owner = account.clone();
+    by_owner.as_object_mut().unwrap().remove("owner");
+    let mut with_owner = account;
+    with_owner.as_object_mut().unwrap().remove("ownerId");
+    add("POST /api/accounts", "/api/accounts".into(), provider, with_owner);
+    add("POST /api/accounts", "/api/accounts".into(), provider, by_owner);
+    let account_update = json!({ "name": "An account", "kind": "customer", "parentId": parent, "serverLimit": 5,
+                                 "ownerId": idle.user });
+    add("PATCH /api/accounts/{id}", format!("/api/accounts/{}", idle.account), provider, account_update);
+    let of_account = |rest: &str| format!("/api/accounts/{}/{rest}", idle.account);
+    add("POST /api/accounts/{id}/suspend", of_account("suspend"), provider, reason);
+    let member = json!({ "email": "other@example.com", "role": "viewer" });
+    add("POST /api/accounts/{id}/members", of_account("members"), provider, member);
+    let other = id_of(&app.db, "other@example.com").await;
+    let path = of_account(&format!("members/{other}"));
+    add("PATCH /api/accounts/{id}/members/{userId}", path, provider, json!({ "role": "viewer" }));
     let token = json!({ "name": "t", "scopes": ["read"], "expiresAt": "2099-01-01T00:00:00Z" });
     add("PATCH /api/auth/me", "/api/auth/me".into(), customer, json!({ "alertMails": "all" }));
     add("POST /api/auth/tokens", "/api/auth/tokens".into(), customer, token);
@@ -137,7 +171,7 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
     .execute(&app.db.pool)
     .await
     .unwrap();
-    let adoption = json!({ "userId": app.customer_id.0, "tariffId": tariff.parse::<i64>().unwrap(),
+    let adoption = json!({ "accountId": app.customer_account.0, "tariffId": tariff.parse::<i64>().unwrap(),
                            "osId": image.parse::<i64>().unwrap(), "name": "web-3" });
     add(
         "POST /api/hosts/{id}/unknown-guests/{number}/adopt",
@@ -181,11 +215,11 @@ async fn bases(app: &TestApp) -> BTreeMap<&'static str, Vec<Base<'_>>> {
 /// A server of the customer's with an address, on a host that doesn't answer.
 async fn server(app: &TestApp, host: i64, image: i64, tariff: i64, pool: i64) -> i64 {
     let server: i64 = sqlx::query_scalar(
-        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
+        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
                               memory_mib, disk_gib)
          values (gen_random_uuid(), $1, $2, $3, $4, 'n', 1000, 'lxc', 's', 'stopped', 1, 64, 1) returning id",
     )
-    .bind(app.customer_id.0)
+    .bind(app.customer_account.0)
     .bind(tariff)
     .bind(image)
     .bind(host)
@@ -290,7 +324,9 @@ async fn fill_fields(part: Part) {
             seen.insert(route.clone());
             let also: &[u16] = match path.as_str() {
                 // Invalid credentials.
-                "/api/auth/login" | "/api/auth/refresh" => &[401],
+                "/api/auth/login" | "/api/auth/refresh" | "/api/auth/login-link" => &[401],
+                // The same user, member or owner twice, a suspended account.
+                p if p.starts_with("/api/users") || p.starts_with("/api/accounts") => &[404, 409, 507],
                 // There is no room, or no free address.
                 "/api/server/create" => &[507],
                 p if p.starts_with("/api/address-pools") => &[409],
@@ -350,7 +386,9 @@ async fn fill_fields(part: Part) {
                     }
                     if path == "/api/auth/register" {
                         let id = answer.body["user"]["id"].as_i64();
-                        sqlx::query("delete from users where id = $1").bind(id).execute(&app.db.pool).await.unwrap();
+                        let sql =
+                            "with a as (delete from accounts where owner_id = $1) delete from users where id = $1";
+                        sqlx::query(sql).bind(id).execute(&app.db.pool).await.unwrap();
                     } else if made {
                         let _ = base.by.delete(&one).await;
                     } else if method != Method::POST && method != Method::DELETE {

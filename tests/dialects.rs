@@ -35,7 +35,7 @@ impl Dialect for Tiny {
 
     fn routes(self: Arc<Self>) -> Router {
         Router::new()
-            .route("/me", get(async |AnyCaller(caller): AnyCaller| Json(json!({ "account": caller.user }))))
+            .route("/me", get(async |AnyCaller(caller): AnyCaller| Json(json!({ "account": caller.account }))))
             .route("/searches", get(async || "nothing found"))
             .route("/notes", post(async |body: Bytes| body.len().to_string()))
             .route("/files", post(async |body: Bytes| body.len().to_string()))
@@ -134,7 +134,7 @@ async fn sent(request: RequestBuilder, status: u16) -> (reqwest::header::HeaderM
 async fn credentials_are_read_as_each_dialect_shows_them() {
     let client = Client::new().await;
     let (_, me) = sent(client.basic(client.get("/compat/tiny/me")), 200).await;
-    assert_eq!(me["account"], client.app.customer_id.0);
+    assert_eq!(me["account"], client.app.customer_account.0);
     let bearer = client.get("/compat/tiny/me").bearer_auth(client.app.customer.token.as_ref().unwrap());
     let (headers, refused) = sent(bearer, 401).await;
     assert_eq!(headers["www-authenticate"], "Basic realm=\"tiny\"");

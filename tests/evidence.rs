@@ -16,7 +16,7 @@ async fn pve() -> (TestApp, Pve, Catalogue) {
     .await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    sqlx::query("update users set server_limit = 1000").execute(&app.db.pool).await.unwrap();
+    sqlx::query("update accounts set server_limit = 1000").execute(&app.db.pool).await.unwrap();
     (app, pve, catalogue)
 }
 

@@ -57,8 +57,10 @@ async fn login_requests(test: &TestApp, write: &Write) -> Vec<Vec<u8>> {
         let mut by = write.by.clone();
         if write.route != "/api/auth/register" {
             sqlx::query(
-                "insert into users (email, name, role, password_hash)
-                 select $1, name, role, password_hash from users where email = 'customer@example.com'",
+                "with u as (insert into users (email, name, password_hash)
+                            select $1, name, password_hash from users where email = 'customer@example.com'
+                            returning id, email)
+                 insert into accounts (name, owner_id) select email, id from u",
             )
             .bind(&email)
             .execute(&test.db.pool)

@@ -6,13 +6,15 @@ use std::collections::BTreeSet;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
+use crate::support::app::Idle;
 use crate::support::relay::DatabaseRelay;
 use crate::support::wait::PATIENCE;
 use crate::support::{Client, Lab, PASSWORD, Pve, TestApp, TestDb, ended, eventually, expect_outage, wait_for};
 
 /// POSTs without a user, so there is nobody whose key it could be. Signing in again is harmless, and so is a refused
 /// repeat of the others.
-const OPEN: [&str; 4] = ["/api/auth/register", "/api/auth/login", "/api/auth/confirm", "/api/auth/refresh"];
+const OPEN: [&str; 5] =
+    ["/api/auth/register", "/api/auth/login", "/api/auth/login-link", "/api/auth/confirm", "/api/auth/refresh"];
 
 /// Every POST that takes a key: its route, path, sender and body, and what counts how often it was done.
 struct Case {
@@ -31,9 +33,9 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     // No worker knows this kind, so the operation stays as it is.
     let stuck = async |name: &str| -> String {
         sqlx::query_scalar(
-            "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+            "with s as (insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
                         status, cores, memory_mib, disk_gib, reserved)
-                        select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'),
+                        select gen_random_uuid(), account_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'),
                                kind, $2, 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
              insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline)
              select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from s returning id::text",
@@ -53,7 +55,7 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
     .execute(&app.db.pool)
     .await
     .unwrap();
-    let adoption = json!({ "userId": app.customer_id.0, "tariffId": catalogue.tariff, "osId": catalogue.image, "name": "adopted" });
+    let adoption = json!({ "accountId": app.customer_account.0, "tariffId": catalogue.tariff, "osId": catalogue.image, "name": "adopted" });
     let mail: String = sqlx::query_scalar(
         "insert into mails (id, event, recipient, subject, text_body, html_body, state)
          values (gen_random_uuid(), 'e', 'customer@example.com', 's', 't', 'h', 'failed') returning id::text",
@@ -144,6 +146,32 @@ async fn cases(app: &TestApp, lab: &Lab) -> (Vec<Case>, i64) {
             "from tokens where kind = 'api'",
         ),
     ];
+    let idle = Idle::new(&app.db, "idle").await;
+    let new_user = json!({ "email": "again@example.com", "name": "Again" });
+    let new_account = json!({ "name": "Again", "owner": { "email": "owner@example.com", "name": "Owner" } });
+    Idle::new(&app.db, "fellow").await;
+    let new_member = json!({ "email": "fellow@example.com", "role": "viewer" });
+    let reason = json!({ "reason": "again" });
+    for (route, path, body, counts) in [
+        ("/api/users", "/api/users".into(), new_user, "from users"),
+        ("/api/users/{id}/login-link", on("users", &idle.user, "login-link"), reason.clone(), "from login_links"),
+        ("/api/accounts", "/api/accounts".into(), new_account, "from accounts"),
+        ("/api/accounts/{id}/members", on("accounts", &idle.account, "members"), new_member, "from account_members"),
+        (
+            "/api/accounts/{id}/suspend",
+            on("accounts", &idle.account, "suspend"),
+            reason,
+            "from accounts where suspended_at is not null",
+        ),
+        (
+            "/api/accounts/{id}/unsuspend",
+            on("accounts", &idle.account, "unsuspend"),
+            Value::Null,
+            "from accounts where suspended_at is null",
+        ),
+    ] {
+        cases.push(case(route, path, provider, body, counts));
+    }
     for (route, verb) in [
         ("/api/server/{id}/start", "start"),
         ("/api/server/{id}/stop", "stop"),
@@ -364,7 +392,7 @@ async fn parallel_orders_of_one_account_with_different_keys_do_not_block_each_ot
     let app = TestApp::with(|c| c.database_pool = 25).await;
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
-    sqlx::query("update users set server_limit = 1000").execute(&app.db.pool).await.unwrap();
+    sqlx::query("update accounts set server_limit = 1000").execute(&app.db.pool).await.unwrap();
     for round in 0..3 {
         let order = async |n: usize| {
             let key = format!("order {round}.{n}");

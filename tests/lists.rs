@@ -28,12 +28,12 @@ async fn servers_are_sorted_filtered_and_paged() {
             .enumerate()
     {
         sqlx::query(
-            "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
+            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
                                   memory_mib, disk_gib, created_at, updated_at)
              values (gen_random_uuid(), $1, $2, $3, $4, 'n', nextval('guest_numbers'), 'lxc', $5, $6, 1, 64, 1,
                      now() + make_interval(mins => $7), now() - make_interval(mins => $7))",
         )
-        .bind(app.customer_id.0)
+        .bind(app.customer_account.0)
         .bind(ids.2 + (n as i64) % 2)
         .bind(ids.1 + (n as i64) / 3)
         .bind(ids.0)

@@ -4,6 +4,7 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::support::app::account_of;
 use crate::support::wait::PATIENCE;
 use crate::support::{Live, TestApp, wait_for};
 
@@ -27,9 +28,9 @@ pub(crate) async fn server(app: &TestApp, email: &str) -> i64 {
     .await
     .unwrap();
     sqlx::query_scalar(
-        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
                               cores, memory_mib, disk_gib)
-         select $1, u.id, t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', 'web', 'running', 1, 1024, 10
+         select $1, (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', 'web', 'running', 1, 1024, 10
          from users u, tariffs t, images i, hosts h where u.email = $2 returning id",
     )
     .bind(Uuid::new_v4())
@@ -91,12 +92,15 @@ fn token(client: &crate::support::Client) -> &str {
 
 /// Another customer gets the server, and the service is told that its owner has changed.
 async fn hand_over(app: &TestApp, server: i64) {
-    sqlx::query("update servers set user_id = (select id from users where email = 'other@example.com') where id = $1")
-        .bind(server)
-        .execute(&app.db.pool)
-        .await
-        .unwrap();
-    sqlx::query("update users set role = role where email = 'customer@example.com'")
+    sqlx::query(
+        "update servers set account_id = (select a.id from accounts a join users u on u.id = a.owner_id
+                                        where u.email = 'other@example.com') where id = $1",
+    )
+    .bind(server)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    sqlx::query("update users set staff_role = staff_role where email = 'customer@example.com'")
         .execute(&app.db.pool)
         .await
         .unwrap();
@@ -441,7 +445,7 @@ async fn a_resync_takes_a_constant_number_of_statements() {
         wait_for_operations_of(live, &servers).await;
     }
     // The check of who may still watch is another task's; a query per socket would follow it at once.
-    let looks = || statements.of("from servers where id = any");
+    let looks = || statements.of("from servers s join accounts a on a.id = s.account_id where");
     wait_for("the check of who may still watch", async || (looks() > 0).then_some(())).await;
     // The first round is over when the second has come this far.
     let first = looks();
@@ -468,4 +472,36 @@ async fn a_subject_has_one_name() {
     hand_over(&app, mine).await;
     let ended = live.find("subscribe-error", |error| error["serverId"] == mine).await["args"][0].clone();
     assert_eq!(ended["subject"], format!("server:{mine}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_of_one_login_act_each_for_its_account() {
+    let app = TestApp::new().await;
+    let (mine, theirs) = (server(&app, "customer@example.com").await, server(&app, "other@example.com").await);
+    let other = account_of(&app.db, "other@example.com").await;
+    sqlx::query("insert into account_members (account_id, user_id, role) values ($1, $2, 'viewer')")
+        .bind(other.0)
+        .bind(app.customer_id.0)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    let (mut own, mut acting) = (Live::new(&app.base), Live::new(&app.base));
+    let token = token(&app.customer);
+    own.tell(json!({ "do": "connect", "token": token })).await;
+    own.next("connect").await;
+    acting.tell(json!({ "do": "connect", "auth": { "token": token, "account": other.0 } })).await;
+    acting.next("connect").await;
+    own.subscribe(mine).await;
+    acting.subscribe(theirs).await;
+    // Both are checked again: each still sees its own, and then the member leaves.
+    sqlx::query("update users set staff_role = staff_role").execute(&app.db.pool).await.unwrap();
+    swept(&app, mine, 0.5).await;
+    swept(&app, theirs, 0.5).await;
+    for live in [&mut own, &mut acting] {
+        live.find("server-stats", |stats| stats["stats"]["data"]["cpu"].as_f64() == Some(0.5)).await;
+    }
+    sqlx::query("delete from account_members").execute(&app.db.pool).await.unwrap();
+    acting.next("session-ended").await;
+    swept(&app, mine, 0.6).await;
+    own.find("server-stats", |stats| stats["stats"]["data"]["cpu"].as_f64() == Some(0.6)).await;
 }

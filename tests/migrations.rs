@@ -67,6 +67,24 @@ async fn operations_that_get_subjects_are_kept_and_go_on() {
     .await
     .unwrap();
     assert_eq!(written, (vec!["host:1".into()], vec![2], vec!["write:server:3".into()]));
+    // Every user owns an account with their id, limit and things; what they were for the provider they still are.
+    let owners: Vec<Value> = sqlx::query_scalar(
+        "select jsonb_build_array(u.email, u.staff_role, a.id = u.id, a.kind, a.server_limit,
+                (select count(*) from servers s where s.account_id = a.id) > 0)
+         from users u join accounts a on a.owner_id = u.id order by u.id",
+    )
+    .fetch_all(&db.pool)
+    .await
+    .unwrap();
+    let customer = |email: &str, has: bool| json!([email, null, true, "customer", 100, has]);
+    assert_eq!(
+        owners,
+        [
+            json!(["provider@example.com", "admin", true, "customer", 100, false]),
+            customer("customer@example.com", true),
+            customer("other@example.com", false),
+        ]
+    );
     let checked: Vec<Option<String>> =
         sqlx::query_scalar("select checked_at::text from operation_lanes").fetch_all(&db.pool).await.unwrap();
     assert_eq!(checked, [None], "the host was never swept");

@@ -77,10 +77,7 @@ async fn an_order_that_does_not_fit_is_refused_with_a_reason_and_changes_nothing
     refused(order(old, catalogue.image), 422, "tariffId").await;
 
     // The account's own limit.
-    sqlx::query("update users set server_limit = 0 where email = 'customer@example.com'")
-        .execute(&app.db.pool)
-        .await
-        .unwrap();
+    sqlx::query("update accounts set server_limit = 0").execute(&app.db.pool).await.unwrap();
     let answer = refused(catalogue.order(), 507, "").await;
     assert!(answer.body["error"].as_str().unwrap().contains("0 of at most 0"), "{}", answer.text);
 

@@ -36,7 +36,7 @@ async fn swept(deadline: u32, seconds: u32) -> (TestApp, Pve, Catalogue) {
         c.of::<MonitoringSettings>().sweep_seconds = seconds;
     })
     .await;
-    sqlx::query("update users set server_limit = 1000").execute(&app.db.pool).await.unwrap();
+    sqlx::query("update accounts set server_limit = 1000").execute(&app.db.pool).await.unwrap();
     let pve = Pve::new(&app.db).await;
     let catalogue = pve.register(&app.provider).await;
     if seconds != NO_SWEEPS {

@@ -155,12 +155,14 @@ async fn after_a_restore_no_guest_is_touched_and_every_unknown_one_is_reported()
         assert_eq!(provider.post(&give_up, None).await.expect(200).body["state"], "failed");
         eventually(&customer, &format!("/api/server/{}", first["id"]), |server| server["status"] == "running").await;
     }
-    let owner: i64 = sqlx::query_scalar("select id from users where email = 'customer@example.com'")
-        .fetch_one(&db.pool)
-        .await
-        .unwrap();
+    let owner: i64 = sqlx::query_scalar(
+        "select a.id from accounts a join users u on u.id = a.owner_id where u.email = 'customer@example.com'",
+    )
+    .fetch_one(&db.pool)
+    .await
+    .unwrap();
     for number in &lost {
-        let wish = json!({ "userId": owner, "tariffId": catalogue.tariff, "osId": catalogue.image });
+        let wish = json!({ "accountId": owner, "tariffId": catalogue.tariff, "osId": catalogue.image });
         let adopted = provider.post(&format!("{unknown}/{number}/adopt"), wish).await.expect(201).body;
         eventually(&customer, &format!("/api/server/{}", adopted["id"]), |server| server["status"] == "running").await;
     }

@@ -235,7 +235,7 @@ async fn one_account_s_hanging_operations_leave_slots_for_others_whatever_their_
         "create trigger hang before update on operations for each row
          when (old.account_id = (CUSTOMER) and new.step_index > old.step_index) execute function hang()",
     ] {
-        let sql = sql.replace("(CUSTOMER)", &app.customer_id.0.to_string());
+        let sql = sql.replace("(CUSTOMER)", &app.customer_account.0.to_string());
         sqlx::query(AssertSqlSafe(sql)).execute(&app.db.pool).await.unwrap();
     }
     let mut hold = kernel::db::begin(&app.db.pool).await.unwrap();
@@ -246,7 +246,7 @@ async fn one_account_s_hanging_operations_leave_slots_for_others_whatever_their_
     }
     let at_work = async || {
         let sql = "select count(*) from operations where account_id = $1 and lease_until >= now()";
-        sqlx::query_scalar::<_, i64>(sql).bind(app.customer_id.0).fetch_one(&app.db.pool).await.unwrap()
+        sqlx::query_scalar::<_, i64>(sql).bind(app.customer_account.0).fetch_one(&app.db.pool).await.unwrap()
     };
     let workers = app.core.config.workers as i64;
     let most = workers * 3 / 4;

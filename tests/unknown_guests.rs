@@ -76,7 +76,7 @@ async fn an_unknown_guest_is_reported_and_its_address_and_number_are_reserved() 
 
     // It is adopted as it is.
     let adopt = format!("{path}/{}/adopt", lost["proxmoxId"]);
-    let wish = json!({ "userId": app.customer_id.0, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
+    let wish = json!({ "accountId": app.customer_account.0, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
     let mut strange = wish.clone();
     strange["osId"] = json!(catalogue.vm.0);
     app.provider.post(&adopt, strange).await.expect(422);
@@ -109,7 +109,7 @@ async fn address_conflicts_are_reported_and_a_deleted_guest_frees_its_address() 
     let unknown = app.provider.get(&path).await.expect(200).body;
     assert_eq!(unknown[0]["conflicts"], json!([twin["id"]]), "{unknown}");
     let adopt = format!("{path}/{}/adopt", lost["proxmoxId"]);
-    let wish = json!({ "userId": app.customer_id.0, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
+    let wish = json!({ "accountId": app.customer_account.0, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
     let refused = app.provider.post(&adopt, wish).await.expect(409);
     assert!(refused.text.contains(lost["ipAddress"].as_str().unwrap()), "{}", refused.text);
 
@@ -200,7 +200,7 @@ async fn an_order_on_a_host_with_no_free_address_fails_and_leaves_nothing() {
     // The lost one is adopted with the address that was reserved because the host uses it.
     sweep_now(&app.service.features.sweeps).await.unwrap();
     let adopt = format!("/api/hosts/{}/unknown-guests/{}/adopt", catalogue.host, first["proxmoxId"]);
-    let wish = json!({ "userId": app.customer_id.0, "tariffId": catalogue.tariff, "osId": catalogue.image });
+    let wish = json!({ "accountId": app.customer_account.0, "tariffId": catalogue.tariff, "osId": catalogue.image });
     let adopted = app.provider.post(&adopt, wish).await.expect(201).body;
     assert_eq!(adopted["ipAddress"], first["ipAddress"]);
 }

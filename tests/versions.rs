@@ -130,7 +130,7 @@ async fn unknown_values_of_a_newer_version_break_no_list() {
         let changed = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&app.db.pool).await.unwrap();
         assert!(changed.rows_affected() > 0 || table == "alert_rules", "{table}");
     }
-    sqlx::query("update users set role = 'brewer', alert_mails = 'brewing' where email = 'other@example.com'")
+    sqlx::query("update users set staff_role = 'brewer', alert_mails = 'brewing' where email = 'other@example.com'")
         .execute(&app.db.pool)
         .await
         .unwrap();

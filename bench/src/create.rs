@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use kernel::auth::Role;
+use kernel::auth::StaffRole;
 use kernel::operations;
 use kernel::operations::model::State;
 use serde_json::{Value, json};
@@ -105,8 +105,8 @@ impl Shop {
         sqlx::query(AssertSqlSafe(format!("alter sequence guest_numbers restart with {numbers}")))
             .execute(&house.app.core.db)
             .await?;
-        house.person("provider@example.com", Role::Provider).await?;
-        house.person("customer@example.com", Role::Customer).await?;
+        house.person("provider@example.com", Some(StaffRole::Admin)).await?;
+        house.person("customer@example.com", None).await?;
         let provider = house.login("provider@example.com").await?;
         let post = async |path: &str, body: Value| house.post(path, Some(&provider), &body).await;
         let host = post(

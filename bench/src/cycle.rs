@@ -15,7 +15,7 @@ use accounts::model::NewApiToken;
 use accounts::service::create_api_token;
 use anyhow::Context;
 use compute::hosts;
-use compute::ids::UserId;
+use compute::ids::{AccountId, UserId};
 use futures_util::TryStreamExt;
 use futures_util::stream::{self, StreamExt};
 use kernel::config::Config;
@@ -153,14 +153,15 @@ async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
         let guests = fleet.guests(n).await?;
         let (markers, numbers): (Vec<Uuid>, Vec<i64>) = guests.iter().map(|g| (g.marker, g.number)).unzip();
         let user: i64 = sqlx::query_scalar(
-            "insert into users (email, name, role, password_hash)
-             values ('tenant' || $1 || '@example.com', 'Tenant', 'customer', '-') returning id",
+            "with u as (insert into users (email, name, password_hash)
+                        values ('tenant' || $1 || '@example.com', 'Tenant', '-') returning id, name)
+             insert into accounts (id, name, owner_id) select id, name, id from u returning id",
         )
         .bind(i64::try_from(n)?)
         .fetch_one(db)
         .await?;
         let servers: Vec<i64> = sqlx::query_scalar(
-            "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
                                   cores, memory_mib, disk_gib)
              select g.uuid, $1, $2, $3, $4, 'pve1', g.number, 'lxc', 'server-' || g.number, 'running', 1, 512, 10
              from unnest($5::uuid[], $6::bigint[]) g (uuid, number) returning id",
@@ -175,8 +176,15 @@ async fn fill(house: &House, fleet: &Fleet) -> anyhow::Result<Vec<Watcher>> {
         .await?;
         anyhow::ensure!(servers.len() / WATCHED <= SEATS, "too many watchers for one token");
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        let token =
-            create_api_token(&house.app.features.accounts, &Once::default(), UserId(user), None, new).await?.token;
+        let token = create_api_token(
+            &house.app.features.accounts,
+            &Once::default(),
+            (UserId(user), AccountId(user)),
+            None,
+            new,
+        )
+        .await?
+        .token;
         let watched = servers.into_iter().step_by(WATCHED);
         watchers.extend(watched.map(|server| Watcher { token: token.clone(), server }));
     }

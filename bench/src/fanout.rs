@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use accounts::model::NewApiToken;
 use accounts::service::create_api_token;
 use anyhow::Context;
-use compute::ids::UserId;
+use compute::ids::{AccountId, UserId};
 use kernel::idempotency::Once;
 use serde_json::{Map, Value};
 use sqlx::PgPool;
@@ -111,10 +111,17 @@ async fn watchers(house: &House) -> anyhow::Result<Vec<Watcher>> {
     let mut watchers = Vec::new();
     for tenant in first..first + i64::from(TENANTS) {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        let token =
-            create_api_token(&house.app.features.accounts, &Once::default(), UserId(tenant), None, new).await?.token;
+        let token = create_api_token(
+            &house.app.features.accounts,
+            &Once::default(),
+            (UserId(tenant), AccountId(tenant)),
+            None,
+            new,
+        )
+        .await?
+        .token;
         let servers: Vec<i64> =
-            sqlx::query_scalar("select id from servers where user_id = $1").bind(tenant).fetch_all(db).await?;
+            sqlx::query_scalar("select id from servers where account_id = $1").bind(tenant).fetch_all(db).await?;
         for server in servers {
             watchers.extend((0..WATCHERS_EACH).map(|_| Watcher { token: token.clone(), server }));
         }

@@ -7,7 +7,7 @@ use accounts::model::NewApiToken;
 use accounts::service::create_api_token;
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
-use compute::ids::{HostId, UserId};
+use compute::ids::{AccountId, HostId, UserId};
 use hypervisor::GuestPower;
 use kernel::idempotency::Once;
 use monitor::Sample;
@@ -121,13 +121,16 @@ async fn charts(house: &House, first: i64, report: &mut Report) -> anyhow::Resul
     let db = &house.app.core.db;
     month(db, first).await?;
     let servers: Vec<(i64, i64)> =
-        sqlx::query_as("select id, user_id from servers where user_id = $1 order by id limit $2")
+        sqlx::query_as("select id, account_id from servers where account_id = $1 order by id limit $2")
             .bind(first)
             .bind(CHARTED)
             .fetch_all(db)
             .await?;
     let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-    let token = create_api_token(&house.app.features.accounts, &Once::default(), UserId(first), None, new).await?.token;
+    let token =
+        create_api_token(&house.app.features.accounts, &Once::default(), (UserId(first), AccountId(first)), None, new)
+            .await?
+            .token;
     let from = (Utc::now() - TimeDelta::days(30) + TimeDelta::minutes(10)).format("%Y-%m-%dT%H:%M:%SZ");
     let requests: Vec<(String, String)> = servers
         .iter()
@@ -169,7 +172,7 @@ async fn month(db: &PgPool, tenant: i64) -> anyhow::Result<()> {
              select s.id, t, 10, 1, 0.1, 0.2, random(), 1, 2, 3, 4, 1, 2, 3, 4, 10, 1, 2, 3, 1, 2, 3
              from generate_series(date_bin('{step}', now() - interval '30 days', 'epoch'),
                                   date_bin('{step}', now() - interval '{step}', 'epoch'), interval '{step}') t,
-                  (select id from servers where user_id = $1 order by id limit $2) s
+                  (select id from servers where account_id = $1 order by id limit $2) s
              where t >= (select min(to_timestamp(right(relname, 8), 'YYYYMMDD')) from pg_class
                          where relname ~ '^samples_5m_\\d{{8}}$')
              on conflict do nothing"

@@ -9,7 +9,7 @@ use accounts::service::add_user;
 use anyhow::Context;
 use hypervisor::{GuestKind, GuestRef};
 use innkeeper::run::Service;
-use kernel::auth::Role;
+use kernel::auth::StaffRole;
 use kernel::config::Config;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -131,8 +131,8 @@ impl House {
     }
 
     /// Creates an account.
-    pub(crate) async fn person(&self, email: &str, role: Role) -> anyhow::Result<User> {
-        Ok(add_user(&self.app.features.accounts, email, "", role, SecretString::from(PASSWORD)).await?)
+    pub(crate) async fn person(&self, email: &str, staff_role: Option<StaffRole>) -> anyhow::Result<User> {
+        Ok(add_user(&self.app.features.accounts, email, "", staff_role, SecretString::from(PASSWORD)).await?)
     }
 
     /// Signs in and returns the access token.

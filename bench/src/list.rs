@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use accounts::model::NewApiToken;
 use accounts::service::create_api_token;
-use compute::ids::UserId;
+use compute::ids::{AccountId, UserId};
 use kernel::idempotency::Once;
 use sqlx::PgPool;
 
@@ -38,7 +38,7 @@ async fn rounds(house: &House, report: &mut Report) -> anyhow::Result<()> {
             create_api_token(
                 &house.app.features.accounts,
                 &Once::default(),
-                UserId(first + i64::from(tenant)),
+                (UserId(first + i64::from(tenant)), AccountId(first + i64::from(tenant))),
                 None,
                 new,
             )
@@ -98,17 +98,18 @@ pub(crate) async fn fill(db: &PgPool, servers_each: i32) -> anyhow::Result<i64> 
     .await?;
     let first = sqlx::query_scalar::<_, i64>(
         "with new as (
-             insert into users (email, name, role, password_hash)
-             select 'tenant' || n || '@example.com', 'Tenant ' || n, 'customer', '-' from generate_series(1, $1) n
-             returning id)
-         select min(id) from new",
+             insert into users (email, name, password_hash)
+             select 'tenant' || n || '@example.com', 'Tenant ' || n, '-' from generate_series(1, $1) n
+             returning id, name),
+         own as (insert into accounts (id, name, owner_id) select id, name, id from new returning id)
+         select min(id) from own",
     )
     .bind(TENANTS)
     .fetch_one(db)
     .await?;
     // Interleave the tenants' servers, as if they had ordered one by one.
     sqlx::query(
-        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
                               cores, memory_mib, disk_gib)
          select gen_random_uuid(), $1 + n % $2, $3, $4, $5, 'node', nextval('guest_numbers'), 'lxc', 'server-' || n,
                 'running', 1, 512, 10 from generate_series(0, $2 * $6 - 1) n",

@@ -6,8 +6,8 @@ use std::time::Duration;
 use accounts::model::NewApiToken;
 use accounts::service::create_api_token;
 use compute::hosts;
-use compute::ids::UserId;
-use kernel::auth::Role;
+use compute::ids::{AccountId, UserId};
+use kernel::auth::StaffRole;
 use kernel::idempotency::Once;
 use serde_json::json;
 
@@ -52,21 +52,21 @@ async fn endpoints(house: &House, report: &mut Report) -> anyhow::Result<()> {
     .execute(db)
     .await?;
     sqlx::query("vacuum analyze").execute(db).await?;
-    let provider = house.person("provider@example.com", Role::Provider).await?.id;
-    let token = async |user: UserId| {
+    let provider = house.person("provider@example.com", Some(StaffRole::Admin)).await?;
+    let token = async |who: (UserId, AccountId)| {
         let new = NewApiToken { name: "bench".into(), scopes: vec!["read".into()], expires_at: None };
-        create_api_token(&house.app.features.accounts, &Once::default(), user, None, new).await.map(|made| made.token)
+        create_api_token(&house.app.features.accounts, &Once::default(), who, None, new).await.map(|made| made.token)
     };
-    let whole = token(provider).await?;
+    let whole = token((provider.id, provider.account_id)).await?;
     let mut tenants = Vec::new();
     for tenant in 0..i64::from(TENANTS) {
-        tenants.push((UserId(first + tenant), token(UserId(first + tenant)).await?));
+        tenants.push((UserId(first + tenant), token((UserId(first + tenant), AccountId(first + tenant))).await?));
     }
     // One server and one operation of each tenant.
     let mut own = Vec::new();
     for (user, token) in &tenants {
         let (server, operation): (i64, String) = sqlx::query_as(
-            "select s.id, o.id::text from servers s join operations o on o.subject_id = s.id::text where s.user_id = $1 limit 1",
+            "select s.id, o.id::text from servers s join operations o on o.subject_id = s.id::text where s.account_id = $1 limit 1",
         )
         .bind(user.0)
         .fetch_one(db)

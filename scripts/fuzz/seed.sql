@@ -8,7 +8,7 @@ insert into image_sources (image_id, host_id, source) select i.id, h.id, 'x' fro
 insert into address_pools (host_id, name, cidr, first_address, last_address, bridge)
 select h.id, 'pool ' || n, ('10.' || n || '.0.0/24')::cidr, ('10.' || n || '.0.2')::inet, ('10.' || n || '.0.250')::inet, 'b'
 from hosts h, generate_series(1, 12) n;
-insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores, memory_mib,
+insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores, memory_mib,
                      disk_gib, reserved)
 select gen_random_uuid(), case when n % 3 = 0 then :provider else :customer end, n, n, h.id, 'n', nextval('guest_numbers'),
        'lxc', 'server-' || n, (array['running', 'stopped', 'unknown', 'failed'])[n % 4 + 1], 1, 64, 1, n % 4 <> 3
@@ -19,6 +19,6 @@ insert into samples (server_id, taken_at, power, uptime_s, cpu, memory_used, mem
 select s.id, now() - make_interval(mins => n), 'running', 60, 0.5, 1, 2, 1, 2, 1, 1 from servers s, generate_series(1, 20) n;
 insert into operations (id, subject_kind, subject_id, lane, account_id, kind, state, data, deadline, ended_at, error_code,
                         error_message)
-select gen_random_uuid(), 'server', id::text, 'host:' || host_id, user_id, 'start', 'failed', 'null', now(), now(),
+select gen_random_uuid(), 'server', id::text, 'host:' || host_id, account_id, 'start', 'failed', 'null', now(), now(),
        'HOST_UNREACHABLE', 'It was away.'
 from servers;

@@ -21,7 +21,7 @@ use compute::tariffs;
 use compute::tariffs::model::{Kind, NewTariff};
 use innkeeper::run::Service;
 use ipnet::IpNet;
-use kernel::auth::Role;
+use kernel::auth::StaffRole;
 use kernel::error::{Code, Error};
 use kernel::idempotency::Once;
 use kernel::secrets::readable_password;
@@ -206,8 +206,8 @@ async fn pool(
 /// accounts get new passwords and tokens: the old ones can't be read anywhere.
 async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
     let people = [
-        ("PROVIDER", "provider@demo.example", "Demo provider", Role::Provider),
-        ("CUSTOMER", "customer@demo.example", "Demo customer", Role::Customer),
+        ("PROVIDER", "provider@demo.example", "Demo provider", Some(StaffRole::Admin)),
+        ("CUSTOMER", "customer@demo.example", "Demo customer", None),
     ];
     let mut known = Vec::new();
     for (_, email, ..) in people {
@@ -226,20 +226,19 @@ async fn people(service: &Service, args: &Args) -> anyhow::Result<()> {
     let url = service.features.accounts.settings.public_url.trim_end_matches('/');
     let mut values = vec![("INNKEEPER_URL".to_owned(), url.to_owned())];
     println!("Demo accounts (their passwords are shown only once):");
-    for ((prefix, email, name, role), known) in people.into_iter().zip(known) {
+    for ((prefix, email, name, staff), known) in people.into_iter().zip(known) {
         let password = readable_password();
-        let id = match known {
+        let user = match known {
             Some(user) => {
                 accounts::reset_password(&service.features.accounts, user.id, password.clone(), true).await?;
                 revoke_old_tokens(service, user.id).await?;
-                user.id
+                user
             }
-            None => accounts::add_user(&service.features.accounts, email, name, role, password.clone()).await?.id,
+            None => accounts::add_user(&service.features.accounts, email, name, staff, password.clone()).await?,
         };
         let new = NewApiToken { name: TOKEN.to_owned(), scopes: vec!["write".to_owned()], expires_at: None };
-        let token = accounts::create_api_token(&service.features.accounts, &Once::default(), id, None, checked(new)?)
-            .await?
-            .token;
+        let (all, who) = (&service.features.accounts, (user.id, user.account_id));
+        let token = accounts::create_api_token(all, &Once::default(), who, None, checked(new)?).await?.token;
         println!("  {email}  {}", password.expose_secret());
         values.push((format!("INNKEEPER_{prefix}_EMAIL"), email.to_owned()));
         values.push((format!("INNKEEPER_{prefix}_PASSWORD"), password.expose_secret().to_owned()));

@@ -202,9 +202,14 @@ async fn adopt(service: &Service, wish: Adopt) -> anyhow::Result<()> {
             wish.image.as_ref().map_or_else(fits, called)
         })
         .context("there is no such image; see `innkeeper image list`")?;
-    let asked = checked(AdoptGuest { user_id: user.id, tariff_id: tariff.id, os_id: image.image.id, name: wish.name })?;
+    let asked = checked(AdoptGuest {
+        account_id: user.account_id,
+        tariff_id: tariff.id,
+        os_id: image.image.id,
+        name: wish.name,
+    })?;
     let server = unknown_guests::service::adopt(&service.core, &Once::default(), host.id, wish.number, asked).await?;
-    audit::account(user.id);
+    audit::account(user.account_id);
     audit::subject(server.id);
     println!("The guest {} is now the server {} of {}.", wish.number, server.id, user.email);
     Ok(())

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a command line prints to standard output")]
 #![allow(clippy::print_stderr, reason = "and reports problems on standard error")]
 
+mod account;
 mod audit;
 mod database;
 mod demo;
@@ -50,9 +51,12 @@ enum Command {
     Serve,
     /// Migrate the database schema to this version
     Migrate,
-    /// Manage accounts
+    /// Manage users: who signs in
     #[command(subcommand)]
     User(user::Command),
+    /// Manage accounts and their members: who owns
+    #[command(subcommand)]
+    Account(account::Command),
     /// Manage API tokens
     #[command(subcommand)]
     Token(token::Command),
@@ -84,7 +88,7 @@ enum Command {
     /// Show the audit log
     #[command(subcommand)]
     Audit(audit::Command),
-    /// Create demo data: accounts, tariffs, an image, a host, address pools
+    /// Create demo data: users, tariffs, an image, a host, address pools
     Demo(demo::Args),
 }
 
@@ -110,7 +114,7 @@ fn called(matches: &ArgMatches) -> String {
 
 /// Whether a command only reads. All others are recorded in the audit log.
 fn is_read_only(called: &str) -> bool {
-    called.ends_with(" list") || matches!(called, "operation log" | "host unknown" | "top")
+    called.ends_with(" list") || matches!(called, "account members" | "operation log" | "host unknown" | "top")
 }
 
 fn start(command: Command, called: &str) -> anyhow::Result<()> {
@@ -156,6 +160,7 @@ fn start(command: Command, called: &str) -> anyhow::Result<()> {
 async fn work(service: &Service, command: Command) -> anyhow::Result<()> {
     match command {
         Command::User(command) => user::run(service, command).await,
+        Command::Account(command) => account::run(service, command).await,
         Command::Token(command) => token::run(service, command).await,
         Command::Host(command) => host::run(service, command).await,
         Command::Tariff(command) => tariff::run(service, command).await,

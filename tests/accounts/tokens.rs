@@ -125,8 +125,9 @@ async fn purging_expired_tokens_is_not_announced_as_revocation() {
          insert into tokens (id, kind, hash, user_id, session_id, expires_at)
          select gen_random_uuid(), 'access', sha256(n::text::bytea), s.user_id, s.id, now() - interval '2 days'
          from sessions s, generate_series(1, 20) n where s.expires_at < now();
-         insert into tokens (id, kind, hash, user_id, name, revoked_at)
-         select gen_random_uuid(), 'api', sha256('x'::bytea), id, 'x', now() - interval '40 days'
+         insert into tokens (id, kind, hash, user_id, account_id, name, revoked_at)
+         select gen_random_uuid(), 'api', sha256('x'::bytea), id, (select a.id from accounts a where a.owner_id = users.id), 'x',
+                now() - interval '40 days'
          from users where email = 'other@example.com'",
     )
     .execute(&app.db.pool)
@@ -191,10 +192,11 @@ async fn rights_are_checked_again_when_the_body_has_arrived() {
 async fn the_limit_of_api_tokens_holds_under_parallel_requests() {
     let app = TestApp::new().await;
     sqlx::query(
-        "insert into tokens (id, kind, hash, user_id, name)
-         select gen_random_uuid(), 'api', sha256(n::text::bytea), $1, n::text from generate_series(1, 95) n",
+        "insert into tokens (id, kind, hash, user_id, name, account_id)
+         select gen_random_uuid(), 'api', sha256(n::text::bytea), $1, n::text, $2 from generate_series(1, 95) n",
     )
     .bind(app.customer_id.0)
+    .bind(app.customer_account.0)
     .execute(&app.db.pool)
     .await
     .unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use accounts::service::add_user;
 use chrono::{DateTime, TimeDelta, Utc};
-use kernel::auth::Role;
+use kernel::auth::StaffRole;
 use secrecy::SecretString;
 use serde_json::json;
 use watch::alerts::tell;
@@ -16,9 +16,9 @@ use crate::support::PASSWORD;
 async fn a_dead_host_with_500_servers_makes_one_mail_per_affected_user() {
     let world = World::new().await;
     sqlx::query(
-        "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
+        "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status, cores,
                               memory_mib, disk_gib)
-         select gen_random_uuid(), u.id, t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', 'web-' || n, 'running', 1,
+         select gen_random_uuid(), (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', 'web-' || n, 'running', 1,
                 1024, 10
          from generate_series(1, 500) n, tariffs t, images i, hosts h, users u
          where u.email = (array['customer', 'other', 'third'])[1 + n % 3] || '@example.com'",
@@ -157,7 +157,7 @@ async fn storage_warnings_are_mailed_to_the_providers_who_want_them() {
     let world = World::new().await;
     let accounts = &world.app.service.features.accounts;
     let password = SecretString::from(PASSWORD);
-    add_user(accounts, "calm@example.com", "", Role::Provider, password).await.unwrap();
+    add_user(accounts, "calm@example.com", "", Some(StaffRole::Admin), password).await.unwrap();
     sqlx::query("update users set alert_mails = 'critical' where email = 'calm@example.com'")
         .execute(world.db())
         .await
@@ -178,7 +178,10 @@ async fn storage_warnings_are_mailed_to_the_providers_who_want_them() {
     assert_eq!(told(90, 97).await, both("Alert: rack-1: 97%"));
     assert_eq!(told(120, 20).await, both("Resolved: rack-1: 20%"));
 
-    sqlx::query("update users set alert_mails = 'critical' where role = 'provider'").execute(world.db()).await.unwrap();
+    sqlx::query("update users set alert_mails = 'critical' where staff_role = 'admin'")
+        .execute(world.db())
+        .await
+        .unwrap();
     assert_eq!(told(150, 92).await, []);
     assert_eq!(told(180, 97).await, both("Alert: rack-1: 97%"));
 }

@@ -10,7 +10,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use compute::ids::HostId;
 use hypervisor::{Coverage, GuestPower, Node};
 use innkeeper::run::Service;
-use kernel::auth::Role;
 use kernel::config::Config;
 use monitor::{Sample, SweepReport};
 use secrecy::SecretString;
@@ -43,7 +42,7 @@ impl World {
         // No task evaluates alerts by itself.
         let app = TestApp::new().await;
         let db = &app.db.pool;
-        add_user(&app.service.features.accounts, "third@example.com", "", Role::Customer, SecretString::from(PASSWORD))
+        add_user(&app.service.features.accounts, "third@example.com", "", None, SecretString::from(PASSWORD))
             .await
             .unwrap();
         let (host, tariff): (i64, i64) = sqlx::query_as(
@@ -67,9 +66,9 @@ impl World {
     /// A running server of this user.
     pub async fn server(&self, email: &str, name: &str) -> (i64, Uuid) {
         sqlx::query_as(
-            "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
                                   cores, memory_mib, disk_gib)
-             select gen_random_uuid(), u.id, t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', $2, 'running', 1,
+             select gen_random_uuid(), (select a.id from accounts a where a.owner_id = u.id), t.id, i.id, h.id, 'n', nextval('guest_numbers'), 'lxc', $2, 'running', 1,
                     1024, 10
              from users u, tariffs t, images i, hosts h where u.email = $1 and h.id = $3 returning id, uuid",
         )

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::matrix::rows;
-use super::world::{World, host, token};
+use super::world::{Others, World, host, token};
 use crate::support::app::login;
 use crate::support::{TestApp, eventually};
 
@@ -20,6 +20,7 @@ async fn each_role_sees_the_fields_it_should_see_and_no_others() {
     }
     let host = host(&app).await;
     let world = World::new(&app, host).await;
+    let others = Others::new(&app).await;
     let read_only = token(&app, "read").await.0;
     sqlx::query("update operations set error_code = 'HOST_ERROR', error_message = 'm', error_detail = 'd'")
         .execute(&app.db.pool)
@@ -67,6 +68,9 @@ async fn each_role_sees_the_fields_it_should_see_and_no_others() {
             ("provider", &app.provider),
             ("read-only token", &read_only),
             ("token for this server", &world.here),
+            ("viewer of the account", &others.members[3]),
+            ("reseller", &others.reseller),
+            ("support", &others.support),
         ] {
             let mut fields = BTreeSet::new();
             let answer = client.get(&world.fill(path)).await;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::app::signed_in;
 use crate::support::{Client, TestApp, wait_for};
 
 pub(super) struct World {
@@ -16,6 +17,11 @@ pub(super) struct World {
     pub(super) ssh_key: i64,
     pub(super) alert: i64,
     pub(super) mail: String,
+    /// The owner's account, and a member of it.
+    pub(super) account: i64,
+    pub(super) member: i64,
+    /// A user of whom nothing else is known.
+    pub(super) user: i64,
     /// The owner's token for this server.
     pub(super) here: Client,
 }
@@ -39,11 +45,11 @@ impl World {
         .await;
         scalar(format!("insert into addresses (pool_id, address) values ({pool}, '10.9.0.9') returning pool_id")).await;
         let server = scalar(format!(
-            "insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
+            "insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name, status,
                                   cores, memory_mib, disk_gib)
              values (gen_random_uuid(), {}, {tariff}, {image}, {host}, 'n', nextval('guest_numbers'), 'lxc', 's',
                      'stopped', 1, 128, 1) returning id",
-            app.customer_id
+            app.customer_account
         ))
         .await;
         let operation: String = sqlx::query_scalar(
@@ -55,17 +61,18 @@ impl World {
         .await
         .unwrap();
         let token: String = sqlx::query_scalar(
-            "insert into tokens (id, kind, hash, user_id, name)
-             values (gen_random_uuid(), 'api', $1, $2, 't') returning id::text",
+            "insert into tokens (id, kind, hash, user_id, name, account_id)
+             values (gen_random_uuid(), 'api', $1, $2, 't', $3) returning id::text",
         )
         .bind(&rand::random::<[u8; 32]>()[..])
         .bind(app.customer_id)
+        .bind(app.customer_account)
         .fetch_one(db)
         .await
         .unwrap();
         let ssh_key = scalar(format!(
-            "insert into ssh_keys (user_id, name, public_key, fingerprint) values ({}, 'k', 'k', '{name}') returning id",
-            app.customer_id
+            "insert into ssh_keys (account_id, name, public_key, fingerprint) values ({}, 'k', 'k', '{name}') returning id",
+            app.customer_account
         ))
         .await;
         let mail: String = sqlx::query_scalar(
@@ -78,12 +85,13 @@ impl World {
         .unwrap();
         let (secret, hash) = kernel::secrets::new_token("ink_t_");
         sqlx::query(
-            "insert into tokens (id, kind, hash, user_id, name, scopes)
-             values (gen_random_uuid(), 'api', $1, $2, 'here', array['write:server:' || $3::bigint])",
+            "insert into tokens (id, kind, hash, user_id, name, scopes, account_id)
+             values (gen_random_uuid(), 'api', $1, $2, 'here', array['write:server:' || $3::bigint], $4)",
         )
         .bind(&hash[..])
         .bind(app.customer_id.0)
         .bind(server)
+        .bind(app.customer_account.0)
         .execute(db)
         .await
         .unwrap();
@@ -111,7 +119,33 @@ impl World {
                 sqlx::query(sqlx::AssertSqlSafe(sql)).execute(db).await.unwrap();
             }
         }
-        Self { server, vmid, operation, token, tariff, image, host, pool, here, ssh_key, alert, mail }
+        let user = scalar(format!(
+            "with u as (insert into users (email, password_hash) values ('{name}@example.com', '-') returning id)
+             insert into accounts (name, owner_id) select '{name}', id from u returning owner_id"
+        ))
+        .await;
+        let account = app.customer_account.0;
+        let member = scalar(format!(
+            "insert into account_members (account_id, user_id, role) values ({account}, {user}, 'viewer') returning user_id"
+        ))
+        .await;
+        Self {
+            server,
+            vmid,
+            operation,
+            token,
+            tariff,
+            image,
+            host,
+            pool,
+            here,
+            ssh_key,
+            alert,
+            mail,
+            account,
+            member,
+            user,
+        }
     }
 
     pub(super) fn fill(&self, path: &str) -> String {
@@ -127,9 +161,15 @@ impl World {
             p if p.starts_with("/api/operations/") => self.operation.clone(),
             p if p.starts_with("/api/alerts/") => self.alert.to_string(),
             p if p.starts_with("/api/mails/") => self.mail.clone(),
+            p if p.starts_with("/api/accounts/") => self.account.to_string(),
+            p if p.starts_with("/api/users/") => self.user.to_string(),
             _ => self.server.to_string(),
         };
-        path.replace("{id}", &id).replace("{address}", "10.9.0.9").replace("{type}", "cpu").replace("{number}", "4711")
+        path.replace("{id}", &id)
+            .replace("{address}", "10.9.0.9")
+            .replace("{type}", "cpu")
+            .replace("{number}", "4711")
+            .replace("{userId}", &self.member.to_string())
     }
 
     pub(super) fn body(&self, method: &str, path: &str) -> Option<Value> {
@@ -148,6 +188,44 @@ pub(super) async fn host(app: &TestApp) -> i64 {
     let config = json!({ "socket": "/nowhere/incus.socket", "project": "p", "storagePool": "s" });
     let host = json!({ "name": "h", "kind": "incus", "config": config, "force": true });
     app.provider.post("/api/hosts", host).await.expect(201).body["id"].as_i64().unwrap()
+}
+
+/// Those who act for the owner's account, or look at it.
+pub(super) struct Others {
+    pub(super) members: [Client; 4],
+    pub(super) reseller: Client,
+    pub(super) support: Client,
+    pub(super) billing: Client,
+}
+
+impl Others {
+    pub(super) async fn new(app: &TestApp) -> Self {
+        let account = app.customer_account;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "with u as (insert into users (email, staff_role, password_hash)
+                        select name || '@example.com', case name when 'support' then 'support' when 'ledger' then 'billing' end,
+                               (select password_hash from users where email = 'customer@example.com')
+                        from unnest('{{admin,member,billing,viewer,reseller,support,ledger}}'::text[]) name
+                        returning id, email)
+             insert into accounts (name, owner_id, kind, server_limit)
+             select email, id, case email when 'reseller@example.com' then 'reseller' else 'customer' end, null from u;
+             insert into account_members (account_id, user_id, role)
+             select {account}, id, split_part(email, '@', 1) from users
+             where email in ('admin@example.com', 'member@example.com', 'billing@example.com', 'viewer@example.com');
+             update accounts set parent_id = (select id from accounts where kind = 'reseller') where id = {account};"
+        )))
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+        let own = async |who: &str| signed_in(&app.db, &app.nobody, &format!("{who}@example.com")).await;
+        let acting = async |who: &str| own(who).await.acting_for(account);
+        Self {
+            members: [acting("admin").await, acting("member").await, acting("billing").await, acting("viewer").await],
+            reseller: own("reseller").await,
+            support: own("support").await,
+            billing: own("ledger").await,
+        }
+    }
 }
 
 /// The owner's API tokens.

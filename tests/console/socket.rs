@@ -120,9 +120,9 @@ async fn a_console_ends_when_the_right_to_it_ends() {
 
     // The role.
     let (socket, _) = Socket::open(&fixture, &fixture.app.provider).await;
-    run(&fixture, "update users set role = 'customer' where role = 'provider'").await;
+    run(&fixture, "update users set staff_role = null where staff_role = 'admin'").await;
     assert_eq!(socket.closed().await.0, 4404);
-    run(&fixture, "update users set role = 'provider' where email like 'provider%'").await;
+    run(&fixture, "update users set staff_role = 'admin' where email like 'provider%'").await;
 
     // The account.
     let (socket, _) = Socket::open(&fixture, &fixture.app.provider).await;
@@ -131,9 +131,16 @@ async fn a_console_ends_when_the_right_to_it_ends() {
 
     // The owner.
     let (socket, _) = Socket::open(&fixture, customer).await;
-    run(&fixture, "update servers set user_id = (select id from users where email like 'other%')").await;
+    run(&fixture, "update servers set account_id = (select a.id from accounts a join users u on u.id = a.owner_id where u.email like 'other%')").await;
     assert_eq!(socket.closed().await, (4404, "This server was deleted or is no longer yours.".to_owned()));
-    run(&fixture, "update servers set user_id = (select id from users where email like 'customer%')").await;
+    run(&fixture, "update servers set account_id = (select a.id from accounts a join users u on u.id = a.owner_id where u.email like 'customer%')").await;
+
+    // Its account: at once, whatever becomes of the guest.
+    let (socket, _) = Socket::open(&fixture, customer).await;
+    run(&fixture, "update accounts set suspended_at = now(), suspend_reason = 'unpaid' where name like 'customer%'")
+        .await;
+    assert_eq!(socket.closed().await, (4403, "This account is suspended: unpaid".to_owned()));
+    run(&fixture, "update accounts set suspended_at = null, suspend_reason = null").await;
 
     // The guest: the console can be resumed when it runs again.
     let (socket, next) = Socket::open(&fixture, customer).await;
@@ -197,9 +204,9 @@ async fn the_console_socket_enforces_its_limits() {
     // The limits per account and per server hold across all processes.
     run(
         &fixture,
-        "insert into consoles (id, server_id, user_id, token_id, address, alive_until)
-         select gen_random_uuid(), s.id, s.user_id, gen_random_uuid(), '::1', now() + interval '1 minute'
-         from servers s, generate_series(1, 2)",
+        "insert into consoles (id, server_id, user_id, account_id, token_id, address, alive_until)
+         select gen_random_uuid(), s.id, a.owner_id, a.id, gen_random_uuid(), '::1', now() + interval '1 minute'
+         from servers s join accounts a on a.id = s.account_id, generate_series(1, 2)",
     )
     .await;
     assert_eq!(Socket::with(&fixture, &ticket(&fixture, customer).await).await.closed().await.0, 4429);

@@ -11,13 +11,17 @@ use std::time::{Duration, Instant};
 
 use kernel::auth::Caller;
 use kernel::events::{Event, Listener};
+use kernel::ids::AccountId;
 
 use super::topics::AUTH_CHANGED;
 
 /// The maximum number of cached tokens. Only valid ones are cached, so no one can fill it by guessing.
 const SIZE: usize = 10_000;
 
-/// Live tokens by hash.
+/// A token's hash, and the account that it was shown for, if one was named.
+pub(super) type CacheKey = ([u8; 32], Option<AccountId>);
+
+/// Live tokens.
 #[derive(Debug)]
 pub(super) struct TokenCache {
     life: Duration,
@@ -30,7 +34,7 @@ struct Inner {
     heard: bool,
     /// How often the cache was emptied: a row read before that must not be cached after it.
     emptied: u64,
-    tokens: HashMap<[u8; 32], (Caller, Instant)>,
+    tokens: HashMap<CacheKey, (Caller, Instant)>,
 }
 
 /// Result of a lookup in the cache.
@@ -52,16 +56,16 @@ impl TokenCache {
         Self { life, inner: Mutex::default() }
     }
 
-    pub(super) fn get(&self, hash: &[u8; 32]) -> CacheLookup {
+    pub(super) fn get(&self, key: &CacheKey) -> CacheLookup {
         let inner = self.lock();
-        match inner.tokens.get(hash) {
+        match inner.tokens.get(key) {
             Some((caller, until)) if *until > Instant::now() => CacheLookup::Yes(caller.clone()),
             _ => CacheLookup::No(CacheGeneration(inner.emptied)),
         }
     }
 
     /// Caches a live token that expires in `left`. Does nothing if anything was revoked since `reading`.
-    pub(super) fn put(&self, reading: CacheGeneration, hash: [u8; 32], caller: &Caller, left: Option<Duration>) {
+    pub(super) fn put(&self, reading: CacheGeneration, key: CacheKey, caller: &Caller, left: Option<Duration>) {
         let now = Instant::now();
         let mut inner = self.lock();
         if !inner.heard || inner.emptied != reading.0 {
@@ -73,7 +77,7 @@ impl TokenCache {
                 inner.tokens.clear();
             }
         }
-        inner.tokens.insert(hash, (caller.clone(), now + left.unwrap_or(self.life).min(self.life)));
+        inner.tokens.insert(key, (caller.clone(), now + left.unwrap_or(self.life).min(self.life)));
     }
 
     /// Rights were taken away. Whose does not matter: it is rare, and a query costs little.
@@ -110,15 +114,33 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use kernel::auth::{Role, Scopes};
+    use kernel::auth::{MemberRole, Scopes};
     use kernel::ids::UserId;
 
     fn caller() -> Caller {
-        Caller { user: UserId(1), role: Role::Customer, token: Uuid::nil(), session: None, scopes: Scopes::All }
+        Caller {
+            user: UserId(1),
+            staff: None,
+            account: AccountId(1),
+            role: MemberRole::Owner,
+            is_reseller: false,
+            reseller: None,
+            from_above: false,
+            token_account: None,
+            suspended: None,
+            token: Uuid::nil(),
+            session: None,
+            opened_by: None,
+            scopes: Scopes::All,
+        }
+    }
+
+    fn key(hash: u8) -> CacheKey {
+        ([hash; 32], None)
     }
 
     fn reading(cache: &TokenCache, hash: u8) -> Option<CacheGeneration> {
-        match cache.get(&[hash; 32]) {
+        match cache.get(&key(hash)) {
             CacheLookup::Yes(_) => None,
             CacheLookup::No(reading) => Some(reading),
         }
@@ -133,8 +155,12 @@ mod tests {
     #[test]
     fn what_was_put_in_is_found_until_rights_are_taken_away() {
         let cache = hearing();
-        cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), None);
+        cache.put(reading(&cache, 1).unwrap(), key(1), &caller(), None);
         assert!(reading(&cache, 1).is_none() && reading(&cache, 2).is_some());
+        assert!(
+            matches!(cache.get(&([1; 32], Some(AccountId(7)))), CacheLookup::No(_)),
+            "another account, other rights"
+        );
         cache.empty();
         assert!(reading(&cache, 1).is_some());
     }
@@ -144,17 +170,17 @@ mod tests {
         let cache = hearing();
         let before = reading(&cache, 1).unwrap();
         cache.empty();
-        cache.put(before, [1; 32], &caller(), None);
+        cache.put(before, key(1), &caller(), None);
         assert!(reading(&cache, 1).is_some());
     }
 
     #[test]
     fn a_process_that_hears_nothing_remembers_nothing() {
         let cache = TokenCache::new(Duration::from_secs(5));
-        cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), None);
+        cache.put(reading(&cache, 1).unwrap(), key(1), &caller(), None);
         assert!(reading(&cache, 1).is_some());
         cache.heard(true);
-        cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), None);
+        cache.put(reading(&cache, 1).unwrap(), key(1), &caller(), None);
         assert!(reading(&cache, 1).is_none());
         cache.heard(false);
         assert!(reading(&cache, 1).is_some());
@@ -163,7 +189,7 @@ mod tests {
     #[test]
     fn a_token_that_ends_is_forgotten_with_its_end() {
         let cache = hearing();
-        cache.put(reading(&cache, 1).unwrap(), [1; 32], &caller(), Some(Duration::ZERO));
+        cache.put(reading(&cache, 1).unwrap(), key(1), &caller(), Some(Duration::ZERO));
         assert!(reading(&cache, 1).is_some());
     }
 
@@ -173,8 +199,8 @@ mod tests {
         for n in 0..=SIZE {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&n.to_be_bytes());
-            let CacheLookup::No(reading) = cache.get(&hash) else { unreachable!() };
-            cache.put(reading, hash, &caller(), None);
+            let CacheLookup::No(reading) = cache.get(&(hash, None)) else { unreachable!() };
+            cache.put(reading, (hash, None), &caller(), None);
         }
         assert!(cache.lock().tokens.len() <= SIZE);
     }

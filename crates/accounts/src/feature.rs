@@ -7,6 +7,7 @@ use kernel::auth::{AccessRow, Authenticator, Caller, ClientAddress};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::Feature;
+use kernel::ids::AccountId;
 use kernel::settings::{self, Variables};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -38,8 +39,8 @@ impl Accounts {
 
 #[async_trait]
 impl Authenticator for Accounts {
-    async fn authenticate(&self, token: &str, from: ClientAddress) -> Result<Caller> {
-        service::authenticate(self, token, from).await
+    async fn authenticate(&self, token: &str, account: Option<AccountId>, from: ClientAddress) -> Result<Caller> {
+        service::authenticate(self, token, account, from).await
     }
 }
 

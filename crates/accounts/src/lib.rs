@@ -2,7 +2,9 @@
 
 mod cache;
 mod feature;
+mod locks;
 pub mod mail;
+pub mod members;
 pub mod model;
 mod pages;
 mod routes;
@@ -10,7 +12,10 @@ pub mod service;
 mod settings;
 pub mod store;
 mod topics;
+pub mod users;
 
 pub use feature::Accounts;
+pub use members::Members;
 pub use settings::AccountSettings;
 pub use topics::{AUTH_CHANGED, AuthChanged};
+pub use users::Users;

@@ -1,14 +1,16 @@
-//! Request and response types for accounts, sessions and tokens.
+//! Request and response types for users, sessions and tokens.
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
-use kernel::auth::{Role, Scope};
+use kernel::auth::{Scope, StaffRole};
 use kernel::http::text;
-use kernel::ids::UserId;
+use kernel::ids::{AccountId, UserId};
 use kernel::stored_enum;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::members::model::AccountView;
 
 /// Which alerts a user is emailed about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -32,7 +34,7 @@ impl AlertMails {
     }
 }
 
-/// Changes to the caller's own account. Omitted fields stay unchanged.
+/// Changes to the caller's own settings. Omitted fields stay unchanged.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateMe {
@@ -41,20 +43,20 @@ pub struct UpdateMe {
     pub alert_mails: Option<AlertMails>,
 }
 
-/// An account, as its owner and the provider see it.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+/// A user, as they and the provider see them.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
-    /// The account's id.
+    /// The user's id.
     pub id: UserId,
     /// Email address, used to sign in.
     pub email: String,
     /// The user's name.
     pub name: String,
-    /// The account's role.
-    pub role: Role,
-    /// Maximum number of servers.
-    pub server_limit: i32,
+    /// What the user is for the provider; null for those who are not its staff.
+    pub staff_role: Option<StaffRole>,
+    /// The account that the user's requests are made for unless they name another: their own.
+    pub account_id: AccountId,
     /// Which alerts are sent by email.
     pub alert_mails: AlertMails,
     /// When the email address was confirmed; null if it was not. Until then only confirmation emails are sent to it.
@@ -63,13 +65,15 @@ pub struct User {
     pub created_at: DateTime<Utc>,
 }
 
-/// An account and whether it is disabled, as the command line lists it.
-#[derive(Debug, Clone)]
-pub struct AccountSummary {
-    /// The account.
+/// The caller, and the account that the request was made for.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Me {
+    /// The user.
+    #[serde(flatten)]
     pub user: User,
-    /// When it was disabled, if it is.
-    pub disabled_at: Option<DateTime<Utc>>,
+    /// The account, with the caller's role in it.
+    pub account: AccountView,
 }
 
 /// A registration.
@@ -105,6 +109,7 @@ pub struct Login {
 /// A refresh token to exchange.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = RefreshSession)]
 pub struct Refresh {
     /// The refresh token from the last login or refresh. It can be used once.
     #[garde(custom(bounded))]
@@ -124,7 +129,7 @@ pub struct ChangePassword {
     #[garde(custom(strong))]
     #[schema(value_type = String, format = Password)]
     pub new_password: SecretString,
-    /// Whether to revoke the account's API tokens as well; by default they stay. Set it if others may have known the
+    /// Whether to revoke the user's API tokens as well; by default they stay. Set it if others may have known the
     /// old password.
     #[serde(default)]
     #[garde(skip)]
@@ -134,6 +139,7 @@ pub struct ChangePassword {
 /// The confirmation of an email address.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = ConfirmAddress)]
 pub struct Confirm {
     /// The code from the confirmation email.
     #[garde(custom(bounded))]
@@ -141,7 +147,7 @@ pub struct Confirm {
     pub code: SecretString,
 }
 
-/// A session of an account.
+/// A session of a user.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionView {
@@ -151,9 +157,11 @@ pub struct SessionView {
     pub current: bool,
     /// Time of the login.
     pub created_at: DateTime<Utc>,
-    /// The client's address at login.
+    /// Whether staff of the provider opened it by a login link.
+    pub by_provider: bool,
+    /// The client's address at login; empty if staff opened it.
     pub address: String,
-    /// The client's user agent at login.
+    /// The client's user agent at login; empty if staff opened it.
     pub user_agent: String,
     /// When the session last got new tokens: about every 15 minutes while it is in use.
     pub last_used_at: DateTime<Utc>,
@@ -173,7 +181,7 @@ pub struct SignedIn {
     pub token_type: &'static str,
     /// Seconds until the access token expires.
     pub expires_in: u32,
-    /// The account that signed in.
+    /// The user who signed in.
     pub user: User,
 }
 
@@ -201,6 +209,8 @@ pub struct ApiToken {
     pub id: Uuid,
     /// What the token is for.
     pub name: String,
+    /// The account that it acts for.
+    pub account_id: AccountId,
     /// The token's scopes.
     pub scopes: Vec<String>,
     /// Time of creation.
@@ -222,7 +232,8 @@ pub struct CreatedApiToken {
     pub details: ApiToken,
 }
 
-fn strong(password: &SecretString, (): &()) -> garde::Result {
+/// Whether a password is long enough, and not too long.
+pub(crate) fn strong(password: &SecretString, (): &()) -> garde::Result {
     use secrecy::ExposeSecret;
     match password.expose_secret().chars().count() {
         10..=128 => Ok(()),
@@ -230,7 +241,8 @@ fn strong(password: &SecretString, (): &()) -> garde::Result {
     }
 }
 
-fn bounded(secret: &SecretString, (): &()) -> garde::Result {
+/// Whether something secret is there, and not too long to be looked up.
+pub(crate) fn bounded(secret: &SecretString, (): &()) -> garde::Result {
     use secrecy::ExposeSecret;
     match secret.expose_secret().len() {
         1..=1024 => Ok(()),

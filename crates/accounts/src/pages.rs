@@ -1,4 +1,4 @@
-//! The page that the link in a confirmation email opens: small enough to be compiled into the program.
+//! The pages that links open, in confirmation emails and for staff: small enough to be compiled into the program.
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -21,6 +21,12 @@ pub(super) fn pages() -> OpenApiRouter {
         .route(
             "/confirm/confirm.css",
             page("text/css; charset=utf-8", include_str!("../../../web/confirm/confirm.css")),
+        )
+        .route("/login-link", get(|| async { Redirect::permanent("/login-link/") }))
+        .route("/login-link/", page("text/html; charset=utf-8", include_str!("../../../web/login-link/index.html")))
+        .route(
+            "/login-link/login-link.js",
+            page("text/javascript; charset=utf-8", include_str!("../../../web/login-link/login-link.js")),
         )
 }
 

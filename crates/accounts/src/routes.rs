@@ -1,4 +1,4 @@
-//! `/api/auth`: accounts, sessions and API tokens.
+//! `/api/auth`: logins, sessions and API tokens.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use axum::http::{StatusCode, header};
 use kernel::auth::{AccessRow, Admission, ClientAddress};
 use kernel::error::{Error, Result};
 use kernel::http::ErrorBody;
-use kernel::http::auth::{AccountCaller, AnyCaller, LoginCaller};
+use kernel::http::auth::{AnyCaller, LoginCaller, UserCaller};
 use kernel::http::extract::{Json, Path};
 use kernel::idempotency::{Once, Post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::Accounts;
 use super::model::{
-    ApiToken, ChangePassword, Confirm, CreatedApiToken, Login, NewApiToken, Refresh, Register, SessionView, SignedIn,
-    UpdateMe, User,
+    ApiToken, ChangePassword, Confirm, CreatedApiToken, Login, Me, NewApiToken, Refresh, Register, SessionView,
+    SignedIn, UpdateMe, User,
 };
 use super::service::{self, LoginOrigin};
-use super::{Accounts, store};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Accounts>> {
     OpenApiRouter::new()
@@ -45,7 +45,7 @@ pub(super) const ACCESS: &[AccessRow] = &[
     ("POST", "/api/auth/refresh", Admission::Open),
     ("POST", "/api/auth/logout", Admission::Login),
     ("GET", "/api/auth/me", Admission::AnyToken),
-    ("PATCH", "/api/auth/me", Admission::Account),
+    ("PATCH", "/api/auth/me", Admission::User),
     ("POST", "/api/auth/password", Admission::Login),
     ("GET", "/api/auth/sessions", Admission::Login),
     ("DELETE", "/api/auth/sessions", Admission::Login),
@@ -101,19 +101,33 @@ async fn refresh(
     Ok(Json(service::refresh(&accounts, refresh, address).await?))
 }
 
+/// A login, one opened by a login link included: whoever has it may end it.
+struct AnyLogin(Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for AnyLogin {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let AnyCaller(caller) = AnyCaller::from_request_parts(parts, state).await?;
+        match caller.session {
+            Some(session) => Ok(Self(session)),
+            None => LoginCaller::from_request_parts(parts, state).await.map(|login| Self(login.id)),
+        }
+    }
+}
+
 /// Sign out; the session's tokens stop working at once
 #[utoipa::path(post, path = "/auth/logout", tag = "auth", operation_id = "logOut", responses((status = 204)))]
-async fn logout(State(accounts): State<Arc<Accounts>>, session: LoginCaller, once: Once) -> Result<StatusCode> {
-    service::logout(&accounts, &once, session.id).await?;
+async fn logout(State(accounts): State<Arc<Accounts>>, AnyLogin(session): AnyLogin, once: Once) -> Result<StatusCode> {
+    service::logout(&accounts, &once, session).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Get my account
+/// Get me, and the account that I act for
 #[utoipa::path(get, path = "/auth/me", tag = "auth", operation_id = "getCurrentUser",
-    responses((status = 200, body = User)))]
-async fn me(State(accounts): State<Arc<Accounts>>, AnyCaller(caller): AnyCaller) -> Result<Json<User>> {
-    let user = store::user(&accounts.core.db, caller.user).await?.ok_or_else(|| Error::not_found("account"))?;
-    Ok(Json(user))
+    responses((status = 200, body = Me)))]
+async fn me(State(accounts): State<Arc<Accounts>>, AnyCaller(caller): AnyCaller) -> Result<Json<Me>> {
+    Ok(Json(service::me(&accounts, &caller).await?))
 }
 
 /// Change my settings
@@ -121,7 +135,7 @@ async fn me(State(accounts): State<Arc<Accounts>>, AnyCaller(caller): AnyCaller)
     responses((status = 200, body = User)))]
 async fn update_me(
     State(accounts): State<Arc<Accounts>>,
-    AccountCaller(caller): AccountCaller,
+    UserCaller(caller): UserCaller,
     Json(update): Json<UpdateMe>,
 ) -> Result<Json<User>> {
     Ok(Json(service::update_me(&accounts, caller.user, &update).await?))
@@ -205,8 +219,8 @@ async fn create_api_token(
     session: LoginCaller,
     Post(once, new): Post<NewApiToken>,
 ) -> Result<(StatusCode, Json<CreatedApiToken>)> {
-    let (user, session) = (session.caller.user, Some(session.id));
-    Ok((StatusCode::CREATED, Json(service::create_api_token(&accounts, &once, user, session, new).await?)))
+    let (who, session) = ((session.caller.user, session.caller.account), Some(session.id));
+    Ok((StatusCode::CREATED, Json(service::create_api_token(&accounts, &once, who, session, new).await?)))
 }
 
 /// Revoke an API token

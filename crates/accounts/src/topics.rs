@@ -2,7 +2,7 @@
 
 use kernel::auth::Caller;
 use kernel::events::Topic;
-use kernel::ids::UserId;
+use kernel::ids::{AccountId, UserId};
 use uuid::Uuid;
 
 /// Somebody's rights have changed.
@@ -12,17 +12,22 @@ pub enum AuthChanged {
     Token(Uuid),
     /// A session ended.
     Session(Uuid),
-    /// An account was disabled or its role changed.
+    /// A user was disabled, or their role changed: as staff, or in an account.
     User(UserId),
+    /// An account was suspended, handed over or the like.
+    Account(AccountId),
 }
 
 impl AuthChanged {
-    /// Whether this caller's rights are those that have changed.
+    /// Whether this caller's rights may be those that have changed.
     pub fn affects(self, caller: &Caller) -> bool {
         match self {
             Self::Token(id) => caller.token == id,
             Self::Session(id) => caller.session == Some(id),
-            Self::User(id) => caller.user == id,
+            // Staff lose what they have opened with what they may do.
+            Self::User(id) => caller.user == id || caller.opened_by == Some(id),
+            // A reseller's suspension is its customers', too, and it reaches what they own.
+            Self::Account(id) => caller.account == id || caller.reseller == Some(id) || caller.is_reseller,
         }
     }
 }
@@ -32,5 +37,6 @@ pub const AUTH_CHANGED: Topic<AuthChanged> = Topic::new("auth_changed", |payload
     ("token", id) => id.parse().ok().map(AuthChanged::Token),
     ("session", id) => id.parse().ok().map(AuthChanged::Session),
     ("user", id) => id.parse().ok().map(AuthChanged::User),
+    ("account", id) => id.parse().ok().map(AuthChanged::Account),
     _ => None,
 });

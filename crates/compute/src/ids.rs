@@ -2,7 +2,7 @@
 
 use kernel::typed_id;
 
-pub use kernel::ids::UserId;
+pub use kernel::ids::{AccountId, UserId};
 
 typed_id!(
     /// A server.

@@ -13,8 +13,9 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::http::{self, ErrorBody, Outside, auth};
+use crate::ids::AccountId;
 use crate::limits::{Allowance, RateClass};
 
 /// One API as its clients know it. A route is given as it is registered, mount included, and is empty for an address
@@ -31,6 +32,11 @@ pub trait Dialect: Debug + Send + Sync + 'static {
     /// The token that a request shows.
     fn token<'a>(&self, request: &'a Parts) -> Option<Cow<'a, str>> {
         auth::bearer(&request.headers).map(Cow::Borrowed)
+    }
+
+    /// The account that a request is made for, if it names one.
+    fn account(&self, request: &Parts) -> Result<Option<AccountId>> {
+        auth::named_account(&request.headers)
     }
 
     /// What a client without a token is told to do.

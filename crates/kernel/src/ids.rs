@@ -31,6 +31,10 @@ macro_rules! typed_id {
 }
 
 typed_id!(
-    /// A user's account.
+    /// A user: a person who signs in.
     UserId
+);
+typed_id!(
+    /// An account: who owns things.
+    AccountId
 );

@@ -45,6 +45,7 @@ impl Window {
 /// Sort direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = SortOrder)]
 pub enum Order {
     /// Smallest, oldest, A first.
     Asc,

@@ -3,7 +3,8 @@
 //! Two transactions that take the same locks in different orders wait for each other until one of them is aborted. So
 //! all code takes the locks it needs in this order, and skips the others:
 //!
-//! 1. the request's idempotency key, then the account (`users`);
+//! 1. the request's idempotency key, then `accounts::locks::ADMINS`, then users (`users`) by id, then accounts
+//!    (`accounts`): a reseller's before its customers', these by id;
 //! 2. the server (`servers`);
 //! 3. `compute::locks::PLACEMENT`, under which the nodes' capacity is counted;
 //! 4. the host (`hosts`), then its pools (`address_pools`) by id, then its unknown guests;

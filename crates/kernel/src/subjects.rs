@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 
 use crate::auth::{Access, Caller};
 use crate::error::{Error, Result};
-use crate::ids::UserId;
+use crate::ids::{AccountId, UserId};
 
 /// The kind of subjects whose id answers also show as `serverId`, where the server-management contract has it.
 pub(crate) const CONTRACT_KIND: &str = "server";
@@ -90,7 +90,7 @@ pub trait SubjectKind: Debug + Send + Sync {
     fn is_id(&self, id: &str) -> bool;
 
     /// The ids of what an account owns or owned: its history stays its own.
-    async fn owned_by(&self, account: UserId) -> Result<Vec<String>>;
+    async fn owned_by(&self, account: AccountId) -> Result<Vec<String>>;
 
     /// Refuses callers who may not do this much with a subject: 404 for those who may not even know it. What is deleted
     /// counts: its history stays its owner's.
@@ -116,6 +116,23 @@ pub trait SubjectKind: Debug + Send + Sync {
 
     /// An operation on it was abandoned, in this transaction: it has to show what is really there.
     async fn abandoned(&self, tx: &mut PgConnection, id: &str) -> Result<()>;
+
+    /// How many an account has that are in use.
+    async fn in_use(&self, _tx: &mut PgConnection, _account: AccountId) -> Result<i64> {
+        Ok(0)
+    }
+
+    /// An account was suspended for this reason, or with `None` is so no longer, in this transaction: what it has stops,
+    /// or is as it was before. `by`: the user who does so, if one does. Things that don't run keep the default.
+    async fn suspend_owned(
+        &self,
+        _tx: &mut PgConnection,
+        _by: Option<UserId>,
+        _account: AccountId,
+        _reason: Option<&str>,
+    ) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The kinds of subjects that there are.
@@ -167,12 +184,35 @@ impl Subjects {
     }
 
     /// Everything that an account owns or owned.
-    pub async fn owned_by(&self, account: UserId) -> Result<Vec<Subject>> {
+    pub async fn owned_by(&self, account: AccountId) -> Result<Vec<Subject>> {
         let mut all = vec![];
         for (name, kind) in &self.0 {
             all.extend(kind.owned_by(account).await?.into_iter().map(|id| Subject::new(name, id)));
         }
         Ok(all)
+    }
+
+    /// How many things an account has that are in use.
+    pub async fn in_use(&self, tx: &mut PgConnection, account: AccountId) -> Result<i64> {
+        let mut all = 0;
+        for kind in self.0.values() {
+            all += kind.in_use(tx, account).await?;
+        }
+        Ok(all)
+    }
+
+    /// Stops everything of an account that was suspended for this reason; with `None` it is as it was before.
+    pub async fn suspend_owned(
+        &self,
+        tx: &mut PgConnection,
+        by: Option<UserId>,
+        account: AccountId,
+        reason: Option<&str>,
+    ) -> Result<()> {
+        for kind in self.0.values() {
+            kind.suspend_owned(tx, by, account, reason).await?;
+        }
+        Ok(())
     }
 
     /// Refuses callers who may not do this much with a subject.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use accounts::AccountSettings;
 use compute::addresses::AddressSettings;
-use compute::ids::UserId;
+use compute::ids::{AccountId, UserId};
 use compute::servers::ServerSettings;
 use innkeeper::run::Service;
 use kernel::config::Config;
@@ -41,6 +41,7 @@ pub struct TestApp {
     pub customer: Client,
     pub other: Client,
     pub customer_id: UserId,
+    pub customer_account: AccountId,
     pub data: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
     served: Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
@@ -146,6 +147,7 @@ impl TestApp {
             customer: signed_in(&db, &nobody, "customer@example.com").await,
             other: signed_in(&db, &nobody, "other@example.com").await,
             customer_id: id_of(&db, "customer@example.com").await,
+            customer_account: account_of(&db, "customer@example.com").await,
             nobody,
             stop: Some(stop),
             served,
@@ -199,10 +201,58 @@ impl Drop for TestApp {
     }
 }
 
-/// An account's id.
+/// The id of a user's own account.
+pub async fn account_of(db: &TestDb, email: &str) -> AccountId {
+    let sql = "select a.id from accounts a join users u on u.id = a.owner_id where u.email = $1 order by a.id limit 1";
+    let id = sqlx::query_scalar(sql).bind(email).fetch_one(&db.pool).await;
+    AccountId(id.expect("one of the test users"))
+}
+
+/// A user's id.
 pub async fn id_of(db: &TestDb, email: &str) -> UserId {
     let id = sqlx::query_scalar("select id from users where email = $1").bind(email).fetch_one(&db.pool).await;
     UserId(id.expect("one of the test users"))
+}
+
+/// A user who owns two accounts, neither of which owns anything.
+#[derive(Debug, Clone, Copy)]
+pub struct Idle {
+    pub user: i64,
+    pub account: i64,
+    pub second_account: i64,
+}
+
+impl Idle {
+    /// With this name before the @.
+    pub async fn new(db: &TestDb, name: &str) -> Self {
+        let (user, account, second_account) = sqlx::query_as(
+            "with u as (insert into users (email, name, password_hash, confirmed_at)
+                        values ($1 || '@example.com', $1, '-', now()) returning id),
+                  a as (insert into accounts (name, owner_id) select $1, id from u returning id),
+                  b as (insert into accounts (name, owner_id) select $1 || ' 2', id from u returning id)
+             select u.id, least(a.id, b.id), greatest(a.id, b.id) from u, a, b",
+        )
+        .bind(name)
+        .fetch_one(&db.pool)
+        .await
+        .expect("the database answers");
+        Self { user, account, second_account }
+    }
+}
+
+/// A login link for the customer that the provider created, valid for a day: its secret.
+pub async fn login_link(db: &TestDb) -> String {
+    let (secret, hash) = kernel::secrets::new_token("ink_l_");
+    sqlx::query(
+        "insert into login_links (hash, user_id, opened_by, reason, expires_at)
+         select $1, c.id, p.id, 'a question', now() + interval '1 day' from users c, users p
+         where c.email = 'customer@example.com' and p.email = 'provider@example.com'",
+    )
+    .bind(&hash[..])
+    .execute(&db.pool)
+    .await
+    .expect("the database answers");
+    secret.expose_secret().to_owned()
 }
 
 /// As after a login, without the cost of hashing a password.

@@ -1,7 +1,8 @@
 //! A client of the API: nobody, a customer, another customer, the provider.
 
-use reqwest::Method;
+use kernel::ids::AccountId;
 use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 /// Who sends requests, and where to.
@@ -10,6 +11,8 @@ pub struct Client {
     pub http: reqwest::Client,
     pub base: String,
     pub token: Option<String>,
+    /// The account that requests are made for, if not the token's own.
+    pub account: Option<AccountId>,
 }
 
 /// An answer.
@@ -25,11 +28,27 @@ impl Client {
     pub fn new(base: &str, token: Option<&str>) -> Self {
         // An error means that the service in this process has installed one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { http: reqwest::Client::new(), base: base.to_owned(), token: token.map(str::to_owned) }
+        Self { http: reqwest::Client::new(), base: base.to_owned(), token: token.map(str::to_owned), account: None }
     }
 
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same, acting for this account.
+    pub fn acting_for(&self, account: AccountId) -> Self {
+        Self { account: Some(account), ..self.clone() }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(account) = self.account {
+            request = request.header("x-account", account.0);
+        }
+        request
     }
 
     pub async fn get(&self, path: &str) -> Response {
@@ -59,12 +78,9 @@ impl Client {
     }
 
     pub async fn try_post_once(&self, path: &str, key: &str, body: &Value) -> reqwest::Result<Response> {
-        let mut request = self.http.post(format!("{}{path}", self.base)).header("idempotency-key", key);
+        let mut request = self.request(Method::POST, path).header("idempotency-key", key);
         if !body.is_null() {
             request = request.json(body);
-        }
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
         }
         Response::read(request.send().await?).await
     }
@@ -80,10 +96,7 @@ impl Client {
         path: &str,
         body: Option<(&str, Vec<u8>)>,
     ) -> reqwest::Result<Response> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        let mut request = self.request(method, path);
         if let Some((content_type, body)) = body {
             request = request.header("content-type", content_type).body(body);
         }

@@ -169,14 +169,42 @@ async fn template(admin: &mut PgConnection) -> String {
 
 async fn people(db: &PgPool) {
     let hash = kernel::secrets::hash_password(SecretString::from(PASSWORD)).await.expect("a password's hash");
-    for (email, role) in PEOPLE {
-        sqlx::query("insert into users (email, role, password_hash) values ($1, $2, $3)")
+    let is_older: bool =
+        sqlx::query_scalar("select to_regclass('accounts') is null").fetch_one(db).await.expect("the schema");
+    if is_older {
+        for (email, role) in PEOPLE {
+            sqlx::query("insert into users (email, role, password_hash) values ($1, $2, $3)")
+                .bind(email)
+                .bind(role)
+                .bind(&hash)
+                .execute(db)
+                .await
+                .expect("a new user");
+        }
+    } else {
+        // No account has the id of its owner, so that neither can pass for the other. None is a round number that tests
+        // send for somebody who is not there.
+        for sql in [
+            "alter table users alter column id restart with 501",
+            "alter table accounts alter column id restart with 1001",
+        ] {
+            sqlx::query(sql).execute(db).await.expect("the sequence");
+        }
+        for (email, role) in PEOPLE {
+            sqlx::query(
+                "with u as (insert into users (email, staff_role, password_hash)
+                            values ($1, case $2 when 'provider' then 'admin' end, $3) returning id, email)
+                 insert into accounts (name, owner_id) select email, id from u",
+            )
             .bind(email)
             .bind(role)
             .bind(&hash)
             .execute(db)
             .await
-            .expect("a new account");
+            .expect("a new user with an account");
+        }
+        let own = "update users u set account_id = a.id from accounts a where a.owner_id = u.id";
+        sqlx::query(own).execute(db).await.expect("their own accounts");
     }
     // An older schema has no such column, and confirms everybody when it gets one.
     let _ = sqlx::query("update users set confirmed_at = now()").execute(db).await;

@@ -9,6 +9,7 @@ pub mod app;
 pub mod browser;
 pub mod child;
 pub mod client;
+pub mod crowd;
 pub mod db;
 pub mod lab;
 pub mod live;

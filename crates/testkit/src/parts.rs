@@ -31,8 +31,10 @@ macro_rules! for_each_part {
             servers "/api/server";
             server_actions "/api/server/{id}/";
             snapshots "/api/server/{id}/snapshots";
+            members "/api/accounts";
             ssh_keys "/api/ssh-keys";
             tariffs "/api/tariffs";
+            users "/api/users";
             other_routes "/";
         }
     };

@@ -10,7 +10,7 @@ use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use crate::app::config;
+use crate::app::{Idle, config, login_link};
 use crate::client::Response;
 use crate::relay::DatabaseRelay;
 use crate::{Client, PASSWORD, Pve, TestApp, ended};
@@ -84,9 +84,9 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     )
     .await;
     // No worker knows this kind, so the operation stays as it is.
-    const STUCK: &str = "with s as (insert into servers (uuid, user_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
+    const STUCK: &str = "with s as (insert into servers (uuid, account_id, tariff_id, image_id, host_id, node, guest_number, kind, name,
                     status, cores, memory_mib, disk_gib, reserved)
-                    select gen_random_uuid(), user_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
+                    select gen_random_uuid(), account_id, tariff_id, image_id, host_id, node, nextval('guest_numbers'), kind,
                            'stuck', 'unknown', 1, 1, 1, false from servers where id = $1 returning id)
          insert into operations (id, subject_kind, subject_id, lane, kind, state, data, deadline)
          select gen_random_uuid(), 'server', id::text, 'host', 'unknown', 'stuck', 'null', now() from s returning id::text";
@@ -98,8 +98,8 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     )
     .await;
     let session = scalar(
-        "insert into sessions (id, user_id, expires_at) select gen_random_uuid(), user_id, now() + interval '1 day'
-         from servers where id = $1 returning id::text",
+        "insert into sessions (id, user_id, expires_at) select gen_random_uuid(), a.owner_id, now() + interval '1 day'
+         from servers s join accounts a on a.id = s.account_id where s.id = $1 returning id::text",
     )
     .await;
     let (code, hash) = kernel::secrets::new_token("ink_e_");
@@ -112,12 +112,16 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     .execute(&app.db.pool)
     .await
     .expect("the database answers");
-    let adopted = json!({ "userId": app.customer_id, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
+    let (idle, gone) = (Idle::new(&app.db, "idle").await, Idle::new(&app.db, "gone").await);
+    let (idle_user, idle_account) = (idle.user.to_string(), idle.account.to_string());
+    let link = login_link(&app.db).await;
+    let adopted = json!({ "accountId": app.customer_account, "tariffId": catalogue.lxc.1, "osId": catalogue.lxc.0 });
 
+    let member = Idle::new(&app.db, "fellow").await.user.to_string();
     let mut all = vec![];
     let mut add = |method: &str, route: &'static str, id: &str, by: &Client, body: Value| {
         let path = route.replace("{id}", id).replace("{address}", &address).replace("{type}", "cpu");
-        let path = path.replace("{number}", &stranger);
+        let path = path.replace("{number}", &stranger).replace("{userId}", &member);
         all.push(Write { route, method: method.parse().unwrap(), path, by: by.clone(), body });
     };
     let id = server.to_string();
@@ -134,6 +138,22 @@ pub async fn writes(app: &TestApp, pve: &Pve) -> (Vec<Write>, i64) {
     add("PATCH", "/api/auth/me", "", customer, json!({ "alertMails": "all" }));
     add("POST", "/api/auth/tokens", "", customer, json!({ "name": "new", "scopes": ["read"] }));
     add("DELETE", "/api/auth/tokens/{id}", &token, customer, none.clone());
+    add("POST", "/api/users", "", provider, json!({ "email": "made@example.com", "name": "Made" }));
+    add("PATCH", "/api/users/{id}", &idle_user, provider, json!({ "name": "Idle" }));
+    add("POST", "/api/users/{id}/login-link", &idle_user, provider, json!({ "reason": "a question" }));
+    add("POST", "/api/auth/login-link", "", nobody, json!({ "token": link }));
+    add("DELETE", "/api/users/{id}/sessions", &idle_user, provider, none.clone());
+    add("DELETE", "/api/users/{id}", &gone.user.to_string(), provider, none.clone());
+    let owner = json!({ "email": "owner@example.com", "name": "Owner" });
+    add("POST", "/api/accounts", "", provider, json!({ "name": "New", "owner": owner }));
+    add("PATCH", "/api/accounts/{id}", &idle_account, provider, json!({ "name": "Renamed" }));
+    add("POST", "/api/accounts/{id}/suspend", &idle_account, provider, json!({ "reason": "unpaid" }));
+    add("POST", "/api/accounts/{id}/unsuspend", &idle_account, provider, none.clone());
+    let new_member = json!({ "email": "fellow@example.com", "role": "viewer" });
+    add("POST", "/api/accounts/{id}/members", &idle_account, provider, new_member);
+    add("PATCH", "/api/accounts/{id}/members/{userId}", &idle_account, provider, json!({ "role": "admin" }));
+    add("DELETE", "/api/accounts/{id}/members/{userId}", &idle_account, provider, none.clone());
+    add("DELETE", "/api/accounts/{id}", &idle.second_account.to_string(), provider, none.clone());
     add("POST", "/api/tariffs", "", provider, size("new"));
     add("PUT", "/api/tariffs/{id}", &tariff, provider, json!({ "price": 2 }));
     add("PUT", "/api/tariffs/{id}/alert-rules/{type}", &tariff, provider, rule.clone());

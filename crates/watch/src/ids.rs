@@ -2,7 +2,7 @@
 
 use kernel::typed_id;
 
-pub use compute::ids::{HostId, PoolId, ServerId, TariffId, UserId};
+pub use compute::ids::{AccountId, HostId, PoolId, ServerId, TariffId, UserId};
 
 typed_id!(
     /// An alert.

@@ -1,4 +1,4 @@
-//! Confirmation of email addresses: proof that the account's owner reads what is sent there. Until then only
+//! Confirmation of email addresses: proof that the user reads what is sent there. Until then only
 //! confirmation emails are sent to the address.
 
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::{Accounts, store};
 
 /// How long a code is valid.
 const LIFE: Duration = Duration::from_hours(72);
-/// Maximum number of confirmation emails to an account per hour.
+/// Maximum number of confirmation emails to a user per hour.
 const MOST: i64 = 3;
 
 /// Queues the email that asks the owner to confirm the address.
-pub(super) async fn send(accounts: &Accounts, tx: &mut PgConnection, user: &User) -> Result<()> {
+pub(crate) async fn send(accounts: &Accounts, tx: &mut PgConnection, user: &User) -> Result<()> {
     let (code, hash) = secrets::new_token("ink_e_");
     store::confirmations::insert(tx, &hash, user.id, &user.email, LIFE).await?;
     // In the fragment, which never reaches a server's log.
@@ -36,8 +36,8 @@ pub(super) async fn send(accounts: &Accounts, tx: &mut PgConnection, user: &User
 /// Sends the confirmation email again.
 pub async fn resend(accounts: &Accounts, once: &Once, user: UserId) -> Result<()> {
     once.run(&accounts.core, async |tx| {
-        store::lock_account(tx, user).await?;
-        let user = store::user(&mut *tx, user).await?.ok_or_else(|| Error::not_found("account"))?;
+        store::lock_user(tx, user).await?;
+        let user = store::user(&mut *tx, user).await?.ok_or_else(|| Error::not_found("user"))?;
         if user.email_confirmed_at.is_some() {
             return Err(Error::new(Code::Conflict, "This address is already confirmed."));
         }
@@ -64,7 +64,7 @@ pub async fn confirm(accounts: &Accounts, code: &SecretString, from: ClientAddre
         accounts.core.limits.uncount_lookup(from).await;
     }
     let words = "This code is invalid or has expired; sign in and request a new one.";
-    let user = confirmed?.ok_or_else(|| Error::field("code", words))?;
-    audit::account(user);
+    let account = confirmed?.ok_or_else(|| Error::field("code", words))?;
+    audit::account(account);
     tx.commit().await
 }

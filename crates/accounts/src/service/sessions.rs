@@ -1,4 +1,4 @@
-//! An account's own sessions: listing and ending them.
+//! A user's own sessions: listing and ending them.
 
 use kernel::db;
 use kernel::error::{Error, Result};
@@ -11,12 +11,12 @@ use crate::{Accounts, store};
 /// Maximum number of sessions shown: no one gets there by normal logins.
 const SHOWN: i64 = 100;
 
-/// The account's live sessions, the current one first, then the newest.
+/// The user's live sessions, the current one first, then the newest.
 pub async fn sessions(accounts: &Accounts, user: UserId, current: Uuid) -> Result<Vec<SessionView>> {
     Ok(store::sessions::list(&accounts.core.db, user, current, SHOWN).await?)
 }
 
-/// Ends one of the account's sessions at once, sockets included.
+/// Ends one of the user's sessions at once, sockets included.
 pub async fn end_session(accounts: &Accounts, user: UserId, session: Uuid) -> Result<()> {
     let mut tx = db::begin(&accounts.core.db).await?;
     if !store::sessions::revoke_own(&mut tx, user, session).await? {
@@ -27,10 +27,10 @@ pub async fn end_session(accounts: &Accounts, user: UserId, session: Uuid) -> Re
     ended
 }
 
-/// Ends all of the account's sessions but this one.
+/// Ends all of the user's sessions but this one.
 pub async fn end_other_sessions(accounts: &Accounts, user: UserId, keep: Uuid) -> Result<()> {
     let mut tx = db::begin(&accounts.core.db).await?;
-    store::revoke_other_sessions(&mut tx, user, keep).await?;
+    store::sessions::revoke_other_sessions(&mut tx, user, keep).await?;
     let ended = tx.commit().await;
     accounts.tokens.empty();
     ended

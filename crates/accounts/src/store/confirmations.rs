@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kernel::ids::UserId;
+use kernel::ids::{AccountId, UserId};
 use sqlx::{PgConnection, PgPool};
 
 use super::Result;
@@ -28,7 +28,7 @@ pub(crate) async fn insert(
     .map(drop)
 }
 
-/// The number of confirmations sent to the account within the last hour.
+/// The number of confirmations sent to the user within the last hour.
 pub(crate) async fn count_recent(tx: &mut PgConnection, user: UserId) -> Result<i64> {
     sqlx::query_scalar!(
         r#"select count(*) as "n!" from address_confirmations
@@ -39,14 +39,14 @@ pub(crate) async fn count_recent(tx: &mut PgConnection, user: UserId) -> Result<
     .await
 }
 
-/// Confirms the address that this code was sent to. Returns its account, or `None` if the code is invalid or has
-/// expired. A code can be used until it expires: links get opened twice.
-pub(crate) async fn confirm(tx: &mut PgConnection, hash: &[u8; 32]) -> Result<Option<UserId>> {
+/// Confirms the address that this code was sent to. Returns the user's own account, or `None` if the code is invalid or
+/// has expired. A code can be used until it expires: links get opened twice.
+pub(crate) async fn confirm(tx: &mut PgConnection, hash: &[u8; 32]) -> Result<Option<AccountId>> {
     sqlx::query_scalar!(
         r#"update users u set confirmed_at = coalesce(u.confirmed_at, now())
            from address_confirmations c
            where c.hash = $1 and c.expires_at > now() and u.id = c.user_id and lower(u.email) = lower(c.email)
-           returning u.id as "id: UserId""#,
+           returning (select account_id from acting_for(u.id, null, null, null)) as "account!: AccountId""#,
         &hash[..]
     )
     .fetch_optional(tx)

@@ -193,6 +193,7 @@ pub struct AddressPage {
 /// An address to reserve.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = ReserveAddress)]
 pub struct HoldBack {
     /// The address, within the pool's range.
     #[garde(skip)]

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use super::settings::suffix;
 use super::{Addresses, store};
-use crate::ids::UserId;
+use crate::ids::AccountId;
 
 /// Whether a name is this domain or in it.
 fn is_below(name: &str, suffix: &str) -> bool {
@@ -18,8 +18,8 @@ fn is_below(name: &str, suffix: &str) -> bool {
 }
 
 /// Refuses a reverse DNS name that the account may not use.
-pub async fn check(pools: &Addresses, tx: &mut PgConnection, user: UserId, name: &str) -> Result<()> {
-    let mut allowed = store::suffixes(tx, user).await?;
+pub async fn check(pools: &Addresses, tx: &mut PgConnection, account: AccountId, name: &str) -> Result<()> {
+    let mut allowed = store::suffixes(tx, account).await?;
     allowed.extend(pools.settings.reverse_suffixes.names().iter().cloned());
     if allowed.iter().any(|suffix| is_below(name, suffix)) {
         return Ok(());
@@ -35,15 +35,15 @@ pub async fn check(pools: &Addresses, tx: &mut PgConnection, user: UserId, name:
 }
 
 /// The domains in which an account may name its addresses, beyond those open to all accounts.
-pub async fn allowed(core: &Core, user: UserId) -> Result<Vec<String>> {
-    store::suffixes(&mut *core.db.acquire().await?, user).await
+pub async fn allowed(core: &Core, account: AccountId) -> Result<Vec<String>> {
+    store::suffixes(&mut *core.db.acquire().await?, account).await
 }
 
 /// Allows or forbids an account to name its addresses in a domain. Existing names stay.
-pub async fn allow(core: &Core, user: UserId, name: &str, allow: bool) -> Result<()> {
+pub async fn allow(core: &Core, account: AccountId, name: &str, allow: bool) -> Result<()> {
     let name = suffix(name).map_err(|problem| Error::field("suffix", problem))?;
     let mut tx = db::begin(&core.db).await?;
-    store::set_suffix(&mut tx, user, &name, allow).await?;
+    store::set_suffix(&mut tx, account, &name, allow).await?;
     tx.commit().await
 }
 

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ids::{ServerId, UserId};
+use crate::ids::{AccountId, ServerId, UserId};
 
 /// A request to open a server's console.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
@@ -33,6 +33,7 @@ pub(super) struct NewTicket {
     pub id: Uuid,
     pub server: ServerId,
     pub user: UserId,
+    pub account: AccountId,
     pub token: Uuid,
     pub session: Option<Uuid>,
     pub address: IpAddr,

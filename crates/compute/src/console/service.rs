@@ -67,10 +67,11 @@ pub async fn order(
     }
     let (ticket, hash) = secrets::new_token("ink_c_");
     let life = seconds(consoles.settings.console_ticket_seconds);
-    let (id, user, token, session) = (Uuid::now_v7(), caller.user, caller.token, caller.session);
-    let way = NewTicket { id, server: server.id, user, token, session, address };
+    let (id, user, account) = (Uuid::now_v7(), caller.user, caller.account);
+    let (token, session) = (caller.token, caller.session);
+    let way = NewTicket { id, server: server.id, user, account, token, session, address };
     once.run(core, async |tx| {
-        accounts::store::lock_account(tx, user).await?;
+        accounts::store::lock_user(tx, user).await?;
         if !store::insert(tx, &way, &hash, life, TICKETS).await? {
             let words = "Too many consoles were requested but not opened; try again in half a minute.";
             return Err(Error { retry_after: Some(life), ..Error::new(Code::RateLimited, words) });
@@ -151,7 +152,7 @@ async fn connect(
     // Serialised, so that each one counts those before it.
     CONSOLES.hold(&mut tx).await?;
     let Some(used) = store::redeem_ticket(&mut tx, hash, address, ALIVE).await? else { return Ok(None) };
-    let counts = store::count(&mut tx, used.user, used.server).await?;
+    let counts = store::count(&mut tx, used.account, used.server).await?;
     tx.commit().await?;
     Ok(Some((used, counts)))
 }
@@ -171,6 +172,8 @@ pub(super) async fn check_access(
         servers::service::accessible(core, &caller, server, Access::Write).await.map_err(|e| match e.code {
             Code::NotFound => CloseReason::GONE,
             Code::Forbidden => CloseReason::FORBIDDEN,
+            // Its account is suspended.
+            Code::Conflict => CloseReason::FORBIDDEN.with_text(&e.message),
             _ => internal_error(&e),
         })?;
     if let Err(error) = servers::service::require_not_suspended(&caller, &server) {

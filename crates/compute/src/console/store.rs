@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::model::NewTicket;
-use crate::ids::{ServerId, UserId};
+use crate::ids::{AccountId, ServerId, UserId};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -21,8 +21,9 @@ pub(super) async fn insert(
     most: i64,
 ) -> Result<bool> {
     let done = sqlx::query!(
-        "insert into consoles (id, server_id, user_id, token_id, session_id, address, ticket, ticket_until)
-         select $1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8)
+        "insert into consoles (id, server_id, user_id, token_id, session_id, address, ticket, ticket_until,
+                               account_id)
+         select $1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8), $10
          where (select count(*) from consoles where user_id = $3 and ticket_until > now()) < $9",
         way.id,
         way.server.0,
@@ -32,7 +33,8 @@ pub(super) async fn insert(
         way.address.to_string(),
         &ticket[..],
         life.as_secs_f64(),
-        most
+        most,
+        way.account.0
     )
     .execute(db)
     .await?;
@@ -56,6 +58,7 @@ pub(super) struct RedeemedTicket {
     pub id: Uuid,
     pub server: ServerId,
     pub user: UserId,
+    pub account: AccountId,
     pub token: Uuid,
     pub session: Option<Uuid>,
     /// The number of this connection.
@@ -78,8 +81,8 @@ pub(super) async fn redeem_ticket(
                opened_at = coalesce(opened_at, clock_timestamp()),
                alive_until = clock_timestamp() + make_interval(secs => $3)
            where ticket = $1 and ticket_until > clock_timestamp() and address = $2
-           returning id, server_id as "server: ServerId", user_id as "user: UserId", token_id as token,
-               session_id as session, connection, extract(epoch from clock_timestamp() - opened_at)::float8 as "age!""#,
+           returning id, server_id as "server: ServerId", user_id as "user: UserId",
+               account_id as "account: AccountId", token_id as token, session_id as session, connection, extract(epoch from clock_timestamp() - opened_at)::float8 as "age!""#,
         &ticket[..],
         address.to_string(),
         alive.as_secs_f64()
@@ -89,16 +92,16 @@ pub(super) async fn redeem_ticket(
 }
 
 /// How many connected consoles the account and the server have.
-pub(super) async fn count(tx: &mut PgConnection, user: UserId, server: ServerId) -> Result<(i64, i64)> {
+pub(super) async fn count(tx: &mut PgConnection, account: AccountId, server: ServerId) -> Result<(i64, i64)> {
     let row = sqlx::query!(
-        r#"select count(*) filter (where user_id = $1) as "of_user!", count(*) filter (where server_id = $2) as "of_server!"
-           from consoles where (user_id = $1 or server_id = $2) and alive_until > now()"#,
-        user.0,
+        r#"select count(*) filter (where account_id = $1) as "of_account!", count(*) filter (where server_id = $2) as "of_server!"
+           from consoles where (account_id = $1 or server_id = $2) and alive_until > now()"#,
+        account.0,
         server.0
     )
     .fetch_one(tx)
     .await?;
-    Ok((row.of_user, row.of_server))
+    Ok((row.of_account, row.of_server))
 }
 
 /// Stores a connected console's next ticket.
@@ -187,13 +190,26 @@ pub(super) async fn purge(db: &PgPool) -> Result<()> {
 }
 
 impl RedeemedTicket {
-    /// The account and token that requested the ticket, for [`accounts::service::live`] to look up their current
+    /// The user and token that requested the ticket, for [`accounts::service::live`] to look up their current
     /// rights.
     pub(super) fn caller(&self) -> Caller {
-        use kernel::auth::{Role, Scopes};
+        use kernel::auth::{MemberRole, Scopes};
         // The lowest access until it has been looked up.
-        let (role, scopes) = (Role::Customer, Scopes::Only(Vec::new()));
-        Caller { user: self.user, role, token: self.token, session: self.session, scopes }
+        Caller {
+            user: self.user,
+            staff: None,
+            account: self.account,
+            role: MemberRole::Unknown,
+            is_reseller: false,
+            reseller: None,
+            from_above: false,
+            token_account: None,
+            suspended: None,
+            token: self.token,
+            session: self.session,
+            opened_by: None,
+            scopes: Scopes::Only(vec![]),
+        }
     }
 
     pub(super) fn held(&self) -> ConsoleConnection {

@@ -78,6 +78,7 @@ pub struct HostNode {
 /// What servers hold of a node.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ReservedCapacity)]
 pub struct Reserved {
     /// The number of servers.
     pub servers: i64,

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use kernel::auth::{AccessRow, Admission};
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::{AccountCaller, ProviderCaller};
+use kernel::http::auth::{ProviderCaller, UserCaller};
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::CatalogueQuery;
 use kernel::idempotency::Post;
@@ -25,9 +25,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
 
 /// Who may call what.
 pub(super) const ACCESS: &[AccessRow] = &[
-    ("GET", "/api/images", Admission::Account),
+    ("GET", "/api/images", Admission::User),
     ("POST", "/api/images", Admission::Provider),
-    ("GET", "/api/images/{id}", Admission::Account),
+    ("GET", "/api/images/{id}", Admission::User),
     ("PUT", "/api/images/{id}", Admission::Provider),
     ("DELETE", "/api/images/{id}", Admission::Provider),
 ];
@@ -37,7 +37,7 @@ pub(super) const ACCESS: &[AccessRow] = &[
     responses((status = 200, body = Vec<ImageView>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(hosts): State<Arc<Hosts>>,
-    AccountCaller(caller): AccountCaller,
+    UserCaller(caller): UserCaller,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<ImageView>>)> {
     Ok(query.of(service::visible(&hosts.core, &caller).await?))
@@ -49,7 +49,7 @@ async fn list(
     responses((status = 200, body = ImageView), (status = 403, body = ErrorBody)))]
 async fn show(
     State(hosts): State<Arc<Hosts>>,
-    AccountCaller(caller): AccountCaller,
+    UserCaller(caller): UserCaller,
     Path(id): Path<ImageId>,
 ) -> Result<Json<ImageView>> {
     Ok(Json(service::find(&hosts.core, &caller, id).await?))

@@ -31,7 +31,7 @@ fn name_taken() -> Error {
 
 /// The images that the caller may see: all with their sources for a provider, those that can be ordered for others.
 pub async fn visible(core: &Core, caller: &Caller) -> Result<Vec<ImageView>> {
-    if !caller.is_provider() {
+    if !caller.sees_everything() {
         let images = store::images(&core.db, true).await?;
         return Ok(images.into_iter().map(|image| ImageView { image, sources: None }).collect());
     }
@@ -51,8 +51,9 @@ pub async fn all(core: &Core) -> Result<Vec<ImageView>> {
 
 /// One of the images that the caller may see.
 pub async fn find(core: &Core, caller: &Caller, id: ImageId) -> Result<ImageView> {
-    let image = store::image(&core.db, id).await?.filter(|i| i.enabled || caller.is_provider()).ok_or_else(no_image)?;
-    if caller.is_provider() { with_sources(&core.db, image).await } else { Ok(ImageView { image, sources: None }) }
+    let image =
+        store::image(&core.db, id).await?.filter(|i| i.enabled || caller.sees_everything()).ok_or_else(no_image)?;
+    if caller.sees_everything() { with_sources(&core.db, image).await } else { Ok(ImageView { image, sources: None }) }
 }
 
 async fn with_sources(db: impl PgExecutor<'_>, image: Image) -> Result<ImageView> {

@@ -35,7 +35,7 @@ pub enum Resized {
 pub async fn resize(servers: &Servers, access: &ServerAccess, wish: &ResizeServer) -> Result<Resized> {
     let (hosts, margin) = (&servers.hosts, servers.settings.storage_margin_percent);
     let core = &hosts.core;
-    let can = hosts.driver(access.server.host_id).await?.capabilities();
+    let can = hosts.driver(access.thing.host_id).await?.capabilities();
     let mut tx = db::begin(&core.db).await?;
     let server = service::lock(&mut tx, access).await?;
     service::require_guest(&server)?;

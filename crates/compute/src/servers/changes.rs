@@ -1,4 +1,4 @@
-//! Business logic for changing a server's name, labels and protection, for suspending it, and for reinstalling it.
+//! Business logic for changing a server's name, labels and protection, and for reinstalling it.
 
 use std::net::IpAddr;
 
@@ -9,19 +9,14 @@ use kernel::http::text;
 use kernel::idempotency::{Once, OnceCheck};
 use kernel::secrets;
 use secrecy::ExposeSecret;
-use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
-use uuid::Uuid;
 
-use super::model::{ReinstallServer, ServerRecord, ServerView, Status, UpdateServer};
+use super::model::{ReinstallServer, ServerView, Status, UpdateServer};
 use super::service::{self, Accepted, StoredRequest};
-use super::workflows::power::{self, Power};
 use super::workflows::{create, reinstall};
-use super::{ServerAccess, store, subject};
+use super::{ServerAccess, store};
 use crate::addresses;
 use crate::addresses::model::NamedAddress;
 use crate::hosts::Hosts;
-use crate::ids::UserId;
 use crate::ssh_keys;
 
 /// Renames, labels and protects a server. The host is not involved.
@@ -37,7 +32,7 @@ pub async fn update(core: &Core, access: &ServerAccess, update: UpdateServer) ->
 
 /// Lists a server's addresses and their reverse DNS names.
 pub async fn addresses(core: &Core, access: &ServerAccess) -> Result<Vec<NamedAddress>> {
-    addresses::store::reverse_dns_of(&core.db, access.server.id).await
+    addresses::store::reverse_dns_of(&core.db, access.thing.id).await
 }
 
 /// Sets the reverse DNS name of one of a server's addresses, or clears it.
@@ -50,7 +45,7 @@ pub async fn name_address(
     let mut tx = db::begin(&hosts.core.db).await?;
     let server = service::lock(&mut tx, access).await?;
     if let Some(name) = name.filter(|_| !access.caller.is_provider()) {
-        addresses::reverse::check(&hosts.addresses, &mut tx, server.user_id, name).await?;
+        addresses::reverse::check(&hosts.addresses, &mut tx, server.account_id, name).await?;
     }
     if !addresses::store::set_reverse_dns(&mut tx, server.id, address, name).await? {
         return Err(Error::not_found("address"));
@@ -83,7 +78,7 @@ pub async fn reinstall(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: 
             (None, None) => server.ssh_keys.clone(),
             (keys, ids) => {
                 let (keys, ids) = (keys.as_deref().unwrap_or_default(), ids.as_deref().unwrap_or_default());
-                ssh_keys::service::together(tx, server.user_id, keys, ids).await?
+                ssh_keys::service::together(tx, server.account_id, keys, ids).await?
             }
         };
         recheck_stored_values(&server.name, &keys)?;
@@ -111,57 +106,4 @@ fn recheck_stored_values(name: &str, keys: &[String]) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// A server that was suspended, or is so no longer.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Suspended {
-    /// The operation that stops or starts the server, unless there is nothing to do.
-    #[serde(rename = "operationId")]
-    pub operation: Option<Uuid>,
-}
-
-/// Suspends a server. Its owner is locked out at once, whatever they have started and whatever the host does; the guest
-/// is stopped as soon as the current operation has ended.
-pub async fn suspend(core: &Core, once: &Once, access: &ServerAccess, reason: &str) -> Result<Suspended> {
-    let user = access.caller.user;
-    once.run(core, async |tx| {
-        let server = service::lock(tx, access).await?;
-        let running = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
-        store::suspend(tx, server.id, reason.trim(), running).await?;
-        let operation =
-            if running { Some(stop_or_start(core, tx, &server, user, Power::Suspend).await?) } else { None };
-        Ok(Suspended { operation })
-    })
-    .await
-}
-
-/// Ends a suspension.
-pub async fn unsuspend(core: &Core, once: &Once, access: &ServerAccess) -> Result<Suspended> {
-    let user = access.caller.user;
-    once.run(core, async |tx| {
-        let server = service::lock(tx, access).await?;
-        if server.suspend_reason.is_none() {
-            return Err(Error::new(Code::Conflict, "This server is not suspended."));
-        }
-        let start = store::unsuspend(tx, server.id).await?;
-        let operation =
-            if start { Some(stop_or_start(core, tx, &server, user, Power::Unsuspend).await?) } else { None };
-        Ok(Suspended { operation })
-    })
-    .await
-}
-
-async fn stop_or_start(
-    core: &Core,
-    tx: &mut PgConnection,
-    server: &ServerRecord,
-    user: UserId,
-    power: Power,
-) -> Result<Uuid> {
-    let data = power::Data::default();
-    let deadline = service::seconds(core.config.operation_deadline_seconds);
-    let new = subject::operation(server, power.kind(), data, user, deadline);
-    // The later of the two requests is what the provider wants.
-    service::enqueue_behind(core, tx, server.id, new, power.under_way(), &["suspend", "unsuspend"]).await
 }

@@ -14,9 +14,9 @@ use sqlx::PgConnection;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::settings::ServerSettings;
-use super::{SERVER_CHANGED, routes, service, store, subject, workflows};
+use super::{SERVER_CHANGED, routes, service, store, subject, suspension, workflows};
 use crate::hosts::Hosts;
-use crate::ids::{ServerId, UserId};
+use crate::ids::{AccountId, ServerId, UserId};
 
 /// Servers, and what is done to their guests.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl SubjectKind for Servers {
         id.parse().is_ok_and(|number: i64| number > 0 && number.to_string() == id)
     }
 
-    async fn owned_by(&self, account: UserId) -> Result<Vec<String>> {
+    async fn owned_by(&self, account: AccountId) -> Result<Vec<String>> {
         let servers = store::owned_by(&self.hosts.core.db, account).await?;
         Ok(servers.iter().map(ToString::to_string).collect())
     }
@@ -96,6 +96,20 @@ impl SubjectKind for Servers {
 
     async fn abandoned(&self, tx: &mut PgConnection, id: &str) -> Result<()> {
         service::let_show(tx, server(id)?).await
+    }
+
+    async fn suspend_owned(
+        &self,
+        tx: &mut PgConnection,
+        by: Option<UserId>,
+        account: AccountId,
+        reason: Option<&str>,
+    ) -> Result<()> {
+        suspension::suspend_all(&self.hosts.core, tx, by, account, reason).await
+    }
+
+    async fn in_use(&self, tx: &mut PgConnection, account: AccountId) -> Result<i64> {
+        Ok(store::count_of(tx, account).await?)
     }
 }
 

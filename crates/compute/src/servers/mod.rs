@@ -15,6 +15,7 @@ mod settings;
 pub mod store;
 pub mod subject;
 mod submit;
+pub mod suspension;
 pub mod wire;
 pub mod workflows;
 

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::labels::{Labels, selector};
-use crate::ids::{HostId, ImageId, ServerId, SshKeyId, TariffId, UserId};
+use crate::ids::{AccountId, HostId, ImageId, ServerId, SshKeyId, TariffId, UserId};
 
 /// A server's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ServerState)]
 pub enum Status {
     /// Being created.
     Creating,
@@ -78,8 +79,10 @@ impl Status {
 pub struct ServerView {
     /// Its id.
     pub id: ServerId,
-    /// Its owner.
+    /// The user who owns its account.
     pub user_id: UserId,
+    /// The account that owns it.
+    pub account_id: AccountId,
     /// Its tariff.
     pub tariff_id: TariffId,
     /// Its image.
@@ -122,6 +125,7 @@ pub struct ServerView {
 
 /// A server's operating system.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = ServerImage)]
 pub struct Os {
     /// The image's id.
     pub id: ImageId,
@@ -151,8 +155,10 @@ pub struct ServerRecord {
     pub id: ServerId,
     /// The UUID that marks its guest on the host.
     pub uuid: Uuid,
-    /// Its owner.
-    pub user_id: UserId,
+    /// The account that owns it.
+    pub account_id: AccountId,
+    /// The reseller whose customer the account is.
+    pub reseller_id: Option<AccountId>,
     /// Its tariff.
     pub tariff_id: TariffId,
     /// Its host.
@@ -181,8 +187,10 @@ pub struct ServerRecord {
     pub reserved: bool,
     /// Whether deletion and reinstallation are refused.
     pub protected: bool,
-    /// Why the provider has suspended it; `None`: it is not suspended.
+    /// Why it is suspended; `None`: it is not suspended.
     pub suspend_reason: Option<String>,
+    /// Whether it is suspended because its account is.
+    pub suspended_with_account: bool,
 }
 
 impl ServerRecord {

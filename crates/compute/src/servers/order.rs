@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use hypervisor::GuestKind;
+use kernel::auth::{Caller, account_suspended};
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
 use kernel::operations::NewOperation;
@@ -11,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::model::CreateServer;
-use super::store::NewServer;
+use super::store::{NewServer, ServerQuota};
 use super::workflows::create;
 use super::{Servers, placement, rules, store, subject};
-use crate::ids::{ServerId, UserId};
+use crate::ids::ServerId;
 use crate::{addresses, hosts, ssh_keys, tariffs};
 
 /// An accepted order, stored under the names that the API has for it.
@@ -34,8 +35,9 @@ pub struct OrderedServer {
 }
 
 /// Accepts an order: placement, addresses and operation in one transaction, so that either all of it exists or nothing.
-pub async fn order(servers: &Servers, once: &Once, user: UserId, order: CreateServer) -> Result<OrderedServer> {
+pub async fn order(servers: &Servers, once: &Once, caller: &Caller, order: CreateServer) -> Result<OrderedServer> {
     let core = &servers.hosts.core;
+    let account = caller.account;
     let password = secrets::readable_password();
     once.run(core, async |tx| {
         let offer = store::offer(tx, order.tariff_id)
@@ -51,16 +53,8 @@ pub async fn order(servers: &Servers, once: &Once, user: UserId, order: CreateSe
                 format!("This image is for {kind} servers; the tariff is for {}.", offer.kind),
             ));
         }
-        let ssh_keys = ssh_keys::service::together(tx, user, &order.ssh_keys, &order.ssh_key_ids).await?;
-        let (count, limit) = store::lock_limit(tx, user).await?;
-        if count >= limit {
-            return Err(Error::new(
-                Code::ResourceUnavailable,
-                format!(
-                    "Your account has {count} of at most {limit} servers; delete one or ask the provider for more."
-                ),
-            ));
-        }
+        let ssh_keys = ssh_keys::service::together(tx, account, &order.ssh_keys, &order.ssh_key_ids).await?;
+        check_quotas(&store::lock_quotas(tx, account).await?)?;
         placement::lock(tx).await?;
         if !placement::is_image_available(tx, order.os_id).await? {
             return Err(Error::field("osId", "No host has this image at the moment."));
@@ -81,7 +75,7 @@ pub async fn order(servers: &Servers, once: &Once, user: UserId, order: CreateSe
             ));
         };
         let new = NewServer {
-            user,
+            account,
             tariff: order.tariff_id,
             image: order.os_id,
             host: first.host,
@@ -102,15 +96,40 @@ pub async fn order(servers: &Servers, once: &Once, user: UserId, order: CreateSe
             kind: create::KIND,
             subject: subject::subject(id),
             lane: hosts::lane(host),
-            account: Some(user),
+            account: Some(account),
             data,
-            user: Some(user),
+            user: Some(caller.user),
             deadline,
         };
         let operation = core.engine.enqueue(tx, operation).await?;
         Ok(OrderedServer { id, number, password: password.expose_secret().to_owned(), operation })
     })
     .await
+}
+
+/// Refuses an order of a suspended account, or of one that has as many servers as it or its reseller may have.
+fn check_quotas(quotas: &[ServerQuota]) -> Result<()> {
+    for ServerQuota { of_reseller, limit, count, suspend_reason, is_deleted, is_locked } in quotas {
+        if !is_locked {
+            return Err(Error::new(
+                Code::Conflict,
+                "Your account has just become another reseller's customer; try again.",
+            ));
+        }
+        if *is_deleted {
+            return Err(Error::not_found("account"));
+        }
+        if let Some(reason) = suspend_reason {
+            return Err(account_suspended(reason));
+        }
+        let Some(limit) = limit.filter(|limit| *count >= i64::from(*limit)) else { continue };
+        let message = match of_reseller {
+            false => format!("Your account has {count} of at most {limit} servers; delete one or ask for more."),
+            true => "Your reseller has as many servers as they may have; ask them for more.".to_owned(),
+        };
+        return Err(Error::new(Code::ResourceUnavailable, message));
+    }
+    Ok(())
 }
 
 /// The error for a new server without a free address on any host; `rested_at`: when the next resting one becomes

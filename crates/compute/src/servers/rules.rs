@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kernel::auth::{Access, Caller};
+use kernel::auth::{Access, Caller, Owner};
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
 use sqlx::PgConnection;
@@ -11,25 +11,16 @@ use sqlx::PgConnection;
 use super::model::{ServerRecord, Status};
 use super::{ServerAccess, store, subject};
 use crate::hosts::Hosts;
-use crate::ids::{ServerId, UserId};
+use crate::ids::ServerId;
 
 /// How long a request waits for its host to report that the guest is protected.
 const PROTECTION_WAIT: Duration = Duration::from_secs(3);
 
-/// 404 if the caller may not know that the server exists, 403 if it is theirs but the token's scopes don't allow this.
-fn check(caller: &Caller, server: ServerId, owner: UserId, level: Access) -> Result<()> {
-    let known = caller.is_provider() || owner == caller.user;
-    let subject = subject::subject(server);
-    if !known || !caller.scopes.allow_on(Access::Read, &subject) {
-        return Err(Error::not_found("server"));
-    }
-    if !caller.scopes.allow_on(level, &subject) {
-        return Err(Error::new(Code::Forbidden, "This token may read the server, but not change it."));
-    }
-    Ok(())
+fn check(caller: &Caller, server: ServerId, owner: Owner, level: Access) -> Result<()> {
+    caller.check(subject::KIND, Some(&subject::subject(server)), owner, level)
 }
 
-/// The same check for callers that have an id but no row. Deleted servers count: their history stays their owner's.
+/// Checks callers that have an id but no row. Deleted servers count: their history stays their owner's.
 pub async fn authorize(core: &Core, caller: &Caller, server: ServerId, level: Access) -> Result<()> {
     let owner = store::owner(&core.db, server).await?.ok_or_else(|| Error::not_found("server"))?;
     check(caller, server, owner, level)
@@ -56,24 +47,18 @@ pub async fn refused(
 
 /// A server that is not deleted, if the caller may access it at this level.
 pub async fn accessible(core: &Core, caller: &Caller, id: ServerId, level: Access) -> Result<ServerRecord> {
-    permit(caller, store::live(&core.db, id).await?, level)
+    Ok(ServerAccess::of(caller, store::live(&core.db, id).await?, level)?.thing)
 }
 
 /// The same by guest number.
 pub async fn accessible_by_number(core: &Core, caller: &Caller, number: i64, level: Access) -> Result<ServerRecord> {
-    permit(caller, store::by_number(&core.db, number).await?, level)
-}
-
-fn permit(caller: &Caller, server: Option<ServerRecord>, level: Access) -> Result<ServerRecord> {
-    let server = server.ok_or_else(|| Error::not_found("server"))?;
-    check(caller, server.id, server.user_id, level)?;
-    Ok(server)
+    Ok(ServerAccess::of(caller, store::by_number(&core.db, number).await?, level)?.thing)
 }
 
 /// Locks the server's row and checks it again, since it may have been suspended or deleted after the request was
 /// authorised.
 pub async fn lock(tx: &mut PgConnection, access: &ServerAccess) -> Result<ServerRecord> {
-    let server = store::lock(tx, access.server.id).await?.ok_or_else(|| Error::not_found("server"))?;
+    let server = store::lock(tx, access.thing.id).await?.ok_or_else(|| Error::not_found("server"))?;
     require_not_suspended(&access.caller, &server)?;
     Ok(server)
 }
@@ -82,7 +67,7 @@ pub async fn lock(tx: &mut PgConnection, access: &ServerAccess) -> Result<Server
 pub fn require_not_suspended(caller: &Caller, server: &ServerRecord) -> Result<()> {
     match &server.suspend_reason {
         Some(reason) if !caller.is_provider() => {
-            Err(Error::new(Code::Conflict, format!("The provider has suspended this server: {reason}")))
+            Err(Error::new(Code::Conflict, format!("This server is suspended: {reason}")))
         }
         _ => Ok(()),
     }
@@ -110,7 +95,7 @@ pub(super) fn require_unprotected(server: &ServerRecord) -> Result<()> {
 /// The same for a guest that its host protects, if the host says so right away. Any other answer, or none, is left to
 /// the operation, which asks again before it touches anything.
 pub(super) async fn require_unprotected_on_host(hosts: &Hosts, access: &ServerAccess) -> Result<()> {
-    let server = &access.server;
+    let server = &access.thing;
     require_not_suspended(&access.caller, server)?;
     require_unprotected(server)?;
     if !server.reserved {

@@ -23,7 +23,7 @@ pub use super::rules::{
     accessible, accessible_by_number, authorize, let_show, lock, refused, require_guest, require_not_suspended,
 };
 pub(super) use super::rules::{require_unprotected, require_unprotected_on_host, seconds};
-use super::store::Filter;
+use super::store::{Filter, Whose};
 pub(super) use super::submit::enqueue_behind;
 pub use super::submit::{Accepted, StoredRequest, enqueue, submit, wait_for_task};
 use super::submit::{begin, failed, is_over};
@@ -46,10 +46,13 @@ pub async fn list(
     query: &ListServers,
     window: Option<Window>,
 ) -> Result<(Vec<ServerView>, i64)> {
-    if query.all && !caller.is_provider() {
-        return Err(Error::new(Code::Forbidden, "Only the provider may list everyone's servers."));
-    }
-    let _turn = core.turns.take(caller.user).await?;
+    let of = match query.all {
+        false => Whose::Account(caller.account),
+        true if caller.sees_everything() => Whose::All,
+        true if caller.is_reseller => Whose::Reseller(caller.account),
+        true => return Err(Error::new(Code::Forbidden, "Only the provider and resellers may list others' servers.")),
+    };
+    let _turn = core.turns.take(caller.account).await?;
     let only = subject::only(caller);
     let selector: Selector = match &query.labels {
         Some(labels) => labels.parse().map_err(|e: String| Error::field("labels", e))?,
@@ -57,7 +60,7 @@ pub async fn list(
     };
     let filter = Filter {
         id: None,
-        user: (!query.all).then_some(caller.user),
+        of,
         only: only.as_deref(),
         window,
         query: query.asks().then_some(query),
@@ -85,7 +88,7 @@ pub async fn view(core: &Core, id: ServerId) -> Result<ServerView> {
 pub async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView> {
     let filter = Filter {
         id: Some(id),
-        user: None,
+        of: Whose::All,
         only: None,
         window: Some(Window::first(1)),
         query: None,
@@ -144,7 +147,7 @@ pub struct NewPassword {
 /// Generates a new root password and sets it in the guest.
 pub async fn change_password(hosts: &Hosts, once: &Once, access: &ServerAccess) -> Result<NewPassword> {
     let core = &hosts.core;
-    let server = &access.server;
+    let server = &access.thing;
     if !hosts.driver(server.host_id).await?.capabilities().set_password {
         return Err(Error::new(Code::Invalid, "This server's host can't change passwords."));
     }

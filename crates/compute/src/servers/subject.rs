@@ -35,16 +35,16 @@ pub fn operation<D>(
     server: &ServerRecord,
     kind: WorkflowKind,
     data: D,
-    user: UserId,
+    user: impl Into<Option<UserId>>,
     deadline: Duration,
 ) -> NewOperation<D> {
     NewOperation {
         kind,
         subject: subject(server.id),
         lane: lane(server.host_id),
-        account: Some(server.user_id),
+        account: Some(server.account_id),
         data,
-        user: Some(user),
+        user: user.into(),
         deadline,
     }
 }

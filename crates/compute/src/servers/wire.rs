@@ -5,10 +5,10 @@ use kernel::error::{Error, Result};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::changes::Suspended;
 use super::model::Status;
 use super::order::OrderedServer;
 use super::service::{Accepted, NewPassword};
+use super::suspension::Suspended;
 use crate::ids::ServerId;
 
 /// `status` of every request that was accepted.
@@ -53,6 +53,7 @@ impl From<OrderedServer> for CreatedServer {
 /// The response to start, stop and restart.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PowerAccepted)]
 pub struct Action {
     /// `success`: the request was accepted.
     pub status: &'static str,
@@ -74,6 +75,7 @@ impl Action {
 /// The response to a deletion.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DeletedServer)]
 pub struct Deleted {
     /// `deleted`: the request was accepted; the status is `deleting` until the guest is gone.
     pub status: &'static str,

@@ -34,7 +34,7 @@ pub(super) const ACCESS: &[AccessRow] = &[
     params(("id" = ServerId, Path, description = "The server's id")),
     responses((status = 200, body = SnapshotList), (status = 422, body = ErrorBody), (status = 502, body = ErrorBody)))]
 async fn list(State(servers): State<Arc<Servers>>, access: ServerAccess) -> Result<Json<SnapshotList>> {
-    Ok(Json(service::list(&servers.hosts, &access.server).await?.into()))
+    Ok(Json(service::list(&servers.hosts, &access.thing).await?.into()))
 }
 
 /// Create a snapshot of a server's disks

@@ -98,7 +98,7 @@ struct SnapshotCheck {
 pub async fn create(servers: &Servers, once: &Once, access: &ServerAccess, new: NewSnapshot) -> Result<Accepted> {
     let hosts = &servers.hosts;
     let core = &hosts.core;
-    let seen = match once.check(core, check_create(hosts, &access.server, &new.snapname)).await? {
+    let seen = match once.check(core, check_create(hosts, &access.thing, &new.snapname)).await? {
         OnceCheck::New(seen) => seen,
         OnceCheck::Done(done) => return service::wait_for_task(core, once, done).await,
     };
@@ -149,7 +149,7 @@ pub async fn rollback(servers: &Servers, once: &Once, access: &ServerAccess, wis
     let hosts = &servers.hosts;
     let core = &hosts.core;
     let safety = wish.safety_snapshot.then(|| format!("before-{}", chrono::Utc::now().format("%Y%m%d-%H%M%S")));
-    let seen = match once.check(core, check_rollback(hosts, &access.server, &wish.snapname, safety.as_deref())).await? {
+    let seen = match once.check(core, check_rollback(hosts, &access.thing, &wish.snapname, safety.as_deref())).await? {
         OnceCheck::New(seen) => seen,
         OnceCheck::Done(done) => return service::wait_for_task(core, once, done).await,
     };
@@ -191,7 +191,7 @@ async fn check_rollback(
 /// Deletes a snapshot.
 pub async fn delete(hosts: &Hosts, access: &ServerAccess, name: &str) -> Result<Accepted> {
     let core = &hosts.core;
-    let server = &access.server;
+    let server = &access.thing;
     require_guest(server)?;
     if !on_host(hosts, server).await?.iter().any(|s| s.name == name) {
         return Err(missing());

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use kernel::auth::AccessRow;
 use kernel::core::Core;
+use kernel::error::Result;
 use kernel::feature::Feature;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::routes;
+use super::{routes, store};
 
 /// The SSH keys of accounts.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ impl SshKeys {
     }
 }
 
+#[async_trait]
 impl Feature for SshKeys {
     fn name(&self) -> &'static str {
         "ssh_keys"
@@ -33,5 +36,9 @@ impl Feature for SshKeys {
 
     fn access(&self) -> &'static [AccessRow] {
         routes::ACCESS
+    }
+
+    async fn upkeep(&self) -> Result<()> {
+        Ok(store::purge(&self.core.db).await?)
     }
 }

@@ -2,10 +2,16 @@
 
 use chrono::{DateTime, Utc};
 use garde::Validate;
+use kernel::auth::Owner;
+use kernel::core::Core;
+use kernel::error::Result;
+use kernel::http::owned::Ownable;
 use kernel::http::text;
+use kernel::subjects::Subject;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::SshKeyId;
+use super::store;
+use crate::ids::{AccountId, SshKeyId};
 
 /// A public key of an account.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -36,4 +42,33 @@ pub struct NewSshKey {
     #[garde(length(max = 8192), custom(text::ssh_key))]
     #[schema(example = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2X0OWNlLS+ChqYjV8kNwVsWTB5Yc7vYXxWk0GmKoIh me@there")]
     pub public_key: String,
+}
+
+/// A key as far as access to it goes.
+#[derive(Debug, Clone)]
+pub struct SshKeyRecord {
+    /// The key's id.
+    pub id: SshKeyId,
+    /// The account that owns it.
+    pub account: AccountId,
+    /// The reseller whose customer the account is.
+    pub reseller: Option<AccountId>,
+}
+
+impl Ownable for SshKeyRecord {
+    const NAME: &'static str = "SSH key";
+
+    type Id = SshKeyId;
+
+    async fn find(core: &Core, id: SshKeyId) -> Result<Option<Self>> {
+        Ok(store::find(&core.db, id).await?)
+    }
+
+    fn owner(&self) -> Owner {
+        Owner { account: self.account, reseller: self.reseller }
+    }
+
+    fn subject(&self) -> Option<Subject> {
+        None
+    }
 }

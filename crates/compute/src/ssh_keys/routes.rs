@@ -9,12 +9,13 @@ use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
 use kernel::http::auth::AccountCaller;
-use kernel::http::extract::{Json, Path};
+use kernel::http::extract::Json;
+use kernel::http::owned::Owned;
 use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{NewSshKey, SshKey};
+use super::model::{NewSshKey, SshKey, SshKeyRecord};
 use super::service;
 use crate::ids::SshKeyId;
 
@@ -26,14 +27,14 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 pub(super) const ACCESS: &[AccessRow] = &[
     ("GET", "/api/ssh-keys", Admission::Account),
     ("POST", "/api/ssh-keys", Admission::Account),
-    ("DELETE", "/api/ssh-keys/{id}", Admission::Private),
+    ("DELETE", "/api/ssh-keys/{id}", Admission::Owned),
 ];
 
 /// My SSH keys
 #[utoipa::path(get, path = "/ssh-keys", tag = "ssh keys", operation_id = "listSshKeys",
     responses((status = 200, body = Vec<SshKey>), (status = 403, body = ErrorBody)))]
 async fn list(State(core): State<Arc<Core>>, AccountCaller(caller): AccountCaller) -> Result<Json<Vec<SshKey>>> {
-    Ok(Json(service::list(&core, caller.user).await?))
+    Ok(Json(service::list(&core, caller.account).await?))
 }
 
 /// Add an SSH key
@@ -44,17 +45,13 @@ async fn add(
     AccountCaller(caller): AccountCaller,
     Post(once, new): Post<NewSshKey>,
 ) -> Result<(StatusCode, Json<SshKey>)> {
-    Ok((StatusCode::CREATED, Json(service::add(&core, &once, caller.user, new).await?)))
+    Ok((StatusCode::CREATED, Json(service::add(&core, &once, caller.account, new).await?)))
 }
 
 /// Delete an SSH key; servers keep the keys that they were created with
 #[utoipa::path(delete, path = "/ssh-keys/{id}", tag = "ssh keys", operation_id = "deleteSshKey",
     params(("id" = SshKeyId, Path, description = "The key's id")), responses((status = 204)))]
-async fn delete(
-    State(core): State<Arc<Core>>,
-    AccountCaller(caller): AccountCaller,
-    Path(id): Path<SshKeyId>,
-) -> Result<StatusCode> {
-    service::delete(&core, caller.user, id).await?;
+async fn delete(State(core): State<Arc<Core>>, access: Owned<SshKeyRecord>) -> Result<StatusCode> {
+    service::delete(&core, &access).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,14 +5,15 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
+use kernel::http::owned::Owned;
 use kernel::http::text;
 use kernel::idempotency::Once;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
-use super::model::{NewSshKey, SshKey};
+use super::model::{NewSshKey, SshKey, SshKeyRecord};
 use super::store;
-use crate::ids::{SshKeyId, UserId};
+use crate::ids::{AccountId, SshKeyId};
 
 /// The maximum number of keys per account.
 const MOST: i64 = 100;
@@ -20,31 +21,31 @@ const MOST: i64 = 100;
 const MOST_OF_A_SERVER: usize = 20;
 
 /// An account's keys, oldest first.
-pub async fn list(core: &Core, user: UserId) -> Result<Vec<SshKey>> {
-    Ok(store::list(&core.db, user).await?)
+pub async fn list(core: &Core, account: AccountId) -> Result<Vec<SshKey>> {
+    Ok(store::list(&core.db, account).await?)
 }
 
 /// Adds a key. The caller has validated `new`.
-pub async fn add(core: &Core, once: &Once, user: UserId, new: NewSshKey) -> Result<SshKey> {
+pub async fn add(core: &Core, once: &Once, account: AccountId, new: NewSshKey) -> Result<SshKey> {
     let fingerprint = fingerprint(&new.public_key);
     let (name, key) = (new.name.trim(), new.public_key.trim());
     let taken = || Error::new(Code::AlreadyExists, "Your account already has this SSH key.");
     once.run(core, async |tx| {
-        if store::lock_and_count(tx, user).await? >= MOST {
+        if store::lock_and_count(tx, account).await? >= MOST {
             return Err(Error::new(
                 Code::ResourceUnavailable,
                 format!("Your account has {MOST} SSH keys; delete one."),
             ));
         }
-        store::insert(tx, user, name, key, &fingerprint).await?.ok_or_else(taken)
+        store::insert(tx, account, name, key, &fingerprint).await?.ok_or_else(taken)
     })
     .await
 }
 
 /// Deletes a key.
-pub async fn delete(core: &Core, user: UserId, id: SshKeyId) -> Result<()> {
+pub async fn delete(core: &Core, access: &Owned<SshKeyRecord>) -> Result<()> {
     let mut tx = db::begin(&core.db).await?;
-    match store::delete(&mut tx, user, id).await? {
+    match store::delete(&mut tx, access.thing.account, access.thing.id).await? {
         true => tx.commit().await,
         false => Err(Error::not_found("SSH key")),
     }
@@ -52,11 +53,16 @@ pub async fn delete(core: &Core, user: UserId, id: SshKeyId) -> Result<()> {
 
 /// Merges lines and keys of the account into one list without duplicates. Ids that aren't the account's are an error of
 /// `sshKeyIds`.
-pub async fn together(tx: &mut PgConnection, user: UserId, lines: &[String], ids: &[SshKeyId]) -> Result<Vec<String>> {
+pub async fn together(
+    tx: &mut PgConnection,
+    account: AccountId,
+    lines: &[String],
+    ids: &[SshKeyId],
+) -> Result<Vec<String>> {
     let mut all = lines.to_vec();
     for id in ids {
         let unknown = || Error::field("sshKeyIds", format!("There is no SSH key {id} in your account."));
-        let key = store::public_key(tx, user, *id).await?.ok_or_else(unknown)?;
+        let key = store::public_key(tx, account, *id).await?.ok_or_else(unknown)?;
         // Older versions accepted keys that no SSH server accepts.
         text::ssh_key(&key, &())
             .map_err(|problem| Error::field("sshKeyIds", format!("The SSH key {id} {problem}. Replace it.")))?;

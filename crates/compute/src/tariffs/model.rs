@@ -15,6 +15,7 @@ use crate::ids::TariffId;
 /// The kind of guest, of a tariff, an image or a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = GuestKind)]
 pub enum Kind {
     /// A system container.
     Lxc,

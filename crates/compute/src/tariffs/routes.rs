@@ -8,7 +8,7 @@ use kernel::auth::{AccessRow, Admission};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::{AccountCaller, ProviderCaller};
+use kernel::http::auth::{ProviderCaller, UserCaller};
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::CatalogueQuery;
 use kernel::idempotency::Post;
@@ -25,9 +25,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 
 /// Who may call what.
 pub(super) const ACCESS: &[AccessRow] = &[
-    ("GET", "/api/tariffs", Admission::Account),
+    ("GET", "/api/tariffs", Admission::User),
     ("POST", "/api/tariffs", Admission::Provider),
-    ("GET", "/api/tariffs/{id}", Admission::Account),
+    ("GET", "/api/tariffs/{id}", Admission::User),
     ("PUT", "/api/tariffs/{id}", Admission::Provider),
     ("DELETE", "/api/tariffs/{id}", Admission::Provider),
 ];
@@ -37,7 +37,7 @@ pub(super) const ACCESS: &[AccessRow] = &[
     responses((status = 200, body = Vec<Tariff>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
-    AccountCaller(caller): AccountCaller,
+    UserCaller(caller): UserCaller,
     Query(query): Query<CatalogueQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Tariff>>)> {
     Ok(query.of(service::visible(&core, &caller).await?))
@@ -49,7 +49,7 @@ async fn list(
     responses((status = 200, body = Tariff), (status = 403, body = ErrorBody)))]
 async fn show(
     State(core): State<Arc<Core>>,
-    AccountCaller(caller): AccountCaller,
+    UserCaller(caller): UserCaller,
     Path(id): Path<TariffId>,
 ) -> Result<Json<Tariff>> {
     Ok(Json(service::find(&core, &caller, id).await?))

@@ -16,7 +16,7 @@ fn name_taken() -> Error {
 
 /// The tariffs that the caller may see: all for a provider, those that can be ordered for others.
 pub async fn visible(core: &Core, caller: &Caller) -> Result<Vec<Tariff>> {
-    Ok(store::tariffs(&core.db, !caller.is_provider()).await?)
+    Ok(store::tariffs(&core.db, !caller.sees_everything()).await?)
 }
 
 /// All tariffs.
@@ -27,7 +27,7 @@ pub async fn all(core: &Core) -> Result<Vec<Tariff>> {
 /// One of the tariffs that the caller may see.
 pub async fn find(core: &Core, caller: &Caller, id: TariffId) -> Result<Tariff> {
     let found = store::tariff(&core.db, id).await?;
-    found.filter(|t| t.enabled || caller.is_provider()).ok_or_else(|| Error::not_found("tariff"))
+    found.filter(|t| t.enabled || caller.sees_everything()).ok_or_else(|| Error::not_found("tariff"))
 }
 
 /// Creates a tariff. The caller has validated `new`.

@@ -8,7 +8,7 @@ use kernel::http::text;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
+use crate::ids::{AccountId, HostId, ImageId, ServerId, TariffId};
 
 /// A guest that carries our marker but belongs to no server.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -49,7 +49,7 @@ pub struct UnknownGuest {
 pub struct AdoptGuest {
     /// The new server's owner.
     #[garde(skip)]
-    pub user_id: UserId,
+    pub account_id: AccountId,
     /// The tariff that it is charged by, which may be disabled. Any size that the host does not report is taken from
     /// the tariff.
     #[garde(skip)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hypervisor::GuestRef;
 use kernel::core::Core;
-use kernel::db::{self, is_foreign_key_violation};
+use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
 use kernel::{operations, restores};
@@ -116,6 +116,9 @@ pub async fn of_host(core: &Core, host: HostId) -> Result<Vec<UnknownGuest>> {
 pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: AdoptGuest) -> Result<ServerView> {
     let mut view = None;
     let adopted = once.run(core, async |tx| {
+        if !servers::store::lock_active_account(tx, wish.account_id).await? {
+            return Err(Error::field("accountId", "There is no such account, or it is suspended."));
+        }
         placement::lock(tx).await?;
         addresses::store::lock_pools(tx, host).await?;
         let guest = store::lock(tx, host, number).await?.ok_or_else(|| Error::not_found("unknown guest"))?;
@@ -131,7 +134,7 @@ pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: Ad
         let name = wish.name.or_else(|| guest.name.clone()).unwrap_or_else(|| format!("server-{number}"));
         let adopted = AdoptedGuest {
             marker: guest.uuid,
-            user: wish.user_id,
+            account: wish.account_id,
             tariff: wish.tariff_id,
             image: wish.os_id,
             host,
@@ -143,17 +146,11 @@ pub async fn adopt(core: &Core, once: &Once, host: HostId, number: i64, wish: Ad
             memory_mib: guest.memory,
             disk_gib: guest.disk,
         };
-        let id = match servers::store::adopt(tx, &adopted).await {
-            Ok(Some(id)) => id,
-            Ok(None) => {
-                let message = format!("No such tariff or image exists for {} servers.", guest.kind);
-                return Err(Error::field("tariffId", message));
-            }
-            Err(error) if is_foreign_key_violation(&error) => {
-                return Err(Error::field("userId", "No such account exists."));
-            }
-            Err(error) => return Err(error.into()),
+        let unknown = || {
+            let message = format!("No such tariff or image exists for {} servers.", guest.kind);
+            Error::field("tariffId", message)
         };
+        let id = servers::store::adopt(tx, &adopted).await?.ok_or_else(unknown)?;
         if let Some((address, other)) = addresses::store::adopt(tx, host, guest.uuid, id, held).await?.first() {
             let message = format!(
                 "The server {other} also has the address {address}: delete one of the two guests, this one on its host."

@@ -64,6 +64,7 @@ pub async fn watch(State(core): State<Arc<Core>>, request: Request, next: Next) 
         about: made.about(&core).or_else(|| about(id.as_deref()?)),
         subject_id: known.subject_id.or(id),
         account: known.account,
+        reason: known.reason,
         operation: made.operation(),
     };
     unanswered.answered(end).await;

@@ -15,4 +15,4 @@ mod store;
 
 pub use feature::Audit;
 pub use layer::watch;
-pub use note::{account, subject};
+pub use note::{account, reason, subject};

@@ -6,22 +6,23 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::http::text;
-use crate::ids::UserId;
+use crate::ids::{AccountId, UserId};
 use crate::listing::Order;
 use crate::operations::model::State;
 
 /// An entry of the audit log.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AuditEntry)]
 pub struct Entry {
     /// The entry's id.
     pub id: Uuid,
     /// When the action began.
     pub at: DateTime<Utc>,
-    /// The account that acted; null for unauthenticated clients, for the command line and, if a customer reads the
-    /// entry, for the provider.
+    /// The user who acted; null for unauthenticated clients, for the command line and, if a customer reads the entry, for
+    /// staff of the provider and members of their reseller.
     pub user_id: Option<UserId>,
-    /// Role of the account: `provider`, `customer`, `nobody` (unauthenticated) or `cli` (the command line).
+    /// Who acted: `provider` (its staff), `reseller` (members of one), `customer`, `nobody` (unauthenticated) or `cli` (the command line).
     pub role: String,
     /// The id of the token that was sent. Null to customers where it is not theirs.
     pub token_id: Option<Uuid>,
@@ -42,8 +43,10 @@ pub struct Entry {
     /// The subject that the action was about, whatever the route: its kind and its id.
     #[schema(example = "server:1")]
     pub about: Option<String>,
-    /// The account that the action concerned, if it was not the caller's own: after a failed login.
-    pub account_id: Option<UserId>,
+    /// The account that the action was done for, or that it concerned.
+    pub account_id: Option<AccountId>,
+    /// Why staff of the provider acted, where they had to say it.
+    pub reason: Option<String>,
     /// Status of the response, even if the client disconnected before it was sent. Null as long as there is none.
     pub status: Option<i16>,
     /// The error code; null on success.
@@ -79,7 +82,7 @@ pub struct ListEntries {
     #[garde(skip)]
     #[param(inline)]
     pub order: Option<Order>,
-    /// Only actions of this account.
+    /// Only actions of this user.
     #[garde(skip)]
     pub user_id: Option<UserId>,
     /// Only actions with this token.
@@ -126,13 +129,14 @@ fn instant(at: &DateTime<Utc>, (): &()) -> garde::Result {
 /// The refused writes of an hour. The first of them are entries in the audit log, the others are only counted.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RefusedWrites)]
 pub struct Refused {
     /// Start of the hour.
     pub hour: DateTime<Utc>,
-    /// The account that was refused; null for unauthenticated clients.
+    /// The user who was refused; null for unauthenticated clients.
     pub user_id: Option<UserId>,
-    /// The account that an unauthenticated request concerned.
-    pub account_id: Option<UserId>,
+    /// The account that the requests were made for, or that an unauthenticated one concerned.
+    pub account_id: Option<AccountId>,
     /// Number of refused writes.
     pub count: i64,
     /// Time of the last one.

@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::ids::UserId;
+use crate::ids::AccountId;
 
 /// The notes of an entry.
 #[derive(Debug, Clone, Default)]
 pub(super) struct EntryNotes {
-    pub account: Option<UserId>,
+    pub account: Option<AccountId>,
     pub subject_id: Option<String>,
+    pub reason: Option<String>,
 }
 
 pub(super) type Notes = Arc<Mutex<EntryNotes>>;
@@ -23,8 +24,13 @@ fn note(write: impl FnOnce(&mut EntryNotes)) {
 }
 
 /// The action concerns this account, whoever the caller is.
-pub fn account(user: UserId) {
-    note(|noted| noted.account = Some(user));
+pub fn account(account: AccountId) {
+    note(|noted| noted.account = Some(account));
+}
+
+/// Why the caller acts, as they said: everybody who may read the entry may read it.
+pub fn reason(reason: &str) {
+    note(|noted| noted.reason = Some(reason.to_owned()));
 }
 
 /// The action concerns the object with this id, which neither the path nor the response contains.

@@ -12,7 +12,7 @@ use crate::auth::Caller;
 use crate::core::Core;
 use crate::db::is_missing_partition;
 use crate::error::{Code, Error, Result};
-use crate::ids::UserId;
+use crate::ids::AccountId;
 use crate::listing::{Window, list_error};
 use crate::subjects::Subject;
 
@@ -44,7 +44,8 @@ pub(super) struct EntryOutcome {
     pub code: Option<Code>,
     pub subject_id: Option<String>,
     pub about: Option<Subject>,
-    pub account: Option<UserId>,
+    pub account: Option<AccountId>,
+    pub reason: Option<String>,
     pub operation: Option<Uuid>,
 }
 
@@ -59,7 +60,7 @@ impl EntryOutcome {
 
 /// Begins an entry. If it can't be recorded, the action does not take place.
 pub(super) async fn begin(core: &Core, deed: &NewEntry<'_>) -> Result<OpenEntry> {
-    let role = deed.caller.as_ref().map_or("nobody", |caller| caller.role.as_str());
+    let role = deed.caller.as_ref().map_or("nobody", |caller| caller.audit_role());
     Ok(store::begin(&core.db, role, deed).await?)
 }
 
@@ -100,6 +101,7 @@ pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyho
         code: failed,
         subject_id: known.subject_id,
         account: known.account,
+        reason: known.reason,
         ..EntryOutcome::default()
     };
     // The command line can't flood the log.
@@ -107,35 +109,47 @@ pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyho
     result
 }
 
-/// The entries that the caller may see: all for a provider; for a customer their own actions, those of providers on
-/// what they own, and login attempts to their account.
+/// The entries that the caller may see: all for staff; for a member of an account what was done for it, what the provider
+/// and its reseller did to what it owns, and login attempts of its owner. Who the provider's staff and its reseller's members are, and where
+/// from they act, is not shown.
 pub async fn list(core: &Core, caller: &Caller, query: &ListEntries, window: Window) -> Result<(Vec<Entry>, i64)> {
     window.check()?;
-    let _turn = core.turns.take(caller.user).await?;
-    let mine = (!caller.is_provider()).then_some(caller.user);
+    let _turn = core.turns.take(caller.account).await?;
+    let mine = caller.only_account();
     let owned = match mine {
         Some(account) => core.subjects().owned_by(account).await?.iter().map(ToString::to_string).collect(),
         None => vec![],
     };
-    let (mut entries, total) = store::list(&core.db, mine, &owned, query, window).await.map_err(list_error)?;
-    for entry in entries.iter_mut().filter(|entry| mine.is_some() && entry.user_id != mine && entry.role != "nobody") {
+    let (mut entries, total) = store::list(&core.db, mine, caller.reseller, caller.is_reseller, &owned, query, window)
+        .await
+        .map_err(list_error)?;
+    let is_others = |entry: &Entry| {
+        let above = entry.role == "provider" || (entry.role == "reseller" && !caller.is_reseller);
+        above || entry.account_id != mine
+    };
+    for entry in entries.iter_mut().filter(|entry| mine.is_some() && entry.role != "nobody" && is_others(entry)) {
         (entry.user_id, entry.token_id, entry.address, entry.request_id) = (None, None, None, None);
+        entry.account_id = entry.account_id.filter(|_| entry.account_id == mine);
     }
     Ok((entries, total))
 }
 
-/// Number of refused writes by hour and account: all for a provider; for a customer their own and those about their
-/// account.
+/// Number of refused writes by hour, user and account: all for staff; for a member of an account those for it.
 pub async fn refusals(core: &Core, caller: &Caller, window: Window) -> Result<(Vec<Refused>, i64)> {
     window.check()?;
-    let _turn = core.turns.take(caller.user).await?;
-    let mine = (!caller.is_provider()).then_some(caller.user);
-    store::refusals(&core.db, mine, window).await.map_err(list_error)
+    let _turn = core.turns.take(caller.account).await?;
+    let mine = caller.only_account();
+    let (mut refused, total) = store::refusals(&core.db, mine, window).await.map_err(list_error)?;
+    // Who acts for the account from above is not shown.
+    for row in refused.iter_mut().filter(|_| mine.is_some()) {
+        row.user_id = row.user_id.filter(|user| *user == caller.user);
+    }
+    Ok((refused, total))
 }
 
 /// The latest entries, for the command line.
 pub async fn latest(core: &Core, limit: i64) -> Result<Vec<Entry>> {
-    Ok(store::list(&core.db, None, &[], &ListEntries::default(), Window::first(limit)).await?.0)
+    Ok(store::list(&core.db, None, None, false, &[], &ListEntries::default(), Window::first(limit)).await?.0)
 }
 
 /// Creates partitions for the coming months, and deletes entries past the configured retention.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::model::{Entry, ListEntries, Refused};
 use super::service::{EntryOutcome, NewEntry, OpenEntry};
-use crate::ids::UserId;
+use crate::ids::{AccountId, UserId};
 use crate::listing::{COUNTED, Order, Window};
 use crate::operations::model::State;
 use crate::subjects::{CONTRACT_KIND, Subject};
@@ -15,10 +15,11 @@ type Result<T> = sqlx::Result<T>;
 pub(super) async fn begin(db: &PgPool, role: &str, deed: &NewEntry<'_>) -> Result<OpenEntry> {
     sqlx::query_as!(
         OpenEntry,
-        "insert into audit_open (id, user_id, role, token_id, address, request_id, action, subject, subject_id, about)
-         values ($1, $2, $3, $4, $5::text::inet, $6, $7, $8, $9, $10) returning id",
+        "insert into audit_open (id, user_id, role, token_id, address, request_id, action, subject, subject_id, about,
+                                 account_id)
+         values ($1, $2, $3, $4, $5::text::inet, $6, $7, $8, $9, $10, $11) returning id",
         Uuid::now_v7(),
-        deed.caller.as_ref().map(|caller| caller.user.0),
+        deed.caller.as_ref().map(|caller| caller.opened_by.unwrap_or(caller.user).0),
         role,
         deed.caller.as_ref().map(|caller| caller.token),
         deed.address.to_string(),
@@ -26,7 +27,8 @@ pub(super) async fn begin(db: &PgPool, role: &str, deed: &NewEntry<'_>) -> Resul
         deed.action,
         deed.subject,
         deed.subject_id,
-        deed.about.as_ref().map(ToString::to_string)
+        deed.about.as_ref().map(ToString::to_string),
+        deed.caller.as_ref().map(|caller| caller.account.0)
     )
     .fetch_one(db)
     .await
@@ -49,9 +51,9 @@ pub(super) async fn end(db: &PgPool, begun: OpenEntry, end: &EntryOutcome) -> Re
     sqlx::query!(
         "with o as (delete from audit_open where id = $1 returning *)
          insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, about,
-                            account_id, operation_id, status, code, ended_at)
+                            account_id, operation_id, status, code, ended_at, reason)
          select id, at, user_id, role, token_id, address, request_id, action, subject, coalesce(subject_id, $4),
-                coalesce(about, $5), $6, $7, $2, $3, clock_timestamp()
+                coalesce(about, $5), coalesce($6, account_id), $7, $2, $3, clock_timestamp(), $8
          from o",
         begun.id,
         end.status.and_then(|status| i16::try_from(status).ok()),
@@ -59,7 +61,8 @@ pub(super) async fn end(db: &PgPool, begun: OpenEntry, end: &EntryOutcome) -> Re
         end.subject_id,
         end.about.as_ref().map(ToString::to_string),
         end.account.map(|id| id.0),
-        end.operation
+        end.operation,
+        end.reason
     )
     .execute(db)
     .await
@@ -72,16 +75,16 @@ pub(super) async fn refused(db: &PgPool, begun: OpenEntry, end: &EntryOutcome, k
         "with o as (delete from audit_open where id = $1 returning *),
               counted as (
                   insert into audit_refused as r (hour, user_id, account_id, count, last_at)
-                  select date_trunc('hour', at, 'UTC'), coalesce(user_id, 0),
-                         case when user_id is null then coalesce($6::bigint, 0) else 0 end, 1, clock_timestamp()
+                  select date_trunc('hour', at, 'UTC'), coalesce(user_id, 0), coalesce($6::bigint, account_id, 0), 1,
+                         clock_timestamp()
                   from o
                   on conflict (hour, user_id, account_id)
                       do update set count = r.count + 1, last_at = greatest(r.last_at, excluded.last_at)
                   returning count)
          insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, about,
-                            account_id, operation_id, status, code, ended_at)
+                            account_id, operation_id, status, code, ended_at, reason)
          select id, at, user_id, role, token_id, address, request_id, action, subject, coalesce(subject_id, $4),
-                coalesce(about, $5), $6, $7, $2, $3, clock_timestamp()
+                coalesce(about, $5), coalesce($6, account_id), $7, $2, $3, clock_timestamp(), $9
          from o, counted where counted.count <= $8",
         begun.id,
         end.status.and_then(|status| i16::try_from(status).ok()),
@@ -90,18 +93,21 @@ pub(super) async fn refused(db: &PgPool, begun: OpenEntry, end: &EntryOutcome, k
         end.about.as_ref().map(ToString::to_string),
         end.account.map(|id| id.0),
         end.operation,
-        kept
+        kept,
+        end.reason
     )
     .execute(db)
     .await
     .map(drop)
 }
 
-/// Filtered entries, with the total count up to a limit; only those about one account, and about what it has `owned`, if
-/// `mine` is set.
+/// Filtered entries, with the total count up to a limit; if `mine` is set, only those of this account, and what the
+/// provider and its `reseller` did about what it has `owned`.
 pub(super) async fn list(
     db: &PgPool,
-    mine: Option<UserId>,
+    mine: Option<AccountId>,
+    reseller: Option<AccountId>,
+    is_reseller: bool,
     owned: &[String],
     query: &ListEntries,
     window: Window,
@@ -112,8 +118,10 @@ pub(super) async fn list(
             sqlx::$query!(
                 $($of)*
                 "select " + $what + r#" from audit_entries a left join operations o on o.id = a.operation_id
-                   where ($1::bigint is null or a.user_id = $1 or a.account_id = $1
-                          or (a.role in ('provider', 'cli') and a.about = any($12)))
+                   where ($1::bigint is null or a.account_id = $1
+                          or (a.about = any($12) and (a.role in ('provider', 'cli') or a.account_id = $14)))
+                     and (num_nonnulls($2::bigint, $3::uuid, $8::text) = 0 or $1::bigint is null or a.role = 'nobody'
+                          or (a.account_id = $1 and a.role <> 'provider' and (a.role <> 'reseller' or $15)))
                      and ($13::text is null or a.about = $13)
                      and ($2::bigint is null or a.user_id = $2) and ($3::uuid is null or a.token_id = $3)
                      and ($4::text is null or a.about = $4) and ($5::text is null or a.action = $5)
@@ -124,7 +132,7 @@ pub(super) async fn list(
                 mine.map(|id| id.0), query.user_id.map(|id| id.0), query.token_id,
                 query.server_id.map(|id| Subject::new(CONTRACT_KIND, id).to_string()),
                 query.action, query.subject, query.subject_id, query.request_id, query.code, query.from, query.to,
-                owned, query.about
+                owned, query.about, reseller.map(|id| id.0), is_reseller
                 $(, $more)*
             )
             .$run(&mut *tx)
@@ -138,15 +146,15 @@ pub(super) async fn list(
         r#"a.id as "id!", a.at as "at!", a.user_id as "user_id: UserId", a.role as "role!", a.token_id,
            host(a.address) as address, a.request_id, a.action as "action!", a.subject, a.subject_id, a.about,
            case when a.about like 'server:%' then split_part(a.about, ':', 2)::bigint end as server_id,
-           a.account_id as "account_id: UserId", a.status, a.code, a.ended_at, a.operation_id,
+           a.account_id as "account_id: AccountId", a.reason, a.status, a.code, a.ended_at, a.operation_id,
            o.state as "operation_state?: State", o.error_code as "operation_code?""#,
-        r#" order by case when $14 then a.at end, case when not $14 then a.at end desc, a.id limit $15 offset $16"#,
+        r#" order by case when $16 then a.at end, case when not $16 then a.at end desc, a.id limit $17 offset $18"#,
         query.order == Some(Order::Asc),
         window.limit,
         window.offset
     );
     let total =
-        entries!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $14) counted", COUNTED);
+        entries!(fetch_one, query_scalar, (), r#"count(*) as "n!" from (select 1"#, " limit $16) counted", COUNTED);
     Ok((rows, total))
 }
 
@@ -156,12 +164,12 @@ pub(super) async fn create_partitions(db: &PgPool) -> Result<()> {
 }
 
 /// Number of refused writes by hour, newest first; only those about one account if `mine` is set.
-pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, window: Window) -> Result<(Vec<Refused>, i64)> {
+pub(super) async fn refusals(db: &PgPool, mine: Option<AccountId>, window: Window) -> Result<(Vec<Refused>, i64)> {
     let mut tx = crate::db::begin_list_query(db).await?;
     let rows = sqlx::query_as!(
         Refused,
-        r#"select hour, nullif(user_id, 0) as "user_id: UserId", nullif(account_id, 0) as "account_id: UserId", count, last_at
-           from audit_refused where $1::bigint is null or user_id = $1 or account_id = $1
+        r#"select hour, nullif(user_id, 0) as "user_id: UserId", nullif(account_id, 0) as "account_id: AccountId", count, last_at
+           from audit_refused where $1::bigint is null or account_id = $1
            order by hour desc, user_id, account_id limit $2 offset $3"#,
         mine.map(|id| id.0),
         window.limit,
@@ -171,7 +179,7 @@ pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, window: Window) 
     .await?;
     let total = sqlx::query_scalar!(
         r#"select count(*) as "n!" from (
-               select 1 from audit_refused where $1::bigint is null or user_id = $1 or account_id = $1 limit $2) counted"#,
+               select 1 from audit_refused where $1::bigint is null or account_id = $1 limit $2) counted"#,
         mine.map(|id| id.0),
         COUNTED
     )
@@ -184,8 +192,11 @@ pub(super) async fn refusals(db: &PgPool, mine: Option<UserId>, window: Window) 
 pub(super) async fn upkeep(db: &PgPool, days: i32) -> Result<()> {
     sqlx::query!(
         "with o as (delete from audit_open where at < now() - interval '1 hour' returning *)
-         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, about)
-         select id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, about from o"
+         insert into audit (id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, about,
+                            account_id, reason)
+         select id, at, user_id, role, token_id, address, request_id, action, subject, subject_id, about, account_id,
+                reason
+         from o"
     )
     .execute(db)
     .await?;

@@ -10,14 +10,26 @@ pub enum Admission {
     Open,
     /// Every valid token; its scopes decide what the route shows.
     AnyToken,
-    /// Tokens whose scopes cover the whole account.
+    /// Users of every role, by tokens whose scopes cover the whole account.
+    User,
+    /// Members whose role allows this with what the account owns; scopes decide what the route shows.
+    Member,
+    /// The same, by tokens whose scopes cover the whole account.
     Account,
     /// Logins, not API tokens.
     Login,
-    /// Providers.
+    /// Providers; support staff where nothing is changed.
     Provider,
-    /// The account whose thing the path names: not even providers know of it.
+    /// Providers; any staff where nothing is changed.
+    Staff,
+    /// Providers and support staff.
+    Support,
+    /// The user whose thing the path names: not even providers know of it.
     Private,
-    /// Whoever may know the thing that the path or the body names: its owner, tokens for it, and providers.
+    /// Whoever may know the thing that the path or the body names: members of the account that owns it and of its
+    /// reseller, as far as their role goes, tokens for it, and staff.
     Owned,
+    /// Whoever may know the account that the path names: its members, those of its reseller, and staff. Owners, admins,
+    /// the reseller and providers may change it.
+    Managed,
 }

@@ -8,6 +8,7 @@ pub mod extract;
 mod health;
 mod native;
 pub mod openapi;
+pub mod owned;
 pub mod page;
 pub mod patch;
 pub mod patience;

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::http::auth::{caller, core};
 use crate::http::extract::{body, is_json, parse};
-use crate::ids::UserId;
+use crate::ids::{AccountId, UserId};
 use crate::secrets::Fingerprint;
 
 pub use feature::Idempotency;
@@ -31,7 +31,7 @@ pub const HEADER: &str = "Idempotency-Key";
 #[derive(Debug, Clone, Default)]
 pub struct Once(Option<RequestKey>);
 
-/// A request's owner and key, and the fingerprint that tells it from any other request.
+/// The user who made a request, their key, and the fingerprint that tells it from any other request.
 #[derive(Debug, Clone)]
 struct RequestKey {
     user: UserId,
@@ -44,24 +44,27 @@ struct RequestKey {
 pub struct Post<T>(pub Once, pub T);
 
 /// The caller and the key in the header: 1 to 255 printable ASCII characters.
-fn named(request: &Request) -> Result<Option<(UserId, String)>> {
+fn named(request: &Request) -> Result<Option<(UserId, AccountId, String)>> {
     let Some(value) = request.headers().get(HEADER) else { return Ok(None) };
     let fine = |v: &&str| (1..=255).contains(&v.len()) && v.chars().all(|c| c.is_ascii_graphic() || c == ' ');
     match value.to_str().ok().filter(fine) {
-        Some(key) => Ok(Some((caller(request.extensions())?.user, key.to_owned()))),
+        Some(key) => {
+            let caller = caller(request.extensions())?;
+            Ok(Some((caller.user, caller.account, key.to_owned())))
+        }
         None => Err(Error::field(HEADER, "Must have 1 to 255 printable ASCII characters.")),
     }
 }
 
-/// Reads the key and the body, and makes a fingerprint of the whole request.
+/// Reads the key and the body, and makes a fingerprint of the whole request and the account it is made for.
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<(Once, axum::body::Bytes)> {
     let core = Arc::clone(core(request.extensions())?);
     let (named, uri) = (named(&request)?, request.uri().to_string());
     let body = body(request, state).await?;
-    let once = named.map(|(user, key)| RequestKey {
+    let once = named.map(|(user, account, key)| RequestKey {
         user,
         key,
-        fingerprint: core.sealer.fingerprint(&[b"request", uri.as_bytes(), &body]),
+        fingerprint: core.sealer.fingerprint(&[b"request", &account.0.to_be_bytes(), uri.as_bytes(), &body]),
     });
     Ok((Once(once), body))
 }

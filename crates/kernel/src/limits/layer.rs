@@ -38,12 +38,12 @@ pub async fn limit(State(core): State<Arc<Core>>, request: Request, next: Next) 
         (RateClass::Shared, Some(caller)) => {
             let of_token = limits.count(&core, LimitKey::Token(caller.session.unwrap_or(caller.token))).await;
             match of_token.fine {
-                true => tighter(of_token, limits.count(&core, LimitKey::Account(caller.user)).await),
+                true => tighter(of_token, limits.count(&core, LimitKey::Account(caller.account)).await),
                 false => of_token,
             }
         }
         (RateClass::Own { .. }, Some(caller)) => {
-            limits.count(&core, LimitKey::Account(caller.user).in_class(class)).await
+            limits.count(&core, LimitKey::Account(caller.account).in_class(class)).await
         }
         (_, None) => {
             let who = LimitKey::Address(address.network()).in_class(class);

@@ -10,7 +10,7 @@ use super::store;
 use crate::auth::ClientAddress;
 use crate::core::Core;
 use crate::error::{Code, Error, Result};
-use crate::ids::UserId;
+use crate::ids::AccountId;
 
 /// A minute's allowance is taken in this many shares, with one query each. What a process takes and does not use is
 /// lost until the minute is over, so shares are small.
@@ -28,7 +28,7 @@ pub enum LimitKey {
     /// Of a session or an API token.
     Token(Uuid),
     /// Of an account, with all its tokens.
-    Account(UserId),
+    Account(AccountId),
     /// From an address, without a valid token.
     Address(String),
     /// Invalid tokens and tickets from an address.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Code, Error, Result};
-use crate::ids::UserId;
+use crate::ids::AccountId;
 
 /// Lists that an account may read at the same time, in each process.
 const AT_ONCE: usize = 3;
@@ -19,7 +19,7 @@ const SIZE: usize = 1_000;
 
 /// The slots of each account.
 #[derive(Debug, Default)]
-pub struct ListSlots(Mutex<HashMap<UserId, Arc<Semaphore>>>);
+pub struct ListSlots(Mutex<HashMap<AccountId, Arc<Semaphore>>>);
 
 /// A slot for reading a list, released when dropped.
 #[derive(Debug)]
@@ -29,13 +29,13 @@ pub struct ListSlot {
 
 impl ListSlots {
     /// Waits for one of this account's slots.
-    pub async fn take(&self, user: UserId) -> Result<ListSlot> {
+    pub async fn take(&self, account: AccountId) -> Result<ListSlot> {
         let places = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if all.len() >= SIZE {
                 all.retain(|_, places| Arc::strong_count(places) > 1 || places.available_permits() < AT_ONCE);
             }
-            Arc::clone(all.entry(user).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))))
+            Arc::clone(all.entry(account).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))))
         };
         match tokio::time::timeout(PATIENCE, places.acquire_owned()).await {
             Ok(Ok(permit)) => Ok(ListSlot { _permit: permit }),
@@ -60,11 +60,11 @@ mod tests {
         let turns = ListSlots::default();
         let mut held = vec![];
         for _ in 0..AT_ONCE {
-            held.push(turns.take(UserId(1)).await.unwrap());
+            held.push(turns.take(AccountId(1)).await.unwrap());
         }
-        assert_eq!(turns.take(UserId(1)).await.unwrap_err().code, Code::RateLimited);
-        turns.take(UserId(2)).await.unwrap();
+        assert_eq!(turns.take(AccountId(1)).await.unwrap_err().code, Code::RateLimited);
+        turns.take(AccountId(2)).await.unwrap();
         held.pop();
-        turns.take(UserId(1)).await.unwrap();
+        turns.take(AccountId(1)).await.unwrap();
     }
 }

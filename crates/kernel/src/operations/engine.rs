@@ -12,7 +12,7 @@ use super::store::{self, BlockingOperation, NewRow};
 use super::workflow::{Data, WorkflowKind};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::ids::UserId;
+use crate::ids::{AccountId, UserId};
 use crate::subjects::Subject;
 
 /// The engine's settings, and the way to enqueue.
@@ -37,7 +37,7 @@ pub struct NewOperation<D> {
     /// What limits how many operations run at a time, such as the host: `host:12`.
     pub lane: String,
     /// The account whose turn it takes: accounts share a lane fairly.
-    pub account: Option<UserId>,
+    pub account: Option<AccountId>,
     /// The workflow's initial data.
     pub data: D,
     /// The user who requested it.

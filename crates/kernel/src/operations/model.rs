@@ -10,6 +10,7 @@ use crate::subjects::Subject;
 /// State of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = OperationState)]
 pub enum State {
     /// Another operation holds the subject, and this one runs next, whatever its outcome; `error` says what it waits
     /// for.

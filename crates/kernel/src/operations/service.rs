@@ -47,7 +47,7 @@ pub async fn get(operations: &Operations, caller: &Caller, id: Uuid) -> Result<O
         Code::NotFound => unknown(),
         _ => e,
     })?;
-    Ok(row.view(caller.is_provider()))
+    Ok(row.view(caller.sees_everything()))
 }
 
 /// A subject's operations, newest first, and the total count.
@@ -58,10 +58,10 @@ pub async fn of_subject(
     window: Window,
 ) -> Result<(Vec<OperationView>, i64)> {
     window.check()?;
-    let _turn = core.turns.take(caller.user).await?;
+    let _turn = core.turns.take(caller.account).await?;
     let rows = store::of_subject(&core.db, subject, window.limit, window.offset).await?;
     let total = store::count_of_subject(&core.db, subject).await?;
-    Ok((rows.into_iter().map(|row| row.view(caller.is_provider())).collect(), total))
+    Ok((rows.into_iter().map(|row| row.view(caller.sees_everything())).collect(), total))
 }
 
 /// The last thousand lines of an operation's log, for the provider.

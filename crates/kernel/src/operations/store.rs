@@ -14,7 +14,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::model::State;
-use crate::ids::UserId;
+use crate::ids::{AccountId, UserId};
 use crate::subjects::Subject;
 
 pub(super) use claim::{Claimed, KnownWorkflows, SlotLimits, claim, next_due, queue_waiting, release, renew};
@@ -57,7 +57,7 @@ pub(super) struct NewRow {
     pub id: Uuid,
     pub subject: Subject,
     pub lane: String,
-    pub account: Option<UserId>,
+    pub account: Option<AccountId>,
     pub kind: &'static str,
     pub step: &'static str,
     pub data: Value,

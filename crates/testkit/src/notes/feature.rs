@@ -8,7 +8,7 @@ use kernel::auth::AccessRow;
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::feature::{BackgroundTask, Feature};
-use kernel::ids::UserId;
+use kernel::ids::AccountId;
 use kernel::operations::AnyWorkflow;
 use kernel::subjects::SubjectKind;
 use tokio::sync::Notify;
@@ -21,7 +21,7 @@ use super::{routes, workflow};
 #[derive(Debug)]
 pub struct Notes {
     pub(super) core: Arc<Core>,
-    notes: Mutex<Vec<(UserId, Note)>>,
+    notes: Mutex<Vec<(AccountId, Note)>>,
     left: Notify,
     /// Whether the task is at work.
     pub reading: AtomicBool,
@@ -33,11 +33,11 @@ impl Notes {
         Arc::new(Self { core, notes: Mutex::default(), left: Notify::new(), reading })
     }
 
-    pub(super) fn of(&self, user: UserId) -> Vec<Note> {
-        self.all().iter().filter(|(by, _)| *by == user).map(|(_, note)| note.clone()).collect()
+    pub(super) fn of(&self, account: AccountId) -> Vec<Note> {
+        self.all().iter().filter(|(by, _)| *by == account).map(|(_, note)| note.clone()).collect()
     }
 
-    pub(super) fn leave(&self, by: UserId, text: String) -> Note {
+    pub(super) fn leave(&self, by: AccountId, text: String) -> Note {
         let mut all = self.all();
         let id = all.last().map_or(1, |(_, note)| note.id + 1);
         let note = Note { id, text, pinned: false, read: false };
@@ -52,7 +52,7 @@ impl Notes {
     }
 
     /// Whose note this is.
-    pub(super) fn owner(&self, id: &str) -> Option<UserId> {
+    pub(super) fn owner(&self, id: &str) -> Option<AccountId> {
         self.all().iter().find(|(_, note)| note.id.to_string() == id).map(|(by, _)| *by)
     }
 
@@ -61,7 +61,7 @@ impl Notes {
         self.all().iter_mut().filter(|(_, note)| note.id.to_string() == id).for_each(|(_, note)| change(note));
     }
 
-    pub(super) fn all(&self) -> MutexGuard<'_, Vec<(UserId, Note)>> {
+    pub(super) fn all(&self) -> MutexGuard<'_, Vec<(AccountId, Note)>> {
         self.notes.lock().expect("nobody panics while holding it")
     }
 

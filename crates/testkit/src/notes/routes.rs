@@ -34,7 +34,7 @@ pub(super) const ACCESS: &[AccessRow] = &[
 #[utoipa::path(get, path = "/notes", tag = "notes", operation_id = "listNotes",
     responses((status = 200, body = Vec<Note>)))]
 async fn list(State(notes): State<Arc<Notes>>, AccountCaller(caller): AccountCaller) -> Json<Vec<Note>> {
-    Json(notes.of(caller.user))
+    Json(notes.of(caller.account))
 }
 
 /// Leave a note, which an operation pins
@@ -47,12 +47,12 @@ async fn leave(
 ) -> Result<(StatusCode, Json<LeftNote>)> {
     let core = &notes.core;
     let left = once.run(core, async |tx| {
-        let note = notes.leave(caller.user, new.text);
+        let note = notes.leave(caller.account, new.text);
         let operation = NewOperation {
             kind: workflow::PIN,
             subject: Subject::new(subject::KIND, note.id),
             lane: "notes".to_owned(),
-            account: Some(caller.user),
+            account: Some(caller.account),
             data: workflow::Nothing {},
             user: Some(caller.user),
             deadline: Duration::from_mins(1),

@@ -1,9 +1,9 @@
 //! Notes as subjects of operations and scopes.
 
 use async_trait::async_trait;
-use kernel::auth::{Access, Caller};
+use kernel::auth::{Access, Caller, Owner};
 use kernel::error::{Error, Result};
-use kernel::ids::UserId;
+use kernel::ids::AccountId;
 use kernel::subjects::{Subject, SubjectKind};
 use sqlx::PgConnection;
 
@@ -25,16 +25,14 @@ impl SubjectKind for Notes {
         id.parse::<u32>().is_ok_and(|number| number.to_string() == id)
     }
 
-    async fn owned_by(&self, account: UserId) -> Result<Vec<String>> {
+    async fn owned_by(&self, account: AccountId) -> Result<Vec<String>> {
         Ok(self.of(account).into_iter().map(|note| note.id.to_string()).collect())
     }
 
     async fn authorize(&self, caller: &Caller, id: &str, level: Access) -> Result<()> {
-        let owned = self.owner(id).is_some_and(|owner| caller.is_provider() || owner == caller.user);
-        match owned && caller.scopes.allow_on(level, &Subject::new(KIND, id)) {
-            true => Ok(()),
-            false => Err(Error::not_found("note")),
-        }
+        let account = self.owner(id).ok_or_else(|| Error::not_found(KIND))?;
+        let owner = Owner { account, reseller: None };
+        caller.check(KIND, Some(&Subject::new(KIND, id)), owner, level)
     }
 
     async fn abandoned(&self, _: &mut PgConnection, _: &str) -> Result<()> {

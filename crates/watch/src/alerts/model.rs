@@ -63,6 +63,7 @@ pub(super) fn message(kind: Kind, value: f64, detail: Option<&str>) -> String {
 /// How an alert ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AlertEnd)]
 pub enum Ended {
     /// The condition cleared, or an edited rule no longer raises the alert.
     Recovered,
@@ -79,6 +80,7 @@ stored_enum!(Ended, Self::Unknown);
 /// An alert, from when it was raised until it ended.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Alert)]
 pub struct AlertView {
     /// Its id.
     pub id: AlertId,
@@ -198,6 +200,7 @@ pub enum Sort {
 /// The scope that a rule was set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AlertRuleScope)]
 pub enum Scope {
     /// No one set it: this is the built-in default.
     Builtin,
@@ -212,6 +215,7 @@ pub enum Scope {
 /// The effective rule for one type of alert.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AlertRule)]
 pub struct RuleView {
     /// The type of alert.
     pub r#type: AlertKind,
@@ -238,6 +242,7 @@ pub struct RuleView {
 /// A new rule. It replaces the previous one as a whole: fields that are left out take the built-in defaults.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = SetAlertRule)]
 pub struct PutRule {
     /// Whether alerts of this type are raised at all; true by default.
     #[garde(skip)]
@@ -316,6 +321,7 @@ impl From<QuietPeriod> for QuietHours {
 /// Suspends notifications for a while.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = MuteAlerts)]
 pub struct Mute {
     /// End of the mute: at most a year ahead.
     #[garde(skip)]
@@ -338,6 +344,7 @@ pub struct MuteRule {
 /// No notifications are sent until then.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = MutedAlerts)]
 pub struct Muted {
     /// Only this type is muted; null: all types.
     pub r#type: Option<AlertKind>,

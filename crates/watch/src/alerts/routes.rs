@@ -9,7 +9,7 @@ use kernel::auth::{AccessRow, Admission};
 use kernel::core::Core;
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::{AnyCaller, ProviderCaller};
+use kernel::http::auth::{AnyCaller, MemberCaller, ProviderCaller};
 use kernel::http::extract::{Json, Path, Query};
 use kernel::http::page::{Page, PageQuery};
 use kernel::idempotency::{Once, Post};
@@ -38,7 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 
 /// Who may call what.
 pub(super) const ACCESS: &[AccessRow] = &[
-    ("GET", "/api/alerts", Admission::AnyToken),
+    ("GET", "/api/alerts", Admission::Member),
     ("GET", "/api/alerts/{id}", Admission::Owned),
     ("POST", "/api/alerts/{id}/acknowledge", Admission::Owned),
     ("GET", "/api/alert-rules", Admission::Provider),
@@ -73,7 +73,7 @@ struct ServerRulePath {
     responses((status = 200, body = Page<AlertView>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
-    AnyCaller(caller): AnyCaller,
+    MemberCaller(caller): MemberCaller,
     Query(query): Query<ListAlerts>,
 ) -> Result<Json<Page<AlertView>>> {
     let page = PageQuery { page: query.page, limit: query.limit };
@@ -203,7 +203,7 @@ async fn delete_tariff_rule(
 }
 
 fn of_server(access: &ServerAccess) -> RuleQuery {
-    RuleQuery::Server(access.server.id, access.server.tariff_id)
+    RuleQuery::Server(access.thing.id, access.thing.tariff_id)
 }
 
 /// List the effective rules for a server
@@ -248,7 +248,7 @@ async fn mute_server(
     access: ServerAccess,
     Post(once, mute): Post<Mute>,
 ) -> Result<Json<Muted>> {
-    let (server, kind) = (Some(access.server.id), mute.kind.map(|kind| kind.0));
+    let (server, kind) = (Some(access.thing.id), mute.kind.map(|kind| kind.0));
     Ok(Json(service::mute(&core, &once, &access.caller, server, kind, mute.until).await?))
 }
 
@@ -260,6 +260,6 @@ async fn unmute_server(
     access: ServerAccess,
     Query(query): Query<Unmute>,
 ) -> Result<StatusCode> {
-    service::unmute(&core, Some(access.server.id), query.kind.map(|kind| kind.0)).await?;
+    service::unmute(&core, Some(access.thing.id), query.kind.map(|kind| kind.0)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use compute::{servers, tariffs};
-use kernel::auth::{Access, Caller};
+use kernel::auth::{Access, Caller, role_forbids};
 use kernel::core::Core;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
@@ -20,16 +20,16 @@ use crate::ids::{AlertId, ServerId, TariffId};
 
 /// The alerts that the caller may see: those of their own servers, or all of them for a provider.
 pub async fn list(core: &Core, caller: &Caller, query: &ListAlerts, window: Window) -> Result<(Vec<AlertView>, i64)> {
-    if query.host_id.is_some() && !caller.is_provider() {
+    if query.host_id.is_some() && !caller.sees_everything() {
         return Err(Error::new(Code::Forbidden, "Only providers may filter by host."));
     }
     let only = servers::subject::only(caller);
-    let customer = (!caller.is_provider()).then_some(caller.user);
+    let customer = caller.only_account();
     window.check()?;
-    let _turn = core.turns.take(caller.user).await?;
-    let whose = IncidentOwner { user: customer, only: only.as_deref() };
+    let _turn = core.turns.take(caller.account).await?;
+    let whose = IncidentOwner { account: customer, only: only.as_deref() };
     let (rows, total) = store::list(&core.db, &whose, query, window).await.map_err(list_error)?;
-    Ok((rows.into_iter().map(|row| row.view(customer)).collect(), total))
+    Ok((rows.into_iter().map(|row| seen_by(caller, row)).collect(), total))
 }
 
 /// One alert, if the caller has this level of access to its subject.
@@ -42,7 +42,8 @@ async fn accessible(core: &Core, caller: &Caller, id: AlertId, level: Access) ->
             Code::NotFound => unknown(),
             _ => e,
         })?,
-        None if !caller.is_provider() || !caller.scopes.allow(Access::Read) => return Err(unknown()),
+        None if !caller.sees_everything() || !caller.scopes.allow(Access::Read) => return Err(unknown()),
+        None if level == Access::Write && !caller.is_provider() => return Err(role_forbids()),
         None if !caller.scopes.allow(level) => {
             return Err(Error::new(Code::Forbidden, "This token may read the alert but not change it."));
         }
@@ -52,7 +53,7 @@ async fn accessible(core: &Core, caller: &Caller, id: AlertId, level: Access) ->
 }
 
 fn seen_by(caller: &Caller, row: IncidentRow) -> AlertView {
-    row.view((!caller.is_provider()).then_some(caller.user))
+    row.view((!caller.sees_everything()).then_some(caller.user))
 }
 
 /// One alert that the caller may see.

@@ -42,6 +42,7 @@ pub struct Metrics {
 /// A server's traffic.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ServerTraffic)]
 pub struct Traffic {
     /// The server's id.
     pub server_id: ServerId,
@@ -93,6 +94,7 @@ pub struct MetricsPoint {
 
 /// Distribution of a metric over a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = MetricSpread)]
 pub struct Spread {
     /// Minimum.
     pub min: f64,

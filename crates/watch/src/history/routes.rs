@@ -34,7 +34,7 @@ async fn metrics(
     access: ServerAccess,
     Query(query): Query<ShowMetrics>,
 ) -> Result<Json<Metrics>> {
-    Ok(Json(service::metrics(&core, access.server.id, &query).await?))
+    Ok(Json(service::metrics(&core, access.thing.id, &query).await?))
 }
 
 /// Get a server's traffic by month
@@ -44,5 +44,5 @@ async fn metrics(
 #[utoipa::path(get, path = "/server/{id}/traffic", tag = "servers", operation_id = "getServerTraffic",
     params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Traffic)))]
 async fn traffic(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<Traffic>> {
-    Ok(Json(service::traffic(&core, access.server.id).await?))
+    Ok(Json(service::traffic(&core, access.thing.id).await?))
 }

@@ -34,6 +34,7 @@ pub struct StatsData {
 
 /// Usage of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = ResourceUsage)]
 pub struct Gauge {
     /// Bytes in use; null if unknown, as for disks of Proxmox VE virtual machines.
     pub used: Option<i64>,
@@ -45,6 +46,7 @@ pub struct Gauge {
 
 /// Network bytes since the guest's last start.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = NetworkUsage)]
 pub struct Network {
     /// Bytes received.
     #[serde(rename = "in")]
@@ -56,6 +58,7 @@ pub struct Network {
 
 /// One chart point, with Proxmox's field names. Unknown values are null.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = ChartPoint)]
 pub struct Point {
     /// Unix time in seconds.
     pub time: i64,

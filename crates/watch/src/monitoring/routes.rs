@@ -26,5 +26,5 @@ pub(super) const ACCESS: &[AccessRow] = &[("GET", "/api/server/{id}/status", Adm
 #[utoipa::path(get, path = "/server/{id}/status", tag = "servers", operation_id = "getServerStatus",
     params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = ServerStatus)))]
 async fn status(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<ServerStatus>> {
-    Ok(Json(ServerStatus::new(&access.server, service::stats(&core, access.server.id).await?)))
+    Ok(Json(ServerStatus::new(&access.thing, service::stats(&core, access.thing.id).await?)))
 }

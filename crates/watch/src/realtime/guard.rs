@@ -48,7 +48,7 @@ pub(super) async fn recheck(desk: &Hub, sockets: Vec<SocketRef>) {
     }
     let callers: Vec<Caller> = sockets.iter().map(|(_, h)| h.caller()).collect();
     let live = match accounts::service::live(&desk.accounts, &callers).await {
-        Ok(live) => live.into_iter().map(|c| (c.token, c)).collect::<HashMap<_, _>>(),
+        Ok(live) => live.into_iter().map(|c| ((c.token, c.account), c)).collect::<HashMap<_, _>>(),
         // Not knowing is no reason to close anything. Once the database is reachable again, every socket is checked.
         Err(error) => {
             tracing::warn!(%error, "could not check open sockets; retrying");
@@ -57,7 +57,7 @@ pub(super) async fn recheck(desk: &Hub, sockets: Vec<SocketRef>) {
     };
     let mut staying = Vec::new();
     for ((socket, held), before) in sockets.into_iter().zip(callers) {
-        match live.get(&before.token) {
+        match live.get(&(before.token, before.account)) {
             None => {
                 let error = "The token or login that opened this connection has ended; sign in again.";
                 send(

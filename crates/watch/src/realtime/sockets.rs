@@ -9,7 +9,8 @@ use accounts::{self, Accounts};
 use kernel::auth::{Access, Caller, ClientAddress};
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
-use kernel::http::auth::{bearer, bearer_of};
+use kernel::http::auth::{bearer, bearer_of, named_account};
+use kernel::ids::AccountId;
 use kernel::subjects::Subject;
 use serde_json::Value;
 use socketioxide::extract::{AckSender, SocketRef, State, TryData};
@@ -20,7 +21,6 @@ use uuid::Uuid;
 use super::gate::PendingSessions;
 use super::guard;
 use super::model::{Ack, ErrorEvent, Naming, server_of};
-use crate::ids::UserId;
 use crate::monitoring::Monitoring;
 
 /// Most subjects that one socket may watch.
@@ -53,7 +53,7 @@ pub(super) struct SocketQuota(Arc<Mutex<HashMap<Owner, usize>>>);
 enum Owner {
     /// A login or an API token.
     Token(Uuid),
-    Account(UserId),
+    Account(AccountId),
 }
 
 impl Owner {
@@ -66,7 +66,7 @@ impl Owner {
 }
 
 impl SocketQuota {
-    fn take(&self, login: Uuid, account: UserId) -> Option<SocketSlot> {
+    fn take(&self, login: Uuid, account: AccountId) -> Option<SocketSlot> {
         let owners = [Owner::Token(login), Owner::Account(account)];
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if owners.iter().any(|owner| taken.get(owner).is_some_and(|count| *count >= owner.most())) {
@@ -184,9 +184,11 @@ pub(super) async fn authenticate(
     })?;
     let parts = socket.req_parts();
     let address = ClientAddress::of(&parts.extensions, &parts.headers, &desk.core);
-    let caller = accounts::service::authenticate(&desk.accounts, &token, address).await.map_err(ConnectRefused)?;
+    let account = account(&socket, auth.as_ref().ok()).map_err(ConnectRefused)?;
+    let caller =
+        accounts::service::authenticate(&desk.accounts, &token, account, address).await.map_err(ConnectRefused)?;
     // Count by login: access tokens change during its life.
-    let seat = desk.seats.take(caller.session.unwrap_or(caller.token), caller.user).ok_or_else(|| {
+    let seat = desk.seats.take(caller.session.unwrap_or(caller.token), caller.account).ok_or_else(|| {
         let text = format!(
             "At most {MAX_SOCKETS} connections per login or token and \
              {MAX_SOCKETS_OF_ACCOUNT} per account are allowed; close others first."
@@ -221,6 +223,17 @@ fn token(socket: &SocketRef, auth: Option<&Value>) -> Option<String> {
         None => bearer(&socket.req_parts().headers),
     };
     token.filter(|token| !token.is_empty()).map(str::to_owned)
+}
+
+/// The account that a client acts for, if it names one: in `auth`, where browsers can't set headers, or as on requests.
+fn account(socket: &SocketRef, auth: Option<&Value>) -> Result<Option<AccountId>, Error> {
+    match auth.and_then(|auth| auth.get("account")) {
+        None | Some(Value::Null) => named_account(&socket.req_parts().headers),
+        Some(value) => match value.as_i64().filter(|id| *id > 0) {
+            Some(id) => Ok(Some(AccountId(id))),
+            None => Err(Error::new(Code::Malformed, "auth.account must be the id of an account.")),
+        },
+    }
 }
 
 /// Runs when a socket has connected.
@@ -389,12 +402,12 @@ mod tests {
     fn each_owner_has_so_many_seats_and_gets_them_back() {
         let seats = SocketQuota::default();
         let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
-        let mut taken: Vec<_> = (0..MAX_SOCKETS).map(|_| seats.take(one, UserId(1)).unwrap()).collect();
-        assert!(seats.take(one, UserId(1)).is_none());
-        assert!(seats.take(other, UserId(1)).is_some());
+        let mut taken: Vec<_> = (0..MAX_SOCKETS).map(|_| seats.take(one, AccountId(1)).unwrap()).collect();
+        assert!(seats.take(one, AccountId(1)).is_none());
+        assert!(seats.take(other, AccountId(1)).is_some());
         taken.pop();
-        taken.push(seats.take(one, UserId(1)).unwrap());
-        assert!(seats.take(one, UserId(1)).is_none());
+        taken.push(seats.take(one, AccountId(1)).unwrap());
+        assert!(seats.take(one, AccountId(1)).is_none());
         drop(taken);
         assert!(seats.0.lock().unwrap().is_empty());
     }
@@ -402,8 +415,8 @@ mod tests {
     #[test]
     fn many_tokens_are_no_way_round_what_an_account_may_hold() {
         let seats = SocketQuota::default();
-        let held: Vec<_> = (0..).map_while(|_| seats.take(Uuid::now_v7(), UserId(1))).collect();
+        let held: Vec<_> = (0..).map_while(|_| seats.take(Uuid::now_v7(), AccountId(1))).collect();
         assert_eq!(held.len(), MAX_SOCKETS_OF_ACCOUNT);
-        assert!(seats.take(Uuid::now_v7(), UserId(2)).is_some());
+        assert!(seats.take(Uuid::now_v7(), AccountId(2)).is_some());
     }
 }

@@ -137,7 +137,7 @@ async fn assign_released(
          select r.pool_id, r.address, s.id
          from released_addresses r join address_pools p on p.id = r.pool_id, servers s
          where r.pool_id = $1 and s.id = $2 and r.address between p.first_address and p.last_address
-           and case when $4 then r.user_id = s.user_id and r.released_at > clock_timestamp() - make_interval(secs => $3)
+           and case when $4 then r.account_id = s.account_id and r.released_at > clock_timestamp() - make_interval(secs => $3)
                     else r.released_at <= clock_timestamp() - make_interval(secs => $3) end
            and not exists (select from addresses b where b.pool_id = r.pool_id and b.address = r.address)
          order by r.released_at, r.address limit 1",
@@ -224,10 +224,10 @@ pub async fn set_reverse_dns(
 pub async fn release(tx: &mut PgConnection, server: ServerId) -> Result<()> {
     sqlx::query!(
         "with freed as (delete from addresses where server_id = $1 returning pool_id, address)
-         insert into released_addresses (pool_id, address, user_id, server_id)
-         select f.pool_id, f.address, s.user_id, s.id from freed f, servers s where s.id = $1
+         insert into released_addresses (pool_id, address, account_id, server_id)
+         select f.pool_id, f.address, s.account_id, s.id from freed f, servers s where s.id = $1
          on conflict (pool_id, address) do update
-             set user_id = excluded.user_id, server_id = excluded.server_id, released_at = now()",
+             set account_id = excluded.account_id, server_id = excluded.server_id, released_at = now()",
         server.0
     )
     .execute(tx)
@@ -291,7 +291,7 @@ pub async fn release_of_guests(tx: &mut PgConnection, guests: &[Uuid]) -> Result
     sqlx::query!(
         "with freed as (delete from addresses where guest = any($1) returning pool_id, address)
          insert into released_addresses (pool_id, address) select pool_id, address from freed
-         on conflict (pool_id, address) do update set user_id = null, server_id = null, released_at = now()",
+         on conflict (pool_id, address) do update set account_id = null, server_id = null, released_at = now()",
         guests
     )
     .execute(tx)

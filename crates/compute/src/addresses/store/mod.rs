@@ -17,26 +17,29 @@ use kernel::error::{Error, Result};
 
 use super::model::{Address, Pool};
 use super::range::{MOST, Range};
-use crate::ids::{HostId, PoolId, ServerId, UserId};
+use crate::ids::{AccountId, HostId, PoolId, ServerId};
 
 /// The domains in which an account may name its addresses.
-pub(super) async fn suffixes(db: &mut PgConnection, user: UserId) -> Result<Vec<String>> {
-    let names = sqlx::query_scalar!("select suffix from reverse_suffixes where user_id = $1 order by suffix", user.0);
+pub(super) async fn suffixes(db: &mut PgConnection, account: AccountId) -> Result<Vec<String>> {
+    let names =
+        sqlx::query_scalar!("select suffix from reverse_suffixes where account_id = $1 order by suffix", account.0);
     Ok(names.fetch_all(db).await?)
 }
 
 /// Allows or forbids an account to name its addresses in a domain.
-pub(super) async fn set_suffix(tx: &mut PgConnection, user: UserId, name: &str, allow: bool) -> Result<()> {
+pub(super) async fn set_suffix(tx: &mut PgConnection, account: AccountId, name: &str, allow: bool) -> Result<()> {
     let done = if allow {
         sqlx::query!(
-            "insert into reverse_suffixes (user_id, suffix) values ($1, $2) on conflict do nothing",
-            user.0,
+            "insert into reverse_suffixes (account_id, suffix) values ($1, $2) on conflict do nothing",
+            account.0,
             name
         )
         .execute(tx)
         .await
     } else {
-        sqlx::query!("delete from reverse_suffixes where user_id = $1 and suffix = $2", user.0, name).execute(tx).await
+        sqlx::query!("delete from reverse_suffixes where account_id = $1 and suffix = $2", account.0, name)
+            .execute(tx)
+            .await
     };
     Ok(done.map(drop)?)
 }

@@ -18,6 +18,7 @@ use crate::ids::ServerId;
 use crate::servers::ServerAccess;
 use crate::servers::changes as service;
 use crate::servers::model::{ReinstallServer, ServerView, SuspendServer, UpdateServer};
+use crate::servers::suspension;
 use crate::servers::wire::{Reinstalling, Suspension};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
@@ -70,7 +71,7 @@ async fn suspend(
     access: ServerAccess,
     Post(once, wish): Post<SuspendServer>,
 ) -> Result<Json<Suspension>> {
-    let suspended = service::suspend(&hosts.core, &once, &access, &wish.reason).await?;
+    let suspended = suspension::suspend(&hosts.core, &once, &access, &wish.reason).await?;
     Ok(Json(Suspension::new("suspend", &suspended)))
 }
 
@@ -83,7 +84,7 @@ async fn unsuspend(
     access: ServerAccess,
     once: Once,
 ) -> Result<Json<Suspension>> {
-    Ok(Json(Suspension::new("unsuspend", &service::unsuspend(&hosts.core, &once, &access).await?)))
+    Ok(Json(Suspension::new("unsuspend", &suspension::unsuspend(&hosts.core, &once, &access).await?)))
 }
 
 /// A server's addresses and their reverse DNS names

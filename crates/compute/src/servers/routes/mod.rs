@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use kernel::auth::{AccessRow, Admission};
 use kernel::error::Result;
 use kernel::http::ErrorBody;
-use kernel::http::auth::{AccountCaller, AnyCaller};
+use kernel::http::auth::{AccountCaller, MemberCaller};
 use kernel::http::extract::{Json, Query};
 use kernel::http::page::{Page, PageQuery, TOTAL};
 use kernel::idempotency::{Once, Post};
@@ -41,7 +41,7 @@ pub(super) fn orders() -> OpenApiRouter<Arc<Servers>> {
 
 /// Who may call what.
 pub(super) const ACCESS: &[AccessRow] = &[
-    ("GET", "/api/server", Admission::AnyToken),
+    ("GET", "/api/server", Admission::Member),
     ("POST", "/api/server/create", Admission::Account),
     ("GET", "/api/server/{id}", Admission::Owned),
     ("DELETE", "/api/server/{id}", Admission::Owned),
@@ -65,7 +65,7 @@ pub(super) const ACCESS: &[AccessRow] = &[
     responses((status = 200, body = Vec<ServerView>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(hosts): State<Arc<Hosts>>,
-    AnyCaller(caller): AnyCaller,
+    MemberCaller(caller): MemberCaller,
     Query(query): Query<ListServers>,
 ) -> Result<(HeaderMap, Json<Vec<ServerView>>)> {
     // One's own servers come unpaged, as the specification says; a whole fleet comes in pages.
@@ -83,14 +83,14 @@ async fn create(
     AccountCaller(caller): AccountCaller,
     Post(once, order): Post<CreateServer>,
 ) -> Result<Json<CreatedServer>> {
-    Ok(Json(service::order(&servers, &once, caller.user, order).await?.into()))
+    Ok(Json(service::order(&servers, &once, &caller, order).await?.into()))
 }
 
 /// One server
 #[utoipa::path(get, path = "/server/{id}", tag = "servers", operation_id = "getServer",
     params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = ServerView)))]
 async fn get(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<ServerView>> {
-    Ok(Json(service::view(&hosts.core, access.server.id).await?))
+    Ok(Json(service::view(&hosts.core, access.thing.id).await?))
 }
 
 /// Start a server; a running server is left alone
@@ -147,12 +147,8 @@ async fn operations(
     access: ServerAccess,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<OperationView>>> {
-    let (data, total) = operations::service::of_subject(
-        &hosts.core,
-        &access.caller,
-        &subject::subject(access.server.id),
-        page.window(),
-    )
-    .await?;
+    let (data, total) =
+        operations::service::of_subject(&hosts.core, &access.caller, &subject::subject(access.thing.id), page.window())
+            .await?;
     Ok(Json(Page::new(data, total, page)))
 }

@@ -6,7 +6,7 @@ use sqlx::PgExecutor;
 use sqlx::types::Json;
 
 use super::Result;
-use crate::ids::{ImageId, ServerId, TariffId, UserId};
+use crate::ids::{AccountId, ImageId, ServerId, TariffId, UserId};
 use crate::servers::labels::{Labels, Selector};
 use crate::servers::model::{ListServers, Os, ServerView, Status, TariffBrief};
 
@@ -15,8 +15,8 @@ use crate::servers::model::{ListServers, Os, ServerView, Status, TariffBrief};
 pub(in crate::servers) struct Filter<'a> {
     /// Only this server, whatever the other fields are.
     pub id: Option<ServerId>,
-    /// Only this account's.
-    pub user: Option<UserId>,
+    /// Whose.
+    pub of: Whose,
     /// Only those that the token's scopes include.
     pub only: Option<&'a [i64]>,
     /// Only these of them.
@@ -25,6 +25,17 @@ pub(in crate::servers) struct Filter<'a> {
     pub query: Option<&'a ListServers>,
     /// The query's label selector, if it has one.
     pub selector: &'a Selector,
+}
+
+/// Whose servers a list shows.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::servers) enum Whose {
+    /// An account's.
+    Account(AccountId),
+    /// A reseller's and its customers'.
+    Reseller(AccountId),
+    /// Everybody's.
+    All,
 }
 
 /// Servers that are not deleted and meet a condition, whose parameters follow those of the page (`$1` and `$2`).
@@ -55,7 +66,7 @@ macro_rules! servers {
     (@ $db:expr, $filter:expr, $join:literal, ($($condition:literal),+), $order:literal $(, $parameter:expr)*) => {
         sqlx::query_as!(
             ServerListRow,
-            r#"select s.id as "id: ServerId", s.user_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
+            r#"select s.id as "id: ServerId", s.account_id as "account_id: AccountId", c.owner_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
                       s.image_id as "image_id: ImageId", s.name, s.status as "status: Status", s.guest_number, s.cores,
                       s.memory_mib, s.disk_gib, s.created_at, s.updated_at, s.labels as "labels: Json<Labels>",
                       s.protected, s.suspended_at, s.suspend_reason,
@@ -63,7 +74,8 @@ macro_rules! servers {
                       array(select host(a.address) from addresses a where a.server_id = s.id
                             order by family(a.address), a.address) as "addresses!: Vec<String>",
                       count(*) over () as "total!"
-               from servers s join images i on i.id = s.image_id join tariffs t on t.id = s.tariff_id"# + $join + "
+               from servers s join accounts c on c.id = s.account_id join images i on i.id = s.image_id
+                    join tariffs t on t.id = s.tariff_id"# + $join + "
                where s.deleted_at is null and " $(+ $condition)+ + $order,
             $filter.window.map(|window| window.limit),
             $filter.window.map_or(0, |window| window.offset)
@@ -80,25 +92,41 @@ macro_rules! servers {
 /// is, since a prepared statement's plan is made for any parameter.
 pub(in crate::servers) async fn list(db: impl PgExecutor<'_>, filter: &Filter<'_>) -> Result<Vec<(ServerView, i64)>> {
     let only = filter.only as Option<&[i64]>;
-    let rows: Vec<ServerListRow> = match (filter.id, filter.user, filter.query) {
-        (_, Some(user), Some(query)) => {
+    let rows: Vec<ServerListRow> = match (filter.id, filter.of, filter.query) {
+        (_, Whose::Account(account), Some(query)) => {
             servers!(asked query, filter.selector, db, filter,
-                "s.user_id = $13 and ($14::bigint[] is null or s.id = any($14))", user.0, only)
+                "s.account_id = $13 and ($14::bigint[] is null or s.id = any($14))", account.0, only)
         }
-        (_, None, Some(query)) => {
+        (_, Whose::Reseller(account), Some(query)) => {
+            servers!(asked query, filter.selector, db, filter,
+                "s.account_id in (select id from accounts where id = $13 or parent_id = $13)
+                 and ($14::bigint[] is null or s.id = any($14))", account.0, only)
+        }
+        (_, Whose::All, Some(query)) => {
             servers!(asked query, filter.selector, db, filter, "($13::bigint[] is null or s.id = any($13))", only)
         }
         (Some(id), _, None) => servers!(db, filter, "s.id = $3", id.0),
-        (None, Some(user), None) => {
-            servers!(db, filter, "s.user_id = $3 and ($4::bigint[] is null or s.id = any($4))", user.0, only)
+        (None, Whose::Account(account), None) => {
+            servers!(db, filter, "s.account_id = $3 and ($4::bigint[] is null or s.id = any($4))", account.0, only)
         }
-        (None, None, None) => servers!(db, filter, "($3::bigint[] is null or s.id = any($3))", only),
+        (None, Whose::Reseller(account), None) => {
+            servers!(
+                db,
+                filter,
+                "s.account_id in (select id from accounts where id = $3 or parent_id = $3)
+                 and ($4::bigint[] is null or s.id = any($4))",
+                account.0,
+                only
+            )
+        }
+        (None, Whose::All, None) => servers!(db, filter, "($3::bigint[] is null or s.id = any($3))", only),
     };
     Ok(rows.into_iter().map(|row| (row.total, row)).map(|(total, row)| (row.into(), total)).collect())
 }
 
 struct ServerListRow {
     id: ServerId,
+    account_id: AccountId,
     user_id: UserId,
     tariff_id: TariffId,
     image_id: ImageId,
@@ -129,6 +157,7 @@ impl From<ServerListRow> for ServerView {
         let addresses = if r.status == Status::Creating { Vec::new() } else { r.addresses };
         Self {
             id: r.id,
+            account_id: r.account_id,
             user_id: r.user_id,
             tariff_id: r.tariff_id,
             os_id: r.image_id,

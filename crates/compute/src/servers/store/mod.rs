@@ -6,88 +6,95 @@ mod orders;
 
 use std::collections::HashMap;
 
+use kernel::auth::Owner;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
 use super::labels::Labels;
 use super::model::{ServerRecord, Status};
-use crate::ids::{HostId, ImageId, ServerId, TariffId, UserId};
+use crate::ids::{AccountId, HostId, ImageId, ServerId, TariffId};
 use crate::images::model::RootLogin;
 
 pub use found::update_statuses;
 pub(crate) use found::{pin_guest, set_size};
-pub(super) use list::{Filter, list};
-pub use orders::{AdoptedGuest, adopt, number_holder};
-pub(super) use orders::{NewServer, OrderableTariff, image_kind, insert, lock_limit, offer, renumber};
+pub(super) use list::{Filter, Whose, list};
+pub use orders::{AdoptedGuest, adopt, lock_active_account, number_holder};
+pub(super) use orders::{
+    NewServer, OrderableTariff, ServerQuota, image_kind, insert, lock_quotas, lock_suspension, offer, renumber,
+};
 
 type Result<T> = sqlx::Result<T>;
 
 /// The owner of a server; deleted ones count, because their history stays theirs.
-pub(super) async fn owner(db: &PgPool, id: ServerId) -> Result<Option<UserId>> {
-    sqlx::query_scalar!(r#"select user_id as "user: UserId" from servers where id = $1"#, id.0).fetch_optional(db).await
+pub(super) async fn owner(db: &PgPool, id: ServerId) -> Result<Option<Owner>> {
+    Ok(owners(db, &[id]).await?.remove(&id))
 }
 
 /// All servers that an account has or had.
-pub(super) async fn owned_by(db: &PgPool, account: UserId) -> Result<Vec<ServerId>> {
-    sqlx::query_scalar!(r#"select id as "id: ServerId" from servers where user_id = $1"#, account.0).fetch_all(db).await
+pub(super) async fn owned_by(db: &PgPool, account: AccountId) -> Result<Vec<ServerId>> {
+    sqlx::query_scalar!(r#"select id as "id: ServerId" from servers where account_id = $1"#, account.0)
+        .fetch_all(db)
+        .await
 }
 
 /// The owners of these servers, deleted ones included.
-pub(super) async fn owners(db: &PgPool, ids: &[ServerId]) -> Result<HashMap<ServerId, UserId>> {
+pub(super) async fn owners(db: &PgPool, ids: &[ServerId]) -> Result<HashMap<ServerId, Owner>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
-    let rows =
-        sqlx::query!(r#"select id as "id: ServerId", user_id as "user: UserId" from servers where id = any($1)"#, &ids)
-            .fetch_all(db)
-            .await?;
-    Ok(rows.into_iter().map(|r| (r.id, r.user)).collect())
+    let rows = sqlx::query!(
+        r#"select s.id as "id: ServerId", a.id as "account: AccountId", a.parent_id as "reseller: AccountId"
+           from servers s join accounts a on a.id = s.account_id where s.id = any($1)"#,
+        &ids
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.id, Owner { account: r.account, reseller: r.reseller })).collect())
+}
+
+/// The number of live servers of an account.
+pub(super) async fn count_of(tx: &mut PgConnection, account: AccountId) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "n!" from servers where account_id = $1 and deleted_at is null"#,
+        account.0
+    )
+    .fetch_one(tx)
+    .await
+}
+
+/// A query for servers that are not deleted.
+macro_rules! records {
+    ($rest:literal, $argument:expr) => {
+        sqlx::query_as!(
+            ServerRecord,
+            r#"select id as "id: ServerId", uuid, account_id as "account_id: AccountId", tariff_id as "tariff_id: TariffId",
+                      host_id as "host_id: HostId", node,
+                      guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib,
+                      bandwidth_mbps, ssh_keys, reserved,
+                      protected, suspend_reason, suspended_with_account,
+                      (select parent_id from accounts where accounts.id = account_id) as "reseller_id: AccountId"
+               from servers where deleted_at is null and "# + $rest,
+            $argument
+        )
+    };
 }
 
 /// A server that is not deleted.
 pub async fn live(db: &PgPool, id: ServerId) -> Result<Option<ServerRecord>> {
-    sqlx::query_as!(
-        ServerRecord,
-        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", tariff_id as "tariff_id: TariffId",
-                  host_id as "host_id: HostId", node,
-                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib,
-                  bandwidth_mbps, ssh_keys, reserved,
-                  protected, suspend_reason
-           from servers where id = $1 and deleted_at is null"#,
-        id.0
-    )
-    .fetch_optional(db)
-    .await
+    records!("id = $1", id.0).fetch_optional(db).await
 }
 
 /// A server that is not deleted, by its guest's number.
 pub(super) async fn by_number(db: &PgPool, number: i64) -> Result<Option<ServerRecord>> {
-    sqlx::query_as!(
-        ServerRecord,
-        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", tariff_id as "tariff_id: TariffId",
-                  host_id as "host_id: HostId", node,
-                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib,
-                  bandwidth_mbps, ssh_keys, reserved,
-                  protected, suspend_reason
-           from servers where guest_number = $1 and deleted_at is null"#,
-        number
-    )
-    .fetch_optional(db)
-    .await
+    records!("guest_number = $1", number).fetch_optional(db).await
 }
 
 /// A server's row, locked until the transaction ends.
 pub async fn lock(tx: &mut PgConnection, id: ServerId) -> Result<Option<ServerRecord>> {
-    sqlx::query_as!(
-        ServerRecord,
-        r#"select id as "id: ServerId", uuid, user_id as "user_id: UserId", tariff_id as "tariff_id: TariffId",
-                  host_id as "host_id: HostId", node,
-                  guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib,
-                  bandwidth_mbps, ssh_keys, reserved,
-                  protected, suspend_reason
-           from servers where id = $1 and deleted_at is null for no key update"#,
-        id.0
-    )
-    .fetch_optional(tx)
-    .await
+    records!("id = $1 for no key update", id.0).fetch_optional(tx).await
+}
+
+/// The servers of an account, locked by id until the transaction ends.
+pub(super) async fn lock_all_of(tx: &mut PgConnection, account: AccountId) -> Result<Vec<ServerRecord>> {
+    records!("account_id = $1 order by id for no key update", account.0).fetch_all(tx).await
 }
 
 /// Moves a new server to another node before its operation begins.
@@ -121,14 +128,22 @@ pub(super) async fn update(
 }
 
 /// Suspends a server, or changes the reason of a suspension.
-pub(super) async fn suspend(tx: &mut PgConnection, id: ServerId, reason: &str, running: bool) -> Result<()> {
+/// `with_account`: it ends with its account's suspension.
+pub(super) async fn suspend(
+    tx: &mut PgConnection,
+    id: ServerId,
+    reason: &str,
+    running: bool,
+    with_account: bool,
+) -> Result<()> {
     sqlx::query!(
         "update servers set suspend_reason = $2, suspended_at = coalesce(suspended_at, now()),
-             suspended_running = suspended_running or $3, updated_at = now()
+             suspended_running = suspended_running or $3, suspended_with_account = $4, updated_at = now()
          where id = $1",
         id.0,
         reason,
-        running
+        running,
+        with_account
     )
     .execute(tx)
     .await
@@ -138,7 +153,8 @@ pub(super) async fn suspend(tx: &mut PgConnection, id: ServerId, reason: &str, r
 /// Ends a suspension; returns whether the server was running before.
 pub(super) async fn unsuspend(tx: &mut PgConnection, id: ServerId) -> Result<bool> {
     sqlx::query_scalar!(
-        r#"update servers s set suspended_at = null, suspend_reason = null, suspended_running = false, updated_at = now()
+        r#"update servers s set suspended_at = null, suspend_reason = null, suspended_running = false,
+               suspended_with_account = false, updated_at = now()
            from servers old where s.id = $1 and old.id = s.id returning old.suspended_running"#,
         id.0
     )
@@ -254,7 +270,7 @@ pub(super) async fn ready_mail(tx: &mut PgConnection, id: ServerId) -> Result<Re
         ReadyMailValues,
         r#"select case when u.confirmed_at is not null then u.email end as email, s.name, t.name as tariff, i.name as os, i.root_login as "root_login: RootLogin",
                 cardinality(s.ssh_keys) > 0 as "has_keys!"
-         from servers s join users u on u.id = s.user_id join tariffs t on t.id = s.tariff_id
+         from servers s join accounts a on a.id = s.account_id join users u on u.id = a.owner_id join tariffs t on t.id = s.tariff_id
               join images i on i.id = s.image_id where s.id = $1"#,
         id.0
     )

@@ -23,7 +23,7 @@ pub enum Power {
     Stop,
     /// Stop cleanly and start again.
     Restart,
-    /// Stop, because the provider has suspended the server.
+    /// Stop, because the server was suspended.
     Suspend,
     /// Start, because the suspension has ended.
     Unsuspend,

@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::Result;
 use crate::alerts::model::{AlertKind, AlertLevel, AlertView, Ended, ListAlerts, LiveAlert, Sort, message};
-use crate::ids::{AlertId, HostId, PoolId, ServerId, UserId};
+use crate::ids::{AccountId, AlertId, HostId, PoolId, ServerId, UserId};
 
 /// Which alerts the caller may see.
 #[derive(Debug, Default)]
 pub(in crate::alerts) struct IncidentOwner<'a> {
     /// Only this account's servers; everything if `None`.
-    pub user: Option<UserId>,
+    pub account: Option<AccountId>,
     /// Only these servers: those that the token's scopes allow.
     pub only: Option<&'a [i64]>,
 }
@@ -114,13 +114,13 @@ macro_rules! alerts {
     (filtered ($($way:tt)*), $rest:literal, $whose:expr, $query:expr $(, $more:expr)*) => {
         alerts!(
             $($way)*,
-            (r#"where ($1::bigint is null or s.user_id = $1) and ($2::bigint[] is null or a.server_id = any($2))
+            (r#"where ($1::bigint is null or s.account_id = $1) and ($2::bigint[] is null or a.server_id = any($2))
                   and ($3::bool is null or (a.resolved_at is null) = $3) and ($4::text is null or a.kind = $4)
                   and ($5::text is null or a.level = $5) and ($6::bigint is null or a.server_id = $6)
                   and ($7::bigint is null or a.host_id = $7)
                   and ($8::bool is null or (a.acknowledged_at is not null) = $8)
                   and ($9::text is null or a.subject = $9)"#, $rest),
-            $whose.user.map(|id| id.0), $whose.only as Option<&[i64]>, $query.open, $query.kind.map(|k| k.0.as_str()),
+            $whose.account.map(|id| id.0), $whose.only as Option<&[i64]>, $query.open, $query.kind.map(|k| k.0.as_str()),
             $query.level.map(|l| l.0.as_str()), $query.server_id.map(|id| id.0), $query.host_id.map(|id| id.0),
             $query.acknowledged, $query.subject $(, $more)*
         )

@@ -47,10 +47,11 @@ pub(in crate::alerts) async fn has_pending(tx: &mut PgConnection, warnings: &[St
                        and (level = 'critical' or kind = any($1)))
                       or (told_at is not null and resolved_at is not null and end_told_at is null))
                  and (level = 'critical' or told_at is not null
-                      or exists (select from servers s join users u on u.id = s.user_id
+                      or exists (select from servers s join accounts c on c.id = s.account_id
+                                     join users u on u.id = c.owner_id
                                  where s.id = a.server_id and u.alert_mails = 'all')
                       or (a.server_id is null
-                          and exists (select from users where role = 'provider' and alert_mails = 'all')))) as "any!""#,
+                          and exists (select from users where staff_role = 'admin' and alert_mails = 'all')))) as "any!""#,
         warnings
     )
     .fetch_one(tx)
@@ -88,12 +89,13 @@ pub(in crate::alerts) async fn pending(
                   extract(epoch from clock_timestamp() - a.changed_at)::float8 as "age!"
            from alerts a
            left join servers s on s.id = a.server_id
-           left join users u on u.id = s.user_id
+           left join accounts c on c.id = s.account_id
+           left join users u on u.id = c.owner_id
            left join hosts h on h.id = a.host_id
            left join address_pools p on p.id = a.pool_id
            left join operations o on o.id = a.operation_id
            left join lateral (
-               select count(*) as servers, count(distinct v.user_id) as customers
+               select count(*) as servers, count(distinct v.account_id) as customers
                from alerts b join servers v on v.id = b.server_id
                where a.kind = 'host_unreachable' and a.server_id is null and b.kind = a.kind and b.host_id = a.host_id
                  and b.raised_at = a.raised_at
@@ -105,7 +107,7 @@ pub(in crate::alerts) async fn pending(
                   or (a.told_at is not null and a.resolved_at is not null and a.end_told_at is null))
              and (a.level = 'critical' or a.told_at is not null or u.alert_mails = 'all'
                   or (a.server_id is null
-                      and exists (select from users where role = 'provider' and alert_mails = 'all')))
+                      and exists (select from users where staff_role = 'admin' and alert_mails = 'all')))
            order by a.id limit $2"#,
         after.0,
         most,
@@ -129,7 +131,7 @@ pub(in crate::alerts) async fn provider_recipients(tx: &mut PgConnection) -> Res
     sqlx::query_as!(
         ProviderRecipient,
         r#"select id as "id: UserId", email, alert_mails = 'all' as "warnings!" from users
-           where role = 'provider' and disabled_at is null and confirmed_at is not null order by id"#
+           where staff_role = 'admin' and disabled_at is null and confirmed_at is not null order by id"#
     )
     .fetch_all(tx)
     .await

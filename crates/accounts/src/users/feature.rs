@@ -1,0 +1,37 @@
+//! Users as a part of the service.
+
+use std::sync::Arc;
+
+use kernel::auth::AccessRow;
+use kernel::feature::Feature;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::routes;
+use crate::Accounts;
+
+/// The users, as staff manage them.
+#[derive(Debug)]
+pub struct Users {
+    accounts: Arc<Accounts>,
+}
+
+impl Users {
+    /// Of this service.
+    pub fn new(accounts: &Arc<Accounts>) -> Arc<Self> {
+        Arc::new(Self { accounts: Arc::clone(accounts) })
+    }
+}
+
+impl Feature for Users {
+    fn name(&self) -> &'static str {
+        "users"
+    }
+
+    fn routes(self: Arc<Self>) -> OpenApiRouter {
+        routes::routes().with_state(Arc::clone(&self.accounts))
+    }
+
+    fn access(&self) -> &'static [AccessRow] {
+        routes::ACCESS
+    }
+}
