@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hypervisor::{Error, GuestPower, GuestRef, Power, Result, StopMode, Task};
+use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Power, Result, StopMode, Task};
 use reqwest::Method;
 use serde_json::json;
 
+use crate::api::{Instance, InstanceState};
 use crate::client::{Client, Reply};
 use crate::lookup::{READY, require};
 use crate::operations::{IncusFollowUp, chained, chained_reply, join};
-use crate::{Incus, processes};
+use crate::{Incus, inventory, processes};
+
+/// How many bytes of its disk a container must have free to be restarted.
+const MARGIN: u64 = 1 << 20;
 
 #[async_trait]
 impl Power for Incus {
@@ -70,6 +74,7 @@ impl Power for Incus {
             return self.start(guest).await;
         }
         has_room(client, &instance.name).await?;
+        has_margin(client, guest, &instance).await?;
         processes::apply(client, &instance).await?;
         match set_state(client, &instance.name, "restart", false, timeout.as_secs().max(1)).await {
             // It stopped by itself after we looked: the next try starts it.
@@ -91,6 +96,20 @@ async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, reply
         Err(Error::Conflict(_)) if require(client, guest).await?.power() == wanted => Ok(Reply::Done),
         Err(Error::Conflict(detail)) => Err(Error::Locked(detail)),
         other => other,
+    }
+}
+
+/// Refuses a container whose disk is all but full: what ends writes its logs first, and then it could not start again.
+/// A machine's disk says nothing of what is free in it.
+async fn has_margin(client: &Client, guest: &GuestRef, instance: &Instance) -> Result<()> {
+    let (GuestKind::Lxc, Some(size)) = (guest.kind, instance.disk_size()) else { return Ok(()) };
+    let state: Result<InstanceState> = client.get(&["instances", &instance.name, "state"], &[]).await;
+    let used = state.ok().and_then(|state| inventory::root_usage(instance, &state));
+    match used {
+        Some(used) if used.saturating_add(MARGIN) > size => {
+            Err(Error::DiskFull(format!("{used} of the {size} bytes of its disk are in use")))
+        }
+        _ => Ok(()),
     }
 }
 
