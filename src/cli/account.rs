@@ -138,12 +138,12 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
         Command::Suspend { id, reason } => {
             let account = service::find(accounts, id).await?;
             let suspension = checked(SuspendAccount { reason })?;
-            service::suspend_account(accounts, &account, &suspension.reason).await?;
+            service::set_suspension_of(accounts, &account, Some(&suspension.reason)).await?;
             println!("{} has been suspended.", plain(&account.name));
         }
         Command::Unsuspend { id } => {
             let account = service::find(accounts, id).await?;
-            service::unsuspend_account(accounts, &account).await?;
+            service::set_suspension_of(accounts, &account, None).await?;
             println!("{} is no longer suspended.", plain(&account.name));
         }
         Command::Members { id } => members(service, &service::find(accounts, id).await?).await?,

@@ -16,11 +16,11 @@ pub use accounts::{lock as lock_accounts, suspension};
 
 pub(super) type Result<T> = sqlx::Result<T>;
 
-/// A query for users, with what comes before and after the columns.
+/// A query for users as this type has them, with what comes before and after the columns that all have.
 macro_rules! users {
-    ($before:literal, $after:literal, $($argument:expr),*) => {
+    ($type:ident, $before:literal, $after:literal $(, $argument:expr)*) => {
         sqlx::query_as!(
-            User,
+            $type,
             $before + r#" id as "id: UserId", email, name, staff_role as "staff_role: StaffRole",
                 alert_mails as "alert_mails: AlertMails", confirmed_at as email_confirmed_at, created_at,
                 (select account_id from acting_for(users.id, null, null, null)) as "account_id!: AccountId" "# + $after,
@@ -28,6 +28,7 @@ macro_rules! users {
         )
     };
 }
+pub(crate) use users;
 
 /// A user with the fields that only the login check may see.
 pub(super) struct Credentials {
@@ -61,12 +62,14 @@ pub(super) async fn insert_user(
 
 /// Finds a user by id.
 pub async fn user(db: impl PgExecutor<'_>, id: UserId) -> Result<Option<User>> {
-    users!("select", "from users where id = $1 and deleted_at is null", id.0).fetch_optional(db).await
+    users!(User, "select", "from users where id = $1 and deleted_at is null", id.0).fetch_optional(db).await
 }
 
 /// Finds a user by email address, ignoring case.
 pub async fn user_by_email(db: &PgPool, email: &str) -> Result<Option<User>> {
-    users!("select", "from users where lower(email) = lower($1) and deleted_at is null", email).fetch_optional(db).await
+    users!(User, "select", "from users where lower(email) = lower($1) and deleted_at is null", email)
+        .fetch_optional(db)
+        .await
 }
 
 /// Changes a user's own settings; `None` leaves a setting unchanged.
@@ -76,6 +79,7 @@ pub(super) async fn update_user(
     alert_mails: Option<AlertMails>,
 ) -> Result<Option<User>> {
     users!(
+        User,
         "update users set alert_mails = coalesce($2, alert_mails) where id = $1 and deleted_at is null returning",
         "",
         id.0,

@@ -11,8 +11,7 @@ use kernel::ids::AccountId;
 use serde::Deserialize;
 
 use super::model::AccountRow;
-use super::service::WITH_RESELLER;
-use super::store::{self, AccountReach, Actor};
+use super::store::{self, AccountReach};
 
 /// An account that the caller may read (GET) or manage (other methods).
 #[derive(Debug, Clone)]
@@ -41,7 +40,7 @@ impl AccountAccess {
             return Err(scopes_forbid());
         }
         let none = || Error::not_found("account");
-        let reach = store::reach(&core.db, Actor::of(&caller), id).await?.ok_or_else(none)?;
+        let reach = store::reach(&core.db, &caller, id).await?.ok_or_else(none)?;
         let account = crate::store::accounts::find(&core.db, id).await?.ok_or_else(none)?;
         Ok(Self { caller, account, role: reach.role, reach })
     }
@@ -51,9 +50,9 @@ impl AccountAccess {
         self.caller.is_provider() || self.reach.above.is_some_and(MemberRole::manages)
     }
 
-    /// Whether the caller owns it, and not only as the provider.
+    /// Whether the caller owns it.
     pub(super) fn is_owner(&self) -> bool {
-        self.reach.direct == Some(MemberRole::Owner)
+        self.account.owner_id == self.caller.user
     }
 
     /// Refuses callers who may not manage the account.
@@ -74,10 +73,9 @@ impl AccountAccess {
 
     /// Refuses changes by members of a suspended account, and by those of a suspended reseller.
     fn check_not_suspended(&self) -> Result<()> {
-        let own = self.account.suspend_reason.as_ref().filter(|_| !self.is_above());
-        let with_reseller = self.reach.reseller_suspended.as_deref();
-        let with_reseller = with_reseller.map(|reason| if self.reach.above.is_some() { reason } else { WITH_RESELLER });
-        match own.map(String::as_str).or(with_reseller) {
+        // From above only the reseller's own suspension stands in the way.
+        let reason = if self.is_above() { &self.reach.reseller_suspended } else { &self.reach.suspended };
+        match reason {
             Some(reason) if !self.caller.is_provider() => Err(account_suspended(reason)),
             _ => Ok(()),
         }

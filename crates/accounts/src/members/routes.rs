@@ -110,7 +110,7 @@ async fn suspend(
     AccountFromAbove(access): AccountFromAbove,
     Post(once, suspension): Post<SuspendAccount>,
 ) -> Result<Json<AccountView>> {
-    Ok(Json(service::suspend(&accounts, &once, &access, &suspension.reason).await?))
+    Ok(Json(service::set_suspension(&accounts, &once, &access, Some(&suspension.reason)).await?))
 }
 
 /// End the suspension of an account: all that it has is as it was before (its reseller, the provider)
@@ -121,5 +121,5 @@ async fn unsuspend(
     AccountFromAbove(access): AccountFromAbove,
     once: Once,
 ) -> Result<Json<AccountView>> {
-    Ok(Json(service::unsuspend(&accounts, &once, &access).await?))
+    Ok(Json(service::set_suspension(&accounts, &once, &access, None).await?))
 }

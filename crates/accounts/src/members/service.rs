@@ -16,14 +16,13 @@ use sqlx::PgConnection;
 
 use super::access::AccountAccess;
 use super::model::{AccountKind, AccountRow, AccountView, ListAccounts, UpdateAccount};
-use super::store::{self, Actor};
+use super::store;
 use crate::Accounts;
 use crate::store::accounts;
 
 pub use creation::{add, create};
 pub use members::{add_member, all_members, members, put_member, remove_member, update_member};
-pub(crate) use suspension::WITH_RESELLER;
-pub use suspension::{suspend, suspend_account, unsuspend, unsuspend_account};
+pub use suspension::{set_suspension, set_suspension_of};
 
 /// A page of the accounts that the caller can act for, oldest first, with their total.
 pub async fn list(
@@ -33,7 +32,7 @@ pub async fn list(
     window: Window,
 ) -> Result<(Vec<AccountView>, i64)> {
     window.check()?;
-    store::list(&accounts.core.db, Actor::of(caller), query, window).await.map_err(list_error)
+    store::list(&accounts.core.db, caller, query, window).await.map_err(list_error)
 }
 
 /// All accounts, oldest first.
@@ -63,7 +62,7 @@ async fn lock(tx: &mut PgConnection, seen: &AccountRow, others: &[AccountId]) ->
 
 /// The account after a change, as the caller sees it.
 async fn view(tx: &mut PgConnection, access: &AccountAccess) -> Result<AccountView> {
-    let reach = store::reach(&mut *tx, Actor::of(&access.caller), access.account.id).await?;
+    let reach = store::reach(&mut *tx, &access.caller, access.account.id).await?;
     let role = reach.map_or(access.role, |reach| reach.role);
     Ok(accounts::find(tx, access.account.id).await?.ok_or_else(not_found)?.seen_as(role))
 }

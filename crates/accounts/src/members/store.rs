@@ -11,53 +11,35 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use super::model::{AccountKind, AccountRow, AccountView, ListAccounts};
 use crate::store::Result;
 
-/// Who looks for accounts.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Actor {
-    user: UserId,
-    staff: Option<StaffRole>,
-    /// The only account that they start from: an API token's.
-    home: Option<AccountId>,
-}
-
-impl Actor {
-    pub(super) fn of(caller: &Caller) -> Self {
-        Self { user: caller.user, staff: caller.staff, home: caller.token_account }
-    }
-}
-
 /// What somebody is in an account.
 #[derive(Debug, Clone)]
 pub(super) struct AccountReach {
     /// The role that they act in.
     pub role: MemberRole,
-    /// What they are in it by themselves.
-    pub direct: Option<MemberRole>,
     /// What they are in the reseller whose customer it is.
     pub above: Option<MemberRole>,
-    /// Why that reseller is suspended, if it is.
+    /// Why that reseller is suspended, if it is, as its own members know it.
     pub reseller_suspended: Option<String>,
+    /// Why the account is suspended, by itself or with its reseller, as its members know it.
+    pub suspended: Option<String>,
 }
 
 /// What somebody is in an account; `None` if they may not know of it.
-pub(super) async fn reach(db: impl PgExecutor<'_>, who: Actor, account: AccountId) -> Result<Option<AccountReach>> {
+pub(super) async fn reach(db: impl PgExecutor<'_>, who: &Caller, account: AccountId) -> Result<Option<AccountReach>> {
     sqlx::query_as!(
         AccountReach,
         r#"select r.role as "role!: MemberRole",
                   (select d.role from account_roles d
-                   where d.account_id = a.id and d.user_id = $1 and ($3::bigint is null or d.account_id = $3))
-                      as "direct: MemberRole",
-                  (select d.role from account_roles d
                    where d.account_id = a.parent_id and d.user_id = $1 and ($3::bigint is null or d.account_id = $3))
                       as "above: MemberRole",
-                  p.suspend_reason as "reseller_suspended?"
+                  p.suspend_reason as "reseller_suspended?", r.suspend_reason as "suspended?"
            from accounts a
            cross join lateral acting_for($1, $2, $3, a.id) r
            left join accounts p on p.id = a.parent_id
            where a.id = $4 and a.deleted_at is null"#,
         who.user.0,
         who.staff.map(StaffRole::as_str),
-        who.home.map(|id| id.0),
+        who.token_account.map(|id| id.0),
         account.0
     )
     .fetch_optional(db)
@@ -67,7 +49,7 @@ pub(super) async fn reach(db: impl PgExecutor<'_>, who: Actor, account: AccountI
 /// A page of the accounts that somebody can act for, oldest first, with their total.
 pub(super) async fn list(
     db: &PgPool,
-    who: Actor,
+    who: &Caller,
     query: &ListAccounts,
     window: Window,
 ) -> Result<(Vec<AccountView>, i64)> {
@@ -91,7 +73,7 @@ pub(super) async fn list(
                 + $after,
                 who.user.0,
                 staff.map(StaffRole::as_str),
-                who.home.map(|id| id.0),
+                who.token_account.map(|id| id.0),
                 query.q,
                 query.kind.map(AccountKind::as_str),
                 query.parent_id.map(|id| id.0)
@@ -191,16 +173,16 @@ pub(super) async fn suspend(tx: &mut PgConnection, account: AccountId, reason: O
     .map(drop)
 }
 
-/// Locks the customers of a reseller by id; returns each with the reason of a suspension of its own.
+/// Locks the customers of a reseller by id; returns each with why it is suspended, by itself or with the reseller.
 pub(super) async fn lock_customers(tx: &mut PgConnection, of: AccountId) -> Result<Vec<(AccountId, Option<String>)>> {
     let customers = sqlx::query!(
-        r#"select id as "id: AccountId", suspend_reason from accounts
+        r#"select id as "id: AccountId", suspension_of(id) as reason from accounts
            where parent_id = $1 and deleted_at is null order by id for no key update"#,
         of.0
     )
     .fetch_all(tx)
     .await?;
-    Ok(customers.into_iter().map(|customer| (customer.id, customer.suspend_reason)).collect())
+    Ok(customers.into_iter().map(|customer| (customer.id, customer.reason)).collect())
 }
 
 /// The number of customers of an account, without these.

@@ -13,43 +13,32 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use super::model::{UpdateUser, UserAccount, UserSummary};
 use crate::members::model::AccountKind;
 use crate::model::AlertMails;
-use crate::store::Result;
-
-/// A query for users as staff see them. What comes after the columns names `users` u.
-macro_rules! summaries {
-    ($before:literal, $after:literal $(, $argument:expr)*) => {
-        sqlx::query_as!(
-            UserSummary,
-            $before + r#"select u.id as "id: UserId", u.email, u.name, u.staff_role as "staff_role: StaffRole",
-                (select account_id from acting_for(u.id, null, null, null)) as "account_id!: AccountId",
-                u.alert_mails as "alert_mails: AlertMails", u.confirmed_at as email_confirmed_at, u.disabled_at,
-                u.created_at "# + $after
-            $(, $argument)*
-        )
-    };
-}
+use crate::store::{Result, users};
 
 /// All users, oldest first.
 pub(super) async fn all(db: &PgPool) -> Result<Vec<UserSummary>> {
-    summaries!("", "from users u where deleted_at is null order by id").fetch_all(db).await
+    users!(UserSummary, "select", ", disabled_at from users where deleted_at is null order by id").fetch_all(db).await
 }
 
 /// One user, unless they were deleted.
 pub(super) async fn find(db: impl PgExecutor<'_>, id: UserId) -> Result<Option<UserSummary>> {
-    summaries!("", "from users u where id = $1 and deleted_at is null", id.0).fetch_optional(db).await
+    users!(UserSummary, "select", ", disabled_at from users where id = $1 and deleted_at is null", id.0)
+        .fetch_optional(db)
+        .await
 }
 
 /// A page of the users whose name or address contains `text`, oldest first, with their total.
 pub(super) async fn list(db: &PgPool, text: Option<&str>, window: Window) -> Result<(Vec<UserSummary>, i64)> {
     let mut tx = db::begin_list_query(db).await?;
     // The page first: each user's own account is looked up, and only theirs.
-    let rows = summaries!(
+    let rows = users!(
+        UserSummary,
         "with page as (
              select id from users
              where deleted_at is null
                and ($1::text is null or strpos(lower(email), lower($1)) > 0 or strpos(lower(name), lower($1)) > 0)
-             order by id limit $2 offset $3) ",
-        "from page join users u using (id) order by u.id",
+             order by id limit $2 offset $3) select",
+        ", disabled_at from page join users using (id) order by id",
         text,
         window.limit,
         window.offset

@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use super::{check_reseller, no_parent};
 use crate::Accounts;
 use crate::members::model::{AccountKind, AccountRow, CreatedAccount, NewAccount, NewOwner};
-use crate::members::store::{self, Actor, InsertedAccount};
+use crate::members::store::{self, InsertedAccount};
 use crate::service::attempts::{limit_address, uncount_address};
 use crate::service::{address_taken, confirmations};
 use crate::store::accounts;
@@ -56,7 +56,7 @@ pub async fn create(
     };
     let created = once.run(&accounts.core, async |tx| {
         let (id, password) = insert(accounts, tx, &new, owner, by_provider).await?;
-        let reach = store::reach(&mut *tx, Actor::of(caller), id).await?.ok_or_else(super::not_found)?;
+        let reach = store::reach(&mut *tx, caller, id).await?.ok_or_else(super::not_found)?;
         let account = accounts::find(tx, id).await?.ok_or_else(super::not_found)?.seen_as(reach.role);
         Ok(CreatedAccount { account, password })
     });

@@ -5,7 +5,7 @@ use kernel::audit;
 use kernel::db;
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
-use kernel::ids::{AccountId, UserId};
+use kernel::ids::UserId;
 use sqlx::PgConnection;
 
 use super::{lock, view};
@@ -15,20 +15,13 @@ use crate::members::model::{AccountKind, AccountRow, AccountView};
 use crate::members::store;
 use crate::store::accounts;
 
-/// What a reseller's customers are told. The function `suspension_of` says the same.
-pub(crate) const WITH_RESELLER: &str = "its reseller is suspended";
-
-/// Suspends an account for this reason.
-pub async fn suspend(accounts: &Accounts, once: &Once, access: &AccountAccess, reason: &str) -> Result<AccountView> {
-    change(accounts, once, access, Some(reason.trim())).await
-}
-
-/// Ends the suspension of an account.
-pub async fn unsuspend(accounts: &Accounts, once: &Once, access: &AccountAccess) -> Result<AccountView> {
-    change(accounts, once, access, None).await
-}
-
-async fn change(accounts: &Accounts, once: &Once, access: &AccountAccess, reason: Option<&str>) -> Result<AccountView> {
+/// Suspends an account for this reason, or with `None` ends that.
+pub async fn set_suspension(
+    accounts: &Accounts,
+    once: &Once,
+    access: &AccountAccess,
+    reason: Option<&str>,
+) -> Result<AccountView> {
     let work = once.run(&accounts.core, async |tx| {
         set(accounts, tx, Some(access.caller.user), &access.account, reason).await?;
         view(tx, access).await
@@ -39,17 +32,8 @@ async fn change(accounts: &Accounts, once: &Once, access: &AccountAccess, reason
     done
 }
 
-/// Suspends an account on the command line.
-pub async fn suspend_account(accounts: &Accounts, account: &AccountRow, reason: &str) -> Result<()> {
-    change_account(accounts, account, Some(reason.trim())).await
-}
-
-/// Ends the suspension of an account on the command line.
-pub async fn unsuspend_account(accounts: &Accounts, account: &AccountRow) -> Result<()> {
-    change_account(accounts, account, None).await
-}
-
-async fn change_account(accounts: &Accounts, account: &AccountRow, reason: Option<&str>) -> Result<()> {
+/// The same on the command line.
+pub async fn set_suspension_of(accounts: &Accounts, account: &AccountRow, reason: Option<&str>) -> Result<()> {
     let mut tx = db::begin(&accounts.core.db).await?;
     set(accounts, &mut tx, None, account, reason).await?;
     let done = tx.commit().await;
@@ -66,6 +50,7 @@ async fn set(
     reason: Option<&str>,
 ) -> Result<()> {
     audit::account(seen.id);
+    let reason = reason.map(str::trim);
     if let Some(reason) = reason {
         audit::reason(reason);
     }
@@ -80,24 +65,13 @@ async fn set(
         _ => {}
     }
     store::suspend(tx, account.id, reason).await?;
-    for (id, reason) in affected(tx, account, reason).await? {
+    // Each with why it is suspended now. All are locked before anything that they own.
+    let mut affected = vec![(account.id, accounts::suspension(tx, account.id).await?)];
+    if account.kind == AccountKind::Reseller {
+        affected.extend(store::lock_customers(tx, account.id).await?);
+    }
+    for (id, reason) in affected {
         accounts.core.subjects().suspend_owned(tx, by, id, reason.as_deref()).await?;
     }
     Ok(())
-}
-
-/// The accounts that a suspension or its end concerns, an account and its customers, each with why it is suspended now.
-/// They are locked before anything that they own.
-async fn affected(
-    tx: &mut PgConnection,
-    account: AccountRow,
-    now: Option<&str>,
-) -> Result<Vec<(AccountId, Option<String>)>> {
-    let AccountRow { id, kind, .. } = account;
-    let mut all = vec![(id, accounts::suspension(tx, id).await?)];
-    if kind == AccountKind::Reseller {
-        let customers = store::lock_customers(tx, id).await?;
-        all.extend(customers.into_iter().map(|(id, own)| (id, own.or_else(|| now.map(|_| WITH_RESELLER.to_owned())))));
-    }
-    Ok(all)
 }
