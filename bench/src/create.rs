@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use kernel::auth::StaffRole;
 use kernel::operations;
-use kernel::operations::model::State;
+use kernel::operations::model::OperationState;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
@@ -163,9 +163,10 @@ impl Shop {
 /// Waits for an operation as the API does: notified by the database, without polling.
 async fn succeeded(house: &House, answer: &Value) -> anyhow::Result<Uuid> {
     let id: Uuid = answer["operationId"].as_str().context("no operation in the answer")?.parse()?;
-    let ended = |p: &operations::service::WaitedOperation| p.view.state.is_ended() || p.view.state == State::Stuck;
+    let ended =
+        |p: &operations::service::WaitedOperation| p.view.state.is_ended() || p.view.state == OperationState::Stuck;
     let view = operations::service::wait(&house.app.core, id, Duration::from_mins(2), ended).await?.view;
-    anyhow::ensure!(view.state == State::Succeeded, "the operation did not succeed: {view:?}");
+    anyhow::ensure!(view.state == OperationState::Succeeded, "the operation did not succeed: {view:?}");
     Ok(id)
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use innkeeper::run::Service;
-use kernel::audit::model::Entry;
+use kernel::audit::model::AuditEntry;
 use kernel::audit::service;
 
 use super::output::{or_none, table, time};
@@ -40,7 +40,7 @@ pub(super) async fn run(service: &Service, command: Command) -> anyhow::Result<(
     Ok(())
 }
 
-fn result(entry: &Entry) -> String {
+fn result(entry: &AuditEntry) -> String {
     match (&entry.code, entry.status, entry.ended_at) {
         (Some(code), ..) => code.clone(),
         (None, Some(status), _) => status.to_string(),

@@ -18,7 +18,7 @@ use compute::ids::{HostId, UserId};
 use compute::images;
 use compute::images::model::{ImageSource, NewImage, RootLogin};
 use compute::tariffs;
-use compute::tariffs::model::{Kind, NewTariff};
+use compute::tariffs::model::{NewTariff, ServerKind};
 use innkeeper::run::Service;
 use ipnet::IpNet;
 use kernel::auth::StaffRole;
@@ -98,7 +98,7 @@ pub(super) async fn run(service: &Service, args: Args) -> anyhow::Result<()> {
 async fn tariff(service: &Service, name: &str, cores: i32, memory: i64, disk: i64, price: i64) -> anyhow::Result<()> {
     let new = checked(NewTariff {
         name: name.to_owned(),
-        kind: Kind::Lxc,
+        kind: ServerKind::Lxc,
         cores,
         memory,
         disk,
@@ -155,14 +155,14 @@ async fn host(service: &Service, args: &Args) -> anyhow::Result<HostId> {
 
 async fn image(service: &Service, args: &Args, host: HostId) -> anyhow::Result<()> {
     let name = args.image_name.trim().to_lowercase();
-    let is_it = |i: &images::model::Image| i.kind == Kind::Lxc && i.name.to_lowercase() == name;
+    let is_it = |i: &images::model::Image| i.kind == ServerKind::Lxc && i.name.to_lowercase() == name;
     if images::service::all(&service.core).await?.iter().any(|view| is_it(&view.image)) {
         return Ok(());
     }
     let new = checked(NewImage {
         name: args.image_name.clone(),
         family: "linux".to_owned(),
-        kind: Kind::Lxc,
+        kind: ServerKind::Lxc,
         // Set by the image's build recipe.
         root_login: RootLogin::Password,
         enabled: true,

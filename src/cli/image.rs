@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use compute::images::model::{ImageSource, NewImage, RootLogin};
 use compute::images::service;
-use compute::tariffs::Kind;
+use compute::tariffs::ServerKind;
 use innkeeper::run::Service;
 use kernel::audit;
 use kernel::idempotency::Once;
@@ -25,8 +25,8 @@ pub(super) struct Add {
     #[arg(long)]
     name: String,
     /// Kind of guest that it installs
-    #[arg(long, value_enum, default_value_t = Kind::Lxc)]
-    kind: Kind,
+    #[arg(long, value_enum, default_value_t = ServerKind::Lxc)]
+    kind: ServerKind,
     /// Operating system family
     #[arg(long = "type", default_value = "linux")]
     family: String,

@@ -1,7 +1,7 @@
 //! `innkeeper tariff …`: tariffs.
 
 use clap::{Args, Subcommand};
-use compute::tariffs::model::{Kind, NewTariff};
+use compute::tariffs::model::{NewTariff, ServerKind};
 use compute::tariffs::service;
 use innkeeper::run::Service;
 use kernel::audit;
@@ -24,8 +24,8 @@ pub(super) struct Add {
     #[arg(long)]
     name: String,
     /// Kind of its servers
-    #[arg(long, value_enum, default_value_t = Kind::Lxc)]
-    kind: Kind,
+    #[arg(long, value_enum, default_value_t = ServerKind::Lxc)]
+    kind: ServerKind,
     /// CPU cores
     #[arg(long)]
     cores: i32,

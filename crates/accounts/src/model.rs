@@ -109,8 +109,7 @@ pub struct Login {
 /// A refresh token to exchange.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = RefreshSession)]
-pub struct Refresh {
+pub struct RefreshSession {
     /// The refresh token from the last login or refresh. It can be used once.
     #[garde(custom(bounded))]
     #[schema(value_type = String)]
@@ -139,8 +138,7 @@ pub struct ChangePassword {
 /// The confirmation of an email address.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = ConfirmAddress)]
-pub struct Confirm {
+pub struct ConfirmAddress {
     /// The code from the confirmation email.
     #[garde(custom(bounded))]
     #[schema(value_type = String)]

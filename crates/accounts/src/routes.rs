@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::Accounts;
 use super::model::{
-    ApiToken, ChangePassword, Confirm, CreatedApiToken, Login, Me, NewApiToken, Refresh, Register, SessionView,
-    SignedIn, UpdateMe, User,
+    ApiToken, ChangePassword, ConfirmAddress, CreatedApiToken, Login, Me, NewApiToken, RefreshSession, Register,
+    SessionView, SignedIn, UpdateMe, User,
 };
 use super::service::{self, LoginOrigin};
 
@@ -92,11 +92,11 @@ async fn login(
 
 /// Exchange a refresh token for a new pair
 #[utoipa::path(post, path = "/auth/refresh", tag = "auth", operation_id = "refreshSession", security(()),
-    request_body = Refresh, responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody)))]
+    request_body = RefreshSession, responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody)))]
 async fn refresh(
     State(accounts): State<Arc<Accounts>>,
     address: ClientAddress,
-    Json(refresh): Json<Refresh>,
+    Json(refresh): Json<RefreshSession>,
 ) -> Result<Json<SignedIn>> {
     Ok(Json(service::refresh(&accounts, refresh, address).await?))
 }
@@ -182,11 +182,11 @@ async fn end_session(
 
 /// Confirm an email address with the code that was sent to it
 #[utoipa::path(post, path = "/auth/confirm", tag = "auth", operation_id = "confirmAddress", security(()),
-    request_body = Confirm, responses((status = 204)))]
+    request_body = ConfirmAddress, responses((status = 204)))]
 async fn confirm(
     State(accounts): State<Arc<Accounts>>,
     address: ClientAddress,
-    Json(confirm): Json<Confirm>,
+    Json(confirm): Json<ConfirmAddress>,
 ) -> Result<StatusCode> {
     service::confirm(&accounts, &confirm.code, address).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{Login, Me, Refresh, Register, SignedIn, UpdateMe, User};
+use super::model::{Login, Me, RefreshSession, Register, SignedIn, UpdateMe, User};
 use super::{Accounts, store};
 use attempts::{ACCOUNT, EVERYWHERE, PLACE, limit, limit_address, uncount_address};
 
@@ -175,7 +175,7 @@ async fn issue(accounts: &Accounts, tx: &mut PgConnection, user: User, session: 
 
 /// Exchanges a refresh token for a new pair. A token that was used before counts as stolen: its session is revoked. The
 /// exception is an immediate retry from the same address, because the response may have been lost.
-pub async fn refresh(accounts: &Accounts, refresh: Refresh, address: ClientAddress) -> Result<SignedIn> {
+pub async fn refresh(accounts: &Accounts, refresh: RefreshSession, address: ClientAddress) -> Result<SignedIn> {
     let refused = || unauthenticated("This refresh token is no longer valid; sign in again.");
     let hash = secrets::hash_token(refresh.refresh_token.expose_secret());
     let from = address.0.to_string();

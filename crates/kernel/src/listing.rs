@@ -45,8 +45,7 @@ impl Window {
 /// Sort direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[schema(as = SortOrder)]
-pub enum Order {
+pub enum SortOrder {
     /// Smallest, oldest, A first.
     Asc,
     /// The other way round.

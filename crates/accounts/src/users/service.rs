@@ -45,12 +45,12 @@ fn not_found() -> Error {
 
 /// A new user's password: its hash, and itself where it was generated and has to be shown.
 #[derive(Debug)]
-pub(crate) struct NewPassword {
+pub(crate) struct InitialPassword {
     pub(crate) hash: String,
     pub(crate) shown: Option<String>,
 }
 
-impl NewPassword {
+impl InitialPassword {
     /// This one, or a generated one.
     pub(crate) async fn of(given: Option<SecretString>) -> Result<Self> {
         let shown = given.is_none();
@@ -62,7 +62,7 @@ impl NewPassword {
 
 /// Creates a user with an account of their own. The caller has validated `new`.
 pub async fn create(accounts: &Accounts, once: &Once, new: NewUser) -> Result<CreatedUser> {
-    let password = NewPassword::of(new.password).await?;
+    let password = InitialPassword::of(new.password).await?;
     let created = once.run(&accounts.core, async |tx| {
         let user = insert_with_account(tx, &new.email, new.name.trim(), new.staff_role, &password.hash, true).await?;
         let user = store::find(tx, user.id).await?.ok_or_else(not_found)?;

@@ -193,8 +193,7 @@ pub struct AddressPage {
 /// An address to reserve.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = ReserveAddress)]
-pub struct HoldBack {
+pub struct ReserveAddress {
     /// The address, within the pool's range.
     #[garde(skip)]
     #[schema(value_type = String, example = "10.0.0.20")]

@@ -15,7 +15,7 @@ use kernel::idempotency::Post;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{Address, AddressPage, HoldBack, NewPool, Pool, UpdatePool};
+use super::model::{Address, AddressPage, NewPool, Pool, ReserveAddress, UpdatePool};
 use super::{Addresses, service};
 use crate::ids::PoolId;
 
@@ -109,13 +109,13 @@ async fn addresses(
 
 /// Reserve an address, so that no server gets it
 #[utoipa::path(post, path = "/address-pools/{id}/reserve", tag = "addresses", operation_id = "reserveAddress",
-    params(("id" = PoolId, Path, description = "The pool's id")), request_body = HoldBack,
+    params(("id" = PoolId, Path, description = "The pool's id")), request_body = ReserveAddress,
     responses((status = 201, body = Address)))]
 async fn reserve(
     State(pools): State<Arc<Addresses>>,
     _: ProviderCaller,
     Path(id): Path<PoolId>,
-    Post(once, wish): Post<HoldBack>,
+    Post(once, wish): Post<ReserveAddress>,
 ) -> Result<(StatusCode, Json<Address>)> {
     Ok((StatusCode::CREATED, Json(service::reserve(&pools.core, &once, id, wish).await?)))
 }

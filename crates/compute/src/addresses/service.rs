@@ -11,7 +11,7 @@ use kernel::listing::Window;
 use sqlx::PgExecutor;
 
 use super::Addresses;
-use super::model::{Address, HoldBack, NewPool, Pool, UpdatePool};
+use super::model::{Address, NewPool, Pool, ReserveAddress, UpdatePool};
 use super::range::{Problem, Range};
 use super::store::{self, PoolRow};
 use crate::ids::{HostId, PoolId};
@@ -182,8 +182,8 @@ pub async fn addresses(core: &Core, id: PoolId, window: Window) -> Result<(Vec<A
 }
 
 /// Reserves an address, so that no server gets it.
-pub async fn reserve(core: &Core, once: &Once, id: PoolId, wish: HoldBack) -> Result<Address> {
-    let HoldBack { address, reason } = wish;
+pub async fn reserve(core: &Core, once: &Once, id: PoolId, wish: ReserveAddress) -> Result<Address> {
+    let ReserveAddress { address, reason } = wish;
     once.run(core, async |tx| {
         let pool = store::lock(tx, id).await?.ok_or_else(no_pool)?;
         if !pool.range.contains(address) {

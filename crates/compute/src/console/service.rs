@@ -20,7 +20,7 @@ use super::store::{self, ConsoleConnection, RedeemedTicket};
 use crate::ids::ServerId;
 use crate::locks::CONSOLES;
 use crate::servers;
-use crate::servers::model::{ServerRecord, Status};
+use crate::servers::model::{ServerRecord, ServerState};
 
 /// How long a connection counts as alive without a heartbeat: its process may have died.
 pub(super) const ALIVE: Duration = Duration::from_secs(90);
@@ -85,18 +85,20 @@ pub async fn order(
 }
 
 /// Why a server can't have a console now, according to its status.
-fn unavailable_reason(status: Status) -> Option<&'static str> {
+fn unavailable_reason(status: ServerState) -> Option<&'static str> {
     match status {
         // Whether a server that is being resized, or whose status is unknown, is running is for the host to say.
-        Status::Running | Status::Paused | Status::Resizing | Status::Unknown => None,
-        Status::Creating => Some("The server is still being created; its console will be available once it runs."),
-        Status::Stopped => Some("The server is stopped; start it to open its console."),
-        Status::Starting | Status::Restarting => Some("The server is starting; open its console in a moment."),
-        Status::Restoring => Some("The server is being rolled back; open its console when that is done."),
-        Status::Reinstalling => Some("The server is being reinstalled; open its console when that is done."),
-        Status::Stopping => Some("The server is being stopped."),
-        Status::Deleting | Status::Deleted => Some("The server is being deleted."),
-        Status::Failed => Some("This server could not be created; delete it and order another."),
+        ServerState::Running | ServerState::Paused | ServerState::Resizing | ServerState::Unknown => None,
+        ServerState::Creating => Some("The server is still being created; its console will be available once it runs."),
+        ServerState::Stopped => Some("The server is stopped; start it to open its console."),
+        ServerState::Starting | ServerState::Restarting => {
+            Some("The server is starting; open its console in a moment.")
+        }
+        ServerState::Restoring => Some("The server is being rolled back; open its console when that is done."),
+        ServerState::Reinstalling => Some("The server is being reinstalled; open its console when that is done."),
+        ServerState::Stopping => Some("The server is being stopped."),
+        ServerState::Deleting | ServerState::Deleted => Some("The server is being deleted."),
+        ServerState::Failed => Some("This server could not be created; delete it and order another."),
     }
 }
 
@@ -180,7 +182,7 @@ pub(super) async fn check_access(
         return Err(CloseReason::FORBIDDEN.with_text(&error.message));
     }
     match server.status {
-        Status::Deleting | Status::Deleted => Err(CloseReason::GONE),
+        ServerState::Deleting | ServerState::Deleted => Err(CloseReason::GONE),
         _ => Ok((caller, server)),
     }
 }

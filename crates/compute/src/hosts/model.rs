@@ -70,7 +70,7 @@ pub struct HostNode {
     /// once, and what servers on all of those nodes hold counts against it.
     pub disk_shared: bool,
     /// What servers hold, from the order until the guest is certainly gone.
-    pub reserved: Reserved,
+    pub reserved: ReservedCapacity,
     /// When a sweep or check last found it.
     pub seen_at: DateTime<Utc>,
 }
@@ -78,8 +78,7 @@ pub struct HostNode {
 /// What servers hold of a node.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = ReservedCapacity)]
-pub struct Reserved {
+pub struct ReservedCapacity {
     /// The number of servers.
     pub servers: i64,
     /// Their cores.

@@ -8,7 +8,7 @@ use monitor::SweepClaim;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use super::kinds::KindName;
-use super::model::{HostNode, Reserved};
+use super::model::{HostNode, ReservedCapacity};
 use crate::ids::HostId;
 
 type Result<T> = sqlx::Result<T>;
@@ -255,7 +255,7 @@ pub(super) async fn nodes(db: impl PgExecutor<'_>, hosts: &[i64]) -> Result<Vec<
     Ok(rows
         .into_iter()
         .map(|r| {
-            let reserved = Reserved {
+            let reserved = ReservedCapacity {
                 servers: r.servers,
                 cores: r.reserved_cores,
                 memory: r.reserved_memory,

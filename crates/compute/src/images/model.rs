@@ -10,7 +10,7 @@ use kernel::stored_enum;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{HostId, ImageId};
-use crate::tariffs::Kind;
+use crate::tariffs::ServerKind;
 
 /// How root logs in over SSH to a server made from an image. That is up to the image and can't be detected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
@@ -58,7 +58,7 @@ pub struct Image {
     #[schema(example = "linux")]
     pub family: String,
     /// The kind of guest that it is for.
-    pub kind: Kind,
+    pub kind: ServerKind,
     /// How root logs in over SSH to a server made from it.
     pub root_login: RootLogin,
     /// Whether it can be ordered.
@@ -113,7 +113,7 @@ pub struct NewImage {
     pub family: String,
     /// The kind of guest that it is for.
     #[garde(skip)]
-    pub kind: Kind,
+    pub kind: ServerKind,
     /// How root logs in over SSH to a server made from it, for the email that a server is ready; `key` if omitted.
     #[serde(default)]
     #[garde(skip)]
@@ -145,7 +145,7 @@ pub struct UpdateImage {
     pub family: Option<String>,
     /// The kind of guest that it is for.
     #[garde(skip)]
-    pub kind: Option<Kind>,
+    pub kind: Option<ServerKind>,
     /// How root logs in over SSH to a server made from it.
     #[garde(skip)]
     pub root_login: Option<RootLogin>,

@@ -16,7 +16,7 @@ use super::store::{self, HostSource};
 use crate::hosts;
 use crate::hosts::Hosts;
 use crate::ids::{HostId, ImageId};
-use crate::tariffs::Kind;
+use crate::tariffs::ServerKind;
 
 /// How often hosts are asked which of their nodes have an image.
 const LOOK_EVERY: Duration = Duration::from_mins(10);
@@ -131,7 +131,7 @@ type VerifiedSource = (ImageSource, Option<Vec<String>>);
 /// Asks each host whether, and on which nodes, it has its source, except for those in `known`.
 async fn verify(
     hosts: &Hosts,
-    kind: Kind,
+    kind: ServerKind,
     sources: &[ImageSource],
     known: &[ImageSource],
 ) -> Result<Vec<VerifiedSource>> {

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgExecutor};
 
 use super::model::{Image, ImageSource, NewImage, RootLogin};
 use crate::ids::{HostId, ImageId};
-use crate::tariffs::Kind;
+use crate::tariffs::ServerKind;
 
 type Result<T> = sqlx::Result<T>;
 
@@ -12,7 +12,7 @@ type Result<T> = sqlx::Result<T>;
 pub async fn images(db: impl PgExecutor<'_>, only_enabled: bool) -> Result<Vec<Image>> {
     sqlx::query_as!(
         Image,
-        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind",
+        r#"select id as "id: ImageId", name, type as family, kind as "kind: ServerKind",
                   root_login as "root_login: RootLogin", enabled, created_at, updated_at
            from images where enabled or not $1 order by id"#,
         only_enabled
@@ -25,7 +25,7 @@ pub async fn images(db: impl PgExecutor<'_>, only_enabled: bool) -> Result<Vec<I
 pub async fn image(db: impl PgExecutor<'_>, id: ImageId) -> Result<Option<Image>> {
     sqlx::query_as!(
         Image,
-        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind",
+        r#"select id as "id: ImageId", name, type as family, kind as "kind: ServerKind",
                   root_login as "root_login: RootLogin", enabled, created_at, updated_at
            from images where id = $1"#,
         id.0
@@ -57,7 +57,7 @@ pub(super) async fn sources(db: impl PgExecutor<'_>, only: Option<ImageId>) -> R
 pub(super) async fn lock(tx: &mut PgConnection, id: ImageId) -> Result<Option<Image>> {
     sqlx::query_as!(
         Image,
-        r#"select id as "id: ImageId", name, type as family, kind as "kind: Kind",
+        r#"select id as "id: ImageId", name, type as family, kind as "kind: ServerKind",
                   root_login as "root_login: RootLogin", enabled, created_at, updated_at
            from images where id = $1 for no key update"#,
         id.0
@@ -72,7 +72,7 @@ pub(super) async fn insert(db: impl PgExecutor<'_>, new: &NewImage) -> Result<Op
         Image,
         r#"insert into images (name, type, kind, enabled, root_login) values ($1, $2, $3, $4, $5)
            on conflict (lower(name), kind) do nothing
-           returning id as "id: ImageId", name, type as family, kind as "kind: Kind",
+           returning id as "id: ImageId", name, type as family, kind as "kind: ServerKind",
                   root_login as "root_login: RootLogin", enabled, created_at, updated_at"#,
         new.name.trim(),
         new.family.trim(),
@@ -89,7 +89,7 @@ pub(super) async fn update(db: impl PgExecutor<'_>, image: &Image) -> Result<Ima
     sqlx::query_as!(
         Image,
         r#"update images set name = $2, type = $3, kind = $4, enabled = $5, root_login = $6, updated_at = now() where id = $1
-           returning id as "id: ImageId", name, type as family, kind as "kind: Kind",
+           returning id as "id: ImageId", name, type as family, kind as "kind: ServerKind",
                   root_login as "root_login: RootLogin", enabled, created_at, updated_at"#,
         image.id.0,
         image.name,
@@ -127,7 +127,7 @@ pub(super) async fn set_sources(tx: &mut PgConnection, image: ImageId, sources: 
 pub(super) struct HostSource {
     pub image: ImageId,
     pub name: String,
-    pub kind: Kind,
+    pub kind: ServerKind,
     pub host: HostId,
     pub source: String,
 }
@@ -136,7 +136,7 @@ pub(super) struct HostSource {
 pub(super) async fn sources_on(db: impl PgExecutor<'_>, host: HostId) -> Result<Vec<HostSource>> {
     sqlx::query_as!(
         HostSource,
-        r#"select s.image_id as "image: ImageId", i.name, i.kind as "kind: Kind", s.host_id as "host: HostId", s.source
+        r#"select s.image_id as "image: ImageId", i.name, i.kind as "kind: ServerKind", s.host_id as "host: HostId", s.source
            from image_sources s join images i on i.id = s.image_id
            where s.host_id = $1 and i.enabled order by s.image_id"#,
         host.0
@@ -153,7 +153,7 @@ pub(super) async fn claim_due_sources(db: impl PgExecutor<'_>, seconds: f64) -> 
            from images i, hosts h
            where i.id = s.image_id and h.id = s.host_id and i.enabled and h.enabled
              and (s.looked_at is null or s.nodes = '{}' or s.looked_at < now() - make_interval(secs => $1))
-           returning s.image_id as "image: ImageId", i.name, i.kind as "kind: Kind", s.host_id as "host: HostId", s.source"#,
+           returning s.image_id as "image: ImageId", i.name, i.kind as "kind: ServerKind", s.host_id as "host: HostId", s.source"#,
         seconds
     )
     .fetch_all(db)

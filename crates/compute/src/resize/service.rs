@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use super::model::{ResizeServer, ServerSize};
 use super::{store, workflow};
 use crate::ids::TariffId;
-use crate::servers::model::{ServerRecord, Status};
+use crate::servers::model::{ServerRecord, ServerState};
 use crate::servers::service::{self, Accepted, StoredRequest};
 use crate::servers::{self, ServerAccess, Servers, placement};
 use crate::tariffs;
@@ -50,7 +50,7 @@ pub async fn resize(servers: &Servers, access: &ServerAccess, wish: &ResizeServe
     }
     let live = if server.kind == "vm" { can.vm_live_resize } else { can.live_resize };
     let power = (to.cores, to.memory) != (from.cores, from.memory);
-    let restart = power && server.status != Status::Stopped && !live;
+    let restart = power && server.status != ServerState::Stopped && !live;
     if restart && !wish.allow_restart {
         return Err(Error::field(
             "allowRestart",
@@ -65,7 +65,7 @@ pub async fn resize(servers: &Servers, access: &ServerAccess, wish: &ResizeServe
         ));
     }
     let data = workflow::Data::new(from, to, tariff, restart);
-    let status = restart.then_some(Status::Resizing);
+    let status = restart.then_some(ServerState::Resizing);
     let id = service::enqueue(core, &mut tx, &server, access.caller.user, workflow::KIND, status, data).await?;
     servers::store::set_size(&mut tx, server.id, from.max(to), None).await?;
     tx.commit().await?;

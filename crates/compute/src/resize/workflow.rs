@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::model::ServerSize;
 use crate::hosts::Hosts;
 use crate::ids::TariffId;
-use crate::servers::model::Status;
+use crate::servers::model::ServerState;
 use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{self, BUSY, Guest, HostWork};
 use crate::servers::{self, Servers};
@@ -288,7 +288,7 @@ impl Step<Data> for StoreSize {
         let mut tx = ctx.begin().await?;
         servers::store::set_size(&mut tx, server_of(ctx)?, data.to, data.tariff).await?;
         if data.restart {
-            let status = if up { Status::Running } else { Status::Stopped };
+            let status = if up { ServerState::Running } else { ServerState::Stopped };
             servers::store::set_status(&mut tx, server_of(ctx)?, status).await?;
         }
         Ok(Outcome::DoneIn(tx))

@@ -10,7 +10,7 @@ use kernel::idempotency::{Once, OnceCheck};
 use kernel::secrets;
 use secrecy::ExposeSecret;
 
-use super::model::{ReinstallServer, ServerView, Status, UpdateServer};
+use super::model::{ReinstallServer, ServerState, ServerView, UpdateServer};
 use super::service::{self, Accepted, StoredRequest};
 use super::workflows::{create, reinstall};
 use super::{ServerAccess, store};
@@ -86,9 +86,16 @@ pub async fn reinstall(hosts: &Hosts, once: &Once, access: &ServerAccess, wish: 
         let sealed = core.sealer.seal_text(create::PASSWORD, &password)?;
         let up = store::wanted_up(tx, server.id).await?;
         let data = reinstall::Data::new(sealed, wish.os_id, keys, up);
-        let id =
-            service::enqueue(core, tx, &server, access.caller.user, reinstall::KIND, Some(Status::Reinstalling), data)
-                .await?;
+        let id = service::enqueue(
+            core,
+            tx,
+            &server,
+            access.caller.user,
+            reinstall::KIND,
+            Some(ServerState::Reinstalling),
+            data,
+        )
+        .await?;
         Ok(StoredRequest::new(id, Some(password.expose_secret())))
     });
     service::wait_for_task(core, once, accepted.await?).await

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use garde::Validate;
 use hypervisor::{GuestKind, GuestRef};
 use kernel::http::text;
-use kernel::listing::Order;
+use kernel::listing::SortOrder;
 use kernel::stored_enum;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -16,8 +16,7 @@ use crate::ids::{AccountId, HostId, ImageId, ServerId, SshKeyId, TariffId, UserI
 /// A server's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[schema(as = ServerState)]
-pub enum Status {
+pub enum ServerState {
     /// Being created.
     Creating,
     /// Running.
@@ -49,9 +48,9 @@ pub enum Status {
     Failed,
 }
 
-stored_enum!(Status, Self::Unknown);
+stored_enum!(ServerState, Self::Unknown);
 
-impl Status {
+impl ServerState {
     /// The value stored in the database.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -90,7 +89,7 @@ pub struct ServerView {
     /// Host name.
     pub name: String,
     /// Its status.
-    pub status: Status,
+    pub status: ServerState,
     /// The guest's number, which is unique in the whole installation.
     pub proxmox_id: i64,
     /// Its first address, IPv4 before IPv6; null until the server has been created.
@@ -118,15 +117,14 @@ pub struct ServerView {
     /// Why it is suspended.
     pub suspend_reason: Option<String>,
     /// Its operating system.
-    pub os: Os,
+    pub os: ServerImage,
     /// Its tariff, in brief.
     pub tariff: TariffBrief,
 }
 
 /// A server's operating system.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-#[schema(as = ServerImage)]
-pub struct Os {
+pub struct ServerImage {
     /// The image's id.
     pub id: ImageId,
     /// The image's name.
@@ -172,7 +170,7 @@ pub struct ServerRecord {
     /// Host name.
     pub name: String,
     /// Its status.
-    pub status: Status,
+    pub status: ServerState,
     /// Cores.
     pub cores: i32,
     /// Memory in MiB.
@@ -290,11 +288,11 @@ pub struct ListServers {
     /// Sort direction; `asc` if omitted.
     #[garde(skip)]
     #[param(inline)]
-    pub order: Option<Order>,
+    pub order: Option<SortOrder>,
     /// Only servers with this status.
     #[garde(skip)]
     #[param(inline)]
-    pub status: Option<Status>,
+    pub status: Option<ServerState>,
     /// Only servers with this tariff.
     #[garde(skip)]
     pub tariff_id: Option<TariffId>,

@@ -46,7 +46,7 @@ pub async fn order(servers: &Servers, once: &Once, caller: &Caller, order: Creat
         let kind = store::image_kind(tx, order.os_id)
             .await?
             .ok_or_else(|| Error::field("osId", "No such image is available."))?;
-        GuestKind::try_from(stored::parse_known(&offer.kind).unwrap_or(tariffs::Kind::Unknown))?;
+        GuestKind::try_from(stored::parse_known(&offer.kind).unwrap_or(tariffs::ServerKind::Unknown))?;
         if kind != offer.kind {
             return Err(Error::field(
                 "osId",

@@ -8,7 +8,7 @@ use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
 use sqlx::PgConnection;
 
-use super::model::{ServerRecord, Status};
+use super::model::{ServerRecord, ServerState};
 use super::{ServerAccess, store, subject};
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
@@ -77,7 +77,7 @@ pub fn require_not_suspended(caller: &Caller, server: &ServerRecord) -> Result<(
 pub fn require_guest(server: &ServerRecord) -> Result<()> {
     match (server.reserved, server.status) {
         (false, _) => Err(Error::new(Code::Conflict, "This server could not be created; delete it and order another.")),
-        (true, Status::Failed) => {
+        (true, ServerState::Failed) => {
             Err(Error::new(Code::Conflict, "This server could not be reinstalled; reinstall it again, or delete it."))
         }
         _ => Ok(()),

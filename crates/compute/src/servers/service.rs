@@ -9,7 +9,7 @@ use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
 use kernel::listing::Window;
 use kernel::operations;
-use kernel::operations::model::State;
+use kernel::operations::model::OperationState;
 use kernel::operations::service::WaitedOperation;
 use kernel::secrets;
 use secrecy::ExposeSecret;
@@ -17,7 +17,7 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::labels::Selector;
-use super::model::{ListServers, ServerView, Status};
+use super::model::{ListServers, ServerState, ServerView};
 pub use super::order::order;
 pub use super::rules::{
     accessible, accessible_by_number, authorize, let_show, lock, refused, require_guest, require_not_suspended,
@@ -99,7 +99,7 @@ pub async fn view_on(db: impl PgExecutor<'_>, id: ServerId) -> Result<ServerView
 }
 
 /// Enqueues a start, stop or restart.
-pub async fn power(core: &Core, once: &Once, access: &ServerAccess, power: power::Power) -> Result<Accepted> {
+pub async fn power(core: &Core, once: &Once, access: &ServerAccess, power: power::PowerAction) -> Result<Accepted> {
     submit(core, once, access, power.kind(), Some(power.under_way()), power::Data::default(), None).await
 }
 
@@ -114,7 +114,7 @@ pub async fn delete(hosts: &Hosts, access: &ServerAccess) -> Result<Option<Uuid>
         // It gets the deadline of an undo: what the host may have begun to destroy can't be called off.
         let deadline = seconds(core.config.undo_deadline_seconds);
         let data = delete::Data::new(store::wanted_up(&mut tx, server.id).await?);
-        let under_way = Status::Deleting;
+        let under_way = ServerState::Deleting;
         let new = subject::operation(&server, delete::KIND, data, access.caller.user, deadline);
         let id = if access.caller.is_provider() {
             enqueue_behind(core, &mut tx, server.id, new, under_way, &["suspend", "unsuspend"]).await?
@@ -159,10 +159,12 @@ pub async fn change_password(hosts: &Hosts, once: &Once, access: &ServerAccess) 
         status.clone()
     } else {
         let status = match operations::service::wait(core, operation, PASSWORD_WAIT, |p| is_over(p.view.state)).await {
-            Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+            Ok(WaitedOperation { view, .. })
+                if matches!(view.state, OperationState::Failed | OperationState::Stuck) =>
+            {
                 return Err(failed(view.error));
             }
-            Ok(WaitedOperation { view, .. }) if view.state == State::Succeeded => SET,
+            Ok(WaitedOperation { view, .. }) if view.state == OperationState::Succeeded => SET,
             // It may well be set: the caller must have it.
             Ok(_) | Err(_) => PENDING,
         };

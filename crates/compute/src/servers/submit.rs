@@ -5,14 +5,14 @@ use std::time::Duration;
 use kernel::core::Core;
 use kernel::error::{Code, Error, Result};
 use kernel::idempotency::Once;
-use kernel::operations::model::{OperationError, State};
+use kernel::operations::model::{OperationError, OperationState};
 use kernel::operations::service::WaitedOperation;
 use kernel::operations::{self, NewOperation, WorkflowKind};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{ServerRecord, Status};
+use super::model::{ServerRecord, ServerState};
 use super::rules::{lock, require_guest, seconds};
 use super::{ServerAccess, store, subject};
 use crate::ids::{ServerId, UserId};
@@ -20,8 +20,8 @@ use crate::ids::{ServerId, UserId};
 /// How long a response waits for the host's own task id.
 const TASK_ID_WAIT: Duration = Duration::from_secs(2);
 
-pub(super) fn is_over(state: State) -> bool {
-    state.is_ended() || state == State::Stuck
+pub(super) fn is_over(state: OperationState) -> bool {
+    state.is_ended() || state == OperationState::Stuck
 }
 
 pub(super) fn failed(error: Option<OperationError>) -> Error {
@@ -39,7 +39,7 @@ pub async fn enqueue<D: operations::Data>(
     server: &ServerRecord,
     user: UserId,
     kind: WorkflowKind,
-    under_way: Option<Status>,
+    under_way: Option<ServerState>,
     data: D,
 ) -> Result<Uuid> {
     let deadline = seconds(core.config.operation_deadline_seconds);
@@ -58,7 +58,7 @@ pub(super) async fn enqueue_behind<D: operations::Data>(
     tx: &mut PgConnection,
     server: ServerId,
     new: NewOperation<D>,
-    under_way: Status,
+    under_way: ServerState,
     instead_of: &[&str],
 ) -> Result<Uuid> {
     let placed = core.engine.enqueue_behind(tx, new, instead_of).await?;
@@ -106,7 +106,7 @@ pub(super) async fn begin<D: operations::Data>(
     once: &Once,
     access: &ServerAccess,
     kind: WorkflowKind,
-    under_way: Option<Status>,
+    under_way: Option<ServerState>,
     data: D,
     generated: Option<&str>,
 ) -> Result<StoredRequest> {
@@ -136,7 +136,7 @@ pub async fn submit<D: operations::Data>(
     once: &Once,
     access: &ServerAccess,
     kind: WorkflowKind,
-    under_way: Option<Status>,
+    under_way: Option<ServerState>,
     data: D,
     generated: Option<&str>,
 ) -> Result<Accepted> {
@@ -154,7 +154,9 @@ pub async fn wait_for_task(core: &Core, once: &Once, stored: StoredRequest) -> R
     } else {
         let known = |p: &WaitedOperation| p.host_task.is_some() || is_over(p.view.state);
         let task = match operations::service::wait(core, operation, TASK_ID_WAIT, known).await {
-            Ok(WaitedOperation { view, .. }) if matches!(view.state, State::Failed | State::Stuck) => {
+            Ok(WaitedOperation { view, .. })
+                if matches!(view.state, OperationState::Failed | OperationState::Stuck) =>
+            {
                 return Err(failed(view.error));
             }
             Ok(WaitedOperation { host_task: Some(task), .. }) => task,

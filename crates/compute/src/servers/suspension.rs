@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{ServerRecord, Status};
-use super::workflows::power::{self, Power};
+use super::model::{ServerRecord, ServerState};
+use super::workflows::power::{self, PowerAction};
 use super::{ServerAccess, service, store, subject};
 use crate::ids::{AccountId, UserId};
 
@@ -88,13 +88,13 @@ async fn stop(
     with_account: bool,
 ) -> Result<Option<Uuid>> {
     // A stopped server may show another status: its host does not report it, or an operation was abandoned.
-    let needs_stop = server.reserved && !matches!(server.status, Status::Stopped | Status::Failed);
-    let ran = needs_stop && (server.status == Status::Stopping || store::wanted_up(tx, server.id).await?);
+    let needs_stop = server.reserved && !matches!(server.status, ServerState::Stopped | ServerState::Failed);
+    let ran = needs_stop && (server.status == ServerState::Stopping || store::wanted_up(tx, server.id).await?);
     store::suspend(tx, server.id, reason, ran, with_account).await?;
     if !needs_stop {
         return Ok(None);
     }
-    stop_or_start(core, tx, server, user, Power::Suspend).await.map(Some)
+    stop_or_start(core, tx, server, user, PowerAction::Suspend).await.map(Some)
 }
 
 async fn restore(
@@ -106,7 +106,7 @@ async fn restore(
     if !store::unsuspend(tx, server.id).await? {
         return Ok(None);
     }
-    stop_or_start(core, tx, server, user, Power::Unsuspend).await.map(Some)
+    stop_or_start(core, tx, server, user, PowerAction::Unsuspend).await.map(Some)
 }
 
 async fn stop_or_start(
@@ -114,7 +114,7 @@ async fn stop_or_start(
     tx: &mut PgConnection,
     server: &ServerRecord,
     user: Option<UserId>,
-    power: Power,
+    power: PowerAction,
 ) -> Result<Uuid> {
     let data = power::Data::default();
     let deadline = service::seconds(core.config.operation_deadline_seconds);

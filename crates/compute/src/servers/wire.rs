@@ -5,7 +5,7 @@ use kernel::error::{Error, Result};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::model::Status;
+use super::model::ServerState;
 use super::order::OrderedServer;
 use super::service::{Accepted, NewPassword};
 use super::suspension::Suspended;
@@ -26,7 +26,7 @@ pub struct CreatedServer {
     /// The new server's id.
     pub id: ServerId,
     /// `creating`.
-    pub status: Status,
+    pub status: ServerState,
     /// The guest's number.
     pub proxmox_id: i64,
     /// Null: `GET /api/server/{id}` has it once the server has been created.
@@ -41,7 +41,7 @@ impl From<OrderedServer> for CreatedServer {
     fn from(ordered: OrderedServer) -> Self {
         Self {
             id: ordered.id,
-            status: Status::Creating,
+            status: ServerState::Creating,
             proxmox_id: ordered.number,
             ip_address: None,
             root_password: ordered.password,
@@ -53,8 +53,7 @@ impl From<OrderedServer> for CreatedServer {
 /// The response to start, stop and restart.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = PowerAccepted)]
-pub struct Action {
+pub struct PowerAccepted {
     /// `success`: the request was accepted.
     pub status: &'static str,
     /// `start`, `stop` or `restart`.
@@ -65,7 +64,7 @@ pub struct Action {
     pub operation_id: Uuid,
 }
 
-impl Action {
+impl PowerAccepted {
     /// The response to an accepted `action`.
     pub(super) fn new(action: &'static str, accepted: &Accepted) -> Self {
         Self { status: SUCCESS, action, task_id: task_id(accepted), operation_id: accepted.operation }
@@ -75,15 +74,14 @@ impl Action {
 /// The response to a deletion.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = DeletedServer)]
-pub struct Deleted {
+pub struct DeletedServer {
     /// `deleted`: the request was accepted; the status is `deleting` until the guest is gone.
     pub status: &'static str,
     /// The operation, for `GET /api/operations/{id}`; null if there was nothing left to do.
     pub operation_id: Option<Uuid>,
 }
 
-impl Deleted {
+impl DeletedServer {
     /// The response to an accepted deletion.
     pub(super) fn new(operation_id: Option<Uuid>) -> Self {
         Self { status: "deleted", operation_id }

@@ -13,14 +13,14 @@ use super::model::{NewSnapshot, Rollback};
 use super::room;
 use super::workflows::{create, delete, rollback};
 use crate::hosts::Hosts;
-use crate::servers::model::{ServerRecord, Status};
+use crate::servers::model::{ServerRecord, ServerState};
 use crate::servers::service::{self, Accepted, StoredRequest, require_guest};
 use crate::servers::{ServerAccess, Servers};
 use crate::tariffs;
 
 /// A server's snapshots.
 #[derive(Debug)]
-pub struct Snapshots {
+pub struct ServerSnapshots {
     /// Those on its host, oldest first.
     pub on_host: Vec<Snapshot>,
     /// How many it may have at a time.
@@ -28,12 +28,13 @@ pub struct Snapshots {
 }
 
 /// A server's snapshots.
-pub async fn list(hosts: &Hosts, server: &ServerRecord) -> Result<Snapshots> {
+pub async fn list(hosts: &Hosts, server: &ServerRecord) -> Result<ServerSnapshots> {
     let core = &hosts.core;
     let limit = limit(core, server).await?;
     // Without a guest there are none.
-    let none = !server.reserved || matches!(server.status, Status::Creating | Status::Reinstalling | Status::Failed);
-    Ok(Snapshots { on_host: if none { Vec::new() } else { on_host(hosts, server).await? }, limit })
+    let none = !server.reserved
+        || matches!(server.status, ServerState::Creating | ServerState::Reinstalling | ServerState::Failed);
+    Ok(ServerSnapshots { on_host: if none { Vec::new() } else { on_host(hosts, server).await? }, limit })
 }
 
 async fn limit(core: &Core, server: &ServerRecord) -> Result<i32> {
@@ -118,7 +119,7 @@ async fn take<D: kernel::operations::Data>(
     name: &str,
     generated: Option<&str>,
     kind: WorkflowKind,
-    under_way: Option<Status>,
+    under_way: Option<ServerState>,
     data: D,
 ) -> Result<StoredRequest> {
     let core = &servers.hosts.core;
@@ -154,7 +155,7 @@ pub async fn rollback(servers: &Servers, once: &Once, access: &ServerAccess, wis
         OnceCheck::Done(done) => return service::wait_for_task(core, once, done).await,
     };
     let data = rollback::Data::new(wish.snapname.clone(), safety.clone(), seen.limit);
-    let status = Some(Status::Restoring);
+    let status = Some(ServerState::Restoring);
     match &safety {
         None => service::submit(core, once, access, rollback::KIND, status, data, None).await,
         Some(safety) => {

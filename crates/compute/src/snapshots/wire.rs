@@ -3,7 +3,7 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::service::Snapshots;
+use super::service::ServerSnapshots;
 use crate::servers::service::Accepted;
 use crate::servers::wire::{SUCCESS, task_id};
 
@@ -18,8 +18,8 @@ pub(super) struct SnapshotList {
     pub limit: i32,
 }
 
-impl From<Snapshots> for SnapshotList {
-    fn from(snapshots: Snapshots) -> Self {
+impl From<ServerSnapshots> for SnapshotList {
+    fn from(snapshots: ServerSnapshots) -> Self {
         let data = snapshots.on_host.into_iter().map(Into::into).collect();
         Self { status: SUCCESS, data, limit: snapshots.limit }
     }

@@ -7,4 +7,4 @@ pub mod service;
 pub mod store;
 
 pub use feature::Tariffs;
-pub use model::Kind;
+pub use model::ServerKind;

@@ -15,8 +15,7 @@ use crate::ids::TariffId;
 /// The kind of guest, of a tariff, an image or a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[schema(as = GuestKind)]
-pub enum Kind {
+pub enum ServerKind {
     /// A system container.
     Lxc,
     /// A virtual machine.
@@ -27,9 +26,9 @@ pub enum Kind {
     Unknown,
 }
 
-stored_enum!(Kind, Self::Unknown);
+stored_enum!(ServerKind, Self::Unknown);
 
-impl Kind {
+impl ServerKind {
     /// The value stored in the database.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,20 +39,22 @@ impl Kind {
     }
 }
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for ServerKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl TryFrom<Kind> for GuestKind {
+impl TryFrom<ServerKind> for GuestKind {
     type Error = Error;
 
-    fn try_from(kind: Kind) -> Result<Self, Error> {
+    fn try_from(kind: ServerKind) -> Result<Self, Error> {
         match kind {
-            Kind::Lxc => Ok(Self::Lxc),
-            Kind::Vm => Ok(Self::Vm),
-            Kind::Unknown => Err(Error::new(Code::Conflict, "Only a newer version of Innkeeper supports this kind.")),
+            ServerKind::Lxc => Ok(Self::Lxc),
+            ServerKind::Vm => Ok(Self::Vm),
+            ServerKind::Unknown => {
+                Err(Error::new(Code::Conflict, "Only a newer version of Innkeeper supports this kind."))
+            }
         }
     }
 }
@@ -68,7 +69,7 @@ pub struct Tariff {
     #[schema(example = "Базовый")]
     pub name: String,
     /// The kind of its servers.
-    pub kind: Kind,
+    pub kind: ServerKind,
     /// Processor cores.
     pub cores: i32,
     /// Memory in MiB.
@@ -115,7 +116,7 @@ pub struct NewTariff {
     pub name: String,
     /// The kind of its servers.
     #[garde(skip)]
-    pub kind: Kind,
+    pub kind: ServerKind,
     /// Processor cores.
     #[garde(range(min = 1, max = 1024))]
     pub cores: i32,
@@ -171,7 +172,7 @@ pub struct UpdateTariff {
     pub name: Option<String>,
     /// The kind of its servers.
     #[garde(skip)]
-    pub kind: Option<Kind>,
+    pub kind: Option<ServerKind>,
     /// Processor cores.
     #[garde(inner(range(min = 1, max = 1024)))]
     pub cores: Option<i32>,

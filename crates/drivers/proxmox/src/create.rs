@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::lookup::{self, Lookup};
 use crate::place::{self, LocatedGuest, Place};
 use crate::size::{disk_size, grow, root_disk, size_of};
-use crate::tasks::{self, Outcome, PveFollowUp, Upid, chained};
+use crate::tasks::{self, PveFollowUp, TaskOutcome, Upid, chained};
 use crate::{clones, images, locks, marker, network};
 
 /// The task for a guest of this number that is there already; `None` where nothing is.
@@ -166,7 +166,7 @@ async fn resize_clone(
 pub(crate) async fn complete(
     client: &Client,
     upid: &Upid,
-    end: Outcome,
+    end: TaskOutcome,
     found: &LocatedGuest,
     guest: &GuestRef,
     limits: &GuestSize,
@@ -175,10 +175,10 @@ pub(crate) async fn complete(
         return Ok(end.into());
     }
     let growth = tasks::follower(client, upid, &found.at, &["resize"]).await?;
-    let grown = upid.kind == "resize" || matches!(growth, Some(Outcome::Succeeded(_)));
+    let grown = upid.kind == "resize" || matches!(growth, Some(TaskOutcome::Succeeded(_)));
     match growth {
-        Some(Outcome::Running) => return Ok(TaskState::Running(None)),
-        Some(Outcome::Failed(error)) => return Ok(TaskState::Failed(error)),
+        Some(TaskOutcome::Running) => return Ok(TaskState::Running(None)),
+        Some(TaskOutcome::Failed(error)) => return Ok(TaskState::Failed(error)),
         _ => {}
     }
     match resize_clone(client, &found.at, guest, limits, grown).await? {

@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::error::config_lock;
 use crate::lookup::{self, Lookup};
 use crate::place::Place;
-use crate::tasks::{Outcome, PveFollowUp, PveTaskId, Upid, parse, power_result, state};
+use crate::tasks::{PveFollowUp, PveTaskId, TaskOutcome, Upid, parse, power_result, state};
 use crate::{Proxmox, create, locks, power, snapshots};
 
 #[async_trait]
@@ -25,13 +25,15 @@ impl Tasks for Proxmox {
 async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
     let PveTaskId { upid, follow_up } = parse(id)?;
     let end = state(client, &upid).await?;
-    let Some((then, guest)) = follow_up.filter(|_| end != Outcome::Running) else { return Ok(end.into()) };
+    let Some((then, guest)) = follow_up.filter(|_| end != TaskOutcome::Running) else { return Ok(end.into()) };
     // The HA manager only takes a request: its effect shows in the guest's state.
     let asked_only = upid.kind.starts_with("ha");
     match (then, &end) {
-        (PveFollowUp::Made | PveFollowUp::Sized(_), Outcome::Lost | Outcome::Failed(_))
-        | (PveFollowUp::Deleted, Outcome::Lost | Outcome::Succeeded(_)) => return Ok(end.into()),
-        (PveFollowUp::Started | PveFollowUp::Stopped, Outcome::Succeeded(_)) if !asked_only => return Ok(end.into()),
+        (PveFollowUp::Made | PveFollowUp::Sized(_), TaskOutcome::Lost | TaskOutcome::Failed(_))
+        | (PveFollowUp::Deleted, TaskOutcome::Lost | TaskOutcome::Succeeded(_)) => return Ok(end.into()),
+        (PveFollowUp::Started | PveFollowUp::Stopped, TaskOutcome::Succeeded(_)) if !asked_only => {
+            return Ok(end.into());
+        }
         _ => {}
     }
     let found = match lookup::lookup(client, &guest).await {
@@ -39,8 +41,8 @@ async fn carry_on(client: &Client, id: &TaskId) -> Result<TaskState> {
         Ok(Lookup::Coming(_)) => return Ok(TaskState::Running(None)),
         Ok(Lookup::Absent) => {
             return Ok(match end {
-                Outcome::Failed(_) if matches!(then, PveFollowUp::Deleted) => TaskState::Succeeded(None),
-                Outcome::Succeeded(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
+                TaskOutcome::Failed(_) if matches!(then, PveFollowUp::Deleted) => TaskState::Succeeded(None),
+                TaskOutcome::Succeeded(_) => TaskState::Failed(Error::NotFound("the guest is gone".to_owned())),
                 other => other.into(),
             });
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::TaskRow;
 use crate::client::Client;
 use crate::place::{self, LocatedGuest, Place};
-use crate::tasks::{self, Outcome, PveFollowUp, Upid, chained, power_result};
+use crate::tasks::{self, PveFollowUp, TaskOutcome, Upid, chained, power_result};
 use crate::{Proxmox, locks, lookup, marker};
 
 /// A node's names for kinds of tasks.
@@ -104,13 +104,13 @@ impl Power for Proxmox {
 }
 
 /// A stop's task has ended: forces the stop if the guest still runs.
-pub(crate) async fn stopped(client: &Client, upid: &Upid, end: Outcome, found: &LocatedGuest) -> Result<TaskState> {
+pub(crate) async fn stopped(client: &Client, upid: &Upid, end: TaskOutcome, found: &LocatedGuest) -> Result<TaskState> {
     match (&end, found.status.power()) {
-        (_, GuestPower::Stopped) | (Outcome::Succeeded(_), _) => {
+        (_, GuestPower::Stopped) | (TaskOutcome::Succeeded(_), _) => {
             Ok(power_result(end, found.status.power(), GuestPower::Stopped))
         }
         // Only a clean stop is followed by a forced one.
-        (Outcome::Failed(Error::Conflict(_)), _) if upid.kind.ends_with("shutdown") => {
+        (TaskOutcome::Failed(Error::Conflict(_)), _) if upid.kind.ends_with("shutdown") => {
             let forced = tasks::submit_next(client, upid, found, STOPS, || act(client, &found.at, "stop", &[])).await?;
             let again = || Error::Conflict("it was started again while it was being stopped".to_owned());
             Ok(forced.unwrap_or_else(|| TaskState::Failed(again())))
@@ -120,11 +120,16 @@ pub(crate) async fn stopped(client: &Client, upid: &Upid, end: Outcome, found: &
 }
 
 /// A restart's task has ended: starts the guest if it is stopped, and forces the stop first if it would not stop.
-pub(crate) async fn restarted(client: &Client, upid: &Upid, end: Outcome, found: &LocatedGuest) -> Result<TaskState> {
+pub(crate) async fn restarted(
+    client: &Client,
+    upid: &Upid,
+    end: TaskOutcome,
+    found: &LocatedGuest,
+) -> Result<TaskState> {
     let start = || act(client, &found.at, "start", &[]);
     match (&end, found.power()) {
         // The task, or the node's own restart, has stopped it in between.
-        (Outcome::Succeeded(_) | Outcome::Lost, GuestPower::Running) => Ok(TaskState::Succeeded(None)),
+        (TaskOutcome::Succeeded(_) | TaskOutcome::Lost, GuestPower::Running) => Ok(TaskState::Succeeded(None)),
         (_, GuestPower::Stopped) => {
             match locks::free_or_hibernated(client, found).await {
                 Ok(()) => {}
@@ -136,8 +141,8 @@ pub(crate) async fn restarted(client: &Client, upid: &Upid, end: Outcome, found:
             Ok(started.unwrap_or_else(down))
         }
         // What held the guest will pass; it has not been asked to stop yet.
-        (Outcome::Failed(error), _) if error.is_transient() => Ok(end.into()),
-        (Outcome::Failed(_), _) => {
+        (TaskOutcome::Failed(error), _) if error.is_transient() => Ok(end.into()),
+        (TaskOutcome::Failed(_), _) => {
             if tasks::follower(client, upid, &found.at, STARTS).await?.is_some() {
                 return Ok(TaskState::Succeeded(None));
             }

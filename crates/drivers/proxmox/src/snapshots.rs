@@ -18,7 +18,7 @@ use crate::explain::explained;
 use crate::place::{self, LocatedGuest, Place};
 use crate::rows::{Rows, rows};
 use crate::size::{disk_size, grow, root_disk};
-use crate::tasks::{self, Outcome, PveFollowUp, Upid, chained, plain};
+use crate::tasks::{self, PveFollowUp, TaskOutcome, Upid, chained, plain};
 use crate::{Proxmox, lookup, marker, power};
 
 /// Configuration keys that a roll-back must not change.
@@ -228,7 +228,7 @@ async fn prepare(
 }
 
 /// The roll-back's task has ended: undo what it must not change.
-pub(crate) async fn settle(client: &Client, upid: &Upid, end: Outcome, found: &LocatedGuest) -> Result<TaskState> {
+pub(crate) async fn settle(client: &Client, upid: &Upid, end: TaskOutcome, found: &LocatedGuest) -> Result<TaskState> {
     let at = &found.at;
     let config = place::config(client, at).await?;
     let description = config.description();

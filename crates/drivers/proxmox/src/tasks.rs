@@ -138,7 +138,7 @@ pub(crate) fn parse(id: &TaskId) -> Result<PveTaskId> {
 
 /// The outcome of a host's task, so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum TaskOutcome {
     Running,
     /// With the warnings of its log, where it has any.
     Succeeded(Option<String>),
@@ -147,28 +147,28 @@ pub(crate) enum Outcome {
     Lost,
 }
 
-impl From<Outcome> for TaskState {
-    fn from(end: Outcome) -> Self {
+impl From<TaskOutcome> for TaskState {
+    fn from(end: TaskOutcome) -> Self {
         match end {
-            Outcome::Running => Self::Running(None),
-            Outcome::Succeeded(warnings) => Self::Succeeded(warnings),
-            Outcome::Failed(error) => Self::Failed(error),
-            Outcome::Lost => Self::Unknown,
+            TaskOutcome::Running => Self::Running(None),
+            TaskOutcome::Succeeded(warnings) => Self::Succeeded(warnings),
+            TaskOutcome::Failed(error) => Self::Failed(error),
+            TaskOutcome::Lost => Self::Unknown,
         }
     }
 }
 
 /// A change of power whose task has ended. The guest's state counts, whoever brought it about.
-pub(crate) fn power_result(end: Outcome, is: GuestPower, wanted: GuestPower) -> TaskState {
+pub(crate) fn power_result(end: TaskOutcome, is: GuestPower, wanted: GuestPower) -> TaskState {
     match end {
-        Outcome::Failed(_) | Outcome::Lost if is == wanted => TaskState::Succeeded(None),
+        TaskOutcome::Failed(_) | TaskOutcome::Lost if is == wanted => TaskState::Succeeded(None),
         // The HA manager has not done it yet.
-        Outcome::Succeeded(_) if is != wanted => TaskState::Running(None),
+        TaskOutcome::Succeeded(_) if is != wanted => TaskState::Running(None),
         other => other.into(),
     }
 }
 
-pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<Outcome> {
+pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<TaskOutcome> {
     #[derive(Deserialize)]
     struct TaskStatus {
         status: String,
@@ -179,22 +179,22 @@ pub(crate) async fn state(client: &Client, upid: &Upid) -> Result<Outcome> {
         // No such task, or in some versions an unknown UPID.
         Err(Error::NotFound(_) | Error::Invalid(_)) => {
             let age = chrono::Utc::now().timestamp().saturating_sub_unsigned(upid.age.0);
-            return Ok(if (0..YOUNG_S).contains(&age) { Outcome::Running } else { Outcome::Lost });
+            return Ok(if (0..YOUNG_S).contains(&age) { TaskOutcome::Running } else { TaskOutcome::Lost });
         }
         // The credentials were good when it was submitted: the node can't read its users at the moment.
         Err(Error::Unauthorized(text) | Error::Forbidden(text)) => return Err(Error::Unreachable(text)),
         Err(error) => return Err(error),
     };
     if status.status == "running" {
-        return Ok(Outcome::Running);
+        return Ok(TaskOutcome::Running);
     }
     match status.exitstatus.as_deref() {
-        Some("OK") => Ok(Outcome::Succeeded(None)),
-        Some(text) if text.starts_with("WARNINGS") => Ok(Outcome::Succeeded(Some(tail(client, upid).await?))),
+        Some("OK") => Ok(TaskOutcome::Succeeded(None)),
+        Some(text) if text.starts_with("WARNINGS") => Ok(TaskOutcome::Succeeded(Some(tail(client, upid).await?))),
         Some(text) if !is_end_unknown(text) => {
             // The log is only detail: without it the failure is still a failure.
             let detail = tail(client, upid).await.unwrap_or_default();
-            Ok(Outcome::Failed(failure_with(text, &detail)))
+            Ok(TaskOutcome::Failed(failure_with(text, &detail)))
         }
         // The node may have read the log between the process's end and its last line, and keeps that status. The log
         // is right.
@@ -207,15 +207,15 @@ fn is_end_unknown(text: &str) -> bool {
     ["unexpected status", "unable to get last line", "unable to read tail"].iter().any(|words| text.starts_with(words))
 }
 
-fn by_log(log: &str) -> Outcome {
+fn by_log(log: &str) -> TaskOutcome {
     let last = log.lines().last().unwrap_or_default();
     if last == "TASK OK" {
-        return Outcome::Succeeded(None);
+        return TaskOutcome::Succeeded(None);
     }
     if last.starts_with("TASK WARNINGS") {
-        return Outcome::Succeeded(Some(log.to_owned()));
+        return TaskOutcome::Succeeded(Some(log.to_owned()));
     }
-    last.strip_prefix("TASK ERROR: ").map_or(Outcome::Lost, |text| Outcome::Failed(failure_with(text, log)))
+    last.strip_prefix("TASK ERROR: ").map_or(TaskOutcome::Lost, |text| TaskOutcome::Failed(failure_with(text, log)))
 }
 
 /// The last lines of a task's log.
@@ -243,7 +243,7 @@ pub(crate) async fn last_log(client: &Client, at: &Place, kinds: &[&str]) -> Res
 }
 
 /// The outcome of a guest's newest task of these kinds that was submitted after `first`.
-pub(crate) async fn follower(client: &Client, first: &Upid, at: &Place, kinds: &[&str]) -> Result<Option<Outcome>> {
+pub(crate) async fn follower(client: &Client, first: &Upid, at: &Place, kinds: &[&str]) -> Result<Option<TaskOutcome>> {
     let since = first.age.0.to_string();
     let query = [("vmid", at.vmid.as_str()), ("source", "all"), ("since", &since), ("limit", "100")];
     let Rows { read, incomplete } = rows::<TaskRow>(client, &["nodes", &at.node, "tasks"], &query).await?;
@@ -253,11 +253,11 @@ pub(crate) async fn follower(client: &Client, first: &Upid, at: &Place, kinds: &
     match newest {
         Some(upid) => match state(client, &upid).await? {
             // The HA manager has only taken the request: the guest's own state says when it is done.
-            Outcome::Succeeded(_) if upid.kind.starts_with("ha") => Ok(Some(Outcome::Running)),
+            TaskOutcome::Succeeded(_) if upid.kind.starts_with("ha") => Ok(Some(TaskOutcome::Running)),
             end => Ok(Some(end)),
         },
         // It may be the one that can't be read: nothing may be submitted twice.
-        None => Ok(incomplete.then_some(Outcome::Running)),
+        None => Ok(incomplete.then_some(TaskOutcome::Running)),
     }
 }
 
@@ -273,11 +273,13 @@ where
     F: Future<Output = Result<String>>,
 {
     match follower(client, first, &found.at, kinds).await? {
-        Some(Outcome::Succeeded(_)) => Ok(None),
-        Some(Outcome::Running) => Ok(Some(TaskState::Running(None))),
-        Some(Outcome::Failed(error)) if !error.is_transient() => Ok(Some(TaskState::Failed(error))),
+        Some(TaskOutcome::Succeeded(_)) => Ok(None),
+        Some(TaskOutcome::Running) => Ok(Some(TaskState::Running(None))),
+        Some(TaskOutcome::Failed(error)) if !error.is_transient() => Ok(Some(TaskState::Failed(error))),
         // It was never submitted, or failed for a reason that passes.
-        Some(Outcome::Failed(_) | Outcome::Lost) | None => submit().await.map(|_| Some(TaskState::Running(None))),
+        Some(TaskOutcome::Failed(_) | TaskOutcome::Lost) | None => {
+            submit().await.map(|_| Some(TaskState::Running(None)))
+        }
     }
 }
 
@@ -325,22 +327,22 @@ mod tests {
 
     #[test]
     fn an_end_that_nobody_saw_is_read_from_the_log() {
-        assert_eq!(by_log("a\nTASK OK"), Outcome::Succeeded(None));
-        assert!(matches!(by_log("a\nTASK WARNINGS: 1"), Outcome::Succeeded(Some(_))));
-        assert!(matches!(by_log("TASK ERROR: CT is locked (backup)"), Outcome::Failed(Error::Locked(_))));
-        assert_eq!(by_log("half a li"), Outcome::Lost);
+        assert_eq!(by_log("a\nTASK OK"), TaskOutcome::Succeeded(None));
+        assert!(matches!(by_log("a\nTASK WARNINGS: 1"), TaskOutcome::Succeeded(Some(_))));
+        assert!(matches!(by_log("TASK ERROR: CT is locked (backup)"), TaskOutcome::Failed(Error::Locked(_))));
+        assert_eq!(by_log("half a li"), TaskOutcome::Lost);
         assert!(is_end_unknown("unexpected status") && is_end_unknown("unable to get last line from task log - x"));
         assert!(!is_end_unknown("unable to create CT 120 - out of space"));
     }
 
     #[test]
     fn what_is_so_is_so_whoever_did_it() {
-        let locked = || Outcome::Failed(Error::Locked(String::new()));
+        let locked = || TaskOutcome::Failed(Error::Locked(String::new()));
         assert_eq!(power_result(locked(), GuestPower::Running, GuestPower::Running), TaskState::Succeeded(None));
         assert!(matches!(power_result(locked(), GuestPower::Stopped, GuestPower::Running), TaskState::Failed(_)));
-        assert_eq!(power_result(Outcome::Lost, GuestPower::Stopped, GuestPower::Running), TaskState::Unknown);
+        assert_eq!(power_result(TaskOutcome::Lost, GuestPower::Stopped, GuestPower::Running), TaskState::Unknown);
         assert_eq!(
-            power_result(Outcome::Succeeded(None), GuestPower::Stopped, GuestPower::Running),
+            power_result(TaskOutcome::Succeeded(None), GuestPower::Stopped, GuestPower::Running),
             TaskState::Running(None)
         );
     }

@@ -7,14 +7,13 @@ use uuid::Uuid;
 
 use crate::http::text;
 use crate::ids::{AccountId, UserId};
-use crate::listing::Order;
-use crate::operations::model::State;
+use crate::listing::SortOrder;
+use crate::operations::model::OperationState;
 
 /// An entry of the audit log.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = AuditEntry)]
-pub struct Entry {
+pub struct AuditEntry {
     /// The entry's id.
     pub id: Uuid,
     /// When the action began.
@@ -56,7 +55,7 @@ pub struct Entry {
     /// The operation that it started, for `GET /api/operations/{id}`.
     pub operation_id: Option<Uuid>,
     /// Current state of that operation.
-    pub operation_state: Option<State>,
+    pub operation_state: Option<OperationState>,
     /// Why that operation failed.
     pub operation_code: Option<String>,
 }
@@ -81,7 +80,7 @@ pub struct ListEntries {
     /// Newest first (`desc`) by default.
     #[garde(skip)]
     #[param(inline)]
-    pub order: Option<Order>,
+    pub order: Option<SortOrder>,
     /// Only actions of this user.
     #[garde(skip)]
     pub user_id: Option<UserId>,
@@ -129,8 +128,7 @@ fn instant(at: &DateTime<Utc>, (): &()) -> garde::Result {
 /// The refused writes of an hour. The first of them are entries in the audit log, the others are only counted.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = RefusedWrites)]
-pub struct Refused {
+pub struct RefusedWrites {
     /// Start of the hour.
     pub hour: DateTime<Utc>,
     /// The user who was refused; null for unauthenticated clients.

@@ -6,7 +6,7 @@ use axum::extract::State;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{Entry, ListEntries, Refused};
+use super::model::{AuditEntry, ListEntries, RefusedWrites};
 use super::service;
 use crate::auth::{AccessRow, Admission};
 use crate::core::Core;
@@ -29,12 +29,12 @@ pub(super) const ACCESS: &[AccessRow] =
 /// `total` counts up to 10,000, and paging ends there: filter the list to get further. Only the first 20 refused writes
 /// per account and hour are entries; `GET /api/audit/refused` has their total number.
 #[utoipa::path(get, path = "/audit", tag = "audit", operation_id = "listAuditEntries", params(ListEntries),
-    responses((status = 200, body = Page<Entry>), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Page<AuditEntry>), (status = 403, body = ErrorBody)))]
 async fn list(
     State(core): State<Arc<Core>>,
     AccountCaller(caller): AccountCaller,
     Query(query): Query<ListEntries>,
-) -> Result<Json<Page<Entry>>> {
+) -> Result<Json<Page<AuditEntry>>> {
     let page = PageQuery { page: query.page, limit: query.limit };
     let (entries, total) = service::list(&core, &caller, &query, page.window()).await?;
     Ok(Json(Page::new(entries, total, page)))
@@ -42,12 +42,12 @@ async fn list(
 
 /// Count refused writes by hour and account: a provider sees all, a customer only those about themselves
 #[utoipa::path(get, path = "/audit/refused", tag = "audit", operation_id = "listRefusedWrites", params(PageQuery),
-    responses((status = 200, body = Page<Refused>), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Page<RefusedWrites>), (status = 403, body = ErrorBody)))]
 async fn refused(
     State(core): State<Arc<Core>>,
     AccountCaller(caller): AccountCaller,
     Query(page): Query<PageQuery>,
-) -> Result<Json<Page<Refused>>> {
+) -> Result<Json<Page<RefusedWrites>>> {
     let (refused, total) = service::refusals(&core, &caller, page.window()).await?;
     Ok(Json(Page::new(refused, total, page)))
 }

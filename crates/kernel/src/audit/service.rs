@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use uuid::Uuid;
 
-use super::model::{Entry, ListEntries, Refused};
+use super::model::{AuditEntry, ListEntries, RefusedWrites};
 use super::note::{NOTES, Notes};
 use super::store;
 use crate::auth::Caller;
@@ -112,7 +112,7 @@ pub async fn command(core: &Core, action: &str, work: impl Future<Output = anyho
 /// The entries that the caller may see: all for staff; for a member of an account what was done for it, what the provider
 /// and its reseller did to what it owns, and login attempts of its owner. Who the provider's staff and its reseller's members are, and where
 /// from they act, is not shown.
-pub async fn list(core: &Core, caller: &Caller, query: &ListEntries, window: Window) -> Result<(Vec<Entry>, i64)> {
+pub async fn list(core: &Core, caller: &Caller, query: &ListEntries, window: Window) -> Result<(Vec<AuditEntry>, i64)> {
     window.check()?;
     let _turn = core.turns.take(caller.account).await?;
     let mine = caller.only_account();
@@ -123,7 +123,7 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListEntries, window: Win
     let (mut entries, total) = store::list(&core.db, mine, caller.reseller, caller.is_reseller, &owned, query, window)
         .await
         .map_err(list_error)?;
-    let is_others = |entry: &Entry| {
+    let is_others = |entry: &AuditEntry| {
         let above = entry.role == "provider" || (entry.role == "reseller" && !caller.is_reseller);
         above || entry.account_id != mine
     };
@@ -135,7 +135,7 @@ pub async fn list(core: &Core, caller: &Caller, query: &ListEntries, window: Win
 }
 
 /// Number of refused writes by hour, user and account: all for staff; for a member of an account those for it.
-pub async fn refusals(core: &Core, caller: &Caller, window: Window) -> Result<(Vec<Refused>, i64)> {
+pub async fn refusals(core: &Core, caller: &Caller, window: Window) -> Result<(Vec<RefusedWrites>, i64)> {
     window.check()?;
     let _turn = core.turns.take(caller.account).await?;
     let mine = caller.only_account();
@@ -148,7 +148,7 @@ pub async fn refusals(core: &Core, caller: &Caller, window: Window) -> Result<(V
 }
 
 /// The latest entries, for the command line.
-pub async fn latest(core: &Core, limit: i64) -> Result<Vec<Entry>> {
+pub async fn latest(core: &Core, limit: i64) -> Result<Vec<AuditEntry>> {
     Ok(store::list(&core.db, None, None, false, &[], &ListEntries::default(), Window::first(limit)).await?.0)
 }
 

@@ -3,11 +3,11 @@
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::model::{Entry, ListEntries, Refused};
+use super::model::{AuditEntry, ListEntries, RefusedWrites};
 use super::service::{EntryOutcome, NewEntry, OpenEntry};
 use crate::ids::{AccountId, UserId};
-use crate::listing::{COUNTED, Order, Window};
-use crate::operations::model::State;
+use crate::listing::{COUNTED, SortOrder, Window};
+use crate::operations::model::OperationState;
 use crate::subjects::{CONTRACT_KIND, Subject};
 
 type Result<T> = sqlx::Result<T>;
@@ -111,7 +111,7 @@ pub(super) async fn list(
     owned: &[String],
     query: &ListEntries,
     window: Window,
-) -> Result<(Vec<Entry>, i64)> {
+) -> Result<(Vec<AuditEntry>, i64)> {
     let mut tx = crate::db::begin_list_query(db).await?;
     macro_rules! entries {
         ($run:ident, $query:ident, ($($of:tt)*), $what:literal, $rest:literal $(, $more:expr)*) => {
@@ -142,14 +142,14 @@ pub(super) async fn list(
     let rows = entries!(
         fetch_all,
         query_as,
-        (Entry,),
+        (AuditEntry,),
         r#"a.id as "id!", a.at as "at!", a.user_id as "user_id: UserId", a.role as "role!", a.token_id,
            host(a.address) as address, a.request_id, a.action as "action!", a.subject, a.subject_id, a.about,
            case when a.about like 'server:%' then split_part(a.about, ':', 2)::bigint end as server_id,
            a.account_id as "account_id: AccountId", a.reason, a.status, a.code, a.ended_at, a.operation_id,
-           o.state as "operation_state?: State", o.error_code as "operation_code?""#,
+           o.state as "operation_state?: OperationState", o.error_code as "operation_code?""#,
         r#" order by case when $16 then a.at end, case when not $16 then a.at end desc, a.id limit $17 offset $18"#,
-        query.order == Some(Order::Asc),
+        query.order == Some(SortOrder::Asc),
         window.limit,
         window.offset
     );
@@ -164,10 +164,14 @@ pub(super) async fn create_partitions(db: &PgPool) -> Result<()> {
 }
 
 /// Number of refused writes by hour, newest first; only those about one account if `mine` is set.
-pub(super) async fn refusals(db: &PgPool, mine: Option<AccountId>, window: Window) -> Result<(Vec<Refused>, i64)> {
+pub(super) async fn refusals(
+    db: &PgPool,
+    mine: Option<AccountId>,
+    window: Window,
+) -> Result<(Vec<RefusedWrites>, i64)> {
     let mut tx = crate::db::begin_list_query(db).await?;
     let rows = sqlx::query_as!(
-        Refused,
+        RefusedWrites,
         r#"select hour, nullif(user_id, 0) as "user_id: UserId", nullif(account_id, 0) as "account_id: AccountId", count, last_at
            from audit_refused where $1::bigint is null or account_id = $1
            order by hour desc, user_id, account_id limit $2 offset $3"#,

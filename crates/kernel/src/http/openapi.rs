@@ -14,7 +14,7 @@ use utoipa::{Modify, OpenApi};
 use super::native;
 use super::page::CatalogueSort;
 use crate::idempotency;
-use crate::listing::Order;
+use crate::listing::SortOrder;
 
 /// Title, licence and authentication.
 #[derive(Debug, OpenApi)]
@@ -23,7 +23,7 @@ use crate::listing::Order;
     modifiers(&Bearer),
     servers((url = "/", description = "The service that serves this document")),
     security(("bearer" = [])),
-    components(schemas(super::ErrorBody, CatalogueSort, Order)),
+    components(schemas(super::ErrorBody, CatalogueSort, SortOrder)),
 )]
 pub struct Document;
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::extract::Json;
 use super::text;
-use crate::listing::{Order, Window};
+use crate::listing::{SortOrder, Window};
 
 /// Header with the total count, for lists that are bare arrays.
 pub const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
@@ -94,7 +94,7 @@ pub struct CatalogueQuery {
     /// Sort direction; `asc` by default.
     #[garde(skip)]
     #[param(inline)]
-    pub order: Option<Order>,
+    pub order: Option<SortOrder>,
     /// Only items whose name contains this text, ignoring case.
     #[garde(inner(length(chars, max = 255), custom(text::plain)))]
     pub name: Option<String>,
@@ -136,7 +136,7 @@ impl CatalogueQuery {
                 CatalogueSort::UpdatedAt => changed.cmp(&changed2),
             };
             let by = by.then(id.cmp(&id2));
-            if self.order == Some(Order::Desc) { by.reverse() } else { by }
+            if self.order == Some(SortOrder::Desc) { by.reverse() } else { by }
         });
         let total = rows.len();
         if self.page.is_some() || self.limit.is_some() {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::http::text;
-use crate::listing::Order;
+use crate::listing::SortOrder;
 use crate::stored_enum;
 
 /// Delivery state of an email.
@@ -84,7 +84,7 @@ pub struct ListMails {
     /// Emails are sorted by the time they were first queued: newest first (`desc`) by default.
     #[garde(skip)]
     #[param(inline)]
-    pub order: Option<Order>,
+    pub order: Option<SortOrder>,
     /// Only emails in this state.
     #[garde(skip)]
     #[param(inline)]

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::model::{ListMails, MailState, MailView};
 use super::templates::Rendered;
-use crate::listing::{COUNTED, Order, Window};
+use crate::listing::{COUNTED, SortOrder, Window};
 
 type Result<T> = sqlx::Result<T>;
 
@@ -193,7 +193,7 @@ pub(super) async fn list(db: &PgPool, query: &ListMails, window: Window) -> Resu
            case when state = 'queued' then run_at end as next_try_at, created_at, sent_at"#,
         r#" order by case when $4 then created_at end, case when not $4 then created_at end desc, id
             limit $5 offset $6"#,
-        query.order == Some(Order::Asc),
+        query.order == Some(SortOrder::Asc),
         window.limit,
         window.offset
     );

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::failpoints::Failpoints;
-use super::model::State;
+use super::model::OperationState;
 use super::store::{self, BlockingOperation, NewRow};
 use super::workflow::{Data, WorkflowKind};
 use crate::config::Config;
@@ -101,7 +101,7 @@ impl Engine {
             }
             if let Some(BlockingOperation { kind, state, .. }) = store::blocking(tx, &new.subject).await? {
                 let why = match state {
-                    State::Stuck => store::BEHIND_STUCK.to_owned(),
+                    OperationState::Stuck => store::BEHIND_STUCK.to_owned(),
                     _ => {
                         format!("Waiting for another operation ({kind}) on this {} to finish.", new.subject.kind_name())
                     }

@@ -10,8 +10,7 @@ use crate::subjects::Subject;
 /// State of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[schema(as = OperationState)]
-pub enum State {
+pub enum OperationState {
     /// Another operation holds the subject, and this one runs next, whatever its outcome; `error` says what it waits
     /// for.
     Waiting,
@@ -32,9 +31,9 @@ pub enum State {
     Unknown,
 }
 
-stored_enum!(State, Self::Unknown);
+stored_enum!(OperationState, Self::Unknown);
 
-impl State {
+impl OperationState {
     /// Whether it has ended for good.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
@@ -71,7 +70,7 @@ pub struct OperationView {
     /// What it does: `create`, `start`, ….
     pub kind: String,
     /// Its current state.
-    pub state: State,
+    pub state: OperationState,
     /// Progress in percent, 0 to 100.
     pub progress: u8,
     /// The current step.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Operations;
 use super::failpoints::Action;
-use super::model::State;
+use super::model::OperationState;
 use super::store::{self, Claimed, StepUpdate};
 use super::workflow::{AnyWorkflow, Context, Fault, FaultKind, Outcome, lost_lease};
 use crate::core::Core;
@@ -41,8 +41,8 @@ impl ClaimedWork {
         Instant::now() >= self.deadline
     }
 
-    fn state(&self) -> State {
-        if self.op.undoing { State::Undoing } else { State::Running }
+    fn state(&self) -> OperationState {
+        if self.op.undoing { OperationState::Undoing } else { OperationState::Running }
     }
 }
 
@@ -263,10 +263,10 @@ async fn done(
 ) -> Result<AfterStep> {
     let ended = if op.undoing { index == 0 } else { index + 1 == names.len() };
     let state = match (ended, op.undoing) {
-        (false, false) => State::Running,
-        (false, true) => State::Undoing,
-        (true, false) => State::Succeeded,
-        (true, true) => State::Failed,
+        (false, false) => OperationState::Running,
+        (false, true) => OperationState::Undoing,
+        (true, false) => OperationState::Succeeded,
+        (true, true) => OperationState::Failed,
     };
     let next = match (ended, op.undoing) {
         (true, _) => index,
@@ -375,7 +375,7 @@ async fn handle_fault(
                 deadline: Some(undo_deadline),
                 log,
                 visible: true,
-                ..SaveOptions::new(name, State::Undoing)
+                ..SaveOptions::new(name, OperationState::Undoing)
             };
             let saved = write(run, op, turned).await?;
             work.deadline = Instant::now() + undo_deadline;
@@ -394,7 +394,9 @@ async fn handle_fault(
 async fn stuck(run: &Runner<'_>, op: &Claimed, name: &str, detail: &str) -> Result<AfterStep> {
     let log = Some(("error", format!("{detail}; manual intervention is required")));
     let release = Some(Duration::ZERO);
-    if write(run, op, SaveOptions { release, log, visible: true, ..SaveOptions::new(name, State::Stuck) }).await? {
+    if write(run, op, SaveOptions { release, log, visible: true, ..SaveOptions::new(name, OperationState::Stuck) })
+        .await?
+    {
         metrics::counter!("innkeeper_operations_total", "kind" => op.kind.clone(), "state" => "stuck").increment(1);
         tracing::error!(operation = %op.id, kind = op.kind, subject = %op.subject(), step = name, detail, "operation is stuck; manual intervention is required");
     }
@@ -411,7 +413,7 @@ fn back_off(attempts: i32, undoing: bool) -> Duration {
 /// What is written of an operation, beside what it holds itself.
 struct SaveOptions<'a> {
     step: &'a str,
-    state: State,
+    state: OperationState,
     /// Give the lease back, to be claimed again after this long.
     release: Option<Duration>,
     /// A new deadline from now.
@@ -423,7 +425,7 @@ struct SaveOptions<'a> {
 }
 
 impl<'a> SaveOptions<'a> {
-    fn new(step: &'a str, state: State) -> Self {
+    fn new(step: &'a str, state: OperationState) -> Self {
         Self { step, state, release: None, deadline: None, log: None, visible: false }
     }
 }

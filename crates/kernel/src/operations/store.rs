@@ -13,7 +13,7 @@ use sqlx::postgres::types::PgInterval;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::model::State;
+use super::model::OperationState;
 use crate::ids::{AccountId, UserId};
 use crate::subjects::Subject;
 
@@ -28,7 +28,7 @@ type Result<T> = sqlx::Result<T>;
 /// What a worker saves after a step.
 #[derive(Debug)]
 pub(super) struct StepUpdate<'a> {
-    pub state: State,
+    pub state: OperationState,
     pub undoing: bool,
     pub step_index: i32,
     pub step: &'a str,
@@ -130,14 +130,14 @@ pub(super) async fn insert_waiting(tx: &mut PgConnection, new: &NewRow, why: &st
 pub(super) struct BlockingOperation {
     pub id: Uuid,
     pub kind: String,
-    pub state: State,
+    pub state: OperationState,
 }
 
 /// The operation that blocks a subject: the one that holds it, or the one that will hold it next.
 pub(super) async fn blocking(db: &mut PgConnection, subject: &Subject) -> Result<Option<BlockingOperation>> {
     sqlx::query_as!(
         BlockingOperation,
-        r#"select id, kind, state as "state: State" from operations
+        r#"select id, kind, state as "state: OperationState" from operations
            where subject_kind = $1 and subject_id = $2
              and state in ('queued', 'running', 'undoing', 'stuck', 'waiting')
            order by state = 'waiting' limit 1"#,
@@ -152,7 +152,7 @@ pub(super) async fn blocking(db: &mut PgConnection, subject: &Subject) -> Result
 pub(super) async fn waiting(db: &mut PgConnection, subject: &Subject) -> Result<Option<BlockingOperation>> {
     sqlx::query_as!(
         BlockingOperation,
-        r#"select id, kind, state as "state: State" from operations
+        r#"select id, kind, state as "state: OperationState" from operations
            where subject_kind = $1 and subject_id = $2 and state = 'waiting'"#,
         subject.kind,
         subject.id
@@ -226,7 +226,7 @@ pub(super) async fn save(tx: &mut PgConnection, id: Uuid, fence: i64, save: &Ste
     if done.rows_affected() == 0 {
         return Ok(false);
     }
-    if save.state == State::Stuck {
+    if save.state == OperationState::Stuck {
         mark_waiting_blocked(tx, id).await?;
     }
     if save.visible {

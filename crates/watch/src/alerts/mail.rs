@@ -6,7 +6,7 @@ use kernel::mail::templates::{MailTemplate, Rendered, line};
 
 /// Alerts that were raised or resolved: one email, however many there are.
 #[derive(Debug)]
-pub struct Alerts<'a> {
+pub struct AlertsMail<'a> {
     /// New alerts.
     pub raised: Vec<AlertLine>,
     /// Resolved alerts.
@@ -50,7 +50,7 @@ struct AlertsSection<'a> {
     more: usize,
 }
 
-impl<'a> Alerts<'a> {
+impl<'a> AlertsMail<'a> {
     /// An email without alerts.
     pub fn new(url: &'a str) -> Self {
         Self { raised: vec![], over: vec![], url }
@@ -71,7 +71,7 @@ impl<'a> Alerts<'a> {
     }
 }
 
-impl MailTemplate for Alerts<'_> {
+impl MailTemplate for AlertsMail<'_> {
     fn render(&self) -> Result<Rendered> {
         let subject = self.subject();
         let part = |title, alerts: &[AlertLine]| AlertsSection {
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn many_alerts_are_one_mail() {
-        let mut mail = Alerts::new("http://127.0.0.1:5000");
+        let mut mail = AlertsMail::new("http://127.0.0.1:5000");
         mail.raised.push(alert("web-1"));
         let one = mail.render().unwrap();
         assert_eq!(one.subject, "Alert: web-1: CPU usage is at 97%");
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn hostile_names_of_servers_stay_text() {
-        let mut mail = Alerts::new("http://127.0.0.1:5000");
+        let mut mail = AlertsMail::new("http://127.0.0.1:5000");
         mail.raised.push(alert("a\r\nBcc: x@evil.example\r\n\r\n<script>alert('1')</script>\u{202E}"));
         let mail = mail.render().unwrap();
         assert!(!mail.subject.contains(['\r', '\n']) && !mail.html.contains("<script>"), "{}", mail.html);

@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveTime, Utc};
 use garde::Validate;
 use kernel::http::text;
-use kernel::listing::Order;
+use kernel::listing::SortOrder;
 use kernel::stored_enum;
 use monitor::alerts::{Kind, QuietPeriod};
 use serde::{Deserialize, Serialize};
@@ -63,8 +63,7 @@ pub(super) fn message(kind: Kind, value: f64, detail: Option<&str>) -> String {
 /// How an alert ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[schema(as = AlertEnd)]
-pub enum Ended {
+pub enum AlertEnd {
     /// The condition cleared, or an edited rule no longer raises the alert.
     Recovered,
     /// There is nothing left to watch: the subject was deleted, disabled or stopped on purpose, or the rule was
@@ -75,7 +74,7 @@ pub enum Ended {
     Unknown,
 }
 
-stored_enum!(Ended, Self::Unknown);
+stored_enum!(AlertEnd, Self::Unknown);
 
 /// An alert, from when it was raised until it ended.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -112,7 +111,7 @@ pub struct AlertView {
     /// When it ended; null while it is open.
     pub resolved_at: Option<DateTime<Utc>>,
     /// How it ended.
-    pub ended: Option<Ended>,
+    pub ended: Option<AlertEnd>,
     /// When it was acknowledged.
     pub acknowledged_at: Option<DateTime<Utc>>,
     /// Who acknowledged it. Null for customers if it was the provider.
@@ -161,7 +160,7 @@ pub struct ListAlerts {
     /// Sort order; `desc` (latest or worst first) by default.
     #[garde(skip)]
     #[param(inline)]
-    pub order: Option<Order>,
+    pub order: Option<SortOrder>,
     /// true: open alerts only; false: ended ones only.
     #[garde(skip)]
     pub open: Option<bool>,
@@ -200,8 +199,7 @@ pub enum Sort {
 /// The scope that a rule was set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[schema(as = AlertRuleScope)]
-pub enum Scope {
+pub enum AlertRuleScope {
     /// No one set it: this is the built-in default.
     Builtin,
     /// All servers and other subjects.
@@ -216,11 +214,11 @@ pub enum Scope {
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AlertRule)]
-pub struct RuleView {
+pub struct AlertRuleView {
     /// The type of alert.
     pub r#type: AlertKind,
     /// Scope that the rule comes from.
-    pub scope: Scope,
+    pub scope: AlertRuleScope,
     /// Whether alerts are raised at all.
     pub enabled: bool,
     /// Threshold of a warning, as a fraction; null for types without a measured value.
@@ -242,8 +240,7 @@ pub struct RuleView {
 /// A new rule. It replaces the previous one as a whole: fields that are left out take the built-in defaults.
 #[derive(Debug, Default, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = SetAlertRule)]
-pub struct PutRule {
+pub struct SetAlertRule {
     /// Whether alerts of this type are raised at all; true by default.
     #[garde(skip)]
     pub enabled: Option<bool>,
@@ -321,8 +318,7 @@ impl From<QuietPeriod> for QuietHours {
 /// Suspends notifications for a while.
 #[derive(Debug, Deserialize, Validate, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = MuteAlerts)]
-pub struct Mute {
+pub struct MuteAlerts {
     /// End of the mute: at most a year ahead.
     #[garde(skip)]
     pub until: DateTime<Utc>,
@@ -344,8 +340,7 @@ pub struct MuteRule {
 /// No notifications are sent until then.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = MutedAlerts)]
-pub struct Muted {
+pub struct MutedAlerts {
     /// Only this type is muted; null: all types.
     pub r#type: Option<AlertKind>,
     /// End of the mute.

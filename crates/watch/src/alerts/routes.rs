@@ -17,7 +17,9 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{AlertKind, AlertView, ListAlerts, Mute, MuteRule, Muted, PutRule, RuleView, Unmute};
+use super::model::{
+    AlertKind, AlertRuleView, AlertView, ListAlerts, MuteAlerts, MuteRule, MutedAlerts, SetAlertRule, Unmute,
+};
 use super::service::{self, RuleQuery};
 use crate::ids::{AlertId, ServerId, TariffId};
 
@@ -106,20 +108,20 @@ async fn acknowledge(
 
 /// List the rules for everything (provider)
 #[utoipa::path(get, path = "/alert-rules", tag = "alerts", operation_id = "listAlertRules",
-    responses((status = 200, body = Vec<RuleView>), (status = 403, body = ErrorBody)))]
-async fn rules(State(core): State<Arc<Core>>, _: ProviderCaller) -> Result<Json<Vec<RuleView>>> {
+    responses((status = 200, body = Vec<AlertRuleView>), (status = 403, body = ErrorBody)))]
+async fn rules(State(core): State<Arc<Core>>, _: ProviderCaller) -> Result<Json<Vec<AlertRuleView>>> {
     Ok(Json(service::rules(&core, RuleQuery::Everything).await?))
 }
 
 /// Set a rule for everything that has no rule of its own (provider)
-#[utoipa::path(put, path = "/alert-rules/{type}", tag = "alerts", operation_id = "setAlertRule", request_body = PutRule,
-    params(("type" = AlertKind, Path, description = "The type of alert")), responses((status = 200, body = RuleView)))]
+#[utoipa::path(put, path = "/alert-rules/{type}", tag = "alerts", operation_id = "setAlertRule", request_body = SetAlertRule,
+    params(("type" = AlertKind, Path, description = "The type of alert")), responses((status = 200, body = AlertRuleView)))]
 async fn put_rule(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
     Path(ServerRulePath { r#type }): Path<ServerRulePath>,
-    Json(put): Json<PutRule>,
-) -> Result<Json<RuleView>> {
+    Json(put): Json<SetAlertRule>,
+) -> Result<Json<AlertRuleView>> {
     Ok(Json(service::put_rule(&core, RuleQuery::Everything, r#type.0, &put).await?))
 }
 
@@ -139,13 +141,13 @@ async fn delete_rule(
 /// Mute one type of alert for a while (provider)
 #[utoipa::path(post, path = "/alert-rules/{type}/mute", tag = "alerts", operation_id = "muteAlertRule",
     request_body = MuteRule, params(("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 200, body = Muted)))]
+    responses((status = 200, body = MutedAlerts)))]
 async fn mute_rule(
     State(core): State<Arc<Core>>,
     ProviderCaller(caller): ProviderCaller,
     Path(ServerRulePath { r#type }): Path<ServerRulePath>,
     Post(once, mute): Post<MuteRule>,
-) -> Result<Json<Muted>> {
+) -> Result<Json<MutedAlerts>> {
     Ok(Json(service::mute(&core, &once, &caller, None, Some(r#type.0), mute.until).await?))
 }
 
@@ -165,26 +167,26 @@ async fn unmute_rule(
 /// List the effective rules for a tariff's servers (provider)
 #[utoipa::path(get, path = "/tariffs/{id}/alert-rules", tag = "alerts", operation_id = "listTariffAlertRules",
     params(("id" = TariffId, Path, description = "The tariff's id")),
-    responses((status = 200, body = Vec<RuleView>), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Vec<AlertRuleView>), (status = 403, body = ErrorBody)))]
 async fn tariff_rules(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
     Path(id): Path<TariffId>,
-) -> Result<Json<Vec<RuleView>>> {
+) -> Result<Json<Vec<AlertRuleView>>> {
     Ok(Json(service::rules(&core, service::of_tariff(&core, id).await?).await?))
 }
 
 /// Set a rule for a tariff's servers (provider)
 #[utoipa::path(put, path = "/tariffs/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setTariffAlertRule",
-    request_body = PutRule,
+    request_body = SetAlertRule,
     params(("id" = TariffId, Path, description = "The tariff's id"), ("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 200, body = RuleView)))]
+    responses((status = 200, body = AlertRuleView)))]
 async fn put_tariff_rule(
     State(core): State<Arc<Core>>,
     _: ProviderCaller,
     Path(RulePath { id, r#type }): Path<RulePath<TariffId>>,
-    Json(put): Json<PutRule>,
-) -> Result<Json<RuleView>> {
+    Json(put): Json<SetAlertRule>,
+) -> Result<Json<AlertRuleView>> {
     Ok(Json(service::put_rule(&core, service::of_tariff(&core, id).await?, r#type.0, &put).await?))
 }
 
@@ -208,22 +210,22 @@ fn of_server(access: &ServerAccess) -> RuleQuery {
 
 /// List the effective rules for a server
 #[utoipa::path(get, path = "/server/{id}/alert-rules", tag = "alerts", operation_id = "listServerAlertRules",
-    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Vec<RuleView>)))]
-async fn server_rules(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<Vec<RuleView>>> {
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Vec<AlertRuleView>)))]
+async fn server_rules(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<Vec<AlertRuleView>>> {
     Ok(Json(service::rules(&core, of_server(&access)).await?))
 }
 
 /// Set a rule for one server
 #[utoipa::path(put, path = "/server/{id}/alert-rules/{type}", tag = "alerts", operation_id = "setServerAlertRule",
-    request_body = PutRule,
+    request_body = SetAlertRule,
     params(("id" = ServerId, Path, description = "The server's id"), ("type" = AlertKind, Path, description = "The type of alert")),
-    responses((status = 200, body = RuleView)))]
+    responses((status = 200, body = AlertRuleView)))]
 async fn put_server_rule(
     State(core): State<Arc<Core>>,
     access: ServerAccess,
     Path(ServerRulePath { r#type }): Path<ServerRulePath>,
-    Json(put): Json<PutRule>,
-) -> Result<Json<RuleView>> {
+    Json(put): Json<SetAlertRule>,
+) -> Result<Json<AlertRuleView>> {
     Ok(Json(service::put_rule(&core, of_server(&access), r#type.0, &put).await?))
 }
 
@@ -241,13 +243,13 @@ async fn delete_server_rule(
 }
 
 /// Mute a server's alerts for a while
-#[utoipa::path(post, path = "/server/{id}/mute", tag = "alerts", operation_id = "muteServer", request_body = Mute,
-    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Muted)))]
+#[utoipa::path(post, path = "/server/{id}/mute", tag = "alerts", operation_id = "muteServer", request_body = MuteAlerts,
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = MutedAlerts)))]
 async fn mute_server(
     State(core): State<Arc<Core>>,
     access: ServerAccess,
-    Post(once, mute): Post<Mute>,
-) -> Result<Json<Muted>> {
+    Post(once, mute): Post<MuteAlerts>,
+) -> Result<Json<MutedAlerts>> {
     let (server, kind) = (Some(access.thing.id), mute.kind.map(|kind| kind.0));
     Ok(Json(service::mute(&core, &once, &access.caller, server, kind, mute.until).await?))
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use kernel::error::{Error, Result};
 use monitor::alerts::{AlertRule, Kind, QuietPeriod};
 
-use super::model::{PutRule, Scope};
+use super::model::{AlertRuleScope, SetAlertRule};
 use crate::ids::{ServerId, TariffId};
 
 /// A rule with its settings.
@@ -42,16 +42,16 @@ impl FromIterator<((RuleTarget, Kind), RuleSettings)> for RuleSet {
 
 impl RuleSet {
     /// The most specific rule. It applies as a whole.
-    pub fn of(&self, kind: Kind, tariff: Option<TariffId>, server: Option<ServerId>) -> (Scope, RuleSettings) {
+    pub fn of(&self, kind: Kind, tariff: Option<TariffId>, server: Option<ServerId>) -> (AlertRuleScope, RuleSettings) {
         let made = |whose: Option<RuleTarget>| whose.and_then(|whose| self.0.get(&(whose, kind)).copied());
         [
-            (Scope::Server, server.map(RuleTarget::Server)),
-            (Scope::Tariff, tariff.map(RuleTarget::Tariff)),
-            (Scope::Everything, Some(RuleTarget::Everything)),
+            (AlertRuleScope::Server, server.map(RuleTarget::Server)),
+            (AlertRuleScope::Tariff, tariff.map(RuleTarget::Tariff)),
+            (AlertRuleScope::Everything, Some(RuleTarget::Everything)),
         ]
         .into_iter()
         .find_map(|(scope, whose)| made(whose).map(|settings| (scope, settings)))
-        .unwrap_or_else(|| (Scope::Builtin, RuleSettings::builtin(kind)))
+        .unwrap_or_else(|| (AlertRuleScope::Builtin, RuleSettings::builtin(kind)))
     }
 }
 
@@ -67,7 +67,7 @@ impl RuleSettings {
     }
 
     /// Validates a rule from a request and fills in the defaults.
-    pub fn asked(kind: Kind, put: &PutRule) -> Result<Self> {
+    pub fn asked(kind: Kind, put: &SetAlertRule) -> Result<Self> {
         let builtin = kind.default_rule();
         if !kind.has_threshold() && [put.warning, put.critical, put.clear].iter().any(Option::is_some) {
             let text = format!("{} is on or off and takes no thresholds.", kind.as_str());
@@ -124,12 +124,12 @@ mod tests {
         .into_iter()
         .collect();
         let of = |server, tariff| rules.of(Kind::Cpu, Some(TariffId(tariff)), Some(ServerId(server)));
-        assert_eq!(of(1, 1), (Scope::Server, with(3)));
-        assert_eq!(of(2, 1), (Scope::Tariff, with(2)));
-        assert_eq!(of(2, 2), (Scope::Everything, with(1)));
+        assert_eq!(of(1, 1), (AlertRuleScope::Server, with(3)));
+        assert_eq!(of(2, 1), (AlertRuleScope::Tariff, with(2)));
+        assert_eq!(of(2, 2), (AlertRuleScope::Everything, with(1)));
         assert_eq!(
             rules.of(Kind::Disk, Some(tariff), Some(server)),
-            (Scope::Builtin, RuleSettings::builtin(Kind::Disk))
+            (AlertRuleScope::Builtin, RuleSettings::builtin(Kind::Disk))
         );
     }
 
@@ -152,7 +152,7 @@ mod tests {
             let error = put(bad).unwrap_err();
             assert!(error.details.unwrap()["fields"].get(field).is_some(), "{field}");
         }
-        let none = PutRule { warning: Some(0.5), ..PutRule::default() };
+        let none = SetAlertRule { warning: Some(0.5), ..SetAlertRule::default() };
         assert!(RuleSettings::asked(Kind::Down, &none).is_err());
     }
 }

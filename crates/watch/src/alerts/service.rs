@@ -13,7 +13,7 @@ use kernel::listing::{Window, list_error};
 use monitor::alerts::Kind;
 use sqlx::PgConnection;
 
-use super::model::{AlertView, ListAlerts, LiveAlert, Muted, PutRule, RuleView};
+use super::model::{AlertRuleView, AlertView, ListAlerts, LiveAlert, MutedAlerts, SetAlertRule};
 use super::rules::{RuleSet, RuleSettings, RuleTarget};
 use super::store::{self, IncidentOwner, IncidentRow, MuteRow};
 use crate::ids::{AlertId, ServerId, TariffId};
@@ -123,11 +123,11 @@ pub async fn of_tariff(core: &Core, id: TariffId) -> Result<RuleQuery> {
 }
 
 /// The effective rules of a scope.
-pub async fn rules(core: &Core, of: RuleQuery) -> Result<Vec<RuleView>> {
+pub async fn rules(core: &Core, of: RuleQuery) -> Result<Vec<AlertRuleView>> {
     rules_on(&mut *core.db.acquire().await?, of).await
 }
 
-async fn rules_on(db: &mut PgConnection, of: RuleQuery) -> Result<Vec<RuleView>> {
+async fn rules_on(db: &mut PgConnection, of: RuleQuery) -> Result<Vec<AlertRuleView>> {
     let (tariff, server) = of.ids();
     let [tariffs, servers] = [tariff.map(|id| id.0), server.map(|id| id.0)].map(Vec::from_iter);
     let rules = store::rules_of(&mut *db, &servers, &tariffs).await?;
@@ -136,14 +136,14 @@ async fn rules_on(db: &mut PgConnection, of: RuleQuery) -> Result<Vec<RuleView>>
     Ok(kinds.map(|kind| view(&rules, &mutes, of, kind)).collect())
 }
 
-fn view(rules: &RuleSet, mutes: &[MuteRow], of: RuleQuery, kind: Kind) -> RuleView {
+fn view(rules: &RuleSet, mutes: &[MuteRow], of: RuleQuery, kind: Kind) -> AlertRuleView {
     let (tariff, server) = of.ids();
     let (scope, RuleSettings { enabled, rule, quiet }) = rules.of(kind, tariff, server);
     let share = |value: f64| kind.has_threshold().then_some(value);
     let holds = |mute: &&MuteRow| {
         mute.server_id.is_none_or(|id| Some(id) == server) && mute.kind.is_none_or(|muted| muted.0 == kind)
     };
-    RuleView {
+    AlertRuleView {
         r#type: super::model::AlertKind(kind),
         scope,
         enabled,
@@ -158,7 +158,7 @@ fn view(rules: &RuleSet, mutes: &[MuteRow], of: RuleQuery, kind: Kind) -> RuleVi
 }
 
 /// Sets a rule. The next sweep judges every alert by it: an open alert that it would not raise ends then.
-pub async fn put_rule(core: &Core, of: RuleQuery, kind: Kind, put: &PutRule) -> Result<RuleView> {
+pub async fn put_rule(core: &Core, of: RuleQuery, kind: Kind, put: &SetAlertRule) -> Result<AlertRuleView> {
     let whose = of.check(kind)?;
     let mut tx = db::begin(&core.db).await?;
     store::put_rule(&mut *tx, whose, kind, &RuleSettings::asked(kind, put)?).await?;
@@ -185,14 +185,14 @@ pub async fn mute(
     server: Option<ServerId>,
     kind: Option<Kind>,
     until: DateTime<Utc>,
-) -> Result<Muted> {
+) -> Result<MutedAlerts> {
     let now = Utc::now();
     if until <= now || until > now + TimeDelta::days(366) {
         return Err(Error::field("until", "Must be in the future, at most a year ahead."));
     }
     once.run(core, async |tx| {
         store::mute(tx, server, kind, until, caller.user).await?;
-        Ok(Muted { r#type: kind.map(super::model::AlertKind), until })
+        Ok(MutedAlerts { r#type: kind.map(super::model::AlertKind), until })
     })
     .await
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::Alerts;
 use super::mail::{self, AlertLine};
-use super::model::{Ended, message};
+use super::model::{AlertEnd, message};
 use super::rules::RuleSet;
 use super::store::{self, PendingNotification, ProviderRecipient};
 use crate::ids::{AlertId, UserId};
@@ -45,7 +45,7 @@ pub async fn send_due(alerts: &Alerts, now: DateTime<Utc>) -> Result<Option<usiz
         return Ok(Some(0));
     }
     let staff = store::provider_recipients(&mut tx).await?;
-    let mut mails: BTreeMap<UserId, (&str, mail::Alerts<'_>)> = BTreeMap::new();
+    let mut mails: BTreeMap<UserId, (&str, mail::AlertsMail<'_>)> = BTreeMap::new();
     for n in &news {
         let of_server = n.owner.zip(n.owner_email.as_deref());
         let wants = |user: &&ProviderRecipient| user.warnings || n.level.0 == Level::Critical;
@@ -55,7 +55,7 @@ pub async fn send_due(alerts: &Alerts, now: DateTime<Utc>) -> Result<Option<usiz
         };
         for (user, email) in recipients {
             let url = &alerts.accounts.settings.public_url;
-            let (_, mail) = mails.entry(user).or_insert_with(|| (email, mail::Alerts::new(url)));
+            let (_, mail) = mails.entry(user).or_insert_with(|| (email, mail::AlertsMail::new(url)));
             if n.resolved_at.is_some() { &mut mail.over } else { &mut mail.raised }.push(line(n));
         }
     }
@@ -113,8 +113,8 @@ fn line(news: &PendingNotification) -> AlertLine {
     let begun = message(kind, news.value, news.detail.as_deref());
     let what = match news.ended {
         None => begun,
-        Some(Ended::Recovered) => kind.over(news.value),
-        Some(Ended::Withdrawn | Ended::Unknown) => format!("{begun}: no longer watched"),
+        Some(AlertEnd::Recovered) => kind.over(news.value),
+        Some(AlertEnd::Withdrawn | AlertEnd::Unknown) => format!("{begun}: no longer watched"),
     };
     let name = match (news.server_id, kind) {
         (Some(id), _) => format!("{} (server {id})", news.name),

@@ -42,8 +42,7 @@ pub struct Metrics {
 /// A server's traffic.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = ServerTraffic)]
-pub struct Traffic {
+pub struct ServerTraffic {
     /// The server's id.
     pub server_id: ServerId,
     /// Bytes per month included in the tariff, both directions together; null if it sets no limit.
@@ -77,25 +76,24 @@ pub struct MetricsPoint {
     pub up: f64,
     /// CPU usage as a fraction of its cores, 0 to 1. This and everything below is null if no sample in the step had the
     /// value.
-    pub cpu: Option<Spread>,
+    pub cpu: Option<MetricSpread>,
     /// Memory in use, in bytes.
-    pub memory: Option<Spread>,
+    pub memory: Option<MetricSpread>,
     /// Memory limit, in bytes.
     pub memory_size: Option<i64>,
     /// Root disk in use, in bytes.
-    pub disk: Option<Spread>,
+    pub disk: Option<MetricSpread>,
     /// Root disk size, in bytes.
     pub disk_size: Option<i64>,
     /// Bytes received per second; also null if there has only ever been one sample.
-    pub net_in: Option<Spread>,
+    pub net_in: Option<MetricSpread>,
     /// Bytes sent per second.
-    pub net_out: Option<Spread>,
+    pub net_out: Option<MetricSpread>,
 }
 
 /// Distribution of a metric over a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
-#[schema(as = MetricSpread)]
-pub struct Spread {
+pub struct MetricSpread {
     /// Minimum.
     pub min: f64,
     /// Mean of the samples that have the value.

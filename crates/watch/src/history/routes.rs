@@ -11,7 +11,7 @@ use kernel::http::extract::{Json, Query};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::model::{Metrics, ShowMetrics, Traffic};
+use super::model::{Metrics, ServerTraffic, ShowMetrics};
 use super::service;
 use crate::ids::ServerId;
 
@@ -42,7 +42,7 @@ async fn metrics(
 /// Metered with every sweep of its host. Traffic between the last sweep and a restart of the guest is not counted,
 /// since the restart resets its counters.
 #[utoipa::path(get, path = "/server/{id}/traffic", tag = "servers", operation_id = "getServerTraffic",
-    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Traffic)))]
-async fn traffic(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<Traffic>> {
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = ServerTraffic)))]
+async fn traffic(State(core): State<Arc<Core>>, access: ServerAccess) -> Result<Json<ServerTraffic>> {
     Ok(Json(service::traffic(&core, access.thing.id).await?))
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use kernel::core::Core;
 use kernel::error::{Error, Result};
 
-use super::model::{Metrics, ShowMetrics, Traffic};
+use super::model::{Metrics, ServerTraffic, ShowMetrics};
 use super::store::{self, ChartSpans, Resolution};
 use super::traffic;
 use crate::ids::ServerId;
@@ -92,9 +92,9 @@ pub async fn metrics(core: &Core, server: ServerId, query: &ShowMetrics) -> Resu
 }
 
 /// A server's traffic by month.
-pub async fn traffic(core: &Core, server: ServerId) -> Result<Traffic> {
+pub async fn traffic(core: &Core, server: ServerId) -> Result<ServerTraffic> {
     let (quota, months) = (traffic::quota(&core.db, server).await?, traffic::months(&core.db, server).await?);
-    Ok(Traffic { server_id: server, quota, months })
+    Ok(ServerTraffic { server_id: server, quota, months })
 }
 
 /// The finest level that is kept for this age.

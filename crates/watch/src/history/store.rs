@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use kernel::db;
 use sqlx::{PgConnection, PgPool};
 
-use super::model::{MetricsPoint, Spread};
+use super::model::{MetricSpread, MetricsPoint};
 use crate::ids::ServerId;
 
 type Result<T> = sqlx::Result<T>;
@@ -218,7 +218,7 @@ pub(super) async fn points(db: &PgPool, server: ServerId, spans: ChartSpans, ste
     )
     .fetch_all(db)
     .await?;
-    let spread = |min, mean, max| Some(Spread { min: min?, mean: mean?, max: max? });
+    let spread = |min, mean, max| Some(MetricSpread { min: min?, mean: mean?, max: max? });
     Ok(rows
         .into_iter()
         .map(|r| MetricsPoint {

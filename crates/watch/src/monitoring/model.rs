@@ -19,13 +19,13 @@ pub struct StatsData {
     /// CPU usage as a fraction of its cores, 0 to 1.
     pub cpu: Option<f64>,
     /// Memory usage.
-    pub memory: Gauge,
+    pub memory: ResourceUsage,
     /// Root disk usage.
-    pub disk: Gauge,
+    pub disk: ResourceUsage,
     /// Network traffic since its last start.
-    pub network: Network,
+    pub network: NetworkUsage,
     /// Chart of the last hour, oldest point first.
-    pub rrd_data: Vec<Point>,
+    pub rrd_data: Vec<ChartPoint>,
     /// When the sample was taken; null before the first sweep.
     pub sampled_at: Option<DateTime<Utc>>,
     /// Age of the sample in seconds; null before the first sweep.
@@ -34,8 +34,7 @@ pub struct StatsData {
 
 /// Usage of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
-#[schema(as = ResourceUsage)]
-pub struct Gauge {
+pub struct ResourceUsage {
     /// Bytes in use; null if unknown, as for disks of Proxmox VE virtual machines.
     pub used: Option<i64>,
     /// Total bytes.
@@ -46,8 +45,7 @@ pub struct Gauge {
 
 /// Network bytes since the guest's last start.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
-#[schema(as = NetworkUsage)]
-pub struct Network {
+pub struct NetworkUsage {
     /// Bytes received.
     #[serde(rename = "in")]
     pub received: Option<i64>,
@@ -58,8 +56,7 @@ pub struct Network {
 
 /// One chart point, with Proxmox's field names. Unknown values are null.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
-#[schema(as = ChartPoint)]
-pub struct Point {
+pub struct ChartPoint {
     /// Unix time in seconds.
     pub time: i64,
     /// CPU usage as a fraction of its cores, 0 to 1.

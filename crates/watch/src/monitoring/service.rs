@@ -7,7 +7,7 @@ use kernel::core::Core;
 use kernel::error::{Error, Result};
 
 use super::charts::{self, Charts};
-use super::model::{FleetHost, FleetServer, Gauge, Network, Point, StatsData};
+use super::model::{ChartPoint, FleetHost, FleetServer, NetworkUsage, ResourceUsage, StatsData};
 use super::store::{self, PointRow, ServerRow};
 use crate::ids::{HostId, ServerId};
 
@@ -61,7 +61,7 @@ fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a Point
             sample.map_or(nothing, |s| s.disk_used),
             max(sample.and_then(|s| s.disk_max), server.disk_gib.saturating_mul(1 << 30)),
         ),
-        network: Network {
+        network: NetworkUsage {
             received: sample.map_or(nothing, |s| s.net_in),
             sent: sample.map_or(nothing, |s| s.net_out),
         },
@@ -72,14 +72,14 @@ fn stats_from<'a>(server: &ServerRow, points: impl IntoIterator<Item = &'a Point
     }
 }
 
-fn gauge(used: Option<i64>, max: i64) -> Gauge {
+fn gauge(used: Option<i64>, max: i64) -> ResourceUsage {
     let share = monitor::sample::share(used.map(unsigned), Some(unsigned(max)));
-    Gauge { used, max, usage: share.map(|share| round(share * 100.0, 2)) }
+    ResourceUsage { used, max, usage: share.map(|share| round(share * 100.0, 2)) }
 }
 
 /// Chart points with the rates between them. If the first point is older than the hour, it only serves as the
 /// predecessor of the second.
-fn chart<'a>(points: impl IntoIterator<Item = &'a PointRow>) -> Vec<Point> {
+fn chart<'a>(points: impl IntoIterator<Item = &'a PointRow>) -> Vec<ChartPoint> {
     let (begin, mut before) = (charts::begin(), None::<&PointRow>);
     let mut chart = Vec::new();
     for point in points {
@@ -89,7 +89,7 @@ fn chart<'a>(points: impl IntoIterator<Item = &'a PointRow>) -> Vec<Point> {
             Some(round(monitor::sample::rate(then, now, seconds), 2))
         };
         if point.taken_at > begin {
-            chart.push(Point {
+            chart.push(ChartPoint {
                 time: point.taken_at.timestamp(),
                 cpu: point.cpu.map(|cpu| round(cpu, 4)),
                 mem: point.memory_used,
@@ -214,7 +214,7 @@ mod tests {
             net_out: Some(net * 2),
         };
         let drawn = chart(&[point(-3610, 100), point(-3580, 400), point(-3550, 60)]);
-        let rates = |chart: &[Point]| chart.iter().map(|p| (p.netin, p.netout)).collect::<Vec<_>>();
+        let rates = |chart: &[ChartPoint]| chart.iter().map(|p| (p.netin, p.netout)).collect::<Vec<_>>();
         assert_eq!(rates(&drawn), [(Some(10.0), Some(20.0)), (Some(2.0), Some(4.0))]);
         assert!((drawn[0].cpu.unwrap() - 0.1235).abs() < 1e-9 && drawn[0].time < drawn[1].time);
         // A point without data is a gap, not a zero.

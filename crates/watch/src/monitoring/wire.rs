@@ -1,6 +1,6 @@
 //! Stats in the shape of the server-management API, which its Socket.IO events have as well.
 
-use compute::servers::model::{ServerRecord, Status};
+use compute::servers::model::{ServerRecord, ServerState};
 use compute::servers::wire::SUCCESS;
 use serde::Serialize;
 
@@ -29,7 +29,7 @@ pub struct ServerStatus {
     /// The server.
     pub id: ServerId,
     /// Its status.
-    pub status: Status,
+    pub status: ServerState,
     /// Its metrics at the last sweep.
     pub stats: Stats,
 }

@@ -46,17 +46,17 @@ pub(super) struct Hub {
 
 /// Number of open sockets by account, and by login or API token.
 #[derive(Debug, Clone, Default)]
-pub(super) struct SocketQuota(Arc<Mutex<HashMap<Owner, usize>>>);
+pub(super) struct SocketQuota(Arc<Mutex<HashMap<QuotaOwner, usize>>>);
 
 /// Whose sockets are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Owner {
+enum QuotaOwner {
     /// A login or an API token.
     Token(Uuid),
     Account(AccountId),
 }
 
-impl Owner {
+impl QuotaOwner {
     fn most(self) -> usize {
         match self {
             Self::Token(_) => MAX_SOCKETS,
@@ -67,7 +67,7 @@ impl Owner {
 
 impl SocketQuota {
     fn take(&self, login: Uuid, account: AccountId) -> Option<SocketSlot> {
-        let owners = [Owner::Token(login), Owner::Account(account)];
+        let owners = [QuotaOwner::Token(login), QuotaOwner::Account(account)];
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if owners.iter().any(|owner| taken.get(owner).is_some_and(|count| *count >= owner.most())) {
             return None;
@@ -83,7 +83,7 @@ impl SocketQuota {
 #[derive(Debug)]
 struct SocketSlot {
     seats: SocketQuota,
-    owners: [Owner; 2],
+    owners: [QuotaOwner; 2],
 }
 
 impl Drop for SocketSlot {

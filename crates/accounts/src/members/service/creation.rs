@@ -16,7 +16,7 @@ use crate::members::store::{self, InsertedAccount};
 use crate::service::attempts::{limit_address, uncount_address};
 use crate::service::{address_taken, confirmations};
 use crate::store::accounts;
-use crate::users::service::NewPassword;
+use crate::users::service::InitialPassword;
 
 /// How many servers a new account may have, if nothing is said.
 const SERVERS: i32 = 100;
@@ -27,7 +27,7 @@ enum WantedOwner {
     /// This user.
     Known(UserId),
     /// A new user.
-    New { email: String, name: String, password: NewPassword },
+    New { email: String, name: String, password: InitialPassword },
 }
 
 /// Creates an account: any for the provider, and customers for those who manage the reseller that they act for.
@@ -90,7 +90,7 @@ async fn wanted_owner(owner: (Option<NewOwner>, Option<UserId>)) -> Result<Wante
     match owner {
         (None, Some(id)) => Ok(WantedOwner::Known(id)),
         (Some(NewOwner { email, name, password }), None) => {
-            Ok(WantedOwner::New { email, name, password: NewPassword::of(password).await? })
+            Ok(WantedOwner::New { email, name, password: InitialPassword::of(password).await? })
         }
         _ => Err(Error::field("owner", "Give a new user as owner, or the id of one as ownerId.")),
     }

@@ -20,8 +20,8 @@ use utoipa_axum::routes;
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
 use crate::servers::model::{CreateServer, ListServers, ServerView};
-use crate::servers::wire::{Action, CreatedServer, Deleted, PasswordChanged};
-use crate::servers::workflows::power::Power;
+use crate::servers::wire::{CreatedServer, DeletedServer, PasswordChanged, PowerAccepted};
+use crate::servers::workflows::power::PowerAction;
 use crate::servers::{ServerAccess, Servers, service, subject};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Hosts>> {
@@ -95,29 +95,29 @@ async fn get(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Js
 
 /// Start a server; a running server is left alone
 #[utoipa::path(post, path = "/server/{id}/start", tag = "servers", operation_id = "startServer",
-    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Action)))]
-async fn start(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    power(&hosts, &once, &access, Power::Start).await
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = PowerAccepted)))]
+async fn start(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<PowerAccepted>> {
+    power(&hosts, &once, &access, PowerAction::Start).await
 }
 
 /// Stop a server: cleanly at first, by force if it takes too long
 #[utoipa::path(post, path = "/server/{id}/stop", tag = "servers", operation_id = "stopServer",
-    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Action)))]
-async fn stop(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    power(&hosts, &once, &access, Power::Stop).await
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = PowerAccepted)))]
+async fn stop(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<PowerAccepted>> {
+    power(&hosts, &once, &access, PowerAction::Stop).await
 }
 
 /// Restart a server; one that is stopped is started
 ///
 /// Refused with 409 if the server could not start again because its own disk is full: it keeps running.
 #[utoipa::path(post, path = "/server/{id}/restart", tag = "servers", operation_id = "restartServer",
-    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = Action)))]
-async fn restart(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<Action>> {
-    power(&hosts, &once, &access, Power::Restart).await
+    params(("id" = ServerId, Path, description = "The server's id")), responses((status = 200, body = PowerAccepted)))]
+async fn restart(State(hosts): State<Arc<Hosts>>, access: ServerAccess, once: Once) -> Result<Json<PowerAccepted>> {
+    power(&hosts, &once, &access, PowerAction::Restart).await
 }
 
-async fn power(hosts: &Hosts, once: &Once, access: &ServerAccess, power: Power) -> Result<Json<Action>> {
-    Ok(Json(Action::new(power.name(), &service::power(&hosts.core, once, access, power).await?)))
+async fn power(hosts: &Hosts, once: &Once, access: &ServerAccess, power: PowerAction) -> Result<Json<PowerAccepted>> {
+    Ok(Json(PowerAccepted::new(power.name(), &service::power(&hosts.core, once, access, power).await?)))
 }
 
 /// Delete a server with its disks, snapshots and addresses
@@ -125,9 +125,9 @@ async fn power(hosts: &Hosts, once: &Once, access: &ServerAccess, power: Power) 
 /// Refused with 409 while it is protected, here or on its host.
 #[utoipa::path(delete, path = "/server/{id}", tag = "servers", operation_id = "deleteServer",
     params(("id" = ServerId, Path, description = "The server's id")),
-    responses((status = 200, body = Deleted), (status = 409, body = ErrorBody)))]
-async fn delete(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<Deleted>> {
-    Ok(Json(Deleted::new(service::delete(&hosts, &access).await?)))
+    responses((status = 200, body = DeletedServer), (status = 409, body = ErrorBody)))]
+async fn delete(State(hosts): State<Arc<Hosts>>, access: ServerAccess) -> Result<Json<DeletedServer>> {
+    Ok(Json(DeletedServer::new(service::delete(&hosts, &access).await?)))
 }
 
 /// Generate and set a new root password; it is shown only once

@@ -1,14 +1,14 @@
 //! SQL for lists of servers.
 
 use chrono::{DateTime, Utc};
-use kernel::listing::{Order, Window};
+use kernel::listing::{SortOrder, Window};
 use sqlx::PgExecutor;
 use sqlx::types::Json;
 
 use super::Result;
 use crate::ids::{AccountId, ImageId, ServerId, TariffId, UserId};
 use crate::servers::labels::{Labels, Selector};
-use crate::servers::model::{ListServers, Os, ServerView, Status, TariffBrief};
+use crate::servers::model::{ListServers, ServerImage, ServerState, ServerView, TariffBrief};
 
 /// The filter for a list of servers.
 #[derive(Debug)]
@@ -57,8 +57,8 @@ macro_rules! servers {
              and not exists (select from jsonb_array_elements($12) u where s.labels @> u) and ", $condition),
             " order by case when not $8 then k.key end, case when $8 then k.key end desc,
               case when $8 then -s.id else s.id end limit $1 offset $2",
-            $query.status.map(Status::as_str), $query.tariff_id.map(|id| id.0), $query.os_id.map(|id| id.0),
-            $query.name, $query.sort.unwrap_or_default().as_str(), $query.order == Some(Order::Desc),
+            $query.status.map(ServerState::as_str), $query.tariff_id.map(|id| id.0), $query.os_id.map(|id| id.0),
+            $query.name, $query.sort.unwrap_or_default().as_str(), $query.order == Some(SortOrder::Desc),
             Json(&$selector.equal) as _, &$selector.present, &$selector.absent, Json(&$selector.unequal) as _
             $(, $parameter)*
         )
@@ -67,7 +67,7 @@ macro_rules! servers {
         sqlx::query_as!(
             ServerListRow,
             r#"select s.id as "id: ServerId", s.account_id as "account_id: AccountId", c.owner_id as "user_id: UserId", s.tariff_id as "tariff_id: TariffId",
-                      s.image_id as "image_id: ImageId", s.name, s.status as "status: Status", s.guest_number, s.cores,
+                      s.image_id as "image_id: ImageId", s.name, s.status as "status: ServerState", s.guest_number, s.cores,
                       s.memory_mib, s.disk_gib, s.created_at, s.updated_at, s.labels as "labels: Json<Labels>",
                       s.protected, s.suspended_at, s.suspend_reason,
                       i.name as image_name, i.type as image_type, t.name as tariff_name, t.price, t.currency,
@@ -131,7 +131,7 @@ struct ServerListRow {
     tariff_id: TariffId,
     image_id: ImageId,
     name: String,
-    status: Status,
+    status: ServerState,
     guest_number: i64,
     cores: i32,
     memory_mib: i64,
@@ -154,7 +154,7 @@ struct ServerListRow {
 impl From<ServerListRow> for ServerView {
     fn from(r: ServerListRow) -> Self {
         // Nothing answers at these addresses until the server has been created.
-        let addresses = if r.status == Status::Creating { Vec::new() } else { r.addresses };
+        let addresses = if r.status == ServerState::Creating { Vec::new() } else { r.addresses };
         Self {
             id: r.id,
             account_id: r.account_id,
@@ -176,7 +176,7 @@ impl From<ServerListRow> for ServerView {
             deletion_protection: r.protected,
             suspended_at: r.suspended_at,
             suspend_reason: r.suspend_reason,
-            os: Os { id: r.image_id, name: r.image_name, r#type: r.image_type },
+            os: ServerImage { id: r.image_id, name: r.image_name, r#type: r.image_type },
             tariff: TariffBrief { id: r.tariff_id, name: r.tariff_name, price: r.price, currency: r.currency },
         }
     }

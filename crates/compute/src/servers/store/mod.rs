@@ -11,7 +11,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
 use super::labels::Labels;
-use super::model::{ServerRecord, Status};
+use super::model::{ServerRecord, ServerState};
 use crate::ids::{AccountId, HostId, ImageId, ServerId, TariffId};
 use crate::images::model::RootLogin;
 
@@ -67,7 +67,7 @@ macro_rules! records {
             ServerRecord,
             r#"select id as "id: ServerId", uuid, account_id as "account_id: AccountId", tariff_id as "tariff_id: TariffId",
                       host_id as "host_id: HostId", node,
-                      guest_number, kind, name, status as "status: Status", cores, memory_mib, disk_gib,
+                      guest_number, kind, name, status as "status: ServerState", cores, memory_mib, disk_gib,
                       bandwidth_mbps, ssh_keys, reserved,
                       protected, suspend_reason, suspended_with_account,
                       (select parent_id from accounts where accounts.id = account_id) as "reseller_id: AccountId"
@@ -186,7 +186,7 @@ pub(super) async fn source_on(tx: &mut PgConnection, image: ImageId, host: HostI
         .await
 }
 
-pub(crate) async fn set_status(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
+pub(crate) async fn set_status(tx: &mut PgConnection, id: ServerId, status: ServerState) -> Result<()> {
     sqlx::query!("update servers set status = $2, updated_at = now() where id = $1", id.0, status.as_str())
         .execute(tx)
         .await
@@ -217,7 +217,7 @@ pub async fn set_wanted_up(tx: &mut PgConnection, id: ServerId, up: bool) -> Res
 }
 
 /// Releases the server's share of its node: nothing of it is on the host.
-pub(super) async fn release_room(tx: &mut PgConnection, id: ServerId, status: Status) -> Result<()> {
+pub(super) async fn release_room(tx: &mut PgConnection, id: ServerId, status: ServerState) -> Result<()> {
     sqlx::query!(
         "update servers set reserved = false, status = $2, updated_at = now(),
              deleted_at = case when $2 = 'deleted' then now() end

@@ -19,7 +19,7 @@ use crate::hosts::Hosts;
 use crate::resize::model::ServerSize;
 use crate::servers::Servers;
 use crate::servers::mail::ServerReady;
-use crate::servers::model::Status;
+use crate::servers::model::ServerState;
 use crate::servers::placement::Candidate;
 use crate::servers::store;
 use crate::servers::subject::server_of;
@@ -166,7 +166,7 @@ impl Step<Data> for ReserveServer {
     async fn undo(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
         let mut tx = ctx.begin().await?;
         addresses::store::release(&mut tx, server_of(ctx)?).await?;
-        store::release_room(&mut tx, server_of(ctx)?, Status::Failed).await?;
+        store::release_room(&mut tx, server_of(ctx)?, ServerState::Failed).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }
@@ -368,7 +368,7 @@ impl Step<Data> for HandOver {
         let guest = Guest::load(&self.hosts, ctx).await?;
         guest.check_running().await?;
         let mut tx = ctx.begin().await?;
-        store::set_status(&mut tx, server_of(ctx)?, Status::Running).await?;
+        store::set_status(&mut tx, server_of(ctx)?, ServerState::Running).await?;
         let ready = store::ready_mail(&mut tx, server_of(ctx)?).await?;
         let held: Vec<_> =
             addresses::store::of_server(&mut tx, server_of(ctx)?).await?.into_iter().map(|a| a.address).collect();

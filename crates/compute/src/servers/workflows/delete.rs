@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::guest::{self, Guest, GuestRemoval};
 use crate::addresses;
 use crate::hosts::Hosts;
-use crate::servers::model::Status;
+use crate::servers::model::ServerState;
 use crate::servers::store;
 use crate::servers::subject::server_of;
 
@@ -57,10 +57,10 @@ impl Step<Data> for DeleteGuest {
 
     async fn run(&self, ctx: &Context<'_>, data: &mut Data) -> Result<Outcome, Fault> {
         let Some(guest) = Guest::left(&self.hosts, ctx).await? else { return Ok(Outcome::Done) };
-        if guest.server.status != Status::Deleting {
+        if guest.server.status != ServerState::Deleting {
             // It was queued behind another operation.
             let mut tx = ctx.begin().await?;
-            store::set_status(&mut tx, server_of(ctx)?, Status::Deleting).await?;
+            store::set_status(&mut tx, server_of(ctx)?, ServerState::Deleting).await?;
             tx.commit().await?;
         }
         Ok(data.removal.advance(ctx, &guest).await?.unwrap_or(Outcome::Done))
@@ -96,7 +96,7 @@ impl Step<Data> for ReleaseServer {
             return Ok(Outcome::DoneIn(tx));
         }
         addresses::store::release(&mut tx, server_of(ctx)?).await?;
-        store::release_room(&mut tx, server_of(ctx)?, Status::Deleted).await?;
+        store::release_room(&mut tx, server_of(ctx)?, ServerState::Deleted).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }

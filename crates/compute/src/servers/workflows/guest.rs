@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hosts::Hosts;
 use crate::ids::ServerId;
-use crate::servers::model::{ServerRecord, Status};
+use crate::servers::model::{ServerRecord, ServerState};
 use crate::servers::store;
 use crate::servers::subject::server_of;
 
@@ -55,13 +55,13 @@ impl Guest {
 
 impl Guest {
     /// The server's status as the host reports it now; `None` while the host is working on it.
-    pub async fn standing(&self) -> Option<Status> {
+    pub async fn standing(&self) -> Option<ServerState> {
         match self.driver.find(&self.at).await {
             Ok(Presence::Present { busy: true, .. }) => None,
-            Ok(Presence::Present { power: GuestPower::Running, .. }) => Some(Status::Running),
-            Ok(Presence::Present { power: GuestPower::Stopped, .. }) => Some(Status::Stopped),
-            Ok(Presence::Present { power: GuestPower::Paused, .. }) => Some(Status::Paused),
-            _ => Some(Status::Unknown),
+            Ok(Presence::Present { power: GuestPower::Running, .. }) => Some(ServerState::Running),
+            Ok(Presence::Present { power: GuestPower::Stopped, .. }) => Some(ServerState::Stopped),
+            Ok(Presence::Present { power: GuestPower::Paused, .. }) => Some(ServerState::Paused),
+            _ => Some(ServerState::Unknown),
         }
     }
 

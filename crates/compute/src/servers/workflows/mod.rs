@@ -18,11 +18,11 @@ pub fn all(servers: &Servers) -> Vec<Box<dyn AnyWorkflow>> {
     vec![
         Box::new(create::workflow(servers)),
         Box::new(delete::workflow(hosts)),
-        power(power::Power::Start),
-        power(power::Power::Stop),
-        power(power::Power::Restart),
-        power(power::Power::Suspend),
-        power(power::Power::Unsuspend),
+        power(power::PowerAction::Start),
+        power(power::PowerAction::Stop),
+        power(power::PowerAction::Restart),
+        power(power::PowerAction::Suspend),
+        power(power::PowerAction::Unsuspend),
         Box::new(reinstall::workflow(servers)),
         Box::new(password::workflow(hosts)),
     ]

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::guest::{self, Guest, HostWork};
 use crate::hosts::Hosts;
-use crate::servers::model::Status;
+use crate::servers::model::ServerState;
 use crate::servers::store;
 use crate::servers::subject::server_of;
 
 /// The requested action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Power {
+pub enum PowerAction {
     /// Start a server that is down.
     Start,
     /// Stop, cleanly if the guest cooperates.
@@ -29,7 +29,7 @@ pub enum Power {
     Unsuspend,
 }
 
-impl Power {
+impl PowerAction {
     /// The workflow.
     pub fn kind(self) -> WorkflowKind {
         WorkflowKind { name: self.name(), first_step: self.step() }
@@ -47,11 +47,11 @@ impl Power {
     }
 
     /// The status that the server shows meanwhile.
-    pub fn under_way(self) -> Status {
+    pub fn under_way(self) -> ServerState {
         match self {
-            Self::Start | Self::Unsuspend => Status::Starting,
-            Self::Stop | Self::Suspend => Status::Stopping,
-            Self::Restart => Status::Restarting,
+            Self::Start | Self::Unsuspend => ServerState::Starting,
+            Self::Stop | Self::Suspend => ServerState::Stopping,
+            Self::Restart => ServerState::Restarting,
         }
     }
 
@@ -65,7 +65,7 @@ impl Power {
         if !self.waits() {
             return Guest::load(hosts, ctx).await.map(Some);
         }
-        Ok(Guest::left(hosts, ctx).await?.filter(|guest| guest.server.status != Status::Failed))
+        Ok(Guest::left(hosts, ctx).await?.filter(|guest| guest.server.status != ServerState::Failed))
     }
 
     fn step(self) -> &'static str {
@@ -92,7 +92,7 @@ pub struct Data {
 impl operations::Data for Data {}
 
 /// The steps. `shutdown`: how long the guest may take before it is forced off.
-pub fn workflow(hosts: &Arc<Hosts>, power: Power, shutdown: Duration) -> Workflow<Data> {
+pub fn workflow(hosts: &Arc<Hosts>, power: PowerAction, shutdown: Duration) -> Workflow<Data> {
     let hosts = || Arc::clone(hosts);
     let steps: Vec<Box<dyn Step<Data>>> = vec![
         Box::new(PowerGuest { hosts: hosts(), power, shutdown }),
@@ -105,7 +105,7 @@ pub fn workflow(hosts: &Arc<Hosts>, power: Power, shutdown: Duration) -> Workflo
 #[derive(Debug)]
 struct PowerGuest {
     hosts: Arc<Hosts>,
-    power: Power,
+    power: PowerAction,
     shutdown: Duration,
 }
 
@@ -125,11 +125,11 @@ impl Step<Data> for PowerGuest {
         }
         let (driver, at, timeout) = (&*guest.driver, &guest.at, self.shutdown);
         let outcome = match self.power {
-            Power::Start | Power::Unsuspend => data.work.drive(ctx, driver, || driver.start(at)).await?,
-            Power::Stop | Power::Suspend => {
+            PowerAction::Start | PowerAction::Unsuspend => data.work.drive(ctx, driver, || driver.start(at)).await?,
+            PowerAction::Stop | PowerAction::Suspend => {
                 data.work.drive(ctx, driver, || driver.stop(at, StopMode::Clean { timeout })).await?
             }
-            Power::Restart => data.work.drive(ctx, driver, || driver.restart(at, timeout)).await?,
+            PowerAction::Restart => data.work.drive(ctx, driver, || driver.restart(at, timeout)).await?,
         };
         Ok(outcome.unwrap_or(Outcome::Done))
     }
@@ -143,7 +143,7 @@ impl Step<Data> for PowerGuest {
 #[derive(Debug)]
 struct ShowPowerStatus {
     hosts: Arc<Hosts>,
-    power: Power,
+    power: PowerAction,
 }
 
 #[async_trait]
@@ -156,8 +156,9 @@ impl Step<Data> for ShowPowerStatus {
         if self.power.guest(&self.hosts, ctx).await?.is_none() {
             return Ok(Outcome::Done);
         }
-        let status = if self.power.under_way() == Status::Stopping { Status::Stopped } else { Status::Running };
-        if status == Status::Running {
+        let status =
+            if self.power.under_way() == ServerState::Stopping { ServerState::Stopped } else { ServerState::Running };
+        if status == ServerState::Running {
             if let Some(wait) = guest::watch(&mut data.watched) {
                 return Ok(wait);
             }

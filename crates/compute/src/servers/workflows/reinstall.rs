@@ -16,7 +16,7 @@ use super::guest::{self, Guest, GuestRemoval};
 use crate::hosts::Hosts;
 use crate::ids::ImageId;
 use crate::servers::Servers;
-use crate::servers::model::Status;
+use crate::servers::model::ServerState;
 use crate::servers::store;
 use crate::servers::subject::server_of;
 use crate::snapshots;
@@ -126,7 +126,7 @@ impl Step<Data> for CheckImage {
             return guest::store_observed_status_as(&self.hosts, ctx, data.up).await;
         }
         let mut tx = ctx.begin().await?;
-        store::set_status(&mut tx, server_of(ctx)?, Status::Failed).await?;
+        store::set_status(&mut tx, server_of(ctx)?, ServerState::Failed).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }
@@ -175,7 +175,7 @@ impl Step<Data> for ShowReinstallStatus {
     async fn run(&self, ctx: &Context<'_>, _: &mut Data) -> Result<Outcome, Fault> {
         Guest::load(&self.hosts, ctx).await?.check_running().await?;
         let mut tx = ctx.begin().await?;
-        store::set_status(&mut tx, server_of(ctx)?, Status::Running).await?;
+        store::set_status(&mut tx, server_of(ctx)?, ServerState::Running).await?;
         Ok(Outcome::DoneIn(tx))
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::take::{SnapshotProgress, fault};
 use crate::hosts::Hosts;
 use crate::servers::Servers;
-use crate::servers::model::Status;
+use crate::servers::model::ServerState;
 use crate::servers::store;
 use crate::servers::subject::server_of;
 use crate::servers::workflows::guest::{self, Guest, HostWork};
@@ -216,7 +216,7 @@ impl Step<Data> for ShowRollbackStatus {
             }
             up = Guest::load(&self.hosts, ctx).await?.is_running_again(ctx).await?;
         }
-        let status = if up { Status::Running } else { Status::Stopped };
+        let status = if up { ServerState::Running } else { ServerState::Stopped };
         let mut tx = ctx.begin().await?;
         store::set_status(&mut tx, server_of(ctx)?, status).await?;
         Ok(Outcome::DoneIn(tx))

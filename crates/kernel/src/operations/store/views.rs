@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Result;
 use crate::listing::COUNTED;
-use crate::operations::model::{OperationError, OperationView, State};
+use crate::operations::model::{OperationError, OperationState, OperationView};
 use crate::subjects::{CONTRACT_KIND, Subject};
 
 /// A row as the API needs it.
@@ -18,7 +18,7 @@ pub(in crate::operations) struct OperationRow {
     pub subject_kind: String,
     pub subject_id: String,
     pub kind: String,
-    pub state: State,
+    pub state: OperationState,
     pub progress: i16,
     pub step: String,
     pub error_code: Option<String>,
@@ -63,7 +63,7 @@ impl OperationRow {
 pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: State", progress, step, error_code,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where id = $1"#,
         id
@@ -76,7 +76,7 @@ pub(in crate::operations) async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Res
 pub(in crate::operations) async fn by_ids(db: &PgPool, ids: &[Uuid]) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: State", progress, step, error_code,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where id = any($1)"#,
         ids
@@ -94,7 +94,7 @@ pub(in crate::operations) async fn of_subject(
 ) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: State", progress, step, error_code,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where subject_kind = $1 and subject_id = $2 order by created_at desc, id desc limit $3 offset $4"#,
         subject.kind,
@@ -122,7 +122,7 @@ pub(in crate::operations) async fn count_of_subject(db: &PgPool, subject: &Subje
 pub(in crate::operations) async fn active(db: &PgPool, subject: &Subject) -> Result<Option<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: State", progress, step, error_code,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations
            where subject_kind = $1 and subject_id = $2 and state in ('queued', 'running', 'undoing', 'stuck')"#,
@@ -137,7 +137,7 @@ pub(in crate::operations) async fn active(db: &PgPool, subject: &Subject) -> Res
 pub(in crate::operations) async fn stuck(db: &PgPool, limit: i64, offset: i64) -> Result<Vec<OperationRow>> {
     sqlx::query_as!(
         OperationRow,
-        r#"select id, number, subject_kind, subject_id, kind, state as "state: State", progress, step, error_code,
+        r#"select id, number, subject_kind, subject_id, kind, state as "state: OperationState", progress, step, error_code,
                   error_message, error_detail, host_task, created_at, started_at, ended_at
            from operations where state = 'stuck' order by created_at, id limit $1 offset $2"#,
         limit,

@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use kernel::core::Core;
-use kernel::listing::{COUNTED, Order, Window};
+use kernel::listing::{COUNTED, SortOrder, Window};
 use kernel::subjects::Subject;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::Result;
-use crate::alerts::model::{AlertKind, AlertLevel, AlertView, Ended, ListAlerts, LiveAlert, Sort, message};
+use crate::alerts::model::{AlertEnd, AlertKind, AlertLevel, AlertView, ListAlerts, LiveAlert, Sort, message};
 use crate::ids::{AccountId, AlertId, HostId, PoolId, ServerId, UserId};
 
 /// Which alerts the caller may see.
@@ -37,7 +37,7 @@ pub(in crate::alerts) struct IncidentRow {
     operation_id: Option<Uuid>,
     raised_at: DateTime<Utc>,
     resolved_at: Option<DateTime<Utc>>,
-    ended: Option<Ended>,
+    ended: Option<AlertEnd>,
     acknowledged_at: Option<DateTime<Utc>>,
     acknowledged_by: Option<UserId>,
     muted_until: Option<DateTime<Utc>>,
@@ -57,7 +57,7 @@ impl IncidentRow {
 
     /// As this customer sees it, or a provider if `None`.
     pub(in crate::alerts) fn view(self, customer: Option<UserId>) -> AlertView {
-        let over = self.ended == Some(Ended::Recovered);
+        let over = self.ended == Some(AlertEnd::Recovered);
         let kind = self.kind.0;
         AlertView {
             id: self.id,
@@ -103,7 +103,7 @@ macro_rules! alerts {
                coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!",
                o.error_detail as "detail?", a.subject,
                a.server_id as "server_id: ServerId", a.host_id as "host_id: HostId", a.pool_id as "pool_id: PoolId", a.operation_id,
-               a.raised_at, a.resolved_at, a.ended as "ended: Ended", a.acknowledged_at,
+               a.raised_at, a.resolved_at, a.ended as "ended: AlertEnd", a.acknowledged_at,
                a.acknowledged_by as "acknowledged_by: UserId", a.told_at,
                (select max(m.until) from alert_mutes m where m.until > now()
                 and (m.server_id is null or m.server_id = a.server_id) and (m.kind is null or m.kind = a.kind))
@@ -144,7 +144,7 @@ pub(in crate::alerts) async fn list(
         whose,
         query,
         query.sort == Some(Sort::Level),
-        query.order == Some(Order::Asc),
+        query.order == Some(SortOrder::Asc),
         window.limit,
         window.offset
     )?;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::Result;
-use crate::alerts::model::{AlertKind, AlertLevel, Ended};
+use crate::alerts::model::{AlertEnd, AlertKind, AlertLevel};
 use crate::ids::{AlertId, ServerId, TariffId, UserId};
 
 /// An incident whose beginning or end has to be notified.
@@ -18,7 +18,7 @@ pub(in crate::alerts) struct PendingNotification {
     pub raised_at: DateTime<Utc>,
     /// Set if the incident has ended after its beginning was notified.
     pub resolved_at: Option<DateTime<Utc>>,
-    pub ended: Option<Ended>,
+    pub ended: Option<AlertEnd>,
     /// Name of the subject.
     pub name: String,
     /// Why the operation failed, in the host's words.
@@ -71,7 +71,7 @@ pub(in crate::alerts) async fn pending(
         r#"select a.id as "id: AlertId", a.kind as "kind: AlertKind",
                   case when a.resolved_at is null then a.level else a.told_level end as "level!: AlertLevel",
                   a.value, a.raised_at, a.resolved_at,
-                  a.ended as "ended: Ended", coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!",
+                  a.ended as "ended: AlertEnd", coalesce(s.name, p.name, o.kind, h.name, case a.subject when 'mail' then 'outgoing mail' when 'installation' then 'the database' end, '') as "name!",
                   o.error_detail as "detail?",
                   a.server_id as "server_id: ServerId", s.tariff_id as "tariff_id?: TariffId",
                   u.id as "owner?: UserId",
