@@ -40,9 +40,12 @@ build() {
     cargo nextest list "${WHAT[@]}" --list-type binaries-only --message-format json >"$TARGET/nextest/binaries.json"
 }
 
-# At low priority, and with its output kept until it has ended.
+# At low priority, and with its output kept until it has ended. Where the kernel schedules by session (autogroup), nice
+# counts only within one, so the session's own priority is lowered too.
 checks_begin() {
-    setsid nice -n 15 scripts/checks.sh </dev/null >"$TARGET/checks.log" 2>&1 &
+    # shellcheck disable=SC2016
+    setsid nice -n 15 bash -c '{ echo 15 >/proc/$$/autogroup; } 2>/dev/null; exec scripts/checks.sh' \
+        </dev/null >"$TARGET/checks.log" 2>&1 &
     CHECKS=$!
 }
 checks_end() {
