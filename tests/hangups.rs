@@ -222,3 +222,49 @@ async fn a_write_completes_after_its_client_has_left() {
     let made = "select count(*) from tariffs where name = 'left'";
     crate::support::wait_for_sql(&app.db.pool, "the tariff", made, 1i64).await;
 }
+
+/// Whoever drops `begin` while PostgreSQL answers leaves the transaction to nobody: ours completes, and the pool takes
+/// back no connection on which sqlx's own was dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_begin_leaves_no_connection_inside_a_transaction() {
+    let app = TestApp::new().await;
+    let db_relay = DatabaseRelay::new(&app.db).await;
+    let (second, _) = second(&app, &db_relay).await;
+    let pool = &second.core.db;
+    let most = pool.options().get_max_connections();
+    let every_connection = async || {
+        let mut all = vec![];
+        for _ in 0..most {
+            all.push(pool.acquire().await.unwrap());
+        }
+        all
+    };
+    for ours in [true, false] {
+        drop(every_connection().await);
+        wait_for("idle connections", async || (pool.num_idle() == most as usize).then_some(())).await;
+        db_relay.delay(Duration::from_millis(500));
+        for n in 0..u64::from(most) {
+            // By then BEGIN is sent, and its answer takes a second.
+            let stays = Duration::from_millis(10 + 5 * n);
+            let left = match ours {
+                true => tokio::time::timeout(stays, kernel::db::begin(pool)).await.is_err(),
+                false => tokio::time::timeout(stays, pool.begin()).await.is_err(),
+            };
+            assert!(left);
+        }
+        db_relay.delay(Duration::ZERO);
+        let mut held = every_connection().await;
+        let mut pids: Vec<i32> = vec![];
+        for connection in &mut held {
+            pids.push(sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut **connection).await.unwrap());
+        }
+        let open: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity where pid = any($1) and state like 'idle in transaction%'",
+        )
+        .bind(&pids)
+        .fetch_one(&app.db.pool)
+        .await
+        .unwrap();
+        assert_eq!(open, 0, "of {most} pool connections inside a transaction; by our begin: {ours}");
+    }
+}

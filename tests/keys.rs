@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::support::app::{KEY, config, signed_in};
 use crate::support::child::{Service, command};
+use crate::support::wait::within;
 use crate::support::{Client, Pve, TestApp, TestDb, ended, expect_error, wait_for};
 
 const NEW: &str = "YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXpBQkNERUY=";
@@ -33,13 +34,10 @@ fn keys(config: Config, first: &str, old: &[&str]) -> Config {
 
 /// Runs a command with a key: whether it succeeded, and all its output.
 async fn run(db: &TestDb, data: &std::path::Path, key: &str, line: &str) -> (bool, String) {
-    let output = command(db, data)
-        .env("INNKEEPER_SECRET_KEY", key)
-        .args(line.split_whitespace())
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .unwrap();
+    let mut command = command(db, data);
+    command.env("INNKEEPER_SECRET_KEY", key).args(line.split_whitespace()).stdin(Stdio::null());
+    // A service that starts would run for ever.
+    let output = within("the end of a command", command.output()).await.unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(said).unwrap())
 }

@@ -1,6 +1,7 @@
 //! Rate limits: by token and by address, across all processes, reported on every answer.
 
 use accounts::AccountSettings;
+use base64::Engine as _;
 
 use crate::support::child::Service;
 use crate::support::{Client, TestApp};
@@ -156,4 +157,61 @@ async fn an_account_is_limited_across_all_its_tokens() {
     let fine = statuses.iter().filter(|(_, status)| *status == 200).count();
     assert_eq!(fine, 60, "{statuses:?}");
     app.other.get("/api/server").await.expect(200);
+}
+
+/// Pages and health checks cost no query, and are limited all the same, each by themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_and_health_checks_are_limited_by_address() {
+    let app = TestApp::with(|c| c.rate_limit_address = 20).await;
+    for path in ["/health/live", "/console/"] {
+        let mut refused = 0;
+        for _ in 0..25 {
+            refused += usize::from(app.nobody.get(path).await.status == 429);
+        }
+        assert_eq!(refused, 5, "{path}");
+    }
+}
+
+/// Whoever has a /48 has 65,536 networks to guess from: they count together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_from_the_networks_of_one_48_are_counted_together() {
+    let app = TestApp::with(|c| {
+        c.of::<AccountSettings>().login_limit_address = 5;
+        c.trusted_proxies = "127.0.0.0/8".to_owned().try_into().unwrap();
+    })
+    .await;
+    let mut statuses = vec![];
+    for n in 0..25 {
+        let body = serde_json::json!({ "email": format!("{n}@example.com"), "password": "a wrong password" });
+        let request = app.nobody.http.post(format!("{}/api/auth/login", app.nobody.base)).json(&body);
+        let request = request.header("x-forwarded-for", format!("2001:db8:1:{n:x}::1"));
+        statuses.push(request.send().await.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses, [[401; 20].as_slice(), &[429; 5]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_ssh_keys_holds_under_parallel_requests() {
+    let app = TestApp::new().await;
+    sqlx::query(
+        "insert into ssh_keys (account_id, name, public_key, fingerprint)
+         select $1, n::text, n::text, n::text from generate_series(1, 95) n",
+    )
+    .bind(app.customer_account.0)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let made = (0..40_u8).map(|n| {
+        let customer = app.customer.clone();
+        let key = [&b"\0\0\0\x0bssh-ed25519\0\0\0\x20"[..], &[n; 32]].concat();
+        let key = format!("ssh-ed25519 {}", base64::engine::general_purpose::STANDARD.encode(key));
+        tokio::spawn(async move {
+            customer.post("/api/ssh-keys", serde_json::json!({ "name": "k", "publicKey": key })).await
+        })
+    });
+    let mut statuses = vec![];
+    for one in made.collect::<Vec<_>>() {
+        statuses.push(one.await.unwrap().status);
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
 }

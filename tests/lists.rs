@@ -174,3 +174,32 @@ async fn audit_log_counting_and_paging_are_capped() {
     let few = app.provider.get("/api/audit?action=y").await.expect(200).body;
     assert_eq!(few["total"], 0);
 }
+
+/// A list that takes too long is given up, and its client is told to filter it, long before the request's own limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_takes_too_long_is_given_up() {
+    let app = TestApp::new().await;
+    let mut held = kernel::db::begin(&app.db.pool).await.unwrap();
+    sqlx::query("lock table audit in access exclusive mode").execute(&mut *held).await.unwrap();
+    let refused = app.provider.get("/api/audit").await.expect(422);
+    assert!(refused.text.contains("takes too long"), "{}", refused.text);
+    held.rollback().await.unwrap();
+}
+
+/// Long lists are expensive: an account reads a few at a time, and others read theirs meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_reads_only_a_few_long_lists_at_once() {
+    let app = TestApp::new().await;
+    let mut held = vec![];
+    for _ in 0..3 {
+        held.push(app.core.turns.take(app.customer_account).await.unwrap());
+    }
+    let lists = ["/api/server", "/api/alerts", "/api/audit", "/api/audit/refused"];
+    let asked = lists.map(|path| app.customer.get(path));
+    for (path, answer) in lists.iter().zip(futures_util::future::join_all(asked).await) {
+        assert_eq!(answer.status, 429, "{path}: {}", answer.text);
+    }
+    app.other.get("/api/server").await.expect(200);
+    drop(held);
+    app.customer.get("/api/server").await.expect(200);
+}

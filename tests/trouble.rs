@@ -1,6 +1,8 @@
 //! Databases in trouble: read-only, full, out of connections, or with a wrong clock. What can't be done is a 503, what
 //! can be read is read, nothing is lost for good, and everything recovers by itself.
 
+use chrono::{DateTime, TimeDelta, Utc};
+use kernel::janitor::Clock;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -179,6 +181,31 @@ async fn db_with_settable_clock() -> TestDb {
         sqlx::query(AssertSqlSafe(sql)).execute(&db.pool).await.unwrap();
     }
     db
+}
+
+/// Ages are measured up to a horizon, which no clock can push.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_data_ages_no_faster_than_time_passes_whatever_the_clocks_say() {
+    expect_error("the database's clock and this machine's disagree");
+    expect_error("the clocks were set forward");
+    let app = TestApp::on(db_with_settable_clock().await, |_| {}).await;
+    let mut clock = Clock::default();
+    clock.follow(&app.core.db, Utc::now()).await.unwrap();
+    let horizon = async || -> DateTime<Utc> {
+        sqlx::query_scalar("select horizon from upkeep").fetch_one(&app.db.pool).await.unwrap()
+    };
+    let before = horizon().await;
+    run(&app, "update clock.ahead set by = '365 days'").await;
+    clock.follow(&app.core.db, Utc::now()).await.unwrap();
+    assert_eq!(horizon().await, before, "the clocks disagree: nothing expires");
+
+    clock = Clock::default();
+    run(&app, "update clock.ahead set by = '0'").await;
+    clock.follow(&app.core.db, Utc::now()).await.unwrap();
+    run(&app, "update clock.ahead set by = '365 days'").await;
+    clock.follow(&app.core.db, Utc::now() + TimeDelta::days(365)).await.unwrap();
+    let after = horizon().await;
+    assert!(after > before && after - before < TimeDelta::days(1), "both clocks were set: {before}, then {after}");
 }
 
 /// Everything that expires by age.

@@ -62,7 +62,8 @@ async fn live_view_sessions_are_refused_before_they_cost_memory() {
     all("192.0.2.1", 80).await;
     let before = service.memory();
     let fine = all("192.0.2.1", 4000).await;
-    assert!(fine < 600, "{fine} sessions from one address were opened");
+    // 100 at a time, of 600 handshakes a minute.
+    assert!(fine < 200, "{fine} sessions from one address were opened");
     let grown = service.memory().saturating_sub(before);
     assert!(grown < 16 * MIB, "{grown} KiB for sessions that nobody signed in to");
     assert_eq!(all("192.0.2.2", 8).await, 8, "another address has sessions of its own");
@@ -74,7 +75,7 @@ async fn lookups_of_made_up_tokens_are_limited() {
     let service = service(&db, data.path()).await;
     let client = Client::new(&service.base, None);
     let before = statements(&db.pool).await;
-    for path in ["/health/ready", "/console/", "/api/tariffs", "/nothing"] {
+    for path in ["/health/ready", "/api/server", "/api/hosts", "/api/tariffs", "/api/nothing"] {
         for n in 0..15 {
             let many = (0..40).map(|m| {
                 let (client, token) = (client.clone(), format!("ink_t_{n}_{m}"));
@@ -83,8 +84,8 @@ async fn lookups_of_made_up_tokens_are_limited() {
             join_all(many).await;
         }
     }
-    // 2400 requests, of which 600 may look up a token, which takes two statements: the connection is checked when it is
-    // returned.
+    // 2400 requests with a token that the API would look up, of which 600 may; that takes two statements: the connection
+    // is checked when it is returned.
     let asked = statements(&db.pool).await - before;
     assert!(asked < 1800, "{asked} statements for made-up tokens");
 }
@@ -105,8 +106,8 @@ async fn long_paths_and_refused_requests_do_not_fill_the_log() {
     let answered = "answered";
     wait_for("the log", async || if service.logged() > before { Ok(()) } else { Err(answered) }).await;
     let grown = service.logged() - before;
-    // 600 lines of requests that were answered.
-    assert!(grown < 600 * 600, "{grown} bytes of log for 1300 requests");
+    // 600 lines of requests that were answered, 100 of them with long paths.
+    assert!(grown < 600 * 330, "{grown} bytes of log for 1300 requests");
 }
 
 /// 500 logins of users that don't exist, from as many networks, as fast as they can; the owner signs in meanwhile.

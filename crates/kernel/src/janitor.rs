@@ -30,7 +30,7 @@ pub async fn run(core: &Core, features: &[Arc<dyn Feature>]) {
         }
         core.metrics.run_upkeep();
         let upkeep = features.iter().map(|feature| (feature.name(), feature.upkeep()));
-        report("the clock", clock.follow(&core.db).await);
+        report("the clock", clock.follow(&core.db, Utc::now()).await);
         for (name, upkeep) in upkeep {
             report(name, upkeep.await);
         }
@@ -45,7 +45,7 @@ fn report(what: &str, done: Result<()>) {
 
 /// The database's clock at the last check.
 #[derive(Debug, Default)]
-struct Clock {
+pub struct Clock {
     last: Option<(Instant, ClockReadings)>,
 }
 
@@ -56,12 +56,12 @@ struct ClockReadings {
 }
 
 impl Clock {
-    /// Advances the horizon by the time that has passed since the last check.
-    async fn follow(&mut self, db: &PgPool) -> Result<()> {
+    /// Advances the horizon by the time that has passed since the last check. `here` is this machine's clock.
+    pub async fn follow(&mut self, db: &PgPool, here: DateTime<Utc>) -> Result<()> {
         let at = Instant::now();
         let mut looked =
             sqlx::query_as!(ClockReadings, r#"select now() as "now!", horizon from upkeep"#).fetch_one(db).await?;
-        let apart = apart(looked.now, Utc::now());
+        let apart = apart(looked.now, here);
         if apart > TOLERATED {
             tracing::error!(
                 seconds = apart.as_secs(),
