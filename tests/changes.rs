@@ -80,6 +80,13 @@ impl Made {
         .await;
     }
 
+    /// Fills what [`Self::fill_disk`] leaves: too little for a new file, but enough to rewrite a small one.
+    async fn fill_rest(&self) {
+        self.sh("at=$(ls /big-* | head -n 1); for n in $(seq 256); do \
+                 dd if=/dev/zero bs=4k count=1 oflag=append,sync conv=notrunc of=$at 2>/dev/null || exit 0; done; exit 1")
+            .await;
+    }
+
     /// Fails the test unless the guest has this much memory, in MiB; its lxcfs may need a moment on a busy machine.
     async fn has_memory(&self, mib: u64) {
         wait_for("the guest's memory", async || {
@@ -172,6 +179,11 @@ async fn a_server_grows_by_resource_or_by_tariff_and_its_disk_never_shrinks() {
 async fn a_server_with_a_full_disk_gets_a_clear_error_stays_up_and_can_grow() {
     let made = Made::new().await;
     let me = &made.app.customer;
+    // A journal on a full disk makes room for itself.
+    made.sh("mkdir -p /etc/systemd/journald.conf.d && rm -rf /var/log/journal && \
+             printf '[Journal]\\nStorage=volatile\\n' > /etc/systemd/journald.conf.d/memory.conf && \
+             systemctl restart systemd-journald")
+        .await;
     made.fill_disk(1).await;
     let pid = made.said("stat -c %Y /proc/1").await;
     let refused = async |answer: Response, what: &str| {
@@ -189,6 +201,8 @@ async fn a_server_with_a_full_disk_gets_a_clear_error_stays_up_and_can_grow() {
     };
     refused(me.post(&made.at("/restart"), None).await, "restart").await;
     assert_eq!(made.view().await["status"], "running");
+    made.fill_rest().await;
+    refused(me.post(&made.at("/restart"), None).await, "restart").await;
     refused(me.post(&made.at("/password"), None).await, "password").await;
     refused(me.post(&made.at("/snapshots"), json!({ "snapname": "one" })).await, "snapshot").await;
     // More cores alone don't help, and are undone.
@@ -210,6 +224,7 @@ async fn a_server_with_a_full_disk_gets_a_clear_error_stays_up_and_can_grow() {
     // free space for once: then it is filled again.
     wait_for("a server whose disk is still full when it is stopped", async || {
         made.fill_disk(2).await;
+        made.fill_rest().await;
         let answer = me.post(&made.at("/stop"), None).await;
         made.done(me, answer).await;
         let answer = me.post(&made.at("/start"), None).await;

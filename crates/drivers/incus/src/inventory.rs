@@ -77,15 +77,10 @@ impl Inventory for Incus {
         let client = &self.client;
         let instance = lookup::require(client, guest).await?;
         let state: InstanceState = client.get(&["instances", &instance.name, "state"], &[]).await?;
-        Ok(root_usage(&instance, &state))
+        let root = instance.root_disk().map_or("root", |(name, _)| name);
+        let used = state.disk.as_ref().and_then(|disks| disks.get(root)).map(|disk| disk.usage);
+        Ok(used.and_then(|used| u64::try_from(used).ok()).filter(|used| *used > 0))
     }
-}
-
-/// How many bytes a guest's disk has in use, if Incus knows.
-pub(crate) fn root_usage(instance: &Instance, state: &InstanceState) -> Option<u64> {
-    let root = instance.root_disk().map_or("root", |(name, _)| name);
-    let used = state.disk.as_ref().and_then(|disks| disks.get(root)).map(|disk| disk.usage);
-    used.and_then(|used| u64::try_from(used).ok()).filter(|used| *used > 0)
 }
 
 /// The instances with their live state. Incus reads that inside the guests, and one that has made itself thousands of

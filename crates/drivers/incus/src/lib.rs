@@ -15,6 +15,7 @@ mod client;
 mod config;
 mod console;
 mod facts;
+mod files;
 mod follow;
 mod host;
 mod images;

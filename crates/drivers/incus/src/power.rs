@@ -7,14 +7,15 @@ use hypervisor::{Error, GuestKind, GuestPower, GuestRef, Power, Result, StopMode
 use reqwest::Method;
 use serde_json::json;
 
-use crate::api::{Instance, InstanceState};
 use crate::client::{Client, Reply};
 use crate::lookup::{READY, require};
 use crate::operations::{IncusFollowUp, chained, chained_reply, join};
-use crate::{Incus, inventory, processes};
+use crate::{Incus, files, processes};
 
 /// How many bytes of its disk a container must have free to be restarted.
-const MARGIN: u64 = 1 << 20;
+const MARGIN: usize = 1 << 20;
+/// The file that is written to find out, and deleted at once.
+const MARGIN_FILE: &str = "/.innkeeper-margin";
 
 #[async_trait]
 impl Power for Incus {
@@ -74,7 +75,7 @@ impl Power for Incus {
             return self.start(guest).await;
         }
         has_room(client, &instance.name).await?;
-        has_margin(client, guest, &instance).await?;
+        has_margin(client, guest, &instance.name).await?;
         processes::apply(client, &instance).await?;
         match set_state(client, &instance.name, "restart", false, timeout.as_secs().max(1)).await {
             // It stopped by itself after we looked: the next try starts it.
@@ -99,16 +100,18 @@ async fn or_already(client: &Client, guest: &GuestRef, wanted: GuestPower, reply
     }
 }
 
-/// Refuses a container whose disk is all but full: what ends writes its logs first, and then it could not start again.
-/// A machine's disk says nothing of what is free in it.
-async fn has_margin(client: &Client, guest: &GuestRef, instance: &Instance) -> Result<()> {
-    let (GuestKind::Lxc, Some(size)) = (guest.kind, instance.disk_size()) else { return Ok(()) };
-    let state: Result<InstanceState> = client.get(&["instances", &instance.name, "state"], &[]).await;
-    let used = state.ok().and_then(|state| inventory::root_usage(instance, &state));
-    match used {
-        Some(used) if used.saturating_add(MARGIN) > size => {
-            Err(Error::DiskFull(format!("{used} of the {size} bytes of its disk are in use")))
-        }
+/// Refuses a container into which [`MARGIN`] no longer fits: what ends writes its logs first, and then it could not start
+/// again. Incus's own figure leaves out what the disk shares with the image, so a file is written to find out.
+async fn has_margin(client: &Client, guest: &GuestRef, name: &str) -> Result<()> {
+    if guest.kind != GuestKind::Lxc {
+        return Ok(());
+    }
+    let written = files::post(client, name, (MARGIN_FILE, "file", 0o600), vec![0; MARGIN]).await;
+    // What is half written is there as well.
+    let deleted = files::delete(client, name, MARGIN_FILE).await;
+    match (written, deleted) {
+        (Err(error @ (Error::DiskFull(_) | Error::Exhausted(_))), _) | (Ok(()), Err(error)) => Err(error),
+        // Any other error is for the actual call to report.
         _ => Ok(()),
     }
 }

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::api::Map;
 use crate::client::{Client, envelope, transport};
+use crate::files;
 use crate::network::NIC;
 
 /// How often to try a guest's files again after an error of Incus's helper process, and after no answer; and the
@@ -21,7 +22,6 @@ use crate::network::NIC;
 const HELPER_TRIES: u32 = 20;
 const SILENT_TRIES: u32 = 2;
 const HELPER_WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
-const FILE_TIME: Duration = Duration::from_secs(15);
 
 fn short(hostname: &str) -> &str {
     hostname.split('.').next().unwrap_or(hostname)
@@ -168,24 +168,7 @@ impl InstanceFiles<'_> {
     }
 
     async fn post(&self, path: &str, kind: &str, mode: u32, content: String) -> Result<()> {
-        let url = self.client.url(&["instances", self.instance, "files"], &[("path", path)])?;
-        let response = self
-            .client
-            .request(Method::POST, url)
-            .header("X-Incus-type", kind)
-            .header("X-Incus-uid", "0")
-            .header("X-Incus-gid", "0")
-            .header("X-Incus-mode", format!("{mode:04o}"))
-            .header("X-Incus-write", "overwrite")
-            .header("Content-Type", "application/octet-stream")
-            .timeout(FILE_TIME.min(self.client.timeout()))
-            .body(content)
-            .send()
-            .await
-            .map_err(|e| transport(&e, true))?;
-        let status = response.status().as_u16();
-        let bytes = response.bytes().await.map_err(|e| transport(&e, true))?;
-        envelope(status, &bytes).map(drop)
+        files::post(self.client, self.instance, (path, kind, mode), content).await
     }
 
     /// Whether a path is a symlink, which some service in the image manages.
